@@ -1,0 +1,38 @@
+"""Share, stream, record, replay and process arrays between laboratory programs.
+
+Only names live here, each loaded from its room on first use (PEP 562), so that
+``import ataraxis`` costs no more than it must.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# Public name -> the module it lives in. One line a name.
+_HOME = {
+    "SharedMemoryArray": "ataraxis.shm.array",
+    "attach": "ataraxis.shm.kinds",
+    "FrameBufferServer": "ataraxis.framebuffer.server",
+    "FrameBufferClient": "ataraxis.framebuffer.client",
+    "FrameBufferTimeout": "ataraxis.errors",
+    "Producer": "ataraxis.stream",
+    "Consumer": "ataraxis.stream",
+    "YamlConfig": "ataraxis.config",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its room on first use."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'ataraxis' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *_HOME})
