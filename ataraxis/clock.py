@@ -1,0 +1,238 @@
+"""The only clock: monotonic nanoseconds here, wall time anchored once, other hosts.
+
+Every stamp in ataraxis is `now_ns()`: CLOCK_MONOTONIC of this host, int64 ns. An
+`Anchor` says what wall time that is; an `Offset` says what another host's clock reads.
+Neither is ever applied to a raw stamp: both are recorded beside it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+
+now_ns = time.monotonic_ns
+"""Return the monotonic time of this host, ns, as an int (CLOCK_MONOTONIC)."""
+
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+_Times = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """One instant read on both clocks of a host: wall time and monotonic time.
+
+    Taken once per session, and each minute in a journal, since wall time is slewed
+    and monotonic time is not set.
+
+    Examples
+    --------
+    >>> anchor = Anchor(wall_ns=1_700_000_000 * 10**9, monotonic_ns=50)
+    >>> anchor.to_wall_ns(51) - anchor.wall_ns
+    1
+    """
+
+    wall_ns: int
+    """Wall time, ns since 1970-01-01 UTC."""
+    monotonic_ns: int
+    """What `now_ns` gave at that instant, ns."""
+    host: str = ""
+    """Name of the host whose clocks these are."""
+    boot_id: str = ""
+    """Which boot of that host: monotonic time begins anew at each. Empty if unknown."""
+    uncertainty_ns: int = 0
+    """The two readings are of the same instant within this, ns."""
+
+    @classmethod
+    def take(cls, readings: int = 8) -> Anchor:
+        """Read both clocks of this host.
+
+        Parameters
+        ----------
+        readings : int, optional
+            How often to try; the wall clock is read between two monotonic readings and
+            the closest pair is kept.
+
+        Returns
+        -------
+        Anchor
+            Its `uncertainty_ns` is usually below 1000.
+
+        Examples
+        --------
+        >>> Anchor.take().monotonic_ns <= now_ns()
+        True
+        """
+        import socket
+
+        if readings < 1:
+            raise ValueError(f"readings={readings}: at least one reading is needed.")
+        taken = [(now_ns(), time.time_ns(), now_ns()) for _ in range(readings)]
+        before, wall, after = min(taken, key=lambda reading: reading[2] - reading[0])
+        return cls(
+            wall_ns=wall,
+            monotonic_ns=(before + after) // 2,
+            host=socket.gethostname(),
+            boot_id=boot_id(),
+            uncertainty_ns=(after - before + 1) // 2,
+        )
+
+    @overload
+    def to_wall_ns(self, monotonic_ns: int) -> int: ...
+    @overload
+    def to_wall_ns(self, monotonic_ns: _Times) -> _Times: ...
+    def to_wall_ns(self, monotonic_ns: int | _Times) -> int | _Times:
+        """Turn monotonic time into wall time.
+
+        Parameters
+        ----------
+        monotonic_ns : int or ndarray of int64
+            Monotonic times of the anchor's host and boot, ns, any shape.
+
+        Returns
+        -------
+        int or ndarray of int64
+            Wall times, ns since 1970-01-01 UTC, same shape; a copy.
+
+        Examples
+        --------
+        >>> Anchor(1000, 10).to_wall_ns(np.array([10, 25]))
+        array([1000, 1015])
+        """
+        return monotonic_ns + (self.wall_ns - self.monotonic_ns)
+
+    def to_datetime64(self, monotonic_ns: int | _Times) -> Any:
+        """Turn monotonic time into NumPy's wall time.
+
+        Parameters
+        ----------
+        monotonic_ns : int or ndarray of int64
+            Monotonic times of the anchor's host and boot, ns, any shape.
+
+        Returns
+        -------
+        numpy.datetime64 or ndarray of datetime64[ns]
+            UTC, same shape; a copy.
+
+        Examples
+        --------
+        >>> Anchor(0, 10).to_datetime64(10)
+        np.datetime64('1970-01-01T00:00:00.000000000')
+        """
+        wall = self.to_wall_ns(np.asarray(monotonic_ns, "i8"))
+        return np.asarray(wall).astype("M8[ns]")[()]
+
+    def to_monotonic_ns(self, wall_ns: int) -> int:
+        """Turn wall time, ns since 1970-01-01 UTC, into monotonic time, ns.
+
+        Examples
+        --------
+        >>> Anchor(1000, 10).to_monotonic_ns(1015)
+        25
+        """
+        return wall_ns - (self.wall_ns - self.monotonic_ns)
+
+
+@dataclass(frozen=True)
+class Offset:
+    """How far another host's clock is ahead of this host's: recorded, never applied.
+
+    References
+    ----------
+    .. [1] D. L. Mills, RFC 5905 (NTP version 4), section 8; LSL keeps the sample of the
+       least delay in the same way.
+
+    Examples
+    --------
+    >>> Offset.from_round_trips([(100, 1105, 1106, 111), (200, 1240, 1241, 281)])
+    Offset(offset_ns=1000, bound_ns=5, measured_ns=111, host='')
+    """
+
+    offset_ns: int
+    """What to add to a time here to have the time there, ns."""
+    bound_ns: int
+    """The true offset is within this of `offset_ns`, ns: half the least delay."""
+    measured_ns: int
+    """When, monotonic time here, ns."""
+    host: str = ""
+    """Whose clock it is."""
+
+    @classmethod
+    def from_round_trips(
+        cls, samples: Iterable[tuple[int, int, int, int]], host: str = ""
+    ) -> Offset:
+        """Estimate the offset from round trips.
+
+        Parameters
+        ----------
+        samples : iterable of (t0, t1, t2, t3)
+            Sent here, received there, answered there, received here; ns, each on the
+            clock of its own host. Or an int64 array of shape (n, 4).
+        host : str, optional
+            Whose clock t1 and t2 are.
+
+        Returns
+        -------
+        Offset
+            Of the sample that spent least time on the way.
+
+        Raises
+        ------
+        ValueError
+            No sample is possible: in each, an answer precedes its question.
+        """
+        kept: tuple[int, int, int] | None = None
+        for sample in samples:
+            t0, t1, t2, t3 = (int(stamp) for stamp in sample)
+            delay = (t3 - t0) - (t2 - t1)
+            if t3 < t0 or t2 < t1 or delay < 0:
+                continue
+            if kept is None or delay < kept[0]:
+                kept = (delay, ((t1 - t0) + (t2 - t3)) // 2, t3)
+        if kept is None:
+            raise ValueError(
+                "no usable round trip: each needs (t0, t1, t2, t3) with t0 <= t3,"
+                " t1 <= t2 and a delay of 0 or more; exchange some first."
+            )
+        delay, offset, measured = kept
+        # Half the delay, rounded up, also covers the rounding of the offset.
+        return cls(offset, (delay + 1) // 2, measured, host)
+
+    def to_local_ns(self, remote_ns: int) -> int:
+        """Turn a time there into the time here, ns, right within `bound_ns`.
+
+        Examples
+        --------
+        >>> Offset(1000, 5, 0).to_local_ns(1010)
+        10
+        """
+        return remote_ns - self.offset_ns
+
+    def to_remote_ns(self, local_ns: int) -> int:
+        """Turn a time here into the time there, ns, right within `bound_ns`.
+
+        Examples
+        --------
+        >>> Offset(1000, 5, 0).to_remote_ns(10)
+        1010
+        """
+        return local_ns + self.offset_ns
+
+
+def boot_id() -> str:
+    """Return the identity of this boot, empty where the kernel tells none.
+
+    Examples
+    --------
+    >>> boot_id() == boot_id()
+    True
+    """
+    try:
+        with open(BOOT_ID, encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

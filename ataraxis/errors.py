@@ -1,0 +1,137 @@
+"""Every exception and warning of ataraxis; nothing is raised from here.
+
+Each class derives from `AtaraxisError` and from the built-in exceptions that fit, so
+that callers of the systems ataraxis replaces keep catching what they always caught.
+A message says what was asked, what was found and what to do.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterable
+from typing import Any
+
+
+class AtaraxisError(Exception):
+    """Base of every ataraxis exception."""
+
+
+class SegmentExists(AtaraxisError, FileExistsError, RuntimeError):
+    """The name is in use by a live segment."""
+
+
+class SegmentNotFound(AtaraxisError, FileNotFoundError, RuntimeError):
+    """No segment has that name: a wrong name, or the other side has not started."""
+
+
+class LayoutError(AtaraxisError, ValueError):
+    """The file is not an ataraxis segment, is of another version, or is damaged."""
+
+
+class NotConnectedError(AtaraxisError, ConnectionError, RuntimeError):
+    """The handle is not connected, or was closed."""
+
+
+class StaleSegment(AtaraxisError, ConnectionError):
+    """The name now means another segment than the one this handle was opened on."""
+
+
+class LockRecovered(AtaraxisError, RuntimeWarning):
+    """A process died while it held the lock; the lock was recovered."""
+
+
+class OwnerDied(AtaraxisError, RuntimeError):
+    """A process died in the middle of a write; the data may be half written."""
+
+
+class DataOverflow(AtaraxisError, IndexError):
+    """More bytes than the slot holds."""
+
+
+class AlreadySent(AtaraxisError, RuntimeError):
+    """The loan is over: the buffer was sent."""
+
+
+class ReleasedBuffer(AtaraxisError, RuntimeError):
+    """The loan is over: the buffer was released."""
+
+
+class EndOfStream(AtaraxisError, EOFError):
+    """The producer has ended and every frame has been read."""
+
+
+class Lapped(AtaraxisError, BufferError):
+    """The reader was too slow and frames were overwritten (strict readers only)."""
+
+
+class FrameBufferTimeout(AtaraxisError, TimeoutError):
+    """The ring came round before the chunk was read."""
+
+
+class CorruptFrame(AtaraxisError, ValueError):
+    """The bytes of a frame changed between its writer and its reader."""
+
+
+class LoggerError(AtaraxisError, ChildProcessError, RuntimeError):
+    """The log could not be written; the message says which frames are safe."""
+
+
+class ConfigError(AtaraxisError, ValueError):
+    """The YAML does not fit the dataclass.
+
+    Parameters
+    ----------
+    message : str
+        What is shown: one line a problem.
+    errors : iterable of ataraxis.config.ConfigProblem
+        Every problem found, in the order of the file.
+
+    Attributes
+    ----------
+    errors : tuple of ataraxis.config.ConfigProblem
+        The same problems, each with path, line, field, expected, found and hint.
+    """
+
+    def __init__(self, message: str = "", errors: Iterable[Any] = ()) -> None:
+        super().__init__(message)
+        self.errors = tuple(errors)
+
+
+class ConfigWarning(UserWarning):
+    """A YAML file was read with ``strict=False`` and does not quite fit."""
+
+
+class RemoteError(AtaraxisError, ConnectionError):
+    """The other machine refused or failed."""
+
+
+class ProcessorError(AtaraxisError, RuntimeError):
+    """User code raised in a worker process."""
+
+
+class PipeError(AtaraxisError, ExceptionGroup[Exception]):
+    """A pipe failed; a group of the `ProcessorError` of its processors."""
+
+    def derive(self, excs: Any, /) -> Any:
+        """Keep the class when the group is split."""
+        return PipeError(self.message, excs)
+
+
+class LeaseLost(AtaraxisError, RuntimeError):
+    """The lease ran out and another getter has the frame."""
+
+
+class TooManyParticipants(AtaraxisError, OSError):
+    """Every participant slot of the segment is held."""
+
+
+class QueueFull(AtaraxisError, queue.Full):
+    """The queue has no room (non-blocking calls only)."""
+
+
+class QueueEmpty(AtaraxisError, queue.Empty):
+    """The queue holds nothing (non-blocking calls only)."""
+
+
+StreamExists = SegmentExists
+StreamUnavailable = SegmentNotFound

@@ -1,0 +1,175 @@
+"""Arrays as payloads: bytes in C order, and the labels block of those that need one.
+
+An ND_ARR payload whose labels are its own (labels id 0) begins with the length of their
+JSON (u32), what the array came in (u8: 0 ndarray, 1 NumPy scalar, 2 xarray DataArray)
+and 3 zero bytes; then the JSON, zeros to a multiple of 8, and the array's bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ataraxis.errors import LayoutError
+from ataraxis.frame._codes import CODE_OF, PLAIN, DType
+from ataraxis.frame._layout import MAX_BYTES, MAX_NDIM, corrupt
+from ataraxis.labels import LABELS_LIMIT, Labels
+
+_BLOCK = struct.Struct("<IBBBB")
+NDARRAY, SCALAR, DATA_ARRAY = 0, 1, 2
+_Array = np.ndarray[Any, Any]
+
+
+class Encoded(NamedTuple):
+    """A payload in pieces, none of them copied from a contiguous array."""
+
+    dtype: DType
+    shape: tuple[int, ...]
+    parts: list[Any]
+    pickled: bool = False
+
+
+def is_data_array(value: Any) -> bool:
+    """Tell whether it is xarray's, without importing xarray for those who have none."""
+    xarray = sys.modules.get("xarray")
+    return xarray is not None and isinstance(value, xarray.DataArray)
+
+
+def array_bytes(array: _Array) -> memoryview:
+    """View the bytes of an array in C order; copies only what is not contiguous."""
+    if not array.size or not array.itemsize:
+        return memoryview(b"")
+    flat: Any = np.ascontiguousarray(array).reshape(-1)
+    return memoryview(flat.view(np.ndarray).view("u1"))
+
+
+def encode_array(
+    value: Any, code: DType | None = None, *, interned: bool = False
+) -> Encoded:
+    """Write an ndarray, NumPy scalar or DataArray.
+
+    With `interned` labels the payload is the array's bytes alone.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            "a masked array is two arrays: send .filled(), or both of them."
+        )
+    labels, container = None, NDARRAY
+    if is_data_array(value):
+        if not interned:
+            labels, container = Labels.from_xarray(value), DATA_ARRAY
+        array = np.asarray(value.values)
+    else:
+        if isinstance(value, np.generic):
+            container = SCALAR
+        array = np.asarray(value)
+    if array.ndim > MAX_NDIM:
+        raise ValueError(
+            f"the array has {array.ndim} dimensions and a frame at most {MAX_NDIM}:"
+            " reshape it."
+        )
+    plain = CODE_OF.get(array.dtype.str)
+    if code is None and plain is not None and (interned or (array.ndim and not labels)):
+        return Encoded(plain, array.shape, [array_bytes(array)])
+    labels = labels or Labels(array.dtype, array.shape)
+    if interned:
+        return Encoded(DType.ND_ARR, array.shape, [array_bytes(array)])
+    text = labels.to_json()
+    head = _BLOCK.pack(len(text), container, 0, 0, 0) + text
+    head += bytes(-len(head) % 8)
+    return Encoded(DType.ND_ARR, array.shape, [head, array_bytes(array)])
+
+
+class Block(NamedTuple):
+    """What an ND_ARR payload is made of."""
+
+    labels: Labels
+    container: int
+    data: memoryview
+
+
+def read_block(payload: memoryview, shape: tuple[int, ...]) -> Block:
+    """Split an ND_ARR payload into its own labels and the array's bytes."""
+    if len(payload) < _BLOCK.size:
+        raise corrupt(0, "labels block", f"{len(payload)} bytes", "8 or more")
+    length, container, *zeros = _BLOCK.unpack_from(payload)
+    start = _BLOCK.size + length + -length % 8
+    if length > LABELS_LIMIT or start > len(payload):
+        raise corrupt(0, "length of labels", length, "that of the payload or less")
+    if container > DATA_ARRAY or (container == SCALAR and shape) or any(zeros):
+        raise corrupt(4, "container", (container, *zeros), "one of 0, 1, 2")
+    if any(payload[_BLOCK.size + length : start]):
+        raise corrupt(_BLOCK.size + length, "padding", "bytes", "zeros")
+    try:
+        labels = Labels.from_json(payload[_BLOCK.size : _BLOCK.size + length])
+    except LayoutError as error:
+        raise corrupt(_BLOCK.size, "labels", str(error), "labels of ours") from error
+    if labels.shape != shape:
+        raise corrupt(_BLOCK.size, "shape of labels", labels.shape, shape)
+    return Block(labels, container, payload[start:])
+
+
+def view(
+    data: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...], *, verify: bool
+) -> _Array:
+    """View bytes as a read-only array of a dtype and shape that they must fit."""
+    if math.prod(max(n, 1) for n in shape) * max(dtype.itemsize, 1) >= MAX_BYTES:
+        raise corrupt(0, "extents", shape, "an array of below 2**62 bytes")
+    if math.prod(shape) * dtype.itemsize != len(data):
+        raise corrupt(
+            0,
+            f"array of {dtype} {shape}",
+            f"{len(data)} bytes",
+            math.prod(shape) * dtype.itemsize,
+        )
+    if not len(data):
+        # zeros() would make one byte an item of a dtype that has none.
+        return np.ndarray(shape, dtype, b"")
+    array: _Array = np.frombuffer(data, dtype).reshape(shape)
+    if verify and not _is_sound(array):
+        raise corrupt(0, f"array of {dtype}", "items", "values of that dtype")
+    return array
+
+
+def _is_sound(array: _Array) -> bool:
+    """Tell whether NumPy can read every item: some bytes are no bool and no text."""
+    dtype = array.dtype
+    if dtype.names is not None:
+        return all(_is_sound(array[name]) for name in dtype.names)
+    if not array.size or not array.itemsize:
+        return True
+    if dtype.kind == "b":
+        return bool(np.max(array.view("u1")) <= 1)
+    if dtype.kind == "U":
+        points = np.ascontiguousarray(array).view(dtype.str[0] + "u4")
+        return bool(np.max(points) <= 0x10FFFF)
+    return True
+
+
+def decode_array(payload: memoryview, shape: tuple[int, ...], *, verify: bool) -> Any:
+    """Read an ND_ARR payload that has its own labels."""
+    labels, container, data = read_block(payload, shape)
+    array = view(data, labels.dtype, shape, verify=verify)
+    if container == SCALAR:
+        return array.copy()[()]
+    if container == NDARRAY:
+        return array
+    try:
+        return labels.to_xarray(array)
+    except Exception as error:
+        raise corrupt(8, "labels", f"{error}", "what xarray takes") from error
+
+
+def cast_array(value: _Array, code: DType) -> _Array:
+    """Bring an array to the dtype asked for, if nothing is lost."""
+    wanted = PLAIN[code][0]
+    if not np.can_cast(value.dtype, wanted, "safe"):
+        raise TypeError(
+            f"an array of {value.dtype} does not go into {code.name} without loss:"
+            f" convert it first, array.astype({wanted.str!r})."
+        )
+    return np.asarray(value, wanted)

@@ -1,0 +1,337 @@
+"""`Frame`: a header and a payload, the one unit of data everywhere.
+
+What a payload looks like is in the neighbouring files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ataraxis.clock import now_ns
+from ataraxis.errors import DataOverflow
+from ataraxis.frame._checksum import crc32
+from ataraxis.frame._codes import DType
+from ataraxis.frame._header import check_ranges
+from ataraxis.frame._layout import CRC_AT, HEADER_BYTES, WORD, Origin, corrupt
+from ataraxis.frame._parse import read_fields
+from ataraxis.frame._payload import Payload
+from ataraxis.frame._values import encode
+from ataraxis.labels import Labels
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+RELEASE_BYTES = 2**16
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Frame(Payload):
+    """One unit of data: what it is, when and where it was made, and its bytes.
+
+    Made by `from_value` or `from_buffer`. It holds the bytes of the array it was made
+    of, or of the buffer it was read from, without copying them. Its fields are those of
+    `Header` and `Payload`.
+
+    Examples
+    --------
+    >>> frame = Frame.from_value({"mouse": 7, "xyz": np.zeros(3)}, sequence=4)
+    >>> again = Frame.from_buffer(frame.to_bytes())
+    >>> again.sequence, again.value["mouse"]
+    (4, 7)
+    """
+
+    @classmethod
+    def from_value(
+        cls,
+        value: Any,
+        dtype: DType | int | None = None,
+        *,
+        sequence: int = 0,
+        time_ns: int | None = None,
+        source: int = 0,
+        device_time: int | None = None,
+        device_sequence: int | None = None,
+        origin: Origin | tuple[int, ...] | None = None,
+        labels_id: int = 0,
+        checksum: bool = True,
+        allow_pickle: bool = False,
+        end_of_stream: bool = False,
+        session_event: bool = False,
+    ) -> Frame:
+        """Make a frame of a value.
+
+        Parameters
+        ----------
+        value : object
+            bool, None, int of any size, float, complex, str, bytes; lists, tuples and
+            dicts of these at most 64 deep; NumPy arrays and scalars without Python
+            objects, at most 8-d; xarray DataArrays; registered types. These come back
+            as they are.
+        dtype : DType, optional
+            How to send it, if not as itself: a number as ``DType.U32`` comes back as
+            int. Never loses anything but the precision of F16, F32 and C64 numbers.
+        sequence : int, optional
+            Number within the stream, u64.
+        time_ns : int, optional
+            Monotonic time, ns; now if not given.
+        source : int, optional
+            Source id, u32.
+        device_time, device_sequence : int, optional
+            The source's own time, in its own ticks, i64 or u64, and counter, u64.
+        origin : Origin, optional
+            ``(source, sequence, part, attempt)`` of the input it was made from.
+        labels_id : int, optional
+            Entry of interned labels that describe the array; its payload is then the
+            array's bytes alone.
+        checksum : bool, optional
+            Whether the bytes after the header get a checksum.
+        allow_pickle : bool, optional
+            Whether what nothing else carries may be pickled.
+        end_of_stream, session_event : bool, optional
+            Flags of the header.
+
+        Returns
+        -------
+        Frame
+            Holds a view of a contiguous array or of bytes, a copy of anything else.
+
+        Raises
+        ------
+        TypeError
+            No frame carries such a value.
+        ValueError
+            The value nests too deep or does not fit `dtype`; a number does not fit its
+            field.
+
+        Examples
+        --------
+        >>> Frame.from_value(np.arange(3, dtype="u1"), time_ns=0).to_bytes()[-3:].hex()
+        '000102'
+        """
+        encoded = encode(
+            value,
+            None if dtype is None else DType(dtype),
+            interned=bool(labels_id),
+            allow_pickle=allow_pickle,
+        )
+        # A payload of a subclass or of two dimensions is bytes all the same.
+        parts = tuple(
+            memoryview(part).cast("B").toreadonly()
+            for part in encoded.parts
+            if memoryview(part).nbytes
+        )
+        unsigned = isinstance(device_time, np.unsignedinteger)
+        if device_time is not None:
+            device_time, device_sequence = int(device_time), int(device_sequence or 0)
+            unsigned = unsigned or device_time >= 2**63
+        elif device_sequence is not None:
+            raise ValueError("device_sequence goes with device_time: give both.")
+        frame = cls(
+            dtype=encoded.dtype,
+            shape=encoded.shape,
+            payload_bytes=sum(map(len, parts)),
+            sequence=int(sequence),
+            time_ns=now_ns() if time_ns is None else int(time_ns),
+            source=int(source),
+            labels_id=int(labels_id),
+            device_time=device_time,
+            device_sequence=device_sequence,
+            device_unsigned=unsigned,
+            origin=None if origin is None else Origin(*map(int, origin)),
+            checksum=bool(checksum),
+            end_of_stream=bool(end_of_stream),
+            session_event=bool(session_event),
+            pickled=encoded.pickled,
+            parts=parts,
+            allow_pickle=allow_pickle,
+        )
+        check_ranges(frame)
+        return frame
+
+    @classmethod
+    def from_buffer(
+        cls,
+        buffer: Buffer,
+        offset: int = 0,
+        *,
+        allow_pickle: bool = False,
+        seed: int = 0,
+        verify: bool = True,
+        labels: Labels | None = None,
+    ) -> Frame:
+        """Read a frame, also one that a stranger wrote.
+
+        Parameters
+        ----------
+        buffer : bytes-like
+            Holds the whole frame from `offset` on; what follows it is not looked at.
+        offset : int, optional
+            Where the frame begins, byte.
+        allow_pickle : bool, optional
+            Whether `value` may read a pickle, which runs whatever code is in it.
+        seed : int, optional
+            What the header's CRC goes on from: ``crc32(uuid)`` in a journal.
+        verify : bool, optional
+            Whether the checksum of the payload is looked at, and each bool and
+            character of an array. The header is always checked.
+        labels : Labels, optional
+            What the frame's labels id names, for arrays whose dtype is in them.
+
+        Returns
+        -------
+        Frame
+            Its payload is a view of `buffer`, which it keeps alive; a copy if `buffer`
+            is not contiguous.
+
+        Raises
+        ------
+        CorruptFrame
+            Anything at all is wrong: names the byte, what was found and expected. What
+            the payload's own structure hides is found by `value` and `array`.
+
+        Examples
+        --------
+        >>> data = bytearray(Frame.from_value("hello").to_bytes())
+        >>> data[-1] ^= 1
+        >>> Frame.from_buffer(data)
+        Traceback (most recent call last):
+        ataraxis.errors.CorruptFrame: checksum at byte 52: found 0x..., expected 0x....
+        """
+        whole = memoryview(buffer)
+        if not whole.c_contiguous or not whole.nbytes:
+            whole = memoryview(whole.tobytes())
+        whole = whole.cast("B").toreadonly()
+        # The constructor of a frozen dataclass sets each field by a call.
+        frame = object.__new__(cls)
+        fields = frame.__dict__
+        fields.update(read_fields(whole, offset, seed))
+        fields.update(interned=labels, allow_pickle=allow_pickle, verify=verify)
+        start = offset + HEADER_BYTES
+        end = start + frame.extension_bytes + frame.payload_bytes
+        if verify and frame.checksum:
+            stored = WORD.unpack_from(whole, offset + CRC_AT)[0]
+            computed = crc32(whole[start:end])
+            if stored != computed:
+                raise corrupt(
+                    offset + CRC_AT, "checksum", f"{stored:#010x}", f"{computed:#010x}"
+                )
+        fields["parts"] = (whole[start + frame.extension_bytes : end],)
+        return frame
+
+    def to_bytes(self, *, seed: int = 0) -> bytes:
+        """Return the whole frame as bytes: a copy.
+
+        Examples
+        --------
+        >>> len(Frame.from_value(None).to_bytes())
+        64
+        """
+        data = bytearray(self.nbytes)
+        self.encode_into(data, seed=seed)
+        return bytes(data)
+
+    def encode_into(self, buffer: Buffer, offset: int = 0, *, seed: int = 0) -> int:
+        """Write the whole frame: the only copy its payload takes.
+
+        Parameters
+        ----------
+        buffer : writable bytes-like
+            Contiguous; `nbytes` of it from `offset` on are written.
+        offset : int, optional
+            Where the frame shall begin, byte.
+        seed : int, optional
+            What the header's CRC goes on from: ``crc32(uuid)`` in a journal.
+
+        Returns
+        -------
+        int
+            Bytes written.
+
+        Raises
+        ------
+        DataOverflow
+            The frame is longer than the buffer.
+
+        Notes
+        -----
+        The header is written last. Pieces above 64 KiB are copied with the GIL
+        released.
+
+        Examples
+        --------
+        >>> Frame.from_value(b"abc").encode_into(bytearray(100), 8)
+        67
+        """
+        target = memoryview(buffer).cast("B")
+        size = self.nbytes
+        if not 0 <= offset <= len(target) - size:
+            raise DataOverflow(
+                f"the frame has {size} bytes and {len(target) - offset} are free from"
+                f" byte {offset}: take a larger slot, or send less at a time."
+            )
+        start = offset + HEADER_BYTES
+        extensions = self.extensions()
+        at = start + len(extensions)
+        target[start:at] = extensions
+        for part in self.parts:
+            _copy(target[at : at + len(part)], part)
+            at += len(part)
+        crc = crc32(target[start:at]) if self.checksum else 0
+        self.write(target, offset, crc=crc, seed=seed)
+        return size
+
+    def __repr__(self) -> str:
+        """Say what is in it, not all of it."""
+        return (
+            f"<Frame {self.sequence} of source {self.source}: {self.dtype.name}"
+            f"{list(self.shape) if self.shape else ''}, {self.payload_bytes} bytes>"
+        )
+
+
+def _copy(target: memoryview, part: memoryview) -> None:
+    """Copy bytes; NumPy releases the GIL, which pays from 64 KiB on."""
+    if len(part) < RELEASE_BYTES:
+        target[:] = part
+    else:
+        np.copyto(np.frombuffer(target, "u1"), np.frombuffer(part, "u1"))
+
+
+def frame_size(
+    value: Any,
+    dtype: DType | int | None = None,
+    *,
+    device_stamp: bool = False,
+    origin: bool = False,
+    labels_id: int = 0,
+    allow_pickle: bool = False,
+) -> int:
+    """Return how many bytes the frame of a value has.
+
+    Parameters
+    ----------
+    value, dtype, labels_id, allow_pickle
+        As for `Frame.from_value`.
+    device_stamp, origin : bool, optional
+        Whether the frame shall have these extensions.
+
+    Returns
+    -------
+    int
+        Bytes, header included. Contiguous arrays are not copied to find out.
+
+    Examples
+    --------
+    >>> frame_size(np.zeros((1080, 1440), "u1"), device_stamp=True) - 1080 * 1440
+    80
+    """
+    return Frame.from_value(
+        value,
+        dtype,
+        device_time=0 if device_stamp else None,
+        origin=(0, 0) if origin else None,
+        labels_id=labels_id,
+        allow_pickle=allow_pickle,
+    ).nbytes

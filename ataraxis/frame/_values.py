@@ -1,0 +1,294 @@
+"""Values to payloads and back: one row for each code, and which code a value gets.
+
+Arrays, trees and custom types have files of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+import struct
+from typing import Any
+
+import numpy as np
+
+from ataraxis.errors import CorruptFrame
+from ataraxis.frame._arrays import (
+    Encoded,
+    cast_array,
+    decode_array,
+    encode_array,
+    is_data_array,
+    view,
+)
+from ataraxis.frame._codes import CUSTOM_END, CUSTOM_START, PLAIN, DType
+from ataraxis.frame._custom import custom_of, decode_custom, encode_custom
+from ataraxis.frame._layout import corrupt
+from ataraxis.frame._tree import (
+    MAX_DEPTH,
+    TREES,
+    decode_bool,
+    decode_bytes,
+    decode_tree,
+    encode_tree,
+    int_bytes,
+)
+
+_CODE_OF_CLASS = {
+    type(None): DType.NONE,
+    bool: DType.BOOL,
+    int: DType.INT,
+    float: DType.F64,
+    complex: DType.C128,
+    str: DType.STR,
+    bytes: DType.RAW,
+    bytearray: DType.RAW,
+    memoryview: DType.RAW,
+    list: DType.ARRAY,
+    tuple: DType.TUPLE,
+    dict: DType.DICT,
+}
+_CLASSES: dict[int, tuple[type[Any], ...]] = {
+    DType.RAW: (bytes, bytearray, memoryview),
+    DType.STR: (str,),
+    DType.ARRAY: (list,),
+    DType.TUPLE: (tuple,),
+    DType.NONE: (type(None),),
+    DType.DICT: (dict,),
+}
+
+
+def encode(
+    value: Any,
+    code: DType | None = None,
+    *,
+    interned: bool = False,
+    allow_pickle: bool = False,
+) -> Encoded:
+    """Write a value as the payload of a code, by default of the one that fits best."""
+    if code is None:
+        code = _CODE_OF_CLASS.get(type(value))
+    if code is None:
+        custom = custom_of(type(value))
+        if custom is not None:
+            code = custom.code
+        elif isinstance(value, (np.ndarray, np.generic)) or is_data_array(value):
+            return encode_array(value, interned=interned)
+        elif allow_pickle:
+            code = DType.PICKLED
+        else:
+            raise TypeError(
+                f"no frame carries a {type(value).__module__}."
+                f"{type(value).__qualname__} as it is: convert it,"
+                " register_data_type() its class, or allow_pickle=True on both ends."
+            )
+    if CUSTOM_START <= code <= CUSTOM_END:
+        return Encoded(code, (), encode_custom(value, code))
+    if code == DType.ND_ARR:
+        if not isinstance(value, (np.ndarray, np.generic)) and not is_data_array(value):
+            raise _unfit(value, code, "an ndarray, NumPy scalar or DataArray")
+        return encode_array(value, code, interned=interned)
+    if code == DType.PICKLED:
+        return _pickle(value, allow_pickle)
+    if code == DType.JSON:
+        return Encoded(code, (), [_json(value)])
+    if code == DType.INT:
+        return Encoded(code, (), [int_bytes(_integer(value, code))])
+    if code in PLAIN:
+        return _encode_plain(value, code, interned)
+    if not isinstance(value, _CLASSES[code]):
+        raise _unfit(value, code, _CLASSES[code][0].__name__)
+    if code in TREES:
+        parts, pickled = encode_tree(
+            value, lambda v: encode(v, None, allow_pickle=allow_pickle)
+        )
+        return Encoded(code, (), parts, pickled)
+    if code == DType.STR:
+        return Encoded(code, (), [value.encode("utf-8", "surrogatepass")])
+    if code == DType.NONE:
+        return Encoded(code, (), [])
+    data = memoryview(value)
+    return Encoded(
+        code, (), [data if data.c_contiguous and data.nbytes else data.tobytes()]
+    )
+
+
+def _unfit(value: Any, code: DType, expected: str) -> TypeError:
+    return TypeError(
+        f"dtype {code.name} takes {expected}, not {type(value).__name__}: convert the"
+        " value, or leave dtype out to have it chosen."
+    )
+
+
+def _integer(value: Any, code: DType) -> int:
+    """Take an integer, also NumPy's, but no bool and nothing that would be cut."""
+    if isinstance(value, (bool, np.bool_)) and code == DType.INT:
+        raise _unfit(value, code, "an integer")
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise _unfit(value, code, "an integer") from None
+
+
+def _encode_plain(value: Any, code: DType, interned: bool) -> Encoded:
+    """Write an array of the code's dtype, or one number."""
+    dtype, layout = PLAIN[code]
+    if isinstance(value, np.ndarray) and (value.ndim or interned):
+        return encode_array(cast_array(value, code), interned=interned)
+    number: Any = value.item() if isinstance(value, (np.ndarray, np.generic)) else value
+    if code == DType.BOOL:
+        if not isinstance(number, bool):
+            raise _unfit(value, code, "a bool")
+        numbers: list[Any] = [number]
+    elif dtype.kind in "ui":
+        numbers = [_integer(number, code)]
+    elif not isinstance(number, (int, float, complex)[: 3 if dtype.kind == "c" else 2]):
+        raise _unfit(value, code, "a number")
+    else:
+        numbers = [number.real, number.imag] if dtype.kind == "c" else [number]
+    try:
+        return Encoded(code, (), [struct.pack(layout, *numbers)])
+    except (struct.error, OverflowError) as error:
+        raise ValueError(
+            f"{number} does not fit {code.name}: {error}; take a wider dtype."
+        ) from error
+
+
+def _pickle(value: Any, allow_pickle: bool) -> Encoded:
+    if not allow_pickle:
+        raise TypeError(
+            "dtype PICKLED needs allow_pickle=True, on both ends: a pickle runs code"
+            " when it is read, so only between programs that trust each other."
+        )
+    import pickle
+
+    return Encoded(DType.PICKLED, (), [pickle.dumps(value, protocol=5)], pickled=True)
+
+
+def _json(value: Any) -> bytes:
+    """Write what JSON gives back the same; refuse the rest."""
+    _check_json(value, 0)
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _check_json(value: Any, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"the value nests deeper than {MAX_DEPTH} levels: flatten it.")
+    if type(value) is list:
+        for item in value:
+            _check_json(item, depth + 1)
+    elif type(value) is dict:
+        for key, item in value.items():
+            if type(key) is not str:
+                raise TypeError(f"key {key!r} is no str: JSON has no other, DICT has.")
+            _check_json(item, depth + 1)
+    elif type(value) is float and not math.isfinite(value):
+        raise ValueError(f"JSON has no {value}: leave dtype out to have it kept.")
+    elif type(value) not in (str, int, float, bool, type(None)):
+        raise TypeError(
+            f"JSON does not give back a {type(value).__name__} as it was: leave dtype"
+            " out to have it kept."
+        )
+
+
+def decode(
+    code: DType,
+    shape: tuple[int, ...],
+    payload: memoryview,
+    *,
+    dtype: np.dtype[Any] | None = None,
+    allow_pickle: bool = False,
+    pickled: bool = False,
+    verify: bool = True,
+) -> Any:
+    """Read a payload. `dtype` is that of interned labels; `pickled` the header's flag.
+
+    Only `CorruptFrame` is raised, with offsets from the payload's first byte.
+    """
+
+    def again(code: DType, shape: tuple[int, ...], payload: memoryview) -> Any:
+        return decode(
+            code,
+            shape,
+            payload,
+            allow_pickle=allow_pickle,
+            pickled=pickled,
+            verify=verify,
+        )
+
+    if code in PLAIN and shape:
+        return view(payload, PLAIN[code][0], shape, verify=verify)
+    if code in PLAIN:
+        return _decode_number(code, payload)
+    if code == DType.ND_ARR:
+        if dtype is not None:
+            return view(payload, dtype, shape, verify=verify)
+        return decode_array(payload, shape, verify=verify)
+    if code in TREES:
+        return decode_tree(code, payload, again)
+    if code == DType.NONE:
+        return None
+    if code == DType.JSON:
+        return _decode_json(payload)
+    if code == DType.PICKLED:
+        return _unpickle(payload, allow_pickle and pickled)
+    if CUSTOM_START <= code <= CUSTOM_END:
+        return decode_custom(payload, code)
+    return decode_bytes(code, payload, 0)
+
+
+def _decode_number(code: DType, payload: memoryview) -> Any:
+    """Read one number as Python's own."""
+    dtype, layout = PLAIN[code]
+    if len(payload) != dtype.itemsize:
+        raise corrupt(0, code.name, f"{len(payload)} bytes", dtype.itemsize)
+    if code == DType.BOOL:
+        return decode_bool(payload, 0)
+    numbers = struct.unpack(layout, payload)
+    return complex(*numbers) if len(numbers) == 2 else numbers[0]
+
+
+def _decode_json(payload: memoryview) -> Any:
+    try:
+        value = json.loads(
+            str(payload, "utf-8", "surrogatepass"),
+            object_pairs_hook=_unique,
+            parse_constant=_refuse,
+        )
+        _check_json(value, 0)
+    except CorruptFrame:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise corrupt(0, "JSON", str(error), "JSON as frames carry it") from error
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise corrupt(0, "JSON", "a key given twice", "each key once")
+    return result
+
+
+def _refuse(constant: str) -> Any:
+    raise corrupt(0, "JSON", constant, "standard JSON")
+
+
+def _unpickle(payload: memoryview, allowed: bool) -> Any:
+    if not allowed:
+        raise corrupt(
+            0,
+            "payload",
+            "a pickle",
+            "none here: pass allow_pickle=True if you trust whoever wrote it",
+        )
+    import pickle
+
+    try:
+        return pickle.loads(payload)
+    except Exception as error:
+        raise corrupt(
+            0, "pickle", f"{type(error).__name__}: {error}", "one that loads"
+        ) from error

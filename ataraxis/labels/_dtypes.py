@@ -1,0 +1,236 @@
+"""dtypes as JSON and back, exactly: byte order, offsets, padding and sub-arrays.
+
+No object dtype ever, no eval, no pickle: text is matched against a grammar before
+NumPy sees it, and what NumPy makes of it must spell the same.
+
+A simple dtype is its ``dtype.str`` (``"<f8"``, ``"<M8[ns]"``); a structured one is
+``{"fields": [[name, dtype, offset], ...], "itemsize": n}`` with ``"aligned": true``
+when it is; a sub-array is ``{"base": dtype, "shape": [...]}``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+
+from ataraxis.errors import LayoutError
+
+MAX_NDIM = 8
+MAX_FIELDS = 4096
+MAX_DEPTH = 8
+MAX_ITEMSIZE = 2**31 - 1
+
+_SIMPLE = re.compile(
+    r"[<>|](?:[biufcSUV][0-9]{1,10}"
+    r"|[mM]8(?:\[[0-9]{0,9}(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?)",
+    re.ASCII,
+)
+_KINDS = frozenset("biufcmMSUV")
+
+
+def dtype_to_json(dtype: np.dtype[Any]) -> Any:
+    """Describe a dtype as a JSON tree.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+        Any dtype without Python objects or field titles, structured ones at most 8
+        deep and of at most 4096 fields.
+
+    Returns
+    -------
+    str or dict
+        What `dtype_from_json` turns back into an equal dtype.
+
+    Raises
+    ------
+    TypeError
+        The dtype holds Python objects, variable-width strings or field titles.
+    ValueError
+        The dtype has too many fields, is too deep or too large.
+
+    Examples
+    --------
+    >>> dtype_to_json(np.dtype(">f8"))
+    '>f8'
+    >>> dtype_to_json(np.dtype([("t", "<u8"), ("xyz", "<f4", 3)]))["itemsize"]
+    20
+    """
+    return _describe(dtype, 0, [0])
+
+
+def _describe(dtype: np.dtype[Any], depth: int, seen: list[int]) -> Any:
+    if depth > MAX_DEPTH:
+        raise ValueError(
+            f"the dtype nests deeper than {MAX_DEPTH} levels: flatten its fields."
+        )
+    if dtype.itemsize > MAX_ITEMSIZE:
+        raise ValueError(
+            f"an item of dtype {str(dtype)[:80]} has {dtype.itemsize} bytes and at most"
+            f" {MAX_ITEMSIZE} fit: make the large part a dimension of the array."
+        )
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        if len(shape) > MAX_NDIM:
+            raise ValueError(
+                f"a field has {len(shape)} dimensions and at most {MAX_NDIM} are kept."
+            )
+        return {"base": _describe(base, depth + 1, seen), "shape": list(shape)}
+    if dtype.names is not None:
+        return _describe_fields(dtype, depth, seen)
+    if dtype.hasobject or dtype.kind not in _KINDS:
+        raise TypeError(
+            f"dtype {dtype} keeps its values outside the array, so they cannot be"
+            " shared: convert it first, e.g. array.astype('U') for text or"
+            " array.astype('f8') for numbers."
+        )
+    return dtype.str
+
+
+def _describe_fields(dtype: np.dtype[Any], depth: int, seen: list[int]) -> Any:
+    fields = []
+    names = dtype.names or ()
+    table: Any = dtype.fields or {}
+    seen[0] += len(names)
+    if seen[0] > MAX_FIELDS:
+        raise ValueError(f"the dtype has more than {MAX_FIELDS} fields.")
+    for name in names:
+        if len(table[name]) > 2 or not name:
+            raise TypeError(
+                f"field {name!r} of the dtype has a title or no name; titles are not"
+                " kept: rebuild the dtype with plain names."
+            )
+        name.encode()
+        field, offset = table[name]
+        fields.append([name, _describe(field, depth + 1, seen), offset])
+    described: dict[str, Any] = {"fields": fields, "itemsize": dtype.itemsize}
+    if dtype.isalignedstruct:
+        described["aligned"] = True
+    return described
+
+
+def dtype_from_json(data: Any) -> np.dtype[Any]:
+    """Rebuild a dtype from the tree of `dtype_to_json`.
+
+    Parameters
+    ----------
+    data : str or dict
+        Parsed JSON from anywhere, also from a stranger.
+
+    Returns
+    -------
+    numpy.dtype
+        Never one that holds Python objects.
+
+    Raises
+    ------
+    LayoutError
+        The tree is not one that `dtype_to_json` makes.
+
+    Examples
+    --------
+    >>> dtype_from_json("<i4")
+    dtype('int32')
+    >>> dtype_from_json("|O")
+    Traceback (most recent call last):
+    ataraxis.errors.LayoutError: dtype '|O' is none of the kinds b i u f c m M S U V.
+    """
+    return _build(data, 0, [0])
+
+
+def _build(data: Any, depth: int, seen: list[int]) -> np.dtype[Any]:
+    if depth > MAX_DEPTH:
+        raise LayoutError(f"the dtype nests deeper than {MAX_DEPTH} levels.")
+    if isinstance(data, str):
+        return _build_simple(data)
+    if isinstance(data, dict) and data.keys() == {"base", "shape"}:
+        return _build_subarray(data, depth, seen)
+    if isinstance(data, dict) and data.keys() - {"aligned"} == {"fields", "itemsize"}:
+        return _build_fields(data, depth, seen)
+    raise LayoutError(f"a dtype is text, fields or a sub-array, not {repr(data)[:80]}.")
+
+
+def _build_simple(text: str) -> np.dtype[Any]:
+    if not _SIMPLE.fullmatch(text):
+        raise LayoutError(
+            f"dtype {text[:80]!r} is none of the kinds b i u f c m M S U V."
+        )
+    try:
+        dtype = np.dtype(text)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise LayoutError(f"dtype {text!r} is not one of NumPy's: {error}.") from error
+    if dtype.str != text or not 0 <= dtype.itemsize <= MAX_ITEMSIZE:
+        raise LayoutError(f"dtype {text!r} is not spelt as NumPy spells {dtype.str!r}.")
+    return dtype
+
+
+def _build_subarray(data: dict[str, Any], depth: int, seen: list[int]) -> np.dtype[Any]:
+    base = _build(data["base"], depth + 1, seen)
+    shape = data["shape"]
+    if not (
+        isinstance(shape, list)
+        and 1 <= len(shape) <= MAX_NDIM
+        and all(is_size(extent) for extent in shape)
+        and math.prod(max(n, 1) for n in shape) * max(base.itemsize, 1) <= MAX_ITEMSIZE
+    ):
+        raise LayoutError(f"a sub-array cannot have shape {repr(shape)[:80]}.")
+    try:
+        return np.dtype((base, tuple(shape)))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise LayoutError(f"NumPy refuses a sub-array: {error}.") from error
+
+
+def _build_fields(data: dict[str, Any], depth: int, seen: list[int]) -> np.dtype[Any]:
+    fields, itemsize, aligned = data["fields"], data["itemsize"], data.get("aligned")
+    if not (
+        isinstance(fields, list)
+        and is_size(itemsize)
+        and itemsize <= MAX_ITEMSIZE
+        and (aligned is True or "aligned" not in data)
+    ):
+        raise LayoutError("a structured dtype needs a list of fields and an itemsize.")
+    seen[0] += len(fields)
+    if seen[0] > MAX_FIELDS:
+        raise LayoutError(f"the dtype has more than {MAX_FIELDS} fields.")
+    names, formats, offsets = [], [], []
+    for field in fields:
+        if not (
+            isinstance(field, list)
+            and len(field) == 3
+            and isinstance(field[0], str)
+            and field[0]
+            and is_size(field[2])
+        ):
+            raise LayoutError(
+                f"a field is [name, dtype, offset], not {repr(field)[:80]}."
+            )
+        dtype = _build(field[1], depth + 1, seen)
+        if field[2] + dtype.itemsize > itemsize:
+            raise LayoutError(
+                f"field {field[0][:80]!r} ends at byte {field[2] + dtype.itemsize} of"
+                f" an item of {itemsize} bytes."
+            )
+        names.append(field[0])
+        formats.append(dtype)
+        offsets.append(field[2])
+    spec = {
+        "names": names,
+        "formats": formats,
+        "offsets": offsets,
+        "itemsize": itemsize,
+    }
+    try:
+        built: np.dtype[Any] = np.dtype(spec, align=bool(aligned))  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise LayoutError(f"NumPy refuses the fields: {error}.") from error
+    if built.names != tuple(names) or built.itemsize != itemsize:
+        raise LayoutError("NumPy would lay these fields out differently.")
+    return built
+
+
+def is_size(value: Any) -> bool:
+    """Tell whether parsed JSON is an integer from 0 (and not a bool)."""
+    return type(value) is int and value >= 0

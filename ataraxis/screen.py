@@ -1,0 +1,217 @@
+"""Screen: what the command line shows, as tables; plain text without a terminal.
+
+Names come from files that anybody may have made: what cannot be printed is shown as an
+escape, and never reaches the terminal as it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ataraxis.shm.collection import Leftover
+from ataraxis.shm.doctor import Check
+from ataraxis.shm.listing import Listed
+from ataraxis.stream.meter import Metered, Reading
+from ataraxis.stream.statistics import ReaderStatistics, StreamStatistics
+
+_COLOUR = {"ok": "green", "warn": "yellow", "fail": "red"}
+_WIDE = 240
+
+
+def console() -> Console:
+    """Open the terminal, or standard output: plain and wide enough to cut nothing."""
+    terminal = Console(highlight=False)
+    if terminal.is_terminal or "COLUMNS" in os.environ:
+        return terminal
+    return Console(highlight=False, width=_WIDE)
+
+
+def plain(text: str) -> str:
+    """Return a text of unknown origin, with escapes for what cannot be printed."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def size(count: float | None, unit: str = "B") -> str:
+    """Write a number of bytes, or of anything, with a prefix; '-' if unknown."""
+    if count is None:
+        return "-"
+    for prefix in ("", "k", "M", "G"):
+        if count < 1000:
+            return f"{count:.3g} {prefix}{unit}".rstrip()
+        count /= 1000
+    return f"{count:,.4g} T{unit}"
+
+
+def duration(seconds: float | None) -> str:
+    """Write a time in the unit that fits; '-' if unknown."""
+    if seconds is None:
+        return "-"
+    if seconds < 1:
+        return f"{seconds * 1e3:.3g} ms"
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
+
+
+def segments(rows: Iterable[Listed]) -> Table:
+    """Lay out the segments of a context."""
+    heads = (
+        "name",
+        "kind",
+        "dtype",
+        "shape",
+        "bytes",
+        "inside",
+        "taking part",
+        "problem",
+    )
+    return _table(heads, (_segment(row) for row in rows), right=("bytes",))
+
+
+def _segment(row: Listed) -> Sequence[str | Text]:
+    nobody = "nobody (kept)" if row.is_kept else "nobody (stale)"
+    users = "-" if row.problem else plain(", ".join(row.participants)) or nobody
+    inside = _inside(row.content) if isinstance(row.content, StreamStatistics) else ""
+    return (
+        plain(row.name),
+        row.kind,
+        row.dtype,
+        "x".join(map(str, row.shape)) or "-",
+        f"{row.bytes:,}",
+        inside,
+        users,
+        Text(plain(row.problem), "red"),
+    )
+
+
+def _inside(stream: StreamStatistics) -> str:
+    """Say in a line what is in a stream."""
+    policies = [reader.policy for reader in stream.readers]
+    told = [f"{policies.count(p)} {p}" for p in dict.fromkeys(policies)]
+    told += [f"{plain(name)} away" for name in stream.detached]
+    state = "" if stream.producers else ", ended"
+    return (
+        f"{stream.buffer_count} slots, {stream.sent:,} frames{state}; "
+        f"{', '.join(told) or 'no readers'}"
+    )
+
+
+def top(reading: Reading) -> RenderableType:
+    """Lay out a reading of the streams: a line a stream, a line a reader below it."""
+    heads = (
+        "stream", "frames/s", "bytes/s", "frames", "age", "slots", "lag", "lapped",
+        "backpressure", "",
+    )  # fmt: skip
+    lines: list[Sequence[str | Text]] = []
+    for metered in reading.streams:
+        lines.append(_stream(metered))
+        slots = metered.stream.buffer_count if metered.stream else 0
+        lines += [_reader(reader, slots) for reader in metered.readers]
+    interval = reading.interval_s
+    told = f"{len(reading.streams)} streams" + (
+        f", rates over {duration(interval)}" if interval is not None else ""
+    )
+    return Group(_table(heads, lines, right=heads[1:8]), Text(told, "dim"))
+
+
+def _stream(metered: Metered) -> Sequence[str | Text]:
+    name, stream = Text(plain(metered.name), "bold"), metered.stream
+    if stream is None:
+        return (name, *[""] * 8, Text(plain(metered.problem), "red"))
+    share = metered.stalled_share
+    waited = f"{duration(stream.stalled_s)}" + (f" ({share:.0%})" if share else "")
+    notes = [f"{stream.refused:,} refused"] * bool(stream.refused)
+    notes += [f"{stream.device_gaps:,} missing in the device"] * bool(
+        stream.device_gaps
+    )
+    notes += ["ended"] * (not stream.producers)
+    return (
+        name,
+        size(metered.frames_hz, ""),
+        size(metered.bytes_hz),
+        f"{stream.sent:,}",
+        duration(stream.age_s),
+        f"{stream.buffer_count:,}",
+        "",
+        "",
+        Text(f"{waited}, now" if stream.is_stalled else waited, _stall(stream)),
+        ", ".join(notes),
+    )
+
+
+def _stall(stream: StreamStatistics) -> str:
+    return "red" if stream.is_stalled else ""
+
+
+def _reader(reader: ReaderStatistics, slots: int) -> Sequence[str | Text]:
+    is_behind = reader.is_gating and reader.lag >= slots
+    notes = [reader.policy] + ["durable"] * reader.is_durable
+    notes += [f"away for {duration(reader.detached_s)}"] * reader.is_detached
+    return (
+        Text(f"  {plain(reader.label)}"),
+        *[""] * 2,
+        f"{reader.received:,}",
+        *[""] * 2,
+        Text(f"{reader.lag:,}", "red" if is_behind else ""),
+        Text(f"{reader.dropped:,}", "yellow" if reader.dropped else ""),
+        "",
+        Text(", ".join(notes), "yellow" if reader.is_detached else ""),
+    )
+
+
+def leftovers(found: Sequence[Leftover], is_dry: bool) -> RenderableType:
+    """Lay out what was, or would be, removed."""
+    total = sum(left.bytes for left in found if left.is_removed)
+    count = sum(left.is_removed for left in found)
+    verb = "would be removed" if is_dry else "removed"
+    summary = Text(f"{count} {verb}, {total:,} bytes")
+    if not found:
+        return summary
+    rows = (
+        (
+            plain(left.name),
+            left.kind or "?",
+            f"{left.bytes:,}",
+            verb if left.is_removed else Text("left", "yellow"),
+            plain(left.reason),
+        )
+        for left in found
+    )
+    heads = ("name", "kind", "bytes", "", "why")
+    return Group(_table(heads, rows, right=("bytes",)), summary)
+
+
+def checks(found: Iterable[Check]) -> Table:
+    """Lay out what the doctor found."""
+    rows = (
+        (
+            check.name,
+            Text(check.verdict, _COLOUR[check.verdict]),
+            plain(check.found),
+            plain(check.advice),
+        )
+        for check in found
+    )
+    return _table(("check", "", "found", "what to do"), rows)
+
+
+def _table(
+    heads: Sequence[str], rows: Iterable[Sequence[str | Text]], right: Any = ()
+) -> Table:
+    table = Table()
+    for head in heads:
+        table.add_column(
+            head, justify="right" if head in right else "left", overflow="fold"
+        )
+    for row in rows:
+        cells = [cell if isinstance(cell, Text) else Text(cell) for cell in row]
+        table.add_row(*cells)
+    return table
