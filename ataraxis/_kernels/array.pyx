@@ -1,0 +1,365 @@
+"""Locked reads and writes of an n-d array in a segment: lock and copy in one call.
+
+The algorithm half moves bytes between private memory and the payload under the guard of lock.pxd;
+the bridge half turns the commonest indices into offsets and leaves every other form to numpy, in
+shm/array.py. The one kernel that uses the NumPy C-API: for scalars and result arrays.
+"""
+cimport numpy as cnp
+from cpython.buffer cimport PyObject_GetBuffer
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
+from cpython.exc cimport PyErr_Clear, PyErr_Occurred
+from cpython.long cimport PyLong_CheckExact
+from cpython.slice cimport PySlice_AdjustIndices, PySlice_Check, PySlice_Unpack
+from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from libc.math cimport isfinite
+from libc.stdint cimport INT64_MAX, uint64_t
+
+from ataraxis._kernels.atomics cimport ax_copy, ax_peek32
+from ataraxis._kernels.copy cimport copy_in, copy_out, store_element
+from ataraxis._kernels.element cimport add_element, encode_integer
+from ataraxis._kernels.guard cimport GuardKernel
+from ataraxis._kernels.layout cimport AX_BUSY, AX_OK, AX_TORN, ax_guard
+from ataraxis._kernels.lock cimport lock_release
+from ataraxis._kernels.participants cimport Participant
+
+cdef extern from "Python.h":
+    long long PyLong_AsLongLongAndOverflow(object value, int *overflow)
+    Py_ssize_t PyLong_AsSsize_t(object value)   # -1 also for an error: see position_of
+
+cdef extern from "numpy/arrayobject.h":
+    void PyArray_ScalarAsCtype(object scalar, void *to)
+
+cdef extern from "scalar.h":
+    object ax_scalar(int kind, const void *bytes, object dtype)
+
+cnp.import_array()
+
+cdef enum:
+    GIL_BYTES = 65536      # a longer copy lets other threads run
+    LOOKS = 8              # unlocked tries of a reader before it takes the lock
+
+
+# ---- the bridge
+
+cdef inline Py_ssize_t position_of(object index, Py_ssize_t size):
+    # 0 to size - 1, or -1: out of range, which numpy complains of in its own words.
+    cdef Py_ssize_t i = PyLong_AsSsize_t(index)
+    if i < 0:
+        if i == -1 and PyErr_Occurred():
+            PyErr_Clear()
+            return -1
+        i += size
+    return i if 0 <= i < size else -1
+
+
+cdef class ArrayKernel(GuardKernel):
+    """The memory and lock behind a SharedMemoryArray; its subclass gives the manners.
+
+    A subclass provides `_revive()` (make the handle usable or raise), `_read(index)` and
+    `_write(index, value)` (every index form not handled here) and `_fail(status)` (raise).
+    """
+
+    cdef unsigned char[::1] memory      # the payload, acquired once
+    cdef char *data
+    cdef object dtype                   # numpy dtype
+    cdef object scalar                  # its scalar type
+    cdef int kind                       # numpy type number where elements are quick, else -1
+    cdef int ndim
+    cdef Py_ssize_t itemsize
+    cdef Py_ssize_t bytes
+    cdef Py_ssize_t shape[8]
+    cdef Py_ssize_t strides[8]
+
+    def _open(self, memory, Participant participant not None, object dtype, tuple shape):
+        """Connect to the payload `memory` (uint8, read and written in place)."""
+        cdef Py_ssize_t step
+        cdef int k
+        self.memory = memory
+        self.bytes = self.memory.shape[0]
+        self.data = <char *>&self.memory[0] if self.bytes else NULL
+        self.dtype = dtype
+        self.scalar = dtype.type
+        self.itemsize = dtype.itemsize
+        self.ndim = len(shape)
+        step = self.itemsize
+        for k in range(self.ndim - 1, -1, -1):
+            self.shape[k] = shape[k]
+            self.strides[k] = step
+            step *= shape[k]
+        if step != self.bytes:
+            raise ValueError("the payload does not hold dtype and shape")
+        self.kind = -1
+        if self.bytes and dtype.isnative and dtype.isbuiltin and dtype.kind in "biufc" and dtype.char not in "gG":
+            self.kind = dtype.num
+        self._connect(participant)
+
+    def _shut(self):
+        """Let go of segment and memory; views of it stay valid."""
+        GuardKernel._shut(self)
+        self.data = NULL
+        self.memory = None
+
+    cdef int fetch(self, char *to, Py_ssize_t offset, Py_ssize_t count) except -1:
+        # Bytes of the payload as no writer left them half way.
+        cdef ax_guard *guard = self.guard
+        cdef const char *from_ = self.data + offset
+        cdef int looks = LOOKS
+        if count > GIL_BYTES:
+            return self.fetch_long(to, offset, count)
+        while looks:
+            if copy_out(guard, to, from_, count):
+                return 0
+            looks -= 1
+        return self.fetch_locked(to, offset, count)
+
+    cdef int fetch_long(self, char *to, Py_ssize_t offset, Py_ssize_t count) except -1:
+        # The same without the GIL; the memoryview of our own keeps the mapping while another thread
+        # may disconnect the handle.
+        cdef unsigned char[::1] memory = self.memory
+        cdef ax_guard *guard = self.guard
+        cdef int looks = LOOKS
+        with nogil:
+            while looks:
+                if copy_out(guard, to, <char *>&memory[0] + offset, count):
+                    break
+                looks -= 1
+        return 0 if looks else self.fetch_locked(to, offset, count)
+
+    cdef int fetch_locked(self, char *to, Py_ssize_t offset, Py_ssize_t count) except -1:
+        cdef Participant keep
+        cdef unsigned char[::1] memory
+        cdef ax_guard *guard
+        cdef bint torn
+        self.take(INT64_MAX)
+        keep, memory, guard = self.participant, self.memory, self.guard
+        torn = ax_peek32(&guard.health) != 0
+        if not torn:
+            with nogil:
+                ax_copy(to, <char *>&memory[0] + offset, count)
+        lock_release(guard, &keep.party)
+        if torn:
+            self._fail(AX_TORN)
+        return 0
+
+    cdef int put(self, Py_ssize_t offset, const char *from_, Py_ssize_t count) except -1:
+        cdef Participant keep
+        cdef unsigned char[::1] memory
+        cdef ax_guard *guard
+        cdef char *to
+        cdef bint whole = count == self.bytes
+        self.take(INT64_MAX)
+        keep, memory, guard = self.participant, self.memory, self.guard
+        to = <char *>&memory[0] + offset
+        if count <= GIL_BYTES:
+            copy_in(guard, &keep.party, to, from_, count, whole)
+        else:
+            with nogil:
+                copy_in(guard, &keep.party, to, from_, count, whole)
+        lock_release(guard, &keep.party)
+        return 0
+
+    cdef Py_ssize_t place(self, object index) except -2:
+        # Offset of one element for a plain index, or -1: not one we know.
+        cdef Py_ssize_t i, offset = 0
+        cdef int k
+        if self.ndim == 1:
+            if not PyLong_CheckExact(index):
+                return -1
+            i = position_of(index, self.shape[0])
+            return i * self.itemsize if i >= 0 else -1
+        if not PyTuple_CheckExact(index) or PyTuple_GET_SIZE(index) != self.ndim:
+            return -1
+        for k in range(self.ndim):
+            item = <object>PyTuple_GET_ITEM(index, k)
+            if not PyLong_CheckExact(item):
+                return -1
+            i = position_of(item, self.shape[k])
+            if i < 0:
+                return -1
+            offset += i * self.strides[k]
+        return offset
+
+    cdef bint span(self, object index, Py_ssize_t *offset, Py_ssize_t *count, Py_ssize_t *rows) except -1:
+        # Whole rows by a plain slice or Ellipsis: where, how many bytes, how many rows (-1: all dims).
+        cdef Py_ssize_t start = 0, stop = 0, step = 1
+        if self.ndim == 0 or self.kind < 0:
+            return False
+        if index is Ellipsis:
+            offset[0], count[0], rows[0] = 0, self.bytes, self.shape[0]
+            return True
+        if not PySlice_Check(index):
+            return False
+        PySlice_Unpack(index, &start, &stop, &step)
+        rows[0] = PySlice_AdjustIndices(self.shape[0], &start, &stop, step)
+        if step != 1:
+            return False
+        offset[0] = start * self.strides[0]
+        count[0] = rows[0] * self.strides[0]
+        return True
+
+    def __getitem__(self, index):
+        cdef Py_ssize_t offset = 0, count = 0, rows = 0
+        cdef cnp.npy_intp dims[8]
+        cdef uint64_t element_[2]     # aligned for every type
+        cdef char *element = <char *>element_
+        cdef int k
+        self.ready()
+        if self.kind >= 0:
+            offset = self.place(index)
+            if offset >= 0:
+                self.fetch(element, offset, self.itemsize)
+                return ax_scalar(self.kind, element, self.dtype)
+            if self.span(index, &offset, &count, &rows):
+                dims[0] = rows
+                for k in range(1, self.ndim):
+                    dims[k] = self.shape[k]
+                result = cnp.PyArray_SimpleNew(self.ndim, dims, self.kind)
+                if count:
+                    self.fetch(<char *>cnp.PyArray_DATA(result), offset, count)
+                return result
+        return self._read(index)
+
+    def __setitem__(self, index, value):
+        cdef Py_ssize_t offset = 0, count = 0, rows = 0
+        cdef uint64_t element_[2]     # aligned for every type
+        cdef char *element = <char *>element_
+        cdef Participant keep        # taking the lock may let another thread disconnect the handle
+        cdef ax_guard *guard
+        cdef char *to
+        self.ready()
+        if self.kind >= 0:
+            offset = self.place(index)
+            if offset >= 0:
+                if self.encode(value, element):
+                    keep, guard, to = self.participant, self.guard, self.data + offset
+                    self.take(INT64_MAX)
+                    store_element(guard, &keep.party, to, element, self.itemsize)
+                    lock_release(guard, &keep.party)
+                    return
+            elif (
+                cnp.PyArray_CheckExact(value)
+                and cnp.PyArray_TYPE(value) == self.kind
+                and cnp.PyArray_ISCARRAY_RO(value)
+                and self.span(index, &offset, &count, &rows)
+                and self.fits(value, rows)
+                and not self.overlaps(<char *>cnp.PyArray_DATA(value), count)
+            ):
+                if count:
+                    self.put(offset, <char *>cnp.PyArray_DATA(value), count)
+                return
+        self._write(index, value)
+
+    cdef bint fits(self, cnp.ndarray value, Py_ssize_t rows):
+        # Exactly the shape that is written, and no part of us: broadcasting and overlap are numpy's.
+        cdef int k
+        cdef char *from_ = <char *>cnp.PyArray_DATA(value)
+        if cnp.PyArray_NDIM(value) != self.ndim or cnp.PyArray_DIM(value, 0) != rows:
+            return False
+        if self.data - cnp.PyArray_NBYTES(value) < from_ < self.data + self.bytes:
+            return False          # a live view of ourselves may overlap: numpy knows how
+        for k in range(1, self.ndim):
+            if cnp.PyArray_DIM(value, k) != self.shape[k]:
+                return False
+        return True
+
+    cdef bint overlaps(self, const char *from_, Py_ssize_t count) noexcept:
+        # A view of our own memory: numpy knows how to move that.
+        return from_ < self.data + self.bytes and self.data < from_ + count
+
+    cdef bint encode(self, object value, char *to) except -1:
+        # A Python number or a scalar of our own type as bytes; False where it does not fit exactly.
+        cdef int overflow = 0
+        cdef long long number
+        cdef double real
+        if PyLong_CheckExact(value):
+            number = PyLong_AsLongLongAndOverflow(value, &overflow)
+            if overflow:
+                return False
+            return encode_integer(self.kind, number, to)
+        if PyFloat_CheckExact(value):
+            real = PyFloat_AS_DOUBLE(value)
+            if self.kind == cnp.NPY_DOUBLE:
+                (<double *>to)[0] = real
+                return True
+            if self.kind == cnp.NPY_FLOAT and (not isfinite(real) or isfinite(<float>real)):
+                (<float *>to)[0] = <float>real
+                return True
+            return False
+        if type(value) is self.scalar:
+            PyArray_ScalarAsCtype(value, to)
+            return True
+        return False
+
+    def add(self, index, amount, /):
+        """Add `amount` to one element atomically; the new value, a numpy scalar.
+
+        Parameters
+        ----------
+        index : int or tuple of int
+            One element.
+        amount : int, float or numpy scalar
+            Must be representable in the array's dtype.
+
+        Returns
+        -------
+        numpy scalar
+            The element after the addition.
+
+        Raises
+        ------
+        OverflowError
+            The sum does not fit the integer dtype; nothing was changed.
+        OwnerDied
+            A writer died half way and nobody has healed the array.
+
+        Notes
+        -----
+        Waits for the lock without end; no other locked access comes between.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from ataraxis import SharedMemoryArray
+        >>> with SharedMemoryArray.create_array("doc_add", np.zeros(2, "i8")) as counts:
+        ...     int(counts.add(0, 5))
+        5
+        """
+        cdef Py_ssize_t offset
+        cdef uint64_t element_[2]     # aligned for every type
+        cdef uint64_t sum__[2]
+        cdef char *element = <char *>element_
+        cdef char *sum_ = <char *>sum__
+        cdef int status
+        self.ready()
+        offset = self.place(index) if self.kind >= 0 else -1
+        if offset < 0 or not self.encode(amount, element):
+            return self._add(index, amount)
+        cdef Participant keep = self.participant
+        cdef ax_guard *guard = self.guard
+        cdef char *to = self.data + offset
+        self.take(INT64_MAX)
+        if ax_peek32(&guard.health):
+            status = AX_TORN
+        else:
+            status = add_element(self.kind, sum_, to, element)
+            if status == AX_OK:
+                store_element(guard, &keep.party, to, sum_, self.itemsize)
+        lock_release(guard, &keep.party)
+        if status == AX_BUSY:
+            return self._add(index, amount)
+        if status != AX_OK:
+            self._fail(status)
+        return ax_scalar(self.kind, sum_, self.dtype)
+
+    def _fetch_into(self, cnp.ndarray out not None):
+        """Copy the whole payload into `out` (C-contiguous, as many bytes), never torn."""
+        self.ready()
+        if not (cnp.PyArray_IS_C_CONTIGUOUS(out) and cnp.PyArray_ISWRITEABLE(out)) or cnp.PyArray_NBYTES(out) != self.bytes:
+            raise ValueError("out must be C-contiguous, writable and of the array's size")
+        if self.bytes:
+            self.fetch(<char *>cnp.PyArray_DATA(out), 0, self.bytes)
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        # The live, read-only ndarray view exports itself: it owns the mapping.
+        self.ready()
+        PyObject_GetBuffer(self.__array__(copy=False), buffer, flags)

@@ -1,0 +1,111 @@
+# The structs and constants of layout.h.
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from ataraxis._kernels.atomics cimport ax_u32, ax_u64
+
+cdef extern from "layout.h" nogil:
+    int AX_LIVE_OFFSET, AX_PARTICIPANTS_OFFSET, AX_MAX_PARTICIPANTS, AX_LABEL_BYTES
+    int AX_KIND_ARRAY, AX_KIND_STREAM, AX_KIND_QUEUE, AX_KIND_FRAMEBUFFER, AX_KIND_LIMIT
+    int AX_OK, AX_FULL, AX_EMPTY, AX_LAPPED, AX_ENDED, AX_DEAD, AX_TIMEOUT, AX_BUSY, AX_TORN
+    int AX_RETIRED, AX_CROWDED, AX_OVERFLOW, AX_KEPT
+    uint32_t AX_READY, AX_RETIRED_STATE, AX_FREE, AX_ACTIVE
+    uint32_t AX_LOCK_WAITERS, AX_LOCK_CHANGE, AX_LOCK_OWNER
+
+    ctypedef struct ax_live:
+        ax_u32 state
+        ax_u32 kept
+        ax_u64 recoveries
+
+    ctypedef struct ax_participant:
+        ax_u32 state
+        uint32_t role
+        uint64_t nonce
+        int64_t attach_ns
+        int32_t pid
+        uint32_t uid
+        char label[24]
+
+    ctypedef struct ax_guard:
+        ax_u32 lock
+        ax_u32 health
+        ax_u64 version
+        ax_u32 dirty
+        ax_u32 torn_pid
+        ax_u64 recoveries
+        ax_u64 torn
+        ax_u64 unlocked
+        ax_u32 event
+
+    int AX_SECTORS
+    uint64_t AX_LAP_MASK
+
+    ctypedef struct ax_framebuffer:
+        ax_u64 head
+        ax_u64 chunks
+        ax_u32 server
+        ax_u64 stamps[128]
+
+    int AX_SLOT_FREE, AX_SLOT_WRITING, AX_SLOT_READY, AX_SLOT_SKIP
+    int AX_CURSOR_IDLE, AX_CURSOR_GATING, AX_CURSOR_DETACHED, AX_CURSOR_WATCHING
+    int AX_POLICY_LOSSLESS, AX_POLICY_LOSSY, AX_POLICY_LATEST, AX_POLICY_JOINING
+    int AX_STREAM_SHARED, AX_STREAM_SYNC
+    int AX_DURABLES, AX_MASK_WORDS, AX_PAYLOAD_AT, AX_PINS_AT
+
+    ctypedef struct ax_event:
+        ax_u32 count
+        ax_u64 sleepers[16]
+
+    ctypedef struct ax_stream:
+        uint64_t slots
+        uint64_t stride
+        uint64_t capacity
+        uint64_t control_stride
+        uint32_t participants
+        uint32_t flags
+        ax_u64 tail
+        ax_u64 announced
+        ax_u64 sent
+        ax_u64 sent_bytes
+        ax_u64 last_ns
+        ax_u64 stalled_ns
+        ax_u64 stalled_since_ns
+        ax_u64 refused
+        ax_u64 skipped
+        ax_u64 gaps
+        ax_u64 producers[16]
+        ax_u64 readers[16]
+        ax_u64 durables
+        ax_u64 drained
+        ax_event data
+        ax_event space
+
+    ctypedef struct ax_reader:
+        ax_u64 cursor
+        ax_u32 policy
+        ax_u32 owner
+        ax_u64 received
+        ax_u64 dropped
+        ax_u64 joined
+        ax_u64 detached_ns
+        ax_u64 timeout_ns
+        ax_u64 last_ns
+        char name[64]
+
+    ctypedef struct ax_slot:
+        ax_u64 word
+        ax_u32 at
+        ax_u32 reserved
+        ax_u64 bytes
+
+    ctypedef struct ax_frame:
+        char magic[4]
+        uint8_t dtype
+        uint8_t ndim
+        uint16_t flags
+        uint64_t length
+        uint64_t sequence
+        int64_t time_ns
+        uint32_t extents[4]
+        uint32_t source
+        uint32_t crc
+        uint32_t labels
+        uint32_t header_crc

@@ -1,0 +1,83 @@
+# The lock of a segment and the write section it guards.
+#
+#   lock word      WAITERS | CHANGE | owner (slot + 1; 0 free)
+#   version        even at rest, odd inside a section, + 2 per commit
+#   event          futex of those who wait for change; + 1 per wake-up
+#   unlocked       writes made without the lock
+#   dirty          the owner may have half written something
+#   health         1: an owner died while dirty, and nobody has healed the data since
+#
+# Everything but `lock` is written by the owner only, or by whoever owns a dead owner's byte.
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from ataraxis._kernels.atomics cimport (
+    ax_cas32, ax_fence_release, ax_load64, ax_peek32, ax_peek64, ax_put32, ax_put64, ax_store32, ax_store64, ax_swap32,
+)
+from ataraxis._kernels.layout cimport AX_LOCK_CHANGE, AX_LOCK_OWNER, AX_LOCK_WAITERS, ax_guard
+from ataraxis._kernels.participants cimport ax_party
+from ataraxis._kernels.platform cimport ax_crash
+
+cdef extern from "pthread.h" nogil:
+    ctypedef unsigned long pthread_t
+    pthread_t pthread_self()
+
+cdef inline bint lock_mine(ax_party *party) noexcept nogil:
+    # Relaxed is enough: only this thread ever stores its own id.
+    return ax_peek64(&party.holder) == <uint64_t>pthread_self()
+
+cdef inline bint lock_try(ax_guard *guard, ax_party *party) noexcept nogil:
+    # One look. Taken again by its holder, it only counts.
+    cdef uint32_t seen
+    if lock_mine(party):
+        party.depth += 1
+        return True
+    seen = ax_peek32(&guard.lock)
+    if seen & AX_LOCK_OWNER:
+        return False
+    # Acquire: pairs with the swap in lock_release and the release of a dead owner's lock in lock_free.
+    if not ax_cas32(&guard.lock, seen, seen | (party.slot + 1)):
+        return False
+    ax_crash("lock_taken")
+    ax_put64(&party.holder, <uint64_t>pthread_self())
+    party.depth = 1
+    return True
+
+cdef inline void lock_release(ax_guard *guard, ax_party *party) noexcept nogil:
+    cdef uint32_t seen
+    party.depth -= 1
+    if party.depth:
+        return
+    ax_put64(&party.holder, 0)
+    # Release: pairs with the CAS in lock_try. The swap also takes the sleepers' bits, so that nobody who
+    # set one before it is forgotten, and whoever sets one after it sees the new version.
+    seen = ax_swap32(&guard.lock, 0)
+    ax_crash("lock_released")
+    if seen & (AX_LOCK_WAITERS | AX_LOCK_CHANGE):
+        lock_wake(guard, seen)
+
+cdef inline bint section_is_open(ax_guard *guard) noexcept nogil:
+    # For the lock's owner only: nobody else makes the version odd or even.
+    return ax_peek64(&guard.version) & 1
+
+cdef inline void section_open(ax_guard *guard) noexcept nogil:
+    # Seqlock, Boehm 2012: the fence keeps the data's stores below the odd version.
+    ax_put64(&guard.version, ax_peek64(&guard.version) | 1)
+    ax_fence_release()
+
+cdef inline void section_close(ax_guard *guard) noexcept nogil:
+    # The data are whole from here on: a kill after this line must not call them torn.
+    ax_store32(&guard.dirty, 0)
+    # Release: pairs with the acquire load of `version` in readers.
+    ax_store64(&guard.version, (ax_peek64(&guard.version) | 1) + 1)
+
+cdef inline void section_leave(ax_guard *guard) noexcept nogil:
+    # Nothing was written: the even version that readers had seen is true again, and nobody is woken.
+    ax_store64(&guard.version, ax_peek64(&guard.version) & ~<uint64_t>1)
+
+cdef inline uint64_t changes(ax_guard *guard) noexcept nogil:
+    # Writes that are complete. Acquire: who is told of one can read it.
+    return (ax_load64(&guard.version) >> 1) + ax_load64(&guard.unlocked)
+
+cdef void lock_wake(ax_guard *guard, uint32_t seen) noexcept nogil
+cdef int lock_wait(ax_guard *guard, ax_party *party, int64_t deadline, int64_t *probed, bint first) noexcept nogil
+cdef int change_wait(ax_guard *guard, ax_party *party, uint64_t last, int64_t deadline) noexcept nogil
+cdef int lock_take(ax_guard *guard, ax_party *party, int64_t deadline) except -100

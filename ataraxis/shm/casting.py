@@ -1,0 +1,175 @@
+"""What may be written into an array: values that stay what they were.
+
+A write is refused where it would change a value, other than by rounding a float to the
+array's precision. The rule looks at the values, not only at the types: ``[10, 11]``
+fits a uint64 array, ``-1`` and ``3.7`` do not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def fit(
+    value: Any, dtype: np.dtype[Any], casting: str | None, what: str
+) -> NDArray[Any]:
+    """Return `value` as an array of `dtype`, or refuse.
+
+    Parameters
+    ----------
+    value : array-like
+        Any shape.
+    dtype : dtype
+        Of the array that is written.
+    casting : str or None
+        None: the rule above. Else numpy's rule of that name ("unsafe" allows all).
+    what : str
+        Named in errors.
+
+    Returns
+    -------
+    ndarray
+        Of exactly `dtype`; `value` itself where it already is.
+
+    Raises
+    ------
+    ValueError
+        The values do not fit; nothing was touched.
+    """
+    given = _as_array(value, dtype, what)
+    if given.dtype == dtype:
+        return given
+    if casting is not None:
+        if not np.can_cast(given.dtype, dtype, casting):  # type: ignore[arg-type]
+            raise _refusal(what, given, dtype, f"casting={casting!r} does not allow it")
+        with np.errstate(all="ignore"):
+            return _real_if(dtype, given).astype(dtype)
+    if dtype.names is not None or given.dtype.names is not None:
+        if not np.can_cast(given.dtype, dtype, "safe"):
+            raise _refusal(what, given, dtype, "the fields differ")
+        return given.astype(dtype)
+    if not _comparable(given.dtype.kind, dtype.kind):
+        raise _refusal(what, given, dtype, "they are of different kinds")
+    if given.dtype.kind == "c" and dtype.kind != "c" and given.imag.any():
+        raise _refusal(what, given, dtype, "they are complex")
+    with np.errstate(all="ignore"):
+        given = _real_if(dtype, given)
+        cast = given.astype(dtype)
+    if not _same_values(given, cast):
+        raise _refusal(what, given, dtype, "values would change")
+    return cast
+
+
+def _as_array(value: Any, dtype: np.dtype[Any], what: str) -> NDArray[Any]:
+    if isinstance(value, np.ndarray | np.generic):
+        return np.asarray(value)
+    try:
+        if dtype.names is not None:
+            return _as_records(value, dtype, what)
+        if dtype.kind in "mM":
+            return _as_times(value, dtype)
+        given = np.asarray(value)
+        if given.size == 0:
+            return given.astype(dtype)
+        if given.dtype == object:
+            if not all(isinstance(item, int) for item in given.flat):
+                raise TypeError("not a number or text")
+            # Integers past 64 bits: numpy checks these.
+            given = np.asarray(value, dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{what}: {_shown(value)} cannot be stored as {dtype}: {error}"
+        ) from error
+    return given
+
+
+def _as_records(value: Any, dtype: np.dtype[Any], what: str) -> NDArray[Any]:
+    """Make structured elements of tuples, each field under the rule of `fit`."""
+    first = value
+    while isinstance(first, list) and first:
+        first = first[0]
+    if hasattr(first, "dtype"):
+        return np.asarray(value)
+    names = dtype.names or ()
+    loose = np.asarray(value, [(name, object) for name in names])
+    records = np.empty(loose.shape, dtype)
+    for name in names:
+        field, where = dtype[name], f"{what}, {name!r}"
+        if not field.shape:
+            records[name] = fit(loose[name].tolist(), field, None, where)
+            continue
+        for place in np.ndindex(loose.shape):
+            records[name][place] = fit(loose[name][place], field.base, None, where)
+    return records
+
+
+def _as_times(value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Read text and dates in the unit they are given in; integers are in ours."""
+    try:
+        return np.asarray(value, f"{dtype.kind}8")
+    except ValueError:
+        return np.asarray(value, dtype)
+
+
+def _real_if(dtype: np.dtype[Any], given: NDArray[Any]) -> NDArray[Any]:
+    """Take the real part where nothing else can be stored: numpy would warn."""
+    return given.real if given.dtype.kind == "c" and dtype.kind != "c" else given
+
+
+def _comparable(given: str, wanted: str) -> bool:
+    numbers = "biufc"
+    if given in numbers and wanted in numbers:
+        return True
+    return given == wanted or (given in "mM" and wanted == given)
+
+
+def _same_values(given: NDArray[Any], cast: NDArray[Any]) -> bool:
+    before, after = given.dtype.kind, cast.dtype.kind
+    if before in "iu" and after in "iu":
+        limits = np.iinfo(cast.dtype)
+        if given.size == 0:
+            return True
+        return bool(int(given.min()) >= limits.min and int(given.max()) <= limits.max)
+    if before in "iu" and after in "fc":
+        return _exact_as_floats(given, cast)
+    if before in "mM":
+        lost = np.isnat(given) != np.isnat(cast)
+        back = cast.astype(given.dtype)
+        return not bool(np.any(lost | ((back != given) & ~np.isnat(given))))
+    if (before in "bf" and after in "fc") or before == after == "c":
+        # Rounding is what floats do; becoming infinite is not.
+        return bool(np.array_equal(np.isfinite(given), np.isfinite(cast)))
+    with np.errstate(all="ignore"):
+        back = cast.astype(given.dtype)
+    if after in "iu" and not np.array_equal(given.real < 0, cast < 0):
+        # 2**63 wraps and may come back: the signs tell.
+        return False
+    return bool(np.array_equal(back, given))
+
+
+def _exact_as_floats(given: NDArray[Any], cast: NDArray[Any]) -> bool:
+    """Whether integers survive as floats: all do that the mantissa has room for."""
+    limit = 2 ** (np.finfo(cast.dtype).nmant + 1)
+    large = (given > limit) | (given < -limit)
+    for value, real in zip(given[large], cast.real[large], strict=True):
+        if not (np.isfinite(real) and int(real) == int(value)):
+            return False
+    return True
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _refusal(
+    what: str, given: NDArray[Any], dtype: np.dtype[Any], why: str
+) -> ValueError:
+    shown = _shown(given.item() if given.size == 1 else given.tolist())
+    return ValueError(
+        f"{what}: {shown} ({given.dtype}) does not fit {dtype} as it is: {why}. "
+        "Convert it yourself, or allow it with write_data(..., casting='unsafe')"
+    )

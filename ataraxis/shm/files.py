@@ -1,0 +1,237 @@
+"""The files behind segments: found, listed, taken away.
+
+Knows descriptors and directories; what the bytes mean is `header`'s business.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import functools
+import os
+import stat
+import struct
+import sys
+import time
+from pathlib import Path
+
+from ataraxis._kernels import guard as _status
+from ataraxis._kernels.mapping import crash_point, watch_open, watch_wait
+from ataraxis._kernels.participants import byte_held, unlink
+from ataraxis.errors import LayoutError, SegmentNotFound
+from ataraxis.shm.context import Context
+from ataraxis.shm.header import LIVE, PAGE, PARTICIPANT_BYTES, READY, Header
+
+
+class Found:
+    """An open file that may be a segment; close it with ``with``."""
+
+    def __init__(self, path: str, descriptor: int, directory: int) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        self.status = os.fstat(descriptor)
+        self.page = os.pread(descriptor, PAGE, 0)
+        self._directory = directory
+
+    def __enter__(self) -> Found:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self.descriptor)
+
+    def is_retired(self) -> bool:
+        """Whether somebody has taken, or is taking, its name away."""
+        return os.pread(self.descriptor, 4, LIVE) != READY.to_bytes(4, "little")
+
+    def is_kept(self) -> bool:
+        """Whether it holds frames that are promised to somebody."""
+        return os.pread(self.descriptor, 4, LIVE + 4) != bytes(4)
+
+    def has_name(self, name: str) -> bool:
+        """Whether the name still means this very file."""
+        try:
+            there = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return (there.st_dev, there.st_ino) == (self.status.st_dev, self.status.st_ino)
+
+    def settle(self, slots: int) -> None:
+        """Finish what somebody who died while unlinking has begun, or undo it."""
+        take_name(
+            self.descriptor,
+            self._directory,
+            os.path.basename(self.path),
+            slots,
+            is_forced=False,
+        )
+
+    def reopen_path(self) -> bytes:
+        """Return a path that opens this very file again."""
+        link = f"/proc/self/fd/{self.descriptor}"
+        return os.fsencode(link if has_proc() else self.path)
+
+
+@functools.cache
+def has_proc() -> bool:
+    """Whether /proc tells of our own descriptors; looked at once."""
+    return os.path.exists("/proc/self/fd")
+
+
+def find(directory: int, context: Context, name: str, access: int = os.O_RDWR) -> Found:
+    """Open the file of that name, refusing whatever cannot be a segment."""
+    flags = access | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+    path = context.join(name)
+    try:
+        descriptor = os.open(name, flags, dir_fd=directory)
+    except FileNotFoundError:
+        raise not_found(context, name) from None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise LayoutError(
+                f"{path} is not a segment: it is a link, a directory or a device; "
+                "remove it or use another name"
+            ) from None
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise LayoutError(f"{path} is not a segment: not a regular file; remove it")
+        if not context.trusts(status) or status.st_mode & stat.S_IWOTH:
+            raise PermissionError(
+                errno.EACCES,
+                f"the file belongs to user {status.st_uid} (mode "
+                f"{stat.S_IMODE(status.st_mode):04o}), whom this context does not "
+                "trust; share through a group context "
+                "('ataraxis context create --group')",
+                path,
+            )
+        return Found(path, descriptor, directory)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def wait_for(
+    directory: int, context: Context, name: str, timeout: float | None
+) -> Found:
+    """Open the file of that name, waiting for it to appear; nobody polls."""
+    if timeout == 0:
+        return find(directory, context, name)
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"timeout must be None or >= 0 s, got {timeout!r}")
+    deadline = None if timeout is None else time.monotonic() + timeout
+    watch = watch_open(os.fsencode(context.path))
+    try:
+        while True:
+            try:
+                return find(directory, context, name)
+            except SegmentNotFound:
+                left = 0.05 if deadline is None else deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError(
+                        f"waited {timeout} s: {_in_vain(context, name)}, or name the "
+                        "right context="
+                    ) from None
+            pause = min(left, 0.05)
+            if watch < 0 or watch_wait(watch, int(pause * 1e9)) == -errno.ENOSYS:
+                time.sleep(min(pause, 0.01))
+    finally:
+        if watch >= 0:
+            os.close(watch)
+
+
+def not_found(context: Context, name: str) -> SegmentNotFound:
+    """Say that no segment has the name, and which ones come close."""
+    return SegmentNotFound(
+        f"{_in_vain(context, name)}; wait with timeout=, or name the right context="
+    )
+
+
+def _in_vain(context: Context, name: str) -> str:
+    """Say that nothing has the name, which names come close, and what to do."""
+    names = context.names()
+    close = difflib.get_close_matches(name, names, 3)
+    hint = f"did you mean {', '.join(map(repr, close))}?" if close else ""
+    if not hint:
+        hint = f"there {'is' if len(names) == 1 else 'are'} {len(names)} in it"
+    return (
+        f"no segment is named {name!r} in {context.path} ({hint}). Start the program "
+        "that creates it and keep it running (the name goes with the handle that made "
+        "it)"
+    )
+
+
+def make_room(
+    directory: int, context: Context, name: str, is_forced: bool
+) -> str | None:
+    """Take the name from a segment nobody uses; say why not, 'busy' to try again."""
+    try:
+        found = find(directory, context, name)
+    except SegmentNotFound:
+        return None
+    with found:
+        header = Header.unpack(found.page, found.status.st_size, found.path)
+        slots = header.geometry.participants
+        status = unlink(
+            found.descriptor, directory, os.fsencode(name), slots, is_forced
+        )
+        crash_point(b"create_room_made")
+        if status == _status.BUSY:
+            return "busy"
+        if status == _status.FULL:
+            users = holders(found.descriptor, slots)
+            return f"the name is in use by {users}"
+        if status == _status.KEPT:
+            return "it holds frames that nobody has had yet ('ataraxis recover')"
+        _raise_unlink(status, context.path / name)
+        return None
+
+
+def take_name(
+    descriptor: int, directory: int, name: str, slots: int, *, is_forced: bool = True
+) -> bool:
+    """Unlink the name if it means this very file; whether it did."""
+    deadline = time.monotonic() + 5
+    while True:
+        status = unlink(descriptor, directory, os.fsencode(name), slots, is_forced)
+        if status != _status.BUSY or time.monotonic() > deadline:
+            break
+        time.sleep(0.001)
+    _raise_unlink(status, Path(name))
+    return bool(status == _status.OK)
+
+
+def _raise_unlink(status: int, path: Path) -> None:
+    if status <= -1000:
+        raise OSError(-(status + 1000), os.strerror(-(status + 1000)), str(path))
+
+
+def participants(descriptor: int, slots: int) -> list[str]:
+    """Name those who take part: program and pid, for people to read."""
+    entry = struct.Struct("<IIQqiI24s8x")
+    names = []
+    table = os.pread(descriptor, slots * PARTICIPANT_BYTES, PAGE)
+    for slot in range(len(table) // PARTICIPANT_BYTES):
+        state, _, _, _, pid, _, label = entry.unpack_from(table, slot * entry.size)
+        if state and byte_held(descriptor, slot) == 1:
+            text = label.split(b"\0")[0].decode("utf-8", "replace")
+            names.append(f"{text} (pid {pid})")
+    return names
+
+
+def holders(descriptor: int, slots: int) -> str:
+    """Name the first of those who take part, for messages."""
+    names = participants(descriptor, slots)
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
+    return shown or "somebody who is just attaching"
+
+
+def unguarded() -> str:
+    """Say what is wrong where a spawned worker runs its parent's script again."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is None or not getattr(process.current_process(), "_inheriting", False):
+        return ""
+    return (
+        ". This is a worker process that runs its parent's script again: put what only "
+        "the parent does under 'if __name__ == \"__main__\":'"
+    )

@@ -1,0 +1,109 @@
+"""What is in a context: headers read, nobody disturbed."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ataraxis.errors import LayoutError, SegmentNotFound
+from ataraxis.labels import Labels
+from ataraxis.shm import files
+from ataraxis.shm.context import Context, ContextLike
+from ataraxis.shm.header import Header, Kind
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One segment, as its header describes it."""
+
+    name: str
+    """Its name in the context."""
+    kind: str
+    """array, stream, queue, framebuffer; '' if unreadable."""
+    dtype: str
+    """dtype of the payload's items."""
+    shape: tuple[int, ...]
+    """Extents."""
+    bytes: int
+    """Length of the file."""
+    participants: tuple[str, ...]
+    """Who takes part: program and pid. Empty: stale, reclaimed by the next create."""
+    problem: str
+    """Why it cannot be used, or ''."""
+    is_kept: bool = False
+    """Whether it holds frames that are promised to somebody; never collected."""
+    uuid: str = ""
+    """Which segment it is: another one of the same name has another."""
+    content: Any = None
+    """What was seen inside, for kinds that were asked for; or None."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields, JSON-able."""
+        return dataclasses.asdict(self)
+
+
+Look: TypeAlias = Callable[[files.Found, Header], Any]
+
+
+def survey(
+    context: ContextLike = None, looks: Mapping[Kind, Look] | None = None
+) -> list[Listed]:
+    """Describe every segment of a context.
+
+    Parameters
+    ----------
+    context : Context, str, Path or None
+        The directory; None is this user's own.
+    looks : mapping of Kind to callable, optional
+        What looks into segments of a kind; it gets the open file and its header, and
+        returns their `content`.
+
+    Returns
+    -------
+    list of Listed
+        By name. Damaged and foreign files are listed with their problem.
+    """
+    context = Context.of(context)
+    directory = context.open_directory()
+    try:
+        return [
+            listed
+            for name in context.names()
+            if (listed := _look(directory, context, name, looks or {})) is not None
+        ]
+    finally:
+        os.close(directory)
+
+
+def _look(
+    directory: int, context: Context, name: str, looks: Mapping[Kind, Look]
+) -> Listed | None:
+    size = 0
+    try:
+        with files.find(directory, context, name, os.O_RDONLY) as found:
+            size = found.status.st_size
+            header = Header.unpack(found.page, size, found.path)
+            g = header.geometry
+            text = os.pread(found.descriptor, g.labels_bytes, g.labels)
+            labels = Labels.from_json(text)
+            users = files.participants(found.descriptor, g.participants)
+            inside = looks.get(header.kind)
+            return Listed(
+                name,
+                header.kind.name.lower(),
+                str(labels.dtype),
+                labels.shape,
+                size,
+                tuple(users),
+                "",
+                found.is_kept(),
+                header.uuid.hex(),
+                inside(found, header) if inside is not None else None,
+            )
+    except SegmentNotFound:
+        return None
+    except (LayoutError, OSError) as error:
+        return Listed(name, "", "", (), size, (), str(error))

@@ -1,0 +1,385 @@
+"""Segments: complete, backed by memory and validated before anything else sees them.
+
+Creating, attaching and unlinking live here; what a name may be is in `context`, what
+the bytes mean in `header`, and who takes part in the kernels.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import time
+import weakref
+import zlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis._kernels import framebuffer as _framebuffer  # noqa: F401 - see the next
+from ataraxis._kernels import lock as _lock  # noqa: F401 - its clean-up registers
+from ataraxis._kernels import ring as _ring  # noqa: F401 - so does this one's
+from ataraxis._kernels.mapping import Mapping, crash_point
+from ataraxis._kernels.participants import Participant
+from ataraxis.errors import (
+    LayoutError,
+    SegmentExists,
+    StaleSegment,
+    TooManyParticipants,
+)
+from ataraxis.labels import Labels
+from ataraxis.shm import files, sharing
+from ataraxis.shm.context import Context, ContextLike, checked_name
+from ataraxis.shm.header import LIVE, READY, Geometry, Header, Kind
+from ataraxis.shm.nameless import Nameless
+
+if TYPE_CHECKING:
+    from ataraxis.shm.files import Found
+
+TRIES = 8
+
+
+class Segment:
+    """One attachment to a named, mapped file. Made by `create` and `attach`.
+
+    Views of `payload` own the mapping: nothing they show goes away under them.
+    The attachment ends with the last reference to the segment.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        context: Context,
+        header: Header,
+        labels: Labels,
+        mapping: Mapping,
+        participant: Participant,
+    ) -> None:
+        self.name = name
+        self.context = context
+        self.header = header
+        self.labels = labels
+        self.mapping = mapping
+        self.participant = participant
+        self._unlinker: weakref.finalize[..., Segment] | None = None
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        kind: Kind,
+        labels: Labels,
+        *,
+        control_bytes: int,
+        payload_bytes: int,
+        fill: Callable[[Segment], None],
+        context: ContextLike = None,
+        participants: int = 128,
+        mode: int | None = None,
+        group: str | int | None = None,
+        exist_ok: bool = False,
+    ) -> Segment:
+        """Make a segment, whole, and then give it its name.
+
+        Parameters
+        ----------
+        name : str
+            A file name: no slash, no leading dot, at most 200 bytes.
+        kind : Kind
+            What it holds.
+        labels : Labels
+            What the payload means.
+        control_bytes, payload_bytes : int
+            Sizes.
+        fill : callable
+            Writes the first contents, before anybody can see them.
+        context : Context, str, Path or None
+            Where; see `Context.of`.
+        participants : int
+            How many may take part at a time, 1 to 1024.
+        mode : int, optional
+            Permission bits; 0o600, or 0o660 in a group context.
+        group : str or int, optional
+            Owning group of the file.
+        exist_ok : bool
+            Replace a live segment of the name; its users get `StaleSegment`.
+
+        Raises
+        ------
+        SegmentExists
+            The name is in use by a live segment (`exist_ok` false).
+        OSError
+            Not enough memory: nothing is left behind.
+        """
+        name = checked_name(name)
+        context = Context.of(context)
+        text = labels.to_json()
+        geometry = Geometry(participants, control_bytes, len(text), payload_bytes)
+        if problem := geometry.problem():
+            raise ValueError(f"segment {name!r} cannot be made: {problem}")
+        directory = context.open_directory()
+        try:
+            with Nameless(directory, context, geometry.total) as new:
+                crash_point(b"create_opened")
+                new.permit(mode, group)
+                new.allocate(name)
+                crash_point(b"create_allocated")
+                mapping = Mapping(new.descriptor, geometry.total)
+                header = Header.new(kind, geometry, text)
+                bytes_ = memoryview(mapping)
+                bytes_[geometry.labels : geometry.labels + len(text)] = text
+                bytes_[LIVE : LIVE + 4] = READY.to_bytes(4, "little")
+                packed = header.pack()
+                bytes_[: len(packed)] = packed
+                participant = _take_part(name, context, header, mapping, new.found())
+                segment = cls(name, context, header, labels, mapping, participant)
+                fill(segment)
+                crash_point(b"create_filled")
+                _publish(segment, directory, new, exist_ok)
+                crash_point(b"create_published")
+        finally:
+            os.close(directory)
+        segment._unlinker = weakref.finalize(
+            segment, _unlink, participant, context, name, geometry.participants
+        )
+        if kind in sharing.ONE_PER_PROCESS:
+            with sharing.guard():
+                sharing.known[header.uuid] = segment
+        return segment
+
+    @classmethod
+    def attach(
+        cls,
+        name: str,
+        *,
+        kind: Kind | None = None,
+        context: ContextLike = None,
+        timeout: float | None = 0,
+        uuid: bytes | None = None,
+    ) -> Segment:
+        """Take part in the segment that has the name.
+
+        Parameters
+        ----------
+        name : str
+            Its name.
+        kind : Kind, optional
+            Refuse any other.
+        context : Context, str, Path or None
+            Where; see `Context.of`.
+        timeout : float or None
+            How long to wait for a segment that is not there yet, s; None: no end.
+        uuid : bytes, optional
+            Refuse any but this very segment.
+
+        Raises
+        ------
+        SegmentNotFound
+            No segment has the name (`timeout` 0).
+        TimeoutError
+            None had it within `timeout`.
+        LayoutError
+            The file is damaged, of another version, or of another kind.
+        StaleSegment
+            The name now means another segment than `uuid`.
+        """
+        name = checked_name(name)
+        context = Context.of(context)
+        directory = context.open_directory()
+        try:
+            found = files.wait_for(directory, context, name, timeout)
+            for _ in range(TRIES):
+                segment = cls._try_attach(name, context, found, kind, uuid)
+                if segment is not None:
+                    return segment
+                crash_point(b"attach_again")
+                found = files.wait_for(directory, context, name, timeout)
+        finally:
+            os.close(directory)
+        raise StaleSegment(
+            f"segment {name!r} in {context.path} was replaced {TRIES} times while "
+            "attaching; find out which program keeps recreating it"
+        )
+
+    @classmethod
+    def _try_attach(
+        cls,
+        name: str,
+        context: Context,
+        found: Found,
+        kind: Kind | None,
+        uuid: bytes | None,
+    ) -> Segment | None:
+        """Attach to an open file, or None if it lost its name meanwhile."""
+        with found:
+            header, labels = _validated(found)
+            if kind is not None and header.kind is not kind:
+                raise LayoutError(
+                    f"{found.path} holds a {header.kind.name.lower()}, "
+                    f"not a {kind.name.lower()}; open it with ataraxis.attach()"
+                )
+            if uuid is not None and header.uuid != uuid:
+                raise StaleSegment(
+                    f"the name {name!r} in {context.path} now means another segment "
+                    f"than this handle's; attach anew with attach({name!r})"
+                )
+            if found.is_retired():
+                found.settle(header.geometry.participants)
+                return None
+            with sharing.guard():
+                is_shared = header.kind in sharing.ONE_PER_PROCESS
+                known = sharing.known.get(header.uuid) if is_shared else None
+                if known is not None and not known.participant.is_inherited:
+                    return known
+                mapping = Mapping(found.descriptor, header.geometry.total)
+                if bytes(memoryview(mapping)[:LIVE]) != found.page[:LIVE]:
+                    raise LayoutError(f"{found.path}: its header changes while read")
+                crash_point(b"attach_mapped")
+                part = _take_part(name, context, header, mapping, found)
+                if found.is_retired() or not found.has_name(name):
+                    return None
+                segment = cls(name, context, header, labels, mapping, part)
+                if is_shared:
+                    sharing.known[header.uuid] = segment
+                return segment
+
+    @property
+    def payload(self) -> NDArray[np.uint8]:
+        """The data: a live, writable view, shape (bytes,)."""
+        g = self.header.geometry
+        return self.view((g.payload_bytes,), np.dtype(np.uint8))
+
+    def view(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """View the payload as an array; the view keeps the mapping."""
+        offset = self.header.geometry.payload
+        return np.ndarray(shape, dtype, memoryview(self.mapping), offset)
+
+    @property
+    def is_creator(self) -> bool:
+        """Whether dropping this attachment takes the name away."""
+        return (
+            self._unlinker is not None
+            and self._unlinker.alive
+            and not self.participant.is_inherited
+        )
+
+    def keep_name(self) -> None:
+        """Leave the name when this attachment is dropped, whoever made it."""
+        if self._unlinker is not None:
+            self._unlinker.detach()
+
+    def meaning_of_name(self) -> str:
+        """Say what the name means now: 'this', 'another' or 'nothing'."""
+        mine = os.fstat(self.participant.descriptor)
+        try:
+            there = os.stat(self.context.join(self.name), follow_symlinks=False)
+        except FileNotFoundError:
+            return "nothing"
+        same = (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
+        return "this" if same else "another"
+
+    def unlink(self) -> bool:
+        """Take the name away, if it still means this segment; whether it did.
+
+        Those who take part go on with the memory they have; nobody new can attach.
+        """
+        if self._unlinker is not None:
+            self._unlinker.detach()
+        return _unlink(
+            self.participant,
+            self.context,
+            self.name,
+            self.header.geometry.participants,
+        )
+
+
+def _validated(found: Found) -> tuple[Header, Labels]:
+    """Read and check everything that can be checked without mapping the file."""
+    header = Header.unpack(found.page, found.status.st_size, found.path)
+    g = header.geometry
+    if found.status.st_blocks * 512 < found.status.st_size:
+        raise LayoutError(
+            f"{found.path}: {found.status.st_size} bytes long, but only "
+            f"{found.status.st_blocks * 512} are backed by memory: it was copied or "
+            "truncated; remove it"
+        )
+    text = os.pread(found.descriptor, g.labels_bytes, g.labels)
+    if len(text) != g.labels_bytes or zlib.crc32(text) != header.labels_crc:
+        raise LayoutError(
+            f"{found.path}: its labels at byte {g.labels} do not match their CRC-32 "
+            f"(found {zlib.crc32(text):#x}, expected {header.labels_crc:#x})"
+        )
+    labels = _labels_of(text)
+    if header.kind is Kind.ARRAY and labels.nbytes != g.payload_bytes:
+        raise LayoutError(f"{found.path}: its labels do not fit its data; remove it")
+    return header, labels
+
+
+@functools.lru_cache(maxsize=64)
+def _labels_of(text: bytes) -> Labels:
+    """Parse labels; the same text again is the same, unchanging object."""
+    return Labels.from_json(text)
+
+
+def _take_part(
+    name: str, context: Context, header: Header, mapping: Mapping, found: Found
+) -> Participant:
+    g = header.geometry
+    label = os.path.basename(sys.argv[0] if sys.argv else "") or "python"
+    part = Participant(
+        mapping,
+        # An open file description of its own: the mapping keeps the other one alive,
+        # also in a forked child, and a byte taken through it would never come free.
+        os.open(found.reopen_path(), os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY),
+        found.status.st_dev,
+        found.status.st_ino,
+        found.reopen_path(),
+        header.kind,
+        g.participants,
+        g.control,
+        0,
+        label.encode()[:23],
+        os.fsencode(context.path / name),
+    )
+    if part.slot < 0:
+        raise TooManyParticipants(
+            f"segment {name!r}: all {g.participants} participants' slots are held, by "
+            f"{files.holders(found.descriptor, g.participants)}; close some, or create "
+            "it with a larger participants="
+        )
+    return part
+
+
+def _publish(segment: Segment, directory: int, new: Nameless, exist_ok: bool) -> None:
+    """Give the finished segment its name, making room if the name is dead."""
+    deadline = time.monotonic() + 5
+    while not new.link(segment.name):
+        problem = files.make_room(directory, segment.context, segment.name, exist_ok)
+        if problem == "busy":
+            if time.monotonic() < deadline:
+                time.sleep(0.001)
+                continue
+            problem = "another process keeps taking the name"
+        if problem:
+            raise SegmentExists(
+                f"segment {segment.name!r} cannot be created in "
+                f"{segment.context.path}: {problem}. Attach to it with "
+                f"attach({segment.name!r}), use another name, or replace it with "
+                f"exist_ok=True{files.unguarded()}"
+            )
+
+
+def _unlink(participant: Participant, context: Context, name: str, slots: int) -> bool:
+    """Unlink by the creator's hand, or by its finalizer; never by a forked copy's."""
+    if participant.is_inherited:
+        return False
+    try:
+        directory = context.open_directory()
+    except FileNotFoundError:
+        return False
+    try:
+        return files.take_name(participant.descriptor, directory, name, slots)
+    finally:
+        os.close(directory)

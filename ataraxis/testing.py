@@ -1,0 +1,347 @@
+"""Strategies for hypothesis: dtypes, arrays, labels and values that ataraxis carries.
+
+For the tests of ataraxis and of its plug-ins; hypothesis is imported at use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ataraxis.labels import Labels
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from hypothesis.strategies import SearchStrategy
+
+_NUMBERS = ("i2", "i4", "i8", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
+_UNITS = ("Y", "M", "D", "h", "m", "s", "ms", "us", "ns", "ps")
+
+
+def dtypes(*, structured: bool = True) -> SearchStrategy[np.dtype[Any]]:
+    """Draw dtypes that ataraxis carries, in either byte order.
+
+    Parameters
+    ----------
+    structured : bool, optional
+        Whether records too: nested, aligned, with sub-arrays and gaps.
+
+    Returns
+    -------
+    SearchStrategy of numpy.dtype
+
+    Examples
+    --------
+    >>> from hypothesis import find
+    >>> find(dtypes(structured=False), lambda dtype: dtype.kind == "f").kind
+    'f'
+    """
+    from hypothesis import strategies as st
+
+    order = st.sampled_from("<>")
+    simple = st.one_of(
+        st.sampled_from(["?", "i1", "u1"]),
+        st.builds(
+            "{}{}".format,
+            order,
+            st.sampled_from(
+                ["i2", "i4", "i8", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"]
+            ),
+        ),
+        st.builds(
+            "{}{}8[{}]".format, order, st.sampled_from("mM"), st.sampled_from(_UNITS)
+        ),
+        st.builds("{}U{}".format, order, st.integers(1, 4)),
+        st.builds("{}{}".format, st.sampled_from("SV"), st.integers(1, 5)),
+    ).map(np.dtype)
+    if not structured:
+        return simple
+    return st.recursive(simple, _records, max_leaves=4).map(_whole)
+
+
+def _whole(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Drop the shape of a sub-array, which only a field has."""
+    while dtype.subdtype is not None:
+        dtype = dtype.subdtype[0]
+    return dtype
+
+
+def _records(inner: SearchStrategy[Any]) -> SearchStrategy[Any]:
+    """Draw records and sub-arrays of what is drawn already."""
+    from hypothesis import strategies as st
+
+    names = st.text("abµ", min_size=1, max_size=3)
+    fields = st.dictionaries(names, inner, min_size=1, max_size=3)
+
+    def packed(fields: dict[str, Any], align: bool) -> np.dtype[Any]:
+        return np.dtype(list(fields.items()), align=align)
+
+    def gaps(fields: dict[str, Any], gap: int) -> np.dtype[Any]:
+        offsets, at = [], gap
+        for field in fields.values():
+            offsets.append(at)
+            at += field.itemsize + gap
+        layout: Any = {
+            "names": list(fields),
+            "formats": list(fields.values()),
+            "offsets": offsets,
+            "itemsize": at,
+        }
+        dtype: np.dtype[Any] = np.dtype(layout)
+        return dtype
+
+    shapes = st.lists(st.integers(1, 3), min_size=1, max_size=2).map(tuple)
+    return st.one_of(
+        st.builds(packed, fields, st.booleans()),
+        st.builds(gaps, fields, st.integers(0, 5)),
+        st.builds(lambda base, shape: np.dtype((base, shape)), inner, shapes),
+    )
+
+
+def shapes(max_ndim: int = 8, max_size: int = 64) -> SearchStrategy[tuple[int, ...]]:
+    """Draw shapes of 0 to `max_ndim` extents, empty ones included.
+
+    Parameters
+    ----------
+    max_ndim : int, optional
+        Most dimensions.
+    max_size : int, optional
+        Most items.
+
+    Returns
+    -------
+    SearchStrategy of tuple of int
+
+    Examples
+    --------
+    >>> from hypothesis import find
+    >>> find(shapes(), lambda shape: len(shape) == 2)
+    (0, 0)
+    """
+    from hypothesis import strategies as st
+
+    extents = st.lists(st.integers(0, 4), max_size=max_ndim).map(tuple)
+    return extents.filter(lambda shape: int(np.prod(shape)) <= max_size)
+
+
+def arrays(
+    dtype: SearchStrategy[np.dtype[Any]] | None = None,
+    shape: SearchStrategy[tuple[int, ...]] | None = None,
+) -> SearchStrategy[np.ndarray[Any, Any]]:
+    """Draw arrays: C, Fortran, strided and reversed.
+
+    Parameters
+    ----------
+    dtype, shape : SearchStrategy, optional
+        What to draw from; `dtypes()` and `shapes()` if not given.
+
+    Returns
+    -------
+    SearchStrategy of ndarray
+
+    Examples
+    --------
+    >>> from hypothesis import find
+    >>> find(arrays(), lambda array: array.ndim == 1).shape
+    (0,)
+    """
+    from hypothesis import strategies as st
+
+    @st.composite
+    def draw_array(draw: Any) -> np.ndarray[Any, Any]:
+        of = draw(dtypes() if dtype is None else dtype)
+        extents = draw(shapes() if shape is None else shape)
+        count = int(np.prod(extents)) * of.itemsize
+        data = draw(st.binary(min_size=min(count, 64), max_size=min(count, 64)))
+        array = _filled(of, extents, (data * (count // max(len(data), 1) + 1))[:count])
+        form = draw(st.sampled_from(["C", "F", "reversed", "every second"]))
+        if form == "F":
+            return np.asfortranarray(array)
+        if form == "reversed":
+            return array[::-1] if array.ndim else array
+        if form == "every second" and array.ndim:
+            return np.repeat(array, 2, axis=0)[::2]
+        return array
+
+    return draw_array()
+
+
+def _filled(
+    dtype: np.dtype[Any], shape: tuple[int, ...], data: bytes
+) -> np.ndarray[Any, Any]:
+    """Make an array of arbitrary bytes, those of text and bools made valid."""
+    array = np.zeros(shape, dtype)
+    if array.size and dtype.itemsize:
+        array.reshape(-1).view("u1")[:] = np.frombuffer(data, "u1")
+    _mend(array)
+    return array
+
+
+def _mend(array: np.ndarray[Any, Any]) -> None:
+    """Replace in place what is no text and no bool."""
+    if array.dtype.names is not None:
+        for name in array.dtype.names:
+            _mend(array[name])
+    elif array.dtype.kind == "b":
+        array[...] = array.view("u1") % 2 == 1
+    elif array.dtype.kind == "U":
+        array[...] = "aµ😀"[: array.dtype.itemsize // 4]
+
+
+def labels(shape: tuple[int, ...] | None = None) -> SearchStrategy[Labels]:
+    """Draw labels with coordinates and attributes.
+
+    Parameters
+    ----------
+    shape : tuple of int, optional
+        The shape they are for; any if not given.
+
+    Returns
+    -------
+    SearchStrategy of Labels
+
+    Examples
+    --------
+    >>> from hypothesis import find
+    >>> find(labels((2, 1)), lambda labels: bool(labels.coords)).shape
+    (2, 1)
+    """
+    from hypothesis import strategies as st
+
+    texts = st.text("abc$µ\n", max_size=4)
+    scalars = st.none() | st.booleans() | st.integers() | st.floats() | texts
+    attrs = st.dictionaries(
+        texts,
+        st.recursive(
+            scalars,
+            lambda inner: (
+                st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3)
+            ),
+            max_leaves=6,
+        ),
+        max_size=3,
+    )
+    kept = dtypes(structured=False).filter(lambda dtype: dtype.kind in "biufcmMU")
+
+    @st.composite
+    def draw_labels(draw: Any) -> Labels:
+        extents = draw(shapes(4)) if shape is None else shape
+        names = st.text("xyztµ", min_size=1, max_size=4)
+        size = len(extents)
+        dims = draw(st.lists(names, min_size=size, max_size=size, unique=True))
+        coords: dict[str, Any] = {}
+        for i, dim in enumerate(dims):
+            if draw(st.booleans()):
+                coords[dim] = draw(arrays(kept, st.just((extents[i],))))
+            if draw(st.booleans()):
+                along = draw(arrays(kept, st.just((extents[i],))))
+                coords[f"of {dim}"] = (dim, along, draw(attrs))
+        name = draw(st.none() | texts)
+        return Labels(draw(dtypes()), extents, dims, coords, draw(attrs), name)
+
+    return draw_labels()
+
+
+def values() -> SearchStrategy[Any]:
+    """Draw values that frames carry: Python's own, nested, with arrays among them.
+
+    Returns
+    -------
+    SearchStrategy of object
+
+    Examples
+    --------
+    >>> from hypothesis import find
+    >>> find(values(), lambda value: isinstance(value, dict))
+    {}
+    """
+    from hypothesis import strategies as st
+
+    huge = st.integers(-(2**600), 2**600)
+    text = st.text(st.characters(exclude_categories=()), max_size=8)
+    keys: SearchStrategy[Hashable] = st.recursive(
+        st.none()
+        | st.booleans()
+        | huge
+        | st.floats(allow_nan=False)
+        | st.complex_numbers(allow_nan=False)
+        | text
+        | st.binary(max_size=8),
+        lambda inner: st.lists(inner, max_size=3).map(tuple),
+        max_leaves=3,
+    )
+    leaves = st.one_of(
+        keys, st.floats(), st.complex_numbers(), arrays(), numpy_scalars()
+    )
+    return st.recursive(
+        leaves,
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.lists(inner, max_size=4).map(tuple)
+            | st.dictionaries(keys, inner, max_size=4)
+        ),
+        max_leaves=10,
+    )
+
+
+def numpy_scalars() -> SearchStrategy[Any]:
+    """Draw NumPy scalars of every kind but raw bytes and text.
+
+    Returns
+    -------
+    SearchStrategy of numpy.generic
+
+    Examples
+    --------
+    >>> from hypothesis import find
+    >>> find(numpy_scalars(), lambda scalar: scalar.dtype == np.int16)
+    np.int16(0)
+    """
+    from hypothesis import strategies as st
+
+    kept = dtypes(structured=False).filter(
+        lambda dtype: dtype.kind in "biufcmM" and dtype.isnative
+    )
+    return arrays(kept, st.just(())).map(lambda array: array[()])
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Tell whether two values are the same to the last bit and type.
+
+    Parameters
+    ----------
+    one, other : object
+        Values of `values()`.
+
+    Returns
+    -------
+    bool
+        True also for NaN of the same bits, and for arrays of the same dtype, shape and
+        items, in whatever memory order and whatever is in the gaps of records.
+
+    Examples
+    --------
+    >>> equal([1, np.arange(2)], [1, np.arange(2)]), equal(True, 1), equal(0.0, -0.0)
+    (True, False, False)
+    """
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, (np.ndarray, np.generic)):
+        names: Any = one.dtype.names
+        if one.dtype != other.dtype or one.shape != other.shape:
+            return False
+        if names is not None:
+            of: Any = one
+            return all(equal(of[name], other[name]) for name in names)
+        return bool(one.tobytes() == other.tobytes())
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(equal, one, other))
+    if isinstance(one, dict):
+        return equal(list(one), list(other)) and all(
+            equal(one[key], other[key]) for key in one
+        )
+    if isinstance(one, (float, complex)):
+        return np.array(one).tobytes() == np.array(other).tobytes()
+    return bool(one == other)
