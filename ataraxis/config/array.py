@@ -1,0 +1,248 @@
+"""numpy in YAML: scalars, dtypes, and arrays as nested lists.
+
+An array whose type the annotation gives is a plain nested list; any other is a mapping
+of ``dtype``, ``shape`` and ``data``, so that empty arrays and odd types come back too.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+
+from ataraxis.config.element import Refused, read_element, write_element
+from ataraxis.config.node import Mapping, Node, Scalar, Sequence, resolved
+from ataraxis.config.schema import container_of, type_name
+
+if TYPE_CHECKING:
+    from ataraxis.config.reader import Reader
+    from ataraxis.config.writer import Writer
+
+_KEYS = ("dtype", "shape", "data")
+_MOST_DIMENSIONS = 32
+
+
+def write_numpy(writer: Writer, value: Any, annotation: Any, field: str) -> Node | None:
+    """Write a numpy scalar, dtype or array; refuse what would not come back."""
+    origin = container_of(annotation)[0]
+    node: Node | None = None
+    if issubclass(origin, np.dtype):
+        node = _write_dtype(value) if isinstance(value, np.dtype) else None
+    elif issubclass(origin, np.ndarray):
+        if type(value) is np.ndarray:
+            node = _write_array(value, _annotated_dtype(annotation))
+    elif type(value) is origin and origin is not np.void:
+        node = write_element(value)
+    if node is None:
+        hint = "arrays of objects are not kept" if _holds_objects(value) else ""
+        return writer.refuse(value, field, type_name(annotation), hint)
+    return node
+
+
+def _holds_objects(value: Any) -> bool:
+    dtype = value if isinstance(value, np.dtype) else getattr(value, "dtype", None)
+    return isinstance(dtype, np.dtype) and dtype.hasobject
+
+
+def _annotated_dtype(annotation: Any) -> np.dtype[Any] | None:
+    """Find the dtype in ``NDArray[np.float32]``; ``None`` when it says no one type."""
+    arguments = container_of(annotation)[1]
+    inner = get_args(arguments[-1]) if arguments else ()
+    scalar = inner[0] if inner else None
+    if not isinstance(scalar, type) or not issubclass(scalar, np.generic):
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # abstract types: np.floating, np.generic
+            dtype = np.dtype(scalar)
+    except (TypeError, DeprecationWarning):
+        return None
+    concrete = dtype.type is scalar and dtype.itemsize and dtype.kind in "biufc"
+    return dtype if concrete else None
+
+
+def _write_dtype(dtype: np.dtype[Any]) -> Node | None:
+    """Write a dtype by name, a record as the list of its fields."""
+    if dtype.hasobject:
+        return None
+    if dtype.names is None and dtype.subdtype is None:
+        text = dtype.name if dtype.isnative and dtype.kind in "biufc" else dtype.str
+        return Scalar(text=text) if np.dtype(text) == dtype else None
+    if dtype.names is None:
+        return None
+    rows: list[Node] = []
+    for name in dtype.names:
+        member = _field_dtype(dtype, name)
+        inner, shape = member.subdtype or (member, ())
+        written = _write_dtype(inner)
+        if written is None:
+            return None
+        row = Sequence(items=[Scalar(text=name), written], flow=True)
+        if shape:
+            row.items.append(_shape_node(shape))
+        rows.append(row)
+    node = Sequence(items=rows)
+    # Padding and titles are not in the list: such a dtype would come back packed.
+    return node if _dtype_of(node) == dtype else None
+
+
+def _shape_node(shape: tuple[int, ...]) -> Sequence:
+    return Sequence(items=[Scalar(text=str(n), kind="int") for n in shape], flow=True)
+
+
+def _write_array(value: Any, annotated: np.dtype[Any] | None) -> Node | None:
+    dtype_node = _write_dtype(value.dtype)
+    data = _write_nested(value) if dtype_node is not None else None
+    if dtype_node is None or data is None:
+        return None
+    if annotated == value.dtype and value.dtype.isnative and value.ndim and value.size:
+        return data
+    shape = _shape_node(value.shape)
+    keys = [Scalar(text=key) for key in _KEYS]
+    return Mapping(pairs=list(zip(keys, [dtype_node, shape, data], strict=True)))
+
+
+def _write_nested(value: Any) -> Node | None:
+    """Write an array as lists of lists, a record as the list of its fields."""
+    if isinstance(value, np.ndarray) and value.ndim:
+        rows = [_write_nested(row) for row in value]
+    elif value.dtype.names is not None:
+        rows = [_write_nested(value[name]) for name in value.dtype.names]
+    else:
+        return write_element(value[()] if isinstance(value, np.ndarray) else value)
+    items = [row for row in rows if row is not None]
+    return Sequence(items=items, flow=True) if len(items) == len(rows) else None
+
+
+def read_numpy(reader: Reader, node: Node, annotation: Any, field: str) -> Any:
+    """Read a numpy scalar, dtype or array."""
+    origin = container_of(annotation)[0]
+    try:
+        if issubclass(origin, np.dtype):
+            return _dtype_of(node)
+        if not issubclass(origin, np.ndarray):
+            return read_element(node, np.dtype(origin), reader.settings.exact)
+        return _read_array(node, _annotated_dtype(annotation))
+    except Refused as refused:
+        expected = refused.expected or type_name(annotation)
+        return reader.refuse(refused.node or node, field, expected, hint=refused.hint)
+    except (ValueError, TypeError, OverflowError, MemoryError) as error:
+        hint = str(error) or type(error).__name__
+        return reader.refuse(node, field, type_name(annotation), hint=hint)
+
+
+def _dtype_of(node: Node) -> np.dtype[Any]:
+    """Read a dtype; only names and lists of fields, never objects."""
+    node = resolved(node)
+    dtype: np.dtype[Any]
+    if isinstance(node, Scalar) and node.kind == "str" and "," not in node.text:
+        try:
+            dtype = np.dtype(node.text)
+        except (TypeError, ValueError, SyntaxError, Warning) as error:
+            raise Refused(node, "the name of a dtype, as float32") from error
+    elif isinstance(node, Sequence):
+        dtype = np.dtype([_dtype_row(resolved(row)) for row in node.items])
+    else:
+        raise Refused(node, "a dtype")
+    if dtype.hasobject:
+        raise Refused(node, "a dtype without objects")
+    return dtype
+
+
+def _dtype_row(row: Node) -> Any:
+    if not isinstance(row, Sequence) or len(row.items) not in (2, 3):
+        raise Refused(row, "a field as [name, dtype] or [name, dtype, shape]")
+    name = resolved(row.items[0])
+    if not isinstance(name, Scalar) or name.kind != "str":
+        raise Refused(name, "the name of a field")
+    parts: list[Any] = [name.text, _dtype_of(row.items[1])]
+    return (*parts, *(_read_shape(item) for item in row.items[2:]))
+
+
+def _read_shape(node: Node) -> tuple[int, ...]:
+    node = resolved(node)
+    sizes = node.items if isinstance(node, Sequence) else []
+    if not isinstance(node, Sequence) or len(sizes) > _MOST_DIMENSIONS:
+        raise Refused(node, "a shape, as [4, 3]")
+    return tuple(int(read_element(size, np.dtype(np.uint32), True)) for size in sizes)
+
+
+def _read_array(node: Node, annotated: np.dtype[Any] | None) -> Any:
+    shape = None
+    data = resolved(node)
+    dtype = annotated
+    if isinstance(data, Mapping):
+        parts = {resolved(k).text: v for k, v in data.pairs if _is_word(k)}  # type: ignore[attr-defined]
+        if sorted(parts) != sorted(_KEYS) or len(data.pairs) != len(_KEYS):
+            raise Refused(data, "the keys dtype, shape and data")
+        dtype, shape = _dtype_of(parts["dtype"]), _read_shape(parts["shape"])
+        data = resolved(parts["data"])
+    elif not isinstance(data, Sequence):
+        raise Refused(data)
+    if dtype is None:
+        dtype = _inferred(data)
+    if shape is None:
+        shape = _shape_of(data)
+    values = _read_nested(data, shape, dtype)
+    array = np.empty(shape, dtype)
+    if array.size:
+        array[...] = np.array(values, dtype).reshape(shape)
+    return array
+
+
+def _is_word(key: Node) -> bool:
+    return isinstance(resolved(key), Scalar)
+
+
+def _shape_of(node: Node) -> tuple[int, ...]:
+    """Tell the shape of nested lists by their first items."""
+    shape = []
+    node = resolved(node)
+    while isinstance(node, Sequence):
+        shape.append(len(node.items))
+        if not node.items:
+            break
+        node = resolved(node.items[0])
+    return tuple(shape)
+
+
+def _inferred(node: Node) -> np.dtype[Any]:
+    """Find the dtype of a bare list: bool, int64 or float64."""
+    kinds, stack = set(), [node]
+    while stack:
+        item = resolved(stack.pop())
+        if isinstance(item, Sequence):
+            stack.extend(item.items)
+        elif isinstance(item, Scalar):
+            kinds.add(item.kind)
+    if kinds == {"bool"}:
+        return np.dtype(np.bool_)
+    if kinds == {"int"}:
+        return np.dtype(np.int64)
+    if kinds and kinds <= {"int", "float"}:
+        return np.dtype(np.float64)
+    raise Refused(node, "", "give dtype, shape and data")
+
+
+def _read_nested(node: Node, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    node = resolved(node)
+    if shape:
+        if not isinstance(node, Sequence) or len(node.items) != shape[0]:
+            raise Refused(node, f"a list of {shape[0]}")
+        return [_read_nested(item, shape[1:], dtype) for item in node.items]
+    if dtype.subdtype is not None:
+        return _read_nested(node, dtype.shape, dtype.subdtype[0])
+    if dtype.names is None:
+        return read_element(node, dtype, False)
+    if not isinstance(node, Sequence) or len(node.items) != len(dtype.names):
+        raise Refused(node, f"a record of {len(dtype.names)} fields")
+    kinds = [_field_dtype(dtype, name) for name in dtype.names]
+    pairs = zip(node.items, kinds, strict=True)
+    return tuple(_read_nested(item, (), kind) for item, kind in pairs)
+
+
+def _field_dtype(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
+    """Give the dtype of one field of a record."""
+    assert dtype.fields is not None
+    return dtype.fields[name][0]

@@ -1,0 +1,151 @@
+"""Bytes to a file and back, so that a reader finds the old file or the new, whole.
+
+The new bytes go to a hidden file beside the target, reach the disk, and take its name
+in one step. A writer holds a kernel lock on its hidden file: one that nobody holds was
+left by a killed writer, and the next write to the same target removes it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: leftovers are told by their age
+    fcntl = None  # type: ignore[assignment]
+
+_SUFFIX = ".ataraxis-part"
+_ABANDONED_S = 3600.0
+
+
+def read_bytes(path: Path) -> bytes | None:
+    """Read a file; ``None`` when there is none."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def replace_bytes(path: Path, data: bytes) -> None:
+    """Make the file hold the bytes, in one step.
+
+    Follows symbolic links, keeps the mode bits (and the owner where allowed) of the
+    old file, makes the folders that are missing.
+
+    Raises
+    ------
+    OSError
+        The disk is full or the folder cannot be written; the old file is as it was.
+    """
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sweep(target)
+    with _part_of(target) as (descriptor, part):
+        written = 0
+        while written < len(data):
+            written += os.write(descriptor, data[written:])
+        _take_over_rights(target, descriptor)
+        os.fsync(descriptor)
+        os.replace(part, target)
+    _sync_folder(target.parent)
+
+
+def keep_copy(path: Path, data: bytes) -> Path:
+    """Keep the bytes of an old file as ``.bak``, never over another copy."""
+    target = Path(os.path.realpath(path))
+    number = 1
+    while True:
+        suffix = ".bak" if number == 1 else f".bak{number}"
+        copy = target.with_name(target.name + suffix)
+        held = read_bytes(copy)
+        if held is None:
+            replace_bytes(copy, data)
+            with suppress(OSError):
+                os.chmod(copy, stat.S_IMODE(os.stat(target).st_mode))
+            return copy
+        if held == data:
+            return copy
+        number += 1
+
+
+def sweep(target: Path) -> None:
+    """Remove the hidden files that killed writers of this target left."""
+    prefix = f".{target.name}."
+    with os.scandir(target.parent) as entries:
+        names = [
+            entry.name
+            for entry in entries
+            if entry.name.startswith(prefix) and entry.name.endswith(_SUFFIX)
+        ]
+    for name in names:
+        token = name[len(prefix) : -len(_SUFFIX)]
+        if len(token) == 16 and all(digit in "0123456789abcdef" for digit in token):
+            with suppress(OSError):
+                _remove_abandoned(target.with_name(name))
+
+
+def _remove_abandoned(part: Path) -> None:
+    """Remove one hidden file unless its writer lives."""
+    if fcntl is None:
+        if time.time() - part.stat().st_mtime > _ABANDONED_S:
+            part.unlink()
+        return
+    descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        part.unlink()
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _part_of(target: Path) -> Iterator[tuple[int, Path]]:
+    """Lend a new hidden file, locked; it is gone afterwards unless renamed."""
+    while True:
+        part = target.with_name(f".{target.name}.{secrets.token_hex(8)}{_SUFFIX}")
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+        descriptor = os.open(part, flags, 0o666)
+        if fcntl is not None:
+            with suppress(OSError):  # no locks there: then nothing is swept either
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # A sweeping writer may have removed it between open and lock.
+        if os.fstat(descriptor).st_nlink:
+            break
+        os.close(descriptor)
+    try:
+        yield descriptor, part
+    finally:
+        # Unlinked before it is unlocked: nobody takes it for abandoned meanwhile.
+        with suppress(FileNotFoundError):
+            os.unlink(part)
+        os.close(descriptor)
+
+
+def _take_over_rights(target: Path, descriptor: int) -> None:
+    """Give the new file the mode and the owner of the old one."""
+    try:
+        old = os.stat(target)
+    except FileNotFoundError:
+        return
+    new = os.fstat(descriptor)
+    if hasattr(os, "fchown") and (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+        with suppress(PermissionError):
+            os.fchown(descriptor, old.st_uid, old.st_gid)
+    if hasattr(os, "fchmod"):
+        os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the new name on the disk; not every file system lets a folder be synced."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
