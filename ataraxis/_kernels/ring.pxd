@@ -1,0 +1,113 @@
+# The ring of a stream: words, claims and cursors.
+#
+#   slot word    lap << 16 | owner << 3 | FREE WRITING READY SKIP; position p lives in slot p % n, lap p / n + 1
+#   tail         next position to claim, or one behind it: a hint that everybody helps along
+#   cursor       position << 2 | IDLE GATING DETACHED WATCHING: the reader is done with all before it
+#   pins         a bit per participant and slot: a reader that gates nobody looks at this slot
+#
+# Half the slots are never pinned (viewers copy their frames): whatever viewers hold, a producer finds a slot
+# to write while a reader that gates still holds the frame before. With one such slot only, a reader that holds
+# its last frame while it waits for the next one would wait for ever.
+# Modelled in tests/models/{ring,lossy,mixed}.pml. Fences, by their letters: J join/scan, P pin/overwrite, E event.pxd.
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from ataraxis._kernels.atomics cimport ax_load64, ax_peek64, ax_u32, ax_u64
+from ataraxis._kernels.layout cimport ax_frame, ax_reader, ax_slot, ax_stream
+from ataraxis._kernels.participants cimport ax_party
+
+# One end of a stream: private to its handle; nothing of it is read from shared memory after ring_open.
+cdef struct ax_ring:
+    ax_party *party
+    ax_stream *stream
+    ax_reader *readers
+    char *controls
+    char *frames
+    uint64_t slots
+    uint64_t stride
+    uint64_t capacity
+    uint64_t control_stride
+    uint64_t unpinned         # slots below it are never pinned: half of them, and two at least
+    uint32_t participants
+    uint32_t words            # of a mask
+    uint32_t me               # our slot
+    bint shared
+    # where this end stands; index and lap advance with position
+    uint64_t position
+    uint64_t index
+    uint64_t lap
+    # a producer's
+    uint64_t limit            # may claim below it
+    uint64_t sent             # frames published (not shared)
+    bint claimed
+    # a reader's
+    ax_reader *line
+    uint32_t policy
+    bint gates
+    uint64_t oldest           # first position not given back
+    uint64_t oldest_index
+    uint8_t *out              # per slot: 1 handed out and gating
+    uint64_t held             # frames handed out
+    uint64_t expected         # next sequence, AX_UNKNOWN before the first
+    uint64_t received
+    uint64_t dropped
+    ax_u32 poke               # another thread wants the one that waits to come out
+    # both
+    int64_t looks             # adaptive: how long looking pays before sleeping
+
+cdef enum:
+    OWNER_MASK = 0x1FFF
+
+cdef extern from *:
+    """
+    #define AX_UNKNOWN UINT64_MAX
+    """
+    uint64_t AX_UNKNOWN
+
+cdef inline uint64_t word_of(uint64_t lap, uint64_t owner, uint64_t state) noexcept nogil:
+    return lap << 16 | owner << 3 | state
+
+cdef inline ax_slot *slot_at(ax_ring *ring, uint64_t index) noexcept nogil:
+    return <ax_slot *>(ring.controls + index * ring.control_stride)
+
+cdef inline ax_u64 *pins_at(ax_ring *ring, uint64_t index) noexcept nogil:
+    return <ax_u64 *>(ring.controls + index * ring.control_stride + 64)
+
+cdef inline char *payload_at(ax_ring *ring, uint64_t index) noexcept nogil:
+    return ring.frames + index * ring.stride + 192
+
+cdef inline ax_frame *frame_at(ax_ring *ring, uint64_t index) noexcept nogil:
+    # `at` comes from shared memory: a frame never begins outside its slot, whatever is there.
+    cdef uint32_t at = <uint32_t>ax_peek64(<ax_u64 *>&slot_at(ring, index).at) & 0xFF
+    return <ax_frame *>(ring.frames + index * ring.stride + (at if at <= 128 else 128))
+
+cdef inline uint64_t bytes_at(ax_ring *ring, uint64_t index) noexcept nogil:
+    cdef uint64_t bytes = ax_peek64(&slot_at(ring, index).bytes)
+    return bytes if bytes <= ring.capacity else ring.capacity
+
+cdef inline void step(ax_ring *ring) noexcept nogil:
+    ring.position += 1
+    ring.index += 1
+    if ring.index == ring.slots:
+        ring.index = 0
+        ring.lap += 1
+
+cdef inline void locate(ax_ring *ring, uint64_t position) noexcept nogil:
+    ring.position = position
+    ring.lap = position // ring.slots + 1
+    ring.index = position - (ring.lap - 1) * ring.slots
+
+cdef inline bint anybody_sends(ax_ring *ring) noexcept nogil:
+    # Acquire: pairs with the release that clears a producer's bit after its last frame.
+    cdef uint32_t k
+    for k in range(ring.words):
+        if ax_load64(&ring.stream.producers[k]):
+            return True
+    return False
+
+cdef int ring_open(ax_ring *ring, ax_party *party, char *frames, uint64_t bytes) noexcept nogil
+cdef uint64_t gate(ax_ring *ring) noexcept nogil
+cdef int claim(ax_ring *ring) noexcept nogil
+cdef void publish(ax_ring *ring, uint32_t at, uint64_t bytes, bint signal) noexcept nogil
+cdef void abandon(ax_ring *ring) noexcept nogil
+cdef int claim_wait(ax_ring *ring, int64_t deadline, bint first) noexcept nogil
+cdef int producer_join(ax_ring *ring) noexcept nogil
+cdef void producer_leave(ax_ring *ring) noexcept nogil

@@ -1,0 +1,39 @@
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import disjoint_base
+
+from ataraxis._kernels.participants import Participant
+
+@disjoint_base
+class ProducerKernel:
+    _on_full: int
+    cancel_event: Any
+    @property
+    def is_open(self) -> bool: ...
+    def _open(
+        self,
+        memory: NDArray[np.uint8],
+        participant: Participant,
+        dtype: np.dtype[Any] | None,
+        shape: tuple[int, ...],
+        code: int,
+        labels: int,
+        source: int,
+    ) -> bool: ...
+    def _shut(self) -> None: ...
+    def _yield(self) -> None: ...
+    def send(
+        self,
+        value: Any,
+        *,
+        timeout: float | None = None,
+        device_time: int | None = None,
+        device_sequence: int | None = None,
+        time_ns: int | None = None,
+    ) -> bool: ...
+    def _send_rows(
+        self, rows: NDArray[Any], time_ns: int, step_ns: int, timeout: float | None
+    ) -> int: ...
+    def _claim(self, timeout: float | None) -> int: ...

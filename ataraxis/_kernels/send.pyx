@@ -1,0 +1,379 @@
+"""The producer's end of a stream: claim a slot, fill it, show it.
+
+The algorithm is ring.pyx's; this is the bridge. It uses the NumPy C-API for the quick look at an
+array that is sent as it is; every other form goes through `_encode` of the subclass.
+"""
+cimport numpy as cnp
+from cython cimport no_gc_clear
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from ataraxis._kernels.atomics cimport ax_add64, ax_cas32, ax_copy, ax_load64, ax_peek64, ax_put64, ax_store32
+from ataraxis._kernels.event cimport event_signal, event_wake
+from ataraxis._kernels.layout cimport AX_BUSY, AX_FULL, AX_OK, AX_OVERFLOW, AX_PAYLOAD_AT, ax_frame
+from ataraxis._kernels.lock cimport pthread_self
+from ataraxis._kernels.participants cimport Participant, inherited
+from ataraxis._kernels.platform cimport ax_crash, ax_now_ns
+from ataraxis._kernels.ring cimport (
+    abandon, anybody_sends, claim, claim_wait, payload_at, producer_join, producer_leave, publish, ring_open,
+)
+from ataraxis._kernels.timing cimport deadline_of
+
+cnp.import_array()
+
+cdef enum:
+    GIL_BYTES = 65536      # a longer copy lets other threads run
+    BATCH = 32             # frames of a block between two looks at sleepers
+    FLAG_DEVICE = 16
+    FLAG_UNSIGNED = 32
+
+
+# ---- the bridge
+
+@no_gc_clear   # `ring` points into `participant` and `memory`: neither goes before it
+cdef class ProducerKernel:
+    """A producer's words and slots; its subclass gives the manners.
+
+    A subclass provides `_encode(value)` -> (code, shape, bytes-like), `_fail(status)` (raise) and
+    `_revive()` (make the handle usable or raise).
+    """
+
+    def _open(self, memory, Participant participant not None, dtype, shape, int code, uint32_t labels, uint32_t source):
+        """Take part as a producer; `memory` is the payload (uint8). False: the geometry does not fit."""
+        cdef int k
+        self.memory = memory
+        self.participant = participant
+        if ring_open(&self.ring, &participant.party, <char *>&self.memory[0], self.memory.shape[0]) != AX_OK:
+            return False
+        memset(&self.typed, 0, sizeof(ax_frame))
+        memcpy(self.typed.magic, b"AXF1", 4)
+        self.source = source
+        self.typed.source = source
+        self.kind = -1
+        if dtype is not None:
+            self.typed.dtype = code
+            self.typed.labels = labels
+            self.ndim = len(shape)
+            self.typed.ndim = self.ndim
+            self.typed_bytes = dtype.itemsize
+            for k in range(self.ndim):
+                self.shape[k] = shape[k]
+                self.typed_bytes *= shape[k]
+                if k < 4:
+                    self.typed.extents[k] = shape[k]
+            if self.ndim <= 4 and dtype.isnative and dtype.isbuiltin and dtype.kind in "biufc" and dtype.char not in "gG":
+                self.kind = dtype.num
+        producer_join(&self.ring)
+        self.is_open = True
+        return True
+
+    def _shut(self):
+        """Leave the stream: nothing more will be sent from here."""
+        if not self.is_open:
+            return
+        self.is_open = False
+        self.ticket += 1
+        self.is_leaving = True
+        if inherited(self.ring.party):
+            self.participant = None
+            self.memory = None
+            return
+        while not ax_cas32(&self.busy, 0, 1):
+            if self.inside == pthread_self():
+                # Closed from a signal handler, or the like: the call below us leaves.
+                return
+            event_wake(&self.ring.stream.space)
+            self._yield()
+        self.leave()
+
+    cdef void detach(self) noexcept:
+        if self.is_leaving:
+            self.is_leaving = False
+            producer_leave(&self.ring)
+            self.participant = None
+            self.memory = None
+
+    cdef inline int enter(self) except -1:
+        # One thread at a time; another waits its turn.
+        if not self.is_open or inherited(self.ring.party):
+            self._revive()
+        while not ax_cas32(&self.busy, 0, 1):
+            self._yield()
+            if not self.is_open:
+                self._revive()
+        self.inside = pthread_self()
+        return 0
+
+    cdef inline void leave(self) noexcept:
+        self.detach()
+        # Release: pairs with the swap in `enter`.
+        ax_store32(&self.busy, 0)
+
+    def _yield(self):
+        """Let the thread that is inside get on."""
+        import time
+        time.sleep(0.0001)
+
+    cdef int take(self, int64_t deadline) except -100:
+        # Own a slot: AX_OK, AX_FULL (not waiting), AX_TIMEOUT, AX_BUSY (cancelled). The caller is inside.
+        cdef int status
+        cdef bint first = True
+        cdef int64_t started
+        if self.ring.claimed:
+            return AX_OK
+        status = claim(&self.ring)
+        if status == AX_OK or deadline == 0:
+            return status
+        started = ax_now_ns()
+        ax_put64(&self.ring.stream.stalled_since_ns, <uint64_t>started)
+        try:
+            while True:
+                with nogil:
+                    status = claim_wait(&self.ring, deadline, first)
+                if status != AX_BUSY:
+                    return status
+                first = False
+                if ax_peek64(&self.ring.stream.stalled_since_ns) == 0:
+                    # Another producer's wait ended, or it died: ours goes on.
+                    ax_put64(&self.ring.stream.stalled_since_ns, <uint64_t>started)
+                PyErr_CheckSignals()
+                if self.cancel_event is not None and self.cancel_event.is_set():
+                    return AX_BUSY
+                if not self.is_open:
+                    self._revive()
+                self._stalled((ax_now_ns() - started) * 1e-9)
+        finally:
+            ax_put64(&self.ring.stream.stalled_since_ns, 0)
+            ax_add64(&self.ring.stream.stalled_ns, <uint64_t>(ax_now_ns() - started))
+
+    cdef void seal(self, Py_ssize_t bytes, const ax_frame *head, ax_stamp *stamp, bint signal) noexcept nogil:
+        # Write the header in front of the payload, and show the frame.
+        cdef uint32_t at = AX_PAYLOAD_AT - sizeof(ax_frame)
+        cdef char *payload = payload_at(&self.ring, self.ring.index)
+        cdef ax_frame *frame
+        cdef uint64_t length = bytes
+        cdef uint16_t flags = head.flags
+        cdef uint64_t tail[2]
+        cdef uint64_t sequence = self.ring.position if self.ring.shared else self.ring.sent
+        if stamp.has_device:
+            at -= 16
+            length += 16
+            flags |= FLAG_DEVICE | (FLAG_UNSIGNED if stamp.is_unsigned else 0)
+            tail[0], tail[1] = stamp.device_time, stamp.device_sequence
+            ax_copy(payload - 16, tail, 16)
+            if self.has_device and stamp.device_sequence > self.next_device:
+                ax_add64(&self.ring.stream.gaps, stamp.device_sequence - self.next_device)
+            self.has_device = True
+            self.next_device = stamp.device_sequence + 1
+        frame = <ax_frame *>(payload - AX_PAYLOAD_AT + at)
+        ax_copy(frame, head, sizeof(ax_frame))
+        frame.flags = flags
+        frame.length = length
+        frame.sequence = sequence
+        frame.time_ns = stamp.time_ns
+        ax_put64(&self.ring.stream.last_ns, <uint64_t>stamp.time_ns)
+        publish(&self.ring, at, bytes, signal)
+
+    cdef int put(self, const char *data, Py_ssize_t bytes, const ax_frame *head, ax_stamp *stamp, int64_t deadline) except -100:
+        # One frame, one copy. The caller keeps `data` alive.
+        cdef int status
+        cdef char *to
+        if <uint64_t>bytes > self.ring.capacity:
+            return AX_OVERFLOW
+        self.enter()
+        try:
+            # A buffer that was lent and not sent is over: its slot is ours.
+            self.ticket += self.ring.claimed
+            status = self.take(deadline)
+            if status == AX_OK:
+                to = payload_at(&self.ring, self.ring.index)
+                if bytes > GIL_BYTES:
+                    with nogil:
+                        ax_copy(to, data, bytes // 2)
+                        ax_crash("send_half")
+                        ax_copy(to + bytes // 2, data + bytes // 2, bytes - bytes // 2)
+                else:
+                    ax_copy(to, data, bytes)
+                self.seal(bytes, head, stamp, True)
+        finally:
+            self.leave()
+        return status
+
+    cdef inline int64_t patience(self, object timeout) except -1:
+        return deadline_of(timeout) if self._on_full == 0 else 0
+
+    cdef bint answer(self, int status) except -1:
+        # True sent, False given up; the rest is raised.
+        if status == AX_OK:
+            return True
+        if status == AX_FULL and self._on_full == 2:
+            ax_add64(&self.ring.stream.refused, 1)
+            return False
+        if status == AX_BUSY:
+            return False
+        self._fail(status)
+        return False
+
+    def send(self, value, *, timeout=None, device_time=None, device_sequence=None, time_ns=None):
+        """Send one frame: one copy, from `value` into the stream.
+
+        Parameters
+        ----------
+        value : ndarray, bytes-like, str, number or what a frame can hold
+            Of a stream with a shape: an array of its dtype, of its shape or of another that fits.
+        timeout : float or None
+            Longest wait for readers that gate, s; None waits without end, 0 not at all.
+        device_time : int, optional
+            The device's own time, in its ticks.
+        device_sequence : int, optional
+            The device's own counter; numbers that are missing are counted.
+        time_ns : int, optional
+            Monotonic time of the data, ns; now, if not given.
+
+        Returns
+        -------
+        bool
+            True; False if the frame was given up (``on_full="drop_newest"``, a cancelled wait).
+
+        Raises
+        ------
+        DataOverflow
+            It does not fit a slot.
+        QueueFull
+            A reader that gates is behind (``on_full="raise"``).
+        TimeoutError
+            It still was after `timeout`.
+
+        Notes
+        -----
+        Waits for readers that gate, and for nobody else; Ctrl-C ends the wait.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from ataraxis import Consumer, Producer
+        >>> with Producer("doc_send", shape=(3,), dtype="f8") as daq:
+        ...     daq.send(np.arange(3.0))
+        True
+        """
+        cdef ax_stamp stamp
+        cdef ax_frame other
+        cdef int k
+        stamp.has_device = False
+        stamp.time_ns = ax_now_ns() if time_ns is None else time_ns
+        if device_time is not None or device_sequence is not None:
+            stamp_device(&stamp, device_time, device_sequence)
+        if cnp.PyArray_CheckExact(value) and self.kind >= 0:
+            if cnp.PyArray_TYPE(value) == self.kind and cnp.PyArray_NDIM(value) == self.ndim and cnp.PyArray_ISCARRAY_RO(value):
+                for k in range(self.ndim):
+                    if cnp.PyArray_DIM(value, k) != self.shape[k]:
+                        break
+                else:
+                    return self.answer(self.put(
+                        <char *>cnp.PyArray_DATA(value), self.typed_bytes, &self.typed, &stamp, self.patience(timeout),
+                    ))
+        elif PyBytes_CheckExact(value) and self.typed_bytes == 0:
+            return self.answer(self.put(
+                PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), &self.typed, &stamp, self.patience(timeout),
+            ))
+        code, shape, data, labels, pickled = self._encode(value)
+        head_of(&other, code, shape, labels, self.source)
+        if pickled:
+            other.flags |= 4
+        return self._send_bytes(data, &other, &stamp, timeout)
+
+    cdef object _send_bytes(self, data, ax_frame *head, ax_stamp *stamp, timeout):
+        cdef const unsigned char[::1] view
+        if len(data) == 0:
+            return self.answer(self.put(NULL, 0, head, stamp, self.patience(timeout)))
+        view = data
+        return self.answer(self.put(<const char *>&view[0], view.shape[0], head, stamp, self.patience(timeout)))
+
+    def _send_rows(self, cnp.ndarray rows not None, int64_t time_ns, int64_t step_ns, timeout):
+        """Send each row of a C-contiguous array as a frame of our dtype and shape; how many were sent."""
+        cdef Py_ssize_t count = cnp.PyArray_DIM(rows, 0), sent = 0
+        cdef const char *data = <char *>cnp.PyArray_DATA(rows)
+        cdef int status = AX_OK
+        cdef int64_t deadline = self.patience(timeout)
+        cdef ax_stamp stamp
+        stamp.has_device = False
+        stamp.time_ns = time_ns
+        self.enter()
+        try:
+            # A buffer that was lent and not sent is over: its slot is ours.
+            self.ticket += self.ring.claimed
+            while sent < count:
+                with nogil:
+                    status = self.burst(&data, &sent, count, &stamp, step_ns)
+                if status == AX_FULL:
+                    status = self.take(deadline)
+                if status != AX_OK:
+                    if status == AX_FULL and self._on_full == 2:
+                        ax_add64(&self.ring.stream.refused, count - sent)
+                    elif status != AX_BUSY:
+                        self._fail(status)
+                    break
+                PyErr_CheckSignals()
+        finally:
+            event_signal(&self.ring.stream.data, self.ring.words)
+            self.leave()
+        return sent
+
+    cdef int burst(self, const char **data, Py_ssize_t *sent, Py_ssize_t count, ax_stamp *stamp, int64_t step_ns) noexcept nogil:
+        # Frames as long as there is room.
+        cdef Py_ssize_t batch = 0
+        while sent[0] < count:
+            if not self.ring.claimed and claim(&self.ring) != AX_OK:
+                event_signal(&self.ring.stream.data, self.ring.words)
+                return AX_FULL
+            ax_copy(payload_at(&self.ring, self.ring.index), data[0], self.typed_bytes)
+            batch += 1
+            self.seal(self.typed_bytes, &self.typed, stamp, batch % BATCH == 0)
+            stamp.time_ns += step_ns
+            data[0] += self.typed_bytes
+            sent[0] += 1
+        return AX_OK
+
+    def _claim(self, timeout):
+        """Own a slot for a loan: its ticket, or a negative status."""
+        cdef int status
+        self.enter()
+        try:
+            status = self.take(deadline_of(timeout))
+            if status == AX_OK:
+                self.ticket += 1
+        finally:
+            self.leave()
+        return <object>self.ticket if status == AX_OK else status
+
+
+cdef int stamp_device(ax_stamp *stamp, time, sequence) except -1:
+    cdef int64_t signed_
+    stamp.has_device = True
+    stamp.is_unsigned = False
+    time = 0 if time is None else time
+    if time >= 1 << 63:
+        stamp.is_unsigned = True
+        stamp.device_time = time
+    else:
+        signed_ = time
+        stamp.device_time = <uint64_t>signed_
+    stamp.device_sequence = 0 if sequence is None else sequence
+    return 0
+
+
+cdef int head_of(ax_frame *head, int code, tuple shape, uint32_t labels, uint32_t source) except -1:
+    cdef int k
+    memset(head, 0, sizeof(ax_frame))
+    memcpy(head.magic, b"AXF1", 4)
+    if len(shape) > 4:
+        raise ValueError(f"a frame in a stream has at most 4 dimensions, got shape {shape}: reshape it")
+    head.dtype = code
+    head.ndim = len(shape)
+    for k in range(len(shape)):
+        head.extents[k] = shape[k]
+    head.labels = labels
+    head.source = source
+    return 0

@@ -1,0 +1,41 @@
+"""Streams: one producer, many consumers, every one sees every frame.
+
+``import ataraxis.stream as mx`` stands in for ``import momentumx as mx``.
+"""
+
+from __future__ import annotations
+
+from ataraxis._kernels.lend import Frame
+from ataraxis.errors import (
+    AlreadySent,
+    DataOverflow,
+    EndOfStream,
+    ReleasedBuffer,
+    StreamExists,
+    StreamUnavailable,
+)
+from ataraxis.stream.buffer import WriteBuffer
+from ataraxis.stream.consumer import Consumer, wait_for_stream
+from ataraxis.stream.inspector import Inspector
+from ataraxis.stream.producer import Producer
+from ataraxis.stream.statistics import ReaderStatistics, StreamStatistics
+
+ReadBuffer = Frame
+
+__all__ = [
+    "AlreadySent",
+    "Consumer",
+    "DataOverflow",
+    "EndOfStream",
+    "Frame",
+    "Inspector",
+    "Producer",
+    "ReadBuffer",
+    "ReaderStatistics",
+    "ReleasedBuffer",
+    "StreamExists",
+    "StreamStatistics",
+    "StreamUnavailable",
+    "WriteBuffer",
+    "wait_for_stream",
+]

@@ -1,0 +1,92 @@
+"""What both ends of a stream share; a status becomes an exception here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ataraxis._kernels import receive as status_of
+from ataraxis.errors import (
+    DataOverflow,
+    EndOfStream,
+    LayoutError,
+    NotConnectedError,
+    QueueFull,
+)
+
+if TYPE_CHECKING:
+    from ataraxis.shm.segment import Segment
+
+SHARED, SYNC, TYPED = 1, 2, 4
+
+
+def plain_name(name: str | bytes) -> str:
+    """Return the plain name of a stream given in one of MomentumX's ways.
+
+    ``bytes`` are decoded and a leading ``mx://`` is taken off; what is left must be a
+    segment's name.
+    """
+    text = name.decode() if isinstance(name, bytes) else name
+    return text[5:] if isinstance(text, str) and text[:5] == "mx://" else text
+
+
+class End:
+    """A handle on a stream; `Producer` and `Consumer` are the two."""
+
+    _name: str
+    _segment: Segment | None
+
+    @property
+    def name(self) -> str:
+        """Name of the stream in its context."""
+        return self._name
+
+    def _attached(self) -> Segment:
+        """Return the segment, or raise because the handle was closed."""
+        if self._segment is None or self._segment.participant.is_inherited:
+            self._revive()
+        assert self._segment is not None
+        return self._segment
+
+    def _revive(self) -> NoReturn:
+        """Say why the handle cannot be used any more."""
+        if self._segment is not None and self._segment.participant.is_inherited:
+            raise NotConnectedError(
+                f"stream {self._name!r}: this {type(self).__name__} belongs to the "
+                "process that forked this one; open another one here"
+            )
+        raise NotConnectedError(
+            f"stream {self._name!r}: this {type(self).__name__} was closed; open "
+            "another one"
+        )
+
+    def _fail(self, status: int) -> NoReturn:
+        """Turn a status of the kernel into its exception; the only place that does."""
+        name = self._name
+        if status == status_of.OVERFLOW:
+            size = self._segment and self._segment.header.geometry.payload_bytes
+            raise DataOverflow(
+                f"stream {name!r}: the frame is larger than a slot ({size} bytes in "
+                "all slots together); make the stream with a larger buffer_size= or "
+                "shape="
+            )
+        if status == status_of.FULL:
+            raise QueueFull(
+                f"stream {name!r}: every slot holds a frame that a reader has yet to "
+                "read; see statistics(), use a larger buffer_count=, or on_full="
+                '"block"'
+            )
+        if status == status_of.ENDED:
+            raise EndOfStream(f"stream {name!r} has ended and everything was read")
+        raise TimeoutError(f"stream {name!r}: nothing happened within the timeout")
+
+    def _misfit(self) -> NoReturn:
+        raise LayoutError(
+            f"stream {self._name!r}: its control block does not fit the file; it was "
+            "damaged: remove it"
+        )
+
+
+def check_timeout(timeout: Any) -> None:
+    """Refuse what is no time to wait."""
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"timeout must be None or >= 0 s, got {timeout!r}")

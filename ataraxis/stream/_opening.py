@@ -1,0 +1,167 @@
+"""How a stream's segment is made, joined, or made anew where a dead one lies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from ataraxis._kernels import ring, survey
+from ataraxis._kernels.receive import BUSY
+from ataraxis.errors import (
+    LayoutError,
+    NotConnectedError,
+    SegmentExists,
+    SegmentNotFound,
+    StreamExists,
+    TooManyParticipants,
+)
+from ataraxis.labels import Labels
+from ataraxis.shm.context import ContextLike
+from ataraxis.shm.header import Kind
+from ataraxis.shm.segment import Segment
+from ataraxis.stream._end import SHARED
+
+TRIES = 8
+PATIENCE_S = 2.0
+REGISTER_TRIES = 200
+
+
+def open_to_send(
+    name: str,
+    labels: Labels,
+    slots: int,
+    capacity: int,
+    flags: int,
+    *,
+    context: ContextLike,
+    participants: int,
+    mode: int | None,
+    group: str | int | None,
+) -> Segment:
+    """Make the stream, or join it as one more producer if it is shared.
+
+    Raises
+    ------
+    StreamExists
+        A live producer has the name, or frames are promised to a durable reader.
+    """
+
+    def fill(segment: Segment) -> None:
+        g = segment.header.geometry
+        control = np.frombuffer(memoryview(segment.mapping), np.uint8)
+        control = control[g.control : g.control + g.control_bytes]
+        ring.describe(control, slots, capacity, participants, flags)
+        survey.announce(segment.participant)
+
+    for attempt in range(TRIES):
+        joined = _join(name, labels, flags, context)
+        if joined is not None:
+            return joined
+        try:
+            return Segment.create(
+                name,
+                Kind.STREAM,
+                labels,
+                control_bytes=ring.control_bytes(slots, participants),
+                payload_bytes=slots * ring.stride_of(capacity),
+                fill=fill,
+                context=context,
+                participants=participants,
+                mode=mode,
+                group=group,
+            )
+        except SegmentExists:
+            if attempt == TRIES - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _join(
+    name: str, labels: Labels, flags: int, context: ContextLike
+) -> Segment | None:
+    """Join a shared stream that lives, or clear away one whose producers are gone."""
+    try:
+        old = Segment.attach(name, kind=Kind.STREAM, context=context)
+    except (SegmentNotFound, LayoutError):
+        return None
+    old.participant.sweep()
+    if survey.producers(old.participant):
+        theirs = survey.geometry(old.participant)[2]
+        if not flags & theirs & SHARED:
+            raise StreamExists(
+                f"stream {name!r} in {old.context.path} has a producer already: read "
+                f"it with Consumer({name!r}), use another name, or give both "
+                "producers shared=True"
+            )
+        if old.labels != labels or theirs != flags:
+            raise StreamExists(
+                f"stream {name!r} has other labels, sizes or policy than this "
+                f"producer's ({old.labels}): give both the same"
+            )
+        return old
+    # An end is an end: nobody new sends there. Its readers keep what they have.
+    _await(lambda: not _promised(old), PATIENCE_S)
+    if away := _promised(old):
+        raise StreamExists(
+            f"stream {name!r} has ended, but holds frames that its durable reader "
+            f"{away!r} has not had yet: start that reader, or 'ataraxis recover'"
+        )
+    survey.keep(old.participant, False)
+    old.unlink()
+    return None
+
+
+def _promised(segment: Segment) -> str | None:
+    """Name a durable reader that has frames to come, or None."""
+    segment.participant.sweep()
+    tail = survey.words(segment.participant)[0]
+    for entry in survey.readers(segment.participant):
+        if entry[1] and entry[3] < tail:
+            return entry[10].decode("utf-8", "replace")
+    return None
+
+
+def _await(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def register_durable(segment: Segment, durable: str, timeout: float | None) -> int:
+    """Take the line of a durable name: its number."""
+    limit = (1 << 63) if timeout is None else int(timeout * 1e9)
+    for _ in range(REGISTER_TRIES):
+        segment.participant.sweep()
+        line = survey.register_durable(segment.participant, durable.encode(), limit)
+        if line is None:
+            time.sleep(0.001)
+        elif line == BUSY:
+            raise NotConnectedError(
+                f"stream {segment.name!r}: a live consumer reads as durable "
+                f"{durable!r}; close it, or use another name"
+            )
+        elif line < 0:
+            raise TooManyParticipants(
+                f"stream {segment.name!r}: it has 16 durable names, and no more fit"
+            )
+        else:
+            return line
+    raise TimeoutError(f"stream {segment.name!r}: could not register {durable!r}")
+
+
+def farewell(segment: Segment) -> None:
+    """Take the name of an ended stream away once it was read to its end.
+
+    Called by whoever leaves. A stream nobody has read to its end keeps its name, until
+    a reader has, a producer reuses it, or 'ataraxis gc'.
+    """
+    part = segment.participant
+    segment.keep_name()
+    if part.is_inherited:
+        return
+    part.sweep()
+    tail, sent, *_, drained = survey.words(part)
+    if not survey.producers(part) and (drained >= tail or sent == 0):
+        segment.unlink()

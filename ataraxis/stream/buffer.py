@@ -1,0 +1,313 @@
+"""WriteBuffer: a slot lent for writing, with MomentumX's manners and as an array."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis._kernels.loan import Loan
+from ataraxis.errors import AlreadySent, DataOverflow, ReleasedBuffer
+from ataraxis.stream._codes import RAW, TYPED_LABELS, code_of
+
+if TYPE_CHECKING:
+    from ataraxis.stream.producer import Producer
+
+
+class WriteBuffer(Loan):
+    """The next frame before it is sent: writable memory of the stream itself.
+
+    Made by `Producer.next_to_send`. Fill it in one of three ways: ``write`` and
+    indexing, as in MomentumX; ``frame.array[...] = ...``; or any array over the buffer,
+    ``np.frombuffer(buffer, dtype)``. Then ``send``, or leave the ``with`` block.
+
+    Bytes nobody wrote are zeros, unless the memory itself was lent (`array`, the buffer
+    protocol): then they are whatever an earlier frame left there.
+    """
+
+    def __init__(self, producer: Producer, ticket: int) -> None:
+        self._producer = producer
+        self._cursor = 0
+        self._high = 0
+        self._is_sent = False
+        self._sent_size = 0
+        self._kept: bytes | None = None
+        # Weakly: an array keeps its buffer, and the garbage collector does not see it.
+        self._array: weakref.ref[NDArray[Any]] | None = None
+        self._stamps: tuple[int | None, int | None, int | None] = (None, None, None)
+
+    # ---- as an array
+
+    @property
+    def array(self) -> NDArray[Any]:
+        """The frame as an array of the stream's dtype and shape: writable, no copy.
+
+        Becomes read-only when the frame is sent. A stream without a shape: uint8,
+        shape (buffer_size,).
+        """
+        array = self._array() if self._array is not None else None
+        if array is None:
+            labels = self._producer.labels
+            array = np.ndarray(labels.shape, labels.dtype, memoryview(self))
+            self._array = weakref.ref(array)
+        return array
+
+    def stamp(
+        self,
+        *,
+        device_time: int | None = None,
+        device_sequence: int | None = None,
+        time_ns: int | None = None,
+    ) -> None:
+        """Say when the data are from, before they are sent; see `Producer.send`."""
+        self._stamps = device_time, device_sequence, time_ns
+
+    def __enter__(self) -> WriteBuffer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        """Send the frame if it was not sent yet; give it up after an exception."""
+        if self._is_sent or not self._is_ours:
+            return
+        if kind is None:
+            self.send()
+        else:
+            self._abandon()
+
+    # ---- as a file
+
+    def write(self, data: Any) -> int:
+        """Write bytes at the cursor and move it; how many.
+
+        Raises
+        ------
+        DataOverflow
+            They do not fit the slot; nothing was written.
+        AlreadySent
+            The buffer was sent.
+        """
+        if self._is_sent:
+            raise AlreadySent("the buffer was sent: get another one, next_to_send()")
+        flat = _flat(data)
+        self._store(self._cursor, flat)
+        self._cursor += len(flat)
+        return len(flat)
+
+    def read(self, count: int | None = None) -> bytes:
+        """Read what was written from its start, or `count` bytes from the cursor."""
+        if count is None:
+            self._cursor = 0
+            count = self._size()
+        elif count < 0:
+            raise ValueError(f"count must be >= 0, got {count}")
+        stop = min(self._size(), self._cursor + count)
+        start = min(self._cursor, stop)
+        self._cursor = stop
+        return self._load(start, stop)
+
+    def seek(self, index: int) -> int:
+        """Move the cursor; where it is now."""
+        if not 0 <= index <= self.buffer_size:
+            raise ValueError(
+                f"position {index} is outside the buffer's {self.buffer_size} bytes"
+            )
+        self._cursor = index
+        return index
+
+    def tell(self) -> int:
+        """Return where the cursor is."""
+        return self._cursor
+
+    def truncate(self, size: int | None = None) -> int:
+        """Make the data `size` bytes long, or end where the cursor is."""
+        size = self._cursor if size is None else size
+        if not 0 <= size <= self.buffer_size:
+            raise ValueError(f"size {size}: 0 to {self.buffer_size} bytes fit")
+        if size > self._high:
+            self._clear(self._high, size)
+        else:
+            self._clear(size, self._high)
+        self._high = size
+        return size
+
+    def __len__(self) -> int:
+        return self.buffer_size
+
+    def __getitem__(self, index: int | slice) -> Any:
+        """Return one byte as an int, or a copy of several."""
+        if isinstance(index, slice):
+            start, stop, step = index.indices(self.buffer_size)
+            if step == 1:
+                return self._load(start, max(start, stop))
+            return self._load(0, self.buffer_size)[index]
+        place = self._place(index)
+        return self._load(place, place + 1)[0]
+
+    def __setitem__(self, index: int | slice, value: Any) -> None:
+        """Write one byte, or as many as `value` has from the slice's start on.
+
+        A slice with a step takes exactly as many bytes as it has places. The cursor
+        moves behind what was written.
+        """
+        if not isinstance(index, slice):
+            place = self._place(index)
+            self._store(place, bytes([value]))
+            self._cursor = place + 1
+            return
+        start, stop, step = index.indices(self.buffer_size)
+        data = _flat(value)
+        room = len(range(start, stop, step))
+        if step == 1 and len(data) <= room:
+            self._store(start, data)
+            self._cursor = start + len(data)
+        elif step == 1 or len(data) != room:
+            raise DataOverflow(f"{len(data)} bytes do not fit [{index}]: {room} places")
+        else:
+            for place, byte in zip(range(start, stop, step), bytes(data), strict=True):
+                self._store(place, bytes([byte]))
+
+    # ---- the end
+
+    def send(
+        self,
+        data_size: int | None = None,
+        *,
+        blocking: bool = True,
+        release: bool = True,
+    ) -> bool:
+        """Send the frame; the loan is over.
+
+        Parameters
+        ----------
+        data_size : int, optional
+            How many bytes it has. What was written, if not given; all of it, if the
+            memory itself was lent.
+        blocking : bool
+            Accepted: the slot is there already.
+        release : bool
+            False keeps the bytes readable here, as a copy.
+
+        Raises
+        ------
+        AlreadySent
+            It was sent before.
+        DataOverflow
+            `data_size` is more than the slot holds.
+        """
+        if self._is_sent:
+            raise AlreadySent("the buffer was sent: get another one, next_to_send()")
+        size = self._final_size(data_size)
+        if not self._was_lent and size > self._high:
+            self._clear(self._high, size)
+        if not release:
+            self._kept = self._get(0, self.buffer_size)
+        labels, is_typed = self._producer.labels, self._producer.is_typed
+        whole = is_typed and self._array is not None and size == labels.nbytes
+        code = code_of(labels.dtype) if whole else RAW
+        shape = labels.shape if whole else ()
+        sign = TYPED_LABELS if whole else 0
+        self._send(size, code, shape, sign, *self._stamps)
+        self._is_sent = True
+        self._sent_size = size
+        array = self._array() if self._array is not None else None
+        if array is not None:
+            array.flags.writeable = False
+        return True
+
+    def _final_size(self, data_size: int | None) -> int:
+        if data_size is None:
+            if self._was_lent and not self._high:
+                if self._producer.is_typed:
+                    return int(self._producer.labels.nbytes)
+                return self.buffer_size
+            return self._high
+        if not 0 <= data_size <= self.buffer_size:
+            raise DataOverflow(
+                f"data_size {data_size}: the slot holds {self.buffer_size} bytes"
+            )
+        return data_size
+
+    @property
+    def data_size(self) -> int:
+        """Bytes of data so far."""
+        return self._size()
+
+    @property
+    def data_timestamp(self) -> int:
+        """0 until it is sent (MomentumX)."""
+        return 0
+
+    @property
+    def iteration(self) -> int:
+        """Number of the frame within the stream, from 1 (MomentumX)."""
+        return self._sequence + 1
+
+    @property
+    def sequence(self) -> int:
+        """Number of the frame within the stream, from 0."""
+        return self._sequence
+
+    @property
+    def buffer_count(self) -> int:
+        """Slots of the stream."""
+        return self._producer.buffer_count
+
+    @property
+    def buffer_id(self) -> int:
+        """Which buffer it is, iteration modulo the number of buffers (MomentumX)."""
+        return (self._position + 1) % self.buffer_count
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether it was sent."""
+        return self._is_sent
+
+    # ---- how
+
+    def _size(self) -> int:
+        return self._sent_size if self._is_sent else self._high
+
+    def _place(self, index: int) -> int:
+        place = index + self.buffer_size if index < 0 else index
+        if not 0 <= place < self.buffer_size:
+            raise IndexError(f"index {index} is outside {self.buffer_size} bytes")
+        return place
+
+    def _store(self, start: int, data: bytes | memoryview) -> None:
+        if not self._is_ours:
+            self._over()
+        if start + len(data) > self.buffer_size:
+            raise DataOverflow(
+                f"{len(data)} bytes at {start}: the slot holds {self.buffer_size}"
+            )
+        if start > self._high and not self._was_lent:
+            self._clear(self._high, start)
+        if len(data):
+            self._put(start, data)
+        self._high = max(self._high, start + len(data))
+
+    def _load(self, start: int, stop: int) -> bytes:
+        if self._kept is not None:
+            return self._kept[start:stop]
+        data = self._get(start, stop)
+        if self._was_lent or stop <= self._high:
+            return data
+        known = max(self._high - start, 0)
+        return data[:known] + bytes(len(data) - known)
+
+    def _over(self) -> NoReturn:
+        raise ReleasedBuffer(
+            "the buffer was sent, or its producer lent the slot anew or was closed: "
+            "get another one, next_to_send()"
+        )
+
+
+def _flat(data: Any) -> bytes | memoryview:
+    if isinstance(data, bytes):
+        return data
+    view = memoryview(data)
+    if view.c_contiguous and view.nbytes:
+        return view.cast("B")
+    return view.tobytes()

@@ -1,0 +1,186 @@
+"""Inspector: a stream seen from outside, without a slot, a store or a wake-up."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import mmap
+import os
+
+from ataraxis._kernels import ring
+from ataraxis._kernels.participants import byte_held
+from ataraxis.errors import LayoutError
+from ataraxis.shm import files
+from ataraxis.shm.context import Context, ContextLike, checked_name
+from ataraxis.shm.header import Header, Kind
+from ataraxis.shm.listing import Listed, survey
+from ataraxis.stream._end import plain_name
+from ataraxis.stream.control import (
+    COUNTS,
+    DURABLES,
+    READER,
+    READER_BYTES,
+    STREAM_BYTES,
+    Control,
+)
+from ataraxis.stream.statistics import StreamStatistics, compose
+
+
+class Inspector:
+    """Look at a stream from outside, as often as you like.
+
+    Parameters
+    ----------
+    stream_name : str or bytes
+        Its name in the context; ``mx://`` in front is taken off.
+    context : Context, str, Path or None
+        The directory it lives in.
+
+    Notes
+    -----
+    The file is opened read-only for each look. Nobody can tell that it was looked at:
+    no participant, no lock, no store, no wake-up.
+
+    Examples
+    --------
+    >>> from ataraxis.stream import Producer
+    >>> from ataraxis.stream.inspector import Inspector
+    >>> with Producer("doc_inspector", 64, 4) as stream:
+    ...     _ = stream.send(b"a")
+    ...     Inspector("doc_inspector").statistics().sent
+    ...     stream.unlink()
+    1
+    """
+
+    def __init__(self, stream_name: str | bytes, context: ContextLike = None) -> None:
+        self._name = checked_name(plain_name(stream_name))
+        self._context = Context.of(context)
+        self.statistics()
+
+    @property
+    def name(self) -> str:
+        """Name of the stream in its context."""
+        return self._name
+
+    def statistics(self) -> StreamStatistics:
+        """Read the control words.
+
+        Producers and readers that died count no more, whether or not somebody has
+        cleaned up after them; a durable reader that died is detached.
+
+        Raises
+        ------
+        SegmentNotFound
+            The name is gone.
+        LayoutError
+            The file is damaged, or no stream.
+        """
+        directory = self._context.open_directory()
+        try:
+            with files.find(directory, self._context, self._name, os.O_RDONLY) as found:
+                size = found.status.st_size
+                header = Header.unpack(found.page, size, found.path)
+                if header.kind is not Kind.STREAM:
+                    raise LayoutError(
+                        f"{found.path} holds a {header.kind.name.lower()}, not a stream"
+                    )
+                return look(found, header)
+        finally:
+            os.close(directory)
+
+    def control_snapshot(self, timeout: float = 0.5) -> str:
+        """Return the control words as JSON text (MomentumX); never waits."""
+        return json.dumps(dataclasses.asdict(self.statistics()))
+
+    def __repr__(self) -> str:
+        return f"<Inspector {self._name!r}>"
+
+
+def inspect(context: ContextLike = None) -> list[Listed]:
+    """Describe every segment of a context, streams with their `StreamStatistics`.
+
+    Parameters
+    ----------
+    context : Context, str, Path or None
+        The directory; None is this user's own.
+
+    Returns
+    -------
+    list of Listed
+        By name; a stream's `content` is its `StreamStatistics`.
+    """
+    return survey(context, {Kind.STREAM: look})
+
+
+def look(found: files.Found, header: Header) -> StreamStatistics:
+    """Read the stream in an open file, whose header was validated.
+
+    Raises
+    ------
+    LayoutError
+        Its control block does not fit the file.
+    """
+    g, status = header.geometry, found.status
+    readers = g.participants + DURABLES
+    needed = STREAM_BYTES + readers * READER_BYTES
+    if needed > g.control_bytes:
+        raise _misfit(found, f"{g.control_bytes} bytes of control words")
+    if status.st_blocks * 512 < status.st_size:
+        raise _misfit(found, f"{status.st_blocks * 512} bytes backed by memory")
+    control = _copy(found, g.control, needed, g.participants)
+    slots, capacity, stride = (control.word(w) for w in ("slots", "capacity", "stride"))
+    if (
+        control.half("participants") != g.participants
+        or not 0 < slots <= g.payload_bytes
+        or capacity > g.payload_bytes
+        or stride != ring.stride_of(capacity)
+        or slots * stride != g.payload_bytes
+        or ring.control_bytes(slots, g.participants) != g.control_bytes
+    ):
+        raise _misfit(found, f"{slots} slots of {capacity} bytes")
+
+    def is_alive(slot: int) -> bool:
+        return byte_held(found.descriptor, slot) != 0
+
+    sending = [slot for slot in control.members("producers") if is_alive(slot)]
+    counts = {name: control.word(name) for name in COUNTS}
+    if not sending:
+        counts["stalled_since_ns"] = 0  # who waited there is dead
+    entries = [*control.readers(is_alive), *control.durables(is_alive)]
+    return compose(
+        os.path.basename(found.path),
+        (slots, capacity, control.half("flags")),
+        tuple(counts.values()),
+        len(sending),
+        entries,
+    )
+
+
+def _copy(found: files.Found, at: int, needed: int, participants: int) -> Control:
+    """Copy the first `needed` bytes of the control block at `at`, through a map."""
+    start = at - at % mmap.ALLOCATIONGRANULARITY
+    with mmap.mmap(
+        found.descriptor,
+        at + needed - start,
+        flags=mmap.MAP_SHARED,
+        prot=mmap.PROT_READ,
+        offset=start,
+    ) as mapped:
+        whole = memoryview(mapped)[at - start :]
+        # Word by word: a copy of the block at once might cut one in two.
+        cells = whole.cast("Q")
+        words = cells.tolist()
+        names = [
+            bytes(whole[at : at + 64])
+            for at in range(STREAM_BYTES + READER["name"], needed, READER_BYTES)
+        ]
+        cells.release()
+        whole.release()
+    return Control(words, names, participants)
+
+
+def _misfit(found: files.Found, what: str) -> LayoutError:
+    return LayoutError(
+        f"{found.path}: its control block does not fit the file ({what}): it was "
+        "damaged or copied; remove it if nothing uses it"
+    )

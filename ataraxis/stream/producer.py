@@ -1,0 +1,385 @@
+"""Producer: the end of a stream that sends."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ataraxis._kernels import survey
+from ataraxis._kernels.receive import BUSY, FULL
+from ataraxis._kernels.send import ProducerKernel
+from ataraxis.clock import now_ns
+from ataraxis.labels import Labels
+from ataraxis.shm.context import ContextLike
+from ataraxis.stream._codes import TYPED_LABELS, Encoded, code_of, encode
+from ataraxis.stream._end import SHARED, SYNC, TYPED, End, check_timeout, plain_name
+from ataraxis.stream._opening import farewell, open_to_send
+from ataraxis.stream._sizes import frame_labels, slot_count
+from ataraxis.stream.buffer import WriteBuffer
+from ataraxis.stream.statistics import StreamStatistics, survey_stream
+
+_ON_FULL = {"block": 0, "raise": 1, "drop_newest": 2}
+_STALL_S = 1.0
+
+
+class Producer(End, ProducerKernel):
+    """Make a stream and send frames into it; every consumer sees every frame.
+
+    Parameters
+    ----------
+    stream_name : str or bytes
+        Its name in the context; ``mx://`` in front is taken off.
+    buffer_size : int, optional
+        Bytes a frame may have. Not needed with `shape`.
+    buffer_count : int, optional
+        How many frames the ring holds. By default as many as fit 16 MiB, 2 to 1024: few
+        large frames stay in the processor's cache.
+    sync : bool
+        What consumers are that do not say: true lossless, false lossy.
+    cancel_event : threading.Event, optional
+        Ends waits when it is set.
+    polling_interval : float, optional
+        Accepted for MomentumX's sake; nobody polls.
+    context : Context, str, Path or None
+        The directory the stream lives in.
+    shape, dtype : optional
+        Of each frame, at most 4 dimensions.
+    dims, coords, attrs : optional
+        Labels of each frame, as xarray's; ``attrs={"rate_hz": 120}`` is the rate that
+        `buffer_seconds` needs.
+    buffer_seconds : float, optional
+        Instead of `buffer_count`: how much of it the ring holds, s.
+    on_full : {'block', 'raise', 'drop_newest'}
+        What `send` does when a lossless reader is a whole ring behind.
+    on_stall : callable, optional
+        Called with `StreamStatistics` when a send has waited for a second, once a
+        stall; a warning, if not given.
+    shared : bool
+        Let several producers send into one stream.
+    participants : int
+        How many producers and consumers may take part at a time, 1 to 1024.
+    mode, group : optional
+        Permission bits and group of the file, see `Segment.create`.
+
+    Raises
+    ------
+    StreamExists
+        A live producer has the name.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ataraxis import Consumer, Producer
+    >>> camera = Producer("doc_camera", shape=(2, 3), dtype="u1", dims=("y", "x"))
+    >>> viewer = Consumer("doc_camera", policy="latest")
+    >>> with camera.next_to_send() as frame:
+    ...     frame.array[...] = 7
+    >>> int(viewer.receive().array.sum())
+    42
+    """
+
+    def __init__(
+        self,
+        stream_name: str | bytes,
+        buffer_size: int | None = None,
+        buffer_count: int | None = None,
+        sync: bool = False,
+        cancel_event: Any = None,
+        polling_interval: float | None = None,
+        context: ContextLike = None,
+        *,
+        shape: Sequence[int] | None = None,
+        dtype: DTypeLike | None = None,
+        dims: Sequence[str] | None = None,
+        coords: Mapping[str, Any] | None = None,
+        attrs: Mapping[str, Any] | None = None,
+        buffer_seconds: float | None = None,
+        on_full: Literal["block", "raise", "drop_newest"] = "block",
+        on_stall: Callable[[StreamStatistics], object] | None = None,
+        shared: bool = False,
+        participants: int = 128,
+        mode: int | None = None,
+        group: str | int | None = None,
+    ) -> None:
+        self._name = plain_name(stream_name)
+        self._segment = None
+        self._is_ended = False
+        self._was_told = -1.0
+        self._on_stall = on_stall
+        self.cancel_event = cancel_event
+        if on_full not in _ON_FULL:
+            raise ValueError(f"on_full={on_full!r}: one of {', '.join(_ON_FULL)}")
+        self._on_full = _ON_FULL[on_full]
+        labels, capacity = frame_labels(buffer_size, shape, dtype, dims, coords, attrs)
+        slots = slot_count(capacity, buffer_count, buffer_seconds, labels)
+        self._is_typed = shape is not None
+        flags = shared * SHARED | sync * SYNC | self._is_typed * TYPED
+        segment = open_to_send(
+            self._name,
+            labels,
+            slots,
+            capacity,
+            flags,
+            context=context,
+            participants=participants,
+            mode=mode,
+            group=group,
+        )
+        typed = labels.dtype if self._is_typed else None
+        code, sign = code_of(labels.dtype), TYPED_LABELS
+        if not self._open(
+            segment.payload, segment.participant, typed, labels.shape, code, sign, 0
+        ):
+            self._misfit()
+        self._segment = segment
+        self._labels = labels
+        self._farewell = weakref.finalize(self, farewell, segment)
+        segment.keep_name()
+
+    # ---- sending
+
+    def next_to_send(
+        self, blocking: bool = True, *, timeout: float | None = None
+    ) -> WriteBuffer | None:
+        """Lend the slot of the next frame, to be filled in place: no copy.
+
+        Parameters
+        ----------
+        blocking : bool
+            Wait for readers that gate; if false, None when there is no slot now.
+        timeout : float or None
+            Longest wait, s.
+
+        Returns
+        -------
+        WriteBuffer or None
+            Also a context manager, which sends. A buffer that was lent before and not
+            sent is over: its slot is lent again. None: no slot now (not blocking), or
+            the wait was cancelled.
+
+        Raises
+        ------
+        TimeoutError
+            No slot within `timeout`.
+        """
+        check_timeout(timeout)
+        ticket = self._claim(timeout if blocking else 0)
+        if ticket > 0:
+            return WriteBuffer(self, ticket)
+        if ticket == BUSY or (ticket == FULL and not blocking):
+            return None
+        self._fail(ticket)
+
+    def send_string(
+        self, message: str, *, blocking: bool = True, release: bool = True
+    ) -> bool:
+        """Send text as UTF-8; whether it was sent.
+
+        False: no slot now (not blocking), or the wait was cancelled.
+        """
+        if not isinstance(message, str):
+            raise TypeError(f"send_string takes a str, got {type(message).__name__}")
+        if blocking:
+            return self.send(message)
+        buffer = self.next_to_send(blocking=False)
+        if buffer is None:
+            return False
+        buffer.write(message.encode())
+        return buffer.send()
+
+    def send_block(
+        self,
+        block: NDArray[Any],
+        *,
+        time_ns: int | None = None,
+        step_ns: int = 0,
+        timeout: float | None = None,
+    ) -> int:
+        """Send each row of an array as one frame, in one call.
+
+        Parameters
+        ----------
+        block : ndarray
+            Shape (n, *shape) and dtype of the stream.
+        time_ns : int, optional
+            Monotonic time of the first row, ns; now, if not given.
+        step_ns : int
+            Time from row to row, ns.
+        timeout : float or None
+            Longest wait, s.
+
+        Returns
+        -------
+        int
+            How many rows were sent: all, unless the wait was cancelled or rows were
+            given up (``on_full="drop_newest"``).
+
+        Raises
+        ------
+        TimeoutError
+            Readers that gate were behind for too long; the first rows were sent.
+        """
+        labels = self._labels
+        rows = np.ascontiguousarray(block, labels.dtype)
+        if not self._is_typed or rows.shape[1:] != labels.shape:
+            raise ValueError(
+                f"send_block takes rows of the stream's shape: got {rows.shape}, the "
+                f"stream has frames of {labels.shape if self._is_typed else 'bytes'}"
+            )
+        check_timeout(timeout)
+        now = now_ns() if time_ns is None else time_ns
+        return self._send_rows(rows, now, step_ns, timeout)
+
+    def wait_for_subscribers(self, n: int = 1, timeout: float | None = None) -> int:
+        """Wait until at least `n` consumers take part; how many there are.
+
+        Raises
+        ------
+        TimeoutError
+            There were fewer within `timeout`, s.
+        """
+        check_timeout(timeout)
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        pause = 0.0005
+        while self.subscriber_count < n:
+            if time.monotonic() >= deadline:
+                raise TimeoutError(
+                    f"stream {self._name!r}: {self.subscriber_count} of {n} consumers "
+                    f"within {timeout} s"
+                )
+            if self.cancel_event is not None and self.cancel_event.is_set():
+                break
+            time.sleep(pause)
+            pause = min(pause * 2, 0.02)
+        return self.subscriber_count
+
+    def end(self) -> None:
+        """End the stream; consumers read what was sent, and then learn of the end."""
+        if not self._is_ended:
+            self._is_ended = True
+            self._shut()
+
+    def close(self) -> None:
+        """End the stream and leave it.
+
+        What was sent and not read stays for readers to come; `unlink` throws it away.
+        """
+        self.end()
+        self._segment = None
+        self._farewell()
+
+    def unlink(self) -> None:
+        """End the stream and take its name away, with what nobody has read."""
+        segment = self._segment
+        self.end()
+        if segment is not None and not segment.participant.is_inherited:
+            # Also what is promised to a durable reader goes.
+            survey.keep(segment.participant, False)
+            segment.unlink()
+        self.close()
+
+    def __enter__(self) -> Producer:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close."""
+        self.close()
+
+    def __del__(self) -> None:
+        """End the stream with its last reference."""
+        if getattr(self, "_segment", None) is not None:
+            self.close()
+
+    # ---- what it is
+
+    @property
+    def labels(self) -> Labels:
+        """dtype, shape, dims, coords and attrs of a frame."""
+        return self._labels
+
+    @property
+    def is_typed(self) -> bool:
+        """Whether the stream has a shape and dtype, or holds any bytes."""
+        return self._is_typed
+
+    @property
+    def is_sync(self) -> bool:
+        """Whether consumers that do not say are lossless."""
+        return bool(survey.geometry(self._attached().participant)[2] & SYNC)
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the stream was ended."""
+        return self._is_ended
+
+    @property
+    def buffer_size(self) -> int:
+        """Payload bytes a slot holds."""
+        return survey.geometry(self._attached().participant)[1]
+
+    @property
+    def buffer_count(self) -> int:
+        """Slots."""
+        return survey.geometry(self._attached().participant)[0]
+
+    @property
+    def subscriber_count(self) -> int:
+        """Consumers that take part; durable ones that are away count.
+
+        Looks for dead ones, at most 50 times a second.
+        """
+        part = self._attached().participant
+        if time.monotonic() - self._swept > 0.02:
+            self._swept = time.monotonic()
+            part.sweep()
+        return survey.reader_count(part)
+
+    _swept = 0.0
+
+    @property
+    def last_sent_iteration(self) -> int:
+        """Number of the last frame sent, from 1; 0 before the first."""
+        return survey.words(self._attached().participant)[1]
+
+    def statistics(self) -> StreamStatistics:
+        """Read the stream's control words; disturbs nobody."""
+        return survey_stream(self._name, self._attached().participant)
+
+    def __repr__(self) -> str:
+        state = "ended" if self._is_ended else "open"
+        return f"<Producer {self._name!r}, {state}>"
+
+    # ---- what the kernel asks for
+
+    def _encode(self, value: Any) -> Encoded:
+        return encode(value, self._labels.dtype if self._is_typed else None)
+
+    def _stalled(self, seconds: float) -> None:
+        """Say, once a stall, that readers keep us waiting."""
+        if seconds < _STALL_S:
+            self._was_told = -1.0
+            return
+        if self._was_told >= 0:
+            return
+        self._was_told = seconds
+        statistics = self.statistics()
+        if self._on_stall is not None:
+            self._on_stall(statistics)
+            return
+        behind = [r.label for r in statistics.readers if r.is_gating]
+        away = (
+            f"; away: {', '.join(statistics.detached)}" if statistics.detached else ""
+        )
+        warnings.warn(
+            f"stream {self._name!r}: waiting since {seconds:.1f} s for readers that "
+            f"gate: {', '.join(behind)}{away}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
