@@ -1,0 +1,13 @@
+from collections.abc import Callable
+from typing import Any
+
+from typing_extensions import disjoint_base
+
+from ataraxis._kernels.framebuffer import RingKernel
+
+@disjoint_base
+class ChunkKernel(RingKernel):
+    def _hash_by(self, digest: Callable[[Any], bytes]) -> None: ...
+    def write(self, offset: Any, data: Any) -> bytes: ...
+    def read(self, offset: Any, size: Any, checksum: Any) -> bytes: ...
+    def read_into(self, offset: Any, size: Any, checksum: Any, out: Any) -> None: ...

@@ -1,0 +1,289 @@
+"""FrameBufferClient: reads and writes the chunks of a frame buffer, never owns it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis.errors import FrameBufferTimeout, SegmentNotFound
+from ataraxis.framebuffer.chunks import Chunks, bytes_of, digest_of
+from ataraxis.framebuffer.ticket import Ticket
+from ataraxis.labels import Labels
+from ataraxis.shm import Context, Segment
+from ataraxis.shm.context import ContextLike
+from ataraxis.shm.header import Kind
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["FrameBufferClient", "FrameBufferTimeout"]
+
+PAUSE_S = 0.02
+
+
+class FrameBufferClient(Chunks):
+    """Read and write the chunks of the frame buffer that has the key.
+
+    Parameters
+    ----------
+    key : str
+        The server's.
+    timeout : float or None
+        How long `start` waits for a server that is not there yet, s; None: no end.
+    context : Context, str, Path or None
+        The directory it lives in; None is this user's own.
+
+    Notes
+    -----
+    Threads may share a client. Its end, by whatever death, takes nothing from anybody.
+    When another server takes the key over, the client follows to the new ring.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ataraxis import FrameBufferClient, FrameBufferServer
+    >>> with FrameBufferServer("doc client", 1 << 16), FrameBufferClient(
+    ...     "doc client"
+    ... ) as client:
+    ...     ticket = client.put(np.arange(6).reshape(2, 3), dims=("y", "x"))
+    ...     client.get(ticket).tolist()
+    ...     with client.view(ticket) as image:
+    ...         int(image.sum())
+    [[0, 1, 2], [3, 4, 5]]
+    15
+    """
+
+    def __init__(
+        self, key: str, *, timeout: float | None = 0, context: ContextLike = None
+    ) -> None:
+        self._introduce(key, context)
+        self._timeout = timeout
+        self._hash_by(digest_of)
+
+    @classmethod
+    def of_segment(cls, segment: Segment) -> FrameBufferClient:
+        """Open the frame buffer in a segment that is attached already."""
+        client = cls(segment.name)
+        client._name = segment.name
+        client._context = client._where = segment.context
+        client._plug(segment)
+        return client
+
+    # ---- life
+
+    def start(self) -> None:
+        """Attach to the ring; does nothing if attached.
+
+        Raises
+        ------
+        SegmentNotFound
+            No server serves the key (`timeout` 0).
+        TimeoutError
+            None did within `timeout`.
+        LayoutError
+            The file is damaged, or of another version.
+        """
+        if self._segment is not None:
+            return
+        self._context = context = Context.of(self._where)
+        left = self._timeout
+        deadline = None if left is None else time.monotonic() + left
+        while True:
+            try:
+                self._attach(context, left)
+            except (SegmentNotFound, TimeoutError) as error:
+                raise self._unserved(context, type(error)) from None
+            if self._served():
+                return
+            # A killed server's ring. Only this rare wait looks again and again.
+            self._unplug()
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                kind = TimeoutError if self._timeout else SegmentNotFound
+                raise self._unserved(context, kind)
+            time.sleep(PAUSE_S if left is None else min(left, PAUSE_S))
+
+    def _attach(self, context: Context, timeout: float | None) -> None:
+        self._plug(
+            Segment.attach(
+                self._name, kind=Kind.FRAMEBUFFER, context=context, timeout=timeout
+            )
+        )
+
+    def stop(self) -> None:
+        """Let go of the ring; views that were lent stay valid."""
+        self._unplug()
+
+    def __enter__(self) -> FrameBufferClient:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        state = "started" if self.is_started else "not started"
+        return f"<FrameBufferClient of {self._name}, {state}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as the key; started again by whoever gets it."""
+        where = self._context or self._where
+        path = where.path if isinstance(where, Context) else where
+        travels = self._key, self._name, self._timeout, path and str(path)
+        return FrameBufferClient._arrived, travels
+
+    @classmethod
+    def _arrived(
+        cls, key: str, name: str, timeout: float | None, path: str | None
+    ) -> FrameBufferClient:
+        """Unpickle."""
+        client = cls(key, timeout=timeout, context=path)
+        client._name = name
+        return client
+
+    # ---- arrays
+
+    def put(
+        self,
+        array: Any,
+        *,
+        dims: Sequence[str] | None = None,
+        coords: Mapping[str, Any] | None = None,
+        attrs: Mapping[str, Any] | None = None,
+        align: int = 64,
+    ) -> Ticket:
+        """Take a chunk, without the server's help, and copy an array into it.
+
+        Parameters
+        ----------
+        array : array-like or DataArray
+            Any dtype without Python objects. A DataArray brings its own labels.
+        dims : sequence of str, optional
+            One name per dimension.
+        coords : mapping, optional
+            Labels along the dimensions, as xarray has them.
+        attrs : mapping, optional
+            Units, rates and the like.
+        align : int
+            As in `allocate`.
+
+        Returns
+        -------
+        Ticket
+            For `get` in any process; valid until the ring comes round.
+
+        Raises
+        ------
+        FrameBufferTimeout
+            The ring came round while the array was copied: it is much too small.
+        """
+        values, text = _described(array, dims, coords, attrs)
+        if not values.nbytes:
+            return Ticket(0, 0, digest_of(b"").hex(), 0, text)
+        offset, position = self._take(values.nbytes, align)
+        checksum = self.write(offset, bytes_of(values))
+        ticket = Ticket(offset, values.nbytes, checksum.hex(), position, text)
+        self._check_held(ticket)
+        return ticket
+
+    def get(self, ticket: Ticket | str | bytes | Mapping[str, Any]) -> NDArray[Any]:
+        """Copy the array of a ticket out, and check the copy.
+
+        Parameters
+        ----------
+        ticket : Ticket, or its JSON or fields
+            What `put` gave, perhaps in another process.
+
+        Returns
+        -------
+        ndarray
+            A copy, of the dtype and shape that was put.
+
+        Raises
+        ------
+        FrameBufferTimeout
+            The ring came round before.
+        TypeError, ValueError
+            It is no ticket of this ring.
+        """
+        ticket = Ticket.of(ticket)
+        labels = ticket.meaning
+        self._check_size(ticket, labels)
+        self._check_held(ticket)
+        array = np.empty(labels.shape, labels.dtype)
+        if not ticket.size:
+            return array
+        self.read_into(ticket.offset, ticket.size, ticket.digest, bytes_of(array))
+        return array
+
+    def get_xarray(
+        self, ticket: Ticket | str | bytes | Mapping[str, Any]
+    ) -> xr.DataArray:
+        """Copy the array of a ticket out with its dims, coords and attrs; as `get`."""
+        ticket = Ticket.of(ticket)
+        return ticket.meaning.to_xarray(self.get(ticket))
+
+    # ---- how it stays usable
+
+    def _revive(self, writes: bool) -> None:
+        """Follow the key to another server's ring, if there is one."""
+        if self._segment is None:
+            raise self._not_started()
+        # A forked child's copy takes part under its own name, or not at all.
+        is_inherited = self._segment.participant.is_inherited
+        meaning = "another" if is_inherited else self._segment.meaning_of_name()
+        if meaning == "this" or self._context is None:
+            return
+        if writes:
+            try:
+                self._attach(self._context, 0)
+            except SegmentNotFound:
+                raise self._unserved(self._context, SegmentNotFound) from None
+        elif meaning == "another":
+            # The server stopped again: what was read so far can still be.
+            with contextlib.suppress(SegmentNotFound):
+                self._attach(self._context, 0)
+
+    def _unserved(self, context: Context, kind: type[OSError]) -> OSError:
+        waited = f" (waited {self._timeout} s)" if kind is TimeoutError else ""
+        return kind(
+            f"no server serves the frame buffer {self._key!r} in {context.path}{waited}"
+            ". Start FrameBufferServer(key, size) first, wait with timeout=, or name "
+            "the right context="
+        )
+
+
+def _described(
+    array: Any,
+    dims: Sequence[str] | None,
+    coords: Mapping[str, Any] | None,
+    attrs: Mapping[str, Any] | None,
+) -> tuple[NDArray[Any], str]:
+    """Return an array, contiguous, and its labels as JSON."""
+    if hasattr(array, "to_dataset") and hasattr(array, "coords"):
+        if dims is not None or coords is not None or attrs is not None:
+            raise TypeError("a DataArray brings its own dims, coords and attrs")
+        labels = Labels.from_xarray(array)
+        text = labels.to_json().decode()
+        return np.ascontiguousarray(array.values).reshape(labels.shape), text
+    values = np.asarray(array)
+    if coords is None and attrs is None:
+        names = None if dims is None else tuple(dims)
+        text = _plain_labels(values.dtype, values.shape, names)
+    else:
+        labels = Labels(values.dtype, values.shape, dims, coords, attrs)
+        text = labels.to_json().decode()
+    return np.ascontiguousarray(values).reshape(values.shape), text
+
+
+@functools.lru_cache(maxsize=64)
+def _plain_labels(
+    dtype: np.dtype[Any], shape: tuple[int, ...], dims: tuple[str, ...] | None
+) -> str:
+    return Labels(dtype, shape, dims).to_json().decode()

@@ -1,0 +1,201 @@
+"""FrameBufferServer: owns the memory of a frame buffer and hands out its chunks."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NoReturn
+
+from ataraxis._kernels.framebuffer import CONTROL_BYTES, SERVER_AT
+from ataraxis._kernels.participants import byte_held
+from ataraxis._kernels.will import Will
+from ataraxis.errors import SegmentExists, SegmentNotFound, StaleSegment
+from ataraxis.framebuffer.ring import Ring
+from ataraxis.labels import Labels
+from ataraxis.shm import Context, Segment, files
+from ataraxis.shm.context import ContextLike
+from ataraxis.shm.header import SIZE_LIMIT, Header, Kind
+
+TRIES = 8
+
+
+class FrameBufferServer(Ring):
+    """Own the memory of a frame buffer, and hand out chunks of it.
+
+    Parameters
+    ----------
+    key : str
+        What clients attach by: any text, better one that nobody guesses.
+    size : int
+        Bytes of the ring. All of it is backed by memory while the server runs.
+    context : Context, str, Path or None
+        The directory it lives in; None is this user's own.
+    mode : int, optional
+        Permission bits; 0o600, or 0o660 in a group context.
+    group : str or int, optional
+        Owning group.
+    participants : int
+        How many handles may be attached at a time, the server's among them.
+
+    Notes
+    -----
+    The memory goes with `stop`, the ``with`` block, the last reference, the end of the
+    program, and when SIGINT, SIGTERM or SIGHUP kills it. Handlers of the application
+    stay what they are. After SIGKILL the next server of the key takes the memory back.
+
+    Examples
+    --------
+    >>> from ataraxis import FrameBufferClient, FrameBufferServer
+    >>> with FrameBufferServer("doc server", 1000) as server:
+    ...     with FrameBufferClient(server.get_key()) as client:
+    ...         offset = server.allocate(5)
+    ...         checksum = client.write(offset, b"hello")
+    ...         client.read(offset, 5, checksum)
+    b'hello'
+    """
+
+    def __init__(
+        self,
+        key: str,
+        size: int,
+        *,
+        context: ContextLike = None,
+        mode: int | None = None,
+        group: str | int | None = None,
+        participants: int = 128,
+    ) -> None:
+        self._introduce(key, context)
+        self._size = self._number(size, False)
+        if not 0 < self._size <= SIZE_LIMIT:
+            raise ValueError(f"a frame buffer has 1 to {SIZE_LIMIT} bytes, not {size}")
+        self._options: dict[str, Any] = {
+            "mode": mode,
+            "group": group,
+            "participants": participants,
+        }
+        self._will: Will | None = None
+
+    def start(self) -> None:
+        """Make the memory and serve the key; does nothing if it is served already.
+
+        Raises
+        ------
+        SegmentExists
+            Another server, alive, serves the key.
+        OSError
+            Not enough memory; nothing is left behind.
+
+        Notes
+        -----
+        Memory of a server that was killed is taken back first. Clients that it had
+        follow to the new ring.
+        """
+        if self._segment is not None:
+            return
+        context = Context.of(self._where)
+        for _ in range(TRIES):
+            self._reclaim(context)
+            try:
+                segment = Segment.create(
+                    self._name,
+                    Kind.FRAMEBUFFER,
+                    Labels("u1", (self._size,), ("byte",)),
+                    control_bytes=CONTROL_BYTES,
+                    payload_bytes=self._size,
+                    fill=self._fill,
+                    context=context,
+                    **self._options,
+                )
+            except SegmentExists:
+                self._unplug()
+                continue
+            except BaseException:
+                self._unplug()
+                raise
+            path = os.path.abspath(context.join(self._name))
+            self._will = Will(segment.participant, os.fsencode(path))
+            self._context = context
+            return
+        raise self._taken(context)
+
+    def _fill(self, segment: Segment) -> None:
+        """Serve the segment before anybody can see it."""
+        self._plug(segment)
+        self._serve()
+
+    def stop(self) -> None:
+        """Take the name away and let go of the memory; does nothing if not started.
+
+        Clients that are attached keep what they have, without any harm.
+        """
+        segment, self._segment = self._segment, None
+        if segment is not None:
+            segment.unlink()
+        if self._will is not None:
+            self._will.revoke()
+        self._will = None
+        self._unplug()
+
+    def get_key(self) -> str:
+        """Return the key that clients attach by."""
+        return self._key
+
+    def __enter__(self) -> FrameBufferServer:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        state = "started" if self.is_started else "not started"
+        return f"<FrameBufferServer of {self._size} bytes, {state}>"
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to travel: there is one server."""
+        raise TypeError(
+            "a FrameBufferServer stays in its process: send server.get_key(), and open "
+            "a FrameBufferClient there"
+        )
+
+    def _reclaim(self, context: Context) -> None:
+        """Take the name away from the ring of a dead server, and only from that one."""
+        directory = context.open_directory()
+        try:
+            with files.find(directory, context, self._name) as found:
+                header = Header.unpack(found.page, found.status.st_size, found.path)
+                geometry = header.geometry
+                word = os.pread(found.descriptor, 4, geometry.control + SERVER_AT)
+                slot = int.from_bytes(word, "little") - 1
+                if header.kind is not Kind.FRAMEBUFFER or (
+                    slot >= 0 and byte_held(found.descriptor, slot) != 0
+                ):
+                    raise self._taken(context)
+                files.take_name(
+                    found.descriptor, directory, self._name, geometry.participants
+                )
+        except SegmentNotFound:
+            pass
+        finally:
+            os.close(directory)
+
+    def _taken(self, context: Context) -> SegmentExists:
+        return SegmentExists(
+            f"the key {self._key!r} is served already, in {context.path} "
+            f"('ataraxis ls' says by whom, at {self._name}). Stop that server, or use "
+            "another key: str(uuid.uuid4())"
+        )
+
+    def _revive(self, writes: bool) -> None:
+        """Decide what a handle is worth that is stopped, or whose name is gone."""
+        if self._segment is None:
+            raise self._not_started()
+        if self._segment.participant.is_inherited:
+            raise StaleSegment(
+                f"the server of {self._key!r} that this process was forked from has "
+                "stopped: stop() it, and start one here"
+            )
+        if self._segment.meaning_of_name() == "another":
+            raise StaleSegment(
+                f"the key {self._key!r} now means another ring than this server's: "
+                "stop() it"
+            )
