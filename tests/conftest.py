@@ -1,0 +1,106 @@
+"""Every test has a context of its own, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("ataraxis", deadline=None, derandomize=True)
+settings.load_profile("ataraxis")
+
+GRACE_S = 3.0
+_failed = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    report = yield
+    if call.when == "call":
+        item.stash[_failed] = report.failed
+    return report
+
+
+@pytest.fixture(autouse=True)
+def context(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """A directory of segments for this test alone, also for its child processes."""
+    shm = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    path = Path(tempfile.mkdtemp(prefix="ataraxis-test-", dir=shm))
+    monkeypatch.setenv("ATARAXIS_CONTEXT", str(path))
+    threads, children = set(threading.enumerate()), _children()
+    try:
+        yield path
+    finally:
+        # A failed test's traceback holds its handles: only its failure is reported.
+        is_failed = request.node.stash.get(_failed, True)
+        left = _left(path, threads, children, 0 if is_failed else GRACE_S)
+        for pid in _children() - children:
+            os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(path, ignore_errors=True)
+    if left and not is_failed:
+        pytest.fail("the test left behind: " + "; ".join(left))
+
+
+def _left(
+    path: Path, threads: set[threading.Thread], children: set[int], grace: float
+) -> list[str]:
+    """What remains, after some time for threads and processes to end."""
+    deadline = time.monotonic() + grace
+    while True:
+        gc.collect()
+        left = [f"file {p}" for p in path.rglob("*")]
+        left += [f"mapping {m}" for m in _mappings(path)]
+        left += [f"open file {f}" for f in _descriptors(path)]
+        left += [f"child process {p}" for p in multiprocessing.active_children()]
+        left += [f"child process {pid}" for pid in _children() - children]
+        left += [f"thread {t}" for t in set(threading.enumerate()) - threads]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.01)
+
+
+def _descriptors(path: Path) -> list[str]:
+    found = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{descriptor}")
+        except FileNotFoundError:
+            continue
+        if target.startswith(str(path)):
+            found.append(f"{descriptor} -> {target}")
+    return found
+
+
+def _mappings(path: Path) -> list[str]:
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    return [line.split(maxsplit=5)[5] for line in maps if str(path) in line]
+
+
+def _children() -> set[int]:
+    """Living children of this process, but for Python's own resource tracker."""
+    pids = set()
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            pids |= {int(pid) for pid in (task / "children").read_text().split()}
+        except FileNotFoundError:
+            continue
+    return {pid for pid in pids if "resource_tracker" not in _command(pid)}
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""

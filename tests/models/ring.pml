@@ -1,0 +1,402 @@
+/* The ring of a stream, as ataraxis/_kernels/ring.pyx and reader.pyx have it: claims, cursors, pins.
+ *
+ * One step here is one shared access there; memory is sequentially consistent. Sizes and variants are
+ * set on the command line, see tests/test_ring_models.py:
+ *
+ *   PRODUCERS  1, or 2 that share the stream       GATERS    readers that gate, joining late (1)
+ *   WATCHERS   readers that pin or copy (1)        LOOKS     frames a watcher takes (1)
+ *   N          slots (2)                           M         frames of each producer (3)
+ *   UNPINNED   slots below it are copied (1)       KILLS     kills at any step, of anybody (0)
+ *   FREEZE     watchers keep their pins for ever   HOLD      gaters keep a frame until they have the next
+ *   DURABLE    gater 0 gates on when it dies, and comes back once
+ *   MUTANT_*   one mistake each, that Spin must catch
+ *
+ * Waiting is a guard: a wait that nothing ends shows as an invalid end state. Timed sleepers also wake
+ * to reap whose byte is free.
+ */
+#ifndef PRODUCERS
+#define PRODUCERS 1
+#endif
+#ifndef GATERS
+#define GATERS 1
+#endif
+#ifndef WATCHERS
+#define WATCHERS 1
+#endif
+#ifndef LOOKS
+#define LOOKS 1
+#endif
+#ifndef N
+#define N 2
+#endif
+#ifndef M
+#define M 3
+#endif
+#ifndef UNPINNED
+#define UNPINNED 1
+#endif
+#ifndef KILLS
+#define KILLS 0
+#endif
+#define FREE 0
+#define WRITING 1
+#define READY 2
+#define SKIP 3
+#define IDLE 0
+#define GATING 1
+#define DETACHED 2
+#define G0 2            /* participants: producers 0 1, gaters 2 3, watchers 4 5 */
+#define W0 4
+#define ALL 6
+#define LAP(p) ((p) / N + 1)
+#define MOST 24         /* positions: a producer that runs away is an error */
+#define SHARED (PRODUCERS > 1)
+#ifndef OLDEST
+#define OLDEST 0       /* 1: gaters begin with the oldest frame that is safe */
+#endif
+#ifndef AHEAD
+#define AHEAD 1
+#endif
+
+byte lap[N], st[N], own[N];           /* a slot's word: always accessed in one step */
+byte da[N], db[N];                    /* its frame, in two halves */
+byte pin[N];                          /* bit of a watcher */
+byte tail, announced;
+bit joining[2], ended;
+byte cst[2], cur[2];                  /* a gater's cursor: one word */
+bit sends[2];
+bit byte_[ALL], reaper[ALL], dirty[ALL], alive[ALL], done[ALL];
+byte kills;
+/* ghosts */
+byte pub[MOST];                       /* position -> what was published there */
+byte need[2]; bit joined[2];          /* a live gater needs all from here on */
+byte kept[N];                         /* bit of a live watcher with a confirmed pin */
+bit came_back;
+
+inline reap(x) {
+  if
+  :: atomic { !byte_[x] && !reaper[x] && dirty[x] -> reaper[x] = 1 };
+     i = 0;
+     do
+     :: i < N ->
+#ifndef MUTANT_NO_CLEAN_WORD
+        atomic { if :: st[i] == WRITING && own[i] == x -> st[i] = SKIP :: else fi };
+#endif
+        atomic { if :: x >= W0 -> pin[i] = pin[i] & (255 - (1 << (x - W0))) :: else fi; i++ }
+     :: i == N -> break
+     od;
+#ifndef MUTANT_NO_CLEAN_CURSOR
+     if
+     :: x >= G0 && x < W0 ->
+#ifdef DURABLE
+#ifndef MUTANT_PROMISED_EARLY
+        atomic { if :: cst[x - G0] == GATING && joining[x - G0] -> cst[x - G0] = IDLE :: else fi };
+#endif
+        atomic { if :: cst[x - G0] == GATING -> cst[x - G0] = DETACHED :: else fi }
+#else
+        cst[x - G0] = IDLE
+#endif
+     :: else fi;
+#endif
+     if :: x < G0 -> sends[x] = 0 :: else fi;
+     atomic { dirty[x] = 0; reaper[x] = 0; i = 0 }
+  :: else
+  fi
+}
+#define DEAD(x) (dirty[x] && !byte_[x] && !reaper[x])
+/* A timed sleeper looks who died. */
+inline sweep() {
+  if :: DEAD(0) -> reap(0) :: DEAD(1) -> reap(1) :: DEAD(2) -> reap(2) :: DEAD(3) -> reap(3)
+     :: DEAD(4) -> reap(4) :: DEAD(5) -> reap(5) :: else fi
+}
+#define ANY_DEAD (DEAD(0) || DEAD(1) || DEAD(2) || DEAD(3) || DEAD(4) || DEAD(5))
+#define GATED(c, p) (cst[c] != IDLE && cur[c] + N <= (p))
+inline leave(x) { atomic { done[x] = 1; dirty[x] = 0; byte_[x] = 0; alive[x] = 0 } }
+
+/* The word to a state of ours: a store where nobody else writes it, else a swap that may find it bumped. */
+inline settle(p, state) {
+  atomic {
+    assert(st[p % N] == WRITING && own[p % N] == me);
+    if
+    :: lap[p % N] == LAP(p) -> st[p % N] = state; if :: state == READY -> assert(!ended); pub[p] = me * 100 + k + 1 :: else fi
+    :: else -> assert(SHARED); st[p % N] = SKIP
+    fi
+  }
+}
+
+proctype Producer(byte me) {
+  byte p, k, limit, low, top, i, c, wl, ws, wo;
+  {
+  do
+  :: k < M ->
+next:
+     p = tail;
+     assert(p < MOST - 1);
+     if
+     :: p >= limit ->
+        low = tail;
+        top = low + AHEAD;
+#ifndef MUTANT_NOT_ANNOUNCED
+        atomic { if :: announced < top -> announced = top :: else fi };
+#endif
+        /* fence J */
+        c = 0;
+        do
+        :: c < 2 -> atomic { if :: cst[c] != IDLE && cur[c] < low -> low = cur[c] :: else fi; c++ }
+        :: c == 2 -> break
+        od;
+        limit = (low + N < top -> low + N : top);
+        if
+        :: p >= limit ->                       /* full */
+           if
+           :: atomic { (tail != p || (!GATED(0, p) && !GATED(1, p))) -> skip }
+           :: atomic { ANY_DEAD -> skip }; sweep()
+           fi;
+           goto next
+        :: else
+        fi
+     :: else
+     fi;
+     atomic { wl = lap[p % N]; ws = st[p % N]; wo = own[p % N] };
+     if
+     :: wl > LAP(p) -> goto next
+     :: wl == LAP(p) -> atomic { if :: tail == p -> tail = p + 1 :: else fi }; goto next
+     :: wl < LAP(p) && ws == WRITING ->        /* a lap behind, and nobody gates on it: bump */
+        atomic { if :: lap[p % N] == wl && st[p % N] == ws && own[p % N] == wo -> lap[p % N] = LAP(p) :: else fi };
+        goto next
+     :: else ->
+        if
+        :: atomic { lap[p % N] == wl && st[p % N] == ws && own[p % N] == wo ->
+             c = 0;
+             do
+             :: c < 2 -> assert(!(p >= N && joined[c] && need[c] <= p - N && pub[p - N])); c++
+             :: c == 2 -> break
+             od;
+             lap[p % N] = LAP(p); st[p % N] = WRITING; own[p % N] = me }
+        :: else -> goto next
+        fi
+     fi;
+     atomic { if :: tail == p -> tail = p + 1 :: else fi };
+#ifndef MUTANT_NO_PIN_CHECK
+     if                                        /* fence P above it */
+#ifdef MUTANT_PIN_ALL
+     :: pin[p % N] != 0 ->
+#else
+     :: p % N >= UNPINNED && pin[p % N] != 0 ->
+#endif
+        settle(p, SKIP);
+        goto next
+     :: else
+     fi;
+#endif
+#ifdef MUTANT_LEAVE_EARLY
+     if :: k == M - 1 -> sends[me] = 0 :: else fi;
+#endif
+#ifdef MUTANT_READY_EARLY
+     atomic { assert(!kept[p % N]); da[p % N] = me * 100 + k + 1 };
+     settle(p, READY);
+     atomic { assert(!kept[p % N]); db[p % N] = me * 100 + k + 1 };
+#else
+     atomic { assert(!kept[p % N]); da[p % N] = me * 100 + k + 1 };
+     atomic { assert(!kept[p % N]); db[p % N] = me * 100 + k + 1 };
+     settle(p, READY);
+#endif
+     k++
+  :: k == M -> break
+  od;
+  sends[me] = 0;
+  leave(me)
+  } unless { !alive[me] && !done[me] };
+end0: skip
+}
+
+proctype Gater(byte me) {
+  byte g, pos, i, wl, ws, wo, v, t;
+  bit first;
+  g = me - G0;
+  {
+  if
+  :: cst[g] == DETACHED ->                     /* a durable name: go on where its reader died */
+     atomic { cst[g] = GATING; pos = cur[g]; need[g] = pos; joined[g] = 1 }
+  :: else ->
+     t = tail;
+     t = (OLDEST && t > N -> t - N : (OLDEST -> 0 : t));
+     joining[g] = 1;
+     atomic { cst[g] = GATING; cur[g] = t };
+     /* fence J */
+#ifndef MUTANT_JOIN_ONCE
+     if
+     :: OLDEST -> v = announced; t = (v > N && v - N > t -> v - N : t)
+     :: else -> t = tail
+     fi;
+#endif
+     cur[g] = t;
+#ifndef MUTANT_PROMISED_EARLY
+     atomic { joining[g] = 0; pos = t; need[g] = t; joined[g] = 1 }
+#else
+     atomic { pos = t; need[g] = t; joined[g] = 1 }
+#endif
+  fi;
+  first = 1;
+  do
+  :: atomic { wl = lap[pos % N]; ws = st[pos % N]; wo = own[pos % N] };
+     if
+     :: wl < LAP(pos) || (wl == LAP(pos) && ws == WRITING) ->
+        if
+        :: atomic { lap[pos % N] >= LAP(pos) && st[pos % N] != WRITING -> skip }
+        :: atomic { ANY_DEAD -> skip }; sweep()
+        :: atomic { !sends[0] && !sends[1] && wl < LAP(pos) && !ANY_DEAD -> skip };
+           if                                  /* the end: look again after nobody sends */
+           :: lap[pos % N] < LAP(pos) ->
+              t = pos;
+              atomic { do :: t < MOST -> assert(!pub[t]); t++ :: t == MOST -> break od; ended = 1 };
+              break
+           :: else
+           fi
+        fi
+     :: wl == LAP(pos) && ws == SKIP ->
+        atomic { assert(!pub[pos]); need[g] = pos + 1 };
+        pos++;
+#ifdef HOLD
+        if :: first -> cur[g] = pos :: else fi
+#else
+        cur[g] = pos
+#endif
+     :: wl == LAP(pos) && ws == READY ->
+#ifdef MUTANT_CURSOR_EARLY
+        atomic { need[g] = pos; cur[g] = pos + 1 };
+#endif
+#ifdef HOLD
+        if :: !first -> cur[g] = pos :: else fi;    /* the frame before goes back now */
+        first = 0;
+#endif
+        v = da[pos % N];
+        assert(v == pub[pos]);
+        atomic { assert(db[pos % N] == v && da[pos % N] == v && lap[pos % N] == LAP(pos)); need[g] = pos + 1 };
+        pos++;
+#ifndef HOLD
+        cur[g] = pos
+#endif
+     :: wl > LAP(pos) -> assert(false)         /* overwritten before it was read */
+     fi
+  od;
+  atomic { joined[g] = 0; cst[g] = IDLE };
+  leave(me)
+  } unless { !alive[me] && !done[me] };
+end0:
+#ifdef DURABLE
+  /* It comes back: with its byte, and after the one before was cleaned up. */
+  if
+  :: atomic { !done[me] && g == 0 && !came_back && !reaper[me] && !dirty[me] ->
+       came_back = 1; alive[me] = 1; byte_[me] = 1; dirty[me] = 1; run Gater(me) }
+  :: done[me] || came_back || g != 0
+  :: atomic { !done[me] && DEAD(me) -> skip }; reap(me); goto end0
+  fi
+#else
+  skip
+#endif
+}
+
+proctype Watcher(byte me) {
+  byte pos, n, i, wl, ws, a, b;
+  bit ok;
+  byte bit_;
+  bit_ = 1 << (me - W0);
+  {
+  do
+  :: n < LOOKS ->
+     atomic { (tail > 0 || (!sends[0] && !sends[1]) || ANY_DEAD) -> skip };
+     pos = tail;
+     if :: pos == 0 -> sweep(); n++; goto again :: else -> pos-- fi;
+     atomic { wl = lap[pos % N]; ws = st[pos % N] };
+     if
+     :: wl == LAP(pos) && ws == READY ->
+#ifdef MUTANT_PIN_ALL
+        if :: true ->
+#else
+        if :: pos % N >= UNPINNED ->
+#endif
+           pin[pos % N] = pin[pos % N] | bit_;
+           /* fence P */
+#ifdef MUTANT_NO_PIN_RECHECK
+           atomic { ok = 1; kept[pos % N] = kept[pos % N] | bit_ };
+#else
+           atomic { ok = (lap[pos % N] == LAP(pos) && st[pos % N] == READY);
+                    if :: ok -> kept[pos % N] = kept[pos % N] | bit_ :: else fi };
+#endif
+           if
+           :: ok ->
+              a = da[pos % N]; b = db[pos % N];
+              assert(a == pub[pos] && b == pub[pos]);
+#ifdef FREEZE
+              goto endfrozen;
+#endif
+              atomic { assert(da[pos % N] == a && db[pos % N] == a); kept[pos % N] = kept[pos % N] & (255 - bit_) }
+           :: else
+           fi;
+           pin[pos % N] = pin[pos % N] & (255 - bit_)
+        :: else ->                             /* copy, and look again */
+           a = da[pos % N]; b = db[pos % N];
+#ifdef MUTANT_NO_COPY_CHECK
+           ok = 1;
+#else
+           atomic { ok = (lap[pos % N] == LAP(pos) && st[pos % N] == READY) };
+#endif
+           if :: ok -> assert(a == pub[pos] && b == pub[pos]) :: else fi
+        fi
+     :: else
+     fi;
+     n++;
+again: skip
+  :: n >= LOOKS -> break
+  od;
+  leave(me)
+  } unless { !alive[me] && !done[me] };
+  goto end0;
+endfrozen:
+  (!alive[me]);
+end0: skip
+}
+
+proctype Killer() {
+  byte v;
+  do
+  :: atomic { kills < KILLS ->
+     if :: alive[0] -> v = 0 :: alive[1] -> v = 1 :: alive[2] -> v = 2 :: alive[3] -> v = 3
+        :: alive[4] -> v = 4 :: alive[5] -> v = 5 :: else -> goto fin fi;
+     alive[v] = 0; byte_[v] = 0; kills++;
+     if :: v >= W0 -> kept[0] = kept[0] & (255 - (1 << (v - W0))); kept[N - 1] = kept[N - 1] & (255 - (1 << (v - W0)));
+                      kept[N / 2] = kept[N / 2] & (255 - (1 << (v - W0)))
+#ifdef DURABLE
+        :: v >= G0 && v < W0 -> skip           /* gates on, and still needs all it has not had */
+#else
+        :: v >= G0 && v < W0 -> joined[v - G0] = 0
+#endif
+        :: else fi }
+  :: break
+  od;
+fin: skip
+}
+
+#define START(x, what) alive[x] = 1; byte_[x] = 1; dirty[x] = 1; run what(x)
+init {
+  atomic {
+    sends[0] = 1; START(0, Producer);
+#if PRODUCERS > 1
+    sends[1] = 1; START(1, Producer);
+#endif
+#if GATERS > 0
+    START(2, Gater);
+#endif
+#if GATERS > 1
+    START(3, Gater);
+#endif
+#if WATCHERS > 0
+    START(4, Watcher);
+#endif
+#if WATCHERS > 1
+    START(5, Watcher);
+#endif
+    if :: KILLS > 0 -> run Killer() :: else fi
+  }
+}

@@ -1,0 +1,107 @@
+"""The clock: anchors that bracket, offsets that keep their promise."""
+
+import dataclasses
+import json
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ataraxis import clock
+from ataraxis.clock import Anchor, Offset, boot_id, now_ns
+
+SECOND = 10**9
+
+
+def test_now_is_the_monotonic_clock_in_whole_nanoseconds():
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    now = now_ns()
+    after = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    assert type(now) is int
+    assert before <= now <= after
+
+
+def test_anchor_is_both_clocks_at_one_instant():
+    before, wall_before = now_ns(), time.time_ns()
+    anchor = Anchor.take()
+    after, wall_after = now_ns(), time.time_ns()
+    assert before <= anchor.monotonic_ns <= after
+    assert wall_before <= anchor.wall_ns <= wall_after
+    assert 0 <= anchor.uncertainty_ns <= after - before
+    assert anchor.host
+    assert anchor.boot_id == boot_id()
+    assert Anchor(**json.loads(json.dumps(dataclasses.asdict(anchor)))) == anchor
+
+
+def test_anchor_keeps_the_tightest_reading(monkeypatch):
+    monotonic = iter([0, 100, 200, 211, 300, 390])
+    wall = iter([1000, 2000, 3000])
+    monkeypatch.setattr(clock, "now_ns", lambda: next(monotonic))
+    monkeypatch.setattr(clock.time, "time_ns", lambda: next(wall))
+    anchor = Anchor.take(readings=3)
+    assert (anchor.monotonic_ns, anchor.wall_ns, anchor.uncertainty_ns) == (
+        205,
+        2000,
+        6,
+    )
+
+
+def test_anchor_needs_a_reading():
+    with pytest.raises(ValueError, match="at least one"):
+        Anchor.take(readings=0)
+
+
+def test_anchor_turns_times_exactly():
+    anchor = Anchor(wall_ns=1_700_000_000 * SECOND + 1, monotonic_ns=2**53 + 1)
+    assert anchor.to_wall_ns(2**53 + 3) == 1_700_000_000 * SECOND + 3
+    assert anchor.to_monotonic_ns(anchor.to_wall_ns(12345)) == 12345
+    stamps = np.array([[2**53 + 1], [2**53 + 2]])
+    wall = anchor.to_wall_ns(stamps)
+    assert wall.dtype == np.int64
+    assert wall.tolist() == [[anchor.wall_ns], [anchor.wall_ns + 1]]
+    assert stamps[0, 0] == 2**53 + 1
+    times = anchor.to_datetime64(stamps)
+    assert times.dtype == np.dtype("M8[ns]")
+    assert times.shape == (2, 1)
+    assert str(times[1, 0]) == "2023-11-14T22:13:20.000000002"
+    assert anchor.to_datetime64(2**53 + 2) == times[1, 0]
+
+
+def test_boot_that_the_kernel_does_not_tell_is_empty(monkeypatch, tmp_path):
+    monkeypatch.setattr(clock, "BOOT_ID", str(tmp_path / "none"))
+    assert boot_id() == ""
+
+
+@given(
+    offset=st.integers(-(2**62), 2**62),
+    trips=st.lists(
+        st.tuples(*[st.integers(0, 10**6)] * 4), min_size=1, max_size=8
+    ),
+)  # fmt: skip
+def test_true_offset_is_within_the_bound(offset, trips):
+    samples = []
+    for start, there, work, back in trips:
+        t1 = start + there + offset
+        samples.append((start, t1, t1 + work, start + there + work + back))
+    found = Offset.from_round_trips(samples, "b")
+    assert abs(found.offset_ns - offset) <= found.bound_ns
+    assert found.bound_ns == min((there + back + 1) // 2 for _, there, _, back in trips)
+    assert found.host == "b"
+    assert found.measured_ns in [sample[3] for sample in samples]
+
+
+def test_offset_takes_arrays_and_skips_impossible_samples():
+    samples = np.array(
+        [[0, 500, 400, 90], [10, 110, 120, 5], [0, 0, 50, 20], [0, 105, 106, 11]]
+    )
+    offset = Offset.from_round_trips(samples)
+    assert offset == Offset(offset_ns=100, bound_ns=5, measured_ns=11)
+    assert type(offset.offset_ns) is int
+    assert offset.to_local_ns(offset.to_remote_ns(7)) == 7
+    assert offset.to_remote_ns(7) == 107
+    with pytest.raises(ValueError, match="no usable round trip"):
+        Offset.from_round_trips(samples[:3])
+    with pytest.raises(ValueError, match="exchange some"):
+        Offset.from_round_trips([])

@@ -1,0 +1,398 @@
+"""What a consumer receives, under every policy, and when its producer goes."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from deadline import wait_until
+from programs import Program
+
+from ataraxis import attach
+from ataraxis.errors import NotConnectedError
+from ataraxis.stream import (
+    Consumer,
+    Producer,
+    ReleasedBuffer,
+    StreamUnavailable,
+    wait_for_stream,
+)
+
+SEED = "import ataraxis.stream as mx\n"
+
+
+@pytest.fixture
+def stream() -> Iterator[Producer]:
+    producer = Producer("s", 64, 3)
+    yield producer
+    producer.unlink()
+
+
+def test_there_is_no_stream() -> None:
+    with pytest.raises(StreamUnavailable):
+        Consumer("s")
+    with pytest.raises(TimeoutError):
+        Consumer("s", timeout=0.01)
+
+
+def test_a_slow_lossy_reader_resumes_where_momentumx_does(stream: Producer) -> None:
+    consumer = Consumer("s")
+    stream.send(b"1")
+    assert consumer.receive().read() == b"1"
+    for k in range(2, 7):
+        stream.send(str(k).encode())
+    assert consumer.receive().read() == b"5"
+    assert consumer.dropped_count == 3
+    assert consumer.receive().read() == b"6"
+    assert consumer.receive(blocking=False) is None
+
+
+def test_a_late_joiner_begins_with_the_oldest_and_lost_nothing(
+    stream: Producer,
+) -> None:
+    for k in range(1000):
+        stream.send(str(k).encode())
+    for policy in ("lossless", "lossy"):
+        late = Consumer("s", policy=policy)
+        assert [late.receive().read() for _ in range(3)] == [b"997", b"998", b"999"]
+        assert late.dropped_count == 0
+        late.close()
+    late = Consumer("s", start="latest")
+    stream.send(b"next")
+    assert late.receive().read() == b"next"
+    assert Consumer("s", policy="latest").receive().read() == b"next"
+
+
+@pytest.mark.parametrize("policy", ["lossless", "lossy", "latest"])
+def test_views_stay_whole_while_they_live(policy: str) -> None:
+    stream = Producer("s", shape=(8,), dtype="u4", buffer_count=6)
+    consumer = Consumer("s", policy=policy)
+    held = []
+    for k in range(4):
+        stream.send(np.full(8, k, "u4"))
+        frame = consumer.receive()
+        held.append((k, frame.array))
+        frame.release()
+        with pytest.raises(ReleasedBuffer):
+            frame.read()
+    assert not held[0][1].flags.writeable
+    for k in range(100):
+        stream.next_to_send(blocking=False)
+        if policy != "lossless":
+            stream.send(np.full(8, 100 + k, "u4"))
+    for k, array in held:
+        assert array.tolist() == [k] * 8
+    consumer.close()
+    assert held[3][1].tolist() == [3] * 8
+    del held, array, frame
+    gc.collect()
+    stream.unlink()
+
+
+def test_unread_data_outlives_the_producer() -> None:
+    stream = Producer("s", 8, 4)
+    early = Consumer("s", policy="lossless")
+    for k in range(3):
+        stream.send(str(k).encode())
+    stream.close()
+    late = Consumer("s")
+    for consumer in (early, late):
+        got = []
+        while consumer.is_alive:
+            b = consumer.receive()
+            got.append(b[: b.data_size])
+        assert got == [b"0", b"1", b"2"]
+        assert consumer.receive() is None
+        assert not consumer.has_next
+        consumer.close()
+    with pytest.raises(StreamUnavailable):
+        Consumer("s")
+
+
+def test_empty_frames_and_strings(stream: Producer) -> None:
+    consumer = attach("s")
+    stream.send(b"")
+    stream.send_string("über")
+    stream.send(2.5)
+    assert consumer.receive().read() == b""
+    assert consumer.receive_string() == "über"
+    assert consumer.receive().value == 2.5
+
+
+def test_the_seed_streaming(tmp_path: object) -> None:
+    consumer = f"""
+{SEED}
+import time
+mx.wait_for_stream("my_stream", 20)
+stream = mx.Consumer('my_stream')
+n = last = 0
+while stream.is_alive:
+    buffer = stream.receive()
+    assert buffer[:buffer.data_size] == str((buffer.iteration - 1) % 10).encode()
+    assert buffer.iteration > last
+    n, last = n + 1, buffer.iteration
+first = stream._words[4]
+assert n + stream.dropped_count == 1000 - first, (n, stream.dropped_count, first)
+assert last == 1000
+print("read")
+stream.close()
+"""
+    producer = f"""
+{SEED}
+stream = mx.Producer('my_stream', buffer_size=int(1e6), buffer_count=10, sync=False)
+for i in range(0, 1000):
+    buffer = stream.next_to_send()
+    buffer.write(f'{{i % 10}}'.encode('utf8'))
+    buffer.send()
+"""
+    with Program(consumer) as reader, Program(producer) as writer:
+        writer.succeed()
+        assert reader.succeed() == "read\n"
+
+
+def test_the_seed_synchronous() -> None:
+    producer = f"""
+{SEED}
+import threading
+import signal
+cancel_event = threading.Event()
+signal.signal(signal.SIGINT, (lambda _sig, _frm: cancel_event.set()))
+stream = mx.Producer('my_stream', buffer_size=int(1e6), buffer_count=10, sync=True)
+min_subscribers = 1
+while stream.subscriber_count < min_subscribers:
+    print("waiting for subscriber(s)")
+    if cancel_event.wait(0.5):
+        break
+print("All expected subscribers are ready")
+for n in range(0, 1000):
+    if stream.subscriber_count == 0:
+        cancel_event.wait(0.5)
+    elif stream.send_string(str(n)):
+        print(f"Sent: {{n}}")
+"""
+    consumer = f"""
+{SEED}
+mx.wait_for_stream("my_stream", 20)
+stream = mx.Consumer('my_stream')
+while stream.is_alive:
+    print(f"Received: {{stream.receive_string()}}")
+stream.close()
+"""
+    with Program(producer) as writer, Program(consumer) as reader:
+        sent = writer.succeed().splitlines()
+        received = reader.succeed().splitlines()
+    assert received == [f"Received: {n}" for n in range(1000)]
+    assert sent[-1000:] == [f"Sent: {n}" for n in range(1000)]
+
+
+def test_a_killed_producer_is_noticed() -> None:
+    code = """
+    import time
+    from ataraxis.stream import Producer
+    stream = Producer("s", 8, 4, True)
+    stream.wait_for_subscribers(1, 20)
+    stream.send(b"1"); stream.send(b"2")
+    print("sent", flush=True)
+    buffer = stream.next_to_send(); buffer.write(b"half")
+    time.sleep(60)
+    """
+    with Program(code) as program:
+        consumer = Consumer("s", timeout=20)
+        program.expect("sent")
+        program.process.send_signal(signal.SIGKILL)
+        began = time.monotonic()
+        assert [f.read() for f in consumer] == [b"1", b"2"]
+        assert time.monotonic() - began < 2
+        Producer("s", 8, 4).unlink()
+        assert consumer.is_ended
+        consumer.close()
+
+
+def test_ctrl_c_ends_a_blocked_receive() -> None:
+    code = """
+    from ataraxis.stream import Consumer, Producer
+    stream = Producer("s", 8, 4)
+    consumer = Consumer("s")
+    print("ready", flush=True)
+    try:
+        consumer.receive()
+    except KeyboardInterrupt:
+        print("interrupted")
+    stream.unlink()
+    """
+    with Program(code) as program:
+        program.expect("ready")
+        program.wait_until_asleep()
+        program.process.send_signal(signal.SIGINT)
+        assert program.succeed(5) == "interrupted\n"
+
+
+def test_an_idle_reader_costs_nothing() -> None:
+    code = """
+    import time
+    from ataraxis.stream import Consumer, Producer
+    stream = Producer("s", 8, 4)
+    consumer = Consumer("s")
+    before = time.process_time()
+    try:
+        consumer.receive(timeout=2)
+    except TimeoutError:
+        print(time.process_time() - before)
+    stream.unlink()
+    """
+    with Program(code) as program:
+        assert float(program.succeed()) < 0.02
+
+
+def test_closing_ends_another_threads_wait(stream: Producer) -> None:
+    consumer = Consumer("s")
+    outcome: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            consumer.receive()
+        except NotConnectedError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.05)
+    consumer.close()
+    thread.join(5)
+    assert outcome
+
+
+def test_frames_dropped_by_another_thread_make_room() -> None:
+    stream = Producer("s", 8, 2)
+    consumer = Consumer("s", policy="lossless")
+    frames = []
+    thread = threading.Thread(
+        target=lambda: frames.extend(consumer.receive() for _ in range(3))
+    )
+    stream.send(b"1")
+    stream.send(b"2")
+    thread.start()
+    wait_until(lambda: consumer._words[3] == 2)
+    time.sleep(0.02)
+    held = [consumer]
+    del held
+    thread2 = threading.Thread(target=lambda: stream.send(b"3", timeout=5))
+    thread2.start()
+    time.sleep(0.02)
+    frames and frames.clear()
+    thread2.join(6)
+    thread.join(6)
+    assert not thread.is_alive()
+    frames.clear()
+    stream.unlink()
+
+
+def test_async_iteration() -> None:
+    stream = Producer("s", 8, 64)
+    consumers = [Consumer("s", policy="lossless") for _ in range(2)]
+
+    async def collect(consumer: Consumer) -> list[bytes]:
+        return [frame.read() async for frame in consumer]
+
+    async def main() -> list[list[bytes]]:
+        tasks = [asyncio.create_task(collect(c)) for c in consumers]
+        for k in range(5):
+            await asyncio.sleep(0.005)
+            stream.send(str(k).encode())
+        stream.end()
+        return await asyncio.gather(*tasks)
+
+    expected = [b"0", b"1", b"2", b"3", b"4"]
+    assert asyncio.run(main()) == [expected, expected]
+    for consumer in consumers:
+        consumer.close()
+    stream.close()
+
+
+def test_a_durable_reader_comes_back(stream: Producer) -> None:
+    code = """
+    from ataraxis.stream import Consumer
+    consumer = Consumer("s", durable="recorder", timeout=10)
+    print("here", flush=True)
+    frame = consumer.receive()
+    print("one", flush=True)
+    input()
+    """
+    with Program(code) as program:
+        program.expect("here")
+        stream.send(b"1")
+        program.expect("one")
+        program.process.send_signal(signal.SIGKILL)
+        program.process.wait()
+    stream.send(b"2")
+    stream.send(b"3")
+    with pytest.raises(TimeoutError):
+        stream.send(b"4", timeout=0.1)
+    assert stream.statistics().detached == ("recorder",)
+    stream.end()
+    stream.close()
+    again = Consumer("s", durable="recorder")
+    assert [f.read() for f in again] == [b"1", b"2", b"3"]
+    again.close()
+
+
+def test_a_read_longer_than_the_ring_does_not_stall() -> None:
+    stream = Producer("s", shape=(4,), dtype="u8", buffer_count=4)
+    consumer = Consumer("s", policy="lossless")
+    rows = np.arange(2000, dtype="u8").reshape(500, 4)
+    thread = threading.Thread(target=lambda: stream.send_block(rows, timeout=20))
+    began = time.monotonic()
+    thread.start()
+    np.testing.assert_array_equal(consumer.read(500), rows)
+    thread.join()
+    assert time.monotonic() - began < 3
+    stream.unlink()
+
+
+@pytest.mark.parametrize("is_ended", [True, False])
+def test_who_had_every_frame_leaves_no_name(is_ended: bool) -> None:
+    stream = Producer("s", 8, 4)
+    consumer = Consumer("s", policy="lossless")
+    stream.send(b"1")
+    stream.send(b"2")
+    if is_ended:
+        stream.close()
+    frames = [consumer.receive(), consumer.receive()]
+    consumer.close()
+    stream.close()
+    assert [frame.read() for frame in frames] == [b"1", b"2"]
+    with pytest.raises(StreamUnavailable):
+        Consumer("s")
+
+
+def test_who_left_before_the_last_frame_leaves_the_name() -> None:
+    stream = Producer("s", 8, 4)
+    consumer = Consumer("s", policy="lossless")
+    idle = Consumer("s", start="latest")
+    stream.send(b"1")
+    stream.send(b"2")
+    stream.close()
+    assert consumer.receive().read() == b"1"
+    assert consumer.is_alive  # looks at the next frame, and does not receive it
+    consumer.close()
+    idle.close()
+    late = Consumer("s")
+    assert [frame.read() for frame in late] == [b"1", b"2"]
+    late.close()
+
+
+def test_wait_for_stream() -> None:
+    with pytest.raises(TimeoutError):
+        wait_for_stream("s", 0.05)
+    made = []
+    timer = threading.Timer(0.1, lambda: made.append(Producer("s", 8, 4)))
+    timer.start()
+    wait_for_stream(b"mx://s", 20)
+    timer.join()
+    made[0].unlink()

@@ -1,0 +1,268 @@
+"""What a producer does, by itself and with consumers in the same process."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from deadline import wait_until
+from programs import Program, run
+
+from ataraxis.errors import DataOverflow, NotConnectedError, QueueFull
+from ataraxis.stream import (
+    AlreadySent,
+    Consumer,
+    Producer,
+    ReleasedBuffer,
+    StreamExists,
+    StreamUnavailable,
+)
+
+
+@pytest.fixture
+def stream() -> Iterator[Producer]:
+    producer = Producer("s", 16, 4)
+    yield producer
+    producer.unlink()
+
+
+def test_a_name_is_used_once_and_free_at_once(stream: Producer) -> None:
+    with pytest.raises(StreamExists):
+        Producer("s", 16, 4)
+    stream.unlink()
+    with pytest.raises(StreamUnavailable):
+        Consumer("s")
+    Producer(b"mx://s", 16, 4).unlink()
+
+
+def test_write_buffer_is_a_file(stream: Producer) -> None:
+    consumer = Consumer("s")
+    buffer = stream.next_to_send()
+    assert len(buffer[:]) == 16
+    buffer.write(b"hello")
+    buffer.seek(1)
+    buffer.write(b"E")
+    assert buffer.tell() == 2
+    assert buffer.read() == b"hEllo"
+    buffer[5] = 33
+    buffer[6:9] = b"abc"
+    buffer.send()
+    with pytest.raises(AlreadySent):
+        buffer.send()
+    with pytest.raises(AlreadySent):
+        buffer.write(b"x")
+    with pytest.raises(ReleasedBuffer):
+        buffer[0:2] = b"xx"
+    assert consumer.receive().read() == b"hEllo!abc"
+
+
+def test_nothing_of_earlier_frames_shows(stream: Producer) -> None:
+    consumer = Consumer("s")
+    for _ in range(4):
+        stream.send(b"SECRETSECRETSECR")
+        consumer.receive()
+    buffer = stream.next_to_send()
+    buffer[12] = 65
+    buffer.send()
+    assert consumer.receive()[:] == bytes(12) + b"A"
+    buffer = stream.next_to_send()
+    buffer.write(b"ab")
+    buffer.send(5)
+    assert consumer.receive()[:] == b"ab\0\0\0"
+
+
+def test_filling_the_memory_sends_all_of_it(stream: Producer) -> None:
+    consumer = Consumer("s")
+    buffer = stream.next_to_send()
+    array = np.frombuffer(buffer, "u1")
+    array[:] = 7
+    buffer.send()
+    assert consumer.receive().read() == bytes([7]) * 16
+
+
+def test_what_does_not_fit_is_refused(stream: Producer) -> None:
+    consumer = Consumer("s")
+    buffer = stream.next_to_send()
+    with pytest.raises(DataOverflow):
+        buffer.write(bytes(17))
+    with pytest.raises(DataOverflow):
+        buffer[0:3] = b"ABCDEFGH"
+    with pytest.raises(ValueError, match="outside"):
+        buffer.seek(2**64 - 16)
+    with pytest.raises(DataOverflow):
+        buffer.send(17)
+    with pytest.raises(DataOverflow):
+        stream.send(bytes(17))
+    buffer = stream.next_to_send()
+    buffer[::2] = bytes(range(8))
+    assert buffer[14::-2] == bytes(range(7, -1, -1))
+    assert buffer[:15:2] == bytes(range(8))
+    buffer.send()
+    assert len(consumer.receive()) == 15
+
+
+def test_a_loan_that_was_not_sent_is_lent_anew(stream: Producer) -> None:
+    consumer = Consumer("s")
+    first = stream.next_to_send()
+    first.write(b"lost")
+    second = stream.next_to_send()
+    second.write(b"kept")
+    second.send()
+    with pytest.raises(ReleasedBuffer):
+        first.send()
+    assert consumer.receive().read() == b"kept"
+    assert consumer.receive(blocking=False) is None
+
+
+def test_an_exception_gives_the_frame_up() -> None:
+    with Producer("s", shape=(2,), dtype="f4", buffer_count=4) as stream:
+        consumer = Consumer("s", policy="lossless")
+        with pytest.raises(ZeroDivisionError), stream.next_to_send() as frame:
+            frame.array[:] = 1 / 0
+        with stream.next_to_send() as frame:
+            frame.array[:] = 1
+        got = consumer.receive()
+        assert got.sequence == 0
+        assert got.array.tolist() == [1, 1]
+        view = frame.array if False else None
+        assert view is None
+        stream.unlink()
+
+
+@pytest.mark.parametrize("on_full", ["raise", "drop_newest", "block"])
+def test_full(on_full: str) -> None:
+    stream = Producer("s", 8, 2, on_full=on_full)
+    consumer = Consumer("s", policy="lossless")
+    stream.send(b"1")
+    stream.send(b"2")
+    if on_full == "raise":
+        with pytest.raises(QueueFull):
+            stream.send(b"3")
+    elif on_full == "drop_newest":
+        assert not stream.send(b"3")
+        assert stream.statistics().refused == 1
+    else:
+        with pytest.raises(TimeoutError):
+            stream.send(b"3", timeout=0.01)
+    assert stream.next_to_send(blocking=False) is None
+    assert consumer.receive().read() == b"1"
+    assert stream.send(b"3")
+    stream.unlink()
+
+
+def test_cancel_event_ends_a_wait() -> None:
+    event = threading.Event()
+    stream = Producer("s", 8, 1, True, event)
+    consumer = Consumer("s")
+    stream.send(b"1")
+    threading.Timer(0.05, event.set).start()
+    assert stream.next_to_send() is None
+    assert consumer.receive().read() == b"1"
+    stream.unlink()
+
+
+def test_device_stamps_and_gaps() -> None:
+    stream = Producer("s", shape=(), dtype="i8", buffer_count=8)
+    consumer = Consumer("s")
+    stream.send(1, device_time=-5, device_sequence=10)
+    stream.send(2, device_time=2**63, device_sequence=13)
+    stream.send(3)
+    first, second, third = (consumer.receive() for _ in range(3))
+    assert (first.device_time, first.device_sequence) == (-5, 10)
+    assert second.device_time == 2**63
+    assert third.device_time is None
+    assert int(second.array) == 2
+    assert stream.statistics().device_gaps == 2
+    stream.unlink()
+
+
+def test_blocks_and_labels() -> None:
+    stream = Producer(
+        "s", shape=(3,), dtype="f4", buffer_count=64, dims=("channel",),
+        coords={"channel": list("abc")}, attrs={"rate_hz": 1000, "units": "mV"},
+    )  # fmt: skip
+    consumer = Consumer("s", policy="lossless")
+    block = np.arange(60, dtype="f4").reshape(20, 3)
+    assert stream.send_block(block, time_ns=1000, step_ns=1_000_000) == 20
+    recent = consumer.to_xarray(0.005)
+    assert recent.dims == ("time", "channel")
+    assert recent.coords["channel"].values.tolist() == list("abc")
+    np.testing.assert_array_equal(recent.values, block[-5:])
+    assert np.diff(recent.time.values).tolist() == [1_000_000] * 4
+    np.testing.assert_array_equal(consumer.read(12), block[:12])
+    frame = consumer.receive()
+    assert frame.to_xarray().dims == ("channel",)
+    np.testing.assert_array_equal(frame.array, block[12])
+    stream.end()
+    np.testing.assert_array_equal(consumer.read(100), block[13:])
+    with pytest.raises(EOFError):
+        consumer.read(1)
+    del frame
+    stream.close()
+
+
+def test_after_the_end_nothing_is_sent(stream: Producer) -> None:
+    stream.end()
+    with pytest.raises(NotConnectedError):
+        stream.send(b"x")
+
+
+def test_a_forked_child_ends_nothing() -> None:
+    code = """
+    import os
+    from ataraxis.stream import Consumer, Producer
+    stream = Producer("s", 8, 4)
+    consumer = Consumer("s", policy="lossless")
+    pid = os.fork()
+    if pid == 0:
+        try:
+            stream.send(b"x")
+        except ConnectionError:
+            del stream, consumer
+            os._exit(7)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    assert stream.send(b"1")
+    assert consumer.receive().read() == b"1"
+    assert stream.subscriber_count == 1
+    stream.unlink()
+    """
+    run(code)
+
+
+def test_unlink_throws_away_what_a_durable_reader_was_promised(
+    stream: Producer,
+) -> None:
+    consumer = Consumer("s", durable="recorder")
+    stream.send(b"1")
+    stream.unlink()
+    with pytest.raises(StreamUnavailable):
+        Consumer("s")
+    assert consumer.receive().read() == b"1"
+    consumer.close()
+
+
+def test_who_is_killed_while_it_waits_does_not_wait_on() -> None:
+    stream = Producer("s", 8, 2, shared=True)
+    consumer = Consumer("s", policy="lossless")
+    code = """
+    import warnings
+    from ataraxis.stream import Producer
+    warnings.simplefilter("ignore")
+    stream = Producer("s", 8, 2, shared=True)
+    print("here", flush=True)
+    while True:
+        stream.send(b"x")
+    """
+    with Program(code) as program:
+        program.expect("here")
+        wait_until(lambda: stream.statistics().is_stalled)
+        program.process.send_signal(signal.SIGKILL)
+        program.process.wait()
+    assert stream.subscriber_count == 1  # looks for the dead
+    assert not stream.statistics().is_stalled
+    consumer.close()
+    stream.unlink()

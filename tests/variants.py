@@ -1,0 +1,108 @@
+"""ataraxis built in other ways: with crash points, sanitizers, a planted race.
+
+As a script: ``python tests/variants.py crash DIRECTORY`` builds and installs one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+OPTIONS = {
+    "crash": ("-Dc_args=-DAX_CRASH_POINTS",),
+    "thread": ("-Db_sanitize=thread", "-Db_lundef=false"),
+    "race": ("-Db_sanitize=thread", "-Db_lundef=false", "-Dc_args=-DAX_PLANT_RACE"),
+    "address": (
+        "-Db_sanitize=address,undefined",
+        "-Db_lundef=false",
+        "-Dc_args=-fno-sanitize-recover=undefined",
+    ),
+    "overrun": (
+        "-Db_sanitize=address,undefined",
+        "-Db_lundef=false",
+        "-Dc_args=-DAX_PLANT_OVERRUN -fno-sanitize-recover=undefined",
+    ),
+}
+
+# What segments, locks and arrays need; the others would only take their time.
+KERNELS = ("mapping", "participants", "lock", "guard", "array", "framebuffer", "ring")
+
+
+def crash_points() -> set[str]:
+    """Names of the crash points of segments, locks and arrays in the sources.
+
+    Those of the kernels that stand on the ring are not among them: streams have kill
+    tests of their own (test_stream_kills.py), at random moments and not yet by name.
+    """
+    found: set[str] = set()
+    for path in (ROOT / "ataraxis").rglob("*"):
+        if path.suffix not in {".h", ".pyx", ".pxd", ".py"}:
+            continue
+        text = path.read_text(encoding="utf-8")
+        if "ax_stream" in text or "_kernels.ring cimport" in text:
+            continue
+        found |= set(re.findall(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)', text))
+    return found
+
+
+def missing() -> str | None:
+    """Say what is not here that a build needs, or None."""
+    if not (ROOT / "meson.build").exists():
+        return f"no sources in {ROOT}"
+    for module in ("mesonbuild", "Cython", "numpy"):
+        if importlib.util.find_spec(module) is None:
+            return f"{module} is not installed: pip install meson ninja Cython numpy"
+    if not tool("ninja"):
+        return "ninja is not installed: pip install ninja"
+    if not any(tool(name) for name in (os.environ.get("CC", "cc"), "gcc", "clang")):
+        return "there is no C compiler"
+    return None
+
+
+def tool(name: str) -> str | None:
+    return shutil.which(name, path=search_path())
+
+
+def search_path() -> str:
+    """Tools of our own virtual environment first."""
+    here = str(Path(sys.executable).parent)
+    return os.pathsep.join([here, os.environ.get("PATH", "")])
+
+
+def build(variant: str, directory: Path) -> Path:
+    """Build a variant below `directory`; the folder that holds its package."""
+    target = directory / variant
+    if (target / "ataraxis" / "__init__.py").exists():
+        return target
+    work = directory / f"{variant}.build"
+    env = {**os.environ, "PATH": search_path()}
+    meson = [sys.executable, "-m", "mesonbuild.mesonmain"]
+    run([*meson, "setup", work, ROOT, *OPTIONS[variant]], env)
+    ending = sysconfig.get_config_var("EXT_SUFFIX")
+    outputs = [f"ataraxis/_kernels/{kernel}{ending}" for kernel in KERNELS]
+    run([tool("ninja") or "ninja", "-C", work, *outputs], env)
+    made = directory / f"{variant}.made"
+    shutil.copytree(ROOT / "ataraxis", made / "ataraxis")
+    for library in (work / "ataraxis" / "_kernels").glob("*.so"):
+        shutil.copy(library, made / "ataraxis" / "_kernels")
+    shutil.rmtree(work)
+    made.rename(target)
+    return target
+
+
+def run(command: list[str | Path], env: dict[str, str]) -> None:
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    if done.returncode:
+        said = " ".join(map(str, command))
+        raise RuntimeError(f"{said}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
+
+
+if __name__ == "__main__":
+    print(build(sys.argv[1], Path(sys.argv[2]).resolve()))
