@@ -1,0 +1,184 @@
+"""Repeat, interleave, and summarise: what every benchmark here is made of.
+
+Peers take turns within one run, so that ratios compare like with like on a machine
+whose speed drifts. A result is the median of at least 5, with min and max.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Result:
+    case: str
+    peer: str
+    unit: str
+    median: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What a case is to reach beside a peer, or beside the best of several."""
+
+    case: str
+    ours: str
+    peer: str | tuple[str, ...]
+    aim: float
+    floor: float
+    smaller_is_better: bool = True
+
+    def rival(self, results: Iterable[Result]) -> Result | None:
+        """Return the best measured peer of the case; None if there is none."""
+        names = (self.peer,) if isinstance(self.peer, str) else self.peer
+        there = [r for r in results if r.case == self.case and r.peer in names]
+        best = min if self.smaller_is_better else max
+        return best(there, key=lambda r: r.median) if there else None
+
+    def judge(self, ours: Result, peer: Result) -> tuple[float, str]:
+        ratio = ours.median / peer.median
+        met = (lambda bound: ratio <= bound) if self.smaller_is_better else (
+            lambda bound: ratio >= bound
+        )  # fmt: skip
+        return ratio, "aim" if met(self.aim) else "floor" if met(
+            self.floor
+        ) else "MISSED"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A case beside its best peer."""
+
+    case: str
+    ours: str
+    peer: str
+    ratio: float
+    aim: float
+    floor: float
+    smaller_is_better: bool
+    verdict: str
+
+
+def verdicts(results: list[Result], aims: list[Aim]) -> list[Verdict]:
+    """Judge each aim; one whose case or whose peers were not measured is left out."""
+    found = {(r.case, r.peer): r for r in results}
+    judged = []
+    for aim in aims:
+        ours, rival = found.get((aim.case, aim.ours)), aim.rival(results)
+        if ours is not None and rival is not None:
+            ratio, verdict = aim.judge(ours, rival)
+            bounds = aim.aim, aim.floor, aim.smaller_is_better
+            judged.append(
+                Verdict(aim.case, aim.ours, rival.peer, ratio, *bounds, verdict)
+            )
+    return judged
+
+
+def per_call_ns(statement: Callable[[int], None], calls: int) -> float:
+    """Time of one call: `statement` runs its body `calls` times."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        begin = time.perf_counter_ns()
+        statement(calls)
+        return (time.perf_counter_ns() - begin) / calls
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def interleaved(
+    case: str,
+    unit: str,
+    peers: dict[str, Callable[[], float]],
+    repetitions: int = 9,
+) -> list[Result]:
+    """Let every peer have its turn, `repetitions` times, after one warm-up each."""
+    samples: dict[str, list[float]] = {peer: [] for peer in peers}
+    for run in peers.values():
+        run()
+    for _ in range(repetitions):
+        for peer, run in peers.items():
+            samples[peer].append(run())
+    return [
+        Result(case, peer, unit, statistics.median(s), min(s), max(s), len(s))
+        for peer, s in samples.items()
+    ]
+
+
+def report(
+    results: list[Result],
+    aims: list[Aim],
+    path: str | None,
+    notes: Sequence[str] = (),
+) -> int:
+    """Print the tables; the exit code counts the floors that were missed.
+
+    An aim whose case was measured and whose ours was not counts as missed.
+    """
+    print(f"\n{machine()}, median (min..max)\n")
+    print("| case | who | median | min..max | unit | n |")
+    print("|---|---|---|---|---|---|")
+    for r in results:
+        spread = f"{r.low:,.4g}..{r.high:,.4g}"
+        print(
+            f"| {r.case} | {r.peer} | {r.median:,.4g} | {spread} | {r.unit} | {r.n} |"
+        )
+    print("\n| case | ours : peer | ratio | aim | floor | verdict |")
+    print("|---|---|---|---|---|---|")
+    judged = verdicts(results, aims)
+    for v in judged:
+        bounds = f"{v.aim:.3g}x | {v.floor:.3g}x"
+        print(
+            f"| {v.case} | {v.ours} : {v.peer} | {v.ratio:.3g}x | {bounds} "
+            f"| {v.verdict} |"
+        )
+    missed = sum(v.verdict == "MISSED" for v in judged)
+    for aim in aims:
+        if any((v.case, v.ours) == (aim.case, aim.ours) for v in judged):
+            continue
+        names = aim.peer if isinstance(aim.peer, str) else "best peer"
+        was_tried = any(r.case == aim.case for r in results)
+        if was_tried and all((r.case, r.peer) != (aim.case, aim.ours) for r in results):
+            missed += 1
+            print(f"| {aim.case} | {aim.ours} : {names} | void | | | MISSED |")
+        else:
+            print(f"| {aim.case} | {names} | not measured | | | |")
+    for note in notes:
+        print(f"\n{note}", end="")
+    print()
+    if path:
+        content = {
+            "machine": machine(),
+            "results": [asdict(r) for r in results],
+            "verdicts": [asdict(v) for v in judged],
+            "notes": list(notes),
+        }
+        Path(path).write_text(json.dumps(content, indent=1))
+    return missed
+
+
+def machine() -> str:
+    """Name the machine, as far as it knows itself, and how busy it is."""
+    model = platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    load = os.getloadavg()[0]
+    return (
+        f"{model}, {os.cpu_count()} CPUs, Linux {platform.release()}, "
+        f"Python {sys.version.split()[0]}, load average {load:.1f}"
+    )
