@@ -1,0 +1,77 @@
+"""What the notebooks run in other processes.
+
+A new process imports its function by the name of its module. A function that is typed
+into a notebook lives in ``__main__``, which the new process cannot import: so these are
+in a file, beside the notebooks.
+"""
+
+from __future__ import annotations
+
+import time
+from multiprocessing.synchronize import Event
+
+import numpy as np
+
+from ataraxis import Producer, SharedMemoryArray
+
+
+def track(pose: SharedMemoryArray, steps: int) -> None:
+    """Write a new position of the first mouse, `steps` times."""
+    for step in range(1, steps + 1):
+        pose[0] = [step, 2 * step, 3 * step]
+        time.sleep(0.05)
+
+
+def count(counts: SharedMemoryArray, times: int) -> None:
+    """Add 1 to the first element, again and again."""
+    for _ in range(times):
+        counts.add(0, 1)
+
+
+def begin_to_write(pose: SharedMemoryArray, is_half_way: Event) -> None:
+    """Write half of the array and stay there, in the middle of it."""
+    with pose.array() as view:
+        view[:2] = -1
+        is_half_way.set()
+        time.sleep(60)
+
+
+def film(frames: int) -> None:
+    """Send images of a bright column that walks to the right, 200 a second."""
+    camera = Producer(
+        "camera",
+        shape=(48, 64),
+        dtype="u1",
+        dims=("y", "x"),
+        attrs={"rate_hz": 200},
+        buffer_count=16,
+    )
+    with camera:
+        camera.wait_for_subscribers(2, timeout=20)
+        for n in range(frames):
+            with camera.next_to_send() as frame:
+                frame.array[...] = 10
+                frame.array[:, n % 64] = 255
+            time.sleep(0.005)
+
+
+def digitize(seconds: float) -> None:
+    """Send two sines and a ramp, 1000 samples a second, in blocks of 50."""
+    board = Producer(
+        "daq",
+        shape=(3,),
+        dtype="f4",
+        dims=("channel",),
+        coords={"channel": ["theta", "gamma", "ramp"]},
+        attrs={"rate_hz": 1000, "units": "mV"},
+        buffer_seconds=5,
+    )
+    with board:
+        board.wait_for_subscribers(1, timeout=20)
+        began = time.monotonic_ns()
+        for first in range(0, int(seconds * 1000), 50):
+            t = np.arange(first, first + 50) * 1e-3
+            columns = np.sin(2 * np.pi * 8 * t), np.sin(2 * np.pi * 40 * t), t
+            block = np.stack(columns, axis=1).astype("f4")
+            board.send_block(block, time_ns=began + first * 10**6, step_ns=10**6)
+            time.sleep(0.05)
