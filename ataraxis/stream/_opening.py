@@ -149,19 +149,3 @@ def register_durable(segment: Segment, durable: str, timeout: float | None) -> i
         else:
             return line
     raise TimeoutError(f"stream {segment.name!r}: could not register {durable!r}")
-
-
-def farewell(segment: Segment) -> None:
-    """Take the name of an ended stream away once it was read to its end.
-
-    Called by whoever leaves. A stream nobody has read to its end keeps its name, until
-    a reader has, a producer reuses it, or 'ataraxis gc'.
-    """
-    part = segment.participant
-    segment.keep_name()
-    if part.is_inherited:
-        return
-    part.sweep()
-    tail, sent, *_, drained = survey.words(part)
-    if not survey.producers(part) and (drained >= tail or sent == 0):
-        segment.unlink()
