@@ -29,6 +29,7 @@ SIZES = {
     "durable-from-oldest": "ring DURABLE KILLS=1 M=4 WATCHERS=0 OLDEST=1",
     "wake": "wake SLEEPERS=2",
     "wake-three": "wake SLEEPERS=3",
+    "wake-signallers": "wake SLEEPERS=2 SIGNALLERS=2 EVENTS=1",
     "wake-kill": "wake EVENTS=3 KILLS=1",
 }
 # Up to some minutes and 4 GB each.
@@ -53,6 +54,7 @@ MUTANTS = {
     "NO_CLEAN_CURSOR": "ring KILLS=1 M=3",
     "PIN_ALL": "ring FREEZE M=3 WATCHERS=2 GATERS=0",
     "LOOK_FIRST": "wake SLEEPERS=2",
+    "CLEAR_LATE": "wake SLEEPERS=2",
     "NO_COUNT": "wake SLEEPERS=2",
     "WAKE_ONE": "wake SLEEPERS=2",
     "NO_BIT": "wake SLEEPERS=2",

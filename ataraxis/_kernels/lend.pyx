@@ -93,7 +93,7 @@ cdef class Lender:
         while self.returned is not None:
             returned, self.returned = self.returned, None
             for index, position, held in returned:
-                give_back(&self.ring, index, position, held, True)
+                give_back(&self.ring, index, position, held)
         return 0
 
     def _yield(self):
@@ -105,7 +105,7 @@ cdef class Lender:
         if inherited(self.ring.party):
             return
         if ax_cas32(&self.busy, 0, 1):
-            give_back(&self.ring, index, position, held, True)
+            give_back(&self.ring, index, position, held)
             self.leave()
             return
         # A thread is inside: it takes the frame back, soon.

@@ -54,6 +54,24 @@ static inline int64_t ax_now_ns(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+/* Let another process run that is ready to, if there is one. */
+static inline void ax_yield(void) { sched_yield(); }
+
+/* Map the pages of `bytes` from `memory` now rather than at their first use. Only a hint. */
+static inline void ax_prefault(char *memory, size_t bytes)
+{
+#ifdef __linux__
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t from = (uintptr_t)memory / page * page, to = (uintptr_t)memory + bytes;
+    (void)!madvise((void *)from, to - from, MADV_POPULATE_WRITE);
+#else
+    (void)memory; (void)bytes;
+#endif
+}
+
 /* Sleep until *word differs from expected, somebody wakes it, a signal comes (-EINTR), or wait_ns passed.
  * Shared futexes (no FUTEX_PRIVATE_FLAG): the waker is another process. */
 static inline int ax_futex_wait(void *word, uint32_t expected, int64_t wait_ns)

@@ -20,7 +20,7 @@ cdef int next_wait(ax_ring *ring, ax_got *got, int64_t deadline, bint first) noe
 cdef int at_position(ax_ring *ring, uint64_t position, ax_got *got) noexcept nogil
 cdef bint unchanged(ax_ring *ring, ax_got *got) noexcept nogil
 cdef void count_frame(ax_ring *ring, uint64_t sequence) noexcept nogil
-cdef void give_back(ax_ring *ring, uint64_t index, uint64_t position, int held, bint signal) noexcept nogil
+cdef void give_back(ax_ring *ring, uint64_t index, uint64_t position, int held) noexcept nogil
 cdef bint has_next(ax_ring *ring) noexcept nogil
 cdef int reader_join(ax_ring *ring, uint32_t policy, bint from_oldest, int durable) noexcept nogil
 cdef void settle_had(ax_ring *ring) noexcept nogil

@@ -9,13 +9,13 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport ax_copy, ax_load64, ax_peek64
-from ataraxis._kernels.event cimport event_cancel, event_prepare, event_signal
+from ataraxis._kernels.event cimport event_cancel, event_prepare
 from ataraxis._kernels.layout cimport (
     AX_BUSY, AX_EMPTY, AX_ENDED, AX_LAPPED, AX_OK, AX_OVERFLOW, AX_TIMEOUT, ax_frame,
 )
 from ataraxis._kernels.lend cimport Frame, Lender
 from ataraxis._kernels.participants cimport Participant, inherited, sweep
-from ataraxis._kernels.platform cimport ax_futex_wait, ax_now_ns
+from ataraxis._kernels.platform cimport ax_futex_wait, ax_now_ns, ax_prefault
 from ataraxis._kernels.reader cimport (
     HELD_BY_COPY, at_position, ax_got, count_frame, give_back, has_next, next_frame, next_wait, reader_join, unchanged,
 )
@@ -46,6 +46,8 @@ cdef class ConsumerKernel(Lender):
         if ring_open(&self.ring, &participant.party, <char *>&self.memory[0], self.memory.shape[0]) != AX_OK:
             return False
         slots = self.ring.slots
+        with nogil:
+            ax_prefault(<char *>&self.memory[0], self.memory.shape[0])
         self.out = bytearray(slots)
         self.ring.out = &self.out[0]
         reader_join(&self.ring, policy, from_oldest, durable)
@@ -236,7 +238,7 @@ cdef class ConsumerKernel(Lender):
         # Frames that are there, copied; the cursor moves on with each, who waits for room is told now and then.
         cdef int status = AX_OK
         cdef bint whole
-        cdef uint64_t sequence, batch = self.ring.slots // 4 + 1, since = 0
+        cdef uint64_t sequence
         cdef int64_t stamp
         while done[0] < rows:
             status = next_frame(&self.ring, got)
@@ -249,15 +251,13 @@ cdef class ConsumerKernel(Lender):
             stamp = frame_at(&self.ring, got.index).time_ns
             ax_copy(to + done[0] * each, payload_at(&self.ring, got.index), each)
             whole = got.held != HELD_BY_COPY or unchanged(&self.ring, got)
-            since += 1
-            give_back(&self.ring, got.index, got.position, got.held, since % batch == 0)
+            give_back(&self.ring, got.index, got.position, got.held)
             if whole:
                 count_frame(&self.ring, sequence)
                 self.last = sequence
                 if stamps != NULL:
                     stamps[done[0]] = stamp
                 done[0] += 1
-        event_signal(&self.ring.stream.space, self.ring.words)
         return status
 
     def _latest_into(self, cnp.ndarray out not None, cnp.ndarray times not None):

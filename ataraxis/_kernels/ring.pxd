@@ -46,12 +46,13 @@ cdef struct ax_ring:
     uint64_t oldest_index
     uint8_t *out              # per slot: 1 handed out and gating
     uint64_t held             # frames handed out
+    uint64_t freed            # positions given back since who waits for room was told
     uint64_t expected         # next sequence, AX_UNKNOWN before the first
     uint64_t received
     uint64_t dropped
     ax_u32 poke               # another thread wants the one that waits to come out
     # both
-    int64_t looks             # adaptive: how long looking pays before sleeping
+    int64_t spin_ns           # adaptive: how long looking pays before sleeping; 0 where there is one CPU
 
 cdef enum:
     OWNER_MASK = 0x1FFF

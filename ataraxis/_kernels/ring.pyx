@@ -8,7 +8,7 @@ from libc.errno cimport EINTR
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport (
-    ax_add64, ax_and64, ax_cas64, ax_fence_full, ax_load32, ax_load64, ax_or64, ax_pause, ax_peek32, ax_peek64, ax_put64,
+    ax_add64, ax_and64, ax_cas64, ax_fence_full, ax_load32, ax_load64, ax_or64, ax_peek32, ax_peek64, ax_put64,
     ax_store32, ax_store64, ax_u32, ax_u64,
 )
 from ataraxis._kernels.event cimport event_cancel, event_prepare, event_signal, event_wake
@@ -19,6 +19,7 @@ from ataraxis._kernels.layout cimport (
 )
 from ataraxis._kernels.participants cimport ax_party, live_of, on_death, sweep
 from ataraxis._kernels.platform cimport ax_crash, ax_futex_wait, ax_now_ns
+from ataraxis._kernels.timing cimport SPIN_MAX_NS, next_spin, spin_on
 
 cdef enum:
     SLICE_NS = 50000000     # longest sleep before looking at signals
@@ -47,7 +48,7 @@ cdef int ring_open(ax_ring *ring, ax_party *party, char *frames, uint64_t bytes)
     ring.readers = <ax_reader *>(party.control + sizeof(ax_stream))
     ring.controls = party.control + lines
     ring.frames = frames
-    ring.looks = party.spins
+    ring.spin_ns = SPIN_MAX_NS if party.spins else 0
     ring.expected = AX_UNKNOWN
     if not (
         0 < ring.slots < (<uint64_t>1 << 32)
@@ -231,17 +232,11 @@ cdef int claim_wait(ax_ring *ring, int64_t deadline, bint first) noexcept nogil:
     # One slice of waiting for room: AX_OK claimed, AX_BUSY look at your signals, AX_TIMEOUT, AX_RETIRED.
     cdef ax_stream *stream = ring.stream
     cdef int64_t now = ax_now_ns(), started = now
-    cdef int64_t looks = ring.looks if first else 0
-    cdef uint32_t seen
+    cdef uint32_t seen, looks = 0
     cdef int status
-    if first:
-        while looks > 0:
-            if claim(ring) == AX_OK:
-                ring.looks = min(ring.looks + 8, 4 * ring.party.spins)
-                return AX_OK
-            ax_pause()
-            looks -= 1
-        ring.looks = max(ring.looks // 2, ring.party.spins // 16)
+    while first and ring.spin_ns and spin_on(&looks, started, ring.spin_ns):
+        if claim(ring) == AX_OK:
+            return AX_OK
     while True:
         seen = event_prepare(&stream.space, ring.me)
         status = claim(ring)
@@ -249,13 +244,17 @@ cdef int claim_wait(ax_ring *ring, int64_t deadline, bint first) noexcept nogil:
             status = ax_futex_wait(&stream.space.count, seen, min(PROBE_NS, deadline - now))
             status = AX_BUSY if status == -EINTR else claim(ring)
         event_cancel(&stream.space, ring.me)
-        if status == AX_OK or status == AX_BUSY:
+        if status == AX_BUSY:
             return status
         now = ax_now_ns()
+        if status == AX_OK:
+            if first:
+                ring.spin_ns = next_spin(ring.spin_ns, now - started)
+            return AX_OK
         sweep(ring.party, PROBE_NS)
         expire(ring, now)
         if now >= deadline:
-            return claim(ring) if claim(ring) == AX_OK else AX_TIMEOUT
+            return AX_OK if claim(ring) == AX_OK else AX_TIMEOUT
         if now - started >= SLICE_NS:
             return AX_BUSY
 

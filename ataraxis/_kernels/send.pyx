@@ -15,7 +15,7 @@ from ataraxis._kernels.event cimport event_signal, event_wake
 from ataraxis._kernels.layout cimport AX_BUSY, AX_FULL, AX_OK, AX_OVERFLOW, AX_PAYLOAD_AT, ax_frame
 from ataraxis._kernels.lock cimport pthread_self
 from ataraxis._kernels.participants cimport Participant, inherited
-from ataraxis._kernels.platform cimport ax_crash, ax_now_ns
+from ataraxis._kernels.platform cimport ax_crash, ax_now_ns, ax_prefault
 from ataraxis._kernels.ring cimport (
     abandon, anybody_sends, claim, claim_wait, payload_at, producer_join, producer_leave, publish, ring_open,
 )
@@ -47,6 +47,8 @@ cdef class ProducerKernel:
         self.participant = participant
         if ring_open(&self.ring, &participant.party, <char *>&self.memory[0], self.memory.shape[0]) != AX_OK:
             return False
+        with nogil:
+            ax_prefault(<char *>&self.memory[0], self.memory.shape[0])
         memset(&self.typed, 0, sizeof(ax_frame))
         memcpy(self.typed.magic, b"AXF1", 4)
         self.source = source

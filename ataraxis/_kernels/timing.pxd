@@ -1,6 +1,11 @@
 # A timeout in seconds as a deadline on the monotonic clock, for bridges.
-from libc.stdint cimport INT64_MAX, int64_t
-from ataraxis._kernels.platform cimport ax_now_ns
+from libc.stdint cimport INT64_MAX, int64_t, uint32_t
+from ataraxis._kernels.atomics cimport ax_pause
+from ataraxis._kernels.platform cimport ax_now_ns, ax_yield
+
+cdef enum:
+    SPIN_MAX_NS = 50000    # a sleep and its wake-up cost about as much on small machines
+    SPIN_MIN_NS = 2000
 
 cdef inline int64_t deadline_of(object timeout) except -1:
     # None: no end; 0: do not wait.
@@ -15,3 +20,19 @@ cdef inline int64_t deadline_of(object timeout) except -1:
     if seconds > 9e8:
         return INT64_MAX
     return ax_now_ns() + <int64_t>(seconds * 1e9)
+
+
+cdef inline bint spin_on(uint32_t *looks, int64_t began, int64_t spin_ns) noexcept nogil:
+    # Between two looks of a spin: whether to look again. Now and then it lets somebody else run.
+    looks[0] += 1
+    if looks[0] & 31:
+        ax_pause()
+        return True
+    ax_yield()
+    return ax_now_ns() - began < spin_ns
+
+cdef inline int64_t next_spin(int64_t spin_ns, int64_t waited_ns) noexcept nogil:
+    # How long to look next time, after looking was not enough: a wait that short is worth looking through.
+    if spin_ns == 0 or waited_ns < 2 * SPIN_MAX_NS:
+        return SPIN_MAX_NS if spin_ns else 0
+    return max(spin_ns // 2, SPIN_MIN_NS)
