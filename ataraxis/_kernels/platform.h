@@ -54,9 +54,6 @@ static inline int64_t ax_now_ns(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* Let another process run that is ready to, if there is one. */
-static inline void ax_yield(void) { sched_yield(); }
-
 /* Map the pages of `bytes` from `memory` now rather than at their first use. Only a hint. */
 static inline void ax_prefault(char *memory, size_t bytes)
 {
@@ -216,6 +213,26 @@ static inline int ax_unlink(int fd, int dirfd, const char *name, int64_t slots, 
     }
     ax_byte(fd, 0, F_UNLCK, AX_RECLAIM_BYTE);
     return r;
+}
+
+/* One thread at a time in an object's methods: 1 if it is our turn. The GIL guards the word where there is one. */
+static inline int ax_take_turn(uint32_t *busy)
+{
+#ifdef Py_GIL_DISABLED
+    uint32_t idle = 0;
+    return __atomic_compare_exchange_n(busy, &idle, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+#else
+    return *busy ? 0 : (*busy = 1);
+#endif
+}
+
+static inline void ax_end_turn(uint32_t *busy)
+{
+#ifdef Py_GIL_DISABLED
+    __atomic_store_n(busy, 0, __ATOMIC_RELEASE);
+#else
+    *busy = 0;
+#endif
 }
 
 /* How many CPUs this process may use: with one, spinning only delays whoever is waited for. */

@@ -17,10 +17,10 @@ from ataraxis._kernels.lend cimport Frame, Lender
 from ataraxis._kernels.participants cimport Participant, inherited, sweep
 from ataraxis._kernels.platform cimport ax_futex_wait, ax_now_ns, ax_prefault
 from ataraxis._kernels.reader cimport (
-    HELD_BY_COPY, at_position, ax_got, count_frame, give_back, has_next, next_frame, next_wait, reader_join, unchanged,
+    FEW, HELD_BY_COPY, ahead, at_position, ax_got, count_frame, give_back, has_next, next_frame, next_wait, reader_join, unchanged,
 )
 from ataraxis._kernels.ring cimport AX_UNKNOWN, anybody_sends, ax_ring, bytes_at, frame_at, payload_at, ring_open
-from ataraxis._kernels.timing cimport deadline_of
+from ataraxis._kernels.timing cimport PAUSES, deadline_of, pause
 
 cnp.import_array()
 
@@ -57,15 +57,21 @@ cdef class ConsumerKernel(Lender):
     cdef int next(self, ax_got *got, int64_t deadline) except -100:
         # AX_OK, AX_EMPTY (not waiting), AX_TIMEOUT, AX_ENDED, AX_BUSY (cancelled). The caller is inside.
         cdef int status = next_frame(&self.ring, got)
-        cdef int looks = 20
+        cdef uint32_t pauses = 1
         cdef bint first = True
         if status != AX_EMPTY or deadline == 0:
             return status
-        while looks:
+        # Ever rarer looks: every look takes the slot's line away from the producer that is writing it.
+        while pauses <= PAUSES:
+            pause(pauses)
+            pauses *= 2
+            if self.ring.dense and pauses <= PAUSES and not ahead(&self.ring, FEW):
+                continue
             status = next_frame(&self.ring, got)
             if status != AX_EMPTY:
+                self.ring.dense = True
                 return status
-            looks -= 1
+        self.ring.dense = False
         while True:
             with nogil:
                 status = next_wait(&self.ring, got, deadline, first)

@@ -8,10 +8,13 @@ from libc.errno cimport EINTR
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport (
-    ax_add64, ax_and64, ax_cas64, ax_fence_full, ax_load32, ax_load64, ax_or64, ax_peek32, ax_peek64, ax_put64,
-    ax_store32, ax_store64, ax_u32, ax_u64,
+    ax_add64, ax_and64, ax_cas64, ax_cas64_total, ax_fence_full, ax_fence_release, ax_load32, ax_load64,
+    ax_load64_total, ax_or64, ax_peek32, ax_peek64, ax_put64, ax_prefetch_write, ax_store32, ax_store64,
+    ax_swap64_total, ax_u32, ax_u64,
 )
-from ataraxis._kernels.event cimport event_cancel, event_prepare, event_signal, event_wake
+from ataraxis._kernels.event cimport (
+    event_cancel, event_prepare, event_signal, event_signal_published, event_wake,
+)
 from ataraxis._kernels.layout cimport (
     AX_BUSY, AX_CROWDED, AX_CURSOR_DETACHED, AX_CURSOR_GATING, AX_CURSOR_IDLE, AX_DURABLES, AX_ENDED, AX_FULL, AX_KIND_STREAM,
     AX_OK, AX_OVERFLOW, AX_PAYLOAD_AT, AX_POLICY_JOINING, AX_READY, AX_RETIRED, AX_SLOT_READY, AX_SLOT_SKIP, AX_SLOT_WRITING,
@@ -19,7 +22,7 @@ from ataraxis._kernels.layout cimport (
 )
 from ataraxis._kernels.participants cimport ax_party, live_of, on_death, sweep
 from ataraxis._kernels.platform cimport ax_crash, ax_futex_wait, ax_now_ns
-from ataraxis._kernels.timing cimport SPIN_MAX_NS, next_spin, spin_on
+from ataraxis._kernels.timing cimport ROOM_PAUSES, SPIN_MAX_NS, next_spin, spin_on
 
 cdef enum:
     SLICE_NS = 50000000     # longest sleep before looking at signals
@@ -142,15 +145,14 @@ cdef int claim(ax_ring *ring) noexcept nogil:
                 return AX_FULL
             continue
         ax_crash("claim_before")
-        # One winner; the loser looks again.
-        if not ax_cas64(word, seen, word_of(ring.lap, ring.me, AX_SLOT_WRITING)):
+        # One winner; the loser looks again. P: pairs with the fence in `pin`: total here, total in `pinned`.
+        if not ax_cas64_total(word, seen, word_of(ring.lap, ring.me, AX_SLOT_WRITING)):
             continue
         ax_crash("claim_word")
         advance(ring, tail)
         ax_crash("claim_tail")
-        # Fence P: pairs with the one in `pin`; also keeps the payload's stores below WRITING, for readers
-        # that copy and validate.
-        ax_fence_full()
+        # Keeps the payload's stores below WRITING, for readers that copy: pairs with `unchanged`.
+        ax_fence_release()
         if ring.index < ring.unpinned or not pinned(ring, ring.index):
             ring.claimed = True
             return AX_OK
@@ -177,8 +179,8 @@ cdef inline bint pinned(ax_ring *ring, uint64_t index) noexcept nogil:
     cdef ax_u64 *pins = pins_at(ring, index)
     cdef uint32_t k
     for k in range(ring.words):
-        # Acquire: pairs with the release in `unpin`.
-        if ax_load64(&pins[k]):
+        # Acquire: pairs with the release in `give_back`. Total: P.
+        if ax_load64_total(&pins[k]):
             return True
     return False
 
@@ -200,13 +202,18 @@ cdef inline void settle(ax_ring *ring, uint64_t state) noexcept nogil:
 
 
 cdef void publish(ax_ring *ring, uint32_t at, uint64_t bytes, bint signal) noexcept nogil:
-    # The claimed slot holds a whole frame: show it.
+    # The claimed slot holds a whole frame: show it. With `signal`, also to who sleeps.
     cdef ax_slot *slot = slot_at(ring, ring.index)
     cdef ax_stream *stream = ring.stream
     ax_put64(<ax_u64 *>&slot.at, at)
     ax_put64(&slot.bytes, bytes)
     ax_crash("publish_before")
-    settle(ring, AX_SLOT_READY)
+    if signal and not ring.shared:
+        # Total: release, and E.
+        ring.claimed = False
+        ax_swap64_total(&slot.word, word_of(ring.lap, ring.me, AX_SLOT_READY))
+    else:
+        settle(ring, AX_SLOT_READY)
     ax_crash("publish_word")
     ring.sent += 1
     if ring.shared:
@@ -215,9 +222,21 @@ cdef void publish(ax_ring *ring, uint32_t at, uint64_t bytes, bint signal) noexc
     else:
         ax_put64(&stream.sent, ring.sent)
         ax_put64(&stream.sent_bytes, ax_peek64(&stream.sent_bytes) + bytes)
-    if signal:
+    if signal and ring.shared:
         event_signal(&stream.data, ring.words)
+    elif signal:
+        event_signal_published(&stream.data, ring.words)
     step(ring)
+    if ring.position < ring.limit:
+        prefetch(ring)
+
+
+cdef inline void prefetch(ax_ring *ring) noexcept nogil:
+    # The lines of the next frame come while the caller makes it.
+    cdef char *payload = payload_at(ring, ring.index)
+    ax_prefetch_write(slot_at(ring, ring.index))
+    ax_prefetch_write(payload - sizeof(ax_frame))
+    ax_prefetch_write(payload)
 
 
 cdef void abandon(ax_ring *ring) noexcept nogil:
@@ -232,9 +251,11 @@ cdef int claim_wait(ax_ring *ring, int64_t deadline, bint first) noexcept nogil:
     # One slice of waiting for room: AX_OK claimed, AX_BUSY look at your signals, AX_TIMEOUT, AX_RETIRED.
     cdef ax_stream *stream = ring.stream
     cdef int64_t now = ax_now_ns(), started = now
-    cdef uint32_t seen, looks = 0
+    cdef uint32_t seen
+    # Many slots, rarer looks: right behind a reader, a producer takes cache lines from it, and it from the producer.
+    cdef uint32_t pauses = <uint32_t>min(ring.slots // 2 + 1, ROOM_PAUSES)
     cdef int status
-    while first and ring.spin_ns and spin_on(&looks, started, ring.spin_ns):
+    while first and ring.spin_ns and spin_on(pauses, started, ring.spin_ns):
         if claim(ring) == AX_OK:
             return AX_OK
     while True:

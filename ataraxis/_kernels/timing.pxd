@@ -1,11 +1,13 @@
 # A timeout in seconds as a deadline on the monotonic clock, for bridges.
 from libc.stdint cimport INT64_MAX, int64_t, uint32_t
-from ataraxis._kernels.atomics cimport ax_pause
-from ataraxis._kernels.platform cimport ax_now_ns, ax_yield
+from ataraxis._kernels.atomics cimport ax_linger
+from ataraxis._kernels.platform cimport ax_now_ns
 
 cdef enum:
     SPIN_MAX_NS = 50000    # a sleep and its wake-up cost about as much on small machines
     SPIN_MIN_NS = 2000
+    PAUSES = 16            # between two looks for a frame, below 1 us
+    ROOM_PAUSES = 512      # between two looks for room, at most
 
 cdef inline int64_t deadline_of(object timeout) except -1:
     # None: no end; 0: do not wait.
@@ -22,13 +24,14 @@ cdef inline int64_t deadline_of(object timeout) except -1:
     return ax_now_ns() + <int64_t>(seconds * 1e9)
 
 
-cdef inline bint spin_on(uint32_t *looks, int64_t began, int64_t spin_ns) noexcept nogil:
-    # Between two looks of a spin: whether to look again. Now and then it lets somebody else run.
-    looks[0] += 1
-    if looks[0] & 31:
-        ax_pause()
-        return True
-    ax_yield()
+cdef inline void pause(uint32_t times) noexcept nogil:
+    while times:
+        ax_linger()
+        times -= 1
+
+cdef inline bint spin_on(uint32_t pauses, int64_t began, int64_t spin_ns) noexcept nogil:
+    # Between two looks of a spin: whether to look again.
+    pause(pauses)
     return ax_now_ns() - began < spin_ns
 
 cdef inline int64_t next_spin(int64_t spin_ns, int64_t waited_ns) noexcept nogil:
