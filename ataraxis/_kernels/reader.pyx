@@ -17,7 +17,7 @@ from ataraxis._kernels.layout cimport (
 )
 from ataraxis._kernels.participants cimport live_of, sweep
 from ataraxis._kernels.platform cimport ax_crash, ax_futex_wait, ax_now_ns
-from ataraxis._kernels.ring cimport AX_UNKNOWN, anybody_sends, ax_ring, frame_at, locate, payload_at, pins_at, slot_at, step
+from ataraxis._kernels.ring cimport AX_UNKNOWN, anybody_sends, ax_ring, frame_at, locate, payload_at, pins_at, slot_at, spin_time, step
 from ataraxis._kernels.timing cimport PAUSES, next_spin, spin_on
 
 cdef enum:
@@ -265,10 +265,10 @@ cdef bint has_next(ax_ring *ring) noexcept nogil:
 cdef int next_wait(ax_ring *ring, ax_got *got, int64_t deadline, bint first) noexcept nogil:
     # One slice of waiting: as next_frame, or AX_BUSY look at your signals, or AX_TIMEOUT.
     cdef ax_stream *stream = ring.stream
-    cdef int64_t now = ax_now_ns(), started = now
+    cdef int64_t now = ax_now_ns(), started = now, spin_ns = spin_time(ring)
     cdef uint32_t seen
     cdef int status
-    while first and ring.spin_ns and spin_on(PAUSES, started, ring.spin_ns):
+    while first and spin_ns and spin_on(PAUSES, started, spin_ns):
         status = next_frame(ring, got)
         if status != AX_EMPTY:
             return status

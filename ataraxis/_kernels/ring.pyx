@@ -21,7 +21,7 @@ from ataraxis._kernels.layout cimport (
     AX_STREAM_SHARED, AX_TIMEOUT, ax_reader, ax_slot, ax_stream,
 )
 from ataraxis._kernels.participants cimport ax_party, live_of, on_death, sweep
-from ataraxis._kernels.platform cimport ax_crash, ax_futex_wait, ax_now_ns
+from ataraxis._kernels.platform cimport ax_cpus, ax_crash, ax_futex_wait, ax_now_ns
 from ataraxis._kernels.timing cimport ROOM_PAUSES, SPIN_MAX_NS, next_spin, spin_on
 
 cdef enum:
@@ -51,6 +51,7 @@ cdef int ring_open(ax_ring *ring, ax_party *party, char *frames, uint64_t bytes)
     ring.readers = <ax_reader *>(party.control + sizeof(ax_stream))
     ring.controls = party.control + lines
     ring.frames = frames
+    ring.cpus = ax_cpus()
     ring.spin_ns = SPIN_MAX_NS if party.spins else 0
     ring.expected = AX_UNKNOWN
     if not (
@@ -250,12 +251,12 @@ cdef void abandon(ax_ring *ring) noexcept nogil:
 cdef int claim_wait(ax_ring *ring, int64_t deadline, bint first) noexcept nogil:
     # One slice of waiting for room: AX_OK claimed, AX_BUSY look at your signals, AX_TIMEOUT, AX_RETIRED.
     cdef ax_stream *stream = ring.stream
-    cdef int64_t now = ax_now_ns(), started = now
+    cdef int64_t now = ax_now_ns(), started = now, spin_ns = spin_time(ring)
     cdef uint32_t seen
     # Many slots, rarer looks: right behind a reader, a producer takes cache lines from it, and it from the producer.
     cdef uint32_t pauses = <uint32_t>min(ring.slots // 2 + 1, ROOM_PAUSES)
     cdef int status
-    while first and ring.spin_ns and spin_on(pauses, started, ring.spin_ns):
+    while first and spin_ns and spin_on(pauses, started, spin_ns):
         if claim(ring) == AX_OK:
             return AX_OK
     while True:

@@ -4,7 +4,8 @@ from ataraxis._kernels.atomics cimport ax_linger
 from ataraxis._kernels.platform cimport ax_now_ns
 
 cdef enum:
-    SPIN_MAX_NS = 50000    # a sleep and its wake-up cost about as much on small machines
+    SPIN_MAX_NS = 100000   # a sleep and its wake-up cost some 30 us on small machines, and delay what comes next
+    SPIN_CROWDED_NS = 5000 # with more participants than CPUs: who is waited for may need ours
     SPIN_MIN_NS = 2000
     PAUSES = 16            # between two looks for a frame, below 1 us
     ROOM_PAUSES = 512      # between two looks for room, at most
@@ -36,6 +37,6 @@ cdef inline bint spin_on(uint32_t pauses, int64_t began, int64_t spin_ns) noexce
 
 cdef inline int64_t next_spin(int64_t spin_ns, int64_t waited_ns) noexcept nogil:
     # How long to look next time, after looking was not enough: a wait that short is worth looking through.
-    if spin_ns == 0 or waited_ns < 2 * SPIN_MAX_NS:
+    if spin_ns == 0 or waited_ns < SPIN_MAX_NS * 3 // 2:
         return SPIN_MAX_NS if spin_ns else 0
     return max(spin_ns // 2, SPIN_MIN_NS)
