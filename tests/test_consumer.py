@@ -56,6 +56,7 @@ def test_a_slow_lossy_reader_resumes_where_momentumx_does(stream: Producer) -> N
 def test_a_late_joiner_begins_with_the_oldest_and_lost_nothing(
     stream: Producer,
 ) -> None:
+    """Flaw 14: `dropped_count` counts from when it joined."""
     for k in range(1000):
         stream.send(str(k).encode())
     for policy in ("lossless", "lossy"):
@@ -71,6 +72,7 @@ def test_a_late_joiner_begins_with_the_oldest_and_lost_nothing(
 
 @pytest.mark.parametrize("policy", ["lossless", "lossy", "latest"])
 def test_views_stay_whole_while_they_live(policy: str) -> None:
+    """Flaw 12: a view of a released frame keeps its frame."""
     stream = Producer("s", shape=(8,), dtype="u4", buffer_count=6)
     consumer = Consumer("s", policy=policy)
     held = []
@@ -192,6 +194,7 @@ stream.close()
 
 
 def test_a_killed_producer_is_noticed() -> None:
+    """Flaws 1, 2: readers get all that was sent; the name is free."""
     code = """
     import time
     from ataraxis.stream import Producer
@@ -215,6 +218,7 @@ def test_a_killed_producer_is_noticed() -> None:
 
 
 def test_ctrl_c_ends_a_blocked_receive() -> None:
+    """Flaw 7: without a `cancel_event`."""
     code = """
     from ataraxis.stream import Consumer, Producer
     stream = Producer("s", 8, 4)
