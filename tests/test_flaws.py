@@ -260,6 +260,39 @@ def test_a_ring_overrun_before_the_first_reader() -> None:
     stream.unlink()
 
 
+def test_what_is_kept_of_a_sent_buffer_changes_nothing() -> None:
+    """Flaw 12: not an array over it, and not the frame's own array."""
+    stream = Producer("s", shape=(4,), dtype="u4", buffer_count=3)
+    consumer = Consumer("s", policy="lossless")
+    kept = []
+    for k in range(9):
+        buffer = stream.next_to_send()
+        buffer[4:8] = (100 + k).to_bytes(4, "little")
+        array = np.frombuffer(buffer, "u4")
+        assert array.tolist() == [0, 100 + k, 0, 0]
+        array[2:] = 7
+        buffer[0] = k
+        assert buffer.array.tolist() == [k, 100 + k, 7, 7]
+        assert buffer[:16] == array.tobytes()
+        buffer.send(16)
+        array[:] = 9
+        frame = consumer.receive()
+        array[:] = 10
+        assert frame.array.tolist() == [k, 100 + k, 7, 7]
+        kept.append(array)
+        with stream.next_to_send() as buffer:
+            own = buffer.array
+            own[:] = k
+            assert memoryview(buffer).cast("I").tolist() == [k] * 4
+        with pytest.raises(ValueError, match="read-only"):
+            own[:] = 9
+        assert consumer.receive().array.tolist() == [k] * 4
+    assert all(array.tolist() == [10] * 4 for array in kept)
+    del buffer, own, frame
+    consumer.close()
+    stream.unlink()
+
+
 def test_stamps_are_there(three: Producer) -> None:
     """Flaw 14: a frame says when it was made; who joins late has dropped nothing."""
     before = time.monotonic_ns()
