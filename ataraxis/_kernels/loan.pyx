@@ -40,6 +40,7 @@ cdef class Loan:
         self.producer = producer
         self.ticket = ticket
         self.memory = producer.memory
+        self.own = None   # a view that was never set is not None
         self.data = payload_at(&producer.ring, producer.ring.index)
         self.buffer_size = <Py_ssize_t>producer.ring.capacity
         self._position = producer.ring.position
