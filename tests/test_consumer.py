@@ -24,8 +24,6 @@ from ataraxis.stream import (
     wait_for_stream,
 )
 
-SEED = "import ataraxis.stream as mx\n"
-
 
 @pytest.fixture
 def stream() -> Iterator[Producer]:
@@ -125,72 +123,6 @@ def test_empty_frames_and_strings(stream: Producer) -> None:
     assert consumer.receive().read() == b""
     assert consumer.receive_string() == "über"
     assert consumer.receive().value == 2.5
-
-
-def test_the_seed_streaming(tmp_path: object) -> None:
-    consumer = f"""
-{SEED}
-import time
-mx.wait_for_stream("my_stream", 20)
-stream = mx.Consumer('my_stream')
-n = last = 0
-while stream.is_alive:
-    buffer = stream.receive()
-    assert buffer[:buffer.data_size] == str((buffer.iteration - 1) % 10).encode()
-    assert buffer.iteration > last
-    n, last = n + 1, buffer.iteration
-first = stream._words[4]
-assert n + stream.dropped_count == 1000 - first, (n, stream.dropped_count, first)
-assert last == 1000
-print("read")
-stream.close()
-"""
-    producer = f"""
-{SEED}
-stream = mx.Producer('my_stream', buffer_size=int(1e6), buffer_count=10, sync=False)
-for i in range(0, 1000):
-    buffer = stream.next_to_send()
-    buffer.write(f'{{i % 10}}'.encode('utf8'))
-    buffer.send()
-"""
-    with Program(consumer) as reader, Program(producer) as writer:
-        writer.succeed()
-        assert reader.succeed() == "read\n"
-
-
-def test_the_seed_synchronous() -> None:
-    producer = f"""
-{SEED}
-import threading
-import signal
-cancel_event = threading.Event()
-signal.signal(signal.SIGINT, (lambda _sig, _frm: cancel_event.set()))
-stream = mx.Producer('my_stream', buffer_size=int(1e6), buffer_count=10, sync=True)
-min_subscribers = 1
-while stream.subscriber_count < min_subscribers:
-    print("waiting for subscriber(s)")
-    if cancel_event.wait(0.5):
-        break
-print("All expected subscribers are ready")
-for n in range(0, 1000):
-    if stream.subscriber_count == 0:
-        cancel_event.wait(0.5)
-    elif stream.send_string(str(n)):
-        print(f"Sent: {{n}}")
-"""
-    consumer = f"""
-{SEED}
-mx.wait_for_stream("my_stream", 20)
-stream = mx.Consumer('my_stream')
-while stream.is_alive:
-    print(f"Received: {{stream.receive_string()}}")
-stream.close()
-"""
-    with Program(producer) as writer, Program(consumer) as reader:
-        sent = writer.succeed().splitlines()
-        received = reader.succeed().splitlines()
-    assert received == [f"Received: {n}" for n in range(1000)]
-    assert sent[-1000:] == [f"Sent: {n}" for n in range(1000)]
 
 
 def test_a_killed_producer_is_noticed() -> None:
