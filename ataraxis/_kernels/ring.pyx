@@ -320,7 +320,9 @@ cdef void stream_cleanup(ax_party *party, uint32_t who) noexcept nogil:
     ax_crash("cleanup_slots")
     ax_store64(&readers[who].cursor, AX_CURSOR_IDLE)
     ax_and64(&stream.readers[group], ~bit)
-    detach(stream, readers + party.slots, who)
+    if detach(stream, readers + party.slots, who):
+        # It died before anything was promised to its name, and nothing is to anybody.
+        ax_store32(&live_of(party).kept, 0)
     ax_crash("cleanup_cursor")
     ax_and64(&stream.data.sleepers[group], ~bit)
     ax_and64(&stream.space.sleepers[group], ~bit)
@@ -333,10 +335,11 @@ cdef void stream_cleanup(ax_party *party, uint32_t who) noexcept nogil:
     event_wake(&stream.space)
 
 
-cdef void detach(ax_stream *stream, ax_reader *durables, uint32_t who) noexcept nogil:
-    # A durable cursor outlives its reader, and gates on.
+cdef bint detach(ax_stream *stream, ax_reader *durables, uint32_t who) noexcept nogil:
+    # A durable cursor outlives its reader, and gates on. Whether a name was given up, and no other is left.
     cdef int k
     cdef uint64_t cursor
+    cdef bint found = False, alone = True
     for k in range(AX_DURABLES):
         if ax_load32(&durables[k].owner) != who + 1:
             continue
@@ -351,7 +354,12 @@ cdef void detach(ax_stream *stream, ax_reader *durables, uint32_t who) noexcept 
             ax_crash("cleanup_detached")
         elif cursor & 3 == AX_CURSOR_IDLE:
             ax_and64(&stream.durables, ~(<uint64_t>1 << k))
+            found = True
         ax_store32(&durables[k].owner, 0)
+    for k in range(AX_DURABLES):
+        # Who owns a line is about to be promised something.
+        alone &= ax_load32(&durables[k].owner) == 0
+    return found and alone and ax_load64(&stream.durables) == 0
 
 
 on_death(AX_KIND_STREAM, stream_cleanup)
