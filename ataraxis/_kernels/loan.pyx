@@ -2,9 +2,9 @@
 from cython cimport final, no_gc_clear
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdint cimport uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
-from ataraxis._kernels.atomics cimport ax_copy
+from ataraxis._kernels.atomics cimport ax_copy, ax_zero
 from ataraxis._kernels.layout cimport AX_OK
 from ataraxis._kernels.platform cimport ax_now_ns
 from ataraxis._kernels.ring cimport abandon, payload_at
@@ -81,7 +81,7 @@ cdef class Loan:
         if not 0 <= offset <= self.buffer_size - data.shape[0]:
             raise ValueError("outside the slot")
         if data.shape[0]:
-            memcpy(self.data + offset, &data[0], data.shape[0])
+            ax_copy(self.data + offset, &data[0], data.shape[0])
             self.written = max(self.written, offset + data.shape[0])
 
     def _clear(self, Py_ssize_t start, Py_ssize_t stop):
@@ -89,7 +89,7 @@ cdef class Loan:
         if not self.ours():
             self._over()
         if 0 <= start < stop <= self.buffer_size:
-            memset(self.data + start, 0, stop - start)
+            ax_zero(self.data + start, stop - start)
 
     def _get(self, Py_ssize_t start, Py_ssize_t stop):
         """Copy bytes out."""

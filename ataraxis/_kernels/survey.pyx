@@ -6,7 +6,7 @@ whoever holds it.
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from ataraxis._kernels.atomics cimport ax_load32, ax_load64, ax_or64, ax_peek32, ax_peek64, ax_put64, ax_store32
+from ataraxis._kernels.atomics cimport ax_copy, ax_load32, ax_load64, ax_or64, ax_peek32, ax_peek64, ax_put64, ax_store32
 from ataraxis._kernels.layout cimport (
     AX_BUSY, AX_CROWDED, AX_CURSOR_IDLE, AX_DURABLES, ax_reader, ax_stream,
 )
@@ -23,10 +23,13 @@ cdef int register(ax_party *party, const char *name, uint64_t timeout_ns) noexce
     # A line for the name, ours from here on; the caller holds the registration byte. Or AX_BUSY, AX_CROWDED.
     cdef ax_reader *lines = <ax_reader *>(party.control + sizeof(ax_stream)) + party.slots
     cdef int k, free = -1
+    cdef char theirs[64]
     for k in range(AX_DURABLES):
         if ax_load32(&lines[k].owner) == 0 and ax_load64(&lines[k].cursor) & 3 == AX_CURSOR_IDLE:
             free = k if free < 0 else free
-        elif memcmp(lines[k].name, name, 64) == 0:
+            continue
+        ax_copy(theirs, lines[k].name, 64)
+        if memcmp(theirs, name, 64) == 0:
             if ax_load32(&lines[k].owner):
                 return AX_BUSY
             free = k
@@ -37,7 +40,7 @@ cdef int register(ax_party *party, const char *name, uint64_t timeout_ns) noexce
     ax_store32(&live_of(party).kept, 1)
     ax_store32(&lines[free].owner, party.slot + 1)
     ax_crash("durable_owned")
-    memcpy(lines[free].name, name, 64)
+    ax_copy(lines[free].name, name, 64)
     ax_put64(&lines[free].timeout_ns, timeout_ns)
     return free
 
@@ -67,8 +70,11 @@ def label(Participant participant not None, bytes name):
     """Name our reader line, for messages and statistics."""
     cdef ax_party *party = &participant.party
     cdef ax_reader *lines = <ax_reader *>(party.control + sizeof(ax_stream))
-    memset(lines[party.slot].name, 0, 64)
-    memcpy(lines[party.slot].name, <char *>name, min(len(name), 63))
+    cdef char text[64]
+    memset(text, 0, 64)
+    memcpy(text, <char *>name, min(len(name), 63))
+    # Whoever looks meanwhile may see half of it: it is for messages only.
+    ax_copy(lines[party.slot].name, text, 64)
 
 
 def geometry(Participant participant not None):
@@ -113,6 +119,7 @@ def readers(Participant participant not None):
     cdef ax_reader *line
     cdef uint32_t k
     cdef uint64_t cursor
+    cdef char text[64]
     found = []
     for k in range(party.slots + AX_DURABLES):
         if k < party.slots:
@@ -122,11 +129,12 @@ def readers(Participant participant not None):
             continue
         line = &lines[k]
         cursor = ax_load64(&line.cursor)
+        ax_copy(text, line.name, 64)
         slot = <object>k if k < party.slots else <object>(ax_load32(&line.owner)) - 1
         found.append((
             slot if slot >= 0 else None, k >= party.slots, <int>(cursor & 3), cursor >> 2, ax_peek32(&line.policy) & 0xFF,
             ax_peek64(&line.received), ax_peek64(&line.dropped), ax_peek64(&line.joined), ax_peek64(&line.detached_ns),
-            ax_peek64(&line.timeout_ns), (<bytes>line.name[:64]).split(b"\0")[0],
+            ax_peek64(&line.timeout_ns), (<bytes>text[:64]).split(b"\0")[0],
         ))
     return found
 
