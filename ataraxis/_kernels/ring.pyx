@@ -80,12 +80,13 @@ cdef uint64_t gate(ax_ring *ring) noexcept nogil:
     # Fence J: pairs with the one in reader_join. Either we see the joiner's cursor, or it sees what we announced.
     ax_fence_full()
     for k in range(ring.words):
-        mask = ax_peek64(&ring.stream.readers[k])
+        # Acquire: pairs with reader_leave; who is gone has looked at its last frame.
+        mask = ax_load64(&ring.stream.readers[k])
         while mask:
             reader = k * 64 + first_bit(mask)
             mask &= mask - 1
             low = lower(low, ax_load64(&ring.readers[reader].cursor))
-    mask = ax_peek64(&ring.stream.durables)
+    mask = ax_load64(&ring.stream.durables)
     while mask:
         reader = ring.participants + first_bit(mask)
         mask &= mask - 1
