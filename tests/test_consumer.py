@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +16,15 @@ from deadline import wait_until
 from programs import Program
 
 from ataraxis import attach
+from ataraxis._kernels import survey
 from ataraxis.errors import NotConnectedError
 from ataraxis.stream import (
     Consumer,
     Producer,
     ReleasedBuffer,
+    StreamExists,
     StreamUnavailable,
+    _opening,
     wait_for_stream,
 )
 
@@ -332,3 +336,67 @@ def test_wait_for_stream() -> None:
     wait_for_stream(b"mx://s", 20)
     timer.join()
     made[0].unlink()
+
+
+def test_who_registers_while_the_name_goes_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A durable reader is promised nothing by a stream that has lost its name."""
+    old = Producer("s", 8, 4)
+    old.send(b"1")
+    old.close()
+    asked, outcome = threading.Event(), []
+    keep, register = survey.keep, survey.register_durable
+
+    def late() -> None:
+        try:
+            Consumer("s", durable="late")
+        except StreamUnavailable as error:
+            outcome.append(str(error))
+
+    def register_late(*arguments: Any) -> Any:
+        asked.set()
+        return register(*arguments)
+
+    def keep_and_wait(*arguments: Any) -> None:
+        keep(*arguments)
+        thread.start()
+        assert asked.wait(10)
+
+    thread = threading.Thread(target=late)
+    with monkeypatch.context() as patch:
+        patch.setattr(survey, "register_durable", register_late)
+        patch.setattr(survey, "keep", keep_and_wait)
+        new = Producer("s", 8, 4)
+    thread.join(10)
+    assert outcome
+    assert "taken away" in outcome[0]
+    with Consumer("s", durable="late") as reader:
+        new.send(b"2")
+        assert reader.receive().read() == b"2"
+    new.unlink()
+
+
+def test_who_is_about_to_be_promised_something_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Registered, and not yet with a cursor: the name is not taken from it."""
+    old = Producer("s", 8, 4)
+    old.send(b"1")
+    old.close()
+    opened = Consumer._open
+    refused: list[str] = []
+
+    def open_late(*arguments: Any) -> bool:
+        with pytest.raises(StreamExists) as caught:
+            Producer("s", 8, 4)
+        refused.append(str(caught.value))
+        return opened(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_opening, "PATIENCE_S", 0.05)
+        patch.setattr(Consumer, "_open", open_late)
+        reader = Consumer("s", durable="recorder")
+    assert "'recorder'" in refused[0]
+    assert [frame.read() for frame in reader] == [b"1"]
+    reader.close()

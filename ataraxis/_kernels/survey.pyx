@@ -8,7 +8,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from ataraxis._kernels.atomics cimport ax_copy, ax_load32, ax_load64, ax_or64, ax_peek32, ax_peek64, ax_put64, ax_store32
 from ataraxis._kernels.layout cimport (
-    AX_BUSY, AX_CROWDED, AX_CURSOR_IDLE, AX_DURABLES, ax_reader, ax_stream,
+    AX_BUSY, AX_CROWDED, AX_CURSOR_IDLE, AX_DURABLES, AX_READY, AX_RETIRED, ax_reader, ax_stream,
 )
 from ataraxis._kernels.participants cimport Participant, ax_party, live_of
 from ataraxis._kernels.platform cimport F_UNLCK, F_WRLCK, AX_RECLAIM_BYTE, ax_byte, ax_crash
@@ -20,10 +20,13 @@ cdef enum:
 # ---- the algorithm
 
 cdef int register(ax_party *party, const char *name, uint64_t timeout_ns) noexcept nogil:
-    # A line for the name, ours from here on; the caller holds the registration byte. Or AX_BUSY, AX_CROWDED.
+    # A line for the name, ours from here on; the caller holds the registration byte. Or AX_BUSY, AX_CROWDED,
+    # AX_RETIRED: the stream has lost its name, and nobody could come back to what it promises.
     cdef ax_reader *lines = <ax_reader *>(party.control + sizeof(ax_stream)) + party.slots
     cdef int k, free = -1
     cdef char theirs[64]
+    if ax_load32(&live_of(party).state) != AX_READY:
+        return AX_RETIRED
     for k in range(AX_DURABLES):
         if ax_load32(&lines[k].owner) == 0 and ax_load64(&lines[k].cursor) & 3 == AX_CURSOR_IDLE:
             free = k if free < 0 else free
@@ -48,7 +51,7 @@ cdef int register(ax_party *party, const char *name, uint64_t timeout_ns) noexce
 # ---- the bridge
 
 def register_durable(Participant participant not None, bytes name, uint64_t timeout_ns):
-    """Own the line of a durable name: its number, BUSY (somebody reads under it), CROWDED, or None to try again."""
+    """Own the line of a durable name: its number, BUSY (somebody reads under it), CROWDED, RETIRED, or None to try again."""
     cdef char text[64]
     cdef ax_party *party = &participant.party
     cdef int status
@@ -59,6 +62,32 @@ def register_durable(Participant participant not None, bytes name, uint64_t time
     status = register(party, text, timeout_ns)
     ax_byte(party.probe, 0, F_UNLCK, REGISTER_BYTE)
     return status
+
+
+def hold_names(Participant participant not None):
+    """Keep others from registering durable names; false if somebody is at it: try again."""
+    return ax_byte(participant.party.probe, 0, F_WRLCK, REGISTER_BYTE) == 0
+
+
+def free_names(Participant participant not None):
+    """Let others register again."""
+    ax_byte(participant.party.probe, 0, F_UNLCK, REGISTER_BYTE)
+
+
+def registered(Participant participant not None):
+    """Durable names whose reader has registered and has no cursor yet."""
+    cdef ax_reader *lines = <ax_reader *>(participant.party.control + sizeof(ax_stream)) + participant.party.slots
+    cdef char text[64]
+    cdef int k
+    found = []
+    for k in range(AX_DURABLES):
+        if ax_load32(&lines[k].owner) and ax_load64(&lines[k].cursor) & 3 == AX_CURSOR_IDLE:
+            ax_copy(text, lines[k].name, 64)
+            found.append((<bytes>text[:64]).split(b"\0")[0])
+    return found
+
+
+RETIRED = AX_RETIRED
 
 
 def keep(Participant participant not None, bint kept):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from ataraxis.errors import (
     SegmentExists,
     SegmentNotFound,
     StreamExists,
+    StreamUnavailable,
     TooManyParticipants,
 )
 from ataraxis.labels import Labels
@@ -103,20 +105,41 @@ def _join(
         return old
     # An end is an end: nobody new sends there. Its readers keep what they have.
     _await(lambda: not _promised(old), PATIENCE_S)
-    if away := _promised(old):
-        raise StreamExists(
-            f"stream {name!r} has ended, but holds frames that its durable reader "
-            f"{away!r} has not had yet: start that reader, or 'ataraxis recover'"
-        )
-    survey.keep(old.participant, False)
-    old.unlink()
+    with _no_new_names(old):
+        if away := _promised(old):
+            raise StreamExists(
+                f"stream {name!r} has ended, but holds frames that its durable reader "
+                f"{away!r} has not had yet: start that reader, or 'ataraxis recover'"
+            )
+        survey.keep(old.participant, False)
+        old.unlink()
     return None
+
+
+@contextlib.contextmanager
+def _no_new_names(segment: Segment) -> Iterator[None]:
+    """Keep readers from being promised what is about to go.
+
+    Who registers before is seen; who registers after sees that the name is gone.
+    """
+    part = segment.participant
+    tries = REGISTER_TRIES
+    while not (is_held := survey.hold_names(part)) and tries:
+        time.sleep(0.001)
+        tries -= 1
+    try:
+        yield
+    finally:
+        if is_held:
+            survey.free_names(part)
 
 
 def _promised(segment: Segment) -> str | None:
     """Name a durable reader that has frames to come, or None."""
     segment.participant.sweep()
     tail = survey.words(segment.participant)[0]
+    for name in survey.registered(segment.participant):
+        return str(name, "utf-8", "replace")
     for entry in survey.readers(segment.participant):
         if entry[1] and entry[3] < tail:
             return entry[10].decode("utf-8", "replace")
@@ -142,6 +165,13 @@ def register_durable(segment: Segment, durable: str, timeout: float | None) -> i
                 f"stream {segment.name!r}: a live consumer reads as durable "
                 f"{durable!r}; close it, or use another name"
             )
+        elif line == survey.RETIRED and segment.meaning_of_name() == "this":
+            time.sleep(0.001)  # somebody looked whether it may go, and it may not
+        elif line == survey.RETIRED:
+            raise StreamUnavailable(
+                f"stream {segment.name!r} has ended, and its name was taken away just "
+                "now: wait for the next stream of the name, timeout="
+            )
         elif line < 0:
             raise TooManyParticipants(
                 f"stream {segment.name!r}: it has 16 durable names, and no more fit"
@@ -164,4 +194,5 @@ def farewell(segment: Segment) -> None:
     part.sweep()
     tail, sent, *_, drained = survey.words(part)
     if not survey.producers(part) and (drained >= tail or sent == 0):
-        segment.unlink()
+        with _no_new_names(segment):
+            segment.unlink()
