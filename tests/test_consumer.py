@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,16 +17,17 @@ from deadline import wait_until
 from programs import Program, run
 
 from ataraxis import attach
+from ataraxis._kernels import survey
 from ataraxis.errors import NotConnectedError
 from ataraxis.stream import (
     Consumer,
     Producer,
     ReleasedBuffer,
+    StreamExists,
     StreamUnavailable,
+    _opening,
     wait_for_stream,
 )
-
-SEED = "import ataraxis.stream as mx\n"
 
 
 @pytest.fixture
@@ -57,6 +59,7 @@ def test_a_slow_lossy_reader_resumes_where_momentumx_does(stream: Producer) -> N
 def test_a_late_joiner_begins_with_the_oldest_and_lost_nothing(
     stream: Producer,
 ) -> None:
+    """Flaw 14: `dropped_count` counts from when it joined."""
     for k in range(1000):
         stream.send(str(k).encode())
     for policy in ("lossless", "lossy"):
@@ -72,6 +75,7 @@ def test_a_late_joiner_begins_with_the_oldest_and_lost_nothing(
 
 @pytest.mark.parametrize("policy", ["lossless", "lossy", "latest"])
 def test_views_stay_whole_while_they_live(policy: str) -> None:
+    """Flaw 12: a view of a released frame keeps its frame."""
     stream = Producer("s", shape=(8,), dtype="u4", buffer_count=6)
     consumer = Consumer("s", policy=policy)
     held = []
@@ -126,73 +130,8 @@ def test_empty_frames_and_strings(stream: Producer) -> None:
     assert consumer.receive().value == 2.5
 
 
-def test_the_seed_streaming(tmp_path: object) -> None:
-    consumer = f"""
-{SEED}
-import time
-mx.wait_for_stream("my_stream", 20)
-stream = mx.Consumer('my_stream')
-n = last = 0
-while stream.is_alive:
-    buffer = stream.receive()
-    assert buffer[:buffer.data_size] == str((buffer.iteration - 1) % 10).encode()
-    assert buffer.iteration > last
-    n, last = n + 1, buffer.iteration
-first = stream._words[4]
-assert n + stream.dropped_count == 1000 - first, (n, stream.dropped_count, first)
-assert last == 1000
-print("read")
-stream.close()
-"""
-    producer = f"""
-{SEED}
-stream = mx.Producer('my_stream', buffer_size=int(1e6), buffer_count=10, sync=False)
-for i in range(0, 1000):
-    buffer = stream.next_to_send()
-    buffer.write(f'{{i % 10}}'.encode('utf8'))
-    buffer.send()
-"""
-    with Program(consumer) as reader, Program(producer) as writer:
-        writer.succeed()
-        assert reader.succeed() == "read\n"
-
-
-def test_the_seed_synchronous() -> None:
-    producer = f"""
-{SEED}
-import threading
-import signal
-cancel_event = threading.Event()
-signal.signal(signal.SIGINT, (lambda _sig, _frm: cancel_event.set()))
-stream = mx.Producer('my_stream', buffer_size=int(1e6), buffer_count=10, sync=True)
-min_subscribers = 1
-while stream.subscriber_count < min_subscribers:
-    print("waiting for subscriber(s)")
-    if cancel_event.wait(0.5):
-        break
-print("All expected subscribers are ready")
-for n in range(0, 1000):
-    if stream.subscriber_count == 0:
-        cancel_event.wait(0.5)
-    elif stream.send_string(str(n)):
-        print(f"Sent: {{n}}")
-"""
-    consumer = f"""
-{SEED}
-mx.wait_for_stream("my_stream", 20)
-stream = mx.Consumer('my_stream')
-while stream.is_alive:
-    print(f"Received: {{stream.receive_string()}}")
-stream.close()
-"""
-    with Program(producer) as writer, Program(consumer) as reader:
-        sent = writer.succeed().splitlines()
-        received = reader.succeed().splitlines()
-    assert received == [f"Received: {n}" for n in range(1000)]
-    assert sent[-1000:] == [f"Sent: {n}" for n in range(1000)]
-
-
 def test_a_killed_producer_is_noticed() -> None:
+    """Flaws 1, 2: readers get all that was sent; the name is free."""
     code = """
     import time
     from ataraxis.stream import Producer
@@ -216,6 +155,7 @@ def test_a_killed_producer_is_noticed() -> None:
 
 
 def test_ctrl_c_ends_a_blocked_receive() -> None:
+    """Flaw 7: without a `cancel_event`."""
     code = """
     from ataraxis.stream import Consumer, Producer
     stream = Producer("s", 8, 4)
@@ -422,3 +362,67 @@ def test_wait_for_stream() -> None:
     wait_for_stream(b"mx://s", 20)
     timer.join()
     made[0].unlink()
+
+
+def test_who_registers_while_the_name_goes_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A durable reader is promised nothing by a stream that has lost its name."""
+    old = Producer("s", 8, 4)
+    old.send(b"1")
+    old.close()
+    asked, outcome = threading.Event(), []
+    keep, register = survey.keep, survey.register_durable
+
+    def late() -> None:
+        try:
+            Consumer("s", durable="late")
+        except StreamUnavailable as error:
+            outcome.append(str(error))
+
+    def register_late(*arguments: Any) -> Any:
+        asked.set()
+        return register(*arguments)
+
+    def keep_and_wait(*arguments: Any) -> None:
+        keep(*arguments)
+        thread.start()
+        assert asked.wait(10)
+
+    thread = threading.Thread(target=late)
+    with monkeypatch.context() as patch:
+        patch.setattr(survey, "register_durable", register_late)
+        patch.setattr(survey, "keep", keep_and_wait)
+        new = Producer("s", 8, 4)
+    thread.join(10)
+    assert outcome
+    assert "taken away" in outcome[0]
+    with Consumer("s", durable="late") as reader:
+        new.send(b"2")
+        assert reader.receive().read() == b"2"
+    new.unlink()
+
+
+def test_who_is_about_to_be_promised_something_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Registered, and not yet with a cursor: the name is not taken from it."""
+    old = Producer("s", 8, 4)
+    old.send(b"1")
+    old.close()
+    opened = Consumer._open
+    refused: list[str] = []
+
+    def open_late(*arguments: Any) -> bool:
+        with pytest.raises(StreamExists) as caught:
+            Producer("s", 8, 4)
+        refused.append(str(caught.value))
+        return opened(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_opening, "PATIENCE_S", 0.05)
+        patch.setattr(Consumer, "_open", open_late)
+        reader = Consumer("s", durable="recorder")
+    assert "'recorder'" in refused[0]
+    assert [frame.read() for frame in reader] == [b"1"]
+    reader.close()

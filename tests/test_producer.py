@@ -60,6 +60,7 @@ def test_write_buffer_is_a_file(stream: Producer) -> None:
 
 
 def test_nothing_of_earlier_frames_shows(stream: Producer) -> None:
+    """Flaw 11: what nobody wrote is zeros."""
     consumer = Consumer("s")
     for _ in range(4):
         stream.send(b"SECRETSECRETSECR")
@@ -75,6 +76,7 @@ def test_nothing_of_earlier_frames_shows(stream: Producer) -> None:
 
 
 def test_filling_the_memory_sends_all_of_it(stream: Producer) -> None:
+    """Flaw 13: and not an empty message."""
     consumer = Consumer("s")
     buffer = stream.next_to_send()
     array = np.frombuffer(buffer, "u1")
@@ -84,6 +86,7 @@ def test_filling_the_memory_sends_all_of_it(stream: Producer) -> None:
 
 
 def test_what_does_not_fit_is_refused(stream: Producer) -> None:
+    """Flaws 15, 16: nothing is written outside the slot."""
     consumer = Consumer("s")
     buffer = stream.next_to_send()
     with pytest.raises(DataOverflow):
@@ -105,6 +108,7 @@ def test_what_does_not_fit_is_refused(stream: Producer) -> None:
 
 
 def test_a_loan_that_was_not_sent_is_lent_anew(stream: Producer) -> None:
+    """Flaw 10: one slot, one number; the first buffer is over."""
     consumer = Consumer("s")
     first = stream.next_to_send()
     first.write(b"lost")
@@ -211,6 +215,7 @@ def test_after_the_end_nothing_is_sent(stream: Producer) -> None:
 
 
 def test_a_forked_child_ends_nothing() -> None:
+    """Flaw 6: its copies are inert."""
     code = """
     import os
     from ataraxis.stream import Consumer, Producer

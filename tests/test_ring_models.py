@@ -62,6 +62,13 @@ MUTANTS = {
 }
 
 
+def tool(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not installed")
+    return path
+
+
 def run(command: list[str], where: Path, seconds: float) -> str:
     done = subprocess.run(
         command, cwd=where, capture_output=True, text=True, timeout=seconds
@@ -73,9 +80,7 @@ def run(command: list[str], where: Path, seconds: float) -> str:
 
 def check(where: Path, what: str, seconds: float = SECONDS) -> tuple[int, str]:
     """Explore a model; how many errors, and what Spin says."""
-    for tool in ("spin", "gcc"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
+    tool("spin"), tool("gcc")
     model, *defines = what.split()
     flags = [f"-D{define}" for define in defines]
     run(["spin", "-a", *flags, str(MODELS / f"{model}.pml")], where, SECONDS)
@@ -112,3 +117,25 @@ def test_ring_model_has_no_error_in_larger_sizes(size: str, tmp_path: Path) -> N
         pytest.skip("minutes and gigabytes: set ATARAXIS_STRESS=1")
     errors, report = check(tmp_path, LARGER_SIZES[size], STRESS_SECONDS)
     assert errors == 0, report
+
+
+@pytest.mark.parametrize("compiler", ["g++", "clang++"])
+def test_memory_orders(compiler: str, tmp_path: Path) -> None:
+    """Each fence of the ring (J, P, E) has a test, and mutants without it."""
+    program = tmp_path / "ring_litmus"
+    flags = ["-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror"]
+    source = str(MODELS / "ring_litmus.cpp")
+    run([tool(compiler), *flags, "-o", str(program), source], tmp_path, SECONDS)
+    report = run([str(program)], tmp_path, SECONDS)
+    print(report)
+    assert "UNEXPECTED" not in report
+    lines = report.splitlines()
+    assert sum(line.endswith("OK") for line in lines) == 7
+    assert sum(line.endswith("VIOLATION") for line in lines) == 22
+    kernels = MODELS.parents[1] / "ataraxis" / "_kernels"
+    sources = [p.read_text() for p in kernels.glob("*.p[yx][xd]")]
+    letters = {c for text in sources for c in re.findall(r"# Fence ([A-Z])[:.]", text)}
+    assert letters
+    for letter in letters:
+        mutants = [k for k in lines if re.search(rf"mutant {letter}: no fence", k)]
+        assert len(mutants) == 2, f"fence {letter}: a mutant for each side"

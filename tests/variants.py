@@ -31,24 +31,37 @@ OPTIONS = {
     ),
 }
 
-# What segments, locks and arrays need; the others would only take their time.
-KERNELS = ("mapping", "participants", "lock", "guard", "array", "framebuffer", "ring")
+# What segments, locks, arrays and streams need; the others would only take their time.
+KERNELS = (
+    "mapping", "participants", "lock", "guard", "array", "framebuffer",
+    "ring", "reader", "send", "loan", "lend", "receive", "survey",
+)  # fmt: skip
 
 
 def crash_points() -> set[str]:
-    """Names of the crash points of segments, locks and arrays in the sources.
+    """Names of all crash points in the sources."""
+    return array_points() | stream_points()
 
-    Those of the kernels that stand on the ring are not among them: streams have kill
-    tests of their own (test_stream_kills.py), at random moments and not yet by name.
-    """
+
+def array_points() -> set[str]:
+    """Those of segments, locks and arrays (tests/stress/test_crash_points.py)."""
+    return _points(is_stream=False)
+
+
+def stream_points() -> set[str]:
+    """Those of the ring and what stands on it (test_stream_crash_points.py)."""
+    return _points(is_stream=True)
+
+
+def _points(is_stream: bool) -> set[str]:
     found: set[str] = set()
     for path in (ROOT / "ataraxis").rglob("*"):
         if path.suffix not in {".h", ".pyx", ".pxd", ".py"}:
             continue
         text = path.read_text(encoding="utf-8")
-        if "ax_stream" in text or "_kernels.ring cimport" in text:
-            continue
-        found |= set(re.findall(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)', text))
+        if is_stream == ("ax_stream" in text or "_kernels.ring cimport" in text):
+            names = re.findall(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)', text)
+            found |= set(names)
     return found
 
 

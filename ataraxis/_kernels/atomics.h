@@ -123,4 +123,14 @@ static inline void ax_copy(void *to, const void *from, size_t n)
 #endif
 }
 
+static inline void ax_zero(void *to, size_t n)
+{
+#ifdef AX_TSAN
+    for (size_t i = 0; i < n; i++)
+        atomic_store_explicit((_Atomic uint8_t *)to + i, 0, memory_order_relaxed);
+#else
+    memset(to, 0, n);
+#endif
+}
+
 #endif

@@ -1,9 +1,10 @@
 """A slot lent for writing: the memory of a frame before it is sent."""
-from cython cimport no_gc_clear
+from cython cimport final, no_gc_clear
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdint cimport uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
+from ataraxis._kernels.atomics cimport ax_copy, ax_zero
 from ataraxis._kernels.layout cimport AX_OK
 from ataraxis._kernels.platform cimport ax_now_ns
 from ataraxis._kernels.ring cimport abandon, payload_at
@@ -17,6 +18,9 @@ from ataraxis._kernels.layout cimport ax_frame
 cdef class Loan:
     """The payload of a claimed slot, writable until it is sent; exports a buffer.
 
+    A buffer cannot be taken away from who keeps it. So what is exported is memory of our own, which is
+    copied into the slot when it is sent; `_memory` is the slot itself, for who can be told that it is over.
+
     A subclass provides `_over()`, which raises because the loan is over.
     """
 
@@ -25,6 +29,9 @@ cdef class Loan:
     cdef char *data
     cdef readonly Py_ssize_t buffer_size
     cdef Py_ssize_t lent                # times its memory was lent out
+    cdef Py_ssize_t written             # bytes put in, gaps included
+    cdef bint in_place                  # the slot itself was lent: everybody sees the slot
+    cdef unsigned char[::1] own         # what is exported instead of the slot
     cdef readonly uint64_t _position
     cdef readonly uint64_t _sequence
     cdef unsigned char[::1] memory      # keeps the mapping
@@ -33,6 +40,7 @@ cdef class Loan:
         self.producer = producer
         self.ticket = ticket
         self.memory = producer.memory
+        self.own = None   # a view that was never set is not None
         self.data = payload_at(&producer.ring, producer.ring.index)
         self.buffer_size = <Py_ssize_t>producer.ring.capacity
         self._position = producer.ring.position
@@ -54,8 +62,17 @@ cdef class Loan:
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         if not self.ours():
             self._over()
+        if not self.in_place and self.own is None and self.buffer_size:
+            self.own = bytearray(self.buffer_size)
+            memcpy(&self.own[0], self.data, self.written)
+            self.data = <char *>&self.own[0]
         self.lent += 1
         PyBuffer_FillInfo(buffer, self, self.data, self.buffer_size, 0, flags)
+
+    @property
+    def _memory(self):
+        """Where the frame is put together: exports the slot, unless a buffer of our own was exported before."""
+        return Place(self)
 
     def _put(self, Py_ssize_t offset, const unsigned char[::1] data):
         """Copy bytes in; the caller has checked that they fit."""
@@ -64,14 +81,15 @@ cdef class Loan:
         if not 0 <= offset <= self.buffer_size - data.shape[0]:
             raise ValueError("outside the slot")
         if data.shape[0]:
-            memcpy(self.data + offset, &data[0], data.shape[0])
+            ax_copy(self.data + offset, &data[0], data.shape[0])
+            self.written = max(self.written, offset + data.shape[0])
 
     def _clear(self, Py_ssize_t start, Py_ssize_t stop):
         """Zero bytes that nobody wrote, so that no earlier frame shows through."""
         if not self.ours():
             self._over()
         if 0 <= start < stop <= self.buffer_size:
-            memset(self.data + start, 0, stop - start)
+            ax_zero(self.data + start, stop - start)
 
     def _get(self, Py_ssize_t start, Py_ssize_t stop):
         """Copy bytes out."""
@@ -85,6 +103,7 @@ cdef class Loan:
         """Show the first `bytes` as a frame; the loan is over."""
         cdef ax_stamp stamp
         cdef ax_frame head
+        cdef char *slot
         if not 0 <= bytes <= self.buffer_size:
             raise ValueError("outside the slot")
         stamp.has_device = False
@@ -96,6 +115,10 @@ cdef class Loan:
         try:
             if not self.ours():
                 self._over()
+            if self.own is not None:
+                slot = payload_at(&self.producer.ring, self.producer.ring.index)
+                with nogil:
+                    ax_copy(slot, self.data, bytes)
             self.producer.seal(bytes, &head, &stamp, True)
             self.producer.ticket += 1
         finally:
@@ -110,3 +133,20 @@ cdef class Loan:
                 self.producer.ticket += 1
         finally:
             self.producer.leave()
+
+
+@final
+cdef class Place:
+    """Exports the memory in which a loan's frame is put together."""
+
+    cdef Loan loan
+
+    def __cinit__(self, Loan loan not None):
+        self.loan = loan
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        if not self.loan.ours():
+            self.loan._over()
+        self.loan.in_place = self.loan.own is None
+        self.loan.lent += 1
+        PyBuffer_FillInfo(buffer, self, self.loan.data, self.loan.buffer_size, 0, flags)

@@ -17,7 +17,7 @@ from ataraxis._kernels.layout cimport (
 )
 from ataraxis._kernels.participants cimport live_of, sweep
 from ataraxis._kernels.platform cimport ax_crash, ax_futex_wait, ax_now_ns
-from ataraxis._kernels.ring cimport AX_UNKNOWN, anybody_sends, ax_ring, frame_at, locate, payload_at, pins_at, slot_at, spin_time, step
+from ataraxis._kernels.ring cimport AX_UNKNOWN, anybody_sends, ax_ring, locate, payload_at, pins_at, sequence_at, slot_at, spin_time, step
 from ataraxis._kernels.timing cimport PAUSES, next_spin, spin_on
 
 cdef enum:
@@ -370,14 +370,14 @@ cdef uint64_t first_expected(ax_ring *ring, uint64_t start, uint64_t tail) noexc
         return start
     for position in range(start, tail):
         if at_position(ring, position, &got) == AX_OK:
-            sequence = frame_at(ring, got.index).sequence
+            sequence = sequence_at(ring, got.index)
             if unchanged(ring, &got):
                 return sequence
     position = start
     while position and start - position < ring.slots:
         position -= 1
         if at_position(ring, position, &got) == AX_OK:
-            sequence = frame_at(ring, got.index).sequence
+            sequence = sequence_at(ring, got.index)
             if unchanged(ring, &got):
                 return sequence + 1
     return AX_UNKNOWN

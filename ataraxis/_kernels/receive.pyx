@@ -19,7 +19,7 @@ from ataraxis._kernels.platform cimport ax_futex_wait, ax_now_ns, ax_prefault
 from ataraxis._kernels.reader cimport (
     FEW, HELD_BY_COPY, ahead, at_position, ax_got, count_frame, give_back, has_next, next_frame, next_wait, reader_join, unchanged,
 )
-from ataraxis._kernels.ring cimport AX_UNKNOWN, anybody_sends, ax_ring, bytes_at, frame_at, payload_at, ring_open
+from ataraxis._kernels.ring cimport AX_UNKNOWN, anybody_sends, ax_ring, bytes_at, frame_at, payload_at, ring_open, sequence_at, time_at
 from ataraxis._kernels.timing cimport PAUSES, deadline_of, pause
 
 cnp.import_array()
@@ -253,8 +253,8 @@ cdef class ConsumerKernel(Lender):
             if bytes_at(&self.ring, got.index) != <uint64_t>each:
                 status = AX_OVERFLOW
                 break
-            sequence = frame_at(&self.ring, got.index).sequence
-            stamp = frame_at(&self.ring, got.index).time_ns
+            sequence = sequence_at(&self.ring, got.index)
+            stamp = time_at(&self.ring, got.index)
             ax_copy(to + done[0] * each, payload_at(&self.ring, got.index), each)
             whole = got.held != HELD_BY_COPY or unchanged(&self.ring, got)
             give_back(&self.ring, got.index, got.position, got.held)
@@ -289,7 +289,7 @@ cdef class ConsumerKernel(Lender):
                     if bytes_at(&self.ring, got.index) != <uint64_t>each:
                         break
                     ax_copy(to + (left - 1) * each, payload_at(&self.ring, got.index), each)
-                    stamps[left - 1] = frame_at(&self.ring, got.index).time_ns
+                    stamps[left - 1] = time_at(&self.ring, got.index)
                     if not unchanged(&self.ring, &got):
                         break
                     left -= 1

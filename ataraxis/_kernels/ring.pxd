@@ -83,6 +83,13 @@ cdef inline ax_frame *frame_at(ax_ring *ring, uint64_t index) noexcept nogil:
     cdef uint32_t at = <uint32_t>ax_peek64(<ax_u64 *>&slot_at(ring, index).at) & 0xFF
     return <ax_frame *>(ring.frames + index * ring.stride + (at if at <= 128 else 128))
 
+# Of a frame that may be overwritten while we look: the caller asks `unchanged` afterwards.
+cdef inline uint64_t sequence_at(ax_ring *ring, uint64_t index) noexcept nogil:
+    return ax_peek64(<ax_u64 *>&frame_at(ring, index).sequence)
+
+cdef inline int64_t time_at(ax_ring *ring, uint64_t index) noexcept nogil:
+    return <int64_t>ax_peek64(<ax_u64 *>&frame_at(ring, index).time_ns)
+
 cdef inline uint64_t bytes_at(ax_ring *ring, uint64_t index) noexcept nogil:
     cdef uint64_t bytes = ax_peek64(&slot_at(ring, index).bytes)
     return bytes if bytes <= ring.capacity else ring.capacity
@@ -121,6 +128,7 @@ cdef inline bint anybody_sends(ax_ring *ring) noexcept nogil:
     return False
 
 cdef int ring_open(ax_ring *ring, ax_party *party, char *frames, uint64_t bytes) noexcept nogil
+cdef uint64_t control_stride_of(uint32_t participants) noexcept nogil
 cdef uint64_t gate(ax_ring *ring) noexcept nogil
 cdef int claim(ax_ring *ring) noexcept nogil
 cdef void publish(ax_ring *ring, uint32_t at, uint64_t bytes, bint signal) noexcept nogil

@@ -85,12 +85,13 @@ cdef uint64_t gate(ax_ring *ring) noexcept nogil:
     # Fence J: pairs with the one in reader_join. Either we see the joiner's cursor, or it sees what we announced.
     ax_fence_full()
     for k in range(ring.words):
-        mask = ax_peek64(&ring.stream.readers[k])
+        # Acquire: pairs with reader_leave; who is gone has looked at its last frame.
+        mask = ax_load64(&ring.stream.readers[k])
         while mask:
             reader = k * 64 + first_bit(mask)
             mask &= mask - 1
             low = lower(low, ax_load64(&ring.readers[reader].cursor))
-    mask = ax_peek64(&ring.stream.durables)
+    mask = ax_load64(&ring.stream.durables)
     while mask:
         reader = ring.participants + first_bit(mask)
         mask &= mask - 1
@@ -341,7 +342,9 @@ cdef void stream_cleanup(ax_party *party, uint32_t who) noexcept nogil:
     ax_crash("cleanup_slots")
     ax_store64(&readers[who].cursor, AX_CURSOR_IDLE)
     ax_and64(&stream.readers[group], ~bit)
-    detach(stream, readers + party.slots, who)
+    if detach(stream, readers + party.slots, who):
+        # It died before anything was promised to its name, and nothing is to anybody.
+        ax_store32(&live_of(party).kept, 0)
     ax_crash("cleanup_cursor")
     ax_and64(&stream.data.sleepers[group], ~bit)
     ax_and64(&stream.space.sleepers[group], ~bit)
@@ -354,10 +357,11 @@ cdef void stream_cleanup(ax_party *party, uint32_t who) noexcept nogil:
     event_wake(&stream.space)
 
 
-cdef void detach(ax_stream *stream, ax_reader *durables, uint32_t who) noexcept nogil:
-    # A durable cursor outlives its reader, and gates on.
+cdef bint detach(ax_stream *stream, ax_reader *durables, uint32_t who) noexcept nogil:
+    # A durable cursor outlives its reader, and gates on. Whether a name was given up, and no other is left.
     cdef int k
     cdef uint64_t cursor
+    cdef bint found = False, alone = True
     for k in range(AX_DURABLES):
         if ax_load32(&durables[k].owner) != who + 1:
             continue
@@ -372,30 +376,12 @@ cdef void detach(ax_stream *stream, ax_reader *durables, uint32_t who) noexcept 
             ax_crash("cleanup_detached")
         elif cursor & 3 == AX_CURSOR_IDLE:
             ax_and64(&stream.durables, ~(<uint64_t>1 << k))
+            found = True
         ax_store32(&durables[k].owner, 0)
+    for k in range(AX_DURABLES):
+        # Who owns a line is about to be promised something.
+        alone &= ax_load32(&durables[k].owner) == 0
+    return found and alone and ax_load64(&stream.durables) == 0
 
 
 on_death(AX_KIND_STREAM, stream_cleanup)
-
-
-# ---- the bridge
-
-def control_bytes(uint64_t slots, uint32_t participants):
-    """Bytes of the control block of a stream; a multiple of 128."""
-    return sizeof(ax_stream) + (participants + AX_DURABLES) * sizeof(ax_reader) + slots * control_stride_of(participants)
-
-
-def stride_of(uint64_t capacity):
-    """Bytes from slot to slot for frames of at most `capacity` payload bytes; a multiple of 128."""
-    return (AX_PAYLOAD_AT + capacity + 127) // 128 * 128
-
-
-def describe(unsigned char[::1] control, uint64_t slots, uint64_t capacity, uint32_t participants, uint32_t flags):
-    """Write a stream's geometry into its control block, which is all zeros and not published yet."""
-    cdef ax_stream *stream = <ax_stream *>&control[0]
-    stream.slots = slots
-    stream.stride = stride_of(capacity)
-    stream.capacity = capacity
-    stream.control_stride = control_stride_of(participants)
-    stream.participants = participants
-    stream.flags = flags

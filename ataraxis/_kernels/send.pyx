@@ -7,7 +7,7 @@ cimport numpy as cnp
 from cython cimport no_gc_clear
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from ataraxis._kernels.atomics cimport ax_add64, ax_copy, ax_load64, ax_peek64, ax_put64
@@ -153,27 +153,24 @@ cdef class ProducerKernel:
         # Write the header in front of the payload, and show the frame.
         cdef uint32_t at = AX_PAYLOAD_AT - sizeof(ax_frame)
         cdef char *payload = payload_at(&self.ring, self.ring.index)
-        cdef ax_frame *frame
-        cdef uint64_t length = bytes
-        cdef uint16_t flags = head.flags
+        cdef ax_frame whole = head[0]
         cdef uint64_t tail[2]
         cdef uint64_t sequence = self.ring.position if self.ring.shared else self.ring.sent
+        whole.length = bytes
         if stamp.has_device:
             at -= 16
-            length += 16
-            flags |= FLAG_DEVICE | (FLAG_UNSIGNED if stamp.is_unsigned else 0)
+            whole.length += 16
+            whole.flags |= FLAG_DEVICE | (FLAG_UNSIGNED if stamp.is_unsigned else 0)
             tail[0], tail[1] = stamp.device_time, stamp.device_sequence
             ax_copy(payload - 16, tail, 16)
             if self.has_device and stamp.device_sequence > self.next_device:
                 ax_add64(&self.ring.stream.gaps, stamp.device_sequence - self.next_device)
             self.has_device = True
             self.next_device = stamp.device_sequence + 1
-        frame = <ax_frame *>(payload - AX_PAYLOAD_AT + at)
-        ax_copy(frame, head, sizeof(ax_frame))
-        frame.flags = flags
-        frame.length = length
-        frame.sequence = sequence
-        frame.time_ns = stamp.time_ns
+        whole.sequence = sequence
+        whole.time_ns = stamp.time_ns
+        # In one go, by ax_copy: a reader that copies and looks again may be reading it.
+        ax_copy(payload - AX_PAYLOAD_AT + at, &whole, sizeof(ax_frame))
         ax_put64(&self.ring.stream.last_ns, <uint64_t>stamp.time_ns)
         publish(&self.ring, at, bytes, signal)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import time
 import weakref
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
@@ -17,11 +19,12 @@ from ataraxis.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ataraxis.shm.segment import Segment
 
 SHARED, SYNC, TYPED = 1, 2, 4
+HOLD_TRIES = 200
 
 _open_ends: weakref.WeakSet[End] = weakref.WeakSet()
 
@@ -126,6 +129,24 @@ class End:
         )
 
 
+@contextlib.contextmanager
+def no_new_names(segment: Segment) -> Iterator[None]:
+    """Keep readers from being promised what is about to go.
+
+    Who registers before is seen; who registers after sees that the name is gone.
+    """
+    part = segment.participant
+    tries = HOLD_TRIES
+    while not (is_held := survey.hold_names(part)) and tries:
+        time.sleep(0.001)
+        tries -= 1
+    try:
+        yield
+    finally:
+        if is_held:
+            survey.free_names(part)
+
+
 def farewell(segment: Segment) -> None:
     """Take the name of an ended stream away once it was read to its end.
 
@@ -138,7 +159,8 @@ def farewell(segment: Segment) -> None:
     part.sweep()
     tail, sent, *_, drained = survey.words(part)
     if not survey.producers(part) and (drained >= tail or sent == 0):
-        segment.unlink()
+        with no_new_names(segment):
+            segment.unlink()
 
 
 def _close_all() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ataraxis._kernels import ring, survey
+from ataraxis._kernels import survey
 from ataraxis._kernels.receive import BUSY
 from ataraxis.errors import (
     LayoutError,
@@ -15,13 +15,14 @@ from ataraxis.errors import (
     SegmentExists,
     SegmentNotFound,
     StreamExists,
+    StreamUnavailable,
     TooManyParticipants,
 )
 from ataraxis.labels import Labels
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.header import Kind
 from ataraxis.shm.segment import Segment
-from ataraxis.stream._end import SHARED
+from ataraxis.stream._end import SHARED, no_new_names
 
 TRIES = 8
 PATIENCE_S = 2.0
@@ -52,7 +53,7 @@ def open_to_send(
         g = segment.header.geometry
         control = np.frombuffer(memoryview(segment.mapping), np.uint8)
         control = control[g.control : g.control + g.control_bytes]
-        ring.describe(control, slots, capacity, participants, flags)
+        survey.describe(control, slots, capacity, participants, flags)
         survey.announce(segment.participant)
 
     for attempt in range(TRIES):
@@ -64,8 +65,8 @@ def open_to_send(
                 name,
                 Kind.STREAM,
                 labels,
-                control_bytes=ring.control_bytes(slots, participants),
-                payload_bytes=slots * ring.stride_of(capacity),
+                control_bytes=survey.control_bytes(slots, participants),
+                payload_bytes=slots * survey.stride_of(capacity),
                 fill=fill,
                 context=context,
                 participants=participants,
@@ -103,13 +104,14 @@ def _join(
         return old
     # An end is an end: nobody new sends there. Its readers keep what they have.
     _await(lambda: not _promised(old), PATIENCE_S)
-    if away := _promised(old):
-        raise StreamExists(
-            f"stream {name!r} has ended, but holds frames that its durable reader "
-            f"{away!r} has not had yet: start that reader, or 'ataraxis recover'"
-        )
-    survey.keep(old.participant, False)
-    old.unlink()
+    with no_new_names(old):
+        if away := _promised(old):
+            raise StreamExists(
+                f"stream {name!r} has ended, but holds frames that its durable reader "
+                f"{away!r} has not had yet: start that reader, or 'ataraxis recover'"
+            )
+        survey.keep(old.participant, False)
+        old.unlink()
     return None
 
 
@@ -117,6 +119,8 @@ def _promised(segment: Segment) -> str | None:
     """Name a durable reader that has frames to come, or None."""
     segment.participant.sweep()
     tail = survey.words(segment.participant)[0]
+    for name in survey.registered(segment.participant):
+        return str(name, "utf-8", "replace")
     for entry in survey.readers(segment.participant):
         if entry[1] and entry[3] < tail:
             return entry[10].decode("utf-8", "replace")
@@ -141,6 +145,13 @@ def register_durable(segment: Segment, durable: str, timeout: float | None) -> i
             raise NotConnectedError(
                 f"stream {segment.name!r}: a live consumer reads as durable "
                 f"{durable!r}; close it, or use another name"
+            )
+        elif line == survey.RETIRED and segment.meaning_of_name() == "this":
+            time.sleep(0.001)  # somebody looked whether it may go, and it may not
+        elif line == survey.RETIRED:
+            raise StreamUnavailable(
+                f"stream {segment.name!r} has ended, and its name was taken away just "
+                "now: wait for the next stream of the name, timeout="
             )
         elif line < 0:
             raise TooManyParticipants(

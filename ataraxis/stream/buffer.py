@@ -20,11 +20,12 @@ class WriteBuffer(Loan):
     """The next frame before it is sent: writable memory of the stream itself.
 
     Made by `Producer.next_to_send`. Fill it in one of three ways: ``write`` and
-    indexing, as in MomentumX; ``frame.array[...] = ...``; or any array over the buffer,
-    ``np.frombuffer(buffer, dtype)``. Then ``send``, or leave the ``with`` block.
+    indexing, as in MomentumX; ``frame.array[...] = ...``, without a copy; or any array
+    over the buffer, ``np.frombuffer(buffer, dtype)``: memory of its own, copied when
+    the frame is sent, because nobody can take it away from who keeps it. Then ``send``,
+    or leave the ``with`` block.
 
-    Bytes nobody wrote are zeros, unless the memory itself was lent (`array`, the buffer
-    protocol): then they are whatever an earlier frame left there.
+    Bytes nobody wrote are zeros; in `array`, whatever an earlier frame left there.
     """
 
     def __init__(self, producer: Producer, ticket: int) -> None:
@@ -44,13 +45,14 @@ class WriteBuffer(Loan):
     def array(self) -> NDArray[Any]:
         """The frame as an array of the stream's dtype and shape: writable, no copy.
 
-        Becomes read-only when the frame is sent. A stream without a shape: uint8,
-        shape (buffer_size,).
+        Becomes read-only when the frame is sent; a view of it that was made before does
+        not: drop it. A stream without a shape: uint8, shape (buffer_size,).
         """
         array = self._array() if self._array is not None else None
         if array is None:
             labels = self._producer.labels
-            array = np.ndarray(labels.shape, labels.dtype, memoryview(self))
+            place = memoryview(self._memory)
+            array = np.ndarray(labels.shape, labels.dtype, place)
             self._array = weakref.ref(array)
         return array
 

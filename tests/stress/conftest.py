@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import variants
 from workers_stress import Zygote
 
 
@@ -88,4 +89,31 @@ def zygote(nursery: Zygote, arena: Path) -> Iterator[Zygote]:
     yield nursery.lend(arena)
     complaints = nursery.complaints()
     nursery.lend(arena)
+    assert not complaints, complaints
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if why := variants.missing():
+        pytest.skip(f"the kernels cannot be built with crash points: {why}")
+    kept = os.environ.get("ATARAXIS_VARIANTS")
+    return variants.build(
+        "crash", Path(kept) if kept else tmp_path_factory.mktemp("variants")
+    )
+
+
+@pytest.fixture(scope="session")
+def crashers(
+    package: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Zygote]:
+    directory = tmp_path_factory.mktemp("crashers")
+    with Zygote(directory, directory, package=package) as zygote:
+        yield zygote
+
+
+@pytest.fixture
+def mother(crashers: Zygote, arena: Path) -> Iterator[Zygote]:
+    yield crashers.lend(arena)
+    complaints = crashers.complaints()
+    crashers.lend(arena)
     assert not complaints, complaints

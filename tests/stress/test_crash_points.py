@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,34 +93,7 @@ POINTS = {
 
 
 def test_every_point_has_a_line() -> None:
-    assert variants.crash_points() == set(POINTS)
-
-
-@pytest.fixture(scope="session")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if why := variants.missing():
-        pytest.skip(f"the kernels cannot be built with crash points: {why}")
-    kept = os.environ.get("ATARAXIS_VARIANTS")
-    return variants.build(
-        "crash", Path(kept) if kept else tmp_path_factory.mktemp("variants")
-    )
-
-
-@pytest.fixture(scope="session")
-def crashers(
-    package: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Zygote]:
-    directory = tmp_path_factory.mktemp("crashers")
-    with Zygote(directory, directory, package=package) as zygote:
-        yield zygote
-
-
-@pytest.fixture
-def mother(crashers: Zygote, arena: Path) -> Iterator[Zygote]:
-    yield crashers.lend(arena)
-    complaints = crashers.complaints()
-    crashers.lend(arena)
-    assert not complaints, complaints
+    assert variants.array_points() == set(POINTS)
 
 
 @pytest.mark.parametrize("point", sorted(POINTS))

@@ -32,6 +32,7 @@ def byte_free(stream: Consumer, slot: int) -> float:
 def test_consumers_killed(
     arena: Path, zygote: Zygote, figure: Callable[..., float]
 ) -> None:
+    """Flaws 3, 4: under every policy, whatever they held."""
     kills = int(figure(600, 12))
     board, chance = zygote.board, random.Random(20261120)
     recorder = zygote.start("workers_stream:receive", 1)
@@ -172,6 +173,7 @@ def test_a_durable_reader_killed_misses_nothing(
 def test_stopped_and_continued(
     arena: Path, zygote: Zygote, figure: Callable[..., float]
 ) -> None:
+    """Flaw 5: whoever is stopped, at whatever moment."""
     stops = int(figure(200, 6))
     board, chance = zygote.board, random.Random(11)
     sender = zygote.start("workers_stream:send", 0, slots=8, subscribers=3)

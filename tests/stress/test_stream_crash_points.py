@@ -1,0 +1,351 @@
+"""A death at every named point of the stream kernels: who is left goes on.
+
+`POINTS` says what leads to each point. docs/explanation/concurrency.md has the same
+names in its kill table, with what is half done there and who mends it.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import variants
+from workers_stream_crash import GO, MARK, READY, SLOT, WORDS, until
+from workers_stress import Zygote
+
+from ataraxis._kernels import survey
+from ataraxis._kernels.participants import byte_held
+from ataraxis.stream import Consumer, Producer
+from ataraxis.stream.control import DURABLES, READER_BYTES, STREAM_BYTES
+
+LIMIT_S = 1.0
+SLOTS = 4
+POINTS = {
+    "claim_before": "produce",
+    "claim_word": "produce",
+    "claim_tail": "produce",
+    "send_half": "produce",
+    "publish_before": "produce",
+    "publish_word": "produce",
+    "pin_set": "view",
+    "cursor_before": "consume",
+    "cursor_moved": "consume",
+    "join_published": "join",
+    "join_done": "join",
+    "durable_owned": "register",
+    "cleanup_slot": "reap",
+    "cleanup_slots": "reap",
+    "cleanup_cursor": "reap",
+    "cleanup_detached": "reap",
+}
+
+
+def of(way: str) -> list[str]:
+    return [point for point, leads in POINTS.items() if leads == way]
+
+
+def test_every_point_has_a_line() -> None:
+    assert variants.stream_points() == set(POINTS)
+
+
+class Stage:
+    """A stream of ours, two readers of ours, and whoever is to die."""
+
+    def __init__(self, arena: Path, mother: Zygote, *, is_ours: bool = True) -> None:
+        self.arena, self.mother, self.board = arena, mother, mother.board
+        self.sent: list[int] = []
+        self.stream = self.make() if is_ours else None
+        self.handles: list[Any] = []
+
+    def make(self) -> Producer:
+        return Producer(
+            "s", shape=(WORDS,), dtype="u8", buffer_count=SLOTS, shared=True,
+            context=self.arena,
+        )  # fmt: skip
+
+    def readers(self) -> tuple[Consumer, Consumer]:
+        both = tuple(
+            Consumer("s", context=self.arena, policy=policy, timeout=20, label=policy)
+            for policy in ("lossless", "lossy")
+        )
+        self.handles += both
+        return both
+
+    def send(self, n: int = 1) -> None:
+        for _ in range(n):
+            assert self.stream.send(self.frame(len(self.sent)), timeout=5)
+            self.sent.append(len(self.sent))
+
+    def frame(self, k: int) -> np.ndarray[Any, Any]:
+        return np.full(WORDS, k, "u8")
+
+    def start(self, point: str, job: str, worker: int = 1, **arguments: Any) -> int:
+        pid = self.mother.start(
+            f"workers_stream_crash:{job}", worker, crash_at=point, **arguments
+        )
+        self.board.until(lambda: self.board.mine(worker, READY))
+        return pid
+
+    def die(self, pid: int, worker: int = 1) -> float:
+        """Light the fuse; when the dead one's byte was free."""
+        self.board[GO] = worker + 1
+        code = self.mother.wait(pid)
+        assert code == -9, f"the point was not reached: {self.mother.complaints()}"
+        part = (self.stream or self.handles[0])._segment.participant
+        slot = self.board.mine(worker, SLOT)
+        until(lambda: not byte_held(part.descriptor, slot), 5)
+        return time.monotonic()
+
+    def kill(self, pid: int) -> None:
+        self.mother.kill(pid)
+        assert self.mother.wait(pid) == -9
+
+    def leave_nothing(self, *readers: Consumer, durable: int = 0) -> None:
+        """Only we take part; every slot can be used, and none is pinned."""
+        assert self.stream is not None
+        part = self.stream._segment.participant
+        part.sweep()
+        assert survey.producers(part) == [part.slot]
+        ours = {reader._segment.participant.slot for reader in readers}
+        entries = survey.readers(part)
+        assert {e[0] for e in entries if not e[1]} == ours
+        assert len([e for e in entries if e[1]]) == durable
+        for word, pins in control_lines(self.stream):
+            assert word & 7 != 1, "a slot is being written by nobody"
+            assert pins == 0, "a slot is pinned by nobody"
+        held = [s for s in range(128) if byte_held(part.descriptor, s)]
+        assert set(held) <= ours | {part.slot}
+
+    def close(self) -> None:
+        for handle in self.handles:
+            handle.close()
+        if self.stream is not None:
+            self.stream.unlink()
+
+
+def control_lines(stream: Producer) -> Iterator[tuple[int, int]]:
+    """Word and pins of every slot, as they are in the file."""
+    segment = stream._segment
+    geometry = segment.header.geometry
+    n = geometry.participants
+    stride = (64 + (n + 63) // 64 * 8 + 127) // 128 * 128
+    first = geometry.control + STREAM_BYTES + (n + DURABLES) * READER_BYTES
+    memory = memoryview(segment.mapping)
+    for k in range(stream.buffer_count):
+        at = first + k * stride
+        yield (
+            struct.unpack_from("<Q", memory, at)[0],
+            sum(struct.unpack_from(f"<{(n + 63) // 64}Q", memory, at + 64)),
+        )
+
+
+@pytest.fixture
+def stage(mother: Zygote, arena: Path) -> Iterator[Stage]:
+    made = Stage(arena, mother)
+    yield made
+    made.close()
+    assert os.listdir(arena) == []
+
+
+def values(reader: Consumer, n: int) -> list[int]:
+    """Receive `n` whole frames."""
+    got = []
+    for _ in range(n):
+        frame = reader.receive(timeout=5)
+        assert frame is not None
+        assert (frame.array == frame.array[0]).all(), "torn"
+        got.append(int(frame.array[0]))
+        del frame
+    return got
+
+
+@pytest.mark.parametrize("point", of("produce"))
+def test_one_of_several_producers(point: str, stage: Stage) -> None:
+    gating, watching = stage.readers()
+    pid = stage.start(point, "produce", shared=True, frames=1)
+    assert values(gating, 1) == values(watching, 1) == [MARK]
+    stage.send(2)
+    free = stage.die(pid)
+    got: list[int] = []
+    # What was shown is had, also when nobody was woken.
+    expected = [0, 1] + ([MARK + 1] if point == "publish_word" else [])
+    got += values(gating, len(expected))
+    for _ in range(3 * SLOTS):
+        stage.send()
+        got += values(gating, 1)
+    assert time.monotonic() - free < LIMIT_S
+    assert got == expected + stage.sent[2:]
+    seen = []
+    while (frame := watching.receive(blocking=False)) is not None:
+        seen.append(int(frame.array[0]))
+        del frame
+    assert seen[-2:] == stage.sent[-2:]
+    assert seen == sorted(seen)
+    stage.leave_nothing(gating, watching)
+
+
+@pytest.mark.parametrize("point", of("produce"))
+def test_the_only_producer(point: str, mother: Zygote, arena: Path) -> None:
+    stage = Stage(arena, mother, is_ours=False)
+    pid = mother.start(
+        "workers_stream_crash:produce", 1, crash_at=point, shared=False, frames=3
+    )
+    gating, watching = stage.readers()
+    stage.board.until(lambda: stage.board.mine(1, READY))
+    free = stage.die(pid)
+    count = 3 + (point == "publish_word")
+    for reader in (gating, watching):
+        got = [int(frame.array[0]) for frame in reader]
+        assert got == [MARK + k for k in range(count)]
+        assert not reader.is_alive
+        assert reader.is_ended
+        assert reader.dropped_count == 0
+    # Its name is free at once.
+    stage.stream = stage.make()
+    assert time.monotonic() - free < LIMIT_S
+    stage.leave_nothing()
+    stage.close()
+    assert os.listdir(arena) == []
+
+
+@pytest.mark.parametrize("point", of("view"))
+def test_a_viewer(point: str, stage: Stage) -> None:
+    gating, _ = stage.readers()
+    for k in range(SLOTS):
+        stage.send()
+        assert values(gating, 1) == [k]
+    pid = stage.start(point, "consume", policy="lossy")
+    free = stage.die(pid)
+    for _ in range(40):
+        stage.send()
+        assert values(gating, 1) == stage.sent[-1:]
+    assert time.monotonic() - free < LIMIT_S
+    stage.leave_nothing(*stage.handles)
+    skipped = stage.stream.statistics().skipped
+    for _ in range(2 * SLOTS):
+        stage.send()
+        assert values(gating, 1) == stage.sent[-1:]
+    assert stage.stream.statistics().skipped == skipped
+
+
+@pytest.mark.parametrize("durable", [None, "recorder"])
+@pytest.mark.parametrize("point", of("consume"))
+def test_a_reader_that_gates(point: str, durable: str | None, stage: Stage) -> None:
+    gating, _ = stage.readers()
+    policy = None if durable else "lossless"
+    pid = stage.start(point, "consume", policy=policy, durable=durable)
+    for k in range(SLOTS):
+        stage.send()
+        assert values(gating, 1) == [k]
+    free = stage.die(pid)
+    if durable:
+        # It was done with frame 0 exactly when its cursor had moved.
+        begin = int(point == "cursor_moved")
+        stage.send(begin)
+        assert values(gating, begin) == stage.sent[SLOTS:]
+        assert stage.stream.next_to_send(blocking=False) is None
+        assert stage.stream.next_to_send(blocking=False) is None
+        stage.stream._segment.participant.sweep()
+        assert stage.stream.statistics().detached == (durable,)
+        with pytest.raises(TimeoutError):
+            stage.stream.send(stage.frame(0), timeout=0.1)
+        again = Consumer("s", context=stage.arena, durable=durable)
+        assert values(again, len(stage.sent) - begin) == stage.sent[begin:]
+        stage.send(SLOTS)
+        assert values(again, SLOTS) == values(gating, SLOTS) == stage.sent[-SLOTS:]
+        again.close()
+    else:
+        for _ in range(3 * SLOTS):
+            stage.send()
+            assert values(gating, 1) == stage.sent[-1:]
+        assert time.monotonic() - free < LIMIT_S
+    stage.leave_nothing(*stage.handles)
+
+
+@pytest.mark.parametrize("durable", [None, "recorder"])
+@pytest.mark.parametrize("point", of("join"))
+def test_a_joiner(point: str, durable: str | None, stage: Stage) -> None:
+    gating, _ = stage.readers()
+    stage.send(2)
+    policy = None if durable else "lossless"
+    pid = stage.start(point, "consume", policy=policy, durable=durable, join=True)
+    free = stage.die(pid)
+    assert values(gating, 2) == [0, 1]
+    is_promised = durable is not None and point == "join_done"
+    stage.stream._segment.participant.sweep()
+    assert len(stage.stream.statistics().detached) == is_promised
+    if is_promised:
+        stage.send(2)
+        assert values(gating, 2) == [2, 3]
+        with pytest.raises(TimeoutError):
+            stage.stream.send(stage.frame(0), timeout=0.1)
+        again = Consumer("s", context=stage.arena, durable=durable)
+        assert values(again, 4) == [0, 1, 2, 3]
+        again.close()
+    free = free if not is_promised else time.monotonic()
+    for _ in range(3 * SLOTS):
+        stage.send()
+        assert values(gating, 1) == stage.sent[-1:]
+    assert time.monotonic() - free < LIMIT_S
+    stage.leave_nothing(*stage.handles)
+
+
+@pytest.mark.parametrize("point", of("register"))
+def test_a_durable_name(point: str, stage: Stage) -> None:
+    gating, _ = stage.readers()
+    stage.send(2)
+    pid = stage.start(point, "consume", durable="recorder", join=True)
+    free = stage.die(pid)
+    again = Consumer("s", context=stage.arena, durable="recorder")
+    assert time.monotonic() - free < LIMIT_S
+    assert values(gating, 2) == values(again, 2) == [0, 1]
+    stage.send(SLOTS)
+    assert values(gating, SLOTS) == values(again, SLOTS) == stage.sent[-SLOTS:]
+    again.close()
+    stage.leave_nothing(*stage.handles)
+
+
+def test_a_name_that_promised_nothing_is_not_kept(stage: Stage) -> None:
+    """Killed before it had a cursor: the stream goes when it has been read."""
+    gating, watching = stage.readers()
+    stage.send(1)
+    stage.die(stage.start("durable_owned", "consume", durable="recorder", join=True))
+    stage.stream.close()
+    stage.stream = None
+    for reader in (gating, watching):
+        assert [int(frame.array[0]) for frame in reader] == [0]
+        reader.close()
+    assert os.listdir(stage.arena) == []
+
+
+@pytest.mark.parametrize("point", of("reap"))
+def test_who_cleans_up(point: str, stage: Stage) -> None:
+    """The next one does it again, whatever was done already."""
+    gating, _ = stage.readers()
+    durable = stage.start("", "consume", 3, durable="recorder")
+    viewer = stage.start("", "consume", 4, policy="lossy")
+    before = len(stage.sent)
+    pid = stage.start(point, "sweep")
+    # The claim of the dead is in the ring: passed over when it was cleaned up.
+    stage.die(stage.start("claim_word", "produce", 2, shared=True, frames=0), 2)
+    stage.kill(durable)
+    stage.kill(viewer)
+    free = stage.die(pid)
+    stage.send(2)
+    assert values(gating, 2) == stage.sent[before:]
+    stage.stream._segment.participant.sweep()
+    assert stage.stream.statistics().detached == ("recorder",)
+    assert time.monotonic() - free < LIMIT_S
+    again = Consumer("s", context=stage.arena, durable="recorder")
+    assert values(again, 2) == stage.sent[before:]
+    for _ in range(3 * SLOTS):
+        stage.send()
+        assert values(gating, 1) == values(again, 1) == stage.sent[-1:]
+    again.close()
+    stage.leave_nothing(*stage.handles)

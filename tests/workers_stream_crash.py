@@ -1,0 +1,109 @@
+"""Who walks past a crash point of a stream; run by a `Zygote` of the crash build.
+
+Each job gets ready, says so on the board, waits for GO, and only then can die.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+GO = 1
+SLOT, READY, DONE = 0, 1, 2
+WORDS = 16384  # 128 KiB: a frame that is copied in two halves
+MARK = 1 << 40  # what the victim's frames hold
+
+
+class Fuse:
+    """Crash points are off until it is lit."""
+
+    def __init__(self, board: Any, worker: int) -> None:
+        self.board, self.worker = board, worker
+        self.point = os.environ.pop("ATARAXIS_CRASH_AT", "")
+
+    def light(self, end: Any) -> None:
+        self.board.set_mine(self.worker, SLOT, end._segment.participant.slot)
+        self.board.set_mine(self.worker, READY, 1)
+        self.board.until(lambda: self.board[GO] == self.worker + 1)
+        os.environ["ATARAXIS_CRASH_AT"] = self.point
+
+
+def produce(arena: Path, board: Any, worker: int, shared: bool, frames: int) -> None:
+    """Send some frames in peace, and then one more."""
+    from ataraxis.stream import Producer
+
+    warnings.simplefilter("ignore", RuntimeWarning)
+    fuse = Fuse(board, worker)
+    stream = Producer(
+        "s", shape=(WORDS,), dtype="u8", buffer_count=4, shared=shared, context=arena
+    )
+    if not shared:
+        stream.wait_for_subscribers(2, timeout=20)
+    for k in range(frames):
+        stream.send(np.full(WORDS, MARK + k, "u8"))
+    fuse.light(stream)
+    stream.send(np.full(WORDS, MARK + frames, "u8"))
+    stream.close()
+
+
+def consume(
+    arena: Path,
+    board: Any,
+    worker: int,
+    policy: str | None = None,
+    durable: str | None = None,
+    held: int = 0,
+    join: bool = False,
+) -> None:
+    """Receive; or join, with the fuse lit before."""
+    from ataraxis.shm.header import Kind
+    from ataraxis.shm.segment import Segment
+    from ataraxis.stream import Consumer
+
+    fuse = Fuse(board, worker)
+
+    def make() -> Any:
+        return Consumer("s", context=arena, policy=policy, durable=durable)
+
+    if join:
+        watch = Segment.attach("s", kind=Kind.STREAM, context=arena)
+        board.set_mine(worker, SLOT, watch.participant.slot)
+        board.set_mine(worker, READY, 1)
+        board.until(lambda: board[GO] == worker + 1)
+        os.environ["ATARAXIS_CRASH_AT"] = fuse.point
+        make()
+        return
+    stream = make()
+    kept = [stream.receive() for _ in range(held)]
+    fuse.light(stream)
+    for _ in range(8):
+        frame = stream.receive(timeout=20)
+        frame.release()
+    del kept
+    stream.close()
+
+
+def sweep(arena: Path, board: Any, worker: int) -> None:
+    """Clean up after whoever is dead."""
+    from ataraxis.stream import Consumer
+
+    fuse = Fuse(board, worker)
+    stream = Consumer("s", context=arena, policy="latest")
+    fuse.light(stream)
+    stream._segment.participant.sweep()
+    board.set_mine(worker, DONE, 1)
+    stream.close()
+
+
+def until(condition: Callable[[], object], timeout: float) -> None:
+    """Wait without a nap: what is measured is milliseconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout} s in vain"
+        time.sleep(0.0005)
