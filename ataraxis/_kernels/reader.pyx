@@ -22,6 +22,8 @@ from ataraxis._kernels.ring cimport AX_UNKNOWN, anybody_sends, ax_ring, locate, 
 cdef enum:
     SLICE_NS = 50000000     # longest sleep before looking at signals
     PROBE_NS = 20000000     # longest wait before asking who lives
+    IDLE_NS = 100000000     # the same where nothing has come for some time: an idle reader costs nothing
+    NAPS = 8                # slices after which it is idle
 
 
 # ---- the algorithm
@@ -237,8 +239,11 @@ cdef int next_wait(ax_ring *ring, ax_got *got, int64_t deadline, bint first) noe
     cdef ax_stream *stream = ring.stream
     cdef int64_t now, started
     cdef int64_t looks = ring.looks if first else 0
+    cdef int64_t nap
     cdef uint32_t seen
     cdef int status
+    ring.naps = 0 if first else ring.naps + 1
+    nap = PROBE_NS if ring.naps < NAPS else IDLE_NS
     while looks > 0:
         status = next_frame(ring, got)
         if status != AX_EMPTY:
@@ -256,7 +261,7 @@ cdef int next_wait(ax_ring *ring, ax_got *got, int64_t deadline, bint first) noe
             event_cancel(&stream.data, ring.me)
             return AX_BUSY
         if status == AX_EMPTY and now < deadline and now - started < SLICE_NS:
-            if ax_futex_wait(&stream.data.count, seen, min(PROBE_NS, deadline - now)) == -EINTR:
+            if ax_futex_wait(&stream.data.count, seen, min(nap, deadline - now)) == -EINTR:
                 event_cancel(&stream.data, ring.me)
                 return AX_BUSY
             status = next_frame(ring, got)
