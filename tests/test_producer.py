@@ -11,7 +11,7 @@ import pytest
 from deadline import wait_until
 from programs import Program, run
 
-from ataraxis.errors import DataOverflow, NotConnectedError, QueueFull
+from ataraxis.errors import CorruptFrame, DataOverflow, NotConnectedError, QueueFull
 from ataraxis.stream import (
     AlreadySent,
     Consumer,
@@ -271,3 +271,89 @@ def test_who_is_killed_while_it_waits_does_not_wait_on() -> None:
     assert not stream.statistics().is_stalled
     consumer.close()
     stream.unlink()
+
+
+def frame_bytes(stream: Producer, text: bytes) -> memoryview:
+    """The place of some bytes in the stream's memory."""
+    memory = memoryview(stream._segment.mapping).cast("B")
+    at = bytes(memory).index(text)
+    return memory[at : at + len(text)]
+
+
+@pytest.mark.parametrize("policy", ["lossless", "lossy", "latest"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_checksums(policy: str, shared: bool) -> None:
+    stream = Producer("s", 64, 8, checksum=True, shared=shared)
+    plain = Consumer("s", policy=policy)
+    watchful = Consumer("s", policy=policy, verify=True)
+    stream.send(b"as it was sent", device_time=5, device_sequence=7)
+    frame = plain.receive()
+    assert frame.verify()
+    assert frame._flags & 1
+    assert watchful.receive().verify()
+    for value in (b"", "text", np.arange(5)):
+        stream.send(value)
+        assert plain.receive().verify()
+        assert watchful.receive().verify()
+    with stream.next_to_send() as buffer:
+        buffer.write(b"put together")
+    assert plain.receive().verify()
+    assert watchful.receive().read() == b"put together"
+    for _ in range(8):  # a slot that a viewer pins, and one that it copies
+        stream.send(b"changed later", device_time=1)
+        frame_bytes(stream, b"changed later")[3] ^= 4
+        with pytest.raises(CorruptFrame, match="after it was sent"):
+            watchful.receive()
+        frame = plain.receive()
+        with pytest.raises(CorruptFrame, match=f"frame {frame.sequence}:"):
+            frame.verify()
+        del frame
+    stream.send(b"whole again")
+    assert watchful.receive().read() == b"whole again"
+    assert watchful.dropped_count == 0
+    plain.close()
+    watchful.close()
+    stream.unlink()
+
+
+def test_checksums_of_blocks() -> None:
+    stream = Producer("s", shape=(3,), dtype="i4", buffer_count=8, checksum=True)
+    consumer = Consumer("s", policy="lossless", verify=True)
+    block = np.arange(18, dtype="i4").reshape(6, 3)
+    assert stream.send_block(block) == 6
+    np.testing.assert_array_equal(consumer.read(4), block[:4])
+    frame_bytes(stream, block[5].tobytes())[0] ^= 1
+    assert consumer.receive().verify()
+    with pytest.raises(CorruptFrame):
+        consumer.read(1)
+    with stream.next_to_send() as buffer:
+        buffer.array[:] = 7
+    np.testing.assert_array_equal(consumer.read(1), [[7] * 3])
+    consumer.close()
+    stream.unlink()
+
+
+def test_without_checksums_there_is_nothing_to_verify(stream: Producer) -> None:
+    consumer = Consumer("s", verify=True)
+    stream.send(b"x")
+    assert not consumer.receive().verify()
+
+
+def test_sequences_of_a_shared_stream_go_up_and_may_have_gaps() -> None:
+    """A number goes with what was given up; a gating reader has dropped nothing."""
+    first, second = (Producer("s", 8, 8, shared=True) for _ in range(2))
+    consumer = Consumer("s", policy="lossless")
+    first.send(b"0")
+    with pytest.raises(KeyError), first.next_to_send() as buffer:
+        raise KeyError(buffer.sequence)
+    second.send(b"2")
+    first.send(b"3")
+    got = [consumer.receive(timeout=5) for _ in range(3)]
+    assert [frame.sequence for frame in got] == [0, 2, 3]
+    assert [frame.read() for frame in got] == [b"0", b"2", b"3"]
+    assert (consumer.received_count, consumer.dropped_count) == (3, 0)
+    assert first.statistics().sent == 3
+    del got
+    consumer.close()
+    second.close()
+    first.unlink()

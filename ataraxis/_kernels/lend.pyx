@@ -5,8 +5,9 @@ thread that is. It uses the NumPy C-API for views of a frame.
 """
 from cython cimport final, freelist, no_gc_clear
 cimport numpy as cnp
-from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.buffer cimport PyBUF_READ, PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint64_t
 
@@ -214,6 +215,31 @@ cdef class Frame:
     def __array__(self, dtype=None, copy=None):
         array = self.array
         return array if dtype is None or dtype == array.dtype else array.astype(dtype)
+
+    def verify(self):
+        """Look whether the bytes are those that were sent, by the frame's CRC-32.
+
+        Returns
+        -------
+        bool
+            True if they are; False if it has none (the producer's ``checksum=False``).
+
+        Raises
+        ------
+        CorruptFrame
+            They are others.
+        """
+        cdef Py_ssize_t front
+        self.ready()
+        if not self.head.flags & 1:
+            return False
+        front = self.data - <char *>self.head - 64
+        if front + self.bytes:
+            data = PyMemoryView_FromMemory(self.data - front, front + self.bytes, PyBUF_READ)
+        else:
+            data = b""
+        self.owner._compare(self, data, self.head.crc)
+        return True
 
     def to_xarray(self):
         """The payload with the stream's labels: a DataArray over a read-only view."""

@@ -23,6 +23,8 @@ from ataraxis._kernels.timing cimport PAUSES, next_spin, spin_on
 cdef enum:
     SLICE_NS = 50000000     # longest sleep before looking at signals
     PROBE_NS = 20000000     # longest wait before asking who lives
+    IDLE_NS = 100000000     # the same where nothing has come for some time: an idle reader costs nothing
+    NAPS = 8                # slices after which it is idle
 
 
 # ---- the algorithm
@@ -266,8 +268,11 @@ cdef int next_wait(ax_ring *ring, ax_got *got, int64_t deadline, bint first) noe
     # One slice of waiting: as next_frame, or AX_BUSY look at your signals, or AX_TIMEOUT.
     cdef ax_stream *stream = ring.stream
     cdef int64_t now = ax_now_ns(), started = now, spin_ns = spin_time(ring)
+    cdef int64_t nap
     cdef uint32_t seen
     cdef int status
+    ring.naps = 0 if first else ring.naps + 1
+    nap = PROBE_NS if ring.naps < NAPS else IDLE_NS
     while first and spin_ns and spin_on(PAUSES, started, spin_ns):
         status = next_frame(ring, got)
         if status != AX_EMPTY:
@@ -279,7 +284,7 @@ cdef int next_wait(ax_ring *ring, ax_got *got, int64_t deadline, bint first) noe
             event_cancel(&stream.data, ring.me)
             return AX_BUSY
         if status == AX_EMPTY and now < deadline and now - started < SLICE_NS:
-            if ax_futex_wait(&stream.data.count, seen, min(PROBE_NS, deadline - now)) == -EINTR:
+            if ax_futex_wait(&stream.data.count, seen, min(nap, deadline - now)) == -EINTR:
                 event_cancel(&stream.data, ring.me)
                 return AX_BUSY
             status = next_frame(ring, got)

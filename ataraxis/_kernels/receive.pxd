@@ -6,6 +6,7 @@ from ataraxis._kernels.reader cimport ax_got
 cdef class ConsumerKernel(Lender):
     cdef bint is_drained
     cdef public object cancel_event
+    cdef public bint _verifies          # every frame is compared with its checksum
     cdef uint64_t last                  # sequence of the last frame received
 
     cdef int next(self, ax_got *got, int64_t deadline) except -100

@@ -20,6 +20,7 @@ LAPPED: int
 @disjoint_base
 class ConsumerKernel(Lender):
     cancel_event: Any
+    _verifies: bool
     def _open(
         self,
         memory: NDArray[np.uint8],

@@ -111,6 +111,8 @@ cdef class ConsumerKernel(Lender):
                 return None
             frame = self.wrap(&got)
         count_frame(&self.ring, frame.head.sequence)
+        if self._verifies:
+            frame.verify()
         return frame
 
     def receive(self, blocking=True, *, timeout=None, minimum_ts=None):
@@ -208,6 +210,7 @@ cdef class ConsumerKernel(Lender):
         cdef int64_t *stamps = <int64_t *>cnp.PyArray_DATA(times) if times is not None else NULL
         cdef int64_t deadline = deadline_of(timeout)
         cdef int status = AX_OK
+        cdef Frame frame
         cdef ax_got got
         self.enter()
         try:
@@ -225,15 +228,20 @@ cdef class ConsumerKernel(Lender):
                     self.settle()
                     done += 1
                     continue
-                with nogil:
-                    status = self.drain(to, stamps, each, rows, &done, &got)
+                status = AX_EMPTY
+                if not self._verifies:
+                    with nogil:
+                        status = self.drain(to, stamps, each, rows, &done, &got)
                 if status == AX_EMPTY or status == AX_OVERFLOW:
                     # One of another size is kept, and refused on the next round.
                     status = self.next(&got, deadline) if status == AX_EMPTY else AX_OK
                     if status == AX_OK:
-                        self.pending = self.wrap(&got)
-                        if self.pending is not None:
-                            count_frame(&self.ring, self.pending.head.sequence)
+                        frame = self.wrap(&got)
+                        if frame is not None:
+                            count_frame(&self.ring, frame.head.sequence)
+                            if self._verifies:
+                                frame.verify()
+                        self.pending, frame = frame, None
                 PyErr_CheckSignals()
         finally:
             self.leave()

@@ -52,6 +52,7 @@ cdef struct ax_ring:
     uint64_t expected         # next sequence, AX_UNKNOWN before the first
     uint64_t received
     uint64_t dropped
+    uint32_t naps             # slices of a wait that found nothing
     ax_u32 poke               # another thread wants the one that waits to come out
     # both
     int cpus                  # we may run on

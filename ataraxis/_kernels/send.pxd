@@ -32,6 +32,8 @@ cdef class ProducerKernel:
     cdef uint64_t next_device
     cdef bint has_device
     cdef uint32_t source
+    cdef object crc                     # CRC-32 of bytes; None: frames have no checksum
+    cdef bint is_summed
 
     cdef int enter(self) except -1
     cdef void leave(self) noexcept
@@ -42,6 +44,7 @@ cdef class ProducerKernel:
     cdef inline int64_t patience(self, object timeout) except -1
     cdef bint answer(self, int status) except -1
     cdef object _send_bytes(self, data, ax_frame *head, ax_stamp *stamp, timeout)
+    cdef uint32_t sum(self, char *data, Py_ssize_t bytes) noexcept with gil
     cdef void seal(self, Py_ssize_t bytes, const ax_frame *head, ax_stamp *stamp, bint signal) noexcept nogil
 
 cdef int stamp_device(ax_stamp *stamp, time, sequence) except -1

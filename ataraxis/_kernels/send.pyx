@@ -6,7 +6,9 @@ array that is sent as it is; every other form goes through `_encode` of the subc
 cimport numpy as cnp
 from cython cimport no_gc_clear
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.buffer cimport PyBUF_READ
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -26,6 +28,7 @@ cnp.import_array()
 cdef enum:
     GIL_BYTES = 65536      # a longer copy lets other threads run
     BATCH = 32             # frames of a block between two looks at sleepers
+    FLAG_CHECKSUM = 1
     FLAG_DEVICE = 16
     FLAG_UNSIGNED = 32
 
@@ -149,6 +152,14 @@ cdef class ProducerKernel:
             ax_put64(&self.ring.stream.stalled_since_ns, 0)
             ax_add64(&self.ring.stream.stalled_ns, <uint64_t>(ax_now_ns() - started))
 
+    def _sum_with(self, crc):
+        """Give each frame the checksum that `crc(bytes)` returns, over all that follows its header."""
+        self.crc = crc
+        self.is_summed = True
+
+    cdef uint32_t sum(self, char *data, Py_ssize_t bytes) noexcept with gil:
+        return self.crc(PyMemoryView_FromMemory(data, bytes, PyBUF_READ)) if bytes else 0
+
     cdef void seal(self, Py_ssize_t bytes, const ax_frame *head, ax_stamp *stamp, bint signal) noexcept nogil:
         # Write the header in front of the payload, and show the frame.
         cdef uint32_t at = AX_PAYLOAD_AT - sizeof(ax_frame)
@@ -167,6 +178,9 @@ cdef class ProducerKernel:
                 ax_add64(&self.ring.stream.gaps, stamp.device_sequence - self.next_device)
             self.has_device = True
             self.next_device = stamp.device_sequence + 1
+        if self.is_summed:
+            whole.flags |= FLAG_CHECKSUM
+            whole.crc = self.sum(payload - (whole.length - bytes), whole.length)
         whole.sequence = sequence
         whole.time_ns = stamp.time_ns
         # In one go, by ax_copy: a reader that copies and looks again may be reading it.

@@ -50,11 +50,17 @@ class Consumer(Rows):
         How long the producer waits for a durable consumer that died, s; None: no end.
     label : str, optional
         What it is called in statistics.
+    verify : bool
+        Compare each frame received, or read, with its checksum, if the producer gives
+        it one (``checksum=True``); `CorruptFrame` is raised in place of one that was
+        changed. `latest` does not look.
     timeout : float or None
         How long to wait for a stream that is not there yet, s.
 
     Raises
     ------
+    CorruptFrame
+        By `receive` and `read`: see `verify`.
     StreamUnavailable
         No stream has the name (`timeout` 0).
     TimeoutError
@@ -82,6 +88,7 @@ class Consumer(Rows):
         durable: str | None = None,
         detached_timeout: float | None = None,
         label: str | None = None,
+        verify: bool = False,
         timeout: float | None = 0,
     ) -> None:
         check_timeout(timeout)
@@ -99,6 +106,7 @@ class Consumer(Rows):
         )
         self.cancel_event = cancel_event
         self._plug(segment, policy, start, durable, detached_timeout, label)
+        self._verifies = verify
 
     @classmethod
     def of_segment(cls, segment: Segment) -> Consumer:

@@ -15,6 +15,7 @@ from ataraxis._kernels import survey
 from ataraxis._kernels.receive import BUSY, FULL
 from ataraxis._kernels.send import ProducerKernel
 from ataraxis.clock import now_ns
+from ataraxis.frame import crc32
 from ataraxis.labels import Labels
 from ataraxis.shm.context import ContextLike
 from ataraxis.stream._codes import TYPED_LABELS, Encoded, code_of, encode
@@ -63,6 +64,8 @@ class Producer(End, ProducerKernel):
         stall; a warning, if not given.
     shared : bool
         Let several producers send into one stream.
+    checksum : bool
+        Give each frame a CRC-32, for ``Frame.verify`` and ``Consumer(verify=True)``.
     participants : int
         How many producers and consumers may take part at a time, 1 to 1024.
     mode, group : optional
@@ -104,6 +107,7 @@ class Producer(End, ProducerKernel):
         on_full: Literal["block", "raise", "drop_newest"] = "block",
         on_stall: Callable[[StreamStatistics], object] | None = None,
         shared: bool = False,
+        checksum: bool = False,
         participants: int = 128,
         mode: int | None = None,
         group: str | int | None = None,
@@ -137,6 +141,8 @@ class Producer(End, ProducerKernel):
             segment.payload, segment.participant, typed, labels.shape, code, sign, 0
         ):
             self._misfit()
+        if checksum:
+            self._sum_with(crc32)
         self._labels = labels
         self._begin(segment)
 

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from ataraxis._kernels.lend import Frame
 from ataraxis._kernels.receive import EMPTY, ENDED, OVERFLOW, TIMEOUT, ConsumerKernel
 from ataraxis.errors import CorruptFrame, ReleasedBuffer
+from ataraxis.frame import crc32
 from ataraxis.labels import Labels
 from ataraxis.stream._codes import RAW, STR, dtype_of
 from ataraxis.stream._end import End
 
 if TYPE_CHECKING:
     import xarray as xr
+    from typing_extensions import Buffer
 
 
 class Rows(End, ConsumerKernel):
@@ -147,6 +149,16 @@ class Rows(End, ConsumerKernel):
             f"stream {self._name!r}: a frame of {frame.nbytes} bytes says its dtype is "
             f"{frame._code} and its shape {frame._shape}"
         )
+
+    def _compare(self, frame: Frame, data: Buffer, expected: int) -> None:
+        """Compare the bytes after a frame's header with its checksum."""
+        found = crc32(data)
+        if found != expected:
+            raise CorruptFrame(
+                f"stream {self._name!r}, frame {frame.sequence}: its checksum says "
+                f"{expected:#010x}, its bytes {found:#010x}: somebody wrote into it "
+                "after it was sent"
+            )
 
     def _value(self, frame: Frame) -> Any:
         if frame._code == STR:
