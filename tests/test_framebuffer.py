@@ -709,15 +709,20 @@ def test_large_copies_let_other_threads_run(context: object) -> None:
     code = """
         import sys, threading, time
         from ataraxis import FrameBufferClient, FrameBufferServer
+        from ataraxis.framebuffer.chunks import WIDTH, digest_of
         size = 64 << 20
         data, out = bytes(size), bytearray(size)
         with FrameBufferServer("gil", size), FrameBufferClient("gil") as client:
             checksum = client.write(0, data)
-            for call in (
+            calls = (
                 lambda: client.write(0, data),
                 lambda: client.read_into(0, size, checksum, out),
                 lambda: client.read(0, size, checksum),
-            ):
+            )
+            # Without the library's hash: what is left is the copy of this one.
+            ways = ((lambda data: checksum, 0), (digest_of, WIDTH))
+            for call, way in [(call, way) for call in calls for way in ways]:
+                client._hash_by(*way)
                 counted, go, done = [0], threading.Event(), threading.Event()
                 def count():
                     go.set()
@@ -725,8 +730,6 @@ def test_large_copies_let_other_threads_run(context: object) -> None:
                         counted[0] += 1
                         if counted[0] % 64 == 0:
                             time.sleep(0)  # lets go of the GIL
-                # Without hash: what is left is the copy of this library.
-                client._hash_by(lambda data: checksum)
                 thread = threading.Thread(target=count)
                 thread.start()
                 go.wait()
@@ -747,7 +750,7 @@ def test_large_copies_let_other_threads_run(context: object) -> None:
                 thread.join()
                 print(during > 0)
     """
-    assert run(code).split() == ["True"] * 3
+    assert run(code).split() == ["True"] * 6
 
 
 # ---- tickets

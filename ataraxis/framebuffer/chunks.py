@@ -9,7 +9,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from ataraxis._kernels.chunks import ChunkKernel
+from ataraxis._kernels.chunks import ChunkKernel, widths
 from ataraxis.errors import FrameBufferTimeout
 from ataraxis.framebuffer.ring import Ring
 from ataraxis.framebuffer.ticket import CHECKSUM_BYTES, Ticket
@@ -19,6 +19,8 @@ from ataraxis.labels import Labels
 # Covers content and length, is the same in every process, and is 64 bits: of 32, one
 # stale chunk in 4e9 would pass.
 digest_of: Callable[[Any], bytes] = xxhash.xxh3_64_digest
+# Bytes of the vectors that hash copies while they are made; 0: the library, after.
+WIDTH = next(iter(widths()), 0)
 _BYTE = np.dtype(np.uint8)
 
 
