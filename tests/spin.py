@@ -69,6 +69,17 @@ def breaks(where: Path, what: str, mutant: str) -> None:
     assert errors > 0, report
 
 
+def explore_orders(where: Path, program: str, compiler: str) -> list[str]:
+    """Build and run a program of litmus tests; the outcomes, in its words."""
+    compiler = tool(compiler)
+    flags = ["-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror"]
+    source, made = str(MODELS / f"{program}.cpp"), str(where / program)
+    run([compiler, *flags, "-o", made, source], where, BUILD_SECONDS)
+    report = run([made], where, RUN_SECONDS)
+    print(report)
+    return [line.split()[-1] for line in report.splitlines()]
+
+
 def mutants(*models: str) -> set[str]:
     """Names of all the mistakes that models offer."""
     text = "".join((MODELS / f"{model}.pml").read_text() for model in models)

@@ -274,6 +274,48 @@ def test_a_view_is_checked_again_at_its_end(client: FrameBufferClient) -> None:
     assert live.tobytes() == b"other"
 
 
+def test_a_view_is_late_though_its_bytes_came_back(
+    server: FrameBufferServer, client: FrameBufferClient
+) -> None:
+    """Decision 5: right, wrong and right again was wrong: the ring's head tells."""
+    for use_ticket in (True, False):
+        ticket = client.put(np.full(100, 7, "u1"), align=1)
+        chunk = (ticket.offset, 100, ticket.digest)
+        lent = client.view(ticket) if use_ticket else client.view(*chunk)
+        live = lent.__enter__()
+        for value in (8, 7):
+            while server.allocate(100) != ticket.offset:
+                pass
+            client.write(ticket.offset, bytes([value] * 100))
+            assert live.max() == value
+        assert live.tobytes() == bytes([7] * 100)
+        with pytest.raises(FrameBufferTimeout, match="came round"):
+            lent.__exit__(None, None, None)
+
+
+def test_a_view_lasts_until_its_bytes_are_handed_out(
+    server: FrameBufferServer, client: FrameBufferClient
+) -> None:
+    """Decision 5: and not a byte before, wherever in the ring the chunk lies."""
+    for skip in range(0, CAPACITY, 37):
+        server.allocate(1 + skip % 91)
+        ticket = client.put(np.full(100, skip % 251, "u1"), align=1)
+        with client.view(ticket):
+            while True:
+                left = ticket.position + CAPACITY - head(server)
+                if not left:
+                    break
+                tail = CAPACITY - head(server) % CAPACITY
+                server.allocate(min(left, tail))
+        with pytest.raises(FrameBufferTimeout), client.view(*(
+            ticket.offset, ticket.size, ticket.digest
+        )):  # fmt: skip
+            server.allocate(1)
+    with client.view(client.put(np.empty(0))) as nothing:
+        server.allocate(CAPACITY)
+        assert nothing.size == 0
+
+
 def test_errors_in_a_view_that_changed_are_its_doing(
     client: FrameBufferClient,
 ) -> None:

@@ -77,16 +77,7 @@ def test_lock_model_has_no_error_in_larger_sizes(size: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("compiler", ["g++", "clang++"])
 def test_memory_orders(compiler: str, tmp_path: Path) -> None:
-    compiler = spin.tool(compiler)
-    program = tmp_path / "lock_litmus"
-    source = str(spin.MODELS / "lock_litmus.cpp")
-    flags = ["-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror"]
-    spin.run(
-        [compiler, *flags, "-o", str(program), source], tmp_path, spin.BUILD_SECONDS
-    )
-    report = spin.run([str(program)], tmp_path, spin.RUN_SECONDS)
-    print(report)
-    outcomes = [line.split()[-1] for line in report.splitlines()]
+    outcomes = spin.explore_orders(tmp_path, "lock_litmus", compiler)
     assert outcomes.count("OK") >= 12
     assert outcomes.count("VIOLATION") >= 18
-    assert "UNEXPECTED" not in report
+    assert "UNEXPECTED" not in outcomes

@@ -31,12 +31,16 @@ OPTIONS = {
     ),
 }
 
-# What segments, locks and arrays need; the others would only take their time.
-KERNELS = ("mapping", "participants", "lock", "guard", "array", "framebuffer", "ring")
+# What segments, locks, arrays and frame buffers need; the others would only take time.
+KERNELS = (
+    "mapping", "participants", "lock", "guard", "array", "ring",
+    "framebuffer", "chunks", "will",
+)  # fmt: skip
+FRAMEBUFFER = ("framebuffer.pyx", "chunks.pyx", "will.h")
 
 
 def crash_points() -> set[str]:
-    """Names of the crash points of segments, locks and arrays in the sources.
+    """Names of the crash points of segments, locks, arrays and frame buffers.
 
     Those of the kernels that stand on the ring are not among them: streams have kill
     tests of their own (test_stream_kills.py), at random moments and not yet by name.
@@ -50,6 +54,13 @@ def crash_points() -> set[str]:
             continue
         found |= set(re.findall(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)', text))
     return found
+
+
+def framebuffer_points() -> set[str]:
+    """Names of the crash points that only frame buffers come past."""
+    kernels = ROOT / "ataraxis" / "_kernels"
+    text = "".join((kernels / name).read_text() for name in FRAMEBUFFER)
+    return set(re.findall(r'ax_crash\("(\w+)"\)', text))
 
 
 def missing() -> str | None:

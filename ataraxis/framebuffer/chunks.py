@@ -10,6 +10,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from ataraxis._kernels.chunks import ChunkKernel, widths
+from ataraxis._kernels.framebuffer import turn_of, turned
 from ataraxis.errors import FrameBufferTimeout
 from ataraxis.framebuffer.ring import Ring
 from ataraxis.framebuffer.ticket import CHECKSUM_BYTES, Ticket
@@ -79,18 +80,26 @@ class Chunks(Ring, ChunkKernel):
         shape: tuple[int, ...],
         least: int,
     ) -> View:
-        def find() -> NDArray[np.uint8]:
+        def find() -> tuple[NDArray[np.uint8], Callable[[], None]]:
             capacity = self._look()[0]
-            assert self._segment is not None
+            # The client may stop, or follow its key, before the block ends.
+            segment = self._segment
+            assert segment is not None
             if size < least or not 0 <= offset <= offset + size <= capacity:
                 self._outside(offset, size)
-            return self._segment.payload[offset : offset + size]
+            chunk = segment.payload[offset : offset + size]
+            turn = turn_of(segment.participant, capacity, offset, size)
 
-        def check(chunk: NDArray[np.uint8]) -> None:
-            if digest_of(chunk) != checksum:
-                self._expired(offset, size, checksum)
+            def check() -> None:
+                # Bytes that were right, wrong and right again: the head tells.
+                if digest_of(chunk) != checksum or (
+                    size and turned(segment.participant, turn)
+                ):
+                    self._expired(offset, size, checksum)
 
-        return View(find, check, dtype, shape)
+            return chunk, check
+
+        return View(find, dtype, shape)
 
     def _check_size(self, ticket: Ticket, labels: Labels) -> None:
         """Refuse before memory is made for it what cannot be in the ring."""

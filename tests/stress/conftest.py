@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import variants
 from workers_stress import Zygote
 
 
@@ -72,6 +73,17 @@ def arena() -> Iterator[Path]:
     assert not kept, f"descriptors are left: {kept}"
     alive = children() - before[1]
     assert not alive, f"processes are left: {alive}"
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build ataraxis with its crash points, once for all tests."""
+    if why := variants.missing():
+        pytest.skip(f"the kernels cannot be built with crash points: {why}")
+    kept = os.environ.get("ATARAXIS_VARIANTS")
+    return variants.build(
+        "crash", Path(kept) if kept else tmp_path_factory.mktemp("variants")
+    )
 
 
 @pytest.fixture(scope="session")

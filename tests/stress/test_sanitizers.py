@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 import variants
 
-DRIVE = variants.ROOT / "tests" / "sanitize" / "drive.py"
+SANITIZE = variants.ROOT / "tests" / "sanitize"
+# Arrays with their lock; the frame buffer.
+DRIVES = ["drive", "drive_framebuffer"]
 LIBRARY = {"thread": "libtsan.so", "race": "libtsan.so"}
 
 
@@ -44,7 +46,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def drive(
-    variant: str, directory: Path, arena: Path, seconds: float
+    program: str, variant: str, directory: Path, arena: Path, seconds: float
 ) -> subprocess.CompletedProcess[str]:
     preload = library(variant)
     package = variants.build(variant, directory)
@@ -57,7 +59,14 @@ def drive(
         "ASAN_OPTIONS": "exitcode=66:detect_leaks=0",
         "UBSAN_OPTIONS": "exitcode=66:print_stacktrace=1:halt_on_error=1",
     }
-    command = [sys.executable, "-P", DRIVE, package, arena, str(seconds)]
+    command = [
+        sys.executable,
+        "-P",
+        SANITIZE / f"{program}.py",
+        package,
+        arena,
+        str(seconds),
+    ]
     # Shadow memory wants the usual layout of the address space.
     if steady := shutil.which("setarch"):
         command = [steady, "-R", *command]
@@ -66,11 +75,16 @@ def drive(
     )
 
 
+@pytest.mark.parametrize("program", DRIVES)
 @pytest.mark.parametrize("variant", ["thread", "address"])
 def test_nothing_is_reported(
-    variant: str, directory: Path, arena: Path, figure: Callable[..., float]
+    variant: str,
+    program: str,
+    directory: Path,
+    arena: Path,
+    figure: Callable[..., float],
 ) -> None:
-    done = drive(variant, directory, arena, figure(60, 3))
+    done = drive(program, variant, directory, arena, figure(60, 3))
     print(done.stdout)
     reports = done.stderr.count("WARNING: ThreadSanitizer")
     assert "Sanitizer" not in done.stderr, f"{reports} reports: {done.stderr[:6000]}"
@@ -80,16 +94,18 @@ def test_nothing_is_reported(
 
 
 @pytest.mark.parametrize(
-    ("variant", "report"),
+    ("program", "variant", "report"),
     [
-        ("race", "WARNING: ThreadSanitizer: data race"),
-        ("overrun", "ERROR: AddressSanitizer"),
+        ("drive", "race", "WARNING: ThreadSanitizer: data race"),
+        ("drive", "overrun", "ERROR: AddressSanitizer"),
+        ("drive_framebuffer", "race", "WARNING: ThreadSanitizer: data race"),
+        ("drive_framebuffer", "overrun", "ERROR: AddressSanitizer"),
     ],
 )
 def test_a_planted_fault_is_reported(
-    variant: str, report: str, directory: Path, arena: Path
+    program: str, variant: str, report: str, directory: Path, arena: Path
 ) -> None:
-    done = drive(variant, directory, arena, 2)
+    done = drive(program, variant, directory, arena, 2)
     assert report in done.stderr, f"not found: {done.stdout} {done.stderr[-2000:]}"
     assert done.returncode != 0
     for name in os.listdir(arena):
