@@ -33,13 +33,12 @@ static inline int ax_cas32(ax_u32 *p, uint32_t expected, uint32_t desired)
 static inline uint64_t ax_load64(ax_u64 *p) { return atomic_load_explicit(&p->value, memory_order_acquire); }
 static inline uint64_t ax_peek64(ax_u64 *p) { return atomic_load_explicit(&p->value, memory_order_relaxed); }
 #ifdef AX_PLANT_RACE
-/* Plain stores where all others are atomic: what the sanitizer check must find, or it checks nothing. */
+/* A plain store where all others are atomic: what the sanitizer check must find, or it checks nothing. */
 static inline void ax_store64(ax_u64 *p, uint64_t v) { *(uint64_t *)&p->value = v; }
-static inline void ax_put64(ax_u64 *p, uint64_t v) { *(uint64_t *)&p->value = v; }
 #else
 static inline void ax_store64(ax_u64 *p, uint64_t v) { atomic_store_explicit(&p->value, v, memory_order_release); }
-static inline void ax_put64(ax_u64 *p, uint64_t v) { atomic_store_explicit(&p->value, v, memory_order_relaxed); }
 #endif
+static inline void ax_put64(ax_u64 *p, uint64_t v) { atomic_store_explicit(&p->value, v, memory_order_relaxed); }
 static inline uint64_t ax_or64(ax_u64 *p, uint64_t v) { return atomic_fetch_or_explicit(&p->value, v, memory_order_acq_rel); }
 static inline uint64_t ax_and64(ax_u64 *p, uint64_t v) { return atomic_fetch_and_explicit(&p->value, v, memory_order_acq_rel); }
 static inline uint64_t ax_add64(ax_u64 *p, uint64_t v) { return atomic_fetch_add_explicit(&p->value, v, memory_order_acq_rel); }

@@ -98,7 +98,6 @@ def test_nothing_is_reported(
     [
         ("drive", "race", "WARNING: ThreadSanitizer: data race"),
         ("drive", "overrun", "ERROR: AddressSanitizer"),
-        ("drive_framebuffer", "race", "WARNING: ThreadSanitizer: data race"),
         ("drive_framebuffer", "overrun", "ERROR: AddressSanitizer"),
     ],
 )
