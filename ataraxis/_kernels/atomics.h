@@ -47,10 +47,6 @@ static inline int ax_cas64(ax_u64 *p, uint64_t expected, uint64_t desired)
     return atomic_compare_exchange_strong_explicit(&p->value, &expected, desired, memory_order_acq_rel, memory_order_acquire);
 }
 
-/* Ask for a line that will soon be written, or read. Never a fault, never an access. */
-static inline void ax_prefetch_write(const void *p) { __builtin_prefetch(p, 1); }
-static inline void ax_prefetch_read(const void *p) { __builtin_prefetch(p, 0); }
-
 static inline void ax_fence_acquire(void) { atomic_thread_fence(memory_order_acquire); }
 static inline void ax_fence_release(void) { atomic_thread_fence(memory_order_release); }
 static inline void ax_fence_full(void) { atomic_thread_fence(memory_order_seq_cst); }

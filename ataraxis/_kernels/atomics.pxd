@@ -31,7 +31,5 @@ cdef extern from "atomics.h" nogil:
     void ax_fence_full()
     void ax_pause()
     void ax_linger()
-    void ax_prefetch_write(const void *p)
-    void ax_prefetch_read(const void *p)
     void ax_copy(void *to, const void *from_, size_t n)
     void ax_zero(void *to, size_t n)

@@ -7,17 +7,17 @@ from libc.errno cimport EINTR
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport (
-    ax_and64, ax_cas64, ax_fence_acquire, ax_fence_full, ax_load32, ax_load64, ax_or64, ax_peek64, ax_prefetch_read, ax_put64,
+    ax_and64, ax_cas64, ax_fence_acquire, ax_fence_full, ax_load32, ax_load64, ax_or64, ax_peek64, ax_put64,
     ax_store32, ax_store64, ax_u64,
 )
 from ataraxis._kernels.event cimport event_cancel, event_prepare, event_signal
 from ataraxis._kernels.layout cimport (
     AX_BUSY, AX_CURSOR_DETACHED, AX_CURSOR_GATING, AX_CURSOR_IDLE, AX_CURSOR_WATCHING, AX_EMPTY, AX_ENDED, AX_LAPPED,
-    AX_OK, AX_POLICY_JOINING, AX_POLICY_LATEST, AX_POLICY_LOSSLESS, AX_SLOT_READY, AX_SLOT_SKIP, AX_TIMEOUT, ax_frame, ax_reader, ax_stream,
+    AX_OK, AX_POLICY_JOINING, AX_POLICY_LATEST, AX_POLICY_LOSSLESS, AX_SLOT_READY, AX_SLOT_SKIP, AX_TIMEOUT, ax_reader, ax_stream,
 )
 from ataraxis._kernels.participants cimport live_of, sweep
 from ataraxis._kernels.platform cimport ax_crash, ax_futex_wait, ax_now_ns
-from ataraxis._kernels.ring cimport AX_UNKNOWN, anybody_sends, ax_ring, locate, payload_at, pins_at, sequence_at, slot_at, spin_time, step
+from ataraxis._kernels.ring cimport AX_UNKNOWN, anybody_sends, ax_ring, locate, pins_at, sequence_at, slot_at, spin_time, step
 from ataraxis._kernels.timing cimport PAUSES, next_spin, spin_on
 
 cdef enum:
@@ -66,28 +66,9 @@ cdef inline int gated(ax_ring *ring, ax_got *got) noexcept nogil:
         ring.out[ring.index] = 1
         ring.held += 1
         step(ring)
-        prefetch(ring)
         return AX_OK
     # A later lap cannot be while we gate; it only shows when we were declared away for too long.
     return AX_EMPTY if word >> 16 <= ring.lap else AX_LAPPED
-
-
-cdef bint ahead(ax_ring *ring, uint64_t count) noexcept nogil:
-    # Whether the frame `count` after the next one is there.
-    cdef uint64_t position = ring.position + count, lap = position // ring.slots + 1
-    return ax_peek64(&slot_at(ring, position - (lap - 1) * ring.slots).word) >> 16 >= lap
-
-
-cdef inline void prefetch(ax_ring *ring) noexcept nogil:
-    # What comes next, if it is there already: a line the producer is writing is left to it.
-    cdef uint64_t index = ring.index + FEW // 2
-    if index >= ring.slots:
-        return
-    if ax_peek64(&slot_at(ring, index).word) >> 16 == ring.lap:
-        ax_prefetch_read(payload_at(ring, index) - sizeof(ax_frame))
-        ax_prefetch_read(payload_at(ring, index))
-        if index + FEW // 2 < ring.slots:
-            ax_prefetch_read(slot_at(ring, index + FEW // 2))
 
 
 cdef int watched(ax_ring *ring, ax_got *got) noexcept nogil:

@@ -17,7 +17,7 @@ from ataraxis._kernels.lend cimport Frame, Lender
 from ataraxis._kernels.participants cimport Participant, inherited, sweep
 from ataraxis._kernels.platform cimport ax_futex_wait, ax_now_ns, ax_prefault
 from ataraxis._kernels.reader cimport (
-    FEW, HELD_BY_COPY, ahead, at_position, ax_got, count_frame, give_back, has_next, next_frame, next_wait, reader_join, unchanged,
+    HELD_BY_COPY, at_position, ax_got, count_frame, give_back, has_next, next_frame, next_wait, reader_join, unchanged,
 )
 from ataraxis._kernels.ring cimport AX_UNKNOWN, anybody_sends, ax_ring, bytes_at, frame_at, payload_at, ring_open, sequence_at, time_at
 from ataraxis._kernels.timing cimport PAUSES, deadline_of, pause
@@ -65,13 +65,9 @@ cdef class ConsumerKernel(Lender):
         while pauses <= PAUSES:
             pause(pauses)
             pauses *= 2
-            if self.ring.dense and pauses <= PAUSES and not ahead(&self.ring, FEW):
-                continue
             status = next_frame(&self.ring, got)
             if status != AX_EMPTY:
-                self.ring.dense = True
                 return status
-        self.ring.dense = False
         while True:
             with nogil:
                 status = next_wait(&self.ring, got, deadline, first)

@@ -45,7 +45,6 @@ cdef struct ax_ring:
     bint gates
     uint64_t oldest           # first position not given back
     uint64_t oldest_index
-    bint dense                # frames come faster than they are looked for
     uint8_t *out              # per slot: 1 handed out and gating
     uint64_t held             # frames handed out
     uint64_t freed            # positions given back since who waits for room was told

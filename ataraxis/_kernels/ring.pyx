@@ -9,7 +9,7 @@ from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport (
     ax_add64, ax_and64, ax_cas64, ax_fence_full, ax_load32, ax_load64,
-    ax_or64, ax_peek32, ax_peek64, ax_put64, ax_prefetch_write, ax_store32, ax_store64,
+    ax_or64, ax_peek32, ax_peek64, ax_put64, ax_store32, ax_store64,
     ax_u32, ax_u64,
 )
 from ataraxis._kernels.event cimport event_cancel, event_prepare, event_signal, event_wake
@@ -221,16 +221,6 @@ cdef void publish(ax_ring *ring, uint32_t at, uint64_t bytes, bint signal) noexc
     if signal:
         event_signal(&stream.data, ring.words)
     step(ring)
-    if ring.position < ring.limit:
-        prefetch(ring)
-
-
-cdef inline void prefetch(ax_ring *ring) noexcept nogil:
-    # The lines of the next frame come while the caller makes it.
-    cdef char *payload = payload_at(ring, ring.index)
-    ax_prefetch_write(slot_at(ring, ring.index))
-    ax_prefetch_write(payload - sizeof(ax_frame))
-    ax_prefetch_write(payload)
 
 
 cdef void abandon(ax_ring *ring) noexcept nogil:

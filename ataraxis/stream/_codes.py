@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ class Encoded(NamedTuple):
     pickled: bool
 
 
+@lru_cache(64)
 def code_of(dtype: np.dtype[Any]) -> int:
     """Return the frame's code of a dtype; `ND_ARR` where only labels can say it."""
     if dtype.names is not None or not dtype.isnative:
