@@ -8,15 +8,11 @@ say and what they do not.
 from __future__ import annotations
 
 import os
-import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+from spin import BUILD_SECONDS, MODELS, check, mutants, run, tool
 
-MODELS = Path(__file__).parent / "models"
-BUILD_SECONDS = 60
 RUN_SECONDS = 120
 STRESS_SECONDS = 900
 
@@ -62,57 +58,22 @@ MUTANTS = {
 }
 
 
-def tool(name: str) -> str:
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"{name} is not installed")
-    return path
-
-
-def run(command: list[str], where: Path, seconds: float) -> str:
-    done = subprocess.run(
-        command, cwd=where, capture_output=True, text=True, timeout=seconds
-    )
-    output = done.stdout + done.stderr
-    assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{output}"
-    return output
-
-
-def check(where: Path, defines: str, seconds: float = RUN_SECONDS) -> tuple[int, str]:
-    """Explore lock.pml; how many errors, and what Spin says."""
-    spin, gcc = tool("spin"), tool("gcc")
-    flags = [f"-D{define}" for define in defines.split()]
-    run([spin, "-a", *flags, str(MODELS / "lock.pml")], where, BUILD_SECONDS)
-    build = [gcc, "-O1", "-w", "-DSAFETY", "-DVECTORSZ=512", "-o", "pan", "pan.c"]
-    run(build, where, BUILD_SECONDS)
-    report = run(["./pan", "-m100000", "-w22"], where, seconds)
-    found = re.search(r"errors: (\d+)", report)
-    assert found, f"Spin did not finish:\n{report}"
-    assert "max search depth too small" not in report
-    for line in report.splitlines():
-        if "errors:" in line or "states, stored" in line or "pan:1" in line:
-            print(line.strip())
-    return int(found[1]), report
-
-
-def mutants_in_model() -> set[str]:
-    return set(re.findall(r"MUTANT_([A-Z_]+)", (MODELS / "lock.pml").read_text()))
-
-
 @pytest.mark.parametrize("size", SIZES)
 def test_lock_model_has_no_error(size: str, tmp_path: Path) -> None:
-    errors, report = check(tmp_path, SIZES[size])
+    errors, report = check(tmp_path, f"lock {SIZES[size]}", RUN_SECONDS)
     assert errors == 0, report
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_lock_model_catches_mutant(mutant: str, tmp_path: Path) -> None:
-    errors, report = check(tmp_path, f"{MUTANTS[mutant]} MUTANT_{mutant}")
+    errors, report = check(
+        tmp_path, f"lock {MUTANTS[mutant]} MUTANT_{mutant}", RUN_SECONDS
+    )
     assert errors > 0, report
 
 
 def test_every_mutant_is_run() -> None:
-    assert mutants_in_model() == set(MUTANTS)
+    assert mutants("lock") == set(MUTANTS)
 
 
 @pytest.mark.stress
@@ -120,7 +81,7 @@ def test_every_mutant_is_run() -> None:
 def test_lock_model_has_no_error_in_larger_sizes(size: str, tmp_path: Path) -> None:
     if float(os.environ.get("ATARAXIS_STRESS", "0")) < 1:
         pytest.skip("minutes and gigabytes: set ATARAXIS_STRESS=1")
-    errors, report = check(tmp_path, LARGER_SIZES[size], STRESS_SECONDS)
+    errors, report = check(tmp_path, f"lock {LARGER_SIZES[size]}", STRESS_SECONDS)
     assert errors == 0, report
 
 

@@ -6,14 +6,11 @@
 from __future__ import annotations
 
 import os
-import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+from spin import check, mutants
 
-MODELS = Path(__file__).parent / "models"
 SECONDS, STRESS_SECONDS = 60, 900
 
 SIZES = {
@@ -60,47 +57,20 @@ MUTANTS = {
 }
 
 
-def run(command: list[str], where: Path, seconds: float) -> str:
-    done = subprocess.run(
-        command, cwd=where, capture_output=True, text=True, timeout=seconds
-    )
-    output = done.stdout + done.stderr
-    assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{output}"
-    return output
-
-
-def check(where: Path, what: str, seconds: float = SECONDS) -> tuple[int, str]:
-    """Explore a model; how many errors, and what Spin says."""
-    for tool in ("spin", "gcc"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
-    model, *defines = what.split()
-    flags = [f"-D{define}" for define in defines]
-    run(["spin", "-a", *flags, str(MODELS / f"{model}.pml")], where, SECONDS)
-    build = ["gcc", "-O1", "-w", "-DSAFETY", "-DVECTORSZ=512", "-o", "pan", "pan.c"]
-    run(build, where, SECONDS)
-    report = run(["./pan", "-m200000", "-w22"], where, seconds)
-    found = re.search(r"errors: (\d+)", report)
-    assert found, f"Spin did not finish:\n{report}"
-    assert "max search depth too small" not in report
-    return int(found[1]), report
-
-
 @pytest.mark.parametrize("size", SIZES)
 def test_ring_model_has_no_error(size: str, tmp_path: Path) -> None:
-    errors, report = check(tmp_path, SIZES[size])
+    errors, report = check(tmp_path, SIZES[size], SECONDS)
     assert errors == 0, report
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_ring_model_catches_mutant(mutant: str, tmp_path: Path) -> None:
-    errors, report = check(tmp_path, f"{MUTANTS[mutant]} MUTANT_{mutant}")
+    errors, report = check(tmp_path, f"{MUTANTS[mutant]} MUTANT_{mutant}", SECONDS)
     assert errors > 0, report
 
 
 def test_every_mutant_is_run() -> None:
-    text = "".join((MODELS / f"{m}.pml").read_text() for m in ("ring", "wake"))
-    assert set(re.findall(r"MUTANT_([A-Z_]+)", text)) == set(MUTANTS)
+    assert mutants("ring", "wake") == set(MUTANTS)
 
 
 @pytest.mark.stress

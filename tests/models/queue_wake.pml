@@ -1,0 +1,99 @@
+/* The eventcount of a work queue (event_rouse in ataraxis/_kernels/event.pxd): who was told once is not told again until it
+ * goes to sleep anew. Waits are not timed here.
+ *
+ *   SLEEPERS  who waits (2)     EVENTS  things that happen (2)     KILLS  sleepers that die (0)
+ *   MUTANT_*  one mistake each, that Spin must catch
+ */
+#ifndef SLEEPERS
+#define SLEEPERS 2
+#endif
+#ifndef EVENTS
+#define EVENTS 2
+#endif
+#ifndef KILLS
+#define KILLS 0
+#endif
+byte happened, count, mask, kills;
+bit asleep[SLEEPERS], dead[SLEEPERS];
+
+proctype Signaller() {
+  byte n, i, seen;
+  do
+  :: n < EVENTS ->
+#ifdef MUTANT_LOOK_FIRST
+     seen = mask;
+     happened = happened + 1;
+#else
+     happened = happened + 1;
+     /* fence E */
+     seen = mask;
+#endif
+     if :: seen != 0 ->
+#ifdef MUTANT_COUNT_FIRST
+        count = count + 1;
+#endif
+        mask = mask & (255 - seen);
+#if !defined(MUTANT_COUNT_FIRST) && !defined(MUTANT_NO_COUNT)
+        count = count + 1;
+#endif
+        atomic { i = 0;
+#ifdef MUTANT_WAKE_ONE
+                 do :: i < SLEEPERS && !asleep[i] -> i++ :: else -> break od;
+                 if :: i < SLEEPERS -> asleep[i] = 0 :: else fi
+#else
+                 do :: i < SLEEPERS -> asleep[i] = 0; i++ :: else -> break od
+#endif
+        }
+     :: else
+     fi;
+     n++
+  :: n == EVENTS -> break
+  od
+}
+
+proctype Sleeper(byte me) {
+  byte had, seen;
+  {
+  do
+  :: had < EVENTS ->
+     if
+     :: happened > had -> had++
+     :: else ->
+        seen = count;
+#ifndef MUTANT_NO_BIT
+        mask = mask | (1 << me);
+#endif
+        /* fence E */
+#ifndef MUTANT_NO_SECOND_LOOK
+        if
+        :: happened > had -> skip
+        :: else ->
+#endif
+           atomic { if :: count == seen -> asleep[me] = 1 :: else fi };
+           (!asleep[me]);
+#ifndef MUTANT_NO_SECOND_LOOK
+        fi;
+#endif
+        mask = mask & (255 - (1 << me))
+     fi
+  :: had == EVENTS -> break
+  od
+  } unless { dead[me] };
+end0: skip
+}
+
+proctype Killer() {
+  do
+  :: atomic { kills < KILLS -> if :: !dead[0] -> dead[0] = 1 :: else fi; kills++ }
+  :: break
+  od
+}
+
+init {
+  byte j;
+  atomic {
+    run Signaller();
+    do :: j < SLEEPERS -> run Sleeper(j); j++ :: else -> break od;
+    if :: KILLS > 0 -> run Killer() :: else fi
+  }
+}
