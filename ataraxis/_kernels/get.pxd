@@ -7,7 +7,6 @@ cdef class Grip:
     cdef ax_grip grip
     cdef public uint64_t pending
     cdef public uint64_t out
-    cdef public uint64_t done
     cdef public bint failed
 
 cdef class GetKernel(PutKernel):

@@ -8,7 +8,6 @@ from ataraxis._kernels.put import PutKernel
 class Grip:
     pending: int
     out: int
-    done: int
     failed: bool
     @property
     def failures(self) -> int: ...

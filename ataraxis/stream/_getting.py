@@ -142,9 +142,8 @@ class Getting(QueueEnd):
         """End the lease of a frame; False if it was over."""
         with self._guard:
             grip.out &= ~(1 << place)
-            if is_done:
-                grip.done |= 1 << place
-            else:
+            done = 1 << place if is_done else 0
+            if not is_done:
                 grip.failed = True
                 self._drop(grip)
             is_last = not (grip.out or grip.pending)
@@ -153,9 +152,9 @@ class Getting(QueueEnd):
                     return False
                 _large.take_away(large, self._where)
             if is_last:
-                status = self._settle(grip, grip.done, grip.failed)
+                status = self._settle(grip, done, grip.failed)
             elif is_done:
-                status = self._mark(grip, 1 << place)
+                status = self._mark(grip, done)
             else:
                 status = status_of.OK
             return status == status_of.OK

@@ -70,6 +70,7 @@ def take_away(name: str, context: Context) -> None:
     """Take the segment's name away: the frame is done with."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(context.join(name))
+    crash_point(b"large_gone")
 
 
 def part(queue: str, context: Context, descriptor: int, slots: int) -> None:
