@@ -34,7 +34,9 @@ OPTIONS = {
 # What segments, locks and arrays need; the others would only take their time.
 KERNELS = (
     "mapping", "participants", "lock", "guard", "array", "framebuffer", "ring",
+    # Work queues, and what else the room they live in imports.
     "queue", "vigil", "desk", "put", "get", "drain", "survey",
+    "reader", "send", "loan", "lend", "receive",
 )  # fmt: skip
 QUEUE_FILES = ("queue.pyx", "vigil.pyx", "put.pyx", "get.pyx", "drain.pyx", "_large.py")
 

@@ -166,5 +166,6 @@ def crash(arena: Path, board: Any, worker: int, way: str, name: str = "q") -> No
         queue.get(timeout=20)
     elif way == "sweep":
         queue.sweep()
+        queue.get(timeout=20)
     board.set_mine(worker, COUNT, 1)
     queue.close()

@@ -281,8 +281,10 @@ class MemQ(Putting):
         return int(self._capacity)
 
     def qsize(self) -> int:
-        """How many frames wait for a getter."""
-        return self._counts()[0]
+        """How many frames wait for a getter, those of a slot we lease among them."""
+        with self._guard:
+            ours = sum(grip.pending.bit_count() for grip in self._pocket)
+        return self._counts()[0] + ours
 
     def empty(self) -> bool:
         """Whether no frame waits for a getter."""

@@ -51,7 +51,7 @@ POINTS = {
     "put_half": Line("put", ALL),
     "put_written": Line("put", ALL),
     "put_shown": Line("put", (*ALL, NEW)),
-    "put_passed_over": Line("put_many", ALL, held=1),
+    "put_passed_over": Line("put_many", (1, 2), held=1),
     "large_made": Line("large", ALL, names=1),
     "large_kept": Line("large", ALL, names=1),
     # Getting: it comes again until the acknowledgement is marked.
@@ -59,13 +59,13 @@ POINTS = {
     "get_taken": Line("get", ALL),
     "get_leased": Line("get", ALL),
     "get_copied": Line("large_get", (*ALL, NEW), names=1, is_large=True),
-    "get_hint_cleared": Line("get", ALL, held=1),
+    "get_hint_cleared": Line("sweep", ALL, held=1),
     "ack_before": Line("get", ALL),
     "ack_marked": Line("get", (2, 3)),
     "ack_settled": Line("get", (2, 3)),
     "ack_hinted": Line("get", (2, 3)),
     "large_gone": Line("large_get", ALL, is_large=True),
-    "lease_over": Line("wait_over", ALL, held=1),
+    "lease_over": Line("wait_over", (1, 2), held=1),
     # Nothing is left: is anything kept?
     "kept_marked": Line("wait", ()),
     # Cleaning up after another: somebody else repeats it.
@@ -129,7 +129,7 @@ def test_death_at(point: str, mother: Zygote, arena: Path) -> None:
     if line.held:
         holder = mother.start("workers_queue:hold", 2, many=line.held)
         board.until(lambda: board.mine(2, PHASE) == 1)
-        if line.way in ("sweep", "get"):
+        if line.way == "sweep":
             mother.kill(holder)
             assert mother.wait(holder) == -9
             byte_free(queue, board.mine(2, SLOT))
@@ -137,7 +137,7 @@ def test_death_at(point: str, mother: Zygote, arena: Path) -> None:
     # It really died there: a point that is never reached ends with 0.
     assert mother.wait(pid) == -9, f"{point} was not reached: {mother.complaints()}"
     byte_free(queue, board.mine(1, SLOT))
-    if line.held and line.way not in ("sweep", "get"):
+    if line.held and line.way != "sweep":
         mother.kill(holder)
         assert mother.wait(holder) == -9
         byte_free(queue, board.mine(2, SLOT))
