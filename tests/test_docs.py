@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from pages import ROOT
-from variants import crash_points
+from variants import crash_points, queue_points
 
 from ataraxis.labels import Labels
 from ataraxis.shm import header
@@ -29,7 +29,7 @@ SIZES = {
     "int64_t": 8,
     "char": 1,
 }
-STRUCTS = ["ax_live", "ax_participant", "ax_guard"]
+STRUCTS = ["ax_live", "ax_participant", "ax_guard", "ax_message"]
 Field = tuple[int, int, str]
 
 
@@ -183,14 +183,17 @@ def test_bytes_that_are_locked():
     assert "#define AX_RECLAIM_BYTE (1 << 20)" in PLATFORM
 
 
-def test_every_crash_point_is_in_the_kill_table():
-    named = crash_points()
+@pytest.mark.parametrize(
+    ("table", "named"),
+    [("kill table", crash_points), ("kill table of a work queue", queue_points)],
+)
+def test_every_crash_point_is_in_the_kill_table(table, named):
     page = (DOCS / "explanation" / "concurrency.md").read_text()
-    _, found, rest = page.partition("<!-- kill table -->\n")
+    _, found, rest = page.partition(f"<!-- {table} -->\n")
     assert found
     rows = rest.split("\n\n")[0].splitlines()[2:]
     told = [name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])]
-    assert sorted(told) == sorted(named)
+    assert sorted(told) == sorted(named())
 
 
 def test_times_and_counts_are_the_codes():

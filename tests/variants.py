@@ -31,29 +31,30 @@ OPTIONS = {
     ),
 }
 
-# What segments, locks, arrays, streams and frame buffers need; the others would only
-# take their time.
+# What segments, locks, arrays, streams, queues and frame buffers need; the others would
+# only take their time.
 KERNELS = (
     "mapping", "participants", "lock", "guard", "array", "framebuffer", "chunks",
-    "will",
-    "ring", "reader", "send", "loan", "lend", "receive", "survey",
+    "will", "ring", "reader", "send", "loan", "lend", "receive", "survey",
+    "queue", "vigil", "desk", "put", "get", "drain",
 )  # fmt: skip
 FRAMEBUFFER = ("framebuffer.pyx", "chunks.pyx", "will.h")
+QUEUE_FILES = ("queue.pyx", "vigil.pyx", "put.pyx", "get.pyx", "drain.pyx", "_large.py")
 
 
 def crash_points() -> set[str]:
     """Names of all crash points in the sources."""
-    return array_points() | stream_points() | framebuffer_points()
+    return array_points() | stream_points() | framebuffer_points() | queue_points()
 
 
 def array_points() -> set[str]:
     """Those of segments, locks and arrays (tests/stress/test_crash_points.py)."""
-    return _points(is_stream=False) - framebuffer_points()
+    return _points(is_stream=False) - framebuffer_points() - queue_points()
 
 
 def stream_points() -> set[str]:
     """Those of the ring and what stands on it (test_stream_crash_points.py)."""
-    return _points(is_stream=True)
+    return _points(is_stream=True) - queue_points()
 
 
 def _points(is_stream: bool) -> set[str]:
@@ -73,6 +74,16 @@ def framebuffer_points() -> set[str]:
     kernels = ROOT / "ataraxis" / "_kernels"
     text = "".join((kernels / name).read_text() for name in FRAMEBUFFER)
     return set(re.findall(r'ax_crash\("(\w+)"\)', text))
+
+
+def queue_points() -> set[str]:
+    """Names of the crash points of work queues."""
+    found: set[str] = set()
+    for path in (ROOT / "ataraxis").rglob("*"):
+        if path.name in QUEUE_FILES:
+            text = path.read_text(encoding="utf-8")
+            found |= set(re.findall(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)', text))
+    return found
 
 
 def missing() -> str | None:
