@@ -1,0 +1,175 @@
+"""`LogPackage`: one entry on its way to the log, checked where it is made."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis.log.entries import NPY_BYTES, SOURCE_LIMIT, EntryKey, entry_head
+
+_UINT8 = np.dtype(np.uint8)
+_U64 = 2**64
+
+
+class LogPackage:
+    """A source's id, a stamp, and the bytes to keep.
+
+    Parameters
+    ----------
+    source_id : int
+        Any integer from 0 to 255, NumPy's or Python's.
+    timestamp : int
+        Any integer from 0 to 2**64 - 1. Also called `time_stamp`, `acquisition_time`.
+    data : ndarray of uint8, shape (n,)
+        Also called `serialized_data`. Not copied: the logger copies it at `put`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It could not be logged; said here and not in the process that writes.
+
+    Examples
+    --------
+    >>> package = LogPackage(np.uint8(7), np.uint64(5), np.array([9, 8], np.uint8))
+    >>> package.get_data()[0]
+    '007_00000000000000000005.npy'
+    >>> LogPackage(300, 5, np.array([9], np.uint8))
+    Traceback (most recent call last):
+    ValueError: source_id=300: give one from 0 to 255.
+    """
+
+    __slots__ = ("_data", "_source", "_stamp")
+
+    _data: NDArray[np.uint8]
+    _source: int
+    _stamp: int
+
+    def __init__(
+        self,
+        source_id: Any,
+        timestamp: Any = None,
+        data: Any = None,
+        *,
+        time_stamp: Any = None,
+        acquisition_time: Any = None,
+        serialized_data: Any = None,
+    ) -> None:
+        if timestamp is None or time_stamp is not None or acquisition_time is not None:
+            timestamp = _one_of(
+                timestamp=timestamp,
+                time_stamp=time_stamp,
+                acquisition_time=acquisition_time,
+            )
+        if data is None or serialized_data is not None:
+            data = _one_of(data=data, serialized_data=serialized_data)
+        put = object.__setattr__
+        put(self, "_source", _integer("source_id", source_id, SOURCE_LIMIT))
+        put(self, "_stamp", _integer("timestamp", timestamp, _U64))
+        if type(data) is not np.ndarray or data.dtype != _UINT8 or data.ndim != 1:
+            data = _bytes_array(data)
+        put(self, "_data", data)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a LogPackage cannot be changed ({name}): make a new one")
+
+    __delattr__ = None  # type: ignore[assignment]
+
+    @property
+    def source_id(self) -> np.uint8:
+        """Id of the source."""
+        return np.uint8(self._source)
+
+    @property
+    def time_stamp(self) -> np.uint64:
+        """The stamp, in the unit of the source."""
+        return np.uint64(self._stamp)
+
+    @property
+    def acquisition_time(self) -> np.uint64:
+        """The stamp, as ataraxis-data-structures 4.0 calls it."""
+        return np.uint64(self._stamp)
+
+    @property
+    def serialized_data(self) -> NDArray[np.uint8]:
+        """The payload, shape (n,); the array that was given."""
+        return self._data
+
+    @property
+    def fields(self) -> tuple[int, int, NDArray[np.uint8]]:
+        """Source, stamp and payload: plain integers, and the array that was given."""
+        return self._source, self._stamp, self._data
+
+    def get_data(self) -> tuple[str, NDArray[np.uint8]]:
+        """Return the entry's file name and array, shape (9 + n,): a copy."""
+        head = entry_head(self._source, self._stamp, self._data.size)[NPY_BYTES:]
+        name = EntryKey(self._stamp, self._source).stem + ".npy"
+        return name, np.concatenate((np.frombuffer(head, np.uint8), self._data))
+
+    @property
+    def data(self) -> tuple[str, NDArray[np.uint8]]:
+        """What `get_data` returns; the later generations' name."""
+        return self.get_data()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, LogPackage):
+            return NotImplemented
+        mine, theirs = self.fields, other.fields
+        return mine[:2] == theirs[:2] and np.array_equal(mine[2], theirs[2])
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LogPackage, self.fields
+
+    def __repr__(self) -> str:
+        return (
+            f"LogPackage(source_id={self._source}, timestamp={self._stamp}, "
+            f"data={self._data!r})"
+        )
+
+
+def _one_of(**given: Any) -> Any:
+    """Return the one value given under several names."""
+    found = {name: value for name, value in given.items() if value is not None}
+    if len(found) != 1:
+        said = " and ".join(found) if found else "none of them"
+        raise TypeError(f"give one of {', '.join(given)}; got {said}")
+    return found.popitem()[1]
+
+
+def _integer(name: str, value: Any, limit: int) -> int:
+    """Return a plain integer from 0 to `limit` - 1."""
+    if isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}={value!r}: an integer, not a bool.")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{name} is an integer, got {type(value).__name__}: {value!r:.60}"
+        ) from None
+    if not 0 <= number < limit:
+        raise ValueError(f"{name}={number}: give one from 0 to {limit - 1}.")
+    return number
+
+
+def _bytes_array(data: Any) -> NDArray[np.uint8]:
+    """Return data that is a uint8 vector after all (a subclass), or say what it is."""
+    if not isinstance(data, np.ndarray):
+        raise TypeError(
+            f"data is a uint8 array, got {type(data).__name__}; of bytes, "
+            "np.frombuffer(data, np.uint8) is one"
+        )
+    if data.dtype != _UINT8:
+        raise TypeError(
+            f"data is a uint8 array, got {data.dtype}: data.view(np.uint8) keeps every "
+            "byte, data.astype(np.uint8) may cut numbers"
+        )
+    if data.ndim != 1:
+        raise ValueError(
+            f"data has one dimension, got shape {data.shape}: give data.ravel(), or "
+            "use DataLogger.log(), which keeps shapes in the journal layout"
+        )
+    return np.asarray(data)
