@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,8 @@ class EntryDirectory:
     ----------
     path : str or Path
         A directory that exists.
+    before : callable, optional
+        Called with the descriptor of each file, whole but for its name.
 
     Examples
     --------
@@ -40,8 +42,11 @@ class EntryDirectory:
     ('001_00000000000000000005.npy', '001_00000000000000000005_1.npy')
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(
+        self, path: str | Path, before: Callable[[int], None] | None = None
+    ) -> None:
         self.path = Path(path)
+        self._before = before
         self._copies: dict[tuple[int, int], int] = {}
         self._directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._self = -1
@@ -114,6 +119,8 @@ class EntryDirectory:
             else:
                 try:
                     write_all(new, parts, durable)
+                    if self._before is not None:
+                        self._before(new)
                     return self._link(str(new), self._self, key)
                 finally:
                     os.close(new)
@@ -135,6 +142,8 @@ class EntryDirectory:
         new = os.open(temporary, flags, 0o644, dir_fd=self._directory)
         try:
             write_all(new, parts, durable)
+            if self._before is not None:
+                self._before(new)
             return self._link(temporary, self._directory, key)
         except OSError as error:
             if error.errno not in _NO_LINKS:
@@ -156,6 +165,8 @@ class EntryDirectory:
             except FileExistsError:
                 continue
             try:
+                if self._before is not None:
+                    self._before(new)
                 write_all(new, parts, durable)
             except OSError:
                 os.unlink(name, dir_fd=self._directory)

@@ -1,0 +1,209 @@
+"""Where a writer puts entries: npy files, or a journal."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ataraxis.frame import Frame
+from ataraxis.log.directory import EntryDirectory
+from ataraxis.log.entries import SUFFIX, EntryKey
+from ataraxis.log.notes import BLOCK, Delivered, Notes, begin_batch, delivered, end_batch
+from ataraxis.log.status import DONE, INODE, INTENT, ROW, WRITTEN, WRITTEN_BYTES
+
+if TYPE_CHECKING:
+    from ataraxis.log.journal_writer import JournalWriter
+    from ataraxis.log.status import LogStatus
+
+_ROW_BITS = 16
+
+
+class Sink(Protocol):
+    """Takes drained frames; `status` says how far it is."""
+
+    def take(self, data: memoryview) -> None:
+        """Write frames; when it returns they are safe, by the promise of the log."""
+
+    def acknowledged(self) -> None:
+        """Learn that what was taken will not come again."""
+
+    def close(self) -> None:
+        """Finish."""
+
+
+def open_sink(status: LogStatus) -> Sink:
+    """Open what the status describes."""
+    about = status.about
+    if about["layout"] == "journal":
+        return JournalSink(status, about)
+    return NpySink(status, about)
+
+
+class NpySink:
+    """Write each entry as a file of its own."""
+
+    def __init__(self, status: LogStatus, about: dict[str, Any]) -> None:
+        self._status = status
+        self._durable = about["durability"] == "disk"
+        self._notes = Notes.left(status)
+        self._entries = EntryDirectory(about["directory"], before=self._intend)
+
+    def _intend(self, descriptor: int) -> None:
+        """Note the file that is about to get a name."""
+        self._status.words[INODE] = os.fstat(descriptor).st_ino
+
+    def take(self, data: memoryview) -> None:
+        """Write the entries, in the order they were put."""
+        frames = sorted(delivered(data), key=lambda frame: frame.number)
+        if not frames:
+            return
+        begin_batch(self._status, frames[0].number, frames[-1].number)
+        words = self._status.words
+        for frame in frames:
+            if not self._notes.is_written(frame.number):
+                self._write(frame)
+            words[DONE] = frame.number + 1
+        if self._durable:
+            self._entries.sync()
+
+    def _write(self, frame: Delivered) -> None:
+        """Write the rows of a frame that are not there yet."""
+        words, row = self._status.words, 0
+        size = len(frame.payload) // frame.rows if frame.rows else 0
+        if self._notes.is_half_written(frame.number):
+            row = self._notes.row
+            stamp = frame.stamp + row * frame.step
+            row += self._is_there(frame.source, stamp, self._notes.inode)
+        words[ROW] = row
+        words[INTENT] = frame.number + 1
+        while row < frame.rows:
+            payload = frame.payload[row * size : (row + 1) * size]
+            stamp = (frame.stamp + row * frame.step) % 2**64
+            self._entries.write(frame.source, stamp, payload, durable=self._durable)
+            row += 1
+            words[ROW] = row
+            words[WRITTEN] += 1
+            words[WRITTEN_BYTES] += size
+
+    def _is_there(self, source: int, stamp: int, inode: int) -> bool:
+        """Whether the file that was about to get a name has got it."""
+        stem = EntryKey(stamp, source).stem
+        for path in self._entries.path.glob(f"{stem}*{SUFFIX}"):
+            if path.stat().st_ino == inode:
+                return True
+        return False
+
+    def acknowledged(self) -> None:
+        """Forget the batch."""
+        end_batch(self._status)
+
+    def close(self) -> None:
+        """Close the directory."""
+        self._entries.close()
+
+
+class JournalSink:
+    """Write frames into a journal: as they are, blocks row by row.
+
+    A frame keeps its number in the queue as its sequence; of a block, the rows count
+    from ``2**63 + number * 2**16``.
+    """
+
+    def __init__(self, status: LogStatus, about: dict[str, Any]) -> None:
+        from ataraxis.log.journal_writer import JournalWriter
+
+        self._status = status
+        self._there = _rows_there(Notes.left(status), about)
+        self._journal: JournalWriter = JournalWriter(
+            about["directory"],
+            about["queue"],
+            durability=about["durability"],
+            about={"logger": about["name"]},
+        )
+
+    def take(self, data: memoryview) -> None:
+        """Write the frames, in the order they were put."""
+        frames = list(delivered(data))
+        if not frames:
+            return
+        numbers = [frame.number for frame in frames]
+        begin_batch(self._status, min(numbers), max(numbers))
+        for start, stop, part in _runs(frames, self._there):
+            if part.is_block:
+                self._write_block(part)
+            else:
+                self._journal.append(data[start:stop])
+        self._journal.flush()
+        words = self._status.words
+        words[WRITTEN] += sum(frame.rows for frame in frames)
+        words[WRITTEN_BYTES] += sum(len(frame.payload) for frame in frames)
+
+    def _write_block(self, part: Delivered) -> None:
+        """Write the rows of a block that are not there yet."""
+        frame = Frame.from_buffer(part.frame)
+        first = self._there.get(part.number, 0)
+        rows = frame.array[first:]
+        stamps = np.uint64(part.stamp) + np.arange(
+            first, part.rows, dtype=np.uint64
+        ) * np.uint64(part.step)
+        if len(rows):
+            self._journal.log_block(
+                part.source,
+                rows,
+                time_ns=frame.time_ns,
+                sequence=BLOCK | part.number << _ROW_BITS,
+                device_time=stamps,
+            )
+
+    def acknowledged(self) -> None:
+        """Forget the batch."""
+        end_batch(self._status)
+        self._there.clear()
+
+    def close(self) -> None:
+        """Close the journal."""
+        self._journal.close()
+
+
+def _runs(
+    frames: list[Delivered], there: dict[int, int]
+) -> Iterator[tuple[int, int, Delivered]]:
+    """Join neighbours that are written in one call: first byte, byte after, first."""
+    run: tuple[int, int, Delivered] | None = None
+    for frame in frames:
+        if frame.number in there and not frame.is_block:
+            continue
+        if run is not None:
+            start, stop, first = run
+            if stop == frame.at and not (frame.is_block or first.is_block):
+                run = start, frame.end, first
+                continue
+            yield run
+        run = frame.at, frame.end, frame
+    if run is not None:
+        yield run
+
+
+def _rows_there(notes: Notes, about: dict[str, Any]) -> dict[int, int]:
+    """Find how many rows of the last, unacknowledged batch are in the journal."""
+    found: dict[int, int] = {}
+    if not notes.first:
+        return found
+    from ataraxis.log.journal_reader import JournalReader
+
+    try:
+        reader = JournalReader(Path(about["directory"]), about["queue"])
+    except FileNotFoundError:
+        return found
+    with reader:
+        sequence = reader.select().sequence
+    is_row = sequence >= BLOCK
+    blocks = (sequence[is_row] - np.uint64(BLOCK)) >> np.uint64(_ROW_BITS)
+    for number in np.concatenate((sequence[~is_row], blocks)):
+        if notes.concerns(int(number)):
+            found[int(number)] = found.get(int(number), 0) + 1
+    return found
