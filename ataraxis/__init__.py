@@ -18,6 +18,7 @@ _HOME = {
     "FrameBufferTimeout": "ataraxis.errors",
     "Producer": "ataraxis.stream",
     "Consumer": "ataraxis.stream",
+    "MemQ": "ataraxis.stream",
     "YamlConfig": "ataraxis.config",
 }
 

@@ -128,9 +128,23 @@ class TooManyParticipants(AtaraxisError, OSError):
 class QueueFull(AtaraxisError, queue.Full):
     """The queue has no room (non-blocking calls only)."""
 
+    count = 0
+    """How many of several values found room."""
+
 
 class QueueEmpty(AtaraxisError, queue.Empty):
     """The queue holds nothing (non-blocking calls only)."""
+
+
+class PutTimeout(AtaraxisError, TimeoutError, queue.Full):
+    """The queue had no room within the timeout."""
+
+    count = 0
+    """How many of several values found room."""
+
+
+class GetTimeout(AtaraxisError, TimeoutError, queue.Empty):
+    """Nothing came into the queue within the timeout."""
 
 
 StreamExists = SegmentExists

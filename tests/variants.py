@@ -32,7 +32,11 @@ OPTIONS = {
 }
 
 # What segments, locks and arrays need; the others would only take their time.
-KERNELS = ("mapping", "participants", "lock", "guard", "array", "framebuffer", "ring")
+KERNELS = (
+    "mapping", "participants", "lock", "guard", "array", "framebuffer", "ring",
+    "queue", "vigil", "desk", "put", "get", "drain", "survey",
+)  # fmt: skip
+QUEUE_FILES = ("queue.pyx", "vigil.pyx", "put.pyx", "get.pyx", "drain.pyx", "_large.py")
 
 
 def crash_points() -> set[str]:
@@ -48,7 +52,19 @@ def crash_points() -> set[str]:
         text = path.read_text(encoding="utf-8")
         if "ax_stream" in text or "_kernels.ring cimport" in text:
             continue
+        if path.name in QUEUE_FILES:
+            continue
         found |= set(re.findall(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)', text))
+    return found
+
+
+def queue_points() -> set[str]:
+    """Names of the crash points of work queues in the sources."""
+    found: set[str] = set()
+    for path in (ROOT / "ataraxis").rglob("*"):
+        if path.name in QUEUE_FILES:
+            text = path.read_text(encoding="utf-8")
+            found |= set(re.findall(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)', text))
     return found
 
 

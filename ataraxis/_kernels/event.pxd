@@ -38,3 +38,18 @@ cdef inline uint32_t event_prepare(ax_event *event, uint32_t slot) noexcept nogi
 
 cdef inline void event_cancel(ax_event *event, uint32_t slot) noexcept nogil:
     ax_and64(&event.sleepers[slot >> 6], ~(<uint64_t>1 << (slot & 63)))
+
+cdef inline void event_rouse(ax_event *event, uint32_t words) noexcept nogil:
+    # As event_signal, where signals come faster than sleepers wake: who was told once is not told again until it
+    # goes to sleep anew. Bits go before the count moves: who sets its bit after we cleared it has read the new count,
+    # or finds the count moved when it goes to sleep. Modelled in tests/models/queue_wake.pml.
+    cdef uint32_t k
+    cdef uint64_t seen, found = 0
+    ax_fence_full()
+    for k in range(words):
+        seen = ax_peek64(&event.sleepers[k])
+        if seen:
+            ax_and64(&event.sleepers[k], ~seen)
+            found = 1
+    if found:
+        event_wake(event)

@@ -175,4 +175,55 @@ typedef struct {
 } ax_frame;
 _Static_assert(sizeof(ax_frame) == 64 && offsetof(ax_frame, extents) == 32 && offsetof(ax_frame, header_crc) == 60, "ax_frame");
 
+/* A work queue. Control block: ax_queue, then a tally per participant, then a line per slot. Payload: the slots, each with
+ * one frame or several, back to back, every one padded to AX_QUEUE_PAD. Position p lies in slot p % n, lap p / n + 1. */
+enum { AX_SLOT_LEASED = 4, AX_SLOT_RETRY = 5 };
+enum { AX_MESSAGE_LARGE = 1 };
+#define AX_QUEUE_PAD 64
+#define AX_QUEUE_FRAMES 64         /* a slot packs as many, a bit each */
+typedef struct {
+    /* Written before publication, read once. */
+    _Alignas(128) uint64_t slots;
+    uint64_t stride;                                   /* bytes from slot to slot */
+    uint64_t lease_ns;                                 /* how long a lease lasts, 0: until it is acknowledged */
+    uint32_t participants;
+    uint32_t reserved;
+    _Alignas(128) ax_u64 tail;                         /* next position to claim, or behind it. Writers: putters, who help each other */
+    _Alignas(128) ax_u64 head;                         /* next position to lease, or behind it. Writers: whoever finds it done */
+    ax_u32 hint;                                       /* not 0: a slot may be RETRY, look from hint - 1 on */
+    ax_event data;
+    ax_event space;
+} ax_queue;
+_Static_assert(offsetof(ax_queue, tail) == 128 && offsetof(ax_queue, head) == 256 && offsetof(ax_queue, hint) == 264 &&
+               offsetof(ax_queue, data) == 384 && offsetof(ax_queue, space) == 640 && sizeof(ax_queue) == 896, "ax_queue");
+
+/* What a participant has done; its slot's next tenant counts on. Writer: the participant. */
+typedef struct {
+    _Alignas(128) ax_u64 put;                          /* frames */
+    ax_u64 put_bytes;
+    ax_u64 acknowledged;                               /* frames */
+    ax_u64 redelivered;                                /* slots leased again after somebody failed */
+    ax_u64 refused;                                    /* puts that found no room and did not wait for it */
+    ax_u64 stalled_ns;                                 /* time spent waiting for room */
+    ax_u64 stalled_since_ns;                           /* 0: not waiting now */
+    ax_u64 lost;                                       /* leases that ran out before the acknowledgement */
+    ax_u64 corrupt;                                    /* frames whose bytes had changed */
+    ax_u64 last_put_ns;
+    ax_u64 last_get_ns;
+} ax_tally;
+_Static_assert(sizeof(ax_tally) == 128 && offsetof(ax_tally, refused) == 32 && offsetof(ax_tally, last_get_ns) == 80, "ax_tally");
+
+/* The control line of a slot. Written by whoever owns the word: putter, then leaseholder, then whoever cleans up. */
+typedef struct {
+    _Alignas(64) ax_u64 word;                          /* lap << 20 | lease << 13 | owner << 3 | AX_SLOT_* */
+    ax_u64 left;                                       /* a bit per frame not yet acknowledged */
+    ax_u64 id;                                         /* the position it was put at: stays when the lap is bumped */
+    ax_u64 deadline_ns;                                /* when the lease runs out, 0 never */
+    ax_u32 bytes;                                      /* of all frames, padding included */
+    ax_u32 frames;
+    ax_u32 flags;                                      /* AX_MESSAGE_* */
+    ax_u32 failures;                                   /* leases that ended without an acknowledgement */
+} ax_message;
+_Static_assert(sizeof(ax_message) == 64 && offsetof(ax_message, id) == 16 && offsetof(ax_message, bytes) == 32, "ax_message");
+
 #endif

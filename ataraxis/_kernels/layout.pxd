@@ -109,3 +109,39 @@ cdef extern from "layout.h" nogil:
         uint32_t crc
         uint32_t labels
         uint32_t header_crc
+
+    int AX_SLOT_LEASED, AX_SLOT_RETRY, AX_MESSAGE_LARGE, AX_QUEUE_PAD, AX_QUEUE_FRAMES
+
+    ctypedef struct ax_queue:
+        uint64_t slots
+        uint64_t stride
+        uint64_t lease_ns
+        uint32_t participants
+        ax_u64 tail
+        ax_u64 head
+        ax_u32 hint
+        ax_event data
+        ax_event space
+
+    ctypedef struct ax_tally:
+        ax_u64 put
+        ax_u64 put_bytes
+        ax_u64 acknowledged
+        ax_u64 redelivered
+        ax_u64 refused
+        ax_u64 stalled_ns
+        ax_u64 stalled_since_ns
+        ax_u64 lost
+        ax_u64 corrupt
+        ax_u64 last_put_ns
+        ax_u64 last_get_ns
+
+    ctypedef struct ax_message:
+        ax_u64 word
+        ax_u64 left
+        ax_u64 id
+        ax_u64 deadline_ns
+        ax_u32 bytes
+        ax_u32 frames
+        ax_u32 flags
+        ax_u32 failures

@@ -16,6 +16,7 @@ _OPENERS: dict[int, tuple[str, str]] = {
     Kind.ARRAY: ("ataraxis.shm.array", "SharedMemoryArray"),
     Kind.FRAMEBUFFER: ("ataraxis.framebuffer.client", "FrameBufferClient"),
     Kind.STREAM: ("ataraxis.stream", "Consumer"),
+    Kind.QUEUE: ("ataraxis.stream", "MemQ"),
 }
 
 
@@ -33,7 +34,7 @@ def attach(name: str, *, timeout: float | None = 0, context: ContextLike = None)
 
     Returns
     -------
-    SharedMemoryArray, FrameBufferClient
+    SharedMemoryArray, FrameBufferClient, Consumer, MemQ
         Connected.
 
     Raises

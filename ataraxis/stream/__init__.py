@@ -17,7 +17,10 @@ from ataraxis.errors import (
 from ataraxis.stream.buffer import WriteBuffer
 from ataraxis.stream.consumer import Consumer, wait_for_stream
 from ataraxis.stream.inspector import Inspector
+from ataraxis.stream.lease import Lease
+from ataraxis.stream.memq import MemQ
 from ataraxis.stream.producer import Producer
+from ataraxis.stream.queue_statistics import QueueStatistics
 from ataraxis.stream.statistics import ReaderStatistics, StreamStatistics
 
 ReadBuffer = Frame
@@ -29,7 +32,10 @@ __all__ = [
     "EndOfStream",
     "Frame",
     "Inspector",
+    "Lease",
+    "MemQ",
     "Producer",
+    "QueueStatistics",
     "ReadBuffer",
     "ReaderStatistics",
     "ReleasedBuffer",

@@ -1,0 +1,84 @@
+# A work queue: words and claims. Each slot is put once and leased until it is acknowledged.
+#
+#   word     lap << 20 | lease << 13 | owner << 3 | FREE WRITING READY LEASED RETRY; position p lives in slot p % n, lap p / n + 1
+#   tail     next position to claim, or behind it: a hint that everybody helps along
+#   head     next position to lease, or behind it: the same
+#   hint     a slot may be RETRY: its getter died, gave it back, lost its lease, or left frames of it to others
+#
+#   FREE --claim--> WRITING --publish--> READY --lease--> LEASED --ack--> FREE
+#                      | its putter dies                   | ^  \--give back, death, lease over--> RETRY --lease--> LEASED
+#                      v                                   v |
+#                     FREE                                RETRY
+#
+# A slot that is leased when the ring comes round is passed over: putters raise its lap and go on, as long as another slot
+# is free. So a long lease delays nobody. Modelled in tests/models/queue.pml; fence E is event.pxd's.
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from ataraxis._kernels.atomics cimport ax_u32, ax_u64
+from ataraxis._kernels.layout cimport AX_QUEUE_PAD, ax_message, ax_queue, ax_tally
+from ataraxis._kernels.participants cimport ax_party
+
+# One handle: private to it; nothing of it is read from shared memory after queue_open.
+cdef struct ax_work:
+    ax_party *party
+    ax_queue *queue
+    ax_message *lines
+    ax_tally *tally           # ours
+    char *frames
+    uint64_t slots
+    uint64_t stride
+    uint64_t lease_ns
+    uint32_t words            # of a mask
+    uint32_t me               # our slot
+    ax_u32 gate               # guards the next
+    uint32_t asleep[2]        # threads of ours that sleep for data, for space
+    ax_u32 poke               # those who wait come out and look
+    ax_u64 expired_ns         # when we last looked for leases that ran out
+
+# What a getter has of a slot.
+cdef struct ax_grip:
+    uint64_t index
+    uint64_t id
+    uint64_t lease            # of the word: tells this lease from the owner's next one
+    uint64_t left             # a bit per frame to be had
+    uint32_t bytes
+    uint32_t frames
+    uint32_t flags
+    uint32_t failures
+
+cdef enum:
+    LAP = 20                  # of a word: shifts and masks
+    LEASE = 13
+    LEASE_MASK = 0x7F
+    OWNER_MASK = 0x3FF
+
+cdef inline uint64_t word_of(uint64_t lap, uint64_t lease, uint64_t owner, uint64_t state) noexcept nogil:
+    return lap << LAP | (lease & LEASE_MASK) << LEASE | owner << 3 | state
+
+cdef inline uint64_t owner_of(uint64_t word) noexcept nogil:
+    return word >> 3 & OWNER_MASK
+
+cdef inline uint64_t padded(uint64_t bytes) noexcept nogil:
+    return (bytes + AX_QUEUE_PAD - 1) // AX_QUEUE_PAD * AX_QUEUE_PAD
+
+cdef extern from *:
+    """
+    static inline int ax_ctz(uint64_t mask) { return __builtin_ctzll(mask); }
+    static inline int ax_ones(uint64_t mask) { return __builtin_popcountll(mask); }
+    """
+    int first_bit "ax_ctz"(uint64_t mask) nogil
+    int ones "ax_ones"(uint64_t mask) nogil
+
+cdef inline char *slot_of(ax_work *work, uint64_t index) noexcept nogil:
+    return work.frames + index * work.stride
+
+cdef int queue_open(ax_work *work, ax_party *party, char *frames, uint64_t bytes) noexcept nogil
+cdef int queue_claim(ax_work *work, uint64_t *index, uint64_t *position) noexcept nogil
+cdef void queue_publish(ax_work *work, uint64_t index, uint64_t position, uint32_t bytes, uint32_t frames, uint32_t flags) noexcept nogil
+cdef void queue_abandon(ax_work *work, uint64_t index) noexcept nogil
+cdef int queue_lease(ax_work *work, ax_grip *grip) noexcept nogil
+cdef int queue_settle(ax_work *work, ax_grip *grip, uint64_t done, bint failed) noexcept nogil
+cdef int queue_mark(ax_work *work, ax_grip *grip, uint64_t done) noexcept nogil
+cdef bint queue_holds(ax_work *work, ax_grip *grip) noexcept nogil
+cdef uint64_t next_free(ax_work *work, uint64_t tail) noexcept nogil
+cdef void queue_settle_kept(ax_party *party) noexcept nogil
+cdef void queue_told(ax_work *work, bint of_data) noexcept nogil

@@ -1,0 +1,356 @@
+"""The work queue: claims, leases, acknowledgements, and the one clean-up after whoever died.
+
+Source: docs/explanation/concurrency.md. The claim and the lease are compare-and-swaps on the slot's own
+word, so that whoever is killed at any instruction leaves either nothing or a slot owned by a dead participant.
+"""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from ataraxis._kernels.atomics cimport (
+    ax_and64, ax_cas32, ax_cas64, ax_fence_acquire, ax_fence_full, ax_fence_release, ax_load32, ax_load64, ax_peek32,
+    ax_peek64, ax_put32, ax_put64, ax_store32, ax_store64, ax_u32, ax_u64,
+)
+from ataraxis._kernels.event cimport event_rouse, event_wake
+from ataraxis._kernels.layout cimport (
+    AX_DEAD, AX_EMPTY, AX_FULL, AX_KIND_QUEUE, AX_OK, AX_OVERFLOW, AX_SLOT_FREE, AX_SLOT_LEASED, AX_SLOT_READY,
+    AX_SLOT_RETRY, AX_SLOT_WRITING, ax_message, ax_queue, ax_tally,
+)
+from ataraxis._kernels.participants cimport ax_party, live_of, on_death
+from ataraxis._kernels.platform cimport ax_crash, ax_now_ns
+
+cdef enum:
+    KEPT = 1                # ax_live.kept: frames are here; 2 + slot: that participant looks whether there are
+
+
+# ---- the algorithm
+
+cdef int queue_open(ax_work *work, ax_party *party, char *frames, uint64_t bytes) noexcept nogil:
+    # Copy and check the geometry; AX_OVERFLOW if it does not fit the segment.
+    cdef ax_queue *queue = <ax_queue *>party.control
+    work.party = party
+    work.queue = queue
+    work.slots = queue.slots
+    work.stride = queue.stride
+    work.lease_ns = queue.lease_ns
+    work.words = (party.slots + 63) // 64
+    work.me = party.slot
+    work.tally = <ax_tally *>(party.control + sizeof(ax_queue)) + work.me
+    work.lines = <ax_message *>(party.control + sizeof(ax_queue) + party.slots * sizeof(ax_tally))
+    work.frames = frames
+    work.asleep[0] = work.asleep[1] = 0
+    ax_put32(&work.gate, 0)
+    ax_put32(&work.poke, 0)
+    if not (
+        0 < work.slots < (<uint64_t>1 << 32)
+        and 0 < work.stride < (<uint64_t>1 << 32)
+        and work.slots <= bytes // work.stride
+        and work.slots <= <uint64_t>(frames - <char *>work.lines) // sizeof(ax_message)
+        and frames + bytes <= party.base + party.bytes
+    ):
+        return AX_OVERFLOW
+    return AX_OK
+
+
+cdef int queue_claim(ax_work *work, uint64_t *index, uint64_t *position) noexcept nogil:
+    # Own the next free slot: WRITING in our name. AX_OK or AX_FULL.
+    cdef ax_queue *queue = work.queue
+    cdef ax_message *line
+    cdef uint64_t tail, lap, i, seen, open_until = 0
+    while True:
+        # Acquire: pairs with the swap of whoever moved it.
+        tail = ax_load64(&queue.tail)
+        lap = tail // work.slots + 1
+        i = tail - (lap - 1) * work.slots
+        line = &work.lines[i]
+        # Acquire: pairs with the acknowledgement of the lap before.
+        seen = ax_load64(&line.word)
+        if seen >> LAP >= lap:
+            # Claimed, or passed over, by somebody who has not said so: help.
+            ax_cas64(&queue.tail, tail, tail + 1)
+            continue
+        if seen & 7 == AX_SLOT_FREE:
+            ax_crash("put_before")
+            # One winner; the loser looks again.
+            if not ax_cas64(&line.word, seen, word_of(lap, 0, work.me, AX_SLOT_WRITING)):
+                continue
+            ax_crash("put_claimed")
+            ax_cas64(&queue.tail, tail, tail + 1)
+            # Whoever lost the lease of this slot and still copies it finds the word changed (queue_holds).
+            ax_fence_release()
+            ax_put64(&line.deadline_ns, 0)
+            index[0] = i
+            position[0] = tail
+            return AX_OK
+        if seen & 7 != AX_SLOT_LEASED and seen & 7 != AX_SLOT_RETRY:
+            return AX_FULL
+        # Somebody works on it. Pass it over if another slot is free.
+        if tail >= open_until:
+            open_until = next_free(work, tail)
+            if open_until == 0:
+                return AX_FULL
+        ax_cas64(&line.word, seen, seen & ((<uint64_t>1 << LAP) - 1) | lap << LAP)
+        ax_crash("put_passed_over")
+
+
+cdef uint64_t next_free(ax_work *work, uint64_t tail) noexcept nogil:
+    # The first position from `tail` on whose slot is free, 0 if there is none: slots that wait for a getter lie
+    # between head and tail, so only those behind them are looked at.
+    cdef uint64_t position, lap, i, seen, end
+    help_head(work)
+    end = ax_load64(&work.queue.head) + work.slots
+    position = tail
+    while position < end:
+        lap = position // work.slots + 1
+        i = position - (lap - 1) * work.slots
+        seen = ax_load64(&work.lines[i].word)
+        if seen & 7 == AX_SLOT_FREE and seen >> LAP < lap:
+            return position
+        position += 1
+    return 0
+
+
+cdef void help_head(ax_work *work) noexcept nogil:
+    # Move the head past what is done.
+    cdef uint64_t head, lap, seen
+    while True:
+        head = ax_load64(&work.queue.head)
+        lap = head // work.slots + 1
+        seen = ax_load64(&work.lines[head - (lap - 1) * work.slots].word)
+        if seen >> LAP < lap or (seen >> LAP == lap and (seen & 7 == AX_SLOT_READY or seen & 7 == AX_SLOT_WRITING)):
+            return
+        ax_cas64(&work.queue.head, head, head + 1)
+
+
+cdef void queue_publish(ax_work *work, uint64_t index, uint64_t position, uint32_t bytes, uint32_t frames, uint32_t flags) noexcept nogil:
+    # The claimed slot holds whole frames: show them. The caller tells sleepers (queue_told).
+    cdef ax_message *line = &work.lines[index]
+    cdef ax_u32 *kept = &live_of(work.party).kept
+    ax_put64(&line.id, position)
+    ax_put64(&line.left, <uint64_t>-1 >> (64 - frames))
+    ax_put32(&line.bytes, bytes)
+    ax_put32(&line.frames, frames)
+    ax_put32(&line.flags, flags)
+    ax_put32(&line.failures, 0)
+    # Before the frame is there: it is never reclaimed.
+    if ax_peek32(kept) != KEPT:
+        ax_store32(kept, KEPT)
+    ax_crash("put_written")
+    # Release: pairs with the acquire of getters. Nobody else changes the word of a live writer.
+    ax_store64(&line.word, word_of(position // work.slots + 1, 0, work.me, AX_SLOT_READY))
+    ax_crash("put_shown")
+
+
+cdef void queue_told(ax_work *work, bint of_data) noexcept nogil:
+    # Wake who waits for what we did before.
+    cdef ax_u32 *kept = &live_of(work.party).kept
+    if of_data:
+        event_rouse(&work.queue.data, work.words)
+        # After the fence in there, which pairs with that in queue_settle_kept: it sees the frame, or we see its mark.
+        if ax_load32(kept) != KEPT:
+            ax_store32(kept, KEPT)
+    else:
+        event_rouse(&work.queue.space, work.words)
+
+
+cdef void queue_abandon(ax_work *work, uint64_t index) noexcept nogil:
+    # Give the claimed slot up; getters pass over it.
+    cdef ax_u64 *word = &work.lines[index].word
+    ax_store64(word, ax_peek64(word) & ~<uint64_t>7 | AX_SLOT_FREE)
+    queue_told(work, True)
+    queue_told(work, False)
+
+
+cdef int queue_lease(ax_work *work, ax_grip *grip) noexcept nogil:
+    # Own the next slot that nobody has had, or that somebody failed with: AX_OK or AX_EMPTY.
+    cdef ax_queue *queue = work.queue
+    cdef uint64_t head, lap, i, seen
+    if ax_peek32(&queue.hint) and lease_again(work, grip):
+        return AX_OK
+    while True:
+        head = ax_load64(&queue.head)
+        lap = head // work.slots + 1
+        i = head - (lap - 1) * work.slots
+        # Acquire: pairs with queue_publish.
+        seen = ax_load64(&work.lines[i].word)
+        if seen >> LAP < lap:
+            return AX_EMPTY
+        if seen >> LAP == lap:
+            if seen & 7 == AX_SLOT_WRITING:
+                return AX_EMPTY
+            if seen & 7 == AX_SLOT_READY:
+                if not take(work, i, seen, grip):
+                    continue
+                ax_cas64(&queue.head, head, head + 1)
+                ax_crash("get_leased")
+                return AX_OK
+        # Somebody has it, or nobody ever will.
+        ax_cas64(&queue.head, head, head + 1)
+
+
+cdef bint take(ax_work *work, uint64_t i, uint64_t seen, ax_grip *grip) noexcept nogil:
+    cdef ax_message *line = &work.lines[i]
+    grip.lease = (seen >> LEASE) + 1 & LEASE_MASK
+    ax_crash("get_before")
+    # One winner; the loser looks again.
+    if not ax_cas64(&line.word, seen, word_of(seen >> LAP, grip.lease, work.me, AX_SLOT_LEASED)):
+        return False
+    ax_crash("get_taken")
+    if work.lease_ns:
+        ax_put64(&line.deadline_ns, <uint64_t>ax_now_ns() + work.lease_ns)
+    grip.index = i
+    grip.id = ax_peek64(&line.id)
+    grip.left = ax_peek64(&line.left)
+    grip.bytes = min(ax_peek32(&line.bytes), <uint32_t>work.stride)
+    grip.frames = min(ax_peek32(&line.frames), <uint32_t>64)
+    grip.flags = ax_peek32(&line.flags)
+    grip.failures = ax_peek32(&line.failures)
+    return True
+
+
+cdef bint lease_again(ax_work *work, ax_grip *grip) noexcept nogil:
+    # A slot that somebody failed with. The hint goes before the look, so that a mark made during it is not lost.
+    cdef uint64_t start = ax_peek32(&work.queue.hint), k, i, seen
+    ax_store32(&work.queue.hint, 0)
+    ax_fence_full()
+    ax_crash("get_hint_cleared")
+    start = start - 1 if 0 < start <= work.slots else 0
+    for k in range(work.slots):
+        i = start + k if start + k < work.slots else start + k - work.slots
+        seen = ax_load64(&work.lines[i].word)
+        while seen & 7 == AX_SLOT_RETRY:
+            if take(work, i, seen, grip):
+                # There may be more.
+                ax_store32(&work.queue.hint, <uint32_t>i + 1)
+                if grip.left:
+                    return True
+                # All of it was acknowledged by somebody who died before saying so.
+                queue_settle(work, grip, 0, False)
+                queue_told(work, False)
+                break
+            seen = ax_load64(&work.lines[i].word)
+    return False
+
+
+cdef inline bint ours(ax_work *work, uint64_t word, ax_grip *grip) noexcept nogil:
+    # The lap may have been raised meanwhile; the id tells another frame in the same slot.
+    return (
+        word & ((<uint64_t>1 << LAP) - 1) == word_of(0, grip.lease, work.me, AX_SLOT_LEASED)
+        and ax_peek64(&work.lines[grip.index].id) == grip.id
+    )
+
+
+cdef bint queue_holds(ax_work *work, ax_grip *grip) noexcept nogil:
+    # After copying: was the lease ours all the time? The fence keeps the copy's loads above this look.
+    ax_fence_acquire()
+    return ours(work, ax_load64(&work.lines[grip.index].word), grip)
+
+
+cdef int queue_mark(ax_work *work, ax_grip *grip, uint64_t done) noexcept nogil:
+    # Acknowledge some frames and keep the rest. What a lost lease marks here was processed all the same.
+    cdef ax_message *line = &work.lines[grip.index]
+    if not ours(work, ax_load64(&line.word), grip):
+        return AX_DEAD
+    ax_put64(&line.left, ax_peek64(&line.left) & ~done)
+    return AX_OK
+
+
+cdef int queue_settle(ax_work *work, ax_grip *grip, uint64_t done, bint failed) noexcept nogil:
+    # Acknowledge the frames `done`; what is left of the slot goes back to all. AX_OK, or AX_DEAD: the lease was over.
+    # The caller tells those who wait for room.
+    cdef ax_message *line = &work.lines[grip.index]
+    cdef uint64_t left = 0, seen
+    ax_crash("ack_before")
+    while True:
+        seen = ax_load64(&line.word)
+        if not ours(work, seen, grip):
+            ax_put64(&work.tally.lost, ax_peek64(&work.tally.lost) + 1)
+            return AX_DEAD
+        left = ax_peek64(&line.left) & ~done
+        if done:
+            ax_put64(&line.left, left)
+            done = 0
+            ax_crash("ack_marked")
+        elif left and failed:
+            ax_put32(&line.failures, grip.failures + 1)
+        # Release: pairs with the next claim, or the next lease. The lap may be raised meanwhile: look again.
+        if ax_cas64(&line.word, seen, seen & ~<uint64_t>7 | (AX_SLOT_RETRY if left else AX_SLOT_FREE)):
+            break
+    ax_crash("ack_settled")
+    if left:
+        ax_store32(&work.queue.hint, <uint32_t>grip.index + 1)
+        ax_crash("ack_hinted")
+        queue_told(work, True)
+    return AX_OK
+
+
+cdef void queue_settle_kept(ax_party *party) noexcept nogil:
+    # Nothing is kept once every slot is free. A mark of our own first: a frame put meanwhile replaces it.
+    cdef ax_queue *queue = <ax_queue *>party.control
+    cdef ax_message *lines = <ax_message *>(party.control + sizeof(ax_queue) + party.slots * sizeof(ax_tally))
+    cdef ax_u32 *kept = &live_of(party).kept
+    cdef uint32_t seen = ax_load32(kept), mine = party.slot + 2
+    cdef uint64_t i
+    # A segment without slots holds one large frame: whoever acknowledges it takes its name.
+    if seen == 0 or queue.slots == 0 or not ax_cas32(kept, seen, mine):
+        return
+    ax_crash("kept_marked")
+    # Pairs with the fence in queue_told.
+    ax_fence_full()
+    for i in range(queue.slots):
+        if ax_load64(&lines[i].word) & 7 != AX_SLOT_FREE:
+            ax_cas32(kept, mine, KEPT)
+            return
+    ax_cas32(kept, mine, 0)
+
+
+cdef void queue_cleanup(ax_party *party, uint32_t who) noexcept nogil:
+    # The only repair. The caller owns byte `who`; may be interrupted at any line and repeated.
+    cdef ax_queue *queue = <ax_queue *>party.control
+    cdef ax_message *lines = <ax_message *>(party.control + sizeof(ax_queue) + party.slots * sizeof(ax_tally))
+    cdef ax_tally *tally = <ax_tally *>(party.control + sizeof(ax_queue)) + who
+    cdef uint64_t i, word, state
+    if queue.slots > <uint64_t>(party.base + party.bytes - <char *>lines) // sizeof(ax_message):
+        return
+    for i in range(queue.slots):
+        word = ax_load64(&lines[i].word)
+        while owner_of(word) == who:
+            if word & 7 == AX_SLOT_WRITING:
+                state = AX_SLOT_FREE
+            elif word & 7 == AX_SLOT_LEASED:
+                ax_put32(&lines[i].failures, ax_peek32(&lines[i].failures) + 1)
+                state = AX_SLOT_RETRY
+            else:
+                break
+            ax_crash("queue_cleanup_slot")
+            # The loser was passed over by a putter: look again.
+            if ax_cas64(&lines[i].word, word, word & ~<uint64_t>7 | state):
+                break
+            word = ax_load64(&lines[i].word)
+    ax_crash("queue_cleanup_slots")
+    ax_and64(&queue.data.sleepers[who >> 6], ~(<uint64_t>1 << (who & 63)))
+    ax_and64(&queue.space.sleepers[who >> 6], ~(<uint64_t>1 << (who & 63)))
+    ax_put64(&tally.stalled_since_ns, 0)
+    # Always, and last: the dead may have cleared it and not looked.
+    ax_store32(&queue.hint, 1)
+    ax_crash("queue_cleanup_hinted")
+    event_wake(&queue.data)
+    event_wake(&queue.space)
+    queue_settle_kept(party)
+
+
+on_death(AX_KIND_QUEUE, queue_cleanup)
+
+
+# ---- the bridge
+
+def control_bytes(uint64_t slots, uint32_t participants):
+    """Bytes of the control block of a queue; a multiple of 128."""
+    return (sizeof(ax_queue) + participants * sizeof(ax_tally) + slots * sizeof(ax_message) + 127) // 128 * 128
+
+
+def describe(unsigned char[::1] control, uint64_t slots, uint64_t stride, uint64_t lease_ns, uint32_t participants):
+    """Write a queue's geometry into its control block, which is all zeros and not published yet."""
+    cdef ax_queue *queue = <ax_queue *>&control[0]
+    queue.slots = slots
+    queue.stride = stride
+    queue.lease_ns = lease_ns
+    queue.participants = participants

@@ -1,0 +1,96 @@
+"""The putting half of a queue's handle; `put` itself is the kernel's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ataraxis._kernels import desk as status_of
+from ataraxis.frame import HEADER_BYTES, Frame
+from ataraxis.stream import _large
+from ataraxis.stream._end import check_timeout
+from ataraxis.stream._getting import Getting
+
+
+class Putting(Getting):
+    """What a handle does to put values into its queue."""
+
+    def put_nowait(self, obj: Any) -> None:
+        """Put without waiting; `QueueFull` if there is no room."""
+        self.put(obj, False)
+
+    def put_many(
+        self,
+        values: Iterable[Any],
+        block: bool = True,
+        timeout: float | None = None,
+        *,
+        pack: bool = True,
+        source: int = 0,
+        time_ns: int | None = None,
+    ) -> int:
+        """Put several values in one call; how many.
+
+        Parameters
+        ----------
+        values : iterable
+            As for `put`.
+        block, timeout
+            As for `put`, for all of them together.
+        pack : bool
+            Up to 64 small frames share a slot. A getter that leases frames of such a
+            slot has all of it; for jobs that several workers share, say False.
+        source, time_ns : int, optional
+            As for `put`, of each.
+
+        Raises
+        ------
+        QueueFull, TimeoutError
+            Only the first values found room: the error's `count` says how many.
+        """
+        check_timeout(timeout)
+        deadline = self._deadline(block, timeout)
+        done, status = self._put_many(values, pack, deadline, source, time_ns)
+        if status != status_of.OK:
+            self._fail(status, True, done)
+        return done
+
+    def _encode(
+        self,
+        value: Any,
+        source: int,
+        time_ns: int | None,
+        device_time: int | None,
+        device_sequence: int | None,
+    ) -> tuple[bytes, bool]:
+        """Write a value as a whole frame; whether the queue shall number it."""
+        if isinstance(value, Frame):
+            return value.to_bytes(), False
+        frame = Frame.from_value(
+            value,
+            source=source,
+            time_ns=time_ns,
+            device_time=device_time,
+            device_sequence=device_sequence,
+            checksum=self._checksum,
+            allow_pickle=self._allow_pickle,
+        )
+        return frame.to_bytes(), True
+
+    def _put_other(self, value: Any, deadline: int, *stamps: Any) -> int:
+        """Put what the kernel does not encode, or what does not fit a slot."""
+        frame, is_numbered = self._encode(value, *stamps)
+        if len(frame) <= self._geometry[1]:
+            return self._put_frame(frame, is_numbered, deadline)
+        return self._put_large(frame, deadline)
+
+    def _put_large(self, frame: bytes, deadline: int) -> int:
+        segment = _large.make(self._name, self._where, frame)
+        name = segment.name.encode()
+        status = status_of.FULL
+        try:
+            status = self._put_ticket(name, len(frame) - HEADER_BYTES, deadline)
+        finally:
+            if status != status_of.OK:
+                _large.take_away(segment.name, self._where)
+        return status
