@@ -20,6 +20,10 @@ _HOME = {
     "Consumer": "ataraxis.stream",
     "MemQ": "ataraxis.stream",
     "YamlConfig": "ataraxis.config",
+    "DataLogger": "ataraxis.log",
+    "LogPackage": "ataraxis.log",
+    "compress_npy_logs": "ataraxis.log",
+    "assemble_log_archives": "ataraxis.log",
 }
 
 __all__ = sorted(_HOME)

@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from ataraxis.clock import now_ns
 from ataraxis.errors import LoggerError
-from ataraxis.frame import Frame
 from ataraxis.log.notes import BLOCK
 from ataraxis.log.package import LogPackage
 from ataraxis.log.status import (
@@ -47,9 +46,7 @@ class LogQueue:
     when `put` has returned, see the promises of `DataLogger`.
     """
 
-    def __init__(
-        self, queue: MemQ, path: str, on_full: OnFull, layout: str
-    ) -> None:
+    def __init__(self, queue: MemQ, path: str, on_full: OnFull, layout: str) -> None:
         self._queue = queue
         self._path = path
         self._on_full = on_full
@@ -303,6 +300,13 @@ class LogQueue:
             return
         self.start_writer()
 
+    def reap(self) -> None:
+        """Wait for the end of the writer this process started."""
+        if self._writer and self._owner == os.getpid():
+            with suppress(ChildProcessError):
+                os.waitpid(self._writer, 0)
+        self._writer = 0
+
     def start_writer(self) -> None:
         """Start a writer; it ends at once if there is one."""
         self._owner = os.getpid()
@@ -312,8 +316,4 @@ class LogQueue:
 
 def as_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
     """View an array as a vector of its bytes; a copy if it is not contiguous."""
-    return np.frombuffer(np.ascontiguousarray(values).data.cast("B"), np.uint8)
-
-
-WAKE = Frame.from_value(None, source=2**32 - 1, end_of_stream=True)
-"""A mark that only wakes the writer."""
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8)

@@ -20,7 +20,7 @@ BLOCK = 1 << 63
 """In a device counter: the frame is a block, each row of it an entry."""
 _HEAD = struct.Struct("<4xBBHQQq4II")
 _STAMP = struct.Struct("<QQ")
-_END, _EXTENDED, _STAMPED = 2, 8, 16
+_EXTENDED, _STAMPED = 8, 16
 _PAD = 63
 
 
@@ -47,13 +47,16 @@ class Delivered(NamedTuple):
 
 
 def delivered(data: memoryview) -> Iterator[Delivered]:
-    """Take a drained buffer apart; the marks that only wake the writer are left out."""
+    """Take a drained buffer apart."""
     at = 0
     while at < len(data):
         fields = _HEAD.unpack_from(data, at)
         _, _, flags, length, number, time_ns, extent, _, _, _, source = fields
         end = at + HEADER_BYTES + length
-        start = at + HEADER_BYTES + (64 if flags & _EXTENDED else 0)
+        start = at + HEADER_BYTES
+        if flags & _EXTENDED:
+            extent = int.from_bytes(data[start : start + 8], "little")
+            start += 64
         stamp, counter = time_ns, 0
         if flags & _STAMPED:
             stamp, counter = _STAMP.unpack_from(data, start)
@@ -61,19 +64,18 @@ def delivered(data: memoryview) -> Iterator[Delivered]:
         is_block = bool(counter & BLOCK)
         begin, after = at, (end + _PAD) & ~_PAD
         rows = extent if is_block else 1
-        if not flags & _END:
-            yield Delivered(
-                number,
-                source,
-                stamp,
-                rows,
-                counter & ~BLOCK if is_block else 0,
-                data[start:end],
-                data[begin:end],
-                begin,
-                after,
-                is_block,
-            )
+        yield Delivered(
+            number,
+            source,
+            stamp,
+            rows,
+            counter & ~BLOCK if is_block else 0,
+            data[start:end],
+            data[begin:end],
+            begin,
+            after,
+            is_block,
+        )
         at = after
 
 

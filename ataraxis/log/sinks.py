@@ -12,7 +12,14 @@ import numpy as np
 from ataraxis.frame import Frame
 from ataraxis.log.directory import EntryDirectory
 from ataraxis.log.entries import SUFFIX, EntryKey
-from ataraxis.log.notes import BLOCK, Delivered, Notes, begin_batch, delivered, end_batch
+from ataraxis.log.notes import (
+    BLOCK,
+    Delivered,
+    Notes,
+    begin_batch,
+    delivered,
+    end_batch,
+)
 from ataraxis.log.status import DONE, INODE, INTENT, ROW, WRITTEN, WRITTEN_BYTES
 
 if TYPE_CHECKING:

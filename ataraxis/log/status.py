@@ -1,8 +1,8 @@
 """`LogStatus`: the words that a logger, its writer and all who put share.
 
 A small file in the context, beside the queue: it says where the log goes, how far the
-writer is, and what went wrong. It stays after a kill, for `recover_log`; its writer holds
-a kernel lock on it for as long as it lives.
+writer is, and what went wrong. It stays after a kill, for `recover_log`; its writer
+holds a kernel lock on it for as long as it lives.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ WRITTEN_BYTES = 3
 """Payload bytes written: the writer's."""
 GENERATION = 4
 """How many writers there were since `start`: theirs; the logger's at `start`."""
-CREATOR, CREATED, SLOT = 5, 6, 7
-"""The process that made the logger: its pid, start time and slot in the queue."""
+CREATOR, CREATED = 5, 6
+"""The process that made the logger: its pid and start time."""
 FIRST, LAST, DONE, INTENT, ROW, INODE = 8, 9, 10, 11, 12, 13
 """The writer's notes for its successor, see `ataraxis.log.notes`; numbers are + 1."""
 DROPPED = 14
-"""Entries dropped because their putter would not wait; about, if several did at once."""
+"""Entries dropped because their putter would not wait; about, if several did."""
 FINISHED = 15
 """1 when the last writer ended because all was done: its own; 0: the logger's."""
 
@@ -62,7 +62,9 @@ class LogStatus:
                 raise LayoutError(f"{self.path} is no status of a log")
             self._map = mmap.mmap(file.fileno(), _BYTES)
         if self._map[:8] != _MAGIC:
-            raise LayoutError(f"{self.path} is no status of a log, or of another version")
+            raise LayoutError(
+                f"{self.path} is no status of a log, or of another version"
+            )
         self.words = memoryview(self._map).cast("Q")
         self._lock = -1
 
@@ -172,13 +174,12 @@ class LogStatus:
         self.words.release()
         self._map.close()
 
-    def remove(self) -> None:
-        """Remove the file and let go of it."""
+    def unlink(self) -> None:
+        """Remove the file; what is mapped stays readable."""
         try:
             os.unlink(self.path)
         except FileNotFoundError:
             pass
-        self.close()
 
 
 def statuses(context: ContextLike = None) -> list[Path]:
@@ -192,7 +193,7 @@ def statuses(context: ContextLike = None) -> list[Path]:
 
 
 def process_start(pid: int) -> int:
-    """Return when a process was started, in ticks since boot; 0 if it cannot be told."""
+    """Return when a process was started, ticks since boot; 0 if it cannot be told."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()

@@ -16,7 +16,6 @@ from contextlib import suppress
 from queue import Empty
 from typing import TYPE_CHECKING
 
-from ataraxis._kernels.participants import byte_held
 from ataraxis.errors import DataOverflow
 from ataraxis.log.sinks import Sink, open_sink
 from ataraxis.log.status import (
@@ -25,7 +24,6 @@ from ataraxis.log.status import (
     ENDED,
     FINISHED,
     GENERATION,
-    SLOT,
     STATE,
     STOPPING,
     LogStatus,
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BUFFER_BYTES = 4 << 20
-_IDLE_S = 0.05
+_IDLE_S = 0.02
 _LOOK_S = 0.25
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -97,18 +95,15 @@ def run(status: LogStatus) -> None:
     with MemQ.attach(about["queue"], context=about["context"]) as queue:
         sink = open_sink(status)
         try:
-            creator = Creator(status, queue)
+            creator = Creator(status)
             drain(status, queue, sink, creator)
         finally:
             sink.close()
         if status.words[STATE] == ENDED and queue.empty():
-            with suppress(FileNotFoundError):
-                os.unlink(status.path)
+            status.unlink()
 
 
-def drain(
-    status: LogStatus, queue: MemQ, sink: Sink, creator: Creator | None
-) -> None:
+def drain(status: LogStatus, queue: MemQ, sink: Sink, creator: Creator | None) -> None:
     """Move frames from the queue to the sink; without a creator, until it is empty."""
     words, buffer = status.words, bytearray(BUFFER_BYTES)
     looked = time.monotonic()
@@ -143,10 +138,8 @@ def drain(
 class Creator:
     """The process that made the logger, as its writer sees it."""
 
-    def __init__(self, status: LogStatus, queue: MemQ) -> None:
+    def __init__(self, status: LogStatus) -> None:
         self._pid, self._start = status.words[CREATOR], status.words[CREATED]
-        self._slot = status.words[SLOT]
-        self._queue = queue
         self._descriptor = -1
         self._is_gone = process_start(self._pid) != self._start
         if not self._is_gone:
@@ -156,16 +149,11 @@ class Creator:
                 self._is_gone = process_start(self._pid) != self._start
 
     def is_gone(self) -> bool:
-        """Whether the process has ended, or runs another program."""
+        """Whether the process has ended."""
         if not self._is_gone and self._descriptor >= 0:
             poll = select.poll()
             poll.register(self._descriptor, select.POLLIN)
             self._is_gone = bool(poll.poll(0))
         if not self._is_gone and self._descriptor < 0:
             self._is_gone = process_start(self._pid) != self._start
-        return self._is_gone or self._has_left()
-
-    def _has_left(self) -> bool:
-        """Whether nobody holds the creator's place in the queue."""
-        descriptor = self._queue.descriptor
-        return byte_held(descriptor, self._slot) == 0
+        return self._is_gone
