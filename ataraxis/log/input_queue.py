@@ -94,17 +94,20 @@ class LogQueue:
                 "LogPackage(source_id, timestamp, data), or DataLogger.log()"
             )
         source, stamp, data = package.fields
-        if self._words[STATE] < ENDED and self._on_full == "block":
+        words = self._words
+        if words[STATE] < ENDED and self._on_full == "block":
+            wait = _SLICE_S if timeout is None or timeout > _SLICE_S else timeout
             try:
-                return self._put(
-                    data, block, _SLICE_S if timeout is None else timeout,
-                    source=source, device_time=stamp,
-                )  # fmt: skip
+                self._put(data, block, wait, source=source, device_time=stamp)
             except Full:
-                if not block or timeout is not None:
+                if not block or wait == timeout:
                     raise
+            else:
+                if words[STATE] >= ENDED:
+                    self._accepted_late()
+                return
+            timeout = None if timeout is None else timeout - wait
         self._offer(data, block, timeout, source=source, device_time=stamp)
-        return None
 
     def put_nowait(self, package: LogPackage) -> None:
         """Log one package without waiting; `QueueFull` if there is no room."""
@@ -237,7 +240,7 @@ class LogQueue:
             if not block or self._on_full != "block":
                 wait = 0
             try:
-                return self._put(value, bool(wait), wait, **stamps)
+                self._put(value, bool(wait), wait, **stamps)
             except Full:
                 if self._on_full == "drop_newest":
                     self._words[DROPPED] += 1
@@ -245,6 +248,10 @@ class LogQueue:
                 now = time.monotonic()
                 if not wait or (end is not None and now >= end):
                     raise
+            else:
+                if self._words[STATE] >= ENDED:
+                    self._accepted_late()
+                return None
             self.look()
             if now - began > _STALL_S and not is_told:
                 is_told = True
@@ -254,6 +261,11 @@ class LogQueue:
                     RuntimeWarning,
                     stacklevel=3,
                 )
+
+    def _accepted_late(self) -> None:
+        """Have written what was put while the last writer left: it was accepted."""
+        if self._words[STATE] == ENDED and not self._status.is_written():
+            self.start_writer()
 
     def check(self) -> None:
         """Raise `LoggerError` if the log is not written any more."""

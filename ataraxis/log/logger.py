@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ataraxis.errors import LoggerError
+from ataraxis.errors import LayoutError, LoggerError
 from ataraxis.log.archiving import ArchiveReport
 from ataraxis.log.compression import compress_npy_logs
 from ataraxis.log.input_queue import LogQueue, OnFull
@@ -31,7 +31,9 @@ from ataraxis.log.status import (
     WRITTEN_BYTES,
     LogStatus,
     process_start,
+    statuses,
 )
+from ataraxis.log.writer import remove_unused
 from ataraxis.shm.context import Context, ContextLike, checked_name
 from ataraxis.stream import MemQ
 
@@ -150,6 +152,7 @@ class DataLogger:
             "layout": layout,
             "durability": durability,
         }
+        _sweep(where)
         memq = MemQ(queue, buffer_count, buffer_size, context=where)
         status = LogStatus.create(queue, about, where)
         status.words[CREATOR] = os.getpid()
@@ -333,6 +336,18 @@ def _stop(
     if words[STATE] == FAILED:
         raise LoggerError(queue.complaint(status.error))
     words[STATE] = STOPPED
+
+
+def _sweep(context: Context) -> None:
+    """Remove statuses of logs that ended while others held their queues."""
+    for path in statuses(context):
+        try:
+            status = LogStatus(path)
+        except (LayoutError, FileNotFoundError):
+            continue
+        if process_start(status.words[CREATOR]) != status.words[CREATED]:
+            remove_unused(status)
+        status.close()
 
 
 def _farewell(pid: int, queue: LogQueue, memq: MemQ, status: LogStatus) -> None:

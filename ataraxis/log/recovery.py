@@ -15,7 +15,7 @@ from ataraxis.log.status import (
     process_start,
     statuses,
 )
-from ataraxis.log.writer import drain
+from ataraxis.log.writer import drain, remove_unused
 from ataraxis.shm.context import ContextLike
 from ataraxis.stream import MemQ
 
@@ -115,6 +115,6 @@ def _recovered(status: LogStatus) -> Recovery | None:
         except (OSError, RuntimeError) as error:
             problem = str(error)
     if not problem:
-        status.unlink()
+        remove_unused(status)
     entries = status.words[WRITTEN] - before
     return Recovery(about["name"], directory, entries, problem)

@@ -99,8 +99,15 @@ def run(status: LogStatus) -> None:
             drain(status, queue, sink, creator)
         finally:
             sink.close()
-        if status.words[STATE] == ENDED and queue.empty():
-            status.unlink()
+    if status.words[STATE] == ENDED:
+        remove_unused(status)
+
+
+def remove_unused(status: LogStatus) -> None:
+    """Remove the status of a log whose queue has no name any more."""
+    about = status.about
+    if not os.path.lexists(os.path.join(about["context"], about["queue"])):
+        status.unlink()
 
 
 def drain(status: LogStatus, queue: MemQ, sink: Sink, creator: Creator | None) -> None:
