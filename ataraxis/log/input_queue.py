@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import warnings
@@ -33,7 +34,7 @@ from ataraxis.stream import MemQ
 
 OnFull = Literal["block", "raise", "drop_newest"]
 _SLICE_S = 0.2
-_STALL_S = 1.0
+_STALL_S = 5.0
 _STARTING_S = 30.0
 _MOST_WRITERS = 2
 _MOST_ROWS = 65536
@@ -229,9 +230,9 @@ class LogQueue:
         self, value: Any, block: bool, timeout: float | None, **stamps: Any
     ) -> None:
         """Put, and look at the writer while there is no room."""
-        began = time.monotonic()
+        began = moved = time.monotonic()
         end = None if timeout is None else began + timeout
-        is_told = False
+        written = self._words[WRITTEN]
         while True:
             self.check()
             wait: float | None = _SLICE_S
@@ -253,11 +254,13 @@ class LogQueue:
                     self._accepted_late()
                 return None
             self.look()
-            if now - began > _STALL_S and not is_told:
-                is_told = True
+            if self._words[WRITTEN] != written:
+                written, moved = self._words[WRITTEN], now
+            elif now - moved > _STALL_S:
+                moved = math.inf
                 warnings.warn(
-                    f"{self!r}: waiting since {now - began:.1f} s: the disk takes less "
-                    "than is logged, or stands still",
+                    f"{self!r}: the disk has taken nothing for {_STALL_S:.0f} s, and "
+                    "put waits for it",
                     RuntimeWarning,
                     stacklevel=3,
                 )

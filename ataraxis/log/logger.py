@@ -154,7 +154,7 @@ class DataLogger:
         }
         _sweep(where)
         memq = MemQ(queue, buffer_count, buffer_size, context=where)
-        status = LogStatus.create(queue, about, where)
+        status = LogStatus.create(queue, about, where, buffer_count * 64)
         status.words[CREATOR] = os.getpid()
         status.words[CREATED] = process_start(os.getpid())
         self._status = status

@@ -1,20 +1,20 @@
 """`Notes`: what a writer leaves to its successor, so that nothing is written twice.
 
 A writer that dies has entries that it wrote and did not acknowledge: the queue gives
-them to the next one again. In the shared words stand the first and last number of the
-batch it had, the last entry of it that was written, and the one it was about to write,
-with the inode its file had before it had a name. So the successor knows each of them.
+them to the next one again. In the status stand the numbers of the batch it had, how
+many of these were written, and the entry it was about to write, with the inode its file
+had before it had a name. So the successor knows each of them.
 """
 
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from ataraxis.frame import HEADER_BYTES
-from ataraxis.log.status import DONE, FIRST, INODE, INTENT, LAST, ROW, LogStatus
+from ataraxis.log.status import COUNT, DONE, INODE, INTENT, ROW, STAMP, LogStatus
 
 BLOCK = 1 << 63
 """In a device counter: the frame is a block, each row of it an entry."""
@@ -79,45 +79,45 @@ def delivered(data: memoryview) -> Iterator[Delivered]:
         at = after
 
 
-@dataclass(frozen=True)
 class Notes:
-    """The notes of a writer that is gone, if it died in the middle of a batch."""
+    """What the writer before had not acknowledged, and our own notes.
 
-    first: int
-    last: int
-    done: int
-    intent: int
-    row: int
-    inode: int
+    Parameters
+    ----------
+    status : LogStatus
+        Has the notes of the writer before, and takes ours.
+    """
 
-    @classmethod
-    def left(cls, status: LogStatus) -> Notes:
-        """Read what the writer before left."""
+    def __init__(self, status: LogStatus) -> None:
+        self._status = status
         words = status.words
-        return cls(*(words[k] for k in (FIRST, LAST, DONE, INTENT, ROW, INODE)))
+        count, done = words[COUNT], words[DONE]
+        numbers = list(status.numbers[:count])
+        self.numbers = frozenset(numbers)
+        """Entries of the last batch that was not acknowledged."""
+        self.written = set(numbers[:done])
+        """Those that are written, and were not seen again yet."""
+        self._again: set[int] = set()
+        self.intent = numbers[done] if done < count and words[INTENT] else None
+        """The entry that was being written."""
+        self.row, self.inode, self.stamp = words[ROW], words[INODE], words[STAMP]
 
-    def concerns(self, number: int) -> bool:
-        """Whether the entry was in the batch of the writer that is gone."""
-        return self.first <= number + 1 <= self.last
+    def begin(self, numbers: list[int]) -> None:
+        """Note a batch, before any of it is written."""
+        words = self._status.words
+        self._again = self.written.intersection(numbers)
+        # Written ones that are still to come again stay noted, in front.
+        kept = sorted(self.written)
+        new = [number for number in numbers if number not in self.written]
+        everything = kept + new
+        words[COUNT] = words[INTENT] = 0
+        words[DONE] = len(kept)
+        self._status.numbers[: len(everything)] = array("Q", everything)
+        words[COUNT] = len(everything)
 
-    def is_written(self, number: int) -> bool:
-        """Whether the entry was written whole."""
-        return self.first <= number + 1 <= self.done
-
-    def is_half_written(self, number: int) -> bool:
-        """Whether it is the one that was being written."""
-        return number + 1 == self.intent
-
-
-def begin_batch(status: LogStatus, first: int, last: int) -> None:
-    """Note a batch, before any of it is written; the one before was acknowledged."""
-    words = status.words
-    words[FIRST] = 0
-    words[DONE] = words[INTENT] = words[ROW] = 0
-    words[LAST] = last + 1
-    words[FIRST] = first + 1
-
-
-def end_batch(status: LogStatus) -> None:
-    """Forget a batch that was acknowledged."""
-    status.words[FIRST] = 0
+    def end(self) -> None:
+        """Forget a batch that was acknowledged."""
+        self.written -= self._again
+        self._again.clear()
+        if not self.written:
+            self._status.words[COUNT] = 0

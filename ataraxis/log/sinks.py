@@ -12,15 +12,8 @@ import numpy as np
 from ataraxis.frame import Frame
 from ataraxis.log.directory import EntryDirectory
 from ataraxis.log.entries import SUFFIX, EntryKey
-from ataraxis.log.notes import (
-    BLOCK,
-    Delivered,
-    Notes,
-    begin_batch,
-    delivered,
-    end_batch,
-)
-from ataraxis.log.status import DONE, INODE, INTENT, ROW, WRITTEN, WRITTEN_BYTES
+from ataraxis.log.notes import BLOCK, Delivered, Notes, delivered
+from ataraxis.log.status import DONE, INODE, INTENT, ROW, STAMP, WRITTEN, WRITTEN_BYTES
 
 if TYPE_CHECKING:
     from ataraxis.log.journal_writer import JournalWriter
@@ -56,7 +49,7 @@ class NpySink:
     def __init__(self, status: LogStatus, about: dict[str, Any]) -> None:
         self._status = status
         self._durable = about["durability"] == "disk"
-        self._notes = Notes.left(status)
+        self._notes = Notes(status)
         self._entries = EntryDirectory(about["directory"], before=self._intend)
 
     def _intend(self, descriptor: int) -> None:
@@ -65,15 +58,14 @@ class NpySink:
 
     def take(self, data: memoryview) -> None:
         """Write the entries, in the order they were put."""
+        notes, words = self._notes, self._status.words
         frames = sorted(delivered(data), key=lambda frame: frame.number)
-        if not frames:
-            return
-        begin_batch(self._status, frames[0].number, frames[-1].number)
-        words = self._status.words
+        notes.begin([frame.number for frame in frames])
         for frame in frames:
-            if not self._notes.is_written(frame.number):
+            if frame.number not in notes.written:
                 self._write(frame)
-            words[DONE] = frame.number + 1
+                words[INTENT] = 0
+                words[DONE] += 1
         if self._durable:
             self._entries.sync()
 
@@ -81,23 +73,27 @@ class NpySink:
         """Write the rows of a frame that are not there yet."""
         words, row = self._status.words, 0
         size = len(frame.payload) // frame.rows if frame.rows else 0
-        if self._notes.is_half_written(frame.number):
+        if frame.number == self._notes.intent:
             row = self._notes.row
-            stamp = frame.stamp + row * frame.step
-            row += self._is_there(frame.source, stamp, self._notes.inode)
+            row += self._is_there(frame.source, self._notes.stamp, self._notes.inode)
         words[ROW] = row
-        words[INTENT] = frame.number + 1
         while row < frame.rows:
             payload = frame.payload[row * size : (row + 1) * size]
             stamp = (frame.stamp + row * frame.step) % 2**64
+            words[STAMP] = stamp
+            words[INODE] = 0
+            words[INTENT] = 1
             self._entries.write(frame.source, stamp, payload, durable=self._durable)
             row += 1
             words[ROW] = row
+            words[INODE] = 0
             words[WRITTEN] += 1
             words[WRITTEN_BYTES] += size
 
     def _is_there(self, source: int, stamp: int, inode: int) -> bool:
         """Whether the file that was about to get a name has got it."""
+        if not inode:
+            return False
         stem = EntryKey(stamp, source).stem
         for path in self._entries.path.glob(f"{stem}*{SUFFIX}"):
             if path.stat().st_ino == inode:
@@ -106,7 +102,7 @@ class NpySink:
 
     def acknowledged(self) -> None:
         """Forget the batch."""
-        end_batch(self._status)
+        self._notes.end()
 
     def close(self) -> None:
         """Close the directory."""
@@ -124,7 +120,9 @@ class JournalSink:
         from ataraxis.log.journal_writer import JournalWriter
 
         self._status = status
-        self._there = _rows_there(Notes.left(status), about)
+        self._notes = Notes(status)
+        self._there = _rows_there(self._notes.numbers, about)
+        self._notes.written = set(self._there)
         self._journal: JournalWriter = JournalWriter(
             about["directory"],
             about["queue"],
@@ -135,10 +133,7 @@ class JournalSink:
     def take(self, data: memoryview) -> None:
         """Write the frames, in the order they were put."""
         frames = list(delivered(data))
-        if not frames:
-            return
-        numbers = [frame.number for frame in frames]
-        begin_batch(self._status, min(numbers), max(numbers))
+        self._notes.begin([frame.number for frame in frames])
         for start, stop, part in _runs(frames, self._there):
             if part.is_block:
                 self._write_block(part)
@@ -168,8 +163,7 @@ class JournalSink:
 
     def acknowledged(self) -> None:
         """Forget the batch."""
-        end_batch(self._status)
-        self._there.clear()
+        self._notes.end()
 
     def close(self) -> None:
         """Close the journal."""
@@ -195,10 +189,10 @@ def _runs(
         yield run
 
 
-def _rows_there(notes: Notes, about: dict[str, Any]) -> dict[int, int]:
+def _rows_there(numbers: frozenset[int], about: dict[str, Any]) -> dict[int, int]:
     """Find how many rows of the last, unacknowledged batch are in the journal."""
     found: dict[int, int] = {}
-    if not notes.first:
+    if not numbers:
         return found
     from ataraxis.log.journal_reader import JournalReader
 
@@ -211,6 +205,6 @@ def _rows_there(notes: Notes, about: dict[str, Any]) -> dict[int, int]:
     is_row = sequence >= BLOCK
     blocks = (sequence[is_row] - np.uint64(BLOCK)) >> np.uint64(_ROW_BITS)
     for number in np.concatenate((sequence[~is_row], blocks)):
-        if notes.concerns(int(number)):
+        if int(number) in numbers:
             found[int(number)] = found.get(int(number), 0) + 1
     return found

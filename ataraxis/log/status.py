@@ -21,9 +21,10 @@ from ataraxis.shm.context import Context, ContextLike
 
 PREFIX = ".log-"
 _MAGIC = b"AXLS\x01\0\0\0"
-_BYTES = 16384
 _ABOUT, _ABOUT_BYTES = 512, 8192
 _ERROR, _ERROR_BYTES = 8704, 4096
+_NUMBERS = 12800
+_BYTES = 16384
 
 # Words of 8 bytes, from byte 8 on; each has one writer, named here.
 STATE = 1
@@ -36,8 +37,8 @@ GENERATION = 4
 """How many writers there were since `start`: theirs; the logger's at `start`."""
 CREATOR, CREATED = 5, 6
 """The process that made the logger: its pid and start time."""
-FIRST, LAST, DONE, INTENT, ROW, INODE = 8, 9, 10, 11, 12, 13
-"""The writer's notes for its successor, see `ataraxis.log.notes`; numbers are + 1."""
+COUNT, DONE, INTENT, ROW, INODE, STAMP = 8, 9, 10, 11, 12, 13
+"""The writer's notes for its successor, see `ataraxis.log.notes`."""
 DROPPED = 14
 """Entries dropped because their putter would not wait; about, if several did."""
 FINISHED = 15
@@ -58,18 +59,22 @@ class LogStatus:
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
         with open(path, "r+b") as file:
-            if os.fstat(file.fileno()).st_size != _BYTES:
+            size = os.fstat(file.fileno()).st_size
+            if size < _BYTES or size % 8:
                 raise LayoutError(f"{self.path} is no status of a log")
-            self._map = mmap.mmap(file.fileno(), _BYTES)
+            self._map = mmap.mmap(file.fileno(), size)
         if self._map[:8] != _MAGIC:
             raise LayoutError(
                 f"{self.path} is no status of a log, or of another version"
             )
         self.words = memoryview(self._map).cast("Q")
+        self.numbers = self.words[_NUMBERS // 8 :]
         self._lock = -1
 
     @classmethod
-    def create(cls, queue: str, about: dict[str, Any], context: Context) -> LogStatus:
+    def create(
+        cls, queue: str, about: dict[str, Any], context: Context, frames: int
+    ) -> LogStatus:
         """Make the status of the log behind a queue.
 
         Parameters
@@ -80,7 +85,10 @@ class LogStatus:
             Where and how to write: JSON of at most 8188 bytes.
         context : Context
             The queue's.
+        frames : int
+            How many the queue holds.
         """
+        size = max(_BYTES, _NUMBERS + 8 * frames)
         text = json.dumps(about).encode()
         if len(text) > _ABOUT_BYTES - 4:
             raise ValueError("the path of the log directory is too long")
@@ -88,7 +96,7 @@ class LogStatus:
         temporary = f"{path}.{os.getpid()}.new"
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            if status := allocate(descriptor, 0, _BYTES):
+            if status := allocate(descriptor, 0, size):
                 raise OSError(-status, os.strerror(-status), str(context.path))
             os.pwrite(descriptor, len(text).to_bytes(4, "little") + text, _ABOUT)
             os.pwrite(descriptor, _MAGIC, 0)
@@ -171,6 +179,7 @@ class LogStatus:
     def close(self) -> None:
         """Let go of the file."""
         self.unlock()
+        self.numbers.release()
         self.words.release()
         self._map.close()
 
