@@ -94,7 +94,7 @@ class LogQueue:
                 f"put takes a LogPackage, got {type(package).__name__}: "
                 "LogPackage(source_id, timestamp, data), or DataLogger.log()"
             )
-        source, stamp, data = package.fields
+        source, stamp, data = package.source, package.stamp, package.payload
         words = self._words
         if words[STATE] < ENDED and self._on_full == "block":
             wait = _SLICE_S if timeout is None or timeout > _SLICE_S else timeout
@@ -254,7 +254,8 @@ class LogQueue:
                     self._accepted_late()
                 return None
             self.look()
-            if self._words[WRITTEN] != written:
+            if self._words[WRITTEN] != written or not self._status.is_written():
+                # It moves, or the writer is only being started.
                 written, moved = self._words[WRITTEN], now
             elif now - moved > _STALL_S:
                 moved = math.inf

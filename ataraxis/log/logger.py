@@ -321,6 +321,8 @@ def _stop(
         if now - looked > _STOP_LOOK_S:
             looked = now
             queue.look()
+            if not status.is_written():
+                told = max(told, now)  # it is being started
         if words[WRITTEN] != written:
             written, told = words[WRITTEN], now
         elif now - told > _STALL_S:

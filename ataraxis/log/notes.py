@@ -13,6 +13,9 @@ from array import array
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ataraxis.frame import HEADER_BYTES
 from ataraxis.log.status import COUNT, DONE, INODE, INTENT, ROW, STAMP, LogStatus
 
@@ -102,8 +105,18 @@ class Notes:
         """The entry that was being written."""
         self.row, self.inode, self.stamp = words[ROW], words[INODE], words[STAMP]
 
-    def begin(self, numbers: list[int]) -> None:
+    def begin(self, numbers: NDArray[np.uint64]) -> None:
         """Note a batch, before any of it is written."""
+        words = self._status.words
+        if not self.written:
+            words[COUNT] = words[INTENT] = words[DONE] = 0
+            self._status.numbers[: len(numbers)] = numbers.data.cast("B").cast("Q")
+            words[COUNT] = len(numbers)
+            return
+        self._begin_again(list(map(int, numbers)))
+
+    def _begin_again(self, numbers: list[int]) -> None:
+        """Note a batch with entries that a writer before had."""
         words = self._status.words
         self._again = self.written.intersection(numbers)
         # Written ones that are still to come again stay noted, in front.

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ataraxis._kernels.package import Package
 from ataraxis.log.entries import NPY_BYTES, SOURCE_LIMIT, EntryKey, entry_head
 
 _UINT8 = np.dtype(np.uint8)
 _U64 = 2**64
 
 
-class LogPackage:
+class LogPackage(Package):
     """A source's id, a stamp, and the bytes to keep.
 
     Parameters
@@ -41,72 +42,55 @@ class LogPackage:
     ValueError: source_id=300: give one from 0 to 255.
     """
 
-    __slots__ = ("_data", "_source", "_stamp")
+    __slots__ = ()
 
-    _data: NDArray[np.uint8]
-    _source: int
-    _stamp: int
-
-    def __init__(
-        self,
-        source_id: Any,
-        timestamp: Any = None,
-        data: Any = None,
-        *,
-        time_stamp: Any = None,
-        acquisition_time: Any = None,
-        serialized_data: Any = None,
-    ) -> None:
-        if timestamp is None or time_stamp is not None or acquisition_time is not None:
+    def _named(
+        self, timestamp: Any, data: Any, time: Any, acquired: Any, serialized: Any
+    ) -> tuple[Any, Any]:
+        """Return stamp and payload that were given by other names."""
+        if time is not None or acquired is not None:
             timestamp = _one_of(
-                timestamp=timestamp,
-                time_stamp=time_stamp,
-                acquisition_time=acquisition_time,
+                timestamp=timestamp, time_stamp=time, acquisition_time=acquired
             )
-        if data is None or serialized_data is not None:
-            data = _one_of(data=data, serialized_data=serialized_data)
-        put = object.__setattr__
-        put(self, "_source", _integer("source_id", source_id, SOURCE_LIMIT))
-        put(self, "_stamp", _integer("timestamp", timestamp, _U64))
-        if type(data) is not np.ndarray or data.dtype != _UINT8 or data.ndim != 1:
-            data = _bytes_array(data)
-        put(self, "_data", data)
+        if serialized is not None:
+            data = _one_of(data=data, serialized_data=serialized)
+        return timestamp, data
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"a LogPackage cannot be changed ({name}): make a new one")
-
-    __delattr__ = None  # type: ignore[assignment]
+    def _settle(
+        self, source: Any, stamp: Any, data: Any
+    ) -> tuple[int, int, NDArray[np.uint8]]:
+        """Return what is good after all, or say what is wrong."""
+        return (
+            _integer("source_id", source, SOURCE_LIMIT),
+            _integer("timestamp", stamp, _U64),
+            _bytes_array(data),
+        )
 
     @property
     def source_id(self) -> np.uint8:
         """Id of the source."""
-        return np.uint8(self._source)
+        return np.uint8(self.source)
 
     @property
     def time_stamp(self) -> np.uint64:
         """The stamp, in the unit of the source."""
-        return np.uint64(self._stamp)
+        return np.uint64(self.stamp)
 
     @property
     def acquisition_time(self) -> np.uint64:
         """The stamp, as ataraxis-data-structures 4.0 calls it."""
-        return np.uint64(self._stamp)
+        return np.uint64(self.stamp)
 
     @property
     def serialized_data(self) -> NDArray[np.uint8]:
         """The payload, shape (n,); the array that was given."""
-        return self._data
-
-    @property
-    def fields(self) -> tuple[int, int, NDArray[np.uint8]]:
-        """Source, stamp and payload: plain integers, and the array that was given."""
-        return self._source, self._stamp, self._data
+        return self.payload
 
     def get_data(self) -> tuple[str, NDArray[np.uint8]]:
         """Return the entry's file name and array, shape (9 + n,): a copy."""
-        head = entry_head(self._source, self._stamp, self._data.size)[NPY_BYTES:]
-        name = EntryKey(self._stamp, self._source).stem + ".npy"
-        return name, np.concatenate((np.frombuffer(head, np.uint8), self._data))
+        head = entry_head(self.source, self.stamp, self.payload.size)[NPY_BYTES:]
+        name = EntryKey(self.stamp, self.source).stem + ".npy"
+        return name, np.concatenate((np.frombuffer(head, np.uint8), self.payload))
 
     @property
     def data(self) -> tuple[str, NDArray[np.uint8]]:
@@ -116,18 +100,21 @@ class LogPackage:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, LogPackage):
             return NotImplemented
-        mine, theirs = self.fields, other.fields
-        return mine[:2] == theirs[:2] and np.array_equal(mine[2], theirs[2])
+        return (
+            self.source == other.source
+            and self.stamp == other.stamp
+            and np.array_equal(self.payload, other.payload)
+        )
 
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LogPackage, self.fields
+        return LogPackage, (self.source, self.stamp, self.payload)
 
     def __repr__(self) -> str:
         return (
-            f"LogPackage(source_id={self._source}, timestamp={self._stamp}, "
-            f"data={self._data!r})"
+            f"LogPackage(source_id={self.source}, timestamp={self.stamp}, "
+            f"data={self.payload!r})"
         )
 
 

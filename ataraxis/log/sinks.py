@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ataraxis._kernels.package import survey
+from ataraxis.errors import CorruptFrame
 from ataraxis.frame import Frame
 from ataraxis.log.directory import EntryDirectory
 from ataraxis.log.entries import SUFFIX, EntryKey
@@ -60,7 +62,7 @@ class NpySink:
         """Write the entries, in the order they were put."""
         notes, words = self._notes, self._status.words
         frames = sorted(delivered(data), key=lambda frame: frame.number)
-        notes.begin([frame.number for frame in frames])
+        notes.begin(np.array([frame.number for frame in frames], np.uint64))
         for frame in frames:
             if frame.number not in notes.written:
                 self._write(frame)
@@ -120,6 +122,7 @@ class JournalSink:
         from ataraxis.log.journal_writer import JournalWriter
 
         self._status = status
+        self._numbers = np.empty(len(status.numbers), np.uint64)
         self._notes = Notes(status)
         self._there = _rows_there(self._notes.numbers, about)
         self._notes.written = set(self._there)
@@ -132,17 +135,22 @@ class JournalSink:
 
     def take(self, data: memoryview) -> None:
         """Write the frames, in the order they were put."""
-        frames = list(delivered(data))
-        self._notes.begin([frame.number for frame in frames])
-        for start, stop, part in _runs(frames, self._there):
-            if part.is_block:
-                self._write_block(part)
-            else:
-                self._journal.append(data[start:stop])
+        count, rows, size, has_blocks, end = survey(data, self._numbers)
+        if end != len(data):
+            raise CorruptFrame(f"no frame begins at byte {end} of what was drained")
+        self._notes.begin(self._numbers[:count])
+        if has_blocks or self._notes.written:
+            for start, stop, part in _runs(list(delivered(data)), self._there):
+                if part.is_block:
+                    self._write_block(part)
+                else:
+                    self._journal.append(data[start:stop])
+        else:
+            self._journal.append(data)
         self._journal.flush()
         words = self._status.words
-        words[WRITTEN] += sum(frame.rows for frame in frames)
-        words[WRITTEN_BYTES] += sum(len(frame.payload) for frame in frames)
+        words[WRITTEN] += rows
+        words[WRITTEN_BYTES] += size
 
     def _write_block(self, part: Delivered) -> None:
         """Write the rows of a block that are not there yet."""
