@@ -9,7 +9,7 @@ from ataraxis.log.compression import assemble_log_archives, compress_npy_logs
 from ataraxis.log.input_queue import LogQueue
 from ataraxis.log.logger import DataLogger, LoggerStatistics
 from ataraxis.log.package import LogPackage
-from ataraxis.log.recovery import Recovery, recover_log
+from ataraxis.log.queue_recovery import Recovery, recover_log
 
 __all__ = [
     "ArchiveReport",
