@@ -19,6 +19,7 @@ _HOME = {
     "Producer": "ataraxis.stream",
     "Consumer": "ataraxis.stream",
     "YamlConfig": "ataraxis.config",
+    "LogArchive": "ataraxis.log.archive",
 }
 
 __all__ = sorted(_HOME)

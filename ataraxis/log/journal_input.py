@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +27,7 @@ from ataraxis.log.journal_index import (
 from ataraxis.log.journal_page import PAGE, FileHeader, index_path
 from ataraxis.log.journal_record import Notes
 from ataraxis.log.journal_seed import seed_of_frames
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something in a log that is not as it was written."""
-
-    path: Path
-    """The file."""
-    offset: int
-    """Byte where it begins."""
-    nbytes: int
-    """Bytes of it."""
-    what: str
-    """What is wrong, and what it means."""
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.nbytes} bytes at byte {self.offset}: {self.what}"
+from ataraxis.log.problem import Problem
 
 
 class InputFile:

@@ -6,7 +6,7 @@ import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 from ataraxis._kernels.records import FULL, OK, RecordKernel
 from ataraxis.clock import Anchor, now_ns
@@ -312,7 +312,7 @@ class JournalOutput(RecordKernel):
             if self._syncer is not None:
                 self._syncer.stop()
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

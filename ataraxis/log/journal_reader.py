@@ -16,9 +16,10 @@ from ataraxis.clock import Anchor
 from ataraxis.errors import LayoutError
 from ataraxis.frame import Frame
 from ataraxis.log.journal_index import ENTRY, SEVERAL, Entries
-from ataraxis.log.journal_input import InputFile, Problem
+from ataraxis.log.journal_input import InputFile
 from ataraxis.log.journal_page import files_of
 from ataraxis.log.journal_record import Gap
+from ataraxis.log.problem import Problem
 from ataraxis.log.selection import Selection, SourceInfo
 
 
@@ -74,6 +75,13 @@ class JournalReader:
                 2, f"there is no {what} (files NAME.000000.axj)", str(path)
             )
         self.refresh()
+
+    @classmethod
+    def accepts(cls, path: Path) -> bool:
+        """Tell whether there is a journal."""
+        if path.is_file():
+            return path.suffix == ".axj"
+        return path.is_dir() and any(path.glob("*.axj"))
 
     def _paths(self) -> list[Path]:
         return [p for paths in files_of(self.path, self.name).values() for p in paths]
