@@ -166,6 +166,27 @@ class InputFile:
         """Whether somebody has it open for writing."""
         return is_written(self.path)
 
+    def losses(self) -> list[Problem]:
+        """Say what is missing in it, as far as its index and its records tell."""
+        found = []
+        for gap in self.runs[self.runs["kind"] == scan.DAMAGE]:
+            at, nbytes = int(gap["offset"]), int(gap["bytes"])
+            found.append(Problem(self.path, at, nbytes, "no frame begins here"))
+        end = len(self.data) - self.cut
+        if self._seed < 0 or self.is_written:
+            return found
+        if self.cut:
+            what = "a frame cut off: its writer was stopped, or the file shortened"
+            found.append(Problem(self.path, end, self.cut, what))
+        close = self.notes.close
+        if close is None:
+            what = "its writer did not close it: what came later is not there"
+            found.append(Problem(self.path, len(self.data), 0, what))
+        elif close.get("entries") != len(self):
+            what = f"{len(self)} entries are found of {close.get('entries')} written"
+            found.append(Problem(self.path, 0, len(self.data), what))
+        return found
+
     # ---- entries
 
     def entries(self, first: int, last: int) -> Entries:

@@ -69,7 +69,7 @@ class JournalOutput(RecordKernel):
         self._lock = threading.RLock()
         self._labels: dict[Labels, int] = {}
         self._sources: dict[int, dict[str, Any]] = {}
-        self._records = self._gaps = self._past = self._anchored = 0
+        self._records = self._gaps = self._past = self._before = self._anchored = 0
         self._syncer: Syncer | None = None
         self._pid = os.getpid()
         try:
@@ -140,7 +140,7 @@ class JournalOutput(RecordKernel):
             file.fd, file.index_fd, FIRST, FIRST, self._file_bytes, file.header.seed,
             self._buffer_bytes,
         )  # fmt: skip
-        self._anchored = now_ns()
+        self._before, self._anchored = self.entries, now_ns()
         for labels, number in self._labels.items():
             self._record("labels", labels_record(number, labels))
         for said in self._sources.values():
@@ -166,7 +166,7 @@ class JournalOutput(RecordKernel):
 
     def _finish(self) -> None:
         """Write what is left, and that it is all."""
-        self._record("close", {"entries": self.entries})
+        self._record("close", {"entries": self.entries - self._before})
         if self._flush() != OK:
             self._fail("the file could not be finished")
         if self._syncer is not None:

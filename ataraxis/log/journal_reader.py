@@ -118,17 +118,7 @@ class JournalReader:
         found = list(self._failed)
         for file in self.files:
             found += file.problems
-            damage = file.runs[file.runs["kind"] == scan.DAMAGE]
-            found += [
-                Problem(
-                    file.path, int(gap["offset"]), int(gap["bytes"]), "no frame begins"
-                )
-                for gap in damage
-            ]
-            if file.cut and not file.is_written:
-                what = "a frame cut off: its writer was stopped, or the file shortened"
-                end = len(file.data) - file.cut
-                found.append(Problem(file.path, end, file.cut, what))
+            found += file.losses()
         return found
 
     @property
