@@ -20,6 +20,7 @@ _HOME = {
     "Consumer": "ataraxis.stream",
     "YamlConfig": "ataraxis.config",
     "LogArchive": "ataraxis.log.archive",
+    "Recorder": "ataraxis.log.recorder",
 }
 
 __all__ = sorted(_HOME)

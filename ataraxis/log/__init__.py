@@ -13,6 +13,7 @@ from typing import Any
 _HOME = {
     "JournalWriter": "ataraxis.log.journal_writer",
     "LogArchive": "ataraxis.log.archive",
+    "Recorder": "ataraxis.log.recorder",
 }
 
 __all__ = sorted(_HOME)

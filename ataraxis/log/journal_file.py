@@ -26,9 +26,17 @@ class OutputFile:
         Of the journal.
     about : dict
         For the first page.
+    session : str or None
+        Of the writer; begun with this file, if None.
     """
 
-    def __init__(self, directory: Path, name: str, about: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        about: dict[str, Any],
+        session: str | None = None,
+    ) -> None:
         self.index_fd = -1
         number = 0
         while True:
@@ -40,7 +48,7 @@ class OutputFile:
                 number += 1
         try:
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.header = FileHeader.make(name, number, about)
+            self.header = FileHeader.make(name, number, about, session)
             page = self.header.pack()
             os.pwrite(self.fd, page, 0)
             index = index_path(self.path)

@@ -37,6 +37,8 @@ class InputFile:
     ----------
     path : Path
         The data file.
+    is_index_used : bool
+        Whether the index is believed where it fits; else all of the data is looked at.
 
     Raises
     ------
@@ -48,8 +50,9 @@ class InputFile:
     Opening reads the index, not the data; what the index does not cover is scanned.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_index_used: bool = True) -> None:
         self.path = path
+        self._is_index_used = is_index_used
         self.problems: list[Problem] = []
         """What was noticed when it was opened."""
         self.header: FileHeader | None = None
@@ -62,7 +65,8 @@ class InputFile:
         self._notes: Notes | None = None
         self._noted = 0
         self._end = PAGE
-        self._seed = -1
+        self.seed = -1
+        """What its header CRCs go on from; -1: not known, there is no first page."""
         self._map()
         self.refresh()
 
@@ -74,7 +78,7 @@ class InputFile:
 
     def _identify(self, index: bytes | memoryview) -> bool:
         """Find the seed of its frames: in its page, in the index's, in the frames."""
-        if self._seed >= 0:
+        if self.seed >= 0:
             return True
         if len(self.data) < PAGE:
             return False
@@ -89,9 +93,9 @@ class InputFile:
                 if seed is None:
                     raise error from None
                 self._note(0, PAGE, f"{error}; name, host and wall time are lost")
-                self._seed = seed
+                self.seed = seed
                 return True
-        self._seed = self.header.seed
+        self.seed = self.header.seed
         return True
 
     def _note(self, offset: int, nbytes: int, what: str) -> None:
@@ -102,7 +106,7 @@ class InputFile:
         size = os.stat(self.path).st_size
         if size > len(self.data):
             self._map()
-        elif self._seed >= 0:
+        elif self.seed >= 0:
             return False
         try:
             index = index_path(self.path).read_bytes()
@@ -113,7 +117,9 @@ class InputFile:
                 self._note(0, size, "the file was never begun")
             return False
         end, count = self._end, len(self.runs)
-        runs = believed(index, self._seed, len(self.data))
+        if not self._is_index_used:
+            index = b""
+        runs = believed(index, self.seed, len(self.data))
         if len(runs) < count or not np.array_equal(runs[:count], self.runs):
             # What is known may be ahead of the index: of it only later runs count.
             runs = np.concatenate([self.runs, runs[runs["offset"] >= end]])
@@ -121,7 +127,7 @@ class InputFile:
                 runs = runs[:count]
         if len(runs):
             end = int(runs["offset"][-1] + runs["bytes"][-1])
-        tail = scanned(self.data, end, len(self.data), self._seed)
+        tail = scanned(self.data, end, len(self.data), self.seed)
         while len(tail) and tail["kind"][-1] == scan.DAMAGE:
             tail = tail[:-1]
         self.runs = np.concatenate([runs, tail]) if len(tail) else runs
@@ -148,7 +154,7 @@ class InputFile:
         notes = self._notes = self._notes or Notes()
         control = self.runs[self.runs["kind"] == scan.CONTROL]
         for run in control[self._noted :]:
-            for entry in listed(self.data, run, self._seed):
+            for entry in listed(self.data, run, self.seed):
                 try:
                     notes.take(self.frame(entry))
                 except CorruptFrame as error:
@@ -173,7 +179,7 @@ class InputFile:
             at, nbytes = int(gap["offset"]), int(gap["bytes"])
             found.append(Problem(self.path, at, nbytes, "no frame begins here"))
         end = len(self.data) - self.cut
-        if self._seed < 0 or self.is_written:
+        if self.seed < 0 or self.is_written:
             return found
         if self.cut:
             what = "a frame cut off: its writer was stopped, or the file shortened"
@@ -200,7 +206,7 @@ class InputFile:
         return table[first - base : last - base]
 
     def _joined(self, runs: Runs) -> Entries:
-        tables = [listed(self.data, run, self._seed) for run in runs]
+        tables = [listed(self.data, run, self.seed) for run in runs]
         if not tables:
             return np.empty(0, ENTRY)
         return tables[0] if len(tables) == 1 else np.concatenate(tables)
@@ -245,7 +251,7 @@ class InputFile:
         """List the sources of runs that have several; looks at their headers."""
         found: set[int] = set()
         for run in self.data_runs[self.data_runs["source"] == SEVERAL]:
-            table = listed(self.data, run, self._seed)
+            table = listed(self.data, run, self.seed)
             good = table["state"] == scan.GOOD
             found |= set(map(int, np.unique(table["source"][good])))
         return found
@@ -269,7 +275,7 @@ class InputFile:
             labels = self.notes.labels.get(number) if number else None
             end = at + HEADER_BYTES + int(entry["bytes"])
             return Frame.from_buffer(
-                memoryview(self.data)[:end], at, seed=self._seed, verify=verify,
+                memoryview(self.data)[:end], at, seed=self.seed, verify=verify,
                 labels=labels,
             )  # fmt: skip
         except CorruptFrame as error:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-from ataraxis._kernels.records import FULL, OK, RecordKernel
+from ataraxis._kernels.records import FULL, OK, TORN, RecordKernel
+from ataraxis._kernels.tap import Tap
 from ataraxis.clock import Anchor, now_ns
 from ataraxis.errors import LoggerError, NotConnectedError
 from ataraxis.labels import Labels
@@ -131,6 +132,22 @@ class JournalOutput(RecordKernel):
         finally:
             self._limit(self._file_bytes)
 
+    def draw(self, tap: Tap, source: int, labels: int) -> tuple[int, int, int]:
+        """Take what a stream has now: frames, bytes, and the tap's status.
+
+        Raises
+        ------
+        LoggerError
+            It could not be written; the tap holds on to what was not.
+        """
+        with self._lock:
+            self._checked(source)
+            frames, nbytes, status = tap.record(self, source, labels)
+            if status in (FULL, TORN):
+                self._go_on(status, "a frame of a stream was not accepted")
+                status = OK
+            return frames, nbytes, status
+
     # ---- files
 
     def _begin(self) -> None:
@@ -149,7 +166,8 @@ class JournalOutput(RecordKernel):
     def _roll(self) -> None:
         """Finish the file and begin the next."""
         try:
-            file = OutputFile(self.directory, self.name, self._about)
+            session = self._file.header.session
+            file = OutputFile(self.directory, self.name, self._about, session)
         except OSError as error:
             self._fail(f"the next file cannot be begun: {error}")
         try:
@@ -248,6 +266,8 @@ class JournalOutput(RecordKernel):
                 self._record("anchor", anchor_record(Anchor.take()))
             if self._flush() != OK:
                 self._fail("")
+            if os.fstat(self._file.fd).st_nlink == 0:
+                self._fail("the file was removed by somebody, what is in it is gone")
             return self.entries
 
     def sync(self) -> int:
