@@ -31,8 +31,9 @@ class LowDisk:
 
     def __str__(self) -> str:
         return (
-            f"{self.path}: {self.free_bytes / 2**20:.0f} MiB left, for "
-            f"{self.seconds_left:.0f} s at {self.rate_bytes / 2**20:.1f} MiB/s: make room"
+            f"{self.path}: {self.free_bytes / 2**20:.0f} MiB are left, for "
+            f"{self.seconds_left:.0f} s at {self.rate_bytes / 2**20:.1f} MiB/s: "
+            "make room"
         )
 
 

@@ -133,7 +133,8 @@ class InputFile:
         self.runs = np.concatenate([runs, tail]) if len(tail) else runs
         if len(self.runs):
             self._end = int(self.runs["offset"][-1] + self.runs["bytes"][-1])
-        self.cut = len(self.data) - self._end
+        # The padding of the last frame may be missing: nothing is lost by that.
+        self.cut = max(len(self.data) - self._end, 0)
         self._count()
         return len(self.runs) > count
 

@@ -22,6 +22,7 @@ REFUSED = "given up by the producer, for no slot was free"
 OVERTAKEN = "overwritten before they were recorded"
 SLICE_S = 0.2
 RETRY_S = 0.2
+LINGER_S = 0.5
 LOOK_S = 0.1
 
 
@@ -96,9 +97,9 @@ class Recording:
         self._on_loss, self._on_error, self._on_bytes = on_loss, on_error, on_bytes
         self._tap = Tap(consumer, past.expected)
         self._refused = past.refused
-        self._looked = 0.0
+        self._looked = self._stopped = 0.0
         self._last_sent: int | None = None
-        self.frames = self.nbytes = self.lost = 0
+        self.frames = self.nbytes = self.lost = self._skipped = 0
         journal.describe(
             source,
             self.name,
@@ -118,13 +119,13 @@ class Recording:
     def _run(self) -> None:
         try:
             while True:
+                # Asked before trying, so that a stop is followed by one more try.
+                was_stopped = self._stop.is_set()
                 moved = self._step()
-                if moved or self.failure is not None:
-                    if self._is_over():
-                        break
-                    continue
-                if self._is_over():
+                if was_stopped and (self.failure is not None or self._is_done(moved)):
                     break
+                if moved or was_stopped or self.failure is not None:
+                    continue
                 found = wait_any(self.consumer, SLICE_S)
                 if self.consumer.is_ended and not self.consumer.has_next:
                     # What was sent before it ended is seen by one more look.
@@ -132,18 +133,22 @@ class Recording:
                         break
                 elif found and not self.consumer.has_next:
                     time.sleep(0.001)
+        except Exception as error:
+            self.failure = LoggerError(
+                f"recording of {self.name!r} ended: {error!r}; what was not written "
+                "stays in the ring"
+            )
         finally:
             self._finish()
 
-    def _is_over(self) -> bool:
-        """Whether `stop` was called and all that was sent before is recorded."""
-        if not self._stop.is_set():
-            return False
-        if self.failure is not None:
-            return True
-        return not self.consumer.has_next or (
-            self._last_sent is not None and (self._tap.expected or 0) >= self._last_sent
-        )
+    def _is_done(self, moved: int) -> bool:
+        """Whether all that was sent before `stop` is recorded."""
+        if (self._tap.expected or 0) < (self._last_sent or 0):
+            # Somebody is in the middle of a frame, or nothing is left after all.
+            time.sleep(0 if moved else 0.001)
+            return not moved and not self.consumer.has_next
+        # Of several producers' frames some may be behind: look until there are none.
+        return not moved or time.monotonic() > self._stopped + LINGER_S
 
     def _step(self) -> int:
         """Record what is there now, and give its slots back; how many frames."""
@@ -190,7 +195,8 @@ class Recording:
 
     def _fail(self, error: LoggerError) -> None:
         """Keep the frames, let the producer wait, and try again."""
-        is_new, self.failure = self.failure is None, error
+        # Its traceback would hold the consumer.
+        is_new, self.failure = self.failure is None, error.with_traceback(None)
         if is_new and self._on_error is not None:
             self._on_error(error)
         self._stop.wait(RETRY_S)
@@ -200,11 +206,15 @@ class Recording:
             if self.failure is None:
                 self._looked = 0.0
                 self._look()
-                self.journal.close()
+            self.journal.close()
         except LoggerError as error:
-            self.failure = error
+            self.failure = self.failure or error.with_traceback(None)
+        self._skipped = self._tap.skipped
+        consumer = self.consumer
+        del self._tap, self.consumer
         if self.failure is None:
-            self.consumer.close()
+            consumer.close()
+        # Else dropped, not closed: the ring keeps what is not safe, as after a death.
 
     # ---- the caller's side
 
@@ -215,8 +225,10 @@ class Recording:
 
     def stop(self) -> None:
         """Record what was sent until now, and end."""
-        if self.is_recording:
-            self._last_sent = self.consumer.last_sent_iteration
+        consumer = getattr(self, "consumer", None)
+        if consumer is not None:
+            self._last_sent = consumer.last_sent_iteration
+        self._stopped = time.monotonic()
         self._stop.set()
 
     def join(self, timeout: float | None) -> bool:
@@ -232,7 +244,7 @@ class Recording:
             self.frames,
             self.nbytes,
             self.lost,
-            self._tap.skipped,
+            self._skipped,
             self.is_recording,
             str(self.failure or ""),
         )

@@ -50,7 +50,7 @@ class FileReport:
 def recover(
     path: str | os.PathLike[str], name: str | None = None, *, is_dry: bool = False
 ) -> list[FileReport]:
-    """Look at every byte of a journal, and write its indexes again where they are wrong.
+    """Look at every byte of a journal, and write indexes that are wrong again.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def _covers(index: bytes, file: InputFile) -> bool:
 
 def _write_index(index: Path, before: bytes, file: InputFile) -> None:
     """Write the index of what was found, in one step."""
-    # A good page of the old index is all that tells name and host where the data's is lost.
+    # Where the data's first page is lost, that of the old index is all there is.
     page = bytes(file.data[:PAGE])
     if any("from its index" in problem.what for problem in file.problems):
         page = before[:PAGE]
