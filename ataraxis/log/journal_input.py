@@ -67,6 +67,7 @@ class InputFile:
         self._end = PAGE
         self.seed = -1
         """What its header CRCs go on from; -1: not known, there is no first page."""
+        self._count()
         self._map()
         self.refresh()
 
@@ -113,8 +114,6 @@ class InputFile:
         except OSError:
             index = b""
         if not self._identify(index):
-            if not is_written(self.path):
-                self._note(0, size, "the file was never begun")
             return False
         end, count = self._end, len(self.runs)
         if not self._is_index_used:
@@ -145,7 +144,7 @@ class InputFile:
         np.cumsum(self.data_runs["count"], out=self.starts[1:])
 
     def __len__(self) -> int:
-        return int(self.starts[-1]) if hasattr(self, "starts") else 0
+        return int(self.starts[-1])
 
     # ---- what its records say
 
@@ -180,8 +179,11 @@ class InputFile:
             at, nbytes = int(gap["offset"]), int(gap["bytes"])
             found.append(Problem(self.path, at, nbytes, "no frame begins here"))
         end = len(self.data) - self.cut
-        if self.seed < 0 or self.is_written:
+        if self.is_written:
             return found
+        if self.seed < 0:
+            what = "it was never begun: its writer was stopped before its first entry"
+            return [Problem(self.path, 0, len(self.data), what)]
         if self.cut:
             what = "a frame cut off: its writer was stopped, or the file shortened"
             found.append(Problem(self.path, end, self.cut, what))

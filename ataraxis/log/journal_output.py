@@ -6,10 +6,10 @@ import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
+from ataraxis._kernels.mapping import crash_point
 from ataraxis._kernels.records import FULL, OK, TORN, RecordKernel
-from ataraxis._kernels.tap import Tap
 from ataraxis.clock import Anchor, now_ns
 from ataraxis.errors import LoggerError, NotConnectedError
 from ataraxis.labels import Labels
@@ -21,6 +21,9 @@ from ataraxis.log.journal_record import (
     labels_record,
 )
 from ataraxis.log.journal_sync import Syncer
+
+if TYPE_CHECKING:
+    from ataraxis._kernels.tap import Tap
 
 ANCHOR_NS = 60 * 10**9
 NO_LIMIT = 2**63
@@ -170,6 +173,7 @@ class JournalOutput(RecordKernel):
             file = OutputFile(self.directory, self.name, self._about, session)
         except OSError as error:
             self._fail(f"the next file cannot be begun: {error}")
+        crash_point(b"journal_rolling")
         try:
             self._finish()
         except BaseException:
