@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from pages import ROOT
-from variants import crash_points
+from variants import crash_points, journal_points
 
 from ataraxis.labels import Labels
 from ataraxis.shm import header
@@ -184,7 +184,7 @@ def test_bytes_that_are_locked():
 
 
 def test_every_crash_point_is_in_the_kill_table():
-    named = crash_points()
+    named = crash_points() | journal_points()
     page = (DOCS / "explanation" / "concurrency.md").read_text()
     _, found, rest = page.partition("<!-- kill table -->\n")
     assert found

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from workers_log import archive_at_once
+from workers_logger import archive_at_once
 
 from ataraxis.errors import CorruptFrame
 from ataraxis.log import LogPackage, archiving, assemble_log_archives, compress_npy_logs

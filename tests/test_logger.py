@@ -17,7 +17,7 @@ import numpy as np
 import programs
 import pytest
 from deadline import wait_until
-from workers_log import accepted, log_many
+from workers_logger import accepted, log_many
 
 from ataraxis import DataLogger, LogPackage
 from ataraxis.errors import LoggerError
@@ -478,7 +478,7 @@ def test_an_orphan_is_told(tmp_path: Path, context: Path) -> None:
         """
         import multiprocessing, os, signal, sys
         from ataraxis import DataLogger
-        from workers_log import log_until_told
+        from workers_logger import log_until_told
         logger = DataLogger(sys.argv[1])
         logger.start()
         how = multiprocessing.get_context("fork")

@@ -31,12 +31,15 @@ OPTIONS = {
     ),
 }
 
+POINT = re.compile(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)')
 # What segments, locks and arrays need; the others would only take their time.
 KERNELS = (
     "mapping", "participants", "lock", "guard", "array", "framebuffer", "ring",
     "queue", "vigil", "desk", "put", "get", "drain", "survey",
 )  # fmt: skip
 QUEUE_FILES = ("queue.pyx", "vigil.pyx", "put.pyx", "get.pyx", "drain.pyx", "_large.py")
+# What journals need besides; built with crash points only.
+LOG_KERNELS = ("records", "scan")
 
 
 def crash_points() -> set[str]:
@@ -54,8 +57,16 @@ def crash_points() -> set[str]:
             continue
         if path.name in QUEUE_FILES:
             continue
-        found |= set(re.findall(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)', text))
-    return found
+        found |= set(POINT.findall(text))
+    return found - journal_points()
+
+
+def journal_points() -> set[str]:
+    """Names of the crash points of journals in the sources."""
+    paths = [ROOT / "ataraxis" / "_kernels" / "records.pyx"]
+    paths += (ROOT / "ataraxis" / "log").glob("journal_*.py")
+    text = "".join(path.read_text(encoding="utf-8") for path in paths)
+    return {name for name in POINT.findall(text) if name.startswith("journal_")}
 
 
 def queue_points() -> set[str]:
@@ -102,7 +113,8 @@ def build(variant: str, directory: Path) -> Path:
     meson = [sys.executable, "-m", "mesonbuild.mesonmain"]
     run([*meson, "setup", work, ROOT, *OPTIONS[variant]], env)
     ending = sysconfig.get_config_var("EXT_SUFFIX")
-    outputs = [f"ataraxis/_kernels/{kernel}{ending}" for kernel in KERNELS]
+    kernels = KERNELS + (LOG_KERNELS if variant == "crash" else ())
+    outputs = [f"ataraxis/_kernels/{kernel}{ending}" for kernel in kernels]
     run([tool("ninja") or "ninja", "-C", work, *outputs], env)
     made = directory / f"{variant}.made"
     shutil.copytree(ROOT / "ataraxis", made / "ataraxis")

@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from ataraxis._kernels.journal cimport (
-    ax_crc32, ax_crc_init, ax_header_crc, ax_padded, ax_run, ax_run_add, ax_seal, ax_seal_of, ax_write_all, iovec,
+    ax_crc32, ax_crc_init, ax_header_crc, ax_padded, ax_run, ax_run_add, ax_seal_of, ax_write_all, iovec,
 )
 from ataraxis._kernels.layout cimport AX_FULL, AX_OK, AX_TORN, ax_frame
 from ataraxis._kernels.platform cimport ax_crash
@@ -23,23 +23,6 @@ ax_crc_init()
 
 
 # ---- the algorithm
-
-cdef struct ax_sink:
-    int fd
-    int index_fd
-    ax_seal seal
-    uint64_t at                 # where in the file the buffer's first byte goes
-    uint64_t limit              # no frame begins at or behind it
-    uint64_t index_at
-    uint64_t used
-    uint64_t capacity
-    uint64_t frames             # in the file
-    uint64_t waiting            # in the buffer
-    size_t runs                 # not in the index yet; the last one may be open
-    int error                   # of the last write, -errno
-    char *buffer
-    ax_run *run
-
 
 cdef int drain(ax_sink *sink, const char *more, uint64_t count) noexcept nogil:
     # The buffer, and `count` bytes behind it, into the file; `more` ends a frame, so it is padded.
@@ -149,10 +132,6 @@ cdef uint64_t frame_bytes(const char *data, uint64_t left) noexcept nogil:
 cdef class RecordKernel:
     """A file of frames and its index, both open for writing; a subclass names them and gives the manners."""
 
-    cdef ax_sink sink
-    cdef unsigned char[::1] buffer
-    cdef unsigned char[::1] run_memory
-
     def _open(self, int fd, int index_fd, uint64_t at, uint64_t index_at, uint64_t limit, uint32_t seed,
               Py_ssize_t capacity):
         """Write from `at` on; what waits in the buffer goes there too."""
@@ -197,7 +176,7 @@ cdef class RecordKernel:
                 int64_t labels):
         """Take frames that lie back to back, `align` bytes apart: how many, the next byte, and the status.
 
-        `source` and `labels` replace theirs if they are not negative. Here only the magic and the length are looked
+        `source` and `labels` replace theirs if they are not negative, the labels only of frames that have some. Here only the magic and the length are looked
         at: what no frame begins stops it, with OK.
         """
         cdef ax_frame head
@@ -215,7 +194,7 @@ cdef class RecordKernel:
                 memcpy(&head, base + at, sizeof(ax_frame))
                 if source >= 0:
                     head.source = <uint32_t>source
-                if labels >= 0:
+                if labels >= 0 and head.labels:
                     head.labels = <uint32_t>labels
                 status = put(
                     &self.sink, &head, NULL, 0, base + at + sizeof(ax_frame), whole - sizeof(ax_frame),

@@ -62,7 +62,8 @@ cdef inline uint64_t after(ax_entry *entry, uint64_t stop) noexcept nogil:
         return stop
     if entry.state == AX_ENTRY_LOST:
         return entry.offset + entry.bytes
-    return min(entry.offset + ax_padded(sizeof(ax_frame) + entry.bytes), stop)
+    # Perhaps behind the end of the file: its padding may be cut, or not yet be there.
+    return entry.offset + ax_padded(sizeof(ax_frame) + entry.bytes)
 
 
 cdef bint is_whole(const char *data, ax_entry *entry) noexcept nogil:
@@ -136,8 +137,8 @@ def good_runs(const unsigned char[::1] data not None, uint32_t seed, uint64_t st
     with nogil:
         for k in range(count):
             memcpy(&run, &data[k * sizeof(ax_run)], sizeof(ax_run))
-            if (run.crc != ax_header_crc(seal, &run) or run.offset != start or run.bytes > size - start
-                    or run.bytes % ALIGN or run.kind > AX_RUN_DAMAGE or run.count > run.bytes // ALIGN
+            if (run.crc != ax_header_crc(seal, &run) or run.offset != start or run.bytes > ax_padded(size) - start
+                    or run.bytes % ALIGN and run.kind != AX_RUN_DAMAGE or run.kind > AX_RUN_DAMAGE or run.count > run.bytes // ALIGN
                     or run.stride and run.count * <uint64_t>run.stride != run.bytes):
                 count = k
                 break

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ataraxis._kernels.mapping import crash_point
 from ataraxis.log.journal_page import PAGE, FileHeader, data_path, index_path
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -26,9 +27,17 @@ class OutputFile:
         Of the journal.
     about : dict
         For the first page.
+    session : str or None
+        Of the writer; begun with this file, if None.
     """
 
-    def __init__(self, directory: Path, name: str, about: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        about: dict[str, Any],
+        session: str | None = None,
+    ) -> None:
         self.index_fd = -1
         number = 0
         while True:
@@ -39,10 +48,12 @@ class OutputFile:
             except FileExistsError:
                 number += 1
         try:
+            crash_point(b"journal_opened")
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.header = FileHeader.make(name, number, about)
+            self.header = FileHeader.make(name, number, about, session)
             page = self.header.pack()
             os.pwrite(self.fd, page, 0)
+            crash_point(b"journal_begun")
             index = index_path(self.path)
             self.index_fd = os.open(index, _FLAGS & ~os.O_EXCL | os.O_TRUNC, 0o666)
             os.pwrite(self.index_fd, page, 0)

@@ -80,7 +80,8 @@ def listed(data: Any, run: Any, seed: int) -> Entries:
         `bytes` those of the gap; frames of several sizes that are lost together have
         one gap together.
     """
-    start, stop = int(run["offset"]), int(run["offset"] + run["bytes"])
+    start = int(run["offset"])
+    stop = min(start + int(run["bytes"]), len(data))
     count, found = int(run["count"]), []
     while start < stop:
         room = np.empty(min(count + 16, 65536 + 16), ENTRY)

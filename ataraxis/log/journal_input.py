@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +27,7 @@ from ataraxis.log.journal_index import (
 from ataraxis.log.journal_page import PAGE, FileHeader, index_path
 from ataraxis.log.journal_record import Notes
 from ataraxis.log.journal_seed import seed_of_frames
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something in a log that is not as it was written."""
-
-    path: Path
-    """The file."""
-    offset: int
-    """Byte where it begins."""
-    nbytes: int
-    """Bytes of it."""
-    what: str
-    """What is wrong, and what it means."""
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.nbytes} bytes at byte {self.offset}: {self.what}"
+from ataraxis.log.problem import Problem
 
 
 class InputFile:
@@ -54,6 +37,8 @@ class InputFile:
     ----------
     path : Path
         The data file.
+    is_index_used : bool
+        Whether the index is believed where it fits; else all of the data is looked at.
 
     Raises
     ------
@@ -65,8 +50,9 @@ class InputFile:
     Opening reads the index, not the data; what the index does not cover is scanned.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_index_used: bool = True) -> None:
         self.path = path
+        self._is_index_used = is_index_used
         self.problems: list[Problem] = []
         """What was noticed when it was opened."""
         self.header: FileHeader | None = None
@@ -79,7 +65,9 @@ class InputFile:
         self._notes: Notes | None = None
         self._noted = 0
         self._end = PAGE
-        self._seed = -1
+        self.seed = -1
+        """What its header CRCs go on from; -1: not known, there is no first page."""
+        self._count()
         self._map()
         self.refresh()
 
@@ -91,7 +79,7 @@ class InputFile:
 
     def _identify(self, index: bytes | memoryview) -> bool:
         """Find the seed of its frames: in its page, in the index's, in the frames."""
-        if self._seed >= 0:
+        if self.seed >= 0:
             return True
         if len(self.data) < PAGE:
             return False
@@ -106,9 +94,9 @@ class InputFile:
                 if seed is None:
                     raise error from None
                 self._note(0, PAGE, f"{error}; name, host and wall time are lost")
-                self._seed = seed
+                self.seed = seed
                 return True
-        self._seed = self.header.seed
+        self.seed = self.header.seed
         return True
 
     def _note(self, offset: int, nbytes: int, what: str) -> None:
@@ -119,18 +107,18 @@ class InputFile:
         size = os.stat(self.path).st_size
         if size > len(self.data):
             self._map()
-        elif self._seed >= 0:
+        elif self.seed >= 0:
             return False
         try:
             index = index_path(self.path).read_bytes()
         except OSError:
             index = b""
         if not self._identify(index):
-            if not is_written(self.path):
-                self._note(0, size, "the file was never begun")
             return False
         end, count = self._end, len(self.runs)
-        runs = believed(index, self._seed, len(self.data))
+        if not self._is_index_used:
+            index = b""
+        runs = believed(index, self.seed, len(self.data))
         if len(runs) < count or not np.array_equal(runs[:count], self.runs):
             # What is known may be ahead of the index: of it only later runs count.
             runs = np.concatenate([self.runs, runs[runs["offset"] >= end]])
@@ -138,13 +126,14 @@ class InputFile:
                 runs = runs[:count]
         if len(runs):
             end = int(runs["offset"][-1] + runs["bytes"][-1])
-        tail = scanned(self.data, end, len(self.data), self._seed)
+        tail = scanned(self.data, end, len(self.data), self.seed)
         while len(tail) and tail["kind"][-1] == scan.DAMAGE:
             tail = tail[:-1]
         self.runs = np.concatenate([runs, tail]) if len(tail) else runs
         if len(self.runs):
             self._end = int(self.runs["offset"][-1] + self.runs["bytes"][-1])
-        self.cut = len(self.data) - self._end
+        # The padding of the last frame may be missing: nothing is lost by that.
+        self.cut = max(len(self.data) - self._end, 0)
         self._count()
         return len(self.runs) > count
 
@@ -155,7 +144,7 @@ class InputFile:
         np.cumsum(self.data_runs["count"], out=self.starts[1:])
 
     def __len__(self) -> int:
-        return int(self.starts[-1]) if hasattr(self, "starts") else 0
+        return int(self.starts[-1])
 
     # ---- what its records say
 
@@ -165,7 +154,7 @@ class InputFile:
         notes = self._notes = self._notes or Notes()
         control = self.runs[self.runs["kind"] == scan.CONTROL]
         for run in control[self._noted :]:
-            for entry in listed(self.data, run, self._seed):
+            for entry in listed(self.data, run, self.seed):
                 try:
                     notes.take(self.frame(entry))
                 except CorruptFrame as error:
@@ -183,6 +172,30 @@ class InputFile:
         """Whether somebody has it open for writing."""
         return is_written(self.path)
 
+    def losses(self) -> list[Problem]:
+        """Say what is missing in it, as far as its index and its records tell."""
+        found = []
+        for gap in self.runs[self.runs["kind"] == scan.DAMAGE]:
+            at, nbytes = int(gap["offset"]), int(gap["bytes"])
+            found.append(Problem(self.path, at, nbytes, "no frame begins here"))
+        end = len(self.data) - self.cut
+        if self.is_written:
+            return found
+        if self.seed < 0:
+            what = "it was never begun: its writer was stopped before its first entry"
+            return [Problem(self.path, 0, len(self.data), what)]
+        if self.cut:
+            what = "a frame cut off: its writer was stopped, or the file shortened"
+            found.append(Problem(self.path, end, self.cut, what))
+        close = self.notes.close
+        if close is None:
+            what = "its writer did not close it: what came later is not there"
+            found.append(Problem(self.path, len(self.data), 0, what))
+        elif close.get("entries") != len(self):
+            what = f"{len(self)} entries are found of {close.get('entries')} written"
+            found.append(Problem(self.path, 0, len(self.data), what))
+        return found
+
     # ---- entries
 
     def entries(self, first: int, last: int) -> Entries:
@@ -196,7 +209,7 @@ class InputFile:
         return table[first - base : last - base]
 
     def _joined(self, runs: Runs) -> Entries:
-        tables = [listed(self.data, run, self._seed) for run in runs]
+        tables = [listed(self.data, run, self.seed) for run in runs]
         if not tables:
             return np.empty(0, ENTRY)
         return tables[0] if len(tables) == 1 else np.concatenate(tables)
@@ -241,7 +254,7 @@ class InputFile:
         """List the sources of runs that have several; looks at their headers."""
         found: set[int] = set()
         for run in self.data_runs[self.data_runs["source"] == SEVERAL]:
-            table = listed(self.data, run, self._seed)
+            table = listed(self.data, run, self.seed)
             good = table["state"] == scan.GOOD
             found |= set(map(int, np.unique(table["source"][good])))
         return found
@@ -265,7 +278,7 @@ class InputFile:
             labels = self.notes.labels.get(number) if number else None
             end = at + HEADER_BYTES + int(entry["bytes"])
             return Frame.from_buffer(
-                memoryview(self.data)[:end], at, seed=self._seed, verify=verify,
+                memoryview(self.data)[:end], at, seed=self.seed, verify=verify,
                 labels=labels,
             )  # fmt: skip
         except CorruptFrame as error:

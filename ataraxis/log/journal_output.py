@@ -6,9 +6,10 @@ import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from ataraxis._kernels.records import FULL, OK, RecordKernel
+from ataraxis._kernels.mapping import crash_point
+from ataraxis._kernels.records import FULL, OK, TORN, RecordKernel
 from ataraxis.clock import Anchor, now_ns
 from ataraxis.errors import LoggerError, NotConnectedError
 from ataraxis.labels import Labels
@@ -20,6 +21,9 @@ from ataraxis.log.journal_record import (
     labels_record,
 )
 from ataraxis.log.journal_sync import Syncer
+
+if TYPE_CHECKING:
+    from ataraxis._kernels.tap import Tap
 
 ANCHOR_NS = 60 * 10**9
 NO_LIMIT = 2**63
@@ -69,7 +73,7 @@ class JournalOutput(RecordKernel):
         self._lock = threading.RLock()
         self._labels: dict[Labels, int] = {}
         self._sources: dict[int, dict[str, Any]] = {}
-        self._records = self._gaps = self._past = self._anchored = 0
+        self._records = self._gaps = self._past = self._before = self._anchored = 0
         self._syncer: Syncer | None = None
         self._pid = os.getpid()
         try:
@@ -131,6 +135,22 @@ class JournalOutput(RecordKernel):
         finally:
             self._limit(self._file_bytes)
 
+    def draw(self, tap: Tap, source: int, labels: int) -> tuple[int, int, int]:
+        """Take what a stream has now: frames, bytes, and the tap's status.
+
+        Raises
+        ------
+        LoggerError
+            It could not be written; the tap holds on to what was not.
+        """
+        with self._lock:
+            self._checked(source)
+            frames, nbytes, status = tap.record(self, source, labels)
+            if status in (FULL, TORN):
+                self._go_on(status, "a frame of a stream was not accepted")
+                status = OK
+            return frames, nbytes, status
+
     # ---- files
 
     def _begin(self) -> None:
@@ -140,7 +160,7 @@ class JournalOutput(RecordKernel):
             file.fd, file.index_fd, FIRST, FIRST, self._file_bytes, file.header.seed,
             self._buffer_bytes,
         )  # fmt: skip
-        self._anchored = now_ns()
+        self._before, self._anchored = self.entries, now_ns()
         for labels, number in self._labels.items():
             self._record("labels", labels_record(number, labels))
         for said in self._sources.values():
@@ -149,9 +169,11 @@ class JournalOutput(RecordKernel):
     def _roll(self) -> None:
         """Finish the file and begin the next."""
         try:
-            file = OutputFile(self.directory, self.name, self._about)
+            session = self._file.header.session
+            file = OutputFile(self.directory, self.name, self._about, session)
         except OSError as error:
             self._fail(f"the next file cannot be begun: {error}")
+        crash_point(b"journal_rolling")
         try:
             self._finish()
         except BaseException:
@@ -166,7 +188,7 @@ class JournalOutput(RecordKernel):
 
     def _finish(self) -> None:
         """Write what is left, and that it is all."""
-        self._record("close", {"entries": self.entries})
+        self._record("close", {"entries": self.entries - self._before})
         if self._flush() != OK:
             self._fail("the file could not be finished")
         if self._syncer is not None:
@@ -248,6 +270,8 @@ class JournalOutput(RecordKernel):
                 self._record("anchor", anchor_record(Anchor.take()))
             if self._flush() != OK:
                 self._fail("")
+            if os.fstat(self._file.fd).st_nlink == 0:
+                self._fail("the file was removed by somebody, what is in it is gone")
             return self.entries
 
     def sync(self) -> int:
@@ -312,7 +336,7 @@ class JournalOutput(RecordKernel):
             if self._syncer is not None:
                 self._syncer.stop()
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -47,6 +47,8 @@ class FileHeader:
     """Of the file within the journal, from 0."""
     uuid: bytes
     """16 bytes, of this file alone: seed of its frames' header CRCs."""
+    session: str
+    """Of all files that one writer made: their sequences go on from file to file."""
     anchor: Anchor
     """Wall and monotonic time when the file was begun; host and boot."""
     about: dict[str, Any]
@@ -54,10 +56,16 @@ class FileHeader:
 
     @classmethod
     def make(
-        cls, name: str, number: int, about: dict[str, Any] | None = None
+        cls,
+        name: str,
+        number: int,
+        about: dict[str, Any] | None = None,
+        session: str | None = None,
     ) -> FileHeader:
         """Describe a file that is begun now."""
-        return cls(name, number, uuid.uuid4().bytes, Anchor.take(), dict(about or {}))
+        own = uuid.uuid4()
+        said = dict(about or {})
+        return cls(name, number, own.bytes, session or own.hex, Anchor.take(), said)
 
     @property
     def seed(self) -> int:
@@ -73,7 +81,12 @@ class FileHeader:
             `about` does not fit.
         """
         text = json.dumps(
-            {"name": self.name, "anchor": asdict(self.anchor), "about": self.about},
+            {
+                "name": self.name,
+                "session": self.session,
+                "anchor": asdict(self.anchor),
+                "about": self.about,
+            },
             separators=(",", ":"),
         ).encode()
         if len(text) > _TEXT_BYTES:
@@ -120,7 +133,8 @@ class FileHeader:
         try:
             tree = json.loads(page[_TEXT_AT : _TEXT_AT + size])
             anchor = Anchor(**tree["anchor"])
-            return cls(tree["name"], number, own, anchor, tree["about"])
+            session, about = tree["session"], tree["about"]
+            return cls(tree["name"], number, own, session, anchor, about)
         except (ValueError, TypeError, KeyError) as error:
             raise LayoutError(f"{where}: its description is damaged: {error}") from None
 

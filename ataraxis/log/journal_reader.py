@@ -16,9 +16,10 @@ from ataraxis.clock import Anchor
 from ataraxis.errors import LayoutError
 from ataraxis.frame import Frame
 from ataraxis.log.journal_index import ENTRY, SEVERAL, Entries
-from ataraxis.log.journal_input import InputFile, Problem
+from ataraxis.log.journal_input import InputFile
 from ataraxis.log.journal_page import files_of
 from ataraxis.log.journal_record import Gap
+from ataraxis.log.problem import Problem
 from ataraxis.log.selection import Selection, SourceInfo
 
 
@@ -75,6 +76,13 @@ class JournalReader:
             )
         self.refresh()
 
+    @classmethod
+    def accepts(cls, path: Path) -> bool:
+        """Tell whether there is a journal."""
+        if path.is_file():
+            return path.suffix == ".axj"
+        return path.is_dir() and any(path.glob("*.axj"))
+
     def _paths(self) -> list[Path]:
         return [p for paths in files_of(self.path, self.name).values() for p in paths]
 
@@ -110,17 +118,7 @@ class JournalReader:
         found = list(self._failed)
         for file in self.files:
             found += file.problems
-            damage = file.runs[file.runs["kind"] == scan.DAMAGE]
-            found += [
-                Problem(
-                    file.path, int(gap["offset"]), int(gap["bytes"]), "no frame begins"
-                )
-                for gap in damage
-            ]
-            if file.cut and not file.is_written:
-                what = "a frame cut off: its writer was stopped, or the file shortened"
-                end = len(file.data) - file.cut
-                found.append(Problem(file.path, end, file.cut, what))
+            found += file.losses()
         return found
 
     @property

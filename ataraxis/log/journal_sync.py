@@ -7,7 +7,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
-from ataraxis.errors import LoggerError
+from ataraxis.errors import LoggerError, NotConnectedError
 
 if TYPE_CHECKING:
     from ataraxis.log.journal_output import JournalOutput
@@ -53,8 +53,8 @@ class Syncer:
             if output.nbytes > self._bytes:
                 try:
                     self.wait()
-                except LoggerError:
-                    # Whoever logs next learns of it from the writer itself.
+                except (LoggerError, NotConnectedError):
+                    # Closed meanwhile; or whoever logs next learns of it.
                     pass
             del output
 

@@ -59,13 +59,13 @@ class JournalWriter(JournalOutput):
     --------
     >>> import tempfile
     >>> import numpy as np
-    >>> from ataraxis.log.journal_reader import JournalReader
+    >>> from ataraxis.log.archive import LogArchive
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     with JournalWriter(directory) as journal:
     ...         _ = journal.log(7, np.arange(3.0), time_ns=5)
     ...         _ = journal.log_block(8, np.eye(3), time_ns=6, step_ns=1)
-    ...     with JournalReader(directory) as reader:
-    ...         len(reader), reader[0].array, reader.read(source=8).data.shape
+    ...     archive = LogArchive(directory)
+    ...     len(archive), archive[0].array, archive.read(8).data.shape
     (4, array([0., 1., 2.]), (3, 3))
     """
 

@@ -10,9 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ataraxis.clock import Anchor
 from ataraxis.frame import Frame
 from ataraxis.labels import Labels
 from ataraxis.log.journal_record import Gap
+from ataraxis.log.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,8 @@ class LogSource(Protocol):
 
     def __len__(self) -> int: ...
     @property
-    def problems(self) -> list[Any]:
-        """What is damaged, foreign or missing, as far as it was noticed: `Problem`s."""
+    def problems(self) -> list[Problem]:
+        """What is damaged, foreign or missing, as far as it was noticed."""
 
     @property
     def is_live(self) -> bool:
@@ -91,6 +93,10 @@ class LogSource(Protocol):
     @property
     def sources(self) -> dict[int, SourceInfo]:
         """By their numbers."""
+
+    @property
+    def anchors(self) -> list[Anchor]:
+        """Wall times of monotonic ones; none where nobody knows."""
 
     @property
     def gaps(self) -> list[Gap]:

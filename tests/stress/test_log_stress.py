@@ -13,7 +13,7 @@ import numpy as np
 import programs
 import pytest
 from deadline import wait_until
-from workers_log import accepted
+from workers_logger import accepted
 
 from ataraxis import DataLogger, LogPackage
 from ataraxis.log import recover_log
@@ -23,7 +23,7 @@ PRODUCERS = 3
 RIG = """
     import multiprocessing, sys
     from ataraxis import DataLogger
-    from workers_log import log_and_count
+    from workers_logger import log_and_count
     logger = DataLogger(sys.argv[1], layout=sys.argv[2], buffer_count=64)
     logger.start()
     how = multiprocessing.get_context("fork")
