@@ -20,6 +20,12 @@ _HOME = {
     "Consumer": "ataraxis.stream",
     "MemQ": "ataraxis.stream",
     "YamlConfig": "ataraxis.config",
+    "DataLogger": "ataraxis.log.logger",
+    "LogPackage": "ataraxis.log.package",
+    "compress_npy_logs": "ataraxis.log.compression",
+    "assemble_log_archives": "ataraxis.log.compression",
+    "LogArchive": "ataraxis.log.archive",
+    "Recorder": "ataraxis.log.recorder",
 }
 
 __all__ = sorted(_HOME)

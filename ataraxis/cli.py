@@ -132,6 +132,110 @@ def doctor(context: str | None, as_json: bool) -> None:
     sys.exit(any(check.verdict == "fail" for check in found))
 
 
+_name = click.option("--name", help="Only this journal of the directory.")
+
+
+@main.command()
+@_context
+@click.argument("streams", nargs=-1, required=True)
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Directory."
+)
+@click.option(
+    "--durability",
+    type=click.Choice(["os", "disk"]),
+    default="os",
+    show_default=True,
+    help="What recorded frames survive: every process, or also the loss of power.",
+)
+@click.option("--timeout", type=float, help="How long to wait for the streams, s.")
+@click.option("--name", default="recorder", show_default=True, help="Of this recorder.")
+def record(
+    context: str | None,
+    streams: tuple[str, ...],
+    output: Path,
+    durability: str,
+    timeout: float | None,
+    name: str,
+) -> None:
+    """Record STREAMS to a directory until they end, or until Ctrl-C."""
+    from ataraxis.errors import AtaraxisError
+    from ataraxis.log.recorder import Recorder
+
+    def tell(what: object) -> None:
+        click.echo(str(what), err=True)
+
+    with _told():
+        try:
+            recorder = Recorder(
+                streams, output, context=context, durability=durability,  # type: ignore[arg-type]
+                timeout=timeout, name=name, on_loss=tell, on_error=tell,
+                on_low_disk=tell,
+            )  # fmt: skip
+            try:
+                recorder.wait()
+            except KeyboardInterrupt:
+                pass
+            finally:
+                recorder.stop()
+        except AtaraxisError as error:
+            raise click.ClickException(str(error)) from error
+    for stream, found in recorder.statistics().items():
+        click.echo(f"{stream}: {found.frames} frames recorded, {found.lost} lost")
+
+
+@main.command()
+@_name
+@_json
+@click.option("--dry-run", is_flag=True, help="Only look.")
+@click.argument("path", type=click.Path(path_type=Path))
+def recover(path: Path, name: str | None, as_json: bool, dry_run: bool) -> None:
+    """Look at every byte of the journals at PATH, and mend their indexes.
+
+    Says what is damaged or cut. Data are never changed, nothing is deleted.
+    """
+    from ataraxis.log.recovery import recover as look
+
+    with _told():
+        reports = look(path, name, is_dry=dry_run)
+    if as_json:
+        click.echo(json.dumps([report.as_dict() for report in reports]))
+        return
+    for report in reports:
+        index = ", index written anew" if report.is_indexed_anew else ""
+        live = ", still being written" if report.is_live else ""
+        click.echo(f"{report.path}: {report.entries} entries whole{index}{live}")
+        for problem in report.problems:
+            click.echo(f"  {problem.nbytes} bytes at {problem.offset}: {problem.what}")
+
+
+@main.command()
+@_name
+@_json
+@click.argument("path", type=click.Path(path_type=Path))
+def verify(path: Path, name: str | None, as_json: bool) -> None:
+    """Count the entries of the journals at PATH; exit code 1 if any is missing."""
+    from ataraxis.log.verification import verify as look
+
+    with _told():
+        report = look(path, name)
+    if as_json:
+        found = [source.as_dict() for source in report.sources]
+        problems = [str(problem) for problem in report.problems]
+        click.echo(json.dumps({"sources": found, "problems": problems}))
+    else:
+        for source in report.sources:
+            called = f" {source.name}" if source.name else ""
+            click.echo(
+                f"{source.journal}, source {source.source}{called}: "
+                f"{source.expected} expected, {source.received} received, "
+                f"{source.missing} missing, {source.damaged} of them damaged"
+            )
+        for problem in report.problems:
+            click.echo(str(problem))
+    sys.exit(not report.is_complete)
+
+
 @main.group()
 def context() -> None:
     """Make directories of segments."""

@@ -31,6 +31,7 @@ OPTIONS = {
     ),
 }
 
+POINT = re.compile(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)')
 # What segments, locks, arrays, streams, queues and frame buffers need; the others would
 # only take their time.
 KERNELS = (
@@ -40,50 +41,58 @@ KERNELS = (
 )  # fmt: skip
 FRAMEBUFFER = ("framebuffer.pyx", "chunks.pyx", "will.h")
 QUEUE_FILES = ("queue.pyx", "vigil.pyx", "put.pyx", "get.pyx", "drain.pyx", "_large.py")
+# What journals need besides; built with crash points only.
+LOG_KERNELS = ("records", "scan")
 
 
 def crash_points() -> set[str]:
     """Names of all crash points but those of work queues."""
-    return array_points() | stream_points() | framebuffer_points()
+    return array_points() | stream_points() | framebuffer_points() | journal_points()
 
 
 def array_points() -> set[str]:
     """Those of segments, locks and arrays (tests/stress/test_crash_points.py)."""
-    return _points(is_stream=False) - framebuffer_points() - queue_points()
+    found: set[str] = set()
+    for path in (ROOT / "ataraxis").rglob("*"):
+        if path.suffix in {".h", ".pyx", ".pxd", ".py"}:
+            found |= _points(path)
+    others = stream_points(), framebuffer_points(), queue_points(), journal_points()
+    return found.difference(*others)
 
 
 def stream_points() -> set[str]:
     """Those of the ring and what stands on it (test_stream_crash_points.py)."""
-    return _points(is_stream=True) - queue_points()
-
-
-def _points(is_stream: bool) -> set[str]:
     found: set[str] = set()
     for path in (ROOT / "ataraxis").rglob("*"):
-        if path.suffix not in {".h", ".pyx", ".pxd", ".py"}:
-            continue
-        text = path.read_text(encoding="utf-8")
-        if is_stream == ("ax_stream" in text or "_kernels.ring cimport" in text):
-            names = re.findall(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)', text)
-            found |= set(names)
+        if path.suffix in {".pyx", ".pxd"} and path.name not in QUEUE_FILES:
+            text = path.read_text(encoding="utf-8")
+            if "ax_stream" in text or "_kernels.ring cimport" in text:
+                found |= _points(path)
     return found
 
 
 def framebuffer_points() -> set[str]:
-    """Names of the crash points that only frame buffers come past."""
+    """Those that only frame buffers come past (test_framebuffer_crashes.py)."""
     kernels = ROOT / "ataraxis" / "_kernels"
-    text = "".join((kernels / name).read_text() for name in FRAMEBUFFER)
-    return set(re.findall(r'ax_crash\("(\w+)"\)', text))
+    return set().union(*(_points(kernels / name) for name in FRAMEBUFFER))
 
 
 def queue_points() -> set[str]:
-    """Names of the crash points of work queues."""
-    found: set[str] = set()
-    for path in (ROOT / "ataraxis").rglob("*"):
-        if path.name in QUEUE_FILES:
-            text = path.read_text(encoding="utf-8")
-            found |= set(re.findall(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)', text))
-    return found
+    """Those of work queues (test_queue_crash_points.py)."""
+    paths = (ROOT / "ataraxis").rglob("*")
+    return set().union(*(_points(path) for path in paths if path.name in QUEUE_FILES))
+
+
+def journal_points() -> set[str]:
+    """Those of journals (test_journal_stress.py)."""
+    paths = [ROOT / "ataraxis" / "_kernels" / "records.pyx"]
+    paths += (ROOT / "ataraxis" / "log").glob("journal_*.py")
+    found: set[str] = set().union(*map(_points, paths))
+    return {name for name in found if name.startswith("journal_")}
+
+
+def _points(path: Path) -> set[str]:
+    return set(POINT.findall(path.read_text(encoding="utf-8")))
 
 
 def missing() -> str | None:
@@ -120,7 +129,8 @@ def build(variant: str, directory: Path) -> Path:
     meson = [sys.executable, "-m", "mesonbuild.mesonmain"]
     run([*meson, "setup", work, ROOT, *OPTIONS[variant]], env)
     ending = sysconfig.get_config_var("EXT_SUFFIX")
-    outputs = [f"ataraxis/_kernels/{kernel}{ending}" for kernel in KERNELS]
+    kernels = KERNELS + (LOG_KERNELS if variant == "crash" else ())
+    outputs = [f"ataraxis/_kernels/{kernel}{ending}" for kernel in kernels]
     run([tool("ninja") or "ninja", "-C", work, *outputs], env)
     made = directory / f"{variant}.made"
     shutil.copytree(ROOT / "ataraxis", made / "ataraxis")

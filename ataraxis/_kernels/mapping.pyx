@@ -39,12 +39,12 @@ def allocate(int descriptor, int64_t offset, int64_t bytes):
         status = ax_allocate(descriptor, offset, bytes)
     return status
 
-def watch_open(bytes directory):
-    """Watch a directory for new names; a descriptor, or -errno."""
-    return ax_watch_open(directory)
+def watch_open(bytes directory, bint writes=False):
+    """Watch a directory for new names, perhaps also for writes and closes; a descriptor, or -errno."""
+    return ax_watch_open(directory, writes)
 
 def watch_wait(int descriptor, int64_t wait_ns):
-    """Sleep until a name appeared or `wait_ns` passed; >= 0, or -errno."""
+    """Sleep until something was seen or `wait_ns` passed; >= 0, or -errno."""
     cdef int status
     with nogil:
         status = ax_watch_wait(descriptor, wait_ns)

@@ -267,25 +267,26 @@ static inline int ax_allocate(int fd, int64_t offset, int64_t bytes)
     return 0;
 }
 
-/* Sleep until something appears in `directory` or wait_ns passed; 0, or -errno where nothing can be watched. */
-static inline int ax_watch_open(const char *directory)
+/* Watch `directory` for new names, and for writes and closes of its files; -errno where nothing can be watched. */
+static inline int ax_watch_open(const char *directory, int writes)
 {
 #ifdef __linux__
     int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
     if (fd < 0)
         return -errno;
-    if (inotify_add_watch(fd, directory, IN_CREATE | IN_MOVED_TO | IN_ONLYDIR) < 0) {
+    if (inotify_add_watch(fd, directory, IN_CREATE | IN_MOVED_TO | IN_ONLYDIR | (writes ? IN_MODIFY | IN_CLOSE_WRITE : 0)) < 0) {
         int e = errno;
         close(fd);
         return -e;
     }
     return fd;
 #else
-    (void)directory;
+    (void)directory; (void)writes;
     return -ENOSYS;
 #endif
 }
 
+/* Sleep until something was seen or wait_ns passed. */
 static inline int ax_watch_wait(int fd, int64_t wait_ns)
 {
 #ifdef __linux__

@@ -19,5 +19,5 @@ cdef extern from "platform.h" nogil:
     int ax_hold_slot(const char *path, uint64_t dev, uint64_t ino, int64_t slot, size_t page_bytes, void **page)
     int ax_cpus()
     int ax_allocate(int fd, int64_t offset, int64_t bytes)
-    int ax_watch_open(const char *directory)
+    int ax_watch_open(const char *directory, int writes)
     int ax_watch_wait(int fd, int64_t wait_ns)

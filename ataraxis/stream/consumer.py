@@ -223,6 +223,11 @@ class Consumer(Rows):
     _swept = 0.0
 
     @property
+    def stream_id(self) -> str:
+        """Which stream of that name it is: another for each that was made."""
+        return self._attached().header.uuid.hex()
+
+    @property
     def is_sync(self) -> bool:
         """Whether consumers that do not say are lossless."""
         return bool(self._flags & SYNC)

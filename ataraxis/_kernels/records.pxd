@@ -1,0 +1,28 @@
+# A file of frames, open for writing.
+from libc.stdint cimport uint64_t
+from ataraxis._kernels.journal cimport ax_run, ax_seal
+from ataraxis._kernels.layout cimport ax_frame
+
+cdef struct ax_sink:
+    int fd
+    int index_fd
+    ax_seal seal
+    uint64_t at                 # where in the file the buffer's first byte goes
+    uint64_t limit              # no frame begins at or behind it
+    uint64_t index_at
+    uint64_t used
+    uint64_t capacity
+    uint64_t frames             # in the file
+    uint64_t waiting            # in the buffer
+    size_t runs                 # not in the index yet; the last one may be open
+    int error                   # of the last write, -errno
+    char *buffer
+    ax_run *run
+
+cdef int put(ax_sink *sink, ax_frame *head, const char *front, uint64_t front_bytes, const char *data, uint64_t count,
+             bint is_checked) noexcept nogil
+
+cdef class RecordKernel:
+    cdef ax_sink sink
+    cdef unsigned char[::1] buffer
+    cdef unsigned char[::1] run_memory

@@ -1,0 +1,26 @@
+from typing_extensions import disjoint_base
+
+from ataraxis._kernels.receive import ConsumerKernel
+from ataraxis._kernels.records import RecordKernel
+
+EMPTY: int
+LAPPED: int
+
+@disjoint_base
+class Tap:
+    def __init__(
+        self, consumer: ConsumerKernel, expected: int | None = None
+    ) -> None: ...
+    def record(
+        self, file: RecordKernel, source: int, labels: int
+    ) -> tuple[int, int, int]: ...
+    def release(self) -> None: ...
+    def accept(self) -> int: ...
+    @property
+    def found(self) -> int | None: ...
+    @property
+    def expected(self) -> int | None: ...
+    @property
+    def held(self) -> int: ...
+    @property
+    def skipped(self) -> int: ...

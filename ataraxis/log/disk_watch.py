@@ -1,0 +1,76 @@
+"""Knowing well before the disk is full."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+_EVERY_S = 1.0
+_LEAST_BYTES = 2**28
+
+
+@dataclass(frozen=True)
+class LowDisk:
+    """How long the disk will do."""
+
+    path: Path
+    """Where is recorded to."""
+    free_bytes: int
+    """What is left."""
+    rate_bytes: float
+    """What is written in a second."""
+
+    @property
+    def seconds_left(self) -> float:
+        """How long that lasts, s."""
+        return self.free_bytes / self.rate_bytes if self.rate_bytes else float("inf")
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: {self.free_bytes / 2**20:.0f} MiB are left, for "
+            f"{self.seconds_left:.0f} s at {self.rate_bytes / 2**20:.1f} MiB/s: "
+            "make room"
+        )
+
+
+class DiskWatch:
+    """Look at the free space now and then, and tell once when it becomes little.
+
+    Parameters
+    ----------
+    path : Path
+        A directory of the disk.
+    seconds : float
+        Told when the space lasts less than this, s, or is below 256 MiB.
+    on_low : callable or None
+        Called with `LowDisk`; a warning, if None.
+    """
+
+    def __init__(
+        self, path: Path, seconds: float, on_low: Callable[[LowDisk], object] | None
+    ) -> None:
+        self.path, self._seconds, self._on_low = path, seconds, on_low
+        self._is_told = False
+        self._looked, self._nbytes = time.monotonic(), 0
+
+    def look(self, nbytes: int, *, is_forced: bool = False) -> None:
+        """Take note of how many bytes were written since the beginning."""
+        now = time.monotonic()
+        passed = now - self._looked
+        if passed < _EVERY_S and not is_forced:
+            return
+        rate = max(nbytes - self._nbytes, 0) / passed if passed > 0 else 0.0
+        self._looked, self._nbytes = now, nbytes
+        status = os.statvfs(self.path)
+        low = LowDisk(self.path, status.f_bavail * status.f_frsize, rate)
+        is_low = low.seconds_left < self._seconds or low.free_bytes < _LEAST_BYTES
+        if is_low and not self._is_told:
+            if self._on_low is not None:
+                self._on_low(low)
+            else:
+                warnings.warn(str(low), ResourceWarning, stacklevel=2)
+        self._is_told = is_low

@@ -1,0 +1,335 @@
+"""`LogQueue`: what entries are put into, from any process."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import warnings
+from contextlib import suppress
+from queue import Full
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ataraxis.clock import now_ns
+from ataraxis.errors import LoggerError
+from ataraxis.log.notes import BLOCK
+from ataraxis.log.package import LogPackage
+from ataraxis.log.status import (
+    DROPPED,
+    ENDED,
+    FAILED,
+    FINISHED,
+    GENERATION,
+    RUNNING,
+    STATE,
+    STOPPING,
+    WRITTEN,
+    LogStatus,
+)
+from ataraxis.log.writer import start_writer
+from ataraxis.stream import MemQ
+
+OnFull = Literal["block", "raise", "drop_newest"]
+_SLICE_S = 0.2
+_STALL_S = 5.0
+_STARTING_S = 30.0
+_MOST_WRITERS = 2
+_MOST_ROWS = 65536
+
+
+class LogQueue:
+    """Put entries into a log; sent to any process, by any start method.
+
+    Made by `DataLogger.input_queue`. An entry is safe from the death of every process
+    when `put` has returned, see the promises of `DataLogger`.
+    """
+
+    def __init__(self, queue: MemQ, path: str, on_full: OnFull, layout: str) -> None:
+        self._queue = queue
+        self._path = path
+        self._on_full = on_full
+        self._layout = layout
+        self._status = LogStatus(path)
+        self._words = self._status.words
+        self._put = queue.put
+        self._writer = 0
+        self._looked = time.monotonic()
+        self._started = -_STARTING_S
+        self._owner = os.getpid()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LogQueue, (self._queue, self._path, self._on_full, self._layout)
+
+    # ---- what goes in
+
+    def put(
+        self, package: LogPackage, block: bool = True, timeout: float | None = None
+    ) -> None:
+        """Log one package: copied once, into shared memory, before this returns.
+
+        Parameters
+        ----------
+        package : LogPackage
+            Its array may be changed afterwards.
+        block : bool
+            Wait for room; how long is the disk's business.
+        timeout : float or None
+            Longest wait, s.
+
+        Raises
+        ------
+        TypeError
+            It is no `LogPackage`.
+        LoggerError
+            The log is not written any more: says what is safe. This package was not
+            accepted.
+        QueueFull, TimeoutError
+            No room, or none within `timeout`.
+        """
+        if type(package) is not LogPackage:
+            raise TypeError(
+                f"put takes a LogPackage, got {type(package).__name__}: "
+                "LogPackage(source_id, timestamp, data), or DataLogger.log()"
+            )
+        source, stamp, data = package.source, package.stamp, package.payload
+        words = self._words
+        if words[STATE] < ENDED and self._on_full == "block":
+            wait = _SLICE_S if timeout is None or timeout > _SLICE_S else timeout
+            try:
+                self._put(data, block, wait, source=source, device_time=stamp)
+            except Full:
+                if not block or wait == timeout:
+                    raise
+            else:
+                if words[STATE] >= ENDED:
+                    self._accepted_late()
+                return
+            timeout = None if timeout is None else timeout - wait
+        self._offer(data, block, timeout, source=source, device_time=stamp)
+
+    def put_nowait(self, package: LogPackage) -> None:
+        """Log one package without waiting; `QueueFull` if there is no room."""
+        self.put(package, False)
+
+    def log(
+        self,
+        source_id: int,
+        array: ArrayLike,
+        *,
+        timestamp: int | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Log an array of any dtype and shape; the stamp is filled in.
+
+        Parameters
+        ----------
+        source_id : int
+            0 to 255; in the journal layout to 2**32 - 2.
+        array : array_like
+            In the npy layout, its bytes are kept; in the journal, also what they are.
+        timestamp : int, optional
+            Monotonic time of this host, ns, if not given.
+        timeout : float or None
+            Longest wait, s.
+        """
+        values = np.asarray(array)
+        self._check_source(source_id, values)
+        stamp = now_ns() if timestamp is None else int(timestamp)
+        if self._layout == "npy":
+            values = as_bytes(values)
+        self._offer(values, True, timeout, source=int(source_id), device_time=stamp)
+
+    def log_block(
+        self,
+        source_id: int,
+        block: ArrayLike,
+        *,
+        timestamp: int | None = None,
+        step: int = 0,
+        timeout: float | None = None,
+    ) -> int:
+        """Log each row of an array as one entry, in one call; how many.
+
+        Parameters
+        ----------
+        source_id : int
+            As for `log`.
+        block : array_like
+            Shape (n, ...), of any dtype without Python objects.
+        timestamp : int, optional
+            Of the first row; monotonic time of this host, ns, if not given.
+        step : int
+            From row to row.
+        timeout : float or None
+            Longest wait, s.
+        """
+        rows = np.ascontiguousarray(block)
+        if rows.ndim < 1:
+            raise ValueError("log_block takes rows: an array of at least one dimension")
+        self._check_source(source_id, rows)
+        if not 0 <= step < 1 << 48:
+            raise ValueError(f"step={step}: 0 to 2**48 - 1")
+        stamp = now_ns() if timestamp is None else int(timestamp)
+        if self._layout == "npy":
+            rows = as_bytes(rows).reshape(len(rows), -1)
+        each = max(1, rows[:1].nbytes)
+        most = max(1, min(_MOST_ROWS, self._queue.buffer_size // each))
+        for at in range(0, len(rows), most):
+            part = rows[at : at + most]
+            self._offer(
+                part,
+                True,
+                timeout,
+                source=int(source_id),
+                device_time=(stamp + at * step) % 2**64,
+                device_sequence=BLOCK | step,
+            )
+        return len(rows)
+
+    def _check_source(self, source: int, values: NDArray[Any]) -> None:
+        most = 255 if self._layout == "npy" else 2**32 - 2
+        if not 0 <= source <= most:
+            raise ValueError(
+                f"source_id={source}: 0 to {most} in the {self._layout} layout"
+            )
+        if values.dtype.hasobject:
+            raise TypeError("an array of Python objects cannot be logged")
+
+    # ---- what there is
+
+    def qsize(self) -> int:
+        """How many slots of the queue wait to be written."""
+        return self._queue.qsize()
+
+    def empty(self) -> bool:
+        """Whether nothing waits to be written."""
+        return self._queue.empty()
+
+    def full(self) -> bool:
+        """Whether `put` would have to wait."""
+        return self._queue.full()
+
+    def close(self) -> None:
+        """Leave the queue; what was put is written all the same."""
+        self._queue.close()
+
+    def join_thread(self) -> None:
+        """Do nothing: there is no thread; what `put` took is in shared memory."""
+
+    cancel_join_thread = join_thread
+
+    def __repr__(self) -> str:
+        return f"<LogQueue {self._queue.name!r}>"
+
+    # ---- when it does not go quickly
+
+    def _offer(
+        self, value: Any, block: bool, timeout: float | None, **stamps: Any
+    ) -> None:
+        """Put, and look at the writer while there is no room."""
+        began = moved = time.monotonic()
+        end = None if timeout is None else began + timeout
+        written = self._words[WRITTEN]
+        while True:
+            self.check()
+            wait: float | None = _SLICE_S
+            if end is not None:
+                wait = min(_SLICE_S, max(0.0, end - time.monotonic()))
+            if not block or self._on_full != "block":
+                wait = 0
+            try:
+                self._put(value, bool(wait), wait, **stamps)
+            except Full:
+                if self._on_full == "drop_newest":
+                    self._words[DROPPED] += 1
+                    return None
+                now = time.monotonic()
+                if not wait or (end is not None and now >= end):
+                    raise
+            else:
+                if self._words[STATE] >= ENDED:
+                    self._accepted_late()
+                return None
+            self.look()
+            if self._words[WRITTEN] != written or not self._status.is_written():
+                # It moves, or the writer is only being started.
+                written, moved = self._words[WRITTEN], now
+            elif now - moved > _STALL_S:
+                moved = math.inf
+                warnings.warn(
+                    f"{self!r}: the disk has taken nothing for {_STALL_S:.0f} s, and "
+                    "put waits for it",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+
+    def _accepted_late(self) -> None:
+        """Have written what was put while the last writer left: it was accepted."""
+        if self._words[STATE] == ENDED and not self._status.is_written():
+            self.start_writer()
+
+    def check(self) -> None:
+        """Raise `LoggerError` if the log is not written any more."""
+        state = self._words[STATE]
+        if state == FAILED:
+            raise LoggerError(self.complaint(self._status.error))
+        if state == ENDED:
+            raise LoggerError(self.complaint("the program that made it has ended"))
+
+    def complaint(self, why: str) -> str:
+        """Say which entries are safe."""
+        about = self._status.about
+        with suppress(Exception):
+            waiting = self._queue.statistics()
+            slots = waiting.waiting + waiting.leased
+            rest = (
+                f"{slots} frames wait in {self._queue.name!r} of {about['context']}, "
+                "safe until this machine restarts: start() writes them once the cause "
+                "is gone, or 'ataraxis recover'"
+            )
+            if not slots:
+                rest = "nothing else was accepted"
+            return (
+                f"the log {about['name']!r} cannot be written: {why}. "
+                f"{self._words[WRITTEN]} entries are in {about['directory']}; {rest}."
+            )
+        return f"the log {about['name']!r} cannot be written: {why}"
+
+    def look(self) -> None:
+        """Start another writer if there should be one and there is none."""
+        words = self._words
+        if self._writer and self._owner == os.getpid():
+            with suppress(ChildProcessError):
+                if os.waitpid(self._writer, os.WNOHANG)[0]:
+                    self._writer = 0
+        if words[STATE] not in (RUNNING, STOPPING) or words[FINISHED]:
+            return
+        if self._status.is_written():
+            return
+        if self._writer and time.monotonic() - self._started < _STARTING_S:
+            return
+        if words[GENERATION] >= _MOST_WRITERS:
+            self._status.fail("its writer was killed, and the next one too")
+            return
+        self.start_writer()
+
+    def reap(self) -> None:
+        """Wait for the end of the writer this process started."""
+        if self._writer and self._owner == os.getpid():
+            with suppress(ChildProcessError):
+                os.waitpid(self._writer, 0)
+        self._writer = 0
+
+    def start_writer(self) -> None:
+        """Start a writer; it ends at once if there is one."""
+        self._owner = os.getpid()
+        self._started = time.monotonic()
+        self._writer = start_writer(self._path)
+
+
+def as_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """View an array as a vector of its bytes; a copy if it is not contiguous."""
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8)

@@ -1,0 +1,294 @@
+"""JournalReader: the files of a journal, or of all journals of a directory, as one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis._kernels import scan
+from ataraxis.clock import Anchor
+from ataraxis.errors import LayoutError
+from ataraxis.frame import Frame
+from ataraxis.log.journal_index import ENTRY, SEVERAL, Entries
+from ataraxis.log.journal_input import InputFile
+from ataraxis.log.journal_page import files_of
+from ataraxis.log.journal_record import Gap
+from ataraxis.log.problem import Problem
+from ataraxis.log.selection import Selection, SourceInfo
+
+
+class JournalReader:
+    """Read journals: mapped and lazy, also damaged ones and those still being written.
+
+    Parameters
+    ----------
+    path : str or Path
+        A directory, or a file of a journal.
+    name : str, optional
+        Only this journal; all of the directory, if not given, one after the other.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no journal there.
+    LayoutError
+        A file is none of a journal's.
+
+    Notes
+    -----
+    Opening reads indexes, not data, whatever their size. Entries are numbered from 0,
+    file after file; arrays and frames keep the mapping alive. It is what `LogArchive`
+    reads journals with: see there for how to read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from ataraxis.log.journal_writer import JournalWriter
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     with JournalWriter(directory) as journal:
+    ...         _ = journal.log(300, "hello", time_ns=5)
+    ...     reader = JournalReader(directory)
+    ...     reader.frame(0).value, reader.select(source=300).time.tolist()
+    ('hello', [5])
+    """
+
+    unit = "ns"
+    """Unit of `Selection.time`: monotonic ns."""
+
+    def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
+        self.path = Path(path)
+        self.name = name
+        self.files: list[InputFile] = []
+        """In their order."""
+        self._known: set[Path] = set()
+        self._failed: list[Problem] = []
+        self.starts = np.zeros(1, np.int64)
+        if not self._paths():
+            what = f"journal {name!r}" if name else "journal"
+            raise FileNotFoundError(
+                2, f"there is no {what} (files NAME.000000.axj)", str(path)
+            )
+        self.refresh()
+
+    @classmethod
+    def accepts(cls, path: Path) -> bool:
+        """Tell whether there is a journal."""
+        if path.is_file():
+            return path.suffix == ".axj"
+        return path.is_dir() and any(path.glob("*.axj"))
+
+    def _paths(self) -> list[Path]:
+        return [p for paths in files_of(self.path, self.name).values() for p in paths]
+
+    def refresh(self) -> bool:
+        """Take in what was written since; whether there was anything.
+
+        Numbers of entries known before stay as they were.
+        """
+        count = len(self)
+        for path in self._paths():
+            if path in self._known:
+                continue
+            self._known.add(path)
+            try:
+                self.files.append(InputFile(path))
+            except (LayoutError, OSError) as error:
+                self._failed.append(Problem(path, 0, path.stat().st_size, str(error)))
+        # A file before the last that grows would move the numbers of those behind.
+        for file in self.files:
+            file.refresh()
+        self.starts = np.zeros(len(self.files) + 1, np.int64)
+        np.cumsum([len(file) for file in self.files], out=self.starts[1:])
+        return len(self) > count
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    # ---- what it is
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What was noticed so far; `verify` looks at everything."""
+        found = list(self._failed)
+        for file in self.files:
+            found += file.problems
+            found += file.losses()
+        return found
+
+    @property
+    def is_live(self) -> bool:
+        """Whether somebody still writes a file of it."""
+        return any(not f.is_closed and f.is_written for f in self.files)
+
+    @property
+    def anchors(self) -> list[Anchor]:
+        """Wall times: of each file's beginning, and of each minute."""
+        found = []
+        for file in self.files:
+            found += [file.header.anchor] if file.header is not None else []
+            found += file.notes.anchors
+        return found
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """Frames that are known to be missing."""
+        return [gap for file in self.files for gap in file.notes.gaps]
+
+    @property
+    def sources(self) -> dict[int, SourceInfo]:
+        """The sources, by their numbers: those with entries, and those described."""
+        found: dict[int, SourceInfo] = {}
+        for file in self.files:
+            numbers = set(map(int, np.unique(file.data_runs["source"])))
+            if SEVERAL in numbers:
+                numbers.remove(SEVERAL)
+                numbers |= file.mixed_sources()
+            for number in sorted(numbers | file.notes.sources.keys()):
+                said = file.notes.sources.get(number, {})
+                labels = file.notes.labels.get(said.get("labels", 0))
+                if number not in found or said:
+                    more = {
+                        key: value
+                        for key, value in said.items()
+                        if key not in ("record", "source", "name", "labels")
+                    }
+                    found[number] = SourceInfo(number, said.get("name"), labels, more)
+        return found
+
+    # ---- entries
+
+    def select(
+        self,
+        source: int | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+    ) -> Selection:
+        """Find entries of a source and of a time, `start` to before `stop`, ns."""
+        parts = [file.select(source, start, stop) for file in self.files]
+        return self._selection(
+            [n + s for (n, _), s in zip(parts, self.starts[:-1], strict=True)],
+            [table for _, table in parts],
+            range(len(parts)),
+        )
+
+    def pick(self, numbers: NDArray[np.int64] | range) -> Selection:
+        """Find entries by their numbers, in any order."""
+        wanted = np.asarray(numbers, np.int64)
+        which = np.searchsorted(self.starts, wanted, "right") - 1
+        edges = np.flatnonzero(np.diff(which)) + 1
+        tables, files, parts = [], [], np.split(wanted, edges)
+        for part in parts if len(wanted) else []:
+            at = int(np.searchsorted(self.starts, part[0], "right")) - 1
+            own = part - self.starts[at]
+            low, high = int(own.min()), int(own.max()) + 1
+            table = self.files[at].entries(low, high)
+            is_whole = high - low == len(own) and bool(np.all(np.diff(own) == 1))
+            tables.append(table if is_whole else table[own - low])
+            files.append(at)
+        return self._selection(parts if tables else [], tables, files)
+
+    def _selection(
+        self,
+        numbers: list[NDArray[np.int64]],
+        tables: list[Entries],
+        files: Iterable[int],
+    ) -> Selection:
+        table = np.concatenate(tables) if tables else np.empty(0, ENTRY)
+        lengths = [len(t) for t in tables]
+        return Selection(
+            np.concatenate(numbers) if numbers else np.empty(0, np.int64),
+            table["time_ns"],
+            table["sequence"],
+            table["source"],
+            table["bytes"],
+            (table, np.repeat(np.fromiter(files, np.int64, len(tables)), lengths)),
+        )
+
+    def frame(self, number: int, *, verify: bool = True) -> Frame:
+        """Read an entry; its payload is a view of the file.
+
+        Raises
+        ------
+        CorruptFrame
+            It is damaged: names file and byte.
+        """
+        at = int(np.searchsorted(self.starts, number, "right")) - 1
+        file, own = self.files[at], number - int(self.starts[at])
+        return file.frame(file.entries(own, own + 1)[0], verify=verify)
+
+    def frames(self, selection: Selection, *, verify: bool = True) -> Any:
+        """Iterate over the entries of a selection, as `frame`."""
+        table, which = selection.where
+        for entry, at in zip(table, which, strict=True):
+            yield self.files[at].frame(entry, verify=verify)
+
+    def gather(
+        self, selection: Selection, out: NDArray[np.uint8], *, verify: bool = True
+    ) -> int:
+        """Copy payloads into the rows of `out`; how many went before one did not.
+
+        Parameters
+        ----------
+        selection : Selection
+            Of this reader.
+        out : ndarray of uint8
+            Shape (n, bytes of a payload).
+        verify : bool
+            Whether checksums are looked at.
+
+        Returns
+        -------
+        int
+            Number of rows filled: all, or up to the first entry that is damaged or has
+            another dtype or shape than the first one of its file.
+        """
+        table, which = selection.where
+        edges = [0, *(np.flatnonzero(np.diff(which)) + 1).tolist(), len(table)]
+        done = 0
+        for start, stop in pairwise(edges):
+            if start == stop:
+                continue
+            part = np.ascontiguousarray(table[start:stop])
+            data = self.files[int(which[start])].data
+            done += scan.gather(data, part.view("u1"), out[start:stop], verify)
+            if done < stop:
+                break
+        return done
+
+    def device_stamps(self, selection: Selection) -> NDArray[np.int64] | None:
+        """Copy device times and counters, (n, 2); None: not all entries have them."""
+        table, which = selection.where
+        out = np.empty((len(table), 2), np.int64)
+        done = 0
+        for at in np.unique(which):
+            own = np.flatnonzero(which == at)
+            part, stamps = (
+                np.ascontiguousarray(table[own]),
+                np.empty((len(own), 2), "i8"),
+            )
+            done += scan.device_stamps(self.files[at].data, part.view("u1"), stamps)
+            out[own] = stamps
+        return out if len(table) and done == len(table) else None
+
+    def close(self) -> None:
+        """Forget the files; arrays and frames that were read stay valid."""
+        for file in self.files:
+            file.close()
+        self.files.clear()
+        self.starts = np.zeros(1, np.int64)
+
+    def __enter__(self) -> JournalReader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close."""
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<JournalReader {self.path}, {len(self)} entries>"

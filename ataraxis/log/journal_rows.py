@@ -1,0 +1,153 @@
+"""Rows of an array as frames of a journal: their header and their extensions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ataraxis.frame import DType, Header
+from ataraxis.labels import Labels
+
+_CODES = {
+    "u1": DType.U8, "u2": DType.U16, "u4": DType.U32, "u8": DType.U64,
+    "i1": DType.I8, "i2": DType.I16, "i4": DType.I32, "i8": DType.I64,
+    "f2": DType.F16, "f4": DType.F32, "f8": DType.F64, "c8": DType.C64,
+    "c16": DType.C128, "b1": DType.BOOL,
+}  # fmt: skip
+
+
+class EncodedRows(NamedTuple):
+    """Rows as bytes."""
+
+    template: bytes
+    """Header that all share but for sequence, time and checksums."""
+    data: NDArray[np.uint8]
+    """Payloads, shape (rows, bytes); a view of what was given, if contiguous."""
+    fronts: NDArray[np.uint8] | None
+    """Extensions, shape (rows, bytes)."""
+
+
+class RowTemplates:
+    """Headers of rows, made once for each kind of row.
+
+    Parameters
+    ----------
+    checksum : bool
+        Whether frames get a checksum.
+    """
+
+    def __init__(self, checksum: bool) -> None:
+        self.checksum = checksum
+        self._known: dict[tuple[Any, ...], tuple[bytes, bytes]] = {}
+
+    def encode(
+        self,
+        source: int,
+        block: ArrayLike,
+        device_time: NDArray[Any] | None,
+        device_sequence: NDArray[Any] | None,
+        labels_id: Callable[[Labels], int],
+    ) -> EncodedRows:
+        """Take an array of shape (n, ...) apart into rows.
+
+        Parameters
+        ----------
+        source : int
+            Of all rows.
+        block : array-like
+            Its first axis is that of the rows.
+        device_time, device_sequence : array or None
+            Of each row.
+        labels_id : callable
+            Gives the id of labels, for dtypes that only labels can name.
+
+        Raises
+        ------
+        TypeError, ValueError
+            It has no rows, or holds Python objects, or stamps do not fit.
+        """
+        array = np.ascontiguousarray(block)
+        if np.ndim(block) == 0:
+            raise ValueError("log_block takes an array of rows: log() takes one value")
+        if array.dtype.hasobject:
+            raise TypeError(f"{array.dtype} holds Python objects: convert it first")
+        n, shape = len(array), array.shape[1:]
+        width = array.itemsize
+        for extent in shape:
+            width *= extent
+        data = (
+            array.reshape(-1).view(np.uint8).reshape(n, width)
+            if n * width
+            else np.empty((n, width), np.uint8)
+        )
+        stamps = _stamps(n, device_time, device_sequence)
+        unsigned = stamps is not None and np.asarray(device_time).dtype.kind == "u"
+        kind = str(array.dtype.descr) if array.dtype.names else array.dtype.str
+        key = (source, kind, shape, stamps is not None, unsigned)
+        template, extents = self._known.get(key) or self._make(
+            key, source, array.dtype, shape, width, stamps is not None, unsigned,
+            labels_id,
+        )  # fmt: skip
+        fronts = stamps
+        if extents:
+            lead = np.broadcast_to(np.frombuffer(extents, "u1"), (n, len(extents)))
+            fronts = np.hstack([lead, stamps] if stamps is not None else [lead])
+        if fronts is not None:
+            fronts = np.ascontiguousarray(fronts)
+        return EncodedRows(template, data, fronts)
+
+    def _make(
+        self,
+        key: tuple[Any, ...],
+        source: int,
+        dtype: np.dtype[Any],
+        shape: tuple[int, ...],
+        width: int,
+        is_stamped: bool,
+        unsigned: bool,
+        labels_id: Callable[[Labels], int],
+    ) -> tuple[bytes, bytes]:
+        code = _CODES.get(dtype.str[1:], DType.ND_ARR)
+        if not dtype.isnative or dtype.names is not None:
+            code = DType.ND_ARR
+        header = Header(
+            dtype=code,
+            shape=shape,
+            payload_bytes=width,
+            source=source,
+            labels_id=labels_id(Labels(dtype, shape)) if code == DType.ND_ARR else 0,
+            device_time=0 if is_stamped else None,
+            device_sequence=0 if is_stamped else None,
+            device_unsigned=unsigned,
+            checksum=self.checksum,
+        )
+        data = bytearray(header.nbytes - width)
+        header.write(data)
+        stamp_bytes = 16 if is_stamped else 0
+        made = bytes(data[:64]), bytes(data[64 : len(data) - stamp_bytes])
+        self._known[key] = made
+        return made
+
+
+def _stamps(
+    n: int, device_time: NDArray[Any] | None, device_sequence: NDArray[Any] | None
+) -> NDArray[np.uint8] | None:
+    """Write device stamps as their bytes, shape (n, 16)."""
+    if device_time is None:
+        if device_sequence is not None:
+            raise ValueError("device_sequence goes with device_time: give both")
+        return None
+    times = np.asarray(device_time)
+    counts = np.zeros(n, "u8") if device_sequence is None else device_sequence
+    counts = np.asarray(counts)
+    if times.dtype.kind not in "iu" or counts.dtype.kind not in "iu":
+        raise TypeError("device_time and device_sequence are integers")
+    if times.shape != (n,) or counts.shape != (n,):
+        raise ValueError(f"device stamps have shape ({n},), one for each row")
+    stamps = np.empty((n, 2), "<u8")
+    stamps[:, 0] = times.astype("u8" if times.dtype.kind == "u" else "i8").view("u8")
+    stamps[:, 1] = counts.astype("u8")
+    return stamps.view(np.uint8)

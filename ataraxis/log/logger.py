@@ -1,0 +1,389 @@
+"""`DataLogger`: entries from any process to disk, by one writer process."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import time
+import warnings
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ataraxis.errors import LayoutError, LoggerError
+from ataraxis.log.archiving import ArchiveReport
+from ataraxis.log.compression import compress_npy_logs
+from ataraxis.log.input_queue import LogQueue, OnFull
+from ataraxis.log.status import (
+    CREATED,
+    CREATOR,
+    DROPPED,
+    FAILED,
+    FINISHED,
+    GENERATION,
+    RUNNING,
+    STATE,
+    STOPPED,
+    STOPPING,
+    WRITTEN,
+    WRITTEN_BYTES,
+    LogStatus,
+    process_start,
+    statuses,
+)
+from ataraxis.log.writer import remove_unused
+from ataraxis.shm.context import Context, ContextLike, checked_name
+from ataraxis.stream import MemQ
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+LOG_DIRECTORY_SUFFIX = "_data_log"
+_STOP_LOOK_S = 0.2
+_STALL_S = 5.0
+
+
+@dataclass(frozen=True)
+class LoggerStatistics:
+    """What a logger has done so far."""
+
+    written: int
+    """Entries written."""
+    written_bytes: int
+    """Bytes of their payloads."""
+    waiting: int
+    """Frames accepted and not acknowledged as written."""
+    dropped: int
+    """Entries dropped because `on_full` says so."""
+    writers: int
+    """Writer processes since `start`; more than 1: one was killed."""
+
+
+class DataLogger:
+    """Log entries of any number of processes, by one process that writes.
+
+    Parameters
+    ----------
+    output_directory : str or Path
+        The log goes to ``{instance_name}_data_log`` in it, made if it is not there.
+    instance_name : str
+        Of the log. Two loggers of one name may write at once; nothing is overwritten.
+    process_count, thread_count : int
+        Accepted; one process and one thread are enough.
+    sleep_timer, poll_interval : int
+        Accepted; nobody polls.
+    exist_ok : bool
+        Accepted; a second logger of the name disturbs nobody.
+    layout : {'npy', 'journal'}
+        One file an entry, as ataraxis-data-structures; or a journal of frames, which
+        also keeps dtypes and shapes, and sources up to 2**32 - 2.
+    durability : {'os', 'disk'}
+        What is promised of an entry that was written: that it survives the death of
+        every process, or also the loss of power.
+    on_full : {'block', 'raise', 'drop_newest'}
+        What `put` does when the queue is full: wait for the disk, raise `QueueFull`, or
+        drop the entry and count it.
+    buffer_count, buffer_size : int
+        Slots of the queue, and bytes a slot holds; larger entries travel in segments
+        of their own.
+    context : Context, str, Path or None
+        The directory of segments that the queue lives in.
+
+    Notes
+    -----
+    An entry is accepted when `put` has returned: it is in shared memory, and written
+    whatever happens to this process or to the writer. Where nobody is left to write
+    it, it stays there until the machine restarts; `recover_log` writes it.
+
+    Needs no ``if __name__ == "__main__"``. Ends with the program, or with the last
+    reference: both drain the queue first.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from ataraxis import DataLogger, LogPackage
+    >>> directory = tempfile.TemporaryDirectory()
+    >>> logger = DataLogger(directory.name, "doc_logger")
+    >>> logger.start()
+    >>> logger.input_queue.put(LogPackage(1, 5, np.array([7, 8], np.uint8)))
+    >>> logger.stop()
+    >>> [path.name for path in logger.output_directory.iterdir()]
+    ['001_00000000000000000005.npy']
+    """
+
+    def __init__(
+        self,
+        output_directory: str | Path,
+        instance_name: str = "data_logger",
+        process_count: int = 1,
+        thread_count: int = 5,
+        sleep_timer: int = 5000,
+        exist_ok: bool = False,
+        *,
+        poll_interval: int = 5,
+        layout: Literal["npy", "journal"] = "npy",
+        durability: Literal["os", "disk"] = "os",
+        on_full: OnFull = "block",
+        buffer_count: int = 512,
+        buffer_size: int = 65536,
+        context: ContextLike = None,
+    ) -> None:
+        for name, value, among in (
+            ("layout", layout, ("npy", "journal")),
+            ("durability", durability, ("os", "disk")),
+            ("on_full", on_full, ("block", "raise", "drop_newest")),
+        ):
+            if value not in among:
+                raise ValueError(f"{name}={value!r}: one of {', '.join(among)}")
+        self._name = checked_name(instance_name)
+        directory = Path(output_directory) / f"{instance_name}{LOG_DIRECTORY_SUFFIX}"
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+        where = Context.of(context)
+        queue = f"{instance_name[:100]}-log-{secrets.token_hex(6)}"
+        about = {
+            "name": instance_name,
+            "queue": queue,
+            "context": str(where.path),
+            "directory": str(directory.absolute()),
+            "layout": layout,
+            "durability": durability,
+        }
+        _sweep(where)
+        memq = MemQ(queue, buffer_count, buffer_size, context=where)
+        status = LogStatus.create(queue, about, where, buffer_count * 64)
+        status.words[CREATOR] = os.getpid()
+        status.words[CREATED] = process_start(os.getpid())
+        self._status = status
+        self._memq = memq
+        self._queue = LogQueue(memq, status.path, on_full, layout)
+        self._end = weakref.finalize(
+            self, _farewell, os.getpid(), self._queue, memq, status
+        )
+
+    # ---- life
+
+    def start(self) -> None:
+        """Start the writer; does nothing if it runs. Also after a `LoggerError`."""
+        self._check_ours("start")
+        words = self._status.words
+        if words[STATE] in (RUNNING, STOPPING):
+            self._queue.look()
+            return
+        self._status.forgive()
+        words[FINISHED] = 0
+        words[STATE] = RUNNING
+        self._queue.start_writer()
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Write what was accepted, and end the writer; does nothing if it is ended.
+
+        Parameters
+        ----------
+        timeout : float or None
+            Longest wait for the disk, s.
+
+        Raises
+        ------
+        LoggerError
+            Not everything could be written: says what is safe, and where the rest is.
+        TimeoutError
+            The disk was slower; the writer goes on, and `stop` may be called again.
+        """
+        self._check_ours("stop")
+        if self._status.words[STATE] != STOPPED:
+            _stop(self._queue, self._memq, self._status, timeout)
+
+    def __enter__(self) -> DataLogger:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Stop."""
+        self.stop()
+
+    def close(self) -> None:
+        """Stop, and let go of the queue; entries that cannot be written stay in it."""
+        self._end()
+
+    def _check_ours(self, what: str) -> None:
+        if self._status.words[CREATOR] != os.getpid():
+            raise RuntimeError(
+                f"only the process that made the logger {self._name!r} may {what} it; "
+                "others put into its input_queue"
+            )
+
+    # ---- entries
+
+    @property
+    def input_queue(self) -> LogQueue:
+        """What entries are put into; sent to any process."""
+        return self._queue
+
+    def log(
+        self, source_id: int, array: ArrayLike, *, timestamp: int | None = None
+    ) -> None:
+        """Log an array of any dtype and shape; see `LogQueue.log`."""
+        self._queue.log(source_id, array, timestamp=timestamp)
+
+    def log_block(
+        self,
+        source_id: int,
+        block: ArrayLike,
+        *,
+        timestamp: int | None = None,
+        step: int = 0,
+    ) -> int:
+        """Log each row of an array as one entry; see `LogQueue.log_block`."""
+        return self._queue.log_block(source_id, block, timestamp=timestamp, step=step)
+
+    # ---- what it is
+
+    @property
+    def output_directory(self) -> Path:
+        """The directory of the entries."""
+        return self._directory
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._name
+
+    @property
+    def started(self) -> bool:
+        """Whether what is put is being written."""
+        return self._status.words[STATE] in (RUNNING, STOPPING)
+
+    @property
+    def alive(self) -> bool:
+        """As `started`."""
+        return self.started
+
+    def statistics(self) -> LoggerStatistics:
+        """Read what was done so far; disturbs nobody."""
+        words = self._status.words
+        waiting = self._memq.statistics()
+        return LoggerStatistics(
+            words[WRITTEN],
+            words[WRITTEN_BYTES],
+            waiting.waiting + waiting.leased,
+            words[DROPPED],
+            words[GENERATION],
+        )
+
+    def compress_logs(
+        self,
+        remove_sources: bool = False,
+        memory_mapping: bool = False,
+        verbose: bool = False,
+        compress: bool = True,
+        verify_integrity: bool = False,
+        max_workers: int | None = None,
+    ) -> ArchiveReport:
+        """Put the log's entries into npz archives; see `compress_npy_logs`."""
+        return compress_npy_logs(
+            self._directory,
+            remove_sources,
+            memory_mapping,
+            verbose,
+            compress,
+            verify_integrity,
+            max_workers,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"DataLogger(name={self._name!r}, output_directory={str(self._directory)!r}"
+            f", started={self.started})"
+        )
+
+
+def _stop(
+    queue: LogQueue, memq: MemQ, status: LogStatus, timeout: float | None
+) -> None:
+    """Wait until the writer has written everything."""
+    words = status.words
+    if words[STATE] == RUNNING:
+        words[STATE] = STOPPING
+    began = told = time.monotonic()
+    written, pause, looked = words[WRITTEN], 0.0002, began
+    while not (words[FINISHED] or words[STATE] == FAILED):
+        now = time.monotonic()
+        if timeout is not None and now - began > timeout:
+            raise TimeoutError(
+                f"{memq.qsize()} frames were not written within {timeout} s; the "
+                "writer goes on"
+            )
+        if now - looked > _STOP_LOOK_S:
+            looked = now
+            queue.look()
+            if not status.is_written():
+                told = max(told, now)  # it is being started
+        if words[WRITTEN] != written:
+            written, told = words[WRITTEN], now
+        elif now - told > _STALL_S:
+            told = now + 1e9
+            warnings.warn(
+                f"{memq!r}: the disk has taken nothing for {_STALL_S:.0f} s",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        time.sleep(pause)
+        pause = min(2 * pause, 0.01)
+    queue.reap()
+    if words[STATE] == FAILED:
+        raise LoggerError(queue.complaint(status.error))
+    words[STATE] = STOPPED
+
+
+def _sweep(context: Context) -> None:
+    """Remove statuses of logs that ended while others held their queues."""
+    for path in statuses(context):
+        try:
+            status = LogStatus(path)
+        except (LayoutError, FileNotFoundError):
+            continue
+        if process_start(status.words[CREATOR]) != status.words[CREATED]:
+            remove_unused(status)
+        status.close()
+
+
+def _farewell(pid: int, queue: LogQueue, memq: MemQ, status: LogStatus) -> None:
+    """Write what was accepted, when the program or the logger ends."""
+    if pid != os.getpid():
+        return
+    _await_children()
+    words = status.words
+    try:
+        if words[STATE] == STOPPED and not memq.empty():
+            words[FINISHED] = words[GENERATION] = 0
+            words[STATE] = RUNNING
+            queue.start_writer()
+        if words[STATE] in (RUNNING, STOPPING):
+            _stop(queue, memq, status, None)
+    except LoggerError as error:
+        warnings.warn(str(error), RuntimeWarning, stacklevel=2)
+    is_kept = words[STATE] == FAILED and not memq.empty()
+    memq.close()
+    if not is_kept:
+        status.unlink()
+
+
+def _await_children() -> None:
+    """At the end of the program, wait for children that still put, as Python would."""
+    if "multiprocessing.process" not in sys.modules or not _is_at_exit():
+        return
+    import multiprocessing
+
+    for child in multiprocessing.active_children():
+        if not child.daemon:
+            child.join()
+
+
+def _is_at_exit() -> bool:
+    """Whether the interpreter is running what was registered for its end."""
+    return getattr(weakref.finalize, "_shutdown", False)

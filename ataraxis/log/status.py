@@ -1,0 +1,211 @@
+"""`LogStatus`: the words that a logger, its writer and all who put share.
+
+A small file in the context, beside the queue: it says where the log goes, how far the
+writer is, and what went wrong. It stays after a kill, for `recover_log`; its writer
+holds a kernel lock on it for as long as it lives.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import mmap
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from ataraxis._kernels.mapping import allocate
+from ataraxis.errors import LayoutError
+from ataraxis.shm.context import Context, ContextLike
+
+PREFIX = ".log-"
+_MAGIC = b"AXLS\x01\0\0\0"
+_ABOUT, _ABOUT_BYTES = 512, 8192
+_ERROR, _ERROR_BYTES = 8704, 4096
+_NUMBERS = 12800
+_BYTES = 16384
+
+# Words of 8 bytes, from byte 8 on; each has one writer, named here.
+STATE = 1
+"""One of the states below: the logger's, or the writer's when it fails."""
+WRITTEN = 2
+"""Entries written: the writer's."""
+WRITTEN_BYTES = 3
+"""Payload bytes written: the writer's."""
+GENERATION = 4
+"""How many writers there were since `start`: theirs; the logger's at `start`."""
+CREATOR, CREATED = 5, 6
+"""The process that made the logger: its pid and start time."""
+COUNT, DONE, INTENT, ROW, INODE, STAMP = 8, 9, 10, 11, 12, 13
+"""The writer's notes for its successor, see `ataraxis.log.notes`."""
+DROPPED = 14
+"""Entries dropped because their putter would not wait; about, if several did."""
+FINISHED = 15
+"""1 when the last writer ended because all was done: its own; 0: the logger's."""
+
+STOPPED, RUNNING, STOPPING, ENDED, FAILED = range(5)
+
+
+class LogStatus:
+    """Words and texts about one log; open it by its path.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, made by `create`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        with open(path, "r+b") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < _BYTES or size % 8:
+                raise LayoutError(f"{self.path} is no status of a log")
+            self._map = mmap.mmap(file.fileno(), size)
+        if self._map[:8] != _MAGIC:
+            raise LayoutError(
+                f"{self.path} is no status of a log, or of another version"
+            )
+        self.words = memoryview(self._map).cast("Q")
+        self.numbers = self.words[_NUMBERS // 8 :]
+        self._lock = -1
+
+    @classmethod
+    def create(
+        cls, queue: str, about: dict[str, Any], context: Context, frames: int
+    ) -> LogStatus:
+        """Make the status of the log behind a queue.
+
+        Parameters
+        ----------
+        queue : str
+            Name of the queue's segment.
+        about : dict
+            Where and how to write: JSON of at most 8188 bytes.
+        context : Context
+            The queue's.
+        frames : int
+            How many the queue holds.
+        """
+        size = max(_BYTES, _NUMBERS + 8 * frames)
+        text = json.dumps(about).encode()
+        if len(text) > _ABOUT_BYTES - 4:
+            raise ValueError("the path of the log directory is too long")
+        path = f"{context.path}/{PREFIX}{queue}"
+        temporary = f"{path}.{os.getpid()}.new"
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            if status := allocate(descriptor, 0, size):
+                raise OSError(-status, os.strerror(-status), str(context.path))
+            os.pwrite(descriptor, len(text).to_bytes(4, "little") + text, _ABOUT)
+            os.pwrite(descriptor, _MAGIC, 0)
+            os.rename(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        finally:
+            os.close(descriptor)
+        return cls(path)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Where and how to write."""
+        found = json.loads(self._text(_ABOUT, _ABOUT_BYTES))
+        assert isinstance(found, dict)
+        return found
+
+    @property
+    def error(self) -> str:
+        """What went wrong; empty if nothing did."""
+        return self._text(_ERROR, _ERROR_BYTES).decode("utf-8", "replace")
+
+    def fail(self, error: str) -> None:
+        """Say what went wrong, and that nothing more is written."""
+        text = error.encode()[: _ERROR_BYTES - 4]
+        start = _ERROR + 4
+        self._map[start : start + len(text)] = text
+        self._map[_ERROR:start] = len(text).to_bytes(4, "little")
+        self.words[STATE] = FAILED
+
+    def forgive(self) -> None:
+        """Forget the error, to try again."""
+        self._map[_ERROR : _ERROR + 4] = bytes(4)
+        self.words[GENERATION] = 0
+
+    def _text(self, at: int, most: int) -> bytes:
+        size = min(int.from_bytes(self._map[at : at + 4], "little"), most - 4)
+        return self._map[at + 4 : at + 4 + size]
+
+    # ---- the writer's lock
+
+    def lock(self, timeout: float = 0) -> bool:
+        """Become the writer; False if somebody else is."""
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                # Perhaps only one who looks whether there is a writer.
+                if time.monotonic() < deadline:
+                    time.sleep(0.005)
+                    continue
+                os.close(descriptor)
+                return False
+            self._lock = descriptor
+            return True
+
+    def unlock(self) -> None:
+        """Be the writer no more."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def is_written(self) -> bool:
+        """Whether a writer lives."""
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.unlock()
+        self.numbers.release()
+        self.words.release()
+        self._map.close()
+
+    def unlink(self) -> None:
+        """Remove the file; what is mapped stays readable."""
+        try:
+            os.unlink(self.path)
+        except FileNotFoundError:
+            pass
+
+
+def statuses(context: ContextLike = None) -> list[Path]:
+    """List the status files of a context."""
+    where = Context.of(context).path
+    return [
+        where / name
+        for name in sorted(os.listdir(where))
+        if name.startswith(PREFIX) and not name.endswith(".new")
+    ]
+
+
+def process_start(pid: int) -> int:
+    """Return when a process was started, ticks since boot; 0 if it cannot be told."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return 0
+    return 0 if fields[0] in b"ZX" else int(fields[19])

@@ -1,0 +1,176 @@
+"""Verification: of each recorded source, how many entries there should be and are."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis._kernels import scan
+from ataraxis.errors import LayoutError
+from ataraxis.log.journal_input import InputFile
+from ataraxis.log.journal_page import files_of
+from ataraxis.log.journal_record import Gap
+from ataraxis.log.problem import Problem
+from ataraxis.log.recovery import tables
+
+
+@dataclass(frozen=True)
+class SourceReport:
+    """One source of one session."""
+
+    journal: str
+    """The journal it is in."""
+    source: int
+    """Its number."""
+    name: str
+    """What it was called; a stream's name."""
+    expected: int
+    """Entries its producer made, from the first one recorded on, as far as is known."""
+    received: int
+    """Entries that are in the files, and whole."""
+    missing: int
+    """expected - received: lost before they were written, or damaged since."""
+    damaged: int
+    """Entries whose bytes are not those that were written; of the missing ones."""
+    repeated: int
+    """Entries that are there once more."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class LogReport:
+    """All of a log."""
+
+    sources: tuple[SourceReport, ...]
+    """One for each source and session."""
+    problems: tuple[Problem, ...]
+    """What is wrong with the files."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is missing, and nothing wrong."""
+        return not self.problems and not any(s.missing for s in self.sources)
+
+
+@dataclass
+class _Seen:
+    """What was found of one source of one session."""
+
+    name: str = ""
+    sequences: list[NDArray[np.uint64]] = field(default_factory=list)
+    broken: int = 0
+    gaps: list[Gap] = field(default_factory=list)
+
+
+def verify(path: str | os.PathLike[str], name: str | None = None) -> LogReport:
+    """Look at every entry of a journal, and count what should be there.
+
+    Parameters
+    ----------
+    path : str or Path
+        A directory, or a file of a journal.
+    name : str, optional
+        Only this journal of the directory.
+
+    Returns
+    -------
+    LogReport
+        Sequences that are missing between the first and the last entry of a source
+        count, as do the gaps that a recorder wrote down. Of a frame that is damaged so
+        that its header does not say whose it was, the sequence is missing.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no journal.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from ataraxis.log.journal_writer import JournalWriter
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     with JournalWriter(directory) as journal:
+    ...         for sequence in (4, 5, 8):
+    ...             _ = journal.log(1, "x", sequence=sequence)
+    ...     report = verify(directory)
+    >>> report.sources[0].expected, report.sources[0].missing, report.is_complete
+    (5, 2, False)
+    """
+    found = files_of(Path(path), name)
+    if not found:
+        raise FileNotFoundError(2, "there is no journal", str(path))
+    seen: dict[tuple[str, str, int], _Seen] = {}
+    problems: list[Problem] = []
+    for journal, paths in found.items():
+        for each in paths:
+            try:
+                file = InputFile(each)
+            except LayoutError as error:
+                problems.append(Problem(each, 0, each.stat().st_size, str(error)))
+                continue
+            _count(journal, file, seen)
+            problems += [*file.problems, *file.losses()]
+            file.close()
+    reports = (_report(key, seen[key]) for key in sorted(seen))
+    return LogReport(tuple(reports), tuple(problems))
+
+
+def _count(
+    journal: str, file: InputFile, seen: dict[tuple[str, str, int], _Seen]
+) -> None:
+    """Note the sequences of one file."""
+    notes = file.notes
+    session = file.header.session if file.header is not None else str(file.path)
+
+    def of(source: int) -> _Seen:
+        said = notes.sources.get(source, {})
+        key = (journal, str(said.get("stream", session)), source)
+        known = seen.setdefault(key, _Seen())
+        known.name = str(said.get("name", known.name))
+        return known
+
+    for table in tables(file):
+        scan.check_entries(file.data, table.view("u1"))
+        good, broken = table["state"] == scan.GOOD, table["state"] == scan.BROKEN
+        for source in np.unique(table["source"][good | broken]):
+            own = table["source"] == source
+            known = of(int(source))
+            known.sequences.append(table["sequence"][own & good].copy())
+            known.broken += int(np.count_nonzero(own & broken))
+    for gap in notes.gaps:
+        of(gap.source).gaps.append(gap)
+
+
+def _report(key: tuple[str, str, int], known: _Seen) -> SourceReport:
+    """Sum up one source."""
+    everything = (
+        np.concatenate(known.sequences) if known.sequences else np.empty(0, np.uint64)
+    )
+    unique = np.unique(everything)
+    expected = int(unique[-1]) - int(unique[0]) + 1 if len(unique) else 0
+    for gap in known.gaps:
+        # Frames that were given up have no sequence of their own: the next one took it.
+        at = int(np.searchsorted(unique, np.uint64(gap.first)))
+        is_there = at < len(unique) and int(unique[at]) == gap.first
+        if is_there or at in (0, len(unique)):
+            expected += gap.count
+    received = len(unique)
+    expected = max(expected, received + known.broken)
+    return SourceReport(
+        key[0],
+        key[2],
+        known.name,
+        expected,
+        received,
+        expected - received,
+        known.broken,
+        len(everything) - received,
+    )

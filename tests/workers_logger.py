@@ -1,0 +1,66 @@
+"""What the other processes of the log's tests do."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ataraxis import LogPackage
+from ataraxis.errors import LoggerError
+from ataraxis.log import compress_npy_logs
+from ataraxis.log.directory import EntryDirectory
+
+
+def archive_at_once(path: Path, at_once: Any, base: int) -> None:
+    """Add a hundred entries, then archive while others do so too."""
+    with EntryDirectory(path) as entries:
+        for i in range(100):
+            entries.write(i % 3, base + i, b"late")
+    at_once.wait(30)
+    compress_npy_logs(path, remove_sources=True)
+
+
+def log_many(queue: Any, source: int, count: int) -> None:
+    """Log entries that say whose they are; half of all stamps are equal."""
+    for i in range(count):
+        data = np.frombuffer(f"{source} {i}".encode(), np.uint8)
+        queue.put(LogPackage(source, i // 2, data))
+
+
+def log_until_told(queue: Any, told: str) -> None:
+    """Log until the logger says no; how many it took."""
+    count = 0
+    try:
+        while True:
+            queue.put(LogPackage(1, count, np.zeros(3, np.uint8)))
+            count += 1
+    except LoggerError:
+        Path(told + ".new").write_text(str(count))
+        Path(told + ".new").rename(told)
+
+
+def log_and_count(queue: Any, source: int, counter: str) -> None:
+    """Log for ever; how many puts have returned stands in a file, surviving kills."""
+    with open(counter, "r+b") as file:
+        count = mmap.mmap(file.fileno(), 8)
+    number = 0
+    while True:
+        data = b"%d %d " % (source, number) + b"x" * (number % 200)
+        queue.put(LogPackage(source, number // 2, np.frombuffer(data, np.uint8)))
+        number += 1
+        count[:8] = number.to_bytes(8, "little")
+
+
+def accepted(path: Path) -> list[bytes]:
+    """Payloads of a log of either layout, sorted."""
+    found = [bytes(np.load(p)[9:]) for p in path.glob("*.npy")]
+    if any(path.glob("*.axj")):
+        from ataraxis.log.journal_reader import JournalReader
+
+        with JournalReader(path) as log:
+            everything = log.frames(log.select())
+            found += [frame.array.tobytes() for frame in everything]
+    return sorted(found)
