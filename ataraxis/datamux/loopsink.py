@@ -13,7 +13,7 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 from ataraxis.datamux.end import End
-from ataraxis.datamux.sink import SLICE_S, IsOver, Policy
+from ataraxis.datamux.sink import SLICE_S, IsOver, Policy, cut_short
 from ataraxis.errors import NotConnectedError, QueueFull
 
 _BATCH = 1024  # items moved in one go, so that the loop gets its turn
@@ -68,23 +68,32 @@ class LoopSink:
                 return
             self._waiting.extend(items)
             self._schedule()
+            while self._policy == "raise" and self._waiting and not is_over():
+                self._room.wait(SLICE_S)
+                self._check()
+            self._check()
 
-    def finish(self, end: End, is_over: IsOver) -> None:
+    def finish(self, end: End, is_over: IsOver) -> End:
         """Hand the end over, and wait until it is in the queue."""
         with self._room:
-            if is_over():
+            self._error = None
+            if not is_over() and self._policy == "block":
+                self._waiting.append(end)
+                while self._waiting and not is_over():
+                    if self._loop.is_closed():
+                        return cut_short(end)
+                    self._schedule()
+                    self._room.wait(SLICE_S)
+                if not self._waiting:
+                    return end
+                self._waiting.pop()
+            if is_over() and self._waiting:
+                end = cut_short(end)
                 self.dropped += len(self._waiting)
                 self._waiting.clear()
-            self._error = None
-            self._waiting.append(end)
-            while self._waiting:
-                if self._loop.is_closed():
-                    return
-                if is_over() or self._policy != "block":
-                    self._call(self._force, end)
-                    return
-                self._schedule()
-                self._room.wait(SLICE_S)
+            if not self._loop.is_closed():
+                self._call(self._force, end)
+            return end
 
     def wake(self) -> None:
         """Make a wait look whether it is over."""
@@ -181,11 +190,15 @@ class LoopSink:
         with self._room:
             if self._pump is not None:
                 self._pump.cancel()
-            while (
-                self._waiting and self._waiting[0] is not end and not self._queue.full()
-            ):
-                self._move()
-            self._waiting.clear()
+            while self._waiting:
+                if self._queue.qsize() < self._limit:
+                    self._move()
+                elif self._policy == "drop_oldest":
+                    self._queue.get_nowait()
+                    self.dropped += 1
+                else:
+                    self.dropped += len(self._waiting)
+                    self._waiting.clear()
             if self._queue.full():
                 self._queue.get_nowait()
                 self.dropped += 1
@@ -232,10 +245,11 @@ class CoroutineSink:
             else:
                 return True
 
-    def finish(self, end: End, is_over: IsOver) -> None:
+    def finish(self, end: End, is_over: IsOver) -> End:
         """Call with the end; not waited for once the task was stopped."""
         if not self._loop.is_closed():
             self._run(end, is_over)
+        return end
 
     def wake(self) -> None:
         """Waits here are short."""

@@ -36,8 +36,11 @@ class Sink(Protocol):
     def put(self, items: Sequence[Any], is_over: IsOver) -> None:
         """Hand items over, in order; wait while there is no room and it is not over."""
 
-    def finish(self, end: End, is_over: IsOver) -> None:
-        """Hand over the end; once it is over, at the cost of what was not read."""
+    def finish(self, end: End, is_over: IsOver) -> End:
+        """Hand over the end; once it is over, at the cost of what was not read.
+
+        Returns the end that was handed over: if something gave way, 'stopped'.
+        """
 
     def wake(self) -> None:
         """Make a wait look whether it is over."""
@@ -111,9 +114,10 @@ class CallSink:
             self._function(item)
             self.delivered += 1
 
-    def finish(self, end: End, is_over: IsOver) -> None:
+    def finish(self, end: End, is_over: IsOver) -> End:
         """Call with the end."""
         self._function(end)
+        return end
 
     def wake(self) -> None:
         """Nothing waits here."""
@@ -202,26 +206,32 @@ class QueueSink:
         self.dropped += 1
         return True
 
-    def finish(self, end: End, is_over: IsOver) -> None:
+    def finish(self, end: End, is_over: IsOver) -> End:
         """Put the end: wait for room, or make it once the task was stopped."""
         if not self._is_timed:
             self._queue.put(end)
-            return
+            return end
         grace = time.monotonic() + _GRACE_S
         while True:
             try:
                 self._queue.put(end, True, SLICE_S)
-                return
+                return end
             except queue.Full:
                 # A reader that left leaves a full queue: the oldest gives way.
-                if self._policy == "drop_oldest" or is_over():
-                    if time.monotonic() > grace and not self._evict():
-                        return
-                elif self._policy in ("drop_newest", "raise"):
+                if self._policy != "block":
                     self._evict()
+                elif is_over() and time.monotonic() > grace:
+                    end = cut_short(end)
+                    if not self._evict():
+                        return end
 
     def wake(self) -> None:
         """Waits here are short."""
+
+
+def cut_short(end: End) -> End:
+    """Return the end of a stream of which something could not be delivered."""
+    return End("stopped") if end.reason == "completed" else end
 
 
 def _full(buffer: int) -> QueueFull:

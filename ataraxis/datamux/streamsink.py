@@ -102,11 +102,12 @@ class StreamSink:
             return True
         return False
 
-    def finish(self, end: End, is_over: IsOver) -> None:
+    def finish(self, end: End, is_over: IsOver) -> End:
         """End the producer; samples that fill no whole frame count as dropped."""
         if self._rest is not None:
             self.dropped += len(self._rest)
         self._producer.end()
+        return end
 
     def wake(self) -> None:
         """Waits here are short."""

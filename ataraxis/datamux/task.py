@@ -140,7 +140,7 @@ class Task:
 
     def _finish(self, end: End) -> None:
         try:
-            self._sink.finish(end, self._is_over.is_set)
+            end = self._sink.finish(end, self._is_over.is_set)
         except Exception as failure:  # of a user's callable: nobody else can be told
             _log.exception("task %s: its sink refused the end", self.randseq)
             if end.error is None:
