@@ -32,9 +32,12 @@ _HOME = {
     "envelope": "util",
     "gen_randseq": "util",
     "identity": "util",
+    "open_recordings": "described",
     "prefix": "util",
     "producer_of": "streamsink",
     "sleep": "util",
+    "write_nwb": "sources.nwb",
+    "write_xdf": "sources.xdf",
 }
 
 __all__ = sorted([*_HOME, "util"])

@@ -30,7 +30,7 @@ class Npy:
     ) -> Mapping[str, NDArray[Any]]:
         """Map the file and name its columns."""
         path = folder / f"{key}.npy"
-        return named(_loaded(path, "r"), stream, str(path))
+        return named(_loaded(path, path, "r"), stream, str(path))
 
 
 class Npz:
@@ -45,7 +45,7 @@ class Npz:
     ) -> Mapping[str, NDArray[Any]]:
         """Read the arrays that the stream declares."""
         path = folder / f"{key}.npz"
-        with _loaded(path, None) as archive:
+        with path.open("rb") as file, _loaded(file, path, None) as archive:
             try:
                 if stream_id in archive.files and stream_id not in stream.fields:
                     return named(archive[stream_id], stream, f"{path}[{stream_id}]")
@@ -74,9 +74,9 @@ def named(
     )
 
 
-def _loaded(path: Path, mode: Any) -> Any:
+def _loaded(file: Any, path: Path, mode: Any) -> Any:
     try:
-        return np.load(path, mmap_mode=mode, allow_pickle=False)
+        return np.load(file, mmap_mode=mode, allow_pickle=False)
     except FileNotFoundError:
         raise
     except Exception as error:  # zipfile, zlib and NumPy each raise theirs
