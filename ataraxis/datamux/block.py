@@ -216,6 +216,33 @@ class LabelledBlock:
         return f"<LabelledBlock\n{self.dataset!r}>"
 
 
+def joined(first: Block, second: Block) -> Block:
+    """Return one block of two that follow each other; a copy, unless one is empty."""
+    if not len(first) or not len(second):
+        return second if len(second) else first
+    arrived = None
+    if first.arrived_ns is not None and second.arrived_ns is not None:
+        arrived = np.concatenate([first.arrived_ns, second.arrived_ns])
+    values: Columns = {
+        name: np.concatenate([column, second.values[name]])
+        for name, column in first.values.items()
+    }
+    index = {
+        name: np.concatenate([column, second.index[name]])
+        for name, column in first.index.items()
+        if name in second.index
+    }
+    return Block(
+        second.stream,
+        np.concatenate([first.t, second.t]),
+        values,
+        index,
+        sequence=first.sequence,
+        arrived_ns=arrived,
+        origin_s=second.origin_s,
+    )
+
+
 def _items(column: NDArray[Any]) -> list[Any]:
     return column.tolist() if column.ndim == 1 else list(column)
 

@@ -54,7 +54,7 @@ def sink_of(target: Any, policy: Policy = "block", buffer: int = BUFFER) -> Sink
     target : object
         `asyncio.Queue` (from within its event loop), `queue.Queue`, a queue of
         `multiprocessing`, anything else with a ``put``, a callable (a coroutine
-        function, too), or a `Producer`.
+        function, too), a `Producer` or an `LslOutlet`.
     policy : {'block', 'drop_oldest', 'drop_newest', 'raise'}
         What a full queue means.
     buffer : int
@@ -80,6 +80,9 @@ def sink_of(target: Any, policy: Policy = "block", buffer: int = BUFFER) -> Sink
         from ataraxis.datamux.streamsink import StreamSink
 
         return StreamSink(target)
+    if hasattr(target, "takes_blocks"):
+        made: Sink = target  # a sink already, such as an LslOutlet
+        return made
     if hasattr(target, "put"):
         return QueueSink(target, policy, buffer)
     if inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(

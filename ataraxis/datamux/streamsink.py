@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ataraxis.datamux.block import Block
+from ataraxis.datamux.block import Block, joined
 from ataraxis.datamux.description import Stream
 from ataraxis.datamux.end import End
 from ataraxis.datamux.sink import SLICE_S, IsOver
@@ -111,27 +111,6 @@ class StreamSink:
 
     def wake(self) -> None:
         """Waits here are short."""
-
-
-def joined(first: Block, second: Block) -> Block:
-    """Return one block of two that follow each other; a copy."""
-
-    def both(a: Any, b: Any) -> Any:
-        return np.concatenate([a, b])
-
-    arrived = None
-    if first.arrived_ns is not None and second.arrived_ns is not None:
-        arrived = both(first.arrived_ns, second.arrived_ns)
-    array = both(first.array, second.array)
-    return Block(
-        second.stream,
-        both(first.t, second.t),
-        {name: both(c, second.values[name]) for name, c in first.values.items()},
-        sequence=first.sequence,
-        arrived_ns=arrived,
-        origin_s=second.origin_s,
-        array=array,
-    )
 
 
 def producer_of(

@@ -160,6 +160,11 @@ class Task:
         return self._is_done.is_set()
 
     @property
+    def source(self) -> Any:
+        """The live source behind it, to send commands to; None of others."""
+        return getattr(self._feed, "source", None)
+
+    @property
     def timeline(self) -> Timeline | None:
         """The clock of a replay or simulation that is paced; None of others."""
         return self._feed.timeline
