@@ -19,6 +19,8 @@ _HOME = {
     "Producer": "ataraxis.stream",
     "Consumer": "ataraxis.stream",
     "YamlConfig": "ataraxis.config",
+    "API": "ataraxis.datamux.api",
+    "END_OF_STREAM": "ataraxis.datamux.end",
 }
 
 __all__ = sorted(_HOME)

@@ -25,8 +25,6 @@ from ataraxis.datamux.task import Deliver
 from ataraxis.datamux.timeline import Timeline
 from ataraxis.datamux.util import identity
 
-_REMEMBERED = 4096
-
 
 class API(Recordings):
     """Replay recordings, proxy live sources and simulate both, on this machine.

@@ -6,6 +6,7 @@ Times are the sender's, untouched; what its clock is off by is recorded in ``off
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,7 +32,9 @@ _TEXT = 256
 OFFSET_S = 5.0
 GAP_S = 0.02
 BUFFER_S = 360
+LINGER_S = 1.0
 _INFO_S = 5.0
+_SLICE_S = 0.02
 
 
 def _pylsl() -> Any:
@@ -177,7 +180,7 @@ class LslSource:
         try:
             full = inlet.info(timeout=_INFO_S)
             inlet.open_stream(timeout=_INFO_S)
-        except (self._lsl.LostError, self._lsl.util.TimeoutError) as error:
+        except (self._lsl.util.LostError, self._lsl.util.TimeoutError) as error:
             raise SourceLost(f"LSL stream {self._id!r}: it does not answer") from error
         self._stream = _described(info, full)
         self._stream.attrs["id"] = self._id
@@ -223,7 +226,7 @@ class LslSource:
             if not len(t):
                 return 0
             self._ask()
-        except self._lsl.LostError as error:
+        except self._lsl.util.LostError as error:
             raise SourceLost(f"LSL stream {self._id!r}: its outlet is gone") from error
         got = len(t)
         if self._is_text:
@@ -252,8 +255,8 @@ class LslSource:
         self._asked_ns = now_ns()
         try:
             correction = self._inlet.time_correction(timeout=1.0)
-        except self._lsl.util.TimeoutError:
-            return
+        except (self._lsl.util.TimeoutError, self._lsl.util.LostError):
+            return  # of a loss the next pull tells, after what has come
         # LSL's clock of this machine is not ours: their difference is part of it.
         before, lsl_s, after = now_ns(), self._lsl.local_clock(), now_ns()
         here = round(lsl_s * 1e9) - (before + after) // 2
@@ -341,7 +344,14 @@ class LslOutlet:
             self.delivered += len(block)
 
     def finish(self, end: End, is_over: IsOver) -> End:
-        """Close the outlet; its readers see it go."""
+        """Close the outlet, after a second in which its readers may take the rest.
+
+        LSL tells nobody what has arrived, and a reader that finds an outlet gone
+        cannot have what it had already been sent.
+        """
+        until = time.monotonic() + LINGER_S
+        while time.monotonic() < until and self._outlet.have_consumers():
+            time.sleep(_SLICE_S)
         self._outlet = None
         return end
 
