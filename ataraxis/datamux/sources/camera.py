@@ -74,6 +74,7 @@ class CameraSource:
         self._cv2 = need("cv2", "camera", "a camera")
         self._place = place
         self._capture: Any = None
+        self._labels: Labels | None = None
         self._first: Any = None
         self._is_file = isinstance(place, str)
         self._began_ns = self._count = 0
@@ -90,7 +91,9 @@ class CameraSource:
     @property
     def labels(self) -> Labels:
         """Labels of a picture."""
-        return self._stream.labels()
+        if self._labels is None:
+            raise NotConnectedError(f"camera {self._place!r}: open() it first")
+        return self._labels
 
     def open(self) -> None:
         """Open the device and take a first picture, which says its size."""
@@ -107,6 +110,7 @@ class CameraSource:
         self._stream.fields = {
             "frame": Field("picture", dtype="u8", shape=picture.shape)
         }
+        self._labels = self._stream.labels()
         self._capture, self._first = capture, picture
         self._began_ns, self._count = now_ns(), 0
 

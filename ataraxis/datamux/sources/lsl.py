@@ -150,6 +150,8 @@ class LslSource:
         self._inlet: Any = None
         self._stream = Stream(name=stream_id, attrs={"id": stream_id, "mode": "proxy"})
         self._is_text = False
+        self._labels: Labels | None = None
+        self._rate: float | None = None
         self._last_s = math.nan
         self._asked_ns = 0
         self.lost = 0
@@ -164,10 +166,9 @@ class LslSource:
     @property
     def labels(self) -> Labels:
         """Labels of one sample; text has at most 256 characters."""
-        if self._is_text:
-            coords = {"channel": [*self._stream.fields]}
-            return Labels(f"U{_TEXT}", (len(coords["channel"]),), ("channel",), coords)
-        return self._stream.labels()
+        if self._labels is None:
+            raise NotConnectedError(f"LSL stream {self._id!r}: open() it first")
+        return self._labels
 
     def open(self) -> None:
         """Find the outlet and connect; it is read from now on."""
@@ -185,7 +186,15 @@ class LslSource:
         self._stream = _described(info, full)
         self._stream.attrs["id"] = self._id
         self._is_text = info.channel_format() == _FORMATS["str"]
+        if self._is_text:
+            names = [*self._stream.fields]
+            shape, coords = (len(names),), {"channel": names}
+            self._labels = Labels(f"U{_TEXT}", shape, ("channel",), coords)
+        else:
+            self._labels = self._stream.labels()
+        self._rate = self._stream.rate_hz
         self._inlet, self._last_s, self._asked_ns = inlet, math.nan, 0
+        self._ask()  # the first takes LSL half a second, the others none
 
     def _found(self) -> Any:
         """Return the outlet; by source id it is the same after a restart."""
@@ -215,13 +224,19 @@ class LslSource:
         """Fill rows with the samples that came; see `Source.read_into`."""
         if self._inlet is None:
             raise NotConnectedError(f"LSL stream {self._id!r} is closed; open() it")
-        check_out(out, self.labels)
+        labels = self.labels
+        if (
+            out.shape[1:] != labels.shape
+            or out.dtype is not labels.dtype
+            or not len(out)
+        ):
+            check_out(out, labels)
         wait_s = 3600.0 if timeout is None else timeout
         is_direct = not self._is_text and out.flags.c_contiguous
         try:
             samples, t = self._inlet.pull_chunk(
                 timeout=wait_s, max_samples=len(out), min_samples=1,
-                dest_obj=out.data.cast("B") if is_direct else None,
+                dest_obj=out if is_direct else None,
             )  # fmt: skip
             if not len(t):
                 return 0
@@ -241,12 +256,14 @@ class LslSource:
 
     def _count(self, t: NDArray[np.float64]) -> None:
         """Count the samples that fit into the holes of the times."""
-        rate = self._stream.rate_hz
-        if rate is not None:
+        rate, last = self._rate, float(t[-1])
+        # No hole fits where the whole chunk is in time; also false of a first, NaN.
+        is_late = last - self._last_s - len(t) / (rate or 1.0) > self._gap_s / 2
+        if rate is not None and (is_late or math.isnan(self._last_s)):
             gaps = np.diff(t, prepend=self._last_s) - 1 / rate
             holes = gaps[gaps > self._gap_s + 0.5 / rate]
             self.lost += int(np.rint(holes * rate).sum())
-        self._last_s = float(t[-1])
+        self._last_s = last
 
     def _ask(self) -> None:
         """Ask for the clock's offset, now and then; LSL measures beside us."""
