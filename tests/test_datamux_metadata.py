@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+import warnings
 
 import pytest
 from datamux_rig import gaze_json, write_collection, write_csv
+from hypothesis import given
+from hypothesis import strategies as st
 
 import ataraxis.datamux as dm
 from ataraxis.datamux.dfds import read_json, read_node
@@ -166,6 +170,46 @@ def test_a_pattern_matches_what_it_makes():
     assert pattern.key({"a": 1, "b": "q"}) == "1-q/x_1"
     with pytest.raises(ConfigError, match="no name of a group"):
         Pattern("csv://{a b}")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner)
+    ),
+    max_leaves=4,
+)
+PLACES = [
+    [], ["name"], ["pattern"], ["streams"], ["streams", "gaze"], ["authors"],
+    ["groups"],
+    ["streams", "gaze", "fields"], ["streams", "gaze", "fields", "x"],
+    ["streams", "gaze", "fields", "x", "dtype"], ["streams", "gaze", "index", "t"],
+    ["streams", "gaze", "frequency"], ["streams", "gaze", "attrs"], ["authors", 0],
+    ["streams", "gaze", "node"], ["streams", "gaze", "fields", "x", "shape"],
+]  # fmt: skip
+
+
+@given(value=JSON, place=st.sampled_from(PLACES))
+def test_any_json_anywhere_is_read_or_told_apart(tmp_path_factory, value, place):
+    data = gaze_json()
+    if place:
+        inner = data
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = value
+    else:
+        data = value
+    folder = tmp_path_factory.mktemp("any")
+    (folder / "eyes.collection.json").write_text(json.dumps(data))
+    told = "eyes.collection.json"
+    with contextlib.suppress(ConfigError):
+        dm.API(folder, folder)._catalog.collection("eyes")
+        told = ""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        listed = dm.API(folder, folder).list_collections()
+    assert [c.id for c in listed] == ([] if told else ["eyes"])
+    assert all(told in str(warning.message) for warning in caught)
 
 
 # ---- settings

@@ -358,6 +358,14 @@ def test_xdf_that_was_cut_before_its_first_stream_has_none(tmp_path, content):
     assert dm.open_recordings(path) == {}
 
 
+def test_xdf_streams_of_one_name_are_told_apart(tmp_path):
+    pytest.importorskip("pyxdf")
+    one, two = tmp_path / "a.xdf", tmp_path / "b.xdf"
+    dm.write_xdf(one, {"m": markers(), "n": markers()})
+    two.write_bytes(one.read_bytes().replace(b"<name>n<", b"<name>m<"))
+    assert [*dm.open_recordings(two)] == ["m#1", "m#2"]
+
+
 def test_nwb_written_is_read_back_exactly(tmp_path):
     pytest.importorskip("pynwb")
     kinds = {name: Field(dtype="i16", unit="V") for name in ("left", "right")}

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from ataraxis.datamux.catalog import Catalog, pick
 from ataraxis.datamux.description import Node, Stream
-from ataraxis.datamux.registry import kind_of, kinds
+from ataraxis.datamux.registry import BUILT_IN, kind_of, kinds
 from ataraxis.datamux.source import Driver, Source
 from ataraxis.errors import ConfigError, ConfigWarning, SourceNotFound
 
@@ -57,7 +57,12 @@ class Live:
         SourceNotFound
             There is none; if its package is missing, what to install.
         """
-        nodes = {node.id: node for node in self.nodes(timeout)}
+        nodes = {node.id: node for node in self._catalog.nodes()}
+        if node_id not in nodes and node_id in BUILT_IN and kind_of(node_id).is_here:
+            found = self._driver(node_id).nodes(timeout)
+            nodes.update((node.id, node) for node in found)
+        if node_id not in nodes:
+            nodes = {node.id: node for node in self.nodes(timeout)}
         if node_id not in nodes:
             kind = kinds().get(node_id)
             if kind is not None and not kind.is_here:

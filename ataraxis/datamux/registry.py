@@ -52,7 +52,7 @@ def _built_in(name: str, summary: str, kind: str, package: str = "") -> SourceKi
     return SourceKind(name, summary, home, package, install)
 
 
-_BUILT_IN = {
+BUILT_IN = {
     kind.name: kind
     for kind in (
         _built_in("camera", "cameras and video files", "Cameras", "cv2"),
@@ -63,6 +63,7 @@ _BUILT_IN = {
         _built_in("telemetry", "this machine itself", "Telemetry", "psutil"),
     )
 }
+"""The kinds that come with ataraxis, by name."""
 
 
 def kinds() -> dict[str, SourceKind]:
@@ -70,9 +71,9 @@ def kinds() -> dict[str, SourceKind]:
 
     A plug-in of a built-in name is left out with a warning.
     """
-    found = dict(_BUILT_IN)
+    found = dict(BUILT_IN)
     for point in importlib.metadata.entry_points(group=GROUP):
-        if point.name in _BUILT_IN:
+        if point.name in BUILT_IN:
             warnings.warn(
                 f"plug-in {point.value} is left out: {point.name!r} is built in",
                 ConfigWarning,
@@ -92,6 +93,6 @@ def kind_of(name: str) -> SourceKind:
     SourceNotFound
         There is none.
     """
-    if name in _BUILT_IN:
-        return _BUILT_IN[name]
+    if name in BUILT_IN:
+        return BUILT_IN[name]
     return cast(SourceKind, pick(kinds(), name, "kind of source", "ataraxis sources"))

@@ -54,7 +54,7 @@ class Xdf:
     ) -> Mapping[str, NDArray[Any]]:
         """Read one stream: its channels under their labels, and its times."""
         path = folder / f"{key}.xdf"
-        loaded = {_id(found): found for found in self._load(path, True)}
+        loaded = _named(self._load(path, True))
         wanted = str(stream.attrs.get("xdf_name", stream_id))
         chosen = _chosen(loaded, wanted, stream.name)
         if chosen is None:
@@ -65,18 +65,18 @@ class Xdf:
         made = _columns(loaded[chosen], names)
         made[stream.time] = loaded[chosen]["time_stamps"]
         if RAW in stream.index:
-            raw = {_id(found): found for found in self._load(path, False)}
+            raw = _named(self._load(path, False))
             made[RAW] = raw[chosen]["time_stamps"]
         return made
 
     def describe(self, folder: Path, key: str) -> dict[str, Stream]:
         """Say which streams a file has, by their names."""
         described = {}
-        for found in self._load(folder / f"{key}.xdf", True):
+        for stream_id, found in _named(self._load(folder / f"{key}.xdf", True)).items():
             info = found["info"]
             dtype = _FORMATS[info["channel_format"][0]]
             rate = float(info["nominal_srate"][0])
-            described[_id(found)] = Stream(
+            described[stream_id] = Stream(
                 name=info["name"][0],
                 description=info["type"][0] or "",
                 frequency=rate or None,
@@ -85,7 +85,7 @@ class Xdf:
                     "t": Field("time", unit="s"),
                     RAW: Field("as written", unit="s"),
                 },
-                attrs={"id": _id(found), "type": info["type"][0] or ""},
+                attrs={"id": stream_id, "type": info["type"][0] or ""},
             )
         return described
 
@@ -109,8 +109,15 @@ def _load(path: Path, is_corrected: bool) -> list[dict[str, Any]]:
     return list(streams)
 
 
-def _id(found: dict[str, Any]) -> str:
-    return str(found["info"]["name"][0])
+def _named(streams: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return streams by name; those that share one by name and number."""
+    names = [str(found["info"]["name"][0]) for found in streams]
+    return {
+        name
+        if names.count(name) == 1
+        else f"{name}#{found['info']['stream_id']}": found
+        for name, found in zip(names, streams, strict=True)
+    }
 
 
 def _chosen(loaded: Mapping[str, Any], wanted: str, name: str) -> str | None:
