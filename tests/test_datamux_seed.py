@@ -123,7 +123,8 @@ def test_what_the_originals_module_offers_is_offered(home):
     import ataraxis.datamux as dm
 
     for name in ("API", "END_OF_STREAM", "StreamAck", "identity", "envelope", "util",
-                 "Enveloper", "gen_randseq", "prefix", "sleep"):  # fmt: skip
+                 "Enveloper", "gen_randseq", "prefix", "sleep", "Queue", "Flag",
+                 "create_flag"):  # fmt: skip
         assert hasattr(dm, name), name
         assert name in dir(dm)
     with pytest.raises(AttributeError, match="nonsense"):
@@ -136,3 +137,26 @@ def test_what_the_originals_module_offers_is_offered(home):
 
 async def _awaited(ack):
     return await ack
+
+
+def test_the_originals_queue_gives_none_when_nothing_comes(home):
+    import ataraxis.datamux as dm
+
+    sink = dm.Queue(timeout=0.01)
+    assert sink.get() is None
+    api = dm.API(home, home)
+    stream = dm.Stream("x", frequency=10, fields={"v": dm.Field(dtype="i16")})
+    recording = dm.Recording.of(stream, {"v": np.arange(3)})
+    sink.timeout = 20
+    other = dm.Queue(empty=True, timeout=20)
+    with pytest.raises(ValueError, match="assign"):
+        other.get()
+    other.assign(sink)
+    api.replay(recording, sink, rate_limit=False)
+    items = [other.get() for _ in range(4)]
+    assert items[1] == {"index": {"t": 0.1}, "value": {"v": 1}}
+    assert items[3] is dm.END_OF_STREAM
+    sink.close()
+    flag = dm.create_flag()
+    assert isinstance(flag, dm.Flag)
+    assert not flag.is_set()

@@ -56,6 +56,8 @@ class Proxy:
         width = max(1, source.labels.nbytes)
         self._size = block or max(1, min(UNPACED, BLOCK_BYTES // width))
         self._patience = math.inf if patience is None else patience
+        self._out: NDArray[Any] | None = None
+        self._stamps = _blank(0)
         self._reconnects: list[str] = []
         self._lost = 0
 
@@ -84,22 +86,27 @@ class Proxy:
 
     def _read(self, number: int) -> Block | None:
         labels = self.source.labels
-        out = np.empty((self._size, *labels.shape), labels.dtype)
-        stamps = np.zeros(self._size, STAMP)
-        stamps["device_s"], stamps["device_sequence"] = np.nan, -1
+        if self._out is None:
+            self._out = np.empty((self._size, *labels.shape), labels.dtype)
+            self._stamps = _blank(self._size)
+        out, stamps = self._out, self._stamps
         got = self.source.read_into(out, stamps, timeout=_SLICE_S)
         self._lost = getattr(self.source, "lost", self._lost)
         if not got:
             return None
-        # What waits in a queue must not keep the whole buffer of a slow stream alive.
-        out, stamps = (
-            (a[:got].copy() if got * 2 < self._size else a[:got]) for a in (out, stamps)
-        )
+        # A full buffer is handed over; of another a copy, and it is used again.
+        if got * 2 < self._size:
+            out, stamps = out[:got].copy(), stamps[:got].copy()
+            self._stamps[:got] = _blank(got)
+        else:
+            out, stamps = out[:got], stamps[:got]
+            self._out = None
         return block_of(self.source, out, stamps, number)
 
     def _reopen(self, error: OSError, is_over: Callable[[], bool]) -> None:
         """Open the source again, or raise that it is lost."""
         reason = f"{type(error).__name__}: {error}"
+        self._out = None  # it may come back with other labels
         self.source.close()
         began, pause = time.monotonic(), _PAUSE_S[0]
         while not is_over():
@@ -130,6 +137,13 @@ class Proxy:
     def losses(self) -> tuple[int, tuple[str, ...]]:
         """Return samples that the source knows it lost, and why it was reopened."""
         return self._lost, tuple(self._reconnects)
+
+
+def _blank(n: int) -> NDArray[Any]:
+    """Return stamps that say nothing."""
+    stamps = np.zeros(n, STAMP)
+    stamps["device_s"], stamps["device_sequence"] = np.nan, -1
+    return stamps
 
 
 def block_of(
