@@ -26,6 +26,8 @@ _HOME = {
     "assemble_log_archives": "ataraxis.log.compression",
     "LogArchive": "ataraxis.log.archive",
     "Recorder": "ataraxis.log.recorder",
+    "API": "ataraxis.datamux.api",
+    "END_OF_STREAM": "ataraxis.datamux.end",
 }
 
 __all__ = sorted(_HOME)

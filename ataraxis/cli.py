@@ -236,6 +236,20 @@ def verify(path: Path, name: str | None, as_json: bool) -> None:
     sys.exit(not report.is_complete)
 
 
+@main.command()
+@_json
+def sources(as_json: bool) -> None:
+    """List the kinds of live sources, and what to install for those missing."""
+    from ataraxis import screen
+    from ataraxis.datamux.registry import kinds
+
+    found = [*kinds().values()]
+    if as_json:
+        click.echo(json.dumps([kind.as_dict() for kind in found]))
+    else:
+        screen.console().print(screen.sources(found))
+
+
 @main.group()
 def context() -> None:
     """Make directories of segments."""

@@ -101,6 +101,18 @@ class ConfigWarning(UserWarning):
     """A YAML file was read with ``strict=False`` and does not quite fit."""
 
 
+class SourceNotFound(AtaraxisError, LookupError):
+    """No collection, node, stream, recording, task or kind of source has that name."""
+
+
+class SourceLost(AtaraxisError, ConnectionError):
+    """A live source went away, and did not come back within its patience."""
+
+
+class RecordingError(AtaraxisError, ValueError):
+    """A recording's file is damaged, or is not what its description says."""
+
+
 class RemoteError(AtaraxisError, ConnectionError):
     """The other machine refused or failed."""
 

@@ -14,6 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ataraxis.datamux.registry import SourceKind
 from ataraxis.shm.collection import Leftover
 from ataraxis.shm.doctor import Check
 from ataraxis.shm.listing import Listed
@@ -201,6 +202,20 @@ def checks(found: Iterable[Check]) -> Table:
         for check in found
     )
     return _table(("check", "", "found", "what to do"), rows)
+
+
+def sources(found: Iterable[SourceKind]) -> Table:
+    """Lay out the kinds of live sources."""
+    rows = (
+        (
+            plain(kind.name),
+            plain(kind.summary),
+            Text("here", "green") if kind.is_here else Text("missing", "yellow"),
+            "" if kind.is_here else plain(kind.install),
+        )
+        for kind in found
+    )
+    return _table(("source", "what", "", "what to do"), rows)
 
 
 def _table(

@@ -1,6 +1,7 @@
 """Strategies for hypothesis: dtypes, arrays, labels and values that ataraxis carries.
 
-For the tests of ataraxis and of its plug-ins; hypothesis is imported at use.
+And contracts: what every implementation of a protocol must do. For the tests of
+ataraxis and of its plug-ins; hypothesis is imported at use.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import numpy as np
 from ataraxis.labels import Labels
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
 
     from hypothesis.strategies import SearchStrategy
+
+    from ataraxis.datamux.source import Source
 
 _NUMBERS = ("i2", "i4", "i8", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
 _UNITS = ("Y", "M", "D", "h", "m", "s", "ms", "us", "ns", "ps")
@@ -345,3 +348,22 @@ def equal(one: Any, other: Any) -> bool:
     if isinstance(one, (float, complex)):
         return np.array(one).tobytes() == np.array(other).tobytes()
     return bool(one == other)
+
+
+def check_source(
+    make: Callable[[], Source], *, samples: int = 4, timeout: float = 10.0
+) -> None:
+    """Raise `AssertionError` where a source breaks the contract of DataMux.
+
+    Parameters
+    ----------
+    make : callable
+        Returns a source that is not open, of something that goes on giving samples.
+    samples : int, optional
+        How many to read, each time.
+    timeout : float, optional
+        How long that may take, s.
+    """
+    from ataraxis.datamux import contract
+
+    contract.check_source(make, samples=samples, timeout=timeout)

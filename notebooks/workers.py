@@ -8,11 +8,13 @@ in a file, beside the notebooks.
 from __future__ import annotations
 
 import time
+from collections import deque
+from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 
 import numpy as np
 
-from ataraxis import Producer, SharedMemoryArray
+from ataraxis import Consumer, Producer, SharedMemoryArray
 
 
 def track(pose: SharedMemoryArray, steps: int) -> None:
@@ -75,3 +77,37 @@ def digitize(seconds: float) -> None:
             block = np.stack(columns, axis=1).astype("f4")
             board.send_block(block, time_ns=began + first * 10**6, step_ns=10**6)
             time.sleep(0.05)
+
+
+def find_beats(name: str, told: Connection) -> None:
+    """Find the beats of an ECG stream while it runs; send their times, s, at the end.
+
+    A beat is where the slope's energy, over 80 ms, rises above a third of what beats had
+    lately; it is put where the signal is farthest from its mean within 150 ms. No two
+    are closer than 250 ms.
+    """
+    reader = Consumer(name, policy="lossless", timeout=20)
+    told.send("ready")
+    rate = reader.labels.attrs["rate_hz"]
+    window, look, rest = (round(s * rate) for s in (0.08, 0.15, 0.25))
+    recent: deque[tuple[float, float]] = deque(maxlen=2 * look)
+    slopes: deque[float] = deque(maxlen=window)
+    beats: list[float] = []
+    energy = peak = mean = 0.0
+    left, wait = -1, 0
+    for frame in reader:
+        value = float(frame.array[0])
+        mean += (value - mean) / rate
+        recent.append((frame.device_time * 1e-9, value - mean))
+        slope = value - recent[-5][1] - mean if len(recent) > 4 else 0.0
+        energy += slope**2 - (slopes[0] if len(slopes) == window else 0.0)
+        slopes.append(slope**2)
+        peak = max(energy, peak * (1 - 0.1 / rate))
+        wait -= 1
+        left -= 1
+        if left < 0 and wait <= 0 and energy > peak / 3 and len(recent) == 2 * look:
+            left, wait = look // 2, rest
+        elif left == 0:
+            beats.append(max(recent, key=lambda sample: abs(sample[1]))[0])
+    reader.close()
+    told.send(beats)

@@ -1,0 +1,68 @@
+"""DataMux: recordings, live sources and models as streams.
+
+``import ataraxis.datamux as dm`` stands in for ``import streaminghub_datamux as dm``.
+Names are loaded on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# Public name -> the file it lives in.
+_HOME = {
+    "API": "api",
+    "Author": "description",
+    "Block": "block",
+    "Collection": "description",
+    "Device": "description",
+    "END_OF_STREAM": "end",
+    "End": "end",
+    "Enveloper": "util",
+    "Faults": "faults",
+    "Field": "description",
+    "Group": "description",
+    "Flag": "queue",
+    "LabelledBlock": "block",
+    "LslOutlet": "sources.lsl",
+    "Node": "description",
+    "Queue": "queue",
+    "Recording": "recording",
+    "STAMP": "source",
+    "Settings": "settings",
+    "Simulation": "simulation",
+    "Source": "source",
+    "Stream": "description",
+    "StreamAck": "ack",
+    "Task": "task",
+    "Timeline": "timeline",
+    "create_flag": "queue",
+    "envelope": "util",
+    "gen_randseq": "util",
+    "identity": "util",
+    "open_recordings": "described",
+    "prefix": "util",
+    "producer_of": "streamsink",
+    "sleep": "util",
+    "write_nwb": "sources.nwb",
+    "write_xdf": "sources.xdf",
+}
+
+__all__ = sorted([*_HOME, "util"])
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its file on first use."""
+    if name == "util":
+        return importlib.import_module("ataraxis.datamux.util")
+    if name not in _HOME:
+        raise AttributeError(f"module 'ataraxis.datamux' has no attribute {name!r}")
+    module = importlib.import_module(f"ataraxis.datamux.{_HOME[name]}")
+    value = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,39 @@
+"""``python -m ataraxis.datamux COMMAND``: what the seed prints for the shell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ataraxis.datamux.settings import Settings, expand
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Proxy, replay and simulate streams."""
+
+
+@main.command()
+@click.option(
+    "--data_dir", "--data-dir", default="$HOME/streaminghub", show_default=True,
+    help="Holds a folder of recordings for each collection.",
+)  # fmt: skip
+@click.option(
+    "--meta_dir", "--meta-dir", default="$HOME/streaminghub", show_default=True,
+    help="Holds the descriptions of collections.",
+)  # fmt: skip
+def init(data_dir: str, meta_dir: str) -> None:
+    """Say where data and metadata are; kept in $HOME/.streaminghubrc."""
+    try:
+        path = Settings(expand(data_dir), expand(meta_dir)).save()
+    except OSError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"data in {expand(data_dir)}, metadata in {expand(meta_dir)}: {path}")
+    shadow = Path.cwd() / path.name
+    if shadow != path and shadow.is_file():
+        click.echo(f"note: {shadow} comes first in this folder", err=True)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m ataraxis.datamux")

@@ -1,0 +1,267 @@
+"""Samples handed over together; what moves from a source to a sink."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis.datamux.description import Stream
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Columns = Mapping[str, NDArray[Any]]
+
+
+class Block:
+    """Some consecutive samples of one stream: columns and their times.
+
+    Parameters
+    ----------
+    stream : Stream
+        What the columns mean.
+    t : ndarray
+        Times of the samples on the source's own clock, s, shape (n,), float64.
+    values : mapping of str to ndarray
+        Columns, each of shape (n, *shape of the field); not copied.
+    index : mapping of str to ndarray, optional
+        Index columns as they were recorded, each of shape (n,); not copied.
+    sequence : int
+        Number of the first sample in its stream, from 0.
+    arrived_ns : ndarray, optional
+        When each sample arrived here, monotonic ns, shape (n,); of live sources.
+    origin_s : float
+        What `records` takes off the times, s.
+    array : ndarray, optional
+        The values as one array (n, fields), of which `values` are the columns.
+
+    Examples
+    --------
+    >>> from ataraxis.datamux import Field
+    >>> stream = Stream("gaze", fields={"x": Field(), "y": Field()})
+    >>> xy = np.arange(6.0).reshape(3, 2)
+    >>> block = Block(stream, np.arange(3) / 60, {"x": xy[:, 0], "y": xy[:, 1]})
+    >>> len(block), block[1:].records()[0]["value"]
+    (3, {'x': 2.0, 'y': 3.0})
+    """
+
+    __slots__ = (
+        "_array",
+        "arrived_ns",
+        "index",
+        "origin_s",
+        "sequence",
+        "stream",
+        "t",
+        "values",
+    )
+    __array_ufunc__ = None
+
+    def __init__(
+        self,
+        stream: Stream,
+        t: NDArray[np.float64],
+        values: Columns,
+        index: Columns | None = None,
+        *,
+        sequence: int = 0,
+        arrived_ns: NDArray[np.int64] | None = None,
+        origin_s: float = 0.0,
+        array: NDArray[Any] | None = None,
+    ) -> None:
+        self.stream = stream
+        self.t = t
+        self.values = values
+        self.index: Columns = {} if index is None else index
+        self.sequence = sequence
+        self.arrived_ns = arrived_ns
+        self.origin_s = origin_s
+        self._array = array
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    def __getitem__(self, rows: slice) -> Block:
+        """Return some of the samples; views. A slice with step 1."""
+        if not isinstance(rows, slice) or rows.step not in (None, 1):
+            raise TypeError(f"a block is sliced by rows, block[a:b]; got {rows!r}")
+        start, stop, _ = rows.indices(len(self))
+        arrived, array = self.arrived_ns, self._array
+        return Block(
+            self.stream,
+            self.t[start:stop],
+            {name: column[start:stop] for name, column in self.values.items()},
+            {name: column[start:stop] for name, column in self.index.items()},
+            sequence=self.sequence + start,
+            arrived_ns=None if arrived is None else arrived[start:stop],
+            origin_s=self.origin_s,
+            array=None if array is None else array[start:stop],
+        )
+
+    @property
+    def array(self) -> NDArray[Any]:
+        """The values as one array, (n, fields) or (n, *shape) of a single image field.
+
+        A view if the columns are stored so, else a copy in the dtype of the stream's
+        labels.
+
+        Raises
+        ------
+        ValueError
+            The columns do not make one array.
+        """
+        columns = [*self.values.values()]
+        if len(columns) == 1 and columns[0].ndim > 1:
+            return columns[0]
+        if self._array is None:
+            dtype = self.stream.labels().dtype
+            self._array = np.stack([c.astype(dtype) for c in columns], axis=1)
+        return self._array
+
+    @property
+    def time_ns(self) -> NDArray[np.int64]:
+        """The times in ns, rounded, on the source's own clock; shape (n,), int64."""
+        return np.rint(self.t * 1e9).astype(np.int64)
+
+    def records(self) -> list[dict[str, dict[str, Any]]]:
+        """Return one ``{"index": {...}, "value": {...}}`` a sample, of Python scalars.
+
+        The first index is time in seconds, less `origin_s`. A field that is an array
+        itself is a view.
+        """
+        times = (self.t - self.origin_s if self.origin_s else self.t).tolist()
+        name = self.stream.time
+        others = {k: _items(c) for k, c in self.index.items() if k != name}
+        names = tuple(self.values)
+        rows: Any
+        if self._array is not None and self._array.ndim == 2:
+            rows = self._array.tolist()
+        else:
+            rows = zip(*(_items(c) for c in self.values.values()), strict=True)
+        if not others:
+            if len(names) == 2:
+                a, b = names
+                return [
+                    {"index": {name: t}, "value": {a: x, b: y}}
+                    for t, (x, y) in zip(times, rows, strict=True)
+                ]
+            return [
+                {"index": {name: t}, "value": dict(zip(names, row, strict=True))}
+                for t, row in zip(times, rows, strict=True)
+            ]
+        keys = (name, *others)
+        indices = zip(times, *others.values(), strict=True)
+        return [
+            {
+                "index": dict(zip(keys, index, strict=True)),
+                "value": dict(zip(names, row, strict=True)),
+            }
+            for index, row in zip(indices, rows, strict=True)
+        ]
+
+    def to_xarray(self) -> xr.Dataset:
+        """Return an `xarray.Dataset` over dim ``time``, s; columns are not copied."""
+        import xarray as xr
+
+        fields = self.stream.fields
+        variables = {}
+        for key, column in self.values.items():
+            dims = ("time", *(f"{key}_{i}" for i in range(1, column.ndim)))
+            unit = (fields[key].unit if key in fields else "") or self.stream.unit
+            variables[key] = (dims, column, {"units": unit} if unit else {})
+        coords: dict[str, Any] = {"time": ("time", self.t, {"units": "s"})}
+        if self.arrived_ns is not None:
+            coords["arrived_ns"] = ("time", self.arrived_ns)
+        coords.update((k, ("time", c)) for k, c in self.index.items() if k != "time")
+        return xr.Dataset(variables, coords, {"name": self.stream.name})
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        array = self._array
+        columns = None if array is not None and array.ndim == 2 else dict(self.values)
+        names = tuple(self.values)
+        state = (self.sequence, self.arrived_ns, self.origin_s)
+        return _rebuilt, (
+            self.stream, self.t, names, columns, dict(self.index), array, state,
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        span = f", {self.t[0]:.6g} to {self.t[-1]:.6g} s" if len(self) else ""
+        return f"<Block of {self.stream.id!r}: {len(self)} samples{span}>"
+
+
+class LabelledBlock:
+    """A block as an `xarray.Dataset`, wrapped so that ``item == END_OF_STREAM`` works.
+
+    Attributes
+    ----------
+    dataset : xarray.Dataset
+        The samples over dim ``time``.
+    """
+
+    __slots__ = ("dataset",)
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self.dataset = dataset
+
+    def __repr__(self) -> str:
+        return f"<LabelledBlock\n{self.dataset!r}>"
+
+
+def joined(first: Block, second: Block) -> Block:
+    """Return one block of two that follow each other; a copy, unless one is empty."""
+    if not len(first) or not len(second):
+        return second if len(second) else first
+    arrived = None
+    if first.arrived_ns is not None and second.arrived_ns is not None:
+        arrived = np.concatenate([first.arrived_ns, second.arrived_ns])
+    values: Columns = {
+        name: np.concatenate([column, second.values[name]])
+        for name, column in first.values.items()
+    }
+    index = {
+        name: np.concatenate([column, second.index[name]])
+        for name, column in first.index.items()
+        if name in second.index
+    }
+    return Block(
+        second.stream,
+        np.concatenate([first.t, second.t]),
+        values,
+        index,
+        sequence=first.sequence,
+        arrived_ns=arrived,
+        origin_s=second.origin_s,
+    )
+
+
+def _items(column: NDArray[Any]) -> list[Any]:
+    return column.tolist() if column.ndim == 1 else list(column)
+
+
+def _rebuilt(
+    stream: Stream,
+    t: NDArray[np.float64],
+    names: tuple[str, ...],
+    columns: Columns | None,
+    index: Columns,
+    array: NDArray[Any] | None,
+    state: tuple[int, NDArray[np.int64] | None, float],
+) -> Block:
+    """Make a block again in another process, its columns views of its array."""
+    if columns is None:
+        assert array is not None
+        columns = {name: array[:, i] for i, name in enumerate(names)}
+    sequence, arrived, origin = state
+    return Block(
+        stream, t, columns, index,
+        sequence=sequence, arrived_ns=arrived, origin_s=origin, array=array,
+    )  # fmt: skip

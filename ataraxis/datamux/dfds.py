@@ -1,0 +1,223 @@
+"""DFDS metadata: the JSON files of StreamingHub, read and checked.
+
+Every problem names file and key. ``{"@ref": "file.json#/part"}`` is followed within
+files; nothing is fetched from a network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ataraxis.datamux.description import DTYPES, Collection, Field, Node, Stream
+from ataraxis.errors import ConfigError
+
+T = TypeVar("T")
+_DEPTH = 16
+_IGNORED = {"$schema", "$id", "@id"}
+
+
+def read_json(kind: type[T], path: Path) -> T:
+    """Read a `Collection`, `Node` or `Stream` from a DFDS file.
+
+    Parameters
+    ----------
+    kind : type
+        What the file is.
+    path : Path
+        The file, JSON.
+
+    Returns
+    -------
+    Collection, Node or Stream
+
+    Raises
+    ------
+    ConfigError
+        The file does not fit: file, key, what was expected, what was found.
+    OSError
+        It cannot be read.
+    """
+    return build(kind, _load(path, 0), str(path), "")
+
+
+def build(kind: type[T], data: Any, file: str, key: str) -> T:
+    """Make an instance of a dataclass of `description` from what JSON gave."""
+    if not isinstance(data, dict):
+        raise _misfit(file, key, "an object {...}", data)
+    hints = _hints(kind)
+    unknown = [k for k in data if k not in hints and k not in _IGNORED]
+    for name in unknown:
+        close = difflib.get_close_matches(name, hints, 1)
+        raise ConfigError(
+            f"{file}: {_join(key, name)}: unknown key"
+            + (f" (did you mean {close[0]!r}?)" if close else f"; known: {[*hints]}")
+        )
+    values = {
+        name: _value(hints[name], value, file, _join(key, name))
+        for name, value in data.items()
+        if name not in _IGNORED
+    }
+    made = kind(**values)
+    check(made, file, key)
+    return made
+
+
+def check(made: Any, file: str, key: str = "") -> None:
+    """Raise if an instance of `description` is not usable, whoever wrote it.
+
+    Raises
+    ------
+    ConfigError
+        What is wrong, with file and key.
+    """
+    if isinstance(made, Field):
+        if made.dtype not in DTYPES:
+            expected = f"one of {', '.join(DTYPES)}"
+            raise _misfit(file, _join(key, "dtype"), expected, made.dtype)
+        if any(extent < 1 for extent in made.shape):
+            raise _misfit(file, _join(key, "shape"), "extents of 1 or more", made.shape)
+    elif isinstance(made, Stream):
+        rate = made.frequency
+        if rate is not None and not 0 <= rate < float("inf"):
+            raise _misfit(
+                file, _join(key, "frequency"), "a number of 0 or more (Hz)", rate
+            )
+        if not made.fields:
+            raise _misfit(file, _join(key, "fields"), "at least one field", {})
+    elif isinstance(made, Collection):
+        if "://" not in made.pattern:
+            expected = "a pattern such as 'csv://{subject}_{task}'"
+            raise _misfit(file, _join(key, "pattern"), expected, made.pattern)
+        if not made.name or "/" in made.name or made.name in (".", ".."):
+            raise _misfit(file, _join(key, "name"), "the name of a folder", made.name)
+        if not made.streams:
+            raise _misfit(file, _join(key, "streams"), "at least one stream", {})
+
+
+def check_all(made: Any, file: str) -> None:
+    """Check a `Collection` or `Node` that came from YAML, and all it holds."""
+    parts = {"streams": "streams", "outputs": "outputs", "inputs": "inputs"}
+    for name in parts:
+        for stream_id, stream in getattr(made, name, {}).items():
+            key = f"{name}.{stream_id}"
+            for side in ("fields", "index"):
+                for column, item in getattr(stream, side).items():
+                    check(item, file, f"{key}.{side}.{column}")
+            check(stream, file, key)
+    check(made, file)
+
+
+def _hints(kind: Any) -> dict[str, Any]:
+    if not dataclasses.is_dataclass(kind):
+        raise TypeError(f"{kind!r} is no description")
+    return typing.get_type_hints(kind)
+
+
+def _value(hint: Any, value: Any, file: str, key: str) -> Any:
+    """Fit a value of JSON to the annotation of its field."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        return _value(
+            next(a for a in arguments if a is not type(None)), value, file, key
+        )
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise _misfit(file, key, "an object {...}", value)
+        return {
+            k: _value(arguments[1], v, file, _join(key, k)) for k, v in value.items()
+        }
+    if origin in (list, tuple):
+        if not isinstance(value, list):
+            raise _misfit(file, key, "a list [...]", value)
+        items = [
+            _value(arguments[0], v, file, f"{key}[{i}]") for i, v in enumerate(value)
+        ]
+        return items if origin is list else tuple(items)
+    if dataclasses.is_dataclass(hint):
+        return build(typing.cast("type[Any]", hint), value, file, key)
+    if hint is float and isinstance(value, (int, float)) and value is not True:
+        return value  # an integer rate stays one
+    if type(value) is not hint:
+        raise _misfit(
+            file, key, {"str": "text"}.get(hint.__name__, hint.__name__), value
+        )
+    return value
+
+
+def _misfit(file: str, key: str, expected: str, found: Any) -> ConfigError:
+    text = repr(found)
+    shown = text if len(text) < 60 else f"{text[:57]}..."
+    return ConfigError(
+        f"{file}: {key or 'the file'}: expected {expected}, found {shown}"
+    )
+
+
+def _join(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name
+
+
+# ---- files and references
+
+
+def _load(path: Path, depth: int, fragment: str = "") -> Any:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        data = json.loads(text)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text: {error}") from error
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"{path}:{error.lineno}: not JSON: {error.msg}, column {error.colno}"
+        ) from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: not metadata: nested too deeply") from error
+    for part in filter(None, fragment.split("/")):
+        if not isinstance(data, dict) or part not in data:
+            raise ConfigError(f"{path}: '#{fragment}' is asked for, no {part!r} there")
+        data = data[part]
+    return _followed(data, path, depth)
+
+
+def _followed(data: Any, path: Path, depth: int) -> Any:
+    """Replace each reference by what it refers to."""
+    if not isinstance(data, dict):
+        return data
+    if set(data) != {"@ref"}:
+        return {key: _followed(value, path, depth) for key, value in data.items()}
+    target = data["@ref"]
+    if not isinstance(target, str) or "://" in target.replace("file://", ""):
+        raise ConfigError(
+            f"{path}: @ref {target!r}: only files are followed; keep a copy beside it"
+        )
+    if depth >= _DEPTH:
+        raise ConfigError(f"{path}: @ref {target!r}: {_DEPTH} deep, a circle?")
+    name, _, fragment = target.removeprefix("file://").partition("#")
+    file = path if not name else path.parent / name
+    if not file.is_file():
+        raise ConfigError(f"{path}: @ref {target!r}: there is no file {file}")
+    found = _load(file, depth + 1, fragment)
+    # As the original: a reference to a whole node means its device.
+    if isinstance(found, dict) and "device" in found and not fragment:
+        return {"device": found["device"]}
+    return found
+
+
+def read_node(path: Path) -> Node:
+    """Read a node from DFDS JSON or YAML; its id is the file's stem unless it says."""
+    if path.suffix == ".json":
+        node = read_json(Node, path)
+    else:
+        node = Node.from_yaml(path)
+        check_all(node, str(path))
+    node.id = node.id or path.name.split(".")[0]
+    return node

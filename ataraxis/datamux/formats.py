@@ -1,0 +1,72 @@
+"""Formats of recordings, by the name that a pattern begins with.
+
+What a format has to do is here; each is a file of ``sources``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from ataraxis.datamux.description import Stream
+from ataraxis.errors import ConfigError
+
+_HOME: dict[str, tuple[str, str]] = {
+    "csv": ("tables", "Csv"),
+    "npy": ("arrays", "Npy"),
+    "npz": ("arrays", "Npz"),
+    "parquet": ("tables", "Parquet"),
+    "h5": ("hdf5", "Hdf5"),
+    "wfdb": ("wfdb", "Wfdb"),
+    "xdf": ("xdf", "Xdf"),
+    "nwb": ("nwb", "Nwb"),
+}
+
+
+class Format(Protocol):
+    """How recordings of one format are listed and read."""
+
+    def keys(self, folder: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
+        """Give the path, without suffix, and the attributes of each recording."""
+
+    def columns(
+        self, folder: Path, key: str, stream_id: str, stream: Stream
+    ) -> Mapping[str, NDArray[Any]]:
+        """Read the columns of one stream of a recording.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no such recording.
+        RecordingError
+            It is damaged, or has no such stream.
+        """
+
+
+def format_of(name: str) -> Format:
+    """Return the format that a pattern names.
+
+    Raises
+    ------
+    ConfigError
+        There is none of that name.
+    """
+    if name not in _HOME:
+        close = difflib.get_close_matches(name, _HOME, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"no format {name!r}: known are {', '.join(_HOME)}{hint}")
+    module, kind = _HOME[name]
+    found = importlib.import_module(f"ataraxis.datamux.sources.{module}")
+    made: Format = getattr(found, kind)()
+    return made
+
+
+def files(folder: Path, suffix: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """List the files of a suffix below a folder: paths without it, sorted."""
+    found = sorted(p for p in folder.rglob(f"*{suffix}") if p.is_file())
+    return [(p.relative_to(folder).as_posix().removesuffix(suffix), {}) for p in found]

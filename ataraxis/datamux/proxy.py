@@ -1,0 +1,174 @@
+"""Proxy: a live source as a feed of blocks, opened again when it goes away."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis.datamux.block import Block
+from ataraxis.datamux.replay import BLOCK_BYTES, UNPACED
+from ataraxis.datamux.source import STAMP, Source
+from ataraxis.datamux.statistics import Lateness, LatenessStatistics
+from ataraxis.datamux.timeline import Timeline
+from ataraxis.errors import EndOfStream, SourceLost, SourceNotFound
+
+_SLICE_S = 0.05
+_PAUSE_S = (0.02, 1.0)
+_KEPT = 1000
+
+
+class Proxy:
+    """Gives the blocks of a source as they come.
+
+    Parameters
+    ----------
+    source : Source
+        Open already.
+    use_relative_ts : bool
+        Records have times since the first sample.
+    block : int or None
+        Most samples a block.
+    patience : float or None
+        How long to try to open it again when it went away, s; None: without end.
+    """
+
+    timeline: Timeline | None = None
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        use_relative_ts: bool = True,
+        block: int | None = None,
+        patience: float | None = 10.0,
+    ) -> None:
+        if patience is not None and not patience >= 0:
+            raise ValueError(f"patience={patience!r}: expected None or 0 s or more")
+        if block is not None and (not isinstance(block, int) or block < 1):
+            raise ValueError(f"block={block!r}: expected samples, at least 1")
+        self.source = source
+        self._is_relative = use_relative_ts
+        width = max(1, source.labels.nbytes)
+        self._size = block or max(1, min(UNPACED, BLOCK_BYTES // width))
+        self._patience = math.inf if patience is None else patience
+        self._out: NDArray[Any] | None = None
+        self._stamps = _blank(0)
+        self._reconnects: list[str] = []
+        self._lost = 0
+
+    def blocks(self, is_over: Callable[[], bool]) -> Iterator[Block]:
+        """Give what comes, until it ends."""
+        origin_s: float | None = None
+        number = 0
+        try:
+            while not is_over():
+                try:
+                    block = self._read(number)
+                except EndOfStream:
+                    return
+                except OSError as error:  # SourceLost is one
+                    self._reopen(error, is_over)
+                    continue
+                if block is None:
+                    continue
+                if origin_s is None:
+                    origin_s = float(block.t[0]) if self._is_relative else 0.0
+                block.origin_s = origin_s
+                number += len(block)
+                yield block
+        finally:
+            self.source.close()
+
+    def _read(self, number: int) -> Block | None:
+        labels = self.source.labels
+        if self._out is None:
+            self._out = np.empty((self._size, *labels.shape), labels.dtype)
+            self._stamps = _blank(self._size)
+        out, stamps = self._out, self._stamps
+        got = self.source.read_into(out, stamps, timeout=_SLICE_S)
+        self._lost = getattr(self.source, "lost", self._lost)
+        if not got:
+            return None
+        # A full buffer is handed over; of another a copy, and it is used again.
+        if got * 2 < self._size:
+            out, stamps = out[:got].copy(), stamps[:got].copy()
+            self._stamps[:got] = _blank(got)
+        else:
+            out, stamps = out[:got], stamps[:got]
+            self._out = None
+        return block_of(self.source, out, stamps, number)
+
+    def _reopen(self, error: OSError, is_over: Callable[[], bool]) -> None:
+        """Open the source again, or raise that it is lost."""
+        reason = f"{type(error).__name__}: {error}"
+        self._out = None  # it may come back with other labels
+        self.source.close()
+        began, pause = time.monotonic(), _PAUSE_S[0]
+        while not is_over():
+            if time.monotonic() - began >= self._patience:
+                raise SourceLost(
+                    f"{self.source.stream.id!r} went away and did not come back in "
+                    f"{self._patience:g} s: {reason}"
+                ) from error
+            time.sleep(pause)
+            pause = min(pause * 2, _PAUSE_S[1], max(self._patience, _PAUSE_S[0]))
+            try:
+                self.source.open()
+            except (OSError, SourceNotFound) as again:
+                reason = f"{type(again).__name__}: {again}"
+                self.source.close()
+                continue
+            del self._reconnects[: len(self._reconnects) - _KEPT + 1]
+            self._reconnects.append(f"{type(error).__name__}: {error}")
+            return
+
+    def wake(self) -> None:
+        """Waits here are short."""
+
+    def lateness(self) -> LatenessStatistics:
+        """Return nothing: a live source is not paced."""
+        return Lateness().summary()
+
+    def losses(self) -> tuple[int, tuple[str, ...]]:
+        """Return samples that the source knows it lost, and why it was reopened."""
+        return self._lost, tuple(self._reconnects)
+
+
+def _blank(n: int) -> NDArray[Any]:
+    """Return stamps that say nothing."""
+    stamps = np.zeros(n, STAMP)
+    stamps["device_s"], stamps["device_sequence"] = np.nan, -1
+    return stamps
+
+
+def block_of(
+    source: Source, out: NDArray[Any], stamps: NDArray[Any], number: int
+) -> Block:
+    """Make a block of what a source filled; views."""
+    device, arrived = stamps["device_s"], stamps["time_ns"]
+    t = device.copy()
+    has_none = np.isnan(t)
+    t[has_none] = arrived[has_none] * 1e-9
+    names = [*source.stream.fields]
+    index = {}
+    if (stamps["device_sequence"] >= 0).any():
+        index["device_sequence"] = stamps["device_sequence"]
+    if out.ndim == 2 and len(names) == out.shape[1] and source.stream.is_uniform:
+        values = {name: out[:, i] for i, name in enumerate(names)}
+        return Block(
+            source.stream, t, values, index,
+            sequence=number, arrived_ns=arrived, array=out,
+        )  # fmt: skip
+    if len(names) == 1:
+        values = {names[0]: out if out.ndim > 1 else out.reshape(len(out))}
+    else:
+        values = {
+            name: out[:, i].astype(source.stream.fields[name].numpy_dtype)
+            for i, name in enumerate(names)
+        }
+    return Block(source.stream, t, values, index, sequence=number, arrived_ns=arrived)

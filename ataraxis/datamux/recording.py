@@ -1,0 +1,251 @@
+"""A recording of one stream: its columns in the order of time, checked once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis.datamux.block import Block
+from ataraxis.datamux.description import TIME_UNITS, Field, Stream
+from ataraxis.errors import RecordingError
+
+
+class Recording:
+    """Columns of one stream in the order of time; made by `Recording.of`.
+
+    Attributes
+    ----------
+    stream : Stream
+        What it is.
+    t : ndarray of float64
+        Times, s, shape (n,), not decreasing, read-only.
+    where : str
+        The file it is from.
+
+    Examples
+    --------
+    >>> from ataraxis.datamux import Field, Stream
+    >>> stream = Stream("x", frequency=10, fields={"v": Field(dtype="i16")})
+    >>> recording = Recording.of(stream, {"v": np.arange(5)})
+    >>> recording.read(1, 3).records()
+    [{'index': {'t': 0.1}, 'value': {'v': 1}}, {'index': {'t': 0.2}, 'value': {'v': 2}}]
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        t: NDArray[np.float64],
+        values: Mapping[str, NDArray[Any]],
+        index: Mapping[str, NDArray[Any]],
+        array: NDArray[Any] | None,
+        where: str,
+    ) -> None:
+        self.stream = stream
+        self.t = t
+        self.where = where
+        self._values = values
+        self._index = index
+        self._array = array
+        for column in (t, *values.values(), *index.values()):
+            column.flags.writeable = False
+        if array is not None:
+            array.flags.writeable = False
+
+    @classmethod
+    def of(
+        cls,
+        stream: Stream,
+        columns: Mapping[str, NDArray[Any]],
+        where: str = "the columns",
+    ) -> Recording:
+        """Check columns against a description and bring them into the order of time.
+
+        Parameters
+        ----------
+        stream : Stream
+            What is declared: fields, dtypes, index, frequency.
+        columns : mapping of str to ndarray
+            Fields, and the index if it was recorded; others are left out. Columns of
+            the declared dtype, in order, are not copied.
+        where : str
+            What to call them in errors.
+
+        Raises
+        ------
+        RecordingError
+            A field is missing, a value does not fit its dtype, there is neither index
+            nor frequency, or a time is no number.
+        """
+        missing = [name for name in stream.fields if name not in columns]
+        if missing:
+            close = difflib.get_close_matches(missing[0], columns, 1)
+            raise RecordingError(
+                f"{where}: stream {stream.id!r} has field {missing[0]!r} and the file "
+                f"has {[*columns]}" + (f"; did you mean {close[0]!r}?" if close else "")
+            )
+        values = {
+            name: _fitted(columns[name], field, where, name)
+            for name, field in stream.fields.items()
+        }
+        lengths = {name: len(column) for name, column in values.items()}
+        n = next(iter(lengths.values()), 0)
+        if len(set(lengths.values())) > 1:
+            raise RecordingError(f"{where}: its columns differ in length: {lengths}")
+        t, index = _times(stream, columns, n, where)
+        if n > 1 and bool((np.diff(t) < 0).any()):
+            order = np.argsort(t, kind="stable")
+            t = t[order]
+            values = {name: column[order] for name, column in values.items()}
+            index = {name: column[order] for name, column in index.items()}
+        array = _joint(stream, values)
+        if array is not None:
+            values = {name: array[:, i] for i, name in enumerate(values)}
+        return cls(stream, t, values, index, array, where)
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    @property
+    def first_s(self) -> float:
+        """Time of the first sample, s; 0 if there is none."""
+        return float(self.t[0]) if len(self.t) else 0.0
+
+    @property
+    def duration_s(self) -> float:
+        """Time from the first to the last sample, s."""
+        return float(self.t[-1] - self.t[0]) if len(self.t) else 0.0
+
+    def locate(self, offset_s: float) -> int:
+        """Number of the first sample at least `offset_s` after the first."""
+        return int(np.searchsorted(self.t, self.first_s + offset_s, "left"))
+
+    def read(self, start: int = 0, stop: int | None = None) -> Block:
+        """Return samples ``start`` to ``stop``; read-only views, nothing is copied."""
+        return Block(self.stream, self.t, self._values, self._index, array=self._array)[
+            start : len(self) if stop is None else stop
+        ]
+
+    def __repr__(self) -> str:
+        return f"<Recording of {self.stream.id!r}: {len(self)} samples, {self.where}>"
+
+
+def _joint(stream: Stream, values: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
+    """Make one array of columns of one dtype, so that a block of it is one view."""
+    if not stream.is_uniform or any(c.ndim > 1 for c in values.values()):
+        return None
+    first, *others = values.values()
+    whole = first.base
+    if (
+        isinstance(whole, np.ndarray)
+        and whole.ndim == 2
+        and whole.shape == (len(first), len(values))
+        and all(
+            c.ctypes.data == whole[:, i].ctypes.data
+            and c.strides == whole[:, i].strides
+            for i, c in enumerate(values.values())
+        )
+    ):
+        return whole.view()
+    return np.stack([first, *others], axis=1)
+
+
+def _fitted(column: Any, field: Field, where: str, name: str) -> NDArray[Any]:
+    """Give a column its declared dtype, or say which value does not fit."""
+    found = np.asarray(column)
+    shape = found.shape[1:]
+    if tuple(field.shape) != shape:
+        raise RecordingError(
+            f"{where}: {name!r}: values of shape {tuple(field.shape)} are declared, "
+            f"found {shape}"
+        )
+    target = field.numpy_dtype
+    if target.kind in "US":
+        return found if found.dtype.kind == target.kind else found.astype(target.kind)
+    if found.dtype == target:
+        return found.view()
+    if found.dtype.kind not in "fiub":
+        raise RecordingError(
+            f"{where}: {name!r}: {field.dtype} is declared, found {found.dtype}"
+        )
+    with np.errstate(invalid="ignore", over="ignore"):
+        fitted = found.astype(target)
+    if target.kind != "f":
+        wrong = np.flatnonzero((fitted != found).reshape(len(found), -1).any(axis=1))
+        if len(wrong):
+            row = int(wrong[0])
+            raise RecordingError(
+                f"{where}: {name!r}: {field.dtype} is declared, and row {row} is "
+                f"{found[row]!r}: declare a dtype that holds it"
+            )
+    return fitted
+
+
+def _times(
+    stream: Stream, columns: Mapping[str, NDArray[Any]], n: int, where: str
+) -> tuple[NDArray[np.float64], dict[str, NDArray[Any]]]:
+    """Return seconds, and the index columns as recorded."""
+    rate = stream.rate_hz
+    name = stream.time
+    index = {}
+    for key, field in stream.index.items():
+        if key in columns:
+            index[key] = _fitted_index(columns[key], field, where, key)
+            if len(index[key]) != n:
+                raise RecordingError(
+                    f"{where}: index {key!r} has {len(index[key])} rows, fields {n}"
+                )
+    if name not in index and name in columns and not stream.index:
+        index[name] = np.asarray(columns[name])
+    if name not in index:
+        if rate is None:
+            raise RecordingError(
+                f"{where}: stream {stream.id!r} has no column {name!r} and no "
+                f"frequency, so no time: found {[*columns]}; declare one of the two"
+            )
+        return np.arange(n) / rate, index
+    raw = index[name]
+    if raw.dtype.kind == "M":
+        seconds = raw.astype("M8[ns]").astype(np.int64) / 1e9
+    elif raw.dtype.kind in "fiu":
+        unit = stream.index[name].unit if name in stream.index else "s"
+        seconds = raw.astype(np.float64) / _per_second(raw, unit, rate, where, name)
+    else:
+        raise RecordingError(f"{where}: index {name!r} is {raw.dtype}, not time")
+    wrong = np.flatnonzero(~np.isfinite(seconds))
+    if len(wrong):
+        raise RecordingError(f"{where}: index {name!r}: row {wrong[0]} is no time")
+    return seconds, index
+
+
+def _fitted_index(column: Any, field: Field, where: str, name: str) -> NDArray[Any]:
+    found = np.asarray(column)
+    if found.dtype.kind == "M":
+        return found.view()
+    # A float32 of DFDS holds no more than 2^24 ms: keep what the file has.
+    if found.dtype.kind == "f" and field.numpy_dtype.kind == "f":
+        return found.view()
+    return _fitted(found, field, where, name)
+
+
+def _per_second(
+    raw: NDArray[Any], unit: str, rate: float | None, where: str, name: str
+) -> float:
+    """How many of the index's unit make a second, by its unit or else its intervals."""
+    if unit:
+        if unit not in TIME_UNITS:
+            raise RecordingError(
+                f"{where}: index {name!r} is in {unit!r}: expected one of "
+                f"{', '.join(TIME_UNITS)}"
+            )
+        return TIME_UNITS[unit]
+    steps = np.abs(np.diff(raw.astype(np.float64)))
+    steps = steps[steps > 0]
+    if rate is None or not len(steps):
+        return 1.0
+    ratio = float(np.median(steps)) * rate
+    scales = np.array([1.0, 1e3, 1e6, 1e9])
+    return float(scales[np.abs(np.log(scales) - np.log(ratio)).argmin()])

@@ -1,0 +1,196 @@
+"""Replay: a recording as a feed of blocks, each when its last sample is due."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis.clock import now_ns
+from ataraxis.datamux.block import Block
+from ataraxis.datamux.recording import Recording
+from ataraxis.datamux.statistics import Lateness, LatenessStatistics
+from ataraxis.datamux.timeline import Timeline
+
+PACED_S = 0.01
+UNPACED = 4096
+BLOCK_BYTES = 4 * 2**20
+
+
+class Replay:
+    """Gives the blocks of a recording in time, or as fast as they are taken.
+
+    Parameters
+    ----------
+    recording : Recording
+        What to replay.
+    timeline : Timeline or None
+        The clock; None is as fast as possible.
+    strict_time : bool
+        Pace by the recorded times, else by the declared frequency.
+    use_relative_ts : bool
+        Records have times since the first sample of the recording.
+    start, stop : float or None
+        From and to where, s after the first sample; `stop` itself is left out.
+    loop : bool or int
+        Again from the start, for ever, or so many times in all. Times go on.
+    block : int, float or None
+        Samples a block, an int, or seconds, a float. By default what takes 10 ms if
+        paced, else 4096 samples.
+
+    Raises
+    ------
+    ValueError
+        What is asked cannot be done with this recording.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        timeline: Timeline | None,
+        *,
+        strict_time: bool = True,
+        use_relative_ts: bool = True,
+        start: float | None = None,
+        stop: float | None = None,
+        loop: bool | int = False,
+        block: int | float | None = None,
+    ) -> None:
+        self._recording = recording
+        self.timeline = timeline
+        rate = recording.stream.rate_hz
+        if not strict_time and timeline is not None and rate is None:
+            raise ValueError(
+                f"stream {recording.stream.id!r} has no frequency to pace by: "
+                "strict_time=False needs one"
+            )
+        for name, value in (("start", start), ("stop", stop)):
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{name}={value!r}: expected seconds of 0 or more")
+        self._first = 0 if start is None else recording.locate(start)
+        self._last = len(recording) if stop is None else recording.locate(stop)
+        if start is not None and self._first >= self._last:
+            raise ValueError(
+                f"start={start}, stop={stop}: no sample is there; the recording has "
+                f"{recording.duration_s:.6g} s"
+            )
+        self._laps = math.inf if loop is True else max(1, int(loop))
+        self._size, self._span_s = sizes(block, timeline, recording.read(0, 1))
+        # The times blocks are paced by, and what a lap adds to them.
+        t = (
+            recording.t
+            if strict_time or rate is None
+            else np.arange(len(recording)) / rate
+        )
+        self._due: NDArray[np.float64] = t
+        self._lap_s = self._length()
+        self._origin_s = recording.first_s if use_relative_ts else 0.0
+        self._lateness = Lateness()
+        self._moves = 0 if timeline is None else timeline.moves
+
+    def _length(self) -> float:
+        """How long a lap is: to the last sample, and one interval more."""
+        t = self._due[self._first : self._last]
+        if len(t) < 2:
+            rate = self._recording.stream.rate_hz
+            return 1 / rate if rate else 1.0
+        return float(t[-1] - t[0] + np.median(np.diff(t)))
+
+    def blocks(self, is_over: Callable[[], bool]) -> Iterator[Block]:
+        """Give each block when its last sample is due."""
+        at, lap, timeline, number = self._first, 0, self.timeline, 0
+        if at >= self._last:
+            return
+        if timeline is not None:
+            timeline.begin(float(self._due[at]))
+        moves = self._moves
+        while lap < self._laps and not is_over():
+            stop = self._edge(at)
+            if timeline is not None:
+                due = float(self._due[stop - 1]) + lap * self._lap_s
+                late = timeline.wait(due, moves, is_over)
+                if late is None:
+                    if is_over():
+                        return
+                    moves = timeline.moves
+                    at, lap = self._sought(timeline.target_s)
+                    continue
+                self._lateness.add(now_ns(), late)
+            yield self._block(at, stop, lap, number)
+            number += stop - at
+            at = stop
+            if at >= self._last:
+                at, lap = self._first, lap + 1
+
+    def _edge(self, at: int) -> int:
+        """Where the block that begins at a sample stops."""
+        stop = min(at + self._size, self._last)
+        if self._span_s is not None:
+            until = float(self._due[at]) + self._span_s
+            stop = min(stop, int(np.searchsorted(self._due, until, "left")))
+        return max(stop, at + 1)
+
+    def _block(self, at: int, stop: int, lap: int, number: int) -> Block:
+        block = self._recording.read(at, stop)
+        if lap:
+            block.t = block.t + lap * self._lap_s
+        block.origin_s = self._origin_s
+        block.sequence = number
+        return block
+
+    def _sought(self, target_s: float) -> tuple[int, int]:
+        """Return sample and lap of a place on the timeline."""
+        since = target_s - float(self._due[self._first])
+        lap = max(0, int(since // self._lap_s)) if self._laps > 1 else 0
+        at = int(np.searchsorted(self._due, target_s - lap * self._lap_s, "left"))
+        if at >= self._last:
+            return self._first, lap + 1
+        return max(at, self._first), lap
+
+    def seek(self, at_s: float) -> None:
+        """Go to `at_s` seconds after the recording's first sample."""
+        if self.timeline is None:
+            raise TypeError("a replay as fast as possible cannot seek: use start=")
+        if not math.isfinite(at_s):
+            raise ValueError(f"seek({at_s!r}): expected a time, s")
+        self.timeline.seek(float(self._due[0]) + at_s)
+
+    def wake(self) -> None:
+        """Make a wait look whether it is over."""
+        if self.timeline is not None:
+            self.timeline.wake()
+
+    def lateness(self) -> LatenessStatistics:
+        """Return how late blocks were."""
+        return self._lateness.summary()
+
+    def losses(self) -> tuple[int, tuple[str, ...]]:
+        """Nothing is lost from a recording."""
+        return 0, ()
+
+
+def sizes(
+    block: int | float | None, timeline: Timeline | None, sample: Block
+) -> tuple[int, float | None]:
+    """Return the most samples and the most seconds of a block.
+
+    Raises
+    ------
+    ValueError, TypeError
+        `block` is neither.
+    """
+    width = sum(column.nbytes for column in sample.values.values()) or 1
+    most = max(1, BLOCK_BYTES // width)
+    if block is None:
+        if timeline is None:
+            return min(UNPACED, most), None
+        return most, PACED_S * timeline.speed
+    if isinstance(block, bool) or not isinstance(block, (int, float)):
+        raise TypeError(f"block={block!r}: samples (an int) or seconds (a float)")
+    if not 0 < block < math.inf:
+        raise ValueError(f"block={block!r}: expected more than 0")
+    if isinstance(block, int):
+        return block, None
+    return most, float(block)

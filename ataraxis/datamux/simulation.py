@@ -1,0 +1,285 @@
+"""A simulated stream: its chunks, and its feed of blocks in time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis.clock import now_ns
+from ataraxis.datamux.block import Block, joined
+from ataraxis.datamux.catalog import pick
+from ataraxis.datamux.description import Stream
+from ataraxis.datamux.faults import Faults
+from ataraxis.datamux.recording import Recording
+from ataraxis.datamux.replay import sizes
+from ataraxis.datamux.signals import Events, Function, Pattern, Signal, Sine
+from ataraxis.datamux.statistics import Lateness, LatenessStatistics
+from ataraxis.datamux.timeline import Timeline
+from ataraxis.errors import SourceLost
+
+_CHUNK_S = 0.1
+_CHUNK = 4096
+_EVENTS_S = 1.0
+_GUIDED_S = 1.0
+
+Signals = Mapping[str, Signal | Callable[[Any], Any]] | Signal
+
+
+class Chunk(NamedTuple):
+    """A piece of a simulated stream, the same for every reader."""
+
+    block: Block
+    """Its samples."""
+    end_s: float
+    """Where the next begins, s."""
+    lost: int
+    """How many samples faults took."""
+    stall: tuple[float, float] | None
+    """From when to when the source stalls, s, if it does."""
+
+
+class Simulation:
+    """The chunks of a simulated stream; the same seed gives the same samples.
+
+    Parameters
+    ----------
+    stream : Stream
+        What it looks like: fields, dtypes, rate.
+    signals : Signal, or mapping of field to Signal or function, optional
+        What the fields show; sines of 1, 2, ... Hz, pictures for images, if not given.
+    guide : Recording, optional
+        Take values from this recording instead: pieces of a second, drawn at random.
+    seed : int
+        Of everything random.
+    faults : Faults, optional
+        What goes wrong.
+
+    Raises
+    ------
+    ValueError, SourceNotFound
+        The stream cannot be simulated so.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        signals: Signals | None = None,
+        *,
+        guide: Recording | None = None,
+        seed: int = 0,
+        faults: Faults | None = None,
+    ) -> None:
+        self.stream = stream
+        self._guide = guide
+        self._seed = int(seed)
+        self.faults = faults or Faults()
+        self._signals = _signals(stream, signals)
+        text = [k for k, f in stream.fields.items() if f.numpy_dtype.kind in "US"]
+        if guide is not None and not len(guide):
+            raise ValueError(f"{guide}: empty: it cannot guide a simulation")
+        if guide is None and text:
+            raise ValueError(
+                f"stream {stream.id!r}: field {text[0]!r} is text, which only a "
+                "recording can guide"
+            )
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Give chunks without end."""
+        since, number, begin = -math.inf, 0, 0.0
+        for k in range(2**62):
+            rng = np.random.Generator(np.random.Philox(key=[self._seed, k]))
+            block, end = self._chunk(k, begin, rng)
+            block.sequence = number
+            number += len(block)
+            stall = self.faults.stall(begin, end, rng)
+            block, lost = self.faults.on(block, rng, since)
+            since = float(block.t[-1]) if len(block) else since
+            begin = end
+            yield Chunk(block, end, lost, stall)
+
+    def _chunk(
+        self, k: int, begin: float, rng: np.random.Generator
+    ) -> tuple[Block, float]:
+        """Make chunk `k`, which begins at `begin` s: its samples, and when it ends."""
+        if self._guide is not None:
+            return self._guided(k, begin, rng)
+        rate = self.stream.rate_hz
+        if rate is None:
+            t = begin + np.sort(rng.random(rng.poisson(self._events_hz() * _EVENTS_S)))
+            end = begin + _EVENTS_S
+        else:
+            n = min(_CHUNK, max(1, round(rate * _CHUNK_S)))
+            t = (k * n + np.arange(n)) / rate
+            end = (k + 1) * n / rate
+        values = {}
+        for name, field in self.stream.fields.items():
+            found = self._signals[name].values(t, tuple(field.shape), rng)
+            values[name] = converted(found, field.numpy_dtype)
+        return Block(self.stream, t, values), end
+
+    def _events_hz(self) -> float:
+        rates = [s.rate_hz for s in self._signals.values() if isinstance(s, Events)]
+        return max(rates, default=2.0)
+
+    def _guided(
+        self, k: int, begin: float, rng: np.random.Generator
+    ) -> tuple[Block, float]:
+        """Take a piece of the recording, from a random place, with its intervals."""
+        guide = self._guide
+        assert guide is not None
+        rate = self.stream.rate_hz
+        n = max(1, min(_CHUNK, round(rate * _GUIDED_S) if rate else 16, len(guide)))
+        at = int(rng.integers(0, len(guide) - n + 1))
+        piece = guide.read(at, at + n)
+        if rate:
+            t = (k * n + np.arange(n)) / rate
+            end = (k + 1) * n / rate
+        else:
+            steps = np.diff(guide.t[at : at + n + 1])
+            mean = guide.duration_s / max(1, len(guide) - 1) or 1.0
+            steps = np.append(steps, [mean] * (n - len(steps)))
+            t, end = begin + np.cumsum(steps) - steps[0], begin + float(steps.sum())
+        return Block(self.stream, t, piece.values), end
+
+
+def converted(found: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return values in a field's dtype: rounded and clipped, as a converter does."""
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        with np.errstate(invalid="ignore"):
+            clipped = np.clip(np.rint(found), limits.min, limits.max)
+            return np.asarray(clipped, dtype)
+    if dtype.kind == "b":
+        return np.asarray(found > 0.5)
+    return np.asarray(found, dtype)
+
+
+def _signals(stream: Stream, given: Signals | None) -> dict[str, Signal]:
+    """Return a signal for each field."""
+    made: dict[str, Signal] = {}
+    for i, (name, field) in enumerate(stream.fields.items()):
+        if stream.rate_hz is None:
+            made[name] = Events()
+        else:
+            made[name] = Pattern() if len(field.shape) > 1 else Sine(float(i + 1))
+    if isinstance(given, Mapping):
+        for name, signal in given.items():
+            pick(stream.fields, name, "field", f"stream {stream.id!r}")
+            made[name] = _signal(signal)
+    elif given is not None:
+        made = dict.fromkeys(made, _signal(given))
+    return made
+
+
+def _signal(given: Any) -> Signal:
+    """Return a signal, also of a plain function."""
+    if hasattr(given, "values"):
+        return cast("Signal", given)
+    if callable(given):
+        return Function(given)
+    raise TypeError(f"signal {given!r}: expected one of ataraxis.datamux.signals")
+
+
+class Simulate:
+    """Gives the blocks of a simulation in time, or as fast as they are taken.
+
+    Parameters
+    ----------
+    simulation : Simulation
+        What to give.
+    timeline : Timeline or None
+        The clock; None is as fast as possible.
+    duration : float, optional
+        How long, s; without end if not given.
+    block : int, float or None
+        Samples or seconds a block.
+    """
+
+    def __init__(
+        self,
+        simulation: Simulation,
+        timeline: Timeline | None,
+        *,
+        duration: float | None = None,
+        block: int | float | None = None,
+    ) -> None:
+        if duration is not None and not 0 <= duration < math.inf:
+            raise ValueError(f"duration={duration!r}: expected seconds of 0 or more")
+        self._simulation = simulation
+        self.timeline = timeline
+        self._duration = math.inf if duration is None else duration
+        fields = simulation.stream.fields
+        empty = {k: np.empty((1, *f.shape), f.numpy_dtype) for k, f in fields.items()}
+        sample = Block(simulation.stream, np.zeros(1), empty)
+        most, span = sizes(block, timeline, sample)
+        rate = simulation.stream.rate_hz
+        if span is not None:
+            most = min(most, max(1, round(span * rate))) if rate else 1
+        self._size = most
+        self._lateness = Lateness()
+        self._lost = 0
+
+    def blocks(self, is_over: Callable[[], bool]) -> Iterator[Block]:
+        """Give each block when its last sample is due, or a stall is over."""
+        timeline = self.timeline
+        moves = 0 if timeline is None else timeline.moves
+        stall: tuple[float, float] | None = None
+        if timeline is not None:
+            timeline.begin(0.0)
+        for block, stalled in self._cut(is_over):
+            if is_over():
+                return
+            stall = stalled or stall
+            if timeline is not None:
+                due = float(block.t[-1])
+                if stall is not None and stall[0] <= due < stall[1]:
+                    due = stall[1]
+                while (late := timeline.wait(due, moves, is_over)) is None:
+                    if is_over():
+                        return
+                    moves = timeline.moves
+                self._lateness.add(now_ns(), late)
+            yield block
+
+    def _cut(
+        self, is_over: Callable[[], bool]
+    ) -> Iterator[tuple[Block, tuple[float, float] | None]]:
+        """Give blocks of the size that was asked for, whatever the chunks'."""
+        rest: Block | None = None
+        lost_after = self._simulation.faults.lost_after_s
+        until = min(self._duration, math.inf if lost_after is None else lost_after)
+        stall = None
+        for chunk in self._simulation.chunks():
+            self._lost += chunk.lost
+            stall = chunk.stall or stall
+            stop = int(np.searchsorted(chunk.block.t, until, "left"))
+            piece = chunk.block[:stop]
+            whole = piece if rest is None else joined(rest, piece)
+            at = 0
+            while len(whole) - at >= self._size:
+                yield whole[at : at + self._size], stall
+                at, stall = at + self._size, None
+            rest = whole[at:] if at < len(whole) else None
+            if stop < len(chunk.block) or chunk.end_s >= until or is_over():
+                break
+        if rest is not None:
+            yield rest, stall
+        if lost_after is not None and until == lost_after < self._duration:
+            raise SourceLost(f"simulated: the source went away after {lost_after} s")
+
+    def wake(self) -> None:
+        """Make a wait look whether it is over."""
+        if self.timeline is not None:
+            self.timeline.wake()
+
+    def lateness(self) -> LatenessStatistics:
+        """Return how late blocks were."""
+        return self._lateness.summary()
+
+    def losses(self) -> tuple[int, tuple[str, ...]]:
+        """Return how many samples `Faults.dropout` took."""
+        return self._lost, ()

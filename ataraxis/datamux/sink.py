@@ -1,0 +1,244 @@
+"""Where a task puts what it reads: queues, callables, an ataraxis `Producer`.
+
+Every sink is bounded: by the queue's own size, or by `buffer` items where the queue has
+none. A full one is waited for, or something is dropped and counted, as `policy` says.
+"""
+
+from __future__ import annotations
+
+import inspect
+import queue
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol
+
+from ataraxis.datamux.end import End
+from ataraxis.errors import QueueFull
+
+Policy = Literal["block", "drop_oldest", "drop_newest", "raise"]
+POLICIES = ("block", "drop_oldest", "drop_newest", "raise")
+SLICE_S = 0.05
+_PAUSE_S = 0.002
+_GRACE_S = 0.5
+BUFFER = 65536
+
+IsOver = Callable[[], bool]
+
+
+class Sink(Protocol):
+    """What a task needs of a sink. Called by one thread."""
+
+    takes_blocks: bool
+    delivered: int
+    dropped: int
+
+    def put(self, items: Sequence[Any], is_over: IsOver) -> None:
+        """Hand items over, in order; wait while there is no room and it is not over."""
+
+    def finish(self, end: End, is_over: IsOver) -> End:
+        """Hand over the end; once it is over, at the cost of what was not read.
+
+        Returns the end that was handed over: if something gave way, 'stopped'.
+        """
+
+    def wake(self) -> None:
+        """Make a wait look whether it is over."""
+
+
+def sink_of(target: Any, policy: Policy = "block", buffer: int = BUFFER) -> Sink:
+    """Return the sink for what the user gave.
+
+    Parameters
+    ----------
+    target : object
+        `asyncio.Queue` (from within its event loop), `queue.Queue`, a queue of
+        `multiprocessing`, anything else with a ``put``, a callable (a coroutine
+        function, too), a `Producer` or an `LslOutlet`.
+    policy : {'block', 'drop_oldest', 'drop_newest', 'raise'}
+        What a full queue means.
+    buffer : int
+        How many items may wait in a queue that has no bound of its own.
+
+    Raises
+    ------
+    TypeError
+        It is nothing of these.
+    RuntimeError
+        An `asyncio.Queue`, and no event loop runs here.
+    """
+    if policy not in POLICIES:
+        raise ValueError(f"policy={policy!r}: one of {', '.join(POLICIES)}")
+    if buffer < 1:
+        raise ValueError(f"buffer={buffer!r}: at least 1 item")
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None and isinstance(target, asyncio.Queue):
+        from ataraxis.datamux.loopsink import LoopSink
+
+        return LoopSink(target, policy, buffer)
+    if hasattr(target, "send_block") and hasattr(target, "labels"):
+        from ataraxis.datamux.streamsink import StreamSink
+
+        return StreamSink(target)
+    if hasattr(target, "takes_blocks"):
+        made: Sink = target  # a sink already, such as an LslOutlet
+        return made
+    if hasattr(target, "put"):
+        return QueueSink(target, policy, buffer)
+    if inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(
+        getattr(target, "__call__", None)  # noqa: B004 - an instance's async __call__
+    ):
+        from ataraxis.datamux.loopsink import CoroutineSink
+
+        return CoroutineSink(target)
+    if callable(target):
+        return CallSink(target)
+    raise TypeError(
+        f"sink={target!r}: expected a queue (asyncio, queue, multiprocessing), a "
+        "callable or an ataraxis Producer"
+    )
+
+
+class CallSink:
+    """Calls a function with each item, in the task's thread."""
+
+    takes_blocks = False
+
+    def __init__(self, function: Callable[[Any], object]) -> None:
+        self._function = function
+        self.delivered = 0
+        self.dropped = 0
+
+    def put(self, items: Sequence[Any], is_over: IsOver) -> None:
+        """Call for each; what it raises ends the task."""
+        for item in items:
+            if is_over():
+                return
+            self._function(item)
+            self.delivered += 1
+
+    def finish(self, end: End, is_over: IsOver) -> End:
+        """Call with the end."""
+        self._function(end)
+        return end
+
+    def wake(self) -> None:
+        """Nothing waits here."""
+
+
+class QueueSink:
+    """Puts into a queue of `queue` or `multiprocessing`, or whatever has ``put``."""
+
+    takes_blocks = False
+
+    def __init__(self, target: Any, policy: Policy, buffer: int) -> None:
+        self._queue = target
+        self._policy = policy
+        self._buffer = buffer
+        self._is_timed = hasattr(target, "put_nowait")
+        # Of multiprocessing: _maxsize is SEM_VALUE_MAX for none; qsize tells enough.
+        self._is_bounded = getattr(target, "maxsize", 0) > 0
+        self.delivered = 0
+        self.dropped = 0
+
+    def put(self, items: Sequence[Any], is_over: IsOver) -> None:
+        """Put each, waiting in slices that look whether it is over."""
+        at = 0
+        while at < len(items):
+            room = self._room(len(items) - at)
+            if room <= 0:
+                if not self._make_room(is_over):
+                    self.dropped += len(items) - at
+                    return
+                continue
+            for item in items[at : at + room]:
+                if not self._put_one(item, is_over):
+                    return
+            at += room
+
+    def _room(self, wanted: int) -> int:
+        if self._is_bounded:
+            return wanted
+        try:
+            return min(wanted, self._buffer - int(self._queue.qsize()))
+        except (AttributeError, NotImplementedError):
+            return wanted
+
+    def _make_room(self, is_over: IsOver) -> bool:
+        """Wait for a reader of an unbounded queue, or do what the policy says."""
+        if is_over() or self._policy == "drop_newest":
+            return False
+        if self._policy == "raise":
+            raise _full(self._buffer)
+        if self._policy == "drop_oldest" and self._evict():
+            return True
+        time.sleep(_PAUSE_S)
+        return True
+
+    def _put_one(self, item: Any, is_over: IsOver) -> bool:
+        """Put one item; False if it is over."""
+        if not self._is_timed:
+            self._queue.put(item)
+            self.delivered += 1
+            return True
+        while True:
+            try:
+                self._queue.put_nowait(item)
+            except queue.Full:
+                if is_over():
+                    return False
+                if self._policy == "raise":
+                    raise _full(self._buffer) from None
+                if self._policy == "drop_newest":
+                    self.dropped += 1
+                    return True
+                if self._policy == "drop_oldest" and self._evict():
+                    continue
+                try:
+                    self._queue.put(item, True, SLICE_S)
+                except queue.Full:
+                    continue
+            self.delivered += 1
+            return True
+
+    def _evict(self) -> bool:
+        try:
+            self._queue.get_nowait()
+        except (queue.Empty, AttributeError):
+            return False
+        self.dropped += 1
+        return True
+
+    def finish(self, end: End, is_over: IsOver) -> End:
+        """Put the end: wait for room, or make it once the task was stopped."""
+        if not self._is_timed:
+            self._queue.put(end)
+            return end
+        grace = time.monotonic() + _GRACE_S
+        while True:
+            try:
+                self._queue.put(end, True, SLICE_S)
+                return end
+            except queue.Full:
+                # A reader that left leaves a full queue: the oldest gives way.
+                if self._policy != "block":
+                    self._evict()
+                elif is_over() and time.monotonic() > grace:
+                    end = cut_short(end)
+                    if not self._evict():
+                        return end
+
+    def wake(self) -> None:
+        """Waits here are short."""
+
+
+def cut_short(end: End) -> End:
+    """Return the end of a stream of which something could not be delivered."""
+    return End("stopped") if end.reason == "completed" else end
+
+
+def _full(buffer: int) -> QueueFull:
+    return QueueFull(
+        f"the sink is full (buffer={buffer}): read faster, or use policy='block' or "
+        "'drop_oldest'"
+    )

@@ -1,0 +1,1 @@
+"""Devices and formats, one file each."""

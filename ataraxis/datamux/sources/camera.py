@@ -1,0 +1,169 @@
+"""Cameras and video files through OpenCV, a picture a sample."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from numpy.typing import NDArray
+
+from ataraxis.clock import now_ns
+from ataraxis.datamux.description import Field, Node, Stream
+from ataraxis.datamux.optional import need
+from ataraxis.datamux.source import check_out
+from ataraxis.errors import EndOfStream, NotConnectedError, SourceLost, SourceNotFound
+from ataraxis.labels import Labels
+
+STREAM_ID = "frames"
+_SLICE_S = 0.05
+
+
+class Cameras:
+    """Driver of cameras: nodes ``camera0`` and so on, each with the stream ``frames``.
+
+    A node's file may say ``uri: camera://0`` or ``camera:///path/of/a/video.avi``.
+    Pictures are (y, x, colour), blue first, uint8.
+    """
+
+    def nodes(self, timeout: float) -> list[Node]:
+        """Return the video devices of this machine; none is opened."""
+        found = sorted(Path("/dev").glob("video*"))
+        numbers = [p.name[5:] for p in found if p.name[5:].isdecimal()]
+        return [Node(id=f"camera{n}", uri=f"camera://{n}") for n in numbers]
+
+    def streams(self, node: Node, timeout: float) -> dict[str, Stream]:
+        """Open the camera to see what it gives."""
+        source = CameraSource(_place(node))
+        source.open()
+        source.close()
+        return {STREAM_ID: source.stream}
+
+    def source(
+        self, node: Node, stream_id: str, attrs: Mapping[str, Any]
+    ) -> CameraSource:
+        """Return the source of a camera."""
+        if stream_id != STREAM_ID:
+            raise SourceNotFound(
+                f"no stream {stream_id!r} in node {node.id!r}: found {STREAM_ID!r}"
+            )
+        return CameraSource(_place(node))
+
+
+def _place(node: Node) -> int | str:
+    parts = urlsplit(node.uri or "")
+    return int(parts.netloc) if parts.netloc.isdecimal() else unquote(parts.path)
+
+
+class CameraSource:
+    """One camera, or one video file at its own rate.
+
+    Device times are what the driver or file says, ms since it began; device sequences
+    are its own numbers, of files. Numbers that are missing count as lost.
+
+    Parameters
+    ----------
+    place : int or str
+        Number of the device, or path of a video file.
+    """
+
+    def __init__(self, place: int | str) -> None:
+        self._cv2 = need("cv2", "camera", "a camera")
+        self._place = place
+        self._capture: Any = None
+        self._labels: Labels | None = None
+        self._first: Any = None
+        self._is_file = isinstance(place, str)
+        self._began_ns = self._count = 0
+        name = Path(place).name if isinstance(place, str) else f"camera {place}"
+        attrs = {"id": STREAM_ID, "mode": "proxy", "place": str(place)}
+        self._stream = Stream(name, index={"t": Field("time", unit="s")}, attrs=attrs)
+        self.lost = 0
+
+    @property
+    def stream(self) -> Stream:
+        """What it gives; complete once it is open."""
+        return self._stream
+
+    @property
+    def labels(self) -> Labels:
+        """Labels of a picture."""
+        if self._labels is None:
+            raise NotConnectedError(f"camera {self._place!r}: open() it first")
+        return self._labels
+
+    def open(self) -> None:
+        """Open the device and take a first picture, which says its size."""
+        self.close()
+        capture = self._cv2.VideoCapture(self._place)
+        is_read, picture = capture.read() if capture.isOpened() else (False, None)
+        if not is_read or picture is None:
+            capture.release()
+            raise SourceNotFound(
+                f"camera {self._place!r} gives no picture: is it there, and free?"
+            )
+        rate = float(capture.get(self._cv2.CAP_PROP_FPS))
+        self._stream.frequency = rate if 0 < rate < 1e4 else None
+        self._stream.fields = {
+            "frame": Field("picture", dtype="u8", shape=picture.shape)
+        }
+        self._labels = self._stream.labels()
+        self._capture, self._first = capture, picture
+        self._began_ns, self._count = now_ns(), 0
+
+    def read_into(
+        self,
+        out: NDArray[Any],
+        stamps: NDArray[Any] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> int:
+        """Fill one row with the next picture; see `Source.read_into`.
+
+        A device that gives none blocks longer than `timeout`, as its driver does.
+        """
+        if self._capture is None:
+            raise NotConnectedError(f"camera {self._place!r} is closed; open() it")
+        check_out(out, self.labels)
+        if self._is_file and not self._wait(timeout):
+            return 0
+        picture, self._first = self._first, None
+        if picture is None:
+            is_read, picture = self._capture.read()
+            if not is_read and self._is_file:
+                raise EndOfStream(f"video {self._place!r} has ended")
+            if not is_read:
+                raise SourceLost(f"camera {self._place!r} gives no more pictures")
+        arrived = now_ns()
+        out[0] = picture
+        if stamps is not None:
+            stamps["time_ns"][0] = arrived
+            device_ms = self._capture.get(self._cv2.CAP_PROP_POS_MSEC)
+            if device_ms > 0:
+                stamps["device_s"][0] = device_ms * 1e-3
+            elif self._is_file and self._stream.rate_hz:
+                stamps["device_s"][0] = self._count / self._stream.rate_hz
+            if self._is_file:
+                stamps["device_sequence"][0] = self._count
+        self._count += 1
+        return 1
+
+    def _wait(self, timeout: float | None) -> bool:
+        """Wait until the next picture of a file is due; whether it is."""
+        due_s = self._count / (self._stream.rate_hz or 30.0)
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while (ahead_s := due_s - (now_ns() - self._began_ns) * 1e-9) > 0:
+            ahead_s = min(ahead_s, deadline - time.monotonic(), _SLICE_S)
+            if ahead_s <= 0:
+                return False
+            time.sleep(ahead_s)
+        return True
+
+    def close(self) -> None:
+        """Release the device."""
+        capture, self._capture = self._capture, None
+        if capture is not None:
+            capture.release()

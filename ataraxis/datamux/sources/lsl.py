@@ -1,0 +1,376 @@
+"""The Lab Streaming Layer: any outlet as a source, and any stream as an outlet.
+
+Times are the sender's, untouched; what its clock is off by is recorded in ``offsets``.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis.clock import Offset, now_ns
+from ataraxis.datamux.block import Block
+from ataraxis.datamux.catalog import pick
+from ataraxis.datamux.description import Field, Node, Stream
+from ataraxis.datamux.end import End
+from ataraxis.datamux.optional import need
+from ataraxis.datamux.sink import IsOver
+from ataraxis.datamux.source import check_out
+from ataraxis.errors import NotConnectedError, SourceLost, SourceNotFound
+from ataraxis.labels import Labels
+
+_DTYPES = ("", "f32", "f64", "str", "i32", "i16", "i8", "i64")
+_FORMATS = {name: i for i, name in enumerate(_DTYPES) if name}
+_WIDER = {"bool": "i8", "u8": "i16", "u16": "i32", "u32": "i64", "f16": "f32"}
+_TEXT = 256
+OFFSET_S = 5.0
+GAP_S = 0.02
+BUFFER_S = 360
+LINGER_S = 1.0
+_INFO_S = 5.0
+_SLICE_S = 0.02
+
+
+def _pylsl() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return need("pylsl", "lsl", "the Lab Streaming Layer")
+
+
+class Lsl:
+    """Driver of the node "lsl": every outlet on the network, by source id or name.
+
+    ``attrs`` of a stream may choose by ``uid``, ``source_id``, ``name``, ``hostname``
+    or ``type``, and set ``gap_s``, above which a hole in the times counts as a loss.
+    """
+
+    def nodes(self, timeout: float) -> list[Node]:
+        """Return the one node."""
+        return [Node(id="lsl", uri="lsl://")]
+
+    def streams(self, node: Node, timeout: float) -> dict[str, Stream]:
+        """Look for outlets for `timeout` s."""
+        found: dict[str, Stream] = {}
+        for info in _pylsl().resolve_streams(wait_time=timeout):
+            stream = _described(info, None)
+            known = stream.attrs["source_id"] or stream.name
+            name = known if known not in found else stream.attrs["uid"]
+            stream.attrs["id"] = name
+            found[name] = stream
+        return found
+
+    def source(self, node: Node, stream_id: str, attrs: Mapping[str, Any]) -> LslSource:
+        """Return the source of an outlet."""
+        wanted = {
+            key: str(attrs[key])
+            for key in ("source_id", "uid", "name", "hostname", "type")
+            if attrs.get(key)
+        }
+        return LslSource(stream_id, wanted, gap_s=float(attrs.get("gap_s", GAP_S)))
+
+
+def _described(info: Any, full: Any) -> Stream:
+    """Return the description of an outlet; labels and units if `full` has them."""
+    count = info.channel_count()
+    names, units = [f"ch{i}" for i in range(count)], [""] * count
+    if full is not None:
+        names = _channels(full, "label", count) or names
+        units = _channels(full, "unit", count, is_unique=False) or units
+    dtype = _DTYPES[info.channel_format()]
+    return Stream(
+        name=info.name(),
+        description=info.type(),
+        frequency=info.nominal_srate() or None,
+        fields={
+            name: Field(name, dtype=dtype, unit=unit)
+            for name, unit in zip(names, units, strict=True)
+        },
+        index={"t": Field("time of the sender", unit="s")},
+        attrs={
+            "id": info.source_id() or info.name(),
+            "mode": "proxy",
+            "name": info.name(),
+            "type": info.type(),
+            "source_id": info.source_id(),
+            "uid": info.uid(),
+            "hostname": info.hostname(),
+        },
+    )
+
+
+def _channels(
+    info: Any, key: str, count: int, is_unique: bool = True
+) -> list[str] | None:
+    """Return a text of each channel from desc/channels; None if it is not there."""
+    channel = info.desc().child("channels").child("channel")
+    found = []
+    for _ in range(count):
+        text = channel.child_value(key)
+        if is_unique and not text:
+            return None
+        found.append(text or "")
+        channel = channel.next_sibling("channel")
+    return found if not is_unique or len(set(found)) == count else None
+
+
+class LslSource:
+    """One outlet, by its id and what else is known of it.
+
+    Parameters
+    ----------
+    stream_id : str
+        Its source id, uid or name.
+    wanted : mapping, optional
+        What it must have: ``source_id``, ``uid``, ``name``, ``hostname``, ``type``.
+    gap_s : float
+        A hole in the times of a regular stream that is longer counts as lost samples.
+    timeout : float
+        How long to look for it, s.
+    """
+
+    def __init__(
+        self,
+        stream_id: str,
+        wanted: Mapping[str, str] | None = None,
+        *,
+        gap_s: float = GAP_S,
+        timeout: float = 3.0,
+    ) -> None:
+        self._lsl = _pylsl()
+        self._id = stream_id
+        self._wanted = dict(wanted or {})
+        self._gap_s = gap_s
+        self._timeout = timeout
+        self._inlet: Any = None
+        self._stream = Stream(name=stream_id, attrs={"id": stream_id, "mode": "proxy"})
+        self._is_text = False
+        self._labels: Labels | None = None
+        self._rate: float | None = None
+        self._last_s = math.nan
+        self._asked_ns = 0
+        self.lost = 0
+        self.offsets: list[Offset] = []
+        """What to add to a time here, ns, to have the sender's; about every 5 s."""
+
+    @property
+    def stream(self) -> Stream:
+        """What it gives; complete once it is open."""
+        return self._stream
+
+    @property
+    def labels(self) -> Labels:
+        """Labels of one sample; text has at most 256 characters."""
+        if self._labels is None:
+            raise NotConnectedError(f"LSL stream {self._id!r}: open() it first")
+        return self._labels
+
+    def open(self) -> None:
+        """Find the outlet and connect; it is read from now on."""
+        self.close()
+        info = self._found()
+        # recover=False: liblsl would come back without a word about what was lost.
+        inlet = self._lsl.StreamInlet(
+            info, max_buflen=BUFFER_S, recover=False, as_numpy=True
+        )
+        try:
+            full = inlet.info(timeout=_INFO_S)
+            inlet.open_stream(timeout=_INFO_S)
+        except (self._lsl.util.LostError, self._lsl.util.TimeoutError) as error:
+            raise SourceLost(f"LSL stream {self._id!r}: it does not answer") from error
+        self._stream = _described(info, full)
+        self._stream.attrs["id"] = self._id
+        self._is_text = info.channel_format() == _FORMATS["str"]
+        if self._is_text:
+            names = [*self._stream.fields]
+            shape, coords = (len(names),), {"channel": names}
+            self._labels = Labels(f"U{_TEXT}", shape, ("channel",), coords)
+        else:
+            self._labels = self._stream.labels()
+        self._rate = self._stream.rate_hz
+        self._inlet, self._last_s, self._asked_ns = inlet, math.nan, 0
+        self._ask()  # the first takes LSL half a second, the others none
+
+    def _found(self) -> Any:
+        """Return the outlet; by source id it is the same after a restart."""
+        wanted = dict(self._wanted)
+        if wanted.get("source_id"):
+            wanted.pop("uid", None)
+        if not wanted.keys() & {"source_id", "uid", "name"}:
+            tries = [{**wanted, key: self._id} for key in ("source_id", "name", "uid")]
+            predicate = " or ".join(f"({_predicate(t)})" for t in tries)
+        else:
+            predicate = _predicate(wanted)
+        found = self._lsl.resolve_bypred(predicate, 1, self._timeout)
+        if not found:
+            raise SourceNotFound(
+                f"no LSL stream {self._id!r} ({predicate}) within {self._timeout} s: "
+                "is its program running, and on this network?"
+            )
+        return found[0]
+
+    def read_into(
+        self,
+        out: NDArray[Any],
+        stamps: NDArray[Any] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> int:
+        """Fill rows with the samples that came; see `Source.read_into`."""
+        if self._inlet is None:
+            raise NotConnectedError(f"LSL stream {self._id!r} is closed; open() it")
+        labels = self.labels
+        if (
+            out.shape[1:] != labels.shape
+            or out.dtype is not labels.dtype
+            or not len(out)
+        ):
+            check_out(out, labels)
+        wait_s = 3600.0 if timeout is None else timeout
+        is_direct = not self._is_text and out.flags.c_contiguous
+        try:
+            samples, t = self._inlet.pull_chunk(
+                timeout=wait_s, max_samples=len(out), min_samples=1,
+                dest_obj=out if is_direct else None,
+            )  # fmt: skip
+            if not len(t):
+                return 0
+            self._ask()
+        except self._lsl.util.LostError as error:
+            raise SourceLost(f"LSL stream {self._id!r}: its outlet is gone") from error
+        got = len(t)
+        if self._is_text:
+            out[:got] = [[value.decode() for value in row] for row in samples]
+        elif not is_direct:
+            out[:got] = samples
+        self._count(t)
+        if stamps is not None:
+            stamps["time_ns"][:got] = now_ns()
+            stamps["device_s"][:got] = t
+        return got
+
+    def _count(self, t: NDArray[np.float64]) -> None:
+        """Count the samples that fit into the holes of the times."""
+        rate, last = self._rate, float(t[-1])
+        # No hole fits where the whole chunk is in time; also false of a first, NaN.
+        is_late = last - self._last_s - len(t) / (rate or 1.0) > self._gap_s / 2
+        if rate is not None and (is_late or math.isnan(self._last_s)):
+            gaps = np.diff(t, prepend=self._last_s) - 1 / rate
+            holes = gaps[gaps > self._gap_s + 0.5 / rate]
+            self.lost += int(np.rint(holes * rate).sum())
+        self._last_s = last
+
+    def _ask(self) -> None:
+        """Ask for the clock's offset, now and then; LSL measures beside us."""
+        if now_ns() - self._asked_ns < OFFSET_S * 1e9 and self._asked_ns:
+            return
+        self._asked_ns = now_ns()
+        try:
+            correction = self._inlet.time_correction(timeout=1.0)
+        except (self._lsl.util.TimeoutError, self._lsl.util.LostError):
+            return  # of a loss the next pull tells, after what has come
+        # LSL's clock of this machine is not ours: their difference is part of it.
+        before, lsl_s, after = now_ns(), self._lsl.local_clock(), now_ns()
+        here = round(lsl_s * 1e9) - (before + after) // 2
+        offset_ns = here - round(correction * 1e9)
+        host = str(self._stream.attrs.get("hostname", ""))
+        bound_ns = 1_000_000 + (after - before)
+        self.offsets.append(Offset(offset_ns, bound_ns, after, host))
+
+    def close(self) -> None:
+        """Leave the outlet."""
+        inlet, self._inlet = self._inlet, None
+        if inlet is not None:
+            inlet.close_stream()
+
+
+def _predicate(wanted: Mapping[str, str]) -> str:
+    """Return the query of LSL, XPath 1.0: a text with both quotes cannot be said."""
+    parts = []
+    for key, value in wanted.items():
+        quote = '"' if "'" in value else "'"
+        if quote in value:
+            raise SourceNotFound(f"LSL: {key} {value!r} has both kinds of quotes")
+        parts.append(f"{key}={quote}{value}{quote}")
+    return " and ".join(parts)
+
+
+class LslOutlet:
+    """Publishes a stream on the network; a sink for replay, simulation and proxy.
+
+    Parameters
+    ----------
+    stream : Stream
+        What it will carry: fields of one dtype.
+    name : str, optional
+        Its name; the stream's, if not given.
+    source_id : str, optional
+        By which readers find it again after a restart.
+    """
+
+    takes_blocks = True
+
+    def __init__(
+        self, stream: Stream, name: str | None = None, source_id: str | None = None
+    ) -> None:
+        self._lsl = _pylsl()
+        declared = {f.dtype for f in stream.fields.values()}
+        kinds = {_WIDER.get(dtype, dtype) for dtype in declared}
+        if len(kinds) != 1 or any(f.shape for f in stream.fields.values()):
+            raise ValueError(
+                f"stream {stream.id!r}: LSL has one dtype a stream, found {declared}"
+            )
+        dtype = pick(_FORMATS, kinds.pop(), "dtype", "LSL")
+        kind = str(stream.attrs.get("type", stream.description))
+        info = self._lsl.StreamInfo(
+            name or stream.name or stream.id, kind, len(stream.fields),
+            stream.rate_hz or 0.0, dtype, source_id or f"ataraxis-{stream.id}",
+        )  # fmt: skip
+        channels = info.desc().append_child("channels")
+        for key, field in stream.fields.items():
+            channel = channels.append_child("channel")
+            channel.append_child_value("label", key)
+            channel.append_child_value("unit", field.unit or stream.unit)
+        self._outlet: Any = self._lsl.StreamOutlet(info)
+        self.delivered = 0
+        self.dropped = 0
+
+    def wait_for_consumers(self, timeout: float) -> bool:
+        """Wait until somebody reads, s; whether somebody does."""
+        return bool(self._outlet.wait_for_consumers(timeout))
+
+    def put(self, items: Sequence[Any], is_over: IsOver) -> None:
+        """Push blocks; their last sample is now, the others before it as recorded."""
+        for block in items:
+            if not isinstance(block, Block):
+                raise TypeError(f"an LSL outlet takes blocks, not {type(block)}")
+            stamps = self._lsl.local_clock() - (block.t[-1] - block.t)
+            columns = [*block.values.values()]
+            if columns[0].dtype.kind == "U":
+                rows: Any = [
+                    [*row] for row in zip(*(c.tolist() for c in columns), strict=True)
+                ]
+            else:
+                rows = block.array
+            self._outlet.push_chunk(rows, stamps.tolist())
+            self.delivered += len(block)
+
+    def finish(self, end: End, is_over: IsOver) -> End:
+        """Close the outlet, after a second in which its readers may take the rest.
+
+        LSL tells nobody what has arrived, and a reader that finds an outlet gone
+        cannot have what it had already been sent.
+        """
+        until = time.monotonic() + LINGER_S
+        while time.monotonic() < until and self._outlet.have_consumers():
+            time.sleep(_SLICE_S)
+        self._outlet = None
+        return end
+
+    def wake(self) -> None:
+        """Nothing waits here."""

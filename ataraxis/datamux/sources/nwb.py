@@ -1,0 +1,177 @@
+"""NWB: the time series of a file, read and written through ``pynwb``."""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis.datamux.description import DTYPES, Field, Stream
+from ataraxis.datamux.formats import files
+from ataraxis.datamux.optional import need
+from ataraxis.datamux.recording import Recording
+from ataraxis.errors import RecordingError
+
+_NAMES = {np.dtype(kind): name for name, kind in DTYPES.items() if kind not in "US"}
+
+
+class Nwb:
+    """``nwb://{session}``: each `TimeSeries` by its name.
+
+    A field of a float dtype has the value in the unit, one of an integer dtype what is
+    stored. Fields are the columns, in their order.
+    """
+
+    def keys(self, folder: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
+        """List ``*.nwb``."""
+        return files(folder, ".nwb")
+
+    def columns(
+        self, folder: Path, key: str, stream_id: str, stream: Stream
+    ) -> Mapping[str, NDArray[Any]]:
+        """Read one time series."""
+        path = folder / f"{key}.nwb"
+        with _series_of(path) as series:
+            wanted = str(stream.attrs.get("nwb_name", stream_id))
+            if wanted not in series:
+                raise RecordingError(
+                    f"{path}: no time series {wanted!r}: found {[*series]}"
+                )
+            found = series[wanted]
+            whole = _rows(found.data[...])
+            if len(stream.fields) != whole.shape[1]:
+                raise RecordingError(
+                    f"{path}: {wanted!r} has {whole.shape[1]} columns, declared are "
+                    f"{[*stream.fields]}"
+                )
+            kinds = {f.numpy_dtype.kind for f in stream.fields.values()}
+            if kinds == {"f"} and (found.conversion != 1.0 or found.offset):
+                whole = whole * found.conversion + found.offset
+            t = _times_of(found, len(whole))
+        columns = {name: whole[:, i] for i, name in enumerate(stream.fields)}
+        return {stream.time: t, **columns}
+
+    def describe(self, folder: Path, key: str) -> dict[str, Stream]:
+        """Say which time series a file has, by their names."""
+        described = {}
+        with _series_of(folder / f"{key}.nwb") as series:
+            for name, found in series.items():
+                whole = _rows(found.data[:1])
+                is_scaled = found.conversion != 1.0 or found.offset
+                dtype = "f64" if is_scaled else _NAMES.get(whole.dtype, "str")
+                width = whole.shape[1]
+                names = (found.comments or "").removeprefix("fields: ").split(", ")
+                if len(names) != width or len(set(names)) != width:
+                    names = [f"ch{i}" for i in range(width)]
+                described[name] = Stream(
+                    name=name,
+                    description=found.description,
+                    unit=found.unit or "",
+                    frequency=found.rate,
+                    fields={n: Field(n, dtype=dtype) for n in names},
+                    index={"t": Field("time", unit="s")},
+                    attrs={"id": name},
+                )
+        return described
+
+
+def _rows(data: Any) -> NDArray[Any]:
+    array = np.asarray(data)
+    if array.dtype == object:
+        array = np.array([str(value) for value in array.ravel()], "U").reshape(
+            array.shape
+        )
+    return array.reshape(len(array), -1) if array.size else array.reshape(len(array), 1)
+
+
+def _times_of(found: Any, n: int) -> NDArray[np.float64]:
+    if found.timestamps is not None:
+        return np.asarray(found.timestamps[...], np.float64)
+    rate, first = float(found.rate), float(found.starting_time or 0.0)
+    return np.arange(n) / rate + first
+
+
+@contextmanager
+def _series_of(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.is_file():
+        raise FileNotFoundError(2, "no such recording", str(path))
+    pynwb = need("pynwb", "nwb", "an NWB recording")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what hdmf thinks of cached schemas
+        try:
+            io = pynwb.NWBHDF5IO(str(path), "r")
+            objects = io.read().objects.values()
+        except Exception as error:  # hdmf and h5py each raise theirs
+            raise RecordingError(f"{path}: not NWB, or damaged: {error}") from error
+        try:
+            kinds = [item for item in objects if isinstance(item, pynwb.TimeSeries)]
+            yield {item.name: item for item in kinds}
+        finally:
+            io.close()
+
+
+def write_nwb(
+    path: str | Path,
+    recordings: Mapping[str, Recording],
+    *,
+    start: datetime.datetime | None = None,
+    description: str = "recorded by ataraxis",
+) -> None:
+    """Write recordings as the time series of one NWB file, times and values exactly.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file; it must not be there.
+    recordings : mapping of str to Recording
+        Name of a time series to what it holds: fields of one dtype.
+    start : datetime, optional
+        When time 0 was; now, if not given.
+    description : str
+        What the session was.
+
+    Raises
+    ------
+    ValueError
+        A recording's fields do not make one array; nothing is written.
+    FileExistsError
+        The file is there.
+    """
+    pynwb = need("pynwb", "nwb", "an NWB file")
+    if Path(path).exists():
+        raise FileExistsError(17, "write_nwb replaces nothing", str(path))
+    when = start or datetime.datetime.now(datetime.UTC)
+    if when.tzinfo is None:
+        when = when.astimezone()
+    file = pynwb.NWBFile(description, str(uuid.uuid4()), when)
+    for name, recording in recordings.items():
+        stream = recording.stream
+        data = _data(recording)
+        units = {f.unit or stream.unit for f in stream.fields.values()}
+        series = pynwb.TimeSeries(
+            name=name,
+            data=data,
+            unit=units.pop() if len(units) == 1 else "mixed",
+            timestamps=recording.t,
+            description=stream.description or stream.name or "no description",
+            comments=f"fields: {', '.join(stream.fields)}",
+        )
+        file.add_acquisition(series)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pynwb.NWBHDF5IO(str(path), "w") as io:
+            io.write(file)
+
+
+def _data(recording: Recording) -> Any:
+    columns = [*recording.read().values.values()]
+    if columns[0].dtype.kind == "U" and len(columns) == 1:
+        return [str(value) for value in columns[0]]
+    return recording.read().array

@@ -1,0 +1,180 @@
+"""Any stream of ataraxis in this machine's shared memory as a source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis.datamux.description import DTYPES, Field, Node, Stream
+from ataraxis.datamux.source import check_out
+from ataraxis.errors import EndOfStream, LayoutError, NotConnectedError, SourceNotFound
+from ataraxis.labels import Labels
+from ataraxis.shm.context import ContextLike
+from ataraxis.shm.header import Kind
+from ataraxis.stream import Consumer
+from ataraxis.stream.inspector import inspect
+
+_NAMES = {np.dtype(kind): name for name, kind in DTYPES.items() if kind not in "US"}
+
+
+class Shared:
+    """Driver of the node "shared": the streams of this context, by their names.
+
+    Another context is a node whose uri is ``shared:///its/path``.
+    """
+
+    def nodes(self, timeout: float) -> list[Node]:
+        """Return the one node."""
+        return [Node(id="shared", uri="shared://")]
+
+    def streams(self, node: Node, timeout: float) -> dict[str, Stream]:
+        """Return the streams that have a shape and dtype."""
+        context = _context(node)
+        found = {}
+        for listed in inspect(context):
+            if listed.kind != Kind.STREAM.name.lower() or listed.name is None:
+                continue
+            try:
+                with Consumer(listed.name, context=context, policy="latest") as reader:
+                    if reader.is_typed:
+                        found[listed.name] = described(listed.name, reader.labels)
+            except (OSError, RuntimeError, LayoutError):
+                continue  # it ended meanwhile, or is damaged: 'ataraxis ls' says
+        return found
+
+    def source(
+        self, node: Node, stream_id: str, attrs: Mapping[str, Any]
+    ) -> SharedSource:
+        """Return the source of a stream; ``attrs["policy"]`` as `Consumer` takes it."""
+        policy = str(attrs.get("policy", "lossless"))
+        return SharedSource(stream_id, policy, _context(node))
+
+
+def _context(node: Node) -> str | None:
+    return unquote(urlsplit(node.uri or "").path) or None
+
+
+def described(name: str, labels: Labels) -> Stream:
+    """Return the description of a stream that has these labels."""
+    dtype = _NAMES.get(labels.dtype.newbyteorder("="))
+    if dtype is None:
+        raise LayoutError(
+            f"stream {name!r} holds {labels.dtype}: DataMux takes numbers"
+        )
+    units = labels.attrs.get("units", "")
+    rate = labels.attrs.get("rate_hz")
+    names, shape = [name], labels.shape
+    if labels.shape and labels.dims[0] == "channel":
+        count, shape = labels.shape[0], labels.shape[1:]
+        names = [f"ch{i}" for i in range(count)]
+        if "channel" in labels.coords:
+            found = [str(value) for value in labels.coords["channel"].values]
+            names = found if len(set(found)) == count else names
+    each = units if isinstance(units, list) else [str(units)] * len(names)
+    pairs = zip(names, each, strict=True)
+    return Stream(
+        name=name,
+        unit=units if isinstance(units, str) else "",
+        frequency=float(rate) if rate else None,
+        fields={n: Field(n, dtype=dtype, unit=str(u), shape=shape) for n, u in pairs},
+        index={"t": Field("time", unit="s")},
+        attrs={"id": name, "mode": "proxy"},
+    )
+
+
+class SharedSource:
+    """Reads a stream of shared memory, a frame a sample.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+    policy : str
+        'lossless', 'lossy' or 'latest'.
+    context : Context, str, Path or None
+        Where it lives.
+    """
+
+    def __init__(
+        self, name: str, policy: str = "lossless", context: ContextLike = None
+    ) -> None:
+        self._name = name
+        self._policy: Any = policy
+        self._context = context
+        self._reader: Consumer | None = None
+        self._stream = Stream(name=name, attrs={"id": name, "mode": "proxy"})
+        self.lost = 0
+
+    @property
+    def stream(self) -> Stream:
+        """What it gives."""
+        return self._stream
+
+    @property
+    def labels(self) -> Labels:
+        """Labels of one frame."""
+        if self._reader is None:
+            raise NotConnectedError(f"stream {self._name!r}: open() the source first")
+        return self._reader.labels
+
+    def open(self) -> None:
+        """Join the stream."""
+        try:
+            reader = Consumer(self._name, context=self._context, policy=self._policy)
+        except FileNotFoundError as error:
+            raise SourceNotFound(str(error)) from error
+        if not reader.is_typed:
+            reader.close()
+            raise LayoutError(
+                f"stream {self._name!r} holds bytes: only streams with a shape and "
+                "dtype are sources"
+            )
+        self._stream = described(self._name, reader.labels)
+        self._reader = reader
+
+    def read_into(
+        self,
+        out: NDArray[Any],
+        stamps: NDArray[Any] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> int:
+        """Fill rows with the next frames; see `Source.read_into`."""
+        reader = self._reader
+        if reader is None:
+            raise NotConnectedError(f"stream {self._name!r}: the source is closed")
+        check_out(out, reader.labels)
+        got = 0
+        while got < len(out):
+            try:
+                frame = reader.receive(timeout=0 if got else timeout)
+            except TimeoutError:
+                break
+            if frame is None:
+                if got or reader.has_next:
+                    break
+                raise EndOfStream(f"stream {self._name!r} has ended")
+            with frame:
+                out[got] = frame.array
+                if stamps is not None:
+                    stamps["time_ns"][got] = frame.time_ns
+                    device = frame.device_time
+                    if device is not None:
+                        stamps["device_s"][got] = device * 1e-9
+                    number = frame.device_sequence
+                    stamps["device_sequence"][got] = (
+                        frame.sequence if number is None else number
+                    )
+            got += 1
+        self.lost = reader.dropped_count
+        return got
+
+    def close(self) -> None:
+        """Leave the stream."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()

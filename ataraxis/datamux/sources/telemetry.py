@@ -1,0 +1,150 @@
+"""The machine itself as a source: its processors, memory, discs and network."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ataraxis.clock import now_ns
+from ataraxis.datamux.catalog import pick
+from ataraxis.datamux.description import Field, Node, Stream
+from ataraxis.datamux.optional import need
+from ataraxis.datamux.source import check_out
+from ataraxis.errors import NotConnectedError
+from ataraxis.labels import Labels
+
+RATE_HZ = 10.0
+_SLICE_S = 0.05
+
+
+def _cpu(psutil: Any) -> list[float]:
+    return [float(value) for value in psutil.cpu_percent(percpu=True)]
+
+
+def _memory(psutil: Any) -> list[float]:
+    memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+    return [float(memory.used), float(memory.available), float(swap.used)]
+
+
+def _network(psutil: Any) -> list[float]:
+    found = psutil.net_io_counters()
+    return [0.0, 0.0] if found is None else [found.bytes_sent, found.bytes_recv]
+
+
+def _disk(psutil: Any) -> list[float]:
+    found = psutil.disk_io_counters()
+    return [0.0, 0.0] if found is None else [found.read_bytes, found.write_bytes]
+
+
+_READERS: dict[str, tuple[Callable[[Any], list[float]], list[str], str]] = {
+    "cpu": (_cpu, [], "%"),
+    "memory": (_memory, ["used", "available", "swap"], "bytes"),
+    "network": (_network, ["sent", "received"], "bytes"),
+    "disk": (_disk, ["read", "written"], "bytes"),
+}
+
+
+class Telemetry:
+    """Driver of the node "telemetry"; ``attrs["rate_hz"]`` is how often to look."""
+
+    def nodes(self, timeout: float) -> list[Node]:
+        """Return the one node."""
+        return [Node(id="telemetry", uri="telemetry://")]
+
+    def streams(self, node: Node, timeout: float) -> dict[str, Stream]:
+        """Return its streams: cpu, memory, network, disk."""
+        return {name: _described(name, RATE_HZ) for name in _READERS}
+
+    def source(
+        self, node: Node, stream_id: str, attrs: Mapping[str, Any]
+    ) -> TelemetrySource:
+        """Return the source of a stream."""
+        pick(_READERS, stream_id, "stream", f"node {node.id!r}")
+        return TelemetrySource(stream_id, float(attrs.get("rate_hz", RATE_HZ)))
+
+
+def _described(name: str, rate: float) -> Stream:
+    _, names, unit = _READERS[name]
+    if name == "cpu":
+        psutil = need("psutil", "telemetry", "host telemetry")
+        names = [f"cpu{i}" for i in range(psutil.cpu_count() or 1)]
+    return Stream(
+        name=name,
+        description=f"{name} of this machine",
+        unit=unit,
+        frequency=rate,
+        fields={n: Field(n, dtype="f64", unit=unit) for n in names},
+        index={"t": Field("time", unit="s")},
+        attrs={"id": name, "mode": "proxy"},
+    )
+
+
+class TelemetrySource:
+    """Looks at this machine at absolute deadlines.
+
+    Parameters
+    ----------
+    name : str
+        'cpu', 'memory', 'network' or 'disk'.
+    rate_hz : float
+        How often a second.
+    """
+
+    def __init__(self, name: str, rate_hz: float = RATE_HZ) -> None:
+        if not 0 < rate_hz <= 1000:
+            raise ValueError(f"rate_hz={rate_hz!r}: expected more than 0, at most 1000")
+        self._psutil = need("psutil", "telemetry", "host telemetry")
+        self._read = _READERS[name][0]
+        self._stream = _described(name, rate_hz)
+        self._labels = self._stream.labels()
+        self._step_ns = round(1e9 / rate_hz)
+        self._due_ns: int | None = None
+        self.lost = 0
+
+    @property
+    def stream(self) -> Stream:
+        """What it gives."""
+        return self._stream
+
+    @property
+    def labels(self) -> Labels:
+        """Labels of one sample."""
+        return self._labels
+
+    def open(self) -> None:
+        """Begin; the first look is one step from now."""
+        self._read(self._psutil)  # what follows is relative to this
+        self._due_ns = now_ns() + self._step_ns
+
+    def read_into(
+        self,
+        out: NDArray[Any],
+        stamps: NDArray[Any] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> int:
+        """Wait for the next look, and fill one row; see `Source.read_into`."""
+        check_out(out, self._labels)
+        if self._due_ns is None:
+            raise NotConnectedError("telemetry: the source is closed; open() it")
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while (ahead_s := (self._due_ns - now_ns()) * 1e-9) > 0:
+            ahead_s = min(ahead_s, deadline - time.monotonic(), _SLICE_S)
+            if ahead_s <= 0:
+                return 0
+            time.sleep(ahead_s)
+        missed = (now_ns() - self._due_ns) // self._step_ns
+        self.lost += missed
+        self._due_ns += (missed + 1) * self._step_ns
+        out[0] = self._read(self._psutil)
+        if stamps is not None:
+            stamps["time_ns"][0] = now_ns()
+        return 1
+
+    def close(self) -> None:
+        """End."""
+        self._due_ns = None

@@ -1,0 +1,209 @@
+"""Replay beside the original DataMux; LSL into shared memory beside pylsl alone.
+
+    python benchmarks/bench_datamux.py [--json OUT] [--quick]
+
+Run it on a quiet machine. The peers are `pip install ".[bench,datamux]"`; the original
+needs Python 3.11. Unpaced replay of a CSV recording with 2 and with 32 float fields;
+reading the file is not measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from measure import Aim, Result, interleaved, report
+
+import ataraxis.datamux as dm
+from ataraxis import Consumer
+
+ITEMS, BLOCKS, ORIGINAL = "ataraxis items", "ataraxis blocks", "original 0.1.8"
+INTO, ALONE = "ataraxis", "pylsl alone"
+FIELDS = (2, 32)
+
+
+def describe(folder: Path, fields: int, rows: int) -> None:
+    """Write a collection of one recording that both can read."""
+    kind = {"description": "", "dtype": "f32"}
+    names = [f"c{i}" for i in range(fields)]
+    collection = {
+        "name": "eyes", "description": "", "keywords": [], "authors": [],
+        "streams": {"gaze": {
+            "name": "gaze", "description": "", "unit": "", "frequency": 1000,
+            "fields": {name: {"name": name, **kind} for name in names},
+            "index": {"t": {"name": "t", **kind}},
+        }},
+        "groups": {"subject": {"description": "", "values": ["A"]}},
+        "pattern": "csv://{subject}",
+    }  # fmt: skip
+    (folder / "eyes.collection.json").write_text(json.dumps(collection))
+    (folder / "eyes").mkdir()
+    table = np.random.default_rng(0).normal(size=(rows, fields + 1))
+    table[:, 0] = np.arange(rows) / 1000
+    header = ",".join(["t", *names])
+    np.savetxt(
+        folder / "eyes" / "A.csv", table, "%.6f", ",", header=header, comments=""
+    )
+    rc = {"data_dir": str(folder), "meta_dir": str(folder)}
+    (folder / ".streaminghubrc").write_text(json.dumps(rc))
+
+
+def replay(folder: Path, deliver: str, repeats: int) -> Callable[[], float]:
+    """Time of an item, s, from the first to the last, into a queue.Queue."""
+    recording = dm.API(folder, folder).recording("eyes", "gaze", {"subject": "A"})
+    api = dm.API(folder, folder)
+
+    def run() -> float:
+        sink: queue.SimpleQueue = queue.SimpleQueue()
+        api.replay(recording, sink, rate_limit=False, deliver=deliver, loop=repeats)
+        first = sink.get()
+        begin = time.perf_counter()
+        count = 0
+        while (item := sink.get()) != dm.END_OF_STREAM:
+            count += 1 if deliver == "record" else len(item)
+        del first
+        return (time.perf_counter() - begin) / count
+
+    return run
+
+
+def original(folder: Path, count: int) -> Callable[[], float]:
+    peer = Path(__file__).with_name("datamux_peer.py")
+
+    def run() -> float:
+        command = [sys.executable, str(peer), str(folder), str(count)]
+        done = subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=600
+        )
+        return float(done.stdout.split()[-1])
+
+    return run
+
+
+def replays(quick: bool) -> list[Result]:
+    results = []
+    for fields in FIELDS:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            rows = 2_000 if quick else 10_000
+            describe(folder, fields, rows)
+            peers = {
+                ITEMS: replay(folder, "record", 10),
+                BLOCKS: replay(folder, "block", 200),
+            }
+            if importlib.util.find_spec("streaminghub_datamux"):
+                peers[ORIGINAL] = original(folder, rows)
+            case = f"replay, {fields} fields"
+            results += interleaved(case, "s/item", peers, 3 if quick else 5)
+    return results
+
+
+def lsl(quick: bool) -> list[Result]:
+    """Time of a chunk of 300 x 64 float32, pulled, and pulled and sent."""
+    if not importlib.util.find_spec("pylsl"):
+        return []
+    import pylsl
+
+    from ataraxis.datamux.sources.lsl import LslSource
+
+    chunks, size, channels = (200 if quick else 2000), 300, 64
+    data = np.random.default_rng(0).normal(size=(size, channels)).astype("f4")
+
+    def outlet(name: str) -> pylsl.StreamOutlet:
+        info = pylsl.StreamInfo(name, "EEG", channels, 30_000, "float32", f"id-{name}")
+        return pylsl.StreamOutlet(info, chunk_size=size)
+
+    def pushed(made: pylsl.StreamOutlet) -> threading.Thread:
+        def run() -> None:
+            for _ in range(chunks):
+                made.push_chunk(data)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+        return thread
+
+    def alone() -> float:
+        made = outlet("alone")
+        (found,) = pylsl.resolve_byprop("source_id", "id-alone", 1, 10)
+        inlet = pylsl.StreamInlet(found, as_numpy=True)
+        inlet.open_stream(timeout=10)
+        made.wait_for_consumers(10)
+        pushed(made)
+        out = np.empty((size, channels), "f4")
+        begin = time.perf_counter()
+        got = 0
+        while got < chunks * size:
+            _, stamps = inlet.pull_chunk(
+                timeout=1.0, max_samples=size, min_samples=1, dest_obj=out
+            )
+            if not len(stamps):
+                break
+            got += len(stamps)
+        took = time.perf_counter() - begin
+        inlet.close_stream()
+        return took / (got / size)
+
+    def into() -> float:
+        made = outlet("into")
+        source = LslSource("id-into", {"source_id": "id-into"})
+        source.open()
+        made.wait_for_consumers(10)
+        pushed(made)
+        stream = dm.producer_of(
+            source.stream, "bench-lsl", samples=size, buffer_count=8
+        )
+        stamps = np.zeros(size, dm.STAMP)
+        with stream as producer, Consumer("bench-lsl", policy="latest"):
+            begin = time.perf_counter()
+            got = 0
+            while got < chunks * size:
+                with producer.next_to_send() as frame:
+                    n = source.read_into(frame.array, stamps, timeout=1.0)
+                if not n:
+                    break
+                got += n
+            took = time.perf_counter() - begin
+            source.close()
+            producer.unlink()
+        return took / (got / size)
+
+    return interleaved(
+        "LSL chunk", "s/chunk", {INTO: into, ALONE: alone}, 3 if quick else 5
+    )
+
+
+AIMS = [
+    *(
+        aim
+        for fields in FIELDS
+        for aim in (
+            Aim(f"replay, {fields} fields", ITEMS, ORIGINAL, 1 / 50, 1 / 30),
+            Aim(f"replay, {fields} fields", BLOCKS, ORIGINAL, 1 / 300, 1 / 150),
+        )
+    ),
+    Aim("LSL chunk", INTO, ALONE, 1.2, 1.4),
+]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--json", help="also write the results here")
+    parser.add_argument("--quick", action="store_true", help="smaller, and less often")
+    options = parser.parse_args()
+    results = replays(options.quick) + lsl(options.quick)
+    return report(results, AIMS, options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
