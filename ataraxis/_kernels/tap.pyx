@@ -100,10 +100,7 @@ cdef class Tap:
         try:
             with nogil:
                 for k in range(self.count):
-                    give_back(
-                        &consumer.ring, self.kept[k].index, self.kept[k].position, self.kept[k].held,
-                        k + 1 == self.count,
-                    )
+                    give_back(&consumer.ring, self.kept[k].index, self.kept[k].position, self.kept[k].held)
                 self.count = 0
         finally:
             consumer.leave()
