@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import workers_queue
+from click.testing import CliRunner
 from hypothesis import given
 
 from ataraxis import MemQ, attach
+from ataraxis.cli import main
 from ataraxis.errors import (
     CorruptFrame,
     DataOverflow,
@@ -30,6 +32,7 @@ from ataraxis.errors import (
     TooManyParticipants,
 )
 from ataraxis.frame import Frame, crc32
+from ataraxis.stream.inspector import inspect
 from ataraxis.testing import values
 
 
@@ -503,6 +506,28 @@ def test_a_buffer_too_small_takes_nothing(queue: MemQ) -> None:
         queue.drain_into(bytearray(2000), False)
     with pytest.raises(TimeoutError):
         queue.drain_into(bytearray(2000), timeout=0.01)
+
+
+# ---- seen from outside
+
+
+def test_a_context_lists_what_is_in_a_queue(queue: MemQ) -> None:
+    queue.put_many([b"a", b"b", b"c"])
+    queue.put(bytes(10_000))
+    lease = queue.lease()
+    rows = {row.name: row for row in inspect()}
+    assert rows["q"].content == queue.statistics()
+    assert rows["q"].is_kept
+    large = [row for row in rows.values() if row.name != "q"]
+    assert [(row.kind, row.content, row.is_kept) for row in large] == [
+        ("queue", None, True)
+    ]
+    text = CliRunner().invoke(main, ["ls"]).output
+    assert "8 slots, 4 frames put; 1 wait, 3 leased" in text
+    lease.acknowledge()
+    queue.get_many(2)
+    queue.get()
+    assert len(inspect()) == 1
 
 
 # ---- names
