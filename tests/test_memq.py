@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import queue as standard
+import signal
 import threading
 import time
 from pathlib import Path
@@ -606,6 +607,40 @@ def test_every_start_method(method: str) -> None:
         from multiprocessing import forkserver
 
         forkserver._forkserver._stop()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_a_child_that_ends_cleanly_has_acknowledged(method: str) -> None:
+    start = multiprocessing.get_context(method)
+    with MemQ(None, 8, acknowledge="next") as queue:
+        queue.put("a")
+        child = start.Process(target=workers_queue.get_one, args=(queue,))
+        child.start()
+        child.join(30)
+        assert child.exitcode == 0
+        assert queue.statistics().used == 0
+        assert queue.statistics().recoveries == 0
+
+
+def test_ctrl_c_ends_a_wait(queue: MemQ) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            queue.get()
+        for _ in range(8):
+            queue.put(b"")
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            queue.put(b"")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert len(queue.get_many()) == 8
+    assert queue._users == 0
 
 
 def test_a_forked_copy_attaches_anew_and_ends_nothing(context: Path) -> None:
