@@ -19,6 +19,7 @@ from ataraxis.shm.collection import Leftover
 from ataraxis.shm.doctor import Check
 from ataraxis.shm.listing import Listed
 from ataraxis.stream.meter import Metered, Reading
+from ataraxis.stream.queue_statistics import QueueStatistics
 from ataraxis.stream.statistics import ReaderStatistics, StreamStatistics
 
 _COLOUR = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -80,7 +81,11 @@ def segments(rows: Iterable[Listed]) -> Table:
 def _segment(row: Listed) -> Sequence[str | Text]:
     nobody = "nobody (kept)" if row.is_kept else "nobody (stale)"
     users = "-" if row.problem else plain(", ".join(row.participants)) or nobody
-    inside = _inside(row.content) if isinstance(row.content, StreamStatistics) else ""
+    inside = ""
+    if isinstance(row.content, StreamStatistics):
+        inside = _inside(row.content)
+    elif isinstance(row.content, QueueStatistics):
+        inside = _inside_queue(row.content)
     return (
         plain(row.name),
         row.kind,
@@ -102,6 +107,14 @@ def _inside(stream: StreamStatistics) -> str:
     return (
         f"{stream.buffer_count} slots, {stream.sent:,} frames{state}; "
         f"{', '.join(told) or 'no readers'}"
+    )
+
+
+def _inside_queue(queue: QueueStatistics) -> str:
+    """Say in a line what is in a work queue."""
+    return (
+        f"{queue.buffer_count:,} slots, {queue.put:,} frames put; "
+        f"{queue.waiting:,} wait, {queue.leased:,} leased"
     )
 
 

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import queue as standard
+import signal
 import threading
 import time
 from pathlib import Path
@@ -14,9 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import workers_queue
+from click.testing import CliRunner
 from hypothesis import given
 
 from ataraxis import MemQ, attach
+from ataraxis.cli import main
 from ataraxis.errors import (
     CorruptFrame,
     DataOverflow,
@@ -30,6 +33,7 @@ from ataraxis.errors import (
     TooManyParticipants,
 )
 from ataraxis.frame import Frame, crc32
+from ataraxis.stream.inspector import inspect
 from ataraxis.testing import values
 
 
@@ -505,6 +509,28 @@ def test_a_buffer_too_small_takes_nothing(queue: MemQ) -> None:
         queue.drain_into(bytearray(2000), timeout=0.01)
 
 
+# ---- seen from outside
+
+
+def test_a_context_lists_what_is_in_a_queue(queue: MemQ) -> None:
+    queue.put_many([b"a", b"b", b"c"])
+    queue.put(bytes(10_000))
+    lease = queue.lease()
+    rows = {row.name: row for row in inspect()}
+    assert rows["q"].content == queue.statistics()
+    assert rows["q"].is_kept
+    large = [row for row in rows.values() if row.name != "q"]
+    assert [(row.kind, row.content, row.is_kept) for row in large] == [
+        ("queue", None, True)
+    ]
+    text = CliRunner().invoke(main, ["ls"]).output
+    assert "8 slots, 4 frames put; 1 wait, 3 leased" in text
+    lease.acknowledge()
+    queue.get_many(2)
+    queue.get()
+    assert len(inspect()) == 1
+
+
 # ---- names
 
 
@@ -581,6 +607,40 @@ def test_every_start_method(method: str) -> None:
         from multiprocessing import forkserver
 
         forkserver._forkserver._stop()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_a_child_that_ends_cleanly_has_acknowledged(method: str) -> None:
+    start = multiprocessing.get_context(method)
+    with MemQ(None, 8, acknowledge="next") as queue:
+        queue.put("a")
+        child = start.Process(target=workers_queue.get_one, args=(queue,))
+        child.start()
+        child.join(30)
+        assert child.exitcode == 0
+        assert queue.statistics().used == 0
+        assert queue.statistics().recoveries == 0
+
+
+def test_ctrl_c_ends_a_wait(queue: MemQ) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            queue.get()
+        for _ in range(8):
+            queue.put(b"")
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            queue.put(b"")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert len(queue.get_many()) == 8
+    assert queue._users == 0
 
 
 def test_a_forked_copy_attaches_anew_and_ends_nothing(context: Path) -> None:

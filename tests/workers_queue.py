@@ -35,6 +35,11 @@ def use_inherited(questions: Any, answers: Any) -> None:
     answers.close()
 
 
+def get_one(queue: Any) -> None:
+    """Get a value, and end without closing."""
+    assert queue.get(timeout=30) == "a"
+
+
 def open_ledger(path: str | Path, putters: int = 4) -> NDArray[np.uint8]:
     """Open the ledger, shape (3, putters * EACH); all who open it share it."""
     count = 3 * putters * EACH

@@ -14,6 +14,7 @@ from ataraxis.shm import files
 from ataraxis.shm.context import Context, ContextLike, checked_name
 from ataraxis.shm.header import Header, Kind
 from ataraxis.shm.listing import Listed, survey
+from ataraxis.stream import queue_statistics
 from ataraxis.stream._end import plain_name
 from ataraxis.stream.control import (
     COUNTS,
@@ -107,9 +108,11 @@ def inspect(context: ContextLike = None) -> list[Listed]:
     Returns
     -------
     list of Listed
-        By name; a stream's `content` is its `StreamStatistics`.
+        By name; a stream's `content` is its `StreamStatistics`, a work queue's its
+        `QueueStatistics`.
     """
-    return survey(context, {Kind.STREAM: look})
+    looks = {Kind.STREAM: look, Kind.QUEUE: queue_statistics.look}
+    return survey(context, looks)
 
 
 def look(found: files.Found, header: Header) -> StreamStatistics:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import uuid
 import weakref
 from typing import Literal, TypeAlias
@@ -213,6 +214,11 @@ class MemQ(Putting):
             )
         self._segment = segment
         self._farewell = weakref.finalize(self, _at_exit, weakref.ref(self))
+        process = sys.modules.get("multiprocessing.process")
+        util = sys.modules.get("multiprocessing.util")
+        if process is not None and util is not None and process.parent_process():
+            # Its children end without the interpreter's own clean-up.
+            util.Finalize(self, _at_exit, (weakref.ref(self),), exitpriority=10)
 
     # ---- leaving
 

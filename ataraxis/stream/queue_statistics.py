@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ataraxis.clock import now_ns
+from ataraxis.errors import LayoutError
+from ataraxis.shm import files
+from ataraxis.shm.header import LIVE, Header
+
+# Where layout.h has the words; a test compares what is read with what a handle says.
+_QUEUE_BYTES, _TALLY_WORDS, _LINE_WORDS, _FRONT = 896, 16, 8, 192
+_FREE, _READY, _LEASED, _RETRY = 0, 2, 4, 5
 
 
 @dataclass(frozen=True)
@@ -89,4 +99,41 @@ def compose(
         recoveries,
         last_put,
         last_get,
+    )
+
+
+def look(found: files.Found, header: Header) -> QueueStatistics | None:
+    """Read the queue in an open file from outside; None: it is one large frame.
+
+    No participant, no lock, no store, no wake-up: nobody can tell. Raises `LayoutError`
+    if the control block does not fit the file.
+    """
+    g = header.geometry
+    data = os.pread(found.descriptor, g.control_bytes, g.control)
+    slots, stride = np.frombuffer(data, "<u8", 2).tolist()
+    if slots == 0:
+        return None
+    start = _QUEUE_BYTES + 8 * _TALLY_WORDS * g.participants
+    if start + 8 * _LINE_WORDS * slots > len(data) or slots * stride > g.payload_bytes:
+        raise LayoutError(f"{found.path}: its control block does not fit the file")
+    tally = np.frombuffer(data, "<u8", _TALLY_WORDS * g.participants, _QUEUE_BYTES)
+    tally = tally.reshape(-1, _TALLY_WORDS)
+    line = np.frombuffer(data, "<u8", _LINE_WORDS * slots, start)
+    line = line.reshape(-1, _LINE_WORDS)
+    state, frames = line[:, 0] & 7, np.bitwise_count(line[:, 1])
+    counts = (
+        int(frames[(state == _READY) | (state == _RETRY)].sum()),
+        int(frames[state == _LEASED].sum()),
+        int((state != _FREE).sum()),
+    )
+    sums = tally[:, [0, 1, 2, 3, 4, 5, 7, 8]].sum(axis=0).tolist()
+    since = tally[:, 6]
+    recoveries = int.from_bytes(os.pread(found.descriptor, 8, LIVE + 8), "little")
+    last = tally[:, 9].max(), tally[:, 10].max()
+    return compose(
+        os.path.basename(found.path),
+        (slots, stride - _FRONT),
+        counts,
+        (*sums, *map(int, last), since[since > 0].tolist()),
+        recoveries,
     )
