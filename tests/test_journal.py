@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import threading
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -421,6 +422,17 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         journal.log(1, 0)
     with pytest.raises(FileNotFoundError):
         LogArchive(tmp_path / "nowhere")
+
+
+def test_wall_time_is_told_by_the_anchors(tmp_path: Path) -> None:
+    before = np.datetime64(time.time_ns(), "ns")
+    with JournalWriter(tmp_path) as journal:
+        journal.log_block(1, np.zeros(3), step_ns=1)
+    archive = LogArchive(tmp_path)
+    wall = archive.to_datetime64(archive.read(1).time)
+    second = np.timedelta64(1, "s")
+    assert before - second < wall[0] < np.datetime64(time.time_ns(), "ns") + second
+    assert np.diff(wall).astype(int).tolist() == [1, 1]
 
 
 def test_the_first_page_says_what_it_is(tmp_path: Path) -> None:
