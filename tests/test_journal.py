@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import os
 import resource
 import signal
@@ -11,10 +13,12 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import programs
 import pytest
 from deadline import wait_until
 from hypothesis import given
 from hypothesis import strategies as st
+from pages import ROOT
 
 from ataraxis.errors import CorruptFrame, LoggerError, NotConnectedError
 from ataraxis.frame import Frame
@@ -338,6 +342,54 @@ def test_a_writer_that_was_forgotten_writes_what_it_has(tmp_path: Path) -> None:
     journal.log(1, "x")
     del journal
     assert LogArchive(tmp_path)[0].value == "x"
+
+
+@pytest.mark.parametrize("durability", ["os", "disk"])
+@pytest.mark.parametrize("end", ["", "raise SystemExit(0)", "import os; os.fork()"])
+def test_a_program_that_ends_writes_what_it_has(
+    tmp_path: Path, durability: str, end: str
+) -> None:
+    programs.run(
+        f"""
+        import sys
+        from ataraxis.log import JournalWriter
+        journal = JournalWriter(sys.argv[1], durability={durability!r})
+        cycle = [journal]
+        cycle.append(cycle)
+        journal.log(1, "x")
+        {end}
+        """,
+        tmp_path,
+        warnings="-W ignore",
+    )
+    archive = LogArchive(tmp_path)
+    assert [f.value for f in archive] == ["x"]
+    assert archive.problems == []
+
+
+def test_a_forked_copy_is_inert(tmp_path: Path) -> None:
+    with JournalWriter(tmp_path) as journal:
+        journal.log(1, "x")
+        pid = os.fork()
+        if pid == 0:
+            try:
+                journal.log(1, "y")
+            except NotConnectedError:
+                journal.close()
+                os._exit(0)
+            os._exit(1)
+        assert os.waitpid(pid, 0)[1] == 0
+        journal.log(1, "z")
+    assert [f.value for f in LogArchive(tmp_path)] == ["x", "z"]
+
+
+MODULES = sorted(p.stem for p in (ROOT / "ataraxis" / "log").glob("[!_]*.py"))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_of_docstrings(name: str) -> None:
+    module = importlib.import_module(f"ataraxis.log.{name}")
+    assert doctest.testmod(module, extraglobs={"Path": Path}).failed == 0
 
 
 def test_the_disk_is_waited_for(tmp_path: Path) -> None:

@@ -43,7 +43,8 @@ class JournalReader:
     Notes
     -----
     Opening reads indexes, not data, whatever their size. Entries are numbered from 0,
-    file after file; arrays and frames keep the mapping alive. It is what `LogArchive`
+    file after file; arrays and frames keep the mapping alive (nobody may shorten a file
+    that is mapped: journals never are). It is what `LogArchive`
     reads journals with: see there for how to read.
 
     Examples
