@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import os
 import resource
 import signal
 import threading
+import time
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import programs
 import pytest
 from deadline import wait_until
 from hypothesis import given
 from hypothesis import strategies as st
+from pages import ROOT
 
 from ataraxis.errors import CorruptFrame, LoggerError, NotConnectedError
 from ataraxis.frame import Frame
@@ -339,6 +344,54 @@ def test_a_writer_that_was_forgotten_writes_what_it_has(tmp_path: Path) -> None:
     assert LogArchive(tmp_path)[0].value == "x"
 
 
+@pytest.mark.parametrize("durability", ["os", "disk"])
+@pytest.mark.parametrize("end", ["", "raise SystemExit(0)", "import os; os.fork()"])
+def test_a_program_that_ends_writes_what_it_has(
+    tmp_path: Path, durability: str, end: str
+) -> None:
+    programs.run(
+        f"""
+        import sys
+        from ataraxis.log import JournalWriter
+        journal = JournalWriter(sys.argv[1], durability={durability!r})
+        cycle = [journal]
+        cycle.append(cycle)
+        journal.log(1, "x")
+        {end}
+        """,
+        tmp_path,
+        warnings="-W ignore",
+    )
+    archive = LogArchive(tmp_path)
+    assert [f.value for f in archive] == ["x"]
+    assert archive.problems == []
+
+
+def test_a_forked_copy_is_inert(tmp_path: Path) -> None:
+    with JournalWriter(tmp_path) as journal:
+        journal.log(1, "x")
+        pid = os.fork()
+        if pid == 0:
+            try:
+                journal.log(1, "y")
+            except NotConnectedError:
+                journal.close()
+                os._exit(0)
+            os._exit(1)
+        assert os.waitpid(pid, 0)[1] == 0
+        journal.log(1, "z")
+    assert [f.value for f in LogArchive(tmp_path)] == ["x", "z"]
+
+
+MODULES = sorted(p.stem for p in (ROOT / "ataraxis" / "log").glob("[!_]*.py"))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_of_docstrings(name: str) -> None:
+    module = importlib.import_module(f"ataraxis.log.{name}")
+    assert doctest.testmod(module, extraglobs={"Path": Path}).failed == 0
+
+
 def test_the_disk_is_waited_for(tmp_path: Path) -> None:
     with JournalWriter(tmp_path, durability="disk", sync_s=0.01) as journal:
         journal.log(1, "x")
@@ -421,6 +474,17 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         journal.log(1, 0)
     with pytest.raises(FileNotFoundError):
         LogArchive(tmp_path / "nowhere")
+
+
+def test_wall_time_is_told_by_the_anchors(tmp_path: Path) -> None:
+    before = np.datetime64(time.time_ns(), "ns")
+    with JournalWriter(tmp_path) as journal:
+        journal.log_block(1, np.zeros(3), step_ns=1)
+    archive = LogArchive(tmp_path)
+    wall = archive.to_datetime64(archive.read(1).time)
+    second = np.timedelta64(1, "s")
+    assert before - second < wall[0] < np.datetime64(time.time_ns(), "ns") + second
+    assert np.diff(wall).astype(int).tolist() == [1, 1]
 
 
 def test_the_first_page_says_what_it_is(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from ataraxis import Consumer, LogArchive, Producer, Recorder
 from ataraxis.cli import main
 from ataraxis.errors import LoggerError, SegmentNotFound
 from ataraxis.log.disk_watch import DiskWatch, LowDisk
+from ataraxis.log.journal_record import Gap
 from ataraxis.log.verification import verify
 
 spawn = multiprocessing.get_context("spawn")
@@ -137,6 +139,69 @@ def test_a_killed_recorder_is_missed_by_nobody(tmp_path: Path) -> None:
     assert block.sequence.tolist() == list(range(180))
     assert verify(tmp_path).sources[0].missing == 0
     producer.unlink()
+
+
+def test_a_recorder_that_stays_away_too_long_counts_what_it_missed(
+    tmp_path: Path,
+) -> None:
+    producer = Producer("impatient", shape=(3,), dtype="i8", buffer_count=16)
+    ready = spawn.Event()
+    process = spawn.Process(
+        target=workers_log.record,
+        args=("impatient", tmp_path, ready),
+        kwargs={"detached_timeout": 0.1},
+    )
+    process.start()
+    assert ready.wait(60)
+    for k in range(10):
+        producer.send(np.full(3, k))
+    wait_until(lambda: len(LogArchive(tmp_path)) == 10)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    for k in range(10, 60):
+        producer.send(np.full(3, k))
+    losses: list[Gap] = []
+    with Recorder("impatient", tmp_path, on_loss=losses.append):
+        pass
+    (gap,) = losses
+    assert gap.first == 10
+    assert LogArchive(tmp_path).gaps[0].count == gap.count
+    kept = LogArchive(tmp_path).read("impatient").data[:, 0].tolist()
+    assert kept == [*range(10), *range(10 + gap.count, 60)]
+    (report,) = verify(tmp_path).sources
+    assert (report.expected, report.missing) == (60, gap.count)
+    producer.unlink()
+
+
+def test_several_producers_of_one_stream_are_recorded(tmp_path: Path) -> None:
+    ends = [Producer("shared", 64, 16, shared=True) for _ in range(2)]
+    with Recorder("shared", tmp_path):
+        for k in range(100):
+            ends[k % 2].send(b"%d" % k)
+    assert [f.value for f in LogArchive(tmp_path)] == [b"%d" % k for k in range(100)]
+    assert verify(tmp_path).is_complete
+    for end in ends:
+        end.unlink()
+
+
+def test_a_frame_in_the_making_is_waited_for_without_work(tmp_path: Path) -> None:
+    producer = Producer("slow", 64, 8)
+    with Recorder("slow", tmp_path) as recorder:
+        buffer = producer.next_to_send()
+        began = time.process_time()
+        wait_until_slept(0.5)
+        assert time.process_time() - began < 0.2
+        buffer.write(b"made")
+        buffer.send()
+        wait_until(lambda: recorder.statistics()["slow"].frames == 1)
+    producer.unlink()
+
+
+def wait_until_slept(seconds: float) -> None:
+    """Let time pass, for what is to happen meanwhile is nothing."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def test_another_stream_of_the_name_begins_anew(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from ataraxis._kernels.receive import ConsumerKernel
 from ataraxis._kernels.records import RecordKernel
 
 EMPTY: int
+ENDED: int
 LAPPED: int
 
 @disjoint_base
@@ -11,6 +12,7 @@ class Tap:
     def __init__(
         self, consumer: ConsumerKernel, expected: int | None = None
     ) -> None: ...
+    def wait(self, timeout: float | None) -> int: ...
     def record(
         self, file: RecordKernel, source: int, labels: int
     ) -> tuple[int, int, int]: ...

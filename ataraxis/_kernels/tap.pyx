@@ -5,11 +5,12 @@ No copy but the one into the file: large frames are written from their slots.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from ataraxis._kernels.layout cimport AX_EMPTY, AX_LAPPED, AX_OK, ax_frame
+from ataraxis._kernels.layout cimport AX_EMPTY, AX_ENDED, AX_LAPPED, AX_OK, ax_frame
 from ataraxis._kernels.reader cimport ax_got, count_frame, give_back, next_frame
 from ataraxis._kernels.receive cimport ConsumerKernel
 from ataraxis._kernels.records cimport RecordKernel, put
 from ataraxis._kernels.ring cimport AX_UNKNOWN, ax_ring, bytes_at, frame_at, payload_at
+from ataraxis._kernels.timing cimport deadline_of
 
 cdef enum:
     CHECKSUM = 1
@@ -35,6 +36,22 @@ cdef class Tap:
         self.memory = bytearray(self.most * sizeof(ax_got))
         self.kept = <ax_got *>&self.memory[0]
         self.first_missing = AX_UNKNOWN if expected is None else <uint64_t>expected
+
+    def wait(self, timeout):
+        """Wait for a frame, and hold it for `record`: OK, TIMEOUT, ENDED, or BUSY (cancelled)."""
+        cdef ConsumerKernel consumer = self.consumer
+        cdef int status = AX_OK
+        if self.is_stuck:
+            return status
+        consumer.enter()
+        try:
+            status = consumer.next(&self.stuck, deadline_of(timeout))
+            if status == AX_OK:
+                self.is_stuck = True
+                count_frame(&consumer.ring, frame_at(&consumer.ring, self.stuck.index).sequence)
+        finally:
+            consumer.leave()
+        return status
 
     def record(self, RecordKernel file not None, int64_t source, int64_t labels):
         """Put what is in the ring into the file: frames, bytes, and a status.
@@ -136,4 +153,4 @@ cdef class Tap:
         return self.passed
 
 
-EMPTY, LAPPED = AX_EMPTY, AX_LAPPED
+EMPTY, ENDED, LAPPED = AX_EMPTY, AX_ENDED, AX_LAPPED

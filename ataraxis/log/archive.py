@@ -150,6 +150,32 @@ class LogArchive(Messages):
         """Take in what was written since; whether there was anything."""
         return self._source.refresh()
 
+    def to_datetime64(self, times: NDArray[np.int64]) -> NDArray[np.datetime64]:
+        """Turn monotonic times into wall times, by the anchors that were recorded.
+
+        Parameters
+        ----------
+        times : int64 array
+            As in `Block.time`, ns, any shape.
+
+        Returns
+        -------
+        datetime64[ns] array
+            UTC, same shape; each by the last anchor before it.
+
+        Raises
+        ------
+        ValueError
+            The log has no anchors.
+        """
+        anchors = sorted(self.anchors, key=lambda anchor: anchor.monotonic_ns)
+        if not anchors:
+            raise ValueError(f"{self.path} says of no time what wall time it was")
+        starts = np.array([anchor.monotonic_ns for anchor in anchors])
+        shifts = np.array([anchor.wall_ns for anchor in anchors]) - starts
+        at = np.maximum(np.searchsorted(starts, times, "right") - 1, 0)
+        return np.asarray(times + shifts[at], "i8").astype("M8[ns]")
+
     # ---- one by one
 
     @overload

@@ -70,28 +70,49 @@ def scanned(data: Any, start: int, stop: int, seed: int) -> Runs:
     return np.concatenate(found) if found else np.empty(0, RUN)
 
 
-def listed(data: Any, run: Any, seed: int) -> Entries:
+def listed(data: Any, run: Any, seed: int, out: Entries | None = None) -> Entries:
     """List the entries of a run: as many as it has, damaged ones included.
+
+    Parameters
+    ----------
+    data : bytes-like
+        The data file.
+    run : one of RUN
+        Of that file.
+    seed : int
+        Of that file.
+    out : ndarray of ENTRY, optional
+        Filled and returned; of as many as the run has.
 
     Returns
     -------
     ndarray of ENTRY
-        A copy. Where a header is damaged its `state` is LOST, and `offset` and
-        `bytes` those of the gap; frames of several sizes that are lost together have
-        one gap together.
+        Where a header is damaged its `state` is LOST, and `offset` and `bytes` those of
+        the gap; frames of several sizes that are lost together have one gap together.
     """
-    start = int(run["offset"])
+    start, stride, count = int(run["offset"]), int(run["stride"]), int(run["count"])
     stop = min(start + int(run["bytes"]), len(data))
-    count, found = int(run["count"]), []
-    while start < stop:
-        room = np.empty(min(count + 16, 65536 + 16), ENTRY)
-        stride = int(run["stride"])
-        n, start = scan.list_entries(
-            data, start, stop, seed, stride, room.view("u1"), False
-        )
+    table = np.empty(count, ENTRY) if out is None else out
+    n, at = scan.list_entries(data, start, stop, seed, stride, table.view("u1"), False)
+    if n == count and at >= stop:
+        return table
+    # Damage has made more of them, or fewer: all that is found, then brought to fit.
+    found = [table[:n].copy()]
+    while at < stop:
+        room = np.empty(_CHUNK, ENTRY)
+        n, at = scan.list_entries(data, at, stop, seed, stride, room.view("u1"), False)
         found.append(room[:n])
-    table = np.concatenate(found) if len(found) != 1 else found[0]
-    return table if len(table) == count else _fitted(table, run)
+    table[:] = _fitted(np.concatenate(found), run)
+    return table
+
+
+def part_of(run: Any, first: int, last: int) -> Any:
+    """Take a part of a run whose frames are of one size."""
+    part = run.copy()
+    part["offset"] += first * int(run["stride"])
+    part["count"] = last - first
+    part["bytes"] = (last - first) * int(run["stride"])
+    return part
 
 
 def _fitted(table: Entries, run: Any) -> Entries:

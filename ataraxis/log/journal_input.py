@@ -22,6 +22,7 @@ from ataraxis.log.journal_index import (
     Runs,
     believed,
     listed,
+    part_of,
     scanned,
 )
 from ataraxis.log.journal_page import PAGE, FileHeader, index_path
@@ -63,6 +64,7 @@ class InputFile:
         self.cut = 0
         """Bytes at its end that are no whole frame."""
         self._notes: Notes | None = None
+        self._walked: tuple[int, Entries] | None = None
         self._noted = 0
         self._end = PAGE
         self.seed = -1
@@ -138,6 +140,7 @@ class InputFile:
         return len(self.runs) > count
 
     def _count(self) -> None:
+        self._walked = None
         is_data = self.runs["kind"] == scan.DATA
         self.data_runs = self.runs[is_data]
         self.starts = np.zeros(len(self.data_runs) + 1, np.int64)
@@ -204,15 +207,25 @@ class InputFile:
             return np.empty(0, ENTRY)
         a = int(np.searchsorted(self.starts, first, "right")) - 1
         b = int(np.searchsorted(self.starts, last, "left"))
-        table = self._joined(self.data_runs[a:b])
         base = int(self.starts[a])
-        return table[first - base : last - base]
+        if b - a > 1:
+            return self._joined(self.data_runs[a:b])[first - base : last - base]
+        run = self.data_runs[a]
+        if run["stride"]:
+            return listed(self.data, part_of(run, first - base, last - base), self.seed)
+        # Frames of several sizes are found one after the other: kept for the next call.
+        known = self._walked
+        if known is None or known[0] != a:
+            known = self._walked = (a, listed(self.data, run, self.seed))
+        return known[1][first - base : last - base]
 
     def _joined(self, runs: Runs) -> Entries:
-        tables = [listed(self.data, run, self.seed) for run in runs]
-        if not tables:
-            return np.empty(0, ENTRY)
-        return tables[0] if len(tables) == 1 else np.concatenate(tables)
+        table, at = np.empty(int(runs["count"].sum()), ENTRY), 0
+        for run in runs:
+            count = int(run["count"])
+            listed(self.data, run, self.seed, table[at : at + count])
+            at += count
+        return table
 
     def select(
         self, source: int | None, start_ns: int | None, stop_ns: int | None

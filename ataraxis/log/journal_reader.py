@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ataraxis._kernels import scan
 from ataraxis.clock import Anchor
 from ataraxis.errors import LayoutError
-from ataraxis.frame import Frame
+from ataraxis.frame import Flag, Frame
 from ataraxis.log.journal_index import ENTRY, SEVERAL, Entries
 from ataraxis.log.journal_input import InputFile
 from ataraxis.log.journal_page import files_of
@@ -43,7 +43,8 @@ class JournalReader:
     Notes
     -----
     Opening reads indexes, not data, whatever their size. Entries are numbered from 0,
-    file after file; arrays and frames keep the mapping alive. It is what `LogArchive`
+    file after file; arrays and frames keep the mapping alive (nobody may shorten a file
+    that is mapped: journals never are). It is what `LogArchive`
     reads journals with: see there for how to read.
 
     Examples
@@ -171,8 +172,9 @@ class JournalReader:
     ) -> Selection:
         """Find entries of a source and of a time, `start` to before `stop`, ns."""
         parts = [file.select(source, start, stop) for file in self.files]
+        parts = parts or [(np.empty(0, np.int64), np.empty(0, ENTRY))]
         return self._selection(
-            [n + s for (n, _), s in zip(parts, self.starts[:-1], strict=True)],
+            [n + s for (n, _), s in zip(parts, self.starts, strict=False)],
             [table for _, table in parts],
             range(len(parts)),
         )
@@ -191,7 +193,9 @@ class JournalReader:
             is_whole = high - low == len(own) and bool(np.all(np.diff(own) == 1))
             tables.append(table if is_whole else table[own - low])
             files.append(at)
-        return self._selection(parts if tables else [], tables, files)
+        if not tables:
+            parts, tables, files = [wanted], [np.empty(0, ENTRY)], [0]
+        return self._selection(parts, tables, files)
 
     def _selection(
         self,
@@ -199,15 +203,15 @@ class JournalReader:
         tables: list[Entries],
         files: Iterable[int],
     ) -> Selection:
-        table = np.concatenate(tables) if tables else np.empty(0, ENTRY)
+        table = np.concatenate(tables) if len(tables) != 1 else tables[0]
         lengths = [len(t) for t in tables]
         return Selection(
-            np.concatenate(numbers) if numbers else np.empty(0, np.int64),
+            np.concatenate(numbers) if len(numbers) != 1 else numbers[0],
             table["time_ns"],
             table["sequence"],
             table["source"],
             table["bytes"],
-            (table, np.repeat(np.fromiter(files, np.int64, len(tables)), lengths)),
+            (table, np.repeat(np.fromiter(files, np.int32, len(tables)), lengths)),
         )
 
     def frame(self, number: int, *, verify: bool = True) -> Frame:
@@ -248,33 +252,34 @@ class JournalReader:
             Number of rows filled: all, or up to the first entry that is damaged or has
             another dtype or shape than the first one of its file.
         """
-        table, which = selection.where
-        edges = [0, *(np.flatnonzero(np.diff(which)) + 1).tolist(), len(table)]
+        table, _ = selection.where
         done = 0
-        for start, stop in pairwise(edges):
-            if start == stop:
-                continue
-            part = np.ascontiguousarray(table[start:stop])
-            data = self.files[int(which[start])].data
-            done += scan.gather(data, part.view("u1"), out[start:stop], verify)
+        for file, start, stop in self._parts(selection):
+            part = np.ascontiguousarray(table[start:stop]).view("u1")
+            done += scan.gather(file.data, part, out[start:stop], verify)
             if done < stop:
                 break
         return done
 
     def device_stamps(self, selection: Selection) -> NDArray[np.int64] | None:
         """Copy device times and counters, (n, 2); None: not all entries have them."""
-        table, which = selection.where
+        table, _ = selection.where
+        if not len(table) or not (table["flags"] & Flag.DEVICE_STAMP).all():
+            return None
         out = np.empty((len(table), 2), np.int64)
-        done = 0
-        for at in np.unique(which):
-            own = np.flatnonzero(which == at)
-            part, stamps = (
-                np.ascontiguousarray(table[own]),
-                np.empty((len(own), 2), "i8"),
-            )
-            done += scan.device_stamps(self.files[at].data, part.view("u1"), stamps)
-            out[own] = stamps
-        return out if len(table) and done == len(table) else None
+        for file, start, stop in self._parts(selection):
+            part = np.ascontiguousarray(table[start:stop]).view("u1")
+            if scan.device_stamps(file.data, part, out[start:stop]) < stop - start:
+                return None
+        return out
+
+    def _parts(self, selection: Selection) -> Iterator[tuple[InputFile, int, int]]:
+        """Cut a selection into stretches of one file each."""
+        _, which = selection.where
+        edges = [0, *(np.flatnonzero(np.diff(which)) + 1).tolist(), len(which)]
+        for start, stop in pairwise(edges):
+            if start < stop:
+                yield self.files[int(which[start])], start, stop
 
     def close(self) -> None:
         """Forget the files; arrays and frames that were read stay valid."""

@@ -78,7 +78,7 @@ class JournalWriter(JournalOutput):
         sync_s: float = 1.0,
         sync_bytes: int = 2**26,
         file_bytes: int = 2**30,
-        buffer_bytes: int = 2**20,
+        buffer_bytes: int = 2**18,
         checksum: bool = True,
         about: dict[str, Any] | None = None,
     ) -> None:

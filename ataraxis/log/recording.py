@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ataraxis._kernels.receive import wait_any
-from ataraxis._kernels.tap import EMPTY, LAPPED, Tap
+from ataraxis._kernels.tap import EMPTY, ENDED, LAPPED, Tap
 from ataraxis.errors import LoggerError
 from ataraxis.log.journal_input import InputFile
 from ataraxis.log.journal_page import files_of
@@ -126,13 +125,8 @@ class Recording:
                     break
                 if moved or was_stopped or self.failure is not None:
                     continue
-                found = wait_any(self.consumer, SLICE_S)
-                if self.consumer.is_ended and not self.consumer.has_next:
-                    # What was sent before it ended is seen by one more look.
-                    if not self._step():
-                        break
-                elif found and not self.consumer.has_next:
-                    time.sleep(0.001)
+                if self._tap.wait(SLICE_S) == ENDED:
+                    break
         except Exception as error:
             self.failure = LoggerError(
                 f"recording of {self.name!r} ended: {error!r}; what was not written "
