@@ -75,3 +75,12 @@ def digitize(seconds: float) -> None:
             block = np.stack(columns, axis=1).astype("f4")
             board.send_block(block, time_ns=began + first * 10**6, step_ns=10**6)
             time.sleep(0.05)
+
+
+def log_entries(queue, source):
+    """Log 500 entries; the stamps count up, the payload is the number."""
+    from ataraxis import LogPackage
+
+    for number in range(500):
+        payload = np.array([number], np.int64).view(np.uint8)
+        queue.put(LogPackage(source, number, payload))
