@@ -111,3 +111,12 @@ def find_beats(name: str, told: Connection) -> None:
             beats.append(max(recent, key=lambda sample: abs(sample[1]))[0])
     reader.close()
     told.send(beats)
+
+
+def log_entries(queue, source):
+    """Log 500 entries; the stamps count up, the payload is the number."""
+    from ataraxis import LogPackage
+
+    for number in range(500):
+        payload = np.array([number], np.int64).view(np.uint8)
+        queue.put(LogPackage(source, number, payload))

@@ -30,6 +30,7 @@ from ataraxis.log.selection import LogSource, Selection, SourceInfo
 # Module and class of each layout's backend; asked in this order.
 BACKENDS = [
     ("ataraxis.log.journal_reader", "JournalReader"),
+    ("ataraxis.log.package_reader", "PackageReader"),
 ]
 
 

@@ -1,0 +1,74 @@
+"""Many entries of an archive into one array, in a few calls of NumPy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis.frame import crc32
+from ataraxis.log.entries import NPY_BYTES, PREFIX, npy_header
+from ataraxis.log.npz import LOCAL, STORED
+
+if TYPE_CHECKING:
+    from ataraxis.log.npz_index import NpzIndex
+
+_HEAD = NPY_BYTES + PREFIX.size
+_TOGETHER = 8192
+
+
+def gather(
+    index: NpzIndex, rows: NDArray[Any], out: NDArray[np.uint8], *, verify: bool
+) -> bool:
+    """Copy the payloads of stored entries into the rows of `out`.
+
+    Parameters
+    ----------
+    index : NpzIndex
+        The archive.
+    rows : ndarray
+        Its members, with the fields of `MEMBER`.
+    out : ndarray of uint8
+        Shape (n, bytes of a payload).
+    verify : bool
+        Whether checksums are looked at.
+
+    Returns
+    -------
+    bool
+        False: not all are stored, whole and of that size. `out` is then undefined, and
+        a look at each says which is not.
+    """
+    size = _HEAD + out.shape[1]
+    if (rows["method"] != STORED).any() or (rows["packed_bytes"] != size).any():
+        return False
+    header = np.frombuffer(npy_header(size - NPY_BYTES), np.uint8)
+    for start in range(0, len(rows), _TOGETHER):
+        part = rows[start : start + _TOGETHER]
+        found = _files(index.data, part["at"].astype(np.int64), size)
+        if found is None or (found[:, :NPY_BYTES] != header).any():
+            return False
+        stamps = found[:, NPY_BYTES + 1 : _HEAD].copy().view("<u8")[:, 0]
+        if (stamps != part["stamp"]).any():
+            return False
+        if (found[:, NPY_BYTES] != part["source"]).any():
+            return False
+        if verify and [crc32(row) for row in found] != part["crc"].tolist():
+            return False
+        out[start : start + _TOGETHER] = found[:, _HEAD:]
+    return True
+
+
+def _files(
+    data: NDArray[np.uint8], at: NDArray[np.int64], size: int
+) -> NDArray[np.uint8] | None:
+    """Copy npy files of equal size, whose local headers are at `at`: (n, size)."""
+    if int(at.max()) + LOCAL.size > len(data):
+        return None
+    begin = at + LOCAL.size
+    for k in (26, 28):  # where the lengths of name and extra field are
+        begin += data[at + k] + 256 * data[at + k + 1].astype(np.int64)
+    if int(begin.max()) + size > len(data):
+        return None
+    return np.asarray(data[begin[:, None] + np.arange(size)])

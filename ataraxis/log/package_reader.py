@@ -1,0 +1,297 @@
+"""`PackageReader`: npy directories and npz archives, for `LogArchive`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis.clock import Anchor
+from ataraxis.errors import CorruptFrame
+from ataraxis.frame import Frame
+from ataraxis.log.archiving import ARCHIVE_SUFFIX
+from ataraxis.log.directory import keys_in
+from ataraxis.log.entries import NPY_BYTES, PREFIX, EntryKey, check_entry
+from ataraxis.log.journal_record import Gap
+from ataraxis.log.npz_gather import gather
+from ataraxis.log.npz_index import MEMBER, NpzIndex
+from ataraxis.log.problem import Problem
+from ataraxis.log.selection import Selection, SourceInfo
+
+ROW = np.dtype([*MEMBER.descr, ("file", "<i4"), ("sequence", "<u8")])
+"""A member, and the archive it is in: -1, a file of its own."""
+_HEAD = NPY_BYTES + PREFIX.size
+_LAST = np.uint64(2**63 - 1)
+
+
+class PackageReader:
+    """Read npz archives of any generation, an npy directory, or both at once.
+
+    Parameters
+    ----------
+    path : str or Path
+        A directory of entries and archives, or one archive.
+
+    Notes
+    -----
+    Entries are numbered in the order of stamps; those that come later, behind. An entry
+    that is in an archive and also still a file counts once. `Frame.device_time` is the
+    stamp; so is the time, as far as 63 bits hold it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from ataraxis.log.directory import EntryDirectory
+    >>> with tempfile.TemporaryDirectory() as path:
+    ...     with EntryDirectory(path) as entries:
+    ...         _ = entries.write(7, 5, b"payload")
+    ...     bytes(PackageReader(path).frame(0).payload)
+    b'payload'
+    """
+
+    unit = "us"
+    """Unit of times: the source's, by convention microseconds since its onset."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._archives: list[NpzIndex] = []
+        self._known: dict[Path, int] = {}
+        self._names: dict[int, str] = {}
+        self._keys: set[EntryKey] = set()
+        self._problems: dict[Path, Problem] = {}
+        self._table = np.empty(0, ROW)
+        self._next: dict[int, int] = {}
+        self.refresh()
+
+    @classmethod
+    def accepts(cls, path: Path) -> bool:
+        """Whether there are archives or entries at `path`."""
+        if path.is_file():
+            return path.suffix == ".npz"
+        return path.is_dir() and (
+            any(path.glob(f"*{ARCHIVE_SUFFIX}")) or bool(keys_in(path)[0])
+        )
+
+    def refresh(self) -> bool:
+        """Take in what was written since; whether there was anything."""
+        found = [self._of_archive(path) for path in self._paths()]
+        if self.path.is_dir():
+            found.append(self._of_directory())
+        new = np.concatenate(found) if found else np.empty(0, ROW)
+        new = new[np.lexsort((new["copy"], new["source"], new["stamp"]))]
+        for source in np.unique(new["source"]):
+            mine = np.flatnonzero(new["source"] == source)
+            first = self._next.get(int(source), 0)
+            new["sequence"][mine] = first + np.arange(len(mine))
+            self._next[int(source)] = first + len(mine)
+        start = len(self._table)
+        for i in np.flatnonzero(new["file"] < 0):
+            # Where it was put: the names of files follow their rows.
+            self._names[start + int(i)] = self._waiting[int(new["name_at"][i])]
+        self._table = np.concatenate([self._table, new])
+        return len(new) > 0
+
+    def _paths(self) -> list[Path]:
+        if self.path.is_dir():
+            return sorted(self.path.glob(f"*{ARCHIVE_SUFFIX}"))
+        return [self.path]
+
+    def _of_archive(self, path: Path) -> NDArray[np.void]:
+        """Members of an archive that are not known yet."""
+        inode = path.stat().st_ino
+        if self._known.get(path) == inode:
+            return np.empty(0, ROW)
+        self._known[path] = inode
+        index = NpzIndex(path)
+        if index.problem is not None:
+            size = len(index.data)
+            self._problems[path] = Problem(path, 0, size, index.problem)
+        for said in index.damaged:
+            self._problems[path / said] = Problem(path, 0, 0, said)
+        table = np.zeros(len(index.table), ROW)
+        for name in MEMBER.names or ():
+            table[name] = index.table[name]
+        table["file"] = len(self._archives)
+        table = table[table["is_entry"]]
+        self._archives.append(index)
+        if self.path.is_dir():
+            keys = [EntryKey(*key) for key in _keys(table)]
+            is_new = np.array([key not in self._keys for key in keys], np.bool_)
+            self._keys.update(keys)
+            table = np.asarray(table[is_new]) if len(table) else table
+        return table
+
+    def _of_directory(self) -> NDArray[np.void]:
+        """Entries that are files and not known yet."""
+        keys, foreign = keys_in(self.path)
+        for name in foreign:
+            path = self.path / name
+            what = "its name is not one of an entry"
+            self._problems[path] = Problem(path, 0, path.stat().st_size, what)
+        new = [(key, name) for key, name in keys if key not in self._keys]
+        self._keys.update(key for key, _ in new)
+        self._waiting = [name for _, name in new]
+        table = np.zeros(len(new), ROW)
+        for i, (key, name) in enumerate(new):
+            table["stamp"][i], table["source"][i], table["copy"][i] = key
+            table["name_at"][i] = i
+            table["nbytes"][i] = os.stat(self.path / name).st_size
+        table["file"] = -1
+        return table
+
+    # ---- what it is
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What is damaged or foreign, as far as it was noticed."""
+        return list(self._problems.values())
+
+    @property
+    def is_live(self) -> bool:
+        """False: nobody can know."""
+        return False
+
+    @property
+    def sources(self) -> dict[int, SourceInfo]:
+        """The sources by their numbers."""
+        return {int(n): SourceInfo(int(n)) for n in np.unique(self._table["source"])}
+
+    @property
+    def anchors(self) -> list[Anchor]:
+        """None: the stamps are the source's own."""
+        return []
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """None: npy logs do not say."""
+        return []
+
+    # ---- entries
+
+    def select(
+        self,
+        source: int | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+    ) -> Selection:
+        """Find entries of a source and of stamps from `start` to before `stop`."""
+        stamps = self._table["stamp"]
+        good = np.ones(len(stamps), np.bool_)
+        if source is not None:
+            good &= self._table["source"] == source
+        if start is not None and start > 0:
+            good &= stamps >= np.uint64(min(start, 2**64 - 1))
+        if stop is not None:
+            good &= stamps < np.uint64(max(stop, 0)) if stop < 2**64 else True
+        return self.pick(np.flatnonzero(good))
+
+    def pick(self, numbers: NDArray[np.int64] | range) -> Selection:
+        """Find entries by their numbers, in any order."""
+        wanted = np.asarray(numbers, np.int64)
+        rows = self._table[wanted]
+        return Selection(
+            wanted,
+            np.minimum(rows["stamp"], _LAST).astype(np.int64),
+            rows["sequence"],
+            rows["source"],
+            np.maximum(rows["nbytes"], np.uint64(_HEAD)) - np.uint64(_HEAD),
+            wanted,
+        )
+
+    def frame(self, number: int, *, verify: bool = True) -> Frame:
+        """Read an entry; a view of the archive if it is stored there.
+
+        Raises
+        ------
+        CorruptFrame
+            It is damaged: names it.
+        """
+        row = self._table[number]
+        payload = self._payload(number, verify)
+        return Frame.from_value(
+            np.frombuffer(payload, np.uint8),
+            sequence=int(row["sequence"]),
+            time_ns=int(min(row["stamp"], _LAST)),
+            source=int(row["source"]),
+            device_time=int(row["stamp"]),
+            device_sequence=0,
+            checksum=False,
+        )
+
+    def _payload(self, number: int, verify: bool) -> memoryview:
+        """Return the payload of an entry."""
+        row = self._table[number]
+        key = EntryKey(int(row["stamp"]), int(row["source"]), int(row["copy"]))
+        archive, data = int(row["file"]), b""
+        path = self._archives[archive].path if archive >= 0 else self.path
+        try:
+            if archive >= 0:
+                found = memoryview(self._archives[archive].read(row, verify=verify))
+            else:
+                path = self.path / self._names[number]
+                data = path.read_bytes()
+                found = memoryview(data)
+            return found[check_entry(key, found) :]
+        except (CorruptFrame, OSError) as error:
+            problem = Problem(path, int(row["at"]), int(row["nbytes"]), str(error))
+            self._problems[path / key.stem] = problem
+            raise CorruptFrame(f"entry {key.stem} of {path}: {error}") from error
+
+    def frames(self, selection: Selection, *, verify: bool = True) -> Iterator[Frame]:
+        """Iterate over the entries of a selection, as `frame`."""
+        for number in selection.numbers:
+            yield self.frame(int(number), verify=verify)
+
+    def gather(
+        self, selection: Selection, out: NDArray[np.uint8], *, verify: bool = True
+    ) -> int:
+        """Copy payloads into the rows of `out`; how many went before one did not."""
+        rows = self._table[selection.numbers]
+        if len(rows) and (rows["file"] >= 0).all() and len(set(rows["file"])) == 1:
+            index = self._archives[int(rows["file"][0])]
+            if gather(index, rows, out, verify=verify):
+                return len(rows)
+        # One by one: files, deflated or damaged members, sizes that differ.
+        for done, number in enumerate(selection.numbers.tolist()):
+            try:
+                payload = self._payload(number, verify)
+            except CorruptFrame:
+                return done
+            if len(payload) != out.shape[1]:
+                return done
+            out[done] = payload
+        return len(selection)
+
+    def device_stamps(self, selection: Selection) -> NDArray[np.int64] | None:
+        """Return stamps, of 64 bits without a sign, and zeros: (n, 2)."""
+        out = np.zeros((len(selection), 2), np.int64)
+        out[:, 0] = self._table["stamp"][selection.numbers].view(np.int64)
+        return out
+
+    def close(self) -> None:
+        """Forget the files; what was read stays valid."""
+        self._archives.clear()
+        self._table = np.empty(0, ROW)
+
+    def __enter__(self) -> PackageReader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close."""
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<PackageReader {self.path}, {len(self)} entries>"
+
+
+def _keys(table: NDArray[Any]) -> Iterator[tuple[int, int, int]]:
+    """Keys of members, as plain integers."""
+    fields = (table[name].tolist() for name in ("stamp", "source", "copy"))
+    return zip(*fields, strict=True)
