@@ -217,6 +217,26 @@ def test_speed_may_change_and_must_be_one():
             dm.Timeline(speed)
 
 
+def test_lateness_knows_a_drift_from_a_busy_machine():
+    from ataraxis.datamux.statistics import Lateness
+
+    rng = np.random.default_rng(4)
+    slow = np.convolve(rng.exponential(1e6, 6300), np.ones(300) / 300, "valid")
+    for drift in (0.0, 1e-3):
+        lateness = Lateness()
+        for i, noise in enumerate(slow[:6000].tolist()):
+            now = 5 * 10**9 + i * 10**7
+            lateness.add(now, round(noise + drift * i * 10**7))
+        found = lateness.summary()
+        assert found.count == 6000
+        assert abs(found.slope - drift) < 4 * found.slope_error
+        assert (found.slope > 10 * found.slope_error) == (drift > 0)
+    assert found.max_s >= found.p99_s >= found.median_s > 0
+    few = Lateness()
+    few.add(1, 2)
+    assert few.summary().slope_error == float("inf")
+
+
 # ---- sinks
 
 
