@@ -8,12 +8,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from deadline import wait_until
-from programs import Program
+from programs import Program, run
 
 from ataraxis import attach
 from ataraxis._kernels import survey
@@ -309,6 +310,31 @@ def test_who_had_every_frame_leaves_no_name(is_ended: bool) -> None:
     assert [frame.read() for frame in frames] == [b"1", b"2"]
     with pytest.raises(StreamUnavailable):
         Consumer("s")
+
+
+@pytest.mark.parametrize("leave", ["", "del stream, viewer", "del viewer, stream"])
+def test_a_program_that_closes_nothing_leaves_no_name(
+    leave: str, context: Path
+) -> None:
+    code = f"""
+    from ataraxis import Consumer, Producer
+    stream = Producer("s", shape=(3,), dtype="u1")
+    viewer = Consumer("s", policy="latest")
+    stream.send(b"123")
+    assert viewer.receive().nbytes == 3
+    {leave}
+    """
+    run(code)
+    assert list(context.iterdir()) == []
+
+
+def test_a_durable_name_outlives_a_program_that_does_not_give_it_up() -> None:
+    stream = Producer("s", 8, 4)
+    run('from ataraxis import Consumer; recorder = Consumer("s", durable="r")')
+    stream.send(b"1")
+    stream.close()
+    with Consumer("s", durable="r") as recorder:
+        assert [frame.read() for frame in recorder] == [b"1"]
 
 
 def test_who_left_before_the_last_frame_leaves_the_name() -> None:

@@ -1,7 +1,9 @@
 /* C11 atomics as opaque structs, so that a plain access to a shared word does not compile.
  *
  * Names tell the order: load = acquire, peek = relaxed, store = release, put = relaxed;
- * cas/swap/or/and/add are acquire-release. Whoever uses one says which access it pairs with.
+ * cas/swap/or/and/add are acquire-release. `total` is sequentially consistent: with the full fence, one
+ * side of a Dekker pair; on x86 it costs no more than acquire-release. Whoever uses one says which
+ * access it pairs with.
  */
 #ifndef AX_ATOMICS_H
 #define AX_ATOMICS_H
@@ -47,6 +49,17 @@ static inline int ax_cas64(ax_u64 *p, uint64_t expected, uint64_t desired)
     return atomic_compare_exchange_strong_explicit(&p->value, &expected, desired, memory_order_acq_rel, memory_order_acquire);
 }
 
+static inline uint64_t ax_load64_total(ax_u64 *p) { return atomic_load_explicit(&p->value, memory_order_seq_cst); }
+static inline uint64_t ax_swap64_total(ax_u64 *p, uint64_t v) { return atomic_exchange_explicit(&p->value, v, memory_order_seq_cst); }
+static inline int ax_cas64_total(ax_u64 *p, uint64_t expected, uint64_t desired)
+{
+    return atomic_compare_exchange_strong_explicit(&p->value, &expected, desired, memory_order_seq_cst, memory_order_acquire);
+}
+
+/* Ask for a line that will soon be written, or read. Never a fault, never an access. */
+static inline void ax_prefetch_write(const void *p) { __builtin_prefetch(p, 1); }
+static inline void ax_prefetch_read(const void *p) { __builtin_prefetch(p, 0); }
+
 static inline void ax_fence_acquire(void) { atomic_thread_fence(memory_order_acquire); }
 static inline void ax_fence_release(void) { atomic_thread_fence(memory_order_release); }
 static inline void ax_fence_full(void) { atomic_thread_fence(memory_order_seq_cst); }
@@ -58,6 +71,15 @@ static inline void ax_pause(void)
 #elif defined(__aarch64__)
     __asm__ __volatile__("yield");
 #endif
+}
+
+/* Let some 50 ns pass. Pauses close together would hand a virtual CPU back to its host ("pause-loop
+ * exiting"), which takes far longer than what is waited for. */
+static inline void ax_linger(void)
+{
+    ax_pause();
+    for (int i = 0; i < 150; i++)
+        __asm__ __volatile__("");
 }
 
 #if defined(__SANITIZE_THREAD__)

@@ -1,13 +1,15 @@
 # The eventcount of rings: sleep until something happens, without a system call when nobody sleeps.
 #
 #   sleeper    read count; set its bit; fence E; look again; sleep while count is unchanged; clear its bit
-#   signaller  publish; fence E; if any bit is set: count + 1, wake all
+#   signaller  publish; fence E; if any bit is set: clear them all; count + 1, wake all
 #
 # Modelled in tests/models/wake.pml. The two fences are Dekker's: without either of them both sides can
-# miss each other. A bit left by somebody who died costs wakes until its byte's owner clears it.
+# miss each other. Bits go before the count: a bit set after that was set by somebody who read the new
+# count, or whose sleep the new count ends. Who waits is woken once, however much happens before it
+# runs. A signaller killed between the two leaves sleepers to the end of their slice (PROBE_NS).
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from ataraxis._kernels.atomics cimport (
-    ax_add32, ax_and64, ax_fence_full, ax_load32, ax_or64, ax_peek64,
+    ax_add32, ax_and64, ax_fence_full, ax_load32, ax_load64_total, ax_or64, ax_peek64,
 )
 from ataraxis._kernels.layout cimport ax_event
 from ataraxis._kernels.platform cimport ax_futex_wake
@@ -21,13 +23,20 @@ cdef inline void event_wake(ax_event *event) noexcept nogil:
     ax_futex_wake(&event.count, EVERYBODY)
 
 cdef inline void event_signal(ax_event *event, uint32_t words) noexcept nogil:
-    cdef uint32_t k
     # Fence E: what was published before is seen by whoever sets its bit after our look.
     ax_fence_full()
+    event_signal_published(event, words)
+
+cdef inline void event_signal_published(ax_event *event, uint32_t words) noexcept nogil:
+    # Where what was published was published by a `total` write: that is fence E already.
+    cdef uint32_t k
+    cdef bint anybody = False
     for k in range(words):
-        if ax_peek64(&event.sleepers[k]):
-            event_wake(event)
-            return
+        if ax_load64_total(&event.sleepers[k]):
+            ax_and64(&event.sleepers[k], 0)
+            anybody = True
+    if anybody:
+        event_wake(event)
 
 cdef inline uint32_t event_prepare(ax_event *event, uint32_t slot) noexcept nogil:
     cdef uint32_t seen = ax_load32(&event.count)
@@ -37,4 +46,6 @@ cdef inline uint32_t event_prepare(ax_event *event, uint32_t slot) noexcept nogi
     return seen
 
 cdef inline void event_cancel(ax_event *event, uint32_t slot) noexcept nogil:
-    ax_and64(&event.sleepers[slot >> 6], ~(<uint64_t>1 << (slot & 63)))
+    # Whoever woke us has cleared it.
+    if ax_peek64(&event.sleepers[slot >> 6]) >> (slot & 63) & 1:
+        ax_and64(&event.sleepers[slot >> 6], ~(<uint64_t>1 << (slot & 63)))

@@ -1,6 +1,5 @@
 # Declared for `receive`: what lends frames, and a frame that was lent.
-from libc.stdint cimport uint64_t
-from ataraxis._kernels.atomics cimport ax_u32
+from libc.stdint cimport uint32_t, uint64_t
 from ataraxis._kernels.lock cimport pthread_t
 from ataraxis._kernels.layout cimport ax_frame
 from ataraxis._kernels.participants cimport Participant
@@ -13,7 +12,7 @@ cdef class Lender:
     cdef Participant participant
     cdef unsigned char[::1] memory
     cdef unsigned char[::1] out
-    cdef ax_u32 busy
+    cdef uint32_t busy                  # a thread is inside
     cdef pthread_t inside               # the thread that is
     cdef list returned                  # frames given back while a thread was inside
     cdef Frame pending                  # looked at by is_alive, not yet received

@@ -11,10 +11,11 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint64_t
 
-from ataraxis._kernels.atomics cimport ax_cas32, ax_peek64, ax_store32
+from ataraxis._kernels.atomics cimport ax_peek64, ax_store32
 from ataraxis._kernels.event cimport event_wake
 from ataraxis._kernels.lock cimport pthread_self
 from ataraxis._kernels.participants cimport inherited
+from ataraxis._kernels.platform cimport ax_end_turn, ax_take_turn
 from ataraxis._kernels.reader cimport give_back, reader_leave, settle_had
 from ataraxis._kernels.ring cimport AX_UNKNOWN
 
@@ -45,7 +46,7 @@ cdef class Lender:
             self.participant = None
             self.memory = None
             return
-        while not ax_cas32(&self.busy, 0, 1):
+        while not ax_take_turn(&self.busy):
             if self.inside == pthread_self():
                 # Closed from a signal handler, or the like: the call below us leaves.
                 return
@@ -71,7 +72,7 @@ cdef class Lender:
         # One thread at a time; another waits its turn.
         if not self.is_open or inherited(self.ring.party):
             self._revive()
-        while not ax_cas32(&self.busy, 0, 1):
+        while not ax_take_turn(&self.busy):
             self._yield()
             if not self.is_open:
                 self._revive()
@@ -84,8 +85,7 @@ cdef class Lender:
         if self.returned is not None:
             self.settle()
         self.detach()
-        # Release: pairs with the swap in `enter`.
-        ax_store32(&self.busy, 0)
+        ax_end_turn(&self.busy)
 
     cdef int settle(self) noexcept:
         # Frames that were given back while a thread was inside.
@@ -94,7 +94,7 @@ cdef class Lender:
         while self.returned is not None:
             returned, self.returned = self.returned, None
             for index, position, held in returned:
-                give_back(&self.ring, index, position, held, True)
+                give_back(&self.ring, index, position, held)
         return 0
 
     def _yield(self):
@@ -105,8 +105,8 @@ cdef class Lender:
     cdef void back(self, uint64_t index, uint64_t position, int held) noexcept:
         if inherited(self.ring.party):
             return
-        if ax_cas32(&self.busy, 0, 1):
-            give_back(&self.ring, index, position, held, True)
+        if ax_take_turn(&self.busy):
+            give_back(&self.ring, index, position, held)
             self.leave()
             return
         # A thread is inside: it takes the frame back, soon.

@@ -54,6 +54,21 @@ static inline int64_t ax_now_ns(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+/* Map the pages of `bytes` from `memory` now rather than at their first use. Only a hint. */
+static inline void ax_prefault(char *memory, size_t bytes)
+{
+#ifdef __linux__
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t from = (uintptr_t)memory / page * page, to = (uintptr_t)memory + bytes;
+    (void)!madvise((void *)from, to - from, MADV_POPULATE_WRITE);
+#else
+    (void)memory; (void)bytes;
+#endif
+}
+
 /* Sleep until *word differs from expected, somebody wakes it, a signal comes (-EINTR), or wait_ns passed.
  * Shared futexes (no FUTEX_PRIVATE_FLAG): the waker is another process. */
 static inline int ax_futex_wait(void *word, uint32_t expected, int64_t wait_ns)
@@ -198,6 +213,26 @@ static inline int ax_unlink(int fd, int dirfd, const char *name, int64_t slots, 
     }
     ax_byte(fd, 0, F_UNLCK, AX_RECLAIM_BYTE);
     return r;
+}
+
+/* One thread at a time in an object's methods: 1 if it is our turn. The GIL guards the word where there is one. */
+static inline int ax_take_turn(uint32_t *busy)
+{
+#ifdef Py_GIL_DISABLED
+    uint32_t idle = 0;
+    return __atomic_compare_exchange_n(busy, &idle, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+#else
+    return *busy ? 0 : (*busy = 1);
+#endif
+}
+
+static inline void ax_end_turn(uint32_t *busy)
+{
+#ifdef Py_GIL_DISABLED
+    __atomic_store_n(busy, 0, __ATOMIC_RELEASE);
+#else
+    *busy = 0;
+#endif
 }
 
 /* How many CPUs this process may use: with one, spinning only delays whoever is waited for. */

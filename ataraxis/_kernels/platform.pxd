@@ -6,6 +6,9 @@ cdef extern from "platform.h" nogil:
     int F_WRLCK, F_UNLCK
     void ax_crash(const char *point)
     int64_t ax_now_ns()
+    bint ax_take_turn(uint32_t *busy)
+    void ax_end_turn(uint32_t *busy)
+    void ax_prefault(char *memory, size_t bytes)
     int ax_futex_wait(void *word, uint32_t expected, int64_t wait_ns)
     void ax_futex_wake(void *word, int n)
     int ax_byte(int fd, int get, int type, int64_t slot)

@@ -8,6 +8,9 @@ cdef enum:
     HELD_BY_PIN = 1           # our pin keeps it
     HELD_BY_COPY = 2          # nobody keeps it: copy, then ask `unchanged`
 
+cdef enum:
+    FEW = 8                   # frames a reader lets come together where they come densely
+
 # A frame handed to us.
 cdef struct ax_got:
     uint64_t index
@@ -16,11 +19,12 @@ cdef struct ax_got:
     int held
 
 cdef int next_frame(ax_ring *ring, ax_got *got) noexcept nogil
+cdef bint ahead(ax_ring *ring, uint64_t count) noexcept nogil
 cdef int next_wait(ax_ring *ring, ax_got *got, int64_t deadline, bint first) noexcept nogil
 cdef int at_position(ax_ring *ring, uint64_t position, ax_got *got) noexcept nogil
 cdef bint unchanged(ax_ring *ring, ax_got *got) noexcept nogil
 cdef void count_frame(ax_ring *ring, uint64_t sequence) noexcept nogil
-cdef void give_back(ax_ring *ring, uint64_t index, uint64_t position, int held, bint signal) noexcept nogil
+cdef void give_back(ax_ring *ring, uint64_t index, uint64_t position, int held) noexcept nogil
 cdef bint has_next(ax_ring *ring) noexcept nogil
 cdef int reader_join(ax_ring *ring, uint32_t policy, bint from_oldest, int durable) noexcept nogil
 cdef void settle_had(ax_ring *ring) noexcept nogil

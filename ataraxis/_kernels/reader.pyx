@@ -7,17 +7,18 @@ from libc.errno cimport EINTR
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport (
-    ax_and64, ax_cas64, ax_fence_acquire, ax_fence_full, ax_load32, ax_load64, ax_or64, ax_pause, ax_peek64, ax_put64,
+    ax_and64, ax_cas64, ax_fence_acquire, ax_fence_full, ax_load32, ax_load64, ax_or64, ax_peek64, ax_prefetch_read, ax_put64,
     ax_store32, ax_store64, ax_u64,
 )
 from ataraxis._kernels.event cimport event_cancel, event_prepare, event_signal
 from ataraxis._kernels.layout cimport (
     AX_BUSY, AX_CURSOR_DETACHED, AX_CURSOR_GATING, AX_CURSOR_IDLE, AX_CURSOR_WATCHING, AX_EMPTY, AX_ENDED, AX_LAPPED,
-    AX_OK, AX_POLICY_JOINING, AX_POLICY_LATEST, AX_POLICY_LOSSLESS, AX_SLOT_READY, AX_SLOT_SKIP, AX_TIMEOUT, ax_reader, ax_stream,
+    AX_OK, AX_POLICY_JOINING, AX_POLICY_LATEST, AX_POLICY_LOSSLESS, AX_SLOT_READY, AX_SLOT_SKIP, AX_TIMEOUT, ax_frame, ax_reader, ax_stream,
 )
 from ataraxis._kernels.participants cimport live_of, sweep
 from ataraxis._kernels.platform cimport ax_crash, ax_futex_wait, ax_now_ns
-from ataraxis._kernels.ring cimport AX_UNKNOWN, anybody_sends, ax_ring, locate, pins_at, sequence_at, slot_at, step
+from ataraxis._kernels.ring cimport AX_UNKNOWN, anybody_sends, ax_ring, locate, payload_at, pins_at, sequence_at, slot_at, spin_time, step
+from ataraxis._kernels.timing cimport PAUSES, next_spin, spin_on
 
 cdef enum:
     SLICE_NS = 50000000     # longest sleep before looking at signals
@@ -41,6 +42,8 @@ cdef int next_frame(ax_ring *ring, ax_got *got) noexcept nogil:
         # Who sent last showed its frames before it left: what is not there now will never be.
         settle_drained(ring, ring.position)
         return AX_ENDED
+    if status == AX_EMPTY and ring.freed:
+        tell_space(ring)
     return status
 
 
@@ -57,15 +60,34 @@ cdef inline int gated(ax_ring *ring, ax_got *got) noexcept nogil:
     if passed and not ring.held:
         ring.oldest, ring.oldest_index = ring.position, ring.index
         move_cursor(ring, ring.position)
-        event_signal(&ring.stream.space, ring.words)
+        tell_space(ring)
     if word >> 16 == ring.lap and word & 7 == AX_SLOT_READY:
         got.index, got.position, got.word, got.held = ring.index, ring.position, word, HELD_BY_CURSOR
         ring.out[ring.index] = 1
         ring.held += 1
         step(ring)
+        prefetch(ring)
         return AX_OK
     # A later lap cannot be while we gate; it only shows when we were declared away for too long.
     return AX_EMPTY if word >> 16 <= ring.lap else AX_LAPPED
+
+
+cdef bint ahead(ax_ring *ring, uint64_t count) noexcept nogil:
+    # Whether the frame `count` after the next one is there.
+    cdef uint64_t position = ring.position + count, lap = position // ring.slots + 1
+    return ax_peek64(&slot_at(ring, position - (lap - 1) * ring.slots).word) >> 16 >= lap
+
+
+cdef inline void prefetch(ax_ring *ring) noexcept nogil:
+    # What comes next, if it is there already: a line the producer is writing is left to it.
+    cdef uint64_t index = ring.index + FEW // 2
+    if index >= ring.slots:
+        return
+    if ax_peek64(&slot_at(ring, index).word) >> 16 == ring.lap:
+        ax_prefetch_read(payload_at(ring, index) - sizeof(ax_frame))
+        ax_prefetch_read(payload_at(ring, index))
+        if index + FEW // 2 < ring.slots:
+            ax_prefetch_read(slot_at(ring, index + FEW // 2))
 
 
 cdef int watched(ax_ring *ring, ax_got *got) noexcept nogil:
@@ -170,7 +192,9 @@ cdef void count_frame(ax_ring *ring, uint64_t sequence) noexcept nogil:
     ax_put64(&ring.line.received, ring.received)
 
 
-cdef void give_back(ax_ring *ring, uint64_t index, uint64_t position, int held, bint signal) noexcept nogil:
+cdef void give_back(ax_ring *ring, uint64_t index, uint64_t position, int held) noexcept nogil:
+    # Who waits for room is told when a quarter of the ring is free, or there is nothing more to read: a wake-up
+    # costs more than many frames. Its own probe bounds what a reader that stops in between makes it wait.
     ring.held -= 1
     if held == HELD_BY_PIN:
         # Release: pairs with `pinned`; our last access is over.
@@ -182,6 +206,7 @@ cdef void give_back(ax_ring *ring, uint64_t index, uint64_t position, int held, 
     if position != ring.oldest:
         return
     while ring.oldest != ring.position and not ring.out[ring.oldest_index]:
+        ring.freed += 1
         ring.oldest += 1
         ring.oldest_index += 1
         if ring.oldest_index == ring.slots:
@@ -189,8 +214,13 @@ cdef void give_back(ax_ring *ring, uint64_t index, uint64_t position, int held, 
     ax_crash("cursor_before")
     move_cursor(ring, ring.oldest)
     ax_crash("cursor_moved")
-    if signal:
-        event_signal(&ring.stream.space, ring.words)
+    if ring.freed * 4 >= ring.slots:
+        tell_space(ring)
+
+
+cdef void tell_space(ax_ring *ring) noexcept nogil:
+    ring.freed = 0
+    event_signal(&ring.stream.space, ring.words)
 
 
 cdef inline void move_cursor(ax_ring *ring, uint64_t position) noexcept nogil:
@@ -237,23 +267,16 @@ cdef bint has_next(ax_ring *ring) noexcept nogil:
 cdef int next_wait(ax_ring *ring, ax_got *got, int64_t deadline, bint first) noexcept nogil:
     # One slice of waiting: as next_frame, or AX_BUSY look at your signals, or AX_TIMEOUT.
     cdef ax_stream *stream = ring.stream
-    cdef int64_t now, started
-    cdef int64_t looks = ring.looks if first else 0
+    cdef int64_t now = ax_now_ns(), started = now, spin_ns = spin_time(ring)
     cdef int64_t nap
     cdef uint32_t seen
     cdef int status
     ring.naps = 0 if first else ring.naps + 1
     nap = PROBE_NS if ring.naps < NAPS else IDLE_NS
-    while looks > 0:
+    while first and spin_ns and spin_on(PAUSES, started, spin_ns):
         status = next_frame(ring, got)
         if status != AX_EMPTY:
-            ring.looks = min(ring.looks + 8, 8 * ring.party.spins)
             return status
-        ax_pause()
-        looks -= 1
-    if first:
-        ring.looks = max(ring.looks // 2, ring.party.spins // 16)
-    now = started = ax_now_ns()
     while True:
         seen = event_prepare(&stream.data, ring.me)
         status = next_frame(ring, got)
@@ -266,9 +289,11 @@ cdef int next_wait(ax_ring *ring, ax_got *got, int64_t deadline, bint first) noe
                 return AX_BUSY
             status = next_frame(ring, got)
         event_cancel(&stream.data, ring.me)
-        if status != AX_EMPTY:
-            return status
         now = ax_now_ns()
+        if status != AX_EMPTY:
+            if first:
+                ring.spin_ns = next_spin(ring.spin_ns, now - started)
+            return status
         sweep(ring.party, PROBE_NS)
         if now >= deadline:
             status = next_frame(ring, got)

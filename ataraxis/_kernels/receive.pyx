@@ -9,18 +9,18 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport ax_copy, ax_load64, ax_peek64
-from ataraxis._kernels.event cimport event_cancel, event_prepare, event_signal
+from ataraxis._kernels.event cimport event_cancel, event_prepare
 from ataraxis._kernels.layout cimport (
     AX_BUSY, AX_EMPTY, AX_ENDED, AX_LAPPED, AX_OK, AX_OVERFLOW, AX_TIMEOUT, ax_frame,
 )
 from ataraxis._kernels.lend cimport Frame, Lender
 from ataraxis._kernels.participants cimport Participant, inherited, sweep
-from ataraxis._kernels.platform cimport ax_futex_wait, ax_now_ns
+from ataraxis._kernels.platform cimport ax_futex_wait, ax_now_ns, ax_prefault
 from ataraxis._kernels.reader cimport (
-    HELD_BY_COPY, at_position, ax_got, count_frame, give_back, has_next, next_frame, next_wait, reader_join, unchanged,
+    FEW, HELD_BY_COPY, ahead, at_position, ax_got, count_frame, give_back, has_next, next_frame, next_wait, reader_join, unchanged,
 )
 from ataraxis._kernels.ring cimport AX_UNKNOWN, anybody_sends, ax_ring, bytes_at, frame_at, payload_at, ring_open, sequence_at, time_at
-from ataraxis._kernels.timing cimport deadline_of
+from ataraxis._kernels.timing cimport PAUSES, deadline_of, pause
 
 cnp.import_array()
 
@@ -46,6 +46,8 @@ cdef class ConsumerKernel(Lender):
         if ring_open(&self.ring, &participant.party, <char *>&self.memory[0], self.memory.shape[0]) != AX_OK:
             return False
         slots = self.ring.slots
+        with nogil:
+            ax_prefault(<char *>&self.memory[0], self.memory.shape[0])
         self.out = bytearray(slots)
         self.ring.out = &self.out[0]
         reader_join(&self.ring, policy, from_oldest, durable)
@@ -55,15 +57,21 @@ cdef class ConsumerKernel(Lender):
     cdef int next(self, ax_got *got, int64_t deadline) except -100:
         # AX_OK, AX_EMPTY (not waiting), AX_TIMEOUT, AX_ENDED, AX_BUSY (cancelled). The caller is inside.
         cdef int status = next_frame(&self.ring, got)
-        cdef int looks = 20
+        cdef uint32_t pauses = 1
         cdef bint first = True
         if status != AX_EMPTY or deadline == 0:
             return status
-        while looks:
+        # Ever rarer looks: every look takes the slot's line away from the producer that is writing it.
+        while pauses <= PAUSES:
+            pause(pauses)
+            pauses *= 2
+            if self.ring.dense and pauses <= PAUSES and not ahead(&self.ring, FEW):
+                continue
             status = next_frame(&self.ring, got)
             if status != AX_EMPTY:
+                self.ring.dense = True
                 return status
-            looks -= 1
+        self.ring.dense = False
         while True:
             with nogil:
                 status = next_wait(&self.ring, got, deadline, first)
@@ -244,7 +252,7 @@ cdef class ConsumerKernel(Lender):
         # Frames that are there, copied; the cursor moves on with each, who waits for room is told now and then.
         cdef int status = AX_OK
         cdef bint whole
-        cdef uint64_t sequence, batch = self.ring.slots // 4 + 1, since = 0
+        cdef uint64_t sequence
         cdef int64_t stamp
         while done[0] < rows:
             status = next_frame(&self.ring, got)
@@ -257,15 +265,13 @@ cdef class ConsumerKernel(Lender):
             stamp = time_at(&self.ring, got.index)
             ax_copy(to + done[0] * each, payload_at(&self.ring, got.index), each)
             whole = got.held != HELD_BY_COPY or unchanged(&self.ring, got)
-            since += 1
-            give_back(&self.ring, got.index, got.position, got.held, since % batch == 0)
+            give_back(&self.ring, got.index, got.position, got.held)
             if whole:
                 count_frame(&self.ring, sequence)
                 self.last = sequence
                 if stamps != NULL:
                     stamps[done[0]] = stamp
                 done[0] += 1
-        event_signal(&self.ring.stream.space, self.ring.words)
         return status
 
     def _latest_into(self, cnp.ndarray out not None, cnp.ndarray times not None):

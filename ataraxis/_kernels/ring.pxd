@@ -13,6 +13,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from ataraxis._kernels.atomics cimport ax_load64, ax_peek64, ax_u32, ax_u64
 from ataraxis._kernels.layout cimport ax_frame, ax_reader, ax_slot, ax_stream
 from ataraxis._kernels.participants cimport ax_party
+from ataraxis._kernels.timing cimport SPIN_CROWDED_NS
 
 # One end of a stream: private to its handle; nothing of it is read from shared memory after ring_open.
 cdef struct ax_ring:
@@ -44,15 +45,18 @@ cdef struct ax_ring:
     bint gates
     uint64_t oldest           # first position not given back
     uint64_t oldest_index
+    bint dense                # frames come faster than they are looked for
     uint8_t *out              # per slot: 1 handed out and gating
     uint64_t held             # frames handed out
+    uint64_t freed            # positions given back since who waits for room was told
     uint64_t expected         # next sequence, AX_UNKNOWN before the first
     uint64_t received
     uint64_t dropped
     uint32_t naps             # slices of a wait that found nothing
     ax_u32 poke               # another thread wants the one that waits to come out
     # both
-    int64_t looks             # adaptive: how long looking pays before sleeping
+    int cpus                  # we may run on
+    int64_t spin_ns           # adaptive: how long looking pays before sleeping; 0 where there is one CPU
 
 cdef enum:
     OWNER_MASK = 0x1FFF
@@ -102,6 +106,19 @@ cdef inline void locate(ax_ring *ring, uint64_t position) noexcept nogil:
     ring.position = position
     ring.lap = position // ring.slots + 1
     ring.index = position - (ring.lap - 1) * ring.slots
+
+cdef extern from *:
+    """
+    static inline uint32_t ax_count_bits(uint64_t mask) { return (uint32_t)__builtin_popcountll(mask); }
+    """
+    uint32_t count_bits "ax_count_bits"(uint64_t mask) nogil
+
+cdef inline int64_t spin_time(ax_ring *ring) noexcept nogil:
+    # How long to look before sleeping.
+    cdef uint32_t k, count = count_bits(ax_peek64(&ring.stream.durables))
+    for k in range(ring.words):
+        count += count_bits(ax_peek64(&ring.stream.readers[k])) + count_bits(ax_peek64(&ring.stream.producers[k]))
+    return ring.spin_ns if <int>count <= ring.cpus else min(ring.spin_ns, SPIN_CROWDED_NS)
 
 cdef inline bint anybody_sends(ax_ring *ring) noexcept nogil:
     # Acquire: pairs with the release that clears a producer's bit after its last frame.

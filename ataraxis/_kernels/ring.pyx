@@ -8,17 +8,21 @@ from libc.errno cimport EINTR
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport (
-    ax_add64, ax_and64, ax_cas64, ax_fence_full, ax_load32, ax_load64, ax_or64, ax_pause, ax_peek32, ax_peek64, ax_put64,
-    ax_store32, ax_store64, ax_u32, ax_u64,
+    ax_add64, ax_and64, ax_cas64, ax_cas64_total, ax_fence_full, ax_fence_release, ax_load32, ax_load64,
+    ax_load64_total, ax_or64, ax_peek32, ax_peek64, ax_put64, ax_prefetch_write, ax_store32, ax_store64,
+    ax_swap64_total, ax_u32, ax_u64,
 )
-from ataraxis._kernels.event cimport event_cancel, event_prepare, event_signal, event_wake
+from ataraxis._kernels.event cimport (
+    event_cancel, event_prepare, event_signal, event_signal_published, event_wake,
+)
 from ataraxis._kernels.layout cimport (
     AX_BUSY, AX_CROWDED, AX_CURSOR_DETACHED, AX_CURSOR_GATING, AX_CURSOR_IDLE, AX_DURABLES, AX_ENDED, AX_FULL, AX_KIND_STREAM,
     AX_OK, AX_OVERFLOW, AX_PAYLOAD_AT, AX_POLICY_JOINING, AX_READY, AX_RETIRED, AX_SLOT_READY, AX_SLOT_SKIP, AX_SLOT_WRITING,
     AX_STREAM_SHARED, AX_TIMEOUT, ax_reader, ax_slot, ax_stream,
 )
 from ataraxis._kernels.participants cimport ax_party, live_of, on_death, sweep
-from ataraxis._kernels.platform cimport ax_crash, ax_futex_wait, ax_now_ns
+from ataraxis._kernels.platform cimport ax_cpus, ax_crash, ax_futex_wait, ax_now_ns
+from ataraxis._kernels.timing cimport ROOM_PAUSES, SPIN_MAX_NS, next_spin, spin_on
 
 cdef enum:
     SLICE_NS = 50000000     # longest sleep before looking at signals
@@ -47,7 +51,8 @@ cdef int ring_open(ax_ring *ring, ax_party *party, char *frames, uint64_t bytes)
     ring.readers = <ax_reader *>(party.control + sizeof(ax_stream))
     ring.controls = party.control + lines
     ring.frames = frames
-    ring.looks = party.spins
+    ring.cpus = ax_cpus()
+    ring.spin_ns = SPIN_MAX_NS if party.spins else 0
     ring.expected = AX_UNKNOWN
     if not (
         0 < ring.slots < (<uint64_t>1 << 32)
@@ -142,15 +147,14 @@ cdef int claim(ax_ring *ring) noexcept nogil:
                 return AX_FULL
             continue
         ax_crash("claim_before")
-        # One winner; the loser looks again.
-        if not ax_cas64(word, seen, word_of(ring.lap, ring.me, AX_SLOT_WRITING)):
+        # One winner; the loser looks again. P: pairs with the fence in `pin`: total here, total in `pinned`.
+        if not ax_cas64_total(word, seen, word_of(ring.lap, ring.me, AX_SLOT_WRITING)):
             continue
         ax_crash("claim_word")
         advance(ring, tail)
         ax_crash("claim_tail")
-        # Fence P: pairs with the one in `pin`; also keeps the payload's stores below WRITING, for readers
-        # that copy and validate.
-        ax_fence_full()
+        # Keeps the payload's stores below WRITING, for readers that copy: pairs with `unchanged`.
+        ax_fence_release()
         if ring.index < ring.unpinned or not pinned(ring, ring.index):
             ring.claimed = True
             return AX_OK
@@ -177,8 +181,8 @@ cdef inline bint pinned(ax_ring *ring, uint64_t index) noexcept nogil:
     cdef ax_u64 *pins = pins_at(ring, index)
     cdef uint32_t k
     for k in range(ring.words):
-        # Acquire: pairs with the release in `unpin`.
-        if ax_load64(&pins[k]):
+        # Acquire: pairs with the release in `give_back`. Total: P.
+        if ax_load64_total(&pins[k]):
             return True
     return False
 
@@ -200,13 +204,18 @@ cdef inline void settle(ax_ring *ring, uint64_t state) noexcept nogil:
 
 
 cdef void publish(ax_ring *ring, uint32_t at, uint64_t bytes, bint signal) noexcept nogil:
-    # The claimed slot holds a whole frame: show it.
+    # The claimed slot holds a whole frame: show it. With `signal`, also to who sleeps.
     cdef ax_slot *slot = slot_at(ring, ring.index)
     cdef ax_stream *stream = ring.stream
     ax_put64(<ax_u64 *>&slot.at, at)
     ax_put64(&slot.bytes, bytes)
     ax_crash("publish_before")
-    settle(ring, AX_SLOT_READY)
+    if signal and not ring.shared:
+        # Total: release, and E.
+        ring.claimed = False
+        ax_swap64_total(&slot.word, word_of(ring.lap, ring.me, AX_SLOT_READY))
+    else:
+        settle(ring, AX_SLOT_READY)
     ax_crash("publish_word")
     ring.sent += 1
     if ring.shared:
@@ -215,9 +224,21 @@ cdef void publish(ax_ring *ring, uint32_t at, uint64_t bytes, bint signal) noexc
     else:
         ax_put64(&stream.sent, ring.sent)
         ax_put64(&stream.sent_bytes, ax_peek64(&stream.sent_bytes) + bytes)
-    if signal:
+    if signal and ring.shared:
         event_signal(&stream.data, ring.words)
+    elif signal:
+        event_signal_published(&stream.data, ring.words)
     step(ring)
+    if ring.position < ring.limit:
+        prefetch(ring)
+
+
+cdef inline void prefetch(ax_ring *ring) noexcept nogil:
+    # The lines of the next frame come while the caller makes it.
+    cdef char *payload = payload_at(ring, ring.index)
+    ax_prefetch_write(slot_at(ring, ring.index))
+    ax_prefetch_write(payload - sizeof(ax_frame))
+    ax_prefetch_write(payload)
 
 
 cdef void abandon(ax_ring *ring) noexcept nogil:
@@ -231,18 +252,14 @@ cdef void abandon(ax_ring *ring) noexcept nogil:
 cdef int claim_wait(ax_ring *ring, int64_t deadline, bint first) noexcept nogil:
     # One slice of waiting for room: AX_OK claimed, AX_BUSY look at your signals, AX_TIMEOUT, AX_RETIRED.
     cdef ax_stream *stream = ring.stream
-    cdef int64_t now = ax_now_ns(), started = now
-    cdef int64_t looks = ring.looks if first else 0
+    cdef int64_t now = ax_now_ns(), started = now, spin_ns = spin_time(ring)
     cdef uint32_t seen
+    # Many slots, rarer looks: right behind a reader, a producer takes cache lines from it, and it from the producer.
+    cdef uint32_t pauses = <uint32_t>min(ring.slots // 2 + 1, ROOM_PAUSES)
     cdef int status
-    if first:
-        while looks > 0:
-            if claim(ring) == AX_OK:
-                ring.looks = min(ring.looks + 8, 4 * ring.party.spins)
-                return AX_OK
-            ax_pause()
-            looks -= 1
-        ring.looks = max(ring.looks // 2, ring.party.spins // 16)
+    while first and spin_ns and spin_on(pauses, started, spin_ns):
+        if claim(ring) == AX_OK:
+            return AX_OK
     while True:
         seen = event_prepare(&stream.space, ring.me)
         status = claim(ring)
@@ -250,13 +267,17 @@ cdef int claim_wait(ax_ring *ring, int64_t deadline, bint first) noexcept nogil:
             status = ax_futex_wait(&stream.space.count, seen, min(PROBE_NS, deadline - now))
             status = AX_BUSY if status == -EINTR else claim(ring)
         event_cancel(&stream.space, ring.me)
-        if status == AX_OK or status == AX_BUSY:
+        if status == AX_BUSY:
             return status
         now = ax_now_ns()
+        if status == AX_OK:
+            if first:
+                ring.spin_ns = next_spin(ring.spin_ns, now - started)
+            return AX_OK
         sweep(ring.party, PROBE_NS)
         expire(ring, now)
         if now >= deadline:
-            return claim(ring) if claim(ring) == AX_OK else AX_TIMEOUT
+            return AX_OK if claim(ring) == AX_OK else AX_TIMEOUT
         if now - started >= SLICE_NS:
             return AX_BUSY
 

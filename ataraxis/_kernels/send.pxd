@@ -1,6 +1,5 @@
 # Declared for `loan`: the producer's end of a stream.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from ataraxis._kernels.atomics cimport ax_u32
 from ataraxis._kernels.lock cimport pthread_t
 from ataraxis._kernels.layout cimport ax_frame
 from ataraxis._kernels.participants cimport Participant
@@ -19,7 +18,7 @@ cdef class ProducerKernel:
     cdef readonly bint is_open
     cdef Participant participant
     cdef unsigned char[::1] memory      # the payload, acquired once
-    cdef ax_u32 busy                    # a thread is inside
+    cdef uint32_t busy                  # a thread is inside
     cdef pthread_t inside               # this one
     cdef bint is_leaving
     cdef ax_frame typed                 # header of a frame of our own dtype and shape

@@ -12,12 +12,12 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from ataraxis._kernels.atomics cimport ax_add64, ax_cas32, ax_copy, ax_load64, ax_peek64, ax_put64, ax_store32
+from ataraxis._kernels.atomics cimport ax_add64, ax_copy, ax_load64, ax_peek64, ax_put64
 from ataraxis._kernels.event cimport event_signal, event_wake
 from ataraxis._kernels.layout cimport AX_BUSY, AX_FULL, AX_OK, AX_OVERFLOW, AX_PAYLOAD_AT, ax_frame
 from ataraxis._kernels.lock cimport pthread_self
 from ataraxis._kernels.participants cimport Participant, inherited
-from ataraxis._kernels.platform cimport ax_crash, ax_now_ns
+from ataraxis._kernels.platform cimport ax_end_turn, ax_take_turn, ax_crash, ax_now_ns, ax_prefault
 from ataraxis._kernels.ring cimport (
     abandon, anybody_sends, claim, claim_wait, payload_at, producer_join, producer_leave, publish, ring_open,
 )
@@ -50,6 +50,8 @@ cdef class ProducerKernel:
         self.participant = participant
         if ring_open(&self.ring, &participant.party, <char *>&self.memory[0], self.memory.shape[0]) != AX_OK:
             return False
+        with nogil:
+            ax_prefault(<char *>&self.memory[0], self.memory.shape[0])
         memset(&self.typed, 0, sizeof(ax_frame))
         memcpy(self.typed.magic, b"AXF1", 4)
         self.source = source
@@ -83,7 +85,7 @@ cdef class ProducerKernel:
             self.participant = None
             self.memory = None
             return
-        while not ax_cas32(&self.busy, 0, 1):
+        while not ax_take_turn(&self.busy):
             if self.inside == pthread_self():
                 # Closed from a signal handler, or the like: the call below us leaves.
                 return
@@ -102,7 +104,7 @@ cdef class ProducerKernel:
         # One thread at a time; another waits its turn.
         if not self.is_open or inherited(self.ring.party):
             self._revive()
-        while not ax_cas32(&self.busy, 0, 1):
+        while not ax_take_turn(&self.busy):
             self._yield()
             if not self.is_open:
                 self._revive()
@@ -111,8 +113,7 @@ cdef class ProducerKernel:
 
     cdef inline void leave(self) noexcept:
         self.detach()
-        # Release: pairs with the swap in `enter`.
-        ax_store32(&self.busy, 0)
+        ax_end_turn(&self.busy)
 
     def _yield(self):
         """Let the thread that is inside get on."""

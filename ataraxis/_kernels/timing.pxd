@@ -1,6 +1,14 @@
 # A timeout in seconds as a deadline on the monotonic clock, for bridges.
-from libc.stdint cimport INT64_MAX, int64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint32_t
+from ataraxis._kernels.atomics cimport ax_linger
 from ataraxis._kernels.platform cimport ax_now_ns
+
+cdef enum:
+    SPIN_MAX_NS = 100000   # a sleep and its wake-up cost some 30 us on small machines, and delay what comes next
+    SPIN_CROWDED_NS = 5000 # with more participants than CPUs: who is waited for may need ours
+    SPIN_MIN_NS = 2000
+    PAUSES = 16            # between two looks for a frame, below 1 us
+    ROOM_PAUSES = 512      # between two looks for room, at most
 
 cdef inline int64_t deadline_of(object timeout) except -1:
     # None: no end; 0: do not wait.
@@ -15,3 +23,20 @@ cdef inline int64_t deadline_of(object timeout) except -1:
     if seconds > 9e8:
         return INT64_MAX
     return ax_now_ns() + <int64_t>(seconds * 1e9)
+
+
+cdef inline void pause(uint32_t times) noexcept nogil:
+    while times:
+        ax_linger()
+        times -= 1
+
+cdef inline bint spin_on(uint32_t pauses, int64_t began, int64_t spin_ns) noexcept nogil:
+    # Between two looks of a spin: whether to look again.
+    pause(pauses)
+    return ax_now_ns() - began < spin_ns
+
+cdef inline int64_t next_spin(int64_t spin_ns, int64_t waited_ns) noexcept nogil:
+    # How long to look next time, after looking was not enough: a wait that short is worth looking through.
+    if spin_ns == 0 or waited_ns < SPIN_MAX_NS * 3 // 2:
+        return SPIN_MAX_NS if spin_ns else 0
+    return max(spin_ns // 2, SPIN_MIN_NS)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+import atexit
+import contextlib
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from ataraxis._kernels import receive as status_of
+from ataraxis._kernels import survey
 from ataraxis.errors import (
     DataOverflow,
     EndOfStream,
@@ -14,9 +19,14 @@ from ataraxis.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from ataraxis.shm.segment import Segment
 
 SHARED, SYNC, TYPED = 1, 2, 4
+REGISTER_TRIES = 200
+
+_open_ends: weakref.WeakSet[End] = weakref.WeakSet()
 
 
 def plain_name(name: str | bytes) -> str:
@@ -33,7 +43,40 @@ class End:
     """A handle on a stream; `Producer` and `Consumer` are the two."""
 
     _name: str
-    _segment: Segment | None
+    _segment: Segment | None = None
+    _shut: Callable[[], None]  # the kernel's
+
+    def _begin(self, segment: Segment) -> None:
+        """Take the segment; it is left with the last reference, or with the program."""
+        segment.keep_name()
+        if not _open_ends:
+            atexit.unregister(_close_all)
+            atexit.register(_close_all)
+        self._segment = segment
+        _open_ends.add(self)
+
+    def close(self) -> None:
+        """Leave the stream."""
+        segment, self._segment = self._segment, None
+        if segment is None:
+            return
+        self._shut()
+        farewell(segment)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close."""
+        self.close()
+
+    def __del__(self) -> None:
+        """Leave with the last reference."""
+        self._drop()
+
+    def _drop(self) -> None:
+        """Leave unasked: the last reference, or the program, ends."""
+        self.close()
 
     @property
     def name(self) -> str:
@@ -84,6 +127,46 @@ class End:
             f"stream {self._name!r}: its control block does not fit the file; it was "
             "damaged: remove it"
         )
+
+
+def farewell(segment: Segment) -> None:
+    """Take the name of an ended stream away once it was read to its end.
+
+    Called by whoever leaves. A stream nobody has read to its end keeps its name, until
+    a reader has, a producer reuses it, or 'ataraxis gc'.
+    """
+    part = segment.participant
+    if part.is_inherited:
+        return
+    part.sweep()
+    tail, sent, *_, drained = survey.words(part)
+    if not survey.producers(part) and (drained >= tail or sent == 0):
+        with no_new_names(segment):
+            segment.unlink()
+
+
+@contextlib.contextmanager
+def no_new_names(segment: Segment) -> Iterator[None]:
+    """Keep readers from being promised what is about to go.
+
+    Who registers before is seen; who registers after sees that the name is gone.
+    """
+    part = segment.participant
+    tries = REGISTER_TRIES
+    while not (is_held := survey.hold_names(part)) and tries:
+        time.sleep(0.001)
+        tries -= 1
+    try:
+        yield
+    finally:
+        if is_held:
+            survey.free_names(part)
+
+
+def _close_all() -> None:
+    """Leave every stream that is still open when the program ends."""
+    for end in list(_open_ends):
+        end._drop()  # noqa: SLF001 - ours, above
 
 
 def check_timeout(timeout: Any) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
@@ -23,11 +22,10 @@ from ataraxis.labels import Labels
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.header import Kind
 from ataraxis.shm.segment import Segment
-from ataraxis.stream._end import SHARED
+from ataraxis.stream._end import REGISTER_TRIES, SHARED, no_new_names
 
 TRIES = 8
 PATIENCE_S = 2.0
-REGISTER_TRIES = 200
 
 
 def open_to_send(
@@ -105,7 +103,7 @@ def _join(
         return old
     # An end is an end: nobody new sends there. Its readers keep what they have.
     _await(lambda: not _promised(old), PATIENCE_S)
-    with _no_new_names(old):
+    with no_new_names(old):
         if away := _promised(old):
             raise StreamExists(
                 f"stream {name!r} has ended, but holds frames that its durable reader "
@@ -114,24 +112,6 @@ def _join(
         survey.keep(old.participant, False)
         old.unlink()
     return None
-
-
-@contextlib.contextmanager
-def _no_new_names(segment: Segment) -> Iterator[None]:
-    """Keep readers from being promised what is about to go.
-
-    Who registers before is seen; who registers after sees that the name is gone.
-    """
-    part = segment.participant
-    tries = REGISTER_TRIES
-    while not (is_held := survey.hold_names(part)) and tries:
-        time.sleep(0.001)
-        tries -= 1
-    try:
-        yield
-    finally:
-        if is_held:
-            survey.free_names(part)
 
 
 def _promised(segment: Segment) -> str | None:
@@ -179,20 +159,3 @@ def register_durable(segment: Segment, durable: str, timeout: float | None) -> i
         else:
             return line
     raise TimeoutError(f"stream {segment.name!r}: could not register {durable!r}")
-
-
-def farewell(segment: Segment) -> None:
-    """Take the name of an ended stream away once it was read to its end.
-
-    Called by whoever leaves. A stream nobody has read to its end keeps its name, until
-    a reader has, a producer reuses it, or 'ataraxis gc'.
-    """
-    part = segment.participant
-    segment.keep_name()
-    if part.is_inherited:
-        return
-    part.sweep()
-    tail, sent, *_, drained = survey.words(part)
-    if not survey.producers(part) and (drained >= tail or sent == 0):
-        with _no_new_names(segment):
-            segment.unlink()

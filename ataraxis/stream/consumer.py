@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import weakref
 from typing import TYPE_CHECKING, Any, Literal
 
 from ataraxis._kernels import survey
@@ -15,7 +14,7 @@ from ataraxis.shm.context import ContextLike
 from ataraxis.shm.header import Kind
 from ataraxis.shm.segment import Segment
 from ataraxis.stream._end import SYNC, TYPED, check_timeout, plain_name
-from ataraxis.stream._opening import farewell, register_durable
+from ataraxis.stream._opening import register_durable
 from ataraxis.stream.rows import Rows
 from ataraxis.stream.statistics import StreamStatistics, survey_stream
 
@@ -126,7 +125,6 @@ class Consumer(Rows):
         label: str | None,
     ) -> None:
         self._name = segment.name
-        self._segment = None
         self._slots, self._capacity, self._flags = survey.geometry(segment.participant)
         if durable is not None:
             policy = "lossless"
@@ -152,9 +150,8 @@ class Consumer(Rows):
             self._misfit()
         if durable is not None:
             survey.keep(segment.participant, True)
-        self._segment = segment
         self._durable = durable
-        self._farewell = weakref.finalize(self, farewell, segment)
+        self._begin(segment)
 
     # ---- receiving: receive(), release and iteration are the kernel's
 
@@ -281,18 +278,14 @@ class Consumer(Rows):
 
         A durable name is given up.
         """
-        segment, self._segment = self._segment, None
-        if segment is not None:
-            if not segment.participant.is_inherited:
-                self._shut()
-            self._farewell()
+        super().close()
 
-    def __enter__(self) -> Consumer:
-        return self
+    def _drop(self) -> None:
+        # Only `close` gives a durable name up: after a crash its frames wait.
+        if self._durable is None:
+            self.close()
 
-    def __exit__(self, *exc: object) -> None:
-        """Close."""
-        self.close()
+    _durable: str | None = None
 
     def __repr__(self) -> str:
         state = "closed" if self._segment is None else "open"

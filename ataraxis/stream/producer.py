@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 import warnings
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ from ataraxis.labels import Labels
 from ataraxis.shm.context import ContextLike
 from ataraxis.stream._codes import TYPED_LABELS, Encoded, code_of, encode
 from ataraxis.stream._end import SHARED, SYNC, TYPED, End, check_timeout, plain_name
-from ataraxis.stream._opening import farewell, open_to_send
+from ataraxis.stream._opening import open_to_send
 from ataraxis.stream._sizes import frame_labels, slot_count
 from ataraxis.stream.buffer import WriteBuffer
 from ataraxis.stream.statistics import StreamStatistics, survey_stream
@@ -113,7 +112,6 @@ class Producer(End, ProducerKernel):
         group: str | int | None = None,
     ) -> None:
         self._name = plain_name(stream_name)
-        self._segment = None
         self._is_ended = False
         self._was_told = -1.0
         self._on_stall = on_stall
@@ -144,10 +142,8 @@ class Producer(End, ProducerKernel):
             self._misfit()
         if checksum:
             self._sum_with(crc32)
-        self._segment = segment
         self._labels = labels
-        self._farewell = weakref.finalize(self, farewell, segment)
-        segment.keep_name()
+        self._begin(segment)
 
     # ---- sending
 
@@ -213,7 +209,7 @@ class Producer(End, ProducerKernel):
         Parameters
         ----------
         block : ndarray
-            Shape (n, *shape) and dtype of the stream.
+            Shape ``(n, *shape)`` and dtype of the stream.
         time_ns : int, optional
             Monotonic time of the first row, ns; now, if not given.
         step_ns : int
@@ -278,8 +274,7 @@ class Producer(End, ProducerKernel):
         What was sent and not read stays for readers to come; `unlink` throws it away.
         """
         self.end()
-        self._segment = None
-        self._farewell()
+        super().close()
 
     def unlink(self) -> None:
         """End the stream and take its name away, with what nobody has read."""
@@ -290,18 +285,6 @@ class Producer(End, ProducerKernel):
             survey.keep(segment.participant, False)
             segment.unlink()
         self.close()
-
-    def __enter__(self) -> Producer:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        """Close."""
-        self.close()
-
-    def __del__(self) -> None:
-        """End the stream with its last reference."""
-        if getattr(self, "_segment", None) is not None:
-            self.close()
 
     # ---- what it is
 

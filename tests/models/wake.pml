@@ -1,6 +1,7 @@
 /* The eventcount of a ring, as ataraxis/_kernels/event.pxd has it; waits are not timed here.
  *
- *   SLEEPERS  who waits (2)     EVENTS  things that happen (2)     KILLS  sleepers that die (0)
+ *   SLEEPERS  who waits (2)     EVENTS  things that happen, each signaller's (2)
+ *   SIGNALLERS  who makes them happen (1)     KILLS  sleepers that die (0)
  *   MUTANT_*  one mistake each, that Spin must catch
  */
 #ifndef SLEEPERS
@@ -9,6 +10,10 @@
 #ifndef EVENTS
 #define EVENTS 2
 #endif
+#ifndef SIGNALLERS
+#define SIGNALLERS 1
+#endif
+#define ALL (EVENTS * SIGNALLERS)
 #ifndef KILLS
 #define KILLS 0
 #endif
@@ -29,8 +34,14 @@ proctype Signaller() {
      /* fence E */
      if :: mask != 0 ->
 #endif
+#ifndef MUTANT_CLEAR_LATE
+        mask = 0;
+#endif
 #ifndef MUTANT_NO_COUNT
         count = count + 1;
+#endif
+#ifdef MUTANT_CLEAR_LATE
+        mask = 0;
 #endif
         atomic { i = 0;
 #ifdef MUTANT_WAKE_ONE
@@ -51,7 +62,7 @@ proctype Sleeper(byte me) {
   byte had, seen;
   {
   do
-  :: had < EVENTS ->
+  :: had < ALL ->
      if
      :: happened > had -> had++
      :: else ->
@@ -72,7 +83,7 @@ proctype Sleeper(byte me) {
 #endif
         mask = mask & (255 - (1 << me))
      fi
-  :: had == EVENTS -> break
+  :: had == ALL -> break
   od
   } unless { dead[me] };
 end0: skip
@@ -88,7 +99,8 @@ proctype Killer() {
 init {
   byte j;
   atomic {
-    run Signaller();
+    do :: j < SIGNALLERS -> run Signaller(); j++ :: else -> break od;
+    j = 0;
     do :: j < SLEEPERS -> run Sleeper(j); j++ :: else -> break od;
     if :: KILLS > 0 -> run Killer() :: else fi
   }
