@@ -41,15 +41,16 @@ class Rows(End, ConsumerKernel):
         n : int
             How many.
         out : ndarray, optional
-            Filled and returned, shape ``(n, *shape)``, C-contiguous, of the stream's dtype.
+            Filled and returned, shape ``(n, *shape)``, C-contiguous, of the stream's
+            dtype.
         timeout : float or None
             Longest wait for the next frame, s.
 
         Returns
         -------
         ndarray
-            Shape ``(n, *shape)``, a copy; fewer rows if the stream ended or the wait was
-            cancelled.
+            Shape ``(n, *shape)``, a copy; fewer rows if the stream ended or the wait
+            was cancelled.
 
         Raises
         ------
