@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import gc
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 import pytest
 from deadline import wait_until
 from programs import Program, run
-from workers_framebuffer import heeded_signals
+from workers_framebuffer import CONTAINED, can_contain, heeded_signals
 
 from ataraxis import FrameBufferClient, FrameBufferServer, FrameBufferTimeout
 from ataraxis.errors import SegmentExists, SegmentNotFound, StaleSegment
@@ -486,11 +485,7 @@ def test_taking_back_comes_before_making(context: Path, small: Path) -> None:
 
 def test_between_namespaces(context: Path) -> None:
     """As two containers are: other PID and IPC namespaces, one directory shared."""
-    enter = ["unshare", "--pid", "--ipc", "--mount", "--uts", "--fork", "--mount-proc",
-             "--kill-child"]  # fmt: skip
-    if shutil.which("unshare") is None or (
-        subprocess.run([*enter, "true"], capture_output=True).returncode
-    ):
+    if not can_contain():
         pytest.skip("no namespaces for this user (needs CAP_SYS_ADMIN)")
     code = (
         "import sys\nfrom ataraxis import *\n".replace(
@@ -507,7 +502,7 @@ def test_between_namespaces(context: Path) -> None:
     )
     with FrameBufferServer("key", 1000), FrameBufferClient("key") as client:
         ticket = client.put([1, 2, 3]).to_json()
-        command = [*enter, sys.executable, "-P", "-c", code, ticket]
+        command = [*CONTAINED, sys.executable, "-P", "-c", code, ticket]
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=60, cwd="/", check=False
         )

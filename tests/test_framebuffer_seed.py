@@ -13,12 +13,20 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from deadline import wait_until
-from workers_framebuffer import HOWTO, free_ports, heeded_signals, listens, pages
+from workers_framebuffer import (
+    CONTAINED,
+    HOWTO,
+    can_contain,
+    free_ports,
+    heeded_signals,
+    listens,
+    pages,
+)
 
 SEED = Path(__file__).resolve().parent / "seed"
 # What is wrong in print, and what stands for the libraries it leaves open.
@@ -62,9 +70,11 @@ class Services:
         self.environment = {**os.environ, "RPC_HOSTS": json.dumps(hosts)}
         self.running: list[subprocess.Popen[str]] = []
 
-    def start(self, program: str, service: str | None = None) -> subprocess.Popen[str]:
+    def start(
+        self, program: str, service: str | None = None, within: Sequence[str] = ()
+    ) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-W", "error", program],
+            [*within, sys.executable, "-W", "error", program],
             cwd=self.directory,
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -121,6 +131,27 @@ def test_both_examples_of_the_seed(
     ]
     assert len(list(context.iterdir())) == 1
     services.stop(server, number)
+    assert not list(context.iterdir())
+
+
+def test_the_howto_runs_between_containers(services: Services, context: Path) -> None:
+    """Server, reader and writer in namespaces of their own, one directory shared."""
+    if not can_contain():
+        pytest.skip("no namespaces for this user (needs CAP_SYS_ADMIN)")
+    server = services.start("server.py", "framebuffer", within=CONTAINED)
+    reader = services.start("reader.py", "reader", within=CONTAINED)
+    for _ in range(2):
+        writer = services.start("writer.py", within=CONTAINED)
+        assert services.finish(writer) == "got 1048576 bytes\n"
+    services.stop(reader, signal.SIGKILL)
+    assert len(list(context.iterdir())) == 1
+    # A container is stopped by a signal to its first process.
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
+    (first,) = map(int, children.read_text().split())
+    os.kill(first, signal.SIGTERM)
+    server.communicate(timeout=60)
+    # Nothing kills a first process by default; it ends all the same, as if it did.
+    assert server.returncode == 128 + signal.SIGTERM
     assert not list(context.iterdir())
 
 

@@ -7,18 +7,10 @@ say and what they do not.
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-
-MODELS = Path(__file__).parent / "models"
-BUILD_SECONDS = 60
-RUN_SECONDS = 120
-STRESS_SECONDS = 900
+import spin
 
 # What is checked, and how large: each takes seconds.
 SIZES = {
@@ -62,78 +54,31 @@ MUTANTS = {
 }
 
 
-def tool(name: str) -> str:
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"{name} is not installed")
-    return path
-
-
-def run(command: list[str], where: Path, seconds: float) -> str:
-    done = subprocess.run(
-        command, cwd=where, capture_output=True, text=True, timeout=seconds
-    )
-    output = done.stdout + done.stderr
-    assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{output}"
-    return output
-
-
-def check(where: Path, defines: str, seconds: float = RUN_SECONDS) -> tuple[int, str]:
-    """Explore lock.pml; how many errors, and what Spin says."""
-    spin, gcc = tool("spin"), tool("gcc")
-    flags = [f"-D{define}" for define in defines.split()]
-    run([spin, "-a", *flags, str(MODELS / "lock.pml")], where, BUILD_SECONDS)
-    build = [gcc, "-O1", "-w", "-DSAFETY", "-DVECTORSZ=512", "-o", "pan", "pan.c"]
-    run(build, where, BUILD_SECONDS)
-    report = run(["./pan", "-m100000", "-w22"], where, seconds)
-    found = re.search(r"errors: (\d+)", report)
-    assert found, f"Spin did not finish:\n{report}"
-    assert "max search depth too small" not in report
-    for line in report.splitlines():
-        if "errors:" in line or "states, stored" in line or "pan:1" in line:
-            print(line.strip())
-    return int(found[1]), report
-
-
-def mutants_in_model() -> set[str]:
-    return set(re.findall(r"MUTANT_([A-Z_]+)", (MODELS / "lock.pml").read_text()))
-
-
 @pytest.mark.parametrize("size", SIZES)
 def test_lock_model_has_no_error(size: str, tmp_path: Path) -> None:
-    errors, report = check(tmp_path, SIZES[size])
-    assert errors == 0, report
+    spin.holds(tmp_path, f"lock {SIZES[size]}")
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_lock_model_catches_mutant(mutant: str, tmp_path: Path) -> None:
-    errors, report = check(tmp_path, f"{MUTANTS[mutant]} MUTANT_{mutant}")
-    assert errors > 0, report
+    spin.breaks(tmp_path, f"lock {MUTANTS[mutant]}", mutant)
 
 
 def test_every_mutant_is_run() -> None:
-    assert mutants_in_model() == set(MUTANTS)
+    assert spin.mutants("lock") == set(MUTANTS)
 
 
 @pytest.mark.stress
 @pytest.mark.parametrize("size", LARGER_SIZES)
 def test_lock_model_has_no_error_in_larger_sizes(size: str, tmp_path: Path) -> None:
-    if float(os.environ.get("ATARAXIS_STRESS", "0")) < 1:
-        pytest.skip("minutes and gigabytes: set ATARAXIS_STRESS=1")
-    errors, report = check(tmp_path, LARGER_SIZES[size], STRESS_SECONDS)
-    assert errors == 0, report
+    spin.skip_unless_nightly()
+    spin.holds(tmp_path, f"lock {LARGER_SIZES[size]}", spin.STRESS_SECONDS)
 
 
 @pytest.mark.parametrize("compiler", ["g++", "clang++"])
 def test_memory_orders(compiler: str, tmp_path: Path) -> None:
-    compiler = tool(compiler)
-    program = tmp_path / "lock_litmus"
-    source = str(MODELS / "lock_litmus.cpp")
-    flags = ["-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror"]
-    run([compiler, *flags, "-o", str(program), source], tmp_path, BUILD_SECONDS)
-    report = run([str(program)], tmp_path, RUN_SECONDS)
-    print(report)
-    outcomes = [line.split()[-1] for line in report.splitlines()]
+    lines = spin.explore_orders(tmp_path, "lock_litmus", compiler)
+    outcomes = [line.split()[-1] for line in lines]
     assert outcomes.count("OK") >= 12
     assert outcomes.count("VIOLATION") >= 18
-    assert "UNEXPECTED" not in report
+    assert "UNEXPECTED" not in outcomes

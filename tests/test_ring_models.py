@@ -5,16 +5,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-
-MODELS = Path(__file__).parent / "models"
-SECONDS, STRESS_SECONDS = 60, 900
+import spin
 
 SIZES = {
     "mixed": "ring M=3",
@@ -62,77 +57,36 @@ MUTANTS = {
 }
 
 
-def tool(name: str) -> str:
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"{name} is not installed")
-    return path
-
-
-def run(command: list[str], where: Path, seconds: float) -> str:
-    done = subprocess.run(
-        command, cwd=where, capture_output=True, text=True, timeout=seconds
-    )
-    output = done.stdout + done.stderr
-    assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{output}"
-    return output
-
-
-def check(where: Path, what: str, seconds: float = SECONDS) -> tuple[int, str]:
-    """Explore a model; how many errors, and what Spin says."""
-    tool("spin"), tool("gcc")
-    model, *defines = what.split()
-    flags = [f"-D{define}" for define in defines]
-    run(["spin", "-a", *flags, str(MODELS / f"{model}.pml")], where, SECONDS)
-    build = ["gcc", "-O1", "-w", "-DSAFETY", "-DVECTORSZ=512", "-o", "pan", "pan.c"]
-    run(build, where, SECONDS)
-    report = run(["./pan", "-m200000", "-w22"], where, seconds)
-    found = re.search(r"errors: (\d+)", report)
-    assert found, f"Spin did not finish:\n{report}"
-    assert "max search depth too small" not in report
-    return int(found[1]), report
-
-
 @pytest.mark.parametrize("size", SIZES)
 def test_ring_model_has_no_error(size: str, tmp_path: Path) -> None:
-    errors, report = check(tmp_path, SIZES[size])
-    assert errors == 0, report
+    spin.holds(tmp_path, SIZES[size])
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_ring_model_catches_mutant(mutant: str, tmp_path: Path) -> None:
-    errors, report = check(tmp_path, f"{MUTANTS[mutant]} MUTANT_{mutant}")
-    assert errors > 0, report
+    spin.breaks(tmp_path, MUTANTS[mutant], mutant)
 
 
 def test_every_mutant_is_run() -> None:
-    text = "".join((MODELS / f"{m}.pml").read_text() for m in ("ring", "wake"))
-    assert set(re.findall(r"MUTANT_([A-Z_]+)", text)) == set(MUTANTS)
+    assert spin.mutants("ring", "wake") == set(MUTANTS)
 
 
 @pytest.mark.stress
 @pytest.mark.parametrize("size", LARGER_SIZES)
 def test_ring_model_has_no_error_in_larger_sizes(size: str, tmp_path: Path) -> None:
-    if float(os.environ.get("ATARAXIS_STRESS", "0")) < 1:
-        pytest.skip("minutes and gigabytes: set ATARAXIS_STRESS=1")
-    errors, report = check(tmp_path, LARGER_SIZES[size], STRESS_SECONDS)
-    assert errors == 0, report
+    spin.skip_unless_nightly()
+    spin.holds(tmp_path, LARGER_SIZES[size], spin.STRESS_SECONDS)
 
 
 @pytest.mark.parametrize("compiler", ["g++", "clang++"])
 def test_memory_orders(compiler: str, tmp_path: Path) -> None:
     """Each fence of the ring (J, P, E) has a test, and mutants without it."""
-    program = tmp_path / "ring_litmus"
-    flags = ["-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror"]
-    source = str(MODELS / "ring_litmus.cpp")
-    run([tool(compiler), *flags, "-o", str(program), source], tmp_path, SECONDS)
-    report = run([str(program)], tmp_path, SECONDS)
-    print(report)
-    assert "UNEXPECTED" not in report
-    lines = report.splitlines()
-    assert sum(line.endswith("OK") for line in lines) == 8
-    assert sum(line.endswith("VIOLATION") for line in lines) == 24
-    kernels = MODELS.parents[1] / "ataraxis" / "_kernels"
+    lines = spin.explore_orders(tmp_path, "ring_litmus", compiler)
+    outcomes = [line.split()[-1] for line in lines]
+    assert set(outcomes) == {"OK", "VIOLATION"}
+    assert outcomes.count("OK") == 8
+    assert outcomes.count("VIOLATION") == 24
+    kernels = spin.MODELS.parents[1] / "ataraxis" / "_kernels"
     sources = [p.read_text() for p in kernels.glob("*.p[yx][xd]")]
     letters = {c for text in sources for c in re.findall(r"# Fence ([A-Z])[:.]", text)}
     assert letters

@@ -31,21 +31,24 @@ OPTIONS = {
     ),
 }
 
-# What segments, locks, arrays and streams need; the others would only take their time.
+# What segments, locks, arrays, streams and frame buffers need; the others would only
+# take their time.
 KERNELS = (
-    "mapping", "participants", "lock", "guard", "array", "framebuffer",
+    "mapping", "participants", "lock", "guard", "array", "framebuffer", "chunks",
+    "will",
     "ring", "reader", "send", "loan", "lend", "receive", "survey",
 )  # fmt: skip
+FRAMEBUFFER = ("framebuffer.pyx", "chunks.pyx", "will.h")
 
 
 def crash_points() -> set[str]:
     """Names of all crash points in the sources."""
-    return array_points() | stream_points()
+    return array_points() | stream_points() | framebuffer_points()
 
 
 def array_points() -> set[str]:
     """Those of segments, locks and arrays (tests/stress/test_crash_points.py)."""
-    return _points(is_stream=False)
+    return _points(is_stream=False) - framebuffer_points()
 
 
 def stream_points() -> set[str]:
@@ -63,6 +66,13 @@ def _points(is_stream: bool) -> set[str]:
             names = re.findall(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)', text)
             found |= set(names)
     return found
+
+
+def framebuffer_points() -> set[str]:
+    """Names of the crash points that only frame buffers come past."""
+    kernels = ROOT / "ataraxis" / "_kernels"
+    text = "".join((kernels / name).read_text() for name in FRAMEBUFFER)
+    return set(re.findall(r'ax_crash\("(\w+)"\)', text))
 
 
 def missing() -> str | None:

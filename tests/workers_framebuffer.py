@@ -7,8 +7,10 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,20 @@ from ataraxis.errors import SegmentExists, SegmentNotFound
 
 ROOT = Path(__file__).resolve().parent.parent
 HOWTO = ROOT / "docs" / "howto" / "framebuffer.md"
+
+
+# As a container is: PID, IPC, mount and host name of its own.
+CONTAINED = [
+    "unshare", "--pid", "--ipc", "--mount", "--uts", "--fork", "--mount-proc",
+    "--kill-child",
+]  # fmt: skip
+
+
+def can_contain() -> bool:
+    """Whether this user may make namespaces (it needs CAP_SYS_ADMIN)."""
+    return shutil.which("unshare") is not None and (
+        subprocess.run([*CONTAINED, "true"], capture_output=True).returncode == 0
+    )
 
 
 def pages(directory: Path) -> None:

@@ -654,7 +654,12 @@ def closes_all(arena: Path, board: Board, worker: int, first: str) -> None:
 def waits_interrupted(arena: Path, board: Board, worker: int) -> None:
     """Wait for the lock while a timer fires every ms."""
     fired = []
-    signal.signal(signal.SIGALRM, lambda *a: fired.append(1))
+
+    def fire(*_: object) -> None:
+        fired.append(1)
+        board.set_mine(worker, TORN, len(fired))
+
+    signal.signal(signal.SIGALRM, fire)
     signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
     array = open_array(arena, "main")
     board.set_mine(worker, PHASE, READING)

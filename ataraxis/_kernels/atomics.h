@@ -1,9 +1,7 @@
 /* C11 atomics as opaque structs, so that a plain access to a shared word does not compile.
  *
  * Names tell the order: load = acquire, peek = relaxed, store = release, put = relaxed;
- * cas/swap/or/and/add are acquire-release. `total` is sequentially consistent: with the full fence, one
- * side of a Dekker pair; on x86 it costs no more than acquire-release. Whoever uses one says which
- * access it pairs with.
+ * cas/swap/or/and/add are acquire-release. Whoever uses one says which access it pairs with.
  */
 #ifndef AX_ATOMICS_H
 #define AX_ATOMICS_H
@@ -47,13 +45,6 @@ static inline uint64_t ax_add64(ax_u64 *p, uint64_t v) { return atomic_fetch_add
 static inline int ax_cas64(ax_u64 *p, uint64_t expected, uint64_t desired)
 {
     return atomic_compare_exchange_strong_explicit(&p->value, &expected, desired, memory_order_acq_rel, memory_order_acquire);
-}
-
-static inline uint64_t ax_load64_total(ax_u64 *p) { return atomic_load_explicit(&p->value, memory_order_seq_cst); }
-static inline uint64_t ax_swap64_total(ax_u64 *p, uint64_t v) { return atomic_exchange_explicit(&p->value, v, memory_order_seq_cst); }
-static inline int ax_cas64_total(ax_u64 *p, uint64_t expected, uint64_t desired)
-{
-    return atomic_compare_exchange_strong_explicit(&p->value, &expected, desired, memory_order_seq_cst, memory_order_acquire);
 }
 
 /* Ask for a line that will soon be written, or read. Never a fault, never an access. */

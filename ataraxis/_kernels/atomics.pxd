@@ -25,9 +25,6 @@ cdef extern from "atomics.h" nogil:
     uint64_t ax_and64(ax_u64 *p, uint64_t v)
     uint64_t ax_add64(ax_u64 *p, uint64_t v)
     bint ax_cas64(ax_u64 *p, uint64_t expected, uint64_t desired)
-    uint64_t ax_load64_total(ax_u64 *p)
-    uint64_t ax_swap64_total(ax_u64 *p, uint64_t v)
-    bint ax_cas64_total(ax_u64 *p, uint64_t expected, uint64_t desired)
 
     void ax_fence_acquire()
     void ax_fence_release()

@@ -1,26 +1,37 @@
 """Chunks of the frame buffer: copied in and out, and checked by checksum.
 
-Copy first, then check the copy, never the other way round: the bytes may change in between. The hash
-itself is given from above. Short copies keep the GIL, long ones do not.
+Copy first, then check the copy, never the other way round: the bytes may change in between. Where the
+machine has the vectors for it, one pass does both (move.h: what is hashed is what was stored); else the hash
+is given from above. Short copies keep the GIL, long ones do not.
 """
 from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
 )
 from cpython.bytearray cimport PyByteArray_CheckExact
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize
-from libc.string cimport strchr
+from cpython.bytes cimport (
+    PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE,
+)
+from libc.stdint cimport uint64_t
+from libc.string cimport memcmp, strchr
 
 from ataraxis._kernels.atomics cimport ax_copy
 from ataraxis._kernels.framebuffer cimport RingKernel
+from ataraxis._kernels.platform cimport ax_crash
+
+cdef extern from "move.h" nogil:
+    enum: AX_MOVE_SHORT
+    ctypedef uint64_t (*ax_mover)(char *to, const char *from_, size_t n, const char *mine) noexcept
+    ax_mover ax_mover_of(int bytes)
 
 cdef enum:
     GIL_BYTES = 65536      # a longer copy lets other threads run
+    CHECKSUM_BYTES = 8
 
 
 cdef int borrow(object data, Py_buffer *buffer, int flags) except -1:
     # C-contiguous memory of bytes. Raw bytes of Python objects are pointers: whoever reads them into an
     # array of objects dies of it. An 'O' may also be in a field's name: whoever is above looks closer.
-    if PyBytes_CheckExact(data) or PyByteArray_CheckExact(data):
+    if PyByteArray_CheckExact(data):
         PyObject_GetBuffer(data, buffer, PyBUF_SIMPLE | flags)
         return 0
     PyObject_GetBuffer(data, buffer, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | flags)
@@ -28,6 +39,35 @@ cdef int borrow(object data, Py_buffer *buffer, int flags) except -1:
         PyBuffer_Release(buffer)
         raise TypeError("perhaps Python objects")
     return 0
+
+
+cdef uint64_t move_by(ax_mover mover, char *chunk, char *bytes, Py_ssize_t count, bint stores) noexcept nogil:
+    cdef char *to = chunk if stores else bytes
+    cdef const char *from_ = bytes if stores else chunk
+    cdef Py_ssize_t half = count // 2
+    if count > AX_MOVE_SHORT and mover != NULL:
+        return mover(to, from_, count, bytes)
+    ax_copy(to, from_, half)
+    ax_crash("chunk_half_copied")
+    ax_copy(to + half, from_ + half, count - half)
+    ax_crash("chunk_copied")
+    return 0
+
+
+cdef uint64_t big_endian(uint64_t hash) noexcept nogil:
+    # As XXH3's canonical form has it, on machines of either order.
+    cdef unsigned char *to = <unsigned char *>&hash
+    cdef uint64_t rest = hash
+    cdef int k
+    for k in range(7, -1, -1):
+        to[k] = rest & 0xFF
+        rest >>= 8
+    return hash
+
+
+def widths():
+    """Bytes of the vectors that copies can be hashed by while they are made, best first."""
+    return [width for width in (64, 32) if ax_mover_of(width) != NULL]
 
 
 cdef class ChunkKernel(RingKernel):
@@ -38,31 +78,55 @@ cdef class ChunkKernel(RingKernel):
     """
 
     cdef object digest                  # bytes-like -> checksum, bytes
+    cdef ax_mover mover                 # copies and hashes at once, or NULL
+    cdef ax_mover far_mover             # the same, of long copies
 
-    def _hash_by(self, digest):
-        """Take the hash of bytes-like objects; it lets other threads run while it works on large ones."""
+    def _hash_by(self, digest, int width=0):
+        """Take the hash of bytes-like objects; it lets other threads run while it works on large ones.
+
+        With a width (one of `widths()`), copies of more than 240 bytes are hashed while they are made, by
+        XXH3; then `digest` must be that, too.
+        """
         self.digest = digest
+        self.mover = ax_mover_of(width)
+        # Beyond the nearest cache the narrower vectors win: fewer of their stores straddle two lines.
+        self.far_mover = ax_mover_of(32) if width == 64 else self.mover
 
-    cdef int store(self, Py_ssize_t at, const char *from_, Py_ssize_t count) except -1:
-        # The memoryview of our own keeps the mapping while another thread may stop the handle.
-        cdef unsigned char[::1] memory
-        if count <= GIL_BYTES:
-            ax_copy(self.data + at, from_, count)
-            return 0
-        memory = self.memory
-        with nogil:
-            ax_copy(&memory[at], from_, count)
-        return 0
+    cdef bint moves(self, Py_ssize_t count) noexcept:
+        # Whether copies of so many bytes come with their hash.
+        return count > AX_MOVE_SHORT and self.mover != NULL
 
-    cdef int fetch(self, char *to, Py_ssize_t at, Py_ssize_t count) except -1:
+    cdef uint64_t move(self, Py_ssize_t at, char *bytes, Py_ssize_t count, bint stores) noexcept:
+        # Into the chunk or out of it; the hash, if it comes with it. The memoryview of our own keeps the
+        # mapping while another thread may stop the handle.
         cdef unsigned char[::1] memory
+        cdef ax_mover mover
+        cdef uint64_t hash
         if count <= GIL_BYTES:
-            ax_copy(to, self.data + at, count)
-            return 0
+            return move_by(self.mover, self.data + at, bytes, count, stores)
         memory = self.memory
+        mover = self.far_mover
         with nogil:
-            ax_copy(to, &memory[at], count)
-        return 0
+            hash = move_by(mover, <char *>&memory[at], bytes, count, stores)
+        return hash
+
+    cdef object store(self, Py_ssize_t at, const char *from_, Py_ssize_t count, object data):
+        # Of the caller's bytes, never of the ring's: those may be somebody else's by now.
+        cdef uint64_t hash = self.move(at, <char *>from_, count, True)
+        if not self.moves(count):
+            return self.digest(data)
+        hash = big_endian(hash)
+        return PyBytes_FromStringAndSize(<char *>&hash, CHECKSUM_BYTES)
+
+    cdef bint fetch(self, Py_ssize_t at, char *to, Py_ssize_t count, object copy, object checksum) except -1:
+        # Whether the copy is what the checksum, exactly bytes, is of.
+        cdef uint64_t hash = self.move(at, to, count, False)
+        if not self.moves(count):
+            return self.digest(copy) == checksum
+        hash = big_endian(hash)
+        return PyBytes_GET_SIZE(checksum) == CHECKSUM_BYTES and (
+            memcmp(PyBytes_AS_STRING(checksum), &hash, CHECKSUM_BYTES) == 0
+        )
 
     def write(self, offset, data):
         """Copy bytes into a chunk.
@@ -93,6 +157,12 @@ cdef class ChunkKernel(RingKernel):
         """
         cdef Py_buffer source
         cdef Py_ssize_t at = self.number(offset, True)
+        if PyBytes_CheckExact(data):
+            # They neither change nor move: nothing is to be borrowed.
+            self.ready(True)
+            if not self.inside(at, PyBytes_GET_SIZE(data)):
+                self._outside(offset, PyBytes_GET_SIZE(data))
+            return self.store(at, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), data)
         try:
             borrow(data, &source, 0)
         except (TypeError, ValueError, BufferError):
@@ -101,9 +171,7 @@ cdef class ChunkKernel(RingKernel):
             self.ready(True)
             if not self.inside(at, source.len):
                 self._outside(offset, source.len)
-            self.store(at, <char *>source.buf, source.len)
-            # Of the caller's bytes, never of the ring's: those may be somebody else's by now.
-            return self.digest(data)
+            return self.store(at, <char *>source.buf, source.len, data)
         finally:
             PyBuffer_Release(&source)
 
@@ -144,8 +212,7 @@ cdef class ChunkKernel(RingKernel):
         if not self.inside(at, count):
             self._outside(offset, size)
         copy = PyBytes_FromStringAndSize(NULL, count)
-        self.fetch(PyBytes_AS_STRING(copy), at, count)
-        if self.digest(copy) != checksum:
+        if not self.fetch(at, PyBytes_AS_STRING(copy), count, copy, checksum):
             self._expired(offset, size, checksum)
         return copy
 
@@ -175,7 +242,7 @@ cdef class ChunkKernel(RingKernel):
         cdef Py_buffer target
         cdef Py_ssize_t at = self.number(offset, True)
         cdef Py_ssize_t count = self.number(size, False)
-        cdef bint fits
+        cdef bint fits, whole = True
         if not PyBytes_CheckExact(checksum):
             checksum = self._checksum(checksum)
         try:
@@ -189,10 +256,10 @@ cdef class ChunkKernel(RingKernel):
                 self._outside(offset, size)
             fits = target.len == count
             if fits:
-                self.fetch(<char *>target.buf, at, count)
+                whole = self.fetch(at, <char *>target.buf, count, out, checksum)
         finally:
             PyBuffer_Release(&target)
         if not fits:
             raise ValueError(f"out has {target.len} bytes, the chunk {count}: give exactly as many")
-        if self.digest(out) != checksum:
+        if not whole:
             self._expired(offset, size, checksum)

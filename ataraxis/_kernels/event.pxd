@@ -9,7 +9,7 @@
 # runs. A signaller killed between the two leaves sleepers to the end of their slice (PROBE_NS).
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from ataraxis._kernels.atomics cimport (
-    ax_add32, ax_and64, ax_fence_full, ax_load32, ax_load64_total, ax_or64, ax_peek64,
+    ax_add32, ax_and64, ax_fence_full, ax_load32, ax_or64, ax_peek64,
 )
 from ataraxis._kernels.layout cimport ax_event
 from ataraxis._kernels.platform cimport ax_futex_wake
@@ -23,16 +23,12 @@ cdef inline void event_wake(ax_event *event) noexcept nogil:
     ax_futex_wake(&event.count, EVERYBODY)
 
 cdef inline void event_signal(ax_event *event, uint32_t words) noexcept nogil:
-    # Fence E: what was published before is seen by whoever sets its bit after our look.
-    ax_fence_full()
-    event_signal_published(event, words)
-
-cdef inline void event_signal_published(ax_event *event, uint32_t words) noexcept nogil:
-    # Where what was published was published by a `total` write: that is fence E already.
     cdef uint32_t k
     cdef bint anybody = False
+    # Fence E: what was published before is seen by whoever sets its bit after our look.
+    ax_fence_full()
     for k in range(words):
-        if ax_load64_total(&event.sleepers[k]):
+        if ax_peek64(&event.sleepers[k]):
             ax_and64(&event.sleepers[k], 0)
             anybody = True
     if anybody:

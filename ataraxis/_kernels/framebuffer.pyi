@@ -9,6 +9,9 @@ from ataraxis._kernels.participants import Participant
 CONTROL_BYTES: int
 SERVER_AT: int
 
+def turn_of(participant: Participant, capacity: int, at: int, count: int) -> int: ...
+def turned(participant: Participant, turn: int) -> bool: ...
+
 @disjoint_base
 class RingKernel:
     def _open(self, memory: NDArray[np.uint8], participant: Participant) -> None: ...

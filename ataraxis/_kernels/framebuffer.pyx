@@ -7,13 +7,13 @@ from cpython.long cimport PyLong_CheckExact
 from libc.stdint cimport uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport (
-    ax_add64, ax_cas32, ax_cas64, ax_load32, ax_load64, ax_peek64, ax_put64, ax_store32,
+    ax_add64, ax_cas32, ax_cas64, ax_fence_acquire, ax_fence_release, ax_load32, ax_load64, ax_peek64, ax_put64, ax_store32,
 )
 from ataraxis._kernels.layout cimport (
     AX_KIND_FRAMEBUFFER, AX_LAP_MASK, AX_READY, AX_SECTORS, ax_framebuffer, ax_live,
 )
 from ataraxis._kernels.participants cimport Participant, alive, ax_party, live_of, on_death
-from ataraxis._kernels.platform cimport ax_now_ns
+from ataraxis._kernels.platform cimport ax_crash, ax_now_ns
 
 cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object value, int *overflow)
@@ -62,11 +62,16 @@ cdef uint64_t ring_allocate(
         position[0] = (lap if start >= offset else lap + 1) * capacity + start
         if ax_cas64(&ring.head, head, position[0] + size):
             break
+    # Pairs with the fence in turned(): who sees bytes of whoever was given this chunk sees the head.
+    ax_fence_release()
     # Killed from here on: head has moved, the stamps are of an older lap, which oldest_stamp() sees.
+    ax_crash("allocate_moved")
     if start < offset:
         stamp(ring, capacity, lap, offset, capacity)
         lap, offset = lap + 1, 0
+        ax_crash("allocate_wrapped")
     stamp(ring, capacity, lap, offset, start + size)
+    ax_crash("allocate_stamped")
     ax_add64(&ring.chunks, 1)
     return start
 
@@ -112,12 +117,37 @@ cdef void ring_cleanup(ax_party *party, uint32_t slot) noexcept nogil:
     cdef ax_framebuffer *ring = <ax_framebuffer *>party.control
     if party.control + sizeof(ax_framebuffer) <= party.base + party.bytes:
         ax_cas32(&ring.server, slot + 1, 0)
+    ax_crash("cleanup_served")
 
 
 on_death(AX_KIND_FRAMEBUFFER, ring_cleanup)
 
 
 # ---- the bridge
+
+cdef ax_framebuffer *ring_of(Participant participant) except NULL:
+    cdef ax_party *party = &participant.party
+    if party.control + sizeof(ax_framebuffer) > party.base + party.bytes:
+        raise ValueError("no control block")
+    return <ax_framebuffer *>party.control
+
+
+def turn_of(Participant participant not None, uint64_t capacity, uint64_t at, uint64_t count):
+    """How far the head may come, from now on, without handing out any of the bytes [at, at + count)."""
+    # Acquire: pairs with the CAS in ring_allocate.
+    cdef uint64_t head = ax_load64(&ring_of(participant).head)
+    cdef uint64_t gone = head % capacity
+    if gone < at:
+        return head + at - gone
+    return head if gone < at + count else head + capacity - gone + at
+
+
+def turned(Participant participant not None, uint64_t turn):
+    """Whether the head has come further, before what was read of the ring until now was written."""
+    # Pairs with the release fence in ring_allocate; keeps the reads above the look at the head.
+    ax_fence_acquire()
+    return ax_load64(&ring_of(participant).head) > turn
+
 
 cdef class RingKernel:
     """The ring behind a frame buffer's handle; its subclass gives the manners.
@@ -171,6 +201,7 @@ cdef class RingKernel:
         """Say that this participant is the server."""
         # Release: whoever sees it sees a segment that is whole.
         ax_store32(&self.ring.server, self.participant.party.slot + 1)
+        ax_crash("serve_said")
 
     def _served(self):
         """Whether the participant that serves lives."""

@@ -129,6 +129,7 @@ cdef inline bint anybody_sends(ax_ring *ring) noexcept nogil:
     return False
 
 cdef int ring_open(ax_ring *ring, ax_party *party, char *frames, uint64_t bytes) noexcept nogil
+cdef uint64_t control_stride_of(uint32_t participants) noexcept nogil
 cdef uint64_t gate(ax_ring *ring) noexcept nogil
 cdef int claim(ax_ring *ring) noexcept nogil
 cdef void publish(ax_ring *ring, uint32_t at, uint64_t bytes, bint signal) noexcept nogil

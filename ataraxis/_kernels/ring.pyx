@@ -8,13 +8,11 @@ from libc.errno cimport EINTR
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport (
-    ax_add64, ax_and64, ax_cas64, ax_cas64_total, ax_fence_full, ax_fence_release, ax_load32, ax_load64,
-    ax_load64_total, ax_or64, ax_peek32, ax_peek64, ax_put64, ax_prefetch_write, ax_store32, ax_store64,
-    ax_swap64_total, ax_u32, ax_u64,
+    ax_add64, ax_and64, ax_cas64, ax_fence_full, ax_load32, ax_load64,
+    ax_or64, ax_peek32, ax_peek64, ax_put64, ax_prefetch_write, ax_store32, ax_store64,
+    ax_u32, ax_u64,
 )
-from ataraxis._kernels.event cimport (
-    event_cancel, event_prepare, event_signal, event_signal_published, event_wake,
-)
+from ataraxis._kernels.event cimport event_cancel, event_prepare, event_signal, event_wake
 from ataraxis._kernels.layout cimport (
     AX_BUSY, AX_CROWDED, AX_CURSOR_DETACHED, AX_CURSOR_GATING, AX_CURSOR_IDLE, AX_DURABLES, AX_ENDED, AX_FULL, AX_KIND_STREAM,
     AX_OK, AX_OVERFLOW, AX_PAYLOAD_AT, AX_POLICY_JOINING, AX_READY, AX_RETIRED, AX_SLOT_READY, AX_SLOT_SKIP, AX_SLOT_WRITING,
@@ -147,14 +145,15 @@ cdef int claim(ax_ring *ring) noexcept nogil:
                 return AX_FULL
             continue
         ax_crash("claim_before")
-        # One winner; the loser looks again. P: pairs with the fence in `pin`: total here, total in `pinned`.
-        if not ax_cas64_total(word, seen, word_of(ring.lap, ring.me, AX_SLOT_WRITING)):
+        # One winner; the loser looks again.
+        if not ax_cas64(word, seen, word_of(ring.lap, ring.me, AX_SLOT_WRITING)):
             continue
         ax_crash("claim_word")
         advance(ring, tail)
         ax_crash("claim_tail")
-        # Keeps the payload's stores below WRITING, for readers that copy: pairs with `unchanged`.
-        ax_fence_release()
+        # Fence P: pairs with the one in `pin`; also keeps the payload's stores below WRITING, for readers
+        # that copy and validate.
+        ax_fence_full()
         if ring.index < ring.unpinned or not pinned(ring, ring.index):
             ring.claimed = True
             return AX_OK
@@ -181,8 +180,8 @@ cdef inline bint pinned(ax_ring *ring, uint64_t index) noexcept nogil:
     cdef ax_u64 *pins = pins_at(ring, index)
     cdef uint32_t k
     for k in range(ring.words):
-        # Acquire: pairs with the release in `give_back`. Total: P.
-        if ax_load64_total(&pins[k]):
+        # Acquire: pairs with the release in `give_back`.
+        if ax_load64(&pins[k]):
             return True
     return False
 
@@ -204,18 +203,13 @@ cdef inline void settle(ax_ring *ring, uint64_t state) noexcept nogil:
 
 
 cdef void publish(ax_ring *ring, uint32_t at, uint64_t bytes, bint signal) noexcept nogil:
-    # The claimed slot holds a whole frame: show it. With `signal`, also to who sleeps.
+    # The claimed slot holds a whole frame: show it.
     cdef ax_slot *slot = slot_at(ring, ring.index)
     cdef ax_stream *stream = ring.stream
     ax_put64(<ax_u64 *>&slot.at, at)
     ax_put64(&slot.bytes, bytes)
     ax_crash("publish_before")
-    if signal and not ring.shared:
-        # Total: release, and E.
-        ring.claimed = False
-        ax_swap64_total(&slot.word, word_of(ring.lap, ring.me, AX_SLOT_READY))
-    else:
-        settle(ring, AX_SLOT_READY)
+    settle(ring, AX_SLOT_READY)
     ax_crash("publish_word")
     ring.sent += 1
     if ring.shared:
@@ -224,10 +218,8 @@ cdef void publish(ax_ring *ring, uint32_t at, uint64_t bytes, bint signal) noexc
     else:
         ax_put64(&stream.sent, ring.sent)
         ax_put64(&stream.sent_bytes, ax_peek64(&stream.sent_bytes) + bytes)
-    if signal and ring.shared:
+    if signal:
         event_signal(&stream.data, ring.words)
-    elif signal:
-        event_signal_published(&stream.data, ring.words)
     step(ring)
     if ring.position < ring.limit:
         prefetch(ring)
@@ -385,26 +377,3 @@ cdef bint detach(ax_stream *stream, ax_reader *durables, uint32_t who) noexcept 
 
 
 on_death(AX_KIND_STREAM, stream_cleanup)
-
-
-# ---- the bridge
-
-def control_bytes(uint64_t slots, uint32_t participants):
-    """Bytes of the control block of a stream; a multiple of 128."""
-    return sizeof(ax_stream) + (participants + AX_DURABLES) * sizeof(ax_reader) + slots * control_stride_of(participants)
-
-
-def stride_of(uint64_t capacity):
-    """Bytes from slot to slot for frames of at most `capacity` payload bytes; a multiple of 128."""
-    return (AX_PAYLOAD_AT + capacity + 127) // 128 * 128
-
-
-def describe(unsigned char[::1] control, uint64_t slots, uint64_t capacity, uint32_t participants, uint32_t flags):
-    """Write a stream's geometry into its control block, which is all zeros and not published yet."""
-    cdef ax_stream *stream = <ax_stream *>&control[0]
-    stream.slots = slots
-    stream.stride = stride_of(capacity)
-    stream.capacity = capacity
-    stream.control_stride = control_stride_of(participants)
-    stream.participants = participants
-    stream.flags = flags

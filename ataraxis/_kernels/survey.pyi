@@ -1,3 +1,6 @@
+import numpy as np
+from numpy.typing import NDArray
+
 from ataraxis._kernels.participants import Participant
 
 def register_durable(
@@ -20,3 +23,9 @@ def free_names(participant: Participant) -> None: ...
 def registered(participant: Participant) -> list[bytes]: ...
 
 RETIRED: int
+
+def control_bytes(slots: int, participants: int) -> int: ...
+def stride_of(capacity: int) -> int: ...
+def describe(
+    control: NDArray[np.uint8], slots: int, capacity: int, participants: int, flags: int
+) -> None: ...

@@ -8,10 +8,11 @@ from libc.string cimport memcmp, memcpy, memset
 
 from ataraxis._kernels.atomics cimport ax_copy, ax_load32, ax_load64, ax_or64, ax_peek32, ax_peek64, ax_put64, ax_store32
 from ataraxis._kernels.layout cimport (
-    AX_BUSY, AX_CROWDED, AX_CURSOR_IDLE, AX_DURABLES, AX_READY, AX_RETIRED, ax_reader, ax_stream,
+    AX_BUSY, AX_CROWDED, AX_CURSOR_IDLE, AX_DURABLES, AX_PAYLOAD_AT, AX_READY, AX_RETIRED, ax_reader, ax_stream,
 )
 from ataraxis._kernels.participants cimport Participant, ax_party, live_of
 from ataraxis._kernels.platform cimport F_UNLCK, F_WRLCK, AX_RECLAIM_BYTE, ax_byte, ax_crash
+from ataraxis._kernels.ring cimport control_stride_of
 
 cdef enum:
     REGISTER_BYTE = (1 << 20) + 1
@@ -176,3 +177,24 @@ def reader_count(Participant participant not None):
     for k in range((participant.party.slots + 63) // 64):
         count += (<object>ax_load64(&stream.readers[k])).bit_count()
     return count
+
+
+def control_bytes(uint64_t slots, uint32_t participants):
+    """Bytes of the control block of a stream; a multiple of 128."""
+    return sizeof(ax_stream) + (participants + AX_DURABLES) * sizeof(ax_reader) + slots * control_stride_of(participants)
+
+
+def stride_of(uint64_t capacity):
+    """Bytes from slot to slot for frames of at most `capacity` payload bytes; a multiple of 128."""
+    return (AX_PAYLOAD_AT + capacity + 127) // 128 * 128
+
+
+def describe(unsigned char[::1] control, uint64_t slots, uint64_t capacity, uint32_t participants, uint32_t flags):
+    """Write a stream's geometry into its control block, which is all zeros and not published yet."""
+    cdef ax_stream *stream = <ax_stream *>&control[0]
+    stream.slots = slots
+    stream.stride = stride_of(capacity)
+    stream.capacity = capacity
+    stream.control_stride = control_stride_of(participants)
+    stream.participants = participants
+    stream.flags = flags

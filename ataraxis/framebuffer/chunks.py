@@ -9,7 +9,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from ataraxis._kernels.chunks import ChunkKernel
+from ataraxis._kernels.chunks import ChunkKernel, widths
+from ataraxis._kernels.framebuffer import turn_of, turned
 from ataraxis.errors import FrameBufferTimeout
 from ataraxis.framebuffer.ring import Ring
 from ataraxis.framebuffer.ticket import CHECKSUM_BYTES, Ticket
@@ -19,6 +20,8 @@ from ataraxis.labels import Labels
 # Covers content and length, is the same in every process, and is 64 bits: of 32, one
 # stale chunk in 4e9 would pass.
 digest_of: Callable[[Any], bytes] = xxhash.xxh3_64_digest
+# Bytes of the vectors that hash copies while they are made; 0: the library, after.
+WIDTH = next(iter(widths()), 0)
 _BYTE = np.dtype(np.uint8)
 
 
@@ -77,18 +80,26 @@ class Chunks(Ring, ChunkKernel):
         shape: tuple[int, ...],
         least: int,
     ) -> View:
-        def find() -> NDArray[np.uint8]:
+        def find() -> tuple[NDArray[np.uint8], Callable[[], None]]:
             capacity = self._look()[0]
-            assert self._segment is not None
+            # The client may stop, or follow its key, before the block ends.
+            segment = self._segment
+            assert segment is not None
             if size < least or not 0 <= offset <= offset + size <= capacity:
                 self._outside(offset, size)
-            return self._segment.payload[offset : offset + size]
+            chunk = segment.payload[offset : offset + size]
+            turn = turn_of(segment.participant, capacity, offset, size)
 
-        def check(chunk: NDArray[np.uint8]) -> None:
-            if digest_of(chunk) != checksum:
-                self._expired(offset, size, checksum)
+            def check() -> None:
+                # Bytes that were right, wrong and right again: the head tells.
+                if digest_of(chunk) != checksum or (
+                    size and turned(segment.participant, turn)
+                ):
+                    self._expired(offset, size, checksum)
 
-        return View(find, check, dtype, shape)
+            return chunk, check
+
+        return View(find, dtype, shape)
 
     def _check_size(self, ticket: Ticket, labels: Labels) -> None:
         """Refuse before memory is made for it what cannot be in the ring."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.errors import FrameBufferTimeout, SegmentNotFound
-from ataraxis.framebuffer.chunks import Chunks, bytes_of, digest_of
+from ataraxis.framebuffer.chunks import WIDTH, Chunks, bytes_of, digest_of
 from ataraxis.framebuffer.ticket import Ticket
 from ataraxis.labels import Labels
 from ataraxis.shm import Context, Segment
@@ -64,7 +64,7 @@ class FrameBufferClient(Chunks):
     ) -> None:
         self._introduce(key, context)
         self._timeout = timeout
-        self._hash_by(digest_of)
+        self._hash_by(digest_of, WIDTH)
 
     @classmethod
     def of_segment(cls, segment: Segment) -> FrameBufferClient:

@@ -19,31 +19,28 @@ class View:
     Parameters
     ----------
     find : callable
-        Gives the live bytes, uint8, shape (bytes,).
-    check : callable
-        Raises if they are not the ones that were written.
+        Gives the live bytes, uint8, shape (bytes,), and a function that raises if they
+        are not, or since then were not, the ones that were written.
     dtype, shape : dtype, tuple of int
         What to show them as.
     """
 
     def __init__(
         self,
-        find: Callable[[], NDArray[np.uint8]],
-        check: Callable[[NDArray[np.uint8]], None],
+        find: Callable[[], tuple[NDArray[np.uint8], Callable[[], None]]],
         dtype: np.dtype[Any],
         shape: tuple[int, ...],
     ) -> None:
         self._find = find
-        self._check = check
         self._dtype = dtype
         self._shape = shape
-        self._lent: list[NDArray[np.uint8]] = []
+        self._checks: list[Callable[[], None]] = []
 
     def __enter__(self) -> NDArray[Any]:
-        chunk = self._find()
+        chunk, check = self._find()
         chunk.flags.writeable = False
-        self._check(chunk)
-        self._lent.append(chunk)
+        check()
+        self._checks.append(check)
         return chunk.view(self._dtype).reshape(self._shape)
 
     def __exit__(
@@ -52,8 +49,8 @@ class View:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        chunk = self._lent.pop()
+        check = self._checks.pop()
         # An error inside may be the doing of bytes that changed; who interrupts, or
         # ends the program, is not asked to wait for that.
         if error is None or isinstance(error, Exception):
-            self._check(chunk)
+            check()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import functools
 import mmap
 import os
 import platform
 import struct
+from collections.abc import Callable
 
 from ataraxis._kernels.participants import byte_held
 from ataraxis.shm.context import Context
@@ -42,29 +44,23 @@ def check_locks(context: Context) -> str:
     """
     if not hasattr(fcntl, "F_OFD_SETLK"):
         return "Python's fcntl has no open-file-description locks"
-    directory = context.open_directory()
+    return _on_scratch(context, _locks)
+
+
+def _locks(new: Nameless) -> str:
+    holder = os.open(new.found().reopen_path(), os.O_RDWR | os.O_CLOEXEC)
     try:
-        with Nameless(directory, context, PAGE) as new:
-            new.allocate("self-test")
-            found = new.found()
-            holder = os.open(found.reopen_path(), os.O_RDWR | os.O_CLOEXEC)
-            try:
-                lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, _BYTES + _SLOT, 1, 0)
-                fcntl.fcntl(holder, fcntl.F_OFD_SETLK, lock)
-                page = mmap.mmap(holder, PAGE, prot=mmap.PROT_READ)
-            finally:
-                os.close(holder)
-            # Python's mapping keeps a descriptor of its own, of the same open file.
-            if byte_held(new.descriptor, _SLOT) != 1:
-                page.close()
-                return "a locked byte comes free while its holder lives"
-            page.close()
-            if byte_held(new.descriptor, _SLOT) != 0:
-                return "a locked byte stays locked after its holder is gone"
-    except OSError as error:
-        return str(error)
+        lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, _BYTES + _SLOT, 1, 0)
+        fcntl.fcntl(holder, fcntl.F_OFD_SETLK, lock)
+        page = mmap.mmap(holder, PAGE, prot=mmap.PROT_READ)
     finally:
-        os.close(directory)
+        os.close(holder)
+    # Python's mapping keeps a descriptor of its own, of the same open file.
+    with page:
+        if byte_held(new.descriptor, _SLOT) != 1:
+            return "a locked byte comes free while its holder lives"
+    if byte_held(new.descriptor, _SLOT) != 0:
+        return "a locked byte stays locked after its holder is gone"
     return ""
 
 
@@ -84,20 +80,29 @@ def check_futex(context: Context) -> str:
     call = _FUTEX_CALL.get(platform.machine())
     if call is None:
         return f"not tried on {platform.machine()}"
+    return _on_scratch(context, functools.partial(_sleep, call))
+
+
+def _on_scratch(context: Context, test: Callable[[Nameless], str]) -> str:
+    """Try something on a page of the context that never has a name."""
     directory = context.open_directory()
     try:
         with Nameless(directory, context, PAGE) as new:
             new.allocate("self-test")
-            with mmap.mmap(new.descriptor, PAGE) as page:
-                word = ctypes.c_uint32.from_buffer(page)
-                try:
-                    return _futex(call, word)
-                finally:
-                    del word
+            return test(new)
     except OSError as error:
         return str(error)
     finally:
         os.close(directory)
+
+
+def _sleep(call: int, new: Nameless) -> str:
+    with mmap.mmap(new.descriptor, PAGE) as page:
+        word = ctypes.c_uint32.from_buffer(page)
+        try:
+            return _futex(call, word)
+        finally:
+            del word
 
 
 def _futex(call: int, word: ctypes.c_uint32) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ataraxis.shm.segment import Segment
 
 SHARED, SYNC, TYPED = 1, 2, 4
-REGISTER_TRIES = 200
+HOLD_TRIES = 200
 
 _open_ends: weakref.WeakSet[End] = weakref.WeakSet()
 
@@ -129,6 +129,24 @@ class End:
         )
 
 
+@contextlib.contextmanager
+def no_new_names(segment: Segment) -> Iterator[None]:
+    """Keep readers from being promised what is about to go.
+
+    Who registers before is seen; who registers after sees that the name is gone.
+    """
+    part = segment.participant
+    tries = HOLD_TRIES
+    while not (is_held := survey.hold_names(part)) and tries:
+        time.sleep(0.001)
+        tries -= 1
+    try:
+        yield
+    finally:
+        if is_held:
+            survey.free_names(part)
+
+
 def farewell(segment: Segment) -> None:
     """Take the name of an ended stream away once it was read to its end.
 
@@ -143,24 +161,6 @@ def farewell(segment: Segment) -> None:
     if not survey.producers(part) and (drained >= tail or sent == 0):
         with no_new_names(segment):
             segment.unlink()
-
-
-@contextlib.contextmanager
-def no_new_names(segment: Segment) -> Iterator[None]:
-    """Keep readers from being promised what is about to go.
-
-    Who registers before is seen; who registers after sees that the name is gone.
-    """
-    part = segment.participant
-    tries = REGISTER_TRIES
-    while not (is_held := survey.hold_names(part)) and tries:
-        time.sleep(0.001)
-        tries -= 1
-    try:
-        yield
-    finally:
-        if is_held:
-            survey.free_names(part)
 
 
 def _close_all() -> None:

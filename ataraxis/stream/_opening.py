@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ataraxis._kernels import ring, survey
+from ataraxis._kernels import survey
 from ataraxis._kernels.receive import BUSY
 from ataraxis.errors import (
     LayoutError,
@@ -22,10 +22,11 @@ from ataraxis.labels import Labels
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.header import Kind
 from ataraxis.shm.segment import Segment
-from ataraxis.stream._end import REGISTER_TRIES, SHARED, no_new_names
+from ataraxis.stream._end import SHARED, no_new_names
 
 TRIES = 8
 PATIENCE_S = 2.0
+REGISTER_TRIES = 200
 
 
 def open_to_send(
@@ -52,7 +53,7 @@ def open_to_send(
         g = segment.header.geometry
         control = np.frombuffer(memoryview(segment.mapping), np.uint8)
         control = control[g.control : g.control + g.control_bytes]
-        ring.describe(control, slots, capacity, participants, flags)
+        survey.describe(control, slots, capacity, participants, flags)
         survey.announce(segment.participant)
 
     for attempt in range(TRIES):
@@ -64,8 +65,8 @@ def open_to_send(
                 name,
                 Kind.STREAM,
                 labels,
-                control_bytes=ring.control_bytes(slots, participants),
-                payload_bytes=slots * ring.stride_of(capacity),
+                control_bytes=survey.control_bytes(slots, participants),
+                payload_bytes=slots * survey.stride_of(capacity),
                 fill=fill,
                 context=context,
                 participants=participants,

@@ -10,7 +10,9 @@ from numpy.typing import DTypeLike
 
 from ataraxis.labels import Labels
 
-DEFAULT_BYTES = 16 << 20
+# A ring that stays in the cache is several times as fast as one that does not.
+DEFAULT_BYTES = 1 << 20
+LEAST, MOST = 4, 1024
 
 
 def frame_labels(
@@ -49,7 +51,7 @@ def slot_count(
             )
         return max(2, math.ceil(seconds * float(rate)) + 1)
     if count is None:
-        return int(min(1024, max(2, DEFAULT_BYTES // (capacity + 256))))
+        return int(min(MOST, max(LEAST, DEFAULT_BYTES // (capacity + 192))))
     if not 0 < count < 1 << 31:
         raise ValueError(f"buffer_count={count}: at least 1")
     return int(count)

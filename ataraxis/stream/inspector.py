@@ -7,8 +7,8 @@ import json
 import mmap
 import os
 
-from ataraxis._kernels import ring
 from ataraxis._kernels.participants import byte_held
+from ataraxis._kernels.survey import control_bytes, stride_of
 from ataraxis.errors import LayoutError
 from ataraxis.shm import files
 from ataraxis.shm.context import Context, ContextLike, checked_name
@@ -133,9 +133,9 @@ def look(found: files.Found, header: Header) -> StreamStatistics:
         control.half("participants") != g.participants
         or not 0 < slots <= g.payload_bytes
         or capacity > g.payload_bytes
-        or stride != ring.stride_of(capacity)
+        or stride != stride_of(capacity)
         or slots * stride != g.payload_bytes
-        or ring.control_bytes(slots, g.participants) != g.control_bytes
+        or control_bytes(slots, g.participants) != g.control_bytes
     ):
         raise _misfit(found, f"{slots} slots of {capacity} bytes")
 

@@ -39,8 +39,9 @@ class Producer(End, ProducerKernel):
     buffer_size : int, optional
         Bytes a frame may have. Not needed with `shape`.
     buffer_count : int, optional
-        How many frames the ring holds. By default as many as fit 16 MiB, 2 to 1024: few
-        large frames stay in the processor's cache.
+        How many frames the ring holds. By default as many as fit 1 MiB, 4 to 1024: a
+        ring that stays in the processor's cache is several times as fast. More of them
+        bridge longer pauses of a lossless reader; see `buffer_seconds`.
     sync : bool
         What consumers are that do not say: true lossless, false lossy.
     cancel_event : threading.Event, optional

@@ -76,6 +76,17 @@ def arena() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build ataraxis with its crash points, once for all tests."""
+    if why := variants.missing():
+        pytest.skip(f"the kernels cannot be built with crash points: {why}")
+    kept = os.environ.get("ATARAXIS_VARIANTS")
+    return variants.build(
+        "crash", Path(kept) if kept else tmp_path_factory.mktemp("variants")
+    )
+
+
+@pytest.fixture(scope="session")
 def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
     """Start one zygote for all tests: an interpreter costs a second."""
     directory = tmp_path_factory.mktemp("nursery")
@@ -90,16 +101,6 @@ def zygote(nursery: Zygote, arena: Path) -> Iterator[Zygote]:
     complaints = nursery.complaints()
     nursery.lend(arena)
     assert not complaints, complaints
-
-
-@pytest.fixture(scope="session")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if why := variants.missing():
-        pytest.skip(f"the kernels cannot be built with crash points: {why}")
-    kept = os.environ.get("ATARAXIS_VARIANTS")
-    return variants.build(
-        "crash", Path(kept) if kept else tmp_path_factory.mktemp("variants")
-    )
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 import variants
 
-HERE = variants.ROOT / "tests" / "sanitize"
-DRIVES = ("drive", "drive_stream")
+SANITIZE = variants.ROOT / "tests" / "sanitize"
+# Arrays with their lock; streams; the frame buffer.
+DRIVES = ["drive", "drive_stream", "drive_framebuffer"]
 LIBRARY = {"thread": "libtsan.so", "race": "libtsan.so"}
 
 
@@ -45,7 +46,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def drive(
-    name: str, variant: str, directory: Path, arena: Path, seconds: float
+    program: str, variant: str, directory: Path, arena: Path, seconds: float
 ) -> subprocess.CompletedProcess[str]:
     preload = library(variant)
     package = variants.build(variant, directory)
@@ -58,7 +59,14 @@ def drive(
         "ASAN_OPTIONS": "exitcode=66:detect_leaks=0",
         "UBSAN_OPTIONS": "exitcode=66:print_stacktrace=1:halt_on_error=1",
     }
-    command = [sys.executable, "-P", HERE / f"{name}.py", package, arena, str(seconds)]
+    command = [
+        sys.executable,
+        "-P",
+        SANITIZE / f"{program}.py",
+        package,
+        arena,
+        str(seconds),
+    ]
     # Shadow memory wants the usual layout of the address space.
     if steady := shutil.which("setarch"):
         command = [steady, "-R", *command]
@@ -67,16 +75,16 @@ def drive(
     )
 
 
-@pytest.mark.parametrize("name", DRIVES)
+@pytest.mark.parametrize("program", DRIVES)
 @pytest.mark.parametrize("variant", ["thread", "address"])
 def test_nothing_is_reported(
-    name: str,
     variant: str,
+    program: str,
     directory: Path,
     arena: Path,
     figure: Callable[..., float],
 ) -> None:
-    done = drive(name, variant, directory, arena, figure(60, 3))
+    done = drive(program, variant, directory, arena, figure(60, 3))
     print(done.stdout)
     reports = done.stderr.count("WARNING: ThreadSanitizer")
     assert "Sanitizer" not in done.stderr, f"{reports} reports: {done.stderr[:6000]}"
@@ -85,18 +93,20 @@ def test_nothing_is_reported(
     assert "done" in done.stdout
 
 
-@pytest.mark.parametrize("name", DRIVES)
 @pytest.mark.parametrize(
-    ("variant", "report"),
+    ("program", "variant", "report"),
     [
-        ("race", "WARNING: ThreadSanitizer: data race"),
-        ("overrun", "ERROR: AddressSanitizer"),
+        ("drive", "race", "WARNING: ThreadSanitizer: data race"),
+        ("drive", "overrun", "ERROR: AddressSanitizer"),
+        ("drive_stream", "race", "WARNING: ThreadSanitizer: data race"),
+        ("drive_stream", "overrun", "ERROR: AddressSanitizer"),
+        ("drive_framebuffer", "overrun", "ERROR: AddressSanitizer"),
     ],
 )
 def test_a_planted_fault_is_reported(
-    name: str, variant: str, report: str, directory: Path, arena: Path
+    program: str, variant: str, report: str, directory: Path, arena: Path
 ) -> None:
-    done = drive(name, variant, directory, arena, 3)
+    done = drive(program, variant, directory, arena, 3)
     assert report in done.stderr, f"not found: {done.stdout} {done.stderr[-2000:]}"
     assert done.returncode != 0
     for name in os.listdir(arena):
