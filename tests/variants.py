@@ -62,7 +62,8 @@ def _points(is_stream: bool) -> set[str]:
         if path.suffix not in {".h", ".pyx", ".pxd", ".py"}:
             continue
         text = path.read_text(encoding="utf-8")
-        if is_stream == ("ax_stream" in text or "_kernels.ring cimport" in text):
+        stands_on = ("ax_stream", "ax_event", "_kernels.ring cimport")
+        if is_stream == any(name in text for name in stands_on):
             names = re.findall(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)', text)
             found |= set(names)
     return found
