@@ -84,12 +84,12 @@ def test_memory_orders(compiler: str, tmp_path: Path) -> None:
     lines = spin.explore_orders(tmp_path, "ring_litmus", compiler)
     outcomes = [line.split()[-1] for line in lines]
     assert set(outcomes) == {"OK", "VIOLATION"}
-    assert outcomes.count("OK") == 7
-    assert outcomes.count("VIOLATION") == 22
+    assert outcomes.count("OK") == 9
+    assert outcomes.count("VIOLATION") == 24
     kernels = spin.MODELS.parents[1] / "ataraxis" / "_kernels"
     sources = [p.read_text() for p in kernels.glob("*.p[yx][xd]")]
     letters = {c for text in sources for c in re.findall(r"# Fence ([A-Z])[:.]", text)}
     assert letters
     for letter in letters:
-        mutants = [k for k in lines if re.search(rf"mutant {letter}: no fence", k)]
-        assert len(mutants) == 2, f"fence {letter}: a mutant for each side"
+        mutants = [k for k in lines if f"mutant {letter}: " in k]
+        assert len(mutants) > 2, f"fence {letter}: mutants of each side"

@@ -66,7 +66,8 @@ def stream_points() -> set[str]:
     for path in (ROOT / "ataraxis").rglob("*"):
         if path.suffix in {".pyx", ".pxd"} and path.name not in QUEUE_FILES:
             text = path.read_text(encoding="utf-8")
-            if "ax_stream" in text or "_kernels.ring cimport" in text:
+            stands_on = ("ax_stream", "ax_event", "_kernels.ring cimport")
+            if any(name in text for name in stands_on):
                 found |= _points(path)
     return found
 

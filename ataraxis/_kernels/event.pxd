@@ -12,7 +12,7 @@ from ataraxis._kernels.atomics cimport (
     ax_add32, ax_and64, ax_fence_full, ax_load32, ax_or64, ax_peek64,
 )
 from ataraxis._kernels.layout cimport ax_event
-from ataraxis._kernels.platform cimport ax_futex_wake
+from ataraxis._kernels.platform cimport ax_crash, ax_futex_wake
 
 cdef enum:
     EVERYBODY = 0x7FFFFFFF
@@ -32,6 +32,7 @@ cdef inline void event_signal(ax_event *event, uint32_t words) noexcept nogil:
             ax_and64(&event.sleepers[k], 0)
             anybody = True
     if anybody:
+        ax_crash("wake_cleared")
         event_wake(event)
 
 cdef inline uint32_t event_prepare(ax_event *event, uint32_t slot) noexcept nogil:

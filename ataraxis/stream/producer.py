@@ -210,7 +210,7 @@ class Producer(End, ProducerKernel):
         Parameters
         ----------
         block : ndarray
-            Shape (n, *shape) and dtype of the stream.
+            Shape ``(n, *shape)`` and dtype of the stream.
         time_ns : int, optional
             Monotonic time of the first row, ns; now, if not given.
         step_ns : int

@@ -41,15 +41,16 @@ class Rows(End, ConsumerKernel):
         n : int
             How many.
         out : ndarray, optional
-            Filled and returned, shape (n, *shape), C-contiguous, of the stream's dtype.
+            Filled and returned, shape ``(n, *shape)``, C-contiguous, of the stream's
+            dtype.
         timeout : float or None
             Longest wait for the next frame, s.
 
         Returns
         -------
         ndarray
-            Shape (n, *shape), a copy; fewer rows if the stream ended or the wait was
-            cancelled.
+            Shape ``(n, *shape)``, a copy; fewer rows if the stream ended or the wait
+            was cancelled.
 
         Raises
         ------
@@ -94,7 +95,7 @@ class Rows(End, ConsumerKernel):
         Returns
         -------
         ndarray
-            Shape (up to n, *shape), oldest first; a copy.
+            Shape ``(up to n, *shape)``, oldest first; a copy.
         """
         return self._newest(n)[0]
 
@@ -125,7 +126,7 @@ class Rows(End, ConsumerKernel):
         Returns
         -------
         xarray.DataArray
-            Dims ("time", *dims); coordinate "time", monotonic ns, int64. A copy.
+            Dims ``("time", *dims)``; coordinate "time", monotonic ns, int64. A copy.
         """
         import xarray as xr
 

@@ -24,6 +24,9 @@ static void publish(Litmus &l, int t, Order o = RELEASE)
     l.store(t, WORD, READY_1, o);
 }
 
+// What a side does between its write and its look: the fence, as the kernels do; or both are seq_cst, which would do.
+enum class Dekker { FENCED, TOTAL, BARE, TOTAL_WRITE_ONLY };
+
 static void full(Litmus &l, int t, bool is_there)
 {
     if (is_there)
@@ -70,18 +73,23 @@ static void join(const char *name, Join c, bool ok)
 
 // ---- P: a viewer pins and looks again; a producer claims and looks at the pins
 
-struct Pin { bool has_claim_fence = true, has_pin_fence = true, is_looked_again = true, is_claimed_first = true; };
+struct Pin { Dekker claim = Dekker::FENCED; bool has_pin_fence = true, is_looked_again = true, is_claimed_first = true; };
 
 static void pin(const char *name, Pin c, bool ok)
 {
     Litmus l(name, 2, 4);
     l.start(WORD, READY_0), l.start(A, 1), l.start(B, 1);
+    const Order claimed = c.claim == Dekker::TOTAL || c.claim == Dekker::TOTAL_WRITE_ONLY ? TOTAL : BOTH;
+    const Order looked = c.claim == Dekker::TOTAL ? TOTAL : ACQUIRE;
     if (!c.is_claimed_first)
-        l.load(0, 0, PIN, ACQUIRE);
-    l.cas(0, 6, WORD, [](R) { return READY_0; }, [](R) { return WRITING_1; }, BOTH);
-    full(l, 0, c.has_claim_fence);
+        l.load(0, 0, PIN, looked);
+    l.cas(0, 6, WORD, [](R) { return READY_0; }, [](R) { return WRITING_1; }, claimed);
+    if (c.claim == Dekker::FENCED)
+        l.fence_seq_cst(0);
+    else
+        l.fence(0, RELEASE);                                             // for readers that copy
     if (c.is_claimed_first)
-        l.load(0, 0, PIN, ACQUIRE);
+        l.load(0, 0, PIN, looked);
     l.skip_if(0, 2, [](R r) { return !r[0]; });
     l.store(0, WORD, SKIP_1, RELEASE);                                   // passed over
     l.leave_if(0, [](R) { return 1; });
@@ -127,15 +135,22 @@ static void copy(const char *name, Copy c, bool is_b_first, bool ok)
 
 // ---- E: the eventcount. QUEUE is the kernel's: on it before comparing, as under the kernel's lock.
 
-struct Event { bool has_signal_fence = true, has_sleep_fence = true, is_bit_first = true, is_counted = true; };
+struct Event {
+    Dekker signal = Dekker::FENCED;
+    bool has_sleep_fence = true, is_bit_first = true, is_counted = true;
+};
 
 static void event(const char *name, Event c, bool ok)
 {
     Litmus l(name, 2, 6);
-    l.store(0, WORD, READY_0, RELEASE);
-    full(l, 0, c.has_signal_fence);
-    l.load(0, 0, SLEEPERS, RELAXED);
+    if (c.signal == Dekker::TOTAL || c.signal == Dekker::TOTAL_WRITE_ONLY)
+        l.update(0, 6, WORD, [](int, R) { return READY_0; }, TOTAL);
+    else
+        l.store(0, WORD, READY_0, RELEASE);
+    full(l, 0, c.signal == Dekker::FENCED);
+    l.load(0, 0, SLEEPERS, c.signal == Dekker::TOTAL ? TOTAL : RELAXED);
     l.leave_if(0, [](R r) { return !r[0]; });
+    l.update(0, 6, SLEEPERS, [](int, R) { return 0; }, BOTH);
     if (c.is_counted)
         l.update(0, 1, COUNT, [](int old, R) { return old + 1; }, BOTH);
     l.fence_seq_cst(0);                                                  // futex wake
@@ -220,7 +235,9 @@ int main()
     join("mutant J: what was announced is not looked at", {.is_floor_looked_at = false}, VIOLATION);
 
     pin("P: pin, fence, word; word, fence, pin", {}, OK);
-    pin("mutant P: no fence in claim", {.has_claim_fence = false}, VIOLATION);
+    pin("P: a total swap and a total look would do without the fence in claim", {.claim = Dekker::TOTAL}, OK);
+    pin("mutant P: no fence in claim", {.claim = Dekker::BARE}, VIOLATION);
+    pin("mutant P: a total swap, and pins looked at by a load that is not", {.claim = Dekker::TOTAL_WRITE_ONLY}, VIOLATION);
     pin("mutant P: no fence in pin", {.has_pin_fence = false}, VIOLATION);
     pin("mutant P: the word is not looked at again", {.is_looked_again = false}, VIOLATION);
     pin("mutant P: pins looked at before the claim", {.is_claimed_first = false}, VIOLATION);
@@ -234,7 +251,9 @@ int main()
     copy("mutant copy: seen relaxed", {.seen = RELAXED}, true, VIOLATION);
 
     event("E: bit, fence, look, sleep; show, fence, bits", {}, OK);
-    event("mutant E: no fence in event_signal", {.has_signal_fence = false}, VIOLATION);
+    event("E: a total swap and a total look would do without the fence in event_signal", {.signal = Dekker::TOTAL}, OK);
+    event("mutant E: no fence in event_signal", {.signal = Dekker::BARE}, VIOLATION);
+    event("mutant E: a total swap, and bits looked at by a load that is not", {.signal = Dekker::TOTAL_WRITE_ONLY}, VIOLATION);
     event("mutant E: no fence in event_prepare", {.has_sleep_fence = false}, VIOLATION);
     event("mutant E: looked before the bit was set", {.is_bit_first = false}, VIOLATION);
     event("mutant E: wake-ups are not counted", {.is_counted = false}, VIOLATION);

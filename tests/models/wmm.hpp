@@ -4,12 +4,15 @@
 // each thread has a view of what it has read, and a thread may read any message that its view does not
 // forbid, and place a store anywhere after the last one it knows. Release and acquire move views;
 // fences, release sequences through read-modify-writes and seq_cst fences are there. Not there: load
-// buffering (a load never sees a store that comes later in program order), and seq_cst accesses.
+// buffering (a load never sees a store that comes later in program order). A seq_cst access (TOTAL) is an
+// acquire or release one that also takes its turn among the others and the fences, for its own location:
+// it reads nothing older than they have written or seen, and they nothing older than it.
 // Data that C11 would call racy are modelled as relaxed atomics.
 //
 // A thread may be killed before any of its steps (`mortal`); `probe` is the kernel's answer to "does it
 // live?", and brings all that the dead had done, as the release of its byte lock does.
 #pragma once
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstdlib>
@@ -21,7 +24,7 @@
 namespace wmm {
 
 constexpr int LOCATIONS = 8, REGISTERS = 8, THREADS = 4;
-enum Order { RELAXED, ACQUIRE, RELEASE, BOTH };
+enum Order { RELAXED, ACQUIRE, RELEASE, BOTH, TOTAL };
 
 using Registers = std::array<short, REGISTERS>;
 using Function = std::function<int(const Registers &)>;
@@ -166,15 +169,17 @@ private:
         Thread &h = w.thread[t];
         h.current[l] = m.id;
         join(w, h.acquired, m.view);
-        if (o == ACQUIRE || o == BOTH)
+        if (o == ACQUIRE || o == BOTH || o == TOTAL)
             join(w, h.current, m.view);
+        if (o == TOTAL && place(w, l, m.id) > place(w, l, w.seq_cst[l]))
+            w.seq_cst[l] = m.id;
     }
 
     // `before`: the view of the message a read-modify-write read, which its own passes on (release sequence).
     void write(World &w, int t, int l, int i, int value, Order o, const View *before) const
     {
         Thread &h = w.thread[t];
-        Message m{w.ids[l]++, (short)value, o == RELEASE || o == BOTH ? h.current : h.released, false};
+        Message m{w.ids[l]++, (short)value, o == RELEASE || o == BOTH || o == TOTAL ? h.current : h.released, false};
         w.order[l].insert(w.order[l].begin() + i, m);
         h.current[l] = m.id;
         Message &mine = w.order[l][i];
@@ -182,6 +187,8 @@ private:
             join(w, mine.view, *before);
         mine.view[l] = m.id;
         join(w, h.acquired, mine.view);
+        if (o == TOTAL && place(w, l, m.id) > place(w, l, w.seq_cst[l]))
+            w.seq_cst[l] = m.id;
     }
 
     void next(World &w, int t, const std::string &what)
@@ -219,7 +226,10 @@ private:
     void step(const World &w, int t)
     {
         const Step &s = code_[t][w.thread[t].at];
-        const int l = s.location, newest = (int)w.order[l].size() - 1, oldest = place(w, l, w.thread[t].current[l]);
+        const int l = s.location, newest = (int)w.order[l].size() - 1;
+        int oldest = place(w, l, w.thread[t].current[l]);
+        if (s.order == TOTAL && s.kind != PROBE)
+            oldest = std::max(oldest, place(w, l, w.seq_cst[l]));
         const Registers &r = w.thread[t].r;
         switch (s.kind) {
         case LOAD:

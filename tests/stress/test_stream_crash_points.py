@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from ataraxis.stream.control import DURABLES, READER_BYTES, STREAM_BYTES
 
 LIMIT_S = 1.0
 SLOTS = 4
+SLEEPERS_AT = 768 + 128  # ax_stream.data.sleepers
 POINTS = {
     "claim_before": "produce",
     "claim_word": "produce",
@@ -33,6 +35,7 @@ POINTS = {
     "send_half": "produce",
     "publish_before": "produce",
     "publish_word": "produce",
+    "wake_cleared": "wake",
     "pin_set": "view",
     "cursor_before": "consume",
     "cursor_moved": "consume",
@@ -212,6 +215,37 @@ def test_the_only_producer(point: str, mother: Zygote, arena: Path) -> None:
     stage.leave_nothing()
     stage.close()
     assert os.listdir(arena) == []
+
+
+@pytest.mark.parametrize("point", ["publish_word", *of("wake")])
+def test_a_sleeper_is_not_forgotten(point: str, stage: Stage) -> None:
+    """The frame was shown, and who sleeps was not told: it looks by itself."""
+    gating, watching = stage.readers()
+    pid = stage.start(point, "produce", shared=True, frames=0)
+    got: list[int] = []
+    sleepers = [
+        threading.Thread(target=lambda r=reader: got.extend(values(r, 1)))
+        for reader in (gating, watching)
+    ]
+    for thread in sleepers:
+        thread.start()
+    until(lambda: len(asleep(stage.stream)) == 2, 5)
+    free = stage.die(pid)
+    for thread in sleepers:
+        thread.join(5)
+    assert time.monotonic() - free < LIMIT_S
+    assert got == [MARK, MARK]
+    stage.send(SLOTS)
+    assert values(gating, SLOTS) == values(watching, SLOTS) == stage.sent
+    stage.leave_nothing(gating, watching)
+
+
+def asleep(stream: Producer) -> list[int]:
+    """Participants whose bit says that they sleep until there are data."""
+    segment = stream._segment
+    at = segment.header.geometry.control + SLEEPERS_AT
+    words = struct.unpack_from("<16Q", memoryview(segment.mapping), at)
+    return [k * 64 + b for k in range(16) for b in range(64) if words[k] >> b & 1]
 
 
 @pytest.mark.parametrize("point", of("view"))
