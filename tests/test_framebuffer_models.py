@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import spin
 
+pytestmark = pytest.mark.model
+
 SIZES = {
     "copies": "framebuffer TURNS=2",
     "copies-small": "framebuffer TURNS=2 CAP=2",

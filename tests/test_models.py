@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import spin
 
+pytestmark = pytest.mark.model
+
 # What is checked, and how large: each takes seconds.
 SIZES = {
     "no-kill-untimed": "UNTIMED",

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import spin
 
+pytestmark = pytest.mark.model
+
 SIZES = {
     "one-frame": "queue FRAMES=1",
     "laps": "queue FRAMES=3",

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import spin
 
+pytestmark = pytest.mark.model
+
 SIZES = {
     "mixed": "ring M=3",
     "mixed-kill": "ring M=2 KILLS=1",
