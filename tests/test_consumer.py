@@ -27,6 +27,7 @@ from ataraxis.stream import (
     StreamUnavailable,
     _opening,
     wait_for_stream,
+    waiting,
 )
 
 
@@ -254,6 +255,35 @@ def test_async_iteration() -> None:
     for consumer in consumers:
         consumer.close()
     stream.close()
+
+
+def test_several_that_wait_sleep_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread sleeps for all of them; nobody looks again and again."""
+    streams = [Producer(f"s{k}", 8, 4) for k in range(3)]
+    consumers = [Consumer(f"s{k}") for k in range(3)]
+    sleeps = []
+    wait_any = waiting.wait_any
+
+    def counted(*arguments: Any) -> list[bool]:
+        sleeps.append(len(arguments[0]))
+        return wait_any(*arguments)
+
+    monkeypatch.setattr(waiting, "wait_any", counted)
+
+    async def main() -> list[bytes]:
+        tasks = [asyncio.create_task(c.receive_async()) for c in consumers]
+        await asyncio.sleep(1)
+        for k in (1, 0, 2):
+            streams[k].send(str(k).encode())
+            await asyncio.wait_for(tasks[k], 10)
+        return [frame.read() for frame in await asyncio.gather(*tasks)]
+
+    assert asyncio.run(main()) == [b"0", b"1", b"2"]
+    assert max(sleeps) == 3
+    assert len(sleeps) < 100  # looking every 2 ms is 500 and more
+    for stream, consumer in zip(streams, consumers, strict=True):
+        consumer.close()
+        stream.close()
 
 
 def test_a_durable_reader_comes_back(stream: Producer) -> None:

@@ -36,7 +36,7 @@ POINT = re.compile(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)')
 # only take their time.
 KERNELS = (
     "mapping", "participants", "lock", "guard", "array", "framebuffer", "chunks",
-    "will", "ring", "reader", "send", "loan", "lend", "receive", "survey",
+    "will", "ring", "reader", "send", "loan", "lend", "receive", "doorbell", "survey",
     "queue", "vigil", "desk", "put", "get", "drain",
 )  # fmt: skip
 FRAMEBUFFER = ("framebuffer.pyx", "chunks.pyx", "will.h")

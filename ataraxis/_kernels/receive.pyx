@@ -9,13 +9,12 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport ax_copy, ax_load64, ax_peek64
-from ataraxis._kernels.event cimport event_cancel, event_prepare
 from ataraxis._kernels.layout cimport (
     AX_BUSY, AX_EMPTY, AX_ENDED, AX_LAPPED, AX_OK, AX_OVERFLOW, AX_TIMEOUT, ax_frame,
 )
 from ataraxis._kernels.lend cimport Frame, Lender
-from ataraxis._kernels.participants cimport Participant, inherited, sweep
-from ataraxis._kernels.platform cimport ax_futex_wait, ax_now_ns, ax_prefault
+from ataraxis._kernels.participants cimport Participant
+from ataraxis._kernels.platform cimport ax_prefault
 from ataraxis._kernels.reader cimport (
     HELD_BY_COPY, at_position, ax_got, count_frame, give_back, has_next, next_frame, next_wait, reader_join, unchanged,
 )
@@ -23,9 +22,6 @@ from ataraxis._kernels.ring cimport AX_UNKNOWN, anybody_sends, ax_ring, bytes_at
 from ataraxis._kernels.timing cimport PAUSES, deadline_of, pause
 
 cnp.import_array()
-
-cdef enum:
-    SWEEP_NS = 20000000    # longest wait before asking who lives
 
 
 # ---- the bridge
@@ -325,26 +321,6 @@ cdef bint copied(ax_ring *ring, ax_got *got, Frame frame) except -1:
     if unchanged(ring, got):
         return True
     return False
-
-
-def wait_any(ConsumerKernel consumer not None, double seconds):
-    """Sleep until the consumer has something to receive, its stream ended, or `seconds` passed; whether it has."""
-    cdef int64_t deadline = ax_now_ns() + <int64_t>(seconds * 1e9)
-    cdef uint32_t seen
-    cdef Participant keep = consumer.participant
-    cdef ax_ring *ring = &consumer.ring
-    cdef bint found
-    if keep is None or not consumer.is_open or inherited(&keep.party):
-        return True
-    with nogil:
-        seen = event_prepare(&ring.stream.data, ring.me)
-        found = has_next(ring) or not anybody_sends(ring)
-        if not found:
-            ax_futex_wait(&ring.stream.data.count, seen, deadline - ax_now_ns())
-            sweep(&keep.party, SWEEP_NS)
-            found = has_next(ring) or not anybody_sends(ring)
-        event_cancel(&ring.stream.data, ring.me)
-    return found
 
 
 # Statuses, for the rooms.

@@ -9,8 +9,8 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING
 
+from ataraxis._kernels.doorbell import Bell, wait_any
 from ataraxis._kernels.lend import Frame
-from ataraxis._kernels.receive import wait_any
 
 if TYPE_CHECKING:
     from ataraxis.stream.consumer import Consumer
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _lock = threading.Lock()
 _waiting: dict[asyncio.Future[None], Consumer] = {}
 _thread: threading.Thread | None = None
+_bell = Bell()
 SLICE_S = 0.05
-SHORT_S = 0.002
 
 
 async def wait_async(consumer: Consumer) -> Frame | None:
@@ -37,6 +37,7 @@ async def wait_async(consumer: Consumer) -> Frame | None:
                     target=_serve, name="ataraxis-waiting", daemon=True
                 )
                 _thread.start()
+        _bell.ring()
         try:
             await future
         finally:
@@ -49,18 +50,19 @@ def _serve() -> None:
     global _thread
     while True:
         with _lock:
-            waiting = dict(_waiting)
-            if not waiting:
+            seen = _bell.count
+            futures, consumers = list(_waiting), list(_waiting.values())
+            if not futures:
                 _thread = None
                 return
-        # One consumer is slept for; several are looked at in turn, briefly each.
-        alone = len(waiting) == 1
-        for future, consumer in waiting.items():
-            if wait_any(consumer, SLICE_S if alone else SHORT_S / len(waiting)):
+        for future, found in zip(
+            futures, wait_any(consumers, _bell, seen, SLICE_S), strict=True
+        ):
+            if found:
                 with _lock:
                     _waiting.pop(future, None)
                 _tell(future)
-            del future, consumer
+        del futures, consumers, future
 
 
 def _tell(future: asyncio.Future[None]) -> None:

@@ -1,0 +1,10 @@
+from ataraxis._kernels.receive import ConsumerKernel
+
+class Bell:
+    @property
+    def count(self) -> int: ...
+    def ring(self) -> None: ...
+
+def wait_any(
+    consumers: list[ConsumerKernel], bell: Bell, seen: int, seconds: float
+) -> list[bool]: ...
