@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 from ataraxis._kernels.receive import ConsumerKernel
 
 class Bell:
@@ -6,5 +8,5 @@ class Bell:
     def ring(self) -> None: ...
 
 def wait_any(
-    consumers: list[ConsumerKernel], bell: Bell, seen: int, seconds: float
+    consumers: Sequence[ConsumerKernel], bell: Bell, seen: int, seconds: float
 ) -> list[bool]: ...

@@ -59,7 +59,7 @@ cdef class Bell:
         ax_futex_wake(&self.word, 1)
 
 
-def wait_any(list consumers not None, Bell bell not None, uint32_t seen, double seconds):
+def wait_any(consumers, Bell bell not None, uint32_t seen, double seconds):
     """Sleep until a consumer has something, a stream ended, the bell moved on from `seen`, or `seconds` passed.
 
     Returns one bool a consumer: whether it has something, has ended, or was closed.
