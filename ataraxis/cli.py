@@ -185,22 +185,39 @@ def record(
 
 
 @main.command()
+@_context
 @_name
 @_json
 @click.option("--dry-run", is_flag=True, help="Only look.")
 @click.argument("path", type=click.Path(path_type=Path))
-def recover(path: Path, name: str | None, as_json: bool, dry_run: bool) -> None:
-    """Look at every byte of the journals at PATH, and mend their indexes.
+def recover(
+    context: str | None, path: Path, name: str | None, as_json: bool, dry_run: bool
+) -> None:
+    """Finish the logs at PATH: what killed loggers had accepted is written.
 
-    Says what is damaged or cut. Data are never changed, nothing is deleted.
+    Then looks at every byte of the journals there, mends their indexes, and says what
+    is damaged or cut. What was written is never changed, nothing is deleted.
     """
+    from ataraxis.log import recover_log
     from ataraxis.log.recovery import recover as look
 
     with _told():
-        reports = look(path, name, is_dry=dry_run)
+        saved = [] if dry_run else recover_log(path, context=context)
+        try:
+            reports = look(path, name, is_dry=dry_run)
+        except FileNotFoundError:
+            if not saved:
+                raise
+            reports = []
     if as_json:
-        click.echo(json.dumps([report.as_dict() for report in reports]))
+        logs = [
+            {"log": s.name, "entries": s.entries, "problem": s.problem} for s in saved
+        ]
+        click.echo(json.dumps(logs + [report.as_dict() for report in reports]))
         return
+    for s in saved:
+        more = f": {s.problem}" if s.problem else ""
+        click.echo(f"log {s.name}: {s.entries} entries written now{more}")
     for report in reports:
         index = ", index written anew" if report.is_indexed_anew else ""
         live = ", still being written" if report.is_live else ""

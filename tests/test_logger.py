@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 import programs
 import pytest
+from click.testing import CliRunner
 from deadline import wait_until
 from workers_logger import accepted, log_many
 
 from ataraxis import DataLogger, LogPackage
+from ataraxis.cli import main
 from ataraxis.errors import LoggerError
 from ataraxis.log import recover_log
 from ataraxis.log.status import STATE, LogStatus, statuses
@@ -454,7 +456,9 @@ def test_everything_killed_and_recovered(tmp_path, context, layout) -> None:
         program.finish()
     path = tmp_path / "data_logger_data_log"
     wait_until(_writes_no_more, 10, "the writer to be gone")
-    recover_log(tmp_path)
+    done = CliRunner().invoke(main, ["recover", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert "entries written now" in done.output
     assert accepted(path) == sorted(b"1 %d" % i for i in range(300))
     assert list(context.iterdir()) == []
     assert recover_log(tmp_path) == []
