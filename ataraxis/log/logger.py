@@ -105,12 +105,12 @@ class DataLogger:
     >>> import tempfile
     >>> import numpy as np
     >>> from ataraxis import DataLogger, LogPackage
-    >>> directory = tempfile.TemporaryDirectory()
-    >>> logger = DataLogger(directory.name, "doc_logger")
-    >>> logger.start()
-    >>> logger.input_queue.put(LogPackage(1, 5, np.array([7, 8], np.uint8)))
-    >>> logger.stop()
-    >>> [path.name for path in logger.output_directory.iterdir()]
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     with DataLogger(directory, "doc_logger") as logger:
+    ...         logger.input_queue.put(LogPackage(1, 5, np.array([7, 8], np.uint8)))
+    ...     names = [path.name for path in logger.output_directory.iterdir()]
+    ...     logger.close()
+    >>> names
     ['001_00000000000000000005.npy']
     """
 

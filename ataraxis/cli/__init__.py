@@ -1,0 +1,155 @@
+"""The command line: ``ataraxis COMMAND``. Says what to do; the rooms do it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from ataraxis.cli import log
+from ataraxis.cli.options import as_json_too, in_context, told
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ataraxis")
+def main() -> None:
+    """Share, stream, record, replay and process arrays."""
+
+
+@main.command()
+def demo() -> None:
+    """Show what exists, between real processes, in a few seconds."""
+    from ataraxis.demo import run
+
+    sys.exit(run())
+
+
+@main.command(name="ls")
+@in_context
+@as_json_too
+def list_segments(context: str | None, as_json: bool) -> None:
+    """List the segments of a context; reads only, disturbs nobody."""
+    from ataraxis import screen
+    from ataraxis.stream.inspector import inspect
+
+    with told():
+        rows = inspect(context)
+    if as_json:
+        click.echo(json.dumps([row.as_dict() for row in rows]))
+    else:
+        screen.console().print(screen.segments(rows))
+
+
+@main.command()
+@in_context
+@as_json_too
+@click.option(
+    "--once", is_flag=True, help="Print one reading and stop, as does --json."
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.01, 3600),
+    default=1.0,
+    show_default=True,
+    help="Time over which rates are taken, s.",
+)
+def top(context: str | None, as_json: bool, once: bool, interval: float) -> None:
+    """Watch the streams of a context: rates, lags, losses; disturbs nobody."""
+    from rich.live import Live
+
+    from ataraxis import screen
+    from ataraxis.stream.meter import Meter
+
+    with told():
+        meter = Meter(context)
+        meter.read()
+    out = screen.console()
+    try:
+        time.sleep(interval)
+        if as_json:
+            click.echo(json.dumps(meter.read().as_dict()))
+        elif once or not out.is_terminal:
+            out.print(screen.top(meter.read()))
+            while not once:
+                time.sleep(interval)
+                out.print(screen.top(meter.read()))
+        else:
+            with Live(console=out, screen=True, auto_refresh=False) as live:
+                while True:
+                    live.update(screen.top(meter.read()), refresh=True)
+                    time.sleep(interval)
+    except KeyboardInterrupt:
+        pass
+
+
+@main.command()
+@in_context
+@as_json_too
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+def gc(context: str | None, as_json: bool, dry_run: bool) -> None:
+    """Remove segments that nobody takes part in; never live or kept ones."""
+    from ataraxis import screen
+    from ataraxis.shm.collection import collect
+
+    with told():
+        found = collect(context, is_dry=dry_run)
+    if as_json:
+        click.echo(json.dumps([left.as_dict() for left in found]))
+    else:
+        screen.console().print(screen.leftovers(found, dry_run))
+
+
+@main.command()
+@in_context
+@as_json_too
+def doctor(context: str | None, as_json: bool) -> None:
+    """Check this machine; the exit code is 1 if ataraxis cannot work here."""
+    from ataraxis import screen
+    from ataraxis.shm.doctor import examine
+
+    found = examine(context)
+    if as_json:
+        click.echo(json.dumps([check.as_dict() for check in found]))
+    else:
+        screen.console().print(screen.checks(found))
+    sys.exit(any(check.verdict == "fail" for check in found))
+
+
+for _command in (log.record, log.recover, log.verify):
+    main.add_command(_command)
+
+
+@main.command()
+@as_json_too
+def sources(as_json: bool) -> None:
+    """List the kinds of live sources, and what to install for those missing."""
+    from ataraxis import screen
+    from ataraxis.datamux.registry import kinds
+
+    found = [*kinds().values()]
+    if as_json:
+        click.echo(json.dumps([kind.as_dict() for kind in found]))
+    else:
+        screen.console().print(screen.sources(found))
+
+
+@main.group()
+def context() -> None:
+    """Make directories of segments."""
+
+
+@context.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--group", help="Share it with this group (mode 2770).")
+def create(path: Path, group: str | None) -> None:
+    """Make the context PATH; mode 0700, or 2770 with --group."""
+    from ataraxis.shm.context import Context
+
+    try:
+        made = Context.create(path, group=group)
+    except (OSError, LookupError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{made.path} (use it with context= or ATARAXIS_CONTEXT={made.path})")

@@ -1,0 +1,131 @@
+"""Commands of the log: record, recover, verify."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from ataraxis.cli.options import as_json_too, in_context, told
+
+_name = click.option("--name", help="Only this journal of the directory.")
+
+
+@click.command()
+@in_context
+@click.argument("streams", nargs=-1, required=True)
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Directory."
+)
+@click.option(
+    "--durability",
+    type=click.Choice(["os", "disk"]),
+    default="os",
+    show_default=True,
+    help="What recorded frames survive: every process, or also the loss of power.",
+)
+@click.option("--timeout", type=float, help="How long to wait for the streams, s.")
+@click.option("--name", default="recorder", show_default=True, help="Of this recorder.")
+def record(
+    context: str | None,
+    streams: tuple[str, ...],
+    output: Path,
+    durability: str,
+    timeout: float | None,
+    name: str,
+) -> None:
+    """Record STREAMS to a directory until they end, or until Ctrl-C."""
+    from ataraxis.errors import AtaraxisError
+    from ataraxis.log.recorder import Recorder
+
+    def tell(what: object) -> None:
+        click.echo(str(what), err=True)
+
+    with told():
+        try:
+            recorder = Recorder(
+                streams, output, context=context, durability=durability,  # type: ignore[arg-type]
+                timeout=timeout, name=name, on_loss=tell, on_error=tell,
+                on_low_disk=tell,
+            )  # fmt: skip
+            try:
+                recorder.wait()
+            except KeyboardInterrupt:
+                pass
+            finally:
+                recorder.stop()
+        except AtaraxisError as error:
+            raise click.ClickException(str(error)) from error
+    for stream, found in recorder.statistics().items():
+        click.echo(f"{stream}: {found.frames} frames recorded, {found.lost} lost")
+
+
+@click.command()
+@in_context
+@_name
+@as_json_too
+@click.option("--dry-run", is_flag=True, help="Only look.")
+@click.argument("path", type=click.Path(path_type=Path))
+def recover(
+    context: str | None, path: Path, name: str | None, as_json: bool, dry_run: bool
+) -> None:
+    """Finish the logs at PATH: what killed loggers had accepted is written.
+
+    Then looks at every byte of the journals there, mends their indexes, and says what
+    is damaged or cut. What was written is never changed, nothing is deleted.
+    """
+    from ataraxis.log import recover_log
+    from ataraxis.log.recovery import recover as look
+
+    with told():
+        saved = [] if dry_run else recover_log(path, context=context)
+        try:
+            reports = look(path, name, is_dry=dry_run)
+        except FileNotFoundError:
+            if not saved:
+                raise
+            reports = []
+    if as_json:
+        logs = [
+            {"log": s.name, "entries": s.entries, "problem": s.problem} for s in saved
+        ]
+        click.echo(json.dumps(logs + [report.as_dict() for report in reports]))
+        return
+    for s in saved:
+        more = f": {s.problem}" if s.problem else ""
+        click.echo(f"log {s.name}: {s.entries} entries written now{more}")
+    for report in reports:
+        index = ", index written anew" if report.is_indexed_anew else ""
+        live = ", still being written" if report.is_live else ""
+        click.echo(f"{report.path}: {report.entries} entries whole{index}{live}")
+        for problem in report.problems:
+            click.echo(f"  {problem.nbytes} bytes at {problem.offset}: {problem.what}")
+
+
+@click.command()
+@_name
+@as_json_too
+@click.argument("path", type=click.Path(path_type=Path))
+def verify(path: Path, name: str | None, as_json: bool) -> None:
+    """Count the entries of the journals at PATH; exit code 1 if any is missing."""
+    from ataraxis.log.verification import verify as look
+
+    with told():
+        report = look(path, name)
+    if as_json:
+        found = [source.as_dict() for source in report.sources]
+        problems = [str(problem) for problem in report.problems]
+        click.echo(json.dumps({"sources": found, "problems": problems}))
+    else:
+        for source in report.sources:
+            called = f" {source.name}" if source.name else ""
+            click.echo(
+                f"{source.journal}, source {source.source}{called}: "
+                f"{source.expected} expected, {source.received} received, "
+                f"{source.missing} missing, {source.damaged} of them damaged"
+            )
+        for problem in report.problems:
+            click.echo(str(problem))
+    sys.exit(not report.is_complete)
