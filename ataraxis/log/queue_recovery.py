@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from ataraxis.log.status import (
 from ataraxis.log.writer import drain, remove_unused
 from ataraxis.shm.context import ContextLike
 from ataraxis.stream import MemQ
+
+PATIENCE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,18 @@ def _is_left(status: LogStatus) -> bool:
     return start == 0 or start != words[CREATED]
 
 
+def _await_the_dying(status: LogStatus) -> None:
+    """Wait, briefly, for killed processes to be gone: the last one takes the name."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        try:
+            about = status.about
+            MemQ.attach(about["queue"], context=about["context"]).close()
+        except SegmentNotFound:
+            return
+        time.sleep(0.01)
+
+
 def _recovered(status: LogStatus) -> Recovery | None:
     """Write what waits in the queue of a log; None if there is none any more."""
     about = status.about
@@ -115,6 +130,7 @@ def _recovered(status: LogStatus) -> Recovery | None:
         except (OSError, RuntimeError) as error:
             problem = str(error)
     if not problem:
+        _await_the_dying(status)
         remove_unused(status)
     entries = status.words[WRITTEN] - before
     return Recovery(about["name"], directory, entries, problem)
