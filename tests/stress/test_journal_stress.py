@@ -101,16 +101,6 @@ def test_every_journal_point_has_a_line() -> None:
     assert variants.journal_points() == set(LEAST)
 
 
-@pytest.fixture(scope="session")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if why := variants.missing():
-        pytest.skip(f"the kernels cannot be built with crash points: {why}")
-    kept = os.environ.get("ATARAXIS_VARIANTS")
-    return variants.build(
-        "crash", Path(kept) if kept else tmp_path_factory.mktemp("variants")
-    )
-
-
 @pytest.mark.parametrize("point", sorted(LEAST))
 def test_a_writer_killed_at(point: str, package: Path, tmp_path: Path) -> None:
     done = subprocess.run(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,33 +76,6 @@ POINTS = {
 
 def test_every_point_has_a_line() -> None:
     assert variants.queue_points() == set(POINTS)
-
-
-@pytest.fixture(scope="session")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if why := variants.missing():
-        pytest.skip(f"the kernels cannot be built with crash points: {why}")
-    kept = os.environ.get("ATARAXIS_VARIANTS")
-    return variants.build(
-        "crash", Path(kept) if kept else tmp_path_factory.mktemp("variants")
-    )
-
-
-@pytest.fixture(scope="session")
-def crashers(
-    package: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Zygote]:
-    directory = tmp_path_factory.mktemp("queue_crashers")
-    with Zygote(directory, directory, package=package) as zygote:
-        yield zygote
-
-
-@pytest.fixture
-def mother(crashers: Zygote, arena: Path) -> Iterator[Zygote]:
-    yield crashers.lend(arena)
-    complaints = crashers.complaints()
-    crashers.lend(arena)
-    assert not complaints, complaints
 
 
 def frame(number: int, words: int = 3) -> np.ndarray:
