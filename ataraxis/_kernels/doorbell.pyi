@@ -1,7 +1,10 @@
 from collections.abc import Sequence
 
+from typing_extensions import disjoint_base
+
 from ataraxis._kernels.receive import ConsumerKernel
 
+@disjoint_base
 class Bell:
     @property
     def count(self) -> int: ...

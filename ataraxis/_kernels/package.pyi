@@ -1,10 +1,11 @@
 from typing import Any
 
 from numpy.typing import NDArray
-from typing_extensions import Buffer
+from typing_extensions import Buffer, disjoint_base
 
 def survey(data: Buffer, numbers: NDArray[Any]) -> tuple[int, int, int, bool, int]: ...
 
+@disjoint_base
 class Package:
     def __init__(
         self,

@@ -147,8 +147,8 @@ def arrays(
     Examples
     --------
     >>> from hypothesis import find
-    >>> find(arrays(), lambda array: array.ndim == 1).shape
-    (0,)
+    >>> find(arrays(), lambda array: array.ndim == 1).ndim
+    1
     """
     from hypothesis import strategies as st
 
