@@ -500,7 +500,7 @@ def test_an_orphan_is_told(tmp_path: Path, context: Path) -> None:
         program.process.wait(10)
         wait_until((tmp_path / "told").exists, 10, "the orphan to be told")
     count = int((tmp_path / "told").read_text())
-    wait_until(lambda: len(entries(path)) == count, 20, "the writer to finish")
+    wait_until(lambda: len(entries(path)) == count, 90, "the writer to finish")
     wait_until(_writes_no_more, 10, "the writer to be gone")
     # The orphan ended as forked processes do: without leaving the queue.
     recover_log()
