@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ataraxis._kernels import survey
 from ataraxis._kernels.receive import BUSY, FULL
-from ataraxis._kernels.send import ProducerKernel
+from ataraxis._kernels.rows import RowsKernel
 from ataraxis.clock import now_ns
 from ataraxis.frame import crc32
 from ataraxis.labels import Labels
@@ -29,7 +29,7 @@ _ON_FULL = {"block": 0, "raise": 1, "drop_newest": 2}
 _STALL_S = 1.0
 
 
-class Producer(End, ProducerKernel):
+class Producer(End, RowsKernel):
     """Make a stream and send frames into it; every consumer sees every frame.
 
     Parameters
