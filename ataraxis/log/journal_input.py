@@ -209,7 +209,15 @@ class InputFile:
         b = int(np.searchsorted(self.starts, last, "left"))
         base = int(self.starts[a])
         if b - a > 1:
-            return self._joined(self.data_runs[a:b])[first - base : last - base]
+            runs = self.data_runs[a:b].copy()
+            shift = first - base if runs["stride"][0] else 0
+            runs[0] = (
+                part_of(runs[0], shift, int(runs["count"][0])) if shift else runs[0]
+            )
+            end = int(self.starts[b - 1])
+            if runs["stride"][-1]:
+                runs[-1] = part_of(runs[-1], 0, last - end)
+            return self._joined(runs)[first - base - shift : last - base - shift]
         run = self.data_runs[a]
         if run["stride"]:
             return listed(self.data, part_of(run, first - base, last - base), self.seed)
