@@ -92,16 +92,19 @@ cdef int put(ax_sink *sink, ax_frame *head, const char *front, uint64_t front_by
     if status != AX_OK:
         return status
     head.length = front_bytes + count
-    if head.flags & CHECKSUM and not is_checked:
-        crc = ax_crc32(0, front, front_bytes) if front_bytes else 0
-        head.crc = ax_crc32(crc, data, count)
-    head.header_crc = ax_header_crc(sink.seal, head)
     offset = sink.at + sink.used
     padded = ax_padded(inside + count)
     to = sink.buffer + sink.used
-    memcpy(to, head, sizeof(ax_frame))
     if front_bytes:
         memcpy(to + sizeof(ax_frame), front, front_bytes)
+    if count and not is_direct:
+        memcpy(to + inside, data, count)
+    if head.flags & CHECKSUM and not is_checked:
+        # Of the copy, in one go; of what is not copied, from where it is.
+        crc = ax_crc32(0, to + sizeof(ax_frame), front_bytes + (0 if is_direct else count))
+        head.crc = ax_crc32(crc, data, count) if is_direct else crc
+    head.header_crc = ax_header_crc(sink.seal, head)
+    memcpy(to, head, sizeof(ax_frame))
     sink.waiting += 1
     if is_direct:
         sink.used += inside
@@ -110,8 +113,6 @@ cdef int put(ax_sink *sink, ax_frame *head, const char *front, uint64_t front_by
             sink.waiting -= 1
             return AX_TORN
     else:
-        if count:
-            memcpy(to + inside, data, count)
         memset(to + inside + count, 0, padded - inside - count)
         sink.used += padded
     sink.runs = ax_run_add(sink.run, 0, sink.runs, offset, padded, head)
