@@ -4,14 +4,14 @@ No copy but the one into the file: frames go there from the slots they lie in, b
 """
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from ataraxis._kernels.atomics cimport ax_peek64, ax_put64
 from ataraxis._kernels.crc cimport ax_crc32, ax_crc_prepare
 from ataraxis._kernels.drain cimport DrainKernel
-from ataraxis._kernels.layout cimport AX_EMPTY, AX_MESSAGE_LARGE, AX_OK, ax_frame
+from ataraxis._kernels.layout cimport AX_BUSY, AX_EMPTY, AX_MESSAGE_LARGE, AX_OK, ax_frame
 from ataraxis._kernels.queue cimport ax_grip, ones, padded, queue_lease, queue_settle, slot_of
-from ataraxis._kernels.records cimport RecordKernel, ax_sink, put
+from ataraxis._kernels.records cimport DIRECT_BYTES, SEVERAL, RecordKernel, ax_sink, put, put_several
 from ataraxis._kernels.timing cimport deadline_of
 
 ax_crc_prepare()
@@ -33,6 +33,15 @@ cdef struct ax_sum:
     uint64_t rows
     uint64_t payload
     uint64_t torn               # frames whose header is not whole
+
+
+# What is recorded next: a slot, a frame of it, its first byte, that of the frame behind it; of a block, a row.
+cdef struct ax_place:
+    Py_ssize_t slot
+    uint32_t frame
+    uint64_t at
+    uint64_t next
+    uint64_t row
 
 
 cdef struct ax_stamp:
@@ -145,15 +154,69 @@ cdef int put_rows(ax_sink *sink, const char *at, ax_frame *head, ax_stamp *stamp
     return AX_OK
 
 
+cdef bint next_place(DrainKernel queue, ax_place *place, ax_frame *head, const char **at) noexcept nogil:
+    # Go to the next frame to record, and copy its header; False: there is none.
+    cdef ax_grip *grip
+    cdef uint64_t bytes
+    while place.slot < queue.held_count:
+        grip = &queue.held[place.slot]
+        while place.frame < grip.frames:
+            at[0] = slot_of(&queue.work, grip.index) + place.at
+            bytes = frame_of(at[0], grip.bytes - place.at, head)
+            if not bytes:
+                break
+            place.next = min(place.at + padded(bytes), <uint64_t>grip.bytes)
+            if grip.left >> place.frame & 1:
+                return True
+            pass_on(place)
+        place.slot += 1
+        place.frame, place.at, place.row = 0, 0, 0
+    return False
+
+
+cdef inline void pass_on(ax_place *place) noexcept nogil:
+    place.at = place.next
+    place.frame += 1
+    place.row = 0
+
+
+cdef int put_long(DrainKernel queue, ax_sink *sink, ax_place *place) noexcept nogil:
+    # Long frames that follow each other, in one write.
+    cdef ax_frame heads[SEVERAL]
+    cdef const char *data[SEVERAL]
+    cdef ax_place ahead = place[0]
+    cdef ax_frame head
+    cdef const char *at = NULL
+    cdef ax_stamp stamp
+    cdef uint32_t n = 0
+    cdef int status
+    while n < SEVERAL and next_place(queue, &ahead, &head, &at):
+        if head.length <= DIRECT_BYTES or stamp_of(at, &head, &stamp) or not head.flags & CHECKSUM:
+            break
+        # Its padding is in the slot too.
+        if ahead.next - ahead.at != padded(sizeof(ax_frame) + head.length):
+            break
+        heads[n] = head
+        data[n] = at + sizeof(ax_frame)
+        n += 1
+        pass_on(&ahead)
+    if n < 2:
+        return AX_BUSY
+    status = put_several(sink, heads, data, &n)
+    while n:
+        next_place(queue, place, &head, &at)
+        pass_on(place)
+        n -= 1
+    return status
+
+
 # ---- the bridge
 
 cdef class Haul:
     """What a writer has leased from a queue, for one thread; its handle acknowledges it, or gives it back."""
 
     cdef DrainKernel queue
-    cdef Py_ssize_t slot        # what is recorded next: a slot, a frame of it, its first byte, a row of it
-    cdef uint32_t frame
-    cdef uint64_t at, row
+    cdef ax_place place
 
     def __init__(self, DrainKernel queue not None):
         self.queue = queue
@@ -172,8 +235,8 @@ cdef class Haul:
         cdef int status
         cdef bint is_large = False
         found.frames = found.rows = found.payload = found.torn = 0
-        self.slot = queue.held_count
-        self.frame, self.at, self.row = 0, 0, 0
+        memset(&self.place, 0, sizeof(ax_place))
+        self.place.slot = queue.held_count
         queue.enter()
         try:
             status = queue.hold(&grip, deadline)
@@ -195,68 +258,52 @@ cdef class Haul:
         return found.frames, found.rows, found.payload, is_large
 
     def record(self, RecordKernel file not None):
-        """Put what is leased and not recorded yet into the file: OK, OTHER (`frame` is for the caller), or the file's
+        """Put what is leased and not recorded yet into the file: OK, OTHER (`other` is for the caller), or the file's
         own status: it did not take the next frame."""
         cdef DrainKernel queue = self.queue
-        cdef ax_grip *grip
+        cdef ax_place *place = &self.place
         cdef ax_frame head
         cdef ax_stamp stamp
-        cdef const char *slot
-        cdef uint64_t bytes
+        cdef const char *at = NULL
         cdef int status = AX_OK
         queue.enter()
         try:
             with nogil:
-                while self.slot < queue.held_count:
-                    grip = &queue.held[self.slot]
-                    slot = slot_of(&queue.work, grip.index)
-                    while self.frame < grip.frames:
-                        bytes = frame_of(slot + self.at, grip.bytes - self.at, &head)
-                        if not bytes:
+                while next_place(queue, place, &head, &at):
+                    if head.length > DIRECT_BYTES:
+                        status = put_long(queue, &file.sink, place)
+                        if status == AX_OK:
+                            continue
+                        if status != AX_BUSY:
                             break
-                        if grip.left >> self.frame & 1:
-                            if not stamp_of(slot + self.at, &head, &stamp):
-                                status = put(
-                                    &file.sink, &head, NULL, 0, slot + self.at + sizeof(ax_frame), head.length,
-                                    head.flags & CHECKSUM,
-                                )
-                            elif is_plain_block(slot + self.at, &head):
-                                status = put_rows(&file.sink, slot + self.at, &head, &stamp, &self.row)
-                            else:
-                                status = AX_EMPTY
-                            if status != AX_OK:
-                                break
-                        self.step(bytes, grip)
+                    if not stamp_of(at, &head, &stamp):
+                        status = put(
+                            &file.sink, &head, NULL, 0, at + sizeof(ax_frame), head.length, head.flags & CHECKSUM,
+                        )
+                    elif is_plain_block(at, &head):
+                        status = put_rows(&file.sink, at, &head, &stamp, &place.row)
+                    else:
+                        status = AX_EMPTY
                     if status != AX_OK:
                         break
-                    self.slot += 1
-                    self.frame, self.at, self.row = 0, 0, 0
+                    pass_on(place)
         finally:
             queue.leave()
         return status
 
-    cdef void step(self, uint64_t bytes, ax_grip *grip) noexcept nogil:
-        self.at = min(self.at + padded(bytes), <uint64_t>grip.bytes)
-        self.frame += 1
-        self.row = 0
-
     def other(self):
         """The frame that `record` left to the caller, as bytes; passes on to the next one."""
-        cdef DrainKernel queue = self.queue
-        cdef ax_grip *grip
         cdef ax_frame head
-        cdef uint64_t bytes
-        if self.slot >= queue.held_count:
-            return None
-        queue.enter()
+        cdef const char *at = NULL
+        self.queue.enter()
         try:
-            grip = &queue.held[self.slot]
-            bytes = frame_of(slot_of(&queue.work, grip.index) + self.at, grip.bytes - self.at, &head)
-            frame = PyBytes_FromStringAndSize(slot_of(&queue.work, grip.index) + self.at, bytes)
-            self.step(bytes, grip)
+            if not next_place(self.queue, &self.place, &head, &at):
+                return None
+            frame = PyBytes_FromStringAndSize(at, sizeof(ax_frame) + head.length)
+            pass_on(&self.place)
             return frame
         finally:
-            queue.leave()
+            self.queue.leave()
 
 
 OTHER = AX_EMPTY

@@ -15,7 +15,6 @@ from ataraxis._kernels.platform cimport ax_crash
 
 cdef enum:
     RUNS = 1024                 # kept until the index is written
-    DIRECT_BYTES = 16384        # a longer payload is not copied first
     LATENCY_ROWS = 4096         # rows between looks at signals
     CHECKSUM = 1
 
@@ -116,6 +115,49 @@ cdef int put(ax_sink *sink, ax_frame *head, const char *front, uint64_t front_by
         memset(to + inside + count, 0, padded - inside - count)
         sink.used += padded
     sink.runs = ax_run_add(sink.run, 0, sink.runs, offset, padded, head)
+    return AX_OK
+
+
+cdef int put_several(ax_sink *sink, ax_frame *heads, const char **data, uint32_t *count) noexcept nogil:
+    # Frames of DIRECT_BYTES or more, at most SEVERAL, in one write: all that this file takes of them, or TORN and none.
+    # `data`: what follows the header, padded as in a file; checksums are in the headers already.
+    cdef iovec pieces[2 * SEVERAL]
+    cdef uint64_t start = sink.at + sink.used, end = start
+    cdef uint32_t k, n = 0
+    cdef int status = room(sink, SEVERAL * sizeof(ax_frame))
+    cdef char *to
+    if status != AX_OK:
+        count[0] = 0
+        return status
+    if sink.runs + SEVERAL >= RUNS and (drain(sink, NULL, 0) != AX_OK or write_index(sink) != AX_OK):
+        count[0] = 0
+        return AX_TORN
+    to = sink.buffer + sink.used
+    while n < count[0] and end < sink.limit:
+        heads[n].header_crc = ax_header_crc(sink.seal, &heads[n])
+        memcpy(to, &heads[n], sizeof(ax_frame))
+        pieces[2 * n].iov_base, pieces[2 * n].iov_len = to, sizeof(ax_frame)
+        pieces[2 * n + 1].iov_base = <void *>data[n]
+        pieces[2 * n + 1].iov_len = ax_padded(sizeof(ax_frame) + heads[n].length) - sizeof(ax_frame)
+        end += ax_padded(sizeof(ax_frame) + heads[n].length)
+        to += sizeof(ax_frame)
+        n += 1
+    pieces[0].iov_base, pieces[0].iov_len = sink.buffer, sink.used + sizeof(ax_frame)
+    count[0] = 0
+    ax_crash("journal_unwritten")
+    sink.error = ax_write_all(sink.fd, pieces, 2 * n, sink.at)
+    if sink.error:
+        return AX_TORN
+    ax_crash("journal_written")
+    sink.at = end
+    sink.used = 0
+    sink.frames += sink.waiting + n
+    sink.waiting = 0
+    for k in range(n):
+        end = ax_padded(sizeof(ax_frame) + heads[k].length)
+        sink.runs = ax_run_add(sink.run, 0, sink.runs, start, end, &heads[k])
+        start += end
+    count[0] = n
     return AX_OK
 
 

@@ -29,6 +29,7 @@ _ROW_BITS = 16
 
 
 BUFFER_BYTES = 4 << 20
+LEASE_BYTES = 2 << 20
 
 
 class Sink(Protocol):
@@ -200,7 +201,7 @@ class JournalSink:
         """Write frames from where they lie."""
         haul = self._haul = self._haul or Haul(queue)
         count, rows, size, self._is_large_next = haul.lease(
-            self._numbers, BUFFER_BYTES, timeout
+            self._numbers, LEASE_BYTES, timeout
         )
         if count:
             self._notes.begin(self._numbers[:count])
