@@ -13,6 +13,14 @@ cdef struct ax_stamp:
     uint64_t device_time
     uint64_t device_sequence
 
+# Rows of an array on their way.
+cdef struct ax_rows:
+    const char *data
+    Py_ssize_t count
+    Py_ssize_t sent
+    const int64_t *times    # one a row, or NULL
+    const int64_t *device   # two a row: time and counter; or NULL
+
 cdef class ProducerKernel:
     cdef ax_ring ring
     cdef readonly bint is_open
@@ -40,7 +48,7 @@ cdef class ProducerKernel:
     cdef void detach(self) noexcept
     cdef int take(self, int64_t deadline) except -100
     cdef int put(self, const char *data, Py_ssize_t bytes, const ax_frame *head, ax_stamp *stamp, int64_t deadline) except -100
-    cdef int burst(self, const char **data, Py_ssize_t *sent, Py_ssize_t count, ax_stamp *stamp, int64_t step_ns) noexcept nogil
+    cdef int burst(self, ax_rows *rows, ax_stamp *stamp, int64_t step_ns) noexcept nogil
     cdef inline int64_t patience(self, object timeout) except -1
     cdef bint answer(self, int status) except -1
     cdef object _send_bytes(self, data, ax_frame *head, ax_stamp *stamp, timeout)

@@ -36,6 +36,11 @@ class ProducerKernel:
         time_ns: int | None = None,
     ) -> bool: ...
     def _send_rows(
-        self, rows: NDArray[Any], time_ns: int, step_ns: int, timeout: float | None
+        self,
+        rows: NDArray[Any],
+        times: NDArray[np.int64],
+        step_ns: int,
+        device: NDArray[np.int64] | None,
+        timeout: float | None,
     ) -> int: ...
     def _claim(self, timeout: float | None) -> int: ...

@@ -39,7 +39,7 @@ cdef enum:
 cdef class ProducerKernel:
     """A producer's words and slots; its subclass gives the manners.
 
-    A subclass provides `_encode(value)` -> (code, shape, bytes-like), `_fail(status)` (raise) and
+    A subclass provides `_encode(value)` -> (code, shape, bytes-like), `_fail(status, sent)` (raise) and
     `_revive()` (make the handle usable or raise).
     """
 
@@ -303,49 +303,58 @@ cdef class ProducerKernel:
         view = data
         return self.answer(self.put(<const char *>&view[0], view.shape[0], head, stamp, self.patience(timeout)))
 
-    def _send_rows(self, cnp.ndarray rows not None, int64_t time_ns, int64_t step_ns, timeout):
-        """Send each row of a C-contiguous array as a frame of our dtype and shape; how many were sent."""
-        cdef Py_ssize_t count = cnp.PyArray_DIM(rows, 0), sent = 0
-        cdef const char *data = <char *>cnp.PyArray_DATA(rows)
+    def _send_rows(self, cnp.ndarray block not None, const int64_t[::1] times not None, int64_t step_ns, const int64_t[:, ::1] device, timeout):
+        """Send each row of a C-contiguous array as a frame of our dtype and shape; how many were sent.
+
+        `times` has one a row, or the first only; `device` is (n, 2) or None.
+        """
+        cdef ax_rows rows
         cdef int status = AX_OK
         cdef int64_t deadline = self.patience(timeout)
         cdef ax_stamp stamp
-        stamp.has_device = False
-        stamp.time_ns = time_ns
+        rows.data, rows.count, rows.sent = <char *>cnp.PyArray_DATA(block), cnp.PyArray_DIM(block, 0), 0
+        rows.times = &times[0] if times.shape[0] == rows.count else NULL
+        rows.device = &device[0, 0] if device is not None and rows.count else NULL
+        stamp.has_device, stamp.is_unsigned = rows.device != NULL, False
+        stamp.time_ns = times[0] if times.shape[0] else 0
         self.enter()
         try:
             # A buffer that was lent and not sent is over: its slot is ours.
             self.ticket += self.ring.claimed
-            while sent < count:
+            while rows.sent < rows.count:
                 with nogil:
-                    status = self.burst(&data, &sent, count, &stamp, step_ns)
+                    status = self.burst(&rows, &stamp, step_ns)
                 if status == AX_FULL:
                     status = self.take(deadline)
                 if status != AX_OK:
                     if status == AX_FULL and self._on_full == 2:
-                        ax_add64(&self.ring.stream.refused, count - sent)
+                        ax_add64(&self.ring.stream.refused, rows.count - rows.sent)
                     elif status != AX_BUSY:
-                        self._fail(status)
+                        self._fail(status, rows.sent)
                     break
                 PyErr_CheckSignals()
         finally:
             event_signal(&self.ring.stream.data, self.ring.words)
             self.leave()
-        return sent
+        return rows.sent
 
-    cdef int burst(self, const char **data, Py_ssize_t *sent, Py_ssize_t count, ax_stamp *stamp, int64_t step_ns) noexcept nogil:
+    cdef int burst(self, ax_rows *rows, ax_stamp *stamp, int64_t step_ns) noexcept nogil:
         # Frames as long as there is room.
-        cdef Py_ssize_t batch = 0
-        while sent[0] < count:
+        cdef Py_ssize_t batch = 0, k
+        while rows.sent < rows.count:
             if not self.ring.claimed and claim(&self.ring) != AX_OK:
                 event_signal(&self.ring.stream.data, self.ring.words)
                 return AX_FULL
-            ax_copy(payload_at(&self.ring, self.ring.index), data[0], self.typed_bytes)
+            k = rows.sent
+            ax_copy(payload_at(&self.ring, self.ring.index), rows.data + k * self.typed_bytes, self.typed_bytes)
+            if rows.times != NULL:
+                stamp.time_ns = rows.times[k]
+            if rows.device != NULL:
+                stamp.device_time, stamp.device_sequence = rows.device[2 * k], rows.device[2 * k + 1]
             batch += 1
             self.seal(self.typed_bytes, &self.typed, stamp, batch % BATCH == 0)
             stamp.time_ns += step_ns
-            data[0] += self.typed_bytes
-            sent[0] += 1
+            rows.sent += 1
         return AX_OK
 
     def _claim(self, timeout):

@@ -148,6 +148,7 @@ class API(Recordings):
                 use_relative_ts=use_relative_ts,
                 block=block,
                 patience=patience,
+                lend=getattr(made, "lend", None) if transform is identity else None,
             )
             return self._start(feed, made, deliver, transform)
         except BaseException:

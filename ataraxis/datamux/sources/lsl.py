@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ataraxis.clock import Offset, now_ns
 from ataraxis.datamux.block import Block
 from ataraxis.datamux.catalog import pick
+from ataraxis.datamux.channels import WIDER, channel_names
 from ataraxis.datamux.description import Field, Node, Stream
 from ataraxis.datamux.end import End
 from ataraxis.datamux.optional import need
@@ -27,7 +28,6 @@ from ataraxis.labels import Labels
 
 _DTYPES = ("", "f32", "f64", "str", "i32", "i16", "i8", "i64")
 _FORMATS = {name: i for i, name in enumerate(_DTYPES) if name}
-_WIDER = {"bool": "i8", "u8": "i16", "u16": "i32", "u32": "i64", "f16": "f32"}
 _TEXT = 256
 OFFSET_S = 5.0
 GAP_S = 0.02
@@ -78,10 +78,10 @@ class Lsl:
 def _described(info: Any, full: Any) -> Stream:
     """Return the description of an outlet; labels and units if `full` has them."""
     count = info.channel_count()
-    names, units = [f"ch{i}" for i in range(count)], [""] * count
+    names, units = channel_names(count), [""] * count
     if full is not None:
-        names = _channels(full, "label", count) or names
-        units = _channels(full, "unit", count, is_unique=False) or units
+        names = channel_names(count, _channels(full, "label", count))
+        units = _channels(full, "unit", count)
     dtype = _DTYPES[info.channel_format()]
     return Stream(
         name=info.name(),
@@ -104,19 +104,14 @@ def _described(info: Any, full: Any) -> Stream:
     )
 
 
-def _channels(
-    info: Any, key: str, count: int, is_unique: bool = True
-) -> list[str] | None:
-    """Return a text of each channel from desc/channels; None if it is not there."""
+def _channels(info: Any, key: str, count: int) -> list[str]:
+    """Return a text of each channel from desc/channels; empty where there is none."""
     channel = info.desc().child("channels").child("channel")
     found = []
     for _ in range(count):
-        text = channel.child_value(key)
-        if is_unique and not text:
-            return None
-        found.append(text or "")
+        found.append(channel.child_value(key) or "")
         channel = channel.next_sibling("channel")
-    return found if not is_unique or len(set(found)) == count else None
+    return found
 
 
 class LslSource:
@@ -154,6 +149,7 @@ class LslSource:
         self._rate: float | None = None
         self._last_s = math.nan
         self._asked_ns = 0
+        self._is_behind = False
         self.lost = 0
         self.offsets: list[Offset] = []
         """What to add to a time here, ns, to have the sender's; about every 5 s."""
@@ -231,13 +227,10 @@ class LslSource:
             or not len(out)
         ):
             check_out(out, labels)
-        wait_s = 3600.0 if timeout is None else timeout
         is_direct = not self._is_text and out.flags.c_contiguous
         try:
-            samples, t = self._inlet.pull_chunk(
-                timeout=wait_s, max_samples=len(out), min_samples=1,
-                dest_obj=out if is_direct else None,
-            )  # fmt: skip
+            samples, t = self._pull(out, timeout, out if is_direct else None)
+            self._is_behind = len(t) == len(out)
             if not len(t):
                 return 0
             self._ask()
@@ -253,6 +246,20 @@ class LslSource:
             stamps["time_ns"][:got] = now_ns()
             stamps["device_s"][:got] = t
         return got
+
+    def _pull(
+        self, out: NDArray[Any], timeout: float | None, into: Any
+    ) -> tuple[Any, NDArray[np.float64]]:
+        """Take what there is, or wait for the first; samples and their times."""
+        n = len(out)
+        if self._is_behind:
+            # One call takes all that waits; to wait for one takes pylsl two.
+            samples, t = self._inlet.pull_chunk(0.0, n, into)
+            if len(t):
+                return samples, t
+        wait_s = 3600.0 if timeout is None else timeout
+        samples, t = self._inlet.pull_chunk(wait_s, n, into, min_samples=1)
+        return samples, t
 
     def _count(self, t: NDArray[np.float64]) -> None:
         """Count the samples that fit into the holes of the times."""
@@ -320,7 +327,7 @@ class LslOutlet:
     ) -> None:
         self._lsl = _pylsl()
         declared = {f.dtype for f in stream.fields.values()}
-        kinds = {_WIDER.get(dtype, dtype) for dtype in declared}
+        kinds = {WIDER.get(dtype, dtype) for dtype in declared}
         if len(kinds) != 1 or any(f.shape for f in stream.fields.values()):
             raise ValueError(
                 f"stream {stream.id!r}: LSL has one dtype a stream, found {declared}"
