@@ -220,7 +220,9 @@ def test_rows_of_a_block_have_their_own_stamps() -> None:
     times = np.arange(5) * 7 + 100
     times.flags.writeable = False
     device = np.stack([times * 10 - 2000, [0, 1, 4, 5, 6]], axis=1)
-    assert stream.send_block(np.arange(5, dtype="i4"), time_ns=times, device=device) == 5
+    assert (
+        stream.send_block(np.arange(5, dtype="i4"), time_ns=times, device=device) == 5
+    )
     got = [consumer.receive() for _ in range(5)]
     assert [f.time_ns for f in got] == times.tolist()
     assert [[f.device_time, f.device_sequence] for f in got] == device.tolist()
@@ -229,7 +231,9 @@ def test_rows_of_a_block_have_their_own_stamps() -> None:
         stream.send_block(np.zeros(3, "i4"), device=device)
     with pytest.raises(ValueError, match="time_ns has shape"):
         stream.send_block(np.zeros(3, "i4"), time_ns=times)
-    assert stream.send_block(np.zeros(0, "i4"), time_ns=times[:0], device=device[:0]) == 0
+    assert (
+        stream.send_block(np.zeros(0, "i4"), time_ns=times[:0], device=device[:0]) == 0
+    )
     del got
     # Of what did not go in time, it is said how much did.
     with pytest.raises(PutTimeout) as error:

@@ -224,6 +224,58 @@ class Block:
         coords.update((k, ("time", c)) for k, c in self.index.items() if k != "time")
         return xr.Dataset(variables, coords, {"name": self.stream.name})
 
+    def followed_by(self, second: Block) -> Block:
+        """Return one block of this and what follows; a copy, unless one is empty."""
+        if not len(self) or not len(second):
+            return second if len(second) else self
+        arrived = None
+        if self.arrived_ns is not None and second.arrived_ns is not None:
+            arrived = np.concatenate([self.arrived_ns, second.arrived_ns])
+        array, values = None, self.values
+        if self._array is not None and second._array is not None:
+            array = np.concatenate([self._array, second._array])
+            values = ArrayColumns(tuple(values), array)
+        else:
+            values = {
+                name: np.concatenate([column, second.values[name]])
+                for name, column in values.items()
+            }
+        index = {
+            name: np.concatenate([column, second.index[name]])
+            for name, column in self.index.items()
+            if name in second.index
+        }
+        return Block(
+            second.stream,
+            np.concatenate([self.t, second.t]),
+            values,
+            index,
+            sequence=self.sequence,
+            arrived_ns=arrived,
+            origin_s=second.origin_s,
+            array=array,
+        )
+
+    def copy(self) -> Block:
+        """Return a block of its own memory."""
+        array, arrived = self._array, self.arrived_ns
+        array = None if array is None else array.copy()
+        values = (
+            {name: column.copy() for name, column in self.values.items()}
+            if array is None or array.ndim != 2
+            else ArrayColumns(tuple(self.values), array)
+        )
+        return Block(
+            self.stream,
+            self.t.copy(),
+            values,
+            {name: column.copy() for name, column in self.index.items()},
+            sequence=self.sequence,
+            arrived_ns=None if arrived is None else arrived.copy(),
+            origin_s=self.origin_s,
+            array=array,
+        )
+
     def __eq__(self, other: object) -> bool:
         return self is other
 
@@ -260,46 +312,6 @@ class LabelledBlock:
 
     def __repr__(self) -> str:
         return f"<LabelledBlock\n{self.dataset!r}>"
-
-
-def joined(first: Block, second: Block) -> Block:
-    """Return one block of two that follow each other; a copy, unless one is empty."""
-    if not len(first) or not len(second):
-        return second if len(second) else first
-    arrived = None
-    if first.arrived_ns is not None and second.arrived_ns is not None:
-        arrived = np.concatenate([first.arrived_ns, second.arrived_ns])
-    values: Columns = {
-        name: np.concatenate([column, second.values[name]])
-        for name, column in first.values.items()
-    }
-    index = {
-        name: np.concatenate([column, second.index[name]])
-        for name, column in first.index.items()
-        if name in second.index
-    }
-    return Block(
-        second.stream,
-        np.concatenate([first.t, second.t]),
-        values,
-        index,
-        sequence=first.sequence,
-        arrived_ns=arrived,
-        origin_s=second.origin_s,
-    )
-
-
-def copied(block: Block) -> Block:
-    """Return a block of its own memory."""
-    return Block(
-        block.stream,
-        block.t.copy(),
-        {name: column.copy() for name, column in block.values.items()},
-        {name: column.copy() for name, column in block.index.items()},
-        sequence=block.sequence,
-        arrived_ns=None if block.arrived_ns is None else block.arrived_ns.copy(),
-        origin_s=block.origin_s,
-    )
 
 
 def _items(column: NDArray[Any]) -> list[Any]:

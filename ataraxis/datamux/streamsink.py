@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.datamux.block import Block, copied, joined
+from ataraxis.datamux.block import Block
 from ataraxis.datamux.channels import DEVICE_UNITS
 from ataraxis.datamux.description import Stream
 from ataraxis.datamux.end import End
@@ -24,8 +24,9 @@ class StreamSink:
     """Sends each sample as one frame, or so many as a frame of the producer holds.
 
     A frame's device time is the sample's own time, ns; its device sequence is the
-    sample's number; its time is when it was sent, or arrived here from a live source.
-    Of a frame of several samples they are those of the first.
+    device's own counter, or else the sample's number; its time is when it was sent, or
+    arrived here from a live source. Of a frame of several samples they are those of the
+    first.
     The producer is ended with the stream, and closed by whoever made it.
     """
 
@@ -82,7 +83,9 @@ class StreamSink:
         assert lent is not None
         if not self._filled:
             arrived = None if block.arrived_ns is None else int(block.arrived_ns[0])
-            self._first = round(float(block.t[0]) * 1e9), block.sequence, arrived
+            own = block.index.get("device_sequence")
+            number = block.sequence if own is None else max(int(own[0]), 0)
+            self._first = round(float(block.t[0]) * 1e9), number, arrived
         self._filled += len(block)
         if self._filled == len(lent):
             stamp, number, arrived = self._first
@@ -111,9 +114,9 @@ class StreamSink:
         elif labels.shape[1:] == shape:
             size = labels.shape[0]
             if self._rest is not None:
-                block = joined(self._rest, block)
+                block = self._rest.followed_by(block)
             whole = len(block) // size * size
-            self._rest = copied(block[whole:]) if whole < len(block) else None
+            self._rest = block[whole:].copy() if whole < len(block) else None
             rows = block.array[:whole].reshape(whole // size, size, *shape)
             self._send_rows(block, rows, size, is_over)
         else:
@@ -131,11 +134,11 @@ class StreamSink:
         n, at = len(rows), 0
         device = np.empty((n, 2), np.int64)
         device[:, 0] = block.time_ns[: n * size : size]
-        device[:, 1] = block.sequence + np.arange(n) * size
+        device[:, 1] = _numbers(block)[: n * size : size]
         times = block.arrived_ns
         if times is not None:
             times = np.ascontiguousarray(times[: n * size : size])
-        while at < n and not is_over():
+        while at < n:  # tried before it is asked: what was read is sent if it can be
             try:
                 sent = self._producer.send_block(
                     rows[at:],
@@ -148,6 +151,9 @@ class StreamSink:
             except TimeoutError as late:  # a reader that gates is behind
                 sent = getattr(late, "count", 0)
                 at += sent
+                if is_over():
+                    self.dropped += n - at
+                    at = n
             except QueueFull as full:
                 self.delivered += full.count
                 raise
@@ -164,6 +170,14 @@ class StreamSink:
 
     def wake(self) -> None:
         """Waits here are short."""
+
+
+def _numbers(block: Block) -> NDArray[np.int64]:
+    """Return the device's own counter of each sample, or else its number."""
+    found = block.index.get("device_sequence")
+    if found is not None and found.dtype.kind in "iu" and found.min(initial=0) >= 0:
+        return found
+    return np.arange(block.sequence, block.sequence + len(block))
 
 
 def producer_of(

@@ -61,9 +61,8 @@ class Logs:
         columns.setdefault(
             "t", np.repeat(ticks / (1e9 if is_ns else scale), count) + later
         )
-        # Of a frame of several samples: those of each, as far as they are known.
-        shift = np.rint(later * scale).astype(np.int64)
-        columns["time_ns"] = (np.repeat(block.time, count) + shift) * round(1e9 / scale)
+        # Of a frame of several samples there is one time for all.
+        columns["time_ns"] = np.repeat(block.time, count) * round(1e9 / scale)
         columns["sequence"] = np.repeat(block.sequence, count).astype(np.int64)
         if device is not None:
             columns["device_time"] = np.repeat(device[:, 0], count)
@@ -92,6 +91,8 @@ class Logs:
                 lost = sum(gap.count for gap in archive.gaps if gap.source == number)
                 made.attrs["lost"] = lost
                 described[name] = made
+            if archive.problems and not described:
+                raise RecordingError(f"{archive.path}: {archive.problems[0]}")
         return described
 
 
@@ -116,7 +117,8 @@ def _source(archive: LogArchive, wanted: str) -> SourceInfo:
         if wanted in (info.name, str(number)):
             return info
     names = [info.name or str(number) for number, info in archive.sources.items()]
-    raise RecordingError(f"{archive.path}: no source {wanted!r}: found {names}")
+    why = f"; {archive.problems[0]}" if archive.problems else ""
+    raise RecordingError(f"{archive.path}: no source {wanted!r}: found {names}{why}")
 
 
 def _read(
