@@ -404,7 +404,7 @@ def test_a_log_that_is_written_is_read_so_far_and_a_damaged_one_told(
     frames = [m.start() for m in re.finditer(b"AXF1\x0c", data)]
     data[frames[6] + 64] ^= 1
     file.write_bytes(data)
-    with pytest.raises(RecordingError, match="damaged: .*checksum"):
+    with pytest.raises(RecordingError, match=r"damaged: .*checksum"):
         dm.open_recordings(tmp_path / "log")
     with pytest.raises(RecordingError, match="no log"):
         dm.open_recordings(tmp_path)
