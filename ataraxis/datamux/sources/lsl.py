@@ -34,6 +34,8 @@ GAP_S = 0.02
 BUFFER_S = 360
 LINGER_S = 1.0
 _INFO_S = 5.0
+_ASK_S = 0.2
+_AGAIN_NS = 1_000_000_000
 _SLICE_S = 0.02
 
 
@@ -148,7 +150,7 @@ class LslSource:
         self._labels: Labels | None = None
         self._rate: float | None = None
         self._last_s = math.nan
-        self._asked_ns = 0
+        self._ask_ns = 0
         self._is_behind = False
         self.lost = 0
         self.offsets: list[Offset] = []
@@ -189,8 +191,8 @@ class LslSource:
         else:
             self._labels = self._stream.labels()
         self._rate = self._stream.rate_hz
-        self._inlet, self._last_s, self._asked_ns = inlet, math.nan, 0
-        self._ask()  # the first takes LSL half a second, the others none
+        self._inlet, self._last_s, self._ask_ns = inlet, math.nan, 0
+        self._ask(_INFO_S)  # the first takes LSL half a second, the others none
 
     def _found(self) -> Any:
         """Return the outlet; by source id it is the same after a restart."""
@@ -272,15 +274,16 @@ class LslSource:
             self.lost += int(np.rint(holes * rate).sum())
         self._last_s = last
 
-    def _ask(self) -> None:
+    def _ask(self, timeout: float = _ASK_S) -> None:
         """Ask for the clock's offset, now and then; LSL measures beside us."""
-        if now_ns() - self._asked_ns < OFFSET_S * 1e9 and self._asked_ns:
+        if now_ns() < self._ask_ns:
             return
-        self._asked_ns = now_ns()
+        self._ask_ns = now_ns() + _AGAIN_NS
         try:
-            correction = self._inlet.time_correction(timeout=1.0)
+            correction = self._inlet.time_correction(timeout=timeout)
         except (self._lsl.util.TimeoutError, self._lsl.util.LostError):
             return  # of a loss the next pull tells, after what has come
+        self._ask_ns = now_ns() + round(OFFSET_S * 1e9)
         # LSL's clock of this machine is not ours: their difference is part of it.
         before, lsl_s, after = now_ns(), self._lsl.local_clock(), now_ns()
         here = round(lsl_s * 1e9) - (before + after) // 2
