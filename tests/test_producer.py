@@ -11,7 +11,13 @@ import pytest
 from deadline import wait_until
 from programs import Program, run
 
-from ataraxis.errors import CorruptFrame, DataOverflow, NotConnectedError, QueueFull
+from ataraxis.errors import (
+    CorruptFrame,
+    DataOverflow,
+    NotConnectedError,
+    PutTimeout,
+    QueueFull,
+)
 from ataraxis.stream import (
     AlreadySent,
     Consumer,
@@ -206,6 +212,34 @@ def test_blocks_and_labels() -> None:
         consumer.read(1)
     del frame
     stream.close()
+
+
+def test_rows_of_a_block_have_their_own_stamps() -> None:
+    stream = Producer("s", shape=(), dtype="i4", buffer_count=8)
+    consumer = Consumer("s", policy="lossless")
+    times = np.arange(5) * 7 + 100
+    times.flags.writeable = False
+    device = np.stack([times * 10 - 2000, [0, 1, 4, 5, 6]], axis=1)
+    assert (
+        stream.send_block(np.arange(5, dtype="i4"), time_ns=times, device=device) == 5
+    )
+    got = [consumer.receive() for _ in range(5)]
+    assert [f.time_ns for f in got] == times.tolist()
+    assert [[f.device_time, f.device_sequence] for f in got] == device.tolist()
+    assert stream.statistics().device_gaps == 2
+    with pytest.raises(ValueError, match="device has shape"):
+        stream.send_block(np.zeros(3, "i4"), device=device)
+    with pytest.raises(ValueError, match="time_ns has shape"):
+        stream.send_block(np.zeros(3, "i4"), time_ns=times)
+    assert (
+        stream.send_block(np.zeros(0, "i4"), time_ns=times[:0], device=device[:0]) == 0
+    )
+    del got
+    # Of what did not go in time, it is said how much did.
+    with pytest.raises(PutTimeout) as error:
+        stream.send_block(np.arange(12, dtype="i4"), timeout=0.01)
+    assert error.value.count == 8
+    stream.unlink()
 
 
 def test_after_the_end_nothing_is_sent(stream: Producer) -> None:

@@ -39,7 +39,7 @@ cdef enum:
 cdef class ProducerKernel:
     """A producer's words and slots; its subclass gives the manners.
 
-    A subclass provides `_encode(value)` -> (code, shape, bytes-like), `_fail(status)` (raise) and
+    A subclass provides `_encode(value)` -> (code, shape, bytes-like), `_fail(status, sent)` (raise) and
     `_revive()` (make the handle usable or raise).
     """
 

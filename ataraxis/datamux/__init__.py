@@ -23,6 +23,7 @@ _HOME = {
     "Field": "description",
     "Group": "description",
     "Flag": "queue",
+    "JournalSink": "journalsink",
     "LabelledBlock": "block",
     "LslOutlet": "sources.lsl",
     "Node": "description",

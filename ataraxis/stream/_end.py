@@ -15,6 +15,7 @@ from ataraxis.errors import (
     EndOfStream,
     LayoutError,
     NotConnectedError,
+    PutTimeout,
     QueueFull,
 )
 from ataraxis.stream.statistics import StreamStatistics, survey_stream
@@ -148,8 +149,11 @@ class End:
             "another one"
         )
 
-    def _fail(self, status: int) -> NoReturn:
-        """Turn a status of the kernel into its exception; the only place that does."""
+    def _fail(self, status: int, count: int = 0) -> NoReturn:
+        """Turn a status of the kernel into its exception; the only place that does.
+
+        `count` of several rows were sent before.
+        """
         name = self._name
         if status == status_of.OVERFLOW:
             size = self._segment and self._segment.header.geometry.payload_bytes
@@ -159,14 +163,20 @@ class End:
                 "shape="
             )
         if status == status_of.FULL:
-            raise QueueFull(
+            full = QueueFull(
                 f"stream {name!r}: every slot holds a frame that a reader has yet to "
                 "read; see statistics(), use a larger buffer_count=, or on_full="
                 '"block"'
             )
+            full.count = count
+            raise full
         if status == status_of.ENDED:
             raise EndOfStream(f"stream {name!r} has ended and everything was read")
-        raise TimeoutError(f"stream {name!r}: nothing happened within the timeout")
+        late = PutTimeout if count else TimeoutError
+        error = late(f"stream {name!r}: nothing happened within the timeout")
+        if isinstance(error, PutTimeout):
+            error.count = count
+        raise error
 
     def _misfit(self) -> NoReturn:
         raise LayoutError(

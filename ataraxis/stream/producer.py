@@ -199,8 +199,9 @@ class Producer(End, RowsKernel):
         self,
         block: NDArray[Any],
         *,
-        time_ns: int | None = None,
+        time_ns: int | NDArray[np.int64] | None = None,
         step_ns: int = 0,
+        device: NDArray[np.int64] | None = None,
         timeout: float | None = None,
     ) -> int:
         """Send each row of an array as one frame, in one call.
@@ -209,10 +210,13 @@ class Producer(End, RowsKernel):
         ----------
         block : ndarray
             Shape ``(n, *shape)`` and dtype of the stream.
-        time_ns : int, optional
-            Monotonic time of the first row, ns; now, if not given.
+        time_ns : int or int64 array, optional
+            Monotonic time of the first row, ns; now, if not given. Of every row, if it
+            is an array of shape (n,).
         step_ns : int
             Time from row to row, ns.
+        device : int64 array, optional
+            Device time and device sequence of every row, shape (n, 2).
         timeout : float or None
             Longest wait, s.
 
@@ -224,8 +228,9 @@ class Producer(End, RowsKernel):
 
         Raises
         ------
-        TimeoutError
-            Readers that gate were behind for too long; the first rows were sent.
+        TimeoutError, QueueFull
+            Readers that gate are behind; `PutTimeout` and `QueueFull` say in `count`
+            how many rows were sent.
         """
         labels = self._labels
         rows = np.ascontiguousarray(block, labels.dtype)
@@ -236,7 +241,15 @@ class Producer(End, RowsKernel):
             )
         check_timeout(timeout)
         now = now_ns() if time_ns is None else time_ns
-        return self._send_rows(rows, now, step_ns, timeout)
+        times = np.atleast_1d(np.asarray(now, "i8"))
+        if times.shape not in ((1,), (len(rows),)):
+            raise ValueError(f"time_ns has shape {times.shape}: one, or {len(rows)}")
+        if device is not None:
+            device = np.ascontiguousarray(device, "i8")
+            if device.shape != (len(rows), 2):
+                raise ValueError(f"device has shape {device.shape}: {(len(rows), 2)}")
+        times = np.ascontiguousarray(times)
+        return self._send_rows(rows, times, step_ns, device, timeout)
 
     def wait_for_subscribers(self, n: int = 1, timeout: float | None = None) -> int:
         """Wait until at least `n` consumers take part; how many there are.

@@ -41,7 +41,7 @@ class Ends:
     def _revive(self) -> NoReturn:
         raise ConnectionError
 
-    def _fail(self, status: int) -> NoReturn:
+    def _fail(self, status: int, count: int = 0) -> NoReturn:
         raise TimeoutError(status)
 
     def _dtype_of(self, code: int) -> np.dtype[Any]:
@@ -112,7 +112,8 @@ def send(stream: Stream, end: RowsKernel, k: int) -> int:
     """Send a frame, a block, or a frame put together in its slot; the next number."""
     if k % 3 == 0:
         rows = np.repeat(np.arange(k, k + 3, dtype=TYPE)[:, None], stream.words, 1)
-        assert end._send_rows(rows, 0, 1, 20) == 3
+        stamps = np.arange(2 * 3, dtype="i8").reshape(3, 2) + k
+        assert end._send_rows(rows, stamps[:, 0].copy(), 1, stamps, 20) == 3
         return k + 3
     if k % 7 == 0:
         loan = Buffer(end, end._claim(20))

@@ -14,6 +14,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from ataraxis.datamux.channels import WIDER, channel_names
 from ataraxis.datamux.description import DTYPES, Field, Stream
 from ataraxis.datamux.formats import files
 from ataraxis.datamux.optional import need
@@ -25,7 +26,6 @@ _FORMATS = {
     "float32": "f32", "double64": "f64", "int8": "i8", "int16": "i16", "int32": "i32",
     "int64": "i64", "string": "str",
 }  # fmt: skip
-_WIDER = {"bool": "i8", "u8": "i16", "u16": "i32", "u32": "i64", "f16": "f32"}
 _CHUNK = 4096
 
 
@@ -128,13 +128,12 @@ def _labels(found: dict[str, Any]) -> list[str]:
     """Labels of the channels, ch0... where the file has none."""
     info = found["info"]
     count = int(info["channel_count"][0])
-    plain = [f"ch{i}" for i in range(count)]
     try:
         channels = info["desc"][0]["channels"][0]["channel"]
         labels = [str(channel["label"][0]) for channel in channels]
     except (TypeError, KeyError, IndexError):
-        return plain
-    return labels if len(set(labels)) == count else plain
+        return channel_names(count)
+    return channel_names(count, labels)
 
 
 def _columns(found: dict[str, Any], names: list[str]) -> dict[str, NDArray[Any]]:
@@ -209,7 +208,7 @@ def write_xdf(path: str | Path, recordings: Mapping[str, Recording]) -> None:
 
 def _format_of(name: str, recording: Recording) -> str:
     declared = [field.dtype for field in recording.stream.fields.values()]
-    dtypes = {_WIDER.get(dtype, dtype) for dtype in declared}
+    dtypes = {WIDER.get(dtype, dtype) for dtype in declared}
     if "str" in dtypes:
         dtypes = {"str"}
     known = {ours: theirs for theirs, ours in _FORMATS.items()}
