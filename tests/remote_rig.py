@@ -74,7 +74,7 @@ class ServeCommand:
     def end(self) -> int:
         """Ask it to end; its exit code."""
         self.process.terminate()
-        self.process.communicate(timeout=30)
+        self.process.communicate(timeout=90)
         return self.process.returncode
 
 

@@ -55,7 +55,7 @@ def port(tmp_path, monkeypatch, codec):
         line = process.stdout.readline()
         yield int(re.search(r":(\d+)$", line.strip())[1])
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(90) == 0
     finally:
         process.kill()
         process.communicate()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ataraxis.cli import log
+from ataraxis.cli import log, remote
 from ataraxis.cli.options import as_json_too, in_context, told
 
 
@@ -118,7 +118,7 @@ def doctor(context: str | None, as_json: bool) -> None:
     sys.exit(any(check.verdict == "fail" for check in found))
 
 
-for _command in (log.record, log.recover, log.verify):
+for _command in (log.record, log.recover, log.verify, remote.serve, remote.mirror):
     main.add_command(_command)
 
 

@@ -26,6 +26,7 @@ _HOME = {
     "LabelledBlock": "block",
     "Limits": "remote.limits",
     "LslOutlet": "sources.lsl",
+    "Mirror": "remote.mirror",
     "Node": "description",
     "Queue": "queue",
     "Recording": "recording",

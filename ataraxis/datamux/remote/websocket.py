@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import http
 import logging
 from typing import Any
 
 from ataraxis.datamux.optional import need
 from ataraxis.datamux.remote.access import Access, Identity
+from ataraxis.datamux.remote.door import PROTOCOL, Door
 from ataraxis.datamux.remote.limits import Limits
 from ataraxis.datamux.remote.transport import Connection, ConnectionLost, Serve
 from ataraxis.errors import AccessDenied, RemoteError
 
-PROTOCOL = "ataraxis.1."
-"""What the name of a codec follows in ``Sec-WebSocket-Protocol``."""
-PATHS = ("/", "/ws")
 CLIENT_BYTES = 256 * 2**20
 """The longest message from a server."""
 _WRITE_BYTES = 2**20
@@ -125,7 +122,13 @@ class WebSocket:
     ) -> WebSocketListener:  # fmt: skip
         """Wait for connections; see `Transport.listen`."""
         module = need("websockets.asyncio.server", "remote", "a remote API")
-        door = Door(module, codecs, access, limits, serve)
+
+        async def serve_socket(socket: Any) -> None:
+            address = socket.remote_address
+            peer = f"{address[0]}:{address[1]}" if address else "somebody"
+            await serve(WebSocketConnection(socket, peer))
+
+        door = Door(module, codecs, access, limits, serve_socket)
         server = await module.serve(
             door.serve,
             host,
@@ -146,90 +149,6 @@ class WebSocket:
             logger=_log,
         )
         return WebSocketListener(server)
-
-
-class Door:
-    """Lets connections in, or says why not."""
-
-    def __init__(
-        self,
-        module: Any,
-        codecs: tuple[str, ...],
-        access: Access,
-        limits: Limits,
-        serve: Serve,
-    ) -> None:
-        self._codecs = codecs
-        self._access = access
-        self._limits = limits
-        self._serve = serve
-        self._waiting: set[Any] = set()
-        self._open = 0
-        door = self
-
-        class Counted(module.ServerConnection):  # type: ignore[misc]
-            """A connection that is counted until it has said who it is."""
-
-            def connection_made(self, transport: Any) -> None:
-                """Let it wait, unless too many do."""
-                super().connection_made(transport)
-                if len(door._waiting) >= limits.handshakes:
-                    transport.abort()
-                else:
-                    door._waiting.add(self)
-
-            def connection_lost(self, error: Exception | None) -> None:
-                """Forget it."""
-                door._waiting.discard(self)
-                super().connection_lost(error)
-
-        self.connection = Counted
-
-    def refuse(self, socket: Any, request: Any) -> Any:
-        """Return the answer to a request that is refused; None if it is not."""
-        headers = {name.lower(): value for name, value in request.headers.raw_items()}
-        path = request.path.partition("?")[0]
-        refusal = self._access.refusal(headers)
-        offered = headers.get("sec-websocket-protocol", "")
-        if path not in PATHS:
-            refusal = 404, f"nothing is at {path[:80]!r}: connect to /ws"
-        elif refusal is None and not self._chosen(offered.split(",")):
-            refusal = (
-                400,
-                (
-                    f"this server speaks {', '.join(self._codecs)}, not {offered[:80]!r}: "
-                    f"the subprotocol is {PROTOCOL}CODEC"
-                ),
-            )
-        elif refusal is None and self._open >= self._limits.clients:
-            refusal = 503, f"{self._open} clients are here already: come again later"
-        if refusal is None:
-            return None
-        return socket.respond(http.HTTPStatus(refusal[0]), refusal[1] + "\n")
-
-    def _chosen(self, offered: list[str]) -> str | None:
-        for name in map(str.strip, offered):
-            if (
-                name.startswith(PROTOCOL)
-                and name.removeprefix(PROTOCOL) in self._codecs
-            ):
-                return name
-        return None
-
-    def choose(self, socket: Any, offered: list[str]) -> str | None:
-        """Return the subprotocol."""
-        return self._chosen(offered)
-
-    async def serve(self, socket: Any) -> None:
-        """Serve a connection that was let in."""
-        self._waiting.discard(socket)
-        address = socket.remote_address
-        peer = f"{address[0]}:{address[1]}" if address else "somebody"
-        self._open += 1
-        try:
-            await self._serve(WebSocketConnection(socket, peer))
-        finally:
-            self._open -= 1
 
 
 def _refused(response: Any, where: str) -> Exception:

@@ -82,7 +82,8 @@ def described(name: str, labels: Labels) -> Stream:
         frequency=float(rate) if rate else None,
         fields={n: Field(n, dtype=dtype, unit=str(u), shape=shape) for n, u in pairs},
         index={"t": Field("time", unit="s")},
-        attrs={"id": name, "mode": "proxy"},
+        # All of its labels, for those who make it again elsewhere.
+        attrs={"id": name, "mode": "proxy", "labels": labels.to_json().decode()},
     )
 
 
