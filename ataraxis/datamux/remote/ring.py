@@ -28,7 +28,7 @@ class Room:
 class Ring:
     """Messages of one stream by their numbers, from the first that is not confirmed.
 
-    Callers hold ``room.changed``.
+    Where several threads use it, they hold ``room.changed``.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ class Ring:
         """Forget what comes before the message of this number: it was read."""
         while self.first < min(until, self.cursor):
             self._drop()
-        self.room.changed.notify_all()
+        self._told()
 
     def rewind(self, to: int) -> None:
         """Send again from the message of this number on.
@@ -143,4 +143,9 @@ class Ring:
         if following is not None:
             self.first = self.cursor = following
         self.flying = 0
-        self.room.changed.notify_all()
+        self._told()
+
+    def _told(self) -> None:
+        """Wake those who wait for room."""
+        with self.room.changed:
+            self.room.changed.notify_all()
