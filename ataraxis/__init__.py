@@ -27,6 +27,7 @@ _HOME = {
     "LogArchive": "ataraxis.log.archive",
     "Recorder": "ataraxis.log.recorder",
     "API": "ataraxis.datamux.api",
+    "RemoteAPI": "ataraxis.datamux.remote.api",
     "END_OF_STREAM": "ataraxis.datamux.end",
 }
 

@@ -117,6 +117,14 @@ class RemoteError(AtaraxisError, ConnectionError):
     """The other machine refused or failed."""
 
 
+class BadMessage(AtaraxisError, ValueError):
+    """The other side sent what is no message of ours."""
+
+
+class AccessDenied(AtaraxisError, PermissionError):
+    """A wrong or missing token, an open door, or a secret that would be seen."""
+
+
 class ProcessorError(AtaraxisError, RuntimeError):
     """User code raised in a worker process."""
 
