@@ -28,6 +28,10 @@ _HOME = {
     "Recorder": "ataraxis.log.recorder",
     "API": "ataraxis.datamux.api",
     "END_OF_STREAM": "ataraxis.datamux.end",
+    "DType": "ataraxis.frame",
+    "DataFrame": "ataraxis.pipeline",
+    "Pipe": "ataraxis.pipeline.pipe",
+    "Processor": "ataraxis.pipeline.declaration",
 }
 
 __all__ = sorted(_HOME)

@@ -21,12 +21,12 @@ _HOME = {
     "MemQueue": "ataraxis.stream",
     "Pipe": "ataraxis.pipeline.pipe",
     "PipeError": "ataraxis.errors",
-    "Processor": "ataraxis.pipeline.processor",
+    "Processor": "ataraxis.pipeline.declaration",
     "ProcessorError": "ataraxis.errors",
     "Restart": "ataraxis.pipeline.settings",
     "Run": "ataraxis.pipeline.run",
     "Worker": "ataraxis.pipeline.worker",
-    "processor": "ataraxis.pipeline.processor",
+    "processor": "ataraxis.pipeline.declaration",
     "register_data_type": "ataraxis.frame",
 }
 _OTHER_NAME = {"DataFrame": "Frame", "MemQueue": "MemQ"}

@@ -18,6 +18,7 @@ from ataraxis.pipeline.board import PID, Board
 from ataraxis.pipeline.port import Port
 from ataraxis.pipeline.spec import WorkerSpec
 from ataraxis.pipeline.work import Work
+from ataraxis.shm.context import Context
 from ataraxis.shm.segment import Segment
 
 _PR_SET_PDEATHSIG = 1
@@ -33,11 +34,17 @@ def main(given: int, told: int, parent: int) -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    board = Board.attach(spec.run, spec.context)
-    board.words[board.of_worker(spec.row) + PID] = os.getpid()
-    wills = _bequeath(spec, board)
-    _end_with(parent)
-    port = Port(spec, board, told)
+    try:
+        board = Board.attach(spec.run, spec.context)
+        board.words[board.of_worker(spec.row) + PID] = os.getpid()
+        wills = _bequeath(spec)
+        _end_with(parent)
+        port = Port(spec, board, told)
+    except OSError:
+        # Whoever was quicker has taken names away already.
+        if os.getppid() != parent:
+            _clear(spec)
+        raise
     try:
         _work(spec, port)
         port.acknowledge()
@@ -99,7 +106,7 @@ def _told(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, steps))
 
 
-def _bequeath(spec: WorkerSpec, board: Board) -> list[Will]:
+def _bequeath(spec: WorkerSpec) -> list[Will]:
     """Let the names of the run go with us if its program is killed."""
     names = {spec.run, spec.inbox, *(q for t in spec.targets for q in t.queues)}
     names.add(f"{spec.run}.credit")
@@ -116,12 +123,21 @@ def _bequeath(spec: WorkerSpec, board: Board) -> list[Will]:
 
 def _end_with(parent: int) -> None:
     """Ask the kernel to end this process with the program that started it."""
-    if sys.platform != "linux":
-        return
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGHUP, 0, 0, 0)
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGHUP, 0, 0, 0)
     if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGHUP)
+        raise ProcessLookupError("the program that started this worker is gone")
+
+
+def _clear(spec: WorkerSpec) -> None:
+    """Take away every name of a run whose program is gone."""
+    context = Context.of(spec.context)
+    for name in context.names():
+        if name == spec.run or name.startswith(f"{spec.run}."):
+            with suppress(FileNotFoundError):
+                os.unlink(context.join(name))
+    os._exit(FAILED)
 
 
 def _flush() -> None:

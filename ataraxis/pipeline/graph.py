@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ataraxis.pipeline.function import Code
-from ataraxis.pipeline.processor import Processor
+from ataraxis.pipeline.declaration import Processor
 from ataraxis.pipeline.settings import Settings
 
 VERSION = 1

@@ -44,6 +44,11 @@ class Job:
             return ()
         return tuple(self.value) if self.kind == BUNDLE else (self.value,)
 
+    @property
+    def part(self) -> tuple[int, int]:
+        """Which part of a value it is, and of how many; (0, 0): the whole."""
+        return (next(iter(self.parts)), self.count) if self.count else (0, 0)
+
     def acknowledge(self) -> None:
         """Say that it is done with."""
         for lease in self.leases:
@@ -65,6 +70,7 @@ class Job:
         if len(self.parts) < self.count:
             return False
         parts = [self.parts[k] for k in range(self.count)]
+        self.count = 0
         if all(part is None for part in parts):
             self.kind = GAP
         elif all(getattr(part, "ndim", 0) for part in parts):

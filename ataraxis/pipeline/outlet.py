@@ -13,7 +13,7 @@ from ataraxis.frame import DType
 from ataraxis.pipeline.arrays import joined, shared
 from ataraxis.pipeline.board import FINISHED, Board
 from ataraxis.pipeline.spec import Target
-from ataraxis.pipeline.stamp import PLAIN, part_of, write
+from ataraxis.pipeline.stamp import GAP, PLAIN, kind_of, part_of, write
 from ataraxis.shm.array import SharedMemoryArray
 from ataraxis.shm.context import ContextLike
 from ataraxis.stream import MemQ
@@ -127,10 +127,19 @@ class Outlet:
         timeout: float | None,
     ) -> bool:
         """Put a value in parts, or with the end of the one before."""
-        if kind != PLAIN or not hasattr(value, "ndim") or not value.ndim:
-            frame = write(value, dtype, lane, sequence, kind, 0, source, time_ns,
-                          self.target.allow_pickle)  # fmt: skip
-            return all(self.put(frame, timeout, k) for k in range(len(self._queues)))
+        count = len(self._queues) if self.target.split else 0
+        if kind_of(kind) == GAP:
+            for k in range(len(self._queues)):
+                mark = part_of(GAP, k, count) if count else kind
+                frame = write(None, None, lane, sequence, mark, 0, source, time_ns)
+                if not self.put(frame, timeout if k == 0 else None, k):
+                    return False
+            return True
+        if kind_of(kind) != PLAIN or not getattr(value, "ndim", 0):
+            raise TypeError(
+                f"processor {self.target.name!r} has split= or overlap= and takes "
+                f"arrays, one at a time; it was given {type(value).__name__}"
+            )
         before, overlap = self._tails.get(lane), 0
         whole = value
         if self.target.overlap:
@@ -140,7 +149,7 @@ class Outlet:
             tail = kept.copy(deep=True) if hasattr(kept, "dims") else np.array(kept)
         parts = shared(whole, len(self._queues))
         for k, part in enumerate(parts):
-            mark = part_of(kind, k, len(parts)) if self.target.split else kind
+            mark = part_of(PLAIN, k, count) if count else kind
             frame = write(part, dtype, lane, sequence, mark, overlap, source, time_ns,
                           self.target.allow_pickle)  # fmt: skip
             if not self.put(frame, timeout if k == 0 else None, k):

@@ -50,7 +50,7 @@ class Plan:
         """Return the names of a processor's input queues."""
         if node.processor.kind == "source" or not node.parents:
             return ()
-        names = f"{self.run}.{node.name}"
+        names = f"{self.run}.in.{node.name}"
         if node.inboxes == 1:
             return (names,)
         return tuple(f"{names}.{k}" for k in range(node.inboxes))

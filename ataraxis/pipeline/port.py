@@ -35,7 +35,16 @@ from ataraxis.pipeline.letters import Letters
 from ataraxis.pipeline.outlet import Outlet
 from ataraxis.pipeline.resequencer import Resequencer
 from ataraxis.pipeline.spec import WorkerSpec
-from ataraxis.pipeline.stamp import BUNDLE, GAP, PLAIN, is_call, lane_of, write
+from ataraxis.pipeline.stamp import (
+    BUNDLE,
+    GAP,
+    PLAIN,
+    is_call,
+    kind_of,
+    lane_of,
+    part_of,
+    write,
+)
 from ataraxis.shm.array import SharedMemoryArray
 from ataraxis.stream import MemQ
 
@@ -276,7 +285,7 @@ class Port:
         spec, words, row = self._spec, self._words, self._row
         is_wanted = spec.has_taker or is_call(lane)
         outlets = [o for o in self.outlets if is_wanted or not o.target.is_end]
-        if kind == GAP and not spec.tells_gaps:
+        if kind_of(kind) == GAP and not spec.tells_gaps:
             outlets = outlets if is_call(lane) else []
         if len(outlets) > 1 and timeout is not None:
             # Whoever may have to be waited for comes first; then there is no return.
@@ -332,7 +341,8 @@ class Port:
         else:
             return
         if self.outlets:
-            self.send(value, None, lane, job.sequence, kind, job.time_ns, None)
+            part = part_of(kind, *job.part)
+            self.send(value, None, lane, job.sequence, part, job.time_ns, None)
 
     # ---- leaving
 
