@@ -57,10 +57,9 @@ def run_counter(limit: int) -> list[str]:
 
 def test_the_seeds_counter_as_printed() -> None:
     lines = run_counter(20_000)
-    assert [line for line in lines if line.endswith("K")].count("[b] 20.0K") == 1
-    assert [x for x in lines if x.startswith("[b]") and x.endswith("K")] == [
-        f"[b] {float(k)}K" for k in range(1, 21)
-    ]
+    for who, last in (("a", 20), ("b", 19)):  # b leaves its loop before it says so
+        said = [x for x in lines if x.startswith(f"[{who}]") and x.endswith("K")]
+        assert said == [f"[{who}] {float(k)}K" for k in range(1, last + 1)]
     assert "[a] a done" in lines
     assert "[b] embedded processor b completed" in lines
     assert "failed" not in "".join(lines)
