@@ -71,6 +71,9 @@ class FrameBufferTimeout(AtaraxisError, TimeoutError):
 class CorruptFrame(AtaraxisError, ValueError):
     """The bytes of a frame changed between its writer and its reader."""
 
+    data: bytes | None = None
+    """The bytes as they are, where the frame is gone with the error (`MemQ.lease`)."""
+
 
 class LoggerError(AtaraxisError, ChildProcessError, RuntimeError):
     """The log could not be written; the message says which frames are safe."""
@@ -126,7 +129,21 @@ class AccessDenied(AtaraxisError, PermissionError):
 
 
 class ProcessorError(AtaraxisError, RuntimeError):
-    """User code raised in a worker process."""
+    """User code raised in a worker process, or the process died.
+
+    Attributes
+    ----------
+    processor : str
+        Whose worker it was.
+    worker : int
+        Which of its workers, from 0.
+    remote_traceback : str
+        The traceback in the worker, or ''.
+    """
+
+    processor = ""
+    worker = 0
+    remote_traceback = ""
 
 
 class PipeError(AtaraxisError, ExceptionGroup[Exception]):
