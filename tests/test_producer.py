@@ -375,6 +375,34 @@ def test_a_run_passes_over_what_a_viewer_holds() -> None:
     stream.unlink()
 
 
+def test_runs_take_the_pin_of_a_dead_viewer_away() -> None:
+    """Nobody waits and nobody asks who lives, but the producer that passes over it."""
+    stream = Producer("s", shape=(2,), dtype="u8", buffer_count=64)
+    rows = np.zeros((64, 2), "u8")
+    code = """
+    import time
+    from ataraxis.stream import Consumer
+    viewer = Consumer("s", policy="lossy")
+    frames = [frame for frame in (viewer.receive() for _ in range(64))]
+    print("held", flush=True)
+    time.sleep(60)
+    """
+    with Program(code) as program:
+        wait_until(lambda: stream.subscriber_count == 1)
+        stream.send_block(rows)
+        program.expect("held")
+        stream.send_block(rows)
+        assert stream.statistics().skipped > 20
+
+    def skips_nothing() -> bool:
+        skipped = stream.statistics().skipped
+        stream.send_block(rows)
+        return stream.statistics().skipped == skipped
+
+    wait_until(skips_nothing)
+    stream.unlink()
+
+
 def test_checksums_of_blocks() -> None:
     stream = Producer("s", shape=(3,), dtype="i4", buffer_count=8, checksum=True)
     consumer = Consumer("s", policy="lossless", verify=True)

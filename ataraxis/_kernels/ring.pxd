@@ -39,6 +39,7 @@ cdef struct ax_ring:
     uint64_t limit            # may claim below it
     uint64_t sent             # frames published (not shared)
     bint claimed
+    uint64_t passed           # positions passed over, because a viewer looked at the slot
     bint is_followed          # a reader that gates was behind when we last looked
     # a reader's
     ax_reader *line

@@ -159,8 +159,6 @@ cdef int claim(ax_ring *ring) noexcept nogil:
         if not passed_over(ring):
             return AX_OK
         skips += 1
-        if skips % SKIPS == 0:
-            sweep(ring.party, PROBE_NS)
         if skips > 2 * ring.slots:
             return AX_FULL
 
@@ -173,6 +171,9 @@ cdef bint passed_over(ax_ring *ring) noexcept nogil:
     event_signal(&ring.stream.data, ring.words)
     ax_add64(&ring.stream.skipped, 1)
     step(ring)
+    ring.passed += 1
+    if ring.passed % SKIPS == 0:
+        sweep(ring.party, PROBE_NS)
     return True
 
 

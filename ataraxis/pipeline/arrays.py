@@ -25,9 +25,7 @@ def wants_plain(function: Any) -> bool:
         target = function.process
     try:
         parameters = [
-            p
-            for p in inspect.signature(target).parameters.values()
-            if p.name != "self"
+            p for p in inspect.signature(target).parameters.values() if p.name != "self"
         ]
     except (TypeError, ValueError):
         return False
