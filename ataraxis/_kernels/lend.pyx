@@ -28,36 +28,23 @@ cnp.import_array()
 
 # ---- the bridge
 
-@no_gc_clear   # `ring` points into `participant` and `memory`: neither goes before it
-cdef class Lender:
+@no_gc_clear   # as Turn
+cdef class Lender(Turn):
     """A reader's place in the ring, used by one thread at a time, and what it has lent.
 
     A subclass opens it, and provides `_revive()` (make usable or raise), `_dtype_of(code)`,
     `_over(frame)` (raise: it was released) and the hooks of `Frame`.
     """
 
-    def _shut(self):
-        """Stop reading; leave once nothing that was handed out is held any more."""
-        if not self.is_open:
-            return
-        self.is_open = False
-        self.is_leaving = True
-        if inherited(self.ring.party):
-            self.participant = None
-            self.memory = None
-            return
-        while not ax_take_turn(&self.busy):
-            if self.inside == pthread_self():
-                # Closed from a signal handler, or the like: the call below us leaves.
-                return
-            ax_store32(&self.ring.poke, 1)
-            event_wake(&self.ring.stream.data)
-            self._yield()
+    cdef void stir(self) noexcept:
+        ax_store32(&self.ring.poke, 1)
+        event_wake(&self.ring.stream.data)
+
+    cdef void finish(self) noexcept:
         # A frame that was looked at and not received was not had.
         if self.pending is None:
             settle_had(&self.ring)
         self.pending = None
-        self.leave()
 
     cdef void detach(self) noexcept:
         if self.is_leaving and not self.ring.held:
@@ -68,24 +55,12 @@ cdef class Lender:
             self.participant = None
             self.memory = None
 
-    cdef int enter(self) except -1:
-        # One thread at a time; another waits its turn.
-        if not self.is_open or inherited(self.ring.party):
-            self._revive()
-        while not ax_take_turn(&self.busy):
-            self._yield()
-            if not self.is_open:
-                self._revive()
-        self.inside = pthread_self()
-        return 0
-
     cdef void leave(self) noexcept:
         if self.is_leaving:
             self.pending = None
         if self.returned is not None:
             self.settle()
-        self.detach()
-        ax_end_turn(&self.busy)
+        Turn.leave(self)
 
     cdef int settle(self) noexcept:
         # Frames that were given back while a thread was inside.
@@ -96,11 +71,6 @@ cdef class Lender:
             for index, position, held in returned:
                 give_back(&self.ring, index, position, held)
         return 0
-
-    def _yield(self):
-        """Let the thread that is inside get on."""
-        import time
-        time.sleep(0.0001)
 
     cdef void back(self, uint64_t index, uint64_t position, int held) noexcept:
         if inherited(self.ring.party):

@@ -1,9 +1,7 @@
 # Declared for `loan`: the producer's end of a stream.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from ataraxis._kernels.lock cimport pthread_t
 from ataraxis._kernels.layout cimport ax_frame
-from ataraxis._kernels.participants cimport Participant
-from ataraxis._kernels.ring cimport ax_ring
+from ataraxis._kernels.turn cimport Turn
 
 # What a frame says beside its payload.
 cdef struct ax_stamp:
@@ -13,14 +11,7 @@ cdef struct ax_stamp:
     uint64_t device_time
     uint64_t device_sequence
 
-cdef class ProducerKernel:
-    cdef ax_ring ring
-    cdef readonly bint is_open
-    cdef Participant participant
-    cdef unsigned char[::1] memory      # the payload, acquired once
-    cdef uint32_t busy                  # a thread is inside
-    cdef pthread_t inside               # this one
-    cdef bint is_leaving
+cdef class ProducerKernel(Turn):
     cdef ax_frame typed                 # header of a frame of our own dtype and shape
     cdef int kind                       # numpy type number of it, -1: any frame
     cdef Py_ssize_t typed_bytes
@@ -35,9 +26,6 @@ cdef class ProducerKernel:
     cdef object crc                     # CRC-32 of bytes; None: frames have no checksum
     cdef bint is_summed
 
-    cdef int enter(self) except -1
-    cdef void leave(self) noexcept
-    cdef void detach(self) noexcept
     cdef int take(self, int64_t deadline) except -100
     cdef int put(self, const char *data, Py_ssize_t bytes, const ax_frame *head, ax_stamp *stamp, int64_t deadline) except -100
     cdef inline int64_t patience(self, object timeout) except -1

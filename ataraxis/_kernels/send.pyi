@@ -6,13 +6,12 @@ from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
 from ataraxis._kernels.participants import Participant
+from ataraxis._kernels.turn import Turn
 
 @disjoint_base
-class ProducerKernel:
+class ProducerKernel(Turn):
     _on_full: int
     cancel_event: Any
-    @property
-    def is_open(self) -> bool: ...
     def _open(
         self,
         memory: NDArray[np.uint8],
@@ -24,7 +23,6 @@ class ProducerKernel:
         source: int,
     ) -> bool: ...
     def _shut(self) -> None: ...
-    def _yield(self) -> None: ...
     def _sum_with(self, crc: Callable[[memoryview], int]) -> None: ...
     def send(
         self,

@@ -15,9 +15,8 @@ from libc.string cimport memcpy, memset
 from ataraxis._kernels.atomics cimport ax_add64, ax_copy, ax_load64, ax_peek64, ax_put32, ax_put64, ax_u32, ax_u64
 from ataraxis._kernels.event cimport event_signal, event_wake
 from ataraxis._kernels.layout cimport AX_BUSY, AX_FULL, AX_OK, AX_OVERFLOW, AX_PAYLOAD_AT, ax_frame
-from ataraxis._kernels.lock cimport pthread_self
-from ataraxis._kernels.participants cimport Participant, inherited
-from ataraxis._kernels.platform cimport ax_end_turn, ax_take_turn, ax_crash, ax_now_ns, ax_prefault
+from ataraxis._kernels.participants cimport Participant
+from ataraxis._kernels.platform cimport ax_crash, ax_now_ns, ax_prefault
 from ataraxis._kernels.ring cimport (
     abandon, anybody_sends, claim, claim_wait, payload_at, producer_join, producer_leave, publish, ring_open,
 )
@@ -35,8 +34,8 @@ cdef enum:
 
 # ---- the bridge
 
-@no_gc_clear   # `ring` points into `participant` and `memory`: neither goes before it
-cdef class ProducerKernel:
+@no_gc_clear   # as Turn
+cdef class ProducerKernel(Turn):
     """A producer's words and slots; its subclass gives the manners.
 
     A subclass provides `_encode(value)` -> (code, shape, bytes-like), `_fail(status, sent)` (raise) and
@@ -76,22 +75,11 @@ cdef class ProducerKernel:
 
     def _shut(self):
         """Leave the stream: nothing more will be sent from here."""
-        if not self.is_open:
-            return
-        self.is_open = False
-        self.ticket += 1
-        self.is_leaving = True
-        if inherited(self.ring.party):
-            self.participant = None
-            self.memory = None
-            return
-        while not ax_take_turn(&self.busy):
-            if self.inside == pthread_self():
-                # Closed from a signal handler, or the like: the call below us leaves.
-                return
-            event_wake(&self.ring.stream.space)
-            self._yield()
-        self.leave()
+        self.ticket += self.is_open
+        Turn._shut(self)
+
+    cdef void stir(self) noexcept:
+        event_wake(&self.ring.stream.space)
 
     cdef void detach(self) noexcept:
         if self.is_leaving:
@@ -99,26 +87,6 @@ cdef class ProducerKernel:
             producer_leave(&self.ring)
             self.participant = None
             self.memory = None
-
-    cdef inline int enter(self) except -1:
-        # One thread at a time; another waits its turn.
-        if not self.is_open or inherited(self.ring.party):
-            self._revive()
-        while not ax_take_turn(&self.busy):
-            self._yield()
-            if not self.is_open:
-                self._revive()
-        self.inside = pthread_self()
-        return 0
-
-    cdef inline void leave(self) noexcept:
-        self.detach()
-        ax_end_turn(&self.busy)
-
-    def _yield(self):
-        """Let the thread that is inside get on."""
-        import time
-        time.sleep(0.0001)
 
     cdef int take(self, int64_t deadline) except -100:
         # Own a slot: AX_OK, AX_FULL (not waiting), AX_TIMEOUT, AX_BUSY (cancelled). The caller is inside.
