@@ -118,7 +118,7 @@ def doctor(context: str | None, as_json: bool) -> None:
     sys.exit(any(check.verdict == "fail" for check in found))
 
 
-for _command in (log.record, log.recover, log.verify):
+for _command in (log.record, log.recover, log.verify, log.export):
     main.add_command(_command)
 
 

@@ -21,6 +21,7 @@ from ataraxis.log import xarray_arrays as arrays
 from ataraxis.log.archiving import ARCHIVE_SUFFIX
 from ataraxis.log.entries import SUFFIX, parse_stem
 from ataraxis.log.nodes import Node, Nodes
+from ataraxis.log.track import fields_of
 from ataraxis.log.xarray_index import TimeIndex
 
 CHUNK_BYTES = 1 << 24
@@ -266,7 +267,7 @@ def _variables(
     """Make the data variables: one, or one for each field."""
     series = opened.series
     found = {}
-    for field in _fields(series.dtype):
+    for field in fields_of(series.dtype):
         name = ".".join(field) or series.name
         if name in taken:
             name = f"{series.name}_{name}" if field else "data"
@@ -280,13 +281,6 @@ def _variables(
         variable.encoding = {"preferred_chunks": chunks}
         found[name] = variable
     return found
-
-
-def _fields(dtype: np.dtype[Any]) -> list[tuple[str, ...]]:
-    """List the paths to the fields of a dtype; one empty path if it has none."""
-    if dtype.names is None:
-        return [()]
-    return [(name, *rest) for name in dtype.names for rest in _fields(dtype[name])]
 
 
 def _attrs(node: Node) -> dict[str, Any]:

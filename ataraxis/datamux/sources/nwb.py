@@ -67,7 +67,8 @@ class Nwb:
                 is_scaled = found.conversion != 1.0 or found.offset
                 dtype = "f64" if is_scaled else _NAMES.get(whole.dtype, "str")
                 width = whole.shape[1]
-                names = (found.comments or "").removeprefix("fields: ").split(", ")
+                said = (found.comments or "").partition("\n")[0]
+                names = said.removeprefix("fields: ").split(", ")
                 if len(names) != width or len(set(names)) != width:
                     names = [f"ch{i}" for i in range(width)]
                 described[name] = Stream(
