@@ -105,7 +105,7 @@ class PackageReader:
         inode = path.stat().st_ino
         if self._known.get(path) == inode:
             return np.empty(0, ROW)
-        self._known[path] = inode
+        is_again, self._known[path] = path in self._known, inode
         index = NpzIndex(path)
         if index.problem is not None:
             size = len(index.data)
@@ -118,7 +118,9 @@ class PackageReader:
         table["file"] = len(self._archives)
         table = table[table["is_entry"]]
         self._archives.append(index)
-        if self.path.is_dir():
+        if self.path.is_dir() or is_again:
+            if not self._keys:
+                self._keys.update(EntryKey(*key) for key in _keys(self._table))
             keys = [EntryKey(*key) for key in _keys(table)]
             is_new = np.array([key not in self._keys for key in keys], np.bool_)
             self._keys.update(keys)
