@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ataraxis.log import JournalWriter, assemble_log_archives, compress_npy_logs
+import numpy as np
+import pytest
+
+from ataraxis.log import (
+    JournalWriter,
+    LogArchive,
+    assemble_log_archives,
+    compress_npy_logs,
+)
 from ataraxis.log.directory import EntryDirectory
 from ataraxis.testing.logs import Entry, LogContract
 
@@ -23,6 +31,15 @@ class TestJournalOfManyFiles(LogContract):
             for source, stamp, payload in entries:
                 journal.log(source, payload, time_ns=stamp)
         return directory
+
+
+def test_rows_of_the_next_file_are_compared_too(tmp_path: Path) -> None:
+    """As many bytes, and another dtype: no array has both."""
+    for rows in (np.ones((4, 3)), np.ones((4, 6), "f4")):
+        with JournalWriter(tmp_path) as journal:
+            journal.log_block(1, rows)
+    with LogArchive(tmp_path) as log, pytest.raises(ValueError, match=r"entry 4 .*f"):
+        log.read(1)
 
 
 class TestDirectory(LogContract):

@@ -43,13 +43,14 @@ def rows_hold(rows: NDArray[np.uint8], stored: NDArray[np.uint32]) -> bool:
     words[-n:] = stored
     for level in range(levels):
         words = _moved(words[::2], _tables(size, level)) ^ words[1::2]
-    return int(words[0]) == crc32(rows.reshape(-1))
+    return int(words[0]) == crc32(rows.reshape(-1).data)
 
 
 def _moved(words: _Words, tables: _Words) -> _Words:
     """Move CRCs on by the bytes that `tables` are for."""
-    low = tables[0][words & 0xFF] ^ tables[1][words >> 8 & 0xFF]
-    return low ^ tables[2][words >> 16 & 0xFF] ^ tables[3][words >> 24]
+    low: _Words = tables[0][words & 0xFF] ^ tables[1][words >> 8 & 0xFF]
+    high: _Words = tables[2][words >> 16 & 0xFF] ^ tables[3][words >> 24]
+    return low ^ high
 
 
 @functools.lru_cache(maxsize=256)
