@@ -11,7 +11,13 @@ import pytest
 from deadline import wait_until
 from programs import Program, run
 
-from ataraxis.errors import CorruptFrame, DataOverflow, NotConnectedError, QueueFull
+from ataraxis.errors import (
+    CorruptFrame,
+    DataOverflow,
+    NotConnectedError,
+    PutTimeout,
+    QueueFull,
+)
 from ataraxis.stream import (
     AlreadySent,
     Consumer,
@@ -208,6 +214,34 @@ def test_blocks_and_labels() -> None:
     stream.close()
 
 
+def test_rows_of_a_block_have_their_own_stamps() -> None:
+    stream = Producer("s", shape=(), dtype="i4", buffer_count=8)
+    consumer = Consumer("s", policy="lossless")
+    times = np.arange(5) * 7 + 100
+    times.flags.writeable = False
+    device = np.stack([times * 10 - 2000, [0, 1, 4, 5, 6]], axis=1)
+    assert (
+        stream.send_block(np.arange(5, dtype="i4"), time_ns=times, device=device) == 5
+    )
+    got = [consumer.receive() for _ in range(5)]
+    assert [f.time_ns for f in got] == times.tolist()
+    assert [[f.device_time, f.device_sequence] for f in got] == device.tolist()
+    assert stream.statistics().device_gaps == 2
+    with pytest.raises(ValueError, match="device has shape"):
+        stream.send_block(np.zeros(3, "i4"), device=device)
+    with pytest.raises(ValueError, match="time_ns has shape"):
+        stream.send_block(np.zeros(3, "i4"), time_ns=times)
+    assert (
+        stream.send_block(np.zeros(0, "i4"), time_ns=times[:0], device=device[:0]) == 0
+    )
+    del got
+    # Of what did not go in time, it is said how much did.
+    with pytest.raises(PutTimeout) as error:
+        stream.send_block(np.arange(12, dtype="i4"), timeout=0.01)
+    assert error.value.count == 8
+    stream.unlink()
+
+
 def test_after_the_end_nothing_is_sent(stream: Producer) -> None:
     stream.end()
     with pytest.raises(NotConnectedError):
@@ -313,6 +347,59 @@ def test_checksums(policy: str, shared: bool) -> None:
     assert watchful.dropped_count == 0
     plain.close()
     watchful.close()
+    stream.unlink()
+
+
+def test_a_run_passes_over_what_a_viewer_holds() -> None:
+    """Every row arrives, in order; the slots of what is held stay as they are."""
+    stream = Producer("s", shape=(2,), dtype="u8", buffer_count=64)
+    gating = Consumer("s", policy="lossless")
+    viewer = Consumer("s", policy="lossy")
+    rows = np.repeat(np.arange(1000, dtype="u8"), 2).reshape(1000, 2)
+    held, sent, seen = [], 0, 0
+    while sent < len(rows):
+        sent += stream.send_block(rows[sent : sent + 40])
+        np.testing.assert_array_equal(gating.read(40), rows[sent - 40 : sent])
+        while (frame := viewer.receive(blocking=False)) is not None:
+            seen += 1
+            # In the half of the ring that is pinned.
+            if len(held) < 6 and frame.buffer_id % 8 == 1:
+                held.append(frame)
+    assert stream.statistics().skipped >= len(held) > 1
+    assert stream.statistics().sent == 1000
+    for frame in held:
+        assert frame.array[0] == frame.array[1] == frame.sequence
+    assert seen + viewer.dropped_count == 1000
+    assert gating.dropped_count == 0
+    del frame, held
+    stream.unlink()
+
+
+def test_runs_take_the_pin_of_a_dead_viewer_away() -> None:
+    """Nobody waits and nobody asks who lives, but the producer that passes over it."""
+    stream = Producer("s", shape=(2,), dtype="u8", buffer_count=64)
+    rows = np.zeros((64, 2), "u8")
+    code = """
+    import time
+    from ataraxis.stream import Consumer
+    viewer = Consumer("s", policy="lossy")
+    frames = [frame for frame in (viewer.receive() for _ in range(64))]
+    print("held", flush=True)
+    time.sleep(60)
+    """
+    with Program(code) as program:
+        wait_until(lambda: stream.subscriber_count == 1)
+        stream.send_block(rows)
+        program.expect("held")
+        stream.send_block(rows)
+        assert stream.statistics().skipped > 20
+
+    def skips_nothing() -> bool:
+        skipped = stream.statistics().skipped
+        stream.send_block(rows)
+        return stream.statistics().skipped == skipped
+
+    wait_until(skips_nothing)
     stream.unlink()
 
 

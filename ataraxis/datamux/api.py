@@ -148,10 +148,66 @@ class API(Recordings):
                 use_relative_ts=use_relative_ts,
                 block=block,
                 patience=patience,
+                lend=getattr(made, "lend", None) if transform is identity else None,
             )
             return self._start(feed, made, deliver, transform)
         except BaseException:
             source.close()
+            raise
+
+    def record_live_stream(
+        self,
+        node_id: str,
+        stream_id: str,
+        attrs: Mapping[str, Any],
+        directory: str | Path,
+        name: str | None = None,
+        *,
+        samples: int | None = None,
+        block: int | None = None,
+        patience: float | None = 10.0,
+        **options: Any,
+    ) -> StreamAck:
+        """Pass a live stream on into a stream of shared memory and a journal.
+
+        Parameters
+        ----------
+        node_id, stream_id, attrs, block, patience
+            As in `proxy_live_stream`.
+        directory : str or Path
+            Where the journal goes; made if it is not there.
+        name : str, optional
+            Of the stream and the journal; `stream_id`, if not given.
+        samples, **options
+            As `JournalSink` takes them: ``durability=``, ``buffer_seconds=``, ...
+
+        Returns
+        -------
+        StreamAck
+            As of `proxy_live_stream`. The end comes when everything is in the journal;
+            ``task.sink.close()`` then leaves the stream.
+
+        Raises
+        ------
+        SourceNotFound, OSError, StreamExists, LoggerError
+            Nothing was started.
+        """
+        from ataraxis.datamux.journalsink import JournalSink
+
+        source = self.open_source(node_id, stream_id, attrs)
+        sink = None
+        try:
+            sink = JournalSink(
+                source.stream, name or stream_id, directory,
+                source=source, samples=samples, **options,
+            )  # fmt: skip
+            feed = Proxy(source, block=block, patience=patience, lend=sink.lend)
+            return self._start(feed, sink, "block", identity)
+        except BaseException:
+            source.close()
+            if sink is not None:
+                sink.recorder.stop()
+                sink.close()
             raise
 
     # ---- simulation

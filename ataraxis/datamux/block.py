@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,50 @@ if TYPE_CHECKING:
     import xarray as xr
 
 Columns = Mapping[str, NDArray[Any]]
+
+
+class ArrayColumns(Mapping[str, NDArray[Any]]):
+    """The columns of one array, each a view that is made when it is asked for.
+
+    Parameters
+    ----------
+    names : tuple of str
+        One a column.
+    array : ndarray
+        Shape (n, columns).
+    """
+
+    __slots__ = ("_array", "_names")
+
+    def __init__(self, names: tuple[str, ...], array: NDArray[Any]) -> None:
+        self._names = names
+        self._array = array
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        try:
+            place = self._names.index(name)
+        except ValueError:
+            raise KeyError(name) from None
+        column: NDArray[Any] = self._array[:, place]
+        return column
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def values(self) -> Any:
+        """Return the columns in order."""
+        return self._array.T
+
+    def items(self) -> Any:
+        """Return names and columns in order."""
+        return zip(self._names, self._array.T, strict=True)
+
+    def rows(self, start: int, stop: int) -> ArrayColumns:
+        """Return the columns of some rows."""
+        return ArrayColumns(self._names, self._array[start:stop])
 
 
 class Block:
@@ -89,11 +133,13 @@ class Block:
         if not isinstance(rows, slice) or rows.step not in (None, 1):
             raise TypeError(f"a block is sliced by rows, block[a:b]; got {rows!r}")
         start, stop, _ = rows.indices(len(self))
-        arrived, array = self.arrived_ns, self._array
+        arrived, array, columns = self.arrived_ns, self._array, self.values
         return Block(
             self.stream,
             self.t[start:stop],
-            {name: column[start:stop] for name, column in self.values.items()},
+            columns.rows(start, stop)
+            if isinstance(columns, ArrayColumns)
+            else {name: column[start:stop] for name, column in columns.items()},
             {name: column[start:stop] for name, column in self.index.items()},
             sequence=self.sequence + start,
             arrived_ns=None if arrived is None else arrived[start:stop],
@@ -113,10 +159,10 @@ class Block:
         ValueError
             The columns do not make one array.
         """
-        columns = [*self.values.values()]
-        if len(columns) == 1 and columns[0].ndim > 1:
-            return columns[0]
         if self._array is None:
+            columns = [*self.values.values()]
+            if len(columns) == 1 and columns[0].ndim > 1:
+                return columns[0]
             dtype = self.stream.labels().dtype
             self._array = np.stack([c.astype(dtype) for c in columns], axis=1)
         return self._array
@@ -178,6 +224,58 @@ class Block:
         coords.update((k, ("time", c)) for k, c in self.index.items() if k != "time")
         return xr.Dataset(variables, coords, {"name": self.stream.name})
 
+    def followed_by(self, second: Block) -> Block:
+        """Return one block of this and what follows; a copy, unless one is empty."""
+        if not len(self) or not len(second):
+            return second if len(second) else self
+        arrived = None
+        if self.arrived_ns is not None and second.arrived_ns is not None:
+            arrived = np.concatenate([self.arrived_ns, second.arrived_ns])
+        array, values = None, self.values
+        if self._array is not None and second._array is not None:
+            array = np.concatenate([self._array, second._array])
+            values = ArrayColumns(tuple(values), array)
+        else:
+            values = {
+                name: np.concatenate([column, second.values[name]])
+                for name, column in values.items()
+            }
+        index = {
+            name: np.concatenate([column, second.index[name]])
+            for name, column in self.index.items()
+            if name in second.index
+        }
+        return Block(
+            second.stream,
+            np.concatenate([self.t, second.t]),
+            values,
+            index,
+            sequence=self.sequence,
+            arrived_ns=arrived,
+            origin_s=second.origin_s,
+            array=array,
+        )
+
+    def copy(self) -> Block:
+        """Return a block of its own memory."""
+        array, arrived = self._array, self.arrived_ns
+        array = None if array is None else array.copy()
+        values = (
+            {name: column.copy() for name, column in self.values.items()}
+            if array is None or array.ndim != 2
+            else ArrayColumns(tuple(self.values), array)
+        )
+        return Block(
+            self.stream,
+            self.t.copy(),
+            values,
+            {name: column.copy() for name, column in self.index.items()},
+            sequence=self.sequence,
+            arrived_ns=None if arrived is None else arrived.copy(),
+            origin_s=self.origin_s,
+            array=array,
+        )
+
     def __eq__(self, other: object) -> bool:
         return self is other
 
@@ -216,33 +314,6 @@ class LabelledBlock:
         return f"<LabelledBlock\n{self.dataset!r}>"
 
 
-def joined(first: Block, second: Block) -> Block:
-    """Return one block of two that follow each other; a copy, unless one is empty."""
-    if not len(first) or not len(second):
-        return second if len(second) else first
-    arrived = None
-    if first.arrived_ns is not None and second.arrived_ns is not None:
-        arrived = np.concatenate([first.arrived_ns, second.arrived_ns])
-    values: Columns = {
-        name: np.concatenate([column, second.values[name]])
-        for name, column in first.values.items()
-    }
-    index = {
-        name: np.concatenate([column, second.index[name]])
-        for name, column in first.index.items()
-        if name in second.index
-    }
-    return Block(
-        second.stream,
-        np.concatenate([first.t, second.t]),
-        values,
-        index,
-        sequence=first.sequence,
-        arrived_ns=arrived,
-        origin_s=second.origin_s,
-    )
-
-
 def _items(column: NDArray[Any]) -> list[Any]:
     return column.tolist() if column.ndim == 1 else list(column)
 
@@ -259,7 +330,7 @@ def _rebuilt(
     """Make a block again in another process, its columns views of its array."""
     if columns is None:
         assert array is not None
-        columns = {name: array[:, i] for i, name in enumerate(names)}
+        columns = ArrayColumns(names, array)
     sequence, arrived, origin = state
     return Block(
         stream, t, columns, index,

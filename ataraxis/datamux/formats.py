@@ -25,6 +25,7 @@ _HOME: dict[str, tuple[str, str]] = {
     "wfdb": ("wfdb", "Wfdb"),
     "xdf": ("xdf", "Xdf"),
     "nwb": ("nwb", "Nwb"),
+    "log": ("logs", "Logs"),
 }
 
 

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.datamux.block import Block
+from ataraxis.datamux.block import ArrayColumns, Block, Columns
 from ataraxis.datamux.replay import BLOCK_BYTES, UNPACED
 from ataraxis.datamux.source import STAMP, Source
 from ataraxis.datamux.statistics import Lateness, LatenessStatistics
 from ataraxis.datamux.timeline import Timeline
 from ataraxis.errors import EndOfStream, SourceLost, SourceNotFound
+from ataraxis.labels import Labels
 
 _SLICE_S = 0.05
 _PAUSE_S = (0.02, 1.0)
@@ -35,6 +36,9 @@ class Proxy:
         Most samples a block.
     patience : float or None
         How long to try to open it again when it went away, s; None: without end.
+    lend : callable, optional
+        Gives rows to read into for labels, a sink's own; None when it has none now.
+        Such a sink keeps no block.
     """
 
     timeline: Timeline | None = None
@@ -46,6 +50,7 @@ class Proxy:
         use_relative_ts: bool = True,
         block: int | None = None,
         patience: float | None = 10.0,
+        lend: Callable[[Labels], NDArray[Any] | None] | None = None,
     ) -> None:
         if patience is not None and not patience >= 0:
             raise ValueError(f"patience={patience!r}: expected None or 0 s or more")
@@ -56,8 +61,10 @@ class Proxy:
         width = max(1, source.labels.nbytes)
         self._size = block or max(1, min(UNPACED, BLOCK_BYTES // width))
         self._patience = math.inf if patience is None else patience
+        self._lend = lend
         self._out: NDArray[Any] | None = None
-        self._stamps = _blank(0)
+        self._stamps = self._blank = _blank(0)
+        self._form: _Form | None = None
         self._reconnects: list[str] = []
         self._lost = 0
 
@@ -86,27 +93,33 @@ class Proxy:
 
     def _read(self, number: int) -> Block | None:
         labels = self.source.labels
-        if self._out is None:
+        if self._form is None:
+            self._form = _Form(self.source)
+            self._stamps, self._blank = _blank(self._size), _blank(self._size)
+        lent = None if self._lend is None else self._lend(labels)
+        if lent is None and self._out is None:
             self._out = np.empty((self._size, *labels.shape), labels.dtype)
-            self._stamps = _blank(self._size)
-        out, stamps = self._out, self._stamps
+        out = self._out if lent is None else lent[: self._size]
+        assert out is not None
+        stamps = self._stamps[: len(out)]
         got = self.source.read_into(out, stamps, timeout=_SLICE_S)
         self._lost = getattr(self.source, "lost", self._lost)
         if not got:
             return None
-        # A full buffer is handed over; of another a copy, and it is used again.
-        if got * 2 < self._size:
-            out, stamps = out[:got].copy(), stamps[:got].copy()
-            self._stamps[:got] = _blank(got)
+        if self._lend is not None:
+            out = out[:got]
+        elif got * 2 < self._size:
+            out = out[:got].copy()  # so that the buffer is used again
         else:
-            out, stamps = out[:got], stamps[:got]
-            self._out = None
-        return block_of(self.source, out, stamps, number)
+            out, self._out = out[:got], None
+        block = self._form.block(out, stamps[:got], number)
+        self._stamps[:got] = self._blank[:got]
+        return block
 
     def _reopen(self, error: OSError, is_over: Callable[[], bool]) -> None:
         """Open the source again, or raise that it is lost."""
         reason = f"{type(error).__name__}: {error}"
-        self._out = None  # it may come back with other labels
+        self._out = self._form = None  # it may come back with other labels
         self.source.close()
         began, pause = time.monotonic(), _PAUSE_S[0]
         while not is_over():
@@ -146,29 +159,41 @@ def _blank(n: int) -> NDArray[Any]:
     return stamps
 
 
-def block_of(
-    source: Source, out: NDArray[Any], stamps: NDArray[Any], number: int
-) -> Block:
-    """Make a block of what a source filled; views."""
-    device, arrived = stamps["device_s"], stamps["time_ns"]
-    t = device.copy()
-    has_none = np.isnan(t)
-    t[has_none] = arrived[has_none] * 1e-9
-    names = [*source.stream.fields]
-    index = {}
-    if (stamps["device_sequence"] >= 0).any():
-        index["device_sequence"] = stamps["device_sequence"]
-    if out.ndim == 2 and len(names) == out.shape[1] and source.stream.is_uniform:
-        values = {name: out[:, i] for i, name in enumerate(names)}
+class _Form:
+    """How what a source fills becomes blocks; as long as it is open.
+
+    Parameters
+    ----------
+    source : Source
+        Open.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._stream = source.stream
+        self._names = tuple(self._stream.fields)
+        shape = source.labels.shape
+        self._is_one = self._stream.is_uniform and shape == (len(self._names),)
+
+    def block(self, out: NDArray[Any], stamps: NDArray[Any], number: int) -> Block:
+        """Make a block; values are views, stamps are copied."""
+        t, arrived = stamps["device_s"].copy(), stamps["time_ns"].copy()
+        if math.isnan(np.minimum.reduce(t)):
+            has_none = np.isnan(t)
+            t[has_none] = arrived[has_none] * 1e-9
+        index, numbers = {}, stamps["device_sequence"]
+        if np.maximum.reduce(numbers) >= 0:
+            index["device_sequence"] = numbers.copy()
+        names, stream, array = self._names, self._stream, None
+        values: Columns
+        if self._is_one:
+            values, array = ArrayColumns(names, out), out
+        elif len(names) == 1:
+            values = {names[0]: out if out.ndim > 1 else out.reshape(len(out))}
+        else:
+            values = {
+                name: out[:, i].astype(stream.fields[name].numpy_dtype)
+                for i, name in enumerate(names)
+            }
         return Block(
-            source.stream, t, values, index,
-            sequence=number, arrived_ns=arrived, array=out,
-        )  # fmt: skip
-    if len(names) == 1:
-        values = {names[0]: out if out.ndim > 1 else out.reshape(len(out))}
-    else:
-        values = {
-            name: out[:, i].astype(source.stream.fields[name].numpy_dtype)
-            for i, name in enumerate(names)
-        }
-    return Block(source.stream, t, values, index, sequence=number, arrived_ns=arrived)
+            stream, t, values, index, sequence=number, arrived_ns=arrived, array=array
+        )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.datamux.block import Block
+from ataraxis.datamux.block import ArrayColumns, Block
 from ataraxis.datamux.description import TIME_UNITS, Field, Stream
 from ataraxis.errors import RecordingError
 
@@ -103,7 +103,9 @@ class Recording:
             index = {name: column[order] for name, column in index.items()}
         array = _joint(stream, values)
         if array is not None:
-            values = {name: array[:, i] for i, name in enumerate(values)}
+            return cls(
+                stream, t, ArrayColumns(tuple(values), array), index, array, where
+            )
         return cls(stream, t, values, index, array, where)
 
     def __len__(self) -> int:

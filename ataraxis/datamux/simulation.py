@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.clock import now_ns
-from ataraxis.datamux.block import Block, joined
+from ataraxis.datamux.block import Block
 from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.description import Stream
 from ataraxis.datamux.faults import Faults
@@ -258,7 +258,7 @@ class Simulate:
             stall = chunk.stall or stall
             stop = int(np.searchsorted(chunk.block.t, until, "left"))
             piece = chunk.block[:stop]
-            whole = piece if rest is None else joined(rest, piece)
+            whole = piece if rest is None else rest.followed_by(piece)
             at = 0
             while len(whole) - at >= self._size:
                 yield whole[at : at + self._size], stall

@@ -6,22 +6,27 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ataraxis.datamux.block import Block, joined
+from ataraxis.datamux.block import Block
+from ataraxis.datamux.channels import DEVICE_UNITS
 from ataraxis.datamux.description import Stream
 from ataraxis.datamux.end import End
 from ataraxis.datamux.sink import SLICE_S, IsOver
+from ataraxis.errors import QueueFull
+from ataraxis.labels import Labels
 from ataraxis.shm.context import ContextLike
 from ataraxis.stream import Producer
-
-_PATIENCE_S = 0.5
+from ataraxis.stream.buffer import WriteBuffer
 
 
 class StreamSink:
     """Sends each sample as one frame, or so many as a frame of the producer holds.
 
     A frame's device time is the sample's own time, ns; its device sequence is the
-    sample's number; its time is when it was sent, or arrived here from a live source.
+    device's own counter, or else the sample's number; its time is when it was sent, or
+    arrived here from a live source. Of a frame of several samples they are those of the
+    first.
     The producer is ended with the stream, and closed by whoever made it.
     """
 
@@ -32,11 +37,62 @@ class StreamSink:
         self.delivered = 0
         self.dropped = 0
         self._rest: Block | None = None
+        # What was asked for last, and whether it fits.
+        self._known: Labels | None = None
+        self._is_alike = False
+        # A frame that is filled in place, how far it is, and the stamps of its first.
+        self._loan: WriteBuffer | None = None
+        self._lent: NDArray[Any] | None = None
+        self._filled = 0
+        self._first: tuple[int, int, int | None] = (0, 0, None)
         if not producer.is_typed:
             raise TypeError(
                 f"producer {producer.name!r} holds bytes: make it with shape= and "
                 "dtype=, or with ataraxis.datamux.producer_of(stream, name)"
             )
+
+    def lend(self, labels: Labels) -> NDArray[Any] | None:
+        """Lend the rows of the next frame that are free, to be filled in place.
+
+        Blocks whose array they are need not be copied. None: frames are no rows of such
+        samples, or no slot is free now.
+        """
+        if labels is not self._known:
+            own = self._producer.labels
+            self._is_alike = own.shape[1:] == labels.shape and own.dtype == labels.dtype
+            self._is_alike &= bool(own.shape)
+            self._known = labels
+        if not self._is_alike:
+            return None
+        if self._loan is None:
+            loan = self._producer.next_to_send(blocking=False)
+            if loan is None:
+                return None
+            self._loan, self._lent = loan, loan.array
+            rest, self._rest, self._filled = self._rest, None, 0
+            if rest is not None:
+                self._lent[: len(rest)] = rest.array
+                self._fill(rest)
+        assert self._lent is not None
+        return self._lent[self._filled :]
+
+    def _fill(self, block: Block) -> None:
+        """Take in what stands in the lent frame; send it when it is full."""
+        loan, lent = self._loan, self._lent
+        assert loan is not None
+        assert lent is not None
+        if not self._filled:
+            arrived = None if block.arrived_ns is None else int(block.arrived_ns[0])
+            own = block.index.get("device_sequence")
+            number = block.sequence if own is None else max(int(own[0]), 0)
+            self._first = round(float(block.t[0]) * 1e9), number, arrived
+        self._filled += len(block)
+        if self._filled == len(lent):
+            stamp, number, arrived = self._first
+            loan.stamp(device_time=stamp, device_sequence=number, time_ns=arrived)
+            self._loan = self._lent = None
+            loan.send(lent.nbytes)
+            self.delivered += 1
 
     def put(self, items: Sequence[Any], is_over: IsOver) -> None:
         """Send blocks."""
@@ -46,71 +102,82 @@ class StreamSink:
                     "a Producer takes blocks and transform gave "
                     f"{type(block).__name__}: return a Block, or use a queue"
                 )
-            self._send_block(block, is_over)
+            if self._lent is not None and block.array.base is self._lent:
+                self._fill(block)
+            else:
+                self._send_block(block, is_over)
 
     def _send_block(self, block: Block, is_over: IsOver) -> None:
-        array, labels = block.array, self._producer.labels
-        stamps, arrived = block.time_ns.tolist(), block.arrived_ns
-        if array.shape[1:] == labels.shape:
-            times = None if arrived is None else arrived.tolist()
-            rows = np.ascontiguousarray(array, labels.dtype)
-            for i, stamp in enumerate(stamps):
-                sent_ns = None if times is None else times[i]
-                number = block.sequence + i
-                if not self._send(rows[i], stamp, number, sent_ns, is_over):
-                    return
-        elif labels.shape[1:] == array.shape[1:]:
-            self._send_chunks(block, labels.shape[0], is_over)
+        shape, labels = block.array.shape[1:], self._producer.labels
+        if shape == labels.shape:
+            self._send_rows(block, block.array, 1, is_over)
+        elif labels.shape[1:] == shape:
+            size = labels.shape[0]
+            if self._rest is not None:
+                block = self._rest.followed_by(block)
+            whole = len(block) // size * size
+            self._rest = block[whole:].copy() if whole < len(block) else None
+            rows = block.array[:whole].reshape(whole // size, size, *shape)
+            self._send_rows(block, rows, size, is_over)
         else:
             raise ValueError(
                 f"producer {self._producer.name!r} has frames of {labels.shape}, the "
-                f"stream's samples are {array.shape[1:]}: use "
+                f"stream's samples are {shape}: use "
                 "ataraxis.datamux.producer_of(stream, name)"
             )
 
-    def _send_chunks(self, block: Block, size: int, is_over: IsOver) -> None:
-        """Send frames of `size` samples; the rest waits for the next block."""
-        if self._rest is not None:
-            block = joined(self._rest, block)
-        stamps, array = block.time_ns, block.array
-        whole = len(block) // size * size
-        dtype = self._producer.labels.dtype
-        for at in range(0, whole, size):
-            rows = np.ascontiguousarray(array[at : at + size], dtype)
-            sent_ns = None if block.arrived_ns is None else int(block.arrived_ns[at])
-            number = block.sequence + at
-            if not self._send(rows, int(stamps[at]), number, sent_ns, is_over):
-                return
-        self._rest = block[whole:] if whole < len(block) else None
-
-    def _send(
-        self, rows: Any, stamp: int, number: int, sent_ns: int | None, is_over: IsOver
-    ) -> bool:
-        while not is_over():
+    def _send_rows(
+        self, block: Block, rows: NDArray[Any], size: int, is_over: IsOver
+    ) -> None:
+        """Send each row as a frame, of `size` samples of the block."""
+        rows = np.ascontiguousarray(rows, self._producer.labels.dtype)
+        n, at = len(rows), 0
+        device = np.empty((n, 2), np.int64)
+        device[:, 0] = block.time_ns[: n * size : size]
+        device[:, 1] = _numbers(block)[: n * size : size]
+        times = block.arrived_ns
+        if times is not None:
+            times = np.ascontiguousarray(times[: n * size : size])
+        while at < n:  # tried before it is asked: what was read is sent if it can be
             try:
-                is_sent = self._producer.send(
-                    rows,
+                sent = self._producer.send_block(
+                    rows[at:],
+                    time_ns=None if times is None else times[at:],
+                    device=device[at:],
                     timeout=SLICE_S,
-                    device_time=stamp,
-                    device_sequence=number,
-                    time_ns=sent_ns,
                 )
-            except TimeoutError:
-                continue  # a reader that gates is behind
-            self.delivered += is_sent
-            self.dropped += not is_sent
-            return True
-        return False
+                self.dropped += n - at - sent
+                at = n
+            except TimeoutError as late:  # a reader that gates is behind
+                sent = getattr(late, "count", 0)
+                at += sent
+                if is_over():
+                    self.dropped += n - at
+                    at = n
+            except QueueFull as full:
+                self.delivered += full.count
+                raise
+            self.delivered += sent
 
     def finish(self, end: End, is_over: IsOver) -> End:
         """End the producer; samples that fill no whole frame count as dropped."""
+        self.dropped += self._filled if self._loan is not None else 0
         if self._rest is not None:
             self.dropped += len(self._rest)
+        self._loan = self._lent = None
         self._producer.end()
         return end
 
     def wake(self) -> None:
         """Waits here are short."""
+
+
+def _numbers(block: Block) -> NDArray[np.int64]:
+    """Return the device's own counter of each sample, or else its number."""
+    found = block.index.get("device_sequence")
+    if found is not None and found.dtype.kind in "iu" and found.min(initial=0) >= 0:
+        return found
+    return np.arange(block.sequence, block.sequence + len(block))
 
 
 def producer_of(
@@ -142,7 +209,8 @@ def producer_of(
         To be given as a sink. It ends with the stream; close it when you are done.
     """
     labels = stream.labels()
-    shape, dims, attrs = labels.shape, labels.dims, dict(labels.attrs)
+    shape, dims = labels.shape, labels.dims
+    attrs = {**labels.attrs, DEVICE_UNITS: "ns"}
     if samples is not None:
         shape, dims = (samples, *shape), ("time", *dims)
         if stream.rate_hz:

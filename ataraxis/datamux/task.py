@@ -165,6 +165,11 @@ class Task:
         return getattr(self._feed, "source", None)
 
     @property
+    def sink(self) -> Sink:
+        """Where it puts what it reads, as it sees it."""
+        return self._sink
+
+    @property
     def timeline(self) -> Timeline | None:
         """The clock of a replay or simulation that is paced; None of others."""
         return self._feed.timeline

@@ -27,6 +27,8 @@ from ataraxis.log.xarray_index import TimeIndex
 CHUNK_BYTES = 1 << 24
 AT_ONCE = 4096
 """Opening reads the times of no more entries than this; others stay on disk."""
+DEVICE_UNITS = "device_time_units"
+"""Attribute of labels that says of which unit device times are."""
 _LOOKED_AT = 1000
 
 
@@ -237,7 +239,8 @@ def dataset_of(
     column("sequence", arrays.sequence_of, "u8")
     if series.has_device:
         sign = "u8" if series.is_device_unsigned else "i8"
-        attrs = {"units": "us"} if times.unit == "us" else None
+        unit = "us" if times.unit == "us" else series.attrs.get(DEVICE_UNITS)
+        attrs = None if unit is None else {"units": unit}
         column("device_time", arrays.device_time_of, sign, attrs)
         if times.unit == "ns":
             column("device_sequence", arrays.device_sequence_of, "u8")

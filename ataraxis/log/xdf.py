@@ -6,7 +6,7 @@ Reference: the specification of XDF 1.0, github.com/sccn/xdf/wiki/Specifications
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -223,12 +223,3 @@ class XdfWriter:
 def _text(value: str) -> bytes:
     data = value.encode()
     return b"\x04" + struct.pack("<I", len(data)) + data
-
-
-def channel_labels(count: int, labels: Iterable[Any] | None = None) -> list[str]:
-    """Name channels: as they are labelled, or ch0, ch1, ..."""
-    return (
-        [str(one) for one in labels]
-        if labels is not None
-        else [f"ch{i}" for i in range(count)]
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ import pytest
 from workers_datamux import burn, push_lsl
 
 import ataraxis.datamux as dm
-from ataraxis import Consumer
+from ataraxis import Consumer, LogArchive
 from ataraxis.datamux import Field, Recording, Stream
+from ataraxis.errors import EndOfStream
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 if not DATA.is_dir():
@@ -28,32 +30,23 @@ def test_the_whole_of_record_100_survives_stream_xdf_and_nwb(arena, figure, tmp_
         pytest.skip("the recordings of ../shared/data are not here")
     recording = dm.open_recordings(header)["signals"]
     n = int(figure(len(recording), 5000))
-    api = dm.API(tmp_path, tmp_path)
-    got: list[tuple[np.ndarray, np.ndarray]] = []
-
-    def record() -> None:
-        values, stamps = np.empty((n, 2)), np.empty(n, "i8")
-        for i, frame in enumerate(reader):
-            values[i], stamps[i] = frame.array, frame.device_time
-        got.append((values, stamps))
-
-    made = dm.producer_of(recording.stream, "ecg", sync=True, context=arena)
-    with made as producer, Consumer("ecg", context=arena) as reader:
-        thread = threading.Thread(target=record)
-        thread.start()
-        stop = None if n == len(recording) else float(recording.t[n])
-        ack = api.replay(recording, producer, rate_limit=False, stop=stop)
-        thread.join()
-        assert ack.wait(10).reason == "completed"
-    ((values, stamps),) = got
+    sink = dm.JournalSink(
+        recording.stream, "ecg", tmp_path / "log", context=arena, sync=True
+    )
+    stop = None if n == len(recording) else float(recording.t[n])
+    with dm.API(tmp_path, tmp_path) as api, Consumer("ecg", context=arena) as reader:
+        ack = api.replay(recording, sink, rate_limit=False, stop=stop)
+        values = reader.read(n, timeout=60)  # lossless: it gates the replay
+        assert ack.wait(60).reason == "completed"
+    sink.close()
     whole = recording.read(0, n)
     np.testing.assert_array_equal(values, whole.array)
-    np.testing.assert_array_equal(stamps, whole.time_ns)
     # What was recorded, out into both formats, and back.
-    columns = {"t": stamps, "MLII": values[:, 0], "V5": values[:, 1]}
-    declared = recording.stream.copy()
-    declared.index["t"] = Field("time", dtype="i64", unit="ns")
-    recorded = Recording.of(declared, columns)
+    recorded = dm.open_recordings(tmp_path / "log")["ecg"]
+    stamps = recorded.read().index["device_time"]
+    np.testing.assert_array_equal(recorded.read().array, whole.array)
+    np.testing.assert_array_equal(stamps, whole.time_ns)
+    np.testing.assert_array_equal(recorded.t, stamps / 1e9)
     dm.write_xdf(tmp_path / "a.xdf", {"ecg": recorded})
     (back,), _ = pyxdf.load_xdf(str(tmp_path / "a.xdf"), dejitter_timestamps=False)
     np.testing.assert_array_equal(back["time_series"], whole.array)
@@ -66,7 +59,7 @@ def test_the_whole_of_record_100_survives_stream_xdf_and_nwb(arena, figure, tmp_
         np.testing.assert_array_equal(np.rint(series.timestamps[...] * 1e9), stamps)
 
 
-def test_a_fast_amplifier_loses_nothing_on_our_side(figure, tmp_path):
+def test_a_fast_amplifier_loses_nothing_on_our_side(figure, tmp_path, record_property):
     pytest.importorskip("pylsl")
     channels, rate, seconds = 64, 30_000.0, figure(60.0, 2.0)
     spawn = multiprocessing.get_context("spawn")
@@ -76,42 +69,63 @@ def test_a_fast_amplifier_loses_nothing_on_our_side(figure, tmp_path):
     )
     process.start()
     assert here.recv() == "ready"
+    numbers: list[np.ndarray] = []
     with dm.API(tmp_path, tmp_path) as api:
-        source = api.open_source("lsl", "amplifier", {"source_id": "id-amplifier"})
-        declared = source.stream
-        source.close()
-        made = dm.producer_of(declared, "amplifier", sync=True, buffer_seconds=1)
-        numbers, times = [], []
-        with made as producer, Consumer("amplifier") as reader:
-            attrs = {"source_id": "id-amplifier"}
-            ack = api.proxy_live_stream("lsl", "amplifier", attrs, producer)
+        attrs = {"source_id": "id-amplifier"}
+        ack = api.record_live_stream(
+            "lsl", "amplifier", attrs, tmp_path / "log", sync=True, buffer_seconds=1
+        )
+        with Consumer("amplifier") as reader:
+            thread = threading.Thread(target=read_numbers, args=(reader, numbers))
+            thread.start()
             here.send("go")
             pushed, first_s = here.recv()
-            for frame in reader:
-                numbers.append(frame.array[[0, 1, -1]].copy())
-                times.append(frame.device_time)
-                if len(times) + ack.task.statistics().lost >= pushed:
-                    break
-            del frame
-            offsets, lost = ack.task.source.offsets, ack.task.statistics().lost
-            assert ack.task.statistics().reconnects == ()
+            deadline = time.monotonic() + seconds * 3 + 30
+            while (done := ack.task.statistics()).samples + done.lost < pushed:
+                assert time.monotonic() < deadline, done
+                time.sleep(0.05)
+            offsets, lost = ack.task.source.offsets, done.lost
+            assert done.reconnects == ()
             api.stop_task(ack.randseq)
-            while reader.receive(timeout=5) is not None:
-                pass
+            assert ack.wait(60).reason == "stopped"
+            thread.join(60)
+        ack.task.sink.close()
     here.send("over")
     process.join(20)
     assert process.exitcode == 0
-    first, second, last = np.array(numbers, "i8").T
-    np.testing.assert_array_equal(second, (first + 1) % 2**24)
-    np.testing.assert_array_equal(last, (first + channels - 1) % 2**24)
-    # Every sample that LSL delivered is here, in order, with its own time.
-    assert len(first) + lost == pushed
+    # Every sample that LSL delivered is in the stream and in the journal, in order,
+    # with its own time; what LSL lost is counted.
+    archive = LogArchive(tmp_path / "log")
+    block = archive.read("amplifier")
+    assert len(block) + lost == pushed
+    assert archive.gaps == []
+    first = block.data[:, 0].astype("i8")
+    np.testing.assert_array_equal(np.concatenate(numbers)[:, 0], first)
+    for channel in range(channels):
+        found = block.data[:, channel].astype("i8")
+        np.testing.assert_array_equal(found, (first + channel) % 2**24)
     steps = np.diff(first) % 2**24
     assert (steps >= 1).all()
     assert int((steps - 1).sum()) + int(first[0]) == lost
     k = np.concatenate([[0], np.cumsum(steps)]) + first[0]
-    np.testing.assert_allclose(np.array(times) * 1e-9, first_s + k / rate, atol=1e-6)
+    times = block.device[:, 0] * 1e-9
+    np.testing.assert_allclose(times, first_s + k / rate, atol=1e-6)
     assert len(offsets) >= max(1, int(seconds / 5) - 1)
+    clock = archive.read("amplifier.clock").data
+    assert clock[: len(offsets), 0].tolist() == [o.offset_ns for o in offsets]
+    assert clock[-1, 2] == lost
+    record_property("lsl", f"{len(block)} samples, {lost} lost, {len(offsets)} offsets")
+    print(f"{len(block)} samples, {lost} lost by LSL, {len(offsets)} offsets")
+
+
+def read_numbers(reader: Consumer, numbers: list[np.ndarray]) -> None:
+    """Read a stream to its end, in blocks; keep two channels."""
+    while True:
+        try:
+            rows = reader.read(1024, timeout=60)
+        except EndOfStream:
+            return
+        numbers.append(rows[:, [0, -1]].astype("i8"))
 
 
 def test_lateness_does_not_grow_beside_a_busy_core(figure, tmp_path, record_property):

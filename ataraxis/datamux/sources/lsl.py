@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ataraxis.clock import Offset, now_ns
 from ataraxis.datamux.block import Block
 from ataraxis.datamux.catalog import pick
+from ataraxis.datamux.channels import WIDER, channel_names
 from ataraxis.datamux.description import Field, Node, Stream
 from ataraxis.datamux.end import End
 from ataraxis.datamux.optional import need
@@ -27,13 +28,14 @@ from ataraxis.labels import Labels
 
 _DTYPES = ("", "f32", "f64", "str", "i32", "i16", "i8", "i64")
 _FORMATS = {name: i for i, name in enumerate(_DTYPES) if name}
-_WIDER = {"bool": "i8", "u8": "i16", "u16": "i32", "u32": "i64", "f16": "f32"}
 _TEXT = 256
 OFFSET_S = 5.0
 GAP_S = 0.02
 BUFFER_S = 360
 LINGER_S = 1.0
 _INFO_S = 5.0
+_ASK_S = 0.2
+_AGAIN_NS = 1_000_000_000
 _SLICE_S = 0.02
 
 
@@ -78,10 +80,10 @@ class Lsl:
 def _described(info: Any, full: Any) -> Stream:
     """Return the description of an outlet; labels and units if `full` has them."""
     count = info.channel_count()
-    names, units = [f"ch{i}" for i in range(count)], [""] * count
+    names, units = channel_names(count), [""] * count
     if full is not None:
-        names = _channels(full, "label", count) or names
-        units = _channels(full, "unit", count, is_unique=False) or units
+        names = channel_names(count, _channels(full, "label", count))
+        units = _channels(full, "unit", count)
     dtype = _DTYPES[info.channel_format()]
     return Stream(
         name=info.name(),
@@ -104,19 +106,14 @@ def _described(info: Any, full: Any) -> Stream:
     )
 
 
-def _channels(
-    info: Any, key: str, count: int, is_unique: bool = True
-) -> list[str] | None:
-    """Return a text of each channel from desc/channels; None if it is not there."""
+def _channels(info: Any, key: str, count: int) -> list[str]:
+    """Return a text of each channel from desc/channels; empty where there is none."""
     channel = info.desc().child("channels").child("channel")
     found = []
     for _ in range(count):
-        text = channel.child_value(key)
-        if is_unique and not text:
-            return None
-        found.append(text or "")
+        found.append(channel.child_value(key) or "")
         channel = channel.next_sibling("channel")
-    return found if not is_unique or len(set(found)) == count else None
+    return found
 
 
 class LslSource:
@@ -153,7 +150,8 @@ class LslSource:
         self._labels: Labels | None = None
         self._rate: float | None = None
         self._last_s = math.nan
-        self._asked_ns = 0
+        self._ask_ns = 0
+        self._is_behind = False
         self.lost = 0
         self.offsets: list[Offset] = []
         """What to add to a time here, ns, to have the sender's; about every 5 s."""
@@ -193,8 +191,8 @@ class LslSource:
         else:
             self._labels = self._stream.labels()
         self._rate = self._stream.rate_hz
-        self._inlet, self._last_s, self._asked_ns = inlet, math.nan, 0
-        self._ask()  # the first takes LSL half a second, the others none
+        self._inlet, self._last_s, self._ask_ns = inlet, math.nan, 0
+        self._ask(_INFO_S)  # the first takes LSL half a second, the others none
 
     def _found(self) -> Any:
         """Return the outlet; by source id it is the same after a restart."""
@@ -231,13 +229,10 @@ class LslSource:
             or not len(out)
         ):
             check_out(out, labels)
-        wait_s = 3600.0 if timeout is None else timeout
         is_direct = not self._is_text and out.flags.c_contiguous
         try:
-            samples, t = self._inlet.pull_chunk(
-                timeout=wait_s, max_samples=len(out), min_samples=1,
-                dest_obj=out if is_direct else None,
-            )  # fmt: skip
+            samples, t = self._pull(out, timeout, out if is_direct else None)
+            self._is_behind = len(t) == len(out)
             if not len(t):
                 return 0
             self._ask()
@@ -254,6 +249,20 @@ class LslSource:
             stamps["device_s"][:got] = t
         return got
 
+    def _pull(
+        self, out: NDArray[Any], timeout: float | None, into: Any
+    ) -> tuple[Any, NDArray[np.float64]]:
+        """Take what there is, or wait for the first; samples and their times."""
+        n = len(out)
+        if self._is_behind:
+            # One call takes all that waits; to wait for one takes pylsl two.
+            samples, t = self._inlet.pull_chunk(0.0, n, into)
+            if len(t):
+                return samples, t
+        wait_s = 3600.0 if timeout is None else timeout
+        samples, t = self._inlet.pull_chunk(wait_s, n, into, min_samples=1)
+        return samples, t
+
     def _count(self, t: NDArray[np.float64]) -> None:
         """Count the samples that fit into the holes of the times."""
         rate, last = self._rate, float(t[-1])
@@ -265,15 +274,16 @@ class LslSource:
             self.lost += int(np.rint(holes * rate).sum())
         self._last_s = last
 
-    def _ask(self) -> None:
+    def _ask(self, timeout: float = _ASK_S) -> None:
         """Ask for the clock's offset, now and then; LSL measures beside us."""
-        if now_ns() - self._asked_ns < OFFSET_S * 1e9 and self._asked_ns:
+        if now_ns() < self._ask_ns:
             return
-        self._asked_ns = now_ns()
+        self._ask_ns = now_ns() + _AGAIN_NS
         try:
-            correction = self._inlet.time_correction(timeout=1.0)
+            correction = self._inlet.time_correction(timeout=timeout)
         except (self._lsl.util.TimeoutError, self._lsl.util.LostError):
             return  # of a loss the next pull tells, after what has come
+        self._ask_ns = now_ns() + round(OFFSET_S * 1e9)
         # LSL's clock of this machine is not ours: their difference is part of it.
         before, lsl_s, after = now_ns(), self._lsl.local_clock(), now_ns()
         here = round(lsl_s * 1e9) - (before + after) // 2
@@ -320,7 +330,7 @@ class LslOutlet:
     ) -> None:
         self._lsl = _pylsl()
         declared = {f.dtype for f in stream.fields.values()}
-        kinds = {_WIDER.get(dtype, dtype) for dtype in declared}
+        kinds = {WIDER.get(dtype, dtype) for dtype in declared}
         if len(kinds) != 1 or any(f.shape for f in stream.fields.values()):
             raise ValueError(
                 f"stream {stream.id!r}: LSL has one dtype a stream, found {declared}"

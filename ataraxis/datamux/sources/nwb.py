@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.datamux.description import DTYPES, Field, Stream
+from ataraxis.datamux.channels import channel_names, dtype_name
+from ataraxis.datamux.description import Field, Stream
 from ataraxis.datamux.formats import files
 from ataraxis.datamux.optional import need
 from ataraxis.datamux.recording import Recording
 from ataraxis.errors import RecordingError
-
-_NAMES = {np.dtype(kind): name for name, kind in DTYPES.items() if kind not in "US"}
 
 
 class Nwb:
@@ -65,12 +64,11 @@ class Nwb:
             for name, found in series.items():
                 whole = _rows(found.data[:1])
                 is_scaled = found.conversion != 1.0 or found.offset
-                dtype = "f64" if is_scaled else _NAMES.get(whole.dtype, "str")
+                dtype = "f64" if is_scaled else dtype_name(whole.dtype) or "str"
                 width = whole.shape[1]
                 said = (found.comments or "").partition("\n")[0]
-                names = said.removeprefix("fields: ").split(", ")
-                if len(names) != width or len(set(names)) != width:
-                    names = [f"ch{i}" for i in range(width)]
+                said = said.removeprefix("fields: ").split(", ")
+                names = channel_names(width, said)
                 described[name] = Stream(
                     name=name,
                     description=found.description,

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.datamux.description import DTYPES, Field, Node, Stream
+from ataraxis.datamux.channels import stream_of
+from ataraxis.datamux.description import Node, Stream
 from ataraxis.datamux.source import check_out
 from ataraxis.errors import EndOfStream, LayoutError, NotConnectedError, SourceNotFound
 from ataraxis.labels import Labels
@@ -17,8 +17,6 @@ from ataraxis.shm.context import ContextLike
 from ataraxis.shm.header import Kind
 from ataraxis.stream import Consumer
 from ataraxis.stream.inspector import inspect
-
-_NAMES = {np.dtype(kind): name for name, kind in DTYPES.items() if kind not in "US"}
 
 
 class Shared:
@@ -41,7 +39,7 @@ class Shared:
             try:
                 with Consumer(listed.name, context=context, policy="latest") as reader:
                     if reader.is_typed:
-                        found[listed.name] = described(listed.name, reader.labels)
+                        found[listed.name] = stream_of(listed.name, reader.labels)
             except (OSError, RuntimeError, LayoutError):
                 continue  # it ended meanwhile, or is damaged: 'ataraxis ls' says
         return found
@@ -56,34 +54,6 @@ class Shared:
 
 def _context(node: Node) -> str | None:
     return unquote(urlsplit(node.uri or "").path) or None
-
-
-def described(name: str, labels: Labels) -> Stream:
-    """Return the description of a stream that has these labels."""
-    dtype = _NAMES.get(labels.dtype.newbyteorder("="))
-    if dtype is None:
-        raise LayoutError(
-            f"stream {name!r} holds {labels.dtype}: DataMux takes numbers"
-        )
-    units = labels.attrs.get("units", "")
-    rate = labels.attrs.get("rate_hz")
-    names, shape = [name], labels.shape
-    if labels.shape and labels.dims[0] == "channel":
-        count, shape = labels.shape[0], labels.shape[1:]
-        names = [f"ch{i}" for i in range(count)]
-        if "channel" in labels.coords:
-            found = [str(value) for value in labels.coords["channel"].values]
-            names = found if len(set(found)) == count else names
-    each = units if isinstance(units, list) else [str(units)] * len(names)
-    pairs = zip(names, each, strict=True)
-    return Stream(
-        name=name,
-        unit=units if isinstance(units, str) else "",
-        frequency=float(rate) if rate else None,
-        fields={n: Field(n, dtype=dtype, unit=str(u), shape=shape) for n, u in pairs},
-        index={"t": Field("time", unit="s")},
-        attrs={"id": name, "mode": "proxy"},
-    )
 
 
 class SharedSource:
@@ -133,7 +103,7 @@ class SharedSource:
                 f"stream {self._name!r} holds bytes: only streams with a shape and "
                 "dtype are sources"
             )
-        self._stream = described(self._name, reader.labels)
+        self._stream = stream_of(self._name, reader.labels)
         self._reader = reader
 
     def read_into(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ataraxis.clock import now_ns
 from ataraxis.datamux.block import Block
 from ataraxis.datamux.catalog import pick
+from ataraxis.datamux.channels import channel_names
 from ataraxis.datamux.description import Field, Node, Stream
 from ataraxis.datamux.faults import Faults
 from ataraxis.datamux.signals import Events, Noise, Pattern, Ramp, Sine, Spikes
@@ -24,7 +25,7 @@ _SLICE_S = 0.02
 
 
 def _stream(name: str, rate: float | None, field: Field, count: int = 4) -> Stream:
-    names = ["code"] if rate is None else [f"ch{i}" for i in range(count)]
+    names = ["code"] if rate is None else channel_names(count)
     if field.shape:
         names = ["frame"]
     return Stream(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ataraxis.datamux.channels import channel_names
 from ataraxis.datamux.description import Field, Stream
 from ataraxis.datamux.formats import files
 from ataraxis.datamux.optional import need
@@ -126,13 +127,12 @@ def _labels(found: dict[str, Any]) -> list[str]:
     """Labels of the channels, ch0... where the file has none."""
     info = found["info"]
     count = int(info["channel_count"][0])
-    plain = [f"ch{i}" for i in range(count)]
     try:
         channels = info["desc"][0]["channels"][0]["channel"]
         labels = [str(channel["label"][0]) for channel in channels]
     except (TypeError, KeyError, IndexError):
-        return plain
-    return labels if len(set(labels)) == count else plain
+        return channel_names(count)
+    return channel_names(count, labels)
 
 
 def _columns(found: dict[str, Any], names: list[str]) -> dict[str, NDArray[Any]]:

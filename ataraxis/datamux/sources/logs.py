@@ -1,0 +1,172 @@
+"""Recordings that ataraxis made: journals, and logs of the seed's layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis.datamux.channels import DEVICE_UNITS, stream_of
+from ataraxis.datamux.description import Field, Stream
+from ataraxis.errors import CorruptFrame, LayoutError, RecordingError
+from ataraxis.labels import Labels
+from ataraxis.log.archive import LogArchive
+from ataraxis.log.block import Block
+from ataraxis.log.selection import SourceInfo
+
+ARCHIVE = ".npz"
+_ENTRIES = (".axj", ".npy", ARCHIVE)
+
+
+class Logs:
+    """``log://{session}``: a directory of journals or npy entries, or an ``.npz``.
+
+    A stream is a source of the log, by its name or, if it has none, its number. Times
+    are what the device said, where the recording says that these are ns, else when
+    frames were made, monotonic. An index may also declare ``time_ns``,
+    ``device_time``, ``device_sequence`` and ``sequence``, as they were recorded.
+    Frames of several samples become samples again.
+    """
+
+    def keys(self, folder: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
+        """List the directories that hold a log, and the archives elsewhere."""
+        found = {p.parent for s in _ENTRIES[:2] for p in folder.rglob(f"*{s}")}
+        archives = {p for p in folder.rglob(f"*{ARCHIVE}") if p.parent not in found}
+        paths = sorted({*found, *archives} - {folder})
+        return [
+            (p.relative_to(folder).as_posix().removesuffix(ARCHIVE), {}) for p in paths
+        ]
+
+    def columns(
+        self, folder: Path, key: str, stream_id: str, stream: Stream
+    ) -> Mapping[str, NDArray[Any]]:
+        """Read one source: its channels, and every time that was recorded of it."""
+        with _opened(folder, key) as archive:
+            wanted = str(stream.attrs.get("log_name", stream_id))
+            info = _source(archive, wanted)
+            block = _read(archive, info)
+        row = block.labels or Labels(block.data.dtype, block.data.shape[1:])
+        sample, count, step_s = _sample_of(row)
+        data = block.data.reshape(len(block) * count, *sample.shape)
+        columns = _columns(data, stream, sample, f"{archive.path}, {wanted!r}")
+        later = np.tile(np.arange(count) * step_s, len(block))
+        scale = 1e9 if block.unit == "ns" else 1e6
+        device = block.device
+        is_ns = device is not None and row.attrs.get(DEVICE_UNITS) == "ns"
+        ticks = device[:, 0] if device is not None and is_ns else block.time
+        columns.setdefault(
+            "t", np.repeat(ticks / (1e9 if is_ns else scale), count) + later
+        )
+        # Of a frame of several samples there is one time for all.
+        columns["time_ns"] = np.repeat(block.time, count) * round(1e9 / scale)
+        columns["sequence"] = np.repeat(block.sequence, count).astype(np.int64)
+        if device is not None:
+            columns["device_time"] = np.repeat(device[:, 0], count)
+            columns["device_sequence"] = np.repeat(device[:, 1], count)
+        return columns
+
+    def describe(self, folder: Path, key: str) -> dict[str, Stream]:
+        """Say which sources of a log hold numbers or text, by their names."""
+        described: dict[str, Stream] = {}
+        with _opened(folder, key) as archive:
+            for number, info in archive.sources.items():
+                numbers = archive.select(number)
+                if not len(numbers):
+                    continue
+                name = info.name or str(number)
+                try:
+                    first = _read(archive, info, numbers.numbers[:1])
+                    row = first.labels or Labels(first.data.dtype, first.data.shape[1:])
+                    made = stream_of(name, _sample_of(row)[0], "replay")
+                except (LayoutError, RecordingError):
+                    continue  # text of any length, pickles, records: no columns
+                made.index["time_ns"] = Field("made here", dtype="i64", unit="ns")
+                if first.device is not None:
+                    for key_ in ("device_time", "device_sequence"):
+                        made.index[key_] = Field(dtype="i64")
+                lost = sum(gap.count for gap in archive.gaps if gap.source == number)
+                made.attrs["lost"] = lost
+                described[name] = made
+            if archive.problems and not described:
+                raise RecordingError(f"{archive.path}: {archive.problems[0]}")
+        return described
+
+
+@contextmanager
+def _opened(folder: Path, key: str) -> Iterator[LogArchive]:
+    path = folder / key
+    if not path.exists():
+        path = folder / f"{key}{ARCHIVE}"
+    if not path.exists():
+        raise FileNotFoundError(2, "no such recording", str(folder / key))
+    try:
+        with LogArchive(path) as archive:
+            yield archive
+    except FileNotFoundError as error:
+        raise RecordingError(f"{path}: no log of ataraxis is there") from error
+    except (LayoutError, CorruptFrame) as error:
+        raise RecordingError(f"{path}: damaged: {error}") from error
+
+
+def _source(archive: LogArchive, wanted: str) -> SourceInfo:
+    for number, info in archive.sources.items():
+        if wanted in (info.name, str(number)):
+            return info
+    names = [info.name or str(number) for number, info in archive.sources.items()]
+    why = f"; {archive.problems[0]}" if archive.problems else ""
+    raise RecordingError(f"{archive.path}: no source {wanted!r}: found {names}{why}")
+
+
+def _read(
+    archive: LogArchive, info: SourceInfo, numbers: NDArray[np.int64] | None = None
+) -> Block:
+    """Read the entries of a source, all of one dtype and shape."""
+    try:
+        if numbers is not None:
+            return archive.read(numbers=numbers)
+        return archive.read(info.number)
+    except CorruptFrame:
+        raise
+    except (ValueError, TypeError) as error:
+        raise RecordingError(f"{archive.path}: {error}") from error
+
+
+def _sample_of(row: Labels) -> tuple[Labels, int, float]:
+    """Return the labels of one sample, how many a frame has, and the step, s."""
+    rate = row.attrs.get("sample_rate_hz")
+    if not row.shape or row.dims[0] != "time":
+        return row, 1, 0.0
+    coords = {
+        name: (coord.dims, coord.values, coord.attrs)
+        for name, coord in row.coords.items()
+        if "time" not in coord.dims
+    }
+    attrs = {
+        k: v for k, v in row.attrs.items() if k not in ("rate_hz", "sample_rate_hz")
+    }
+    if rate:
+        attrs["rate_hz"] = float(rate)
+    sample = Labels(row.dtype, row.shape[1:], row.dims[1:], coords, attrs, row.name)
+    return sample, row.shape[0], 1 / float(rate) if rate else 0.0
+
+
+def _columns(
+    data: NDArray[Any], stream: Stream, sample: Labels, where: str
+) -> dict[str, NDArray[Any]]:
+    """Name the columns: by their labels, or as the stream declares them; views."""
+    fields = [*stream.fields]
+    names = [*stream_of(stream.id, sample).fields]
+    if len(names) == 1 and len(fields) == 1:
+        is_channel = bool(sample.shape) and sample.dims[0] == "channel"
+        return {fields[0]: data[:, 0] if is_channel else data}
+    if not set(fields) <= set(names):
+        if len(fields) != len(names):
+            raise RecordingError(
+                f"{where}: its channels are {names}, declared {fields}"
+            )
+        names = fields
+    return {name: data[:, i] for i, name in enumerate(names)}
