@@ -19,12 +19,19 @@ import pytest
 from workers_logger import archive_at_once
 
 from ataraxis.errors import CorruptFrame
-from ataraxis.log import LogPackage, archiving, assemble_log_archives, compress_npy_logs
+from ataraxis.log import (
+    LogArchive,
+    LogPackage,
+    archiving,
+    assemble_log_archives,
+    compress_npy_logs,
+)
 from ataraxis.log.directory import EntryDirectory, keys_in
 from ataraxis.log.entries import EntryKey, check_entry, npy_header, parse_stem
 from ataraxis.log.npz_index import NpzIndex
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
+ONSET_US = 1_700_000_000_000_000
 PAYLOAD = np.array([9, 8, 7], np.uint8)
 
 
@@ -417,7 +424,7 @@ READ_BY_ORIGINAL = """
     import ataraxis_data_structures as original
 
     if __name__ == "__main__":
-        path = Path(sys.argv[1])
+        path = Path(sys.argv[2]) / sys.argv[1]
         if hasattr(original, "compress_npy_logs"):
             original.compress_npy_logs(path, remove_sources=True, max_workers=1)
         else:
@@ -442,30 +449,94 @@ def originals() -> list[str]:
     return [sys.executable, *found]
 
 
-def test_the_originals_read_ours(tmp_path: Path) -> None:
+def with_originals(program: str, *arguments: Path) -> list[str]:
+    """Run a program under each interpreter that has them; what it prints at last."""
     interpreters = originals()
     if not interpreters:
         pytest.skip("no ataraxis-data-structures; ATARAXIS_ORIGINALS names Pythons")
+    said = []
     for k, python in enumerate(interpreters):
+        done = subprocess.run(
+            [python, "-c", textwrap.dedent(program), str(k), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout.strip().splitlines()[-1])
+    return said
+
+
+def test_the_originals_read_ours(tmp_path: Path) -> None:
+    for k, _ in enumerate(originals()):
         here = tmp_path / str(k)
         (here / "ours").mkdir(parents=True)
         for path in (here, here / "ours"):
             fill(path, 5)
             fill(path, 5)
-        onset = np.array([1_700_000_000_000_000], np.uint64).view(np.uint8)
+        onset = np.array([ONSET_US], np.uint64).view(np.uint8)
         first = here / "ours" / "007_00000000000000000000.npy"
         first.unlink()
         with EntryDirectory(here / "ours") as entries:
             entries.write(7, 0, onset)
         assemble_log_archives(here / "ours")
-        done = subprocess.run(
-            [python, "-c", textwrap.dedent(READ_BY_ORIGINAL), str(here)],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.stdout.strip().endswith("True"), done.stderr
+    assert set(with_originals(READ_BY_ORIGINAL, tmp_path)) == {"True"}
+
+
+WRITTEN_BY_ORIGINAL = """
+    import sys
+    from pathlib import Path
+    import numpy as np
+    import ataraxis_data_structures as original
+
+    if __name__ == "__main__":
+        path = Path(sys.argv[2]) / sys.argv[1]
+        path.mkdir()
+        packages = [(np.array([1_700_000_000_000_000], np.uint64).view(np.uint8), 0)]
+        packages += [(np.full(k % 5 + 1, k, np.uint8), 1000 * k) for k in range(1, 40)]
+        for data, stamp in packages:
+            package = original.LogPackage(np.uint8(7), np.uint64(stamp), data)
+            is_new = hasattr(package, "data")
+            name, array = package.data if is_new else package.get_data()
+            np.save(path / name, array)
+        if hasattr(original, "compress_npy_logs"):
+            original.compress_npy_logs(path, remove_sources=False, max_workers=1)
+        else:
+            original.assemble_log_archives(path, max_workers=1, remove_sources=False)
+        print((path / "7_log.npz").exists())
+"""
+
+
+def test_we_read_the_originals_and_members_are_the_same_bytes(tmp_path: Path) -> None:
+    """What their archiver makes of their files, ours makes of them; and of ours."""
+    made = with_originals(WRITTEN_BY_ORIGINAL, tmp_path)
+    assert set(made) == {"True"}
+    for k in range(len(made)):
+        path = tmp_path / str(k)
+        theirs = members(path / "7_log.npz")
+        files = {file.name: file.read_bytes() for file in path.glob("*.npy")}
+        assert theirs == files
+        assert len(theirs) == 40
+        with LogArchive(path / "7_log.npz") as log:
+            assert log.onset_timestamp_us == ONSET_US
+            stamps, payloads = log.read_all_messages()
+        assert stamps.tolist() == [ONSET_US + 1000 * i for i in range(1, 40)]
+        wanted = [bytes([i] * (i % 5 + 1)) for i in range(1, 40)]
+        assert [bytes(payload) for payload in payloads] == wanted
+        (path / "7_log.npz").unlink()
+        for compress in (False, True):
+            compress_npy_logs(path, compress=compress)
+            assert members(path / "7_log.npz") == theirs
+            (path / "7_log.npz").unlink()
+        # Our own files of the same entries are theirs, to the byte.
+        ours = tmp_path / f"ours {k}"
+        ours.mkdir()
+        with EntryDirectory(ours) as entries:
+            entries.write(7, 0, ONSET_US.to_bytes(8, "little"))
+            for i, payload in enumerate(wanted, 1):
+                entries.write(7, 1000 * i, payload)
+        assert {file.name: file.read_bytes() for file in ours.iterdir()} == files
 
 
 def test_keys_are_listed_without_links_and_hidden_files(tmp_path: Path) -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ataraxis import LogArchive, assemble_log_archives, compress_npy_logs
 from ataraxis.errors import CorruptFrame
+from ataraxis.log.crc_rows import rows_hold
 from ataraxis.log.directory import EntryDirectory
+from ataraxis.log.entries import EntryKey, entry_head
+from ataraxis.log.npz import NpzWriter
 from ataraxis.log.package_reader import PackageReader
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
@@ -100,3 +105,50 @@ def test_damage_is_named(tmp_path: Path) -> None:
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         LogArchive(tmp_path)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 7, 64, 1000])
+@pytest.mark.parametrize("size", [1, 137, 4096])
+def test_the_checksum_of_all_rows_tells_of_each(n: int, size: int) -> None:
+    chance = np.random.default_rng(n + size)
+    rows = chance.integers(0, 255, (n, size)).astype("u1")
+    stored = np.array([zlib.crc32(row) for row in rows], np.uint32)
+    assert rows_hold(rows, stored)
+    for at in chance.integers(0, n * size, 20 if n else 0):
+        rows.reshape(-1)[at] ^= 1 << int(chance.integers(8))
+        assert not rows_hold(rows, stored)
+        assert (
+            sum(zlib.crc32(row) != crc for row, crc in zip(rows, stored, strict=True))
+            == 1
+        )
+        row = at // size
+        stored[row] = zlib.crc32(rows[row])
+
+
+@pytest.mark.parametrize("is_even", [True, False])
+def test_a_long_archive_is_one_array_and_damage_in_it_is_named(
+    tmp_path: Path, is_even: bool
+) -> None:
+    path, count = tmp_path / "7_log.npz", 20_000
+    with NpzWriter(path, compress=False) as archive:
+        for k in range(count):
+            data = entry_head(7, k, 4) + k.to_bytes(4, "little")
+            archive.add(EntryKey(k, 7).stem, data)
+            if not is_even and k % 1000 == 5:
+                archive.add(f"foreign{k}", b"x" * (k // 1000))
+        archive.finish()
+    with LogArchive(path) as log:
+        block = log.read()
+        assert block.data.view("<u4")[:, 0].tolist() == list(range(count))
+        part = log.read(numbers=np.arange(100, 9000, 3))
+        assert part.data.view("<u4")[:, 0].tolist() == list(range(100, 9000, 3))
+    data = bytearray(path.read_bytes())
+    data[data.index(entry_head(7, 15_001, 4)) + 138] ^= 4
+    path.write_bytes(data)
+    with LogArchive(path) as log:
+        with pytest.raises(CorruptFrame, match="00015001"):
+            log.read()
+        good = np.delete(np.arange(count), 15_001)
+        assert len(log.read(numbers=good)) == count - 1
+    with LogArchive(path, verify=False) as log:
+        assert len(log.read()) == count

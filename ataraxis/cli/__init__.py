@@ -119,7 +119,8 @@ def doctor(context: str | None, as_json: bool) -> None:
 
 
 for _command in (
-    log.record, log.recover, log.verify, proxy.proxy, remote.serve, remote.mirror
+    log.record, log.recover, log.verify, log.export, proxy.proxy, remote.serve,
+    remote.mirror,
 ):  # fmt: skip
     main.add_command(_command)
 

@@ -1,4 +1,4 @@
-"""Commands of the log: record, recover, verify."""
+"""Commands of the log: record, recover, verify, export."""
 
 from __future__ import annotations
 
@@ -129,3 +129,46 @@ def verify(path: Path, name: str | None, as_json: bool) -> None:
         for problem in report.problems:
             click.echo(str(problem))
     sys.exit(not report.is_complete)
+
+
+@click.command()
+@_name
+@click.option("--format", "kind", help="npz, nwb, zarr or xdf; as OUTPUT ends.")
+@click.option("--source", "sources", multiple=True, help="Only this stream or source.")
+@click.option("--onset-us", type=int, help="Onset of an npy log, UTC microseconds.")
+@click.option("--overwrite", is_flag=True, help="Replace OUTPUT once it is whole.")
+@click.option("--skip-damaged", is_flag=True, help="Leave damaged entries out.")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path))
+def export(
+    path: Path,
+    output: Path,
+    name: str | None,
+    kind: str | None,
+    sources: tuple[str, ...],
+    onset_us: int | None,
+    overwrite: bool,
+    skip_damaged: bool,
+) -> None:
+    """Write the log at PATH to OUTPUT, a file of another format.
+
+    Every sample and every stamp is kept. OUTPUT is whole or not there.
+    """
+    from ataraxis.cli.progress import counting
+    from ataraxis.errors import CorruptFrame
+    from ataraxis.log import export_log
+
+    numbers = [int(one) if one.isdigit() else one for one in sources]
+    with told(), counting() as progress:
+        try:
+            made = export_log(
+                path, output, format=kind, sources=numbers or None, name=name,
+                onset_us=onset_us, overwrite=overwrite, skip_damaged=skip_damaged,
+                progress=progress,
+            )  # fmt: skip
+        except CorruptFrame as error:
+            more = "; or leave all damaged ones out: --skip-damaged"
+            raise click.ClickException(f"{error}{more}") from error
+        except (ValueError, KeyError, ModuleNotFoundError) as error:
+            raise click.ClickException(str(error.args[0])) from error
+    click.echo(f"{made}: written")

@@ -23,6 +23,7 @@ _HOME = {
     "Recovery": "ataraxis.log.queue_recovery",
     "assemble_log_archives": "ataraxis.log.compression",
     "compress_npy_logs": "ataraxis.log.compression",
+    "export_log": "ataraxis.log.export",
     "recover_log": "ataraxis.log.queue_recovery",
 }
 

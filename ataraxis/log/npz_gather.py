@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.frame import crc32
+from ataraxis.log.crc_rows import rows_hold
 from ataraxis.log.entries import NPY_BYTES, PREFIX, npy_header
 from ataraxis.log.npz import LOCAL, STORED
 
@@ -47,14 +47,16 @@ def gather(
     for start in range(0, len(rows), _TOGETHER):
         part = rows[start : start + _TOGETHER]
         found = _files(index.data, part["at"].astype(np.int64), size)
-        if found is None or (found[:, :NPY_BYTES] != header).any():
+        if found is None:
+            return False
+        if (found[:, :NPY_BYTES].view("<u8") != header.view("<u8")).any():
             return False
         stamps = found[:, NPY_BYTES + 1 : _HEAD].copy().view("<u8")[:, 0]
         if (stamps != part["stamp"]).any():
             return False
         if (found[:, NPY_BYTES] != part["source"]).any():
             return False
-        if verify and [crc32(row) for row in found] != part["crc"].tolist():
+        if verify and not rows_hold(found, part["crc"]):
             return False
         out[start : start + _TOGETHER] = found[:, _HEAD:]
     return True
@@ -66,9 +68,29 @@ def _files(
     """Copy npy files of equal size, whose local headers are at `at`: (n, size)."""
     if int(at.max()) + LOCAL.size > len(data):
         return None
+    stride = int(at[1] - at[0]) if len(at) > 1 else 0
+    if stride > 0 and (np.diff(at) == stride).all():
+        return _evenly(data, int(at[0]), len(at), stride, size)
     begin = at + LOCAL.size
     for k in (26, 28):  # where the lengths of name and extra field are
         begin += data[at + k] + 256 * data[at + k + 1].astype(np.int64)
     if int(begin.max()) + size > len(data):
         return None
     return np.asarray(data[begin[:, None] + np.arange(size)])
+
+
+def _evenly(
+    data: NDArray[np.uint8], at: int, count: int, stride: int, size: int
+) -> NDArray[np.uint8] | None:
+    """Copy files whose local headers are `stride` bytes apart: no index for each."""
+    lengths = data[at + 26 : at + 30].view("<u2")
+    front = LOCAL.size + int(lengths.sum())
+    end = at + (count - 1) * stride + front + size
+    if end > len(data) or front + size > stride:
+        return None
+    rows = np.lib.stride_tricks.as_strided(
+        data[at:], (count, front + size), (stride, 1), writeable=False
+    )
+    if (rows[:, 26:30] != rows[0, 26:30]).any():
+        return None
+    return np.ascontiguousarray(rows[:, front:])

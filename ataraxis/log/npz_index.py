@@ -78,6 +78,8 @@ class NpzIndex:
     ----------
     path : str or Path
         An npz of any generation, whole or not.
+    dtype : dtype, optional
+        `MEMBER`, or one that has its fields.
 
     Attributes
     ----------
@@ -89,17 +91,20 @@ class NpzIndex:
         What the search found broken.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, dtype: np.dtype[Any] = MEMBER) -> None:
         self.path = Path(path)
         self.data = open_bytes(path)
         self.view = self.data.data
         self.problem: str | None = None
         self.damaged: list[str] = []
         try:
-            self.table = read_directory(self.data)
+            self.table = read_directory(self.data, dtype)
         except CorruptFrame as error:
             self.problem = str(error)
-            self.table, self.damaged = search(self.data)
+            found, self.damaged = search(self.data)
+            self.table = np.zeros(len(found), dtype)
+            for name in MEMBER.names or ():
+                self.table[name] = found[name]
 
     def name(self, row: Any) -> str:
         """Return the name of a member, with suffix."""
@@ -168,10 +173,10 @@ def unpack(packed: memoryview | bytes, method: int, nbytes: int) -> memoryview |
 # ---- the directory
 
 
-def read_directory(data: NDArray[np.uint8]) -> Table:
+def read_directory(data: NDArray[np.uint8], dtype: np.dtype[Any] = MEMBER) -> Table:
     """Read the central directory; `CorruptFrame` if it is not whole."""
     start, end, count = _find_directory(data)
-    table = np.zeros(count, MEMBER)
+    table = np.zeros(count, dtype)
     at, done, block = start, 0, 64
     while done < count:
         if end - at < CENTRAL.size or bytes(data[at : at + 4]) != CENTRAL_MAGIC:

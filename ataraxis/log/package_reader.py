@@ -81,8 +81,7 @@ class PackageReader:
         found = [self._of_archive(path) for path in self._paths()]
         if self.path.is_dir():
             found.append(self._of_directory())
-        new = np.concatenate(found) if found else np.empty(0, ROW)
-        new = new[np.lexsort((new["copy"], new["source"], new["stamp"]))]
+        new = _sorted(_together(found))
         for source in np.unique(new["source"]):
             mine = np.flatnonzero(new["source"] == source)
             first = self._next.get(int(source), 0)
@@ -92,7 +91,7 @@ class PackageReader:
         for i in np.flatnonzero(new["file"] < 0):
             # Where it was put: the names of files follow their rows.
             self._names[start + int(i)] = self._waiting[int(new["name_at"][i])]
-        self._table = np.concatenate([self._table, new])
+        self._table = _together([self._table, new])
         return len(new) > 0
 
     def _paths(self) -> list[Path]:
@@ -105,20 +104,21 @@ class PackageReader:
         inode = path.stat().st_ino
         if self._known.get(path) == inode:
             return np.empty(0, ROW)
-        self._known[path] = inode
-        index = NpzIndex(path)
+        is_again, self._known[path] = path in self._known, inode
+        index = NpzIndex(path, ROW)
         if index.problem is not None:
             size = len(index.data)
             self._problems[path] = Problem(path, 0, size, index.problem)
         for said in index.damaged:
             self._problems[path / said] = Problem(path, 0, 0, said)
-        table = np.zeros(len(index.table), ROW)
-        for name in MEMBER.names or ():
-            table[name] = index.table[name]
+        table = index.table
         table["file"] = len(self._archives)
-        table = table[table["is_entry"]]
+        if not table["is_entry"].all():
+            table = table[table["is_entry"]]
         self._archives.append(index)
-        if self.path.is_dir():
+        if self.path.is_dir() or is_again:
+            if not self._keys:
+                self._keys.update(EntryKey(*key) for key in _keys(self._table))
             keys = [EntryKey(*key) for key in _keys(table)]
             is_new = np.array([key not in self._keys for key in keys], np.bool_)
             self._keys.update(keys)
@@ -195,7 +195,7 @@ class PackageReader:
     def pick(self, numbers: NDArray[np.int64] | range) -> Selection:
         """Find entries by their numbers, in any order."""
         wanted = np.asarray(numbers, np.int64)
-        rows = self._table[wanted]
+        rows = self._rows(wanted)
         return Selection(
             wanted,
             np.minimum(rows["stamp"], _LAST).astype(np.int64),
@@ -204,6 +204,14 @@ class PackageReader:
             np.maximum(rows["nbytes"], np.uint64(_HEAD)) - np.uint64(_HEAD),
             wanted,
         )
+
+    def _rows(self, numbers: NDArray[np.int64]) -> NDArray[np.void]:
+        """Return members by number: a view, where they follow each other."""
+        count = len(numbers)
+        first, last = (int(numbers[0]), int(numbers[-1])) if count else (0, 0)
+        if last - first == count - 1 and (np.diff(numbers) == 1).all():
+            return self._table[first : last + 1]
+        return np.asarray(self._table[numbers])
 
     def frame(self, number: int, *, verify: bool = True) -> Frame:
         """Read an entry; a view of the archive if it is stored there.
@@ -253,8 +261,9 @@ class PackageReader:
         self, selection: Selection, out: NDArray[np.uint8], *, verify: bool = True
     ) -> int:
         """Copy payloads into the rows of `out`; how many went before one did not."""
-        rows = self._table[selection.numbers]
-        if len(rows) and (rows["file"] >= 0).all() and len(set(rows["file"])) == 1:
+        rows = self._rows(selection.numbers)
+        is_one = len(rows) and rows["file"][0] >= 0
+        if is_one and (rows["file"] == rows["file"][0]).all():
             index = self._archives[int(rows["file"][0])]
             if gather(index, rows, out, verify=verify):
                 return len(rows)
@@ -272,7 +281,7 @@ class PackageReader:
     def device_stamps(self, selection: Selection) -> NDArray[np.int64] | None:
         """Return stamps, of 64 bits without a sign, and zeros: (n, 2)."""
         out = np.zeros((len(selection), 2), np.int64)
-        out[:, 0] = self._table["stamp"][selection.numbers].view(np.int64)
+        out[:, 0] = self._rows(selection.numbers)["stamp"].view(np.int64)
         return out
 
     def extents(self, source: int) -> NDArray[np.int64]:
@@ -302,6 +311,23 @@ class PackageReader:
 
     def __repr__(self) -> str:
         return f"<PackageReader {self.path}, {len(self)} entries>"
+
+
+def _together(tables: list[NDArray[np.void]]) -> NDArray[np.void]:
+    """Join tables; the one that has rows as it is."""
+    full = [table for table in tables if len(table)]
+    if len(full) == 1:
+        return full[0]
+    return np.concatenate(full) if full else np.empty(0, ROW)
+
+
+def _sorted(table: NDArray[np.void]) -> NDArray[np.void]:
+    """Sort members by stamp, source and copy; as they are, if they are sorted."""
+    stamps = table["stamp"]
+    if len(table) and (stamps[1:] > stamps[:-1]).all():
+        return table
+    order = np.lexsort((table["copy"], table["source"], stamps))
+    return np.asarray(table[order])
 
 
 def _keys(table: NDArray[Any]) -> Iterator[tuple[int, int, int]]:

@@ -111,7 +111,7 @@ class Series:
             return
         self.dtype, self.shape = self._kind(frame)
         # Some frames have their labels in their payload: these are read one by one.
-        self._is_plain = len(frame.payload) == self._row_bytes()
+        self._is_plain = len(frame.payload) == self.row_bytes
         labels = frame.labels or self.info.labels
         kind = labels and (labels.dtype, labels.shape)
         self.labels = labels if kind == (self.dtype, self.shape) else None
@@ -142,7 +142,7 @@ class Series:
 
     def _as(self, dtype: np.dtype[Any]) -> None:
         """Take the bytes of a row for something else."""
-        size = self._row_bytes()
+        size = self.row_bytes
         if not self._is_plain or not dtype.itemsize or size % dtype.itemsize:
             raise ValueError(
                 f"{self.called} has entries of {size} bytes, which are no {dtype}"
@@ -152,7 +152,9 @@ class Series:
         self.labels = None
         self._code = None
 
-    def _row_bytes(self) -> int:
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @property
@@ -226,7 +228,7 @@ class Series:
             It was closed.
         """
         found = self.pick(rows)
-        step = max(1, PIECE_BYTES // max(self._row_bytes(), 1))
+        step = max(1, PIECE_BYTES // max(self.row_bytes, 1))
         if take is None or len(found) <= step:
             whole = self._read(found)
             return whole if take is None else take(whole)
@@ -235,7 +237,7 @@ class Series:
 
     def _read(self, found: Selection) -> NDArray[Any]:
         out = np.empty((len(found), *self.shape), self.dtype)
-        width = self._row_bytes()
+        width = self.row_bytes
         if not self._is_plain or not width:
             for k, frame in enumerate(self.source.frames(found, verify=self._verify)):
                 out[k] = self._value(frame, int(found.numbers[k]))
@@ -259,7 +261,7 @@ class Series:
                 error
             )
         if self._code is None:
-            is_ours = len(frame.payload) == self._row_bytes()
+            is_ours = len(frame.payload) == self.row_bytes
         else:
             is_ours = frame.dtype == self._code and self._is_like(frame.array)
         if not is_ours:

@@ -21,11 +21,14 @@ from ataraxis.log import xarray_arrays as arrays
 from ataraxis.log.archiving import ARCHIVE_SUFFIX
 from ataraxis.log.entries import SUFFIX, parse_stem
 from ataraxis.log.nodes import Node, Nodes
+from ataraxis.log.track import fields_of
 from ataraxis.log.xarray_index import TimeIndex
 
 CHUNK_BYTES = 1 << 24
 AT_ONCE = 4096
 """Opening reads the times of no more entries than this; others stay on disk."""
+DEVICE_UNITS = "device_time_units"
+"""Attribute of labels that says of which unit device times are."""
 _LOOKED_AT = 1000
 
 
@@ -236,7 +239,8 @@ def dataset_of(
     column("sequence", arrays.sequence_of, "u8")
     if series.has_device:
         sign = "u8" if series.is_device_unsigned else "i8"
-        attrs = {"units": "us"} if times.unit == "us" else None
+        unit = "us" if times.unit == "us" else series.attrs.get(DEVICE_UNITS)
+        attrs = None if unit is None else {"units": unit}
         column("device_time", arrays.device_time_of, sign, attrs)
         if times.unit == "ns":
             column("device_sequence", arrays.device_sequence_of, "u8")
@@ -266,7 +270,7 @@ def _variables(
     """Make the data variables: one, or one for each field."""
     series = opened.series
     found = {}
-    for field in _fields(series.dtype):
+    for field in fields_of(series.dtype):
         name = ".".join(field) or series.name
         if name in taken:
             name = f"{series.name}_{name}" if field else "data"
@@ -280,13 +284,6 @@ def _variables(
         variable.encoding = {"preferred_chunks": chunks}
         found[name] = variable
     return found
-
-
-def _fields(dtype: np.dtype[Any]) -> list[tuple[str, ...]]:
-    """List the paths to the fields of a dtype; one empty path if it has none."""
-    if dtype.names is None:
-        return [()]
-    return [(name, *rest) for name in dtype.names for rest in _fields(dtype[name])]
 
 
 def _attrs(node: Node) -> dict[str, Any]:

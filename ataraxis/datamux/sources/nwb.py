@@ -66,7 +66,8 @@ class Nwb:
                 is_scaled = found.conversion != 1.0 or found.offset
                 dtype = "f64" if is_scaled else dtype_name(whole.dtype) or "str"
                 width = whole.shape[1]
-                said = (found.comments or "").removeprefix("fields: ").split(", ")
+                said = (found.comments or "").partition("\n")[0]
+                said = said.removeprefix("fields: ").split(", ")
                 names = channel_names(width, said)
                 described[name] = Stream(
                     name=name,

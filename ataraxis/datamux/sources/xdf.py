@@ -1,25 +1,24 @@
-"""XDF, the files of the Lab Streaming Layer: read through ``pyxdf``, written here.
+"""XDF, the files of the Lab Streaming Layer: read through ``pyxdf``, and written.
 
 Reference: the specification of XDF 1.0, github.com/sccn/xdf/wiki/Specifications.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
-from xml.sax.saxutils import escape
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.datamux.channels import WIDER, channel_names
-from ataraxis.datamux.description import DTYPES, Field, Stream
+from ataraxis.datamux.channels import channel_names
+from ataraxis.datamux.description import Field, Stream
 from ataraxis.datamux.formats import files
 from ataraxis.datamux.optional import need
 from ataraxis.datamux.recording import Recording
 from ataraxis.errors import RecordingError
+from ataraxis.log.xdf import XdfWriter, fitting
 
 RAW = "raw"
 _FORMATS = {
@@ -179,89 +178,45 @@ def write_xdf(path: str | Path, recordings: Mapping[str, Recording]) -> None:
     ...     Path(f"{folder}/a.xdf").read_bytes()[:4]
     b'XDF:'
     """
-    formats = {name: _format_of(name, rec) for name, rec in recordings.items()}
-    with Path(path).open("xb") as file:
-        file.write(b"XDF:")
-        _chunk(file, 1, b"<?xml version='1.0'?><info><version>1.0</version></info>")
-        for number, (name, recording) in enumerate(recordings.items(), 1):
-            sid = struct.pack("<I", number)
-            _chunk(file, 2, sid + _header(name, recording, formats[name]))
-        for number, (name, recording) in enumerate(recordings.items(), 1):
-            sid = struct.pack("<I", number)
-            kind = _FORMATS[formats[name]]
+    kinds = {name: _kind_of(name, rec) for name, rec in recordings.items()}
+    with XdfWriter(path) as xdf:
+        numbers = {
+            name: xdf.stream(
+                name,
+                kinds[name],
+                [(k, f.unit or rec.stream.unit) for k, f in rec.stream.fields.items()],
+                rec.stream.rate_hz or 0,
+                str(rec.stream.attrs.get("type", rec.stream.description)),
+            )
+            for name, rec in recordings.items()
+        }
+        for name, recording in recordings.items():
             # One clock wrote them all: its offset to itself, once.
             clock = float(recording.t[0]) if len(recording) else 0.0
-            _chunk(file, 4, sid + struct.pack("<dd", clock, 0.0))
+            xdf.clock(numbers[name], clock)
             for at in range(0, len(recording), _CHUNK):
-                _chunk(file, 3, sid + _samples(recording, at, at + _CHUNK, kind))
-        for number, recording in enumerate(recordings.values(), 1):
-            first, last = (
-                (recording.t[0], recording.t[-1]) if len(recording) else (0, 0)
-            )
-            footer = (
-                f"<?xml version='1.0'?><info><first_timestamp>{first!s}"
-                f"</first_timestamp><last_timestamp>{last!s}</last_timestamp>"
-                f"<sample_count>{len(recording)}</sample_count></info>"
-            )
-            _chunk(file, 6, struct.pack("<I", number) + footer.encode())
+                block = recording.read(at, at + _CHUNK)
+                columns = [*block.values.values()]
+                if kinds[name] == "str":
+                    rows: Any = list(zip(*(c.tolist() for c in columns), strict=True))
+                else:
+                    rows = np.stack(columns, 1)
+                xdf.samples(numbers[name], block.t, rows)
 
 
-def _format_of(name: str, recording: Recording) -> str:
-    declared = [field.dtype for field in recording.stream.fields.values()]
-    dtypes = {WIDER.get(dtype, dtype) for dtype in declared}
-    if "str" in dtypes:
-        dtypes = {"str"}
-    known = {ours: theirs for theirs, ours in _FORMATS.items()}
-    if len(dtypes) != 1 or (dtype := dtypes.pop()) not in known:
+def _kind_of(name: str, recording: Recording) -> str:
+    """Say of what kind, as XDF has them, all channels are."""
+    fields = recording.stream.fields.values()
+    kinds = {fitting(field.numpy_dtype) for field in fields}
+    if "str" in kinds:
+        kinds = {"str"}
+    kind = kinds.pop() if len(kinds) == 1 else None
+    if kind is None:
+        declared = [field.dtype for field in fields]
         raise ValueError(
-            f"stream {name!r}: XDF has one dtype a stream, of {', '.join(known)}; "
-            f"found {declared}"
+            f"stream {name!r}: XDF has one dtype a stream, of "
+            f"{', '.join(_FORMATS.values())}; found {declared}"
         )
-    if any(field.shape for field in recording.stream.fields.values()):
+    if any(field.shape for field in fields):
         raise ValueError(f"stream {name!r}: XDF has no fields that are arrays")
-    return known[dtype]
-
-
-def _header(name: str, recording: Recording, kind: str) -> bytes:
-    stream = recording.stream
-    channels = "".join(
-        f"<channel><label>{escape(key)}</label>"
-        f"<unit>{escape(field.unit or stream.unit)}</unit></channel>"
-        for key, field in stream.fields.items()
-    )
-    return (
-        f"<?xml version='1.0'?><info><name>{escape(name)}</name>"
-        f"<type>{escape(str(stream.attrs.get('type', stream.description)))}</type>"
-        f"<channel_count>{len(stream.fields)}</channel_count>"
-        f"<nominal_srate>{stream.rate_hz or 0!r}</nominal_srate>"
-        f"<channel_format>{kind}</channel_format><created_at>0</created_at>"
-        f"<desc><channels>{channels}</channels></desc></info>"
-    ).encode()
-
-
-def _samples(recording: Recording, start: int, stop: int, kind: str) -> bytes:
-    """Samples chunk: their count, then of each a stamp and its values."""
-    block = recording.read(start, stop)
-    count = b"\x04" + struct.pack("<I", len(block))
-    columns = [*block.values.values()]
-    if kind == "str":
-        texts = zip(*(column.tolist() for column in columns), strict=True)
-        return count + b"".join(
-            b"\x08" + struct.pack("<d", t) + b"".join(_text(str(v)) for v in row)
-            for t, row in zip(block.t, texts, strict=True)
-        )
-    value = ("v", f"<{DTYPES[kind]}", (len(columns),))
-    rows = np.empty(len(block), [("size", "u1"), ("t", "<f8"), value])
-    rows["size"], rows["t"] = 8, block.t
-    for i, column in enumerate(columns):
-        rows["v"][:, i] = column
-    return count + rows.tobytes()
-
-
-def _text(value: str) -> bytes:
-    data = value.encode()
-    return b"\x04" + struct.pack("<I", len(data)) + data
-
-
-def _chunk(file: BinaryIO, tag: int, content: bytes) -> None:
-    file.write(b"\x04" + struct.pack("<IH", len(content) + 2, tag) + content)
+    return kind

@@ -1,0 +1,415 @@
+"""What is exported is read back by each format's own reader, every sample and stamp."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import xarray as xr
+from click.testing import CliRunner
+
+from ataraxis import Producer, Recorder
+from ataraxis.cli import main
+from ataraxis.errors import CorruptFrame
+from ataraxis.log import JournalWriter, LogArchive, export_log
+from ataraxis.log import track as track_module
+from ataraxis.log.directory import EntryDirectory
+
+NEEDS = {"npz": "numpy", "nwb": "pynwb", "zarr": "zarr", "xdf": "pyxdf"}
+EVERY = list(NEEDS)
+ONSET_US = 1_700_000_000_000_000
+
+
+def needed(kind: str) -> object:
+    return pytest.importorskip(NEEDS[kind], reason=f"needs {NEEDS[kind]}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def zarr_threads(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Zarr starts threads of its own once, which stay."""
+    try:
+        zarr = importlib.import_module("zarr")
+    except ImportError:
+        return
+    zarr.config.set({"threading.max_workers": 1})
+    path = tmp_path_factory.mktemp("zarr") / "a"
+    zarr.create_array(store=str(path), shape=(4,), dtype="i4", chunks=(1,))[:] = 1
+
+
+@pytest.fixture
+def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Images, channels at a rate, and words; pieces of a few rows."""
+    monkeypatch.setattr(track_module, "PIECE_BYTES", 1 << 9)
+    path = tmp_path / "recording"
+    camera = Producer("camera", shape=(2, 3), dtype="u1", dims=("y", "x"))
+    probe = Producer(
+        "probe", shape=(2,), dtype="f4", dims=("channel",),
+        coords={"channel": ["left", "right"]}, attrs={"units": "mV", "rate_hz": 100.0},
+    )  # fmt: skip
+    words = Producer("words", 64, 8)
+    chance = np.random.default_rng(1)
+    with camera, probe, words, Recorder(["camera", "probe", "words"], path):
+        for k in range(200):
+            image = chance.integers(0, 255, (2, 3)).astype("u1")
+            camera.send(image, device_time=7 * k - 50, device_sequence=k)
+            probe.send(chance.normal(size=2).astype("f4"))
+            if k % 50 == 0:
+                words.send(f"wörd {k}")
+    return path
+
+
+def truth(path: Path, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Samples, raw stamps and wall times, as `LogArchive` and xarray have them."""
+    with xr.open_dataset(path, engine="ataraxis", source=name) as dataset:
+        wall = dataset["entry_time" if name == "daq" else "time"].values
+    if name == "words":
+        frames = list(LogArchive(path).entries(name))
+        values = np.array([frame.value for frame in frames])
+        return values, np.array([frame.time_ns for frame in frames]), wall
+    block = LogArchive(path).read(name)
+    return block.data, block.time, wall
+
+
+def left(path: Path) -> list[str]:
+    return sorted(entry for entry in os.listdir(path) if entry.startswith(".export"))
+
+
+# ---- each by its own reader
+
+
+def test_npz_is_read_by_numpy(recording: Path, tmp_path: Path) -> None:
+    made = export_log(recording, tmp_path / "a.npz")
+    with np.load(made) as archive:
+        for name in ("camera", "probe", "words"):
+            values, stamps, wall = truth(recording, name)
+            assert archive[name].dtype == values.dtype
+            np.testing.assert_array_equal(archive[name], values)
+            np.testing.assert_array_equal(archive[f"{name}.monotonic_ns"], stamps)
+            np.testing.assert_array_equal(archive[f"{name}.time"], wall)
+            assert len(archive[f"{name}.sequence"]) == len(values)
+        assert archive["camera.device_time"].tolist() == list(range(-50, 1350, 7))
+        assert archive["camera.device_sequence"].tolist() == list(range(200))
+        labels = json.loads(str(archive["probe.labels"]))
+    assert labels["attrs"] == {"units": "mV", "rate_hz": 100.0}
+    assert labels["dims"] == ["channel"]
+
+
+def test_nwb_is_read_by_pynwb(recording: Path, tmp_path: Path) -> None:
+    pynwb = needed("nwb")
+    made = export_log(recording, tmp_path / "a.nwb")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert not any(pynwb.validate(path=str(made)))
+        with pynwb.NWBHDF5IO(str(made), "r") as io:
+            file = io.read()
+            start = np.datetime64(file.session_start_time.replace(tzinfo=None), "ns")
+            for name in ("camera", "probe", "words"):
+                values, _, wall = truth(recording, name)
+                series = file.acquisition[name]
+                kept = values.astype(object) if name == "words" else values
+                np.testing.assert_array_equal(series.data[...], kept)
+                seconds = np.asarray(series.timestamps)
+                stamps = start + np.rint(seconds * 1e9).astype("m8[ns]")
+                np.testing.assert_array_equal(stamps, wall)
+            probe, device = file.acquisition["probe"], file.acquisition["camera_device"]
+            assert probe.unit == "mV"
+            assert probe.comments.splitlines()[:2] == [
+                "fields: left, right", "rate_hz: 100.0",
+            ]  # fmt: skip
+            stamps = np.stack([np.arange(-50, 1350, 7), np.arange(200)], 1)
+            np.testing.assert_array_equal(device.data[...], stamps)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_zarr_is_read_by_zarr_and_xarray(recording: Path, tmp_path: Path) -> None:
+    zarr = needed("zarr")
+    made = export_log(recording, tmp_path / "a.zarr")
+    root = zarr.open_group(str(made), mode="r")
+    for name in ("camera", "probe", "words"):
+        values, stamps, wall = truth(recording, name)
+        np.testing.assert_array_equal(root[name][name][...], values)
+        np.testing.assert_array_equal(root[name]["monotonic_ns"][...], stamps)
+        with xr.open_dataset(
+            made, group=name, engine="zarr", consolidated=False
+        ) as back:
+            np.testing.assert_array_equal(back.time.values, wall)
+            with xr.open_dataset(recording, engine="ataraxis", source=name) as ours:
+                assert set(back.coords) == set(ours.coords)
+                assert back[name].dims == ours[name].dims
+                assert back[name].attrs == ours[name].attrs
+                np.testing.assert_array_equal(back[name], ours[name])
+    with xr.open_datatree(made, engine="zarr", consolidated=False) as tree:
+        assert tree["camera"].device_time.values.tolist() == list(range(-50, 1350, 7))
+
+
+def test_xdf_is_read_by_pyxdf(recording: Path, tmp_path: Path) -> None:
+    pyxdf = needed("xdf")
+    # Six channels of an image are channels.
+    made = export_log(recording, tmp_path / "a.xdf")
+    loaded, header = pyxdf.load_xdf(str(made), dejitter_timestamps=False)
+    streams = {stream["info"]["name"][0]: stream for stream in loaded}
+    zero = int(header["info"]["zero_ns"][0])
+    for name in ("camera", "probe", "words"):
+        values, _, wall = truth(recording, name)
+        found = streams[name]
+        rows = found["time_series"]
+        if name == "words":
+            assert [row[0] for row in rows] == values.tolist()
+        else:
+            np.testing.assert_array_equal(rows, values.reshape(len(values), -1))
+        stamps = zero + np.rint(found["time_stamps"] * 1e9).astype("i8")
+        np.testing.assert_array_equal(stamps, wall.astype("i8"))
+    info = streams["probe"]["info"]
+    assert float(info["nominal_srate"][0]) == 100.0
+    channels = info["desc"][0]["channels"][0]["channel"]
+    assert [channel["label"][0] for channel in channels] == ["left", "right"]
+    assert [channel["unit"][0] for channel in channels] == ["mV", "mV"]
+    device = streams["camera device"]["time_series"]
+    np.testing.assert_array_equal(device[:, 0], range(-50, 1350, 7))
+    np.testing.assert_array_equal(device[:, 1], range(200))
+
+
+def test_blocks_of_samples_are_samples_in_xdf(tmp_path: Path) -> None:
+    pyxdf = needed("xdf")
+    daq = Producer(
+        "daq", shape=(4, 2), dtype="i2", dims=("time", "channel"),
+        attrs={"sample_rate_hz": 1000.0},
+    )  # fmt: skip
+    rows = np.arange(160, dtype="i2").reshape(20, 4, 2)
+    with daq, Recorder("daq", tmp_path):
+        for row in rows:
+            daq.send(row)
+    made = export_log(tmp_path, tmp_path / "a.xdf")
+    (stream,), header = pyxdf.load_xdf(str(made), dejitter_timestamps=False)
+    np.testing.assert_array_equal(stream["time_series"], rows.reshape(80, 2))
+    firsts = np.rint(stream["time_stamps"][::4] * 1e9).astype("i8")
+    firsts += int(header["info"]["zero_ns"][0])
+    np.testing.assert_array_equal(firsts, truth(tmp_path, "daq")[2].astype("i8"))
+    steps = np.diff(stream["time_stamps"].reshape(20, 4), axis=1)
+    np.testing.assert_allclose(steps, 1e-3, atol=1e-9)
+
+
+DTYPES = ["u1", "<i2", ">i4", "<u8", "f2", ">f8", "c16", "?", "M8[us]", "S5", "<U3"]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ["npz", "zarr", "nwb"])
+def test_every_dtype_is_kept_or_refused(tmp_path: Path, kind: str, dtype: str) -> None:
+    module = needed(kind)
+    rows = np.arange(40).reshape(20, 2).astype("M8[us]" if "M" in dtype else dtype)
+    with JournalWriter(tmp_path) as journal:
+        journal.log_block(1, rows)
+    if (kind, dtype) == ("nwb", "c16"):
+        with pytest.raises(ValueError, match="complex128, which NWB has not: export"):
+            export_log(tmp_path, tmp_path / "a.nwb")
+        return
+    made = export_log(tmp_path, tmp_path / f"a.{kind}")
+    if kind == "npz":
+        back = np.load(made)["source_1"]
+        assert back.dtype == rows.dtype
+    elif kind == "zarr":
+        name = "source_1"
+        with xr.open_dataset(made, group=name, engine="zarr", consolidated=False) as ds:
+            back = ds.data.values
+    else:
+        with module.NWBHDF5IO(str(made), "r") as io:
+            back = io.read().acquisition["source_1"].data[...]
+    if rows.dtype.kind in "SU":
+        back = np.array([[_text(v) for v in row] for row in back])
+        rows = rows.astype("U")
+    elif rows.dtype.kind == "M" and back.dtype.kind == "i":
+        rows = rows.view("i8")
+    np.testing.assert_array_equal(back, rows)
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def test_records_go_by_field(tmp_path: Path) -> None:
+    needed("zarr")
+    needed("nwb")
+    kind = np.dtype([("n", "i4"), ("xy", "f4", (2,))])
+    rows = np.zeros(30, kind)
+    rows["n"] = np.arange(30)
+    rows["xy"] = np.arange(60).reshape(30, 2)
+    with JournalWriter(tmp_path) as journal:
+        journal.log_block(1, rows)
+    np.testing.assert_array_equal(
+        np.load(export_log(tmp_path, tmp_path / "a.npz"))["source_1"], rows
+    )
+    zarr = importlib.import_module("zarr")
+    group = zarr.open_group(str(export_log(tmp_path, tmp_path / "a.zarr")), mode="r")
+    np.testing.assert_array_equal(group["source_1/xy"][...], rows["xy"])
+    export_log(tmp_path, tmp_path / "a.nwb")
+    with importlib.import_module("pynwb").NWBHDF5IO(str(tmp_path / "a.nwb"), "r") as io:
+        file = io.read()
+        np.testing.assert_array_equal(
+            file.acquisition["source_1_n"].data[...], rows["n"]
+        )
+        np.testing.assert_array_equal(
+            file.acquisition["source_1_xy"].data[...], rows["xy"]
+        )
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", EVERY)
+def test_an_empty_stream_goes_too(tmp_path: Path, kind: str) -> None:
+    needed(kind)
+    still = Producer("still", shape=(3,), dtype="f4", dims=("axis",))
+    with still, Recorder("still", tmp_path):
+        pass
+    assert export_log(tmp_path, tmp_path / f"a.{kind}").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", EVERY)
+def test_npy_logs_go_too(tmp_path: Path, kind: str) -> None:
+    module = needed(kind)
+    with EntryDirectory(tmp_path) as entries:
+        entries.write(7, 0, ONSET_US.to_bytes(8, "little"))
+        for k in range(20):
+            entries.write(7, 100 * k, bytes([k, 255 - k]))
+    made = export_log(tmp_path, tmp_path / f"a.{kind}")
+    wanted = np.array([[k, 255 - k] for k in range(20)])
+    if kind == "npz":
+        np.testing.assert_array_equal(np.load(made)["source_7"], wanted)
+        first = np.load(made)["source_7.time"][1]
+        assert first == np.datetime64(ONSET_US + 100, "us")
+    elif kind == "xdf":
+        streams = {s["info"]["name"][0]: s for s in module.load_xdf(str(made))[0]}
+        np.testing.assert_array_equal(streams["source_7"]["time_series"], wanted)
+
+
+# ---- what does not go
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_what_is_there_stays_unless_it_may_go(
+    recording: Path, tmp_path: Path, kind: str
+) -> None:
+    needed(kind)
+    output = tmp_path / f"a.{kind}"
+    output.write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        export_log(recording, output)
+    assert output.read_bytes() == b"mine"
+    assert export_log(recording, output, overwrite=True, sources=["probe"]) == output
+    assert output.is_dir() == (kind == "zarr")
+    export_log(recording, output, overwrite=True, sources=[1])
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_it_is_whole_or_not_there(recording: Path, tmp_path: Path, kind: str) -> None:
+    needed(kind)
+    (path,) = recording.glob("probe*.axj")
+    data = bytearray(path.read_bytes())
+    data[data.rfind(LogArchive(recording).read("probe").data[-1].tobytes())] ^= 1
+    path.write_bytes(data)
+    output = tmp_path / f"a.{kind}"
+    with pytest.raises(CorruptFrame, match="entry 199 of source 1 'probe'"):
+        export_log(recording, output)
+    assert not output.exists()
+    export_log(recording, output, skip_damaged=True, sources=["probe"])
+    assert left(tmp_path) == []
+    if kind == "npz":
+        assert np.load(output)["probe"].shape == (199, 2)
+        assert np.load(output)["probe.sequence"].tolist() == list(range(199))
+
+
+@pytest.mark.parametrize("kind", ["nwb", "zarr"])
+def test_what_is_missing_is_named_with_the_line_to_type(
+    recording: Path, tmp_path: Path, kind: str
+) -> None:
+    with (
+        mock.patch.dict(sys.modules, {NEEDS[kind]: None}),
+        pytest.raises(ModuleNotFoundError, match=rf'pip install "ataraxis\[{kind}\]"'),
+    ):
+        export_log(recording, tmp_path / f"a.{kind}")
+    assert os.listdir(tmp_path) == ["recording"]
+
+
+def test_what_a_format_cannot_hold_is_refused_before_it_is_begun(
+    tmp_path: Path,
+) -> None:
+    with JournalWriter(tmp_path / "a") as journal:
+        journal.log_block(1, np.zeros((3, 2), "u8"))
+        journal.log_block(2, np.zeros((3, 100, 100), "u1"))
+        journal.log(3, {"a": 1})
+    for source, said in (
+        (1, "uint64, which XDF has not"),
+        (2, "channels, at most 4096"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            export_log(tmp_path / "a", tmp_path / "a.xdf", sources=[source])
+    with pytest.raises(ValueError, match="DICT"):
+        export_log(tmp_path / "a", tmp_path / "a.npz")
+    with pytest.raises(ValueError, match="none of npz, nwb, zarr, xdf"):
+        export_log(tmp_path / "a", tmp_path / "a.mat")
+    assert os.listdir(tmp_path) == ["a"]
+
+
+# ---- progress, memory, the command
+
+
+def test_progress_adds_up(recording: Path, tmp_path: Path) -> None:
+    told: dict[str, list[int]] = {}
+    export_log(
+        recording,
+        tmp_path / "a.npz",
+        progress=lambda name, of, done: told.setdefault(name, [of]).append(done),
+    )
+    assert {name: (of, sum(done)) for name, (of, *done) in told.items()} == {
+        "camera": (200, 200), "probe": (200, 200), "words": (4, 4),
+    }  # fmt: skip
+    assert len(told["camera"]) > 5
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_memory_is_bounded(tmp_path: Path, kind: str) -> None:
+    """64 MB of channels, of which no more than a few pieces are held."""
+    import tracemalloc
+
+    needed(kind)
+    with JournalWriter(tmp_path) as journal:
+        block = np.zeros((4096, 1024), "f4")
+        for _ in range(4):
+            journal.log_block(1, block)
+        journal.log_block(2, block[:5])
+    del block
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        export_log(tmp_path, tmp_path / f"b.{kind}", sources=[2])
+        tracemalloc.start()
+        export_log(tmp_path, tmp_path / f"a.{kind}", sources=[1])
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert most < (9e7 if kind == "xdf" else 6e7), most
+
+
+def test_the_command_line(recording: Path, tmp_path: Path) -> None:
+    runner = CliRunner()
+    output = tmp_path / "a.npz"
+    done = runner.invoke(main, ["export", str(recording), str(output)])
+    assert done.exit_code == 0, done.output
+    assert "a.npz: written" in done.output
+    again = runner.invoke(main, ["export", str(recording), str(output)])
+    assert again.exit_code == 1
+    assert "--overwrite" in again.output
+    more = ["--overwrite", "--source", "probe", "--source", "0"]
+    done = runner.invoke(main, ["export", str(recording), str(output), *more])
+    assert done.exit_code == 0, done.output
+    assert "words" not in np.load(output)
+    wrong = runner.invoke(main, ["export", str(recording), str(output) + ".mat"])
+    assert "none of npz, nwb, zarr, xdf" in wrong.output
+    wrong = runner.invoke(main, ["export", str(tmp_path), str(tmp_path / "b.npz")])
+    assert "no log" in wrong.output
