@@ -188,6 +188,7 @@ class DataLogger:
         if words[STATE] in (RUNNING, STOPPING):
             self._queue.look()
             return
+        self._queue.reap()
         self._status.forgive()
         words[FINISHED] = 0
         words[STATE] = RUNNING
