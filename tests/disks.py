@@ -1,4 +1,4 @@
-"""A disk that stalls or refuses, for the writers of logs that are started from now on."""
+"""A disk that stalls or refuses, for writers of logs that are started from now on."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from deadline import wait_until
 from disks import Disk, a_logger, package, through_a_stall
 from workers_logger import accepted
 
+from ataraxis import DataLogger
 from ataraxis.errors import LoggerError
 
 LAYOUTS = ["npy", "journal"]
@@ -19,6 +20,11 @@ LAYOUTS = ["npy", "journal"]
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
     return Disk(tmp_path, monkeypatch)
+
+
+def put_many(logger: DataLogger, stop: int) -> None:
+    for number in range(1, stop):
+        logger.input_queue.put(package(number))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -31,8 +37,7 @@ def test_who_puts_without_a_timeout_waits_for_the_disk(disk, tmp_path, layout) -
     logger = a_logger(tmp_path, layout=layout)
     began = time.monotonic()
     with disk.stalled(0.7):
-        for number in range(1, 40):
-            logger.input_queue.put(package(number))
+        put_many(logger, 40)
         assert time.monotonic() - began > 0.6
     logger.close()
     assert len(accepted(logger.output_directory)) == 40
@@ -44,9 +49,7 @@ def test_a_stall_is_warned_of(disk: Disk, tmp_path: Path, monkeypatch) -> None:
     logger = a_logger(tmp_path)
     with disk.stalled(1.5):
         with pytest.warns(RuntimeWarning, match="taken nothing"):
-            for number in range(1, 40):
-                logger.input_queue.put(package(number))
-        assert number == 39
+            put_many(logger, 40)
     with disk.stalled(1.5):
         logger.input_queue.put(package(40))
         with pytest.warns(RuntimeWarning, match="taken nothing"):

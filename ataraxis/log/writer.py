@@ -15,6 +15,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from ataraxis.errors import LoggerError
 from ataraxis.log.disk_watch import DiskWatch
 from ataraxis.log.sinks import Sink, open_sink
 from ataraxis.log.status import (
@@ -83,8 +84,9 @@ def main(path: str) -> None:
 
 def said(error: Exception) -> str:
     """Say what went wrong in a line."""
-    if isinstance(error, OSError):
-        return str(error)
+    cause = error.__cause__ if isinstance(error, LoggerError) else error
+    if isinstance(cause, OSError):
+        return str(cause)
     return f"{type(error).__name__}: {error}"
 
 
