@@ -47,9 +47,8 @@ def test_a_stall_is_warned_of(disk: Disk, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("ataraxis.log.input_queue._STALL_S", 0.3)
     monkeypatch.setattr("ataraxis.log.ending._STALL_S", 0.3)
     logger = a_logger(tmp_path)
-    with disk.stalled(1.5):
-        with pytest.warns(RuntimeWarning, match="taken nothing"):
-            put_many(logger, 40)
+    with disk.stalled(1.5), pytest.warns(RuntimeWarning, match="taken nothing"):
+        put_many(logger, 40)
     with disk.stalled(1.5):
         logger.input_queue.put(package(40))
         with pytest.warns(RuntimeWarning, match="taken nothing"):

@@ -211,9 +211,13 @@ class DataLogger:
             The disk was slower; the writer goes on, and `stop` may be called again.
         """
         self._check_ours("stop")
-        if self._status.words[STATE] != STOPPED:
-            stop(self._queue, self._memq, self._status, timeout)
-        self._watch.stop()
+        words = self._status.words
+        try:
+            if words[STATE] != STOPPED:
+                stop(self._queue, self._memq, self._status, timeout)
+        finally:
+            if words[STATE] != STOPPING:
+                self._watch.stop()
 
     def __enter__(self) -> DataLogger:
         """Start."""
