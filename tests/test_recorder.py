@@ -286,7 +286,7 @@ def test_little_space_is_told_once(tmp_path: Path) -> None:
         watch.look(2**33, is_forced=True)
     with mock.patch("os.statvfs", return_value=mock.Mock(f_bavail=1, f_frsize=4096)):
         quiet = DiskWatch(tmp_path, 600, None)
-        with pytest.warns(ResourceWarning, match="make room"):
+        with pytest.warns(RuntimeWarning, match="make room"):
             quiet.look(2**33, is_forced=True)
         with warnings.catch_warnings(action="error"):
             quiet.look(2**33, is_forced=True)

@@ -7,7 +7,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport ax_add32, ax_load32, ax_load64, ax_peek32, ax_peek64, ax_put32, ax_store32
-from ataraxis._kernels.event cimport event_wake
+from ataraxis._kernels.event cimport event_signal, event_wake
 from ataraxis._kernels.layout cimport (
     AX_BUSY, AX_DEAD, AX_EMPTY, AX_FULL, AX_OK, AX_OVERFLOW, AX_SLOT_FREE, AX_SLOT_LEASED, AX_SLOT_READY, AX_SLOT_RETRY,
     AX_TIMEOUT, ax_message, ax_queue, ax_tally,
@@ -15,7 +15,7 @@ from ataraxis._kernels.layout cimport (
 from ataraxis._kernels.participants cimport Participant, inherited
 from ataraxis._kernels.queue cimport ones, queue_open
 from ataraxis._kernels.timing cimport deadline_of
-from ataraxis._kernels.vigil cimport AX_WAIT_IDLE, queue_has_data, queue_has_room, queue_look, queue_wait
+from ataraxis._kernels.vigil cimport AX_WAIT_DATA, AX_WAIT_IDLE, queue_has_data, queue_has_room, queue_look, queue_wait
 
 
 # ---- the bridge
@@ -92,6 +92,27 @@ cdef class Desk:
         self.enter()
         try:
             return self.wait(AX_WAIT_IDLE, deadline)
+        finally:
+            self.leave()
+
+    def _await_data(self, timeout):
+        """Wait until there may be a frame: a status."""
+        cdef int64_t deadline = deadline_of(timeout)
+        self.enter()
+        try:
+            if queue_has_data(&self.work):
+                return AX_OK
+            queue_look(&self.work)
+            return self.wait(AX_WAIT_DATA, deadline)
+        finally:
+            self.leave()
+
+    def _nudge(self):
+        """Have those who wait for a frame look again."""
+        self.enter()
+        try:
+            ax_store32(&self.work.queue.hint, 1)
+            event_signal(&self.work.queue.data, self.work.words)
         finally:
             self.leave()
 

@@ -19,6 +19,8 @@ _HOME = {
     "LogPackage": "ataraxis.log.package",
     "LogQueue": "ataraxis.log.input_queue",
     "LoggerStatistics": "ataraxis.log.logger",
+    "Loss": "ataraxis.log.log_watch",
+    "LowDisk": "ataraxis.log.disk_watch",
     "Recorder": "ataraxis.log.recorder",
     "Recovery": "ataraxis.log.queue_recovery",
     "assemble_log_archives": "ataraxis.log.compression",

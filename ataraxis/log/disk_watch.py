@@ -48,12 +48,19 @@ class DiskWatch:
         Told when the space lasts less than this, s, or is below 256 MiB.
     on_low : callable or None
         Called with `LowDisk`; a warning, if None.
+    on_enough : callable, optional
+        Called without arguments when there is space again.
     """
 
     def __init__(
-        self, path: Path, seconds: float, on_low: Callable[[LowDisk], object] | None
+        self,
+        path: Path,
+        seconds: float,
+        on_low: Callable[[LowDisk], object] | None,
+        on_enough: Callable[[], object] | None = None,
     ) -> None:
         self.path, self._seconds, self._on_low = path, seconds, on_low
+        self._on_enough = on_enough
         self._is_told = False
         self._looked, self._nbytes = time.monotonic(), 0
 
@@ -72,5 +79,7 @@ class DiskWatch:
             if self._on_low is not None:
                 self._on_low(low)
             else:
-                warnings.warn(str(low), ResourceWarning, stacklevel=2)
+                warnings.warn(str(low), RuntimeWarning, stacklevel=2)
+        elif self._is_told and not is_low and self._on_enough is not None:
+            self._on_enough()
         self._is_told = is_low

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ataraxis.clock import now_ns
-from ataraxis.errors import LoggerError
+from ataraxis.errors import LoggerError, NotConnectedError
 from ataraxis.log.notes import BLOCK
 from ataraxis.log.package import LogPackage
 from ataraxis.log.status import (
@@ -22,10 +22,12 @@ from ataraxis.log.status import (
     ENDED,
     FAILED,
     FINISHED,
+    FREE,
     GENERATION,
     RUNNING,
     STATE,
     STOPPING,
+    WORRY,
     WRITTEN,
     LogStatus,
 )
@@ -59,6 +61,13 @@ class LogQueue:
         self._looked = time.monotonic()
         self._started = -_STARTING_S
         self._owner = os.getpid()
+        self._creator = 0
+        self._is_closed = self._has_warned = False
+
+    def belong(self, *, warns: bool) -> None:
+        """Be the logger's own handle: it outlives `close`; whether it warns."""
+        self._creator = os.getpid()
+        self._has_warned = not warns
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LogQueue, (self._queue, self._path, self._on_full, self._layout)
@@ -96,7 +105,7 @@ class LogQueue:
             )
         source, stamp, data = package.source, package.stamp, package.payload
         words = self._words
-        if words[STATE] < ENDED and self._on_full == "block":
+        if not words[WORRY] and self._on_full == "block":
             wait = _SLICE_S if timeout is None or timeout > _SLICE_S else timeout
             try:
                 self._put(data, block, wait, source=source, device_time=stamp)
@@ -104,7 +113,7 @@ class LogQueue:
                 if not block or wait == timeout:
                     raise
             else:
-                if words[STATE] >= ENDED:
+                if words[WORRY]:
                     self._accepted_late()
                 return
             timeout = None if timeout is None else timeout - wait
@@ -214,7 +223,11 @@ class LogQueue:
 
     def close(self) -> None:
         """Leave the queue; what was put is written all the same."""
-        self._queue.close()
+        if self._creator == os.getpid():
+            # The logger needs the handle still.
+            self._on_full, self._is_closed = "raise", True
+        else:
+            self._queue.close()
 
     def join_thread(self) -> None:
         """Do nothing: there is no thread; what `put` took is in shared memory."""
@@ -230,6 +243,11 @@ class LogQueue:
         self, value: Any, block: bool, timeout: float | None, **stamps: Any
     ) -> None:
         """Put, and look at the writer while there is no room."""
+        if self._is_closed:
+            raise NotConnectedError(
+                f"{self!r} was closed: take the logger's input_queue of another process"
+                ", or make another logger"
+            )
         began = moved = time.monotonic()
         end = None if timeout is None else began + timeout
         written = self._words[WRITTEN]
@@ -250,7 +268,7 @@ class LogQueue:
                 if not wait or (end is not None and now >= end):
                     raise
             else:
-                if self._words[STATE] >= ENDED:
+                if self._words[WORRY]:
                     self._accepted_late()
                 return None
             self.look()
@@ -278,6 +296,9 @@ class LogQueue:
             raise LoggerError(self.complaint(self._status.error))
         if state == ENDED:
             raise LoggerError(self.complaint("the program that made it has ended"))
+        if self._words[FREE] and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(str(self._status.low_disk()), RuntimeWarning, stacklevel=4)
 
     def complaint(self, why: str) -> str:
         """Say which entries are safe."""
@@ -310,6 +331,10 @@ class LogQueue:
         if self._status.is_written():
             return
         if self._writer and time.monotonic() - self._started < _STARTING_S:
+            return
+        if not os.path.exists(self._path):
+            # A writer would find nothing to write.
+            self._status.fail("the context of its queue was removed, and the queue")
             return
         if words[GENERATION] >= _MOST_WRITERS:
             self._status.fail("its writer was killed, and the next one too")

@@ -243,6 +243,9 @@ class JournalOutput(RecordKernel):
 
     def _fail(self, accepted: str) -> NoReturn:
         """Say what could not be done, and what is safe."""
+        cause = None
+        if self._error:
+            cause = OSError(self._error, os.strerror(self._error), str(self._file.path))
         reason = os.strerror(self._error) if self._error else "failed"
         known = self.statistics()
         kept = known.entries - known.written
@@ -252,7 +255,7 @@ class JournalOutput(RecordKernel):
             f"{accepted + '; ' if accepted else ''}the first {known.written} entries "
             f"are in files and safe{disk}; {kept} more are kept in memory: make room "
             "and flush(), for close() loses what it cannot write"
-        )
+        ) from cause
 
     # ---- what is safe
 

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 import secrets
-import sys
-import time
-import warnings
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ataraxis.errors import LayoutError, LoggerError
 from ataraxis.log.archiving import ArchiveReport
 from ataraxis.log.compression import compress_npy_logs
+from ataraxis.log.disk_watch import LowDisk
+from ataraxis.log.ending import farewell, stop, sweep
 from ataraxis.log.input_queue import LogQueue, OnFull
+from ataraxis.log.log_watch import LogWatch, Loss
 from ataraxis.log.status import (
     CREATED,
     CREATOR,
     DROPPED,
-    FAILED,
     FINISHED,
     GENERATION,
     RUNNING,
@@ -31,18 +30,16 @@ from ataraxis.log.status import (
     WRITTEN_BYTES,
     LogStatus,
     process_start,
-    statuses,
 )
-from ataraxis.log.writer import remove_unused
 from ataraxis.shm.context import Context, ContextLike, checked_name
 from ataraxis.stream import MemQ
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from ataraxis.errors import LoggerError
+
 LOG_DIRECTORY_SUFFIX = "_data_log"
-_STOP_LOOK_S = 0.2
-_STALL_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -90,12 +87,23 @@ class DataLogger:
         of their own.
     context : Context, str, Path or None
         The directory of segments that the queue lives in.
+    on_loss : callable, optional
+        Called with `Loss` when entries were dropped, by any process.
+    on_error : callable, optional
+        Called with the `LoggerError` when the log cannot be written any more.
+    on_low_disk : callable, optional
+        Called with `LowDisk` well before the disk is full. If it is not given, every
+        process that puts warns, once.
+    low_disk_s : float
+        How well before: the free space lasts less than this at the present rate, s, or
+        is below 256 MiB.
 
     Notes
     -----
     An entry is accepted when `put` has returned: it is in shared memory, and written
     whatever happens to this process or to the writer. Where nobody is left to write
-    it, it stays there until the machine restarts; `recover_log` writes it.
+    it, it stays there until the machine restarts; `recover_log` writes it. Callbacks
+    are called from a thread of this process, which there is only for them.
 
     Needs no ``if __name__ == "__main__"``. Ends with the program, or with the last
     reference: both drain the queue first.
@@ -130,6 +138,10 @@ class DataLogger:
         buffer_count: int = 512,
         buffer_size: int = 65536,
         context: ContextLike = None,
+        on_loss: Callable[[Loss], object] | None = None,
+        on_error: Callable[[LoggerError], object] | None = None,
+        on_low_disk: Callable[[LowDisk], object] | None = None,
+        low_disk_s: float = 600.0,
     ) -> None:
         for name, value, among in (
             ("layout", layout, ("npy", "journal")),
@@ -151,8 +163,9 @@ class DataLogger:
             "directory": str(directory.absolute()),
             "layout": layout,
             "durability": durability,
+            "low_disk_s": low_disk_s,
         }
-        _sweep(where)
+        sweep(where)
         memq = MemQ(queue, buffer_count, buffer_size, context=where)
         status = LogStatus.create(queue, about, where, buffer_count * 64)
         status.words[CREATOR] = os.getpid()
@@ -160,8 +173,10 @@ class DataLogger:
         self._status = status
         self._memq = memq
         self._queue = LogQueue(memq, status.path, on_full, layout)
+        self._queue.belong(warns=on_low_disk is None)
+        self._watch = LogWatch(self._queue, status, on_loss, on_error, on_low_disk)
         self._end = weakref.finalize(
-            self, _farewell, os.getpid(), self._queue, memq, status
+            self, farewell, os.getpid(), self._queue, memq, status, self._watch
         )
 
     # ---- life
@@ -173,10 +188,12 @@ class DataLogger:
         if words[STATE] in (RUNNING, STOPPING):
             self._queue.look()
             return
+        self._queue.reap()
         self._status.forgive()
         words[FINISHED] = 0
         words[STATE] = RUNNING
         self._queue.start_writer()
+        self._watch.start()
 
     def stop(self, timeout: float | None = None) -> None:
         """Write what was accepted, and end the writer; does nothing if it is ended.
@@ -194,8 +211,13 @@ class DataLogger:
             The disk was slower; the writer goes on, and `stop` may be called again.
         """
         self._check_ours("stop")
-        if self._status.words[STATE] != STOPPED:
-            _stop(self._queue, self._memq, self._status, timeout)
+        words = self._status.words
+        try:
+            if words[STATE] != STOPPED:
+                stop(self._queue, self._memq, self._status, timeout)
+        finally:
+            if words[STATE] != STOPPING:
+                self._watch.stop()
 
     def __enter__(self) -> DataLogger:
         """Start."""
@@ -300,90 +322,3 @@ class DataLogger:
             f"DataLogger(name={self._name!r}, output_directory={str(self._directory)!r}"
             f", started={self.started})"
         )
-
-
-def _stop(
-    queue: LogQueue, memq: MemQ, status: LogStatus, timeout: float | None
-) -> None:
-    """Wait until the writer has written everything."""
-    words = status.words
-    if words[STATE] == RUNNING:
-        words[STATE] = STOPPING
-    began = told = time.monotonic()
-    written, pause, looked = words[WRITTEN], 0.0002, began
-    while not (words[FINISHED] or words[STATE] == FAILED):
-        now = time.monotonic()
-        if timeout is not None and now - began > timeout:
-            raise TimeoutError(
-                f"{memq.qsize()} frames were not written within {timeout} s; the "
-                "writer goes on"
-            )
-        if now - looked > _STOP_LOOK_S:
-            looked = now
-            queue.look()
-            if not status.is_written():
-                told = max(told, now)  # it is being started
-        if words[WRITTEN] != written:
-            written, told = words[WRITTEN], now
-        elif now - told > _STALL_S:
-            told = now + 1e9
-            warnings.warn(
-                f"{memq!r}: the disk has taken nothing for {_STALL_S:.0f} s",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-        time.sleep(pause)
-        pause = min(2 * pause, 0.01)
-    queue.reap()
-    if words[STATE] == FAILED:
-        raise LoggerError(queue.complaint(status.error))
-    words[STATE] = STOPPED
-
-
-def _sweep(context: Context) -> None:
-    """Remove statuses of logs that ended while others held their queues."""
-    for path in statuses(context):
-        try:
-            status = LogStatus(path)
-        except (LayoutError, FileNotFoundError):
-            continue
-        if process_start(status.words[CREATOR]) != status.words[CREATED]:
-            remove_unused(status)
-        status.close()
-
-
-def _farewell(pid: int, queue: LogQueue, memq: MemQ, status: LogStatus) -> None:
-    """Write what was accepted, when the program or the logger ends."""
-    if pid != os.getpid():
-        return
-    _await_children()
-    words = status.words
-    try:
-        if words[STATE] == STOPPED and not memq.empty():
-            words[FINISHED] = words[GENERATION] = 0
-            words[STATE] = RUNNING
-            queue.start_writer()
-        if words[STATE] in (RUNNING, STOPPING):
-            _stop(queue, memq, status, None)
-    except LoggerError as error:
-        warnings.warn(str(error), RuntimeWarning, stacklevel=2)
-    is_kept = words[STATE] == FAILED and not memq.empty()
-    memq.close()
-    if not is_kept:
-        status.unlink()
-
-
-def _await_children() -> None:
-    """At the end of the program, wait for children that still put, as Python would."""
-    if "multiprocessing.process" not in sys.modules or not _is_at_exit():
-        return
-    import multiprocessing
-
-    for child in multiprocessing.active_children():
-        if not child.daemon:
-            child.join()
-
-
-def _is_at_exit() -> bool:
-    """Whether the interpreter is running what was registered for its end."""
-    return getattr(weakref.finalize, "_shutdown", False)

@@ -35,7 +35,7 @@ LEASE_BYTES = 2 << 20
 class Sink(Protocol):
     """Takes frames from a queue; `status` says how far it is."""
 
-    def draw(self, queue: MemQ, timeout: float) -> bool:
+    def draw(self, queue: MemQ, timeout: float = 0) -> bool:
         """Write what is in the queue and acknowledge it; False if there was nothing.
 
         What is acknowledged is safe, by the promise of the log.
@@ -58,7 +58,7 @@ class Bowl:
         self._take = take
         self._buffer = bytearray()
 
-    def draw(self, queue: MemQ, timeout: float) -> bool:
+    def draw(self, queue: MemQ, timeout: float = 0) -> bool:
         """Drain and take; False if there was nothing. The caller acknowledges."""
         size = len(self._buffer) or BUFFER_BYTES
         while True:
@@ -100,7 +100,7 @@ class NpySink:
         """Note the file that is about to get a name."""
         self._status.words[INODE] = os.fstat(descriptor).st_ino
 
-    def draw(self, queue: MemQ, timeout: float) -> bool:
+    def draw(self, queue: MemQ, timeout: float = 0) -> bool:
         """Write what is in the queue, and acknowledge it."""
         with _given_back(queue):
             if not self._bowl.draw(queue, timeout):
@@ -183,7 +183,7 @@ class JournalSink:
         self._haul: Haul | None = None
         self._is_large_next = False
 
-    def draw(self, queue: MemQ, timeout: float) -> bool:
+    def draw(self, queue: MemQ, timeout: float = 0) -> bool:
         """Write what is in the queue, and acknowledge it."""
         with _given_back(queue):
             if self._is_large_next or self._notes.written:

@@ -16,6 +16,7 @@ from typing import Any
 
 from ataraxis._kernels.mapping import allocate
 from ataraxis.errors import LayoutError
+from ataraxis.log.disk_watch import LowDisk
 from ataraxis.log.ownership import is_owned, own
 from ataraxis.shm.context import Context, ContextLike
 
@@ -43,6 +44,10 @@ DROPPED = 14
 """Entries dropped because their putter would not wait; about, if several did."""
 FINISHED = 15
 """1 when the last writer ended because all was done: its own; 0: the logger's."""
+WORRY = 16
+"""Not 0: whoever puts looks at the state first, and at the room on the disk."""
+FREE, RATE = 17, 18
+"""Bytes that are left on the disk, and written in a second; 0: that is enough."""
 
 STOPPED, RUNNING, STOPPING, ENDED, FAILED = range(5)
 
@@ -127,11 +132,26 @@ class LogStatus:
         self._map[start : start + len(text)] = text
         self._map[_ERROR:start] = len(text).to_bytes(4, "little")
         self.words[STATE] = FAILED
+        self.words[WORRY] = 1
 
     def forgive(self) -> None:
         """Forget the error, to try again."""
         self._map[_ERROR : _ERROR + 4] = bytes(4)
-        self.words[GENERATION] = 0
+        self.words[GENERATION] = self.words[FREE] = self.words[WORRY] = 0
+
+    def worry(self, low: LowDisk | None) -> None:
+        """Say that the disk will soon be full; None: that it will not."""
+        words = self.words
+        if low is not None:
+            words[RATE], words[FREE] = int(low.rate_bytes), max(1, low.free_bytes)
+            words[WORRY] = 1
+        elif words[STATE] < ENDED:
+            words[FREE] = words[WORRY] = 0
+
+    def low_disk(self) -> LowDisk | None:
+        """Return what `worry` was told."""
+        free, rate = self.words[FREE], self.words[RATE]
+        return LowDisk(Path(self.about["directory"]), free, rate) if free else None
 
     def _text(self, at: int, most: int) -> bytes:
         size = min(int.from_bytes(self._map[at : at + 4], "little"), most - 4)

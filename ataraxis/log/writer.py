@@ -13,8 +13,10 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from ataraxis.errors import LoggerError
+from ataraxis.log.disk_watch import DiskWatch
 from ataraxis.log.sinks import Sink, open_sink
 from ataraxis.log.status import (
     CREATED,
@@ -24,15 +26,14 @@ from ataraxis.log.status import (
     GENERATION,
     STATE,
     STOPPING,
+    WORRY,
+    WRITTEN_BYTES,
     LogStatus,
     process_start,
 )
 from ataraxis.stream import MemQ
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-_IDLE_S = 0.02
+_IDLE_S = 0.25
 _LOOK_S = 0.25
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -77,12 +78,15 @@ def main(path: str) -> None:
         status.fail(said(error))
     finally:
         status.unlock()
+    # Nothing is left to do that an interpreter would take its time for.
+    os._exit(0)
 
 
 def said(error: Exception) -> str:
     """Say what went wrong in a line."""
-    if isinstance(error, OSError):
-        return str(error)
+    cause = error.__cause__ if isinstance(error, LoggerError) else error
+    if isinstance(cause, OSError):
+        return str(cause)
     return f"{type(error).__name__}: {error}"
 
 
@@ -92,8 +96,7 @@ def run(status: LogStatus) -> None:
     with MemQ.attach(about["queue"], context=about["context"]) as queue:
         sink = open_sink(status)
         try:
-            creator = Creator(status)
-            drain(status, queue, sink, creator)
+            drain(status, queue, sink, Creator(status))
         finally:
             sink.close()
     if status.words[STATE] == ENDED:
@@ -109,18 +112,30 @@ def remove_unused(status: LogStatus) -> None:
 
 def drain(status: LogStatus, queue: MemQ, sink: Sink, creator: Creator | None) -> None:
     """Move frames from the queue to the sink; without a creator, until it is empty."""
-    words = status.words
+    words, about = status.words, status.about
     looked = time.monotonic()
+    watch = DiskWatch(
+        Path(about["directory"]),
+        about["low_disk_s"],
+        status.worry,
+        lambda: status.worry(None),
+    )
+    watch.look(0, is_forced=True)
     while True:
         is_last = creator is None or words[STATE] in (STOPPING, ENDED)
-        has_some = sink.draw(queue, 0 if is_last else _IDLE_S)
+        if not is_last:
+            queue.wait(_IDLE_S)  # stop() nudges
+        has_some = sink.draw(queue, 0)
         if is_last and not has_some:
             return
         now = time.monotonic()
         if creator is not None and (not has_some or now - looked > _LOOK_S):
             looked = now
+            with suppress(OSError):  # writing will tell
+                watch.look(words[WRITTEN_BYTES])
             if not is_last and creator.is_gone():
                 words[STATE] = ENDED
+                words[WORRY] = 1
 
 
 class Creator:

@@ -218,6 +218,27 @@ class Getting(QueueEnd):
                 f"{self._counts()[1]} are leased after {timeout} s"
             )
 
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until there is probably a frame to get, or somebody says `nudge`.
+
+        Parameters
+        ----------
+        timeout : float or None
+            Longest wait, s.
+
+        Returns
+        -------
+        bool
+            False: nothing happened within `timeout`. True is no promise: another
+            getter may be first.
+        """
+        check_timeout(timeout)
+        return bool(self._await_data(timeout) == status_of.OK)
+
+    def nudge(self) -> None:
+        """End the `wait` of every getter, so that they look at what else they mind."""
+        self._nudge()
+
     def _end_leases(self) -> None:
         """Leave no lease behind: the last ones are acknowledged, or go back."""
         with self._guard:
