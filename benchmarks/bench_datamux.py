@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -127,9 +129,12 @@ def lsl(quick: bool) -> list[Result]:
     total = chunks * size
     data = np.random.default_rng(0).normal(size=(size, channels)).astype("f4")
 
-    def outlet(name: str) -> pylsl.StreamOutlet:
-        info = pylsl.StreamInfo(name, "EEG", channels, 30_000, "float32", f"id-{name}")
-        return pylsl.StreamOutlet(info, chunk_size=size)
+    numbers = itertools.count()  # an outlet that was may be found a while longer
+
+    def outlet() -> tuple[str, pylsl.StreamOutlet]:
+        name = f"bench-{os.getpid()}-{next(numbers)}"
+        info = pylsl.StreamInfo(name, "EEG", channels, 30_000, "float32", name)
+        return name, pylsl.StreamOutlet(info, chunk_size=size)
 
     def fill(made: pylsl.StreamOutlet) -> None:
         made.wait_for_consumers(10)
@@ -138,8 +143,8 @@ def lsl(quick: bool) -> list[Result]:
         time.sleep(1.0)  # until it is here, so that nobody waits
 
     def alone() -> float:
-        made = outlet("alone")
-        (found,) = pylsl.resolve_byprop("source_id", "id-alone", 1, 10)
+        name, made = outlet()
+        (found,) = pylsl.resolve_byprop("source_id", name, 1, 10)
         inlet = pylsl.StreamInlet(found, as_numpy=True)
         inlet.open_stream(timeout=10)
         fill(made)
@@ -158,8 +163,8 @@ def lsl(quick: bool) -> list[Result]:
 
     def into(samples: int | None) -> Callable[[], float]:
         def run() -> float:
-            made = outlet("into")
-            source = LslSource("id-into", {"source_id": "id-into"})
+            name, made = outlet()
+            source = LslSource(name, {"source_id": name})
             source.open()
             fill(made)
             got = 0
