@@ -27,7 +27,12 @@ _HOME = {
     "LogArchive": "ataraxis.log.archive",
     "Recorder": "ataraxis.log.recorder",
     "API": "ataraxis.datamux.api",
+    "RemoteAPI": "ataraxis.datamux.remote.api",
     "END_OF_STREAM": "ataraxis.datamux.end",
+    "DType": "ataraxis.frame",
+    "DataFrame": "ataraxis.pipeline",
+    "Pipe": "ataraxis.pipeline.pipe",
+    "Processor": "ataraxis.pipeline.declaration",
 }
 
 __all__ = sorted(_HOME)

@@ -71,6 +71,9 @@ class FrameBufferTimeout(AtaraxisError, TimeoutError):
 class CorruptFrame(AtaraxisError, ValueError):
     """The bytes of a frame changed between its writer and its reader."""
 
+    data: bytes | None = None
+    """The bytes as they are, where the frame is gone with the error (`MemQ.lease`)."""
+
 
 class LoggerError(AtaraxisError, ChildProcessError, RuntimeError):
     """The log could not be written; the message says which frames are safe."""
@@ -117,8 +120,30 @@ class RemoteError(AtaraxisError, ConnectionError):
     """The other machine refused or failed."""
 
 
+class BadMessage(AtaraxisError, ValueError):
+    """The other side sent what is no message of ours."""
+
+
+class AccessDenied(AtaraxisError, PermissionError):
+    """A wrong or missing token, an open door, or a secret that would be seen."""
+
+
 class ProcessorError(AtaraxisError, RuntimeError):
-    """User code raised in a worker process."""
+    """User code raised in a worker process, or the process died.
+
+    Attributes
+    ----------
+    processor : str
+        Whose worker it was.
+    worker : int
+        Which of its workers, from 0.
+    remote_traceback : str
+        The traceback in the worker, or ''.
+    """
+
+    processor = ""
+    worker = 0
+    remote_traceback = ""
 
 
 class PipeError(AtaraxisError, ExceptionGroup[Exception]):

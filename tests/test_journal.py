@@ -26,6 +26,7 @@ from ataraxis.labels import Labels
 from ataraxis.log import JournalWriter, LogArchive
 from ataraxis.log.journal_page import PAGE, FileHeader
 from ataraxis.log.journal_sync import Syncer
+from ataraxis.log.ownership import is_owned, own
 
 
 def only(directory: Path, suffix: str = "axj") -> Path:
@@ -515,6 +516,41 @@ def test_a_follower_sees_what_is_written_and_the_end(tmp_path: Path) -> None:
     journal.close()
     follower.join(10)
     assert seen == list(range(200))
+
+
+def test_who_looks_does_not_hold_the_writer_up(tmp_path: Path) -> None:
+    """A reader that was stopped while it asked who writes is in nobody's way."""
+    path = tmp_path / "file"
+    path.touch()
+    asked = os.open(path, os.O_RDONLY)
+    taken = os.open(path, os.O_RDWR)
+    try:
+        assert not is_owned(path)
+        assert own(taken)
+        assert is_owned(path)
+        again = os.open(path, os.O_RDWR)
+        assert not own(again)
+        os.close(again)
+        assert is_owned(path)
+    finally:
+        os.close(taken)
+        os.close(asked)
+    assert not is_owned(path)
+
+
+def test_a_follower_between_two_files_of_a_writer_goes_on(tmp_path: Path) -> None:
+    """The first file is closed, the next holds nothing yet: that is not the end."""
+    journal = JournalWriter(tmp_path)
+    journal.log(1, 0)
+    journal.flush()
+    archive = LogArchive(tmp_path)
+    frames = archive.follow(timeout=20)
+    assert next(frames).value == 0
+    journal._roll()
+    later = threading.Timer(0.1, lambda: (journal.log(1, 1), journal.close()))
+    later.start()
+    assert [frame.value for frame in frames] == [1]
+    later.join()
 
 
 def test_a_follower_gives_up(tmp_path: Path) -> None:

@@ -350,6 +350,59 @@ def test_checksums(policy: str, shared: bool) -> None:
     stream.unlink()
 
 
+def test_a_run_passes_over_what_a_viewer_holds() -> None:
+    """Every row arrives, in order; the slots of what is held stay as they are."""
+    stream = Producer("s", shape=(2,), dtype="u8", buffer_count=64)
+    gating = Consumer("s", policy="lossless")
+    viewer = Consumer("s", policy="lossy")
+    rows = np.repeat(np.arange(1000, dtype="u8"), 2).reshape(1000, 2)
+    held, sent, seen = [], 0, 0
+    while sent < len(rows):
+        sent += stream.send_block(rows[sent : sent + 40])
+        np.testing.assert_array_equal(gating.read(40), rows[sent - 40 : sent])
+        while (frame := viewer.receive(blocking=False)) is not None:
+            seen += 1
+            # In the half of the ring that is pinned.
+            if len(held) < 6 and frame.buffer_id % 8 == 1:
+                held.append(frame)
+    assert stream.statistics().skipped >= len(held) > 1
+    assert stream.statistics().sent == 1000
+    for frame in held:
+        assert frame.array[0] == frame.array[1] == frame.sequence
+    assert seen + viewer.dropped_count == 1000
+    assert gating.dropped_count == 0
+    del frame, held
+    stream.unlink()
+
+
+def test_runs_take_the_pin_of_a_dead_viewer_away() -> None:
+    """Nobody waits and nobody asks who lives, but the producer that passes over it."""
+    stream = Producer("s", shape=(2,), dtype="u8", buffer_count=64)
+    rows = np.zeros((64, 2), "u8")
+    code = """
+    import time
+    from ataraxis.stream import Consumer
+    viewer = Consumer("s", policy="lossy")
+    frames = [frame for frame in (viewer.receive() for _ in range(64))]
+    print("held", flush=True)
+    time.sleep(60)
+    """
+    with Program(code) as program:
+        wait_until(lambda: stream.subscriber_count == 1)
+        stream.send_block(rows)
+        program.expect("held")
+        stream.send_block(rows)
+        assert stream.statistics().skipped > 20
+
+    def skips_nothing() -> bool:
+        skipped = stream.statistics().skipped
+        stream.send_block(rows)
+        return stream.statistics().skipped == skipped
+
+    wait_until(skips_nothing)
+    stream.unlink()
+
+
 def test_checksums_of_blocks() -> None:
     stream = Producer("s", shape=(3,), dtype="i4", buffer_count=8, checksum=True)
     consumer = Consumer("s", policy="lossless", verify=True)

@@ -115,7 +115,7 @@ def test_what_the_producer_gave_up_is_counted_in_the_file(tmp_path: Path) -> Non
 
 
 def test_a_killed_recorder_is_missed_by_nobody(tmp_path: Path) -> None:
-    producer = Producer("precious", shape=(3,), dtype="i8", buffer_count=64)
+    producer = Producer("precious", shape=(3,), dtype="i8", buffer_count=256)
     for round_ in range(3):
         ready = spawn.Event()
         process = spawn.Process(

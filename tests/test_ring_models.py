@@ -21,6 +21,9 @@ SIZES = {
     "lossless-kills": "ring WATCHERS=0 M=3 KILLS=2",
     "lossless-ahead": "ring WATCHERS=0 M=4 OLDEST=1 AHEAD=2",
     "lossy-two": "ring GATERS=0 WATCHERS=2 M=3 KILLS=1",
+    "runs": "ring RUN=2 AHEAD=2 M=4",
+    "runs-three": "ring RUN=3 AHEAD=3 N=3 M=4 WATCHERS=0 GATERS=2",
+    "runs-kill": "ring RUN=2 AHEAD=2 N=3 UNPINNED=2 M=3 KILLS=1",
     "shared": "ring PRODUCERS=2 M=1 WATCHERS=0",
     "durable": "ring DURABLE KILLS=1 M=3 WATCHERS=0",
     "durable-from-oldest": "ring DURABLE KILLS=1 M=4 WATCHERS=0 OLDEST=1",
@@ -49,6 +52,7 @@ MUTANTS = {
     "LEAVE_EARLY": "ring M=3",
     "NO_CLEAN_WORD": "ring KILLS=1 M=2",
     "NO_CLEAN_CURSOR": "ring KILLS=1 M=3",
+    "RUN_PAST_LIMIT": "ring RUN=2 AHEAD=2 M=4",
     "PIN_ALL": "ring FREEZE M=3 WATCHERS=2 GATERS=0",
     "LOOK_FIRST": "wake SLEEPERS=2",
     "CLEAR_LATE": "wake SLEEPERS=2",
@@ -86,8 +90,8 @@ def test_memory_orders(compiler: str, tmp_path: Path) -> None:
     lines = spin.explore_orders(tmp_path, "ring_litmus", compiler)
     outcomes = [line.split()[-1] for line in lines]
     assert set(outcomes) == {"OK", "VIOLATION"}
-    assert outcomes.count("OK") == 9
-    assert outcomes.count("VIOLATION") == 24
+    assert outcomes.count("OK") == 12
+    assert outcomes.count("VIOLATION") == 26
     kernels = spin.MODELS.parents[1] / "ataraxis" / "_kernels"
     sources = [p.read_text() for p in kernels.glob("*.p[yx][xd]")]
     letters = {c for text in sources for c in re.findall(r"# Fence ([A-Z])[:.]", text)}

@@ -36,8 +36,8 @@ POINT = re.compile(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)')
 # only take their time.
 KERNELS = (
     "mapping", "participants", "lock", "guard", "array", "framebuffer", "chunks",
-    "will", "ring", "reader", "send", "loan", "lend", "receive", "doorbell", "survey",
-    "queue", "vigil", "desk", "put", "get", "drain",
+    "will", "ring", "reader", "send", "rows", "loan", "lend", "receive", "doorbell",
+    "survey", "queue", "vigil", "desk", "put", "get", "drain",
 )  # fmt: skip
 # What arrays alone need: built in a quarter of the time.
 ARRAYS = (

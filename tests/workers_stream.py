@@ -37,7 +37,7 @@ def send(
     worker: int,
     name: str = "s",
     words: int = 64,
-    slots: int = 16,
+    slots: int = 64,
     n: int = 1 << 60,
     subscribers: int = 1,
     way: str = "mixed",
@@ -50,14 +50,14 @@ def send(
     board.set_mine(worker, SLOT, stream._segment.participant.slot)
     stream.wait_for_subscribers(subscribers, timeout=30)
     data = np.zeros(words, "u8")
-    block = np.zeros((5, words), "u8")
+    block = np.zeros((12, words), "u8")
     k = 0
     while k < n and not board[STOP]:
         chance = random.randrange(8) if way == "mixed" and not shared else 0
-        if chance == 1 and k + 5 <= n:
-            block[:] = np.arange(k, k + 5, dtype="u8")[:, None]
+        if chance == 1 and k + 12 <= n:
+            block[:] = np.arange(k, k + 12, dtype="u8")[:, None]
             stream.send_block(block)
-            k += 5
+            k += 12
         elif chance == 2:
             with stream.next_to_send() as frame:
                 frame.array[:] = k

@@ -52,6 +52,22 @@ def produce(arena: Path, board: Any, worker: int, shared: bool, frames: int) -> 
     stream.close()
 
 
+def produce_rows(arena: Path, board: Any, worker: int, frames: int) -> None:
+    """Send some small frames in peace, and then a block of them."""
+    from ataraxis.stream import Producer
+
+    fuse = Fuse(board, worker)
+    stream = Producer("s", shape=(8,), dtype="u8", buffer_count=64, context=arena)
+    stream.wait_for_subscribers(2, timeout=20)
+    for k in range(frames):
+        stream.send(np.full(8, k, "u8"))
+    fuse.light(stream)
+    stream.send_block(
+        np.repeat(np.arange(frames, frames + 8, dtype="u8"), 8).reshape(8, 8)
+    )
+    stream.close()
+
+
 def consume(
     arena: Path,
     board: Any,

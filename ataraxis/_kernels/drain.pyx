@@ -47,9 +47,6 @@ cdef uint64_t pour(char *to, const char *slot, ax_grip *grip, uint32_t seed) noe
 cdef class DrainKernel(GetKernel):
     """What drains; a subclass gives the manners."""
 
-    cdef ax_grip *held                  # what was drained and nobody acknowledged
-    cdef Py_ssize_t held_count, held_room
-
     def __dealloc__(self):
         free(self.held)
 

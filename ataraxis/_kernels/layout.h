@@ -108,7 +108,7 @@ typedef struct {
     uint32_t participants;
     uint32_t flags;                                    /* AX_STREAM_* */
     uint64_t reserved;
-    /* Next position to claim, or one behind it. Writers: producers. */
+    /* Next position to claim, or behind it while it is claimed. Writers: producers. */
     _Alignas(128) ax_u64 tail;
     ax_u64 announced;                                  /* no producer claims at or above it without looking at cursors */
     /* What producers say about themselves. */

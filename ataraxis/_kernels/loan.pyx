@@ -119,7 +119,7 @@ cdef class Loan:
                 slot = payload_at(&self.producer.ring, self.producer.ring.index)
                 with nogil:
                     ax_copy(slot, self.data, bytes)
-            self.producer.seal(bytes, &head, &stamp, True)
+            self.producer.seal(bytes, &head, &stamp)
             self.producer.ticket += 1
         finally:
             self.producer.leave()

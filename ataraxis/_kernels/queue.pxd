@@ -33,6 +33,8 @@ cdef struct ax_work:
     uint32_t asleep[2]        # threads of ours that sleep for data, for space
     ax_u32 poke               # those who wait come out and look
     ax_u64 expired_ns         # when we last looked for leases that ran out
+    ax_u64 spin_ns            # adaptive: how long looking pays before sleeping; 0 where there is one CPU
+    int cpus                  # we may run on
 
 # What a getter has of a slot.
 cdef struct ax_grip:

@@ -15,7 +15,8 @@ from ataraxis._kernels.layout cimport (
     AX_SLOT_RETRY, AX_SLOT_WRITING, ax_message, ax_queue, ax_tally,
 )
 from ataraxis._kernels.participants cimport ax_party, live_of, on_death
-from ataraxis._kernels.platform cimport ax_crash, ax_now_ns
+from ataraxis._kernels.platform cimport ax_cpus, ax_crash, ax_now_ns
+from ataraxis._kernels.timing cimport SPIN_MAX_NS
 
 cdef enum:
     KEPT = 1                # ax_live.kept: frames are here; 2 + slot: that participant looks whether there are
@@ -39,6 +40,8 @@ cdef int queue_open(ax_work *work, ax_party *party, char *frames, uint64_t bytes
     work.asleep[0] = work.asleep[1] = 0
     ax_put32(&work.gate, 0)
     ax_put32(&work.poke, 0)
+    ax_put64(&work.spin_ns, SPIN_MAX_NS if party.spins else 0)
+    work.cpus = ax_cpus()
     if not (
         0 < work.slots < (<uint64_t>1 << 32)
         and 0 < work.stride < (<uint64_t>1 << 32)

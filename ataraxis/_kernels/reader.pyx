@@ -23,7 +23,7 @@ from ataraxis._kernels.timing cimport PAUSES, next_spin, spin_on
 cdef enum:
     SLICE_NS = 50000000     # longest sleep before looking at signals
     PROBE_NS = 20000000     # longest wait before asking who lives
-    IDLE_NS = 100000000     # the same where nothing has come for some time: an idle reader costs nothing
+    IDLE_NS = 250000000     # the same where nothing has come for some time: an idle reader costs nothing
     NAPS = 8                # slices after which it is idle
 
 

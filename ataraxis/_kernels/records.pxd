@@ -1,5 +1,5 @@
 # A file of frames, open for writing.
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from ataraxis._kernels.journal cimport ax_run, ax_seal
 from ataraxis._kernels.layout cimport ax_frame
 
@@ -19,6 +19,11 @@ cdef struct ax_sink:
     char *buffer
     ax_run *run
 
+cdef enum:
+    DIRECT_BYTES = 16384        # a longer payload is not copied first
+    SEVERAL = 32                # such in one write, at most
+
+cdef int put_several(ax_sink *sink, ax_frame *heads, const char **data, uint32_t *count) noexcept nogil
 cdef int put(ax_sink *sink, ax_frame *head, const char *front, uint64_t front_bytes, const char *data, uint64_t count,
              bint is_checked) noexcept nogil
 

@@ -15,7 +15,6 @@ from ataraxis._kernels.platform cimport ax_crash
 
 cdef enum:
     RUNS = 1024                 # kept until the index is written
-    DIRECT_BYTES = 16384        # a longer payload is not copied first
     LATENCY_ROWS = 4096         # rows between looks at signals
     CHECKSUM = 1
 
@@ -92,16 +91,19 @@ cdef int put(ax_sink *sink, ax_frame *head, const char *front, uint64_t front_by
     if status != AX_OK:
         return status
     head.length = front_bytes + count
-    if head.flags & CHECKSUM and not is_checked:
-        crc = ax_crc32(0, front, front_bytes) if front_bytes else 0
-        head.crc = ax_crc32(crc, data, count)
-    head.header_crc = ax_header_crc(sink.seal, head)
     offset = sink.at + sink.used
     padded = ax_padded(inside + count)
     to = sink.buffer + sink.used
-    memcpy(to, head, sizeof(ax_frame))
     if front_bytes:
         memcpy(to + sizeof(ax_frame), front, front_bytes)
+    if count and not is_direct:
+        memcpy(to + inside, data, count)
+    if head.flags & CHECKSUM and not is_checked:
+        # Of the copy, in one go; of what is not copied, from where it is.
+        crc = ax_crc32(0, to + sizeof(ax_frame), front_bytes + (0 if is_direct else count))
+        head.crc = ax_crc32(crc, data, count) if is_direct else crc
+    head.header_crc = ax_header_crc(sink.seal, head)
+    memcpy(to, head, sizeof(ax_frame))
     sink.waiting += 1
     if is_direct:
         sink.used += inside
@@ -110,11 +112,52 @@ cdef int put(ax_sink *sink, ax_frame *head, const char *front, uint64_t front_by
             sink.waiting -= 1
             return AX_TORN
     else:
-        if count:
-            memcpy(to + inside, data, count)
         memset(to + inside + count, 0, padded - inside - count)
         sink.used += padded
     sink.runs = ax_run_add(sink.run, 0, sink.runs, offset, padded, head)
+    return AX_OK
+
+
+cdef int put_several(ax_sink *sink, ax_frame *heads, const char **data, uint32_t *count) noexcept nogil:
+    # Frames of DIRECT_BYTES or more, at most SEVERAL, in one write: all that this file takes of them, or TORN and none.
+    # `data`: what follows the header, padded as in a file; checksums are in the headers already.
+    cdef iovec pieces[2 * SEVERAL]
+    cdef uint64_t start = sink.at + sink.used, end = start
+    cdef uint32_t k, n = 0
+    cdef int status = room(sink, SEVERAL * sizeof(ax_frame))
+    cdef char *to
+    if status != AX_OK:
+        count[0] = 0
+        return status
+    if sink.runs + SEVERAL >= RUNS and (drain(sink, NULL, 0) != AX_OK or write_index(sink) != AX_OK):
+        count[0] = 0
+        return AX_TORN
+    to = sink.buffer + sink.used
+    while n < count[0] and end < sink.limit:
+        heads[n].header_crc = ax_header_crc(sink.seal, &heads[n])
+        memcpy(to, &heads[n], sizeof(ax_frame))
+        pieces[2 * n].iov_base, pieces[2 * n].iov_len = to, sizeof(ax_frame)
+        pieces[2 * n + 1].iov_base = <void *>data[n]
+        pieces[2 * n + 1].iov_len = ax_padded(sizeof(ax_frame) + heads[n].length) - sizeof(ax_frame)
+        end += ax_padded(sizeof(ax_frame) + heads[n].length)
+        to += sizeof(ax_frame)
+        n += 1
+    pieces[0].iov_base, pieces[0].iov_len = sink.buffer, sink.used + sizeof(ax_frame)
+    count[0] = 0
+    ax_crash("journal_unwritten")
+    sink.error = ax_write_all(sink.fd, pieces, 2 * n, sink.at)
+    if sink.error:
+        return AX_TORN
+    ax_crash("journal_written")
+    sink.at = end
+    sink.used = 0
+    sink.frames += sink.waiting + n
+    sink.waiting = 0
+    for k in range(n):
+        end = ax_padded(sizeof(ax_frame) + heads[k].length)
+        sink.runs = ax_run_add(sink.run, 0, sink.runs, start, end, &heads[k])
+        start += end
+    count[0] = n
     return AX_OK
 
 

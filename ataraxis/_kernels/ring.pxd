@@ -1,7 +1,7 @@
 # The ring of a stream: words, claims and cursors.
 #
 #   slot word    lap << 16 | owner << 3 | FREE WRITING READY SKIP; position p lives in slot p % n, lap p / n + 1
-#   tail         next position to claim, or one behind it: a hint that everybody helps along
+#   tail         next position to claim, or behind what is just being claimed: a hint that everybody helps along
 #   cursor       position << 2 | IDLE GATING DETACHED WATCHING: the reader is done with all before it
 #   pins         a bit per participant and slot: a reader that gates nobody looks at this slot
 #
@@ -39,6 +39,8 @@ cdef struct ax_ring:
     uint64_t limit            # may claim below it
     uint64_t sent             # frames published (not shared)
     bint claimed
+    uint64_t passed           # positions passed over, because a viewer looked at the slot
+    bint is_followed          # a reader that gates was behind when we last looked
     # a reader's
     ax_reader *line
     uint32_t policy
@@ -131,6 +133,7 @@ cdef int ring_open(ax_ring *ring, ax_party *party, char *frames, uint64_t bytes)
 cdef uint64_t control_stride_of(uint32_t participants) noexcept nogil
 cdef uint64_t gate(ax_ring *ring) noexcept nogil
 cdef int claim(ax_ring *ring) noexcept nogil
+cdef bint passed_over(ax_ring *ring) noexcept nogil
 cdef void publish(ax_ring *ring, uint32_t at, uint64_t bytes, bint signal) noexcept nogil
 cdef void abandon(ax_ring *ring) noexcept nogil
 cdef int claim_wait(ax_ring *ring, int64_t deadline, bint first) noexcept nogil

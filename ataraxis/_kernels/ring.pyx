@@ -73,10 +73,10 @@ cdef uint64_t control_stride_of(uint32_t participants) noexcept nogil:
 cdef uint64_t gate(ax_ring *ring) noexcept nogil:
     # The first position that may not be claimed: n past the slowest reader that gates.
     # Never far ahead of the tail, so that who joins finds most of the ring still safe to read.
-    cdef uint64_t low, mask, top, seen
+    cdef uint64_t tail, low, mask, top, seen
     cdef uint32_t k, reader
-    low = ax_load64(&ring.stream.tail)
-    top = low + max(1, ring.slots // AHEAD)
+    tail = ax_load64(&ring.stream.tail)
+    low, top = tail, tail + max(1, ring.slots // AHEAD)
     seen = ax_load64(&ring.stream.announced)
     while seen < top and not ax_cas64(&ring.stream.announced, seen, top):
         seen = ax_load64(&ring.stream.announced)
@@ -94,6 +94,7 @@ cdef uint64_t gate(ax_ring *ring) noexcept nogil:
         reader = ring.participants + first_bit(mask)
         mask &= mask - 1
         low = lower(low, ax_load64(&ring.readers[reader].cursor))
+    ring.is_followed = low < tail
     return min(low + ring.slots, top)
 
 
@@ -154,18 +155,26 @@ cdef int claim(ax_ring *ring) noexcept nogil:
         # Fence P: pairs with the one in `pin`; also keeps the payload's stores below WRITING, for readers
         # that copy and validate.
         ax_fence_full()
-        if ring.index < ring.unpinned or not pinned(ring, ring.index):
-            ring.claimed = True
+        ring.claimed = True
+        if not passed_over(ring):
             return AX_OK
-        # A viewer looks at it: leave the data alone and pass over the position.
-        settle(ring, AX_SLOT_SKIP)
-        event_signal(&stream.data, ring.words)
-        ax_add64(&stream.skipped, 1)
         skips += 1
-        if skips % SKIPS == 0:
-            sweep(ring.party, PROBE_NS)
         if skips > 2 * ring.slots:
             return AX_FULL
+
+
+cdef bint passed_over(ax_ring *ring) noexcept nogil:
+    # Whether a viewer looks at the slot we have claimed: then its data is left alone, and the position skipped.
+    if ring.index < ring.unpinned or not pinned(ring, ring.index):
+        return False
+    settle(ring, AX_SLOT_SKIP)
+    event_signal(&ring.stream.data, ring.words)
+    ax_add64(&ring.stream.skipped, 1)
+    step(ring)
+    ring.passed += 1
+    if ring.passed % SKIPS == 0:
+        sweep(ring.party, PROBE_NS)
+    return True
 
 
 cdef inline void advance(ax_ring *ring, uint64_t tail) noexcept nogil:

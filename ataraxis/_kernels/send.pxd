@@ -13,14 +13,6 @@ cdef struct ax_stamp:
     uint64_t device_time
     uint64_t device_sequence
 
-# Rows of an array on their way.
-cdef struct ax_rows:
-    const char *data
-    Py_ssize_t count
-    Py_ssize_t sent
-    const int64_t *times    # one a row, or NULL
-    const int64_t *device   # two a row: time and counter; or NULL
-
 cdef class ProducerKernel:
     cdef ax_ring ring
     cdef readonly bint is_open
@@ -48,12 +40,12 @@ cdef class ProducerKernel:
     cdef void detach(self) noexcept
     cdef int take(self, int64_t deadline) except -100
     cdef int put(self, const char *data, Py_ssize_t bytes, const ax_frame *head, ax_stamp *stamp, int64_t deadline) except -100
-    cdef int burst(self, ax_rows *rows, ax_stamp *stamp, int64_t step_ns) noexcept nogil
     cdef inline int64_t patience(self, object timeout) except -1
     cdef bint answer(self, int status) except -1
     cdef object _send_bytes(self, data, ax_frame *head, ax_stamp *stamp, timeout)
     cdef uint32_t sum(self, char *data, Py_ssize_t bytes) noexcept with gil
-    cdef void seal(self, Py_ssize_t bytes, const ax_frame *head, ax_stamp *stamp, bint signal) noexcept nogil
+    cdef uint32_t write_head(self, Py_ssize_t bytes, const ax_frame *head, ax_stamp *stamp, uint64_t sequence) noexcept nogil
+    cdef void seal(self, Py_ssize_t bytes, const ax_frame *head, ax_stamp *stamp) noexcept nogil
 
 cdef int stamp_device(ax_stamp *stamp, time, sequence) except -1
 cdef int head_of(ax_frame *head, int code, tuple shape, uint32_t labels, uint32_t source) except -1

@@ -35,12 +35,4 @@ class ProducerKernel:
         device_sequence: int | None = None,
         time_ns: int | None = None,
     ) -> bool: ...
-    def _send_rows(
-        self,
-        rows: NDArray[Any],
-        times: NDArray[np.int64],
-        step_ns: int,
-        device: NDArray[np.int64] | None,
-        timeout: float | None,
-    ) -> int: ...
     def _claim(self, timeout: float | None) -> int: ...

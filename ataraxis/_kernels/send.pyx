@@ -9,10 +9,10 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SI
 from cpython.buffer cimport PyBUF_READ
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from ataraxis._kernels.atomics cimport ax_add64, ax_copy, ax_load64, ax_peek64, ax_put64
+from ataraxis._kernels.atomics cimport ax_add64, ax_copy, ax_load64, ax_peek64, ax_put32, ax_put64, ax_u32, ax_u64
 from ataraxis._kernels.event cimport event_signal, event_wake
 from ataraxis._kernels.layout cimport AX_BUSY, AX_FULL, AX_OK, AX_OVERFLOW, AX_PAYLOAD_AT, ax_frame
 from ataraxis._kernels.lock cimport pthread_self
@@ -21,13 +21,13 @@ from ataraxis._kernels.platform cimport ax_end_turn, ax_take_turn, ax_crash, ax_
 from ataraxis._kernels.ring cimport (
     abandon, anybody_sends, claim, claim_wait, payload_at, producer_join, producer_leave, publish, ring_open,
 )
+from ataraxis._kernels.run cimport ask_for
 from ataraxis._kernels.timing cimport deadline_of
 
 cnp.import_array()
 
 cdef enum:
     GIL_BYTES = 65536      # a longer copy lets other threads run
-    BATCH = 32             # frames of a block between two looks at sleepers
     FLAG_CHECKSUM = 1
     FLAG_DEVICE = 16
     FLAG_UNSIGNED = 32
@@ -160,33 +160,40 @@ cdef class ProducerKernel:
     cdef uint32_t sum(self, char *data, Py_ssize_t bytes) noexcept with gil:
         return self.crc(PyMemoryView_FromMemory(data, bytes, PyBUF_READ)) if bytes else 0
 
-    cdef void seal(self, Py_ssize_t bytes, const ax_frame *head, ax_stamp *stamp, bint signal) noexcept nogil:
-        # Write the header in front of the payload, and show the frame.
+    cdef uint32_t write_head(self, Py_ssize_t bytes, const ax_frame *head, ax_stamp *stamp, uint64_t sequence) noexcept nogil:
+        # Write the header in front of the payload: where in the slot the frame begins. Atomic, or by ax_copy: a reader
+        # that copies and looks again may be reading it.
         cdef uint32_t at = AX_PAYLOAD_AT - sizeof(ax_frame)
+        cdef uint16_t flags = head.flags
         cdef char *payload = payload_at(&self.ring, self.ring.index)
-        cdef ax_frame whole = head[0]
+        cdef ax_frame *frame
         cdef uint64_t tail[2]
-        cdef uint64_t sequence = self.ring.position if self.ring.shared else self.ring.sent
-        whole.length = bytes
+        cdef uint64_t length = bytes
         if stamp.has_device:
             at -= 16
-            whole.length += 16
-            whole.flags |= FLAG_DEVICE | (FLAG_UNSIGNED if stamp.is_unsigned else 0)
+            length += 16
+            flags |= FLAG_DEVICE | (FLAG_UNSIGNED if stamp.is_unsigned else 0)
             tail[0], tail[1] = stamp.device_time, stamp.device_sequence
             ax_copy(payload - 16, tail, 16)
             if self.has_device and stamp.device_sequence > self.next_device:
                 ax_add64(&self.ring.stream.gaps, stamp.device_sequence - self.next_device)
             self.has_device = True
             self.next_device = stamp.device_sequence + 1
+        frame = <ax_frame *>(payload - AX_PAYLOAD_AT + at)
+        ax_copy(frame, head, sizeof(ax_frame))
         if self.is_summed:
-            whole.flags |= FLAG_CHECKSUM
-            whole.crc = self.sum(payload - (whole.length - bytes), whole.length)
-        whole.sequence = sequence
-        whole.time_ns = stamp.time_ns
-        # In one go, by ax_copy: a reader that copies and looks again may be reading it.
-        ax_copy(payload - AX_PAYLOAD_AT + at, &whole, sizeof(ax_frame))
+            flags |= FLAG_CHECKSUM
+            ax_put32(<ax_u32 *>&frame.crc, self.sum(payload - (length - bytes), length))
+        ax_copy(&frame.flags, &flags, sizeof(flags))
+        ax_put64(<ax_u64 *>&frame.length, length)
+        ax_put64(<ax_u64 *>&frame.sequence, self.ring.position if self.ring.shared else sequence)
+        ax_put64(<ax_u64 *>&frame.time_ns, <uint64_t>stamp.time_ns)
         ax_put64(&self.ring.stream.last_ns, <uint64_t>stamp.time_ns)
-        publish(&self.ring, at, bytes, signal)
+        return at
+
+    cdef void seal(self, Py_ssize_t bytes, const ax_frame *head, ax_stamp *stamp) noexcept nogil:
+        # The payload is there: show the frame.
+        publish(&self.ring, self.write_head(bytes, head, stamp, self.ring.sent), bytes, True)
 
     cdef int put(self, const char *data, Py_ssize_t bytes, const ax_frame *head, ax_stamp *stamp, int64_t deadline) except -100:
         # One frame, one copy. The caller keeps `data` alive.
@@ -208,7 +215,10 @@ cdef class ProducerKernel:
                         ax_copy(to + bytes // 2, data + bytes // 2, bytes - bytes // 2)
                 else:
                     ax_copy(to, data, bytes)
-                self.seal(bytes, head, stamp, True)
+                self.seal(bytes, head, stamp)
+                # Where all copy, they would only take the lines back: it was slower.
+                if self.ring.is_followed:
+                    ask_for(&self.ring, self.ring.index)
         finally:
             self.leave()
         return status
@@ -302,60 +312,6 @@ cdef class ProducerKernel:
             return self.answer(self.put(NULL, 0, head, stamp, self.patience(timeout)))
         view = data
         return self.answer(self.put(<const char *>&view[0], view.shape[0], head, stamp, self.patience(timeout)))
-
-    def _send_rows(self, cnp.ndarray block not None, const int64_t[::1] times not None, int64_t step_ns, const int64_t[:, ::1] device, timeout):
-        """Send each row of a C-contiguous array as a frame of our dtype and shape; how many were sent.
-
-        `times` has one a row, or the first only; `device` is (n, 2) or None.
-        """
-        cdef ax_rows rows
-        cdef int status = AX_OK
-        cdef int64_t deadline = self.patience(timeout)
-        cdef ax_stamp stamp
-        rows.data, rows.count, rows.sent = <char *>cnp.PyArray_DATA(block), cnp.PyArray_DIM(block, 0), 0
-        rows.times = &times[0] if times.shape[0] == rows.count else NULL
-        rows.device = &device[0, 0] if device is not None and rows.count else NULL
-        stamp.has_device, stamp.is_unsigned = rows.device != NULL, False
-        stamp.time_ns = times[0] if times.shape[0] else 0
-        self.enter()
-        try:
-            # A buffer that was lent and not sent is over: its slot is ours.
-            self.ticket += self.ring.claimed
-            while rows.sent < rows.count:
-                with nogil:
-                    status = self.burst(&rows, &stamp, step_ns)
-                if status == AX_FULL:
-                    status = self.take(deadline)
-                if status != AX_OK:
-                    if status == AX_FULL and self._on_full == 2:
-                        ax_add64(&self.ring.stream.refused, rows.count - rows.sent)
-                    elif status != AX_BUSY:
-                        self._fail(status, rows.sent)
-                    break
-                PyErr_CheckSignals()
-        finally:
-            event_signal(&self.ring.stream.data, self.ring.words)
-            self.leave()
-        return rows.sent
-
-    cdef int burst(self, ax_rows *rows, ax_stamp *stamp, int64_t step_ns) noexcept nogil:
-        # Frames as long as there is room.
-        cdef Py_ssize_t batch = 0, k
-        while rows.sent < rows.count:
-            if not self.ring.claimed and claim(&self.ring) != AX_OK:
-                event_signal(&self.ring.stream.data, self.ring.words)
-                return AX_FULL
-            k = rows.sent
-            ax_copy(payload_at(&self.ring, self.ring.index), rows.data + k * self.typed_bytes, self.typed_bytes)
-            if rows.times != NULL:
-                stamp.time_ns = rows.times[k]
-            if rows.device != NULL:
-                stamp.device_time, stamp.device_sequence = rows.device[2 * k], rows.device[2 * k + 1]
-            batch += 1
-            self.seal(self.typed_bytes, &self.typed, stamp, batch % BATCH == 0)
-            stamp.time_ns += step_ns
-            rows.sent += 1
-        return AX_OK
 
     def _claim(self, timeout):
         """Own a slot for a loan: its ticket, or a negative status."""

@@ -1,21 +1,22 @@
 """Waiting in a work queue: for a frame, for room, for every acknowledgement.
 
-Look, spin briefly where there are cores to spare, then sleep; never longer than a slice, and by elapsed time
-ask who lives and which leases ran out.
+Look, spin for as long as that has paid lately where there are cores to spare, then sleep; never longer than a slice,
+and by elapsed time ask who lives and which leases ran out.
 """
 from libc.errno cimport EINTR
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport (
-    ax_cas32, ax_cas64, ax_load32, ax_load64, ax_pause, ax_peek32, ax_peek64, ax_put32, ax_store32,
+    ax_cas32, ax_cas64, ax_load32, ax_load64, ax_pause, ax_peek32, ax_peek64, ax_put32, ax_put64, ax_store32,
 )
 from ataraxis._kernels.event cimport event_cancel, event_prepare
 from ataraxis._kernels.layout cimport (
-    AX_BUSY, AX_OK, AX_SLOT_FREE, AX_SLOT_LEASED, AX_SLOT_RETRY, AX_SLOT_WRITING, AX_TIMEOUT, ax_event,
+    AX_ACTIVE, AX_BUSY, AX_OK, AX_SLOT_FREE, AX_SLOT_LEASED, AX_SLOT_RETRY, AX_SLOT_WRITING, AX_TIMEOUT, ax_event,
 )
-from ataraxis._kernels.participants cimport sweep
+from ataraxis._kernels.participants cimport entry_of, sweep
 from ataraxis._kernels.platform cimport ax_crash, ax_futex_wait, ax_now_ns
 from ataraxis._kernels.queue cimport LAP, ax_work, next_free, queue_settle_kept, queue_told
+from ataraxis._kernels.timing cimport PAUSES, ROOM_PAUSES, SPIN_CROWDED_NS, next_spin, spin_on
 
 cdef enum:
     SLICE_NS = 50000000     # longest sleep before looking at signals
@@ -99,21 +100,32 @@ cdef inline bint happened(ax_work *work, int what) noexcept nogil:
     return queue_has_room(work) if what == AX_WAIT_ROOM else queue_idle(work)
 
 
+cdef int64_t spin_time(ax_work *work) noexcept nogil:
+    # How long to look before sleeping; briefly, if there are more handles than CPUs.
+    cdef int64_t spin_ns = <int64_t>ax_peek64(&work.spin_ns)
+    cdef uint32_t k
+    cdef int count = 0
+    for k in range(work.party.slots):
+        count += ax_peek32(&entry_of(work.party, k).state) == AX_ACTIVE
+        if count > work.cpus:
+            return min(spin_ns, SPIN_CROWDED_NS)
+    return spin_ns
+
+
 cdef int queue_wait(ax_work *work, int what, int64_t deadline, bint first) noexcept nogil:
     # One slice of waiting: AX_OK look again, AX_BUSY look at your signals, AX_TIMEOUT.
     cdef int side = 0 if what == AX_WAIT_DATA else 1
     cdef ax_event *event = &work.queue.space if side else &work.queue.data
-    cdef int64_t now, started
-    cdef uint32_t seen, looks = work.party.spins if first and what != AX_WAIT_IDLE else 0
+    cdef int64_t now = ax_now_ns(), started = now
+    cdef int64_t spin_ns = spin_time(work) if first and what != AX_WAIT_IDLE else 0
+    # Room is looked for more rarely: that may mean to look at every slot, and takes their lines from whoever frees them.
+    cdef uint32_t seen, pauses = <uint32_t>min(work.slots // 2 + 1, ROOM_PAUSES) if side else PAUSES
     cdef bint is_there
-    while looks:
+    while spin_ns and spin_on(pauses, started, spin_ns):
         if happened(work, what):
             return AX_OK
-        ax_pause()
-        looks -= 1
     if what == AX_WAIT_DATA:
         queue_settle_kept(work.party)
-    now = started = ax_now_ns()
     while True:
         doze(work, side, 1)
         seen = event_prepare(event, work.me)
@@ -127,6 +139,8 @@ cdef int queue_wait(ax_work *work, int what, int64_t deadline, bint first) noexc
         if ax_load32(&work.poke):
             return AX_BUSY
         if is_there:
+            if first and what != AX_WAIT_IDLE:
+                ax_put64(&work.spin_ns, next_spin(ax_peek64(&work.spin_ns), ax_now_ns() - started))
             return AX_OK
         now = ax_now_ns()
         queue_look(work)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ataraxis.cli import log, proxy
+from ataraxis.cli import log, proxy, remote
 from ataraxis.cli.options import as_json_too, in_context, told
 
 
@@ -118,7 +118,9 @@ def doctor(context: str | None, as_json: bool) -> None:
     sys.exit(any(check.verdict == "fail" for check in found))
 
 
-for _command in (log.record, log.recover, log.verify, proxy.proxy):
+for _command in (
+    log.record, log.recover, log.verify, proxy.proxy, remote.serve, remote.mirror
+):  # fmt: skip
     main.add_command(_command)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ataraxis.datamux.remote.command import serve
 from ataraxis.datamux.settings import Settings, expand
 
 
@@ -34,6 +35,8 @@ def init(data_dir: str, meta_dir: str) -> None:
     if shadow != path and shadow.is_file():
         click.echo(f"note: {shadow} comes first in this folder", err=True)
 
+
+main.add_command(serve)
 
 if __name__ == "__main__":
     main(prog_name="python -m ataraxis.datamux")

@@ -85,5 +85,6 @@ def stream_of(name: str, labels: Labels, mode: str = "proxy") -> Stream:
         frequency=float(rate) if rate else None,
         fields={n: Field(n, dtype=dtype, unit=str(u), shape=shape) for n, u in pairs},
         index={"t": Field("time", unit="s")},
-        attrs={"id": name, "mode": mode},
+        # All of its labels, for those who make it again elsewhere.
+        attrs={"id": name, "mode": mode, "labels": labels.to_json().decode()},
     )

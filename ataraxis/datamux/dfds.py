@@ -46,8 +46,13 @@ def read_json(kind: type[T], path: Path) -> T:
     return build(kind, _load(path, 0), str(path), "")
 
 
-def build(kind: type[T], data: Any, file: str, key: str) -> T:
-    """Make an instance of a dataclass of `description` from what JSON gave."""
+def build(
+    kind: type[T], data: Any, file: str, key: str, *, is_checked: bool = True
+) -> T:
+    """Make an instance of a dataclass of `description` from what JSON gave.
+
+    Unless it `is_checked`, only types are looked at, not whether it is usable.
+    """
     if not isinstance(data, dict):
         raise _misfit(file, key, "an object {...}", data)
     hints = _hints(kind)
@@ -59,12 +64,13 @@ def build(kind: type[T], data: Any, file: str, key: str) -> T:
             + (f" (did you mean {close[0]!r}?)" if close else f"; known: {[*hints]}")
         )
     values = {
-        name: _value(hints[name], value, file, _join(key, name))
+        name: _value(hints[name], value, file, _join(key, name), is_checked)
         for name, value in data.items()
         if name not in _IGNORED
     }
     made = kind(**values)
-    check(made, file, key)
+    if is_checked:
+        check(made, file, key)
     return made
 
 
@@ -119,7 +125,7 @@ def _hints(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
-def _value(hint: Any, value: Any, file: str, key: str) -> Any:
+def _value(hint: Any, value: Any, file: str, key: str, is_checked: bool) -> Any:
     """Fit a value of JSON to the annotation of its field."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
@@ -128,23 +134,28 @@ def _value(hint: Any, value: Any, file: str, key: str) -> Any:
         if value is None:
             return None
         return _value(
-            next(a for a in arguments if a is not type(None)), value, file, key
-        )
+            next(a for a in arguments if a is not type(None)),
+            value, file, key, is_checked,
+        )  # fmt: skip
     if origin is dict:
         if not isinstance(value, dict):
             raise _misfit(file, key, "an object {...}", value)
         return {
-            k: _value(arguments[1], v, file, _join(key, k)) for k, v in value.items()
+            k: _value(arguments[1], v, file, _join(key, k), is_checked)
+            for k, v in value.items()
         }
     if origin in (list, tuple):
         if not isinstance(value, list):
             raise _misfit(file, key, "a list [...]", value)
         items = [
-            _value(arguments[0], v, file, f"{key}[{i}]") for i, v in enumerate(value)
+            _value(arguments[0], v, file, f"{key}[{i}]", is_checked)
+            for i, v in enumerate(value)
         ]
         return items if origin is list else tuple(items)
     if dataclasses.is_dataclass(hint):
-        return build(typing.cast("type[Any]", hint), value, file, key)
+        return build(
+            typing.cast("type[Any]", hint), value, file, key, is_checked=is_checked
+        )
     if hint is float and isinstance(value, (int, float)) and value is not True:
         return value  # an integer rate stays one
     if type(value) is not hint:

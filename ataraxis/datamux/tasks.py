@@ -36,6 +36,11 @@ class Tasks:
             task: Task = pick(self._tasks, randseq, "task", "this API")
         return StreamAck(task.stop(), randseq, task)
 
+    def forget(self, randseq: str) -> None:
+        """Let go of a task, and of the recording it holds; it goes on if it runs."""
+        with self._lock:
+            self._tasks.pop(randseq, None)
+
     def stop(self) -> None:
         """Stop every task of this API."""
         with self._lock:
@@ -57,7 +62,9 @@ class Tasks:
         deliver: Deliver,
         transform: Callable[[Any], Any],
     ) -> StreamAck:
-        task = Task(prefix + gen_randseq(), feed, sink, deliver, transform)
+        return self._begin(Task(prefix + gen_randseq(), feed, sink, deliver, transform))
+
+    def _begin(self, task: Task) -> StreamAck:
         with self._lock:
             self._forget()
             self._tasks[task.randseq] = task

@@ -233,6 +233,19 @@ class Frame(Payload):
         self.encode_into(data, seed=seed)
         return bytes(data)
 
+    to_byte_arr = to_bytes
+
+    @classmethod
+    def from_byte_arr(cls, arr: Buffer, allow_pickle: bool = False) -> Frame:
+        """Read a frame that `to_byte_arr` wrote: uPipe's name of `from_buffer`.
+
+        Examples
+        --------
+        >>> Frame.from_byte_arr(Frame.from_value([-1, None]).to_byte_arr()).value
+        [-1, None]
+        """
+        return cls.from_buffer(arr, allow_pickle=allow_pickle)
+
     def encode_into(self, buffer: Buffer, offset: int = 0, *, seed: int = 0) -> int:
         """Write the whole frame: the only copy its payload takes.
 

@@ -43,7 +43,8 @@ def follow(
                 yield from source.frames(source.pick(range(start, stop)), verify=verify)
                 start, since = stop, time.monotonic()
                 continue
-            if not was_live:
+            # And after it: a writer that was between two files has the next one now.
+            if not was_live and not source.is_live:
                 return
             left = LONGEST_SLEEP_S
             if timeout is not None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 from typing import Any
 
 from ataraxis._kernels.mapping import crash_point
 from ataraxis.log.journal_page import PAGE, FileHeader, data_path, index_path
+from ataraxis.log.ownership import own
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
@@ -49,7 +49,7 @@ class OutputFile:
                 number += 1
         try:
             crash_point(b"journal_opened")
-            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            own(self.fd)
             self.header = FileHeader.make(name, number, about, session)
             page = self.header.pack()
             os.pwrite(self.fd, page, 0)
@@ -77,16 +77,6 @@ class OutputFile:
             if fd >= 0:
                 os.close(fd)
         self.fd = self.index_fd = -1
-
-
-def is_written(path: Path) -> bool:
-    """Tell whether somebody has a journal's file open for writing."""
-    with open(path, "rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
 
 
 FIRST = PAGE

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from ataraxis._kernels import scan
 from ataraxis.errors import CorruptFrame, LayoutError
 from ataraxis.frame import HEADER_BYTES, Frame
-from ataraxis.log.journal_file import is_written
 from ataraxis.log.journal_index import (
     ENTRY,
     RUN,
@@ -28,6 +27,7 @@ from ataraxis.log.journal_index import (
 from ataraxis.log.journal_page import PAGE, FileHeader, index_path
 from ataraxis.log.journal_record import Notes
 from ataraxis.log.journal_seed import seed_of_frames
+from ataraxis.log.ownership import is_owned
 from ataraxis.log.problem import Problem
 
 
@@ -173,7 +173,7 @@ class InputFile:
     @property
     def is_written(self) -> bool:
         """Whether somebody has it open for writing."""
-        return is_written(self.path)
+        return is_owned(self.path)
 
     def losses(self) -> list[Problem]:
         """Say what is missing in it, as far as its index and its records tell."""
@@ -209,7 +209,15 @@ class InputFile:
         b = int(np.searchsorted(self.starts, last, "left"))
         base = int(self.starts[a])
         if b - a > 1:
-            return self._joined(self.data_runs[a:b])[first - base : last - base]
+            runs = self.data_runs[a:b].copy()
+            shift = first - base if runs["stride"][0] else 0
+            runs[0] = (
+                part_of(runs[0], shift, int(runs["count"][0])) if shift else runs[0]
+            )
+            end = int(self.starts[b - 1])
+            if runs["stride"][-1]:
+                runs[-1] = part_of(runs[-1], 0, last - end)
+            return self._joined(runs)[first - base - shift : last - base - shift]
         run = self.data_runs[a]
         if run["stride"]:
             return listed(self.data, part_of(run, first - base, last - base), self.seed)

@@ -23,6 +23,7 @@ from ataraxis.log.journal_record import (
 from ataraxis.log.journal_sync import Syncer
 
 if TYPE_CHECKING:
+    from ataraxis._kernels.haul import Haul
     from ataraxis._kernels.tap import Tap
 
 ANCHOR_NS = 60 * 10**9
@@ -150,6 +151,21 @@ class JournalOutput(RecordKernel):
                 self._go_on(status, "a frame of a stream was not accepted")
                 status = OK
             return frames, nbytes, status
+
+    def haul(self, haul: Haul) -> int:
+        """Take what was leased from a queue: OK, or OTHER, a frame is the caller's.
+
+        Raises
+        ------
+        LoggerError
+            It could not be written; what was not is still leased.
+        """
+        with self._lock:
+            self._ready()
+            while (status := haul.record(self)) in (FULL, TORN):
+                self._go_on(status, "some of a batch was not accepted")
+        self._paced()
+        return status
 
     # ---- files
 

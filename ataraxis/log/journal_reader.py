@@ -13,14 +13,17 @@ from numpy.typing import NDArray
 
 from ataraxis._kernels import scan
 from ataraxis.clock import Anchor
-from ataraxis.errors import LayoutError
-from ataraxis.frame import Flag, Frame
+from ataraxis.errors import CorruptFrame, LayoutError
+from ataraxis.frame import DType, Flag, Frame
 from ataraxis.log.journal_index import ENTRY, SEVERAL, Entries
 from ataraxis.log.journal_input import InputFile
 from ataraxis.log.journal_page import files_of
 from ataraxis.log.journal_record import Gap
+from ataraxis.log.journal_sources import NOT_A_TIME, extents, joined, shifts
 from ataraxis.log.problem import Problem
 from ataraxis.log.selection import Selection, SourceInfo
+
+_SPARSE = 64
 
 
 class JournalReader:
@@ -183,7 +186,9 @@ class JournalReader:
         """Find entries by their numbers, in any order."""
         wanted = np.asarray(numbers, np.int64)
         which = np.searchsorted(self.starts, wanted, "right") - 1
-        edges = np.flatnonzero(np.diff(which)) + 1
+        # Far apart they are looked up one by one, without what lies between.
+        is_far = np.abs(np.diff(wanted)) > _SPARSE
+        edges = np.flatnonzero(is_far | (np.diff(which) != 0)) + 1
         tables, files, parts = [], [], np.split(wanted, edges)
         for part in parts if len(wanted) else []:
             at = int(np.searchsorted(self.starts, part[0], "right")) - 1
@@ -250,16 +255,56 @@ class JournalReader:
         -------
         int
             Number of rows filled: all, or up to the first entry that is damaged or has
-            another dtype or shape than the first one of its file.
+            another dtype or shape than the first one.
         """
         table, _ = selection.where
         done = 0
         for file, start, stop in self._parts(selection):
+            if start and not self._is_alike(selection, start):
+                break
             part = np.ascontiguousarray(table[start:stop]).view("u1")
             done += scan.gather(file.data, part, out[start:stop], verify)
             if done < stop:
                 break
         return done
+
+    def _is_alike(self, selection: Selection, at: int) -> bool:
+        """Whether an entry is of the dtype and shape of the first one."""
+        table, which = selection.where
+        try:
+            one, other = (
+                self.files[int(which[k])].frame(table[k], verify=False) for k in (0, at)
+            )
+        except CorruptFrame:
+            return False
+        if (one.dtype, one.shape) != (other.dtype, other.shape):
+            return False
+        return one.dtype != DType.ND_ARR or one.array.dtype == other.array.dtype
+
+    def extents(self, source: int) -> NDArray[np.int64]:
+        """Return the entries of a source as ranges of numbers, (k, 2), in order."""
+        parts = [
+            extents(file, source) + start
+            for file, start in zip(self.files, self.starts, strict=False)
+        ]
+        return joined(np.concatenate([np.empty((0, 2), np.int64), *parts]))
+
+    def shifts_ns(self, source: int) -> list[int | None]:
+        """Return what makes wall time of a monotonic one, of each file; or None."""
+        return shifts(self.files)
+
+    def wall_ns(self, selection: Selection) -> NDArray[np.int64] | None:
+        """Return wall times, ns since 1970; NaT where a header is damaged.
+
+        Monotonic times and one number for each session; None if nobody knows it.
+        """
+        known = [shift for shift in shifts(self.files) if shift is not None]
+        if len(known) < len(self.files):
+            return None
+        table, which = selection.where
+        wall = table["time_ns"] + np.array(known or [0], np.int64)[which]
+        wall[table["state"] == scan.LOST] = NOT_A_TIME
+        return np.asarray(wall)
 
     def device_stamps(self, selection: Selection) -> NDArray[np.int64] | None:
         """Copy device times and counters, (n, 2); None: not all entries have them."""

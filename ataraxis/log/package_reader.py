@@ -275,6 +275,19 @@ class PackageReader:
         out[:, 0] = self._table["stamp"][selection.numbers].view(np.int64)
         return out
 
+    def extents(self, source: int) -> NDArray[np.int64]:
+        """Return the entries of a source as ranges of numbers, (k, 2), in order."""
+        good = np.concatenate([[False], self._table["source"] == source, [False]])
+        return np.flatnonzero(np.diff(good)).reshape(-1, 2)
+
+    def shifts_ns(self, source: int) -> list[int | None]:
+        """None: stamps count from an onset, which is an entry."""
+        return [None]
+
+    def wall_ns(self, selection: Selection) -> NDArray[np.int64] | None:
+        """None: stamps count from an onset, which is an entry."""
+        return None
+
     def close(self) -> None:
         """Forget the files; what was read stays valid."""
         self._archives.clear()

@@ -125,10 +125,25 @@ class LogSource(Protocol):
     def gather(
         self, selection: Selection, out: NDArray[np.uint8], *, verify: bool = True
     ) -> int:
-        """Copy payloads into rows, (n, bytes); how many went before one did not."""
+        """Copy payloads into rows, (n, bytes); how many went before one did not.
+
+        It does not if it is damaged, or of another dtype or shape than the first.
+        """
 
     def device_stamps(self, selection: Selection) -> NDArray[np.int64] | None:
         """Return device times and counters, (n, 2), or None where not all have them."""
+
+    def extents(self, source: int) -> NDArray[np.int64]:
+        """Return the entries of a source as ranges of numbers, (k, 2), in order."""
+
+    def shifts_ns(self, source: int) -> list[int | None]:
+        """Return what makes wall time of a monotonic one, of each session; or None."""
+
+    def wall_ns(self, selection: Selection) -> NDArray[np.int64] | None:
+        """Return wall times, ns since 1970; NaT where a header is damaged.
+
+        Monotonic times and one number for each session; None if nobody knows it.
+        """
 
     def close(self) -> None:
         """Let go of the files."""

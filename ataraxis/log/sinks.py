@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from queue import Empty
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ataraxis._kernels.haul import OTHER, Haul
 from ataraxis._kernels.package import survey
-from ataraxis.errors import CorruptFrame
+from ataraxis.errors import CorruptFrame, DataOverflow
 from ataraxis.frame import Frame
 from ataraxis.log.directory import EntryDirectory
 from ataraxis.log.entries import SUFFIX, EntryKey
@@ -20,21 +23,59 @@ from ataraxis.log.status import DONE, INODE, INTENT, ROW, STAMP, WRITTEN, WRITTE
 if TYPE_CHECKING:
     from ataraxis.log.journal_writer import JournalWriter
     from ataraxis.log.status import LogStatus
+    from ataraxis.stream import MemQ
 
 _ROW_BITS = 16
 
 
+BUFFER_BYTES = 4 << 20
+LEASE_BYTES = 2 << 20
+
+
 class Sink(Protocol):
-    """Takes drained frames; `status` says how far it is."""
+    """Takes frames from a queue; `status` says how far it is."""
 
-    def take(self, data: memoryview) -> None:
-        """Write frames; when it returns they are safe, by the promise of the log."""
+    def draw(self, queue: MemQ, timeout: float) -> bool:
+        """Write what is in the queue and acknowledge it; False if there was nothing.
 
-    def acknowledged(self) -> None:
-        """Learn that what was taken will not come again."""
+        What is acknowledged is safe, by the promise of the log.
+        """
 
     def close(self) -> None:
         """Finish."""
+
+
+class Bowl:
+    """What is drained into, for a sink that wants frames in one piece.
+
+    Parameters
+    ----------
+    take : callable
+        Writes the frames.
+    """
+
+    def __init__(self, take: Callable[[memoryview], None]) -> None:
+        self._take = take
+        self._buffer = bytearray()
+
+    def draw(self, queue: MemQ, timeout: float) -> bool:
+        """Drain and take; False if there was nothing. The caller acknowledges."""
+        size = len(self._buffer) or BUFFER_BYTES
+        while True:
+            if len(self._buffer) < size:
+                self._buffer = bytearray(size)
+            try:
+                end, _ = queue.drain_into(
+                    self._buffer, timeout=timeout, acknowledge=False
+                )
+                break
+            except Empty:
+                return False
+            except DataOverflow:
+                size *= 2
+        if end:
+            self._take(memoryview(self._buffer)[:end])
+        return True
 
 
 def open_sink(status: LogStatus) -> Sink:
@@ -53,12 +94,22 @@ class NpySink:
         self._durable = about["durability"] == "disk"
         self._notes = Notes(status)
         self._entries = EntryDirectory(about["directory"], before=self._intend)
+        self._bowl = Bowl(self._take)
 
     def _intend(self, descriptor: int) -> None:
         """Note the file that is about to get a name."""
         self._status.words[INODE] = os.fstat(descriptor).st_ino
 
-    def take(self, data: memoryview) -> None:
+    def draw(self, queue: MemQ, timeout: float) -> bool:
+        """Write what is in the queue, and acknowledge it."""
+        with _given_back(queue):
+            if not self._bowl.draw(queue, timeout):
+                return False
+        queue.acknowledge_drained()
+        self._notes.end()
+        return True
+
+    def _take(self, data: memoryview) -> None:
         """Write the entries, in the order they were put."""
         notes, words = self._notes, self._status.words
         frames = sorted(delivered(data), key=lambda frame: frame.number)
@@ -102,10 +153,6 @@ class NpySink:
                 return True
         return False
 
-    def acknowledged(self) -> None:
-        """Forget the batch."""
-        self._notes.end()
-
     def close(self) -> None:
         """Close the directory."""
         self._entries.close()
@@ -132,8 +179,47 @@ class JournalSink:
             durability=about["durability"],
             about={"logger": about["name"]},
         )
+        self._bowl = Bowl(self._take)
+        self._haul: Haul | None = None
+        self._is_large_next = False
 
-    def take(self, data: memoryview) -> None:
+    def draw(self, queue: MemQ, timeout: float) -> bool:
+        """Write what is in the queue, and acknowledge it."""
+        with _given_back(queue):
+            if self._is_large_next or self._notes.written:
+                # One of a segment of its own, or some that a writer before had.
+                self._is_large_next = False
+                has_some = self._bowl.draw(queue, timeout)
+            else:
+                has_some = self._record(queue, timeout)
+        if has_some:
+            queue.acknowledge_drained()
+            self._notes.end()
+        return has_some
+
+    def _record(self, queue: MemQ, timeout: float) -> bool:
+        """Write frames from where they lie."""
+        haul = self._haul = self._haul or Haul(queue)
+        count, rows, size, self._is_large_next = haul.lease(
+            self._numbers, LEASE_BYTES, timeout
+        )
+        if count:
+            self._notes.begin(self._numbers[:count])
+            while self._journal.haul(haul) == OTHER:
+                other = haul.other()
+                assert other is not None
+                self._write_block(next(delivered(memoryview(other))))
+            self._told(rows, size)
+        return count > 0 or self._is_large_next
+
+    def _told(self, rows: int, size: int) -> None:
+        """Bring it into the file; count it."""
+        self._journal.flush()
+        words = self._status.words
+        words[WRITTEN] += rows
+        words[WRITTEN_BYTES] += size
+
+    def _take(self, data: memoryview) -> None:
         """Write the frames, in the order they were put."""
         count, rows, size, has_blocks, end = survey(data, self._numbers)
         if end != len(data):
@@ -147,10 +233,7 @@ class JournalSink:
                     self._journal.append(data[start:stop])
         else:
             self._journal.append(data)
-        self._journal.flush()
-        words = self._status.words
-        words[WRITTEN] += rows
-        words[WRITTEN_BYTES] += size
+        self._told(rows, size)
 
     def _write_block(self, part: Delivered) -> None:
         """Write the rows of a block that are not there yet."""
@@ -169,13 +252,19 @@ class JournalSink:
                 device_time=stamps,
             )
 
-    def acknowledged(self) -> None:
-        """Forget the batch."""
-        self._notes.end()
-
     def close(self) -> None:
         """Close the journal."""
         self._journal.close()
+
+
+@contextmanager
+def _given_back(queue: MemQ) -> Iterator[None]:
+    """Let the next writer have what this one drained and could not write."""
+    try:
+        yield
+    except BaseException:
+        queue.give_back_drained()
+        raise
 
 
 def _runs(

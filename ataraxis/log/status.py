@@ -7,7 +7,6 @@ holds a kernel lock on it for as long as it lives.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import mmap
 import os
@@ -17,6 +16,7 @@ from typing import Any
 
 from ataraxis._kernels.mapping import allocate
 from ataraxis.errors import LayoutError
+from ataraxis.log.ownership import is_owned, own
 from ataraxis.shm.context import Context, ContextLike
 
 PREFIX = ".log-"
@@ -143,18 +143,13 @@ class LogStatus:
         """Become the writer; False if somebody else is."""
         descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         deadline = time.monotonic() + timeout
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                # Perhaps only one who looks whether there is a writer.
-                if time.monotonic() < deadline:
-                    time.sleep(0.005)
-                    continue
+        while not own(descriptor):
+            if time.monotonic() >= deadline:
                 os.close(descriptor)
                 return False
-            self._lock = descriptor
-            return True
+            time.sleep(0.005)
+        self._lock = descriptor
+        return True
 
     def unlock(self) -> None:
         """Be the writer no more."""
@@ -165,16 +160,9 @@ class LogStatus:
     def is_written(self) -> bool:
         """Whether a writer lives."""
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            return is_owned(self.path)
         except FileNotFoundError:
             return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
 
     def close(self) -> None:
         """Let go of the file."""

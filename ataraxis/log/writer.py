@@ -13,10 +13,8 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from queue import Empty
 from typing import TYPE_CHECKING
 
-from ataraxis.errors import DataOverflow
 from ataraxis.log.sinks import Sink, open_sink
 from ataraxis.log.status import (
     CREATED,
@@ -34,7 +32,6 @@ from ataraxis.stream import MemQ
 if TYPE_CHECKING:
     from pathlib import Path
 
-BUFFER_BYTES = 4 << 20
 _IDLE_S = 0.02
 _LOOK_S = 0.25
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -112,31 +109,15 @@ def remove_unused(status: LogStatus) -> None:
 
 def drain(status: LogStatus, queue: MemQ, sink: Sink, creator: Creator | None) -> None:
     """Move frames from the queue to the sink; without a creator, until it is empty."""
-    words, buffer = status.words, bytearray(BUFFER_BYTES)
+    words = status.words
     looked = time.monotonic()
     while True:
         is_last = creator is None or words[STATE] in (STOPPING, ENDED)
-        try:
-            end, _ = queue.drain_into(
-                buffer, timeout=0 if is_last else _IDLE_S, acknowledge=False
-            )
-        except Empty:
-            end = 0
-        except DataOverflow:
-            buffer = bytearray(2 * len(buffer))
-            continue
-        if end:
-            try:
-                sink.take(memoryview(buffer)[:end])
-            except BaseException:
-                queue.give_back_drained()
-                raise
-            queue.acknowledge_drained()
-            sink.acknowledged()
-        elif is_last:
+        has_some = sink.draw(queue, 0 if is_last else _IDLE_S)
+        if is_last and not has_some:
             return
         now = time.monotonic()
-        if creator is not None and (not end or now - looked > _LOOK_S):
+        if creator is not None and (not has_some or now - looked > _LOOK_S):
             looked = now
             if not is_last and creator.is_gone():
                 words[STATE] = ENDED

@@ -18,10 +18,12 @@ from ataraxis.errors import (
     PutTimeout,
     QueueFull,
 )
+from ataraxis.stream.statistics import StreamStatistics, survey_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ataraxis.labels import Labels
     from ataraxis.shm.segment import Segment
 
 SHARED, SYNC, TYPED = 1, 2, 4
@@ -45,11 +47,17 @@ class End:
 
     _name: str
     _segment: Segment | None = None
+    _labels: Labels
+    _slots: int
+    _capacity: int
+    _flags: int
     _shut: Callable[[], None]  # the kernel's
 
     def _begin(self, segment: Segment) -> None:
         """Take the segment; it is left with the last reference, or with the program."""
         segment.keep_name()
+        self._labels = segment.labels
+        self._slots, self._capacity, self._flags = survey.geometry(segment.participant)
         if not _open_ends:
             atexit.unregister(_close_all)
             atexit.register(_close_all)
@@ -83,6 +91,44 @@ class End:
     def name(self) -> str:
         """Name of the stream in its context."""
         return self._name
+
+    # ---- what the stream is; also after closing
+
+    @property
+    def labels(self) -> Labels:
+        """dtype, shape, dims, coords and attrs of a frame."""
+        return self._labels
+
+    @property
+    def is_typed(self) -> bool:
+        """Whether the stream has a shape and dtype, or holds any bytes."""
+        return bool(self._flags & TYPED)
+
+    @property
+    def is_sync(self) -> bool:
+        """Whether consumers that do not say are lossless."""
+        return bool(self._flags & SYNC)
+
+    @property
+    def buffer_size(self) -> int:
+        """Payload bytes a slot holds."""
+        return self._capacity
+
+    @property
+    def buffer_count(self) -> int:
+        """Slots."""
+        return self._slots
+
+    # ---- what it does
+
+    @property
+    def last_sent_iteration(self) -> int:
+        """Number of the last frame sent, from 1; 0 before the first."""
+        return survey.words(self._attached().participant)[1]
+
+    def statistics(self) -> StreamStatistics:
+        """Read the stream's control words; disturbs nobody."""
+        return survey_stream(self._name, self._attached().participant)
 
     def _attached(self) -> Segment:
         """Return the segment, or raise because the handle was closed."""

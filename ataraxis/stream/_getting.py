@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from ataraxis._kernels import desk as status_of
-from ataraxis.errors import DataOverflow, GetTimeout, LeaseLost
+from ataraxis.errors import CorruptFrame, DataOverflow, GetTimeout, LeaseLost
 from ataraxis.frame import Frame, restamp
 from ataraxis.stream import _large
 from ataraxis.stream._end import check_timeout
@@ -99,7 +99,9 @@ class Getting(QueueEnd):
                     self._frame(frame),
                     functools.partial(self._end, grip, place, large),
                 )
-            except ValueError:
+            except ValueError as error:
+                if isinstance(error, CorruptFrame):
+                    error.data = bytes(frame)
                 self._finish(grip, place, True, large)
                 raise
 

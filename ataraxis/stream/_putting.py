@@ -55,6 +55,23 @@ class Putting(Getting):
             self._fail(status, True, done)
         return done
 
+    def offer(self, frame: bytes, timeout: float | None = None) -> bool:
+        """Put a whole frame that is encoded already, as it is; whether it found room.
+
+        Parameters
+        ----------
+        frame : bytes
+            As `Frame.to_bytes` writes it; with its checksum, whatever the handle says.
+        timeout : float or None
+            Longest wait, s; None waits without end, 0 not at all.
+        """
+        deadline = self._deadline(True, timeout)
+        if len(frame) <= self._geometry[1]:
+            status = self._put_frame(frame, False, deadline)
+        else:
+            status = self._put_large(frame, deadline)
+        return status == status_of.OK
+
     def _encode(
         self,
         value: Any,

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from ataraxis._kernels import survey
 from ataraxis._kernels.lend import Frame
 from ataraxis._kernels.receive import OK
-from ataraxis.labels import Labels
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.header import Kind
 from ataraxis.shm.segment import Segment
 from ataraxis.stream._end import SYNC, TYPED, check_timeout, plain_name
 from ataraxis.stream._opening import register_durable
 from ataraxis.stream.rows import Rows
-from ataraxis.stream.statistics import StreamStatistics, survey_stream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -125,20 +123,19 @@ class Consumer(Rows):
         label: str | None,
     ) -> None:
         self._name = segment.name
-        self._slots, self._capacity, self._flags = survey.geometry(segment.participant)
+        flags = survey.geometry(segment.participant)[2]
         if durable is not None:
             policy = "lossless"
         elif policy is None:
-            policy = "lossless" if self._flags & SYNC else "lossy"
+            policy = "lossless" if flags & SYNC else "lossy"
         self._policy = policy
-        self._labels = segment.labels
         line = -1
         if durable is None:
             own = label if label is not None else f"pid {os.getpid()}"
             survey.label(segment.participant, own.encode()[:63])
         else:
             line = register_durable(segment, durable, detached_timeout)
-        dtype = segment.labels.dtype if self._flags & TYPED else None
+        dtype = segment.labels.dtype if flags & TYPED else None
         if not self._open(
             segment.payload,
             segment.participant,
@@ -228,34 +225,9 @@ class Consumer(Rows):
         return self._attached().header.uuid.hex()
 
     @property
-    def is_sync(self) -> bool:
-        """Whether consumers that do not say are lossless."""
-        return bool(self._flags & SYNC)
-
-    @property
     def policy(self) -> str:
         """'lossless', 'lossy' or 'latest'."""
         return self._policy
-
-    @property
-    def labels(self) -> Labels:
-        """dtype, shape, dims, coords and attrs of a frame."""
-        return self._labels
-
-    @property
-    def is_typed(self) -> bool:
-        """Whether the stream has a shape and dtype, or holds any bytes."""
-        return bool(self._flags & TYPED)
-
-    @property
-    def buffer_size(self) -> int:
-        """Payload bytes a slot holds."""
-        return self._capacity
-
-    @property
-    def buffer_count(self) -> int:
-        """Slots."""
-        return self._slots
 
     @property
     def dropped_count(self) -> int:
@@ -266,15 +238,6 @@ class Consumer(Rows):
     def received_count(self) -> int:
         """Frames received."""
         return int(self._words[1])
-
-    @property
-    def last_sent_iteration(self) -> int:
-        """Number of the last frame sent, from 1; 0 before the first."""
-        return survey.words(self._attached().participant)[1]
-
-    def statistics(self) -> StreamStatistics:
-        """Read the stream's control words; disturbs nobody."""
-        return survey_stream(self._name, self._attached().participant)
 
     # ---- life
 

@@ -13,23 +13,22 @@ from numpy.typing import DTypeLike, NDArray
 
 from ataraxis._kernels import survey
 from ataraxis._kernels.receive import BUSY, FULL
-from ataraxis._kernels.send import ProducerKernel
+from ataraxis._kernels.rows import RowsKernel
 from ataraxis.clock import now_ns
 from ataraxis.frame import crc32
-from ataraxis.labels import Labels
 from ataraxis.shm.context import ContextLike
 from ataraxis.stream._codes import TYPED_LABELS, Encoded, code_of, encode
 from ataraxis.stream._end import SHARED, SYNC, TYPED, End, check_timeout, plain_name
 from ataraxis.stream._opening import open_to_send
 from ataraxis.stream._sizes import frame_labels, slot_count
 from ataraxis.stream.buffer import WriteBuffer
-from ataraxis.stream.statistics import StreamStatistics, survey_stream
+from ataraxis.stream.statistics import StreamStatistics
 
 _ON_FULL = {"block": 0, "raise": 1, "drop_newest": 2}
 _STALL_S = 1.0
 
 
-class Producer(End, ProducerKernel):
+class Producer(End, RowsKernel):
     """Make a stream and send frames into it; every consumer sees every frame.
 
     Parameters
@@ -122,8 +121,8 @@ class Producer(End, ProducerKernel):
         self._on_full = _ON_FULL[on_full]
         labels, capacity = frame_labels(buffer_size, shape, dtype, dims, coords, attrs)
         slots = slot_count(capacity, buffer_count, buffer_seconds, labels)
-        self._is_typed = shape is not None
-        flags = shared * SHARED | sync * SYNC | self._is_typed * TYPED
+        is_typed = shape is not None
+        flags = shared * SHARED | sync * SYNC | is_typed * TYPED
         segment = open_to_send(
             self._name,
             labels,
@@ -135,7 +134,7 @@ class Producer(End, ProducerKernel):
             mode=mode,
             group=group,
         )
-        typed = labels.dtype if self._is_typed else None
+        typed = labels.dtype if is_typed else None
         code, sign = code_of(labels.dtype), TYPED_LABELS
         if not self._open(
             segment.payload, segment.participant, typed, labels.shape, code, sign, 0
@@ -143,7 +142,6 @@ class Producer(End, ProducerKernel):
             self._misfit()
         if checksum:
             self._sum_with(crc32)
-        self._labels = labels
         self._begin(segment)
 
     # ---- sending
@@ -236,10 +234,10 @@ class Producer(End, ProducerKernel):
         """
         labels = self._labels
         rows = np.ascontiguousarray(block, labels.dtype)
-        if not self._is_typed or rows.shape[1:] != labels.shape:
+        if not self.is_typed or rows.shape[1:] != labels.shape:
             raise ValueError(
                 f"send_block takes rows of the stream's shape: got {rows.shape}, the "
-                f"stream has frames of {labels.shape if self._is_typed else 'bytes'}"
+                f"stream has frames of {labels.shape if self.is_typed else 'bytes'}"
             )
         check_timeout(timeout)
         now = now_ns() if time_ns is None else time_ns
@@ -303,34 +301,9 @@ class Producer(End, ProducerKernel):
     # ---- what it is
 
     @property
-    def labels(self) -> Labels:
-        """dtype, shape, dims, coords and attrs of a frame."""
-        return self._labels
-
-    @property
-    def is_typed(self) -> bool:
-        """Whether the stream has a shape and dtype, or holds any bytes."""
-        return self._is_typed
-
-    @property
-    def is_sync(self) -> bool:
-        """Whether consumers that do not say are lossless."""
-        return bool(survey.geometry(self._attached().participant)[2] & SYNC)
-
-    @property
     def is_ended(self) -> bool:
         """Whether the stream was ended."""
         return self._is_ended
-
-    @property
-    def buffer_size(self) -> int:
-        """Payload bytes a slot holds."""
-        return survey.geometry(self._attached().participant)[1]
-
-    @property
-    def buffer_count(self) -> int:
-        """Slots."""
-        return survey.geometry(self._attached().participant)[0]
 
     @property
     def subscriber_count(self) -> int:
@@ -346,15 +319,6 @@ class Producer(End, ProducerKernel):
 
     _swept = 0.0
 
-    @property
-    def last_sent_iteration(self) -> int:
-        """Number of the last frame sent, from 1; 0 before the first."""
-        return survey.words(self._attached().participant)[1]
-
-    def statistics(self) -> StreamStatistics:
-        """Read the stream's control words; disturbs nobody."""
-        return survey_stream(self._name, self._attached().participant)
-
     def __repr__(self) -> str:
         state = "ended" if self._is_ended else "open"
         return f"<Producer {self._name!r}, {state}>"
@@ -362,7 +326,7 @@ class Producer(End, ProducerKernel):
     # ---- what the kernel asks for
 
     def _encode(self, value: Any) -> Encoded:
-        return encode(value, self._labels.dtype if self._is_typed else None)
+        return encode(value, self._labels.dtype if self.is_typed else None)
 
     def _stalled(self, seconds: float) -> None:
         """Say, once a stall, that readers keep us waiting."""

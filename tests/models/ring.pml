@@ -8,6 +8,7 @@
  *   N          slots (2)                           M         frames of each producer (3)
  *   UNPINNED   slots below it are copied (1)       KILLS     kills at any step, of anybody (0)
  *   FREEZE     watchers keep their pins for ever   HOLD      gaters keep a frame until they have the next
+ *   RUN        slots that the only producer claims at once, shown in order when all are filled (1)
  *   DURABLE    gater 0 gates on when it dies, and comes back once
  *   MUTANT_*   one mistake each, that Spin must catch
  *
@@ -56,6 +57,9 @@
 #endif
 #ifndef AHEAD
 #define AHEAD 1
+#endif
+#ifndef RUN
+#define RUN 1
 #endif
 
 byte lap[N], st[N], own[N];           /* a slot's word: always accessed in one step */
@@ -124,8 +128,61 @@ inline settle(p, state) {
   }
 }
 
+/* A claim never overwrites what somebody still needs. */
+#define NEEDED(c, p) ((p) >= N && joined[c] && need[c] <= (p) - N && pub[(p) - N])
+
+#if RUN > 1
+/* Words, looked at and then stored: nobody else changes them. One store of the tail behind them all. */
+inline claim_run() {
+  r = 0;
+  do
+#ifdef MUTANT_RUN_PAST_LIMIT
+  :: r < RUN && k + r < M && p % N + r < N && lap[(p + r) % N] < LAP(p) && st[(p + r) % N] != WRITING -> r++
+#else
+  :: r < RUN && k + r < M && p % N + r < N && p + r < limit && lap[(p + r) % N] < LAP(p) && st[(p + r) % N] != WRITING -> r++
+#endif
+  :: else -> break
+  od;
+  q = 0;
+  do
+  :: q < r ->
+     atomic { assert(lap[(p + q) % N] < LAP(p) && st[(p + q) % N] != WRITING && !NEEDED(0, p + q) && !NEEDED(1, p + q));
+              lap[(p + q) % N] = LAP(p); st[(p + q) % N] = WRITING; own[(p + q) % N] = me; q++ }
+  :: q == r -> break
+  od;
+  tail = p + r                                 /* fence P below it */
+}
+inline send_run() {
+  q = p; c = 0;                                /* c: filled */
+  do
+  :: q < p + r ->
+     if
+#ifndef MUTANT_NO_PIN_CHECK
+     :: q % N >= UNPINNED && pin[q % N] != 0 -> settle(q, SKIP)
+#endif
+     :: else ->
+        atomic { assert(!kept[q % N]); da[q % N] = me * 100 + k + c + 1 };
+        atomic { assert(!kept[q % N]); db[q % N] = me * 100 + k + c + 1 };
+        c++
+     fi;
+     q++
+  :: q == p + r -> break
+  od;
+  q = p;
+  do
+  :: q < p + r ->
+     if :: st[q % N] == WRITING -> settle(q, READY); k++ :: else fi;
+     q++
+  :: q == p + r -> break
+  od
+}
+#endif
+
 proctype Producer(byte me) {
   byte p, k, limit, low, top, i, c, wl, ws, wo;
+#if RUN > 1
+  byte r, q;
+#endif
   {
   do
   :: k < M ->
@@ -157,6 +214,10 @@ next:
         fi
      :: else
      fi;
+#if RUN > 1
+     claim_run();
+     if :: r -> send_run(); goto sent :: else fi;
+#endif
      atomic { wl = lap[p % N]; ws = st[p % N]; wo = own[p % N] };
      if
      :: wl > LAP(p) -> goto next
@@ -167,11 +228,7 @@ next:
      :: else ->
         if
         :: atomic { lap[p % N] == wl && st[p % N] == ws && own[p % N] == wo ->
-             c = 0;
-             do
-             :: c < 2 -> assert(!(p >= N && joined[c] && need[c] <= p - N && pub[p - N])); c++
-             :: c == 2 -> break
-             od;
+             assert(!NEEDED(0, p) && !NEEDED(1, p));
              lap[p % N] = LAP(p); st[p % N] = WRITING; own[p % N] = me }
         :: else -> goto next
         fi
@@ -201,8 +258,9 @@ next:
      atomic { assert(!kept[p % N]); db[p % N] = me * 100 + k + 1 };
      settle(p, READY);
 #endif
-     k++
-  :: k == M -> break
+     k++;
+sent: skip
+  :: k >= M -> break
   od;
   sends[me] = 0;
   leave(me)

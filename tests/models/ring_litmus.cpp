@@ -33,11 +33,20 @@ static void full(Litmus &l, int t, bool is_there)
         l.fence_seq_cst(t);
 }
 
+// The slot's word to WRITING: swapped; of a run, stored, because nobody else changes it.
+static void claim(Litmus &l, bool is_run, Order o = BOTH)
+{
+    if (is_run)
+        l.store(0, WORD, WRITING_1, RELAXED);
+    else
+        l.cas(0, 6, WORD, [](R) { return READY_0; }, [](R) { return WRITING_1; }, o);
+}
+
 static int is_old(R r) { return r[1] == 1 && r[2] == 1; }
 
 // ---- J: a joiner announces its cursor and looks at what was announced; a producer the other way round
 
-struct Join { bool has_gate_fence = true, has_join_fence = true, is_announced_first = true, is_floor_looked_at = true; };
+struct Join { bool is_run = false, has_gate_fence = true, has_join_fence = true, is_announced_first = true, is_floor_looked_at = true; };
 
 static void join(const char *name, Join c, bool ok)
 {
@@ -53,7 +62,7 @@ static void join(const char *name, Join c, bool ok)
     if (!c.is_announced_first)
         announce();
     l.leave_if(0, [](R r) { return r[0] && r[1] == 1; });                // somebody gates at position 0: full
-    l.cas(0, 6, WORD, [](R) { return READY_0; }, [](R) { return WRITING_1; }, BOTH);
+    claim(l, c.is_run);
     l.fence_seq_cst(0);                                                  // P
     publish(l, 0);
     // reader_join, from the oldest: the cursor at position 0, unless that may be overwritten.
@@ -73,7 +82,7 @@ static void join(const char *name, Join c, bool ok)
 
 // ---- P: a viewer pins and looks again; a producer claims and looks at the pins
 
-struct Pin { Dekker claim = Dekker::FENCED; bool has_pin_fence = true, is_looked_again = true, is_claimed_first = true; };
+struct Pin { bool is_run = false; Dekker claim = Dekker::FENCED; bool has_pin_fence = true, is_looked_again = true, is_claimed_first = true; };
 
 static void pin(const char *name, Pin c, bool ok)
 {
@@ -83,7 +92,7 @@ static void pin(const char *name, Pin c, bool ok)
     const Order looked = c.claim == Dekker::TOTAL ? TOTAL : ACQUIRE;
     if (!c.is_claimed_first)
         l.load(0, 0, PIN, looked);
-    l.cas(0, 6, WORD, [](R) { return READY_0; }, [](R) { return WRITING_1; }, claimed);
+    claim(l, c.is_run, claimed);
     if (c.claim == Dekker::FENCED)
         l.fence_seq_cst(0);
     else
@@ -110,13 +119,13 @@ static void pin(const char *name, Pin c, bool ok)
 
 // ---- copies of a slot that nothing keeps: look, copy, look again
 
-struct Copy { bool has_claim_fence = true, has_copy_fence = true, is_looked_again = true; Order shown = RELEASE, seen = ACQUIRE; };
+struct Copy { bool is_run = false, has_claim_fence = true, has_copy_fence = true, is_looked_again = true; Order shown = RELEASE, seen = ACQUIRE; };
 
 static void copy(const char *name, Copy c, bool is_b_first, bool ok)
 {
     Litmus l(name, 2, 3);
     l.start(WORD, READY_0), l.start(A, 1), l.start(B, 1);
-    l.cas(0, 6, WORD, [](R) { return READY_0; }, [](R) { return WRITING_1; }, BOTH);
+    claim(l, c.is_run);
     full(l, 0, c.has_claim_fence);
     publish(l, 0, c.shown);
     l.load(1, 0, WORD, c.seen);
@@ -229,12 +238,15 @@ static void death(const char *name, bool is_word_first, Order senders, bool ok)
 int main()
 {
     join("J: cursor, fence, announced; announced, fence, cursor", {}, OK);
+    join("J: the same, claimed in a run", {.is_run = true}, OK);
     join("mutant J: no fence in gate", {.has_gate_fence = false}, VIOLATION);
     join("mutant J: no fence in reader_join", {.has_join_fence = false}, VIOLATION);
     join("mutant J: announced after the scan", {.is_announced_first = false}, VIOLATION);
     join("mutant J: what was announced is not looked at", {.is_floor_looked_at = false}, VIOLATION);
 
     pin("P: pin, fence, word; word, fence, pin", {}, OK);
+    pin("P: the same, claimed in a run", {.is_run = true}, OK);
+    pin("mutant P: a run without its fence", {.is_run = true, .claim = Dekker::BARE}, VIOLATION);
     pin("P: a total swap and a total look would do without the fence in claim", {.claim = Dekker::TOTAL}, OK);
     pin("mutant P: no fence in claim", {.claim = Dekker::BARE}, VIOLATION);
     pin("mutant P: a total swap, and pins looked at by a load that is not", {.claim = Dekker::TOTAL_WRITE_ONLY}, VIOLATION);
@@ -244,6 +256,8 @@ int main()
 
     copy("copy: look, copy, fence, look; claim, fence, write, show", {}, false, OK);
     copy("copy: the same, copied in reverse", {}, true, OK);
+    copy("copy: the same, claimed in a run", {.is_run = true}, true, OK);
+    copy("mutant copy: a run without its fence", {.is_run = true, .has_claim_fence = false}, true, VIOLATION);
     copy("mutant copy: no fence after the claim", {.has_claim_fence = false}, true, VIOLATION);
     copy("mutant copy: no fence after the copy", {.has_copy_fence = false}, false, VIOLATION);
     copy("mutant copy: the word is not looked at again", {.is_looked_again = false}, true, VIOLATION);

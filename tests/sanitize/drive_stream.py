@@ -25,7 +25,7 @@ from ataraxis._kernels import survey  # noqa: E402
 from ataraxis._kernels.loan import Loan  # noqa: E402
 from ataraxis._kernels.participants import Participant  # noqa: E402
 from ataraxis._kernels.receive import ENDED, OK, ConsumerKernel  # noqa: E402
-from ataraxis._kernels.send import ProducerKernel  # noqa: E402
+from ataraxis._kernels.rows import RowsKernel  # noqa: E402
 from ataraxis.stream import Producer  # noqa: E402
 
 assert sanitized.__file__.startswith(sys.argv[1]), sanitized.__file__
@@ -57,7 +57,7 @@ class Ends:
         assert seconds < 60, "nobody reads"
 
 
-class Sender(Ends, ProducerKernel):
+class Sender(Ends, RowsKernel):
     cancel_event = None
 
 
@@ -108,7 +108,7 @@ class Stream:
         return end
 
 
-def send(stream: Stream, end: ProducerKernel, k: int) -> int:
+def send(stream: Stream, end: RowsKernel, k: int) -> int:
     """Send a frame, a block, or a frame put together in its slot; the next number."""
     if k % 3 == 0:
         rows = np.repeat(np.arange(k, k + 3, dtype=TYPE)[:, None], stream.words, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +44,11 @@ def test_all_policies_on_one_stream(
         for k, job in enumerate(jobs)
     ]
     sender = zygote.start(
-        "workers_stream:send", 0, words=words, slots=8, subscribers=len(jobs)
+        "workers_stream:send",
+        0,
+        words=words,
+        slots=random.choice((8, 64)),
+        subscribers=len(jobs),
     )
     time.sleep(figure(60, 2))
     board[STOP] = 1

@@ -36,6 +36,9 @@ POINTS = {
     "publish_before": "produce",
     "publish_word": "produce",
     "wake_cleared": "wake",
+    "run_claimed": "produce rows",
+    "run_tail": "produce rows",
+    "run_filled": "produce rows",
     "pin_set": "view",
     "cursor_before": "consume",
     "cursor_moved": "consume",
@@ -212,6 +215,48 @@ def test_the_only_producer(point: str, mother: Zygote, arena: Path) -> None:
     # Its name is free at once.
     stage.stream = stage.make()
     assert time.monotonic() - free < LIMIT_S
+    stage.leave_nothing()
+    stage.close()
+    assert os.listdir(arena) == []
+
+
+@pytest.mark.parametrize("is_kept", [False, True], ids=["", "durable"])
+@pytest.mark.parametrize(
+    "point", [*of("produce rows"), "publish_before", "publish_word"]
+)
+def test_the_only_producer_in_a_run(
+    point: str, is_kept: bool, mother: Zygote, arena: Path
+) -> None:
+    """What of a run was shown is had, the rest is nobody's, and no slot is lost."""
+    frames = 4  # a run of four follows: a ring of 64 slots is announced in parts
+    stage = Stage(arena, mother, is_ours=False)
+    pid = mother.start(
+        "workers_stream_crash:produce_rows", 1, crash_at=point, frames=frames
+    )
+    gating = Consumer(
+        "s", context=arena, policy="lossless", timeout=20,
+        durable="recorder" if is_kept else None,
+    )  # fmt: skip
+    watching = Consumer("s", context=arena, policy="lossy", timeout=20)
+    stage.handles += gating, watching
+    stage.board.until(lambda: stage.board.mine(1, READY))
+    free = stage.die(pid)
+    expected = list(range(frames + (point == "publish_word")))
+    for reader in (gating, watching):
+        assert [int(frame.array[0]) for frame in reader] == expected
+        assert reader.dropped_count == 0
+    # Its name is free at once, and the ring goes on where a durable name keeps it.
+    stage.stream = Producer("s", shape=(8,), dtype="u8", buffer_count=64, context=arena)
+    assert time.monotonic() - free < LIMIT_S
+    if is_kept:
+        rows = np.repeat(np.arange(100, 300, dtype="u8"), 8).reshape(200, 8)
+        again = Consumer("s", context=arena, durable="recorder", timeout=20)
+        stage.handles.append(again)
+        sender = threading.Thread(target=stage.stream.send_block, args=(rows,))
+        sender.start()
+        assert (again.read(200, timeout=20) == rows).all()
+        sender.join()
+        again.close()
     stage.leave_nothing()
     stage.close()
     assert os.listdir(arena) == []

@@ -17,6 +17,7 @@ from ataraxis._kernels.participants import byte_held
 from ataraxis.stream import Consumer, Producer
 
 LIMIT_S = 1.0
+RINGS = (8, 64)  # blocks go in runs where there are more slots than 16
 POLICIES = ("lossless", "lossy", "latest")
 
 
@@ -36,7 +37,9 @@ def test_consumers_killed(
     kills = int(figure(600, 12))
     board, chance = zygote.board, random.Random(20261120)
     recorder = zygote.start("workers_stream:receive", 1)
-    sender = zygote.start("workers_stream:send", 0, slots=8, words=512)
+    sender = zygote.start(
+        "workers_stream:send", 0, slots=random.choice(RINGS), words=512
+    )
     board.until(lambda: board.mine(1, COUNT) > 10)
     watch = Consumer("s", context=arena, policy="latest", label="watch")
 
@@ -85,7 +88,11 @@ def test_producers_killed(
             board.set_mine(k, COUNT, 0)
             board.set_mine(k, DONE, 0)
         sender = zygote.start(
-            "workers_stream:send", 0, words=words, slots=8, subscribers=4
+            "workers_stream:send",
+            0,
+            words=words,
+            slots=random.choice(RINGS),
+            subscribers=4,
         )
         jobs = [
             zygote.start("workers_stream:receive", k + 1, policy=policy, hold=k % 2)
@@ -151,7 +158,9 @@ def test_a_durable_reader_killed_misses_nothing(
 ) -> None:
     kills = int(figure(200, 6))
     board, chance = zygote.board, random.Random(3)
-    sender = zygote.start("workers_stream:send", 0, slots=8, subscribers=2)
+    sender = zygote.start(
+        "workers_stream:send", 0, slots=random.choice(RINGS), subscribers=2
+    )
     viewer = zygote.start("workers_stream:receive", 2, policy="lossy")
     reader = zygote.start("workers_stream:receive_durable", 1)
     for _ in range(kills):
@@ -176,7 +185,9 @@ def test_stopped_and_continued(
     """Flaw 5: whoever is stopped, at whatever moment."""
     stops = int(figure(200, 6))
     board, chance = zygote.board, random.Random(11)
-    sender = zygote.start("workers_stream:send", 0, slots=8, subscribers=3)
+    sender = zygote.start(
+        "workers_stream:send", 0, slots=random.choice(RINGS), subscribers=3
+    )
     readers = [
         zygote.start("workers_stream:receive", k + 1, policy=policy)
         for k, policy in enumerate(POLICIES)

@@ -1,0 +1,17 @@
+from typing import Any
+
+from typing_extensions import disjoint_base
+
+from ataraxis._kernels.drain import DrainKernel
+from ataraxis._kernels.records import RecordKernel
+
+OTHER: int
+
+@disjoint_base
+class Haul:
+    def __init__(self, queue: DrainKernel) -> None: ...
+    def lease(
+        self, numbers: Any, most: int, timeout: float | None
+    ) -> tuple[int, int, int, bool]: ...
+    def record(self, file: RecordKernel) -> int: ...
+    def other(self) -> bytes | None: ...

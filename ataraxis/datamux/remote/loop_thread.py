@@ -1,0 +1,106 @@
+"""An event loop in a thread of its own, that ends and leaves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from ataraxis.errors import NotConnectedError
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """Runs coroutines for those who have no loop; `close` ends them and the thread.
+
+    Parameters
+    ----------
+    name : str
+        Of the thread.
+
+    Examples
+    --------
+    >>> async def double(x):
+    ...     return 2 * x
+    >>> loop = LoopThread("example")
+    >>> loop.run(double(4)).result(5)
+    8
+    >>> loop.close()
+    """
+
+    def __init__(self, name: str) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._pid = os.getpid()
+        self._is_closed = False
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        loop = self.loop
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+        finally:
+            tasks = asyncio.all_tasks(loop)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                ended = asyncio.gather(*tasks, return_exceptions=True)
+                loop.run_until_complete(ended)
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+            asyncio.set_event_loop(None)
+            loop.close()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this is called in the thread."""
+        return threading.current_thread() is self._thread
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine in the loop; its future.
+
+        Raises
+        ------
+        NotConnectedError
+            The loop was closed, or is that of the process this one was forked from.
+        """
+        try:
+            self._check()
+            return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        except BaseException:
+            coroutine.close()
+            raise
+
+    def call(self, function: Callable[..., object], *arguments: Any) -> bool:
+        """Call a function in the loop, soon; False if there is none any more."""
+        try:
+            self.loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            return False
+        return True
+
+    def _check(self) -> None:
+        if self._pid != os.getpid():
+            raise NotConnectedError(
+                "this connection belongs to the process that forked this one: make "
+                "a new one here"
+            )
+        if self._is_closed:
+            raise NotConnectedError("the connection was closed: connect again")
+
+    def close(self, timeout: float | None = 10.0) -> None:
+        """End every coroutine, and the thread. Closing twice is fine."""
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            is_first, self._is_closed = not self._is_closed, True
+        if is_first:
+            self.call(self.loop.stop)
+        if not self.is_current:
+            self._thread.join(timeout)

@@ -1,0 +1,153 @@
+"""A live stream of another machine as a stream of shared memory here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from ataraxis.datamux.ack import StreamAck
+from ataraxis.datamux.catalog import pick
+from ataraxis.datamux.description import Stream
+from ataraxis.datamux.end import End
+from ataraxis.datamux.remote.api import RemoteAPI
+from ataraxis.datamux.streamsink import producer_of
+from ataraxis.errors import LayoutError
+from ataraxis.labels import Labels
+from ataraxis.shm.context import ContextLike
+from ataraxis.stream import Producer
+
+
+class Mirror:
+    """Receives a stream and sends it again here, until it ends or is closed.
+
+    A frame's device time is that of the frame there, its device sequence its number
+    there; its time is when it came here.
+
+    Parameters
+    ----------
+    url : str
+        Where the server is: ``ws://host:port``, or ``wss://`` with TLS.
+    stream_id : str
+        Which stream.
+    name : str, optional
+        What to call it here; the same, if not given.
+    node_id : str
+        Which node of the server gives it: 'shared' are its streams of shared memory.
+    attrs : mapping, optional
+        What the node takes: ``{"policy": "latest"}`` of a shared stream.
+    codec_name : str
+        'frame', 'msgpack' or 'json'.
+    token, tls, patience
+        As `RemoteAPI.connect` takes them; by default TLS if the url says wss.
+    context : Context, str, Path or None
+        The directory it lives in here.
+    **options
+        As `Producer` takes them: ``buffer_count=`` and so on.
+
+    Raises
+    ------
+    SourceNotFound
+        There is no such node or stream.
+    AccessDenied, RemoteError, OSError
+        The server refuses, or is not there.
+    SegmentExists
+        The name is in use here.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        stream_id: str,
+        name: str | None = None,
+        *,
+        node_id: str = "shared",
+        attrs: Mapping[str, Any] | None = None,
+        codec_name: str = "frame",
+        token: str | None = None,
+        tls: bool | str | Path | None = None,
+        patience: float = 30.0,
+        context: ContextLike = None,
+        **options: Any,
+    ) -> None:
+        host, port, is_secure = place_of(url)
+        self._api = RemoteAPI("websocket", codec_name)
+        self.producer: Producer | None = None
+        """What sends it here."""
+        try:
+            answer = self._api.connect(
+                host, port, token=token, patience=patience,
+                tls=is_secure if tls is None else tls,
+            )  # fmt: skip
+            if answer is not None:
+                answer.result()  # called inside an event loop
+            found = {s.id: s for s in self._api.list_live_streams(node_id)}
+            stream = pick(found, stream_id, "stream", f"node {node_id!r} of {url}")
+            self.producer = _producer(stream, name or stream_id, context, options)
+            self._ack: StreamAck = self._api.proxy_live_stream(
+                node_id, stream_id, dict(attrs or {}), self.producer, deliver="block"
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def wait(self, timeout: float | None = None) -> End:
+        """Wait until the stream has ended, s; that end.
+
+        Raises
+        ------
+        TimeoutError
+            It still runs after `timeout`, s.
+        """
+        return self._ack.wait(timeout)
+
+    def close(self) -> None:
+        """End the stream here, and leave the server. Twice is fine."""
+        self._api.disconnect()
+        producer, self.producer = self.producer, None
+        if producer is not None:
+            producer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """End it."""
+        self.close()
+
+
+def place_of(url: str) -> tuple[str, int, bool]:
+    """Return host, port, and whether with TLS.
+
+    Raises
+    ------
+    ValueError
+        It is no such address.
+
+    Examples
+    --------
+    >>> place_of("wss://lab-3:8765")
+    ('lab-3', 8765, True)
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("ws", "wss") or not parts.hostname or not parts.port:
+        raise ValueError(f"{url!r}: expected ws://host:port or wss://host:port")
+    return parts.hostname, parts.port, parts.scheme == "wss"
+
+
+def _producer(
+    stream: Stream, name: str, context: ContextLike, options: Mapping[str, Any]
+) -> Producer:
+    """Make a producer with the labels of the stream there."""
+    text = stream.attrs.get("labels")
+    if not isinstance(text, str):
+        return producer_of(stream, name, context=context, **options)
+    labels = Labels.from_json(text.encode())
+    if labels.shape != stream.labels().shape:
+        raise LayoutError(f"stream {stream.id!r}: its labels are those of another")
+    coords = {key: (c.dims, c.values, c.attrs) for key, c in labels.coords.items()}
+    return Producer(
+        name, shape=labels.shape, dtype=labels.dtype, dims=labels.dims,
+        coords=coords, attrs=labels.attrs, context=context, **options,
+    )  # fmt: skip

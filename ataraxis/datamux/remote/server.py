@@ -1,0 +1,256 @@
+"""The server of a remote API: sessions behind a listener, in a thread of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Self
+
+from ataraxis.datamux.api import API
+from ataraxis.datamux.remote.access import Access
+from ataraxis.datamux.remote.codec import CODECS, Message, codec_of
+from ataraxis.datamux.remote.failure import packed_error
+from ataraxis.datamux.remote.limits import Limits
+from ataraxis.datamux.remote.loop_thread import LoopThread
+from ataraxis.datamux.remote.session import House, Session
+from ataraxis.datamux.remote.transforms import Transform, Transforms
+from ataraxis.datamux.remote.transport import (
+    GOING_AWAY,
+    REFUSED,
+    Connection,
+    ConnectionLost,
+    Listener,
+    transport_of,
+)
+from ataraxis.errors import BadMessage, NotConnectedError, RemoteError
+
+VERSION = 1
+_THREADS = 8
+
+
+class Server:
+    """Lets `RemoteAPI` of other processes and machines use an `API`.
+
+    Parameters
+    ----------
+    api : API, optional
+        Whose collections and sources; one of the settings of this user, if not given.
+    host, port
+        Where to listen: this machine alone, unless there are TLS and a token; a free
+        port, if it is 0.
+    rpc_name : str
+        The transport: 'websocket'.
+    codecs : str or iterable of str
+        Which of 'frame', 'json' and 'msgpack' it speaks; all, if not given.
+    token, certificate, key, origins, names
+        As `Access` takes them.
+    limits : Limits, optional
+        What clients may take.
+    transforms : mapping of str to callable, optional
+        Functions of a block that clients may ask for by name.
+
+    Raises
+    ------
+    AccessDenied
+        It would listen beyond this machine without TLS and a token.
+    SourceNotFound, ModuleNotFoundError
+        There is no such transport or codec, or what it needs is not installed.
+
+    Examples
+    --------
+    >>> with Server() as server:
+    ...     with RemoteAPI("websocket", "frame") as api:
+    ...         api.connect("127.0.0.1", server.port)
+    ...         "sim" in [node.id for node in api.list_live_nodes()]
+    True
+    """
+
+    def __init__(
+        self,
+        api: API | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        rpc_name: str = "websocket",
+        codecs: str | Iterable[str] = CODECS,
+        *,
+        token: str | None = None,
+        certificate: str | Path | None = None,
+        key: str | Path | None = None,
+        origins: Iterable[str] = (),
+        names: Iterable[str] = (),
+        limits: Limits | None = None,
+        transforms: Mapping[str, Transform] | None = None,
+    ) -> None:
+        self._api = API() if api is None else api
+        self.host = host
+        self._asked_port = port
+        chosen = (codecs,) if isinstance(codecs, str) else tuple(codecs)
+        self._codecs = {name: codec_of(name) for name in chosen}
+        self._transport = transport_of(rpc_name)
+        self._access = Access(host, token, certificate, key, origins, names)
+        self.limits = limits or Limits()
+        self._transforms = Transforms(transforms)
+        self._sessions: dict[str, Session] = {}
+        self._thread: LoopThread | None = None
+        self._house: House | None = None
+        self._listener: Listener | None = None
+        self._drops: set[asyncio.Task[None]] = set()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        if self._listener is None:
+            raise NotConnectedError("the server is not started: start() it")
+        return self._listener.port
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether it speaks TLS."""
+        return self._access.tls is not None
+
+    def start(self) -> Self:
+        """Listen.
+
+        Raises
+        ------
+        OSError
+            The address is in use, or is not of this machine.
+        """
+        if self._thread is not None:
+            return self
+        pool = ThreadPoolExecutor(_THREADS, "ataraxis-serve")
+        self._house = House(self._api, self.limits, self._transforms, pool)
+        self._thread = LoopThread("ataraxis-server")
+        try:
+            self._listener = self._thread.run(self._listen()).result()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    async def _listen(self) -> Listener:
+        return await self._transport.listen(
+            self.host, self._asked_port, tuple(self._codecs), self._access,
+            self.limits, self._serve,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Tell every client, stop what runs for them, and end. Twice is fine."""
+        thread, self._thread = self._thread, None
+        house, self._house = self._house, None
+        if thread is not None:
+            try:
+                thread.run(self._end()).result(30)
+            finally:
+                thread.close()
+        if house is not None:
+            house.pool.shutdown(wait=True, cancel_futures=True)
+
+    async def _end(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            await listener.close(GOING_AWAY, "the server is shutting down")
+        await asyncio.gather(*map(self._drop, [*self._sessions.values()]))
+        await asyncio.gather(*self._drops)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        """End it."""
+        self.close()
+
+    # ---- in the loop
+
+    async def _serve(self, connection: Connection) -> None:
+        codec = self._codecs[connection.codec]
+        try:
+            async with asyncio.timeout(self.limits.handshake_s):
+                hello = codec.decode(await connection.receive())
+            session = await self._session(connection, hello)
+            is_resumed = session.key == hello.get("session")
+            welcome = self._welcome(is_resumed)
+            has_left = await session.serve(
+                connection, welcome, hello.get("streams", []) if is_resumed else []
+            )
+        except ConnectionLost:
+            return
+        except (BadMessage, RemoteError, TimeoutError) as error:
+            if isinstance(error, TimeoutError):
+                error = RemoteError("no hello came in time")
+            await self._refuse(connection, error)
+            return
+        if session.is_attached or session.key not in self._sessions:
+            return  # its client came back on another connection
+        if has_left or session.streams.is_empty:
+            await self._drop(session)
+        else:
+            loop = asyncio.get_running_loop()
+            session.expiry = loop.call_later(
+                self.limits.resume_s, self._expire, session
+            )
+
+    async def _refuse(self, connection: Connection, error: Exception) -> None:
+        codec = self._codecs[connection.codec]
+        try:
+            await connection.send(
+                codec.encode({"op": "error", "error": packed_error(error)})
+            )
+            await connection.close(REFUSED, str(error))
+        except ConnectionLost:
+            pass
+
+    def _welcome(self, is_resumed: bool) -> Message:
+        return {
+            "op": "welcome",
+            "version": VERSION,
+            "is_resumed": is_resumed,
+            "heartbeat_s": self.limits.heartbeat_s,
+            "resume_s": self.limits.resume_s,
+            "transforms": self._transforms.names(),
+        }
+
+    async def _session(self, connection: Connection, hello: Message) -> Session:
+        """Return the session of a client that comes back, or a new one."""
+        if hello["op"] != "hello":
+            raise BadMessage(f"op {hello['op'][:40]!r}: expected hello first")
+        if hello.get("version") != VERSION:
+            raise RemoteError(
+                f"this server speaks version {VERSION} of the protocol, the client "
+                f"{str(hello.get('version'))[:20]}: install the same ataraxis"
+            )
+        key = hello.get("session")
+        found = self._sessions.get(key) if isinstance(key, str) else None
+        if found is not None and found.codec.name == connection.codec:
+            return found
+        if len(self._sessions) >= self.limits.clients:
+            away = [s for s in self._sessions.values() if not s.is_attached]
+            if not away:
+                raise RemoteError(f"{len(self._sessions)} clients are here already")
+            await self._drop(away[0])
+        assert self._house is not None
+        made = Session(self._house, self._codecs[connection.codec])
+        self._sessions[made.key] = made
+        return made
+
+    def _expire(self, session: Session) -> None:
+        if not session.is_attached:
+            task = asyncio.get_running_loop().create_task(self._drop(session))
+            self._drops.add(task)
+            task.add_done_callback(self._drops.discard)
+
+    async def _drop(self, session: Session) -> None:
+        if self._sessions.pop(session.key, None) is not None:
+            await session.drop()
+
+    def statistics(self) -> dict[str, Any]:
+        """Return how many clients and streams there are, and bytes kept for them."""
+        sessions = [*self._sessions.values()]
+        return {
+            "clients": len(sessions),
+            "attached": sum(s.is_attached for s in sessions),
+            "streams": sum(len(s.streams.outlets()) for s in sessions),
+            "kept_bytes": sum(s.streams.kept_bytes for s in sessions),
+        }

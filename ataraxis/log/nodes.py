@@ -1,0 +1,148 @@
+"""Nodes: what there is to open at a path, one node a stream or source."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ataraxis.log.archive import open_source
+from ataraxis.log.journal_page import files_of
+from ataraxis.log.journal_reader import JournalReader
+from ataraxis.log.selection import LogSource, SourceInfo
+from ataraxis.log.series import Series
+
+
+@dataclass(frozen=True)
+class Node:
+    """One source of a log."""
+
+    name: str
+    """What to open it by: that of its stream; ``source_7`` if it has none."""
+    info: SourceInfo
+    """What is known of it."""
+    log: LogSource
+    """Where it is."""
+    journal: str | None
+    """Of which journal, if of one."""
+    home: Nodes
+    """What closes it."""
+
+    def series(self, **options: Any) -> Series:
+        """Open it, with the options of `Series`."""
+        series = Series(self.log, self.info, **options)
+        self.home.opened.append(series)
+        return series
+
+
+class Nodes(Sequence[Node]):
+    """The nodes at a path, open until `close`.
+
+    Parameters
+    ----------
+    path : str or Path
+        Directory or file of a log.
+    name : str, optional
+        Only this journal of a directory.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no log.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from ataraxis.log.journal_writer import JournalWriter
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     with JournalWriter(directory, "rig") as journal:
+    ...         _ = journal.log(3, "hello"), journal.log(4, [1.0])
+    ...     [node.name for node in Nodes(directory)]
+    ['source_3', 'source_4']
+    """
+
+    def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
+        self.path = Path(path)
+        self._logs: list[LogSource] = []
+        self._nodes: list[Node] = []
+        self.opened: list[Series] = []
+        """What is closed with it."""
+        self._name = name
+        if name is None and not JournalReader.accepts(self.path):
+            self._add(open_source(path), None, False)
+            return
+        journals = list(files_of(self.path, name)) if self.path.exists() else []
+        if not journals:
+            open_source(path, name)  # says that there is none
+        for journal in journals:
+            self._add(open_source(path, journal), journal, len(journals) > 1)
+
+    def _add(
+        self, log: LogSource, journal: str | None, is_one_of_several: bool
+    ) -> None:
+        self._logs.append(log)
+        sources = {
+            number: info
+            for number, info in log.sources.items()
+            if info.labels is not None or len(log.extents(number))
+        }
+        for number, info in sources.items():
+            own = info.name or f"source_{number}"
+            if is_one_of_several and journal is not None:
+                if len(sources) == 1:
+                    own = info.name or journal
+                elif info.name is None:
+                    own = f"{journal}/{own}"
+            own = own.strip("/") or f"source_{number}"
+            if any(node.name == own for node in self._nodes):
+                own = f"{own}_{number}" if journal is None else f"{journal}/{own}"
+            self._nodes.append(Node(own, info, log, journal, self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle how to open it."""
+        return Nodes, (self.path, self._name)
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __getitem__(self, key: Any) -> Any:
+        """Take one, by its place."""
+        return self._nodes[key]
+
+    def find(self, source: int | str | None = None) -> Node:
+        """Find one by its name or number; the only one, if neither is given.
+
+        Raises
+        ------
+        ValueError
+            There are several: says which.
+        KeyError
+            There is none of that name: says which there are.
+        """
+        if source is None:
+            found = self._nodes
+        elif isinstance(source, str):
+            wanted = source.strip("/")
+            found = [n for n in self._nodes if wanted in (n.name, n.info.name)][:1]
+        else:
+            found = [node for node in self._nodes if node.info.number == source]
+        if len(found) == 1:
+            return found[0]
+        names = [node.name for node in self._nodes]
+        if len(found) > 1:
+            raise ValueError(
+                f"{self.path} has several sources {names}: say which, with "
+                f"source={names[0]!r}, or open all with xarray.open_datatree()"
+            )
+        if source is None:
+            raise ValueError(f"{self.path} is a log without entries: nothing to open")
+        raise KeyError(f"{self.path} has no source {source!r}: it has {names}")
+
+    def close(self) -> None:
+        """Let go of all files; what was read stays valid."""
+        for series in self.opened:
+            series.close()
+        for log in self._logs:
+            log.close()

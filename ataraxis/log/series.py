@@ -1,0 +1,358 @@
+"""Series: the entries of one source of a log as rows of one dtype and shape, lazy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ataraxis.errors import CorruptFrame, NotConnectedError
+from ataraxis.frame import DType, Frame
+from ataraxis.labels import Labels
+from ataraxis.log.selection import LogSource, Selection, SourceInfo
+from ataraxis.log.times import Times
+
+PIECE_BYTES = 1 << 24
+TEXT = np.dtype(object)
+_TEXTS = (DType.STR, DType.JSON)
+_TRIES = 64
+Rows = slice | NDArray[np.int64]
+Take = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+class Series:
+    """Read a source as if it were one array; nothing is read until asked for.
+
+    Parameters
+    ----------
+    source : LogSource
+        The log.
+    info : SourceInfo
+        Which of its sources.
+    entries : slice, optional
+        Only these entries of the source.
+    dtype : dtype-like, optional
+        What the bytes of each entry are, if nobody said.
+    onset_us : int, optional
+        UTC microseconds from which the stamps of an npy log count.
+    verify : bool
+        Whether checksums are looked at.
+
+    Raises
+    ------
+    ValueError
+        The entries are of no one kind: says which, and the way out.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from ataraxis.log.journal_reader import JournalReader
+    >>> from ataraxis.log.journal_writer import JournalWriter
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     with JournalWriter(directory) as journal:
+    ...         _ = journal.log_block(3, np.arange(12.0).reshape(4, 3))
+    ...     reader = JournalReader(directory)
+    ...     series = Series(reader, reader.sources[3])
+    ...     len(series), series.shape, series.read(slice(1, 3)).tolist()
+    (4, (3,), [[3.0, 4.0, 5.0], [6.0, 7.0, 8.0]])
+    """
+
+    def __init__(
+        self,
+        source: LogSource,
+        info: SourceInfo,
+        *,
+        entries: slice | None = None,
+        dtype: DTypeLike | None = None,
+        onset_us: int | None = None,
+        verify: bool = True,
+    ) -> None:
+        self.source, self.info, self.number = source, info, info.number
+        self._verify, self._is_open = verify, True
+        ranges = source.extents(info.number)
+        self.times = Times(source, info.number, onset_us)
+        ranges = self.times.without_onset(ranges)
+        self._ranges = _part(ranges, entries)
+        self._starts = np.zeros(len(self._ranges) + 1, np.int64)
+        np.cumsum(self._ranges[:, 1] - self._ranges[:, 0], out=self._starts[1:])
+        self._code: DType | None = None
+        self.labels: Labels | None = info.labels
+        """Of a row, where somebody said."""
+        self.has_device = self.is_device_unsigned = False
+        """Whether entries have device stamps, and of which sign."""
+        self._look(dtype)
+
+    # ---- what it is
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def _look(self, dtype: DTypeLike | None) -> None:
+        """Learn from the first entry that is whole what all of them are."""
+        self.dtype: np.dtype[Any] = np.dtype("u1")
+        """Of a row; object: text."""
+        self.shape: tuple[int, ...] = (0,)
+        """Of a row."""
+        self._is_plain = True
+        frame = self._first()
+        if frame is None:
+            if self.labels is not None:
+                self.dtype, self.shape = self.labels.dtype, self.labels.shape
+            return
+        self._code = frame.dtype
+        self.has_device = frame.device_time is not None
+        self.is_device_unsigned = self.times.unit == "us" or frame.device_unsigned
+        if frame.dtype in _TEXTS:
+            self.dtype, self.shape, self._is_plain = TEXT, (), False
+            self.labels = None
+            return
+        self.dtype, self.shape = self._kind(frame)
+        # Some frames have their labels in their payload: these are read one by one.
+        self._is_plain = len(frame.payload) == self._row_bytes()
+        labels = frame.labels or self.info.labels
+        kind = labels and (labels.dtype, labels.shape)
+        self.labels = labels if kind == (self.dtype, self.shape) else None
+        if dtype is not None:
+            self._as(np.dtype(dtype))
+
+    def _first(self) -> Frame | None:
+        for row in range(min(len(self), _TRIES)):
+            try:
+                return self.source.frame(int(self.numbers(slice(row, row + 1))[0]))
+            except CorruptFrame:
+                continue
+        return None
+
+    def _kind(self, frame: Frame) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        if frame.dtype == DType.INT:
+            self._is_plain = False
+            return np.dtype("i8"), ()
+        try:
+            array = frame.array
+        except TypeError:
+            raise ValueError(
+                f"{self.called} has entries that are {frame.dtype.name}, no arrays: "
+                f"read them with LogArchive({str(self.source.path)!r})"
+                f".entries({self.number})"
+            ) from None
+        return array.dtype, array.shape
+
+    def _as(self, dtype: np.dtype[Any]) -> None:
+        """Take the bytes of a row for something else."""
+        size = self._row_bytes()
+        if not self._is_plain or not dtype.itemsize or size % dtype.itemsize:
+            raise ValueError(
+                f"{self.called} has entries of {size} bytes, which are no {dtype}"
+            )
+        count = size // dtype.itemsize
+        self.dtype, self.shape = dtype, () if count == 1 else (count,)
+        self.labels = None
+        self._code = None
+
+    def _row_bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def called(self) -> str:
+        """What to call it in a message."""
+        name = f" {self.info.name!r}" if self.info.name else ""
+        return f"source {self.number}{name} of {self.source.path}"
+
+    @property
+    def name(self) -> str:
+        """Name of its labels, its stream, or "data"."""
+        own = self.labels.name if self.labels is not None else None
+        return own or self.info.name or "data"
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Names of a row's dimensions."""
+        if self.labels is not None:
+            return self.labels.dims
+        return tuple(f"dim_{i}" for i in range(len(self.shape)))
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        """Attributes of a row: units, rates."""
+        return self.labels.attrs if self.labels is not None else {}
+
+    # ---- rows
+
+    def numbers(self, rows: Rows) -> NDArray[np.int64]:
+        """Say which entries of the log some rows are."""
+        if isinstance(rows, slice):
+            rows = np.arange(*rows.indices(len(self)), dtype=np.int64)
+        at = np.searchsorted(self._starts, rows, "right") - 1
+        first = self._ranges[:, 0] - self._starts[:-1]
+        return np.asarray(rows + first[at] if len(rows) else rows, np.int64)
+
+    def rows_of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Say which rows some entries are; those that are none are left out."""
+        at = np.searchsorted(self._ranges[:, 0], numbers, "right") - 1
+        good = at >= 0
+        good[good] &= numbers[good] < self._ranges[at[good], 1]
+        at, numbers = at[good], numbers[good]
+        return np.asarray(numbers - self._ranges[at, 0] + self._starts[at], np.int64)
+
+    def pick(self, rows: Rows) -> Selection:
+        """Find rows without reading them: headers only."""
+        if not self._is_open:
+            raise NotConnectedError(
+                f"{self.called} was closed: open it again, or load() before closing"
+            )
+        return self.source.pick(self.numbers(rows))
+
+    def read(self, rows: Rows, take: Take | None = None) -> NDArray[Any]:
+        """Read rows into an array, shape (n, *shape): a copy.
+
+        Parameters
+        ----------
+        rows : slice or array of int
+            Which.
+        take : callable, optional
+            Applied to each piece of rows that was read: what to keep of them. So a
+            part of each row needs no memory for the whole.
+
+        Raises
+        ------
+        ValueError
+            A row is of another kind: says which, and the way out.
+        CorruptFrame
+            One is damaged: says which.
+        NotConnectedError
+            It was closed.
+        """
+        found = self.pick(rows)
+        step = max(1, PIECE_BYTES // max(self._row_bytes(), 1))
+        if take is None or len(found) <= step:
+            whole = self._read(found)
+            return whole if take is None else take(whole)
+        pieces = range(0, len(found), step)
+        return np.concatenate([take(self._read(found[k : k + step])) for k in pieces])
+
+    def _read(self, found: Selection) -> NDArray[Any]:
+        out = np.empty((len(found), *self.shape), self.dtype)
+        width = self._row_bytes()
+        if not self._is_plain or not width:
+            for k, frame in enumerate(self.source.frames(found, verify=self._verify)):
+                out[k] = self._value(frame, int(found.numbers[k]))
+            return out
+        if len(found):
+            self._check(int(found.numbers[0]))
+        flat = out.reshape(-1).view(np.uint8).reshape(len(found), width)
+        done = self.source.gather(found, flat, verify=self._verify)
+        if done < len(found):
+            number = int(found.numbers[done])
+            self._check(number)
+            raise CorruptFrame(f"{self._row(number)} is damaged{_DROP}")
+        return out
+
+    def _check(self, number: int) -> None:
+        """Raise if an entry is not of our kind, or is damaged."""
+        try:
+            frame = self.source.frame(number, verify=False)
+        except CorruptFrame as error:
+            raise CorruptFrame(f"{self._row(number)} is damaged: {error}{_DROP}") from (
+                error
+            )
+        if self._code is None:
+            is_ours = len(frame.payload) == self._row_bytes()
+        else:
+            is_ours = frame.dtype == self._code and self._is_like(frame.array)
+        if not is_ours:
+            self._refuse(frame, number)
+
+    def _is_like(self, array: NDArray[Any]) -> bool:
+        return (array.dtype, array.shape) == (self.dtype, self.shape)
+
+    def _value(self, frame: Frame, number: int) -> Any:
+        """Return what one entry holds, if it is of our kind."""
+        if frame.dtype in _TEXTS and self.dtype == TEXT:
+            return bytes(frame.payload).decode()
+        if frame.dtype == DType.INT == self._code:
+            return frame.value
+        if frame.dtype == self._code and self.dtype != TEXT:
+            array = frame.array
+            if self._is_like(array):
+                return array
+        self._refuse(frame, number)
+        return None
+
+    def _refuse(self, frame: Frame, number: int) -> None:
+        try:
+            found = f"{frame.array.dtype} of shape {frame.array.shape}"
+        except TypeError:
+            found = frame.dtype.name
+        kind = "text" if self.dtype == TEXT else f"{self.dtype} of shape {self.shape}"
+        row = int(self.rows_of(np.array([number]))[0])
+        raise ValueError(
+            f"{self.called} is {kind}, and its entry {row} is {found}: open what is "
+            f"alike with entries=slice(0, {row}), or read them one by one with "
+            f"LogArchive({str(self.source.path)!r}).entries({self.number})"
+        )
+
+    def _row(self, number: int) -> str:
+        row = int(self.rows_of(np.array([number]))[0])
+        return f"entry {row} of {self.called}"
+
+    # ---- beside the rows
+
+    def sequence(self, rows: Rows) -> NDArray[np.uint64]:
+        """Return numbers within the source, (n,)."""
+        return self.pick(rows).sequence
+
+    def device(self, rows: Rows) -> NDArray[np.int64]:
+        """Return device times and counters, (n, 2).
+
+        Raises `ValueError` where an entry has none.
+        """
+        found = self.pick(rows)
+        stamps = self.source.device_stamps(found)
+        if stamps is None:
+            if not len(found):
+                return np.empty((0, 2), np.int64)
+            raise ValueError(
+                f"not every entry of {self.called} has a device stamp, or one is "
+                "damaged: open it with drop_variables=['device_time', "
+                "'device_sequence']"
+            )
+        return stamps
+
+    def time(self, rows: Rows) -> NDArray[Any]:
+        """Return times as `Times` has them, (n,); NaT where a header is damaged."""
+        return self.times.of(self.pick(rows))
+
+    def between(self, start: Any, stop: Any) -> NDArray[np.int64]:
+        """Find the rows whose time is from `start` to before `stop`.
+
+        Parameters
+        ----------
+        start, stop : int or None
+            As the times of `time`, as plain integers.
+        """
+        return self.rows_of(self.times.between(start, stop))
+
+    def close(self) -> None:
+        """Read no more; the log itself is closed by whoever opened it."""
+        self._is_open = False
+
+
+_DROP = ": leave it out, by drop_isel() in xarray"
+
+
+def _part(ranges: NDArray[np.int64], entries: slice | None) -> NDArray[np.int64]:
+    """Take some of the entries that ranges of numbers name."""
+    if entries is None:
+        return ranges
+    sizes = ranges[:, 1] - ranges[:, 0]
+    start, stop, step = entries.indices(int(sizes.sum()))
+    if step != 1:
+        raise ValueError(f"entries={entries}: without a step")
+    starts = np.cumsum(sizes) - sizes
+    part = ranges.copy()
+    part[:, 0] += np.clip(start - starts, 0, sizes)
+    part[:, 1] -= np.clip(starts + sizes - max(start, stop), 0, sizes)
+    return part[part[:, 0] < part[:, 1]]

@@ -1,0 +1,49 @@
+"""Pipelines: functions in worker processes, joined by queues into a graph.
+
+``from ataraxis.pipeline import Processor, Pipe, DType`` stands in for ``from upipe
+import ...``. Names are loaded on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# Public name -> the module it lives in.
+_HOME = {
+    "APIProcSettings": "ataraxis.pipeline.settings",
+    "DType": "ataraxis.frame",
+    "DataFrame": "ataraxis.frame",
+    "Engine": "ataraxis.pipeline.engine",
+    "Event": "ataraxis.pipeline.event",
+    "Local": "ataraxis.pipeline.local",
+    "MemQ": "ataraxis.stream",
+    "MemQueue": "ataraxis.stream",
+    "Pipe": "ataraxis.pipeline.pipe",
+    "PipeError": "ataraxis.errors",
+    "Processor": "ataraxis.pipeline.declaration",
+    "ProcessorError": "ataraxis.errors",
+    "Restart": "ataraxis.pipeline.settings",
+    "Run": "ataraxis.pipeline.run",
+    "Worker": "ataraxis.pipeline.worker",
+    "processor": "ataraxis.pipeline.declaration",
+    "register_data_type": "ataraxis.frame",
+}
+_OTHER_NAME = {"DataFrame": "Frame", "MemQueue": "MemQ"}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'ataraxis.pipeline' has no attribute {name!r}")
+    module = importlib.import_module(_HOME[name])
+    value = getattr(module, _OTHER_NAME.get(name, name))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *_HOME})

@@ -1,0 +1,109 @@
+"""`Collector`: the thread of the program that has what comes out of a pipe."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from ataraxis.clock import now_ns
+from ataraxis.errors import CorruptFrame, NotConnectedError
+from ataraxis.pipeline.board import (
+    BINS,
+    CORRUPT,
+    LAST_NS,
+    N_BINS,
+    RECEIVED,
+    REPEATED,
+    Board,
+)
+from ataraxis.pipeline.intake import Intake, Job
+from ataraxis.pipeline.plan import Plan
+from ataraxis.pipeline.resequencer import Resequencer
+from ataraxis.pipeline.seen import Seen
+from ataraxis.pipeline.stamp import is_call
+from ataraxis.pipeline.taker import Taker
+from ataraxis.shm.array import SharedMemoryArray
+from ataraxis.stream import MemQ
+
+
+class Collector:
+    """Hands results over: each once, whatever was killed on the way."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        board: Board,
+        taker: Taker | None,
+        answer: Callable[[int, tuple[Any, ...]], None],
+        on_over: Callable[[Exception | None], None],
+    ) -> None:
+        self._queue = MemQ.attach(plan.end, context=plan.context)
+        self._credit = SharedMemoryArray.attach(plan.credit, context=plan.context)
+        self._words = board.words
+        self._index = len(plan.graph.nodes)
+        self._row = board.of_worker(len(plan.specs()))
+        self._taker, self._answer, self._on_over = taker, answer, on_over
+        self._seen = Seen()
+        self._ordered = plan.ordered_parents(-1)
+        self._line: Resequencer[Job] = Resequencer(
+            board.words, lambda lane: board.place_of(self._index, lane)
+        )
+        self._intake = Intake(
+            self._queue, self._ordered, self._line, self._repeated, self._corrupt
+        )
+        self.thread = threading.Thread(
+            target=self._run, name="ataraxis-pipe-end", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begin."""
+        self.thread.start()
+
+    def close(self) -> None:
+        """End now; what was not handed over is lost."""
+        self._queue.close()
+        if self.thread is not threading.current_thread() and self.thread.ident:
+            self.thread.join()
+
+    def _run(self) -> None:
+        problem: Exception | None = None
+        try:
+            for job in self._intake:
+                self._take(job)
+        except NotConnectedError:
+            pass
+        except Exception as error:
+            problem = error
+        with suppress(NotConnectedError):
+            if self._intake.last is not None:
+                self._intake.last.acknowledge()
+        self._credit.disconnect()
+        self._on_over(problem)
+
+    def _take(self, job: Job) -> None:
+        words, row = self._words, self._row
+        words[row + RECEIVED] += 1
+        wait = max(now_ns() - job.time_ns, 1)
+        words[row + BINS + min(wait.bit_length() - 1, N_BINS - 1)] += 1
+        is_ordered = job.source in self._ordered
+        if not is_ordered and not self._seen.add(job.lane, job.sequence):
+            words[row + REPEATED] += 1
+        elif is_call(job.lane):
+            self._answer(job.sequence, job.values)
+        elif self._taker is not None:
+            for value in job.values:
+                self._taker(value)
+        if is_ordered:
+            self._line.passed(job)
+            if job.sequence & 15 == 15:
+                self._credit.add(0, 1)
+        job.acknowledge()
+        words[row + LAST_NS] = now_ns()
+
+    def _repeated(self, job: Job) -> None:
+        self._words[self._row + REPEATED] += 1
+
+    def _corrupt(self, error: CorruptFrame, job: Job | None) -> None:
+        self._words[self._row + CORRUPT] += 1

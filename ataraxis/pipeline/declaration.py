@@ -1,0 +1,207 @@
+"""`Processor`: a declaration of what runs; and, in its worker, the way in and out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any, Self
+
+from ataraxis.pipeline.function import Code, Kind, code_of, kind_of
+from ataraxis.pipeline.settings import Settings, settings_of
+from ataraxis.pipeline.talk import Talk
+from ataraxis.shm.context import checked_name
+
+
+class Processor(Talk):
+    """Something that runs in worker processes of a pipe.
+
+    Parameters
+    ----------
+    name : str
+        One processor of a pipe has it.
+    entry : str, optional
+        Path of a script that the workers run.
+    func : callable, optional
+        A function of one value: what it returns goes on, None does not, of a list of
+        values returned by a generator each one does. A class, or an instance, with
+        ``process(value)``, and ``setup()`` and ``teardown()`` if it likes. A generator
+        function without parameters: a source. Any other function without parameters
+        gets and emits itself, by ``Processor(name)`` and `connect`. Plain or ``async``.
+        One that annotates its parameter ``np.ndarray`` has arrays also where labelled
+        ones come, and their labels are put on what it returns.
+    settings : Settings, APIProcSettings or dict, optional
+        The same as the keywords.
+    config : dict, optional
+        For the workers: ``Processor(name).config`` there. What JSON carries.
+    **keywords
+        Any field of `Settings`: ``workers=3, ordered=True, overlap=64``, ...
+
+    Notes
+    -----
+    A declaration starts nothing. `connect`, `emit` and `get` are for its workers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> def double(block: np.ndarray) -> np.ndarray:
+    ...     return 2 * block
+    >>> Processor("double", func=double, workers=2, ordered=True)
+    <Processor 'double', 2 workers>
+    """
+
+    def __init__(
+        self,
+        name: str,
+        entry: str | None = None,
+        func: Any = None,
+        settings: Any = None,
+        config: dict[str, Any] | None = None,
+        **keywords: Any,
+    ) -> None:
+        self._children: list[Processor] = []
+        self._name = checked_name(name)
+        if entry is not None and func is not None:
+            raise ChildProcessError(
+                f"processor {name!r} has entry= and func=: give one of them"
+            )
+        self._entry = None if entry is None else str(entry)
+        self.undecorated = func
+        self._settings = settings_of(settings, keywords)
+        self._config = dict(config or {})
+        try:
+            self._config_text = json.dumps(self._config, sort_keys=True)
+        except TypeError as error:
+            raise TypeError(f"config of processor {name!r}: {error}") from None
+        self._kind: Kind | None = None
+        self._code: Code | None = None
+        if entry is not None:
+            self._kind = "script"
+        elif func is not None:
+            self._kind = kind_of(func)
+
+    @classmethod
+    def of_code(
+        cls, name: str, code: Code, settings: Settings, config: dict[str, Any]
+    ) -> Processor:
+        """Make a processor of code in the form that travels."""
+        made = cls(name, code.entry or None, None, settings, config)
+        made._code, made._kind = code, code.kind
+        return made
+
+    # ---- what it is
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._name
+
+    @property
+    def kind(self) -> Kind | None:
+        """'dialect', 'source', 'map', 'script', or None: there is nothing to run."""
+        return self._kind
+
+    @property
+    def settings(self) -> Settings:
+        """How it runs."""
+        return self._settings
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What its workers are told; in a worker, what it was told."""
+        port = self._port
+        return dict(self._config if port is None else port.config)
+
+    @property
+    def id(self) -> str:
+        """Its name, and a digest of its configuration if it has one."""
+        if not self._config:
+            return self._name
+        return f"{self._name}:{self.config_hash}"
+
+    @property
+    def config_hash(self) -> str:
+        """A digest of its configuration."""
+        return hashlib.md5(
+            self._config_text.encode(), usedforsecurity=False
+        ).hexdigest()
+
+    def code(self) -> Code | None:
+        """Return what its workers run, in the form that travels."""
+        if self._code is None and self._kind is not None:
+            self._code = code_of(self.undecorated, self._entry)
+        return self._code
+
+    # ---- the graph
+
+    def add(self, child: Processor) -> Processor:
+        """Let a processor have what this one emits; returns that processor.
+
+        Examples
+        --------
+        >>> a, b = Processor("a", func=abs), Processor("b", func=abs)
+        >>> a.add(b).name
+        'b'
+        """
+        if not isinstance(child, Processor):
+            raise TypeError(f"add({child!r}): a Processor")
+        if child not in self._children:
+            self._children.append(child)
+        return child
+
+    def connect_to(self, *children: Processor) -> Self:
+        """Add several children; returns this processor."""
+        for child in children:
+            self.add(child)
+        return self
+
+    @property
+    def children(self) -> tuple[Processor, ...]:
+        """Those that have what it emits, in the order they were added."""
+        return tuple(self._children)
+
+    def get_child(self, name: str) -> Processor | None:
+        """Return the child of that name."""
+        return next((c for c in self._children if c.name == name), None)
+
+    def all_child_procs(self) -> list[Processor]:
+        """Return every processor below this one, each once."""
+        found: dict[int, Processor] = {}
+        waiting = list(self._children)
+        while waiting:
+            child = waiting.pop(0)
+            if id(child) not in found and child is not self:
+                found[id(child)] = child
+                waiting += child._children
+        return list(found.values())
+
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
+        """Call the function, here: what `@processor` decorates stays a function."""
+        if self.undecorated is None:
+            raise TypeError(f"processor {self._name!r} has no function to call")
+        return self.undecorated(*args, **keywords)
+
+    def __repr__(self) -> str:
+        n = self._settings.workers
+        return f"<Processor {self._name!r}, {n} worker{'s' * (n > 1)}>"
+
+
+def processor(
+    function: Any = None, /, *, name: str | None = None, **keywords: Any
+) -> Any:
+    """Make a processor of a function; bare, or with the keywords of `Processor`.
+
+    Examples
+    --------
+    >>> @processor(workers=2)
+    ... def double(value):
+    ...     return 2 * value
+    >>> double, double(4)
+    (<Processor 'double', 2 workers>, 8)
+    """
+
+    def decorate(function: Callable[..., Any]) -> Processor:
+        called = name or getattr(function, "__name__", type(function).__name__)
+        return Processor(called, func=function, **keywords)
+
+    return decorate if function is None else decorate(function)

@@ -1,0 +1,124 @@
+"""A processor's function: what kind it is, and how it travels to its workers.
+
+A function that a worker can import travels as ``module:name``; one of ``__main__``, of
+a notebook cell or inside another function by cloudpickle, and only from the user's own
+program to the processes that it starts itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import runpy
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+Kind: TypeAlias = Literal["dialect", "source", "map", "script"]
+
+
+@dataclass(frozen=True)
+class Code:
+    """What a worker runs, in a form that travels."""
+
+    kind: Kind
+    """'dialect': gets and emits itself; 'source': yields values; 'map': a value in,
+    what it returns out; 'script': a file."""
+    name: str = ""
+    """``module:qualname``, if it can be imported."""
+    pickle: bytes = b""
+    """By cloudpickle, if it cannot."""
+    entry: str = ""
+    """Path of the script."""
+
+    def load(self) -> Any:
+        """Return the function, in the worker."""
+        if self.kind == "script":
+            return lambda: runpy.run_path(self.entry, run_name="__main__")
+        if self.name:
+            return _named(self.name)
+        import pickle
+
+        return pickle.loads(self.pickle)
+
+
+def kind_of(function: Any) -> Kind:
+    """Tell what a function is by what it takes.
+
+    Raises
+    ------
+    TypeError
+        It is no function, nor a class with ``process``.
+    """
+    target, skipped = function, 0
+    if not inspect.isroutine(function) and hasattr(function, "process"):
+        target = function.process
+        skipped = int(inspect.isclass(function) and not _is_bound(function))
+    if not callable(target):
+        raise TypeError(
+            f"func={function!r}: a function, or a class with process(self, value)"
+        )
+    try:
+        parameters = list(inspect.signature(target).parameters.values())[skipped:]
+    except (TypeError, ValueError):
+        return "map"
+    takes = [
+        p
+        for p in parameters
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)
+        and p.name not in ("context", "overlap")
+    ]
+    if takes:
+        return "map"
+    if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
+        return "source"
+    if target is not function:
+        raise TypeError(f"{function!r}: process(self, value) takes a value")
+    return "dialect"
+
+
+def _is_bound(cls: Any) -> bool:
+    """Whether ``process`` of the class takes no instance."""
+    return isinstance(
+        inspect.getattr_static(cls, "process"), (staticmethod, classmethod)
+    )
+
+
+def code_of(function: Any, entry: str | None) -> Code:
+    """Put a function into the form that travels."""
+    if entry is not None:
+        return Code("script", entry=str(entry))
+    kind = kind_of(function)
+    name = name_of(function)
+    if name:
+        return Code(kind, name)
+    try:
+        import cloudpickle
+    except ImportError:
+        raise ImportError(
+            f"{function!r} cannot be imported by its worker, since it is in the main "
+            "program, a notebook or another function: pip install 'cloudpickle>=3', "
+            "or move it to a module"
+        ) from None
+    return Code(kind, pickle=cloudpickle.dumps(function))
+
+
+def name_of(function: Any) -> str:
+    """Return ``module:qualname`` if that finds the same function again, or ''."""
+    module = getattr(function, "__module__", None)
+    qualname = getattr(function, "__qualname__", None)
+    if not module or not qualname or module == "__main__" or "<" in qualname:
+        return ""
+    name = f"{module}:{qualname}"
+    try:
+        return name if _named(name) is function else ""
+    except (ImportError, AttributeError):
+        return ""
+
+
+def _named(name: str) -> Any:
+    module, _, path = name.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    # `@processor` leaves a declaration in the function's place.
+    return getattr(found, "undecorated", found)

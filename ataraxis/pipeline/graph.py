@@ -1,0 +1,256 @@
+"""The graph of a pipe as a value: processors, edges, what is wrong with them; JSON."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ataraxis.pipeline.function import Code
+from ataraxis.pipeline.declaration import Processor
+from ataraxis.pipeline.settings import Settings
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Node:
+    """A processor's place in a graph."""
+
+    processor: Processor
+    index: int
+    parents: tuple[int, ...] = ()
+    """Processors whose output it has; the pipe itself is -1."""
+    children: tuple[int, ...] = ()
+    """Processors that have its output."""
+
+    @property
+    def name(self) -> str:
+        """The processor's name."""
+        return self.processor.name
+
+    @property
+    def settings(self) -> Settings:
+        """The processor's settings."""
+        return self.processor.settings
+
+    @property
+    def inboxes(self) -> int:
+        """How many input queues it has: one for all workers, or one each."""
+        return self.settings.workers if self.settings.split else 1
+
+    @property
+    def is_parallel(self) -> bool:
+        """Whether what it emits may overtake what it emitted before."""
+        return self.settings.workers > 1
+
+    @property
+    def keeps_order(self) -> bool:
+        """Whether those who have its output shall have it in order."""
+        return self.settings.ordered or self.settings.split is not None
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Processors in an order in which each comes after all of its parents."""
+
+    name: str
+    nodes: tuple[Node, ...] = ()
+    by_name: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str, roots: Iterable[Processor]) -> Graph:
+        """Walk from the roots down, and check everything.
+
+        Raises
+        ------
+        ValueError
+            There is nothing, a cycle, two processors of one name, one without code, or
+            settings that do not go together. All problems are named at once.
+        """
+        roots = list(roots)
+        if not roots:
+            raise ValueError(f"pipe {name!r} is empty: pipe.add(Processor(...))")
+        order = _ordered(name, roots)
+        index = {id(p): k for k, p in enumerate(order)}
+        parents: list[list[int]] = [[] for _ in order]
+        for p in roots:
+            parents[index[id(p)]].append(-1)
+        for p in order:
+            for child in p.children:
+                parents[index[id(child)]].append(index[id(p)])
+        nodes = tuple(
+            Node(p, k, tuple(parents[k]), tuple(index[id(c)] for c in p.children))
+            for k, p in enumerate(order)
+        )
+        made = cls(name, nodes, {node.name: node.index for node in nodes})
+        if problems := made.problems():
+            raise ValueError(f"pipe {name!r} cannot run: " + "; ".join(problems))
+        return made
+
+    def problems(self) -> list[str]:
+        """Say everything that is wrong."""
+        found = []
+        names = [node.name for node in self.nodes]
+        for name in sorted({n for n in names if names.count(n) > 1}):
+            found.append(f"two processors have the name {name!r}: rename one")
+        for node in self.nodes:
+            found += self._problems_of(node)
+        return found
+
+    def _problems_of(self, node: Node) -> list[str]:
+        found, said, kind = [], node.settings, node.processor.kind
+        if kind is None:
+            found.append(f"{node.name!r} has nothing to run: give func= or entry=")
+        is_map = kind == "map"
+        if kind == "source" and node.parents != (-1,):
+            found.append(f"{node.name!r} takes no value, but has parents")
+        if (said.ordered or said.split or said.overlap) and not is_map:
+            found.append(
+                f"{node.name!r}: ordered=, split= and overlap= are for functions of a "
+                "value"
+            )
+        if said.ordered and said.overflow not in ("block", "error"):
+            found.append(f"{node.name!r}: ordered=True needs overflow='block'")
+        if said.overlap or said.split:
+            for k in node.parents:
+                if k >= 0 and self.nodes[k].settings.workers > 1:
+                    found.append(
+                        f"{node.name!r}: overlap= and split= need one worker before "
+                        f"them, and {self.nodes[k].name!r} has several: put a "
+                        "processor of one worker between them"
+                    )
+        if node.keeps_order and node.is_parallel:
+            for k in node.children:
+                if said.split and self.nodes[k].settings.workers > 1:
+                    found.append(
+                        f"{self.nodes[k].name!r} follows split= of {node.name!r} and "
+                        "needs workers=1, where the parts are joined"
+                    )
+        return found
+
+    # ---- order
+
+    def resequences(self, index: int) -> bool:
+        """Whether a processor (-1: whoever has the results) puts frames in order."""
+        if index >= 0 and self.nodes[index].settings.workers > 1:
+            return False
+        if index >= 0 and self.nodes[index].processor.kind != "map":
+            return False
+        before = self.leaves() if index < 0 else self.nodes[index].parents
+        return any(
+            k >= 0 and self.nodes[k].is_parallel and self.nodes[k].keeps_order
+            for k in before
+        )
+
+    def needs_every_number(self, index: int) -> bool:
+        """Whether somebody below puts frames in order, and so must know of gaps."""
+        waiting, seen = [*self.nodes[index].children], set()
+        if not self.nodes[index].children and self.resequences(-1):
+            return True
+        while waiting:
+            k = waiting.pop()
+            if k in seen:
+                continue
+            seen.add(k)
+            if self.resequences(k):
+                return True
+            waiting += self.nodes[k].children
+            if not self.nodes[k].children and self.resequences(-1):
+                return True
+        return False
+
+    def leaves(self) -> list[int]:
+        """Return those without children."""
+        return [node.index for node in self.nodes if not node.children]
+
+    # ---- JSON
+
+    def to_json(self) -> str:
+        """Write it; functions that cannot be imported go as cloudpickle, base64."""
+        processors = []
+        for node in self.nodes:
+            code = node.processor.code()
+            assert code is not None
+            said: dict[str, Any] = {"name": node.name, "kind": code.kind}
+            for key in ("name", "entry"):
+                if getattr(code, key):
+                    said["function" if key == "name" else key] = getattr(code, key)
+            if code.pickle:
+                said["pickle"] = base64.b64encode(code.pickle).decode()
+            if node.processor.config:
+                said["config"] = node.processor.config
+            said["settings"] = node.settings.as_dict()
+            said["parents"] = [
+                self.nodes[k].name if k >= 0 else None for k in node.parents
+            ]
+            processors.append(said)
+        whole = {"ataraxis-pipe": VERSION, "name": self.name, "processors": processors}
+        return json.dumps(whole, indent=1)
+
+
+def read_json(text: str, *, allow_pickle: bool = False) -> tuple[str, list[Processor]]:
+    """Read what `Graph.to_json` wrote: the name, and the roots.
+
+    Raises
+    ------
+    ValueError
+        It is no such text, or holds a pickle, which runs code when it is read
+        (`allow_pickle` false).
+    """
+    try:
+        whole = json.loads(text)
+        if whole.get("ataraxis-pipe") != VERSION:
+            raise ValueError(f"expected ataraxis-pipe {VERSION}")
+        made, roots = {}, []
+        for said in whole["processors"]:
+            pickle = base64.b64decode(said.get("pickle", ""))
+            if pickle and not allow_pickle:
+                raise ValueError(
+                    f"the function of {said['name']!r} is a pickle, which runs code "
+                    "when it is read: from_json(text, allow_pickle=True) if you trust "
+                    "it, or have the function in a module"
+                )
+            code = Code(
+                said["kind"], said.get("function", ""), pickle, said.get("entry", "")
+            )
+            settings = Settings.from_dict(said.get("settings", {}))
+            made[said["name"]] = p = Processor.of_code(
+                said["name"], code, settings, said.get("config", {})
+            )
+            for parent in said["parents"]:
+                if parent is None:
+                    roots.append(p)
+                else:
+                    made[parent].add(p)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"this is no pipe in JSON: {error!r}") from error
+    return whole["name"], roots
+
+
+def _ordered(name: str, roots: list[Processor]) -> list[Processor]:
+    """Return all processors, parents first; refuse a cycle, naming it."""
+    order: list[Processor] = []
+    done: set[int] = set()
+    path: list[Processor] = []
+
+    def visit(p: Processor) -> None:
+        if p in path:
+            ring = [*path[path.index(p) :], p]
+            raise ValueError(
+                f"pipe {name!r} has a cycle, " + " -> ".join(q.name for q in ring)
+            )
+        if id(p) in done:
+            return
+        path.append(p)
+        for child in reversed(p.children):
+            visit(child)
+        path.pop()
+        done.add(id(p))
+        order.append(p)
+
+    for root in reversed(roots):
+        visit(root)
+    return order[::-1]

@@ -1,0 +1,240 @@
+"""`Intake`: frames out of an input queue, as jobs: whole, in order, each once."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import Empty
+from typing import Any
+
+from ataraxis.errors import CorruptFrame
+from ataraxis.frame import Frame
+from ataraxis.pipeline.arrays import joined
+from ataraxis.pipeline.resequencer import Resequencer
+from ataraxis.pipeline.stamp import BUNDLE, GAP, PLAIN, index_of, kind_of
+from ataraxis.stream import MemQ
+from ataraxis.stream.lease import Lease
+
+# How long to wait for a number that a damaged frame may have had.
+_MISSING_S = 1.0
+
+
+@dataclass(slots=True)
+class Job:
+    """A frame that came in, or the parts of one."""
+
+    lane: int
+    sequence: int
+    kind: int
+    value: Any
+    overlap: int
+    time_ns: int
+    source: int
+    attempt: int
+    leases: list[Lease]
+    parts: dict[int, Any] = field(default_factory=dict)
+    count: int = 0
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """The values in it: one, several or none."""
+        if self.kind == GAP:
+            return ()
+        return tuple(self.value) if self.kind == BUNDLE else (self.value,)
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """Which part of a value it is, and of how many; (0, 0): the whole."""
+        return (next(iter(self.parts)), self.count) if self.count else (0, 0)
+
+    def acknowledge(self) -> None:
+        """Say that it is done with."""
+        for lease in self.leases:
+            lease.acknowledge()
+
+    def give_back(self) -> None:
+        """Let another worker have it."""
+        for lease in self.leases:
+            lease.give_back()
+
+    def add(self, other: Job) -> bool:
+        """Take another part of the same value; whether it is whole now."""
+        for k in other.parts:
+            if k in self.parts:
+                other.acknowledge()
+                return len(self.parts) == self.count
+        self.parts.update(other.parts)
+        self.leases += other.leases
+        if len(self.parts) < self.count:
+            return False
+        parts = [self.parts[k] for k in range(self.count)]
+        self.count = 0
+        if all(part is None for part in parts):
+            self.kind = GAP
+        elif all(getattr(part, "ndim", 0) for part in parts):
+            self.kind, self.value = PLAIN, joined(parts, parts[0].ndim - 1)
+        else:
+            self.kind, self.value = BUNDLE, tuple(p for p in parts if p is not None)
+        return True
+
+
+def job_of(lease: Lease) -> Job:
+    """Read a frame; raises `CorruptFrame`."""
+    frame = lease.frame
+    origin = frame.origin
+    if origin is None:
+        # Somebody put it into the queue by hand: it is numbered by the queue.
+        return Job(0, lease.id, PLAIN, frame.value, 0, frame.time_ns, frame.source,
+                   lease.attempt, [lease])  # fmt: skip
+    kind = kind_of(origin.part)
+    value = None if kind == GAP else frame.value
+    job = Job(origin.source, origin.sequence, kind, value, origin.attempt,
+              frame.time_ns, frame.source, lease.attempt, [lease])  # fmt: skip
+    index, count = index_of(origin.part)
+    if count:
+        job.parts, job.count = {index: value}, count
+    return job
+
+
+class Intake:
+    """Jobs out of a queue, until the frame that says that none follows.
+
+    Parameters
+    ----------
+    queue : MemQ
+        The input queue.
+    ordered : tuple of int
+        Parents whose frames are put in order first.
+    line : Resequencer
+        What puts them in order.
+    on_repeat, on_corrupt : callable
+        Told of a frame that has been here before, and of a damaged one.
+    """
+
+    def __init__(
+        self,
+        queue: MemQ,
+        ordered: tuple[int, ...],
+        line: Resequencer[Job],
+        on_repeat: Callable[[Job], None],
+        on_corrupt: Callable[[CorruptFrame, Job | None], None],
+    ) -> None:
+        self._queue = queue
+        self._ordered = frozenset(ordered)
+        self._line = line
+        self._partial: dict[tuple[int, int], Job] = {}
+        self._ready: deque[Job] = deque()
+        self._on_repeat = on_repeat
+        self._on_corrupt = on_corrupt
+        self._missing = 0
+        self.last: Lease | None = None
+        """The lease of the last frame, once it has come."""
+
+    def __iter__(self) -> Iterator[Job]:
+        """Go through the jobs as they come, until the last frame."""
+        while (job := self.next(None)) is not None:
+            yield job
+
+    def next(self, timeout: float | None) -> Job | None:
+        """Return the next job, or None at the end; `TimeoutError`: none in time."""
+        while True:
+            if self._ready:
+                return self._ready.popleft()
+            job = self._line.pop()
+            if job is not None:
+                return job
+            if self.last is not None:
+                if not len(self._line):
+                    return None
+                self._line.skip()
+                continue
+            wait, is_short = timeout, False
+            if self._missing and len(self._line):
+                is_short = timeout is None or timeout > _MISSING_S
+                wait = _MISSING_S if is_short else timeout
+            try:
+                self._take(wait)
+            except TimeoutError:
+                if not is_short:
+                    raise
+                self._line.skip()
+                self._missing = 0
+
+    def _take(self, timeout: float | None) -> None:
+        try:
+            lease = self._lease(timeout)
+            if lease.frame.end_of_stream:
+                self.last = lease
+                return
+            try:
+                job = job_of(lease)
+            except CorruptFrame as error:
+                error.data = lease.frame.to_bytes()
+                lease.acknowledge()
+                raise
+        except CorruptFrame as error:
+            self._damaged(error)
+            return
+        self._sort(job)
+
+    def _lease(self, timeout: float | None) -> Lease:
+        try:
+            return self._queue.lease(True, timeout)
+        except Empty:
+            raise TimeoutError("nothing came in time") from None
+
+    def _sort(self, job: Job) -> None:
+        if job.source not in self._ordered:
+            self._ready.append(job)
+            return
+        if job.count:
+            key = (job.lane, job.sequence)
+            first = self._partial.get(key)
+            if first is None:
+                self._partial[key] = first = job
+                is_whole = job.count == 1 and job.add(Job(*_NOTHING, [], {}, 0))
+            else:
+                is_whole = first.add(job)
+            if not is_whole:
+                return
+            del self._partial[key]
+            job = first
+        if not self._line.push(job):
+            self._on_repeat(job)
+            job.acknowledge()
+
+    def _damaged(self, error: CorruptFrame) -> None:
+        """Go on without a damaged frame; say which it was, if its head says so."""
+        job = None
+        if error.data is not None:
+            with suppress(CorruptFrame):
+                job = self._rest_of(Frame.from_buffer(error.data, verify=False))
+        self._on_corrupt(error, job)
+        if job is None:
+            self._missing += 1
+        else:
+            self._sort(job)
+
+    def _rest_of(self, frame: Frame) -> Job | None:
+        """Return what stands for a damaged frame whose header is whole."""
+        origin = frame.origin
+        if origin is None:
+            return None
+        lane = origin.source
+        if frame.source in self._ordered and lane not in self._line.lanes:
+            # The checksum of the header does not cover the lane.
+            if len(self._line.lanes) != 1:
+                return None
+            lane = next(iter(self._line.lanes))
+        job = Job(
+            lane, frame.sequence, GAP, None, 0, frame.time_ns, frame.source, 1, []
+        )
+        index, count = index_of(origin.part)
+        if count > index:
+            job.parts, job.count = {index: None}, count
+        return job
+
+
+_NOTHING = (0, 0, GAP, None, 0, 0, 0, 1)

@@ -1,0 +1,166 @@
+"""`Outlet`: one edge of the graph, seen by who puts into it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from queue import Empty
+from typing import Any
+
+import numpy as np
+
+from ataraxis.errors import QueueFull
+from ataraxis.frame import DType
+from ataraxis.pipeline.arrays import joined, shared
+from ataraxis.pipeline.board import FINISHED, Board
+from ataraxis.pipeline.spec import Target
+from ataraxis.pipeline.stamp import GAP, PLAIN, kind_of, part_of, write
+from ataraxis.shm.array import SharedMemoryArray
+from ataraxis.shm.context import ContextLike
+from ataraxis.stream import MemQ
+
+# How often who waits for room looks whether there is anybody left to make some.
+SLICE_S = 0.25
+
+
+class Outlet:
+    """Puts frames into the input queues of one processor, as its settings say."""
+
+    def __init__(
+        self, target: Target, board: Board, credit: str, context: ContextLike
+    ) -> None:
+        self.target = target
+        self._board = board
+        self._queues = [MemQ.attach(name, context=context) for name in target.queues]
+        self._queue = self._queues[0]
+        self._policy = target.overflow
+        self._state = board.of_processor(target.index)
+        self._credit: SharedMemoryArray | None = None
+        if target.window:
+            self._credit = SharedMemoryArray.attach(credit, context=context)
+        self._tails: dict[int, Any] = {}
+        self.dropped = 0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every frame goes to one queue, just as it is."""
+        return not self.target.overlap and not self.target.split
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether those who would get it have ended in good order."""
+        return self._board.words[self._state] == FINISHED
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a put would probably wait."""
+        return self._policy == "block" and any(q.full() for q in self._queues)
+
+    def put(self, frame: bytes, timeout: float | None, which: int = 0) -> bool:
+        """Put a whole frame: False if there was no room in time.
+
+        True also if it was dropped, as the policy says, or there is nobody left.
+        """
+        queue = self._queues[which] if which else self._queue
+        if self._policy != "block":
+            return self._force(queue, frame)
+        if timeout == 0:
+            return queue.offer(frame, 0) or self.is_finished
+        while not queue.offer(frame, SLICE_S if timeout is None else timeout):
+            if self.is_finished:
+                return True
+            if timeout is not None:
+                return False
+        return True
+
+    def _force(self, queue: MemQ, frame: bytes) -> bool:
+        """Put where a full queue is not waited for."""
+        if self._policy == "latest":
+            while self._evict(queue):
+                pass
+        while not queue.offer(frame, 0):
+            if self._policy == "error":
+                raise QueueFull(
+                    f"the input of {self.target.name!r} is full, and its overflow= is "
+                    "'error': 'block' waits, 'drop_oldest' and 'drop_newest' count"
+                )
+            if self._policy == "drop_newest" or not self._evict(queue):
+                self.dropped += 1
+                return True
+        return True
+
+    def _evict(self, queue: MemQ) -> bool:
+        """Drop the oldest frame; False if there is none, or only the last one."""
+        with suppress(Empty):
+            lease = queue.lease(False)
+            if lease.frame.end_of_stream:
+                lease.give_back()
+                return False
+            lease.acknowledge()
+            self.dropped += 1
+            return True
+        return False
+
+    def wait_for_turn(self, lane: int, sequence: int) -> None:
+        """Wait until a frame is not too far ahead of the oldest that is missing."""
+        credit = self._credit
+        if credit is None:
+            return
+        board, target = self._board, self.target
+        while sequence >= board.next_of(target.index, lane) + target.window:
+            version = credit.statistics().version
+            if sequence < board.next_of(target.index, lane) + target.window:
+                return
+            with suppress(TimeoutError):
+                credit.wait_for_change(SLICE_S, since=version)
+            if self.is_finished:
+                return
+
+    def put_value(
+        self,
+        value: Any,
+        dtype: DType | int | None,
+        lane: int,
+        sequence: int,
+        kind: int,
+        source: int,
+        time_ns: int,
+        timeout: float | None,
+    ) -> bool:
+        """Put a value in parts, or with the end of the one before."""
+        count = len(self._queues) if self.target.split else 0
+        if kind_of(kind) == GAP:
+            for k in range(len(self._queues)):
+                mark = part_of(GAP, k, count) if count else kind
+                frame = write(None, None, lane, sequence, mark, 0, source, time_ns)
+                if not self.put(frame, timeout if k == 0 else None, k):
+                    return False
+            return True
+        if kind_of(kind) != PLAIN or not getattr(value, "ndim", 0):
+            raise TypeError(
+                f"processor {self.target.name!r} has split= or overlap= and takes "
+                f"arrays, one at a time; it was given {type(value).__name__}"
+            )
+        before, overlap = self._tails.get(lane), 0
+        whole = value
+        if self.target.overlap:
+            if before is not None:
+                whole, overlap = joined([before, value], 0), len(before)
+            kept = whole[-self.target.overlap :]
+            tail = kept.copy(deep=True) if hasattr(kept, "dims") else np.array(kept)
+        parts = shared(whole, len(self._queues))
+        for k, part in enumerate(parts):
+            mark = part_of(PLAIN, k, count) if count else kind
+            frame = write(part, dtype, lane, sequence, mark, overlap, source, time_ns,
+                          self.target.allow_pickle)  # fmt: skip
+            if not self.put(frame, timeout if k == 0 else None, k):
+                return False
+        if self.target.overlap:
+            self._tails[lane] = tail
+        return True
+
+    def close(self) -> None:
+        """Leave the queues."""
+        for queue in self._queues:
+            queue.close()
+        if self._credit is not None:
+            self._credit.disconnect()

@@ -1,0 +1,105 @@
+"""`Resequencer`: frames of several workers, back in the order of their numbers.
+
+Each lane has every number once, so what is missing is known, and nothing is guessed by
+time. It holds what came too early; whoever puts is kept from running ahead by more than
+the window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, MutableSequence
+from typing import Any, Generic, Protocol, TypeVar
+
+
+class Numbered(Protocol):
+    """What can be put in order."""
+
+    lane: int
+    sequence: int
+
+
+_J = TypeVar("_J", bound=Numbered)
+
+
+class Resequencer(Generic[_J]):
+    """Takes frames as they come, gives them in order, each once.
+
+    Parameters
+    ----------
+    words : mutable sequence of int
+        Where the next number of each lane is kept: of a board, or any list.
+    place_of : callable
+        Returns the word of a lane.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace as Frame
+    >>> line = Resequencer([0], lambda lane: 0)
+    >>> line.push(Frame(lane=1, sequence=1)), line.pop()
+    (True, None)
+    >>> line.push(Frame(lane=1, sequence=0))
+    True
+    >>> first = line.pop()
+    >>> line.passed(first)
+    >>> first.sequence, line.pop().sequence
+    (0, 1)
+    """
+
+    def __init__(self, words: MutableSequence[int] | Any, place_of: Any) -> None:
+        self._words = words
+        self._place_of = place_of
+        self._places: dict[int, int] = {}
+        self._next: dict[int, int] = {}
+        self._early: dict[int, dict[int, _J]] = {}
+
+    def __len__(self) -> int:
+        """How many it holds."""
+        return sum(map(len, self._early.values()))
+
+    @property
+    def lanes(self) -> Collection[int]:
+        """The lanes that it has had frames of."""
+        return self._places.keys()
+
+    def push(self, frame: _J) -> bool:
+        """Take a frame; False if its number has passed already, or is here."""
+        lane = frame.lane
+        place = self._places.get(lane)
+        if place is None:
+            place = self._places[lane] = self._place_of(lane)
+            self._next[lane] = self._words[place]
+            self._early[lane] = {}
+        early = self._early[lane]
+        if frame.sequence < self._next[lane] or frame.sequence in early:
+            return False
+        early[frame.sequence] = frame
+        return True
+
+    def pop(self) -> _J | None:
+        """Return the next frame of a lane that has it, or None."""
+        for lane, early in self._early.items():
+            if early:
+                frame = early.pop(self._next[lane], None)
+                if frame is not None:
+                    self._next[lane] += 1
+                    return frame
+        return None
+
+    def passed(self, frame: _J) -> None:
+        """Say that a frame is done with, for good: kept for whoever comes after us."""
+        self._words[self._places[frame.lane]] = frame.sequence + 1
+
+    def skip(self) -> int:
+        """Go on without what is missing: how many numbers were passed over."""
+        skipped = 0
+        for lane, early in self._early.items():
+            if early:
+                first = min(early)
+                skipped += first - self._next[lane]
+                self._next[lane] = first
+        return skipped
+
+    def held(self) -> Iterator[_J]:
+        """Go through what it holds."""
+        for early in self._early.values():
+            yield from early.values()

@@ -1,0 +1,168 @@
+"""What a processor is told: how many workers, which order, what a death means."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+Overflow: TypeAlias = Literal["block", "drop_oldest", "drop_newest", "latest", "error"]
+When: TypeAlias = Literal["never", "on-failure", "always"]
+OVERFLOWS = ("block", "drop_oldest", "drop_newest", "latest", "error")
+_WHEN = ("never", "on-failure", "always")
+_ON_ERROR = ("fail", "skip", "restart")
+
+
+@dataclass(frozen=True)
+class Restart:
+    """What happens when a worker process dies.
+
+    Examples
+    --------
+    >>> Restart("on-failure", limit=5, window_s=10)
+    Restart(when='on-failure', limit=5, window_s=10, backoff_s=0.05)
+    """
+
+    when: When = "on-failure"
+    """'never'; 'on-failure', when it was killed or ended without being asked to; or
+    'always', also when its function has returned."""
+    limit: int | None = 3
+    """How many restarts within `window_s` are one too many; None: any number."""
+    window_s: float = 60.0
+    """Over what time they are counted, s."""
+    backoff_s: float = 0.05
+    """How long to wait before the first restart, s; doubled by each one in the window,
+    up to 5 s."""
+
+    def __post_init__(self) -> None:
+        if self.when not in _WHEN:
+            raise ValueError(f"restart={self.when!r}: one of {', '.join(_WHEN)}")
+        if self.limit is not None and self.limit < 0:
+            raise ValueError(f"limit={self.limit}: None, or 0 and more")
+        if not self.window_s > 0 or not self.backoff_s >= 0:
+            raise ValueError("window_s is above 0, backoff_s 0 or more")
+
+
+@dataclass(frozen=True)
+class APIProcSettings:
+    """The settings object of uPipe, as `Processor(settings=...)` takes it."""
+
+    priority: int = 1
+    """Accepted; never had a meaning."""
+    autoscale: int = 1
+    """How many worker processes: started at once."""
+    input_buffer_size: int = 4_096_000
+    """Bytes of the input queue."""
+    host: str | None = None
+    """On which host of the engine."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a processor runs; the keywords of `Processor`."""
+
+    workers: int = 1
+    """Worker processes, each a copy of the processor."""
+    ordered: bool = False
+    """Whether what several workers return goes on in the order of what they got."""
+    overlap: int = 0
+    """Samples of the block before that are put before each block, along axis 0."""
+    split: str | None = None
+    """'channel': each worker has its own part of the last axis."""
+    max_batch: int = 1
+    """How many values one call takes, as a list; it returns as many."""
+    max_wait: float = 0.0
+    """How long to wait for a batch to fill, s."""
+    overflow: Overflow = "block"
+    """What a full input queue means for those who put into it."""
+    restart: Restart | None = None
+    """What a death means; if not given, 'on-failure' for functions of a value, 'never'
+    for those that get and emit themselves."""
+    on_error: Literal["fail", "skip", "restart"] = "fail"
+    """An exception of the function ends the pipe; or the value goes to the dead
+    letters; or the worker is started anew and has the value again."""
+    hang_timeout: float | None = None
+    """Longest time for one value, s; a worker that takes longer is killed."""
+    attempts: int = 3
+    """How many workers a value may kill before it goes to the dead letters."""
+    buffer_count: int = 256
+    """Slots of the input queue."""
+    buffer_size: int = 65536
+    """Payload bytes of a slot; larger values take a detour of some 300 us."""
+    threads: int | None = 1
+    """Threads of BLAS and OpenMP in a worker; None: leave them alone."""
+    allow_pickle: bool = False
+    """Whether values that nothing else carries may be pickled into the input queue."""
+    host: str | None = None
+    """On which host of the engine; None: the first."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be, before anything is started."""
+        for name, least in _LEAST.items():
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name}={getattr(self, name)!r}: at least {least}")
+        if self.overflow not in OVERFLOWS:
+            raise ValueError(
+                f"overflow={self.overflow!r}: one of {', '.join(OVERFLOWS)}"
+            )
+        if self.on_error not in _ON_ERROR:
+            raise ValueError(
+                f"on_error={self.on_error!r}: one of {', '.join(_ON_ERROR)}"
+            )
+        if self.split not in (None, "channel"):
+            raise ValueError(f"split={self.split!r}: None or 'channel'")
+        if self.hang_timeout is not None and not self.hang_timeout > 0:
+            raise ValueError(f"hang_timeout={self.hang_timeout!r}: None or above 0 s")
+        if self.max_batch > 1 and (self.overlap or self.split):
+            raise ValueError("max_batch goes with neither overlap= nor split=")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what differs from the defaults, for JSON."""
+        said = dataclasses.asdict(self)
+        plain = dataclasses.asdict(Settings())
+        return {k: v for k, v in said.items() if v != plain[k]}
+
+    @classmethod
+    def from_dict(cls, said: dict[str, Any]) -> Settings:
+        """Read what `as_dict` returned."""
+        if said.get("restart") is not None:
+            said = {**said, "restart": Restart(**said["restart"])}
+        return cls(**said)
+
+
+_LEAST = {
+    "workers": 1,
+    "overlap": 0,
+    "max_batch": 1,
+    "max_wait": 0,
+    "attempts": 1,
+    "buffer_count": 2,
+    "buffer_size": 0,
+}
+
+
+def settings_of(given: Any, keywords: dict[str, Any]) -> Settings:
+    """Make settings of what `Processor` was given: uPipe's object, a dict, keywords."""
+    said: dict[str, Any] = {}
+    if isinstance(given, Settings):
+        said = {f.name: getattr(given, f.name) for f in dataclasses.fields(given)}
+    elif isinstance(given, dict):
+        said = dict(given)
+    elif given is not None:
+        said = {
+            "workers": max(1, int(getattr(given, "autoscale", 1))),
+            "host": getattr(given, "host", None),
+        }
+        size = int(getattr(given, "input_buffer_size", 0))
+        if size:
+            said["buffer_count"] = max(2, size // (65536 + 192))
+    said.update(keywords)
+    if isinstance(said.get("restart"), str):
+        said["restart"] = Restart(said["restart"])
+    unknown = said.keys() - {f.name for f in dataclasses.fields(Settings)}
+    if unknown:
+        known = ", ".join(f.name for f in dataclasses.fields(Settings))
+        raise TypeError(
+            f"Processor has no setting {', '.join(sorted(unknown))}; it has {known}"
+        )
+    return Settings(**said)

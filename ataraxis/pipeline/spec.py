@@ -1,0 +1,78 @@
+"""What a worker is told when it starts, in a form that travels to another process."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass, field
+from typing import Any
+
+from ataraxis.pipeline.function import Code
+
+
+@dataclass(frozen=True)
+class Target:
+    """An input queue, or the queues of several workers, that a processor puts into."""
+
+    name: str
+    """The processor behind it; '' is the pipe's own end."""
+    index: int
+    """That processor's index; of the pipe's end, the number of processors."""
+    queues: tuple[str, ...]
+    overflow: str = "block"
+    allow_pickle: bool = False
+    overlap: int = 0
+    split: bool = False
+    window: int = 0
+    """How many frames one may be ahead of the oldest that is missing; 0: no matter."""
+    is_end: bool = False
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """Everything a worker has to know."""
+
+    run: str
+    """Name of the run; its board has that name."""
+    context: str
+    processor: str
+    index: int
+    worker: int
+    """Which of the processor's workers, from 0."""
+    row: int
+    """Its row of the board."""
+    code: Code
+    config: dict[str, Any]
+    inbox: str
+    targets: tuple[Target, ...]
+    resequences: bool = False
+    slots: int = 0
+    """Slots of the inbox."""
+    joins: tuple[tuple[int, int], ...] = ()
+    """Parents that split, and how many parts they make."""
+    tells_gaps: bool = False
+    """Whether a value that nothing came of is told to those behind."""
+    has_taker: bool = False
+    """Whether somebody takes what comes out at the pipe's end."""
+    max_batch: int = 1
+    max_wait: float = 0.0
+    on_error: str = "fail"
+    attempts: int = 3
+    allow_pickle: bool = False
+    letters: str = ""
+    """Directory of the dead letters."""
+    threads: int | None = 1
+    generation: int = 0
+    """How often the worker was started before."""
+    host: str | None = None
+    ordered_parents: tuple[int, ...] = field(default=())
+
+    def to_bytes(self) -> bytes:
+        """Write it, for a process of our own."""
+        return pickle.dumps(self)
+
+    @staticmethod
+    def from_bytes(data: bytes) -> WorkerSpec:
+        """Read what `to_bytes` wrote, in a process that our own program started."""
+        spec = pickle.loads(data)
+        assert isinstance(spec, WorkerSpec)
+        return spec

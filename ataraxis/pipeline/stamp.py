@@ -1,0 +1,146 @@
+"""Frames of a pipe: which value they came from, and how they are written quickly.
+
+The origin of a frame is its name: ``source`` is its lane, the way it has come from the
+head of the pipe; ``sequence`` the number of the value at that head. A function of one
+value makes exactly one frame of each: what several values came of travels together, and
+nothing is a frame too. So whoever has lost a frame, or has one twice, can tell.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+
+from ataraxis.clock import now_ns
+from ataraxis.frame import MAGIC, DType, Flag, Frame, Origin, crc32
+
+# What is in the frame, in the low byte of the origin's part.
+PLAIN, BUNDLE, GAP = 0, 1, 2
+# Of a frame that was split: which part, and of how many, in the bytes above.
+_INDEX, _COUNT = 8, 20
+HEAD_LANE = 1
+_CALL = 2**62
+CALL_LANE = HEAD_LANE | _CALL
+_FIXED = struct.Struct("<4sBBHQQq4IIII")
+_ORIGIN = struct.Struct("<QQII")
+_WORD = struct.Struct("<I")
+_FLAGS = int(Flag.CHECKSUM | Flag.ORIGIN)
+_NUMBERS = {
+    DType.U8: struct.Struct("<B"),
+    DType.U16: struct.Struct("<H"),
+    DType.U32: struct.Struct("<I"),
+    DType.U64: struct.Struct("<Q"),
+    DType.I8: struct.Struct("<b"),
+    DType.I16: struct.Struct("<h"),
+    DType.I32: struct.Struct("<i"),
+    DType.I64: struct.Struct("<q"),
+}
+_ARRAYS = {
+    "|u1": DType.U8, "<u2": DType.U16, "<u4": DType.U32, "<u8": DType.U64,
+    "|i1": DType.I8, "<i2": DType.I16, "<i4": DType.I32, "<i8": DType.I64,
+    "<f2": DType.F16, "<f4": DType.F32, "<f8": DType.F64, "<c8": DType.C64,
+    "<c16": DType.C128,
+}  # fmt: skip
+_LONG = 1024
+_F64 = struct.Struct("<d")
+
+
+def lane_of(lane: int, index: int) -> int:
+    """Return the lane of what a processor makes of the frames of a lane."""
+    mixed = (lane * 0x9E3779B97F4A7C15 + index + 11) & (2**64 - 1)
+    mixed = ((mixed ^ mixed >> 29) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+    return (mixed ^ mixed >> 32) & (2**61 - 1) | 2**61 | lane & _CALL
+
+
+def is_call(lane: int) -> bool:
+    """Whether somebody waits at the head for what comes of the frames of a lane."""
+    return bool(lane & _CALL)
+
+
+def part_of(kind: int, index: int = 0, count: int = 0) -> int:
+    """Return the origin's part."""
+    return kind | index << _INDEX | count << _COUNT
+
+
+def kind_of(part: int) -> int:
+    """Return what is in a frame."""
+    return part & 0xFF
+
+
+def index_of(part: int) -> tuple[int, int]:
+    """Return which part of a value it is, and of how many; (0, 0): the whole."""
+    return part >> _INDEX & 0xFFF, part >> _COUNT
+
+
+def write(
+    value: Any,
+    dtype: DType | int | None,
+    lane: int,
+    sequence: int,
+    part: int,
+    overlap: int,
+    source: int,
+    time_ns: int,
+    allow_pickle: bool = False,
+) -> bytes:
+    """Write a value as a whole frame, with its origin.
+
+    The number is in the header too, which has a checksum of its own. `source` is the
+    index of the processor that emits it, `overlap` how many samples
+    come from the block before. Raises as `Frame.from_value`.
+    """
+    shape: tuple[int, ...] = ()
+    kind = type(value)
+    data: Any = None
+    code = 0
+    if kind is int and dtype is not None and dtype in _NUMBERS:
+        code = int(dtype)
+        try:
+            data = _NUMBERS[DType(code)].pack(value)
+        except struct.error:
+            data = None  # let from_value say why
+    elif kind is np.ndarray and dtype is None and 0 < value.ndim <= 4:
+        plain = _ARRAYS.get(value.dtype.str)
+        if plain is not None and value.size and value.flags.c_contiguous:
+            code, shape = int(plain), value.shape
+            data = memoryview(value).cast("B") if value.ndim else None
+    elif dtype is None:
+        if kind is int:
+            code = DType.INT
+            length = value.bit_length() // 8 + 1
+            data = value.to_bytes(length, "little", signed=True)
+        elif kind is float:
+            code, data = DType.F64, _F64.pack(value)
+        elif kind is bytes:
+            code, data = DType.RAW, value
+        elif value is None:
+            code, data = DType.NONE, b""
+    if data is None:
+        return Frame.from_value(
+            value,
+            dtype,
+            sequence=sequence,
+            source=source,
+            time_ns=time_ns,
+            origin=Origin(lane, sequence, part, overlap),
+            allow_pickle=allow_pickle,
+        ).to_bytes()
+    origin = _ORIGIN.pack(lane, sequence, part, overlap)
+    crc = zlib.crc32(origin)
+    crc = zlib.crc32(data, crc) if len(data) < _LONG else crc32(data, crc)
+    length = len(origin) + len(data)
+    ndim = len(shape)
+    extents = shape + (0,) * (4 - ndim)
+    head = _FIXED.pack(
+        MAGIC, code, ndim, _FLAGS, length, sequence, time_ns or now_ns(), *extents, source,
+        crc, 0,
+    )  # fmt: skip
+    return b"".join((head, _WORD.pack(zlib.crc32(head)), origin, data))
+
+
+def last_frame() -> bytes:
+    """Write the frame that says that no frame follows."""
+    return Frame.from_value(None, end_of_stream=True).to_bytes()

@@ -1,0 +1,352 @@
+"""`Supervisor`: one thread that starts workers, hears them, and replaces the dead."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ataraxis.clock import now_ns
+from ataraxis.errors import ProcessorError
+from ataraxis.pipeline.board import BEGAN_NS, LANE, RESTARTS, SEQUENCE, Board
+from ataraxis.pipeline.engine import Engine, News
+from ataraxis.pipeline.event import Event, What
+from ataraxis.pipeline.graph import Node
+from ataraxis.pipeline.output import Output
+from ataraxis.pipeline.settings import Restart
+from ataraxis.pipeline.spec import WorkerSpec
+
+_KILL_S = 5.0
+
+
+@dataclass(eq=False)
+class Hired:
+    """A worker, through all of its processes."""
+
+    spec: WorkerSpec
+    node: Node
+    handle: Any = None
+    is_ready: bool = False
+    is_done: bool = False
+    has_ended: bool = False
+    is_hung: bool = False
+    said: dict[str, Any] | None = None
+    """What it told last of how it will end: an error, an exit."""
+    due: float | None = None
+    """When it is started anew, monotonic s."""
+    deaths: deque[float] = field(default_factory=deque)
+    output: Output | None = None
+
+    @property
+    def policy(self) -> Restart:
+        """What its death means."""
+        given = self.node.settings.restart
+        if given is not None:
+            return given
+        is_map = self.spec.code.kind == "map"
+        return Restart("on-failure" if is_map else "never")
+
+
+class Supervisor:
+    """Looks after the workers of a run.
+
+    Parameters
+    ----------
+    workers : list of Hired
+        Who shall work.
+    engine : Engine
+        Starts them.
+    board : Board
+        What they say of themselves.
+    tell : callable
+        Has every `Event`.
+    on_finished : callable
+        Told of each processor whose workers have all ended in good order.
+    on_over : callable
+        Told, last, of every error there was.
+    """
+
+    def __init__(
+        self,
+        workers: list[Hired],
+        engine: Engine,
+        board: Board,
+        tell: Callable[[Event], None],
+        on_ready: Callable[[], None],
+        on_finished: Callable[[int], None],
+        on_over: Callable[[list[ProcessorError]], None],
+    ) -> None:
+        self._workers = workers
+        self._engine = engine
+        self._board = board
+        self._tell = tell
+        self._on_ready, self._on_finished = on_ready, on_finished
+        self._on_over = on_over
+        self._by_handle: dict[Any, Hired] = {}
+        self._errors: list[ProcessorError] = []
+        self._kills: Counter[tuple[int, int, int]] = Counter()
+        self._poisons: Counter[int] = Counter()
+        self._is_over = False
+        self._is_told_ready = False
+        self.is_stopping = False
+        self._gate, self._is_gone = threading.Lock(), False
+        self._commands: deque[Callable[[], None]] = deque()
+        self._bell, self._ringer = os.pipe()
+        os.set_blocking(self._ringer, False)
+        # It lives as long as the workers: they end with the thread that started them.
+        self.thread = threading.Thread(
+            target=self._run, name="ataraxis-pipe", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begin."""
+        self.thread.start()
+
+    def do(self, command: Callable[[], None]) -> None:
+        """Have the thread do something, soon."""
+        with self._gate:
+            if self._is_gone:
+                return
+            self._commands.append(command)
+            with suppress(BlockingIOError):
+                os.write(self._ringer, b"\0")
+
+    def finish(self, error: ProcessorError | None = None) -> None:
+        """End: now, whatever the workers do; from the thread, or through `do`."""
+        if error is not None:
+            self._errors.append(error)
+        self._is_over = True
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        try:
+            try:
+                for hired in self._workers:
+                    self._spawn(hired)
+                while not self._is_over:
+                    self._turn(self._patience())
+            except Exception as error:
+                self._errors.append(self._error("", -1, f"{error!r} in the supervisor"))
+            self._dismiss()
+        finally:
+            self._on_over(self._errors)
+            with self._gate:
+                self._is_gone = True
+                os.close(self._ringer)
+                os.close(self._bell)
+
+    def _turn(self, timeout: float | None) -> None:
+        for news in self._engine.watch(timeout, self._bell):
+            self._hear(news)
+        while self._commands:
+            self._commands.popleft()()
+            os.read(self._bell, 1)
+        now = time.monotonic()
+        for hired in self._workers:
+            if hired.due is not None and hired.due <= now and not self._is_over:
+                hired.due = None
+                self._spawn(hired)
+        self._look_for_hangs()
+
+    def _patience(self) -> float | None:
+        """Return how long nothing has to be done, s; None: for ever."""
+        waits = [h.due - time.monotonic() for h in self._workers if h.due is not None]
+        limits = [
+            h.node.settings.hang_timeout
+            for h in self._workers
+            if h.node.settings.hang_timeout is not None and h.handle is not None
+        ]
+        waits += [limit / 4 for limit in limits]
+        return max(0.0, min(waits)) if waits else None
+
+    def _spawn(self, hired: Hired) -> None:
+        spec = hired.spec
+        host = spec.host or self._engine.hosts()[0]
+        hired.said, hired.is_hung = None, False
+        hired.handle = self._engine.spawn(host, spec)
+        self._by_handle[hired.handle] = hired
+        hired.output = Output(spec.processor, spec.worker, hired.node.settings.workers)
+        self._note("restarted" if spec.generation else "spawned", hired, host)
+
+    def _dismiss(self) -> None:
+        """End every worker, and wait until they have."""
+        for handle in list(self._by_handle):
+            self._engine.signal(handle, signal.SIGKILL)
+        deadline = time.monotonic() + _KILL_S
+        while self._by_handle and time.monotonic() < deadline:
+            for news in self._engine.watch(0.5, -1):
+                hired = self._by_handle[news.handle]
+                if news.what == "output" and hired.output is not None:
+                    hired.output.write(*news.data)
+                elif news.what == "exit":
+                    self._forget(hired, news.handle)
+
+    # ---- news
+
+    def _hear(self, news: News) -> None:
+        hired = self._by_handle.get(news.handle)
+        if hired is None:
+            return
+        if news.what == "output":
+            assert hired.output is not None
+            hired.output.write(*news.data)
+        elif news.what == "message":
+            self._hear_message(hired, news.data)
+        else:
+            self._forget(hired, news.handle)
+            self._ended(hired, news.data)
+
+    def _forget(self, hired: Hired, handle: Any) -> None:
+        del self._by_handle[handle]
+        hired.handle = None
+        if hired.output is not None:
+            hired.output.close()
+
+    def _hear_message(self, hired: Hired, said: dict[str, Any]) -> None:
+        kind = said["kind"]
+        if kind == "ready":
+            self._became_ready(hired)
+        elif kind == "done":
+            hired.is_done, hired.has_ended = True, bool(said["ended"])
+        elif kind in ("error", "exit"):
+            hired.said = said
+        elif kind == "dead letter":
+            self._note("dead letter", hired, f"{said['text']} ({said['path']})")
+        elif kind == "corrupt":
+            self._note("corrupt", hired, said["text"])
+
+    def _became_ready(self, hired: Hired) -> None:
+        if not hired.is_ready:
+            hired.is_ready = True
+            self._note("ready", hired)
+        self._look_whether_ready()
+
+    def _look_whether_ready(self) -> None:
+        if not self._is_told_ready and all(
+            h.is_ready or h.is_done for h in self._workers
+        ):
+            self._is_told_ready = True
+            self._on_ready()
+
+    def _ended(self, hired: Hired, code: int) -> None:
+        """Find out what the end of a process means."""
+        if hired.is_done:
+            when = hired.policy.when
+            if when == "always" and not hired.has_ended and not self.is_stopping:
+                hired.is_done = False
+                self._again(hired, "its function returned")
+                return
+            self._note("exited", hired)
+            self._look_whether_ready()
+            index = hired.node.index
+            if all(h.is_done for h in self._workers if h.node.index == index):
+                self._note("processor finished", hired, worker=-1)
+                self._on_finished(index)
+            return
+        error = self._error_of(hired, code)
+        said = hired.said or {}
+        is_user = said.get("kind") == "error"
+        self._note("error" if is_user else "exited", hired, str(error))
+        if is_user and hired.node.settings.on_error != "restart":
+            self.finish(error)
+            return
+        self._blame(hired)
+        if hired.policy.when == "never":
+            self.finish(error)
+        else:
+            self._again(hired, str(error), error)
+
+    def _blame(self, hired: Hired) -> None:
+        """Remember which value a worker died of, if it had one."""
+        words = self._board.words
+        row = self._board.of_worker(hired.spec.row)
+        lane, sequence = words[row + LANE], words[row + SEQUENCE]
+        words[row + LANE] = words[row + BEGAN_NS] = 0
+        if not lane:
+            return
+        index = hired.node.index
+        key = (index, lane, sequence)
+        self._kills[key] += 1
+        if self._kills[key] == hired.node.settings.attempts:
+            self._board.add_poison(index, lane, sequence, self._poisons[index])
+            self._poisons[index] += 1
+
+    def _again(
+        self, hired: Hired, why: str, error: ProcessorError | None = None
+    ) -> None:
+        """Start a worker anew, unless it was too often."""
+        policy, now = hired.policy, time.monotonic()
+        deaths = hired.deaths
+        while deaths and deaths[0] < now - policy.window_s:
+            deaths.popleft()
+        if policy.limit is not None and len(deaths) >= policy.limit:
+            text = (
+                f"{why}; it was started anew {len(deaths)} times within "
+                f"{policy.window_s:g} s, and restart= allows {policy.limit}"
+            )
+            made = self._error(hired.spec.processor, hired.spec.worker, text)
+            if error is not None:
+                made.remote_traceback = error.remote_traceback
+            self.finish(made)
+            return
+        hired.due = now + min(policy.backoff_s * 2 ** min(len(deaths), 10), 5.0)
+        deaths.append(now)
+        self._board.words[self._board.of_worker(hired.spec.row) + RESTARTS] += 1
+        hired.spec = replace(hired.spec, generation=hired.spec.generation + 1)
+
+    def _look_for_hangs(self) -> None:
+        now = now_ns()
+        for hired in self._workers:
+            limit = hired.node.settings.hang_timeout
+            if limit is None or hired.handle is None or hired.is_hung:
+                continue
+            row = self._board.of_worker(hired.spec.row)
+            began = self._board.words[row + BEGAN_NS]
+            if began and now - began > limit * 1e9:
+                hired.is_hung = True
+                self._note("hung", hired, f"more than {limit:g} s with one value")
+                self._engine.signal(hired.handle, signal.SIGKILL)
+
+    # ---- words
+
+    def _error_of(self, hired: Hired, code: int) -> ProcessorError:
+        said = hired.said or {}
+        name, worker = hired.spec.processor, hired.spec.worker
+        if said.get("kind") == "error":
+            error = self._error(name, worker, f"{said['type']}: {said['text']}")
+            error.remote_traceback = said["traceback"]
+            error.add_note(f"In the worker:\n{said['traceback']}")
+            return error
+        if hired.is_hung:
+            limit = hired.node.settings.hang_timeout
+            what = f"it took more than hang_timeout={limit:g} s with one value"
+        elif said:
+            what = f"it called {said['text']}"
+        elif code < 0:
+            with suppress(ValueError):
+                code_name = signal.Signals(-code).name
+                what = f"it was killed by {code_name}"
+                return self._error(name, worker, what)
+            what = f"it was killed by signal {-code}"
+        else:
+            what = f"its process ended with exit code {code}, without having finished"
+        return self._error(name, worker, what)
+
+    @staticmethod
+    def _error(processor: str, worker: int, text: str) -> ProcessorError:
+        error = ProcessorError(f"processor {processor!r}, worker {worker}: {text}")
+        error.processor, error.worker = processor, worker
+        return error
+
+    def _note(
+        self, what: What, hired: Hired, text: str = "", worker: int | None = None
+    ) -> None:
+        number = hired.spec.worker if worker is None else worker
+        self._tell(Event(what, now_ns(), hired.spec.processor, number, text))

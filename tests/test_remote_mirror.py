@@ -1,0 +1,106 @@
+"""A remote stream mirrored into shared memory is local data to everything else."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from deadline import wait_until
+from remote_rig import ServeCommand, served
+
+from ataraxis import Consumer, Producer
+from ataraxis.datamux import Mirror
+from ataraxis.errors import SegmentNotFound, SourceNotFound
+
+LABELS = {
+    "dims": ("mouse", "axis"),
+    "coords": {"axis": ["x", "y", "z"]},
+    "attrs": {"units": "mm", "rate_hz": 100.0},
+}
+
+
+@pytest.fixture
+def there(tmp_path):
+    """The context of the other machine."""
+    path = tmp_path / "there"
+    path.mkdir(mode=0o700)
+    return path
+
+
+def pose(there):
+    return Producer(
+        "pose", shape=(4, 3), dtype="f4", context=there, buffer_count=64, **LABELS
+    )
+
+
+def test_a_mirror_has_the_same_frames_and_labels(there, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir(mode=0o700)
+    monkeypatch.setenv("ATARAXIS_CONTEXT", str(there))
+    with pose(there) as producer, served(tmp_path) as server:
+        url = f"ws://127.0.0.1:{server.port}"
+        with (
+            Mirror(url, "pose", "pose2", context=here) as mirror,
+            Consumer("pose2", context=here, policy="lossless") as consumer,
+        ):
+            assert consumer.labels == producer.labels
+            wait_until(lambda: producer.subscriber_count == 1)
+            for k in range(50):
+                producer.send(np.full((4, 3), k, "f4"))
+            for k in range(50):
+                frame = consumer.receive(timeout=20)
+                assert (frame.array == k).all()
+                assert frame.device_sequence == k
+                frame.release()
+            producer.end()
+            assert mirror.wait(20).reason == "completed"
+            assert consumer.receive(timeout=20) is None
+    with pytest.raises(SegmentNotFound):
+        Consumer("pose2", context=here, timeout=0)
+
+
+def test_a_mirror_of_nothing_says_what_there_is(there, tmp_path, monkeypatch):
+    monkeypatch.setenv("ATARAXIS_CONTEXT", str(there))
+    with pose(there), served(tmp_path) as server:
+        url = f"ws://127.0.0.1:{server.port}"
+        with pytest.raises(SourceNotFound, match="did you mean 'pose'"):
+            Mirror(url, "poze", context=tmp_path)
+        with pytest.raises(ValueError, match="ws://host:port"):
+            Mirror("http://x", "pose", context=tmp_path)
+
+
+def test_the_commands(there, context, tmp_path, monkeypatch):
+    """``serve`` there, ``mirror`` here, a consumer; Ctrl-C ends the mirror."""
+    monkeypatch.setenv("ATARAXIS_CONTEXT", str(there))
+    with pose(there) as producer, ServeCommand(tmp_path, "-c", "frame") as server:
+        monkeypatch.setenv("ATARAXIS_CONTEXT", str(context))
+        command = [str(Path(sys.executable).with_name("ataraxis"))]
+        url = f"ws://127.0.0.1:{server.port}"
+        mirror = subprocess.Popen(
+            [*command, "mirror", url, "pose"], stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert re.match("mirroring 'pose'", mirror.stdout.readline())
+            with Consumer("pose", policy="lossless", timeout=20) as consumer:
+                wait_until(lambda: producer.subscriber_count == 1)
+                producer.send(np.ones((4, 3), "f4"))
+                frame = consumer.receive(timeout=20)
+                assert frame.array.sum() == 12
+                frame.release()
+            mirror.send_signal(signal.SIGINT)
+            assert mirror.wait(20) == 0
+        finally:
+            mirror.kill()
+            mirror.communicate()
+        refused = subprocess.run(
+            [*command, "mirror", url, "nonsense"], capture_output=True, text=True,
+            check=False, timeout=60,
+        )  # fmt: skip
+        assert refused.returncode == 1
+        assert "no stream 'nonsense'" in refused.stderr
+        assert server.end() == 0

@@ -1,0 +1,221 @@
+"""Functions that run in the workers of the pipeline tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ataraxis.pipeline import DType, Processor, Worker, processor
+
+
+def double(value: Any) -> Any:
+    return 2 * value
+
+
+def uneven(value: int) -> int:
+    """Takes longer for some, so that several workers overtake each other."""
+    if value % 7 == 0:
+        time.sleep(0.001)
+    return value
+
+
+def left(value: Any) -> tuple[str, Any]:
+    return ("l", value)
+
+
+def right(value: Any) -> tuple[str, Any]:
+    return ("r", value)
+
+
+def same(value: Any) -> Any:
+    return value
+
+
+def only_even(value: int) -> int | None:
+    return None if value % 2 else value
+
+
+def several(value: int) -> Iterator[int]:
+    for _ in range(value % 4):
+        yield value
+
+
+async def later(value: int) -> int:
+    return value + 1
+
+
+def plain_array(block: np.ndarray) -> np.ndarray:
+    assert type(block) is np.ndarray
+    return block * 2
+
+
+def smooth(block: np.ndarray) -> np.ndarray:
+    """A moving average over 5 samples before and with each one, along time."""
+    padded = np.concatenate([np.zeros((4, *block.shape[1:])), block])
+    return sum(padded[k : k + len(block)] for k in range(5)) / 5
+
+
+def batch(values: list[int]) -> list[int]:
+    assert isinstance(values, list)
+    return [value + len(values) * 0 for value in values]
+
+
+def batch_sizes(values: list[int]) -> list[int]:
+    return [len(values)] * len(values)
+
+
+def short_batch(values: list[int]) -> list[int]:
+    return values[1:]
+
+
+def counting() -> Iterator[int]:
+    yield from range(50)
+
+
+def endless() -> Iterator[int]:
+    k = 0
+    while True:
+        yield k
+        k += 1
+
+
+class Sum:
+    """Keeps what it has had; says so at the end."""
+
+    def setup(self) -> None:
+        self.sum = 0
+
+    def process(self, value: int) -> int:
+        self.sum += value
+        return self.sum
+
+    def teardown(self) -> None:
+        sys.stdout.write(f"the sum was {self.sum}\n")
+
+
+def fails_at_five(value: int) -> int:
+    if value == 5:
+        raise KeyError("five is not here")
+    return value
+
+
+def exits_at_five(value: int) -> int:
+    if value == 5:
+        sys.exit(3)
+    return value
+
+
+def vanishes_at_five(value: int) -> int:
+    if value == 5:
+        os._exit(0)
+    return value
+
+
+def dies_at_five(value: int) -> int:
+    if value == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return value
+
+
+def hangs_at_five(value: int) -> int:
+    if value == 5:
+        time.sleep(3600)
+    return value
+
+
+def returns_an_object(value: int) -> object:
+    return object()
+
+
+class DiesOnce:
+    """Kills its process once at each of some values: a file says whether it has."""
+
+    directory = ""
+
+    def process(self, value: int) -> int:
+        if value % 20 == 10:
+            mark = Path(os.environ["PIPE_MARKS"]) / str(value)
+            if not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return value
+
+
+def slow(value: Any) -> Any:
+    time.sleep(0.01)
+    return value
+
+
+def pid(value: Any) -> int:
+    return os.getpid()
+
+
+def talkative(value: int) -> int:
+    print(f"line {value}")
+    print("no end", end="", file=sys.stderr)
+    return value
+
+
+@processor(workers=2, ordered=True)
+def decorated(value: int) -> int:
+    return -value
+
+
+# ---- the dialect
+
+
+async def forward() -> None:
+    me = Worker("forward")
+    await me.join()
+    assert me.instance_id == 0
+    while True:
+        value = await me.get_sync(timeout=None)
+        assert await me.emit_sync(value + me.config.get("plus", 0))
+
+
+def plain_forward() -> None:
+    me = Processor("forward").open()
+    while True:
+        value = me.get(timeout=None)
+        assert me.emit(value, timeout=None)
+
+
+async def produce() -> None:
+    me = Processor("produce")
+    await me.connect()
+    for k in range(200):
+        while not await me.emit(k, DType.U32):
+            pass
+
+
+async def consume() -> None:
+    me = Processor("consume")
+    await me.connect()
+    for k in range(200):
+        assert await me.get_sync() == k
+
+
+async def consume_few() -> None:
+    me = Processor("consume")
+    await me.connect()
+    for k in range(20):
+        assert await me.get_sync() == k
+
+
+async def produce_for_ever() -> None:
+    me = Processor("produce")
+    await me.connect()
+    k = 0
+    while True:
+        k += await me.emit(k)
+
+
+async def wrong_name() -> None:
+    await Processor("somebody").connect()
