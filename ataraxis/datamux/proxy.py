@@ -65,6 +65,7 @@ class Proxy:
         self._out: NDArray[Any] | None = None
         self._stamps = self._blank = _blank(0)
         self._form: _Form | None = None
+        self._is_behind = False
         self._reconnects: list[str] = []
         self._lost = 0
 
@@ -96,7 +97,10 @@ class Proxy:
         if self._form is None:
             self._form = _Form(self.source)
             self._stamps, self._blank = _blank(self._size), _blank(self._size)
-        lent = None if self._lend is None else self._lend(labels)
+        # Who is behind takes many small frames in one go, and copies them.
+        lent = None
+        if self._lend is not None and not self._is_behind:
+            lent = self._lend(labels)
         if lent is None and self._out is None:
             self._out = np.empty((self._size, *labels.shape), labels.dtype)
         out = self._out if lent is None else lent[: self._size]
@@ -104,6 +108,7 @@ class Proxy:
         stamps = self._stamps[: len(out)]
         got = self.source.read_into(out, stamps, timeout=_SLICE_S)
         self._lost = getattr(self.source, "lost", self._lost)
+        self._is_behind = got == len(out) and (lent is None or got * 4 <= self._size)
         if not got:
             return None
         if self._lend is not None:

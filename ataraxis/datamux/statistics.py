@@ -28,7 +28,7 @@ class LatenessStatistics:
     slope: float
     """How lateness grows, s a second, of the last 65536; 0 if nothing drifts."""
     slope_error: float
-    """Standard error of the slope, by batch means; infinite of fewer than 60 blocks."""
+    """Standard error of it, by medians of batches; infinite of fewer than 60 blocks."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,11 @@ class Lateness:
 
 
 def _fit(x: Times, y: Times) -> tuple[float, float]:
-    """Return the slope of y over x and its standard error, by batch means.
+    """Return the slope of y over x and its standard error, by medians of batches.
 
-    A busy machine makes neighbours late together; means of long batches are nearly
-    independent, which single blocks are not.
+    A busy machine makes neighbours late together; long batches are nearly independent,
+    which single blocks are not. Medians, since a stall of the machine is no drift,
+    which makes every block later.
 
     References
     ----------
@@ -94,10 +95,8 @@ def _fit(x: Times, y: Times) -> tuple[float, float]:
     """
     if len(x) < 3 * _BATCHES:
         return 0.0, math.inf
-    x, y = (
-        np.array([part.mean() for part in np.array_split(values, _BATCHES)])
-        for values in (x, y)
-    )
+    x = np.array([part.mean() for part in np.array_split(x, _BATCHES)])
+    y = np.array([np.median(part) for part in np.array_split(y, _BATCHES)])
     x = x - x.mean()
     spread = float((x**2).sum())
     if spread == 0:

@@ -62,19 +62,31 @@ class StreamSink:
             self._is_alike = own.shape[1:] == labels.shape and own.dtype == labels.dtype
             self._is_alike &= bool(own.shape)
             self._known = labels
-        if not self._is_alike:
+        if not self._is_alike or not self._begin():
             return None
-        if self._loan is None:
-            loan = self._producer.next_to_send(blocking=False)
-            if loan is None:
-                return None
-            self._loan, self._lent = loan, loan.array
-            rest, self._rest, self._filled = self._rest, None, 0
-            if rest is not None:
-                self._lent[: len(rest)] = rest.array
-                self._fill(rest)
         assert self._lent is not None
         return self._lent[self._filled :]
+
+    def _begin(self) -> bool:
+        """Have a frame to fill, with what is left over in it; whether there is one."""
+        if self._loan is not None:
+            return True
+        loan = self._producer.next_to_send(blocking=False)
+        if loan is None:
+            return False
+        self._loan, self._lent = loan, loan.array
+        rest, self._rest, self._filled = self._rest, None, 0
+        if rest is not None:
+            self._add(rest)
+        return True
+
+    def _add(self, block: Block) -> int:
+        """Copy into the frame that is filled; how many samples found room."""
+        assert self._lent is not None
+        place = self._lent[self._filled : self._filled + len(block)]
+        place[:] = block.array[: len(place)]
+        self._fill(block[: len(place)])
+        return len(place)
 
     def _fill(self, block: Block) -> None:
         """Take in what stands in the lent frame; send it when it is full."""
@@ -114,11 +126,19 @@ class StreamSink:
         elif labels.shape[1:] == shape:
             size = labels.shape[0]
             if self._rest is not None:
+                self._begin()
+            if self._lent is not None:  # what is begun is finished first
+                block = block[self._add(block) :]
+            if self._rest is not None:
                 block = self._rest.followed_by(block)
-            whole = len(block) // size * size
-            self._rest = block[whole:].copy() if whole < len(block) else None
+            whole, self._rest = len(block) // size * size, None
             rows = block.array[:whole].reshape(whole // size, size, *shape)
             self._send_rows(block, rows, size, is_over)
+            if whole < len(block):
+                if self._begin():
+                    self._add(block[whole:])
+                else:
+                    self._rest = block[whole:].copy()
         else:
             raise ValueError(
                 f"producer {self._producer.name!r} has frames of {labels.shape}, the "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,13 @@ from numpy.typing import NDArray
 
 from ataraxis.clock import now_ns
 from ataraxis.datamux.description import Field, Node, Stream
+from ataraxis.datamux.held import Held, wait_until
 from ataraxis.datamux.optional import need
 from ataraxis.datamux.source import check_out
 from ataraxis.errors import EndOfStream, NotConnectedError, SourceLost, SourceNotFound
 from ataraxis.labels import Labels
 
 STREAM_ID = "frames"
-_SLICE_S = 0.05
 
 
 class Cameras:
@@ -73,7 +71,7 @@ class CameraSource:
     def __init__(self, place: int | str) -> None:
         self._cv2 = need("cv2", "camera", "a camera")
         self._place = place
-        self._capture: Any = None
+        self._capture = Held[Any](f"camera {place!r}", lambda made: made.release())
         self._labels: Labels | None = None
         self._first: Any = None
         self._is_file = isinstance(place, str)
@@ -111,7 +109,8 @@ class CameraSource:
             "frame": Field("picture", dtype="u8", shape=picture.shape)
         }
         self._labels = self._stream.labels()
-        self._capture, self._first = capture, picture
+        self._capture.hold(capture)
+        self._first = picture
         self._began_ns, self._count = now_ns(), 0
 
     def read_into(
@@ -125,14 +124,15 @@ class CameraSource:
 
         A device that gives none blocks longer than `timeout`, as its driver does.
         """
-        if self._capture is None:
-            raise NotConnectedError(f"camera {self._place!r} is closed; open() it")
+        capture = self._capture.get()
         check_out(out, self.labels)
-        if self._is_file and not self._wait(timeout):
+        due_s = self._count / (self._stream.rate_hz or 30.0)
+        due_ns = self._began_ns + round(due_s * 1e9)
+        if self._is_file and not wait_until(due_ns, timeout):
             return 0
         picture, self._first = self._first, None
         if picture is None:
-            is_read, picture = self._capture.read()
+            is_read, picture = capture.read()
             if not is_read and self._is_file:
                 raise EndOfStream(f"video {self._place!r} has ended")
             if not is_read:
@@ -141,7 +141,7 @@ class CameraSource:
         out[0] = picture
         if stamps is not None:
             stamps["time_ns"][0] = arrived
-            device_ms = self._capture.get(self._cv2.CAP_PROP_POS_MSEC)
+            device_ms = capture.get(self._cv2.CAP_PROP_POS_MSEC)
             if device_ms > 0:
                 stamps["device_s"][0] = device_ms * 1e-3
             elif self._is_file and self._stream.rate_hz:
@@ -151,19 +151,6 @@ class CameraSource:
         self._count += 1
         return 1
 
-    def _wait(self, timeout: float | None) -> bool:
-        """Wait until the next picture of a file is due; whether it is."""
-        due_s = self._count / (self._stream.rate_hz or 30.0)
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
-        while (ahead_s := due_s - (now_ns() - self._began_ns) * 1e-9) > 0:
-            ahead_s = min(ahead_s, deadline - time.monotonic(), _SLICE_S)
-            if ahead_s <= 0:
-                return False
-            time.sleep(ahead_s)
-        return True
-
     def close(self) -> None:
         """Release the device."""
-        capture, self._capture = self._capture, None
-        if capture is not None:
-            capture.release()
+        self._capture.close()

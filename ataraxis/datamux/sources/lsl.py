@@ -20,6 +20,7 @@ from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.channels import WIDER, channel_names
 from ataraxis.datamux.description import Field, Node, Stream
 from ataraxis.datamux.end import End
+from ataraxis.datamux.held import Held
 from ataraxis.datamux.optional import need
 from ataraxis.datamux.sink import IsOver
 from ataraxis.datamux.source import check_out
@@ -33,7 +34,7 @@ OFFSET_S = 5.0
 GAP_S = 0.02
 BUFFER_S = 360
 LINGER_S = 1.0
-_INFO_S = 5.0
+_INFO_S = 10.0
 _ASK_S = 0.2
 _AGAIN_NS = 1_000_000_000
 _SLICE_S = 0.02
@@ -144,7 +145,7 @@ class LslSource:
         self._wanted = dict(wanted or {})
         self._gap_s = gap_s
         self._timeout = timeout
-        self._inlet: Any = None
+        self._inlet = Held[Any](f"LSL stream {stream_id!r}", lambda i: i.close_stream())
         self._stream = Stream(name=stream_id, attrs={"id": stream_id, "mode": "proxy"})
         self._is_text = False
         self._labels: Labels | None = None
@@ -191,7 +192,8 @@ class LslSource:
         else:
             self._labels = self._stream.labels()
         self._rate = self._stream.rate_hz
-        self._inlet, self._last_s, self._ask_ns = inlet, math.nan, 0
+        self._inlet.hold(inlet)
+        self._last_s, self._ask_ns = math.nan, 0
         self._ask(_INFO_S)  # the first takes LSL half a second, the others none
 
     def _found(self) -> Any:
@@ -220,8 +222,7 @@ class LslSource:
         timeout: float | None = None,
     ) -> int:
         """Fill rows with the samples that came; see `Source.read_into`."""
-        if self._inlet is None:
-            raise NotConnectedError(f"LSL stream {self._id!r} is closed; open() it")
+        inlet = self._inlet.get()
         labels = self.labels
         if (
             out.shape[1:] != labels.shape
@@ -231,7 +232,7 @@ class LslSource:
             check_out(out, labels)
         is_direct = not self._is_text and out.flags.c_contiguous
         try:
-            samples, t = self._pull(out, timeout, out if is_direct else None)
+            samples, t = self._pull(inlet, out, timeout, out if is_direct else None)
             self._is_behind = len(t) == len(out)
             if not len(t):
                 return 0
@@ -250,17 +251,17 @@ class LslSource:
         return got
 
     def _pull(
-        self, out: NDArray[Any], timeout: float | None, into: Any
+        self, inlet: Any, out: NDArray[Any], timeout: float | None, into: Any
     ) -> tuple[Any, NDArray[np.float64]]:
         """Take what there is, or wait for the first; samples and their times."""
         n = len(out)
         if self._is_behind:
             # One call takes all that waits; to wait for one takes pylsl two.
-            samples, t = self._inlet.pull_chunk(0.0, n, into)
+            samples, t = inlet.pull_chunk(0.0, n, into)
             if len(t):
                 return samples, t
         wait_s = 3600.0 if timeout is None else timeout
-        samples, t = self._inlet.pull_chunk(wait_s, n, into, min_samples=1)
+        samples, t = inlet.pull_chunk(wait_s, n, into, min_samples=1)
         return samples, t
 
     def _count(self, t: NDArray[np.float64]) -> None:
@@ -280,7 +281,7 @@ class LslSource:
             return
         self._ask_ns = now_ns() + _AGAIN_NS
         try:
-            correction = self._inlet.time_correction(timeout=timeout)
+            correction = self._inlet.get().time_correction(timeout=timeout)
         except (self._lsl.util.TimeoutError, self._lsl.util.LostError):
             return  # of a loss the next pull tells, after what has come
         self._ask_ns = now_ns() + round(OFFSET_S * 1e9)
@@ -294,9 +295,7 @@ class LslSource:
 
     def close(self) -> None:
         """Leave the outlet."""
-        inlet, self._inlet = self._inlet, None
-        if inlet is not None:
-            inlet.close_stream()
+        self._inlet.close()
 
 
 def _predicate(wanted: Mapping[str, str]) -> str:

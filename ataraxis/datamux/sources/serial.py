@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from ataraxis.clock import now_ns
 from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.description import Node, Stream
+from ataraxis.datamux.held import Held
 from ataraxis.datamux.optional import need
 from ataraxis.datamux.source import check_out
 from ataraxis.datamux.sources.lines import Wire
-from ataraxis.errors import ConfigError, NotConnectedError, SourceLost, SourceNotFound
+from ataraxis.errors import ConfigError, SourceLost, SourceNotFound
 from ataraxis.labels import Labels
 
 _SLICE_S = 0.02
@@ -97,7 +98,7 @@ class SerialSource:
         self._stream = stream
         self._labels = stream.labels()
         self._wire = Wire(stream, options)
-        self._port: Any = None
+        self._port = Held[Any](f"serial port {port!r}", lambda made: made.close())
         self._reading = threading.Lock()
         self._came = threading.Condition()
         self._rows: deque[tuple[int, float, int, Any]] = deque(maxlen=_KEPT)
@@ -132,7 +133,8 @@ class SerialSource:
         self._wire.reset()
         self._rows.clear()
         self._replies.clear()
-        self._number, self._failure, self._port = -1, None, port
+        self._number, self._failure = -1, None
+        self._port.hold(port)
 
     def read_into(
         self,
@@ -177,7 +179,7 @@ class SerialSource:
         SourceLost
             The board is gone.
         """
-        port = self._attached()
+        port = self._port.get()
         with self._came:
             self._replies.clear()
         try:
@@ -197,11 +199,6 @@ class SerialSource:
         replied_ns, reply = self._replies.popleft()
         return Exchange(data, sent_ns, reply, replied_ns)
 
-    def _attached(self) -> Any:
-        if self._port is None:
-            raise NotConnectedError(f"serial port {self._where!r} is closed; open() it")
-        return self._port
-
     def _gone(self, error: OSError) -> SourceLost:
         self._failure = SourceLost(f"serial port {self._where!r} went away: {error}")
         return SourceLost(str(self._failure))
@@ -220,11 +217,11 @@ class SerialSource:
                 self._came.wait(min(max(left, 0.0), _SLICE_S))
             return left > 0
         try:
-            port = self._attached()
+            port = self._port.get()
             port.timeout = min(max(left, 0.0), _SLICE_S)
             data = port.read(max(1, port.in_waiting))
         except (OSError, TypeError) as error:  # TypeError: closed meanwhile
-            if self._port is None:
+            if not self._port.is_open:
                 raise self._gone(OSError("closed")) from error
             raise self._gone(OSError(str(error))) from error
         finally:
@@ -247,6 +244,4 @@ class SerialSource:
 
     def close(self) -> None:
         """Close the port."""
-        port, self._port = self._port, None
-        if port is not None:
-            port.close()
+        self._port.close()

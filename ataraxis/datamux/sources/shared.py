@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from ataraxis.datamux.channels import stream_of
 from ataraxis.datamux.description import Node, Stream
+from ataraxis.datamux.held import Held
 from ataraxis.datamux.source import check_out
-from ataraxis.errors import EndOfStream, LayoutError, NotConnectedError, SourceNotFound
+from ataraxis.errors import EndOfStream, LayoutError, SourceNotFound
 from ataraxis.labels import Labels
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.header import Kind
@@ -75,7 +76,7 @@ class SharedSource:
         self._name = name
         self._policy: Any = policy
         self._context = context
-        self._reader: Consumer | None = None
+        self._reader = Held(f"stream {name!r}", Consumer.close)
         self._stream = Stream(name=name, attrs={"id": name, "mode": "proxy"})
         self.lost = 0
 
@@ -87,9 +88,7 @@ class SharedSource:
     @property
     def labels(self) -> Labels:
         """Labels of one frame."""
-        if self._reader is None:
-            raise NotConnectedError(f"stream {self._name!r}: open() the source first")
-        return self._reader.labels
+        return self._reader.get().labels
 
     def open(self) -> None:
         """Join the stream."""
@@ -104,7 +103,7 @@ class SharedSource:
                 "dtype are sources"
             )
         self._stream = stream_of(self._name, reader.labels)
-        self._reader = reader
+        self._reader.hold(reader)
 
     def read_into(
         self,
@@ -114,9 +113,7 @@ class SharedSource:
         timeout: float | None = None,
     ) -> int:
         """Fill rows with the next frames; see `Source.read_into`."""
-        reader = self._reader
-        if reader is None:
-            raise NotConnectedError(f"stream {self._name!r}: the source is closed")
+        reader = self._reader.get()
         check_out(out, reader.labels)
         got = 0
         while got < len(out):
@@ -145,6 +142,4 @@ class SharedSource:
 
     def close(self) -> None:
         """Leave the stream."""
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.close()
+        self._reader.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -148,8 +149,16 @@ class SimulatedSource:
             raise NotConnectedError("the simulated source is closed; open() it")
         now_s = (now_ns() - self._began_ns) * 1e-9
         gone = self._simulation.faults.lost_after_s
-        if gone is not None and now_s >= gone:
+        if gone is None or now_s < gone:
+            return self._due_at(now_s, most)
+        block, wait_s = self._due_at(math.nextafter(gone, 0.0), most)
+        if block is None:  # what came before is given first
             raise SourceLost(f"simulated: the source went away after {gone} s")
+        return block, wait_s
+
+    def _due_at(self, now_s: float, most: int) -> tuple[Block | None, float]:
+        """Return what is due at a time, or how long until something is, s."""
+        assert self._chunks is not None
         while self._pending is None:
             chunk = next(self._chunks)
             self.lost += chunk.lost

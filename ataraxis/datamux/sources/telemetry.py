@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 from ataraxis.clock import now_ns
 from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.description import Field, Node, Stream
+from ataraxis.datamux.held import wait_until
 from ataraxis.datamux.optional import need
 from ataraxis.datamux.source import check_out
 from ataraxis.errors import NotConnectedError
@@ -131,12 +130,8 @@ class TelemetrySource:
         check_out(out, self._labels)
         if self._due_ns is None:
             raise NotConnectedError("telemetry: the source is closed; open() it")
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
-        while (ahead_s := (self._due_ns - now_ns()) * 1e-9) > 0:
-            ahead_s = min(ahead_s, deadline - time.monotonic(), _SLICE_S)
-            if ahead_s <= 0:
-                return 0
-            time.sleep(ahead_s)
+        if not wait_until(self._due_ns, timeout):
+            return 0
         missed = (now_ns() - self._due_ns) // self._step_ns
         self.lost += missed
         self._due_ns += (missed + 1) * self._step_ns
