@@ -1,7 +1,7 @@
 """Servers for bench_remote.py, each in a process of its own; prints its port.
 
-    python remote_peer.py ours FOLDER
-    python remote_peer.py bare BYTES COUNT
+python remote_peer.py ours FOLDER
+python remote_peer.py bare BYTES COUNT
 """
 
 from __future__ import annotations

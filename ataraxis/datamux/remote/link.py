@@ -88,6 +88,11 @@ class Link:
 
     # ---- from any thread
 
+    @property
+    def place(self) -> str:
+        """Where the server is."""
+        return f"{self._host}:{self._port}"
+
     def open(self) -> Future[None]:
         """Connect for the first time; errors are the future's."""
         return self._thread.run(self._open())

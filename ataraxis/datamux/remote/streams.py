@@ -86,7 +86,7 @@ class Streams:
             if outlet is not None:
                 outlet.confirm(until)
                 if outlet.is_over:
-                    self._forget(number)
+                    self._stop(number, timeout=0)  # one that was evicted still runs
 
     def rewind(self, pairs: Any) -> list[int]:
         """Go back to what a client that comes back needs next; the streams it has."""
