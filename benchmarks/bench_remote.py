@@ -176,7 +176,7 @@ def main() -> int:
             nbytes = block_bytes(samples)
             count = max(megabytes * 2**20 // nbytes, ROWS // samples)
             count -= count % (ROWS // samples)
-            with peer("bare", nbytes, count) as other:
+            with peer("bare", nbytes, count, ROWS // samples) as other:
                 runs = {
                     OURS: blocks(apis["frame"], samples, count),
                     BARE: bare(other, count),

@@ -1,12 +1,13 @@
 """Servers for bench_remote.py, each in a process of its own; prints its port.
 
 python remote_peer.py ours FOLDER
-python remote_peer.py bare BYTES COUNT
+python remote_peer.py bare BYTES COUNT DIFFERENT
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 
@@ -19,15 +20,16 @@ def ours(folder: str) -> None:
         threading.Event().wait()
 
 
-async def bare(nbytes: int, count: int) -> None:
+async def bare(nbytes: int, count: int, different: int) -> None:
     from websockets.asyncio.server import serve
 
-    data = bytes(nbytes)
+    # As many different messages as the recording has blocks: they come from memory.
+    messages = [os.urandom(nbytes) for _ in range(different)]
 
     async def send(socket) -> None:
         await socket.recv()
-        for _ in range(count):
-            await socket.send(data)
+        for i in range(count):
+            await socket.send(messages[i % different])
         await socket.wait_closed()
 
     async with serve(
@@ -41,4 +43,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "ours":
         ours(sys.argv[2])
     else:
-        asyncio.run(bare(int(sys.argv[2]), int(sys.argv[3])))
+        asyncio.run(bare(*map(int, sys.argv[2:])))

@@ -14,9 +14,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ataraxis.datamux.remote.codec import Arrays, Message, checked
+from ataraxis.datamux.remote.data import COPIED_BYTES, Data
 from ataraxis.datamux.remote.layout import Column
 from ataraxis.errors import BadMessage, CorruptFrame
-from ataraxis.frame import DType, Frame, Header
+from ataraxis.frame import HEADER_BYTES, DType, Frame, Header, crc32
 from ataraxis.labels import Labels
 
 _DEEP = 2**62
@@ -40,13 +41,17 @@ class FrameCodec:
 
     def encode_block(
         self, stream: int, sequence: int, first: int, arrays: Arrays
-    ) -> bytearray:
-        """Write a block, a frame a column; see `Codec.encode_block`."""
+    ) -> Data:
+        """Write a block, a frame a column; see `Codec.encode_block`.
+
+        Large columns are not copied: the message is in pieces, and they are views.
+        """
         t = arrays[0]
         start_s = float(t[0]) if len(t) else 0.0
         begin = round(start_s * 1e9) if abs(start_s) < _DEEP * 1e-9 else 0
-        frames = [
-            Frame.from_value(
+        pieces: list[bytearray | memoryview] = [bytearray()]
+        for k, array in enumerate(arrays):
+            frame = Frame.from_value(
                 array,
                 source=stream,
                 sequence=sequence,
@@ -55,13 +60,8 @@ class FrameCodec:
                 device_sequence=None if k else first,
                 labels_id=k + 1,
             )
-            for k, array in enumerate(arrays)
-        ]
-        data = bytearray(sum(_padded(frame.nbytes) for frame in frames))
-        at = 0
-        for frame in frames:
-            at += _padded(frame.encode_into(data, at))
-        return data
+            _append(pieces, frame)
+        return Data(pieces)
 
     def decode(self, data: bytes) -> Message:
         """Read a message; the frames of a block are left for `arrays`."""
@@ -90,14 +90,15 @@ class FrameCodec:
         rows = -1
         for k, column in enumerate(columns):
             try:
-                header = Header.read(data, at)
-                rows = header.shape[0] if rows < 0 and header.shape else rows
-                shape = (max(rows, 0), *column.shape)
-                labels = Labels(column.dtype, shape)
-                frame = Frame.from_buffer(data, at, labels=labels)
+                frame = Frame.from_buffer(data, at)
+                if frame.dtype == DType.ND_ARR:
+                    labels = Labels(column.dtype, frame.shape)
+                    frame = Frame.from_buffer(data, at, labels=labels)
                 array = frame.array
             except (CorruptFrame, TypeError, ValueError) as error:
                 raise BadMessage(f"column {k} of a block: {error}") from error
+            rows = len(array) if rows < 0 and array.ndim else rows
+            shape = (rows, *column.shape)
             if (
                 (frame.source, frame.sequence)
                 != (message["stream"], message["sequence"])
@@ -119,3 +120,28 @@ class FrameCodec:
 
 def _padded(nbytes: int) -> int:
     return -(-nbytes // 8) * 8
+
+
+def _append(pieces: list[bytearray | memoryview], frame: Frame) -> None:
+    """Add a frame and its padding: what is small to the last piece, else as a view."""
+    crc = crc32(frame.extensions())
+    for part in frame.parts:
+        crc = crc32(part, crc)
+    head = bytearray(HEADER_BYTES + frame.extension_bytes)
+    frame.write(head, crc=crc)
+    _last(pieces).extend(head)
+    for part in frame.parts:
+        if len(part) < COPIED_BYTES:
+            _last(pieces).extend(part)
+        else:
+            pieces.append(part)
+    _last(pieces).extend(bytes(_padded(frame.nbytes) - frame.nbytes))
+
+
+def _last(pieces: list[bytearray | memoryview]) -> bytearray:
+    last = pieces[-1]
+    if isinstance(last, bytearray):
+        return last
+    made = bytearray()
+    pieces.append(made)
+    return made

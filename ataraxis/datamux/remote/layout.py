@@ -101,7 +101,9 @@ class Layout:
             return False
         if not self.names:
             return Layout.of(block).columns == self.columns
-        if not _is_joint(block) or len(block.index) != len(self.columns) - 2:
+        # Of one stream: uniform as before, unless its fields became arrays.
+        first = next(iter(block.values.values()))
+        if first.ndim != 1 or len(block.index) != len(self.columns) - 2:
             return False
         pairs = zip(self.columns[1:], self._found(block)[1:], strict=True)
         return all(c.dtype == a.dtype and c.shape == a.shape[1:] for c, a in pairs)

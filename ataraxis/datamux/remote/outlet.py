@@ -8,9 +8,10 @@ from typing import Any
 from ataraxis.datamux.block import Block
 from ataraxis.datamux.end import End
 from ataraxis.datamux.remote.codec import Codec, Message
+from ataraxis.datamux.remote.data import Data
 from ataraxis.datamux.remote.failure import packed_error
 from ataraxis.datamux.remote.layout import Layout
-from ataraxis.datamux.remote.ring import Data, Ring, Room
+from ataraxis.datamux.remote.ring import Ring, Room
 from ataraxis.datamux.sink import SLICE_S, IsOver
 from ataraxis.errors import RemoteError
 
@@ -108,9 +109,9 @@ class Outlet:
             self._ring.append(data)
         self._tell()
 
-    def _said(self, op: str, number: int, more: Message) -> bytes:
+    def _said(self, op: str, number: int, more: Message) -> Data:
         message = {"op": op, "stream": self.number, "sequence": number, **more}
-        return self._codec.encode(message)
+        return Data([self._codec.encode(message)])
 
     def _waited(self, size: int, is_over: IsOver) -> bool:
         """Wait until there is room; whether there is."""

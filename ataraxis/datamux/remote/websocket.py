@@ -7,6 +7,7 @@ from typing import Any
 
 from ataraxis.datamux.optional import need
 from ataraxis.datamux.remote.access import Access, Identity
+from ataraxis.datamux.remote.data import Data
 from ataraxis.datamux.remote.door import PROTOCOL, Door
 from ataraxis.datamux.remote.limits import Limits
 from ataraxis.datamux.remote.transport import Connection, ConnectionLost, Serve
@@ -32,10 +33,15 @@ class WebSocketConnection:
         self.peer = peer
         self.codec = (socket.subprotocol or "").removeprefix(PROTOCOL)
 
-    async def send(self, data: bytes | bytearray) -> None:
+    async def send(self, data: bytes | Data) -> None:
         """Send a message; see `Connection.send`."""
         try:
-            await self._socket.send(data)
+            if not isinstance(data, Data):
+                await self._socket.send(data)
+            elif len(data.pieces) == 1:
+                await self._socket.send(data.pieces[0])
+            else:
+                await self._socket.send(data.pieces)  # fragments of one message
         except self._exceptions.ConnectionClosed as error:
             raise self._lost(error) from error
 
