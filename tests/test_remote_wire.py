@@ -61,7 +61,7 @@ def same(one: np.ndarray, other: np.ndarray) -> bool:
 def sent(codec, block: Block) -> Block:
     """A block after its journey, its labels included."""
     layout = Layout.of(block)
-    assert layout.fits(block)
+    assert layout.fitted(block) is not None
     told = codec.decode(
         codec.encode({"op": "labels", "stream": 3, "sequence": 0, **layout.pack()})
     )

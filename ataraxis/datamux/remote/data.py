@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-COPIED_BYTES = 2**17
+COPIED_BYTES = 2**19
 """Columns below this are copied into the message: pieces cost more than bytes then."""
 
 

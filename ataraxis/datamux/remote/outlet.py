@@ -77,22 +77,22 @@ class Outlet:
                 )
             if not len(block):
                 continue
-            row = sum(c.nbytes for c in block.values.values()) // len(block) + 8
-            most = max(1, MESSAGE_BYTES // max(1, row))
-            if len(block) <= most:
-                self._put(block, is_over)
-                continue
-            for at in range(0, len(block), most):
-                self._put(block[at : at + most], is_over)
+            self._put(block, is_over)
 
     def _put(self, block: Block, is_over: IsOver) -> None:
         layout = self._layout
-        if layout is None or not layout.fits(block):
+        arrays = None if layout is None else layout.fitted(block)
+        if arrays is None:
             self._layout = layout = Layout.of(block)
-            self._append(lambda number: self._said("labels", number, layout.pack()))
-        arrays = layout.arrays(block)
+            told = layout.pack()
+            self._append(lambda number: self._said("labels", number, told))
+            arrays = layout.arrays(block)
         size = sum(array.nbytes for array in arrays)
-        if self._waited(size, is_over):
+        if size > MESSAGE_BYTES and len(block) > 1:
+            half = len(block) // 2
+            self._put(block[:half], is_over)
+            self._put(block[half:], is_over)
+        elif self._waited(size, is_over):
             self._append(
                 lambda number: self._codec.encode_block(
                     self.number, number, block.sequence, arrays

@@ -31,17 +31,17 @@ class WebSocketConnection:
         self._socket = socket
         self._exceptions = need("websockets.exceptions", "remote", "RemoteAPI")
         self.peer = peer
+        self._is_text = socket.subprotocol == f"{PROTOCOL}json"
         self.codec = (socket.subprotocol or "").removeprefix(PROTOCOL)
 
     async def send(self, data: bytes | Data) -> None:
         """Send a message; see `Connection.send`."""
         try:
-            if not isinstance(data, Data):
-                await self._socket.send(data)
-            elif len(data.pieces) == 1:
-                await self._socket.send(data.pieces[0])
-            else:
-                await self._socket.send(data.pieces)  # fragments of one message
+            message: Any = data
+            if isinstance(data, Data):
+                # Several pieces are fragments of one message.
+                message = data.pieces if len(data.pieces) > 1 else data.pieces[0]
+            await self._socket.send(message, text=self._is_text)
         except self._exceptions.ConnectionClosed as error:
             raise self._lost(error) from error
 
