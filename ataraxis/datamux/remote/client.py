@@ -9,6 +9,7 @@ from pathlib import Path
 from ssl import SSLContext
 from typing import Any, TypeVar
 
+from ataraxis.clock import Offset, now_ns
 from ataraxis.datamux.ack import Listing, StreamAck
 from ataraxis.datamux.remote.access import identity_of
 from ataraxis.datamux.remote.answer import answered
@@ -110,6 +111,28 @@ class Client(Tasks):
     def transforms(self) -> list[str]:
         """Names of the transforms that the server has."""
         return [str(name) for name in self._linked().welcome.get("transforms", [])]
+
+    def measure_offset(self, round_trips: int = 8) -> Offset:
+        """Measure how far the server's monotonic clock is ahead; waits.
+
+        Times of samples stay those of the server: this is to be kept beside them.
+
+        Parameters
+        ----------
+        round_trips : int
+            How many; the shortest counts.
+
+        Returns
+        -------
+        Offset
+            In ns, with its bound.
+        """
+        link, samples = self._linked(), []
+        for _ in range(round_trips):
+            before = now_ns()
+            there = int(link.request("time", {}).result())
+            samples.append((before, there, there, now_ns()))
+        return Offset.from_round_trips(samples, link.place)
 
     # ---- asking
 

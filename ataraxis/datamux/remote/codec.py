@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from ataraxis.datamux.catalog import pick
+from ataraxis.datamux.remote.data import Data
 from ataraxis.datamux.remote.layout import Column
 from ataraxis.errors import BadMessage
 
@@ -30,7 +31,7 @@ class Codec(Protocol):
 
     def encode_block(
         self, stream: int, sequence: int, first: int, arrays: Arrays
-    ) -> bytes | bytearray:
+    ) -> Data:
         """Write a block: its stream and number, its first sample, its columns."""
 
     def decode(self, data: bytes) -> Message:

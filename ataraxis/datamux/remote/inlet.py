@@ -16,7 +16,7 @@ from ataraxis.datamux.timeline import Timeline
 from ataraxis.errors import BadMessage, RemoteError, SourceLost
 
 _SLICE_S = 0.5
-_CONFIRM_BYTES = 2**20
+_CONFIRM_BYTES = 2**21
 
 
 class Inlet:
@@ -55,6 +55,8 @@ class Inlet:
         """Number of the next message from the server."""
         self.read = 0
         """Number of the next message that the task will read."""
+        self.confirm_bytes = _CONFIRM_BYTES
+        """How much is read before that is said at once, and not a little later."""
         self.is_started = False
         """Whether the server has said that it runs."""
         self.is_ended = False
@@ -119,7 +121,7 @@ class Inlet:
                     yield layout.block(first, arrays)
                 self.read += 1
                 unsaid += nbytes
-                is_urgent = unsaid >= _CONFIRM_BYTES
+                is_urgent = unsaid >= self.confirm_bytes
                 unsaid = 0 if is_urgent else unsaid
                 self._confirm(self, is_urgent)
         finally:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.datamux.remote.codec import Arrays, Message, checked, whole
+from ataraxis.datamux.remote.data import Data
 from ataraxis.datamux.remote.layout import Column
 from ataraxis.errors import BadMessage
 
@@ -22,7 +23,7 @@ class JsonCodec:
     Examples
     --------
     >>> codec = JsonCodec()
-    >>> codec.encode_block(1, 7, 70, [np.array([0.5, np.nan])])
+    >>> bytes(codec.encode_block(1, 7, 70, [np.array([0.5, np.nan])]))
     b'{"op":"block","stream":1,"sequence":7,"first":70,"columns":[[0.5,"nan"]]}'
     """
 
@@ -34,7 +35,7 @@ class JsonCodec:
 
     def encode_block(
         self, stream: int, sequence: int, first: int, arrays: Arrays
-    ) -> bytes:
+    ) -> Data:
         """Write a block; see `Codec.encode_block`."""
         message = {
             "op": "block",
@@ -43,7 +44,7 @@ class JsonCodec:
             "first": first,
             "columns": [_listed(array) for array in arrays],
         }
-        return _PLAIN.encode(message).encode()
+        return Data([_PLAIN.encode(message).encode()])
 
     def decode(self, data: bytes) -> Message:
         """Read a message."""

@@ -91,20 +91,26 @@ class Layout:
         has_arrived = block.arrived_ns is not None
         return cls(block.stream, tuple(columns), block.origin_s, has_arrived, names)
 
-    def fits(self, block: Block) -> bool:
-        """Tell whether a block has this layout."""
+    def fitted(self, block: Block) -> list[NDArray[Any]] | None:
+        """Return the arrays of a block as `arrays`; None if it has another layout."""
         if (
             block.stream is not self.stream
             or block.origin_s != self.origin_s
             or (block.arrived_ns is not None) != self.has_arrived
         ):
-            return False
+            return None
         if not self.names:
-            return Layout.of(block).columns == self.columns
-        if not _is_joint(block) or len(block.index) != len(self.columns) - 2:
-            return False
-        pairs = zip(self.columns[1:], self._found(block)[1:], strict=True)
-        return all(c.dtype == a.dtype and c.shape == a.shape[1:] for c, a in pairs)
+            fits = Layout.of(block).columns == self.columns
+            return self.arrays(block) if fits else None
+        # Of one stream: uniform as before, unless its fields became arrays.
+        first = next(iter(block.values.values()))
+        if first.ndim != 1 or block.index.keys() != {c.name for c in self.columns[2:]}:
+            return None
+        arrays = self._found(block)
+        for column, array in zip(self.columns, arrays, strict=True):
+            if column.dtype != array.dtype or column.shape != array.shape[1:]:
+                return None
+        return [np.ascontiguousarray(array) for array in arrays]
 
     def _found(self, block: Block) -> list[NDArray[Any]]:
         parts = {TIME: {"": block.t}, VALUE: block.values, INDEX: block.index}

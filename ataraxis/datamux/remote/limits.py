@@ -35,7 +35,7 @@ class Limits:
     messages_hz: float = 5000.0
     """Messages of any kind a second that are read from one client; more wait."""
     patience: int = 2000
-    """Requests that may wait for that one after the other before it is sent away."""
+    """Requests of one client that may wait; with more it is sent away."""
     heartbeat_s: float = 5.0
     """How often to ask whether the other side is there; gone after three in vain."""
     resume_s: float = 30.0

@@ -31,7 +31,7 @@ from ataraxis.errors import (
 
 VERSION = 1
 _PAUSE_S = (0.05, 1.0)
-_CONFIRM_S = 0.02
+_CONFIRM_S = 0.05
 _HELLO_S = 10.0
 _GOODBYE_S = 2.0
 
@@ -87,6 +87,11 @@ class Link:
         """What the server said first."""
 
     # ---- from any thread
+
+    @property
+    def place(self) -> str:
+        """Where the server is."""
+        return f"{self._host}:{self._port}"
 
     def open(self) -> Future[None]:
         """Connect for the first time; errors are the future's."""
@@ -196,8 +201,11 @@ class Link:
     def _started(self, inlet: Inlet, future: Future[Any]) -> None:
         if future.cancelled() or future.exception() is not None:
             self._inlets.pop(inlet.number, None)
-        else:
-            inlet.is_started = True
+            return
+        window = future.result().get("window")
+        if isinstance(window, int):
+            inlet.confirm_bytes = min(inlet.confirm_bytes, window // 4)
+        inlet.is_started = True
 
     def _note(self, inlet: Inlet, is_urgent: bool) -> None:
         self._unconfirmed.add(inlet)

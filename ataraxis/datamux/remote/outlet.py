@@ -8,9 +8,10 @@ from typing import Any
 from ataraxis.datamux.block import Block
 from ataraxis.datamux.end import End
 from ataraxis.datamux.remote.codec import Codec, Message
+from ataraxis.datamux.remote.data import Data
 from ataraxis.datamux.remote.failure import packed_error
 from ataraxis.datamux.remote.layout import Layout
-from ataraxis.datamux.remote.ring import Data, Ring, Room
+from ataraxis.datamux.remote.ring import Ring, Room
 from ataraxis.datamux.sink import SLICE_S, IsOver
 from ataraxis.errors import RemoteError
 
@@ -76,22 +77,22 @@ class Outlet:
                 )
             if not len(block):
                 continue
-            row = sum(c.nbytes for c in block.values.values()) // len(block) + 8
-            most = max(1, MESSAGE_BYTES // max(1, row))
-            if len(block) <= most:
-                self._put(block, is_over)
-                continue
-            for at in range(0, len(block), most):
-                self._put(block[at : at + most], is_over)
+            self._put(block, is_over)
 
     def _put(self, block: Block, is_over: IsOver) -> None:
         layout = self._layout
-        if layout is None or not layout.fits(block):
+        arrays = None if layout is None else layout.fitted(block)
+        if arrays is None:
             self._layout = layout = Layout.of(block)
-            self._append(lambda number: self._said("labels", number, layout.pack()))
-        arrays = layout.arrays(block)
+            told = layout.pack()
+            self._append(lambda number: self._said("labels", number, told))
+            arrays = layout.arrays(block)
         size = sum(array.nbytes for array in arrays)
-        if self._waited(size, is_over):
+        if size > MESSAGE_BYTES and len(block) > 1:
+            half = len(block) // 2
+            self._put(block[:half], is_over)
+            self._put(block[half:], is_over)
+        elif self._waited(size, is_over):
             self._append(
                 lambda number: self._codec.encode_block(
                     self.number, number, block.sequence, arrays
@@ -108,9 +109,9 @@ class Outlet:
             self._ring.append(data)
         self._tell()
 
-    def _said(self, op: str, number: int, more: Message) -> bytes:
+    def _said(self, op: str, number: int, more: Message) -> Data:
         message = {"op": op, "stream": self.number, "sequence": number, **more}
-        return self._codec.encode(message)
+        return Data([self._codec.encode(message)])
 
     def _waited(self, size: int, is_over: IsOver) -> bool:
         """Wait until there is room; whether there is."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 
+from ataraxis.datamux.remote.data import Data
 from ataraxis.errors import RemoteError
-
-Data = bytes | bytearray
 
 
 class Room:
@@ -39,12 +38,12 @@ class Ring:
     --------
     >>> ring = Ring(Room(100))
     >>> for data in (b"a", b"b", b"c"):
-    ...     ring.append(data)
-    >>> ring.take(10), ring.take(10)
+    ...     ring.append(Data([data]))
+    >>> bytes(ring.take(10)), bytes(ring.take(10))
     (b'a', b'b')
     >>> ring.confirm(1)
     >>> ring.rewind(1)
-    >>> ring.take(10), ring.room.used
+    >>> bytes(ring.take(10)), ring.room.used
     (b'b', 2)
     """
 

@@ -11,14 +11,13 @@ from typing import Any, Self
 from ataraxis.datamux.api import API
 from ataraxis.datamux.remote.access import Access
 from ataraxis.datamux.remote.codec import CODECS, Message, codec_of
-from ataraxis.datamux.remote.failure import packed_error
 from ataraxis.datamux.remote.limits import Limits
 from ataraxis.datamux.remote.loop_thread import LoopThread
+from ataraxis.datamux.remote.refusal import refuse
 from ataraxis.datamux.remote.session import House, Session
 from ataraxis.datamux.remote.transforms import Transform, Transforms
 from ataraxis.datamux.remote.transport import (
     GOING_AWAY,
-    REFUSED,
     Connection,
     ConnectionLost,
     Listener,
@@ -180,7 +179,7 @@ class Server:
         except (BadMessage, RemoteError, TimeoutError) as error:
             if isinstance(error, TimeoutError):
                 error = RemoteError("no hello came in time")
-            await self._refuse(connection, error)
+            await refuse(connection, codec, error)
             return
         if session.is_attached or session.key not in self._sessions:
             return  # its client came back on another connection
@@ -191,16 +190,6 @@ class Server:
             session.expiry = loop.call_later(
                 self.limits.resume_s, self._expire, session
             )
-
-    async def _refuse(self, connection: Connection, error: Exception) -> None:
-        codec = self._codecs[connection.codec]
-        try:
-            await connection.send(
-                codec.encode({"op": "error", "error": packed_error(error)})
-            )
-            await connection.close(REFUSED, str(error))
-        except ConnectionLost:
-            pass
 
     def _welcome(self, is_resumed: bool) -> Message:
         return {

@@ -14,12 +14,13 @@ from ataraxis.datamux.remote.calls import known
 from ataraxis.datamux.remote.codec import Codec, Message, whole
 from ataraxis.datamux.remote.failure import packed_error
 from ataraxis.datamux.remote.limits import Bucket, Limits
+from ataraxis.datamux.remote.refusal import refuse
 from ataraxis.datamux.remote.streams import Streams
 from ataraxis.datamux.remote.transforms import Transforms
-from ataraxis.datamux.remote.transport import REFUSED, Connection, ConnectionLost
+from ataraxis.datamux.remote.transport import Connection, ConnectionLost
 from ataraxis.errors import BadMessage, RemoteError
 
-_WAITING = 64
+_WAITING_BYTES = 8 * 2**20
 _OUTBOX_BYTES = 8 * 2**20
 
 
@@ -56,13 +57,13 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self.streams = Streams(house.api, codec, limits, house.transforms, self._tell)
-        self._requests: asyncio.Queue[Message] = asyncio.Queue(_WAITING)
+        self._requests: asyncio.Queue[tuple[Message, int]] = asyncio.Queue()
+        self._waiting_bytes = 0
         self._outbox: deque[bytes] = deque()
         self._outbox_bytes = 0
         self._drained = asyncio.Event()
         self._messages = Bucket(limits.messages_hz, 2 * limits.messages_hz)
         self._asked = Bucket(limits.requests_hz, 2 * limits.requests_hz)
-        self._held = 0
         self._connection: Connection | None = None
         self._served = asyncio.Lock()
         self._claims = 0
@@ -121,19 +122,9 @@ class Session:
             if isinstance(error, ConnectionLost):
                 continue
             if error is not None:
-                await self._refuse(connection, error)
+                await refuse(connection, self.codec, error)
             return True
         return False
-
-    async def _refuse(self, connection: Connection, error: BaseException) -> None:
-        """Tell a client why it is sent away."""
-        told = self.codec.encode({"op": "error", "error": packed_error(error)})
-        try:
-            async with asyncio.timeout(1.0):
-                await connection.send(told)
-                await connection.close(REFUSED, str(error))
-        except (ConnectionLost, TimeoutError):
-            connection.abort()
 
     async def _send(self, connection: Connection) -> None:
         """Send answers first, then the streams in turn."""
@@ -162,7 +153,8 @@ class Session:
     async def _read(self, connection: Connection) -> None:
         """Read until the client says goodbye; too much of it has to wait."""
         while True:
-            message = self.codec.decode(await connection.receive())
+            data = await connection.receive()
+            message = self.codec.decode(data)
             if wait := self._messages.take():
                 await asyncio.sleep(wait)
             op = message["op"]
@@ -170,32 +162,33 @@ class Session:
                 self.streams.confirm(message.get("streams"))
                 self._wake.set()
             elif op == "request":
-                await self._admit(message)
+                self._admit(message, len(data))
             elif op == "bye":
                 return
             else:
                 raise BadMessage(f"op {op[:40]!r}: expected request, confirm or bye")
 
-    async def _admit(self, message: Message) -> None:
+    def _admit(self, message: Message, nbytes: int) -> None:
+        """Let a request wait for its turn; reading goes on, or no pong would come."""
         whole(message, "id")
-        wait = self._asked.take()
-        self._held = self._held + 1 if wait else 0
-        limits = self._house.limits
-        if self._held > limits.patience:
+        limits, count = self._house.limits, self._requests.qsize()
+        if count >= limits.patience or self._waiting_bytes > _WAITING_BYTES:
             raise RemoteError(
                 f"too many requests: {limits.requests_hz:g} a second are answered, and "
-                f"{self._held} in a row were more"
+                f"{count} wait already"
             )
-        if wait:
-            await asyncio.sleep(wait)
-        await self._requests.put(message)
+        self._waiting_bytes += nbytes
+        self._requests.put_nowait((message, nbytes))
 
     # ---- its requests
 
     async def _work(self) -> None:
-        """Answer requests, one after the other."""
+        """Answer requests, one after the other, and no more a second than is right."""
         while True:
-            message = await self._requests.get()
+            message, nbytes = await self._requests.get()
+            self._waiting_bytes -= nbytes
+            if wait := self._asked.take():
+                await asyncio.sleep(wait)
             answer: Message = {"op": "reply", "id": message["id"]}
             try:
                 answer["result"] = await self._answer(message)

@@ -61,6 +61,7 @@ class Streams:
         self._transforms = transforms
         self._tell = tell
         self._room = Room(limits.ring_bytes)
+        self._window = min(_WINDOW, limits.ring_bytes)
         self._outlets: dict[int, Outlet] = {}
         self._acks: dict[int, StreamAck] = {}
         self._lock = threading.Lock()
@@ -86,7 +87,7 @@ class Streams:
             if outlet is not None:
                 outlet.confirm(until)
                 if outlet.is_over:
-                    self._forget(number)
+                    self._stop(number, timeout=0)  # one that was evicted still runs
 
     def rewind(self, pairs: Any) -> list[int]:
         """Go back to what a client that comes back needs next; the streams it has."""
@@ -158,7 +159,7 @@ class Streams:
             timeline = shared.task.timeline
         outlet = Outlet(
             number, self._codec, self._room, self._tell,
-            window=min(_WINDOW, limits.ring_bytes),
+            window=self._window,
             is_live=call == "proxy_live_stream",
         )  # fmt: skip
         ack = start(self._api, call, arguments, outlet, transform, timeline)
@@ -177,7 +178,8 @@ class Streams:
 
     def _started(self, number: int) -> Message:
         task = self._acks[number].task
-        return {"is_paced": task is not None and task.timeline is not None}
+        is_paced = task is not None and task.timeline is not None
+        return {"is_paced": is_paced, "window": self._window}
 
     def _stop(self, number: int, timeout: float = 5.0) -> None:
         outlet = self._outlets.get(number)

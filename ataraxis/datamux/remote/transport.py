@@ -11,6 +11,7 @@ from typing import Protocol
 
 from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.remote.access import Access, Identity
+from ataraxis.datamux.remote.data import Data
 from ataraxis.datamux.remote.limits import Limits
 
 CLOSED_BY_PEER = 1000
@@ -45,7 +46,7 @@ class Connection(Protocol):
     peer: str
     """Who the other side is, for people."""
 
-    async def send(self, data: bytes | bytearray) -> None:
+    async def send(self, data: bytes | Data) -> None:
         """Send a message; wait while the network is behind.
 
         Raises

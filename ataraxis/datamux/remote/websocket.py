@@ -7,6 +7,7 @@ from typing import Any
 
 from ataraxis.datamux.optional import need
 from ataraxis.datamux.remote.access import Access, Identity
+from ataraxis.datamux.remote.data import Data
 from ataraxis.datamux.remote.door import PROTOCOL, Door
 from ataraxis.datamux.remote.limits import Limits
 from ataraxis.datamux.remote.transport import Connection, ConnectionLost, Serve
@@ -30,12 +31,17 @@ class WebSocketConnection:
         self._socket = socket
         self._exceptions = need("websockets.exceptions", "remote", "RemoteAPI")
         self.peer = peer
+        self._is_text = socket.subprotocol == f"{PROTOCOL}json"
         self.codec = (socket.subprotocol or "").removeprefix(PROTOCOL)
 
-    async def send(self, data: bytes | bytearray) -> None:
+    async def send(self, data: bytes | Data) -> None:
         """Send a message; see `Connection.send`."""
         try:
-            await self._socket.send(data)
+            message: Any = data
+            if isinstance(data, Data):
+                # Several pieces are fragments of one message.
+                message = data.pieces if len(data.pieces) > 1 else data.pieces[0]
+            await self._socket.send(message, text=self._is_text)
         except self._exceptions.ConnectionClosed as error:
             raise self._lost(error) from error
 
