@@ -184,9 +184,7 @@ def test_a_script(tmp_path: Path) -> None:
         "        await me.emit_sync(-await me.get_sync(None))\n"
         "asyncio.run(main())\n"
     )
-    pipe = chain(
-        Processor("script", entry=str(script)), Processor("end", func=w.same)
-    )
+    pipe = chain(Processor("script", entry=str(script)), Processor("end", func=w.same))
     assert list(pipe.map(range(10))) == [-k for k in range(10)]
 
 
@@ -219,9 +217,10 @@ def test_outside_of_a_worker_there_is_nothing_to_connect_to() -> None:
         asyncio.run(Worker("a").join())
     with pytest.raises(NotConnectedError, match="connect"):
         asyncio.run(Processor("a").emit(1))
-    with pytest.raises(PipeError) as caught, chain(
-        Processor("x", func=w.wrong_name)
-    ).run():
+    with (
+        pytest.raises(PipeError) as caught,
+        chain(Processor("x", func=w.wrong_name)).run(),
+    ):
         pass
     assert "worker of processor 'x', not 'somebody'" in str(caught.value.exceptions[0])
 
@@ -234,7 +233,10 @@ def labelled(blocks: int, rows: int, channels: int = 4) -> list[xr.DataArray]:
     return [
         xr.DataArray(
             rng.normal(size=(rows, channels)),
-            {"time": np.arange(k * rows, (k + 1) * rows) / 1000, "channel": list("abcd")},
+            {
+                "time": np.arange(k * rows, (k + 1) * rows) / 1000,
+                "channel": list("abcd"),
+            },
             ("time", "channel"),
             attrs={"units": "mV"},
         )
@@ -331,7 +333,10 @@ def test_a_graph_is_checked_before_anything_starts(context: Path) -> None:
     for pipe, message in (
         (chain(a), "cycle, a -> b -> a"),
         (Pipe("empty"), "is empty"),
-        (chain(Processor("x", func=w.same), Processor("x", func=w.same)), "have the name"),
+        (
+            chain(Processor("x", func=w.same), Processor("x", func=w.same)),
+            "have the name",
+        ),
         (chain(Processor("x")), "nothing to run"),
         (
             chain(
@@ -340,7 +345,10 @@ def test_a_graph_is_checked_before_anything_starts(context: Path) -> None:
             ),
             "need one worker before",
         ),
-        (chain(Processor("x", func=w.same), Processor("y", func=w.counting)), "parents"),
+        (
+            chain(Processor("x", func=w.same), Processor("y", func=w.counting)),
+            "parents",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             pipe.run()

@@ -159,20 +159,19 @@ def test_kills_from_outside_lose_nothing_and_repeat_nothing(victim: str) -> None
         ).add(merge)
     with pipe.run(range(3000), found) as run:
         for k in range(3):
-            before = len(found)
-            pid = worker_of(run, victim)
-            wait_until(lambda: len(found) > before + 50, 60, "results")  # noqa: B023
-            if run.state == "running":
-                os.kill(pid, signal.SIGKILL)
-            at = k + 1
-            wait_until(
-                lambda: run.state != "running"  # noqa: B023
-                or int(run.statistics().restarts.sum()) >= at,  # noqa: B023
-                60,
-                "a restart",
-            )
+            kill_when_busy(run, victim, found, k + 1)
     for side in "lr":
         assert [k for s, k in found if s == side] == list(range(3000))
+
+
+def kill_when_busy(run: Run, victim: str, found: list, nth: int) -> None:
+    """Kill a worker after some more results, and wait until it is started anew."""
+    enough = len(found) + 50
+    pid = worker_of(run, victim)
+    wait_until(lambda: len(found) > enough or run.state != "running", 60, "results")
+    if run.state == "running":
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: int(run.statistics().restarts.sum()) >= nth, 60, "a restart")
 
 
 def test_too_many_restarts_are_an_error() -> None:
@@ -184,7 +183,8 @@ def test_too_many_restarts_are_an_error() -> None:
 def test_always_starts_a_function_again_that_has_returned() -> None:
     restart = Restart("always", limit=None, backoff_s=0.01)
     pipe = chain(
-        Processor("produce", func=w.produce, restart=restart), Processor("b", func=w.same)
+        Processor("produce", func=w.produce, restart=restart),
+        Processor("b", func=w.same),
     )
     found: list[int] = []
     run = pipe.run(sink=found)
@@ -201,7 +201,9 @@ def letters(directory: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize("func", [w.dies_at_five, w.hangs_at_five])
-def test_a_value_that_kills_three_workers_is_buried(func: object, tmp_path: Path) -> None:
+def test_a_value_that_kills_three_workers_is_buried(
+    func: object, tmp_path: Path
+) -> None:
     stage = Processor("a", func=func, restart=QUICK, hang_timeout=0.3, ordered=True)
     pipe = chain(stage, Processor("b", func=w.same), letters=tmp_path / "letters")
     assert list(pipe.map(range(10))) == [0, 1, 2, 3, 4, 6, 7, 8, 9]
@@ -214,7 +216,9 @@ def test_a_value_that_kills_three_workers_is_buried(func: object, tmp_path: Path
 
 
 def test_on_error_skip_buries_what_cannot_be_processed(tmp_path: Path) -> None:
-    stage = Processor("a", func=w.fails_at_five, on_error="skip", workers=2, ordered=True)
+    stage = Processor(
+        "a", func=w.fails_at_five, on_error="skip", workers=2, ordered=True
+    )
     pipe = chain(stage, letters=tmp_path / "letters")
     assert list(pipe.map(range(10))) == [0, 1, 2, 3, 4, 6, 7, 8, 9]
     (letter,) = letters(tmp_path / "letters")
@@ -365,7 +369,9 @@ def test_a_program_that_ends_without_waiting_leaves_nothing(context: Path) -> No
     assert list(context.iterdir()) == []
 
 
-def test_output_comes_in_whole_lines_with_a_prefix(capfd: pytest.CaptureFixture) -> None:
+def test_output_comes_in_whole_lines_with_a_prefix(
+    capfd: pytest.CaptureFixture,
+) -> None:
     list(chain(Processor("a", func=w.talkative, workers=2)).map(range(300)))
     out, err = capfd.readouterr()
     lines = out.splitlines()

@@ -50,7 +50,7 @@ class Board:
         self.processors: int = len(about["processors"])
         shape = (segment.labels.nbytes // 8,)
         self.array: NDArray[np.int64] = segment.view(shape, np.dtype(np.int64))
-        self.words = memoryview(self.array)
+        self.words: memoryview[int] = self.array.data.cast("B").cast("q")
 
     @classmethod
     def create(cls, name: str, about: dict[str, Any], context: ContextLike) -> Board:

@@ -172,7 +172,7 @@ class Processor(Talk):
             child = waiting.pop(0)
             if id(child) not in found and child is not self:
                 found[id(child)] = child
-                waiting += child._children
+                waiting += child.children
         return list(found.values())
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:

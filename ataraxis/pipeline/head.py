@@ -101,9 +101,7 @@ class Head:
         """Give a waiting caller what came of its value; the first answer counts."""
         future = self._waiting.pop(number, None)
         if future is not None:
-            future.set_result(
-                values[0] if len(values) == 1 else (list(values) or None)
-            )
+            future.set_result(values[0] if len(values) == 1 else (list(values) or None))
 
     # ---- feeding
 

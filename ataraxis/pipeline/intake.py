@@ -228,7 +228,9 @@ class Intake:
             if len(self._line.lanes) != 1:
                 return None
             lane = next(iter(self._line.lanes))
-        job = Job(lane, frame.sequence, GAP, None, 0, frame.time_ns, frame.source, 1, [])
+        job = Job(
+            lane, frame.sequence, GAP, None, 0, frame.time_ns, frame.source, 1, []
+        )
         index, count = index_of(origin.part)
         if count > index:
             job.parts, job.count = {index: None}, count

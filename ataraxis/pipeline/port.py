@@ -97,9 +97,7 @@ class Port:
                 self._corrupt,
             )  # fmt: skip
         # What this worker emits of its own accord has a lane of its own.
-        self._lane = lane_of(
-            spec.index + 1, spec.worker + 4096 * (spec.generation + 1)
-        )
+        self._lane = lane_of(spec.index + 1, spec.worker + 4096 * (spec.generation + 1))
         self._sequence = 0
         self._job: Job | None = None
         self._values: deque[Any] = deque()
@@ -241,9 +239,7 @@ class Port:
         words, began = self._words, self._row + BEGAN_NS
         words[began] = 0  # waiting for room is no hanging
         now = now_ns()
-        sent = self.send(
-            value, dtype, self._lane, self._sequence, PLAIN, now, timeout
-        )
+        sent = self.send(value, dtype, self._lane, self._sequence, PLAIN, now, timeout)
         self._sequence += sent
         if self._job is not None:
             words[began] = now

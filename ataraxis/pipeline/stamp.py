@@ -135,8 +135,8 @@ def write(
     ndim = len(shape)
     extents = shape + (0,) * (4 - ndim)
     head = _FIXED.pack(
-        MAGIC, code, ndim, _FLAGS, length, sequence, time_ns or now_ns(), *extents, source,
-        crc, 0,
+        MAGIC, code, ndim, _FLAGS, length, sequence, time_ns or now_ns(), *extents,
+        source, crc, 0,
     )  # fmt: skip
     return b"".join((head, _WORD.pack(zlib.crc32(head)), origin, data))
 

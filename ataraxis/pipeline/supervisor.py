@@ -66,6 +66,11 @@ class Supervisor:
         What they say of themselves.
     tell : callable
         Has every `Event`.
+    sweep : callable
+        Gives back what a dead process had: before another one is started, so that it
+        has the oldest values first, which others may be waiting for.
+    on_ready : callable
+        Told once, when every worker takes part.
     on_finished : callable
         Told of each processor whose workers have all ended in good order.
     on_over : callable
@@ -78,6 +83,7 @@ class Supervisor:
         engine: Engine,
         board: Board,
         tell: Callable[[Event], None],
+        sweep: Callable[[], None],
         on_ready: Callable[[], None],
         on_finished: Callable[[int], None],
         on_over: Callable[[list[ProcessorError]], None],
@@ -86,6 +92,7 @@ class Supervisor:
         self._engine = engine
         self._board = board
         self._tell = tell
+        self._sweep = sweep
         self._on_ready, self._on_finished = on_ready, on_finished
         self._on_over = on_over
         self._by_handle: dict[Any, Hired] = {}
@@ -250,6 +257,7 @@ class Supervisor:
                 self._note("processor finished", hired, worker=-1)
                 self._on_finished(index)
             return
+        self._sweep()
         error = self._error_of(hired, code)
         said = hired.said or {}
         is_user = said.get("kind") == "error"

@@ -96,7 +96,10 @@ class Talk:
         )
 
     async def emit_sync(
-        self, value: Any, d_type: DType | int | None = None, timeout: float | None = None
+        self,
+        value: Any,
+        d_type: DType | int | None = None,
+        timeout: float | None = None,
     ) -> bool:
         """Hand a value to every child, however long it takes to have room.
 

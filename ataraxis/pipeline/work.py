@@ -214,5 +214,3 @@ class Work:
             pairs = [next(found) for _ in job.values]
             shares.append([relabelled(m, v) for v, m in pairs if m is not None])
         return shares
-
-
