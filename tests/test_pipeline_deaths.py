@@ -44,6 +44,7 @@ def error_of(pipe: Pipe, source: object = range(10)) -> ProcessorError:
 def worker_of(run: Run, name: str, worker: int = 0) -> int:
     """The pid of a worker that takes part."""
     run.wait_until_ready(60)
+    wait_until(lambda: run.workers[name, worker], 60, "a process")
     return run.workers[name, worker]
 
 

@@ -17,9 +17,9 @@ from ataraxis.clock import now_ns
 from ataraxis.errors import PipeError, ProcessorError
 from ataraxis.pipeline import board as words_of
 from ataraxis.pipeline.board import FINISHED, RUNNING, TERMINATED, Board
-from ataraxis.pipeline.collector import Collector
+from ataraxis.pipeline.collector import GRACE_S, Collector
 from ataraxis.pipeline.engine import Engine
-from ataraxis.pipeline.event import Event
+from ataraxis.pipeline.event import Event, What
 from ataraxis.pipeline.graph import Graph
 from ataraxis.pipeline.head import Head
 from ataraxis.pipeline.local import Local
@@ -212,7 +212,10 @@ class Course:
         if self._local is not None:
             self._local.close()
         self._ender.detach()
-        self._tell(Event(self.state, now_ns(), text=str(failure or "")))  # type: ignore[arg-type]
+        what: What = (
+            "failed" if failure else "completed" if finished else "terminated"
+        )
+        self._tell(Event(what, now_ns(), text=str(failure or "")))
         for future in (self._ready, self._done):
             if failure is not None and not future.done():
                 future.set_exception(failure)
@@ -234,7 +237,7 @@ class Course:
     def _join(self) -> None:
         for thread in (self._supervisor.thread, self._head.thread, *self._threads):
             if thread is not None and thread is not threading.current_thread():
-                thread.join()
+                thread.join(GRACE_S)
 
     def _tell(self, event: Event) -> None:
         with self._gate:

@@ -59,7 +59,7 @@ class Run(Course):
 
     @property
     def workers(self) -> dict[tuple[str, int], int]:
-        """The process of each worker, by processor and number; 0: none yet."""
+        """The process of each worker, by processor and number; 0: none now."""
         words = self._words()
         return {
             (spec.processor, spec.worker): int(

@@ -14,7 +14,7 @@ from typing import Any
 
 from ataraxis.clock import now_ns
 from ataraxis.errors import ProcessorError
-from ataraxis.pipeline.board import BEGAN_NS, LANE, RESTARTS, SEQUENCE, Board
+from ataraxis.pipeline.board import BEGAN_NS, LANE, PID, RESTARTS, SEQUENCE, Board
 from ataraxis.pipeline.engine import Engine, News
 from ataraxis.pipeline.event import Event, What
 from ataraxis.pipeline.graph import Node
@@ -213,6 +213,7 @@ class Supervisor:
     def _forget(self, hired: Hired, handle: Any) -> None:
         del self._by_handle[handle]
         hired.handle = None
+        self._board.words[self._board.of_worker(hired.spec.row) + PID] = 0
         if hired.output is not None:
             hired.output.close()
 
