@@ -27,7 +27,6 @@ from ataraxis.pipeline.taker import Taker
 from ataraxis.shm.array import SharedMemoryArray
 from ataraxis.stream import MemQ
 
-
 GRACE_S = 5.0
 
 

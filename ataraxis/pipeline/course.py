@@ -212,9 +212,7 @@ class Course:
         if self._local is not None:
             self._local.close()
         self._ender.detach()
-        what: What = (
-            "failed" if failure else "completed" if finished else "terminated"
-        )
+        what: What = "failed" if failure else "completed" if finished else "terminated"
         self._tell(Event(what, now_ns(), text=str(failure or "")))
         for future in (self._ready, self._done):
             if failure is not None and not future.done():

@@ -13,12 +13,21 @@ from ataraxis.errors import CorruptFrame
 from ataraxis.frame import Frame
 from ataraxis.pipeline.arrays import joined
 from ataraxis.pipeline.resequencer import Resequencer
-from ataraxis.pipeline.stamp import BUNDLE, GAP, PLAIN, index_of, kind_of
+from ataraxis.pipeline.stamp import (
+    BUNDLE,
+    CALL_LANE,
+    GAP,
+    HEAD_LANE,
+    PLAIN,
+    index_of,
+    kind_of,
+)
 from ataraxis.stream import MemQ
 from ataraxis.stream.lease import Lease
 
 # How long to wait for a number that a damaged frame may have had.
 _MISSING_S = 1.0
+_BYTE = 8
 
 
 @dataclass(slots=True)
@@ -128,6 +137,7 @@ class Intake:
         self._ready: deque[Job] = deque()
         self._on_repeat = on_repeat
         self._on_corrupt = on_corrupt
+        self._lanes = {HEAD_LANE, CALL_LANE}
         self._missing = 0
         self.last: Lease | None = None
         """The lease of the last frame, once it has come."""
@@ -186,6 +196,7 @@ class Intake:
             raise TimeoutError("nothing came in time") from None
 
     def _sort(self, job: Job) -> None:
+        self._lanes.add(job.lane)
         if job.source not in self._ordered:
             self._ready.append(job)
             return
@@ -222,12 +233,10 @@ class Intake:
         origin = frame.origin
         if origin is None:
             return None
-        lane = origin.source
-        if frame.source in self._ordered and lane not in self._line.lanes:
-            # The checksum of the header does not cover the lane.
-            if len(self._line.lanes) != 1:
-                return None
-            lane = next(iter(self._line.lanes))
+        # The checksum of the header does not cover the lane: which may it have been?
+        lane = min(self._lanes, key=lambda known: _distance(known, origin.source))
+        if _distance(lane, origin.source) > _BYTE:
+            return None
         job = Job(
             lane, frame.sequence, GAP, None, 0, frame.time_ns, frame.source, 1, []
         )
@@ -235,6 +244,10 @@ class Intake:
         if count > index:
             job.parts, job.count = {index: None}, count
         return job
+
+
+def _distance(a: int, b: int) -> int:
+    return (a ^ b).bit_count()
 
 
 _NOTHING = (0, 0, GAP, None, 0, 0, 0, 1)

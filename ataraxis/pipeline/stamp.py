@@ -21,9 +21,10 @@ from ataraxis.frame import MAGIC, DType, Flag, Frame, Origin, crc32
 PLAIN, BUNDLE, GAP = 0, 1, 2
 # Of a frame that was split: which part, and of how many, in the bytes above.
 _INDEX, _COUNT = 8, 20
-HEAD_LANE = 1
+# Any two lanes differ in more bits than a damaged byte has.
+HEAD_LANE = 0x1B3F_6A59_C7D2_84E1
 _CALL = 2**62
-CALL_LANE = HEAD_LANE | _CALL
+CALL_LANE = 0x24C0_95A6_382D_7B1E | _CALL
 _FIXED = struct.Struct("<4sBBHQQq4IIII")
 _ORIGIN = struct.Struct("<QQII")
 _WORD = struct.Struct("<I")
