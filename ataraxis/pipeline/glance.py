@@ -1,4 +1,4 @@
-"""What runs in a context: every pipe, its workers, their counts; for ``ataraxis top``."""
+"""What runs in a context: every pipe, its workers, their counts."""
 
 from __future__ import annotations
 

@@ -49,7 +49,9 @@ class Letters:
 
 
 def _frame_of(job: Job) -> bytes:
+    from ataraxis.pipeline.intake import data_of
+
     if len(job.leases) == 1:
-        return job.leases[0].frame.to_bytes()
+        return data_of(job.leases[0])
     origin = Origin(job.lane, job.sequence)
     return Frame.from_value(job.value, origin=origin).to_bytes()

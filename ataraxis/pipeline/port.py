@@ -94,7 +94,7 @@ class Port:
             )
             self.intake = Intake(
                 self.inbox, spec.ordered_parents, self._line, self._repeated,
-                self._corrupt,
+                self._corrupt, spec.allow_pickle,
             )  # fmt: skip
         # What this worker emits of its own accord has a lane of its own.
         self._lane = lane_of(spec.index + 1, spec.worker + 4096 * (spec.generation + 1))
