@@ -159,6 +159,11 @@ class Intake:
         while True:
             if self._ready:
                 return self._ready.popleft()
+            if not self._ordered:
+                if self.last is not None:
+                    return None
+                self._take(timeout)
+                continue
             job = self._line.pop()
             if job is not None:
                 return job

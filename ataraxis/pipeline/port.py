@@ -125,8 +125,8 @@ class Port:
     def get(self, timeout: float | None = 5) -> Any:
         """Return the next value, waiting up to `timeout`, s; None: for ever.
 
-        Acknowledged by the next `get`. Raises `TimeoutError`, `EndOfStream` and
-        `CorruptFrame` as ``await get_sync()`` does.
+        Acknowledged by the next `get`. Raises `TimeoutError` and `EndOfStream` as
+        ``await get_sync()`` does.
         """
         self._has_got = True
         while not self._values:

@@ -134,8 +134,11 @@ class Talk:
         EndOfStream
             The parents have finished and nothing is left. Left alone, it ends this
             worker in good order.
-        CorruptFrame
-            The bytes of a frame have changed. It is gone; the next one comes next.
+
+        Notes
+        -----
+        A frame whose bytes have changed goes to the dead letters, and is counted; the
+        next one comes next.
         """
         port = self._connected()
         try:
