@@ -219,3 +219,7 @@ async def produce_for_ever() -> None:
 
 async def wrong_name() -> None:
     await Processor("somebody").connect()
+
+
+def as_pair(value: Any) -> tuple[str, Any]:
+    return type(value).__name__, value

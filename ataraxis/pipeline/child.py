@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import inspect
 import os
@@ -65,6 +64,8 @@ def _work(spec: WorkerSpec, port: Port) -> None:
         port.say_ready()
         made: Any = function()
         if inspect.iscoroutine(made):
+            import asyncio
+
             asyncio.run(made)
     except EndOfStream:
         pass
