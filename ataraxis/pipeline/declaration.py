@@ -201,7 +201,7 @@ def processor(
     """
 
     def decorate(function: Callable[..., Any]) -> Processor:
-        called: str = name or getattr(function, "__name__", type(function).__name__)
+        called = name or str(getattr(function, "__name__", type(function).__name__))
         return Processor(called, func=function, **keywords)
 
     return decorate if function is None else decorate(function)
