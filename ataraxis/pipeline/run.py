@@ -164,9 +164,11 @@ class Run(Course):
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         """Wait for the end; terminate after an exception."""
-        if kind is None:
-            self.wait()
-        else:
+        try:
+            if kind is None:
+                self.wait()
+        finally:
+            # Nothing, unless something was raised: here, or in the block.
             self.terminate()
 
     # ---- seeing it
