@@ -19,7 +19,9 @@ from ataraxis.pipeline import Pipe, Processor, Restart
 from ataraxis.pipeline.run import Run
 from ataraxis.shm.context import Context
 
-QUICK = Restart(limit=3, backoff_s=0.01)
+QUICK = Restart(limit=None, backoff_s=0.01)
+# Longer than a busy machine lets a process wait for its turn.
+HANG_S = 3.0
 
 
 def chain(*stages: Processor, **keywords: object) -> Pipe:
@@ -83,16 +85,16 @@ def test_a_result_of_a_wrong_type_says_whose() -> None:
 
 
 def test_a_hanging_worker_is_killed() -> None:
-    stage = Processor("a", func=w.hangs_at_five, hang_timeout=0.3, restart="never")
-    assert "hang_timeout=0.3 s" in str(error_of(chain(stage)))
+    stage = Processor("a", func=w.hangs_at_five, hang_timeout=HANG_S, restart="never")
+    assert "hang_timeout=3 s" in str(error_of(chain(stage)))
 
 
 def test_a_worker_that_is_slow_to_be_rid_of_values_does_not_hang() -> None:
     pipe = chain(
-        Processor("a", func=w.same, hang_timeout=0.2, restart="never"),
-        Processor("b", func=w.slow, buffer_count=2),
+        Processor("a", func=w.same, hang_timeout=HANG_S, restart="never"),
+        Processor("b", func=w.very_slow, buffer_count=2),
     )
-    assert list(pipe.map(range(60))) == list(range(60))
+    assert list(pipe.map(range(7))) == list(range(7))
 
 
 def test_a_source_or_a_sink_that_raises() -> None:
@@ -214,7 +216,8 @@ def letters(directory: Path) -> list[dict]:
 def test_a_value_that_kills_three_workers_is_buried(
     func: object, tmp_path: Path
 ) -> None:
-    stage = Processor("a", func=func, restart=QUICK, hang_timeout=0.3, ordered=True)
+    limit = HANG_S if func is w.hangs_at_five else None
+    stage = Processor("a", func=func, restart=QUICK, hang_timeout=limit, ordered=True)
     pipe = chain(stage, Processor("b", func=w.same), letters=tmp_path / "letters")
     assert list(pipe.map(range(10))) == [0, 1, 2, 3, 4, 6, 7, 8, 9]
     (letter,) = letters(tmp_path / "letters")

@@ -153,8 +153,9 @@ def slow(value: Any) -> Any:
     return value
 
 
-def pid(value: Any) -> int:
-    return os.getpid()
+def very_slow(value: Any) -> Any:
+    time.sleep(1.1)
+    return value
 
 
 def talkative(value: int) -> int:
