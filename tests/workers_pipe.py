@@ -153,8 +153,9 @@ def slow(value: Any) -> Any:
     return value
 
 
-def very_slow(value: Any) -> Any:
-    time.sleep(1.1)
+def slow_at_first(value: int) -> int:
+    if value == 0:
+        time.sleep(4)
     return value
 
 
