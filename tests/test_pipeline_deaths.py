@@ -360,6 +360,33 @@ def test_workers_end_with_their_program(when: str, context: Path) -> None:
     wait_until(lambda: not Context.of(None).names(), 10, "no names")
 
 
+ALL_DIE = """
+import os, signal
+from ataraxis.pipeline import Pipe, Processor
+import workers_pipe as w
+pipe = Pipe("p")
+pipe.add(Processor("a", func=w.endless)).add(Processor("b", func=w.slow))
+run = pipe.run()
+run.wait_until_ready(60)
+for pid in run.workers.values():
+    os.kill(pid, signal.SIGKILL)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_nobody_was_left_to_take_away_goes_with_the_next_pipe(
+    context: Path,
+) -> None:
+    with programs.Program(ALL_DIE) as program:
+        program.process.wait(60)
+    assert any(path.name.endswith(".in.b") for path in context.iterdir())
+    other = chain(Processor("a", func=w.same))
+    with other.run() as run:
+        assert {path.name[: len(run.name)] for path in context.iterdir()} == {run.name}
+        run.stop(60)
+    assert list(context.iterdir()) == []
+
+
 def children_of(pid: int) -> list[int]:
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").iterdir():

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from ataraxis.errors import EndOfStream
 from ataraxis.pipeline.board import PID, Board
+from ataraxis.pipeline.leftovers import clear
 from ataraxis.pipeline.port import Port
 from ataraxis.pipeline.spec import WorkerSpec
 from ataraxis.pipeline.work import Work
@@ -114,11 +115,7 @@ def _end_with(parent: int, spec: WorkerSpec) -> None:
 
 def _clear(spec: WorkerSpec) -> NoReturn:
     """Take away every name of a run whose program is gone; each worker does."""
-    context = Context.of(spec.context)
-    for name in context.names():
-        if name == spec.run or name.startswith(f"{spec.run}."):
-            with suppress(FileNotFoundError):
-                os.unlink(context.join(name))
+    clear(spec.run, Context.of(spec.context))
     os._exit(FAILED)
 
 

@@ -22,6 +22,7 @@ from ataraxis.pipeline.engine import Engine
 from ataraxis.pipeline.event import Event, What
 from ataraxis.pipeline.graph import Graph
 from ataraxis.pipeline.head import Head
+from ataraxis.pipeline.leftovers import clear_dead
 from ataraxis.pipeline.local import Local
 from ataraxis.pipeline.plan import Plan
 from ataraxis.pipeline.stamp import last_frame
@@ -92,6 +93,7 @@ class Course:
     def _open(self, taker: Any, specs: list[Any]) -> None:
         """Make everything that is shared; all or nothing."""
         plan = self._plan
+        clear_dead(plan.context)
         self._queues = plan.make_queues()
         try:
             self._board = Board.create(plan.run, plan.about(), plan.context)

@@ -296,6 +296,8 @@ class Supervisor:
         while deaths and deaths[0] < now - policy.window_s:
             deaths.popleft()
         if policy.limit is not None and len(deaths) >= policy.limit:
+            if error is not None:
+                why = str(error).partition(": ")[2]
             text = (
                 f"{why}; it was started anew {len(deaths)} times within "
                 f"{policy.window_s:g} s, and restart= allows {policy.limit}"
