@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ataraxis.datamux.registry import SourceKind
+from ataraxis.pipeline.glance import Glance
 from ataraxis.shm.collection import Leftover
 from ataraxis.shm.doctor import Check
 from ataraxis.shm.listing import Listed
@@ -179,6 +180,33 @@ def _reader(reader: ReaderStatistics, slots: int) -> Sequence[str | Text]:
         "",
         Text(", ".join(notes), "yellow" if reader.is_detached else ""),
     )
+
+
+def pipes(found: Sequence[Glance], before: Sequence[Glance], seconds: float) -> Table:
+    """Lay out the workers of the pipes that run; rates are since `before`."""
+    known = {(old.run, old.worker): old for old in before}
+    heads = (
+        "pipe", "worker", "pid", "values/s", "values", "emitted", "restarts", "dropped",
+        "dead letters",
+    )  # fmt: skip
+    rows = []
+    for seen in found:
+        old = known.get((seen.run, seen.worker))
+        rate = (seen.received - old.received) / seconds if old is not None else None
+        rows.append(
+            (
+                plain(seen.run),
+                plain(seen.worker),
+                str(seen.pid or "-"),
+                size(rate, ""),
+                f"{seen.received:,}",
+                f"{seen.emitted:,}",
+                f"{seen.restarts:,}",
+                f"{seen.dropped:,}",
+                f"{seen.dead_letters:,}",
+            )
+        )
+    return _table(heads, rows, right=heads[2:])
 
 
 def leftovers(found: Sequence[Leftover], is_dry: bool) -> RenderableType:

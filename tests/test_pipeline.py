@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
 from pathlib import Path
@@ -421,3 +422,77 @@ def test_settings_of_upipe() -> None:
     said = Processor("a", func=w.same, settings=APIProcSettings(autoscale=3)).settings
     assert said.workers == 3
     assert sys.getsizeof(said) > 0
+
+
+def test_emit_says_when_there_is_no_room() -> None:
+    pipe = chain(Processor("a", func=w.slow, buffer_count=2))
+    with pipe.run() as run:
+        sent = [run.emit(k, timeout=0) for k in range(50)]
+        run.stop(60)
+    assert sent[0]
+    assert not sent[-1]
+    assert int(run.statistics().received.sel(worker="a")) == sum(sent)
+
+
+def test_an_engine_is_four_calls() -> None:
+    from ataraxis.pipeline import Local
+
+    local, calls = Local(), []
+
+    class Elsewhere:
+        def hosts(self) -> list[str]:
+            return ["here", "there"]
+
+        def spawn(self, host: str, spec: object) -> object:
+            calls.append(host)
+            return local.spawn(host, spec)
+
+        def signal(self, handle: object, number: int) -> None:
+            local.signal(handle, number)
+
+        def watch(self, timeout: float | None, bell: int) -> list:
+            return local.watch(timeout, bell)
+
+    pipe, found = Pipe("p"), []
+    pipe.add(Processor("a", func=w.double)).add(
+        Processor("b", func=w.double, host="there")
+    )
+    with pipe.run(range(5), found, engine=Elsewhere()):
+        pass
+    local.close()
+    assert found == [0, 4, 8, 12, 16]
+    assert calls == ["here", "there"]
+
+
+def test_top_shows_pipes() -> None:
+    from click.testing import CliRunner
+
+    from ataraxis.cli import main
+
+    with chain(Processor("stage", func=w.double, workers=2)).run() as run:
+        run.call(1, timeout=60)
+        table = CliRunner().invoke(main, ["top", "--once", "--interval", "0.01"])
+        said = CliRunner().invoke(main, ["top", "--json", "--interval", "0.01"])
+        run.stop(60)
+    assert "stage.1" in table.output
+    assert run.name in table.output
+    assert [p["worker"] for p in json.loads(said.output)["pipes"]] == [
+        "stage.0",
+        "stage.1",
+        "(end)",
+    ]
+
+
+def test_values_come_back_as_they_were() -> None:
+    values = [
+        -1, 2**70, True, None, 1.5, 2j, "ä", b"x", [], [1, [""]], (1, (2,)),
+        {1: "a", None: [True]}, np.float32(1.5), np.datetime64("2026-01-01", "ns"),
+    ]  # fmt: skip
+    pipe = chain(Processor("a", func=w.as_pair))
+    with pipe.run() as run:
+        answers = [run.call(value, timeout=60) for value in values]
+        run.stop(60)
+    for value, (kind, answer) in zip(values, answers, strict=True):
+        assert kind == type(value).__name__
+        assert answer == value
+        assert type(answer) is type(value)

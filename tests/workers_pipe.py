@@ -153,8 +153,10 @@ def slow(value: Any) -> Any:
     return value
 
 
-def pid(value: Any) -> int:
-    return os.getpid()
+def slow_at_first(value: int) -> int:
+    if value == 0:
+        time.sleep(4)
+    return value
 
 
 def talkative(value: int) -> int:
@@ -219,3 +221,7 @@ async def produce_for_ever() -> None:
 
 async def wrong_name() -> None:
     await Processor("somebody").connect()
+
+
+def as_pair(value: Any) -> tuple[str, Any]:
+    return type(value).__name__, value

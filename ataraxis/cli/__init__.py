@@ -57,29 +57,28 @@ def list_segments(context: str | None, as_json: bool) -> None:
     help="Time over which rates are taken, s.",
 )
 def top(context: str | None, as_json: bool, once: bool, interval: float) -> None:
-    """Watch the streams of a context: rates, lags, losses; disturbs nobody."""
+    """Watch the streams and pipes of a context; disturbs nobody."""
     from rich.live import Live
 
     from ataraxis import screen
-    from ataraxis.stream.meter import Meter
+    from ataraxis.cli.watching import Watch
 
     with told():
-        meter = Meter(context)
-        meter.read()
+        watch = Watch(context, interval)
     out = screen.console()
     try:
         time.sleep(interval)
         if as_json:
-            click.echo(json.dumps(meter.read().as_dict()))
+            click.echo(json.dumps(watch.as_dict()))
         elif once or not out.is_terminal:
-            out.print(screen.top(meter.read()))
+            out.print(watch.look())
             while not once:
                 time.sleep(interval)
-                out.print(screen.top(meter.read()))
+                out.print(watch.look())
         else:
             with Live(console=out, screen=True, auto_refresh=False) as live:
                 while True:
-                    live.update(screen.top(meter.read()), refresh=True)
+                    live.update(watch.look(), refresh=True)
                     time.sleep(interval)
     except KeyboardInterrupt:
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -96,7 +97,7 @@ def shared(value: Any, count: int) -> list[Any]:
     if count == 1:
         return [value]
     edges = np.linspace(0, value.shape[-1], count + 1).astype(int)
-    return [value[..., a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [value[..., a:b] for a, b in itertools.pairwise(edges)]
 
 
 def trimmed(result: Any, overlap: int, length: int) -> Any:

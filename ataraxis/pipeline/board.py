@@ -7,18 +7,20 @@ name of the segment is the run's, its attributes say what the rows are.
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.errors import LayoutError
+from ataraxis.log.status import process_start
 from ataraxis.shm.array import SharedMemoryArray
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.segment import Segment
 
 # Words of the head.
-OWNER, STARTED, STATE = 0, 1, 2
+OWNER, STARTED, STATE, OWNER_START = range(4)
 HEAD = 8
 # Words of a processor: its state, and who has killed workers, 8 (lane, sequence).
 POISON, POISONS = 8, 8
@@ -50,7 +52,7 @@ class Board:
         self.processors: int = len(about["processors"])
         shape = (segment.labels.nbytes // 8,)
         self.array: NDArray[np.int64] = segment.view(shape, np.dtype(np.int64))
-        self.words = memoryview(self.array)
+        self.words: memoryview[int] = self.array.data.cast("B").cast("q")
 
     @classmethod
     def create(cls, name: str, about: dict[str, Any], context: ContextLike) -> Board:
@@ -65,7 +67,10 @@ class Board:
             attrs={MARK: json.dumps(about)},
             context=context,
         )
-        return cls(Segment.attach(name, context=context), owner)
+        made = cls(Segment.attach(name, context=context), owner)
+        made.words[OWNER_START] = process_start(os.getpid())
+        made.words[OWNER] = os.getpid()
+        return made
 
     @classmethod
     def attach(cls, name: str, context: ContextLike) -> Board:

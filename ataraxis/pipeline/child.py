@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import inspect
 import os
@@ -10,16 +9,15 @@ import signal
 import sys
 import traceback
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
-from ataraxis._kernels.will import Will
 from ataraxis.errors import EndOfStream
 from ataraxis.pipeline.board import PID, Board
+from ataraxis.pipeline.leftovers import clear
 from ataraxis.pipeline.port import Port
 from ataraxis.pipeline.spec import WorkerSpec
 from ataraxis.pipeline.work import Work
 from ataraxis.shm.context import Context
-from ataraxis.shm.segment import Segment
 
 _PR_SET_PDEATHSIG = 1
 FAILED = 70
@@ -37,8 +35,7 @@ def main(given: int, told: int, parent: int) -> None:
     try:
         board = Board.attach(spec.run, spec.context)
         board.words[board.of_worker(spec.row) + PID] = os.getpid()
-        wills = _bequeath(spec)
-        _end_with(parent)
+        _end_with(parent, spec)
         port = Port(spec, board, told)
     except OSError:
         # Whoever was quicker has taken names away already.
@@ -54,8 +51,6 @@ def main(given: int, told: int, parent: int) -> None:
     # Before the last frame is acknowledged: whoever is killed in between has ended.
     port.tell("done", ended=port.has_ended)
     port.close(is_done=True)
-    for will in wills:
-        will.revoke()
     _flush()
 
 
@@ -70,6 +65,8 @@ def _work(spec: WorkerSpec, port: Port) -> None:
         port.say_ready()
         made: Any = function()
         if inspect.iscoroutine(made):
+            import asyncio
+
             asyncio.run(made)
     except EndOfStream:
         pass
@@ -106,23 +103,9 @@ def _told(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, steps))
 
 
-def _bequeath(spec: WorkerSpec) -> list[Will]:
-    """Let the names of the run go with us if its program is killed."""
-    names = {spec.run, spec.inbox, *(q for t in spec.targets for q in t.queues)}
-    names.add(f"{spec.run}.credit")
-    wills = []
-    for name in sorted(names - {""}):
-        segment = Segment.attach(name, context=spec.context)
-        path = os.fsencode(segment.context.join(name))
-        wills.append(Will(segment.participant, path))
-    # Only the death of the program is ours to clean up after: a worker that somebody
-    # else ends leaves the names to the others.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    return wills
-
-
-def _end_with(parent: int) -> None:
-    """Ask the kernel to end this process with the program that started it."""
+def _end_with(parent: int, spec: WorkerSpec) -> None:
+    """End with the program that started this process, and take its names along."""
+    signal.signal(signal.SIGHUP, lambda *_: _clear(spec))
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGHUP, 0, 0, 0)
@@ -130,13 +113,9 @@ def _end_with(parent: int) -> None:
         raise ProcessLookupError("the program that started this worker is gone")
 
 
-def _clear(spec: WorkerSpec) -> None:
-    """Take away every name of a run whose program is gone."""
-    context = Context.of(spec.context)
-    for name in context.names():
-        if name == spec.run or name.startswith(f"{spec.run}."):
-            with suppress(FileNotFoundError):
-                os.unlink(context.join(name))
+def _clear(spec: WorkerSpec) -> NoReturn:
+    """Take away every name of a run whose program is gone; each worker does."""
+    clear(spec.run, Context.of(spec.context))
     os._exit(FAILED)
 
 

@@ -27,6 +27,8 @@ from ataraxis.pipeline.taker import Taker
 from ataraxis.shm.array import SharedMemoryArray
 from ataraxis.stream import MemQ
 
+GRACE_S = 5.0
+
 
 class Collector:
     """Hands results over: each once, whatever was killed on the way."""
@@ -62,10 +64,13 @@ class Collector:
         self.thread.start()
 
     def close(self) -> None:
-        """End now; what was not handed over is lost."""
+        """End now; what was not handed over is lost.
+
+        A sink that does not return is left to itself after 5 s.
+        """
         self._queue.close()
         if self.thread is not threading.current_thread() and self.thread.ident:
-            self.thread.join()
+            self.thread.join(GRACE_S)
 
     def _run(self) -> None:
         problem: Exception | None = None

@@ -172,7 +172,7 @@ class Processor(Talk):
             child = waiting.pop(0)
             if id(child) not in found and child is not self:
                 found[id(child)] = child
-                waiting += child._children
+                waiting += child.children
         return list(found.values())
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
@@ -201,7 +201,7 @@ def processor(
     """
 
     def decorate(function: Callable[..., Any]) -> Processor:
-        called = name or getattr(function, "__name__", type(function).__name__)
+        called = name or str(getattr(function, "__name__", type(function).__name__))
         return Processor(called, func=function, **keywords)
 
     return decorate if function is None else decorate(function)

@@ -92,7 +92,7 @@ def code_of(function: Any, entry: str | None) -> Code:
     if name:
         return Code(kind, name)
     try:
-        import cloudpickle
+        import cloudpickle  # type: ignore[import-untyped]
     except ImportError:
         raise ImportError(
             f"{function!r} cannot be imported by its worker, since it is in the main "

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ataraxis.pipeline.function import Code
 from ataraxis.pipeline.declaration import Processor
+from ataraxis.pipeline.function import Code
 from ataraxis.pipeline.settings import Settings
 
 VERSION = 1

@@ -6,19 +6,30 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import Empty
 from typing import Any
 
 from ataraxis.errors import CorruptFrame
 from ataraxis.frame import Frame
 from ataraxis.pipeline.arrays import joined
 from ataraxis.pipeline.resequencer import Resequencer
-from ataraxis.pipeline.stamp import BUNDLE, GAP, PLAIN, index_of, kind_of
+from ataraxis.pipeline.stamp import (
+    BUNDLE,
+    CALL_LANE,
+    GAP,
+    HEAD_LANE,
+    PLAIN,
+    Read,
+    index_of,
+    read,
+    read_frame,
+)
 from ataraxis.stream import MemQ
+from ataraxis.stream.held import Held
 from ataraxis.stream.lease import Lease
 
 # How long to wait for a number that a damaged frame may have had.
 _MISSING_S = 1.0
+_BYTE = 8
 
 
 @dataclass(slots=True)
@@ -33,7 +44,7 @@ class Job:
     time_ns: int
     source: int
     attempt: int
-    leases: list[Lease]
+    leases: list[Held | Lease]
     parts: dict[int, Any] = field(default_factory=dict)
     count: int = 0
 
@@ -80,22 +91,23 @@ class Job:
         return True
 
 
-def job_of(lease: Lease) -> Job:
-    """Read a frame; raises `CorruptFrame`."""
-    frame = lease.frame
-    origin = frame.origin
-    if origin is None:
+def job_of(lease: Held | Lease, found: Read) -> Job:
+    """Make a job of a frame that was read."""
+    lane, sequence, part, overlap, source, time_ns, _, value = found
+    if sequence < 0:
         # Somebody put it into the queue by hand: it is numbered by the queue.
-        return Job(0, lease.id, PLAIN, frame.value, 0, frame.time_ns, frame.source,
-                   lease.attempt, [lease])  # fmt: skip
-    kind = kind_of(origin.part)
-    value = None if kind == GAP else frame.value
-    job = Job(origin.source, origin.sequence, kind, value, origin.attempt,
-              frame.time_ns, frame.source, lease.attempt, [lease])  # fmt: skip
-    index, count = index_of(origin.part)
-    if count:
+        sequence = lease.id
+    job = Job(lane, sequence, part & 0xFF, value, overlap, time_ns, source,
+              lease.attempt, [lease])  # fmt: skip
+    if part > 0xFF:
+        index, count = index_of(part)
         job.parts, job.count = {index: value}, count
     return job
+
+
+def data_of(lease: Held | Lease) -> bytes:
+    """Return the bytes of a frame."""
+    return lease.data if isinstance(lease, Held) else lease.frame.to_bytes()
 
 
 class Intake:
@@ -111,6 +123,8 @@ class Intake:
         What puts them in order.
     on_repeat, on_corrupt : callable
         Told of a frame that has been here before, and of a damaged one.
+    allow_pickle : bool
+        Whether pickles are read.
     """
 
     def __init__(
@@ -120,16 +134,19 @@ class Intake:
         line: Resequencer[Job],
         on_repeat: Callable[[Job], None],
         on_corrupt: Callable[[CorruptFrame, Job | None], None],
+        allow_pickle: bool = False,
     ) -> None:
         self._queue = queue
+        self._allow_pickle = allow_pickle
         self._ordered = frozenset(ordered)
         self._line = line
         self._partial: dict[tuple[int, int], Job] = {}
         self._ready: deque[Job] = deque()
         self._on_repeat = on_repeat
         self._on_corrupt = on_corrupt
+        self._lanes = {HEAD_LANE, CALL_LANE}
         self._missing = 0
-        self.last: Lease | None = None
+        self.last: Held | Lease | None = None
         """The lease of the last frame, once it has come."""
 
     def __iter__(self) -> Iterator[Job]:
@@ -142,6 +159,11 @@ class Intake:
         while True:
             if self._ready:
                 return self._ready.popleft()
+            if not self._ordered:
+                if self.last is not None:
+                    return None
+                self._take(timeout)
+                continue
             job = self._line.pop()
             if job is not None:
                 return job
@@ -164,28 +186,29 @@ class Intake:
 
     def _take(self, timeout: float | None) -> None:
         try:
-            lease = self._lease(timeout)
-            if lease.frame.end_of_stream:
-                self.last = lease
-                return
-            try:
-                job = job_of(lease)
-            except CorruptFrame as error:
-                error.data = lease.frame.to_bytes()
-                lease.acknowledge()
-                raise
+            lease = self._queue.hold(timeout)
         except CorruptFrame as error:
             self._damaged(error)
             return
-        self._sort(job)
-
-    def _lease(self, timeout: float | None) -> Lease:
+        if lease is None:
+            raise TimeoutError("nothing came in time")
         try:
-            return self._queue.lease(True, timeout)
-        except Empty:
-            raise TimeoutError("nothing came in time") from None
+            if isinstance(lease, Held):
+                found = read(lease.data, self._allow_pickle)
+            else:
+                found = read_frame(lease.frame)
+        except CorruptFrame as error:
+            error.data = data_of(lease)
+            lease.acknowledge()
+            self._damaged(error)
+            return
+        if found.is_last:
+            self.last = lease
+        else:
+            self._sort(job_of(lease, found))
 
     def _sort(self, job: Job) -> None:
+        self._lanes.add(job.lane)
         if job.source not in self._ordered:
             self._ready.append(job)
             return
@@ -222,12 +245,10 @@ class Intake:
         origin = frame.origin
         if origin is None:
             return None
-        lane = origin.source
-        if frame.source in self._ordered and lane not in self._line.lanes:
-            # The checksum of the header does not cover the lane.
-            if len(self._line.lanes) != 1:
-                return None
-            lane = next(iter(self._line.lanes))
+        # The checksum of the header does not cover the lane: which may it have been?
+        lane = min(self._lanes, key=lambda known: _distance(known, origin.source))
+        if _distance(lane, origin.source) > _BYTE:
+            return None
         job = Job(
             lane, frame.sequence, GAP, None, 0, frame.time_ns, frame.source, 1, []
         )
@@ -235,6 +256,10 @@ class Intake:
         if count > index:
             job.parts, job.count = {index: None}, count
         return job
+
+
+def _distance(a: int, b: int) -> int:
+    return (a ^ b).bit_count()
 
 
 _NOTHING = (0, 0, GAP, None, 0, 0, 0, 1)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ataraxis.frame import Frame, Origin
-from ataraxis.log.journal_writer import JournalWriter
 
 if TYPE_CHECKING:
+    from ataraxis.log.journal_writer import JournalWriter
     from ataraxis.pipeline.intake import Job
 
 NAME = "dead-letters"
@@ -30,6 +30,8 @@ class Letters:
     def write(self, job: Job | None, why: str, data: bytes | None = None) -> str:
         """Keep a job: the directory it is in."""
         if self._journal is None:
+            from ataraxis.log.journal_writer import JournalWriter
+
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             name = f"{NAME}-{self._about['processor']}-{os.getpid()}"
             self._journal = JournalWriter(self._directory, name)
@@ -49,7 +51,9 @@ class Letters:
 
 
 def _frame_of(job: Job) -> bytes:
+    from ataraxis.pipeline.intake import data_of
+
     if len(job.leases) == 1:
-        return job.leases[0].frame.to_bytes()
+        return data_of(job.leases[0])
     origin = Origin(job.lane, job.sequence)
     return Frame.from_value(job.value, origin=origin).to_bytes()

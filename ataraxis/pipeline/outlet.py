@@ -60,11 +60,13 @@ class Outlet:
 
         True also if it was dropped, as the policy says, or there is nobody left.
         """
+        if self.is_finished:
+            return True
         queue = self._queues[which] if which else self._queue
         if self._policy != "block":
             return self._force(queue, frame)
         if timeout == 0:
-            return queue.offer(frame, 0) or self.is_finished
+            return queue.offer(frame, 0)
         while not queue.offer(frame, SLICE_S if timeout is None else timeout):
             if self.is_finished:
                 return True

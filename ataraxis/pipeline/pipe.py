@@ -10,10 +10,10 @@ from typing import Any, Self
 
 from ataraxis.errors import NotConnectedError
 from ataraxis.frame import DType
+from ataraxis.pipeline.declaration import Processor
 from ataraxis.pipeline.engine import Engine
 from ataraxis.pipeline.graph import Graph, read_json
 from ataraxis.pipeline.port import EMIT_WAIT_S
-from ataraxis.pipeline.declaration import Processor
 from ataraxis.pipeline.run import Run
 from ataraxis.pipeline.talk import patiently
 from ataraxis.shm.context import ContextLike, checked_name

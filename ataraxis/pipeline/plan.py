@@ -107,8 +107,7 @@ class Plan:
     # ---- specifications
 
     def target(self, index: int, source: int) -> Target:
-        """Return how processor `source` (-1: the head) puts into another (-1: the end).
-        """  # fmt: skip
+        """Return how `source` (-1: the head) puts into a processor (-1: the end)."""
         is_parallel = source >= 0 and self.graph.nodes[source].is_parallel
         keeps = source >= 0 and self.graph.nodes[source].keeps_order
         window = (

@@ -94,7 +94,7 @@ class Port:
             )
             self.intake = Intake(
                 self.inbox, spec.ordered_parents, self._line, self._repeated,
-                self._corrupt,
+                self._corrupt, spec.allow_pickle,
             )  # fmt: skip
         # What this worker emits of its own accord has a lane of its own.
         self._lane = lane_of(spec.index + 1, spec.worker + 4096 * (spec.generation + 1))
@@ -125,8 +125,8 @@ class Port:
     def get(self, timeout: float | None = 5) -> Any:
         """Return the next value, waiting up to `timeout`, s; None: for ever.
 
-        Acknowledged by the next `get`. Raises `TimeoutError`, `EndOfStream` and
-        `CorruptFrame` as ``await get_sync()`` does.
+        Acknowledged by the next `get`. Raises `TimeoutError` and `EndOfStream` as
+        ``await get_sync()`` does.
         """
         self._has_got = True
         while not self._values:

@@ -7,7 +7,7 @@ the window.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, MutableSequence
+from collections.abc import Iterator, MutableSequence
 from typing import Any, Generic, Protocol, TypeVar
 
 
@@ -55,11 +55,6 @@ class Resequencer(Generic[_J]):
     def __len__(self) -> int:
         """How many it holds."""
         return sum(map(len, self._early.values()))
-
-    @property
-    def lanes(self) -> Collection[int]:
-        """The lanes that it has had frames of."""
-        return self._places.keys()
 
     def push(self, frame: _J) -> bool:
         """Take a frame; False if its number has passed already, or is here."""

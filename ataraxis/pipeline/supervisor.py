@@ -14,7 +14,7 @@ from typing import Any
 
 from ataraxis.clock import now_ns
 from ataraxis.errors import ProcessorError
-from ataraxis.pipeline.board import BEGAN_NS, LANE, RESTARTS, SEQUENCE, Board
+from ataraxis.pipeline.board import BEGAN_NS, LANE, PID, RESTARTS, SEQUENCE, Board
 from ataraxis.pipeline.engine import Engine, News
 from ataraxis.pipeline.event import Event, What
 from ataraxis.pipeline.graph import Node
@@ -66,6 +66,11 @@ class Supervisor:
         What they say of themselves.
     tell : callable
         Has every `Event`.
+    sweep : callable
+        Gives back what a dead process had: before another one is started, so that it
+        has the oldest values first, which others may be waiting for.
+    on_ready : callable
+        Told once, when every worker takes part.
     on_finished : callable
         Told of each processor whose workers have all ended in good order.
     on_over : callable
@@ -78,6 +83,7 @@ class Supervisor:
         engine: Engine,
         board: Board,
         tell: Callable[[Event], None],
+        sweep: Callable[[], None],
         on_ready: Callable[[], None],
         on_finished: Callable[[int], None],
         on_over: Callable[[list[ProcessorError]], None],
@@ -86,6 +92,7 @@ class Supervisor:
         self._engine = engine
         self._board = board
         self._tell = tell
+        self._sweep = sweep
         self._on_ready, self._on_finished = on_ready, on_finished
         self._on_over = on_over
         self._by_handle: dict[Any, Hired] = {}
@@ -206,6 +213,7 @@ class Supervisor:
     def _forget(self, hired: Hired, handle: Any) -> None:
         del self._by_handle[handle]
         hired.handle = None
+        self._board.words[self._board.of_worker(hired.spec.row) + PID] = 0
         if hired.output is not None:
             hired.output.close()
 
@@ -250,6 +258,7 @@ class Supervisor:
                 self._note("processor finished", hired, worker=-1)
                 self._on_finished(index)
             return
+        self._sweep()
         error = self._error_of(hired, code)
         said = hired.said or {}
         is_user = said.get("kind") == "error"
@@ -287,6 +296,8 @@ class Supervisor:
         while deaths and deaths[0] < now - policy.window_s:
             deaths.popleft()
         if policy.limit is not None and len(deaths) >= policy.limit:
+            if error is not None:
+                why = str(error).partition(": ")[2]
             text = (
                 f"{why}; it was started anew {len(deaths)} times within "
                 f"{policy.window_s:g} s, and restart= allows {policy.limit}"

@@ -5,7 +5,6 @@ The plain forms are those of the `Port` that `Talk.open` returns.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -134,8 +133,11 @@ class Talk:
         EndOfStream
             The parents have finished and nothing is left. Left alone, it ends this
             worker in good order.
-        CorruptFrame
-            The bytes of a frame have changed. It is gone; the next one comes next.
+
+        Notes
+        -----
+        A frame whose bytes have changed goes to the dead letters, and is counted; the
+        next one comes next.
         """
         port = self._connected()
         try:
@@ -167,6 +169,9 @@ async def patiently(
     The only task of a loop sleeps in the kernel itself, in short slices; beside others
     a thread does.
     """
+    # Here, since a worker whose function is plain starts sooner without it.
+    import asyncio
+
     loop = asyncio.get_running_loop()
     while True:
         left = _SLICE_S

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ataraxis.clock import now_ns
 from ataraxis.errors import EndOfStream
@@ -21,6 +20,9 @@ from ataraxis.pipeline.board import BEGAN_NS, BUSY_NS, ERRORS, LANE, RUNNING, ST
 from ataraxis.pipeline.intake import Job
 from ataraxis.pipeline.port import Port
 from ataraxis.pipeline.spec import WorkerSpec
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Work:
@@ -47,7 +49,7 @@ class Work:
         self._loop: asyncio.AbstractEventLoop | None = None
         target = self._call
         if inspect.iscoroutinefunction(target) or inspect.isasyncgenfunction(target):
-            self._loop = asyncio.new_event_loop()
+            self._loop = _new_loop()
 
     # ---- the life of a worker
 
@@ -77,7 +79,7 @@ class Work:
 
     def _await(self, awaitable: Any) -> Any:
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
+            self._loop = _new_loop()
         return self._loop.run_until_complete(awaitable)
 
     # ---- a source
@@ -214,3 +216,9 @@ class Work:
             pairs = [next(found) for _ in job.values]
             shares.append([relabelled(m, v) for v, m in pairs if m is not None])
         return shares
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    import asyncio
+
+    return asyncio.new_event_loop()

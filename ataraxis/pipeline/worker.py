@@ -9,7 +9,7 @@ from ataraxis.pipeline.talk import Talk
 
 
 class Worker(Talk):
-    """This process, as a worker of a processor.
+    """The process it is made in, as a worker of a processor.
 
     Parameters
     ----------

@@ -1,0 +1,67 @@
+"""Pipes under kills, at length: nothing is lost, nothing twice, nothing left."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import test_pipeline
+import workers_pipe as w
+
+from ataraxis.pipeline import Pipe, Processor, Restart
+
+
+def diamond(context: Path, ordered: bool) -> Pipe:
+    restart = Restart(limit=None, backoff_s=0.01)
+    pipe = Pipe("diamond", context=context)
+    common = {"restart": restart, "attempts": 1000}
+    split = pipe.add(Processor("split", func=w.same, **common))
+    merge = Processor("merge", func=w.same, **common)
+    for name, func in (("left", w.left), ("right", w.right)):
+        stage = Processor(name, func=func, workers=2, ordered=ordered, **common)
+        split.add(stage).add(merge)
+    return pipe
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_diamond_under_kills(
+    ordered: bool, arena: Path, figure: Callable[..., float]
+) -> None:
+    frames, kills = int(figure(500_000, 4000)), int(figure(50, 4))
+    left: list[int] = []
+    right: list[int] = []
+
+    def take(value: tuple[str, int]) -> None:
+        (left if value[0] == "l" else right).append(value[1])
+
+    done = 0
+    deadline = time.monotonic() + 3600
+    with diamond(arena, ordered).run(range(frames), take) as run:
+        run.wait_until_ready(120)
+        while run.state == "running" and done < kills:
+            goal = frames * 2 * (done + 1) // (kills + 2)
+            while len(left) + len(right) < goal and run.state == "running":
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            pid = random.choice([pid for pid in run.workers.values() if pid] or [0])
+            if pid and run.state == "running":
+                os.kill(pid, signal.SIGKILL)
+                done += 1
+    assert done >= kills - 1
+    assert int(run.statistics().restarts.sum()) >= done - 1
+    for side in (left, right):
+        assert len(side) == frames
+        assert (side if ordered else sorted(side)) == list(range(frames))
+
+
+def test_the_seeds_counter_again_and_again(figure: Callable[..., float]) -> None:
+    for _ in range(int(figure(50, 1))):
+        lines = test_pipeline.run_counter(100_000)
+        assert lines[-1] == "Running"
+        assert "[b] embedded processor b completed" in lines
+        assert "[b] timeout" not in lines
