@@ -33,6 +33,9 @@ _HOME = {
     "DataFrame": "ataraxis.pipeline",
     "Pipe": "ataraxis.pipeline.pipe",
     "Processor": "ataraxis.pipeline.declaration",
+    "Session": "ataraxis.session.session",
+    "replay": "ataraxis.session.playback",
+    "around": "ataraxis.session.trials",
 }
 
 __all__ = sorted(_HOME)

@@ -73,26 +73,32 @@ def recover(
 ) -> None:
     """Finish the logs at PATH: what killed loggers had accepted is written.
 
-    Then looks at every byte of the journals there, mends their indexes, and says what
-    is damaged or cut. What was written is never changed, nothing is deleted.
+    Sessions there whose process was killed are finished and judged. Then looks at every
+    byte of the journals there, mends their indexes, and says what is damaged or cut.
+    What was written is never changed, nothing is deleted.
     """
     from ataraxis.log import recover_log
     from ataraxis.log.recovery import recover as look
+    from ataraxis.session.recovery import finish_sessions
 
     with told():
         saved = [] if dry_run else recover_log(path, context=context)
+        finished = [] if dry_run else finish_sessions(path, context=context)
         try:
             reports = look(path, name, is_dry=dry_run)
         except FileNotFoundError:
-            if not saved:
+            if not saved and not finished:
                 raise
             reports = []
     if as_json:
         logs = [
             {"log": s.name, "entries": s.entries, "problem": s.problem} for s in saved
         ]
+        logs += [one.as_dict() for one in finished]
         click.echo(json.dumps(logs + [report.as_dict() for report in reports]))
         return
+    for one in finished:
+        click.echo(f"session {one.path}: finished now; {one.verdict}")
     for s in saved:
         more = f": {s.problem}" if s.problem else ""
         click.echo(f"log {s.name}: {s.entries} entries written now{more}")

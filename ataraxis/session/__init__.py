@@ -1,0 +1,43 @@
+"""Sessions: one directory for one experiment, recorded, judged, replayed.
+
+Names are loaded on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# Public name -> the module it lives in.
+_HOME = {
+    "EventStream": "ataraxis.session.event",
+    "Preflight": "ataraxis.session.preflight",
+    "Provenance": "ataraxis.session.provenance",
+    "Rig": "ataraxis.session.rig",
+    "Session": "ataraxis.session.session",
+    "SessionFolder": "ataraxis.session.folder",
+    "SessionLoss": "ataraxis.session.track",
+    "SessionReplay": "ataraxis.session.playback",
+    "StreamVerdict": "ataraxis.session.verdict",
+    "Verdict": "ataraxis.session.verdict",
+    "around": "ataraxis.session.trials",
+    "check": "ataraxis.session.preflight",
+    "finish_sessions": "ataraxis.session.recovery",
+    "replay": "ataraxis.session.playback",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name from its file on first use."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'ataraxis.session' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,114 @@
+"""EventStream: what happened when, as a stream beside the others."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import numpy as np
+
+from ataraxis.shm.context import ContextLike
+from ataraxis.stream import Producer
+
+EVENTS = "events"
+NAME_SIZE, DATA_SIZE = 64, 448
+EVENT = np.dtype([("event", f"U{NAME_SIZE}"), ("data", f"U{DATA_SIZE}")])
+"""One event: its name, and what else is known of it, a JSON object."""
+
+
+class EventStream:
+    """The stream "events" of a context, to send into; any number of processes may.
+
+    Parameters
+    ----------
+    context : Context, str, Path or None
+        The directory the stream lives in.
+
+    Examples
+    --------
+    >>> from ataraxis import Consumer
+    >>> events = EventStream()
+    >>> reader = Consumer("events")
+    >>> _ = events.send("stim_on", trial=3)
+    >>> frame = reader.receive()
+    >>> str(frame.array["event"]), parsed(frame.array["data"])
+    ('stim_on', {'trial': 3})
+    >>> frame.release(); reader.close(); events.close()
+    """
+
+    def __init__(self, context: ContextLike = None) -> None:
+        self._lock = threading.Lock()
+        self.producer = Producer(
+            EVENTS, shape=(), dtype=EVENT, buffer_count=256, shared=True,
+            context=context, attrs={"long_name": "events of the session"},
+        )  # fmt: skip
+
+    def send(self, name: str, /, *, time_ns: int | None = None, **data: Any) -> int:
+        """Send one event.
+
+        Parameters
+        ----------
+        name : str
+            What happened, at most 64 characters.
+        time_ns : int, optional
+            When, monotonic ns; now, if not given.
+        **data
+            What else is known: what JSON carries, NumPy's scalars and arrays too; at
+            most 448 characters in all.
+
+        Returns
+        -------
+        int
+            When, monotonic ns.
+
+        Raises
+        ------
+        ValueError
+            Name or data are too long: record large data as a stream.
+        TypeError
+            JSON cannot carry something of it.
+        """
+        from ataraxis.clock import now_ns
+
+        when = now_ns() if time_ns is None else int(time_ns)
+        row = row_of(name, data)
+        with self._lock:
+            self.producer.send(row, time_ns=when)
+        return when
+
+    def close(self) -> None:
+        """Leave the stream; what was sent stays for its readers."""
+        self.producer.close()
+
+
+def row_of(name: str, data: dict[str, Any]) -> np.ndarray[Any, Any]:
+    """Write an event as one row of `EVENT`, shape ().
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `EventStream.send`.
+    """
+    if not isinstance(name, str) or not 0 < len(name) <= NAME_SIZE:
+        raise ValueError(f"event {name!r}: a name of 1 to {NAME_SIZE} characters")
+    text = json.dumps(data, default=_plain, ensure_ascii=False) if data else ""
+    if len(text) > DATA_SIZE:
+        raise ValueError(
+            f"event {name!r}: its data are {len(text)} characters of JSON and at most "
+            f"{DATA_SIZE} fit: send what is large as a stream of its own"
+        )
+    return np.array((name, text), EVENT)
+
+
+def parsed(data: Any) -> dict[str, Any]:
+    """Read the data of an event."""
+    text = str(data)
+    found: dict[str, Any] = json.loads(text) if text else {}
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    raise TypeError(f"an event's data go as JSON, which has no {type(value).__name__}")

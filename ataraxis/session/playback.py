@@ -1,0 +1,233 @@
+"""`replay`: a session again, its streams under their own names, on one clock."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ataraxis.datamux.statistics import LatenessStatistics
+from ataraxis.datamux.timeline import Timeline
+from ataraxis.log.archive import LogArchive
+from ataraxis.log.selection import SourceInfo
+from ataraxis.session.voice import Voice
+from ataraxis.shm.context import ContextLike
+
+
+def replay(
+    session: str | os.PathLike[str],
+    *,
+    speed: float = 1.0,
+    context: ContextLike = None,
+    streams: Iterable[str] | None = None,
+    start: float = 0.0,
+    stop: float | None = None,
+    readers: int = 0,
+    timeout: float | None = 60.0,
+    **options: Any,
+) -> SessionReplay:
+    """Send a recorded session again: each stream under its own name.
+
+    Parameters
+    ----------
+    session : str or Path
+        Directory of the session, or of any journals.
+    speed : float
+        Seconds of the session a second.
+    context : Context, str, Path or None
+        Where the streams are made; not one in which they live already.
+    streams : iterable of str, optional
+        Only these.
+    start, stop : float
+        Only this part of the session, s after its first frame; `stop` is left out.
+    readers : int
+        Begin when each stream has so many readers.
+    timeout : float or None
+        How long to wait for them, s.
+    **options
+        As `Producer` takes them: ``sync=True``, ``buffer_seconds=``, ...
+
+    Returns
+    -------
+    SessionReplay
+        It plays from here on, from threads; ``wait()`` waits for the end.
+
+    Raises
+    ------
+    FileNotFoundError, KeyError
+        There is no session, or it has no such stream.
+    StreamExists
+        A live producer has the name of a stream: give another context.
+
+    Notes
+    -----
+    Frames are sent when they are due and keep what was recorded: bytes, labels, the
+    times they were made (``frame.time_ns``, of the clock of that day), device times and
+    device counters. Only their sequences count anew, from 0.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from ataraxis import Consumer, Producer, Recorder, replay
+    >>> directory = tempfile.TemporaryDirectory()
+    >>> with Producer("doc_again", shape=(2,), dtype="i8") as producer:
+    ...     with Recorder("doc_again", directory.name):
+    ...         for k in range(3):
+    ...             _ = producer.send(np.full(2, k), time_ns=1000 * k)
+    >>> with replay(directory.name, speed=4, sync=True) as again:
+    ...     reader = Consumer("doc_again")
+    ...     [(f.array.tolist(), f.time_ns) for f in reader]
+    [([0, 0], 0), ([1, 1], 1000), ([2, 2], 2000)]
+    >>> reader.close(); directory.cleanup()
+    """
+    return SessionReplay(
+        Path(session), speed, context, streams, start, stop, readers, timeout, options
+    )
+
+
+class SessionReplay:
+    """A session that is replayed; made by `replay`."""
+
+    def __init__(
+        self,
+        path: Path,
+        speed: float,
+        context: ContextLike,
+        streams: Iterable[str] | None,
+        start: float,
+        stop: float | None,
+        readers: int,
+        timeout: float | None,
+        options: dict[str, Any],
+    ) -> None:
+        self.timeline = Timeline(speed)
+        self._is_over = threading.Event()
+        self._voices: list[Voice] = []
+        self._archive = LogArchive(path)
+        try:
+            sources = _chosen(self._archive, streams)
+            first = min(
+                (int(self._archive.select(n).time.min()) for n in sources), default=0
+            )
+            begin_ns = first + round(start * 1e9)
+            end_ns = None if stop is None else first + round(stop * 1e9)
+            for number, info in sources.items():
+                found = self._archive.select(number, begin_ns, end_ns)
+                self._voices.append(
+                    Voice(self._archive, info, found, context=context, **options)
+                )
+            for voice in self._voices:
+                if readers:
+                    voice.producer.wait_for_subscribers(readers, timeout)
+        except BaseException:
+            for voice in self._voices:
+                voice.close()
+            self._archive.close()
+            raise
+        # All begin at one instant, whichever stream has the first frame.
+        self.timeline.begin(begin_ns * 1e-9)
+        self._threads = [
+            threading.Thread(
+                target=voice.speak,
+                args=(self.timeline, self._is_over.is_set),
+                name=f"ataraxis-replay-{voice.name}",
+                daemon=True,
+            )
+            for voice in self._voices
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def streams(self) -> list[str]:
+        """Names of the streams it makes."""
+        return [voice.name for voice in self._voices]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether everything was sent, or it was stopped."""
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until everything was sent; whether that is so within `timeout`, s.
+
+        Raises
+        ------
+        Exception
+            What kept a stream from being replayed.
+        """
+        for thread in self._threads:
+            thread.join(timeout)
+        for voice in self._voices:
+            if voice.failure is not None:
+                raise voice.failure
+        return self.is_over
+
+    def pause(self) -> None:
+        """Let time stand still."""
+        self.timeline.pause()
+
+    def resume(self) -> None:
+        """Let time go on."""
+        self.timeline.resume()
+
+    def sent(self) -> dict[str, int]:
+        """Return how many frames of each stream were sent."""
+        return {voice.name: voice.sent for voice in self._voices}
+
+    def lateness(self) -> dict[str, LatenessStatistics]:
+        """Return of each stream how late its frames were."""
+        return {voice.name: voice.lateness() for voice in self._voices}
+
+    def stop(self) -> None:
+        """Send no more; the streams end."""
+        self._is_over.set()
+        self.timeline.wake()
+        for thread in self._threads:
+            thread.join()
+
+    def close(self) -> None:
+        """Stop, and leave the streams; what their readers have not read stays."""
+        self.stop()
+        for voice in self._voices:
+            voice.close()
+        self._archive.close()
+
+    def __enter__(self) -> SessionReplay:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """Wait for the end, unless something was raised; then close."""
+        try:
+            if error is None:
+                self.wait()
+        finally:
+            self.close()
+
+    def __repr__(self) -> str:
+        state = "over" if self.is_over else "playing"
+        return f"<SessionReplay of {self._archive.path}, {state}, {self.sent()}>"
+
+
+def _chosen(
+    archive: LogArchive, streams: Iterable[str] | None
+) -> dict[int, SourceInfo]:
+    """Return the sources that have entries, or those of these names."""
+    sources = {
+        number: info
+        for number, info in archive.sources.items()
+        if len(archive.select(number))
+    }
+    if streams is None:
+        return sources
+    wanted = [streams] if isinstance(streams, str) else list(streams)
+    named = {
+        info.name or f"source_{number}": number for number, info in sources.items()
+    }
+    for name in wanted:
+        if name not in named:
+            raise KeyError(f"{archive.path} has no stream {name!r}: it has {[*named]}")
+    return {named[name]: sources[named[name]] for name in wanted}

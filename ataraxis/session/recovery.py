@@ -1,0 +1,163 @@
+"""`finish_sessions`: sessions whose process was killed, brought to their end."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ataraxis.errors import AtaraxisError
+from ataraxis.log.recorder import Recorder
+from ataraxis.log.recovery import recover
+from ataraxis.session.diary import Diary
+from ataraxis.session.folder import SessionFolder
+from ataraxis.session.provenance import SessionRecord
+from ataraxis.session.verdict import StreamVerdict, Verdict, judge
+from ataraxis.shm.context import Context, ContextLike
+from ataraxis.stream.inspector import inspect
+from ataraxis.stream.statistics import StreamStatistics
+
+
+@dataclass(frozen=True)
+class FinishedSession:
+    """A session that was left behind, and what became of it."""
+
+    path: Path
+    """Its directory."""
+    frames: dict[str, int]
+    """Of each stream whose ring was still there: how many were written now."""
+    verdict: Verdict
+    """What may be trusted."""
+    problem: str = ""
+    """Why it could not be finished; what is left stays where it is."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return {
+            "session": str(self.path),
+            "frames": self.frames,
+            "is_trusted": self.verdict.is_trusted,
+            "problem": self.problem,
+        }
+
+
+def finish_sessions(
+    directory: str | os.PathLike[str], *, context: ContextLike = None
+) -> list[FinishedSession]:
+    """Finish the session in a directory, or all those below it, that were cut off.
+
+    Parameters
+    ----------
+    directory : str or Path
+        Of a session, or one that holds sessions.
+    context : Context, str, Path or None
+        Where its streams lived; what the session itself says, if not given.
+
+    Returns
+    -------
+    list of FinishedSession
+        One for each that was finished now. Sessions that are being recorded, and those
+        that are finished, are left alone.
+
+    Notes
+    -----
+    What the producers sent and kept for the dead recorder is written, then everything
+    is counted and ``verdict.yaml`` written. May be killed and run again.
+
+    Examples
+    --------
+    >>> finish_sessions("/tmp/no_such_session")
+    []
+    """
+    place = Path(directory)
+    folders = [p.parent for p in sorted(place.glob("**/session.yaml"))]
+    found = [_finish(SessionFolder(path), context) for path in folders]
+    return [one for one in found if one is not None]
+
+
+def _finish(folder: SessionFolder, context: ContextLike) -> FinishedSession | None:
+    about = folder.record()
+    waiting = _waiting(about, context)
+    if (folder.verdict_path.exists() and not waiting) or not folder.own():
+        return None
+    try:
+        diary = Diary(folder.log_path, about.clock)
+        try:
+            return _finished(folder, about, waiting, context, diary)
+        finally:
+            diary.close()
+    finally:
+        folder.release()
+
+
+def _finished(
+    folder: SessionFolder,
+    about: SessionRecord,
+    waiting: dict[str, StreamStatistics],
+    context: ContextLike,
+    diary: Diary,
+) -> FinishedSession:
+    place = _place(about, context)
+    diary.say("recovery: the process of the session is gone")
+    frames: dict[str, int] = {}
+    tracked: list[StreamVerdict] = []
+    problem = ""
+    for name, stream in waiting.items():
+        known = StreamVerdict(name)
+        behind = [r.lag for r in stream.readers if r.label == about.recorder]
+        known.longest_lag = max(behind, default=0)
+        try:
+            with Recorder(name, folder.path, context=place, name=about.recorder) as one:
+                pass
+            frames[name] = one.statistics()[name].frames
+            known.notes.append(f"{frames[name]} frames were written by recovery")
+            diary.say(f"recovery: {frames[name]} frames of {name!r} written")
+        except (AtaraxisError, OSError) as error:
+            problem = f"{name}: {error}"
+            known.is_trusted = False
+            known.notes.append(str(error))
+        tracked.append(known)
+    try:
+        recover(folder.path)
+    except FileNotFoundError:
+        pass
+    verdict = judge(folder.path, about.clock, tracked=tracked, notes=[
+        "the process of the session was killed; recovery finished it"
+    ])  # fmt: skip
+    _doubt_the_rest(verdict, waiting)
+    verdict.to_yaml(folder.verdict_path)
+    diary.say(f"recovery: session {about.name!r}: {verdict}")
+    return FinishedSession(folder.path, frames, verdict, problem)
+
+
+def _doubt_the_rest(verdict: Verdict, waiting: dict[str, StreamStatistics]) -> None:
+    """Of a stream whose ring is gone nobody knows what was sent at last."""
+    for stream in verdict.streams:
+        if stream.name not in waiting:
+            stream.is_trusted = verdict.is_trusted = False
+            stream.notes.append(
+                "its ring is gone: what was sent after the last frame is not known"
+            )
+
+
+def _place(about: SessionRecord, context: ContextLike) -> Context | None:
+    try:
+        return Context.of(about.context if context is None else context)
+    except OSError:
+        return None
+
+
+def _waiting(about: SessionRecord, context: ContextLike) -> dict[str, StreamStatistics]:
+    """Find the streams that keep frames for the session's recorder."""
+    place = _place(about, context)
+    if place is None:
+        return {}
+    return {
+        listed.name: listed.content
+        for listed in inspect(place)
+        if isinstance(listed.content, StreamStatistics)
+        and any(
+            r.label == about.recorder and r.is_detached for r in listed.content.readers
+        )
+    }

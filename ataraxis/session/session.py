@@ -1,0 +1,342 @@
+"""Session: one experiment, one directory."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ataraxis.clock import Anchor, now_ns
+from ataraxis.errors import NotConnectedError, SegmentExists, StreamUnavailable
+from ataraxis.log.recording import RecordingStatistics
+from ataraxis.session.diary import Diary
+from ataraxis.session.event import EVENTS, EventStream
+from ataraxis.session.folder import SessionFolder
+from ataraxis.session.provenance import Provenance, SessionRecord
+from ataraxis.session.track import SessionLoss, Track
+from ataraxis.session.verdict import Verdict, judge
+from ataraxis.shm.context import Context, ContextLike, checked_name
+from ataraxis.stream.inspector import Inspector
+
+if TYPE_CHECKING:
+    from ataraxis.session.rig import Rig
+    from ataraxis.session.running import RigRun
+
+LOOK_S = 0.2
+
+
+class Session:
+    """Record an experiment: streams, events, configuration, and what became of them.
+
+    Parameters
+    ----------
+    name : str
+        Of the session, and of its directory.
+    directory : str or Path, optional
+        What the session's directory is made in; the current one, if not given.
+    subject : str
+        Who or what was recorded.
+    config : YamlConfig, str or Path, optional
+        Kept as ``config.yaml``: an instance, or a YAML file.
+    context : Context, str, Path or None
+        The directory the streams live in.
+    durability : {'os', 'disk'}
+        What recorded frames survive: every process, or also the loss of power.
+    resume : bool
+        Go on with a session of that name whose process was killed.
+    on_loss : callable, optional
+        As the method takes it.
+
+    Raises
+    ------
+    FileExistsError
+        A session, or anything else, has the name; nothing is overwritten.
+    SegmentExists
+        A session is being recorded in this context.
+
+    Notes
+    -----
+    Recording is done by threads of this process; producers wait for it, unless they
+    were told not to. If the process is killed, what was sent is kept in the rings, and
+    ``ataraxis recover DIRECTORY`` finishes the session: nothing is missing then.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from ataraxis import Producer
+    >>> directory = tempfile.TemporaryDirectory()
+    >>> camera = Producer("doc_cam", shape=(4, 6), dtype="u1", dims=("y", "x"))
+    >>> with Session("m42_day3", directory=directory.name, subject="m42") as s:
+    ...     s.record("doc_cam")
+    ...     for k in range(3):
+    ...         _ = s.event("stim_on", trial=k)
+    ...         _ = camera.send(np.full((4, 6), k, "u1"))
+    >>> s.verdict.is_trusted, s.verdict["doc_cam"].received
+    (True, 3)
+    >>> camera.unlink(); directory.cleanup()
+    """
+
+    verdict: Verdict | None = None
+    """What became of it; None before the end."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        directory: str | os.PathLike[str] | None = None,
+        subject: str = "",
+        config: Any = None,
+        context: ContextLike = None,
+        durability: Literal["os", "disk"] = "os",
+        resume: bool = False,
+        on_loss: Callable[[SessionLoss], object] | None = None,
+    ) -> None:
+        self.name = checked_name(name)
+        self.context = Context.of(context)
+        self._durability = durability
+        self._on_loss = [on_loss] if on_loss is not None else []
+        self._tracks: dict[str, Track] = {}
+        self._runs: list[RigRun] = []
+        self._doubts: list[str] = []
+        self._lock = threading.RLock()
+        self._is_over = threading.Event()
+        self._refuse_a_second()
+        self._folder, self._about = self._begin(directory, subject, resume)
+        try:
+            if config is not None:
+                self._folder.keep_config(config)
+            self._diary = Diary(self._folder.log_path, self._about.clock)
+            verb = "resumed" if resume else "begun"
+            self._diary.say(
+                f"session {self.name!r} {verb}, context {self.context.path}"
+            )
+            self._events = EventStream(self.context)
+        except BaseException:
+            self._folder.release()
+            raise
+        self._watcher = threading.Thread(
+            target=self._watch, name=f"ataraxis-session-{self.name}", daemon=True
+        )
+        self.record(EVENTS)
+        self._watcher.start()
+
+    def _refuse_a_second(self) -> None:
+        try:
+            there = Inspector(EVENTS, self.context).statistics()
+        except FileNotFoundError:
+            return
+        live = [r.label for r in there.readers if not r.is_detached]
+        if any(label.startswith("session-") for label in live):
+            raise SegmentExists(
+                f"session {self.name!r} was asked for, and one is being recorded in "
+                f"context {self.context.path}: end that, or use another context="
+            )
+
+    def _begin(
+        self, directory: str | os.PathLike[str] | None, subject: str, resume: bool
+    ) -> tuple[SessionFolder, SessionRecord]:
+        """Make the directory, or take one over; and become its writer."""
+        if resume:
+            folder = SessionFolder(Path(directory or ".") / self.name)
+            if folder.verdict_path.exists():
+                raise FileExistsError(
+                    17, "the session is finished and cannot be resumed: give a new "
+                    "one another name", str(folder.path),
+                )  # fmt: skip
+            if not folder.own():
+                raise SegmentExists(f"{folder.path} is being recorded by somebody else")
+            return folder, folder.record()
+        path = SessionFolder.create(directory, self.name)
+        about = SessionRecord(
+            name=self.name,
+            id=uuid.uuid4().hex[:12],
+            subject=subject,
+            context=str(self.context.path),
+            clock=Anchor.take(),
+            provenance=Provenance.take(),
+        )
+        about.to_yaml(path / "session.yaml")
+        folder = SessionFolder(path)
+        folder.own()
+        return folder, about
+
+    # ---- what is recorded
+
+    @property
+    def directory(self) -> Path:
+        """Where everything is."""
+        return self._folder.path
+
+    @property
+    def streams(self) -> list[str]:
+        """Names of the streams it records, or will when they are there."""
+        return list(self._tracks)
+
+    def record(
+        self,
+        *streams: str,
+        timeout: float | None = None,
+        durability: Literal["os", "disk"] | None = None,
+    ) -> None:
+        """Record streams from now on, or from when they come.
+
+        Parameters
+        ----------
+        *streams : str
+            Their names. One that is recorded already is left as it is.
+        timeout : float or None
+            Wait so long for each that is not there, s; None: it is recorded from when
+            it comes, and a stream that never came is not trusted.
+        durability : {'os', 'disk'}, optional
+            That of the session, if not given.
+
+        Raises
+        ------
+        TimeoutError, StreamUnavailable
+            One did not come within `timeout`.
+        LoggerError
+            The directory cannot be written.
+        """
+        with self._lock:
+            self._check()
+            for stream in streams:
+                if checked_name(stream) in self._tracks:
+                    continue
+                track = Track(
+                    stream, self.directory, self.context, self._about.recorder,
+                    say=self._diary.say, on_loss=self._lose,
+                    durability=durability or self._durability,
+                )  # fmt: skip
+                try:
+                    track.begin(timeout or 0)
+                except StreamUnavailable:
+                    if timeout is not None:
+                        raise
+                    self._diary.say(f"waiting for {stream!r}")
+                self._tracks[stream] = track
+
+    def event(self, name: str, /, *, time_ns: int | None = None, **data: Any) -> int:
+        """Note that something happened, with what is known of it.
+
+        Parameters
+        ----------
+        name : str
+            What, at most 64 characters.
+        time_ns : int, optional
+            When, monotonic ns; now, if not given.
+        **data
+            What JSON carries, at most 448 characters: ``trial=3``.
+
+        Returns
+        -------
+        int
+            When, monotonic ns. Other processes send with `EventStream`.
+        """
+        self._check()
+        return self._events.send(name, time_ns=time_ns, **data)
+
+    def note(self, text: str) -> None:
+        """Write a line into the session's log."""
+        self._check()
+        self._diary.say(text)
+
+    def on_loss(self, callback: Callable[[SessionLoss], object]) -> None:
+        """Call with each `SessionLoss`, from a thread, as soon as it is known."""
+        self._on_loss.append(callback)
+
+    def _lose(self, loss: SessionLoss) -> None:
+        for callback in self._on_loss:
+            try:
+                callback(loss)
+            except Exception as error:  # the recording goes on, whatever it says
+                self._diary.say(f"on_loss: {type(error).__name__}: {error}")
+
+    def statistics(self) -> dict[str, RecordingStatistics]:
+        """Say of each stream how it goes."""
+        return {name: track.statistics() for name, track in self._tracks.items()}
+
+    # ---- a rig
+
+    def start(self, rig: Rig | str | os.PathLike[str]) -> RigRun:
+        """Start the sources, pipes and viewers of a rig, and record its streams.
+
+        Raises
+        ------
+        ConfigError
+            The file does not fit, or the rig contradicts itself; nothing was started.
+        """
+        from ataraxis.session.running import RigRun
+
+        self._check()
+        run = RigRun(self, rig)
+        self._runs.append(run)
+        return run
+
+    def run(
+        self, rig: Rig | str | os.PathLike[str], duration: float | None = None
+    ) -> None:
+        """Run a rig until its sources end, `duration` s are over, or Ctrl-C."""
+        self.start(rig).wait(duration)
+
+    # ---- the watcher, and the end
+
+    def _watch(self) -> None:
+        while not self._is_over.wait(LOOK_S):
+            for track in list(self._tracks.values()):
+                with self._lock:
+                    if not self._is_over.is_set():
+                        track.look()
+
+    def doubt(self, reason: str) -> None:
+        """Say why the session is not to be trusted."""
+        self._diary.say(f"not to be trusted: {reason}")
+        self._doubts.append(reason)
+
+    def close(self) -> Verdict:
+        """End it: everything sent until now is recorded, counted and judged.
+
+        Returns
+        -------
+        Verdict
+            Also in ``verdict.yaml``.
+        """
+        with self._lock:
+            if self.verdict is not None:
+                return self.verdict
+            for run in self._runs:
+                run.stop()
+            ended = now_ns()
+            self._is_over.set()
+            self._events.close()
+            tracked = [track.stop() for track in self._tracks.values()]
+        self._watcher.join()
+        self.verdict = judge(
+            self.directory, self._about.clock, tracked=tracked, doubts=self._doubts,
+            ended_ns=ended,
+        )  # fmt: skip
+        self.verdict.to_yaml(self._folder.verdict_path)
+        self._diary.say(f"session {self.name!r} ended: {self.verdict}")
+        self._diary.close()
+        self._folder.release()
+        return self.verdict
+
+    def _check(self) -> None:
+        if self._is_over.is_set():
+            raise NotConnectedError(f"session {self.name!r} is over: begin another one")
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        """End it; that something was raised is in the log and the verdict."""
+        if error is not None and not isinstance(error, KeyboardInterrupt):
+            self.doubt(f"ended by {type(error).__name__}: {error}")
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "over" if self._is_over.is_set() else "recording"
+        return f"<Session {self.name!r}, {state}, {len(self._tracks)} streams>"

@@ -1,0 +1,231 @@
+"""Track: one stream of a session, recorded from when it appears until the end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ataraxis.errors import AtaraxisError, LoggerError, StreamUnavailable
+from ataraxis.log.disk_watch import LowDisk
+from ataraxis.log.journal_record import Gap
+from ataraxis.log.recorder import Recorder
+from ataraxis.log.recording import RecordingStatistics
+from ataraxis.session.verdict import StreamVerdict
+from ataraxis.shm.context import Context
+from ataraxis.stream.inspector import Inspector
+from ataraxis.stream.statistics import StreamStatistics
+
+
+@dataclass(frozen=True)
+class SessionLoss:
+    """Frames of a session that are missing, as soon as it is known."""
+
+    stream: str
+    """Whose."""
+    first: int
+    """Sequence of the first one."""
+    count: int
+    """How many."""
+    reason: str
+    """Why, as far as is known."""
+    time_ns: int
+    """When it was noticed, monotonic ns."""
+
+
+class Track:
+    """Records one stream of a session, again each time it is made anew.
+
+    Parameters
+    ----------
+    stream : str
+        Its name; it need not be there yet.
+    directory : Path
+        Of the session.
+    context : Context
+        Where the stream lives, or will.
+    recorder : str
+        The name its producer knows the recorder by.
+    say : callable
+        Takes lines of the session's log, from any thread.
+    on_loss : callable
+        Called with each `SessionLoss`, from the recorder's thread.
+    **options
+        As `Recorder` takes them.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        directory: Path,
+        context: Context,
+        recorder: str,
+        *,
+        say: Callable[[str], object],
+        on_loss: Callable[[SessionLoss], object],
+        **options: Any,
+    ) -> None:
+        self.name = stream
+        self._directory, self._context, self._called = directory, context, recorder
+        self._say, self._on_loss, self._options = say, on_loss, options
+        self._recorder: Recorder | None = None
+        self._verdict = StreamVerdict(stream)
+        self._last: tuple[float, int] | None = None
+        self._times = 0
+        self._before = RecordingStatistics(stream, -1, 0, 0, 0, 0, False, "")
+        self._lock = threading.Lock()
+
+    # ---- while it goes on
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether the stream is there and being recorded."""
+        return self._recorder is not None and self._recorder.is_recording
+
+    def begin(self, timeout: float | None = 0) -> None:
+        """Record it, if it is there (within `timeout`).
+
+        Raises
+        ------
+        StreamUnavailable, TimeoutError
+            It is not.
+        LoggerError
+            The directory cannot be written.
+        """
+        self._recorder = Recorder(
+            self.name, self._directory, context=self._context, name=self._called,
+            timeout=timeout, on_loss=self._lose, on_error=self._warn,
+            on_low_disk=self._low, **self._options,
+        )  # fmt: skip
+        self._times += 1
+        again = "" if self._times == 1 else f", made anew, time {self._times}"
+        self._say(f"recording {self.name!r}{again}")
+
+    def look(self) -> None:
+        """Look how far behind the recorder is; begin, if the stream has come."""
+        found = self._looked()
+        if found is None:
+            self._retire()
+            return
+        if not self.is_recording:
+            self._retire()
+            if found.producers:
+                self._try()
+            return
+        now = time.monotonic()
+        lag = max((r.lag for r in found.readers if r.label == self._called), default=0)
+        self._verdict.longest_lag = max(self._verdict.longest_lag, lag)
+        if self._last is None:
+            self._last = now, found.sent
+        elif now - self._last[0] > 0.05:
+            rate = (found.sent - self._last[1]) / (now - self._last[0])
+            if rate > 0:
+                behind = self._verdict.longest_lag_s
+                self._verdict.longest_lag_s = max(behind, lag / rate)
+            self._last = now, found.sent
+
+    def _looked(self) -> StreamStatistics | None:
+        try:
+            return Inspector(self.name, self._context).statistics()
+        except (OSError, AtaraxisError):
+            return None
+
+    def _try(self) -> None:
+        try:
+            self.begin()
+        except StreamUnavailable:
+            return
+        except Exception as error:  # told at the end, and in the log
+            self._doubt(f"could not be recorded: {error}")
+
+    def _retire(self) -> None:
+        """Let go of a recorder whose stream has ended."""
+        recorder = self._recorder
+        if recorder is None or recorder.is_recording:
+            return
+        try:
+            recorder.stop()
+        except LoggerError as error:
+            self._doubt(str(error))
+        self._let_go()
+        self._say(f"{self.name!r} has ended; {self._before.frames} frames recorded")
+
+    # ---- the end
+
+    def stop(self) -> StreamVerdict:
+        """Record what was sent until now, and end; what is known by then."""
+        self.look()
+        recorder = self._recorder
+        if recorder is not None:
+            try:
+                recorder.stop()
+            except LoggerError as error:
+                self._verdict.missing += self._unsafe()
+                self._doubt(f"{error}; make room, then run 'ataraxis recover'")
+            self._let_go()
+            frames = self._before.frames
+            self._say(f"stopped recording {self.name!r}; {frames} frames recorded")
+        if not self._times:
+            self._doubt("was never there")
+        if self._times > 1:
+            self._note(f"was made anew {self._times - 1} times")
+        return self._verdict
+
+    def _unsafe(self) -> int:
+        """Count the frames that wait in the ring for a recorder of this name."""
+        found = self._looked()
+        readers = found.readers if found is not None else ()
+        return sum(reader.lag for reader in readers if reader.label == self._called)
+
+    def statistics(self) -> RecordingStatistics:
+        """Say how it goes, each time that the stream was made taken together."""
+        with self._lock:
+            recorder, before = self._recorder, self._before
+            now = recorder.statistics()[self.name] if recorder is not None else None
+        if now is None:
+            return before
+        return replace(
+            now,
+            frames=now.frames + before.frames,
+            nbytes=now.nbytes + before.nbytes,
+            lost=now.lost + before.lost,
+            skipped=now.skipped + before.skipped,
+        )
+
+    def _let_go(self) -> Recorder | None:
+        """Count what the recorder did, and be without one."""
+        done = self.statistics()
+        with self._lock:
+            recorder, self._recorder = self._recorder, None
+            self._before, self._last = replace(done, is_recording=False), None
+        return recorder
+
+    # ---- what goes wrong
+
+    def _lose(self, gap: Gap) -> None:
+        loss = SessionLoss(self.name, gap.first, gap.count, gap.reason, gap.time_ns)
+        self._say(
+            f"LOST {gap.count} frames of {self.name!r} at {gap.first}: {gap.reason}"
+        )
+        self._note(f"{gap.count} frames from {gap.first} on: {gap.reason}")
+        self._on_loss(loss)
+
+    def _warn(self, error: LoggerError) -> None:
+        self._say(f"{self.name!r} cannot be written: {error}")
+        self._note(f"could not be written for some time: {error}")
+
+    def _low(self, low: LowDisk) -> None:
+        self._say(f"the disk is filling up: {low}")
+
+    def _note(self, text: str) -> None:
+        if text not in self._verdict.notes:
+            self._verdict.notes.append(text)
+
+    def _doubt(self, text: str) -> None:
+        if text not in self._verdict.notes:
+            self._say(f"{self.name!r}: {text}")
+        self._verdict.is_trusted = False
+        self._note(text)

@@ -1,0 +1,196 @@
+"""`around`: what the streams of a session showed around its events, trial by trial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis.session.event import EVENTS, parsed
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+TRIAL, TIME = "trial", "time"
+STAMP = "monotonic_ns"
+
+
+def around(
+    tree: xr.DataTree,
+    event: str,
+    before: float,
+    after: float,
+    *,
+    streams: str | Iterable[str] | None = None,
+) -> xr.DataTree:
+    """Cut a session into trials: a piece of each stream around each event.
+
+    Parameters
+    ----------
+    tree : xarray.DataTree
+        A session, opened with ``xr.open_datatree(path, engine="ataraxis")``.
+    event : str
+        Name of the events that are the trials.
+    before, after : float
+        From how long before to how long after each event, s.
+    streams : str or iterable of str, optional
+        Only these; all that have a rate, if not given.
+
+    Returns
+    -------
+    xarray.DataTree
+        A node a stream, with the dims (trial, time, ...). "time" is in seconds since
+        the event, at the stream's own rate; each place has the sample nearest to it.
+        What the events say is along "trial": a datum called "trial" is its coordinate.
+        Where a stream has no sample within one interval, floats are NaN, others 0, and
+        ``is_there`` (trial, time) is false. In memory: only what is needed is read.
+
+    Raises
+    ------
+    KeyError
+        The session has no events, none of that name, or no such stream.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import xarray as xr
+    >>> from ataraxis import Producer, Session
+    >>> directory = tempfile.TemporaryDirectory()
+    >>> with Session("s", directory=directory.name) as s:
+    ...     probe = Producer("doc_trials", shape=(), dtype="f8", attrs={"rate_hz": 10})
+    ...     s.record("doc_trials")
+    ...     for k in range(20):
+    ...         _ = probe.send(float(k), time_ns=k * 10**8)
+    ...     _ = s.event("stim_on", trial=7, time_ns=5 * 10**8)
+    >>> with xr.open_datatree(f"{directory.name}/s", engine="ataraxis") as tree:
+    ...     trials = around(tree, "stim_on", before=0.2, after=0.3)
+    >>> trials["doc_trials"]["doc_trials"].sel(trial=7).values
+    array([3., 4., 5., 6., 7.])
+    >>> probe.unlink(); directory.cleanup()
+    """
+    import xarray as xr
+
+    if not (before >= 0 and after >= 0 and before + after > 0):
+        raise ValueError(f"before={before!r}, after={after!r}: seconds of 0 or more")
+    times, coords = _events(tree, event)
+    wanted = [streams] if isinstance(streams, str) else streams
+    if wanted is None:
+        names = [n for n in tree.children if n != EVENTS and _has_stamps(tree[n])]
+    else:
+        names = list(wanted)
+    nodes = {}
+    for name in names:
+        if name not in tree.children:
+            raise KeyError(f"no stream {name!r}: the session has {[*tree.children]}")
+        made = _cut(tree[name].to_dataset(), times, before, after)
+        if made is not None:
+            nodes[name] = made.assign_coords(coords)
+        elif wanted is not None:
+            raise ValueError(f"stream {name!r} has no rate: too few samples to tell")
+    attrs = {"event": event, "before_s": before, "after_s": after}
+    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **nodes})
+
+
+def _has_stamps(node: Any) -> bool:
+    return STAMP in node.coords and len(node[STAMP]) > 0
+
+
+def _events(tree: xr.DataTree, event: str) -> tuple[NDArray[np.int64], dict[str, Any]]:
+    """Return when the events were, and what they say, along the trials."""
+    if EVENTS not in tree.children:
+        raise KeyError(f"the session has no events: it has {[*tree.children]}")
+    node = tree[EVENTS].to_dataset()
+    names = node["event"].values.astype(str)
+    at = np.flatnonzero(names == event)
+    if not len(at):
+        raise KeyError(f"no event {event!r}: the session has {sorted({*names})}")
+    times = node[STAMP].values[at].astype(np.int64)
+    said = [parsed(text) for text in node["data"].values[at]]
+    coords: dict[str, Any] = {TRIAL: np.arange(len(at)), "event_ns": (TRIAL, times)}
+    for key in dict.fromkeys(key for one in said for key in one):
+        values = [one.get(key) for one in said]
+        if not all(isinstance(v, (bool, int, float, str)) for v in values):
+            continue  # not there in all, or no scalar
+        called = key if key not in (TIME, "is_there", "event_ns") else f"event_{key}"
+        coords[called] = (TRIAL, np.array(values))
+    return times, coords
+
+
+def _cut(
+    dataset: xr.Dataset, times: NDArray[np.int64], before: float, after: float
+) -> xr.Dataset | None:
+    """Cut one stream; None if its rate cannot be told."""
+    import xarray as xr
+
+    dim = str(dataset[STAMP].dims[0])
+    stamps = dataset[STAMP].values.astype(np.int64)
+    inner, count = _samples_in(dataset, dim)
+    rate = _rate_of(dataset, stamps, count)
+    if rate is None:
+        return None
+    step = 1e9 / rate
+    moments = (stamps[:, None] + np.round(np.arange(count) * step).astype("i8")).ravel()
+    order = np.argsort(moments, kind="stable")
+    moments = moments[order]
+    places = round((before + after) * rate)
+    offsets = np.arange(places) / rate - before
+    targets = times[:, None] + np.round(offsets * 1e9).astype("i8")
+    nearest = _nearest(moments, targets)
+    is_there = np.abs(moments[nearest] - targets) <= step
+    chosen = order[nearest]
+    rows, which = np.divmod(chosen, count)
+    needed, back = np.unique(rows, return_inverse=True)
+    back = back.reshape(rows.shape)
+    found: dict[str, Any] = {"is_there": ((TRIAL, TIME), is_there)}
+    for name, variable in dataset.data_vars.items():
+        if dim not in variable.dims:
+            continue
+        read = variable.isel({dim: needed}).transpose(dim, ...)
+        values, dims = read.values, [str(d) for d in read.dims[1:]]
+        if inner is not None and inner in dims:
+            values = np.moveaxis(values, 1 + dims.index(inner), 1)[back, which]
+            dims.remove(inner)
+        else:
+            values = values[back]
+        values[~is_there] = (
+            np.nan if values.dtype.kind == "f" else np.zeros((), values.dtype)
+        )
+        found[str(name)] = ((TRIAL, TIME, *dims), values, variable.attrs)
+    coords = {
+        n: c.variable for n, c in dataset.coords.items() if not {dim, inner} & {*c.dims}
+    }
+    coords[TIME] = xr.Variable((TIME,), offsets, {"units": "s"})
+    return xr.Dataset(found, coords, attrs={**dataset.attrs, "rate_hz": rate})
+
+
+def _samples_in(dataset: xr.Dataset, dim: str) -> tuple[str | None, int]:
+    """Return the dim of a frame's samples, if it has several, and how many."""
+    if dim != TIME and TIME in dataset.sizes:
+        return TIME, dataset.sizes[TIME]
+    return None, 1
+
+
+def _rate_of(
+    dataset: xr.Dataset, stamps: NDArray[np.int64], count: int
+) -> float | None:
+    """Return the rate of samples, Hz: as declared, or by their times."""
+    key = "sample_rate_hz" if count > 1 else "rate_hz"
+    for variable in dataset.data_vars.values():
+        if variable.attrs.get(key):
+            return float(variable.attrs[key])
+    steps = np.diff(np.sort(stamps))
+    steps = steps[steps > 0]
+    return 1e9 / float(np.median(steps)) * count if len(steps) else None
+
+
+def _nearest(
+    moments: NDArray[np.int64], targets: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the number of the moment nearest to each target."""
+    right = np.clip(np.searchsorted(moments, targets), 0, len(moments) - 1)
+    left = np.maximum(right - 1, 0)
+    is_left = np.abs(targets - moments[left]) <= np.abs(moments[right] - targets)
+    return np.where(is_left, left, right)
