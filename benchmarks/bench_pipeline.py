@@ -1,6 +1,6 @@
 """Pipelines beside what one would use instead, in one run, as ratios.
 
-    python benchmarks/bench_pipeline.py [--numbers 100000] [--blocks 300]
+    python benchmarks/bench_pipeline.py [--numbers 100000] [--blocks 300] [--values 400]
 
 Peers that are not installed are left out: dataloop-upipe (Linux: it hangs as released),
 faster-fifo, joblib.
@@ -309,6 +309,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--numbers", type=int, default=100_000)
     parser.add_argument("--blocks", type=int, default=300)
+    parser.add_argument("--values", type=int, default=400)
     asked = parser.parse_args()
     rates = {name: peer_counter(make, asked.numbers) for name, make in peers().items()}
     best = max(rates.values())
@@ -325,7 +326,7 @@ def main() -> None:
     rate = arrays(asked.blocks)
     best = max(rates.values())
     print(f"1 MB through three stages, ataraxis: {rate:,.0f}/s, {rate / best:.2f} x")
-    ours, bare = speed_up(400), bare_speed_up(400)
+    ours, bare = speed_up(asked.values), bare_speed_up(asked.values)
     print(f"two workers: {ours:.2f} x one, bare {bare:.2f} x: {ours / bare:.2f}")
     print(f"start to first result: {start_ratio():.2f} x bare processes")
     print(f"idle: {idle():.2f} % of a CPU")
