@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ataraxis.cli import log, proxy, remote
+from ataraxis.cli import log, proxy, remote, session
 from ataraxis.cli.options import as_json_too, in_context, told
 
 
@@ -119,7 +119,7 @@ def doctor(context: str | None, as_json: bool) -> None:
 
 for _command in (
     log.record, log.recover, log.verify, log.export, proxy.proxy, remote.serve,
-    remote.mirror,
+    remote.mirror, session.run, session.check, session.replay,
 ):  # fmt: skip
     main.add_command(_command)
 

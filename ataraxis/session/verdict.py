@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ataraxis.clock import Anchor
 from ataraxis.config import YamlConfig
+from ataraxis.log.problem import Problem
 from ataraxis.log.verification import SourceReport, verify
 
 
@@ -101,14 +102,15 @@ def judge(
     found = {stream.name: stream for stream in tracked}
     try:
         report = verify(directory)
-        sources, problems = report.sources, [str(p) for p in report.problems]
+        sources, problems = report.sources, report.problems
     except FileNotFoundError:
-        sources, problems = (), []
+        sources, problems = (), ()
     for source in sources:
         _add(found, source)
     for stream in found.values():
         stream.is_trusted = not stream.missing and stream.is_trusted
-    doubted = [*doubts, *problems]
+    doubted = [*doubts, *(str(p) for p in problems if not _is_cut(p))]
+    notes = [*notes, *(str(p) for p in problems if _is_cut(p))]
     end = clock.monotonic_ns if ended_ns is None else ended_ns
     return Verdict(
         is_trusted=all(s.is_trusted for s in found.values()) and not doubted,
@@ -117,6 +119,16 @@ def judge(
         streams=sorted(found.values(), key=lambda stream: stream.name),
         notes=[*doubted, *notes],
     )
+
+
+def _is_cut(problem: Problem) -> bool:
+    """Whether a file merely ends early, as a killed writer leaves it.
+
+    What was cut off was in the ring still: if nobody wrote it later, it is missing.
+    """
+    if not problem.nbytes:
+        return True
+    return problem.offset + problem.nbytes >= problem.path.stat().st_size
 
 
 def _add(found: dict[str, StreamVerdict], source: SourceReport) -> None:

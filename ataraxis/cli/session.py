@@ -1,0 +1,136 @@
+"""Commands of sessions: run, check, replay."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from ataraxis.cli.options import as_json_too, in_context, told
+
+
+@click.command()
+@in_context
+@click.argument("rig", type=click.Path(path_type=Path))
+@click.option("--name", help="Of the session; the date and time, if not given.")
+@click.option(
+    "-o", "--output", default=".", type=click.Path(path_type=Path),
+    help="What the session's directory is made in; the current one.",
+)  # fmt: skip
+@click.option("--subject", default="", help="Who or what is recorded.")
+@click.option("--duration", type=float, help="End it after so long, s.")
+def run(
+    context: str | None,
+    rig: Path,
+    name: str | None,
+    output: Path,
+    subject: str,
+    duration: float | None,
+) -> None:
+    """Run RIG, a YAML file, as a session, until its sources end or Ctrl-C.
+
+    The exit code is 1 if the session is not to be trusted.
+    """
+    from datetime import datetime
+
+    from ataraxis.errors import AtaraxisError
+    from ataraxis.session import Rig, Session
+
+    with told():
+        try:
+            setup = Rig.from_yaml(rig)
+            called = name or f"{datetime.now():%Y-%m-%d_%H%M%S}"
+            with Session(
+                called, directory=output, subject=subject, context=context
+            ) as session:
+                click.echo(f"{session.directory}: recording; Ctrl-C ends it")
+                session.run(setup, duration)
+        except AtaraxisError as error:
+            raise click.ClickException(str(error)) from error
+    click.echo(str(session.verdict))
+    sys.exit(session.verdict is None or not session.verdict.is_trusted)
+
+
+@click.command()
+@as_json_too
+@click.argument("rig", type=click.Path(path_type=Path))
+@click.option(
+    "--soak", type=click.FloatRange(0.1), default=10.0, show_default=True,
+    help="How long to try it, s.",
+)  # fmt: skip
+@click.option(
+    "-o", "--output", default=".", type=click.Path(path_type=Path),
+    help="Where sessions will be recorded; the current directory.",
+)  # fmt: skip
+def check(as_json: bool, rig: Path, soak: float, output: Path) -> None:
+    """Try RIG before it counts; the exit code is 1 if it is not ready."""
+    from rich.table import Table
+
+    from ataraxis import screen
+    from ataraxis.errors import AtaraxisError
+    from ataraxis.session.preflight import check as look
+
+    with told():
+        try:
+            found = look(rig, soak, directory=output)
+        except AtaraxisError as error:
+            raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps(found.as_dict()))
+        sys.exit(not found.is_ready)
+    table = Table(
+        "stream", "frames/s", "declared", "bytes/s", "missing", "longest lag", ""
+    )
+    for s in found.streams:
+        table.add_row(
+            screen.plain(s.stream), f"{s.rate_hz:.4g}",
+            "-" if s.declared_hz is None else f"{s.declared_hz:.4g}",
+            screen.size(s.bytes_hz), str(s.missing),
+            screen.duration(s.longest_lag_s), screen.plain(s.problem) or "ok",
+        )  # fmt: skip
+    screen.console().print(table)
+    click.echo(f"the disk lasts {screen.duration(found.disk_s)}")
+    for problem in found.problems:
+        click.echo(problem)
+    click.echo("ready" if found.is_ready else "NOT READY")
+    sys.exit(not found.is_ready)
+
+
+@click.command()
+@in_context
+@click.argument("session", type=click.Path(path_type=Path))
+@click.option("--speed", type=float, default=1.0, show_default=True)
+@click.option("--stream", "streams", multiple=True, help="Only these; again for more.")
+@click.option(
+    "--readers", type=int, default=0, help="Wait for so many readers of each."
+)
+def replay(
+    context: str | None,
+    session: Path,
+    speed: float,
+    streams: tuple[str, ...],
+    readers: int,
+) -> None:
+    """Send the streams of SESSION again, under their own names, on one clock."""
+    from ataraxis.errors import AtaraxisError
+    from ataraxis.session.playback import replay as play
+
+    with told():
+        try:
+            with play(
+                session, speed=speed, context=context, streams=streams or None,
+                readers=readers, timeout=None,
+            ) as again:  # fmt: skip
+                try:
+                    again.wait()
+                except KeyboardInterrupt:
+                    again.stop()
+                sent, late = again.sent(), again.lateness()
+        except (AtaraxisError, KeyError, ValueError) as error:
+            raise click.ClickException(str(error)) from error
+    for name, count in sent.items():
+        click.echo(
+            f"{name}: {count} frames, at most {late[name].max_s * 1e3:.3g} ms late"
+        )

@@ -1,0 +1,182 @@
+"""`check`: a rig run for a while, before it counts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ataraxis.errors import AtaraxisError
+from ataraxis.session.rig import Rig
+from ataraxis.session.session import Session
+from ataraxis.shm.context import Context
+from ataraxis.stream.inspector import Inspector
+
+RATE_TOLERANCE = 0.05
+LAG_S = 0.5
+
+
+@dataclass(frozen=True)
+class StreamCheck:
+    """How one stream did."""
+
+    stream: str
+    """Its name."""
+    rate_hz: float
+    """Frames a second, as measured."""
+    declared_hz: float | None
+    """As declared; None: it has no rate."""
+    bytes_hz: float
+    """Bytes a second."""
+    missing: int
+    """Frames that were not recorded."""
+    longest_lag_s: float
+    """How far the recorder was behind, at most, s."""
+    problem: str = ""
+    """What is wrong; empty if nothing is."""
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What a rig did while it was tried."""
+
+    streams: tuple[StreamCheck, ...]
+    """Of each source."""
+    disk_s: float
+    """How long the free space lasts, s."""
+    problems: tuple[str, ...]
+    """What is wrong with the rig as a whole."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems and not any(s.problem for s in self.streams)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return {**asdict(self), "is_ready": self.is_ready}
+
+
+def check(
+    rig: Rig | str | os.PathLike[str],
+    soak: float = 10.0,
+    *,
+    directory: str | os.PathLike[str] = ".",
+) -> Preflight:
+    """Run a rig for a while, in a context of its own, and look how it does.
+
+    Parameters
+    ----------
+    rig : Rig, str or Path
+        The rig, or its YAML file.
+    soak : float
+        How long, s.
+    directory : str or Path
+        Where sessions will be recorded: it is recorded there too, and removed again.
+
+    Returns
+    -------
+    Preflight
+        Whether every source opens, rates hold within 5 %, nothing is missing, recorders
+        are at most 0.5 s behind, and the disk lasts as long as the rig expects.
+
+    Raises
+    ------
+    ConfigError
+        The rig does not fit, or contradicts itself.
+    """
+    rig = rig if isinstance(rig, Rig) else Rig.from_yaml(os.fspath(rig))
+    shm = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    place = Path(tempfile.mkdtemp(prefix="ataraxis-check-", dir=shm))
+    where = Path(tempfile.mkdtemp(prefix=".ataraxis-check-", dir=directory))
+    try:
+        return _tried(rig, soak, Context.of(place), where)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(where, ignore_errors=True)
+
+
+def _tried(rig: Rig, soak: float, context: Context, where: Path) -> Preflight:
+    problems: list[str] = []
+    rates: dict[str, tuple[float, float]] = {}
+    declared: dict[str, float | None] = {}
+    session = Session("check", directory=where, context=context)
+    try:
+        run = session.start(rig)
+        declared = {name: _declared(name, context) for name in rig.sources}
+        time.sleep(min(soak * 0.1, 1.0))  # until all are under way
+        began, before = time.monotonic(), _sent(rig, context)
+        end = began + soak
+        while time.monotonic() < end and run.look():
+            time.sleep(0.05)
+        seconds, after = time.monotonic() - began, _sent(rig, context)
+        for name, (frames, nbytes) in after.items():
+            first = before.get(name, (0, 0))
+            rates[name] = (frames - first[0]) / seconds, (nbytes - first[1]) / seconds
+    except AtaraxisError as error:
+        problems.append(str(error))
+    verdict = session.close()
+    streams = []
+    for name in rig.sources:
+        rate, nbytes = rates.get(name, (0.0, 0.0))
+        said = next((s for s in verdict.streams if s.name == name), None)
+        made = StreamCheck(
+            name, rate, declared.get(name), nbytes,
+            said.missing if said else 0, said.longest_lag_s if said else 0.0,
+        )  # fmt: skip
+        streams.append(StreamCheck(**{**asdict(made), "problem": _problem(made, said)}))
+    total = sum(s.bytes_hz for s in streams if s.stream in rig.recorded)
+    free = shutil.disk_usage(where).free
+    lasts = free / total if total else float("inf")
+    if lasts < rig.expected_s:
+        problems.append(
+            f"the disk lasts {lasts:.0f} s at this rate and {rig.expected_s:.0f} s are "
+            "expected: make room"
+        )
+    problems += verdict.notes
+    return Preflight(tuple(streams), lasts, tuple(problems))
+
+
+def _sent(rig: Rig, context: Context) -> dict[str, tuple[int, int]]:
+    """Return how many frames and bytes each source that is there has sent."""
+    found = {}
+    for name in rig.sources:
+        try:
+            statistics = Inspector(name, context).statistics()
+        except FileNotFoundError:
+            continue
+        found[name] = statistics.sent, statistics.sent_bytes
+    return found
+
+
+def _declared(name: str, context: Context) -> float | None:
+    """Return the rate of frames that a stream's labels say, Hz."""
+    from ataraxis.stream import Consumer
+
+    try:
+        with Consumer(name, context=context, policy="latest") as reader:
+            rate = reader.labels.attrs.get("rate_hz")
+    except FileNotFoundError:
+        return None
+    return float(rate) if rate else None
+
+
+def _problem(found: StreamCheck, verdict: Any) -> str:
+    wrong = []
+    if not found.rate_hz:
+        wrong.append("nothing came")
+    elif found.declared_hz is not None:
+        off = found.rate_hz / found.declared_hz - 1
+        if abs(off) > RATE_TOLERANCE:
+            wrong.append(f"its rate is off by {off:+.0%}")
+    if found.missing:
+        wrong.append(f"{found.missing} frames missing")
+    if found.longest_lag_s > LAG_S:
+        wrong.append(f"its recorder was {found.longest_lag_s:.2g} s behind")
+    if verdict is not None and not verdict.is_trusted and not wrong:
+        wrong += verdict.notes
+    return "; ".join(wrong)

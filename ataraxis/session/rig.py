@@ -1,0 +1,117 @@
+"""Rig: ``rig.yaml``, the sources, recorders, pipes and viewers of an experiment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ataraxis.config import YamlConfig
+from ataraxis.shm.context import checked_name
+
+
+@dataclass
+class RigSource:
+    """A live source, passed into a stream by a process of its own."""
+
+    node: str = field(metadata={"help": "as 'ataraxis sources' lists them"})
+    stream: str = field(metadata={"help": "which stream of the node"})
+    attrs: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "what the kind of source takes"}
+    )
+    samples: int | None = field(default=None, metadata={"help": "samples a frame; one"})
+    buffer_s: float = field(
+        default=2.0, metadata={"units": "s", "help": "how much the ring holds"}
+    )
+    patience_s: float | None = field(
+        default=None, metadata={"units": "s", "help": "for a source that went; no end"}
+    )
+
+
+@dataclass
+class RigRecorder:
+    """What is recorded, and what the recording survives."""
+
+    streams: list[str] = field(
+        default_factory=list, metadata={"help": "none: every source of the rig"}
+    )
+    durability: Literal["os", "disk"] = "os"
+
+
+@dataclass
+class RigStep:
+    """One processor of a pipe."""
+
+    name: str
+    function: str = field(metadata={"help": "module:function, as Python imports it"})
+    workers: int = 1
+    ordered: bool = False
+
+
+@dataclass
+class RigPipe:
+    """Functions in worker processes that have every frame of a stream."""
+
+    stream: str
+    steps: list[RigStep]
+    event: str | None = field(
+        default=None, metadata={"help": "name of the events that its results become"}
+    )
+
+
+@dataclass
+class RigViewer:
+    """A program that looks on; it is started again if it ends before the rig."""
+
+    command: list[str]
+
+
+@dataclass
+class Rig(YamlConfig):
+    """A whole rig; by name of stream, pipe and viewer.
+
+    Examples
+    --------
+    >>> rig = Rig({"probe": RigSource("sim", "spikes", samples=100)})
+    >>> rig.problems(), rig.recorded
+    ([], {'probe': 'os'})
+    """
+
+    sources: dict[str, RigSource] = field(default_factory=dict)
+    recorders: list[RigRecorder] = field(default_factory=lambda: [RigRecorder()])
+    pipes: dict[str, RigPipe] = field(default_factory=dict)
+    viewers: dict[str, RigViewer] = field(default_factory=dict)
+    expected_s: float = field(
+        default=3600.0, metadata={"units": "s", "help": "how long the disk must last"}
+    )
+
+    @property
+    def recorded(self) -> dict[str, Literal["os", "disk"]]:
+        """Names of the streams to record, and how durably."""
+        return {
+            name: recorder.durability
+            for recorder in self.recorders
+            for name in recorder.streams or self.sources
+        }
+
+    def problems(self) -> list[str]:
+        """Say what contradicts itself; streams that others make may be named."""
+        found = []
+        for name in [*self.sources, *self.recorded, *self.pipes]:
+            try:
+                checked_name(name)
+            except ValueError as error:
+                found.append(str(error))
+        for name, pipe in self.pipes.items():
+            if not pipe.steps:
+                found.append(f"pipes.{name}: it has no steps")
+            found += [
+                f"pipes.{name}: {step.function!r} is not module:function"
+                for step in pipe.steps
+                if step.function.count(":") != 1
+            ]
+        found += [
+            f"viewers.{name}: its command is empty"
+            for name, viewer in self.viewers.items()
+            if not viewer.command
+        ]
+        return found

@@ -1,0 +1,189 @@
+"""RigRun: a rig that runs within a session."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from ataraxis.errors import AtaraxisError, ConfigError
+from ataraxis.pipeline import Pipe, Processor
+from ataraxis.session.program import Program
+from ataraxis.session.rig import Rig, RigPipe
+from ataraxis.stream import Consumer
+from ataraxis.stream.inspector import Inspector
+
+if TYPE_CHECKING:
+    from ataraxis.session.session import Session
+
+START_S = 30.0
+_LOOK_S = 0.05
+
+
+class RigRun:
+    """The sources, pipes and viewers of a rig; made by `Session.start`.
+
+    Parameters
+    ----------
+    session : Session
+        Records the streams, and is told what happens.
+    rig : Rig, str or Path
+        The rig, or its YAML file.
+
+    Raises
+    ------
+    ConfigError
+        It contradicts itself; nothing was started.
+    AtaraxisError
+        A source did not come; what was started was ended.
+    """
+
+    def __init__(self, session: Session, rig: Rig | str | os.PathLike[str]) -> None:
+        self.rig = rig if isinstance(rig, Rig) else Rig.from_yaml(os.fspath(rig))
+        wrong = self.rig.problems()
+        if wrong:
+            raise ConfigError("the rig cannot run: " + "; ".join(wrong))
+        functions = {
+            name: [(step, _function(step.function)) for step in pipe.steps]
+            for name, pipe in self.rig.pipes.items()
+        }
+        self._session = session
+        self._programs: list[Program] = []
+        self._pipes: list[tuple[str, Any, Consumer]] = []
+        self._is_over = False
+        rig_path = session.directory / "rig.yaml"
+        self.rig.to_yaml(rig_path)
+        try:
+            for name, durability in self.rig.recorded.items():
+                session.record(name, durability=durability)
+            for name in self.rig.sources:
+                self._programs.append(self._source(name))
+            for name in self.rig.sources:
+                self._await(name)
+            for name, pipe in self.rig.pipes.items():
+                self._start_pipe(name, pipe, functions[name])
+            for name, viewer in self.rig.viewers.items():
+                place, say = str(session.context.path), session.note
+                made = Program(name, viewer.command, place, say, is_viewer=True)
+                self._programs.append(made)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _source(self, name: str) -> Program:
+        said = self.rig.sources[name]
+        piped = sum(pipe.stream == name for pipe in self.rig.pipes.values())
+        told = {
+            "node": said.node, "stream": said.stream, "attrs": said.attrs,
+            "name": name, "samples": said.samples, "buffer_s": said.buffer_s,
+            "patience_s": said.patience_s, "timeout_s": START_S,
+            "context": str(self._session.context.path),
+            # So that recorder and pipes have the very first frame.
+            "readers": (name in self.rig.recorded) + piped,
+        }  # fmt: skip
+        return Program.of_source(name, told, self._session.note)
+
+    def _await(self, name: str) -> None:
+        """Wait until the stream of a source is there."""
+        program = next(p for p in self._programs if p.name == name)
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                Inspector(name, self._session.context)
+                return
+            except FileNotFoundError:
+                pass
+            code = program.process.poll()
+            if code is not None or time.monotonic() > deadline:
+                raise AtaraxisError(
+                    f"source {name!r} gave no stream within {START_S:g} s"
+                    + (f", exit code {code}: {program.told()}" if code else "")
+                )
+            time.sleep(_LOOK_S)
+
+    def _start_pipe(self, name: str, said: RigPipe, steps: list[Any]) -> None:
+        pipe = Pipe(name, context=self._session.context)
+        at: Any = pipe
+        for step, function in steps:
+            at = at.add(
+                Processor(
+                    step.name, func=function, workers=step.workers, ordered=step.ordered
+                )
+            )
+        reader = Consumer(
+            said.stream, context=self._session.context, policy="lossless",
+            label=f"pipe {name}", timeout=START_S,
+        )  # fmt: skip
+
+        def take(result: Any) -> None:
+            if said.event is not None:
+                self._session.event(said.event, value=result)
+
+        self._pipes.append((name, pipe.run(reader, take), reader))
+        self._session.note(f"pipe {name!r} runs")
+
+    # ---- while it runs
+
+    @property
+    def programs(self) -> dict[str, int]:
+        """Process ids of sources and viewers."""
+        return {program.name: program.process.pid for program in self._programs}
+
+    def look(self) -> bool:
+        """Start again what failed; whether a source runs still."""
+        runs = [p.look() for p in self._programs if not p.is_viewer]
+        for program in self._programs:
+            if program.is_viewer:
+                program.look()
+        return any(runs) or not runs
+
+    def wait(self, duration: float | None = None) -> None:
+        """Wait until every source ended, `duration` s are over, or Ctrl-C."""
+        end = None if duration is None else time.monotonic() + duration
+        try:
+            while self.look() and (end is None or time.monotonic() < end):
+                time.sleep(_LOOK_S)
+        except KeyboardInterrupt:
+            self._session.note("ended by Ctrl-C")
+        self.stop()
+
+    def stop(self) -> None:
+        """End the sources, let the pipes run dry, end the viewers."""
+        if self._is_over:
+            return
+        self._is_over = True
+        sources = [p for p in self._programs if not p.is_viewer]
+        for program in sources:
+            program.tell_to_end()
+        for program in sources:
+            program.end()
+            if program.restarts:
+                self._session.doubt(
+                    f"source {program.name!r} failed and was started again, "
+                    f"{program.restarts} times"
+                )
+        for name, run, reader in self._pipes:
+            self._end_pipe(name, run, reader)
+        for program in self._programs:
+            if program.is_viewer:
+                program.tell_to_end()
+                program.end()
+
+    def _end_pipe(self, name: str, run: Any, reader: Consumer) -> None:
+        try:
+            run.wait(START_S)
+        except Exception as error:  # of a user's function
+            within = getattr(error, "exceptions", (error,))
+            self._session.doubt(f"pipe {name!r}: {'; '.join(map(str, within))}")
+            run.terminate()
+        reader.close()
+
+
+def _function(path: str) -> Any:
+    """Import ``module:function``."""
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"the rig's function {path!r}: {error}") from error
