@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 
 def record(streams: list[str], name: str, directory: Path, ready: object) -> None:
     """Record a session until killed; an event a frame of the first stream."""
@@ -16,3 +18,8 @@ def record(streams: list[str], name: str, directory: Path, ready: object) -> Non
         for frame in reader:
             session.event("seen", sequence=frame.sequence)
             frame.release()
+
+
+def peak(block: np.ndarray) -> float:
+    """The largest value of a block; a step of a rig's pipe."""
+    return float(block.max())

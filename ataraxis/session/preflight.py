@@ -115,8 +115,8 @@ def _tried(rig: Rig, soak: float, context: Context, where: Path) -> Preflight:
             time.sleep(0.05)
         seconds, after = time.monotonic() - began, _sent(rig, context)
         for name, (frames, nbytes) in after.items():
-            first = before.get(name, (0, 0))
-            rates[name] = (frames - first[0]) / seconds, (nbytes - first[1]) / seconds
+            frames0, nbytes0 = before.get(name, (0, 0))
+            rates[name] = (frames - frames0) / seconds, (nbytes - nbytes0) / seconds
     except AtaraxisError as error:
         problems.append(str(error))
     verdict = session.close()

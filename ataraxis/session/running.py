@@ -17,7 +17,7 @@ from ataraxis.stream.inspector import Inspector
 if TYPE_CHECKING:
     from ataraxis.session.session import Session
 
-START_S = 30.0
+START_S = 60.0
 _LOOK_S = 0.05
 
 
