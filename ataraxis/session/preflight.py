@@ -122,10 +122,10 @@ def _tried(rig: Rig, soak: float, context: Context, where: Path) -> Preflight:
     verdict = session.close()
     streams = []
     for name in rig.sources:
-        rate, nbytes = rates.get(name, (0.0, 0.0))
+        rate, bytes_hz = rates.get(name, (0.0, 0.0))
         said = next((s for s in verdict.streams if s.name == name), None)
         made = StreamCheck(
-            name, rate, declared.get(name), nbytes,
+            name, rate, declared.get(name), bytes_hz,
             said.missing if said else 0, said.longest_lag_s if said else 0.0,
         )  # fmt: skip
         streams.append(StreamCheck(**{**asdict(made), "problem": _problem(made, said)}))
