@@ -59,6 +59,7 @@ class Server:
 
     Examples
     --------
+    >>> from ataraxis.datamux import RemoteAPI, Server
     >>> with Server() as server:
     ...     with RemoteAPI("websocket", "frame") as api:
     ...         api.connect("127.0.0.1", server.port)
