@@ -116,7 +116,7 @@ def test_run_and_check_from_a_shell(tmp_path: Path) -> None:
     )
     found = json.loads(tried.output)
     (stream,) = found["streams"]
-    assert stream["declared_hz"] == 20
+    assert stream["declared_hz"] == 20, found
     assert stream["missing"] == 0
     assert found["disk_s"] > 0
     assert tried.exit_code == (not found["is_ready"])
