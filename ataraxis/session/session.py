@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import uuid
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ataraxis.clock import Anchor, now_ns
 from ataraxis.errors import NotConnectedError, SegmentExists, StreamUnavailable
+from ataraxis.log.recorder import Recorder
 from ataraxis.log.recording import RecordingStatistics
 from ataraxis.session.diary import Diary
 from ataraxis.session.event import EVENTS, EventStream
@@ -114,6 +116,8 @@ class Session:
             self._diary.say(
                 f"session {self.name!r} {verb}, context {self.context.path}"
             )
+            if resume:
+                self._finish_events()
             self._events = EventStream(self.context)
         except BaseException:
             self._folder.release()
@@ -135,6 +139,14 @@ class Session:
                 f"session {self.name!r} was asked for, and one is being recorded in "
                 f"context {self.context.path}: end that, or use another context="
             )
+
+    def _finish_events(self) -> None:
+        """Write the events that the killed process left in its ring: it is ended."""
+        with contextlib.suppress(StreamUnavailable), Recorder(
+            EVENTS, self._folder.path, context=self.context,
+            name=self._about.recorder,
+        ):  # fmt: skip
+            pass
 
     def _begin(
         self, directory: str | os.PathLike[str] | None, subject: str, resume: bool
