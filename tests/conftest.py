@@ -34,6 +34,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     return report
 
 
+def pytest_collection_finish() -> None:
+    """Leave thousands of collected tests out of every look for garbage."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def context(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
@@ -62,7 +68,6 @@ def _left(
     """What remains, after some time for threads and processes to end."""
     deadline = time.monotonic() + grace
     while True:
-        gc.collect()
         left = [f"file {p}" for p in path.rglob("*")]
         left += [f"mapping {m}" for m in _mappings(path)]
         left += [f"open file {f}" for f in _descriptors(path)]
@@ -71,6 +76,7 @@ def _left(
         left += [f"thread {t}" for t in set(threading.enumerate()) - threads]
         if not left or time.monotonic() > deadline:
             return left
+        gc.collect()  # only now: it takes longer than most tests
         time.sleep(0.01)
 
 
