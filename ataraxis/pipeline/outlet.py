@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from queue import Empty
 from typing import Any
@@ -20,6 +21,8 @@ from ataraxis.stream import MemQ
 
 # How often who waits for room looks whether there is anybody left to make some.
 SLICE_S = 0.25
+# How long who is ahead waits while nothing moves.
+TURN_S = 0.02
 
 
 class Outlet:
@@ -103,19 +106,27 @@ class Outlet:
         return False
 
     def wait_for_turn(self, lane: int, sequence: int) -> None:
-        """Wait until a frame is not too far ahead of the oldest that is missing."""
+        """Wait until a frame is not too far ahead of the oldest that is missing.
+
+        Not for long where nothing moves: what is missing may lie behind this frame, in
+        the queue we read from, and comes only when this one is out of the way.
+        """
         credit = self._credit
         if credit is None:
             return
         board, target = self._board, self.target
-        while sequence >= board.next_of(target.index, lane) + target.window:
+        seen, deadline = -1, 0.0
+        while sequence >= (first := board.next_of(target.index, lane)) + target.window:
+            if first != seen:
+                seen, deadline = first, time.monotonic() + TURN_S
             version = credit.statistics().version
-            if sequence < board.next_of(target.index, lane) + target.window:
+            if board.next_of(target.index, lane) != seen:
+                continue
+            left = deadline - time.monotonic()
+            if left <= 0 or self.is_finished:
                 return
             with suppress(TimeoutError):
-                credit.wait_for_change(SLICE_S, since=version)
-            if self.is_finished:
-                return
+                credit.wait_for_change(left, since=version)
 
     def put_value(
         self,

@@ -48,7 +48,7 @@ from ataraxis.pipeline.stamp import (
 from ataraxis.shm.array import SharedMemoryArray
 from ataraxis.stream import MemQ
 
-EMIT_WAIT_S = 0.05
+EMIT_WAIT_S = 0.5
 _current: Port | None = None
 
 
