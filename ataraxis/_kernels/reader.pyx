@@ -23,8 +23,8 @@ from ataraxis._kernels.timing cimport PAUSES, next_spin, spin_on
 cdef enum:
     SLICE_NS = 50000000     # longest sleep before looking at signals
     PROBE_NS = 20000000     # longest wait before asking who lives
-    IDLE_NS = 250000000     # the same where nothing has come for some time: an idle reader costs nothing
-    NAPS = 8                # slices after which it is idle
+    IDLE_NS = 500000000     # the same where nothing has come for some time: an idle reader costs nothing
+    DOUBLINGS = 5           # slices in which a nap becomes twice as long
 
 
 # ---- the algorithm
@@ -253,7 +253,7 @@ cdef int next_wait(ax_ring *ring, ax_got *got, int64_t deadline, bint first) noe
     cdef uint32_t seen
     cdef int status
     ring.naps = 0 if first else ring.naps + 1
-    nap = PROBE_NS if ring.naps < NAPS else IDLE_NS
+    nap = min(IDLE_NS, <int64_t>PROBE_NS << min(ring.naps, DOUBLINGS))
     while first and spin_ns and spin_on(PAUSES, started, spin_ns):
         status = next_frame(ring, got)
         if status != AX_EMPTY:
