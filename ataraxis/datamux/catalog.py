@@ -8,6 +8,7 @@ says why.
 from __future__ import annotations
 
 import difflib
+import importlib
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -189,6 +190,12 @@ def pick(
     hint = f"; did you mean {close[0]!r}?" if close else ""
     shown = ", ".join(map(repr, names[:12])) + (", ..." if len(names) > 12 else "")
     raise SourceNotFound(f"no {kind} {name!r} in {of}: found {shown or 'none'}{hint}")
+
+
+def made(homes: Mapping[str, str], name: str, kind: str) -> Any:
+    """Make the one of a name, of those whose ``module:Class`` is given; as `pick`."""
+    module, _, what = pick(homes, name, kind, "ataraxis").partition(":")
+    return getattr(importlib.import_module(module), what)()
 
 
 def _placed(

@@ -6,13 +6,12 @@ most of what moves: its columns, in the order of a `Layout` that was sent before
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from ataraxis.datamux.catalog import pick
+from ataraxis.datamux.catalog import made
 from ataraxis.datamux.remote.data import Data
 from ataraxis.datamux.remote.layout import Column
 from ataraxis.errors import BadMessage
@@ -79,9 +78,8 @@ def codec_of(name: str) -> Codec:
     >>> codec_of("json").decode(b'{"op": "bye"}')
     {'op': 'bye'}
     """
-    module, _, kind = pick(_HOME, name, "codec", "ataraxis").partition(":")
-    made: Codec = getattr(importlib.import_module(module), kind)()
-    return made
+    found: Codec = made(_HOME, name, "codec")
+    return found
 
 
 def checked(message: Any) -> Message:

@@ -5,11 +5,10 @@ Small, so that another one fits beside WebSocket.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from ataraxis.datamux.catalog import pick
+from ataraxis.datamux.catalog import made
 from ataraxis.datamux.remote.access import Access, Identity
 from ataraxis.datamux.remote.data import Data
 from ataraxis.datamux.remote.limits import Limits
@@ -128,6 +127,5 @@ def transport_of(name: str) -> Transport:
     ModuleNotFoundError
         What it needs is not installed: what to type.
     """
-    module, _, kind = pick(_HOME, name, "rpc", "ataraxis").partition(":")
-    made: Transport = getattr(importlib.import_module(module), kind)()
-    return made
+    found: Transport = made(_HOME, name, "rpc")
+    return found
