@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable, Iterator
 from queue import SimpleQueue
 from typing import Any, Self
@@ -13,9 +12,8 @@ from ataraxis.frame import DType
 from ataraxis.pipeline.declaration import Processor
 from ataraxis.pipeline.engine import Engine
 from ataraxis.pipeline.graph import Graph, read_json
-from ataraxis.pipeline.port import EMIT_WAIT_S
 from ataraxis.pipeline.run import Run
-from ataraxis.pipeline.talk import patiently
+from ataraxis.pipeline.talk import emitted
 from ataraxis.shm.context import ContextLike, checked_name
 
 
@@ -202,14 +200,8 @@ class Pipe:
         await self.execution.completion()
 
     async def emit(self, value: Any, d_type: DType | int | None = None) -> bool:
-        """Put a value into the first processors; False: no room within 50 ms."""
-        run = self.execution
-        if run.emit(value, d_type, 0):
-            return True
-        deadline = time.monotonic() + EMIT_WAIT_S
-        return await patiently(
-            lambda wait: run.emit(value, d_type, wait), deadline, False
-        )
+        """Put a value into the first processors; False: no room within 0.5 s."""
+        return await emitted(self.execution.emit, value, d_type)
 
     async def emit_sync(
         self, value: Any, d_type: DType | int | None = None, timeout_ms: float = -1

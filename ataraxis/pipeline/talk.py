@@ -76,7 +76,7 @@ class Talk:
         Returns
         -------
         bool
-            False: there was no room within 50 ms; try again.
+            False: there was no room within 0.5 s; try again.
 
         Raises
         ------
@@ -86,13 +86,7 @@ class Talk:
             The children have finished; nobody will have it. Left alone, it ends this
             worker in good order.
         """
-        port = self._connected()
-        if port.emit(value, d_type, 0):
-            return True
-        deadline = time.monotonic() + EMIT_WAIT_S
-        return await patiently(
-            lambda wait: port.emit(value, d_type, wait), deadline, False
-        )
+        return await emitted(self._connected().emit, value, d_type)
 
     async def emit_sync(
         self,
@@ -159,6 +153,16 @@ class Talk:
                 f"processor {self._name!r}: nothing came within {timeout} s"
             )
         return found[0]
+
+
+async def emitted(
+    emit: Callable[..., bool], value: Any, d_type: DType | int | None
+) -> bool:
+    """Emit at once, or wait briefly for room; whether it went."""
+    if emit(value, d_type, 0):
+        return True
+    deadline = time.monotonic() + EMIT_WAIT_S
+    return await patiently(lambda wait: emit(value, d_type, wait), deadline, False)
 
 
 async def patiently(
