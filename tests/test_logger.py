@@ -24,8 +24,16 @@ from workers_logger import accepted, log_many
 from ataraxis import DataLogger, LogPackage
 from ataraxis.cli import main
 from ataraxis.errors import LoggerError, NotConnectedError
-from ataraxis.log import Loss, LowDisk, recover_log
-from ataraxis.log.status import STATE, LogStatus, statuses
+from ataraxis.log import Loss, LowDisk, recover_log, writer
+from ataraxis.log.status import (
+    CREATED,
+    ENDED,
+    RUNNING,
+    STATE,
+    STOPPED,
+    LogStatus,
+    statuses,
+)
 
 HERE = Path(__file__).resolve().parent
 COPY = HERE / "seed" / "logger.py"
@@ -507,12 +515,41 @@ def test_an_orphan_is_told(tmp_path: Path, context: Path) -> None:
         program.process.wait(10)
         wait_until((tmp_path / "told").exists, 10, "the orphan to be told")
     count = int((tmp_path / "told").read_text())
-    wait_until(lambda: len(entries(path)) == count, 90, "the writer to finish")
+    # Counted, not read: this would take the writer's time.
+    wait_until(lambda: len(list(path.glob("*.npy"))) >= count, 90, "the last entry")
     wait_until(_writes_no_more, 10, "the writer to be gone")
     # The orphan ended as forked processes do: without leaving the queue.
     recover_log()
     assert list(context.iterdir()) == []
     assert len(entries(path)) == count
+
+
+def test_what_is_put_as_the_last_writer_leaves_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An orphan sees the writer, which has looked for the last time."""
+    logger = DataLogger(tmp_path)
+    status = status_of(logger)
+    put = logger.input_queue._put
+    whole_run, used, ends = writer.run, [], []
+
+    def run(status: LogStatus) -> None:
+        used.append(status)
+        whole_run(status)
+        assert status.words[STATE] == ENDED
+        if not ends:
+            put(PAYLOAD, True, 1, source=1, device_time=1)
+        ends.append(len(list(logger.output_directory.glob("*.npy"))))
+
+    monkeypatch.setattr(writer, "run", run)
+    monkeypatch.setattr(os, "_exit", lambda code: None)
+    created, status.words[CREATED] = status.words[CREATED], 1  # long gone
+    status.words[STATE] = RUNNING
+    writer.main(status.path)
+    assert ends == [0, 1]
+    used[0].close()  # its process would have ended
+    status.words[CREATED], status.words[STATE] = created, STOPPED
+    logger.close()
 
 
 def test_an_idle_logger_takes_next_to_no_time(tmp_path: Path) -> None:

@@ -353,6 +353,8 @@ def test_workers_end_with_their_program(when: str, context: Path) -> None:
     with programs.Program(PARENT, when) as program:
         assert program.process.stdout is not None
         program.process.stdout.readline()
+        # Killed before any: see the next test.
+        wait_until(lambda: children_of(program.pid), 10, "a worker")
         pids = children_of(program.pid)
         assert len(pids) == 4 or when == "starting"
         os.kill(program.pid, signal.SIGKILL)

@@ -268,6 +268,18 @@ def test_a_killed_session_goes_on_where_it_was(
     assert LogArchive(path).read("camera").sequence.tolist() == list(range(80))
 
 
+def test_a_stream_that_is_not_resumed_is_not_trusted(
+    tmp_path: Path, camera: Producer, probe: Producer
+) -> None:
+    killed(tmp_path, camera, probe, 40)
+    with Session("s", directory=tmp_path, resume=True) as s:
+        s.record("camera")
+    assert s.verdict is not None
+    assert s.verdict["camera"].is_trusted
+    assert not s.verdict.is_trusted
+    assert "resumed" in s.verdict["probe"].notes[0]
+
+
 def test_a_session_whose_rings_are_gone_is_not_trusted(
     tmp_path: Path, camera: Producer, probe: Producer
 ) -> None:

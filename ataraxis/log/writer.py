@@ -10,12 +10,11 @@ from __future__ import annotations
 import os
 import select
 import signal
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
-from ataraxis.errors import LoggerError
+from ataraxis.errors import LoggerError, SegmentNotFound
 from ataraxis.log.disk_watch import DiskWatch
 from ataraxis.log.sinks import Sink, open_sink
 from ataraxis.log.status import (
@@ -31,6 +30,7 @@ from ataraxis.log.status import (
     LogStatus,
     process_start,
 )
+from ataraxis.shm.child import python_command
 from ataraxis.stream import MemQ
 
 _IDLE_S = 0.25
@@ -40,20 +40,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def start_writer(path: str | Path) -> int:
     """Start a writer for the log of that status; its pid."""
-    if not sys.executable:
-        raise RuntimeError(
-            "this program does not know its Python (sys.executable is empty): set it, "
-            "so that the log's writer can be started"
-        )
-    code = (
-        f"import sys; sys.path[:] = {sys.path!r}; "
+    command = python_command(
         f"from ataraxis.log.writer import main; main({str(path)!r})"
     )
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
         return os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-c", code],
+            command[0],
+            command,
             os.environ,
             file_actions=[(os.POSIX_SPAWN_DUP2, null, to) for to in (0, 1, 2)],
             setsigmask=_SIGNALS,
@@ -68,16 +62,17 @@ def main(path: str) -> None:
         status = LogStatus(path)
     except FileNotFoundError:
         return
-    if not status.lock(timeout=1):
-        return
-    try:
-        status.words[GENERATION] += 1
-        run(status)
-        status.words[FINISHED] = 1
-    except Exception as error:
-        status.fail(said(error))
-    finally:
-        status.unlock()
+    while status.lock(timeout=1):
+        try:
+            status.words[GENERATION] += 1
+            run(status)
+            status.words[FINISHED] = 1
+        except Exception as error:
+            status.fail(said(error))
+        finally:
+            status.unlock()
+        if not is_left_behind(status):
+            break
     # Nothing is left to do that an interpreter would take its time for.
     os._exit(0)
 
@@ -101,6 +96,23 @@ def run(status: LogStatus) -> None:
             sink.close()
     if status.words[STATE] == ENDED:
         remove_unused(status)
+
+
+def is_left_behind(status: LogStatus) -> bool:
+    """Whether something was put by an orphan that saw this writer still at it.
+
+    The orphan puts, then looks for a writer (`LogQueue._accepted_late`); the writer
+    leaves, then looks for entries: one of the two sees the other.
+    """
+    about = status.about
+    if status.words[STATE] != ENDED:
+        return False
+    try:
+        queue = MemQ.attach(about["queue"], context=about["context"])
+    except SegmentNotFound:
+        return False
+    with queue:
+        return not queue.empty()
 
 
 def remove_unused(status: LogStatus) -> None:

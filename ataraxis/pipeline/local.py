@@ -7,7 +7,6 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import IO
 
 from ataraxis.pipeline.engine import News
 from ataraxis.pipeline.spec import WorkerSpec
+from ataraxis.shm.child import python_command
 
 _CHUNK = 1 << 16
 _THREADS = (
@@ -65,24 +65,17 @@ class Local:
 
     def spawn(self, host: str, spec: WorkerSpec) -> Child:
         """Start a worker; see `Engine`."""
-        if not sys.executable:
-            raise OSError(
-                "this program does not know its Python (sys.executable is empty): set "
-                "it, so that workers can be started"
-            )
         given = _written(spec.to_bytes())
         told, tells = os.pipe()
-        code = (
-            f"import sys; sys.path[:] = {sys.path!r}; "
-            "from ataraxis.pipeline.child import main; "
-            f"main({given}, {tells}, {os.getpid()})"
-        )
         environment = dict(os.environ)
         if spec.threads is not None:
             environment.update(dict.fromkeys(_THREADS, str(spec.threads)))
         try:
             process = subprocess.Popen(
-                [sys.executable, "-c", code],
+                python_command(
+                    "from ataraxis.pipeline.child import main; "
+                    f"main({given}, {tells}, {os.getpid()})"
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from ataraxis.shm.child import python_command
 
 PATIENCE_S = 30.0
 _PAUSE_S = 0.5
@@ -53,9 +54,10 @@ class Program:
         cls, name: str, told: dict[str, Any], say: Callable[[str], object]
     ) -> Program:
         """Start the program of a source; `told` is as `source_program.run` takes it."""
-        command = [
-            sys.executable, "-m", "ataraxis.session.source_program", json.dumps(told)
-        ]  # fmt: skip
+        code = (
+            "from ataraxis.session.source_program import main; raise SystemExit(main())"
+        )
+        command = python_command(code, json.dumps(told))
         return cls(name, command, told["context"], say)
 
     def _begin(self) -> None:

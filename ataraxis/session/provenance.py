@@ -71,7 +71,7 @@ class Provenance:
 
 @dataclass
 class SessionRecord(YamlConfig):
-    """What ``session.yaml`` says: written once, when the session begins."""
+    """What ``session.yaml`` says: written when the session begins."""
 
     name: str
     id: str = field(metadata={"help": "unique; its recorders are called session-<id>"})
@@ -79,6 +79,10 @@ class SessionRecord(YamlConfig):
     context: str = field(metadata={"help": "where its streams lived"})
     clock: Anchor = field(metadata={"help": "one instant on both clocks, at the start"})
     provenance: Provenance
+    streams: list[str] = field(
+        default_factory=list,
+        metadata={"help": "each is written here before its first frame is recorded"},
+    )
 
     @property
     def recorder(self) -> str:

@@ -118,6 +118,7 @@ def _finished(
             known.is_trusted = False
             known.notes.append(str(error))
         tracked.append(known)
+    tracked += [StreamVerdict(name) for name in about.streams if name not in waiting]
     try:
         recover(folder.path)
     except FileNotFoundError:

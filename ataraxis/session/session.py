@@ -19,7 +19,7 @@ from ataraxis.session.event import EVENTS, EventStream
 from ataraxis.session.folder import SessionFolder
 from ataraxis.session.provenance import Provenance, SessionRecord
 from ataraxis.session.track import SessionLoss, Track
-from ataraxis.session.verdict import Verdict, judge
+from ataraxis.session.verdict import StreamVerdict, Verdict, judge
 from ataraxis.shm.context import Context, ContextLike, checked_name
 from ataraxis.stream.inspector import Inspector
 
@@ -218,6 +218,7 @@ class Session:
             for stream in streams:
                 if checked_name(stream) in self._tracks:
                     continue
+                self._promise(stream)
                 track = Track(
                     stream, self.directory, self.context, self._about.recorder,
                     say=self._diary.say, on_loss=self._lose,
@@ -225,11 +226,19 @@ class Session:
                 )  # fmt: skip
                 try:
                     track.begin(timeout or 0)
-                except StreamUnavailable:
-                    if timeout is not None:
+                except BaseException as error:
+                    if timeout is not None or not isinstance(error, StreamUnavailable):
+                        self._promise(stream, is_kept=False)
                         raise
                     self._diary.say(f"waiting for {stream!r}")
                 self._tracks[stream] = track
+
+    def _promise(self, stream: str, is_kept: bool = True) -> None:
+        """Write down that a stream is recorded, so that recovery can miss it."""
+        promised = self._about.streams
+        if is_kept != (stream in promised):
+            (promised.append if is_kept else promised.remove)(stream)
+            self._about.to_yaml(self._folder.record_path)
 
     def event(self, name: str, /, *, time_ns: int | None = None, **data: Any) -> int:
         """Note that something happened, with what is known of it.
@@ -325,6 +334,12 @@ class Session:
             self._is_over.set()
             self._events.close()
             tracked = [track.stop() for track in self._tracks.values()]
+            tracked += [
+                StreamVerdict(name, is_trusted=False, notes=[
+                    "recorded until the session was cut off; not since it was resumed"
+                ])
+                for name in self._about.streams if name not in self._tracks
+            ]  # fmt: skip
         self._watcher.join()
         self.verdict = judge(
             self.directory, self._about.clock, tracked=tracked, doubts=self._doubts,

@@ -1,4 +1,4 @@
-"""The program of one source of a rig: ``python -m ataraxis.session.source_program``.
+"""The program of one source of a rig; `Program.of_source` starts it.
 
 Passes a live source into a stream until the source ends, or its standard input does:
 it ends with whoever started it.
@@ -60,7 +60,3 @@ def main() -> int:
     found = run(json.loads(sys.argv[1]))
     sys.stdout.write(json.dumps(found) + "\n")
     return int(bool(found["error"]))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
