@@ -541,11 +541,12 @@ def test_what_is_put_as_the_last_writer_leaves_is_written(
             put(PAYLOAD, True, 1, source=1, device_time=1)
         ends.append(len(list(logger.output_directory.glob("*.npy"))))
 
-    monkeypatch.setattr(writer, "run", run)
-    monkeypatch.setattr(os, "_exit", lambda code: None)
     created, status.words[CREATED] = status.words[CREATED], 1  # long gone
     status.words[STATE] = RUNNING
-    writer.main(status.path)
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "run", run)
+        patch.setattr(os, "_exit", lambda code: None)
+        writer.main(status.path)
     assert ends == [0, 1]
     used[0].close()  # its process would have ended
     status.words[CREATED], status.words[STATE] = created, STOPPED
@@ -556,11 +557,17 @@ def test_an_idle_logger_takes_next_to_no_time(tmp_path: Path) -> None:
     """Flaw 15: a third of a core."""
     with DataLogger(tmp_path) as logger:
         pid = a_writer(logger)
-        wait_until(lambda: _ticks(pid) == _ticks(pid), 5)
+        wait_until(lambda: _is_idle(pid), 30, "the writer to have started")
         before, began = _ticks(pid), time.monotonic()
         threading.Event().wait(1.0)
         used = (_ticks(pid) - before) / os.sysconf("SC_CLK_TCK")
         assert used < 0.05 * (time.monotonic() - began)
+
+
+def _is_idle(pid: int) -> bool:
+    before = _ticks(pid)
+    threading.Event().wait(0.3)
+    return _ticks(pid) == before
 
 
 def _ticks(pid: int) -> int:
