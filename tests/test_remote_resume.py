@@ -126,7 +126,6 @@ def test_a_live_stream_that_was_away_too_long_says_evicted(tmp_path):
         assert api.list_collections() == []
 
 
-@pytest.mark.skip(reason="issue 8 is open: the stream is not evicted within 60 s")
 def test_a_reader_that_is_too_slow_never_holds_a_source_up(tmp_path):
     """Its stream is evicted; a recording waits for it instead."""
     folder(tmp_path, ROWS)

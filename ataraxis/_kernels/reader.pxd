@@ -16,6 +16,7 @@ cdef struct ax_got:
     int held
 
 cdef int next_frame(ax_ring *ring, ax_got *got) noexcept nogil
+cdef uint64_t copy_run(ax_ring *ring, char *to, int64_t *stamps, uint64_t each, uint64_t most) noexcept nogil
 cdef int next_wait(ax_ring *ring, ax_got *got, int64_t deadline, bint first) noexcept nogil
 cdef int at_position(ax_ring *ring, uint64_t position, ax_got *got) noexcept nogil
 cdef bint unchanged(ax_ring *ring, ax_got *got) noexcept nogil

@@ -7,7 +7,7 @@ from libc.errno cimport EINTR
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport (
-    ax_and64, ax_cas64, ax_fence_acquire, ax_fence_full, ax_load32, ax_load64, ax_or64, ax_peek64, ax_put64,
+    ax_and64, ax_cas64, ax_copy, ax_fence_acquire, ax_fence_full, ax_load32, ax_load64, ax_or64, ax_peek64, ax_put64,
     ax_store32, ax_store64, ax_u64,
 )
 from ataraxis._kernels.event cimport event_cancel, event_prepare, event_signal
@@ -17,7 +17,9 @@ from ataraxis._kernels.layout cimport (
 )
 from ataraxis._kernels.participants cimport live_of, sweep
 from ataraxis._kernels.platform cimport ax_crash, ax_futex_wait, ax_now_ns
-from ataraxis._kernels.ring cimport AX_UNKNOWN, anybody_sends, ax_ring, locate, pins_at, sequence_at, slot_at, spin_time, step
+from ataraxis._kernels.ring cimport (
+    AX_UNKNOWN, anybody_sends, ax_ring, bytes_at, locate, payload_at, pins_at, sequence_at, slot_at, spin_time, step, time_at,
+)
 from ataraxis._kernels.timing cimport PAUSES, next_spin, spin_on
 
 cdef enum:
@@ -25,6 +27,7 @@ cdef enum:
     PROBE_NS = 20000000     # longest wait before asking who lives
     IDLE_NS = 500000000     # the same where nothing has come for some time: an idle reader costs nothing
     DOUBLINGS = 5           # slices in which a nap becomes twice as long
+    RUN = 32                # frames that are copied before they are given back
 
 
 # ---- the algorithm
@@ -45,6 +48,43 @@ cdef int next_frame(ax_ring *ring, ax_got *got) noexcept nogil:
     if status == AX_EMPTY and ring.freed:
         tell_space(ring)
     return status
+
+
+cdef uint64_t copy_run(ax_ring *ring, char *to, int64_t *stamps, uint64_t each, uint64_t most) noexcept nogil:
+    # Frames of `each` bytes that lie ready one behind the other, for a reader that gates and holds none: copied, and
+    # given back at once, as if we had held all of them until now. How many; what is not plain is `next_frame`'s.
+    cdef uint64_t done = 0, word, sequence
+    cdef uint64_t index = ring.index
+    if not ring.gates or ring.oldest != ring.position:
+        return 0
+    most = min(min(most, RUN), min(max(1, ring.slots // 8), ring.slots - index))
+    while done < most:
+        # Acquire: pairs with `settle` in ring.pyx.
+        word = ax_load64(&slot_at(ring, index).word)
+        if word >> 16 != ring.lap or word & 7 != AX_SLOT_READY or bytes_at(ring, index) != each:
+            break
+        sequence = sequence_at(ring, index)
+        if stamps != NULL:
+            stamps[done] = time_at(ring, index)
+        ax_copy(to + done * each, payload_at(ring, index), each)
+        count_frame(ring, sequence)
+        done += 1
+        index += 1
+    if done == 0:
+        return 0
+    ring.position += done
+    ring.index = index
+    if index == ring.slots:
+        ring.index = 0
+        ring.lap += 1
+    ring.freed += done
+    ring.oldest, ring.oldest_index = ring.position, ring.index
+    ax_crash("cursor_before")
+    move_cursor(ring, ring.position)
+    ax_crash("cursor_moved")
+    if ring.freed * 4 >= ring.slots:
+        tell_space(ring)
+    return done
 
 
 cdef inline int gated(ax_ring *ring, ax_got *got) noexcept nogil:

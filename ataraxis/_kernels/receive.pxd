@@ -11,5 +11,7 @@ cdef class ConsumerKernel(Lender):
 
     cdef int next(self, ax_got *got, int64_t deadline) except -100
     cdef Frame wrap(self, ax_got *got)
-    cdef int drain(self, char *to, int64_t *stamps, Py_ssize_t each, Py_ssize_t rows, Py_ssize_t *done, ax_got *got) noexcept nogil
+    cdef int drain(
+        self, char *to, int64_t *stamps, Py_ssize_t each, Py_ssize_t rows, Py_ssize_t *done, ax_got *got, bint has_got,
+    ) noexcept nogil
     cdef Frame fetch(self, int64_t deadline, int *status)

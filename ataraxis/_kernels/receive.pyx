@@ -16,7 +16,7 @@ from ataraxis._kernels.lend cimport Frame, Lender
 from ataraxis._kernels.participants cimport Participant
 from ataraxis._kernels.platform cimport ax_prefault
 from ataraxis._kernels.reader cimport (
-    HELD_BY_COPY, at_position, ax_got, count_frame, give_back, has_next, next_frame, next_wait, reader_join, unchanged,
+    HELD_BY_COPY, at_position, ax_got, copy_run, count_frame, give_back, has_next, next_frame, next_wait, reader_join, unchanged,
 )
 from ataraxis._kernels.ring cimport AX_UNKNOWN, anybody_sends, ax_ring, bytes_at, frame_at, payload_at, ring_open, sequence_at, time_at
 from ataraxis._kernels.timing cimport PAUSES, deadline_of, pause
@@ -202,6 +202,7 @@ cdef class ConsumerKernel(Lender):
         cdef int64_t *stamps = <int64_t *>cnp.PyArray_DATA(times) if times is not None else NULL
         cdef int64_t deadline = deadline_of(timeout)
         cdef int status = AX_OK
+        cdef bint has_got = False
         cdef Frame frame
         cdef ax_got got
         self.enter()
@@ -220,36 +221,54 @@ cdef class ConsumerKernel(Lender):
                     self.settle()
                     done += 1
                     continue
-                status = AX_EMPTY
+                status = AX_OVERFLOW if has_got else AX_EMPTY
                 if not self._verifies:
                     with nogil:
-                        status = self.drain(to, stamps, each, rows, &done, &got)
-                if status == AX_EMPTY or status == AX_OVERFLOW:
-                    # One of another size is kept, and refused on the next round.
-                    status = self.next(&got, deadline) if status == AX_EMPTY else AX_OK
+                        status = self.drain(to, stamps, each, rows, &done, &got, has_got)
+                has_got = False
+                if status == AX_EMPTY:
+                    status = self.next(&got, deadline)
                     if status == AX_OK:
-                        frame = self.wrap(&got)
-                        if frame is not None:
-                            count_frame(&self.ring, frame.head.sequence)
-                            if self._verifies:
-                                frame.verify()
-                        self.pending, frame = frame, None
+                        # Ours now: nothing may come between.
+                        has_got = True
+                        continue
+                elif status == AX_OVERFLOW:
+                    # One of another size is kept, and refused on the next round; so is one that is verified.
+                    status = AX_OK
+                    frame = self.wrap(&got)
+                    if frame is not None:
+                        count_frame(&self.ring, frame.head.sequence)
+                        if self._verifies:
+                            frame.verify()
+                    self.pending, frame = frame, None
                 PyErr_CheckSignals()
         finally:
             self.leave()
         self.is_drained |= status == AX_ENDED
         return done, status
 
-    cdef int drain(self, char *to, int64_t *stamps, Py_ssize_t each, Py_ssize_t rows, Py_ssize_t *done, ax_got *got) noexcept nogil:
-        # Frames that are there, copied; the cursor moves on with each, who waits for room is told now and then.
+    cdef int drain(
+        self, char *to, int64_t *stamps, Py_ssize_t each, Py_ssize_t rows, Py_ssize_t *done, ax_got *got, bint has_got,
+    ) noexcept nogil:
+        # Frames that are there, copied; first the one that we have, if we do.
         cdef int status = AX_OK
+        cdef Py_ssize_t run
         cdef bint whole
         cdef uint64_t sequence
         cdef int64_t stamp
         while done[0] < rows:
-            status = next_frame(&self.ring, got)
-            if status != AX_OK:
-                break
+            if not has_got:
+                run = copy_run(
+                    &self.ring, to + done[0] * each, NULL if stamps == NULL else stamps + done[0], each, rows - done[0],
+                )
+                if run:
+                    done[0] += run
+                    self.last = self.ring.expected - 1
+                    continue
+                status = next_frame(&self.ring, got)
+                if status != AX_OK:
+                    break
+            has_got = False
             if bytes_at(&self.ring, got.index) != <uint64_t>each:
                 status = AX_OVERFLOW
                 break

@@ -77,6 +77,19 @@ cdef inline ax_slot *slot_at(ax_ring *ring, uint64_t index) noexcept nogil:
 cdef inline ax_u64 *pins_at(ax_ring *ring, uint64_t index) noexcept nogil:
     return <ax_u64 *>(ring.controls + index * ring.control_stride + 64)
 
+cdef inline bint pinned(ax_ring *ring, uint64_t index) noexcept nogil:
+    # Whether a viewer looks at it.
+    cdef ax_u64 *pins
+    cdef uint32_t k
+    if index < ring.unpinned:
+        return False
+    pins = pins_at(ring, index)
+    for k in range(ring.words):
+        # Acquire: pairs with the release in `give_back`.
+        if ax_load64(&pins[k]):
+            return True
+    return False
+
 cdef inline char *payload_at(ax_ring *ring, uint64_t index) noexcept nogil:
     return ring.frames + index * ring.stride + 192
 
@@ -134,7 +147,8 @@ cdef uint64_t control_stride_of(uint32_t participants) noexcept nogil
 cdef uint64_t gate(ax_ring *ring) noexcept nogil
 cdef int claim(ax_ring *ring) noexcept nogil
 cdef bint passed_over(ax_ring *ring) noexcept nogil
-cdef void publish(ax_ring *ring, uint32_t at, uint64_t bytes, bint signal) noexcept nogil
+cdef void publish(ax_ring *ring, uint32_t at, uint64_t bytes) noexcept nogil
+cdef void publish_run(ax_ring *ring, uint64_t end, uint32_t at, uint64_t bytes) noexcept nogil
 cdef void abandon(ax_ring *ring) noexcept nogil
 cdef int claim_wait(ax_ring *ring, int64_t deadline, bint first) noexcept nogil
 cdef int producer_join(ax_ring *ring) noexcept nogil

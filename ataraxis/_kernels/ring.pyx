@@ -165,7 +165,7 @@ cdef int claim(ax_ring *ring) noexcept nogil:
 
 cdef bint passed_over(ax_ring *ring) noexcept nogil:
     # Whether a viewer looks at the slot we have claimed: then its data is left alone, and the position skipped.
-    if ring.index < ring.unpinned or not pinned(ring, ring.index):
+    if not pinned(ring, ring.index):
         return False
     settle(ring, AX_SLOT_SKIP)
     event_signal(&ring.stream.data, ring.words)
@@ -185,16 +185,6 @@ cdef inline void advance(ax_ring *ring, uint64_t tail) noexcept nogil:
         ax_store64(&ring.stream.tail, tail + 1)
 
 
-cdef inline bint pinned(ax_ring *ring, uint64_t index) noexcept nogil:
-    cdef ax_u64 *pins = pins_at(ring, index)
-    cdef uint32_t k
-    for k in range(ring.words):
-        # Acquire: pairs with the release in `give_back`.
-        if ax_load64(&pins[k]):
-            return True
-    return False
-
-
 cdef inline void settle(ax_ring *ring, uint64_t state) noexcept nogil:
     # Release: pairs with the acquire of readers and of the next claimer.
     cdef ax_u64 *word = &slot_at(ring, ring.index).word
@@ -211,8 +201,7 @@ cdef inline void settle(ax_ring *ring, uint64_t state) noexcept nogil:
         seen = ax_load64(word)
 
 
-cdef void publish(ax_ring *ring, uint32_t at, uint64_t bytes, bint signal) noexcept nogil:
-    # The claimed slot holds a whole frame: show it.
+cdef inline void show(ax_ring *ring, uint32_t at, uint64_t bytes) noexcept nogil:
     cdef ax_slot *slot = slot_at(ring, ring.index)
     cdef ax_stream *stream = ring.stream
     ax_put64(<ax_u64 *>&slot.at, at)
@@ -227,9 +216,23 @@ cdef void publish(ax_ring *ring, uint32_t at, uint64_t bytes, bint signal) noexc
     else:
         ax_put64(&stream.sent, ring.sent)
         ax_put64(&stream.sent_bytes, ax_peek64(&stream.sent_bytes) + bytes)
-    if signal:
-        event_signal(&stream.data, ring.words)
     step(ring)
+
+
+cdef void publish(ax_ring *ring, uint32_t at, uint64_t bytes) noexcept nogil:
+    # The claimed slot holds a whole frame: show it.
+    show(ring, at, bytes)
+    event_signal(&ring.stream.data, ring.words)
+
+
+cdef void publish_run(ax_ring *ring, uint64_t end, uint32_t at, uint64_t bytes) noexcept nogil:
+    # What of a run up to `end` was not passed over holds whole frames: show them in order. Only we change the words.
+    while ring.position < end:
+        if ax_peek64(&slot_at(ring, ring.index).word) & 7 == AX_SLOT_WRITING:
+            show(ring, at, bytes)
+        else:
+            step(ring)
+    event_signal(&ring.stream.data, ring.words)
 
 
 cdef void abandon(ax_ring *ring) noexcept nogil:

@@ -5,11 +5,11 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport ax_add64, ax_copy
 from ataraxis._kernels.event cimport event_signal
-from ataraxis._kernels.layout cimport AX_BUSY, AX_FULL, AX_OK
+from ataraxis._kernels.layout cimport AX_BUSY, AX_FULL, AX_OK, AX_PAYLOAD_AT, ax_frame
 from ataraxis._kernels.platform cimport ax_crash
-from ataraxis._kernels.ring cimport ax_ring, claim, locate, passed_over, payload_at, publish, step
-from ataraxis._kernels.run cimport claim_run, ours
-from ataraxis._kernels.send cimport ProducerKernel, ax_stamp
+from ataraxis._kernels.ring cimport ax_ring, claim, locate, passed_over, payload_at, pinned, publish, publish_run, step
+from ataraxis._kernels.run cimport claim_run
+from ataraxis._kernels.send cimport ProducerKernel, ax_stamp, number_head
 
 cnp.import_array()
 
@@ -72,41 +72,42 @@ cdef class RowsKernel(ProducerKernel):
             if not self.ring.claimed and claim(&self.ring) != AX_OK:
                 event_signal(&self.ring.stream.data, self.ring.words)
                 return AX_FULL
-            publish(&self.ring, self.fill(rows, stamp, step_ns, self.ring.sent), self.typed_bytes, True)
+            publish(&self.ring, self.fill(rows, stamp, step_ns, self.ring.sent), self.typed_bytes)
         return AX_OK
 
     cdef void send_run(self, uint64_t run, ax_rows *rows, ax_stamp *stamp, int64_t step_ns) noexcept nogil:
         # Fill all slots of a run, then show them in order: a reader that is close behind takes no line from us that we
         # still write to.
         cdef ax_ring *ring = &self.ring
-        cdef uint64_t position = ring.position, end = position + run, filled = 0
+        cdef uint64_t position = ring.position, end = position + run, sequence = ring.sent
         cdef uint32_t at = 0  # the same for all
         while ring.position < end:
             ring.claimed = True
-            if passed_over(ring):
+            if pinned(ring, ring.index) and passed_over(ring):
                 continue
-            at = self.fill(rows, stamp, step_ns, ring.sent + filled)
-            filled += 1
+            at = self.fill(rows, stamp, step_ns, sequence)
+            sequence += 1
             step(ring)
         ax_crash("run_filled")
         locate(ring, position)
-        while ring.position < end:
-            if ours(ring):
-                filled -= 1
-                publish(ring, at, self.typed_bytes, filled == 0)
-            else:
-                step(ring)
+        publish_run(ring, end, at, self.typed_bytes)
 
-    cdef uint32_t fill(self, ax_rows *rows, ax_stamp *stamp, int64_t step_ns, uint64_t sequence) noexcept nogil:
+    cdef inline uint32_t fill(self, ax_rows *rows, ax_stamp *stamp, int64_t step_ns, uint64_t sequence) noexcept nogil:
         # The next row into the slot where we stand: where in it the frame begins.
         cdef Py_ssize_t k = rows.sent
-        cdef uint32_t at
-        ax_copy(payload_at(&self.ring, self.ring.index), rows.data + k * self.typed_bytes, self.typed_bytes)
+        cdef char *payload = payload_at(&self.ring, self.ring.index)
+        cdef ax_frame *frame = <ax_frame *>(payload - sizeof(ax_frame))
+        cdef uint32_t at = AX_PAYLOAD_AT - sizeof(ax_frame)
+        ax_copy(payload, rows.data + k * self.typed_bytes, self.typed_bytes)
         if rows.times != NULL:
             stamp.time_ns = rows.times[k]
-        if rows.device != NULL:
-            stamp.device_time, stamp.device_sequence = rows.device[2 * k], rows.device[2 * k + 1]
-        at = self.write_head(self.typed_bytes, &self.typed, stamp, sequence)
+        if rows.device != NULL or self.is_summed:
+            if rows.device != NULL:
+                stamp.device_time, stamp.device_sequence = rows.device[2 * k], rows.device[2 * k + 1]
+            at = self.write_head(self.typed_bytes, &self.typed, stamp, sequence)
+        else:
+            ax_copy(frame, &self.typed, sizeof(ax_frame))
+            number_head(&self.ring, frame, self.typed_bytes, sequence, stamp.time_ns)
         stamp.time_ns += step_ns
         rows.sent += 1
         return at

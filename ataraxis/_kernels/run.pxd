@@ -4,7 +4,7 @@
 # words and one fence P behind that. The words are stored, not swapped: nobody else changes a word that is not
 # WRITING where there is one producer. Modelled with RUN in tests/models/ring.pml, and in ring_litmus.cpp.
 from libc.stdint cimport uint32_t, uint64_t
-from ataraxis._kernels.atomics cimport ax_fence_full, ax_load64, ax_peek64, ax_put64, ax_store64
+from ataraxis._kernels.atomics cimport ax_fence_full, ax_load64, ax_put64, ax_store64
 from ataraxis._kernels.layout cimport AX_SLOT_WRITING
 from ataraxis._kernels.platform cimport ax_crash
 from ataraxis._kernels.ring cimport ax_ring, gate, payload_at, slot_at, word_of
@@ -59,7 +59,3 @@ cdef inline uint64_t claim_run(ax_ring *ring, uint64_t most) noexcept nogil:
     # Fence P: pairs with the one in `pin`, for each of them; also keeps the payloads' stores below WRITING.
     ax_fence_full()
     return count
-
-cdef inline bint ours(ax_ring *ring) noexcept nogil:
-    # Whether the slot we stand at is still being written by us, or was passed over. Only we change it.
-    return ax_peek64(&slot_at(ring, ring.index).word) & 7 == AX_SLOT_WRITING

@@ -1,6 +1,8 @@
 # Declared for `loan`: the producer's end of a stream.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from ataraxis._kernels.atomics cimport ax_put64, ax_u64
 from ataraxis._kernels.layout cimport ax_frame
+from ataraxis._kernels.ring cimport ax_ring
 from ataraxis._kernels.turn cimport Turn
 
 # What a frame says beside its payload.
@@ -10,6 +12,13 @@ cdef struct ax_stamp:
     bint is_unsigned
     uint64_t device_time
     uint64_t device_sequence
+
+cdef inline void number_head(ax_ring *ring, ax_frame *frame, uint64_t length, uint64_t sequence, int64_t time_ns) noexcept nogil:
+    # What differs from frame to frame.
+    ax_put64(<ax_u64 *>&frame.length, length)
+    ax_put64(<ax_u64 *>&frame.sequence, ring.position if ring.shared else sequence)
+    ax_put64(<ax_u64 *>&frame.time_ns, <uint64_t>time_ns)
+    ax_put64(&ring.stream.last_ns, <uint64_t>time_ns)
 
 cdef class ProducerKernel(Turn):
     cdef ax_frame typed                 # header of a frame of our own dtype and shape

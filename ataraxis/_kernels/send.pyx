@@ -153,15 +153,12 @@ cdef class ProducerKernel(Turn):
             flags |= FLAG_CHECKSUM
             ax_put32(<ax_u32 *>&frame.crc, self.sum(payload - (length - bytes), length))
         ax_copy(&frame.flags, &flags, sizeof(flags))
-        ax_put64(<ax_u64 *>&frame.length, length)
-        ax_put64(<ax_u64 *>&frame.sequence, self.ring.position if self.ring.shared else sequence)
-        ax_put64(<ax_u64 *>&frame.time_ns, <uint64_t>stamp.time_ns)
-        ax_put64(&self.ring.stream.last_ns, <uint64_t>stamp.time_ns)
+        number_head(&self.ring, frame, length, sequence, stamp.time_ns)
         return at
 
     cdef void seal(self, Py_ssize_t bytes, const ax_frame *head, ax_stamp *stamp) noexcept nogil:
         # The payload is there: show the frame.
-        publish(&self.ring, self.write_head(bytes, head, stamp, self.ring.sent), bytes, True)
+        publish(&self.ring, self.write_head(bytes, head, stamp, self.ring.sent), bytes)
 
     cdef int put(self, const char *data, Py_ssize_t bytes, const ax_frame *head, ax_stamp *stamp, int64_t deadline) except -100:
         # One frame, one copy. The caller keeps `data` alive.

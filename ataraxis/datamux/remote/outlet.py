@@ -167,7 +167,7 @@ class Outlet:
                 self._ring.rewind(to)
             except RemoteError as error:
                 self._gave_up(to, error)
-                self._ring.cursor, self._ring.flying = to, 0
+                self._ring.rewind(to)
 
     @property
     def is_over(self) -> bool:

@@ -50,12 +50,13 @@ class Ring:
     def __init__(self, room: Room) -> None:
         self.room = room
         self._kept: deque[Data] = deque()
+        self._sent: deque[tuple[int, int]] = deque()
         self.first = 0
         """Number of the oldest message that is kept."""
         self.cursor = 0
         """Number of the next to be sent."""
         self.flying = 0
-        """Bytes sent and not confirmed."""
+        """Bytes sent and not confirmed, also of what was given up since."""
         self.evicted = 0
         """Messages given up before they were confirmed."""
 
@@ -74,10 +75,7 @@ class Ring:
         self.room.used += len(data)
 
     def _drop(self) -> None:
-        data = self._kept.popleft()
-        self.room.used -= len(data)
-        if self.first < self.cursor:
-            self.flying -= len(data)
+        self.room.used -= len(self._kept.popleft())
         self.first += 1
 
     def evict(self) -> bool:
@@ -102,6 +100,7 @@ class Ring:
         data = self._kept[self.cursor - self.first]
         if self.flying and self.flying + len(data) > window:
             return None
+        self._sent.append((self.cursor, len(data)))
         self.cursor += 1
         self.flying += len(data)
         return data
@@ -110,6 +109,8 @@ class Ring:
         """Forget what comes before the message of this number: it was read."""
         while self.first < min(until, self.cursor):
             self._drop()
+        while self._sent and self._sent[0][0] < until:
+            self.flying -= self._sent.popleft()[1]
         self._told()
 
     def rewind(self, to: int) -> None:
@@ -125,7 +126,8 @@ class Ring:
             raise RemoteError(f"message {to} is asked for, {self.next} is the next")
         self.confirm(to)
         self.cursor = to
-        self.flying = sum(len(self._kept[i]) for i in range(to - self.first))
+        self._sent.clear()
+        self.flying = 0
 
     def _check(self, number: int) -> None:
         if number < self.first:
@@ -141,6 +143,7 @@ class Ring:
             self._drop()
         if following is not None:
             self.first = self.cursor = following
+        self._sent.clear()
         self.flying = 0
         self._told()
 
