@@ -14,6 +14,7 @@ from ataraxis.clock import now_ns
 from ataraxis.datamux.ack import StreamAck
 from ataraxis.datamux.block import Block
 from ataraxis.datamux.catalog import pick
+from ataraxis.datamux.channels import labels_of
 from ataraxis.datamux.description import Stream
 from ataraxis.datamux.end import End
 from ataraxis.datamux.source import check_out
@@ -67,12 +68,7 @@ class RemoteSource:
     def labels(self) -> Labels:
         """Labels of one sample."""
         if self._labels is None:
-            text = self.stream.attrs.get("labels")
-            self._labels = (
-                Labels.from_json(text.encode())
-                if isinstance(text, str)
-                else self.stream.labels()
-            )
+            self._labels = labels_of(self.stream)
         return self._labels
 
     def open(self) -> None:
