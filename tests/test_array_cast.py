@@ -195,7 +195,7 @@ def test_times_are_written_in_any_unit_that_loses_nothing() -> None:
         array[2] = np.array(["2024-05-02"], "M8[s]")[0]
         assert array[0] == np.datetime64("2024-05-01T12:30")
         assert array[1] == day
-        array[:] = np.array([day, day + 1, day + 2])
+        array[:] = day + np.arange(3).astype("m8[D]")
         assert array[2] == np.datetime64("2024-05-03")
 
 
@@ -203,6 +203,10 @@ def test_not_a_time_stays_not_a_time() -> None:
     with SharedMemoryArray.create_array("x", np.zeros(2, "M8[ns]")) as array:
         array[0] = np.datetime64("NaT", "ms")
         array[1] = "NaT"
+        assert np.isnat(array[...]).all()
+        array[:] = ["nat", ""]
+        assert np.isnat(array[...]).all()
+        array[:] = [None, None]
         assert np.isnat(array[...]).all()
         array[:] = np.array(["2024-05-01", "NaT"], "M8[D]")
         assert np.isnat(array[...]).tolist() == [False, True]

@@ -108,10 +108,20 @@ def _as_records(value: Any, dtype: np.dtype[Any], what: str) -> NDArray[Any]:
 
 def _as_times(value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Read text and dates in the unit they are given in; integers are in ours."""
+    given = np.asarray(value)
+    if given.dtype.kind in "iu" or _are_none(given):
+        return np.asarray(value, dtype)
     try:
         return np.asarray(value, f"{dtype.kind}8")
     except ValueError:
         return np.asarray(value, dtype)
+
+
+def _are_none(given: NDArray[Any]) -> bool:
+    """Whether all are no time: then none says in which unit, and numpy would warn."""
+    if given.dtype.kind in "US":
+        return bool(np.isin(np.char.lower(given.astype("U")), ("nat", "")).all())
+    return given.dtype == object and all(item is None for item in given.flat)
 
 
 def _real_if(dtype: np.dtype[Any], given: NDArray[Any]) -> NDArray[Any]:
