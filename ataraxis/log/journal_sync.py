@@ -44,6 +44,9 @@ class Syncer:
             target=self._run, args=(seconds,), name="ataraxis-sync", daemon=True
         )
         self._thread.start()
+        # At the end of the program too: once an interpreter is being taken down, its
+        # daemon threads never run again, and a join waits for ever (Python 3.13).
+        weakref.finalize(output(), self.stop)
 
     def _run(self, seconds: float) -> None:
         while not self._stop.wait(seconds):
