@@ -20,7 +20,7 @@ from ataraxis.log.writer import drain, remove_unused
 from ataraxis.shm.context import ContextLike
 from ataraxis.stream import MemQ
 
-PATIENCE_S = 2.0
+PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True)
