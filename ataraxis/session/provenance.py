@@ -9,6 +9,7 @@ import platform
 import socket
 import subprocess
 import sys
+import uuid
 from dataclasses import dataclass, field
 
 from ataraxis.clock import Anchor
@@ -83,6 +84,18 @@ class SessionRecord(YamlConfig):
         default_factory=list,
         metadata={"help": "each is written here before its first frame is recorded"},
     )
+
+    @classmethod
+    def take(cls, name: str, subject: str, context: str) -> SessionRecord:
+        """Write down what is known of a session that begins now."""
+        return cls(
+            name=name,
+            id=uuid.uuid4().hex[:12],
+            subject=subject,
+            context=context,
+            clock=Anchor.take(),
+            provenance=Provenance.take(),
+        )
 
     @property
     def recorder(self) -> str:

@@ -55,8 +55,10 @@ class RigRun:
         rig_path = session.directory / "rig.yaml"
         self.rig.to_yaml(rig_path)
         try:
-            for name, durability in self.rig.recorded.items():
-                session.record(name, durability=durability)
+            for recorder, names in self.rig.recordings():
+                session.record(
+                    *names, durability=recorder.durability, process=recorder.process
+                )
             for name in self.rig.sources:
                 self._programs.append(self._source(name))
             for name in self.rig.sources:
