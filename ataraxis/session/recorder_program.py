@@ -65,7 +65,7 @@ def run(told: dict[str, Any]) -> None:
     while not is_over.wait(LOOK_S):
         for track in tracks:
             track.look()
-            if track.is_recording and track.name not in known:
+            if track.has_begun and track.name not in known:
                 known.add(track.name)
                 voice.tell(known=track.name)
     for track in tracks:

@@ -87,6 +87,11 @@ class Track:
         """Whether the stream is there and being recorded."""
         return self._recorder is not None and self._recorder.is_recording
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether it was there, ever."""
+        return self._times > 0
+
     def begin(self, timeout: float | None = 0) -> None:
         """Record it, if it is there (within `timeout`).
 

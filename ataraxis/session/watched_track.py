@@ -36,6 +36,7 @@ class WatchedTrack:
         if found is None:
             self._lag.forget()
         else:
+            self.is_known |= any(r.label == self._recorder for r in found.readers)
             self._lag.look(found)
 
     def lose(self, loss: SessionLoss) -> None:
