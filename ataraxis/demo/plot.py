@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from ataraxis.demo.scene import SPIKES, Scene
 from ataraxis.log.optional import need
 from ataraxis.session.event import EVENTS, parsed
-from ataraxis.session.trials import around
+from ataraxis.session.trials import STAMP, around
 
 KILLED = "recorder_killed"
 CHANNELS = 16
@@ -61,19 +62,29 @@ def draw(tree: Any, scene: Scene, path: Path) -> None:
 
 
 def _traces(axis: Any, tree: Any, stream: str) -> None:
-    """Draw the channels, one above the other."""
-    rate = tree[stream][stream].attrs.get("sample_rate_hz") or 1000.0
-    width = 0.05 if rate > 5000 else 2.0
-    cut = around(tree, KILLED, width, width, streams=[stream])[stream]
-    values: Any = cut[stream].values
-    values = values[0].reshape(cut.sizes["time"], -1)[:, :CHANNELS]
-    step = 6 * float(np.nanstd(values)) or 1.0
+    """Draw the channels, one above the other, sample by sample."""
+    array = tree[stream][stream]
+    rate = array.attrs.get("sample_rate_hz") or array.attrs.get("rate_hz") or 1.0
+    count = array.sizes["time"] if array.dims[0] != "time" else 1
+    width = math.ceil((0.05 if rate > 5000 else 2.0) * rate / count)
+    stamps = array[STAMP].values
+    at = int(np.searchsorted(stamps, _when(tree)))
+    part = array[max(at - width, 0) : at + width].values
+    values: Any = part.reshape(part.shape[0] * count, -1)[:, :CHANNELS]
     values = values - np.nanmedian(values, axis=0)
-    axis.plot(cut["time"].values * 1e3, values + step * np.arange(values.shape[1]),
-              linewidth=0.5)  # fmt: skip
+    step = 6 * float(np.nanstd(values)) or 1.0
+    ms = (np.arange(len(values)) - min(at, width) * count) / rate * 1e3
+    axis.plot(ms, values + step * np.arange(values.shape[1]), linewidth=0.5)
     axis.axvline(0, color="black", linestyle=":")
     axis.set(title=f"{stream}: not one sample is missing", yticks=[])
     axis.set_xlabel("ms since the recorder was killed")
+
+
+def _when(tree: Any) -> int:
+    """Return when the recorder was killed, monotonic ns."""
+    events = tree[EVENTS]
+    at = np.flatnonzero(events["event"].values.astype(str) == KILLED)
+    return int(events[STAMP].values[at[0]])
 
 
 def _detected(axis: Any, tree: Any, names: Any) -> None:

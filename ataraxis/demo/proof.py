@@ -121,8 +121,7 @@ def play_again(
     start = (duration_s - part) / 2
     with LogArchive(path) as archive:
         times = archive.select(name).time
-        first = min(int(archive.select(n).time.min()) for n in _streams(archive))
-        begin = first + round(start * 1e9)
+        begin = int(times.min()) + round(start * 1e9)
         span = np.flatnonzero((times >= begin) & (times < begin + round(part * 1e9)))
         numbers = archive.select(name).numbers[span]
         block = archive.read(numbers=numbers) if len(numbers) else None
@@ -147,10 +146,6 @@ def play_again(
     wrong += len(span) - frames if frames < len(span) else 0
     then = sum(counts[k] for k in span if k < len(counts)) if scene.main else None
     return Replayed(frames, wrong, part, late, found if scene.main else None, then)
-
-
-def _streams(archive: LogArchive) -> list[int]:
-    return [number for number in archive.sources if len(archive.select(number))]
 
 
 def _counts(archive: LogArchive) -> list[int]:

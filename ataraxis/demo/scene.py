@@ -39,6 +39,8 @@ class Scene:
     """The stream that the detector has; None: none is fit for it."""
     bytes_s: float
     """About how much goes to disk a second."""
+    seconds: float
+    """How long it lasts, at most."""
     recordings: dict[str, Recording] = field(default_factory=dict)
     """The user's own, by stream."""
     notes: list[str] = field(default_factory=list)
@@ -66,11 +68,13 @@ def _pieces(recording: Recording) -> Iterator[NDArray[Any]]:
         yield recording.read(at, at + _ROWS).array
 
 
-def simulated(buffer_s: float) -> Scene:
+def simulated(seconds: float, buffer_s: float) -> Scene:
     """Return the machine itself, a probe and a camera.
 
     Parameters
     ----------
+    seconds : float
+        How long to record.
     buffer_s : float
         How much the rings hold.
     """
@@ -89,7 +93,7 @@ def simulated(buffer_s: float) -> Scene:
     else:
         notes.append(f"telemetry is left out: {BUILT_IN['telemetry'].install}")
     rig = Rig(sources, pipes={SPIKES: _pipe("probe")})
-    return Scene(rig, told, "probe", float(BYTES_S), notes=notes)
+    return Scene(rig, told, "probe", float(BYTES_S), seconds, notes=notes)
 
 
 def of_recording(path: Path, seconds: float) -> Scene:
@@ -117,7 +121,7 @@ def of_recording(path: Path, seconds: float) -> Scene:
             continue
         name = _name(key, kept)
         rate = stream.rate_hz
-        samples = max(1, round(rate / BLOCKS_HZ)) if rate and rate > BLOCKS_HZ else None
+        samples = _samples(rate) if rate and len(labels.shape) == 1 else None
         attrs = {"path": str(path.absolute()), "stop": seconds}
         sources[name] = RigSource("recording", key, attrs, samples)
         size = "x".join(map(str, labels.shape)) or "1"
@@ -129,7 +133,15 @@ def of_recording(path: Path, seconds: float) -> Scene:
     if not sources:
         raise ValueError(f"{path}: no stream of numbers in it; {'; '.join(notes)}")
     pipes = {} if main is None else {SPIKES: _pipe(main)}
-    return Scene(Rig(sources, pipes=pipes), told, main, total, kept, notes)
+    longest = max(r.duration_s for r in kept.values())
+    seconds = min(seconds, max(longest, 0.1))
+    return Scene(Rig(sources, pipes=pipes), told, main, total, seconds, kept, notes)
+
+
+def _samples(rate_hz: float) -> int:
+    """Return how many samples go into a frame: 10 ms of them, of slow streams 100."""
+    hz = BLOCKS_HZ if rate_hz > 10 * BLOCKS_HZ else BLOCKS_HZ / 10
+    return max(1, round(rate_hz / hz))
 
 
 def _pipe(stream: str) -> RigPipe:

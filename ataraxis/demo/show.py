@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -130,11 +129,10 @@ def _shown(
 ) -> int:
     began = time.monotonic()
     buffer_s = 2.0 if _free(place.path) > 4 * _ROOM else 0.4
-    scene = (
-        scenes.simulated(buffer_s)
-        if real is None
-        else scenes.of_recording(real, seconds)
-    )
+    scene = scenes.simulated(seconds, buffer_s)
+    if real is not None:
+        scene = scenes.of_recording(real, seconds)
+        seconds = scene.seconds
     needed = scene.bytes_s * seconds * 1.2
     if _free(folder) < needed:
         raise OSError(
@@ -145,12 +143,12 @@ def _shown(
     with Session(NAME, directory=folder, subject="nobody", context=place) as session:
         out.print("starting sources, recorder, detector and this table ...")
         rig = session.start(scene.rig)
-        _recorded(out, session, rig, seconds)
+        killed = _recorded(out, session, rig, seconds)
     assert session.verdict is not None
     plot = (output or Path.cwd()) / PLOT
     if not os.access(plot.parent, os.W_OK):
         plot = Path(tempfile.gettempdir()) / PLOT
-    summary = Summary(out, scene, session.directory, session.verdict, rig.reports)
+    summary = Summary(out, scene, session.directory, session.verdict, killed)
     summary.show(place, plot)
     if output is not None:
         out.print(f"the session is in {session.directory}")
@@ -203,8 +201,8 @@ class _Table:
         self._out.print(f"{elapsed:5.1f} s: {text}")
 
 
-def _recorded(out: Console, session: Session, rig: RigRun, seconds: float) -> None:
-    """Record; half-way, kill the recorder; see it come back."""
+def _recorded(out: Console, session: Session, rig: RigRun, seconds: float) -> int:
+    """Record, and kill the recorder half-way; how often it was killed."""
     victim, is_back = 0, False
     began = time.monotonic()
     with _Table(out, session.context, seconds) as table:
@@ -226,14 +224,14 @@ def _recorded(out: Console, session: Session, rig: RigRun, seconds: float) -> No
             time.sleep(_LOOK_S)
         table.say(elapsed, "over")
     rig.stop()
+    return int(victim > 0)
 
 
 def _killed(session: Session) -> int:
     """Kill the recorder, and note when."""
-    pid = session.recorders[RECORDER]
+    pid: int = session.recorders[RECORDER]
     session.event(KILLED, pid=pid)
     os.kill(pid, signal.SIGKILL)
-    sys.stdout.flush()
     return pid
 
 

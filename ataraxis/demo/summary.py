@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import xarray as xr
 from rich.console import Console
@@ -31,8 +30,8 @@ class Summary:
         Directory of the session.
     verdict : Verdict
         What became of it.
-    reports : dict of str to dict
-        What the sources said at their end.
+    killed : int
+        How often its recorder was killed.
     """
 
     def __init__(
@@ -41,10 +40,10 @@ class Summary:
         scene: Scene,
         path: Path,
         verdict: Verdict,
-        reports: dict[str, dict[str, Any]],
+        killed: int,
     ) -> None:
         self._out, self._scene, self._path = out, scene, path
-        self._verdict, self._reports = verdict, reports
+        self._verdict, self._killed = verdict, killed
         self._compared: dict[str, Compared | None] = {}
         self._replayed: Replayed | None = None
         self._size = sum(f.stat().st_size for f in path.iterdir() if f.is_file())
@@ -111,8 +110,8 @@ class Summary:
         told += f", at most {screen.duration(found.late_s)} late"
         if found.spikes is not None:
             is_same = found.spikes == found.spikes_then
-            told += f"; the detector finds {found.spikes:,} spikes, "
-            told += "as then" if is_same else f"and found {found.spikes_then:,}"
+            told += f"; spikes found: {found.spikes:,}, "
+            told += "as then" if is_same else f"and {found.spikes_then:,} then"
         self._out.print(told)
 
     @property
@@ -130,8 +129,8 @@ class Summary:
         frames = sum(s.received for s in self._verdict.streams)
         missing = sum(s.missing for s in self._verdict.streams)
         text = (
-            f"{frames:,} frames, {screen.size(self._size)}, one recorder killed, "
-            f"{missing:,} frames missing; {seconds:.0f} s in all"
+            f"{frames:,} frames, {screen.size(self._size)}, recorder killed "
+            f"{self._killed} times, {missing:,} frames missing; {seconds:.0f} s in all"
         )
         good = Text("nothing is missing: ", "bold green")
         bad = Text("NOT AS IT SHOULD BE: ", "bold red")
