@@ -306,6 +306,28 @@ def test_a_live_session_is_left_alone(tmp_path: Path) -> None:
             Session("s", directory=tmp_path, resume=True)
 
 
+def test_a_stream_that_had_ended_is_not_missed_by_recovery(
+    tmp_path: Path, camera: Producer, probe: Producer
+) -> None:
+    ready = spawn.Event()
+    process = spawn.Process(
+        target=workers_session.record, args=(["camera", "late"], "s", tmp_path, ready)
+    )
+    process.start()
+    assert ready.wait(60)
+    fill(camera, frames=5)
+    with Producer("late", shape=(), dtype="i8", buffer_count=64) as late:
+        wait_until(lambda: late.statistics().readers, 60)
+        fill(late, frames=5)
+    folder = SessionFolder(tmp_path / "s")
+    wait_until(lambda: folder.record().ended == ["late"], 60)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    (done,) = finish_sessions(tmp_path)
+    assert done.verdict.is_trusted, str(done.verdict)
+    assert done.verdict["late"].received == 5
+
+
 # ---- a recorder that is a process of its own
 
 

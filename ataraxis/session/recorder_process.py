@@ -35,7 +35,7 @@ class RecorderProcess:
         The name producers know it by.
     durability : str
         As `Recorder` takes it.
-    say, on_loss
+    say, on_loss, on_end
         As `Track` takes them; called by whoever calls `look`.
     """
 
@@ -50,10 +50,11 @@ class RecorderProcess:
         *,
         say: Callable[[str], object],
         on_loss: Callable[[SessionLoss], object],
+        on_end: Callable[[str, bool], object],
     ) -> None:
         self.name = name
         self.tracks = {s: WatchedTrack(s, context, recorder) for s in streams}
-        self._say, self._on_loss = say, on_loss
+        self._say, self._on_loss, self._on_end = say, on_loss, on_end
         self._told = {
             "streams": [*streams], "directory": str(directory.absolute()),
             "context": str(context.path), "recorder": recorder,
@@ -93,6 +94,8 @@ class RecorderProcess:
             self._say(told["say"])
         if "known" in told:
             self.tracks[told["known"]].is_known = True
+        if "ended" in told:
+            self._on_end(told["stream"], told["ended"])
         if "loss" in told:
             loss = SessionLoss(**told["loss"])
             self.tracks[loss.stream].lose(loss)

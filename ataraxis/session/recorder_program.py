@@ -51,11 +51,14 @@ def run(told: dict[str, Any]) -> None:
     def lose(loss: SessionLoss) -> None:
         voice.tell(loss=asdict(loss))
 
+    def end(name: str, is_ended: bool) -> None:
+        voice.tell(stream=name, ended=is_ended)
+
     tracks = [
         Track(
             name, Path(told["directory"]), Context.of(told["context"]),
-            told["recorder"], say=say, on_loss=lose, durability=told["durability"],
-            is_known=name in told["known"],
+            told["recorder"], say=say, on_loss=lose, on_end=end,
+            durability=told["durability"], is_known=name in told["known"],
         )
         for name in told["streams"]
     ]  # fmt: skip

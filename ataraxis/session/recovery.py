@@ -134,16 +134,16 @@ def _finished(
     verdict = judge(folder.path, about.clock, tracked=tracked, notes=[
         "the process of the session was killed; recovery finished it"
     ])  # fmt: skip
-    _doubt_the_rest(verdict, waiting)
+    _doubt_the_rest(verdict, {*waiting, *about.ended})
     verdict.to_yaml(folder.verdict_path)
     diary.say(f"recovery: session {about.name!r}: {verdict}")
     return FinishedSession(folder.path, frames, verdict, problem)
 
 
-def _doubt_the_rest(verdict: Verdict, waiting: dict[str, StreamStatistics]) -> None:
+def _doubt_the_rest(verdict: Verdict, known: set[str]) -> None:
     """Of a stream whose ring is gone nobody knows what was sent at last."""
     for stream in verdict.streams:
-        if stream.name not in waiting:
+        if stream.name not in known:
             stream.is_trusted = verdict.is_trusted = False
             stream.notes.append(
                 "its ring is gone: what was sent after the last frame is not known"

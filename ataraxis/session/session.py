@@ -14,7 +14,7 @@ from ataraxis.errors import NotConnectedError, SegmentExists, StreamUnavailable
 from ataraxis.log.recorder import Recorder
 from ataraxis.log.recording import RecordingStatistics
 from ataraxis.session.diary import Diary
-from ataraxis.session.event import EVENTS, EventStream
+from ataraxis.session.event import EVENTS, EventStream, refuse_a_second
 from ataraxis.session.folder import SessionFolder
 from ataraxis.session.provenance import SessionRecord
 from ataraxis.session.recorder_process import RecorderProcess
@@ -23,7 +23,6 @@ from ataraxis.session.track import SessionLoss, Track
 from ataraxis.session.verdict import StreamVerdict, Verdict, judge
 from ataraxis.session.watched_track import WatchedTrack
 from ataraxis.shm.context import Context, ContextLike, checked_name
-from ataraxis.stream.inspector import Inspector
 
 if TYPE_CHECKING:
     from ataraxis.session.rig import Rig
@@ -111,7 +110,7 @@ class Session:
         self._doubts: list[str] = []
         self._lock = threading.RLock()
         self._is_over = threading.Event()
-        self._refuse_a_second()
+        refuse_a_second(self.name, self.context)
         self._folder, self._about = self._begin(directory, subject, resume)
         try:
             if config is not None:
@@ -133,18 +132,6 @@ class Session:
         )
         self.record(EVENTS)
         self._watcher.start()
-
-    def _refuse_a_second(self) -> None:
-        try:
-            there = Inspector(EVENTS, self.context).statistics()
-        except FileNotFoundError:
-            return
-        live = [r.label for r in there.readers if not r.is_detached]
-        if any(label.startswith("session-") for label in live):
-            raise SegmentExists(
-                f"session {self.name!r} was asked for, and one is being recorded in "
-                f"context {self.context.path}: end that, or use another context="
-            )
 
     def _finish_events(self) -> None:
         """Write the events that the killed process left in its ring: it is ended."""
@@ -226,8 +213,9 @@ class Session:
                 self._promise(stream)
                 track = Track(
                     stream, self.directory, self.context, self._about.recorder,
-                    say=self._diary.say, on_loss=self._lose,
+                    say=self._diary.say, on_loss=self._lose, on_end=self._end,
                     durability=durability or self._durability,
+                    is_known=stream in self._about.ended,
                 )  # fmt: skip
                 try:
                     track.begin(timeout or 0)
@@ -246,7 +234,7 @@ class Session:
         made = RecorderProcess(
             "recorder" if number == 1 else f"recorder-{number}", streams,
             self.directory, self.context, self._about.recorder, durability,
-            say=self._diary.say, on_loss=self._lose,
+            say=self._diary.say, on_loss=self._lose, on_end=self._end,
         )  # fmt: skip
         self._recorders.append(made)
         self._tracks.update(made.tracks)
@@ -258,9 +246,12 @@ class Session:
 
     def _promise(self, stream: str, is_kept: bool = True) -> None:
         """Write down that a stream is recorded, so that recovery can miss it."""
-        promised = self._about.streams
-        if is_kept != (stream in promised):
-            (promised.append if is_kept else promised.remove)(stream)
+        if self._about.mark("streams", stream, is_kept):
+            self._about.to_yaml(self._folder.record_path)
+
+    def _end(self, stream: str, is_ended: bool) -> None:
+        """Write down that a stream has ended, so that recovery need not miss it."""
+        if self._about.mark("ended", stream, is_ended):
             self._about.to_yaml(self._folder.record_path)
 
     def event(self, name: str, /, *, time_ns: int | None = None, **data: Any) -> int:
@@ -369,7 +360,8 @@ class Session:
                 StreamVerdict(name, is_trusted=False, notes=[
                     "recorded until the session was cut off; not since it was resumed"
                 ])
-                for name in self._about.streams if name not in self._tracks
+                for name in self._about.streams
+                if name not in self._tracks and name not in self._about.ended
             ]  # fmt: skip
         self._watcher.join()
         self.verdict = judge(

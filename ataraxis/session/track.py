@@ -51,6 +51,9 @@ class Track:
         Takes lines of the session's log, from any thread.
     on_loss : callable
         Called with each `SessionLoss`, from the recorder's thread.
+    on_end : callable, optional
+        Called with the stream's name and True when it has ended and is whole on disk,
+        with False when it begins again.
     is_known : bool
         It was recorded before, by a process that died: it may be over already.
     **options
@@ -66,12 +69,13 @@ class Track:
         *,
         say: Callable[[str], object],
         on_loss: Callable[[SessionLoss], object],
+        on_end: Callable[[str, bool], object] = lambda name, is_ended: None,
         is_known: bool = False,
         **options: Any,
     ) -> None:
         self.name = stream
         self._directory, self._context, self._called = directory, context, recorder
-        self._is_known = is_known
+        self._is_known, self._on_end = is_known, on_end
         self._say, self._on_loss, self._options = say, on_loss, options
         self._recorder: Recorder | None = None
         self._verdict = StreamVerdict(stream)
@@ -108,6 +112,7 @@ class Track:
             on_low_disk=self._low, **self._options,
         )  # fmt: skip
         self._times += 1
+        self._on_end(self.name, False)
         again = "" if self._times == 1 else f", made anew, time {self._times}"
         self._say(f"recording {self.name!r}{again}")
 
@@ -141,6 +146,8 @@ class Track:
             recorder.stop()
         except LoggerError as error:
             self._doubt(str(error))
+        else:
+            self._on_end(self.name, True)
         self._let_go()
         self._say(f"{self.name!r} has ended; {self._before.frames} frames recorded")
 
