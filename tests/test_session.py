@@ -376,6 +376,22 @@ def test_one_that_is_killed_while_it_ends_is_started_again(
     assert verdict["late"].received == 5  # over before: nobody need find it again
 
 
+def test_what_ended_while_the_recorder_was_away_is_recorded(
+    tmp_path: Path, camera: Producer
+) -> None:
+    s = Session("s", directory=tmp_path)
+    s.record("camera", process=True)
+    wait_until(lambda: s.statistics()["camera"].is_recording, 60)
+    fill(camera, frames=10)
+    os.kill(s.recorders["recorder"], signal.SIGKILL)
+    fill(camera, frames=60, first=10)
+    camera.end()
+    verdict = s.close()  # the one that is started again has no time to look around
+    assert verdict.is_trusted, str(verdict)
+    assert verdict["camera"].received == 70
+    assert camera.statistics().detached == ()
+
+
 def test_losses_are_told_by_a_process_too(tmp_path: Path) -> None:
     hasty = Producer("hasty", 64, 4, on_full="drop_newest", sync=True)
     slow = Consumer("hasty")

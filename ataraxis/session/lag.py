@@ -59,6 +59,10 @@ class Lag:
         found = self.seen()
         return 0 if found is None else self._of(found)
 
+    def is_promised(self, found: StreamStatistics) -> bool:
+        """Whether the ring keeps frames for the recorder, which is away."""
+        return any(r.label == self._recorder and r.is_detached for r in found.readers)
+
     def _of(self, found: StreamStatistics) -> int:
         lags = (r.lag for r in found.readers if r.label == self._recorder)
         return max(lags, default=0)

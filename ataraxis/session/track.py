@@ -124,7 +124,7 @@ class Track:
             return
         if not self.is_recording:
             self._retire()
-            if found.producers:
+            if found.producers or self._lag.is_promised(found):
                 self._try()
             return
         self._lag.look(found)

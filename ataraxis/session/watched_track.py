@@ -59,6 +59,11 @@ class WatchedTrack:
 
     def stop(self) -> StreamVerdict:
         """Say what is known of it; its recorder has ended."""
+        found = self._lag.seen()
+        if found is not None and self._lag.is_promised(found):
+            self.verdict.missing += self._lag.behind()
+            self.verdict.is_trusted = False
+            self.note("its ring holds what is not recorded: run 'ataraxis recover'")
         return self.verdict
 
     def statistics(self) -> RecordingStatistics:
