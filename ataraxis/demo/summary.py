@@ -129,8 +129,9 @@ class Summary:
         frames = sum(s.received for s in self._verdict.streams)
         missing = sum(s.missing for s in self._verdict.streams)
         text = (
-            f"{frames:,} frames, {screen.size(self._size)}, recorder killed "
-            f"{self._killed} times, {missing:,} frames missing; {seconds:.0f} s in all"
+            f"{frames:,} frames, {screen.size(self._size)}, "
+            f"{'one recorder killed, ' if self._killed else ''}"
+            f"{missing:,} frames missing; {seconds:.0f} s in all"
         )
         good = Text("nothing is missing: ", "bold green")
         bad = Text("NOT AS IT SHOULD BE: ", "bold red")
