@@ -28,6 +28,7 @@ class Lag:
 
     def __init__(self, verdict: StreamVerdict, recorder: str, context: Context) -> None:
         self._verdict, self._recorder, self._context = verdict, recorder, context
+        self._first: tuple[float, int] | None = None
         self._last: tuple[float, int] | None = None
 
     def seen(self) -> StreamStatistics | None:
@@ -42,17 +43,21 @@ class Lag:
         now, verdict = time.monotonic(), self._verdict
         lag = self._of(found)
         verdict.longest_lag = max(verdict.longest_lag, lag)
-        if self._last is None:
-            self._last = now, found.sent
+        if self._last is None or self._first is None:
+            self._first = self._last = now, found.sent
         elif now - self._last[0] > _SHORTEST_S:
-            rate = (found.sent - self._last[1]) / (now - self._last[0])
+            # A stream that pauses or ends while some wait is not behind any further.
+            rate = max(
+                (found.sent - sent) / (now - when)
+                for when, sent in (self._first, self._last)
+            )
             if rate > 0:
                 verdict.longest_lag_s = max(verdict.longest_lag_s, lag / rate)
             self._last = now, found.sent
 
     def forget(self) -> None:
         """Begin anew: the stream has ended."""
-        self._last = None
+        self._first = self._last = None
 
     def behind(self) -> int:
         """Count the frames that wait in the ring for the recorder."""
