@@ -43,10 +43,11 @@ SMALL, LARGE = 64, 1 << 16
 AIMS = [
     Aim("64 B entries", OURS, EACH, 1.0, 0.4, False),
     Aim("64 B entries", OURS, ORIGINAL, 100, 50, False),
-    Aim("files", NPY, BARE, 1 / 1.5, 1 / 2, False),
-    Aim("log_block 64 B", OURS, "buffered file", 0.5, 0.4, False),
+    Aim("files", NPY, BARE, 1 / 1.5, 1 / 1.5, False),
+    Aim("log_block 64 B", OURS, "buffered file", 0.5, 0.5, False),
     Aim("64 KiB entries", OURS, RAW, 0.8, 0.6, False),
-    Aim("3 producers", OURS, "1 producer", 1.5, 1.2, False),
+    Aim("3 producers", OURS, "1 producer", 1.5, 1.5, False),
+    Aim("idle writer", OURS, "1 % of a core", 1.0, 1.0),
 ]
 
 
@@ -92,6 +93,21 @@ def blocks(path: Path, count: int) -> float:
         logger.log_block(1, rows)
         logger.stop()
         return count / (time.perf_counter() - began)
+
+
+def idle(path: Path, seconds: float) -> float:
+    """Share of a core that a writer with nothing to do takes."""
+    with DataLogger(path, layout="journal") as logger:
+        logger.log(0, np.zeros(SMALL, np.uint8))
+        while not logger.statistics().written:
+            time.sleep(0.001)
+        tasks = Path("/proc/self/task").glob("*/children")
+        (pid,) = (pid for task in tasks for pid in task.read_text().split())
+        writer = Path(f"/proc/{pid}/schedstat")
+        time.sleep(1)
+        before = int(writer.read_text().split()[0])
+        time.sleep(seconds)
+        return (int(writer.read_text().split()[0]) - before) * 1e-9 / seconds
 
 
 def one_of_three(queue: object, count: int, start: object) -> None:
@@ -347,6 +363,12 @@ def main() -> int:
         "3 producers",
         "/s",
         {OURS: direct(together, n, 3), "1 producer": direct(together, n, 1)},
+        turns,
+    )
+    results += interleaved(
+        "idle writer",
+        "of a core",
+        {OURS: direct(idle, 3.0), "1 % of a core": lambda: 0.01},
         turns,
     )
     results += archives(desk, files)

@@ -36,7 +36,7 @@ POINT = re.compile(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)')
 # only take their time.
 KERNELS = (
     "mapping", "participants", "lock", "guard", "array", "framebuffer", "chunks",
-    "will", "ring", "reader", "turn", "send", "rows", "loan", "lend", "receive",
+    "will", "ring", "reader", "join", "turn", "send", "rows", "loan", "lend", "receive",
     "doorbell", "survey", "queue", "vigil", "desk", "put", "get", "drain",
 )  # fmt: skip
 # What arrays alone need: built in a quarter of the time.

@@ -76,8 +76,9 @@ def consume(
     durable: str | None = None,
     held: int = 0,
     join: bool = False,
+    rows: int = 0,
 ) -> None:
-    """Receive; or join, with the fuse lit before."""
+    """Receive, or read rows; or join, with the fuse lit before."""
     from ataraxis.shm.header import Kind
     from ataraxis.shm.segment import Segment
     from ataraxis.stream import Consumer
@@ -98,6 +99,8 @@ def consume(
     stream = make()
     kept = [stream.receive() for _ in range(held)]
     fuse.light(stream)
+    if rows:
+        stream.read(rows, timeout=20)
     for _ in range(8):
         frame = stream.receive(timeout=20)
         frame.release()

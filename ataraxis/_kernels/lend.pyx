@@ -16,7 +16,8 @@ from ataraxis._kernels.event cimport event_wake
 from ataraxis._kernels.lock cimport pthread_self
 from ataraxis._kernels.participants cimport inherited
 from ataraxis._kernels.platform cimport ax_end_turn, ax_take_turn
-from ataraxis._kernels.reader cimport give_back, reader_leave, settle_had
+from ataraxis._kernels.join cimport reader_leave
+from ataraxis._kernels.reader cimport give_back, settle_had
 from ataraxis._kernels.ring cimport AX_UNKNOWN
 
 cdef extern from "numpy/arrayobject.h":

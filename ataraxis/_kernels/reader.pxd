@@ -1,4 +1,4 @@
-# The readers' half of the ring: join, take a frame, give it back, wait, leave.
+# The readers' half of the ring: take a frame, give it back, wait.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from ataraxis._kernels.layout cimport ax_frame
 from ataraxis._kernels.ring cimport ax_ring
@@ -23,6 +23,4 @@ cdef bint unchanged(ax_ring *ring, ax_got *got) noexcept nogil
 cdef void count_frame(ax_ring *ring, uint64_t sequence) noexcept nogil
 cdef void give_back(ax_ring *ring, uint64_t index, uint64_t position, int held) noexcept nogil
 cdef bint has_next(ax_ring *ring) noexcept nogil
-cdef int reader_join(ax_ring *ring, uint32_t policy, bint from_oldest, int durable) noexcept nogil
 cdef void settle_had(ax_ring *ring) noexcept nogil
-cdef void reader_leave(ax_ring *ring) noexcept nogil

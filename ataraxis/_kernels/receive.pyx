@@ -9,6 +9,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport ax_copy, ax_load64, ax_peek64
+from ataraxis._kernels.join cimport reader_join
 from ataraxis._kernels.layout cimport (
     AX_BUSY, AX_EMPTY, AX_ENDED, AX_LAPPED, AX_OK, AX_OVERFLOW, AX_TIMEOUT, ax_frame,
 )
@@ -16,7 +17,7 @@ from ataraxis._kernels.lend cimport Frame, Lender
 from ataraxis._kernels.participants cimport Participant
 from ataraxis._kernels.platform cimport ax_prefault
 from ataraxis._kernels.reader cimport (
-    HELD_BY_COPY, at_position, ax_got, copy_run, count_frame, give_back, has_next, next_frame, next_wait, reader_join, unchanged,
+    HELD_BY_COPY, at_position, ax_got, copy_run, count_frame, give_back, has_next, next_frame, next_wait, unchanged,
 )
 from ataraxis._kernels.ring cimport AX_UNKNOWN, anybody_sends, ax_ring, bytes_at, frame_at, payload_at, ring_open, sequence_at, time_at
 from ataraxis._kernels.timing cimport PAUSES, deadline_of, pause

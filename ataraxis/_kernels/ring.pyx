@@ -5,17 +5,17 @@ Disruptor (Thompson et al., 2011); the claim is a compare-and-swap on the slot's
 producer killed at any instruction leaves either nothing or a slot owned by a dead participant.
 """
 from libc.errno cimport EINTR
-from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport (
     ax_add64, ax_and64, ax_cas64, ax_fence_full, ax_load32, ax_load64,
     ax_or64, ax_peek32, ax_peek64, ax_put64, ax_store32, ax_store64,
-    ax_u32, ax_u64,
+    ax_u64,
 )
 from ataraxis._kernels.event cimport event_cancel, event_prepare, event_signal, event_wake
 from ataraxis._kernels.layout cimport (
-    AX_BUSY, AX_CROWDED, AX_CURSOR_DETACHED, AX_CURSOR_GATING, AX_CURSOR_IDLE, AX_DURABLES, AX_ENDED, AX_FULL, AX_KIND_STREAM,
-    AX_OK, AX_OVERFLOW, AX_PAYLOAD_AT, AX_POLICY_JOINING, AX_READY, AX_RETIRED, AX_SLOT_READY, AX_SLOT_SKIP, AX_SLOT_WRITING,
+    AX_BUSY, AX_CURSOR_DETACHED, AX_CURSOR_GATING, AX_CURSOR_IDLE, AX_DURABLES, AX_FULL, AX_KIND_STREAM,
+    AX_OK, AX_OVERFLOW, AX_PAYLOAD_AT, AX_POLICY_JOINING, AX_RETIRED, AX_SLOT_READY, AX_SLOT_SKIP, AX_SLOT_WRITING,
     AX_STREAM_SHARED, AX_TIMEOUT, ax_reader, ax_slot, ax_stream,
 )
 from ataraxis._kernels.participants cimport ax_party, live_of, on_death, sweep

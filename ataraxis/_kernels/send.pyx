@@ -12,13 +12,13 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from ataraxis._kernels.atomics cimport ax_add64, ax_copy, ax_load64, ax_peek64, ax_put32, ax_put64, ax_u32, ax_u64
-from ataraxis._kernels.event cimport event_signal, event_wake
+from ataraxis._kernels.atomics cimport ax_add64, ax_copy, ax_peek64, ax_put32, ax_put64, ax_u32
+from ataraxis._kernels.event cimport event_wake
 from ataraxis._kernels.layout cimport AX_BUSY, AX_FULL, AX_OK, AX_OVERFLOW, AX_PAYLOAD_AT, ax_frame
 from ataraxis._kernels.participants cimport Participant
 from ataraxis._kernels.platform cimport ax_crash, ax_now_ns, ax_prefault
 from ataraxis._kernels.ring cimport (
-    abandon, anybody_sends, claim, claim_wait, payload_at, producer_join, producer_leave, publish, ring_open,
+    claim, claim_wait, payload_at, producer_join, producer_leave, publish, ring_open,
 )
 from ataraxis._kernels.run cimport ask_for
 from ataraxis._kernels.timing cimport deadline_of

@@ -47,6 +47,24 @@ def channel_names(count: int, names: Sequence[str] | None = None) -> list[str]:
     return [f"ch{i}" for i in range(count)]
 
 
+def labels_of(stream: Stream) -> Labels:
+    """Return the labels that a stream was described from, or else those it amounts to.
+
+    Raises
+    ------
+    LayoutError
+        Its labels are those of another: samples have another shape.
+    """
+    text = stream.attrs.get("labels")
+    amounts = stream.labels()
+    if not isinstance(text, str):
+        return amounts
+    labels = Labels.from_json(text.encode())
+    if labels.shape != amounts.shape:
+        raise LayoutError(f"stream {stream.id!r}: its labels are those of another")
+    return labels
+
+
 def stream_of(name: str, labels: Labels, mode: str = "proxy") -> Stream:
     """Return the description of a stream whose samples have these labels.
 

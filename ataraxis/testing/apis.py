@@ -24,9 +24,13 @@ from ataraxis.datamux import (
     LabelledBlock,
     Recording,
     Stream,
+    open_recordings,
 )
+from ataraxis.datamux.contract import check_source
 from ataraxis.datamux.signals import Ramp
+from ataraxis.datamux.source import STAMP
 from ataraxis.errors import SourceNotFound
+from ataraxis.stream import Consumer
 
 ROWS = 400
 WHICH = {"subject": "A"}
@@ -289,6 +293,50 @@ class ApiContract:
                 assert len(came) == ROWS + 1
 
             asyncio.run(main())
+
+    def test_a_live_stream_is_read_by_whoever_opens_it(self) -> None:
+        """In blocks of their own size, each sample once, with the source's counter."""
+        with self._api() as api:
+            _expect(SourceNotFound, api.open_source, "sim", "no_such")
+
+            def ramp() -> Any:
+                source = api.open_source("sim", "ramp")
+                source.close()  # as one that was not opened yet
+                return source
+
+            check_source(ramp)
+            source = api.open_source("sim", "ramp")
+            try:
+                got: list[int] = []
+                numbers: list[int] = []
+                out = np.empty((7, *source.labels.shape), source.labels.dtype)
+                stamps = np.zeros(7, STAMP)
+                while len(got) < 50:
+                    n = source.read_into(out, stamps, timeout=WAIT_S)
+                    got += out[:n, 0].tolist()
+                    numbers += stamps["device_sequence"][:n].tolist()
+            finally:
+                source.close()
+            assert got == [*range(got[0], got[0] + len(got))]
+            assert np.diff(numbers).tolist() == [1] * (len(numbers) - 1)
+
+    def test_a_live_stream_is_recorded(self) -> None:
+        """Into a stream of shared memory and a journal here."""
+        with tempfile.TemporaryDirectory() as place, self._api() as api:
+            ack = api.record_live_stream("sim", "ramp", {}, place, "contract-ramp")
+            with Consumer("contract-ramp") as reader:
+                frame = reader.receive(timeout=WAIT_S)
+                assert frame is not None
+                assert frame.array.shape == (4,)
+                frame.release()
+            api.stop_task(ack.randseq)
+            assert ack.wait(WAIT_S).reason == "stopped"
+            count = ack.task.statistics().delivered
+            ack.task.sink.close()
+            recording = open_recordings(place)["contract-ramp"]
+            assert len(recording) == count
+            first = np.rint(recording.read().values["ch0"])
+            assert (np.diff(first) == 1).all()
 
     def test_a_slow_reader_holds_a_replay_up(self) -> None:
         """A bounded sink loses nothing; with another policy what is lost is counted."""

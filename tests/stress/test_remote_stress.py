@@ -34,13 +34,13 @@ def worker(target, *arguments):
     here, there = SPAWN.Pipe()
     process = SPAWN.Process(target=target, args=(*arguments, there))
     process.start()
+    there.close()  # its end alone: if it dies, there is an end to what is read
     try:
         yield process, here
     finally:
         process.kill()
         process.join()
         here.close()
-        there.close()
 
 
 def answer(pipe, question=None):

@@ -313,6 +313,30 @@ def test_a_viewer(point: str, stage: Stage) -> None:
     assert stage.stream.statistics().skipped == skipped
 
 
+@pytest.mark.parametrize("point", of("consume"))
+def test_a_reader_of_rows(point: str, mother: Zygote, arena: Path) -> None:
+    """It gives frames back in runs, of an eighth of the ring: has them all, or none."""
+    stage = Stage(arena, mother, is_ours=False)
+    stage.stream = Producer("s", shape=(8,), dtype="u8", buffer_count=64, context=arena)
+    pid = stage.start(point, "consume", durable="recorder", rows=60)
+    rows = np.repeat(np.arange(60, dtype="u8"), 8).reshape(60, 8)
+    stage.stream.send_block(rows)
+    stage.die(pid)
+    begin = 8 if point == "cursor_moved" else 0
+    again = Consumer("s", context=arena, durable="recorder", timeout=20)
+    stage.handles.append(again)
+    assert (again.read(60 - begin, timeout=20) == rows[begin:]).all()
+    assert again.dropped_count == 0
+    sender = threading.Thread(target=stage.stream.send_block, args=(rows,))
+    sender.start()
+    assert (again.read(60, timeout=20) == rows).all()
+    sender.join()
+    again.close()
+    stage.leave_nothing()
+    stage.close()
+    assert os.listdir(arena) == []
+
+
 @pytest.mark.parametrize("durable", [None, "recorder"])
 @pytest.mark.parametrize("point", of("consume"))
 def test_a_reader_that_gates(point: str, durable: str | None, stage: Stage) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 from ataraxis.datamux.ack import Listing, StreamAck
@@ -12,11 +13,13 @@ from ataraxis.datamux.description import Collection, Node, Stream
 from ataraxis.datamux.faults import Faults
 from ataraxis.datamux.recording import Recording
 from ataraxis.datamux.remote.answer import answered
-from ataraxis.datamux.remote.client import Client, Transform
-from ataraxis.datamux.remote.describing import packed, packed_signals
+from ataraxis.datamux.remote.client import Client, Transform, then
+from ataraxis.datamux.remote.describing import packed, packed_signals, unpacked
 from ataraxis.datamux.remote.gathering import recording_from
+from ataraxis.datamux.remote.source import RemoteSource
 from ataraxis.datamux.simulation import Signals
 from ataraxis.datamux.sink import BUFFER, Policy
+from ataraxis.datamux.source import Source
 from ataraxis.datamux.task import Deliver
 from ataraxis.datamux.timeline import Timeline
 from ataraxis.datamux.util import identity
@@ -100,6 +103,46 @@ class RemoteAPI(Client):
         return answered(recording_from(started, listed, stream_id, blocks))
 
     # ---- streams
+
+    def open_source(
+        self, node_id: str, stream_id: str, attrs: Mapping[str, Any] | None = None
+    ) -> Source:
+        """Open a live stream of the server to be read by you; see `API.open_source`.
+
+        Waits for the server, also inside an event loop.
+        """
+        asked = {
+            "node_id": node_id, "stream_id": stream_id, "attrs": packed(attrs or {}),
+            "use_relative_ts": False,
+        }  # fmt: skip
+
+        def listed() -> Future[list[Stream]]:
+            return then(
+                self._linked().request("list_live_streams", {"node_id": node_id}),
+                lambda found: [unpacked(Stream, item) for item in found],
+            )
+
+        def start(sink: Any) -> Future[StreamAck]:
+            return self._started("proxy_live_stream", asked, sink, identity, "block")
+
+        source = RemoteSource(stream_id, node_id, listed, start)
+        source.open()
+        return source
+
+    def record_live_stream(
+        self,
+        node_id: str,
+        stream_id: str,
+        attrs: Mapping[str, Any],
+        directory: str | Path,
+        name: str | None = None,
+        **options: Any,
+    ) -> StreamAck:
+        """Record a live stream of the server here; see `API.record_live_stream`."""
+        here: Any = self
+        return API.record_live_stream(
+            here, node_id, stream_id, attrs, directory, name, **options
+        )
 
     def proxy_live_stream(
         self,

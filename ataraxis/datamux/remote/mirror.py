@@ -9,12 +9,11 @@ from urllib.parse import urlsplit
 
 from ataraxis.datamux.ack import StreamAck
 from ataraxis.datamux.catalog import pick
+from ataraxis.datamux.channels import labels_of
 from ataraxis.datamux.description import Stream
 from ataraxis.datamux.end import End
 from ataraxis.datamux.remote.api import RemoteAPI
 from ataraxis.datamux.streamsink import producer_of
-from ataraxis.errors import LayoutError
-from ataraxis.labels import Labels
 from ataraxis.shm.context import ContextLike
 from ataraxis.stream import Producer
 
@@ -140,12 +139,9 @@ def _producer(
     stream: Stream, name: str, context: ContextLike, options: Mapping[str, Any]
 ) -> Producer:
     """Make a producer with the labels of the stream there."""
-    text = stream.attrs.get("labels")
-    if not isinstance(text, str):
+    if "labels" not in stream.attrs:
         return producer_of(stream, name, context=context, **options)
-    labels = Labels.from_json(text.encode())
-    if labels.shape != stream.labels().shape:
-        raise LayoutError(f"stream {stream.id!r}: its labels are those of another")
+    labels = labels_of(stream)
     coords = {key: (c.dims, c.values, c.attrs) for key, c in labels.coords.items()}
     return Producer(
         name, shape=labels.shape, dtype=labels.dtype, dims=labels.dims,

@@ -1,0 +1,139 @@
+"""A live stream of a server, to be read by whoever opened it."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis.clock import now_ns
+from ataraxis.datamux.ack import StreamAck
+from ataraxis.datamux.block import Block
+from ataraxis.datamux.catalog import pick
+from ataraxis.datamux.channels import labels_of
+from ataraxis.datamux.description import Stream
+from ataraxis.datamux.end import End
+from ataraxis.datamux.source import check_out
+from ataraxis.errors import EndOfStream, NotConnectedError, SourceLost
+from ataraxis.labels import Labels
+
+_BLOCKS = 16
+
+
+class RemoteSource:
+    """A `Source` on another machine; see `ataraxis.datamux.source.Source`.
+
+    A sample's time is when it came here; its device time what its source said there;
+    its device sequence the source's own counter, or its number in the stream there.
+
+    Parameters
+    ----------
+    stream_id, node_id : str
+        Which stream of which node.
+    listed : callable
+        Asks for the streams of the node: a future of descriptions.
+    start : callable
+        Given a sink, starts the stream into it: a future of its ack.
+    """
+
+    def __init__(
+        self,
+        stream_id: str,
+        node_id: str,
+        listed: Callable[[], Future[list[Stream]]],
+        start: Callable[[Any], Future[StreamAck]],
+    ) -> None:
+        self._names = stream_id, node_id
+        self._listed, self._start = listed, start
+        self._stream: Stream | None = None
+        self._labels: Labels | None = None
+        self._ack: StreamAck | None = None
+        self._sink: queue.Queue[Any] = queue.Queue(_BLOCKS)
+        self._rest: Block | None = None
+        self._end: End | None = None
+        self.lost = 0
+
+    @property
+    def stream(self) -> Stream:
+        """What it gives, as the server describes it."""
+        if self._stream is None:
+            raise NotConnectedError(f"stream {self._names[0]!r}: open() it first")
+        return self._stream
+
+    @property
+    def labels(self) -> Labels:
+        """Labels of one sample."""
+        if self._labels is None:
+            self._labels = labels_of(self.stream)
+        return self._labels
+
+    def open(self) -> None:
+        """Start it there; waits for the server."""
+        stream_id, node_id = self._names
+        found = {stream.id: stream for stream in self._listed().result()}
+        self._stream = pick(found, stream_id, "stream", f"node {node_id!r} there")
+        self._labels = self._rest = self._end = None
+        self._sink = queue.Queue(_BLOCKS)
+        self._ack = self._start(self._sink).result()
+
+    def read_into(
+        self,
+        out: NDArray[Any],
+        stamps: NDArray[Any] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> int:
+        """Fill rows with the next samples; see `Source.read_into`."""
+        if self._ack is None:
+            raise NotConnectedError(f"stream {self._names[0]!r}: open() it first")
+        check_out(out, self.labels)
+        block = self._next(timeout)
+        if block is None:
+            return 0
+        count = min(len(out), len(block))
+        self._rest = block[count:] if count < len(block) else None
+        part = block[:count]
+        out[:count] = part.array
+        if stamps is not None:
+            numbers = part.index.get("device_sequence")
+            if numbers is None:
+                numbers = np.arange(part.sequence, part.sequence + count)
+            stamps["time_ns"][:count] = now_ns()
+            stamps["device_s"][:count] = part.t
+            stamps["device_sequence"][:count] = numbers
+        return count
+
+    def _next(self, timeout: float | None) -> Block | None:
+        if self._rest is not None:
+            return self._rest
+        while self._end is None:
+            try:
+                item = self._sink.get(timeout=timeout)
+            except queue.Empty:
+                return None
+            if not isinstance(item, End):
+                block: Block = item
+                return block
+            self._end = item
+            if self._ack is not None and self._ack.task is not None:
+                self.lost = self._ack.task.statistics().lost
+        if self._end.reason in ("completed", "stopped"):
+            raise EndOfStream(f"stream {self._names[0]!r}: {self._end.reason}")
+        told = self._end.error or self._end.reason
+        raise SourceLost(f"stream {self._names[0]!r}: {told}")
+
+    def close(self) -> None:
+        """Stop it there. Twice is fine."""
+        ack, self._ack = self._ack, None
+        if ack is None or ack.task is None:
+            return
+        # Its thread may wait for room in the sink.
+        while not ack.task.stop(0):
+            try:
+                self._sink.get(timeout=0.02)
+            except queue.Empty:
+                continue
