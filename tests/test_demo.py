@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -137,7 +138,9 @@ def test_ctrl_c_leaves_nothing(
         assert process.stdout is not None
         assert any("recording" in line for line in process.stdout)
         assert len(left(process.pid)) >= 5  # context, three sources, recorder
-        process.send_signal(sent)
+        for _ in range(3):  # as the impatient do
+            process.send_signal(sent)
+            time.sleep(0.01)
         told, _ = process.communicate(timeout=60)
     finally:
         process.kill()

@@ -77,20 +77,24 @@ def run(
 
 @contextlib.contextmanager
 def _ended_in_order() -> Iterator[None]:
-    """Let SIGTERM end the demo as Ctrl-C does."""
+    """Let SIGTERM end the demo as Ctrl-C does; a second one does not disturb that."""
+    signals = (signal.SIGINT, signal.SIGTERM)
 
     def end(*_: Any) -> None:
+        for number in signals:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     try:
-        before = signal.signal(signal.SIGTERM, end)
+        before = {number: signal.signal(number, end) for number in signals}
     except ValueError:  # not in the main thread
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
