@@ -148,7 +148,10 @@ def report(
     missed = sum(v.verdict == "MISSED" for v in judged)
     open_aims: list[dict[str, str]] = []
     for aim in aims:
-        if any((v.case, v.ours) == (aim.case, aim.ours) for v in judged):
+        peers = (aim.peer,) if isinstance(aim.peer, str) else aim.peer
+        if any(
+            (v.case, v.ours) == (aim.case, aim.ours) and v.peer in peers for v in judged
+        ):
             continue
         names = aim.peer if isinstance(aim.peer, str) else "best peer"
         said = {"case": aim.case, "ours": aim.ours, "peer": names}
