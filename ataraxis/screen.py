@@ -6,6 +6,7 @@ escape, and never reaches the terminal as it is.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,11 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ataraxis.datamux.registry import SourceKind
-from ataraxis.pipeline.glance import Glance
+from ataraxis.pipeline.glance import Glance, glance
 from ataraxis.shm.collection import Leftover
+from ataraxis.shm.context import ContextLike
 from ataraxis.shm.doctor import Check
 from ataraxis.shm.listing import Listed
-from ataraxis.stream.meter import Metered, Reading
+from ataraxis.stream.meter import Meter, Metered, Reading
 from ataraxis.stream.queue_statistics import QueueStatistics
 from ataraxis.stream.statistics import ReaderStatistics, StreamStatistics
 
@@ -271,3 +273,34 @@ def _table(
         cells = [cell if isinstance(cell, Text) else Text(cell) for cell in row]
         table.add_row(*cells)
     return table
+
+
+class Watch:
+    """Reads a context again and again.
+
+    Parameters
+    ----------
+    context : Context, str, Path or None
+        The directory.
+    interval : float
+        Time between two looks, s.
+    """
+
+    def __init__(self, context: ContextLike, interval: float) -> None:
+        self._context, self._interval = context, interval
+        self._meter = Meter(context)
+        self._meter.read()
+        self._before = glance(context)
+
+    def look(self) -> RenderableType:
+        """Lay out what there is now."""
+        reading, found = top(self._meter.read()), glance(self._context)
+        before, self._before = self._before, found
+        if not found:
+            return reading
+        return Group(reading, pipes(found, before, self._interval))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what there is now, for JSON."""
+        workers = [dataclasses.asdict(seen) for seen in glance(self._context)]
+        return {**self._meter.read().as_dict(), "pipes": workers}

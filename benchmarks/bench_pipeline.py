@@ -1,6 +1,6 @@
 """Pipelines beside what one would use instead, in one run, as ratios.
 
-    python benchmarks/bench_pipeline.py [--numbers 100000] [--blocks 300] [--values 400]
+    python benchmarks/bench_pipeline.py [--json OUT] [--quick] [--numbers N] ...
 
 Peers that are not installed are left out: dataloop-upipe (Linux: it hangs as released),
 faster-fifo, joblib.
@@ -11,12 +11,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import multiprocessing as mp
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
+from measure import Aim, Result, report
 
 from ataraxis.pipeline import DType, Pipe, Processor
 
@@ -305,32 +307,54 @@ def joblib_rate(count: int) -> float | None:
         return count / (time.perf_counter() - start)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
+COUNT, BATCHED, STAGES = "counter", f"counter, batches of {BATCH}", "1 MB, 3 stages"
+PAIR, START, IDLE = "two workers : one", "start to first result", "idle pipe"
+OURS, BARE, BOUND = "ataraxis", "bare processes", "aim of the issue"
+OTHERS = ("multiprocessing.Queue", "faster-fifo", "dataloop-upipe", "joblib")
+AIMS = [
+    Aim(COUNT, OURS, OTHERS, 3, 1.5, False),
+    Aim(COUNT, OURS, "dataloop-upipe", 20, 20, False),
+    Aim(BATCHED, OURS, OTHERS, 10, 5, False),
+    Aim(STAGES, OURS, OTHERS, 3, 2, False),
+    Aim(PAIR, OURS, BARE, 0.9, 0.9, False),
+    Aim(START, OURS, BARE, 1.5, 1.5),
+    Aim(IDLE, OURS, BOUND, 1, 1),
+]
+
+
+def once(case: str, who: str, unit: str, value: float) -> Result:
+    return Result(case, who, unit, value, value, value, 1)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--json", help="also write the results here")
+    parser.add_argument("--quick", action="store_true", help="a fifth of everything")
     parser.add_argument("--numbers", type=int, default=100_000)
     parser.add_argument("--blocks", type=int, default=300)
     parser.add_argument("--values", type=int, default=400)
     asked = parser.parse_args()
-    rates = {name: peer_counter(make, asked.numbers) for name, make in peers().items()}
-    best = max(rates.values())
-    for name, rate in rates.items():
-        print(f"counter, {name}: {rate:,.0f}/s")
-    for title, batch in (("one by one", 1), (f"in batches of {BATCH}", BATCH)):
-        rate = counter(asked.numbers, batch)
-        print(f"counter, ataraxis {title}: {rate:,.0f}/s, {rate / best:.2f} x the best")
-    rates = {n: peer_arrays(make, asked.blocks) for n, make in peers().items()}
-    if (rate_of_joblib := joblib_rate(asked.blocks)) is not None:
-        rates["joblib"] = rate_of_joblib
-    for name, rate in rates.items():
-        print(f"1 MB through three stages, {name}: {rate:,.0f}/s")
-    rate = arrays(asked.blocks)
-    best = max(rates.values())
-    print(f"1 MB through three stages, ataraxis: {rate:,.0f}/s, {rate / best:.2f} x")
-    ours, bare = speed_up(asked.values), bare_speed_up(asked.values)
-    print(f"two workers: {ours:.2f} x one, bare {bare:.2f} x: {ours / bare:.2f}")
-    print(f"start to first result: {start_ratio():.2f} x bare processes")
-    print(f"idle: {idle():.2f} % of a CPU")
+    share = 5 if asked.quick else 1
+    numbers, blocks = asked.numbers // share // BATCH * BATCH, asked.blocks // share
+    found = []
+    for name, make in peers().items():
+        rate = peer_counter(make, numbers)
+        found += [once(case, name, "/s", rate) for case in (COUNT, BATCHED)]
+        found.append(once(STAGES, name, "/s", peer_arrays(make, blocks)))
+    if (rate_of_joblib := joblib_rate(blocks)) is not None:
+        found.append(once(STAGES, "joblib", "/s", rate_of_joblib))
+    found.append(once(COUNT, OURS, "/s", counter(numbers)))
+    found.append(once(BATCHED, OURS, "/s", counter(numbers, BATCH)))
+    found.append(once(STAGES, OURS, "/s", arrays(blocks)))
+    values = asked.values // share
+    found.append(once(PAIR, OURS, "x", speed_up(values)))
+    found.append(once(PAIR, BARE, "x", bare_speed_up(values)))
+    found.append(once(START, OURS, "x", start_ratio()))
+    found.append(once(START, BARE, "x", 1.0))
+    found.append(once(IDLE, OURS, "% of a CPU", idle()))
+    found.append(once(IDLE, BOUND, "% of a CPU", 0.5))
+    return report(found, AIMS, asked.json)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -146,15 +146,22 @@ def report(
             f"| {v.verdict} |"
         )
     missed = sum(v.verdict == "MISSED" for v in judged)
+    open_aims: list[dict[str, str]] = []
     for aim in aims:
-        if any((v.case, v.ours) == (aim.case, aim.ours) for v in judged):
+        peers = (aim.peer,) if isinstance(aim.peer, str) else aim.peer
+        if any(
+            (v.case, v.ours) == (aim.case, aim.ours) and v.peer in peers for v in judged
+        ):
             continue
         names = aim.peer if isinstance(aim.peer, str) else "best peer"
+        said = {"case": aim.case, "ours": aim.ours, "peer": names}
         was_tried = any(r.case == aim.case for r in results)
         if was_tried and all((r.case, r.peer) != (aim.case, aim.ours) for r in results):
             missed += 1
+            open_aims.append({**said, "verdict": "MISSED"})
             print(f"| {aim.case} | {aim.ours} : {names} | void | | | MISSED |")
         else:
+            open_aims.append({**said, "verdict": "not measured"})
             print(f"| {aim.case} | {names} | not measured | | | |")
     for note in notes:
         print(f"\n{note}", end="")
@@ -164,6 +171,7 @@ def report(
             "machine": machine(),
             "results": [asdict(r) for r in results],
             "verdicts": [asdict(v) for v in judged],
+            "open": open_aims,
             "notes": list(notes),
         }
         Path(path).write_text(json.dumps(content, indent=1))

@@ -30,7 +30,8 @@ FLOORS = [
     {"datamux"},
     {"pipeline"},
     {"session"},
-    {"viewer", "demo", "screen"},
+    {"viewer", "screen"},
+    {"demo"},
     {"cli"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

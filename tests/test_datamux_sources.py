@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import tty
 from collections.abc import Callable, Iterator
 
@@ -22,12 +23,15 @@ from deadline import wait_until
 import ataraxis.datamux as dm
 from ataraxis import Consumer, Producer
 from ataraxis.clock import now_ns
-from ataraxis.datamux import Field, Node, Stream
+from ataraxis.datamux import STAMP, Field, Node, Recording, Stream
 from ataraxis.datamux.faults import Faults
 from ataraxis.datamux.registry import kinds
 from ataraxis.datamux.simulation import Simulation
+from ataraxis.datamux.sources import telemetry
+from ataraxis.datamux.sources.host import ProcHost
 from ataraxis.datamux.sources.lines import Wire
-from ataraxis.datamux.sources.sim import Simulated, SimulatedSource
+from ataraxis.datamux.sources.recording import RecordedSource
+from ataraxis.datamux.sources.sim import Simulated, SimulatedSource, simulation_of
 from ataraxis.errors import (
     ConfigError,
     ConfigWarning,
@@ -83,10 +87,74 @@ def test_a_stream_of_shared_memory_keeps_the_contract(api):
         producer.unlink()
 
 
+@pytest.mark.parametrize("has_psutil", [True, False])
 @pytest.mark.parametrize("name", ["cpu", "memory", "network", "disk"])
-def test_telemetry_keeps_the_contract(api, name):
-    pytest.importorskip("psutil")
+def test_telemetry_keeps_the_contract(api, name, has_psutil, monkeypatch):
+    if has_psutil:
+        pytest.importorskip("psutil")
+    else:
+        monkeypatch.setattr(telemetry, "host", ProcHost)
     check_source(lambda: api._live.source("telemetry", name, {"rate_hz": 100}))
+
+
+def test_proc_says_what_psutil_says():
+    psutil = pytest.importorskip("psutil")
+    host = ProcHost()
+    assert host.cpu_count() == psutil.cpu_count()
+    ours, theirs = host.virtual_memory(), psutil.virtual_memory()
+    assert ours.used + ours.available == theirs.total
+    before, seen, after = (
+        psutil.net_io_counters(), host.net_io_counters(), psutil.net_io_counters()
+    )  # fmt: skip
+    assert seen.bytes_recv <= after.bytes_recv  # theirs have the loopback too
+    assert before.bytes_sent >= 0
+    busy = [host.cpu_percent() for _ in range(2)][1]
+    assert all(0 <= share <= 100 for share in busy)
+
+
+def test_a_recording_keeps_the_contract():
+    stream = Stream("x", frequency=1000, fields={"v": Field(dtype="i16")})
+    found = Recording.of(stream, {"v": np.arange(30_000, dtype="i2")})
+    check_source(lambda: RecordedSource(found))
+
+
+def test_a_recording_is_played_in_time_and_ends(api):
+    stream = Stream("x", frequency=100, fields={"v": Field(dtype="i16")})
+    found = Recording.of(stream, {"v": np.arange(500)})
+    source = RecordedSource(found, speed=10, start=1.0, stop=4.0)
+    out, stamps = np.zeros((64, 1), "i2"), np.zeros(64, STAMP)
+    seen, device = [], []
+    began = time.monotonic()
+    source.open()
+    with contextlib.suppress(EndOfStream):
+        while True:
+            got = source.read_into(out, stamps, timeout=5)
+            seen += out[:got, 0].tolist()
+            device += stamps["device_s"][:got].tolist()
+    assert time.monotonic() - began > 0.29
+    assert seen == list(range(100, 400))
+    assert device == [k / 100 for k in range(100, 400)]
+    source.close()
+    with pytest.raises(SourceNotFound, match="path"):
+        api.open_source("recording", "x")
+
+
+def test_simulated_streams_have_the_size_that_was_asked_for(api):
+    probe = api.open_source("sim", "probe", {"channels": 3, "rate_hz": 2000})
+    assert probe.labels.shape == (3,)
+    assert probe.stream.rate_hz == 2000
+    out = np.zeros((10, 3), "i2")
+    got = probe.read_into(out, timeout=5)
+    chunk = next(simulation_of("probe", {"channels": 3, "rate_hz": 2000}).chunks())
+    assert (chunk.block.array[:got] == out[:got]).all()
+    probe.close()
+    for stream, attrs in (
+        ("events", {"rate_hz": 5}), ("camera", {"channels": 2}),
+        ("sine", {"shape": [3]}), ("camera", {"shape": [3, 0]}),
+        ("sine", {"rate_hz": 0}),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"expected|above|more"):
+            api.open_source("sim", stream, attrs)
 
 
 def test_a_serial_board_keeps_the_contract(board):

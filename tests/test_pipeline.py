@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import xarray as xr
 from deadline import wait_until
 from test_seed_array import chapter_file
 
+from ataraxis import Consumer, Producer
 from ataraxis.errors import EndOfStream, NotConnectedError, PipeError
 from ataraxis.pipeline import Pipe, Processor, Worker, processor
 
@@ -29,6 +31,24 @@ def chain(*stages: Processor, name: str = "p") -> Pipe:
     for stage in stages[1:]:
         last = last.add(stage)
     return pipe
+
+
+def test_a_stream_that_pauses_does_not_fail_the_pipe_it_feeds() -> None:
+    found: list[int] = []
+    with Producer("s", shape=(), dtype="i8", buffer_count=8) as producer:
+        reader = Consumer("s", policy="lossless")
+        with chain(Processor("same", func=w.same)).run(
+            reader, lambda value: found.append(int(value))
+        ) as run:
+            for k in range(2):
+                producer.send(np.int64(k))
+                wait_until(lambda k=k: len(found) == k + 1, 60)
+                began = time.monotonic()
+                wait_until(lambda b=began: time.monotonic() - b > 0.6)
+                assert run.state == "running"
+            producer.end()
+        reader.close()
+    assert found == [0, 1]
 
 
 # ---- the seed

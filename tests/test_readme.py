@@ -18,14 +18,25 @@ def _readme() -> list[str]:
 
 
 def test_every_block_of_the_readme_has_its_test():
-    prompt, other, script = _readme()
+    camera, prompt, other, script = _readme()
+    assert "Session(" in camera
     assert "create_array" in prompt
     assert "attach(" in other
     assert "__main__" in script
 
 
+def test_readme_camera(tmp_path: Path):
+    script = tmp_path / "camera.py"
+    script.write_text(_readme()[0])
+    with fresh_context() as environment:
+        told = run_script(script, environment)
+    assert "the viewer sees 99.0" in told
+    assert "camera: 100 expected, 100 received, 0 missing" in told
+    assert told.endswith("4950 is 4950\n")
+
+
 def test_readme_two_programs(tmp_path: Path):
-    prompt, other, _ = _readme()
+    _, prompt, other, _ = _readme()
     (tmp_path / "first.py").write_text(prompt)
     (tmp_path / "second.py").write_text(other + "print('done')\n")
     with fresh_context() as environment:
@@ -66,7 +77,7 @@ def test_readme_two_programs(tmp_path: Path):
 
 def test_readme_script(tmp_path: Path):
     script = tmp_path / "workers.py"
-    script.write_text(_readme()[2])
+    script.write_text(_readme()[3])
     with fresh_context() as environment:
         assert run_script(script, environment) == "2000\n"
 

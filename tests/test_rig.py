@@ -79,14 +79,20 @@ def test_a_rig_is_run_recorded_and_judged(
     with Session("s", directory=tmp_path) as session:
         run = session.start(rig)
         assert [*run.programs] == ["probe", "camera", "look"]
-        viewer = run.programs["look"]
+        viewer, recorder = run.programs["look"], session.recorders["recorder"]
+        os.kill(recorder, signal.SIGKILL)  # misses nothing
         os.kill(viewer, signal.SIGKILL)  # nobody else is troubled
 
         def is_again() -> bool:
             assert run.look()
             counts = session.statistics()
-            return run.programs["look"] != viewer and all(
-                counts[name].frames > 5 for name in ("probe", "camera", "events")
+            was_started = recorder != session.recorders["recorder"]
+            return (
+                was_started
+                and run.programs["look"] != viewer
+                and all(
+                    counts[name].frames > 5 for name in ("probe", "camera", "events")
+                )
             )
 
         wait_until(is_again, 60)

@@ -221,11 +221,17 @@ def test_events_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 # ---- deaths
 
 
-def killed(tmp_path: Path, camera: Producer, probe: Producer, frames: int) -> Path:
+def killed(
+    tmp_path: Path,
+    camera: Producer,
+    probe: Producer,
+    frames: int,
+    target: object = workers_session.record,
+) -> Path:
     """A session whose process was killed; what was sent after stays in the rings."""
     ready = spawn.Event()
     process = spawn.Process(
-        target=workers_session.record, args=(["camera", "probe"], "s", tmp_path, ready)
+        target=target, args=(["camera", "probe"], "s", tmp_path, ready)
     )
     process.start()
     assert ready.wait(60)
@@ -298,6 +304,122 @@ def test_a_live_session_is_left_alone(tmp_path: Path) -> None:
         assert finish_sessions(tmp_path) == []
         with pytest.raises(SegmentExists):
             Session("s", directory=tmp_path, resume=True)
+
+
+def test_a_stream_that_had_ended_is_not_missed_by_recovery(
+    tmp_path: Path, camera: Producer, probe: Producer
+) -> None:
+    ready = spawn.Event()
+    process = spawn.Process(
+        target=workers_session.record, args=(["camera", "late"], "s", tmp_path, ready)
+    )
+    process.start()
+    assert ready.wait(60)
+    fill(camera, frames=5)
+    with Producer("late", shape=(), dtype="i8", buffer_count=64) as late:
+        wait_until(lambda: late.statistics().readers, 60)
+        fill(late, frames=5)
+    folder = SessionFolder(tmp_path / "s")
+    wait_until(lambda: folder.record().ended == ["late"], 60)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    (done,) = finish_sessions(tmp_path)
+    assert done.verdict.is_trusted, str(done.verdict)
+    assert done.verdict["late"].received == 5
+
+
+# ---- a recorder that is a process of its own
+
+
+def test_a_recorder_of_its_own_is_killed_and_misses_nothing(
+    tmp_path: Path, camera: Producer, probe: Producer
+) -> None:
+    with Session("s", directory=tmp_path) as s:
+        s.record("camera", "probe", process=True)
+        s.record("camera")  # known already
+        assert s.streams == ["events", "camera", "probe"]
+        for k in range(3):
+            wait_until(lambda: s.statistics()["probe"].is_recording, 60)
+            wait_until(lambda: s.statistics()["camera"].is_recording, 60)
+            pid = s.recorders["recorder"]
+            fill(camera, probe, frames=40, first=60 * k)
+            os.kill(pid, signal.SIGKILL)
+            fill(camera, probe, frames=20, first=60 * k + 40)
+            wait_until(lambda pid=pid: s.recorders["recorder"] != pid, 60)
+    assert s.verdict is not None
+    assert s.verdict.is_trusted, str(s.verdict)
+    for name in ("camera", "probe"):
+        found = s.verdict[name]
+        assert (found.expected, found.received) == (180, 180)
+        assert found.notes == ["its recorder died and was started again, 3 times"]
+        block = LogArchive(tmp_path / "s").read(name)
+        assert block.data.reshape(180, -1)[:, 0].tolist() == [
+            k % 256 for k in range(180)
+        ]
+
+
+def test_one_that_is_killed_while_it_ends_is_started_again(
+    tmp_path: Path, camera: Producer
+) -> None:
+    s = Session("s", directory=tmp_path)
+    s.record("camera", "late", process=True)
+    wait_until(lambda: s.statistics()["camera"].is_recording, 60)
+    with Producer("late", shape=(), dtype="i8", buffer_count=64) as late:
+        wait_until(lambda: s.statistics()["late"].is_recording, 60)
+        fill(late, frames=5)
+    wait_until(lambda: not s.statistics()["late"].is_recording, 60)
+    fill(camera, frames=70)
+    os.kill(s.recorders["recorder"], signal.SIGKILL)
+    verdict = s.close()
+    assert verdict.is_trusted, str(verdict)
+    assert verdict["camera"].received == 70
+    assert verdict["late"].received == 5  # over before: nobody need find it again
+
+
+def test_what_ended_while_the_recorder_was_away_is_recorded(
+    tmp_path: Path, camera: Producer
+) -> None:
+    s = Session("s", directory=tmp_path)
+    s.record("camera", process=True)
+    wait_until(lambda: s.statistics()["camera"].is_recording, 60)
+    fill(camera, frames=10)
+    os.kill(s.recorders["recorder"], signal.SIGKILL)
+    fill(camera, frames=60, first=10)
+    camera.end()
+    verdict = s.close()  # the one that is started again has no time to look around
+    assert verdict.is_trusted, str(verdict)
+    assert verdict["camera"].received == 70
+    assert camera.statistics().detached == ()
+
+
+def test_losses_are_told_by_a_process_too(tmp_path: Path) -> None:
+    hasty = Producer("hasty", 64, 4, on_full="drop_newest", sync=True)
+    slow = Consumer("hasty")
+    told: list[SessionLoss] = []
+    with Session("s", directory=tmp_path, on_loss=told.append) as s:
+        s.record("hasty", "nobody", process=True)
+        wait_until(lambda: s.statistics()["hasty"].is_recording, 60)
+        sent = sum(hasty.send(b"x") for _ in range(10))
+        for _ in range(sent):
+            slow.receive().release()
+        wait_until(lambda: sum(loss.count for loss in told) == 10 - sent, 60)
+    assert s.verdict is not None
+    assert s.verdict["hasty"].missing == 10 - sent
+    assert "was never there" in s.verdict["nobody"].notes
+    assert not s.verdict.is_trusted
+    slow.close()
+    hasty.unlink()
+
+
+def test_a_session_that_is_killed_takes_its_recorder_along_and_is_recovered(
+    tmp_path: Path, camera: Producer, probe: Producer
+) -> None:
+    path = killed(tmp_path, camera, probe, 40, workers_session.record_apart)
+    (done,) = finish_sessions(path)
+    assert done.verdict.is_trusted, str(done.verdict)
+    for name in ("camera", "probe"):
+        assert done.verdict[name].received == 70
+    assert camera.statistics().detached == ()
 
 
 # ---- afterwards

@@ -20,11 +20,30 @@ def main() -> None:
 
 
 @main.command()
-def demo() -> None:
-    """Show what exists, between real processes, in a few seconds."""
-    from ataraxis.demo import run
+@click.option(
+    "--seconds", type=click.FloatRange(0.5, 3600), default=10.0, show_default=True,
+    help="How long to record.",
+)  # fmt: skip
+@click.option(
+    "--real", type=click.Path(path_type=Path),
+    help="Play and record this recording of yours: WFDB, XDF, NWB, npz, a session.",
+)  # fmt: skip
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path),
+    help="Keep the session and the plot in this directory.",
+)  # fmt: skip
+@click.option("--arrays", is_flag=True, help="Show shared arrays instead, in 3 s.")
+def demo(seconds: float, real: Path | None, output: Path | None, arrays: bool) -> None:
+    """Record a rig, kill its recorder, and show that nothing is missing.
 
-    sys.exit(run())
+    The machine itself, a probe of 64 channels at 30 kHz and a camera of 640x480 at 120
+    pictures a second, both simulated, for ten seconds. The exit code says whether every
+    sample is there.
+    """
+    from ataraxis.demo.arrays import show as show_arrays
+    from ataraxis.demo.show import run
+
+    sys.exit(show_arrays() if arrays else run(seconds, real, output))
 
 
 @main.command(name="ls")
@@ -61,10 +80,9 @@ def top(context: str | None, as_json: bool, once: bool, interval: float) -> None
     from rich.live import Live
 
     from ataraxis import screen
-    from ataraxis.cli.watching import Watch
 
     with told():
-        watch = Watch(context, interval)
+        watch = screen.Watch(context, interval)
     out = screen.console()
     try:
         time.sleep(interval)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import warnings
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -52,15 +53,18 @@ def _built_in(name: str, summary: str, kind: str, package: str = "") -> SourceKi
     return SourceKind(name, summary, home, package, install)
 
 
+# Linux says by itself what telemetry asks.
+_HOST = "" if os.path.exists("/proc/stat") else "psutil"
 BUILT_IN = {
     kind.name: kind
     for kind in (
         _built_in("camera", "cameras and video files", "Cameras", "cv2"),
+        _built_in("recording", "recordings, played as if live", "Recorded"),
         _built_in("lsl", "the Lab Streaming Layer", "Lsl", "pylsl"),
         _built_in("serial", "boards on a serial line", "Serial", "serial"),
         _built_in("shared", "streams of ataraxis in this context", "Shared"),
         _built_in("sim", "simulated streams", "Simulated"),
-        _built_in("telemetry", "this machine itself", "Telemetry", "psutil"),
+        _built_in("telemetry", "this machine itself", "Telemetry", _HOST),
     )
 }
 """The kinds that come with ataraxis, by name."""

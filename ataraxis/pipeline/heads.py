@@ -43,11 +43,12 @@ def values_of(source: Any, is_over: Callable[[], bool]) -> Iterator[Value]:
 
 def _frames(consumer: Any, is_over: Callable[[], bool]) -> Iterator[Value]:
     while not is_over():
-        frame = consumer.receive(timeout=_SLICE_S)
-        if frame is None:
-            if consumer.is_ended:
-                return
+        try:
+            frame = consumer.receive(timeout=_SLICE_S)
+        except TimeoutError:  # a pause of the producer's
             continue
+        if frame is None:
+            return
         with frame:
             value, time_ns = np.array(frame.array), frame.time_ns
         yield value, time_ns

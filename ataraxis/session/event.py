@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ataraxis.shm.context import ContextLike
+from ataraxis.errors import SegmentExists
+from ataraxis.shm.context import Context, ContextLike
 from ataraxis.stream import Producer
+from ataraxis.stream.inspector import Inspector
 
 EVENTS = "events"
 NAME_SIZE, DATA_SIZE = 64, 448
@@ -80,6 +82,26 @@ class EventStream:
     def close(self) -> None:
         """Leave the stream; what was sent stays for its readers."""
         self.producer.close()
+
+
+def refuse_a_second(name: str, context: Context) -> None:
+    """Refuse a session in a context where one is being recorded.
+
+    Raises
+    ------
+    SegmentExists
+        Its events are read by a session's recorder.
+    """
+    try:
+        there = Inspector(EVENTS, context).statistics()
+    except FileNotFoundError:
+        return
+    live = [r.label for r in there.readers if not r.is_detached]
+    if any(label.startswith("session-") for label in live):
+        raise SegmentExists(
+            f"session {name!r} was asked for, and one is being recorded in "
+            f"context {context.path}: end that, or use another context="
+        )
 
 
 def row_of(name: str, data: dict[str, Any]) -> np.ndarray[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -23,8 +24,8 @@ class Program:
     ----------
     name : str
         What the log calls it.
-    command : sequence of str
-        What is run.
+    command : sequence of str, or callable
+        What is run; or what returns that, asked before each start.
     context : str
         It finds it in ``ATARAXIS_CONTEXT``.
     say : callable
@@ -32,20 +33,32 @@ class Program:
     is_viewer : bool
         A viewer is started again however it ended, and told to end by SIGTERM; a
         source by the end of its standard input.
+    farewell : bytes
+        Written to its standard input before that ends, if it is told to end: so it
+        knows whether this process has died.
+    is_reporting : bool
+        What it prints is for `output` alone, and no complaint.
+    pause_s : float
+        How long after its end it is started again, s.
     """
 
     def __init__(
         self,
         name: str,
-        command: Sequence[str],
+        command: Sequence[str] | Callable[[], Sequence[str]],
         context: str,
         say: Callable[[str], object],
         *,
         is_viewer: bool = False,
+        farewell: bytes = b"",
+        is_reporting: bool = False,
+        pause_s: float = _PAUSE_S,
     ) -> None:
         self.name, self.is_viewer = name, is_viewer
         self.restarts = 0
-        self._command, self._context, self._say = list(command), context, say
+        self._command, self._context, self._say = command, context, say
+        self._farewell, self._is_reporting = farewell, is_reporting
+        self._pause_s = pause_s
         self._ended_at = 0.0
         self._begin()
 
@@ -66,7 +79,7 @@ class Program:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         # A group of its own: Ctrl-C is for the rig, which ends it in order.
         self.process = subprocess.Popen(
-            self._command,
+            list(self._command() if callable(self._command) else self._command),
             stdin=subprocess.PIPE,
             stdout=self._output,
             stderr=self._errors,
@@ -82,40 +95,58 @@ class Program:
         if not self._ended_at:
             self._ended_at = time.monotonic()
             self._say(f"{self.name!r} ended, exit code {code}: {self.told()}")
+            return code != 0 or self.is_viewer
         if code == 0 and not self.is_viewer:
             return False
-        if time.monotonic() - self._ended_at > _PAUSE_S:
-            self._let_go()
-            self.restarts += 1
-            self._ended_at = 0.0
-            self._begin()
-            self._say(f"{self.name!r} started again, pid {self.process.pid}")
+        if time.monotonic() - self._ended_at > self._pause_s:
+            self.restart()
         return True
+
+    def restart(self) -> None:
+        """Start it again; it has ended."""
+        self._let_go()
+        self.restarts += 1
+        self._ended_at = 0.0
+        self._begin()
+        self._say(f"{self.name!r} started again, pid {self.process.pid}")
+
+    def output(self, start: int = 0) -> bytes:
+        """Return what it has printed so far, from byte `start` on."""
+        if self._output is None:
+            return b""
+        number = self._output.fileno()
+        return os.pread(number, max(os.fstat(number).st_size - start, 0), start)
 
     def told(self) -> str:
         """Return what it printed at last: its report, or its complaint."""
         found = []
-        for file in (self._output, self._errors):
-            if file is not None:
-                file.seek(0)
-                found.append(file.read()[-2000:].decode("utf-8", "replace").strip())
+        for file in (None if self._is_reporting else self._output, self._errors):
+            if file is not None:  # by pread: they share their place with the process
+                size = os.fstat(file.fileno()).st_size
+                last = os.pread(file.fileno(), 2000, max(size - 2000, 0))
+                found.append(last.decode("utf-8", "replace").strip())
         return " ".join(text.splitlines()[-1] for text in found if text)
 
     def tell_to_end(self) -> None:
         """Ask it to end; does not wait."""
         if self.is_viewer:
             self.process.terminate()
-        elif self.process.stdin is not None:
-            self.process.stdin.close()
+        elif self.process.stdin is not None and not self.process.stdin.closed:
+            with contextlib.suppress(BrokenPipeError), self.process.stdin as given:
+                given.write(self._farewell)
 
-    def end(self) -> None:
-        """Wait for its end, and kill it if that does not come."""
+    def wait(self) -> int:
+        """Wait for its end, and kill it if that does not come; its exit code."""
         try:
-            self.process.wait(PATIENCE_S)
+            return self.process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             self._say(f"{self.name!r} does not end: killed")
             self.process.kill()
-            self.process.wait()
+            return self.process.wait()
+
+    def end(self) -> None:
+        """Wait for its end, and kill it if that does not come."""
+        self.wait()
         if not self.is_viewer and not self._ended_at:
             self._say(f"{self.name!r} ended: {self.told()}")
         self._let_go()

@@ -9,6 +9,7 @@ import platform
 import socket
 import subprocess
 import sys
+import uuid
 from dataclasses import dataclass, field
 
 from ataraxis.clock import Anchor
@@ -83,6 +84,31 @@ class SessionRecord(YamlConfig):
         default_factory=list,
         metadata={"help": "each is written here before its first frame is recorded"},
     )
+
+    ended: list[str] = field(
+        default_factory=list,
+        metadata={"help": "of these, the ones that have ended and are whole on disk"},
+    )
+
+    @classmethod
+    def take(cls, name: str, subject: str, context: str) -> SessionRecord:
+        """Write down what is known of a session that begins now."""
+        return cls(
+            name=name,
+            id=uuid.uuid4().hex[:12],
+            subject=subject,
+            context=context,
+            clock=Anchor.take(),
+            provenance=Provenance.take(),
+        )
+
+    def mark(self, which: str, stream: str, is_there: bool) -> bool:
+        """Put a stream into one of the lists, or take it out; whether that is new."""
+        names: list[str] = getattr(self, which)
+        if is_there == (stream in names):
+            return False
+        (names.append if is_there else names.remove)(stream)
+        return True
 
     @property
     def recorder(self) -> str:

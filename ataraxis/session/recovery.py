@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from ataraxis.session.verdict import StreamVerdict, Verdict, judge
 from ataraxis.shm.context import Context, ContextLike
 from ataraxis.stream.inspector import inspect
 from ataraxis.stream.statistics import StreamStatistics
+
+PATIENCE_S = 5.0
+_LOOK_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,10 @@ def _finish(folder: SessionFolder, context: ContextLike) -> FinishedSession | No
     waiting = _waiting(about, context)
     if (folder.verdict_path.exists() and not waiting) or not folder.own():
         return None
+    place = _place(about, context)
+    if place is not None:
+        wait_until_detached(about, place)
+        waiting = _waiting(about, context)
     try:
         diary = Diary(folder.log_path, about.clock)
         try:
@@ -126,20 +134,32 @@ def _finished(
     verdict = judge(folder.path, about.clock, tracked=tracked, notes=[
         "the process of the session was killed; recovery finished it"
     ])  # fmt: skip
-    _doubt_the_rest(verdict, waiting)
+    _doubt_the_rest(verdict, {*waiting, *about.ended})
     verdict.to_yaml(folder.verdict_path)
     diary.say(f"recovery: session {about.name!r}: {verdict}")
     return FinishedSession(folder.path, frames, verdict, problem)
 
 
-def _doubt_the_rest(verdict: Verdict, waiting: dict[str, StreamStatistics]) -> None:
+def _doubt_the_rest(verdict: Verdict, known: set[str]) -> None:
     """Of a stream whose ring is gone nobody knows what was sent at last."""
     for stream in verdict.streams:
-        if stream.name not in waiting:
+        if stream.name not in known:
             stream.is_trusted = verdict.is_trusted = False
             stream.notes.append(
                 "its ring is gone: what was sent after the last frame is not known"
             )
+
+
+def wait_until_detached(about: SessionRecord, context: Context) -> None:
+    """Let recorders of a session that was killed end: they follow it at once."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline and any(
+        r.label == about.recorder and not r.is_detached
+        for listed in inspect(context)
+        if isinstance(listed.content, StreamStatistics)
+        for r in listed.content.readers
+    ):
+        time.sleep(_LOOK_S)
 
 
 def _place(about: SessionRecord, context: ContextLike) -> Context | None:

@@ -35,6 +35,10 @@ class RigRecorder:
         default_factory=list, metadata={"help": "none: every source of the rig"}
     )
     durability: Literal["os", "disk"] = "os"
+    process: bool = field(
+        default=True,
+        metadata={"help": "a process of its own, started again when it dies"},
+    )
 
 
 @dataclass
@@ -87,11 +91,23 @@ class Rig(YamlConfig):
     @property
     def recorded(self) -> dict[str, Literal["os", "disk"]]:
         """Names of the streams to record, and how durably."""
-        return {
-            name: recorder.durability
+        return {name: recorder.durability for name, recorder in self._recorder_of()}
+
+    def recordings(self) -> list[tuple[RigRecorder, list[str]]]:
+        """Return the recorders, each with the names of its streams."""
+        found = dict(self._recorder_of())
+        return [
+            (recorder, names)
+            for recorder in self.recorders
+            if (names := [name for name, by in found.items() if by is recorder])
+        ]
+
+    def _recorder_of(self) -> list[tuple[str, RigRecorder]]:
+        return [
+            (name, recorder)
             for recorder in self.recorders
             for name in recorder.streams or self.sources
-        }
+        ]
 
     def problems(self) -> list[str]:
         """Say what contradicts itself; streams that others make may be named."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -52,11 +53,15 @@ class RigRun:
         self._programs: list[Program] = []
         self._pipes: list[tuple[str, Any, Consumer]] = []
         self._is_over = False
+        self.reports: dict[str, dict[str, Any]] = {}
+        """Of each source that has ended: what it says of itself, as `samples`."""
         rig_path = session.directory / "rig.yaml"
         self.rig.to_yaml(rig_path)
         try:
-            for name, durability in self.rig.recorded.items():
-                session.record(name, durability=durability)
+            for recorder, names in self.rig.recordings():
+                session.record(
+                    *names, durability=recorder.durability, process=recorder.process
+                )
             for name in self.rig.sources:
                 self._programs.append(self._source(name))
             for name in self.rig.sources:
@@ -157,6 +162,8 @@ class RigRun:
         for program in sources:
             program.tell_to_end()
         for program in sources:
+            program.wait()
+            self.reports[program.name] = _report(program)
             program.end()
             if program.restarts:
                 self._session.doubt(
@@ -178,6 +185,16 @@ class RigRun:
             self._session.doubt(f"pipe {name!r}: {'; '.join(map(str, within))}")
             run.terminate()
         reader.close()
+
+
+def _report(program: Program) -> dict[str, Any]:
+    """Read the last line that a source printed; empty if it is no report."""
+    lines = program.output().splitlines()
+    try:
+        found: dict[str, Any] = json.loads(lines[-1])
+        return found
+    except (IndexError, ValueError):
+        return {}
 
 
 def _function(path: str) -> Any:

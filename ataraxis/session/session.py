@@ -5,23 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ataraxis.clock import Anchor, now_ns
+from ataraxis.clock import now_ns
 from ataraxis.errors import NotConnectedError, SegmentExists, StreamUnavailable
 from ataraxis.log.recorder import Recorder
 from ataraxis.log.recording import RecordingStatistics
 from ataraxis.session.diary import Diary
-from ataraxis.session.event import EVENTS, EventStream
+from ataraxis.session.event import EVENTS, EventStream, refuse_a_second
 from ataraxis.session.folder import SessionFolder
-from ataraxis.session.provenance import Provenance, SessionRecord
+from ataraxis.session.provenance import SessionRecord
+from ataraxis.session.recorder_process import RecorderProcess
+from ataraxis.session.recovery import wait_until_detached
 from ataraxis.session.track import SessionLoss, Track
 from ataraxis.session.verdict import StreamVerdict, Verdict, judge
+from ataraxis.session.watched_track import WatchedTrack
 from ataraxis.shm.context import Context, ContextLike, checked_name
-from ataraxis.stream.inspector import Inspector
 
 if TYPE_CHECKING:
     from ataraxis.session.rig import Rig
@@ -61,9 +62,11 @@ class Session:
 
     Notes
     -----
-    Recording is done by threads of this process; producers wait for it, unless they
-    were told not to. If the process is killed, what was sent is kept in the rings, and
-    ``ataraxis recover DIRECTORY`` finishes the session: nothing is missing then.
+    Recording is done by threads of this process, or by processes of their own
+    (``record(..., process=True)``), which are started again when they die; producers
+    wait for it, unless they were told not to. If this process is killed, what was sent
+    is kept in the rings, and ``ataraxis recover DIRECTORY`` finishes the session:
+    nothing is missing then.
 
     Examples
     --------
@@ -101,12 +104,13 @@ class Session:
         self.context = Context.of(context)
         self._durability = durability
         self._on_loss = [on_loss] if on_loss is not None else []
-        self._tracks: dict[str, Track] = {}
+        self._tracks: dict[str, Track | WatchedTrack] = {}
+        self._recorders: list[RecorderProcess] = []
         self._runs: list[RigRun] = []
         self._doubts: list[str] = []
         self._lock = threading.RLock()
         self._is_over = threading.Event()
-        self._refuse_a_second()
+        refuse_a_second(self.name, self.context)
         self._folder, self._about = self._begin(directory, subject, resume)
         try:
             if config is not None:
@@ -117,6 +121,7 @@ class Session:
                 f"session {self.name!r} {verb}, context {self.context.path}"
             )
             if resume:
+                wait_until_detached(self._about, self.context)
                 self._finish_events()
             self._events = EventStream(self.context)
         except BaseException:
@@ -127,18 +132,6 @@ class Session:
         )
         self.record(EVENTS)
         self._watcher.start()
-
-    def _refuse_a_second(self) -> None:
-        try:
-            there = Inspector(EVENTS, self.context).statistics()
-        except FileNotFoundError:
-            return
-        live = [r.label for r in there.readers if not r.is_detached]
-        if any(label.startswith("session-") for label in live):
-            raise SegmentExists(
-                f"session {self.name!r} was asked for, and one is being recorded in "
-                f"context {self.context.path}: end that, or use another context="
-            )
 
     def _finish_events(self) -> None:
         """Write the events that the killed process left in its ring: it is ended."""
@@ -163,14 +156,7 @@ class Session:
                 raise SegmentExists(f"{folder.path} is being recorded by somebody else")
             return folder, folder.record()
         path = SessionFolder.create(directory, self.name)
-        about = SessionRecord(
-            name=self.name,
-            id=uuid.uuid4().hex[:12],
-            subject=subject,
-            context=str(self.context.path),
-            clock=Anchor.take(),
-            provenance=Provenance.take(),
-        )
+        about = SessionRecord.take(self.name, subject, str(self.context.path))
         about.to_yaml(path / "session.yaml")
         folder = SessionFolder(path)
         folder.own()
@@ -193,6 +179,7 @@ class Session:
         *streams: str,
         timeout: float | None = None,
         durability: Literal["os", "disk"] | None = None,
+        process: bool = False,
     ) -> None:
         """Record streams from now on, or from when they come.
 
@@ -205,6 +192,9 @@ class Session:
             it comes, and a stream that never came is not trusted.
         durability : {'os', 'disk'}, optional
             That of the session, if not given.
+        process : bool
+            By a process of its own, which is started again when it dies, and misses
+            nothing. It records from when the streams come: `timeout` is not minded.
 
         Raises
         ------
@@ -215,14 +205,17 @@ class Session:
         """
         with self._lock:
             self._check()
-            for stream in streams:
-                if checked_name(stream) in self._tracks:
-                    continue
+            new = [n for n in streams if checked_name(n) not in self._tracks]
+            if process and new:
+                self._record_apart(new, durability or self._durability)
+                return
+            for stream in new:
                 self._promise(stream)
                 track = Track(
                     stream, self.directory, self.context, self._about.recorder,
-                    say=self._diary.say, on_loss=self._lose,
+                    say=self._diary.say, on_loss=self._lose, on_end=self._end,
                     durability=durability or self._durability,
+                    is_known=stream in self._about.ended,
                 )  # fmt: skip
                 try:
                     track.begin(timeout or 0)
@@ -233,11 +226,32 @@ class Session:
                     self._diary.say(f"waiting for {stream!r}")
                 self._tracks[stream] = track
 
+    def _record_apart(self, streams: list[str], durability: str) -> None:
+        """Record streams by a process of its own."""
+        for stream in streams:
+            self._promise(stream)
+        number = len(self._recorders) + 1
+        made = RecorderProcess(
+            "recorder" if number == 1 else f"recorder-{number}", streams,
+            self.directory, self.context, self._about.recorder, durability,
+            say=self._diary.say, on_loss=self._lose, on_end=self._end,
+        )  # fmt: skip
+        self._recorders.append(made)
+        self._tracks.update(made.tracks)
+
+    @property
+    def recorders(self) -> dict[str, int]:
+        """Process ids of the recorders that are processes of their own."""
+        return {one.name: one.program.process.pid for one in self._recorders}
+
     def _promise(self, stream: str, is_kept: bool = True) -> None:
         """Write down that a stream is recorded, so that recovery can miss it."""
-        promised = self._about.streams
-        if is_kept != (stream in promised):
-            (promised.append if is_kept else promised.remove)(stream)
+        if self._about.mark("streams", stream, is_kept):
+            self._about.to_yaml(self._folder.record_path)
+
+    def _end(self, stream: str, is_ended: bool) -> None:
+        """Write down that a stream has ended, so that recovery need not miss it."""
+        if self._about.mark("ended", stream, is_ended):
             self._about.to_yaml(self._folder.record_path)
 
     def event(self, name: str, /, *, time_ns: int | None = None, **data: Any) -> int:
@@ -311,6 +325,10 @@ class Session:
                 with self._lock:
                     if not self._is_over.is_set():
                         track.look()
+            for recorder in list(self._recorders):
+                with self._lock:
+                    if not self._is_over.is_set():
+                        recorder.look()
 
     def doubt(self, reason: str) -> None:
         """Say why the session is not to be trusted."""
@@ -333,12 +351,17 @@ class Session:
             ended = now_ns()
             self._is_over.set()
             self._events.close()
+            for recorder in self._recorders:
+                recorder.tell_to_end()
+            for recorder in self._recorders:
+                recorder.finish()
             tracked = [track.stop() for track in self._tracks.values()]
             tracked += [
                 StreamVerdict(name, is_trusted=False, notes=[
                     "recorded until the session was cut off; not since it was resumed"
                 ])
-                for name in self._about.streams if name not in self._tracks
+                for name in self._about.streams
+                if name not in self._tracks and name not in self._about.ended
             ]  # fmt: skip
         self._watcher.join()
         self.verdict = judge(

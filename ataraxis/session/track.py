@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ataraxis.errors import AtaraxisError, LoggerError, StreamUnavailable
+from ataraxis.errors import LoggerError, StreamUnavailable
 from ataraxis.log.disk_watch import LowDisk
 from ataraxis.log.journal_record import Gap
 from ataraxis.log.recorder import Recorder
 from ataraxis.log.recording import RecordingStatistics
+from ataraxis.session.lag import Lag
 from ataraxis.session.verdict import StreamVerdict
 from ataraxis.shm.context import Context
-from ataraxis.stream.inspector import Inspector
-from ataraxis.stream.statistics import StreamStatistics
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,11 @@ class Track:
         Takes lines of the session's log, from any thread.
     on_loss : callable
         Called with each `SessionLoss`, from the recorder's thread.
+    on_end : callable, optional
+        Called with the stream's name and True when it has ended and is whole on disk,
+        with False when it begins again.
+    is_known : bool
+        It was recorded before, by a process that died: it may be over already.
     **options
         As `Recorder` takes them.
     """
@@ -66,14 +69,17 @@ class Track:
         *,
         say: Callable[[str], object],
         on_loss: Callable[[SessionLoss], object],
+        on_end: Callable[[str, bool], object] = lambda name, is_ended: None,
+        is_known: bool = False,
         **options: Any,
     ) -> None:
         self.name = stream
         self._directory, self._context, self._called = directory, context, recorder
+        self._is_known, self._on_end = is_known, on_end
         self._say, self._on_loss, self._options = say, on_loss, options
         self._recorder: Recorder | None = None
         self._verdict = StreamVerdict(stream)
-        self._last: tuple[float, int] | None = None
+        self._lag = Lag(self._verdict, recorder, context)
         self._times = 0
         self._before = RecordingStatistics(stream, -1, 0, 0, 0, 0, False, "")
         self._lock = threading.Lock()
@@ -84,6 +90,11 @@ class Track:
     def is_recording(self) -> bool:
         """Whether the stream is there and being recorded."""
         return self._recorder is not None and self._recorder.is_recording
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it was there, ever."""
+        return self._times > 0
 
     def begin(self, timeout: float | None = 0) -> None:
         """Record it, if it is there (within `timeout`).
@@ -101,37 +112,22 @@ class Track:
             on_low_disk=self._low, **self._options,
         )  # fmt: skip
         self._times += 1
+        self._on_end(self.name, False)
         again = "" if self._times == 1 else f", made anew, time {self._times}"
         self._say(f"recording {self.name!r}{again}")
 
     def look(self) -> None:
         """Look how far behind the recorder is; begin, if the stream has come."""
-        found = self._looked()
+        found = self._lag.seen()
         if found is None:
             self._retire()
             return
         if not self.is_recording:
             self._retire()
-            if found.producers:
+            if found.producers or self._lag.is_promised(found):
                 self._try()
             return
-        now = time.monotonic()
-        lag = max((r.lag for r in found.readers if r.label == self._called), default=0)
-        self._verdict.longest_lag = max(self._verdict.longest_lag, lag)
-        if self._last is None:
-            self._last = now, found.sent
-        elif now - self._last[0] > 0.05:
-            rate = (found.sent - self._last[1]) / (now - self._last[0])
-            if rate > 0:
-                behind = self._verdict.longest_lag_s
-                self._verdict.longest_lag_s = max(behind, lag / rate)
-            self._last = now, found.sent
-
-    def _looked(self) -> StreamStatistics | None:
-        try:
-            return Inspector(self.name, self._context).statistics()
-        except (OSError, AtaraxisError):
-            return None
+        self._lag.look(found)
 
     def _try(self) -> None:
         try:
@@ -150,6 +146,8 @@ class Track:
             recorder.stop()
         except LoggerError as error:
             self._doubt(str(error))
+        else:
+            self._on_end(self.name, True)
         self._let_go()
         self._say(f"{self.name!r} has ended; {self._before.frames} frames recorded")
 
@@ -163,22 +161,16 @@ class Track:
             try:
                 recorder.stop()
             except LoggerError as error:
-                self._verdict.missing += self._unsafe()
+                self._verdict.missing += self._lag.behind()
                 self._doubt(f"{error}; make room, then run 'ataraxis recover'")
             self._let_go()
             frames = self._before.frames
             self._say(f"stopped recording {self.name!r}; {frames} frames recorded")
-        if not self._times:
+        if not self._times and not self._is_known:
             self._doubt("was never there")
         if self._times > 1:
             self._note(f"was made anew {self._times - 1} times")
         return self._verdict
-
-    def _unsafe(self) -> int:
-        """Count the frames that wait in the ring for a recorder of this name."""
-        found = self._looked()
-        readers = found.readers if found is not None else ()
-        return sum(reader.lag for reader in readers if reader.label == self._called)
 
     def statistics(self) -> RecordingStatistics:
         """Say how it goes, each time that the stream was made taken together."""
@@ -200,7 +192,8 @@ class Track:
         done = self.statistics()
         with self._lock:
             recorder, self._recorder = self._recorder, None
-            self._before, self._last = replace(done, is_recording=False), None
+            self._before = replace(done, is_recording=False)
+        self._lag.forget()
         return recorder
 
     # ---- what goes wrong

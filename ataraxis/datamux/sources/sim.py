@@ -41,6 +41,7 @@ def _stream(name: str, rate: float | None, field: Field, count: int = 4) -> Stre
 
 
 _PICTURE = Field("picture", dtype="u8", shape=(48, 64))
+_VOLTAGE = Field(dtype="i16", unit="uV")
 _STREAMS: dict[str, tuple[Stream, Signals]] = {
     "sine": (
         _stream("sine", 1000, Field(dtype="f32", unit="mV")),
@@ -49,13 +50,73 @@ _STREAMS: dict[str, tuple[Stream, Signals]] = {
     "noise": (_stream("noise", 1000, Field(dtype="f32", unit="mV")), Noise()),
     "spikes": (_stream("spikes", 1000, Field(dtype="f32", unit="uV")), Spikes()),
     "ramp": (_stream("ramp", 1000, Field(dtype="i16")), Ramp(1.0, 1000.0)),
+    "probe": (_stream("probe", 30_000, _VOLTAGE, 64), Spikes(5.0, 400.0, 25.0)),
     "camera": (_stream("camera", 30, _PICTURE), Pattern()),
     "events": (_stream("events", None, Field(dtype="u8")), Events()),
 }
 
 
+def simulation_of(stream_id: str, attrs: Mapping[str, Any]) -> Simulation:
+    """Return the simulation of a built-in stream: its chunks, again, without waiting.
+
+    Parameters
+    ----------
+    stream_id : str
+        'sine', 'noise', 'spikes', 'ramp', 'probe', 'camera' or 'events'.
+    attrs : mapping
+        ``seed``; ``faults``; ``rate_hz``; ``channels``, how many; ``shape``, of
+        pictures.
+
+    Raises
+    ------
+    SourceNotFound, ValueError
+        There is no such stream, or `attrs` do not fit it.
+
+    Examples
+    --------
+    >>> chunk = next(simulation_of("camera", {"shape": [6, 8], "rate_hz": 10}).chunks())
+    >>> chunk.block.array.shape
+    (1, 6, 8)
+    """
+    return _simulation(Simulated().nodes(0)[0], stream_id, attrs)
+
+
+def _simulation(node: Node, stream_id: str, attrs: Mapping[str, Any]) -> Simulation:
+    streams = Simulated().streams(node, 0)
+    stream = _shaped(pick(streams, stream_id, "stream", f"node {node.id!r}"), attrs)
+    signals = _STREAMS[stream_id][1] if stream_id in _STREAMS else None
+    if "channels" in attrs:
+        signals = signals if not isinstance(signals, Mapping) else None
+    faults = attrs.get("faults")
+    if isinstance(faults, Mapping):
+        faults = Faults(**faults)
+    return Simulation(stream, signals, seed=int(attrs.get("seed", 0)), faults=faults)
+
+
+def _shaped(stream: Stream, attrs: Mapping[str, Any]) -> Stream:
+    """Give a stream the rate, channels and picture size that were asked for."""
+    stream = stream.copy()
+    if "rate_hz" in attrs:
+        rate = float(attrs["rate_hz"])
+        if stream.rate_hz is None or not 0 < rate < math.inf:
+            raise ValueError(f"rate_hz={rate!r}: a stream with a rate, and above 0")
+        stream.frequency = rate
+    first = next(iter(stream.fields.values()))
+    if "channels" in attrs:
+        count = int(attrs["channels"])
+        if count < 1 or first.shape or stream.rate_hz is None:
+            raise ValueError(f"channels={count}: 1 or more, of a stream that has some")
+        stream.fields = dict.fromkeys(channel_names(count), first)
+    if "shape" in attrs:
+        shape = tuple(int(n) for n in attrs["shape"])
+        if len(shape) != len(first.shape) or min(shape, default=0) < 1:
+            raise ValueError(f"shape={shape}: expected {len(first.shape)} sizes")
+        first.shape = shape
+    return stream
+
+
 class Simulated:
-    """Driver of the node "sim"; ``attrs`` may have ``seed`` and ``faults``."""
+    """Driver of the node "sim"; ``attrs`` as `simulation_of` takes them."""
 
     def nodes(self, timeout: float) -> list[Node]:
         """Return the one node."""
@@ -73,13 +134,7 @@ class Simulated:
         self, node: Node, stream_id: str, attrs: Mapping[str, Any]
     ) -> SimulatedSource:
         """Return the source of a stream."""
-        stream = pick(self.streams(node, 0), stream_id, "stream", f"node {node.id!r}")
-        signals = _STREAMS[stream_id][1] if stream_id in _STREAMS else None
-        faults = attrs.get("faults")
-        if isinstance(faults, Mapping):
-            faults = Faults(**faults)
-        seed = int(attrs.get("seed", 0))
-        return SimulatedSource(Simulation(stream, signals, seed=seed, faults=faults))
+        return SimulatedSource(_simulation(node, stream_id, attrs))
 
 
 class SimulatedSource:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from ataraxis.datamux.description import Field, Node, Stream
 from ataraxis.datamux.held import wait_until
 from ataraxis.datamux.optional import need
 from ataraxis.datamux.source import check_out
+from ataraxis.datamux.sources.host import PROC, ProcHost
 from ataraxis.errors import NotConnectedError
 from ataraxis.labels import Labels
 
@@ -47,6 +49,20 @@ _READERS: dict[str, tuple[Callable[[Any], list[float]], list[str], str]] = {
 }
 
 
+def host() -> Any:
+    """Return psutil, or what reads ``/proc`` in its place.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Neither is there: what to type.
+    """
+    is_linux = (PROC / "stat").is_file()
+    if is_linux and importlib.util.find_spec("psutil") is None:
+        return ProcHost()
+    return need("psutil", "telemetry", "host telemetry")
+
+
 class Telemetry:
     """Driver of the node "telemetry"; ``attrs["rate_hz"]`` is how often to look."""
 
@@ -69,8 +85,7 @@ class Telemetry:
 def _described(name: str, rate: float) -> Stream:
     _, names, unit = _READERS[name]
     if name == "cpu":
-        psutil = need("psutil", "telemetry", "host telemetry")
-        names = [f"cpu{i}" for i in range(psutil.cpu_count() or 1)]
+        names = [f"cpu{i}" for i in range(host().cpu_count() or 1)]
     return Stream(
         name=name,
         description=f"{name} of this machine",
@@ -96,7 +111,7 @@ class TelemetrySource:
     def __init__(self, name: str, rate_hz: float = RATE_HZ) -> None:
         if not 0 < rate_hz <= 1000:
             raise ValueError(f"rate_hz={rate_hz!r}: expected more than 0, at most 1000")
-        self._psutil = need("psutil", "telemetry", "host telemetry")
+        self._psutil = host()
         self._read = _READERS[name][0]
         self._stream = _described(name, rate_hz)
         self._labels = self._stream.labels()

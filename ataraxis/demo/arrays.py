@@ -1,6 +1,6 @@
-"""``ataraxis demo``: what exists, shown between real processes.
+"""``ataraxis demo --arrays``: exact counting, untorn copies, a writer killed half way.
 
-For now arrays: exact counting, untorn copies, and a writer killed half way.
+All between real processes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COUNTS = 50_000
 LOOK_S = 1.0
 
 
-def run() -> int:
+def show() -> int:
     """Run the demo; the exit code says whether everything held."""
     console = Console()
     root = (

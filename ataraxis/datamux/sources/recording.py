@@ -1,0 +1,151 @@
+"""Recordings as sources: played in time, as if they came from a device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis.clock import now_ns
+from ataraxis.datamux.catalog import pick
+from ataraxis.datamux.described import open_recordings
+from ataraxis.datamux.description import Field, Node, Stream
+from ataraxis.datamux.held import wait_until
+from ataraxis.datamux.recording import Recording
+from ataraxis.datamux.source import check_out
+from ataraxis.errors import EndOfStream, NotConnectedError, SourceNotFound
+from ataraxis.labels import Labels
+
+
+class Recorded:
+    """Driver of the node "recording"; ``attrs["path"]`` is the file or directory.
+
+    ``attrs`` may have ``speed``, seconds of the recording a second, and ``start`` and
+    ``stop``, s after its first sample. A node's file may say
+    ``uri: recording:///path/of/a/file.xdf``. Files are those of
+    `ataraxis.datamux.open_recordings`.
+    """
+
+    def nodes(self, timeout: float) -> list[Node]:
+        """Return the one node, which is whatever file is asked for."""
+        return [Node(id="recording", uri="recording://")]
+
+    def streams(self, node: Node, timeout: float) -> dict[str, Stream]:
+        """Return the streams of the node's file, if it has one."""
+        path = _path(node)
+        if not path:
+            return {}
+        return {name: found.stream for name, found in open_recordings(path).items()}
+
+    def source(
+        self, node: Node, stream_id: str, attrs: Mapping[str, Any]
+    ) -> RecordedSource:
+        """Return the source of a stream."""
+        path = str(attrs.get("path", _path(node)))
+        if not path:
+            raise SourceNotFound(
+                'node "recording" plays a file: say which, attrs={"path": ...}'
+            )
+        found: Recording = pick(open_recordings(path), stream_id, "stream", path)
+        stop = attrs.get("stop")
+        return RecordedSource(
+            found,
+            float(attrs.get("speed", 1.0)),
+            float(attrs.get("start", 0.0)),
+            None if stop is None else float(stop),
+        )
+
+
+def _path(node: Node) -> str:
+    path = unquote(urlsplit(node.uri or "").path)
+    return str(Path(path)) if path else ""
+
+
+class RecordedSource:
+    """A recording that gives samples when their time has come, and then ends.
+
+    Device times are those of the recording, device sequences the numbers of its
+    samples.
+
+    Parameters
+    ----------
+    recording : Recording
+        What to play; its fields make one array.
+    speed : float
+        Seconds of it a second.
+    start, stop : float
+        Which part, s after its first sample.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        speed: float = 1.0,
+        start: float = 0.0,
+        stop: float | None = None,
+    ) -> None:
+        if not 0 < speed < math.inf:
+            raise ValueError(f"speed={speed!r}: expected more than 0")
+        self._recording, self._speed = recording, speed
+        self._stream = recording.stream.copy()
+        self._stream.index = self._stream.index or {"t": Field("time", unit="s")}
+        self._labels = self._stream.labels()
+        self._first = recording.locate(start)
+        self._last = len(recording) if stop is None else recording.locate(stop)
+        self._at: int | None = None
+        self._began_ns = 0
+        self.lost = 0
+
+    @property
+    def stream(self) -> Stream:
+        """What it gives."""
+        return self._stream
+
+    @property
+    def labels(self) -> Labels:
+        """Labels of one sample."""
+        return self._labels
+
+    def open(self) -> None:
+        """Begin anew, from the first sample."""
+        self._at, self._began_ns = self._first, now_ns()
+
+    def read_into(
+        self,
+        out: NDArray[Any],
+        stamps: NDArray[Any] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> int:
+        """Fill rows with the samples whose time has come; see `Source.read_into`."""
+        check_out(out, self._labels)
+        at = self._at
+        if at is None:
+            raise NotConnectedError("the recording is closed; open() it first")
+        if at >= self._last:
+            raise EndOfStream(f"{self._recording.where}: the recording has ended")
+        t = self._recording.t
+        origin = float(t[self._first])
+        due_ns = self._began_ns + round((float(t[at]) - origin) / self._speed * 1e9)
+        if not wait_until(due_ns, timeout):
+            return 0
+        reached = origin + (now_ns() - self._began_ns) * 1e-9 * self._speed
+        until = max(int(np.searchsorted(t[: self._last], reached, "right")), at + 1)
+        got = min(until - at, len(out))
+        block = self._recording.read(at, at + got)
+        out[:got] = block.array
+        if stamps is not None:
+            stamps["time_ns"][:got] = now_ns()
+            stamps["device_s"][:got] = block.t
+            stamps["device_sequence"][:got] = np.arange(at, at + got)
+        self._at = at + got
+        return got
+
+    def close(self) -> None:
+        """End."""
+        self._at = None
