@@ -49,6 +49,12 @@ class Outlet:
         return not self.target.overlap and not self.target.split
 
     @property
+    def direct(self) -> MemQ | None:
+        """The queue, if all there is to do is to put into it."""
+        is_direct = self.is_plain and self._policy == "block" and not self.target.window
+        return self._queue if is_direct else None
+
+    @property
     def is_finished(self) -> bool:
         """Whether those who would get it have ended in good order."""
         return self._board.words[self._state] == FINISHED
@@ -76,6 +82,36 @@ class Outlet:
             if timeout is not None:
                 return False
         return True
+
+    def send(
+        self,
+        value: Any,
+        dtype: DType | int | None,
+        lane: int,
+        sequence: int,
+        kind: int,
+        source: int,
+        time_ns: int,
+        timeout: float | None,
+    ) -> bool:
+        """Put a value, as a frame that `put` would put; where possible in one copy."""
+        code = -1 if dtype is None else dtype
+        if self._policy == "block" and isinstance(code, int):
+            wait: float | None = 0
+            while not self.is_finished:
+                went = self._queue.post(
+                    value, code, (lane, sequence, kind), source, time_ns, wait
+                )
+                if went is None:
+                    break
+                if went or timeout == 0 or (wait and timeout is not None):
+                    return went
+                wait = SLICE_S if timeout is None else timeout
+            else:
+                return True
+        frame = write(value, dtype, lane, sequence, kind, 0, source, time_ns,
+                      self.target.allow_pickle)  # fmt: skip
+        return self.put(frame, timeout)
 
     def _force(self, queue: MemQ, frame: bytes) -> bool:
         """Put where a full queue is not waited for."""

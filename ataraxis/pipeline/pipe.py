@@ -12,8 +12,8 @@ from ataraxis.frame import DType
 from ataraxis.pipeline.declaration import Processor
 from ataraxis.pipeline.engine import Engine
 from ataraxis.pipeline.graph import Graph, read_json
+from ataraxis.pipeline.patience import emitted
 from ataraxis.pipeline.run import Run
-from ataraxis.pipeline.talk import emitted
 from ataraxis.shm.context import ContextLike, checked_name
 
 
