@@ -173,6 +173,21 @@ def test_get_and_emit(func: object) -> None:
     assert list(pipe.map(range(200))) == list(range(200))
 
 
+def test_emit_and_get_are_coroutines_in_every_way() -> None:
+    pipe = chain(Processor("ways", func=w.every_way), Processor("end", func=w.same))
+    found: list[object] = []
+    with pipe.run(sink=found) as run:
+        assert [run.emit(k) for k in range(4)] == [True] * 4
+        wait_until(lambda: len(found) == 2, 60)
+        run.stop(30)
+    said, error = found
+    assert said == (
+        0, 1, 2, "slept", True, 3, "cannot reuse already awaited coroutine",
+        ["RuntimeWarning", "RuntimeWarning"], "cancelled", None, "timeout",
+    )  # fmt: skip
+    assert error == "TypeError"
+
+
 def test_a_script(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(

@@ -70,19 +70,27 @@ class Plan:
         return made
 
     def _queue(self, name: str, index: int, settings: Any) -> MemQ:
-        slots = self.slots(index)
+        if settings is None:
+            # Results are as large as what the last processors have, more or less.
+            last = [self.graph.nodes[k].settings for k in self.graph.leaves()]
+            size = max(said.buffer_size for said in last)
+        else:
+            size = settings.buffer_size
+        # Each worker may have died a few times before somebody cleans up after it.
+        workers = sum(node.settings.workers for node in self.graph.nodes)
         return MemQ(
             name,
-            slots,
-            65536 if settings is None else settings.buffer_size,
+            self.slots(index),
+            size,
             allow_pickle=bool(settings and settings.allow_pickle),
             context=self.context,
-            participants=1024,
+            participants=min(1024, -(-(4 * workers + 16) // 64) * 64),
         )
 
     def slots(self, index: int) -> int:
         """Return how many slots an input queue has: room for all that waits in it."""
-        wanted = 256 if index < 0 else self.graph.nodes[index].settings.buffer_count
+        last = self.graph.leaves() if index < 0 else [index]
+        wanted = max(self.graph.nodes[k].settings.buffer_count for k in last)
         if self.graph.resequences(index):
             wanted = max(wanted, 2 * WINDOW * self._ways(index))
         workers = 1 if index < 0 else self.graph.nodes[index].settings.workers
