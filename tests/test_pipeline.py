@@ -18,6 +18,7 @@ from test_seed_array import chapter_file
 
 from ataraxis.errors import EndOfStream, NotConnectedError, PipeError
 from ataraxis.pipeline import Pipe, Processor, Worker, processor
+from ataraxis.pipeline.window import stretch, windows
 
 SEED = Path(__file__).parent / "seed" / "pipe_counter.txt"
 IMPORT = "from upipe import"
@@ -97,6 +98,36 @@ def test_order_holds_across_parallel_stages_filters_and_generators() -> None:
     )
     found = list(pipe.map(range(600)))
     assert found == [k for k in range(0, 600, 2) for _ in range(k % 4)]
+
+
+def test_one_late_value_stops_no_ordered_stage() -> None:
+    """All others wait behind it, and in no queue is there no room for it."""
+    pipe = chain(
+        Processor("a", func=w.first_late, workers=2, ordered=True),
+        Processor("b", func=w.same, workers=2, ordered=True),
+        Processor("c", func=w.same),
+    )
+    assert list(pipe.map(range(2000))) == list(range(2000))
+
+
+def test_where_values_enter_stretches_that_are_put_in_order() -> None:
+    two = {"func": w.same, "workers": 2}
+    a, d = Processor("a", func=w.same), Processor("d", func=w.same)
+    b = Processor("b", **two)
+    c = Processor("c", **two, ordered=True)
+    a.add(b).add(c).add(d)
+    a.add(c)
+    d.add(Processor("e", **two, ordered=True))
+    pipe = chain(a)
+    graph = pipe.graph()
+    names = [node.name for node in graph.nodes]
+    A, B, C, D, E = (names.index(k) for k in "abcde")
+    assert windows(graph) == {
+        (A, B): ((D, (B, C)),),
+        (A, C): ((D, (C,)),),
+        (D, E): ((-1, (E,)),),
+    }
+    assert stretch(graph) == {B, C, D, E, -1}
 
 
 def test_a_diamond() -> None:

@@ -270,3 +270,10 @@ async def every_way() -> None:
         await me.emit(object())
     except TypeError as error:
         await me.emit_sync(type(error).__name__, timeout=5)
+
+
+def first_late(value: int) -> int:
+    """Has the first value for long, so that others are far ahead of it."""
+    if value == 0:
+        time.sleep(1.0)
+    return value

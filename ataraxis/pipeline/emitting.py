@@ -75,9 +75,7 @@ class Emitting(PortKernel):
         if outlet is not None and (not is_call(lane) or len(self.outlets) == 1):
             if kind == GAP and not self._spec.tells_gaps and not is_call(lane):
                 return True
-            if outlet.target.window:
-                outlet.wait_for_turn(lane, sequence)
-            if not outlet.send(
+            if not outlet.is_near(lane, sequence, timeout) or not outlet.send(
                 value, dtype, lane, sequence, kind, self._spec.index, time_ns, timeout
             ):
                 return False
@@ -104,9 +102,9 @@ class Emitting(PortKernel):
             outlets.sort(key=lambda o: not o.is_full)
             if timeout == 0 and outlets[0].is_full and not outlets[0].is_finished:
                 return False
+        if not all(o.is_near(lane, sequence, timeout) for o in outlets):
+            return False
         for outlet in outlets:
-            if outlet.target.window:
-                outlet.wait_for_turn(lane, sequence)
             put = outlet.send if outlet.is_plain else outlet.put_value
             is_put = put(
                 value, dtype, lane, sequence, kind, spec.index, time_ns, timeout

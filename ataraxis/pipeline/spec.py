@@ -8,6 +8,9 @@ from typing import Any
 
 from ataraxis.pipeline.function import Code
 
+WINDOW = 128
+"""How many numbers of a lane may be on their way to whoever puts them in order."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -22,8 +25,9 @@ class Target:
     allow_pickle: bool = False
     overlap: int = 0
     split: bool = False
-    window: int = 0
-    """How many frames one may be ahead of the oldest that is missing; 0: no matter."""
+    ends: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    """Who, further on, puts in order what enters here, by index, and through which
+    processors it goes; see `ataraxis.pipeline.window`."""
     is_end: bool = False
 
 
