@@ -110,6 +110,24 @@ def test_one_late_value_stops_no_ordered_stage() -> None:
     assert list(pipe.map(range(2000))) == list(range(2000))
 
 
+def test_what_is_dropped_before_an_ordered_stage_holds_nobody_up() -> None:
+    pipe = chain(
+        Processor("first", func=w.slow, overflow="drop_oldest", buffer_count=2),
+        Processor("a", func=w.same, workers=2, ordered=True),
+        Processor("b", func=w.same),
+    )
+    found: list[int] = []
+    with pipe.run(range(300), found) as run:
+        pass
+    statistics = run.statistics()
+    assert found == sorted(set(found))
+    assert len(found) == int(statistics.received.sel(worker="first"))
+    assert len(found) < 100 < max(found)
+    with pytest.raises(ValueError, match="order needs overflow='block'"):
+        chain(Processor("a", func=w.same, workers=2, overflow="latest"),
+              Processor("b", func=w.same, workers=2, ordered=True)).graph()  # fmt: skip
+
+
 def test_where_values_enter_stretches_that_are_put_in_order() -> None:
     two = {"func": w.same, "workers": 2}
     a, d = Processor("a", func=w.same), Processor("d", func=w.same)

@@ -16,7 +16,7 @@ from ataraxis.stream.held import Held
 
 QUICK: list[Any] = [
     *(s * (2**k + d) for k in (7, 8, 15, 31, 62) for d in (-1, 0, 1) for s in (1, -1)),
-    0, 1, 2**63 - 1, 1.5, float("inf"),  True, False, None, b"", b"abc", "abc", "x" * 3000,
+    0, 1, 2**63 - 1, 1.5, float("inf"), True, False, None, b"", b"abc", "abc", b"x",
     np.arange(5.0), np.zeros((2, 3), "u1"), np.arange(3, dtype="c8"), b"x" * 3000, "",
 ]  # fmt: skip
 LONG: list[Any] = [

@@ -24,7 +24,6 @@ from ataraxis.pipeline.resequencer import Resequencer
 from ataraxis.pipeline.seen import Seen
 from ataraxis.pipeline.stamp import is_call
 from ataraxis.pipeline.taker import Taker
-from ataraxis.pipeline.window import ordered_parents
 from ataraxis.shm.array import SharedMemoryArray
 from ataraxis.stream import MemQ
 
@@ -49,7 +48,7 @@ class Collector:
         self._row = board.of_worker(len(plan.specs()))
         self._taker, self._answer, self._on_over = taker, answer, on_over
         self._seen = Seen()
-        self._ordered = ordered_parents(plan.graph, -1)
+        self._ordered = plan.graph.ordered_parents(-1)
         self._line: Resequencer[Job] = Resequencer(
             board.words, lambda lane: board.place_of(self._index, lane)
         )

@@ -17,6 +17,7 @@ from ataraxis.pipeline.board import (
     N_EDGES,
     RUNNING,
     STATE,
+    Board,
 )
 from ataraxis.pipeline.intake import Job
 from ataraxis.pipeline.outlet import Outlet
@@ -39,6 +40,7 @@ class Emitting(PortKernel):
     _spec: WorkerSpec
     _words: memoryview[int]
     _row: int
+    board: Board
     name: str
     outlets: list[Outlet]
     _inner: list[Outlet]
@@ -132,6 +134,8 @@ class Emitting(PortKernel):
     def send_results(self, job: Job, results: list[Any]) -> None:
         """Send what a job came to, as one frame."""
         lane = lane_of(job.lane, self._spec.index)
+        if self._spec.fills:
+            self._fill(job, lane)
         if len(results) == 1:
             value, kind = results[0], PLAIN
         elif results:
@@ -143,6 +147,17 @@ class Emitting(PortKernel):
         if self.outlets:
             part = part_of(kind, *job.part)
             self.send(value, None, lane, job.sequence, part, job.time_ns, None)
+
+    def _fill(self, job: Job, lane: int) -> None:
+        """Tell those behind of the values that were dropped before this one."""
+        words = self._words
+        place = self.board.place_of(self._spec.index, job.lane)
+        while words[place] < job.sequence:
+            self.send(None, None, lane, words[place], GAP, job.time_ns, None)
+            words[place] += 1
+        words[place] = max(words[place], job.sequence + 1)
+
+    # ---- awaited, where one look was not enough
 
     async def _emit_later(self, value: Any, dtype: Any) -> bool:
         return await patiently(

@@ -9,7 +9,7 @@ from typing import Any
 
 from ataraxis.pipeline.graph import Graph, Node
 from ataraxis.pipeline.spec import WINDOW, Target, WorkerSpec
-from ataraxis.pipeline.window import ordered_parents, stretch, windows
+from ataraxis.pipeline.window import stretch, windows
 from ataraxis.shm.context import Context
 from ataraxis.stream import MemQ
 
@@ -166,7 +166,8 @@ class Plan:
             inbox="",
             targets=tuple(targets),
             resequences=self.graph.resequences(node.index),
-            tells_gaps=self.graph.needs_every_number(node.index),
+            tells_gaps=(tells := self.graph.needs_every_number(node.index)),
+            fills=tells and said.drops,
             has_taker=self.has_taker,
             max_batch=said.max_batch,
             max_wait=said.max_wait,
@@ -176,7 +177,7 @@ class Plan:
             letters=str(self.letters),
             threads=said.threads,
             host=said.host,
-            ordered_parents=ordered_parents(self.graph, node.index),
+            ordered_parents=self.graph.ordered_parents(node.index),
         )
 
     def about(self) -> dict[str, Any]:

@@ -55,6 +55,8 @@ class WorkerSpec:
     """Parents that split, and how many parts they make."""
     tells_gaps: bool = False
     """Whether a value that nothing came of is told to those behind."""
+    fills: bool = False
+    """Whether it tells those behind also of the numbers that were dropped before it."""
     has_taker: bool = False
     """Whether somebody takes what comes out at the pipe's end."""
     max_batch: int = 1

@@ -16,34 +16,11 @@ End = tuple[int, tuple[int, ...]]
 """Who puts frames in order (-1: the end), and through which processors they go."""
 
 
-def ordered_parents(graph: Graph, index: int) -> tuple[int, ...]:
-    """Return whose frames a processor (-1: the end) puts in order."""
-    if not graph.resequences(index):
-        return ()
-    last = graph.leaves() if index < 0 else graph.nodes[index].parents
-    return tuple(
-        k
-        for k in last
-        if k >= 0 and graph.nodes[k].is_parallel and graph.nodes[k].keeps_order
-    )
-
-
-def emits_in_order(graph: Graph, index: int) -> bool:
-    """Whether what a processor (-1: the head) emits comes in the order of its lanes."""
-    if index < 0 or graph.nodes[index].processor.kind != "map":
-        return True  # it numbers what it emits itself
-    node = graph.nodes[index]
-    ordered = ordered_parents(graph, index)
-    return not node.is_parallel and all(
-        k in ordered or emits_in_order(graph, k) for k in node.parents
-    )
-
-
 def windows(graph: Graph) -> dict[tuple[int, int], tuple[End, ...]]:
     """Return, of each edge by which values enter a stretch, where the stretches end."""
     found: dict[tuple[int, int], list[End]] = {}
     for last in (*range(len(graph.nodes)), -1):
-        for k in ordered_parents(graph, last):
+        for k in graph.ordered_parents(last):
             for edge, path in _entrances(graph, k, ()):
                 found.setdefault(edge, []).append((last, path))
     return {edge: tuple(ends) for edge, ends in found.items()}
@@ -55,7 +32,7 @@ def _entrances(
     """Go from a processor of a stretch up to where values enter it, every way."""
     path = (index, *path)
     for source in graph.nodes[index].parents:
-        if emits_in_order(graph, source):
+        if graph.emits_in_order(source):
             yield (source, index), path
         else:
             yield from _entrances(graph, source, path)
