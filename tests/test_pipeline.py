@@ -498,6 +498,15 @@ def test_emit_says_when_there_is_no_room() -> None:
     assert int(run.statistics().received.sel(worker="a")) == sum(sent)
 
 
+def test_emit_waits_for_those_who_are_not_there_yet() -> None:
+    pipe = chain(Processor("eager", func=w.eager),
+                 Processor("slow", func=w.SlowStart, buffer_count=2))  # fmt: skip
+    found: list[object] = []
+    with pipe.run(sink=found):
+        pass
+    assert found == [*range(20), ("failed", 0)]
+
+
 def test_an_engine_is_four_calls() -> None:
     from ataraxis.pipeline import Local
 

@@ -277,3 +277,21 @@ def first_late(value: int) -> int:
     if value == 0:
         time.sleep(1.0)
     return value
+
+
+async def eager() -> None:
+    me = Processor("eager")
+    await me.connect()
+    failed = 0
+    for k in range(20):
+        while not await me.emit(k):
+            failed += 1
+    await me.emit_sync(("failed", failed))
+
+
+class SlowStart:
+    def setup(self) -> None:
+        time.sleep(1.2)
+
+    def process(self, value: Any) -> Any:
+        return value

@@ -16,6 +16,7 @@ from ataraxis.pipeline.board import (
     EMITTED,
     N_EDGES,
     RUNNING,
+    STARTING,
     STATE,
     Board,
 )
@@ -160,10 +161,14 @@ class Emitting(PortKernel):
     # ---- awaited, where one look was not enough
 
     async def _emit_later(self, value: Any, dtype: Any) -> bool:
-        return await patiently(
-            lambda wait: self._emit(value, dtype, wait),
-            time.monotonic() + EMIT_WAIT_S,
-        )
+        # While others are still being started, there is nobody who could make room.
+        is_starting = True
+        while is_starting:
+            is_starting = self._words[STATE] == STARTING
+            deadline = time.monotonic() + EMIT_WAIT_S
+            if await patiently(lambda wait: self._emit(value, dtype, wait), deadline):
+                return True
+        return False
 
     async def _emit_sync_later(
         self, value: Any, dtype: Any, timeout: float | None

@@ -73,7 +73,8 @@ class Talk:
         Returns
         -------
         bool
-            False: there was no room within 0.5 s; try again.
+            False: there was no room within 0.5 s, not counting the time until all
+            workers take part; try again.
 
         Raises
         ------
