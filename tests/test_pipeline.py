@@ -318,6 +318,22 @@ def test_labels_flow_along() -> None:
         xr.testing.assert_equal(after, before * 2)
 
 
+def test_an_xarray_at_the_tail() -> None:
+    made = xr.DataArray(np.zeros((6, 2)), dims=("time", "channel"), name="x")
+    pipe = chain(Processor("a", func=w.double, workers=2, ordered=True))
+    with pipe.run([np.full(2, 1.0), np.full((3, 2), 2.0), np.full(2, 3.0)], made):
+        pass
+    assert made.values[:, 1].tolist() == [2, 4, 4, 4, 6, 0]
+    with (
+        pytest.raises(PipeError) as caught,
+        pipe.run([np.zeros((7, 2))], made) as run,
+    ):
+        run.wait(60)
+    assert "6 rows along 'time'" in str(caught.value.exceptions[0])
+    with pytest.raises(TypeError, match="takes no results"):
+        pipe.run([], xr.DataArray(0.0))
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_overlap_makes_blocks_seamless(workers: int) -> None:
     blocks = labelled(20, 16)
