@@ -20,6 +20,7 @@ from test_seed_array import chapter_file
 from ataraxis import Consumer, Producer
 from ataraxis.errors import EndOfStream, NotConnectedError, PipeError
 from ataraxis.pipeline import Pipe, Processor, Worker, processor
+from ataraxis.pipeline.window import stretch, windows
 
 SEED = Path(__file__).parent / "seed" / "pipe_counter.txt"
 IMPORT = "from upipe import"
@@ -119,6 +120,54 @@ def test_order_holds_across_parallel_stages_filters_and_generators() -> None:
     assert found == [k for k in range(0, 600, 2) for _ in range(k % 4)]
 
 
+def test_one_late_value_stops_no_ordered_stage() -> None:
+    """All others wait behind it, and in no queue is there no room for it."""
+    pipe = chain(
+        Processor("a", func=w.first_late, workers=2, ordered=True),
+        Processor("b", func=w.same, workers=2, ordered=True),
+        Processor("c", func=w.same),
+    )
+    assert list(pipe.map(range(2000))) == list(range(2000))
+
+
+def test_what_is_dropped_before_an_ordered_stage_holds_nobody_up() -> None:
+    pipe = chain(
+        Processor("first", func=w.slow, overflow="drop_oldest", buffer_count=2),
+        Processor("a", func=w.same, workers=2, ordered=True),
+        Processor("b", func=w.same),
+    )
+    found: list[int] = []
+    with pipe.run(range(300), found) as run:
+        pass
+    statistics = run.statistics()
+    assert found == sorted(set(found))
+    assert len(found) == int(statistics.received.sel(worker="first"))
+    assert len(found) < 100 < max(found)
+    with pytest.raises(ValueError, match="order needs overflow='block'"):
+        chain(Processor("a", func=w.same, workers=2, overflow="latest"),
+              Processor("b", func=w.same, workers=2, ordered=True)).graph()  # fmt: skip
+
+
+def test_where_values_enter_stretches_that_are_put_in_order() -> None:
+    two = {"func": w.same, "workers": 2}
+    a, d = Processor("a", func=w.same), Processor("d", func=w.same)
+    b = Processor("b", **two)
+    c = Processor("c", **two, ordered=True)
+    a.add(b).add(c).add(d)
+    a.add(c)
+    d.add(Processor("e", **two, ordered=True))
+    pipe = chain(a)
+    graph = pipe.graph()
+    names = [node.name for node in graph.nodes]
+    A, B, C, D, E = (names.index(k) for k in "abcde")
+    assert windows(graph) == {
+        (A, B): ((D, (B, C)),),
+        (A, C): ((D, (C,)),),
+        (D, E): ((-1, (E,)),),
+    }
+    assert stretch(graph) == {B, C, D, E, -1}
+
+
 def test_a_diamond() -> None:
     pipe, found = Pipe("diamond"), []
     split = pipe.add(Processor("split", func=w.same))
@@ -191,6 +240,21 @@ def test_get_and_emit(func: object) -> None:
         Processor("forward", func=func, config=config), Processor("end", func=w.same)
     )
     assert list(pipe.map(range(200))) == list(range(200))
+
+
+def test_emit_and_get_are_coroutines_in_every_way() -> None:
+    pipe = chain(Processor("ways", func=w.every_way), Processor("end", func=w.same))
+    found: list[object] = []
+    with pipe.run(sink=found) as run:
+        assert [run.emit(k) for k in range(4)] == [True] * 4
+        wait_until(lambda: len(found) == 2, 60)
+        run.stop(30)
+    said, error = found
+    assert said == (
+        0, 1, 2, "slept", True, 3, "cannot reuse already awaited coroutine",
+        ["RuntimeWarning", "RuntimeWarning"], "cancelled", None, "timeout",
+    )  # fmt: skip
+    assert error == "TypeError"
 
 
 def test_a_script(tmp_path: Path) -> None:
@@ -272,6 +336,22 @@ def test_labels_flow_along() -> None:
         assert after.dims == ("time", "channel")
         assert after.attrs == {"units": "mV"}
         xr.testing.assert_equal(after, before * 2)
+
+
+def test_an_xarray_at_the_tail() -> None:
+    made = xr.DataArray(np.zeros((6, 2)), dims=("time", "channel"), name="x")
+    pipe = chain(Processor("a", func=w.double, workers=2, ordered=True))
+    with pipe.run([np.full(2, 1.0), np.full((3, 2), 2.0), np.full(2, 3.0)], made):
+        pass
+    assert made.values[:, 1].tolist() == [2, 4, 4, 4, 6, 0]
+    with (
+        pytest.raises(PipeError) as caught,
+        pipe.run([np.zeros((7, 2))], made) as run,
+    ):
+        run.wait(60)
+    assert "6 rows along 'time'" in str(caught.value.exceptions[0])
+    with pytest.raises(TypeError, match="takes no results"):
+        pipe.run([], xr.DataArray(0.0))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -452,6 +532,15 @@ def test_emit_says_when_there_is_no_room() -> None:
     assert sent[0]
     assert not sent[-1]
     assert int(run.statistics().received.sel(worker="a")) == sum(sent)
+
+
+def test_emit_waits_for_those_who_are_not_there_yet() -> None:
+    pipe = chain(Processor("eager", func=w.eager),
+                 Processor("slow", func=w.SlowStart, buffer_count=2))  # fmt: skip
+    found: list[object] = []
+    with pipe.run(sink=found):
+        pass
+    assert found == [*range(20), ("failed", 0)]
 
 
 def test_an_engine_is_four_calls() -> None:

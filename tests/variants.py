@@ -38,13 +38,17 @@ KERNELS = (
     "mapping", "participants", "lock", "guard", "array", "framebuffer", "chunks",
     "will", "ring", "reader", "join", "turn", "send", "rows", "loan", "lend", "receive",
     "doorbell", "survey", "queue", "vigil", "desk", "put", "get", "drain",
+    "payload", "parcel",
 )  # fmt: skip
 # What arrays alone need: built in a quarter of the time.
 ARRAYS = (
     "mapping", "participants", "lock", "guard", "array", "framebuffer", "ring", "queue",
 )  # fmt: skip
 FRAMEBUFFER = ("framebuffer.pyx", "chunks.pyx", "will.h")
-QUEUE_FILES = ("queue.pyx", "vigil.pyx", "put.pyx", "get.pyx", "drain.pyx", "_large.py")
+QUEUE_FILES = (
+    "queue.pyx", "vigil.pyx", "put.pyx", "get.pyx", "drain.pyx", "parcel.pyx",
+    "_large.py",
+)  # fmt: skip
 # What journals need besides; built with crash points only.
 LOG_KERNELS = ("records", "scan")
 

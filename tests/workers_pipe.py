@@ -225,3 +225,73 @@ async def wrong_name() -> None:
 
 def as_pair(value: Any) -> tuple[str, Any]:
     return type(value).__name__, value
+
+
+async def every_way() -> None:
+    """Awaits in every way that a coroutine can be awaited."""
+    import asyncio
+    import collections.abc
+    import warnings
+
+    me = Processor("ways")
+    await me.connect()
+    said: list[Any] = []
+    task = asyncio.create_task(me.get_sync(timeout=30))
+    said.append(await task)
+    said.append(await asyncio.wait_for(me.get_sync(30), 30))
+    said += await asyncio.gather(me.get_sync(30), asyncio.sleep(0, "slept"))
+    promise = me.get_sync(30)
+    said.append(isinstance(promise, collections.abc.Coroutine))
+    said.append(await promise)
+    try:
+        await promise
+    except RuntimeError as error:
+        said.append(str(error))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        me.get_sync(30)
+        me.emit("not sent")
+    said.append([w.category.__name__ for w in caught])
+    me.get_sync(30).close()
+    waits = asyncio.create_task(me.get_sync(30))
+    await asyncio.sleep(0)
+    waits.cancel()
+    try:
+        await waits
+    except asyncio.CancelledError:
+        said.append("cancelled")
+    said.append(await me.get())
+    try:
+        await me.get_sync(0.01)
+    except TimeoutError:
+        said.append("timeout")
+    await me.emit(value=tuple(said), d_type=None)
+    try:
+        await me.emit(object())
+    except TypeError as error:
+        await me.emit_sync(type(error).__name__, timeout=5)
+
+
+def first_late(value: int) -> int:
+    """Has the first value for long, so that others are far ahead of it."""
+    if value == 0:
+        time.sleep(1.0)
+    return value
+
+
+async def eager() -> None:
+    me = Processor("eager")
+    await me.connect()
+    failed = 0
+    for k in range(20):
+        while not await me.emit(k):
+            failed += 1
+    await me.emit_sync(("failed", failed))
+
+
+class SlowStart:
+    def setup(self) -> None:
+        time.sleep(1.2)
+
+    def process(self, value: Any) -> Any:
+        return value

@@ -75,13 +75,13 @@ cdef class Desk:
     cdef int wait(self, int what, int64_t deadline) except -100:
         # Until it may have happened: AX_OK, AX_TIMEOUT. The caller is inside.
         cdef int status
-        cdef bint first = True
+        cdef uint32_t naps = 0
         while True:
             with nogil:
-                status = queue_wait(&self.work, what, deadline, first)
+                status = queue_wait(&self.work, what, deadline, naps)
             if status != AX_BUSY:
                 return status
-            first = False
+            naps += 1
             PyErr_CheckSignals()
             if not self.is_open:
                 self._revive()

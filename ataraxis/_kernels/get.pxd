@@ -17,3 +17,7 @@ cdef class GetKernel(PutKernel):
     cdef object quick(self, ax_grip *grip, int k)
     cdef object one(self, ax_grip *grip, int k, bint *is_had)
     cdef bint several(self, ax_grip *grip, Py_ssize_t limit, list values) except -1
+
+cdef bint frame_at(ax_grip *grip, const char *slot, int k, uint64_t *at, uint64_t *bytes) noexcept nogil
+# The NumPy type number of a frame's code, -1: none that goes quickly.
+cdef int kind_of(int code) noexcept

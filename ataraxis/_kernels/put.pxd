@@ -19,3 +19,6 @@ cdef class PutKernel(Desk):
     cdef int put_piece(self, ax_piece *piece, int64_t deadline) except -100
     cdef int put_packed(self, char *frames, uint32_t bytes, uint32_t count, uint64_t payload, int64_t deadline) except -100
     cdef void count(self, uint64_t frames, uint64_t bytes, int64_t now) noexcept
+
+# The frame's code of a NumPy type number, 0: none that goes quickly.
+cdef int code_of(int kind) noexcept

@@ -1,5 +1,5 @@
 # Waiting in a work queue.
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 from ataraxis._kernels.queue cimport ax_work
 
 # What one waits for.
@@ -12,4 +12,4 @@ cdef void queue_look(ax_work *work) noexcept nogil
 cdef bint queue_has_data(ax_work *work) noexcept nogil
 cdef bint queue_has_room(ax_work *work) noexcept nogil
 cdef bint queue_idle(ax_work *work) noexcept nogil
-cdef int queue_wait(ax_work *work, int what, int64_t deadline, bint first) noexcept nogil
+cdef int queue_wait(ax_work *work, int what, int64_t deadline, uint32_t naps) noexcept nogil

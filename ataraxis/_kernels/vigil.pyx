@@ -21,6 +21,8 @@ from ataraxis._kernels.timing cimport PAUSES, ROOM_PAUSES, SPIN_CROWDED_NS, next
 cdef enum:
     SLICE_NS = 50000000     # longest sleep before looking at signals
     PROBE_NS = 20000000     # longest wait before asking who lives
+    IDLE_NS = 500000000     # the same where nothing has come for some time: an idle getter costs nothing
+    DOUBLINGS = 5           # slices in which a nap becomes twice as long
 
 
 # ---- the algorithm
@@ -112,15 +114,20 @@ cdef int64_t spin_time(ax_work *work) noexcept nogil:
     return spin_ns
 
 
-cdef int queue_wait(ax_work *work, int what, int64_t deadline, bint first) noexcept nogil:
-    # One slice of waiting: AX_OK look again, AX_BUSY look at your signals, AX_TIMEOUT.
+cdef int queue_wait(ax_work *work, int what, int64_t deadline, uint32_t naps) noexcept nogil:
+    # One slice of waiting, after `naps` others: AX_OK look again, AX_BUSY look at your signals, AX_TIMEOUT.
+    cdef bint first = naps == 0
     cdef int side = 0 if what == AX_WAIT_DATA else 1
     cdef ax_event *event = &work.queue.space if side else &work.queue.data
     cdef int64_t now = ax_now_ns(), started = now
     cdef int64_t spin_ns = spin_time(work) if first and what != AX_WAIT_IDLE else 0
     # Room is looked for more rarely: that may mean to look at every slot, and takes their lines from whoever frees them.
     cdef uint32_t seen, pauses = <uint32_t>min(work.slots // 2 + 1, ROOM_PAUSES) if side else PAUSES
+    cdef int64_t nap = PROBE_NS
     cdef bint is_there
+    # Who waits for room waits for somebody who may have died; leases run out on time.
+    if what == AX_WAIT_DATA and work.lease_ns == 0:
+        nap = min(IDLE_NS, nap << min(naps, <uint32_t>DOUBLINGS))
     while spin_ns and spin_on(pauses, started, spin_ns):
         if happened(work, what):
             return AX_OK
@@ -131,7 +138,7 @@ cdef int queue_wait(ax_work *work, int what, int64_t deadline, bint first) noexc
         seen = event_prepare(event, work.me)
         is_there = happened(work, what) or ax_load32(&work.poke)
         if not is_there and now < deadline and now - started < SLICE_NS:
-            if ax_futex_wait(&event.count, seen, min(PROBE_NS, deadline - now)) == -EINTR:
+            if ax_futex_wait(&event.count, seen, min(nap, deadline - now)) == -EINTR:
                 doze(work, side, -1)
                 return AX_BUSY
             is_there = happened(work, what)

@@ -48,7 +48,7 @@ class Collector:
         self._row = board.of_worker(len(plan.specs()))
         self._taker, self._answer, self._on_over = taker, answer, on_over
         self._seen = Seen()
-        self._ordered = plan.ordered_parents(-1)
+        self._ordered = plan.graph.ordered_parents(-1)
         self._line: Resequencer[Job] = Resequencer(
             board.words, lambda lane: board.place_of(self._index, lane)
         )

@@ -100,7 +100,6 @@ class Course:
             self._credit = SharedMemoryArray.create_array(
                 plan.credit, np.zeros(1, np.int64), context=plan.context
             )
-            self._board.words[words_of.STATE] = RUNNING
             self._board.words[words_of.STARTED] = now_ns()
             self._head = Head(plan, self._board)
             self._collector = Collector(
@@ -130,6 +129,9 @@ class Course:
             queue.sweep()
 
     def _became_ready(self) -> None:
+        words = self._board.words
+        if words[words_of.STATE] == words_of.STARTING:
+            words[words_of.STATE] = RUNNING
         if not self._ready.done():
             self._ready.set_result(None)
 

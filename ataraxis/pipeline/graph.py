@@ -112,8 +112,18 @@ class Graph:
                 f"{node.name!r}: ordered=, split= and overlap= are for functions of a "
                 "value"
             )
-        if said.ordered and said.overflow not in ("block", "error"):
-            found.append(f"{node.name!r}: ordered=True needs overflow='block'")
+        if said.drops and (
+            said.ordered
+            or self.resequences(node.index)
+            or (
+                self.needs_every_number(node.index)
+                and not self.emits_in_order(node.index)
+            )
+        ):
+            found.append(
+                f"{node.name!r}: order needs overflow='block' from where values are "
+                "shared out to where they are in order again; drop before that"
+            )
         if said.overlap or said.split:
             for k in node.parents:
                 if k >= 0 and self.nodes[k].settings.workers > 1:
@@ -143,6 +153,28 @@ class Graph:
         return any(
             k >= 0 and self.nodes[k].is_parallel and self.nodes[k].keeps_order
             for k in before
+        )
+
+    def ordered_parents(self, index: int) -> tuple[int, ...]:
+        """Return whose frames a processor (-1: the end) puts in order."""
+        if not self.resequences(index):
+            return ()
+        before = self.leaves() if index < 0 else self.nodes[index].parents
+        nodes = self.nodes
+        return tuple(
+            k
+            for k in before
+            if k >= 0 and nodes[k].is_parallel and nodes[k].keeps_order
+        )
+
+    def emits_in_order(self, index: int) -> bool:
+        """Whether what a processor (-1: the head) emits comes in order of its lanes."""
+        if index < 0 or self.nodes[index].processor.kind != "map":
+            return True  # it numbers what it emits itself
+        node = self.nodes[index]
+        ordered = self.ordered_parents(index)
+        return not node.is_parallel and all(
+            k in ordered or self.emits_in_order(k) for k in node.parents
         )
 
     def needs_every_number(self, index: int) -> bool:

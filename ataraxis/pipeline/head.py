@@ -14,7 +14,7 @@ from ataraxis.pipeline.board import Board
 from ataraxis.pipeline.heads import values_of
 from ataraxis.pipeline.outlet import Outlet
 from ataraxis.pipeline.plan import Plan
-from ataraxis.pipeline.stamp import CALL_LANE, HEAD_LANE, PLAIN, write
+from ataraxis.pipeline.stamp import CALL_LANE, HEAD_LANE, PLAIN
 
 
 class Head:
@@ -83,12 +83,14 @@ class Head:
             outlets = sorted(outlets, key=lambda o: not o.is_full)
             if wait == 0 and outlets[0].is_full and not outlets[0].is_finished:
                 return False
+        if not all(o.is_near(lane, number, wait) for o in outlets):
+            return False
         for outlet in outlets:
             source = -1 & 0xFFFFFFFF
             if outlet.is_plain:
-                frame = write(value, dtype, lane, number, PLAIN, 0, source, time_ns,
-                              outlet.target.allow_pickle)  # fmt: skip
-                is_put = outlet.put(frame, wait)
+                is_put = outlet.send(
+                    value, dtype, lane, number, PLAIN, source, time_ns, wait
+                )
             else:
                 is_put = outlet.put_value(value, dtype, lane, number, PLAIN, source,
                                           time_ns, wait)  # fmt: skip

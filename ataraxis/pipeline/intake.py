@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from ataraxis._kernels.get import Grip
+from ataraxis._kernels.parcel import Parcel
 from ataraxis.errors import CorruptFrame
 from ataraxis.frame import Frame
 from ataraxis.pipeline.arrays import joined
@@ -30,6 +32,7 @@ from ataraxis.stream.lease import Lease
 # How long to wait for a number that a damaged frame may have had.
 _MISSING_S = 1.0
 _BYTE = 8
+Letter = Parcel | Held | Lease
 
 
 @dataclass(slots=True)
@@ -44,7 +47,7 @@ class Job:
     time_ns: int
     source: int
     attempt: int
-    leases: list[Held | Lease]
+    leases: list[Letter]
     parts: dict[int, Any] = field(default_factory=dict)
     count: int = 0
 
@@ -105,9 +108,17 @@ def job_of(lease: Held | Lease, found: Read) -> Job:
     return job
 
 
-def data_of(lease: Held | Lease) -> bytes:
+def job_in(parcel: Parcel) -> Job:
+    """Make a job of a frame that was read when it was leased."""
+    return Job(
+        parcel.lane, parcel.sequence, PLAIN, parcel.value, parcel.overlap,
+        parcel.time_ns, parcel.source, parcel.attempt, [parcel],
+    )  # fmt: skip
+
+
+def data_of(lease: Letter) -> bytes:
     """Return the bytes of a frame."""
-    return lease.data if isinstance(lease, Held) else lease.frame.to_bytes()
+    return lease.frame.to_bytes() if isinstance(lease, Lease) else lease.data
 
 
 class Intake:
@@ -146,7 +157,7 @@ class Intake:
         self._on_corrupt = on_corrupt
         self._lanes = {HEAD_LANE, CALL_LANE}
         self._missing = 0
-        self.last: Held | Lease | None = None
+        self.last: Letter | None = None
         """The lease of the last frame, once it has come."""
 
     def __iter__(self) -> Iterator[Job]:
@@ -192,6 +203,23 @@ class Intake:
             return
         if lease is None:
             raise TimeoutError("nothing came in time")
+        if isinstance(lease, Parcel):
+            self._sort(job_in(lease))
+        else:
+            self._open(lease)
+
+    def accept(self, grip: Grip) -> None:
+        """Take a slot that was leased already."""
+        held = self._queue.adopt(grip)
+        if held is not None:
+            self._open(held)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether what comes next comes from the queue."""
+        return not self._ready and self.last is None
+
+    def _open(self, lease: Held | Lease) -> None:
         try:
             if isinstance(lease, Held):
                 found = read(lease.data, self._allow_pickle)

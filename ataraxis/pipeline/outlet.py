@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from contextlib import suppress
 from queue import Empty
@@ -13,16 +14,15 @@ from ataraxis.errors import QueueFull
 from ataraxis.frame import DType
 from ataraxis.pipeline.arrays import joined, shared
 from ataraxis.pipeline.board import FINISHED, Board
-from ataraxis.pipeline.spec import Target
-from ataraxis.pipeline.stamp import GAP, PLAIN, kind_of, part_of, write
+from ataraxis.pipeline.spec import WINDOW, Target
+from ataraxis.pipeline.stamp import GAP, PLAIN, kind_of, lane_of, part_of, write
 from ataraxis.shm.array import SharedMemoryArray
 from ataraxis.shm.context import ContextLike
 from ataraxis.stream import MemQ
 
 # How often who waits for room looks whether there is anybody left to make some.
 SLICE_S = 0.25
-# How long who is ahead waits while nothing moves.
-TURN_S = 0.02
+_ANY = 1 << 62
 
 
 class Outlet:
@@ -38,15 +38,23 @@ class Outlet:
         self._policy = target.overflow
         self._state = board.of_processor(target.index)
         self._credit: SharedMemoryArray | None = None
-        if target.window:
+        if target.ends:
             self._credit = SharedMemoryArray.attach(credit, context=context)
         self._tails: dict[int, Any] = {}
+        self._ends: dict[int, list[tuple[int, int]]] = {}
+        self._open: dict[int, int] = {}
         self.dropped = 0
 
     @property
     def is_plain(self) -> bool:
         """Whether every frame goes to one queue, just as it is."""
         return not self.target.overlap and not self.target.split
+
+    @property
+    def direct(self) -> MemQ | None:
+        """The queue, if all there is to do is to put into it."""
+        is_direct = self.is_plain and self._policy == "block" and not self.target.ends
+        return self._queue if is_direct else None
 
     @property
     def is_finished(self) -> bool:
@@ -77,6 +85,36 @@ class Outlet:
                 return False
         return True
 
+    def send(
+        self,
+        value: Any,
+        dtype: DType | int | None,
+        lane: int,
+        sequence: int,
+        kind: int,
+        source: int,
+        time_ns: int,
+        timeout: float | None,
+    ) -> bool:
+        """Put a value, as a frame that `put` would put; where possible in one copy."""
+        code = -1 if dtype is None else dtype
+        if self._policy == "block" and isinstance(code, int):
+            wait: float | None = 0
+            while not self.is_finished:
+                went = self._queue.post(
+                    value, code, (lane, sequence, kind), source, time_ns, wait
+                )
+                if went is None:
+                    break
+                if went or timeout == 0 or (wait and timeout is not None):
+                    return went
+                wait = SLICE_S if timeout is None else timeout
+            else:
+                return True
+        frame = write(value, dtype, lane, sequence, kind, 0, source, time_ns,
+                      self.target.allow_pickle)  # fmt: skip
+        return self.put(frame, timeout)
+
     def _force(self, queue: MemQ, frame: bytes) -> bool:
         """Put where a full queue is not waited for."""
         if self._policy == "latest":
@@ -105,28 +143,45 @@ class Outlet:
             return True
         return False
 
-    def wait_for_turn(self, lane: int, sequence: int) -> None:
-        """Wait until a frame is not too far ahead of the oldest that is missing.
+    def is_near(self, lane: int, sequence: int, timeout: float | None) -> bool:
+        """Wait until a value may go on its way; False: not in time.
 
-        Not for long where nothing moves: what is missing may lie behind this frame, in
-        the queue we read from, and comes only when this one is out of the way.
+        It must not be too far ahead of the oldest one that is not in order yet.
         """
         credit = self._credit
-        if credit is None:
-            return
-        board, target = self._board, self.target
-        seen, deadline = -1, 0.0
-        while sequence >= (first := board.next_of(target.index, lane)) + target.window:
-            if first != seen:
-                seen, deadline = first, time.monotonic() + TURN_S
+        if credit is None or sequence < self._open.get(lane, 0):
+            return True
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
             version = credit.statistics().version
-            if board.next_of(target.index, lane) != seen:
-                continue
-            left = deadline - time.monotonic()
-            if left <= 0 or self.is_finished:
-                return
+            self._open[lane] = self._passed(lane) + WINDOW
+            if sequence < self._open[lane]:
+                return True
+            left = SLICE_S
+            if deadline is not None:
+                left = min(left, deadline - time.monotonic())
+                if left <= 0:
+                    return False
             with suppress(TimeoutError):
                 credit.wait_for_change(left, since=version)
+
+    def _passed(self, lane: int) -> int:
+        """Return the oldest number of a lane that somebody has not put in order yet."""
+        ends = self._ends.get(lane)
+        if ends is None:
+            ends = self._ends[lane] = [
+                (last, functools.reduce(lane_of, path, lane))
+                for last, path in self.target.ends
+            ]
+        board = self._board
+        return min(
+            (
+                board.next_of(last, end)
+                for last, end in ends
+                if board.state_of(last) != FINISHED
+            ),
+            default=_ANY,
+        )
 
     def put_value(
         self,

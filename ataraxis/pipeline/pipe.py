@@ -12,8 +12,8 @@ from ataraxis.frame import DType
 from ataraxis.pipeline.declaration import Processor
 from ataraxis.pipeline.engine import Engine
 from ataraxis.pipeline.graph import Graph, read_json
+from ataraxis.pipeline.patience import emitted
 from ataraxis.pipeline.run import Run
-from ataraxis.pipeline.talk import emitted
 from ataraxis.shm.context import ContextLike, checked_name
 
 
@@ -114,8 +114,9 @@ class Pipe:
             What the first processors have; then the pipe ends when it has ended.
             Without it they have what `Run.emit` and `Run.call` put in, until
             `Run.stop`.
-        sink : callable, list, queue, Producer, JournalWriter or DataLogger, optional
-            Has every result of the last processors, each once.
+        sink : callable, list, queue, Producer, JournalWriter, DataLogger or DataArray
+            Has every result of the last processors, each once. A `xarray.DataArray` is
+            filled along its first dimension.
         engine : Engine, optional
             Where workers run; here, if not given.
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ataraxis.pipeline.graph import Graph, Node
-from ataraxis.pipeline.spec import Target, WorkerSpec
+from ataraxis.pipeline.spec import WINDOW, Target, WorkerSpec
+from ataraxis.pipeline.window import stretch, windows
 from ataraxis.shm.context import Context
 from ataraxis.stream import MemQ
 
-# How far those who work beside each other may be ahead of the slowest of them.
-WINDOW = 64
 _MOST_WAYS = 256
 
 
@@ -70,21 +69,29 @@ class Plan:
         return made
 
     def _queue(self, name: str, index: int, settings: Any) -> MemQ:
-        slots = self.slots(index)
+        if settings is None:
+            # Results are as large as what the last processors have, more or less.
+            last = [self.graph.nodes[k].settings for k in self.graph.leaves()]
+            size = max(said.buffer_size for said in last)
+        else:
+            size = settings.buffer_size
+        # Each worker may have died a few times before somebody cleans up after it.
+        workers = sum(node.settings.workers for node in self.graph.nodes)
         return MemQ(
             name,
-            slots,
-            65536 if settings is None else settings.buffer_size,
+            self.slots(index),
+            size,
             allow_pickle=bool(settings and settings.allow_pickle),
             context=self.context,
-            participants=1024,
+            participants=min(1024, -(-(4 * workers + 16) // 64) * 64),
         )
 
     def slots(self, index: int) -> int:
         """Return how many slots an input queue has: room for all that waits in it."""
-        wanted = 256 if index < 0 else self.graph.nodes[index].settings.buffer_count
-        if self.graph.resequences(index):
-            wanted = max(wanted, 2 * WINDOW * self._ways(index))
+        last = self.graph.leaves() if index < 0 else [index]
+        wanted = max(self.graph.nodes[k].settings.buffer_count for k in last)
+        if index in stretch(self.graph):
+            wanted = max(wanted, WINDOW * self._ways(index))
         workers = 1 if index < 0 else self.graph.nodes[index].settings.workers
         return wanted + workers
 
@@ -108,15 +115,13 @@ class Plan:
 
     def target(self, index: int, source: int) -> Target:
         """Return how `source` (-1: the head) puts into a processor (-1: the end)."""
-        is_parallel = source >= 0 and self.graph.nodes[source].is_parallel
-        keeps = source >= 0 and self.graph.nodes[source].keeps_order
-        window = (
-            WINDOW if is_parallel and keeps and self.graph.resequences(index) else 0
+        count = len(self.graph.nodes)
+        ends = tuple(
+            (last % (count + 1), path)
+            for last, path in windows(self.graph).get((source, index), ())
         )
         if index < 0:
-            return Target(
-                "", len(self.graph.nodes), (self.end,), window=window, is_end=True
-            )
+            return Target("", count, (self.end,), is_end=True)
         node = self.graph.nodes[index]
         said = node.settings
         return Target(
@@ -127,17 +132,7 @@ class Plan:
             said.allow_pickle,
             said.overlap,
             said.split is not None,
-            window,
-        )
-
-    def ordered_parents(self, index: int) -> tuple[int, ...]:
-        """Return whose frames a processor (-1: the end) puts in order."""
-        if not self.graph.resequences(index):
-            return ()
-        last = self.graph.leaves() if index < 0 else self.graph.nodes[index].parents
-        nodes = self.graph.nodes
-        return tuple(
-            k for k in last if k >= 0 and nodes[k].is_parallel and nodes[k].keeps_order
+            ends,
         )
 
     def specs(self) -> list[WorkerSpec]:
@@ -171,7 +166,8 @@ class Plan:
             inbox="",
             targets=tuple(targets),
             resequences=self.graph.resequences(node.index),
-            tells_gaps=self.graph.needs_every_number(node.index),
+            tells_gaps=(tells := self.graph.needs_every_number(node.index)),
+            fills=tells and said.drops,
             has_taker=self.has_taker,
             max_batch=said.max_batch,
             max_wait=said.max_wait,
@@ -181,7 +177,7 @@ class Plan:
             letters=str(self.letters),
             threads=said.threads,
             host=said.host,
-            ordered_parents=self.ordered_parents(node.index),
+            ordered_parents=self.graph.ordered_parents(node.index),
         )
 
     def about(self) -> dict[str, Any]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
+from ataraxis._kernels.get import Grip
 from ataraxis.clock import now_ns
 from ataraxis.errors import CorruptFrame, EndOfStream
-from ataraxis.frame import DType
 from ataraxis.pipeline.board import (
     BEGAN_NS,
     BINS,
     CORRUPT,
-    DROPPED,
     EDGES,
     EMITTED,
     LANE,
@@ -25,30 +26,23 @@ from ataraxis.pipeline.board import (
     N_EDGES,
     RECEIVED,
     REPEATED,
-    RUNNING,
     SEQUENCE,
     STATE,
     Board,
 )
+from ataraxis.pipeline.emitting import Emitting
 from ataraxis.pipeline.intake import Intake, Job
 from ataraxis.pipeline.letters import Letters
 from ataraxis.pipeline.outlet import Outlet
+from ataraxis.pipeline.patience import patiently
 from ataraxis.pipeline.resequencer import Resequencer
 from ataraxis.pipeline.spec import WorkerSpec
 from ataraxis.pipeline.stamp import (
-    BUNDLE,
-    GAP,
-    PLAIN,
-    is_call,
-    kind_of,
     lane_of,
-    part_of,
-    write,
 )
 from ataraxis.shm.array import SharedMemoryArray
 from ataraxis.stream import MemQ
 
-EMIT_WAIT_S = 0.5
 _current: Port | None = None
 
 
@@ -57,7 +51,7 @@ def current() -> Port | None:
     return _current
 
 
-class Port:
+class Port(Emitting):
     """What a worker gets from and emits into; made by ``Processor(name).open()``.
 
     The plain forms of what `Processor` has for ``await``: `get`, `emit`.
@@ -79,7 +73,6 @@ class Port:
         credit = f"{spec.run}.credit"
         self.outlets = [Outlet(t, board, credit, where) for t in spec.targets]
         self._inner = [o for o in self.outlets if not o.target.is_end]
-        self._only = len(self._inner) == 1 and self._inner[0].is_plain
         self._credit: SharedMemoryArray | None = None
         if spec.resequences:
             self._credit = SharedMemoryArray.attach(credit, context=where)
@@ -98,12 +91,33 @@ class Port:
             )  # fmt: skip
         # What this worker emits of its own accord has a lane of its own.
         self._lane = lane_of(spec.index + 1, spec.worker + 4096 * (spec.generation + 1))
-        self._sequence = 0
-        self._job: Job | None = None
-        self._values: deque[Any] = deque()
-        self._has_got = False
+        self._values = deque()
+        # Where everything but what somebody at the head waits for goes.
+        wanted = self.outlets if spec.has_taker else self._inner
+        self._only = wanted[0] if len(wanted) == 1 and wanted[0].is_plain else None
+        self._connect()
         self.letters = Letters(spec.letters, spec.processor, spec.worker)
         _current = self
+
+    def _connect(self) -> None:
+        """Give the kernel what it does by itself."""
+        only, row = self._only, self._row
+        index = 0 if only is None else self.outlets.index(only)
+        child = self._spec.index if only is None else only.target.index
+        words = {
+            "state": STATE, "finished": self.board.of_processor(child),
+            "emitted": row + EMITTED, "edge": row + EDGES + min(index, N_EDGES - 1),
+            "received": row + RECEIVED, "bins": row + BINS, "last_bin": N_BINS - 1,
+            "lane": row + LANE, "began": row + BEGAN_NS, "last": row + LAST_NS,
+            "source": self._spec.index,
+        }  # fmt: skip
+        is_ordered = bool(self._spec.ordered_parents)
+        self._plug(
+            self._words,
+            words,
+            None if is_ordered else self.inbox,
+            only.direct if only is not None else None,
+        )
 
     # ---- telling the program
 
@@ -122,19 +136,24 @@ class Port:
 
     # ---- in
 
-    def get(self, timeout: float | None = 5) -> Any:
-        """Return the next value, waiting up to `timeout`, s; None: for ever.
-
-        Acknowledged by the next `get`. Raises `TimeoutError` and `EndOfStream` as
-        ``await get_sync()`` does.
-        """
+    def _get(self, timeout: float | None) -> Any:
+        """Do what `get` does where that takes more than a look."""
         self._has_got = True
+        self._pay()
         while not self._values:
             self.acknowledge()
             job = self.take(timeout)
             self._job = job
             self._values.extend(job.values)
+        assert self.intake is not None
+        self._is_quick = self.intake.is_empty and not self._spec.ordered_parents
         return self._values.popleft()
+
+    def _accept(self, grip: Grip) -> None:
+        """Look into a slot that does not read quickly."""
+        assert self.intake is not None
+        self._is_quick = False
+        self.intake.accept(grip)
 
     def get_many(self, limit: int = 1024, timeout: float | None = 5) -> list[Any]:
         """Return up to `limit` values that are there, waiting only for the first.
@@ -175,6 +194,7 @@ class Port:
 
     def acknowledge(self) -> None:
         """Say that what `get` returned last is done with."""
+        self._pay()
         job, self._job = self._job, None
         if job is not None:
             self.done(job)
@@ -210,135 +230,34 @@ class Port:
             sequence=job.sequence if job else -1,
         )
 
-    # ---- out
+    # ---- awaited, where one look was not enough
 
-    def emit(
-        self,
-        value: Any,
-        dtype: DType | int | None = None,
-        timeout: float | None = EMIT_WAIT_S,
-    ) -> bool:
-        """Hand a value to every child, or to none: False if there was no room in time.
+    @property
+    def awaited(self) -> dict[str, Callable[..., Any]]:
+        """What `Processor` has for ``await``, by name: one look each, if that does."""
+        return {
+            "emit": self._emitting, "emit_sync": self._emitting_sync,
+            "get": self._getting, "get_sync": self._getting_sync,
+        }  # fmt: skip
 
-        Parameters
-        ----------
-        value : object
-            As for `Frame.from_value`. Copied.
-        dtype : DType, optional
-            How to send it, if not as itself.
-        timeout : float or None
-            Longest wait, s; None waits without end.
+    async def _get_later(self) -> Any:
+        try:
+            return self._get(0)
+        except TimeoutError:
+            return None
 
-        Raises
-        ------
-        EndOfStream
-            The children have finished, or the pipe is being stopped.
-        """
-        if self._words[STATE] > RUNNING and not self._has_got:
-            raise EndOfStream(f"the pipe of processor {self.name!r} is being stopped")
-        words, began = self._words, self._row + BEGAN_NS
-        words[began] = 0  # waiting for room is no hanging
-        now = now_ns()
-        sent = self.send(value, dtype, self._lane, self._sequence, PLAIN, now, timeout)
-        self._sequence += sent
-        if self._job is not None:
-            words[began] = now
-        return sent
-
-    def send(
-        self,
-        value: Any,
-        dtype: DType | int | None,
-        lane: int,
-        sequence: int,
-        kind: int,
-        time_ns: int,
-        timeout: float | None,
-    ) -> bool:
-        """Put a value into every outlet, all or nothing; False: no room in time."""
-        spec, words, row = self._spec, self._words, self._row
-        if self._only and not spec.has_taker:
-            outlet = self._inner[0]
-            frame = write(value, dtype, lane, sequence, kind, 0, spec.index, time_ns,
-                          outlet.target.allow_pickle)  # fmt: skip
-            if outlet.target.window:
-                outlet.wait_for_turn(lane, sequence)
-            if not outlet.put(frame, timeout):
-                return False
-            words[row + EMITTED] += 1
-            words[row + EDGES] += 1
-            if outlet.is_finished:
-                self._nobody_left()
-            if outlet.dropped:
-                self._count_drops()
-            return True
-        return self._send_all(value, dtype, lane, sequence, kind, time_ns, timeout)
-
-    def _send_all(
-        self, value: Any, dtype: Any, lane: int, sequence: int, kind: int, time_ns: int,
-        timeout: float | None,
-    ) -> bool:  # fmt: skip
-        spec, words, row = self._spec, self._words, self._row
-        is_wanted = spec.has_taker or is_call(lane)
-        outlets = [o for o in self.outlets if is_wanted or not o.target.is_end]
-        if kind_of(kind) == GAP and not spec.tells_gaps:
-            outlets = outlets if is_call(lane) else []
-        if len(outlets) > 1 and timeout is not None:
-            # Whoever may have to be waited for comes first; then there is no return.
-            outlets.sort(key=lambda o: not o.is_full)
-            if timeout == 0 and outlets[0].is_full and not outlets[0].is_finished:
-                return False
-        frames: dict[bool, bytes] = {}
-        for outlet in outlets:
-            target = outlet.target
-            if target.window:
-                outlet.wait_for_turn(lane, sequence)
-            if outlet.is_plain:
-                frame = frames.get(target.allow_pickle)
-                if frame is None:
-                    frame = frames[target.allow_pickle] = write(
-                        value, dtype, lane, sequence, kind, 0, spec.index, time_ns,
-                        target.allow_pickle,
-                    )  # fmt: skip
-                is_put = outlet.put(frame, timeout)
-            else:
-                is_put = outlet.put_value(
-                    value, dtype, lane, sequence, kind, spec.index, time_ns, timeout
+    async def _get_sync_later(self, timeout: float | None) -> Any:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            try:
+                return self._get(0)
+            except TimeoutError:
+                pass
+            assert self.inbox is not None
+            if not await patiently(self.inbox.wait, deadline):
+                raise TimeoutError(
+                    f"processor {self.name!r}: nothing came within {timeout} s"
                 )
-            if not is_put:
-                return False
-            timeout = None
-            at = self.outlets.index(outlet)
-            words[row + EDGES + min(at, N_EDGES - 1)] += 1
-        words[row + EMITTED] += 1
-        self._count_drops()
-        if self._inner and all(o.is_finished for o in self._inner):
-            self._nobody_left()
-        return True
-
-    def _count_drops(self) -> None:
-        self._words[self._row + DROPPED] = sum(o.dropped for o in self.outlets)
-
-    def _nobody_left(self) -> None:
-        raise EndOfStream(
-            f"processor {self.name!r}: those behind it have finished; nobody will have "
-            "what it emits"
-        )
-
-    def send_results(self, job: Job, results: list[Any]) -> None:
-        """Send what a job came to, as one frame."""
-        lane = lane_of(job.lane, self._spec.index)
-        if len(results) == 1:
-            value, kind = results[0], PLAIN
-        elif results:
-            value, kind = tuple(results), BUNDLE
-        elif self._spec.tells_gaps or is_call(lane):
-            value, kind = None, GAP
-        else:
-            return
-        if self.outlets:
-            part = part_of(kind, *job.part)
-            self.send(value, None, lane, job.sequence, part, job.time_ns, None)
 
     # ---- leaving
 
@@ -351,6 +270,7 @@ class Port:
         """Leave the queues; what was got last is acknowledged, or goes back."""
         global _current
         _current = None
+        self._unplug(is_done)
         if is_done:
             last = self.intake.last if self.intake is not None else None
             if last is not None:

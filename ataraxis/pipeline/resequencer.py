@@ -1,8 +1,8 @@
 """`Resequencer`: frames of several workers, back in the order of their numbers.
 
 Each lane has every number once, so what is missing is known, and nothing is guessed by
-time. It holds what came too early; whoever puts is kept from running ahead by more than
-the window.
+time. It holds what came too early; whoever starts values on their way is kept from
+running ahead by more than the window (`window`).
 """
 
 from __future__ import annotations

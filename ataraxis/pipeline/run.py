@@ -12,7 +12,7 @@ from ataraxis.pipeline import board as words_of
 from ataraxis.pipeline.board import STATES
 from ataraxis.pipeline.course import Course
 from ataraxis.pipeline.event import Event
-from ataraxis.pipeline.port import EMIT_WAIT_S
+from ataraxis.pipeline.patience import EMIT_WAIT_S
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -116,6 +116,11 @@ class Settings:
         if self.max_batch > 1 and (self.overlap or self.split):
             raise ValueError("max_batch goes with neither overlap= nor split=")
 
+    @property
+    def drops(self) -> bool:
+        """Whether values may be lost on the way in."""
+        return self.overflow not in ("block", "error")
+
     def as_dict(self) -> dict[str, Any]:
         """Return what differs from the defaults, for JSON."""
         said = dataclasses.asdict(self)

@@ -8,6 +8,9 @@ from typing import Any
 
 from ataraxis.pipeline.function import Code
 
+WINDOW = 128
+"""How many numbers of a lane may be on their way to whoever puts them in order."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -22,8 +25,9 @@ class Target:
     allow_pickle: bool = False
     overlap: int = 0
     split: bool = False
-    window: int = 0
-    """How many frames one may be ahead of the oldest that is missing; 0: no matter."""
+    ends: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    """Who, further on, puts in order what enters here, by index, and through which
+    processors it goes; see `ataraxis.pipeline.window`."""
     is_end: bool = False
 
 
@@ -51,6 +55,8 @@ class WorkerSpec:
     """Parents that split, and how many parts they make."""
     tells_gaps: bool = False
     """Whether a value that nothing came of is told to those behind."""
+    fills: bool = False
+    """Whether it tells those behind also of the numbers that were dropped before it."""
     has_taker: bool = False
     """Whether somebody takes what comes out at the pipe's end."""
     max_batch: int = 1

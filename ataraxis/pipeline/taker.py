@@ -1,4 +1,4 @@
-"""What takes the results at a pipe's end: a callable, a list, a queue, a stream, a log.
+"""What takes the results at a pipe's end: a callable, a list, a stream, a log, xarray.
 
 Called by one thread of the program, with each result once, in order where the pipe has
 one. What waits there holds the pipe up.
@@ -10,6 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from ataraxis.errors import DataOverflow
+from ataraxis.pipeline.arrays import is_labelled
 
 Taker = Callable[[Any], object]
 
@@ -24,6 +27,8 @@ def taker_of(sink: Any) -> Taker:
     """
     if isinstance(sink, list):
         return sink.append
+    if is_labelled(sink):
+        return _array(sink)
     for kind, make in _KINDS:
         if hasattr(sink, kind):
             return make(sink)
@@ -32,7 +37,7 @@ def taker_of(sink: Any) -> Taker:
         return made
     raise TypeError(
         f"sink={sink!r}: a callable, a list, a queue with put(), a Producer, a "
-        "JournalWriter or a DataLogger"
+        "JournalWriter, a DataLogger or a DataArray of NumPy's memory"
     )
 
 
@@ -41,6 +46,33 @@ def _stream(producer: Any) -> Taker:
 
     def take(value: Any) -> None:
         producer.send(np.ascontiguousarray(getattr(value, "values", value)))
+
+    return take
+
+
+def _array(sink: Any) -> Taker:
+    """Write results into a labelled array, one behind the other along its first dim.
+
+    One of as many dimensions is a block of rows, one of a dimension less is a row.
+    """
+    rows, at = sink.data, 0
+    if not isinstance(rows, np.ndarray) or not rows.ndim or not rows.flags.writeable:
+        raise TypeError(
+            f"sink: a DataArray of {type(rows).__name__} takes no results; one of "
+            "NumPy's memory that can be written, of at least one dimension, does"
+        )
+
+    def take(value: Any) -> None:
+        nonlocal at
+        data = np.asarray(value)
+        block = data if data.ndim == rows.ndim else data[np.newaxis]
+        if at + len(block) > len(rows):
+            raise DataOverflow(
+                f"the sink has {len(rows)} rows along {sink.dims[0]!r}, and row "
+                f"{at + len(block)} came: make it longer"
+            )
+        rows[at : at + len(block)] = block
+        at += len(block)
 
     return take
 

@@ -5,17 +5,12 @@ The plain forms are those of the `Port` that `Talk.open` returns.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from ataraxis.errors import NotConnectedError
 from ataraxis.frame import DType
 from ataraxis.pipeline import port as ports
-from ataraxis.pipeline.port import EMIT_WAIT_S, Port
-
-_T = TypeVar("_T")
-_SLICE_S = 0.01
+from ataraxis.pipeline.port import Port
 
 
 class Talk:
@@ -43,6 +38,8 @@ class Talk:
                 f"this is a worker of processor {port.name!r}, not {self._name!r}"
             )
         self._port = port
+        # In front of the methods below, which are slower and say the same.
+        self.__dict__.update(port.awaited)
         port.say_ready()
         return port
 
@@ -76,7 +73,8 @@ class Talk:
         Returns
         -------
         bool
-            False: there was no room within 0.5 s; try again.
+            False: there was no room within 0.5 s, not counting the time until all
+            workers take part; try again.
 
         Raises
         ------
@@ -86,7 +84,7 @@ class Talk:
             The children have finished; nobody will have it. Left alone, it ends this
             worker in good order.
         """
-        return await emitted(self._connected().emit, value, d_type)
+        return bool(await self._connected().awaited["emit"](value, d_type))
 
     async def emit_sync(
         self,
@@ -98,13 +96,8 @@ class Talk:
 
         False only after `timeout`, s. Otherwise as `emit`.
         """
-        port = self._connected()
-        if port.emit(value, d_type, 0):
-            return True
-        deadline = None if timeout is None else time.monotonic() + timeout
-        return await patiently(
-            lambda wait: port.emit(value, d_type, wait), deadline, False
-        )
+        send = self._connected().awaited["emit_sync"]
+        return bool(await send(value, d_type, timeout))
 
     async def get(self) -> Any:
         """Return the next value, or None if there is none now.
@@ -112,10 +105,7 @@ class Talk:
         It is acknowledged by the next `get`, or when the worker ends in good order; if
         the worker dies before, another one has it. Raises as `get_sync`.
         """
-        try:
-            return self._connected().get(0)
-        except TimeoutError:
-            return None
+        return await self._connected().awaited["get"]()
 
     async def get_sync(self, timeout: float | None = 5) -> Any:
         """Return the next value; acknowledged as by `get`.
@@ -133,60 +123,4 @@ class Talk:
         A frame whose bytes have changed goes to the dead letters, and is counted; the
         next one comes next.
         """
-        port = self._connected()
-        try:
-            return port.get(0)
-        except TimeoutError:
-            pass
-        deadline = None if timeout is None else time.monotonic() + timeout
-        found: list[Any] = []
-
-        def look(wait: float) -> bool:
-            try:
-                found.append(port.get(wait))
-            except TimeoutError:
-                return False
-            return True
-
-        if not await patiently(look, deadline, False):
-            raise TimeoutError(
-                f"processor {self._name!r}: nothing came within {timeout} s"
-            )
-        return found[0]
-
-
-async def emitted(
-    emit: Callable[..., bool], value: Any, d_type: DType | int | None
-) -> bool:
-    """Emit at once, or wait briefly for room; whether it went."""
-    if emit(value, d_type, 0):
-        return True
-    deadline = time.monotonic() + EMIT_WAIT_S
-    return await patiently(lambda wait: emit(value, d_type, wait), deadline, False)
-
-
-async def patiently(
-    attempt: Callable[[float], _T], deadline: float | None, no: _T
-) -> _T:
-    """Try until it works or the deadline, without stopping the event loop for long.
-
-    The only task of a loop sleeps in the kernel itself, in short slices; beside others
-    a thread does.
-    """
-    # Here, since a worker whose function is plain starts sooner without it.
-    import asyncio
-
-    loop = asyncio.get_running_loop()
-    while True:
-        left = _SLICE_S
-        if deadline is not None:
-            left = min(left, deadline - time.monotonic())
-            if left <= 0:
-                return no
-        if len(asyncio.all_tasks(loop)) == 1:
-            done = attempt(left)
-            await asyncio.sleep(0)
-        else:
-            done = await loop.run_in_executor(None, attempt, left)
-        if done:
-            return done
+        return await self._connected().awaited["get_sync"](timeout)

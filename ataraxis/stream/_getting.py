@@ -11,7 +11,6 @@ from ataraxis.frame import Frame, restamp
 from ataraxis.stream import _large
 from ataraxis.stream._end import check_timeout
 from ataraxis.stream._queue_end import QueueEnd
-from ataraxis.stream.held import Held
 from ataraxis.stream.lease import Lease
 
 if TYPE_CHECKING:
@@ -105,27 +104,6 @@ class Getting(QueueEnd):
                     error.data = bytes(frame)
                 self._finish(grip, place, True, large)
                 raise
-
-    def hold(self, timeout: float | None = None) -> Held | Lease | None:
-        """Lease a frame as its bytes; None if none came within `timeout`, s.
-
-        For those who decode frames themselves. A frame that shares its slot with
-        others, or lies in a segment of its own, comes as a `Lease`.
-        """
-        deadline = self._deadline(True, timeout)
-        while not self._pocket:
-            grip = self._hold(deadline)
-            if isinstance(grip, int):
-                return None
-            if grip.pending == 1 and not grip.is_large:
-                data = self._copy(grip, 0)
-                if data is not None:
-                    return Held(self._settle, grip, data)
-            else:
-                with self._guard:
-                    self._pocket.append(grip)
-                    self._is_plain = False
-        return self.lease(True, timeout)
 
     def _reach(self, deadline: int) -> tuple[Grip, int]:
         """Take a frame of a slot that we have, or of the next one."""

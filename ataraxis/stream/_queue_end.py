@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ataraxis._kernels import desk as status_of
-from ataraxis._kernels.drain import DrainKernel
+from ataraxis._kernels.parcel import ParcelKernel
 from ataraxis.clock import now_ns
 from ataraxis.errors import (
     GetTimeout,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _NEVER = (1 << 63) - 1
 
 
-class QueueEnd(DrainKernel):
+class QueueEnd(ParcelKernel):
     """The kernel with manners."""
 
     _name: str

@@ -20,7 +20,7 @@ from ataraxis.shm.header import Kind
 from ataraxis.shm.segment import Segment
 from ataraxis.stream import _large
 from ataraxis.stream._end import check_timeout, plain_name
-from ataraxis.stream._putting import Putting
+from ataraxis.stream._posting import Posting
 from ataraxis.stream.queue_statistics import QueueStatistics, compose
 
 Acknowledge: TypeAlias = Literal["get", "next", "task_done"]
@@ -30,7 +30,7 @@ _FRONT = 192
 _NAME_BYTES = 180
 
 
-class MemQ(Putting):
+class MemQ(Posting):
     """A work queue in shared memory: any number of putters and getters.
 
     Parameters

@@ -1,0 +1,148 @@
+"""Small values as a frame's payload, and back: numbers, None, bytes, ASCII text, arrays of plain numbers.
+
+What it writes is what `ataraxis.frame` writes of the same value. It uses the NumPy C-API for the quick look at an array.
+"""
+cimport numpy as cnp
+from cpython.bool cimport PyBool_Check
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
+from cpython.long cimport PyLong_CheckExact
+from cpython.unicode cimport PyUnicode_CheckExact
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcpy
+
+from ataraxis._kernels.put cimport code_of
+
+cnp.import_array()
+
+cdef extern from *:
+    """
+    static const char *ax_ascii(PyObject *text, Py_ssize_t *bytes)
+    {
+        if (!PyUnicode_IS_COMPACT_ASCII(text)) return NULL;
+        *bytes = PyUnicode_GET_LENGTH(text);
+        return (const char *)PyUnicode_1BYTE_DATA(text);
+    }
+    static PyObject *ax_text(const char *data, Py_ssize_t bytes)
+    {
+        for (Py_ssize_t i = 0; i < bytes; i++)
+            if (data[i] & 0x80) return PyUnicode_DecodeUTF8(data, bytes, "surrogatepass");
+        PyObject *text = PyUnicode_New(bytes, 127);
+        if (text && bytes) memcpy(PyUnicode_1BYTE_DATA(text), data, bytes);
+        return text;
+    }
+    static int ax_bits(uint64_t n) { return n ? 64 - __builtin_clzll(n) : 0; }
+    """
+    const char *ax_ascii(object text, Py_ssize_t *bytes)
+    object ax_text(const char *data, Py_ssize_t bytes)
+    int ax_bits(uint64_t n) nogil
+    int64_t PyLong_AsLongLongAndOverflow(object, int *) except? -1
+    uint64_t PyLong_AsUnsignedLongLong(object) except? -1
+    object PyLong_FromLongLong(int64_t)
+    object PyLong_FromUnsignedLongLong(uint64_t)
+    object PyFloat_FromDouble(double)
+
+
+# ---- the bridge
+
+cdef bint lay_number(ax_payload *payload, value, int code) except -1:
+    # An integer as its code has it, two's complement; False if it does not fit.
+    cdef int overflow = 0, bits
+    cdef int64_t number = PyLong_AsLongLongAndOverflow(value, &overflow)
+    cdef uint64_t size
+    payload.data = <const char *>payload.room
+    payload.room[1] = -1 if number < 0 else 0
+    payload.room[0] = number
+    if code == -1:
+        if overflow:
+            return False
+        size = <uint64_t>number if number >= 0 else ~<uint64_t>number + 1
+        payload.head.dtype = CODE_INT
+        payload.bytes = ax_bits(size) // 8 + 1
+        return True
+    payload.head.dtype = code
+    if code == 4:
+        if overflow < 0 or (overflow == 0 and number < 0):
+            return False
+        if overflow:
+            try:
+                payload.room[0] = <int64_t>PyLong_AsUnsignedLongLong(value)
+            except OverflowError:
+                return False
+        payload.bytes = 8
+        return True
+    if overflow:
+        return False
+    if 1 <= code <= 3:
+        payload.bytes = 1 << code - 1
+        bits = 8 << code - 1
+        return 0 <= number < <int64_t>1 << bits
+    payload.bytes = 1 << code - 10
+    bits = (8 << code - 10) - 1
+    return code == 13 or -(<int64_t>1 << bits) <= number < <int64_t>1 << bits
+
+
+cdef bint lay_value(ax_payload *payload, value, int code) except -1:
+    # A value as payload, which it keeps alive; False if it is none that goes quickly.
+    cdef Py_ssize_t bytes = 0
+    cdef int k
+    if PyLong_CheckExact(value):
+        return (code == -1 or 1 <= code <= 4 or 10 <= code <= 13) and lay_number(payload, value, code)
+    if code != -1:
+        return False
+    if PyFloat_CheckExact(value):
+        payload.head.dtype = CODE_F64
+        (<double *>payload.room)[0] = PyFloat_AS_DOUBLE(value)
+        payload.data, payload.bytes = <const char *>payload.room, 8
+    elif value is None:
+        payload.head.dtype = CODE_NONE
+    elif PyBool_Check(value):
+        payload.head.dtype = CODE_BOOL
+        payload.room[0] = value is True
+        payload.data, payload.bytes = <const char *>payload.room, 1
+    elif PyBytes_CheckExact(value):
+        payload.data, payload.bytes = PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)
+    elif PyUnicode_CheckExact(value):
+        payload.data = ax_ascii(value, &bytes)
+        payload.head.dtype, payload.bytes = CODE_TEXT, bytes
+        return payload.data != NULL
+    elif cnp.PyArray_CheckExact(value) and cnp.PyArray_ISCARRAY_RO(value) and 0 < cnp.PyArray_NDIM(value) <= 4:
+        payload.head.dtype = code_of(cnp.PyArray_TYPE(value))
+        payload.head.ndim = cnp.PyArray_NDIM(value)
+        for k in range(cnp.PyArray_NDIM(value)):
+            if cnp.PyArray_DIM(value, k) >= 1 << 32:
+                return False
+            payload.head.extents[k] = cnp.PyArray_DIM(value, k)
+        payload.data, payload.bytes = <const char *>cnp.PyArray_DATA(value), cnp.PyArray_NBYTES(value)
+        return payload.head.dtype != 0 and payload.bytes != 0
+    else:
+        return False
+    return True
+
+
+cdef object number_of(int code, const char *data, uint64_t bytes):
+    # The scalar that lies there; NotImplemented if it is none of ours.
+    cdef int64_t number = 0
+    cdef double real = 0
+    if bytes > 8:
+        return NotImplemented
+    memcpy(&number, data, bytes)
+    if code == CODE_NONE:
+        return None if bytes == 0 else NotImplemented
+    if code == CODE_BOOL:
+        return number == 1 if bytes == 1 and number in (0, 1) else NotImplemented
+    if code == CODE_F64:
+        memcpy(&real, &number, 8)
+        return PyFloat_FromDouble(real) if bytes == 8 else NotImplemented
+    if 1 <= code <= 4:
+        return PyLong_FromUnsignedLongLong(<uint64_t>number) if bytes == <uint64_t>1 << code - 1 else NotImplemented
+    if bytes == 0 or not (code == CODE_INT or (10 <= code <= 13 and bytes == <uint64_t>1 << code - 10)):
+        return NotImplemented
+    if bytes < 8 and number >> 8 * bytes - 1:
+        number -= <int64_t>1 << 8 * bytes
+    return PyLong_FromLongLong(number)
+
+
+cdef object text_of(const char *data, uint64_t bytes):
+    # Text as it was written, UTF-8.
+    return ax_text(data, bytes)
