@@ -71,7 +71,244 @@ def _mp_produce(queue: Any, limit: int, batch: int) -> None:
     async def emit(value: Any) -> None:
         queue.put(value)
 
-    async COUNT, BATCHED, STAGES = "counter", f"counter, batches of {BATCH}", "1 MB, 3 stages"
+    async def main() -> None:
+        for k in range(limit // batch):
+            await emit(k if batch == 1 else np.arange(batch, dtype="u4"))
+
+    asyncio.run(main())
+
+
+def _mp_consume(queue: Any, limit: int, batch: int, answer: Any) -> None:
+    async def get() -> Any:
+        return queue.get()
+
+    async def main() -> float:
+        start = 0.0
+        for k in range(limit // batch):
+            value = await get()
+            assert batch > 1 or value == k
+            start = start or time.perf_counter()
+        return time.perf_counter() - start
+
+    answer.put(asyncio.run(main()))
+
+
+def peer_counter(make: Callable[[], Any], limit: int, batch: int = 1) -> float:
+    """Do the same over a queue of somebody else's."""
+    queue, answer = make(), SPAWN.Queue()
+    workers = [
+        SPAWN.Process(target=_mp_consume, args=(queue, limit, batch, answer)),
+        SPAWN.Process(target=_mp_produce, args=(queue, limit, batch)),
+    ]
+    for worker in workers:
+        worker.start()
+    seconds = answer.get(timeout=600)
+    for worker in workers:
+        worker.join()
+    return limit / float(seconds)
+
+
+# ---- arrays of 1 MB through three stages
+
+
+def touch(block: np.ndarray) -> np.ndarray:
+    """Change a block in a way that takes no time."""
+    block = block.copy()
+    block[0] += 1
+    return block
+
+
+def arrays(count: int) -> float:
+    """Blocks of 1 MB a second through three processors."""
+    block = np.zeros(1 << 17)
+    pipe = Pipe("arrays")
+    size = {"buffer_size": 1 << 20, "buffer_count": 16}
+    last = pipe.add(Processor("a", func=touch, **size))
+    for name in "bc":
+        last = last.add(Processor(name, func=touch, **size))
+    found: list[float] = []
+    with pipe.run(sink=lambda value: found.append(time.perf_counter())) as run:
+        run.wait_until_ready()
+        start = time.perf_counter()
+        for _ in range(count):
+            run.emit(block, timeout=None)
+        run.stop()
+    assert len(found) == count
+    return count / (found[-1] - start)
+
+
+def _stage(taken: Any, given: Any) -> None:
+    while (block := taken.get()) is not None:
+        given.put(touch(block))
+    given.put(None)
+
+
+def peer_arrays(make: Callable[[], Any], count: int) -> float:
+    """Do the same over queues of somebody else's."""
+    queues = [make() for _ in range(4)]
+    workers = [SPAWN.Process(target=_stage, args=queues[k : k + 2]) for k in range(3)]
+    for worker in workers:
+        worker.start()
+    block = np.zeros(1 << 17)
+    queues[0].put(block)
+    queues[3].get()
+    start, got = time.perf_counter(), 0
+    for k in range(count):
+        queues[0].put(block)
+        if k >= 12:
+            queues[3].get()
+            got += 1
+    queues[0].put(None)
+    while queues[3].get() is not None:
+        got += 1
+    assert got == count
+    seconds = time.perf_counter() - start
+    for worker in workers:
+        worker.join()
+    return count / seconds
+
+
+# ---- two workers, beside two bare processes
+
+
+def work(value: int) -> int:
+    """Keep a core busy for some 5 ms."""
+    total = 0
+    for k in range(100_000):
+        total += k * value
+    return total
+
+
+def speed_up(count: int) -> float:
+    """Return how much faster two workers are than one."""
+    return _rate(count, 2) / _rate(count, 1)
+
+
+def _rate(count: int, workers: int) -> float:
+    pipe = Pipe("work")
+    pipe.add(Processor("work", func=work, workers=workers))
+    found: list[float] = []
+    with pipe.run(sink=lambda value: found.append(time.perf_counter())) as run:
+        run.wait_until_ready()
+        start = time.perf_counter()
+        for k in range(count):
+            run.emit(k, timeout=None)
+        run.stop()
+    return count / (found[-1] - start)
+
+
+def bare_speed_up(count: int) -> float:
+    """Return the same of two bare processes."""
+    return _bare_rate(count, 2) / _bare_rate(count, 1)
+
+
+def _bare(ready: Any, go: Any, count: int) -> None:
+    ready.release()
+    go.wait()
+    for k in range(count):
+        work(k)
+
+
+def _bare_rate(count: int, workers: int) -> float:
+    ready, go = SPAWN.Semaphore(0), SPAWN.Event()
+    made = [
+        SPAWN.Process(target=_bare, args=(ready, go, count // workers))
+        for _ in range(workers)
+    ]
+    for process in made:
+        process.start()
+    for _ in made:
+        ready.acquire()
+    start = time.perf_counter()
+    go.set()
+    for process in made:
+        process.join()
+    return count / (time.perf_counter() - start)
+
+
+# ---- starting, idling
+
+
+def _first(queue: Any) -> None:
+    import numpy  # noqa: F401 - what every worker needs
+
+    queue.put(1)
+
+
+def start_ratio() -> float:
+    """Return start to first result, beside that of bare processes."""
+    queue = SPAWN.Queue()
+    start = time.perf_counter()
+    made = [SPAWN.Process(target=_first, args=(queue,)) for _ in range(2)]
+    for process in made:
+        process.start()
+    for _ in made:
+        queue.get()
+    bare = time.perf_counter() - start
+    for process in made:
+        process.join()
+    pipe = Pipe("start")
+    pipe.add(Processor("a", func=touch)).add(Processor("b", func=touch))
+    start = time.perf_counter()
+    with pipe.run() as run:
+        run.call(np.zeros(3))
+        ours = time.perf_counter() - start
+        run.stop()
+    return ours / bare
+
+
+def idle(seconds: float = 5.0) -> float:
+    """Return the share of a CPU that an idle pipe of two workers takes, percent."""
+    import resource
+
+    pipe = Pipe("idle")
+    pipe.add(Processor("a", func=touch)).add(Processor("b", func=touch))
+    with pipe.run() as run:
+        run.call(np.zeros(3))
+        pids = list(run.workers.values())
+        before = sum(map(_cpu, pids)) + _own(resource)
+        time.sleep(seconds)
+        used = sum(map(_cpu, pids)) + _own(resource) - before
+        run.stop()
+    return 100 * used / seconds
+
+
+def _own(resource: Any) -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return float(usage.ru_utime + usage.ru_stime)
+
+
+def _cpu(pid: int) -> float:
+    with open(f"/proc/{pid}/schedstat") as file:
+        return int(file.read().split()[0]) * 1e-9
+
+
+def peers() -> dict[str, Callable[[], Any]]:
+    found: dict[str, Callable[[], Any]] = {"multiprocessing.Queue": SPAWN.Queue}
+    with suppress(ImportError):
+        from faster_fifo import Queue
+
+        found["faster-fifo"] = lambda: Queue(64_000_000)
+    return found
+
+
+def joblib_rate(count: int) -> float | None:
+    """Return how many blocks of 1 MB a second joblib gets through the three stages."""
+    try:
+        from joblib import Parallel, delayed
+    except ImportError:
+        return None
+    block = np.zeros(1 << 17)
+    with Parallel(n_jobs=2) as parallel:
+        parallel(delayed(touch)(block) for _ in range(2))
+        start = time.perf_counter()
+        blocks = [block] * count
+        for _ in range(3):
+            blocks = parallel(delayed(touch)(b) for b in blocks)
+        return count / (time.perf_counter() - start)
+
+
+COUNT, BATCHED, STAGES = "counter", f"counter, batches of {BATCH}", "1 MB, 3 stages"
 PAIR, START, IDLE = "two workers : one", "start to first result", "idle pipe"
 OURS, BARE, BOUND = "ataraxis", "bare processes", "aim of the issue"
 OTHERS = ("multiprocessing.Queue", "faster-fifo", "dataloop-upipe", "joblib")
