@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -106,7 +107,10 @@ def test_a_recording_of_ones_own_is_played_and_the_session_kept(
         tmp_path, "--seconds", 60, "--real", tmp_path / "mine.npz", "-o", kept
     )
     assert code == 0, told
-    assert "all 2,999 samples" in told or "all 3,000 samples" in told
+    # It ends after as long as the recording lasts: the last frame may be under way.
+    found = re.search(r"all ([\d,]+) samples", told)
+    assert found, told
+    assert 2800 <= int(found[1].replace(",", "")) <= 3000
     (recording,) = [
         r for name, r in open_recordings(kept / "demo").items() if name == "mine"
     ]
