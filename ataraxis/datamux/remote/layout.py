@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.clock import now_ns
-from ataraxis.datamux.block import Block
+from ataraxis.datamux.block import ArrayColumns, Block, Columns
 from ataraxis.datamux.description import Stream
 from ataraxis.datamux.remote.describing import packed, unpacked
 from ataraxis.errors import BadMessage
@@ -138,18 +138,19 @@ class Layout:
         if any(len(array) != len(t) for array in others):
             raise BadMessage(f"block {first}: its columns differ in length")
         joint: NDArray[Any] | None = None
-        values: dict[str, NDArray[Any]] = {}
+        values: Columns = {}
+        single: dict[str, NDArray[Any]] = {}
         index: dict[str, NDArray[Any]] = {}
         for column, array in zip(self.columns[1:], others, strict=True):
             if column.role == JOINT:
                 joint = array
-                values = {name: array[:, i] for i, name in enumerate(self.names)}
+                values = ArrayColumns(self.names, array)
             else:
-                part = values if column.role == VALUE else index
+                part = single if column.role == VALUE else index
                 part[column.name] = array
         arrived = np.full(len(t), now_ns()) if self.has_arrived else None
         return Block(
-            self.stream, t, values, index,
+            self.stream, t, values if joint is not None else single, index,
             sequence=first, arrived_ns=arrived, origin_s=self.origin_s, array=joint,
         )  # fmt: skip
 
