@@ -49,6 +49,7 @@ def test_a_stall_is_warned_of(disk: Disk, tmp_path: Path, monkeypatch) -> None:
     logger = a_logger(tmp_path)
     with disk.stalled(1.5), pytest.warns(RuntimeWarning, match="taken nothing"):
         put_many(logger, 40)
+    wait_until(logger.input_queue.empty, 30, "room")
     with disk.stalled(1.5):
         logger.input_queue.put(package(40))
         with pytest.warns(RuntimeWarning, match="taken nothing"):

@@ -5,7 +5,6 @@ from typing_extensions import disjoint_base
 from ataraxis._kernels.drain import DrainKernel
 from ataraxis._kernels.get import Grip
 
-@disjoint_base
 class ParcelKernel(DrainKernel):
     def _post(
         self,
