@@ -45,11 +45,15 @@ def test_an_idle_reader_uses_no_processor(
 
     Where the machine itself takes longer than that to wake anybody (a virtual one that
     pages out what is idle: 2 ms for a bare sleep), each wake-up costs no more than
-    twice a bare one.
+    twice a bare one. What else runs only ever adds to it: the least of three waits counts.
     """
-    with Program(CODE.format(policy=policy, seconds=figure(60, 15))) as program:
-        share, wakes_hz, wake_s, bare_s = map(float, program.succeed(120).split())
-    print(f"{share:.4%}, {wakes_hz:.1f} wakes/s of {wake_s * 1e6:.0f} us,", end=" ")
-    print(f"a bare one {bare_s * 1e6:.0f} us")
-    assert wakes_hz < WAKES_HZ
-    assert share < SHARE or wake_s < 2 * bare_s
+    for _ in range(3):
+        with Program(CODE.format(policy=policy, seconds=figure(60, 15))) as program:
+            told = map(float, program.succeed(120).split())
+        share, wakes_hz, wake_s, bare_s = told
+        print(f"{share:.4%}, {wakes_hz:.1f} wakes/s of {wake_s * 1e6:.0f} us,", end=" ")
+        print(f"a bare one {bare_s * 1e6:.0f} us")
+        assert wakes_hz < WAKES_HZ
+        if share < SHARE or wake_s < 2 * bare_s:
+            return
+    pytest.fail("more than 0.1 % of a processor, three times")
