@@ -45,7 +45,7 @@ def test_an_idle_reader_uses_no_processor(
 
     Where the machine itself takes longer than that to wake anybody (a virtual one that
     pages out what is idle: 2 ms for a bare sleep), each wake-up costs no more than
-    twice a bare one. What else runs only ever adds to it: the least of three waits counts.
+    twice a bare one. What else runs only adds to it: the least of three waits counts.
     """
     for _ in range(3):
         with Program(CODE.format(policy=policy, seconds=figure(60, 15))) as program:
