@@ -73,6 +73,8 @@ class WatchedTrack:
         ours = next((r for r in readers if r.label == self._recorder), None)
         if found is None or ours is None:
             return RecordingStatistics(self.name, -1, 0, 0, self._lost, 0, False, "")
+        # Its recorder may be killed before it says so itself.
+        self.is_known = True
         frames = max(found.sent - ours.joined_sequence - ours.lag, 0)
         mean = found.sent_bytes // max(found.sent, 1)
         return RecordingStatistics(
