@@ -1,4 +1,4 @@
-"""What sources share: a thing that is held while they are open, and a wait in time."""
+"""What sources share: what they give, what they hold while open, a wait in time."""
 
 from __future__ import annotations
 
@@ -8,10 +8,44 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from ataraxis.clock import now_ns
+from ataraxis.datamux.description import Stream
 from ataraxis.errors import NotConnectedError
+from ataraxis.labels import Labels
 
 T = TypeVar("T")
 _SLICE_S = 0.05
+
+
+class Known:
+    """A source that knows what it gives before it is opened.
+
+    Parameters
+    ----------
+    stream : Stream
+        What it gives.
+
+    Examples
+    --------
+    >>> from ataraxis.datamux import Field
+    >>> Known(Stream("x", fields={"a": Field(dtype="i16")})).labels.dtype
+    dtype('int16')
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._labels = stream.labels()
+        self.lost = 0
+        """Samples it knows it lost."""
+
+    @property
+    def stream(self) -> Stream:
+        """What it gives."""
+        return self._stream
+
+    @property
+    def labels(self) -> Labels:
+        """Labels of one sample."""
+        return self._labels
 
 
 class Held(Generic[T]):

@@ -7,6 +7,7 @@ from ataraxis.session.lag import Lag
 from ataraxis.session.track import SessionLoss
 from ataraxis.session.verdict import StreamVerdict
 from ataraxis.shm.context import Context
+from ataraxis.stream.statistics import ReaderStatistics, StreamStatistics
 
 
 class WatchedTrack:
@@ -32,12 +33,19 @@ class WatchedTrack:
 
     def look(self) -> None:
         """Look how far behind its recorder is."""
-        found = self._lag.seen()
+        found, _ = self._seen()
         if found is None:
             self._lag.forget()
         else:
-            self.is_known |= any(r.label == self._recorder for r in found.readers)
             self._lag.look(found)
+
+    def _seen(self) -> tuple[StreamStatistics | None, ReaderStatistics | None]:
+        """Look at the stream, and at its recorder's place in it: that it has begun."""
+        found = self._lag.seen()
+        readers = found.readers if found is not None else ()
+        ours = next((r for r in readers if r.label == self._recorder), None)
+        self.is_known |= ours is not None
+        return found, ours
 
     def lose(self, loss: SessionLoss) -> None:
         """Count a loss that its recorder told."""
@@ -68,13 +76,9 @@ class WatchedTrack:
 
     def statistics(self) -> RecordingStatistics:
         """Say how it goes, as far as its ring tells."""
-        found = self._lag.seen()
-        readers = found.readers if found is not None else ()
-        ours = next((r for r in readers if r.label == self._recorder), None)
+        found, ours = self._seen()
         if found is None or ours is None:
             return RecordingStatistics(self.name, -1, 0, 0, self._lost, 0, False, "")
-        # Its recorder may be killed before it says so itself.
-        self.is_known = True
         frames = max(found.sent - ours.joined_sequence - ours.lag, 0)
         mean = found.sent_bytes // max(found.sent, 1)
         return RecordingStatistics(

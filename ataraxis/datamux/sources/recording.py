@@ -15,11 +15,10 @@ from ataraxis.clock import now_ns
 from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.described import open_recordings
 from ataraxis.datamux.description import Field, Node, Stream
-from ataraxis.datamux.held import wait_until
+from ataraxis.datamux.held import Known, wait_until
 from ataraxis.datamux.recording import Recording
 from ataraxis.datamux.source import check_out
 from ataraxis.errors import EndOfStream, NotConnectedError, SourceNotFound
-from ataraxis.labels import Labels
 
 
 class Recorded:
@@ -66,7 +65,7 @@ def _path(node: Node) -> str:
     return str(Path(path)) if path else ""
 
 
-class RecordedSource:
+class RecordedSource(Known):
     """A recording that gives samples when their time has come, and then ends.
 
     Device times are those of the recording, device sequences the numbers of its
@@ -92,24 +91,13 @@ class RecordedSource:
         if not 0 < speed < math.inf:
             raise ValueError(f"speed={speed!r}: expected more than 0")
         self._recording, self._speed = recording, speed
-        self._stream = recording.stream.copy()
-        self._stream.index = self._stream.index or {"t": Field("time", unit="s")}
-        self._labels = self._stream.labels()
+        stream = recording.stream.copy()
+        stream.index = stream.index or {"t": Field("time", unit="s")}
+        super().__init__(stream)
         self._first = recording.locate(start)
         self._last = len(recording) if stop is None else recording.locate(stop)
         self._at: int | None = None
         self._began_ns = 0
-        self.lost = 0
-
-    @property
-    def stream(self) -> Stream:
-        """What it gives."""
-        return self._stream
-
-    @property
-    def labels(self) -> Labels:
-        """Labels of one sample."""
-        return self._labels
 
     def open(self) -> None:
         """Begin anew, from the first sample."""

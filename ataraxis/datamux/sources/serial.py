@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from ataraxis.clock import now_ns
 from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.description import Node, Stream
-from ataraxis.datamux.held import Held
+from ataraxis.datamux.held import Held, Known
 from ataraxis.datamux.optional import need
 from ataraxis.datamux.source import check_out
 from ataraxis.datamux.sources.lines import Wire
 from ataraxis.errors import ConfigError, SourceLost, SourceNotFound
-from ataraxis.labels import Labels
 
 _SLICE_S = 0.02
 _KEPT = 1 << 20
@@ -72,7 +71,7 @@ class Serial:
         return SerialSource(unquote(parts.path), stream, options)
 
 
-class SerialSource:
+class SerialSource(Known):
     """One board: read samples from it, and send it commands, from any thread.
 
     Parameters
@@ -95,8 +94,7 @@ class SerialSource:
         except ValueError:
             raise ConfigError(f"serial: baud={options['baud']!r}: a number") from None
         self._where = port
-        self._stream = stream
-        self._labels = stream.labels()
+        super().__init__(stream)
         self._wire = Wire(stream, options)
         self._port = Held[Any](f"serial port {port!r}", lambda made: made.close())
         self._reading = threading.Lock()
@@ -105,19 +103,8 @@ class SerialSource:
         self._replies: deque[tuple[int, bytes]] = deque(maxlen=_REPLIES)
         self._number = -1
         self._failure: OSError | None = None
-        self.lost = 0
         self.malformed = 0
         """Lines or frames that were thrown away."""
-
-    @property
-    def stream(self) -> Stream:
-        """What it gives."""
-        return self._stream
-
-    @property
-    def labels(self) -> Labels:
-        """Labels of one sample."""
-        return self._labels
 
     def open(self) -> None:
         """Open the port, for nobody else."""

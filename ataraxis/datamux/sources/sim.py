@@ -16,11 +16,11 @@ from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.channels import channel_names
 from ataraxis.datamux.description import Field, Node, Stream
 from ataraxis.datamux.faults import Faults
+from ataraxis.datamux.held import Known
 from ataraxis.datamux.signals import Events, Noise, Pattern, Ramp, Sine, Spikes
 from ataraxis.datamux.simulation import Chunk, Signals, Simulation
 from ataraxis.datamux.source import check_out
 from ataraxis.errors import NotConnectedError, SourceLost
-from ataraxis.labels import Labels
 
 _SLICE_S = 0.02
 
@@ -137,7 +137,7 @@ class Simulated:
         return SimulatedSource(_simulation(node, stream_id, attrs))
 
 
-class SimulatedSource:
+class SimulatedSource(Known):
     """A simulation that gives samples when their time has come.
 
     Parameters
@@ -147,23 +147,12 @@ class SimulatedSource:
     """
 
     def __init__(self, simulation: Simulation) -> None:
+        super().__init__(simulation.stream)
         self._simulation = simulation
-        self._labels = simulation.stream.labels()
         self._chunks: Iterator[Chunk] | None = None
         self._pending: Block | None = None
         self._stall: tuple[float, float] | None = None
         self._began_ns = 0
-        self.lost = 0
-
-    @property
-    def stream(self) -> Stream:
-        """What it gives."""
-        return self._simulation.stream
-
-    @property
-    def labels(self) -> Labels:
-        """Labels of one sample."""
-        return self._labels
 
     def open(self) -> None:
         """Begin anew, from the first sample."""

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from ataraxis.clock import now_ns
 from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.description import Field, Node, Stream
-from ataraxis.datamux.held import wait_until
+from ataraxis.datamux.held import Known, wait_until
 from ataraxis.datamux.optional import need
 from ataraxis.datamux.source import check_out
 from ataraxis.datamux.sources.host import PROC, ProcHost
 from ataraxis.errors import NotConnectedError
-from ataraxis.labels import Labels
 
 RATE_HZ = 10.0
 _SLICE_S = 0.05
@@ -97,7 +96,7 @@ def _described(name: str, rate: float) -> Stream:
     )
 
 
-class TelemetrySource:
+class TelemetrySource(Known):
     """Looks at this machine at absolute deadlines.
 
     Parameters
@@ -113,21 +112,9 @@ class TelemetrySource:
             raise ValueError(f"rate_hz={rate_hz!r}: expected more than 0, at most 1000")
         self._psutil = host()
         self._read = _READERS[name][0]
-        self._stream = _described(name, rate_hz)
-        self._labels = self._stream.labels()
+        super().__init__(_described(name, rate_hz))
         self._step_ns = round(1e9 / rate_hz)
         self._due_ns: int | None = None
-        self.lost = 0
-
-    @property
-    def stream(self) -> Stream:
-        """What it gives."""
-        return self._stream
-
-    @property
-    def labels(self) -> Labels:
-        """Labels of one sample."""
-        return self._labels
 
     def open(self) -> None:
         """Begin; the first look is one step from now."""
