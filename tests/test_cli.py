@@ -25,7 +25,7 @@ from click.testing import CliRunner
 from deadline import wait_until
 from pages import ROOT
 
-from ataraxis import Consumer, Producer, SharedMemoryArray
+from ataraxis import Consumer, MemQ, Producer, SharedMemoryArray
 from ataraxis._kernels import survey
 from ataraxis.cli import main
 from ataraxis.errors import LayoutError, SegmentNotFound
@@ -537,6 +537,17 @@ def test_gc_leaves_what_is_promised_to_a_durable_reader():
     assert reader.receive().read() == b"promised"
     reader.close()
     collect()
+    assert Context.of(None).names() == []
+
+
+def test_gc_leaves_what_waits_in_a_queue_and_says_how_to_have_it():
+    with MemQ("jobs", 16) as queue:
+        queue.put("waiting")
+    (left,) = call_json("gc")
+    assert (left["is_removed"], left["kind"]) == (False, "queue")
+    assert "MemQ.attach('jobs')" in left["reason"]
+    with MemQ.attach("jobs") as queue:
+        assert queue.get() == "waiting"
     assert Context.of(None).names() == []
 
 

@@ -13,7 +13,7 @@ from ataraxis._kernels.participants import anybody
 from ataraxis.errors import LayoutError, SegmentNotFound
 from ataraxis.shm import files
 from ataraxis.shm.context import Context, ContextLike
-from ataraxis.shm.header import MAX_PARTICIPANTS, Header
+from ataraxis.shm.header import MAX_PARTICIPANTS, Header, Kind
 from ataraxis.shm.nameless import TEMPORARY
 
 # A temporary file belongs to nobody for the moment between being opened and being
@@ -91,8 +91,7 @@ def _segment(
             if anybody(found.descriptor, header.geometry.participants):
                 return None
             if found.is_kept():
-                why = "kept: frames are promised to a reader ('ataraxis recover')"
-                return Leftover(name, kind, taken, False, why)
+                return Leftover(name, kind, taken, False, _why_kept(name, header.kind))
             if is_dry:
                 return Leftover(name, kind, taken, True, "nobody takes part")
             slots = header.geometry.participants
@@ -105,6 +104,17 @@ def _segment(
         return None
     except (LayoutError, OSError) as error:
         return Leftover(name, "", taken, False, f"not touched: {error}")
+
+
+def _why_kept(name: str, kind: Kind) -> str:
+    """Say what is in a segment that must not go, and who can take it."""
+    if kind is Kind.QUEUE:
+        return (
+            "kept: frames that nobody has had; if they are a log's, 'ataraxis recover "
+            f"DIRECTORY', else MemQ.attach({name!r}): get() takes them, unlink() drops "
+            "them"
+        )
+    return "kept: frames are promised to a reader; start it, or 'ataraxis recover'"
 
 
 def _temporary(directory: int, name: str, is_dry: bool) -> Leftover | None:
