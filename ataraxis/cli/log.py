@@ -115,15 +115,21 @@ def recover(
 @as_json_too
 @click.argument("path", type=click.Path(path_type=Path))
 def verify(path: Path, name: str | None, as_json: bool) -> None:
-    """Count the entries of the journals at PATH; exit code 1 if any is missing."""
+    """Count the entries of the journals at PATH; exit code 1 if any is missing.
+
+    Of a session also what its verdict doubts: a stream that was never there has no
+    journal that could miss it.
+    """
     from ataraxis.log.verification import verify as look
 
     with told():
         report = look(path, name)
+        doubts = _doubts(path)
     if as_json:
         found = [source.as_dict() for source in report.sources]
         problems = [str(problem) for problem in report.problems]
-        click.echo(json.dumps({"sources": found, "problems": problems}))
+        said = {"sources": found, "problems": problems, "doubts": doubts}
+        click.echo(json.dumps(said))
     else:
         for source in report.sources:
             called = f" {source.name}" if source.name else ""
@@ -134,7 +140,22 @@ def verify(path: Path, name: str | None, as_json: bool) -> None:
             )
         for problem in report.problems:
             click.echo(str(problem))
-    sys.exit(not report.is_complete)
+        for doubt in doubts:
+            click.echo(doubt)
+    sys.exit(bool(doubts) or not report.is_complete)
+
+
+def _doubts(path: Path) -> list[str]:
+    """Say what the verdict of a session doubts, if there is one at `path`."""
+    from ataraxis.session import SessionFolder
+
+    try:
+        verdict = SessionFolder(path).verdict()
+    except FileNotFoundError:
+        return []
+    if verdict is None or verdict.is_trusted:
+        return []
+    return [f"its verdict: {line.strip()}" for line in str(verdict).splitlines()]
 
 
 @click.command()

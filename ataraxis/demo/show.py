@@ -155,7 +155,7 @@ def _shown(
     summary = Summary(out, scene, session.directory, session.verdict, killed)
     summary.show(place, plot)
     if output is not None:
-        out.print(f"the session is in {session.directory}")
+        out.print(f"the session is in {session.directory}", markup=False)
     return summary.conclude(time.monotonic() - began)
 
 

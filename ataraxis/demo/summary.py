@@ -100,9 +100,9 @@ class Summary:
         try:
             draw(tree, self._scene, plot)
         except ModuleNotFoundError as error:
-            self._out.print(f"no plot: {error}")
+            self._out.print(f"no plot: {error}", markup=False)
         else:
-            self._out.print(f"plot: {plot}")
+            self._out.print(f"plot: {plot}", markup=False)
 
     def _played(self, found: Replayed) -> None:
         told = f"replay: {found.seconds:.3g} s at {SPEED:g}x, {found.frames:,} frames, "

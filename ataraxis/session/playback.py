@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from ataraxis.log.archive import LogArchive
 from ataraxis.log.selection import SourceInfo
 from ataraxis.session.voice import Voice
 from ataraxis.shm.context import ContextLike
+
+_PAUSE_S = 0.02
 
 
 def replay(
@@ -43,16 +46,19 @@ def replay(
     start, stop : float
         Only this part of the session, s after its first frame; `stop` is left out.
     readers : int
-        Begin when each stream has so many readers.
+        Begin when each stream has so many readers; who opens one later than that, or
+        with 0 later than the first frames, has not had these.
     timeout : float or None
         How long to wait for them, s.
     **options
-        As `Producer` takes them: ``sync=True``, ``buffer_seconds=``, ...
+        As `Producer` takes them: ``sync=True`` (wait for readers, drop nothing),
+        ``buffer_seconds=``, ...
 
     Returns
     -------
     SessionReplay
-        It plays from here on, from threads; ``wait()`` waits for the end.
+        It plays from here on, from threads; ``wait()``, and leaving its ``with`` block,
+        waits for the end, and raises `TimeoutError` if there were too few readers.
 
     Raises
     ------
@@ -77,7 +83,7 @@ def replay(
     ...     with Recorder("doc_again", directory.name):
     ...         for k in range(3):
     ...             _ = producer.send(np.full(2, k), time_ns=1000 * k)
-    >>> with replay(directory.name, speed=4, sync=True) as again:
+    >>> with replay(directory.name, speed=4, sync=True, readers=1) as again:
     ...     reader = Consumer("doc_again")
     ...     [(f.array.tolist(), f.time_ns) for f in reader]
     [([0, 0], 0), ([1, 1], 1000), ([2, 2], 2000)]
@@ -119,16 +125,12 @@ class SessionReplay:
                 self._voices.append(
                     Voice(self._archive, info, found, context=context, **options)
                 )
-            for voice in self._voices:
-                if readers:
-                    voice.producer.wait_for_subscribers(readers, timeout)
         except BaseException:
             for voice in self._voices:
                 voice.close()
             self._archive.close()
             raise
-        # All begin at one instant, whichever stream has the first frame.
-        self.timeline.begin(begin_ns * 1e-9)
+        self._failure: TimeoutError | None = None
         self._threads = [
             threading.Thread(
                 target=voice.speak,
@@ -138,8 +140,32 @@ class SessionReplay:
             )
             for voice in self._voices
         ]
+        self._conductor = threading.Thread(
+            target=self._play,
+            args=(begin_ns * 1e-9, readers, timeout),
+            name="ataraxis-replay",
+            daemon=True,
+        )
+        self._conductor.start()
+
+    def _play(self, begin_s: float, readers: int, timeout: float | None) -> None:
+        """Wait for the readers, and let all streams begin at one instant."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for voice in self._voices:
+            while (n := voice.producer.subscriber_count) < readers:
+                if self._is_over.wait(_PAUSE_S):
+                    return
+                if deadline is not None and time.monotonic() >= deadline:
+                    self._failure = TimeoutError(
+                        f"stream {voice.name!r}: {n} of {readers} readers within "
+                        f"{timeout} s; open Consumer({voice.name!r}) while it waits"
+                    )
+                    return
+        self.timeline.begin(begin_s)
         for thread in self._threads:
             thread.start()
+        for thread in self._threads:
+            thread.join()
 
     @property
     def streams(self) -> list[str]:
@@ -149,18 +175,21 @@ class SessionReplay:
     @property
     def is_over(self) -> bool:
         """Whether everything was sent, or it was stopped."""
-        return not any(thread.is_alive() for thread in self._threads)
+        return not self._conductor.is_alive()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until everything was sent; whether that is so within `timeout`, s.
 
         Raises
         ------
+        TimeoutError
+            There were too few readers within the replay's `timeout`.
         Exception
             What kept a stream from being replayed.
         """
-        for thread in self._threads:
-            thread.join(timeout)
+        self._conductor.join(timeout)
+        if self._failure is not None:
+            raise self._failure
         for voice in self._voices:
             if voice.failure is not None:
                 raise voice.failure
@@ -186,8 +215,7 @@ class SessionReplay:
         """Send no more; the streams end."""
         self._is_over.set()
         self.timeline.wake()
-        for thread in self._threads:
-            thread.join()
+        self._conductor.join()
 
     def close(self) -> None:
         """Stop, and leave the streams; what their readers have not read stays."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -382,10 +383,13 @@ class Session:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        """End it; that something was raised is in the log and the verdict."""
+        """End it; what was raised is in the log and verdict, a doubt is warned of."""
         if error is not None and not isinstance(error, KeyboardInterrupt):
             self.doubt(f"ended by {type(error).__name__}: {error}")
-        self.close()
+        verdict = self.close()
+        if error is None and not verdict.is_trusted:
+            said = f"session {self.name!r} is not to be trusted: {verdict}"
+            warnings.warn(said, RuntimeWarning, stacklevel=2)
 
     def __repr__(self) -> str:
         state = "over" if self._is_over.is_set() else "recording"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,9 @@ from ataraxis.log.recording import RecordingStatistics
 from ataraxis.session.lag import Lag
 from ataraxis.session.verdict import StreamVerdict
 from ataraxis.shm.context import Context
+from ataraxis.stream.statistics import StreamStatistics
+
+_PAUSE_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -102,10 +106,12 @@ class Track:
         Raises
         ------
         StreamUnavailable, TimeoutError
-            It is not.
+            It is not; or what has its name ended before, and is no frame of this
+            session.
         LoggerError
             The directory cannot be written.
         """
+        self._leave_the_past(timeout or 0)
         self._recorder = Recorder(
             self.name, self._directory, context=self._context, name=self._called,
             timeout=timeout, on_loss=self._lose, on_error=self._warn,
@@ -116,6 +122,22 @@ class Track:
         again = "" if self._times == 1 else f", made anew, time {self._times}"
         self._say(f"recording {self.name!r}{again}")
 
+    def _leave_the_past(self, timeout: float) -> None:
+        """Wait while the name means a stream that ended before it was recorded."""
+        deadline = time.monotonic() + timeout
+        while (found := self._lag.seen()) is not None and not self._is_ours(found):
+            if time.monotonic() >= deadline:
+                raise StreamUnavailable(
+                    f"stream {self.name!r} had ended before it was to be recorded: "
+                    "what it left in its ring is of an earlier run ('ataraxis gc' "
+                    "removes it). Start its source"
+                )
+            time.sleep(_PAUSE_S)
+
+    def _is_ours(self, found: StreamStatistics) -> bool:
+        """Whether somebody sends, or the ring keeps frames for our recorder."""
+        return bool(found.producers) or self._lag.is_promised(found)
+
     def look(self) -> None:
         """Look how far behind the recorder is; begin, if the stream has come."""
         found = self._lag.seen()
@@ -124,7 +146,7 @@ class Track:
             return
         if not self.is_recording:
             self._retire()
-            if found.producers or self._lag.is_promised(found):
+            if self._is_ours(found):
                 self._try()
             return
         self._lag.look(found)
