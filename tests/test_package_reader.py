@@ -273,6 +273,28 @@ def test_what_is_lost_without_a_directory_is_named(tmp_path: Path) -> None:
         assert not report.is_complete
 
 
+def test_an_archive_that_is_a_payload_is_not_searched(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    _, inner = archive_of(tmp_path / "inner")
+    path = tmp_path / "outer.npz"
+    with NpzWriter(path, compress=False) as archive:
+        for k, payload in enumerate((bytes(inner), b"after")):
+            data = entry_head(8, k, len(payload)) + payload
+            archive.add(EntryKey(k, 8).stem, data)
+        archive.finish()
+    data = bytearray(path.read_bytes())
+    data[30 + 28 + 130] ^= 1
+    path.write_bytes(data)
+    with LogArchive(path) as log:
+        with pytest.raises(CorruptFrame):
+            log[0]
+        assert bytes(log[1].payload) == b"after"
+    path.write_bytes(data[:-3])
+    with LogArchive(path) as log:
+        assert [bytes(frame.payload) for frame in log] == [b"after"]
+        assert len(log.problems) > 1
+
+
 def test_places_past_63_bits_are_no_places() -> None:
     data = np.zeros(1000, np.uint8)
     for far in (2**63, 2**64 - 1, 971):

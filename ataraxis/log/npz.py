@@ -187,6 +187,8 @@ def unpack(packed: memoryview | bytes, method: int, nbytes: int) -> memoryview |
             packed = inflate.decompress(packed, min(nbytes, _LARGEST) + 1)
         except zlib.error as error:
             raise CorruptFrame(f"a member cannot be inflated: {error}") from error
+        if inflate.unused_data:
+            raise CorruptFrame("a member ends before its packed bytes do")
     elif method != STORED:
         raise CorruptFrame(f"a member is packed by method {method}, not 0 or 8")
     if len(packed) != nbytes:

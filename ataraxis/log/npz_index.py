@@ -155,12 +155,14 @@ class NpzIndex:
         """
         at, name = int(row["at"]), self.name(row)
         found = local(self.data, at)
-        is_named = found is not None and self.name(found) == name
+        # Its name is looked for also where no header is: then that was hit, not `at`.
+        own = text_at(self.data, at + LOCAL.size, int(row["name_bytes"]))
+        is_named = own == name
         is_shared = np.count_nonzero(self.table["at"] == np.uint64(at)) > 1
-        if found is None or (is_shared and not is_named):
+        if found is not None and not is_whole(self.data, found):
+            found = None
+        if not is_named and (found is None or is_shared):
             found = self._elsewhere(name)
-        elif not is_whole(self.data, found):
-            found = None if is_named else self._elsewhere(name)
         if found is None or not found["is_entry"]:
             return None
         if row["is_entry"] and all(found[field] == row[field] for field in _SAID):

@@ -20,6 +20,7 @@ from ataraxis.log.entries import EntryKey, check_entry
 from ataraxis.log.npz import (
     CENTRAL,
     CENTRAL_MAGIC,
+    END_MAGIC,
     LOCAL,
     LOCAL_MAGIC,
     WIDE_ID,
@@ -63,8 +64,10 @@ def search(data: NDArray[np.uint8]) -> tuple[Table, list[Lost]]:
             behind = end
         else:
             begun.append(at)
-            # What lies within it is no member, even where it looks like one.
-            if bytes(data[end : end + 4]) not in (LOCAL_MAGIC, CENTRAL_MAGIC):
+            # Its size may be what is hit: others begin within it, but for those of an
+            # archive that is its payload.
+            follows = bytes(data[end : end + 4]) in (LOCAL_MAGIC, CENTRAL_MAGIC)
+            if not follows or buffer.find(END_MAGIC, at, end) < 0:
                 end = at + 4
         at = buffer.find(LOCAL_MAGIC, end)
     stop = buffer.find(CENTRAL_MAGIC, max([behind, *begun[-1:]]))
