@@ -241,6 +241,24 @@ def test_a_damaged_archive_is_kept_beside_what_could_be_saved(tmp_path: Path) ->
     assert 10 < len(found) <= 22
 
 
+def test_a_damaged_directory_is_not_copied(tmp_path: Path) -> None:
+    fill(tmp_path, 20)
+    assemble_log_archives(tmp_path)
+    whole = tmp_path / "7_log.npz"
+    entries = members(whole)
+    broken = bytearray(whole.read_bytes())
+    at = broken.index(b"PK\x01\x02")
+    broken[at + 16] ^= 1  # the checksum of the first
+    whole.write_bytes(broken)
+    fill(tmp_path, 2, base=100)
+    with pytest.warns(RuntimeWarning, match="directory is damaged"):
+        assemble_log_archives(tmp_path)
+    assert (tmp_path / "7_log.npz.damaged-0").read_bytes() == broken
+    found = members(whole)
+    assert len(found) == 22
+    assert entries.items() <= found.items()
+
+
 def test_verification_that_fails_removes_nothing(tmp_path, monkeypatch) -> None:
     fill(tmp_path, 5)
     compress_npy_logs(tmp_path)

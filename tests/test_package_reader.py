@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 import zipfile
 import zlib
@@ -16,7 +17,9 @@ from ataraxis.log.crc_rows import rows_hold
 from ataraxis.log.directory import EntryDirectory
 from ataraxis.log.entries import EntryKey, entry_head
 from ataraxis.log.npz import NpzWriter
+from ataraxis.log.npz_gather import _files
 from ataraxis.log.package_reader import PackageReader
+from ataraxis.log.verification import verify
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 
@@ -152,3 +155,159 @@ def test_a_long_archive_is_one_array_and_damage_in_it_is_named(
         assert len(log.read(numbers=good)) == count - 1
     with LogArchive(path, verify=False) as log:
         assert len(log.read()) == count
+
+
+# ---- archives whose directory is hurt
+
+
+def directed(data: bytes, number: int) -> int:
+    """Say where the directory of an archive has a member."""
+    at = data.index(b"PK\x01\x02")
+    for _ in range(number):
+        at = data.index(b"PK\x01\x02", at + 4)
+    return at
+
+
+def archive_of(path: Path, count: int = 9) -> tuple[Path, bytearray]:
+    fill(path, count, base=100)
+    assemble_log_archives(path)
+    return path / "7_log.npz", bytearray((path / "7_log.npz").read_bytes())
+
+
+def check_all(path: Path, count: int = 9) -> list[str]:
+    """Every entry is read, one by one and in bulk; the problems that were told."""
+    with LogArchive(path) as log:
+        block = log.read()
+        assert block.data.tobytes().split() == [b"%d" % i for i in range(count)]
+        assert block.time.tolist() == list(range(100, 100 + count))
+        assert block.source.tolist() == [7] * count
+    with LogArchive(path) as log:
+        stamps = [frame.device_time for frame in log]
+        assert stamps == list(range(100, 100 + count))
+        assert log.read().time.tolist() == stamps
+        return [problem.what for problem in log.problems]
+
+
+@pytest.mark.parametrize("field", ["method", "crc", "packed", "nbytes", "at", "far"])
+def test_a_directory_that_is_hurt_loses_nothing(tmp_path: Path, field: str) -> None:
+    path, data = archive_of(tmp_path)
+    place = {"method": 10, "crc": 17, "packed": 20, "nbytes": 24, "at": 43, "far": 45}
+    data[directed(data, 4) + place[field]] ^= 8
+    path.write_bytes(data)
+    told = check_all(path)
+    assert len(told) == 1
+    assert "007_00000000000000000104.npy" in told[0]
+    assert "directory is damaged" in told[0]
+    report = verify(path)
+    assert (report.sources[0].received, report.sources[0].missing) == (9, 0)
+    assert len(report.problems) == 1
+
+
+def test_a_place_that_is_anothers_is_not_believed(tmp_path: Path) -> None:
+    path, data = archive_of(tmp_path)
+    at = directed(data, 4)
+    (where,) = struct.unpack_from("<I", data, at + 42)
+    struct.pack_into("<I", data, at + 42, where // 4 * 5)
+    path.write_bytes(data)
+    assert len(check_all(path)) == 1
+
+
+@pytest.mark.parametrize("digit", [2, 23, 25])
+def test_a_name_that_is_hurt_is_taken_from_the_member(
+    tmp_path: Path, digit: int
+) -> None:
+    path, data = archive_of(tmp_path)
+    at = directed(data, 4) + 46
+    data[at + digit] ^= 16 if digit == 25 else 1  # 25: no name of an entry any more
+    path.write_bytes(data)
+    with LogArchive(path) as log:
+        assert len(log) == 9
+        assert len(log.problems) == (digit == 25)
+    assert len(told := check_all(path)) == 1
+    assert "007_00000000000000000104.npy" in told[0]
+
+
+def test_a_name_and_a_place_that_are_hurt(tmp_path: Path) -> None:
+    path, data = archive_of(tmp_path)
+    at = directed(data, 4)
+    data[at + 43] ^= 4
+    data[at + 46 + 20] ^= 64
+    path.write_bytes(data)
+    assert len(check_all(path)) == 1
+
+
+def test_members_of_others_are_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "mixed.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/", b"")
+        archive.writestr("notes.txt", b"some")
+        archive.writestr(f"{EntryKey(5, 7).stem}.npy", entry_head(7, 5, 1) + b"x")
+    with LogArchive(path) as log:
+        assert [bytes(frame.payload) for frame in log] == [b"x"]
+        assert not log.problems
+    assert verify(path).is_complete
+
+
+def test_what_is_lost_without_a_directory_is_named(tmp_path: Path) -> None:
+    path, data = archive_of(tmp_path)
+    stride = data.index(b"PK\x03\x04", 4)
+    data[2 * stride] ^= 1  # no member begins there: the directory has its name
+    data[5 * stride + 40] ^= 1  # it begins, under the name of another
+    for cut in (3, len(data) - directed(data, 0)):
+        path.write_bytes(data[:-cut])
+        with LogArchive(path) as log:
+            stamps = [frame.device_time for frame in log]
+            assert stamps == [100, 101, 103, 104, 106, 107, 108]
+            lost = {(p.offset, p.nbytes): p.what for p in log.problems}
+        assert len(lost) == 3
+        assert "cut off" in lost[(len(data) - cut, 0)]
+        said = lost[(2 * stride, stride)]
+        if cut == 3:
+            assert said.startswith("007_00000000000000000102.npy")
+            assert "000105.npy" in lost[(5 * stride, stride)]
+        else:
+            assert said == "no member begins here"
+            assert "cut off or changed" in lost[(5 * stride, stride)]
+        report = verify(path)
+        assert report.sources[0].received == 7
+        assert not report.is_complete
+
+
+def test_an_archive_that_is_a_payload_is_not_searched(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    _, inner = archive_of(tmp_path / "inner")
+    path = tmp_path / "outer.npz"
+    with NpzWriter(path, compress=False) as archive:
+        for k, payload in enumerate((bytes(inner), b"after")):
+            data = entry_head(8, k, len(payload)) + payload
+            archive.add(EntryKey(k, 8).stem, data)
+        archive.finish()
+    data = bytearray(path.read_bytes())
+    data[30 + 28 + 130] ^= 1
+    path.write_bytes(data)
+    with LogArchive(path) as log:
+        with pytest.raises(CorruptFrame):
+            log[0]
+        assert bytes(log[1].payload) == b"after"
+    path.write_bytes(data[:-3])
+    with LogArchive(path) as log:
+        assert [bytes(frame.payload) for frame in log] == [b"after"]
+        assert len(log.problems) > 1
+
+
+def test_places_past_63_bits_are_no_places() -> None:
+    data = np.zeros(1000, np.uint8)
+    for far in (2**63, 2**64 - 1, 971):
+        assert _files(data, np.array([0, far], np.uint64), 10) is None
+
+
+def test_verify_counts_what_is_damaged_in_a_directory(tmp_path: Path) -> None:
+    fill(tmp_path, 20)
+    assert verify(tmp_path).is_complete
+    cut = tmp_path / "007_00000000000000000004.npy"
+    cut.write_bytes(b"")
+    report = verify(tmp_path)
+    (source,) = report.sources
+    assert (source.source, source.expected, source.received) == (7, 20, 19)
+    assert (source.missing, source.damaged) == (1, 1)
+    assert [problem.path for problem in report.problems] == [cut]

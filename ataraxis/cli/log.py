@@ -115,7 +115,7 @@ def recover(
 @as_json_too
 @click.argument("path", type=click.Path(path_type=Path))
 def verify(path: Path, name: str | None, as_json: bool) -> None:
-    """Count the entries of the journals at PATH; exit code 1 if any is missing.
+    """Count the entries of the log at PATH; exit code 1 if any is missing.
 
     Of a session also what its verdict doubts: a stream that was never there has no
     journal that could miss it.

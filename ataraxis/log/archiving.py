@@ -269,11 +269,13 @@ class _Old:
         self.index = NpzIndex(path)
         if self.index.problem is not None:
             self.damaged[path] = self.index.problem
+        for said in self.index.damaged:
+            self.damaged.setdefault(path, str(said))
         table = self.index.table
         is_whole = np.ones(len(table), np.bool_)
-        for i, row in enumerate(table):
+        for i in range(len(table)):
             try:
-                self.index.packed(row)
+                self._look_at(table[i])
             except CorruptFrame as error:
                 self.damaged[path] = str(error)
                 is_whole[i] = False
@@ -281,6 +283,15 @@ class _Old:
         kept = np.flatnonzero(is_whole & table["is_entry"])
         self.order = kept[np.lexsort((table["copy"][kept], table["stamp"][kept]))]
         self.stamps = table["stamp"][self.order]
+
+    def _look_at(self, row: Any) -> None:
+        """Make sure that what will be copied is what the directory says of it."""
+        if self.index.agrees(row):
+            self.index.packed(row)
+            return
+        said = self.index.mend(row)
+        self.damaged[self.path] = str(said or "a member and the directory disagree")
+        self.index.read(row)
 
     def until(self, at: int, stamp: int) -> int:
         """Say where, from `at` on, the first stamp of at least `stamp` is."""

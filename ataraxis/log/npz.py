@@ -14,6 +14,7 @@ import zlib
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
+from ataraxis.errors import CorruptFrame
 from ataraxis.frame import crc32
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ WIDE_ID = 0x0001
 _U32, _U16 = 2**32 - 1, 2**16 - 1
 _DATE = 0x21  # 1 January 1980: what is written does not depend on when
 _PIECE = 1 << 20
+_LARGEST = 2**62
 _LEVEL = 6
 
 
@@ -175,3 +177,20 @@ class NpzWriter:
             CENTRAL_MAGIC, *fields, len(extra), 0, 0, 0, 0, min(start, _U32)
         )
         self._central.write(record + member.name + extra)
+
+
+def unpack(packed: memoryview | bytes, method: int, nbytes: int) -> memoryview | bytes:
+    """Return the bytes of a member; `CorruptFrame` if they are not `nbytes`."""
+    if method == DEFLATED:
+        inflate = zlib.decompressobj(-15)
+        try:
+            packed = inflate.decompress(packed, min(nbytes, _LARGEST) + 1)
+        except zlib.error as error:
+            raise CorruptFrame(f"a member cannot be inflated: {error}") from error
+        if inflate.unused_data:
+            raise CorruptFrame("a member ends before its packed bytes do")
+    elif method != STORED:
+        raise CorruptFrame(f"a member is packed by method {method}, not 0 or 8")
+    if len(packed) != nbytes:
+        raise CorruptFrame(f"a member has {len(packed)} bytes, expected {nbytes}")
+    return packed

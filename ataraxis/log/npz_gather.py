@@ -46,7 +46,7 @@ def gather(
     header = np.frombuffer(npy_header(size - NPY_BYTES), np.uint8)
     for start in range(0, len(rows), _TOGETHER):
         part = rows[start : start + _TOGETHER]
-        found = _files(index.data, part["at"].astype(np.int64), size)
+        found = _files(index.data, part["at"], size)
         if found is None:
             return False
         if (found[:, :NPY_BYTES].view("<u8") != header.view("<u8")).any():
@@ -63,11 +63,12 @@ def gather(
 
 
 def _files(
-    data: NDArray[np.uint8], at: NDArray[np.int64], size: int
+    data: NDArray[np.uint8], places: NDArray[np.uint64], size: int
 ) -> NDArray[np.uint8] | None:
-    """Copy npy files of equal size, whose local headers are at `at`: (n, size)."""
-    if int(at.max()) + LOCAL.size > len(data):
+    """Copy npy files of equal size, whose local headers are at `places`: (n, size)."""
+    if int(places.max()) + LOCAL.size > len(data):
         return None
+    at = places.astype(np.int64)
     stride = int(at[1] - at[0]) if len(at) > 1 else 0
     if stride > 0 and (np.diff(at) == stride).all():
         return _evenly(data, int(at[0]), len(at), stride, size)

@@ -17,8 +17,9 @@ from ataraxis.log.archiving import ARCHIVE_SUFFIX
 from ataraxis.log.directory import keys_in
 from ataraxis.log.entries import NPY_BYTES, PREFIX, EntryKey, check_entry
 from ataraxis.log.journal_record import Gap
+from ataraxis.log.npz_directory import MEMBER
 from ataraxis.log.npz_gather import gather
-from ataraxis.log.npz_index import MEMBER, NpzIndex
+from ataraxis.log.npz_index import NpzIndex
 from ataraxis.log.problem import Problem
 from ataraxis.log.selection import Selection, SourceInfo
 
@@ -41,6 +42,9 @@ class PackageReader:
     Entries are numbered in the order of stamps; those that come later, behind. An entry
     that is in an archive and also still a file counts once. `Frame.device_time` is the
     stamp; so is the time, as far as 63 bits hold it.
+
+    The directory of an archive is believed until a member cannot be read by it: then
+    the member's own header is, if the member is whole, and the row is corrected.
 
     Examples
     --------
@@ -65,6 +69,7 @@ class PackageReader:
         self._problems: dict[Path, Problem] = {}
         self._table = np.empty(0, ROW)
         self._next: dict[int, int] = {}
+        self._is_mended = False
         self.refresh()
 
     @classmethod
@@ -107,10 +112,9 @@ class PackageReader:
         is_again, self._known[path] = path in self._known, inode
         index = NpzIndex(path, ROW)
         if index.problem is not None:
-            size = len(index.data)
-            self._problems[path] = Problem(path, 0, size, index.problem)
+            self._problems[path] = Problem(path, len(index.data), 0, index.problem)
         for said in index.damaged:
-            self._problems[path / said] = Problem(path, 0, 0, said)
+            self._problems[path / f"{said.offset}"] = said
         table = index.table
         table["file"] = len(self._archives)
         if not table["is_entry"].all():
@@ -221,8 +225,8 @@ class PackageReader:
         CorruptFrame
             It is damaged: names it.
         """
-        row = self._table[number]
         payload = self._payload(number, verify)
+        row = self._table[number]
         return Frame.from_value(
             np.frombuffer(payload, np.uint8),
             sequence=int(row["sequence"]),
@@ -234,20 +238,24 @@ class PackageReader:
         )
 
     def _payload(self, number: int, verify: bool) -> memoryview:
-        """Return the payload of an entry."""
+        """Return the payload of an entry, if need be by its member's own header."""
         row = self._table[number]
         key = EntryKey(int(row["stamp"]), int(row["source"]), int(row["copy"]))
-        archive, data = int(row["file"]), b""
-        path = self._archives[archive].path if archive >= 0 else self.path
+        index = self._archives[int(row["file"])] if row["file"] >= 0 else None
+        path = self.path if index is None else index.path
         try:
-            if archive >= 0:
-                found = memoryview(self._archives[archive].read(row, verify=verify))
+            if index is not None:
+                found = memoryview(index.read(row, verify=verify))
             else:
                 path = self.path / self._names[number]
-                data = path.read_bytes()
-                found = memoryview(data)
+                found = memoryview(path.read_bytes())
             return found[check_entry(key, found) :]
         except (CorruptFrame, OSError) as error:
+            said = index.mend(row) if index is not None else None
+            if said is not None:
+                self._is_mended = True
+                self._problems[path / f"{said.offset}"] = said
+                return self._payload(number, verify)
             problem = Problem(path, int(row["at"]), int(row["nbytes"]), str(error))
             self._problems[path / key.stem] = problem
             raise CorruptFrame(f"entry {key.stem} of {path}: {error}") from error
@@ -266,6 +274,7 @@ class PackageReader:
         if is_one and (rows["file"] == rows["file"][0]).all():
             index = self._archives[int(rows["file"][0])]
             if gather(index, rows, out, verify=verify):
+                self._correct(selection)
                 return len(rows)
         # One by one: files, deflated or damaged members, sizes that differ.
         for done, number in enumerate(selection.numbers.tolist()):
@@ -276,7 +285,15 @@ class PackageReader:
             if len(payload) != out.shape[1]:
                 return done
             out[done] = payload
+        self._correct(selection)
         return len(selection)
+
+    def _correct(self, selection: Selection) -> None:
+        """Let a selection say what rows do that were mended since it was made."""
+        if self._is_mended:
+            now = self.pick(selection.numbers)
+            for name in ("time", "source", "nbytes"):
+                getattr(selection, name)[:] = getattr(now, name)
 
     def device_stamps(self, selection: Selection) -> NDArray[np.int64] | None:
         """Return stamps, of 64 bits without a sign, and zeros: (n, 2)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis._kernels import scan
-from ataraxis.errors import LayoutError
+from ataraxis.errors import CorruptFrame, LayoutError
 from ataraxis.log.journal_input import InputFile
 from ataraxis.log.journal_page import files_of
 from ataraxis.log.journal_record import Gap
+from ataraxis.log.package_reader import PackageReader
 from ataraxis.log.problem import Problem
 from ataraxis.log.recovery import tables
 
@@ -78,12 +80,12 @@ class _Ending(NamedTuple):
 
 
 def verify(path: str | os.PathLike[str], name: str | None = None) -> LogReport:
-    """Look at every entry of a journal, and count what should be there.
+    """Look at every entry of a log, and count what should be there.
 
     Parameters
     ----------
     path : str or Path
-        A directory, or a file of a journal.
+        A directory, a file of a journal, or an npz archive.
     name : str, optional
         Only this journal of the directory.
 
@@ -95,12 +97,14 @@ def verify(path: str | os.PathLike[str], name: str | None = None) -> LogReport:
         its file is no problem where a later one went on with the same streams: it had
         whatever the first one had not, or wrote down what it had not. Of a frame
         that is damaged so that its header does not say whose it was, the sequence is
-        missing.
+        missing. Npy files and npz archives do not say how many there should be: those
+        that are there count as expected, and `problems` has what else is known to be
+        lost.
 
     Raises
     ------
     FileNotFoundError
-        There is no journal.
+        There is no log.
 
     Examples
     --------
@@ -114,9 +118,12 @@ def verify(path: str | os.PathLike[str], name: str | None = None) -> LogReport:
     >>> report.sources[0].expected, report.sources[0].missing, report.is_complete
     (5, 2, False)
     """
-    found = files_of(Path(path), name)
+    path = Path(path)
+    found = {} if path.suffix == ".npz" else files_of(path, name)
+    if not found and name is None and PackageReader.accepts(path):
+        return _of_packages(path)
     if not found:
-        raise FileNotFoundError(2, "there is no journal", str(path))
+        raise FileNotFoundError(2, "there is no log", str(path))
     seen: dict[tuple[str, str, int], _Seen] = {}
     problems: list[Problem] = []
     for journal, paths in found.items():
@@ -156,6 +163,29 @@ def _unfinished(endings: list[_Ending]) -> list[Problem]:
             found = problems + found
         later = {**later, **(streams or {})}
     return found
+
+
+def _of_packages(path: Path) -> LogReport:
+    """Count the entries of npy directories and npz archives."""
+    good: Counter[int] = Counter()
+    broken: Counter[int] = Counter()
+    with PackageReader(path) as reader:
+        for number, source in enumerate(reader.select().source.tolist()):
+            try:
+                good[reader.frame(number).source] += 1
+            except CorruptFrame:
+                broken[source] += 1
+        problems = tuple(reader.problems)
+    return LogReport(
+        tuple(
+            SourceReport(
+                path.name, source, "", good[source] + broken[source], good[source],
+                broken[source], broken[source], 0,
+            )
+            for source in sorted(good | broken)
+        ),
+        problems,
+    )  # fmt: skip
 
 
 def _count(
