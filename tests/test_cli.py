@@ -491,6 +491,11 @@ def test_a_terminal_has_colours_unless_told_not_to(context: Path, no_colour: boo
     (context / "note").unlink()
 
 
+def test_ls_of_nothing_says_where(context: Path):
+    assert call("ls") == f"nothing is shared in {context}\n"
+    assert call_json("ls") == []
+
+
 # ---- gc
 
 

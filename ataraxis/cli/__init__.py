@@ -52,14 +52,18 @@ def demo(seconds: float, real: Path | None, output: Path | None, arrays: bool) -
 def list_segments(context: str | None, as_json: bool) -> None:
     """List the segments of a context; reads only, disturbs nobody."""
     from ataraxis import screen
+    from ataraxis.shm.context import Context
     from ataraxis.stream.inspector import inspect
 
     with told():
-        rows = inspect(context)
+        place = Context.of(context)
+        rows = inspect(place)
     if as_json:
         click.echo(json.dumps([row.as_dict() for row in rows]))
-    else:
+    elif rows:
         screen.console().print(screen.segments(rows))
+    else:
+        click.echo(f"nothing is shared in {place.path}")
 
 
 @main.command()

@@ -50,7 +50,9 @@ class Producer(End, RowsKernel):
     context : Context, str, Path or None
         The directory the stream lives in.
     shape, dtype : optional
-        Of each frame, at most 4 dimensions.
+        Of each frame, at most 4 dimensions. `send` takes any array of the dtype that
+        fits into as many bytes, such as a shorter last block, and readers have its own
+        shape; `send_block` and `read` take rows of this shape only.
     dims, coords, attrs : optional
         Labels of each frame, as xarray's; ``attrs={"rate_hz": 120}`` is the rate that
         `buffer_seconds` needs.
