@@ -91,8 +91,9 @@ def _fit(x: Times, y: Times) -> tuple[float, float]:
     The median of the slopes between any two of many batches, and bounds by Kendall's
     statistic [1]_: a stall of the machine, which is no drift, moves neither. A busy
     machine makes neighbours late together, for seconds and longer, and batches of them
-    too: as many count as independent as their correlation leaves [2]_, which is found
-    too low where batches are few, and corrected for that [3]_.
+    too: as many count as independent as the correlation of neighbours leaves [2]_, or
+    that of neighbouring pairs, if fewer. It is found too low where batches are few, and
+    corrected for that [3]_.
 
     References
     ----------
@@ -114,11 +115,19 @@ def _fit(x: Times, y: Times) -> tuple[float, float]:
     first, second = np.triu_indices(n, 1)
     slopes = np.sort((y[second] - y[first]) / (x[second] - x[first]))
     slope = float(np.median(slopes))
-    ranks = np.argsort(np.argsort(y - slope * x)) - (n - 1) / 2
-    alike = float((ranks[1:] * ranks[:-1]).sum() / (ranks**2).sum())
-    alike = max(0.0, alike + (1 + 4 * alike) / n)
-    independent = max(_LEAST, n * (1 - alike) / (1 + alike))
+    rest = y - slope * x
+    pairs = np.median(rest.reshape(-1, 2), axis=1)
+    independent = max(_LEAST, min(_independent(rest), _independent(pairs)))
     deviation = math.sqrt(n * (n - 1) * (2 * n + 5) / 18 * n / independent)
     most = len(slopes) - 1
     beyond = max(0, round((most - _SURE * deviation) / 2))
     return slope, float(slopes[most - beyond] - slopes[beyond]) / (2 * _SURE)
+
+
+def _independent(rest: Times) -> float:
+    """Return as how many independent values these count, by their ranks."""
+    n = len(rest)
+    ranks = np.argsort(np.argsort(rest)) - (n - 1) / 2
+    alike = float((ranks[1:] * ranks[:-1]).sum() / (ranks**2).sum())
+    alike = max(0.0, alike + (1 + 4 * alike) / n)
+    return n * (1 - alike) / (1 + alike)

@@ -102,7 +102,7 @@ class FrameCodec:
         made = self._heads[key] = bytes(head)
         return made
 
-    def decode(self, data: bytes) -> Message:
+    def decode(self, data: bytes | memoryview) -> Message:
         """Read a message; the frames of a block are left for `arrays`."""
         try:
             # Of a block no more than this for now: `arrays` checks all of it.
