@@ -9,6 +9,7 @@ heartbeats and closing stay what they are.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import Generator
 from typing import Any
@@ -24,6 +25,7 @@ _HEAD_BYTES = 2**12
 _FINAL, _BYTES_2, _BYTES_8 = 0x80, 126, 127
 
 
+@functools.cache
 def reading(connection: Any, frames: Any) -> Any:
     """Return a kind of a client's connection that reads long messages so.
 
@@ -108,6 +110,7 @@ def reading(connection: Any, frames: Any) -> Any:
     return Reading
 
 
+@functools.cache
 def joined(frames: Any) -> Any:
     """Return a kind of frame whose data is a `Data`: as sent by a server.
 
