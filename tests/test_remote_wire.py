@@ -22,7 +22,7 @@ from ataraxis.datamux.remote.access import (
     token_from,
 )
 from ataraxis.datamux.remote.codec import codec_of
-from ataraxis.datamux.remote.data import COPIED_BYTES, Data
+from ataraxis.datamux.remote.data import LENT_BYTES, Data
 from ataraxis.datamux.remote.failure import packed_error, unpacked_error
 from ataraxis.datamux.remote.layout import Layout
 from ataraxis.datamux.remote.limits import Bucket
@@ -155,7 +155,7 @@ def test_no_copy_is_made_of_a_frame():
 def test_large_columns_are_sent_as_they_are():
     """Neither copied nor joined; what comes is the same."""
     codec = codec_of("frame")
-    rows = COPIED_BYTES // 8 + 1
+    rows = LENT_BYTES // 8 + 1
     stream = Stream("s", fields={"a": Field(dtype="i64")})
     block = Block(stream, np.arange(rows) / 10, {"a": np.arange(rows)})
     layout = Layout.of(block)

@@ -45,6 +45,10 @@ class End:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, End)
 
+    def __ne__(self, other: object) -> bool:
+        # Each item of a stream is asked: faster than the negated __eq__.
+        return not isinstance(other, End)
+
     def __hash__(self) -> int:
         return hash(End)
 

@@ -154,7 +154,6 @@ def test_lateness_does_not_grow_beside_a_busy_core(figure, tmp_path, record_prop
         process.join(20)
     assert sum(seen) == n
     record_property("lateness", str(late))
-    print(late)
-    # Zero within its error; the second term is what a second of stall may do to a fit.
-    assert abs(late.slope) < 4 * late.slope_error + 0.5 / seconds**2, late
+    print(f"p99 {late.p99_s * 1e3:.3g} ms, {late}")
+    assert abs(late.slope) <= 3 * late.slope_error, late
     assert late.max_s < 10

@@ -33,7 +33,7 @@ class Codec(Protocol):
     ) -> Data:
         """Write a block: its stream and number, its first sample, its columns."""
 
-    def decode(self, data: bytes) -> Message:
+    def decode(self, data: bytes | memoryview) -> Message:
         """Read a message; of a block only ``stream`` and ``sequence`` for now.
 
         Raises

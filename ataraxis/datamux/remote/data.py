@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-COPIED_BYTES = 2**19
-"""Columns below this are copied into the message: pieces cost more than bytes then."""
+LENT_BYTES = 2**14
+"""Columns from here on are not copied before they are sent: bytes cost more then."""
 
 
 class Data:

@@ -10,20 +10,25 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.datamux.remote.codec import Arrays, Message, checked
-from ataraxis.datamux.remote.data import COPIED_BYTES, Data
+from ataraxis.datamux.remote.data import LENT_BYTES, Data
 from ataraxis.datamux.remote.layout import Column
 from ataraxis.errors import BadMessage, CorruptFrame
-from ataraxis.frame import HEADER_BYTES, MAGIC, DType, Frame, crc32, restamp
+from ataraxis.frame import HEADER_BYTES, MAGIC, DType, Frame, crc32
 from ataraxis.labels import Labels
 
 _DEEP = 2**62
 _KEPT = 4096
 _PEEK = struct.Struct("<16xQ24xI")  # sequence and source of a header
+# Kind, sequence, extents and source, CRC, labels, CRC of the header.
+_HEADER = struct.Struct("<16sQ8x20sIII")
+_CRC_AT, _HEADER_CRC_AT = 52, 60
+_SOUND = "iufc"  # of these, any bytes are values
 _ORDER = struct.Struct("<Qq")
 _CRC = struct.Struct("<I")
 _STAMP = struct.Struct("<qQ")
@@ -43,6 +48,7 @@ class FrameCodec:
 
     def __init__(self) -> None:
         self._heads: dict[tuple[Any, ...], bytes] = {}
+        self._seen: dict[tuple[int, int], _Seen] = {}
 
     def encode(self, message: Message) -> bytes:
         """Write a message as one frame of JSON."""
@@ -58,7 +64,8 @@ class FrameCodec:
         t = arrays[0]
         start_s = float(t[0]) if len(t) else 0.0
         begin = round(start_s * 1e9) if abs(start_s) < _DEEP * 1e-9 else 0
-        pieces: list[bytearray | memoryview] = [bytearray()]
+        pieces: list[bytearray | memoryview] = []
+        small = bytearray()
         for k, array in enumerate(arrays):
             key = (k, stream, array.dtype.str, array.shape)
             head = bytearray(self._heads.get(key) or self._head(key, array))
@@ -68,10 +75,17 @@ class FrameCodec:
                 _STAMP.pack_into(head, HEADER_BYTES, begin, first)
                 crc = crc32(head[HEADER_BYTES:])
             _ORDER.pack_into(head, 16, sequence, begin)
-            _CRC.pack_into(head, 52, crc32(payload, crc))
-            restamp(head, labels_id=k + 1)
-            _append(pieces, head, payload)
-        return Data(pieces)
+            _CRC.pack_into(head, _CRC_AT, crc32(payload, crc))
+            _CRC.pack_into(head, _HEADER_CRC_AT, crc32(head[:_HEADER_CRC_AT]))
+            small += head
+            if len(payload) < LENT_BYTES:
+                small += payload
+            else:
+                pieces += (small, payload)
+                small = bytearray()
+            nbytes = len(head) + len(payload)
+            small += bytes(_padded(nbytes) - nbytes)
+        return Data([*pieces, small])
 
     def _head(self, key: tuple[Any, ...], array: NDArray[Any]) -> bytes:
         """Make the header of a column; all but number, time and CRC stays."""
@@ -88,7 +102,7 @@ class FrameCodec:
         made = self._heads[key] = bytes(head)
         return made
 
-    def decode(self, data: bytes) -> Message:
+    def decode(self, data: bytes | memoryview) -> Message:
         """Read a message; the frames of a block are left for `arrays`."""
         try:
             # Of a block no more than this for now: `arrays` checks all of it.
@@ -112,37 +126,95 @@ class FrameCodec:
         self, message: Message, columns: Sequence[Column]
     ) -> tuple[int, list[NDArray[Any]]]:
         """Read the columns of a block; views of the message."""
-        data, at, first = message["data"], 0, 0
+        data, at, first = memoryview(message["data"]), 0, 0
+        stream, sequence = message["stream"], message["sequence"]
         found: list[NDArray[Any]] = []
         rows = -1
         for k, column in enumerate(columns):
-            try:
-                frame = Frame.from_buffer(data, at)
-                if frame.dtype == DType.ND_ARR:
-                    labels = Labels(column.dtype, frame.shape)
-                    frame = Frame.from_buffer(data, at, labels=labels)
-                array = frame.array
-            except (CorruptFrame, TypeError, ValueError) as error:
-                raise BadMessage(f"column {k} of a block: {error}") from error
-            rows = len(array) if rows < 0 and array.ndim else rows
-            shape = (rows, *column.shape)
-            if (
-                (frame.source, frame.sequence)
-                != (message["stream"], message["sequence"])
-                or frame.labels_id != k + 1
-                or array.shape != shape
-                or array.dtype != column.dtype
-            ):
-                raise BadMessage(
-                    f"column {k} of a block is {array.dtype} {array.shape}: expected "
-                    f"{column.dtype} {shape}"
-                )
-            first = frame.device_sequence or 0 if k == 0 else first
+            seen = self._seen.get((stream, k))
+            array = None
+            if seen is not None and seen.column is column and rows in (-1, seen.rows):
+                array = seen.again(data, at, sequence)
+            if seen is None or array is None:
+                array, seen = self._read(data, at, k, column, stream, sequence, rows)
+            if k == 0 and seen.stamp_at is not None:
+                first = _STAMP.unpack_from(data, at + seen.stamp_at)[1]
+            rows = seen.rows
             found.append(array)
-            at += _padded(frame.nbytes)
+            at += _padded(seen.nbytes)
         if at != len(data):
             raise BadMessage(f"{len(data) - at} bytes follow the columns of a block")
         return first, found
+
+    def _read(
+        self, data: memoryview, at: int, k: int, column: Column, stream: int,
+        sequence: int, rows: int,
+    ) -> tuple[NDArray[Any], _Seen]:  # fmt: skip
+        """Read a column, whatever it is, and note what its header said."""
+        try:
+            frame = Frame.from_buffer(data, at)
+            if frame.dtype == DType.ND_ARR:
+                labels = Labels(column.dtype, frame.shape)
+                frame = Frame.from_buffer(data, at, labels=labels)
+            array = frame.array
+        except (CorruptFrame, TypeError, ValueError) as error:
+            raise BadMessage(f"column {k} of a block: {error}") from error
+        rows = len(array) if rows < 0 and array.ndim else rows
+        shape = (rows, *column.shape)
+        if (
+            (frame.source, frame.sequence, frame.labels_id) != (stream, sequence, k + 1)
+            or array.shape != shape
+            or array.dtype != column.dtype
+        ):
+            raise BadMessage(
+                f"column {k} of a block is {array.dtype} {array.shape}: expected "
+                f"{column.dtype} {shape}"
+            )
+        start = HEADER_BYTES + frame.extension_bytes
+        is_stamped = frame.device_time is not None
+        seen = _Seen(
+            column, _constant(data, at), rows, start, frame.nbytes, array.shape,
+            start - _STAMP.size if is_stamped and frame.origin is None else None,
+        )  # fmt: skip
+        if frame.checksum and array.size and array.dtype.kind in _SOUND:
+            if len(self._seen) >= _KEPT:
+                self._seen.clear()
+            self._seen[stream, k] = seen
+        return array, seen
+
+
+class _Seen(NamedTuple):
+    """A column whose header was checked: the next of its stream is mostly the same."""
+
+    column: Column
+    constant: tuple[bytes, bytes, int]
+    rows: int
+    start: int
+    nbytes: int
+    shape: tuple[int, ...]
+    stamp_at: int | None
+
+    def again(self, data: memoryview, at: int, sequence: int) -> NDArray[Any] | None:
+        """Read the next, if it differs in number, time and values alone."""
+        end = at + self.nbytes
+        if end > len(data):
+            return None
+        kind, number, shape, crc, labels_id, head_crc = _HEADER.unpack_from(data, at)
+        if (
+            (kind, shape, labels_id) != self.constant
+            or number != sequence
+            or crc32(data[at : at + _HEADER_CRC_AT]) != head_crc
+            or crc32(data[at + HEADER_BYTES : end]) != crc
+        ):
+            return None  # `Frame` finds out what it is instead
+        values = data[at + self.start : end]
+        array: NDArray[Any] = np.frombuffer(values, self.column.dtype)
+        return array.reshape(self.shape)
+
+
+def _constant(data: memoryview, at: int) -> tuple[bytes, bytes, int]:
+    kind, _, shape, _, labels_id, _ = _HEADER.unpack_from(data, at)
+    return kind, shape, labels_id
 
 
 def _padded(nbytes: int) -> int:
@@ -153,25 +225,3 @@ def _bytes_of(array: NDArray[Any]) -> memoryview:
     """View the bytes of a contiguous array."""
     flat: Any = array.reshape(-1)
     return memoryview(flat.view("u1")) if array.nbytes else memoryview(b"")
-
-
-def _append(
-    pieces: list[bytearray | memoryview], head: bytearray, payload: memoryview
-) -> None:
-    """Add a frame and its padding: what is small to the last piece, else as a view."""
-    _last(pieces).extend(head)
-    if len(payload) < COPIED_BYTES:
-        _last(pieces).extend(payload)
-    else:
-        pieces.append(payload)
-    nbytes = len(head) + len(payload)
-    _last(pieces).extend(bytes(_padded(nbytes) - nbytes))
-
-
-def _last(pieces: list[bytearray | memoryview]) -> bytearray:
-    last = pieces[-1]
-    if isinstance(last, bytearray):
-        return last
-    made = bytearray()
-    pieces.append(made)
-    return made

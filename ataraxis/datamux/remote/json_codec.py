@@ -46,10 +46,10 @@ class JsonCodec:
         }
         return Data([_PLAIN.encode(message).encode()])
 
-    def decode(self, data: bytes) -> Message:
+    def decode(self, data: bytes | memoryview) -> Message:
         """Read a message."""
         try:
-            return checked(json.loads(data))
+            return checked(json.loads(bytes(data)))  # bytes stay what they are
         except (ValueError, RecursionError) as error:
             if isinstance(error, BadMessage):
                 raise

@@ -49,7 +49,7 @@ class MsgpackCodec:
         }
         return Data([self.encode(message)])
 
-    def decode(self, data: bytes) -> Message:
+    def decode(self, data: bytes | memoryview) -> Message:
         """Read a message."""
         try:
             return checked(

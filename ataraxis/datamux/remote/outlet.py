@@ -107,7 +107,9 @@ class Outlet:
             if self._is_closed:
                 return
             self._ring.append(data)
-        self._tell()
+            is_due = self._ring.is_due
+        if is_due:
+            self._tell()
 
     def _said(self, op: str, number: int, more: Message) -> Data:
         message = {"op": op, "stream": self.number, "sequence": number, **more}

@@ -86,6 +86,15 @@ class Ring:
         self.evicted += 1
         return True
 
+    @property
+    def is_due(self) -> bool:
+        """Whether only the newest is unsent, or something was given up unsent.
+
+        With more of them there is nothing to tell: their sender is busy, or waits until
+        something is confirmed.
+        """
+        return self.cursor >= self.next - 1 or self.cursor < self.first
+
     def take(self, window: int) -> Data | None:
         """Return the next message to send, unless so many bytes are on their way.
 

@@ -54,7 +54,7 @@ class Connection(Protocol):
             It is not there any more.
         """
 
-    async def receive(self) -> bytes:
+    async def receive(self) -> bytes | memoryview:
         """Wait for the next message.
 
         Raises

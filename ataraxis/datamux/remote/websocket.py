@@ -10,6 +10,7 @@ from ataraxis.datamux.remote.access import Access, Identity
 from ataraxis.datamux.remote.data import Data
 from ataraxis.datamux.remote.door import PROTOCOL, Door
 from ataraxis.datamux.remote.limits import Limits
+from ataraxis.datamux.remote.straight import joined, reading
 from ataraxis.datamux.remote.transport import Connection, ConnectionLost, Serve
 from ataraxis.errors import AccessDenied, RemoteError
 
@@ -33,25 +34,29 @@ class WebSocketConnection:
         self.peer = peer
         self._is_text = socket.subprotocol == f"{PROTOCOL}json"
         self.codec = (socket.subprotocol or "").removeprefix(PROTOCOL)
+        frames = need("websockets.frames", "remote", "RemoteAPI")
+        self._joined = joined(frames)
+        self._opcode = frames.Opcode.TEXT if self._is_text else frames.Opcode.BINARY
+        self._is_reading = hasattr(socket, "take")
 
     async def send(self, data: bytes | Data) -> None:
         """Send a message; see `Connection.send`."""
         try:
-            message: Any = data
             if isinstance(data, Data):
-                # Several pieces are fragments of one message.
-                message = data.pieces if len(data.pieces) > 1 else data.pieces[0]
-            await self._socket.send(message, text=self._is_text)
+                async with self._socket.send_context():
+                    self._socket.protocol.send_frame(self._joined(self._opcode, data))
+            else:
+                await self._socket.send(data, text=self._is_text)
         except self._exceptions.ConnectionClosed as error:
             raise self._lost(error) from error
 
-    async def receive(self) -> bytes:
+    async def receive(self) -> bytes | memoryview:
         """Wait for the next message; see `Connection.receive`."""
         try:
             data: bytes = await self._socket.recv(decode=False)
         except self._exceptions.ConnectionClosed as error:
             raise self._lost(error) from error
-        return data
+        return self._socket.take(data) if self._is_reading else data
 
     def _lost(self, error: Any) -> ConnectionLost:
         if error.rcvd is None:
@@ -111,6 +116,10 @@ class WebSocket:
                 max_size=CLIENT_BYTES,
                 write_limit=_WRITE_BYTES,
                 logger=_log,
+                create_connection=reading(
+                    client.ClientConnection,
+                    need("websockets.frames", "remote", "RemoteAPI"),
+                ),
             )
         except exceptions.InvalidStatus as error:
             raise _refused(error.response, f"{host}:{port}") from error
