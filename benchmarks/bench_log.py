@@ -101,9 +101,8 @@ def idle(path: Path, seconds: float) -> float:
         logger.log(0, np.zeros(SMALL, np.uint8))
         while not logger.statistics().written:
             time.sleep(0.001)
-        tasks = Path("/proc/self/task").glob("*/children")
-        (pid,) = (pid for task in tasks for pid in task.read_text().split())
-        writer = Path(f"/proc/{pid}/schedstat")
+        # Peers may have left children of their own: multiprocessing's tracker is one.
+        writer = Path(f"/proc/{logger.input_queue._writer}/schedstat")
         time.sleep(1)
         before = int(writer.read_text().split()[0])
         time.sleep(seconds)
