@@ -32,7 +32,7 @@ def diamond(context: Path, ordered: bool) -> Pipe:
 def test_a_diamond_under_kills(
     ordered: bool, arena: Path, figure: Callable[..., float]
 ) -> None:
-    frames, kills = int(figure(500_000, 4000)), int(figure(50, 4))
+    frames, kills = int(figure(500_000, 4000)), int(figure(100, 4))
     left: list[int] = []
     right: list[int] = []
 
