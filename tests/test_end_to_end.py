@@ -140,6 +140,7 @@ def test_a_session_from_the_source_to_the_replay(
         found = verdict[name]
         assert (found.expected, found.missing) == (lab.frames(name), 0)
     checked = CliRunner().invoke(main, ["verify", str(path)])
+    assert checked.exit_code == 0, checked.output
     for name, recording in lab.recordings.items():
         n = lab.frames(name)
         assert f"{name}: {n} expected, {n} received, 0 missing" in checked.output

@@ -132,12 +132,15 @@ def test_a_killed_recorder_is_missed_by_nobody(tmp_path: Path) -> None:
     # Asking how many there are looks for the dead.
     assert producer.subscriber_count == 1
     assert producer.statistics().detached == ("recorder",)
+    assert "did not close" in str(verify(tmp_path).problems[-1])
     with Recorder("precious", tmp_path):
         pass
     block = LogArchive(tmp_path).read("precious")
     assert block.data[:, 0].tolist() == list(range(180))
     assert block.sequence.tolist() == list(range(180))
-    assert verify(tmp_path).sources[0].missing == 0
+    report = verify(tmp_path)
+    assert report.sources[0].missing == 0
+    assert report.is_complete  # the last went on where the killed ones were
     producer.unlink()
 
 

@@ -353,6 +353,9 @@ def test_every_session_has_its_own_anchor(tmp_path: Path) -> None:
         ):
             journal.log_block(7, ROWS, time_ns=monotonic, step_ns=1000)
     assert len(list(tmp_path.glob("*.axj"))) > 4
+    archive = LogArchive(tmp_path)
+    with pytest.raises(ValueError, match=r"in 2 boots.*open_dataset"):
+        archive.to_datetime64(archive.read(7).time)
     with opened(tmp_path) as dataset:
         wall = dataset.time.values.astype("i8")
         steps = 1000 * np.arange(200)

@@ -8,7 +8,7 @@ from libc.errno cimport EINTR
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport (
-    ax_add32, ax_add64, ax_cas32, ax_load32, ax_load64, ax_or32, ax_pause, ax_peek32, ax_peek64, ax_put32,
+    ax_add32, ax_add64, ax_cas32, ax_linger, ax_load32, ax_load64, ax_or32, ax_peek32, ax_peek64, ax_put32,
     ax_store64,
 )
 from ataraxis._kernels.layout cimport (
@@ -22,6 +22,7 @@ cdef enum:
     SLICE_NS = 50000000    # longest sleep before looking at signals
     PROBE_NS = 20000000    # longest wait before asking whether the owner lives
     EVERYBODY = 0x7FFFFFFF
+    LINGER = 20            # some 1 us between looks
 
 
 # ---- the algorithm
@@ -41,9 +42,11 @@ cdef int lock_wait(ax_guard *guard, ax_party *party, int64_t deadline, int64_t *
     cdef int64_t now, started = ax_now_ns()
     cdef uint32_t seen, looks = party.spins if first else 0
     while looks:
+        # Each look takes the line away from the owner: a few far between let it do many turns meanwhile.
+        for _ in range(LINGER):
+            ax_linger()
         if lock_try(guard, party):
             return AX_OK
-        ax_pause()
         looks -= 1
     while True:
         seen = ax_load32(&guard.lock)
@@ -140,7 +143,7 @@ on_death(AX_KIND_ARRAY, guard_cleanup)
 
 cdef int lock_take(ax_guard *guard, ax_party *party, int64_t deadline) except -100:
     # Try with the GIL; wait without it, looking at signals between slices.
-    cdef int status, looks = 20 if party.spins else 1
+    cdef int status, looks = 1
     cdef bint first = True
     cdef int64_t probed = 0
     while looks:

@@ -26,6 +26,7 @@ from ataraxis.log.journal_record import Gap
 from ataraxis.log.messages import Messages
 from ataraxis.log.problem import Problem
 from ataraxis.log.selection import LogSource, Selection, SourceInfo
+from ataraxis.log.times import by_anchors
 
 # Module and class of each layout's backend; asked in this order.
 BACKENDS = [
@@ -167,15 +168,10 @@ class LogArchive(Messages):
         Raises
         ------
         ValueError
-            The log has no anchors.
+            The log has no anchors, or its parts were written in several boots of a
+            machine: a monotonic time alone does not say of which.
         """
-        anchors = sorted(self.anchors, key=lambda anchor: anchor.monotonic_ns)
-        if not anchors:
-            raise ValueError(f"{self.path} says of no time what wall time it was")
-        starts = np.array([anchor.monotonic_ns for anchor in anchors])
-        shifts = np.array([anchor.wall_ns for anchor in anchors]) - starts
-        at = np.maximum(np.searchsorted(starts, times, "right") - 1, 0)
-        return np.asarray(times + shifts[at], "i8").astype("M8[ns]")
+        return by_anchors(self.anchors, times, str(self.path))
 
     # ---- one by one
 

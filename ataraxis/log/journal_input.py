@@ -181,22 +181,27 @@ class InputFile:
         for gap in self.runs[self.runs["kind"] == scan.DAMAGE]:
             at, nbytes = int(gap["offset"]), int(gap["bytes"])
             found.append(Problem(self.path, at, nbytes, "no frame begins here"))
-        end = len(self.data) - self.cut
+        close = None if self.is_written or self.seed < 0 else self.notes.close
+        if close is not None and close.get("entries") != len(self):
+            what = f"{len(self)} entries are found of {close.get('entries')} written"
+            found.append(Problem(self.path, 0, len(self.data), what))
+        return found
+
+    def ending(self) -> list[Problem]:
+        """Say why it may not be all that its writer had, if nobody closed it."""
+        found: list[Problem] = []
         if self.is_written:
             return found
         if self.seed < 0:
             what = "it was never begun: its writer was stopped before its first entry"
             return [Problem(self.path, 0, len(self.data), what)]
         if self.cut:
+            end = len(self.data) - self.cut
             what = "a frame cut off: its writer was stopped, or the file shortened"
             found.append(Problem(self.path, end, self.cut, what))
-        close = self.notes.close
-        if close is None:
+        if not self.is_closed:
             what = "its writer did not close it: what came later is not there"
             found.append(Problem(self.path, len(self.data), 0, what))
-        elif close.get("entries") != len(self):
-            what = f"{len(self)} entries are found of {close.get('entries')} written"
-            found.append(Problem(self.path, 0, len(self.data), what))
         return found
 
     # ---- entries

@@ -122,7 +122,7 @@ class JournalReader:
         found = list(self._failed)
         for file in self.files:
             found += file.problems
-            found += file.losses()
+            found += [*file.losses(), *file.ending()]
         return found
 
     @property

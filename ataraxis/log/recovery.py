@@ -100,7 +100,7 @@ def _recover(path: Path, is_dry: bool) -> FileReport:
         lost = Problem(path, 0, path.stat().st_size, str(error))
         return FileReport(path, 0, (lost,), False, False)
     is_live = file.is_written
-    entries, problems = 0, [*file.problems, *file.losses()]
+    entries, problems = 0, [*file.problems, *file.losses(), *file.ending()]
     for table in tables(file):
         scan.check_entries(file.data, table.view("u1"))
         entries += int(np.count_nonzero(table["state"] == scan.GOOD))

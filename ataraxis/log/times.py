@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ataraxis.clock import Anchor
 from ataraxis.errors import CorruptFrame
 
 if TYPE_CHECKING:
@@ -151,6 +153,26 @@ class Times:
                 good &= own < stop
             kept.append(part.numbers[good])
         return np.unique(np.concatenate(kept))
+
+
+def by_anchors(
+    anchors: Sequence[Anchor], times: NDArray[np.int64], log: str
+) -> NDArray[np.datetime64]:
+    """Turn monotonic times into wall times, each by the last anchor before it."""
+    if not anchors:
+        raise ValueError(f"{log} says of no time what wall time it was")
+    boots = {(anchor.host, anchor.boot_id) for anchor in anchors}
+    if len(boots) > 1:
+        raise ValueError(
+            f"{log} was written in {len(boots)} boots, each with a monotonic clock of "
+            "its own: the wall times of its entries are the 'time' of "
+            "xarray.open_dataset(path, engine='ataraxis')"
+        )
+    ordered = sorted(anchors, key=lambda anchor: anchor.monotonic_ns)
+    starts = np.array([anchor.monotonic_ns for anchor in ordered])
+    shifts = np.array([anchor.wall_ns for anchor in ordered]) - starts
+    at = np.maximum(np.searchsorted(starts, times, "right") - 1, 0)
+    return np.asarray(times + shifts[at], "i8").astype("M8[ns]")
 
 
 def _clipped(value: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,13 @@ class _Seen:
     gaps: list[Gap] = field(default_factory=list)
 
 
+class _Ending(NamedTuple):
+    """How a file ends: the streams in it by source, None if others are; problems."""
+
+    streams: dict[int, str] | None
+    problems: list[Problem]
+
+
 def verify(path: str | os.PathLike[str], name: str | None = None) -> LogReport:
     """Look at every entry of a journal, and count what should be there.
 
@@ -84,8 +91,11 @@ def verify(path: str | os.PathLike[str], name: str | None = None) -> LogReport:
     -------
     LogReport
         Sequences that are missing between the first and the last entry of a source
-        count, as do the gaps that a recorder wrote down. Of a frame that is damaged so
-        that its header does not say whose it was, the sequence is missing.
+        count, as do the gaps that a recorder wrote down. That a recorder did not close
+        its file is no problem where a later one went on with the same streams: it had
+        whatever the first one had not, or wrote down what it had not. Of a frame
+        that is damaged so that its header does not say whose it was, the sequence is
+        missing.
 
     Raises
     ------
@@ -110,6 +120,7 @@ def verify(path: str | os.PathLike[str], name: str | None = None) -> LogReport:
     seen: dict[tuple[str, str, int], _Seen] = {}
     problems: list[Problem] = []
     for journal, paths in found.items():
+        endings: list[_Ending] = []
         for each in paths:
             try:
                 file = InputFile(each)
@@ -118,9 +129,33 @@ def verify(path: str | os.PathLike[str], name: str | None = None) -> LogReport:
                 continue
             _count(journal, file, seen)
             problems += [*file.problems, *file.losses()]
+            endings.append(_Ending(_streams(file), file.ending()))
             file.close()
+        problems += _unfinished(endings)
     reports = (_report(key, seen[key]) for key in sorted(seen))
     return LogReport(tuple(reports), tuple(problems))
+
+
+def _streams(file: InputFile) -> dict[int, str] | None:
+    """Identify the streams that were recorded into a file; None: not only streams."""
+    sources = file.notes.sources
+    if not all("stream" in said for said in sources.values()):
+        return None
+    return {source: str(said["stream"]) for source, said in sources.items()}
+
+
+def _unfinished(endings: list[_Ending]) -> list[Problem]:
+    """Find the endings that no later file of the journal makes good, in order."""
+    found: list[Problem] = []
+    later: dict[int, str] = {}
+    for streams, problems in reversed(endings):
+        is_continued = (
+            streams is not None and later and streams.items() <= later.items()
+        )
+        if not is_continued:
+            found = problems + found
+        later = {**later, **(streams or {})}
+    return found
 
 
 def _count(

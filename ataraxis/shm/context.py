@@ -125,7 +125,7 @@ class Context:
     def open_directory(self) -> int:
         """Open the directory itself; the caller closes the descriptor."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(self.path, flags)
+        return os.open(str(self.path), flags)
 
     def trusts(self, status: os.stat_result) -> bool:
         """Whether a file's owner and group are ones this context lets take part."""
@@ -155,6 +155,15 @@ def checked_name(name: str | bytes) -> str:
         name = os.fsdecode(name)
     if not isinstance(name, str):
         raise TypeError(f"a segment's name is a str, got {type(name).__name__}")
+    if what := _problem(name):
+        shown = name if len(name) < 60 else name[:57] + "..."
+        raise ValueError(f"segment name {shown!r} cannot be used: {what}")
+    return name
+
+
+@functools.lru_cache(maxsize=256)
+def _problem(name: str) -> str | None:
+    """Say why the text cannot name a segment, or None."""
     what = None
     if not name:
         what = "it is empty"
@@ -166,10 +175,7 @@ def checked_name(name: str | bytes) -> str:
         what = "it starts with a dot or contains '..'"
     elif len(os.fsencode(name)) > NAME_BYTES:
         what = f"it has {len(os.fsencode(name))} bytes, at most {NAME_BYTES} fit"
-    if what:
-        shown = name if len(name) < 60 else name[:57] + "..."
-        raise ValueError(f"segment name {shown!r} cannot be used: {what}")
-    return name
+    return what
 
 
 def group_id(group: str | int) -> int:

@@ -26,10 +26,12 @@ from ataraxis.shm.header import LIVE, PAGE, PARTICIPANT_BYTES, READY, Header
 class Found:
     """An open file that may be a segment; close it with ``with``."""
 
-    def __init__(self, path: str, descriptor: int, directory: int) -> None:
+    def __init__(
+        self, path: str, descriptor: int, status: os.stat_result, directory: int
+    ) -> None:
         self.path = path
         self.descriptor = descriptor
-        self.status = os.fstat(descriptor)
+        self.status = status
         self.page = os.pread(descriptor, PAGE, 0)
         self._directory = directory
 
@@ -105,7 +107,7 @@ def find(directory: int, context: Context, name: str, access: int = os.O_RDWR) -
                 "('ataraxis context create --group')",
                 path,
             )
-        return Found(path, descriptor, directory)
+        return Found(path, descriptor, status, directory)
     except BaseException:
         os.close(descriptor)
         raise

@@ -25,7 +25,7 @@ import time
 import uuid as uuids
 import zlib
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from ataraxis.errors import LayoutError
@@ -168,44 +168,56 @@ class Header:
         LayoutError
             Not a segment, another version, or damaged: says which byte is wrong.
         """
-
-        def wrong(offset: int, found: object, expected: object) -> LayoutError:
-            return LayoutError(
-                f"{where}: not a usable ataraxis segment: at byte 0x{offset:x} found "
-                f"{found}, expected {expected}. Remove the file if nothing uses it"
-            )
-
         if len(page) < PAGE:
-            raise wrong(len(page), "the end of the file", f"{PAGE} bytes of header")
+            raise _wrong(
+                where, len(page), "the end of the file", f"{PAGE} bytes of header"
+            )
+        return cls._checked(page[: _CRC_AT + 4], file_bytes, where)
+
+    @classmethod
+    @lru_cache(maxsize=64)
+    def _checked(cls, page: bytes, file_bytes: int, where: str | Path) -> Header:
+        """Validate; the same bytes again are the same, unchanging header."""
         values = _FIXED.unpack_from(page)
         magic, endian, major, minor, kind, layout, total, incompatible = values[:8]
         crc = struct.unpack_from("<I", page, _CRC_AT)[0]
         if magic != MAGIC:
-            raise wrong(0, magic, MAGIC)
+            raise _wrong(where, 0, magic, MAGIC)
         if endian != 0x01020304:
-            raise wrong(8, hex(endian), "0x1020304 (little-endian)")
+            raise _wrong(where, 8, hex(endian), "0x1020304 (little-endian)")
         if crc != zlib.crc32(page[:_CRC_AT]):
-            raise wrong(_CRC_AT, hex(crc), hex(zlib.crc32(page[:_CRC_AT])))
+            raise _wrong(where, _CRC_AT, hex(crc), hex(zlib.crc32(page[:_CRC_AT])))
         if major != MAJOR or incompatible:
             version = f"version {major}.{minor}, features {incompatible:#x}"
-            raise wrong(
-                12, version, f"version {MAJOR}.x; use the release that wrote it"
+            raise _wrong(
+                where, 12, version, f"version {MAJOR}.x; use the release that wrote it"
             )
         if kind not in iter(Kind):
-            raise wrong(16, f"kind {kind}", "a known kind")
+            raise _wrong(where, 16, f"kind {kind}", "a known kind")
         if layout != layout_id(Kind(kind)):
-            raise wrong(20, hex(layout), hex(layout_id(Kind(kind))))
+            raise _wrong(where, 20, hex(layout), hex(layout_id(Kind(kind))))
         geometry = Geometry(*values[14:18])
         if problem := geometry.problem():
-            raise wrong(0x60, problem, "a possible geometry")
+            raise _wrong(where, 0x60, problem, "a possible geometry")
         if values[18:22] != geometry.offsets:
-            raise wrong(0x80, values[18:22], geometry.offsets)
+            raise _wrong(where, 0x80, values[18:22], geometry.offsets)
         if total != geometry.total or file_bytes != total:
-            raise wrong(24, f"{total} of {file_bytes} bytes", f"{geometry.total} bytes")
+            raise _wrong(
+                where, 24, f"{total} of {file_bytes} bytes", f"{geometry.total} bytes"
+            )
         return cls(
             Kind(kind), geometry, values[9], values[10], values[11], values[13],
             values[22],
         )  # fmt: skip
+
+
+def _wrong(
+    where: str | Path, offset: int, found: object, expected: object
+) -> LayoutError:
+    return LayoutError(
+        f"{where}: not a usable ataraxis segment: at byte 0x{offset:x} found "
+        f"{found}, expected {expected}. Remove the file if nothing uses it"
+    )
 
 
 @cache

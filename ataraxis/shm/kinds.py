@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from typing import Any
 
@@ -55,11 +56,17 @@ def attach(name: str, *, timeout: float | None = 0, context: ContextLike = None)
     [0, 1, 2]
     """
     segment = Segment.attach(name, timeout=timeout, context=context)
-    try:
-        module, opener = _OPENERS[segment.header.kind]
-    except KeyError:
+    kind = segment.header.kind
+    if kind not in _OPENERS:
         raise LayoutError(
-            f"segment {name!r} is a {segment.header.kind.name.lower()}, which this "
-            "release of ataraxis cannot open; use the one that created it"
-        ) from None
-    return getattr(importlib.import_module(module), opener).of_segment(segment)
+            f"segment {name!r} is a {kind.name.lower()}, which this release of "
+            "ataraxis cannot open; use the one that created it"
+        )
+    return _opener(kind).of_segment(segment)
+
+
+@functools.cache
+def _opener(kind: Kind) -> Any:
+    """Return the class that opens a kind, imported when it is first asked for."""
+    module, name = _OPENERS[kind]
+    return getattr(importlib.import_module(module), name)

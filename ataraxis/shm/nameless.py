@@ -111,7 +111,8 @@ class Nameless:
         """View it as an open file, to take part in it."""
         name = self._temporary or "(no name yet)"
         where = self._context.join(name)
-        return Found(where, self.descriptor, self._directory)
+        status = os.fstat(self.descriptor)
+        return Found(where, self.descriptor, status, self._directory)
 
     def link(self, name: str) -> bool:
         """Give it its name; False if something has it."""

@@ -328,21 +328,21 @@ def _take_part(
     name: str, context: Context, header: Header, mapping: Mapping, found: Found
 ) -> Participant:
     g = header.geometry
-    label = os.path.basename(sys.argv[0] if sys.argv else "") or "python"
+    path = found.reopen_path()
     part = Participant(
         mapping,
         # An open file description of its own: the mapping keeps the other one alive,
         # also in a forked child, and a byte taken through it would never come free.
-        os.open(found.reopen_path(), os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY),
+        os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY),
         found.status.st_dev,
         found.status.st_ino,
-        found.reopen_path(),
+        path,
         header.kind,
         g.participants,
         g.control,
         0,
-        label.encode()[:23],
-        os.fsencode(context.path / name),
+        _label_of(sys.argv[0] if sys.argv else ""),
+        os.fsencode(context.join(name)),
     )
     if part.slot < 0:
         raise TooManyParticipants(
@@ -351,6 +351,12 @@ def _take_part(
             "it with a larger participants="
         )
     return part
+
+
+@functools.lru_cache(maxsize=1)
+def _label_of(program: str) -> bytes:
+    """Return what a program is called in a segment, at most 23 bytes."""
+    return (os.path.basename(program) or "python").encode()[:23]
 
 
 def _publish(segment: Segment, directory: int, new: Nameless, exist_ok: bool) -> None:
