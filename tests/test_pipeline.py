@@ -310,6 +310,24 @@ def test_outside_of_a_worker_there_is_nothing_to_connect_to() -> None:
     assert "worker of processor 'x', not 'somebody'" in str(caught.value.exceptions[0])
 
 
+def test_data_frames_of_upipe() -> None:
+    from ataraxis.pipeline import DataFrame, DType
+
+    for value in (7, [-1, None, [2**70]], {"a": (1, 2.5)}, b"x", None):
+        frame = DataFrame(value)
+        assert frame.data == value
+        assert DataFrame.from_byte_arr(frame.to_byte_arr()).data == value
+    assert DataFrame(7, DType.U32, sequence=3).dtype == DType.U32
+    block = DataFrame(np.arange(6).reshape(2, 3))
+    assert block.data.tolist() == [[0, 1, 2], [3, 4, 5]]
+    with pytest.raises(TypeError, match=r"no frame carries a builtins\.object"):
+        DataFrame(object())
+    pipe = chain(Processor("framed", func=w.framed), Processor("b", func=w.as_pair))
+    assert list(pipe.map([1, "two", [3]])) == [
+        ("int", 1), ("str", "two"), ("list", [3]),
+    ]  # fmt: skip
+
+
 # ---- arrays
 
 

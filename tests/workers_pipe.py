@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ataraxis.pipeline import DType, Processor, Worker, processor
+from ataraxis.pipeline import DataFrame, DType, Processor, Worker, processor
 
 
 def double(value: Any) -> Any:
@@ -335,3 +335,8 @@ def dies_once_by_key(value: dict[str, int]) -> dict[str, int]:
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
     return value
+
+
+def framed(value: Any) -> DataFrame:
+    """Constructs the data frame itself."""
+    return DataFrame(value)

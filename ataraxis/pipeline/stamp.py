@@ -130,6 +130,9 @@ def write(
         elif value is None:
             code, data = DType.NONE, b""
     if data is None:
+        if isinstance(value, Frame):
+            # Made by the function itself, as uPipe has it: only what is in it goes on.
+            value = value.value
         return Frame.from_value(
             value,
             dtype,
