@@ -446,7 +446,7 @@ def all_cases(
     numbers: int, blocks: int, values: int
 ) -> dict[str, tuple[str, dict[str, Callable[[], float]]]]:
     """Say what is measured, in which unit, and who takes part."""
-    many = numbers * 50  # some milliseconds are not enough to measure
+    many = numbers * 100  # some milliseconds are not enough to measure
     there = peers()
     one = {n: lambda m=m: peer_counter(m, numbers) for n, m in there.items()}
     few = {n: lambda m=m: peer_counter(m, many, BATCH) for n, m in there.items()}
