@@ -362,12 +362,14 @@ def peers() -> dict[str, Callable[[], Any]]:
     return found
 
 
+VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
+JOBLIB = PEERS / "joblib" / "lib" / VERSION / "site-packages"
+
+
 def has_joblib() -> bool:
     """Look for joblib here, and among the peers."""
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    folder = PEERS / "joblib" / "lib" / version / "site-packages"
-    if folder.exists() and str(folder) not in sys.path:
-        sys.path.append(str(folder))
+    if JOBLIB.exists() and str(JOBLIB) not in sys.path:
+        sys.path.append(str(JOBLIB))
     with suppress(ImportError):
         import joblib  # noqa: F401
 
@@ -379,6 +381,7 @@ def joblib_rate(count: int) -> float:
     """Return how many blocks of 1 MB a second joblib gets through the three stages."""
     from joblib import Parallel, delayed
 
+    os.environ["PYTHONPATH"] = str(JOBLIB)  # its workers are told nothing else
     block = np.zeros(1 << 17)
     with Parallel(n_jobs=2) as parallel:
         parallel(delayed(touch)(block) for _ in range(2))
@@ -386,7 +389,9 @@ def joblib_rate(count: int) -> float:
         blocks = [block] * count
         for _ in range(3):
             blocks = parallel(delayed(touch)(b) for b in blocks)
-        return count / (time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+    del os.environ["PYTHONPATH"]
+    return count / seconds
 
 
 COUNT, BATCHED, STAGES = "counter", f"counter, batches of {BATCH}", "1 MB, 3 stages"
