@@ -1,9 +1,21 @@
 """Pipelines beside what one would use instead, in one run, as ratios.
 
-    python benchmarks/bench_pipeline.py [--json OUT] [--quick] [--numbers N] ...
+    python benchmarks/bench_pipeline.py [--json OUT] [--quick] [--only CASE] ...
 
-Peers that are not installed are left out: dataloop-upipe (Linux: it hangs as released),
-faster-fifo, joblib.
+What each does. *Counter*: two processes, `await` on both sides; a number is a message.
+multiprocessing.Queue and faster-fifo have no `await`: their put and get are called in
+coroutines. dataloop-upipe is the original, in its own dialect, with its lock mended
+(upipe_peer.py). *In batches* of 1000 numbers: an array is a message, for all;
+faster-fifo pickles it, and ataraxis checks it with a CRC-32; "put_many" is
+faster-fifo's own way, 1000 numbers a call, each pickled. *1 MB, 3 stages*: every stage
+copies the block and changes it; joblib hands all blocks to two workers, stage after
+stage. *Two workers*: how much faster they are than one, beside two bare processes that
+share nothing. The original has no batches, and pickles arrays into a queue of 4 MB: it
+takes part in the counter only.
+
+Peers that are not installed are left out, and named: faster-fifo; joblib, of this
+Python's version; dataloop-upipe, of Python 3.9. The latter two may be virtual
+environments of their own: $ATARAXIS_PEERS/joblib and .../upipe (/tmp/peers).
 """
 
 from __future__ import annotations
@@ -11,10 +23,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import multiprocessing as mp
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +39,9 @@ from ataraxis.pipeline import DType, Pipe, Processor
 
 SPAWN = mp.get_context("spawn")
 BATCH = 1000
+PEERS = Path(os.environ.get("ATARAXIS_PEERS", "/tmp/peers"))
+# The original has a tenth of the numbers: it is slow, and steady.
+UPIPE_SHARE = 10
 
 
 # ---- the counter, with `await` on both sides
@@ -106,6 +124,58 @@ def peer_counter(make: Callable[[], Any], limit: int, batch: int = 1) -> float:
     for worker in workers:
         worker.join()
     return limit / float(seconds)
+
+
+def _many_produce(queue: Any, limit: int) -> None:
+    async def main() -> None:
+        for k in range(0, limit, BATCH):
+            queue.put_many(list(range(k, k + BATCH)))
+
+    asyncio.run(main())
+
+
+def _many_consume(queue: Any, limit: int, answer: Any) -> None:
+    async def main() -> float:
+        start, got = 0.0, 0
+        while got < limit:
+            values = queue.get_many(max_messages_to_get=BATCH, timeout=60)
+            assert values[0] == got
+            got += len(values)
+            start = start or time.perf_counter()
+        return time.perf_counter() - start
+
+    answer.put(asyncio.run(main()))
+
+
+def fifo_many(make: Callable[[], Any], limit: int) -> float:
+    """Do the same by faster-fifo's own batches."""
+    queue, answer = make(), SPAWN.Queue()
+    workers = [
+        SPAWN.Process(target=_many_consume, args=(queue, limit, answer)),
+        SPAWN.Process(target=_many_produce, args=(queue, limit)),
+    ]
+    for worker in workers:
+        worker.start()
+    seconds = answer.get(timeout=600)
+    for worker in workers:
+        worker.join()
+    return limit / float(seconds)
+
+
+def upipe_python() -> Path | None:
+    """Return a Python that has the original."""
+    python = PEERS / "upipe" / "bin" / "python"
+    return python if python.exists() else None
+
+
+def upipe_counter(limit: int) -> float:
+    """Do the same in the original."""
+    peer = Path(__file__).with_name("upipe_peer.py")
+    command = [str(upipe_python()), str(peer), str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"dataloop-upipe: {done.stderr[-1000:]}")
+    return float(done.stdout)
 
 
 # ---- arrays of 1 MB through three stages
@@ -292,12 +362,26 @@ def peers() -> dict[str, Callable[[], Any]]:
     return found
 
 
-def joblib_rate(count: int) -> float | None:
+VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
+JOBLIB = PEERS / "joblib" / "lib" / VERSION / "site-packages"
+
+
+def has_joblib() -> bool:
+    """Look for joblib here, and among the peers."""
+    if JOBLIB.exists() and str(JOBLIB) not in sys.path:
+        sys.path.append(str(JOBLIB))
+    with suppress(ImportError):
+        import joblib  # noqa: F401
+
+        return True
+    return False
+
+
+def joblib_rate(count: int) -> float:
     """Return how many blocks of 1 MB a second joblib gets through the three stages."""
-    try:
-        from joblib import Parallel, delayed
-    except ImportError:
-        return None
+    from joblib import Parallel, delayed
+
+    os.environ["PYTHONPATH"] = str(JOBLIB)  # its workers are told nothing else
     block = np.zeros(1 << 17)
     with Parallel(n_jobs=2) as parallel:
         parallel(delayed(touch)(block) for _ in range(2))
@@ -305,16 +389,19 @@ def joblib_rate(count: int) -> float | None:
         blocks = [block] * count
         for _ in range(3):
             blocks = parallel(delayed(touch)(b) for b in blocks)
-        return count / (time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+    del os.environ["PYTHONPATH"]
+    return count / seconds
 
 
 COUNT, BATCHED, STAGES = "counter", f"counter, batches of {BATCH}", "1 MB, 3 stages"
 PAIR, START, IDLE = "two workers : one", "start to first result", "idle pipe"
 OURS, BARE, BOUND = "ataraxis", "bare processes", "aim of the issue"
-OTHERS = ("multiprocessing.Queue", "faster-fifo", "dataloop-upipe", "joblib")
+FIFO, MANY, UPIPE = "faster-fifo", "faster-fifo, put_many", "dataloop-upipe"
+OTHERS = ("multiprocessing.Queue", FIFO, MANY, UPIPE, "joblib")
 AIMS = [
     Aim(COUNT, OURS, OTHERS, 3, 1.5, False),
-    Aim(COUNT, OURS, "dataloop-upipe", 20, 20, False),
+    Aim(COUNT, OURS, UPIPE, 20, 20, False),
     Aim(BATCHED, OURS, OTHERS, 10, 5, False),
     Aim(STAGES, OURS, OTHERS, 3, 2, False),
     Aim(PAIR, OURS, BARE, 0.9, 0.9, False),
@@ -330,28 +417,64 @@ def main() -> int:
     parser.add_argument("--numbers", type=int, default=100_000)
     parser.add_argument("--blocks", type=int, default=300)
     parser.add_argument("--values", type=int, default=400)
+    parser.add_argument("--only", action="append", metavar="CASE", help="such a case")
     asked = parser.parse_args()
     share, turns = (5, 3) if asked.quick else (1, 5)
-    numbers, blocks = asked.numbers // share // BATCH * BATCH, asked.blocks // share
-    values = asked.values // share
-    many = numbers * 10  # some milliseconds are not enough to measure
+    cases = all_cases(
+        asked.numbers // share // BATCH * BATCH,
+        asked.blocks // share,
+        asked.values // share,
+    )
+    found = []
+    for case, (unit, who) in cases.items():
+        named = asked.only or [case]
+        if any(case == text or (text not in cases and text in case) for text in named):
+            found += interleaved(case, unit, who, turns)
+    return report(found, AIMS, asked.json, absent())
+
+
+def absent() -> list[str]:
+    """Name the peers that are not here, and what would bring them."""
+    said = []
+    if FIFO not in peers():
+        said.append("faster-fifo is not here: pip install 'faster-fifo>=1.5'")
+    if not has_joblib():
+        said.append("joblib is not here: pip install joblib")
+    if upipe_python() is None:
+        said.append(
+            f"dataloop-upipe is not here: python3.9 -m venv {PEERS}/upipe; "
+            f"{PEERS}/upipe/bin/pip install dataloop-upipe"
+        )
+    return said
+
+
+def all_cases(
+    numbers: int, blocks: int, values: int
+) -> dict[str, tuple[str, dict[str, Callable[[], float]]]]:
+    """Say what is measured, in which unit, and who takes part."""
+    many = numbers * 100  # some milliseconds are not enough to measure
     there = peers()
     one = {n: lambda m=m: peer_counter(m, numbers) for n, m in there.items()}
     few = {n: lambda m=m: peer_counter(m, many, BATCH) for n, m in there.items()}
     large = {n: lambda m=m: peer_arrays(m, blocks) for n, m in there.items()}
-    if joblib_rate(1) is not None:
-        large["joblib"] = lambda: joblib_rate(blocks) or 0.0
+    if FIFO in there:
+        few[MANY] = lambda: fifo_many(there[FIFO], numbers * 5)
+    if upipe_python() is not None:
+        one[UPIPE] = lambda: upipe_counter(numbers // UPIPE_SHARE)
+    if has_joblib():
+        large["joblib"] = lambda: joblib_rate(blocks)
     one[OURS] = lambda: counter(numbers)
     few[OURS] = lambda: counter(many, BATCH)
     large[OURS] = lambda: arrays(blocks)
-    found = interleaved(COUNT, "/s", one, turns)
-    found += interleaved(BATCHED, "/s", few, turns)
-    found += interleaved(STAGES, "/s", large, turns)
-    pair = {OURS: lambda: speed_up(values), BARE: lambda: bare_speed_up(values)}
-    found += interleaved(PAIR, "x", pair, turns)
-    found += interleaved(START, "x", {OURS: start_ratio, BARE: lambda: 1.0}, turns)
-    found += interleaved(IDLE, "% of a CPU", {OURS: idle, BOUND: lambda: 0.5}, turns)
-    return report(found, AIMS, asked.json)
+    return {
+        COUNT: ("/s", one),
+        BATCHED: ("/s", few),
+        STAGES: ("/s", large),
+        PAIR: ("x", {OURS: lambda: speed_up(values),
+                     BARE: lambda: bare_speed_up(values)}),
+        START: ("x", {OURS: start_ratio, BARE: lambda: 1.0}),
+        IDLE: ("% of a CPU", {OURS: idle, BOUND: lambda: 0.5}),
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from ataraxis.pipeline import Pipe, Processor, Worker, processor
 from ataraxis.pipeline.window import stretch, windows
 
 SEED = Path(__file__).parent / "seed" / "pipe_counter.txt"
+DECLARATION = SEED.with_name("pipe_declaration.txt")
 IMPORT = "from upipe import"
 
 
@@ -55,9 +57,11 @@ def test_a_stream_that_pauses_does_not_fail_the_pipe_it_feeds() -> None:
 # ---- the seed
 
 
-def test_the_copy_is_the_chapter_word_for_word() -> None:
+def test_the_copies_are_the_chapter_word_for_word() -> None:
     chapter = chapter_file().with_name("upipe.md")
     text = chapter.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+    assert blocks == [DECLARATION.read_text(encoding="utf-8")]
     code = text[text.index("    import asyncio") :]
     printed = re.sub(r"^ {4}", "", code, flags=re.MULTILINE)
     assert SEED.read_text(encoding="utf-8").split() == printed.split()
@@ -75,6 +79,18 @@ def run_counter(limit: int) -> list[str]:
     warnings = "-W error -W ignore::DeprecationWarning:__main__"
     out = programs.run(seed_counter(limit), warnings=warnings, timeout=120)
     return out.splitlines()
+
+
+def test_the_seeds_declaration_as_printed() -> None:
+    """It stands in an ``async`` function, and says nothing of what runs."""
+    head, _, tail = seed_counter(3).partition("async def main():\n")
+    main = textwrap.indent(textwrap.dedent(DECLARATION.read_text("utf-8")), "    ")
+    code = f"{head}async def main():\n{main}\n{tail[tail.index('if __name__') :]}"
+    lines = programs.run(
+        code, warnings="-W error -W ignore::DeprecationWarning:__main__", timeout=120
+    ).splitlines()
+    assert "[a] a done" in lines
+    assert "[b] embedded processor b completed" in lines
 
 
 def test_the_seeds_counter_as_printed() -> None:
@@ -308,6 +324,24 @@ def test_outside_of_a_worker_there_is_nothing_to_connect_to() -> None:
     ):
         pass
     assert "worker of processor 'x', not 'somebody'" in str(caught.value.exceptions[0])
+
+
+def test_data_frames_of_upipe() -> None:
+    from ataraxis.pipeline import DataFrame, DType
+
+    for value in (7, [-1, None, [2**70]], {"a": (1, 2.5)}, b"x", None):
+        frame = DataFrame(value)
+        assert frame.data == value
+        assert DataFrame.from_byte_arr(frame.to_byte_arr()).data == value
+    assert DataFrame(7, DType.U32, sequence=3).dtype == DType.U32
+    block = DataFrame(np.arange(6).reshape(2, 3))
+    assert block.data.tolist() == [[0, 1, 2], [3, 4, 5]]
+    with pytest.raises(TypeError, match=r"no frame carries a builtins\.object"):
+        DataFrame(object())
+    pipe = chain(Processor("framed", func=w.framed), Processor("b", func=w.as_pair))
+    assert list(pipe.map([1, "two", [3]])) == [
+        ("int", 1), ("str", "two"), ("list", [3]),
+    ]  # fmt: skip
 
 
 # ---- arrays

@@ -43,8 +43,8 @@ def error_of(pipe: Pipe, source: object = range(10)) -> ProcessorError:
     return error
 
 
-def worker_of(run: Run, name: str, worker: int = 0) -> int:
-    """The pid of a worker that takes part."""
+def worker_of(run: Run, name: str, worker: int = 0) -> int | None:
+    """The pid of a worker that takes part; None: the run has ended."""
     run.wait_until_ready(60)
     wait_until(
         lambda: run.workers[name, worker] or run.state != "running", 60, "a process"
@@ -324,6 +324,8 @@ def test_terminate_is_immediate_and_leaves_nothing(context: Path) -> None:
     pids = list(run.workers.values())
     pipe.terminate()
     assert run.state == "terminated"
+    # Not 0: who signals that signals himself.
+    assert run.workers == {("a", 0): None, ("b", 0): None}
     assert not pipe.completed
     assert list(context.iterdir()) == []
     for pid in pids:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ataraxis.pipeline import DType, Processor, Worker, processor
+from ataraxis.pipeline import DataFrame, DType, Processor, Worker, processor
 
 
 def double(value: Any) -> Any:
@@ -295,3 +295,48 @@ class SlowStart:
 
     def process(self, value: Any) -> Any:
         return value
+
+
+# ---- by key
+
+
+def mouse_of(value: dict[str, int]) -> int:
+    return value["mouse"]
+
+
+def no_key(value: dict[str, int]) -> list[int]:
+    return [value["mouse"]]
+
+
+def mice(value: int) -> Iterator[dict[str, int]]:
+    """Three mice of each value; of every fifth none."""
+    for mouse in range(3 if value % 5 else 0):
+        yield {"mouse": mouse + value % 4, "at": value}
+
+
+class PerMouse:
+    """Counts each mouse's values; takes longer for some."""
+
+    def setup(self) -> None:
+        self.counts: dict[int, int] = {}
+
+    def process(self, value: dict[str, int]) -> dict[str, int]:
+        mouse = value["mouse"]
+        self.counts[mouse] = self.counts.get(mouse, 0) + 1
+        if value["at"] % 7 == 0:
+            time.sleep(0.001)
+        return {**value, "n": self.counts[mouse], "pid": os.getpid()}
+
+
+def dies_once_by_key(value: dict[str, int]) -> dict[str, int]:
+    if value["at"] % 40 == 20:
+        mark = Path(os.environ["PIPE_MARKS"]) / str(value["at"])
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    return value
+
+
+def framed(value: Any) -> DataFrame:
+    """Constructs the data frame itself."""
+    return DataFrame(value)

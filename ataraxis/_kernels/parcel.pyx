@@ -43,9 +43,9 @@ cdef class ParcelKernel(DrainKernel):
         cdef uint32_t crc = ax_crc32(0, &letter.origin, sizeof(ax_origin))
         cdef char *to = slot + sizeof(ax_frame) + sizeof(ax_origin)
         memcpy(slot + sizeof(ax_frame), &letter.origin, sizeof(ax_origin))
-        if bytes <= GIL_BYTES:
+        if 0 < bytes <= GIL_BYTES:
             memcpy(to, payload.data, bytes)
-        else:
+        elif bytes:         # of None there are none, and no address
             with nogil:
                 ax_copy(to, payload.data, bytes)
         ax_crash("put_half")

@@ -27,12 +27,16 @@ if TYPE_CHECKING:
 RELEASE_BYTES = 2**16
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+_NOTHING = object()
+
+
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class Frame(Payload):
     """One unit of data: what it is, when and where it was made, and its bytes.
 
-    Made by `from_value` or `from_buffer`. It holds the bytes of the array it was made
-    of, or of the buffer it was read from, without copying them. Its fields are those of
+    Made by `from_value` or `from_buffer`; ``Frame(value)``, which uPipe has as
+    ``DataFrame(value)``, is the former. It holds the bytes of the array it was made of,
+    or of the buffer it was read from, without copying them. Its fields are those of
     `Header` and `Payload`.
 
     Examples
@@ -41,7 +45,28 @@ class Frame(Payload):
     >>> again = Frame.from_buffer(frame.to_bytes())
     >>> again.sequence, again.value["mouse"]
     (4, 7)
+    >>> Frame([-1, None]).data
+    [-1, None]
     """
+
+    def __init__(
+        self,
+        value: Any = _NOTHING,
+        d_type: DType | int | None = None,
+        /,
+        **fields: Any,
+    ) -> None:
+        """Make a frame of a value, as `from_value`; or, without one, of its fields."""
+        if value is _NOTHING:
+            super().__init__(**fields)
+        else:
+            made = type(self).from_value(value, d_type, **fields)
+            self.__dict__.update(made.__dict__)
+
+    @property
+    def data(self) -> Any:
+        """The value: uPipe's name of `value`."""
+        return self.value
 
     @classmethod
     def from_value(

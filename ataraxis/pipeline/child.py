@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import inspect
 import os
+import select
 import signal
 import sys
 import traceback
@@ -24,8 +25,12 @@ FAILED = 70
 """Exit code after an exception, which was told before."""
 
 
-def main(given: int, told: int, parent: int) -> None:
-    """Be a worker: read what to do from `given`, tell the program through `told`."""
+def main(given: int, told: int, parent: int, program: int = -1) -> None:
+    """Be a worker: read what to do from `given`, tell the program through `told`.
+
+    `parent` is the process that has started this one; if that is not the program
+    itself, `program` is a pidfd of it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with open(given, "rb") as file:
         spec = WorkerSpec.from_bytes(file.read())
@@ -35,12 +40,12 @@ def main(given: int, told: int, parent: int) -> None:
     try:
         board = Board.attach(spec.run, spec.context)
         board.words[board.of_worker(spec.row) + PID] = os.getpid()
-        _end_with(parent, spec)
+        _end_with(parent, spec, program)
         port = Port(spec, board, told)
     except OSError:
         # Whoever was quicker has taken names away already.
         if os.getppid() != parent:
-            _clear(spec)
+            _orphaned(spec, program)
         raise
     try:
         _work(spec, port)
@@ -103,14 +108,21 @@ def _told(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, steps))
 
 
-def _end_with(parent: int, spec: WorkerSpec) -> None:
-    """End with the program that started this process, and take its names along."""
-    signal.signal(signal.SIGHUP, lambda *_: _clear(spec))
+def _end_with(parent: int, spec: WorkerSpec, program: int) -> None:
+    """End with the process that started this one, and take the run's names along."""
+    signal.signal(signal.SIGHUP, lambda *_: _orphaned(spec, program))
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGHUP, 0, 0, 0)
     if os.getppid() != parent:
         raise ProcessLookupError("the program that started this worker is gone")
+
+
+def _orphaned(spec: WorkerSpec, program: int) -> NoReturn:
+    """End without a parent; if that was a fork server alone, the run goes on."""
+    if program < 0 or select.select([program], [], [], 0)[0]:
+        _clear(spec)
+    os._exit(FAILED)
 
 
 def _clear(spec: WorkerSpec) -> NoReturn:

@@ -22,12 +22,14 @@ from ataraxis.pipeline.intake import Intake, Job
 from ataraxis.pipeline.plan import Plan
 from ataraxis.pipeline.resequencer import Resequencer
 from ataraxis.pipeline.seen import Seen
-from ataraxis.pipeline.stamp import is_call
+from ataraxis.pipeline.stamp import is_call, lane_of
 from ataraxis.pipeline.taker import Taker
 from ataraxis.shm.array import SharedMemoryArray
 from ataraxis.stream import MemQ
 
 GRACE_S = 5.0
+# Lanes of the parts of a value, beside those of processors.
+_PARTS = 1 << 20
 
 
 class Collector:
@@ -48,6 +50,7 @@ class Collector:
         self._row = board.of_worker(len(plan.specs()))
         self._taker, self._answer, self._on_over = taker, answer, on_over
         self._seen = Seen()
+        self._groups: dict[tuple[int, int], dict[int, tuple[Any, ...]]] = {}
         self._ordered = plan.graph.ordered_parents(-1)
         self._line: Resequencer[Job] = Resequencer(
             board.words, lambda lane: board.place_of(self._index, lane)
@@ -93,10 +96,11 @@ class Collector:
         wait = max(now_ns() - job.time_ns, 1)
         words[row + BINS + min(wait.bit_length() - 1, N_BINS - 1)] += 1
         is_ordered = job.source in self._ordered
-        if not is_ordered and not self._seen.add(job.lane, job.sequence):
+        lane = lane_of(job.lane, _PARTS + job.part[0]) if job.count else job.lane
+        if not is_ordered and not self._seen.add(lane, job.sequence):
             words[row + REPEATED] += 1
         elif is_call(job.lane):
-            self._answer(job.sequence, job.values)
+            self._call(job)
         elif self._taker is not None:
             for value in job.values:
                 self._taker(value)
@@ -106,6 +110,19 @@ class Collector:
                 self._credit.add(0, 1)
         job.acknowledge()
         words[row + LAST_NS] = now_ns()
+
+    def _call(self, job: Job) -> None:
+        """Answer who waits, once all that came of his value is here."""
+        values = job.values
+        if job.count:
+            key = job.lane, job.sequence
+            groups = self._groups.setdefault(key, {})
+            groups[job.part[0]] = values
+            if len(groups) < job.count:
+                return
+            del self._groups[key]
+            values = tuple(v for k in sorted(groups) for v in groups[k])
+        self._answer(job.sequence, values)
 
     def _repeated(self, job: Job) -> None:
         self._words[self._row + REPEATED] += 1

@@ -23,7 +23,7 @@ from ataraxis.pipeline.event import Event, What
 from ataraxis.pipeline.graph import Graph
 from ataraxis.pipeline.head import Head
 from ataraxis.pipeline.leftovers import clear_dead
-from ataraxis.pipeline.local import Local
+from ataraxis.pipeline.local import Local, Start
 from ataraxis.pipeline.plan import Plan
 from ataraxis.pipeline.stamp import last_frame
 from ataraxis.pipeline.supervisor import Hired, Supervisor
@@ -45,7 +45,7 @@ class Course:
         source: Any = None,
         sink: Any = None,
         *,
-        engine: Engine | None = None,
+        engine: Engine | Start | None = None,
         context: ContextLike = None,
         letters: Any = None,
     ) -> None:
@@ -60,7 +60,9 @@ class Course:
         )
         specs = plan.specs()
         self.graph, self._plan = graph, plan
-        self._local = Local() if engine is None else None
+        self._local: Local | None = None
+        if engine is None or isinstance(engine, str):
+            engine = self._local = Local(engine or "spawn")
         self._ready: Future[None] = Future()
         self._done: Future[None] = Future()
         self._finished: set[int] = set()
@@ -76,7 +78,7 @@ class Course:
         nodes = graph.nodes
         self._supervisor = Supervisor(
             [Hired(spec, nodes[spec.index]) for spec in specs],
-            engine or self._local or Local(),
+            engine,
             self._board,
             self._tell,
             self._sweep,

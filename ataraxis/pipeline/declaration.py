@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from ataraxis.pipeline.function import Code, Kind, code_of, kind_of
+from ataraxis.pipeline.key import Key
 from ataraxis.pipeline.settings import Settings, settings_of
 from ataraxis.pipeline.talk import Talk
 from ataraxis.shm.context import checked_name
@@ -34,6 +35,11 @@ class Processor(Talk):
         The same as the keywords.
     config : dict, optional
         For the workers: ``Processor(name).config`` there. What JSON carries.
+    key : callable, str or int, optional
+        Which values belong together: a function of a value, or what stands in brackets
+        behind it. Of several workers one has all values of a key, in the order in which
+        they came. It returns a number, text, bytes, None or a tuple of these, for the
+        same value always the same; it is called where values are put in.
     **keywords
         Any field of `Settings`: ``workers=3, ordered=True, overlap=64``, ...
 
@@ -57,6 +63,8 @@ class Processor(Talk):
         func: Any = None,
         settings: Any = None,
         config: dict[str, Any] | None = None,
+        *,
+        key: Any = None,
         **keywords: Any,
     ) -> None:
         self._children: list[Processor] = []
@@ -68,6 +76,7 @@ class Processor(Talk):
         self._entry = None if entry is None else str(entry)
         self.undecorated = func
         self._settings = settings_of(settings, keywords)
+        self._key = None if key is None else Key.of(name, key)
         self._config = dict(config or {})
         try:
             self._config_text = json.dumps(self._config, sort_keys=True)
@@ -82,11 +91,16 @@ class Processor(Talk):
 
     @classmethod
     def of_code(
-        cls, name: str, code: Code, settings: Settings, config: dict[str, Any]
+        cls,
+        name: str,
+        code: Code,
+        settings: Settings,
+        config: dict[str, Any],
+        key: Key | None = None,
     ) -> Processor:
         """Make a processor of code in the form that travels."""
         made = cls(name, code.entry or None, None, settings, config)
-        made._code, made._kind = code, code.kind
+        made._code, made._kind, made._key = code, code.kind, key
         return made
 
     # ---- what it is
@@ -105,6 +119,11 @@ class Processor(Talk):
     def settings(self) -> Settings:
         """How it runs."""
         return self._settings
+
+    @property
+    def key(self) -> Key | None:
+        """By what its workers share out their values, if they do."""
+        return self._key
 
     @property
     def config(self) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from ataraxis.pipeline.spec import WorkerSpec
 from ataraxis.pipeline.stamp import (
     BUNDLE,
     GAP,
+    GROUP,
     PLAIN,
     is_call,
     kind_of,
@@ -105,6 +106,8 @@ class Emitting(PortKernel):
             outlets.sort(key=lambda o: not o.is_full)
             if timeout == 0 and outlets[0].is_full and not outlets[0].is_finished:
                 return False
+        for outlet in outlets:
+            outlet.check(value, kind)
         if not all(o.is_near(lane, sequence, timeout) for o in outlets):
             return False
         for outlet in outlets:
@@ -137,14 +140,16 @@ class Emitting(PortKernel):
         lane = lane_of(job.lane, self._spec.index)
         if self._spec.fills:
             self._fill(job, lane)
-        if len(results) == 1:
+        if not results and not self._spec.tells_gaps and not is_call(lane):
+            return
+        if job.kind == GROUP:
+            value, kind = tuple(results), GROUP
+        elif len(results) == 1:
             value, kind = results[0], PLAIN
         elif results:
             value, kind = tuple(results), BUNDLE
-        elif self._spec.tells_gaps or is_call(lane):
-            value, kind = None, GAP
         else:
-            return
+            value, kind = None, GAP
         if self.outlets:
             part = part_of(kind, *job.part)
             self.send(value, None, lane, job.sequence, part, job.time_ns, None)

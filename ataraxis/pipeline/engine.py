@@ -43,6 +43,7 @@ class Engine(Protocol):
     def watch(self, timeout: float | None, bell: int) -> list[News]:
         """Wait until there is news, `bell` is readable, or `timeout` s have passed.
 
-        `bell` is a descriptor; it is not read. What a worker has written comes before
+        `bell` is a descriptor; it is not read. -1: there is none any more, since a run
+        has ended. What a worker has written comes before
         its exit, whole.
         """

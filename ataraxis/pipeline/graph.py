@@ -10,6 +10,7 @@ from typing import Any
 
 from ataraxis.pipeline.declaration import Processor
 from ataraxis.pipeline.function import Code
+from ataraxis.pipeline.key import Key
 from ataraxis.pipeline.settings import Settings
 
 VERSION = 1
@@ -39,7 +40,8 @@ class Node:
     @property
     def inboxes(self) -> int:
         """How many input queues it has: one for all workers, or one each."""
-        return self.settings.workers if self.settings.split else 1
+        is_shared = self.settings.split is None and self.processor.key is None
+        return 1 if is_shared else self.settings.workers
 
     @property
     def is_parallel(self) -> bool:
@@ -112,6 +114,14 @@ class Graph:
                 f"{node.name!r}: ordered=, split= and overlap= are for functions of a "
                 "value"
             )
+        if node.processor.key is not None:
+            if not is_map:
+                found.append(f"{node.name!r}: key= is for functions of a value")
+            if said.overlap or said.split:
+                found.append(
+                    f"{node.name!r}: key= goes with neither overlap= nor split=, which "
+                    "share blocks out in ways of their own"
+                )
         if said.drops and (
             said.ordered
             or self.resequences(node.index)
@@ -212,6 +222,8 @@ class Graph:
                     said["function" if key == "name" else key] = getattr(code, key)
             if code.pickle:
                 said["pickle"] = base64.b64encode(code.pickle).decode()
+            if node.processor.key is not None:
+                said["key"] = node.processor.key.as_dict()
             if node.processor.config:
                 said["config"] = node.processor.config
             said["settings"] = node.settings.as_dict()
@@ -239,9 +251,12 @@ def read_json(text: str, *, allow_pickle: bool = False) -> tuple[str, list[Proce
         made, roots = {}, []
         for said in whole["processors"]:
             pickle = base64.b64decode(said.get("pickle", ""))
-            if pickle and not allow_pickle:
+            key = Key.from_dict(said["key"]) if "key" in said else None
+            is_pickled = pickle or (key and key.code and key.code.pickle)
+            if is_pickled and not allow_pickle:
+                what = "function" if pickle else "key="
                 raise ValueError(
-                    f"the function of {said['name']!r} is a pickle, which runs code "
+                    f"the {what} of {said['name']!r} is a pickle, which runs code "
                     "when it is read: from_json(text, allow_pickle=True) if you trust "
                     "it, or have the function in a module"
                 )
@@ -250,7 +265,7 @@ def read_json(text: str, *, allow_pickle: bool = False) -> tuple[str, list[Proce
             )
             settings = Settings.from_dict(said.get("settings", {}))
             made[said["name"]] = p = Processor.of_code(
-                said["name"], code, settings, said.get("config", {})
+                said["name"], code, settings, said.get("config", {}), key
             )
             for parent in said["parents"]:
                 if parent is None:

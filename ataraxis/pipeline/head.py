@@ -83,6 +83,8 @@ class Head:
             outlets = sorted(outlets, key=lambda o: not o.is_full)
             if wait == 0 and outlets[0].is_full and not outlets[0].is_finished:
                 return False
+        for outlet in outlets:
+            outlet.check(value, PLAIN)
         if not all(o.is_near(lane, number, wait) for o in outlets):
             return False
         for outlet in outlets:

@@ -18,6 +18,7 @@ from ataraxis.pipeline.stamp import (
     BUNDLE,
     CALL_LANE,
     GAP,
+    GROUP,
     HEAD_LANE,
     PLAIN,
     Read,
@@ -56,7 +57,7 @@ class Job:
         """The values in it: one, several or none."""
         if self.kind == GAP:
             return ()
-        return tuple(self.value) if self.kind == BUNDLE else (self.value,)
+        return tuple(self.value) if self.kind in (BUNDLE, GROUP) else (self.value,)
 
     @property
     def part(self) -> tuple[int, int]:
@@ -79,13 +80,18 @@ class Job:
             if k in self.parts:
                 other.acknowledge()
                 return len(self.parts) == self.count
+        if other.kind == GROUP:
+            self.kind = GROUP
         self.parts.update(other.parts)
         self.leases += other.leases
         if len(self.parts) < self.count:
             return False
         parts = [self.parts[k] for k in range(self.count)]
         self.count = 0
-        if all(part is None for part in parts):
+        if self.kind == GROUP:
+            self.value = tuple(v for part in parts for v in part or ())
+            self.kind = BUNDLE if self.value else GAP
+        elif all(part is None for part in parts):
             self.kind = GAP
         elif all(getattr(part, "ndim", 0) for part in parts):
             self.kind, self.value = PLAIN, joined(parts, parts[0].ndim - 1)

@@ -14,8 +14,18 @@ from ataraxis.errors import QueueFull
 from ataraxis.frame import DType
 from ataraxis.pipeline.arrays import joined, shared
 from ataraxis.pipeline.board import FINISHED, Board
+from ataraxis.pipeline.key import Router
 from ataraxis.pipeline.spec import WINDOW, Target
-from ataraxis.pipeline.stamp import GAP, PLAIN, kind_of, lane_of, part_of, write
+from ataraxis.pipeline.stamp import (
+    GAP,
+    GROUP,
+    PLAIN,
+    index_of,
+    kind_of,
+    lane_of,
+    part_of,
+    write,
+)
 from ataraxis.shm.array import SharedMemoryArray
 from ataraxis.shm.context import ContextLike
 from ataraxis.stream import MemQ
@@ -41,6 +51,10 @@ class Outlet:
         if target.ends:
             self._credit = SharedMemoryArray.attach(credit, context=context)
         self._tails: dict[int, Any] = {}
+        self._router: Router | None = None
+        self._shares: list[tuple[Any, ...]] = []
+        if target.key is not None:
+            self._router = Router(target.key, target.name, len(self._queues))
         self._ends: dict[int, list[tuple[int, int]]] = {}
         self._open: dict[int, int] = {}
         self.dropped = 0
@@ -48,7 +62,8 @@ class Outlet:
     @property
     def is_plain(self) -> bool:
         """Whether every frame goes to one queue, just as it is."""
-        return not self.target.overlap and not self.target.split
+        target = self.target
+        return not target.overlap and not target.split and target.key is None
 
     @property
     def direct(self) -> MemQ | None:
@@ -95,13 +110,15 @@ class Outlet:
         source: int,
         time_ns: int,
         timeout: float | None,
+        which: int = 0,
     ) -> bool:
         """Put a value, as a frame that `put` would put; where possible in one copy."""
+        queue = self._queues[which]
         code = -1 if dtype is None else dtype
         if self._policy == "block" and isinstance(code, int):
             wait: float | None = 0
             while not self.is_finished:
-                went = self._queue.post(
+                went = queue.post(
                     value, code, (lane, sequence, kind), source, time_ns, wait
                 )
                 if went is None:
@@ -113,7 +130,7 @@ class Outlet:
                 return True
         frame = write(value, dtype, lane, sequence, kind, 0, source, time_ns,
                       self.target.allow_pickle)  # fmt: skip
-        return self.put(frame, timeout)
+        return self.put(frame, timeout, which)
 
     def _force(self, queue: MemQ, frame: bytes) -> bool:
         """Put where a full queue is not waited for."""
@@ -183,6 +200,26 @@ class Outlet:
             default=_ANY,
         )
 
+    def check(self, value: Any, part: int) -> None:
+        """Refuse what cannot go this way, before any other way has it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            It is no array, where arrays are cut; or has no key.
+        """
+        kind = kind_of(part)
+        if self.is_plain or kind == GAP:
+            return
+        if self._router is not None:
+            values = value if kind != PLAIN else (value,)
+            self._shares = self._router.shares_of(values)
+        elif kind != PLAIN or not getattr(value, "ndim", 0):
+            raise TypeError(
+                f"processor {self.target.name!r} has split= or overlap= and takes "
+                f"arrays, one at a time; it was given {type(value).__name__}"
+            )
+
     def put_value(
         self,
         value: Any,
@@ -194,7 +231,14 @@ class Outlet:
         time_ns: int,
         timeout: float | None,
     ) -> bool:
-        """Put a value in parts, or with the end of the one before."""
+        """Put a value in parts, or with the end of the one before, or by its key.
+
+        It was checked by `check`.
+        """
+        if self._router is not None:
+            return self._put_by_key(
+                value, dtype, lane, sequence, kind, source, time_ns, timeout
+            )
         count = len(self._queues) if self.target.split else 0
         if kind_of(kind) == GAP:
             for k in range(len(self._queues)):
@@ -203,11 +247,6 @@ class Outlet:
                 if not self.put(frame, timeout if k == 0 else None, k):
                     return False
             return True
-        if kind_of(kind) != PLAIN or not getattr(value, "ndim", 0):
-            raise TypeError(
-                f"processor {self.target.name!r} has split= or overlap= and takes "
-                f"arrays, one at a time; it was given {type(value).__name__}"
-            )
         before, overlap = self._tails.get(lane), 0
         whole = value
         if self.target.overlap:
@@ -224,6 +263,29 @@ class Outlet:
                 return False
         if self.target.overlap:
             self._tails[lane] = tail
+        return True
+
+    def _put_by_key(
+        self, value: Any, dtype: Any, lane: int, sequence: int, part: int, source: int,
+        time_ns: int, timeout: float | None,
+    ) -> bool:  # fmt: skip
+        """Put a value to the worker of its key; several of several keys in groups."""
+        shares, count = self._shares, len(self._queues)
+        having = [k for k, share in enumerate(shares) if share]
+        if kind_of(part) == GAP or not having:
+            having = [sequence % count]  # somebody has to tell of it
+        if len(having) == 1:
+            return self.send(
+                value, dtype, lane, sequence, part, source, time_ns, timeout, having[0]
+            )
+        index, parts = index_of(part)
+        for k, share in enumerate(shares):
+            mark = part_of(GROUP, index * count + k, max(parts, 1) * count)
+            frame = write(share, None, lane, sequence, mark, 0, source, time_ns,
+                          self.target.allow_pickle)  # fmt: skip
+            if not self.put(frame, timeout, k):
+                return False
+            timeout = None
         return True
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from ataraxis.frame import DType
 from ataraxis.pipeline.declaration import Processor
 from ataraxis.pipeline.engine import Engine
 from ataraxis.pipeline.graph import Graph, read_json
+from ataraxis.pipeline.local import Start
 from ataraxis.pipeline.patience import emitted
 from ataraxis.pipeline.run import Run
 from ataraxis.shm.context import ContextLike, checked_name
@@ -104,7 +105,11 @@ class Pipe:
     # ---- plain
 
     def run(
-        self, source: Any = None, sink: Any = None, *, engine: Engine | None = None
+        self,
+        source: Any = None,
+        sink: Any = None,
+        *,
+        engine: Engine | Start | None = None,
     ) -> Run:
         """Start it: every worker is being started when this returns.
 
@@ -117,8 +122,9 @@ class Pipe:
         sink : callable, list, queue, Producer, JournalWriter, DataLogger or DataArray
             Has every result of the last processors, each once. A `xarray.DataArray` is
             filled along its first dimension.
-        engine : Engine, optional
-            Where workers run; here, if not given.
+        engine : Engine, 'spawn' or 'forkserver', optional
+            Where and how workers are started; here, each a new interpreter, if not
+            given. See `Local`.
 
         Raises
         ------
@@ -163,7 +169,11 @@ class Pipe:
     # ---- awaited
 
     async def start(
-        self, source: Any = None, sink: Any = None, *, engine: Engine | None = None
+        self,
+        source: Any = None,
+        sink: Any = None,
+        *,
+        engine: Engine | Start | None = None,
     ) -> Run:
         """Start it, and wait until every worker takes part. See `run`.
 

@@ -132,6 +132,7 @@ class Plan:
             said.allow_pickle,
             said.overlap,
             said.split is not None,
+            node.processor.key if node.inboxes > 1 else None,
             ends,
         )
 

@@ -58,13 +58,17 @@ class Run(Course):
         return self._head.fed, self._total
 
     @property
-    def workers(self) -> dict[tuple[str, int], int]:
-        """The process of each worker, by processor and number; 0: none now."""
+    def workers(self) -> dict[tuple[str, int], int | None]:
+        """The process id of each worker, by processor and number.
+
+        None: it has no process now, since it is being started, or has ended.
+        """
         words = self._words()
         return {
             (spec.processor, spec.worker): int(
                 words[self._board.of_worker(spec.row) + words_of.PID]
             )
+            or None  # to signal 0 would be to signal the program itself
             for spec in self._plan.specs()
         }
 

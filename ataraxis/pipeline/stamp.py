@@ -18,9 +18,11 @@ from ataraxis.clock import now_ns
 from ataraxis.frame import MAGIC, DType, Flag, Frame, Origin, crc32
 
 # What is in the frame, in the low byte of the origin's part.
-PLAIN, BUNDLE, GAP = 0, 1, 2
+# A group: of the values that one came to those of some keys; others are elsewhere.
+PLAIN, BUNDLE, GAP, GROUP = 0, 1, 2, 3
 # Of a frame that was split: which part, and of how many, in the bytes above.
 _INDEX, _COUNT = 8, 20
+_MOST_PARTS = 0xFFF
 # Any two lanes differ in more bits than a damaged byte has.
 HEAD_LANE = 0x1B3F_6A59_C7D2_84E1
 _CALL = 2**62
@@ -66,6 +68,11 @@ def is_call(lane: int) -> bool:
 
 def part_of(kind: int, index: int = 0, count: int = 0) -> int:
     """Return the origin's part."""
+    if count > _MOST_PARTS:
+        raise ValueError(
+            f"a value in {count} parts: at most {_MOST_PARTS}; several stages with "
+            "key= behind each other, whose values make several, multiply their workers"
+        )
     return kind | index << _INDEX | count << _COUNT
 
 
@@ -123,6 +130,9 @@ def write(
         elif value is None:
             code, data = DType.NONE, b""
     if data is None:
+        if isinstance(value, Frame):
+            # Made by the function itself, as uPipe has it: only what is in it goes on.
+            value = value.value
         return Frame.from_value(
             value,
             dtype,

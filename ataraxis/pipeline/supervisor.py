@@ -187,13 +187,16 @@ class Supervisor:
         for handle in list(self._by_handle):
             self._engine.signal(handle, signal.SIGKILL)
         deadline = time.monotonic() + _KILL_S
-        while self._by_handle and time.monotonic() < deadline:
-            for news in self._engine.watch(0.5, -1):
+        while True:
+            # Once in any case: the engine hears that there is no bell any more.
+            for news in self._engine.watch(0.5 if self._by_handle else 0, -1):
                 hired = self._by_handle[news.handle]
                 if news.what == "output" and hired.output is not None:
                     hired.output.write(*news.data)
                 elif news.what == "exit":
                     self._forget(hired, news.handle)
+            if not self._by_handle or time.monotonic() > deadline:
+                return
 
     # ---- news
 

@@ -66,7 +66,8 @@ class Talk:
         Parameters
         ----------
         value : object
-            As for `Frame.from_value`. Copied.
+            As for `Frame.from_value`; or a `DataFrame`, of which the value goes on.
+            Copied.
         d_type : DType, optional
             How to send it, if not as itself.
 

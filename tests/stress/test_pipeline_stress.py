@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import test_pipeline
@@ -16,23 +17,35 @@ import workers_pipe as w
 from ataraxis.pipeline import Pipe, Processor, Restart
 
 
-def diamond(context: Path, ordered: bool) -> Pipe:
+def rest_of(value: int) -> int:
+    return value % 7
+
+
+HOW = {
+    "ordered": {"ordered": True},
+    "in any order": {},
+    "by key": {"key": rest_of},
+    "by key, ordered": {"key": rest_of, "ordered": True},
+}
+
+
+def diamond(context: Path, how: dict[str, Any]) -> Pipe:
     restart = Restart(limit=None, backoff_s=0.01)
     pipe = Pipe("diamond", context=context)
     common = {"restart": restart, "attempts": 1000}
     split = pipe.add(Processor("split", func=w.same, **common))
     merge = Processor("merge", func=w.same, **common)
     for name, func in (("left", w.left), ("right", w.right)):
-        stage = Processor(name, func=func, workers=2, ordered=ordered, **common)
+        stage = Processor(name, func=func, workers=2, **how, **common)
         split.add(stage).add(merge)
     return pipe
 
 
-@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("how", HOW)
 def test_a_diamond_under_kills(
-    ordered: bool, arena: Path, figure: Callable[..., float]
+    how: str, arena: Path, figure: Callable[..., float]
 ) -> None:
-    frames, kills = int(figure(500_000, 4000)), int(figure(50, 4))
+    frames, kills = int(figure(500_000, 4000)), int(figure(100, 4))
     left: list[int] = []
     right: list[int] = []
 
@@ -41,22 +54,29 @@ def test_a_diamond_under_kills(
 
     done = 0
     deadline = time.monotonic() + 3600
-    with diamond(arena, ordered).run(range(frames), take) as run:
+    with diamond(arena, HOW[how]).run(range(frames), take) as run:
         run.wait_until_ready(120)
         while run.state == "running" and done < kills:
             goal = frames * 2 * (done + 1) // (kills + 2)
             while len(left) + len(right) < goal and run.state == "running":
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
-            pid = random.choice([pid for pid in run.workers.values() if pid] or [0])
-            if pid and run.state == "running":
+            pid = random.choice(list(run.workers.values()))
+            if pid is not None and run.state == "running":
                 os.kill(pid, signal.SIGKILL)
                 done += 1
     assert done >= kills - 1
     assert int(run.statistics().restarts.sum()) >= done - 1
     for side in (left, right):
         assert len(side) == frames
-        assert (side if ordered else sorted(side)) == list(range(frames))
+        assert (side if "ordered" in how else sorted(side)) == list(range(frames))
+        if "key" in how:
+            for rest in range(7):
+                assert side_of(side, rest) == list(range(rest, frames, 7))
+
+
+def side_of(side: list[int], rest: int) -> list[int]:
+    return [value for value in side if rest_of(value) == rest]
 
 
 def test_the_seeds_counter_again_and_again(figure: Callable[..., float]) -> None:

@@ -17,8 +17,8 @@ import pytest
 import variants
 
 SANITIZE = variants.ROOT / "tests" / "sanitize"
-# Arrays with their lock; streams; the frame buffer.
-DRIVES = ["drive", "drive_stream", "drive_framebuffer"]
+# Arrays with their lock; streams; the frame buffer; queues and the ports of workers.
+DRIVES = ["drive", "drive_stream", "drive_framebuffer", "drive_pipe"]
 LIBRARY = {"thread": "libtsan.so", "race": "libtsan.so"}
 
 
@@ -110,6 +110,8 @@ def test_nothing_is_reported(
         ("drive_stream", "race", "WARNING: ThreadSanitizer: data race"),
         ("drive_stream", "overrun", "ERROR: AddressSanitizer"),
         ("drive_framebuffer", "overrun", "ERROR: AddressSanitizer"),
+        ("drive_pipe", "race", "WARNING: ThreadSanitizer: data race"),
+        ("drive_pipe", "overrun", "ERROR: AddressSanitizer"),
     ],
 )
 def test_a_planted_fault_is_reported(

@@ -1,0 +1,190 @@
+"""Work a queue, its parcels and the ports of workers inside one process, watched.
+
+Run by tests/stress/test_sanitizers.py with a sanitized build first on the path:
+``drive_pipe.py PACKAGE DIRECTORY SECONDS``. One putter, two workers, one getter, each a
+port in a thread of its own; all share one mapping of each queue, so that a sanitizer,
+which sees one process and one address per byte, sees every side. Value k says k in one
+of several ways, and each comes out once.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from typing import Any
+
+sys.meta_path[:] = [f for f in sys.meta_path if "Mesonpy" not in type(f).__name__]
+sys.path.insert(0, sys.argv[1])
+
+import numpy as np  # noqa: E402
+
+from ataraxis._kernels import parcel, payload  # noqa: E402
+from ataraxis._kernels import port as sanitized  # noqa: E402
+from ataraxis._kernels.parcel import Parcel  # noqa: E402
+from ataraxis._kernels.port import PortKernel  # noqa: E402
+from ataraxis.frame import DType  # noqa: E402
+from ataraxis.pipeline.stamp import read, write  # noqa: E402
+from ataraxis.stream import MemQ  # noqa: E402
+
+for kernel in (sanitized, parcel, payload):
+    assert kernel.__file__.startswith(sys.argv[1]), kernel.__file__
+WORKERS, SLOTS, SIZE = 2, 8, 100_000
+WIDE = 9_000  # float64, longer than what is copied with the GIL
+RUNNING = 1
+WORDS = {
+    "state": 0, "finished": 1, "emitted": 2, "edge": 3, "received": 4, "lane": 5,
+    "began": 7, "last": 8, "bins": 9, "last_bin": 31, "source": 1,
+}  # fmt: skip
+
+
+class Port(PortKernel):
+    """The manners of a worker's port: hardly any."""
+
+    def __init__(self, inbox: MemQ | None, outbox: MemQ | None, lane: int) -> None:
+        self.taken, self.given, self._lane = inbox, outbox, lane
+        self._values: deque[Any] = deque()
+        self.kept: deque[Any] = deque()
+        words = np.zeros(64, np.int64)
+        words[0] = RUNNING
+        self._plug(words.data.cast("B").cast("q"), WORDS, inbox, outbox)
+
+    def acknowledge(self) -> None:
+        self._pay()
+
+    def _accept(self, grip: Any) -> None:
+        assert self.taken is not None
+        self.kept.append(self.taken.adopt(grip))
+
+    def _emit(self, value: Any, dtype: Any, timeout: float | None) -> bool:
+        assert self.given is not None
+        code = -1 if dtype is None else int(dtype)
+        origin = (self._lane, self._sequence, 0)
+        went = self.given.post(value, code, origin, 1, 0, timeout)
+        if went is None:
+            frame = write(value, dtype, *origin, 0, 1, 0)
+            went = self.given.offer(frame, timeout)
+        self._sequence += went
+        return bool(went)
+
+    def _get(self, timeout: float | None) -> Any:
+        assert self.taken is not None
+        self._pay()
+        lease = self.kept.popleft() if self.kept else self.taken.hold(timeout)
+        if lease is None:
+            raise TimeoutError
+        value = lease.value if isinstance(lease, Parcel) else read(lease.data).value
+        lease.acknowledge()
+        return value
+
+    async def _emit_sync_later(self, value: Any, dtype: Any, timeout: Any) -> bool:
+        return self._emit(value, dtype, timeout)
+
+    async def _get_sync_later(self, timeout: float | None) -> Any:
+        return self._get(timeout)
+
+
+def done(promise: Any) -> Any:
+    """Step through a coroutine that has nothing to wait for."""
+    try:
+        promise.send(None)
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("it waits")
+
+
+def value_of(k: int) -> tuple[Any, Any]:
+    """The k-th value, and how to send it."""
+    ways = (
+        (k, None), (k, DType.U32), (float(k), None), (str(k), None),
+        (k.to_bytes(8, "little"), None), (np.full(7, k), None), ({"k": k}, None),
+        (np.full(WIDE, float(k)), None),
+    )  # fmt: skip
+    return ways[k % len(ways)]
+
+
+def number_of(value: Any) -> int:
+    """Say which it is; whole, if it is an array."""
+    if isinstance(value, np.ndarray):
+        low, high = value.min(), value.max()
+        assert low == high, f"torn: {low} to {high}"
+        return int(low)
+    if isinstance(value, bytes):
+        return int.from_bytes(value, "little")
+    return int(value["k"] if isinstance(value, dict) else value)
+
+
+def drive(first: MemQ, second: MemQ, seconds: float) -> list[int]:
+    failed: list[BaseException] = []
+    counts = [0] * (WORKERS + 2)
+    seen = set()
+    deadline = time.monotonic() + seconds
+
+    def put(me: int) -> None:
+        port = Port(None, first, 1)
+        while time.monotonic() < deadline and not failed:
+            value, dtype = value_of(counts[me])
+            assert port.emit(value, dtype, 20)
+            counts[me] += 1
+        for _ in range(WORKERS):
+            assert port.emit(None, None, 20)
+
+    def work(me: int) -> None:
+        port = Port(first, second, me + 1)
+        value: Any = 0
+        while value is not None and not failed:
+            if counts[me] % 2:
+                value = port.get(20)
+                assert port.emit(value, None, 20)
+            else:
+                value = done(port._getting_sync(20))
+                assert done(port._emitting_sync(value, None, 20))
+            counts[me] += 1
+        port._unplug(True)
+
+    def get(me: int) -> None:
+        port, left = Port(second, None, 0), WORKERS
+        while left and not failed:
+            value = port.get(20)
+            if value is None:
+                left -= 1
+                continue
+            k = number_of(value)
+            assert k not in seen, f"{k} came twice"
+            seen.add(k)
+            counts[me] += 1
+        port._unplug(True)
+
+    def run(job: Any, me: int) -> None:
+        try:
+            job(me)
+        except BaseException as error:
+            failed.append(error)
+
+    jobs = [get, *[work] * WORKERS, put]
+    threads = [threading.Thread(target=run, args=pair) for pair in
+               zip(jobs, range(WORKERS + 2), strict=True)]  # fmt: skip
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise failed[0]
+    assert seen == set(range(counts[-1])), "some are lost"
+    return counts
+
+
+def main(directory: str, seconds: float) -> None:
+    first = MemQ("first", SLOTS, SIZE, context=directory)
+    second = MemQ("second", SLOTS, SIZE, context=directory)
+    counts = drive(first, second, seconds)
+    print("got, worked, worked, put:", counts)
+    assert all(counts), "somebody starved"
+    first.unlink()
+    second.unlink()
+    print("done")
+
+
+if __name__ == "__main__":
+    main(sys.argv[2], float(sys.argv[3]))
