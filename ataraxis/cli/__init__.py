@@ -19,7 +19,7 @@ def main() -> None:
     """Share, stream, record, replay and process arrays."""
 
 
-@main.command()
+@main.command(short_help="Record a rig, kill its recorder, miss nothing.")
 @click.option(
     "--seconds", type=click.FloatRange(0.5, 3600), default=10.0, show_default=True,
     help="How long to record.",
@@ -106,7 +106,7 @@ def top(context: str | None, as_json: bool, once: bool, interval: float) -> None
         pass
 
 
-@main.command()
+@main.command(short_help="Remove segments that the dead left.")
 @in_context
 @as_json_too
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
@@ -123,7 +123,7 @@ def gc(context: str | None, as_json: bool, dry_run: bool) -> None:
         screen.console().print(screen.leftovers(found, dry_run))
 
 
-@main.command()
+@main.command(short_help="Check whether ataraxis can work on this machine.")
 @in_context
 @as_json_too
 def doctor(context: str | None, as_json: bool) -> None:
@@ -146,7 +146,7 @@ for _command in (
     main.add_command(_command)
 
 
-@main.command()
+@main.command(short_help="List the kinds of live sources.")
 @as_json_too
 def sources(as_json: bool) -> None:
     """List the kinds of live sources, and what to install for those missing."""

@@ -62,7 +62,7 @@ def record(
         click.echo(f"{stream}: {found.frames} frames recorded, {found.lost} lost")
 
 
-@click.command()
+@click.command(short_help="Finish logs and sessions whose programs were killed.")
 @in_context
 @_name
 @as_json_too
@@ -110,7 +110,7 @@ def recover(
             click.echo(f"  {problem.nbytes} bytes at {problem.offset}: {problem.what}")
 
 
-@click.command()
+@click.command(short_help="Count what is in a log, and what is missing.")
 @_name
 @as_json_too
 @click.argument("path", type=click.Path(path_type=Path))

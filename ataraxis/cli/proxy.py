@@ -10,7 +10,7 @@ import click
 from ataraxis.cli.options import in_context
 
 
-@click.command()
+@click.command(short_help="Pass STREAM of the live NODE into shared memory.")
 @in_context
 @click.argument("node")
 @click.argument("stream")

@@ -13,7 +13,7 @@ __all__ = ["mirror", "serve"]
 _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
-@click.command()
+@click.command(short_help="Make STREAM of the server at URL one of ours.")
 @in_context
 @click.argument("url")
 @click.argument("stream")

@@ -11,7 +11,7 @@ import click
 from ataraxis.cli.options import as_json_too, in_context, told
 
 
-@click.command()
+@click.command(short_help="Run RIG, a YAML file, as a session.")
 @in_context
 @click.argument("rig", type=click.Path(path_type=Path))
 @click.option("--name", help="Of the session; the date and time, if not given.")
@@ -98,7 +98,7 @@ def check(as_json: bool, rig: Path, soak: float, output: Path) -> None:
     sys.exit(not found.is_ready)
 
 
-@click.command()
+@click.command(short_help="Send the streams of SESSION again.")
 @in_context
 @click.argument("session", type=click.Path(path_type=Path))
 @click.option("--speed", type=float, default=1.0, show_default=True)
