@@ -304,6 +304,10 @@ def mouse_of(value: dict[str, int]) -> int:
     return value["mouse"]
 
 
+def rest_of(value: int) -> int:
+    return value % 7
+
+
 def no_key(value: dict[str, int]) -> list[int]:
     return [value["mouse"]]
 

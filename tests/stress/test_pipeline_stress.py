@@ -16,16 +16,11 @@ import workers_pipe as w
 
 from ataraxis.pipeline import Pipe, Processor, Restart
 
-
-def rest_of(value: int) -> int:
-    return value % 7
-
-
 HOW = {
     "ordered": {"ordered": True},
     "in any order": {},
-    "by key": {"key": rest_of},
-    "by key, ordered": {"key": rest_of, "ordered": True},
+    "by key": {"key": w.rest_of},
+    "by key, ordered": {"key": w.rest_of, "ordered": True},
 }
 
 
@@ -76,7 +71,7 @@ def test_a_diamond_under_kills(
 
 
 def side_of(side: list[int], rest: int) -> list[int]:
-    return [value for value in side if rest_of(value) == rest]
+    return [value for value in side if w.rest_of(value) == rest]
 
 
 def test_the_seeds_counter_again_and_again(figure: Callable[..., float]) -> None:
