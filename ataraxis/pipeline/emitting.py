@@ -21,7 +21,7 @@ from ataraxis.pipeline.board import (
     Board,
 )
 from ataraxis.pipeline.intake import Job
-from ataraxis.pipeline.outlet import Outlet
+from ataraxis.pipeline.outlet import Outlet, send_to_all
 from ataraxis.pipeline.patience import EMIT_WAIT_S, patiently
 from ataraxis.pipeline.spec import WorkerSpec
 from ataraxis.pipeline.stamp import (
@@ -101,25 +101,17 @@ class Emitting(PortKernel):
         outlets = [o for o in self.outlets if is_wanted or not o.target.is_end]
         if kind_of(kind) == GAP and not spec.tells_gaps:
             outlets = outlets if is_call(lane) else []
-        if len(outlets) > 1 and timeout is not None:
-            # Whoever may have to be waited for comes first; then there is no return.
-            outlets.sort(key=lambda o: not o.is_full)
-            if timeout == 0 and outlets[0].is_full and not outlets[0].is_finished:
-                return False
-        for outlet in outlets:
-            outlet.check(value, kind)
-        if not all(o.is_near(lane, sequence, timeout) for o in outlets):
-            return False
-        for outlet in outlets:
-            put = outlet.send if outlet.is_plain else outlet.put_value
-            is_put = put(
-                value, dtype, lane, sequence, kind, spec.index, time_ns, timeout
-            )
-            if not is_put:
-                return False
-            timeout = None
+
+        def count(outlet: Outlet) -> None:
             at = self.outlets.index(outlet)
             words[row + EDGES + min(at, N_EDGES - 1)] += 1
+
+        is_put = send_to_all(
+            outlets, value, dtype, lane, sequence, kind, spec.index, time_ns, timeout,
+            count,
+        )  # fmt: skip
+        if not is_put:
+            return False
         words[row + EMITTED] += 1
         self._count_drops()
         if self._inner and all(o.is_finished for o in self._inner):

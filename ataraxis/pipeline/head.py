@@ -12,9 +12,11 @@ from ataraxis.errors import EndOfStream, NotConnectedError
 from ataraxis.frame import DType
 from ataraxis.pipeline.board import Board
 from ataraxis.pipeline.heads import values_of
-from ataraxis.pipeline.outlet import Outlet
+from ataraxis.pipeline.outlet import Outlet, send_to_all
 from ataraxis.pipeline.plan import Plan
 from ataraxis.pipeline.stamp import CALL_LANE, HEAD_LANE, PLAIN
+
+_NOBODY = 2**32 - 1  # source of a value that no processor made
 
 
 class Head:
@@ -78,28 +80,9 @@ class Head:
     def _put(
         self, value: Any, dtype: Any, lane: int, number: int, time_ns: int, wait: Any
     ) -> bool:
-        outlets = self._outlets
-        if len(outlets) > 1 and wait is not None:
-            outlets = sorted(outlets, key=lambda o: not o.is_full)
-            if wait == 0 and outlets[0].is_full and not outlets[0].is_finished:
-                return False
-        for outlet in outlets:
-            outlet.check(value, PLAIN)
-        if not all(o.is_near(lane, number, wait) for o in outlets):
-            return False
-        for outlet in outlets:
-            source = -1 & 0xFFFFFFFF
-            if outlet.is_plain:
-                is_put = outlet.send(
-                    value, dtype, lane, number, PLAIN, source, time_ns, wait
-                )
-            else:
-                is_put = outlet.put_value(value, dtype, lane, number, PLAIN, source,
-                                          time_ns, wait)  # fmt: skip
-            if not is_put:
-                return False
-            wait = None
-        return True
+        return send_to_all(
+            self._outlets, value, dtype, lane, number, PLAIN, _NOBODY, time_ns, wait
+        )
 
     def answer(self, number: int, values: tuple[Any, ...]) -> None:
         """Give a waiting caller what came of its value; the first answer counts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty
 from typing import Any
@@ -294,3 +295,37 @@ class Outlet:
             queue.close()
         if self._credit is not None:
             self._credit.disconnect()
+
+
+def send_to_all(
+    outlets: Sequence[Outlet],
+    value: Any,
+    dtype: DType | int | None,
+    lane: int,
+    sequence: int,
+    kind: int,
+    source: int,
+    time_ns: int,
+    timeout: float | None,
+    on_put: Callable[[Outlet], object] = lambda outlet: None,
+) -> bool:
+    """Put a value into every outlet, or into none; False: no room in time.
+
+    `on_put` is called with each outlet, once it has the value.
+    """
+    if len(outlets) > 1 and timeout is not None:
+        # Whoever may have to be waited for comes first; then there is no return.
+        outlets = sorted(outlets, key=lambda o: not o.is_full)
+        if timeout == 0 and outlets[0].is_full and not outlets[0].is_finished:
+            return False
+    for outlet in outlets:
+        outlet.check(value, kind)
+    if not all(o.is_near(lane, sequence, timeout) for o in outlets):
+        return False
+    for outlet in outlets:
+        put = outlet.send if outlet.is_plain else outlet.put_value
+        if not put(value, dtype, lane, sequence, kind, source, time_ns, timeout):
+            return False
+        timeout = None
+        on_put(outlet)
+    return True
