@@ -253,7 +253,9 @@ def test_a_key_travels_as_json() -> None:
         (node,) = again.graph().nodes
         assert node.processor.key == Key.of("a", key)
     assert list(again.map(VALUES[:1])) == VALUES[:1]
-    local = chain(Processor("a", func=w.same, key=lambda v: v["mouse"], workers=2))
+    # In order: two workers have the two values, and either may be first.
+    common = {"workers": 2, "ordered": True}
+    local = chain(Processor("a", func=w.same, key=lambda v: v["mouse"], **common))
     with pytest.raises(ValueError, match="the key= of 'a' is a pickle"):
         Pipe.from_json(local.to_json())
     copy = Pipe.from_json(local.to_json(), allow_pickle=True)
