@@ -33,7 +33,7 @@ class Exchange:
     command: bytes
     """What was sent."""
     sent_ns: int
-    """When it had been handed to the port, monotonic ns."""
+    """When it began to be handed to the port, monotonic ns: no reply is earlier."""
     reply: bytes | None
     """The line that came back, without its end; None if none was waited for."""
     replied_ns: int | None
@@ -169,12 +169,13 @@ class SerialSource(Known):
         port = self._port.get()
         with self._came:
             self._replies.clear()
+        # Before the write: the reply may be here before the write has returned.
+        sent_ns = now_ns()
         try:
             port.write(data)
             port.flush()
         except OSError as error:
             raise self._gone(error) from error
-        sent_ns = now_ns()
         if timeout == 0:
             return Exchange(data, sent_ns, None, None)
         deadline = None if timeout is None else time.monotonic() + timeout
