@@ -68,7 +68,8 @@ def package(number: int) -> LogPackage:
 
 def a_logger(path: Path, **options) -> DataLogger:
     """A logger whose writer is at work: it has written entry 0."""
-    logger = DataLogger(path / "log", buffer_count=4, buffer_size=4096, **options)
+    # A slot has room for one package.
+    logger = DataLogger(path / "log", buffer_count=4, buffer_size=200, **options)
     logger.start()
     logger.input_queue.put(package(0))
     wait_until(lambda: logger.statistics().written == 1, 30, "a writer")

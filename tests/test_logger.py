@@ -39,6 +39,8 @@ HERE = Path(__file__).resolve().parent
 COPY = HERE / "seed" / "logger.py"
 OLD_IMPORT = "from ataraxis_data_structures import DataLogger, LogPackage\n"
 PAYLOAD = np.array([9, 8, 7], np.uint8)
+# Of a queue with slots of its size, each takes one.
+SLOTFUL = np.arange(1000).astype(np.uint8)
 METHODS = ["fork", "spawn", "forkserver"]
 
 
@@ -233,25 +235,46 @@ def test_entries_larger_than_a_slot(tmp_path: Path, layout: str) -> None:
 
 
 def test_a_full_queue(tmp_path: Path) -> None:
-    logger = DataLogger(tmp_path, on_full="drop_newest", buffer_count=4)
+    size = len(SLOTFUL)
+    logger = DataLogger(
+        tmp_path, on_full="drop_newest", buffer_count=4, buffer_size=size
+    )
     for i in range(10):
-        logger.input_queue.put(LogPackage(1, i, PAYLOAD))
+        logger.input_queue.put(LogPackage(1, i, SLOTFUL))
     assert logger.statistics().dropped == 6
     assert logger.input_queue.full()
     logger.close()
     assert len(entries(logger.output_directory)) == 4
-    logger = DataLogger(tmp_path / "x", on_full="raise", buffer_count=1)
-    logger.input_queue.put_nowait(LogPackage(1, 1, PAYLOAD))
+    where = tmp_path / "x"
+    logger = DataLogger(where, on_full="raise", buffer_count=1, buffer_size=size)
+    logger.input_queue.put_nowait(LogPackage(1, 1, SLOTFUL))
     with pytest.raises(std_queue.Full):
-        logger.input_queue.put(LogPackage(1, 1, PAYLOAD))
+        logger.input_queue.put(LogPackage(1, 1, SLOTFUL))
     logger.close()
-    logger = DataLogger(tmp_path / "y", buffer_count=1)
-    logger.input_queue.put(LogPackage(1, 1, PAYLOAD))
+    logger = DataLogger(tmp_path / "y", buffer_count=1, buffer_size=size)
+    logger.input_queue.put(LogPackage(1, 1, SLOTFUL))
     with pytest.raises(std_queue.Full):
-        logger.input_queue.put_nowait(LogPackage(1, 1, PAYLOAD))
+        logger.input_queue.put_nowait(LogPackage(1, 1, SLOTFUL))
     with pytest.raises(TimeoutError):
-        logger.input_queue.put(LogPackage(1, 1, PAYLOAD), timeout=0.01)
+        logger.input_queue.put(LogPackage(1, 1, SLOTFUL), timeout=0.01)
     logger.close()
+
+
+@pytest.mark.parametrize("layout", ["npy", "journal"])
+def test_entries_share_slots(tmp_path: Path, layout: str) -> None:
+    logger = DataLogger(tmp_path, on_full="drop_newest", buffer_count=2, layout=layout)
+    for i in range(70):
+        logger.input_queue.put(LogPackage(1, i, PAYLOAD))
+    rows = np.arange(256, dtype=np.uint8).reshape(64, 4)
+    logger.log_block(2, rows, timestamp=1000)
+    statistics = logger.statistics()
+    # 64 to a slot: of 134 entries 6 find no room.
+    assert (statistics.waiting, statistics.dropped) == (128, 6)
+    logger.start()
+    logger.stop()
+    found = accepted(logger.output_directory)
+    assert len(found) == 128
+    assert [bytes(row) for row in rows[:58]] == [one for one in found if len(one) == 4]
 
 
 def test_a_handle_travels(tmp_path: Path) -> None:
@@ -345,18 +368,18 @@ def test_a_writer_that_is_killed_is_replaced_once(tmp_path, layout) -> None:
 
 
 def test_a_writer_that_is_killed_twice(tmp_path: Path) -> None:
-    logger = DataLogger(tmp_path, buffer_count=64)
+    logger = DataLogger(tmp_path, buffer_count=64, buffer_size=len(SLOTFUL))
     logger.start()
     os.kill(a_writer(logger), signal.SIGKILL)
     for i in range(65):
-        logger.input_queue.put(LogPackage(1, i, PAYLOAD))
+        logger.input_queue.put(LogPackage(1, i, SLOTFUL))
     pid = a_writer(logger)
     os.kill(pid, signal.SIGSTOP)
     os.kill(pid, signal.SIGKILL)
     done = 65
     with pytest.raises(LoggerError, match="killed"):  # noqa: PT012
         while done < 500:
-            logger.input_queue.put(LogPackage(1, done, PAYLOAD), timeout=20)
+            logger.input_queue.put(LogPackage(1, done, SLOTFUL), timeout=20)
             done += 1
     logger.start()
     logger.stop()
@@ -412,8 +435,9 @@ def test_a_disk_that_is_full(tmp_path: Path, layout: str) -> None:
         low: list[LowDisk] = []
         refused: list[LoggerError] = []
         logger = DataLogger(
-            disk, layout=layout, on_low_disk=low.append, on_error=refused.append
-        )
+            disk, layout=layout, on_low_disk=low.append, on_error=refused.append,
+            buffer_size=1000,
+        )  # fmt: skip
         logger.start()
         count, began = 0, 0.0
         with pytest.raises(LoggerError, match="No space") as told:  # noqa: PT012
@@ -648,11 +672,12 @@ def test_little_room_is_told_by_whoever_puts(tmp_path: Path) -> None:
 def test_what_was_dropped_is_told(tmp_path: Path) -> None:
     told: list[Loss] = []
     with DataLogger(
-        tmp_path, on_full="drop_newest", buffer_count=4, on_loss=told.append
-    ) as logger:
+        tmp_path, on_full="drop_newest", buffer_count=4, buffer_size=1000,
+        on_loss=told.append,
+    ) as logger:  # fmt: skip
         os.kill(a_writer(logger), signal.SIGSTOP)
         for i in range(20):
-            logger.input_queue.put(LogPackage(1, i, PAYLOAD))
+            logger.input_queue.put(LogPackage(1, i, SLOTFUL))
         wait_until(lambda: told, 5, "the loss to be told")
         os.kill(writers()[0], signal.SIGCONT)
     dropped = logger.statistics().dropped

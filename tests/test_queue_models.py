@@ -23,6 +23,8 @@ SIZES = {
     "packed-kill": "queue FRAMES=1 PACK=2 KILLS=1",
     "given-back-kill": "queue FRAMES=1 BACK=1 KILLS=1",
     "lease-over": "queue FRAMES=1 EXPIRE=1",
+    "growing": "queue FRAMES=2 PACK=2 GROW=1",
+    "growing-kill": "queue FRAMES=1 PACK=2 GROW=1 KILLS=1",
 }
 # Up to some minutes and 4 GB each.
 LARGER_SIZES = {
@@ -30,6 +32,9 @@ LARGER_SIZES = {
     "two-putters-kill": "queue FRAMES=1 PUTTERS=2 KILLS=1",
     "given-back": "queue FRAMES=2 BACK=2",
     "lease-over-laps": "queue FRAMES=2 EXPIRE=1",
+    "growing-kept-kill": "queue FRAMES=1 PACK=2 GROW=1 KILLS=1 WITH_KEPT",
+    "growing-laps-kill": "queue FRAMES=2 PACK=2 GROW=1 KILLS=1 GETTERS=1",
+    "growing-putters": "queue FRAMES=1 PACK=2 GROW=1 PUTTERS=2 GETTERS=1",
     "kept-kills": "queue FRAMES=1 KILLS=2 WITH_KEPT",
 }
 # Mutant to the size that shows it.
@@ -46,6 +51,10 @@ MUTANTS = {
     "NO_HINT_AGAIN": "queue FRAMES=2 BACK=2",
     "HINT_AFTER_LOOK": "queue FRAMES=2 BACK=2",
     "MARK_LATE": "queue FRAMES=1 PACK=2 KILLS=1",
+    "BLIND_GROW": "queue FRAMES=1 PACK=2 GROW=1",
+    "GROW_COUNT_EARLY": "queue FRAMES=1 PACK=2 GROW=1 KILLS=1",
+    "NO_CLEAN_GROWING": "queue FRAMES=1 PACK=2 GROW=1 KILLS=1",
+    "CLEAN_GROWING_FREE": "queue FRAMES=1 PACK=2 GROW=1 KILLS=1",
     "KEPT_NO_MARK": "queue FRAMES=2 WITH_KEPT",
     "KEPT_PLAIN": "queue FRAMES=2 WITH_KEPT",
 }

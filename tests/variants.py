@@ -37,7 +37,7 @@ POINT = re.compile(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)')
 KERNELS = (
     "mapping", "participants", "lock", "guard", "array", "framebuffer", "chunks",
     "will", "ring", "reader", "join", "turn", "send", "rows", "loan", "lend", "receive",
-    "doorbell", "survey", "queue", "vigil", "desk", "put", "get", "drain",
+    "doorbell", "survey", "queue", "vigil", "desk", "put", "block", "get", "drain",
     "payload", "parcel", "port",
 )  # fmt: skip
 # What arrays alone need: built in a quarter of the time.
@@ -46,8 +46,8 @@ ARRAYS = (
 )  # fmt: skip
 FRAMEBUFFER = ("framebuffer.pyx", "chunks.pyx", "will.h")
 QUEUE_FILES = (
-    "queue.pyx", "vigil.pyx", "put.pyx", "get.pyx", "drain.pyx", "parcel.pyx",
-    "_large.py",
+    "queue.pyx", "vigil.pyx", "put.pyx", "block.pyx", "get.pyx", "drain.pyx",
+    "parcel.pyx", "_large.py",
 )  # fmt: skip
 # What journals need besides; built with crash points only.
 LOG_KERNELS = ("records", "scan")

@@ -71,6 +71,8 @@ def put(
     queue = MemQ.attach(name, context=arena, timeout=20)
     assert queue._segment is not None
     board.set_mine(worker, SLOT, queue._segment.participant.slot)
+    if worker % 2:
+        queue.share_slots()
     words = open_ledger(ledger)
     first = worker * EACH
     k = int(words[BEGUN, first : first + EACH].sum())
@@ -153,6 +155,10 @@ def crash(arena: Path, board: Any, worker: int, way: str, name: str = "q") -> No
     board.set_mine(worker, PHASE, 1)
     if way == "put":
         queue.put(np.full(3, 100, np.uint32), timeout=20)
+    elif way == "grow":
+        queue.share_slots()
+        for number in (100, 101):
+            queue.put(np.full(3, number, np.uint32), timeout=20)
     elif way == "put_many":
         for _ in range(4):
             queue.put(np.full(3, 100, np.uint32), timeout=20)

@@ -1,6 +1,6 @@
 # The getting half of a handle on a work queue.
 from libc.stdint cimport int64_t, uint64_t
-from ataraxis._kernels.put cimport PutKernel
+from ataraxis._kernels.block cimport BlockKernel
 from ataraxis._kernels.queue cimport ax_grip
 
 cdef class Grip:
@@ -9,7 +9,7 @@ cdef class Grip:
     cdef public uint64_t out
     cdef public bint failed
 
-cdef class GetKernel(PutKernel):
+cdef class GetKernel(BlockKernel):
     cdef public bint _is_plain          # a get acknowledges at once
     cdef int hold(self, ax_grip *grip, int64_t deadline) except -100
     cdef int settle(self, ax_grip *grip, uint64_t done, bint failed, bint tell) noexcept

@@ -2,7 +2,7 @@ from typing import Any
 
 from typing_extensions import disjoint_base
 
-from ataraxis._kernels.put import PutKernel
+from ataraxis._kernels.block import BlockKernel
 
 @disjoint_base
 class Grip:
@@ -17,7 +17,7 @@ class Grip:
     def is_large(self) -> bool: ...
 
 @disjoint_base
-class GetKernel(PutKernel):
+class GetKernel(BlockKernel):
     _is_plain: bool
     def get(self, block: bool = True, timeout: float | None = None) -> Any: ...
     def _checked(self, frame: Any) -> Any: ...

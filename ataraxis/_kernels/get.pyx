@@ -16,7 +16,7 @@ from ataraxis._kernels.layout cimport (
     AX_EMPTY, AX_MESSAGE_LARGE, AX_OK, AX_TIMEOUT, ax_frame,
 )
 from ataraxis._kernels.platform cimport ax_crash, ax_now_ns
-from ataraxis._kernels.put cimport PutKernel
+from ataraxis._kernels.block cimport BlockKernel
 from ataraxis._kernels.queue cimport ax_grip, first_bit, ones, padded, queue_holds, queue_lease, queue_mark, queue_settle, queue_told, slot_of
 from ataraxis._kernels.timing cimport deadline_of
 from ataraxis._kernels.vigil cimport AX_WAIT_DATA, queue_look
@@ -72,7 +72,7 @@ cdef class Grip:
         return bool(self.grip.flags & AX_MESSAGE_LARGE)
 
 
-cdef class GetKernel(PutKernel):
+cdef class GetKernel(BlockKernel):
     """What gets; a subclass gives the manners.
 
     It provides `_decode(frame)` -> value, `_open_large(name)` -> the frame's bytes or None (it was acknowledged),

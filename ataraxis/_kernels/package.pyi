@@ -3,7 +3,7 @@ from typing import Any
 from numpy.typing import NDArray
 from typing_extensions import Buffer, disjoint_base
 
-def survey(data: Buffer, numbers: NDArray[Any]) -> tuple[int, int, int, bool, int]: ...
+def survey(data: Buffer, numbers: NDArray[Any]) -> tuple[int, int, int]: ...
 
 @disjoint_base
 class Package:

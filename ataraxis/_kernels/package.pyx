@@ -24,40 +24,29 @@ cdef enum:
 
 cdef struct ax_survey:
     uint64_t frames
-    uint64_t rows
     uint64_t payload
     uint64_t end
-    bint has_blocks
 
 
 cdef void survey_frames(const char *data, uint64_t bytes, uint64_t *numbers, uint64_t room, ax_survey *found) noexcept nogil:
     # Go from frame to frame, each padded to 64; `end` is where something that is none begins.
     cdef ax_frame head
-    cdef uint64_t at = 0, length, extent, counter, front
+    cdef uint64_t at = 0, length, front
     while at + sizeof(ax_frame) <= bytes and found.frames < room:
         memcpy(&head, data + at, sizeof(ax_frame))
         length = head.length
         if length > bytes - at - sizeof(ax_frame):
             break
         front = sizeof(ax_frame)
-        extent = head.extents[0]
-        counter = 0
         if head.flags & FLAG_EXTENDED:
-            memcpy(&extent, data + at + front, 8)
             front += 64
         if head.flags & FLAG_DEVICE:
-            memcpy(&counter, data + at + front + 8, 8)
             front += 16
         if front > sizeof(ax_frame) + length:
             break
         numbers[found.frames] = head.sequence
         found.frames += 1
         found.payload += sizeof(ax_frame) + length - front
-        if counter >> 63:
-            found.has_blocks = True
-            found.rows += extent
-        else:
-            found.rows += 1
         at = at + sizeof(ax_frame) + length + PAD & ~<uint64_t>PAD
     found.end = min(at, bytes)
 
@@ -65,17 +54,16 @@ cdef void survey_frames(const char *data, uint64_t bytes, uint64_t *numbers, uin
 # ---- the bridge
 
 def survey(const unsigned char[::1] data not None, uint64_t[::1] numbers not None):
-    """Look at drained frames: how many, their rows, bytes of payload, whether there are blocks, and where they end.
+    """Look at drained frames: how many, bytes of payload, and where they end.
 
     The number of each goes into `numbers`, which is as long as there may be frames.
     """
     cdef ax_survey found
-    found.frames = found.rows = found.payload = found.end = 0
-    found.has_blocks = False
+    found.frames = found.payload = found.end = 0
     if data.shape[0] and numbers.shape[0]:
         with nogil:
             survey_frames(<const char *>&data[0], data.shape[0], &numbers[0], numbers.shape[0], &found)
-    return found.frames, found.rows, found.payload, found.has_blocks, found.end
+    return found.frames, found.payload, found.end
 
 
 cdef class Package:

@@ -13,12 +13,16 @@ cdef struct ax_piece:
     bint whole                # `data` is a whole frame already: header and all
 
 cdef class PutKernel(Desk):
+    cdef public bint _packs             # a put goes behind the last one where nobody has taken that yet
     cdef int piece_of(self, ax_piece *piece, value, source, time_ns, device_time, device_sequence) except -1
     cdef int claim(self, uint64_t *index, uint64_t *position, int64_t deadline) except -100
     cdef int seal(self, ax_piece *piece) except -1
+    cdef int put_alone(self, ax_piece *piece, uint64_t bytes, int64_t deadline) except -100
     cdef int put_piece(self, ax_piece *piece, int64_t deadline) except -100
     cdef int put_packed(self, char *frames, uint32_t bytes, uint32_t count, uint64_t payload, int64_t deadline) except -100
     cdef void count(self, uint64_t frames, uint64_t bytes, int64_t now) noexcept
+    cdef void keep(self, uint64_t index, uint64_t position, uint32_t bytes, uint32_t frames) noexcept
+    cdef bint add(self, ax_piece *piece, uint64_t bytes) noexcept
 
 # The frame's code of a NumPy type number, 0: none that goes quickly.
 cdef int code_of(int kind) noexcept

@@ -4,6 +4,8 @@ from typing import Any
 from ataraxis._kernels.desk import Desk
 
 class PutKernel(Desk):
+    _packs: bool
+
     def put(
         self,
         obj: Any,

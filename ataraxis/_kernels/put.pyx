@@ -17,7 +17,7 @@ from ataraxis._kernels.layout cimport (
     AX_FULL, AX_MESSAGE_LARGE, AX_OK, AX_OVERFLOW, AX_QUEUE_FRAMES, AX_TIMEOUT, ax_frame,
 )
 from ataraxis._kernels.platform cimport ax_crash, ax_now_ns
-from ataraxis._kernels.queue cimport padded, queue_claim, queue_publish, queue_told, slot_of
+from ataraxis._kernels.queue cimport ax_last, padded, queue_claim, queue_grow, queue_publish, queue_told, slot_of
 from ataraxis._kernels.timing cimport deadline_of
 from ataraxis._kernels.vigil cimport AX_WAIT_ROOM, queue_look
 
@@ -151,30 +151,62 @@ cdef class PutKernel(Desk):
         ax_put64(&self.work.tally.put_bytes, ax_peek64(&self.work.tally.put_bytes) + bytes)
         ax_put64(&self.work.tally.last_put_ns, <uint64_t>now)
 
-    cdef int put_piece(self, ax_piece *piece, int64_t deadline) except -100:
-        # One frame into a slot of its own. The caller keeps the payload alive.
-        cdef uint64_t index = 0, position = 0, bytes = padded(length_of(piece))
-        cdef int status
+    cdef void keep(self, uint64_t index, uint64_t position, uint32_t bytes, uint32_t frames) noexcept:
+        # The slot just shown is the one to add to.
+        if self._packs:
+            self.work.last = ax_last(index, position, bytes, frames)
+
+    cdef bint add(self, ax_piece *piece, uint64_t bytes) noexcept:
+        # Put a frame behind those that nobody has taken yet out of our last slot. The caller is inside.
+        cdef ax_last last = self.work.last
         cdef char *to
+        if not 0 < last.frames < AX_QUEUE_FRAMES or last.bytes + bytes > self.work.stride:
+            return False
+        if piece.whole or bytes > GIL_BYTES:
+            return False
+        if not queue_grow(&self.work):
+            return False
+        to = slot_of(&self.work, last.index) + last.bytes
+        lay(to, piece)
+        number(to, last.position * AX_QUEUE_FRAMES + last.frames)
+        last.bytes += bytes
+        last.frames += 1
+        queue_publish(&self.work, last.index, last.position, last.bytes, last.frames, 0)
+        self.work.last = last
+        return True
+
+    cdef int put_alone(self, ax_piece *piece, uint64_t bytes, int64_t deadline) except -100:
+        # One frame into a slot of its own.
+        cdef uint64_t index = 0, position = 0
+        cdef int status = self.claim(&index, &position, deadline)
+        cdef char *to
+        if status == AX_OK:
+            to = slot_of(&self.work, index)
+            if bytes > GIL_BYTES:
+                with nogil:
+                    lay(to, piece)
+            else:
+                lay(to, piece)
+            if not piece.whole or piece.stamp_bytes:
+                number(to, position * AX_QUEUE_FRAMES)
+            queue_publish(&self.work, index, position, bytes, 1, 0)
+            self.keep(index, position, bytes, 1)
+        return status
+
+    cdef int put_piece(self, ax_piece *piece, int64_t deadline) except -100:
+        # One frame, behind others of ours where it may be. The caller keeps the payload alive.
+        cdef uint64_t bytes = padded(length_of(piece))
+        cdef int status
         if bytes > self.work.stride:
             return AX_OVERFLOW
         self.enter()
         try:
             if not piece.whole:
                 self.seal(piece)
-            status = self.claim(&index, &position, deadline)
+            status = AX_OK if self.add(piece, bytes) else self.put_alone(piece, bytes, deadline)
             if status == AX_OK:
-                to = slot_of(&self.work, index)
-                if bytes > GIL_BYTES:
-                    with nogil:
-                        lay(to, piece)
-                else:
-                    lay(to, piece)
-                if not piece.whole or piece.stamp_bytes:
-                    number(to, position * AX_QUEUE_FRAMES)
-                queue_publish(&self.work, index, position, bytes, 1, 0)
                 queue_told(&self.work, True)
-                self.count(1, piece.bytes, (<ax_frame *>to).time_ns if not piece.whole else ax_now_ns())
+                self.count(1, piece.bytes, ax_now_ns() if piece.whole else piece.head.time_ns)
         finally:
             self.leave()
         return status

@@ -1,6 +1,6 @@
 # A work queue: words and claims. Each slot is put once and leased until it is acknowledged.
 #
-#   word     lap << 20 | lease << 13 | owner << 3 | FREE WRITING READY LEASED RETRY; position p lives in slot p % n, lap p / n + 1
+#   word     lap << 20 | lease << 13 | owner << 3 | FREE WRITING READY LEASED RETRY GROWING; position p lives in slot p % n, lap p / n + 1
 #   tail     next position to claim, or behind it: a hint that everybody helps along
 #   head     next position to lease, or behind it: the same
 #   hint     a slot may be RETRY: its getter died, gave it back, lost its lease, or left frames of it to others
@@ -10,12 +10,22 @@
 #                      v                                   v |
 #                     FREE                                RETRY
 #
+#   READY --grow--> GROWING --publish--> READY: its putter adds a frame behind those that are there. If it dies, READY with
+#   as many as `frames` says, which is written last.
+#
 # A slot that is leased when the ring comes round is passed over: putters raise its lap and go on, as long as another slot
 # is free. So a long lease delays nobody. Modelled in tests/models/queue.pml; fence E is event.pxd's.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from ataraxis._kernels.atomics cimport ax_u32, ax_u64
-from ataraxis._kernels.layout cimport AX_QUEUE_PAD, ax_message, ax_queue, ax_tally
+from ataraxis._kernels.layout cimport AX_QUEUE_PAD, AX_SLOT_GROWING, AX_SLOT_WRITING, ax_message, ax_queue, ax_tally
 from ataraxis._kernels.participants cimport ax_party
+
+# The slot that a handle has put into last, where it may add to it; frames 0: none.
+cdef struct ax_last:
+    uint64_t index
+    uint64_t position
+    uint32_t bytes
+    uint32_t frames
 
 # One handle: private to it; nothing of it is read from shared memory after queue_open.
 cdef struct ax_work:
@@ -29,6 +39,7 @@ cdef struct ax_work:
     uint64_t lease_ns
     uint32_t words            # of a mask
     uint32_t me               # our slot
+    ax_last last              # guarded by Python's lock
     ax_u32 gate               # guards the next
     uint32_t asleep[2]        # threads of ours that sleep for data, for space
     ax_u32 poke               # those who wait come out and look
@@ -59,6 +70,9 @@ cdef inline uint64_t word_of(uint64_t lap, uint64_t lease, uint64_t owner, uint6
 cdef inline uint64_t owner_of(uint64_t word) noexcept nogil:
     return word >> 3 & OWNER_MASK
 
+cdef inline bint is_being_put(uint64_t word) noexcept nogil:
+    return word & 7 == AX_SLOT_WRITING or word & 7 == AX_SLOT_GROWING
+
 cdef inline uint64_t padded(uint64_t bytes) noexcept nogil:
     return (bytes + AX_QUEUE_PAD - 1) // AX_QUEUE_PAD * AX_QUEUE_PAD
 
@@ -75,6 +89,7 @@ cdef inline char *slot_of(ax_work *work, uint64_t index) noexcept nogil:
 
 cdef int queue_open(ax_work *work, ax_party *party, char *frames, uint64_t bytes) noexcept nogil
 cdef int queue_claim(ax_work *work, uint64_t *index, uint64_t *position) noexcept nogil
+cdef bint queue_grow(ax_work *work) noexcept nogil
 cdef void queue_publish(ax_work *work, uint64_t index, uint64_t position, uint32_t bytes, uint32_t frames, uint32_t flags) noexcept nogil
 cdef void queue_abandon(ax_work *work, uint64_t index) noexcept nogil
 cdef int queue_lease(ax_work *work, ax_grip *grip) noexcept nogil

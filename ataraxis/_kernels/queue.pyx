@@ -11,8 +11,8 @@ from ataraxis._kernels.atomics cimport (
 )
 from ataraxis._kernels.event cimport event_signal, event_wake
 from ataraxis._kernels.layout cimport (
-    AX_DEAD, AX_EMPTY, AX_FULL, AX_KIND_QUEUE, AX_OK, AX_OVERFLOW, AX_SLOT_FREE, AX_SLOT_LEASED, AX_SLOT_READY,
-    AX_SLOT_RETRY, AX_SLOT_WRITING, ax_message, ax_queue, ax_tally,
+    AX_DEAD, AX_EMPTY, AX_FULL, AX_KIND_QUEUE, AX_OK, AX_OVERFLOW, AX_QUEUE_FRAMES, AX_SLOT_FREE, AX_SLOT_GROWING, AX_SLOT_LEASED,
+    AX_SLOT_READY, AX_SLOT_RETRY, AX_SLOT_WRITING, ax_message, ax_queue, ax_tally,
 )
 from ataraxis._kernels.participants cimport ax_party, live_of, on_death
 from ataraxis._kernels.platform cimport ax_cpus, ax_crash, ax_now_ns
@@ -38,6 +38,7 @@ cdef int queue_open(ax_work *work, ax_party *party, char *frames, uint64_t bytes
     work.lines = <ax_message *>(party.control + sizeof(ax_queue) + party.slots * sizeof(ax_tally))
     work.frames = frames
     work.asleep[0] = work.asleep[1] = 0
+    work.last.frames = 0
     ax_put32(&work.gate, 0)
     ax_put32(&work.poke, 0)
     ax_put64(&work.spin_ns, SPIN_MAX_NS if party.spins else 0)
@@ -118,21 +119,42 @@ cdef void help_head(ax_work *work) noexcept nogil:
         head = ax_load64(&work.queue.head)
         lap = head // work.slots + 1
         seen = ax_load64(&work.lines[head - (lap - 1) * work.slots].word)
-        if seen >> LAP < lap or (seen >> LAP == lap and (seen & 7 == AX_SLOT_READY or seen & 7 == AX_SLOT_WRITING)):
+        if seen >> LAP < lap or (seen >> LAP == lap and (seen & 7 == AX_SLOT_READY or is_being_put(seen))):
             return
         ax_cas64(&work.queue.head, head, head + 1)
 
 
+cdef bint queue_grow(ax_work *work) noexcept nogil:
+    # Own the slot we put into last once more, if nobody has had it: GROWING. What is behind its frames is ours then.
+    cdef ax_last *last = &work.last
+    cdef uint64_t word = word_of(last.position // work.slots + 1, 0, work.me, AX_SLOT_READY)
+    ax_crash("grow_before")
+    # Acquire: pairs with nothing, nobody else has written there since. One winner: this, or a getter.
+    if not ax_cas64(&work.lines[last.index].word, word, word & ~<uint64_t>7 | AX_SLOT_GROWING):
+        last.frames = 0
+        return False
+    ax_crash("grow_claimed")
+    # A lease that was lost long ago and still copies finds the word changed, as in queue_claim.
+    ax_fence_release()
+    return True
+
+
+cdef inline uint64_t first_bits(uint32_t count) noexcept nogil:
+    return <uint64_t>-1 >> (AX_QUEUE_FRAMES - min(max(count, <uint32_t>1), <uint32_t>AX_QUEUE_FRAMES))
+
+
 cdef void queue_publish(ax_work *work, uint64_t index, uint64_t position, uint32_t bytes, uint32_t frames, uint32_t flags) noexcept nogil:
-    # The claimed slot holds whole frames: show them. The caller tells sleepers (queue_told).
+    # The slot we own holds whole frames: show them. The caller tells sleepers (queue_told).
     cdef ax_message *line = &work.lines[index]
     cdef ax_u32 *kept = &live_of(work.party).kept
     ax_put64(&line.id, position)
-    ax_put64(&line.left, <uint64_t>-1 >> (64 - frames))
+    ax_put64(&line.left, first_bits(frames))
     ax_put32(&line.bytes, bytes)
-    ax_put32(&line.frames, frames)
     ax_put32(&line.flags, flags)
     ax_put32(&line.failures, 0)
+    # Last, and behind the frames themselves: the clean-up of a GROWING slot believes it.
+    ax_fence_release()
+    ax_put32(&line.frames, frames)
     # Before the frame is there: it is never reclaimed.
     if ax_peek32(kept) != KEPT:
         ax_store32(kept, KEPT)
@@ -177,7 +199,7 @@ cdef int queue_lease(ax_work *work, ax_grip *grip) noexcept nogil:
         if seen >> LAP < lap:
             return AX_EMPTY
         if seen >> LAP == lap:
-            if seen & 7 == AX_SLOT_WRITING:
+            if is_being_put(seen):
                 return AX_EMPTY
             if seen & 7 == AX_SLOT_READY:
                 if not take(work, i, seen, grip):
@@ -318,6 +340,10 @@ cdef void queue_cleanup(ax_party *party, uint32_t who) noexcept nogil:
         while owner_of(word) == who:
             if word & 7 == AX_SLOT_WRITING:
                 state = AX_SLOT_FREE
+            elif word & 7 == AX_SLOT_GROWING:
+                # `frames` counts whole ones; `left` may have one more.
+                ax_put64(&lines[i].left, first_bits(ax_peek32(&lines[i].frames)))
+                state = AX_SLOT_READY
             elif word & 7 == AX_SLOT_LEASED:
                 ax_put32(&lines[i].failures, ax_peek32(&lines[i].failures) + 1)
                 state = AX_SLOT_RETRY

@@ -7,6 +7,7 @@ cdef struct ax_sink:
     int fd
     int index_fd
     ax_seal seal
+    uint32_t shift              # from a header's checksum without a seed to that with ours: XOR
     uint64_t at                 # where in the file the buffer's first byte goes
     uint64_t limit              # no frame begins at or behind it
     uint64_t index_at
@@ -23,6 +24,7 @@ cdef enum:
     DIRECT_BYTES = 16384        # a longer payload is not copied first
     SEVERAL = 32                # such in one write, at most
 
+cdef int put_whole(ax_sink *sink, const char *frame, uint64_t padded) noexcept nogil
 cdef int put_several(ax_sink *sink, ax_frame *heads, const char **data, uint32_t *count) noexcept nogil
 cdef int put(ax_sink *sink, ax_frame *head, const char *front, uint64_t front_bytes, const char *data, uint64_t count,
              bint is_checked) noexcept nogil

@@ -118,6 +118,22 @@ cdef int put(ax_sink *sink, ax_frame *head, const char *front, uint64_t front_by
     return AX_OK
 
 
+cdef int put_whole(ax_sink *sink, const char *frame, uint64_t padded) noexcept nogil:
+    # A frame of DIRECT_BYTES or less as it is, with its padding. A CRC is linear: one XOR makes that of a header from no
+    # seed into that of this file's, and what was wrong before stays wrong.
+    cdef char *to
+    cdef int status = room(sink, padded)
+    if status != AX_OK:
+        return status
+    to = sink.buffer + sink.used
+    memcpy(to, frame, padded)
+    (<ax_frame *>to).header_crc ^= sink.shift
+    sink.runs = ax_run_add(sink.run, 0, sink.runs, sink.at + sink.used, padded, <ax_frame *>to)
+    sink.used += padded
+    sink.waiting += 1
+    return AX_OK
+
+
 cdef int put_several(ax_sink *sink, ax_frame *heads, const char **data, uint32_t *count) noexcept nogil:
     # Frames of DIRECT_BYTES or more, at most SEVERAL, in one write: all that this file takes of them, or TORN and none.
     # `data`: what follows the header, padded as in a file; checksums are in the headers already.
@@ -179,6 +195,7 @@ cdef class RecordKernel:
               Py_ssize_t capacity):
         """Write from `at` on; what waits in the buffer goes there too."""
         cdef ax_sink *sink = &self.sink
+        cdef ax_frame nothing
         if sink.buffer == NULL:
             self.buffer = bytearray(capacity + 2 * DIRECT_BYTES)
             self.run_memory = bytearray(RUNS * sizeof(ax_run))
@@ -186,6 +203,8 @@ cdef class RecordKernel:
             sink.capacity = capacity + 2 * DIRECT_BYTES
         sink.fd, sink.index_fd, sink.at, sink.index_at, sink.limit = fd, index_fd, at, index_at, limit
         sink.seal = ax_seal_of(seed)
+        memset(&nothing, 0, sizeof(ax_frame))
+        sink.shift = ax_header_crc(sink.seal, &nothing) ^ ax_crc32(0, &nothing, sizeof(ax_frame) - 4)
 
     def _rows(self, const unsigned char[::1] template not None, const unsigned char[:, ::1] rows not None,
               const unsigned char[:, ::1] fronts, uint64_t sequence, const int64_t[::1] times, int64_t time, int64_t step):

@@ -11,11 +11,11 @@ from ataraxis._kernels.atomics cimport (
 )
 from ataraxis._kernels.event cimport event_cancel, event_prepare
 from ataraxis._kernels.layout cimport (
-    AX_ACTIVE, AX_BUSY, AX_OK, AX_SLOT_FREE, AX_SLOT_LEASED, AX_SLOT_RETRY, AX_SLOT_WRITING, AX_TIMEOUT, ax_event,
+    AX_ACTIVE, AX_BUSY, AX_OK, AX_SLOT_FREE, AX_SLOT_LEASED, AX_SLOT_RETRY, AX_TIMEOUT, ax_event,
 )
 from ataraxis._kernels.participants cimport entry_of, sweep
 from ataraxis._kernels.platform cimport ax_crash, ax_futex_wait, ax_now_ns
-from ataraxis._kernels.queue cimport LAP, ax_work, next_free, queue_settle_kept, queue_told
+from ataraxis._kernels.queue cimport LAP, ax_work, is_being_put, next_free, queue_settle_kept, queue_told
 from ataraxis._kernels.timing cimport PAUSES, ROOM_PAUSES, SPIN_CROWDED_NS, next_spin, spin_on
 
 cdef enum:
@@ -63,7 +63,7 @@ cdef bint queue_has_data(ax_work *work) noexcept nogil:
         return True
     lap = head // work.slots + 1
     seen = ax_load64(&work.lines[head - (lap - 1) * work.slots].word)
-    return seen >> LAP > lap or (seen >> LAP == lap and seen & 7 != AX_SLOT_WRITING)
+    return seen >> LAP > lap or (seen >> LAP == lap and not is_being_put(seen))
 
 
 cdef bint queue_has_room(ax_work *work) noexcept nogil:

@@ -6,7 +6,9 @@ import math
 import os
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from queue import Full
 from typing import Any, Literal
 
@@ -15,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ataraxis.clock import now_ns
 from ataraxis.errors import LoggerError, NotConnectedError
-from ataraxis.log.notes import BLOCK
 from ataraxis.log.package import LogPackage
+from ataraxis.log.queued_rows import QueuedRows
 from ataraxis.log.status import (
     DROPPED,
     ENDED,
@@ -39,7 +41,6 @@ _SLICE_S = 0.2
 _STALL_S = 5.0
 _STARTING_S = 30.0
 _MOST_WRITERS = 2
-_MOST_ROWS = 65536
 
 
 class LogQueue:
@@ -57,6 +58,7 @@ class LogQueue:
         self._status = LogStatus(path)
         self._words = self._status.words
         self._put = queue.put
+        queue.share_slots()
         self._writer = 0
         self._looked = time.monotonic()
         self._started = -_STARTING_S
@@ -117,7 +119,8 @@ class LogQueue:
                     self._accepted_late()
                 return
             timeout = None if timeout is None else timeout - wait
-        self._offer(data, block, timeout, source=source, device_time=stamp)
+        once = partial(self._put, data, source=source, device_time=stamp)
+        self._offer(once, block, timeout)
 
     def put_nowait(self, package: LogPackage) -> None:
         """Log one package without waiting; `QueueFull` if there is no room."""
@@ -149,7 +152,8 @@ class LogQueue:
         stamp = now_ns() if timestamp is None else int(timestamp)
         if self._layout == "npy":
             values = as_bytes(values)
-        self._offer(values, True, timeout, source=int(source_id), device_time=stamp)
+        once = partial(self._put, values, source=int(source_id), device_time=stamp)
+        self._offer(once, True, timeout)
 
     def log_block(
         self,
@@ -184,18 +188,8 @@ class LogQueue:
         stamp = now_ns() if timestamp is None else int(timestamp)
         if self._layout == "npy":
             rows = as_bytes(rows).reshape(len(rows), -1)
-        each = max(1, rows[:1].nbytes)
-        most = max(1, min(_MOST_ROWS, self._queue.buffer_size // each))
-        for at in range(0, len(rows), most):
-            part = rows[at : at + most]
-            self._offer(
-                part,
-                True,
-                timeout,
-                source=int(source_id),
-                device_time=(stamp + at * step) % 2**64,
-                device_sequence=BLOCK | step,
-            )
+        going = QueuedRows(self._queue, int(source_id), rows, stamp, step)
+        self._offer(going, True, timeout, lambda: going.left)
         return len(rows)
 
     def _check_source(self, source: int, values: NDArray[Any]) -> None:
@@ -218,7 +212,7 @@ class LogQueue:
         return self._queue.empty()
 
     def full(self) -> bool:
-        """Whether `put` would have to wait."""
+        """Whether every slot is taken; small entries may still fit behind others."""
         return self._queue.full()
 
     def close(self) -> None:
@@ -240,9 +234,16 @@ class LogQueue:
     # ---- when it does not go quickly
 
     def _offer(
-        self, value: Any, block: bool, timeout: float | None, **stamps: Any
+        self,
+        once: Callable[[bool, float | None], None],
+        block: bool,
+        timeout: float | None,
+        left: Callable[[], int] = lambda: 1,
     ) -> None:
-        """Put, and look at the writer while there is no room."""
+        """Put, and look at the writer while there is no room.
+
+        `once` tries, as `MemQ.put` does; `left` says how many entries that is.
+        """
         if self._is_closed:
             raise NotConnectedError(
                 f"{self!r} was closed: take the logger's input_queue of another process"
@@ -259,10 +260,10 @@ class LogQueue:
             if not block or self._on_full != "block":
                 wait = 0
             try:
-                self._put(value, bool(wait), wait, **stamps)
+                once(bool(wait), wait)
             except Full:
                 if self._on_full == "drop_newest":
-                    self._words[DROPPED] += 1
+                    self._words[DROPPED] += left()
                     return None
                 now = time.monotonic()
                 if not wait or (end is not None and now >= end):

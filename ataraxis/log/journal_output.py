@@ -152,8 +152,8 @@ class JournalOutput(RecordKernel):
                 status = OK
             return frames, nbytes, status
 
-    def haul(self, haul: Haul) -> int:
-        """Take what was leased from a queue: OK, or OTHER, a frame is the caller's.
+    def haul(self, haul: Haul) -> None:
+        """Take what was leased from a queue.
 
         Raises
         ------
@@ -162,10 +162,9 @@ class JournalOutput(RecordKernel):
         """
         with self._lock:
             self._ready()
-            while (status := haul.record(self)) in (FULL, TORN):
+            while (status := haul.record(self)) != OK:
                 self._go_on(status, "some of a batch was not accepted")
         self._paced()
-        return status
 
     # ---- files
 

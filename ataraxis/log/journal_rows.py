@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ataraxis.frame import DType, Header
+from ataraxis.frame import HEADER_BYTES, DType, Header
 from ataraxis.labels import Labels
 
 _CODES = {
@@ -28,6 +29,31 @@ class EncodedRows(NamedTuple):
     """Payloads, shape (rows, bytes); a view of what was given, if contiguous."""
     fronts: NDArray[np.uint8] | None
     """Extensions, shape (rows, bytes)."""
+
+
+def plain_header(
+    source: int, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> bytes | None:
+    """Write the header of rows with device stamps; None: it takes labels or more bytes.
+
+    Sequence, times and checksums are whoever writes the rows'.
+    """
+    code = _CODES.get(dtype.str[1:])
+    if code is None or not dtype.isnative or dtype.names is not None:
+        return None
+    width = math.prod(shape) * dtype.itemsize
+    header = Header(
+        dtype=code,
+        shape=shape,
+        payload_bytes=width,
+        source=source,
+        device_time=0,
+        device_sequence=0,
+        device_unsigned=True,
+    )
+    data = bytearray(header.nbytes - width)
+    header.write(data)
+    return bytes(data[:HEADER_BYTES]) if len(data) == HEADER_BYTES + 16 else None
 
 
 class RowTemplates:

@@ -17,69 +17,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.frame import HEADER_BYTES
-from ataraxis.log.status import COUNT, DONE, INODE, INTENT, ROW, STAMP, LogStatus
+from ataraxis.log.status import COUNT, DONE, INODE, INTENT, STAMP, LogStatus
 
-BLOCK = 1 << 63
-"""In a device counter: the frame is a block, each row of it an entry."""
-_HEAD = struct.Struct("<4xBBHQQq4II")
-_STAMP = struct.Struct("<QQ")
+_HEAD = struct.Struct("<4xBBHQQq16xI")
+_STAMP = struct.Struct("<Q8x")
 _EXTENDED, _STAMPED = 8, 16
 _PAD = 63
 
 
 class Delivered(NamedTuple):
-    """A frame as it lies in a drained buffer."""
+    """A frame as it lies in a drained buffer: an entry."""
 
     number: int
     """Its number in the queue, the same at each delivery."""
     source: int
     stamp: int
-    """Of its first row, if it is a block."""
-    rows: int
-    """Entries in it: 1, or the rows of a block."""
-    step: int
-    """From the stamp of one row to the next."""
     payload: memoryview
-    frame: memoryview
-    """The whole frame."""
     at: int
     """Where in the buffer it begins."""
     end: int
     """Where the next one begins."""
-    is_block: bool
 
 
 def delivered(data: memoryview) -> Iterator[Delivered]:
     """Take a drained buffer apart."""
     at = 0
     while at < len(data):
-        fields = _HEAD.unpack_from(data, at)
-        _, _, flags, length, number, time_ns, extent, _, _, _, source = fields
-        end = at + HEADER_BYTES + length
+        _, _, flags, length, number, stamp, source = _HEAD.unpack_from(data, at)
         start = at + HEADER_BYTES
+        end = start + length
         if flags & _EXTENDED:
-            extent = int.from_bytes(data[start : start + 8], "little")
             start += 64
-        stamp, counter = time_ns, 0
         if flags & _STAMPED:
-            stamp, counter = _STAMP.unpack_from(data, start)
+            (stamp,) = _STAMP.unpack_from(data, start)
             start += _STAMP.size
-        is_block = bool(counter & BLOCK)
-        begin, after = at, (end + _PAD) & ~_PAD
-        rows = extent if is_block else 1
-        yield Delivered(
-            number,
-            source,
-            stamp,
-            rows,
-            counter & ~BLOCK if is_block else 0,
-            data[start:end],
-            data[begin:end],
-            begin,
-            after,
-            is_block,
-        )
-        at = after
+        begin, at = at, (end + _PAD) & ~_PAD
+        yield Delivered(number, source, stamp, data[start:end], begin, at)
 
 
 class Notes:
@@ -101,9 +74,10 @@ class Notes:
         self.written = set(numbers[:done])
         """Those that are written, and were not seen again yet."""
         self._again: set[int] = set()
-        self.intent = numbers[done] if done < count and words[INTENT] else None
+        is_open = done < count and words[INTENT] == done + 1
+        self.intent = numbers[done] if is_open else None
         """The entry that was being written."""
-        self.row, self.inode, self.stamp = words[ROW], words[INODE], words[STAMP]
+        self.inode, self.stamp = words[INODE], words[STAMP]
 
     def begin(self, numbers: NDArray[np.uint64]) -> None:
         """Note a batch, before any of it is written."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty
@@ -11,25 +11,22 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ataraxis._kernels.haul import OTHER, Haul
+from ataraxis._kernels.haul import Haul
 from ataraxis._kernels.package import survey
 from ataraxis.errors import CorruptFrame, DataOverflow
-from ataraxis.frame import Frame
 from ataraxis.log.directory import EntryDirectory
 from ataraxis.log.entries import SUFFIX, EntryKey
-from ataraxis.log.notes import BLOCK, Delivered, Notes, delivered
-from ataraxis.log.status import DONE, INODE, INTENT, ROW, STAMP, WRITTEN, WRITTEN_BYTES
+from ataraxis.log.notes import Delivered, Notes, delivered
+from ataraxis.log.status import DONE, INODE, INTENT, STAMP, WRITTEN, WRITTEN_BYTES
 
 if TYPE_CHECKING:
     from ataraxis.log.journal_writer import JournalWriter
     from ataraxis.log.status import LogStatus
     from ataraxis.stream import MemQ
 
-_ROW_BITS = 16
-
-
 BUFFER_BYTES = 4 << 20
 LEASE_BYTES = 2 << 20
+FILES_BYTES = 256 << 10  # of files of their own: a fraction of a second
 
 
 class Sink(Protocol):
@@ -52,15 +49,19 @@ class Bowl:
     ----------
     take : callable
         Writes the frames.
+    size : int
+        Bytes of frames to take at a time, if they are not larger.
     """
 
-    def __init__(self, take: Callable[[memoryview], None]) -> None:
-        self._take = take
+    def __init__(
+        self, take: Callable[[memoryview], None], size: int = BUFFER_BYTES
+    ) -> None:
+        self._take, self._size = take, size
         self._buffer = bytearray()
 
     def draw(self, queue: MemQ, timeout: float = 0) -> bool:
         """Drain and take; False if there was nothing. The caller acknowledges."""
-        size = len(self._buffer) or BUFFER_BYTES
+        size = len(self._buffer) or self._size
         while True:
             if len(self._buffer) < size:
                 self._buffer = bytearray(size)
@@ -94,7 +95,7 @@ class NpySink:
         self._durable = about["durability"] == "disk"
         self._notes = Notes(status)
         self._entries = EntryDirectory(about["directory"], before=self._intend)
-        self._bowl = Bowl(self._take)
+        self._bowl = Bowl(self._take, FILES_BYTES)
 
     def _intend(self, descriptor: int) -> None:
         """Note the file that is about to get a name."""
@@ -117,31 +118,26 @@ class NpySink:
         for frame in frames:
             if frame.number not in notes.written:
                 self._write(frame)
-                words[INTENT] = 0
+                # One store: from here on it is written, and no intent is open.
                 words[DONE] += 1
+                words[WRITTEN] += 1
+                words[WRITTEN_BYTES] += len(frame.payload)
         if self._durable:
             self._entries.sync()
 
     def _write(self, frame: Delivered) -> None:
-        """Write the rows of a frame that are not there yet."""
-        words, row = self._status.words, 0
-        size = len(frame.payload) // frame.rows if frame.rows else 0
-        if frame.number == self._notes.intent:
-            row = self._notes.row
-            row += self._is_there(frame.source, self._notes.stamp, self._notes.inode)
-        words[ROW] = row
-        while row < frame.rows:
-            payload = frame.payload[row * size : (row + 1) * size]
-            stamp = (frame.stamp + row * frame.step) % 2**64
-            words[STAMP] = stamp
-            words[INODE] = 0
-            words[INTENT] = 1
-            self._entries.write(frame.source, stamp, payload, durable=self._durable)
-            row += 1
-            words[ROW] = row
-            words[INODE] = 0
-            words[WRITTEN] += 1
-            words[WRITTEN_BYTES] += size
+        """Write an entry, unless the writer before got that far."""
+        words, notes = self._status.words, self._notes
+        if frame.number == notes.intent and self._is_there(
+            frame.source, notes.stamp, notes.inode
+        ):
+            return
+        words[STAMP] = frame.stamp
+        words[INODE] = 0
+        words[INTENT] = words[DONE] + 1
+        self._entries.write(
+            frame.source, frame.stamp, frame.payload, durable=self._durable
+        )
 
     def _is_there(self, source: int, stamp: int, inode: int) -> bool:
         """Whether the file that was about to get a name has got it."""
@@ -159,10 +155,9 @@ class NpySink:
 
 
 class JournalSink:
-    """Write frames into a journal: as they are, blocks row by row.
+    """Write frames into a journal as they are.
 
-    A frame keeps its number in the queue as its sequence; of a block, the rows count
-    from ``2**63 + number * 2**16``.
+    A frame keeps its number in the queue as its sequence.
     """
 
     def __init__(self, status: LogStatus, about: dict[str, Any]) -> None:
@@ -171,8 +166,7 @@ class JournalSink:
         self._status = status
         self._numbers = np.empty(len(status.numbers), np.uint64)
         self._notes = Notes(status)
-        self._there = _rows_there(self._notes.numbers, about)
-        self._notes.written = set(self._there)
+        self._notes.written = _already_there(self._notes.numbers, about)
         self._journal: JournalWriter = JournalWriter(
             about["directory"],
             about["queue"],
@@ -200,57 +194,35 @@ class JournalSink:
     def _record(self, queue: MemQ, timeout: float) -> bool:
         """Write frames from where they lie."""
         haul = self._haul = self._haul or Haul(queue)
-        count, rows, size, self._is_large_next = haul.lease(
+        count, size, self._is_large_next = haul.lease(
             self._numbers, LEASE_BYTES, timeout
         )
         if count:
             self._notes.begin(self._numbers[:count])
-            while self._journal.haul(haul) == OTHER:
-                other = haul.other()
-                assert other is not None
-                self._write_block(next(delivered(memoryview(other))))
-            self._told(rows, size)
+            self._journal.haul(haul)
+            self._told(count, size)
         return count > 0 or self._is_large_next
 
-    def _told(self, rows: int, size: int) -> None:
+    def _told(self, count: int, size: int) -> None:
         """Bring it into the file; count it."""
         self._journal.flush()
         words = self._status.words
-        words[WRITTEN] += rows
+        words[WRITTEN] += count
         words[WRITTEN_BYTES] += size
 
     def _take(self, data: memoryview) -> None:
         """Write the frames, in the order they were put."""
-        count, rows, size, has_blocks, end = survey(data, self._numbers)
+        count, size, end = survey(data, self._numbers)
         if end != len(data):
             raise CorruptFrame(f"no frame begins at byte {end} of what was drained")
+        there = self._notes.written
         self._notes.begin(self._numbers[:count])
-        if has_blocks or self._notes.written:
-            for start, stop, part in _runs(list(delivered(data)), self._there):
-                if part.is_block:
-                    self._write_block(part)
-                else:
-                    self._journal.append(data[start:stop])
+        if there:
+            for start, stop in _runs(delivered(data), there):
+                self._journal.append(data[start:stop])
         else:
             self._journal.append(data)
-        self._told(rows, size)
-
-    def _write_block(self, part: Delivered) -> None:
-        """Write the rows of a block that are not there yet."""
-        frame = Frame.from_buffer(part.frame)
-        first = self._there.get(part.number, 0)
-        rows = frame.array[first:]
-        stamps = np.uint64(part.stamp) + np.arange(
-            first, part.rows, dtype=np.uint64
-        ) * np.uint64(part.step)
-        if len(rows):
-            self._journal.log_block(
-                part.source,
-                rows,
-                time_ns=frame.time_ns,
-                sequence=BLOCK | part.number << _ROW_BITS,
-                device_time=stamps,
-            )
+        self._told(count, size)
 
     def close(self) -> None:
         """Close the journal."""
@@ -267,41 +239,32 @@ def _given_back(queue: MemQ) -> Iterator[None]:
         raise
 
 
-def _runs(
-    frames: list[Delivered], there: dict[int, int]
-) -> Iterator[tuple[int, int, Delivered]]:
-    """Join neighbours that are written in one call: first byte, byte after, first."""
-    run: tuple[int, int, Delivered] | None = None
+def _runs(frames: Iterable[Delivered], there: set[int]) -> Iterator[tuple[int, int]]:
+    """Join neighbours that are written in one call: first byte, byte after."""
+    start = stop = 0
     for frame in frames:
-        if frame.number in there and not frame.is_block:
+        if frame.number in there:
             continue
-        if run is not None:
-            start, stop, first = run
-            if stop == frame.at and not (frame.is_block or first.is_block):
-                run = start, frame.end, first
-                continue
-            yield run
-        run = frame.at, frame.end, frame
-    if run is not None:
-        yield run
+        if frame.at != stop:
+            if stop > start:
+                yield start, stop
+            start = frame.at
+        stop = frame.end
+    if stop > start:
+        yield start, stop
 
 
-def _rows_there(numbers: frozenset[int], about: dict[str, Any]) -> dict[int, int]:
-    """Find how many rows of the last, unacknowledged batch are in the journal."""
-    found: dict[int, int] = {}
+def _already_there(numbers: frozenset[int], about: dict[str, Any]) -> set[int]:
+    """Find which of the last, unacknowledged batch are in the journal."""
     if not numbers:
-        return found
+        return set()
     from ataraxis.log.journal_reader import JournalReader
 
     try:
         reader = JournalReader(Path(about["directory"]), about["queue"])
     except FileNotFoundError:
-        return found
+        return set()
     with reader:
         sequence = reader.select().sequence
-    is_row = sequence >= BLOCK
-    blocks = (sequence[is_row] - np.uint64(BLOCK)) >> np.uint64(_ROW_BITS)
-    for number in np.concatenate((sequence[~is_row], blocks)):
-        if int(number) in numbers:
-            found[int(number)] = found.get(int(number), 0) + 1
-    return found
+    wanted = np.fromiter(numbers, np.uint64, len(numbers))
+    return set(np.intersect1d(sequence, wanted).tolist())

@@ -38,7 +38,7 @@ GENERATION = 4
 """How many writers there were since `start`: theirs; the logger's at `start`."""
 CREATOR, CREATED = 5, 6
 """The process that made the logger: its pid and start time."""
-COUNT, DONE, INTENT, ROW, INODE, STAMP = 8, 9, 10, 11, 12, 13
+COUNT, DONE, INTENT, INODE, STAMP = 8, 9, 10, 12, 13
 """The writer's notes for its successor, see `ataraxis.log.notes`."""
 DROPPED = 14
 """Entries dropped because their putter would not wait; about, if several did."""

@@ -35,6 +35,9 @@ from ataraxis.stream import MemQ
 
 _IDLE_S = 0.25
 _LOOK_S = 0.25
+_GATHER_S = 0.001
+_GATHER_BYTES = 1 << 20
+_GATHER_SLOTS = 256
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -126,6 +129,9 @@ def drain(status: LogStatus, queue: MemQ, sink: Sink, creator: Creator | None) -
     """Move frames from the queue to the sink; without a creator, until it is empty."""
     words, about = status.words, status.about
     looked = time.monotonic()
+    # A look that brings little costs more than what it brings, and keeps putters that
+    # share our cores from filling the queue.
+    gathers = creator is not None and queue.buffer_count >= _GATHER_SLOTS
     watch = DiskWatch(
         Path(about["directory"]),
         about["low_disk_s"],
@@ -137,9 +143,14 @@ def drain(status: LogStatus, queue: MemQ, sink: Sink, creator: Creator | None) -
         is_last = creator is None or words[STATE] in (STOPPING, ENDED)
         if not is_last:
             queue.wait(_IDLE_S)  # stop() nudges
+        written = words[WRITTEN_BYTES]
         has_some = sink.draw(queue, 0)
         if is_last and not has_some:
-            return
+            if is_settled(queue):
+                return
+            continue
+        if gathers and has_some and words[WRITTEN_BYTES] - written < _GATHER_BYTES:
+            time.sleep(_GATHER_S)
         now = time.monotonic()
         if creator is not None and (not has_some or now - looked > _LOOK_S):
             looked = now
@@ -148,6 +159,16 @@ def drain(status: LogStatus, queue: MemQ, sink: Sink, creator: Creator | None) -
             if not is_last and creator.is_gone():
                 words[STATE] = ENDED
                 words[WORRY] = 1
+
+
+def is_settled(queue: MemQ) -> bool:
+    """Whether nothing is left; waits, briefly, for what is put in front of the rest."""
+    deadline = time.monotonic() + _LOOK_S
+    while queue.statistics().used and time.monotonic() < deadline:
+        if not queue.empty():
+            return False
+        time.sleep(0.001)
+    return True
 
 
 class Creator:

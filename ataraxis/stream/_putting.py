@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ataraxis._kernels import desk as status_of
 from ataraxis.frame import HEADER_BYTES, Frame
 from ataraxis.stream import _large
@@ -18,6 +21,14 @@ class Putting(Getting):
     def put_nowait(self, obj: Any) -> None:
         """Put without waiting; `QueueFull` if there is no room."""
         self.put(obj, False)
+
+    def share_slots(self) -> None:
+        """Let a put of this handle go into the slot of the one before, if it is there.
+
+        For many small values, and a getter that takes whole slots. What one handle puts
+        stays in order; among several, a value may come before older ones of others.
+        """
+        self._packs = True
 
     def put_many(
         self,
@@ -54,6 +65,43 @@ class Putting(Getting):
         if status != status_of.OK:
             self._fail(status, True, done)
         return done
+
+    def put_rows(
+        self,
+        rows: NDArray[np.uint8],
+        header: bytes,
+        device_time: int,
+        step: int,
+        timeout: float | None = None,
+    ) -> bool:
+        """Put each row as a frame, as many to a slot as it takes, in one call.
+
+        Parameters
+        ----------
+        rows : ndarray
+            Shape (n, bytes); contiguous.
+        header : bytes
+            64 of them: says what a row is, and its source.
+        device_time, step : int
+            Of the first row, and from row to row; u64.
+        timeout : float or None
+            Longest wait, s; None waits without end, 0 not at all.
+
+        Returns
+        -------
+        bool
+            False: a row is larger than a slot, nothing was put.
+
+        Raises
+        ------
+        QueueFull, TimeoutError
+            No room; the first `count` of the error are put.
+        """
+        deadline = self._deadline(True, timeout) if timeout != 0 else 0
+        done, status = self._put_rows(rows, header, device_time, step, deadline)
+        if status not in (status_of.OK, status_of.OVERFLOW):
+            self._fail(status, True, done)
+        return status == status_of.OK
 
     def offer(self, frame: bytes, timeout: float | None = None) -> bool:
         """Put a whole frame that is encoded already, as it is; whether it found room.

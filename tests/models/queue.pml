@@ -1,7 +1,8 @@
 /* A work queue: each frame to one getter, who acknowledges it; whoever is killed leaves nothing that is stuck or lost.
  *
  * The words of ataraxis/_kernels/queue.pxd: a slot has lap, state, owner, number of the lease; `tail`, `head` and `hint` are
- * hints. A slot holds PACK frames. What a step between two labels does is one atomic access of queue.pyx.
+ * hints. A slot holds PACK frames. With GROW (and PACK 2) a putter puts the first alone, then adds the second behind it
+ * unless somebody has taken the slot; then it is not put at all. What a step between two labels does is one atomic access of queue.pyx.
  *
  * Checked: no frame is held by two getters that live (without EXPIRE); what a getter reads is what was put; every frame
  * whose put returned is acknowledged, and acknowledged once; once read if nobody was killed (and nothing expired); the
@@ -30,6 +31,9 @@
 #ifndef BACK
 #define BACK 0
 #endif
+#ifndef GROW
+#define GROW 0
+#endif
 #define WHO (PUTTERS + GETTERS)
 #define TOTAL (PUTTERS * FRAMES)
 #define ALL ((1 << PACK) - 1)
@@ -38,6 +42,7 @@
 #define READY 2
 #define LEASED 3
 #define RETRY 4
+#define GROWING 5
 #define KEPT 1
 #define LAP(p) ((p) / SLOTS + 1)
 #define LEFT(x) (over[x] || (!alive[x] && !dirty[x]))
@@ -49,6 +54,10 @@
 
 byte lap[SLOTS]; byte st[SLOTS]; byte own[SLOTS]; bit lse[SLOTS];
 byte data[SLOTS]; byte id[SLOTS]; byte left[SLOTS];
+#if GROW
+byte more[SLOTS]; byte num[SLOTS];  /* the second frame, how many there are */
+bit back[TOTAL * PACK];             /* the put of this one returned */
+#endif
 byte tail = 0; byte head = 0; bit hint = 0; byte kept = 0;
 
 bit alive[WHO]; bit held[WHO]; byte reaper[WHO]; bit dirty[WHO]; bit over[WHO];
@@ -98,6 +107,14 @@ inline reap(x) {
           if
 #ifndef MUTANT_NO_CLEAN_WRITING
           :: st[i] == WRITING && own[i] == x -> st[i] = FREE
+#endif
+#if GROW && !defined(MUTANT_NO_CLEAN_GROWING)
+          :: st[i] == GROWING && own[i] == x ->
+#ifdef MUTANT_CLEAN_GROWING_FREE
+             st[i] = FREE; gone++
+#else
+             left[i] = (num[i] == 2 -> 3 : 1); st[i] = READY
+#endif
 #endif
 #ifndef MUTANT_NO_CLEAN_LEASED
           :: st[i] == LEASED && own[i] == x -> st[i] = RETRY
@@ -154,7 +171,7 @@ again:
      :: else ->
         if
         :: atomic { st[p % SLOTS] != ws || lap[p % SLOTS] != wl || tail != p -> skip }
-        :: atomic { ws == WRITING && !held[wo] && dirty[wo] && reaper[wo] == 0 -> skip }; reap(wo)
+        :: atomic { (ws == WRITING || ws == GROWING) && !held[wo] && dirty[wo] && reaper[wo] == 0 -> skip }; reap(wo)
         fi;
         goto again
      fi;
@@ -164,7 +181,12 @@ again:
      atomic { st[p % SLOTS] = READY; shown++; left[p % SLOTS] = ALL };
 #endif
      atomic { data[p % SLOTS] = f + 1; id[p % SLOTS] = p };
+#if GROW
+     atomic { left[p % SLOTS] = 1; more[p % SLOTS] = 0 };
+     num[p % SLOTS] = 1;
+#else
      left[p % SLOTS] = ALL;
+#endif
 #ifdef WITH_KEPT
      if :: kept != KEPT -> kept = KEPT :: else fi;
 #endif
@@ -174,7 +196,36 @@ again:
 #ifdef WITH_KEPT
      if :: kept != KEPT -> kept = KEPT :: else fi;
 #endif
+#if GROW
+     back[f * PACK] = 1;
+     /* queue_grow */
+     if
+#ifdef MUTANT_BLIND_GROW
+     :: atomic { st[p % SLOTS] = GROWING; own[p % SLOTS] = me }
+#else
+     :: atomic { st[p % SLOTS] == READY && lap[p % SLOTS] == LAP(p) && own[p % SLOTS] == me && lse[p % SLOTS] == 0 -> st[p % SLOTS] = GROWING }
+     :: else -> goto grown
+#endif
+     fi;
+#ifdef MUTANT_GROW_COUNT_EARLY
+     num[p % SLOTS] = 2;
+#endif
+     more[p % SLOTS] = f + 1;
+     left[p % SLOTS] = 3;
+     num[p % SLOTS] = 2;
+#ifdef WITH_KEPT
+     if :: kept != KEPT -> kept = KEPT :: else fi;
+#endif
+     atomic { assert(st[p % SLOTS] == GROWING && own[p % SLOTS] == me); st[p % SLOTS] = READY };
+#ifdef WITH_KEPT
+     if :: kept != KEPT -> kept = KEPT :: else fi;
+#endif
+     back[f * PACK + 1] = 1;
+grown:
+     k++
+#else
      atomic { if :: acked[f * PACK + PACK - 1] == 0 -> returned[f] = 1 :: else fi; k++ }
+#endif
   od;
   atomic { over[me] = 1; dirty[me] = 0; held[me] = 0 }
   } unless { !alive[me] };
@@ -233,9 +284,9 @@ proctype Getter(byte me) {
 #ifdef MUTANT_SKIP_WRITING
      :: wl > LAP(h) || (wl == LAP(h) && ws != READY) ->
 #else
-     :: wl == LAP(h) && ws == WRITING ->
+     :: wl == LAP(h) && (ws == WRITING || ws == GROWING) ->
         if
-        :: atomic { st[h % SLOTS] != WRITING || lap[h % SLOTS] != wl || head != h || hint -> skip }
+        :: atomic { st[h % SLOTS] != ws || lap[h % SLOTS] != wl || head != h || hint -> skip }
         :: atomic { !held[wo] && dirty[wo] && reaper[wo] == 0 -> skip }; reap(wo)
         fi;
         goto next
@@ -277,7 +328,11 @@ work:
         b = 0;
         do :: !(bits & (1 << b)) -> b++ :: else -> break od;
         /* queue_holds, after the copy */
-        if :: atomic { OURS -> assert(data[s] == v); got[(v - 1) * PACK + b]++ } :: else -> goto lost fi;
+        if :: atomic { OURS -> assert(data[s] == v);
+#if GROW
+             assert(b == 0 || more[s] == v);
+#endif
+             got[(v - 1) * PACK + b]++ } :: else -> goto lost fi;
 #if BACK > 0
         if
         :: atomic { backs < BACK -> backs++; bits = 0 }
@@ -357,7 +412,11 @@ fin:
 active proctype Collector() {
   /* Whoever looks finds the segment kept while a frame is promised. */
 end:
+#if GROW
+  atomic { kept == 0 && (back[0] && !acked[0] || back[1] && !acked[1]) -> assert(false) }
+#else
   atomic { kept == 0 && (returned[0] || returned[TOTAL - 1]) -> assert(false) }
+#endif
 }
 #endif
 
@@ -386,8 +445,13 @@ init {
 #ifndef MUTANT_MARK_LATE
      assert(acked[j] <= 1);
 #endif
+#if GROW
+     assert(!back[j] || acked[j] == 1);
+     if :: KILLS == 0 -> assert(acked[j] == back[j] && got[j] == back[j]) :: else fi;
+#else
      if :: KILLS == 0 && EXPIRE == 0 && BACK == 0 -> assert(got[j] == 1 && acked[j] == 1) :: else fi;
      if :: KILLS == 0 -> assert(acked[j] == 1) :: else fi;
+#endif
      assert(got[j] <= 1 + KILLS + EXPIRE + BACK);
      j++
   :: j == TOTAL * PACK -> break

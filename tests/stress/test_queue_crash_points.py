@@ -50,6 +50,9 @@ POINTS = {
     "put_half": Line("put", ALL),
     "put_written": Line("put", ALL),
     "put_shown": Line("put", (*ALL, NEW)),
+    # A second frame goes behind the first, which is there whatever happens.
+    "grow_before": Line("grow", (*ALL, NEW)),
+    "grow_claimed": Line("grow", (*ALL, NEW)),
     "put_passed_over": Line("put_many", (1, 2), held=1),
     "large_made": Line("large", ALL, names=1),
     "large_kept": Line("large", ALL, names=1),
