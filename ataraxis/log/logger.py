@@ -83,7 +83,7 @@ class DataLogger:
         What `put` does when the queue is full: wait for the disk, raise `QueueFull`, or
         drop the entry and count it.
     buffer_count, buffer_size : int
-        Slots of the queue, and bytes a slot holds: up to 64 entries of one process share
+        Slots of the queue, and bytes a slot holds: up to 64 entries of a process share
         one. Larger entries travel in segments of their own.
     context : Context, str, Path or None
         The directory of segments that the queue lives in.
