@@ -133,8 +133,9 @@ def verify(path: Path, name: str | None, as_json: bool) -> None:
     else:
         for source in report.sources:
             called = f" {source.name}" if source.name else ""
+            where = f"{source.journal}, source {source.source}{called}"
             click.echo(
-                f"{source.journal}, source {source.source}{called}: "
+                f"{source.journal if source.name == source.journal else where}: "
                 f"{source.expected} expected, {source.received} received, "
                 f"{source.missing} missing, {source.damaged} of them damaged"
             )

@@ -370,7 +370,7 @@ class Session:
             ended_ns=ended,
         )  # fmt: skip
         self.verdict.to_yaml(self._folder.verdict_path)
-        self._diary.say(f"session {self.name!r} ended: {self.verdict}")
+        self._diary.say(f"session {self.name!r} ended: {self.verdict.headline}")
         self._diary.close()
         self._folder.release()
         return self.verdict

@@ -51,11 +51,15 @@ class Verdict(YamlConfig):
             f"{[stream.name for stream in self.streams]}"
         )
 
+    @property
+    def headline(self) -> str:
+        """The verdict in a line."""
+        streams = f"{len(self.streams)} stream" + "s" * (len(self.streams) != 1)
+        trust = "trusted" if self.is_trusted else "NOT TRUSTED"
+        return f"{trust}, {self.duration_s:.1f} s, {streams}"
+
     def __str__(self) -> str:
-        lines = [
-            f"{'trusted' if self.is_trusted else 'NOT TRUSTED'}, "
-            f"{self.duration_s:.1f} s, {len(self.streams)} streams"
-        ]
+        lines = [self.headline]
         for s in self.streams:
             lines.append(
                 f"  {s.name}: {s.expected} expected, {s.received} received, "
