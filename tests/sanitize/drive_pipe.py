@@ -24,7 +24,8 @@ from ataraxis._kernels import parcel, payload  # noqa: E402
 from ataraxis._kernels import port as sanitized  # noqa: E402
 from ataraxis._kernels.parcel import Parcel  # noqa: E402
 from ataraxis._kernels.port import PortKernel  # noqa: E402
-from ataraxis.frame import DType  # noqa: E402
+from ataraxis.frame import DType, Frame  # noqa: E402
+from ataraxis.log.journal_rows import plain_header  # noqa: E402
 from ataraxis.pipeline.stamp import read, write  # noqa: E402
 from ataraxis.stream import MemQ  # noqa: E402
 
@@ -175,12 +176,57 @@ def drive(first: MemQ, second: MemQ, seconds: float) -> list[int]:
     return counts
 
 
+def share(queue: MemQ, seconds: float) -> int:
+    """Put one by one and in rows, into slots that are shared, while another drains."""
+    queue.share_slots()
+    deadline = time.monotonic() + seconds
+    total = 0
+    failed: list[BaseException] = []
+
+    def drain() -> None:
+        buffer, expected = bytearray(1 << 18), 0
+        try:
+            while True:
+                end, frames = queue.drain_into(buffer, timeout=20, acknowledge=False)
+                at = 0
+                for _ in range(frames):
+                    frame = Frame.from_buffer(buffer, at)
+                    if frame.source == 9:
+                        queue.acknowledge_drained()
+                        return
+                    assert int(frame.array[0]) == expected
+                    expected += 1
+                    at += -(-frame.nbytes // 64) * 64
+                assert at == end
+                queue.acknowledge_drained()
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=drain)
+    thread.start()
+    while time.monotonic() < deadline and not failed:
+        queue.put(np.array([total, 0]), timeout=20)
+        rows = np.stack([np.arange(total + 1, total + 100), np.zeros(99, int)], 1)
+        header = plain_header(1, rows.dtype, (2,))
+        assert header is not None
+        queue.put_rows(rows.view(np.uint8), header, total, 1, 20)
+        total += 100
+    queue.put(b"end", source=9, timeout=20)
+    thread.join()
+    if failed:
+        raise failed[0]
+    return total
+
+
 def main(directory: str, seconds: float) -> None:
     first = MemQ("first", SLOTS, SIZE, context=directory)
     second = MemQ("second", SLOTS, SIZE, context=directory)
     counts = drive(first, second, seconds)
     print("got, worked, worked, put:", counts)
     assert all(counts), "somebody starved"
+    shared = MemQ("shared", SLOTS, 4096, context=directory)
+    print("shared:", share(shared, seconds / 3))
+    shared.unlink()
     first.unlink()
     second.unlink()
     print("done")
