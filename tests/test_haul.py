@@ -11,6 +11,7 @@ import pytest
 from ataraxis import DataLogger
 from ataraxis.frame import Frame
 from ataraxis.log.journal_reader import JournalReader
+from ataraxis.log.notes import Notes
 from ataraxis.log.sinks import JournalSink
 
 RNG = np.random.default_rng(5)
@@ -63,7 +64,7 @@ def test_both_ways_record_the_same_bytes(kind: str, tmp_path: Path) -> None:
     def sink(name: str) -> JournalSink:
         about: dict[str, Any] = {**status.about, "directory": str(tmp_path / name)}
         (tmp_path / name).mkdir()
-        return JournalSink(status, about)
+        return JournalSink(status, about, Notes(status, []))
 
     hauled, drained = sink("hauled"), sink("drained")
     while hauled._record(queue, 0):

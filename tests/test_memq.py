@@ -660,3 +660,32 @@ def test_a_forked_copy_attaches_anew_and_ends_nothing(context: Path) -> None:
         assert not lease.is_over
         lease.acknowledge()
         assert sorted(os.listdir(context)) == ["a", "q"]
+
+
+def test_a_handle_that_shares_slots_keeps_its_order() -> None:
+    with MemQ(buffer_count=8, buffer_size=1024) as queue:
+        queue.share_slots()
+        large = b"l" * 5000
+        for value in (b"a", b"b", large, b"c"):
+            queue.put(value)
+        queue.put_many([b"d", b"e"])
+        queue.put(b"f")
+        assert queue.statistics().used == 5
+        assert queue.get_many() == [b"a", b"b", large, b"c", b"d", b"e", b"f"]
+
+
+def test_a_drained_frame_has_the_number_of_its_place() -> None:
+    with MemQ(buffer_count=8, buffer_size=1024) as queue:
+        queue.share_slots()
+        for value in (b"a", b"b", b"l" * 5000, b"c"):
+            queue.put(value)
+        queue.put(Frame.from_value(b"l" * 5000, sequence=7))
+        buffer, numbers = bytearray(1 << 14), []
+        while not queue.empty():
+            end, _ = queue.drain_into(buffer)
+            at = 0
+            while at < end:
+                frame = Frame.from_buffer(buffer, at)
+                numbers.append(frame.sequence)
+                at += -(-frame.nbytes // 64) * 64
+        assert numbers == [0, 1, 64, 128, 7]

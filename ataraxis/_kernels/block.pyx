@@ -101,7 +101,7 @@ cdef class BlockKernel(PutKernel):
         try:
             while done < count and status == AX_OK:
                 status = self.fill(&block, count - done, &done, deadline)
-            self.count(done, done * width, block.head.time_ns)
         finally:
+            self.count(done, done * width, block.head.time_ns)
             self.leave()
         return done, status

@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from ataraxis._kernels.atomics cimport ax_add32, ax_load32, ax_load64, ax_peek32, ax_peek64, ax_put32, ax_store32
 from ataraxis._kernels.event cimport event_signal, event_wake
 from ataraxis._kernels.layout cimport (
-    AX_BUSY, AX_DEAD, AX_EMPTY, AX_FULL, AX_OK, AX_OVERFLOW, AX_SLOT_FREE, AX_SLOT_LEASED, AX_SLOT_READY, AX_SLOT_RETRY,
+    AX_BUSY, AX_DEAD, AX_EMPTY, AX_FULL, AX_OK, AX_OVERFLOW, AX_QUEUE_FRAMES, AX_SLOT_FREE, AX_SLOT_GROWING, AX_SLOT_LEASED, AX_SLOT_READY, AX_SLOT_RETRY,
     AX_TIMEOUT, ax_message, ax_queue, ax_tally,
 )
 from ataraxis._kernels.participants cimport Participant, inherited
@@ -152,11 +152,35 @@ cdef class Desk:
                 frames = ones(ax_peek64(&self.work.lines[i].left))
                 if word & 7 == AX_SLOT_READY or word & 7 == AX_SLOT_RETRY:
                     waiting += frames
+                elif word & 7 == AX_SLOT_GROWING:
+                    # Those before the one that is being put.
+                    waiting += ax_peek32(&self.work.lines[i].frames)
                 elif word & 7 == AX_SLOT_LEASED:
                     leased += frames
         finally:
             self.leave()
         return waiting, leased, used
+
+    def _had_before(self):
+        """Numbers of frames that a getter has, or had and did not acknowledge."""
+        cdef ax_message *line
+        cdef uint64_t i, word, left
+        cdef int k
+        numbers = []
+        self.enter()
+        try:
+            for i in range(self.work.slots):
+                line = &self.work.lines[i]
+                word = ax_load64(&line.word)
+                if word & 7 != AX_SLOT_LEASED and word & 7 != AX_SLOT_RETRY:
+                    continue
+                left = ax_peek64(&line.left)
+                for k in range(AX_QUEUE_FRAMES):
+                    if left >> k & 1:
+                        numbers.append(ax_peek64(&line.id) * AX_QUEUE_FRAMES + k)
+        finally:
+            self.leave()
+        return numbers
 
     def _tallies(self):
         """Sums over all participants there ever were: put, put_bytes, acknowledged, redelivered, refused, stalled_ns,

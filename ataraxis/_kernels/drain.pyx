@@ -9,7 +9,7 @@ from libc.stdlib cimport free, realloc
 from ataraxis._kernels.atomics cimport ax_copy
 from ataraxis._kernels.crc cimport ax_crc32, ax_crc_prepare
 from ataraxis._kernels.get cimport GetKernel
-from ataraxis._kernels.layout cimport AX_MESSAGE_LARGE, AX_OK, AX_OVERFLOW, ax_frame
+from ataraxis._kernels.layout cimport AX_MESSAGE_LARGE, AX_MESSAGE_NUMBERED, AX_OK, AX_OVERFLOW, AX_QUEUE_FRAMES, ax_frame
 from ataraxis._kernels.queue cimport ax_grip, ones, padded, queue_lease, queue_settle, queue_told, slot_of
 
 ax_crc_prepare()
@@ -51,20 +51,22 @@ cdef class DrainKernel(GetKernel):
         free(self.held)
 
     def _drain(self, unsigned char[::1] buffer not None, Py_ssize_t at, uint32_t seed, bint keeps, int64_t deadline):
-        """Copy frames that are there into `buffer` from `at` on, each padded: end, frames, status, and the name of a
-        large one that came and is leased, or None."""
+        """Copy frames that are there into `buffer` from `at` on, each padded: end, frames, status; of a large one
+        that came and is leased, the name, or None, and its number, or None if it keeps its own."""
         cdef ax_grip grip
         cdef int status
         cdef uint64_t frames = 0, here
         cdef char *to = <char *>&buffer[0]
         cdef Py_ssize_t room = buffer.shape[0]
-        name = None
+        name = number = None
         self.enter()
         try:
             status = self.hold(&grip, deadline) if room - at >= <Py_ssize_t>self.work.stride else AX_OVERFLOW
             while status == AX_OK:
                 if grip.flags & AX_MESSAGE_LARGE:
                     name = PyBytes_FromStringAndSize(slot_of(&self.work, grip.index), grip.bytes)
+                    if grip.flags & AX_MESSAGE_NUMBERED:
+                        number = grip.id * AX_QUEUE_FRAMES
                     self.remember(&grip)
                     break
                 if keeps:
@@ -82,7 +84,7 @@ cdef class DrainKernel(GetKernel):
         finally:
             queue_told(&self.work, False)
             self.leave()
-        return at, frames, status, name
+        return at, frames, status, name, number
 
     cdef int remember(self, ax_grip *grip) except -1:
         cdef Py_ssize_t wanted

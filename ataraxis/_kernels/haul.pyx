@@ -12,7 +12,14 @@ from ataraxis._kernels.queue cimport ax_grip, ones, padded, queue_lease, queue_s
 from ataraxis._kernels.records cimport DIRECT_BYTES, SEVERAL, RecordKernel, ax_sink, put, put_several, put_whole
 from ataraxis._kernels.timing cimport deadline_of
 
+cdef extern from *:
+    """
+    #define ax_prefetch(address) __builtin_prefetch(address, 0, 3)
+    """
+    void ax_prefetch(const void *address) nogil
+
 cdef enum:
+    AHEAD = 6                   # frames that are asked for before they are looked at
     CHECKSUM = 1
     EXTENDED = 8
     DEVICE = 16
@@ -65,7 +72,11 @@ cdef void survey(const char *slot, ax_grip *grip, uint64_t *numbers, ax_sum *fou
             found.frames += 1
             found.payload += head.length - (sizeof(ax_frame) if head.flags & EXTENDED else 0)
             found.payload -= STAMP_BYTES if head.flags & DEVICE else 0
-        at += padded(bytes)
+        bytes = padded(bytes)
+        # Whoever put them has the lines; the next ones are mostly as long.
+        if bytes < 1024:
+            ax_prefetch(slot + at + AHEAD * bytes)
+        at += bytes
         if at > grip.bytes:
             at = grip.bytes
 

@@ -178,7 +178,8 @@ _Static_assert(sizeof(ax_frame) == 64 && offsetof(ax_frame, extents) == 32 && of
 /* A work queue. Control block: ax_queue, then a tally per participant, then a line per slot. Payload: the slots, each with
  * one frame or several, back to back, every one padded to AX_QUEUE_PAD. Position p lies in slot p % n, lap p / n + 1. */
 enum { AX_SLOT_LEASED = 4, AX_SLOT_RETRY = 5, AX_SLOT_GROWING = 6 };
-enum { AX_MESSAGE_LARGE = 1 };
+enum { AX_MESSAGE_LARGE = 1,       /* the name of a segment that holds the frame */
+       AX_MESSAGE_NUMBERED = 2 };  /* whose number is the slot's, not its own */
 #define AX_QUEUE_PAD 64
 #define AX_QUEUE_FRAMES 64         /* a slot packs as many, a bit each */
 typedef struct {

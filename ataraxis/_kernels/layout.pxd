@@ -110,7 +110,7 @@ cdef extern from "layout.h" nogil:
         uint32_t labels
         uint32_t header_crc
 
-    int AX_SLOT_LEASED, AX_SLOT_RETRY, AX_SLOT_GROWING, AX_MESSAGE_LARGE, AX_QUEUE_PAD, AX_QUEUE_FRAMES
+    int AX_SLOT_LEASED, AX_SLOT_RETRY, AX_SLOT_GROWING, AX_MESSAGE_LARGE, AX_MESSAGE_NUMBERED, AX_QUEUE_PAD, AX_QUEUE_FRAMES
 
     ctypedef struct ax_queue:
         uint64_t slots

@@ -14,7 +14,7 @@ from libc.string cimport memcpy, memset
 from ataraxis._kernels.atomics cimport ax_copy, ax_peek64, ax_put64
 from ataraxis._kernels.crc cimport ax_crc32, ax_crc_prepare
 from ataraxis._kernels.layout cimport (
-    AX_FULL, AX_MESSAGE_LARGE, AX_OK, AX_OVERFLOW, AX_QUEUE_FRAMES, AX_TIMEOUT, ax_frame,
+    AX_FULL, AX_MESSAGE_LARGE, AX_MESSAGE_NUMBERED, AX_OK, AX_OVERFLOW, AX_QUEUE_FRAMES, AX_TIMEOUT, ax_frame,
 )
 from ataraxis._kernels.platform cimport ax_crash, ax_now_ns
 from ataraxis._kernels.queue cimport ax_last, padded, queue_claim, queue_grow, queue_publish, queue_told, slot_of
@@ -269,8 +269,8 @@ cdef class PutKernel(Desk):
         piece.bytes = frame.shape[0]
         return self.put_piece(&piece, deadline)
 
-    def _put_ticket(self, bytes name not None, uint64_t payload, int64_t deadline):
-        """Put the name of a segment that holds a frame too large for a slot: a status."""
+    def _put_ticket(self, bytes name not None, uint64_t payload, bint numbered, int64_t deadline):
+        """Put the name of a segment that holds a frame too large for a slot, whether to number it: a status."""
         cdef uint64_t index = 0, position = 0
         cdef uint32_t bytes = len(name)
         cdef int status
@@ -281,7 +281,10 @@ cdef class PutKernel(Desk):
             status = self.claim(&index, &position, deadline)
             if status == AX_OK:
                 memcpy(slot_of(&self.work, index), <char *>name, bytes)
-                queue_publish(&self.work, index, position, bytes, 1, AX_MESSAGE_LARGE)
+                queue_publish(
+                    &self.work, index, position, bytes, 1,
+                    AX_MESSAGE_LARGE | (AX_MESSAGE_NUMBERED if numbered else 0),
+                )
                 queue_told(&self.work, True)
                 self.count(1, payload, ax_now_ns())
         finally:
@@ -330,7 +333,7 @@ cdef class PutKernel(Desk):
                         if status != AX_OK:
                             break
                         done, at, count, payload = done + count, 0, 0, 0
-                        status = self._put_large(whole, deadline)
+                        status = self._put_large(whole, is_numbered, deadline)
                         if status != AX_OK:
                             break
                         done += 1

@@ -81,6 +81,8 @@ cdef int queue_claim(ax_work *work, uint64_t *index, uint64_t *position) noexcep
             # Whoever lost the lease of this slot and still copies it finds the word changed (queue_holds).
             ax_fence_release()
             ax_put64(&line.deadline_ns, 0)
+            # What comes now is behind what we put before.
+            work.last.frames = 0
             index[0] = i
             position[0] = tail
             return AX_OK
@@ -342,7 +344,7 @@ cdef void queue_cleanup(ax_party *party, uint32_t who) noexcept nogil:
                 state = AX_SLOT_FREE
             elif word & 7 == AX_SLOT_GROWING:
                 # `frames` counts whole ones; `left` may have one more.
-                ax_put64(&lines[i].left, first_bits(ax_peek32(&lines[i].frames)))
+                ax_put64(&lines[i].left, first_bits(ax_load32(&lines[i].frames)))
                 state = AX_SLOT_READY
             elif word & 7 == AX_SLOT_LEASED:
                 ax_put32(&lines[i].failures, ax_peek32(&lines[i].failures) + 1)

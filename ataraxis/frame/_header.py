@@ -20,8 +20,10 @@ from ataraxis.frame._layout import (
     MAGIC,
     MAX_NDIM,
     ORIGIN,
+    SEQUENCE_AT,
     STAMP_SIGNED,
     STAMP_UNSIGNED,
+    TIME_AT,
     WORD,
     Origin,
 )
@@ -248,7 +250,12 @@ def check_ranges(header: Header) -> None:
 
 
 def restamp(
-    buffer: Buffer, offset: int = 0, *, labels_id: int = 0, seed: int = 0
+    buffer: Buffer,
+    offset: int = 0,
+    *,
+    labels_id: int = 0,
+    seed: int = 0,
+    sequence: int | None = None,
 ) -> None:
     """Give an encoded frame the labels id and header CRC of its next hop, in place.
 
@@ -262,6 +269,8 @@ def restamp(
         Entry of the labels at the next hop, u32.
     seed : int, optional
         What the header's CRC goes on from there: ``crc32(uuid)`` in a journal.
+    sequence : int, optional
+        Its number there, u64; as it is, if not given.
 
     Examples
     --------
@@ -272,6 +281,8 @@ def restamp(
     9
     """
     target = memoryview(buffer)
+    if sequence is not None:
+        target[offset + SEQUENCE_AT : offset + TIME_AT] = sequence.to_bytes(8, "little")
     WORD.pack_into(target, offset + LABELS_AT, labels_id)
     header = target[offset : offset + HEADER_CRC_AT]
     WORD.pack_into(target, offset + HEADER_CRC_AT, crc32(header, seed))

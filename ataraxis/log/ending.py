@@ -100,7 +100,7 @@ def farewell(
             stop(queue, memq, status, None)
     except LoggerError as error:
         warnings.warn(str(error), RuntimeWarning, stacklevel=2)
-    is_kept = words[STATE] == FAILED and not memq.empty()
+    is_kept = not memq.empty()
     watch.stop()
     memq.close()
     if not is_kept:

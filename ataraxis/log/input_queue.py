@@ -183,6 +183,8 @@ class LogQueue:
         if rows.ndim < 1:
             raise ValueError("log_block takes rows: an array of at least one dimension")
         self._check_source(source_id, rows)
+        if not len(rows):
+            return 0
         if not 0 <= step < 1 << 48:
             raise ValueError(f"step={step}: 0 to 2**48 - 1")
         stamp = now_ns() if timestamp is None else int(timestamp)

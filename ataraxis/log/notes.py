@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -62,16 +62,18 @@ class Notes:
     ----------
     status : LogStatus
         Has the notes of the writer before, and takes ours.
+    again : list of int
+        Numbers that the queue may give once more; the others were acknowledged.
     """
 
-    def __init__(self, status: LogStatus) -> None:
+    def __init__(self, status: LogStatus, again: Iterable[int]) -> None:
         self._status = status
         words = status.words
         count, done = words[COUNT], words[DONE]
         numbers = list(status.numbers[:count])
-        self.numbers = frozenset(numbers)
+        self.numbers = frozenset(numbers).intersection(again)
         """Entries of the last batch that was not acknowledged."""
-        self.written = set(numbers[:done])
+        self.written = set(self.numbers.intersection(numbers[:done]))
         """Those that are written, and were not seen again yet."""
         self._again: set[int] = set()
         is_open = done < count and words[INTENT] == done + 1

@@ -122,7 +122,7 @@ def _recovered(status: LogStatus) -> Recovery | None:
     with queue:
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            sink = open_sink(status)
+            sink = open_sink(status, queue)
             try:
                 drain(status, queue, sink, None)
             finally:

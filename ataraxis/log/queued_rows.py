@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from queue import Full
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ataraxis.errors import PutTimeout, QueueFull
 from ataraxis.log.journal_rows import plain_header
 from ataraxis.stream import MemQ
 
@@ -55,6 +57,8 @@ class QueuedRows:
             self._done = len(self._rows)
         except Full as full:
             self._done += getattr(full, "count", 0)
+            if isinstance(full, (QueueFull, PutTimeout)):
+                full.count = self._done
             raise
 
     @property
@@ -64,8 +68,11 @@ class QueuedRows:
 
     def _put_each(self, block: bool, timeout: float | None) -> None:
         """Put rows that only labels can name, or that are larger than a slot."""
+        end = None if timeout is None else time.monotonic() + timeout
         while self.left:
             row = np.asarray(self._rows[self._done])
-            stamp = self._now
-            self._queue.put(row, block, timeout, source=self._source, device_time=stamp)
+            left = None if end is None else max(0.0, end - time.monotonic())
+            self._queue.put(
+                row, block, left, source=self._source, device_time=self._now
+            )
             self._done += 1

@@ -79,21 +79,22 @@ class Bowl:
         return True
 
 
-def open_sink(status: LogStatus) -> Sink:
-    """Open what the status describes."""
+def open_sink(status: LogStatus, queue: MemQ) -> Sink:
+    """Open what the status describes, to go on where the writer before was."""
     about = status.about
+    notes = Notes(status, queue.had_before())
     if about["layout"] == "journal":
-        return JournalSink(status, about)
-    return NpySink(status, about)
+        return JournalSink(status, about, notes)
+    return NpySink(status, about, notes)
 
 
 class NpySink:
     """Write each entry as a file of its own."""
 
-    def __init__(self, status: LogStatus, about: dict[str, Any]) -> None:
+    def __init__(self, status: LogStatus, about: dict[str, Any], notes: Notes) -> None:
         self._status = status
         self._durable = about["durability"] == "disk"
-        self._notes = Notes(status)
+        self._notes = notes
         self._entries = EntryDirectory(about["directory"], before=self._intend)
         self._bowl = Bowl(self._take, FILES_BYTES)
 
@@ -160,12 +161,12 @@ class JournalSink:
     A frame keeps its number in the queue as its sequence.
     """
 
-    def __init__(self, status: LogStatus, about: dict[str, Any]) -> None:
+    def __init__(self, status: LogStatus, about: dict[str, Any], notes: Notes) -> None:
         from ataraxis.log.journal_writer import JournalWriter
 
         self._status = status
         self._numbers = np.empty(len(status.numbers), np.uint64)
-        self._notes = Notes(status)
+        self._notes = notes
         self._notes.written = _already_there(self._notes.numbers, about)
         self._journal: JournalWriter = JournalWriter(
             about["directory"],
@@ -218,8 +219,10 @@ class JournalSink:
         there = self._notes.written
         self._notes.begin(self._numbers[:count])
         if there:
-            for start, stop in _runs(delivered(data), there):
+            new = [one for one in delivered(data) if one.number not in there]
+            for start, stop in _runs(new):
                 self._journal.append(data[start:stop])
+            count, size = len(new), sum(len(one.payload) for one in new)
         else:
             self._journal.append(data)
         self._told(count, size)
@@ -239,12 +242,10 @@ def _given_back(queue: MemQ) -> Iterator[None]:
         raise
 
 
-def _runs(frames: Iterable[Delivered], there: set[int]) -> Iterator[tuple[int, int]]:
+def _runs(frames: Iterable[Delivered]) -> Iterator[tuple[int, int]]:
     """Join neighbours that are written in one call: first byte, byte after."""
     start = stop = 0
     for frame in frames:
-        if frame.number in there:
-            continue
         if frame.at != stop:
             if stop > start:
                 yield start, stop

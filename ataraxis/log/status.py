@@ -21,7 +21,7 @@ from ataraxis.log.ownership import is_owned, own
 from ataraxis.shm.context import Context, ContextLike
 
 PREFIX = ".log-"
-_MAGIC = b"AXLS\x01\0\0\0"
+_MAGIC = b"AXLS\x02\0\0\0"
 _ABOUT, _ABOUT_BYTES = 512, 8192
 _ERROR, _ERROR_BYTES = 8704, 4096
 _NUMBERS = 12800

@@ -35,8 +35,9 @@ from ataraxis.stream import MemQ
 
 _IDLE_S = 0.25
 _LOOK_S = 0.25
+_SETTLE_S = 1.0
 _GATHER_S = 0.001
-_GATHER_BYTES = 1 << 20
+_GATHER_BYTES = 1 << 17
 _GATHER_SLOTS = 256
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -92,7 +93,7 @@ def run(status: LogStatus) -> None:
     """Write what is in the queue, until the logger stops or is gone."""
     about = status.about
     with MemQ.attach(about["queue"], context=about["context"]) as queue:
-        sink = open_sink(status)
+        sink = open_sink(status, queue)
         try:
             drain(status, queue, sink, Creator(status))
         finally:
@@ -131,6 +132,7 @@ def drain(status: LogStatus, queue: MemQ, sink: Sink, creator: Creator | None) -
     looked = time.monotonic()
     # A look that brings little costs more than what it brings, and keeps putters that
     # share our cores from filling the queue.
+    quiet_since: float | None = None
     gathers = creator is not None and queue.buffer_count >= _GATHER_SLOTS
     watch = DiskWatch(
         Path(about["directory"]),
@@ -145,9 +147,16 @@ def drain(status: LogStatus, queue: MemQ, sink: Sink, creator: Creator | None) -
             queue.wait(_IDLE_S)  # stop() nudges
         written = words[WRITTEN_BYTES]
         has_some = sink.draw(queue, 0)
-        if is_last and not has_some:
-            if is_settled(queue):
+        if has_some:
+            quiet_since = None
+        elif is_last:
+            # Somebody may be putting, or have died putting, in front of the rest.
+            if not queue.sweep() and not queue.statistics().used:
                 return
+            quiet_since = quiet_since or time.monotonic()
+            if time.monotonic() - quiet_since > _SETTLE_S:
+                return
+            time.sleep(0.001)
             continue
         if gathers and has_some and words[WRITTEN_BYTES] - written < _GATHER_BYTES:
             time.sleep(_GATHER_S)
@@ -159,16 +168,6 @@ def drain(status: LogStatus, queue: MemQ, sink: Sink, creator: Creator | None) -
             if not is_last and creator.is_gone():
                 words[STATE] = ENDED
                 words[WORRY] = 1
-
-
-def is_settled(queue: MemQ) -> bool:
-    """Whether nothing is left; waits, briefly, for what is put in front of the rest."""
-    deadline = time.monotonic() + _LOOK_S
-    while queue.statistics().used and time.monotonic() < deadline:
-        if not queue.empty():
-            return False
-        time.sleep(0.001)
-    return True
 
 
 class Creator:

@@ -291,11 +291,11 @@ class Getting(QueueEnd):
         deadline = self._deadline(block, timeout)
         before = self._drained
         view = memoryview(buffer).cast("B")
-        end, frames, status, name = self._drain(
+        end, frames, status, name, number = self._drain(
             view, 0, seed, not acknowledge, deadline
         )
         if name is not None:
-            end, frames = self._pour(view, end, frames, name.decode(), seed)
+            end, frames = self._pour(view, end, frames, name, number, seed)
             if acknowledge:
                 self._settle_drained(True, before)
         if not frames:
@@ -309,9 +309,16 @@ class Getting(QueueEnd):
         return end, frames
 
     def _pour(
-        self, view: memoryview, at: int, frames: int, name: str, seed: int
+        self,
+        view: memoryview,
+        at: int,
+        frames: int,
+        ticket: bytes,
+        number: int | None,
+        seed: int,
     ) -> tuple[int, int]:
         """Copy a large frame, or give it back if it does not fit any more."""
+        name = ticket.decode()
         frame = _large.view(name, self._where)
         if frame is None:
             self._larges.append(name)
@@ -328,9 +335,9 @@ class Getting(QueueEnd):
         self._larges.append(name)
         view[at : at + len(frame)] = frame
         view[at + len(frame) : end] = bytes(end - at - len(frame))
-        if seed:
+        if seed or number is not None:
             labels_id = int.from_bytes(frame[56:60], "little")
-            restamp(view, at, labels_id=labels_id, seed=seed)
+            restamp(view, at, labels_id=labels_id, seed=seed, sequence=number)
         return end, frames + 1
 
     def acknowledge_drained(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,7 +29,8 @@ class Putting(Getting):
         For many small values, and a getter that takes whole slots. What one handle puts
         stays in order; among several, a value may come before older ones of others.
         """
-        self._packs = True
+        # Threads of a handle share what it has put last, guarded by Python's lock.
+        self._packs = getattr(sys, "_is_gil_enabled", lambda: True)()
 
     def put_many(
         self,
@@ -117,7 +119,7 @@ class Putting(Getting):
         if len(frame) <= self._geometry[1]:
             status = self._put_frame(frame, False, deadline)
         else:
-            status = self._put_large(frame, deadline)
+            status = self._put_large(frame, False, deadline)
         return status == status_of.OK
 
     def _encode(
@@ -147,14 +149,15 @@ class Putting(Getting):
         frame, is_numbered = self._encode(value, *stamps)
         if len(frame) <= self._geometry[1]:
             return self._put_frame(frame, is_numbered, deadline)
-        return self._put_large(frame, deadline)
+        return self._put_large(frame, is_numbered, deadline)
 
-    def _put_large(self, frame: bytes, deadline: int) -> int:
+    def _put_large(self, frame: bytes, is_numbered: bool, deadline: int) -> int:
         segment = _large.make(self._name, self._where, frame)
         name = segment.name.encode()
         status = status_of.FULL
         try:
-            status = self._put_ticket(name, len(frame) - HEADER_BYTES, deadline)
+            payload = len(frame) - HEADER_BYTES
+            status = self._put_ticket(name, payload, is_numbered, deadline)
         finally:
             if status != status_of.OK:
                 _large.take_away(segment.name, self._where)

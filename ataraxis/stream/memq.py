@@ -296,6 +296,13 @@ class MemQ(Posting):
         """Whether no frame waits for a getter."""
         return self.qsize() == 0
 
+    def had_before(self) -> list[int]:
+        """Numbers of frames that a getter has, or had and did not acknowledge.
+
+        Their sequences, if they were numbered here; they come (again) if it dies.
+        """
+        return self._had_before()
+
     def full(self) -> bool:
         """Whether a put would have to wait."""
         return not self._has_room

@@ -15,7 +15,7 @@ from ataraxis.shm.header import LIVE, Header
 
 # Where layout.h has the words; a test compares what is read with what a handle says.
 _QUEUE_BYTES, _TALLY_WORDS, _LINE_WORDS, _FRONT = 896, 16, 8, 192
-_FREE, _READY, _LEASED, _RETRY = 0, 2, 4, 5
+_FREE, _READY, _LEASED, _RETRY, _GROWING = 0, 2, 4, 5, 6
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,11 @@ def look(found: files.Found, header: Header) -> QueueStatistics | None:
     line = np.frombuffer(data, "<u8", _LINE_WORDS * slots, start)
     line = line.reshape(-1, _LINE_WORDS)
     state, frames = line[:, 0] & 7, np.bitwise_count(line[:, 1])
+    # Those before the one that is being put.
+    is_growing = state == _GROWING
+    frames[is_growing] = line[is_growing, 4] >> 32
     counts = (
-        int(frames[(state == _READY) | (state == _RETRY)].sum()),
+        int(frames[(state == _READY) | (state == _RETRY) | is_growing].sum()),
         int(frames[state == _LEASED].sum()),
         int((state != _FREE).sum()),
     )
