@@ -109,18 +109,19 @@ def idle(path: Path, seconds: float) -> float:
         return (int(writer.read_text().split()[0]) - before) * 1e-9 / seconds
 
 
-def one_of_three(queue: object, count: int, start: object) -> None:
+def one_of_three(queue: object, count: int, gate: object) -> None:
     data = np.zeros(SMALL, np.uint8)
-    start.wait()
+    gate.wait()
     for i in range(count):
         queue.put(LogPackage(1, i, data))
+    gate.wait()
 
 
 def together(path: Path, count: int, producers: int) -> float:
     how = multiprocessing.get_context("fork")
-    start = how.Barrier(producers + 1)
+    gate = how.Barrier(producers + 1)
     with DataLogger(path, layout="journal") as logger:
-        given = logger.input_queue, count // producers, start
+        given = logger.input_queue, count // producers, gate
         children = [
             how.Process(target=one_of_three, args=given) for _ in range(producers)
         ]
@@ -129,12 +130,15 @@ def together(path: Path, count: int, producers: int) -> float:
         logger.log(0, np.zeros(SMALL, np.uint8))
         while not logger.statistics().written:
             time.sleep(0.001)
-        start.wait()
+        gate.wait()
         began = time.perf_counter()
+        # Until the last put has returned; how long an interpreter ends is not the log's.
+        gate.wait()
+        logger.stop()
+        seconds = time.perf_counter() - began
         for child in children:
             child.join()
-        logger.stop()
-        return count / (time.perf_counter() - began)
+        return count / seconds
 
 
 def writev(path: Path, count: int, size: int) -> int:

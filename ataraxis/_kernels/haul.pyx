@@ -19,7 +19,8 @@ cdef extern from *:
     void ax_prefetch(const void *address) nogil
 
 cdef enum:
-    AHEAD = 6                   # frames that are asked for before they are looked at
+    AHEAD = 6                   # frames that are asked for before they are looked at,
+    SHORT = 512                 # if they are no longer
     CHECKSUM = 1
     EXTENDED = 8
     DEVICE = 16
@@ -58,7 +59,7 @@ cdef inline uint64_t frame_of(const char *at, uint64_t room, ax_frame *head) noe
 cdef void survey(const char *slot, ax_grip *grip, uint64_t *numbers, ax_sum *found) noexcept nogil:
     # The numbers of a slot's frames, behind those that are there; what they hold.
     cdef ax_frame head
-    cdef uint64_t at = 0, bytes
+    cdef uint64_t at = 0, bytes, line
     cdef uint32_t k
     for k in range(grip.frames):
         bytes = frame_of(slot + at, grip.bytes - at, &head)
@@ -74,8 +75,9 @@ cdef void survey(const char *slot, ax_grip *grip, uint64_t *numbers, ax_sum *fou
             found.payload -= STAMP_BYTES if head.flags & DEVICE else 0
         bytes = padded(bytes)
         # Whoever put them has the lines; the next ones are mostly as long.
-        if bytes < 1024:
-            ax_prefetch(slot + at + AHEAD * bytes)
+        if bytes <= SHORT:
+            for line in range(0, bytes, 64):
+                ax_prefetch(slot + at + AHEAD * bytes + line)
         at += bytes
         if at > grip.bytes:
             at = grip.bytes

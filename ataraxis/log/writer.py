@@ -36,7 +36,7 @@ from ataraxis.stream import MemQ
 _IDLE_S = 0.25
 _LOOK_S = 0.25
 _SETTLE_S = 1.0
-_GATHER_S = 0.001
+_GATHER_S = 0.004
 _GATHER_BYTES = 1 << 17
 _GATHER_SLOTS = 256
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
