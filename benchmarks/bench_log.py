@@ -132,7 +132,7 @@ def together(path: Path, count: int, producers: int) -> float:
             time.sleep(0.001)
         gate.wait()
         began = time.perf_counter()
-        # Until the last put has returned; how long an interpreter ends is not the log's.
+        # Until the last put has returned; an interpreter's end is not the log's.
         gate.wait()
         logger.stop()
         seconds = time.perf_counter() - began
