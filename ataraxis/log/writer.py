@@ -130,9 +130,9 @@ def drain(status: LogStatus, queue: MemQ, sink: Sink, creator: Creator | None) -
     """Move frames from the queue to the sink; without a creator, until it is empty."""
     words, about = status.words, status.about
     looked = time.monotonic()
+    quiet_since: float | None = None
     # A look that brings little costs more than what it brings, and keeps putters that
     # share our cores from filling the queue.
-    quiet_since: float | None = None
     gathers = creator is not None and queue.buffer_count >= _GATHER_SLOTS
     watch = DiskWatch(
         Path(about["directory"]),
