@@ -285,6 +285,13 @@ def test_a_handle_travels(tmp_path: Path) -> None:
     assert len(entries(logger.output_directory)) == 1
 
 
+def test_a_logger_stays_where_it_is(tmp_path: Path) -> None:
+    logger = DataLogger(tmp_path)
+    with pytest.raises(TypeError, match="input_queue"):
+        pickle.dumps(logger)
+    logger.close()
+
+
 def test_wrong_arguments(tmp_path: Path) -> None:
     for wrong in ({"layout": "x"}, {"durability": "x"}, {"on_full": "x"}):
         with pytest.raises(ValueError, match="one of"):

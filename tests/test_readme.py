@@ -18,8 +18,10 @@ def _readme() -> list[str]:
 
 
 def test_every_block_of_the_readme_has_its_test():
-    camera, prompt, other, script = _readme()
+    camera, trials, pipe, prompt, other, script = _readme()
     assert "Session(" in camera
+    assert "around(" in trials
+    assert "Pipe(" in pipe
     assert "create_array" in prompt
     assert "attach(" in other
     assert "__main__" in script
@@ -35,8 +37,28 @@ def test_readme_camera(tmp_path: Path):
     assert told.endswith("4950 is 4950\n")
 
 
+def test_readme_trials(tmp_path: Path):
+    script = tmp_path / "trials.py"
+    script.write_text(_readme()[1])
+    with fresh_context() as environment:
+        told = run_script(script, environment)
+        verify = tmp_path / "verify.py"
+        verify.write_text("from ataraxis.cli import main; main(['verify', 'm42_day4'])")
+        counted = run_script(verify, environment)
+    assert told.startswith("<xarray.DataArray 'probe' (time: ")
+    assert "nan" not in told
+    assert "probe: 1000 expected, 1000 received, 0 missing" in counted
+
+
+def test_readme_pipe_and_log(tmp_path: Path):
+    script = tmp_path / "pipe.py"
+    script.write_text(_readme()[2])
+    with fresh_context() as environment:
+        assert run_script(script, environment) == "[1.5, 5.5, 9.5]\n(500, 3)\n"
+
+
 def test_readme_two_programs(tmp_path: Path):
-    _, prompt, other, _ = _readme()
+    *_, prompt, other, _ = _readme()
     (tmp_path / "first.py").write_text(prompt)
     (tmp_path / "second.py").write_text(other + "print('done')\n")
     with fresh_context() as environment:
@@ -77,7 +99,7 @@ def test_readme_two_programs(tmp_path: Path):
 
 def test_readme_script(tmp_path: Path):
     script = tmp_path / "workers.py"
-    script.write_text(_readme()[3])
+    script.write_text(_readme()[-1])
     with fresh_context() as environment:
         assert run_script(script, environment) == "2000\n"
 

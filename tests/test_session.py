@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -594,3 +595,42 @@ def test_a_replay_waits_for_its_readers(recorded: Path, tmp_path: Path) -> None:
     stopped = replay(recorded, context=elsewhere, readers=1, timeout=None)
     stopped.close()
     assert elsewhere.names() == []
+
+
+def test_around_says_what_it_takes(tmp_path: Path) -> None:
+    with Session("s", directory=tmp_path) as s:
+        s.event("stim_on")
+    with xr.open_datatree(tmp_path / "s", engine="ataraxis") as tree:
+        with pytest.raises(TypeError, match="not one stream of it"):
+            around(tree["events"].to_dataset(), "stim_on", 0.1, 0.1)
+        with pytest.raises(TypeError, match="name of an event"):
+            around(tree, [0.1, 0.2], 0.1, 0.1)
+        with pytest.raises(ValueError, match="backwards"):
+            around(tree, "stim_on", -0.1, 0.1)
+
+
+def test_what_had_ended_before_is_called_so(tmp_path: Path, context: Path) -> None:
+    with Producer("early", shape=(), dtype="i8", buffer_count=8) as early:
+        reader = Consumer("early")
+        early.send(1)
+        early.close()
+        with pytest.warns(RuntimeWarning, match="had ended before"):  # noqa: SIM117
+            with Session("s", directory=tmp_path) as s:
+                s.record("early")
+        early.unlink()
+        reader.close()
+    assert "had ended before" in s.verdict["early"].notes[0]
+
+
+def test_a_source_that_waited_is_told(tmp_path: Path) -> None:
+    with Producer("held", shape=(), dtype="i8", buffer_count=8) as held:
+        reader = Consumer("held", policy="lossless")
+        with Session("s", directory=tmp_path) as s:
+            s.record("held", timeout=20)
+            sender = threading.Thread(target=lambda: [held.send(k) for k in range(20)])
+            sender.start()
+            wait_until(lambda: held.statistics().stalled_s > 0.3, 20, "a stall")
+            reader.close()
+            sender.join()
+    assert any("waited" in note for note in s.verdict["held"].notes)
+    assert s.verdict.is_trusted

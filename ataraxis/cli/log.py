@@ -124,7 +124,7 @@ def verify(path: Path, name: str | None, as_json: bool) -> None:
 
     with told():
         report = look(path, name)
-        doubts = _doubts(path)
+        doubts, verdict = _doubts(path)
     if as_json:
         found = [source.as_dict() for source in report.sources]
         problems = [str(problem) for problem in report.problems]
@@ -141,22 +141,28 @@ def verify(path: Path, name: str | None, as_json: bool) -> None:
             )
         for problem in report.problems:
             click.echo(str(problem))
-        for doubt in doubts:
-            click.echo(doubt)
+        for told_too in [*doubts, *([verdict] if verdict else [])]:
+            click.echo(told_too)
     sys.exit(bool(doubts) or not report.is_complete)
 
 
-def _doubts(path: Path) -> list[str]:
-    """Say what the verdict of a session doubts, if there is one at `path`."""
+def _doubts(path: Path) -> tuple[list[str], str]:
+    """Say what the verdict of a session at `path` doubts, or what it is."""
     from ataraxis.session import SessionFolder
 
     try:
         verdict = SessionFolder(path).verdict()
     except FileNotFoundError:
-        return []
-    if verdict is None or verdict.is_trusted:
-        return []
-    return [f"its verdict: {line.strip()}" for line in str(verdict).splitlines()]
+        return [], ""
+    if verdict is None:
+        doubt = (
+            "it has no verdict yet: it is being recorded, or was killed and "
+            f"'ataraxis recover {path}' ends it"
+        )
+        return [doubt], ""
+    if verdict.is_trusted:
+        return [], f"its verdict: {verdict.headline}"
+    return [f"its verdict: {line.strip()}" for line in str(verdict).splitlines()], ""
 
 
 @click.command()

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 from ataraxis.log.archiving import ArchiveReport
 from ataraxis.log.compression import compress_npy_logs
@@ -218,6 +218,12 @@ class DataLogger:
         finally:
             if words[STATE] != STOPPING:
                 self._watch.stop()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"the logger {self._name!r} stays in the process that made it: give others "
+            "its input_queue, they put or log into that"
+        )
 
     def __enter__(self) -> DataLogger:
         """Start."""

@@ -24,10 +24,21 @@ class Lag:
         The name its producer knows the recorder by.
     context : Context
         Where the stream lives.
+    is_known : bool
+        It was recorded before: what its source waited until now counts.
     """
 
-    def __init__(self, verdict: StreamVerdict, recorder: str, context: Context) -> None:
+    def __init__(
+        self,
+        verdict: StreamVerdict,
+        recorder: str,
+        context: Context,
+        is_known: bool = False,
+    ) -> None:
         self._verdict, self._recorder, self._context = verdict, recorder, context
+        self._before = 0.0 if is_known else None
+        self.waited_s = 0.0
+        """How long the source has waited for readers since, s."""
         self._first: tuple[float, int] | None = None
         self._last: tuple[float, int] | None = None
 
@@ -43,6 +54,9 @@ class Lag:
         now, verdict = time.monotonic(), self._verdict
         lag = self._of(found)
         verdict.longest_lag = max(verdict.longest_lag, lag)
+        if self._before is None:
+            self._before = found.stalled_s
+        self.waited_s = max(self.waited_s, found.stalled_s - self._before)
         if self._last is None or self._first is None:
             self._first = self._last = now, found.sent
         elif now - self._last[0] > _SHORTEST_S:

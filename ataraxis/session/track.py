@@ -19,6 +19,7 @@ from ataraxis.session.verdict import StreamVerdict
 from ataraxis.shm.context import Context
 from ataraxis.stream.statistics import StreamStatistics
 
+_WAITED_S = 0.1
 _PAUSE_S = 0.02
 
 
@@ -83,7 +84,7 @@ class Track:
         self._say, self._on_loss, self._options = say, on_loss, options
         self._recorder: Recorder | None = None
         self._verdict = StreamVerdict(stream)
-        self._lag = Lag(self._verdict, recorder, context)
+        self._lag = Lag(self._verdict, recorder, context, is_known)
         self._times = 0
         self._before = RecordingStatistics(stream, -1, 0, 0, 0, 0, False, "")
         self._lock = threading.Lock()
@@ -189,10 +190,18 @@ class Track:
             frames = self._before.frames
             self._say(f"stopped recording {self.name!r}; {frames} frames recorded")
         if not self._times and not self._is_known:
-            self._doubt("was never there")
+            self._doubt(self._absence())
+        if (waited := self._lag.waited_s) > _WAITED_S:
+            self._note(f"its source waited {waited:.1f} s in all for readers")
         if self._times > 1:
             self._note(f"was made anew {self._times - 1} times")
         return self._verdict
+
+    def _absence(self) -> str:
+        """Say why nothing of it was recorded."""
+        if self._lag.seen() is None:
+            return "was never there"
+        return "had ended before it was to be recorded: start the session first"
 
     def statistics(self) -> RecordingStatistics:
         """Say how it goes, each time that the stream was made taken together."""

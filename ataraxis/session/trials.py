@@ -49,6 +49,8 @@ def around(
 
     Raises
     ------
+    TypeError, ValueError
+        It is no session, no name, or no time.
     KeyError
         The session has no events, none of that name, or no such stream.
 
@@ -73,8 +75,18 @@ def around(
     """
     import xarray as xr
 
+    if not isinstance(tree, xr.DataTree):
+        raise TypeError(
+            f"around takes a session, got {type(tree).__name__}: the tree that "
+            'xr.open_datatree(path, engine="ataraxis") opens, not one stream of it'
+        )
+    if not isinstance(event, str):
+        raise TypeError(f"around takes the name of an event, got {event!r}")
     if not (before >= 0 and after >= 0 and before + after > 0):
-        raise ValueError(f"before={before!r}, after={after!r}: seconds of 0 or more")
+        raise ValueError(
+            f"before={before!r}, after={after!r}: seconds of 0 or more, each counted "
+            "from the event, 'before' backwards"
+        )
     times, coords = _events(tree, event)
     wanted = [streams] if isinstance(streams, str) else streams
     if wanted is None:

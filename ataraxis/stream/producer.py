@@ -343,9 +343,10 @@ class Producer(End, RowsKernel):
             self._on_stall(statistics)
             return
         behind = [r.label for r in statistics.readers if r.is_gating]
-        away = (
-            f"; away: {', '.join(statistics.detached)}" if statistics.detached else ""
-        )
+        away = ""
+        if statistics.detached:
+            names = ", ".join(statistics.detached)
+            away = f"; away: {names}: whoever had the name ended, start it again"
         warnings.warn(
             f"stream {self._name!r}: waiting since {seconds:.1f} s for readers that "
             f"gate: {', '.join(behind)}{away}",
