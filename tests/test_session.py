@@ -617,7 +617,7 @@ def test_what_had_ended_before_is_called_so(tmp_path: Path, context: Path) -> No
         with pytest.warns(RuntimeWarning, match="had ended before"):  # noqa: SIM117
             with Session("s", directory=tmp_path) as s:
                 s.record("early")
-        early.unlink()
+        assert reader.receive(timeout=5).array == 1
         reader.close()
     assert "had ended before" in s.verdict["early"].notes[0]
 
