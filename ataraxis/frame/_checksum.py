@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import zlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -39,7 +40,14 @@ def crc32(data: Buffer, value: int = 0) -> int:
 def _fastest() -> Callable[[Buffer, int], int]:
     """Prefer ISA-L, which is several times faster; zlib is always there."""
     try:
-        from isal.isal_zlib import crc32 as fastest
+        from isal import isal_zlib
     except ImportError:
-        from zlib import crc32 as fastest
-    return cast("Callable[[Buffer, int], int]", fastest)
+        return zlib.crc32
+    from ataraxis._kernels.vectors import leave
+
+    def tidy(data: Buffer, value: int) -> int:
+        crc: int = isal_zlib.crc32(data, value)
+        leave()
+        return crc
+
+    return tidy
