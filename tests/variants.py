@@ -37,8 +37,8 @@ POINT = re.compile(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)')
 KERNELS = (
     "mapping", "vectors", "participants", "lock", "guard", "array", "framebuffer",
     "chunks", "will", "ring", "reader", "join", "turn", "send", "rows", "loan", "lend",
-    "receive", "doorbell", "survey", "queue", "vigil", "desk", "put", "block", "get", "drain",
-    "payload", "parcel", "port",
+    "receive", "doorbell", "survey", "queue", "vigil", "desk", "put", "block", "get",
+    "drain", "payload", "parcel", "port",
 )  # fmt: skip
 # What arrays alone need: built in a quarter of the time.
 ARRAYS = (
