@@ -1,11 +1,13 @@
 from collections.abc import Iterable
 from typing import Any
 
+from typing_extensions import disjoint_base
+
 from ataraxis._kernels.desk import Desk
 
+@disjoint_base
 class PutKernel(Desk):
     _packs: bool
-
     def put(
         self,
         obj: Any,
