@@ -26,6 +26,7 @@ from ataraxis.log.status import (
     STATE,
     STOPPING,
     WORRY,
+    WRITTEN,
     WRITTEN_BYTES,
     LogStatus,
     process_start,
@@ -36,9 +37,10 @@ from ataraxis.stream import MemQ
 _IDLE_S = 0.25
 _LOOK_S = 0.25
 _SETTLE_S = 1.0
-_GATHER_S = 0.004
+_GATHER_S, _GATHER_LARGE_S = 0.004, 0.001
 _GATHER_BYTES = 1 << 17
 _GATHER_SLOTS = 256
+_SMALL_BYTES = 1024
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -131,7 +133,7 @@ def drain(status: LogStatus, queue: MemQ, sink: Sink, creator: Creator | None) -
     words, about = status.words, status.about
     looked = time.monotonic()
     quiet_since: float | None = None
-    # A look that brings little costs more than what it brings, and keeps putters that
+    # A look that brings few entries costs more than they do, and keeps putters that
     # share our cores from filling the queue.
     gathers = creator is not None and queue.buffer_count >= _GATHER_SLOTS
     watch = DiskWatch(
@@ -145,7 +147,7 @@ def drain(status: LogStatus, queue: MemQ, sink: Sink, creator: Creator | None) -
         is_last = creator is None or words[STATE] in (STOPPING, ENDED)
         if not is_last:
             queue.wait(_IDLE_S)  # stop() nudges
-        written = words[WRITTEN_BYTES]
+        entries, written = words[WRITTEN], words[WRITTEN_BYTES]
         has_some = sink.draw(queue, 0)
         if has_some:
             quiet_since = None
@@ -158,8 +160,9 @@ def drain(status: LogStatus, queue: MemQ, sink: Sink, creator: Creator | None) -
                 return
             time.sleep(0.001)
             continue
-        if gathers and has_some and words[WRITTEN_BYTES] - written < _GATHER_BYTES:
-            time.sleep(_GATHER_S)
+        came, size = words[WRITTEN] - entries, words[WRITTEN_BYTES] - written
+        if gathers and has_some and size < _GATHER_BYTES:
+            time.sleep(_GATHER_S if size < came * _SMALL_BYTES else _GATHER_LARGE_S)
         now = time.monotonic()
         if creator is not None and (not has_some or now - looked > _LOOK_S):
             looked = now
