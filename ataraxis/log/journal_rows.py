@@ -31,6 +31,14 @@ class EncodedRows(NamedTuple):
     """Extensions, shape (rows, bytes)."""
 
 
+def row_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """View a contiguous array as the bytes of its rows, shape (rows, bytes)."""
+    width = array.itemsize * math.prod(array.shape[1:])
+    if not array.size * array.itemsize:
+        return np.empty((len(array), width), np.uint8)
+    return array.reshape(-1).view(np.uint8).reshape(len(array), width)
+
+
 def plain_header(
     source: int, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> bytes | None:
@@ -38,22 +46,33 @@ def plain_header(
 
     Sequence, times and checksums are whoever writes the rows'.
     """
-    code = _CODES.get(dtype.str[1:])
-    if code is None or not dtype.isnative or dtype.names is not None:
+    code = _code_of(dtype)
+    if code == DType.ND_ARR:
         return None
-    width = math.prod(shape) * dtype.itemsize
-    header = Header(
-        dtype=code,
-        shape=shape,
-        payload_bytes=width,
-        source=source,
-        device_time=0,
-        device_sequence=0,
+    template, extents = _template(
+        code, shape, dtype.itemsize, source=source, device_time=0, device_sequence=0,
         device_unsigned=True,
-    )
+    )  # fmt: skip
+    return None if extents else template
+
+
+def _code_of(dtype: np.dtype[Any]) -> DType:
+    """Find the code of plain numbers; of others that of what labels name."""
+    if not dtype.isnative or dtype.names is not None:
+        return DType.ND_ARR
+    return _CODES.get(dtype.str[1:], DType.ND_ARR)
+
+
+def _template(
+    code: DType, shape: tuple[int, ...], itemsize: int, **more: Any
+) -> tuple[bytes, bytes]:
+    """Write a row's header, and the extension that says its extents, if it has one."""
+    width = itemsize * math.prod(shape)
+    header = Header(dtype=code, shape=shape, payload_bytes=width, **more)
     data = bytearray(header.nbytes - width)
     header.write(data)
-    return bytes(data[:HEADER_BYTES]) if len(data) == HEADER_BYTES + 16 else None
+    end = len(data) - (16 if header.device_time is not None else 0)
+    return bytes(data[:HEADER_BYTES]), bytes(data[HEADER_BYTES:end])
 
 
 class RowTemplates:
@@ -101,21 +120,13 @@ class RowTemplates:
         if array.dtype.hasobject:
             raise TypeError(f"{array.dtype} holds Python objects: convert it first")
         n, shape = len(array), array.shape[1:]
-        width = array.itemsize
-        for extent in shape:
-            width *= extent
-        data = (
-            array.reshape(-1).view(np.uint8).reshape(n, width)
-            if n * width
-            else np.empty((n, width), np.uint8)
-        )
+        data = row_bytes(array)
         stamps = _stamps(n, device_time, device_sequence)
         unsigned = stamps is not None and np.asarray(device_time).dtype.kind == "u"
         kind = str(array.dtype.descr) if array.dtype.names else array.dtype.str
         key = (source, kind, shape, stamps is not None, unsigned)
         template, extents = self._known.get(key) or self._make(
-            key, source, array.dtype, shape, width, stamps is not None, unsigned,
-            labels_id,
+            key, source, array.dtype, shape, stamps is not None, unsigned, labels_id,
         )  # fmt: skip
         fronts = stamps
         if extents:
@@ -131,29 +142,18 @@ class RowTemplates:
         source: int,
         dtype: np.dtype[Any],
         shape: tuple[int, ...],
-        width: int,
         is_stamped: bool,
         unsigned: bool,
         labels_id: Callable[[Labels], int],
     ) -> tuple[bytes, bytes]:
-        code = _CODES.get(dtype.str[1:], DType.ND_ARR)
-        if not dtype.isnative or dtype.names is not None:
-            code = DType.ND_ARR
-        header = Header(
-            dtype=code,
-            shape=shape,
-            payload_bytes=width,
-            source=source,
+        code = _code_of(dtype)
+        made = _template(
+            code, shape, dtype.itemsize, source=source,
             labels_id=labels_id(Labels(dtype, shape)) if code == DType.ND_ARR else 0,
             device_time=0 if is_stamped else None,
             device_sequence=0 if is_stamped else None,
-            device_unsigned=unsigned,
-            checksum=self.checksum,
-        )
-        data = bytearray(header.nbytes - width)
-        header.write(data)
-        stamp_bytes = 16 if is_stamped else 0
-        made = bytes(data[:64]), bytes(data[64 : len(data) - stamp_bytes])
+            device_unsigned=unsigned, checksum=self.checksum,
+        )  # fmt: skip
         self._known[key] = made
         return made
 

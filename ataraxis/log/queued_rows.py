@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from queue import Full
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.errors import PutTimeout, QueueFull
-from ataraxis.log.journal_rows import plain_header
+from ataraxis.log.journal_rows import plain_header, row_bytes
 from ataraxis.stream import MemQ
 
 
@@ -35,11 +34,8 @@ class QueuedRows:
         self._queue, self._source = queue, source
         self._rows, self._stamp, self._step = rows, stamp, step
         self._done = 0
-        width = rows.dtype.itemsize * int(np.prod(rows.shape[1:], dtype=np.int64))
         self._header = plain_header(source, rows.dtype, rows.shape[1:])
-        self._bytes = np.empty((len(rows), 0), np.uint8)
-        if rows.size:
-            self._bytes = rows.reshape(-1).view(np.uint8).reshape(len(rows), width)
+        self._bytes = row_bytes(rows)
 
     @property
     def left(self) -> int:
@@ -55,10 +51,9 @@ class QueuedRows:
             ):
                 self._put_each(block, timeout)
             self._done = len(self._rows)
-        except Full as full:
-            self._done += getattr(full, "count", 0)
-            if isinstance(full, (QueueFull, PutTimeout)):
-                full.count = self._done
+        except (QueueFull, PutTimeout) as full:
+            self._done += full.count
+            full.count = self._done
             raise
 
     @property
