@@ -124,10 +124,11 @@ def verify(path: Path, name: str | None, as_json: bool) -> None:
 
     with told():
         report = look(path, name)
-        doubts, verdict = _doubts(path)
+        is_doubted, verdict = _verdict(path)
     if as_json:
         found = [source.as_dict() for source in report.sources]
         problems = [str(problem) for problem in report.problems]
+        doubts = verdict if is_doubted else []
         said = {"sources": found, "problems": problems, "doubts": doubts}
         click.echo(json.dumps(said))
     else:
@@ -141,28 +142,27 @@ def verify(path: Path, name: str | None, as_json: bool) -> None:
             )
         for problem in report.problems:
             click.echo(str(problem))
-        for told_too in [*doubts, *([verdict] if verdict else [])]:
-            click.echo(told_too)
-    sys.exit(bool(doubts) or not report.is_complete)
+        for line in verdict:
+            click.echo(line)
+    sys.exit(is_doubted or not report.is_complete)
 
 
-def _doubts(path: Path) -> tuple[list[str], str]:
-    """Say what the verdict of a session at `path` doubts, or what it is."""
+def _verdict(path: Path) -> tuple[bool, list[str]]:
+    """Say whether a session at `path` is doubted, and its verdict; nothing of a log."""
     from ataraxis.session import SessionFolder
 
     try:
         verdict = SessionFolder(path).verdict()
     except FileNotFoundError:
-        return [], ""
+        return False, []
     if verdict is None:
-        doubt = (
+        return True, [
             "it has no verdict yet: it is being recorded, or was killed and "
             f"'ataraxis recover {path}' ends it"
-        )
-        return [doubt], ""
-    if verdict.is_trusted:
-        return [], f"its verdict: {verdict.headline}"
-    return [f"its verdict: {line.strip()}" for line in str(verdict).splitlines()], ""
+        ]
+    said = verdict.headline if verdict.is_trusted else str(verdict)
+    lines = [f"its verdict: {line.strip()}" for line in said.splitlines()]
+    return not verdict.is_trusted, lines
 
 
 @click.command()
