@@ -3,7 +3,7 @@
 Hand-written AVX code that ends without VZEROUPPER (ISA-L's checksums) leaves the upper halves of the registers in use.
 From then on every SSE instruction of the thread also waits for them: all code that was compiled for plain x86-64 is
 slower, CPython's included, and that of forked children. Source: Intel 64 and IA-32 Architectures Optimization Reference
-Manual, 15.3, "Mixing AVX code with SSE code".
+Manual, "Mixing AVX code with SSE code".
 """
 
 cdef extern from *:

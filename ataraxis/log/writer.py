@@ -161,7 +161,7 @@ def drain(status: LogStatus, queue: MemQ, sink: Sink, creator: Creator | None) -
             time.sleep(0.001)
             continue
         came, size = words[WRITTEN] - entries, words[WRITTEN_BYTES] - written
-        if gathers and has_some and size < _GATHER_BYTES:
+        if gathers and has_some and not is_last and size < _GATHER_BYTES:
             time.sleep(_GATHER_S if size < came * _SMALL_BYTES else _GATHER_LARGE_S)
         now = time.monotonic()
         if creator is not None and (not has_some or now - looked > _LOOK_S):
