@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from pathlib import Path
 from queue import Full
@@ -136,11 +137,24 @@ def die_growing(logger: DataLogger, accepted: Any) -> None:
     while True:
         put(logger, 2)
         accepted.value += 1
-        # Unless the writer was faster.
-        (mine,) = np.nonzero(words & np.uint64(0x1FFF) == me << 3 | _READY)
-        if len(mine) == 1:
+        # What follows is no swap: the writer is held meanwhile. Unless it was faster.
+        with held(logger.input_queue._writer):
+            (mine,) = np.nonzero(words & np.uint64(0x1FFF) == me << 3 | _READY)
             words[mine] ^= np.uint64(_READY ^ _GROWING)
+        if len(mine) == 1:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextmanager
+def held(pid: int) -> Iterator[None]:
+    """Stop a process for a moment, if there is one."""
+    if pid:
+        os.kill(pid, signal.SIGSTOP)
+        stat = Path(f"/proc/{pid}/stat")
+        wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", 20)
+    yield
+    if pid:
+        os.kill(pid, signal.SIGCONT)
 
 
 def dead_growing(logger: DataLogger) -> int:

@@ -6,16 +6,10 @@ from ataraxis._kernels.atomics cimport ax_copy
 from ataraxis._kernels.crc cimport ax_crc32, ax_crc_prepare
 from ataraxis._kernels.layout cimport AX_OK, AX_OVERFLOW, AX_QUEUE_FRAMES, ax_frame
 from ataraxis._kernels.platform cimport ax_now_ns
-from ataraxis._kernels.queue cimport ax_last, padded, queue_grow, queue_publish, queue_told, slot_of
+from ataraxis._kernels.put cimport FLAG_CHECKSUM, FLAG_DEVICE, FLAG_UNSIGNED, GIL_BYTES, STAMP_BYTES
+from ataraxis._kernels.queue cimport ax_last, padded, queue_told, slot_of
 
 ax_crc_prepare()
-
-cdef enum:
-    STAMP_BYTES = 16
-    FLAG_CHECKSUM = 1
-    FLAG_DEVICE = 16
-    FLAG_UNSIGNED = 32
-    GIL_BYTES = 65536          # more, and other threads run meanwhile
 
 
 # ---- the algorithm
@@ -50,29 +44,25 @@ cdef class BlockKernel(PutKernel):
 
     cdef int fill(self, ax_rows *rows, uint64_t most, uint64_t *done, int64_t deadline) except -100:
         # As many of `most` rows as one slot takes, behind others of ours where that may be. The caller is inside.
-        cdef ax_last last = self.work.last
-        cdef uint64_t index = 0, position = 0, count
+        cdef uint64_t count = self.reopen(rows.each), first
+        cdef ax_last slot = self.work.last
         cdef int status
         cdef char *to
-        count = (self.work.stride - last.bytes) // rows.each if 0 < last.frames < AX_QUEUE_FRAMES else 0
-        if not count or not queue_grow(&self.work):
-            status = self.claim(&index, &position, deadline)
+        if not count:
+            slot = ax_last(0, 0, 0, 0)
+            status = self.claim(&slot.index, &slot.position, deadline)
             if status != AX_OK:
                 return status
-            last = ax_last(index, position, 0, 0)
-            count = self.work.stride // rows.each
-        count = min(count, most, <uint64_t>AX_QUEUE_FRAMES - last.frames)
-        to = slot_of(&self.work, last.index) + last.bytes
-        position = last.position * AX_QUEUE_FRAMES + last.frames
+            count = min(self.work.stride // rows.each, <uint64_t>AX_QUEUE_FRAMES)
+        count = min(count, most)
+        to = slot_of(&self.work, slot.index) + slot.bytes
+        first = slot.position * AX_QUEUE_FRAMES + slot.frames
         if count * rows.each > GIL_BYTES:
             with nogil:
-                lay_rows(to, rows, position, count)
+                lay_rows(to, rows, first, count)
         else:
-            lay_rows(to, rows, position, count)
-        last.bytes += count * rows.each
-        last.frames += count
-        queue_publish(&self.work, last.index, last.position, last.bytes, last.frames, 0)
-        self.keep(last.index, last.position, last.bytes, last.frames)
+            lay_rows(to, rows, first, count)
+        self.show(&slot, count * rows.each, count)
         queue_told(&self.work, True)
         done[0] += count
         return AX_OK

@@ -2,6 +2,15 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from ataraxis._kernels.desk cimport Desk
 from ataraxis._kernels.layout cimport ax_frame
+from ataraxis._kernels.queue cimport ax_last
+
+cdef enum:
+    GIL_BYTES = 65536      # a longer copy lets other threads run
+    CRC_BYTES = 1024       # a longer payload goes to a faster checksum
+    STAMP_BYTES = 16
+    FLAG_CHECKSUM = 1
+    FLAG_DEVICE = 16
+    FLAG_UNSIGNED = 32
 
 # A frame in pieces: header, extension, payload; `kept` keeps the payload alive.
 cdef struct ax_piece:
@@ -21,7 +30,8 @@ cdef class PutKernel(Desk):
     cdef int put_piece(self, ax_piece *piece, int64_t deadline) except -100
     cdef int put_packed(self, char *frames, uint32_t bytes, uint32_t count, uint64_t payload, int64_t deadline) except -100
     cdef void count(self, uint64_t frames, uint64_t bytes, int64_t now) noexcept
-    cdef void keep(self, uint64_t index, uint64_t position, uint32_t bytes, uint32_t frames) noexcept
+    cdef uint32_t reopen(self, uint64_t each) noexcept
+    cdef void show(self, ax_last *slot, uint64_t bytes, uint32_t frames) noexcept
     cdef bint add(self, ax_piece *piece, uint64_t bytes) noexcept
 
 # The frame's code of a NumPy type number, 0: none that goes quickly.

@@ -24,14 +24,6 @@ from ataraxis._kernels.vigil cimport AX_WAIT_ROOM, queue_look
 cnp.import_array()
 ax_crc_prepare()
 
-cdef enum:
-    GIL_BYTES = 65536      # a longer copy lets other threads run
-    CRC_BYTES = 1024       # a longer payload goes to a faster checksum
-    FLAG_CHECKSUM = 1
-    FLAG_DEVICE = 16
-    FLAG_UNSIGNED = 32
-
-
 # ---- the bridge
 
 cdef inline uint64_t length_of(ax_piece *piece) noexcept nogil:
@@ -151,46 +143,51 @@ cdef class PutKernel(Desk):
         ax_put64(&self.work.tally.put_bytes, ax_peek64(&self.work.tally.put_bytes) + bytes)
         ax_put64(&self.work.tally.last_put_ns, <uint64_t>now)
 
-    cdef void keep(self, uint64_t index, uint64_t position, uint32_t bytes, uint32_t frames) noexcept:
-        # The slot just shown is the one to add to.
+    cdef uint32_t reopen(self, uint64_t each) noexcept:
+        # Own our last slot once more: how many frames of `each` bytes it takes; 0: it is full, or somebody has taken it.
+        cdef ax_last *last = &self.work.last
+        cdef uint64_t room
+        if not 0 < last.frames < AX_QUEUE_FRAMES:
+            return 0
+        room = min((self.work.stride - last.bytes) // each, <uint64_t>AX_QUEUE_FRAMES - last.frames)
+        return room if room and queue_grow(&self.work) else 0
+
+    cdef void show(self, ax_last *slot, uint64_t bytes, uint32_t frames) noexcept:
+        # The slot we own has so much more; the next put may add to it. The caller tells sleepers.
+        slot.bytes += bytes
+        slot.frames += frames
+        queue_publish(&self.work, slot.index, slot.position, slot.bytes, slot.frames, 0)
         if self._packs:
-            self.work.last = ax_last(index, position, bytes, frames)
+            self.work.last = slot[0]
 
     cdef bint add(self, ax_piece *piece, uint64_t bytes) noexcept:
         # Put a frame behind those that nobody has taken yet out of our last slot. The caller is inside.
-        cdef ax_last last = self.work.last
+        cdef ax_last last
         cdef char *to
-        if not 0 < last.frames < AX_QUEUE_FRAMES or last.bytes + bytes > self.work.stride:
+        if piece.whole or bytes > GIL_BYTES or not self.reopen(bytes):
             return False
-        if piece.whole or bytes > GIL_BYTES:
-            return False
-        if not queue_grow(&self.work):
-            return False
+        last = self.work.last
         to = slot_of(&self.work, last.index) + last.bytes
         lay(to, piece)
         number(to, last.position * AX_QUEUE_FRAMES + last.frames)
-        last.bytes += bytes
-        last.frames += 1
-        queue_publish(&self.work, last.index, last.position, last.bytes, last.frames, 0)
-        self.work.last = last
+        self.show(&last, bytes, 1)
         return True
 
     cdef int put_alone(self, ax_piece *piece, uint64_t bytes, int64_t deadline) except -100:
         # One frame into a slot of its own.
-        cdef uint64_t index = 0, position = 0
-        cdef int status = self.claim(&index, &position, deadline)
+        cdef ax_last slot = ax_last(0, 0, 0, 0)
+        cdef int status = self.claim(&slot.index, &slot.position, deadline)
         cdef char *to
         if status == AX_OK:
-            to = slot_of(&self.work, index)
+            to = slot_of(&self.work, slot.index)
             if bytes > GIL_BYTES:
                 with nogil:
                     lay(to, piece)
             else:
                 lay(to, piece)
             if not piece.whole or piece.stamp_bytes:
-                number(to, position * AX_QUEUE_FRAMES)
-            queue_publish(&self.work, index, position, bytes, 1, 0)
-            self.keep(index, position, bytes, 1)
+                number(to, slot.position * AX_QUEUE_FRAMES)
+            self.show(&slot, bytes, 1)
         return status
 
     cdef int put_piece(self, ax_piece *piece, int64_t deadline) except -100:
