@@ -12,7 +12,7 @@ from typing import Any
 # Public name -> the module it lives in. One line a name.
 _HOME = {
     "SharedMemoryArray": "ataraxis.shm.array",
-    "attach": "ataraxis.shm.kinds",
+    "attach": "ataraxis.shm.attach",
     "FrameBufferServer": "ataraxis.framebuffer.server",
     "FrameBufferClient": "ataraxis.framebuffer.client",
     "FrameBufferTimeout": "ataraxis.errors",

@@ -17,9 +17,9 @@ from rich.text import Text
 
 from ataraxis.datamux.registry import SourceKind
 from ataraxis.pipeline.glance import Glance, glance
-from ataraxis.shm.collection import Leftover
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.doctor import Check
+from ataraxis.shm.gc import Leftover
 from ataraxis.shm.listing import Listed
 from ataraxis.stream.meter import Meter, Metered, Reading
 from ataraxis.stream.queue_statistics import QueueStatistics

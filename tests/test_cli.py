@@ -31,9 +31,9 @@ from ataraxis.cli import main
 from ataraxis.errors import LayoutError, SegmentNotFound
 from ataraxis.screen import duration, plain, size
 from ataraxis.shm import doctor as clinic
-from ataraxis.shm.collection import YOUNG_S, collect
 from ataraxis.shm.context import Context
-from ataraxis.shm.selftest import check_futex, check_locks
+from ataraxis.shm.doctor import check_futex, check_locks
+from ataraxis.shm.gc import YOUNG_S, collect
 from ataraxis.stream import control
 from ataraxis.stream.inspector import Inspector
 from ataraxis.stream.meter import Meter

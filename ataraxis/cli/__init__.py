@@ -113,7 +113,7 @@ def top(context: str | None, as_json: bool, once: bool, interval: float) -> None
 def gc(context: str | None, as_json: bool, dry_run: bool) -> None:
     """Remove segments that nobody takes part in; never live or kept ones."""
     from ataraxis import screen
-    from ataraxis.shm.collection import collect
+    from ataraxis.shm.gc import collect
 
     with told():
         found = collect(context, is_dry=dry_run)

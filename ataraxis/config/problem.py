@@ -5,7 +5,8 @@ Nothing here reads a file: readers and writers collect problems and raise once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import abc
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ataraxis.errors import ConfigError
@@ -71,7 +72,7 @@ def shown(value: object) -> str:
     return text
 
 
-def did_you_mean(word: str, choices: Sequence[str]) -> str:
+def did_you_mean(word: str, choices: abc.Sequence[str]) -> str:
     """Offer the nearest choice, or nothing when none is near."""
     import difflib
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ataraxis.frame import HEADER_BYTES, MAGIC, crc32
+from ataraxis.frame import HEADER_BYTES, crc32
+from ataraxis.frame import MAGIC as FRAME_MAGIC
 from ataraxis.log.journal_page import PAGE
 
 _ENOUGH = 64
@@ -53,7 +54,9 @@ def _magics(view: memoryview) -> Any:
             view[start : start + min(step, (len(view) - start) // _ALIGN * _ALIGN)],
             "<u4",
         )
-        found = np.flatnonzero(words[:: _ALIGN // 4] == int.from_bytes(MAGIC, "little"))
+        found = np.flatnonzero(
+            words[:: _ALIGN // 4] == int.from_bytes(FRAME_MAGIC, "little")
+        )
         yield from (start + int(k) * _ALIGN for k in found)
 
 

@@ -31,7 +31,7 @@ from ataraxis.log.status import (
     LogStatus,
     process_start,
 )
-from ataraxis.shm.child import python_command
+from ataraxis.shm.process import python_command
 from ataraxis.stream import MemQ
 
 _IDLE_S = 0.25

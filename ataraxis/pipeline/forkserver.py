@@ -25,8 +25,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ataraxis.pipeline.leftovers import clear
-from ataraxis.shm.child import python_command
 from ataraxis.shm.context import Context
+from ataraxis.shm.process import python_command
 
 _START_S, _FORK_S, _END_S = 120.0, 30.0, 5.0
 _CODE, _PID = struct.Struct("<i"), struct.Struct("<q")

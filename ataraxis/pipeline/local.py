@@ -15,7 +15,7 @@ from typing import Literal, Self, TypeAlias, get_args
 from ataraxis.pipeline.engine import News
 from ataraxis.pipeline.forkserver import ForkServer, written
 from ataraxis.pipeline.spec import WorkerSpec
-from ataraxis.shm.child import python_command
+from ataraxis.shm.process import python_command
 
 Start: TypeAlias = Literal["spawn", "forkserver"]
 _Four: TypeAlias = tuple[int, int, int, int]

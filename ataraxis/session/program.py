@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ataraxis.shm.child import python_command
+from ataraxis.shm.process import python_command
 
 PATIENCE_S = 30.0
 _PAUSE_S = 0.5

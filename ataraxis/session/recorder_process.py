@@ -12,8 +12,8 @@ from ataraxis.session.recorder_program import END
 from ataraxis.session.track import SessionLoss
 from ataraxis.session.verdict import StreamVerdict
 from ataraxis.session.watched_track import WatchedTrack
-from ataraxis.shm.child import python_command
 from ataraxis.shm.context import Context
+from ataraxis.shm.process import python_command
 
 TRIES = 3
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ataraxis.shm.array import SharedMemoryArray
+from ataraxis.shm.attach import attach
 from ataraxis.shm.context import Context
-from ataraxis.shm.kinds import attach
 from ataraxis.shm.lock import Lock
 from ataraxis.shm.segment import Segment
 

@@ -6,14 +6,19 @@ the bytes mean in `header`, and who takes part in the kernels.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
+import secrets
+import stat
 import sys
+import threading
 import time
 import weakref
 import zlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +27,8 @@ from ataraxis._kernels import framebuffer as _framebuffer  # noqa: F401 - see th
 from ataraxis._kernels import lock as _lock  # noqa: F401 - its clean-up registers
 from ataraxis._kernels import queue as _queue  # noqa: F401 - so does this one's
 from ataraxis._kernels import ring as _ring  # noqa: F401 - and this one's
-from ataraxis._kernels.mapping import Mapping, crash_point
-from ataraxis._kernels.participants import Participant
+from ataraxis._kernels.mapping import Mapping, allocate, crash_point
+from ataraxis._kernels.participants import Participant, anybody
 from ataraxis.errors import (
     LayoutError,
     SegmentExists,
@@ -31,13 +36,188 @@ from ataraxis.errors import (
     TooManyParticipants,
 )
 from ataraxis.labels import Labels
-from ataraxis.shm import files, sharing
-from ataraxis.shm.context import Context, ContextLike, checked_name
-from ataraxis.shm.header import LIVE, READY, Geometry, Header, Kind
-from ataraxis.shm.nameless import Nameless
+from ataraxis.shm import files
+from ataraxis.shm.context import Context, ContextLike, checked_name, group_id
+from ataraxis.shm.files import Found, has_proc
+from ataraxis.shm.header import LIVE, PAGE, READY, Geometry, Header, Kind
 
-if TYPE_CHECKING:
-    from ataraxis.shm.files import Found
+# ---- files that have no name until they are whole
+
+CHUNK = 16 << 20
+TEMPORARY = ".tmp-"
+
+
+class Nameless:
+    """A file of `total` bytes in a directory that has no name until it is whole.
+
+    Without O_TMPFILE or /proc it has a temporary one, which is swept once its creator
+    is gone.
+    """
+
+    def __init__(self, directory: int, context: Context, total: int) -> None:
+        self.total = total
+        self._directory = directory
+        self._context = context
+        self._temporary: str | None = None
+        flags = os.O_RDWR | os.O_CLOEXEC
+        try:
+            if not has_proc():
+                raise OSError(errno.EOPNOTSUPP, "no /proc")
+            here = "/proc/self/fd/" + str(directory)
+            self.descriptor = os.open(here, flags | os.O_TMPFILE, 0o600)
+        except (OSError, AttributeError) as error:
+            refused = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
+            if isinstance(error, OSError) and error.errno not in refused:
+                raise
+            self.descriptor = self._open_named(flags)
+
+    def _open_named(self, flags: int) -> int:
+        sweep_temporaries(self._directory)
+        self._temporary = TEMPORARY + secrets.token_hex(8)
+        flags |= os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        return os.open(self._temporary, flags, 0o600, dir_fd=self._directory)
+
+    def __enter__(self) -> Nameless:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._temporary is not None:
+            os.unlink(self._temporary, dir_fd=self._directory)
+        os.close(self.descriptor)
+
+    def permit(self, mode: int | None, group: str | int | None) -> None:
+        """Set permission bits and group; 0o600, or 0o660 in a group context."""
+        if mode is None:
+            mode = 0o660 if self._context.is_shared_with_group else 0o600
+        if mode & stat.S_IWOTH or mode & ~0o777 or mode & 0o600 != 0o600:
+            raise ValueError(
+                f"mode={mode:04o} cannot be used: a segment is readable and writable "
+                "by its owner and never writable by everybody"
+            )
+        if group is not None:
+            os.fchown(self.descriptor, -1, group_id(group))
+        os.fchmod(self.descriptor, mode)
+
+    def allocate(self, name: str) -> None:
+        """Back every byte with memory now, so that no store can fail later."""
+        room = os.fstatvfs(self._directory)
+        if self.total > room.f_bavail * room.f_frsize:
+            raise self._no_room(name, errno.ENOSPC)
+        if self.total > CHUNK and self.total > _free_memory():
+            # A tmpfs may be larger than the memory behind it: the kernel would kill.
+            raise self._no_room(name, errno.ENOMEM)
+        done, chunk = 0, CHUNK
+        while done < self.total:
+            count = min(chunk, self.total - done)
+            status = allocate(self.descriptor, done, count)
+            if status == 0:
+                done += count
+            elif status == -errno.EINTR:
+                # Some kernels undo an interrupted piece: with a timer that fires
+                # faster than one is done, only smaller ones ever are.
+                chunk = max(chunk // 2, PAGE)
+            else:
+                raise self._no_room(name, -status)
+
+    def _no_room(self, name: str, code: int) -> OSError:
+        room = os.fstatvfs(self._directory)
+        return OSError(
+            code,
+            f"{os.strerror(code)}: segment {name!r} needs {self.total} bytes, "
+            f"{room.f_bavail * room.f_frsize} are free. Make room, choose another "
+            "context=, or enlarge it (Docker: --shm-size; Linux: mount -o "
+            "remount,size=)",
+            str(self._context.path),
+        )
+
+    def found(self) -> Found:
+        """View it as an open file, to take part in it."""
+        name = self._temporary or "(no name yet)"
+        where = self._context.join(name)
+        status = os.fstat(self.descriptor)
+        return Found(where, self.descriptor, status, self._directory)
+
+    def link(self, name: str) -> bool:
+        """Give it its name; False if something has it."""
+        source = self._temporary or f"/proc/self/fd/{self.descriptor}"
+        from_ = self._directory if self._temporary else None
+        try:
+            os.link(
+                source,
+                name,
+                src_dir_fd=from_,
+                dst_dir_fd=self._directory,
+                follow_symlinks=self._temporary is None,
+            )
+        except FileExistsError:
+            return False
+        crash_point(b"create_linked")
+        return True
+
+
+def _free_memory() -> int:
+    """Bytes that can be had without killing anybody; without /proc, no limit."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            found = dict(line.split(":", 1) for line in lines)
+        kib = sum(int(found[key].split()[0]) for key in ("MemAvailable", "SwapFree"))
+        return kib * 1024
+    except (OSError, KeyError, ValueError):
+        return sys.maxsize
+
+
+def sweep_temporaries(directory: int) -> int:
+    """Remove temporary files whose creator is gone; how many."""
+    swept = 0
+    for name in os.listdir(directory):
+        if not name.startswith(TEMPORARY):
+            continue
+        try:
+            descriptor = os.open(name, os.O_RDWR | os.O_CLOEXEC, dir_fd=directory)
+        except OSError:
+            continue
+        try:
+            if anybody(descriptor, 1024) == 0:
+                os.unlink(name, dir_fd=directory)
+                swept += 1
+        except FileNotFoundError:
+            pass
+        finally:
+            os.close(descriptor)
+    return swept
+
+
+# ---- the attachments of a process that all its handles share
+
+# Two attachments of one process to one lock would deadlock each other: their handles
+# share one. The ends of a stream have cursors of their own, and do not.
+
+ONE_PER_PROCESS = frozenset({Kind.ARRAY})
+_known: weakref.WeakValueDictionary[bytes, Segment] = weakref.WeakValueDictionary()
+_known_lock = threading.Lock()
+_forks_watched = False
+
+
+def _known_guard() -> threading.Lock:
+    """Return the lock of `_known`, made anew in a forked child."""
+    global _forks_watched
+    if not _forks_watched:
+        _forks_watched = True
+        os.register_at_fork(after_in_child=_forget_parent)
+    return _known_lock
+
+
+def _forget_parent() -> None:
+    global _known_lock
+    _known_lock = threading.Lock()
+
+
+# ---- the segment
 
 TRIES = 8
 
@@ -145,9 +325,9 @@ class Segment:
         segment._unlinker = weakref.finalize(
             segment, _unlink, participant, context, name, geometry.participants
         )
-        if kind in sharing.ONE_PER_PROCESS:
-            with sharing.guard():
-                sharing.known[header.uuid] = segment
+        if kind in ONE_PER_PROCESS:
+            with _known_guard():
+                _known[header.uuid] = segment
         return segment
 
     @classmethod
@@ -229,9 +409,9 @@ class Segment:
             if found.is_retired():
                 found.settle(header.geometry.participants)
                 return None
-            with sharing.guard():
-                is_shared = header.kind in sharing.ONE_PER_PROCESS
-                known = sharing.known.get(header.uuid) if is_shared else None
+            with _known_guard():
+                is_shared = header.kind in ONE_PER_PROCESS
+                known = _known.get(header.uuid) if is_shared else None
                 if known is not None and not known.participant.is_inherited:
                     return known
                 mapping = Mapping(found.descriptor, header.geometry.total)
@@ -243,7 +423,7 @@ class Segment:
                     return None
                 segment = cls(name, context, header, labels, mapping, part)
                 if is_shared:
-                    sharing.known[header.uuid] = segment
+                    _known[header.uuid] = segment
                 return segment
 
     @property

@@ -15,7 +15,7 @@ import pytest
 from workers_stress import SLOT, Zygote
 
 from ataraxis import SharedMemoryArray
-from ataraxis.shm import nameless
+from ataraxis.shm import segment as segments
 
 
 @pytest.fixture
@@ -118,8 +118,8 @@ def test_creation_goes_on_where_a_signal_undoes_the_work(
             return -errno.EINTR
         return real(descriptor, offset, count)
 
-    real = nameless.allocate
-    monkeypatch.setattr(nameless, "allocate", allocate)
+    real = segments.allocate
+    monkeypatch.setattr(segments, "allocate", allocate)
     with SharedMemoryArray.create_array("a", np.ones(8 << 17), context=arena) as array:
         assert array[...].sum() == 8 << 17
     assert len(calls) < 100

@@ -198,7 +198,7 @@ def test_a_stopped_waiter_holds_nobody_up(
 def test_two_attachments_in_one_process_see_each_other(
     arena: Path, array: SharedMemoryArray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ataraxis.shm.sharing.ONE_PER_PROCESS", frozenset())
+    monkeypatch.setattr("ataraxis.shm.segment.ONE_PER_PROCESS", frozenset())
     one = Segment.attach("main", context=arena)
     two = Segment.attach("main", context=arena)
     assert one.participant.slot != two.participant.slot
@@ -262,7 +262,7 @@ def test_disconnect_in_another_thread_ends_a_wait_cleanly(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     board = zygote.board
-    monkeypatch.setattr("ataraxis.shm.sharing.ONE_PER_PROCESS", frozenset())
+    monkeypatch.setattr("ataraxis.shm.segment.ONE_PER_PROCESS", frozenset())
     uses = (
         lambda other: other.__setitem__(0, 1),
         lambda other: other.add(0, 1),

@@ -14,7 +14,7 @@ from ataraxis.errors import LayoutError, SegmentNotFound
 from ataraxis.shm import files
 from ataraxis.shm.context import Context, ContextLike
 from ataraxis.shm.header import MAX_PARTICIPANTS, Header, Kind
-from ataraxis.shm.nameless import TEMPORARY
+from ataraxis.shm.segment import TEMPORARY
 
 # A temporary file belongs to nobody for the moment between being opened and being
 # taken part in: one as young as this may still be on its way.
