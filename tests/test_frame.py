@@ -467,16 +467,16 @@ def test_frame_is_read_from_any_buffer():
 
 
 def test_checksum_is_crc32_with_and_without_isal(monkeypatch):
-    from ataraxis.frame import _checksum
+    from ataraxis.frame import _header
 
     data = bytes(range(256)) * 300
     assert crc32(data, 7) == zlib.crc32(data, 7)
     monkeypatch.setitem(sys.modules, "isal", None)
     monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
-    _checksum._fastest.cache_clear()
-    assert _checksum._fastest() is zlib.crc32
+    _header._fastest.cache_clear()
+    assert _header._fastest() is zlib.crc32
     assert crc32(data, 7) == zlib.crc32(data, 7)
-    _checksum._fastest.cache_clear()
+    _header._fastest.cache_clear()
 
 
 # --------------------------------------------------------------------- custom types

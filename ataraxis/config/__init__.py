@@ -4,7 +4,7 @@ The public names; each file of this package is one noun, and ruamel.yaml is impo
 when a file is first read or written.
 """
 
-from ataraxis.config.problem import ConfigProblem
+from ataraxis.config.node import ConfigProblem
 from ataraxis.config.yaml_config import YAML_EXCLUDE_METADATA, YamlConfig
 from ataraxis.errors import ConfigError, ConfigWarning
 

@@ -11,8 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ataraxis.config.literal import kind_of
-from ataraxis.config.node import Alias, Mapping, Node, Scalar, Sequence
-from ataraxis.config.problem import ConfigProblem, shown
+from ataraxis.config.node import (
+    Alias,
+    ConfigProblem,
+    Mapping,
+    Node,
+    Scalar,
+    Sequence,
+    shown,
+)
 
 _CORE = "tag:yaml.org,2002:"
 _SCALAR_TAGS = ("str", "int", "float", "bool", "null", "timestamp", "binary")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ataraxis.config.problem import ConfigProblem, config_error
+from ataraxis.config.node import ConfigProblem, config_error
 
 NoneType = type(None)
 # Abstract annotations are read as the plain container.

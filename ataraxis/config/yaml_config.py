@@ -6,12 +6,25 @@ How text, nodes and values become each other is in the other files of this packa
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections import abc
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-YAML_EXCLUDE_METADATA: Mapping[str, bool] = MappingProxyType({"yaml_exclude": True})
+from ataraxis.config import convert, document, emitter, storage
+from ataraxis.config.convert import UNREAD, Reader, Settings, Writer, described
+from ataraxis.config.merge import Revision, Unmergeable
+from ataraxis.config.node import (
+    ConfigProblem,
+    Mapping,
+    Node,
+    config_error,
+    fingerprint,
+    resolved,
+)
+from ataraxis.config.schema import fields_of, require_dataclass, type_name
+
+YAML_EXCLUDE_METADATA: abc.Mapping[str, bool] = MappingProxyType({"yaml_exclude": True})
 """Metadata of a field that is not kept in the file."""
 
 
@@ -82,10 +95,8 @@ class YamlConfig:
         ...     Rig.from_yaml(f"{folder}/rig.yml")
         Rig(cameras=2)
         """
-        from ataraxis.config import saving
-
         path = _yaml_path(file_path)
-        saving.save(self, path)
+        _save(self, path)
 
     @classmethod
     def from_yaml(cls, file_path: str | Path, *, strict: bool = True) -> Self:
@@ -131,10 +142,8 @@ class YamlConfig:
         ...         print(error.errors[0].line, error.errors[0].field)
         1 cameras
         """
-        from ataraxis.config import loading
-
         path = _yaml_path(file_path)
-        instance, noted = loading.load(cls, path, strict)
+        instance, noted = _load(cls, path, strict)
         from ataraxis.errors import ConfigWarning
 
         for problem in noted:
@@ -182,7 +191,7 @@ def _yaml_path(file_path: str | Path) -> Path:
     """Check the name of a file."""
     path = Path(file_path)
     if path.suffix.lower() not in (".yaml", ".yml"):
-        from ataraxis.config.problem import ConfigProblem, config_error
+        from ataraxis.config.node import ConfigProblem, config_error
 
         found = repr(path.suffix) if path.suffix else "no suffix"
         problem = ConfigProblem(
@@ -190,3 +199,166 @@ def _yaml_path(file_path: str | Path) -> Path:
         )
         raise config_error("not a YAML file", [problem])
     return path
+
+
+# ---- an instance to a file: write, merge into the old text, check, and replace
+
+# Nothing touches the disk until the new text has been read back and found equal.
+
+_MARK = b"\xef\xbb\xbf"
+
+
+def _save(instance: Any, path: Path) -> None:
+    """Write an instance to a file.
+
+    Raises
+    ------
+    ConfigError
+        A value does not fit; nothing was written.
+    OSError
+        The file cannot be written; the old one is as it was.
+    """
+    cls = type(instance)
+    require_dataclass(cls)
+    tree = _tree(instance, cls, path)
+    old = storage.read_bytes(path)
+    text, is_kept = (None, True) if old is None else _merged(old, tree, cls, path)
+    if text is None:
+        text = emitter.document_text(tree)
+        if not _says(text, tree, cls, path):
+            found = "a value that does not come back from its own file"
+            problem = ConfigProblem(str(path), None, "", f"a {cls.__name__}", found)
+            raise config_error(f"{cls.__name__} cannot be written", [problem])
+    data = text.encode("utf-8")
+    if old is not None and old.startswith(_MARK):
+        data = _MARK + data
+    if old is not None and not is_kept and old.strip():
+        storage.keep_copy(path, old)
+    storage.replace_bytes(path, data)
+
+
+def _tree(instance: Any, cls: type, path: Path) -> Mapping:
+    """Make the nodes of an instance; all that do not fit are one error."""
+    writer = Writer(path)
+    node = writer.write(instance, cls)
+    if writer.problems or not isinstance(node, Mapping):
+        raise config_error(f"{cls.__name__} cannot be written", writer.problems)
+    return node
+
+
+def _merged(
+    old: bytes, tree: Mapping, cls: type, path: Path
+) -> tuple[str | None, bool]:
+    """Edit the old text; tell whether all of the old file is kept in the new."""
+    try:
+        text = document.decoded(old, str(path))
+        parsed = document.parse(text, str(path))
+    except document.Unreadable:
+        return None, False
+    if parsed.root is None or parsed.problems or parsed.duplicates:
+        return None, False
+    if parsed.dialect != "1.2":
+        return None, False
+    fitted = _fits(parsed.root, cls, path)
+    try:
+        revised = Revision(parsed, path).revised(parsed.root, tree)
+    except Unmergeable:
+        return None, False
+    if not _says(revised, tree, cls, path):
+        return None, False
+    return revised, fitted
+
+
+def _fits(root: Node, cls: type, path: Path) -> bool:
+    """Tell whether the old file reads as the class."""
+    reader = Reader(Settings(path, build=False))
+    reader.read(root, cls)
+    return not reader.problems
+
+
+def _says(text: str, tree: Mapping, cls: type, path: Path) -> bool:
+    """Read a text back, and compare it with what it should say."""
+    try:
+        parsed = document.parse(text, str(path))
+    except document.Unreadable:
+        return False
+    if parsed.root is None or parsed.problems or parsed.duplicates:
+        return False
+    reader = Reader(Settings(path, build=False))
+    value = reader.read(parsed.root, cls)
+    if reader.problems:
+        return False
+    again = Writer(path).write(value, cls)
+    return again is not None and fingerprint(again) == fingerprint(tree)
+
+
+# ---- a file to an instance: parse, read, build, and raise all problems as one error
+
+
+def _load(cls: Any, path: Path, strict: bool) -> tuple[Any, list[ConfigProblem]]:
+    """Read an instance, and what a lax reading let pass.
+
+    Raises
+    ------
+    ConfigError
+        The file does not fit.
+    FileNotFoundError
+        There is no such file.
+    """
+    require_dataclass(cls)
+    title = f"{path.name} does not fit {cls.__name__}"
+    try:
+        text = document.decoded(path.read_bytes(), str(path))
+        dialect = "1.2" if strict else "1.1"
+        parsed = document.parse(text, str(path), dialect)
+    except document.Unreadable as error:
+        raise config_error(title, [error.problem]) from error
+    reader = Reader(Settings(path, dialect=parsed.dialect, lax=not strict))
+    (reader.problems if strict else reader.warnings).extend(parsed.duplicates)
+    reader.problems.extend(parsed.problems)
+    root = _root_mapping(parsed.root, cls, path, reader)
+    instance = None
+    if root is not None:
+        instance = _read_root(reader, root, cls, path)
+    if reader.problems:
+        raise config_error(title, reader.problems) from reader.failure
+    assert instance is not UNREAD
+    return instance, sorted(reader.warnings, key=lambda problem: problem.line or 0)
+
+
+def _root_mapping(
+    root: Node | None, cls: Any, path: Path, reader: Reader
+) -> Mapping | None:
+    """Check that the document is a mapping at all."""
+    if root is not None and isinstance(resolved(root), Mapping) and not root.tag:
+        return resolved(root)  # type: ignore[return-value]
+    found = "an empty file" if root is None else described(root)
+    if root is not None and root.tag:
+        found = f"tag '{root.tag}'"
+    line = root.line if root is not None else 1
+    expected = f"the fields of {cls.__name__} (a mapping)"
+    reader.problems.append(ConfigProblem(str(path), line, "", expected, found))
+    return None
+
+
+def _read_root(reader: Reader, root: Mapping, cls: Any, path: Path) -> Any:
+    """Read the fields, let the class add the excluded ones, and build."""
+    before = len(reader.problems)
+    values = convert.read_fields(reader, root, cls, "")
+    for schema in fields_of(cls).values():
+        if schema.required and not schema.excluded and schema.name not in values:
+            convert.note_missing(reader, root, schema, "", before)
+    if reader.problems:
+        return UNREAD
+    values = cls.restore_excluded_fields(values, path)
+    for schema in fields_of(cls).values():
+        if schema.required and schema.excluded and schema.name not in values:
+            expected = type_name(schema.type)
+            hint = f"give it in {cls.__name__}.restore_excluded_fields"
+            problem = ConfigProblem(
+                str(path), root.line, schema.name, expected, "no value", hint
+            )
+            reader.problems.append(problem)
+    if reader.problems:
+        return UNREAD
+    return convert.build(reader, root, cls, values, "")

@@ -16,7 +16,7 @@ import numpy as np
 
 from ataraxis.errors import LayoutError
 from ataraxis.frame._codes import CODE_OF, PLAIN, DType
-from ataraxis.frame._layout import MAX_BYTES, MAX_NDIM, corrupt
+from ataraxis.frame._header import MAX_BYTES, MAX_NDIM, corrupt
 from ataraxis.labels import LABELS_LIMIT, Labels
 
 _BLOCK = struct.Struct("<IBBBB")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ataraxis.frame._codes import CUSTOM_END, CUSTOM_START, DType
-from ataraxis.frame._layout import corrupt
+from ataraxis.frame._header import corrupt
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

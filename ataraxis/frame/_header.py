@@ -5,32 +5,237 @@ The byte table is in `ataraxis.frame`. Payloads are not looked at here.
 
 from __future__ import annotations
 
+import functools
+import math
 import struct
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from enum import IntFlag
+from typing import TYPE_CHECKING, NamedTuple
 
-from ataraxis.frame._checksum import crc32
-from ataraxis.frame._codes import DType
-from ataraxis.frame._layout import (
-    EXTENTS,
-    FIXED,
-    HEADER_BYTES,
-    HEADER_CRC_AT,
-    LABELS_AT,
-    MAGIC,
-    MAX_NDIM,
-    ORIGIN,
-    SEQUENCE_AT,
-    STAMP_SIGNED,
-    STAMP_UNSIGNED,
-    TIME_AT,
-    WORD,
-    Origin,
-)
-from ataraxis.frame._parse import read_fields, read_fixed
+from ataraxis.errors import CorruptFrame
+from ataraxis.frame._codes import KNOWN, PLAIN, DType
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+# ---- the checksum of frames: CRC-32 (IEEE), as `zlib.crc32`, by the fastest at hand
+
+
+def crc32(data: Buffer, value: int = 0) -> int:
+    """Return the CRC-32 (IEEE) of bytes, continued from `value`.
+
+    Parameters
+    ----------
+    data : bytes-like
+        Contiguous.
+    value : int, optional
+        Checksum of what came before; of a file's uuid, for the frames of a journal.
+
+    Returns
+    -------
+    int
+        0 to 2**32 - 1, the same as `zlib.crc32`.
+
+    Examples
+    --------
+    >>> hex(crc32(b"123456789"))
+    '0xcbf43926'
+    >>> crc32(b"6789", crc32(b"12345")) == crc32(b"123456789")
+    True
+    """
+    return _fastest()(data, value)
+
+
+@functools.cache
+def _fastest() -> Callable[[Buffer, int], int]:
+    """Prefer ISA-L, which is several times faster; zlib is always there."""
+    try:
+        from isal import isal_zlib
+    except ImportError:
+        return zlib.crc32
+    from ataraxis._kernels.vectors import leave
+
+    def tidy(data: Buffer, value: int) -> int:
+        crc: int = isal_zlib.crc32(data, value)
+        leave()
+        return crc
+
+    return tidy
+
+
+# ---- the layout of a header: offsets, structs, flags, and the error of decoding
+
+# The byte table is in `ataraxis.frame`; who reads and writes it is next door.
+
+MAGIC = b"AXF1"
+HEADER_BYTES = 64
+MAX_NDIM = 8
+MAX_BYTES = 2**62
+NDIM_AT, FLAGS_AT, LENGTH_AT, SEQUENCE_AT, TIME_AT, EXTENTS_AT = 5, 6, 8, 16, 24, 32
+SOURCE_AT, CRC_AT, LABELS_AT, HEADER_CRC_AT = 48, 52, 56, 60
+FIXED = struct.Struct("<4sBBHQQq4IIII")
+WORD = struct.Struct("<I")
+EXTENTS = struct.Struct("<8Q")
+STAMP_SIGNED = struct.Struct("<qQ")
+STAMP_UNSIGNED = struct.Struct("<QQ")
+ORIGIN = struct.Struct("<QQII")
+
+
+class Flag(IntFlag):
+    """The bits of the header's flags; all others are 0."""
+
+    CHECKSUM = 1
+    """The CRC at byte 52 is that of all bytes after the header."""
+    END_OF_STREAM = 2
+    """No frame follows."""
+    PICKLED = 4
+    """The payload is, or contains, a pickle."""
+    EXTENTS = 8
+    """The extents extension is there, and the header's own extents are 0."""
+    DEVICE_STAMP = 16
+    """The device stamp is there."""
+    DEVICE_UNSIGNED = 32
+    """The device stamp's time is unsigned."""
+    ORIGIN = 64
+    """The origin is there."""
+    SESSION_EVENT = 128
+    """The payload is an event of the session."""
+
+
+class Origin(NamedTuple):
+    """Which input a frame of a pipeline came from."""
+
+    source: int
+    """Source id of the input, u64."""
+    sequence: int
+    """Sequence of the input, u64."""
+    part: int = 0
+    """Which of the frames made from that input, u32."""
+    attempt: int = 0
+    """How often the input had been tried before, u32."""
+
+
+def corrupt(at: int, what: str, found: object, expected: object) -> CorruptFrame:
+    """Make the one error of decoding, in its one form."""
+    shown = found if isinstance(found, str) else repr(found)
+    return CorruptFrame(
+        f"{what} at byte {at}: found {shown[:100]}, expected {expected}."
+    )
+
+
+# ---- reading headers that strangers wrote: nothing is trusted, one error comes out
+
+# Plain integers: an IntFlag takes a microsecond for each `&`.
+_CHECKSUM, _END_OF_STREAM, _PICKLED, _EXTENTS = 1, 2, 4, 8
+_DEVICE_STAMP, _DEVICE_UNSIGNED, _ORIGIN, _SESSION_EVENT = 16, 32, 64, 128
+
+
+def read_fixed(view: memoryview, at: int, seed: int) -> tuple[int, ...]:
+    """Read the first 60 bytes if they are a header's."""
+    if at < 0:
+        raise ValueError(f"offset={at}: a frame begins at byte 0 or later.")
+    if len(view) - at < HEADER_BYTES:
+        raise corrupt(at, "header", f"{max(len(view) - at, 0)} bytes", "64 or more")
+    fields = FIXED.unpack_from(view, at)
+    if fields[0] != MAGIC:
+        raise corrupt(at, "magic", fields[0], MAGIC)
+    stored = WORD.unpack_from(view, at + HEADER_CRC_AT)[0]
+    computed = crc32(view[at : at + HEADER_CRC_AT], seed)
+    if stored != computed:
+        raise corrupt(
+            at + HEADER_CRC_AT, "header CRC", f"{stored:#010x}", f"{computed:#010x}"
+        )
+    return fields
+
+
+def read_fields(view: memoryview, at: int, seed: int) -> dict[str, object]:
+    """Read header and extensions as the arguments of `Header`; trust nothing."""
+    fields = read_fixed(view, at, seed)
+    _, code, ndim, bits, length, sequence, time_ns, *extents = fields[:11]
+    source, crc, labels_id = fields[11:]
+    if code not in KNOWN:
+        raise corrupt(at + 4, "dtype code", code, "a code of DType")
+    if bits > 255 or bits & 48 == _DEVICE_UNSIGNED:
+        raise corrupt(at + FLAGS_AT, "flags", f"{bits:#x}", "known ones only")
+    if not bits & _CHECKSUM and crc:
+        raise corrupt(at + CRC_AT, "checksum", f"{crc:#x}", "0, since no flag names it")
+    if ndim > MAX_NDIM:
+        raise corrupt(at + NDIM_AT, "ndim", ndim, "at most 8")
+    start = at + HEADER_BYTES
+    if length > len(view) - start:
+        raise corrupt(
+            at + LENGTH_AT, "length", length, f"at most the {len(view) - start} here"
+        )
+    needed = (
+        (64 if bits & _EXTENTS else 0)
+        + (16 if bits & _DEVICE_STAMP else 0)
+        + (24 if bits & _ORIGIN else 0)
+    )
+    if length < needed:
+        raise corrupt(at + LENGTH_AT, "length", length, f"{needed} of extensions")
+    extents_at, listed = at + EXTENTS_AT, tuple(extents)
+    if bits & _EXTENTS:
+        if any(listed):
+            raise corrupt(extents_at, "extents", listed, "0, as the extension has them")
+        extents_at, listed = start, EXTENTS.unpack_from(view, start)
+        start += EXTENTS.size
+    shape = listed[:ndim]
+    is_short = ndim <= 4 and not any(extent >> 32 for extent in shape)
+    if any(listed[ndim:]) or bool(bits & _EXTENTS) == is_short:
+        raise corrupt(extents_at, "extents", listed, f"{ndim} in their shortest form")
+    device_time = device_sequence = origin = None
+    if bits & _DEVICE_STAMP:
+        unsigned = bits & _DEVICE_UNSIGNED
+        stamp = STAMP_UNSIGNED if unsigned else STAMP_SIGNED
+        device_time, device_sequence = stamp.unpack_from(view, start)
+        start += stamp.size
+    if bits & _ORIGIN:
+        origin = Origin(*ORIGIN.unpack_from(view, start))
+    dtype = DType(code)
+    _check_shape(dtype, shape, length - needed, bits, at)
+    return {
+        "dtype": dtype,
+        "shape": shape,
+        "payload_bytes": length - needed,
+        "sequence": sequence,
+        "time_ns": time_ns,
+        "source": source,
+        "labels_id": labels_id,
+        "device_time": device_time,
+        "device_sequence": device_sequence,
+        "device_unsigned": bool(bits & _DEVICE_UNSIGNED),
+        "origin": origin,
+        "checksum": bool(bits & _CHECKSUM),
+        "end_of_stream": bool(bits & _END_OF_STREAM),
+        "session_event": bool(bits & _SESSION_EVENT),
+        "pickled": bool(bits & _PICKLED),
+    }
+
+
+def _check_shape(
+    dtype: DType, shape: tuple[int, ...], size: int, bits: int, at: int
+) -> None:
+    """Refuse a shape or size that the code cannot have."""
+    if math.prod(max(extent, 1) for extent in shape) >= MAX_BYTES:
+        raise corrupt(at + EXTENTS_AT, "extents", shape, "an array of below 2**62")
+    if dtype in PLAIN:
+        expected = math.prod(shape) * PLAIN[dtype][0].itemsize
+        if size != expected:
+            raise corrupt(
+                at + LENGTH_AT, f"payload of {dtype.name} {shape}", size, expected
+            )
+    elif shape and dtype != DType.ND_ARR:
+        raise corrupt(at + NDIM_AT, f"ndim of {dtype.name}", len(shape), 0)
+    if dtype == DType.NONE and size:
+        raise corrupt(at + LENGTH_AT, "payload of NONE", size, 0)
+    holds = dtype in (DType.ARRAY, DType.TUPLE, DType.DICT, DType.PICKLED)
+    if (bits & _PICKLED and not holds) or (dtype == DType.PICKLED and not bits & 4):
+        raise corrupt(at + FLAGS_AT, "pickled flag", f"{bits:#x}", f"as {dtype.name}")
+
+
+# ---- the header
 
 _U32, _U64, _I64 = 2**32 - 1, 2**64 - 1, 2**63
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ataraxis.frame._arrays import Encoded
 from ataraxis.frame._codes import CUSTOM_END, CUSTOM_START, PLAIN, DType
-from ataraxis.frame._layout import MAX_NDIM, corrupt
+from ataraxis.frame._header import MAX_NDIM, corrupt
 
 MAX_DEPTH = 64
 WHOLE = 255

@@ -24,7 +24,7 @@ from ataraxis.frame._arrays import (
 )
 from ataraxis.frame._codes import CUSTOM_END, CUSTOM_START, PLAIN, DType
 from ataraxis.frame._custom import custom_of, decode_custom, encode_custom
-from ataraxis.frame._layout import corrupt
+from ataraxis.frame._header import corrupt
 from ataraxis.frame._tree import (
     MAX_DEPTH,
     TREES,

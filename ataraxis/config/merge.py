@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ataraxis.config.convert import UNREAD, Reader, Settings, Writer
 from ataraxis.config.document import Document
 from ataraxis.config.emitter import Emitter, flow, is_inline
 from ataraxis.config.node import (
@@ -20,8 +21,6 @@ from ataraxis.config.node import (
     Sequence,
     fingerprint,
 )
-from ataraxis.config.reader import UNREAD, Reader, Settings
-from ataraxis.config.writer import Writer
 
 _COMMENT = re.compile(r"[ \t]+#[^\r\n]*")
 
