@@ -22,8 +22,11 @@ from ataraxis.shm.doctor import Check
 from ataraxis.shm.gc import Leftover
 from ataraxis.shm.listing import Listed
 from ataraxis.stream.meter import Meter, Metered, Reading
-from ataraxis.stream.queue_statistics import QueueStatistics
-from ataraxis.stream.statistics import ReaderStatistics, StreamStatistics
+from ataraxis.stream.statistics import (
+    QueueStatistics,
+    ReaderStatistics,
+    StreamStatistics,
+)
 
 _COLOUR = {"ok": "green", "warn": "yellow", "fail": "red"}
 _WIDE = 240

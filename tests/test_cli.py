@@ -34,7 +34,7 @@ from ataraxis.shm import doctor as clinic
 from ataraxis.shm.context import Context
 from ataraxis.shm.doctor import check_futex, check_locks
 from ataraxis.shm.gc import YOUNG_S, collect
-from ataraxis.stream import control
+from ataraxis.stream import inspector as control
 from ataraxis.stream.inspector import Inspector
 from ataraxis.stream.meter import Meter
 

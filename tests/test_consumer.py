@@ -25,10 +25,10 @@ from ataraxis.stream import (
     ReleasedBuffer,
     StreamExists,
     StreamUnavailable,
-    _opening,
+    endpoint,
     wait_for_stream,
-    waiting,
 )
+from ataraxis.stream import consumer as consumer_module
 
 
 @pytest.fixture
@@ -263,13 +263,13 @@ def test_several_that_wait_sleep_together(monkeypatch: pytest.MonkeyPatch) -> No
     streams = [Producer(f"s{k}", 8, 4) for k in range(3)]
     consumers = [Consumer(f"s{k}") for k in range(3)]
     sleeps = []
-    wait_any = waiting.wait_any
+    wait_any = consumer_module.wait_any
 
     def counted(*arguments: Any) -> list[bool]:
         sleeps.append(len(arguments[0]))
         return wait_any(*arguments)
 
-    monkeypatch.setattr(waiting, "wait_any", counted)
+    monkeypatch.setattr(consumer_module, "wait_any", counted)
 
     async def main() -> list[bytes]:
         tasks = [asyncio.create_task(c.receive_async()) for c in consumers]
@@ -451,7 +451,7 @@ def test_who_is_about_to_be_promised_something_counts(
         return opened(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_opening, "PATIENCE_S", 0.05)
+        patch.setattr(endpoint, "PATIENCE_S", 0.05)
         patch.setattr(Consumer, "_open", open_late)
         reader = Consumer("s", durable="recorder")
     assert "'recorder'" in refused[0]

@@ -751,7 +751,7 @@ def test_large_copies_let_other_threads_run(context: object) -> None:
     code = """
         import sys, threading, time
         from ataraxis import FrameBufferClient, FrameBufferServer
-        from ataraxis.framebuffer.chunks import WIDTH, digest_of
+        from ataraxis.framebuffer.client import WIDTH, digest_of
         size = 64 << 20
         data, out = bytes(size), bytearray(size)
         with FrameBufferServer("gil", size), FrameBufferClient("gil") as client:

@@ -23,7 +23,7 @@ from ataraxis import DataLogger, LogPackage
 from ataraxis.log.sinks import Sink, open_sink
 from ataraxis.stream import MemQ
 from ataraxis.stream.inspector import inspect
-from ataraxis.stream.queue_statistics import (
+from ataraxis.stream.statistics import (
     _GROWING,
     _QUEUE_BYTES,
     _READY,

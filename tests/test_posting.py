@@ -12,7 +12,7 @@ from ataraxis._kernels.parcel import Parcel
 from ataraxis.errors import CorruptFrame
 from ataraxis.frame import DType, Frame, Origin
 from ataraxis.pipeline.stamp import read, write
-from ataraxis.stream.held import Held
+from ataraxis.stream.lease import Held
 
 QUICK: list[Any] = [
     *(s * (2**k + d) for k in (7, 8, 15, 31, 62) for d in (-1, 0, 1) for s in (1, -1)),

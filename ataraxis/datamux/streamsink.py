@@ -17,7 +17,7 @@ from ataraxis.errors import QueueFull
 from ataraxis.labels import Labels
 from ataraxis.shm.context import ContextLike
 from ataraxis.stream import Producer
-from ataraxis.stream.buffer import WriteBuffer
+from ataraxis.stream.write_buffer import WriteBuffer
 
 
 class StreamSink:

@@ -27,8 +27,7 @@ from ataraxis.pipeline.stamp import (
     read_frame,
 )
 from ataraxis.stream import MemQ
-from ataraxis.stream.held import Held
-from ataraxis.stream.lease import Lease
+from ataraxis.stream.lease import Held, Lease
 
 # How long to wait for a number that a damaged frame may have had.
 _MISSING_S = 1.0

@@ -14,14 +14,17 @@ from ataraxis.errors import (
     StreamExists,
     StreamUnavailable,
 )
-from ataraxis.stream.buffer import WriteBuffer
 from ataraxis.stream.consumer import Consumer, wait_for_stream
 from ataraxis.stream.inspector import Inspector
 from ataraxis.stream.lease import Lease
 from ataraxis.stream.memq import MemQ
 from ataraxis.stream.producer import Producer
-from ataraxis.stream.queue_statistics import QueueStatistics
-from ataraxis.stream.statistics import ReaderStatistics, StreamStatistics
+from ataraxis.stream.statistics import (
+    QueueStatistics,
+    ReaderStatistics,
+    StreamStatistics,
+)
+from ataraxis.stream.write_buffer import WriteBuffer
 
 ReadBuffer = Frame
 

@@ -2,26 +2,748 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 import sys
+import threading
 import uuid
 import weakref
-from typing import Literal, TypeAlias
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ataraxis._kernels import desk as status_of
 from ataraxis._kernels import queue as kernel
 from ataraxis._kernels import survey
-from ataraxis.errors import LayoutError, SegmentNotFound
-from ataraxis.frame import crc32
+from ataraxis._kernels.parcel import Parcel, ParcelKernel
+from ataraxis.clock import now_ns
+from ataraxis.errors import (
+    CorruptFrame,
+    DataOverflow,
+    GetTimeout,
+    LayoutError,
+    LeaseLost,
+    NotConnectedError,
+    PutTimeout,
+    QueueEmpty,
+    QueueFull,
+    SegmentNotFound,
+)
+from ataraxis.frame import HEADER_BYTES, Frame, crc32, restamp
 from ataraxis.labels import Labels
 from ataraxis.shm.context import Context, ContextLike, checked_name
 from ataraxis.shm.header import Kind
 from ataraxis.shm.segment import Segment
-from ataraxis.stream import _large
-from ataraxis.stream._end import check_timeout, plain_name
-from ataraxis.stream._posting import Posting
-from ataraxis.stream.queue_statistics import QueueStatistics, compose
+from ataraxis.stream.endpoint import check_timeout, plain_name
+from ataraxis.stream.lease import (
+    Held,
+    Lease,
+    make_large,
+    part_queue,
+    remove_large,
+    sweep_large,
+    view_large,
+)
+from ataraxis.stream.statistics import QueueStatistics, compose_queue
+
+if TYPE_CHECKING:
+    from ataraxis._kernels.get import Grip
+
+# ---- what both halves of a queue's handle share; a status becomes an exception here
+
+_NEVER = (1 << 63) - 1
+
+
+class QueueEnd(ParcelKernel):
+    """The kernel with manners."""
+
+    _name: str
+    _where: Context
+    _uuid: bytes
+    _manner: str
+    _checksum: bool
+    _allow_pickle: bool
+    _segment: Segment | None
+
+    def _begin(self) -> None:
+        """Forget whatever is leased: at the start, and in a forked child."""
+        self._guard = threading.RLock()
+        self._pocket: deque[Grip] = deque()
+        self._unfinished: deque[Lease] = deque()
+        self._larges: list[str] = []
+        self._is_plain = self._manner == "get"
+
+    @property
+    def _is_copy(self) -> bool:
+        """Whether this is a forked child's copy of a handle, not attached itself."""
+        return self._segment is not None and self._segment.participant.is_inherited
+
+    def _attached(self) -> Segment:
+        """Return the segment, or raise because the handle was closed."""
+        if not self.is_open or self._is_copy:
+            self._revive()
+        assert self._segment is not None
+        return self._segment
+
+    def _plug(self, segment: Segment) -> None:
+        raise NotImplementedError
+
+    def _revive(self) -> None:
+        """Attach anew in a forked child; else say why the handle is of no use."""
+        if not self._is_copy:
+            raise NotConnectedError(
+                f"queue {self._name!r}: this handle was closed; attach({self._name!r})"
+            )
+        segment = Segment.attach(
+            self._name, kind=Kind.QUEUE, context=self._where, uuid=self._uuid
+        )
+        self._begin()
+        self._plug(segment)
+
+    def _fail(self, status: int, is_put: bool, count: int = 0) -> NoReturn:
+        """Turn a status of the kernel into its exception; the only place that does."""
+        name = self._name
+        error: QueueFull | QueueEmpty | PutTimeout | GetTimeout
+        if status == status_of.FULL:
+            error = QueueFull(
+                f"queue {name!r}: every slot holds a frame that is not acknowledged; "
+                "wait with timeout=, start more getters, or make it with a larger "
+                "buffer_count="
+            )
+        elif status == status_of.EMPTY:
+            error = QueueEmpty(f"queue {name!r} holds nothing; wait with timeout=")
+        elif is_put:
+            error = PutTimeout(
+                f"queue {name!r}: no slot came free within the timeout; see "
+                "statistics() for who holds them"
+            )
+        else:
+            error = GetTimeout(f"queue {name!r}: nothing came within the timeout")
+        if isinstance(error, QueueFull | PutTimeout):
+            error.count = count
+        raise error
+
+    def _deadline(self, block: bool, timeout: float | None) -> int:
+        """Turn a timeout in s into a monotonic time, ns; 0: do not wait."""
+        if not block or timeout == 0:
+            return 0
+        if timeout is None or timeout > 9e8 or math.isinf(timeout):
+            return _NEVER
+        return now_ns() + int(timeout * 1e9)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as a name: the other process attaches."""
+        return _arrive, (
+            type(self),
+            self._name,
+            str(self._where.path),
+            self._uuid,
+            (self._manner, self._checksum, self._allow_pickle),
+        )
+
+
+def _arrive(kind: Any, name: str, where: str, uuid: bytes, manners: Any) -> Any:
+    """Attach to the queue that a pickled handle named."""
+    segment = Segment.attach(name, kind=Kind.QUEUE, context=where, uuid=uuid)
+    return kind.of_segment(segment, *manners)
+
+
+# ---- the getting half of a queue's handle: values, leases, runs of frames
+
+_PAD = 64
+
+
+class Getting(QueueEnd):
+    """What a handle does to get frames out of its queue."""
+
+    def get_nowait(self) -> Any:
+        """Get without waiting; `QueueEmpty` if there is nothing."""
+        return self.get(False)
+
+    def get_many(
+        self, limit: int = 1 << 62, block: bool = True, timeout: float | None = None
+    ) -> list[Any]:
+        """Get the values that are there, at most `limit`: a list.
+
+        Waits only for the first. Acknowledged when it returns, in every manner of the
+        handle. Raises as `get`.
+        """
+        check_timeout(timeout)
+        if limit < 1:
+            raise ValueError(f"limit={limit}: at least 1")
+        values, status = self._get_many(limit, self._deadline(block, timeout))
+        if status != status_of.OK:
+            self._fail(status, False)
+        return values
+
+    def get_frame(self, block: bool = True, timeout: float | None = None) -> Frame:
+        """Get one `Frame`, as it was put, its number and stamps with it; as `get`."""
+        lease = self.lease(block, timeout)
+        if self._manner == "get":
+            lease.acknowledge()
+        else:
+            self._owe(lease)
+        return lease.frame
+
+    # ---- leases
+
+    def lease(self, block: bool = True, timeout: float | None = None) -> Lease:
+        """Get a frame that stays ours until it is acknowledged or given back.
+
+        Parameters
+        ----------
+        block, timeout
+            As for `get`.
+
+        Returns
+        -------
+        Lease
+            With ``value``, ``frame``, ``id`` and ``attempt``; a context manager.
+
+        Raises
+        ------
+        QueueEmpty, TimeoutError, CorruptFrame
+            As `get`.
+
+        Notes
+        -----
+        Every frame is acknowledged at least once by somebody who lives; exactly once if
+        nobody dies, gives back, or outlives `lease_timeout`. ``id`` tells a frame that
+        comes again from a new one.
+        """
+        check_timeout(timeout)
+        deadline = self._deadline(block, timeout)
+        while True:
+            grip, place = self._reach(deadline)
+            data = self._copy(grip, place)
+            if data is None:
+                self._drop(grip)
+                continue
+            large = data.decode() if grip.is_large else None
+            frame = view_large(large, self._where) if large is not None else data
+            if frame is None:
+                # Acknowledged by somebody who died before the slot was free.
+                self._finish(grip, place, True, large)
+                continue
+            try:
+                return Lease(
+                    self._name,
+                    grip,
+                    place,
+                    self._frame(frame),
+                    functools.partial(self._end, grip, place, large),
+                )
+            except ValueError as error:
+                if isinstance(error, CorruptFrame):
+                    error.data = bytes(frame)
+                self._finish(grip, place, True, large)
+                raise
+
+    def _reach(self, deadline: int) -> tuple[Grip, int]:
+        """Take a frame of a slot that we have, or of the next one."""
+        with self._guard:
+            if self._pocket:
+                return self._pick(self._pocket[0])
+        grip = self._hold(deadline)
+        if isinstance(grip, int):
+            self._fail(grip, False)
+        with self._guard:
+            self._pocket.append(grip)
+            self._is_plain = False
+            return self._pick(grip)
+
+    def _pick(self, grip: Grip) -> tuple[Grip, int]:
+        bit = grip.pending & -grip.pending
+        grip.pending &= ~bit
+        grip.out |= bit
+        if not grip.pending:
+            self._drop(grip)
+        return grip, bit.bit_length() - 1
+
+    def _drop(self, grip: Grip) -> None:
+        """Hand out no more of a slot."""
+        with self._guard:
+            grip.pending = 0
+            if grip in self._pocket:
+                self._pocket.remove(grip)
+            self._is_plain = self._manner == "get" and not self._pocket
+
+    def _end(self, grip: Grip, place: int, large: str | None, is_done: bool) -> bool:
+        """End a lease, if the handle is still the one that has it."""
+        if self._is_copy or not self.is_open:
+            return False
+        return self._finish(grip, place, is_done, large)
+
+    def _finish(self, grip: Grip, place: int, is_done: bool, large: str | None) -> bool:
+        """End the lease of a frame; False if it was over."""
+        with self._guard:
+            grip.out &= ~(1 << place)
+            done = 1 << place if is_done else 0
+            if not is_done:
+                grip.failed = True
+                self._drop(grip)
+            is_last = not (grip.out or grip.pending)
+            if large is not None and is_done:
+                if self._mark(grip, 0) != status_of.OK:
+                    return False
+                remove_large(large, self._where)
+            if is_last:
+                status = self._settle(grip, done, grip.failed)
+            elif is_done:
+                status = self._mark(grip, done)
+            else:
+                status = status_of.OK
+            return status == status_of.OK
+
+    # ---- manners
+
+    def _get_leased(self, block: bool, timeout: float | None) -> Any:
+        """Get where the acknowledgement comes later, or from a slot that we have."""
+        if self._manner == "next":
+            self._pay()
+        lease = self.lease(block, timeout)
+        if self._manner == "get":
+            lease.acknowledge()
+        else:
+            self._owe(lease)
+        return lease.value
+
+    def _owe(self, lease: Lease) -> None:
+        with self._guard:
+            self._unfinished.append(lease)
+
+    def _pay(self) -> None:
+        with self._guard:
+            while self._unfinished:
+                self._unfinished.popleft().acknowledge()
+
+    def task_done(self) -> None:
+        """Acknowledge the oldest `get` of this handle that is not yet.
+
+        Raises
+        ------
+        ValueError
+            There is none; also if the handle was not made with
+            ``acknowledge="task_done"``, so that `get` has acknowledged already.
+        LeaseLost
+            The lease ran out before.
+        """
+        with self._guard:
+            if not self._unfinished:
+                raise ValueError(
+                    f"queue {self._name!r}: task_done() without a get() that waits for "
+                    'it; open the handle with acknowledge="task_done"'
+                )
+            lease = self._unfinished.popleft()
+        lease.acknowledge()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until every frame that was put is acknowledged.
+
+        Raises
+        ------
+        TimeoutError
+            Some were not within `timeout`, s.
+        """
+        check_timeout(timeout)
+        if self._await_idle(timeout) != status_of.OK:
+            raise GetTimeout(
+                f"queue {self._name!r}: {self._counts()[0]} frames wait and "
+                f"{self._counts()[1]} are leased after {timeout} s"
+            )
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until there is probably a frame to get, or somebody says `nudge`.
+
+        Parameters
+        ----------
+        timeout : float or None
+            Longest wait, s.
+
+        Returns
+        -------
+        bool
+            False: nothing happened within `timeout`. True is no promise: another
+            getter may be first.
+        """
+        check_timeout(timeout)
+        return bool(self._await_data(timeout) == status_of.OK)
+
+    def nudge(self) -> None:
+        """End the `wait` of every getter, so that they look at what else they mind."""
+        self._nudge()
+
+    def _end_leases(self) -> None:
+        """Leave no lease behind: the last ones are acknowledged, or go back."""
+        with self._guard:
+            while self._unfinished:
+                lease = self._unfinished.popleft()
+                if self._manner == "next":
+                    lease.acknowledge()
+                else:
+                    lease.give_back()
+
+    # ---- runs of frames
+
+    def drain_into(
+        self,
+        buffer: Any,
+        block: bool = True,
+        timeout: float | None = None,
+        *,
+        seed: int = 0,
+        acknowledge: bool = True,
+    ) -> tuple[int, int]:
+        """Copy all frames that are there into a buffer, one behind the other.
+
+        Parameters
+        ----------
+        buffer : writable bytes-like
+            At least one slot long; as many whole frames as it takes.
+        block, timeout
+            As for `get`: waits for the first only.
+        seed : int
+            What the headers' CRCs go on from: ``crc32(uuid)`` of a journal.
+        acknowledge : bool
+            Say False to acknowledge when they are written, by
+            `acknowledge_drained`; until then others get them if this process dies.
+
+        Returns
+        -------
+        tuple of int
+            Bytes written, and frames. Each frame begins at a multiple of 64; zeros
+            between. Checksums of payloads are not looked at.
+
+        Raises
+        ------
+        DataOverflow
+            `buffer` is too small for the next frame, which stays in the queue.
+        QueueEmpty, TimeoutError
+            As `get`.
+        """
+        check_timeout(timeout)
+        deadline = self._deadline(block, timeout)
+        before = self._drained
+        view = memoryview(buffer).cast("B")
+        end, frames, status, name, number = self._drain(
+            view, 0, seed, not acknowledge, deadline
+        )
+        if name is not None:
+            end, frames = self._pour(view, end, frames, name, number, seed)
+            if acknowledge:
+                self._settle_drained(True, before)
+        if not frames:
+            if status == status_of.OVERFLOW:
+                raise DataOverflow(
+                    f"queue {self._name!r}: a buffer of {len(view)} bytes is shorter "
+                    f"than a slot: {self._geometry[1]} bytes at least"
+                )
+            if status != status_of.OK:
+                self._fail(status, False)
+        return end, frames
+
+    def _pour(
+        self,
+        view: memoryview,
+        at: int,
+        frames: int,
+        ticket: bytes,
+        number: int | None,
+        seed: int,
+    ) -> tuple[int, int]:
+        """Copy a large frame, or give it back if it does not fit any more."""
+        name = ticket.decode()
+        frame = view_large(name, self._where)
+        if frame is None:
+            self._larges.append(name)
+            return at, frames
+        end = at + -(-len(frame) // _PAD) * _PAD
+        if end > len(view):
+            self._release_drained(False, self._drained - 1)
+            if frames:
+                return at, frames
+            raise DataOverflow(
+                f"queue {self._name!r}: the next frame has {end - at} bytes, the "
+                f"buffer {len(view)}; drain into a larger one"
+            )
+        self._larges.append(name)
+        view[at : at + len(frame)] = frame
+        view[at + len(frame) : end] = bytes(end - at - len(frame))
+        if seed or number is not None:
+            labels_id = int.from_bytes(frame[56:60], "little")
+            restamp(view, at, labels_id=labels_id, seed=seed, sequence=number)
+        return end, frames + 1
+
+    def acknowledge_drained(self) -> None:
+        """Acknowledge what ``drain_into(acknowledge=False)`` has copied since.
+
+        Raises
+        ------
+        LeaseLost
+            Some leases ran out before: another getter has, or had, those frames.
+        """
+        lost = self._settle_drained(True, 0)
+        if lost:
+            raise LeaseLost(
+                f"queue {self._name!r}: {lost} leases ran out before their frames were "
+                "acknowledged; make it with a longer lease_timeout="
+            )
+
+    def give_back_drained(self) -> None:
+        """Let others have what ``drain_into(acknowledge=False)`` has copied since."""
+        self._settle_drained(False, 0)
+
+    def _settle_drained(self, is_done: bool, first: int) -> int:
+        if is_done:
+            while self._larges:
+                remove_large(self._larges.pop(), self._where)
+        self._larges.clear()
+        return self._release_drained(is_done, first)
+
+    # ---- what the kernel asks for
+
+    def _frame(self, data: Any) -> Frame:
+        return Frame.from_buffer(data, allow_pickle=self._allow_pickle)
+
+    def _decode(self, data: Any) -> Any:
+        return self._frame(data).value
+
+    def _open_large(self, name: bytes) -> memoryview | None:
+        return view_large(name.decode(), self._where)
+
+    def _unlink_large(self, name: bytes) -> None:
+        remove_large(name.decode(), self._where)
+
+
+# ---- the putting half of a queue's handle; `put` itself is the kernel's
+
+
+class Putting(Getting):
+    """What a handle does to put values into its queue."""
+
+    def put_nowait(self, obj: Any) -> None:
+        """Put without waiting; `QueueFull` if there is no room."""
+        self.put(obj, False)
+
+    def share_slots(self) -> None:
+        """Let a put of this handle go into the slot of the one before, if it is there.
+
+        For many small values, and a getter that takes whole slots. What one handle puts
+        stays in order; among several, a value may come before older ones of others.
+        """
+        # Threads of a handle share what it has put last, guarded by Python's lock.
+        self._packs = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+    def put_many(
+        self,
+        values: Iterable[Any],
+        block: bool = True,
+        timeout: float | None = None,
+        *,
+        pack: bool = True,
+        source: int = 0,
+        time_ns: int | None = None,
+    ) -> int:
+        """Put several values in one call; how many.
+
+        Parameters
+        ----------
+        values : iterable
+            As for `put`.
+        block, timeout
+            As for `put`, for all of them together.
+        pack : bool
+            Up to 64 small frames share a slot. A getter that leases frames of such a
+            slot has all of it; for jobs that several workers share, say False.
+        source, time_ns : int, optional
+            As for `put`, of each.
+
+        Raises
+        ------
+        QueueFull, TimeoutError
+            Only the first values found room: the error's `count` says how many.
+        """
+        check_timeout(timeout)
+        deadline = self._deadline(block, timeout)
+        done, status = self._put_many(values, pack, deadline, source, time_ns)
+        if status != status_of.OK:
+            self._fail(status, True, done)
+        return done
+
+    def put_rows(
+        self,
+        rows: NDArray[np.uint8],
+        header: bytes,
+        device_time: int,
+        step: int,
+        timeout: float | None = None,
+    ) -> bool:
+        """Put each row as a frame, as many to a slot as it takes, in one call.
+
+        Parameters
+        ----------
+        rows : ndarray
+            Shape (n, bytes); contiguous.
+        header : bytes
+            64 of them: says what a row is, and its source.
+        device_time, step : int
+            Of the first row, and from row to row; u64.
+        timeout : float or None
+            Longest wait, s; None waits without end, 0 not at all.
+
+        Returns
+        -------
+        bool
+            False: a row is larger than a slot, nothing was put.
+
+        Raises
+        ------
+        QueueFull, TimeoutError
+            No room; the first `count` of the error are put.
+        """
+        deadline = self._deadline(True, timeout) if timeout != 0 else 0
+        done, status = self._put_rows(rows, header, device_time, step, deadline)
+        if status not in (status_of.OK, status_of.OVERFLOW):
+            self._fail(status, True, done)
+        return status == status_of.OK
+
+    def offer(self, frame: bytes, timeout: float | None = None) -> bool:
+        """Put a whole frame that is encoded already, as it is; whether it found room.
+
+        Parameters
+        ----------
+        frame : bytes
+            As `Frame.to_bytes` writes it; with its checksum, whatever the handle says.
+        timeout : float or None
+            Longest wait, s; None waits without end, 0 not at all.
+        """
+        deadline = self._deadline(True, timeout)
+        if len(frame) <= self._geometry[1]:
+            status = self._put_frame(frame, False, deadline)
+        else:
+            status = self._put_large(frame, False, deadline)
+        return status == status_of.OK
+
+    def _encode(
+        self,
+        value: Any,
+        source: int,
+        time_ns: int | None,
+        device_time: int | None,
+        device_sequence: int | None,
+    ) -> tuple[bytes, bool]:
+        """Write a value as a whole frame; whether the queue shall number it."""
+        if isinstance(value, Frame):
+            return value.to_bytes(), False
+        frame = Frame.from_value(
+            value,
+            source=source,
+            time_ns=time_ns,
+            device_time=device_time,
+            device_sequence=device_sequence,
+            checksum=self._checksum,
+            allow_pickle=self._allow_pickle,
+        )
+        return frame.to_bytes(), True
+
+    def _put_other(self, value: Any, deadline: int, *stamps: Any) -> int:
+        """Put what the kernel does not encode, or what does not fit a slot."""
+        frame, is_numbered = self._encode(value, *stamps)
+        if len(frame) <= self._geometry[1]:
+            return self._put_frame(frame, is_numbered, deadline)
+        return self._put_large(frame, is_numbered, deadline)
+
+    def _put_large(self, frame: bytes, is_numbered: bool, deadline: int) -> int:
+        segment = make_large(self._name, self._where, frame)
+        name = segment.name.encode()
+        status = status_of.FULL
+        try:
+            payload = len(frame) - HEADER_BYTES
+            status = self._put_ticket(name, payload, is_numbered, deadline)
+        finally:
+            if status != status_of.OK:
+                remove_large(segment.name, self._where)
+        return status
+
+
+# ---- what a pipeline does with a queue's handle: frames that say which value they are
+
+_WAITED = (status_of.FULL, status_of.TIMEOUT)
+
+
+class Posting(Putting):
+    """Putting and leasing of frames with an origin, as quick as it goes."""
+
+    def post(
+        self,
+        value: Any,
+        code: int,
+        origin: tuple[int, int, int],
+        source: int,
+        time_ns: int,
+        timeout: float | None,
+    ) -> bool | None:
+        """Put a value as a frame with an origin; whether it found room.
+
+        Parameters
+        ----------
+        value : object
+            A number, None, bytes, text or an array: written where it will lie.
+        code : int
+            How to write it, a `DType`; -1: as itself.
+        origin : tuple of int
+            The frame's `Origin`: source, sequence, part. The sequence is the frame's.
+        source, time_ns : int
+            Of the frame.
+        timeout : float or None
+            As for `offer`.
+
+        Returns
+        -------
+        bool or None
+            None: it does not go that way, nothing was done; encode it and `offer`.
+        """
+        deadline = 0 if timeout == 0 else self._deadline(True, timeout)
+        status = self._post(value, code, *origin, 0, source, time_ns, deadline)
+        if status == status_of.OK:
+            return True
+        return False if status in _WAITED else None
+
+    def hold(self, timeout: float | None = None) -> Parcel | Held | Lease | None:
+        """Lease a frame; None if none came within `timeout`, s.
+
+        For those who decode frames themselves. What `post` has put comes as a `Parcel`,
+        decoded and checked; any other frame as its bytes, `Held`; one that shares its
+        slot with others, or lies in a segment of its own, as a `Lease`.
+        """
+        deadline = 0 if timeout == 0 else self._deadline(True, timeout)
+        while not self._pocket:
+            found = self._fetch(deadline)
+            if isinstance(found, Parcel):
+                return found
+            if isinstance(found, int):
+                return None
+            held = self.adopt(found)
+            if held is not None:
+                return held
+        return self.lease(True, timeout)
+
+    def adopt(self, grip: Grip) -> Held | None:
+        """Hold a slot that the kernel has leased; None: look into it by `hold`."""
+        if grip.pending == 1 and not grip.is_large:
+            data = self._copy(grip, 0)
+            return None if data is None else Held(self._settle, grip, data)
+        with self._guard:
+            self._pocket.append(grip)
+            self._is_plain = False
+        return None
+
+
+# ---- the memq
 
 Acknowledge: TypeAlias = Literal["get", "next", "task_done"]
 _MANNERS = ("get", "next", "task_done")
@@ -239,7 +961,7 @@ class MemQ(Posting):
             survey.keep(segment.participant, False)
             segment.unlink()
         self.close()
-        _large.sweep(self._name, self._where)
+        sweep_large(self._name, self._where)
 
     def join_thread(self) -> None:
         """Do nothing: there is no thread; what `put` took is in the queue."""
@@ -255,7 +977,7 @@ class MemQ(Posting):
         descriptor = os.dup(segment.participant.descriptor)
         context, slots = segment.context, segment.header.geometry.participants
         del segment
-        _large.part(self._name, context, descriptor, slots)
+        part_queue(self._name, context, descriptor, slots)
 
     def __enter__(self) -> MemQ:
         return self
@@ -310,7 +1032,7 @@ class MemQ(Posting):
     def statistics(self) -> QueueStatistics:
         """Read the queue's control words; disturbs nobody."""
         segment = self._attached()
-        return compose(
+        return compose_queue(
             self._name,
             (self.buffer_count, self.buffer_size),
             self._counts(),

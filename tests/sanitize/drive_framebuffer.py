@@ -25,7 +25,7 @@ from ataraxis import (  # noqa: E402
     FrameBufferTimeout,
 )
 from ataraxis._kernels import chunks, framebuffer, will  # noqa: E402
-from ataraxis.framebuffer.chunks import digest_of  # noqa: E402
+from ataraxis.framebuffer.client import digest_of  # noqa: E402
 from ataraxis.shm import Segment  # noqa: E402
 
 for kernel in (chunks, framebuffer, will):

@@ -23,7 +23,7 @@ from workers_stress import Zygote
 from ataraxis._kernels import survey
 from ataraxis._kernels.participants import byte_held
 from ataraxis.stream import Consumer, Producer
-from ataraxis.stream.control import DURABLES, READER_BYTES, STREAM_BYTES
+from ataraxis.stream.inspector import DURABLES, READER_BYTES, STREAM_BYTES
 
 LIMIT_S = 1.0
 SLOTS = 4

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ataraxis._kernels.loan import Loan
 from ataraxis.errors import AlreadySent, DataOverflow, ReleasedBuffer
-from ataraxis.stream._codes import RAW, TYPED_LABELS, code_of
+from ataraxis.stream.endpoint import RAW, TYPED_LABELS, code_of
 
 if TYPE_CHECKING:
     from ataraxis.stream.producer import Producer

@@ -1,0 +1,471 @@
+"""What both ends of a stream share; a status becomes an exception here."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import sys
+import time
+import weakref
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
+
+import numpy as np
+
+from ataraxis._kernels import receive as status_of
+from ataraxis._kernels import survey
+from ataraxis._kernels.receive import BUSY
+from ataraxis.errors import (
+    DataOverflow,
+    EndOfStream,
+    LayoutError,
+    NotConnectedError,
+    PutTimeout,
+    QueueFull,
+    SegmentExists,
+    SegmentNotFound,
+    StreamExists,
+    StreamUnavailable,
+    TooManyParticipants,
+)
+from ataraxis.labels import Labels
+from ataraxis.shm.context import ContextLike
+from ataraxis.shm.header import Kind
+from ataraxis.shm.segment import Segment
+from ataraxis.stream.statistics import StreamStatistics, survey_stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SHARED, SYNC, TYPED = 1, 2, 4
+HOLD_TRIES = 200
+
+_open_ends: weakref.WeakSet[End] = weakref.WeakSet()
+
+
+def plain_name(name: str | bytes) -> str:
+    """Return the plain name of a stream given in one of MomentumX's ways.
+
+    ``bytes`` are decoded and a leading ``mx://`` is taken off; what is left must be a
+    segment's name.
+    """
+    text = name.decode() if isinstance(name, bytes) else name
+    return text[5:] if isinstance(text, str) and text[:5] == "mx://" else text
+
+
+class End:
+    """A handle on a stream; `Producer` and `Consumer` are the two."""
+
+    _name: str
+    _segment: Segment | None = None
+    _labels: Labels
+    _slots: int
+    _capacity: int
+    _flags: int
+    _shut: Callable[[], None]  # the kernel's
+
+    def _begin(self, segment: Segment) -> None:
+        """Take the segment; it is left with the last reference, or with the program."""
+        segment.keep_name()
+        self._labels = segment.labels
+        self._slots, self._capacity, self._flags = survey.geometry(segment.participant)
+        if not _open_ends:
+            atexit.unregister(_close_all)
+            atexit.register(_close_all)
+        self._segment = segment
+        _open_ends.add(self)
+
+    def close(self) -> None:
+        """Leave the stream."""
+        segment, self._segment = self._segment, None
+        if segment is None:
+            return
+        self._shut()
+        farewell(segment)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close."""
+        self.close()
+
+    def __del__(self) -> None:
+        """Leave with the last reference."""
+        self._drop()
+
+    def _drop(self) -> None:
+        """Leave unasked: the last reference, or the program, ends."""
+        self.close()
+
+    @property
+    def name(self) -> str:
+        """Name of the stream in its context."""
+        return self._name
+
+    # ---- what the stream is; also after closing
+
+    @property
+    def labels(self) -> Labels:
+        """dtype, shape, dims, coords and attrs of a frame."""
+        return self._labels
+
+    @property
+    def is_typed(self) -> bool:
+        """Whether the stream has a shape and dtype, or holds any bytes."""
+        return bool(self._flags & TYPED)
+
+    @property
+    def is_sync(self) -> bool:
+        """Whether consumers that do not say are lossless."""
+        return bool(self._flags & SYNC)
+
+    @property
+    def buffer_size(self) -> int:
+        """Payload bytes a slot holds."""
+        return self._capacity
+
+    @property
+    def buffer_count(self) -> int:
+        """Slots."""
+        return self._slots
+
+    # ---- what it does
+
+    @property
+    def last_sent_iteration(self) -> int:
+        """Number of the last frame sent, from 1; 0 before the first."""
+        return survey.words(self._attached().participant)[1]
+
+    def statistics(self) -> StreamStatistics:
+        """Read the stream's control words; disturbs nobody."""
+        return survey_stream(self._name, self._attached().participant)
+
+    def _attached(self) -> Segment:
+        """Return the segment, or raise because the handle was closed."""
+        if self._segment is None or self._segment.participant.is_inherited:
+            self._revive()
+        assert self._segment is not None
+        return self._segment
+
+    def _revive(self) -> NoReturn:
+        """Say why the handle cannot be used any more."""
+        if self._segment is not None and self._segment.participant.is_inherited:
+            raise NotConnectedError(
+                f"stream {self._name!r}: this {type(self).__name__} belongs to the "
+                "process that forked this one; open another one here"
+            )
+        raise NotConnectedError(
+            f"stream {self._name!r}: this {type(self).__name__} was closed; open "
+            "another one"
+        )
+
+    def _fail(self, status: int, count: int = 0) -> NoReturn:
+        """Turn a status of the kernel into its exception; the only place that does.
+
+        `count` of several rows were sent before.
+        """
+        name = self._name
+        if status == status_of.OVERFLOW:
+            size = self._segment and self._segment.header.geometry.payload_bytes
+            raise DataOverflow(
+                f"stream {name!r}: the frame is larger than a slot ({size} bytes in "
+                "all slots together); make the stream with a larger buffer_size= or "
+                "shape="
+            )
+        if status == status_of.FULL:
+            full = QueueFull(
+                f"stream {name!r}: every slot holds a frame that a reader has yet to "
+                "read; see statistics(), use a larger buffer_count=, or on_full="
+                '"block"'
+            )
+            full.count = count
+            raise full
+        if status == status_of.ENDED:
+            raise EndOfStream(f"stream {name!r} has ended and everything was read")
+        late = PutTimeout if count else TimeoutError
+        error = late(f"stream {name!r}: nothing happened within the timeout")
+        if isinstance(error, PutTimeout):
+            error.count = count
+        raise error
+
+    def _misfit(self) -> NoReturn:
+        raise LayoutError(
+            f"stream {self._name!r}: its control block does not fit the file; it was "
+            "damaged: remove it"
+        )
+
+
+@contextlib.contextmanager
+def no_new_names(segment: Segment) -> Iterator[None]:
+    """Keep readers from being promised what is about to go.
+
+    Who registers before is seen; who registers after sees that the name is gone.
+    """
+    part = segment.participant
+    tries = HOLD_TRIES
+    while not (is_held := survey.hold_names(part)) and tries:
+        time.sleep(0.001)
+        tries -= 1
+    try:
+        yield
+    finally:
+        if is_held:
+            survey.free_names(part)
+
+
+def farewell(segment: Segment) -> None:
+    """Take the name of an ended stream away once it was read to its end.
+
+    Called by whoever leaves. A stream nobody has read to its end keeps its name, until
+    a reader has, a producer reuses it, or 'ataraxis gc'.
+    """
+    part = segment.participant
+    if part.is_inherited:
+        return
+    part.sweep()
+    tail, sent, *_, drained = survey.words(part)
+    if not survey.producers(part) and (drained >= tail or sent == 0):
+        with no_new_names(segment):
+            segment.unlink()
+
+
+def _close_all() -> None:
+    """Leave every stream that is still open when the program ends."""
+    for end in list(_open_ends):
+        end._drop()  # noqa: SLF001 - ours, above
+
+
+def check_timeout(timeout: Any) -> None:
+    """Refuse what is no time to wait."""
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"timeout must be None or >= 0 s, got {timeout!r}")
+
+
+# ---- how a stream's segment is made, joined, or made anew where a dead one lies
+
+TRIES = 8
+PATIENCE_S = 2.0
+REGISTER_TRIES = 200
+
+
+def open_to_send(
+    name: str,
+    labels: Labels,
+    slots: int,
+    capacity: int,
+    flags: int,
+    *,
+    context: ContextLike,
+    participants: int,
+    mode: int | None,
+    group: str | int | None,
+) -> Segment:
+    """Make the stream, or join it as one more producer if it is shared.
+
+    Raises
+    ------
+    StreamExists
+        A live producer has the name, or frames are promised to a durable reader.
+    """
+
+    def fill(segment: Segment) -> None:
+        g = segment.header.geometry
+        control = np.frombuffer(memoryview(segment.mapping), np.uint8)
+        control = control[g.control : g.control + g.control_bytes]
+        survey.describe(control, slots, capacity, participants, flags)
+        survey.announce(segment.participant)
+
+    for attempt in range(TRIES):
+        joined = _join(name, labels, flags, context)
+        if joined is not None:
+            return joined
+        try:
+            return Segment.create(
+                name,
+                Kind.STREAM,
+                labels,
+                control_bytes=survey.control_bytes(slots, participants),
+                payload_bytes=slots * survey.stride_of(capacity),
+                fill=fill,
+                context=context,
+                participants=participants,
+                mode=mode,
+                group=group,
+            )
+        except SegmentExists:
+            if attempt == TRIES - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _join(
+    name: str, labels: Labels, flags: int, context: ContextLike
+) -> Segment | None:
+    """Join a shared stream that lives, or clear away one whose producers are gone."""
+    try:
+        old = Segment.attach(name, kind=Kind.STREAM, context=context)
+    except (SegmentNotFound, LayoutError):
+        return None
+    old.participant.sweep()
+    if survey.producers(old.participant):
+        theirs = survey.geometry(old.participant)[2]
+        if not flags & theirs & SHARED:
+            raise StreamExists(
+                f"stream {name!r} in {old.context.path} has a producer already: read "
+                f"it with Consumer({name!r}), use another name, or give both "
+                "producers shared=True"
+            )
+        if old.labels != labels or theirs != flags:
+            raise StreamExists(
+                f"stream {name!r} has other labels, sizes or policy than this "
+                f"producer's ({old.labels}): give both the same"
+            )
+        return old
+    # An end is an end: nobody new sends there. Its readers keep what they have.
+    _await(lambda: not _promised(old), PATIENCE_S)
+    with no_new_names(old):
+        if away := _promised(old):
+            raise StreamExists(
+                f"stream {name!r} has ended, but holds frames that its durable reader "
+                f"{away!r} has not had yet: start that reader, or 'ataraxis recover'"
+            )
+        survey.keep(old.participant, False)
+        old.unlink()
+    return None
+
+
+def _promised(segment: Segment) -> str | None:
+    """Name a durable reader that has frames to come, or None."""
+    segment.participant.sweep()
+    tail = survey.words(segment.participant)[0]
+    for name in survey.registered(segment.participant):
+        return str(name, "utf-8", "replace")
+    for entry in survey.readers(segment.participant):
+        if entry[1] and entry[3] < tail:
+            return entry[10].decode("utf-8", "replace")
+    return None
+
+
+def _await(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def register_durable(segment: Segment, durable: str, timeout: float | None) -> int:
+    """Take the line of a durable name: its number."""
+    limit = (1 << 63) if timeout is None else int(timeout * 1e9)
+    for _ in range(REGISTER_TRIES):
+        segment.participant.sweep()
+        line = survey.register_durable(segment.participant, durable.encode(), limit)
+        if line is None:
+            time.sleep(0.001)
+        elif line == BUSY:
+            raise NotConnectedError(
+                f"stream {segment.name!r}: a live consumer reads as durable "
+                f"{durable!r}; close it, or use another name"
+            )
+        elif line == survey.RETIRED and segment.meaning_of_name() == "this":
+            time.sleep(0.001)  # somebody looked whether it may go, and it may not
+        elif line == survey.RETIRED:
+            raise StreamUnavailable(
+                f"stream {segment.name!r} has ended, and its name was taken away just "
+                "now: wait for the next stream of the name, timeout="
+            )
+        elif line < 0:
+            raise TooManyParticipants(
+                f"stream {segment.name!r}: it has 16 durable names, and no more fit"
+            )
+        else:
+            return line
+    raise TimeoutError(f"stream {segment.name!r}: could not register {durable!r}")
+
+
+# ---- which values a stream takes, and what their frames say of them
+
+RAW, STR, ND_ARR = 0, 5, 9
+TYPED_LABELS = 1
+_CODES = {
+    "u1": 1, "u2": 2, "u4": 3, "u8": 4, "i1": 10, "i2": 11, "i4": 12, "i8": 13,
+    "f2": 14, "f4": 15, "f8": 16, "c8": 17, "c16": 18, "b1": 19,
+}  # fmt: skip
+_DTYPES = {code: np.dtype(text) for text, code in _CODES.items()}
+_BYTES = np.dtype("u1")
+
+
+class Encoded(NamedTuple):
+    """A value as the payload of a frame."""
+
+    code: int
+    shape: tuple[int, ...]
+    data: Any
+    labels: int
+    pickled: bool
+
+
+@lru_cache(64)
+def code_of(dtype: np.dtype[Any]) -> int:
+    """Return the frame's code of a dtype; `ND_ARR` where only labels can say it."""
+    if dtype.names is not None or not dtype.isnative:
+        return ND_ARR
+    return _CODES.get(dtype.str[1:], ND_ARR)
+
+
+def dtype_of(code: int) -> np.dtype[Any]:
+    """Return the dtype of a frame's items; bytes for whatever is no array."""
+    return _DTYPES.get(code, _BYTES)
+
+
+def encode(value: Any, dtype: np.dtype[Any] | None) -> Encoded:
+    """Write a value as a payload, for a stream of arrays of `dtype` or of anything.
+
+    Raises
+    ------
+    TypeError
+        The value is none that a stream takes, or not of its dtype.
+    """
+    if isinstance(value, str):
+        return Encoded(STR, (), value.encode(), 0, False)
+    if isinstance(value, bytes | bytearray | memoryview):
+        view = memoryview(value)
+        data = view.cast("B") if view.c_contiguous and view.nbytes else view.tobytes()
+        return Encoded(RAW, (), data, 0, False)
+    xarray = sys.modules.get("xarray")
+    if xarray is not None and isinstance(value, xarray.DataArray):
+        value = value.values
+    array = np.asarray(value)
+    if dtype is not None:
+        if array.dtype != dtype and not _goes(value, array, dtype):
+            raise TypeError(
+                f"the stream holds {dtype}, the value is {array.dtype}: convert it "
+                f"first, array.astype({dtype.str!r})"
+            )
+        array = np.ascontiguousarray(array, dtype).reshape(array.shape)
+        return Encoded(code_of(dtype), array.shape, _flat(array), TYPED_LABELS, False)
+    if code_of(array.dtype) == ND_ARR:
+        raise TypeError(
+            f"a stream without a dtype does not take {array.dtype}: make it with "
+            "dtype= and shape=, or send bytes"
+        )
+    array = np.ascontiguousarray(array).reshape(array.shape)
+    return Encoded(code_of(array.dtype), array.shape, _flat(array), 0, False)
+
+
+def _goes(value: Any, array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> bool:
+    """Tell whether a value becomes `dtype` without loss; a Python number may narrow."""
+    if np.can_cast(array.dtype, dtype, "safe"):
+        return True
+    if isinstance(value, np.ndarray | np.generic):
+        return False
+    return bool(np.can_cast(array.dtype, dtype, "same_kind")) or (
+        array.dtype.kind in "iu" and dtype.kind in "iuf"
+    )
+
+
+def _flat(array: np.ndarray[Any, Any]) -> Any:
+    """View the bytes of a contiguous array."""
+    if not array.nbytes:
+        return b""
+    return array.reshape(-1).view(np.uint8)
