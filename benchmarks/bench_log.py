@@ -33,7 +33,7 @@ import numpy as np
 from measure import Aim, Result, interleaved, report
 
 from ataraxis import DataLogger, LogArchive, LogPackage, assemble_log_archives
-from ataraxis.log.directory import EntryDirectory
+from ataraxis.log.npy.directory import EntryDirectory
 
 OURS, NPY, RAW, BARE, ORIGINAL = (
     "ataraxis journal", "ataraxis npy", "writev loop", "bare files", "original 3.1.1",

@@ -28,8 +28,8 @@ from measure import Aim, Result, interleaved, report
 
 from ataraxis import LogArchive
 from ataraxis.log import JournalWriter
-from ataraxis.log.entries import EntryKey, entry_head
-from ataraxis.log.npz import NpzWriter
+from ataraxis.log.npy.entries import EntryKey, entry_head
+from ataraxis.log.npy.npz_writer import NpzWriter
 
 SIZE = 64
 OURS, JOURNAL, ORIGINAL = "ataraxis npz", "ataraxis journal", "original's way"

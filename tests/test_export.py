@@ -19,8 +19,8 @@ from ataraxis import Producer, Recorder
 from ataraxis.cli import main
 from ataraxis.errors import CorruptFrame
 from ataraxis.log import JournalWriter, LogArchive, export_log
-from ataraxis.log import track as track_module
-from ataraxis.log.directory import EntryDirectory
+from ataraxis.log.export import track as track_module
+from ataraxis.log.npy.directory import EntryDirectory
 
 NEEDS = {"npz": "numpy", "nwb": "pynwb", "zarr": "zarr", "xdf": "pyxdf"}
 EVERY = list(NEEDS)

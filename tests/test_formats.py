@@ -15,8 +15,8 @@ from pages import ROOT
 
 from ataraxis.labels import Labels
 from ataraxis.log import JournalWriter
-from ataraxis.log.journal_index import RUN
-from ataraxis.log.journal_page import PAGE, FileHeader
+from ataraxis.log.journal.index import RUN
+from ataraxis.log.journal.page import PAGE, FileHeader
 
 PAGE_OF_DOCS = (ROOT / "docs" / "explanation" / "formats.md").read_text()
 READER = ROOT / "docs" / "reference" / "read_journal.py"

@@ -10,9 +10,8 @@ import pytest
 
 from ataraxis import DataLogger
 from ataraxis.frame import Frame
-from ataraxis.log.journal_reader import JournalReader
-from ataraxis.log.notes import Notes
-from ataraxis.log.sinks import JournalSink
+from ataraxis.log.journal.reader import JournalReader
+from ataraxis.log.writer import JournalSink, Notes
 
 RNG = np.random.default_rng(5)
 PLAIN = ("?", "u1", "i2", "u4", "f4", "f8", "i8", "c16")

@@ -24,8 +24,8 @@ from ataraxis.errors import CorruptFrame, LoggerError, NotConnectedError
 from ataraxis.frame import Frame
 from ataraxis.labels import Labels
 from ataraxis.log import JournalWriter, LogArchive
-from ataraxis.log.journal_page import PAGE, FileHeader
-from ataraxis.log.journal_sync import Syncer
+from ataraxis.log.journal.output import Syncer
+from ataraxis.log.journal.page import PAGE, FileHeader
 from ataraxis.log.ownership import is_owned, own
 
 
@@ -384,7 +384,10 @@ def test_a_forked_copy_is_inert(tmp_path: Path) -> None:
     assert [f.value for f in LogArchive(tmp_path)] == ["x", "z"]
 
 
-MODULES = sorted(p.stem for p in (ROOT / "ataraxis" / "log").glob("[!_]*.py"))
+LOG = ROOT / "ataraxis" / "log"
+MODULES = sorted(
+    ".".join(p.relative_to(LOG).with_suffix("").parts) for p in LOG.rglob("[!_]*.py")
+)
 
 
 @pytest.mark.parametrize("name", MODULES)

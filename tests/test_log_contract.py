@@ -13,7 +13,7 @@ from ataraxis.log import (
     assemble_log_archives,
     compress_npy_logs,
 )
-from ataraxis.log.directory import EntryDirectory
+from ataraxis.log.npy.directory import EntryDirectory
 from ataraxis.testing.logs import Entry, LogContract
 
 

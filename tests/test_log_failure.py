@@ -44,8 +44,8 @@ def test_who_puts_without_a_timeout_waits_for_the_disk(disk, tmp_path, layout) -
 
 
 def test_a_stall_is_warned_of(disk: Disk, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("ataraxis.log.input_queue._STALL_S", 0.3)
-    monkeypatch.setattr("ataraxis.log.ending._STALL_S", 0.3)
+    monkeypatch.setattr("ataraxis.log.queue._STALL_S", 0.3)
+    monkeypatch.setattr("ataraxis.log.logger._STALL_S", 0.3)
     logger = a_logger(tmp_path)
     with disk.stalled(1.5), pytest.warns(RuntimeWarning, match="taken nothing"):
         put_many(logger, 40)

@@ -22,13 +22,13 @@ from ataraxis.errors import CorruptFrame
 from ataraxis.log import (
     LogArchive,
     LogPackage,
-    archiving,
     assemble_log_archives,
     compress_npy_logs,
 )
-from ataraxis.log.directory import EntryDirectory, keys_in
-from ataraxis.log.entries import EntryKey, check_entry, npy_header, parse_stem
-from ataraxis.log.npz_index import NpzIndex
+from ataraxis.log.npy import archiving
+from ataraxis.log.npy.directory import EntryDirectory, keys_in
+from ataraxis.log.npy.entries import EntryKey, check_entry, npy_header, parse_stem
+from ataraxis.log.npy.npz_index import NpzIndex
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 ONSET_US = 1_700_000_000_000_000

@@ -20,7 +20,7 @@ from deadline import wait_until
 from workers_logger import accepted
 
 from ataraxis import DataLogger, LogPackage
-from ataraxis.log.sinks import Sink, open_sink
+from ataraxis.log.writer import Sink, open_sink
 from ataraxis.stream import MemQ
 from ataraxis.stream.inspector import inspect
 from ataraxis.stream.statistics import (

@@ -204,7 +204,7 @@ def test_arrays_and_blocks_without_stamps(tmp_path: Path) -> None:
 
 
 def test_a_journal_keeps_what_arrays_are(tmp_path: Path) -> None:
-    from ataraxis.log.journal_reader import JournalReader
+    from ataraxis.log.journal.reader import JournalReader
 
     block = np.arange(60_000, dtype=np.float32).reshape(-1, 3)
     with DataLogger(tmp_path, layout="journal") as logger:

@@ -13,12 +13,11 @@ import pytest
 
 from ataraxis import LogArchive, assemble_log_archives, compress_npy_logs
 from ataraxis.errors import CorruptFrame
-from ataraxis.log.crc_rows import rows_hold
-from ataraxis.log.directory import EntryDirectory
-from ataraxis.log.entries import EntryKey, entry_head
-from ataraxis.log.npz import NpzWriter
-from ataraxis.log.npz_gather import _files
-from ataraxis.log.package_reader import PackageReader
+from ataraxis.log.npy.directory import EntryDirectory
+from ataraxis.log.npy.entries import EntryKey, entry_head
+from ataraxis.log.npy.gather import _files, rows_hold
+from ataraxis.log.npy.npz_writer import NpzWriter
+from ataraxis.log.npy.reader import PackageReader
 from ataraxis.log.verification import verify
 
 GOLDEN = Path(__file__).resolve().parent / "golden"

@@ -24,7 +24,7 @@ from ataraxis import Consumer, LogArchive, Producer, Recorder
 from ataraxis.cli import main
 from ataraxis.errors import LoggerError, SegmentNotFound
 from ataraxis.log.disk_watch import DiskWatch, LowDisk
-from ataraxis.log.journal_record import Gap
+from ataraxis.log.journal.page import Gap
 from ataraxis.log.verification import verify
 
 spawn = multiprocessing.get_context("spawn")

@@ -20,7 +20,7 @@ from deadline import wait_until
 from ataraxis import Consumer, LogArchive, Producer, Session, YamlConfig, around, replay
 from ataraxis.cli import main
 from ataraxis.errors import NotConnectedError, SegmentExists, StreamUnavailable
-from ataraxis.log.journal_page import files_of
+from ataraxis.log.journal.page import files_of
 from ataraxis.session import EventStream, SessionFolder, SessionLoss, finish_sessions
 from ataraxis.shm.context import Context
 

@@ -18,13 +18,12 @@ from ataraxis.log import (
     JournalWriter,
     LogArchive,
     assemble_log_archives,
-    journal_input,
-    journal_page,
-    xarray_backend,
-    xarray_index,
 )
-from ataraxis.log.directory import EntryDirectory
-from ataraxis.log.journal_reader import JournalReader
+from ataraxis.log.journal import input as inputs
+from ataraxis.log.journal import page
+from ataraxis.log.journal.reader import JournalReader
+from ataraxis.log.npy.directory import EntryDirectory
+from ataraxis.log.xarray import backend, index
 
 ONSET_US = 1_700_000_000_000_000
 ROWS = np.arange(600.0).reshape(200, 3)
@@ -43,8 +42,8 @@ def filled(path: Path, rows: np.ndarray = ROWS, **options: object) -> Path:
 @pytest.fixture
 def on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short recordings as long ones: their times stay on disk."""
-    monkeypatch.setattr(xarray_backend, "AT_ONCE", 4)
-    monkeypatch.setattr(xarray_index, "IN_MEMORY", 4)
+    monkeypatch.setattr(backend, "AT_ONCE", 4)
+    monkeypatch.setattr(index, "IN_MEMORY", 4)
 
 
 def mapped(path: Path) -> list[str]:
@@ -65,7 +64,7 @@ def test_xarray_finds_the_engine_by_itself(tmp_path: Path) -> None:
 
 
 def test_it_claims_logs_and_nothing_else(tmp_path: Path) -> None:
-    engine = xarray_backend.AtaraxisBackend()
+    engine = backend.AtaraxisBackend()
     entries, other, archive = (tmp_path / name for name in "abc")
     for path in (entries, other, archive):
         path.mkdir()
@@ -276,7 +275,7 @@ def test_a_slice_reads_its_own_entries_only(tmp_path: Path) -> None:
 
 def listed(path: Path) -> int:
     """How many headers are looked at to open."""
-    with counted("listed", journal_input) as looks, opened(path):
+    with counted("listed", inputs) as looks, opened(path):
         return sum(int(call.args[1]["count"]) for call in looks.call_args_list)
 
 
@@ -301,9 +300,9 @@ def test_the_index_on_disk_is_that_of_pandas(tmp_path: Path, kind: str) -> None:
             if kind == "onset":
                 entries.write(7, 0, ONSET_US.to_bytes(8, "little"))
     with opened(tmp_path) as lazy, opened(tmp_path) as other:
-        assert isinstance(lazy.xindexes["time"], xarray_index.TimeIndex)
+        assert isinstance(lazy.xindexes["time"], index.TimeIndex)
         plain = other.load().assign_coords(time=other.time.values)
-        assert type(plain.xindexes["time"]) is not xarray_index.TimeIndex
+        assert type(plain.xindexes["time"]) is not index.TimeIndex
         t = plain.time.values
         half = t[1] - t[0]
         for part in (slice(None), slice(20, 180), slice(10, None, 5), slice(90, 100)):
@@ -333,7 +332,7 @@ def test_the_index_on_disk_is_that_of_pandas(tmp_path: Path, kind: str) -> None:
 def test_text_means_all_of_its_minute(tmp_path: Path) -> None:
     wall = np.datetime64("2026-11-21T15:00:58", "ns").astype(int)
     anchor = Anchor(int(wall), 10**12, "rig")
-    with mock.patch.object(journal_page.Anchor, "take", return_value=anchor):
+    with mock.patch.object(page.Anchor, "take", return_value=anchor):
         filled(tmp_path)
         with JournalWriter(tmp_path, "more") as journal:
             journal.log_block(1, np.arange(400), time_ns=10**12, step_ns=10**7)
@@ -348,7 +347,7 @@ def test_every_session_has_its_own_anchor(tmp_path: Path) -> None:
     for boot, (wall, monotonic) in enumerate([(10**18, 5 * 10**15), (2 * 10**18, 7)]):
         anchor = Anchor(wall, monotonic, "rig", str(boot))
         with (
-            mock.patch.object(journal_page.Anchor, "take", return_value=anchor),
+            mock.patch.object(page.Anchor, "take", return_value=anchor),
             JournalWriter(tmp_path, file_bytes=8192) as journal,
         ):
             journal.log_block(7, ROWS, time_ns=monotonic, step_ns=1000)

@@ -11,7 +11,7 @@ import numpy as np
 from ataraxis import LogPackage
 from ataraxis.errors import LoggerError
 from ataraxis.log import compress_npy_logs
-from ataraxis.log.directory import EntryDirectory
+from ataraxis.log.npy.directory import EntryDirectory
 
 
 def archive_at_once(path: Path, at_once: Any, base: int) -> None:
@@ -58,7 +58,7 @@ def accepted(path: Path) -> list[bytes]:
     """Payloads of a log of either layout, sorted."""
     found = [bytes(np.load(p)[9:]) for p in path.glob("*.npy")]
     if any(path.glob("*.axj")):
-        from ataraxis.log.journal_reader import JournalReader
+        from ataraxis.log.journal.reader import JournalReader
 
         with JournalReader(path) as log:
             everything = log.frames(log.select())

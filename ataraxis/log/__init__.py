@@ -12,21 +12,21 @@ from typing import Any
 
 # Public name -> the module it lives in, loaded on first use.
 _HOME = {
-    "ArchiveReport": "ataraxis.log.archiving",
+    "ArchiveReport": "ataraxis.log.npy.archiving",
     "DataLogger": "ataraxis.log.logger",
-    "JournalWriter": "ataraxis.log.journal_writer",
+    "JournalWriter": "ataraxis.log.journal.writer",
     "LogArchive": "ataraxis.log.archive",
-    "LogPackage": "ataraxis.log.package",
-    "LogQueue": "ataraxis.log.input_queue",
+    "LogPackage": "ataraxis.log.npy.package",
+    "LogQueue": "ataraxis.log.queue",
     "LoggerStatistics": "ataraxis.log.logger",
-    "Loss": "ataraxis.log.log_watch",
+    "Loss": "ataraxis.log.monitor",
     "LowDisk": "ataraxis.log.disk_watch",
     "Recorder": "ataraxis.log.recorder",
-    "Recovery": "ataraxis.log.queue_recovery",
-    "assemble_log_archives": "ataraxis.log.compression",
-    "compress_npy_logs": "ataraxis.log.compression",
-    "export_log": "ataraxis.log.export",
-    "recover_log": "ataraxis.log.queue_recovery",
+    "Recovery": "ataraxis.log.recovery",
+    "assemble_log_archives": "ataraxis.log.npy.archiving",
+    "compress_npy_logs": "ataraxis.log.npy.archiving",
+    "export_log": "ataraxis.log.export.export",
+    "recover_log": "ataraxis.log.recovery",
 }
 
 __all__ = sorted(_HOME)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast, overload
@@ -16,22 +17,72 @@ from typing import Any, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from ataraxis._kernels.mapping import watch_open, watch_wait
 from ataraxis.clock import Anchor
 from ataraxis.errors import CorruptFrame
 from ataraxis.frame import Frame
 from ataraxis.labels import Labels
-from ataraxis.log.block import Block
-from ataraxis.log.following import follow
-from ataraxis.log.journal_record import Gap
-from ataraxis.log.messages import Messages
-from ataraxis.log.problem import Problem
-from ataraxis.log.selection import LogSource, Selection, SourceInfo
-from ataraxis.log.times import by_anchors
+from ataraxis.log.journal.page import Gap
+from ataraxis.log.npy.package import Messages
+from ataraxis.log.selection import Block, LogSource, Problem, Selection, SourceInfo
+from ataraxis.log.series import by_anchors
+
+# ---- following a log that is being written: sleep until it grows, end with its writer
+
+LONGEST_SLEEP_S = 0.5
+CHUNK = 4096
+
+
+def follow(
+    source: LogSource, timeout: float | None, start: int, *, verify: bool = True
+) -> Iterator[Frame]:
+    """Iterate over the entries of a log, those to come included.
+
+    Parameters
+    ----------
+    source : LogSource
+        The log.
+    timeout : float or None
+        Longest wait for the next entry, s; then it ends.
+    start : int
+        Number of the first entry.
+    verify : bool
+        Whether checksums are looked at.
+    """
+    directory = source.path if source.path.is_dir() else source.path.parent
+    watch = watch_open(os.fsencode(directory), True)
+    since = time.monotonic()
+    try:
+        while True:
+            # Asked before looking: what is written before it ends is seen by the look.
+            was_live = source.is_live
+            source.refresh()
+            if start < len(source):
+                stop = min(len(source), start + CHUNK)
+                yield from source.frames(source.pick(range(start, stop)), verify=verify)
+                start, since = stop, time.monotonic()
+                continue
+            # And after it: a writer that was between two files has the next one now.
+            if not was_live and not source.is_live:
+                return
+            left = LONGEST_SLEEP_S
+            if timeout is not None:
+                left = min(left, since + timeout - time.monotonic())
+                if left <= 0:
+                    return
+            if watch < 0 or watch_wait(watch, int(left * 1e9)) < 0:
+                time.sleep(min(left, 0.02))
+    finally:
+        if watch >= 0:
+            os.close(watch)
+
+
+# ---- the archive
 
 # Module and class of each layout's backend; asked in this order.
 BACKENDS = [
-    ("ataraxis.log.journal_reader", "JournalReader"),
-    ("ataraxis.log.package_reader", "PackageReader"),
+    ("ataraxis.log.journal.reader", "JournalReader"),
+    ("ataraxis.log.npy.reader", "PackageReader"),
 ]
 
 
@@ -86,7 +137,7 @@ class LogArchive(Messages):
     --------
     >>> import tempfile
     >>> import numpy as np
-    >>> from ataraxis.log.journal_writer import JournalWriter
+    >>> from ataraxis.log.journal.writer import JournalWriter
     >>> directory = tempfile.TemporaryDirectory()
     >>> rows = np.arange(12.0).reshape(4, 3)
     >>> with JournalWriter(directory.name) as journal:

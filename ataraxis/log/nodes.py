@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ataraxis.log.archive import open_source
-from ataraxis.log.journal_page import files_of
-from ataraxis.log.journal_reader import JournalReader
+from ataraxis.log.journal.page import files_of
+from ataraxis.log.journal.reader import JournalReader
 from ataraxis.log.selection import LogSource, SourceInfo
 from ataraxis.log.series import Series
 
@@ -55,7 +55,7 @@ class Nodes(Sequence[Node]):
     Examples
     --------
     >>> import tempfile
-    >>> from ataraxis.log.journal_writer import JournalWriter
+    >>> from ataraxis.log.journal.writer import JournalWriter
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     with JournalWriter(directory, "rig") as journal:
     ...         _ = journal.log(3, "hello"), journal.log(4, [1.0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,38 @@ from numpy.typing import NDArray
 from ataraxis.clock import Anchor
 from ataraxis.frame import Frame
 from ataraxis.labels import Labels
-from ataraxis.log.journal_record import Gap
-from ataraxis.log.problem import Problem
+from ataraxis.log.journal.page import Gap
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+# ---- problem: something in a log that is not as it was written
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something in a log that is not as it was written.
+
+    Examples
+    --------
+    >>> print(Problem(Path("a.axj"), 4096, 64, "no frame begins"))
+    a.axj: 64 bytes at byte 4096: no frame begins
+    """
+
+    path: Path
+    """The file."""
+    offset: int
+    """Byte where it begins."""
+    nbytes: int
+    """Bytes of it."""
+    what: str
+    """What is wrong, and what it means."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.nbytes} bytes at byte {self.offset}: {self.what}"
+
+
+# ---- the selection
 
 
 @dataclass(frozen=True)
@@ -147,3 +177,58 @@ class LogSource(Protocol):
 
     def close(self) -> None:
         """Let go of the files."""
+
+
+# ---- block: entries of a log as one array, with their times beside
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Entries of one dtype and shape, read together; each row of `data` is one."""
+
+    data: NDArray[Any]
+    """Shape (n, *shape)."""
+    time: NDArray[np.int64]
+    """Shape (n,), in `unit`."""
+    sequence: NDArray[np.uint64]
+    """Shape (n,): numbers within their source."""
+    source: NDArray[np.uint32]
+    """Shape (n,)."""
+    device: NDArray[np.int64] | None
+    """Shape (n, 2): device time and counter; None if not all have them."""
+    labels: Labels | None
+    """Of one row."""
+    unit: str
+    """Of `time`."""
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def to_xarray(self, name: str | None = None) -> xr.DataArray:
+        """Return the data with their labels, along a dimension "time".
+
+        Parameters
+        ----------
+        name : str, optional
+            Name of the result; that of the labels, if not given.
+
+        Returns
+        -------
+        xarray.DataArray
+            Dims ("time", *dims), or "entry" if the rows have a "time" of their own; a
+            view of `data`. Coordinates time and sequence, and device_time and
+            device_sequence where there are.
+        """
+        import xarray as xr
+
+        labels = self.labels or Labels(self.data.dtype, self.data.shape[1:])
+        row = labels.to_xarray(np.zeros(labels.shape, labels.dtype), name)
+        dim = "time" if "time" not in row.dims else "entry"
+        key = "time" if "time" not in row.coords else "entry_time"
+        coords: dict[Any, Any] = dict(row.coords.items())
+        coords[key] = (dim, self.time, {"units": self.unit})
+        coords["sequence"] = (dim, self.sequence)
+        if self.device is not None:
+            coords["device_time"] = (dim, self.device[:, 0])
+            coords["device_sequence"] = (dim, self.device[:, 1])
+        return xr.DataArray(self.data, coords, (dim, *row.dims), row.name, row.attrs)

@@ -39,7 +39,7 @@ GENERATION = 4
 CREATOR, CREATED = 5, 6
 """The process that made the logger: its pid and start time."""
 COUNT, DONE, INTENT, INODE, STAMP = 8, 9, 10, 12, 13
-"""The writer's notes for its successor, see `ataraxis.log.notes`."""
+"""The writer's notes for its successor, see `ataraxis.log.writer`."""
 DROPPED = 14
 """Entries dropped because their putter would not wait; about, if several did."""
 FINISHED = 15

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from ataraxis._kernels import scan
 from ataraxis.errors import CorruptFrame, LayoutError
-from ataraxis.log.journal_input import InputFile
-from ataraxis.log.journal_page import files_of
-from ataraxis.log.journal_record import Gap
-from ataraxis.log.package_reader import PackageReader
-from ataraxis.log.problem import Problem
+from ataraxis.log.journal.input import InputFile
+from ataraxis.log.journal.page import Gap, files_of
+from ataraxis.log.npy.reader import PackageReader
 from ataraxis.log.recovery import tables
+from ataraxis.log.selection import Problem
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def verify(path: str | os.PathLike[str], name: str | None = None) -> LogReport:
     Examples
     --------
     >>> import tempfile
-    >>> from ataraxis.log.journal_writer import JournalWriter
+    >>> from ataraxis.log.journal.writer import JournalWriter
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     with JournalWriter(directory) as journal:
     ...         for sequence in (4, 5, 8):

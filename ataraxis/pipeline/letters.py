@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ataraxis.frame import Frame, Origin
 
 if TYPE_CHECKING:
-    from ataraxis.log.journal_writer import JournalWriter
+    from ataraxis.log.journal.writer import JournalWriter
     from ataraxis.pipeline.intake import Job
 
 NAME = "dead-letters"
@@ -30,7 +30,7 @@ class Letters:
     def write(self, job: Job | None, why: str, data: bytes | None = None) -> str:
         """Keep a job: the directory it is in."""
         if self._journal is None:
-            from ataraxis.log.journal_writer import JournalWriter
+            from ataraxis.log.journal.writer import JournalWriter
 
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             name = f"{NAME}-{self._about['processor']}-{os.getpid()}"

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ataraxis.clock import now_ns
 from ataraxis.errors import NotConnectedError, SegmentExists, StreamUnavailable
-from ataraxis.log.recorder import Recorder
-from ataraxis.log.recording import RecordingStatistics
+from ataraxis.log.recorder import Recorder, RecordingStatistics
 from ataraxis.session.diary import Diary
 from ataraxis.session.event import EVENTS, EventStream, refuse_a_second
 from ataraxis.session.folder import SessionFolder

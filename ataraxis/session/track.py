@@ -11,9 +11,8 @@ from typing import Any
 
 from ataraxis.errors import LoggerError, StreamUnavailable
 from ataraxis.log.disk_watch import LowDisk
-from ataraxis.log.journal_record import Gap
-from ataraxis.log.recorder import Recorder
-from ataraxis.log.recording import RecordingStatistics
+from ataraxis.log.journal.page import Gap
+from ataraxis.log.recorder import Recorder, RecordingStatistics
 from ataraxis.session.lag import Lag
 from ataraxis.session.verdict import StreamVerdict
 from ataraxis.shm.context import Context

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ataraxis.clock import Anchor
 from ataraxis.config import YamlConfig
-from ataraxis.log.problem import Problem
+from ataraxis.log.selection import Problem
 from ataraxis.log.verification import SourceReport, verify
 
 

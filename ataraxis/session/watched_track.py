@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ataraxis.log.recording import RecordingStatistics
+from ataraxis.log.recorder import RecordingStatistics
 from ataraxis.session.lag import Lag
 from ataraxis.session.track import SessionLoss
 from ataraxis.session.verdict import StreamVerdict

@@ -21,7 +21,7 @@ import workers_log
 from ataraxis import LogArchive, Producer, Recorder
 from ataraxis.errors import CorruptFrame, LayoutError, LoggerError
 from ataraxis.log import JournalWriter
-from ataraxis.log.journal_sync import Syncer
+from ataraxis.log.journal.output import Syncer
 from ataraxis.log.recovery import recover
 from ataraxis.log.verification import verify
 
@@ -83,7 +83,7 @@ from pathlib import Path
 sys.meta_path[:] = [f for f in sys.meta_path if "Mesonpy" not in type(f).__name__]
 sys.path.insert(0, sys.argv[1])
 import numpy as np
-from ataraxis.log.journal_writer import JournalWriter
+from ataraxis.log.journal.writer import JournalWriter
 journal = JournalWriter(Path(sys.argv[2]), file_bytes=65536)
 for k in range(100):
     journal.log(1, np.full(200, k))

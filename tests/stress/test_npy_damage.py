@@ -17,9 +17,9 @@ import pytest
 
 from ataraxis import LogArchive, assemble_log_archives, compress_npy_logs
 from ataraxis.errors import CorruptFrame
-from ataraxis.log.directory import EntryDirectory
-from ataraxis.log.entries import EntryKey
-from ataraxis.log.problem import Problem
+from ataraxis.log.npy.directory import EntryDirectory
+from ataraxis.log.npy.entries import EntryKey
+from ataraxis.log.selection import Problem
 from ataraxis.log.verification import verify
 
 Key = tuple[int, int]

@@ -15,8 +15,7 @@ from ataraxis.datamux.description import Field, Stream
 from ataraxis.errors import CorruptFrame, LayoutError, RecordingError
 from ataraxis.labels import Labels
 from ataraxis.log.archive import LogArchive
-from ataraxis.log.block import Block
-from ataraxis.log.selection import SourceInfo
+from ataraxis.log.selection import Block, SourceInfo
 
 ARCHIVE = ".npz"
 _ENTRIES = (".axj", ".npy", ARCHIVE)

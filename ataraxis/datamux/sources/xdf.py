@@ -18,7 +18,7 @@ from ataraxis.datamux.formats import files
 from ataraxis.datamux.optional import need
 from ataraxis.datamux.recording import Recording
 from ataraxis.errors import RecordingError
-from ataraxis.log.xdf import XdfWriter, fitting
+from ataraxis.log.export.xdf import XdfWriter, fitting
 
 RAW = "raw"
 _FORMATS = {

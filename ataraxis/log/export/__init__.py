@@ -1,0 +1,1 @@
+"""A log in other formats: npz, NWB, Zarr and XDF."""

@@ -1,0 +1,103 @@
+"""A log as Zarr: of each source a group, as `xarray.open_zarr` and others read it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis.log.export.track import Track
+from ataraxis.log.optional import need
+from ataraxis.log.xarray.backend import dataset_of
+
+CHUNK_BYTES = 1 << 22
+_TIMES = {
+    "M": {"units": "nanoseconds since 1970-01-01", "calendar": "proleptic_gregorian"},
+    "m": {"units": "nanoseconds", "dtype": "timedelta64[ns]"},
+}
+
+
+class Writer:
+    """Groups by the names of the sources, in them what `open_dataset` has."""
+
+    def check(self, tracks: list[Track]) -> None:
+        """Refuse what Zarr has no dtype for."""
+        need("zarr", "zarr", "a Zarr store")
+        for track in tracks:
+            for field in track.fields:
+                dtype, _ = track.kind(field)
+                if dtype.kind == "V":
+                    raise ValueError(
+                        f"{track.series.called} is {dtype}, which Zarr has not: export "
+                        "it to npz"
+                    )
+
+    def write(self, path: Path, tracks: list[Track]) -> None:
+        """Write a new directory."""
+        zarr = need("zarr", "zarr", "a Zarr store")
+        root = zarr.open_group(store=str(path), mode="w-", zarr_format=3)
+        for track in tracks:
+            dataset = dataset_of(track.node, str(path), track.options)
+            group = root.create_group(track.name)
+            group.attrs.update(_plain(dataset.attrs))
+            names = [*dataset.coords, *dataset.data_vars]
+            group.attrs["coordinates"] = " ".join(
+                str(name) for name in dataset.coords if name not in dataset.dims
+            )
+            for name in names:
+                _write(group, str(name), dataset.variables[name], track)
+
+
+def _write(group: Any, name: str, variable: Any, track: Track) -> None:
+    """Write a variable in pieces of whole chunks."""
+    is_long = variable.dims[:1] == (track.dim,)
+    shape = (len(track), *variable.shape[1:]) if is_long else variable.shape
+    dtype, attrs = _kind(variable)
+    row_bytes = max(int(np.prod(shape[1:])) * np.dtype(variable.dtype).itemsize, 1)
+    each = max(1, min(max(shape[:1], default=1), CHUNK_BYTES // row_bytes))
+    chunks = (each, *(max(n, 1) for n in shape[1:])) if shape else ()
+    array = group.create_array(
+        name,
+        shape=shape,
+        dtype=dtype,
+        chunks=chunks,
+        dimension_names=list(variable.dims),
+        attributes={**_plain(variable.attrs), **attrs},
+    )
+    if not is_long:
+        array[...] = _encoded(np.asarray(variable.values), dtype)
+        return
+    is_data = not attrs and name not in track.columns()
+    for start, rows in track.pieces(each):
+        piece = _encoded(np.asarray(variable[rows].values), dtype)
+        array[start : start + len(piece)] = piece
+        if is_data:
+            track.told(len(piece))
+
+
+def _kind(variable: Any) -> tuple[Any, dict[str, str]]:
+    """Return the dtype in the store, and attributes that say what it means."""
+    kind = variable.dtype.kind
+    if kind in _TIMES:
+        return np.dtype("i8"), _TIMES[kind]
+    if kind in "OUS":
+        return str, {}
+    return variable.dtype.newbyteorder("="), {}
+
+
+def _encoded(values: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    if dtype is str:
+        return values.astype("U") if values.size else values.astype("U1")
+    if values.dtype.kind in "mM":
+        unit = "M8[ns]" if values.dtype.kind == "M" else "m8[ns]"
+        return values.astype(unit).view(np.int64)
+    return values.astype(dtype, copy=False)
+
+
+def _plain(attrs: Any) -> dict[str, Any]:
+    """Leave what JSON has."""
+    made: dict[str, Any] = json.loads(json.dumps(dict(attrs), default=str))
+    return made

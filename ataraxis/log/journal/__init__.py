@@ -1,0 +1,1 @@
+"""The journal: append-only files of frames, their index, and how they are read."""

@@ -1,0 +1,321 @@
+"""One file of a journal, open for reading: mapped, listed by its index, checked."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis._kernels import scan
+from ataraxis.errors import CorruptFrame, LayoutError
+from ataraxis.frame import HEADER_BYTES, Frame
+from ataraxis.log.journal.index import (
+    ENTRY,
+    RUN,
+    SEVERAL,
+    Entries,
+    Runs,
+    believed,
+    listed,
+    part_of,
+    scanned,
+)
+from ataraxis.log.journal.page import (
+    PAGE,
+    FileHeader,
+    Notes,
+    index_path,
+    seed_of_frames,
+)
+from ataraxis.log.ownership import is_owned
+from ataraxis.log.selection import Problem
+
+
+class InputFile:
+    """Read one file of a journal, finished, torn, damaged, or still being written.
+
+    Parameters
+    ----------
+    path : Path
+        The data file.
+    is_index_used : bool
+        Whether the index is believed where it fits; else all of the data is looked at.
+
+    Raises
+    ------
+    LayoutError
+        Nothing in it tells that it is a journal's.
+
+    Notes
+    -----
+    Opening reads the index, not the data; what the index does not cover is scanned.
+    """
+
+    def __init__(self, path: Path, *, is_index_used: bool = True) -> None:
+        self.path = path
+        self._is_index_used = is_index_used
+        self.problems: list[Problem] = []
+        """What was noticed when it was opened."""
+        self.header: FileHeader | None = None
+        """Its first page; None: lost, in both places."""
+        self.data: Any = b""
+        self.runs: Runs = np.empty(0, RUN)
+        """All runs: those of entries, of records, and gaps."""
+        self.cut = 0
+        """Bytes at its end that are no whole frame."""
+        self._notes: Notes | None = None
+        self._walked: tuple[int, Entries] | None = None
+        self._noted = 0
+        self._end = PAGE
+        self.seed = -1
+        """What its header CRCs go on from; -1: not known, there is no first page."""
+        self._count()
+        self._map()
+        self.refresh()
+
+    def _map(self) -> None:
+        with open(self.path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size:
+                self.data = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+
+    def _identify(self, index: bytes | memoryview) -> bool:
+        """Find the seed of its frames: in its page, in the index's, in the frames."""
+        if self.seed >= 0:
+            return True
+        if len(self.data) < PAGE:
+            return False
+        try:
+            self.header = FileHeader.unpack(self.data[:PAGE], str(self.path))
+        except LayoutError as error:
+            try:
+                self.header = FileHeader.unpack(bytes(index[:PAGE]))
+                self._note(0, PAGE, f"{error}; taken from its index")
+            except LayoutError:
+                seed = seed_of_frames(self.data)
+                if seed is None:
+                    raise error from None
+                self._note(0, PAGE, f"{error}; name, host and wall time are lost")
+                self.seed = seed
+                return True
+        self.seed = self.header.seed
+        return True
+
+    def _note(self, offset: int, nbytes: int, what: str) -> None:
+        self.problems.append(Problem(self.path, offset, nbytes, what))
+
+    def refresh(self) -> bool:
+        """Take in what was written since; whether there was anything."""
+        size = os.stat(self.path).st_size
+        if size > len(self.data):
+            self._map()
+        elif self.seed >= 0:
+            return False
+        try:
+            index = index_path(self.path).read_bytes()
+        except OSError:
+            index = b""
+        if not self._identify(index):
+            return False
+        end, count = self._end, len(self.runs)
+        if not self._is_index_used:
+            index = b""
+        runs = believed(index, self.seed, len(self.data))
+        if len(runs) < count or not np.array_equal(runs[:count], self.runs):
+            # What is known may be ahead of the index: of it only later runs count.
+            runs = np.concatenate([self.runs, runs[runs["offset"] >= end]])
+            if len(runs) > count and runs["offset"][count] != end:
+                runs = runs[:count]
+        if len(runs):
+            end = int(runs["offset"][-1] + runs["bytes"][-1])
+        tail = scanned(self.data, end, len(self.data), self.seed)
+        while len(tail) and tail["kind"][-1] == scan.DAMAGE:
+            tail = tail[:-1]
+        self.runs = np.concatenate([runs, tail]) if len(tail) else runs
+        if len(self.runs):
+            self._end = int(self.runs["offset"][-1] + self.runs["bytes"][-1])
+        # The padding of the last frame may be missing: nothing is lost by that.
+        self.cut = max(len(self.data) - self._end, 0)
+        self._count()
+        return len(self.runs) > count
+
+    def _count(self) -> None:
+        self._walked = None
+        is_data = self.runs["kind"] == scan.DATA
+        self.data_runs = self.runs[is_data]
+        self.starts = np.zeros(len(self.data_runs) + 1, np.int64)
+        np.cumsum(self.data_runs["count"], out=self.starts[1:])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    # ---- what its records say
+
+    @property
+    def notes(self) -> Notes:
+        """Labels, sources, anchors and gaps: what its records say."""
+        notes = self._notes = self._notes or Notes()
+        control = self.runs[self.runs["kind"] == scan.CONTROL]
+        for run in control[self._noted :]:
+            for entry in listed(self.data, run, self.seed):
+                try:
+                    notes.take(self.frame(entry))
+                except CorruptFrame as error:
+                    self._note(int(entry["offset"]), int(entry["bytes"]), str(error))
+        self._noted = len(control)
+        return notes
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether its writer said that it is complete."""
+        return self.notes.close is not None
+
+    @property
+    def is_written(self) -> bool:
+        """Whether somebody has it open for writing."""
+        return is_owned(self.path)
+
+    def losses(self) -> list[Problem]:
+        """Say what is missing in it, as far as its index and its records tell."""
+        found = []
+        for gap in self.runs[self.runs["kind"] == scan.DAMAGE]:
+            at, nbytes = int(gap["offset"]), int(gap["bytes"])
+            found.append(Problem(self.path, at, nbytes, "no frame begins here"))
+        close = None if self.is_written or self.seed < 0 else self.notes.close
+        if close is not None and close.get("entries") != len(self):
+            what = f"{len(self)} entries are found of {close.get('entries')} written"
+            found.append(Problem(self.path, 0, len(self.data), what))
+        return found
+
+    def ending(self) -> list[Problem]:
+        """Say why it may not be all that its writer had, if nobody closed it."""
+        found: list[Problem] = []
+        if self.is_written:
+            return found
+        if self.seed < 0:
+            what = "it was never begun: its writer was stopped before its first entry"
+            return [Problem(self.path, 0, len(self.data), what)]
+        if self.cut:
+            end = len(self.data) - self.cut
+            what = "a frame cut off: its writer was stopped, or the file shortened"
+            found.append(Problem(self.path, end, self.cut, what))
+        if not self.is_closed:
+            what = "its writer did not close it: what came later is not there"
+            found.append(Problem(self.path, len(self.data), 0, what))
+        return found
+
+    # ---- entries
+
+    def entries(self, first: int, last: int) -> Entries:
+        """List entries by number; `last` is not included."""
+        if last <= first:
+            return np.empty(0, ENTRY)
+        a = int(np.searchsorted(self.starts, first, "right")) - 1
+        b = int(np.searchsorted(self.starts, last, "left"))
+        base = int(self.starts[a])
+        if b - a > 1:
+            runs = self.data_runs[a:b].copy()
+            shift = first - base if runs["stride"][0] else 0
+            runs[0] = (
+                part_of(runs[0], shift, int(runs["count"][0])) if shift else runs[0]
+            )
+            end = int(self.starts[b - 1])
+            if runs["stride"][-1]:
+                runs[-1] = part_of(runs[-1], 0, last - end)
+            return self._joined(runs)[first - base - shift : last - base - shift]
+        run = self.data_runs[a]
+        if run["stride"]:
+            return listed(self.data, part_of(run, first - base, last - base), self.seed)
+        # Frames of several sizes are found one after the other: kept for the next call.
+        known = self._walked
+        if known is None or known[0] != a:
+            known = self._walked = (a, listed(self.data, run, self.seed))
+        return known[1][first - base : last - base]
+
+    def _joined(self, runs: Runs) -> Entries:
+        table, at = np.empty(int(runs["count"].sum()), ENTRY), 0
+        for run in runs:
+            count = int(run["count"])
+            listed(self.data, run, self.seed, table[at : at + count])
+            at += count
+        return table
+
+    def select(
+        self, source: int | None, start_ns: int | None, stop_ns: int | None
+    ) -> tuple[NDArray[np.int64], Entries]:
+        """Find the entries of a source and of a time: their numbers, and a list.
+
+        Only the runs that may have some are looked at. Damaged entries are of no time
+        and of no source, and found only if neither is asked for.
+        """
+        runs, keep = self.data_runs, np.ones(len(self.data_runs), bool)
+        if source is not None:
+            keep &= (runs["source"] == source) | (runs["source"] == SEVERAL)
+        if start_ns is not None:
+            keep &= runs["time_max"] >= start_ns
+        if stop_ns is not None:
+            keep &= runs["time_min"] < stop_ns
+        at = np.flatnonzero(keep)
+        table = self._joined(runs[at])
+        numbers = np.arange(len(table), dtype=np.int64)
+        shift = (
+            self.starts[at]
+            - np.concatenate([[0], np.cumsum(runs["count"][at], dtype=np.int64)[:-1]])
+            if len(at)
+            else np.empty(0, np.int64)
+        )
+        numbers += np.repeat(shift, runs["count"][at])
+        wanted = np.ones(len(table), bool)
+        if source is not None:
+            wanted &= (table["source"] == source) & (table["state"] == scan.GOOD)
+        if start_ns is not None:
+            wanted &= (table["time_ns"] >= start_ns) & (table["state"] == scan.GOOD)
+        if stop_ns is not None:
+            wanted &= (table["time_ns"] < stop_ns) & (table["state"] == scan.GOOD)
+        if wanted.all():
+            return numbers, table
+        return numbers[wanted], table[wanted]
+
+    def mixed_sources(self) -> set[int]:
+        """List the sources of runs that have several; looks at their headers."""
+        found: set[int] = set()
+        for run in self.data_runs[self.data_runs["source"] == SEVERAL]:
+            table = listed(self.data, run, self.seed)
+            good = table["state"] == scan.GOOD
+            found |= set(map(int, np.unique(table["source"][good])))
+        return found
+
+    def frame(self, entry: Any, *, verify: bool = True) -> Frame:
+        """Read an entry; its payload is a view of the file.
+
+        Raises
+        ------
+        CorruptFrame
+            It is damaged: names the file and the byte.
+        """
+        at = int(entry["offset"])
+        try:
+            if entry["state"] == scan.LOST:
+                raise CorruptFrame(
+                    f"the header at byte {at} is damaged, {int(entry['bytes'])} bytes "
+                    "with it"
+                )
+            number = int(entry["labels"])
+            labels = self.notes.labels.get(number) if number else None
+            end = at + HEADER_BYTES + int(entry["bytes"])
+            return Frame.from_buffer(
+                memoryview(self.data)[:end], at, seed=self.seed, verify=verify,
+                labels=labels,
+            )  # fmt: skip
+        except CorruptFrame as error:
+            raise CorruptFrame(f"{self.path}: {error}") from error
+
+    def close(self) -> None:
+        """Forget the mapping; it goes with the last array that looks at it."""
+        self.data = b""
+        self.runs = np.empty(0, RUN)
+        self._count()

@@ -1,0 +1,352 @@
+"""The first page of a journal's file, and what its files are called.
+
+A journal `NAME` in a directory is the files ``NAME.000000.axj``, ``NAME.000001.axj``
+and beside each its index, ``NAME.000000.axi``, which begins with the same page.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import uuid
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ataraxis.clock import Anchor, now_ns
+from ataraxis.errors import CorruptFrame, LayoutError
+from ataraxis.frame import HEADER_BYTES, DType, Frame, crc32
+from ataraxis.frame import MAGIC as FRAME_MAGIC
+from ataraxis.labels import Labels
+
+MAGIC = b"AXJRNAL1"
+VERSION = 1
+PAGE = 4096
+RUN_BYTES = 64
+_FIXED = struct.Struct("<8sII16sIIQ")
+_CRC = struct.Struct("<I")
+_TEXT_AT = 64
+_CRC_AT = PAGE - _CRC.size
+_TEXT_BYTES = _CRC_AT - _TEXT_AT
+_FILE = re.compile(r"(?P<name>.+)\.(?P<number>\d{6,})\.axj")
+
+
+@dataclass(frozen=True)
+class FileHeader:
+    """What the first page of a journal's file says.
+
+    Examples
+    --------
+    >>> page = FileHeader.make("camera", 0)
+    >>> FileHeader.unpack(page.pack()) == page
+    True
+    """
+
+    name: str
+    """Of the journal."""
+    number: int
+    """Of the file within the journal, from 0."""
+    uuid: bytes
+    """16 bytes, of this file alone: seed of its frames' header CRCs."""
+    session: str
+    """Of all files that one writer made: their sequences go on from file to file."""
+    anchor: Anchor
+    """Wall and monotonic time when the file was begun; host and boot."""
+    about: dict[str, Any]
+    """What its writer says of it: small JSON."""
+
+    @classmethod
+    def make(
+        cls,
+        name: str,
+        number: int,
+        about: dict[str, Any] | None = None,
+        session: str | None = None,
+    ) -> FileHeader:
+        """Describe a file that is begun now."""
+        own = uuid.uuid4()
+        said = dict(about or {})
+        return cls(name, number, own.bytes, session or own.hex, Anchor.take(), said)
+
+    @property
+    def seed(self) -> int:
+        """What the header CRC of each frame goes on from."""
+        return crc32(self.uuid)
+
+    def pack(self) -> bytes:
+        """Return the page, 4096 bytes.
+
+        Raises
+        ------
+        ValueError
+            `about` does not fit.
+        """
+        text = json.dumps(
+            {
+                "name": self.name,
+                "session": self.session,
+                "anchor": asdict(self.anchor),
+                "about": self.about,
+            },
+            separators=(",", ":"),
+        ).encode()
+        if len(text) > _TEXT_BYTES:
+            raise ValueError(
+                f"name, host and about= of the journal take {len(text)} bytes as JSON "
+                f"and {_TEXT_BYTES} fit: say less in about=, or log it as an entry"
+            )
+        page = bytearray(PAGE)
+        _FIXED.pack_into(
+            page, 0, MAGIC, VERSION, PAGE, self.uuid, len(text), RUN_BYTES, self.number
+        )
+        page[_TEXT_AT : _TEXT_AT + len(text)] = text
+        _CRC.pack_into(page, _CRC_AT, crc32(page[:_CRC_AT]))
+        return bytes(page)
+
+    @classmethod
+    def unpack(cls, page: bytes, where: str = "the file") -> FileHeader:
+        """Read a page that anybody may have written.
+
+        Raises
+        ------
+        LayoutError
+            It is not the first page of a journal's file, or damaged.
+        """
+        if len(page) < PAGE:
+            raise LayoutError(
+                f"{where} has {len(page)} bytes and a journal 4096 or more: it was "
+                "never written, or cut"
+            )
+        magic, version, data_at, own, size, run_bytes, number = _FIXED.unpack_from(page)
+        if magic != MAGIC:
+            raise LayoutError(f"{where} is no journal: it begins with {magic!r}")
+        (stored,) = _CRC.unpack_from(page, _CRC_AT)
+        if stored != crc32(page[:_CRC_AT]):
+            raise LayoutError(
+                f"{where}: its first page is damaged (CRC {stored:#010x}): "
+                "'ataraxis recover' reads it without"
+            )
+        if (version, data_at, run_bytes) != (VERSION, PAGE, RUN_BYTES):
+            raise LayoutError(
+                f"{where} is a journal of version {version}, this program reads "
+                f"{VERSION}: update ataraxis"
+            )
+        try:
+            tree = json.loads(page[_TEXT_AT : _TEXT_AT + size])
+            anchor = Anchor(**tree["anchor"])
+            session, about = tree["session"], tree["about"]
+            return cls(tree["name"], number, own, session, anchor, about)
+        except (ValueError, TypeError, KeyError) as error:
+            raise LayoutError(f"{where}: its description is damaged: {error}") from None
+
+
+def data_path(directory: Path, name: str, number: int) -> Path:
+    """Name a file of a journal."""
+    return directory / f"{name}.{number:06d}.axj"
+
+
+def index_path(data: Path) -> Path:
+    """Name the index beside a file."""
+    return data.with_suffix(".axi")
+
+
+def split_name(path: Path) -> tuple[str, int] | None:
+    """Tell journal and number of a file by its name; None: it is no journal's."""
+    found = _FILE.fullmatch(path.name)
+    return (found["name"], int(found["number"])) if found else None
+
+
+def files_of(path: Path, name: str | None = None) -> dict[str, list[Path]]:
+    """List the journals of a directory, or the one that a file belongs to.
+
+    Parameters
+    ----------
+    path : Path
+        A directory, or a journal's file.
+    name : str, optional
+        Only this journal.
+
+    Returns
+    -------
+    dict of str to list of Path
+        The files of each journal in their order; no journal, no key.
+    """
+    if path.is_file():
+        own = split_name(path)
+        if own is None:
+            raise LayoutError(f"{path} is no journal: those are NAME.000000.axj")
+        path, name = path.parent, own[0]
+    found: dict[str, list[tuple[int, Path]]] = {}
+    for entry in path.iterdir():
+        own = split_name(entry)
+        if own is not None and name in (None, own[0]):
+            found.setdefault(own[0], []).append((own[1], entry))
+    return {key: [p for _, p in sorted(found[key])] for key in sorted(found)}
+
+
+# ---- records that a journal keeps about itself, between the frames of its sources
+
+# Each is a frame of source 4294967295 whose payload is a JSON object with "record":
+# what it is. They count as no entries.
+
+CONTROL_SOURCE = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Frames that a source made and the journal has not."""
+
+    source: int
+    """Whose frames."""
+    first: int
+    """Sequence of the first one that is missing."""
+    count: int
+    """How many."""
+    reason: str
+    """Why, as far as is known."""
+    time_ns: int = 0
+    """When it was noticed, monotonic ns."""
+
+
+def encode_record(kind: str, content: dict[str, Any], sequence: int) -> bytes:
+    """Write a record as a frame."""
+    tree = {"record": kind, **content}
+    frame = Frame.from_value(
+        tree, DType.JSON, source=CONTROL_SOURCE, sequence=sequence, time_ns=now_ns()
+    )
+    return frame.to_bytes()
+
+
+def labels_record(number: int, labels: Labels) -> dict[str, Any]:
+    """Say what a labels id means from here on."""
+    return {"id": number, "labels": json.loads(labels.to_json())}
+
+
+def anchor_record(anchor: Anchor) -> dict[str, Any]:
+    """Say which wall time it is."""
+    return asdict(anchor)
+
+
+class Notes:
+    """What the records of one file say, gathered in their order."""
+
+    def __init__(self) -> None:
+        self.labels: dict[int, Labels] = {}
+        """By their id in this file."""
+        self.sources: dict[int, dict[str, Any]] = {}
+        """By number: name, labels id, and what else was said of it."""
+        self.anchors: list[Anchor] = []
+        """Of each minute."""
+        self.gaps: list[Gap] = []
+        """Frames known to be missing."""
+        self.close: dict[str, Any] | None = None
+        """What the writer said when it closed the file; None: it has not."""
+
+    def take(self, frame: Frame) -> None:
+        """Add what a record says; unknown kinds are passed over.
+
+        Raises
+        ------
+        CorruptFrame
+            It is none of ours.
+        """
+        tree = frame.value
+        try:
+            kind = tree["record"]
+            if kind == "labels":
+                text = json.dumps(tree["labels"]).encode()
+                self.labels[int(tree["id"])] = Labels.from_json(text)
+            elif kind == "source":
+                self.sources[int(tree["source"])] = tree
+            elif kind == "anchor":
+                fields = {k: v for k, v in tree.items() if k != "record"}
+                self.anchors.append(Anchor(**fields))
+            elif kind == "gap":
+                fields = {k: v for k, v in tree.items() if k != "record"}
+                self.gaps.append(Gap(**{**fields, "time_ns": frame.time_ns}))
+            elif kind == "close":
+                self.close = tree
+        except (KeyError, TypeError, ValueError, LayoutError) as error:
+            raise CorruptFrame(
+                f"record {frame.sequence} of the journal: {error!r}"
+            ) from error
+
+
+# ---- the seed of a journal whose first page is lost, from the frames themselves
+
+_ENOUGH = 64
+_ALIGN = 64
+
+
+def seed_of_frames(data: Any) -> int | None:
+    """Find what the header CRCs of most frames of a file go on from.
+
+    A CRC is linear: that of a header differs from the CRC without a seed by something
+    that depends on the seed alone, and can be undone.
+
+    Parameters
+    ----------
+    data : bytes-like
+        The file, its first page included.
+
+    Returns
+    -------
+    int or None
+        The seed that two headers or more agree on; None: there are none.
+    """
+    columns = _response()
+    seeds: Counter[int] = Counter()
+    for at in _magics(memoryview(data)):
+        head = bytes(data[at : at + HEADER_BYTES])
+        stored = int.from_bytes(head[60:], "little")
+        seeds[_undone(stored ^ crc32(head[:60]), columns)] += 1
+        seed, count = seeds.most_common(1)[0]
+        if count >= _ENOUGH:
+            return seed
+    if not seeds:
+        return None
+    seed, count = seeds.most_common(1)[0]
+    return seed if count >= 2 else None
+
+
+def _magics(view: memoryview) -> Any:
+    """Say where headers may begin."""
+    step = 2**20
+    for start in range(PAGE, len(view) - HEADER_BYTES + 1, step):
+        words = np.frombuffer(
+            view[start : start + min(step, (len(view) - start) // _ALIGN * _ALIGN)],
+            "<u4",
+        )
+        found = np.flatnonzero(
+            words[:: _ALIGN // 4] == int.from_bytes(FRAME_MAGIC, "little")
+        )
+        yield from (start + int(k) * _ALIGN for k in found)
+
+
+def _response() -> list[tuple[int, int]]:
+    """Say what each bit of a seed does to the CRC of 60 bytes, solved for the bits.
+
+    Pairs of a pivot bit's column and the seed bits it is made of.
+    """
+    nothing = crc32(bytes(60), 0)
+    rows: list[tuple[int, int]] = []
+    for bit in range(32):
+        effect, made = crc32(bytes(60), 1 << bit) ^ nothing, 1 << bit
+        for other, how in rows:
+            if effect ^ other < effect:
+                effect, made = effect ^ other, made ^ how
+        rows.append((effect, made))
+        rows.sort(reverse=True)
+    return rows
+
+
+def _undone(effect: int, rows: list[tuple[int, int]]) -> int:
+    seed = 0
+    for column, made in rows:
+        if effect ^ column < effect:
+            effect, seed = effect ^ column, seed ^ made
+    return seed

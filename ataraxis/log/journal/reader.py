@@ -1,0 +1,398 @@
+"""JournalReader: the files of a journal, or of all journals of a directory, as one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis._kernels import scan
+from ataraxis.clock import Anchor
+from ataraxis.errors import CorruptFrame, LayoutError
+from ataraxis.frame import DType, Flag, Frame
+from ataraxis.log.journal.index import ENTRY, SEVERAL, Entries, listed
+from ataraxis.log.journal.input import InputFile
+from ataraxis.log.journal.page import Gap, files_of
+from ataraxis.log.selection import Problem, Selection, SourceInfo
+
+# ---- where the entries of a source are in a journal, and what wall time they have
+
+NOT_A_TIME = np.iinfo(np.int64).min
+
+
+def extents(file: InputFile, source: int) -> NDArray[np.int64]:
+    """Return the entries of a source in a file as ranges of their numbers, (k, 2).
+
+    A run of one source is not looked into; one of several is, at its headers.
+    """
+    runs, starts = file.data_runs, file.starts
+    is_own = runs["source"] == source
+    at = np.flatnonzero(is_own)
+    found = [np.stack([starts[at], starts[at + 1]], 1)]
+    for k in np.flatnonzero(runs["source"] == SEVERAL).tolist():
+        table = listed(file.data, runs[k], file.seed)
+        good = (table["source"] == source) & (table["state"] == scan.GOOD)
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], good, [False]])))
+        found.append(edges.reshape(-1, 2) + starts[k])
+    ranges = np.concatenate(found)
+    return joined(ranges[np.argsort(ranges[:, 0], kind="stable")])
+
+
+def joined(ranges: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Join ranges that follow each other without a hole."""
+    if len(ranges) < 2:
+        return ranges
+    is_first = np.concatenate([[True], ranges[1:, 0] != ranges[:-1, 1]])
+    is_last = np.concatenate([is_first[1:], [True]])
+    return np.stack([ranges[is_first, 0], ranges[is_last, 1]], 1)
+
+
+def shifts(files: Iterable[InputFile]) -> list[int | None]:
+    """Say of each file what added to its times makes wall times: by one anchor.
+
+    All files of a session have that of its first one, so that times within a session
+    differ as their stamps do. A file whose first page is lost has that of its first
+    minute, or of the file before.
+    """
+    sessions: dict[str, int] = {}
+    found: list[int | None] = []
+    for file in files:
+        header = file.header
+        anchors = ([header.anchor] if header else []) + file.notes.anchors
+        shift = found[-1] if found else None
+        if anchors:
+            shift = anchors[0].wall_ns - anchors[0].monotonic_ns
+        if header is not None and shift is not None:
+            shift = sessions.setdefault(header.session, shift)
+        found.append(shift)
+    known = [shift for shift in found if shift is not None]
+    first = known[0] if known else None
+    return [first if shift is None else shift for shift in found]
+
+
+# ---- the reader
+
+_SPARSE = 64
+
+
+class JournalReader:
+    """Read journals: mapped and lazy, also damaged ones and those still being written.
+
+    Parameters
+    ----------
+    path : str or Path
+        A directory, or a file of a journal.
+    name : str, optional
+        Only this journal; all of the directory, if not given, one after the other.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no journal there.
+    LayoutError
+        A file is none of a journal's.
+
+    Notes
+    -----
+    Opening reads indexes, not data, whatever their size. Entries are numbered from 0,
+    file after file; arrays and frames keep the mapping alive (nobody may shorten a file
+    that is mapped: journals never are). It is what `LogArchive`
+    reads journals with: see there for how to read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from ataraxis.log.journal.writer import JournalWriter
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     with JournalWriter(directory) as journal:
+    ...         _ = journal.log(300, "hello", time_ns=5)
+    ...     reader = JournalReader(directory)
+    ...     reader.frame(0).value, reader.select(source=300).time.tolist()
+    ('hello', [5])
+    """
+
+    unit = "ns"
+    """Unit of `Selection.time`: monotonic ns."""
+
+    def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
+        self.path = Path(path)
+        self.name = name
+        self.files: list[InputFile] = []
+        """In their order."""
+        self._known: set[Path] = set()
+        self._failed: list[Problem] = []
+        self.starts = np.zeros(1, np.int64)
+        if not self._paths():
+            what = f"journal {name!r}" if name else "journal"
+            raise FileNotFoundError(
+                2, f"there is no {what} (files NAME.000000.axj)", str(path)
+            )
+        self.refresh()
+
+    @classmethod
+    def accepts(cls, path: Path) -> bool:
+        """Tell whether there is a journal."""
+        if path.is_file():
+            return path.suffix == ".axj"
+        return path.is_dir() and any(path.glob("*.axj"))
+
+    def _paths(self) -> list[Path]:
+        return [p for paths in files_of(self.path, self.name).values() for p in paths]
+
+    def refresh(self) -> bool:
+        """Take in what was written since; whether there was anything.
+
+        Numbers of entries known before stay as they were.
+        """
+        count = len(self)
+        for path in self._paths():
+            if path in self._known:
+                continue
+            self._known.add(path)
+            try:
+                self.files.append(InputFile(path))
+            except (LayoutError, OSError) as error:
+                self._failed.append(Problem(path, 0, path.stat().st_size, str(error)))
+        # A file before the last that grows would move the numbers of those behind.
+        for file in self.files:
+            file.refresh()
+        self.starts = np.zeros(len(self.files) + 1, np.int64)
+        np.cumsum([len(file) for file in self.files], out=self.starts[1:])
+        return len(self) > count
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    # ---- what it is
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What was noticed so far; `verify` looks at everything."""
+        found = list(self._failed)
+        for file in self.files:
+            found += file.problems
+            found += [*file.losses(), *file.ending()]
+        return found
+
+    @property
+    def is_live(self) -> bool:
+        """Whether somebody still writes a file of it."""
+        return any(not f.is_closed and f.is_written for f in self.files)
+
+    @property
+    def anchors(self) -> list[Anchor]:
+        """Wall times: of each file's beginning, and of each minute."""
+        found = []
+        for file in self.files:
+            found += [file.header.anchor] if file.header is not None else []
+            found += file.notes.anchors
+        return found
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """Frames that are known to be missing."""
+        return [gap for file in self.files for gap in file.notes.gaps]
+
+    @property
+    def sources(self) -> dict[int, SourceInfo]:
+        """The sources, by their numbers: those with entries, and those described."""
+        found: dict[int, SourceInfo] = {}
+        for file in self.files:
+            numbers = set(map(int, np.unique(file.data_runs["source"])))
+            if SEVERAL in numbers:
+                numbers.remove(SEVERAL)
+                numbers |= file.mixed_sources()
+            for number in sorted(numbers | file.notes.sources.keys()):
+                said = file.notes.sources.get(number, {})
+                labels = file.notes.labels.get(said.get("labels", 0))
+                if number not in found or said:
+                    more = {
+                        key: value
+                        for key, value in said.items()
+                        if key not in ("record", "source", "name", "labels")
+                    }
+                    found[number] = SourceInfo(number, said.get("name"), labels, more)
+        return found
+
+    # ---- entries
+
+    def select(
+        self,
+        source: int | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+    ) -> Selection:
+        """Find entries of a source and of a time, `start` to before `stop`, ns."""
+        parts = [file.select(source, start, stop) for file in self.files]
+        parts = parts or [(np.empty(0, np.int64), np.empty(0, ENTRY))]
+        return self._selection(
+            [n + s for (n, _), s in zip(parts, self.starts, strict=False)],
+            [table for _, table in parts],
+            range(len(parts)),
+        )
+
+    def pick(self, numbers: NDArray[np.int64] | range) -> Selection:
+        """Find entries by their numbers, in any order."""
+        wanted = np.asarray(numbers, np.int64)
+        which = np.searchsorted(self.starts, wanted, "right") - 1
+        # Far apart they are looked up one by one, without what lies between.
+        is_far = np.abs(np.diff(wanted)) > _SPARSE
+        edges = np.flatnonzero(is_far | (np.diff(which) != 0)) + 1
+        tables, files, parts = [], [], np.split(wanted, edges)
+        for part in parts if len(wanted) else []:
+            at = int(np.searchsorted(self.starts, part[0], "right")) - 1
+            own = part - self.starts[at]
+            low, high = int(own.min()), int(own.max()) + 1
+            table = self.files[at].entries(low, high)
+            is_whole = high - low == len(own) and bool(np.all(np.diff(own) == 1))
+            tables.append(table if is_whole else table[own - low])
+            files.append(at)
+        if not tables:
+            parts, tables, files = [wanted], [np.empty(0, ENTRY)], [0]
+        return self._selection(parts, tables, files)
+
+    def _selection(
+        self,
+        numbers: list[NDArray[np.int64]],
+        tables: list[Entries],
+        files: Iterable[int],
+    ) -> Selection:
+        table = np.concatenate(tables) if len(tables) != 1 else tables[0]
+        lengths = [len(t) for t in tables]
+        return Selection(
+            np.concatenate(numbers) if len(numbers) != 1 else numbers[0],
+            table["time_ns"],
+            table["sequence"],
+            table["source"],
+            table["bytes"],
+            (table, np.repeat(np.fromiter(files, np.int32, len(tables)), lengths)),
+        )
+
+    def frame(self, number: int, *, verify: bool = True) -> Frame:
+        """Read an entry; its payload is a view of the file.
+
+        Raises
+        ------
+        CorruptFrame
+            It is damaged: names file and byte.
+        """
+        at = int(np.searchsorted(self.starts, number, "right")) - 1
+        file, own = self.files[at], number - int(self.starts[at])
+        return file.frame(file.entries(own, own + 1)[0], verify=verify)
+
+    def frames(self, selection: Selection, *, verify: bool = True) -> Any:
+        """Iterate over the entries of a selection, as `frame`."""
+        table, which = selection.where
+        for entry, at in zip(table, which, strict=True):
+            yield self.files[at].frame(entry, verify=verify)
+
+    def gather(
+        self, selection: Selection, out: NDArray[np.uint8], *, verify: bool = True
+    ) -> int:
+        """Copy payloads into the rows of `out`; how many went before one did not.
+
+        Parameters
+        ----------
+        selection : Selection
+            Of this reader.
+        out : ndarray of uint8
+            Shape (n, bytes of a payload).
+        verify : bool
+            Whether checksums are looked at.
+
+        Returns
+        -------
+        int
+            Number of rows filled: all, or up to the first entry that is damaged or has
+            another dtype or shape than the first one.
+        """
+        table, _ = selection.where
+        done = 0
+        for file, start, stop in self._parts(selection):
+            if start and not self._is_alike(selection, start):
+                break
+            part = np.ascontiguousarray(table[start:stop]).view("u1")
+            done += scan.gather(file.data, part, out[start:stop], verify)
+            if done < stop:
+                break
+        return done
+
+    def _is_alike(self, selection: Selection, at: int) -> bool:
+        """Whether an entry is of the dtype and shape of the first one."""
+        table, which = selection.where
+        try:
+            one, other = (
+                self.files[int(which[k])].frame(table[k], verify=False) for k in (0, at)
+            )
+        except CorruptFrame:
+            return False
+        if (one.dtype, one.shape) != (other.dtype, other.shape):
+            return False
+        return one.dtype != DType.ND_ARR or one.array.dtype == other.array.dtype
+
+    def extents(self, source: int) -> NDArray[np.int64]:
+        """Return the entries of a source as ranges of numbers, (k, 2), in order."""
+        parts = [
+            extents(file, source) + start
+            for file, start in zip(self.files, self.starts, strict=False)
+        ]
+        return joined(np.concatenate([np.empty((0, 2), np.int64), *parts]))
+
+    def shifts_ns(self, source: int) -> list[int | None]:
+        """Return what makes wall time of a monotonic one, of each file; or None."""
+        return shifts(self.files)
+
+    def wall_ns(self, selection: Selection) -> NDArray[np.int64] | None:
+        """Return wall times, ns since 1970; NaT where a header is damaged.
+
+        Monotonic times and one number for each session; None if nobody knows it.
+        """
+        known = [shift for shift in shifts(self.files) if shift is not None]
+        if len(known) < len(self.files):
+            return None
+        table, which = selection.where
+        wall = table["time_ns"] + np.array(known or [0], np.int64)[which]
+        wall[table["state"] == scan.LOST] = NOT_A_TIME
+        return np.asarray(wall)
+
+    def device_stamps(self, selection: Selection) -> NDArray[np.int64] | None:
+        """Copy device times and counters, (n, 2); None: not all entries have them."""
+        table, _ = selection.where
+        if not len(table) or not (table["flags"] & Flag.DEVICE_STAMP).all():
+            return None
+        out = np.empty((len(table), 2), np.int64)
+        for file, start, stop in self._parts(selection):
+            part = np.ascontiguousarray(table[start:stop]).view("u1")
+            if scan.device_stamps(file.data, part, out[start:stop]) < stop - start:
+                return None
+        return out
+
+    def _parts(self, selection: Selection) -> Iterator[tuple[InputFile, int, int]]:
+        """Cut a selection into stretches of one file each."""
+        _, which = selection.where
+        edges = [0, *(np.flatnonzero(np.diff(which)) + 1).tolist(), len(which)]
+        for start, stop in pairwise(edges):
+            if start < stop:
+                yield self.files[int(which[start])], start, stop
+
+    def close(self) -> None:
+        """Forget the files; arrays and frames that were read stay valid."""
+        for file in self.files:
+            file.close()
+        self.files.clear()
+        self.starts = np.zeros(1, np.int64)
+
+    def __enter__(self) -> JournalReader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close."""
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<JournalReader {self.path}, {len(self)} entries>"

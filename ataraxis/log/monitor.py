@@ -1,0 +1,111 @@
+"""Telling the program that made a log what its writer has found, while it does else."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ataraxis.errors import LoggerError
+from ataraxis.log.disk_watch import LowDisk
+from ataraxis.log.status import DROPPED, FAILED, STATE, LogStatus
+
+if TYPE_CHECKING:
+    from ataraxis.log.queue import LogQueue
+
+_EVERY_S = 0.2
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Entries that were not accepted because whoever put them would not wait."""
+
+    count: int
+    """How many since this was told last; about, if several processes drop at once."""
+    total: int
+    """How many since the logger was made."""
+
+
+class LogWatch:
+    """A thread that looks at a log's status and calls back; it polls five times a s.
+
+    Parameters
+    ----------
+    queue : LogQueue
+        Says which entries are safe.
+    status : LogStatus
+        Of the log.
+    on_loss, on_error, on_low_disk : callable or None
+        Called with `Loss`, with `LoggerError`, with `LowDisk`, from the thread.
+    """
+
+    def __init__(
+        self,
+        queue: LogQueue,
+        status: LogStatus,
+        on_loss: Callable[[Loss], object] | None,
+        on_error: Callable[[LoggerError], object] | None,
+        on_low_disk: Callable[[LowDisk], object] | None,
+    ) -> None:
+        self._queue, self._status = queue, status
+        self._on_loss, self._on_error = on_loss, on_error
+        self._on_low_disk = on_low_disk
+        self._dropped = status.words[DROPPED]
+        self._has_failed = self._is_low = False
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to look, if anybody wants to know; does nothing if it looks."""
+        if not (self._on_loss or self._on_error or self._on_low_disk):
+            return
+        self._has_failed = False
+        if self._thread is None or not self._thread.is_alive():
+            self._stop.clear()
+            self._thread = threading.Thread(
+                target=self._run, name="ataraxis-log-watch", daemon=True
+            )
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Look once more, and end the thread."""
+        self._stop.set()
+        thread, self._thread = self._thread, None
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _run(self) -> None:
+        while True:
+            is_last = self._stop.wait(_EVERY_S)
+            try:
+                self.look()
+            except Exception as error:
+                warnings.warn(
+                    f"a callback of {self._queue!r} raised {error!r}",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            if is_last:
+                return
+
+    def look(self) -> None:
+        """Call back for what is new."""
+        words = self._status.words
+        dropped, self._dropped = self._dropped, words[DROPPED]
+        if self._dropped > dropped:
+            self._call(self._on_loss, Loss(self._dropped - dropped, self._dropped))
+        was_low, low = self._is_low, self._status.low_disk()
+        self._is_low = low is not None
+        if low is not None and not was_low:
+            self._call(self._on_low_disk, low)
+        had_failed, self._has_failed = self._has_failed, words[STATE] == FAILED
+        if self._has_failed and not had_failed:
+            said = self._queue.complaint(self._status.error)
+            self._call(self._on_error, LoggerError(said))
+
+    @staticmethod
+    def _call(callback: Callable[[Any], object] | None, what: object) -> None:
+        if callback is not None:
+            callback(what)

@@ -1,0 +1,495 @@
+"""Archiving one directory: under its lock, merged with what is there, renamed at last.
+
+An archive is written under a temporary name beside the old one, brought to the disk and
+renamed over it; only then are sources removed. Killed in between, the next run finds
+the same entries in both and knows them by their bytes and the time they were written.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ataraxis.errors import CorruptFrame
+from ataraxis.frame import crc32
+from ataraxis.log.npy.directory import held, keys_in
+from ataraxis.log.npy.entries import SUFFIX, EntryKey, payload_start
+from ataraxis.log.npy.npz_index import NpzIndex, open_bytes
+from ataraxis.log.npy.npz_writer import NpzWriter
+
+ARCHIVE_SUFFIX = "_log.npz"
+_TEMPORARY = ".archive-"
+_MOST_WORKERS = 4
+_LAST = 2**64 - 1
+_MAPPED_BYTES = 1 << 20
+
+Progress = Callable[[Path, int, int], None]
+
+
+@dataclass(frozen=True)
+class ArchiveReport:
+    """What was archived, and what was left where it was."""
+
+    archives: tuple[Path, ...] = ()
+    """Archives that were written."""
+    entries: int = 0
+    """Entries that are in an archive now and were not before."""
+    foreign: tuple[Path, ...] = ()
+    """Files named ``.npy`` that are no entries."""
+    damaged: dict[Path, str] = field(default_factory=dict)
+    """Entries and archives that are damaged, and how."""
+
+    def __add__(self, other: ArchiveReport) -> ArchiveReport:
+        return ArchiveReport(
+            self.archives + other.archives,
+            self.entries + other.entries,
+            self.foreign + other.foreign,
+            self.damaged | other.damaged,
+        )
+
+    def complaint(self) -> str:
+        """Say what was left, in a few lines."""
+        lines = [f"{path}: {why}" for path, why in self.damaged.items()]
+        lines += [f"{path}: its name is not one of an entry" for path in self.foreign]
+        more = len(lines) - 10
+        shown = lines[:10] + ([f"and {more} more"] if more > 0 else [])
+        return "left as they are, not archived: " + "; ".join(shown)
+
+
+def archive_directory(
+    path: Path,
+    *,
+    compress: bool,
+    remove: bool,
+    verify: bool,
+    workers: int | None,
+    progress: Progress | None = None,
+) -> ArchiveReport:
+    """Archive the entries of one directory, one archive a source."""
+    keys, foreign = keys_in(path)
+    if not keys:
+        return ArchiveReport(foreign=tuple(path / name for name in sorted(foreign)))
+    with held(path):
+        # Somebody else may have archived while we waited.
+        keys, foreign = keys_in(path)
+        _sweep(path)
+        keys.sort(key=lambda found: (found[0].source, found[0]))
+        jobs = [
+            _Job(path, source, list(group), compress, remove, verify)
+            for source, group in groupby(keys, key=lambda found: found[0].source)
+        ]
+        report = ArchiveReport(foreign=tuple(path / n for n in sorted(foreign)))
+        for done in _run(jobs, workers, progress, len(keys)):
+            report += done
+    return report
+
+
+def _sweep(path: Path) -> None:
+    """Remove what runs that were killed left; we hold the lock, so nobody writes."""
+    for name in os.listdir(path):
+        if name.startswith(_TEMPORARY) and name.endswith(".tmp"):
+            os.unlink(path / name)
+
+
+def _run(
+    jobs: list[_Job], workers: int | None, progress: Progress | None, total: int
+) -> Iterator[ArchiveReport]:
+    """Run jobs in threads; the first error ends the others."""
+    if workers is None:
+        workers = min(_MOST_WORKERS, os.cpu_count() or 1)
+    stop = threading.Event()
+
+    def told(done: int, job: _Job) -> None:
+        if stop.is_set():
+            raise InterruptedError("another archive failed")
+        if progress is not None:
+            progress(job.path, total, done)
+
+    workers = max(1, min(workers, len(jobs)))
+    if workers == 1:
+        yield from (job.run(told) for job in jobs)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        running = [pool.submit(job.run, told) for job in jobs]
+        try:
+            for done in running:
+                yield done.result()
+        finally:
+            stop.set()
+
+
+class _Job:
+    """One source of one directory."""
+
+    def __init__(
+        self,
+        path: Path,
+        source: int,
+        found: list[tuple[EntryKey, str]],
+        compress: bool,
+        remove: bool,
+        verify: bool,
+    ) -> None:
+        self.path, self.found = path, found
+        self.final = path / f"{source}{ARCHIVE_SUFFIX}"
+        self.compress, self.remove, self.verify = compress, remove, verify
+        self.damaged: dict[Path, str] = {}
+        self.archived: list[tuple[str, str]] = []
+        self.added = 0
+
+    def run(self, told: Callable[[int, _Job], None]) -> ArchiveReport:
+        """Write the archive, give it its name, remove the sources."""
+        old = _Old(self.final)
+        self.damaged |= old.damaged
+        temporary = self.path / f"{_TEMPORARY}{secrets.token_hex(8)}.tmp"
+        try:
+            with NpzWriter(temporary, compress=self.compress) as new:
+                for rows, members in _merged(old, self.found):
+                    self._add_stamp(new, old, rows, members)
+                    told(len(members), self)
+                for row in old.others:
+                    new.add_packed(old.index.member(row), [old.index.packed(row)])
+                new.finish()
+            if self.added:
+                if self.verify:
+                    self._compare(temporary)
+                old.keep_damaged()
+                os.rename(temporary, self.final)
+                _sync(self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        if self.remove:
+            for _, name in self.archived:
+                os.unlink(self.path / name)
+        written = (self.final,) if self.added else ()
+        return ArchiveReport(written, self.added, (), self.damaged)
+
+    def _add_stamp(
+        self,
+        new: NpzWriter,
+        old: _Old,
+        rows: list[Any],
+        found: list[tuple[EntryKey, str]],
+    ) -> None:
+        """Add what the archive and the directory have of one stamp."""
+        taken = {int(row["copy"]) for row in rows}
+        known: dict[tuple[int, int], list[int]] = {}
+        for row in rows:
+            same = int(row["nbytes"]), int(row["crc"])
+            known.setdefault(same, []).append(int(row["written_ns"]))
+            new.add_packed(old.index.member(row), [old.index.packed(row)])
+        free = 0
+        for key, name in found:
+            read = self._read(name)
+            if read is None:
+                continue
+            data, written_ns = read
+            is_first = key.copy not in taken
+            if not is_first or rows:
+                member = _member_of(data)
+                times = known.get(member, [])
+                # 0: an archive of the originals, which do not say.
+                same_time = next((t for t in times if t in (written_ns, 0)), None)
+                if same_time is not None:
+                    times.remove(same_time)
+                    self.archived.append(("", name))
+                    continue
+            copy = key.copy
+            while copy in taken:
+                copy = free = free + 1
+            taken.add(copy)
+            stem = EntryKey(key.stamp, key.source, copy).stem
+            if is_first:
+                stem = name[: -len(SUFFIX)]
+            new.add(stem, data, written_ns)
+            self.archived.append((stem, name))
+            self.added += 1
+
+    def _read(self, name: str) -> tuple[memoryview | bytes, int] | None:
+        """Read an entry and when it was written; None, and a note, if it is none."""
+        path = self.path / name
+        try:
+            with open(path, "rb", buffering=0) as file:
+                status = os.fstat(file.fileno())
+                large = status.st_size > _MAPPED_BYTES
+                data = open_bytes(path).data if large else file.read()
+            payload_start(data)
+        except FileNotFoundError:
+            self.damaged[path] = "it was taken away while it was archived"
+        except (CorruptFrame, OSError) as error:
+            self.damaged[path] = str(error)
+        else:
+            return data, status.st_mtime_ns
+        return None
+
+    def _compare(self, temporary: Path) -> None:
+        """Read the archive back and compare it with the sources."""
+        written = NpzIndex(temporary)
+        rows = {written.name(row)[: -len(SUFFIX)]: row for row in written.table}
+        for stem, name in self.archived:
+            if not stem:
+                continue
+            source = self._read(name)
+            try:
+                is_same = source is not None and written.read(rows[stem]) == source[0]
+            except (CorruptFrame, KeyError):
+                is_same = False
+            if not is_same:
+                raise ValueError(
+                    f"{name} differs from what was read back of its archive: nothing "
+                    f"was removed, and {self.final} is as it was; check the disk"
+                )
+
+
+def _member_of(data: memoryview | bytes) -> tuple[int, int]:
+    """Return size and checksum: what an archive says of an entry."""
+    return len(data), crc32(data)
+
+
+class _Old:
+    """The archive that is there already, if one is."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stamps = np.empty(0, np.uint64)
+        self.order = np.empty(0, np.int64)
+        self.others: list[Any] = []
+        self.damaged: dict[Path, str] = {}
+        if not path.exists():
+            return
+        self.index = NpzIndex(path)
+        if self.index.problem is not None:
+            self.damaged[path] = self.index.problem
+        for said in self.index.damaged:
+            self.damaged.setdefault(path, str(said))
+        table = self.index.table
+        is_whole = np.ones(len(table), np.bool_)
+        for i in range(len(table)):
+            try:
+                self._look_at(table[i])
+            except CorruptFrame as error:
+                self.damaged[path] = str(error)
+                is_whole[i] = False
+        self.others = list(table[is_whole & ~table["is_entry"]])
+        kept = np.flatnonzero(is_whole & table["is_entry"])
+        self.order = kept[np.lexsort((table["copy"][kept], table["stamp"][kept]))]
+        self.stamps = table["stamp"][self.order]
+
+    def _look_at(self, row: Any) -> None:
+        """Make sure that what will be copied is what the directory says of it."""
+        if self.index.agrees(row):
+            self.index.packed(row)
+            return
+        said = self.index.mend(row)
+        self.damaged[self.path] = str(said or "a member and the directory disagree")
+        self.index.read(row)
+
+    def until(self, at: int, stamp: int) -> int:
+        """Say where, from `at` on, the first stamp of at least `stamp` is."""
+        key = np.uint64(stamp)
+        return at + int(np.searchsorted(self.stamps[at:], key))
+
+    def rows(self, start: int, stop: int) -> list[Any]:
+        """Return members by their place in ascending order."""
+        return [self.index.table[i] for i in self.order[start:stop]]
+
+    def keep_damaged(self) -> None:
+        """Keep a damaged archive under another name, before ours replaces it."""
+        if not self.damaged:
+            return
+        for number in range(10_000):
+            kept = self.path.with_name(f"{self.path.name}.damaged-{number}")
+            try:
+                os.link(self.path, kept)
+            except FileExistsError:
+                continue
+            return
+
+
+def _merged(
+    old: _Old, found: Iterable[tuple[EntryKey, str]]
+) -> Iterator[tuple[list[Any], list[tuple[EntryKey, str]]]]:
+    """Go through archive and directory together: what both have of each stamp."""
+    at = 0
+    for stamp, group in groupby(found, key=lambda one: one[0].stamp):
+        begin = old.until(at, stamp)
+        for i in range(at, begin):
+            yield old.rows(i, i + 1), []
+        at = old.until(begin, stamp + 1) if stamp < _LAST else len(old.order)
+        yield old.rows(begin, at), list(group)
+    for i in range(at, len(old.order)):
+        yield old.rows(i, i + 1), []
+
+
+def _sync(path: Path) -> None:
+    """Bring the names of a directory to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# ---- `compress_npy_logs`, `assemble_log_archives`: from one file an entry to one a
+# source
+
+# What may happen at once, or half-way, is in `archiving`; here are the two names the
+# originals have, and the report.
+
+
+def compress_npy_logs(
+    log_directory: str | Path,
+    remove_sources: bool = False,
+    memory_mapping: bool = False,
+    verbose: bool = False,
+    compress: bool = True,
+    verify_integrity: bool = False,
+    max_workers: int | None = None,
+) -> ArchiveReport:
+    """Put the entries of a directory, and of those in it, into npz archives.
+
+    Each directory gets its own ``{source}_log.npz``, beside its entries, so that
+    entries of two loggers never meet. An archive that is there is added to, never
+    overwritten; what is there already is not added twice.
+
+    Parameters
+    ----------
+    log_directory : str or Path
+        Where the entries are, or directories with entries.
+    remove_sources : bool
+        Remove each entry once the archive that has it is on the disk.
+    memory_mapping : bool
+        Accepted; memory is bounded in any case (about 100 bytes an entry).
+    verbose : bool
+        Show a progress bar.
+    compress : bool
+        Deflate, or store.
+    verify_integrity : bool
+        Read each archive back and compare every byte, before it gets its name.
+    max_workers : int, optional
+        Threads, one a source; at least one is used. Default: the CPUs, at most 4.
+
+    Returns
+    -------
+    ArchiveReport
+        What was archived, and what was left where it was because it is no entry, or a
+        damaged one. A `RuntimeWarning` names these too.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        No such directory.
+    ValueError
+        Verification failed: nothing was removed, the archive was not renamed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from ataraxis.log.npy.directory import EntryDirectory
+    >>> with tempfile.TemporaryDirectory() as path:
+    ...     with EntryDirectory(path) as entries:
+    ...         _ = entries.write(7, 5, b"payload")
+    ...     report = compress_npy_logs(path, remove_sources=True)
+    ...     sorted(os.listdir(path)), report.entries
+    (['7_log.npz'], 1)
+    """
+    root = _directory(log_directory)
+    found = [Path(here) for here, _, _ in os.walk(root)]
+    return _archive(
+        found,
+        compress=compress,
+        remove=remove_sources,
+        verify=verify_integrity,
+        workers=max_workers,
+        verbose=verbose,
+    )
+
+
+def assemble_log_archives(
+    log_directory: str | Path,
+    max_workers: int | None = None,
+    *,
+    remove_sources: bool = True,
+    memory_mapping: bool = True,
+    verbose: bool = False,
+    verify_integrity: bool = False,
+) -> ArchiveReport:
+    """Put the entries of one directory into npz archives, stored, not deflated.
+
+    As `compress_npy_logs`, but directories inside are left alone, the sources are
+    removed, and the archives are quick to read at random.
+
+    Parameters
+    ----------
+    log_directory : str or Path
+        Where the entries are.
+    max_workers, remove_sources, memory_mapping, verbose, verify_integrity
+        As for `compress_npy_logs`.
+
+    Returns
+    -------
+    ArchiveReport
+        What was archived, and what was left.
+    """
+    return _archive(
+        [_directory(log_directory)],
+        compress=False,
+        remove=remove_sources,
+        verify=verify_integrity,
+        workers=max_workers,
+        verbose=verbose,
+    )
+
+
+def _directory(path: str | Path) -> Path:
+    """Return a directory that is there, or say that it is not."""
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"log directory {str(path)!r} does not exist")
+    if not path.is_dir():
+        raise NotADirectoryError(f"{str(path)!r} is no directory of log entries")
+    return path
+
+
+def _archive(directories: list[Path], *, verbose: bool, **how: Any) -> ArchiveReport:
+    """Archive in each directory; one report, one warning."""
+    report = ArchiveReport()
+    with _progress(verbose) as progress:
+        for directory in directories:
+            report += archive_directory(directory, progress=progress, **how)
+    if report.foreign or report.damaged:
+        warnings.warn(report.complaint(), RuntimeWarning, stacklevel=3)
+    return report
+
+
+@contextmanager
+def _progress(is_shown: bool) -> Iterator[Any]:
+    """Lend a function that is told of steps: ``told(directory, of, done)``."""
+    if not is_shown:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress
+
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        tasks: dict[str, Any] = {}
+
+        def told(directory: Path, total: int, done: int) -> None:
+            name = str(directory)
+            if name not in tasks:
+                tasks[name] = bar.add_task(directory.name, total=total)
+            bar.advance(tasks[name], done)
+
+        yield told

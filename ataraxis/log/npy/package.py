@@ -1,0 +1,279 @@
+"""`LogPackage`: one entry on its way to the log, checked where it is made."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis._kernels.package import Package
+from ataraxis.log.npy.entries import NPY_BYTES, SOURCE_LIMIT, EntryKey, entry_head
+from ataraxis.log.selection import LogSource, Selection
+
+_UINT8 = np.dtype(np.uint8)
+_U64 = 2**64
+
+
+class LogPackage(Package):
+    """A source's id, a stamp, and the bytes to keep.
+
+    Parameters
+    ----------
+    source_id : int
+        Any integer from 0 to 255, NumPy's or Python's.
+    timestamp : int
+        Any integer from 0 to 2**64 - 1. Also called `time_stamp`, `acquisition_time`.
+    data : ndarray of uint8, shape (n,)
+        Also called `serialized_data`. Not copied: the logger copies it at `put`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It could not be logged; said here and not in the process that writes.
+
+    Examples
+    --------
+    >>> package = LogPackage(np.uint8(7), np.uint64(5), np.array([9, 8], np.uint8))
+    >>> package.get_data()[0]
+    '007_00000000000000000005.npy'
+    >>> LogPackage(300, 5, np.array([9], np.uint8))
+    Traceback (most recent call last):
+    ValueError: source_id=300: give one from 0 to 255.
+    """
+
+    __slots__ = ()
+
+    def _named(
+        self, timestamp: Any, data: Any, time: Any, acquired: Any, serialized: Any
+    ) -> tuple[Any, Any]:
+        """Return stamp and payload that were given by other names."""
+        if time is not None or acquired is not None:
+            timestamp = _one_of(
+                timestamp=timestamp, time_stamp=time, acquisition_time=acquired
+            )
+        if serialized is not None:
+            data = _one_of(data=data, serialized_data=serialized)
+        return timestamp, data
+
+    def _settle(
+        self, source: Any, stamp: Any, data: Any
+    ) -> tuple[int, int, NDArray[np.uint8]]:
+        """Return what is good after all, or say what is wrong."""
+        return (
+            _integer("source_id", source, SOURCE_LIMIT),
+            _integer("timestamp", stamp, _U64),
+            _bytes_array(data),
+        )
+
+    @property
+    def source_id(self) -> np.uint8:
+        """Id of the source."""
+        return np.uint8(self.source)
+
+    @property
+    def time_stamp(self) -> np.uint64:
+        """The stamp, in the unit of the source."""
+        return np.uint64(self.stamp)
+
+    @property
+    def acquisition_time(self) -> np.uint64:
+        """The stamp, as ataraxis-data-structures 4.0 calls it."""
+        return np.uint64(self.stamp)
+
+    @property
+    def serialized_data(self) -> NDArray[np.uint8]:
+        """The payload, shape (n,); the array that was given."""
+        return self.payload
+
+    def get_data(self) -> tuple[str, NDArray[np.uint8]]:
+        """Return the entry's file name and array, shape (9 + n,): a copy."""
+        head = entry_head(self.source, self.stamp, self.payload.size)[NPY_BYTES:]
+        name = EntryKey(self.stamp, self.source).stem + ".npy"
+        return name, np.concatenate((np.frombuffer(head, np.uint8), self.payload))
+
+    @property
+    def data(self) -> tuple[str, NDArray[np.uint8]]:
+        """What `get_data` returns; the later generations' name."""
+        return self.get_data()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, LogPackage):
+            return NotImplemented
+        return (
+            self.source == other.source
+            and self.stamp == other.stamp
+            and np.array_equal(self.payload, other.payload)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LogPackage, (self.source, self.stamp, self.payload)
+
+    def __repr__(self) -> str:
+        return (
+            f"LogPackage(source_id={self.source}, timestamp={self.stamp}, "
+            f"data={self.payload!r})"
+        )
+
+
+def _one_of(**given: Any) -> Any:
+    """Return the one value given under several names."""
+    found = {name: value for name, value in given.items() if value is not None}
+    if len(found) != 1:
+        said = " and ".join(found) if found else "none of them"
+        raise TypeError(f"give one of {', '.join(given)}; got {said}")
+    return found.popitem()[1]
+
+
+def _integer(name: str, value: Any, limit: int) -> int:
+    """Return a plain integer from 0 to `limit` - 1."""
+    if isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}={value!r}: an integer, not a bool.")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{name} is an integer, got {type(value).__name__}: {value!r:.60}"
+        ) from None
+    if not 0 <= number < limit:
+        raise ValueError(f"{name}={number}: give one from 0 to {limit - 1}.")
+    return number
+
+
+def _bytes_array(data: Any) -> NDArray[np.uint8]:
+    """Return data that is a uint8 vector after all (a subclass), or say what it is."""
+    if not isinstance(data, np.ndarray):
+        raise TypeError(
+            f"data is a uint8 array, got {type(data).__name__}; of bytes, "
+            "np.frombuffer(data, np.uint8) is one"
+        )
+    if data.dtype != _UINT8:
+        raise TypeError(
+            f"data is a uint8 array, got {data.dtype}: data.view(np.uint8) keeps every "
+            "byte, data.astype(np.uint8) may cut numbers"
+        )
+    if data.ndim != 1:
+        raise ValueError(
+            f"data has one dimension, got shape {data.shape}: give data.ravel(), or "
+            "use DataLogger.log(), which keeps shapes in the journal layout"
+        )
+    return np.asarray(data)
+
+
+# ---- the names of ataraxis-data-structures' LogArchiveReader, for logs of any layout
+
+PARALLEL_PROCESSING_THRESHOLD = 2000
+ONSET_BYTES = 8
+
+
+class LogMessage(NamedTuple):
+    """One entry as the original reader gives it."""
+
+    timestamp_us: np.uint64
+    """Its stamp, UTC microseconds: onset and stamp together."""
+    payload: NDArray[np.uint8]
+    """Its bytes."""
+
+
+class Messages:
+    """The half of `LogArchive` that reads as LogArchiveReader did.
+
+    The stamp of an entry is its device time where it has one (a LogPackage's), else its
+    time in microseconds. Entries up to and including the onset (the first one of stamp
+    0 and 8 bytes, which are UTC microseconds) are passed over.
+    """
+
+    _source: LogSource
+    _onset: int | None
+    _verify: bool
+    _found: tuple[Selection, NDArray[np.uint64], int] | None = None
+
+    def _messages(self) -> tuple[Selection, NDArray[np.uint64], int]:
+        """All entries, their stamps, and the position behind the onset."""
+        if self._found is None or len(self._found[0]) != len(self._source):
+            found = self._source.select()
+            device = self._source.device_stamps(found)
+            if device is not None:
+                stamps = device[:, 0].astype(np.uint64)
+            else:
+                scale = 1000 if self._source.unit == "ns" else 1
+                stamps = (found.time // scale).astype(np.uint64)
+            begin = 0
+            if self._onset is None:
+                for at in np.flatnonzero(stamps == 0):
+                    payload = self._source.frame(int(found.numbers[at])).payload
+                    if len(payload) == ONSET_BYTES:
+                        self._onset = int.from_bytes(payload, "little")
+                        begin = int(at) + 1
+                        break
+            self._found = found, stamps, begin
+        return self._found
+
+    @property
+    def onset_timestamp_us(self) -> np.uint64:
+        """The onset, UTC microseconds.
+
+        Raises
+        ------
+        ValueError
+            The log has none: give ``onset_us=``.
+        """
+        self._messages()
+        if self._onset is None:
+            raise ValueError(
+                "the log has no onset (an entry of stamp 0 with 8 bytes): give "
+                "onset_us= to the archive"
+            )
+        return np.uint64(self._onset)
+
+    @property
+    def message_count(self) -> int:
+        """Entries behind the onset."""
+        found, _, begin = self._messages()
+        return len(found) - begin
+
+    def get_batches(
+        self, workers: int = -1, batch_multiplier: int = 4
+    ) -> list[list[int]]:
+        """Divide the messages into batches for workers; one below 2000.
+
+        Parameters
+        ----------
+        workers : int
+            Processes; one for each processor, if below 1.
+        batch_multiplier : int
+            Batches for each.
+
+        Returns
+        -------
+        list of list of int
+            Keys for `iter_messages`, also of another archive of the same path.
+        """
+        found, _, begin = self._messages()
+        keys = found.numbers[begin:]
+        if len(keys) < PARALLEL_PROCESSING_THRESHOLD:
+            return [keys.tolist()] if len(keys) else []
+        count = (workers if workers > 0 else os.cpu_count() or 1) * batch_multiplier
+        return [p.tolist() for p in np.array_split(keys, max(count, 1)) if len(p)]
+
+    def iter_messages(self, keys: Sequence[Any] | None = None) -> Iterator[LogMessage]:
+        """Iterate over the messages, or those of a batch."""
+        found, stamps, begin = self._messages()
+        onset = self.onset_timestamp_us
+        numbers = found.numbers[begin:] if keys is None else np.asarray(keys, np.int64)
+        at = np.searchsorted(found.numbers, numbers)
+        part = self._source.pick(numbers)
+        frames = self._source.frames(part, verify=self._verify)
+        for k, frame in zip(at, frames, strict=True):
+            yield LogMessage(onset + stamps[k], np.frombuffer(frame.payload, np.uint8))
+
+    def read_all_messages(self) -> tuple[NDArray[np.uint64], list[NDArray[np.uint8]]]:
+        """Read all messages: their stamps, UTC microseconds, and their payloads."""
+        messages = list(self.iter_messages())
+        stamps = np.fromiter((m.timestamp_us for m in messages), "u8", len(messages))
+        return stamps, [m.payload for m in messages]

@@ -1,0 +1,351 @@
+"""`PackageReader`: npy directories and npz archives, for `LogArchive`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis.clock import Anchor
+from ataraxis.errors import CorruptFrame
+from ataraxis.frame import Frame
+from ataraxis.log.journal.page import Gap
+from ataraxis.log.npy.archiving import ARCHIVE_SUFFIX
+from ataraxis.log.npy.directory import keys_in
+from ataraxis.log.npy.entries import NPY_BYTES, PREFIX, EntryKey, check_entry
+from ataraxis.log.npy.gather import gather
+from ataraxis.log.npy.npz_index import MEMBER, NpzIndex
+from ataraxis.log.selection import Problem, Selection, SourceInfo
+
+ROW = np.dtype([*MEMBER.descr, ("file", "<i4"), ("sequence", "<u8")])
+"""A member, and the archive it is in: -1, a file of its own."""
+_HEAD = NPY_BYTES + PREFIX.size
+_LAST = np.uint64(2**63 - 1)
+
+
+class PackageReader:
+    """Read npz archives of any generation, an npy directory, or both at once.
+
+    Parameters
+    ----------
+    path : str or Path
+        A directory of entries and archives, or one archive.
+
+    Notes
+    -----
+    Entries are numbered in the order of stamps; those that come later, behind. An entry
+    that is in an archive and also still a file counts once. `Frame.device_time` is the
+    stamp; so is the time, as far as 63 bits hold it.
+
+    The directory of an archive is believed until a member cannot be read by it: then
+    the member's own header is, if the member is whole, and the row is corrected.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from ataraxis.log.npy.directory import EntryDirectory
+    >>> with tempfile.TemporaryDirectory() as path:
+    ...     with EntryDirectory(path) as entries:
+    ...         _ = entries.write(7, 5, b"payload")
+    ...     bytes(PackageReader(path).frame(0).payload)
+    b'payload'
+    """
+
+    unit = "us"
+    """Unit of times: the source's, by convention microseconds since its onset."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._archives: list[NpzIndex] = []
+        self._known: dict[Path, int] = {}
+        self._names: dict[int, str] = {}
+        self._keys: set[EntryKey] = set()
+        self._problems: dict[Path, Problem] = {}
+        self._table = np.empty(0, ROW)
+        self._next: dict[int, int] = {}
+        self._is_mended = False
+        self.refresh()
+
+    @classmethod
+    def accepts(cls, path: Path) -> bool:
+        """Whether there are archives or entries at `path`."""
+        if path.is_file():
+            return path.suffix == ".npz"
+        return path.is_dir() and (
+            any(path.glob(f"*{ARCHIVE_SUFFIX}")) or bool(keys_in(path)[0])
+        )
+
+    def refresh(self) -> bool:
+        """Take in what was written since; whether there was anything."""
+        found = [self._of_archive(path) for path in self._paths()]
+        if self.path.is_dir():
+            found.append(self._of_directory())
+        new = _sorted(_together(found))
+        for source in np.unique(new["source"]):
+            mine = np.flatnonzero(new["source"] == source)
+            first = self._next.get(int(source), 0)
+            new["sequence"][mine] = first + np.arange(len(mine))
+            self._next[int(source)] = first + len(mine)
+        start = len(self._table)
+        for i in np.flatnonzero(new["file"] < 0):
+            # Where it was put: the names of files follow their rows.
+            self._names[start + int(i)] = self._waiting[int(new["name_at"][i])]
+        self._table = _together([self._table, new])
+        return len(new) > 0
+
+    def _paths(self) -> list[Path]:
+        if self.path.is_dir():
+            return sorted(self.path.glob(f"*{ARCHIVE_SUFFIX}"))
+        return [self.path]
+
+    def _of_archive(self, path: Path) -> NDArray[np.void]:
+        """Members of an archive that are not known yet."""
+        inode = path.stat().st_ino
+        if self._known.get(path) == inode:
+            return np.empty(0, ROW)
+        is_again, self._known[path] = path in self._known, inode
+        index = NpzIndex(path, ROW)
+        if index.problem is not None:
+            self._problems[path] = Problem(path, len(index.data), 0, index.problem)
+        for said in index.damaged:
+            self._problems[path / f"{said.offset}"] = said
+        table = index.table
+        table["file"] = len(self._archives)
+        if not table["is_entry"].all():
+            table = table[table["is_entry"]]
+        self._archives.append(index)
+        if self.path.is_dir() or is_again:
+            if not self._keys:
+                self._keys.update(EntryKey(*key) for key in _keys(self._table))
+            keys = [EntryKey(*key) for key in _keys(table)]
+            is_new = np.array([key not in self._keys for key in keys], np.bool_)
+            self._keys.update(keys)
+            table = np.asarray(table[is_new]) if len(table) else table
+        return table
+
+    def _of_directory(self) -> NDArray[np.void]:
+        """Entries that are files and not known yet."""
+        keys, foreign = keys_in(self.path)
+        for name in foreign:
+            path = self.path / name
+            what = "its name is not one of an entry"
+            self._problems[path] = Problem(path, 0, path.stat().st_size, what)
+        new = [(key, name) for key, name in keys if key not in self._keys]
+        self._keys.update(key for key, _ in new)
+        self._waiting = [name for _, name in new]
+        table = np.zeros(len(new), ROW)
+        for i, (key, name) in enumerate(new):
+            table["stamp"][i], table["source"][i], table["copy"][i] = key
+            table["name_at"][i] = i
+            table["nbytes"][i] = os.stat(self.path / name).st_size
+        table["file"] = -1
+        return table
+
+    # ---- what it is
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What is damaged or foreign, as far as it was noticed."""
+        return list(self._problems.values())
+
+    @property
+    def is_live(self) -> bool:
+        """False: nobody can know."""
+        return False
+
+    @property
+    def sources(self) -> dict[int, SourceInfo]:
+        """The sources by their numbers."""
+        return {int(n): SourceInfo(int(n)) for n in np.unique(self._table["source"])}
+
+    @property
+    def anchors(self) -> list[Anchor]:
+        """None: the stamps are the source's own."""
+        return []
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """None: npy logs do not say."""
+        return []
+
+    # ---- entries
+
+    def select(
+        self,
+        source: int | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+    ) -> Selection:
+        """Find entries of a source and of stamps from `start` to before `stop`."""
+        stamps = self._table["stamp"]
+        good = np.ones(len(stamps), np.bool_)
+        if source is not None:
+            good &= self._table["source"] == source
+        if start is not None and start > 0:
+            good &= stamps >= np.uint64(min(start, 2**64 - 1))
+        if stop is not None:
+            good &= stamps < np.uint64(max(stop, 0)) if stop < 2**64 else True
+        return self.pick(np.flatnonzero(good))
+
+    def pick(self, numbers: NDArray[np.int64] | range) -> Selection:
+        """Find entries by their numbers, in any order."""
+        wanted = np.asarray(numbers, np.int64)
+        rows = self._rows(wanted)
+        return Selection(
+            wanted,
+            np.minimum(rows["stamp"], _LAST).astype(np.int64),
+            rows["sequence"],
+            rows["source"],
+            np.maximum(rows["nbytes"], np.uint64(_HEAD)) - np.uint64(_HEAD),
+            wanted,
+        )
+
+    def _rows(self, numbers: NDArray[np.int64]) -> NDArray[np.void]:
+        """Return members by number: a view, where they follow each other."""
+        count = len(numbers)
+        first, last = (int(numbers[0]), int(numbers[-1])) if count else (0, 0)
+        if last - first == count - 1 and (np.diff(numbers) == 1).all():
+            return self._table[first : last + 1]
+        return np.asarray(self._table[numbers])
+
+    def frame(self, number: int, *, verify: bool = True) -> Frame:
+        """Read an entry; a view of the archive if it is stored there.
+
+        Raises
+        ------
+        CorruptFrame
+            It is damaged: names it.
+        """
+        payload = self._payload(number, verify)
+        row = self._table[number]
+        return Frame.from_value(
+            np.frombuffer(payload, np.uint8),
+            sequence=int(row["sequence"]),
+            time_ns=int(min(row["stamp"], _LAST)),
+            source=int(row["source"]),
+            device_time=int(row["stamp"]),
+            device_sequence=0,
+            checksum=False,
+        )
+
+    def _payload(self, number: int, verify: bool) -> memoryview:
+        """Return the payload of an entry, if need be by its member's own header."""
+        row = self._table[number]
+        key = EntryKey(int(row["stamp"]), int(row["source"]), int(row["copy"]))
+        index = self._archives[int(row["file"])] if row["file"] >= 0 else None
+        path = self.path if index is None else index.path
+        try:
+            if index is not None:
+                found = memoryview(index.read(row, verify=verify))
+            else:
+                path = self.path / self._names[number]
+                found = memoryview(path.read_bytes())
+            return found[check_entry(key, found) :]
+        except (CorruptFrame, OSError) as error:
+            said = index.mend(row) if index is not None else None
+            if said is not None:
+                self._is_mended = True
+                self._problems[path / f"{said.offset}"] = said
+                return self._payload(number, verify)
+            problem = Problem(path, int(row["at"]), int(row["nbytes"]), str(error))
+            self._problems[path / key.stem] = problem
+            raise CorruptFrame(f"entry {key.stem} of {path}: {error}") from error
+
+    def frames(self, selection: Selection, *, verify: bool = True) -> Iterator[Frame]:
+        """Iterate over the entries of a selection, as `frame`."""
+        for number in selection.numbers:
+            yield self.frame(int(number), verify=verify)
+
+    def gather(
+        self, selection: Selection, out: NDArray[np.uint8], *, verify: bool = True
+    ) -> int:
+        """Copy payloads into the rows of `out`; how many went before one did not."""
+        rows = self._rows(selection.numbers)
+        is_one = len(rows) and rows["file"][0] >= 0
+        if is_one and (rows["file"] == rows["file"][0]).all():
+            index = self._archives[int(rows["file"][0])]
+            if gather(index, rows, out, verify=verify):
+                self._correct(selection)
+                return len(rows)
+        # One by one: files, deflated or damaged members, sizes that differ.
+        for done, number in enumerate(selection.numbers.tolist()):
+            try:
+                payload = self._payload(number, verify)
+            except CorruptFrame:
+                return done
+            if len(payload) != out.shape[1]:
+                return done
+            out[done] = payload
+        self._correct(selection)
+        return len(selection)
+
+    def _correct(self, selection: Selection) -> None:
+        """Let a selection say what rows do that were mended since it was made."""
+        if self._is_mended:
+            now = self.pick(selection.numbers)
+            for name in ("time", "source", "nbytes"):
+                getattr(selection, name)[:] = getattr(now, name)
+
+    def device_stamps(self, selection: Selection) -> NDArray[np.int64] | None:
+        """Return stamps, of 64 bits without a sign, and zeros: (n, 2)."""
+        out = np.zeros((len(selection), 2), np.int64)
+        out[:, 0] = self._rows(selection.numbers)["stamp"].view(np.int64)
+        return out
+
+    def extents(self, source: int) -> NDArray[np.int64]:
+        """Return the entries of a source as ranges of numbers, (k, 2), in order."""
+        good = np.concatenate([[False], self._table["source"] == source, [False]])
+        return np.flatnonzero(np.diff(good)).reshape(-1, 2)
+
+    def shifts_ns(self, source: int) -> list[int | None]:
+        """None: stamps count from an onset, which is an entry."""
+        return [None]
+
+    def wall_ns(self, selection: Selection) -> NDArray[np.int64] | None:
+        """None: stamps count from an onset, which is an entry."""
+        return None
+
+    def close(self) -> None:
+        """Forget the files; what was read stays valid."""
+        self._archives.clear()
+        self._table = np.empty(0, ROW)
+
+    def __enter__(self) -> PackageReader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close."""
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<PackageReader {self.path}, {len(self)} entries>"
+
+
+def _together(tables: list[NDArray[np.void]]) -> NDArray[np.void]:
+    """Join tables; the one that has rows as it is."""
+    full = [table for table in tables if len(table)]
+    if len(full) == 1:
+        return full[0]
+    return np.concatenate(full) if full else np.empty(0, ROW)
+
+
+def _sorted(table: NDArray[np.void]) -> NDArray[np.void]:
+    """Sort members by stamp, source and copy; as they are, if they are sorted."""
+    stamps = table["stamp"]
+    if len(table) and (stamps[1:] > stamps[:-1]).all():
+        return table
+    order = np.lexsort((table["copy"], table["source"], stamps))
+    return np.asarray(table[order])
+
+
+def _keys(table: NDArray[Any]) -> Iterator[tuple[int, int, int]]:
+    """Keys of members, as plain integers."""
+    fields = (table[name].tolist() for name in ("stamp", "source", "copy"))
+    return zip(*fields, strict=True)

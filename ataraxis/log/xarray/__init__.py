@@ -1,0 +1,1 @@
+"""A log as an xarray dataset or tree: the engine ``"ataraxis"``."""

@@ -1,0 +1,247 @@
+"""`TimeIndex`: labels of a long recording, looked up on disk instead of in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from xarray import Variable
+from xarray.core.indexes import PandasIndex
+from xarray.core.indexing import IndexSelResult, LazilyIndexedArray
+
+from ataraxis.log.xarray.arrays import ColumnArray, Opened, time_of
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Sequence
+
+IN_MEMORY = 1 << 16
+"""A slice of no more rows has an index of pandas."""
+_NEAREST = ("nearest", "pad", "ffill", "backfill", "bfill")
+_WIDEST_NS = 1 << 62
+
+
+class TimeIndex(PandasIndex):
+    """An index of times that are on disk; what it cannot do so, pandas does in memory.
+
+    Slices of labels, single labels, and the nearest ones are looked up in the log's own
+    index. Slicing reads nothing, and a slice that is short enough has pandas' index.
+    Alignment with other recordings, lists of labels and all else read all times once.
+
+    Parameters
+    ----------
+    opened : Opened
+        The series.
+    rows : range
+        Which of its rows.
+    dim : str
+        The dimension.
+    """
+
+    def __init__(self, opened: Opened, rows: range, dim: Hashable) -> None:
+        self._opened, self._rows = opened, rows
+        self._whole: pd.Index[Any] | None = None
+        self.dim = dim
+        self.coord_dtype = opened.series.times.dtype
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle how to open it."""
+        return TimeIndex, (self._opened, self._rows, self.dim)
+
+    # ---- what is read only when nothing else will do
+
+    @property
+    def index(self) -> pd.Index[Any]:
+        """All times, in memory."""
+        if self._whole is None:
+            times = self._opened.series.time(_array(self._rows))
+            self._whole = pd.Index(times, name=self.dim)
+        return self._whole
+
+    def _replace(
+        self, index: Any, dim: Hashable = None, coord_dtype: Any = None
+    ) -> PandasIndex:
+        dtype = self.coord_dtype if coord_dtype is None else coord_dtype
+        return PandasIndex(index, self.dim if dim is None else dim, dtype)
+
+    @classmethod
+    def from_variables(
+        cls, variables: Mapping[Any, Variable], *, options: Mapping[str, Any]
+    ) -> Any:
+        """Make an index of pandas."""
+        return PandasIndex.from_variables(variables, options=options)
+
+    @classmethod
+    def concat(
+        cls,
+        indexes: Sequence[Any],
+        dim: Hashable,
+        positions: Iterable[Iterable[int]] | None = None,
+    ) -> Any:
+        """Join several into one of pandas."""
+        return PandasIndex.concat(indexes, dim, positions)
+
+    def join(self, other: Any, how: str = "inner") -> Any:
+        """Join with another into one of pandas."""
+        return self._replace(self.index).join(other, how)
+
+    def equals(self, other: Any, **options: Any) -> bool:
+        """Whether another has the same times, without reading them if it is ours."""
+        if isinstance(other, TimeIndex) and self._is_same(other):
+            return True
+        return bool(super().equals(other, **options))
+
+    def _is_same(self, other: TimeIndex) -> bool:
+        alike = (self._rows, self.dim) == (other._rows, other.dim)
+        return alike and self._opened == other._opened
+
+    def _copy(self, deep: bool = True, memo: Any = None) -> TimeIndex:
+        return TimeIndex(self._opened, self._rows, self.dim)
+
+    def create_variables(
+        self, variables: Mapping[Any, Variable] | None = None
+    ) -> dict[Any, Variable]:
+        """Make the coordinate: lazy."""
+        old = (variables or {}).get(self.dim)
+        data = ColumnArray(self._opened, time_of, self.coord_dtype, self._rows)
+        attrs, encoding = (None, None) if old is None else (old.attrs, old.encoding)
+        lazy = LazilyIndexedArray(data)
+        return {self.dim: Variable((self.dim,), lazy, attrs, encoding)}
+
+    # ---- by position
+
+    def isel(self, indexers: Mapping[Any, Any]) -> PandasIndex | None:
+        """Take a part of it, as xarray does by positions."""
+        wanted = indexers[self.dim]
+        if isinstance(wanted, Variable):
+            if wanted.dims != (self.dim,):
+                return None
+            wanted = wanted.values
+        if not isinstance(wanted, slice):
+            if np.ndim(wanted) == 0:
+                return None
+            return self._replace(self._some(_array(self._rows)[np.asarray(wanted)]))
+        rows = self._rows[wanted]
+        if len(rows) > IN_MEMORY:
+            return (
+                self if rows == self._rows else TimeIndex(self._opened, rows, self.dim)
+            )
+        return self._replace(self._some(_array(rows)))
+
+    def _some(self, rows: NDArray[np.int64]) -> pd.Index[Any]:
+        return pd.Index(self._opened.series.time(rows), name=self.dim)
+
+    # ---- by label
+
+    def sel(
+        self, labels: dict[Any, Any], method: Any = None, tolerance: Any = None
+    ) -> IndexSelResult:
+        """Find positions of labels, as xarray does."""
+        (label,) = labels.values()
+        found: Any = None
+        if tolerance is None and self._whole is None:
+            if isinstance(label, slice) and method is None:
+                found = self._slice(label)
+            elif np.ndim(label) == 0 and not isinstance(label, dict):
+                found = self._one(label, method)
+        if found is None:
+            return super().sel(labels, method, tolerance)
+        return IndexSelResult({self.dim: found})
+
+    def _slice(self, label: slice) -> Any:
+        start, stop = self._bounds(label.start)[0], self._bounds(label.stop)[1]
+        if start is NotImplemented or stop is NotImplemented:
+            return None
+        rows = self._positions(start, stop)
+        if label.step is not None:
+            rows = rows[:: label.step]
+        return _shortest(rows)
+
+    def _one(self, label: Any, method: str | None) -> Any:
+        label = label.values[()] if hasattr(label, "values") else label
+        start, stop = self._bounds(label)
+        if start is NotImplemented or start is None:
+            return None
+        if method is not None:
+            return self._near(start, method) if method in _NEAREST else None
+        rows = self._positions(start, stop)
+        if not len(rows):
+            raise KeyError(
+                f"{label!r} is no time of {self._opened.series.called}; "
+                "method='nearest' takes the closest"
+            )
+        is_period = stop - start > 1
+        return int(rows[0]) if len(rows) == 1 and not is_period else _shortest(rows)
+
+    def _near(self, wanted: int, method: str) -> Any:
+        """Look in wider and wider windows around a time."""
+        width = 1 << 10
+        while width <= _WIDEST_NS:
+            start = wanted if method in ("backfill", "bfill") else wanted - width
+            stop = wanted + 1 if method in ("pad", "ffill") else wanted + width + 1
+            rows = self._positions(start, stop)
+            if len(rows):
+                own = self._rows.start + self._rows.step * rows
+                times = self._opened.series.time(own).view(np.int64)
+                far = np.abs(times - wanted)
+                # Of two that are equally close, the later, as pandas.
+                best = np.flatnonzero(far == far.min())
+                return int(rows[best[np.argmax(times[best])]])
+            width <<= 3
+        raise KeyError(f"no time of {self._opened.series.called} is before or after it")
+
+    def _bounds(self, label: Any) -> tuple[Any, Any]:
+        """Return the first time that a label means, and the one behind its last."""
+        if label is None:
+            return None, None
+        kind = self.coord_dtype.kind
+        try:
+            if kind == "u":
+                return (int(label), int(label) + 1)
+            if kind == "m":
+                if isinstance(label, str):
+                    return NotImplemented, NotImplemented
+                at = int(pd.Timedelta(label).as_unit("ns").value)
+                return at, at + 1
+            if isinstance(label, str):
+                # "2026-11-21T15:00" means all of that minute.
+                first = np.datetime64(label)
+                unit: Any = np.datetime_data(first)[0]
+                last = first + np.timedelta64(1, unit)
+                return _ns(first), _ns(last)
+            at = int(pd.Timestamp(label).as_unit("ns").value)
+        except (ValueError, TypeError, OverflowError):
+            return NotImplemented, NotImplemented
+        return at, at + 1
+
+    def _positions(self, start: Any, stop: Any) -> NDArray[np.int64]:
+        """Find positions of the times from `start` to before `stop`."""
+        rows = self._opened.series.between(start, stop) - self._rows.start
+        rows = rows[(rows % self._rows.step == 0)] // self._rows.step
+        return np.sort(rows[(rows >= 0) & (rows < len(self._rows))])
+
+    def __repr__(self) -> str:
+        return f"<TimeIndex of {self._opened.series.called}, {len(self._rows)} times>"
+
+    def _repr_inline_(self, max_width: int) -> str:
+        return f"TimeIndex ({len(self._rows)} times on disk)"
+
+
+def _ns(time: np.datetime64) -> int:
+    return int(time.astype("M8[ns]").view("i8"))
+
+
+def _array(rows: range) -> NDArray[np.int64]:
+    return np.arange(rows.start, rows.stop, rows.step, dtype=np.int64)
+
+
+def _shortest(rows: NDArray[np.int64]) -> Any:
+    """Return a slice, if that is what they are."""
+    if not len(rows):
+        return slice(0, 0)
+    step = int(rows[1] - rows[0]) if len(rows) > 1 else 1
+    if step > 0 and np.all(np.diff(rows) == step):
+        return slice(int(rows[0]), int(rows[-1]) + 1, step)
+    return rows
