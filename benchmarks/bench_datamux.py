@@ -122,8 +122,8 @@ def lsl(quick: bool) -> list[Result]:
     import pylsl
 
     from ataraxis.datamux.proxy import Proxy
+    from ataraxis.datamux.sinks.stream import StreamSink
     from ataraxis.datamux.sources.lsl import LslSource
-    from ataraxis.datamux.streamsink import StreamSink
 
     chunks, size, channels = (200 if quick else 1000), 300, 64
     total = chunks * size

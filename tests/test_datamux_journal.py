@@ -28,9 +28,9 @@ from ataraxis import (
 )
 from ataraxis.clock import Offset, now_ns
 from ataraxis.datamux import END_OF_STREAM, Field, JournalSink, Stream
-from ataraxis.datamux.journalsink import CLOCK
 from ataraxis.datamux.proxy import Proxy
-from ataraxis.datamux.streamsink import StreamSink
+from ataraxis.datamux.sinks.journal import CLOCK
+from ataraxis.datamux.sinks.stream import StreamSink
 from ataraxis.datamux.task import Task
 from ataraxis.errors import (
     EndOfStream,

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ataraxis.datamux as dm
-from ataraxis.datamux.dfds import read_json, read_node
-from ataraxis.datamux.pattern import Pattern
+from ataraxis.datamux.catalog import Pattern
+from ataraxis.datamux.streaminghub.dfds import read_json, read_node
 from ataraxis.errors import ConfigError, ConfigWarning, SourceNotFound
 
 

@@ -16,7 +16,7 @@ from deadline import wait_until
 
 import ataraxis.datamux as dm
 from ataraxis import Consumer
-from ataraxis.datamux.sink import sink_of
+from ataraxis.datamux.sinks.adapt import sink_of
 from ataraxis.errors import QueueFull, SourceNotFound
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import ataraxis.datamux as dm
 from ataraxis.datamux import Faults, Field, Stream
-from ataraxis.datamux.signals import (
+from ataraxis.datamux.simulation import (
     Events,
     Noise,
     Pattern,

@@ -24,14 +24,13 @@ import ataraxis.datamux as dm
 from ataraxis import Consumer, Producer
 from ataraxis.clock import now_ns
 from ataraxis.datamux import STAMP, Field, Node, Recording, Stream
-from ataraxis.datamux.faults import Faults
 from ataraxis.datamux.registry import kinds
-from ataraxis.datamux.simulation import Simulation
+from ataraxis.datamux.simulation import Faults, Simulation
 from ataraxis.datamux.sources import telemetry
-from ataraxis.datamux.sources.host import ProcHost
-from ataraxis.datamux.sources.lines import Wire
 from ataraxis.datamux.sources.recording import RecordedSource
+from ataraxis.datamux.sources.serial import Wire
 from ataraxis.datamux.sources.sim import Simulated, SimulatedSource, simulation_of
+from ataraxis.datamux.sources.telemetry import ProcHost
 from ataraxis.errors import (
     ConfigError,
     ConfigWarning,

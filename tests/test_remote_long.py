@@ -23,9 +23,8 @@ from ataraxis.datamux import Block, Field, Stream
 from ataraxis.datamux.remote.codec import codec_of
 from ataraxis.datamux.remote.data import Data
 from ataraxis.datamux.remote.layout import Layout
-from ataraxis.datamux.remote.outlet import Outlet
-from ataraxis.datamux.remote.ring import Ring, Room
-from ataraxis.datamux.remote.straight import LONG_BYTES, joined, reading
+from ataraxis.datamux.remote.outbound import Outlet, Ring, Room
+from ataraxis.datamux.remote.websocket import LONG_BYTES, joined, reading
 from ataraxis.errors import BadMessage
 
 JOINED = joined(frames)

@@ -33,7 +33,7 @@ def counted(api, sink, **options):
 
 
 def dm_ramp(period_s, height):
-    from ataraxis.datamux.signals import Ramp
+    from ataraxis.datamux.simulation import Ramp
 
     return Ramp(period_s, height)
 

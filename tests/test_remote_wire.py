@@ -23,10 +23,10 @@ from ataraxis.datamux.remote.access import (
 )
 from ataraxis.datamux.remote.codec import codec_of
 from ataraxis.datamux.remote.data import LENT_BYTES, Data
-from ataraxis.datamux.remote.failure import packed_error, unpacked_error
+from ataraxis.datamux.remote.describing import packed_error, unpacked_error
 from ataraxis.datamux.remote.layout import Layout
 from ataraxis.datamux.remote.limits import Bucket
-from ataraxis.datamux.remote.ring import Ring, Room
+from ataraxis.datamux.remote.outbound import Ring, Room
 from ataraxis.errors import AccessDenied, BadMessage, RemoteError
 
 NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")

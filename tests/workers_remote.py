@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ataraxis.datamux as dm
-from ataraxis.datamux.signals import Ramp
+from ataraxis.datamux.simulation import Ramp
 
 STREAM = dm.Stream("n", fields={"x": dm.Field(dtype="f64")}, attrs={"id": "n"})
 

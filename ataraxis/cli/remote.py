@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ataraxis.cli.options import in_context, told
-from ataraxis.datamux.remote.command import serve
+from ataraxis.datamux.remote.server import serve
 
 __all__ = ["mirror", "serve"]
 _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from ataraxis.datamux.remote.command import serve
-from ataraxis.datamux.settings import Settings, expand
+from ataraxis.datamux.remote.server import serve
+from ataraxis.datamux.streaminghub.settings import Settings, expand
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -6,22 +6,43 @@ Whatever happens, the sink gets an end that says why, and then the thread is ove
 from __future__ import annotations
 
 import logging
+import secrets
+import string
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, Self, TypeVar
 
 from ataraxis.datamux.block import Block, LabelledBlock
 from ataraxis.datamux.end import END_OF_STREAM, End, Reason
-from ataraxis.datamux.sink import Sink
+from ataraxis.datamux.sinks.sink import Sink
 from ataraxis.datamux.statistics import LatenessStatistics, TaskStatistics
 from ataraxis.datamux.timeline import Timeline
-from ataraxis.datamux.util import identity
 from ataraxis.errors import SourceLost
 
 Deliver = Literal["record", "block", "xarray"]
 DELIVERIES = ("record", "block", "xarray")
 _log = logging.getLogger("ataraxis.datamux")
 _log.addHandler(logging.NullHandler())
+T = TypeVar("T")
+prefix = "d_"
+"""What the id of a task begins with."""
+
+
+def gen_randseq(length: int = 16) -> str:
+    """Return random letters, of the system's entropy: no seed repeats them.
+
+    Examples
+    --------
+    >>> len(gen_randseq()), gen_randseq() == gen_randseq()
+    (16, False)
+    """
+    return "".join(secrets.choice(string.ascii_letters) for _ in range(length))
+
+
+def identity(x: T) -> T:
+    """Return what was given."""
+    return x
 
 
 class Feed(Protocol):
@@ -248,3 +269,84 @@ class Task:
 
     def __repr__(self) -> str:
         return f"<Task {self.randseq}: {'runs' if self.end is None else self.end}>"
+
+
+# ---- what calls of the API return: at once, and also to ``await``
+
+
+class Listing(list[T]):
+    """A list that may be awaited, which gives the list."""
+
+    def __init__(self, items: Iterable[T] = ()) -> None:
+        super().__init__(items)
+
+    def __await__(self) -> Generator[None, None, Self]:
+        return self
+        yield
+
+
+@dataclass
+class StreamAck:
+    """That a request was taken; may be awaited, which gives itself.
+
+    Examples
+    --------
+    >>> StreamAck(True, "d_abc").randseq
+    'd_abc'
+    """
+
+    status: bool
+    """Whether it was done."""
+    randseq: str | None = None
+    """Id of the task it is about."""
+    task: Task | None = field(default=None, repr=False, compare=False)
+    """The task: ``pause``, ``resume``, ``seek``, ``statistics``."""
+
+    def __await__(self) -> Generator[None, None, StreamAck]:
+        return self
+        yield
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why the stream ended; None while it runs."""
+        end = self._task().end
+        return None if end is None else end.reason
+
+    @property
+    def error(self) -> Exception | None:
+        """The error that ended it, if one did."""
+        end = self._task().end
+        return None if end is None else end.error
+
+    def wait(self, timeout: float | None = None) -> End:
+        """Wait until the end was delivered, s; that end. Blocks the thread.
+
+        Raises
+        ------
+        TimeoutError
+            It still runs after `timeout`, s.
+        """
+        return self._task().wait(timeout)
+
+    async def done(self) -> End:
+        """Wait until the end was delivered; that end."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[End] = loop.create_future()
+
+        def tell(end: End) -> None:
+            if not future.done():
+                future.set_result(end)
+
+        def told(end: End) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(tell, end)
+
+        self._task().call_when_done(told)
+        return await future
+
+    def _task(self) -> Task:
+        if self.task is None:
+            raise ValueError(f"this answer is about no task of this process: {self}")
+        return self.task

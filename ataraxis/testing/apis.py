@@ -27,7 +27,7 @@ from ataraxis.datamux import (
     open_recordings,
 )
 from ataraxis.datamux.contract import check_source
-from ataraxis.datamux.signals import Ramp
+from ataraxis.datamux.simulation import Ramp
 from ataraxis.datamux.source import STAMP
 from ataraxis.errors import SourceNotFound
 from ataraxis.stream import Consumer

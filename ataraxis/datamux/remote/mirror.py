@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from ataraxis.datamux.ack import StreamAck
 from ataraxis.datamux.catalog import pick
-from ataraxis.datamux.channels import labels_of
-from ataraxis.datamux.description import Stream
+from ataraxis.datamux.description import Stream, labels_of
 from ataraxis.datamux.end import End
 from ataraxis.datamux.remote.api import RemoteAPI
-from ataraxis.datamux.streamsink import producer_of
+from ataraxis.datamux.sinks.stream import producer_of
+from ataraxis.datamux.task import StreamAck
 from ataraxis.shm.context import ContextLike
 from ataraxis.stream import Producer
 

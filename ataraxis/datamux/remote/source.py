@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.clock import now_ns
-from ataraxis.datamux.ack import StreamAck
 from ataraxis.datamux.block import Block
 from ataraxis.datamux.catalog import pick
-from ataraxis.datamux.channels import labels_of
-from ataraxis.datamux.description import Stream
+from ataraxis.datamux.description import Stream, labels_of
 from ataraxis.datamux.end import End
 from ataraxis.datamux.source import check_out
+from ataraxis.datamux.task import StreamAck
 from ataraxis.errors import EndOfStream, NotConnectedError, SourceLost
 from ataraxis.labels import Labels
 

@@ -5,12 +5,15 @@ Small, so that another one fits beside WebSocket.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from ataraxis.datamux.catalog import made
 from ataraxis.datamux.remote.access import Access, Identity
+from ataraxis.datamux.remote.codec import Codec
 from ataraxis.datamux.remote.data import Data
+from ataraxis.datamux.remote.describing import packed_error
 from ataraxis.datamux.remote.limits import Limits
 
 CLOSED_BY_PEER = 1000
@@ -129,3 +132,32 @@ def transport_of(name: str) -> Transport:
     """
     found: Transport = made(_HOME, name, "rpc")
     return found
+
+
+# ---- how a client is sent away: with words that reach it
+
+_LINGER_S = 2.0
+_CLOSE_S = 3.0
+
+
+async def refuse(connection: Connection, codec: Codec, error: BaseException) -> None:
+    """Tell a client why, and close.
+
+    What it still sends is read for a while, and forgotten: a connection that is closed
+    with something unread breaks, and takes the words with it.
+    """
+    try:
+        async with asyncio.timeout(_LINGER_S):
+            told = {"op": "error", "error": packed_error(error)}
+            await connection.send(codec.encode(told))
+            while True:
+                await connection.receive()
+    except ConnectionLost:
+        return
+    except TimeoutError:
+        pass
+    try:
+        async with asyncio.timeout(_CLOSE_S):
+            await connection.close(REFUSED, str(error))
+    except (ConnectionLost, TimeoutError):
+        connection.abort()

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from ataraxis.clock import now_ns
 from ataraxis.datamux.description import Field, Node, Stream
-from ataraxis.datamux.held import Held, wait_until
 from ataraxis.datamux.optional import need
-from ataraxis.datamux.source import check_out
+from ataraxis.datamux.source import Held, check_out, wait_until
 from ataraxis.errors import EndOfStream, NotConnectedError, SourceLost, SourceNotFound
 from ataraxis.labels import Labels
 

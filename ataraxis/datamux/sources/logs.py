@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.datamux.channels import DEVICE_UNITS, stream_of
-from ataraxis.datamux.description import Field, Stream
+from ataraxis.datamux.description import DEVICE_UNITS, Field, Stream, stream_of
 from ataraxis.errors import CorruptFrame, LayoutError, RecordingError
 from ataraxis.labels import Labels
 from ataraxis.log.archive import LogArchive

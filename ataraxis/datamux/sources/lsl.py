@@ -17,13 +17,11 @@ from numpy.typing import NDArray
 from ataraxis.clock import Offset, now_ns
 from ataraxis.datamux.block import Block
 from ataraxis.datamux.catalog import pick
-from ataraxis.datamux.channels import WIDER, channel_names
-from ataraxis.datamux.description import Field, Node, Stream
+from ataraxis.datamux.description import WIDER, Field, Node, Stream, channel_names
 from ataraxis.datamux.end import End
-from ataraxis.datamux.held import Held
 from ataraxis.datamux.optional import need
-from ataraxis.datamux.sink import IsOver
-from ataraxis.datamux.source import check_out
+from ataraxis.datamux.sinks.sink import IsOver
+from ataraxis.datamux.source import Held, check_out
 from ataraxis.errors import NotConnectedError, SourceLost, SourceNotFound
 from ataraxis.labels import Labels
 

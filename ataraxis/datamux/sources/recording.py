@@ -15,9 +15,8 @@ from ataraxis.clock import now_ns
 from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.described import open_recordings
 from ataraxis.datamux.description import Field, Node, Stream
-from ataraxis.datamux.held import Known, wait_until
 from ataraxis.datamux.recording import Recording
-from ataraxis.datamux.source import check_out
+from ataraxis.datamux.source import Known, check_out, wait_until
 from ataraxis.errors import EndOfStream, NotConnectedError, SourceNotFound
 
 

@@ -8,10 +8,8 @@ from urllib.parse import unquote, urlsplit
 
 from numpy.typing import NDArray
 
-from ataraxis.datamux.channels import stream_of
-from ataraxis.datamux.description import Node, Stream
-from ataraxis.datamux.held import Held
-from ataraxis.datamux.source import check_out
+from ataraxis.datamux.description import Node, Stream, stream_of
+from ataraxis.datamux.source import Held, check_out
 from ataraxis.errors import EndOfStream, LayoutError, SourceNotFound
 from ataraxis.labels import Labels
 from ataraxis.shm.context import ContextLike

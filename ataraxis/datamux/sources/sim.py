@@ -13,13 +13,20 @@ from numpy.typing import NDArray
 from ataraxis.clock import now_ns
 from ataraxis.datamux.block import Block
 from ataraxis.datamux.catalog import pick
-from ataraxis.datamux.channels import channel_names
-from ataraxis.datamux.description import Field, Node, Stream
-from ataraxis.datamux.faults import Faults
-from ataraxis.datamux.held import Known
-from ataraxis.datamux.signals import Events, Noise, Pattern, Ramp, Sine, Spikes
-from ataraxis.datamux.simulation import Chunk, Signals, Simulation
-from ataraxis.datamux.source import check_out
+from ataraxis.datamux.description import Field, Node, Stream, channel_names
+from ataraxis.datamux.simulation import (
+    Chunk,
+    Events,
+    Faults,
+    Noise,
+    Pattern,
+    Ramp,
+    Signals,
+    Simulation,
+    Sine,
+    Spikes,
+)
+from ataraxis.datamux.source import Known, check_out
 from ataraxis.errors import NotConnectedError, SourceLost
 
 _SLICE_S = 0.02

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.datamux.channels import channel_names
-from ataraxis.datamux.description import Field, Stream
+from ataraxis.datamux.description import Field, Stream, channel_names
 from ataraxis.datamux.formats import files
 from ataraxis.datamux.optional import need
 from ataraxis.datamux.recording import Recording

@@ -11,9 +11,9 @@ import numpy as np
 from ataraxis.clock import Offset, now_ns
 from ataraxis.datamux.description import Stream
 from ataraxis.datamux.end import End
-from ataraxis.datamux.sink import IsOver
+from ataraxis.datamux.sinks.sink import IsOver
+from ataraxis.datamux.sinks.stream import StreamSink, producer_of
 from ataraxis.datamux.source import Source
-from ataraxis.datamux.streamsink import StreamSink, producer_of
 from ataraxis.errors import LoggerError
 from ataraxis.log.recorder import Recorder
 from ataraxis.shm.context import ContextLike

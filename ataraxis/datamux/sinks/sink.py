@@ -6,9 +6,7 @@ none. A full one is waited for, or something is dropped and counted, as `policy`
 
 from __future__ import annotations
 
-import inspect
 import queue
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
@@ -44,59 +42,6 @@ class Sink(Protocol):
 
     def wake(self) -> None:
         """Make a wait look whether it is over."""
-
-
-def sink_of(target: Any, policy: Policy = "block", buffer: int = BUFFER) -> Sink:
-    """Return the sink for what the user gave.
-
-    Parameters
-    ----------
-    target : object
-        `asyncio.Queue` (from within its event loop), `queue.Queue`, a queue of
-        `multiprocessing`, anything else with a ``put``, a callable (a coroutine
-        function, too), a `Producer` or an `LslOutlet`.
-    policy : {'block', 'drop_oldest', 'drop_newest', 'raise'}
-        What a full queue means.
-    buffer : int
-        How many items may wait in a queue that has no bound of its own.
-
-    Raises
-    ------
-    TypeError
-        It is nothing of these.
-    RuntimeError
-        An `asyncio.Queue`, and no event loop runs here.
-    """
-    if policy not in POLICIES:
-        raise ValueError(f"policy={policy!r}: one of {', '.join(POLICIES)}")
-    if buffer < 1:
-        raise ValueError(f"buffer={buffer!r}: at least 1 item")
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is not None and isinstance(target, asyncio.Queue):
-        from ataraxis.datamux.loopsink import LoopSink
-
-        return LoopSink(target, policy, buffer)
-    if hasattr(target, "send_block") and hasattr(target, "labels"):
-        from ataraxis.datamux.streamsink import StreamSink
-
-        return StreamSink(target)
-    if hasattr(target, "takes_blocks"):
-        made: Sink = target  # a sink already, such as an LslOutlet
-        return made
-    if hasattr(target, "put"):
-        return QueueSink(target, policy, buffer)
-    if inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(
-        getattr(target, "__call__", None)  # noqa: B004 - an instance's async __call__
-    ):
-        from ataraxis.datamux.loopsink import CoroutineSink
-
-        return CoroutineSink(target)
-    if callable(target):
-        return CallSink(target)
-    raise TypeError(
-        f"sink={target!r}: expected a queue (asyncio, queue, multiprocessing), a "
-        "callable or an ataraxis Producer"
-    )
 
 
 class CallSink:

@@ -13,7 +13,7 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 from ataraxis.datamux.end import End
-from ataraxis.datamux.sink import SLICE_S, IsOver, Policy, cut_short
+from ataraxis.datamux.sinks.sink import SLICE_S, IsOver, Policy, cut_short
 from ataraxis.errors import NotConnectedError, QueueFull
 
 _BATCH = 1024  # items moved in one go, so that the loop gets its turn

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.datamux.block import Block
-from ataraxis.datamux.channels import DEVICE_UNITS
-from ataraxis.datamux.description import Stream
+from ataraxis.datamux.description import DEVICE_UNITS, Stream
 from ataraxis.datamux.end import End
-from ataraxis.datamux.sink import SLICE_S, IsOver
+from ataraxis.datamux.sinks.sink import SLICE_S, IsOver
 from ataraxis.errors import QueueFull
 from ataraxis.labels import Labels
 from ataraxis.shm.context import ContextLike

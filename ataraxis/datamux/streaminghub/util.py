@@ -1,11 +1,73 @@
-"""The queue and the flag that StreamingHub's programs make with ``dm.Queue()``."""
+"""Small names that StreamingHub's ``util`` has, and the seed's snippets use."""
 
 from __future__ import annotations
 
 import multiprocessing
 import queue
+import time
+from collections.abc import Callable
 from multiprocessing.synchronize import Event
 from typing import Any
+
+from ataraxis.datamux.end import END_OF_STREAM
+from ataraxis.datamux.task import gen_randseq, identity, prefix
+
+__all__ = [
+    "END_OF_STREAM",
+    "Enveloper",
+    "envelope",
+    "gen_randseq",
+    "identity",
+    "prefix",
+    "sleep",
+]
+
+sleep = time.sleep
+
+
+def envelope(x: Any, prefix: bytes, suffix: bytes) -> list[Any]:
+    """Return ``[prefix, x, suffix]``."""
+    return [prefix, x, suffix]
+
+
+class Enveloper:
+    """A transform that puts each item between a prefix and a suffix.
+
+    Parameters
+    ----------
+    prefix, suffix : bytes, optional
+        What goes before and after.
+    transform : callable, optional
+        Applied to the item first.
+
+    Examples
+    --------
+    >>> Enveloper(prefix=b"topic")({"a": 1})
+    [b'topic', {'a': 1}]
+    """
+
+    def __init__(
+        self,
+        *,
+        prefix: bytes | None = None,
+        transform: Callable[[Any], Any] | None = None,
+        suffix: bytes | None = None,
+    ) -> None:
+        self.prefix = prefix
+        self.transform = transform
+        self.suffix = suffix
+
+    def __call__(self, msg: Any) -> Any:
+        """Return the item, transformed and enveloped."""
+        if self.transform is not None:
+            msg = self.transform(msg)
+        if self.prefix is None and self.suffix is None:
+            return msg
+        before = [] if self.prefix is None else [self.prefix]
+        return [*before, msg, *([] if self.suffix is None else [self.suffix])]
+
+
+# ---- the queue and the flag that StreamingHub's programs make with ``dm.Queue()``
 
 Flag = Event
 

@@ -1,0 +1,641 @@
+"""One client of a server: its requests, and its connection of the moment."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import math
+import secrets
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ataraxis.clock import now_ns
+from ataraxis.datamux.api import API
+from ataraxis.datamux.block import Block
+from ataraxis.datamux.catalog import pick
+from ataraxis.datamux.description import Stream
+from ataraxis.datamux.remote.codec import Codec, Message, whole
+from ataraxis.datamux.remote.describing import (
+    packed,
+    packed_error,
+    unpacked,
+    unpacked_signals,
+)
+from ataraxis.datamux.remote.limits import Bucket, Limits
+from ataraxis.datamux.remote.outbound import Outlet, Room
+from ataraxis.datamux.remote.transport import Connection, ConnectionLost, refuse
+from ataraxis.datamux.simulation import Faults
+from ataraxis.datamux.task import StreamAck, Task
+from ataraxis.errors import BadMessage, RemoteError, SourceNotFound
+
+# ---- what a client may ask of a server: each call, what it takes, and who does it
+
+# Names and types are looked at here; what a value means is checked by the API itself.
+
+Types = tuple[type, ...]
+_NONE = type(None)
+_TEXT, _FLAG, _NUMBER = (str,), (bool,), (int, float)
+_MAYBE = (int, float, _NONE)
+_ATTRS = (dict,)
+_SAMPLE_BYTES = 64 * 2**20
+_PACED: dict[str, Types] = {
+    "rate_limit": _FLAG, "speed": _NUMBER, "block": _MAYBE, "timeline": (int, _NONE),
+}  # fmt: skip
+_REPLAY: dict[str, Types] = {
+    "collection_id": _TEXT, "stream_id": _TEXT, "attrs": _ATTRS, "strict_time": _FLAG,
+    "use_relative_ts": _FLAG, "start": _MAYBE, "stop": _MAYBE, "loop": (bool, int),
+    "paused": _FLAG, "transform": _TEXT, **_PACED,
+}  # fmt: skip
+STARTS: dict[str, dict[str, Types]] = {
+    "replay_collection_stream": _REPLAY,
+    "publish_collection_stream": _REPLAY,
+    "proxy_live_stream": {
+        "node_id": _TEXT, "stream_id": _TEXT, "attrs": _ATTRS, "rate_limit": _FLAG,
+        "strict_time": _FLAG, "use_relative_ts": _FLAG, "block": (int, _NONE),
+        "patience": _MAYBE, "transform": _TEXT,
+    },
+    "simulate_stream": {
+        "source": (str, dict), "stream_id": _TEXT, "attrs": (dict, _NONE),
+        "signals": (dict, _NONE), "guided": _FLAG, "seed": (int,),
+        "faults": (dict, _NONE), "duration": _MAYBE, "transform": _TEXT, **_PACED,
+    },
+}  # fmt: skip
+"""Calls that start a stream: what each takes."""
+LISTS: dict[str, tuple[dict[str, Types], Callable[[API, Message], Any]]] = {
+    "list_collections": ({}, lambda api, _: api.list_collections()),
+    "list_collection_streams": (
+        {"collection_id": _TEXT},
+        lambda api, a: api.list_collection_streams(a["collection_id"]),
+    ),
+    "list_live_nodes": ({}, lambda api, _: api.list_live_nodes()),
+    "list_live_streams": (
+        {"node_id": _TEXT},
+        lambda api, a: api.list_live_streams(a["node_id"]),
+    ),
+    "time": ({}, lambda api, _: now_ns()),
+}
+"""Calls that answer at once: what each takes, and who answers."""
+STEERS: dict[str, tuple[dict[str, Types], Callable[[Task, Message], Any]]] = {
+    "pause": ({}, lambda task, _: task.pause()),
+    "resume": ({}, lambda task, _: task.resume()),
+    "seek": ({"at_s": _NUMBER}, lambda task, a: task.seek(a["at_s"])),
+    "set_speed": ({"speed": _NUMBER}, lambda task, a: _set_speed(task, a["speed"])),
+    "position": ({}, lambda task, _: _timeline(task).position_s),
+    "statistics": ({}, lambda task, _: statistics(task)),
+}
+"""Calls about a stream that runs: what each takes, and what it does."""
+
+
+def _timeline(task: Task) -> Any:
+    if task.timeline is None:
+        raise TypeError("the stream is not paced")
+    return task.timeline
+
+
+def _set_speed(task: Task, speed: float) -> None:
+    _timeline(task).speed = speed
+
+
+def statistics(task: Task) -> Message:
+    """Return what a task has done, as plain values."""
+    found = asdict(task.statistics())
+    lateness = found["lateness"]
+    # An infinite error of the slope: JSON has no such number.
+    found["lateness"] = {
+        k: (None if isinstance(v, float) and not math.isfinite(v) else v)
+        for k, v in lateness.items()
+    }
+    return {**found, "reconnects": list(found["reconnects"])}
+
+
+def checked_arguments(
+    call: str, takes: Mapping[str, Types], given: Any, block_samples: int = 0
+) -> Message:
+    """Return the arguments of a call if they are of the right names and types.
+
+    Raises
+    ------
+    BadMessage
+        They are not.
+    """
+    if not isinstance(given, dict):
+        raise BadMessage(f"{call}: expected arguments as an object")
+    for name, value in given.items():
+        if name not in takes:
+            raise BadMessage(f"{call} takes no {str(name)[:40]!r}: {[*takes]}")
+        if type(value) not in takes[name]:
+            wanted = " or ".join(kind.__name__ for kind in takes[name])
+            raise BadMessage(f"{call}: {name}={str(value)[:40]!r}: expected {wanted}")
+    block = given.get("block")
+    if block_samples and isinstance(block, (int, float)) and block > block_samples:
+        raise BadMessage(f"{call}: block={block}: at most {block_samples}")
+    return given
+
+
+def start(
+    api: API,
+    call: str,
+    arguments: Message,
+    sink: Any,
+    transform: Callable[[Any], Any] | None,
+    timeline: Any,
+) -> StreamAck:
+    """Start a stream into a sink; the acknowledgement of the API."""
+    more = {k: v for k, v in arguments.items() if k not in ("transform", "timeline")}
+    if transform is not None:
+        more["transform"] = transform
+    if timeline is not None:
+        more["timeline"] = timeline
+    try:
+        if call == "publish_collection_stream":
+            return api.publish_collection_stream(**more)
+        if call == "replay_collection_stream":
+            return api.replay_collection_stream(sink=sink, deliver="block", **more)
+        if call == "proxy_live_stream":
+            return api.proxy_live_stream(sink=sink, deliver="block", **more)
+        return api.simulate_stream(sink=sink, deliver="block", **_simulated(more))
+    except TypeError as error:
+        if "argument" not in str(error):
+            raise
+        raise BadMessage(f"{call}: {error}") from error
+
+
+def _simulated(more: Message) -> Message:
+    if isinstance(more.get("source"), dict):
+        stream = unpacked(Stream, more["source"])
+        if stream.fields and stream.labels().nbytes > _SAMPLE_BYTES:
+            raise BadMessage(f"simulate_stream: a sample above {_SAMPLE_BYTES} bytes")
+        more["source"] = stream
+    if more.get("faults") is not None:
+        more["faults"] = unpacked(Faults, more["faults"])
+    if more.get("signals") is not None:
+        more["signals"] = unpacked_signals(more["signals"])
+    return more
+
+
+def listed(api: API, call: str, given: Any) -> Any:
+    """Answer a call that asks for what there is."""
+    takes, answer = LISTS[call]
+    arguments = checked_arguments(call, takes, given)
+    missing = [name for name in takes if name not in arguments]
+    if missing:
+        raise BadMessage(f"{call} needs {missing}")
+    return packed(answer(api, arguments))
+
+
+def known(call: Any) -> str:
+    """Return the name of a call if there is one of that name.
+
+    Raises
+    ------
+    SourceNotFound
+        There is none.
+    """
+    names = {name: name for name in (*STARTS, *LISTS, *STEERS, "stop")}
+    found: str = pick(names, str(call)[:80], "call", "this server")
+    return found
+
+
+# ---- transforms that run on a server: names in a registry, never code from a client
+
+GROUP = "ataraxis.transforms"
+Transform = Callable[[Block], Block]
+
+
+class Transforms:
+    """Functions of a block by name: given to the server, or of plug-ins.
+
+    Parameters
+    ----------
+    given : mapping of str to callable
+        Each takes a `Block` and returns one.
+
+    Examples
+    --------
+    >>> Transforms({"first": lambda block: block[:1]}).names()
+    ['first']
+    """
+
+    def __init__(self, given: Mapping[str, Transform] | None = None) -> None:
+        self._given = dict(given or {})
+
+    def names(self) -> list[str]:
+        """Return the names: given ones, and those of installed plug-ins."""
+        points = importlib.metadata.entry_points(group=GROUP)
+        return sorted({*self._given, *(point.name for point in points)})
+
+    def find(self, name: str) -> Transform:
+        """Return the function of a name.
+
+        Raises
+        ------
+        SourceNotFound
+            There is none.
+        """
+        if name in self._given:
+            return self._given[name]
+        for point in importlib.metadata.entry_points(group=GROUP):
+            if point.name == name:
+                loaded: Transform = point.load()
+                return loaded
+        missing: Any = pick(self.names(), name, "transform", "this server")
+        raise AssertionError(missing)
+
+
+# ---- the streams of one client on a server: started, steered, confirmed, stopped
+
+_NUMBERS = 2**32
+_WINDOW = 8 * 2**20
+
+
+class Streams:
+    """Starts the streams of a client and finds them by the numbers it gave them.
+
+    `answer` runs in a pool's thread, one call at a time; the rest in the loop.
+
+    Parameters
+    ----------
+    api : API
+        Who does the work.
+    codec : Codec
+        How blocks travel.
+    limits : Limits
+        What a client may take.
+    transforms : Transforms
+        What may be done to blocks here.
+    tell : callable
+        Called when there is something to send.
+    """
+
+    def __init__(
+        self,
+        api: API,
+        codec: Codec,
+        limits: Limits,
+        transforms: Transforms,
+        tell: Callable[[], None],
+    ) -> None:
+        self._api = api
+        self._codec = codec
+        self._limits = limits
+        self._transforms = transforms
+        self._tell = tell
+        self._room = Room(limits.ring_bytes)
+        self._window = min(_WINDOW, limits.ring_bytes)
+        self._outlets: dict[int, Outlet] = {}
+        self._acks: dict[int, StreamAck] = {}
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    # ---- in the loop
+
+    def outlets(self) -> list[Outlet]:
+        """Return what there is to send from."""
+        with self._lock:
+            return [*self._outlets.values()]
+
+    def confirm(self, pairs: Any) -> None:
+        """Forget what the client has read: pairs of stream and next message.
+
+        Raises
+        ------
+        BadMessage
+            They are no such pairs.
+        """
+        for number, until in _pairs(pairs):
+            outlet = self._outlets.get(number)
+            if outlet is not None:
+                outlet.confirm(until)
+                if outlet.is_over:
+                    self._stop(number, timeout=0)  # one that was evicted still runs
+
+    def rewind(self, pairs: Any) -> list[int]:
+        """Go back to what a client that comes back needs next; the streams it has."""
+        asked = dict(_pairs(pairs))
+        for outlet in self.outlets():
+            if outlet.number in asked:
+                outlet.rewind(asked[outlet.number])
+            else:
+                self._stop(outlet.number, timeout=0)
+        return [outlet.number for outlet in self.outlets()]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are none."""
+        return not self._outlets
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that are kept until the client has read them."""
+        return self._room.used
+
+    def _forget(self, number: int) -> StreamAck | None:
+        with self._lock:
+            self._outlets.pop(number, None)
+            ack = self._acks.pop(number, None)
+        if ack is not None and ack.randseq is not None:
+            self._api.forget(ack.randseq)
+        return ack
+
+    # ---- in a thread of the pool
+
+    def answer(self, call: str, number: Any, given: Any) -> Any:
+        """Do what a client asks; the answer, of plain values."""
+        if call in LISTS:
+            return listed(self._api, call, given)
+        if type(number) is not int or not 0 < number < _NUMBERS:
+            raise BadMessage(f"{call}: stream {str(number)[:40]!r}: expected a number")
+        if call in STARTS:
+            return self._start(call, number, given)
+        if call == "stop":
+            self._stop(number)
+            return None
+        takes, steer = STEERS[call]
+        arguments = checked_arguments(call, takes, given)
+        if len(arguments) < len(takes):
+            raise BadMessage(f"{call} needs {[*takes]}")
+        task = self._acks[number].task if number in self._acks else None
+        if task is None:
+            raise SourceNotFound(f"{call}: there is no stream {number}")
+        return steer(task, arguments)
+
+    def _start(self, call: str, number: int, given: Any) -> Message:
+        limits = self._limits
+        arguments = checked_arguments(call, STARTS[call], given, limits.block_samples)
+        if number in self._acks:
+            return self._started(number)  # asked again, by a client that came back
+        if len(self._outlets) >= limits.streams:
+            raise RemoteError(
+                f"{len(self._outlets)} streams run for this client, the most it may "
+                "have: stop one"
+            )
+        transform = timeline = None
+        if "transform" in arguments:
+            transform = self._transforms.find(arguments["transform"])
+        if arguments.get("timeline") is not None:
+            shared = self._acks.get(arguments["timeline"])
+            if shared is None or shared.task is None or shared.task.timeline is None:
+                raise SourceNotFound("timeline: of a stream that is not there any more")
+            timeline = shared.task.timeline
+        outlet = Outlet(
+            number, self._codec, self._room, self._tell,
+            window=self._window,
+            is_live=call == "proxy_live_stream",
+        )  # fmt: skip
+        ack = start(self._api, call, arguments, outlet, transform, timeline)
+        task = ack.task
+        assert task is not None
+        outlet.details = lambda: {"statistics": statistics(task)}
+        with self._lock:
+            is_late = self._is_closed
+            self._outlets[number], self._acks[number] = outlet, ack
+        if call == "publish_collection_stream":
+            task.call_when_done(lambda end: outlet.finish(end, lambda: True))
+        if is_late:
+            self._stop(number)
+        self._tell()
+        return self._started(number)
+
+    def _started(self, number: int) -> Message:
+        task = self._acks[number].task
+        is_paced = task is not None and task.timeline is not None
+        return {"is_paced": is_paced, "window": self._window}
+
+    def _stop(self, number: int, timeout: float = 5.0) -> None:
+        outlet = self._outlets.get(number)
+        if outlet is not None:
+            outlet.close()
+        ack = self._forget(number)
+        if ack is not None and ack.task is not None:
+            ack.task.stop(timeout)
+
+    def close(self) -> None:
+        """Stop all of them."""
+        with self._lock:
+            self._is_closed = True
+            acks, outlets = [*self._acks.values()], [*self._outlets.values()]
+        for outlet in outlets:
+            outlet.close()
+        for ack in acks:
+            if ack.task is not None:
+                ack.task.stop(0)
+        for number in [*self._acks]:
+            self._stop(number)
+
+
+def _pairs(pairs: Any) -> list[tuple[int, int]]:
+    if not isinstance(pairs, list):
+        raise BadMessage("streams: expected pairs of numbers")
+    found = []
+    for pair in pairs:
+        is_pair = isinstance(pair, (list, tuple)) and len(pair) == 2
+        if not is_pair or any(type(n) is not int or n < 0 for n in pair):
+            raise BadMessage("streams: expected pairs of numbers")
+        found.append((pair[0], pair[1]))
+    return found
+
+
+# ---- the connection
+
+_WAITING_BYTES = 8 * 2**20
+_OUTBOX_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class House:
+    """What all sessions of a server share."""
+
+    api: API
+    """Who does the work."""
+    limits: Limits
+    """What a client may take."""
+    transforms: Transforms
+    """What may be done to blocks here."""
+    pool: Executor
+    """Where work that waits is done."""
+
+
+class Session:
+    """Answers one client, whose connection may break and come back.
+
+    Parameters
+    ----------
+    house : House
+        What it works with.
+    codec : Codec
+        How it talks.
+    """
+
+    def __init__(self, house: House, codec: Codec) -> None:
+        self.key = secrets.token_urlsafe(24)
+        self.codec = codec
+        self._house = house
+        limits = house.limits
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self.streams = Streams(house.api, codec, limits, house.transforms, self._tell)
+        self._requests: asyncio.Queue[tuple[Message, int]] = asyncio.Queue()
+        self._waiting_bytes = 0
+        self._outbox: deque[bytes] = deque()
+        self._outbox_bytes = 0
+        self._drained = asyncio.Event()
+        self._messages = Bucket(limits.messages_hz, 2 * limits.messages_hz)
+        self._asked = Bucket(limits.requests_hz, 2 * limits.requests_hz)
+        self._connection: Connection | None = None
+        self._served = asyncio.Lock()
+        self._claims = 0
+        self._worker = self._loop.create_task(self._work())
+        self.expiry: asyncio.TimerHandle | None = None
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether its client is connected."""
+        return self._claims > 0
+
+    def _tell(self) -> None:
+        """Wake the sender, from any thread."""
+        if not self._wake.is_set():
+            try:
+                self._loop.call_soon_threadsafe(self._wake.set)
+            except RuntimeError:
+                pass  # the server has ended
+
+    # ---- its connection
+
+    async def serve(self, connection: Connection, welcome: Message, asked: Any) -> bool:
+        """Serve a connection until it ends; whether the client left for good."""
+        if self._connection is not None:
+            self._connection.abort()  # a connection that died, and nobody noticed
+        self._claims += 1
+        try:
+            async with self._served:
+                if self.expiry is not None:
+                    self.expiry.cancel()
+                self._connection = connection
+                try:
+                    there = self.streams.rewind(asked)
+                    hello = {**welcome, "session": self.key, "streams": there}
+                    await connection.send(self.codec.encode(hello))
+                    return await self._serve(connection)
+                except ConnectionLost:
+                    return False
+                finally:
+                    self._connection = None
+        finally:
+            self._claims -= 1
+
+    async def _serve(self, connection: Connection) -> bool:
+        reader = self._loop.create_task(self._read(connection))
+        sender = self._loop.create_task(self._send(connection))
+        both = {reader, sender}
+        try:
+            done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
+        for task in done:
+            error = None if task.cancelled() else task.exception()
+            if isinstance(error, ConnectionLost):
+                continue
+            if error is not None:
+                await refuse(connection, self.codec, error)
+            return True
+        return False
+
+    async def _send(self, connection: Connection) -> None:
+        """Send answers first, then the streams in turn."""
+        while True:
+            self._wake.clear()
+            is_idle = True
+            while self._outbox:
+                await self._post(connection)
+                is_idle = False
+            for outlet in self.streams.outlets():
+                data = outlet.take()
+                if data is not None:
+                    await connection.send(data)
+                    is_idle = False
+                if self._outbox:
+                    await self._post(connection)
+            if is_idle:
+                await self._wake.wait()
+
+    async def _post(self, connection: Connection) -> None:
+        data = self._outbox.popleft()
+        self._outbox_bytes -= len(data)
+        self._drained.set()
+        await connection.send(data)
+
+    async def _read(self, connection: Connection) -> None:
+        """Read until the client says goodbye; too much of it has to wait."""
+        while True:
+            data = await connection.receive()
+            message = self.codec.decode(data)
+            if wait := self._messages.take():
+                await asyncio.sleep(wait)
+            op = message["op"]
+            if op == "confirm":
+                self.streams.confirm(message.get("streams"))
+                self._wake.set()
+            elif op == "request":
+                self._admit(message, len(data))
+            elif op == "bye":
+                return
+            else:
+                raise BadMessage(f"op {op[:40]!r}: expected request, confirm or bye")
+
+    def _admit(self, message: Message, nbytes: int) -> None:
+        """Let a request wait for its turn; reading goes on, or no pong would come."""
+        whole(message, "id")
+        limits, count = self._house.limits, self._requests.qsize()
+        if count >= limits.patience or self._waiting_bytes > _WAITING_BYTES:
+            raise RemoteError(
+                f"too many requests: {limits.requests_hz:g} a second are answered, and "
+                f"{count} wait already"
+            )
+        self._waiting_bytes += nbytes
+        self._requests.put_nowait((message, nbytes))
+
+    # ---- its requests
+
+    async def _work(self) -> None:
+        """Answer requests, one after the other, and no more a second than is right."""
+        while True:
+            message, nbytes = await self._requests.get()
+            self._waiting_bytes -= nbytes
+            if wait := self._asked.take():
+                await asyncio.sleep(wait)
+            answer: Message = {"op": "reply", "id": message["id"]}
+            try:
+                answer["result"] = await self._answer(message)
+                data = self.codec.encode(answer)
+            except Exception as error:  # whatever it is, the client is told
+                answer.pop("result", None)
+                data = self.codec.encode({**answer, "error": packed_error(error)})
+            self._outbox.append(data)
+            self._outbox_bytes += len(data)
+            self._wake.set()
+            while self._outbox_bytes > _OUTBOX_BYTES:
+                self._drained.clear()
+                await self._drained.wait()
+
+    async def _answer(self, message: Message) -> Any:
+        call = known(message.get("call"))
+        arguments = message.get("arguments", {})
+        number = message.get("stream")
+        return await self._loop.run_in_executor(
+            self._house.pool, self.streams.answer, call, number, arguments
+        )
+
+    async def drop(self) -> None:
+        """Stop everything of this client, and forget it."""
+        if self.expiry is not None:
+            self.expiry.cancel()
+        self._worker.cancel()
+        await asyncio.gather(self._worker, return_exceptions=True)
+        await self._loop.run_in_executor(self._house.pool, self.streams.close)

@@ -1,0 +1,1 @@
+"""Where a task puts what it reads: queues, callables, streams, journals."""

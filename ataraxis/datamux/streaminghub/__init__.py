@@ -1,0 +1,1 @@
+"""The dialect of StreamingHub: its metadata, its settings and its small names."""
