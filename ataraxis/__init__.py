@@ -32,7 +32,7 @@ _HOME = {
     "DType": "ataraxis.frame",
     "DataFrame": "ataraxis.pipeline",
     "Pipe": "ataraxis.pipeline.pipe",
-    "Processor": "ataraxis.pipeline.declaration",
+    "Processor": "ataraxis.pipeline.processors",
     "Session": "ataraxis.session.session",
     "replay": "ataraxis.session.playback",
     "around": "ataraxis.session.trials",

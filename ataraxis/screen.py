@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ataraxis.datamux.registry import SourceKind
-from ataraxis.pipeline.glance import Glance, glance
+from ataraxis.pipeline.statistics import Glance, glance
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.doctor import Check
 from ataraxis.shm.gc import Leftover

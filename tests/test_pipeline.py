@@ -21,7 +21,7 @@ from test_seed_array import chapter_file
 from ataraxis import Consumer, Producer
 from ataraxis.errors import EndOfStream, NotConnectedError, PipeError
 from ataraxis.pipeline import Pipe, Processor, Worker, processor
-from ataraxis.pipeline.window import stretch, windows
+from ataraxis.pipeline.graph import stretch, windows
 
 SEED = Path(__file__).parent / "seed" / "pipe_counter.txt"
 DECLARATION = SEED.with_name("pipe_declaration.txt")

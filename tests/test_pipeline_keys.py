@@ -16,7 +16,7 @@ from deadline import wait_until
 
 from ataraxis.errors import PipeError
 from ataraxis.pipeline import Pipe, Processor, Restart
-from ataraxis.pipeline.key import Key, Router, number_of
+from ataraxis.pipeline.partition import Key, Router, number_of
 
 QUICK = Restart(limit=None, backoff_s=0.01)
 VALUES = [{"mouse": k * k % 7, "at": k} for k in range(600)]

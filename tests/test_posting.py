@@ -11,7 +11,7 @@ from ataraxis import MemQ
 from ataraxis._kernels.parcel import Parcel
 from ataraxis.errors import CorruptFrame
 from ataraxis.frame import DType, Frame, Origin
-from ataraxis.pipeline.stamp import read, write
+from ataraxis.pipeline.frames import read, write
 from ataraxis.stream.lease import Held
 
 QUICK: list[Any] = [

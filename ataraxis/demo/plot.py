@@ -10,7 +10,7 @@ import numpy as np
 
 from ataraxis.demo.scene import SPIKES, Scene
 from ataraxis.log.optional import need
-from ataraxis.session.event import EVENTS, parsed
+from ataraxis.session.events import EVENTS, parsed
 from ataraxis.session.trials import STAMP, around
 
 KILLED = "recorder_killed"

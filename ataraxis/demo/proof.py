@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ataraxis.demo.detector import spikes
 from ataraxis.demo.scene import SPIKES, Scene
 from ataraxis.log.archive import LogArchive
-from ataraxis.session.event import EVENTS, parsed
+from ataraxis.session.events import EVENTS, parsed
 from ataraxis.session.playback import replay
 from ataraxis.shm.context import Context
 from ataraxis.stream import Consumer

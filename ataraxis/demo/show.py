@@ -24,7 +24,7 @@ from ataraxis.demo.scene import Scene
 from ataraxis.demo.summary import Summary
 from ataraxis.errors import AtaraxisError
 from ataraxis.session import Session
-from ataraxis.session.running import RigRun
+from ataraxis.session.rig_run import RigRun
 from ataraxis.shm.context import Context
 
 NAME = "demo"

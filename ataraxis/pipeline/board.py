@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.errors import LayoutError
+from ataraxis.errors import LayoutError, SegmentNotFound
 from ataraxis.log.status import process_start
 from ataraxis.shm.array import SharedMemoryArray
-from ataraxis.shm.context import ContextLike
+from ataraxis.shm.context import Context, ContextLike
 from ataraxis.shm.segment import Segment
 
 # Words of the head.
@@ -154,3 +155,33 @@ class Board:
         self.words[at] = 0
         self.words[at + 1] = sequence
         self.words[at] = lane
+
+
+# ---- what a run leaves behind whose program was killed when no worker could notice
+
+
+def names_of(run: str, context: Context) -> list[str]:
+    """Return every name that belongs to a run."""
+    return [n for n in context.names() if n == run or n.startswith(f"{run}.")]
+
+
+def clear(run: str, context: Context) -> None:
+    """Take away every name of a run whose program is gone."""
+    for name in names_of(run, context):
+        with suppress(FileNotFoundError):
+            os.unlink(context.join(name))
+
+
+def clear_dead(context: Context) -> list[str]:
+    """Clear every run of a context whose program is gone; which they were."""
+    names = set(context.names())
+    found = []
+    for run in sorted(n for n in names if f"{n}.credit" in names):
+        with suppress(SegmentNotFound, LayoutError):
+            board = Board.attach(run, context)
+            owner, start = board.words[OWNER], board.words[OWNER_START]
+            board.close()
+            if owner and process_start(owner) != start:
+                clear(run, context)
+                found.append(run)
+    return found

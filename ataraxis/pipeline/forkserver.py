@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ataraxis.pipeline.leftovers import clear
+from ataraxis.pipeline.board import clear
 from ataraxis.shm.context import Context
 from ataraxis.shm.process import python_command
 
@@ -88,7 +88,7 @@ class ForkServer:
         try:
             self._process = subprocess.Popen(
                 python_command(
-                    "from ataraxis.pipeline.child import main; "
+                    "from ataraxis.pipeline.worker_main import main; "
                     "from ataraxis.pipeline.forkserver import serve; "
                     f"main(*serve({theirs.fileno()}, {program}, {list(preload)!r}, "
                     f"{run!r}, {context!r}))"

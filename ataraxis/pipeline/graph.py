@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
-from ataraxis.pipeline.declaration import Processor
 from ataraxis.pipeline.function import Code
-from ataraxis.pipeline.key import Key
+from ataraxis.pipeline.partition import Key
+from ataraxis.pipeline.processors import Processor
 from ataraxis.pipeline.settings import Settings
 
 VERSION = 1
@@ -301,3 +302,122 @@ def _ordered(name: str, roots: list[Processor]) -> list[Processor]:
     for root in reversed(roots):
         visit(root)
     return order[::-1]
+
+
+# ---- the graph of a pipe as SVG, in columns from left to right
+
+_WIDE, _HIGH, _GAP, _STEP = 150, 44, 60, 24
+_STYLE = 'font-family="sans-serif" font-size="13"'
+_BOX = 'fill="#eef3fb" stroke="#4a6fa5" stroke-width="1.5" rx="6"'
+_LINE = 'fill="none" stroke="#4a6fa5" stroke-width="1.5" marker-end="url(#arrow)"'
+
+
+def svg(graph: Graph) -> str:
+    """Draw processors as boxes, and edges as arrows.
+
+    Examples
+    --------
+    >>> from ataraxis.pipeline import Pipe, Processor
+    >>> pipe = Pipe("p")
+    >>> _ = pipe.add(Processor("a", func=abs)).add(Processor("b", func=abs))
+    >>> svg(pipe.graph()).count("<rect")
+    2
+    """
+    places = _places(graph)
+    width = max(x for x, _ in places.values()) + _WIDE + 10
+    height = max(y for _, y in places.values()) + _HIGH + 10
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f"{_STYLE}>",
+        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" '
+        'markerHeight="8" orient="auto"><path d="M0 0L8 4L0 8z" fill="#4a6fa5"/>'
+        "</marker></defs>",
+    ]
+    for node in graph.nodes:
+        for k in node.children:
+            parts.append(_edge(places[node.index], places[k]))
+    parts += [_box(node, *places[node.index]) for node in graph.nodes]
+    return "".join([*parts, "</svg>"])
+
+
+def _places(graph: Graph) -> dict[int, tuple[int, int]]:
+    """Give each processor a column behind all of its parents."""
+    column: dict[int, int] = {}
+    for node in graph.nodes:
+        column[node.index] = 1 + max(
+            (column[k] for k in node.parents if k >= 0), default=-1
+        )
+    filled: dict[int, int] = {}
+    places = {}
+    for index, at in column.items():
+        row = filled.get(at, 0)
+        filled[at] = row + 1
+        places[index] = (10 + at * (_WIDE + _GAP), 10 + row * (_HIGH + _STEP))
+    return places
+
+
+def _edge(start: tuple[int, int], end: tuple[int, int]) -> str:
+    x0, y0 = start[0] + _WIDE, start[1] + _HIGH // 2
+    x1, y1 = end[0], end[1] + _HIGH // 2
+    middle = (x0 + x1) // 2
+    return f'<path d="M{x0} {y0}C{middle} {y0} {middle} {y1} {x1} {y1}" {_LINE}/>'
+
+
+def _box(node: Node, x: int, y: int) -> str:
+    said = node.settings
+    notes = [f"{said.workers} workers"] * (said.workers > 1)
+    notes += ["ordered"] * said.ordered + [f"split {said.split}"] * bool(said.split)
+    text = (
+        f'<text x="{x + _WIDE // 2}" y="{y + (18 if notes else 27)}" '
+        f'text-anchor="middle">{escape(node.name)}</text>'
+    )
+    if notes:
+        text += (
+            f'<text x="{x + _WIDE // 2}" y="{y + 35}" text-anchor="middle" '
+            f'font-size="10" fill="#555">{escape(", ".join(notes))}</text>'
+        )
+    return f'<rect x="{x}" y="{y}" width="{_WIDE}" height="{_HIGH}" {_BOX}/>{text}'
+
+
+# ---- windows: how far values may be ahead of the oldest one that is not in order yet
+
+# Where several workers overtake each other, and somebody behind puts frames in order,
+# all that is on its way between the two is bounded: whoever starts values into such a
+# stretch waits until its end has come near enough. Every queue in between has room for
+# all of it. So nobody in a stretch ever waits for room that only a missing frame could
+# make.
+
+End = tuple[int, tuple[int, ...]]
+"""Who puts frames in order (-1: the end), and through which processors they go."""
+
+
+def windows(graph: Graph) -> dict[tuple[int, int], tuple[End, ...]]:
+    """Return, of each edge by which values enter a stretch, where the stretches end."""
+    found: dict[tuple[int, int], list[End]] = {}
+    for last in (*range(len(graph.nodes)), -1):
+        for k in graph.ordered_parents(last):
+            for edge, path in _entrances(graph, k, ()):
+                found.setdefault(edge, []).append((last, path))
+    return {edge: tuple(ends) for edge, ends in found.items()}
+
+
+def _entrances(
+    graph: Graph, index: int, path: tuple[int, ...]
+) -> Iterator[tuple[tuple[int, int], tuple[int, ...]]]:
+    """Go from a processor of a stretch up to where values enter it, every way."""
+    path = (index, *path)
+    for source in graph.nodes[index].parents:
+        if graph.emits_in_order(source):
+            yield (source, index), path
+        else:
+            yield from _entrances(graph, source, path)
+
+
+def stretch(graph: Graph) -> set[int]:
+    """Return the processors within stretches, and those at their ends (-1: the end)."""
+    found: set[int] = set()
+    for ends in windows(graph).values():
+        for last, path in ends:
+            found.update(path)
+            found.add(last)
+    return found

@@ -137,7 +137,7 @@ class Local:
         given, tells, out, err = numbers
         process = subprocess.Popen(
             python_command(
-                "from ataraxis.pipeline.child import main; "
+                "from ataraxis.pipeline.worker_main import main; "
                 f"main({given}, {tells}, {os.getpid()})"
             ),
             stdin=subprocess.DEVNULL,

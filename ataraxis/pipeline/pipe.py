@@ -9,12 +9,12 @@ from typing import Any, Self
 
 from ataraxis.errors import NotConnectedError
 from ataraxis.frame import DType
-from ataraxis.pipeline.declaration import Processor
 from ataraxis.pipeline.engine import Engine
 from ataraxis.pipeline.graph import Graph, read_json
 from ataraxis.pipeline.local import Start
-from ataraxis.pipeline.patience import emitted
+from ataraxis.pipeline.processors import Processor
 from ataraxis.pipeline.run import Run
+from ataraxis.pipeline.worker_io import emitted
 from ataraxis.shm.context import ContextLike, checked_name
 
 
@@ -263,6 +263,6 @@ class Pipe:
 
     def _repr_svg_(self) -> str:
         """Draw the graph, for a notebook."""
-        from ataraxis.pipeline.drawing import svg
+        from ataraxis.pipeline.graph import svg
 
         return svg(self.graph())

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ataraxis.pipeline.graph import Graph, Node
+from ataraxis.pipeline.graph import Graph, Node, stretch, windows
 from ataraxis.pipeline.spec import WINDOW, Target, WorkerSpec
-from ataraxis.pipeline.window import stretch, windows
 from ataraxis.shm.context import Context
 from ataraxis.stream import MemQ
 

@@ -3,19 +3,274 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+import uuid
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
+from ataraxis.clock import now_ns
+from ataraxis.errors import PipeError, ProcessorError
 from ataraxis.frame import DType
 from ataraxis.pipeline import board as words_of
-from ataraxis.pipeline.board import STATES
-from ataraxis.pipeline.course import Course
-from ataraxis.pipeline.event import Event
-from ataraxis.pipeline.patience import EMIT_WAIT_S
+from ataraxis.pipeline.board import (
+    FINISHED,
+    RUNNING,
+    STATES,
+    TERMINATED,
+    Board,
+    clear_dead,
+)
+from ataraxis.pipeline.collector import GRACE_S, Collector, taker_of
+from ataraxis.pipeline.engine import Engine
+from ataraxis.pipeline.feeder import Head
+from ataraxis.pipeline.frames import last_frame
+from ataraxis.pipeline.graph import Graph
+from ataraxis.pipeline.local import Local, Start
+from ataraxis.pipeline.plan import Plan
+from ataraxis.pipeline.supervisor import Event, Hired, Supervisor, What
+from ataraxis.pipeline.worker_io import EMIT_WAIT_S
+from ataraxis.shm.array import SharedMemoryArray
+from ataraxis.shm.context import Context, ContextLike
 
 if TYPE_CHECKING:
     import xarray as xr
+
+# ---- `Course`: what happens in a run, from the first queue to the last unlinked name
+
+_KEPT_EVENTS = 10_000
+_SLICE_S = 0.25
+_EXIT_S = 8.0
+
+
+class Course:
+    """The half of `Run` that makes everything, and takes it away."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        source: Any = None,
+        sink: Any = None,
+        *,
+        engine: Engine | Start | None = None,
+        context: ContextLike = None,
+        letters: Any = None,
+    ) -> None:
+        name = f"{graph.name}-{uuid.uuid4().hex[:8]}"
+        taker = None if sink is None else taker_of(sink)
+        plan = Plan(
+            graph,
+            name,
+            Context.of(context),
+            Plan.letters_of(name, letters),
+            taker is not None,
+        )
+        specs = plan.specs()
+        self.graph, self._plan = graph, plan
+        self._local: Local | None = None
+        if engine is None or isinstance(engine, str):
+            engine = self._local = Local(engine or "spawn")
+        self._ready: Future[None] = Future()
+        self._done: Future[None] = Future()
+        self._finished: set[int] = set()
+        self._ended: set[str] = set()
+        self._listeners: list[tuple[Any, Any]] = []
+        self._events: deque[Event] = deque(maxlen=_KEPT_EVENTS)
+        self._gate = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._state = RUNNING
+        self._is_stopping = self._is_terminated = False
+        self._total = len(source) if hasattr(source, "__len__") else None
+        self._open(taker, specs)
+        nodes = graph.nodes
+        self._supervisor = Supervisor(
+            [Hired(spec, nodes[spec.index]) for spec in specs],
+            engine,
+            self._board,
+            self._tell,
+            self._sweep,
+            self._became_ready,
+            self._processor_finished,
+            self._over,
+        )
+        self._ender = weakref.finalize(self, _at_exit, self._supervisor)
+        self._collector.start()
+        self._supervisor.start()
+        if source is not None:
+            self._head.feed(source, self._fed)
+
+    def _open(self, taker: Any, specs: list[Any]) -> None:
+        """Make everything that is shared; all or nothing."""
+        plan = self._plan
+        clear_dead(plan.context)
+        self._queues = plan.make_queues()
+        try:
+            self._board = Board.create(plan.run, plan.about(), plan.context)
+            self._credit = SharedMemoryArray.create_array(
+                plan.credit, np.zeros(1, np.int64), context=plan.context
+            )
+            self._board.words[words_of.STARTED] = now_ns()
+            self._head = Head(plan, self._board)
+            self._collector = Collector(
+                plan, self._board, taker, self._head.answer, self._collected
+            )
+        except BaseException:
+            for queue in self._queues.values():
+                queue.unlink()
+            raise
+        self._snapshot = self._board.array.copy()
+
+    def _words(self) -> Any:
+        with self._gate:
+            if self._state == RUNNING:
+                self._snapshot = self._board.array.copy()
+            return self._snapshot
+
+    # ---- what happens; in the supervisor's thread, unless it says otherwise
+
+    def when_over(self, call: Callable[[], object]) -> None:
+        """Have a function called when the run has ended, in a thread of its own."""
+        self._done.add_done_callback(lambda _: call())
+
+    def _sweep(self) -> None:
+        """Give back what those who have died had."""
+        for queue in self._queues.values():
+            queue.sweep()
+
+    def _became_ready(self) -> None:
+        words = self._board.words
+        if words[words_of.STATE] == words_of.STARTING:
+            words[words_of.STATE] = RUNNING
+        if not self._ready.done():
+            self._ready.set_result(None)
+
+    def _processor_finished(self, index: int) -> None:
+        self._finished.add(index)
+        self._board.words[self._board.of_processor(index)] = FINISHED
+        self._pass_the_end_on()
+
+    def _pass_the_end_on(self) -> None:
+        """Tell those whose parents have all finished that no frame follows."""
+        ended = self._finished | ({-1} if self._head.is_closed else set())
+        for node in self.graph.nodes:
+            if node.index not in self._finished and ended.issuperset(node.parents):
+                inboxes = self._plan.inboxes(node)
+                for name in inboxes:
+                    self._end(name, node.settings.workers // len(inboxes))
+        if len(self._finished) == len(self.graph.nodes):
+            self._head.close()
+            self._end(self._plan.end, 1)
+
+    def _end(self, name: str, count: int) -> None:
+        """Put last frames into a queue, once, for each who gets from it."""
+        queue = self._queues[name]
+        if name in self._ended:
+            return
+        self._ended.add(name)
+        frame = last_frame()
+        while count and queue.offer(frame, 0):
+            count -= 1
+        if not count:
+            return
+
+        def later() -> None:
+            left = count
+            with suppress(Exception):  # the queue goes with the run
+                while left:
+                    left -= queue.offer(frame, _SLICE_S)
+
+        thread = threading.Thread(target=later, name="ataraxis-pipe-last", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _fed(self, problem: Exception | None) -> None:
+        """The source has ended; in the head's thread."""
+        if problem is None:
+            self._supervisor.do(self._close_head)
+        else:
+            self._fail("the source of the pipe", problem)
+
+    def _collected(self, problem: Exception | None) -> None:
+        """All results are handed over; in the collector's thread."""
+        if problem is not None:
+            self._fail("the sink of the pipe", problem)
+        else:
+            self._supervisor.do(self._supervisor.finish)
+
+    def _fail(self, who: str, problem: Exception) -> None:
+        error = ProcessorError(f"{who} raised {type(problem).__name__}: {problem}")
+        error.__cause__ = problem
+        self._supervisor.do(lambda: self._supervisor.finish(error))
+
+    def _over(self, errors: list[ProcessorError]) -> None:
+        """Take everything away, and say how it went: the last thing that happens."""
+        finished = len(self._finished) == len(self.graph.nodes)
+        if not errors and not finished and not self._is_terminated:
+            errors = [ProcessorError("the pipe ended before its processors had")]
+        failure = None
+        if errors:
+            failure = PipeError(f"pipe {self.graph.name!r} failed", errors)
+        self._head.close(failure or EOFError("the pipe has ended"))
+        self._collector.close()
+        with self._gate:
+            self._snapshot = self._board.array.copy()
+            self._state = (
+                words_of.FAILED if failure else FINISHED if finished else TERMINATED
+            )
+        for queue in self._queues.values():
+            queue.unlink()
+        self._credit.disconnect()
+        self._credit.destroy()
+        self._board.close()
+        if self._local is not None:
+            self._local.close()
+        self._ender.detach()
+        what: What = "failed" if failure else "completed" if finished else "terminated"
+        self._tell(Event(what, now_ns(), text=str(failure or "")))
+        for future in (self._ready, self._done):
+            if failure is not None and not future.done():
+                future.set_exception(failure)
+            elif not future.done():
+                future.set_result(None)
+
+    def _stop(self) -> None:
+        if self._is_stopping:
+            return
+        self._is_stopping = self._supervisor.is_stopping = True
+        self._tell(Event("stopping", now_ns()))
+        self._board.words[words_of.STATE] = FINISHED
+        self._close_head()
+
+    def _close_head(self) -> None:
+        self._head.close()
+        self._pass_the_end_on()
+
+    def _join(self) -> None:
+        for thread in (self._supervisor.thread, self._head.thread, *self._threads):
+            if thread is not None and thread is not threading.current_thread():
+                thread.join(GRACE_S)
+
+    def _tell(self, event: Event) -> None:
+        with self._gate:
+            self._events.append(event)
+            listeners = list(self._listeners)
+        for loop, queue in listeners:
+            with suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(queue.put_nowait, event)
+
+
+def _at_exit(supervisor: Supervisor) -> None:
+    """End the workers with the program."""
+    supervisor.do(supervisor.finish)
+    supervisor.thread.join(_EXIT_S)
+
+
+# ---- the run
 
 
 class Run(Course):
@@ -212,9 +467,9 @@ class Run(Course):
     def statistics(self) -> xr.Dataset:
         """Return what every worker, processor and edge has done, as xarray.
 
-        See `ataraxis.pipeline.readings.dataset` for what is in it.
+        See `ataraxis.pipeline.statistics.dataset` for what is in it.
         """
-        from ataraxis.pipeline.readings import dataset
+        from ataraxis.pipeline.statistics import dataset
 
         return dataset(self._plan.about(), self._words())
 
@@ -223,6 +478,6 @@ class Run(Course):
 
     def _repr_svg_(self) -> str:
         """Draw the graph, for a notebook."""
-        from ataraxis.pipeline.drawing import svg
+        from ataraxis.pipeline.graph import svg
 
         return svg(self.graph)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ataraxis.pipeline.function import Code
-from ataraxis.pipeline.key import Key
+from ataraxis.pipeline.partition import Key
 
 WINDOW = 128
 """How many numbers of a lane may be on their way to whoever puts them in order."""
@@ -30,7 +30,7 @@ class Target:
     """What tells which of the queues a value goes into."""
     ends: tuple[tuple[int, tuple[int, ...]], ...] = ()
     """Who, further on, puts in order what enters here, by index, and through which
-    processors it goes; see `ataraxis.pipeline.window`."""
+    processors it goes; see `ataraxis.pipeline.graph`."""
     is_end: bool = False
 
 

@@ -2,25 +2,100 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
+import sys
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from ataraxis.clock import now_ns
 from ataraxis.errors import ProcessorError
 from ataraxis.pipeline.board import BEGAN_NS, LANE, PID, RESTARTS, SEQUENCE, Board
 from ataraxis.pipeline.engine import Engine, News
-from ataraxis.pipeline.event import Event, What
 from ataraxis.pipeline.graph import Node
-from ataraxis.pipeline.output import Output
 from ataraxis.pipeline.settings import Restart
 from ataraxis.pipeline.spec import WorkerSpec
+
+# ---- `Event`: something that happened in a run, as `Run.events` tells it
+
+What: TypeAlias = Literal[
+    "spawned", "ready", "exited", "restarted", "hung", "redelivered", "dead letter",
+    "corrupt", "dropped", "error", "processor finished", "stopping", "completed",
+    "failed", "terminated",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened."""
+
+    what: What
+    time_ns: int
+    """When, monotonic ns."""
+    processor: str = ""
+    """To whose worker; '' to the pipe."""
+    worker: int = -1
+    """To which of its workers, from 0; -1: to none of them."""
+    text: str = ""
+    """What there is to say, in a line."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields, JSON-able."""
+        return dataclasses.asdict(self)
+
+
+# ---- `Output`: what a worker prints, forwarded in whole lines that say whose they are
+
+
+class Output:
+    """Forwards the standard output and error of a worker; nothing is lost.
+
+    Parameters
+    ----------
+    processor : str
+        Whose worker it is.
+    worker, workers : int
+        Which, and of how many.
+    """
+
+    def __init__(self, processor: str, worker: int, workers: int) -> None:
+        self._prefix = f"[{processor}] " if workers == 1 else f"[{processor}.{worker}] "
+        self._rest = {False: b"", True: b""}
+
+    def write(self, data: bytes, is_error: bool) -> None:
+        """Take what came; the last line is kept until it is whole."""
+        lines = (self._rest[is_error] + data).split(b"\n")
+        self._rest[is_error] = lines.pop()
+        self._show(lines, is_error)
+
+    def close(self) -> None:
+        """Show lines that never became whole."""
+        for is_error, rest in self._rest.items():
+            if rest:
+                self._show([rest], is_error)
+                self._rest[is_error] = b""
+
+    def _show(self, lines: list[bytes], is_error: bool) -> None:
+        stream = sys.stderr if is_error else sys.stdout
+        if stream is None or not lines:
+            return
+        text = "".join(
+            f"{self._prefix}{line.decode(errors='backslashreplace')}\n"
+            for line in lines
+        )
+        # The program may have closed it.
+        with suppress(OSError, ValueError):
+            stream.write(text)
+            stream.flush()
+
+
+# ---- the supervisor
 
 _KILL_S = 5.0
 

@@ -10,13 +10,13 @@ from typing import Any
 
 # Public name -> the module it lives in.
 _HOME = {
-    "EventStream": "ataraxis.session.event",
+    "EventStream": "ataraxis.session.events",
     "Preflight": "ataraxis.session.preflight",
-    "Provenance": "ataraxis.session.provenance",
+    "Provenance": "ataraxis.session.directory",
     "Rig": "ataraxis.session.rig",
     "Session": "ataraxis.session.session",
-    "SessionFolder": "ataraxis.session.folder",
-    "SessionLoss": "ataraxis.session.track",
+    "SessionFolder": "ataraxis.session.directory",
+    "SessionLoss": "ataraxis.session.stream_recorder",
     "SessionReplay": "ataraxis.session.playback",
     "StreamVerdict": "ataraxis.session.verdict",
     "Verdict": "ataraxis.session.verdict",

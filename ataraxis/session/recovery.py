@@ -11,9 +11,7 @@ from typing import Any
 from ataraxis.errors import AtaraxisError
 from ataraxis.log.recorder import Recorder
 from ataraxis.log.recovery import recover
-from ataraxis.session.diary import Diary
-from ataraxis.session.folder import SessionFolder
-from ataraxis.session.provenance import SessionRecord
+from ataraxis.session.directory import Diary, SessionFolder, SessionRecord
 from ataraxis.session.verdict import StreamVerdict, Verdict, judge
 from ataraxis.shm.context import Context, ContextLike
 from ataraxis.stream.inspector import inspect

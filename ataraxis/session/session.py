@@ -13,20 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from ataraxis.clock import now_ns
 from ataraxis.errors import NotConnectedError, SegmentExists, StreamUnavailable
 from ataraxis.log.recorder import Recorder, RecordingStatistics
-from ataraxis.session.diary import Diary
-from ataraxis.session.event import EVENTS, EventStream, refuse_a_second
-from ataraxis.session.folder import SessionFolder
-from ataraxis.session.provenance import SessionRecord
-from ataraxis.session.recorder_process import RecorderProcess
+from ataraxis.session.directory import Diary, SessionFolder, SessionRecord
+from ataraxis.session.events import EVENTS, EventStream, refuse_a_second
+from ataraxis.session.recorder import RecorderProcess, WatchedTrack
 from ataraxis.session.recovery import wait_until_detached
-from ataraxis.session.track import SessionLoss, Track
+from ataraxis.session.stream_recorder import SessionLoss, Track
 from ataraxis.session.verdict import StreamVerdict, Verdict, judge
-from ataraxis.session.watched_track import WatchedTrack
 from ataraxis.shm.context import Context, ContextLike, checked_name
 
 if TYPE_CHECKING:
     from ataraxis.session.rig import Rig
-    from ataraxis.session.running import RigRun
+    from ataraxis.session.rig_run import RigRun
 
 LOOK_S = 0.2
 
@@ -304,7 +301,7 @@ class Session:
         ConfigError
             The file does not fit, or the rig contradicts itself; nothing was started.
         """
-        from ataraxis.session.running import RigRun
+        from ataraxis.session.rig_run import RigRun
 
         self._check()
         run = RigRun(self, rig)

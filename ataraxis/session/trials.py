@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.session.event import EVENTS, parsed
+from ataraxis.session.events import EVENTS, parsed
 
 if TYPE_CHECKING:
     import xarray as xr

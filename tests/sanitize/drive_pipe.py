@@ -26,7 +26,7 @@ from ataraxis._kernels.parcel import Parcel  # noqa: E402
 from ataraxis._kernels.port import PortKernel  # noqa: E402
 from ataraxis.frame import DType, Frame  # noqa: E402
 from ataraxis.log.journal.writer import plain_header  # noqa: E402
-from ataraxis.pipeline.stamp import read, write  # noqa: E402
+from ataraxis.pipeline.frames import read, write  # noqa: E402
 from ataraxis.stream import MemQ  # noqa: E402
 
 for kernel in (sanitized, parcel, payload):

@@ -17,9 +17,9 @@ from test_demo import ran
 from ataraxis import Session
 from ataraxis.demo.proof import compare
 from ataraxis.demo.scene import BYTES_S, Scene, simulated
-from ataraxis.pipeline.glance import glance
+from ataraxis.pipeline.statistics import glance
 from ataraxis.session.rig import RigViewer
-from ataraxis.session.running import RigRun
+from ataraxis.session.rig_run import RigRun
 
 PART_S = 300.0
 """A session is at most so long: 12 GB."""

@@ -10,7 +10,7 @@ from ataraxis.frame import Frame, Origin
 
 if TYPE_CHECKING:
     from ataraxis.log.journal.writer import JournalWriter
-    from ataraxis.pipeline.intake import Job
+    from ataraxis.pipeline.inbox import Job
 
 NAME = "dead-letters"
 
@@ -51,7 +51,7 @@ class Letters:
 
 
 def _frame_of(job: Job) -> bytes:
-    from ataraxis.pipeline.intake import data_of
+    from ataraxis.pipeline.inbox import data_of
 
     if len(job.leases) == 1:
         return data_of(job.leases[0])

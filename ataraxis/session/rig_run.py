@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ataraxis.errors import AtaraxisError, ConfigError
 from ataraxis.pipeline import Pipe, Processor
-from ataraxis.session.program import Program
+from ataraxis.session.process import Program
 from ataraxis.session.rig import Rig, RigPipe
 from ataraxis.stream import Consumer
 from ataraxis.stream.inspector import Inspector

@@ -13,8 +13,7 @@ from ataraxis._kernels.parcel import Parcel
 from ataraxis.errors import CorruptFrame
 from ataraxis.frame import Frame
 from ataraxis.pipeline.arrays import joined
-from ataraxis.pipeline.resequencer import Resequencer
-from ataraxis.pipeline.stamp import (
+from ataraxis.pipeline.frames import (
     BUNDLE,
     CALL_LANE,
     GAP,
@@ -26,6 +25,7 @@ from ataraxis.pipeline.stamp import (
     read,
     read_frame,
 )
+from ataraxis.pipeline.reorder import Resequencer
 from ataraxis.stream import MemQ
 from ataraxis.stream.lease import Held, Lease
 

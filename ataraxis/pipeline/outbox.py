@@ -15,9 +15,7 @@ from ataraxis.errors import QueueFull
 from ataraxis.frame import DType
 from ataraxis.pipeline.arrays import joined, shared
 from ataraxis.pipeline.board import FINISHED, Board
-from ataraxis.pipeline.key import Router
-from ataraxis.pipeline.spec import WINDOW, Target
-from ataraxis.pipeline.stamp import (
+from ataraxis.pipeline.frames import (
     GAP,
     GROUP,
     PLAIN,
@@ -27,6 +25,8 @@ from ataraxis.pipeline.stamp import (
     part_of,
     write,
 )
+from ataraxis.pipeline.partition import Router
+from ataraxis.pipeline.spec import WINDOW, Target
 from ataraxis.shm.array import SharedMemoryArray
 from ataraxis.shm.context import ContextLike
 from ataraxis.stream import MemQ

@@ -1,0 +1,320 @@
+"""SessionFolder: the directory of a session, and who writes it."""
+
+from __future__ import annotations
+
+import getpass
+import importlib.metadata
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ataraxis.clock import Anchor, now_ns
+from ataraxis.config import YamlConfig
+from ataraxis.log.ownership import is_owned, own
+from ataraxis.shm.context import checked_name
+
+if TYPE_CHECKING:
+    from ataraxis.session.verdict import Verdict
+
+# ---- provenance: with what, where and by whom a session was recorded
+
+PACKAGES = ("ataraxis", "numpy", "xarray")
+_PATIENCE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is needed to know later how a session came about."""
+
+    host: str
+    """Name of the machine."""
+    user: str
+    """Who recorded it."""
+    system: str
+    """Operating system and processor."""
+    processors: int
+    """How many this process may use."""
+    python: str
+    """Version of Python."""
+    packages: dict[str, str]
+    """Versions of the packages that count."""
+    command: list[str]
+    """What was typed."""
+    directory: str
+    """Where it was typed."""
+    git_commit: str = ""
+    """Commit of the repository that `directory` is in; empty if there is none."""
+    is_git_changed: bool = False
+    """Whether tracked files there differ from that commit."""
+
+    @classmethod
+    def take(cls) -> Provenance:
+        """Look at this process, its machine and its repository."""
+        packages = {}
+        for name in PACKAGES:
+            try:
+                packages[name] = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        commit = _git("rev-parse", "HEAD")
+        return cls(
+            host=socket.gethostname(),
+            user=_user(),
+            system=platform.platform(),
+            processors=len(os.sched_getaffinity(0)),
+            python=platform.python_version(),
+            packages=packages,
+            command=list(sys.argv),
+            directory=os.getcwd(),
+            git_commit=commit,
+            is_git_changed=bool(
+                commit and _git("status", "--porcelain", "--untracked-files=no")
+            ),
+        )
+
+
+@dataclass
+class SessionRecord(YamlConfig):
+    """What ``session.yaml`` says: written when the session begins."""
+
+    name: str
+    id: str = field(metadata={"help": "unique; its recorders are called session-<id>"})
+    subject: str
+    context: str = field(metadata={"help": "where its streams lived"})
+    clock: Anchor = field(metadata={"help": "one instant on both clocks, at the start"})
+    provenance: Provenance
+    streams: list[str] = field(
+        default_factory=list,
+        metadata={"help": "each is written here before its first frame is recorded"},
+    )
+
+    ended: list[str] = field(
+        default_factory=list,
+        metadata={"help": "of these, the ones that have ended and are whole on disk"},
+    )
+
+    @classmethod
+    def take(cls, name: str, subject: str, context: str) -> SessionRecord:
+        """Write down what is known of a session that begins now."""
+        return cls(
+            name=name,
+            id=uuid.uuid4().hex[:12],
+            subject=subject,
+            context=context,
+            clock=Anchor.take(),
+            provenance=Provenance.take(),
+        )
+
+    def mark(self, which: str, stream: str, is_there: bool) -> bool:
+        """Put a stream into one of the lists, or take it out; whether that is new."""
+        names: list[str] = getattr(self, which)
+        if is_there == (stream in names):
+            return False
+        (names.append if is_there else names.remove)(stream)
+        return True
+
+    @property
+    def recorder(self) -> str:
+        """The name under which producers know its recorders."""
+        return f"session-{self.id}"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def _git(*arguments: str) -> str:
+    """Ask git; empty if it does not answer."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE_S,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+# ---- the directory
+
+
+class SessionFolder:
+    """The directory of one session; also of one that is being recorded.
+
+    Parameters
+    ----------
+    path : str or Path
+        The directory, as a path: a session's name in the current directory will do.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no session.
+
+    Notes
+    -----
+    In it: ``session.yaml`` (identity, provenance, clocks), ``config.yaml`` and
+    ``rig.yaml`` if they were given, ``session.log`` (what happened), a journal for each
+    stream (``NAME.000000.axj``), and, once it is finished, ``verdict.yaml``.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not self.record_path.is_file():
+            found = "no session.yaml in it" if self.path.is_dir() else "no directory"
+            raise FileNotFoundError(
+                2, f"a session was asked for, there is {found}", str(self.path)
+            )
+        self._lock = -1
+
+    @classmethod
+    def create(cls, directory: str | os.PathLike[str] | None, name: str) -> Path:
+        """Make the directory of a new session; returns it.
+
+        Raises
+        ------
+        FileExistsError
+            Something is there: nothing is ever overwritten.
+        """
+        path = Path(directory or ".") / checked_name(name)
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            if not path.is_dir() or any(path.iterdir()):
+                raise FileExistsError(
+                    17,
+                    f"a new session {name!r} was asked for and something is there: "
+                    "give another name, or resume=True to go on with one that was cut "
+                    "off",
+                    str(path),
+                ) from None
+        return path
+
+    @property
+    def record_path(self) -> Path:
+        """Of ``session.yaml``."""
+        return self.path / "session.yaml"
+
+    @property
+    def log_path(self) -> Path:
+        """Of ``session.log``."""
+        return self.path / "session.log"
+
+    @property
+    def verdict_path(self) -> Path:
+        """Of ``verdict.yaml``; it is there once the session is finished."""
+        return self.path / "verdict.yaml"
+
+    def record(self) -> SessionRecord:
+        """Read ``session.yaml``."""
+        return SessionRecord.from_yaml(self.record_path)
+
+    def verdict(self) -> Verdict | None:
+        """Read ``verdict.yaml``; None: it was not finished."""
+        from ataraxis.session.verdict import Verdict
+
+        if not self.verdict_path.is_file():
+            return None
+        return Verdict.from_yaml(self.verdict_path)
+
+    def keep_config(self, config: object, name: str = "config.yaml") -> None:
+        """Keep a configuration: a `YamlConfig`, or the path of a YAML file.
+
+        Raises
+        ------
+        TypeError
+            It is neither.
+        """
+        if isinstance(config, YamlConfig):
+            config.to_yaml(self.path / name)
+        elif isinstance(config, (str, os.PathLike)):
+            shutil.copyfile(config, self.path / name)
+        else:
+            raise TypeError(
+                f"config={config!r}: a YamlConfig, or the path of a YAML file"
+            )
+
+    # ---- who writes it
+
+    def own(self) -> bool:
+        """Become its writer, until `release` or death; False if somebody else is."""
+        descriptor = os.open(
+            self.log_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
+        )
+        if not own(descriptor):
+            os.close(descriptor)
+            return False
+        self._lock = descriptor
+        return True
+
+    def release(self) -> None:
+        """Be its writer no more."""
+        descriptor, self._lock = self._lock, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether somebody writes it."""
+        return self.log_path.is_file() and is_owned(self.log_path)
+
+    def __repr__(self) -> str:
+        return f"<SessionFolder {self.path}>"
+
+
+# ---- diary: the log of what happened in a session, a line each
+
+
+class Diary:
+    r"""Appends lines to ``session.log``; each is in the file when `say` returns.
+
+    Parameters
+    ----------
+    path : Path
+        The file; made if it is not there.
+    clock : Anchor
+        What wall time it is.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     diary = Diary(Path(folder) / "session.log", Anchor.take())
+    ...     diary.say("begun")
+    ...     diary.close()
+    ...     line = (Path(folder) / "session.log").read_text()
+    >>> line.split(maxsplit=2)[2]
+    'begun\n'
+    """
+
+    def __init__(self, path: Path, clock: Anchor) -> None:
+        self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    def say(self, text: str) -> None:
+        """Write one line: UTC, monotonic ns, and the text; its line breaks go."""
+        now = now_ns()
+        wall = str(self._clock.to_datetime64(now))[:23]
+        with self._lock:
+            if not self._file.closed:
+                self._file.write(f"{wall}Z {now} {' '.join(text.split())}\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._file.close()
