@@ -19,10 +19,9 @@ from rich.console import Console
 from ataraxis import Producer, Session
 from ataraxis.clock import Anchor
 from ataraxis.datamux import open_recordings
-from ataraxis.demo import plot, scene, show
-from ataraxis.demo.proof import Compared, Replayed, compare
+from ataraxis.demo import report, scene, show
+from ataraxis.demo.report import Compared, Replayed, Summary, compare
 from ataraxis.demo.scene import of_recording
-from ataraxis.demo.summary import Summary
 from ataraxis.errors import RecordingError
 from ataraxis.session.verdict import StreamVerdict, Verdict
 
@@ -166,7 +165,7 @@ def test_without_matplotlib_it_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ModuleNotFoundError, match=r'pip install "ataraxis\[plot\]"'):
-        plot.draw(None, None, tmp_path / "x.png")  # type: ignore[arg-type]
+        report.draw(None, None, tmp_path / "x.png")  # type: ignore[arg-type]
 
 
 # ---- the proof proves

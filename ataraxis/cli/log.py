@@ -188,7 +188,7 @@ def export(
 
     Every sample and every stamp is kept. OUTPUT is whole or not there.
     """
-    from ataraxis.cli.progress import counting
+    from ataraxis.cli.options import counting
     from ataraxis.errors import CorruptFrame
     from ataraxis.log import export_log
 

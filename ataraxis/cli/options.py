@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -22,3 +23,27 @@ def told() -> Iterator[None]:
         raise
     except OSError as error:
         raise click.ClickException(str(error)) from error
+
+
+# ---- a bar for each thing that is worked on, on the terminal's error channel
+
+
+@contextmanager
+def counting() -> Iterator[Callable[[str, int, int], None]]:
+    """Lend a function that is told of steps: ``told(name, of, done_now)``."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import MofNCompleteColumn, Progress
+
+    from ataraxis.screen import plain
+
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        tasks: dict[str, Any] = {}
+
+        def told(name: str, total: int, done: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(escape(plain(name)), total=total)
+            bar.advance(tasks[name], done)
+
+        yield told

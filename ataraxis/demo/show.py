@@ -19,9 +19,8 @@ from rich.text import Text
 
 from ataraxis import screen
 from ataraxis.demo import scene as scenes
-from ataraxis.demo.plot import KILLED
+from ataraxis.demo.report import KILLED, Summary
 from ataraxis.demo.scene import Scene
-from ataraxis.demo.summary import Summary
 from ataraxis.errors import AtaraxisError
 from ataraxis.session import Session
 from ataraxis.session.rig_run import RigRun

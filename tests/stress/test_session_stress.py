@@ -15,7 +15,7 @@ import pytest
 from test_demo import ran
 
 from ataraxis import Session
-from ataraxis.demo.proof import compare
+from ataraxis.demo.report import compare
 from ataraxis.demo.scene import BYTES_S, Scene, simulated
 from ataraxis.pipeline.statistics import glance
 from ataraxis.session.rig import RigViewer

@@ -1,0 +1,378 @@
+"""Summary: what became of the demo, judged, drawn, replayed, and told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ataraxis import screen
+from ataraxis.demo.detector import spikes
+from ataraxis.demo.scene import SPIKES, Scene
+from ataraxis.log.archive import LogArchive
+from ataraxis.log.optional import need
+from ataraxis.session.events import EVENTS, parsed
+from ataraxis.session.playback import replay
+from ataraxis.session.trials import STAMP, around
+from ataraxis.session.verdict import Verdict
+from ataraxis.shm.context import Context
+from ataraxis.stream import Consumer
+
+# ---- the plot of the demo, by matplotlib if it is installed
+
+KILLED = "recorder_killed"
+CHANNELS = 16
+
+
+def draw(tree: Any, scene: Scene, path: Path) -> None:
+    """Draw what was recorded around the moment when the recorder was killed.
+
+    Parameters
+    ----------
+    tree : xarray.DataTree
+        The session.
+    scene : Scene
+        What was recorded.
+    path : Path
+        The picture, PNG; replaced if it is there.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        matplotlib is not installed: what to type.
+    """
+    need("matplotlib", "plot", "the plot")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = tree[EVENTS]["event"].values.astype(str)
+    was_killed = KILLED in names
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    axes = figure.subplots(2, 2)
+    if scene.main is not None and was_killed:
+        _traces(axes[0, 0], tree, scene.main)
+    if "camera" in tree.children and was_killed:
+        picture = around(tree, KILLED, 0.0, 0.05, streams=["camera"])
+        pixels: Any = picture["camera"]["camera"].values
+        axes[0, 1].imshow(pixels[0, 0], cmap="gray")
+        axes[0, 1].set_title("camera, when the recorder was killed")
+    _detected(axes[1, 0], tree, names)
+    if "telemetry" in tree.children:
+        busy = tree["telemetry"]["telemetry"]
+        axes[1, 1].plot(np.arange(len(busy)) / 10, busy.values.reshape(len(busy), -1))
+        axes[1, 1].set(title="processors", xlabel="s", ylabel="%")
+    for axis in axes.flat:
+        if not axis.has_data():
+            axis.set_visible(False)
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.print_png(str(path))
+
+
+def _traces(axis: Any, tree: Any, stream: str) -> None:
+    """Draw the channels, one above the other, sample by sample."""
+    array = tree[stream][stream]
+    rate = array.attrs.get("sample_rate_hz") or array.attrs.get("rate_hz") or 1.0
+    count = array.sizes["time"] if array.dims[0] != "time" else 1
+    width = math.ceil((0.05 if rate > 5000 else 2.0) * rate / count)
+    stamps = array[STAMP].values
+    at = int(np.searchsorted(stamps, _when(tree)))
+    part = array[max(at - width, 0) : at + width].values
+    values: Any = part.reshape(part.shape[0] * count, -1)[:, :CHANNELS]
+    values = values - np.nanmedian(values, axis=0)
+    step = 6 * float(np.nanstd(values)) or 1.0
+    ms = (np.arange(len(values)) - min(at, width) * count) / rate * 1e3
+    axis.plot(ms, values + step * np.arange(values.shape[1]), linewidth=0.5)
+    axis.axvline(0, color="black", linestyle=":")
+    axis.set(title=f"{stream}: not one sample is missing", yticks=[])
+    axis.set_xlabel("ms since the recorder was killed")
+
+
+def _when(tree: Any) -> int:
+    """Return when the recorder was killed, monotonic ns."""
+    events = tree[EVENTS]
+    at = np.flatnonzero(events["event"].values.astype(str) == KILLED)
+    return int(events[STAMP].values[at[0]])
+
+
+def _detected(axis: Any, tree: Any, names: Any) -> None:
+    """Draw what the detector found."""
+    is_one = names == SPIKES
+    if not is_one.any():
+        return
+    found = [parsed(text)["value"] for text in tree[EVENTS]["data"].values[is_one]]
+    axis.plot(found, linewidth=0.7)
+    axis.set(title="spikes, found while recording", xlabel="block", ylabel="count")
+
+
+# ---- proof: what is on disk, beside what the sources made; and what comes back of it
+
+BATCH_BYTES = 16 << 20
+SPEED = 4.0
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One stream, sample by sample."""
+
+    samples: int
+    """How many are on disk."""
+    wrong: int
+    """How many of them are not what the source made."""
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A part of the session that was sent again."""
+
+    frames: int
+    """How many came."""
+    wrong: int
+    """How many of them were not what was recorded, or had another time."""
+    seconds: float
+    """How much of the session it was, s."""
+    late_s: float
+    """How late the latest one was, s."""
+    spikes: int | None
+    """What the detector found in them; None: it was not asked."""
+    spikes_then: int | None
+    """What it found while they were recorded."""
+
+    @property
+    def is_same(self) -> bool:
+        """Whether everything came back as it was."""
+        return self.frames > 0 and not self.wrong and self.spikes == self.spikes_then
+
+
+def compare(path: Path, stream: str, truth: Iterator[NDArray[Any]]) -> Compared:
+    """Compare a recorded stream with what its source makes, from the first sample on.
+
+    Parameters
+    ----------
+    path : Path
+        Directory of the session.
+    stream : str
+        Which one.
+    truth : iterator of ndarray
+        As `Scene.truth` gives it.
+    """
+    samples = wrong = 0
+    rest: NDArray[Any] | None = None
+    with LogArchive(path) as archive:
+        for rows in _rows(archive, stream):
+            first = next(truth, None) if rest is None else rest
+            sample = rows.shape[1:] if first is None else first.shape[1:]
+            got = rows.reshape(-1, *sample)
+            rest, at = first, 0
+            while at < len(got) and rest is not None:
+                n = min(len(rest), len(got) - at)
+                if not np.array_equal(got[at : at + n], rest[:n], equal_nan=True):
+                    wrong += _differing(got[at : at + n], rest[:n])
+                at += n
+                rest = rest[n:] if n < len(rest) else next(truth, None)
+            wrong += len(got) - at
+            samples += len(got)
+    return Compared(samples, wrong)
+
+
+def _rows(archive: LogArchive, stream: str) -> Iterator[NDArray[Any]]:
+    """Go through the frames of a stream, some megabytes at a time."""
+    found = archive.select(stream)
+    size = int(found.nbytes.max(initial=1))
+    step = max(BATCH_BYTES // size, 1)
+    for at in range(0, len(found), step):
+        yield archive.read(numbers=found.numbers[at : at + step]).data
+
+
+def _differing(a: NDArray[Any], b: NDArray[Any]) -> int:
+    is_same = (a == b) | ((a != a) & (b != b))
+    return int(np.count_nonzero(~is_same.reshape(len(a), -1).all(axis=1)))
+
+
+def play_again(
+    path: Path, scene: Scene, context: Context, duration_s: float
+) -> Replayed:
+    """Replay the middle of a session at 4x, and run the detector on it again.
+
+    Parameters
+    ----------
+    path : Path
+        Directory of the session.
+    scene : Scene
+        What was recorded.
+    context : Context
+        Where the streams come to life; no other has their names there.
+    duration_s : float
+        How long the session was, s.
+    """
+    name = scene.main or next(iter(scene.rig.sources))
+    part = min(2.0, duration_s / 2)
+    start = (duration_s - part) / 2
+    with LogArchive(path) as archive:
+        times = archive.select(name).time
+        begin = int(times.min()) + round(start * 1e9)
+        span = np.flatnonzero((times >= begin) & (times < begin + round(part * 1e9)))
+        numbers = archive.select(name).numbers[span]
+        block = archive.read(numbers=numbers) if len(numbers) else None
+        counts = _counts(archive) if scene.main else []
+    frames = wrong = found = 0
+    with replay(
+        path, speed=SPEED, context=context, streams=[name], start=start,
+        stop=start + part, buffer_count=len(span) + 8,
+    ) as again:  # fmt: skip
+        reader = Consumer(name, context=context, policy="lossless")
+        for frame in reader:
+            with frame:
+                is_same = block is not None and frames < len(block) and (
+                    frame.time_ns == block.time[frames]
+                    and frame.array.tobytes() == block.data[frames].tobytes()
+                )  # fmt: skip
+                wrong += not is_same
+                found += spikes(frame.array) if scene.main else 0
+            frames += 1
+        late = again.lateness()[name].max_s
+        reader.close()
+    wrong += len(span) - frames if frames < len(span) else 0
+    then = sum(counts[k] for k in span if k < len(counts)) if scene.main else None
+    return Replayed(frames, wrong, part, late, found if scene.main else None, then)
+
+
+def _counts(archive: LogArchive) -> list[int]:
+    """Return what the detector said of each frame, in their order."""
+    found = archive.read(EVENTS).data
+    rows = found[found["event"] == SPIKES]
+    return [int(parsed(data)["value"]) for data in rows["data"]]
+
+
+# ---- the report
+
+
+class Summary:
+    """Shows that nothing is missing, or what is.
+
+    Parameters
+    ----------
+    out : Console
+        Where.
+    scene : Scene
+        What was recorded.
+    path : Path
+        Directory of the session.
+    verdict : Verdict
+        What became of it.
+    killed : int
+        How often its recorder was killed.
+    """
+
+    def __init__(
+        self,
+        out: Console,
+        scene: Scene,
+        path: Path,
+        verdict: Verdict,
+        killed: int,
+    ) -> None:
+        self._out, self._scene, self._path = out, scene, path
+        self._verdict, self._killed = verdict, killed
+        self._compared: dict[str, Compared | None] = {}
+        self._replayed: Replayed | None = None
+        self._size = sum(f.stat().st_size for f in path.iterdir() if f.is_file())
+
+    def show(self, context: Context, plot: Path) -> None:
+        """Compare, open, draw and replay."""
+        for name in self._scene.rig.sources:
+            truth = self._scene.truth(name)
+            found = None if truth is None else compare(self._path, name, truth)
+            self._compared[name] = found
+        self._out.print(self._table())
+        for note in self._verdict.notes:
+            if not self._verdict.is_trusted:
+                self._out.print(screen.plain(note))
+        with xr.open_datatree(self._path, engine="ataraxis") as tree:
+            self._opened(tree)
+            self._drawn(tree, plot)
+        self._replayed = play_again(
+            self._path, self._scene, context, self._verdict.duration_s
+        )
+        self._played(self._replayed)
+
+    def _table(self) -> Table:
+        table = Table(title="frames, counted byte by byte", title_justify="left")
+        heads = ("stream", "made", "on disk", "missing", "most behind", "as made")
+        for head in heads:
+            table.add_column(head, justify="left" if head == heads[0] else "right")
+        for s in self._verdict.streams:
+            good = "green" if s.is_trusted else "red"
+            table.add_row(
+                screen.plain(s.name), f"{s.expected:,}", f"{s.received:,}",
+                Text(f"{s.missing:,}", good), screen.duration(s.longest_lag_s),
+                self._said(s.name),
+            )  # fmt: skip
+        return table
+
+    def _said(self, stream: str) -> Text:
+        """Say how samples compare with what the source made."""
+        found = self._compared.get(stream)
+        if found is None:
+            return Text("-")
+        if found.wrong:
+            return Text(f"{found.wrong:,} of {found.samples:,} WRONG", "red")
+        return Text(f"all {found.samples:,} samples", "green")
+
+    def _opened(self, tree: xr.DataTree) -> None:
+        self._out.print('xr.open_datatree(session, engine="ataraxis"):')
+        for name in self._scene.rig.sources:
+            array = tree[name][name]
+            sizes = ", ".join(f"{dim}: {n:,}" for dim, n in array.sizes.items())
+            self._out.print(f"  {name:<10} {array.dtype} ({sizes})")
+
+    def _drawn(self, tree: xr.DataTree, plot: Path) -> None:
+        try:
+            draw(tree, self._scene, plot)
+        except ModuleNotFoundError as error:
+            self._out.print(f"no plot: {error}", markup=False)
+        else:
+            self._out.print(f"plot: {plot}", markup=False)
+
+    def _played(self, found: Replayed) -> None:
+        told = f"replay: {found.seconds:.3g} s at {SPEED:g}x, {found.frames:,} frames, "
+        told += "all as they were" if not found.wrong else f"{found.wrong:,} WRONG"
+        told += f", at most {screen.duration(found.late_s)} late"
+        if found.spikes is not None:
+            is_same = found.spikes == found.spikes_then
+            told += f"; spikes found: {found.spikes:,}, "
+            told += "as then" if is_same else f"and {found.spikes_then:,} then"
+        self._out.print(told)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is missing, and everything came back as it was."""
+        return (
+            self._verdict.is_trusted
+            and not any(found and found.wrong for found in self._compared.values())
+            and self._replayed is not None
+            and self._replayed.is_same
+        )
+
+    def conclude(self, seconds: float) -> int:
+        """Print the last lines; the exit code."""
+        frames = sum(s.received for s in self._verdict.streams)
+        missing = sum(s.missing for s in self._verdict.streams)
+        text = (
+            f"{frames:,} frames, {screen.size(self._size)}, "
+            f"{'one recorder killed, ' if self._killed else ''}"
+            f"{missing:,} frames missing; {seconds:.0f} s in all"
+        )
+        good = Text("nothing is missing: ", "bold green")
+        bad = Text("NOT AS IT SHOULD BE: ", "bold red")
+        self._out.print(good if self.is_good else bad, end="")
+        self._out.print(text)
+        return int(not self.is_good)
