@@ -1,6 +1,7 @@
-"""Reading: nodes and annotations to values, with every problem noted, none raised.
+"""Conversion: nodes to values and back, one recursion over the annotations.
 
 A value is taken for what the file says or refused; nothing is converted silently.
+Every problem is noted, none is raised.
 """
 
 from __future__ import annotations
@@ -198,7 +199,7 @@ def build(
     return instance
 
 
-# ---- reading: nodes and annotations to values, every problem noted, none raised
+# ---- reading: nodes and annotations to values
 
 # Nodes read through aliases: a small file must not become a large value.
 _ALIAS_BUDGET = 100_000

@@ -1,7 +1,8 @@
 """The tree between text and values: what a YAML document says, and where.
 
 The parser makes these nodes with their places, the writer without; neither knows
-the other. A scalar keeps its text, so that a literal is never reformatted.
+the other. A scalar keeps its text, so that a literal is never reformatted. A problem is
+noted at the place of its node.
 """
 
 from __future__ import annotations

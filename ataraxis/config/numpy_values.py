@@ -165,7 +165,7 @@ def _read_moment(node: Scalar, dtype: np.dtype[Any]) -> Any:
     return value
 
 
-# ---- the numpy values
+# ---- arrays
 
 _KEYS = ("dtype", "shape", "data")
 _MOST_DIMENSIONS = 32

@@ -167,7 +167,7 @@ def _part_us(whole: str, fraction: str | None, power: str | None, unit: str) -> 
     return int(value)
 
 
-# ---- the scalars
+# ---- numbers, text, paths and their like
 
 Reading = Callable[[Scalar, str], Any]
 

@@ -1,4 +1,4 @@
-"""The class that gives a dataclass its YAML file.
+"""`YamlConfig`: the class that gives a dataclass its YAML file, and its load and save.
 
 How text, nodes and values become each other is in the other files of this package.
 """

@@ -1,6 +1,6 @@
 """`Frame`: a header and a payload, the one unit of data everywhere.
 
-What a payload looks like is in the neighbouring files.
+How each kind of payload is laid out is in `_values`, `_arrays` and `_tree`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 # ---- `Payload`: the reading half of a frame, from bytes to values, arrays and labels
-
-# How each kind of payload is laid out is in `_values`, `_arrays` and `_tree`.
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -67,8 +67,6 @@ def _fastest() -> Callable[[Buffer, int], int]:
 
 # ---- the layout of a header: offsets, structs, flags, and the error of decoding
 
-# The byte table is in `ataraxis.frame`; who reads and writes it is next door.
-
 MAGIC = b"AXF1"
 HEADER_BYTES = 64
 MAX_NDIM = 8

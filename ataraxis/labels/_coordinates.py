@@ -1,7 +1,4 @@
-"""Coordinates: the values along one or more named dimensions, with their attributes.
-
-Which label is where is `_lookup`'s business.
-"""
+"""Coordinates: the values along one or more named dimensions, with their attributes."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def main() -> int:
     return 0
 
 
-# ---- watchedTrack: one stream of a session that another process records
+# ---- `WatchedTrack`: one stream of a session that another process records
 
 
 class WatchedTrack:
@@ -176,7 +176,7 @@ class WatchedTrack:
         )  # fmt: skip
 
 
-# ---- the recorder
+# ---- the process
 
 TRIES = 3
 

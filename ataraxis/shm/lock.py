@@ -11,7 +11,7 @@ from ataraxis._kernels.guard import leave
 
 if TYPE_CHECKING:
     from ataraxis._kernels.participants import Participant
-    from ataraxis.shm.array import SharedMemoryArray, State
+    from ataraxis.shm.array import SharedMemoryArray
 
 
 class Lock:
@@ -108,7 +108,7 @@ class Section:
 
     Parameters
     ----------
-    array : State
+    array : SharedMemoryArray
         Whose memory it is.
     is_locked : bool
         Hold the lock and lend a writable view; else a read-only one.
@@ -117,7 +117,9 @@ class Section:
         and the version stands still, until `_mark_dirty`.
     """
 
-    def __init__(self, array: State, *, is_locked: bool, is_dirty: bool = True) -> None:
+    def __init__(
+        self, array: SharedMemoryArray, *, is_locked: bool, is_dirty: bool = True
+    ) -> None:
         self._array = array
         self._is_locked = is_locked
         self._is_dirty = is_dirty

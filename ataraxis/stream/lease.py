@@ -181,8 +181,7 @@ class Held:
                 self.give_back()
 
 
-# ---- frames that are larger than a slot: each in a segment of its own, named in the
-# slot
+# ---- frames larger than a slot: each in a segment of its own, named in the slot
 
 # The segment is kept from before its name is in the queue until the acknowledgement
 # takes it away. Whoever dies in between leaves either nothing, a file that `ataraxis

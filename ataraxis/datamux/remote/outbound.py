@@ -172,7 +172,7 @@ class Ring:
             self.room.changed.notify_all()
 
 
-# ---- the outbound
+# ---- the sink
 
 MESSAGE_BYTES = 4 * 2**20
 

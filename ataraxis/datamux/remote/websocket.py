@@ -229,7 +229,7 @@ def _head(opcode: int, nbytes: int) -> bytes:
     return bytes((first, _BYTES_8)) + nbytes.to_bytes(8, "big")
 
 
-# ---- the websocket
+# ---- the transport
 
 CLIENT_BYTES = 256 * 2**20
 """The longest message from a server."""

@@ -191,7 +191,7 @@ def _one_of(options: Mapping[str, str], name: str, known: tuple[str, ...]) -> st
     return found
 
 
-# ---- the serial
+# ---- the board
 
 _SLICE_S = 0.02
 _KEPT = 1 << 20

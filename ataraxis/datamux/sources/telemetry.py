@@ -127,7 +127,7 @@ def _meminfo() -> dict[str, int]:
     return found
 
 
-# ---- the telemetry
+# ---- the source
 
 RATE_HZ = 10.0
 _SLICE_S = 0.05

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ataraxis.log.export.track import Track
 
-# ---- xDF, the files of the Lab Streaming Layer, written chunk by chunk
+# ---- XDF, the files of the Lab Streaming Layer, written chunk by chunk
 
 # Reference: the specification of XDF 1.0, github.com/sccn/xdf/wiki/Specifications.
 
@@ -230,7 +230,7 @@ def _text(value: str) -> bytes:
     return b"\x04" + struct.pack("<I", len(data)) + data
 
 
-# ---- the xdf
+# ---- the log as XDF
 
 MOST_CHANNELS = 4096
 _SECOND = 10**9

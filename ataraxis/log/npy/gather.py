@@ -80,7 +80,7 @@ def _tables(size: int, level: int) -> _Words:
     return made
 
 
-# ---- the gather
+# ---- gathering
 
 _HEAD = NPY_BYTES + PREFIX.size
 _TOGETHER = 8192

@@ -371,7 +371,7 @@ def _name(data: NDArray[np.uint8], row: Any) -> str:
     return text_at(data, int(row["name_at"]), int(row["name_bytes"]))
 
 
-# ---- the npz index
+# ---- the index
 
 _SAID = ("method", "crc", "packed_bytes", "nbytes", "at", "source", "stamp", "copy")
 _STREAMED = 8  # a flag: sizes and checksum follow the bytes
