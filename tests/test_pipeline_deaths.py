@@ -61,7 +61,7 @@ def test_an_exception_comes_with_its_traceback() -> None:
     assert "KeyError: 'five is not here'" in str(error)
     assert 'raise KeyError("five is not here")' in error.remote_traceback
     assert "in fails_at_five" in error.remote_traceback
-    assert "work.py" not in error.remote_traceback.splitlines()[1]
+    assert "worker_main.py" not in error.remote_traceback.splitlines()[1]
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ ARRAYS = (
 FRAMEBUFFER = ("framebuffer.pyx", "chunks.pyx", "will.h")
 QUEUE_FILES = (
     "queue.pyx", "vigil.pyx", "put.pyx", "block.pyx", "get.pyx", "drain.pyx",
-    "parcel.pyx", "_large.py",
+    "parcel.pyx", "lease.py",
 )  # fmt: skip
 # What journals need besides; built with crash points only.
 LOG_KERNELS = ("records", "scan")
@@ -96,7 +96,7 @@ def queue_points() -> set[str]:
 def journal_points() -> set[str]:
     """Those of journals (test_journal_stress.py)."""
     paths = [ROOT / "ataraxis" / "_kernels" / "records.pyx"]
-    paths += (ROOT / "ataraxis" / "log").glob("journal_*.py")
+    paths += (ROOT / "ataraxis" / "log" / "journal").glob("*.py")
     found: set[str] = set().union(*map(_points, paths))
     return {name for name in found if name.startswith("journal_")}
 
