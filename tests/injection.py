@@ -1,7 +1,8 @@
-"""Exceptions at every instruction where CPython itself looks for signals.
+"""Exceptions wherever CPython itself looks for signals (the eval breaker of ceval.c).
 
-Those are: after a call of a C function, at the start or resume of a function, at a backward jump (ceval.c, the
-eval breaker). A trace function does it on 3.11; `sys.monitoring` later, where `f_trace_opcodes` may call nothing.
+Those are: after a call of a C function, at the start or resume of a function, at a
+backward jump. A trace function does it on 3.11, `sys.monitoring` later, where
+`f_trace_opcodes` may call nothing (3.12.1).
 """
 
 from __future__ import annotations
