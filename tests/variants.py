@@ -35,14 +35,14 @@ POINT = re.compile(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)')
 # What segments, locks, arrays, streams, queues and frame buffers need; the others would
 # only take their time.
 KERNELS = (
-    "mapping", "vectors", "participants", "lock", "guard", "array", "framebuffer",
+    "_cython", "mapping", "vectors", "participants", "lock", "guard", "array", "framebuffer",
     "chunks", "will", "ring", "reader", "join", "turn", "send", "rows", "loan", "lend",
     "receive", "doorbell", "survey", "queue", "vigil", "desk", "put", "block", "get",
     "drain", "payload", "parcel", "port",
 )  # fmt: skip
 # What arrays alone need: built in a quarter of the time.
 ARRAYS = (
-    "mapping", "vectors", "participants", "lock", "guard", "array", "framebuffer",
+    "_cython", "mapping", "vectors", "participants", "lock", "guard", "array", "framebuffer",
     "ring", "queue",
 )  # fmt: skip
 FRAMEBUFFER = ("framebuffer.pyx", "chunks.pyx", "will.h")
