@@ -39,7 +39,7 @@ from ataraxis.stream.inspector import Inspector
 from ataraxis.stream.meter import Meter
 
 spawn = multiprocessing.get_context("spawn")
-LAYOUT = (ROOT / "ataraxis" / "_kernels" / "layout.h").read_text()
+LAYOUT = (ROOT / "ataraxis" / "_kernels" / "include" / "layout.h").read_text()
 SIZES = {"ax_u64": 8, "uint64_t": 8, "ax_u32": 4, "uint32_t": 4, "char": 1}
 
 

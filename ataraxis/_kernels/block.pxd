@@ -1,6 +1,7 @@
 # Putting rows of an array, each a frame.
-from libc.stdint cimport int64_t, uint32_t, uint64_t
-from ataraxis._kernels.layout cimport ax_frame
+from libc.stdint cimport int64_t, uint64_t
+
+from ataraxis._kernels.frame cimport ax_frame
 from ataraxis._kernels.put cimport PutKernel
 
 # Rows of one array: what their frames share, and where each goes on from the one before.

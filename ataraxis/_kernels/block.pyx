@@ -1,15 +1,17 @@
 """Putting an array row by row: each row a frame with its stamp, as many to a slot as it takes, without an object a row."""
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from ataraxis._kernels.atomics cimport ax_copy
-from ataraxis._kernels.crc cimport ax_crc32, ax_crc_prepare
-from ataraxis._kernels.layout cimport AX_OK, AX_OVERFLOW, AX_QUEUE_FRAMES, ax_frame
+from ataraxis._kernels.atomics cimport AX_GIL_BYTES, ax_copy
+from ataraxis._kernels.crc cimport ax_crc32, ax_crc_init
+from ataraxis._kernels.frame cimport (
+    AX_FLAG_CHECKSUM, AX_FLAG_DEVICE_STAMP, AX_FLAG_DEVICE_UNSIGNED, AX_STAMP_BYTES, ax_frame, ax_padded,
+)
+from ataraxis._kernels.layout cimport AX_OK, AX_OVERFLOW, AX_QUEUE_FRAMES
 from ataraxis._kernels.platform cimport ax_now_ns
-from ataraxis._kernels.put cimport FLAG_CHECKSUM, FLAG_DEVICE, FLAG_UNSIGNED, GIL_BYTES, STAMP_BYTES
-from ataraxis._kernels.queue cimport ax_last, padded, queue_told, slot_of
+from ataraxis._kernels.queue cimport ax_last, queue_told, slot_of
 
-ax_crc_prepare()
+ax_crc_init()
 
 
 # ---- the algorithm
@@ -18,18 +20,18 @@ cdef void lay_rows(char *to, ax_rows *rows, uint64_t sequence, uint64_t count) n
     # `count` frames at `to`, one behind the other, from `sequence` on.
     cdef ax_frame *head
     cdef uint64_t stamp[2]
-    cdef uint64_t k, whole = sizeof(ax_frame) + STAMP_BYTES + rows.width
+    cdef uint64_t k, whole = sizeof(ax_frame) + AX_STAMP_BYTES + rows.width
     stamp[1] = 0
     for k in range(count):
         stamp[0] = rows.stamp
         head = <ax_frame *>to
         memcpy(to, &rows.head, sizeof(ax_frame))
-        memcpy(to + sizeof(ax_frame), stamp, STAMP_BYTES)
-        ax_copy(to + sizeof(ax_frame) + STAMP_BYTES, rows.data, rows.width)
+        memcpy(to + sizeof(ax_frame), stamp, AX_STAMP_BYTES)
+        ax_copy(to + sizeof(ax_frame) + AX_STAMP_BYTES, rows.data, rows.width)
         memset(to + whole, 0, rows.each - whole)
-        if head.flags & FLAG_CHECKSUM:
+        if head.flags & AX_FLAG_CHECKSUM:
             # Of the copy, in one go.
-            head.crc = ax_crc32(0, to + sizeof(ax_frame), STAMP_BYTES + rows.width)
+            head.crc = ax_crc32(0, to + sizeof(ax_frame), AX_STAMP_BYTES + rows.width)
         head.sequence = sequence + k
         head.header_crc = ax_crc32(0, head, sizeof(ax_frame) - 4)
         to += rows.each
@@ -57,7 +59,7 @@ cdef class BlockKernel(PutKernel):
         count = min(count, most)
         to = slot_of(&self.work, slot.index) + slot.bytes
         first = slot.position * AX_QUEUE_FRAMES + slot.frames
-        if count * rows.each > GIL_BYTES:
+        if count * rows.each > AX_GIL_BYTES:
             with nogil:
                 lay_rows(to, rows, first, count)
         else:
@@ -81,11 +83,11 @@ cdef class BlockKernel(PutKernel):
         memcpy(&block.head, &template[0], sizeof(ax_frame))
         block.data = <const char *>&rows[0, 0] if width else <const char *>&template[0]
         block.width, block.stamp, block.step = width, stamp, step
-        block.each = padded(sizeof(ax_frame) + STAMP_BYTES + width)
+        block.each = ax_padded(sizeof(ax_frame) + AX_STAMP_BYTES + width)
         if block.each > self.work.stride:
             return 0, AX_OVERFLOW
-        block.head.flags = FLAG_DEVICE | FLAG_UNSIGNED | (FLAG_CHECKSUM if self.checks else 0)
-        block.head.length = STAMP_BYTES + width
+        block.head.flags = AX_FLAG_DEVICE_STAMP | AX_FLAG_DEVICE_UNSIGNED | (AX_FLAG_CHECKSUM if self.checks else 0)
+        block.head.length = AX_STAMP_BYTES + width
         block.head.time_ns = ax_now_ns()
         self.enter()
         try:

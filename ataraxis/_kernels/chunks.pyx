@@ -1,30 +1,23 @@
 """Chunks of the frame buffer: copied in and out, and checked by checksum.
 
 Copy first, then check the copy, never the other way round: the bytes may change in between. Where the
-machine has the vectors for it, one pass does both (move.h: what is hashed is what was stored); else the hash
+machine has the vectors for it, one pass does both (xxh3_copy.h: what is hashed is what was stored); else the hash
 is given from above. Short copies keep the GIL, long ones do not.
 """
 from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
 )
 from cpython.bytearray cimport PyByteArray_CheckExact
-from cpython.bytes cimport (
-    PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE,
-)
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint64_t
 from libc.string cimport memcmp, strchr
 
-from ataraxis._kernels.atomics cimport ax_copy
+from ataraxis._kernels.atomics cimport AX_GIL_BYTES, ax_copy
 from ataraxis._kernels.framebuffer cimport RingKernel
 from ataraxis._kernels.platform cimport ax_crash
-
-cdef extern from "move.h" nogil:
-    enum: AX_MOVE_SHORT
-    ctypedef uint64_t (*ax_mover)(char *to, const char *from_, size_t n, const char *mine) noexcept
-    ax_mover ax_mover_of(int bytes)
+from ataraxis._kernels.xxh3_copy cimport AX_MOVE_SHORT, ax_mover, ax_mover_of
 
 cdef enum:
-    GIL_BYTES = 65536      # a longer copy lets other threads run
     CHECKSUM_BYTES = 8
 
 
@@ -102,7 +95,7 @@ cdef class ChunkKernel(RingKernel):
         cdef unsigned char[::1] memory
         cdef ax_mover mover
         cdef uint64_t hash
-        if count <= GIL_BYTES:
+        if count <= AX_GIL_BYTES:
             return move_by(self.mover, self.data + at, bytes, count, stores)
         memory = self.memory
         mover = self.far_mover

@@ -1,5 +1,6 @@
 # One handle on a work queue, without what it does.
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t
+
 from ataraxis._kernels.atomics cimport ax_u32
 from ataraxis._kernels.participants cimport Participant
 from ataraxis._kernels.queue cimport ax_work

@@ -2,21 +2,22 @@
 
 Putting and getting are put.pyx and get.pyx; the algorithms queue.pyx and vigil.pyx.
 """
-from cython cimport no_gc_clear
 from cpython.exc cimport PyErr_CheckSignals
+from cython cimport no_gc_clear
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport ax_add32, ax_load32, ax_load64, ax_peek32, ax_peek64, ax_put32, ax_store32
 from ataraxis._kernels.event cimport event_signal, event_wake
 from ataraxis._kernels.layout cimport (
     AX_BUSY, AX_DEAD, AX_EMPTY, AX_FULL, AX_OK, AX_OVERFLOW, AX_QUEUE_FRAMES, AX_SLOT_FREE, AX_SLOT_GROWING,
-    AX_SLOT_LEASED, AX_SLOT_READY, AX_SLOT_RETRY, AX_TIMEOUT, ax_message, ax_queue, ax_tally,
+    AX_SLOT_LEASED, AX_SLOT_READY, AX_SLOT_RETRY, AX_TIMEOUT, ax_message, ax_tally,
 )
 from ataraxis._kernels.participants cimport Participant, inherited
 from ataraxis._kernels.queue cimport ones, queue_open
 from ataraxis._kernels.timing cimport deadline_of
-from ataraxis._kernels.vigil cimport AX_WAIT_DATA, AX_WAIT_IDLE, queue_has_data, queue_has_room, queue_look, queue_wait
-
+from ataraxis._kernels.vigil cimport (
+    AX_WAIT_DATA, AX_WAIT_IDLE, queue_has_data, queue_has_room, queue_look, queue_wait,
+)
 
 # ---- the bridge
 

@@ -7,12 +7,13 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 
 from ataraxis._kernels.atomics cimport ax_copy
-from ataraxis._kernels.crc cimport ax_crc32, ax_crc_prepare
+from ataraxis._kernels.crc cimport ax_crc32, ax_crc_init
+from ataraxis._kernels.frame cimport ax_frame, ax_padded
 from ataraxis._kernels.get cimport GetKernel
-from ataraxis._kernels.layout cimport AX_MESSAGE_LARGE, AX_MESSAGE_NUMBERED, AX_OK, AX_OVERFLOW, AX_QUEUE_FRAMES, ax_frame
-from ataraxis._kernels.queue cimport ax_grip, ones, padded, queue_lease, queue_settle, queue_told, slot_of
+from ataraxis._kernels.layout cimport AX_MESSAGE_LARGE, AX_MESSAGE_NUMBERED, AX_OK, AX_OVERFLOW, AX_QUEUE_FRAMES
+from ataraxis._kernels.queue cimport ax_grip, ones, queue_lease, queue_settle, queue_told, slot_of
 
-ax_crc_prepare()
+ax_crc_init()
 
 cdef enum:
     BATCH = 64             # slots of a run between two looks at those who wait for room
@@ -29,7 +30,7 @@ cdef uint64_t pour(char *to, const char *slot, ax_grip *grip, uint32_t seed) noe
         if at + sizeof(ax_frame) > grip.bytes:
             break
         frame = <ax_frame *>(slot + at)
-        bytes = padded(sizeof(ax_frame) + frame.length)
+        bytes = ax_padded(sizeof(ax_frame) + frame.length)
         if bytes < sizeof(ax_frame) or bytes > grip.bytes - at:
             break
         if grip.left >> k & 1:

@@ -7,11 +7,10 @@ from cpython.long cimport PyLong_CheckExact
 from libc.stdint cimport uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport (
-    ax_add64, ax_cas32, ax_cas64, ax_fence_acquire, ax_fence_release, ax_load32, ax_load64, ax_peek64, ax_put64, ax_store32,
+    ax_add64, ax_cas32, ax_cas64, ax_fence_acquire, ax_fence_release, ax_load32, ax_load64, ax_peek64, ax_put64,
+    ax_store32,
 )
-from ataraxis._kernels.layout cimport (
-    AX_KIND_FRAMEBUFFER, AX_LAP_MASK, AX_READY, AX_SECTORS, ax_framebuffer, ax_live,
-)
+from ataraxis._kernels.layout cimport AX_KIND_FRAMEBUFFER, AX_LAP_MASK, AX_READY, AX_SECTORS, ax_framebuffer
 from ataraxis._kernels.participants cimport Participant, alive, ax_party, live_of, on_death
 from ataraxis._kernels.platform cimport ax_crash, ax_now_ns
 

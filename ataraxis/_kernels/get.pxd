@@ -1,5 +1,6 @@
 # The getting half of a handle on a work queue.
 from libc.stdint cimport int64_t, uint64_t
+
 from ataraxis._kernels.block cimport BlockKernel
 from ataraxis._kernels.queue cimport ax_grip
 
@@ -19,5 +20,3 @@ cdef class GetKernel(BlockKernel):
     cdef bint several(self, ax_grip *grip, Py_ssize_t limit, list values) except -1
 
 cdef bint frame_at(ax_grip *grip, const char *slot, int k, uint64_t *at, uint64_t *bytes) noexcept nogil
-# The NumPy type number of a frame's code, -1: none that goes quickly.
-cdef int kind_of(int code) noexcept

@@ -4,32 +4,34 @@ The algorithm is queue.pyx's; this is the bridge. Bytes, text and arrays of plai
 value goes through `_decode` of the subclass. It uses the NumPy C-API to make result arrays.
 """
 cimport numpy as cnp
+from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from cpython.buffer cimport PyBUF_READ
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
-from ataraxis._kernels.atomics cimport ax_copy, ax_peek64, ax_put64
-from ataraxis._kernels.crc cimport ax_crc32, ax_crc_prepare
-from ataraxis._kernels.layout cimport (
-    AX_EMPTY, AX_MESSAGE_LARGE, AX_OK, AX_TIMEOUT, ax_frame,
-)
-from ataraxis._kernels.platform cimport ax_crash, ax_now_ns
+from ataraxis._kernels.atomics cimport AX_GIL_BYTES, ax_copy, ax_peek64, ax_put64
 from ataraxis._kernels.block cimport BlockKernel
-from ataraxis._kernels.queue cimport ax_grip, first_bit, ones, padded, queue_holds, queue_lease, queue_mark, queue_settle, queue_told, slot_of
+from ataraxis._kernels.crc cimport AX_CRC_BYTES, ax_crc32, ax_crc_init
+from ataraxis._kernels.element cimport kind_of
+from ataraxis._kernels.frame cimport (
+    AX_DTYPE_RAW, AX_FLAG_CHECKSUM, AX_FLAG_END_OF_STREAM, AX_FLAG_EXTENTS, AX_FLAG_PICKLED, AX_FLAG_SESSION_EVENT,
+    AX_FRAME_MAGIC, ax_frame, ax_front_bytes, ax_padded,
+)
+from ataraxis._kernels.layout cimport AX_EMPTY, AX_MESSAGE_LARGE, AX_OK, AX_TIMEOUT
+from ataraxis._kernels.platform cimport ax_crash, ax_now_ns
+from ataraxis._kernels.queue cimport (
+    ax_grip, first_bit, ones, queue_holds, queue_lease, queue_mark, queue_settle, queue_told, slot_of,
+)
 from ataraxis._kernels.timing cimport deadline_of
 from ataraxis._kernels.vigil cimport AX_WAIT_DATA, queue_look
 
 cnp.import_array()
-ax_crc_prepare()
+ax_crc_init()
 
 cdef enum:
-    GIL_BYTES = 65536      # a longer copy lets other threads run
-    CRC_BYTES = 1024       # a longer payload goes to a faster checksum
-    FLAG_CHECKSUM = 1
-    CODE_TEXT = 5
-
+    # Flags of a frame that is more than a value as it is.
+    UNUSUAL = AX_FLAG_END_OF_STREAM | AX_FLAG_PICKLED | AX_FLAG_EXTENTS | AX_FLAG_SESSION_EVENT
 
 # ---- the bridge
 
@@ -44,13 +46,8 @@ cdef bint frame_at(ax_grip *grip, const char *slot, int k, uint64_t *at, uint64_
         if bytes[0] < sizeof(ax_frame) or bytes[0] > grip.bytes - at[0]:
             return False
         if i < k:
-            at[0] += padded(bytes[0])
+            at[0] += ax_padded(bytes[0])
     return True
-
-
-cdef inline uint32_t front_of(const ax_frame *frame) noexcept nogil:
-    # Header and extensions.
-    return 64 + (64 if frame.flags & 8 else 0) + (16 if frame.flags & 16 else 0) + (24 if frame.flags & 64 else 0)
 
 
 cdef class Grip:
@@ -112,7 +109,7 @@ cdef class GetKernel(BlockKernel):
             return PyBytes_FromStringAndSize(slot, grip.bytes)
         if not frame_at(grip, slot, k, &at, &bytes):
             bytes = grip.bytes - at if grip.bytes > at else 0
-        if bytes <= GIL_BYTES:
+        if bytes <= AX_GIL_BYTES:
             return PyBytes_FromStringAndSize(slot + at, bytes)
         copy = PyBytes_FromStringAndSize(NULL, bytes)
         to = PyBytes_AS_STRING(copy)
@@ -134,15 +131,15 @@ cdef class GetKernel(BlockKernel):
         if grip.flags & AX_MESSAGE_LARGE or not frame_at(grip, slot, k, &at, &bytes):
             return NotImplemented
         memcpy(&head, slot + at, sizeof(ax_frame))
-        front = front_of(&head)
+        front = sizeof(ax_frame) + ax_front_bytes(head.flags)
         if (
-            head.flags & 0x8E or memcmp(head.magic, b"AXF1", 4) or front > bytes
+            head.flags & UNUSUAL or memcmp(head.magic, AX_FRAME_MAGIC, 4) or front > bytes
             or ax_crc32(0, &head, sizeof(ax_frame) - 4) != head.header_crc
         ):
             return NotImplemented
         data = slot + at + front
         count = bytes - front
-        if head.dtype == 0 and head.ndim == 0:
+        if head.dtype == AX_DTYPE_RAW and head.ndim == 0:
             value = PyBytes_FromStringAndSize(NULL, count)
             to = PyBytes_AS_STRING(value)
         else:
@@ -155,14 +152,14 @@ cdef class GetKernel(BlockKernel):
             if <uint64_t>cnp.PyArray_NBYTES(value) != count or kind == cnp.NPY_BOOL:
                 return NotImplemented
             to = <char *>cnp.PyArray_DATA(value)
-        if count > GIL_BYTES:
+        if count > AX_GIL_BYTES:
             with nogil:
                 ax_copy(to, data, count)
         else:
             memcpy(to, data, count)
-        if head.flags & FLAG_CHECKSUM:
-            crc = ax_crc32(0, data - front + 64, front - 64)
-            if count > CRC_BYTES:
+        if head.flags & AX_FLAG_CHECKSUM:
+            crc = ax_crc32(0, data - front + sizeof(ax_frame), front - sizeof(ax_frame))
+            if count > AX_CRC_BYTES:
                 crc = self.crc_of(PyMemoryView_FromMemory(to, count, PyBUF_READ), crc)
             else:
                 crc = ax_crc32(crc, to, count)
@@ -357,32 +354,3 @@ cdef class GetKernel(BlockKernel):
             return self.settle(&grip.grip, done, failed, True)
         finally:
             self.leave()
-
-
-cdef int kind_of(int code) noexcept:
-    # The NumPy type number of a frame's code, -1: none that goes quickly.
-    if code == 1:
-        return cnp.NPY_UINT8
-    if code == 2:
-        return cnp.NPY_UINT16
-    if code == 3:
-        return cnp.NPY_UINT32
-    if code == 4:
-        return cnp.NPY_UINT64
-    if code == 10:
-        return cnp.NPY_INT8
-    if code == 11:
-        return cnp.NPY_INT16
-    if code == 12:
-        return cnp.NPY_INT32
-    if code == 13:
-        return cnp.NPY_INT64
-    if code == 14:
-        return cnp.NPY_FLOAT16
-    if code == 15:
-        return cnp.NPY_FLOAT32
-    if code == 16:
-        return cnp.NPY_FLOAT64
-    if code == 17:
-        return cnp.NPY_COMPLEX64
-    return cnp.NPY_COMPLEX128 if code == 18 else -1

@@ -1,6 +1,7 @@
 # The lock of a segment as a handle of Python's; base of the kernels that guard data with it.
 cimport cython
 from libc.stdint cimport int64_t
+
 from ataraxis._kernels.atomics cimport ax_peek32
 from ataraxis._kernels.layout cimport AX_READY, ax_guard
 from ataraxis._kernels.lock cimport lock_try

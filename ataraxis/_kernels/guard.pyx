@@ -5,20 +5,18 @@ or raises, `_fail(status)` raises, `_warn_recovered()` says that a lock was take
 """
 from cpython.exc cimport PyErr_CheckSignals
 from cython cimport no_gc_clear
-from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from ataraxis._kernels.atomics cimport (
-    ax_add64, ax_and32, ax_fence_release, ax_load64, ax_peek32, ax_peek64, ax_put32,
-)
+from ataraxis._kernels.atomics cimport ax_add64, ax_and32, ax_fence_release, ax_peek32, ax_peek64, ax_put32
 from ataraxis._kernels.layout cimport (
-    AX_BUSY, AX_CROWDED, AX_ENDED, AX_FULL, AX_KEPT, AX_LOCK_CHANGE, AX_LOCK_OWNER, AX_OK, AX_OVERFLOW, AX_READY,
-    AX_RETIRED, AX_TIMEOUT, AX_TORN, ax_guard,
+    AX_BUSY, AX_CROWDED, AX_ENDED, AX_FULL, AX_KEPT, AX_LOCK_CHANGE, AX_LOCK_OWNER, AX_OK, AX_OVERFLOW, AX_RETIRED,
+    AX_TIMEOUT, AX_TORN, ax_guard,
 )
 from ataraxis._kernels.lock cimport (
     change_wait, changes, lock_mine, lock_release, lock_take, lock_try, lock_wake, section_close, section_is_open,
     section_leave, section_open,
 )
-from ataraxis._kernels.participants cimport Participant, inherited, live_of
+from ataraxis._kernels.participants cimport Participant, inherited
 from ataraxis._kernels.platform cimport ax_crash
 from ataraxis._kernels.timing cimport deadline_of
 

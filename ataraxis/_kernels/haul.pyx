@@ -7,9 +7,12 @@ from libc.string cimport memcpy, memset
 
 from ataraxis._kernels.atomics cimport ax_peek64, ax_put64
 from ataraxis._kernels.drain cimport DrainKernel
-from ataraxis._kernels.layout cimport AX_BUSY, AX_MESSAGE_LARGE, AX_OK, ax_frame
-from ataraxis._kernels.queue cimport ax_grip, ones, padded, queue_lease, queue_settle, slot_of
-from ataraxis._kernels.records cimport DIRECT_BYTES, SEVERAL, RecordKernel, ax_sink, put, put_several, put_whole
+from ataraxis._kernels.frame cimport (
+    AX_EXTENTS_BYTES, AX_FLAG_CHECKSUM, AX_FLAG_DEVICE_STAMP, AX_FLAG_EXTENTS, AX_STAMP_BYTES, ax_frame, ax_padded,
+)
+from ataraxis._kernels.layout cimport AX_BUSY, AX_MESSAGE_LARGE, AX_OK
+from ataraxis._kernels.queue cimport ax_grip, ones, queue_lease, queue_settle, slot_of
+from ataraxis._kernels.records cimport DIRECT_BYTES, RecordKernel, SEVERAL, ax_sink, put, put_several, put_whole
 from ataraxis._kernels.timing cimport deadline_of
 
 cdef extern from *:
@@ -21,10 +24,6 @@ cdef extern from *:
 cdef enum:
     AHEAD = 6                   # frames that are asked for before they are looked at,
     SHORT = 512                 # if they are no longer
-    CHECKSUM = 1
-    EXTENDED = 8
-    DEVICE = 16
-    STAMP_BYTES = 16
 
 
 # ---- the algorithm
@@ -51,7 +50,7 @@ cdef inline uint64_t frame_of(const char *at, uint64_t room, ax_frame *head) noe
     memcpy(head, at, sizeof(ax_frame))
     if head.length > room - sizeof(ax_frame):
         return 0
-    if head.flags & DEVICE and head.length < STAMP_BYTES + (sizeof(ax_frame) if head.flags & EXTENDED else 0):
+    if head.flags & AX_FLAG_DEVICE_STAMP and head.length < AX_STAMP_BYTES + (AX_EXTENTS_BYTES if head.flags & AX_FLAG_EXTENTS else 0):
         return 0
     return sizeof(ax_frame) + head.length
 
@@ -71,9 +70,9 @@ cdef void survey(const char *slot, ax_grip *grip, uint64_t *numbers, ax_sum *fou
         if grip.left >> k & 1:
             numbers[found.frames] = head.sequence
             found.frames += 1
-            found.payload += head.length - (sizeof(ax_frame) if head.flags & EXTENDED else 0)
-            found.payload -= STAMP_BYTES if head.flags & DEVICE else 0
-        bytes = padded(bytes)
+            found.payload += head.length - (AX_EXTENTS_BYTES if head.flags & AX_FLAG_EXTENTS else 0)
+            found.payload -= AX_STAMP_BYTES if head.flags & AX_FLAG_DEVICE_STAMP else 0
+        bytes = ax_padded(bytes)
         # Whoever put them has the lines; the next ones are mostly as long.
         if bytes <= SHORT:
             for line in range(0, bytes, 64):
@@ -94,7 +93,7 @@ cdef bint next_place(DrainKernel queue, ax_place *place, ax_frame *head, const c
             bytes = frame_of(at[0], grip.bytes - place.at, head)
             if not bytes:
                 break
-            place.next = min(place.at + padded(bytes), <uint64_t>grip.bytes)
+            place.next = min(place.at + ax_padded(bytes), <uint64_t>grip.bytes)
             if grip.left >> place.frame & 1:
                 return True
             pass_on(place)
@@ -118,10 +117,10 @@ cdef int put_long(DrainKernel queue, ax_sink *sink, ax_place *place) noexcept no
     cdef uint32_t n = 0
     cdef int status
     while n < SEVERAL and next_place(queue, &ahead, &head, &at):
-        if head.length <= DIRECT_BYTES or not head.flags & CHECKSUM:
+        if head.length <= DIRECT_BYTES or not head.flags & AX_FLAG_CHECKSUM:
             break
         # Its padding is in the slot too.
-        if ahead.next - ahead.at != padded(sizeof(ax_frame) + head.length):
+        if ahead.next - ahead.at != ax_padded(sizeof(ax_frame) + head.length):
             break
         heads[n] = head
         data[n] = at + sizeof(ax_frame)
@@ -201,11 +200,11 @@ cdef class Haul:
                             continue
                         if status != AX_BUSY:
                             break
-                    if head.length <= DIRECT_BYTES and place.next - place.at == padded(sizeof(ax_frame) + head.length):
+                    if head.length <= DIRECT_BYTES and place.next - place.at == ax_padded(sizeof(ax_frame) + head.length):
                         status = put_whole(&file.sink, at, place.next - place.at)
                     else:
                         status = put(
-                            &file.sink, &head, NULL, 0, at + sizeof(ax_frame), head.length, head.flags & CHECKSUM,
+                            &file.sink, &head, NULL, 0, at + sizeof(ax_frame), head.length, head.flags & AX_FLAG_CHECKSUM,
                         )
                     if status != AX_OK:
                         break

@@ -1,6 +1,7 @@
 # Declared for `receive`: what lends frames, and a frame that was lent.
 from libc.stdint cimport uint64_t
-from ataraxis._kernels.layout cimport ax_frame
+
+from ataraxis._kernels.frame cimport ax_frame
 from ataraxis._kernels.turn cimport Turn
 
 cdef class Lender(Turn):

@@ -3,20 +3,21 @@
 A frame goes back to its lender when it was released and the last view of it is gone, from whichever
 thread that is. It uses the NumPy C-API for views of a frame.
 """
-from cython cimport final, freelist, no_gc_clear
 cimport numpy as cnp
 from cpython.buffer cimport PyBUF_READ, PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.ref cimport Py_INCREF
+from cython cimport final, freelist, no_gc_clear
 from libc.stdint cimport int64_t, uint64_t
 
 from ataraxis._kernels.atomics cimport ax_peek64, ax_store32
 from ataraxis._kernels.event cimport event_wake
+from ataraxis._kernels.frame cimport AX_FLAG_CHECKSUM, AX_FLAG_DEVICE_STAMP, AX_FLAG_DEVICE_UNSIGNED, ax_frame
+from ataraxis._kernels.join cimport reader_leave
 from ataraxis._kernels.lock cimport pthread_self
 from ataraxis._kernels.participants cimport inherited
-from ataraxis._kernels.platform cimport ax_end_turn, ax_take_turn
-from ataraxis._kernels.join cimport reader_leave
+from ataraxis._kernels.platform cimport ax_take_turn
 from ataraxis._kernels.reader cimport give_back, settle_had
 from ataraxis._kernels.ring cimport AX_UNKNOWN
 
@@ -202,9 +203,9 @@ cdef class Frame:
         """
         cdef Py_ssize_t front
         self.ready()
-        if not self.head.flags & 1:
+        if not self.head.flags & AX_FLAG_CHECKSUM:
             return False
-        front = self.data - <char *>self.head - 64
+        front = self.data - <char *>self.head - sizeof(ax_frame)
         if front + self.bytes:
             data = PyMemoryView_FromMemory(self.data - front, front + self.bytes, PyBUF_READ)
         else:
@@ -292,9 +293,9 @@ cdef class Frame:
     def device_time(self):
         """The device's own time in its ticks, or None."""
         self.ready()
-        if not self.head.flags & 16:
+        if not self.head.flags & AX_FLAG_DEVICE_STAMP:
             return None
-        if self.head.flags & 32:
+        if self.head.flags & AX_FLAG_DEVICE_UNSIGNED:
             return (<uint64_t *>(self.data - 16))[0]
         return (<int64_t *>(self.data - 16))[0]
 
@@ -302,7 +303,7 @@ cdef class Frame:
     def device_sequence(self):
         """The device's own counter, or None."""
         self.ready()
-        return (<uint64_t *>(self.data - 8))[0] if self.head.flags & 16 else None
+        return (<uint64_t *>(self.data - 8))[0] if self.head.flags & AX_FLAG_DEVICE_STAMP else None
 
     @property
     def _code(self):

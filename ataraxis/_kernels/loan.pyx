@@ -1,16 +1,14 @@
 """A slot lent for writing: the memory of a frame before it is sent."""
-from cython cimport final, no_gc_clear
 from cpython.buffer cimport PyBuffer_FillInfo
+from cython cimport final, no_gc_clear
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
 from ataraxis._kernels.atomics cimport ax_copy, ax_zero
-from ataraxis._kernels.layout cimport AX_OK
+from ataraxis._kernels.frame cimport ax_frame
 from ataraxis._kernels.platform cimport ax_now_ns
 from ataraxis._kernels.ring cimport abandon, payload_at
 from ataraxis._kernels.send cimport ProducerKernel, ax_stamp, head_of, stamp_device
-from ataraxis._kernels.layout cimport ax_frame
-
 
 # ---- the bridge
 

@@ -9,8 +9,9 @@
 #
 # Everything but `lock` is written by the owner only, or by whoever owns a dead owner's byte.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+
 from ataraxis._kernels.atomics cimport (
-    ax_cas32, ax_fence_release, ax_load64, ax_peek32, ax_peek64, ax_put32, ax_put64, ax_store32, ax_store64, ax_swap32,
+    ax_cas32, ax_fence_release, ax_load64, ax_peek32, ax_peek64, ax_put64, ax_store32, ax_store64, ax_swap32,
 )
 from ataraxis._kernels.layout cimport AX_LOCK_CHANGE, AX_LOCK_OWNER, AX_LOCK_WAITERS, ax_guard
 from ataraxis._kernels.participants cimport ax_party

@@ -8,14 +8,13 @@ from libc.errno cimport EINTR
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport (
-    ax_add32, ax_add64, ax_cas32, ax_linger, ax_load32, ax_load64, ax_or32, ax_peek32, ax_peek64, ax_put32,
-    ax_store64,
+    ax_add32, ax_add64, ax_cas32, ax_linger, ax_load32, ax_or32, ax_peek32, ax_peek64, ax_put32, ax_put64, ax_store64,
 )
 from ataraxis._kernels.layout cimport (
-    AX_BUSY, AX_KIND_ARRAY, AX_LOCK_CHANGE, AX_LOCK_OWNER, AX_LOCK_WAITERS, AX_OK, AX_READY, AX_RETIRED,
-    AX_TIMEOUT, ax_guard,
+    AX_BUSY, AX_KIND_ARRAY, AX_LOCK_CHANGE, AX_LOCK_OWNER, AX_LOCK_WAITERS, AX_OK, AX_READY, AX_RETIRED, AX_TIMEOUT,
+    ax_guard,
 )
-from ataraxis._kernels.participants cimport ax_party, entry_of, inherited, live_of, on_death, reap
+from ataraxis._kernels.participants cimport ax_party, entry_of, live_of, on_death, reap
 from ataraxis._kernels.platform cimport ax_crash, ax_futex_wait, ax_futex_wake, ax_now_ns
 
 cdef enum:

@@ -3,10 +3,9 @@
 Nothing unmaps while a view lives: the mapping goes with its last reference, never by a call.
 """
 from cpython.buffer cimport PyBuffer_FillInfo
-
+from libc.errno cimport errno
 from libc.stdint cimport int64_t
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
-from libc.errno cimport errno
 
 from ataraxis._kernels.platform cimport AX_CRASH_BUILD, ax_allocate, ax_crash, ax_watch_open, ax_watch_wait
 

@@ -9,15 +9,14 @@ from cpython.number cimport PyNumber_Index
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from ataraxis._kernels.layout cimport ax_frame
+from ataraxis._kernels.frame cimport (
+    AX_EXTENTS_BYTES, AX_FLAG_DEVICE_STAMP, AX_FLAG_EXTENTS, AX_STAMP_BYTES, ax_frame, ax_padded,
+)
 
 cnp.import_array()
 
 cdef enum:
     MOST_SOURCES = 256
-    FLAG_EXTENDED = 8
-    FLAG_DEVICE = 16
-    PAD = 63
 
 
 # ---- the algorithm
@@ -38,16 +37,16 @@ cdef void survey_frames(const char *data, uint64_t bytes, uint64_t *numbers, uin
         if length > bytes - at - sizeof(ax_frame):
             break
         front = sizeof(ax_frame)
-        if head.flags & FLAG_EXTENDED:
-            front += 64
-        if head.flags & FLAG_DEVICE:
-            front += 16
+        if head.flags & AX_FLAG_EXTENTS:
+            front += AX_EXTENTS_BYTES
+        if head.flags & AX_FLAG_DEVICE_STAMP:
+            front += AX_STAMP_BYTES
         if front > sizeof(ax_frame) + length:
             break
         numbers[found.frames] = head.sequence
         found.frames += 1
         found.payload += sizeof(ax_frame) + length - front
-        at = at + sizeof(ax_frame) + length + PAD & ~<uint64_t>PAD
+        at += ax_padded(sizeof(ax_frame) + length)
     found.end = min(at, bytes)
 
 

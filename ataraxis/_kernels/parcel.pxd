@@ -1,5 +1,6 @@
 # Frames with an origin, on a work queue's handle: written into the slot, and read out of it.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+
 from ataraxis._kernels.drain cimport DrainKernel
 from ataraxis._kernels.get cimport Grip
 from ataraxis._kernels.payload cimport ax_payload

@@ -11,25 +11,26 @@ from cython cimport no_gc_clear
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from ataraxis._kernels.atomics cimport ax_copy, ax_linger, ax_peek64, ax_put64
-from ataraxis._kernels.crc cimport ax_crc32, ax_crc_prepare
-from ataraxis._kernels.get cimport Grip, frame_at, kind_of
-from ataraxis._kernels.layout cimport AX_EMPTY, AX_MESSAGE_LARGE, AX_OK, ax_frame
-from ataraxis._kernels.platform cimport ax_crash
+from ataraxis._kernels.atomics cimport AX_GIL_BYTES, ax_copy, ax_linger, ax_peek64, ax_put64
+from ataraxis._kernels.crc cimport AX_CRC_BYTES, ax_crc32, ax_crc_init
+from ataraxis._kernels.element cimport kind_of
+from ataraxis._kernels.frame cimport (
+    AX_DTYPE_RAW, AX_DTYPE_STR, AX_FLAG_CHECKSUM, AX_FLAG_ORIGIN, AX_FRAME_MAGIC, ax_frame, ax_padded,
+)
+from ataraxis._kernels.get cimport Grip, frame_at
+from ataraxis._kernels.layout cimport AX_EMPTY, AX_MESSAGE_LARGE, AX_OK
 from ataraxis._kernels.participants cimport inherited
-from ataraxis._kernels.payload cimport CODE_RAW, CODE_TEXT, ax_payload, lay_value, number_of, text_of
-from ataraxis._kernels.queue cimport padded, queue_abandon, queue_holds, queue_lease, queue_publish, queue_told, slot_of
+from ataraxis._kernels.payload cimport ax_payload, lay_value, number_of, text_of
+from ataraxis._kernels.platform cimport ax_crash
+from ataraxis._kernels.queue cimport queue_abandon, queue_holds, queue_lease, queue_publish, queue_told, slot_of
 from ataraxis._kernels.vigil cimport queue_look
 
 cnp.import_array()
-ax_crc_prepare()
+ax_crc_init()
 
 cdef enum:
-    GIL_BYTES = 65536      # a longer copy lets other threads run
-    CRC_BYTES = 1024       # a longer payload goes to a faster checksum
     SMALL = 40             # what a number, with its origin, takes at most of a cache line
     GLANCES = 40           # looks for a frame before it is said that there is none, some 10 us
-    FLAGS = 65             # checksum and origin
 
 
 # ---- the bridge
@@ -43,20 +44,20 @@ cdef class ParcelKernel(DrainKernel):
         cdef uint32_t crc = ax_crc32(0, &letter.origin, sizeof(ax_origin))
         cdef char *to = slot + sizeof(ax_frame) + sizeof(ax_origin)
         memcpy(slot + sizeof(ax_frame), &letter.origin, sizeof(ax_origin))
-        if 0 < bytes <= GIL_BYTES:
+        if 0 < bytes <= AX_GIL_BYTES:
             memcpy(to, payload.data, bytes)
         elif bytes:         # of None there are none, and no address
             with nogil:
                 ax_copy(to, payload.data, bytes)
         ax_crash("put_half")
         # Of what lies there: nobody else writes it, and the value may change meanwhile.
-        if bytes <= CRC_BYTES:
+        if bytes <= AX_CRC_BYTES:
             crc = ax_crc32(crc, to, bytes)
         else:
             crc = self.crc_of(PyMemoryView_FromMemory(to, bytes, PyBUF_READ), crc)
-        memset(to + bytes, 0, padded(sizeof(ax_frame) + sizeof(ax_origin) + bytes) - sizeof(ax_frame) - sizeof(ax_origin) - bytes)
-        memcpy(payload.head.magic, b"AXF1", 4)
-        payload.head.flags = FLAGS
+        memset(to + bytes, 0, ax_padded(sizeof(ax_frame) + sizeof(ax_origin) + bytes) - sizeof(ax_frame) - sizeof(ax_origin) - bytes)
+        memcpy(payload.head.magic, AX_FRAME_MAGIC, 4)
+        payload.head.flags = AX_FLAG_CHECKSUM | AX_FLAG_ORIGIN
         payload.head.length = sizeof(ax_origin) + bytes
         payload.head.sequence = letter.origin.sequence
         payload.head.time_ns = letter.time_ns
@@ -74,7 +75,7 @@ cdef class ParcelKernel(DrainKernel):
         memset(&payload, 0, sizeof(ax_payload))
         if not lay_value(&payload, value, code):
             return UNFIT
-        bytes = padded(sizeof(ax_frame) + sizeof(ax_origin) + payload.bytes)
+        bytes = ax_padded(sizeof(ax_frame) + sizeof(ax_origin) + payload.bytes)
         if bytes > self.work.stride:
             return UNFIT
         self.enter()
@@ -135,7 +136,7 @@ cdef class ParcelKernel(DrainKernel):
             return NotImplemented
         memcpy(&head, slot, sizeof(ax_frame))
         if (
-            head.flags != FLAGS or memcmp(head.magic, b"AXF1", 4) or head.labels or bytes < sizeof(ax_frame) + sizeof(ax_origin)
+            head.flags != (AX_FLAG_CHECKSUM | AX_FLAG_ORIGIN) or memcmp(head.magic, AX_FRAME_MAGIC, 4) or head.labels or bytes < sizeof(ax_frame) + sizeof(ax_origin)
             or ax_crc32(0, &head, sizeof(ax_frame) - 4) != head.header_crc or head.sequence >> 63
         ):
             return NotImplemented
@@ -146,10 +147,10 @@ cdef class ParcelKernel(DrainKernel):
         slot += sizeof(ax_frame) + sizeof(ax_origin)
         count = bytes - sizeof(ax_frame) - sizeof(ax_origin)
         value = None
-        if head.ndim == 0 and head.dtype == CODE_RAW:
+        if head.ndim == 0 and head.dtype == AX_DTYPE_RAW:
             value = PyBytes_FromStringAndSize(NULL, count)
             to = PyBytes_AS_STRING(value)
-        elif head.ndim == 0 and head.dtype == CODE_TEXT:
+        elif head.ndim == 0 and head.dtype == AX_DTYPE_STR:
             value = PyBytes_FromStringAndSize(NULL, count)
             to = PyBytes_AS_STRING(value)
         elif head.ndim == 0:
@@ -165,20 +166,20 @@ cdef class ParcelKernel(DrainKernel):
             if <uint64_t>cnp.PyArray_NBYTES(value) != count:
                 return NotImplemented
             to = <char *>cnp.PyArray_DATA(value)
-        if count <= GIL_BYTES:
+        if count <= AX_GIL_BYTES:
             memcpy(to, slot, count)
         else:
             with nogil:
                 ax_copy(to, slot, count)
         ax_crash("get_copied")
         crc = ax_crc32(0, &letter.origin, sizeof(ax_origin))
-        if count <= CRC_BYTES:
+        if count <= AX_CRC_BYTES:
             crc = ax_crc32(crc, to, count)
         else:
             crc = self.crc_of(PyMemoryView_FromMemory(to, count, PyBUF_READ), crc)
         if crc != head.crc or not queue_holds(&self.work, grip):
             return NotImplemented
-        if head.ndim == 0 and head.dtype == CODE_TEXT:
+        if head.ndim == 0 and head.dtype == AX_DTYPE_STR:
             return text_of(to, count)
         return number_of(head.dtype, small, count) if value is None else value
 

@@ -6,30 +6,24 @@ byte cleans up what its former tenant left.
 """
 from cython cimport no_gc_clear
 from libc.errno cimport EACCES, EAGAIN
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset, strdup
 from posix.mman cimport munmap
 from posix.unistd cimport _SC_PAGESIZE, close, getpid, getuid, sysconf
 
 from ataraxis._kernels.atomics cimport (
-    ax_add32, ax_add64, ax_cas64, ax_load32, ax_load64, ax_peek64, ax_put64, ax_store32, ax_swap32,
+    ax_add64, ax_cas64, ax_load32, ax_load64, ax_peek64, ax_put64, ax_store32, ax_swap32,
 )
-from ataraxis._kernels.layout cimport AX_ACTIVE, AX_CROWDED, AX_FREE, AX_KIND_LIMIT, ax_live, ax_participant
+from ataraxis._kernels.fork cimport (
+    ax_forget_probe, ax_fork_count, ax_gate_enter, ax_gate_leave, ax_probe, ax_watch_forks, ax_watch_probe,
+)
+from ataraxis._kernels.layout cimport AX_ACTIVE, AX_CROWDED, AX_FREE, AX_KIND_LIMIT, ax_participant
 from ataraxis._kernels.mapping cimport Mapping
 from ataraxis._kernels.platform cimport (
-    F_UNLCK, F_WRLCK, ax_byte, ax_bytes, ax_cpus, ax_unlink, ax_crash, ax_hold_slot, ax_now_ns, ax_reopen, ax_same_file,
+    F_UNLCK, F_WRLCK, ax_byte, ax_bytes, ax_cpus, ax_crash, ax_hold_slot, ax_now_ns, ax_reopen, ax_same_file,
+    ax_unlink,
 )
-
-cdef extern from "fork.h" nogil:
-    void ax_watch_forks()
-    void ax_gate_enter()
-    void ax_gate_leave()
-    ctypedef struct ax_probe:
-        pass
-    ax_probe *ax_watch_probe(int *fd, uint64_t dev, uint64_t ino)
-    void ax_forget_probe(ax_probe *probe)
-    uint64_t *ax_fork_count()
 
 cdef enum:
     SPINS = 12   # looks at a lock before sleeping, 1 us apart: a wake-up across cores costs 30

@@ -1,14 +1,7 @@
 # Small values as a frame's payload, and back.
 from libc.stdint cimport int64_t, uint64_t
-from ataraxis._kernels.layout cimport ax_frame
 
-cdef enum:
-    CODE_RAW = 0
-    CODE_TEXT = 5
-    CODE_F64 = 16
-    CODE_BOOL = 19
-    CODE_NONE = 20
-    CODE_INT = 21
+from ataraxis._kernels.frame cimport ax_frame
 
 # A payload, zeros before it is laid: of a number, `room` holds it; else the value does.
 cdef struct ax_payload:

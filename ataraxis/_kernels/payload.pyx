@@ -11,7 +11,11 @@ from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
-from ataraxis._kernels.put cimport code_of
+from ataraxis._kernels.element cimport code_of
+from ataraxis._kernels.frame cimport (
+    AX_DTYPE_BOOL, AX_DTYPE_F64, AX_DTYPE_I8, AX_DTYPE_I64, AX_DTYPE_INT, AX_DTYPE_NONE, AX_DTYPE_STR, AX_DTYPE_U8,
+    AX_DTYPE_U32, AX_DTYPE_U64,
+)
 
 cnp.import_array()
 
@@ -57,11 +61,11 @@ cdef bint lay_number(ax_payload *payload, value, int code) except -1:
         if overflow:
             return False
         size = <uint64_t>number if number >= 0 else ~<uint64_t>number + 1
-        payload.head.dtype = CODE_INT
+        payload.head.dtype = AX_DTYPE_INT
         payload.bytes = ax_bits(size) // 8 + 1
         return True
     payload.head.dtype = code
-    if code == 4:
+    if code == AX_DTYPE_U64:
         if overflow < 0 or (overflow == 0 and number < 0):
             return False
         if overflow:
@@ -73,13 +77,13 @@ cdef bint lay_number(ax_payload *payload, value, int code) except -1:
         return True
     if overflow:
         return False
-    if 1 <= code <= 3:
-        payload.bytes = 1 << code - 1
-        bits = 8 << code - 1
+    if AX_DTYPE_U8 <= code <= AX_DTYPE_U32:
+        payload.bytes = 1 << code - AX_DTYPE_U8
+        bits = 8 << code - AX_DTYPE_U8
         return 0 <= number < <int64_t>1 << bits
-    payload.bytes = 1 << code - 10
-    bits = (8 << code - 10) - 1
-    return code == 13 or -(<int64_t>1 << bits) <= number < <int64_t>1 << bits
+    payload.bytes = 1 << code - AX_DTYPE_I8
+    bits = (8 << code - AX_DTYPE_I8) - 1
+    return code == AX_DTYPE_I64 or -(<int64_t>1 << bits) <= number < <int64_t>1 << bits
 
 
 cdef bint lay_value(ax_payload *payload, value, int code) except -1:
@@ -87,24 +91,24 @@ cdef bint lay_value(ax_payload *payload, value, int code) except -1:
     cdef Py_ssize_t bytes = 0
     cdef int k
     if PyLong_CheckExact(value):
-        return (code == -1 or 1 <= code <= 4 or 10 <= code <= 13) and lay_number(payload, value, code)
+        return (code == -1 or AX_DTYPE_U8 <= code <= AX_DTYPE_U64 or AX_DTYPE_I8 <= code <= AX_DTYPE_I64) and lay_number(payload, value, code)
     if code != -1:
         return False
     if PyFloat_CheckExact(value):
-        payload.head.dtype = CODE_F64
+        payload.head.dtype = AX_DTYPE_F64
         (<double *>payload.room)[0] = PyFloat_AS_DOUBLE(value)
         payload.data, payload.bytes = <const char *>payload.room, 8
     elif value is None:
-        payload.head.dtype = CODE_NONE
+        payload.head.dtype = AX_DTYPE_NONE
     elif PyBool_Check(value):
-        payload.head.dtype = CODE_BOOL
+        payload.head.dtype = AX_DTYPE_BOOL
         payload.room[0] = value is True
         payload.data, payload.bytes = <const char *>payload.room, 1
     elif PyBytes_CheckExact(value):
         payload.data, payload.bytes = PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)
     elif PyUnicode_CheckExact(value):
         payload.data = ax_ascii(value, &bytes)
-        payload.head.dtype, payload.bytes = CODE_TEXT, bytes
+        payload.head.dtype, payload.bytes = AX_DTYPE_STR, bytes
         return payload.data != NULL
     elif cnp.PyArray_CheckExact(value) and cnp.PyArray_ISCARRAY_RO(value) and 0 < cnp.PyArray_NDIM(value) <= 4:
         payload.head.dtype = code_of(cnp.PyArray_TYPE(value))
@@ -127,16 +131,16 @@ cdef object number_of(int code, const char *data, uint64_t bytes):
     if bytes > 8:
         return NotImplemented
     memcpy(&number, data, bytes)
-    if code == CODE_NONE:
+    if code == AX_DTYPE_NONE:
         return None if bytes == 0 else NotImplemented
-    if code == CODE_BOOL:
+    if code == AX_DTYPE_BOOL:
         return number == 1 if bytes == 1 and number in (0, 1) else NotImplemented
-    if code == CODE_F64:
+    if code == AX_DTYPE_F64:
         memcpy(&real, &number, 8)
         return PyFloat_FromDouble(real) if bytes == 8 else NotImplemented
-    if 1 <= code <= 4:
-        return PyLong_FromUnsignedLongLong(<uint64_t>number) if bytes == <uint64_t>1 << code - 1 else NotImplemented
-    if bytes == 0 or not (code == CODE_INT or (10 <= code <= 13 and bytes == <uint64_t>1 << code - 10)):
+    if AX_DTYPE_U8 <= code <= AX_DTYPE_U64:
+        return PyLong_FromUnsignedLongLong(<uint64_t>number) if bytes == <uint64_t>1 << code - AX_DTYPE_U8 else NotImplemented
+    if bytes == 0 or not (code == AX_DTYPE_INT or (AX_DTYPE_I8 <= code <= AX_DTYPE_I64 and bytes == <uint64_t>1 << code - AX_DTYPE_I8)):
         return NotImplemented
     if bytes < 8 and number >> 8 * bytes - 1:
         number -= <int64_t>1 << 8 * bytes

@@ -1,5 +1,6 @@
 # A worker's way in and out, where one value takes one look.
 from libc.stdint cimport int64_t, uint64_t
+
 from ataraxis._kernels.parcel cimport ParcelKernel
 from ataraxis._kernels.queue cimport ax_grip
 

@@ -1,16 +1,9 @@
 # The putting half of a handle on a work queue.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from ataraxis._kernels.desk cimport Desk
-from ataraxis._kernels.layout cimport ax_frame
-from ataraxis._kernels.queue cimport ax_last
 
-cdef enum:
-    GIL_BYTES = 65536      # a longer copy lets other threads run
-    CRC_BYTES = 1024       # a longer payload goes to a faster checksum
-    STAMP_BYTES = 16
-    FLAG_CHECKSUM = 1
-    FLAG_DEVICE = 16
-    FLAG_UNSIGNED = 32
+from ataraxis._kernels.desk cimport Desk
+from ataraxis._kernels.frame cimport ax_frame
+from ataraxis._kernels.queue cimport ax_last
 
 # A frame in pieces: header, extension, payload; `kept` keeps the payload alive.
 cdef struct ax_piece:
@@ -33,6 +26,3 @@ cdef class PutKernel(Desk):
     cdef uint32_t reopen(self, uint64_t each) noexcept
     cdef void show(self, ax_last *slot, uint64_t bytes, uint32_t frames) noexcept
     cdef bint add(self, ax_piece *piece, uint64_t bytes) noexcept
-
-# The frame's code of a NumPy type number, 0: none that goes quickly.
-cdef int code_of(int kind) noexcept

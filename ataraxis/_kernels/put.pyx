@@ -4,25 +4,30 @@ The algorithm is queue.pyx's; this is the bridge. Bytes and arrays of plain numb
 value goes through `_encode` of the subclass. It uses the NumPy C-API for the quick look at an array.
 """
 cimport numpy as cnp
+from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from cpython.buffer cimport PyBUF_READ
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from ataraxis._kernels.atomics cimport ax_copy, ax_peek64, ax_put64
-from ataraxis._kernels.crc cimport ax_crc32, ax_crc_prepare
+from ataraxis._kernels.atomics cimport AX_GIL_BYTES, ax_copy, ax_peek64, ax_put64
+from ataraxis._kernels.crc cimport AX_CRC_BYTES, ax_crc32, ax_crc_init
+from ataraxis._kernels.element cimport code_of
+from ataraxis._kernels.frame cimport (
+    AX_FLAG_CHECKSUM, AX_FLAG_DEVICE_STAMP, AX_FLAG_DEVICE_UNSIGNED, AX_FRAME_MAGIC, AX_STAMP_BYTES, ax_frame,
+    ax_padded,
+)
 from ataraxis._kernels.layout cimport (
-    AX_FULL, AX_MESSAGE_LARGE, AX_MESSAGE_NUMBERED, AX_OK, AX_OVERFLOW, AX_QUEUE_FRAMES, AX_TIMEOUT, ax_frame,
+    AX_FULL, AX_MESSAGE_LARGE, AX_MESSAGE_NUMBERED, AX_OK, AX_OVERFLOW, AX_QUEUE_FRAMES, AX_TIMEOUT,
 )
 from ataraxis._kernels.platform cimport ax_crash, ax_now_ns
-from ataraxis._kernels.queue cimport ax_last, padded, queue_claim, queue_grow, queue_publish, queue_told, slot_of
+from ataraxis._kernels.queue cimport ax_last, queue_claim, queue_grow, queue_publish, queue_told, slot_of
 from ataraxis._kernels.timing cimport deadline_of
 from ataraxis._kernels.vigil cimport AX_WAIT_ROOM, queue_look
 
 cnp.import_array()
-ax_crc_prepare()
+ax_crc_init()
 
 # ---- the bridge
 
@@ -40,7 +45,7 @@ cdef void lay(char *to, ax_piece *piece) noexcept nogil:
     ax_copy(to + at, piece.data, piece.bytes // 2)
     ax_crash("put_half")
     ax_copy(to + at + piece.bytes // 2, piece.data + piece.bytes // 2, piece.bytes - piece.bytes // 2)
-    memset(to + bytes, 0, padded(bytes) - bytes)
+    memset(to + bytes, 0, ax_padded(bytes) - bytes)
 
 
 cdef inline void number(char *to, uint64_t sequence) noexcept nogil:
@@ -62,7 +67,7 @@ cdef class PutKernel(Desk):
         cdef int64_t signed_
         piece.whole = False
         memset(&piece.head, 0, sizeof(ax_frame))
-        memcpy(piece.head.magic, b"AXF1", 4)
+        memcpy(piece.head.magic, AX_FRAME_MAGIC, 4)
         if PyBytes_CheckExact(value):
             piece.data = PyBytes_AS_STRING(value)
             piece.bytes = PyBytes_GET_SIZE(value)
@@ -84,10 +89,10 @@ cdef class PutKernel(Desk):
         piece.head.time_ns = ax_now_ns() if time_ns is None else time_ns
         piece.stamp_bytes = 0
         if device_time is not None:
-            piece.stamp_bytes = 16
-            piece.head.flags = FLAG_DEVICE
+            piece.stamp_bytes = AX_STAMP_BYTES
+            piece.head.flags = AX_FLAG_DEVICE_STAMP
             if device_time >= 1 << 63:
-                piece.head.flags |= FLAG_UNSIGNED
+                piece.head.flags |= AX_FLAG_DEVICE_UNSIGNED
                 piece.stamp[0] = device_time
             else:
                 signed_ = device_time
@@ -103,9 +108,9 @@ cdef class PutKernel(Desk):
         cdef uint32_t crc
         if not self.checks:
             return 0
-        piece.head.flags |= FLAG_CHECKSUM
+        piece.head.flags |= AX_FLAG_CHECKSUM
         crc = ax_crc32(0, piece.stamp, piece.stamp_bytes)
-        if piece.bytes > CRC_BYTES:
+        if piece.bytes > AX_CRC_BYTES:
             crc = self.crc_of(PyMemoryView_FromMemory(<char *>piece.data, piece.bytes, PyBUF_READ), crc)
         else:
             crc = ax_crc32(crc, piece.data, piece.bytes)
@@ -164,7 +169,7 @@ cdef class PutKernel(Desk):
         # Put a frame behind those that nobody has taken yet out of our last slot. The caller is inside.
         cdef ax_last last
         cdef char *to
-        if piece.whole or bytes > GIL_BYTES or not self.reopen(bytes):
+        if piece.whole or bytes > AX_GIL_BYTES or not self.reopen(bytes):
             return False
         last = self.work.last
         to = slot_of(&self.work, last.index) + last.bytes
@@ -180,7 +185,7 @@ cdef class PutKernel(Desk):
         cdef char *to
         if status == AX_OK:
             to = slot_of(&self.work, slot.index)
-            if bytes > GIL_BYTES:
+            if bytes > AX_GIL_BYTES:
                 with nogil:
                     lay(to, piece)
             else:
@@ -192,7 +197,7 @@ cdef class PutKernel(Desk):
 
     cdef int put_piece(self, ax_piece *piece, int64_t deadline) except -100:
         # One frame, behind others of ours where it may be. The caller keeps the payload alive.
-        cdef uint64_t bytes = padded(length_of(piece))
+        cdef uint64_t bytes = ax_padded(length_of(piece))
         cdef int status
         if bytes > self.work.stride:
             return AX_OVERFLOW
@@ -303,7 +308,7 @@ cdef class PutKernel(Desk):
             for k in range(count):
                 if (<ax_frame *>(to + at)).header_crc == 0:
                     number(to + at, position * AX_QUEUE_FRAMES + k)
-                at += padded(sizeof(ax_frame) + (<ax_frame *>(to + at)).length)
+                at += ax_padded(sizeof(ax_frame) + (<ax_frame *>(to + at)).length)
             queue_publish(&self.work, index, position, bytes, count, 0)
             queue_told(&self.work, True)
             self.count(count, payload, ax_now_ns())
@@ -323,7 +328,7 @@ cdef class PutKernel(Desk):
         try:
             for value in values:
                 whole = None
-                if not self.piece_of(&piece, value, source, time_ns, None, None) or padded(length_of(&piece)) > self.work.stride:
+                if not self.piece_of(&piece, value, source, time_ns, None, None) or ax_padded(length_of(&piece)) > self.work.stride:
                     whole, is_numbered = self._encode(value, source, time_ns, None, None)
                     if len(whole) > self.work.stride:
                         status = self.put_packed(stage, at, count, payload, deadline)
@@ -341,7 +346,7 @@ cdef class PutKernel(Desk):
                 else:
                     self.seal(&piece)
                     is_numbered = True
-                bytes = padded(length_of(&piece))
+                bytes = ax_padded(length_of(&piece))
                 if count == AX_QUEUE_FRAMES or at + bytes > self.work.stride or (count and not pack):
                     status = self.put_packed(stage, at, count, payload, deadline)
                     if status != AX_OK:
@@ -364,34 +369,3 @@ cdef class PutKernel(Desk):
             free(stage)
             self.leave()
         return done, status
-
-
-cdef int code_of(int kind) noexcept:
-    # The frame's code of a NumPy type number, 0: none that goes quickly.
-    if kind == cnp.NPY_UINT8:
-        return 1
-    if kind == cnp.NPY_UINT16:
-        return 2
-    if kind == cnp.NPY_UINT32:
-        return 3
-    if kind == cnp.NPY_UINT64:
-        return 4
-    if kind == cnp.NPY_INT8:
-        return 10
-    if kind == cnp.NPY_INT16:
-        return 11
-    if kind == cnp.NPY_INT32:
-        return 12
-    if kind == cnp.NPY_INT64:
-        return 13
-    if kind == cnp.NPY_FLOAT16:
-        return 14
-    if kind == cnp.NPY_FLOAT32:
-        return 15
-    if kind == cnp.NPY_FLOAT64:
-        return 16
-    if kind == cnp.NPY_COMPLEX64:
-        return 17
-    if kind == cnp.NPY_COMPLEX128:
-        return 18
-    return 19 if kind == cnp.NPY_BOOL else 0

@@ -15,9 +15,10 @@
 #
 # A slot that is leased when the ring comes round is passed over: putters raise its lap and go on, as long as another slot
 # is free. So a long lease delays nobody. Modelled in tests/models/queue.pml; fence E is event.pxd's.
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
+
 from ataraxis._kernels.atomics cimport ax_u32, ax_u64
-from ataraxis._kernels.layout cimport AX_QUEUE_PAD, AX_SLOT_GROWING, AX_SLOT_WRITING, ax_message, ax_queue, ax_tally
+from ataraxis._kernels.layout cimport AX_SLOT_GROWING, AX_SLOT_WRITING, ax_message, ax_queue, ax_tally
 from ataraxis._kernels.participants cimport ax_party
 
 # The slot that a handle has put into last, where it may add to it; frames 0: none.
@@ -72,9 +73,6 @@ cdef inline uint64_t owner_of(uint64_t word) noexcept nogil:
 
 cdef inline bint is_being_put(uint64_t word) noexcept nogil:
     return word & 7 == AX_SLOT_WRITING or word & 7 == AX_SLOT_GROWING
-
-cdef inline uint64_t padded(uint64_t bytes) noexcept nogil:
-    return (bytes + AX_QUEUE_PAD - 1) // AX_QUEUE_PAD * AX_QUEUE_PAD
 
 cdef extern from *:
     """

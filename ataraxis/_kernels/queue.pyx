@@ -3,7 +3,7 @@
 Source: docs/explanation/concurrency.md. The claim and the lease are compare-and-swaps on the slot's own
 word, so that whoever is killed at any instruction leaves either nothing or a slot owned by a dead participant.
 """
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport (
     ax_and64, ax_cas32, ax_cas64, ax_fence_acquire, ax_fence_full, ax_fence_release, ax_load32, ax_load64, ax_peek32,

@@ -1,6 +1,6 @@
 # The readers' half of the ring: take a frame, give it back, wait.
-from libc.stdint cimport int64_t, uint32_t, uint64_t
-from ataraxis._kernels.layout cimport ax_frame
+from libc.stdint cimport int64_t, uint64_t
+
 from ataraxis._kernels.ring cimport ax_ring
 
 cdef enum:

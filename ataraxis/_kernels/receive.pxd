@@ -1,5 +1,6 @@
 # A consumer's end of a stream.
 from libc.stdint cimport int64_t, uint64_t
+
 from ataraxis._kernels.lend cimport Frame, Lender
 from ataraxis._kernels.reader cimport ax_got
 

@@ -2,24 +2,25 @@
 
 The algorithm is reader.pyx's; this is the bridge. It uses the NumPy C-API for filling result arrays.
 """
-from cython cimport no_gc_clear
 cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
+from cython cimport no_gc_clear
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport ax_copy, ax_load64, ax_peek64
+from ataraxis._kernels.frame cimport ax_frame
 from ataraxis._kernels.join cimport reader_join
-from ataraxis._kernels.layout cimport (
-    AX_BUSY, AX_EMPTY, AX_ENDED, AX_LAPPED, AX_OK, AX_OVERFLOW, AX_TIMEOUT, ax_frame,
-)
+from ataraxis._kernels.layout cimport AX_BUSY, AX_EMPTY, AX_ENDED, AX_LAPPED, AX_OK, AX_OVERFLOW, AX_TIMEOUT
 from ataraxis._kernels.lend cimport Frame, Lender
 from ataraxis._kernels.participants cimport Participant
 from ataraxis._kernels.platform cimport ax_prefault
 from ataraxis._kernels.reader cimport (
     HELD_BY_COPY, at_position, ax_got, copy_run, count_frame, give_back, has_next, next_frame, next_wait, unchanged,
 )
-from ataraxis._kernels.ring cimport AX_UNKNOWN, anybody_sends, ax_ring, bytes_at, frame_at, payload_at, ring_open, sequence_at, time_at
+from ataraxis._kernels.ring cimport (
+    AX_UNKNOWN, anybody_sends, ax_ring, bytes_at, frame_at, payload_at, ring_open, sequence_at, time_at,
+)
 from ataraxis._kernels.timing cimport PAUSES, deadline_of, pause
 
 cnp.import_array()

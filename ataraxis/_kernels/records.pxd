@@ -1,7 +1,9 @@
 # A file of frames, open for writing.
 from libc.stdint cimport uint32_t, uint64_t
-from ataraxis._kernels.journal cimport ax_run, ax_seal
-from ataraxis._kernels.layout cimport ax_frame
+
+from ataraxis._kernels.crc cimport ax_seal
+from ataraxis._kernels.frame cimport ax_frame
+from ataraxis._kernels.journal cimport ax_run
 
 cdef struct ax_sink:
     int fd

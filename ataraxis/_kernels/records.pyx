@@ -7,16 +7,15 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from ataraxis._kernels.journal cimport (
-    ax_crc32, ax_crc_init, ax_header_crc, ax_padded, ax_run, ax_run_add, ax_seal_of, ax_write_all, iovec,
-)
-from ataraxis._kernels.layout cimport AX_FULL, AX_OK, AX_TORN, ax_frame
+from ataraxis._kernels.crc cimport ax_crc32, ax_crc_init, ax_header_crc, ax_seal_of
+from ataraxis._kernels.frame cimport AX_FLAG_CHECKSUM, AX_FRAME_MAGIC, ax_frame, ax_padded
+from ataraxis._kernels.journal cimport ax_run, ax_run_add, ax_write_all, iovec
+from ataraxis._kernels.layout cimport AX_FULL, AX_OK, AX_TORN
 from ataraxis._kernels.platform cimport ax_crash
 
 cdef enum:
     RUNS = 1024                 # kept until the index is written
     LATENCY_ROWS = 4096         # rows between looks at signals
-    CHECKSUM = 1
 
 ax_crc_init()
 
@@ -98,7 +97,7 @@ cdef int put(ax_sink *sink, ax_frame *head, const char *front, uint64_t front_by
         memcpy(to + sizeof(ax_frame), front, front_bytes)
     if count and not is_direct:
         memcpy(to + inside, data, count)
-    if head.flags & CHECKSUM and not is_checked:
+    if head.flags & AX_FLAG_CHECKSUM and not is_checked:
         # Of the copy, in one go; of what is not copied, from where it is.
         crc = ax_crc32(0, to + sizeof(ax_frame), front_bytes + (0 if is_direct else count))
         head.crc = ax_crc32(crc, data, count) if is_direct else crc
@@ -180,7 +179,7 @@ cdef int put_several(ax_sink *sink, ax_frame *heads, const char **data, uint32_t
 cdef uint64_t frame_bytes(const char *data, uint64_t left) noexcept nogil:
     # Of the frame that begins here, or 0: none does.
     cdef uint64_t length = 0
-    if left < sizeof(ax_frame) or memcmp(data, b"AXF1", 4) != 0:
+    if left < sizeof(ax_frame) or memcmp(data, AX_FRAME_MAGIC, 4) != 0:
         return 0
     memcpy(&length, data + 8, 8)
     return sizeof(ax_frame) + length if length <= left - sizeof(ax_frame) else 0
@@ -260,7 +259,7 @@ cdef class RecordKernel:
                     head.labels = <uint32_t>labels
                 status = put(
                     &self.sink, &head, NULL, 0, base + at + sizeof(ax_frame), whole - sizeof(ax_frame),
-                    head.flags & CHECKSUM,
+                    head.flags & AX_FLAG_CHECKSUM,
                 )
                 if status != AX_OK:
                     break

@@ -8,15 +8,14 @@ from libc.errno cimport EINTR
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport (
-    ax_add64, ax_and64, ax_cas64, ax_fence_full, ax_load32, ax_load64,
-    ax_or64, ax_peek32, ax_peek64, ax_put64, ax_store32, ax_store64,
-    ax_u64,
+    ax_add64, ax_and64, ax_cas64, ax_fence_full, ax_load32, ax_load64, ax_or64, ax_peek32, ax_peek64, ax_put64,
+    ax_store32, ax_store64, ax_u64,
 )
 from ataraxis._kernels.event cimport event_cancel, event_prepare, event_signal, event_wake
 from ataraxis._kernels.layout cimport (
-    AX_BUSY, AX_CURSOR_DETACHED, AX_CURSOR_GATING, AX_CURSOR_IDLE, AX_DURABLES, AX_FULL, AX_KIND_STREAM,
-    AX_OK, AX_OVERFLOW, AX_PAYLOAD_AT, AX_POLICY_JOINING, AX_RETIRED, AX_SLOT_READY, AX_SLOT_SKIP, AX_SLOT_WRITING,
-    AX_STREAM_SHARED, AX_TIMEOUT, ax_reader, ax_slot, ax_stream,
+    AX_BUSY, AX_CURSOR_DETACHED, AX_CURSOR_GATING, AX_CURSOR_IDLE, AX_DURABLES, AX_FULL, AX_KIND_STREAM, AX_OK,
+    AX_OVERFLOW, AX_PAYLOAD_AT, AX_POLICY_JOINING, AX_SLOT_READY, AX_SLOT_SKIP, AX_SLOT_WRITING, AX_STREAM_SHARED,
+    AX_TIMEOUT, ax_reader, ax_slot, ax_stream,
 )
 from ataraxis._kernels.participants cimport ax_party, live_of, on_death, sweep
 from ataraxis._kernels.platform cimport ax_cpus, ax_crash, ax_futex_wait, ax_now_ns

@@ -5,9 +5,12 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport ax_add64, ax_copy
 from ataraxis._kernels.event cimport event_signal
-from ataraxis._kernels.layout cimport AX_BUSY, AX_FULL, AX_OK, AX_PAYLOAD_AT, ax_frame
+from ataraxis._kernels.frame cimport ax_frame
+from ataraxis._kernels.layout cimport AX_BUSY, AX_FULL, AX_OK, AX_PAYLOAD_AT
 from ataraxis._kernels.platform cimport ax_crash
-from ataraxis._kernels.ring cimport ax_ring, claim, locate, passed_over, payload_at, pinned, publish, publish_run, step
+from ataraxis._kernels.ring cimport (
+    ax_ring, claim, locate, passed_over, payload_at, pinned, publish, publish_run, step,
+)
 from ataraxis._kernels.run cimport claim_run
 from ataraxis._kernels.send cimport ProducerKernel, ax_stamp, number_head
 

@@ -5,34 +5,26 @@ Every byte looked at lies inside the memory given; what is no frame is passed ov
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from ataraxis._kernels.journal cimport (
-    AX_ENTRY_BROKEN, AX_ENTRY_CUT, AX_ENTRY_GOOD, AX_ENTRY_LOST, AX_RUN_DAMAGE, AX_RUN_DATA, AX_RUN_CONTROL,
-    ax_crc32, ax_crc_init, ax_entry, ax_header_crc, ax_padded, ax_run, ax_run_add, ax_seal, ax_seal_of,
+from ataraxis._kernels.crc cimport ax_crc32, ax_crc_init, ax_header_crc, ax_seal, ax_seal_of
+from ataraxis._kernels.frame cimport (
+    AX_EXTENTS_BYTES, AX_FLAG_CHECKSUM, AX_FLAG_DEVICE_STAMP, AX_FLAG_EXTENTS, AX_FRAME_MAGIC, AX_FRAME_PAD,
+    AX_STAMP_BYTES, ax_frame, ax_front_bytes, ax_padded,
 )
-from ataraxis._kernels.layout cimport ax_frame
-
-cdef enum:
-    ALIGN = 64
-    CHECKSUM = 1
-    EXTENTS = 8
-    DEVICE = 16
-    ORIGIN = 64
+from ataraxis._kernels.journal cimport (
+    AX_ENTRY_BROKEN, AX_ENTRY_CUT, AX_ENTRY_GOOD, AX_ENTRY_LOST, AX_RUN_CONTROL, AX_RUN_DAMAGE, AX_RUN_DATA, ax_entry,
+    ax_run, ax_run_add,
+)
 
 ax_crc_init()
 
 
 # ---- the algorithm
 
-cdef inline uint64_t front_of(uint32_t flags) noexcept nogil:
-    # Bytes of the extensions that the flags name.
-    return (64 if flags & EXTENTS else 0) + (16 if flags & DEVICE else 0) + (24 if flags & ORIGIN else 0)
-
-
 cdef inline bint is_header(const char *data, uint64_t left, ax_seal seal, ax_frame *head) noexcept nogil:
-    if left < sizeof(ax_frame) or memcmp(data, b"AXF1", 4) != 0:
+    if left < sizeof(ax_frame) or memcmp(data, AX_FRAME_MAGIC, 4) != 0:
         return False
     memcpy(head, data, sizeof(ax_frame))
-    return head.header_crc == ax_header_crc(seal, head) and head.length >= front_of(head.flags)
+    return head.header_crc == ax_header_crc(seal, head) and head.length >= ax_front_bytes(head.flags)
 
 
 cdef int look(const char *data, uint64_t at, uint64_t stop, ax_seal seal, uint64_t stride, ax_entry *entry) noexcept nogil:
@@ -50,7 +42,7 @@ cdef int look(const char *data, uint64_t at, uint64_t stop, ax_seal seal, uint64
         next = min(at + stride, stop)
     else:
         while next < stop:
-            next = min(next + ALIGN, stop)
+            next = min(next + AX_FRAME_PAD, stop)
             if is_header(data + next, stop - next, seal, &head):
                 break
     entry.offset, entry.bytes, entry.state = at, next - at, AX_ENTRY_LOST
@@ -70,7 +62,7 @@ cdef bint is_whole(const char *data, ax_entry *entry) noexcept nogil:
     # Whether the bytes behind the header are those that were written, as far as a checksum tells.
     cdef ax_frame head
     memcpy(&head, data + entry.offset, sizeof(ax_frame))
-    return not head.flags & CHECKSUM or head.crc == ax_crc32(0, data + entry.offset + sizeof(ax_frame), entry.bytes)
+    return not head.flags & AX_FLAG_CHECKSUM or head.crc == ax_crc32(0, data + entry.offset + sizeof(ax_frame), entry.bytes)
 
 
 cdef size_t index(const char *data, uint64_t *at, uint64_t stop, ax_seal seal, ax_run *runs, size_t room) noexcept nogil:
@@ -138,7 +130,7 @@ def good_runs(const unsigned char[::1] data not None, uint32_t seed, uint64_t st
         for k in range(count):
             memcpy(&run, &data[k * sizeof(ax_run)], sizeof(ax_run))
             if (run.crc != ax_header_crc(seal, &run) or run.offset != start or run.bytes > ax_padded(size) - start
-                    or run.bytes % ALIGN and run.kind != AX_RUN_DAMAGE or run.kind > AX_RUN_DAMAGE or run.count > run.bytes // ALIGN
+                    or run.bytes % AX_FRAME_PAD and run.kind != AX_RUN_DAMAGE or run.kind > AX_RUN_DAMAGE or run.count > run.bytes // AX_FRAME_PAD
                     or run.stride and run.count * <uint64_t>run.stride != run.bytes):
                 count = k
                 break
@@ -198,7 +190,7 @@ def gather(const unsigned char[::1] data not None, const unsigned char[::1] tabl
     with nogil:
         while k < count:
             memcpy(&entry, &table[k * sizeof(ax_entry)], sizeof(ax_entry))
-            front = front_of(entry.flags)
+            front = ax_front_bytes(entry.flags)
             if entry.state != AX_ENTRY_GOOD or not inside(&entry, size) or entry.bytes != front + row:
                 break
             if verify and not is_whole(base, &entry):
@@ -221,12 +213,12 @@ def device_stamps(const unsigned char[::1] data not None, const unsigned char[::
     with nogil:
         while k < count:
             memcpy(&entry, &table[k * sizeof(ax_entry)], sizeof(ax_entry))
-            if not entry.flags & DEVICE or not inside(&entry, size):
+            if not entry.flags & AX_FLAG_DEVICE_STAMP or not inside(&entry, size):
                 break
-            at = entry.offset + sizeof(ax_frame) + (64 if entry.flags & EXTENTS else 0)
-            if at > size - 16:
+            at = entry.offset + sizeof(ax_frame) + (AX_EXTENTS_BYTES if entry.flags & AX_FLAG_EXTENTS else 0)
+            if at > size - AX_STAMP_BYTES:
                 break
-            memcpy(&out[k, 0], &data[at], 16)
+            memcpy(&out[k, 0], &data[at], AX_STAMP_BYTES)
             k += 1
     return k
 

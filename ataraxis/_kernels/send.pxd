@@ -1,7 +1,8 @@
 # Declared for `loan`: the producer's end of a stream.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+
 from ataraxis._kernels.atomics cimport ax_put64, ax_u64
-from ataraxis._kernels.layout cimport ax_frame
+from ataraxis._kernels.frame cimport ax_frame
 from ataraxis._kernels.ring cimport ax_ring
 from ataraxis._kernels.turn cimport Turn
 

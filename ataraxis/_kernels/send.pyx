@@ -4,32 +4,28 @@ The algorithm is ring.pyx's; this is the bridge. It uses the NumPy C-API for the
 array that is sent as it is; every other form goes through `_encode` of the subclass.
 """
 cimport numpy as cnp
-from cython cimport no_gc_clear
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_READ
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.memoryview cimport PyMemoryView_FromMemory
+from cython cimport no_gc_clear
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from ataraxis._kernels.atomics cimport ax_add64, ax_copy, ax_peek64, ax_put32, ax_put64, ax_u32
+from ataraxis._kernels.atomics cimport AX_GIL_BYTES, ax_add64, ax_copy, ax_peek64, ax_put32, ax_put64, ax_u32
 from ataraxis._kernels.event cimport event_wake
-from ataraxis._kernels.layout cimport AX_BUSY, AX_FULL, AX_OK, AX_OVERFLOW, AX_PAYLOAD_AT, ax_frame
+from ataraxis._kernels.frame cimport (
+    AX_FLAG_CHECKSUM, AX_FLAG_DEVICE_STAMP, AX_FLAG_DEVICE_UNSIGNED, AX_FLAG_PICKLED, AX_FRAME_MAGIC, AX_STAMP_BYTES,
+    ax_frame,
+)
+from ataraxis._kernels.layout cimport AX_BUSY, AX_FULL, AX_OK, AX_OVERFLOW, AX_PAYLOAD_AT
 from ataraxis._kernels.participants cimport Participant
 from ataraxis._kernels.platform cimport ax_crash, ax_now_ns, ax_prefault
-from ataraxis._kernels.ring cimport (
-    claim, claim_wait, payload_at, producer_join, producer_leave, publish, ring_open,
-)
+from ataraxis._kernels.ring cimport claim, claim_wait, payload_at, producer_join, producer_leave, publish, ring_open
 from ataraxis._kernels.run cimport ask_for
 from ataraxis._kernels.timing cimport deadline_of
 
 cnp.import_array()
-
-cdef enum:
-    GIL_BYTES = 65536      # a longer copy lets other threads run
-    FLAG_CHECKSUM = 1
-    FLAG_DEVICE = 16
-    FLAG_UNSIGNED = 32
 
 
 # ---- the bridge
@@ -52,7 +48,7 @@ cdef class ProducerKernel(Turn):
         with nogil:
             ax_prefault(<char *>&self.memory[0], self.memory.shape[0])
         memset(&self.typed, 0, sizeof(ax_frame))
-        memcpy(self.typed.magic, b"AXF1", 4)
+        memcpy(self.typed.magic, AX_FRAME_MAGIC, 4)
         self.source = source
         self.typed.source = source
         self.kind = -1
@@ -138,11 +134,11 @@ cdef class ProducerKernel(Turn):
         cdef uint64_t tail[2]
         cdef uint64_t length = bytes
         if stamp.has_device:
-            at -= 16
-            length += 16
-            flags |= FLAG_DEVICE | (FLAG_UNSIGNED if stamp.is_unsigned else 0)
+            at -= AX_STAMP_BYTES
+            length += AX_STAMP_BYTES
+            flags |= AX_FLAG_DEVICE_STAMP | (AX_FLAG_DEVICE_UNSIGNED if stamp.is_unsigned else 0)
             tail[0], tail[1] = stamp.device_time, stamp.device_sequence
-            ax_copy(payload - 16, tail, 16)
+            ax_copy(payload - AX_STAMP_BYTES, tail, AX_STAMP_BYTES)
             if self.has_device and stamp.device_sequence > self.next_device:
                 ax_add64(&self.ring.stream.gaps, stamp.device_sequence - self.next_device)
             self.has_device = True
@@ -150,7 +146,7 @@ cdef class ProducerKernel(Turn):
         frame = <ax_frame *>(payload - AX_PAYLOAD_AT + at)
         ax_copy(frame, head, sizeof(ax_frame))
         if self.is_summed:
-            flags |= FLAG_CHECKSUM
+            flags |= AX_FLAG_CHECKSUM
             ax_put32(<ax_u32 *>&frame.crc, self.sum(payload - (length - bytes), length))
         ax_copy(&frame.flags, &flags, sizeof(flags))
         number_head(&self.ring, frame, length, sequence, stamp.time_ns)
@@ -173,7 +169,7 @@ cdef class ProducerKernel(Turn):
             status = self.take(deadline)
             if status == AX_OK:
                 to = payload_at(&self.ring, self.ring.index)
-                if bytes > GIL_BYTES:
+                if bytes > AX_GIL_BYTES:
                     with nogil:
                         ax_copy(to, data, bytes // 2)
                         ax_crash("send_half")
@@ -268,7 +264,7 @@ cdef class ProducerKernel(Turn):
         code, shape, data, labels, pickled = self._encode(value)
         head_of(&other, code, shape, labels, self.source)
         if pickled:
-            other.flags |= 4
+            other.flags |= AX_FLAG_PICKLED
         return self._send_bytes(data, &other, &stamp, timeout)
 
     cdef object _send_bytes(self, data, ax_frame *head, ax_stamp *stamp, timeout):
@@ -309,7 +305,7 @@ cdef int stamp_device(ax_stamp *stamp, time, sequence) except -1:
 cdef int head_of(ax_frame *head, int code, tuple shape, uint32_t labels, uint32_t source) except -1:
     cdef int k
     memset(head, 0, sizeof(ax_frame))
-    memcpy(head.magic, b"AXF1", 4)
+    memcpy(head.magic, AX_FRAME_MAGIC, 4)
     if len(shape) > 4:
         raise ValueError(f"a frame in a stream has at most 4 dimensions, got shape {shape}: reshape it")
     head.dtype = code

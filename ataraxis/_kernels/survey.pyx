@@ -6,12 +6,14 @@ whoever holds it.
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from ataraxis._kernels.atomics cimport ax_copy, ax_load32, ax_load64, ax_or64, ax_peek32, ax_peek64, ax_put64, ax_store32
+from ataraxis._kernels.atomics cimport (
+    ax_copy, ax_load32, ax_load64, ax_or64, ax_peek32, ax_peek64, ax_put64, ax_store32,
+)
 from ataraxis._kernels.layout cimport (
     AX_BUSY, AX_CROWDED, AX_CURSOR_IDLE, AX_DURABLES, AX_PAYLOAD_AT, AX_READY, AX_RETIRED, ax_reader, ax_stream,
 )
 from ataraxis._kernels.participants cimport Participant, ax_party, live_of
-from ataraxis._kernels.platform cimport F_UNLCK, F_WRLCK, AX_RECLAIM_BYTE, ax_byte, ax_crash
+from ataraxis._kernels.platform cimport F_UNLCK, F_WRLCK, ax_byte, ax_crash
 from ataraxis._kernels.ring cimport control_stride_of
 
 cdef enum:

@@ -5,7 +5,8 @@ No copy but the one into the file: large frames are written from their slots.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from ataraxis._kernels.layout cimport AX_EMPTY, AX_ENDED, AX_LAPPED, AX_OK, ax_frame
+from ataraxis._kernels.frame cimport AX_FLAG_CHECKSUM, ax_frame
+from ataraxis._kernels.layout cimport AX_EMPTY, AX_ENDED, AX_LAPPED, AX_OK
 from ataraxis._kernels.reader cimport ax_got, count_frame, give_back, next_frame
 from ataraxis._kernels.receive cimport ConsumerKernel
 from ataraxis._kernels.records cimport RecordKernel, put
@@ -13,7 +14,6 @@ from ataraxis._kernels.ring cimport AX_UNKNOWN, ax_ring, bytes_at, frame_at, pay
 from ataraxis._kernels.timing cimport deadline_of
 
 cdef enum:
-    CHECKSUM = 1
     BATCH_BYTES = 1 << 24       # in files before slots are given back
 
 
@@ -89,7 +89,7 @@ cdef class Tap:
                             head.source = <uint32_t>source
                         if labels >= 0 and head.labels:
                             head.labels = <uint32_t>labels
-                        head.flags |= CHECKSUM
+                        head.flags |= AX_FLAG_CHECKSUM
                         front = data - <char *>frame - sizeof(ax_frame)
                         status = put(
                             &file.sink, &head, <char *>frame + sizeof(ax_frame), front, data,

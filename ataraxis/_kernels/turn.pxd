@@ -1,5 +1,6 @@
 # One end of a stream, whichever: what it holds, and whose turn it is. Declared for `send` and `lend`.
 from libc.stdint cimport uint32_t
+
 from ataraxis._kernels.lock cimport pthread_t
 from ataraxis._kernels.participants cimport Participant
 from ataraxis._kernels.ring cimport ax_ring

@@ -5,7 +5,6 @@ from ataraxis._kernels.lock cimport pthread_self
 from ataraxis._kernels.participants cimport inherited
 from ataraxis._kernels.platform cimport ax_end_turn, ax_take_turn
 
-
 # ---- the bridge
 
 @no_gc_clear   # `ring` points into `participant` and `memory`: neither goes before it

@@ -5,7 +5,6 @@ From then on every SSE instruction of the thread also waits for them: all code t
 slower, CPython's included, and that of forked children. Source: Intel 64 and IA-32 Architectures Optimization Reference
 Manual, "Mixing AVX code with SSE code".
 """
-
 cdef extern from *:
     """
     #if defined(__x86_64__)

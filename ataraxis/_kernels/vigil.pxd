@@ -1,5 +1,6 @@
 # Waiting in a work queue.
 from libc.stdint cimport int64_t, uint32_t
+
 from ataraxis._kernels.queue cimport ax_work
 
 # What one waits for.

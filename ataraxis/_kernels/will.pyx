@@ -1,14 +1,6 @@
-"""Names that are taken away also when SIGINT, SIGTERM or SIGHUP kills the process; see will.h."""
-from libc.stdint cimport int64_t, uint64_t
-
+"""Names that are taken away also when SIGINT, SIGTERM or SIGHUP kills the process; see unlink_on_signal.h."""
 from ataraxis._kernels.participants cimport Participant
-
-cdef extern from "will.h" nogil:
-    ctypedef struct ax_will:
-        pass
-    ax_will *ax_will_make(int fd, uint64_t dev, uint64_t ino, int64_t slots, const char *path)
-    void ax_will_revoke(ax_will *will)
-
+from ataraxis._kernels.unlink_on_signal cimport ax_will, ax_will_make, ax_will_revoke
 
 cdef class Will:
     """Take `path` away from the segment that `participant` takes part in if a signal kills us.

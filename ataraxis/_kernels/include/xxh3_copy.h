@@ -4,8 +4,8 @@
  *
  * What is hashed is what was stored. Each stripe is loaded once, into a register that the compiler cannot load again
  * (the empty asm), and stored and hashed from there: the source may be shared, and change. */
-#ifndef AX_MOVE_H
-#define AX_MOVE_H
+#ifndef AX_XXH3_COPY_H
+#define AX_XXH3_COPY_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -4,8 +4,8 @@
  * names away, puts SIG_DFL back and raises the signal again. It needs no interpreter, so the process dies as promptly as
  * it always did, and of the signal. A handler that the application sets later replaces ours. Everything called here
  * is async-signal-safe (POSIX.1-2017, 2.4.3). */
-#ifndef AX_WILL_H
-#define AX_WILL_H
+#ifndef AX_UNLINK_ON_SIGNAL_H
+#define AX_UNLINK_ON_SIGNAL_H
 
 #include <limits.h>
 #include "platform.h"

@@ -158,29 +158,11 @@ typedef struct {
 } ax_slot;
 _Static_assert(sizeof(ax_slot) <= AX_PINS_AT && offsetof(ax_slot, bytes) == 16, "ax_slot");
 
-/* The frame's header, as ataraxis.frame writes it. */
-typedef struct {
-    char magic[4];
-    uint8_t dtype;
-    uint8_t ndim;
-    uint16_t flags;
-    uint64_t length;                                   /* extensions and payload */
-    uint64_t sequence;
-    int64_t time_ns;
-    uint32_t extents[4];
-    uint32_t source;
-    uint32_t crc;
-    uint32_t labels;
-    uint32_t header_crc;                               /* 0 inside a stream: stamped where the frame leaves it */
-} ax_frame;
-_Static_assert(sizeof(ax_frame) == 64 && offsetof(ax_frame, extents) == 32 && offsetof(ax_frame, header_crc) == 60, "ax_frame");
-
 /* A work queue. Control block: ax_queue, then a tally per participant, then a line per slot. Payload: the slots, each with
- * one frame or several, back to back, every one padded to AX_QUEUE_PAD. Position p lies in slot p % n, lap p / n + 1. */
+ * one frame or several, back to back, every one padded to AX_FRAME_PAD. Position p lies in slot p % n, lap p / n + 1. */
 enum { AX_SLOT_LEASED = 4, AX_SLOT_RETRY = 5, AX_SLOT_GROWING = 6 };
 enum { AX_MESSAGE_LARGE = 1,       /* the name of a segment that holds the frame */
        AX_MESSAGE_NUMBERED = 2 };  /* whose number is the slot's, not its own */
-#define AX_QUEUE_PAD 64
 #define AX_QUEUE_FRAMES 64         /* a slot packs as many, a bit each */
 typedef struct {
     /* Written before publication, read once. */

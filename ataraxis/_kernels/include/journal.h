@@ -8,9 +8,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 #include "crc.h"
-#include "layout.h"
+#include "frame.h"
 
-#define AX_ALIGN 64                /* frames begin at multiples of it */
 #define AX_CONTROL 0xFFFFFFFFu     /* source of the journal's own records */
 #define AX_SEVERAL 0xFFFFFFFFu     /* a run's source where it has more than one */
 #define AX_RUN_FRAMES 65536        /* frames of one size in a run, at most */
@@ -51,11 +50,6 @@ typedef struct {
     uint32_t state;                /* AX_ENTRY_* */
 } ax_entry;
 _Static_assert(sizeof(ax_entry) == 48 && offsetof(ax_entry, source) == 32 && offsetof(ax_entry, state) == 44, "ax_entry");
-
-static inline uint64_t ax_padded(uint64_t bytes)
-{
-    return (bytes + AX_ALIGN - 1) / AX_ALIGN * AX_ALIGN;
-}
 
 /* Put a frame into the last of `count` runs, or into a new one; how many runs there are then. */
 static inline size_t ax_run_add(ax_run *runs, size_t closed, size_t count, uint64_t offset, uint64_t bytes,

@@ -77,6 +77,8 @@ static inline void ax_linger(void)
 #endif
 #endif
 
+#define AX_GIL_BYTES 65536         /* a longer copy lets other threads run */
+
 /* Copies between private memory and shared payload. A seqlock's reader may race with the writer by
  * design (Boehm 2012): release builds use memcpy between the fences, ThreadSanitizer builds and
  * single elements use relaxed atomics, so that nothing is formally a race there. */
