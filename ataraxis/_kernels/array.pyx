@@ -17,10 +17,9 @@ from libc.stdint cimport INT64_MAX, uint64_t
 from ataraxis._kernels.atomics cimport AX_GIL_BYTES, ax_copy, ax_peek32
 from ataraxis._kernels.copy cimport copy_in, copy_out, store_element
 from ataraxis._kernels.element cimport add_element, encode_integer
-from ataraxis._kernels.guard cimport GuardKernel
 from ataraxis._kernels.layout cimport AX_BUSY, AX_OK, AX_TORN, ax_guard
-from ataraxis._kernels.lock cimport lock_release
-from ataraxis._kernels.participants cimport Participant
+from ataraxis._kernels.lock cimport GuardKernel, lock_release
+from ataraxis._kernels.memory cimport Participant
 from ataraxis._kernels.scalar cimport ax_scalar
 
 cdef extern from "Python.h":

@@ -6,7 +6,7 @@ from ataraxis._kernels.atomics cimport (
 )
 from ataraxis._kernels.layout cimport ax_guard
 from ataraxis._kernels.lock cimport section_close, section_is_open, section_open
-from ataraxis._kernels.participants cimport ax_party
+from ataraxis._kernels.memory cimport ax_party
 from ataraxis._kernels.platform cimport ax_crash
 
 cdef inline bint copy_out(ax_guard *guard, char *to, const char *from_, size_t count) noexcept nogil:

@@ -2,7 +2,7 @@
 from libc.stdint cimport int64_t
 
 from ataraxis._kernels.atomics cimport ax_u32
-from ataraxis._kernels.participants cimport Participant
+from ataraxis._kernels.memory cimport Participant
 from ataraxis._kernels.queue cimport ax_work
 
 cdef class Desk:

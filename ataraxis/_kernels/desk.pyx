@@ -12,7 +12,7 @@ from ataraxis._kernels.layout cimport (
     AX_BUSY, AX_DEAD, AX_EMPTY, AX_FULL, AX_OK, AX_OVERFLOW, AX_QUEUE_FRAMES, AX_SLOT_FREE, AX_SLOT_GROWING,
     AX_SLOT_LEASED, AX_SLOT_READY, AX_SLOT_RETRY, AX_TIMEOUT, ax_message, ax_tally,
 )
-from ataraxis._kernels.participants cimport Participant, inherited
+from ataraxis._kernels.memory cimport Participant, inherited
 from ataraxis._kernels.queue cimport ones, queue_open
 from ataraxis._kernels.timing cimport deadline_of
 from ataraxis._kernels.vigil cimport (

@@ -7,7 +7,7 @@ from libc.string cimport memset
 
 from ataraxis._kernels.atomics cimport ax_add32, ax_load32, ax_u32
 from ataraxis._kernels.event cimport event_cancel, event_prepare
-from ataraxis._kernels.participants cimport Participant, ax_party, inherited, sweep
+from ataraxis._kernels.memory cimport Participant, ax_party, inherited, sweep
 from ataraxis._kernels.platform cimport ax_futex_wait, ax_futex_waitv, ax_futex_wake, ax_now_ns, ax_wait, ax_wait_for
 from ataraxis._kernels.reader cimport has_next
 from ataraxis._kernels.receive cimport ConsumerKernel

@@ -1,6 +1,6 @@
 # What a frame buffer's handle works on.
 from ataraxis._kernels.layout cimport ax_framebuffer, ax_live
-from ataraxis._kernels.participants cimport Participant
+from ataraxis._kernels.memory cimport Participant
 
 cdef class RingKernel:
     cdef unsigned char[::1] memory      # the payload, acquired once

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
-from ataraxis._kernels.participants import Participant
+from ataraxis._kernels.memory import Participant
 
 CONTROL_BYTES: int
 SERVER_AT: int

@@ -11,7 +11,7 @@ from ataraxis._kernels.atomics cimport (
     ax_store32,
 )
 from ataraxis._kernels.layout cimport AX_KIND_FRAMEBUFFER, AX_LAP_MASK, AX_READY, AX_SECTORS, ax_framebuffer
-from ataraxis._kernels.participants cimport Participant, alive, ax_party, live_of, on_death
+from ataraxis._kernels.memory cimport Participant, alive, ax_party, live_of, on_death
 from ataraxis._kernels.platform cimport ax_crash, ax_now_ns
 
 cdef extern from "Python.h":

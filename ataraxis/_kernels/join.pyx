@@ -12,7 +12,7 @@ from ataraxis._kernels.layout cimport (
     AX_CURSOR_DETACHED, AX_CURSOR_GATING, AX_CURSOR_IDLE, AX_CURSOR_WATCHING, AX_OK, AX_POLICY_JOINING,
     AX_POLICY_LATEST, AX_POLICY_LOSSLESS, ax_reader, ax_stream,
 )
-from ataraxis._kernels.participants cimport live_of
+from ataraxis._kernels.memory cimport live_of
 from ataraxis._kernels.platform cimport ax_crash
 from ataraxis._kernels.reader cimport at_position, ax_got, unchanged
 from ataraxis._kernels.ring cimport AX_UNKNOWN, anybody_sends, ax_ring, locate, sequence_at, slot_at

@@ -16,7 +16,7 @@ from ataraxis._kernels.event cimport event_wake
 from ataraxis._kernels.frame cimport AX_FLAG_CHECKSUM, AX_FLAG_DEVICE_STAMP, AX_FLAG_DEVICE_UNSIGNED, ax_frame
 from ataraxis._kernels.join cimport reader_leave
 from ataraxis._kernels.lock cimport pthread_self
-from ataraxis._kernels.participants cimport inherited
+from ataraxis._kernels.memory cimport inherited
 from ataraxis._kernels.platform cimport ax_take_turn
 from ataraxis._kernels.reader cimport give_back, settle_had
 from ataraxis._kernels.ring cimport AX_UNKNOWN

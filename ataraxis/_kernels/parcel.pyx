@@ -19,7 +19,7 @@ from ataraxis._kernels.frame cimport (
 )
 from ataraxis._kernels.get cimport Grip, frame_at
 from ataraxis._kernels.layout cimport AX_EMPTY, AX_MESSAGE_LARGE, AX_OK
-from ataraxis._kernels.participants cimport inherited
+from ataraxis._kernels.memory cimport inherited
 from ataraxis._kernels.payload cimport ax_payload, lay_value, number_of, text_of
 from ataraxis._kernels.platform cimport ax_crash
 from ataraxis._kernels.queue cimport queue_abandon, queue_holds, queue_lease, queue_publish, queue_told, slot_of

@@ -19,7 +19,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport ax_u32, ax_u64
 from ataraxis._kernels.layout cimport AX_SLOT_GROWING, AX_SLOT_WRITING, ax_message, ax_queue, ax_tally
-from ataraxis._kernels.participants cimport ax_party
+from ataraxis._kernels.memory cimport ax_party
 
 # The slot that a handle has put into last, where it may add to it; frames 0: none.
 cdef struct ax_last:

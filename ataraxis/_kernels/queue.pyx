@@ -14,7 +14,7 @@ from ataraxis._kernels.layout cimport (
     AX_DEAD, AX_EMPTY, AX_FULL, AX_KIND_QUEUE, AX_OK, AX_OVERFLOW, AX_QUEUE_FRAMES, AX_SLOT_FREE, AX_SLOT_GROWING,
     AX_SLOT_LEASED, AX_SLOT_READY, AX_SLOT_RETRY, AX_SLOT_WRITING, ax_message, ax_queue, ax_tally,
 )
-from ataraxis._kernels.participants cimport ax_party, live_of, on_death
+from ataraxis._kernels.memory cimport ax_party, live_of, on_death
 from ataraxis._kernels.platform cimport ax_cpus, ax_crash, ax_now_ns
 from ataraxis._kernels.timing cimport SPIN_MAX_NS
 

@@ -15,7 +15,7 @@ from ataraxis._kernels.layout cimport (
     AX_BUSY, AX_CURSOR_GATING, AX_CURSOR_WATCHING, AX_EMPTY, AX_ENDED, AX_LAPPED, AX_OK, AX_POLICY_LATEST,
     AX_SLOT_READY, AX_SLOT_SKIP, AX_TIMEOUT, ax_stream,
 )
-from ataraxis._kernels.participants cimport sweep
+from ataraxis._kernels.memory cimport sweep
 from ataraxis._kernels.platform cimport ax_crash, ax_futex_wait, ax_now_ns
 from ataraxis._kernels.ring cimport (
     AX_UNKNOWN, anybody_sends, ax_ring, bytes_at, locate, payload_at, pins_at, sequence_at, slot_at, spin_time, step,

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
 from ataraxis._kernels.lend import Frame, Lender
-from ataraxis._kernels.participants import Participant
+from ataraxis._kernels.memory import Participant
 
 OK: int
 BUSY: int

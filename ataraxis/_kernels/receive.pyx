@@ -13,7 +13,7 @@ from ataraxis._kernels.frame cimport ax_frame
 from ataraxis._kernels.join cimport reader_join
 from ataraxis._kernels.layout cimport AX_BUSY, AX_EMPTY, AX_ENDED, AX_LAPPED, AX_OK, AX_OVERFLOW, AX_TIMEOUT
 from ataraxis._kernels.lend cimport Frame, Lender
-from ataraxis._kernels.participants cimport Participant
+from ataraxis._kernels.memory cimport Participant
 from ataraxis._kernels.platform cimport ax_prefault
 from ataraxis._kernels.reader cimport (
     HELD_BY_COPY, at_position, ax_got, copy_run, count_frame, give_back, has_next, next_frame, next_wait, unchanged,

@@ -14,7 +14,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from ataraxis._kernels.atomics cimport ax_load64, ax_peek64, ax_u32, ax_u64
 from ataraxis._kernels.frame cimport ax_frame
 from ataraxis._kernels.layout cimport ax_reader, ax_slot, ax_stream
-from ataraxis._kernels.participants cimport ax_party
+from ataraxis._kernels.memory cimport ax_party
 from ataraxis._kernels.timing cimport SPIN_CROWDED_NS
 
 # One end of a stream: private to its handle; nothing of it is read from shared memory after ring_open.

@@ -17,7 +17,7 @@ from ataraxis._kernels.layout cimport (
     AX_OVERFLOW, AX_PAYLOAD_AT, AX_POLICY_JOINING, AX_SLOT_READY, AX_SLOT_SKIP, AX_SLOT_WRITING, AX_STREAM_SHARED,
     AX_TIMEOUT, ax_reader, ax_slot, ax_stream,
 )
-from ataraxis._kernels.participants cimport ax_party, live_of, on_death, sweep
+from ataraxis._kernels.memory cimport ax_party, live_of, on_death, sweep
 from ataraxis._kernels.platform cimport ax_cpus, ax_crash, ax_futex_wait, ax_now_ns
 from ataraxis._kernels.timing cimport ROOM_PAUSES, SPIN_MAX_NS, next_spin, spin_on
 

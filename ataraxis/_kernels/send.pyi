@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
-from ataraxis._kernels.participants import Participant
+from ataraxis._kernels.memory import Participant
 from ataraxis._kernels.turn import Turn
 
 @disjoint_base

@@ -19,7 +19,7 @@ from ataraxis._kernels.frame cimport (
     ax_frame,
 )
 from ataraxis._kernels.layout cimport AX_BUSY, AX_FULL, AX_OK, AX_OVERFLOW, AX_PAYLOAD_AT
-from ataraxis._kernels.participants cimport Participant
+from ataraxis._kernels.memory cimport Participant
 from ataraxis._kernels.platform cimport ax_crash, ax_now_ns, ax_prefault
 from ataraxis._kernels.ring cimport claim, claim_wait, payload_at, producer_join, producer_leave, publish, ring_open
 from ataraxis._kernels.run cimport ask_for

@@ -1,7 +1,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis._kernels.participants import Participant
+from ataraxis._kernels.memory import Participant
 
 def register_durable(
     participant: Participant, name: bytes, timeout_ns: int

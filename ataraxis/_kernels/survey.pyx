@@ -12,7 +12,7 @@ from ataraxis._kernels.atomics cimport (
 from ataraxis._kernels.layout cimport (
     AX_BUSY, AX_CROWDED, AX_CURSOR_IDLE, AX_DURABLES, AX_PAYLOAD_AT, AX_READY, AX_RETIRED, ax_reader, ax_stream,
 )
-from ataraxis._kernels.participants cimport Participant, ax_party, live_of
+from ataraxis._kernels.memory cimport Participant, ax_party, live_of
 from ataraxis._kernels.platform cimport F_UNLCK, F_WRLCK, ax_byte, ax_crash
 from ataraxis._kernels.ring cimport control_stride_of
 

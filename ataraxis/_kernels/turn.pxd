@@ -2,7 +2,7 @@
 from libc.stdint cimport uint32_t
 
 from ataraxis._kernels.lock cimport pthread_t
-from ataraxis._kernels.participants cimport Participant
+from ataraxis._kernels.memory cimport Participant
 from ataraxis._kernels.ring cimport ax_ring
 
 cdef class Turn:

@@ -2,7 +2,7 @@
 from cython cimport no_gc_clear
 
 from ataraxis._kernels.lock cimport pthread_self
-from ataraxis._kernels.participants cimport inherited
+from ataraxis._kernels.memory cimport inherited
 from ataraxis._kernels.platform cimport ax_end_turn, ax_take_turn
 
 # ---- the bridge

@@ -13,7 +13,7 @@ from ataraxis._kernels.event cimport event_cancel, event_prepare
 from ataraxis._kernels.layout cimport (
     AX_ACTIVE, AX_BUSY, AX_OK, AX_SLOT_FREE, AX_SLOT_LEASED, AX_SLOT_RETRY, AX_TIMEOUT, ax_event,
 )
-from ataraxis._kernels.participants cimport entry_of, sweep
+from ataraxis._kernels.memory cimport entry_of, sweep
 from ataraxis._kernels.platform cimport ax_crash, ax_futex_wait, ax_now_ns
 from ataraxis._kernels.queue cimport LAP, ax_work, is_being_put, next_free, queue_settle_kept, queue_told
 from ataraxis._kernels.timing cimport PAUSES, ROOM_PAUSES, SPIN_CROWDED_NS, next_spin, spin_on

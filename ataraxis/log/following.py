@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 
-from ataraxis._kernels.mapping import watch_open, watch_wait
+from ataraxis._kernels.memory import watch_open, watch_wait
 from ataraxis.frame import Frame
 from ataraxis.log.selection import LogSource
 

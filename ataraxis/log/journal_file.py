@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ataraxis._kernels.mapping import crash_point
+from ataraxis._kernels.memory import crash_point
 from ataraxis.log.journal_page import PAGE, FileHeader, data_path, index_path
 from ataraxis.log.ownership import own
 

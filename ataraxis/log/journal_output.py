@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from ataraxis._kernels.mapping import crash_point
+from ataraxis._kernels.memory import crash_point
 from ataraxis._kernels.records import FULL, OK, TORN, RecordKernel
 from ataraxis.clock import Anchor, now_ns
 from ataraxis.errors import LoggerError, NotConnectedError

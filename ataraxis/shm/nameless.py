@@ -9,8 +9,7 @@ import stat
 import sys
 from types import TracebackType
 
-from ataraxis._kernels.mapping import allocate, crash_point
-from ataraxis._kernels.participants import anybody
+from ataraxis._kernels.memory import allocate, anybody, crash_point
 from ataraxis.shm.context import Context, group_id
 from ataraxis.shm.files import Found, has_proc
 from ataraxis.shm.header import PAGE

@@ -12,7 +12,7 @@ import platform
 import struct
 from collections.abc import Callable
 
-from ataraxis._kernels.participants import byte_held
+from ataraxis._kernels.memory import byte_held
 from ataraxis.shm.context import Context
 from ataraxis.shm.header import PAGE
 from ataraxis.shm.nameless import Nameless

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ataraxis._kernels import guard as status_of
+from ataraxis._kernels import lock as status_of
 from ataraxis._kernels.array import ArrayKernel
 from ataraxis.errors import LockRecovered, OwnerDied, StaleSegment
 from ataraxis.labels import Labels

@@ -16,8 +16,7 @@ import numpy as np
 
 from ataraxis._kernels import queue as kernel
 from ataraxis._kernels import survey
-from ataraxis._kernels.mapping import crash_point
-from ataraxis._kernels.participants import anybody
+from ataraxis._kernels.memory import anybody, crash_point
 from ataraxis.errors import LayoutError, SegmentNotFound
 from ataraxis.labels import Labels
 from ataraxis.shm import files

@@ -7,7 +7,7 @@ import json
 import mmap
 import os
 
-from ataraxis._kernels.participants import byte_held
+from ataraxis._kernels.memory import byte_held
 from ataraxis._kernels.survey import control_bytes, stride_of
 from ataraxis.errors import LayoutError
 from ataraxis.shm import files

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ataraxis._kernels import survey
-from ataraxis._kernels.participants import Participant
+from ataraxis._kernels.memory import Participant
 from ataraxis.clock import now_ns
 
 _POLICIES = ("lossless", "lossy", "latest")

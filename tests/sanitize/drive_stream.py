@@ -23,7 +23,7 @@ import numpy as np  # noqa: E402
 from ataraxis._kernels import ring as sanitized  # noqa: E402
 from ataraxis._kernels import survey  # noqa: E402
 from ataraxis._kernels.loan import Loan  # noqa: E402
-from ataraxis._kernels.participants import Participant  # noqa: E402
+from ataraxis._kernels.memory import Participant  # noqa: E402
 from ataraxis._kernels.receive import ENDED, OK, ConsumerKernel  # noqa: E402
 from ataraxis._kernels.rows import RowsKernel  # noqa: E402
 from ataraxis.stream import Producer  # noqa: E402

@@ -21,7 +21,7 @@ from workers_stream_crash import GO, MARK, READY, SLOT, WORDS, until
 from workers_stress import Zygote
 
 from ataraxis._kernels import survey
-from ataraxis._kernels.participants import byte_held
+from ataraxis._kernels.memory import byte_held
 from ataraxis.stream import Consumer, Producer
 from ataraxis.stream.control import DURABLES, READER_BYTES, STREAM_BYTES
 

@@ -13,7 +13,7 @@ from workers_stream import COUNT, DONE, LAST, SLOT, STOP
 from workers_stress import Zygote
 
 from ataraxis._kernels import survey
-from ataraxis._kernels.participants import byte_held
+from ataraxis._kernels.memory import byte_held
 from ataraxis.stream import Consumer, Producer
 
 LIMIT_S = 1.0

@@ -1,8 +1,12 @@
-# Who takes part in a segment, who is still alive, and who cleans up after the dead.
+# A mapped file; who takes part in a segment, who is still alive, and who cleans up after the dead.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport ax_u32, ax_u64
 from ataraxis._kernels.layout cimport ax_live, ax_participant
+
+cdef class Mapping:
+    cdef char *base
+    cdef Py_ssize_t bytes
 
 ctypedef void (*ax_cleanup)(ax_party *party, uint32_t slot) noexcept nogil
 

@@ -1,15 +1,17 @@
-"""Participants of a segment: one kernel-locked byte each, which dies with its owner.
+"""Memory of a segment: files mapped, and who takes part in them; names given back on a signal; vector registers.
 
-Source: the liveness protocol of docs/explanation/concurrency.md. No pid and no clock decides
-anything: a slot is free when the kernel says that nobody holds its byte, and only the holder of a
-byte cleans up what its former tenant left.
+Nothing unmaps while a view lives: the mapping goes with its last reference, never by a call. A participant has one
+kernel-locked byte, which dies with its owner (the liveness protocol of docs/explanation/concurrency.md): no pid and no
+clock decides anything. A slot is free when the kernel says that nobody holds its byte, and only the holder of a byte
+cleans up what its former tenant left.
 """
+from cpython.buffer cimport PyBuffer_FillInfo
 from cython cimport no_gc_clear
-from libc.errno cimport EACCES, EAGAIN
+from libc.errno cimport EACCES, EAGAIN, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset, strdup
-from posix.mman cimport munmap
+from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.unistd cimport _SC_PAGESIZE, close, getpid, getuid, sysconf
 
 from ataraxis._kernels.atomics cimport (
@@ -19,21 +21,36 @@ from ataraxis._kernels.fork cimport (
     ax_forget_probe, ax_fork_count, ax_gate_enter, ax_gate_leave, ax_probe, ax_watch_forks, ax_watch_probe,
 )
 from ataraxis._kernels.layout cimport AX_ACTIVE, AX_CROWDED, AX_FREE, AX_KIND_LIMIT, ax_participant
-from ataraxis._kernels.mapping cimport Mapping
 from ataraxis._kernels.platform cimport (
-    F_UNLCK, F_WRLCK, ax_byte, ax_bytes, ax_cpus, ax_crash, ax_hold_slot, ax_now_ns, ax_reopen, ax_same_file,
-    ax_unlink,
+    AX_CRASH_BUILD, F_UNLCK, F_WRLCK, ax_allocate, ax_byte, ax_bytes, ax_cpus, ax_crash, ax_hold_slot, ax_now_ns,
+    ax_reopen, ax_same_file, ax_unlink, ax_watch_open, ax_watch_wait,
 )
+from ataraxis._kernels.unlink_on_signal cimport ax_will, ax_will_make, ax_will_revoke
 
 cdef enum:
     SPINS = 12   # looks at a lock before sleeping, 1 us apart: a wake-up across cores costs 30
 
 cdef ax_cleanup cleanups[8]
 
-
 cdef void on_death(uint32_t kind, ax_cleanup cleanup) noexcept:
     # A kind's kernel says, when it is loaded, how to clean up after one of its participants.
     cleanups[kind] = cleanup
+
+cdef extern from *:
+    """
+    #if defined(__x86_64__)
+    #include <immintrin.h>
+    __attribute__((target("avx"))) static void ax_clear_upper(void) { _mm256_zeroupper(); }
+    static inline void ax_leave_vectors(void)
+    {
+        if (__builtin_cpu_supports("avx"))
+            ax_clear_upper();
+    }
+    #else
+    static inline void ax_leave_vectors(void) {}
+    #endif
+    """
+    void ax_leave_vectors() noexcept nogil
 
 
 # ---- the algorithm
@@ -145,6 +162,51 @@ cdef void introduce(ax_party *party, ax_participant *entry, uint32_t role, const
 
 
 # ---- the bridge
+
+CRASH_BUILD = bool(AX_CRASH_BUILD)
+
+cdef class Mapping:
+    """Map `bytes` of the file `descriptor`, shared and writable; exports a buffer."""
+
+    def __cinit__(self, int descriptor, Py_ssize_t bytes):
+        cdef void *base = mmap(NULL, <size_t>bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0)
+        if base == MAP_FAILED:
+            raise OSError(errno, "mmap failed")
+        self.base = <char *>base
+        self.bytes = bytes
+
+    def __dealloc__(self):
+        if self.base != NULL:
+            munmap(self.base, <size_t>self.bytes)
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self.base, self.bytes, 0, flags)
+
+    def __len__(self):
+        return self.bytes
+
+def allocate(int descriptor, int64_t offset, int64_t bytes):
+    """Back the range with memory; 0 or -errno. The caller goes in pieces and looks at signals."""
+    cdef int status
+    with nogil:
+        status = ax_allocate(descriptor, offset, bytes)
+    return status
+
+def watch_open(bytes directory, bint writes=False):
+    """Watch a directory for new names, perhaps also for writes and closes; a descriptor, or -errno."""
+    return ax_watch_open(directory, writes)
+
+def watch_wait(int descriptor, int64_t wait_ns):
+    """Sleep until something was seen or `wait_ns` passed; >= 0, or -errno."""
+    cdef int status
+    with nogil:
+        status = ax_watch_wait(descriptor, wait_ns)
+    return status
+
+def crash_point(bytes name):
+    """Die here, as by SIGKILL, if a crash-test build was told so; nothing otherwise."""
+    ax_crash(name)
+
 
 @no_gc_clear   # __dealloc__ writes into the mapping: the garbage collector must not take it first
 cdef class Participant:
@@ -264,3 +326,43 @@ def unlink(int descriptor, int directory, bytes name, int64_t slots, bint force)
         status = ax_unlink(descriptor, directory, text, slots, force)
         ax_gate_leave()
     return status
+
+
+cdef class Will:
+    """Take `path` away from the segment that `participant` takes part in if a signal kills us.
+
+    Until `revoke`, or the last reference to the will goes.
+    """
+
+    cdef ax_will *will
+    cdef Participant participant        # keeps the descriptor open
+
+    def __cinit__(self, Participant participant not None, bytes path):
+        self.participant = participant
+        self.will = ax_will_make(
+            participant.party.probe, participant.party.dev, participant.party.ino, participant.party.slots, path
+        )
+        if self.will == NULL:
+            raise MemoryError("the path is too long, or there is no memory")
+
+    def revoke(self):
+        """Leave the name alone from here on."""
+        if self.will != NULL:
+            ax_will_revoke(self.will)
+        self.will = NULL
+        self.participant = None
+
+    def __dealloc__(self):
+        if self.will != NULL:
+            ax_will_revoke(self.will)
+
+
+def vzeroupper():
+    """Say that the upper halves of the vector registers are in use no more.
+
+    Hand-written AVX code that ends without VZEROUPPER (ISA-L's checksums) leaves them in use. From then on every SSE
+    instruction of the thread also waits for them: all code that was compiled for plain x86-64 is slower, CPython's
+    included, and that of forked children. Source: Intel 64 and IA-32 Architectures Optimization Reference Manual,
+    "Mixing AVX code with SSE code".
+    """
+    ax_leave_vectors()
