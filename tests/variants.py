@@ -35,10 +35,9 @@ POINT = re.compile(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)')
 # What segments, locks, arrays, streams, queues and frame buffers need; the others would
 # only take their time.
 KERNELS = (
-    "_cython", "memory", "lock", "array", "framebuffer", "chunks", "ring", "reader",
-    "join", "turn", "send", "rows", "loan", "lend", "receive", "doorbell", "survey",
-    "queue", "vigil", "desk", "put", "block", "get", "drain", "payload", "parcel",
-    "port",
+    "_cython", "memory", "lock", "array", "framebuffer", "chunks", "ring", "producer",
+    "consumer", "survey", "queue", "vigil", "desk", "put", "block", "get", "drain",
+    "payload", "parcel", "port",
 )  # fmt: skip
 # What arrays alone need: built in a quarter of the time.
 ARRAYS = (

@@ -1,6 +1,6 @@
 from typing_extensions import disjoint_base
 
-from ataraxis._kernels.receive import ConsumerKernel
+from ataraxis._kernels.consumer import ConsumerHandle
 from ataraxis._kernels.records import RecordKernel
 
 EMPTY: int
@@ -10,7 +10,7 @@ LAPPED: int
 @disjoint_base
 class Tap:
     def __init__(
-        self, consumer: ConsumerKernel, expected: int | None = None
+        self, consumer: ConsumerHandle, expected: int | None = None
     ) -> None: ...
     def wait(self, timeout: float | None) -> int: ...
     def record(

@@ -5,12 +5,13 @@ No copy but the one into the file: large frames are written from their slots.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from ataraxis._kernels.consumer cimport ConsumerHandle
 from ataraxis._kernels.frame cimport AX_FLAG_CHECKSUM, ax_frame
 from ataraxis._kernels.layout cimport AX_EMPTY, AX_ENDED, AX_LAPPED, AX_OK
-from ataraxis._kernels.reader cimport ax_got, count_frame, give_back, next_frame
-from ataraxis._kernels.receive cimport ConsumerKernel
 from ataraxis._kernels.records cimport RecordKernel, put
-from ataraxis._kernels.ring cimport AX_UNKNOWN, ax_ring, bytes_at, frame_at, payload_at
+from ataraxis._kernels.ring cimport (
+    AX_UNKNOWN, ax_got, ax_ring, bytes_at, count_frame, frame_at, give_back, next_frame, payload_at,
+)
 from ataraxis._kernels.timing cimport deadline_of
 
 cdef enum:
@@ -22,14 +23,14 @@ cdef enum:
 cdef class Tap:
     """The end of a lossless consumer, for one thread; frames it took are held until `release`."""
 
-    cdef ConsumerKernel consumer
+    cdef ConsumerHandle consumer
     cdef unsigned char[::1] memory
     cdef ax_got *kept
     cdef uint64_t count, most, first_missing, passed
     cdef ax_got stuck                   # taken from the ring, and not by the file
     cdef bint is_stuck
 
-    def __init__(self, ConsumerKernel consumer not None, expected=None):
+    def __init__(self, ConsumerHandle consumer not None, expected=None):
         """`expected`: the first sequence that the file has not."""
         self.consumer = consumer
         self.most = consumer.ring.slots // 2 + 1
@@ -39,7 +40,7 @@ cdef class Tap:
 
     def wait(self, timeout):
         """Wait for a frame, and hold it for `record`: OK, TIMEOUT, ENDED, or BUSY (cancelled)."""
-        cdef ConsumerKernel consumer = self.consumer
+        cdef ConsumerHandle consumer = self.consumer
         cdef int status = AX_OK
         if self.is_stuck:
             return status
@@ -59,7 +60,7 @@ cdef class Tap:
         EMPTY: there is no more now; OK: `release` comes first; LAPPED: the frame `found` is next where `expected`
         should be, `accept` it; the file's own status: it did not take the next frame.
         """
-        cdef ConsumerKernel consumer = self.consumer
+        cdef ConsumerHandle consumer = self.consumer
         cdef ax_ring *ring = &consumer.ring
         cdef ax_frame *frame
         cdef ax_frame head
@@ -109,7 +110,7 @@ cdef class Tap:
 
     def release(self):
         """Give the slots back: what they held is safe."""
-        cdef ConsumerKernel consumer = self.consumer
+        cdef ConsumerHandle consumer = self.consumer
         cdef uint64_t k
         if not self.count:
             return

@@ -8,7 +8,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from ataraxis._kernels import receive as status_of
+from ataraxis._kernels import consumer as status_of
 from ataraxis._kernels import survey
 from ataraxis.errors import (
     DataOverflow,

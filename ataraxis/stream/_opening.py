@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ataraxis._kernels import survey
-from ataraxis._kernels.receive import BUSY
+from ataraxis._kernels.consumer import BUSY
 from ataraxis.errors import (
     LayoutError,
     NotConnectedError,

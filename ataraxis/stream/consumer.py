@@ -7,8 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, Literal
 
 from ataraxis._kernels import survey
-from ataraxis._kernels.lend import Frame
-from ataraxis._kernels.receive import OK
+from ataraxis._kernels.consumer import OK, Frame
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.header import Kind
 from ataraxis.shm.segment import Segment

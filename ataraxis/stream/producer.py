@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ataraxis._kernels import survey
-from ataraxis._kernels.receive import BUSY, FULL
-from ataraxis._kernels.rows import RowsKernel
+from ataraxis._kernels.consumer import BUSY, FULL
+from ataraxis._kernels.producer import ProducerHandle
 from ataraxis.clock import now_ns
 from ataraxis.frame import crc32
 from ataraxis.shm.context import ContextLike
@@ -28,7 +28,7 @@ _ON_FULL = {"block": 0, "raise": 1, "drop_newest": 2}
 _STALL_S = 1.0
 
 
-class Producer(End, RowsKernel):
+class Producer(End, ProducerHandle):
     """Make a stream and send frames into it; every consumer sees every frame.
 
     Parameters

@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis._kernels.lend import Frame
-from ataraxis._kernels.receive import EMPTY, ENDED, OVERFLOW, TIMEOUT, ConsumerKernel
+from ataraxis._kernels.consumer import (
+    EMPTY,
+    ENDED,
+    OVERFLOW,
+    TIMEOUT,
+    ConsumerHandle,
+    Frame,
+)
 from ataraxis.errors import CorruptFrame, ReleasedBuffer
 from ataraxis.frame import crc32
 from ataraxis.labels import Labels
@@ -21,7 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
-class Rows(End, ConsumerKernel):
+class Rows(End, ConsumerHandle):
     """Frames as rows of one array, and what one frame means; a half of `Consumer`."""
 
     _labels: Labels

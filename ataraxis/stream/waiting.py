@@ -9,8 +9,7 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING
 
-from ataraxis._kernels.doorbell import Bell, wait_any
-from ataraxis._kernels.lend import Frame
+from ataraxis._kernels.consumer import Bell, Frame, wait_any
 
 if TYPE_CHECKING:
     from ataraxis.stream.consumer import Consumer

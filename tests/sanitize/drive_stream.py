@@ -22,10 +22,9 @@ import numpy as np  # noqa: E402
 
 from ataraxis._kernels import ring as sanitized  # noqa: E402
 from ataraxis._kernels import survey  # noqa: E402
-from ataraxis._kernels.loan import Loan  # noqa: E402
+from ataraxis._kernels.consumer import ENDED, OK, ConsumerHandle  # noqa: E402
 from ataraxis._kernels.memory import Participant  # noqa: E402
-from ataraxis._kernels.receive import ENDED, OK, ConsumerKernel  # noqa: E402
-from ataraxis._kernels.rows import RowsKernel  # noqa: E402
+from ataraxis._kernels.producer import Loan, ProducerHandle  # noqa: E402
 from ataraxis.stream import Producer  # noqa: E402
 
 assert sanitized.__file__.startswith(sys.argv[1]), sanitized.__file__
@@ -57,11 +56,11 @@ class Ends:
         assert seconds < 60, "nobody reads"
 
 
-class Sender(Ends, RowsKernel):
+class Sender(Ends, ProducerHandle):
     cancel_event = None
 
 
-class Receiver(Ends, ConsumerKernel):
+class Receiver(Ends, ConsumerHandle):
     cancel_event = None
 
 
@@ -108,7 +107,7 @@ class Stream:
         return end
 
 
-def send(stream: Stream, end: RowsKernel, k: int) -> int:
+def send(stream: Stream, end: ProducerHandle, k: int) -> int:
     """Send a frame, a block, or a frame put together in its slot; the next number."""
     if k % 3 == 0:
         rows = np.repeat(np.arange(k, k + 3, dtype=TYPE)[:, None], stream.words, 1)

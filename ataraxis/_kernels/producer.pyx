@@ -1,19 +1,21 @@
-"""The producer's end of a stream: claim a slot, fill it, show it.
+"""The producer's end of a stream: claim a slot, fill it, show it; rows of an array in runs; a slot lent for writing.
 
 The algorithm is ring.pyx's; this is the bridge. It uses the NumPy C-API for the quick look at an
 array that is sent as it is; every other form goes through `_encode` of the subclass.
 """
 cimport numpy as cnp
-from cpython.buffer cimport PyBUF_READ
+from cpython.buffer cimport PyBUF_READ, PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from cython cimport no_gc_clear
+from cython cimport final, no_gc_clear
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from ataraxis._kernels.atomics cimport AX_GIL_BYTES, ax_add64, ax_copy, ax_peek64, ax_put32, ax_put64, ax_u32
-from ataraxis._kernels.event cimport event_wake
+from ataraxis._kernels.atomics cimport (
+    AX_GIL_BYTES, ax_add64, ax_copy, ax_peek64, ax_put32, ax_put64, ax_u32, ax_u64, ax_zero,
+)
+from ataraxis._kernels.event cimport event_signal, event_wake
 from ataraxis._kernels.frame cimport (
     AX_FLAG_CHECKSUM, AX_FLAG_DEVICE_STAMP, AX_FLAG_DEVICE_UNSIGNED, AX_FLAG_PICKLED, AX_FRAME_MAGIC, AX_STAMP_BYTES,
     ax_frame,
@@ -21,22 +23,69 @@ from ataraxis._kernels.frame cimport (
 from ataraxis._kernels.layout cimport AX_BUSY, AX_FULL, AX_OK, AX_OVERFLOW, AX_PAYLOAD_AT
 from ataraxis._kernels.memory cimport Participant
 from ataraxis._kernels.platform cimport ax_crash, ax_now_ns, ax_prefault
-from ataraxis._kernels.ring cimport claim, claim_wait, payload_at, producer_join, producer_leave, publish, ring_open
-from ataraxis._kernels.run cimport ask_for
+from ataraxis._kernels.ring cimport (
+    Endpoint, abandon, ax_ring, claim, claim_wait, locate, passed_over, payload_at, pinned, producer_join,
+    producer_leave, publish, publish_run, ring_open, step,
+)
+from ataraxis._kernels.run cimport ask_for, claim_run
 from ataraxis._kernels.timing cimport deadline_of
 
+# What a frame says beside its payload.
+cdef struct ax_stamp:
+    int64_t time_ns
+    bint has_device
+    bint is_unsigned
+    uint64_t device_time
+    uint64_t device_sequence
+
+# Rows of an array on their way.
+cdef struct ax_rows:
+    const char *data
+    Py_ssize_t count
+    Py_ssize_t sent
+    const int64_t *times    # one a row, or NULL
+    const int64_t *device   # two a row: time and counter; or NULL
+
 cnp.import_array()
+
+cdef enum:
+    RUN = 16               # frames that are claimed at once; sleepers are told after them
+    RUN_BYTES = 4096       # of their payloads, at most: longer ones were slower
+
+
+# ---- the algorithm
+
+cdef inline void number_head(ax_ring *ring, ax_frame *frame, uint64_t length, uint64_t sequence, int64_t time_ns) noexcept nogil:
+    # What differs from frame to frame.
+    ax_put64(<ax_u64 *>&frame.length, length)
+    ax_put64(<ax_u64 *>&frame.sequence, ring.position if ring.shared else sequence)
+    ax_put64(<ax_u64 *>&frame.time_ns, <uint64_t>time_ns)
+    ax_put64(&ring.stream.last_ns, <uint64_t>time_ns)
 
 
 # ---- the bridge
 
-@no_gc_clear   # as Turn
-cdef class ProducerKernel(Turn):
+@no_gc_clear   # as Endpoint
+cdef class ProducerHandle(Endpoint):
     """A producer's words and slots; its subclass gives the manners.
 
     A subclass provides `_encode(value)` -> (code, shape, bytes-like), `_fail(status, sent)` (raise) and
     `_revive()` (make the handle usable or raise).
     """
+
+    cdef ax_frame typed                 # header of a frame of our own dtype and shape
+    cdef int kind                       # numpy type number of it, -1: any frame
+    cdef Py_ssize_t typed_bytes
+    cdef int ndim
+    cdef Py_ssize_t shape[8]
+    cdef public int _on_full            # 0 block, 1 raise, 2 drop the newest
+    cdef public object cancel_event
+    cdef uint64_t ticket                # changes when a loan is over
+    cdef uint64_t next_device
+    cdef bint has_device
+    cdef uint32_t source
+    cdef object crc                     # CRC-32 of bytes; None: frames have no checksum
+    cdef bint is_summed
 
     def _open(self, memory, Participant participant not None, dtype, shape, int code, uint32_t labels, uint32_t source):
         """Take part as a producer; `memory` is the payload (uint8). False: the geometry does not fit."""
@@ -72,7 +121,7 @@ cdef class ProducerKernel(Turn):
     def _shut(self):
         """Leave the stream: nothing more will be sent from here."""
         self.ticket += self.is_open
-        Turn._shut(self)
+        Endpoint._shut(self)
 
     cdef void stir(self) noexcept:
         event_wake(&self.ring.stream.space)
@@ -286,6 +335,97 @@ cdef class ProducerKernel(Turn):
             self.leave()
         return <object>self.ticket if status == AX_OK else status
 
+    # ---- rows: every row of an array is a frame, claimed and shown in runs
+
+    def _send_rows(
+        self, cnp.ndarray block not None, const int64_t[::1] times not None, int64_t step_ns, const int64_t[:, ::1] device, timeout,
+    ):
+        """Send each row of a C-contiguous array as a frame of our dtype and shape; how many were sent.
+
+        `times` has one a row, or the first only; `device` is (n, 2) or None.
+        """
+        cdef ax_rows rows
+        cdef int status = AX_OK
+        cdef int64_t deadline = self.patience(timeout)
+        cdef ax_stamp stamp
+        rows.data, rows.count, rows.sent = <char *>cnp.PyArray_DATA(block), cnp.PyArray_DIM(block, 0), 0
+        rows.times = &times[0] if times.shape[0] == rows.count else NULL
+        rows.device = &device[0, 0] if device is not None and rows.count else NULL
+        stamp.has_device, stamp.is_unsigned = rows.device != NULL, False
+        stamp.time_ns = times[0] if times.shape[0] else 0
+        self.enter()
+        try:
+            # A buffer that was lent and not sent is over: its slot is ours.
+            self.ticket += self.ring.claimed
+            while rows.sent < rows.count:
+                with nogil:
+                    status = self.burst(&rows, &stamp, step_ns)
+                if status == AX_FULL:
+                    status = self.take(deadline)
+                if status != AX_OK:
+                    if status == AX_FULL and self._on_full == 2:
+                        ax_add64(&self.ring.stream.refused, rows.count - rows.sent)
+                    elif status != AX_BUSY:
+                        self._fail(status, rows.sent)
+                    break
+                PyErr_CheckSignals()
+        finally:
+            event_signal(&self.ring.stream.data, self.ring.words)
+            self.leave()
+        return rows.sent
+
+    cdef int burst(self, ax_rows *rows, ax_stamp *stamp, int64_t step_ns) noexcept nogil:
+        # Frames as long as there is room: runs, or one where there is something in the way of a run.
+        cdef Py_ssize_t most = max(1, min(RUN, RUN_BYTES // max(1, self.typed_bytes)))
+        cdef uint64_t run
+        while rows.sent < rows.count:
+            run = 0 if self.ring.claimed else claim_run(&self.ring, min(most, rows.count - rows.sent))
+            if run:
+                self.send_run(run, rows, stamp, step_ns)
+                continue
+            if not self.ring.claimed and claim(&self.ring) != AX_OK:
+                event_signal(&self.ring.stream.data, self.ring.words)
+                return AX_FULL
+            publish(&self.ring, self.fill(rows, stamp, step_ns, self.ring.sent), self.typed_bytes)
+        return AX_OK
+
+    cdef void send_run(self, uint64_t run, ax_rows *rows, ax_stamp *stamp, int64_t step_ns) noexcept nogil:
+        # Fill all slots of a run, then show them in order: a reader that is close behind takes no line from us that we
+        # still write to.
+        cdef ax_ring *ring = &self.ring
+        cdef uint64_t position = ring.position, end = position + run, sequence = ring.sent
+        cdef uint32_t at = 0  # the same for all
+        while ring.position < end:
+            ring.claimed = True
+            if pinned(ring, ring.index) and passed_over(ring):
+                continue
+            at = self.fill(rows, stamp, step_ns, sequence)
+            sequence += 1
+            step(ring)
+        ax_crash("run_filled")
+        locate(ring, position)
+        publish_run(ring, end, at, self.typed_bytes)
+
+    cdef inline uint32_t fill(self, ax_rows *rows, ax_stamp *stamp, int64_t step_ns, uint64_t sequence) noexcept nogil:
+        # The next row into the slot where we stand: where in it the frame begins.
+        cdef Py_ssize_t k = rows.sent
+        cdef char *payload = payload_at(&self.ring, self.ring.index)
+        cdef ax_frame *frame = <ax_frame *>(payload - sizeof(ax_frame))
+        cdef uint32_t at = AX_PAYLOAD_AT - sizeof(ax_frame)
+        ax_copy(payload, rows.data + k * self.typed_bytes, self.typed_bytes)
+        if rows.times != NULL:
+            stamp.time_ns = rows.times[k]
+        if rows.device != NULL or self.is_summed:
+            if rows.device != NULL:
+                stamp.device_time, stamp.device_sequence = rows.device[2 * k], rows.device[2 * k + 1]
+            at = self.write_head(self.typed_bytes, &self.typed, stamp, sequence)
+        else:
+            ax_copy(frame, &self.typed, sizeof(ax_frame))
+            number_head(&self.ring, frame, self.typed_bytes, sequence, stamp.time_ns)
+        stamp.time_ns += step_ns
+        rows.sent += 1
+        return at
+
 
 cdef int stamp_device(ax_stamp *stamp, time, sequence) except -1:
     cdef int64_t signed_
@@ -315,3 +455,141 @@ cdef int head_of(ax_frame *head, int code, tuple shape, uint32_t labels, uint32_
     head.labels = labels
     head.source = source
     return 0
+
+
+@no_gc_clear   # `data` points into `memory`
+cdef class Loan:
+    """The payload of a claimed slot, writable until it is sent; exports a buffer.
+
+    A buffer cannot be taken away from who keeps it. So what is exported is memory of our own, which is
+    copied into the slot when it is sent; `_memory` is the slot itself, for who can be told that it is over.
+
+    A subclass provides `_over()`, which raises because the loan is over.
+    """
+
+    cdef ProducerHandle producer
+    cdef uint64_t ticket
+    cdef char *data
+    cdef readonly Py_ssize_t buffer_size
+    cdef Py_ssize_t lent                # times its memory was lent out
+    cdef Py_ssize_t written             # bytes put in, gaps included
+    cdef bint in_place                  # the slot itself was lent: everybody sees the slot
+    cdef unsigned char[::1] own         # what is exported instead of the slot
+    cdef readonly uint64_t _position
+    cdef readonly uint64_t _sequence
+    cdef unsigned char[::1] memory      # keeps the mapping
+
+    def __cinit__(self, ProducerHandle producer not None, uint64_t ticket, *args, **kwargs):
+        self.producer = producer
+        self.ticket = ticket
+        self.memory = producer.memory
+        self.own = None   # a view that was never set is not None
+        self.data = payload_at(&producer.ring, producer.ring.index)
+        self.buffer_size = <Py_ssize_t>producer.ring.capacity
+        self._position = producer.ring.position
+        self._sequence = producer.ring.position if producer.ring.shared else producer.ring.sent
+
+    @property
+    def _is_ours(self):
+        """Whether the slot may still be written and sent."""
+        return self.ours()
+
+    cdef inline bint ours(self):
+        return self.producer.is_open and self.ticket == self.producer.ticket and self.producer.ring.claimed
+
+    @property
+    def _was_lent(self):
+        """Whether somebody was given its memory, so that what is in it is known to them only."""
+        return self.lent > 0
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        if not self.ours():
+            self._over()
+        if not self.in_place and self.own is None and self.buffer_size:
+            self.own = bytearray(self.buffer_size)
+            memcpy(&self.own[0], self.data, self.written)
+            self.data = <char *>&self.own[0]
+        self.lent += 1
+        PyBuffer_FillInfo(buffer, self, self.data, self.buffer_size, 0, flags)
+
+    @property
+    def _memory(self):
+        """Where the frame is put together: exports the slot, unless a buffer of our own was exported before."""
+        return Place(self)
+
+    def _put(self, Py_ssize_t offset, const unsigned char[::1] data):
+        """Copy bytes in; the caller has checked that they fit."""
+        if not self.ours():
+            self._over()
+        if not 0 <= offset <= self.buffer_size - data.shape[0]:
+            raise ValueError("outside the slot")
+        if data.shape[0]:
+            ax_copy(self.data + offset, &data[0], data.shape[0])
+            self.written = max(self.written, offset + data.shape[0])
+
+    def _clear(self, Py_ssize_t start, Py_ssize_t stop):
+        """Zero bytes that nobody wrote, so that no earlier frame shows through."""
+        if not self.ours():
+            self._over()
+        if 0 <= start < stop <= self.buffer_size:
+            ax_zero(self.data + start, stop - start)
+
+    def _get(self, Py_ssize_t start, Py_ssize_t stop):
+        """Copy bytes out."""
+        if not self.ours():
+            self._over()
+        if not 0 <= start <= stop <= self.buffer_size:
+            raise ValueError("outside the slot")
+        return (<char *>self.data)[start:stop]
+
+    def _send(self, Py_ssize_t bytes, int code, tuple shape, int labels, device_time, device_sequence, time_ns):
+        """Show the first `bytes` as a frame; the loan is over."""
+        cdef ax_stamp stamp
+        cdef ax_frame head
+        cdef char *slot
+        if not 0 <= bytes <= self.buffer_size:
+            raise ValueError("outside the slot")
+        stamp.has_device = False
+        stamp.time_ns = ax_now_ns() if time_ns is None else time_ns
+        if device_time is not None or device_sequence is not None:
+            stamp_device(&stamp, device_time, device_sequence)
+        head_of(&head, code, shape, labels, self.producer.source)
+        self.producer.enter()
+        try:
+            if not self.ours():
+                self._over()
+            if self.own is not None:
+                slot = payload_at(&self.producer.ring, self.producer.ring.index)
+                with nogil:
+                    ax_copy(slot, self.data, bytes)
+            self.producer.seal(bytes, &head, &stamp)
+            self.producer.ticket += 1
+        finally:
+            self.producer.leave()
+
+    def _abandon(self):
+        """Give the slot up; readers pass over it."""
+        self.producer.enter()
+        try:
+            if self.ours():
+                abandon(&self.producer.ring)
+                self.producer.ticket += 1
+        finally:
+            self.producer.leave()
+
+
+@final
+cdef class Place:
+    """Exports the memory in which a loan's frame is put together."""
+
+    cdef Loan loan
+
+    def __cinit__(self, Loan loan not None):
+        self.loan = loan
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        if not self.loan.ours():
+            self.loan._over()
+        self.loan.in_place = self.loan.own is None
+        self.loan.lent += 1
+        PyBuffer_FillInfo(buffer, self, self.loan.data, self.loan.buffer_size, 0, flags)
