@@ -36,18 +36,14 @@ POINT = re.compile(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)')
 # only take their time.
 KERNELS = (
     "_cython", "memory", "lock", "array", "framebuffer", "chunks", "ring", "producer",
-    "consumer", "survey", "queue", "vigil", "desk", "put", "block", "get", "drain",
-    "payload", "parcel", "port",
+    "consumer", "survey", "queue", "queue_handle", "messages", "port",
 )  # fmt: skip
 # What arrays alone need: built in a quarter of the time.
 ARRAYS = (
     "_cython", "memory", "lock", "array", "framebuffer", "ring", "queue",
 )  # fmt: skip
 FRAMEBUFFER = ("framebuffer.pyx", "chunks.pyx", "include/unlink_on_signal.h")
-QUEUE_FILES = (
-    "queue.pyx", "vigil.pyx", "put.pyx", "block.pyx", "get.pyx", "drain.pyx",
-    "parcel.pyx", "_large.py",
-)  # fmt: skip
+QUEUE_FILES = ("queue.pyx", "queue_handle.pyx", "messages.pyx", "_large.py")
 # What journals need besides; built with crash points only.
 LOG_KERNELS = ("records", "scan")
 

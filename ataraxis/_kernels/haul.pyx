@@ -6,12 +6,12 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from ataraxis._kernels.atomics cimport ax_peek64, ax_put64
-from ataraxis._kernels.drain cimport DrainKernel
 from ataraxis._kernels.frame cimport (
     AX_EXTENTS_BYTES, AX_FLAG_CHECKSUM, AX_FLAG_DEVICE_STAMP, AX_FLAG_EXTENTS, AX_STAMP_BYTES, ax_frame, ax_padded,
 )
 from ataraxis._kernels.layout cimport AX_BUSY, AX_MESSAGE_LARGE, AX_OK
 from ataraxis._kernels.queue cimport ax_grip, ones, queue_lease, queue_settle, slot_of
+from ataraxis._kernels.queue_handle cimport QueueHandle
 from ataraxis._kernels.records cimport DIRECT_BYTES, RecordKernel, SEVERAL, ax_sink, put, put_several, put_whole
 from ataraxis._kernels.timing cimport deadline_of
 
@@ -82,7 +82,7 @@ cdef void survey(const char *slot, ax_grip *grip, uint64_t *numbers, ax_sum *fou
             at = grip.bytes
 
 
-cdef bint next_place(DrainKernel queue, ax_place *place, ax_frame *head, const char **at) noexcept nogil:
+cdef bint next_place(QueueHandle queue, ax_place *place, ax_frame *head, const char **at) noexcept nogil:
     # Go to the next frame to record, and copy its header; False: there is none.
     cdef ax_grip *grip
     cdef uint64_t bytes
@@ -107,7 +107,7 @@ cdef inline void pass_on(ax_place *place) noexcept nogil:
     place.frame += 1
 
 
-cdef int put_long(DrainKernel queue, ax_sink *sink, ax_place *place) noexcept nogil:
+cdef int put_long(QueueHandle queue, ax_sink *sink, ax_place *place) noexcept nogil:
     # Long frames that follow each other, in one write.
     cdef ax_frame heads[SEVERAL]
     cdef const char *data[SEVERAL]
@@ -141,10 +141,10 @@ cdef int put_long(DrainKernel queue, ax_sink *sink, ax_place *place) noexcept no
 cdef class Haul:
     """What a writer has leased from a queue, for one thread; its handle acknowledges it, or gives it back."""
 
-    cdef DrainKernel queue
+    cdef QueueHandle queue
     cdef ax_place place
 
-    def __init__(self, DrainKernel queue not None):
+    def __init__(self, QueueHandle queue not None):
         self.queue = queue
 
     def lease(self, uint64_t[::1] numbers not None, uint64_t most, timeout):
@@ -153,7 +153,7 @@ cdef class Haul:
         Waits for the first. The numbers of the frames go into `numbers`, which is as long as there may be frames. A
         large frame is not leased: `drain_into` is for it.
         """
-        cdef DrainKernel queue = self.queue
+        cdef QueueHandle queue = self.queue
         cdef ax_grip grip
         cdef ax_sum found
         cdef uint64_t bytes = 0
@@ -185,7 +185,7 @@ cdef class Haul:
 
     def record(self, RecordKernel file not None):
         """Put what is leased and not recorded yet into the file: its status; if not OK, it did not take the next frame."""
-        cdef DrainKernel queue = self.queue
+        cdef QueueHandle queue = self.queue
         cdef ax_place *place = &self.place
         cdef ax_frame head
         cdef const char *at = NULL

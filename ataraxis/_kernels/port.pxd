@@ -1,12 +1,12 @@
 # A worker's way in and out, where one value takes one look.
 from libc.stdint cimport int64_t, uint64_t
 
-from ataraxis._kernels.parcel cimport ParcelKernel
 from ataraxis._kernels.queue cimport ax_grip
+from ataraxis._kernels.queue_handle cimport QueueHandle
 
 cdef class PortKernel:
-    cdef ParcelKernel outbox            # of the only child; None: emitting goes the long way
-    cdef ParcelKernel inbox             # None: so does getting
+    cdef QueueHandle outbox            # of the only child; None: emitting goes the long way
+    cdef QueueHandle inbox             # None: so does getting
     cdef int64_t[::1] board
     cdef Py_ssize_t state, finished     # words of the board: of the run, of the only child
     cdef Py_ssize_t emitted, received, bins, last_bin, lane_at, began, last

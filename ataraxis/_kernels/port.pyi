@@ -4,7 +4,7 @@ from typing import Any, final
 
 from typing_extensions import disjoint_base
 
-from ataraxis._kernels.parcel import ParcelKernel
+from ataraxis._kernels.queue_handle import QueueHandle
 
 @disjoint_base
 class PortKernel:
@@ -18,8 +18,8 @@ class PortKernel:
         self,
         board: memoryview[int],
         words: dict[str, int],
-        inbox: ParcelKernel | None,
-        outbox: ParcelKernel | None,
+        inbox: QueueHandle | None,
+        outbox: QueueHandle | None,
     ) -> None: ...
     def _unplug(self, is_done: bool) -> None: ...
     def _pay(self) -> None: ...

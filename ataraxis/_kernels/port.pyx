@@ -8,8 +8,9 @@ from cython cimport final, freelist, no_gc
 from libc.stdint cimport int64_t, uint64_t
 
 from ataraxis._kernels.layout cimport AX_OK
-from ataraxis._kernels.parcel cimport ParcelKernel, ax_letter, grip_of
+from ataraxis._kernels.messages cimport ax_letter, read_message
 from ataraxis._kernels.platform cimport ax_now_ns
+from ataraxis._kernels.queue_handle cimport QueueHandle, ax_letter, grip_of
 
 cdef extern from *:
     """
@@ -52,7 +53,7 @@ cdef class PortKernel:
     `_emit_later(value, dtype)`, `_emit_sync_later(value, dtype, timeout)`, `_get_later()`, `_get_sync_later(timeout)`.
     """
 
-    def _plug(self, board, dict words, ParcelKernel inbox, ParcelKernel outbox):
+    def _plug(self, board, dict words, QueueHandle inbox, QueueHandle outbox):
         """Take the words of the board and the queues; `words` says where which word is."""
         self.board = board
         self.state, self.finished, self.edge = words["state"], words["finished"], words["edge"]
@@ -112,7 +113,7 @@ cdef class PortKernel:
 
     cdef object hear(self):
         # The next value; LATER: there is none now, or it goes the long way.
-        cdef ParcelKernel inbox = self.inbox
+        cdef QueueHandle inbox = self.inbox
         cdef ax_letter letter
         cdef int64_t now
         cdef bint is_there
@@ -129,7 +130,7 @@ cdef class PortKernel:
             is_there = inbox.lease_soon(&self.grip) == AX_OK
             if is_there:
                 try:
-                    value = inbox.opened(&self.grip, &letter)
+                    value = read_message(&inbox.work, &self.grip, &letter, inbox.crc_of)
                 except BaseException:
                     inbox.settle(&self.grip, 0, True, True)
                     raise

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ataraxis._kernels.get import Grip
+from ataraxis._kernels.queue_handle import Grip
 from ataraxis.clock import now_ns
 from ataraxis.errors import CorruptFrame, EndOfStream
 from ataraxis.pipeline.board import (

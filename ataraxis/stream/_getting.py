@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from ataraxis._kernels import desk as status_of
+from ataraxis._kernels import queue_handle as status_of
 from ataraxis.errors import CorruptFrame, DataOverflow, GetTimeout, LeaseLost
 from ataraxis.frame import Frame, restamp
 from ataraxis.stream import _large
@@ -14,7 +14,7 @@ from ataraxis.stream._queue_end import QueueEnd
 from ataraxis.stream.lease import Lease
 
 if TYPE_CHECKING:
-    from ataraxis._kernels.get import Grip
+    from ataraxis._kernels.queue_handle import Grip
 
 _PAD = 64
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ataraxis._kernels import desk as status_of
-from ataraxis._kernels.parcel import Parcel
+from ataraxis._kernels import queue_handle as status_of
+from ataraxis._kernels.queue_handle import Parcel
 from ataraxis.stream._putting import Putting
 from ataraxis.stream.held import Held
 
 if TYPE_CHECKING:
-    from ataraxis._kernels.get import Grip
+    from ataraxis._kernels.queue_handle import Grip
     from ataraxis.stream.lease import Lease
 
 _WAITED = (status_of.FULL, status_of.TIMEOUT)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis._kernels import desk as status_of
+from ataraxis._kernels import queue_handle as status_of
 from ataraxis.frame import HEADER_BYTES, Frame
 from ataraxis.stream import _large
 from ataraxis.stream._end import check_timeout

@@ -7,8 +7,8 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ataraxis._kernels import desk as status_of
-from ataraxis._kernels.parcel import ParcelKernel
+from ataraxis._kernels import queue_handle as status_of
+from ataraxis._kernels.queue_handle import QueueHandle
 from ataraxis.clock import now_ns
 from ataraxis.errors import (
     GetTimeout,
@@ -21,14 +21,14 @@ from ataraxis.shm.header import Kind
 from ataraxis.shm.segment import Segment
 
 if TYPE_CHECKING:
-    from ataraxis._kernels.get import Grip
+    from ataraxis._kernels.queue_handle import Grip
     from ataraxis.shm.context import Context
     from ataraxis.stream.lease import Lease
 
 _NEVER = (1 << 63) - 1
 
 
-class QueueEnd(ParcelKernel):
+class QueueEnd(QueueHandle):
     """The kernel with manners."""
 
     _name: str

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ataraxis.errors import AtaraxisError, LeaseLost
 
 if TYPE_CHECKING:
-    from ataraxis._kernels.get import Grip
+    from ataraxis._kernels.queue_handle import Grip
 
 
 class Held:

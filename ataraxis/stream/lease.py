@@ -9,7 +9,7 @@ from ataraxis.errors import LeaseLost
 from ataraxis.frame import Frame
 
 if TYPE_CHECKING:
-    from ataraxis._kernels.get import Grip
+    from ataraxis._kernels.queue_handle import Grip
 
 
 class Lease:

@@ -1,23 +1,36 @@
-"""Small values as a frame's payload, and back: numbers, None, bytes, ASCII text, arrays of plain numbers.
+"""Small values, straight in and out of a slot: as a frame's payload, and as a frame that says which value it came of.
 
-What it writes is what `ataraxis.frame` writes of the same value. It uses the NumPy C-API for the quick look at an array.
+Numbers, None, bytes, ASCII text, arrays of plain numbers; what is written is what `ataraxis.frame` writes of the same
+value. Every other value, and every frame that is not as it should be, goes the long way. Frames with an origin are for
+pipelines. It uses the NumPy C-API for the quick look at an array, and to make result arrays.
 """
 cimport numpy as cnp
 from cpython.bool cimport PyBool_Check
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.buffer cimport PyBUF_READ
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.long cimport PyLong_CheckExact
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.unicode cimport PyUnicode_CheckExact
-from libc.stdint cimport int64_t, uint64_t
-from libc.string cimport memcpy
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
 
-from ataraxis._kernels.element cimport code_of
+from ataraxis._kernels.atomics cimport AX_GIL_BYTES, ax_copy
+from ataraxis._kernels.crc cimport AX_CRC_BYTES, ax_crc32, ax_crc_init
+from ataraxis._kernels.element cimport code_of, kind_of
 from ataraxis._kernels.frame cimport (
-    AX_DTYPE_BOOL, AX_DTYPE_F64, AX_DTYPE_I8, AX_DTYPE_I64, AX_DTYPE_INT, AX_DTYPE_NONE, AX_DTYPE_STR, AX_DTYPE_U8,
-    AX_DTYPE_U32, AX_DTYPE_U64,
+    AX_DTYPE_BOOL, AX_DTYPE_F64, AX_DTYPE_I8, AX_DTYPE_I64, AX_DTYPE_INT, AX_DTYPE_NONE, AX_DTYPE_RAW, AX_DTYPE_STR,
+    AX_DTYPE_U8, AX_DTYPE_U32, AX_DTYPE_U64, AX_FLAG_CHECKSUM, AX_FLAG_ORIGIN, AX_FRAME_MAGIC, ax_frame, ax_padded,
 )
+from ataraxis._kernels.layout cimport AX_MESSAGE_LARGE
+from ataraxis._kernels.platform cimport ax_crash
+from ataraxis._kernels.queue cimport ax_grip, ax_work, frame_at, queue_holds, slot_of
 
 cnp.import_array()
+ax_crc_init()
+
+cdef enum:
+    SMALL = 40             # what a number, with its origin, takes at most of a cache line
 
 cdef extern from *:
     """
@@ -150,3 +163,97 @@ cdef object number_of(int code, const char *data, uint64_t bytes):
 cdef object text_of(const char *data, uint64_t bytes):
     # Text as it was written, UTF-8.
     return ax_text(data, bytes)
+
+
+# ---- frames with an origin
+
+cdef int lay_message(char *slot, ax_payload *payload, ax_letter *letter, crc_of) except -1:
+    # The frame with its origin, zeros up to its padding. `crc_of(data, value)`: of long payloads.
+    cdef uint64_t bytes = payload.bytes
+    cdef uint32_t crc = ax_crc32(0, &letter.origin, sizeof(ax_origin))
+    cdef char *to = slot + sizeof(ax_frame) + sizeof(ax_origin)
+    memcpy(slot + sizeof(ax_frame), &letter.origin, sizeof(ax_origin))
+    if 0 < bytes <= AX_GIL_BYTES:
+        memcpy(to, payload.data, bytes)
+    elif bytes:         # of None there are none, and no address
+        with nogil:
+            ax_copy(to, payload.data, bytes)
+    ax_crash("put_half")
+    # Of what lies there: nobody else writes it, and the value may change meanwhile.
+    if bytes <= AX_CRC_BYTES:
+        crc = ax_crc32(crc, to, bytes)
+    else:
+        crc = crc_of(PyMemoryView_FromMemory(to, bytes, PyBUF_READ), crc)
+    memset(to + bytes, 0, ax_padded(sizeof(ax_frame) + sizeof(ax_origin) + bytes) - sizeof(ax_frame) - sizeof(ax_origin) - bytes)
+    memcpy(payload.head.magic, AX_FRAME_MAGIC, 4)
+    payload.head.flags = AX_FLAG_CHECKSUM | AX_FLAG_ORIGIN
+    payload.head.length = sizeof(ax_origin) + bytes
+    payload.head.sequence = letter.origin.sequence
+    payload.head.time_ns = letter.time_ns
+    payload.head.source = letter.source
+    payload.head.crc = crc
+    payload.head.header_crc = ax_crc32(0, &payload.head, sizeof(ax_frame) - 4)
+    memcpy(slot, &payload.head, sizeof(ax_frame))
+    return 0
+
+
+cdef object read_message(ax_work *work, ax_grip *grip, ax_letter *letter, crc_of):
+    # The value of a leased slot, checked; NotImplemented: it goes the long way. The caller is inside.
+    cdef uint64_t at = 0, bytes = 0, count
+    cdef ax_frame head
+    cdef char small[SMALL]
+    cdef char *slot = slot_of(work, grip.index)
+    cdef char *to = small
+    cdef uint32_t crc
+    cdef int kind, i
+    cdef cnp.npy_intp dims[4]
+    if grip.flags & AX_MESSAGE_LARGE or grip.frames != 1 or not frame_at(grip, slot, 0, &at, &bytes):
+        return NotImplemented
+    memcpy(&head, slot, sizeof(ax_frame))
+    if (
+        head.flags != (AX_FLAG_CHECKSUM | AX_FLAG_ORIGIN) or memcmp(head.magic, AX_FRAME_MAGIC, 4) or head.labels or bytes < sizeof(ax_frame) + sizeof(ax_origin)
+        or ax_crc32(0, &head, sizeof(ax_frame) - 4) != head.header_crc or head.sequence >> 63
+    ):
+        return NotImplemented
+    memcpy(&letter.origin, slot + sizeof(ax_frame), sizeof(ax_origin))
+    if letter.origin.part:
+        return NotImplemented
+    letter.time_ns, letter.source = head.time_ns, head.source
+    slot += sizeof(ax_frame) + sizeof(ax_origin)
+    count = bytes - sizeof(ax_frame) - sizeof(ax_origin)
+    value = None
+    if head.ndim == 0 and head.dtype == AX_DTYPE_RAW:
+        value = PyBytes_FromStringAndSize(NULL, count)
+        to = PyBytes_AS_STRING(value)
+    elif head.ndim == 0 and head.dtype == AX_DTYPE_STR:
+        value = PyBytes_FromStringAndSize(NULL, count)
+        to = PyBytes_AS_STRING(value)
+    elif head.ndim == 0:
+        if count > SMALL:
+            return NotImplemented
+    else:
+        kind = kind_of(head.dtype)
+        if kind < 0 or head.ndim > 4:
+            return NotImplemented
+        for i in range(head.ndim):
+            dims[i] = head.extents[i]
+        value = cnp.PyArray_EMPTY(head.ndim, dims, kind, 0)
+        if <uint64_t>cnp.PyArray_NBYTES(value) != count:
+            return NotImplemented
+        to = <char *>cnp.PyArray_DATA(value)
+    if count <= AX_GIL_BYTES:
+        memcpy(to, slot, count)
+    else:
+        with nogil:
+            ax_copy(to, slot, count)
+    ax_crash("get_copied")
+    crc = ax_crc32(0, &letter.origin, sizeof(ax_origin))
+    if count <= AX_CRC_BYTES:
+        crc = ax_crc32(crc, to, count)
+    else:
+        crc = crc_of(PyMemoryView_FromMemory(to, count, PyBUF_READ), crc)
+    if crc != head.crc or not queue_holds(work, grip):
+        return NotImplemented
+    if head.ndim == 0 and head.dtype == AX_DTYPE_STR:
+        return text_of(to, count)
+    return number_of(head.dtype, small, count) if value is None else value
