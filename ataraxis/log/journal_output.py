@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
+from ataraxis._kernels.journal_write import FULL, OK, TORN, RecordKernel
 from ataraxis._kernels.memory import crash_point
-from ataraxis._kernels.records import FULL, OK, TORN, RecordKernel
 from ataraxis.clock import Anchor, now_ns
 from ataraxis.errors import LoggerError, NotConnectedError
 from ataraxis.labels import Labels
@@ -23,8 +23,7 @@ from ataraxis.log.journal_record import (
 from ataraxis.log.journal_sync import Syncer
 
 if TYPE_CHECKING:
-    from ataraxis._kernels.haul import Haul
-    from ataraxis._kernels.tap import Tap
+    from ataraxis._kernels.journal_write import Haul, Tap
 
 ANCHOR_NS = 60 * 10**9
 NO_LIMIT = 2**63

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis._kernels import scan
+from ataraxis._kernels import journal_scan
 from ataraxis.log.journal_index import SEVERAL, listed
 from ataraxis.log.journal_input import InputFile
 
@@ -25,7 +25,7 @@ def extents(file: InputFile, source: int) -> NDArray[np.int64]:
     found = [np.stack([starts[at], starts[at + 1]], 1)]
     for k in np.flatnonzero(runs["source"] == SEVERAL).tolist():
         table = listed(file.data, runs[k], file.seed)
-        good = (table["source"] == source) & (table["state"] == scan.GOOD)
+        good = (table["source"] == source) & (table["state"] == journal_scan.GOOD)
         edges = np.flatnonzero(np.diff(np.concatenate([[False], good, [False]])))
         found.append(edges.reshape(-1, 2) + starts[k])
     ranges = np.concatenate(found)

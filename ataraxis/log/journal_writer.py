@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ataraxis._kernels.records import OK
+from ataraxis._kernels.journal_write import OK
 from ataraxis.clock import now_ns
 from ataraxis.frame import Frame
 from ataraxis.log.journal_output import JournalOutput

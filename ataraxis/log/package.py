@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis._kernels.package import Package
+from ataraxis._kernels.journal_scan import Package
 from ataraxis.log.entries import NPY_BYTES, SOURCE_LIMIT, EntryKey, entry_head
 
 _UINT8 = np.dtype(np.uint8)

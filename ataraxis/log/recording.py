@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ataraxis._kernels.tap import EMPTY, ENDED, LAPPED, Tap
+from ataraxis._kernels.journal_write import EMPTY, ENDED, LAPPED, Tap
 from ataraxis.errors import LoggerError
 from ataraxis.log.journal_input import InputFile
 from ataraxis.log.journal_page import files_of

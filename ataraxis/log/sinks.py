@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ataraxis._kernels.haul import Haul
-from ataraxis._kernels.package import survey
+from ataraxis._kernels.journal_scan import survey
+from ataraxis._kernels.journal_write import Haul
 from ataraxis.errors import CorruptFrame, DataOverflow
 from ataraxis.log.directory import EntryDirectory
 from ataraxis.log.entries import SUFFIX, EntryKey

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ataraxis._kernels.port import PortKernel
+from ataraxis._kernels.worker import PortKernel
 from ataraxis.clock import now_ns
 from ataraxis.errors import EndOfStream
 from ataraxis.frame import DType

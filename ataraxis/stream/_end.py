@@ -9,7 +9,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from ataraxis._kernels import consumer as status_of
-from ataraxis._kernels import survey
+from ataraxis._kernels import snapshot
 from ataraxis.errors import (
     DataOverflow,
     EndOfStream,
@@ -57,7 +57,9 @@ class End:
         """Take the segment; it is left with the last reference, or with the program."""
         segment.keep_name()
         self._labels = segment.labels
-        self._slots, self._capacity, self._flags = survey.geometry(segment.participant)
+        self._slots, self._capacity, self._flags = snapshot.geometry(
+            segment.participant
+        )
         if not _open_ends:
             atexit.unregister(_close_all)
             atexit.register(_close_all)
@@ -124,7 +126,7 @@ class End:
     @property
     def last_sent_iteration(self) -> int:
         """Number of the last frame sent, from 1; 0 before the first."""
-        return survey.words(self._attached().participant)[1]
+        return snapshot.words(self._attached().participant)[1]
 
     def statistics(self) -> StreamStatistics:
         """Read the stream's control words; disturbs nobody."""
@@ -193,14 +195,14 @@ def no_new_names(segment: Segment) -> Iterator[None]:
     """
     part = segment.participant
     tries = HOLD_TRIES
-    while not (is_held := survey.hold_names(part)) and tries:
+    while not (is_held := snapshot.hold_names(part)) and tries:
         time.sleep(0.001)
         tries -= 1
     try:
         yield
     finally:
         if is_held:
-            survey.free_names(part)
+            snapshot.free_names(part)
 
 
 def farewell(segment: Segment) -> None:
@@ -213,8 +215,8 @@ def farewell(segment: Segment) -> None:
     if part.is_inherited:
         return
     part.sweep()
-    tail, sent, *_, drained = survey.words(part)
-    if not survey.producers(part) and (drained >= tail or sent == 0):
+    tail, sent, *_, drained = snapshot.words(part)
+    if not snapshot.producers(part) and (drained >= tail or sent == 0):
         with no_new_names(segment):
             segment.unlink()
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ataraxis._kernels import queue as kernel
-from ataraxis._kernels import survey
+from ataraxis._kernels import snapshot
 from ataraxis._kernels.memory import anybody, crash_point
 from ataraxis.errors import LayoutError, SegmentNotFound
 from ataraxis.labels import Labels
@@ -47,7 +47,7 @@ def make(queue: str, context: Context, frame: bytes) -> Segment:
         participants=PARTICIPANTS,
     )
     crash_point(b"large_made")
-    survey.keep(segment.participant, True)
+    snapshot.keep(segment.participant, True)
     segment.keep_name()
     crash_point(b"large_kept")
     return segment

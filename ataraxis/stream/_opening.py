@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ataraxis._kernels import survey
+from ataraxis._kernels import snapshot
 from ataraxis._kernels.consumer import BUSY
 from ataraxis.errors import (
     LayoutError,
@@ -53,8 +53,8 @@ def open_to_send(
         g = segment.header.geometry
         control = np.frombuffer(memoryview(segment.mapping), np.uint8)
         control = control[g.control : g.control + g.control_bytes]
-        survey.describe(control, slots, capacity, participants, flags)
-        survey.announce(segment.participant)
+        snapshot.describe(control, slots, capacity, participants, flags)
+        snapshot.announce(segment.participant)
 
     for attempt in range(TRIES):
         joined = _join(name, labels, flags, context)
@@ -65,8 +65,8 @@ def open_to_send(
                 name,
                 Kind.STREAM,
                 labels,
-                control_bytes=survey.control_bytes(slots, participants),
-                payload_bytes=slots * survey.stride_of(capacity),
+                control_bytes=snapshot.control_bytes(slots, participants),
+                payload_bytes=slots * snapshot.stride_of(capacity),
                 fill=fill,
                 context=context,
                 participants=participants,
@@ -88,8 +88,8 @@ def _join(
     except (SegmentNotFound, LayoutError):
         return None
     old.participant.sweep()
-    if survey.producers(old.participant):
-        theirs = survey.geometry(old.participant)[2]
+    if snapshot.producers(old.participant):
+        theirs = snapshot.geometry(old.participant)[2]
         if not flags & theirs & SHARED:
             raise StreamExists(
                 f"stream {name!r} in {old.context.path} has a producer already: read "
@@ -110,7 +110,7 @@ def _join(
                 f"stream {name!r} has ended, but holds frames that its durable reader "
                 f"{away!r} has not had yet: start that reader, or 'ataraxis recover'"
             )
-        survey.keep(old.participant, False)
+        snapshot.keep(old.participant, False)
         old.unlink()
     return None
 
@@ -118,10 +118,10 @@ def _join(
 def _promised(segment: Segment) -> str | None:
     """Name a durable reader that has frames to come, or None."""
     segment.participant.sweep()
-    tail = survey.words(segment.participant)[0]
-    for name in survey.registered(segment.participant):
+    tail = snapshot.words(segment.participant)[0]
+    for name in snapshot.registered(segment.participant):
         return str(name, "utf-8", "replace")
-    for entry in survey.readers(segment.participant):
+    for entry in snapshot.readers(segment.participant):
         if entry[1] and entry[3] < tail:
             return entry[10].decode("utf-8", "replace")
     return None
@@ -138,7 +138,7 @@ def register_durable(segment: Segment, durable: str, timeout: float | None) -> i
     limit = (1 << 63) if timeout is None else int(timeout * 1e9)
     for _ in range(REGISTER_TRIES):
         segment.participant.sweep()
-        line = survey.register_durable(segment.participant, durable.encode(), limit)
+        line = snapshot.register_durable(segment.participant, durable.encode(), limit)
         if line is None:
             time.sleep(0.001)
         elif line == BUSY:
@@ -146,9 +146,9 @@ def register_durable(segment: Segment, durable: str, timeout: float | None) -> i
                 f"stream {segment.name!r}: a live consumer reads as durable "
                 f"{durable!r}; close it, or use another name"
             )
-        elif line == survey.RETIRED and segment.meaning_of_name() == "this":
+        elif line == snapshot.RETIRED and segment.meaning_of_name() == "this":
             time.sleep(0.001)  # somebody looked whether it may go, and it may not
-        elif line == survey.RETIRED:
+        elif line == snapshot.RETIRED:
             raise StreamUnavailable(
                 f"stream {segment.name!r} has ended, and its name was taken away just "
                 "now: wait for the next stream of the name, timeout="

@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
-from ataraxis._kernels import survey
+from ataraxis._kernels import snapshot
 from ataraxis._kernels.consumer import OK, Frame
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.header import Kind
@@ -122,7 +122,7 @@ class Consumer(Rows):
         label: str | None,
     ) -> None:
         self._name = segment.name
-        flags = survey.geometry(segment.participant)[2]
+        flags = snapshot.geometry(segment.participant)[2]
         if durable is not None:
             policy = "lossless"
         elif policy is None:
@@ -131,7 +131,7 @@ class Consumer(Rows):
         line = -1
         if durable is None:
             own = label if label is not None else f"pid {os.getpid()}"
-            survey.label(segment.participant, own.encode()[:63])
+            snapshot.label(segment.participant, own.encode()[:63])
         else:
             line = register_durable(segment, durable, detached_timeout)
         dtype = segment.labels.dtype if flags & TYPED else None
@@ -145,7 +145,7 @@ class Consumer(Rows):
         ):
             self._misfit()
         if durable is not None:
-            survey.keep(segment.participant, True)
+            snapshot.keep(segment.participant, True)
         self._durable = durable
         self._begin(segment)
 

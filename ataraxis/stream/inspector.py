@@ -8,7 +8,7 @@ import mmap
 import os
 
 from ataraxis._kernels.memory import byte_held
-from ataraxis._kernels.survey import control_bytes, stride_of
+from ataraxis._kernels.snapshot import control_bytes, stride_of
 from ataraxis.errors import LayoutError
 from ataraxis.shm import files
 from ataraxis.shm.context import Context, ContextLike, checked_name

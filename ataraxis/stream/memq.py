@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from ataraxis._kernels import queue as kernel
-from ataraxis._kernels import survey
+from ataraxis._kernels import snapshot
 from ataraxis.errors import LayoutError, SegmentNotFound
 from ataraxis.frame import crc32
 from ataraxis.labels import Labels
@@ -236,7 +236,7 @@ class MemQ(Posting):
         """Take the queue's name away, with what is in it, and leave it."""
         segment = self._segment
         if segment is not None and not self._is_copy:
-            survey.keep(segment.participant, False)
+            snapshot.keep(segment.participant, False)
             segment.unlink()
         self.close()
         _large.sweep(self._name, self._where)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ataraxis._kernels import survey
+from ataraxis._kernels import snapshot
 from ataraxis._kernels.consumer import BUSY, FULL
 from ataraxis._kernels.producer import ProducerHandle
 from ataraxis.clock import now_ns
@@ -296,7 +296,7 @@ class Producer(End, ProducerHandle):
         self.end()
         if segment is not None and not segment.participant.is_inherited:
             # Also what is promised to a durable reader goes.
-            survey.keep(segment.participant, False)
+            snapshot.keep(segment.participant, False)
             segment.unlink()
         self.close()
 
@@ -317,7 +317,7 @@ class Producer(End, ProducerHandle):
         if time.monotonic() - self._swept > 0.02:
             self._swept = time.monotonic()
             part.sweep()
-        return survey.reader_count(part)
+        return snapshot.reader_count(part)
 
     _swept = 0.0
 

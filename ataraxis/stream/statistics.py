@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ataraxis._kernels import survey
+from ataraxis._kernels import snapshot
 from ataraxis._kernels.memory import Participant
 from ataraxis.clock import now_ns
 
@@ -83,10 +83,10 @@ def survey_stream(name: str, participant: Participant) -> StreamStatistics:
     """Read the control words of the stream that `participant` takes part in."""
     return compose(
         name,
-        survey.geometry(participant),
-        survey.words(participant),
-        len(survey.producers(participant)),
-        survey.readers(participant),
+        snapshot.geometry(participant),
+        snapshot.words(participant),
+        len(snapshot.producers(participant)),
+        snapshot.readers(participant),
     )
 
 
@@ -104,7 +104,7 @@ def compose(
     name : str
         The stream's name.
     geometry, words, entries
-        As `survey.geometry`, `survey.words` and `survey.readers` return them.
+        As `snapshot.geometry`, `snapshot.words` and `snapshot.readers` return them.
     producers : int
         How many send.
     """

@@ -21,9 +21,9 @@ sys.path.insert(0, sys.argv[1])
 import numpy as np  # noqa: E402
 
 from ataraxis._kernels import messages, queue_handle  # noqa: E402
-from ataraxis._kernels import port as sanitized  # noqa: E402
-from ataraxis._kernels.port import PortKernel  # noqa: E402
+from ataraxis._kernels import worker as sanitized  # noqa: E402
 from ataraxis._kernels.queue_handle import Parcel  # noqa: E402
+from ataraxis._kernels.worker import PortKernel  # noqa: E402
 from ataraxis.frame import DType, Frame  # noqa: E402
 from ataraxis.log.journal_rows import plain_header  # noqa: E402
 from ataraxis.pipeline.stamp import read, write  # noqa: E402

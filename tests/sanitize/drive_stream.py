@@ -21,7 +21,7 @@ sys.path.insert(0, sys.argv[1])
 import numpy as np  # noqa: E402
 
 from ataraxis._kernels import ring as sanitized  # noqa: E402
-from ataraxis._kernels import survey  # noqa: E402
+from ataraxis._kernels import snapshot  # noqa: E402
 from ataraxis._kernels.consumer import ENDED, OK, ConsumerHandle  # noqa: E402
 from ataraxis._kernels.memory import Participant  # noqa: E402
 from ataraxis._kernels.producer import Loan, ProducerHandle  # noqa: E402
@@ -102,7 +102,7 @@ class Stream:
 
     def receiver(self, policy: int) -> Receiver:
         end, part = Receiver(), self.part()
-        survey.label(part, b"reader")
+        snapshot.label(part, b"reader")
         assert end._open(self.segment.payload, part, TYPE, policy, True, -1)
         return end
 
@@ -176,7 +176,7 @@ def look(stream: Stream, end: Receiver, k: int) -> int:
     for row in out[4 - end._latest_into(out, times) :]:
         check(row)
     part = stream.segment.participant
-    survey.words(part), survey.readers(part), survey.producers(part)
+    snapshot.words(part), snapshot.readers(part), snapshot.producers(part)
     joiner = stream.receiver(k % 3)
     joiner.receive(blocking=False)
     joiner._shut()

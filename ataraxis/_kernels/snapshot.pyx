@@ -89,10 +89,6 @@ def registered(Participant participant not None):
             found.append((<bytes>text[:64]).split(b"\0")[0])
     return found
 
-
-RETIRED = AX_RETIRED
-
-
 def keep(Participant participant not None, bint kept):
     """Say whether the segment holds frames that are promised to somebody."""
     ax_store32(&live_of(&participant.party).kept, kept)
@@ -200,3 +196,7 @@ def describe(unsigned char[::1] control, uint64_t slots, uint64_t capacity, uint
     stream.control_stride = control_stride_of(participants)
     stream.participants = participants
     stream.flags = flags
+
+
+# A status, for the rooms.
+RETIRED = AX_RETIRED

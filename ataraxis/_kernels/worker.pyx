@@ -10,7 +10,8 @@ from libc.stdint cimport int64_t, uint64_t
 from ataraxis._kernels.layout cimport AX_OK
 from ataraxis._kernels.messages cimport ax_letter, read_message
 from ataraxis._kernels.platform cimport ax_now_ns
-from ataraxis._kernels.queue_handle cimport QueueHandle, ax_letter, grip_of
+from ataraxis._kernels.queue cimport ax_grip
+from ataraxis._kernels.queue_handle cimport QueueHandle, grip_of
 
 cdef extern from *:
     """
@@ -52,6 +53,19 @@ cdef class PortKernel:
     that does not read quickly; `acknowledge()`; and for each awaited call a coroutine of the rest of it:
     `_emit_later(value, dtype)`, `_emit_sync_later(value, dtype, timeout)`, `_get_later()`, `_get_sync_later(timeout)`.
     """
+
+    cdef QueueHandle outbox             # of the only child; None: emitting goes the long way
+    cdef QueueHandle inbox              # None: so does getting
+    cdef int64_t[::1] board
+    cdef Py_ssize_t state, finished     # words of the board: of the run, of the only child
+    cdef Py_ssize_t emitted, received, bins, last_bin, lane_at, began, last
+    cdef Py_ssize_t edge
+    cdef ax_grip grip
+    cdef bint is_held                   # `grip` is leased: what `get` returned last
+    cdef public uint64_t _lane, _sequence
+    cdef uint64_t source
+    cdef public bint _has_got, _is_quick
+    cdef public object _job, _values
 
     def _plug(self, board, dict words, QueueHandle inbox, QueueHandle outbox):
         """Take the words of the board and the queues; `words` says where which word is."""
@@ -223,6 +237,11 @@ cdef inline Promise promised(PortKernel port, int what, value, more, timeout):
 @freelist(16)
 cdef class Promise:
     """A coroutine that has its result at its first step, if that is possible at all."""
+
+    cdef PortKernel port
+    cdef int what
+    cdef object value, more, timeout, inner
+    cdef bint is_begun
 
     def __dealloc__(self):
         if not self.is_begun and not PyErr_Occurred():
