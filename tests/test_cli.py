@@ -26,7 +26,7 @@ from deadline import wait_until
 from pages import ROOT
 
 from ataraxis import Consumer, MemQ, Producer, SharedMemoryArray
-from ataraxis._kernels import survey
+from ataraxis._kernels import snapshot
 from ataraxis.cli import main
 from ataraxis.errors import LayoutError, SegmentNotFound
 from ataraxis.screen import duration, plain, size
@@ -39,7 +39,7 @@ from ataraxis.stream.inspector import Inspector
 from ataraxis.stream.meter import Meter
 
 spawn = multiprocessing.get_context("spawn")
-LAYOUT = (ROOT / "ataraxis" / "_kernels" / "layout.h").read_text()
+LAYOUT = (ROOT / "ataraxis" / "_kernels" / "include" / "layout.h").read_text()
 SIZES = {"ax_u64": 8, "uint64_t": 8, "ax_u32": 4, "uint32_t": 4, "char": 1}
 
 
@@ -324,7 +324,7 @@ def test_top_shows_the_dead_as_gone_before_anybody_cleans_up():
         True,
         True,
     )
-    assert survey.reader_count(stream._segment.participant) == 2  # nobody cleaned up
+    assert snapshot.reader_count(stream._segment.participant) == 2  # nobody cleaned up
     assert "away" in call("ls")
     Consumer("cam", durable="recorder").close()  # gives the name up
     stream.unlink()
@@ -402,7 +402,7 @@ def test_top_of_a_running_stream_changes_no_count():
             assert before.sent < cam["stream"]["sent"] <= after.sent
             assert len(cam["participants"]) == 2
             assert len(before.readers) == len(after.readers) == 1
-            assert survey.reader_count(reader._segment.participant) == 1
+            assert snapshot.reader_count(reader._segment.participant) == 1
         assert reader._segment.participant.recoveries == recoveries
         reader.close()
 

@@ -17,7 +17,7 @@ from deadline import wait_until
 from programs import Program, run
 
 from ataraxis import attach
-from ataraxis._kernels import survey
+from ataraxis._kernels import snapshot
 from ataraxis.errors import NotConnectedError
 from ataraxis.stream import (
     Consumer,
@@ -403,7 +403,7 @@ def test_who_registers_while_the_name_goes_is_told(
     old.send(b"1")
     old.close()
     asked, outcome = threading.Event(), []
-    keep, register = survey.keep, survey.register_durable
+    keep, register = snapshot.keep, snapshot.register_durable
 
     def late() -> None:
         try:
@@ -422,8 +422,8 @@ def test_who_registers_while_the_name_goes_is_told(
 
     thread = threading.Thread(target=late)
     with monkeypatch.context() as patch:
-        patch.setattr(survey, "register_durable", register_late)
-        patch.setattr(survey, "keep", keep_and_wait)
+        patch.setattr(snapshot, "register_durable", register_late)
+        patch.setattr(snapshot, "keep", keep_and_wait)
         new = Producer("s", 8, 4)
     thread.join(10)
     assert outcome

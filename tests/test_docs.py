@@ -18,8 +18,8 @@ from ataraxis.shm.header import Geometry, Header, Kind
 DOCS = ROOT / "docs"
 KERNELS = ROOT / "ataraxis" / "_kernels"
 MEMORY = (DOCS / "explanation" / "memory.md").read_text()
-LAYOUT = (KERNELS / "layout.h").read_text()
-PLATFORM = (KERNELS / "platform.h").read_text()
+LAYOUT = (KERNELS / "include" / "layout.h").read_text()
+PLATFORM = (KERNELS / "include" / "platform.h").read_text()
 SIZES = {
     "ax_u32": 4,
     "ax_u64": 8,

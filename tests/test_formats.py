@@ -72,7 +72,7 @@ def test_the_run_is_as_drawn() -> None:
         for name, (dtype, offset) in (RUN.fields or {}).items()
     ]
     assert drawn == sorted(fields)
-    struct = (ROOT / "ataraxis" / "_kernels" / "journal.h").read_text()
+    struct = (ROOT / "ataraxis" / "_kernels" / "include" / "journal.h").read_text()
     body = struct[: struct.index("} ax_run;")].rpartition("typedef struct {")[2]
     body = re.sub(r"/\*.*?\*/", "", body)
     names = [

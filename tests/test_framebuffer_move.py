@@ -15,7 +15,7 @@ import xxhash
 from deadline import wait_until
 
 from ataraxis import FrameBufferClient, FrameBufferServer, FrameBufferTimeout
-from ataraxis._kernels.chunks import widths
+from ataraxis._kernels.framebuffer import widths
 
 CAPACITY = 4 << 20
 # Every way through: short, stripes, whole and broken blocks, beyond what keeps the GIL.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ataraxis import MemQ
-from ataraxis._kernels.parcel import Parcel
+from ataraxis._kernels.queue_handle import Parcel
 from ataraxis.errors import CorruptFrame
 from ataraxis.frame import DType, Frame, Origin
 from ataraxis.pipeline.frames import read, write

@@ -35,23 +35,17 @@ POINT = re.compile(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)')
 # What segments, locks, arrays, streams, queues and frame buffers need; the others would
 # only take their time.
 KERNELS = (
-    "mapping", "vectors", "participants", "lock", "guard", "array", "framebuffer",
-    "chunks", "will", "ring", "reader", "join", "turn", "send", "rows", "loan", "lend",
-    "receive", "doorbell", "survey", "queue", "vigil", "desk", "put", "block", "get",
-    "drain", "payload", "parcel", "port",
+    "_cython", "memory", "lock", "array", "framebuffer", "ring", "producer",
+    "consumer", "snapshot", "queue", "queue_handle", "messages", "worker",
 )  # fmt: skip
 # What arrays alone need: built in a quarter of the time.
 ARRAYS = (
-    "mapping", "vectors", "participants", "lock", "guard", "array", "framebuffer",
-    "ring", "queue",
+    "_cython", "memory", "lock", "array", "framebuffer", "ring", "queue",
 )  # fmt: skip
-FRAMEBUFFER = ("framebuffer.pyx", "chunks.pyx", "will.h")
-QUEUE_FILES = (
-    "queue.pyx", "vigil.pyx", "put.pyx", "block.pyx", "get.pyx", "drain.pyx",
-    "parcel.pyx", "lease.py",
-)  # fmt: skip
+FRAMEBUFFER = ("framebuffer.pyx", "include/unlink_on_signal.h")
+QUEUE_FILES = ("queue.pyx", "queue_handle.pyx", "messages.pyx", "lease.py")
 # What journals need besides; built with crash points only.
-LOG_KERNELS = ("records", "scan")
+LOG_KERNELS = ("journal_write", "journal_scan")
 
 
 def crash_points() -> set[str]:
@@ -73,7 +67,9 @@ def stream_points() -> set[str]:
     """Those of the ring and what stands on it (test_stream_crash_points.py)."""
     found: set[str] = set()
     for path in (ROOT / "ataraxis").rglob("*"):
-        if path.suffix in {".pyx", ".pxd"} and path.name not in QUEUE_FILES:
+        if path.name in QUEUE_FILES or path.name == "journal_write.pyx":
+            continue
+        if path.suffix in {".pyx", ".pxd"}:
             text = path.read_text(encoding="utf-8")
             stands_on = ("ax_stream", "ax_event", "_kernels.ring cimport")
             if any(name in text for name in stands_on):
@@ -95,7 +91,7 @@ def queue_points() -> set[str]:
 
 def journal_points() -> set[str]:
     """Those of journals (test_journal_stress.py)."""
-    paths = [ROOT / "ataraxis" / "_kernels" / "records.pyx"]
+    paths = [ROOT / "ataraxis" / "_kernels" / "journal_write.pyx"]
     paths += (ROOT / "ataraxis" / "log" / "journal").glob("*.py")
     found: set[str] = set().union(*map(_points, paths))
     return {name for name in found if name.startswith("journal_")}

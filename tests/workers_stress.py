@@ -766,7 +766,7 @@ if __name__ == "__main__":
 
     SharedMemoryArray  # noqa: B018 - loads the rooms
     if sys.argv[2]:
-        import ataraxis._kernels.mapping as kernel
+        import ataraxis._kernels.memory as kernel
 
         assert kernel.__file__.startswith(sys.argv[2]), kernel.__file__
     workers_stress.serve(sys.argv[1])

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
-from ataraxis._kernels.guard import GuardKernel
-from ataraxis._kernels.participants import Participant
+from ataraxis._kernels.lock import GuardKernel
+from ataraxis._kernels.memory import Participant
 
 @disjoint_base
 class ArrayKernel(GuardKernel):

@@ -6,21 +6,21 @@ shm/array.py. The one kernel that uses the NumPy C-API: for scalars and result a
 """
 cimport numpy as cnp
 from cpython.buffer cimport PyObject_GetBuffer
-from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.exc cimport PyErr_Clear, PyErr_Occurred
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.long cimport PyLong_CheckExact
 from cpython.slice cimport PySlice_AdjustIndices, PySlice_Check, PySlice_Unpack
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.math cimport isfinite
 from libc.stdint cimport INT64_MAX, uint64_t
 
-from ataraxis._kernels.atomics cimport ax_copy, ax_peek32
+from ataraxis._kernels.atomics cimport AX_GIL_BYTES, ax_copy, ax_peek32
 from ataraxis._kernels.copy cimport copy_in, copy_out, store_element
 from ataraxis._kernels.element cimport add_element, encode_integer
-from ataraxis._kernels.guard cimport GuardKernel
 from ataraxis._kernels.layout cimport AX_BUSY, AX_OK, AX_TORN, ax_guard
-from ataraxis._kernels.lock cimport lock_release
-from ataraxis._kernels.participants cimport Participant
+from ataraxis._kernels.lock cimport GuardKernel, lock_release
+from ataraxis._kernels.memory cimport Participant
+from ataraxis._kernels.scalar cimport ax_scalar
 
 cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object value, int *overflow)
@@ -29,13 +29,9 @@ cdef extern from "Python.h":
 cdef extern from "numpy/arrayobject.h":
     void PyArray_ScalarAsCtype(object scalar, void *to)
 
-cdef extern from "scalar.h":
-    object ax_scalar(int kind, const void *bytes, object dtype)
-
 cnp.import_array()
 
 cdef enum:
-    GIL_BYTES = 65536      # a longer copy lets other threads run
     LOOKS = 8              # unlocked tries of a reader before it takes the lock
 
 
@@ -104,7 +100,7 @@ cdef class ArrayKernel(GuardKernel):
         cdef ax_guard *guard = self.guard
         cdef const char *from_ = self.data + offset
         cdef int looks = LOOKS
-        if count > GIL_BYTES:
+        if count > AX_GIL_BYTES:
             return self.fetch_long(to, offset, count)
         while looks:
             if copy_out(guard, to, from_, count):
@@ -150,7 +146,7 @@ cdef class ArrayKernel(GuardKernel):
         self.take(INT64_MAX)
         keep, memory, guard = self.participant, self.memory, self.guard
         to = <char *>&memory[0] + offset
-        if count <= GIL_BYTES:
+        if count <= AX_GIL_BYTES:
             copy_in(guard, &keep.party, to, from_, count, whole)
         else:
             with nogil:

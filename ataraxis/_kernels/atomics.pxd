@@ -31,5 +31,6 @@ cdef extern from "atomics.h" nogil:
     void ax_fence_full()
     void ax_pause()
     void ax_linger()
+    int AX_GIL_BYTES
     void ax_copy(void *to, const void *from_, size_t n)
     void ax_zero(void *to, size_t n)

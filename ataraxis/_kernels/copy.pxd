@@ -1,12 +1,13 @@
 # Bytes between private memory and a payload guarded by a lock and a seqlock (lock.pxd).
+from libc.stdint cimport uint64_t
+
 from ataraxis._kernels.atomics cimport (
     ax_copy, ax_fence_acquire, ax_fence_release, ax_load64, ax_peek32, ax_peek64, ax_put32, ax_store64,
 )
 from ataraxis._kernels.layout cimport ax_guard
 from ataraxis._kernels.lock cimport section_close, section_is_open, section_open
-from ataraxis._kernels.participants cimport ax_party
+from ataraxis._kernels.memory cimport ax_party
 from ataraxis._kernels.platform cimport ax_crash
-from libc.stdint cimport uint64_t
 
 cdef inline bint copy_out(ax_guard *guard, char *to, const char *from_, size_t count) noexcept nogil:
     # One optimistic look of a seqlock's reader (Boehm 2012); False if a writer was about.

@@ -1,6 +1,14 @@
-# The checksum of crc.h; a kernel that uses it calls ax_crc_prepare when it is loaded.
+# The checksums of crc.h; a kernel that uses them calls ax_crc_init when it is loaded.
 from libc.stdint cimport uint32_t
 
 cdef extern from "crc.h" nogil:
-    void ax_crc_prepare()
+    int AX_CRC_BYTES
+
+    ctypedef struct ax_seal:
+        uint32_t seed
+        uint32_t front
+
+    void ax_crc_init()
     uint32_t ax_crc32(uint32_t crc, const void *data, size_t n)
+    ax_seal ax_seal_of(uint32_t seed)
+    uint32_t ax_header_crc(ax_seal seal, const void *header)

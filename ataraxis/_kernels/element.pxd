@@ -1,7 +1,12 @@
-# One element as bytes: a Python integer encoded, two elements added. Statuses, no exceptions.
+# Elements: the frame's code of a type of NumPy's, a Python integer encoded, two elements added. No exceptions.
 cimport numpy as cnp
-from ataraxis._kernels.layout cimport AX_BUSY, AX_OK, AX_OVERFLOW
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from ataraxis._kernels.frame cimport (
+    AX_DTYPE_BOOL, AX_DTYPE_C64, AX_DTYPE_C128, AX_DTYPE_F16, AX_DTYPE_F32, AX_DTYPE_F64, AX_DTYPE_I8, AX_DTYPE_I16,
+    AX_DTYPE_I32, AX_DTYPE_I64, AX_DTYPE_U8, AX_DTYPE_U16, AX_DTYPE_U32, AX_DTYPE_U64,
+)
+from ataraxis._kernels.layout cimport AX_BUSY, AX_OK, AX_OVERFLOW
 
 cdef extern from *:
     """
@@ -67,3 +72,61 @@ cdef inline int add_element(int kind, char *to, const char *a, const char *b) no
     else:
         return AX_BUSY
     return AX_OK
+
+cdef inline int code_of(int kind) noexcept:
+    # The frame's code of a NumPy type number, 0: none that goes quickly.
+    if kind == cnp.NPY_UINT8:
+        return AX_DTYPE_U8
+    if kind == cnp.NPY_UINT16:
+        return AX_DTYPE_U16
+    if kind == cnp.NPY_UINT32:
+        return AX_DTYPE_U32
+    if kind == cnp.NPY_UINT64:
+        return AX_DTYPE_U64
+    if kind == cnp.NPY_INT8:
+        return AX_DTYPE_I8
+    if kind == cnp.NPY_INT16:
+        return AX_DTYPE_I16
+    if kind == cnp.NPY_INT32:
+        return AX_DTYPE_I32
+    if kind == cnp.NPY_INT64:
+        return AX_DTYPE_I64
+    if kind == cnp.NPY_FLOAT16:
+        return AX_DTYPE_F16
+    if kind == cnp.NPY_FLOAT32:
+        return AX_DTYPE_F32
+    if kind == cnp.NPY_FLOAT64:
+        return AX_DTYPE_F64
+    if kind == cnp.NPY_COMPLEX64:
+        return AX_DTYPE_C64
+    if kind == cnp.NPY_COMPLEX128:
+        return AX_DTYPE_C128
+    return AX_DTYPE_BOOL if kind == cnp.NPY_BOOL else 0
+
+cdef inline int kind_of(int code) noexcept:
+    # The NumPy type number of a frame's code, -1: none that goes quickly. A bool may be neither 0 nor 1.
+    if code == AX_DTYPE_U8:
+        return cnp.NPY_UINT8
+    if code == AX_DTYPE_U16:
+        return cnp.NPY_UINT16
+    if code == AX_DTYPE_U32:
+        return cnp.NPY_UINT32
+    if code == AX_DTYPE_U64:
+        return cnp.NPY_UINT64
+    if code == AX_DTYPE_I8:
+        return cnp.NPY_INT8
+    if code == AX_DTYPE_I16:
+        return cnp.NPY_INT16
+    if code == AX_DTYPE_I32:
+        return cnp.NPY_INT32
+    if code == AX_DTYPE_I64:
+        return cnp.NPY_INT64
+    if code == AX_DTYPE_F16:
+        return cnp.NPY_FLOAT16
+    if code == AX_DTYPE_F32:
+        return cnp.NPY_FLOAT32
+    if code == AX_DTYPE_F64:
+        return cnp.NPY_FLOAT64
+    if code == AX_DTYPE_C64:
+        return cnp.NPY_COMPLEX64
+    return cnp.NPY_COMPLEX128 if code == AX_DTYPE_C128 else -1

@@ -7,10 +7,9 @@
 # miss each other. Bits go before the count: a bit set after that was set by somebody who read the new
 # count, or whose sleep the new count ends. Who waits is woken once, however much happens before it
 # runs. A signaller killed between the two leaves sleepers to the end of their slice (PROBE_NS).
-from libc.stdint cimport int64_t, uint32_t, uint64_t
-from ataraxis._kernels.atomics cimport (
-    ax_add32, ax_and64, ax_fence_full, ax_load32, ax_or64, ax_peek64,
-)
+from libc.stdint cimport uint32_t, uint64_t
+
+from ataraxis._kernels.atomics cimport ax_add32, ax_and64, ax_fence_full, ax_load32, ax_or64, ax_peek64
 from ataraxis._kernels.layout cimport ax_event
 from ataraxis._kernels.platform cimport ax_crash, ax_futex_wake
 

@@ -1,5 +1,5 @@
 # The structs and constants of layout.h.
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from ataraxis._kernels.atomics cimport ax_u32, ax_u64
 
 cdef extern from "layout.h" nogil:
@@ -96,21 +96,7 @@ cdef extern from "layout.h" nogil:
         ax_u32 reserved
         ax_u64 bytes
 
-    ctypedef struct ax_frame:
-        char magic[4]
-        uint8_t dtype
-        uint8_t ndim
-        uint16_t flags
-        uint64_t length
-        uint64_t sequence
-        int64_t time_ns
-        uint32_t extents[4]
-        uint32_t source
-        uint32_t crc
-        uint32_t labels
-        uint32_t header_crc
-
-    int AX_SLOT_LEASED, AX_SLOT_RETRY, AX_SLOT_GROWING, AX_MESSAGE_LARGE, AX_MESSAGE_NUMBERED, AX_QUEUE_PAD, AX_QUEUE_FRAMES
+    int AX_SLOT_LEASED, AX_SLOT_RETRY, AX_SLOT_GROWING, AX_MESSAGE_LARGE, AX_MESSAGE_NUMBERED, AX_QUEUE_FRAMES
 
     ctypedef struct ax_queue:
         uint64_t slots

@@ -8,12 +8,14 @@
 #   health         1: an owner died while dirty, and nobody has healed the data since
 #
 # Everything but `lock` is written by the owner only, or by whoever owns a dead owner's byte.
+cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+
 from ataraxis._kernels.atomics cimport (
-    ax_cas32, ax_fence_release, ax_load64, ax_peek32, ax_peek64, ax_put32, ax_put64, ax_store32, ax_store64, ax_swap32,
+    ax_cas32, ax_fence_release, ax_load64, ax_peek32, ax_peek64, ax_put64, ax_store32, ax_store64, ax_swap32,
 )
-from ataraxis._kernels.layout cimport AX_LOCK_CHANGE, AX_LOCK_OWNER, AX_LOCK_WAITERS, ax_guard
-from ataraxis._kernels.participants cimport ax_party
+from ataraxis._kernels.layout cimport AX_LOCK_CHANGE, AX_LOCK_OWNER, AX_LOCK_WAITERS, AX_READY, ax_guard
+from ataraxis._kernels.memory cimport Participant, ax_party, inherited, live_of
 from ataraxis._kernels.platform cimport ax_crash
 
 cdef extern from "pthread.h" nogil:
@@ -81,3 +83,27 @@ cdef void lock_wake(ax_guard *guard, uint32_t seen) noexcept nogil
 cdef int lock_wait(ax_guard *guard, ax_party *party, int64_t deadline, int64_t *probed, bint first) noexcept nogil
 cdef int change_wait(ax_guard *guard, ax_party *party, uint64_t last, int64_t deadline) noexcept nogil
 cdef int lock_take(ax_guard *guard, ax_party *party, int64_t deadline) except -100
+
+cdef class GuardKernel:
+    cdef Participant participant
+    cdef ax_party *party                # NULL while not connected
+    cdef ax_guard *guard
+    cdef object __weakref__
+
+    cdef int revive(self) except -1
+    cdef int wait(self, int64_t deadline) except -1
+    cdef int patience(self, int64_t deadline) except -100
+
+    @cython.final
+    cdef inline int ready(self) except -1:
+        # Connected, not a forked copy, not unlinked; else the subclass decides.
+        if self.party == NULL or inherited(self.party) or ax_peek32(&live_of(self.party).state) != AX_READY:
+            return self.revive()
+        return 0
+
+    @cython.final
+    cdef inline int take(self, int64_t deadline) except -1:
+        # Hold the lock, or raise; says so when it came from a dead owner.
+        if not lock_try(self.guard, self.party) or ax_peek32(&self.party.recovered):
+            return self.wait(deadline)
+        return 0

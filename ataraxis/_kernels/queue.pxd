@@ -16,9 +16,11 @@
 # A slot that is leased when the ring comes round is passed over: putters raise its lap and go on, as long as another slot
 # is free. So a long lease delays nobody. Modelled in tests/models/queue.pml; fence E is event.pxd's.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+
 from ataraxis._kernels.atomics cimport ax_u32, ax_u64
-from ataraxis._kernels.layout cimport AX_QUEUE_PAD, AX_SLOT_GROWING, AX_SLOT_WRITING, ax_message, ax_queue, ax_tally
-from ataraxis._kernels.participants cimport ax_party
+from ataraxis._kernels.frame cimport ax_frame, ax_padded
+from ataraxis._kernels.layout cimport AX_SLOT_GROWING, AX_SLOT_WRITING, ax_message, ax_queue, ax_tally
+from ataraxis._kernels.memory cimport ax_party
 
 # The slot that a handle has put into last, where it may add to it; frames 0: none.
 cdef struct ax_last:
@@ -73,9 +75,6 @@ cdef inline uint64_t owner_of(uint64_t word) noexcept nogil:
 cdef inline bint is_being_put(uint64_t word) noexcept nogil:
     return word & 7 == AX_SLOT_WRITING or word & 7 == AX_SLOT_GROWING
 
-cdef inline uint64_t padded(uint64_t bytes) noexcept nogil:
-    return (bytes + AX_QUEUE_PAD - 1) // AX_QUEUE_PAD * AX_QUEUE_PAD
-
 cdef extern from *:
     """
     static inline int ax_ctz(uint64_t mask) { return __builtin_ctzll(mask); }
@@ -86,6 +85,20 @@ cdef extern from *:
 
 cdef inline char *slot_of(ax_work *work, uint64_t index) noexcept nogil:
     return work.frames + index * work.stride
+
+cdef inline bint frame_at(ax_grip *grip, const char *slot, int k, uint64_t *at, uint64_t *bytes) noexcept nogil:
+    # Where frame k of a slot is; False if its headers do not say so. What is in the slot is not believed.
+    cdef int i
+    at[0] = 0
+    for i in range(k + 1):
+        if at[0] + sizeof(ax_frame) > grip.bytes:
+            return False
+        bytes[0] = sizeof(ax_frame) + (<ax_frame *>(slot + at[0])).length
+        if bytes[0] < sizeof(ax_frame) or bytes[0] > grip.bytes - at[0]:
+            return False
+        if i < k:
+            at[0] += ax_padded(bytes[0])
+    return True
 
 cdef int queue_open(ax_work *work, ax_party *party, char *frames, uint64_t bytes) noexcept nogil
 cdef int queue_claim(ax_work *work, uint64_t *index, uint64_t *position) noexcept nogil
@@ -99,3 +112,15 @@ cdef bint queue_holds(ax_work *work, ax_grip *grip) noexcept nogil
 cdef uint64_t next_free(ax_work *work, uint64_t tail) noexcept nogil
 cdef void queue_settle_kept(ax_party *party) noexcept nogil
 cdef void queue_told(ax_work *work, bint of_data) noexcept nogil
+
+# What one waits for.
+cdef enum:
+    AX_WAIT_DATA = 0
+    AX_WAIT_ROOM = 1
+    AX_WAIT_IDLE = 2
+
+cdef void queue_look(ax_work *work) noexcept nogil
+cdef bint queue_has_data(ax_work *work) noexcept nogil
+cdef bint queue_has_room(ax_work *work) noexcept nogil
+cdef bint queue_idle(ax_work *work) noexcept nogil
+cdef int queue_wait(ax_work *work, int what, int64_t deadline, uint32_t naps) noexcept nogil

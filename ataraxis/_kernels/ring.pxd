@@ -10,9 +10,12 @@
 # its last frame while it waits for the next one would wait for ever.
 # Modelled in tests/models/{ring,lossy,mixed}.pml. Fences, by their letters: J join/scan, P pin/overwrite, E event.pxd.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
 from ataraxis._kernels.atomics cimport ax_load64, ax_peek64, ax_u32, ax_u64
-from ataraxis._kernels.layout cimport ax_frame, ax_reader, ax_slot, ax_stream
-from ataraxis._kernels.participants cimport ax_party
+from ataraxis._kernels.frame cimport ax_frame
+from ataraxis._kernels.layout cimport ax_reader, ax_slot, ax_stream
+from ataraxis._kernels.lock cimport pthread_t
+from ataraxis._kernels.memory cimport Participant, ax_party
 from ataraxis._kernels.timing cimport SPIN_CROWDED_NS
 
 # One end of a stream: private to its handle; nothing of it is read from shared memory after ring_open.
@@ -153,3 +156,44 @@ cdef void abandon(ax_ring *ring) noexcept nogil
 cdef int claim_wait(ax_ring *ring, int64_t deadline, bint first) noexcept nogil
 cdef int producer_join(ax_ring *ring) noexcept nogil
 cdef void producer_leave(ax_ring *ring) noexcept nogil
+
+cdef enum:
+    HELD_BY_CURSOR = 0        # our cursor keeps it: nobody overwrites it
+    HELD_BY_PIN = 1           # our pin keeps it
+    HELD_BY_COPY = 2          # nobody keeps it: copy, then ask `unchanged`
+
+# A frame handed to us.
+cdef struct ax_got:
+    uint64_t index
+    uint64_t position
+    uint64_t word
+    int held
+
+cdef int next_frame(ax_ring *ring, ax_got *got) noexcept nogil
+cdef uint64_t copy_run(ax_ring *ring, char *to, int64_t *stamps, uint64_t each, uint64_t most) noexcept nogil
+cdef int next_wait(ax_ring *ring, ax_got *got, int64_t deadline, bint first) noexcept nogil
+cdef int at_position(ax_ring *ring, uint64_t position, ax_got *got) noexcept nogil
+cdef bint unchanged(ax_ring *ring, ax_got *got) noexcept nogil
+cdef void count_frame(ax_ring *ring, uint64_t sequence) noexcept nogil
+cdef void give_back(ax_ring *ring, uint64_t index, uint64_t position, int held) noexcept nogil
+cdef bint has_next(ax_ring *ring) noexcept nogil
+cdef void settle_had(ax_ring *ring) noexcept nogil
+
+cdef int reader_join(ax_ring *ring, uint32_t policy, bint from_oldest, int durable) noexcept nogil
+cdef void reader_leave(ax_ring *ring) noexcept nogil
+
+# One end of a stream: what it holds, and whose turn it is. Base of ProducerHandle and ConsumerHandle.
+cdef class Endpoint:
+    cdef ax_ring ring
+    cdef readonly bint is_open
+    cdef bint is_leaving                # closed; somebody is inside, or frames are still held
+    cdef Participant participant
+    cdef unsigned char[::1] memory      # the payload, acquired once
+    cdef uint32_t busy                  # a thread is inside
+    cdef pthread_t inside               # this one
+
+    cdef int enter(self) except -1
+    cdef void leave(self) noexcept
+    cdef void stir(self) noexcept
+    cdef void finish(self) noexcept
+    cdef void detach(self) noexcept

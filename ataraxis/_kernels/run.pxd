@@ -4,6 +4,7 @@
 # words and one fence P behind that. The words are stored, not swapped: nobody else changes a word that is not
 # WRITING where there is one producer. Modelled with RUN in tests/models/ring.pml, and in ring_litmus.cpp.
 from libc.stdint cimport uint64_t
+
 from ataraxis._kernels.atomics cimport ax_fence_full, ax_load64, ax_put64, ax_store64
 from ataraxis._kernels.layout cimport AX_SLOT_WRITING
 from ataraxis._kernels.platform cimport ax_crash

@@ -1,5 +1,6 @@
 # A timeout in seconds as a deadline on the monotonic clock, for bridges.
 from libc.stdint cimport INT64_MAX, int64_t, uint32_t
+
 from ataraxis._kernels.atomics cimport ax_linger
 from ataraxis._kernels.platform cimport ax_now_ns
 

@@ -55,7 +55,7 @@ def _fastest() -> Callable[[Buffer, int], int]:
         from isal import isal_zlib
     except ImportError:
         return zlib.crc32
-    from ataraxis._kernels.vectors import leave
+    from ataraxis._kernels.memory import vzeroupper as leave
 
     def tidy(data: Buffer, value: int) -> int:
         crc: int = isal_zlib.crc32(data, value)

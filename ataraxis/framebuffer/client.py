@@ -13,8 +13,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from ataraxis._kernels.chunks import ChunkKernel, widths
-from ataraxis._kernels.framebuffer import turn_of, turned
+from ataraxis._kernels.framebuffer import ChunkKernel, turn_of, turned, widths
 from ataraxis.errors import FrameBufferTimeout, SegmentNotFound
 from ataraxis.framebuffer.ring import Ring
 from ataraxis.framebuffer.ticket import CHECKSUM_BYTES, Ticket

@@ -6,8 +6,7 @@ import os
 from typing import Any, NoReturn
 
 from ataraxis._kernels.framebuffer import CONTROL_BYTES, SERVER_AT
-from ataraxis._kernels.participants import byte_held
-from ataraxis._kernels.will import Will
+from ataraxis._kernels.memory import Will, byte_held
 from ataraxis.errors import SegmentExists, SegmentNotFound, StaleSegment
 from ataraxis.framebuffer.ring import Ring
 from ataraxis.labels import Labels

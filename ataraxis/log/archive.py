@@ -17,7 +17,7 @@ from typing import Any, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis._kernels.mapping import watch_open, watch_wait
+from ataraxis._kernels.memory import watch_open, watch_wait
 from ataraxis.clock import Anchor
 from ataraxis.errors import CorruptFrame
 from ataraxis.frame import Frame

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ataraxis._kernels import scan
+from ataraxis._kernels import journal_scan
 from ataraxis.errors import LayoutError, SegmentNotFound
 from ataraxis.log.journal.index import RUN, Entries, believed, listed
 from ataraxis.log.journal.input import InputFile
@@ -114,8 +114,8 @@ def _recover(path: Path, is_dry: bool) -> FileReport:
     is_live = file.is_written
     entries, problems = 0, [*file.problems, *file.losses(), *file.ending()]
     for table in tables(file):
-        scan.check_entries(file.data, table.view("u1"))
-        entries += int(np.count_nonzero(table["state"] == scan.GOOD))
+        journal_scan.check_entries(file.data, table.view("u1"))
+        entries += int(np.count_nonzero(table["state"] == journal_scan.GOOD))
         problems += [
             Problem(
                 path,
@@ -124,7 +124,7 @@ def _recover(path: Path, is_dry: bool) -> FileReport:
                 f"entry {entry['sequence']} of source {entry['source']}: its bytes "
                 "are not those that were written",
             )
-            for entry in table[table["state"] == scan.BROKEN]
+            for entry in table[table["state"] == journal_scan.BROKEN]
         ]
     is_wrong = file.seed >= 0 and not _covers(before, file)
     if is_wrong and not is_live and not is_dry:
@@ -143,7 +143,7 @@ def tables(file: InputFile) -> Iterator[Entries]:
 def _covers(index: bytes, file: InputFile) -> bool:
     """Tell whether an index can be believed, and says as much as the data."""
     runs = believed(index, file.seed, len(file.data))
-    entries = int(runs["count"][runs["kind"] == scan.DATA].sum())
+    entries = int(runs["count"][runs["kind"] == journal_scan.DATA].sum())
     return bool(entries == len(file) and index[:PAGE] == file.data[:PAGE])
 
 

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ataraxis._kernels.mapping import allocate
+from ataraxis._kernels.memory import allocate
 from ataraxis.errors import LayoutError
 from ataraxis.log.disk_watch import LowDisk
 from ataraxis.log.ownership import is_owned, own

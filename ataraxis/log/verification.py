@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis._kernels import scan
+from ataraxis._kernels import journal_scan
 from ataraxis.errors import CorruptFrame, LayoutError
 from ataraxis.log.journal.input import InputFile
 from ataraxis.log.journal.page import Gap, files_of
@@ -202,8 +202,11 @@ def _count(
         return known
 
     for table in tables(file):
-        scan.check_entries(file.data, table.view("u1"))
-        good, broken = table["state"] == scan.GOOD, table["state"] == scan.BROKEN
+        journal_scan.check_entries(file.data, table.view("u1"))
+        good, broken = (
+            table["state"] == journal_scan.GOOD,
+            table["state"] == journal_scan.BROKEN,
+        )
         for source in np.unique(table["source"][good | broken]):
             own = table["source"] == source
             known = of(int(source))

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis._kernels.haul import Haul
-from ataraxis._kernels.package import survey
+from ataraxis._kernels.journal_scan import survey
+from ataraxis._kernels.journal_write import Haul
 from ataraxis.errors import CorruptFrame, DataOverflow, LoggerError, SegmentNotFound
 from ataraxis.frame import HEADER_BYTES
 from ataraxis.log.disk_watch import DiskWatch

@@ -8,8 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from ataraxis._kernels.get import Grip
-from ataraxis._kernels.parcel import Parcel
+from ataraxis._kernels.queue_handle import Grip, Parcel
 from ataraxis.errors import CorruptFrame
 from ataraxis.frame import Frame
 from ataraxis.pipeline.arrays import joined

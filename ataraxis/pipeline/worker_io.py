@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ataraxis._kernels.get import Grip
-from ataraxis._kernels.port import PortKernel
+from ataraxis._kernels.queue_handle import Grip
+from ataraxis._kernels.worker import PortKernel
 from ataraxis.clock import now_ns
 from ataraxis.errors import CorruptFrame, EndOfStream
 from ataraxis.frame import DType

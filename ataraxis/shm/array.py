@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ataraxis._kernels import guard as status_of
+from ataraxis._kernels import lock as status_of
 from ataraxis._kernels.array import ArrayKernel
 from ataraxis.errors import (
     LockRecovered,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ataraxis._kernels.participants import byte_held
+from ataraxis._kernels.memory import byte_held
 from ataraxis.shm import files
 from ataraxis.shm.context import Context, ContextLike
 from ataraxis.shm.gc import collect

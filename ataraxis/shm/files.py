@@ -15,9 +15,14 @@ import sys
 import time
 from pathlib import Path
 
-from ataraxis._kernels import guard as _status
-from ataraxis._kernels.mapping import crash_point, watch_open, watch_wait
-from ataraxis._kernels.participants import byte_held, unlink
+from ataraxis._kernels import lock as _status
+from ataraxis._kernels.memory import (
+    byte_held,
+    crash_point,
+    unlink,
+    watch_open,
+    watch_wait,
+)
 from ataraxis.errors import LayoutError, SegmentNotFound
 from ataraxis.shm.context import Context
 from ataraxis.shm.header import LIVE, PAGE, PARTICIPANT_BYTES, READY, Header

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from ataraxis._kernels.participants import anybody
+from ataraxis._kernels.memory import anybody
 from ataraxis.errors import LayoutError, SegmentNotFound
 from ataraxis.shm import files
 from ataraxis.shm.context import Context, ContextLike

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from ataraxis._kernels.guard import leave
+from ataraxis._kernels.lock import leave
 
 if TYPE_CHECKING:
-    from ataraxis._kernels.participants import Participant
+    from ataraxis._kernels.memory import Participant
     from ataraxis.shm.array import SharedMemoryArray
 
 

@@ -27,8 +27,13 @@ from ataraxis._kernels import framebuffer as _framebuffer  # noqa: F401 - see th
 from ataraxis._kernels import lock as _lock  # noqa: F401 - its clean-up registers
 from ataraxis._kernels import queue as _queue  # noqa: F401 - so does this one's
 from ataraxis._kernels import ring as _ring  # noqa: F401 - and this one's
-from ataraxis._kernels.mapping import Mapping, allocate, crash_point
-from ataraxis._kernels.participants import Participant, anybody
+from ataraxis._kernels.memory import (
+    Mapping,
+    Participant,
+    allocate,
+    anybody,
+    crash_point,
+)
 from ataraxis.errors import (
     LayoutError,
     SegmentExists,

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ataraxis._kernels.lend import Frame
+from ataraxis._kernels.consumer import Frame
 from ataraxis.errors import (
     AlreadySent,
     DataOverflow,

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis._kernels import survey
-from ataraxis._kernels.doorbell import Bell, wait_any
-from ataraxis._kernels.lend import Frame
-from ataraxis._kernels.receive import (
+from ataraxis._kernels import snapshot
+from ataraxis._kernels.consumer import (
     EMPTY,
     ENDED,
     OK,
     OVERFLOW,
     TIMEOUT,
-    ConsumerKernel,
+    Bell,
+    ConsumerHandle,
+    Frame,
+    wait_any,
 )
 from ataraxis.errors import CorruptFrame, ReleasedBuffer
 from ataraxis.frame import crc32
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 # ---- what a consumer receives, as arrays and values: many frames at once, or one
 
 
-class Rows(End, ConsumerKernel):
+class Rows(End, ConsumerHandle):
     """Frames as rows of one array, and what one frame means; a half of `Consumer`."""
 
     _labels: Labels
@@ -317,7 +318,7 @@ class Consumer(Rows):
         label: str | None,
     ) -> None:
         self._name = segment.name
-        flags = survey.geometry(segment.participant)[2]
+        flags = snapshot.geometry(segment.participant)[2]
         if durable is not None:
             policy = "lossless"
         elif policy is None:
@@ -326,7 +327,7 @@ class Consumer(Rows):
         line = -1
         if durable is None:
             own = label if label is not None else f"pid {os.getpid()}"
-            survey.label(segment.participant, own.encode()[:63])
+            snapshot.label(segment.participant, own.encode()[:63])
         else:
             line = register_durable(segment, durable, detached_timeout)
         dtype = segment.labels.dtype if flags & TYPED else None
@@ -340,7 +341,7 @@ class Consumer(Rows):
         ):
             self._misfit()
         if durable is not None:
-            survey.keep(segment.participant, True)
+            snapshot.keep(segment.participant, True)
         self._durable = durable
         self._begin(segment)
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
 import numpy as np
 
-from ataraxis._kernels import receive as status_of
-from ataraxis._kernels import survey
-from ataraxis._kernels.receive import BUSY
+from ataraxis._kernels import consumer as status_of
+from ataraxis._kernels import snapshot
+from ataraxis._kernels.consumer import BUSY
 from ataraxis.errors import (
     DataOverflow,
     EndOfStream,
@@ -69,7 +69,9 @@ class End:
         """Take the segment; it is left with the last reference, or with the program."""
         segment.keep_name()
         self._labels = segment.labels
-        self._slots, self._capacity, self._flags = survey.geometry(segment.participant)
+        self._slots, self._capacity, self._flags = snapshot.geometry(
+            segment.participant
+        )
         if not _open_ends:
             atexit.unregister(_close_all)
             atexit.register(_close_all)
@@ -136,7 +138,7 @@ class End:
     @property
     def last_sent_iteration(self) -> int:
         """Number of the last frame sent, from 1; 0 before the first."""
-        return survey.words(self._attached().participant)[1]
+        return snapshot.words(self._attached().participant)[1]
 
     def statistics(self) -> StreamStatistics:
         """Read the stream's control words; disturbs nobody."""
@@ -205,14 +207,14 @@ def no_new_names(segment: Segment) -> Iterator[None]:
     """
     part = segment.participant
     tries = HOLD_TRIES
-    while not (is_held := survey.hold_names(part)) and tries:
+    while not (is_held := snapshot.hold_names(part)) and tries:
         time.sleep(0.001)
         tries -= 1
     try:
         yield
     finally:
         if is_held:
-            survey.free_names(part)
+            snapshot.free_names(part)
 
 
 def farewell(segment: Segment) -> None:
@@ -225,8 +227,8 @@ def farewell(segment: Segment) -> None:
     if part.is_inherited:
         return
     part.sweep()
-    tail, sent, *_, drained = survey.words(part)
-    if not survey.producers(part) and (drained >= tail or sent == 0):
+    tail, sent, *_, drained = snapshot.words(part)
+    if not snapshot.producers(part) and (drained >= tail or sent == 0):
         with no_new_names(segment):
             segment.unlink()
 
@@ -274,8 +276,8 @@ def open_to_send(
         g = segment.header.geometry
         control = np.frombuffer(memoryview(segment.mapping), np.uint8)
         control = control[g.control : g.control + g.control_bytes]
-        survey.describe(control, slots, capacity, participants, flags)
-        survey.announce(segment.participant)
+        snapshot.describe(control, slots, capacity, participants, flags)
+        snapshot.announce(segment.participant)
 
     for attempt in range(TRIES):
         joined = _join(name, labels, flags, context)
@@ -286,8 +288,8 @@ def open_to_send(
                 name,
                 Kind.STREAM,
                 labels,
-                control_bytes=survey.control_bytes(slots, participants),
-                payload_bytes=slots * survey.stride_of(capacity),
+                control_bytes=snapshot.control_bytes(slots, participants),
+                payload_bytes=slots * snapshot.stride_of(capacity),
                 fill=fill,
                 context=context,
                 participants=participants,
@@ -309,8 +311,8 @@ def _join(
     except (SegmentNotFound, LayoutError):
         return None
     old.participant.sweep()
-    if survey.producers(old.participant):
-        theirs = survey.geometry(old.participant)[2]
+    if snapshot.producers(old.participant):
+        theirs = snapshot.geometry(old.participant)[2]
         if not flags & theirs & SHARED:
             raise StreamExists(
                 f"stream {name!r} in {old.context.path} has a producer already: read "
@@ -331,7 +333,7 @@ def _join(
                 f"stream {name!r} has ended, but holds frames that its durable reader "
                 f"{away!r} has not had yet: start that reader, or 'ataraxis recover'"
             )
-        survey.keep(old.participant, False)
+        snapshot.keep(old.participant, False)
         old.unlink()
     return None
 
@@ -339,10 +341,10 @@ def _join(
 def _promised(segment: Segment) -> str | None:
     """Name a durable reader that has frames to come, or None."""
     segment.participant.sweep()
-    tail = survey.words(segment.participant)[0]
-    for name in survey.registered(segment.participant):
+    tail = snapshot.words(segment.participant)[0]
+    for name in snapshot.registered(segment.participant):
         return str(name, "utf-8", "replace")
-    for entry in survey.readers(segment.participant):
+    for entry in snapshot.readers(segment.participant):
         if entry[1] and entry[3] < tail:
             return entry[10].decode("utf-8", "replace")
     return None
@@ -359,7 +361,7 @@ def register_durable(segment: Segment, durable: str, timeout: float | None) -> i
     limit = (1 << 63) if timeout is None else int(timeout * 1e9)
     for _ in range(REGISTER_TRIES):
         segment.participant.sweep()
-        line = survey.register_durable(segment.participant, durable.encode(), limit)
+        line = snapshot.register_durable(segment.participant, durable.encode(), limit)
         if line is None:
             time.sleep(0.001)
         elif line == BUSY:
@@ -367,9 +369,9 @@ def register_durable(segment: Segment, durable: str, timeout: float | None) -> i
                 f"stream {segment.name!r}: a live consumer reads as durable "
                 f"{durable!r}; close it, or use another name"
             )
-        elif line == survey.RETIRED and segment.meaning_of_name() == "this":
+        elif line == snapshot.RETIRED and segment.meaning_of_name() == "this":
             time.sleep(0.001)  # somebody looked whether it may go, and it may not
-        elif line == survey.RETIRED:
+        elif line == snapshot.RETIRED:
             raise StreamUnavailable(
                 f"stream {segment.name!r} has ended, and its name was taken away just "
                 "now: wait for the next stream of the name, timeout="

@@ -9,8 +9,8 @@ import os
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from ataraxis._kernels.participants import byte_held
-from ataraxis._kernels.survey import control_bytes, stride_of
+from ataraxis._kernels.memory import byte_held
+from ataraxis._kernels.snapshot import control_bytes, stride_of
 from ataraxis.errors import LayoutError
 from ataraxis.shm import files
 from ataraxis.shm.context import Context, ContextLike, checked_name

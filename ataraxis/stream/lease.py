@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ataraxis._kernels import queue as kernel
-from ataraxis._kernels import survey
-from ataraxis._kernels.mapping import crash_point
-from ataraxis._kernels.participants import anybody
+from ataraxis._kernels import snapshot
+from ataraxis._kernels.memory import anybody, crash_point
 from ataraxis.errors import AtaraxisError, LayoutError, LeaseLost, SegmentNotFound
 from ataraxis.frame import Frame
 from ataraxis.labels import Labels
@@ -23,7 +22,7 @@ from ataraxis.shm.header import Header, Kind
 from ataraxis.shm.segment import Segment
 
 if TYPE_CHECKING:
-    from ataraxis._kernels.get import Grip
+    from ataraxis._kernels.queue_handle import Grip
     from ataraxis.shm.context import Context
 
 
@@ -208,7 +207,7 @@ def make_large(queue: str, context: Context, frame: bytes) -> Segment:
         participants=PARTICIPANTS,
     )
     crash_point(b"large_made")
-    survey.keep(segment.participant, True)
+    snapshot.keep(segment.participant, True)
     segment.keep_name()
     crash_point(b"large_kept")
     return segment

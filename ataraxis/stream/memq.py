@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis._kernels import desk as status_of
 from ataraxis._kernels import queue as kernel
-from ataraxis._kernels import survey
-from ataraxis._kernels.parcel import Parcel, ParcelKernel
+from ataraxis._kernels import queue_handle as status_of
+from ataraxis._kernels import snapshot
+from ataraxis._kernels.queue_handle import Parcel, QueueHandle
 from ataraxis.clock import now_ns
 from ataraxis.errors import (
     CorruptFrame,
@@ -51,14 +51,14 @@ from ataraxis.stream.lease import (
 from ataraxis.stream.statistics import QueueStatistics, compose_queue
 
 if TYPE_CHECKING:
-    from ataraxis._kernels.get import Grip
+    from ataraxis._kernels.queue_handle import Grip
 
 # ---- what both halves of a queue's handle share; a status becomes an exception here
 
 _NEVER = (1 << 63) - 1
 
 
-class QueueEnd(ParcelKernel):
+class QueueEnd(QueueHandle):
     """The kernel with manners."""
 
     _name: str
@@ -958,7 +958,7 @@ class MemQ(Posting):
         """Take the queue's name away, with what is in it, and leave it."""
         segment = self._segment
         if segment is not None and not self._is_copy:
-            survey.keep(segment.participant, False)
+            snapshot.keep(segment.participant, False)
             segment.unlink()
         self.close()
         sweep_large(self._name, self._where)

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ataraxis._kernels import survey
-from ataraxis._kernels.receive import BUSY, FULL
-from ataraxis._kernels.rows import RowsKernel
+from ataraxis._kernels import snapshot
+from ataraxis._kernels.consumer import BUSY, FULL
+from ataraxis._kernels.producer import ProducerHandle
 from ataraxis.clock import now_ns
 from ataraxis.frame import crc32
 from ataraxis.labels import Labels
@@ -89,7 +89,7 @@ _ON_FULL = {"block": 0, "raise": 1, "drop_newest": 2}
 _STALL_S = 1.0
 
 
-class Producer(End, RowsKernel):
+class Producer(End, ProducerHandle):
     """Make a stream and send frames into it; every consumer sees every frame.
 
     Parameters
@@ -357,7 +357,7 @@ class Producer(End, RowsKernel):
         self.end()
         if segment is not None and not segment.participant.is_inherited:
             # Also what is promised to a durable reader goes.
-            survey.keep(segment.participant, False)
+            snapshot.keep(segment.participant, False)
             segment.unlink()
         self.close()
 
@@ -378,7 +378,7 @@ class Producer(End, RowsKernel):
         if time.monotonic() - self._swept > 0.02:
             self._swept = time.monotonic()
             part.sweep()
-        return survey.reader_count(part)
+        return snapshot.reader_count(part)
 
     _swept = 0.0
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ataraxis._kernels import survey
-from ataraxis._kernels.participants import Participant
+from ataraxis._kernels import snapshot
+from ataraxis._kernels.memory import Participant
 from ataraxis.clock import now_ns
 from ataraxis.errors import LayoutError
 from ataraxis.shm import files
@@ -89,10 +89,10 @@ def survey_stream(name: str, participant: Participant) -> StreamStatistics:
     """Read the control words of the stream that `participant` takes part in."""
     return compose(
         name,
-        survey.geometry(participant),
-        survey.words(participant),
-        len(survey.producers(participant)),
-        survey.readers(participant),
+        snapshot.geometry(participant),
+        snapshot.words(participant),
+        len(snapshot.producers(participant)),
+        snapshot.readers(participant),
     )
 
 
@@ -110,7 +110,7 @@ def compose(
     name : str
         The stream's name.
     geometry, words, entries
-        As `survey.geometry`, `survey.words` and `survey.readers` return them.
+        As `snapshot.geometry`, `snapshot.words` and `snapshot.readers` return them.
     producers : int
         How many send.
     """

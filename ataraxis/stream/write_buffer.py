@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis._kernels.loan import Loan
+from ataraxis._kernels.producer import Loan
 from ataraxis.errors import AlreadySent, DataOverflow, ReleasedBuffer
 from ataraxis.stream.endpoint import RAW, TYPED_LABELS, code_of
 

@@ -21,9 +21,9 @@ sys.path.insert(0, sys.argv[1])
 import numpy as np  # noqa: E402
 
 from ataraxis import SharedMemoryArray  # noqa: E402
-from ataraxis._kernels import mapping as sanitized  # noqa: E402
+from ataraxis._kernels import memory as sanitized  # noqa: E402
 from ataraxis._kernels.array import ArrayKernel  # noqa: E402
-from ataraxis._kernels.participants import Participant  # noqa: E402
+from ataraxis._kernels.memory import Participant  # noqa: E402
 from ataraxis.shm.segment import Segment  # noqa: E402
 
 assert sanitized.__file__.startswith(sys.argv[1]), sanitized.__file__

@@ -24,15 +24,15 @@ from ataraxis import (  # noqa: E402
     FrameBufferServer,
     FrameBufferTimeout,
 )
-from ataraxis._kernels import chunks, framebuffer, will  # noqa: E402
+from ataraxis._kernels import framebuffer, memory  # noqa: E402
 from ataraxis.framebuffer.client import digest_of  # noqa: E402
 from ataraxis.shm import Segment  # noqa: E402
 
-for kernel in (chunks, framebuffer, will):
+for kernel in (framebuffer, memory):
     assert kernel.__file__.startswith(sys.argv[1]), kernel.__file__
 # Chunks on both sides of what is copied with the GIL, in a ring of a few of them.
 MOST, CAPACITY = 100_000, 400_000
-WIDTHS = [0, *chunks.widths()]
+WIDTHS = [0, *framebuffer.widths()]
 
 
 def another(segment: Segment, width: int) -> FrameBufferClient:

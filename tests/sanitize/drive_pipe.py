@@ -20,16 +20,16 @@ sys.path.insert(0, sys.argv[1])
 
 import numpy as np  # noqa: E402
 
-from ataraxis._kernels import parcel, payload  # noqa: E402
-from ataraxis._kernels import port as sanitized  # noqa: E402
-from ataraxis._kernels.parcel import Parcel  # noqa: E402
-from ataraxis._kernels.port import PortKernel  # noqa: E402
+from ataraxis._kernels import messages, queue_handle  # noqa: E402
+from ataraxis._kernels import worker as sanitized  # noqa: E402
+from ataraxis._kernels.queue_handle import Parcel  # noqa: E402
+from ataraxis._kernels.worker import PortKernel  # noqa: E402
 from ataraxis.frame import DType, Frame  # noqa: E402
 from ataraxis.log.journal.writer import plain_header  # noqa: E402
 from ataraxis.pipeline.frames import read, write  # noqa: E402
 from ataraxis.stream import MemQ  # noqa: E402
 
-for kernel in (sanitized, parcel, payload):
+for kernel in (sanitized, queue_handle, messages):
     assert kernel.__file__.startswith(sys.argv[1]), kernel.__file__
 WORKERS, SLOTS, SIZE = 2, 8, 100_000
 WIDE = 9_000  # float64, longer than what is copied with the GIL

@@ -21,11 +21,10 @@ sys.path.insert(0, sys.argv[1])
 import numpy as np  # noqa: E402
 
 from ataraxis._kernels import ring as sanitized  # noqa: E402
-from ataraxis._kernels import survey  # noqa: E402
-from ataraxis._kernels.loan import Loan  # noqa: E402
-from ataraxis._kernels.participants import Participant  # noqa: E402
-from ataraxis._kernels.receive import ENDED, OK, ConsumerKernel  # noqa: E402
-from ataraxis._kernels.rows import RowsKernel  # noqa: E402
+from ataraxis._kernels import snapshot  # noqa: E402
+from ataraxis._kernels.consumer import ENDED, OK, ConsumerHandle  # noqa: E402
+from ataraxis._kernels.memory import Participant  # noqa: E402
+from ataraxis._kernels.producer import Loan, ProducerHandle  # noqa: E402
 from ataraxis.stream import Producer  # noqa: E402
 
 assert sanitized.__file__.startswith(sys.argv[1]), sanitized.__file__
@@ -57,11 +56,11 @@ class Ends:
         assert seconds < 60, "nobody reads"
 
 
-class Sender(Ends, RowsKernel):
+class Sender(Ends, ProducerHandle):
     cancel_event = None
 
 
-class Receiver(Ends, ConsumerKernel):
+class Receiver(Ends, ConsumerHandle):
     cancel_event = None
 
 
@@ -103,12 +102,12 @@ class Stream:
 
     def receiver(self, policy: int) -> Receiver:
         end, part = Receiver(), self.part()
-        survey.label(part, b"reader")
+        snapshot.label(part, b"reader")
         assert end._open(self.segment.payload, part, TYPE, policy, True, -1)
         return end
 
 
-def send(stream: Stream, end: RowsKernel, k: int) -> int:
+def send(stream: Stream, end: ProducerHandle, k: int) -> int:
     """Send a frame, a block, or a frame put together in its slot; the next number."""
     if k % 3 == 0:
         rows = np.repeat(np.arange(k, k + 3, dtype=TYPE)[:, None], stream.words, 1)
@@ -177,7 +176,7 @@ def look(stream: Stream, end: Receiver, k: int) -> int:
     for row in out[4 - end._latest_into(out, times) :]:
         check(row)
     part = stream.segment.participant
-    survey.words(part), survey.readers(part), survey.producers(part)
+    snapshot.words(part), snapshot.readers(part), snapshot.producers(part)
     joiner = stream.receiver(k % 3)
     joiner.receive(blocking=False)
     joiner._shut()

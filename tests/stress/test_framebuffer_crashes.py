@@ -59,8 +59,8 @@ PRELUDE = """
     sys.meta_path[:] = finders
     sys.path.insert(0, sys.argv[1])
     from ataraxis import FrameBufferClient, FrameBufferServer
-    from ataraxis._kernels import chunks
-    assert chunks.__file__.startswith(sys.argv[1]), chunks.__file__
+    from ataraxis._kernels import framebuffer
+    assert framebuffer.__file__.startswith(sys.argv[1]), framebuffer.__file__
     def doom():
         os.environ["ATARAXIS_CRASH_AT"] = sys.argv[2]
 """

@@ -25,7 +25,7 @@ from workers_stress import (
 )
 
 from ataraxis import SharedMemoryArray
-from ataraxis._kernels.participants import byte_held
+from ataraxis._kernels.memory import byte_held
 from ataraxis.errors import LockRecovered
 
 ENTER = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")

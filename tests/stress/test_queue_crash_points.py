@@ -18,7 +18,7 @@ from workers_queue import BIG, PHASE, SLOT
 from workers_stress import Zygote
 
 from ataraxis import MemQ
-from ataraxis._kernels.participants import byte_held
+from ataraxis._kernels.memory import byte_held
 
 LIMIT_S = 1.0
 # What the queue holds before: numbers of frames. The first two share a slot.

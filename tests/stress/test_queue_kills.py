@@ -16,7 +16,7 @@ from workers_queue import BEGUN, COUNT, EACH, GO, GOT, PUT, SLOT, STOP
 from workers_stress import Zygote
 
 from ataraxis import MemQ
-from ataraxis._kernels.participants import byte_held
+from ataraxis._kernels.memory import byte_held
 
 LIMIT_S = 1.0
 PUTTERS, GETTERS = (0, 1, 2), (3, 4, 5)

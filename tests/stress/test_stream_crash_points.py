@@ -20,8 +20,8 @@ import variants
 from workers_stream_crash import GO, MARK, READY, SLOT, WORDS, until
 from workers_stress import Zygote
 
-from ataraxis._kernels import survey
-from ataraxis._kernels.participants import byte_held
+from ataraxis._kernels import snapshot
+from ataraxis._kernels.memory import byte_held
 from ataraxis.stream import Consumer, Producer
 from ataraxis.stream.inspector import DURABLES, READER_BYTES, STREAM_BYTES
 
@@ -117,9 +117,9 @@ class Stage:
         assert self.stream is not None
         part = self.stream._segment.participant
         part.sweep()
-        assert survey.producers(part) == [part.slot]
+        assert snapshot.producers(part) == [part.slot]
         ours = {reader._segment.participant.slot for reader in readers}
-        entries = survey.readers(part)
+        entries = snapshot.readers(part)
         assert {e[0] for e in entries if not e[1]} == ours
         assert len([e for e in entries if e[1]]) == durable
         for word, pins in control_lines(self.stream):

@@ -12,8 +12,8 @@ import pytest
 from workers_stream import COUNT, DONE, LAST, SLOT, STOP
 from workers_stress import Zygote
 
-from ataraxis._kernels import survey
-from ataraxis._kernels.participants import byte_held
+from ataraxis._kernels import snapshot
+from ataraxis._kernels.memory import byte_held
 from ataraxis.stream import Consumer, Producer
 
 LIMIT_S = 1.0
@@ -70,8 +70,8 @@ def test_consumers_killed(
     assert board.mine(1, LAST) == board.mine(0, COUNT) - 1
     while watch.is_alive:
         watch.receive()
-    assert not survey.producers(watch._segment.participant)
-    assert [e[10] for e in survey.readers(watch._segment.participant)] == [b"watch"]
+    assert not snapshot.producers(watch._segment.participant)
+    assert [e[10] for e in snapshot.readers(watch._segment.participant)] == [b"watch"]
     watch.close()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis._kernels import scan
+from ataraxis._kernels import journal_scan
 from ataraxis.log.journal.page import PAGE, RUN_BYTES
 
 RUN = np.dtype(
@@ -52,7 +52,7 @@ def believed(index: bytes | memoryview, seed: int, size: int) -> Runs:
     body = body[: len(body) // RUN_BYTES * RUN_BYTES]
     if not len(body):
         return np.empty(0, RUN)
-    return np.frombuffer(body, RUN)[: scan.good_runs(body, seed, PAGE, size)]
+    return np.frombuffer(body, RUN)[: journal_scan.good_runs(body, seed, PAGE, size)]
 
 
 def scanned(data: Any, start: int, stop: int, seed: int) -> Runs:
@@ -65,7 +65,7 @@ def scanned(data: Any, start: int, stop: int, seed: int) -> Runs:
     """
     found, room = [], np.empty(_CHUNK, RUN)
     while start < stop:
-        count, start = scan.list_runs(data, start, stop, seed, room.view("u1"))
+        count, start = journal_scan.list_runs(data, start, stop, seed, room.view("u1"))
         found.append(room[:count].copy())
     return np.concatenate(found) if found else np.empty(0, RUN)
 
@@ -93,14 +93,18 @@ def listed(data: Any, run: Any, seed: int, out: Entries | None = None) -> Entrie
     start, stride, count = int(run["offset"]), int(run["stride"]), int(run["count"])
     stop = min(start + int(run["bytes"]), len(data))
     table = np.empty(count, ENTRY) if out is None else out
-    n, at = scan.list_entries(data, start, stop, seed, stride, table.view("u1"), False)
+    n, at = journal_scan.list_entries(
+        data, start, stop, seed, stride, table.view("u1"), False
+    )
     if n == count and at >= stop:
         return table
     # Damage has made more of them, or fewer: all that is found, then brought to fit.
     found = [table[:n].copy()]
     while at < stop:
         room = np.empty(_CHUNK, ENTRY)
-        n, at = scan.list_entries(data, at, stop, seed, stride, room.view("u1"), False)
+        n, at = journal_scan.list_entries(
+            data, at, stop, seed, stride, room.view("u1"), False
+        )
         found.append(room[:n])
     table[:] = _fitted(np.concatenate(found), run)
     return table
@@ -118,14 +122,14 @@ def part_of(run: Any, first: int, last: int) -> Any:
 def _fitted(table: Entries, run: Any) -> Entries:
     """Give a damaged run as many entries as it had."""
     count = int(run["count"])
-    lost = np.flatnonzero(table["state"] != scan.GOOD)
+    lost = np.flatnonzero(table["state"] != journal_scan.GOOD)
     if len(table) > count:
         # Padding after the last frame that is whole looks like one more gap.
         spare = lost[len(lost) - (len(table) - count) :]
         return np.delete(table, spare)[:count]
     if not len(lost):
         gap = np.zeros(1, ENTRY)
-        gap["offset"], gap["state"] = run["offset"] + run["bytes"], scan.LOST
+        gap["offset"], gap["state"] = run["offset"] + run["bytes"], journal_scan.LOST
         return np.concatenate([table, np.repeat(gap, count - len(table))])
     # The widest gap had most frames in it.
     widest = lost[np.argmax(table["bytes"][lost])]

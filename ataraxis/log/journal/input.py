@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis._kernels import scan
+from ataraxis._kernels import journal_scan
 from ataraxis.errors import CorruptFrame, LayoutError
 from ataraxis.frame import HEADER_BYTES, Frame
 from ataraxis.log.journal.index import (
@@ -133,7 +133,7 @@ class InputFile:
         if len(runs):
             end = int(runs["offset"][-1] + runs["bytes"][-1])
         tail = scanned(self.data, end, len(self.data), self.seed)
-        while len(tail) and tail["kind"][-1] == scan.DAMAGE:
+        while len(tail) and tail["kind"][-1] == journal_scan.DAMAGE:
             tail = tail[:-1]
         self.runs = np.concatenate([runs, tail]) if len(tail) else runs
         if len(self.runs):
@@ -145,7 +145,7 @@ class InputFile:
 
     def _count(self) -> None:
         self._walked = None
-        is_data = self.runs["kind"] == scan.DATA
+        is_data = self.runs["kind"] == journal_scan.DATA
         self.data_runs = self.runs[is_data]
         self.starts = np.zeros(len(self.data_runs) + 1, np.int64)
         np.cumsum(self.data_runs["count"], out=self.starts[1:])
@@ -159,7 +159,7 @@ class InputFile:
     def notes(self) -> Notes:
         """Labels, sources, anchors and gaps: what its records say."""
         notes = self._notes = self._notes or Notes()
-        control = self.runs[self.runs["kind"] == scan.CONTROL]
+        control = self.runs[self.runs["kind"] == journal_scan.CONTROL]
         for run in control[self._noted :]:
             for entry in listed(self.data, run, self.seed):
                 try:
@@ -182,7 +182,7 @@ class InputFile:
     def losses(self) -> list[Problem]:
         """Say what is missing in it, as far as its index and its records tell."""
         found = []
-        for gap in self.runs[self.runs["kind"] == scan.DAMAGE]:
+        for gap in self.runs[self.runs["kind"] == journal_scan.DAMAGE]:
             at, nbytes = int(gap["offset"]), int(gap["bytes"])
             found.append(Problem(self.path, at, nbytes, "no frame begins here"))
         close = None if self.is_written or self.seed < 0 else self.notes.close
@@ -271,11 +271,17 @@ class InputFile:
         numbers += np.repeat(shift, runs["count"][at])
         wanted = np.ones(len(table), bool)
         if source is not None:
-            wanted &= (table["source"] == source) & (table["state"] == scan.GOOD)
+            wanted &= (table["source"] == source) & (
+                table["state"] == journal_scan.GOOD
+            )
         if start_ns is not None:
-            wanted &= (table["time_ns"] >= start_ns) & (table["state"] == scan.GOOD)
+            wanted &= (table["time_ns"] >= start_ns) & (
+                table["state"] == journal_scan.GOOD
+            )
         if stop_ns is not None:
-            wanted &= (table["time_ns"] < stop_ns) & (table["state"] == scan.GOOD)
+            wanted &= (table["time_ns"] < stop_ns) & (
+                table["state"] == journal_scan.GOOD
+            )
         if wanted.all():
             return numbers, table
         return numbers[wanted], table[wanted]
@@ -285,7 +291,7 @@ class InputFile:
         found: set[int] = set()
         for run in self.data_runs[self.data_runs["source"] == SEVERAL]:
             table = listed(self.data, run, self.seed)
-            good = table["state"] == scan.GOOD
+            good = table["state"] == journal_scan.GOOD
             found |= set(map(int, np.unique(table["source"][good])))
         return found
 
@@ -299,7 +305,7 @@ class InputFile:
         """
         at = int(entry["offset"])
         try:
-            if entry["state"] == scan.LOST:
+            if entry["state"] == journal_scan.LOST:
                 raise CorruptFrame(
                     f"the header at byte {at} is damaged, {int(entry['bytes'])} bytes "
                     "with it"

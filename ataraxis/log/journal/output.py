@@ -8,7 +8,7 @@ import weakref
 from pathlib import Path
 from typing import Any, Protocol
 
-from ataraxis._kernels.mapping import crash_point
+from ataraxis._kernels.memory import crash_point
 from ataraxis.errors import LoggerError, NotConnectedError
 from ataraxis.log.journal.page import (
     PAGE,

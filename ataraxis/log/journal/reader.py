@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis._kernels import scan
+from ataraxis._kernels import journal_scan
 from ataraxis.clock import Anchor
 from ataraxis.errors import CorruptFrame, LayoutError
 from ataraxis.frame import DType, Flag, Frame
@@ -36,7 +36,7 @@ def extents(file: InputFile, source: int) -> NDArray[np.int64]:
     found = [np.stack([starts[at], starts[at + 1]], 1)]
     for k in np.flatnonzero(runs["source"] == SEVERAL).tolist():
         table = listed(file.data, runs[k], file.seed)
-        good = (table["source"] == source) & (table["state"] == scan.GOOD)
+        good = (table["source"] == source) & (table["state"] == journal_scan.GOOD)
         edges = np.flatnonzero(np.diff(np.concatenate([[False], good, [False]])))
         found.append(edges.reshape(-1, 2) + starts[k])
     ranges = np.concatenate(found)
@@ -317,7 +317,7 @@ class JournalReader:
             if start and not self._is_alike(selection, start):
                 break
             part = np.ascontiguousarray(table[start:stop]).view("u1")
-            done += scan.gather(file.data, part, out[start:stop], verify)
+            done += journal_scan.gather(file.data, part, out[start:stop], verify)
             if done < stop:
                 break
         return done
@@ -357,7 +357,7 @@ class JournalReader:
             return None
         table, which = selection.where
         wall = table["time_ns"] + np.array(known or [0], np.int64)[which]
-        wall[table["state"] == scan.LOST] = NOT_A_TIME
+        wall[table["state"] == journal_scan.LOST] = NOT_A_TIME
         return np.asarray(wall)
 
     def device_stamps(self, selection: Selection) -> NDArray[np.int64] | None:
@@ -368,7 +368,10 @@ class JournalReader:
         out = np.empty((len(table), 2), np.int64)
         for file, start, stop in self._parts(selection):
             part = np.ascontiguousarray(table[start:stop]).view("u1")
-            if scan.device_stamps(file.data, part, out[start:stop]) < stop - start:
+            if (
+                journal_scan.device_stamps(file.data, part, out[start:stop])
+                < stop - start
+            ):
                 return None
         return out
 

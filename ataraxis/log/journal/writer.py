@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ataraxis._kernels.mapping import crash_point
-from ataraxis._kernels.records import FULL, OK, TORN, RecordKernel
+from ataraxis._kernels.journal_write import FULL, OK, TORN, RecordKernel
+from ataraxis._kernels.memory import crash_point
 from ataraxis.clock import Anchor, now_ns
 from ataraxis.errors import LoggerError, NotConnectedError
 from ataraxis.frame import HEADER_BYTES, DType, Frame, Header
@@ -29,8 +29,7 @@ from ataraxis.log.journal.page import (
 )
 
 if TYPE_CHECKING:
-    from ataraxis._kernels.haul import Haul
-    from ataraxis._kernels.tap import Tap
+    from ataraxis._kernels.journal_write import Haul, Tap
 
 # ---- rows of an array as frames of a journal: their header and their extensions
 

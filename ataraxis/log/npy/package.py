@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis._kernels.package import Package
+from ataraxis._kernels.journal_scan import Package
 from ataraxis.log.npy.entries import NPY_BYTES, SOURCE_LIMIT, EntryKey, entry_head
 from ataraxis.log.selection import LogSource, Selection
 

@@ -1,0 +1,41 @@
+# A consumer's end of a stream, and a frame that it has lent.
+from libc.stdint cimport int64_t, uint64_t
+
+from ataraxis._kernels.frame cimport ax_frame
+from ataraxis._kernels.ring cimport Endpoint, ax_got
+
+cdef class ConsumerHandle(Endpoint):
+    cdef unsigned char[::1] out
+    cdef list returned                  # frames given back while a thread was inside
+    cdef Frame pending                  # looked at by is_alive, not yet received
+    cdef object dtype                   # of our own shape's frames, or None
+    cdef uint64_t joined                # first sequence that counted
+    cdef bint is_drained
+    cdef public object cancel_event
+    cdef public bint _verifies          # every frame is compared with its checksum
+    cdef uint64_t last                  # sequence of the last frame received
+
+    cdef int settle(self) noexcept
+    cdef void back(self, uint64_t index, uint64_t position, int held) noexcept
+    cdef int next(self, ax_got *got, int64_t deadline) except -100
+    cdef Frame wrap(self, ax_got *got)
+    cdef int drain(
+        self, char *to, int64_t *stamps, Py_ssize_t each, Py_ssize_t rows, Py_ssize_t *done, ax_got *got, bint has_got,
+    ) noexcept nogil
+    cdef Frame fetch(self, int64_t deadline, int *status)
+
+cdef class Frame:
+    cdef ConsumerHandle owner
+    cdef ax_frame *head
+    cdef char *data
+    cdef Py_ssize_t bytes
+    cdef uint64_t index
+    cdef uint64_t position
+    cdef int held                       # HELD_BY_*, or -1: given back
+    cdef bint is_over                   # released by the user
+    cdef Py_ssize_t lent                # views of it that live
+    cdef Py_ssize_t cursor              # of read()
+    cdef object copy                    # bytes of our own, where the slot could not be kept
+
+    cdef int ready(self) except -1
+    cdef void drop(self) noexcept

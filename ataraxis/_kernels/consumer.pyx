@@ -1,0 +1,767 @@
+"""The consumer's end of a stream: wait for frames, lend them, or copy them into arrays; and waiting for several.
+
+The algorithm is ring.pyx's; this is the bridge. A frame goes back to its lender when it was released and the last view
+of it is gone, from whichever thread that is. One thread of a process sleeps for the consumers of its event loops,
+and for a bell; without `futex_waitv` (Linux 5.16) on the bell alone, briefly, and looks. It uses the NumPy C-API for
+views of a frame and for filling result arrays.
+"""
+cimport numpy as cnp
+from cpython.buffer cimport PyBUF_READ, PyBuffer_FillInfo
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from cpython.ref cimport Py_INCREF
+from cython cimport final, freelist, no_gc_clear
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from ataraxis._kernels.atomics cimport ax_add32, ax_copy, ax_load32, ax_load64, ax_peek64, ax_store32, ax_u32
+from ataraxis._kernels.event cimport event_cancel, event_prepare, event_wake
+from ataraxis._kernels.frame cimport AX_FLAG_CHECKSUM, AX_FLAG_DEVICE_STAMP, AX_FLAG_DEVICE_UNSIGNED, ax_frame
+from ataraxis._kernels.layout cimport AX_BUSY, AX_EMPTY, AX_ENDED, AX_LAPPED, AX_OK, AX_OVERFLOW, AX_TIMEOUT
+from ataraxis._kernels.lock cimport pthread_self
+from ataraxis._kernels.memory cimport Participant, ax_party, inherited, sweep
+from ataraxis._kernels.platform cimport (
+    ax_futex_wait, ax_futex_waitv, ax_futex_wake, ax_now_ns, ax_prefault, ax_take_turn, ax_wait, ax_wait_for,
+)
+from ataraxis._kernels.ring cimport (
+    AX_UNKNOWN, HELD_BY_COPY, anybody_sends, at_position, ax_got, ax_ring, bytes_at, copy_run, count_frame, frame_at,
+    give_back, has_next, next_frame, next_wait, payload_at, reader_join, reader_leave, ring_open, sequence_at,
+    settle_had, time_at, unchanged,
+)
+from ataraxis._kernels.timing cimport PAUSES, deadline_of, pause
+
+cdef extern from "numpy/arrayobject.h":
+    object PyArray_NewFromDescr(type subtype, cnp.dtype descr, int nd, cnp.npy_intp *dims, cnp.npy_intp *strides,
+                                void *data, int flags, object obj)
+
+cnp.import_array()
+
+cdef enum:
+    MOST = 127             # words that one system call waits for, beside the bell
+    SWEEP_NS = 20000000    # longest wait before asking who lives
+    LOOK_NS = 2000000      # between two looks where one cannot sleep for all
+
+
+# ---- the algorithm
+
+cdef inline bint is_ready(ax_ring *ring) noexcept nogil:
+    return has_next(ring) or not anybody_sends(ring)
+
+
+cdef void sleep_for(ax_ring **rings, ax_wait *waits, uint32_t count, ax_u32 *bell, uint32_t seen, int64_t deadline) noexcept nogil:
+    # Until a ring has something, the bell moves on from `seen`, or the deadline.
+    cdef uint32_t k
+    cdef bint found = False
+    for k in range(count):
+        ax_wait_for(&waits[k], &rings[k].stream.data.count, event_prepare(&rings[k].stream.data, rings[k].me))
+        found |= is_ready(rings[k])
+    ax_wait_for(&waits[count], bell, seen)
+    if not found and ax_futex_waitv(waits, count + 1, deadline) < 0:
+        # It cannot, or something has happened already: then the bell, or a short while, ends this.
+        ax_futex_wait(bell, seen, min(LOOK_NS, deadline - ax_now_ns()))
+    for k in range(count):
+        event_cancel(&rings[k].stream.data, rings[k].me)
+
+
+# ---- the bridge
+
+@no_gc_clear   # `ring` points into `participant` and `memory`: neither goes before it
+cdef class ConsumerHandle(Endpoint):
+    """A consumer's cursor and pins, and what it has lent; its subclass gives the manners.
+
+    A subclass provides `_revive()` (make usable or raise), `_fail(status)` (raise), `_dtype_of(code)`,
+    `_over(frame)` (raise: it was released) and the hooks of `Frame`.
+    """
+
+    def _open(self, memory, Participant participant not None, dtype, uint32_t policy, bint from_oldest, int durable):
+        """Take part as a reader. False: the geometry does not fit the segment."""
+        cdef uint64_t slots
+        self.memory = memory
+        self.participant = participant
+        self.dtype = dtype
+        if ring_open(&self.ring, &participant.party, <char *>&self.memory[0], self.memory.shape[0]) != AX_OK:
+            return False
+        slots = self.ring.slots
+        with nogil:
+            ax_prefault(<char *>&self.memory[0], self.memory.shape[0])
+        self.out = bytearray(slots)
+        self.ring.out = &self.out[0]
+        reader_join(&self.ring, policy, from_oldest, durable)
+        self.is_open = True
+        return True
+
+    # ---- a thread inside, and frames that come back meanwhile
+
+    cdef void stir(self) noexcept:
+        ax_store32(&self.ring.poke, 1)
+        event_wake(&self.ring.stream.data)
+
+    cdef void finish(self) noexcept:
+        # A frame that was looked at and not received was not had.
+        if self.pending is None:
+            settle_had(&self.ring)
+        self.pending = None
+
+    cdef void detach(self) noexcept:
+        if self.is_leaving and not self.ring.held:
+            self.is_leaving = False
+            if self.ring.expected != AX_UNKNOWN:
+                self.joined = ax_peek64(&self.ring.line.joined)
+            reader_leave(&self.ring)
+            self.participant = None
+            self.memory = None
+
+    cdef void leave(self) noexcept:
+        if self.is_leaving:
+            self.pending = None
+        if self.returned is not None:
+            self.settle()
+        Endpoint.leave(self)
+
+    cdef int settle(self) noexcept:
+        # Frames that were given back while a thread was inside.
+        cdef list returned
+        ax_store32(&self.ring.poke, 0)
+        while self.returned is not None:
+            returned, self.returned = self.returned, None
+            for index, position, held in returned:
+                give_back(&self.ring, index, position, held)
+        return 0
+
+    cdef void back(self, uint64_t index, uint64_t position, int held) noexcept:
+        if inherited(self.ring.party):
+            return
+        if ax_take_turn(&self.busy):
+            give_back(&self.ring, index, position, held)
+            self.leave()
+            return
+        # A thread is inside: it takes the frame back, soon.
+        if self.returned is None:
+            self.returned = []
+        self.returned.append((index, position, held))
+        if self.inside != pthread_self():
+            ax_store32(&self.ring.poke, 1)
+            event_wake(&self.ring.stream.data)
+
+    # ---- taking
+
+    cdef int next(self, ax_got *got, int64_t deadline) except -100:
+        # AX_OK, AX_EMPTY (not waiting), AX_TIMEOUT, AX_ENDED, AX_BUSY (cancelled). The caller is inside.
+        cdef int status = next_frame(&self.ring, got)
+        cdef uint32_t pauses = 1
+        cdef bint first = True
+        if status != AX_EMPTY or deadline == 0:
+            return status
+        # Ever rarer looks: every look takes the slot's line away from the producer that is writing it.
+        while pauses <= PAUSES:
+            pause(pauses)
+            pauses *= 2
+            status = next_frame(&self.ring, got)
+            if status != AX_EMPTY:
+                return status
+        while True:
+            with nogil:
+                status = next_wait(&self.ring, got, deadline, first)
+            if status != AX_BUSY:
+                return status
+            first = False
+            if self.returned is not None:
+                self.settle()
+            PyErr_CheckSignals()
+            if self.cancel_event is not None and self.cancel_event.is_set():
+                return AX_BUSY
+            if not self.is_open:
+                self._revive()
+
+    cdef Frame wrap(self, ax_got *got):
+        # A frame as an object, or None: it was overwritten while we copied it.
+        cdef Frame frame = Frame.__new__(Frame)
+        frame.owner = self
+        frame.index = got.index
+        frame.position = got.position
+        frame.held = got.held
+        frame.head = frame_at(&self.ring, got.index)
+        frame.data = payload_at(&self.ring, got.index)
+        frame.bytes = bytes_at(&self.ring, got.index)
+        if got.held == HELD_BY_COPY and not copied(&self.ring, got, frame):
+            return None
+        return frame
+
+    cdef Frame fetch(self, int64_t deadline, int *status):
+        # Our next frame, counted; None with its status otherwise. The caller is inside.
+        cdef ax_got got
+        cdef Frame frame = None
+        while frame is None:
+            status[0] = self.next(&got, deadline)
+            if status[0] != AX_OK:
+                self.is_drained |= status[0] == AX_ENDED
+                return None
+            frame = self.wrap(&got)
+        count_frame(&self.ring, frame.head.sequence)
+        if self._verifies:
+            frame.verify()
+        return frame
+
+    def receive(self, blocking=True, *, timeout=None, minimum_ts=None):
+        """Wait for the next frame and lend it.
+
+        Parameters
+        ----------
+        blocking : bool
+            Wait for it; if false, None when there is none now.
+        timeout : float or None
+            Longest wait, s; None waits without end.
+        minimum_ts : int, optional
+            Accepted, and without meaning, as in MomentumX.
+
+        Returns
+        -------
+        Frame or None
+            Held until it is released or dropped, and all views of it are gone. None: nothing there
+            (not blocking), the wait was cancelled, or the stream has ended and everything was read.
+
+        Raises
+        ------
+        TimeoutError
+            Nothing came within `timeout`.
+        NotConnectedError
+            The consumer was closed.
+
+        Notes
+        -----
+        Looks, then sleeps in the kernel with the GIL released; Ctrl-C ends the wait.
+
+        Examples
+        --------
+        >>> from ataraxis import Consumer, Producer
+        >>> producer = Producer("doc_receive", 100, 4)
+        >>> consumer = Consumer("doc_receive")
+        >>> producer.send(b"hello")
+        True
+        >>> consumer.receive().read()
+        b'hello'
+        """
+        cdef int status = AX_OK
+        cdef Frame frame
+        self.enter()
+        try:
+            if self.pending is not None:
+                frame = self.pending
+                self.pending = None
+                self.last = frame.head.sequence
+                return frame
+            frame = self.fetch(deadline_of(timeout) if blocking else 0, &status)
+            if frame is not None:
+                self.last = frame.head.sequence
+        finally:
+            self.leave()
+        if status == AX_TIMEOUT or status == AX_EMPTY and blocking:
+            self._fail(AX_TIMEOUT)
+        return frame
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        frame = self.receive()
+        if frame is None:
+            raise StopIteration
+        return frame
+
+    def _await(self, timeout):
+        """Make sure that the next frame is at hand: a status, AX_OK if it is."""
+        cdef int status = AX_OK
+        self.enter()
+        try:
+            if self.pending is None:
+                self.pending = self.fetch(deadline_of(timeout), &status)
+        finally:
+            self.leave()
+        return status
+
+    @property
+    def _has_next(self):
+        """Whether a frame we have not had was sent or is being written."""
+        return self.is_open and (self.pending is not None or has_next(&self.ring))
+
+    @property
+    def _is_live(self):
+        """Whether somebody sends."""
+        return self.is_open and anybody_sends(&self.ring)
+
+    def _read_into(self, cnp.ndarray out not None, cnp.ndarray times, Py_ssize_t start, timeout):
+        """Copy whole frames into the rows of `out` from `start` on: rows filled, and why it ended."""
+        cdef Py_ssize_t rows = cnp.PyArray_DIM(out, 0), done = start
+        cdef Py_ssize_t each = cnp.PyArray_NBYTES(out) // rows if rows else 0
+        cdef char *to = <char *>cnp.PyArray_DATA(out)
+        cdef int64_t *stamps = <int64_t *>cnp.PyArray_DATA(times) if times is not None else NULL
+        cdef int64_t deadline = deadline_of(timeout)
+        cdef int status = AX_OK
+        cdef bint has_got = False
+        cdef Frame frame
+        cdef ax_got got
+        self.enter()
+        try:
+            while done < rows and status == AX_OK:
+                if self.pending is not None:
+                    if self.pending.bytes != each:
+                        status = AX_OVERFLOW
+                        break
+                    ax_copy(to + done * each, self.pending.data, each)
+                    if stamps != NULL:
+                        stamps[done] = self.pending.head.time_ns
+                    self.last = self.pending.head.sequence
+                    self.pending = None
+                    # We are inside, so the frame went to `returned`: give it back now, or its slot is missed.
+                    self.settle()
+                    done += 1
+                    continue
+                status = AX_OVERFLOW if has_got else AX_EMPTY
+                if not self._verifies:
+                    with nogil:
+                        status = self.drain(to, stamps, each, rows, &done, &got, has_got)
+                has_got = False
+                if status == AX_EMPTY:
+                    status = self.next(&got, deadline)
+                    if status == AX_OK:
+                        # Ours now: nothing may come between.
+                        has_got = True
+                        continue
+                elif status == AX_OVERFLOW:
+                    # One of another size is kept, and refused on the next round; so is one that is verified.
+                    status = AX_OK
+                    frame = self.wrap(&got)
+                    if frame is not None:
+                        count_frame(&self.ring, frame.head.sequence)
+                        if self._verifies:
+                            frame.verify()
+                    self.pending, frame = frame, None
+                PyErr_CheckSignals()
+        finally:
+            self.leave()
+        self.is_drained |= status == AX_ENDED
+        return done, status
+
+    cdef int drain(
+        self, char *to, int64_t *stamps, Py_ssize_t each, Py_ssize_t rows, Py_ssize_t *done, ax_got *got, bint has_got,
+    ) noexcept nogil:
+        # Frames that are there, copied; first the one that we have, if we do.
+        cdef int status = AX_OK
+        cdef Py_ssize_t run
+        cdef bint whole
+        cdef uint64_t sequence
+        cdef int64_t stamp
+        while done[0] < rows:
+            if not has_got:
+                run = copy_run(
+                    &self.ring, to + done[0] * each, NULL if stamps == NULL else stamps + done[0], each, rows - done[0],
+                )
+                if run:
+                    done[0] += run
+                    self.last = self.ring.expected - 1
+                    continue
+                status = next_frame(&self.ring, got)
+                if status != AX_OK:
+                    break
+            has_got = False
+            if bytes_at(&self.ring, got.index) != <uint64_t>each:
+                status = AX_OVERFLOW
+                break
+            sequence = sequence_at(&self.ring, got.index)
+            stamp = time_at(&self.ring, got.index)
+            ax_copy(to + done[0] * each, payload_at(&self.ring, got.index), each)
+            whole = got.held != HELD_BY_COPY or unchanged(&self.ring, got)
+            give_back(&self.ring, got.index, got.position, got.held)
+            if whole:
+                count_frame(&self.ring, sequence)
+                self.last = sequence
+                if stamps != NULL:
+                    stamps[done[0]] = stamp
+                done[0] += 1
+        return status
+
+    def _latest_into(self, cnp.ndarray out not None, cnp.ndarray times not None):
+        """Copy the newest frames into the last rows of `out`, whatever was received; how many there were."""
+        cdef Py_ssize_t rows = cnp.PyArray_DIM(out, 0), left = rows
+        cdef Py_ssize_t each = cnp.PyArray_NBYTES(out) // rows if rows else 0
+        cdef char *to = <char *>cnp.PyArray_DATA(out)
+        cdef int64_t *stamps = <int64_t *>cnp.PyArray_DATA(times)
+        cdef uint64_t position
+        cdef int status
+        cdef ax_got got
+        self.enter()
+        try:
+            with nogil:
+                position = ax_load64(&self.ring.stream.tail)
+                while left and position:
+                    position -= 1
+                    status = at_position(&self.ring, position, &got)
+                    if status == AX_LAPPED:
+                        break
+                    if status == AX_EMPTY:
+                        continue
+                    if bytes_at(&self.ring, got.index) != <uint64_t>each:
+                        break
+                    ax_copy(to + (left - 1) * each, payload_at(&self.ring, got.index), each)
+                    stamps[left - 1] = time_at(&self.ring, got.index)
+                    if not unchanged(&self.ring, &got):
+                        break
+                    left -= 1
+        finally:
+            self.leave()
+        return rows - left
+
+    @property
+    def _words(self):
+        """position, received, dropped, held, joined; also after closing."""
+        cdef ax_ring *ring = &self.ring
+        if self.memory is not None and ring.expected != AX_UNKNOWN:
+            self.joined = ax_peek64(&ring.line.joined)
+        return ring.position, ring.received, ring.dropped, ring.held, None if ring.expected == AX_UNKNOWN else self.joined
+
+
+cdef bint copied(ax_ring *ring, ax_got *got, Frame frame) except -1:
+    # Where nothing keeps the slot: the frame as bytes of our own, if it stayed whole meanwhile.
+    cdef Py_ssize_t front = frame.data - <char *>frame.head
+    cdef char *source = <char *>frame.head
+    cdef Py_ssize_t count = front + frame.bytes
+    cdef char *to
+    frame.copy = PyBytes_FromStringAndSize(NULL, count)
+    to = PyBytes_AS_STRING(frame.copy)
+    with nogil:
+        ax_copy(to, source, count)
+    frame.head = <ax_frame *>to
+    frame.data = to + front
+    if unchanged(ring, got):
+        return True
+    return False
+
+
+@final
+@no_gc_clear
+cdef class Keep:
+    """Holds a frame for a view of it."""
+    cdef Frame frame
+
+    def __dealloc__(self):
+        self.frame.lent -= 1
+        if self.frame.is_over and not self.frame.lent:
+            self.frame.drop()
+
+
+@final
+@freelist(64)
+@no_gc_clear   # gives its slot back through its owner
+cdef class Frame:
+    """One frame, lent by a consumer: read-only, and not overwritten while it or a view of it lives.
+
+    Behaves like MomentumX's ReadBuffer, and like an array with labels.
+    """
+
+    def __dealloc__(self):
+        self.drop()
+
+    cdef inline void drop(self) noexcept:
+        if self.held >= 0 and self.owner is not None:
+            self.owner.back(self.index, self.position, self.held)
+            self.held = -1
+
+    cdef inline int ready(self) except -1:
+        if self.is_over:
+            self.owner._over(self)
+        return 0
+
+    def release(self):
+        """Give the slot back; views that live keep it until they are gone. May be repeated."""
+        self.is_over = True
+        if not self.lent:
+            self.drop()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.release()
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        self.ready()
+        PyBuffer_FillInfo(buffer, self, self.data, self.bytes, 1, flags)
+        self.lent += 1
+
+    def __releasebuffer__(self, Py_buffer *buffer):
+        self.lent -= 1
+        if self.is_over and not self.lent:
+            self.drop()
+
+    @property
+    def array(self):
+        """The payload: a read-only view, of the stream's dtype and the frame's own shape.
+
+        Valid as long as it lives, under every policy. uint8, shape (bytes,), if the frame is no array.
+        """
+        cdef cnp.npy_intp dims[4]
+        cdef int k, ndim
+        cdef Py_ssize_t count
+        cdef cnp.dtype descr
+        cdef Keep keep
+        self.ready()
+        if self.head.labels and self.owner.dtype is not None:
+            descr = self.owner.dtype
+        else:
+            descr = self.owner._dtype_of(self.head.dtype)
+        ndim = self.head.ndim
+        count = descr.itemsize
+        if ndim > 4:
+            self.owner._corrupt(self)
+        if ndim == 0 and count != self.bytes:
+            ndim = 1
+            dims[0] = self.bytes // count if count else 0
+            count *= dims[0]
+        else:
+            for k in range(ndim):
+                dims[k] = self.head.extents[k]
+                count *= dims[k]
+        if count != self.bytes:
+            self.owner._corrupt(self)
+        keep = Keep.__new__(Keep)
+        keep.frame = self
+        self.lent += 1
+        Py_INCREF(descr)
+        result = PyArray_NewFromDescr(cnp.ndarray, descr, ndim, dims, NULL, self.data, cnp.NPY_ARRAY_C_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED, None)
+        cnp.set_array_base(result, keep)
+        return result
+
+    def __array__(self, dtype=None, copy=None):
+        array = self.array
+        return array if dtype is None or dtype == array.dtype else array.astype(dtype)
+
+    def verify(self):
+        """Look whether the bytes are those that were sent, by the frame's CRC-32.
+
+        Returns
+        -------
+        bool
+            True if they are; False if it has none (the producer's ``checksum=False``).
+
+        Raises
+        ------
+        CorruptFrame
+            They are others.
+        """
+        cdef Py_ssize_t front
+        self.ready()
+        if not self.head.flags & AX_FLAG_CHECKSUM:
+            return False
+        front = self.data - <char *>self.head - sizeof(ax_frame)
+        if front + self.bytes:
+            data = PyMemoryView_FromMemory(self.data - front, front + self.bytes, PyBUF_READ)
+        else:
+            data = b""
+        self.owner._compare(self, data, self.head.crc)
+        return True
+
+    def to_xarray(self):
+        """The payload with the stream's labels: a DataArray over a read-only view."""
+        return self.owner._to_xarray(self)
+
+    @property
+    def value(self):
+        """What was sent, as a Python or NumPy object; arrays are read-only views."""
+        self.ready()
+        return self.owner._value(self)
+
+    def __len__(self):
+        return self.bytes
+
+    def __getitem__(self, index):
+        cdef Py_ssize_t i
+        self.ready()
+        if isinstance(index, slice):
+            start, stop, step = index.indices(self.bytes)
+            if step == 1:
+                i = start
+                return PyBytes_FromStringAndSize(self.data + i, max(stop - start, 0))
+            return PyBytes_FromStringAndSize(self.data, self.bytes)[index]
+        i = index
+        if i < 0:
+            i += self.bytes
+        if not 0 <= i < self.bytes:
+            raise IndexError(f"index {index} is out of range for {self.bytes} bytes")
+        return (<unsigned char *>self.data)[i]
+
+    def read(self, count=None):
+        """Read all bytes, or `count` from the cursor on; a copy."""
+        cdef Py_ssize_t start = 0, stop = self.bytes
+        self.ready()
+        if count is not None:
+            if count < 0:
+                raise ValueError(f"count must be >= 0, got {count}")
+            start = self.cursor
+            stop = min(self.bytes, start + <Py_ssize_t>min(count, self.bytes))
+        self.cursor = stop
+        return PyBytes_FromStringAndSize(self.data + start, stop - start)
+
+    def seek(self, index):
+        """Move the cursor of `read`; where it is now."""
+        if not 0 <= index <= self.bytes:
+            raise ValueError(f"position {index} is outside the frame's {self.bytes} bytes")
+        self.cursor = index
+        return index
+
+    def tell(self):
+        """Where the cursor of `read` is."""
+        return self.cursor
+
+    @property
+    def sequence(self):
+        """Number within the stream, from 0."""
+        self.ready()
+        return self.head.sequence
+
+    @property
+    def iteration(self):
+        """Number within the stream, from 1 (MomentumX)."""
+        self.ready()
+        return self.head.sequence + 1
+
+    @property
+    def time_ns(self):
+        """When it was made: monotonic time of the producer's host, ns."""
+        self.ready()
+        return self.head.time_ns
+
+    @property
+    def data_timestamp(self):
+        """When it was made, ns (MomentumX)."""
+        self.ready()
+        return self.head.time_ns
+
+    @property
+    def device_time(self):
+        """The device's own time in its ticks, or None."""
+        self.ready()
+        if not self.head.flags & AX_FLAG_DEVICE_STAMP:
+            return None
+        if self.head.flags & AX_FLAG_DEVICE_UNSIGNED:
+            return (<uint64_t *>(self.data - 16))[0]
+        return (<int64_t *>(self.data - 16))[0]
+
+    @property
+    def device_sequence(self):
+        """The device's own counter, or None."""
+        self.ready()
+        return (<uint64_t *>(self.data - 8))[0] if self.head.flags & AX_FLAG_DEVICE_STAMP else None
+
+    @property
+    def _code(self):
+        return self.head.dtype
+
+    @property
+    def _flags(self):
+        return self.head.flags
+
+    @property
+    def _shape(self):
+        return tuple([self.head.extents[k] for k in range(min(<int>self.head.ndim, 4))])
+
+    @property
+    def nbytes(self):
+        """Bytes of payload."""
+        return self.bytes
+
+    @property
+    def data_size(self):
+        """Bytes of payload (MomentumX)."""
+        return self.bytes
+
+    @property
+    def buffer_id(self):
+        """Which buffer it lies in, iteration modulo the number of buffers (MomentumX)."""
+        return (self.position + 1) % self.owner.ring.slots
+
+    @property
+    def buffer_size(self):
+        """Bytes a slot holds."""
+        return self.owner.ring.capacity
+
+    @property
+    def buffer_count(self):
+        """Slots of the stream."""
+        return self.owner.ring.slots
+
+    @property
+    def dropped_count(self):
+        """Frames its consumer has lost so far."""
+        return self.owner.ring.dropped
+
+    @property
+    def is_released(self):
+        """Whether it was released."""
+        return self.is_over
+
+    def __repr__(self):
+        if self.is_over:
+            return "<Frame, released>"
+        return f"<Frame {self.head.sequence}: {self.bytes} bytes>"
+
+
+cdef class Bell:
+    """Ends the sleep of a thread that waits for consumers, when there is one more to wait for."""
+
+    cdef ax_u32 word
+
+    @property
+    def count(self):
+        """How often it was rung."""
+        return ax_load32(&self.word)
+
+    def ring(self):
+        """Wake who sleeps."""
+        # Release: pairs with the load in `count`.
+        ax_add32(&self.word, 1)
+        ax_futex_wake(&self.word, 1)
+
+
+def wait_any(consumers, Bell bell not None, uint32_t seen, double seconds):
+    """Sleep until a consumer has something, a stream ended, the bell moved on from `seen`, or `seconds` passed.
+
+    Returns one bool a consumer: whether it has something, has ended, or was closed.
+    """
+    cdef ax_ring *rings[MOST]
+    cdef ax_wait waits[MOST + 1]
+    cdef list found = [True] * len(consumers), kept = [], places = []
+    cdef ConsumerHandle consumer
+    cdef Participant participant
+    cdef uint32_t count = 0
+    cdef int64_t deadline = ax_now_ns() + <int64_t>(seconds * 1e9)
+    cdef Py_ssize_t place
+    cdef ax_party *party
+    for place in range(len(consumers)):
+        consumer = consumers[place]
+        participant = consumer.participant
+        if participant is None or not consumer.is_open or inherited(&participant.party):
+            continue
+        if count == MOST:
+            # More than a call takes: these are looked at.
+            found[place] = is_ready(&consumer.ring)
+            deadline = min(deadline, ax_now_ns() + LOOK_NS)
+            continue
+        rings[count] = &consumer.ring
+        kept.append(participant)   # its mapping stays, whoever closes the consumer meanwhile
+        places.append(place)
+        count += 1
+    if count < len(consumers) and True in found:
+        deadline = 0
+    memset(waits, 0, sizeof(waits))
+    with nogil:
+        sleep_for(rings, waits, count, &bell.word, seen, deadline)
+    for place in range(count):
+        party = &(<Participant>kept[place]).party
+        sweep(party, SWEEP_NS)
+        found[places[place]] = is_ready(rings[place])
+    return found
+
+
+# Statuses, for the rooms.
+OK, BUSY, TIMEOUT, FULL, EMPTY, ENDED, OVERFLOW, LAPPED = AX_OK, AX_BUSY, AX_TIMEOUT, -1, AX_EMPTY, AX_ENDED, AX_OVERFLOW, AX_LAPPED

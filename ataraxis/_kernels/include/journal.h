@@ -1,0 +1,107 @@
+/* The bytes of a journal and of the index beside it, and how frames become runs; docs/explanation/formats.md draws them. */
+#ifndef AX_JOURNAL_H
+#define AX_JOURNAL_H
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#include "crc.h"
+#include "frame.h"
+
+#define AX_CONTROL 0xFFFFFFFFu     /* source of the journal's own records */
+#define AX_SEVERAL 0xFFFFFFFFu     /* a run's source where it has more than one */
+#define AX_RUN_FRAMES 65536        /* frames of one size in a run, at most */
+#define AX_WALK_FRAMES 1024        /* frames of several sizes in a run, at most */
+#define AX_WALK_BEGINS 16          /* a shorter run takes frames of other sizes in */
+
+/* One entry of the index: frames back to back. */
+enum { AX_RUN_DATA = 0, AX_RUN_CONTROL = 1, AX_RUN_DAMAGE = 2 };
+typedef struct {
+    uint64_t offset;               /* of its first byte in the file */
+    uint64_t bytes;                /* padding included */
+    uint32_t count;                /* frames; of damage 0 */
+    uint32_t stride;               /* bytes from frame to frame; 0: they differ, follow their lengths */
+    int64_t time_min, time_max;    /* of its frames, ns */
+    uint64_t sequence;             /* of its first frame */
+    uint32_t source;               /* of all its frames, or AX_SEVERAL */
+    uint16_t kind;                 /* AX_RUN_* */
+    uint16_t reserved;
+    uint32_t reserved2;
+    uint32_t crc;                  /* of bytes 0 to 59, continued from the file's uuid */
+} ax_run;
+_Static_assert(sizeof(ax_run) == 64 && offsetof(ax_run, count) == 16 && offsetof(ax_run, time_min) == 24 &&
+               offsetof(ax_run, sequence) == 40 && offsetof(ax_run, source) == 48 && offsetof(ax_run, kind) == 52 &&
+               offsetof(ax_run, crc) == 60, "ax_run");
+
+/* One frame as a reader lists it; in memory only. */
+enum { AX_ENTRY_GOOD = 0, AX_ENTRY_LOST = 1, AX_ENTRY_BROKEN = 2, AX_ENTRY_CUT = 3 };
+typedef struct {
+    uint64_t offset;               /* of its header; lost: where the gap begins */
+    uint64_t bytes;                /* behind the header; lost: of the gap */
+    int64_t time_ns;
+    uint64_t sequence;
+    uint32_t source;
+    uint32_t labels;
+    uint8_t dtype;
+    uint8_t ndim;
+    uint16_t flags;
+    uint32_t state;                /* AX_ENTRY_* */
+} ax_entry;
+_Static_assert(sizeof(ax_entry) == 48 && offsetof(ax_entry, source) == 32 && offsetof(ax_entry, state) == 44, "ax_entry");
+
+/* Put a frame into the last of `count` runs, or into a new one; how many runs there are then. */
+static inline size_t ax_run_add(ax_run *runs, size_t closed, size_t count, uint64_t offset, uint64_t bytes,
+                                const ax_frame *head)
+{
+    uint16_t kind = head->source == AX_CONTROL ? AX_RUN_CONTROL : AX_RUN_DATA;
+    ax_run *run = runs + count - 1;
+    if (count > closed && run->kind == kind && run->offset + run->bytes == offset && bytes <= UINT32_MAX &&
+        (run->stride == bytes ? run->count < AX_RUN_FRAMES
+         : run->stride == 0 ? run->count < AX_WALK_FRAMES : run->count < AX_WALK_BEGINS)) {
+        run->stride = run->stride == bytes ? run->stride : 0;
+        run->bytes += bytes;
+        run->count++;
+        run->time_min = head->time_ns < run->time_min ? head->time_ns : run->time_min;
+        run->time_max = head->time_ns > run->time_max ? head->time_ns : run->time_max;
+        run->source = run->source == head->source ? run->source : AX_SEVERAL;
+        return count;
+    }
+    run = runs + count;
+    memset(run, 0, sizeof *run);
+    run->offset = offset;
+    run->bytes = bytes;
+    run->count = 1;
+    run->stride = bytes <= UINT32_MAX ? (uint32_t)bytes : 0;
+    run->time_min = run->time_max = head->time_ns;
+    run->sequence = head->sequence;
+    run->source = head->source;
+    run->kind = kind;
+    return count + 1;
+}
+
+/* Write all of it at `at`, whatever the system takes at a time; 0 or -errno. */
+static inline int ax_write_all(int fd, struct iovec *pieces, int count, uint64_t at)
+{
+    while (count) {
+        ssize_t done = pwritev(fd, pieces, count, (off_t)at);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done <= 0)
+            return done < 0 ? -errno : -ENOSPC;
+        at += (uint64_t)done;
+        while (count && (size_t)done >= pieces->iov_len) {
+            done -= (ssize_t)pieces->iov_len;
+            pieces++;
+            count--;
+        }
+        if (count) {
+            pieces->iov_base = (char *)pieces->iov_base + done;
+            pieces->iov_len -= (size_t)done;
+        }
+    }
+    return 0;
+}
+
+#endif

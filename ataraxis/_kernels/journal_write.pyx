@@ -1,0 +1,678 @@
+"""Frames on their way into a file: stamped, checksummed, padded, and written many at a time; from arrays, rings and queues.
+
+The buffer holds whole frames only. What failed to be written stays in it, and is written again to the same place by the
+next try. A ring's slots are given back, and a queue's frames acknowledged, once they are safe in the file. There is no
+copy but the one into it: large frames are written from the slots they lie in.
+"""
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+from ataraxis._kernels.atomics cimport ax_peek64, ax_put64
+from ataraxis._kernels.consumer cimport ConsumerHandle
+from ataraxis._kernels.crc cimport ax_crc32, ax_crc_init, ax_header_crc, ax_seal, ax_seal_of
+from ataraxis._kernels.frame cimport (
+    AX_EXTENTS_BYTES, AX_FLAG_CHECKSUM, AX_FLAG_DEVICE_STAMP, AX_FLAG_EXTENTS, AX_FRAME_MAGIC, AX_STAMP_BYTES,
+    ax_frame, ax_padded,
+)
+from ataraxis._kernels.journal cimport ax_run, ax_run_add, ax_write_all, iovec
+from ataraxis._kernels.layout cimport (
+    AX_BUSY, AX_EMPTY, AX_ENDED, AX_FULL, AX_LAPPED, AX_MESSAGE_LARGE, AX_OK, AX_TORN,
+)
+from ataraxis._kernels.platform cimport ax_crash
+from ataraxis._kernels.queue cimport ax_grip, ones, queue_lease, queue_settle, slot_of
+from ataraxis._kernels.queue_handle cimport QueueHandle
+from ataraxis._kernels.ring cimport (
+    AX_UNKNOWN, ax_got, ax_ring, bytes_at, count_frame, frame_at, give_back, next_frame, payload_at,
+)
+from ataraxis._kernels.timing cimport deadline_of
+
+cdef struct ax_sink:
+    int fd
+    int index_fd
+    ax_seal seal
+    uint32_t shift              # from a header's checksum without a seed to that with ours: XOR
+    uint64_t at                 # where in the file the buffer's first byte goes
+    uint64_t limit              # no frame begins at or behind it
+    uint64_t index_at
+    uint64_t used
+    uint64_t capacity
+    uint64_t frames             # in the file
+    uint64_t waiting            # in the buffer
+    size_t runs                 # not in the index yet; the last one may be open
+    int error                   # of the last write, -errno
+    char *buffer
+    ax_run *run
+
+cdef enum:
+    DIRECT_BYTES = 16384        # a longer payload is not copied first
+    SEVERAL = 32                # such in one write, at most
+    RUNS = 1024                 # kept until the index is written
+    LATENCY_ROWS = 4096         # rows between looks at signals
+    BATCH_BYTES = 1 << 24       # in files before slots are given back
+    AHEAD = 6                   # frames that are asked for before they are looked at,
+    SHORT = 512                 # if they are no longer
+
+ax_crc_init()
+
+cdef extern from *:
+    """
+    #define ax_prefetch(address) __builtin_prefetch(address, 0, 3)
+    """
+    void ax_prefetch(const void *address) nogil
+
+
+# ---- the algorithm
+
+cdef int drain(ax_sink *sink, const char *more, uint64_t count) noexcept nogil:
+    # The buffer, and `count` bytes behind it, into the file; `more` ends a frame, so it is padded.
+    cdef char zeros[64]
+    cdef iovec pieces[3]
+    cdef int n = 1
+    cdef uint64_t total = sink.used + count, pad = ax_padded(total) - total
+    if not total:
+        return AX_OK
+    pieces[0].iov_base, pieces[0].iov_len = sink.buffer, sink.used
+    if count:
+        pieces[1].iov_base, pieces[1].iov_len = <void *>more, count
+        n = 2
+    if pad:
+        memset(zeros, 0, 64)
+        pieces[n].iov_base, pieces[n].iov_len = zeros, pad
+        n += 1
+    ax_crash("journal_unwritten")
+    sink.error = ax_write_all(sink.fd, pieces, n, sink.at)
+    if sink.error:
+        return AX_TORN
+    ax_crash("journal_written")
+    sink.at += total + pad
+    sink.used = 0
+    sink.frames += sink.waiting
+    sink.waiting = 0
+    return AX_OK
+
+
+cdef int write_index(ax_sink *sink) noexcept nogil:
+    # The runs of what is in the file; whoever dies before only costs a scan.
+    cdef iovec piece
+    cdef size_t k
+    if not sink.runs:
+        return AX_OK
+    for k in range(sink.runs):
+        sink.run[k].crc = ax_header_crc(sink.seal, &sink.run[k])
+    piece.iov_base, piece.iov_len = sink.run, sink.runs * sizeof(ax_run)
+    sink.error = ax_write_all(sink.index_fd, &piece, 1, sink.index_at)
+    if sink.error:
+        return AX_TORN
+    ax_crash("journal_indexed")
+    sink.index_at += sink.runs * sizeof(ax_run)
+    sink.runs = 0
+    return AX_OK
+
+
+cdef int room(ax_sink *sink, uint64_t wanted) noexcept nogil:
+    # A place for a frame and for its run. AX_FULL: the file is.
+    if sink.at + sink.used >= sink.limit:
+        return AX_FULL
+    if sink.used + wanted > sink.capacity and drain(sink, NULL, 0) != AX_OK:
+        return AX_TORN
+    if sink.runs >= RUNS - 1 and (drain(sink, NULL, 0) != AX_OK or write_index(sink) != AX_OK):
+        return AX_TORN
+    return AX_OK
+
+
+cdef int put(ax_sink *sink, ax_frame *head, const char *front, uint64_t front_bytes, const char *data, uint64_t count,
+             bint is_checked) noexcept nogil:
+    # One frame. `front`: its extensions; is_checked: its checksum is in the header already.
+    cdef uint64_t inside = sizeof(ax_frame) + front_bytes, offset, padded
+    cdef bint is_direct = count > DIRECT_BYTES
+    cdef int status = room(sink, ax_padded(inside + (0 if is_direct else count)))
+    cdef uint32_t crc
+    cdef char *to
+    if status != AX_OK:
+        return status
+    head.length = front_bytes + count
+    offset = sink.at + sink.used
+    padded = ax_padded(inside + count)
+    to = sink.buffer + sink.used
+    if front_bytes:
+        memcpy(to + sizeof(ax_frame), front, front_bytes)
+    if count and not is_direct:
+        memcpy(to + inside, data, count)
+    if head.flags & AX_FLAG_CHECKSUM and not is_checked:
+        # Of the copy, in one go; of what is not copied, from where it is.
+        crc = ax_crc32(0, to + sizeof(ax_frame), front_bytes + (0 if is_direct else count))
+        head.crc = ax_crc32(crc, data, count) if is_direct else crc
+    head.header_crc = ax_header_crc(sink.seal, head)
+    memcpy(to, head, sizeof(ax_frame))
+    sink.waiting += 1
+    if is_direct:
+        sink.used += inside
+        if drain(sink, data, count) != AX_OK:
+            sink.used -= inside
+            sink.waiting -= 1
+            return AX_TORN
+    else:
+        memset(to + inside + count, 0, padded - inside - count)
+        sink.used += padded
+    sink.runs = ax_run_add(sink.run, 0, sink.runs, offset, padded, head)
+    return AX_OK
+
+
+cdef int put_whole(ax_sink *sink, const char *frame, uint64_t padded) noexcept nogil:
+    # A frame of DIRECT_BYTES or less as it is, with its padding. A CRC is linear: one XOR makes that of a header from no
+    # seed into that of this file's, and what was wrong before stays wrong.
+    cdef char *to
+    cdef int status = room(sink, padded)
+    if status != AX_OK:
+        return status
+    to = sink.buffer + sink.used
+    memcpy(to, frame, padded)
+    (<ax_frame *>to).header_crc ^= sink.shift
+    sink.runs = ax_run_add(sink.run, 0, sink.runs, sink.at + sink.used, padded, <ax_frame *>to)
+    sink.used += padded
+    sink.waiting += 1
+    return AX_OK
+
+
+cdef int put_several(ax_sink *sink, ax_frame *heads, const char **data, uint32_t *count) noexcept nogil:
+    # Frames of DIRECT_BYTES or more, at most SEVERAL, in one write: all that this file takes of them, or TORN and none.
+    # `data`: what follows the header, padded as in a file; checksums are in the headers already.
+    cdef iovec pieces[2 * SEVERAL]
+    cdef uint64_t start = sink.at + sink.used, end = start
+    cdef uint32_t k, n = 0
+    cdef int status = room(sink, SEVERAL * sizeof(ax_frame))
+    cdef char *to
+    if status != AX_OK:
+        count[0] = 0
+        return status
+    if sink.runs + SEVERAL >= RUNS and (drain(sink, NULL, 0) != AX_OK or write_index(sink) != AX_OK):
+        count[0] = 0
+        return AX_TORN
+    to = sink.buffer + sink.used
+    while n < count[0] and end < sink.limit:
+        heads[n].header_crc = ax_header_crc(sink.seal, &heads[n])
+        memcpy(to, &heads[n], sizeof(ax_frame))
+        pieces[2 * n].iov_base, pieces[2 * n].iov_len = to, sizeof(ax_frame)
+        pieces[2 * n + 1].iov_base = <void *>data[n]
+        pieces[2 * n + 1].iov_len = ax_padded(sizeof(ax_frame) + heads[n].length) - sizeof(ax_frame)
+        end += ax_padded(sizeof(ax_frame) + heads[n].length)
+        to += sizeof(ax_frame)
+        n += 1
+    pieces[0].iov_base, pieces[0].iov_len = sink.buffer, sink.used + sizeof(ax_frame)
+    count[0] = 0
+    ax_crash("journal_unwritten")
+    sink.error = ax_write_all(sink.fd, pieces, 2 * n, sink.at)
+    if sink.error:
+        return AX_TORN
+    ax_crash("journal_written")
+    sink.at = end
+    sink.used = 0
+    sink.frames += sink.waiting + n
+    sink.waiting = 0
+    for k in range(n):
+        end = ax_padded(sizeof(ax_frame) + heads[k].length)
+        sink.runs = ax_run_add(sink.run, 0, sink.runs, start, end, &heads[k])
+        start += end
+    count[0] = n
+    return AX_OK
+
+
+cdef uint64_t frame_bytes(const char *data, uint64_t left) noexcept nogil:
+    # Of the frame that begins here, or 0: none does.
+    cdef uint64_t length = 0
+    if left < sizeof(ax_frame) or memcmp(data, AX_FRAME_MAGIC, 4) != 0:
+        return 0
+    memcpy(&length, data + 8, 8)
+    return sizeof(ax_frame) + length if length <= left - sizeof(ax_frame) else 0
+
+
+# ---- what was leased from a queue
+
+# As far as its headers say.
+cdef struct ax_sum:
+    uint64_t frames
+    uint64_t payload
+    uint64_t torn               # frames whose header is not whole
+
+
+# What is recorded next: a slot, a frame of it, its first byte, that of the frame behind it.
+cdef struct ax_place:
+    Py_ssize_t slot
+    uint32_t frame
+    uint64_t at
+    uint64_t next
+
+
+cdef inline uint64_t frame_of(const char *at, uint64_t room, ax_frame *head) noexcept nogil:
+    # Copy the header, which is not believed: bytes of the frame, 0 if it does not fit.
+    if room < sizeof(ax_frame):
+        return 0
+    memcpy(head, at, sizeof(ax_frame))
+    if head.length > room - sizeof(ax_frame):
+        return 0
+    if head.flags & AX_FLAG_DEVICE_STAMP and head.length < AX_STAMP_BYTES + (AX_EXTENTS_BYTES if head.flags & AX_FLAG_EXTENTS else 0):
+        return 0
+    return sizeof(ax_frame) + head.length
+
+
+cdef void survey(const char *slot, ax_grip *grip, uint64_t *numbers, ax_sum *found) noexcept nogil:
+    # The numbers of a slot's frames, behind those that are there; what they hold.
+    cdef ax_frame head
+    cdef uint64_t at = 0, bytes, line
+    cdef uint32_t k
+    for k in range(grip.frames):
+        bytes = frame_of(slot + at, grip.bytes - at, &head)
+        if not bytes:
+            found.torn += ones(grip.left >> k)
+            # Nothing of it can be read; it goes with the slot.
+            grip.frames = k
+            return
+        if grip.left >> k & 1:
+            numbers[found.frames] = head.sequence
+            found.frames += 1
+            found.payload += head.length - (AX_EXTENTS_BYTES if head.flags & AX_FLAG_EXTENTS else 0)
+            found.payload -= AX_STAMP_BYTES if head.flags & AX_FLAG_DEVICE_STAMP else 0
+        bytes = ax_padded(bytes)
+        # Whoever put them has the lines; the next ones are mostly as long.
+        if bytes <= SHORT:
+            for line in range(0, bytes, 64):
+                ax_prefetch(slot + at + AHEAD * bytes + line)
+        at += bytes
+        if at > grip.bytes:
+            at = grip.bytes
+
+
+cdef bint next_place(QueueHandle queue, ax_place *place, ax_frame *head, const char **at) noexcept nogil:
+    # Go to the next frame to record, and copy its header; False: there is none.
+    cdef ax_grip *grip
+    cdef uint64_t bytes
+    while place.slot < queue.held_count:
+        grip = &queue.held[place.slot]
+        while place.frame < grip.frames:
+            at[0] = slot_of(&queue.work, grip.index) + place.at
+            bytes = frame_of(at[0], grip.bytes - place.at, head)
+            if not bytes:
+                break
+            place.next = min(place.at + ax_padded(bytes), <uint64_t>grip.bytes)
+            if grip.left >> place.frame & 1:
+                return True
+            pass_on(place)
+        place.slot += 1
+        place.frame, place.at = 0, 0
+    return False
+
+
+cdef inline void pass_on(ax_place *place) noexcept nogil:
+    place.at = place.next
+    place.frame += 1
+
+
+cdef int put_long(QueueHandle queue, ax_sink *sink, ax_place *place) noexcept nogil:
+    # Long frames that follow each other, in one write.
+    cdef ax_frame heads[SEVERAL]
+    cdef const char *data[SEVERAL]
+    cdef ax_place ahead = place[0]
+    cdef ax_frame head
+    cdef const char *at = NULL
+    cdef uint32_t n = 0
+    cdef int status
+    while n < SEVERAL and next_place(queue, &ahead, &head, &at):
+        if head.length <= DIRECT_BYTES or not head.flags & AX_FLAG_CHECKSUM:
+            break
+        # Its padding is in the slot too.
+        if ahead.next - ahead.at != ax_padded(sizeof(ax_frame) + head.length):
+            break
+        heads[n] = head
+        data[n] = at + sizeof(ax_frame)
+        n += 1
+        pass_on(&ahead)
+    if n < 2:
+        return AX_BUSY
+    status = put_several(sink, heads, data, &n)
+    while n:
+        next_place(queue, place, &head, &at)
+        pass_on(place)
+        n -= 1
+    return status
+
+
+# ---- the bridge
+
+cdef class RecordKernel:
+    """A file of frames and its index, both open for writing; a subclass names them and gives the manners."""
+
+    cdef ax_sink sink
+    cdef unsigned char[::1] buffer
+    cdef unsigned char[::1] run_memory
+
+    def _open(self, int fd, int index_fd, uint64_t at, uint64_t index_at, uint64_t limit, uint32_t seed,
+              Py_ssize_t capacity):
+        """Write from `at` on; what waits in the buffer goes there too."""
+        cdef ax_sink *sink = &self.sink
+        cdef ax_frame nothing
+        if sink.buffer == NULL:
+            self.buffer = bytearray(capacity + 2 * DIRECT_BYTES)
+            self.run_memory = bytearray(RUNS * sizeof(ax_run))
+            sink.buffer, sink.run = <char *>&self.buffer[0], <ax_run *>&self.run_memory[0]
+            sink.capacity = capacity + 2 * DIRECT_BYTES
+        sink.fd, sink.index_fd, sink.at, sink.index_at, sink.limit = fd, index_fd, at, index_at, limit
+        sink.seal = ax_seal_of(seed)
+        memset(&nothing, 0, sizeof(ax_frame))
+        sink.shift = ax_header_crc(sink.seal, &nothing) ^ ax_crc32(0, &nothing, sizeof(ax_frame) - 4)
+
+    def _rows(self, const unsigned char[::1] template not None, const unsigned char[:, ::1] rows not None,
+              const unsigned char[:, ::1] fronts, uint64_t sequence, const int64_t[::1] times, int64_t time, int64_t step):
+        """Take rows as frames like `template`: how many, and FULL, TORN or OK."""
+        cdef ax_frame head
+        cdef uint64_t count = rows.shape[1], front_bytes = fronts.shape[1] if fronts is not None else 0
+        cdef Py_ssize_t n = rows.shape[0], k = 0, stop
+        cdef const char *data = NULL
+        cdef const char *front = NULL
+        cdef int status = AX_OK
+        if n and count:
+            data = <const char *>&rows[0, 0]
+        if n and front_bytes:
+            front = <const char *>&fronts[0, 0]
+        memcpy(&head, &template[0], sizeof(ax_frame))
+        while k < n and status == AX_OK:
+            stop = min(n, k + LATENCY_ROWS)
+            with nogil:
+                while k < stop:
+                    head.sequence = sequence + <uint64_t>k
+                    head.time_ns = times[k] if times is not None else time + k * step
+                    status = put(&self.sink, &head, front, front_bytes, data + <uint64_t>k * count, count, False)
+                    if status != AX_OK:
+                        break
+                    k += 1
+                    if front_bytes:
+                        front += front_bytes
+        return k, status
+
+    def _packed(self, const unsigned char[::1] data not None, Py_ssize_t start, Py_ssize_t align, int64_t source,
+                int64_t labels):
+        """Take frames that lie back to back, `align` bytes apart: how many, the next byte, and the status.
+
+        `source` and `labels` replace theirs if they are not negative, the labels only of frames that have some. Here only the magic and the length are looked
+        at: what no frame begins stops it, with OK.
+        """
+        cdef ax_frame head
+        cdef uint64_t whole, n = data.shape[0], at = start
+        cdef Py_ssize_t frames = 0
+        cdef const char *base = NULL
+        cdef int status = AX_OK
+        if n:
+            base = <const char *>&data[0]
+        with nogil:
+            while at < n:
+                whole = frame_bytes(base + at, n - at)
+                if not whole:
+                    break
+                memcpy(&head, base + at, sizeof(ax_frame))
+                if source >= 0:
+                    head.source = <uint32_t>source
+                if labels >= 0 and head.labels:
+                    head.labels = <uint32_t>labels
+                status = put(
+                    &self.sink, &head, NULL, 0, base + at + sizeof(ax_frame), whole - sizeof(ax_frame),
+                    head.flags & AX_FLAG_CHECKSUM,
+                )
+                if status != AX_OK:
+                    break
+                frames += 1
+                at += (whole + align - 1) // align * align
+        return frames, at, status
+
+    def _flush(self):
+        """Bring all of it into the file, and the runs into the index: OK or TORN."""
+        cdef int status
+        with nogil:
+            status = drain(&self.sink, NULL, 0)
+            if status == AX_OK:
+                status = write_index(&self.sink)
+        PyErr_CheckSignals()
+        return status
+
+    def _limit(self, uint64_t limit):
+        """Let no frame begin at or behind a byte of the file."""
+        self.sink.limit = limit
+
+    @property
+    def _error(self):
+        """errno of the last write, 0 if it went well."""
+        return -self.sink.error
+
+    @property
+    def _written(self):
+        """Bytes of the file, and frames brought into it since the kernel was made."""
+        return self.sink.at, self.sink.frames
+
+    @property
+    def _waiting(self):
+        """Bytes and frames that are in the buffer."""
+        return self.sink.used, self.sink.waiting
+
+    @property
+    def _index_at(self):
+        return self.sink.index_at
+
+
+def crc32(const unsigned char[::1] data not None, uint32_t value=0):
+    """CRC-32 of bytes, as zlib's."""
+    cdef size_t n = data.shape[0]
+    return ax_crc32(value, &data[0], n) if n else value
+
+
+cdef class Tap:
+    """The end of a lossless consumer, for one thread; frames it took are held until `release`."""
+
+    cdef ConsumerHandle consumer
+    cdef unsigned char[::1] memory
+    cdef ax_got *kept
+    cdef uint64_t count, most, first_missing, passed
+    cdef ax_got stuck                   # taken from the ring, and not by the file
+    cdef bint is_stuck
+
+    def __init__(self, ConsumerHandle consumer not None, expected=None):
+        """`expected`: the first sequence that the file has not."""
+        self.consumer = consumer
+        self.most = consumer.ring.slots // 2 + 1
+        self.memory = bytearray(self.most * sizeof(ax_got))
+        self.kept = <ax_got *>&self.memory[0]
+        self.first_missing = AX_UNKNOWN if expected is None else <uint64_t>expected
+
+    def wait(self, timeout):
+        """Wait for a frame, and hold it for `record`: OK, TIMEOUT, ENDED, or BUSY (cancelled)."""
+        cdef ConsumerHandle consumer = self.consumer
+        cdef int status = AX_OK
+        if self.is_stuck:
+            return status
+        consumer.enter()
+        try:
+            status = consumer.next(&self.stuck, deadline_of(timeout))
+            if status == AX_OK:
+                self.is_stuck = True
+                count_frame(&consumer.ring, frame_at(&consumer.ring, self.stuck.index).sequence)
+        finally:
+            consumer.leave()
+        return status
+
+    def record(self, RecordKernel file not None, int64_t source, int64_t labels):
+        """Put what is in the ring into the file: frames, bytes, and a status.
+
+        EMPTY: there is no more now; OK: `release` comes first; LAPPED: the frame `found` is next where `expected`
+        should be, `accept` it; the file's own status: it did not take the next frame.
+        """
+        cdef ConsumerHandle consumer = self.consumer
+        cdef ax_ring *ring = &consumer.ring
+        cdef ax_frame *frame
+        cdef ax_frame head
+        cdef uint64_t frames = 0, nbytes = 0, front
+        cdef int status = AX_OK
+        cdef const char *data
+        consumer.enter()
+        try:
+            with nogil:
+                while self.count < self.most and nbytes < BATCH_BYTES:
+                    if not self.is_stuck:
+                        status = next_frame(ring, &self.stuck)
+                        if status != AX_OK:
+                            break
+                        self.is_stuck = True
+                        count_frame(ring, frame_at(ring, self.stuck.index).sequence)
+                    frame = frame_at(ring, self.stuck.index)
+                    data = payload_at(ring, self.stuck.index)
+                    memcpy(&head, frame, sizeof(ax_frame))
+                    if self.first_missing != AX_UNKNOWN and head.sequence < self.first_missing and not ring.shared:
+                        self.passed += 1
+                    else:
+                        if self.first_missing != AX_UNKNOWN and head.sequence > self.first_missing and not ring.shared:
+                            status = AX_LAPPED
+                            break
+                        if source >= 0:
+                            head.source = <uint32_t>source
+                        if labels >= 0 and head.labels:
+                            head.labels = <uint32_t>labels
+                        head.flags |= AX_FLAG_CHECKSUM
+                        front = data - <char *>frame - sizeof(ax_frame)
+                        status = put(
+                            &file.sink, &head, <char *>frame + sizeof(ax_frame), front, data,
+                            bytes_at(ring, self.stuck.index), False,
+                        )
+                        if status != AX_OK:
+                            break
+                        frames += 1
+                        nbytes += sizeof(ax_frame) + head.length
+                        self.first_missing = head.sequence + 1
+                    self.kept[self.count] = self.stuck
+                    self.count += 1
+                    self.is_stuck = False
+        finally:
+            consumer.leave()
+        return frames, nbytes, status
+
+    def release(self):
+        """Give the slots back: what they held is safe."""
+        cdef ConsumerHandle consumer = self.consumer
+        cdef uint64_t k
+        if not self.count:
+            return
+        consumer.enter()
+        try:
+            with nogil:
+                for k in range(self.count):
+                    give_back(&consumer.ring, self.kept[k].index, self.kept[k].position, self.kept[k].held)
+                self.count = 0
+        finally:
+            consumer.leave()
+
+    def accept(self):
+        """Go on with the frame that is not the expected one; how many are missing before it."""
+        cdef uint64_t missing = 0
+        if self.is_stuck:
+            missing = self.found - self.first_missing
+            self.first_missing = self.found
+        return missing
+
+    @property
+    def found(self):
+        """Sequence of the frame that is next; None: there is none at hand."""
+        if not self.is_stuck:
+            return None
+        return frame_at(&self.consumer.ring, self.stuck.index).sequence
+
+    @property
+    def expected(self):
+        """First sequence that the file has not; None before the first frame."""
+        return None if self.first_missing == AX_UNKNOWN else self.first_missing
+
+    @property
+    def held(self):
+        """Frames whose slots wait for `release`."""
+        return self.count
+
+    @property
+    def skipped(self):
+        """Frames that the file had already."""
+        return self.passed
+
+
+cdef class Haul:
+    """What a writer has leased from a queue, for one thread; its handle acknowledges it, or gives it back."""
+
+    cdef QueueHandle queue
+    cdef ax_place place
+
+    def __init__(self, QueueHandle queue not None):
+        self.queue = queue
+
+    def lease(self, uint64_t[::1] numbers not None, uint64_t most, timeout):
+        """Lease slots up to `most` bytes: frames, bytes of payload, and whether a large frame is next.
+
+        Waits for the first. The numbers of the frames go into `numbers`, which is as long as there may be frames. A
+        large frame is not leased: `drain_into` is for it.
+        """
+        cdef QueueHandle queue = self.queue
+        cdef ax_grip grip
+        cdef ax_sum found
+        cdef uint64_t bytes = 0
+        cdef int64_t deadline = deadline_of(timeout)
+        cdef int status
+        cdef bint is_large = False
+        found.frames = found.payload = found.torn = 0
+        memset(&self.place, 0, sizeof(ax_place))
+        self.place.slot = queue.held_count
+        queue.enter()
+        try:
+            status = queue.hold(&grip, deadline)
+            while status == AX_OK:
+                if grip.flags & AX_MESSAGE_LARGE:
+                    queue_settle(&queue.work, &grip, 0, False)
+                    is_large = True
+                    break
+                survey(slot_of(&queue.work, grip.index), &grip, &numbers[0], &found)
+                queue.remember(&grip)
+                bytes += grip.bytes
+                if bytes >= most or found.frames + 64 > <uint64_t>numbers.shape[0]:
+                    break
+                status = queue_lease(&queue.work, &grip)
+            if found.torn:
+                ax_put64(&queue.work.tally.corrupt, ax_peek64(&queue.work.tally.corrupt) + found.torn)
+        finally:
+            queue.leave()
+        return found.frames, found.payload, is_large
+
+    def record(self, RecordKernel file not None):
+        """Put what is leased and not recorded yet into the file: its status; if not OK, it did not take the next frame."""
+        cdef QueueHandle queue = self.queue
+        cdef ax_place *place = &self.place
+        cdef ax_frame head
+        cdef const char *at = NULL
+        cdef int status = AX_OK
+        queue.enter()
+        try:
+            with nogil:
+                while next_place(queue, place, &head, &at):
+                    if head.length > DIRECT_BYTES:
+                        status = put_long(queue, &file.sink, place)
+                        if status == AX_OK:
+                            continue
+                        if status != AX_BUSY:
+                            break
+                    if head.length <= DIRECT_BYTES and place.next - place.at == ax_padded(sizeof(ax_frame) + head.length):
+                        status = put_whole(&file.sink, at, place.next - place.at)
+                    else:
+                        status = put(
+                            &file.sink, &head, NULL, 0, at + sizeof(ax_frame), head.length, head.flags & AX_FLAG_CHECKSUM,
+                        )
+                    if status != AX_OK:
+                        break
+                    pass_on(place)
+        finally:
+            queue.leave()
+        return status
+
+
+# Statuses, for the rooms.
+OK, FULL, TORN = AX_OK, AX_FULL, AX_TORN
+EMPTY, ENDED, LAPPED = AX_EMPTY, AX_ENDED, AX_LAPPED

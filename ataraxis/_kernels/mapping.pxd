@@ -1,4 +1,0 @@
-# A file mapped into memory.
-cdef class Mapping:
-    cdef char *base
-    cdef Py_ssize_t bytes

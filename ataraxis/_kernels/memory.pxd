@@ -1,0 +1,55 @@
+# A mapped file; who takes part in a segment, who is still alive, and who cleans up after the dead.
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from ataraxis._kernels.atomics cimport ax_u32, ax_u64
+from ataraxis._kernels.layout cimport ax_live, ax_participant
+
+cdef class Mapping:
+    cdef char *base
+    cdef Py_ssize_t bytes
+
+ctypedef void (*ax_cleanup)(ax_party *party, uint32_t slot) noexcept nogil
+
+# One attachment: private memory of this process, set once by Participant.__cinit__ except where said.
+cdef struct ax_party:
+    char *base                    # the mapping
+    char *control                 # the kind's control block, inside it
+    uint64_t bytes                # length of the mapping
+    uint32_t kind
+    uint32_t slots                # participants the segment has room for
+    uint32_t slot                 # ours
+    uint32_t spins                # looks before sleeping; 0 where there is one CPU
+    int probe                     # changes: a descriptor of the file, to ask for other slots' bytes
+    void *watch                   # what closes the probe in a forked child
+    char *home                    # where the file is by name, should user code close the probe
+    uint64_t dev
+    uint64_t ino
+    void *page                    # the mapping that keeps our byte locked
+    uint64_t fork                 # *forks when we attached; differs in a forked child
+    uint64_t *forks
+    ax_cleanup cleanup
+    ax_u64 holder                 # changes: the thread of ours that holds the lock, 0 none
+    uint32_t depth                # changes: how often it holds it; written by the holder only
+    ax_u32 recovered              # changes: locks we freed after a death and have not reported
+    ax_u64 swept_ns               # changes: when we last looked for the dead
+
+cdef inline ax_live *live_of(ax_party *party) noexcept nogil:
+    return <ax_live *>(party.base + 0x800)
+
+cdef inline ax_participant *entry_of(ax_party *party, uint32_t slot) noexcept nogil:
+    return <ax_participant *>(party.base + 4096) + slot
+
+cdef inline bint inherited(ax_party *party) noexcept nogil:
+    # True in a forked child: the slot is the parent's.
+    return party.fork != party.forks[0]
+
+cdef void on_death(uint32_t kind, ax_cleanup cleanup) noexcept
+cdef bint probing(ax_party *party) noexcept nogil
+cdef int alive(ax_party *party, uint32_t slot) noexcept nogil
+cdef bint reap(ax_party *party, uint32_t slot) noexcept nogil
+cdef int sweep(ax_party *party, int64_t period_ns) noexcept nogil
+
+cdef class Participant:
+    cdef ax_party party
+    cdef object mapping           # keeps `base` mapped
+    cdef object __weakref__

@@ -1,0 +1,259 @@
+"""Small values, straight in and out of a slot: as a frame's payload, and as a frame that says which value it came of.
+
+Numbers, None, bytes, ASCII text, arrays of plain numbers; what is written is what `ataraxis.frame` writes of the same
+value. Every other value, and every frame that is not as it should be, goes the long way. Frames with an origin are for
+pipelines. It uses the NumPy C-API for the quick look at an array, and to make result arrays.
+"""
+cimport numpy as cnp
+from cpython.bool cimport PyBool_Check
+from cpython.buffer cimport PyBUF_READ
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
+from cpython.long cimport PyLong_CheckExact
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from cpython.unicode cimport PyUnicode_CheckExact
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+from ataraxis._kernels.atomics cimport AX_GIL_BYTES, ax_copy
+from ataraxis._kernels.crc cimport AX_CRC_BYTES, ax_crc32, ax_crc_init
+from ataraxis._kernels.element cimport code_of, kind_of
+from ataraxis._kernels.frame cimport (
+    AX_DTYPE_BOOL, AX_DTYPE_F64, AX_DTYPE_I8, AX_DTYPE_I64, AX_DTYPE_INT, AX_DTYPE_NONE, AX_DTYPE_RAW, AX_DTYPE_STR,
+    AX_DTYPE_U8, AX_DTYPE_U32, AX_DTYPE_U64, AX_FLAG_CHECKSUM, AX_FLAG_ORIGIN, AX_FRAME_MAGIC, ax_frame, ax_padded,
+)
+from ataraxis._kernels.layout cimport AX_MESSAGE_LARGE
+from ataraxis._kernels.platform cimport ax_crash
+from ataraxis._kernels.queue cimport ax_grip, ax_work, frame_at, queue_holds, slot_of
+
+cnp.import_array()
+ax_crc_init()
+
+cdef enum:
+    SMALL = 40             # what a number, with its origin, takes at most of a cache line
+
+cdef extern from *:
+    """
+    static const char *ax_ascii(PyObject *text, Py_ssize_t *bytes)
+    {
+        if (!PyUnicode_IS_COMPACT_ASCII(text)) return NULL;
+        *bytes = PyUnicode_GET_LENGTH(text);
+        return (const char *)PyUnicode_1BYTE_DATA(text);
+    }
+    static PyObject *ax_text(const char *data, Py_ssize_t bytes)
+    {
+        for (Py_ssize_t i = 0; i < bytes; i++)
+            if (data[i] & 0x80) return PyUnicode_DecodeUTF8(data, bytes, "surrogatepass");
+        PyObject *text = PyUnicode_New(bytes, 127);
+        if (text && bytes) memcpy(PyUnicode_1BYTE_DATA(text), data, bytes);
+        return text;
+    }
+    static int ax_bits(uint64_t n) { return n ? 64 - __builtin_clzll(n) : 0; }
+    """
+    const char *ax_ascii(object text, Py_ssize_t *bytes)
+    object ax_text(const char *data, Py_ssize_t bytes)
+    int ax_bits(uint64_t n) nogil
+    int64_t PyLong_AsLongLongAndOverflow(object, int *) except? -1
+    uint64_t PyLong_AsUnsignedLongLong(object) except? -1
+    object PyLong_FromLongLong(int64_t)
+    object PyLong_FromUnsignedLongLong(uint64_t)
+    object PyFloat_FromDouble(double)
+
+
+# ---- the bridge
+
+cdef bint lay_number(ax_payload *payload, value, int code) except -1:
+    # An integer as its code has it, two's complement; False if it does not fit.
+    cdef int overflow = 0, bits
+    cdef int64_t number = PyLong_AsLongLongAndOverflow(value, &overflow)
+    cdef uint64_t size
+    payload.data = <const char *>payload.room
+    payload.room[1] = -1 if number < 0 else 0
+    payload.room[0] = number
+    if code == -1:
+        if overflow:
+            return False
+        size = <uint64_t>number if number >= 0 else ~<uint64_t>number + 1
+        payload.head.dtype = AX_DTYPE_INT
+        payload.bytes = ax_bits(size) // 8 + 1
+        return True
+    payload.head.dtype = code
+    if code == AX_DTYPE_U64:
+        if overflow < 0 or (overflow == 0 and number < 0):
+            return False
+        if overflow:
+            try:
+                payload.room[0] = <int64_t>PyLong_AsUnsignedLongLong(value)
+            except OverflowError:
+                return False
+        payload.bytes = 8
+        return True
+    if overflow:
+        return False
+    if AX_DTYPE_U8 <= code <= AX_DTYPE_U32:
+        payload.bytes = 1 << code - AX_DTYPE_U8
+        bits = 8 << code - AX_DTYPE_U8
+        return 0 <= number < <int64_t>1 << bits
+    payload.bytes = 1 << code - AX_DTYPE_I8
+    bits = (8 << code - AX_DTYPE_I8) - 1
+    return code == AX_DTYPE_I64 or -(<int64_t>1 << bits) <= number < <int64_t>1 << bits
+
+
+cdef bint lay_value(ax_payload *payload, value, int code) except -1:
+    # A value as payload, which it keeps alive; False if it is none that goes quickly.
+    cdef Py_ssize_t bytes = 0
+    cdef int k
+    if PyLong_CheckExact(value):
+        return (code == -1 or AX_DTYPE_U8 <= code <= AX_DTYPE_U64 or AX_DTYPE_I8 <= code <= AX_DTYPE_I64) and lay_number(payload, value, code)
+    if code != -1:
+        return False
+    if PyFloat_CheckExact(value):
+        payload.head.dtype = AX_DTYPE_F64
+        (<double *>payload.room)[0] = PyFloat_AS_DOUBLE(value)
+        payload.data, payload.bytes = <const char *>payload.room, 8
+    elif value is None:
+        payload.head.dtype = AX_DTYPE_NONE
+    elif PyBool_Check(value):
+        payload.head.dtype = AX_DTYPE_BOOL
+        payload.room[0] = value is True
+        payload.data, payload.bytes = <const char *>payload.room, 1
+    elif PyBytes_CheckExact(value):
+        payload.data, payload.bytes = PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)
+    elif PyUnicode_CheckExact(value):
+        payload.data = ax_ascii(value, &bytes)
+        payload.head.dtype, payload.bytes = AX_DTYPE_STR, bytes
+        return payload.data != NULL
+    elif cnp.PyArray_CheckExact(value) and cnp.PyArray_ISCARRAY_RO(value) and 0 < cnp.PyArray_NDIM(value) <= 4:
+        payload.head.dtype = code_of(cnp.PyArray_TYPE(value))
+        payload.head.ndim = cnp.PyArray_NDIM(value)
+        for k in range(cnp.PyArray_NDIM(value)):
+            if cnp.PyArray_DIM(value, k) >= 1 << 32:
+                return False
+            payload.head.extents[k] = cnp.PyArray_DIM(value, k)
+        payload.data, payload.bytes = <const char *>cnp.PyArray_DATA(value), cnp.PyArray_NBYTES(value)
+        return payload.head.dtype != 0 and payload.bytes != 0
+    else:
+        return False
+    return True
+
+
+cdef object number_of(int code, const char *data, uint64_t bytes):
+    # The scalar that lies there; NotImplemented if it is none of ours.
+    cdef int64_t number = 0
+    cdef double real = 0
+    if bytes > 8:
+        return NotImplemented
+    memcpy(&number, data, bytes)
+    if code == AX_DTYPE_NONE:
+        return None if bytes == 0 else NotImplemented
+    if code == AX_DTYPE_BOOL:
+        return number == 1 if bytes == 1 and number in (0, 1) else NotImplemented
+    if code == AX_DTYPE_F64:
+        memcpy(&real, &number, 8)
+        return PyFloat_FromDouble(real) if bytes == 8 else NotImplemented
+    if AX_DTYPE_U8 <= code <= AX_DTYPE_U64:
+        return PyLong_FromUnsignedLongLong(<uint64_t>number) if bytes == <uint64_t>1 << code - AX_DTYPE_U8 else NotImplemented
+    if bytes == 0 or not (code == AX_DTYPE_INT or (AX_DTYPE_I8 <= code <= AX_DTYPE_I64 and bytes == <uint64_t>1 << code - AX_DTYPE_I8)):
+        return NotImplemented
+    if bytes < 8 and number >> 8 * bytes - 1:
+        number -= <int64_t>1 << 8 * bytes
+    return PyLong_FromLongLong(number)
+
+
+cdef object text_of(const char *data, uint64_t bytes):
+    # Text as it was written, UTF-8.
+    return ax_text(data, bytes)
+
+
+# ---- frames with an origin
+
+cdef int lay_message(char *slot, ax_payload *payload, ax_letter *letter, crc_of) except -1:
+    # The frame with its origin, zeros up to its padding. `crc_of(data, value)`: of long payloads.
+    cdef uint64_t bytes = payload.bytes
+    cdef uint32_t crc = ax_crc32(0, &letter.origin, sizeof(ax_origin))
+    cdef char *to = slot + sizeof(ax_frame) + sizeof(ax_origin)
+    memcpy(slot + sizeof(ax_frame), &letter.origin, sizeof(ax_origin))
+    if 0 < bytes <= AX_GIL_BYTES:
+        memcpy(to, payload.data, bytes)
+    elif bytes:         # of None there are none, and no address
+        with nogil:
+            ax_copy(to, payload.data, bytes)
+    ax_crash("put_half")
+    # Of what lies there: nobody else writes it, and the value may change meanwhile.
+    if bytes <= AX_CRC_BYTES:
+        crc = ax_crc32(crc, to, bytes)
+    else:
+        crc = crc_of(PyMemoryView_FromMemory(to, bytes, PyBUF_READ), crc)
+    memset(to + bytes, 0, ax_padded(sizeof(ax_frame) + sizeof(ax_origin) + bytes) - sizeof(ax_frame) - sizeof(ax_origin) - bytes)
+    memcpy(payload.head.magic, AX_FRAME_MAGIC, 4)
+    payload.head.flags = AX_FLAG_CHECKSUM | AX_FLAG_ORIGIN
+    payload.head.length = sizeof(ax_origin) + bytes
+    payload.head.sequence = letter.origin.sequence
+    payload.head.time_ns = letter.time_ns
+    payload.head.source = letter.source
+    payload.head.crc = crc
+    payload.head.header_crc = ax_crc32(0, &payload.head, sizeof(ax_frame) - 4)
+    memcpy(slot, &payload.head, sizeof(ax_frame))
+    return 0
+
+
+cdef object read_message(ax_work *work, ax_grip *grip, ax_letter *letter, crc_of):
+    # The value of a leased slot, checked; NotImplemented: it goes the long way. The caller is inside.
+    cdef uint64_t at = 0, bytes = 0, count
+    cdef ax_frame head
+    cdef char small[SMALL]
+    cdef char *slot = slot_of(work, grip.index)
+    cdef char *to = small
+    cdef uint32_t crc
+    cdef int kind, i
+    cdef cnp.npy_intp dims[4]
+    if grip.flags & AX_MESSAGE_LARGE or grip.frames != 1 or not frame_at(grip, slot, 0, &at, &bytes):
+        return NotImplemented
+    memcpy(&head, slot, sizeof(ax_frame))
+    if (
+        head.flags != (AX_FLAG_CHECKSUM | AX_FLAG_ORIGIN) or memcmp(head.magic, AX_FRAME_MAGIC, 4) or head.labels or bytes < sizeof(ax_frame) + sizeof(ax_origin)
+        or ax_crc32(0, &head, sizeof(ax_frame) - 4) != head.header_crc or head.sequence >> 63
+    ):
+        return NotImplemented
+    memcpy(&letter.origin, slot + sizeof(ax_frame), sizeof(ax_origin))
+    if letter.origin.part:
+        return NotImplemented
+    letter.time_ns, letter.source = head.time_ns, head.source
+    slot += sizeof(ax_frame) + sizeof(ax_origin)
+    count = bytes - sizeof(ax_frame) - sizeof(ax_origin)
+    value = None
+    if head.ndim == 0 and head.dtype == AX_DTYPE_RAW:
+        value = PyBytes_FromStringAndSize(NULL, count)
+        to = PyBytes_AS_STRING(value)
+    elif head.ndim == 0 and head.dtype == AX_DTYPE_STR:
+        value = PyBytes_FromStringAndSize(NULL, count)
+        to = PyBytes_AS_STRING(value)
+    elif head.ndim == 0:
+        if count > SMALL:
+            return NotImplemented
+    else:
+        kind = kind_of(head.dtype)
+        if kind < 0 or head.ndim > 4:
+            return NotImplemented
+        for i in range(head.ndim):
+            dims[i] = head.extents[i]
+        value = cnp.PyArray_EMPTY(head.ndim, dims, kind, 0)
+        if <uint64_t>cnp.PyArray_NBYTES(value) != count:
+            return NotImplemented
+        to = <char *>cnp.PyArray_DATA(value)
+    if count <= AX_GIL_BYTES:
+        memcpy(to, slot, count)
+    else:
+        with nogil:
+            ax_copy(to, slot, count)
+    ax_crash("get_copied")
+    crc = ax_crc32(0, &letter.origin, sizeof(ax_origin))
+    if count <= AX_CRC_BYTES:
+        crc = ax_crc32(crc, to, count)
+    else:
+        crc = crc_of(PyMemoryView_FromMemory(to, count, PyBUF_READ), crc)
+    if crc != head.crc or not queue_holds(work, grip):
+        return NotImplemented
+    if head.ndim == 0 and head.dtype == AX_DTYPE_STR:
+        return text_of(to, count)
+    return number_of(head.dtype, small, count) if value is None else value

@@ -1,0 +1,595 @@
+"""The producer's end of a stream: claim a slot, fill it, show it; rows of an array in runs; a slot lent for writing.
+
+The algorithm is ring.pyx's; this is the bridge. It uses the NumPy C-API for the quick look at an
+array that is sent as it is; every other form goes through `_encode` of the subclass.
+"""
+cimport numpy as cnp
+from cpython.buffer cimport PyBUF_READ, PyBuffer_FillInfo
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from cython cimport final, no_gc_clear
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from ataraxis._kernels.atomics cimport (
+    AX_GIL_BYTES, ax_add64, ax_copy, ax_peek64, ax_put32, ax_put64, ax_u32, ax_u64, ax_zero,
+)
+from ataraxis._kernels.event cimport event_signal, event_wake
+from ataraxis._kernels.frame cimport (
+    AX_FLAG_CHECKSUM, AX_FLAG_DEVICE_STAMP, AX_FLAG_DEVICE_UNSIGNED, AX_FLAG_PICKLED, AX_FRAME_MAGIC, AX_STAMP_BYTES,
+    ax_frame,
+)
+from ataraxis._kernels.layout cimport AX_BUSY, AX_FULL, AX_OK, AX_OVERFLOW, AX_PAYLOAD_AT
+from ataraxis._kernels.memory cimport Participant
+from ataraxis._kernels.platform cimport ax_crash, ax_now_ns, ax_prefault
+from ataraxis._kernels.ring cimport (
+    Endpoint, abandon, ax_ring, claim, claim_wait, locate, passed_over, payload_at, pinned, producer_join,
+    producer_leave, publish, publish_run, ring_open, step,
+)
+from ataraxis._kernels.run cimport ask_for, claim_run
+from ataraxis._kernels.timing cimport deadline_of
+
+# What a frame says beside its payload.
+cdef struct ax_stamp:
+    int64_t time_ns
+    bint has_device
+    bint is_unsigned
+    uint64_t device_time
+    uint64_t device_sequence
+
+# Rows of an array on their way.
+cdef struct ax_rows:
+    const char *data
+    Py_ssize_t count
+    Py_ssize_t sent
+    const int64_t *times    # one a row, or NULL
+    const int64_t *device   # two a row: time and counter; or NULL
+
+cnp.import_array()
+
+cdef enum:
+    RUN = 16               # frames that are claimed at once; sleepers are told after them
+    RUN_BYTES = 4096       # of their payloads, at most: longer ones were slower
+
+
+# ---- the algorithm
+
+cdef inline void number_head(ax_ring *ring, ax_frame *frame, uint64_t length, uint64_t sequence, int64_t time_ns) noexcept nogil:
+    # What differs from frame to frame.
+    ax_put64(<ax_u64 *>&frame.length, length)
+    ax_put64(<ax_u64 *>&frame.sequence, ring.position if ring.shared else sequence)
+    ax_put64(<ax_u64 *>&frame.time_ns, <uint64_t>time_ns)
+    ax_put64(&ring.stream.last_ns, <uint64_t>time_ns)
+
+
+# ---- the bridge
+
+@no_gc_clear   # as Endpoint
+cdef class ProducerHandle(Endpoint):
+    """A producer's words and slots; its subclass gives the manners.
+
+    A subclass provides `_encode(value)` -> (code, shape, bytes-like), `_fail(status, sent)` (raise) and
+    `_revive()` (make the handle usable or raise).
+    """
+
+    cdef ax_frame typed                 # header of a frame of our own dtype and shape
+    cdef int kind                       # numpy type number of it, -1: any frame
+    cdef Py_ssize_t typed_bytes
+    cdef int ndim
+    cdef Py_ssize_t shape[8]
+    cdef public int _on_full            # 0 block, 1 raise, 2 drop the newest
+    cdef public object cancel_event
+    cdef uint64_t ticket                # changes when a loan is over
+    cdef uint64_t next_device
+    cdef bint has_device
+    cdef uint32_t source
+    cdef object crc                     # CRC-32 of bytes; None: frames have no checksum
+    cdef bint is_summed
+
+    def _open(self, memory, Participant participant not None, dtype, shape, int code, uint32_t labels, uint32_t source):
+        """Take part as a producer; `memory` is the payload (uint8). False: the geometry does not fit."""
+        cdef int k
+        self.memory = memory
+        self.participant = participant
+        if ring_open(&self.ring, &participant.party, <char *>&self.memory[0], self.memory.shape[0]) != AX_OK:
+            return False
+        with nogil:
+            ax_prefault(<char *>&self.memory[0], self.memory.shape[0])
+        memset(&self.typed, 0, sizeof(ax_frame))
+        memcpy(self.typed.magic, AX_FRAME_MAGIC, 4)
+        self.source = source
+        self.typed.source = source
+        self.kind = -1
+        if dtype is not None:
+            self.typed.dtype = code
+            self.typed.labels = labels
+            self.ndim = len(shape)
+            self.typed.ndim = self.ndim
+            self.typed_bytes = dtype.itemsize
+            for k in range(self.ndim):
+                self.shape[k] = shape[k]
+                self.typed_bytes *= shape[k]
+                if k < 4:
+                    self.typed.extents[k] = shape[k]
+            if self.ndim <= 4 and dtype.isnative and dtype.isbuiltin and dtype.kind in "biufc" and dtype.char not in "gG":
+                self.kind = dtype.num
+        producer_join(&self.ring)
+        self.is_open = True
+        return True
+
+    def _shut(self):
+        """Leave the stream: nothing more will be sent from here."""
+        self.ticket += self.is_open
+        Endpoint._shut(self)
+
+    cdef void stir(self) noexcept:
+        event_wake(&self.ring.stream.space)
+
+    cdef void detach(self) noexcept:
+        if self.is_leaving:
+            self.is_leaving = False
+            producer_leave(&self.ring)
+            self.participant = None
+            self.memory = None
+
+    cdef int take(self, int64_t deadline) except -100:
+        # Own a slot: AX_OK, AX_FULL (not waiting), AX_TIMEOUT, AX_BUSY (cancelled). The caller is inside.
+        cdef int status
+        cdef bint first = True
+        cdef int64_t started
+        if self.ring.claimed:
+            return AX_OK
+        status = claim(&self.ring)
+        if status == AX_OK or deadline == 0:
+            return status
+        started = ax_now_ns()
+        ax_put64(&self.ring.stream.stalled_since_ns, <uint64_t>started)
+        try:
+            while True:
+                with nogil:
+                    status = claim_wait(&self.ring, deadline, first)
+                if status != AX_BUSY:
+                    return status
+                first = False
+                if ax_peek64(&self.ring.stream.stalled_since_ns) == 0:
+                    # Another producer's wait ended, or it died: ours goes on.
+                    ax_put64(&self.ring.stream.stalled_since_ns, <uint64_t>started)
+                PyErr_CheckSignals()
+                if self.cancel_event is not None and self.cancel_event.is_set():
+                    return AX_BUSY
+                if not self.is_open:
+                    self._revive()
+                self._stalled((ax_now_ns() - started) * 1e-9)
+        finally:
+            ax_put64(&self.ring.stream.stalled_since_ns, 0)
+            ax_add64(&self.ring.stream.stalled_ns, <uint64_t>(ax_now_ns() - started))
+
+    def _sum_with(self, crc):
+        """Give each frame the checksum that `crc(bytes)` returns, over all that follows its header."""
+        self.crc = crc
+        self.is_summed = True
+
+    cdef uint32_t sum(self, char *data, Py_ssize_t bytes) noexcept with gil:
+        return self.crc(PyMemoryView_FromMemory(data, bytes, PyBUF_READ)) if bytes else 0
+
+    cdef uint32_t write_head(self, Py_ssize_t bytes, const ax_frame *head, ax_stamp *stamp, uint64_t sequence) noexcept nogil:
+        # Write the header in front of the payload: where in the slot the frame begins. Atomic, or by ax_copy: a reader
+        # that copies and looks again may be reading it.
+        cdef uint32_t at = AX_PAYLOAD_AT - sizeof(ax_frame)
+        cdef uint16_t flags = head.flags
+        cdef char *payload = payload_at(&self.ring, self.ring.index)
+        cdef ax_frame *frame
+        cdef uint64_t tail[2]
+        cdef uint64_t length = bytes
+        if stamp.has_device:
+            at -= AX_STAMP_BYTES
+            length += AX_STAMP_BYTES
+            flags |= AX_FLAG_DEVICE_STAMP | (AX_FLAG_DEVICE_UNSIGNED if stamp.is_unsigned else 0)
+            tail[0], tail[1] = stamp.device_time, stamp.device_sequence
+            ax_copy(payload - AX_STAMP_BYTES, tail, AX_STAMP_BYTES)
+            if self.has_device and stamp.device_sequence > self.next_device:
+                ax_add64(&self.ring.stream.gaps, stamp.device_sequence - self.next_device)
+            self.has_device = True
+            self.next_device = stamp.device_sequence + 1
+        frame = <ax_frame *>(payload - AX_PAYLOAD_AT + at)
+        ax_copy(frame, head, sizeof(ax_frame))
+        if self.is_summed:
+            flags |= AX_FLAG_CHECKSUM
+            ax_put32(<ax_u32 *>&frame.crc, self.sum(payload - (length - bytes), length))
+        ax_copy(&frame.flags, &flags, sizeof(flags))
+        number_head(&self.ring, frame, length, sequence, stamp.time_ns)
+        return at
+
+    cdef void seal(self, Py_ssize_t bytes, const ax_frame *head, ax_stamp *stamp) noexcept nogil:
+        # The payload is there: show the frame.
+        publish(&self.ring, self.write_head(bytes, head, stamp, self.ring.sent), bytes)
+
+    cdef int put(self, const char *data, Py_ssize_t bytes, const ax_frame *head, ax_stamp *stamp, int64_t deadline) except -100:
+        # One frame, one copy. The caller keeps `data` alive.
+        cdef int status
+        cdef char *to
+        if <uint64_t>bytes > self.ring.capacity:
+            return AX_OVERFLOW
+        self.enter()
+        try:
+            # A buffer that was lent and not sent is over: its slot is ours.
+            self.ticket += self.ring.claimed
+            status = self.take(deadline)
+            if status == AX_OK:
+                to = payload_at(&self.ring, self.ring.index)
+                if bytes > AX_GIL_BYTES:
+                    with nogil:
+                        ax_copy(to, data, bytes // 2)
+                        ax_crash("send_half")
+                        ax_copy(to + bytes // 2, data + bytes // 2, bytes - bytes // 2)
+                else:
+                    ax_copy(to, data, bytes)
+                self.seal(bytes, head, stamp)
+                # Where all copy, they would only take the lines back: it was slower.
+                if self.ring.is_followed:
+                    ask_for(&self.ring, self.ring.index)
+        finally:
+            self.leave()
+        return status
+
+    cdef inline int64_t patience(self, object timeout) except -1:
+        return deadline_of(timeout) if self._on_full == 0 else 0
+
+    cdef bint answer(self, int status) except -1:
+        # True sent, False given up; the rest is raised.
+        if status == AX_OK:
+            return True
+        if status == AX_FULL and self._on_full == 2:
+            ax_add64(&self.ring.stream.refused, 1)
+            return False
+        if status == AX_BUSY:
+            return False
+        self._fail(status)
+        return False
+
+    def send(self, value, *, timeout=None, device_time=None, device_sequence=None, time_ns=None):
+        """Send one frame: one copy, from `value` into the stream.
+
+        Parameters
+        ----------
+        value : ndarray, bytes-like, str, number or what a frame can hold
+            Of a stream with a shape: an array of its dtype, of its shape or of another that fits.
+        timeout : float or None
+            Longest wait for readers that gate, s; None waits without end, 0 not at all.
+        device_time : int, optional
+            The device's own time, in its ticks.
+        device_sequence : int, optional
+            The device's own counter; numbers that are missing are counted.
+        time_ns : int, optional
+            Monotonic time of the data, ns; now, if not given.
+
+        Returns
+        -------
+        bool
+            True; False if the frame was given up (``on_full="drop_newest"``, a cancelled wait).
+
+        Raises
+        ------
+        DataOverflow
+            It does not fit a slot.
+        QueueFull
+            A reader that gates is behind (``on_full="raise"``).
+        TimeoutError
+            It still was after `timeout`.
+
+        Notes
+        -----
+        Waits for readers that gate, and for nobody else; Ctrl-C ends the wait.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from ataraxis import Consumer, Producer
+        >>> with Producer("doc_send", shape=(3,), dtype="f8") as daq:
+        ...     daq.send(np.arange(3.0))
+        True
+        """
+        cdef ax_stamp stamp
+        cdef ax_frame other
+        cdef int k
+        stamp.has_device = False
+        stamp.time_ns = ax_now_ns() if time_ns is None else time_ns
+        if device_time is not None or device_sequence is not None:
+            stamp_device(&stamp, device_time, device_sequence)
+        if cnp.PyArray_CheckExact(value) and self.kind >= 0:
+            if cnp.PyArray_TYPE(value) == self.kind and cnp.PyArray_NDIM(value) == self.ndim and cnp.PyArray_ISCARRAY_RO(value):
+                for k in range(self.ndim):
+                    if cnp.PyArray_DIM(value, k) != self.shape[k]:
+                        break
+                else:
+                    return self.answer(self.put(
+                        <char *>cnp.PyArray_DATA(value), self.typed_bytes, &self.typed, &stamp, self.patience(timeout),
+                    ))
+        elif PyBytes_CheckExact(value) and self.typed_bytes == 0:
+            return self.answer(self.put(
+                PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), &self.typed, &stamp, self.patience(timeout),
+            ))
+        code, shape, data, labels, pickled = self._encode(value)
+        head_of(&other, code, shape, labels, self.source)
+        if pickled:
+            other.flags |= AX_FLAG_PICKLED
+        return self._send_bytes(data, &other, &stamp, timeout)
+
+    cdef object _send_bytes(self, data, ax_frame *head, ax_stamp *stamp, timeout):
+        cdef const unsigned char[::1] view
+        if len(data) == 0:
+            return self.answer(self.put(NULL, 0, head, stamp, self.patience(timeout)))
+        view = data
+        return self.answer(self.put(<const char *>&view[0], view.shape[0], head, stamp, self.patience(timeout)))
+
+    def _claim(self, timeout):
+        """Own a slot for a loan: its ticket, or a negative status."""
+        cdef int status
+        self.enter()
+        try:
+            status = self.take(deadline_of(timeout))
+            if status == AX_OK:
+                self.ticket += 1
+        finally:
+            self.leave()
+        return <object>self.ticket if status == AX_OK else status
+
+    # ---- rows: every row of an array is a frame, claimed and shown in runs
+
+    def _send_rows(
+        self, cnp.ndarray block not None, const int64_t[::1] times not None, int64_t step_ns, const int64_t[:, ::1] device, timeout,
+    ):
+        """Send each row of a C-contiguous array as a frame of our dtype and shape; how many were sent.
+
+        `times` has one a row, or the first only; `device` is (n, 2) or None.
+        """
+        cdef ax_rows rows
+        cdef int status = AX_OK
+        cdef int64_t deadline = self.patience(timeout)
+        cdef ax_stamp stamp
+        rows.data, rows.count, rows.sent = <char *>cnp.PyArray_DATA(block), cnp.PyArray_DIM(block, 0), 0
+        rows.times = &times[0] if times.shape[0] == rows.count else NULL
+        rows.device = &device[0, 0] if device is not None and rows.count else NULL
+        stamp.has_device, stamp.is_unsigned = rows.device != NULL, False
+        stamp.time_ns = times[0] if times.shape[0] else 0
+        self.enter()
+        try:
+            # A buffer that was lent and not sent is over: its slot is ours.
+            self.ticket += self.ring.claimed
+            while rows.sent < rows.count:
+                with nogil:
+                    status = self.burst(&rows, &stamp, step_ns)
+                if status == AX_FULL:
+                    status = self.take(deadline)
+                if status != AX_OK:
+                    if status == AX_FULL and self._on_full == 2:
+                        ax_add64(&self.ring.stream.refused, rows.count - rows.sent)
+                    elif status != AX_BUSY:
+                        self._fail(status, rows.sent)
+                    break
+                PyErr_CheckSignals()
+        finally:
+            event_signal(&self.ring.stream.data, self.ring.words)
+            self.leave()
+        return rows.sent
+
+    cdef int burst(self, ax_rows *rows, ax_stamp *stamp, int64_t step_ns) noexcept nogil:
+        # Frames as long as there is room: runs, or one where there is something in the way of a run.
+        cdef Py_ssize_t most = max(1, min(RUN, RUN_BYTES // max(1, self.typed_bytes)))
+        cdef uint64_t run
+        while rows.sent < rows.count:
+            run = 0 if self.ring.claimed else claim_run(&self.ring, min(most, rows.count - rows.sent))
+            if run:
+                self.send_run(run, rows, stamp, step_ns)
+                continue
+            if not self.ring.claimed and claim(&self.ring) != AX_OK:
+                event_signal(&self.ring.stream.data, self.ring.words)
+                return AX_FULL
+            publish(&self.ring, self.fill(rows, stamp, step_ns, self.ring.sent), self.typed_bytes)
+        return AX_OK
+
+    cdef void send_run(self, uint64_t run, ax_rows *rows, ax_stamp *stamp, int64_t step_ns) noexcept nogil:
+        # Fill all slots of a run, then show them in order: a reader that is close behind takes no line from us that we
+        # still write to.
+        cdef ax_ring *ring = &self.ring
+        cdef uint64_t position = ring.position, end = position + run, sequence = ring.sent
+        cdef uint32_t at = 0  # the same for all
+        while ring.position < end:
+            ring.claimed = True
+            if pinned(ring, ring.index) and passed_over(ring):
+                continue
+            at = self.fill(rows, stamp, step_ns, sequence)
+            sequence += 1
+            step(ring)
+        ax_crash("run_filled")
+        locate(ring, position)
+        publish_run(ring, end, at, self.typed_bytes)
+
+    cdef inline uint32_t fill(self, ax_rows *rows, ax_stamp *stamp, int64_t step_ns, uint64_t sequence) noexcept nogil:
+        # The next row into the slot where we stand: where in it the frame begins.
+        cdef Py_ssize_t k = rows.sent
+        cdef char *payload = payload_at(&self.ring, self.ring.index)
+        cdef ax_frame *frame = <ax_frame *>(payload - sizeof(ax_frame))
+        cdef uint32_t at = AX_PAYLOAD_AT - sizeof(ax_frame)
+        ax_copy(payload, rows.data + k * self.typed_bytes, self.typed_bytes)
+        if rows.times != NULL:
+            stamp.time_ns = rows.times[k]
+        if rows.device != NULL or self.is_summed:
+            if rows.device != NULL:
+                stamp.device_time, stamp.device_sequence = rows.device[2 * k], rows.device[2 * k + 1]
+            at = self.write_head(self.typed_bytes, &self.typed, stamp, sequence)
+        else:
+            ax_copy(frame, &self.typed, sizeof(ax_frame))
+            number_head(&self.ring, frame, self.typed_bytes, sequence, stamp.time_ns)
+        stamp.time_ns += step_ns
+        rows.sent += 1
+        return at
+
+
+cdef int stamp_device(ax_stamp *stamp, time, sequence) except -1:
+    cdef int64_t signed_
+    stamp.has_device = True
+    stamp.is_unsigned = False
+    time = 0 if time is None else time
+    if time >= 1 << 63:
+        stamp.is_unsigned = True
+        stamp.device_time = time
+    else:
+        signed_ = time
+        stamp.device_time = <uint64_t>signed_
+    stamp.device_sequence = 0 if sequence is None else sequence
+    return 0
+
+
+cdef int head_of(ax_frame *head, int code, tuple shape, uint32_t labels, uint32_t source) except -1:
+    cdef int k
+    memset(head, 0, sizeof(ax_frame))
+    memcpy(head.magic, AX_FRAME_MAGIC, 4)
+    if len(shape) > 4:
+        raise ValueError(f"a frame in a stream has at most 4 dimensions, got shape {shape}: reshape it")
+    head.dtype = code
+    head.ndim = len(shape)
+    for k in range(len(shape)):
+        head.extents[k] = shape[k]
+    head.labels = labels
+    head.source = source
+    return 0
+
+
+@no_gc_clear   # `data` points into `memory`
+cdef class Loan:
+    """The payload of a claimed slot, writable until it is sent; exports a buffer.
+
+    A buffer cannot be taken away from who keeps it. So what is exported is memory of our own, which is
+    copied into the slot when it is sent; `_memory` is the slot itself, for who can be told that it is over.
+
+    A subclass provides `_over()`, which raises because the loan is over.
+    """
+
+    cdef ProducerHandle producer
+    cdef uint64_t ticket
+    cdef char *data
+    cdef readonly Py_ssize_t buffer_size
+    cdef Py_ssize_t lent                # times its memory was lent out
+    cdef Py_ssize_t written             # bytes put in, gaps included
+    cdef bint in_place                  # the slot itself was lent: everybody sees the slot
+    cdef unsigned char[::1] own         # what is exported instead of the slot
+    cdef readonly uint64_t _position
+    cdef readonly uint64_t _sequence
+    cdef unsigned char[::1] memory      # keeps the mapping
+
+    def __cinit__(self, ProducerHandle producer not None, uint64_t ticket, *args, **kwargs):
+        self.producer = producer
+        self.ticket = ticket
+        self.memory = producer.memory
+        self.own = None   # a view that was never set is not None
+        self.data = payload_at(&producer.ring, producer.ring.index)
+        self.buffer_size = <Py_ssize_t>producer.ring.capacity
+        self._position = producer.ring.position
+        self._sequence = producer.ring.position if producer.ring.shared else producer.ring.sent
+
+    @property
+    def _is_ours(self):
+        """Whether the slot may still be written and sent."""
+        return self.ours()
+
+    cdef inline bint ours(self):
+        return self.producer.is_open and self.ticket == self.producer.ticket and self.producer.ring.claimed
+
+    @property
+    def _was_lent(self):
+        """Whether somebody was given its memory, so that what is in it is known to them only."""
+        return self.lent > 0
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        if not self.ours():
+            self._over()
+        if not self.in_place and self.own is None and self.buffer_size:
+            self.own = bytearray(self.buffer_size)
+            memcpy(&self.own[0], self.data, self.written)
+            self.data = <char *>&self.own[0]
+        self.lent += 1
+        PyBuffer_FillInfo(buffer, self, self.data, self.buffer_size, 0, flags)
+
+    @property
+    def _memory(self):
+        """Where the frame is put together: exports the slot, unless a buffer of our own was exported before."""
+        return Place(self)
+
+    def _put(self, Py_ssize_t offset, const unsigned char[::1] data):
+        """Copy bytes in; the caller has checked that they fit."""
+        if not self.ours():
+            self._over()
+        if not 0 <= offset <= self.buffer_size - data.shape[0]:
+            raise ValueError("outside the slot")
+        if data.shape[0]:
+            ax_copy(self.data + offset, &data[0], data.shape[0])
+            self.written = max(self.written, offset + data.shape[0])
+
+    def _clear(self, Py_ssize_t start, Py_ssize_t stop):
+        """Zero bytes that nobody wrote, so that no earlier frame shows through."""
+        if not self.ours():
+            self._over()
+        if 0 <= start < stop <= self.buffer_size:
+            ax_zero(self.data + start, stop - start)
+
+    def _get(self, Py_ssize_t start, Py_ssize_t stop):
+        """Copy bytes out."""
+        if not self.ours():
+            self._over()
+        if not 0 <= start <= stop <= self.buffer_size:
+            raise ValueError("outside the slot")
+        return (<char *>self.data)[start:stop]
+
+    def _send(self, Py_ssize_t bytes, int code, tuple shape, int labels, device_time, device_sequence, time_ns):
+        """Show the first `bytes` as a frame; the loan is over."""
+        cdef ax_stamp stamp
+        cdef ax_frame head
+        cdef char *slot
+        if not 0 <= bytes <= self.buffer_size:
+            raise ValueError("outside the slot")
+        stamp.has_device = False
+        stamp.time_ns = ax_now_ns() if time_ns is None else time_ns
+        if device_time is not None or device_sequence is not None:
+            stamp_device(&stamp, device_time, device_sequence)
+        head_of(&head, code, shape, labels, self.producer.source)
+        self.producer.enter()
+        try:
+            if not self.ours():
+                self._over()
+            if self.own is not None:
+                slot = payload_at(&self.producer.ring, self.producer.ring.index)
+                with nogil:
+                    ax_copy(slot, self.data, bytes)
+            self.producer.seal(bytes, &head, &stamp)
+            self.producer.ticket += 1
+        finally:
+            self.producer.leave()
+
+    def _abandon(self):
+        """Give the slot up; readers pass over it."""
+        self.producer.enter()
+        try:
+            if self.ours():
+                abandon(&self.producer.ring)
+                self.producer.ticket += 1
+        finally:
+            self.producer.leave()
+
+
+@final
+cdef class Place:
+    """Exports the memory in which a loan's frame is put together."""
+
+    cdef Loan loan
+
+    def __cinit__(self, Loan loan not None):
+        self.loan = loan
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        if not self.loan.ours():
+            self.loan._over()
+        self.loan.in_place = self.loan.own is None
+        self.loan.lent += 1
+        PyBuffer_FillInfo(buffer, self, self.loan.data, self.loan.buffer_size, 0, flags)

@@ -1,0 +1,83 @@
+# A handle on a work queue, and what it leases.
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from ataraxis._kernels.atomics cimport ax_u32
+from ataraxis._kernels.frame cimport ax_frame
+from ataraxis._kernels.memory cimport Participant
+from ataraxis._kernels.messages cimport ax_letter
+from ataraxis._kernels.queue cimport ax_grip, ax_last, ax_work
+
+# A frame in pieces: header, extension, payload; `kept` keeps the payload alive.
+cdef struct ax_piece:
+    ax_frame head
+    uint64_t stamp[2]
+    uint32_t stamp_bytes
+    const char *data
+    uint64_t bytes
+    bint whole                # `data` is a whole frame already: header and all
+
+# Rows of one array: what their frames share, and where each goes on from the one before.
+cdef struct ax_rows:
+    ax_frame head
+    const char *data
+    uint64_t width            # bytes of a row
+    uint64_t each             # bytes of a frame, padded
+    uint64_t stamp            # device time of the next row
+    uint64_t step
+
+cdef enum:
+    UNFIT = -2                # of a put: no frame that goes quickly
+
+cdef class Grip:
+    cdef ax_grip grip
+    cdef public uint64_t pending
+    cdef public uint64_t out
+    cdef public bint failed
+
+cdef class QueueHandle:
+    cdef ax_work work
+    cdef readonly bint is_open
+    cdef bint is_leaving
+    cdef ax_u32 users                   # calls that are inside
+    cdef Participant participant
+    cdef unsigned char[::1] memory      # the payload, acquired once
+    cdef object crc_of                  # crc32(data, value), for long payloads
+    cdef bint checks                    # frames get a checksum
+    cdef public bint _packs             # a put goes behind the last one where nobody has taken that yet
+    cdef public bint _is_plain          # a get acknowledges at once
+    cdef ax_grip *held                  # what was drained and nobody acknowledged
+    cdef Py_ssize_t held_count, held_room
+
+    cdef int enter(self) except -1
+    cdef int leave(self) except -1
+    cdef int wait(self, int what, int64_t deadline) except -100
+    cdef int piece_of(self, ax_piece *piece, value, source, time_ns, device_time, device_sequence) except -1
+    cdef int claim(self, uint64_t *index, uint64_t *position, int64_t deadline) except -100
+    cdef int seal(self, ax_piece *piece) except -1
+    cdef int put_alone(self, ax_piece *piece, uint64_t bytes, int64_t deadline) except -100
+    cdef int put_piece(self, ax_piece *piece, int64_t deadline) except -100
+    cdef int put_packed(self, char *frames, uint32_t bytes, uint32_t count, uint64_t payload, int64_t deadline) except -100
+    cdef void count(self, uint64_t frames, uint64_t bytes, int64_t now) noexcept
+    cdef uint32_t reopen(self, uint64_t each) noexcept
+    cdef void show(self, ax_last *slot, uint64_t bytes, uint32_t frames) noexcept
+    cdef bint add(self, ax_piece *piece, uint64_t bytes) noexcept
+    cdef int fill(self, ax_rows *rows, uint64_t most, uint64_t *done, int64_t deadline) except -100
+    cdef int hold(self, ax_grip *grip, int64_t deadline) except -100
+    cdef int settle(self, ax_grip *grip, uint64_t done, bint failed, bint tell) noexcept
+    cdef object copy_of(self, ax_grip *grip, int k)
+    cdef object quick(self, ax_grip *grip, int k)
+    cdef object one(self, ax_grip *grip, int k, bint *is_had)
+    cdef bint several(self, ax_grip *grip, Py_ssize_t limit, list values) except -1
+    cdef int remember(self, ax_grip *grip) except -1
+    cdef int post(self, value, int code, ax_letter *letter, int64_t deadline) except -100
+    cdef int lease_soon(self, ax_grip *grip) except -100
+
+cdef class Parcel:
+    cdef QueueHandle queue
+    cdef ax_grip grip
+    cdef ax_letter letter
+    cdef bint is_over
+    cdef readonly object value
+    cdef bint finish(self, bint is_done) except -1
+
+cdef Grip grip_of(ax_grip *leased)

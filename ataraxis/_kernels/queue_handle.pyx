@@ -1,0 +1,1237 @@
+"""A handle on a work queue: put, get, drain; one class.
+
+Any number of threads use it at a time. The algorithms of claims, leases and waiting are queue.pyx's. Bytes and arrays
+of plain numbers are written and read here, small values with an origin in messages.pyx; every other value goes through
+`_encode` and `_decode` of the subclass. It uses the NumPy C-API for the quick look at an array, and to make result
+arrays.
+"""
+cimport numpy as cnp
+from cpython.buffer cimport PyBUF_READ
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from cython cimport no_gc_clear
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcmp, memcpy, memset
+
+from ataraxis._kernels.atomics cimport (
+    AX_GIL_BYTES, ax_add32, ax_copy, ax_linger, ax_load32, ax_load64, ax_peek32, ax_peek64, ax_put32, ax_put64,
+    ax_store32,
+)
+from ataraxis._kernels.crc cimport AX_CRC_BYTES, ax_crc32, ax_crc_init
+from ataraxis._kernels.element cimport code_of, kind_of
+from ataraxis._kernels.event cimport event_signal, event_wake
+from ataraxis._kernels.frame cimport (
+    AX_DTYPE_RAW, AX_FLAG_CHECKSUM, AX_FLAG_DEVICE_STAMP, AX_FLAG_DEVICE_UNSIGNED, AX_FLAG_END_OF_STREAM,
+    AX_FLAG_EXTENTS, AX_FLAG_PICKLED, AX_FLAG_SESSION_EVENT, AX_FRAME_MAGIC, AX_STAMP_BYTES, ax_frame, ax_front_bytes,
+    ax_padded,
+)
+from ataraxis._kernels.layout cimport (
+    AX_BUSY, AX_DEAD, AX_EMPTY, AX_FULL, AX_MESSAGE_LARGE, AX_MESSAGE_NUMBERED, AX_OK, AX_OVERFLOW, AX_QUEUE_FRAMES,
+    AX_SLOT_FREE, AX_SLOT_GROWING, AX_SLOT_LEASED, AX_SLOT_READY, AX_SLOT_RETRY, AX_TIMEOUT, ax_message, ax_tally,
+)
+from ataraxis._kernels.memory cimport Participant, inherited
+from ataraxis._kernels.messages cimport ax_origin, ax_payload, lay_message, lay_value, read_message
+from ataraxis._kernels.platform cimport ax_crash, ax_now_ns
+from ataraxis._kernels.queue cimport (
+    AX_WAIT_DATA, AX_WAIT_IDLE, AX_WAIT_ROOM, ax_grip, ax_last, first_bit, frame_at, ones, queue_abandon, queue_claim,
+    queue_grow, queue_has_data, queue_has_room, queue_holds, queue_lease, queue_look, queue_mark, queue_open,
+    queue_publish, queue_settle, queue_told, queue_wait, slot_of,
+)
+from ataraxis._kernels.timing cimport deadline_of
+
+cnp.import_array()
+ax_crc_init()
+
+cdef enum:
+    # Flags of a frame that is more than a value as it is.
+    UNUSUAL = AX_FLAG_END_OF_STREAM | AX_FLAG_PICKLED | AX_FLAG_EXTENTS | AX_FLAG_SESSION_EVENT
+    BATCH = 64             # slots of a run between two looks at those who wait for room
+    GLANCES = 40           # looks for a frame before it is said that there is none, some 10 us
+
+
+# ---- the algorithm
+
+cdef inline uint64_t length_of(ax_piece *piece) noexcept nogil:
+    return piece.bytes if piece.whole else sizeof(ax_frame) + piece.stamp_bytes + piece.bytes
+
+
+cdef void lay(char *to, ax_piece *piece) noexcept nogil:
+    # The frame at `to`, zeros up to its padding; its number and the header's checksum come later.
+    cdef uint64_t bytes = length_of(piece), at = 0
+    if not piece.whole:
+        memcpy(to, &piece.head, sizeof(ax_frame))
+        memcpy(to + sizeof(ax_frame), piece.stamp, piece.stamp_bytes)
+        at = sizeof(ax_frame) + piece.stamp_bytes
+    ax_copy(to + at, piece.data, piece.bytes // 2)
+    ax_crash("put_half")
+    ax_copy(to + at + piece.bytes // 2, piece.data + piece.bytes // 2, piece.bytes - piece.bytes // 2)
+    memset(to + bytes, 0, ax_padded(bytes) - bytes)
+
+
+cdef inline void number(char *to, uint64_t sequence) noexcept nogil:
+    cdef ax_frame *frame = <ax_frame *>to
+    frame.sequence = sequence
+    frame.header_crc = ax_crc32(0, frame, sizeof(ax_frame) - 4)
+
+
+cdef void lay_rows(char *to, ax_rows *rows, uint64_t sequence, uint64_t count) noexcept nogil:
+    # `count` frames at `to`, one behind the other, from `sequence` on.
+    cdef ax_frame *head
+    cdef uint64_t stamp[2]
+    cdef uint64_t k, whole = sizeof(ax_frame) + AX_STAMP_BYTES + rows.width
+    stamp[1] = 0
+    for k in range(count):
+        stamp[0] = rows.stamp
+        head = <ax_frame *>to
+        memcpy(to, &rows.head, sizeof(ax_frame))
+        memcpy(to + sizeof(ax_frame), stamp, AX_STAMP_BYTES)
+        ax_copy(to + sizeof(ax_frame) + AX_STAMP_BYTES, rows.data, rows.width)
+        memset(to + whole, 0, rows.each - whole)
+        if head.flags & AX_FLAG_CHECKSUM:
+            # Of the copy, in one go.
+            head.crc = ax_crc32(0, to + sizeof(ax_frame), AX_STAMP_BYTES + rows.width)
+        head.sequence = sequence + k
+        head.header_crc = ax_crc32(0, head, sizeof(ax_frame) - 4)
+        to += rows.each
+        rows.data += rows.width
+        rows.stamp += rows.step
+
+
+cdef uint64_t pour(char *to, const char *slot, ax_grip *grip, uint32_t seed) noexcept nogil:
+    # The frames of a slot that are left, one behind the other: bytes written. A header that is not whole ends it.
+    cdef uint64_t at = 0, bytes, done = 0
+    cdef uint32_t k
+    cdef ax_frame *frame
+    for k in range(grip.frames):
+        if at + sizeof(ax_frame) > grip.bytes:
+            break
+        frame = <ax_frame *>(slot + at)
+        bytes = ax_padded(sizeof(ax_frame) + frame.length)
+        if bytes < sizeof(ax_frame) or bytes > grip.bytes - at:
+            break
+        if grip.left >> k & 1:
+            ax_copy(to + done, slot + at, bytes)
+            if seed:
+                frame = <ax_frame *>(to + done)
+                frame.header_crc = ax_crc32(seed, frame, sizeof(ax_frame) - 4)
+            done += bytes
+        at += bytes
+    return done
+
+
+# ---- the bridge
+
+cdef class Grip:
+    """A slot that is leased: `pending` frames are not handed out yet, `out` ones are."""
+
+    @property
+    def failures(self):
+        """How often somebody had it and did not acknowledge it."""
+        return self.grip.failures
+
+    @property
+    def id(self):
+        """Position in the queue: the same at each delivery, of no other slot's content."""
+        return self.grip.id
+
+    @property
+    def is_large(self):
+        """Whether the frame lies in a segment of its own."""
+        return bool(self.grip.flags & AX_MESSAGE_LARGE)
+
+
+@no_gc_clear   # `work` points into `participant` and `memory`: neither goes before it
+cdef class QueueHandle:
+    """A participant of a queue; its subclass gives the manners.
+
+    It provides `_revive()` (make the handle usable or raise), `_gone()` (the last call has left) and
+    `_fail(status, is_put)` (raise);
+
+    of putting, `_encode(value, source, time_ns, device_time, device_sequence)` -> bytes of a whole frame and whether to
+    number it, `_put_large(frame, is_numbered, deadline)` (in a segment of its own) and `_put_other(value, deadline, ...)`
+    (whatever does not go quickly), both a status;
+
+    of getting, `_decode(frame)` -> value, `_open_large(name)` -> the frame's bytes or None (it was acknowledged),
+    `_unlink_large(name)`, and `_get_leased(block, timeout)` for the manners of `_is_plain` False.
+    """
+
+    def __dealloc__(self):
+        free(self.held)
+
+    def _open(self, memory, Participant participant not None, crc_of, bint checks):
+        """Take part; `memory` is the payload (uint8). False: the geometry does not fit."""
+        self.memory = memory
+        self.participant = participant
+        self.crc_of = crc_of
+        self.checks = checks
+        self.is_leaving = False
+        ax_put32(&self.users, 0)
+        if queue_open(&self.work, &participant.party, <char *>&self.memory[0], self.memory.shape[0]) != AX_OK:
+            return False
+        self.is_open = True
+        return True
+
+    def _shut(self):
+        """Leave the queue, now or when the last call that is inside comes out; what is leased goes back to all."""
+        if not self.is_open:
+            return
+        self.is_open = False
+        if inherited(self.work.party):
+            self.participant = None
+            self.memory = None
+            self._gone()
+            return
+        self.is_leaving = True
+        ax_add32(&self.users, 1)
+        ax_store32(&self.work.poke, 1)
+        event_wake(&self.work.queue.data)
+        event_wake(&self.work.queue.space)
+        self.leave()
+
+    cdef inline int enter(self) except -1:
+        # Any number of threads: what they share is atomic.
+        if not self.is_open or inherited(self.work.party):
+            self._revive()
+        ax_add32(&self.users, 1)
+        return 0
+
+    cdef inline int leave(self) except -1:
+        if ax_add32(&self.users, <uint32_t>-1) == 1 and self.is_leaving:
+            self.is_leaving = False
+            self.participant = None
+            self.memory = None
+            self._gone()
+        return 0
+
+    cdef int wait(self, int what, int64_t deadline) except -100:
+        # Until it may have happened: AX_OK, AX_TIMEOUT. The caller is inside.
+        cdef int status
+        cdef uint32_t naps = 0
+        while True:
+            with nogil:
+                status = queue_wait(&self.work, what, deadline, naps)
+            if status != AX_BUSY:
+                return status
+            naps += 1
+            PyErr_CheckSignals()
+            if not self.is_open:
+                self._revive()
+
+    def _await_idle(self, timeout):
+        """Wait until every frame was acknowledged: a status."""
+        cdef int64_t deadline = deadline_of(timeout)
+        self.enter()
+        try:
+            return self.wait(AX_WAIT_IDLE, deadline)
+        finally:
+            self.leave()
+
+    def _await_data(self, timeout):
+        """Wait until there may be a frame: a status."""
+        cdef int64_t deadline = deadline_of(timeout)
+        self.enter()
+        try:
+            if queue_has_data(&self.work):
+                return AX_OK
+            queue_look(&self.work)
+            return self.wait(AX_WAIT_DATA, deadline)
+        finally:
+            self.leave()
+
+    def _nudge(self):
+        """Have those who wait for a frame look again."""
+        self.enter()
+        try:
+            ax_store32(&self.work.queue.hint, 1)
+            event_signal(&self.work.queue.data, self.work.words)
+        finally:
+            self.leave()
+
+    @property
+    def _has_data(self):
+        """Whether a get would probably find a frame."""
+        self.enter()
+        try:
+            if not queue_has_data(&self.work):
+                queue_look(&self.work)
+            return queue_has_data(&self.work)
+        finally:
+            self.leave()
+
+    @property
+    def _has_room(self):
+        """Whether a put would probably find room."""
+        self.enter()
+        try:
+            if not queue_has_room(&self.work):
+                queue_look(&self.work)
+            return queue_has_room(&self.work)
+        finally:
+            self.leave()
+
+    def _counts(self):
+        """Frames that wait, frames that are leased, slots that are not free."""
+        cdef uint64_t i, word, waiting = 0, leased = 0, used = 0
+        cdef int frames
+        self.enter()
+        try:
+            for i in range(self.work.slots):
+                word = ax_load64(&self.work.lines[i].word)
+                if word & 7 == AX_SLOT_FREE:
+                    continue
+                used += 1
+                frames = ones(ax_peek64(&self.work.lines[i].left))
+                if word & 7 == AX_SLOT_READY or word & 7 == AX_SLOT_RETRY:
+                    waiting += frames
+                elif word & 7 == AX_SLOT_GROWING:
+                    # Those before the one that is being put.
+                    waiting += ax_peek32(&self.work.lines[i].frames)
+                elif word & 7 == AX_SLOT_LEASED:
+                    leased += frames
+        finally:
+            self.leave()
+        return waiting, leased, used
+
+    def _had_before(self):
+        """Numbers of frames that a getter has, or had and did not acknowledge."""
+        cdef ax_message *line
+        cdef uint64_t i, word, left
+        cdef int k
+        numbers = []
+        self.enter()
+        try:
+            for i in range(self.work.slots):
+                line = &self.work.lines[i]
+                word = ax_load64(&line.word)
+                if word & 7 != AX_SLOT_LEASED and word & 7 != AX_SLOT_RETRY:
+                    continue
+                left = ax_peek64(&line.left)
+                for k in range(AX_QUEUE_FRAMES):
+                    if left >> k & 1:
+                        numbers.append(ax_peek64(&line.id) * AX_QUEUE_FRAMES + k)
+        finally:
+            self.leave()
+        return numbers
+
+    def _tallies(self):
+        """Sums over all participants there ever were: put, put_bytes, acknowledged, redelivered, refused, stalled_ns,
+        lost, corrupt; the last put and get, ns; since when each that waits for room does."""
+        cdef ax_tally *tally
+        cdef uint32_t k
+        cdef uint64_t last_put = 0, last_get = 0
+        cdef uint64_t sums[8]
+        self.enter()
+        try:
+            for k in range(8):
+                sums[k] = 0
+            stalled = []
+            tally = self.work.tally - self.work.me
+            for k in range(self.work.party.slots):
+                sums[0] += ax_peek64(&tally[k].put)
+                sums[1] += ax_peek64(&tally[k].put_bytes)
+                sums[2] += ax_peek64(&tally[k].acknowledged)
+                sums[3] += ax_peek64(&tally[k].redelivered)
+                sums[4] += ax_peek64(&tally[k].refused)
+                sums[5] += ax_peek64(&tally[k].stalled_ns)
+                sums[6] += ax_peek64(&tally[k].lost)
+                sums[7] += ax_peek64(&tally[k].corrupt)
+                last_put = max(last_put, ax_peek64(&tally[k].last_put_ns))
+                last_get = max(last_get, ax_peek64(&tally[k].last_get_ns))
+                if ax_peek64(&tally[k].stalled_since_ns):
+                    stalled.append(ax_peek64(&tally[k].stalled_since_ns))
+        finally:
+            self.leave()
+        return *[sums[k] for k in range(8)], last_put, last_get, stalled
+
+    @property
+    def _geometry(self):
+        """Slots, bytes of a slot, how long a lease lasts in ns."""
+        return self.work.slots, self.work.stride, self.work.lease_ns
+
+    @property
+    def _users(self):
+        """Calls that are inside."""
+        return ax_load32(&self.users)
+
+    # ---- putting
+
+    cdef int piece_of(self, ax_piece *piece, value, source, time_ns, device_time, device_sequence) except -1:
+        # 1: `value` in pieces, which it keeps alive. 0: it is none that goes quickly.
+        cdef int code, k
+        cdef int64_t signed_
+        piece.whole = False
+        memset(&piece.head, 0, sizeof(ax_frame))
+        memcpy(piece.head.magic, AX_FRAME_MAGIC, 4)
+        if PyBytes_CheckExact(value):
+            piece.data = PyBytes_AS_STRING(value)
+            piece.bytes = PyBytes_GET_SIZE(value)
+        elif cnp.PyArray_CheckExact(value) and cnp.PyArray_ISCARRAY_RO(value) and 0 < cnp.PyArray_NDIM(value) <= 4:
+            code = code_of(cnp.PyArray_TYPE(value))
+            if code == 0:
+                return 0
+            piece.head.dtype = code
+            piece.head.ndim = cnp.PyArray_NDIM(value)
+            for k in range(cnp.PyArray_NDIM(value)):
+                if cnp.PyArray_DIM(value, k) >= 1 << 32:
+                    return 0
+                piece.head.extents[k] = cnp.PyArray_DIM(value, k)
+            piece.data = <char *>cnp.PyArray_DATA(value)
+            piece.bytes = cnp.PyArray_NBYTES(value)
+        else:
+            return 0
+        piece.head.source = source
+        piece.head.time_ns = ax_now_ns() if time_ns is None else time_ns
+        piece.stamp_bytes = 0
+        if device_time is not None:
+            piece.stamp_bytes = AX_STAMP_BYTES
+            piece.head.flags = AX_FLAG_DEVICE_STAMP
+            if device_time >= 1 << 63:
+                piece.head.flags |= AX_FLAG_DEVICE_UNSIGNED
+                piece.stamp[0] = device_time
+            else:
+                signed_ = device_time
+                piece.stamp[0] = <uint64_t>signed_
+            piece.stamp[1] = 0 if device_sequence is None else device_sequence
+        elif device_sequence is not None:
+            return 0
+        piece.head.length = piece.stamp_bytes + piece.bytes
+        return 1
+
+    cdef int seal(self, ax_piece *piece) except -1:
+        # The checksum of what follows the header.
+        cdef uint32_t crc
+        if not self.checks:
+            return 0
+        piece.head.flags |= AX_FLAG_CHECKSUM
+        crc = ax_crc32(0, piece.stamp, piece.stamp_bytes)
+        if piece.bytes > AX_CRC_BYTES:
+            crc = self.crc_of(PyMemoryView_FromMemory(<char *>piece.data, piece.bytes, PyBUF_READ), crc)
+        else:
+            crc = ax_crc32(crc, piece.data, piece.bytes)
+        piece.head.crc = crc
+        return 0
+
+    cdef int claim(self, uint64_t *index, uint64_t *position, int64_t deadline) except -100:
+        # Own a slot: AX_OK, AX_FULL (not waiting), AX_TIMEOUT. The caller is inside.
+        cdef int status = queue_claim(&self.work, index, position)
+        cdef int64_t started
+        if status == AX_OK:
+            return status
+        queue_look(&self.work)
+        status = queue_claim(&self.work, index, position)
+        if status == AX_OK:
+            return status
+        if deadline == 0:
+            ax_put64(&self.work.tally.refused, ax_peek64(&self.work.tally.refused) + 1)
+            return status
+        started = ax_now_ns()
+        ax_put64(&self.work.tally.stalled_since_ns, <uint64_t>started)
+        try:
+            while status == AX_FULL:
+                if self.wait(AX_WAIT_ROOM, deadline) == AX_TIMEOUT:
+                    status = queue_claim(&self.work, index, position)
+                    return AX_OK if status == AX_OK else AX_TIMEOUT
+                status = queue_claim(&self.work, index, position)
+        finally:
+            ax_put64(&self.work.tally.stalled_since_ns, 0)
+            ax_put64(&self.work.tally.stalled_ns, ax_peek64(&self.work.tally.stalled_ns) + <uint64_t>(ax_now_ns() - started))
+        return status
+
+    cdef void count(self, uint64_t frames, uint64_t bytes, int64_t now) noexcept:
+        ax_put64(&self.work.tally.put, ax_peek64(&self.work.tally.put) + frames)
+        ax_put64(&self.work.tally.put_bytes, ax_peek64(&self.work.tally.put_bytes) + bytes)
+        ax_put64(&self.work.tally.last_put_ns, <uint64_t>now)
+
+    cdef uint32_t reopen(self, uint64_t each) noexcept:
+        # Own our last slot once more: how many frames of `each` bytes it takes; 0: it is full, or somebody has taken it.
+        cdef ax_last *last = &self.work.last
+        cdef uint64_t room
+        if not 0 < last.frames < AX_QUEUE_FRAMES:
+            return 0
+        room = min((self.work.stride - last.bytes) // each, <uint64_t>AX_QUEUE_FRAMES - last.frames)
+        return room if room and queue_grow(&self.work) else 0
+
+    cdef void show(self, ax_last *slot, uint64_t bytes, uint32_t frames) noexcept:
+        # The slot we own has so much more; the next put may add to it. The caller tells sleepers.
+        slot.bytes += bytes
+        slot.frames += frames
+        queue_publish(&self.work, slot.index, slot.position, slot.bytes, slot.frames, 0)
+        if self._packs:
+            self.work.last = slot[0]
+
+    cdef bint add(self, ax_piece *piece, uint64_t bytes) noexcept:
+        # Put a frame behind those that nobody has taken yet out of our last slot. The caller is inside.
+        cdef ax_last last
+        cdef char *to
+        if piece.whole or bytes > AX_GIL_BYTES or not self.reopen(bytes):
+            return False
+        last = self.work.last
+        to = slot_of(&self.work, last.index) + last.bytes
+        lay(to, piece)
+        number(to, last.position * AX_QUEUE_FRAMES + last.frames)
+        self.show(&last, bytes, 1)
+        return True
+
+    cdef int put_alone(self, ax_piece *piece, uint64_t bytes, int64_t deadline) except -100:
+        # One frame into a slot of its own.
+        cdef ax_last slot = ax_last(0, 0, 0, 0)
+        cdef int status = self.claim(&slot.index, &slot.position, deadline)
+        cdef char *to
+        if status == AX_OK:
+            to = slot_of(&self.work, slot.index)
+            if bytes > AX_GIL_BYTES:
+                with nogil:
+                    lay(to, piece)
+            else:
+                lay(to, piece)
+            if not piece.whole or piece.stamp_bytes:
+                number(to, slot.position * AX_QUEUE_FRAMES)
+            self.show(&slot, bytes, 1)
+        return status
+
+    cdef int put_piece(self, ax_piece *piece, int64_t deadline) except -100:
+        # One frame, behind others of ours where it may be. The caller keeps the payload alive.
+        cdef uint64_t bytes = ax_padded(length_of(piece))
+        cdef int status
+        if bytes > self.work.stride:
+            return AX_OVERFLOW
+        self.enter()
+        try:
+            if not piece.whole:
+                self.seal(piece)
+            status = AX_OK if self.add(piece, bytes) else self.put_alone(piece, bytes, deadline)
+            if status == AX_OK:
+                queue_told(&self.work, True)
+                self.count(1, piece.bytes, ax_now_ns() if piece.whole else piece.head.time_ns)
+        finally:
+            self.leave()
+        return status
+
+    def put(self, obj, block=True, timeout=None, *, source=0, time_ns=None, device_time=None, device_sequence=None):
+        """Put one value: one copy, from `obj` into the queue.
+
+        Parameters
+        ----------
+        obj : bytes, ndarray, Frame or whatever a frame can hold
+            A `Frame` travels as it is; of anything else one is made. One that is larger than a slot travels in
+            a segment of its own.
+        block : bool
+            Wait for room.
+        timeout : float or None
+            Longest wait, s; None waits without end, 0 not at all.
+        source : int, optional
+            Source id, u32.
+        time_ns : int, optional
+            Monotonic time of the data, ns; now, if not given.
+        device_time, device_sequence : int, optional
+            The source's own time, in its ticks, and counter.
+
+        Raises
+        ------
+        QueueFull
+            No room, not waiting.
+        TimeoutError
+            No room within `timeout`; also a ``queue.Full``.
+        TypeError
+            No frame carries such a value.
+
+        Examples
+        --------
+        >>> from ataraxis import MemQ
+        >>> with MemQ() as queue:
+        ...     queue.put({"mouse": 7})
+        ...     queue.get()
+        {'mouse': 7}
+        """
+        cdef ax_piece piece
+        cdef int64_t deadline = deadline_of(timeout) if block else 0
+        cdef int status
+        if self.piece_of(&piece, obj, source, time_ns, device_time, device_sequence):
+            status = self.put_piece(&piece, deadline)
+            if status == AX_OK:
+                return
+            if status != AX_OVERFLOW:
+                self._fail(status, True)
+        status = self._put_other(obj, deadline, source, time_ns, device_time, device_sequence)
+        if status != AX_OK:
+            self._fail(status, True)
+
+    def _put_frame(self, const unsigned char[::1] frame not None, bint numbered, int64_t deadline):
+        """Put a whole frame, encoded already: a status."""
+        cdef ax_piece piece
+        piece.whole = True
+        piece.stamp_bytes = numbered
+        piece.data = <const char *>&frame[0]
+        piece.bytes = frame.shape[0]
+        return self.put_piece(&piece, deadline)
+
+    def _put_ticket(self, bytes name not None, uint64_t payload, bint numbered, int64_t deadline):
+        """Put the name of a segment that holds a frame too large for a slot, whether to number it: a status."""
+        cdef uint64_t index = 0, position = 0
+        cdef uint32_t bytes = len(name)
+        cdef int status
+        if bytes > self.work.stride:
+            return AX_OVERFLOW
+        self.enter()
+        try:
+            status = self.claim(&index, &position, deadline)
+            if status == AX_OK:
+                memcpy(slot_of(&self.work, index), <char *>name, bytes)
+                queue_publish(
+                    &self.work, index, position, bytes, 1,
+                    AX_MESSAGE_LARGE | (AX_MESSAGE_NUMBERED if numbered else 0),
+                )
+                queue_told(&self.work, True)
+                self.count(1, payload, ax_now_ns())
+        finally:
+            self.leave()
+        return status
+
+    cdef int put_packed(self, char *frames, uint32_t bytes, uint32_t count, uint64_t payload, int64_t deadline) except -100:
+        # Frames laid out one behind the other, into one slot. Numbers: 0 in a frame that keeps its own.
+        cdef uint64_t index = 0, position = 0
+        cdef uint32_t k, at = 0
+        cdef char *to
+        cdef int status
+        if count == 0:
+            return AX_OK
+        status = self.claim(&index, &position, deadline)
+        if status == AX_OK:
+            to = slot_of(&self.work, index)
+            memcpy(to, frames, bytes)
+            for k in range(count):
+                if (<ax_frame *>(to + at)).header_crc == 0:
+                    number(to + at, position * AX_QUEUE_FRAMES + k)
+                at += ax_padded(sizeof(ax_frame) + (<ax_frame *>(to + at)).length)
+            queue_publish(&self.work, index, position, bytes, count, 0)
+            queue_told(&self.work, True)
+            self.count(count, payload, ax_now_ns())
+        return status
+
+    def _put_many(self, values, bint pack, int64_t deadline, source, time_ns):
+        """Put each value, as many to a slot as it takes: how many were put, and a status."""
+        cdef ax_piece piece
+        cdef uint64_t bytes, at = 0, payload = 0
+        cdef uint32_t count = 0
+        cdef Py_ssize_t done = 0
+        cdef int status = AX_OK
+        cdef char *stage = <char *>malloc(self.work.stride)
+        if stage == NULL:
+            raise MemoryError()
+        self.enter()
+        try:
+            for value in values:
+                whole = None
+                if not self.piece_of(&piece, value, source, time_ns, None, None) or ax_padded(length_of(&piece)) > self.work.stride:
+                    whole, is_numbered = self._encode(value, source, time_ns, None, None)
+                    if len(whole) > self.work.stride:
+                        status = self.put_packed(stage, at, count, payload, deadline)
+                        if status != AX_OK:
+                            break
+                        done, at, count, payload = done + count, 0, 0, 0
+                        status = self._put_large(whole, is_numbered, deadline)
+                        if status != AX_OK:
+                            break
+                        done += 1
+                        continue
+                    piece.whole = True
+                    piece.data = PyBytes_AS_STRING(whole)
+                    piece.bytes = len(whole)
+                else:
+                    self.seal(&piece)
+                    is_numbered = True
+                bytes = ax_padded(length_of(&piece))
+                if count == AX_QUEUE_FRAMES or at + bytes > self.work.stride or (count and not pack):
+                    status = self.put_packed(stage, at, count, payload, deadline)
+                    if status != AX_OK:
+                        break
+                    done, at, count, payload = done + count, 0, 0, 0
+                lay(stage + at, &piece)
+                if is_numbered:
+                    (<ax_frame *>(stage + at)).header_crc = 0
+                at += bytes
+                payload += piece.bytes
+                count += 1
+            else:
+                status = self.put_packed(stage, at, count, payload, deadline)
+                done += count if status == AX_OK else 0
+        except BaseException:
+            # Those before the one that cannot be put.
+            self.put_packed(stage, at, count, payload, deadline)
+            raise
+        finally:
+            free(stage)
+            self.leave()
+        return done, status
+
+    # ---- putting an array row by row: each row a frame with its stamp, without an object a row
+
+    cdef int fill(self, ax_rows *rows, uint64_t most, uint64_t *done, int64_t deadline) except -100:
+        # As many of `most` rows as one slot takes, behind others of ours where that may be. The caller is inside.
+        cdef uint64_t count = self.reopen(rows.each), first
+        cdef ax_last slot = self.work.last
+        cdef int status
+        cdef char *to
+        if not count:
+            slot = ax_last(0, 0, 0, 0)
+            status = self.claim(&slot.index, &slot.position, deadline)
+            if status != AX_OK:
+                return status
+            count = min(self.work.stride // rows.each, <uint64_t>AX_QUEUE_FRAMES)
+        count = min(count, most)
+        to = slot_of(&self.work, slot.index) + slot.bytes
+        first = slot.position * AX_QUEUE_FRAMES + slot.frames
+        if count * rows.each > AX_GIL_BYTES:
+            with nogil:
+                lay_rows(to, rows, first, count)
+        else:
+            lay_rows(to, rows, first, count)
+        self.show(&slot, count * rows.each, count)
+        queue_told(&self.work, True)
+        done[0] += count
+        return AX_OK
+
+    def _put_rows(self, const unsigned char[:, ::1] rows not None, const unsigned char[::1] template not None,
+                  uint64_t stamp, uint64_t step, int64_t deadline):
+        """Put each row with the device time `stamp`, and `step` more from row to row: how many were put, and a status.
+
+        The header `template` (64 bytes) says what a row is, and its source. OVERFLOW: a row is larger than a slot.
+        """
+        cdef ax_rows block
+        cdef uint64_t done = 0, count = rows.shape[0], width = rows.shape[1]
+        cdef int status = AX_OK
+        if count == 0:
+            return 0, status
+        memcpy(&block.head, &template[0], sizeof(ax_frame))
+        block.data = <const char *>&rows[0, 0] if width else <const char *>&template[0]
+        block.width, block.stamp, block.step = width, stamp, step
+        block.each = ax_padded(sizeof(ax_frame) + AX_STAMP_BYTES + width)
+        if block.each > self.work.stride:
+            return 0, AX_OVERFLOW
+        block.head.flags = AX_FLAG_DEVICE_STAMP | AX_FLAG_DEVICE_UNSIGNED | (AX_FLAG_CHECKSUM if self.checks else 0)
+        block.head.length = AX_STAMP_BYTES + width
+        block.head.time_ns = ax_now_ns()
+        self.enter()
+        try:
+            while done < count and status == AX_OK:
+                status = self.fill(&block, count - done, &done, deadline)
+        finally:
+            self.count(done, done * width, block.head.time_ns)
+            self.leave()
+        return done, status
+
+    # ---- getting
+
+    cdef int hold(self, ax_grip *grip, int64_t deadline) except -100:
+        # Lease a slot: AX_OK, AX_EMPTY (not waiting), AX_TIMEOUT. The caller is inside.
+        cdef int status = queue_lease(&self.work, grip)
+        if status != AX_OK:
+            queue_look(&self.work)
+            status = queue_lease(&self.work, grip)
+        while status == AX_EMPTY and deadline != 0:
+            if self.wait(AX_WAIT_DATA, deadline) == AX_TIMEOUT:
+                status = queue_lease(&self.work, grip)
+                return AX_OK if status == AX_OK else AX_TIMEOUT
+            status = queue_lease(&self.work, grip)
+        if status == AX_OK and grip.failures:
+            ax_put64(&self.work.tally.redelivered, ax_peek64(&self.work.tally.redelivered) + 1)
+        return status
+
+    cdef int settle(self, ax_grip *grip, uint64_t done, bint failed, bint tell) noexcept:
+        cdef int status = queue_settle(&self.work, grip, done, failed)
+        if status == AX_OK:
+            if tell:
+                queue_told(&self.work, False)
+            ax_put64(&self.work.tally.acknowledged, ax_peek64(&self.work.tally.acknowledged) + ones(done))
+            ax_put64(&self.work.tally.last_get_ns, <uint64_t>ax_now_ns())
+        return status
+
+    cdef object copy_of(self, ax_grip *grip, int k):
+        # Frame k of the slot, as bytes of our own; whatever is there, if its header is not whole.
+        cdef uint64_t at = 0, bytes = 0
+        cdef char *to
+        cdef char *slot = slot_of(&self.work, grip.index)
+        if grip.flags & AX_MESSAGE_LARGE:
+            return PyBytes_FromStringAndSize(slot, grip.bytes)
+        if not frame_at(grip, slot, k, &at, &bytes):
+            bytes = grip.bytes - at if grip.bytes > at else 0
+        if bytes <= AX_GIL_BYTES:
+            return PyBytes_FromStringAndSize(slot + at, bytes)
+        copy = PyBytes_FromStringAndSize(NULL, bytes)
+        to = PyBytes_AS_STRING(copy)
+        with nogil:
+            ax_copy(to, slot + at, bytes)
+        return copy
+
+    cdef object quick(self, ax_grip *grip, int k):
+        # Frame k as a value, or NotImplemented: it is none that goes quickly, or something is wrong with it.
+        cdef uint64_t at = 0, bytes = 0
+        cdef ax_frame head
+        cdef char *slot = slot_of(&self.work, grip.index)
+        cdef const char *data
+        cdef char *to
+        cdef uint32_t front, crc
+        cdef int kind, i
+        cdef cnp.npy_intp dims[4]
+        cdef uint64_t count
+        if grip.flags & AX_MESSAGE_LARGE or not frame_at(grip, slot, k, &at, &bytes):
+            return NotImplemented
+        memcpy(&head, slot + at, sizeof(ax_frame))
+        front = sizeof(ax_frame) + ax_front_bytes(head.flags)
+        if (
+            head.flags & UNUSUAL or memcmp(head.magic, AX_FRAME_MAGIC, 4) or front > bytes
+            or ax_crc32(0, &head, sizeof(ax_frame) - 4) != head.header_crc
+        ):
+            return NotImplemented
+        data = slot + at + front
+        count = bytes - front
+        if head.dtype == AX_DTYPE_RAW and head.ndim == 0:
+            value = PyBytes_FromStringAndSize(NULL, count)
+            to = PyBytes_AS_STRING(value)
+        else:
+            kind = kind_of(head.dtype)
+            if kind < 0 or not 0 < head.ndim <= 4:
+                return NotImplemented
+            for i in range(head.ndim):
+                dims[i] = head.extents[i]
+            value = cnp.PyArray_EMPTY(head.ndim, dims, kind, 0)
+            if <uint64_t>cnp.PyArray_NBYTES(value) != count or kind == cnp.NPY_BOOL:
+                return NotImplemented
+            to = <char *>cnp.PyArray_DATA(value)
+        if count > AX_GIL_BYTES:
+            with nogil:
+                ax_copy(to, data, count)
+        else:
+            memcpy(to, data, count)
+        if head.flags & AX_FLAG_CHECKSUM:
+            crc = ax_crc32(0, data - front + sizeof(ax_frame), front - sizeof(ax_frame))
+            if count > AX_CRC_BYTES:
+                crc = self.crc_of(PyMemoryView_FromMemory(to, count, PyBUF_READ), crc)
+            else:
+                crc = ax_crc32(crc, to, count)
+            if crc != head.crc:
+                return NotImplemented
+        return value
+
+    cdef object one(self, ax_grip *grip, int k, bint *is_had):
+        # Frame k as a value, acknowledged; is_had False: the lease was over, or a large one had been acknowledged.
+        cdef bint is_large = grip.flags & AX_MESSAGE_LARGE
+        value = NotImplemented
+        name = frame = None
+        try:
+            value = self.quick(grip, k)
+            if value is NotImplemented:
+                frame = self.copy_of(grip, k)
+                name = frame
+                if is_large:
+                    frame = self._open_large(name)
+        except BaseException:
+            self.settle(grip, 0, True, True)
+            raise
+        ax_crash("get_copied")
+        if not queue_holds(&self.work, grip):
+            is_had[0] = False
+            self.settle(grip, 0, False, False)
+            return None
+        if is_large:
+            self._unlink_large(name)
+        is_had[0] = self.settle(grip, <uint64_t>1 << k, False, True) == AX_OK and not (is_large and frame is None)
+        grip.left &= ~(<uint64_t>1 << k)
+        if value is NotImplemented and is_had[0]:
+            return self._checked(frame)
+        return value
+
+    def _checked(self, frame):
+        """Decode a frame, counting those that are damaged."""
+        try:
+            return self._decode(frame)
+        except ValueError:
+            ax_put64(&self.work.tally.corrupt, ax_peek64(&self.work.tally.corrupt) + 1)
+            raise
+
+    def get(self, block=True, timeout=None):
+        """Get one value; no other getter gets it.
+
+        Parameters
+        ----------
+        block : bool
+            Wait for one.
+        timeout : float or None
+            Longest wait, s; None waits without end, 0 not at all.
+
+        Returns
+        -------
+        object
+            What was put: a copy. Arrays of plain numbers are the caller's own, other arrays read-only. A `Frame`
+            that was put comes back as its value, see `get_frame`.
+
+        Raises
+        ------
+        QueueEmpty
+            Nothing there, not waiting.
+        TimeoutError
+            Nothing came within `timeout`; also a ``queue.Empty``.
+        CorruptFrame
+            The bytes changed between putter and getter. The frame is gone, the next one comes next.
+
+        Notes
+        -----
+        Acknowledged when it returns, unless the handle says otherwise (`acknowledge`).
+
+        Examples
+        --------
+        >>> from ataraxis import MemQ
+        >>> queue = MemQ()
+        >>> queue.put(b"one")
+        >>> queue.get(timeout=1)
+        b'one'
+        """
+        cdef ax_grip grip
+        cdef int64_t deadline = deadline_of(timeout) if block else 0
+        cdef int status = AX_OK
+        cdef bint is_had = False
+        value = None
+        if not self._is_plain:
+            return self._get_leased(block, timeout)
+        self.enter()
+        try:
+            while not is_had:
+                status = self.hold(&grip, deadline)
+                if status != AX_OK:
+                    break
+                value = self.one(&grip, first_bit(grip.left), &is_had)
+        finally:
+            self.leave()
+        if status != AX_OK:
+            self._fail(status, False)
+        return value
+
+    def _get_many(self, Py_ssize_t limit, int64_t deadline):
+        """Values that are there, at most `limit`; waits for the first. A list, and a status."""
+        cdef ax_grip grip
+        cdef int status = AX_OK
+        values = []
+        self.enter()
+        try:
+            while len(values) < limit:
+                status = self.hold(&grip, 0 if values else deadline)
+                if status != AX_OK or not self.several(&grip, limit, values):
+                    break
+        finally:
+            queue_told(&self.work, False)
+            self.leave()
+        return values, AX_OK if values else status
+
+    cdef bint several(self, ax_grip *grip, Py_ssize_t limit, list values) except -1:
+        # Frames of one slot, decoded and then acknowledged together. False: stop here.
+        cdef uint64_t done = 0, left = grip.left
+        cdef Py_ssize_t before = len(values)
+        cdef bint is_had = True
+        cdef int k = 0
+        if grip.flags & AX_MESSAGE_LARGE:
+            value = self.one(grip, 0, &is_had)
+            if is_had:
+                values.append(value)
+            return True
+        try:
+            while left and len(values) < limit:
+                k = first_bit(left)
+                value = self.quick(grip, k)
+                if value is NotImplemented:
+                    value = self._checked(self.copy_of(grip, k))
+                values.append(value)
+                left &= left - 1
+                done |= <uint64_t>1 << k
+        except ValueError:
+            # A damaged one comes alone: after those before it, by the next call.
+            if not values:
+                self.settle(grip, <uint64_t>1 << k, False, False)
+                raise
+            limit = 0
+        except BaseException:
+            del values[before:]
+            self.settle(grip, 0, True, False)
+            raise
+        if not queue_holds(&self.work, grip) or self.settle(grip, done, False, False) != AX_OK:
+            del values[before:]
+        return limit > 0
+
+    # ---- leases
+
+    def _hold(self, int64_t deadline):
+        """Lease a slot: a Grip, or a status."""
+        cdef Grip grip = Grip.__new__(Grip)
+        cdef int status
+        self.enter()
+        try:
+            status = self.hold(&grip.grip, deadline)
+        finally:
+            self.leave()
+        if status != AX_OK:
+            return status
+        grip.pending = grip.grip.left
+        return grip
+
+    def _copy(self, Grip grip not None, int k):
+        """Frame k of a leased slot, or the name of the segment it lies in: bytes of our own; None: the lease is over."""
+        self.enter()
+        try:
+            copy = self.copy_of(&grip.grip, k)
+            return copy if queue_holds(&self.work, &grip.grip) else None
+        finally:
+            self.leave()
+
+    def _mark(self, Grip grip not None, uint64_t done):
+        """Acknowledge frames of a slot that stays leased: a status, LOST if the lease was over."""
+        cdef int status
+        self.enter()
+        try:
+            status = queue_mark(&self.work, &grip.grip, done)
+            if status == AX_OK:
+                ax_put64(&self.work.tally.acknowledged, ax_peek64(&self.work.tally.acknowledged) + ones(done))
+            return status
+        finally:
+            self.leave()
+
+    def _settle(self, Grip grip not None, uint64_t done, bint failed):
+        """Acknowledge frames of a leased slot and give the rest back: a status, LOST if the lease was over."""
+        self.enter()
+        try:
+            return self.settle(&grip.grip, done, failed, True)
+        finally:
+            self.leave()
+
+    # ---- draining: whole runs of frames into one buffer, for writers of files, without an object a frame
+
+    def _drain(self, unsigned char[::1] buffer not None, Py_ssize_t at, uint32_t seed, bint keeps, int64_t deadline):
+        """Copy frames that are there into `buffer` from `at` on, each padded: end, frames, status; of a large one
+        that came and is leased, the name, or None, and its number, or None if it keeps its own."""
+        cdef ax_grip grip
+        cdef int status
+        cdef uint64_t frames = 0, here
+        cdef char *to = <char *>&buffer[0]
+        cdef Py_ssize_t room = buffer.shape[0]
+        name = number = None
+        self.enter()
+        try:
+            status = self.hold(&grip, deadline) if room - at >= <Py_ssize_t>self.work.stride else AX_OVERFLOW
+            while status == AX_OK:
+                if grip.flags & AX_MESSAGE_LARGE:
+                    name = PyBytes_FromStringAndSize(slot_of(&self.work, grip.index), grip.bytes)
+                    if grip.flags & AX_MESSAGE_NUMBERED:
+                        number = grip.id * AX_QUEUE_FRAMES
+                    self.remember(&grip)
+                    break
+                if keeps:
+                    self.remember(&grip)
+                with nogil:
+                    here = pour(to + at, slot_of(&self.work, grip.index), &grip, seed)
+                at += here
+                frames += ones(grip.left)
+                if not keeps and self.settle(&grip, grip.left, False, False) != AX_OK:
+                    at -= here
+                    frames -= ones(grip.left)
+                if frames % BATCH == 0:
+                    queue_told(&self.work, False)
+                status = queue_lease(&self.work, &grip) if room - at >= <Py_ssize_t>self.work.stride else AX_OVERFLOW
+        finally:
+            queue_told(&self.work, False)
+            self.leave()
+        return at, frames, status, name, number
+
+    cdef int remember(self, ax_grip *grip) except -1:
+        cdef Py_ssize_t wanted
+        cdef void *more
+        if self.held_count == self.held_room:
+            wanted = max(64, 2 * self.held_room)
+            more = realloc(self.held, wanted * sizeof(ax_grip))
+            if more == NULL:
+                queue_settle(&self.work, grip, 0, True)
+                raise MemoryError()
+            self.held = <ax_grip *>more
+            self.held_room = wanted
+        self.held[self.held_count] = grip[0]
+        self.held_count += 1
+        return 0
+
+    def _release_drained(self, bint done, Py_ssize_t first):
+        """Acknowledge what drain has leased from number `first` on, or give it back: how many leases were over."""
+        cdef Py_ssize_t k, lost = 0
+        self.enter()
+        try:
+            for k in range(first, self.held_count):
+                if self.settle(&self.held[k], self.held[k].left if done else 0, not done, k % BATCH == 0) != AX_OK:
+                    lost += 1
+            self.held_count = min(first, self.held_count)
+            queue_told(&self.work, False)
+        finally:
+            self.leave()
+        return lost
+
+    @property
+    def _drained(self):
+        """Slots that drain has leased."""
+        return self.held_count
+
+    # ---- frames with an origin: a value straight into a slot, and straight out of it
+
+    cdef int post(self, value, int code, ax_letter *letter, int64_t deadline) except -100:
+        # Put a value; `code` -1: as itself. UNFIT: nothing was done.
+        cdef ax_payload payload
+        cdef uint64_t index = 0, position = 0, bytes
+        cdef int status
+        memset(&payload, 0, sizeof(ax_payload))
+        if not lay_value(&payload, value, code):
+            return UNFIT
+        bytes = ax_padded(sizeof(ax_frame) + sizeof(ax_origin) + payload.bytes)
+        if bytes > self.work.stride:
+            return UNFIT
+        self.enter()
+        try:
+            status = self.claim(&index, &position, deadline)
+            if status != AX_OK:
+                return status
+            try:
+                lay_message(slot_of(&self.work, index), &payload, letter, self.crc_of)
+            except BaseException:
+                queue_abandon(&self.work, index)
+                raise
+            queue_publish(&self.work, index, position, bytes, 1, 0)
+            queue_told(&self.work, True)
+            self.count(1, payload.bytes, letter.time_ns)
+        finally:
+            self.leave()
+        return AX_OK
+
+    def _post(
+        self, value, int code, uint64_t lane, uint64_t sequence, uint32_t part, uint32_t overlap, uint32_t source,
+        int64_t time_ns, int64_t deadline,
+    ):
+        """Put a value: a status, UNFIT if it goes the long way."""
+        cdef ax_letter letter
+        letter.origin.lane, letter.origin.sequence = lane, sequence
+        letter.origin.part, letter.origin.overlap = part, overlap
+        letter.source, letter.time_ns = source, time_ns
+        return self.post(value, code, &letter, deadline)
+
+    cdef int lease_soon(self, ax_grip *grip) except -100:
+        # Lease a slot if there is one now, or nearly: AX_OK, AX_EMPTY. The caller is inside.
+        cdef int status = queue_lease(&self.work, grip), left = GLANCES
+        if status == AX_EMPTY:
+            if self.work.cpus > 1:
+                while status == AX_EMPTY and left:
+                    ax_linger()
+                    status = queue_lease(&self.work, grip)
+                    left -= 1
+            else:
+                queue_look(&self.work)
+                status = queue_lease(&self.work, grip)
+        if status == AX_OK and grip.failures:
+            ax_put64(&self.work.tally.redelivered, ax_peek64(&self.work.tally.redelivered) + 1)
+        return status
+
+    def _fetch(self, int64_t deadline):
+        """Lease a slot: a Parcel if its frame reads quickly, else a Grip; or a status."""
+        cdef Parcel parcel = Parcel.__new__(Parcel)
+        value = NotImplemented
+        cdef int status
+        self.enter()
+        try:
+            status = self.hold(&parcel.grip, deadline)
+            if status != AX_OK:
+                return status
+            parcel.queue, parcel.is_over = self, False
+            value = read_message(&self.work, &parcel.grip, &parcel.letter, self.crc_of)
+        finally:
+            self.leave()
+        if value is not NotImplemented:
+            parcel.value = value
+            return parcel
+        parcel.is_over = True
+        return grip_of(&parcel.grip)
+
+
+cdef Grip grip_of(ax_grip *leased):
+    cdef Grip grip = Grip.__new__(Grip)
+    grip.grip = leased[0]
+    grip.pending = leased.left
+    return grip
+
+
+@no_gc_clear   # `queue` goes after the lease
+cdef class Parcel:
+    """A leased frame of one value, read and checked: what a `Held` is, and what it says."""
+
+    def __cinit__(self):
+        self.is_over = True
+
+    def __dealloc__(self):
+        # Who dropped it has failed with it; a handle that was closed has given it back.
+        if not self.is_over and self.queue.is_open and not inherited(self.queue.work.party):
+            self.queue.settle(&self.grip, 0, True, True)
+
+    @property
+    def lane(self):
+        """The way it has come."""
+        return self.letter.origin.lane
+
+    @property
+    def sequence(self):
+        """Its number there."""
+        return self.letter.origin.sequence
+
+    @property
+    def overlap(self):
+        """Samples of the block before."""
+        return self.letter.origin.overlap
+
+    @property
+    def source(self):
+        """Who emitted it."""
+        return self.letter.source
+
+    @property
+    def time_ns(self):
+        """Of what time it is, ns."""
+        return self.letter.time_ns
+
+    @property
+    def id(self):
+        """Number of the frame in the queue: the same at each delivery, never reused."""
+        return self.grip.id * 64
+
+    @property
+    def attempt(self):
+        """1 at the first delivery; more after somebody had it and failed."""
+        return self.grip.failures + 1
+
+    @property
+    def data(self):
+        """The whole frame, as long as it is leased."""
+        return self.queue._copy(grip_of(&self.grip), 0) or b""
+
+    def acknowledge(self):
+        """Say that the frame is done with: whether the lease was still ours."""
+        return self.finish(True)
+
+    def give_back(self):
+        """Let another getter have the frame; does nothing after the lease is over."""
+        return self.finish(False)
+
+    cdef bint finish(self, bint is_done) except -1:
+        cdef int status
+        if self.is_over:
+            return True
+        self.is_over = True
+        self.queue.enter()
+        try:
+            status = self.queue.settle(&self.grip, is_done, not is_done, True)
+        finally:
+            self.queue.leave()
+        return status == AX_OK
+
+
+# Statuses, for the rooms.
+OK, BUSY, TIMEOUT, FULL, EMPTY, OVERFLOW, LOST = AX_OK, AX_BUSY, AX_TIMEOUT, AX_FULL, AX_EMPTY, AX_OVERFLOW, AX_DEAD

@@ -1,0 +1,8 @@
+# What unlink_on_signal.h offers; its list is static, so one kernel only may take it (memory.pyx).
+from libc.stdint cimport int64_t, uint64_t
+
+cdef extern from "unlink_on_signal.h" nogil:
+    ctypedef struct ax_will:
+        pass
+    ax_will *ax_will_make(int fd, uint64_t dev, uint64_t ino, int64_t slots, const char *path)
+    void ax_will_revoke(ax_will *will)
