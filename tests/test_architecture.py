@@ -146,7 +146,6 @@ ONE_SUBCLASS = {
 CIRCLES = {
     frozenset({"ataraxis.config.convert", "ataraxis.config.numpy_values"}),
     frozenset({"ataraxis.stream.producer", "ataraxis.stream.write_buffer"}),
-    frozenset({"ataraxis.shm.array", "ataraxis.shm.lock"}),
     frozenset({"ataraxis.session.rig_run", "ataraxis.session.session"}),
 }
 # Modules of fewer than 40 lines of code that one other imports.

@@ -6,7 +6,7 @@ owner in the word, the data version a seqlock (Boehm, MSPC 2012). Modelled in te
 from cpython.exc cimport PyErr_CheckSignals
 from cython cimport no_gc_clear
 from libc.errno cimport EINTR
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport (
     ax_add32, ax_add64, ax_and32, ax_cas32, ax_fence_release, ax_linger, ax_load32, ax_or32, ax_peek32, ax_peek64,
@@ -324,13 +324,135 @@ cdef class GuardKernel:
         leave(self.participant)
 
 
-def leave(Participant participant not None):
-    """Close the write section that this thread opened; nothing in a forked child, whose lock it is not."""
+cdef int leave(Participant participant) except -1:
+    # Close the write section that this thread opened; nothing in a forked child, whose lock it is not.
     if inherited(&participant.party):
-        return
+        return 0
     if not lock_mine(&participant.party):
         raise RuntimeError("this thread does not hold the lock")
     release(<ax_guard *>participant.party.control, &participant.party)
+    return 0
+
+
+# ---- with blocks: entry and exit are one call in C, so that no exception of a signal handler comes between taking the
+# lock and knowing that it is held, or between leaving the block and giving it back
+
+cdef class LockKernel:
+    """The lock of a handle as an object: `acquire`, `release`, and ``with``."""
+
+    cdef GuardKernel handle
+
+    def __cinit__(self, GuardKernel handle not None):
+        self.handle = handle
+
+    def acquire(self, timeout=None):
+        """Take the lock.
+
+        Parameters
+        ----------
+        timeout : float or None
+            Longest wait, s. ``None`` waits without end, ``0`` does not wait.
+
+        Returns
+        -------
+        bool
+            Whether it was taken.
+
+        Notes
+        -----
+        Waits with the GIL released; Ctrl-C ends the wait. From your first write until `release`, readers everywhere
+        wait: they see all of your writes or none. An exception of a signal handler may come between this call and
+        your next line: a ``with`` block gives the lock back then, ``acquire`` and ``try`` do not.
+        """
+        return self.handle._acquire(timeout)
+
+    def release(self):
+        """Give the lock back.
+
+        Raises
+        ------
+        RuntimeError
+            This thread does not hold it.
+        """
+        self.handle._release()
+
+    @property
+    def is_held(self):
+        """Whether this thread holds it."""
+        return self.handle._held()
+
+    def __enter__(self):
+        self.handle.ready()
+        self.handle.take(INT64_MAX)
+        return self
+
+    def __exit__(self, *exc):
+        self.handle._release()
+
+
+@no_gc_clear   # `held` gives locks back when it goes
+cdef class SectionKernel:
+    """An array's memory, lent for the length of a ``with`` block.
+
+    Parameters
+    ----------
+    handle : GuardKernel
+        Whose memory it is; its ``_view`` is lent.
+    is_locked : bool
+        Hold the lock and lend a writable view; else a read-only one.
+    is_dirty : bool
+        Whether anything may be half written from the start. Else only the lock is held, and the version stands
+        still, until `_mark_dirty`.
+
+    Notes
+    -----
+    A section that is dropped inside its block, from whichever thread, gives the lock back.
+    """
+
+    cdef GuardKernel handle
+    cdef bint is_locked
+    cdef bint is_dirty
+    cdef list held          # a view, its participant and the thread, for each time it was entered
+
+    def __cinit__(self, GuardKernel handle not None, *, bint is_locked, bint is_dirty=True):
+        self.handle, self.is_locked, self.is_dirty = handle, is_locked, is_dirty
+        self.held = []
+
+    def __enter__(self):
+        cdef Participant keep
+        self.handle.ready()
+        if self.is_locked:
+            self.handle.take(INT64_MAX)
+        keep = self.handle.participant
+        try:
+            view = self.handle._view.view()
+            if not self.is_locked:
+                view.flags.writeable = False
+                return view
+            if self.is_dirty:
+                self.handle._mark_dirty()
+            self.held.append((view, keep, <uint64_t>pthread_self()))
+        except:
+            if self.is_locked:
+                release(<ax_guard *>keep.party.control, &keep.party)
+            raise
+        return view
+
+    def __exit__(self, *exc):
+        if self.is_locked:
+            view, keep, _ = self.held.pop()
+            # Kept views go on as read-only ones.
+            view.flags.writeable = False
+            leave(keep)
+
+    def __dealloc__(self):
+        cdef Participant keep
+        cdef uint64_t thread
+        while self.held:
+            _, keep, thread = self.held.pop()
+            # Unless it was given back by hand meanwhile.
+            if not inherited(&keep.party) and ax_peek64(&keep.party.holder) == thread:
+                release(<ax_guard *>keep.party.control, &keep.party)
 
 
 # Statuses, for the rooms.

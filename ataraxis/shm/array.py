@@ -670,15 +670,12 @@ class SharedMemoryArray(ArrayKernel):
     def _read(self, index: Any) -> Any:
         """Read by any of numpy's index forms, under the lock."""
         self._check_not_torn()
-        if not self._acquire(None):
-            raise TimeoutError("lock")
-        try:
+        with Lock(self):
             self._check_not_torn()
-            return _copied(self._view[index])
-        except IndexError as error:
-            raise self._bad_index(index, error) from error
-        finally:
-            self._release()
+            try:
+                return _copied(self._view[index])
+            except IndexError as error:
+                raise self._bad_index(index, error) from error
 
     def snapshot(self) -> xr.DataArray:
         """Copy the whole array, labelled and frozen, never torn.
@@ -805,8 +802,10 @@ class SharedMemoryArray(ArrayKernel):
             self[plain] = value
         else:
             self._guard_or_revive()
-            self._assign(plain, value)
-            self._changed_unlocked()
+            try:
+                self._assign(plain, value)
+            finally:
+                self._changed_unlocked()
 
     def _write(self, index: Any, value: Any) -> None:
         """Write by any of numpy's index forms, in a write section."""
