@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any, Self, TypeVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,6 +7,8 @@ from typing_extensions import disjoint_base
 
 from ataraxis._kernels.memory import Participant
 from ataraxis._kernels.ring import Endpoint
+
+_L = TypeVar("_L", bound=Loan)
 
 @disjoint_base
 class ProducerHandle(Endpoint):
@@ -33,7 +35,7 @@ class ProducerHandle(Endpoint):
         device_sequence: int | None = None,
         time_ns: int | None = None,
     ) -> bool: ...
-    def _claim(self, timeout: float | None) -> int: ...
+    def _lend(self, kind: type[_L], timeout: float | None) -> _L | int: ...
     def _send_rows(
         self,
         rows: NDArray[Any],
@@ -74,7 +76,8 @@ class Loan:
         device_sequence: int | None,
         time_ns: int | None,
     ) -> None: ...
-    def _abandon(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None: ...
 
 @final
 class Place:

@@ -21,8 +21,8 @@ from ataraxis._kernels.frame cimport (
     ax_frame,
 )
 from ataraxis._kernels.layout cimport AX_BUSY, AX_FULL, AX_OK, AX_OVERFLOW, AX_PAYLOAD_AT
-from ataraxis._kernels.memory cimport Participant
-from ataraxis._kernels.platform cimport ax_crash, ax_now_ns, ax_prefault
+from ataraxis._kernels.memory cimport Participant, inherited
+from ataraxis._kernels.platform cimport ax_crash, ax_now_ns, ax_prefault, ax_take_turn
 from ataraxis._kernels.ring cimport (
     Endpoint, abandon, ax_ring, claim, claim_wait, locate, passed_over, payload_at, pinned, producer_join,
     producer_leave, publish, publish_run, ring_open, step,
@@ -81,6 +81,7 @@ cdef class ProducerHandle(Endpoint):
     cdef public int _on_full            # 0 block, 1 raise, 2 drop the newest
     cdef public object cancel_event
     cdef uint64_t ticket                # changes when a loan is over
+    cdef uint64_t orphan                # of a loan that went unsent while a thread was inside; 0: none
     cdef uint64_t next_device
     cdef bint has_device
     cdef uint32_t source
@@ -323,8 +324,11 @@ cdef class ProducerHandle(Endpoint):
         view = data
         return self.answer(self.put(<const char *>&view[0], view.shape[0], head, stamp, self.patience(timeout)))
 
-    def _claim(self, timeout):
-        """Own a slot for a loan: its ticket, or a negative status."""
+    def _lend(self, kind, timeout):
+        """Own a slot and lend it as a `kind` of Loan; or a status.
+
+        No exception of a signal handler comes between: whoever has the slot is an object that gives it up.
+        """
         cdef int status
         self.enter()
         try:
@@ -333,7 +337,24 @@ cdef class ProducerHandle(Endpoint):
                 self.ticket += 1
         finally:
             self.leave()
-        return <object>self.ticket if status == AX_OK else status
+        return kind(self, self.ticket) if status == AX_OK else status
+
+    cdef void give_up(self, uint64_t ticket) noexcept:
+        # A loan that was not sent is over, in whichever thread; readers pass over its slot.
+        if not self.is_open or inherited(self.ring.party) or ticket != self.ticket or not self.ring.claimed:
+            return
+        self.orphan = ticket
+        # A thread that is inside gives it up when it leaves, unless it fills the slot itself.
+        if ax_take_turn(&self.busy):
+            self.leave()
+
+    cdef void leave(self) noexcept:
+        if self.orphan:
+            if self.orphan == self.ticket and self.ring.claimed:
+                abandon(&self.ring)
+                self.ticket += 1
+            self.orphan = 0
+        Endpoint.leave(self)
 
     # ---- rows: every row of an array is a frame, claimed and shown in runs
 
@@ -464,7 +485,8 @@ cdef class Loan:
     A buffer cannot be taken away from who keeps it. So what is exported is memory of our own, which is
     copied into the slot when it is sent; `_memory` is the slot itself, for who can be told that it is over.
 
-    A subclass provides `_over()`, which raises because the loan is over.
+    A loan that goes unsent gives its slot up. A subclass provides `send()` and `_over()`, which raises because the
+    loan is over.
     """
 
     cdef ProducerHandle producer
@@ -567,15 +589,25 @@ cdef class Loan:
         finally:
             self.producer.leave()
 
-    def _abandon(self):
-        """Give the slot up; readers pass over it."""
-        self.producer.enter()
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *exc):
+        """Send the frame if it was not sent yet; give it up after an exception."""
+        if not self.ours():
+            return
+        if kind is not None:
+            self.producer.give_up(self.ticket)
+            return
         try:
-            if self.ours():
-                abandon(&self.producer.ring)
-                self.producer.ticket += 1
-        finally:
-            self.producer.leave()
+            self.send()
+        except:
+            self.producer.give_up(self.ticket)
+            raise
+
+    def __dealloc__(self):
+        if self.producer is not None:
+            self.producer.give_up(self.ticket)
 
 
 @final

@@ -80,11 +80,13 @@ class End:
 
     def close(self) -> None:
         """Leave the stream."""
-        segment, self._segment = self._segment, None
+        segment = self._segment
         if segment is None:
             return
+        # Each step may be repeated: one that was interrupted is made good by the next.
         self._shut()
         farewell(segment)
+        self._segment = None
 
     def __enter__(self) -> Self:
         return self

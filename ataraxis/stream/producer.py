@@ -234,12 +234,12 @@ class Producer(End, ProducerHandle):
             No slot within `timeout`.
         """
         check_timeout(timeout)
-        ticket = self._claim(timeout if blocking else 0)
-        if ticket > 0:
-            return WriteBuffer(self, ticket)
-        if ticket == BUSY or (ticket == FULL and not blocking):
+        loan = self._lend(WriteBuffer, timeout if blocking else 0)
+        if isinstance(loan, WriteBuffer):
+            return loan
+        if loan == BUSY or (loan == FULL and not blocking):
             return None
-        self._fail(ticket)
+        self._fail(loan)
 
     def send_string(
         self, message: str, *, blocking: bool = True, release: bool = True
@@ -339,9 +339,8 @@ class Producer(End, ProducerHandle):
 
     def end(self) -> None:
         """End the stream; consumers read what was sent, and then learn of the end."""
-        if not self._is_ended:
-            self._is_ended = True
-            self._shut()
+        self._shut()
+        self._is_ended = True
 
     def close(self) -> None:
         """End the stream and leave it.

@@ -23,7 +23,8 @@ class WriteBuffer(Loan):
     indexing, as in MomentumX; ``frame.array[...] = ...``, without a copy; or any array
     over the buffer, ``np.frombuffer(buffer, dtype)``: memory of its own, copied when
     the frame is sent, because nobody can take it away from who keeps it. Then ``send``,
-    or leave the ``with`` block.
+    or leave the ``with`` block. A buffer that is dropped unsent, or left by an
+    exception, gives its slot up: readers pass over it.
 
     Bytes nobody wrote are zeros; in `array`, whatever an earlier frame left there.
     """
@@ -65,18 +66,6 @@ class WriteBuffer(Loan):
     ) -> None:
         """Say when the data are from, before they are sent; see `Producer.send`."""
         self._stamps = device_time, device_sequence, time_ns
-
-    def __enter__(self) -> WriteBuffer:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
-        """Send the frame if it was not sent yet; give it up after an exception."""
-        if self._is_sent or not self._is_ours:
-            return
-        if kind is None:
-            self.send()
-        else:
-            self._abandon()
 
     # ---- as a file
 

@@ -115,7 +115,8 @@ def send(stream: Stream, end: ProducerHandle, k: int) -> int:
         assert end._send_rows(rows, stamps[:, 0].copy(), 1, stamps, 20) == 3
         return k + 3
     if k % 7 == 0:
-        loan = Buffer(end, end._claim(20))
+        loan = end._lend(Buffer, 20)
+        assert isinstance(loan, Buffer)
         value = np.full(stream.words, k, TYPE)
         loan._clear(0, 64)
         if k % 2:
