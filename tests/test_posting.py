@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from ataraxis import MemQ
-from ataraxis._kernels.queue_handle import Parcel
+from ataraxis._kernels.queue_handle import FrameLease, Parcel
 from ataraxis.errors import CorruptFrame
 from ataraxis.frame import DType, Frame, Origin
 from ataraxis.pipeline.frames import read, write
-from ataraxis.stream.lease import Held
 
 QUICK: list[Any] = [
     *(s * (2**k + d) for k in (7, 8, 15, 31, 62) for d in (-1, 0, 1) for s in (1, -1)),
@@ -111,7 +110,7 @@ def test_a_changed_byte_goes_the_long_way_and_is_found(queue: MemQ, at: int) -> 
     frame[at] ^= 4
     queue.offer(bytes(frame), 0)
     held = queue.hold(0)
-    assert isinstance(held, Held)
+    assert isinstance(held, FrameLease)
     with pytest.raises(CorruptFrame):
         read(held.data)
     held.acknowledge()
@@ -122,7 +121,7 @@ def test_other_frames_come_as_their_bytes(queue: MemQ) -> None:
     part = write(7, None, 5, 6, 1, 0, 3, 99)
     queue.offer(part, 0)
     held = [queue.hold(0) for _ in range(2)]
-    assert [type(h) for h in held] == [Held, Held]
+    assert [type(h) for h in held] == [FrameLease, FrameLease]
     assert held[1].data == part
 
 
@@ -130,6 +129,6 @@ def test_other_frames_come_as_their_bytes(queue: MemQ) -> None:
 def test_some_are_put_quickly_and_read_the_long_way(queue: MemQ, value: Any) -> None:
     assert post(queue, value)
     held = queue.hold(0)
-    assert isinstance(held, Held)
+    assert isinstance(held, FrameLease)
     assert held.data == write(value, None, 5, 6, 0, 0, 3, 99)
     assert np.array_equal(read(held.data).value, value)

@@ -30,9 +30,9 @@ cdef enum:
 
 cdef class Grip:
     cdef ax_grip grip
-    cdef public uint64_t pending
-    cdef public uint64_t out
-    cdef public bint failed
+    cdef uint64_t pending
+    cdef uint64_t out
+    cdef bint failed
 
 cdef class QueueHandle:
     cdef ax_work work
@@ -44,7 +44,9 @@ cdef class QueueHandle:
     cdef object crc_of                  # crc32(data, value), for long payloads
     cdef bint checks                    # frames get a checksum
     cdef public bint _packs             # a put goes behind the last one where nobody has taken that yet
-    cdef public bint _is_plain          # a get acknowledges at once
+    cdef public bint _acknowledges      # a get acknowledges when it returns
+    cdef public bint _is_plain          # it does, and no slot is handed out frame by frame
+    cdef public list _pocket            # slots that are
     cdef ax_grip *held                  # what was drained and nobody acknowledged
     cdef Py_ssize_t held_count, held_room
 
@@ -71,6 +73,18 @@ cdef class QueueHandle:
     cdef int remember(self, ax_grip *grip) except -1
     cdef int post(self, value, int code, ax_letter *letter, int64_t deadline) except -100
     cdef int lease_soon(self, ax_grip *grip) except -100
+    cdef Grip pocket(self, ax_grip *leased)
+    cdef bint read(self, FrameLease lease, Grip grip) except -1
+    cdef int drop(self, Grip grip) except -1
+    cdef FrameLease adopt(self, ax_grip *leased)
+    cdef int end_lease(self, FrameLease lease, bint is_done) except -100
+
+cdef class FrameLease:
+    cdef QueueHandle handle
+    cdef Grip grip
+    cdef int place                      # which frame of the slot
+    cdef readonly bint is_over          # it was acknowledged, given back, or had run out
+    cdef readonly bytes data            # the whole frame, or the name of the segment it lies in
 
 cdef class Parcel:
     cdef QueueHandle queue
@@ -79,5 +93,3 @@ cdef class Parcel:
     cdef bint is_over
     cdef readonly object value
     cdef bint finish(self, bint is_done) except -1
-
-cdef Grip grip_of(ax_grip *leased)

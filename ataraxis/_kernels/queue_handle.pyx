@@ -127,19 +127,9 @@ cdef class Grip:
     """A slot that is leased: `pending` frames are not handed out yet, `out` ones are."""
 
     @property
-    def failures(self):
-        """How often somebody had it and did not acknowledge it."""
-        return self.grip.failures
-
-    @property
-    def id(self):
-        """Position in the queue: the same at each delivery, of no other slot's content."""
-        return self.grip.id
-
-    @property
-    def is_large(self):
-        """Whether the frame lies in a segment of its own."""
-        return bool(self.grip.flags & AX_MESSAGE_LARGE)
+    def left(self):
+        """How many frames are not handed out yet."""
+        return ones(self.pending)
 
 
 @no_gc_clear   # `work` points into `participant` and `memory`: neither goes before it
@@ -154,7 +144,8 @@ cdef class QueueHandle:
     (whatever does not go quickly), both a status;
 
     of getting, `_decode(frame)` -> value, `_open_large(name)` -> the frame's bytes or None (it was acknowledged),
-    `_unlink_large(name)`, and `_get_leased(block, timeout)` for the manners of `_is_plain` False.
+    `_unlink_large(name)`, `_lose(id)` (raise: a lease ran out), and `_get_leased(block, timeout)` for where `_is_plain`
+    is False.
     """
 
     def __dealloc__(self):
@@ -166,6 +157,7 @@ cdef class QueueHandle:
         self.participant = participant
         self.crc_of = crc_of
         self.checks = checks
+        self._pocket = []
         self.is_leaving = False
         ax_put32(&self.users, 0)
         if queue_open(&self.work, &participant.party, <char *>&self.memory[0], self.memory.shape[0]) != AX_OK:
@@ -836,7 +828,11 @@ cdef class QueueHandle:
             self.settle(grip, 0, False, False)
             return None
         if is_large:
-            self._unlink_large(name)
+            try:
+                self._unlink_large(name)
+            except BaseException:
+                self.settle(grip, 0, True, True)
+                raise
         is_had[0] = self.settle(grip, <uint64_t>1 << k, False, True) == AX_OK and not (is_large and frame is None)
         grip.left &= ~(<uint64_t>1 << k)
         if value is NotImplemented and is_had[0]:
@@ -960,48 +956,88 @@ cdef class QueueHandle:
 
     # ---- leases
 
-    def _hold(self, int64_t deadline):
-        """Lease a slot: a Grip, or a status."""
-        cdef Grip grip = Grip.__new__(Grip)
+    def _lease(self, kind, int64_t deadline):
+        """Lease a frame as a `kind` of FrameLease, of a slot that we have or of the next one; or a status.
+
+        No exception of a signal handler comes between: whoever has the frame is an object that gives it back.
+        """
+        cdef FrameLease lease
+        cdef ax_grip leased
         cdef int status
         self.enter()
         try:
-            status = self.hold(&grip.grip, deadline)
+            while True:
+                if not self._pocket:
+                    status = self.hold(&leased, deadline)
+                    if status != AX_OK:
+                        return status
+                    self.pocket(&leased)
+                lease = kind.__new__(kind)
+                if self.read(lease, self._pocket[0]):
+                    return lease
         finally:
             self.leave()
-        if status != AX_OK:
-            return status
-        grip.pending = grip.grip.left
+
+    cdef Grip pocket(self, ax_grip *leased):
+        # Keep a slot whose frames are handed out one by one.
+        cdef Grip grip = Grip.__new__(Grip)
+        grip.grip = leased[0]
+        grip.pending = leased.left
+        self._pocket.append(grip)
+        self._is_plain = False
         return grip
 
-    def _copy(self, Grip grip not None, int k):
-        """Frame k of a leased slot, or the name of the segment it lies in: bytes of our own; None: the lease is over."""
-        self.enter()
-        try:
-            copy = self.copy_of(&grip.grip, k)
-            return copy if queue_holds(&self.work, &grip.grip) else None
-        finally:
-            self.leave()
+    cdef bint read(self, FrameLease lease, Grip grip) except -1:
+        # Hand out the next frame of a slot: whether the lease of the slot was still ours.
+        lease.handle, lease.grip, lease.place = self, grip, first_bit(grip.pending)
+        grip.pending &= ~(<uint64_t>1 << lease.place)
+        grip.out |= <uint64_t>1 << lease.place
+        lease.is_over = False
+        if not grip.pending:
+            self.drop(grip)
+        lease.data = self.copy_of(&grip.grip, lease.place)
+        if queue_holds(&self.work, &grip.grip):
+            return True
+        lease.is_over = True
+        self.drop(grip)
+        return False
 
-    def _mark(self, Grip grip not None, uint64_t done):
-        """Acknowledge frames of a slot that stays leased: a status, LOST if the lease was over."""
-        cdef int status
-        self.enter()
-        try:
-            status = queue_mark(&self.work, &grip.grip, done)
+    cdef int drop(self, Grip grip) except -1:
+        # Hand out no more of a slot.
+        grip.pending = 0
+        if grip in self._pocket:
+            self._pocket.remove(grip)
+        self._is_plain = self._acknowledges and not self._pocket
+        return 0
+
+    cdef FrameLease adopt(self, ax_grip *leased):
+        # A leased slot with one frame in it, as a lease; None: its frames come by `_lease`.
+        cdef FrameLease lease
+        cdef Grip grip = self.pocket(leased)
+        if grip.pending != 1 or leased.flags & AX_MESSAGE_LARGE:
+            return None
+        lease = FrameLease.__new__(FrameLease)
+        return lease if self.read(lease, grip) else None
+
+    cdef int end_lease(self, FrameLease lease, bint is_done) except -100:
+        # End the lease of a frame: AX_OK, or AX_DEAD if it was over. No bytecode runs in here.
+        cdef Grip grip = lease.grip
+        cdef uint64_t bit = <uint64_t>1 << lease.place
+        cdef int status = AX_OK
+        lease.is_over = True
+        if not self.is_open or inherited(self.work.party):
+            return AX_DEAD
+        grip.out &= ~bit
+        if not is_done:
+            grip.failed = True
+            self.drop(grip)
+        if not grip.out | grip.pending:
+            return self.settle(&grip.grip, bit if is_done else 0, grip.failed, True)
+        if is_done:
+            status = queue_mark(&self.work, &grip.grip, bit)
             if status == AX_OK:
-                ax_put64(&self.work.tally.acknowledged, ax_peek64(&self.work.tally.acknowledged) + ones(done))
-            return status
-        finally:
-            self.leave()
-
-    def _settle(self, Grip grip not None, uint64_t done, bint failed):
-        """Acknowledge frames of a leased slot and give the rest back: a status, LOST if the lease was over."""
-        self.enter()
-        try:
-            return self.settle(&grip.grip, done, failed, True)
-        finally:
-            self.leave()
+                ax_put64(&self.work.tally.acknowledged, ax_peek64(&self.work.tally.acknowledged) + 1)
+        return status
 
     # ---- draining: whole runs of frames into one buffer, for writers of files, without an object a frame
 
@@ -1133,7 +1169,8 @@ cdef class QueueHandle:
         return status
 
     def _fetch(self, int64_t deadline):
-        """Lease a slot: a Parcel if its frame reads quickly, else a Grip; or a status."""
+        """Lease a slot: a Parcel if its frame reads quickly, else a FrameLease, or None if its frames come by `_lease`;
+        or a status."""
         cdef Parcel parcel = Parcel.__new__(Parcel)
         value = NotImplemented
         cdef int status
@@ -1150,19 +1187,86 @@ cdef class QueueHandle:
             parcel.value = value
             return parcel
         parcel.is_over = True
-        return grip_of(&parcel.grip)
+        return self.adopt(&parcel.grip)
 
 
-cdef Grip grip_of(ax_grip *leased):
-    cdef Grip grip = Grip.__new__(Grip)
-    grip.grip = leased[0]
-    grip.pending = leased.left
-    return grip
+@no_gc_clear   # `handle` and `grip` go after the lease
+cdef class FrameLease:
+    """A frame out to a getter, as its bytes: nobody else gets it until it is given back.
+
+    A context manager: acknowledges at the end of the block, gives the frame back after an exception. One that is
+    dropped, in whichever thread, gives it back. Entry, exit and end are one call in C.
+    """
+
+    def __cinit__(self):
+        self.is_over = True
+
+    def __dealloc__(self):
+        if not self.is_over:
+            self.handle.end_lease(self, False)
+
+    @property
+    def id(self):
+        """Number of the frame in the queue: the same at each delivery, never reused."""
+        return self.grip.grip.id * AX_QUEUE_FRAMES + self.place
+
+    @property
+    def attempt(self):
+        """1 at the first delivery; more after a getter had it and failed."""
+        return self.grip.grip.failures + 1
+
+    @property
+    def is_large(self):
+        """Whether the frame lies in a segment of its own, of which `data` is the name."""
+        return bool(self.grip.grip.flags & AX_MESSAGE_LARGE)
+
+    def acknowledge(self):
+        """Say that the frame is done with; does nothing the second time.
+
+        Raises
+        ------
+        LeaseLost
+            The lease ran out, and another getter has, or had, the frame.
+        """
+        cdef QueueHandle handle = self.handle
+        cdef int status = AX_OK
+        if self.is_over:
+            return
+        if self.grip.grip.flags & AX_MESSAGE_LARGE:
+            if not handle.is_open or inherited(handle.work.party) or queue_mark(&handle.work, &self.grip.grip, 0) != AX_OK:
+                status = AX_DEAD
+            else:
+                # May be interrupted: then the lease is as it was.
+                handle._unlink_large(self.data)
+        if status == AX_OK:
+            status = handle.end_lease(self, True)
+        self.is_over = True
+        if status != AX_OK:
+            handle._lose(self.id)
+
+    def give_back(self):
+        """Let another getter have the frame; does nothing after the lease is over."""
+        if not self.is_over:
+            self.handle.end_lease(self, False)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *exc):
+        """Acknowledge; give back after an exception."""
+        if kind is not None:
+            self.give_back()
+            return
+        try:
+            self.acknowledge()
+        except:
+            self.give_back()
+            raise
 
 
 @no_gc_clear   # `queue` goes after the lease
 cdef class Parcel:
-    """A leased frame of one value, read and checked: what a `Held` is, and what it says."""
+    """A leased frame of one value, read and checked: what a `FrameLease` is, and what the frame says."""
 
     def __cinit__(self):
         self.is_over = True
@@ -1210,7 +1314,12 @@ cdef class Parcel:
     @property
     def data(self):
         """The whole frame, as long as it is leased."""
-        return self.queue._copy(grip_of(&self.grip), 0) or b""
+        self.queue.enter()
+        try:
+            copy = self.queue.copy_of(&self.grip, 0)
+            return copy if queue_holds(&self.queue.work, &self.grip) else b""
+        finally:
+            self.queue.leave()
 
     def acknowledge(self):
         """Say that the frame is done with: whether the lease was still ours."""

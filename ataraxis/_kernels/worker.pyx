@@ -11,7 +11,7 @@ from ataraxis._kernels.layout cimport AX_OK
 from ataraxis._kernels.messages cimport ax_letter, read_message
 from ataraxis._kernels.platform cimport ax_now_ns
 from ataraxis._kernels.queue cimport ax_grip
-from ataraxis._kernels.queue_handle cimport QueueHandle, grip_of
+from ataraxis._kernels.queue_handle cimport QueueHandle
 
 cdef extern from *:
     """
@@ -49,8 +49,8 @@ cdef enum:
 cdef class PortKernel:
     """What emits and gets; a subclass gives the manners.
 
-    It provides `_emit(value, dtype, timeout)` and `_get(timeout)`, which wait; `_accept(grip)`, which has a leased slot
-    that does not read quickly; `acknowledge()`; and for each awaited call a coroutine of the rest of it:
+    It provides `_emit(value, dtype, timeout)` and `_get(timeout)`, which wait; `_accept(lease)`, which has a leased frame
+    that does not read quickly (None: its frames come one by one); `acknowledge()`; and for each awaited call a coroutine of the rest of it:
     `_emit_later(value, dtype)`, `_emit_sync_later(value, dtype, timeout)`, `_get_later()`, `_get_sync_later(timeout)`.
     """
 
@@ -153,7 +153,7 @@ cdef class PortKernel:
         if not is_there:
             return LATER
         if value is NotImplemented:
-            self._accept(grip_of(&self.grip))
+            self._accept(inbox.adopt(&self.grip))
             return LATER
         self.is_held = True
         self.board[self.lane_at] = letter.origin.lane

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from ataraxis._kernels.queue_handle import Grip, Parcel
+from ataraxis._kernels.queue_handle import FrameLease, Parcel
 from ataraxis.errors import CorruptFrame
 from ataraxis.frame import Frame
 from ataraxis.pipeline.arrays import joined
@@ -26,12 +26,12 @@ from ataraxis.pipeline.frames import (
 )
 from ataraxis.pipeline.reorder import Resequencer
 from ataraxis.stream import MemQ
-from ataraxis.stream.lease import Held, Lease
+from ataraxis.stream.lease import Lease
 
 # How long to wait for a number that a damaged frame may have had.
 _MISSING_S = 1.0
 _BYTE = 8
-Letter = Parcel | Held | Lease
+Letter = Parcel | FrameLease
 
 
 @dataclass(slots=True)
@@ -98,7 +98,7 @@ class Job:
         return True
 
 
-def job_of(lease: Held | Lease, found: Read) -> Job:
+def job_of(lease: FrameLease, found: Read) -> Job:
     """Make a job of a frame that was read."""
     lane, sequence, part, overlap, source, time_ns, _, value = found
     if sequence < 0:
@@ -212,23 +212,22 @@ class Intake:
         else:
             self._open(lease)
 
-    def accept(self, grip: Grip) -> None:
-        """Take a slot that was leased already."""
-        held = self._queue.adopt(grip)
-        if held is not None:
-            self._open(held)
+    def accept(self, lease: FrameLease | None) -> None:
+        """Take a frame that was leased already; None: its slot's come one by one."""
+        if lease is not None:
+            self._open(lease)
 
     @property
     def is_empty(self) -> bool:
         """Whether what comes next comes from the queue."""
         return not self._ready and self.last is None
 
-    def _open(self, lease: Held | Lease) -> None:
+    def _open(self, lease: FrameLease) -> None:
         try:
-            if isinstance(lease, Held):
-                found = read(lease.data, self._allow_pickle)
-            else:
+            if isinstance(lease, Lease):
                 found = read_frame(lease.frame)
+            else:
+                found = read(lease.data, self._allow_pickle)
         except CorruptFrame as error:
             error.data = data_of(lease)
             lease.acknowledge()

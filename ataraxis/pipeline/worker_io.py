@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ataraxis._kernels.queue_handle import Grip
+from ataraxis._kernels.queue_handle import FrameLease
 from ataraxis._kernels.worker import PortKernel
 from ataraxis.clock import now_ns
 from ataraxis.errors import CorruptFrame, EndOfStream
@@ -351,11 +351,11 @@ class Port(Emitting):
         self._is_quick = self.intake.is_empty and not self._spec.ordered_parents
         return self._values.popleft()
 
-    def _accept(self, grip: Grip) -> None:
-        """Look into a slot that does not read quickly."""
+    def _accept(self, lease: FrameLease | None) -> None:
+        """Look into a frame that does not read quickly."""
         assert self.intake is not None
         self._is_quick = False
-        self.intake.accept(grip)
+        self.intake.accept(lease)
 
     def get_many(self, limit: int = 1024, timeout: float | None = 5) -> list[Any]:
         """Return up to `limit` values that are there, waiting only for the first.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +12,8 @@ import numpy as np
 from ataraxis._kernels import queue as kernel
 from ataraxis._kernels import snapshot
 from ataraxis._kernels.memory import anybody, crash_point
-from ataraxis.errors import AtaraxisError, LayoutError, LeaseLost, SegmentNotFound
+from ataraxis._kernels.queue_handle import FrameLease
+from ataraxis.errors import LayoutError, SegmentNotFound
 from ataraxis.frame import Frame
 from ataraxis.labels import Labels
 from ataraxis.shm import files
@@ -22,16 +21,15 @@ from ataraxis.shm.header import Header, Kind
 from ataraxis.shm.segment import Segment
 
 if TYPE_CHECKING:
-    from ataraxis._kernels.queue_handle import Grip
     from ataraxis.shm.context import Context
 
 
-class Lease:
-    """A frame out to a getter: nobody else gets it until it is given back.
+class Lease(FrameLease):
+    """A frame out to a getter: no other getter has it until it is given back.
 
     Made by `MemQ.lease`. A context manager: acknowledges at the end of the block, gives
-    the frame back after an exception. If the process dies first, or drops the lease,
-    another getter gets the frame.
+    the frame back after an exception, also one of a signal handler. If the process dies
+    first, or drops the lease, another getter gets the frame.
 
     Examples
     --------
@@ -45,20 +43,7 @@ class Lease:
     True
     """
 
-    def __init__(
-        self,
-        name: str,
-        grip: Grip,
-        place: int,
-        frame: Frame,
-        finish: Callable[[bool], bool],
-    ) -> None:
-        self._name = name
-        self._grip = grip
-        self._place = place
-        self._frame = frame
-        self._finish = finish
-        self._is_over = False
+    _frame: Frame
 
     @property
     def frame(self) -> Frame:
@@ -70,114 +55,12 @@ class Lease:
         """What was put, read anew at each use; arrays are views of `frame`."""
         return self._frame.value
 
-    @property
-    def id(self) -> int:
-        """Number of the frame in the queue: the same at each delivery, never reused."""
-        return self._grip.id * 64 + self._place
-
-    @property
-    def attempt(self) -> int:
-        """1 at the first delivery; more after somebody had it and failed."""
-        return self._grip.failures + 1
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it was acknowledged or given back."""
-        return self._is_over
-
-    def acknowledge(self) -> None:
-        """Say that the frame is done with; does nothing the second time.
-
-        Raises
-        ------
-        LeaseLost
-            The lease ran out, and another getter has, or had, the frame.
-        """
-        if not self._is_over:
-            self._is_over = True
-            if not self._finish(True):
-                raise LeaseLost(
-                    f"queue {self._name!r}: the lease of frame {self.id} ran out "
-                    "before it was acknowledged, and another getter has it; make the "
-                    "queue with a longer lease_timeout="
-                )
-
-    def give_back(self) -> None:
-        """Let another getter have the frame; does nothing after the lease is over."""
-        if not self._is_over:
-            self._is_over = True
-            self._finish(False)
-
-    ack = acknowledge
-    nack = give_back
-
-    def __enter__(self) -> Lease:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
-        """Acknowledge; give back after an exception."""
-        if kind is None:
-            self.acknowledge()
-        else:
-            self.give_back()
-
-    def __del__(self) -> None:
-        """Give back what was dropped."""
-        if not getattr(self, "_is_over", True):
-            self.give_back()
+    ack = FrameLease.acknowledge
+    nack = FrameLease.give_back
 
     def __repr__(self) -> str:
-        state = "over" if self._is_over else f"attempt {self.attempt}"
+        state = "over" if self.is_over else f"attempt {self.attempt}"
         return f"<Lease of frame {self.id}, {state}>"
-
-
-# ---- `Held`: a leased frame as its bytes, for those who decode it themselves
-
-
-class Held:
-    """What a `Lease` is, without its comfort: quick to make, and nothing is decoded.
-
-    Made by `MemQ.hold`.
-    """
-
-    __slots__ = ("_grip", "_is_over", "_settle", "data")
-
-    def __init__(
-        self, settle: Callable[[Grip, int, bool], int], grip: Grip, data: bytes
-    ) -> None:
-        self._settle, self._grip = settle, grip
-        self._is_over = False
-        self.data = data
-        """The whole frame; its checksums were not looked at."""
-
-    @property
-    def id(self) -> int:
-        """Number of the frame in the queue: the same at each delivery, never reused."""
-        return self._grip.id * 64
-
-    @property
-    def attempt(self) -> int:
-        """1 at the first delivery; more after somebody had it and failed."""
-        return self._grip.failures + 1
-
-    def acknowledge(self) -> None:
-        """Say that the frame is done with; `LeaseLost` if the lease ran out before."""
-        if not self._is_over:
-            self._is_over = True
-            if self._settle(self._grip, 1, False):
-                raise LeaseLost(f"the lease of frame {self.id} ran out")
-
-    def give_back(self) -> None:
-        """Let another getter have the frame; does nothing after the lease is over."""
-        if not self._is_over:
-            self._is_over = True
-            self._settle(self._grip, 0, True)
-
-    def __del__(self) -> None:
-        """Give back what was dropped."""
-        if not self._is_over:
-            with suppress(AtaraxisError):  # the handle was closed: that gave it back
-                self.give_back()
 
 
 # ---- frames larger than a slot: each in a segment of its own, named in the slot

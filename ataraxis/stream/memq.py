@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import sys
-import threading
 import uuid
 import weakref
 from collections import deque
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Any, Literal, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from ataraxis._kernels import queue as kernel
 from ataraxis._kernels import queue_handle as status_of
 from ataraxis._kernels import snapshot
-from ataraxis._kernels.queue_handle import Parcel, QueueHandle
+from ataraxis._kernels.queue_handle import FrameLease, Parcel, QueueHandle
 from ataraxis.clock import now_ns
 from ataraxis.errors import (
     CorruptFrame,
@@ -40,7 +39,6 @@ from ataraxis.shm.header import Kind
 from ataraxis.shm.segment import Segment
 from ataraxis.stream.endpoint import check_timeout, plain_name
 from ataraxis.stream.lease import (
-    Held,
     Lease,
     make_large,
     part_queue,
@@ -49,9 +47,6 @@ from ataraxis.stream.lease import (
     view_large,
 )
 from ataraxis.stream.statistics import QueueStatistics, compose_queue
-
-if TYPE_CHECKING:
-    from ataraxis._kernels.queue_handle import Grip
 
 # ---- what both halves of a queue's handle share; a status becomes an exception here
 
@@ -71,11 +66,10 @@ class QueueEnd(QueueHandle):
 
     def _begin(self) -> None:
         """Forget whatever is leased: at the start, and in a forked child."""
-        self._guard = threading.RLock()
-        self._pocket: deque[Grip] = deque()
+        self._pocket = []
         self._unfinished: deque[Lease] = deque()
         self._larges: list[str] = []
-        self._is_plain = self._manner == "get"
+        self._acknowledges = self._is_plain = self._manner == "get"
 
     @property
     def _is_copy(self) -> bool:
@@ -218,86 +212,55 @@ class Getting(QueueEnd):
         check_timeout(timeout)
         deadline = self._deadline(block, timeout)
         while True:
-            grip, place = self._reach(deadline)
-            data = self._copy(grip, place)
-            if data is None:
-                self._drop(grip)
-                continue
-            large = data.decode() if grip.is_large else None
-            frame = view_large(large, self._where) if large is not None else data
+            lease = self._lease(Lease, deadline)
+            if isinstance(lease, int):
+                self._fail(lease, False)
+            frame: Any = lease.data
+            if lease.is_large:
+                frame = view_large(frame.decode(), self._where)
             if frame is None:
-                # Acknowledged by somebody who died before the slot was free.
-                self._finish(grip, place, True, large)
+                # Acknowledged by a getter that died before the slot was free.
+                with suppress(LeaseLost):
+                    lease.acknowledge()
                 continue
             try:
-                return Lease(
-                    self._name,
-                    grip,
-                    place,
-                    self._frame(frame),
-                    functools.partial(self._end, grip, place, large),
-                )
+                lease._frame = self._frame(frame)
             except ValueError as error:
                 if isinstance(error, CorruptFrame):
                     error.data = bytes(frame)
-                self._finish(grip, place, True, large)
+                with suppress(LeaseLost):
+                    lease.acknowledge()
                 raise
+            return lease
 
-    def _reach(self, deadline: int) -> tuple[Grip, int]:
-        """Take a frame of a slot that we have, or of the next one."""
-        with self._guard:
-            if self._pocket:
-                return self._pick(self._pocket[0])
-        grip = self._hold(deadline)
-        if isinstance(grip, int):
-            self._fail(grip, False)
-        with self._guard:
-            self._pocket.append(grip)
-            self._is_plain = False
-            return self._pick(grip)
+    def __iter__(self) -> Iterator[Any]:
+        """Get values one after the other; each is acknowledged at the next step.
 
-    def _pick(self, grip: Grip) -> tuple[Grip, int]:
-        bit = grip.pending & -grip.pending
-        grip.pending &= ~bit
-        grip.out |= bit
-        if not grip.pending:
-            self._drop(grip)
-        return grip, bit.bit_length() - 1
+        A loop that is left, by an exception or by ``break``, gives its last value back:
+        another getter has it again. Waits without end; ends when the handle is closed.
 
-    def _drop(self, grip: Grip) -> None:
-        """Hand out no more of a slot."""
-        with self._guard:
-            grip.pending = 0
-            if grip in self._pocket:
-                self._pocket.remove(grip)
-            self._is_plain = self._manner == "get" and not self._pocket
+        Examples
+        --------
+        >>> from ataraxis import MemQ
+        >>> queue = MemQ()
+        >>> queue.put_many([1, 2, 3])
+        3
+        >>> for number in queue:
+        ...     if number == 2:
+        ...         break
+        >>> queue.get_many()
+        [2, 3]
+        """
+        while self.is_open:
+            with self.lease() as lease:
+                yield lease.value
 
-    def _end(self, grip: Grip, place: int, large: str | None, is_done: bool) -> bool:
-        """End a lease, if the handle is still the one that has it."""
-        if self._is_copy or not self.is_open:
-            return False
-        return self._finish(grip, place, is_done, large)
-
-    def _finish(self, grip: Grip, place: int, is_done: bool, large: str | None) -> bool:
-        """End the lease of a frame; False if it was over."""
-        with self._guard:
-            grip.out &= ~(1 << place)
-            done = 1 << place if is_done else 0
-            if not is_done:
-                grip.failed = True
-                self._drop(grip)
-            is_last = not (grip.out or grip.pending)
-            if large is not None and is_done:
-                if self._mark(grip, 0) != status_of.OK:
-                    return False
-                remove_large(large, self._where)
-            if is_last:
-                status = self._settle(grip, done, grip.failed)
-            elif is_done:
-                status = self._mark(grip, done)
-            else:
-                status = status_of.OK
-            return status == status_of.OK
+    def _lose(self, number: int) -> NoReturn:
+        raise LeaseLost(
+            f"queue {self._name!r}: the lease of frame {number} ran out before it was "
+            "acknowledged, and another getter has it; make the queue with a longer "
+            "lease_timeout="
+        )
 
     # ---- manners
 
@@ -313,13 +276,11 @@ class Getting(QueueEnd):
         return lease.value
 
     def _owe(self, lease: Lease) -> None:
-        with self._guard:
-            self._unfinished.append(lease)
+        self._unfinished.append(lease)
 
     def _pay(self) -> None:
-        with self._guard:
-            while self._unfinished:
-                self._unfinished.popleft().acknowledge()
+        while self._unfinished:
+            self._unfinished.popleft().acknowledge()
 
     def task_done(self) -> None:
         """Acknowledge the oldest `get` of this handle that is not yet.
@@ -332,13 +293,13 @@ class Getting(QueueEnd):
         LeaseLost
             The lease ran out before.
         """
-        with self._guard:
-            if not self._unfinished:
-                raise ValueError(
-                    f"queue {self._name!r}: task_done() without a get() that waits for "
-                    'it; open the handle with acknowledge="task_done"'
-                )
+        try:
             lease = self._unfinished.popleft()
+        except IndexError:
+            raise ValueError(
+                f"queue {self._name!r}: task_done() without a get() that waits for it; "
+                'open the handle with acknowledge="task_done"'
+            ) from None
         lease.acknowledge()
 
     def join(self, timeout: float | None = None) -> None:
@@ -379,13 +340,12 @@ class Getting(QueueEnd):
 
     def _end_leases(self) -> None:
         """Leave no lease behind: the last ones are acknowledged, or go back."""
-        with self._guard:
-            while self._unfinished:
-                lease = self._unfinished.popleft()
-                if self._manner == "next":
-                    lease.acknowledge()
-                else:
-                    lease.give_back()
+        while self._unfinished:
+            lease = self._unfinished.popleft()
+            if self._manner == "next":
+                lease.acknowledge()
+            else:
+                lease.give_back()
 
     # ---- runs of frames
 
@@ -713,34 +673,21 @@ class Posting(Putting):
             return True
         return False if status in _WAITED else None
 
-    def hold(self, timeout: float | None = None) -> Parcel | Held | Lease | None:
+    def hold(self, timeout: float | None = None) -> Parcel | FrameLease | None:
         """Lease a frame; None if none came within `timeout`, s.
 
         For those who decode frames themselves. What `post` has put comes as a `Parcel`,
-        decoded and checked; any other frame as its bytes, `Held`; one that shares its
-        slot with others, or lies in a segment of its own, as a `Lease`.
+        decoded and checked; any other frame as its bytes, `FrameLease`; one that shares
+        its slot with others, or lies in a segment of its own, as a `Lease`.
         """
         deadline = 0 if timeout == 0 else self._deadline(True, timeout)
         while not self._pocket:
             found = self._fetch(deadline)
-            if isinstance(found, Parcel):
-                return found
             if isinstance(found, int):
                 return None
-            held = self.adopt(found)
-            if held is not None:
-                return held
+            if found is not None:
+                return found
         return self.lease(True, timeout)
-
-    def adopt(self, grip: Grip) -> Held | None:
-        """Hold a slot that the kernel has leased; None: look into it by `hold`."""
-        if grip.pending == 1 and not grip.is_large:
-            data = self._copy(grip, 0)
-            return None if data is None else Held(self._settle, grip, data)
-        with self._guard:
-            self._pocket.append(grip)
-            self._is_plain = False
-        return None
 
 
 # ---- the memq
@@ -1010,9 +957,7 @@ class MemQ(Posting):
 
     def qsize(self) -> int:
         """How many frames wait for a getter, those of a slot we lease among them."""
-        with self._guard:
-            ours = sum(grip.pending.bit_count() for grip in self._pocket)
-        return self._counts()[0] + ours
+        return self._counts()[0] + sum(grip.left for grip in self._pocket)
 
     def empty(self) -> bool:
         """Whether no frame waits for a getter."""
