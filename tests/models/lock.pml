@@ -1,4 +1,4 @@
-/* The lock of a segment, as ataraxis/_kernels/lock.pxd, lock.pyx, copy.pxd and participants.pyx have it.
+/* The lock of a segment, as ataraxis/_kernels/lock.pxd, lock.pyx, copy.pxd and memory.pyx have it.
  *
  * One step here is one shared access there. Memory is sequentially consistent: what weaker orders do
  * is asked in lock_litmus.cpp. Sizes and variants are set on the command line (-D...), see

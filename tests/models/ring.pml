@@ -1,4 +1,4 @@
-/* The ring of a stream, as ataraxis/_kernels/ring.pyx and reader.pyx have it: claims, cursors, pins.
+/* The ring of a stream, as ataraxis/_kernels/ring.pyx has it: claims, cursors, pins.
  *
  * One step here is one shared access there; memory is sequentially consistent. Sizes and variants are
  * set on the command line, see tests/test_ring_models.py:

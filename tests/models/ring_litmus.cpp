@@ -1,4 +1,4 @@
-// Memory orders of a stream's ring: ataraxis/_kernels/ring.pyx, reader.pyx and event.pxd, line by line.
+// Memory orders of a stream's ring: ataraxis/_kernels/ring.pyx and event.pxd, line by line.
 // One slot, position 0 published before anything begins; the producer claims position 1 in the same slot.
 // Each test says what it expects; mutants must be violations. The program exits with 1 if any outcome is
 // another one.

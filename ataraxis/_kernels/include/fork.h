@@ -1,4 +1,4 @@
-/* Forks, watched from one place (participants.pyx includes this, nothing else does): the generation
+/* Forks, watched from one place (memory.pyx includes this, nothing else does): the generation
  * tells an inherited handle from its original; the gate keeps a fork from happening between taking a
  * byte and MADV_DONTFORK, which would leak a life into the child. Registered at the first attachment. */
 #ifndef AX_FORK_H

@@ -165,7 +165,7 @@ static inline int ax_reopen(const char *path, uint64_t dev, uint64_t ino)
 
 /* Take the byte of `slot` for the life of a mapping: open the file anew, lock, map one page, keep the
  * page out of children, close. The description, and so the lock, lives exactly as long as the mapping.
- * 0, or -errno (-EAGAIN: held). On success *page is the mapping. The caller holds the fork gate (participants.pyx). */
+ * 0, or -errno (-EAGAIN: held). On success *page is the mapping. The caller holds the fork gate (memory.pyx). */
 static inline int ax_hold_slot(const char *path, uint64_t dev, uint64_t ino, int64_t slot, size_t page_bytes, void **page)
 {
     int r, fd = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
