@@ -1,4 +1,4 @@
-"""Copies that are hashed while they are made: the hash of what was stored (xxh3_copy.h).
+"""Copies that are hashed while they are made (xxh3_copy.h): the hash of what is stored.
 
 Decision 5 for the one-pass form; test_framebuffer.py has it for the library's.
 """
