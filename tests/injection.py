@@ -129,4 +129,9 @@ def _trace(reach: _Reach) -> tuple[_Switch, _Switch]:
         reach(frame.f_code)
         return local
 
-    return (lambda: sys.settrace(called)), (lambda: sys.settrace(None))
+    def stop() -> None:
+        sys.settrace(None)
+        # No "return" comes after an exception of ours; a frame holds what it worked on.
+        last.clear()
+
+    return (lambda: sys.settrace(called)), stop
