@@ -43,13 +43,28 @@ __all__ = sorted(_HOME)
 
 def __getattr__(name: str) -> Any:
     """Load a public name from its room on first use."""
-    if name not in _HOME:
+    if name == "__version__":
+        value = _version()
+    elif name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+    else:
         raise AttributeError(f"module 'ataraxis' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     """List the public names, loaded or not."""
-    return sorted({*globals(), *_HOME})
+    return sorted({*globals(), *_HOME, "__version__"})
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("ataraxis")
+    except metadata.PackageNotFoundError:
+        raise AttributeError(
+            "ataraxis has no __version__: it is imported from its source folder and is "
+            "not installed. 'pip install .' installs it"
+        ) from None
