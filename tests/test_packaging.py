@@ -125,3 +125,20 @@ def test_every_kernel_loads(kernel: str) -> None:
     module = importlib.import_module(f"ataraxis._kernels.{kernel}")
     assert module.__file__ is not None
     assert module.__file__.endswith(".so")
+
+
+# ---- wheels
+
+
+def test_there_are_wheels_for_every_python_that_is_promised() -> None:
+    name = re.compile(r"Programming Language :: Python :: 3\.(\d+)")
+    promised = [
+        f"cp3{found[1]}-manylinux_*"
+        for found in map(name.fullmatch, PROJECT["project"]["classifiers"])
+        if found
+    ]
+    wheels = PROJECT["tool"]["cibuildwheel"]
+    assert wheels["build"] == promised
+    assert set(wheels["linux"]["archs"]) == {"x86_64", "aarch64"}
+    oldest = PROJECT["project"]["requires-python"].removeprefix(">=3.")
+    assert promised[0] == f"cp3{oldest}-manylinux_*"
