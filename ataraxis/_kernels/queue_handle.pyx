@@ -609,6 +609,7 @@ cdef class QueueHandle:
         cdef uint32_t count = 0
         cdef Py_ssize_t done = 0
         cdef int status = AX_OK
+        cdef bint is_staged = True      # what is staged may be put; not after a wait for room that was interrupted
         cdef char *stage = <char *>malloc(self.work.stride)
         if stage == NULL:
             raise MemoryError()
@@ -619,6 +620,7 @@ cdef class QueueHandle:
                 if not self.piece_of(&piece, value, source, time_ns, None, None) or ax_padded(length_of(&piece)) > self.work.stride:
                     whole, is_numbered = self._encode(value, source, time_ns, None, None)
                     if len(whole) > self.work.stride:
+                        is_staged = False
                         status = self.put_packed(stage, at, count, payload, deadline)
                         if status != AX_OK:
                             break
@@ -627,6 +629,7 @@ cdef class QueueHandle:
                         if status != AX_OK:
                             break
                         done += 1
+                        is_staged = True
                         continue
                     piece.whole = True
                     piece.data = PyBytes_AS_STRING(whole)
@@ -636,9 +639,11 @@ cdef class QueueHandle:
                     is_numbered = True
                 bytes = ax_padded(length_of(&piece))
                 if count == AX_QUEUE_FRAMES or at + bytes > self.work.stride or (count and not pack):
+                    is_staged = False
                     status = self.put_packed(stage, at, count, payload, deadline)
                     if status != AX_OK:
                         break
+                    is_staged = True
                     done, at, count, payload = done + count, 0, 0, 0
                 lay(stage + at, &piece)
                 if is_numbered:
@@ -647,11 +652,13 @@ cdef class QueueHandle:
                 payload += piece.bytes
                 count += 1
             else:
+                is_staged = False
                 status = self.put_packed(stage, at, count, payload, deadline)
                 done += count if status == AX_OK else 0
         except BaseException:
             # Those before the one that cannot be put.
-            self.put_packed(stage, at, count, payload, deadline)
+            if is_staged:
+                self.put_packed(stage, at, count, payload, deadline)
             raise
         finally:
             free(stage)

@@ -292,14 +292,12 @@ class Queues(Room):
             return run
 
         return {
-            "put": lambda: queue.put(b"bytes"),
-            "put a value": lambda: queue.put({"a": 1}),
-            "put many": lambda: queue.put_many([b"1", "2", 3]),
+            "put many": lambda: (queue.put_many([b"1", "2", 3]), queue.get_many()),
             "get": put_get(b"bytes"),
             "get an array": put_get(np.arange(3)),
             "get a value": put_get([1, "2"]),
             "get a large one": put_get(large),
-            "get many": lambda: (queue.put_many(range(5)), queue.get_many()),
+            "get many": lambda: (queue.put({"a": 1}), queue.get_many()),
             "lease": leased,
             "dropped": dropped,
             "shared": shared,
@@ -508,8 +506,8 @@ def _by_thread(step: Step, seconds: float) -> bool:
     timer = threading.Timer(
         seconds, lambda: raise_in(this, ctypes.py_object(Interrupted))
     )
-    timer.start()
     try:
+        timer.start()
         while True:
             step()
     except Interrupted:
