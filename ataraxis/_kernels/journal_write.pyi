@@ -52,6 +52,7 @@ def crc32(data: Any, value: int = 0) -> int: ...
 EMPTY: int
 ENDED: int
 LAPPED: int
+DAMAGED: int
 
 @disjoint_base
 class Tap:

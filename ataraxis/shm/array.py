@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from ataraxis._kernels import lock as status_of
 from ataraxis._kernels.array import ArrayKernel
 from ataraxis.errors import (
+    LayoutError,
     LockRecovered,
     NotConnectedError,
     OwnerDied,
@@ -585,6 +586,18 @@ class SharedMemoryArray(ArrayKernel):
     def _fail(self, status: int) -> None:
         """Turn a status of the kernel into its exception; the only place that does."""
         name = self._name
+        if status == status_of.DAMAGED:
+            raise LayoutError(
+                f"array {name!r} was damaged: {self._damage}. Copy the data with "
+                "array.array(with_lock=False), and make the array again under another name"
+            )
+        if status == status_of.TORN and self.statistics().torn_pid == 0:
+            raise OwnerDied(
+                f"array {name!r}: the lock had another owner when it was given back, so "
+                "its word was damaged, and two processes may have written at a time. "
+                "Look with 'with array.array() as view', then call heal(); or write "
+                "the whole array"
+            )
         if status == status_of.TORN:
             pid = self.statistics().torn_pid
             raise OwnerDied(

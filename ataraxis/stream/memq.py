@@ -116,6 +116,11 @@ class QueueEnd(QueueHandle):
             )
         elif status == status_of.EMPTY:
             error = QueueEmpty(f"queue {name!r} holds nothing; wait with timeout=")
+        elif status == status_of.DAMAGED:
+            raise LayoutError(
+                f"queue {name!r} was damaged: {self._damage}. Take what still comes, and "
+                "make the queue again under another name"
+            )
         elif is_put:
             error = PutTimeout(
                 f"queue {name!r}: no slot came free within the timeout; see "
@@ -350,7 +355,10 @@ class Getting(QueueEnd):
             Some were not within `timeout`, s.
         """
         check_timeout(timeout)
-        if self._await_idle(timeout) != status_of.OK:
+        status = self._await_idle(timeout)
+        if status == status_of.DAMAGED:
+            self._fail(status, False)
+        if status != status_of.OK:
             raise GetTimeout(
                 f"queue {self._name!r}: {self._counts()[0]} frames wait and "
                 f"{self._counts()[1]} are leased after {timeout} s"
@@ -371,7 +379,10 @@ class Getting(QueueEnd):
             getter may be first.
         """
         check_timeout(timeout)
-        return bool(self._await_data(timeout) == status_of.OK)
+        status = self._await_data(timeout)
+        if status == status_of.DAMAGED:
+            self._fail(status, False)
+        return bool(status == status_of.OK)
 
     def nudge(self) -> None:
         """End the `wait` of every getter, so that they look at what else they mind."""
