@@ -568,6 +568,10 @@ cdef class Tap:
         finally:
             consumer.leave()
 
+    def complain(self):
+        """Raise what DAMAGED means."""
+        self.consumer._fail(AX_DAMAGED)
+
     def accept(self):
         """Go on with the frame that is not the expected one; how many are missing before it."""
         cdef uint64_t missing = 0

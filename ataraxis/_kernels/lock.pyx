@@ -14,7 +14,7 @@ from ataraxis._kernels.atomics cimport (
 )
 from ataraxis._kernels.layout cimport (
     AX_BUSY, AX_CROWDED, AX_DAMAGED, AX_ENDED, AX_FULL, AX_KEPT, AX_KIND_ARRAY, AX_LOCK_CHANGE, AX_LOCK_OWNER, AX_LOCK_WAITERS,
-    AX_OK, AX_OVERFLOW, AX_READY, AX_RETIRED, AX_TIMEOUT, AX_TORN, ax_guard,
+    AX_OK, AX_OVERFLOW, AX_RETIRED, AX_RETIRED_STATE, AX_TIMEOUT, AX_TORN, ax_guard,
 )
 from ataraxis._kernels.memory cimport (
     AX_WORD_OWNER, Participant, ax_damage, ax_party, damage_text, damaged, entry_of, hold_vacant, inherited, let_vacant, live_of,
@@ -124,7 +124,7 @@ cdef int change_wait(ax_guard *guard, ax_party *party, uint64_t last, int64_t de
     ax_crash("change_waiting")
     if changes(guard) != last:
         return AX_OK
-    if ax_load32(&live_of(party).state) != AX_READY:
+    if ax_load32(&live_of(party).state) == AX_RETIRED_STATE:
         return AX_RETIRED
     if now >= deadline:
         return AX_TIMEOUT

@@ -168,7 +168,7 @@ class Recording:
             self.frames += frames
             self.nbytes += nbytes
             if status == DAMAGED:
-                self.consumer._fail(status)
+                self._tap.complain()
         except LoggerError as error:
             self._fail(error)
             return 0

@@ -44,6 +44,7 @@ from ataraxis.stream.lease import (
     Lease,
     make_large,
     part_queue,
+    name_of_large,
     remove_large,
     sweep_large,
     view_large,
@@ -228,7 +229,7 @@ class Getting(QueueEnd):
             if data is None:
                 self._drop(grip)
                 continue
-            large = data.decode() if grip.is_large else None
+            large = name_of_large(data, self._name) if grip.is_large else None
             frame = view_large(large, self._where) if large is not None else data
             if frame is None:
                 # Acknowledged by somebody who died before the slot was free.
@@ -467,7 +468,15 @@ class Getting(QueueEnd):
         seed: int,
     ) -> tuple[int, int]:
         """Copy a large frame, or give it back if it does not fit any more."""
-        name = ticket.decode()
+        name = name_of_large(ticket, self._name)
+        if name is None:
+            self._release_drained(not frames, self._drained - 1)
+            if frames:
+                return at, frames
+            raise CorruptFrame(
+                f"queue {self._name!r}: a slot says that its frame lies in a segment of "
+                f"its own, and {ticket[:40]!r} is not the name of one; the frame is gone"
+            )
         frame = view_large(name, self._where)
         if frame is None:
             self._larges.append(name)
@@ -524,10 +533,14 @@ class Getting(QueueEnd):
         return self._frame(data).value
 
     def _open_large(self, name: bytes) -> memoryview | None:
-        return view_large(name.decode(), self._where)
+        large = name_of_large(name, self._name)
+        # What is not a name is not a frame either, which `_decode` says.
+        return memoryview(name) if large is None else view_large(large, self._where)
 
     def _unlink_large(self, name: bytes) -> None:
-        remove_large(name.decode(), self._where)
+        large = name_of_large(name, self._name)
+        if large is not None:
+            remove_large(large, self._where)
 
 
 # ---- the putting half of a queue's handle; `put` itself is the kernel's
