@@ -74,6 +74,7 @@ EMPTY: int
 ENDED: int
 OVERFLOW: int
 LAPPED: int
+DAMAGED: int
 
 @disjoint_base
 class ConsumerHandle(Endpoint):

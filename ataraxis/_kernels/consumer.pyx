@@ -18,7 +18,7 @@ from libc.string cimport memset
 from ataraxis._kernels.atomics cimport ax_add32, ax_copy, ax_load32, ax_load64, ax_peek64, ax_store32, ax_u32
 from ataraxis._kernels.event cimport event_cancel, event_prepare, event_wake
 from ataraxis._kernels.frame cimport AX_FLAG_CHECKSUM, AX_FLAG_DEVICE_STAMP, AX_FLAG_DEVICE_UNSIGNED, ax_frame
-from ataraxis._kernels.layout cimport AX_BUSY, AX_EMPTY, AX_ENDED, AX_LAPPED, AX_OK, AX_OVERFLOW, AX_TIMEOUT
+from ataraxis._kernels.layout cimport AX_BUSY, AX_DAMAGED, AX_EMPTY, AX_ENDED, AX_LAPPED, AX_OK, AX_OVERFLOW, AX_TIMEOUT
 from ataraxis._kernels.lock cimport pthread_self
 from ataraxis._kernels.memory cimport Participant, ax_party, inherited, sweep
 from ataraxis._kernels.platform cimport (
@@ -26,7 +26,7 @@ from ataraxis._kernels.platform cimport (
 )
 from ataraxis._kernels.ring cimport (
     AX_UNKNOWN, HELD_BY_COPY, anybody_sends, at_position, ax_got, ax_ring, bytes_at, copy_run, count_frame, frame_at,
-    give_back, has_next, next_frame, next_wait, payload_at, reader_join, reader_leave, ring_open, sequence_at,
+    give_back, has_next, implausible, next_frame, next_wait, payload_at, reader_join, reader_leave, ring_open, sequence_at,
     settle_had, time_at, unchanged,
 )
 from ataraxis._kernels.timing cimport PAUSES, deadline_of, pause
@@ -87,7 +87,8 @@ cdef class ConsumerHandle(Endpoint):
             ax_prefault(<char *>&self.memory[0], self.memory.shape[0])
         self.out = bytearray(slots)
         self.ring.out = &self.out[0]
-        reader_join(&self.ring, policy, from_oldest, durable)
+        if reader_join(&self.ring, policy, from_oldest, durable) != AX_OK:
+            self._fail(AX_DAMAGED)
         self.is_open = True
         return True
 
@@ -258,6 +259,8 @@ cdef class ConsumerHandle(Endpoint):
             self.leave()
         if status == AX_TIMEOUT or status == AX_EMPTY and blocking:
             self._fail(AX_TIMEOUT)
+        if status == AX_DAMAGED:
+            self._fail(status)
         return frame
 
     def __iter__(self):
@@ -278,6 +281,8 @@ cdef class ConsumerHandle(Endpoint):
                 self.pending = self.fetch(deadline_of(timeout), &status)
         finally:
             self.leave()
+        if status == AX_DAMAGED:
+            self._fail(status)
         return status
 
     @property
@@ -387,15 +392,16 @@ cdef class ConsumerHandle(Endpoint):
         cdef Py_ssize_t each = cnp.PyArray_NBYTES(out) // rows if rows else 0
         cdef char *to = <char *>cnp.PyArray_DATA(out)
         cdef int64_t *stamps = <int64_t *>cnp.PyArray_DATA(times)
-        cdef uint64_t position
+        cdef uint64_t position, looks = self.ring.slots + 1
         cdef int status
         cdef ax_got got
         self.enter()
         try:
             with nogil:
                 position = ax_load64(&self.ring.stream.tail)
-                while left and position:
+                while left and position and looks:
                     position -= 1
+                    looks -= 1
                     status = at_position(&self.ring, position, &got)
                     if status == AX_LAPPED:
                         break
@@ -759,9 +765,10 @@ def wait_any(consumers, Bell bell not None, uint32_t seen, double seconds):
     for place in range(count):
         party = &(<Participant>kept[place]).party
         sweep(party, SWEEP_NS)
-        found[places[place]] = is_ready(rings[place])
+        found[places[place]] = is_ready(rings[place]) or implausible(rings[place]) != AX_EMPTY
     return found
 
 
 # Statuses, for the rooms.
 OK, BUSY, TIMEOUT, FULL, EMPTY, ENDED, OVERFLOW, LAPPED = AX_OK, AX_BUSY, AX_TIMEOUT, -1, AX_EMPTY, AX_ENDED, AX_OVERFLOW, AX_LAPPED
+DAMAGED = AX_DAMAGED

@@ -17,7 +17,7 @@ from ataraxis._kernels.frame cimport (
 )
 from ataraxis._kernels.journal cimport ax_run, ax_run_add, ax_write_all, iovec
 from ataraxis._kernels.layout cimport (
-    AX_BUSY, AX_EMPTY, AX_ENDED, AX_FULL, AX_LAPPED, AX_MESSAGE_LARGE, AX_OK, AX_TORN,
+    AX_BUSY, AX_DAMAGED, AX_EMPTY, AX_ENDED, AX_FULL, AX_LAPPED, AX_MESSAGE_LARGE, AX_OK, AX_TORN,
 )
 from ataraxis._kernels.platform cimport ax_crash
 from ataraxis._kernels.queue cimport ax_grip, ones, queue_lease, queue_settle, slot_of
@@ -495,13 +495,15 @@ cdef class Tap:
                 count_frame(&consumer.ring, frame_at(&consumer.ring, self.stuck.index).sequence)
         finally:
             consumer.leave()
+        if status == AX_DAMAGED:
+            consumer._fail(status)
         return status
 
     def record(self, RecordKernel file not None, int64_t source, int64_t labels):
         """Put what is in the ring into the file: frames, bytes, and a status.
 
         EMPTY: there is no more now; OK: `release` comes first; LAPPED: the frame `found` is next where `expected`
-        should be, `accept` it; the file's own status: it did not take the next frame.
+        should be, `accept` it; DAMAGED: the ring is; the file's own status: it did not take the next frame.
         """
         cdef ConsumerHandle consumer = self.consumer
         cdef ax_ring *ring = &consumer.ring
@@ -565,6 +567,10 @@ cdef class Tap:
                 self.count = 0
         finally:
             consumer.leave()
+
+    def complain(self):
+        """Raise what DAMAGED means."""
+        self.consumer._fail(AX_DAMAGED)
 
     def accept(self):
         """Go on with the frame that is not the expected one; how many are missing before it."""
@@ -675,4 +681,4 @@ cdef class Haul:
 
 # Statuses, for the rooms.
 OK, FULL, TORN = AX_OK, AX_FULL, AX_TORN
-EMPTY, ENDED, LAPPED = AX_EMPTY, AX_ENDED, AX_LAPPED
+EMPTY, ENDED, LAPPED, DAMAGED = AX_EMPTY, AX_ENDED, AX_LAPPED, AX_DAMAGED

@@ -5,7 +5,7 @@
 #   event          futex of those who wait for change; + 1 per wake-up
 #   unlocked       writes made without the lock
 #   dirty          the owner may have half written something
-#   health         1: an owner died while dirty, and nobody has healed the data since
+#   health         1: an owner died while dirty, and nobody has healed the data since; 2: another had the lock at a release
 #
 # Everything but `lock` is written by the owner only, or by whoever owns a dead owner's byte.
 cimport cython
@@ -53,8 +53,8 @@ cdef inline void lock_release(ax_guard *guard, ax_party *party) noexcept nogil:
     # set one before it is forgotten, and whoever sets one after it sees the new version.
     seen = ax_swap32(&guard.lock, 0)
     ax_crash("lock_released")
-    if seen & (AX_LOCK_WAITERS | AX_LOCK_CHANGE):
-        lock_wake(guard, seen)
+    if seen != party.slot + 1:
+        lock_left(guard, party, seen)
 
 cdef inline bint section_is_open(ax_guard *guard) noexcept nogil:
     # For the lock's owner only: nobody else makes the version odd or even.
@@ -80,7 +80,9 @@ cdef inline uint64_t changes(ax_guard *guard) noexcept nogil:
     return (ax_load64(&guard.version) >> 1) + ax_load64(&guard.unlocked)
 
 cdef void lock_wake(ax_guard *guard, uint32_t seen) noexcept nogil
+cdef void lock_left(ax_guard *guard, ax_party *party, uint32_t seen) noexcept nogil
 cdef int lock_wait(ax_guard *guard, ax_party *party, int64_t deadline, int64_t *probed, bint first) noexcept nogil
+cdef bint lock_lost(ax_guard *guard, ax_party *party, uint32_t seen) noexcept nogil
 cdef int change_wait(ax_guard *guard, ax_party *party, uint64_t last, int64_t deadline) noexcept nogil
 cdef int lock_take(ax_guard *guard, ax_party *party, int64_t deadline) except -100
 

@@ -13,10 +13,13 @@ from ataraxis._kernels.atomics cimport (
     ax_put32, ax_put64, ax_store64,
 )
 from ataraxis._kernels.layout cimport (
-    AX_BUSY, AX_CROWDED, AX_ENDED, AX_FULL, AX_KEPT, AX_KIND_ARRAY, AX_LOCK_CHANGE, AX_LOCK_OWNER, AX_LOCK_WAITERS,
-    AX_OK, AX_OVERFLOW, AX_READY, AX_RETIRED, AX_TIMEOUT, AX_TORN, ax_guard,
+    AX_BUSY, AX_CROWDED, AX_DAMAGED, AX_ENDED, AX_FULL, AX_KEPT, AX_KIND_ARRAY, AX_LOCK_CHANGE, AX_LOCK_OWNER, AX_LOCK_WAITERS,
+    AX_OK, AX_OVERFLOW, AX_RETIRED, AX_RETIRED_STATE, AX_TIMEOUT, AX_TORN, ax_guard,
 )
-from ataraxis._kernels.memory cimport Participant, ax_party, entry_of, inherited, live_of, on_death, reap
+from ataraxis._kernels.memory cimport (
+    AX_WORD_OWNER, Participant, ax_damage, ax_party, damage_text, damaged, entry_of, hold_vacant, inherited, let_vacant, live_of,
+    on_death, reap,
+)
 from ataraxis._kernels.platform cimport ax_crash, ax_futex_wait, ax_futex_wake, ax_now_ns
 from ataraxis._kernels.timing cimport deadline_of
 
@@ -25,6 +28,7 @@ cdef enum:
     PROBE_NS = 20000000    # longest wait before asking whether the owner lives
     EVERYBODY = 0x7FFFFFFF
     LINGER = 20            # some 1 us between looks
+    SHARED = 2             # ax_guard.health: another had the lock when it was given back
 
 
 # ---- the algorithm
@@ -36,6 +40,31 @@ cdef void lock_wake(ax_guard *guard, uint32_t seen) noexcept nogil:
         # Who took the bit wakes; the count keeps whoever is about to sleep from sleeping through it.
         ax_add32(&guard.event, 1)
         ax_futex_wake(&guard.event, EVERYBODY)
+
+
+cdef void lock_left(ax_guard *guard, ax_party *party, uint32_t seen) noexcept nogil:
+    # The lock was given back, and the word was not just our name: others wait, or it was damaged.
+    if seen & AX_LOCK_OWNER != party.slot + 1:
+        # Another had it beside us, or might have had: what either has written may be mixed.
+        ax_put32(&guard.torn_pid, 0)
+        ax_put32(&guard.health, SHARED)
+        ax_add64(&guard.torn, 1)
+        seen |= AX_LOCK_WAITERS | AX_LOCK_CHANGE
+    lock_wake(guard, seen)
+
+
+cdef bint lock_lost(ax_guard *guard, ax_party *party, uint32_t seen) noexcept nogil:
+    # Whether the lock names an owner that cannot be, or a place where nobody is: nobody will give it back.
+    cdef uint32_t owner = (seen & AX_LOCK_OWNER) - 1
+    cdef bint found
+    if owner >= party.slots:
+        return seen & AX_LOCK_OWNER and ax_load32(&guard.lock) & AX_LOCK_OWNER == seen & AX_LOCK_OWNER
+    if not hold_vacant(party, owner):
+        return False
+    # Nobody takes the place meanwhile; its last tenant's lock was freed before the place was.
+    found = ax_load32(&guard.lock) & AX_LOCK_OWNER == owner + 1
+    let_vacant(party, owner)
+    return found
 
 
 cdef int lock_wait(ax_guard *guard, ax_party *party, int64_t deadline, int64_t *probed, bint first) noexcept nogil:
@@ -71,13 +100,15 @@ cdef int lock_wait(ax_guard *guard, ax_party *party, int64_t deadline, int64_t *
             # However short the wait was, a dead owner is not worth an answer of "busy".
             if reap(party, (seen & AX_LOCK_OWNER) - 1):
                 continue
-            return AX_TIMEOUT
+            return AX_DAMAGED if lock_lost(guard, party, seen) else AX_TIMEOUT
         if now - started >= SLICE_NS:
             return AX_BUSY
         if now - probed[0] >= PROBE_NS:
             probed[0] = now
             if reap(party, (seen & AX_LOCK_OWNER) - 1):
                 continue
+            if lock_lost(guard, party, seen):
+                return AX_DAMAGED
         if ax_futex_wait(&guard.lock, seen, min(PROBE_NS, deadline - now)) == -EINTR:
             return AX_BUSY
 
@@ -93,7 +124,7 @@ cdef int change_wait(ax_guard *guard, ax_party *party, uint64_t last, int64_t de
     ax_crash("change_waiting")
     if changes(guard) != last:
         return AX_OK
-    if ax_load32(&live_of(party).state) != AX_READY:
+    if ax_load32(&live_of(party).state) == AX_RETIRED_STATE:
         return AX_RETIRED
     if now >= deadline:
         return AX_TIMEOUT
@@ -156,7 +187,9 @@ cdef int lock_take(ax_guard *guard, ax_party *party, int64_t deadline) except -1
         # Not at all; but a dead owner is not worth an answer of "busy".
         with nogil:
             reap(party, (ax_load32(&guard.lock) & AX_LOCK_OWNER) - 1)
-        return AX_OK if lock_try(guard, party) else AX_TIMEOUT
+        if lock_try(guard, party):
+            return AX_OK
+        return AX_DAMAGED if lock_lost(guard, party, ax_load32(&guard.lock)) else AX_TIMEOUT
     probed = ax_now_ns()
     while True:
         with nogil:
@@ -243,8 +276,11 @@ cdef class GuardKernel:
         self.ready()
         cdef Participant keep = self.participant
         cdef ax_guard *guard = self.guard
-        if not lock_try(guard, &keep.party) and self.patience(deadline) == AX_TIMEOUT:
+        cdef int status = AX_OK if lock_try(guard, &keep.party) else self.patience(deadline)
+        if status == AX_TIMEOUT:
             return False
+        if status != AX_OK:
+            self._fail(status)
         ax_crash("lock_held")
         if ax_peek32(&keep.party.recovered):
             try:
@@ -316,6 +352,15 @@ cdef class GuardKernel:
             ax_peek64(&self.guard.torn), ax_peek32(&self.guard.torn_pid),
             <int>(ax_peek32(&self.guard.lock) & AX_LOCK_OWNER) - 1,
         )
+
+    @property
+    def _damage(self):
+        """What is wrong with the lock's word, as text."""
+        cdef ax_damage damage
+        damaged(
+            &damage, AX_WORD_OWNER, 0, <uint64_t>(ax_peek32(&self.guard.lock) & AX_LOCK_OWNER) - 1, self.participant.party.slots,
+        )
+        return damage_text(&damage)
 
     def _release(self):
         """Close the write section and give the lock back."""
@@ -457,4 +502,4 @@ cdef class SectionKernel:
 
 # Statuses, for the rooms.
 OK, BUSY, TIMEOUT, TORN, RETIRED, FULL = AX_OK, AX_BUSY, AX_TIMEOUT, AX_TORN, AX_RETIRED, AX_FULL
-ENDED, CROWDED, KEPT, OVERFLOW = AX_ENDED, AX_CROWDED, AX_KEPT, AX_OVERFLOW
+ENDED, CROWDED, KEPT, OVERFLOW, DAMAGED = AX_ENDED, AX_CROWDED, AX_KEPT, AX_OVERFLOW, AX_DAMAGED

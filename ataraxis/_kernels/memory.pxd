@@ -32,6 +32,7 @@ cdef struct ax_party:
     uint32_t depth                # changes: how often it holds it; written by the holder only
     ax_u32 recovered              # changes: locks we freed after a death and have not reported
     ax_u64 swept_ns               # changes: when we last looked for the dead
+    uint64_t cells                # slots of the ring or queue, as an end of ours has checked them; 0: not yet
 
 cdef inline ax_live *live_of(ax_party *party) noexcept nogil:
     return <ax_live *>(party.base + 0x800)
@@ -48,6 +49,29 @@ cdef bint probing(ax_party *party) noexcept nogil
 cdef int alive(ax_party *party, uint32_t slot) noexcept nogil
 cdef bint reap(ax_party *party, uint32_t slot) noexcept nogil
 cdef int sweep(ax_party *party, int64_t period_ns) noexcept nogil
+cdef bint hold_vacant(ax_party *party, uint32_t slot) noexcept nogil
+cdef void let_vacant(ax_party *party, uint32_t slot) noexcept nogil
+
+# A word of shared memory that no program of ours can have written: which, what was found, what it contradicts.
+cdef enum:
+    AX_WORD_OWNER = 1         # of the lock: a participant there cannot be, or that nobody is
+    AX_WORD_AHEAD = 2         # of a slot: a lap that no producer has come to
+    AX_WORD_BEHIND = 3        # of a slot: a lap before the one that the tail says was claimed
+    AX_WORD_STATE = 4         # of a slot: there is no such state
+    AX_WORD_WRITER = 5        # of a slot: written by a participant that is no producer
+    AX_WORD_TAIL = 6          # more than a ring from a reader that gates, or beyond what a word can say
+    AX_WORD_HEAD = 7          # of a queue: beyond its tail
+    AX_WORD_LEFT = 8          # of a slot: frames that are left, of as many as there are
+    AX_WORD_OVERTAKEN = 9     # of a slot: written while a reader kept it from that
+
+cdef struct ax_damage:
+    int word
+    uint64_t index
+    uint64_t found
+    uint64_t other
+
+cdef int damaged(ax_damage *damage, int word, uint64_t index, uint64_t found, uint64_t other) noexcept nogil
+cdef str damage_text(ax_damage *damage)
 
 cdef class Participant:
     cdef ax_party party

@@ -20,7 +20,7 @@ from ataraxis._kernels.atomics cimport (
 from ataraxis._kernels.fork cimport (
     ax_forget_probe, ax_fork_count, ax_gate_enter, ax_gate_leave, ax_probe, ax_watch_forks, ax_watch_probe,
 )
-from ataraxis._kernels.layout cimport AX_ACTIVE, AX_CROWDED, AX_FREE, AX_KIND_LIMIT, ax_participant
+from ataraxis._kernels.layout cimport AX_ACTIVE, AX_CROWDED, AX_DAMAGED, AX_FREE, AX_KIND_LIMIT, ax_participant
 from ataraxis._kernels.platform cimport (
     AX_CRASH_BUILD, F_UNLCK, F_WRLCK, ax_allocate, ax_byte, ax_bytes, ax_cpus, ax_crash, ax_hold_slot, ax_now_ns,
     ax_reopen, ax_same_file, ax_unlink, ax_watch_open, ax_watch_wait,
@@ -72,6 +72,9 @@ cdef bint probing(ax_party *party) noexcept nogil:
 
 cdef int alive(ax_party *party, uint32_t slot) noexcept nogil:
     # 1 alive, 0 dead, -1 cannot tell (treated as alive: exclusion comes first).
+    if slot >= party.slots:
+        # A damaged word: nobody can be there.
+        return 0
     if slot == party.slot:
         return 1
     if not probing(party):
@@ -116,9 +119,34 @@ cdef int sweep(ax_party *party, int64_t period_ns) noexcept nogil:
     if now - before < <uint64_t>period_ns or not ax_cas64(&party.swept_ns, before, now):
         return 0
     for slot in range(party.slots):
-        if slot != party.slot and ax_load32(&entry_of(party, slot).state) == AX_ACTIVE:
+        # Not FREE, whatever it is: a damaged state of one that lives is left alone.
+        if slot != party.slot and ax_load32(&entry_of(party, slot).state) != AX_FREE:
             found += reap(party, slot)
     return found
+
+
+cdef bint hold_vacant(ax_party *party, uint32_t slot) noexcept nogil:
+    # Own the byte of a slot where nobody is, and after whose last tenant everything was cleaned up: a word that names
+    # it meanwhile was damaged. `let_vacant` gives it back.
+    if slot >= party.slots or alive(party, slot) != 0:
+        return False
+    ax_gate_enter()
+    if ax_byte(party.probe, 0, F_WRLCK, slot) == 0:
+        if ax_load32(&entry_of(party, slot).state) == AX_FREE:
+            return True
+        ax_byte(party.probe, 0, F_UNLCK, slot)
+    ax_gate_leave()
+    return False
+
+
+cdef void let_vacant(ax_party *party, uint32_t slot) noexcept nogil:
+    ax_byte(party.probe, 0, F_UNLCK, slot)
+    ax_gate_leave()
+
+
+cdef int damaged(ax_damage *damage, int word, uint64_t index, uint64_t found, uint64_t other) noexcept nogil:
+    damage.word, damage.index, damage.found, damage.other = word, index, found, other
+    return AX_DAMAGED
 
 
 cdef int settle(ax_party *party, const char *path, size_t page_bytes, uint32_t role, const char *label) noexcept nogil:
@@ -184,6 +212,27 @@ cdef class Mapping:
 
     def __len__(self):
         return self.bytes
+
+cdef str damage_text(ax_damage *damage):
+    # Which word, what was found, what is possible.
+    word, index, found, other = damage.word, damage.index, damage.found, damage.other
+    if word == AX_WORD_OWNER:
+        return f"the lock names participant {found} as its owner, and nobody is there (participants are 0 to {other - 1})"
+    if word == AX_WORD_AHEAD:
+        return f"the word of slot {index} says lap {found}, and producers have come to lap {other}"
+    if word == AX_WORD_BEHIND:
+        return f"the word of slot {index} says lap {found}, and by the tail lap {other} was claimed there"
+    if word == AX_WORD_STATE:
+        return f"the word of slot {index} says state {found}, and there is no such state (lap {other})"
+    if word == AX_WORD_WRITER:
+        return f"the word of slot {index} says that participant {found} writes it, which is not a producer (lap {other})"
+    if word == AX_WORD_TAIL:
+        return f"the tail is {found}, which cannot be: a reader that gates, or the ring's first slot, stands at {other}"
+    if word == AX_WORD_HEAD:
+        return f"the head is {found}, and cannot be beyond the tail, {other}"
+    if word == AX_WORD_LEFT:
+        return f"slot {index} says that of its {other} frames those of the bits {found:#x} are left; its frames are given up"
+    return f"slot {index} was written again (lap {found}) while a reader kept it at lap {other}"
 
 def allocate(int descriptor, int64_t offset, int64_t bytes):
     """Back the range with memory; 0 or -errno. The caller goes in pieces and looks at signals."""

@@ -20,7 +20,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from ataraxis._kernels.atomics cimport ax_u32, ax_u64
 from ataraxis._kernels.frame cimport ax_frame, ax_padded
 from ataraxis._kernels.layout cimport AX_SLOT_GROWING, AX_SLOT_WRITING, ax_message, ax_queue, ax_tally
-from ataraxis._kernels.memory cimport ax_party
+from ataraxis._kernels.memory cimport ax_damage, ax_party
 
 # The slot that a handle has put into last, where it may add to it; frames 0: none.
 cdef struct ax_last:
@@ -48,6 +48,9 @@ cdef struct ax_work:
     ax_u64 expired_ns         # when we last looked for leases that ran out
     ax_u64 spin_ns            # adaptive: how long looking pays before sleeping; 0 where there is one CPU
     int cpus                  # we may run on
+    ax_u64 doubted_ns         # when we last looked for owners that cannot be
+    bint is_damaged           # what we found when we looked last
+    ax_damage damage          # what AX_DAMAGED means
 
 # What a getter has of a slot.
 cdef struct ax_grip:

@@ -14,11 +14,14 @@ from ataraxis._kernels.atomics cimport (
 )
 from ataraxis._kernels.event cimport event_cancel, event_prepare, event_signal, event_wake
 from ataraxis._kernels.layout cimport (
-    AX_ACTIVE, AX_BUSY, AX_DEAD, AX_EMPTY, AX_FULL, AX_KIND_QUEUE, AX_OK, AX_OVERFLOW, AX_QUEUE_FRAMES, AX_SLOT_FREE,
-    AX_SLOT_GROWING, AX_SLOT_LEASED, AX_SLOT_READY, AX_SLOT_RETRY, AX_SLOT_WRITING, AX_TIMEOUT, ax_event, ax_message,
+    AX_ACTIVE, AX_BUSY, AX_DAMAGED, AX_DEAD, AX_EMPTY, AX_FULL, AX_KIND_QUEUE, AX_OK, AX_OVERFLOW, AX_QUEUE_FRAMES, AX_SLOT_FREE,
+    AX_SLOT_GROWING, AX_SLOT_LEASED, AX_SLOT_READY, AX_SLOT_RETRY, AX_SLOT_SKIP, AX_SLOT_WRITING, AX_TIMEOUT, ax_event, ax_message,
     ax_queue, ax_tally,
 )
-from ataraxis._kernels.memory cimport ax_party, entry_of, live_of, on_death, sweep
+from ataraxis._kernels.memory cimport (
+    AX_WORD_AHEAD, AX_WORD_BEHIND, AX_WORD_HEAD, AX_WORD_LEFT, AX_WORD_STATE, AX_WORD_TAIL, AX_WORD_WRITER, ax_party, damaged,
+    entry_of, hold_vacant, let_vacant, live_of, on_death, sweep,
+)
 from ataraxis._kernels.platform cimport ax_cpus, ax_crash, ax_futex_wait, ax_now_ns
 from ataraxis._kernels.timing cimport PAUSES, ROOM_PAUSES, SPIN_CROWDED_NS, SPIN_MAX_NS, next_spin, spin_on
 
@@ -28,6 +31,8 @@ cdef enum:
     PROBE_NS = 20000000     # longest wait before asking who lives
     IDLE_NS = 500000000     # the same where nothing has come for some time: an idle getter costs nothing
     DOUBLINGS = 5           # slices in which a nap becomes twice as long
+    DOUBT_NS = 100000000    # longest wait before asking whether the owners of slots can be
+    LAP_BITS = 44           # of a word
 
 
 # ---- the algorithm
@@ -51,6 +56,8 @@ cdef int queue_open(ax_work *work, ax_party *party, char *frames, uint64_t bytes
     ax_put32(&work.poke, 0)
     ax_put64(&work.spin_ns, SPIN_MAX_NS if party.spins else 0)
     work.cpus = ax_cpus()
+    work.is_damaged = False
+    ax_put64(&work.doubted_ns, 0)
     if not (
         0 < work.slots < (<uint64_t>1 << 32)
         and 0 < work.stride < (<uint64_t>1 << 32)
@@ -59,11 +66,12 @@ cdef int queue_open(ax_work *work, ax_party *party, char *frames, uint64_t bytes
         and frames + bytes <= party.base + party.bytes
     ):
         return AX_OVERFLOW
+    party.cells = work.slots
     return AX_OK
 
 
 cdef int queue_claim(ax_work *work, uint64_t *index, uint64_t *position) noexcept nogil:
-    # Own the next free slot: WRITING in our name. AX_OK or AX_FULL.
+    # Own the next free slot: WRITING in our name. AX_OK, AX_FULL, or AX_DAMAGED.
     cdef ax_queue *queue = work.queue
     cdef ax_message *line
     cdef uint64_t tail, lap, i, seen, open_until = 0
@@ -75,12 +83,16 @@ cdef int queue_claim(ax_work *work, uint64_t *index, uint64_t *position) noexcep
         line = &work.lines[i]
         # Acquire: pairs with the acknowledgement of the lap before.
         seen = ax_load64(&line.word)
+        if seen >> LAP > lap and unborn(work, i, seen):
+            return AX_DAMAGED
         if seen >> LAP >= lap:
             # Claimed, or passed over, by somebody who has not said so: help.
             ax_cas64(&queue.tail, tail, tail + 1)
             continue
         if seen & 7 == AX_SLOT_FREE:
             ax_crash("put_before")
+            if lap >> LAP_BITS:
+                return damaged(&work.damage, AX_WORD_TAIL, 0, tail, 0)
             # One winner; the loser looks again.
             if not ax_cas64(&line.word, seen, word_of(lap, 0, work.me, AX_SLOT_WRITING)):
                 continue
@@ -110,7 +122,8 @@ cdef uint64_t next_free(ax_work *work, uint64_t tail) noexcept nogil:
     # between head and tail, so only those behind them are looked at.
     cdef uint64_t position, lap, i, seen, end
     help_head(work)
-    end = ax_load64(&work.queue.head) + work.slots
+    # No further than the ring, wherever the head is.
+    end = min(ax_load64(&work.queue.head), tail) + work.slots
     position = tail
     while position < end:
         lap = position // work.slots + 1
@@ -122,16 +135,32 @@ cdef uint64_t next_free(ax_work *work, uint64_t tail) noexcept nogil:
     return 0
 
 
+cdef bint unborn(ax_work *work, uint64_t i, uint64_t seen) noexcept nogil:
+    # Whether the word of slot i is of a position that no putter has come to: who writes it has seen a tail as far.
+    cdef uint64_t tail = ax_load64(&work.queue.tail), lap = tail // work.slots + 1
+    if seen >> LAP < lap or (seen >> LAP == lap and i <= tail - (lap - 1) * work.slots):
+        return False
+    damaged(&work.damage, AX_WORD_AHEAD, i, seen >> LAP, lap)
+    return True
+
+
+cdef inline void pass_head(ax_work *work, uint64_t head) noexcept nogil:
+    # On to the next position; at once to the last lap, if the head is further behind: putters have passed all before it.
+    cdef uint64_t tail = ax_load64(&work.queue.tail)
+    ax_cas64(&work.queue.head, head, max(head + 1, tail - work.slots) if tail > work.slots else head + 1)
+
+
 cdef void help_head(ax_work *work) noexcept nogil:
     # Move the head past what is done.
-    cdef uint64_t head, lap, seen
-    while True:
+    cdef uint64_t head, lap, seen, left = 2 * work.slots + 2
+    while left:
+        left -= 1
         head = ax_load64(&work.queue.head)
         lap = head // work.slots + 1
         seen = ax_load64(&work.lines[head - (lap - 1) * work.slots].word)
         if seen >> LAP < lap or (seen >> LAP == lap and (seen & 7 == AX_SLOT_READY or is_being_put(seen))):
             return
-        ax_cas64(&work.queue.head, head, head + 1)
+        pass_head(work, head)
 
 
 cdef bint queue_grow(ax_work *work) noexcept nogil:
@@ -195,11 +224,14 @@ cdef void queue_abandon(ax_work *work, uint64_t index) noexcept nogil:
 
 
 cdef int queue_lease(ax_work *work, ax_grip *grip) noexcept nogil:
-    # Own the next slot that nobody has had, or that somebody failed with: AX_OK or AX_EMPTY.
+    # Own the next slot that nobody has had, or that somebody failed with: AX_OK, AX_EMPTY, or AX_DAMAGED.
     cdef ax_queue *queue = work.queue
     cdef uint64_t head, lap, i, seen
-    if ax_peek32(&queue.hint) and lease_again(work, grip):
-        return AX_OK
+    cdef int status
+    if ax_peek32(&queue.hint):
+        status = lease_again(work, grip)
+        if status != AX_EMPTY:
+            return status
     while True:
         head = ax_load64(&queue.head)
         lap = head // work.slots + 1
@@ -216,13 +248,31 @@ cdef int queue_lease(ax_work *work, ax_grip *grip) noexcept nogil:
                     continue
                 ax_cas64(&queue.head, head, head + 1)
                 ax_crash("get_leased")
-                return AX_OK
+                return AX_OK if grip.frames else give_up(work, grip)
+            if not is_state(seen):
+                return damaged(&work.damage, AX_WORD_STATE, i, seen & 7, lap)
+        elif unborn(work, i, seen):
+            return AX_DAMAGED
         # Somebody has it, or nobody ever will.
-        ax_cas64(&queue.head, head, head + 1)
+        pass_head(work, head)
+
+
+cdef inline bint is_state(uint64_t seen) noexcept nogil:
+    return seen & 7 != AX_SLOT_SKIP and seen & 7 != 7
+
+
+cdef int give_up(ax_work *work, ax_grip *grip) noexcept nogil:
+    # A slot of which nobody can say which frames it has: free it, and say so once.
+    queue_settle(work, grip, <uint64_t>-1, False)
+    queue_told(work, False)
+    ax_put64(&work.tally.corrupt, ax_peek64(&work.tally.corrupt) + 1)
+    return AX_DAMAGED
 
 
 cdef bint take(ax_work *work, uint64_t i, uint64_t seen, ax_grip *grip) noexcept nogil:
+    # Whether we have it. Frames 0: its words contradict each other.
     cdef ax_message *line = &work.lines[i]
+    cdef uint64_t all_
     grip.lease = (seen >> LEASE) + 1 & LEASE_MASK
     ax_crash("get_before")
     # One winner; the loser looks again.
@@ -235,14 +285,21 @@ cdef bint take(ax_work *work, uint64_t i, uint64_t seen, ax_grip *grip) noexcept
     grip.id = ax_peek64(&line.id)
     grip.left = ax_peek64(&line.left)
     grip.bytes = min(ax_peek32(&line.bytes), <uint32_t>work.stride)
-    grip.frames = min(ax_peek32(&line.frames), <uint32_t>64)
+    grip.frames = ax_peek32(&line.frames)
     grip.flags = ax_peek32(&line.flags)
     grip.failures = ax_peek32(&line.failures)
+    all_ = first_bits(grip.frames)
+    if (
+        grip.frames == 0 or grip.frames > <uint32_t>AX_QUEUE_FRAMES or grip.left & ~all_ != 0
+        or (seen & 7 == AX_SLOT_READY and grip.left != all_)
+    ):
+        damaged(&work.damage, AX_WORD_LEFT, i, grip.left, grip.frames)
+        grip.frames = 0
     return True
 
 
-cdef bint lease_again(ax_work *work, ax_grip *grip) noexcept nogil:
-    # A slot that somebody failed with. The hint goes before the look, so that a mark made during it is not lost.
+cdef int lease_again(ax_work *work, ax_grip *grip) noexcept nogil:
+    # A slot that somebody failed with: AX_OK, AX_EMPTY, AX_DAMAGED. The hint goes before the look, so that a mark made during it is not lost.
     cdef uint64_t start = ax_peek32(&work.queue.hint), k, i, seen
     ax_store32(&work.queue.hint, 0)
     ax_fence_full()
@@ -255,14 +312,16 @@ cdef bint lease_again(ax_work *work, ax_grip *grip) noexcept nogil:
             if take(work, i, seen, grip):
                 # There may be more.
                 ax_store32(&work.queue.hint, <uint32_t>i + 1)
+                if grip.frames == 0:
+                    return give_up(work, grip)
                 if grip.left:
-                    return True
+                    return AX_OK
                 # All of it was acknowledged by somebody who died before saying so.
                 queue_settle(work, grip, 0, False)
                 queue_told(work, False)
                 break
             seen = ax_load64(&work.lines[i].word)
-    return False
+    return AX_EMPTY
 
 
 cdef inline bint ours(ax_work *work, uint64_t word, ax_grip *grip) noexcept nogil:
@@ -317,20 +376,30 @@ cdef int queue_settle(ax_work *work, ax_grip *grip, uint64_t done, bint failed) 
     return AX_OK
 
 
+cdef uint64_t cells_of(ax_party *party, ax_message *lines) noexcept nogil:
+    # Slots. Not looked at by a handle of ours: believed if lines and slots fit into the file, else none.
+    cdef ax_queue *queue = <ax_queue *>party.control
+    cdef uint64_t slots = queue.slots, stride = queue.stride
+    if party.cells:
+        return party.cells
+    if slots >> 32 or stride >> 32 or slots > <uint64_t>(party.base + party.bytes - <char *>lines) // (sizeof(ax_message) + stride):
+        return 0
+    return slots
+
+
 cdef void queue_settle_kept(ax_party *party) noexcept nogil:
     # Nothing is kept once every slot is free. A mark of our own first: a frame put meanwhile replaces it.
-    cdef ax_queue *queue = <ax_queue *>party.control
     cdef ax_message *lines = <ax_message *>(party.control + sizeof(ax_queue) + party.slots * sizeof(ax_tally))
     cdef ax_u32 *kept = &live_of(party).kept
     cdef uint32_t seen = ax_load32(kept), mine = party.slot + 2
-    cdef uint64_t i
+    cdef uint64_t i, slots = cells_of(party, lines)
     # A segment without slots holds one large frame: whoever acknowledges it takes its name.
-    if seen == 0 or queue.slots == 0 or not ax_cas32(kept, seen, mine):
+    if seen == 0 or slots == 0 or not ax_cas32(kept, seen, mine):
         return
     ax_crash("kept_marked")
     # Pairs with the fence in queue_told.
     ax_fence_full()
-    for i in range(queue.slots):
+    for i in range(slots):
         if ax_load64(&lines[i].word) & 7 != AX_SLOT_FREE:
             ax_cas32(kept, mine, KEPT)
             return
@@ -342,10 +411,8 @@ cdef void queue_cleanup(ax_party *party, uint32_t who) noexcept nogil:
     cdef ax_queue *queue = <ax_queue *>party.control
     cdef ax_message *lines = <ax_message *>(party.control + sizeof(ax_queue) + party.slots * sizeof(ax_tally))
     cdef ax_tally *tally = <ax_tally *>(party.control + sizeof(ax_queue)) + who
-    cdef uint64_t i, word, state
-    if queue.slots > <uint64_t>(party.base + party.bytes - <char *>lines) // sizeof(ax_message):
-        return
-    for i in range(queue.slots):
+    cdef uint64_t i, word, state, slots = cells_of(party, lines)
+    for i in range(slots):
         word = ax_load64(&lines[i].word)
         while owner_of(word) == who:
             if word & 7 == AX_SLOT_WRITING:
@@ -395,7 +462,8 @@ cdef void expire(ax_work *work) noexcept nogil:
         if seen & 7 != AX_SLOT_LEASED:
             continue
         deadline = ax_peek64(&work.lines[i].deadline_ns)
-        if deadline == 0 or deadline > now:
+        if deadline == 0 or (deadline > now and deadline <= <uint64_t>ax_now_ns() + work.lease_ns):
+            # Later than any lease that was ever given: a damaged one, over.
             continue
         # The swap loses to the acknowledgement.
         if ax_cas64(&work.lines[i].word, seen, seen & ~<uint64_t>7 | AX_SLOT_RETRY):
@@ -409,6 +477,63 @@ cdef void queue_look(ax_work *work) noexcept nogil:
     # Somebody finds nothing, or no room: are there any dead, or leases that ran out? At most once per PROBE_NS.
     sweep(work.party, PROBE_NS)
     expire(work)
+    work.is_damaged = implausible(work) or ownerless(work)
+
+
+cdef bint implausible(ax_work *work) noexcept nogil:
+    # Whether the words where getters and putters stand contradict each other. Loaded in this order: a head is at most
+    # one ahead of the tail, and where the tail has been, the word is of that lap.
+    cdef uint64_t head = ax_load64(&work.queue.head), lap = head // work.slots + 1
+    cdef uint64_t i = head - (lap - 1) * work.slots
+    cdef ax_u64 *word = &work.lines[i].word
+    cdef uint64_t tail = ax_load64(&work.queue.tail), seen = ax_load64(word)
+    if head > tail and head - tail > 1:
+        damaged(&work.damage, AX_WORD_HEAD, 0, head, tail)
+        return True
+    if seen >> LAP < lap and tail > head:
+        damaged(&work.damage, AX_WORD_BEHIND, i, seen >> LAP, lap)
+        return True
+    lap = tail // work.slots + 1
+    i = tail - (lap - 1) * work.slots
+    seen = ax_load64(&work.lines[i].word)
+    if not is_state(seen):
+        damaged(&work.damage, AX_WORD_STATE, i, seen & 7, seen >> LAP)
+        return True
+    return False
+
+
+cdef bint ownerless(ax_work *work) noexcept nogil:
+    # Slots whose owner cannot be, or that name a place where nobody is: what was leased goes back to all; whether one
+    # is being put, by nobody. Rarely: it looks at every slot.
+    cdef uint64_t now = <uint64_t>ax_now_ns(), before = ax_peek64(&work.doubted_ns), i, seen
+    cdef uint32_t owner
+    cdef bint found, any_ = False
+    if now - before < <uint64_t>DOUBT_NS or not ax_cas64(&work.doubted_ns, before, now):
+        return work.is_damaged and work.damage.word == AX_WORD_WRITER
+    for i in range(work.slots):
+        seen = ax_load64(&work.lines[i].word)
+        if seen & 7 != AX_SLOT_LEASED and not is_being_put(seen):
+            continue
+        owner = <uint32_t>owner_of(seen)
+        if owner < work.party.slots and ax_peek32(&entry_of(work.party, owner).state) == AX_ACTIVE:
+            continue
+        if owner < work.party.slots:
+            if not hold_vacant(work.party, owner):
+                continue
+            # Nobody takes the place meanwhile, and its last tenant's slots were given back before the place was.
+            found = ax_load64(&work.lines[i].word) == seen
+            let_vacant(work.party, owner)
+            if not found:
+                continue
+        if seen & 7 != AX_SLOT_LEASED:
+            # Who puts there may live, under another number: it is left to it.
+            damaged(&work.damage, AX_WORD_WRITER, i, owner, seen >> LAP)
+            any_ = True
+        elif ax_cas64(&work.lines[i].word, seen, seen & ~<uint64_t>7 | AX_SLOT_RETRY):
+            ax_put32(&work.lines[i].failures, ax_peek32(&work.lines[i].failures) + 1)
+            ax_store32(&work.queue.hint, <uint32_t>i + 1)
+            queue_told(work, True)
+    return any_
 
 
 cdef bint queue_has_data(ax_work *work) noexcept nogil:
@@ -469,7 +594,7 @@ cdef int64_t spin_time(ax_work *work) noexcept nogil:
 
 
 cdef int queue_wait(ax_work *work, int what, int64_t deadline, uint32_t naps) noexcept nogil:
-    # One slice of waiting, after `naps` others: AX_OK look again, AX_BUSY look at your signals, AX_TIMEOUT.
+    # One slice of waiting, after `naps` others: AX_OK look again, AX_BUSY look at your signals, AX_TIMEOUT, AX_DAMAGED.
     cdef bint first = naps == 0
     cdef int side = 0 if what == AX_WAIT_DATA else 1
     cdef ax_event *event = &work.queue.space if side else &work.queue.data
@@ -507,6 +632,8 @@ cdef int queue_wait(ax_work *work, int what, int64_t deadline, uint32_t naps) no
         queue_look(work)
         if happened(work, what):
             return AX_OK
+        if work.is_damaged:
+            return AX_DAMAGED
         if now >= deadline:
             return AX_TIMEOUT
         if now - started >= SLICE_NS:

@@ -16,6 +16,7 @@ FULL: int
 EMPTY: int
 OVERFLOW: int
 LOST: int
+DAMAGED: int
 
 @disjoint_base
 class Grip:
@@ -46,6 +47,8 @@ class QueueHandle:
     def _tallies(self) -> tuple[Any, ...]: ...
     @property
     def _geometry(self) -> tuple[int, int, int]: ...
+    @property
+    def _damage(self) -> str: ...
     @property
     def _users(self) -> int: ...
     _packs: bool

@@ -28,10 +28,10 @@ from ataraxis._kernels.frame cimport (
     ax_padded,
 )
 from ataraxis._kernels.layout cimport (
-    AX_BUSY, AX_DEAD, AX_EMPTY, AX_FULL, AX_MESSAGE_LARGE, AX_MESSAGE_NUMBERED, AX_OK, AX_OVERFLOW, AX_QUEUE_FRAMES,
+    AX_BUSY, AX_DAMAGED, AX_DEAD, AX_EMPTY, AX_FULL, AX_MESSAGE_LARGE, AX_MESSAGE_NUMBERED, AX_OK, AX_OVERFLOW, AX_QUEUE_FRAMES,
     AX_SLOT_FREE, AX_SLOT_GROWING, AX_SLOT_LEASED, AX_SLOT_READY, AX_SLOT_RETRY, AX_TIMEOUT, ax_message, ax_tally,
 )
-from ataraxis._kernels.memory cimport Participant, inherited
+from ataraxis._kernels.memory cimport Participant, damage_text, inherited
 from ataraxis._kernels.messages cimport ax_origin, ax_payload, lay_message, lay_value, read_message
 from ataraxis._kernels.platform cimport ax_crash, ax_now_ns
 from ataraxis._kernels.queue cimport (
@@ -198,7 +198,7 @@ cdef class QueueHandle:
         return 0
 
     cdef int wait(self, int what, int64_t deadline) except -100:
-        # Until it may have happened: AX_OK, AX_TIMEOUT. The caller is inside.
+        # Until it may have happened: AX_OK, AX_TIMEOUT, AX_DAMAGED. The caller is inside.
         cdef int status
         cdef uint32_t naps = 0
         while True:
@@ -338,6 +338,11 @@ cdef class QueueHandle:
         return *[sums[k] for k in range(8)], last_put, last_get, stalled
 
     @property
+    def _damage(self):
+        """Which word the last DAMAGED was about, what was found, and what is possible."""
+        return damage_text(&self.work.damage)
+
+    @property
     def _geometry(self):
         """Slots, bytes of a slot, how long a lease lasts in ns."""
         return self.work.slots, self.work.stride, self.work.lease_ns
@@ -406,15 +411,17 @@ cdef class QueueHandle:
         return 0
 
     cdef int claim(self, uint64_t *index, uint64_t *position, int64_t deadline) except -100:
-        # Own a slot: AX_OK, AX_FULL (not waiting), AX_TIMEOUT. The caller is inside.
+        # Own a slot: AX_OK, AX_FULL (not waiting), AX_TIMEOUT, AX_DAMAGED. The caller is inside.
         cdef int status = queue_claim(&self.work, index, position)
         cdef int64_t started
-        if status == AX_OK:
+        if status != AX_FULL:
             return status
         queue_look(&self.work)
         status = queue_claim(&self.work, index, position)
-        if status == AX_OK:
+        if status != AX_FULL:
             return status
+        if self.work.is_damaged:
+            return AX_DAMAGED
         if deadline == 0:
             ax_put64(&self.work.tally.refused, ax_peek64(&self.work.tally.refused) + 1)
             return status
@@ -422,9 +429,12 @@ cdef class QueueHandle:
         ax_put64(&self.work.tally.stalled_since_ns, <uint64_t>started)
         try:
             while status == AX_FULL:
-                if self.wait(AX_WAIT_ROOM, deadline) == AX_TIMEOUT:
+                status = self.wait(AX_WAIT_ROOM, deadline)
+                if status == AX_TIMEOUT:
                     status = queue_claim(&self.work, index, position)
-                    return AX_OK if status == AX_OK else AX_TIMEOUT
+                    return status if status != AX_FULL else AX_TIMEOUT
+                if status != AX_OK:
+                    return status
                 status = queue_claim(&self.work, index, position)
         finally:
             ax_put64(&self.work.tally.stalled_since_ns, 0)
@@ -724,16 +734,20 @@ cdef class QueueHandle:
     # ---- getting
 
     cdef int hold(self, ax_grip *grip, int64_t deadline) except -100:
-        # Lease a slot: AX_OK, AX_EMPTY (not waiting), AX_TIMEOUT. The caller is inside.
+        # Lease a slot: AX_OK, AX_EMPTY (not waiting), AX_TIMEOUT, AX_DAMAGED. The caller is inside.
         cdef int status = queue_lease(&self.work, grip)
-        if status != AX_OK:
+        if status == AX_EMPTY:
             queue_look(&self.work)
             status = queue_lease(&self.work, grip)
+            if status == AX_EMPTY and self.work.is_damaged:
+                status = AX_DAMAGED
         while status == AX_EMPTY and deadline != 0:
-            if self.wait(AX_WAIT_DATA, deadline) == AX_TIMEOUT:
+            status = self.wait(AX_WAIT_DATA, deadline)
+            if status == AX_TIMEOUT:
                 status = queue_lease(&self.work, grip)
-                return AX_OK if status == AX_OK else AX_TIMEOUT
-            status = queue_lease(&self.work, grip)
+                return status if status != AX_EMPTY else AX_TIMEOUT
+            if status == AX_OK:
+                status = queue_lease(&self.work, grip)
         if status == AX_OK and grip.failures:
             ax_put64(&self.work.tally.redelivered, ax_peek64(&self.work.tally.redelivered) + 1)
         return status
@@ -1350,4 +1364,4 @@ cdef class Parcel:
 
 
 # Statuses, for the rooms.
-OK, BUSY, TIMEOUT, FULL, EMPTY, OVERFLOW, LOST = AX_OK, AX_BUSY, AX_TIMEOUT, AX_FULL, AX_EMPTY, AX_OVERFLOW, AX_DEAD
+OK, BUSY, TIMEOUT, FULL, EMPTY, OVERFLOW, LOST, DAMAGED = AX_OK, AX_BUSY, AX_TIMEOUT, AX_FULL, AX_EMPTY, AX_OVERFLOW, AX_DEAD, AX_DAMAGED

@@ -15,7 +15,7 @@ from ataraxis._kernels.atomics cimport ax_load64, ax_peek64, ax_u32, ax_u64
 from ataraxis._kernels.frame cimport ax_frame
 from ataraxis._kernels.layout cimport ax_reader, ax_slot, ax_stream
 from ataraxis._kernels.lock cimport pthread_t
-from ataraxis._kernels.memory cimport Participant, ax_party
+from ataraxis._kernels.memory cimport Participant, ax_damage, ax_party
 from ataraxis._kernels.timing cimport SPIN_CROWDED_NS
 
 # One end of a stream: private to its handle; nothing of it is read from shared memory after ring_open.
@@ -57,8 +57,11 @@ cdef struct ax_ring:
     uint64_t received
     uint64_t dropped
     uint32_t naps             # slices of a wait that found nothing
+    uint32_t looks            # that found nothing and did not wait
+    bint is_overtaken         # a slot was written again while we kept it
     ax_u32 poke               # another thread wants the one that waits to come out
     # both
+    ax_damage damage          # what AX_DAMAGED means
     int cpus                  # we may run on
     int64_t spin_ns           # adaptive: how long looking pays before sleeping; 0 where there is one CPU
 
@@ -149,6 +152,8 @@ cdef int ring_open(ax_ring *ring, ax_party *party, char *frames, uint64_t bytes)
 cdef uint64_t control_stride_of(uint32_t participants) noexcept nogil
 cdef uint64_t gate(ax_ring *ring) noexcept nogil
 cdef int claim(ax_ring *ring) noexcept nogil
+cdef int full(ax_ring *ring) noexcept nogil
+cdef int implausible(ax_ring *ring) noexcept nogil
 cdef bint passed_over(ax_ring *ring) noexcept nogil
 cdef void publish(ax_ring *ring, uint32_t at, uint64_t bytes) noexcept nogil
 cdef void publish_run(ax_ring *ring, uint64_t end, uint32_t at, uint64_t bytes) noexcept nogil

@@ -16,13 +16,16 @@ from ataraxis._kernels.atomics cimport (
 )
 from ataraxis._kernels.event cimport event_cancel, event_prepare, event_signal, event_wake
 from ataraxis._kernels.layout cimport (
-    AX_BUSY, AX_CURSOR_DETACHED, AX_CURSOR_GATING, AX_CURSOR_IDLE, AX_CURSOR_WATCHING, AX_DURABLES, AX_EMPTY,
+    AX_BUSY, AX_CURSOR_DETACHED, AX_CURSOR_GATING, AX_CURSOR_IDLE, AX_CURSOR_WATCHING, AX_DAMAGED, AX_DURABLES, AX_EMPTY,
     AX_ENDED, AX_FULL, AX_KIND_STREAM, AX_LAPPED, AX_OK, AX_OVERFLOW, AX_PAYLOAD_AT, AX_POLICY_JOINING,
     AX_POLICY_LATEST, AX_POLICY_LOSSLESS, AX_SLOT_READY, AX_SLOT_SKIP, AX_SLOT_WRITING, AX_STREAM_SHARED, AX_TIMEOUT,
     ax_reader, ax_slot, ax_stream,
 )
 from ataraxis._kernels.lock cimport pthread_self
-from ataraxis._kernels.memory cimport ax_party, inherited, live_of, on_death, sweep
+from ataraxis._kernels.memory cimport (
+    AX_WORD_AHEAD, AX_WORD_BEHIND, AX_WORD_OVERTAKEN, AX_WORD_STATE, AX_WORD_TAIL, AX_WORD_WRITER, ax_party, damage_text,
+    damaged, inherited, live_of, on_death, sweep,
+)
 from ataraxis._kernels.platform cimport ax_cpus, ax_crash, ax_end_turn, ax_futex_wait, ax_now_ns, ax_take_turn
 from ataraxis._kernels.timing cimport PAUSES, ROOM_PAUSES, SPIN_MAX_NS, next_spin, spin_on
 
@@ -34,6 +37,8 @@ cdef enum:
     IDLE_NS = 500000000     # the same where nothing has come for some time: an idle reader costs nothing
     DOUBLINGS = 5           # slices in which a nap becomes twice as long
     RUN = 32                # frames that are copied before they are given back
+    LAP_BITS = 48           # of a word
+    POLLS = 64              # looks without waiting, after which a reader that finds nothing asks whether that can be
 
 
 # ---- the algorithm
@@ -69,6 +74,7 @@ cdef int ring_open(ax_ring *ring, ax_party *party, char *frames, uint64_t bytes)
         and frames + bytes <= party.base + party.bytes
     ):
         return AX_OVERFLOW
+    party.cells = ring.slots
     locate(ring, ax_load64(&stream.tail))
     return AX_OK
 
@@ -76,6 +82,9 @@ cdef int ring_open(ax_ring *ring, ax_party *party, char *frames, uint64_t bytes)
 cdef uint64_t control_stride_of(uint32_t participants) noexcept nogil:
     return (64 + <uint64_t>(participants + 63) // 64 * 8 + 127) // 128 * 128
 
+
+cdef enum:
+    DURABLE_BITS = 0xFFFF   # of their mask; others are damage
 
 cdef uint64_t gate(ax_ring *ring) noexcept nogil:
     # The first position that may not be claimed: n past the slowest reader that gates.
@@ -95,8 +104,11 @@ cdef uint64_t gate(ax_ring *ring) noexcept nogil:
         while mask:
             reader = k * 64 + first_bit(mask)
             mask &= mask - 1
+            if reader >= ring.participants:
+                # A damaged mask.
+                break
             low = lower(low, ax_load64(&ring.readers[reader].cursor))
-    mask = ax_load64(&ring.stream.durables)
+    mask = ax_load64(&ring.stream.durables) & DURABLE_BITS
     while mask:
         reader = ring.participants + first_bit(mask)
         mask &= mask - 1
@@ -119,8 +131,34 @@ cdef extern from *:
     uint32_t first_bit "ax_first_bit"(uint64_t mask) nogil
 
 
+cdef int full(ax_ring *ring) noexcept nogil:
+    # No room where we stand: can that be? AX_FULL, or AX_DAMAGED: more than the ring lies between the tail and a reader
+    # that gates. Not while one joins: its cursor is still on its way up.
+    cdef uint64_t cursor
+    cdef uint32_t k
+    cdef ax_reader *line
+    if ring.lap >> LAP_BITS:
+        return damaged(&ring.damage, AX_WORD_TAIL, 0, ring.position, 0)
+    if ring.limit == ring.position:
+        return AX_FULL
+    for k in range(ring.participants + AX_DURABLES):
+        if k < ring.participants:
+            if not ax_load64(&ring.stream.readers[k >> 6]) >> (k & 63) & 1:
+                continue
+        elif not ax_load64(&ring.stream.durables) >> (k - ring.participants) & 1:
+            continue
+        line = &ring.readers[k]
+        # Acquire, each: who joins marks its policy before its first cursor, and unmarks it behind its last.
+        cursor = ax_load64(&line.cursor)
+        if ax_load32(&line.policy) & AX_POLICY_JOINING or ax_load64(&line.cursor) != cursor:
+            continue
+        if lower(ring.position, cursor) + ring.slots < ring.position:
+            return damaged(&ring.damage, AX_WORD_TAIL, k, ring.position, cursor >> 2)
+    return AX_FULL
+
+
 cdef int claim(ax_ring *ring) noexcept nogil:
-    # Own the next free slot: WRITING in our name. AX_OK or AX_FULL (readers that gate are behind).
+    # Own the next free slot: WRITING in our name. AX_OK, AX_FULL (readers that gate are behind), or AX_DAMAGED.
     cdef ax_stream *stream = ring.stream
     cdef ax_u64 *word
     cdef uint64_t seen, tail
@@ -132,12 +170,15 @@ cdef int claim(ax_ring *ring) noexcept nogil:
             locate(ring, tail)
         if ring.position >= ring.limit:
             ring.limit = gate(ring)
-            if ring.position >= ring.limit:
-                return AX_FULL
+            if ring.position >= ring.limit or ring.lap >> LAP_BITS:
+                return full(ring)
         word = &slot_at(ring, ring.index).word
         # Acquire: pairs with publish and abandon of the lap before.
         seen = ax_load64(word)
         if seen >> 16 > ring.lap:
+            # Who claims for a later lap has seen a later tail. If there is none, nobody has.
+            if ax_load64(&stream.tail) == tail:
+                return damaged(&ring.damage, AX_WORD_AHEAD, ring.index, seen >> 16, ring.lap)
             continue
         if seen >> 16 == ring.lap:
             # Somebody claimed it and has not said so: help.
@@ -251,7 +292,7 @@ cdef void abandon(ax_ring *ring) noexcept nogil:
 
 
 cdef int claim_wait(ax_ring *ring, int64_t deadline, bint first) noexcept nogil:
-    # One slice of waiting for room: AX_OK claimed, AX_BUSY look at your signals, AX_TIMEOUT, AX_RETIRED.
+    # One slice of waiting for room: AX_OK claimed, AX_BUSY look at your signals, AX_TIMEOUT, AX_DAMAGED.
     cdef ax_stream *stream = ring.stream
     cdef int64_t now = ax_now_ns(), started = now, spin_ns = spin_time(ring)
     cdef uint32_t seen
@@ -259,16 +300,17 @@ cdef int claim_wait(ax_ring *ring, int64_t deadline, bint first) noexcept nogil:
     cdef uint32_t pauses = <uint32_t>min(ring.slots // 2 + 1, ROOM_PAUSES)
     cdef int status
     while first and spin_ns and spin_on(pauses, started, spin_ns):
-        if claim(ring) == AX_OK:
-            return AX_OK
+        status = claim(ring)
+        if status != AX_FULL:
+            return status
     while True:
         seen = event_prepare(&stream.space, ring.me)
         status = claim(ring)
-        if status != AX_OK and now < deadline and now - started < SLICE_NS:
+        if status == AX_FULL and now < deadline and now - started < SLICE_NS:
             status = ax_futex_wait(&stream.space.count, seen, min(PROBE_NS, deadline - now))
             status = AX_BUSY if status == -EINTR else claim(ring)
         event_cancel(&stream.space, ring.me)
-        if status == AX_BUSY:
+        if status == AX_BUSY or status == AX_DAMAGED:
             return status
         now = ax_now_ns()
         if status == AX_OK:
@@ -278,14 +320,15 @@ cdef int claim_wait(ax_ring *ring, int64_t deadline, bint first) noexcept nogil:
         sweep(ring.party, PROBE_NS)
         expire(ring, now)
         if now >= deadline:
-            return AX_OK if claim(ring) == AX_OK else AX_TIMEOUT
+            status = claim(ring)
+            return status if status != AX_FULL else AX_TIMEOUT
         if now - started >= SLICE_NS:
             return AX_BUSY
 
 
 cdef void expire(ax_ring *ring, int64_t now) noexcept nogil:
     # Durable readers that stayed away too long stop gating. The swap loses to one that returns just now.
-    cdef uint64_t mask = ax_load64(&ring.stream.durables), cursor, since
+    cdef uint64_t mask = ax_load64(&ring.stream.durables) & DURABLE_BITS, cursor, since
     cdef ax_reader *line
     while mask:
         line = &ring.readers[ring.participants + first_bit(mask)]
@@ -326,7 +369,13 @@ cdef void stream_cleanup(ax_party *party, uint32_t who) noexcept nogil:
     cdef uint32_t group = who >> 6
     cdef ax_slot *slot
     cdef ax_u64 *pins
-    if slots > <uint64_t>(party.base + party.bytes - controls) // stride:
+    if party.cells:
+        slots = party.cells
+    elif (
+        # Not looked at by an end of ours: believed if slots and frames fit into the file.
+        slots >> 32 or stream.stride >> 46
+        or slots > <uint64_t>(party.base + party.bytes - controls) // (stride + stream.stride)
+    ):
         return
     for i in range(slots):
         slot = <ax_slot *>(controls + i * stride)
@@ -391,8 +440,11 @@ on_death(AX_KIND_STREAM, stream_cleanup)
 # ---- readers: take a frame, give it back, wait
 
 cdef int next_frame(ax_ring *ring, ax_got *got) noexcept nogil:
-    # The next frame under our policy: AX_OK, AX_EMPTY, or AX_ENDED.
+    # The next frame under our policy: AX_OK, AX_EMPTY, AX_ENDED, or AX_DAMAGED.
     cdef int status
+    if ring.is_overtaken:
+        ring.is_overtaken = False
+        return AX_DAMAGED
     if ring.policy == AX_POLICY_LATEST:
         status = newest(ring, got)
     elif ring.gates:
@@ -405,6 +457,10 @@ cdef int next_frame(ax_ring *ring, ax_got *got) noexcept nogil:
         return AX_ENDED
     if status == AX_EMPTY and ring.freed:
         tell_space(ring)
+    if status == AX_EMPTY:
+        ring.looks += 1
+        if ring.looks % POLLS == 0:
+            return doubt(ring)
     return status
 
 
@@ -428,7 +484,8 @@ cdef uint64_t copy_run(ax_ring *ring, char *to, int64_t *stamps, uint64_t each, 
         count_frame(ring, sequence)
         done += 1
         index += 1
-    if done == 0:
+    # The first of them is overwritten first, if our cursor keeps nobody from it: what was copied is not to be believed.
+    if done == 0 or not is_kept(ring, ring.index, ring.position):
         return 0
     ring.position += done
     ring.index = index
@@ -465,14 +522,75 @@ cdef inline int gated(ax_ring *ring, ax_got *got) noexcept nogil:
         ring.held += 1
         step(ring)
         return AX_OK
-    # A later lap cannot be while we gate; it only shows when we were declared away for too long.
-    return AX_EMPTY if word >> 16 <= ring.lap else AX_LAPPED
+    if word >> 16 <= ring.lap:
+        return AX_EMPTY
+    # It cannot be while we gate.
+    return damaged(&ring.damage, AX_WORD_OVERTAKEN, ring.index, word >> 16, ring.lap)
+
+
+cdef inline bint is_kept(ax_ring *ring, uint64_t index, uint64_t position) noexcept nogil:
+    # Whether a slot that our cursor keeps is what it was; the fence keeps our reads of it above the look.
+    cdef uint64_t found
+    ax_fence_acquire()
+    found = ax_peek64(&slot_at(ring, index).word) >> 16
+    if (found - 1) * ring.slots + index == position:
+        return True
+    ring.is_overtaken = True
+    damaged(&ring.damage, AX_WORD_OVERTAKEN, index, found, position // ring.slots + 1)
+    return False
+
+
+cdef int doubt(ax_ring *ring) noexcept nogil:
+    # Nothing there for us, who are inside: can that be? AX_EMPTY, or AX_DAMAGED.
+    if ring.gates:
+        mend_cursor(ring)
+    return implausible(ring)
+
+
+cdef int implausible(ax_ring *ring) noexcept nogil:
+    cdef ax_u64 *word = &slot_at(ring, ring.index).word
+    cdef uint64_t seen = ax_load64(word), tail = ax_load64(&ring.stream.tail)
+    cdef uint64_t owner = seen >> 3 & OWNER_MASK
+    # A run that was claimed by a producer that died is not in the tail yet: a reader may be as far ahead.
+    if ring.position > ring.slots and ring.position - ring.slots > tail:
+        return damaged(&ring.damage, AX_WORD_TAIL, 0, tail, ring.position)
+    if seen >> 16 < ring.lap:
+        # The word comes before the tail: looked at again.
+        if tail > ring.position and ax_load64(word) >> 16 < ring.lap:
+            return damaged(&ring.damage, AX_WORD_BEHIND, ring.index, seen >> 16, ring.lap)
+    elif seen >> 16 == ring.lap and seen & 7 == AX_SLOT_WRITING:
+        # Its bit is set before it claims, and cleared after its last slot was shown or given up.
+        if (
+            (owner >= ring.participants or not ax_load64(&ring.stream.producers[owner >> 6]) >> (owner & 63) & 1)
+            and ax_load64(word) == seen
+        ):
+            return damaged(&ring.damage, AX_WORD_WRITER, ring.index, owner, ring.lap)
+    elif seen >> 16 == ring.lap and seen & 7 != AX_SLOT_READY and seen & 7 != AX_SLOT_SKIP:
+        return damaged(&ring.damage, AX_WORD_STATE, ring.index, seen & 7, ring.lap)
+    return AX_EMPTY
+
+
+cdef void mend_cursor(ax_ring *ring) noexcept nogil:
+    # Nobody but us writes our cursor and our bit while we gate: if they are others, they were damaged.
+    cdef ax_stream *stream = ring.stream
+    cdef uint64_t bit
+    if ax_peek64(&ring.line.cursor) != ring.oldest << 2 | AX_CURSOR_GATING:
+        move_cursor(ring, ring.oldest)
+    if ring.line == &ring.readers[ring.me]:
+        bit = <uint64_t>1 << (ring.me & 63)
+        if not ax_peek64(&stream.readers[ring.me >> 6]) & bit:
+            ax_or64(&stream.readers[ring.me >> 6], bit)
+    else:
+        bit = <uint64_t>1 << (ring.line - ring.readers - ring.participants)
+        if not ax_peek64(&stream.durables) & bit:
+            ax_or64(&stream.durables, bit)
 
 
 cdef int watched(ax_ring *ring, ax_got *got) noexcept nogil:
     # In order, but overtaken when slow.
-    cdef uint64_t word, tail
-    while True:
+    cdef uint64_t word, tail, left = 2 * ring.slots + 2
+    while left:
+        left -= 1
         word = ax_load64(&slot_at(ring, ring.index).word)
         if word >> 16 < ring.lap:
             return AX_EMPTY
@@ -494,6 +612,8 @@ cdef int watched(ax_ring *ring, ax_got *got) noexcept nogil:
         tail = tail - ring.slots + 1 if tail >= ring.slots else 0
         locate(ring, max(tail, ring.position + 1))
         watch_cursor(ring)
+    # So many in a row: we look again later.
+    return AX_EMPTY
 
 
 cdef int newest(ax_ring *ring, ax_got *got) noexcept nogil:
@@ -581,6 +701,7 @@ cdef void give_back(ax_ring *ring, uint64_t index, uint64_t position, int held) 
         return
     if held == HELD_BY_COPY:
         return
+    is_kept(ring, index, position)
     ring.out[index] = 0
     if position != ring.oldest:
         return
@@ -628,8 +749,9 @@ cdef void settle_had(ax_ring *ring) noexcept nogil:
 
 cdef bint has_next(ax_ring *ring) noexcept nogil:
     # Whether something we have not had was sent, or is being written; passes over what was given up.
-    cdef uint64_t position = ring.position, lap, index, word, tail
-    while True:
+    cdef uint64_t position = ring.position, lap, index, word, tail, left = 2 * ring.slots + 2
+    while left:
+        left -= 1
         lap = position // ring.slots + 1
         index = position - (lap - 1) * ring.slots
         word = ax_load64(&slot_at(ring, index).word)
@@ -641,10 +763,11 @@ cdef bint has_next(ax_ring *ring) noexcept nogil:
         if word >> 16 > lap:
             tail = ax_load64(&ring.stream.tail)
             position = max(position, tail - ring.slots if tail > ring.slots else 0)
+    return True
 
 
 cdef int next_wait(ax_ring *ring, ax_got *got, int64_t deadline, bint first) noexcept nogil:
-    # One slice of waiting: as next_frame, or AX_BUSY look at your signals, or AX_TIMEOUT.
+    # One slice of waiting: as next_frame, or AX_BUSY look at your signals, AX_TIMEOUT, AX_DAMAGED.
     cdef ax_stream *stream = ring.stream
     cdef int64_t now = ax_now_ns(), started = now, spin_ns = spin_time(ring)
     cdef int64_t nap
@@ -674,6 +797,8 @@ cdef int next_wait(ax_ring *ring, ax_got *got, int64_t deadline, bint first) noe
                 ring.spin_ns = next_spin(ring.spin_ns, now - started)
             return status
         sweep(ring.party, PROBE_NS)
+        if doubt(ring) != AX_EMPTY:
+            return AX_DAMAGED
         if now >= deadline:
             status = next_frame(ring, got)
             return status if status != AX_EMPTY else AX_TIMEOUT
@@ -696,6 +821,10 @@ cdef int reader_join(ax_ring *ring, uint32_t policy, bint from_oldest, int durab
     ring.dropped = ax_load64(&line.dropped) if durable >= 0 else 0
     ring.expected = AX_UNKNOWN
     if durable >= 0 and cursor & 3 == AX_CURSOR_DETACHED:
+        # A name's reader is at most the ring behind the tail, and never before it.
+        tail = ax_load64(&stream.tail)
+        if (cursor >> 2) > tail + ring.slots or (cursor >> 2) + ring.slots < tail:
+            return damaged(&ring.damage, AX_WORD_TAIL, 0, tail, cursor >> 2)
         # Back before the time was up? The swap loses to `expire`.
         if ax_cas64(&line.cursor, cursor, cursor & ~<uint64_t>3 | AX_CURSOR_GATING):
             return stand_at(ring, cursor >> 2)
@@ -721,6 +850,8 @@ cdef int reader_join(ax_ring *ring, uint32_t policy, bint from_oldest, int durab
     elif ring.gates and anybody_sends(ring):
         # What is below may be overwritten by a producer that has not seen us.
         floor = ax_load64(&stream.announced)
+        # Never further ahead of the tail, or it is damaged.
+        floor = min(floor, ax_load64(&stream.tail) + max(1, ring.slots // AHEAD))
         start = max(start, floor - ring.slots if floor > ring.slots else 0)
     while start < tail and overwritten(ring, start):
         start += 1
@@ -754,7 +885,7 @@ cdef uint64_t first_expected(ax_ring *ring, uint64_t start, uint64_t tail) noexc
     cdef ax_got got
     if ring.shared or tail == 0:
         return start
-    for position in range(start, tail):
+    for position in range(start, min(tail, start + ring.slots)):
         if at_position(ring, position, &got) == AX_OK:
             sequence = sequence_at(ring, got.index)
             if unchanged(ring, &got):
@@ -792,6 +923,11 @@ cdef class Endpoint:
     A subclass opens it, and provides `_revive()` (make the handle usable or raise), `stir` (make a thread that
     waits inside look up), `finish` (what is done in the last turn) and `detach` (leave, if that is due).
     """
+
+    @property
+    def _damage(self):
+        """Which word the last DAMAGED was about, what was found, and what is possible."""
+        return damage_text(&self.ring.damage)
 
     def _shut(self):
         """Leave the stream, when nobody is inside any more."""

@@ -7,7 +7,7 @@ from cpython.ref cimport Py_INCREF
 from cython cimport final, freelist, no_gc
 from libc.stdint cimport int64_t, uint64_t
 
-from ataraxis._kernels.layout cimport AX_OK
+from ataraxis._kernels.layout cimport AX_DAMAGED, AX_EMPTY, AX_OK
 from ataraxis._kernels.messages cimport ax_letter, read_message
 from ataraxis._kernels.platform cimport ax_now_ns
 from ataraxis._kernels.queue cimport ax_grip
@@ -131,6 +131,7 @@ cdef class PortKernel:
         cdef ax_letter letter
         cdef int64_t now
         cdef bint is_there
+        cdef int status = AX_EMPTY
         value = NotImplemented
         if not self._is_quick or self._values:
             return LATER
@@ -141,7 +142,8 @@ cdef class PortKernel:
         try:
             now = ax_now_ns()
             self.pay(now)
-            is_there = inbox.lease_soon(&self.grip) == AX_OK
+            status = inbox.lease_soon(&self.grip)
+            is_there = status == AX_OK
             if is_there:
                 try:
                     value = read_message(&inbox.work, &self.grip, &letter, inbox.crc_of)
@@ -150,6 +152,8 @@ cdef class PortKernel:
                     raise
         finally:
             inbox.leave()
+        if status == AX_DAMAGED:
+            inbox._fail(status, False)
         if not is_there:
             return LATER
         if value is NotImplemented:

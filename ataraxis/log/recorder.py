@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ataraxis._kernels.journal_write import EMPTY, ENDED, LAPPED, Tap
+from ataraxis._kernels.journal_write import DAMAGED, EMPTY, ENDED, LAPPED, Tap
 from ataraxis.errors import LoggerError
 from ataraxis.log.disk_watch import DiskWatch, LowDisk
 from ataraxis.log.journal.input import InputFile
@@ -167,6 +167,8 @@ class Recording:
                 self._tap.release()
             self.frames += frames
             self.nbytes += nbytes
+            if status == DAMAGED:
+                self._tap.complain()
         except LoggerError as error:
             self._fail(error)
             return 0

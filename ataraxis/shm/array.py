@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import operator
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 from ataraxis._kernels import lock as status_of
 from ataraxis._kernels.array import ArrayKernel
 from ataraxis.errors import (
+    LayoutError,
     LockRecovered,
     NotConnectedError,
     OwnerDied,
@@ -547,10 +550,17 @@ class SharedMemoryArray(ArrayKernel):
         """
         if since is None:
             since = self.statistics().version
+        end = math.inf if timeout is None else time.monotonic() + timeout
         status = self._wait_change(since, timeout)
         while status == status_of.RETIRED and self._is_named():
-            # Somebody tried to take the name of a live array and is giving it back.
-            status = self._wait_change(since, timeout)
+            # A process tried to take the name of a live array and is giving it back, or
+            # the word that says so was damaged.
+            time.sleep(0.001)
+            left = end - time.monotonic()
+            if left <= 0:
+                status = status_of.TIMEOUT
+            else:
+                status = self._wait_change(since, None if timeout is None else left)
         if status != status_of.OK:
             self._fail(status)
         return self.statistics().version
@@ -585,6 +595,19 @@ class SharedMemoryArray(ArrayKernel):
     def _fail(self, status: int) -> None:
         """Turn a status of the kernel into its exception; the only place that does."""
         name = self._name
+        if status == status_of.DAMAGED:
+            raise LayoutError(
+                f"array {name!r} was damaged: {self._damage}. Copy the data with "
+                "array.array(with_lock=False), and make the array again under another "
+                "name"
+            )
+        if status == status_of.TORN and self.statistics().torn_pid == 0:
+            raise OwnerDied(
+                f"array {name!r}: the lock had another owner when it was given back: "
+                "its word was damaged, and two processes may have written at a time. "
+                "Look with 'with array.array() as view', then call heal(); or write "
+                "the whole array"
+            )
         if status == status_of.TORN:
             pid = self.statistics().torn_pid
             raise OwnerDied(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ataraxis._kernels import snapshot
 from ataraxis._kernels.consumer import (
+    DAMAGED,
     EMPTY,
     ENDED,
     OK,
@@ -111,7 +112,7 @@ class Rows(End, ConsumerHandle):
                 f"stream {self._name!r}: the next frame is not of the stream's shape "
                 f"{self._labels.shape}: receive() it"
             )
-        if not done and status in (ENDED, TIMEOUT, EMPTY):
+        if not done and status in (ENDED, TIMEOUT, EMPTY, DAMAGED):
             self._fail(TIMEOUT if status == EMPTY else status)
 
     def latest(self, n: int | float = 1) -> NDArray[Any]:

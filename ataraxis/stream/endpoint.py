@@ -65,6 +65,9 @@ class End:
     _flags: int
     _shut: Callable[[], None]  # the kernel's
 
+    @property
+    def _damage(self) -> str: ...  # the kernel's
+
     def _begin(self, segment: Segment) -> None:
         """Take the segment; it is left with the last reference, or with the program."""
         segment.keep_name()
@@ -188,6 +191,11 @@ class End:
             raise full
         if status == status_of.ENDED:
             raise EndOfStream(f"stream {name!r} has ended and everything was read")
+        if status == status_of.DAMAGED:
+            raise LayoutError(
+                f"stream {name!r} was damaged: {self._damage}. What is not read yet cannot "
+                "be told apart from damage: make the stream again under another name"
+            )
         late = PutTimeout if count else TimeoutError
         error = late(f"stream {name!r}: nothing happened within the timeout")
         if isinstance(error, PutTimeout):

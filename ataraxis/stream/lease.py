@@ -70,6 +70,7 @@ class Lease(FrameLease):
 # gc` removes, or one that the last to leave the queue does.
 
 MARK = "~"
+_HEX = b"0123456789abcdef"
 PARTICIPANTS = 8
 
 
@@ -94,6 +95,19 @@ def make_large(queue: str, context: Context, frame: bytes) -> Segment:
     segment.keep_name()
     crash_point(b"large_kept")
     return segment
+
+
+def name_of_large(ticket: bytes, queue: str) -> str | None:
+    """Return the name that a slot holds; None: it is not one of this queue's frames.
+
+    A name comes from shared memory: a damaged one must not open, or take away, anything
+    else.
+    """
+    start = f"{queue}{MARK}".encode()
+    digits = ticket[len(start) :]
+    if ticket.startswith(start) and len(digits) == 16 and not digits.strip(_HEX):
+        return ticket.decode()
+    return None
 
 
 def view_large(name: str, context: Context) -> memoryview | None:

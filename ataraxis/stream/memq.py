@@ -41,6 +41,7 @@ from ataraxis.stream.endpoint import check_timeout, plain_name
 from ataraxis.stream.lease import (
     Lease,
     make_large,
+    name_of_large,
     part_queue,
     remove_large,
     sweep_large,
@@ -110,6 +111,11 @@ class QueueEnd(QueueHandle):
             )
         elif status == status_of.EMPTY:
             error = QueueEmpty(f"queue {name!r} holds nothing; wait with timeout=")
+        elif status == status_of.DAMAGED:
+            raise LayoutError(
+                f"queue {name!r} was damaged: {self._damage}. Take what still comes, and "
+                "make the queue again under another name"
+            )
         elif is_put:
             error = PutTimeout(
                 f"queue {name!r}: no slot came free within the timeout; see "
@@ -215,23 +221,23 @@ class Getting(QueueEnd):
             lease = self._lease(Lease, deadline)
             if isinstance(lease, int):
                 self._fail(lease, False)
-            frame: Any = lease.data
-            if lease.is_large:
-                frame = view_large(frame.decode(), self._where)
-            if frame is None:
-                # Acknowledged by a getter that died before the slot was free.
-                with suppress(LeaseLost):
-                    lease.acknowledge()
-                continue
             try:
-                lease._frame = self._frame(frame)
+                frame: Any = lease.data
+                name = name_of_large(frame, self._name) if lease.is_large else None
+                if name is not None:
+                    frame = view_large(name, self._where)
+                if frame is not None:
+                    lease._frame = self._frame(frame)
+                    return lease
             except ValueError as error:
                 if isinstance(error, CorruptFrame):
                     error.data = bytes(frame)
                 with suppress(LeaseLost):
                     lease.acknowledge()
                 raise
-            return lease
+            # Acknowledged by a getter that died before the slot was free.
+            with suppress(LeaseLost):
+                lease.acknowledge()
 
     def __iter__(self) -> Iterator[Any]:
         """Get values one after the other; each is acknowledged at the next step.
@@ -311,7 +317,10 @@ class Getting(QueueEnd):
             Some were not within `timeout`, s.
         """
         check_timeout(timeout)
-        if self._await_idle(timeout) != status_of.OK:
+        status = self._await_idle(timeout)
+        if status == status_of.DAMAGED:
+            self._fail(status, False)
+        if status != status_of.OK:
             raise GetTimeout(
                 f"queue {self._name!r}: {self._counts()[0]} frames wait and "
                 f"{self._counts()[1]} are leased after {timeout} s"
@@ -332,7 +341,10 @@ class Getting(QueueEnd):
             getter may be first.
         """
         check_timeout(timeout)
-        return bool(self._await_data(timeout) == status_of.OK)
+        status = self._await_data(timeout)
+        if status == status_of.DAMAGED:
+            self._fail(status, False)
+        return bool(status == status_of.OK)
 
     def nudge(self) -> None:
         """End the `wait` of every getter, so that they look at what else they mind."""
@@ -416,7 +428,15 @@ class Getting(QueueEnd):
         seed: int,
     ) -> tuple[int, int]:
         """Copy a large frame, or give it back if it does not fit any more."""
-        name = ticket.decode()
+        name = name_of_large(ticket, self._name)
+        if name is None:
+            self._release_drained(not frames, self._drained - 1)
+            if frames:
+                return at, frames
+            raise CorruptFrame(
+                f"queue {self._name!r}: a slot says that its frame lies in a segment of "
+                f"its own, and {ticket[:40]!r} is not the name of one; the frame is gone"
+            )
         frame = view_large(name, self._where)
         if frame is None:
             self._larges.append(name)
@@ -473,10 +493,14 @@ class Getting(QueueEnd):
         return self._frame(data).value
 
     def _open_large(self, name: bytes) -> memoryview | None:
-        return view_large(name.decode(), self._where)
+        large = name_of_large(name, self._name)
+        # What is not a name is not a frame either, which `_decode` says.
+        return memoryview(name) if large is None else view_large(large, self._where)
 
     def _unlink_large(self, name: bytes) -> None:
-        remove_large(name.decode(), self._where)
+        large = name_of_large(name, self._name)
+        if large is not None:
+            remove_large(large, self._where)
 
 
 # ---- the putting half of a queue's handle; `put` itself is the kernel's

@@ -18,7 +18,7 @@ enum { AX_KIND_ARRAY = 1, AX_KIND_STREAM = 2, AX_KIND_QUEUE = 3, AX_KIND_FRAMEBU
 /* Statuses of kernels: FULL and EMPTY are answers, the others become exceptions in one place a room. */
 enum {
     AX_OK = 0, AX_FULL = -1, AX_EMPTY = -2, AX_LAPPED = -3, AX_ENDED = -4, AX_DEAD = -5, AX_TIMEOUT = -6,
-    AX_BUSY = -7, AX_TORN = -8, AX_RETIRED = -9, AX_CROWDED = -10, AX_OVERFLOW = -11, AX_KEPT = -12
+    AX_BUSY = -7, AX_TORN = -8, AX_RETIRED = -9, AX_CROWDED = -10, AX_OVERFLOW = -11, AX_KEPT = -12, AX_DAMAGED = -13
 };
 
 /* The only words of the header page that change after publication. Writers: creator, unlinker, reapers. */

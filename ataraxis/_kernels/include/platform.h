@@ -213,8 +213,16 @@ static inline int ax_unlink(int fd, int dirfd, const char *name, int64_t slots, 
         return AX_BUSY;
     r = AX_ENDED;
     if (!force && ax_bytes(fd, 1, F_WRLCK, 0, slots)) {
+        /* Nobody else is at it: who was has died there, or the word was damaged. */
+        if (pread(fd, word, sizeof word, AX_LIVE_OFFSET) == (ssize_t)sizeof word && word[0] != AX_READY &&
+            fstat(fd, &mine) == 0 && fstatat(dirfd, name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+            mine.st_dev == named.st_dev && mine.st_ino == named.st_ino) {
+            uint32_t ready = AX_READY;
+            if (pwrite(fd, &ready, sizeof ready, AX_LIVE_OFFSET) < 0)
+                r = -1000 - errno;
+        }
         ax_byte(fd, 0, F_UNLCK, AX_RECLAIM_BYTE);
-        return AX_FULL;   /* the common answer, before anything is touched */
+        return r == AX_ENDED ? AX_FULL : r;   /* the common answer, before anything is touched */
     }
     if (fstat(fd, &mine) == 0 && fstatat(dirfd, name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
         mine.st_dev == named.st_dev && mine.st_ino == named.st_ino &&
