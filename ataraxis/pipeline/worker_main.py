@@ -265,12 +265,15 @@ FAILED = 70
 """Exit code after an exception, which was told before."""
 
 
-def main(given: int, told: int, parent: int, program: int = -1) -> None:
+def main(
+    given: int | str, told: int | str, parent: int | str, program: int = -1
+) -> None:
     """Be a worker: read what to do from `given`, tell the program through `told`.
 
     `parent` is the process that has started this one; if that is not the program
-    itself, `program` is a pidfd of it.
+    itself, `program` is a pidfd of it. Numbers, as text on a command line.
     """
+    given, told, parent = int(given), int(told), int(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with open(given, "rb") as file:
         spec = WorkerSpec.from_bytes(file.read())
@@ -346,10 +349,15 @@ def _steps_of(error: BaseException) -> TracebackType | None:
     """Return a traceback without the frames of this library above the user's."""
     steps = error.__traceback__
     while steps is not None and steps.tb_next is not None:
-        if "/ataraxis/pipeline/" not in steps.tb_frame.f_code.co_filename:
+        if not _is_ours(steps):
             break
         steps = steps.tb_next
     return steps
+
+
+def _is_ours(step: TracebackType) -> bool:
+    name = str(step.tb_frame.f_globals.get("__name__", ""))
+    return name.startswith("ataraxis.pipeline.")
 
 
 def _told(error: BaseException) -> str:
@@ -359,9 +367,10 @@ def _told(error: BaseException) -> str:
 
 def _place_of(error: BaseException) -> str:
     """Return where in the user's file it was raised: file, line and function."""
-    steps = traceback.extract_tb(_steps_of(error))
-    if not steps or "/ataraxis/pipeline/" in steps[0].filename:
+    first = _steps_of(error)
+    if first is None or _is_ours(first):
         return ""
+    steps = traceback.extract_tb(first)
     mine = [step for step in steps if step.filename == steps[0].filename]
     return f"{mine[-1].filename}:{mine[-1].lineno} in {mine[-1].name}"
 
