@@ -265,9 +265,9 @@ def test_several_that_wait_sleep_together(monkeypatch: pytest.MonkeyPatch) -> No
     sleeps = []
     sleep = waiting._System.sleep
 
-    def counted(self: Any, words: list[tuple[int, int]], seconds: float) -> None:
-        sleeps.append(len(words))
-        sleep(self, words, seconds)
+    def counted(self: Any, waits: Any, seconds: float) -> None:
+        sleeps.append(len(waits))
+        sleep(self, waits, seconds)
 
     monkeypatch.setattr(waiting._System, "sleep", counted)
 

@@ -3,8 +3,8 @@
 A futex has no descriptor that a loop could watch. So one thread of the process sleeps
 on the futexes of everything that somebody waits for (`futex_waitv`, Linux 5.16), and
 tells each one that something has happened. There is no such thread while nothing is
-waited for, and it does not poll: where nothing happens, it looks once a second whether
-those it waits for still live.
+waited for, and it does not poll: where nothing happens, it looks every two seconds
+whether those it waits for still live.
 
 Who sleeps must say so in shared memory, or it is not woken: a bit, set by
 `FUTEX_WAKE_OP`, which is an atomic read-modify-write of a word of memory.
@@ -38,7 +38,7 @@ _FUTEX_WAITV = 449
 _WAKE, _WAKE_OP = 1, 5
 _OR, _SHIFT = 2, 8  # of FUTEX_WAKE_OP: the operation, on 1 << argument
 _MOST = 127  # words that one system call waits for, beside the bell
-_SHORT_S, _LONG_S, _LINGER_S, _LOOK_S = 0.02, 1.0, 0.25, 0.002
+_SHORT_S, _LONG_S, _LINGER_S, _LOOK_S = 0.02, 2.0, 0.25, 0.002
 
 
 class Waitable(Protocol):
@@ -156,18 +156,15 @@ class _System:
             )
         )
 
-    def sleep(self, words: Sequence[tuple[int, int]], seconds: float) -> None:
+    def sleep(self, waits: ctypes.Array[_Wait], seconds: float) -> None:
         """Sleep until one of the words is woken or has changed, or for so long."""
         if self.can_sleep:
-            waits = (_Wait * len(words))()
-            for wait, (word, seen) in zip(waits, words, strict=True):
-                wait.expected, wait.word, wait.flags = seen, word, 2  # 32 bits, shared
             end = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + int(seconds * 1e9)
             until = _Time(end // 10**9, end % 10**9)
             done = self._call(
                 ctypes.c_long(_FUTEX_WAITV),
                 ctypes.byref(waits),
-                ctypes.c_uint(len(words)),
+                ctypes.c_uint(len(waits)),
                 ctypes.c_uint(0),
                 ctypes.byref(until),
                 ctypes.c_int(1),  # CLOCK_MONOTONIC
@@ -177,6 +174,14 @@ class _System:
             self.can_sleep = False
         # An older kernel, or a sandbox: it looks, as long as somebody waits.
         time.sleep(min(seconds, _LOOK_S))
+
+
+def _waits_of(words: Sequence[tuple[int, int]]) -> ctypes.Array[_Wait]:
+    """Write addresses, and what stands there, as the system call takes them."""
+    waits = (_Wait * len(words))()
+    for wait, (word, seen) in zip(waits, words, strict=True):
+        wait.expected, wait.word, wait.flags = seen, word, 2  # 32 bits, shared
+    return waits
 
 
 _made: _System | None = None
@@ -242,18 +247,24 @@ class _Sleeper:
         _system().wake(ctypes.addressof(self._bell))
 
     def _run(self) -> None:
+        bell, entries = ctypes.addressof(self._bell), list[Entry]()
         nap, looked, is_last = _SHORT_S, time.monotonic(), False
+        rung = -1
         while True:
-            with _lock:
-                # The bell before the entries: what is added after this rings it.
-                words = [(ctypes.addressof(self._bell), self._bell.value)]
-                entries = list(self.entries.values())
-                if not entries and is_last:
-                    _sleepers.remove(self)
-                    return
+            # The bell before the entries: what is added after this rings it.
+            if rung != self._bell.value:
+                with _lock:
+                    rung = self._bell.value
+                    entries = list(self.entries.values())
+                waits = _waits_of([(bell, rung), *(entry.armed for entry in entries)])
+                is_last = False
+            elif is_last:
+                with _lock:
+                    if not self.entries:
+                        _sleepers.remove(self)
+                        return
             is_last = not entries
-            words += [entry.armed for entry in entries]
-            _system().sleep(words, _LINGER_S if is_last else nap)
+            _system().sleep(waits, _LINGER_S if is_last else nap)
             ready = [entry for entry in entries if entry.has_happened]
             if ready:
                 nap = _SHORT_S
@@ -267,9 +278,11 @@ class _Sleeper:
                         entry.is_told = True
                         with suppress(RuntimeError, OSError):  # its loop was closed
                             entry.tell()
-            entries.clear()
+            if ready or rung != self._bell.value:
+                # Nothing that is not waited for any more is kept.
+                entries, entry = [], None  # type: ignore[assignment]
+                rung = -1
             ready.clear()
-            entry = None  # type: ignore[assignment]
 
 
 _lock = threading.Lock()
@@ -308,8 +321,9 @@ def watch(entry: Entry) -> None:
 def forget(entry: Entry) -> None:
     """Have it told no more: not after this has returned."""
     with _lock:
-        if entry.sleeper is not None:
-            entry.sleeper.entries.pop(id(entry), None)
+        sleeper = entry.sleeper
+        if sleeper is not None and sleeper.entries.pop(id(entry), None) is not None:
+            sleeper.ring()
 
 
 # ---- from an event loop
