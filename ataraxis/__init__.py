@@ -13,6 +13,7 @@ from typing import Any
 _HOME = {
     "SharedMemoryArray": "ataraxis.shm.array",
     "attach": "ataraxis.shm.attach",
+    "freeze_support": "ataraxis.shm.process",
     "FrameBufferServer": "ataraxis.framebuffer.server",
     "FrameBufferClient": "ataraxis.framebuffer.client",
     "FrameBufferTimeout": "ataraxis.errors",

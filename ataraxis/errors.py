@@ -60,6 +60,14 @@ class EndOfStream(AtaraxisError, EOFError):
     """The producer has ended and every frame has been read."""
 
 
+class EndOfInput(EndOfStream, TimeoutError):
+    """Nothing more will come to a worker that asks for its next value.
+
+    Also a `TimeoutError`: what a worker of uPipe does after its loop, behind
+    ``except TimeoutError: break``, is done.
+    """
+
+
 class Lapped(AtaraxisError, BufferError):
     """The reader was too slow and frames were overwritten (strict readers only)."""
 

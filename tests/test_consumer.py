@@ -19,6 +19,7 @@ from programs import Program, run
 from ataraxis import attach
 from ataraxis._kernels import snapshot
 from ataraxis.errors import NotConnectedError
+from ataraxis.shm import waiting
 from ataraxis.stream import (
     Consumer,
     Producer,
@@ -28,7 +29,6 @@ from ataraxis.stream import (
     endpoint,
     wait_for_stream,
 )
-from ataraxis.stream import consumer as consumer_module
 
 
 @pytest.fixture
@@ -263,13 +263,13 @@ def test_several_that_wait_sleep_together(monkeypatch: pytest.MonkeyPatch) -> No
     streams = [Producer(f"s{k}", 8, 4) for k in range(3)]
     consumers = [Consumer(f"s{k}") for k in range(3)]
     sleeps = []
-    wait_any = consumer_module.wait_any
+    sleep = waiting._System.sleep
 
-    def counted(*arguments: Any) -> list[bool]:
-        sleeps.append(len(arguments[0]))
-        return wait_any(*arguments)
+    def counted(self: Any, waits: Any, seconds: float) -> None:
+        sleeps.append(len(waits))
+        sleep(self, waits, seconds)
 
-    monkeypatch.setattr(consumer_module, "wait_any", counted)
+    monkeypatch.setattr(waiting._System, "sleep", counted)
 
     async def main() -> list[bytes]:
         tasks = [asyncio.create_task(c.receive_async()) for c in consumers]
@@ -280,7 +280,7 @@ def test_several_that_wait_sleep_together(monkeypatch: pytest.MonkeyPatch) -> No
         return [frame.read() for frame in await asyncio.gather(*tasks)]
 
     assert asyncio.run(main()) == [b"0", b"1", b"2"]
-    assert max(sleeps) == 3
+    assert max(sleeps) == 4  # and the bell
     assert len(sleeps) < 100  # looking every 2 ms is 500 and more
     for stream, consumer in zip(streams, consumers, strict=True):
         consumer.close()

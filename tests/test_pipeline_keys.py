@@ -234,8 +234,10 @@ def test_a_value_without_a_key_fails_the_pipe_and_says_why(
 
 def test_a_value_without_a_key_is_refused_before_anyone_has_it() -> None:
     pipe, found = Pipe("p"), []
-    pipe.add(Processor("plain", func=w.same))
-    pipe.add(Processor("keyed", func=w.same, key="mouse", workers=2))
+    pipe.connect_to(
+        Processor("plain", func=w.same),
+        Processor("keyed", func=w.same, key="mouse", workers=2),
+    )
     with pipe.run(sink=found) as run:
         assert run.emit(VALUES[1])
         with pytest.raises(ValueError, match="raised KeyError"):

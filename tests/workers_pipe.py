@@ -344,3 +344,198 @@ def dies_once_by_key(value: dict[str, int]) -> dict[str, int]:
 def framed(value: Any) -> DataFrame:
     """Constructs the data frame itself."""
     return DataFrame(value)
+
+
+# ---- every dialect, for any place in a chain: each adds 1
+
+
+def d_function(value: int) -> int:
+    return value + 1
+
+
+async def d_async_function(value: int) -> int:
+    return value + 1
+
+
+def d_generator(value: int) -> Iterator[int]:
+    yield value + 1
+
+
+class DClass:
+    def process(self, value: int) -> int:
+        return value + 1
+
+
+async def d_get_sync() -> None:
+    me = Worker()
+    await me.join()
+    while True:
+        try:
+            value = await me.get_sync()
+        except TimeoutError:
+            break
+        while not await me.emit(value + 1, DType.U32):
+            pass
+
+
+async def d_awaiting() -> None:
+    me = Worker()
+    await me.join()
+    while True:
+        await me.emit_sync(await me.get_sync(timeout=None) + 1)
+
+
+async def d_polling() -> None:
+    me = Worker()
+    await me.join()
+    while True:
+        value = await me.get()
+        if value is None:
+            continue
+        while not await me.emit(value + 1):
+            continue
+
+
+async def d_goes_on_after_timeouts() -> None:
+    me = Worker()
+    await me.join()
+    while True:
+        try:
+            value = await me.get_sync(timeout=0.05)
+        except TimeoutError:
+            continue
+        await me.emit_sync(value + 1)
+
+
+def d_plain() -> None:
+    me = Processor(Worker().name).open()
+    while True:
+        try:
+            value = me.get()
+        except TimeoutError:
+            break
+        me.emit(value + 1, timeout=None)
+
+
+D_ENTRY = """
+import asyncio
+from ataraxis.pipeline import Worker
+
+async def main():
+    me = Worker()
+    await me.join()
+    while True:
+        try:
+            value = await me.get_sync()
+        except TimeoutError:
+            break
+        await me.emit(value + 1)
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+# ---- the end of the input
+
+
+async def sums_up() -> None:
+    """Emits what stands behind its loop, as programs of uPipe do."""
+    me = Worker()
+    await me.join()
+    total = 0
+    while True:
+        try:
+            total += await me.get_sync()
+        except TimeoutError:
+            break
+    await me.emit_sync(("total", total))
+
+
+def sums_up_plainly() -> None:
+    me = Processor(Worker().name).open()
+    total = 0
+    try:
+        while True:
+            total += me.get()
+    except TimeoutError:
+        me.emit(("total", total), timeout=None)
+
+
+async def swallows_everything() -> None:
+    me = Worker()
+    await me.join()
+    while True:
+        try:
+            await me.emit_sync(await me.get_sync())
+        except Exception:
+            continue
+
+
+async def emits_twice_or_never() -> None:
+    me = Worker()
+    await me.join()
+    while True:
+        value = await me.get_sync(timeout=None)
+        for _ in range(value % 3):
+            await me.emit(value)
+
+
+async def emits_an_array_and_changes_it() -> None:
+    me = Worker()
+    await me.join()
+    block = np.zeros(3)
+    while True:
+        block[:] = await me.get_sync(timeout=None)
+        await me.emit(block)
+        block[:] = -1
+
+
+async def emits_for_ever_after_one() -> None:
+    me = Worker()
+    await me.join()
+    first = await me.get_sync(timeout=None)
+    k = 0
+    while True:
+        k += await me.emit(first + k)
+
+
+async def counts_itself() -> None:
+    me = Worker()
+    await me.join()
+    counts = []
+    while True:
+        try:
+            await me.get_sync(5)
+        except TimeoutError:
+            break
+        me.processed_counter += 1
+        (queue,) = me.in_qs
+        counts.append((me.processed_counter, me.received_counter, queue.exe_counter))
+    (out,) = me.out_qs
+    assert me._get_next_q_to_emit().name == out.name == "pipe-sink"
+    await me.emit_sync(counts)
+
+
+def twice(value: int) -> int:
+    """Takes longer for some."""
+    if value % 50 == 0:
+        time.sleep(0.002)
+    return 2 * value
+
+
+def sleeps(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def fails_at_odd(value: int) -> int:
+    if value % 2:
+        raise ValueError("odd")
+    return value
+
+
+def fails_at_five_and_two(value: int) -> float:
+    if value == 2:
+        return dies_at_five(5)
+    return 1 / (value - 5)

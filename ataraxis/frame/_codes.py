@@ -6,7 +6,7 @@ How a payload of each code is written is in `_values`, `_arrays` and `_tree`.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -19,11 +19,18 @@ class DType(IntEnum):
 
     ``DType(137)`` is a member named ``CUSTOM_137`` whether registered or not.
 
+    ``CUSTOM_TYPE_START`` and ``CUSTOM_TYPE_END`` are the first and the last code for
+    types of your own, 100 and 200.
+
     Examples
     --------
-    >>> DType.U32, DType(137)
-    (<DType.U32: 3>, <DType.CUSTOM_137: 137>)
+    >>> DType.U32, DType(137), DType(DType.CUSTOM_TYPE_START + 1)
+    (<DType.U32: 3>, <DType.CUSTOM_137: 137>, <DType.CUSTOM_101: 101>)
     """
+
+    if TYPE_CHECKING:
+        CUSTOM_TYPE_START: ClassVar[DType]
+        CUSTOM_TYPE_END: ClassVar[DType]
 
     RAW = 0
     """Bytes as they are."""
@@ -73,6 +80,8 @@ class DType(IntEnum):
     """Python dict with any keys."""
     PICKLED = 230
     """A pickle: only where both ends allow it."""
+    UNKNOWN = 230
+    """uPipe's name of it."""
 
     @classmethod
     def _missing_(cls, value: object) -> DType | None:
@@ -84,6 +93,10 @@ class DType(IntEnum):
         member._value_ = value
         return cls._value2member_map_.setdefault(value, member)  # type: ignore[return-value]
 
+
+# Not among the members: a listing of the types has none that is not there.
+DType.CUSTOM_TYPE_START = DType(CUSTOM_START)
+DType.CUSTOM_TYPE_END = DType(CUSTOM_END)
 
 # Code of a plain element -> its dtype and how struct writes one of it.
 PLAIN: dict[DType, tuple[np.dtype[Any], str]] = {

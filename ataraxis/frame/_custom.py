@@ -7,7 +7,7 @@ which means another type at the other end is refused instead of misread.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 from ataraxis.frame._codes import CUSTOM_END, CUSTOM_START, DType
 from ataraxis.frame._header import corrupt
@@ -37,11 +37,25 @@ _BY_CODE: dict[int, Custom] = {}
 _BY_CLASS: dict[type[Any], Custom] = {}
 
 
+@overload
 def register_data_type(
     code: int,
     cls: type[_T],
     encode: Callable[[_T], Buffer],
     decode: Callable[[memoryview], _T],
+    name: str | None = None,
+) -> DType: ...
+
+
+@overload
+def register_data_type(code: type[Any], cls: int | None = None) -> DType: ...
+
+
+def register_data_type(
+    code: Any,
+    cls: Any = None,
+    encode: Any = None,
+    decode: Any = None,
     name: str | None = None,
 ) -> DType:
     """Let frames carry instances of a class.
@@ -49,7 +63,10 @@ def register_data_type(
     Parameters
     ----------
     code : int
-        100 to 200, the same in every process.
+        100 to 200, the same in every process. Or, as uPipe has it, the class itself,
+        with ``to_byte_array`` and ``from_byte_array``, and its code, if not the next
+        that is free, in place of `cls`; both processes must register in the same order
+        then, and are told if they did not.
     cls : type
         Instances of exactly this class are sent under `code`.
     encode : callable
@@ -80,6 +97,13 @@ def register_data_type(
     ... )
     <DType.CUSTOM_199: 199>
     """
+    if isinstance(code, type):
+        return _register_class(code, cls)
+    if not (isinstance(cls, type) and callable(encode) and callable(decode)):
+        raise TypeError(
+            f"register_data_type({code!r}, ...): give the class, and what encodes and "
+            "decodes it; or a class that has to_byte_array and from_byte_array, alone"
+        )
     name = f"{cls.__module__}.{cls.__qualname__}" if name is None else name
     if not CUSTOM_START <= code <= CUSTOM_END:
         raise ValueError(f"code={code}: give one from {CUSTOM_START} to {CUSTOM_END}.")
@@ -101,6 +125,28 @@ def register_data_type(
     custom = Custom(DType(code), cls, encode, decode, name)
     _BY_CODE[code] = _BY_CLASS[cls] = custom
     return custom.code
+
+
+def _register_class(cls: type[Any], code: int | None) -> DType:
+    """Register a class that writes and reads itself, as uPipe has it."""
+    for method in ("to_byte_array", "from_byte_array"):
+        if not callable(getattr(cls, method, None)):
+            raise TypeError(
+                f"register_data_type({cls.__qualname__}): it has no {method}(); give "
+                "one, or say register_data_type(code, cls, encode, decode)"
+            )
+    known = _BY_CLASS.get(cls)
+    if code is None and known is not None:
+        code = known.code
+    if code is None:
+        name = f"{cls.__module__}.{cls.__qualname__}"
+        # Defined again, in a notebook cell: the same type.
+        same = (k for k, custom in _BY_CODE.items() if custom.name == name)
+        free = (k for k in range(CUSTOM_START, CUSTOM_END + 1) if k not in _BY_CODE)
+        code = next(same, None) or next(free, None)
+        if code is None:
+            raise ValueError("every code from 100 to 200 is registered: give one")
+    return register_data_type(code, cls, cls.to_byte_array, cls.from_byte_array)
 
 
 def custom_of(cls: type[Any]) -> Custom | None:

@@ -37,6 +37,7 @@ from ataraxis.log.status import (
 )
 from ataraxis.log.writer import remove_unused
 from ataraxis.shm.context import Context, ContextLike, checked_name
+from ataraxis.shm.process import check_can_start
 from ataraxis.stream import MemQ
 
 if TYPE_CHECKING:
@@ -288,6 +289,7 @@ class DataLogger:
         if words[STATE] in (RUNNING, STOPPING):
             self._queue.look()
             return
+        check_can_start()
         self._queue.reap()
         self._status.forgive()
         words[FINISHED] = 0

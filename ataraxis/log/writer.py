@@ -48,7 +48,7 @@ from ataraxis.log.status import (
     LogStatus,
     process_start,
 )
-from ataraxis.shm.process import python_command
+from ataraxis.shm.process import process_command
 from ataraxis.stream import MemQ
 
 if TYPE_CHECKING:
@@ -417,9 +417,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def start_writer(path: str | Path) -> int:
     """Start a writer for the log of that status; its pid."""
-    command = python_command(
-        f"from ataraxis.log.writer import main; main({str(path)!r})"
-    )
+    command = process_command("ataraxis.log.writer:main", str(path))
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
         return os.posix_spawn(

@@ -28,6 +28,7 @@ _HOME = {
     "Worker": "ataraxis.pipeline.processors",
     "processor": "ataraxis.pipeline.processors",
     "register_data_type": "ataraxis.frame",
+    "types": "ataraxis.pipeline.upipe",
 }
 _OTHER_NAME = {"DataFrame": "Frame", "MemQueue": "MemQ"}
 
@@ -39,7 +40,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'ataraxis.pipeline' has no attribute {name!r}")
     module = importlib.import_module(_HOME[name])
-    value = getattr(module, _OTHER_NAME.get(name, name))
+    # `upipe.types` is a module, with the settings object in it.
+    value = module if name == "types" else getattr(module, _OTHER_NAME.get(name, name))
     globals()[name] = value
     return value
 

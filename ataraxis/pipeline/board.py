@@ -21,7 +21,7 @@ from ataraxis.shm.context import Context, ContextLike
 from ataraxis.shm.segment import Segment
 
 # Words of the head.
-OWNER, STARTED, STATE, OWNER_START = range(4)
+OWNER, STARTED, STATE, OWNER_START, TAKEN = range(5)
 HEAD = 8
 # Words of a processor: its state, and who has killed workers, 8 (lane, sequence).
 POISON, POISONS = 8, 8

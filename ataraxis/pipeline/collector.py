@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -10,7 +11,12 @@ from typing import Any
 import numpy as np
 
 from ataraxis.clock import now_ns
-from ataraxis.errors import CorruptFrame, DataOverflow, NotConnectedError
+from ataraxis.errors import (
+    CorruptFrame,
+    DataOverflow,
+    NotConnectedError,
+    ProcessorError,
+)
 from ataraxis.pipeline.arrays import is_labelled
 from ataraxis.pipeline.board import (
     BINS,
@@ -19,9 +25,10 @@ from ataraxis.pipeline.board import (
     N_BINS,
     RECEIVED,
     REPEATED,
+    TAKEN,
     Board,
 )
-from ataraxis.pipeline.frames import is_call, lane_of
+from ataraxis.pipeline.frames import SKIPPED, is_call, lane_of
 from ataraxis.pipeline.inbox import Intake, Job
 from ataraxis.pipeline.plan import Plan
 from ataraxis.pipeline.reorder import Resequencer, Seen
@@ -129,8 +136,9 @@ class Collector:
         plan: Plan,
         board: Board,
         taker: Taker | None,
-        answer: Callable[[int, tuple[Any, ...]], None],
+        answer: Callable[..., None],
         on_over: Callable[[Exception | None], None],
+        on_skip: Callable[[], object] | None = None,
     ) -> None:
         self._queue = MemQ.attach(plan.end, context=plan.context)
         self._credit = SharedMemoryArray.attach(plan.credit, context=plan.context)
@@ -138,7 +146,11 @@ class Collector:
         self._index = len(plan.graph.nodes)
         self._row = board.of_worker(len(plan.specs()))
         self._taker, self._answer, self._on_over = taker, answer, on_over
+        self._on_skip, self._letters = on_skip, plan.letters
+        self.skipped = 0
+        """How many values came out as dead letters."""
         self._seen = Seen()
+        self._skipped: set[tuple[int, int]] = set()
         self._groups: dict[tuple[int, int], dict[int, tuple[Any, ...]]] = {}
         self._ordered = plan.graph.ordered_parents(-1)
         self._line: Resequencer[Job] = Resequencer(
@@ -150,6 +162,18 @@ class Collector:
         self.thread = threading.Thread(
             target=self._run, name="ataraxis-pipe-end", daemon=True
         )
+
+    def keep(self, results: deque[Any]) -> None:
+        """From now on, append results to `results` as well."""
+        before = self._taker
+
+        def take(value: Any) -> None:
+            if before is not None:
+                before(value)
+            results.append(value)
+
+        self._taker = take
+        self._words[TAKEN] = 1
 
     def start(self) -> None:
         """Begin."""
@@ -173,6 +197,9 @@ class Collector:
             pass
         except Exception as error:
             problem = error
+        except BaseException as error:  # sys.exit() in a sink ends no program
+            problem = RuntimeError(f"{type(error).__name__}: {error}")
+            problem.__cause__ = error
         with suppress(NotConnectedError):
             if self._intake.last is not None:
                 self._intake.last.acknowledge()
@@ -190,6 +217,10 @@ class Collector:
             words[row + REPEATED] += 1
         elif is_call(job.lane):
             self._call(job)
+        elif job.kind == SKIPPED:
+            self.skipped += 1
+            if self._on_skip is not None:
+                self._on_skip()
         elif self._taker is not None:
             for value in job.values:
                 self._taker(value)
@@ -207,11 +238,20 @@ class Collector:
             key = job.lane, job.sequence
             groups = self._groups.setdefault(key, {})
             groups[job.part[0]] = values
+            if job.kind == SKIPPED:
+                self._skipped.add(key)
             if len(groups) < job.count:
                 return
             del self._groups[key]
             values = tuple(v for k in sorted(groups) for v in groups[k])
-        self._answer(job.sequence, values)
+        error, key = None, (job.lane, job.sequence)
+        if job.kind == SKIPPED or key in self._skipped:
+            self._skipped.discard(key)
+            self.skipped += 1
+            error = ProcessorError(
+                f"the value went to the dead letters: see {self._letters} for why"
+            )
+        self._answer(job.sequence, values, error)
 
     def _repeated(self, job: Job) -> None:
         self._words[self._row + REPEATED] += 1

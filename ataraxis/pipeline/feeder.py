@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
 import numpy as np
 
 from ataraxis.clock import now_ns
-from ataraxis.errors import EndOfStream, NotConnectedError
+from ataraxis.errors import EndOfStream, NotConnectedError, PipeError
 from ataraxis.frame import DType
 from ataraxis.pipeline.board import Board
 from ataraxis.pipeline.frames import CALL_LANE, HEAD_LANE, PLAIN
 from ataraxis.pipeline.outbox import Outlet, send_to_all
 from ataraxis.pipeline.plan import Plan
+from ataraxis.shm.waiting import NOTHING, until
 
 # ---- what a pipe is fed with: values one by one, of anything that has some
 
@@ -102,9 +104,12 @@ class Head:
         self._lock = threading.Lock()
         self._waiting: dict[int, Future[Any]] = {}
         self.is_closed = False
+        self._error: BaseException | None = None
         self.thread: threading.Thread | None = None
         self.fed = 0
         """How many values went in."""
+        self.late = 0
+        """How many answers came for callers that had given up."""
 
     def send(
         self,
@@ -117,34 +122,92 @@ class Head:
         """Put a value into every first processor, or none; False: no room in time.
 
         `future` gets what comes of it. Raises `EndOfStream` once the head is closed or
-        nobody is left.
+        no reader is left, and `PipeError` after the pipe has failed.
         """
-        with self._lock:
-            if self.is_closed or not self._outlets:
-                raise EndOfStream(
-                    "the pipe takes no values: it is being stopped, has ended, or its "
-                    "first processors are sources"
-                )
-            lane = HEAD_LANE if future is None else CALL_LANE
-            number = self._numbers[lane]
-            if future is not None:
-                self._waiting[number] = future
-            is_sent = False
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            wait = _SLICE_S
+            if deadline is not None:
+                wait = min(wait, max(0.0, deadline - time.monotonic()))
+            # In slices: a caller that may not wait must not wait for one that may.
+            if self._lock.acquire(timeout=wait):
+                try:
+                    if self._send(value, dtype, time_ns, future, wait):
+                        return True
+                finally:
+                    self._lock.release()
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+
+    def _send(
+        self,
+        value: Any,
+        dtype: DType | int | None,
+        time_ns: int | None,
+        future: Future[Any] | None,
+        wait: float,
+    ) -> bool:
+        if self.is_closed or not self._outlets:
+            raise self._refusal()
+        lane = HEAD_LANE if future is None else CALL_LANE
+        number = self._numbers[lane]
+        if future is not None:
+            self._waiting[number] = future
+        is_sent = is_lost = False
+        try:
+            is_sent = self._put(value, dtype, lane, number, time_ns or now_ns(), wait)
+            is_lost = is_sent and all(o.is_finished for o in self._outlets)
+        except NotConnectedError:
+            raise self._refusal() from None
+        finally:
+            if is_sent:
+                self._numbers[lane] += 1
+                self.fed += 1
+            if future is not None and (is_lost or not is_sent):
+                self._waiting.pop(number, None)
+        if is_lost:
+            raise EndOfStream(
+                f"value not delivered: {self._names} have finished, and read no more"
+            )
+        return is_sent
+
+    async def send_async(
+        self,
+        value: Any,
+        dtype: DType | int | None,
+        timeout: float | None,
+        future: Future[Any] | None = None,
+    ) -> bool:
+        """Put a value as `send` does, awaited; who is cancelled has not put it."""
+
+        def attempt() -> Any:
+            return self.send(value, dtype, 0, future=future) or NOTHING
+
+        if self.is_closed or not self._outlets:
+            raise self._refusal()
+        # In slices, as where a thread waits: a reader that has finished makes no room.
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            wait = _SLICE_S
+            if deadline is not None:
+                wait = min(wait, max(0.0, deadline - time.monotonic()))
             try:
-                is_sent = self._put(
-                    value, dtype, lane, number, time_ns or now_ns(), timeout
-                )
+                room = [event for outlet in self._outlets for event in outlet.room()]
             except NotConnectedError:
-                raise EndOfStream("the pipe has ended") from None
-            finally:
-                if is_sent:
-                    self._numbers[lane] += 1
-                elif future is not None:
-                    del self._waiting[number]
-            self.fed += is_sent
-            if is_sent and all(o.is_finished for o in self._outlets):
-                raise EndOfStream(f"{self._names} have finished: nobody has the value")
-            return is_sent
+                raise self._refusal() from None
+            if await until(attempt, *room, timeout=wait) is not NOTHING:
+                return True
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+
+    def _refusal(self) -> Exception:
+        """Return why no value is taken: the cause, if the pipe has failed."""
+        if isinstance(self._error, PipeError):
+            return PipeError(self._error.message, self._error.exceptions)
+        why = self._error or (
+            "it is being stopped, has ended, or its first processors are sources"
+        )
+        return EndOfStream(f"the pipe takes no values: {why}")
 
     def _put(
         self, value: Any, dtype: Any, lane: int, number: int, time_ns: int, wait: Any
@@ -153,10 +216,21 @@ class Head:
             self._outlets, value, dtype, lane, number, PLAIN, _NOBODY, time_ns, wait
         )
 
-    def answer(self, number: int, values: tuple[Any, ...]) -> None:
-        """Give a waiting caller what came of its value; the first answer counts."""
+    def answer(
+        self, number: int, values: tuple[Any, ...], error: Exception | None = None
+    ) -> None:
+        """Give a waiting caller what came of its value; the first answer counts.
+
+        The answer of a caller that has given up is dropped, and counted in `late`.
+        """
         future = self._waiting.pop(number, None)
-        if future is not None:
+        if future is None:
+            return
+        if not _is_wanted(future):
+            self.late += 1
+        elif error is not None:
+            future.set_exception(error)
+        else:
             future.set_result(values[0] if len(values) == 1 else (list(values) or None))
 
     # ---- feeding
@@ -176,6 +250,9 @@ class Head:
                 pass
             except Exception as error:
                 problem = error
+            except BaseException as error:  # sys.exit() in a source ends no program
+                problem = RuntimeError(f"{type(error).__name__}: {error}")
+                problem.__cause__ = error
             on_over(problem)
 
         self.thread = threading.Thread(
@@ -185,10 +262,23 @@ class Head:
 
     def close(self, error: BaseException | None = None) -> None:
         """Take no more; who waits for an answer gets `error`, if there is one."""
+        if error is not None and self._error is None:
+            self._error = error
         self.is_closed = True
         if error is None:
             return
         for outlet in self._outlets:
             outlet.close()
-        while self._waiting:
-            self._waiting.popitem()[1].set_exception(error)
+        # What is added from here on is taken out again by who adds it: it cannot put.
+        for number in list(self._waiting):
+            future = self._waiting.pop(number, None)
+            if future is not None and _is_wanted(future):
+                future.set_exception(error)
+
+
+def _is_wanted(future: Future[Any]) -> bool:
+    """Whether a caller still waits; from here on it cannot give up any more."""
+    try:
+        return future.set_running_or_notify_cancel()
+    except (InvalidStateError, RuntimeError):  # the caller has set it itself
+        return False

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from ataraxis.pipeline.board import clear
 from ataraxis.shm.context import Context
-from ataraxis.shm.process import python_command
+from ataraxis.shm.process import process_command
 
 _START_S, _FORK_S, _END_S = 120.0, 30.0, 5.0
 _CODE, _PID = struct.Struct("<i"), struct.Struct("<q")
@@ -87,11 +87,9 @@ class ForkServer:
         program = os.pidfd_open(os.getpid())
         try:
             self._process = subprocess.Popen(
-                python_command(
-                    "from ataraxis.pipeline.worker_main import main; "
-                    "from ataraxis.pipeline.forkserver import serve; "
-                    f"main(*serve({theirs.fileno()}, {program}, {list(preload)!r}, "
-                    f"{run!r}, {context!r}))"
+                process_command(
+                    "ataraxis.pipeline.forkserver:start",
+                    json.dumps([theirs.fileno(), program, list(preload), run, context]),
                 ),
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), program),
@@ -177,6 +175,14 @@ def written(data: bytes) -> int:
 
 
 # ---- the server
+
+
+def start(text: str) -> None:
+    """Be a server, and in each fork of it a worker; told as JSON what `serve` takes."""
+    # Before the first fork: each worker has it then.
+    from ataraxis.pipeline.worker_main import main
+
+    main(*serve(*json.loads(text)))
 
 
 def serve(

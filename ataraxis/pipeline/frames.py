@@ -19,7 +19,11 @@ from ataraxis.frame import MAGIC, DType, Flag, Frame, Origin, crc32
 
 # What is in the frame, in the low byte of the origin's part.
 # A group: of the values that one came to those of some keys; others are elsewhere.
-PLAIN, BUNDLE, GAP, GROUP = 0, 1, 2, 3
+# A caller waits for what comes of a called one, and its worker emits itself: it is read
+# by Python, so that the worker's next `get` can answer. A skipped one is a gap where a
+# value went to the dead letters.
+PLAIN, BUNDLE, GAP, GROUP, CALLED, SKIPPED = range(6)
+GAPS = (GAP, SKIPPED)
 # Of a frame that was split: which part, and of how many, in the bytes above.
 _INDEX, _COUNT = 8, 20
 _MOST_PARTS = 0xFFF
@@ -201,7 +205,7 @@ def read_frame(frame: Frame) -> Read:
     if origin is None:
         return Read(0, -1, PLAIN, 0, frame.source, frame.time_ns, False, frame.value)
     lane, sequence, part, overlap = origin
-    value = None if kind_of(part) == GAP else frame.value
+    value = None if kind_of(part) in GAPS else frame.value
     source, time_ns = frame.source, frame.time_ns
     return Read(lane, sequence, part, overlap, source, time_ns, False, value)
 

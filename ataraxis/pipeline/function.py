@@ -9,8 +9,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
+import linecache
+import os
 import runpy
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any, Literal, TypeAlias
 
 Kind: TypeAlias = Literal["dialect", "source", "map", "script"]
@@ -91,6 +96,14 @@ def code_of(function: Any, entry: str | None) -> Code:
     name = name_of(function)
     if name:
         return Code(kind, name)
+    return Code(kind, pickle=_pickled(function))
+
+
+def _pickled(function: Any) -> bytes:
+    """Pickle a function by value, with the names of its files and their lines.
+
+    cloudpickle forgets the file of a code object: a traceback would show no line.
+    """
     try:
         import cloudpickle  # type: ignore[import-untyped]
     except ImportError:
@@ -99,7 +112,40 @@ def code_of(function: Any, entry: str | None) -> Code:
             "program, a notebook or another function: pip install 'cloudpickle>=3', "
             "or move it to a module"
         ) from None
-    return Code(kind, pickle=cloudpickle.dumps(function))
+    table = cloudpickle.Pickler.dispatch_table
+    reduce_code: Callable[[CodeType], Any] = table[CodeType]
+    sources: dict[str, tuple[str, str]] = {}
+
+    def reduce(code: CodeType) -> Any:
+        make, arguments, *rest = reduce_code(code)
+        known = sources.get(code.co_filename)
+        if known is None:
+            known = sources[code.co_filename] = _source_of(code.co_filename)
+        return (located, (*known, make, arguments), *rest)
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        dispatch_table = table.new_child({CodeType: reduce})
+
+    buffer = io.BytesIO()
+    Pickler(buffer).dump(function)
+    return buffer.getvalue()
+
+
+def _source_of(name: str) -> tuple[str, str]:
+    """Return the whole name of a source file; and its text, if it is not on disk."""
+    if os.path.exists(name):
+        return os.path.abspath(name), ""
+    return name, "".join(linecache.getlines(name))
+
+
+def located(
+    name: str, text: str, make: Callable[..., CodeType], arguments: tuple[Any, ...]
+) -> CodeType:
+    """Make a code object anew, in the worker, and know its source."""
+    if text and name not in linecache.cache:
+        # Without a time of change: nothing on disk replaces it.
+        linecache.cache[name] = (len(text), None, text.splitlines(True), name)
+    return make(*arguments).replace(co_filename=name)
 
 
 def name_of(function: Any) -> str:

@@ -152,6 +152,20 @@ class Graph:
                     )
         return found
 
+    def parallel_heads(self) -> list[str]:
+        """Return the first processors that all have every value and join nowhere.
+
+        As many results of each value come out: what ``pipe.add(a); pipe.add(b)`` makes,
+        which looks like a chain.
+        """
+        heads = [
+            node
+            for node in self.nodes
+            if -1 in node.parents and node.processor.kind == "map"
+        ]
+        has_leaf = any(not node.children for node in heads)
+        return [node.name for node in heads] if len(heads) > 1 and has_leaf else []
+
     # ---- order
 
     def resequences(self, index: int) -> bool:

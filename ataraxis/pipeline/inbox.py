@@ -15,10 +15,13 @@ from ataraxis.pipeline.arrays import joined
 from ataraxis.pipeline.frames import (
     BUNDLE,
     CALL_LANE,
+    CALLED,
     GAP,
+    GAPS,
     GROUP,
     HEAD_LANE,
     PLAIN,
+    SKIPPED,
     Read,
     index_of,
     read,
@@ -49,11 +52,13 @@ class Job:
     leases: list[Letter]
     parts: dict[int, Any] = field(default_factory=dict)
     count: int = 0
+    is_skipped: bool = False
+    """Whether a part of it went to the dead letters."""
 
     @property
     def values(self) -> tuple[Any, ...]:
         """The values in it: one, several or none."""
-        if self.kind == GAP:
+        if self.kind in GAPS:
             return ()
         return tuple(self.value) if self.kind in (BUNDLE, GROUP) else (self.value,)
 
@@ -61,6 +66,10 @@ class Job:
     def part(self) -> tuple[int, int]:
         """Which part of a value it is, and of how many; (0, 0): the whole."""
         return (next(iter(self.parts)), self.count) if self.count else (0, 0)
+
+    @property
+    def _gap(self) -> int:
+        return SKIPPED if self.is_skipped else GAP
 
     def acknowledge(self) -> None:
         """Say that it is done with."""
@@ -80,6 +89,7 @@ class Job:
                 return len(self.parts) == self.count
         if other.kind == GROUP:
             self.kind = GROUP
+        self.is_skipped |= other.kind == SKIPPED
         self.parts.update(other.parts)
         self.leases += other.leases
         if len(self.parts) < self.count:
@@ -88,9 +98,9 @@ class Job:
         self.count = 0
         if self.kind == GROUP:
             self.value = tuple(v for part in parts for v in part or ())
-            self.kind = BUNDLE if self.value else GAP
+            self.kind = BUNDLE if self.value else self._gap
         elif all(part is None for part in parts):
-            self.kind = GAP
+            self.kind = self._gap
         elif all(getattr(part, "ndim", 0) for part in parts):
             self.kind, self.value = PLAIN, joined(parts, parts[0].ndim - 1)
         else:
@@ -104,8 +114,9 @@ def job_of(lease: FrameLease, found: Read) -> Job:
     if sequence < 0:
         # Somebody put it into the queue by hand: it is numbered by the queue.
         sequence = lease.id
-    job = Job(lane, sequence, part & 0xFF, value, overlap, time_ns, source,
-              lease.attempt, [lease])  # fmt: skip
+    kind = part & 0xFF
+    job = Job(lane, sequence, PLAIN if kind == CALLED else kind, value, overlap,
+              time_ns, source, lease.attempt, [lease])  # fmt: skip
     if part > 0xFF:
         index, count = index_of(part)
         job.parts, job.count = {index: value}, count
@@ -281,7 +292,7 @@ class Intake:
         if _distance(lane, origin.source) > _BYTE:
             return None
         job = Job(
-            lane, frame.sequence, GAP, None, 0, frame.time_ns, frame.source, 1, []
+            lane, frame.sequence, SKIPPED, None, 0, frame.time_ns, frame.source, 1, []
         )
         index, count = index_of(origin.part)
         if count > index:

@@ -15,7 +15,7 @@ from typing import Literal, Self, TypeAlias, get_args
 from ataraxis.pipeline.engine import News
 from ataraxis.pipeline.forkserver import ForkServer, written
 from ataraxis.pipeline.spec import WorkerSpec
-from ataraxis.shm.process import python_command
+from ataraxis.shm.process import check_can_start, process_command
 
 Start: TypeAlias = Literal["spawn", "forkserver"]
 _Four: TypeAlias = tuple[int, int, int, int]
@@ -73,6 +73,8 @@ class Local:
     ------
     ValueError
         `start` is neither; or `preload` is given without a server.
+    OSError
+        This program is frozen, and does not call `ataraxis.freeze_support`.
 
     Notes
     -----
@@ -100,6 +102,7 @@ class Local:
             raise ValueError(f"start={start!r}: 'spawn' or 'forkserver'")
         if preload and start != "forkserver":
             raise ValueError("preload= is for start='forkserver'")
+        check_can_start()
         self._start, self._preload = start, tuple(preload)
         # By the number of threads: BLAS asks for it when it is imported.
         self._servers: dict[int | None, ForkServer] = {}
@@ -136,9 +139,9 @@ class Local:
     def _spawn(self, spec: WorkerSpec, numbers: _Four) -> _Started:
         given, tells, out, err = numbers
         process = subprocess.Popen(
-            python_command(
-                "from ataraxis.pipeline.worker_main import main; "
-                f"main({given}, {tells}, {os.getpid()})"
+            process_command(
+                "ataraxis.pipeline.worker_main:main",
+                *map(str, (given, tells, os.getpid())),
             ),
             stdin=subprocess.DEVNULL,
             stdout=out,

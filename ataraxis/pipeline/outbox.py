@@ -16,10 +16,12 @@ from ataraxis.frame import DType
 from ataraxis.pipeline.arrays import joined, shared
 from ataraxis.pipeline.board import FINISHED, Board
 from ataraxis.pipeline.frames import (
-    GAP,
+    CALLED,
+    GAPS,
     GROUP,
     PLAIN,
     index_of,
+    is_call,
     kind_of,
     lane_of,
     part_of,
@@ -29,7 +31,8 @@ from ataraxis.pipeline.partition import Router
 from ataraxis.pipeline.spec import WINDOW, Target
 from ataraxis.shm.array import SharedMemoryArray
 from ataraxis.shm.context import ContextLike
-from ataraxis.stream import MemQ
+from ataraxis.shm.waiting import Waitable
+from ataraxis.stream.memq import MemQ, RoomEvent
 
 # How often who waits for room looks whether there is anybody left to make some.
 SLICE_S = 0.25
@@ -77,6 +80,18 @@ class Outlet:
         """Whether those who would get it have ended in good order."""
         return self._board.words[self._state] == FINISHED
 
+    def room(self) -> list[Waitable]:
+        """Return what happens when a put that found no room may find some."""
+        found: list[Waitable] = [RoomEvent(queue) for queue in self._queues]
+        if self._credit is not None:
+            found.append(self._credit.change_event())
+        return found
+
+    @property
+    def waiting(self) -> int:
+        """How many frames wait for a worker."""
+        return sum(queue.qsize() for queue in self._queues)
+
     @property
     def is_full(self) -> bool:
         """Whether a put would probably wait."""
@@ -116,6 +131,8 @@ class Outlet:
         """Put a value, as a frame that `put` would put; where possible in one copy."""
         queue = self._queues[which]
         code = -1 if dtype is None else dtype
+        if kind == PLAIN and self.target.marks_calls and is_call(lane):
+            kind = CALLED
         if self._policy == "block" and isinstance(code, int):
             wait: float | None = 0
             while not self.is_finished:
@@ -210,7 +227,7 @@ class Outlet:
             It is no array, where arrays are cut; or has no key.
         """
         kind = kind_of(part)
-        if self.is_plain or kind == GAP:
+        if self.is_plain or kind in GAPS:
             return
         if self._router is not None:
             values = value if kind != PLAIN else (value,)
@@ -241,9 +258,9 @@ class Outlet:
                 value, dtype, lane, sequence, kind, source, time_ns, timeout
             )
         count = len(self._queues) if self.target.split else 0
-        if kind_of(kind) == GAP:
+        if kind_of(kind) in GAPS:
             for k in range(len(self._queues)):
-                mark = part_of(GAP, k, count) if count else kind
+                mark = part_of(kind_of(kind), k, count) if count else kind
                 frame = write(None, None, lane, sequence, mark, 0, source, time_ns)
                 if not self.put(frame, timeout if k == 0 else None, k):
                     return False
@@ -273,7 +290,7 @@ class Outlet:
         """Put a value to the worker of its key; several of several keys in groups."""
         shares, count = self._shares, len(self._queues)
         having = [k for k, share in enumerate(shares) if share]
-        if kind_of(part) == GAP or not having:
+        if kind_of(part) in GAPS or not having:
             having = [sequence % count]  # somebody has to tell of it
         if len(having) == 1:
             return self.send(

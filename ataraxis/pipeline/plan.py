@@ -133,6 +133,7 @@ class Plan:
             said.split is not None,
             node.processor.key if node.inboxes > 1 else None,
             ends,
+            marks_calls=node.processor.kind in ("dialect", "script"),
         )
 
     def specs(self) -> list[WorkerSpec]:
@@ -151,8 +152,7 @@ class Plan:
         code = node.processor.code()
         assert code is not None
         targets = [self.target(k, node.index) for k in node.children]
-        # A function that emits itself has no result to give back at the end.
-        if not node.children and code.kind in ("map", "source"):
+        if not node.children:
             targets.append(self.target(-1, node.index))
         return WorkerSpec(
             run=self.run,

@@ -11,8 +11,10 @@ from ataraxis.errors import NotConnectedError
 from ataraxis.frame import DType
 from ataraxis.pipeline import worker_io
 from ataraxis.pipeline.function import Code, Kind, code_of, kind_of
+from ataraxis.pipeline.outbox import Outlet
 from ataraxis.pipeline.partition import Key
 from ataraxis.pipeline.settings import Settings, settings_of
+from ataraxis.pipeline.upipe import EdgeQueue
 from ataraxis.pipeline.worker_io import Port
 from ataraxis.shm.context import checked_name
 
@@ -123,9 +125,11 @@ class Talk:
         ------
         TimeoutError
             None came within `timeout`, s.
-        EndOfStream
-            The parents have finished and nothing is left. Left alone, it ends this
-            worker in good order.
+        EndOfInput
+            The parents have finished and nothing is left. It is an `EndOfStream`, and
+            a `TimeoutError` as in uPipe: what stands behind ``except TimeoutError:
+            break`` is done. Left alone, it ends this worker in good order, and so
+            does the next call after it.
 
         Notes
         -----
@@ -133,6 +137,51 @@ class Talk:
         next one comes next.
         """
         return await self._connected().awaited["get_sync"](timeout)
+
+    # ---- counters, as uPipe has them
+
+    _more_processed = 0
+
+    @property
+    def processed_counter(self) -> int:
+        """How many values this worker has emitted; a program may add to it."""
+        return self._connected().emitted + self._more_processed
+
+    @processed_counter.setter
+    def processed_counter(self, value: int) -> None:
+        self._more_processed = value - self._connected().emitted
+
+    @property
+    def received_counter(self) -> int:
+        """How many values this worker has got."""
+        return self._connected().received
+
+    @property
+    def in_qs(self) -> list[EdgeQueue]:
+        """The input queue: one, for all parents."""
+        port = self._connected()
+        inbox = port.inbox
+        if inbox is None:
+            return []
+        return [EdgeQueue(port.name, lambda: (port.received_by_all, inbox.qsize()))]
+
+    @property
+    def out_qs(self) -> list[EdgeQueue]:
+        """The input queues of the children; of the last processor, the pipe's sink."""
+        port = self._connected()
+
+        def queue_of(outlet: Outlet) -> EdgeQueue:
+            def count() -> tuple[int, int]:
+                waiting = outlet.waiting
+                return max(port.emitted_to(outlet) - waiting, 0), waiting
+
+            return EdgeQueue(outlet.target.name or "pipe-sink", count)
+
+        return [queue_of(outlet) for outlet in port.outlets]
+
+    def _get_next_q_to_emit(self) -> EdgeQueue | None:
+        """Return the first output queue; examples of uPipe ask for it."""
+        return next(iter(self.out_qs), None)
 
 
 # ---- the processor

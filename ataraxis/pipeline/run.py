@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 import uuid
 import weakref
 from collections import deque
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ataraxis.clock import now_ns
-from ataraxis.errors import PipeError, ProcessorError
+from ataraxis.errors import EndOfStream, PipeError, ProcessorError
 from ataraxis.frame import DType
 from ataraxis.pipeline import board as words_of
 from ataraxis.pipeline.board import (
@@ -27,6 +28,7 @@ from ataraxis.pipeline.board import (
     clear_dead,
 )
 from ataraxis.pipeline.collector import GRACE_S, Collector, taker_of
+from ataraxis.pipeline.dead_letters import DeadLetters
 from ataraxis.pipeline.engine import Engine
 from ataraxis.pipeline.feeder import Head
 from ataraxis.pipeline.frames import last_frame
@@ -60,6 +62,7 @@ class Course:
         engine: Engine | Start | None = None,
         context: ContextLike = None,
         letters: Any = None,
+        on_skip: Callable[[], object] | None = None,
     ) -> None:
         name = f"{graph.name}-{uuid.uuid4().hex[:8]}"
         taker = None if sink is None else taker_of(sink)
@@ -84,9 +87,10 @@ class Course:
         self._gate = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._state = RUNNING
+        self._kept: deque[Any] | None = None
         self._is_stopping = self._is_terminated = False
         self._total = len(source) if hasattr(source, "__len__") else None
-        self._open(taker, specs)
+        self._open(taker, specs, on_skip)
         nodes = graph.nodes
         self._supervisor = Supervisor(
             [Hired(spec, nodes[spec.index]) for spec in specs],
@@ -104,7 +108,7 @@ class Course:
         if source is not None:
             self._head.feed(source, self._fed)
 
-    def _open(self, taker: Any, specs: list[Any]) -> None:
+    def _open(self, taker: Any, specs: list[Any], on_skip: Any) -> None:
         """Make everything that is shared; all or nothing."""
         plan = self._plan
         clear_dead(plan.context)
@@ -117,7 +121,7 @@ class Course:
             self._board.words[words_of.STARTED] = now_ns()
             self._head = Head(plan, self._board)
             self._collector = Collector(
-                plan, self._board, taker, self._head.answer, self._collected
+                plan, self._board, taker, self._head.answer, self._collected, on_skip
             )
         except BaseException:
             for queue in self._queues.values():
@@ -208,35 +212,63 @@ class Course:
         self._supervisor.do(lambda: self._supervisor.finish(error))
 
     def _over(self, errors: list[ProcessorError]) -> None:
-        """Take everything away, and say how it went: the last thing that happens."""
+        """Take everything away, and say how it went: the last thing that happens.
+
+        Each step is taken, whatever the one before has raised: the run ends, and says
+        so, in any case.
+        """
         finished = len(self._finished) == len(self.graph.nodes)
         if not errors and not finished and not self._is_terminated:
             errors = [ProcessorError("the pipe ended before its processors had")]
-        failure = None
-        if errors:
-            failure = PipeError(f"pipe {self.graph.name!r} failed", errors)
-        self._head.close(failure or EOFError("the pipe has ended"))
-        self._collector.close()
-        with self._gate:
-            self._snapshot = self._board.array.copy()
-            self._state = (
-                words_of.FAILED if failure else FINISHED if finished else TERMINATED
-            )
-        for queue in self._queues.values():
-            queue.unlink()
-        self._credit.disconnect()
-        self._credit.destroy()
-        self._board.close()
-        if self._local is not None:
-            self._local.close()
-        self._ender.detach()
+        failure = self._failure(errors)
+        state = words_of.FAILED if failure else FINISHED if finished else TERMINATED
         what: What = "failed" if failure else "completed" if finished else "terminated"
+
+        def conclude() -> None:
+            with self._gate:
+                self._snapshot = self._board.array.copy()
+                self._state = state
+
+        ended = failure or EndOfStream(
+            "the pipe was terminated, and what was inside is lost"
+            if state == TERMINATED
+            else "the pipe has ended"
+        )
+        steps: list[Callable[[], object]] = [
+            lambda: self._head.close(ended),
+            self._collector.close,
+            conclude,
+            *(queue.unlink for queue in self._queues.values()),
+            self._credit.disconnect,
+            self._credit.destroy,
+            self._board.close,
+        ]
+        if self._local is not None:
+            steps.append(self._local.close)
+        steps.append(self._ender.detach)
+        for step in steps:
+            try:
+                step()
+            except Exception as error:
+                made = ProcessorError(f"its end raised {type(error).__name__}: {error}")
+                made.__cause__ = error
+                errors = [*errors, made]
+                failure, what = self._failure(errors), "failed"
+                self._state = words_of.FAILED
         self._tell(Event(what, now_ns(), text=str(failure or "")))
         for future in (self._ready, self._done):
             if failure is not None and not future.done():
                 future.set_exception(failure)
             elif not future.done():
                 future.set_result(None)
+
+    def _failure(self, errors: list[ProcessorError]) -> PipeError | None:
+        """Return the error of the pipe, whose text names what failed first."""
+        if not errors:
+            return None
+        more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
+        text = f"pipe {self.graph.name!r} failed: {errors[0]}{more}"
+        return PipeError(text, errors)
 
     def _stop(self) -> None:
         if self._is_stopping:
@@ -308,6 +340,11 @@ class Run(Course):
         return self._plan.letters
 
     @property
+    def dead_letters(self) -> DeadLetters:
+        """The values that were not processed, with the reason; see `on_error`."""
+        return DeadLetters(self._plan.letters, self._plan.run)
+
+    @property
     def progress(self) -> tuple[int, int | None]:
         """How many values were fed, and of how many, if that is known."""
         return self._head.fed, self._total
@@ -326,6 +363,34 @@ class Run(Course):
             or None  # to signal 0 would be to signal the program itself
             for spec in self._plan.specs()
         }
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop, or has ended."""
+        return self._is_stopping or self._is_terminated or self._state != RUNNING
+
+    @property
+    def late_answers(self) -> int:
+        """How many results came for callers that had given up, and were dropped."""
+        return self._head.late
+
+    @property
+    def skipped(self) -> int:
+        """How many values came out as dead letters in place of results."""
+        return self._collector.skipped
+
+    @property
+    def kept(self) -> deque[Any]:
+        """Results that no caller waits for, from the first look at this on.
+
+        Any length: take them out.
+        """
+        if self._kept is None:
+            self._kept = deque()
+            with self._gate:
+                if self._state == RUNNING:
+                    self._collector.keep(self._kept)
+        return self._kept
 
     # ---- in
 
@@ -359,7 +424,16 @@ class Run(Course):
         PipeError
             The pipe failed meanwhile.
         """
-        return self.submit(value, dtype, timeout).result(timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        future = self.submit(value, dtype, timeout)
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            return future.result(left)
+        except TimeoutError:
+            # Of ours, or of the pipe's? Who has given up is not answered any more.
+            if not future.cancel():
+                raise
+            raise TimeoutError(f"the pipe did not answer within {timeout} s") from None
 
     def submit(
         self, value: Any, dtype: DType | int | None = None, timeout: float | None = None
@@ -369,6 +443,24 @@ class Run(Course):
         if not self._head.send(value, dtype, timeout, future=future):
             raise TimeoutError(f"the pipe had no room within {timeout} s")
         return future
+
+    async def submit_async(
+        self, value: Any, dtype: DType | int | None = None, timeout: float | None = None
+    ) -> Future[Any]:
+        """Put a value in as `submit` does, awaited; who is cancelled has not put it."""
+        future: Future[Any] = Future()
+        if not await self._head.send_async(value, dtype, timeout, future):
+            raise TimeoutError(f"the pipe had no room within {timeout} s")
+        return future
+
+    async def emit_async(
+        self,
+        value: Any,
+        dtype: DType | int | None = None,
+        timeout: float | None = EMIT_WAIT_S,
+    ) -> bool:
+        """Put a value in as `emit` does, awaited; who is cancelled has not put it."""
+        return await self._head.send_async(value, dtype, timeout)
 
     # ---- to the end
 
@@ -474,7 +566,12 @@ class Run(Course):
         return dataset(self._plan.about(), self._words())
 
     def __repr__(self) -> str:
-        return f"<Run {self.name!r}, {self.state}>"
+        notes = [self.state, f"{self._head.fed} values in"]
+        if self.skipped:
+            notes.append(f"{self.skipped} skipped, in {str(self.letters)!r}")
+        if self.late_answers:
+            notes.append(f"{self.late_answers} late answers dropped")
+        return f"<Run {self.name!r}, {', '.join(notes)}>"
 
     def _repr_svg_(self) -> str:
         """Draw the graph, for a notebook."""

@@ -32,6 +32,8 @@ class Target:
     """Who, further on, puts in order what enters here, by index, and through which
     processors it goes; see `ataraxis.pipeline.graph`."""
     is_end: bool = False
+    marks_calls: bool = False
+    """Whether its workers emit themselves, and must be told what a caller waits for."""
 
 
 @dataclass(frozen=True)

@@ -209,20 +209,33 @@ class Supervisor:
 
     def _run(self) -> None:
         try:
-            try:
-                for hired in self._workers:
-                    self._spawn(hired)
-                while not self._is_over:
-                    self._turn(self._patience())
-            except Exception as error:
-                self._errors.append(self._error("", -1, f"{error!r} in the supervisor"))
-            self._dismiss()
+            self._guarded(self._supervise)
+            self._guarded(self._dismiss)
         finally:
-            self._on_over(self._errors)
-            with self._gate:
-                self._is_gone = True
-                os.close(self._ringer)
-                os.close(self._bell)
+            try:
+                self._on_over(self._errors)
+            finally:
+                with self._gate:
+                    self._is_gone = True
+                    os.close(self._ringer)
+                    os.close(self._bell)
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """Take a step; whatever it raises fails the run, and is its cause."""
+        try:
+            step()
+        except BaseException as error:
+            text = f"its supervisor raised {type(error).__name__}: {error}"
+            made = ProcessorError(text)
+            made.worker = -1
+            made.__cause__ = error
+            self._errors.append(made)
+
+    def _supervise(self) -> None:
+        for hired in self._workers:
+            self._spawn(hired)
+        while not self._is_over:
+            self._turn(self._patience())
 
     def _turn(self, timeout: float | None) -> None:
         for news in self._engine.watch(timeout, self._bell):
@@ -409,7 +422,12 @@ class Supervisor:
         said = hired.said or {}
         name, worker = hired.spec.processor, hired.spec.worker
         if said.get("kind") == "error":
-            error = self._error(name, worker, f"{said['type']}: {said['text']}")
+            text = f"{said['type']}: {said['text']}"
+            if said["value"]:
+                text += f"; with {said['value']}"
+            if said["place"]:
+                text += f"; at {said['place']}"
+            error = self._error(name, worker, text + said["notes"])
             error.remote_traceback = said["traceback"]
             error.add_note(f"In the worker:\n{said['traceback']}")
             return error

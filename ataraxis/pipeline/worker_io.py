@@ -13,8 +13,8 @@ from typing import Any
 from ataraxis._kernels.queue_handle import FrameLease
 from ataraxis._kernels.worker import PortKernel
 from ataraxis.clock import now_ns
-from ataraxis.errors import CorruptFrame, EndOfStream
-from ataraxis.frame import DType
+from ataraxis.errors import CorruptFrame, EndOfInput, EndOfStream
+from ataraxis.frame import DType, Frame
 from ataraxis.pipeline.board import (
     BEGAN_NS,
     BINS,
@@ -33,6 +33,7 @@ from ataraxis.pipeline.board import (
     SEQUENCE,
     STARTING,
     STATE,
+    TAKEN,
     Board,
 )
 from ataraxis.pipeline.dead_letters import Letters
@@ -41,6 +42,7 @@ from ataraxis.pipeline.frames import (
     GAP,
     GROUP,
     PLAIN,
+    SKIPPED,
     is_call,
     kind_of,
     lane_of,
@@ -56,6 +58,8 @@ from ataraxis.stream import MemQ
 # ---- waiting, awaited: for room or for a value, without holding up the event loop
 
 EMIT_WAIT_S = 0.5
+# How many results of one value wait for the next `get`.
+MOST_RESULTS = 1024
 # How long the only task of a loop may sleep in the kernel itself, at a time and at all.
 _SLICE_S, _SHORT_S = 0.01, 0.1
 # How long a thread sleeps for a task.
@@ -92,16 +96,6 @@ async def patiently(attempt: Callable[[float], bool], deadline: float | None) ->
             return True
 
 
-async def emitted(
-    emit: Callable[..., bool], value: Any, d_type: DType | int | None
-) -> bool:
-    """Emit at once, or wait briefly for room; whether it went."""
-    if emit(value, d_type, 0):
-        return True
-    deadline = time.monotonic() + EMIT_WAIT_S
-    return await patiently(lambda wait: emit(value, d_type, wait), deadline)
-
-
 # ---- the emitting half of a worker's port: to every child, or to none
 
 
@@ -116,6 +110,9 @@ class Emitting(PortKernel):
     outlets: list[Outlet]
     _inner: list[Outlet]
     _only: Outlet | None
+    _call: Job | None = None
+    """What a caller waits for, between the `get` that returned it and the next one."""
+    _results: list[Any]
 
     def _emit(
         self, value: Any, dtype: DType | int | None, timeout: float | None
@@ -123,6 +120,9 @@ class Emitting(PortKernel):
         """Do what `emit` does where that takes more than a look."""
         if self._words[STATE] > RUNNING and not self._has_got:
             raise EndOfStream(f"the pipe of processor {self.name!r} is being stopped")
+        if self._call is not None:
+            self._add_result(value, dtype)
+            return True
         words, began = self._words, self._row + BEGAN_NS
         words[began] = 0  # waiting for room is no hanging
         now = now_ns()
@@ -131,6 +131,31 @@ class Emitting(PortKernel):
         if self._job is not None:
             words[began] = now
         return sent
+
+    def _add_result(self, value: Any, dtype: DType | int | None) -> None:
+        """Keep what came of a value that a caller waits for: a copy, checked.
+
+        Whether more comes of it is known at the next `get`; a caller has all of it, as
+        of a generator. A function that never gets again has answered when it has
+        emitted more than a frame holds.
+        """
+        pickles = any(outlet.target.allow_pickle for outlet in self.outlets)
+        frame = Frame.from_value(value, dtype, allow_pickle=pickles).to_bytes()
+        self._results.append(Frame.from_buffer(frame, allow_pickle=pickles).value)
+        if len(self._results) >= MOST_RESULTS:
+            self._answer()
+
+    def _answer(self) -> None:
+        """Send on what came of the value that a caller waits for."""
+        job, self._call = self._call, None
+        results, self._results = self._results, []
+        self._connect()
+        self._is_quick = False  # the next `get` says whether it is
+        if job is not None:
+            self.send_results(job, results)
+
+    def _connect(self) -> None:
+        raise NotImplementedError
 
     def send(
         self,
@@ -166,7 +191,7 @@ class Emitting(PortKernel):
         timeout: float | None,
     ) -> bool:  # fmt: skip
         spec, words, row = self._spec, self._words, self._row
-        is_wanted = spec.has_taker or is_call(lane)
+        is_wanted = spec.has_taker or is_call(lane) or bool(words[TAKEN])
         outlets = [o for o in self.outlets if is_wanted or not o.target.is_end]
         if kind_of(kind) == GAP and not spec.tells_gaps:
             outlets = outlets if is_call(lane) else []
@@ -196,14 +221,20 @@ class Emitting(PortKernel):
             "what it emits"
         )
 
-    def send_results(self, job: Job, results: list[Any]) -> None:
-        """Send what a job came to, as one frame."""
+    def send_results(
+        self, job: Job, results: list[Any], *, is_skipped: bool = False
+    ) -> None:
+        """Send what a job came to, as one frame; or that it was skipped."""
         lane = lane_of(job.lane, self._spec.index)
         if self._spec.fills:
             self._fill(job, lane)
-        if not results and not self._spec.tells_gaps and not is_call(lane):
+        is_skipped = is_skipped or job.kind == SKIPPED
+        is_told = self._spec.tells_gaps or is_skipped or is_call(lane)
+        if not results and not is_told:
             return
-        if job.kind == GROUP:
+        if is_skipped and not results:
+            value, kind = None, SKIPPED
+        elif job.kind == GROUP:
             value, kind = tuple(results), GROUP
         elif len(results) == 1:
             value, kind = results[0], PLAIN
@@ -294,11 +325,13 @@ class Port(Emitting):
         # What this worker emits of its own accord has a lane of its own.
         self._lane = lane_of(spec.index + 1, spec.worker + 4096 * (spec.generation + 1))
         self._values = deque()
+        self._results = []
+        self._ends = 0
         # Where everything but what somebody at the head waits for goes.
         wanted = self.outlets if spec.has_taker else self._inner
         self._only = wanted[0] if len(wanted) == 1 and wanted[0].is_plain else None
         self._connect()
-        self.letters = Letters(spec.letters, spec.processor, spec.worker)
+        self.letters = Letters(spec.letters, spec.run, spec.processor, spec.worker)
         _current = self
 
     def _connect(self) -> None:
@@ -314,12 +347,48 @@ class Port(Emitting):
             "source": self._spec.index,
         }  # fmt: skip
         is_ordered = bool(self._spec.ordered_parents)
+        # What a caller waits for is kept until all of it is known.
+        is_direct = only is not None and self._call is None
         self._plug(
             self._words,
             words,
             None if is_ordered else self.inbox,
-            only.direct if only is not None else None,
+            only.direct if is_direct and only is not None else None,
         )
+
+    failed_with = ""
+    """Which value the function raised an exception at, in words."""
+
+    @property
+    def number_in_hand(self) -> str:
+        """Which value was got and is not acknowledged, in words; '' if none is."""
+        words, row = self._words, self._row
+        return f"value number {words[row + SEQUENCE]}" if words[row + LANE] else ""
+
+    # ---- counting
+
+    @property
+    def emitted(self) -> int:
+        """How many values this worker has emitted."""
+        return self._words[self._row + EMITTED]
+
+    @property
+    def received(self) -> int:
+        """How many values this worker has got."""
+        return self._words[self._row + RECEIVED]
+
+    @property
+    def received_by_all(self) -> int:
+        """How many values all workers of the processor have got."""
+        first = self._spec.row - self.worker
+        count = self.board.about["processors"][self._spec.index]["workers"]
+        rows = (self.board.of_worker(first + k) for k in range(count))
+        return sum(self._words[row + RECEIVED] for row in rows)
+
+    def emitted_to(self, outlet: Outlet) -> int:
+        """How many values this worker has emitted into an outlet."""
+        at = min(self.outlets.index(outlet), N_EDGES - 1)
+        return self._words[self._row + EDGES + at]
 
     # ---- telling the program
 
@@ -344,12 +413,34 @@ class Port(Emitting):
         self._pay()
         while not self._values:
             self.acknowledge()
-            job = self.take(timeout)
+            try:
+                job = self.take(timeout)
+            except EndOfStream as error:
+                raise self._end_of_input(str(error)) from None
             self._job = job
+            if is_call(job.lane):
+                self._call = job
+                self._connect()
             self._values.extend(job.values)
         assert self.intake is not None
-        self._is_quick = self.intake.is_empty and not self._spec.ordered_parents
+        self._is_quick = (
+            self._call is None
+            and self.intake.is_empty
+            and not self._spec.ordered_parents
+        )
         return self._values.popleft()
+
+    def _end_of_input(self, text: str) -> BaseException:
+        """Return what a worker is told that asks for more at the end of its input.
+
+        At first what ``except TimeoutError: break`` catches; then what a loop that goes
+        on after a time-out does not catch; then what ends any loop, in good order.
+        """
+        self._is_quick = False
+        self._ends += 1
+        if self._ends == 1:
+            return EndOfInput(text)
+        return EndOfStream(text) if self._ends == 2 else SystemExit(0)
 
     def _accept(self, lease: FrameLease | None) -> None:
         """Look into a frame that does not read quickly."""
@@ -397,6 +488,8 @@ class Port(Emitting):
     def acknowledge(self) -> None:
         """Say that what `get` returned last is done with."""
         self._pay()
+        if self._call is not None:
+            self._answer()
         job, self._job = self._job, None
         if job is not None:
             self.done(job)
@@ -445,6 +538,8 @@ class Port(Emitting):
     async def _get_later(self) -> Any:
         try:
             return self._get(0)
+        except EndOfStream:
+            raise
         except TimeoutError:
             return None
 
@@ -453,6 +548,8 @@ class Port(Emitting):
         while True:
             try:
                 return self._get(0)
+            except EndOfStream:
+                raise
             except TimeoutError:
                 pass
             assert self.inbox is not None

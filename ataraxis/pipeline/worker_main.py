@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import inspect
 import os
+import reprlib
 import select
 import signal
 import sys
@@ -12,6 +13,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ataraxis.clock import now_ns
@@ -167,6 +169,7 @@ class Work:
         except Exception as error:
             words[row + ERRORS] += 1
             if spec.on_error != "skip":
+                port.failed_with = self._described(jobs)
                 raise
             self._bury(jobs, f"{type(error).__name__}: {error}")
             return
@@ -184,10 +187,21 @@ class Work:
             error.add_note(f"processor {self._spec.processor!r} returned: {kinds}")
             raise
 
+    @staticmethod
+    def _described(jobs: list[Job]) -> str:
+        """Say which value it was; of a batch, which values."""
+        number = f"number {jobs[0].sequence}"
+        if len(jobs) > 1:
+            return f"values {number} to {jobs[-1].sequence}"
+        values = jobs[0].values
+        if len(values) != 1:
+            return f"value {number}, in {len(values)} parts"
+        return f"value {number}: {described(values[0])}"
+
     def _bury(self, jobs: list[Job], why: str) -> None:
         for job in jobs:
             self._port.bury(job, why)
-            self._port.send_results(job, [])
+            self._port.send_results(job, [], is_skipped=True)
             self._port.done(job)
 
     def _results(self, jobs: list[Job]) -> list[list[Any]]:
@@ -251,12 +265,15 @@ FAILED = 70
 """Exit code after an exception, which was told before."""
 
 
-def main(given: int, told: int, parent: int, program: int = -1) -> None:
+def main(
+    given: int | str, told: int | str, parent: int | str, program: int = -1
+) -> None:
     """Be a worker: read what to do from `given`, tell the program through `told`.
 
     `parent` is the process that has started this one; if that is not the program
-    itself, `program` is a pidfd of it.
+    itself, `program` is a pidfd of it. Numbers, as text on a command line.
     """
+    given, told, parent = int(given), int(told), int(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with open(given, "rb") as file:
         spec = WorkerSpec.from_bytes(file.read())
@@ -275,7 +292,8 @@ def main(given: int, told: int, parent: int, program: int = -1) -> None:
         raise
     try:
         _work(spec, port)
-        port.acknowledge()
+        with suppress(EndOfStream):  # nobody is left who would have the answer
+            port.acknowledge()
     except BaseException as error:
         _leave(port, error)
     _flush()
@@ -315,7 +333,10 @@ def _leave(port: Port, error: BaseException) -> None:
         port.tell(
             "error",
             type=type(error).__name__,
-            text=f"{error}{notes}",
+            text=str(error),
+            notes=notes,
+            value=port.failed_with or port.number_in_hand,
+            place=_place_of(error),
             traceback=_told(error),
         )
     with suppress(Exception):
@@ -324,14 +345,45 @@ def _leave(port: Port, error: BaseException) -> None:
     os._exit(FAILED)
 
 
-def _told(error: BaseException) -> str:
-    """Write a traceback, without the frames of this library above the user's."""
+def _steps_of(error: BaseException) -> TracebackType | None:
+    """Return a traceback without the frames of this library above the user's."""
     steps = error.__traceback__
     while steps is not None and steps.tb_next is not None:
-        if "/ataraxis/pipeline/" not in steps.tb_frame.f_code.co_filename:
+        if not _is_ours(steps):
             break
         steps = steps.tb_next
-    return "".join(traceback.format_exception(type(error), error, steps))
+    return steps
+
+
+def _is_ours(step: TracebackType) -> bool:
+    name = str(step.tb_frame.f_globals.get("__name__", ""))
+    return name.startswith("ataraxis.pipeline.")
+
+
+def _told(error: BaseException) -> str:
+    """Write a traceback, as the user's function has it."""
+    return "".join(traceback.format_exception(type(error), error, _steps_of(error)))
+
+
+def _place_of(error: BaseException) -> str:
+    """Return where in the user's file it was raised: file, line and function."""
+    first = _steps_of(error)
+    if first is None or _is_ours(first):
+        return ""
+    steps = traceback.extract_tb(first)
+    mine = [step for step in steps if step.filename == steps[0].filename]
+    return f"{mine[-1].filename}:{mine[-1].lineno} in {mine[-1].name}"
+
+
+def described(value: Any) -> str:
+    """Say what a value is, in a line."""
+    if isinstance(getattr(value, "shape", None), tuple):
+        kind = type(value).__name__
+        return f"{kind} of {getattr(value, 'dtype', '?')}, shape {value.shape}"
+    try:
+        return " ".join(reprlib.repr(value).split())
+    except Exception as error:
+        return f"{type(value).__name__}, whose repr raises {type(error).__name__}"
 
 
 def _end_with(parent: int, spec: WorkerSpec, program: int) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ataraxis.datamux import API, producer_of
-from ataraxis.shm.process import python_command
+from ataraxis.shm.process import process_command
 
 PATIENCE_S = 30.0
 _PAUSE_S = 0.5
@@ -70,8 +70,7 @@ class Program:
         cls, name: str, told: dict[str, Any], say: Callable[[str], object]
     ) -> Program:
         """Start the program of a source; `told` is as `source_program.run` takes it."""
-        code = "from ataraxis.session.process import main; raise SystemExit(main())"
-        command = python_command(code, json.dumps(told))
+        command = process_command("ataraxis.session.process:main", json.dumps(told))
         return cls(name, command, told["context"], say)
 
     def _begin(self) -> None:
@@ -205,8 +204,8 @@ def _end_with_input(api: API) -> None:
     api.stop()
 
 
-def main() -> int:
-    """Run what the first argument says, JSON; tell what became of it, JSON."""
-    found = run(json.loads(sys.argv[1]))
+def main(text: str) -> int:
+    """Run what `text` says, JSON; tell what became of it, JSON."""
+    found = run(json.loads(text))
     sys.stdout.write(json.dumps(found) + "\n")
     return int(bool(found["error"]))

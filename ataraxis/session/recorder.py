@@ -16,7 +16,7 @@ from ataraxis.session.process import Program
 from ataraxis.session.stream_recorder import Lag, SessionLoss, Track
 from ataraxis.session.verdict import StreamVerdict
 from ataraxis.shm.context import Context
-from ataraxis.shm.process import python_command
+from ataraxis.shm.process import process_command
 from ataraxis.stream.statistics import ReaderStatistics, StreamStatistics
 
 # ---- the program of a recorder of a session; `RecorderProcess` starts it
@@ -90,10 +90,9 @@ def _listen(is_over: threading.Event) -> None:
         os._exit(1)
 
 
-def main() -> int:
-    """Run what the first argument says, JSON."""
-    run(json.loads(sys.argv[1]))
-    return 0
+def main(text: str) -> None:
+    """Run what `text` says, JSON."""
+    run(json.loads(text))
 
 
 # ---- `WatchedTrack`: one stream of a session that another process records
@@ -234,8 +233,8 @@ class RecorderProcess:
         """Return what is run next; it is told what its predecessor had begun with."""
         self._read = 0
         known = [name for name, track in self.tracks.items() if track.is_known]
-        code = "from ataraxis.session.recorder import main; raise SystemExit(main())"
-        return python_command(code, json.dumps({**self._told, "known": known}))
+        told = json.dumps({**self._told, "known": known})
+        return process_command("ataraxis.session.recorder:main", told)
 
     def look(self) -> None:
         """Take in what it says, and start it again if it died."""

@@ -30,6 +30,14 @@ from ataraxis.shm.context import Context, ContextLike
 from ataraxis.shm.header import Kind
 from ataraxis.shm.lock import Lock, Section
 from ataraxis.shm.segment import Segment
+from ataraxis.shm.waiting import (
+    ARRAY_BIT,
+    ARRAY_EVENT,
+    ARRAY_LOCK,
+    NOTHING,
+    EventWord,
+    until,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -116,6 +124,22 @@ class ArrayStatistics:
     """Process that died half way last; 0 if none ever did."""
     owner: int
     """Participant slot that holds the lock; -1 if free."""
+
+
+class ChangeEvent(EventWord):
+    """A write into an array, for who waits in a loop."""
+
+    def __init__(self, array: SharedMemoryArray, segment: Segment, since: int) -> None:
+        super().__init__(segment, ARRAY_EVENT, ARRAY_LOCK, ARRAY_BIT)
+        self._array, self._since = array, since
+
+    def is_ready(self) -> bool:
+        """Whether it has changed; a destroyed one raises."""
+        try:
+            self._array.wait_for_change(0, since=self._since)
+        except TimeoutError:
+            return False
+        return True
 
 
 # ---- values and views
@@ -564,6 +588,44 @@ class SharedMemoryArray(ArrayKernel):
         if status != status_of.OK:
             self._fail(status)
         return self.statistics().version
+
+    async def wait_for_change_async(
+        self, timeout: float | None = None, *, since: int | None = None
+    ) -> int:
+        """Wait until a write is complete, awaited; otherwise as `wait_for_change`.
+
+        In asyncio, uvloop or, with ``ataraxis[trio]``, trio. One thread of this process
+        sleeps for all that wait.
+        """
+        if since is None:
+            since = self.statistics().version
+
+        def look() -> Any:
+            try:
+                return self.wait_for_change(0, since=since)
+            except TimeoutError:
+                return NOTHING
+
+        version = await until(look, self.change_event(since), timeout=timeout)
+        if version is NOTHING:
+            self._fail(status_of.TIMEOUT)
+        return int(version)
+
+    def change_event(self, since: int | None = None) -> ChangeEvent:
+        """Return what `ataraxis.shm.waiting.until` waits for: the next write.
+
+        Parameters
+        ----------
+        since : int, optional
+            A `version` seen before; the version now, if not given.
+        """
+        version = self.statistics().version if since is None else since
+        return ChangeEvent(self, self._attached_segment(), version)
+
+    def _attached_segment(self) -> Segment:
+        self._guard_or_revive()
+        assert self._segment is not None
+        return self._segment
 
     def statistics(self) -> ArrayStatistics:
         """Read the array's control words."""

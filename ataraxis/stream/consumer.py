@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import os
-import threading
 import time
+import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
@@ -20,10 +20,8 @@ from ataraxis._kernels.consumer import (
     OK,
     OVERFLOW,
     TIMEOUT,
-    Bell,
     ConsumerHandle,
     Frame,
-    wait_any,
 )
 from ataraxis.errors import CorruptFrame, ReleasedBuffer
 from ataraxis.frame import crc32
@@ -31,6 +29,7 @@ from ataraxis.labels import Labels
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.header import Kind
 from ataraxis.shm.segment import Segment
+from ataraxis.shm.waiting import NOTHING, STREAM_DATA, Descriptor, EventWord, until
 from ataraxis.stream.endpoint import (
     RAW,
     STR,
@@ -215,6 +214,45 @@ class Rows(End, ConsumerHandle):
 
 # ---- the consumer
 
+
+class DataEvent(EventWord):
+    """A frame of a stream, or its end, for who waits in a loop."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        super().__init__(consumer._attached(), STREAM_DATA)
+        # A descriptor must not keep a consumer that is dropped.
+        self._consumer = weakref.ref(consumer)
+
+    def is_ready(self) -> bool:
+        """Whether there is a frame, the stream has ended, or the consumer is closed."""
+        consumer = self._consumer()
+        if consumer is None or not consumer.is_open:
+            return True
+        return consumer._has_next or consumer.is_ended
+
+
+def _receive_and_rearm(
+    of: weakref.ref[Consumer],
+) -> Callable[..., Frame | None]:
+    """Return `Consumer.receive` that makes the descriptor quiet if there is nothing."""
+
+    def receive(*arguments: Any, **keywords: Any) -> Frame | None:
+        consumer = of()
+        assert consumer is not None
+        frame = ConsumerHandle.receive(consumer, *arguments, **keywords)
+        if frame is not None or consumer._descriptor is None:
+            return frame
+
+        def look() -> Any:
+            found = ConsumerHandle.receive(consumer, blocking=False)
+            return NOTHING if found is None and not consumer.is_ended else found
+
+        frame = consumer._descriptor.rearm(look)
+        return frame if isinstance(frame, Frame) else None
+
+    return receive
+
+
 _POLICIES = {"lossless": 0, "lossy": 1, "latest": 2}
 
 
@@ -362,12 +400,49 @@ class Consumer(Rows):
         with frame:
             return frame.read().decode()
 
-    async def receive_async(self) -> Frame | None:
+    async def receive_async(self, timeout: float | None = None) -> Frame | None:
         """Wait for the next frame without blocking the event loop; None at the end.
 
-        One thread of this process sleeps for all consumers that wait.
+        In asyncio, uvloop or, with ``ataraxis[trio]``, trio. One thread of this process
+        sleeps for all that wait. Who is cancelled has not received anything.
+
+        Raises
+        ------
+        TimeoutError
+            None came within `timeout`, s.
         """
-        return await wait_async(self)
+        check_timeout(timeout)
+        if self._segment is None:
+            return None
+        frame = await until(self._try_receive, DataEvent(self), timeout=timeout)
+        if frame is NOTHING:
+            self._fail(TIMEOUT)
+        return frame if isinstance(frame, Frame) else None
+
+    def _try_receive(self) -> Any:
+        if self._segment is None:
+            return None
+        frame = self.receive(blocking=False)
+        if frame is not None or (self.is_ended and not self.has_next):
+            return frame
+        return NOTHING
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while there may be a frame.
+
+        For `select`, ``loop.add_reader``, a QSocketNotifier. It becomes quiet when
+        ``receive(blocking=False)`` has returned None; after the stream's end it stays
+        readable, and `is_ended` is true. Do not read from it or close it: `close` of
+        the consumer does.
+        """
+        self._attached()
+        if self._descriptor is None:
+            self._descriptor = Descriptor(DataEvent(self))
+            # In front of the kernel's, which does not know of it.
+            self.__dict__["receive"] = _receive_and_rearm(weakref.ref(self))
+        return self._descriptor.number
+
+    _descriptor: Descriptor | None = None
 
     def __aiter__(self) -> AsyncIterator[Frame]:
         return self
@@ -440,6 +515,10 @@ class Consumer(Rows):
 
         A durable name is given up.
         """
+        descriptor, self._descriptor = self._descriptor, None
+        self.__dict__.pop("receive", None)
+        if descriptor is not None:
+            descriptor.close()
         super().close()
 
     def _drop(self) -> None:
@@ -468,68 +547,3 @@ def wait_for_stream(
     """
     check_timeout(timeout)
     Segment.attach(plain_name(name), kind=Kind.STREAM, timeout=timeout, context=context)
-
-
-# ---- waiting for frames from an event loop: one thread of the process sleeps for all
-
-# A futex has no descriptor that a loop could watch. The thread ends when nobody waits.
-
-_lock = threading.Lock()
-_waiting: dict[asyncio.Future[None], Consumer] = {}
-_thread: threading.Thread | None = None
-_bell = Bell()
-SLICE_S = 0.05
-
-
-async def wait_async(consumer: Consumer) -> Frame | None:
-    """Return the next frame of `consumer`, or None at the end of its stream."""
-    global _thread
-    while consumer._segment is not None:
-        frame = consumer.receive(blocking=False)
-        if frame is not None or (consumer.is_ended and not consumer.has_next):
-            return frame
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        with _lock:
-            _waiting[future] = consumer
-            if _thread is None:
-                _thread = threading.Thread(
-                    target=_serve, name="ataraxis-waiting", daemon=True
-                )
-                _thread.start()
-        _bell.ring()
-        try:
-            await future
-        finally:
-            with _lock:
-                _waiting.pop(future, None)
-    return None
-
-
-def _serve() -> None:
-    global _thread
-    while True:
-        with _lock:
-            seen = _bell.count
-            futures, consumers = list(_waiting), list(_waiting.values())
-            if not futures:
-                _thread = None
-                return
-        for future, found in zip(
-            futures, wait_any(consumers, _bell, seen, SLICE_S), strict=True
-        ):
-            if found:
-                with _lock:
-                    _waiting.pop(future, None)
-                _tell(future)
-        del futures, consumers, future
-
-
-def _tell(future: asyncio.Future[None]) -> None:
-    def wake() -> None:
-        if not future.done():
-            future.set_result(None)
-
-    try:
-        future.get_loop().call_soon_threadsafe(wake)
-    except RuntimeError:
-        pass  # the loop was closed meanwhile

@@ -37,6 +37,14 @@ from ataraxis.labels import Labels
 from ataraxis.shm.context import Context, ContextLike, checked_name
 from ataraxis.shm.header import Kind
 from ataraxis.shm.segment import Segment
+from ataraxis.shm.waiting import (
+    NOTHING,
+    QUEUE_DATA,
+    QUEUE_SPACE,
+    Descriptor,
+    EventWord,
+    until,
+)
 from ataraxis.stream.endpoint import check_timeout, plain_name
 from ataraxis.stream.lease import (
     Lease,
@@ -48,6 +56,38 @@ from ataraxis.stream.lease import (
     view_large,
 )
 from ataraxis.stream.statistics import QueueStatistics, compose_queue
+
+# ---- what is waited for in a queue, by a loop
+
+
+class DataEvent(EventWord):
+    """A frame in a queue, for who waits in a loop."""
+
+    def __init__(self, queue: QueueEnd) -> None:
+        super().__init__(queue._attached(), QUEUE_DATA)
+        # A descriptor must not keep a handle that is dropped.
+        self._queue = weakref.ref(queue)
+
+    def is_ready(self) -> bool:
+        """Whether there is probably a frame, or the handle was closed."""
+        queue = self._queue()
+        if queue is None or not queue.is_open:
+            return True
+        return bool(queue._pocket) or queue._has_data
+
+
+class RoomEvent(EventWord):
+    """Room in a queue, for who waits in a loop."""
+
+    def __init__(self, queue: QueueEnd) -> None:
+        super().__init__(queue._attached(), QUEUE_SPACE)
+        self._queue = weakref.ref(queue)
+
+    def is_ready(self) -> bool:
+        """Whether there is probably room, or the handle was closed."""
+        queue = self._queue()
+        return queue is None or not queue.is_open or queue._has_room
+
 
 # ---- what both halves of a queue's handle share; a status becomes an exception here
 
@@ -64,9 +104,11 @@ class QueueEnd(QueueHandle):
     _checksum: bool
     _allow_pickle: bool
     _segment: Segment | None
+    _descriptor: Descriptor | None = None
 
     def _begin(self) -> None:
         """Forget whatever is leased: at the start, and in a forked child."""
+        self._descriptor = None
         self._pocket = []
         self._unfinished: deque[Lease] = deque()
         self._larges: list[str] = []
@@ -110,6 +152,7 @@ class QueueEnd(QueueHandle):
                 "buffer_count="
             )
         elif status == status_of.EMPTY:
+            self._found_nothing()
             error = QueueEmpty(f"queue {name!r} holds nothing; wait with timeout=")
         elif status == status_of.DAMAGED:
             raise LayoutError(
@@ -122,10 +165,19 @@ class QueueEnd(QueueHandle):
                 "statistics() for who holds them"
             )
         else:
+            self._found_nothing()
             error = GetTimeout(f"queue {name!r}: nothing came within the timeout")
         if isinstance(error, QueueFull | PutTimeout):
             error.count = count
         raise error
+
+    def _found_nothing(self) -> None:
+        """Let the descriptor be quiet until there is something."""
+        if self._descriptor is not None:
+            # What is there now leaves it as it is: the next look gets it.
+            self._descriptor.rearm(
+                lambda: True if self._pocket or self._has_data else NOTHING
+            )
 
     def _deadline(self, block: bool, timeout: float | None) -> int:
         """Turn a timeout in s into a monotonic time, ns; 0: do not wait."""
@@ -163,6 +215,41 @@ class Getting(QueueEnd):
     def get_nowait(self) -> Any:
         """Get without waiting; `QueueEmpty` if there is nothing."""
         return self.get(False)
+
+    async def get_async(self, timeout: float | None = None) -> Any:
+        """Get, awaited: in asyncio, uvloop or, with ``ataraxis[trio]``, trio.
+
+        One thread of this process sleeps for all that wait. Who is cancelled has not
+        got anything. Raises as `get`.
+        """
+        check_timeout(timeout)
+        value = await until(self._try_get, DataEvent(self), timeout=timeout)
+        if value is NOTHING:
+            self._fail(status_of.TIMEOUT, False)
+        return value
+
+    def _try_get(self) -> Any:
+        # A look is cheaper than an exception.
+        if not self._pocket and not self._has_data:
+            self._found_nothing()
+            return NOTHING
+        try:
+            return self.get(False)
+        except QueueEmpty:
+            return NOTHING
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while there may be a frame.
+
+        For `select`, ``loop.add_reader``, a QSocketNotifier. It becomes quiet when a
+        get that does not wait has found nothing; so take frames until `QueueEmpty`, or
+        one at a time, and expect `QueueEmpty`. Do not read from it or close it: `close`
+        of the queue does.
+        """
+        self._attached()
+        if self._descriptor is None:
+            self._descriptor = Descriptor(DataEvent(self))
+        return self._descriptor.number
 
     def get_many(
         self, limit: int = 1 << 62, block: bool = True, timeout: float | None = None
@@ -513,6 +600,25 @@ class Putting(Getting):
         """Put without waiting; `QueueFull` if there is no room."""
         self.put(obj, False)
 
+    async def put_async(self, obj: Any, timeout: float | None = None) -> None:
+        """Put, awaited: in asyncio, uvloop or, with ``ataraxis[trio]``, trio.
+
+        Who is cancelled has not put anything. Raises as `put`.
+        """
+        check_timeout(timeout)
+
+        def attempt() -> Any:
+            if not self._has_room:
+                return NOTHING
+            try:
+                self.put(obj, False)
+            except QueueFull:
+                return NOTHING
+            return None
+
+        if await until(attempt, RoomEvent(self), timeout=timeout) is NOTHING:
+            self._fail(status_of.TIMEOUT, True)
+
     def share_slots(self) -> None:
         """Let a put of this handle go into the slot of the one before, if it is there.
 
@@ -752,6 +858,8 @@ class MemQ(Posting):
         How many handles may be open at a time, 1 to 1024.
     mode, group : optional
         Permission bits and group of the file, see `Segment.create`.
+    size : int, optional
+        Bytes for all slots together, as uPipe has it, in place of `buffer_count`.
 
     Raises
     ------
@@ -790,12 +898,17 @@ class MemQ(Posting):
         participants: int = 128,
         mode: int | None = None,
         group: str | int | None = None,
+        size: int | None = None,
     ) -> None:
         if name is None:
             name = f"memq-{uuid.uuid4().hex[:16]}"
         name = checked_name(plain_name(name))
         if len(name.encode()) > _NAME_BYTES:
             raise ValueError(f"a queue's name has at most {_NAME_BYTES} bytes: {name}")
+        if size is not None:
+            if size < 1:
+                raise ValueError(f"size={size} bytes: at least 1")
+            buffer_count = max(2, size // (-(-(buffer_size + _FRONT) // 64) * 64))
         if not 0 < buffer_count < 1 << 31:
             raise ValueError(f"buffer_count={buffer_count}: at least 1")
         if not 0 <= buffer_size < 1 << 31:
@@ -921,6 +1034,9 @@ class MemQ(Posting):
         With ``acknowledge="next"`` the last frame is acknowledged. The name goes if the
         queue is empty and nobody else takes part.
         """
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            descriptor.close()
         if self.is_open and not self._is_copy:
             self._end_leases()
         self._shut()

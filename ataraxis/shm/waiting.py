@@ -1,0 +1,491 @@
+"""Waiting from event loops, `select` and Qt: one thread of a process sleeps for all.
+
+A futex has no descriptor that a loop could watch. So one thread of the process sleeps
+on the futexes of everything that somebody waits for (`futex_waitv`, Linux 5.16), and
+tells each one that something has happened. There is no such thread while nothing is
+waited for, and it does not poll: where nothing happens, it looks every two seconds
+whether those it waits for still live.
+
+Who sleeps must say so in shared memory, or it is not woken: a bit, set by
+`FUTEX_WAKE_OP`, which is an atomic read-modify-write of a word of memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+import numpy as np
+
+from ataraxis.shm.segment import Segment
+
+# From the start of a segment's control block (layout.h): the futex that counts
+# wake-ups, and the words that have a bit for each participant who sleeps.
+STREAM_DATA, QUEUE_DATA, QUEUE_SPACE, SLEEPERS = 768, 384, 640, 128
+# Of an array: the futex, and the bit of the lock's word that says that somebody sleeps.
+ARRAY_EVENT, ARRAY_LOCK, ARRAY_BIT = 48, 0, 30
+
+_FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine(), 0)
+_FUTEX_WAITV = 449
+_WAKE, _WAKE_OP = 1, 5
+_OR, _SHIFT = 2, 8  # of FUTEX_WAKE_OP: the operation, on 1 << argument
+_MOST = 127  # words that one system call waits for, beside the bell
+_SHORT_S, _LONG_S, _LINGER_S, _LOOK_S = 0.02, 2.0, 0.25, 0.002
+
+
+class Waitable(Protocol):
+    """Something that may be waited for: an eventcount in shared memory.
+
+    Who waits arms it, looks, and sleeps if there was nothing: what happens after the
+    look changes the count.
+    """
+
+    def arm(self) -> tuple[int, int]:
+        """Say that somebody sleeps: the futex's address, and the count it has now."""
+
+    def has_changed(self, seen: int) -> bool:
+        """Whether something has happened since the count was `seen`."""
+
+    def is_ready(self) -> bool:
+        """Whether there may be something without a word: the other side has died.
+
+        Asked rarely, by the thread.
+        """
+
+
+class EventWord:
+    """The futex of a segment, and the bit that says that its participant sleeps.
+
+    Parameters
+    ----------
+    segment : Segment
+        Its mapping stays as long as this does.
+    event : int
+        Offset of the futex in the control block.
+    word, bit : int, optional
+        Offset of the word with the bit, and which bit of it; those of the segment's
+        participant, behind the futex, if not given.
+    """
+
+    def __init__(
+        self, segment: Segment, event: int, word: int | None = None, bit: int = 0
+    ) -> None:
+        if word is None:
+            slot = segment.participant.slot
+            word, bit = event + SLEEPERS + slot // 32 * 4, slot % 32
+        memory = np.frombuffer(memoryview(segment.mapping), np.uint8)
+        base = memory.__array_interface__["data"][0] + segment.header.geometry.control
+        self._memory = memory
+        at = segment.header.geometry.control + event
+        self._count = memory[at : at + 4].view(np.uint32)
+        self._event, self._word, self._bit = base + event, base + word, bit
+
+    def arm(self) -> tuple[int, int]:
+        """Read the count, then set the bit: whoever clears the bit counts after it.
+
+        The bit stays, also if nobody sleeps in the end: that costs the other side one
+        system call.
+        """
+        seen = int(self._count[0])
+        _system().set_bit(self._word, self._bit)
+        return self._event, seen
+
+    def has_changed(self, seen: int) -> bool:
+        """Whether the count is another one."""
+        return int(self._count[0]) != seen
+
+
+# ---- the system calls
+
+
+class _Wait(ctypes.Structure):
+    _fields_ = (
+        ("expected", ctypes.c_uint64),
+        ("word", ctypes.c_uint64),
+        ("flags", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+    )
+
+
+class _Time(ctypes.Structure):
+    _fields_ = (("s", ctypes.c_int64), ("ns", ctypes.c_int64))
+
+
+class _System:
+    """Futexes, as far as this machine has them."""
+
+    def __init__(self) -> None:
+        self._call = ctypes.CDLL(None, use_errno=True).syscall
+        self._call.restype = ctypes.c_long
+        self._nobody = ctypes.c_uint32()
+        self.can_sleep = sys.platform == "linux" and _FUTEX > 0
+
+    def set_bit(self, word: int, bit: int) -> None:
+        """Set a bit of a shared word, atomically and as a full barrier."""
+        if not self.can_sleep:
+            return
+        nobody = ctypes.addressof(self._nobody)
+        # Wakes one of those who sleep on a word of our own, on which nobody does.
+        how = ctypes.c_uint32((_OR | _SHIFT) << 28 | bit << 12)
+        if self._futex(nobody, _WAKE_OP, 0, ctypes.c_void_p(word), how) < 0:
+            self.can_sleep = False
+
+    def wake(self, word: int) -> None:
+        """Wake who sleeps on a word."""
+        if self.can_sleep:
+            self._futex(word, _WAKE, 1, None, ctypes.c_uint32(0))
+
+    def _futex(self, word: int, what: int, count: int, other: Any, how: Any) -> int:
+        return int(
+            self._call(
+                ctypes.c_long(_FUTEX),
+                ctypes.c_void_p(word),
+                ctypes.c_int(what),
+                ctypes.c_int(count),
+                ctypes.c_void_p(None),
+                other,
+                how,
+            )
+        )
+
+    def sleep(self, waits: ctypes.Array[_Wait], seconds: float) -> None:
+        """Sleep until one of the words is woken or has changed, or for so long."""
+        if self.can_sleep:
+            end = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + int(seconds * 1e9)
+            until = _Time(end // 10**9, end % 10**9)
+            done = self._call(
+                ctypes.c_long(_FUTEX_WAITV),
+                ctypes.byref(waits),
+                ctypes.c_uint(len(waits)),
+                ctypes.c_uint(0),
+                ctypes.byref(until),
+                ctypes.c_int(1),  # CLOCK_MONOTONIC
+            )
+            if done >= 0 or ctypes.get_errno() not in (errno.ENOSYS, errno.EPERM):
+                return
+            self.can_sleep = False
+        # An older kernel, or a sandbox: it looks, as long as somebody waits.
+        time.sleep(min(seconds, _LOOK_S))
+
+
+def _waits_of(words: Sequence[tuple[int, int]]) -> ctypes.Array[_Wait]:
+    """Write addresses, and what stands there, as the system call takes them."""
+    waits = (_Wait * len(words))()
+    for wait, (word, seen) in zip(waits, words, strict=True):
+        wait.expected, wait.word, wait.flags = seen, word, 2  # 32 bits, shared
+    return waits
+
+
+_made: _System | None = None
+
+
+def _system() -> _System:
+    global _made
+    if _made is None:
+        _made = _System()
+    return _made
+
+
+# ---- the thread
+
+
+class Entry:
+    """Something that is waited for, and who is told, once, by the thread.
+
+    Parameters
+    ----------
+    what : Waitable
+        It was armed.
+    armed : tuple of int
+        What `Waitable.arm` returned.
+    tell : callable
+        Must not wait.
+    """
+
+    def __init__(
+        self, what: Waitable, armed: tuple[int, int], tell: Callable[[], object]
+    ) -> None:
+        self.what, self.armed, self.tell = what, armed, tell
+        self.sleeper: _Sleeper | None = None
+        self.is_told = False
+
+    @property
+    def has_happened(self) -> bool:
+        """Whether the count has changed."""
+        return self.what.has_changed(self.armed[1])
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there may be something, or nothing can come any more."""
+        try:
+            return self.what.is_ready()
+        except (RuntimeError, OSError, ValueError):
+            return True  # closed, or gone: who waits finds out
+
+
+class _Sleeper:
+    """A thread that sleeps for up to 127 entries; it ends when it has had none."""
+
+    def __init__(self) -> None:
+        self.entries: dict[int, Entry] = {}
+        self._bell = ctypes.c_uint32()
+        self.thread = threading.Thread(
+            target=self._run, name="ataraxis-waiting", daemon=True
+        )
+
+    def ring(self) -> None:
+        """Have the thread look at its entries again. The caller has the lock."""
+        self._bell.value += 1
+        _system().wake(ctypes.addressof(self._bell))
+
+    def _run(self) -> None:
+        bell, entries = ctypes.addressof(self._bell), list[Entry]()
+        nap, looked, is_last = _SHORT_S, time.monotonic(), False
+        rung = -1
+        while True:
+            # The bell before the entries: what is added after this rings it.
+            if rung != self._bell.value:
+                with _lock:
+                    rung = self._bell.value
+                    entries = list(self.entries.values())
+                waits = _waits_of([(bell, rung), *(entry.armed for entry in entries)])
+                is_last = False
+            elif is_last:
+                with _lock:
+                    if not self.entries:
+                        _sleepers.remove(self)
+                        return
+            is_last = not entries
+            _system().sleep(waits, _LINGER_S if is_last else nap)
+            ready = [entry for entry in entries if entry.has_happened]
+            if ready:
+                nap = _SHORT_S
+            elif (now := time.monotonic()) - looked >= nap:
+                looked, nap = now, min(2 * nap, _LONG_S)
+                ready = [entry for entry in entries if entry.is_ready]
+            for entry in ready:
+                with _lock:
+                    # Under the lock: what was forgotten is not told any more.
+                    if self.entries.pop(id(entry), None) is not None:
+                        entry.is_told = True
+                        with suppress(RuntimeError, OSError):  # its loop was closed
+                            entry.tell()
+            if ready or rung != self._bell.value:
+                # Nothing that is not waited for any more is kept.
+                entries, entry = [], None  # type: ignore[assignment]
+                rung = -1
+            ready.clear()
+
+
+_lock = threading.Lock()
+_sleepers: list[_Sleeper] = []
+_forks_are_seen = False
+
+
+def _after_fork() -> None:
+    """Have no thread in a forked child, and nothing that is waited for."""
+    global _lock, _made
+    _lock, _made = threading.Lock(), None
+    _sleepers.clear()
+
+
+def watch(entry: Entry) -> None:
+    """Have an entry told by the thread, as soon as something happens."""
+    global _forks_are_seen
+    with _lock:
+        if not _forks_are_seen:
+            os.register_at_fork(after_in_child=_after_fork)
+            _forks_are_seen = True
+        for sleeper in _sleepers:
+            if len(sleeper.entries) < _MOST:
+                break
+        else:
+            sleeper = _Sleeper()
+            _sleepers.append(sleeper)
+        entry.sleeper = sleeper
+        sleeper.entries[id(entry)] = entry
+        if sleeper.thread.ident is None:
+            sleeper.thread.start()
+        else:
+            sleeper.ring()
+
+
+def forget(entry: Entry) -> None:
+    """Have it told no more: not after this has returned."""
+    with _lock:
+        sleeper = entry.sleeper
+        if sleeper is not None and sleeper.entries.pop(id(entry), None) is not None:
+            sleeper.ring()
+
+
+# ---- from an event loop
+
+
+Armed = tuple[Waitable, tuple[int, int]]
+
+
+async def until(
+    attempt: Callable[[], Any], *what: Waitable, timeout: float | None = None
+) -> Any:
+    """Try until `attempt` returns something else than `NOTHING`, and return it.
+
+    In asyncio, uvloop and, through anyio, trio. Nothing is awaited between a success
+    and the return: who is cancelled has not had anything.
+
+    Parameters
+    ----------
+    attempt : callable
+        Does not wait.
+    *what : Waitable
+        What happens when another attempt may succeed: one of them.
+    timeout : float or None
+        Longest wait, s.
+
+    Returns
+    -------
+    object
+        `NOTHING` if there was nothing within `timeout`.
+    """
+    in_trio = _in_trio()
+    if in_trio:
+        # A call of trio's lets others run, and can be cancelled, also if it need not.
+        await _anyio().lowlevel.checkpoint()
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        found = attempt()
+        if found is not NOTHING:
+            return found
+        armed = [(one, one.arm()) for one in what]
+        found = attempt()
+        if found is not NOTHING:
+            return found
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            return NOTHING
+        await (_changed_in_anyio if in_trio else _changed)(armed, left)
+
+
+async def _changed(armed: Sequence[Armed], timeout: float | None) -> None:
+    """Wait until one of them has changed, or for so long, in asyncio."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    def tell() -> None:
+        loop.call_soon_threadsafe(wake)
+
+    handle = None if timeout is None else loop.call_later(timeout, wake)
+    entries = [Entry(one, seen, tell) for one, seen in armed]
+    try:
+        for entry in entries:
+            watch(entry)
+        await future
+    finally:
+        for entry in entries:
+            forget(entry)
+        if handle is not None:
+            handle.cancel()
+
+
+async def _changed_in_anyio(armed: Sequence[Armed], timeout: float | None) -> None:
+    """Wait as `_changed`, in any loop that anyio knows."""
+    anyio = _anyio()
+    descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def tell() -> None:
+        os.eventfd_write(descriptor, 1)
+
+    entries = [Entry(one, seen, tell) for one, seen in armed]
+    try:
+        for entry in entries:
+            watch(entry)
+        with anyio.move_on_after(timeout):
+            await anyio.wait_readable(descriptor)
+    finally:
+        for entry in entries:
+            forget(entry)
+        os.close(descriptor)
+
+
+def _in_trio() -> bool:
+    trio = sys.modules.get("trio")
+    return trio is not None and bool(trio.lowlevel.in_trio_task())
+
+
+def _anyio() -> Any:
+    try:
+        import anyio
+    except ImportError:
+        raise ImportError(
+            "waiting in trio goes through anyio: pip install 'ataraxis[trio]'"
+        ) from None
+    return anyio
+
+
+NOTHING = object()
+
+
+# ---- a descriptor
+
+
+class Descriptor:
+    """An eventfd that is readable while there may be something: for `select` and Qt.
+
+    It is so at first: who looks, and finds nothing, makes it quiet by `rearm`.
+
+    Parameters
+    ----------
+    what : Waitable
+        What is waited for.
+    """
+
+    def __init__(self, what: Waitable) -> None:
+        self._what = what
+        self._entry: Entry | None = None
+        self._gate = threading.Lock()
+        self._pid = os.getpid()
+        self.number = os.eventfd(1, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def rearm(self, attempt: Callable[[], Any]) -> Any:
+        """Look once more, after a look that found nothing: what that has found.
+
+        If that finds `NOTHING` too, the descriptor is quiet until something happens.
+        """
+        with self._gate:
+            is_armed = self._entry is not None and not self._entry.is_told
+            if is_armed or self.number < 0:
+                return NOTHING
+            armed = self._what.arm()
+            found = attempt()
+            if found is NOTHING:
+                with suppress(BlockingIOError):
+                    os.eventfd_read(self.number)
+                self._entry = Entry(self._what, armed, self._tell)
+                watch(self._entry)
+            return found
+
+    def _tell(self) -> None:
+        os.eventfd_write(self.number, 1)
+
+    def close(self) -> None:
+        """End; the descriptor is closed."""
+        with self._gate:
+            number, self.number = self.number, -1
+            entry, self._entry = self._entry, None
+            if entry is not None and self._pid == os.getpid():
+                forget(entry)
+            if number >= 0:
+                os.close(number)
