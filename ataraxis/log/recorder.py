@@ -18,6 +18,7 @@ from ataraxis.log.journal.page import Gap, files_of
 from ataraxis.log.journal.reader import JournalReader
 from ataraxis.log.journal.writer import JournalWriter
 from ataraxis.shm.context import ContextLike
+from ataraxis.shm.thread import Latch, Thread
 from ataraxis.stream import Consumer
 
 # ---- recording: one stream into one journal, by a thread, without a miss
@@ -112,11 +113,18 @@ class Recording:
         )
         self._labels = journal.labels_id(consumer.labels) if consumer.is_typed else -1
         journal.flush()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, name=f"ataraxis-record-{self.name}", daemon=True
-        )
-        self._thread.start()
+        self.unsaved = range(0)
+        """Sequences that are in no file, after `release`."""
+        self._is_patient = False
+        self._stop, self._release = Latch(), Latch()
+        self._thread = Thread(self._run, f"ataraxis-record-{self.name}")
+        try:
+            self._thread.start()
+        except BaseException:
+            # Nobody has it yet who could end it.
+            self._stop.set()
+            self._thread.join()
+            raise
 
     # ---- the thread
 
@@ -126,7 +134,7 @@ class Recording:
                 # Asked before trying, so that a stop is followed by one more try.
                 was_stopped = self._stop.is_set()
                 moved = self._step()
-                if was_stopped and (self.failure is not None or self._is_done(moved)):
+                if was_stopped and self._may_end(moved):
                     break
                 if moved or was_stopped or self.failure is not None:
                     continue
@@ -139,6 +147,12 @@ class Recording:
             )
         finally:
             self._finish()
+
+    def _may_end(self, moved: int) -> bool:
+        """Whether all is recorded, or what is not is given up."""
+        if self.failure is not None:
+            return not self._is_patient or self._release.is_set()
+        return self._is_done(moved) or self._release.is_set()
 
     def _is_done(self, moved: int) -> bool:
         """Whether all that was sent before `stop` is recorded."""
@@ -198,7 +212,7 @@ class Recording:
         is_new, self.failure = self.failure is None, error.with_traceback(None)
         if is_new and self._on_error is not None:
             self._on_error(error)
-        self._stop.wait(RETRY_S)
+        (self._release if self._stop.is_set() else self._stop).wait(RETRY_S)
 
     def _finish(self) -> None:
         try:
@@ -210,10 +224,23 @@ class Recording:
             self.failure = self.failure or error.with_traceback(None)
         self._skipped = self._tap.skipped
         consumer = self.consumer
+        if self._release.is_set():
+            self.unsaved = self._missing_from_files()
         del self._tap, self.consumer
-        if self.failure is None:
+        if self.failure is None or self._release.is_set():
             consumer.close()
         # Else dropped, not closed: the ring keeps what is not safe, as after a death.
+
+    def _missing_from_files(self) -> range:
+        """Find the frames that were sent and are in no file; the journal is closed."""
+        sent = self.consumer.last_sent_iteration
+        first = self._tap.expected
+        if first is None:
+            first = self._tap.found
+        if first is None:
+            return range(sent, sent)
+        said = self.journal.statistics()
+        return range(max(first - (said.entries - said.written), 0), max(sent, first))
 
     # ---- the caller's side
 
@@ -222,18 +249,28 @@ class Recording:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
-    def stop(self) -> None:
-        """Record what was sent until now, and end."""
+    def stop(self, *, is_patient: bool = False) -> None:
+        """Record what was sent until now, and end; is_patient: however long it takes.
+
+        While the disk refuses, one that is patient tries again until `release`.
+        """
+        self._is_patient = is_patient
+        if self._stop.is_set():
+            return
         consumer = getattr(self, "consumer", None)
         if consumer is not None:
             self._last_sent = consumer.last_sent_iteration
         self._stopped = time.monotonic()
         self._stop.set()
 
+    def release(self) -> None:
+        """End now, and let the producer go: `unsaved` says what is in no file then."""
+        self._release.set()
+        self.stop()
+
     def join(self, timeout: float | None) -> bool:
         """Wait for the end; whether it came within `timeout`, s."""
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return self._thread.join(timeout)
 
     def statistics(self) -> RecordingStatistics:
         """Say how it goes."""
@@ -471,6 +508,47 @@ class Recorder:
         for recording in self._recordings:
             recording.join(None)
         self.check()
+
+    def finish(
+        self, release: Latch, on_refusal: Callable[[LoggerError], object]
+    ) -> dict[str, range]:
+        """Record what was sent until now, and end, however long the disk takes.
+
+        Unlike `stop`, while the disk refuses it goes on trying, and the producers go on
+        waiting for it.
+
+        Parameters
+        ----------
+        release : Latch
+            Once it is set, by a signal's handler say, the producers are let go.
+        on_refusal : callable
+            Called with the `LoggerError`, once a stream, if the disk refuses.
+
+        Returns
+        -------
+        dict
+            Of streams that were let go before all was recorded, the sequences that are
+            in no file; empty if everything is.
+        """
+        for recording in self._recordings:
+            recording.stop(is_patient=True)
+        told = set()
+        for recording in self._recordings:
+            while not recording.join(LOOK_S):
+                for other in self._recordings:
+                    failure = other.failure
+                    if failure is not None and other.is_recording:
+                        if other.name not in told:
+                            on_refusal(failure)
+                        told.add(other.name)
+                    if release.is_set():
+                        other.release()
+        left = {r.name: r.unsaved for r in self._recordings if len(r.unsaved)}
+        for recording in self._recordings:
+            # One that was not let go, and failed all the same: its thread has ended.
+            if recording.failure is not None and recording.name not in left:
+                raise recording.failure
+        return left
 
     def __enter__(self) -> Recorder:
         return self

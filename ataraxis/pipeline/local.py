@@ -15,7 +15,7 @@ from typing import Literal, Self, TypeAlias, get_args
 from ataraxis.pipeline.engine import News
 from ataraxis.pipeline.forkserver import ForkServer, written
 from ataraxis.pipeline.spec import WorkerSpec
-from ataraxis.shm.process import python_command
+from ataraxis.shm.process import ChildProcess, python_command
 
 Start: TypeAlias = Literal["spawn", "forkserver"]
 _Four: TypeAlias = tuple[int, int, int, int]
@@ -135,7 +135,7 @@ class Local:
 
     def _spawn(self, spec: WorkerSpec, numbers: _Four) -> _Started:
         given, tells, out, err = numbers
-        process = subprocess.Popen(
+        process = ChildProcess(
             python_command(
                 "from ataraxis.pipeline.worker_main import main; "
                 f"main({given}, {tells}, {os.getpid()})"

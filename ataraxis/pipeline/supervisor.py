@@ -21,6 +21,7 @@ from ataraxis.pipeline.engine import Engine, News
 from ataraxis.pipeline.graph import Node
 from ataraxis.pipeline.settings import Restart
 from ataraxis.pipeline.spec import WorkerSpec
+from ataraxis.shm.thread import Thread
 
 # ---- `Event`: something that happened in a run, as `Run.events` tells it
 
@@ -182,9 +183,7 @@ class Supervisor:
         self._bell, self._ringer = os.pipe()
         os.set_blocking(self._ringer, False)
         # It lives as long as the workers: they end with the thread that started them.
-        self.thread = threading.Thread(
-            target=self._run, name="ataraxis-pipe", daemon=True
-        )
+        self.thread = Thread(self._run, "ataraxis-pipe")
 
     def start(self) -> None:
         """Begin."""

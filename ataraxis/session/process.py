@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ataraxis.datamux import API, producer_of
-from ataraxis.shm.process import python_command
+from ataraxis.shm.process import ChildProcess, python_command
+from ataraxis.shm.thread import Latch, Thread
 
 PATIENCE_S = 30.0
 _PAUSE_S = 0.5
+_LOOK_S = 0.05
 
 
 class Program:
@@ -79,7 +81,7 @@ class Program:
         self._output = None if self.is_viewer else tempfile.TemporaryFile()  # noqa: SIM115
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         # A group of its own: Ctrl-C is for the rig, which ends it in order.
-        self.process = subprocess.Popen(
+        self.process = ChildProcess(
             list(self._command() if callable(self._command) else self._command),
             stdin=subprocess.PIPE,
             stdout=self._output,
@@ -131,23 +133,43 @@ class Program:
     def tell_to_end(self) -> None:
         """Ask it to end; does not wait."""
         if self.is_viewer:
-            self.process.terminate()
+            self.process.signal(signal.SIGTERM)
         elif self.process.stdin is not None and not self.process.stdin.closed:
             with contextlib.suppress(BrokenPipeError), self.process.stdin as given:
                 given.write(self._farewell)
 
-    def wait(self) -> int:
-        """Wait for its end, and kill it if that does not come; its exit code."""
-        try:
-            return self.process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            self._say(f"{self.name!r} does not end: killed")
-            self.process.kill()
-            return self.process.wait()
+    def tell(self, text: bytes) -> None:
+        """Write to its standard input, which stays open."""
+        if self.process.stdin is not None and not self.process.stdin.closed:
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.write(text)
+                self.process.stdin.flush()
+
+    def wait(self, hurry: Latch | None = None) -> int:
+        """Wait for its end, and kill it if that does not come; its exit code.
+
+        Once `hurry` is set it is killed at once.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        while (left := deadline - time.monotonic()) > 0:
+            if hurry is not None and hurry.is_set():
+                break
+            with contextlib.suppress(TimeoutError):
+                return self.process.wait(min(left, _LOOK_S) if hurry else left)
+        self._say(f"{self.name!r} does not end: killed")
+        self.process.signal(signal.SIGKILL)
+        return self.process.wait()
+
+    @property
+    def is_let_go(self) -> bool:
+        """Whether it has ended, and what it printed was thrown away."""
+        return self._errors.closed
 
     def end(self) -> None:
         """Wait for its end, and kill it if that does not come."""
         self.wait()
+        if self.is_let_go:
+            return
         if not self.is_viewer and not self._ended_at:
             self._say(f"{self.name!r} ended: {self.told()}")
         self._let_go()
@@ -188,7 +210,7 @@ def run(told: dict[str, Any]) -> dict[str, Any]:
                 told["node"], told["stream"], told["attrs"], producer,
                 patience=told["patience_s"],
             )  # fmt: skip
-            threading.Thread(target=_end_with_input, args=(api,), daemon=True).start()
+            Thread(_end_with_input, "ataraxis-input", (api,)).start()
             end = ack.wait()
             done = ack.task.statistics()
     return {

@@ -29,6 +29,7 @@ from ataraxis.labels import Labels
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.header import Kind
 from ataraxis.shm.segment import Segment
+from ataraxis.shm.thread import Thread
 from ataraxis.stream.endpoint import (
     RAW,
     STR,
@@ -474,7 +475,7 @@ def wait_for_stream(
 
 _lock = threading.Lock()
 _waiting: dict[asyncio.Future[None], Consumer] = {}
-_thread: threading.Thread | None = None
+_thread: Thread | None = None
 _bell = Bell()
 SLICE_S = 0.05
 
@@ -489,11 +490,10 @@ async def wait_async(consumer: Consumer) -> Frame | None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with _lock:
             _waiting[future] = consumer
-            if _thread is None:
-                _thread = threading.Thread(
-                    target=_serve, name="ataraxis-waiting", daemon=True
-                )
-                _thread.start()
+            if _thread is None or not _thread.is_alive():
+                _thread = Thread(_serve, "ataraxis-waiting")
+        # Again is nothing, and makes sure of it after an interrupt.
+        _thread.start()
         _bell.ring()
         try:
             await future
