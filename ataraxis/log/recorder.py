@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ataraxis._kernels.records import RecordKernel
 from ataraxis._kernels.tap import EMPTY, ENDED, LAPPED, Tap
 from ataraxis.errors import LoggerError
 from ataraxis.log.disk_watch import DiskWatch, LowDisk
@@ -170,6 +171,9 @@ class Recording:
             frames, nbytes, status = self.journal.draw(
                 self._tap, self.source, self._labels
             )
+            # In the journal, in memory at least: what is not written is tried again.
+            self.frames += frames
+            self.nbytes += nbytes
             if status == LAPPED:
                 self._lose(self._tap.expected or 0, self._tap.accept(), OVERTAKEN)
                 frames = max(frames, 1)
@@ -179,8 +183,6 @@ class Recording:
                 self.journal.flush()
                 # Not before: a slot that was given back is gone.
                 self._tap.release()
-            self.frames += frames
-            self.nbytes += nbytes
         except LoggerError as error:
             self._fail(error)
             return 0
@@ -219,6 +221,7 @@ class Recording:
             if self.failure is None:
                 self._looked = 0.0
                 self._look()
+                self._finish_journal()
             self.journal.close()
         except LoggerError as error:
             self.failure = self.failure or error.with_traceback(None)
@@ -226,10 +229,24 @@ class Recording:
         consumer = self.consumer
         if self._release.is_set():
             self.unsaved = self._missing_from_files()
+            _give_back(self._tap)
         del self._tap, self.consumer
         if self.failure is None or self._release.is_set():
             consumer.close()
         # Else dropped, not closed: the ring keeps what is not safe, as after a death.
+
+    def _finish_journal(self) -> None:
+        """Write that the journal is complete, again while the disk refuses."""
+        while True:
+            try:
+                self.journal.finish()
+            except LoggerError as error:
+                self._fail(error)
+                if self._stop.is_set() and self._may_end(0):
+                    return
+            else:
+                self.failure = None
+                return
 
     def _missing_from_files(self) -> range:
         """Find the frames that were sent and are in no file; the journal is closed."""
@@ -240,7 +257,9 @@ class Recording:
         if first is None:
             return range(sent, sent)
         said = self.journal.statistics()
-        return range(max(first - (said.entries - said.written), 0), max(sent, first))
+        # Records of the journal's own may wait, too.
+        kept = min(said.entries - said.written, self._tap.held)
+        return range(max(first - kept, 0), max(sent, first))
 
     # ---- the caller's side
 
@@ -284,6 +303,26 @@ class Recording:
             self.is_recording,
             str(self.failure or ""),
         )
+
+
+class _Nowhere(RecordKernel):
+    """A file that takes every frame and keeps none."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._open(descriptor, descriptor, 0, 0, (1 << 63) - 1, 0, 1 << 16)
+
+
+def _give_back(tap: Tap) -> None:
+    """Give back the slots of frames that no file takes; one that is held stays."""
+    descriptor = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        while tap.found is not None:
+            if tap.record(_Nowhere(descriptor), -1, -1)[2] == LAPPED:
+                tap.accept()
+            tap.release()
+        tap.release()
+    finally:
+        os.close(descriptor)
 
 
 def past_of(directory: Path, name: str, stream_id: str) -> Past:

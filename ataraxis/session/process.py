@@ -60,7 +60,7 @@ class Program:
         pause_s: float = _PAUSE_S,
     ) -> None:
         self.name, self.is_viewer = name, is_viewer
-        self.restarts = 0
+        self.restarts, self.was_killed = 0, False
         self._command, self._context, self._say = command, context, say
         self._farewell, self._is_reporting = farewell, is_reporting
         self._pause_s = pause_s
@@ -157,6 +157,7 @@ class Program:
             with contextlib.suppress(TimeoutError):
                 return self.process.wait(min(left, _LOOK_S) if hurry else left)
         self._say(f"{self.name!r} does not end: killed")
+        self.was_killed = True
         self.process.signal(signal.SIGKILL)
         return self.process.wait()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -206,6 +207,17 @@ class RigRun:
             self._session.doubt(f"pipe {name!r}: {'; '.join(map(str, within))}")
             run.terminate()
         reader.close()
+
+    def forget_killed(self) -> None:
+        """Remove streams of sources that had to be killed, and that no reader wants."""
+        context = self._session.context
+        for program in self._programs:
+            if not program.was_killed or program.is_viewer:
+                continue
+            with contextlib.suppress(OSError, AtaraxisError):
+                found = Inspector(program.name, context).statistics()
+                if not found.producers and not found.readers:
+                    os.unlink(context.join(program.name))
 
 
 def _wait_for(run: Any, hurry: Latch | None) -> None:

@@ -248,7 +248,10 @@ class Session:
     def _end(self, stream: str, is_ended: bool) -> None:
         """Write down that a stream has ended, so that recovery need not miss it."""
         if self._about.mark("ended", stream, is_ended):
-            self._about.to_yaml(self._folder.record_path)
+            try:
+                self._about.to_yaml(self._folder.record_path)
+            except OSError as error:  # recovery finds out by itself
+                self._diary.say(f"session.yaml cannot be written: {error}")
 
     def event(self, name: str, /, *, time_ns: int | None = None, **data: Any) -> int:
         """Note that something happened, with what is known of it.
@@ -381,11 +384,20 @@ class Session:
                 if name not in self._tracks and name not in self._about.ended
             ]  # fmt: skip
         self._watcher.join()
+        for run in self._runs:
+            run.forget_killed()
         verdict = judge(
             self.directory, self._about.clock, tracked=tracked, doubts=self._doubts,
             ended_ns=ended,
         )  # fmt: skip
-        verdict.to_yaml(self._folder.verdict_path)
+        try:
+            verdict.to_yaml(self._folder.verdict_path)
+        except OSError as error:
+            verdict.is_trusted = False
+            verdict.notes.append(
+                f"verdict.yaml could not be written: {error}; make room, then run "
+                f"'ataraxis recover {self.directory}'"
+            )
         self._diary.say(f"session {self.name!r} ended: {verdict.headline}")
         self._diary.close()
         self._folder.release()
