@@ -18,6 +18,7 @@ from ataraxis.shm.process import ChildProcess, python_command
 from ataraxis.shm.thread import Latch, Thread
 
 PATIENCE_S = 30.0
+MOST_FAILS, EARLY_S = 5, 5.0
 _PAUSE_S = 0.5
 _LOOK_S = 0.05
 
@@ -65,6 +66,8 @@ class Program:
         self._farewell, self._is_reporting = farewell, is_reporting
         self._pause_s = pause_s
         self._ended_at = 0.0
+        self._fails, self.failure = 0, ""
+        """Why it is not started again; empty: it is, when it fails."""
         self._begin()
 
     @classmethod
@@ -77,6 +80,7 @@ class Program:
         return cls(name, command, told["context"], say)
 
     def _begin(self) -> None:
+        self._began_at = time.monotonic()
         # Files, not pipes: nobody need read them for it to go on.
         self._output = None if self.is_viewer else tempfile.TemporaryFile()  # noqa: SIM115
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
@@ -98,8 +102,20 @@ class Program:
         if not self._ended_at:
             self._ended_at = time.monotonic()
             self._say(f"{self.name!r} ended, exit code {code}: {self.told()}")
+            is_early = self._ended_at - self._began_at < EARLY_S and code != 0
+            self._fails = self._fails + 1 if is_early else 0
+            if self._fails >= MOST_FAILS:
+                self.failure = (
+                    f"{self.name!r} failed {self._fails} times, each within "
+                    f"{EARLY_S:g} s of its start, and is not started again: exit code "
+                    f"{code}: {self.told()}"
+                )
+                self._say(self.failure)
+                return False
             return code != 0 or self.is_viewer
         if code == 0 and not self.is_viewer:
+            return False
+        if self._fails >= MOST_FAILS:
             return False
         if time.monotonic() - self._ended_at > self._pause_s:
             self.restart()
@@ -129,6 +145,15 @@ class Program:
                 last = os.pread(file.fileno(), 2000, max(size - 2000, 0))
                 found.append(last.decode("utf-8", "replace").strip())
         return " ".join(text.splitlines()[-1] for text in found if text)
+
+    def errors(self) -> str:
+        """Return the last line of its error channel; empty if it said nothing."""
+        if self.is_let_go:
+            return ""
+        size = os.fstat(self._errors.fileno()).st_size
+        last = os.pread(self._errors.fileno(), 2000, max(size - 2000, 0))
+        lines = last.decode("utf-8", "replace").split("\n")
+        return next((line for line in reversed(lines) if line.strip()), "")
 
     def tell_to_end(self) -> None:
         """Ask it to end; does not wait."""

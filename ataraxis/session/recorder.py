@@ -311,18 +311,24 @@ class RecorderProcess:
                 self._wait_until(release)
             code = self.program.wait()
             self._hear()
-            if code == 0 or not left:
+            if code == 0 or not left or self.program.failure:
                 break
             self.program.restart()
             self.tell_to_end(self._is_patient)
+        told = f": exit code {code}: {self.program.errors()}" if code else ""
         self.program.end()
         died = self.program.restarts
         for name, track in self.tracks.items():
+            if self.program.failure:
+                track.verdict.is_trusted = False
+                track.note(self.program.failure)
             if died:
                 track.note(f"its recorder died and was started again, {died} times")
             if name not in self._verdicts:
                 track.verdict.is_trusted = False
-                track.note("its recorder did not end in order; run 'ataraxis recover'")
+                track.note(
+                    f"its recorder did not end in order{told}; run 'ataraxis recover'"
+                )
 
     def _wait_until(self, release: Latch) -> None:
         """Wait for the end of a patient one, and hear it; once released, no longer."""

@@ -183,7 +183,9 @@ class RigRun:
             program.wait(hurry)
             self.reports[program.name] = _report(program)
             program.end()
-            if program.restarts:
+            if program.failure:
+                self._session.doubt(f"source {program.failure}")
+            elif program.restarts:
                 self._session.doubt(
                     f"source {program.name!r} failed and was started again, "
                     f"{program.restarts} times"

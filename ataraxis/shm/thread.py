@@ -20,7 +20,7 @@ from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, TypeVar
 
-__all__ = ["SLICE_S", "Latch", "Outcome", "Thread"]
+__all__ = ["SLICE_S", "Latch", "Outcome", "Thread", "begin_exit", "end_daemon"]
 T = TypeVar("T")
 SLICE_S = 0.25
 _GONE_S = 1.0
@@ -172,6 +172,27 @@ class Thread:
         is_over = self._ended.is_set()
         state = "runs" if self.is_alive() else "over" if is_over else "new"
         return f"<Thread {self._thread.name!r}, {state}>"
+
+
+# ---- at the end of the program
+
+_is_ending = False
+
+
+def begin_exit() -> None:
+    """Say that the program ends: what its daemon threads wait for is being closed."""
+    global _is_ending
+    _is_ending = True
+
+
+def end_daemon() -> None:
+    """End the thread that this is called in, without a word, if the program ends.
+
+    Daemon threads are the only ones that are left then. `SystemExit` is what Python
+    ends a thread by in silence; an error would be a traceback at every exit.
+    """
+    if _is_ending and threading.get_ident() != threading.main_thread().ident:
+        raise SystemExit
 
 
 class Outcome(Future[T]):

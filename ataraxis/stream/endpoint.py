@@ -33,6 +33,7 @@ from ataraxis.labels import Labels
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.header import Kind
 from ataraxis.shm.segment import Segment
+from ataraxis.shm.thread import begin_exit, end_daemon
 from ataraxis.stream.statistics import StreamStatistics, survey_stream
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ class End:
 
     def _revive(self) -> NoReturn:
         """Say why the handle cannot be used any more."""
+        end_daemon()
         if self._segment is not None and self._segment.participant.is_inherited:
             raise NotConnectedError(
                 f"stream {self._name!r}: this {type(self).__name__} belongs to the "
@@ -166,6 +168,7 @@ class End:
 
         `count` of several rows were sent before.
         """
+        end_daemon()
         name = self._name
         if status == status_of.OVERFLOW:
             size = self._segment and self._segment.header.geometry.payload_bytes
@@ -233,6 +236,7 @@ def farewell(segment: Segment) -> None:
 
 def _close_all() -> None:
     """Leave every stream that is still open when the program ends."""
+    begin_exit()
     for end in list(_open_ends):
         end._drop()  # noqa: SLF001 - ours, above
 
