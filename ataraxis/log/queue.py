@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
 import sys
 import tempfile
@@ -292,6 +293,13 @@ class LogQueue:
         return len(rows)
 
     def _check_source(self, source: int, values: NDArray[Any]) -> None:
+        try:
+            operator.index(source)
+        except TypeError:
+            raise TypeError(
+                f"source_id={source!r}: a source is a whole number, got "
+                f"{type(source).__name__}"
+            ) from None
         most = 255 if self._layout == "npy" else 2**32 - 2
         if not 0 <= source <= most:
             raise ValueError(

@@ -45,6 +45,15 @@ HOLD_TRIES = 200
 _open_ends: weakref.WeakSet[End] = weakref.WeakSet()
 
 
+def is_read_here(name: str, uuid: bytes) -> bool:
+    """Whether a consumer of this very process reads that stream."""
+    ends = [e for e in _open_ends if hasattr(e, "receive") and e._segment is not None]  # noqa: SLF001
+    return any(
+        e._segment is not None and e.name == name and e._segment.header.uuid == uuid  # noqa: SLF001
+        for e in ends
+    )
+
+
 def plain_name(name: str | bytes) -> str:
     """Return the plain name of a stream given in one of MomentumX's ways.
 
@@ -442,6 +451,13 @@ def encode(value: Any, dtype: np.dtype[Any] | None) -> Encoded:
     array = np.asarray(value)
     if dtype is not None:
         if array.dtype != dtype and not _goes(value, array, dtype):
+            if dtype.names is not None:
+                fields = ", ".join(f"{n} ({dtype[n]})" for n in dtype.names)
+                raise TypeError(
+                    f"the stream holds records of the fields {fields}, the value is "
+                    f"{array.dtype}: send a structured array of that dtype, as "
+                    "np.array([(...)], stream.labels.dtype)"
+                )
             raise TypeError(
                 f"the stream holds {dtype}, the value is {array.dtype}: convert it "
                 f"first, array.astype({dtype.str!r})"

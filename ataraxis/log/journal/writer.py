@@ -28,6 +28,7 @@ from ataraxis.log.journal.page import (
     encode_record,
     labels_record,
 )
+from ataraxis.shm.limits import advice
 
 if TYPE_CHECKING:
     from ataraxis._kernels.haul import Haul
@@ -675,6 +676,8 @@ class JournalWriter(RecordKernel):
         if self._error:
             cause = OSError(self._error, os.strerror(self._error), str(self._file.path))
         reason = os.strerror(self._error) if self._error else "failed"
+        if limit := advice(self._error):
+            reason += f" ({limit})"
         known = self.statistics()
         kept = known.entries - known.written
         disk = f", {known.on_disk} of them on the disk" if self._syncer else ""
