@@ -8,7 +8,7 @@ A message says what was asked, what was found and what to do.
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 
@@ -20,8 +20,29 @@ class SegmentExists(AtaraxisError, FileExistsError, RuntimeError):
     """The name is in use by a live segment."""
 
 
-class SegmentNotFound(AtaraxisError, FileNotFoundError, RuntimeError):
+class _Hinted:
+    """Which names come close is looked up when the error is shown.
+
+    Not where it is the expected answer: that costs a listing of the context.
+    """
+
+    hint: Callable[[], str] | None = None
+
+    def __str__(self) -> str:
+        """Return the message, with what may have been meant."""
+        text = super().__str__()
+        return text if self.hint is None else f"{text} ({self.hint()})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self),)
+
+
+class SegmentNotFound(_Hinted, AtaraxisError, FileNotFoundError, RuntimeError):
     """No segment has that name: a wrong name, or the other side has not started."""
+
+
+class SegmentTimeout(_Hinted, AtaraxisError, TimeoutError):
+    """No segment had that name within the timeout."""
 
 
 class LayoutError(AtaraxisError, ValueError):

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import click
 
-from ataraxis.cli.options import as_json_too, in_context, told
+from ataraxis.cli.options import as_json_too, in_context, say, still, told
+from ataraxis.session.stream_recorder import unsaved_text
+from ataraxis.shm.ending import Ending
 
+_LOOK_S = 0.1
+_SLICE_S = 0.5
 _name = click.option("--name", help="Only this journal of the directory.")
 
 
@@ -36,30 +41,60 @@ def record(
     timeout: float | None,
     name: str,
 ) -> None:
-    """Record STREAMS to a directory until they end, or until Ctrl-C."""
+    """Record STREAMS to a directory until they end, or until Ctrl-C.
+
+    Ctrl-C, SIGTERM or SIGHUP: what was sent until then is recorded. While the disk
+    refuses, producers wait; a second signal lets them go, and the frames that are not
+    on the disk are named. The exit code is 1 if a frame is missing.
+    """
     from ataraxis.errors import AtaraxisError
     from ataraxis.log.recorder import Recorder
 
     def tell(what: object) -> None:
-        click.echo(str(what), err=True)
+        say(str(what), is_error=True)
 
-    with told():
+    with told(), Ending(is_last=True) as ending:
         try:
+            if not _are_there(streams, context, timeout, ending):
+                raise click.ClickException(
+                    f"ended by {ending.name} before all streams were there; nothing "
+                    "was recorded"
+                )
             recorder = Recorder(
                 streams, output, context=context, durability=durability,  # type: ignore[arg-type]
-                timeout=timeout, name=name, on_loss=tell, on_error=tell,
-                on_low_disk=tell,
+                name=name, on_loss=tell, on_error=tell, on_low_disk=tell,
             )  # fmt: skip
-            try:
-                recorder.wait()
-            except KeyboardInterrupt:
+            while recorder.is_recording and not ending.first.wait(_LOOK_S):
                 pass
-            finally:
-                recorder.stop()
+            unsaved = recorder.finish(ending.second, lambda error: tell(still(error)))
         except AtaraxisError as error:
             raise click.ClickException(str(error)) from error
+    is_whole = not unsaved
     for stream, found in recorder.statistics().items():
-        click.echo(f"{stream}: {found.frames} frames recorded, {found.lost} lost")
+        say(f"{stream}: {found.frames} frames recorded, {found.lost} lost")
+        is_whole = is_whole and not found.lost
+    for stream, frames in unsaved.items():
+        say(f"{stream}: {unsaved_text(frames)}: let go by {ending.name}", is_error=True)
+    sys.exit(not is_whole)
+
+
+def _are_there(
+    streams: tuple[str, ...], context: str | None, timeout: float | None, ending: Ending
+) -> bool:
+    """Wait until all streams are there; False: a signal came first."""
+    from ataraxis.stream import wait_for_stream
+
+    end = None if timeout is None else time.monotonic() + timeout
+    for stream in streams:
+        while not ending.first.is_set():
+            left = _SLICE_S if end is None else max(end - time.monotonic(), 0)
+            try:
+                wait_for_stream(stream, min(left, _SLICE_S), context=context)
+                break
+            except TimeoutError:
+                if left < _SLICE_S:
+                    raise
+    return not ending.first.is_set()
 
 
 @click.command(short_help="Finish logs and sessions whose programs were killed.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
@@ -23,6 +23,21 @@ def told() -> Iterator[None]:
         raise
     except OSError as error:
         raise click.ClickException(str(error)) from error
+
+
+def say(text: str, *, is_error: bool = False) -> None:
+    """Print a line, if the terminal is still there: work goes on without one."""
+    with suppress(OSError):
+        click.echo(text, err=is_error)
+
+
+def still(why: object) -> str:
+    """Say what a command does that was told to end and cannot yet."""
+    return (
+        f"{why}. Not over yet: what is not on the disk stays in shared memory, and "
+        "its producers wait. Make room, and it ends; or send the signal again, and "
+        "they go on without it"
+    )
 
 
 # ---- a bar for each thing that is worked on, on the terminal's error channel

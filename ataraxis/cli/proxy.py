@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ataraxis.cli.options import in_context
+from ataraxis.cli.options import in_context, say, still
+from ataraxis.datamux.end import End
+from ataraxis.session.stream_recorder import unsaved_text
+from ataraxis.shm.ending import Ending
+
+_LOOK_S, _HURRY_S = 0.05, 5.0
 
 
 @click.command(short_help="Pass STREAM of the live NODE into shared memory.")
@@ -46,6 +53,10 @@ def proxy(
 ) -> None:
     """Pass STREAM of the live NODE into shared memory until it ends, or until Ctrl-C.
 
+    Ctrl-C, SIGTERM or SIGHUP: what came until then is recorded, with -o. While the disk
+    refuses, that goes on; a second signal ends it, and the frames that are not on the
+    disk are named.
+
     `ataraxis sources` lists the kinds; a node's streams are what
     ataraxis.datamux.API().list_live_streams(NODE) says.
     """
@@ -53,8 +64,9 @@ def proxy(
 
     options: dict[str, Any] = {"context": context, "buffer_seconds": buffer_seconds}
     said = dict(attr.partition("=")[::2] for attr in attrs)
+    unsaved: dict[str, range] = {}
     try:
-        with API() as api:
+        with Ending(is_last=True) as ending, API() as api:
             if output is None:
                 ack, close = _shared(
                     api, node, stream, said, name, patience, samples, options
@@ -64,21 +76,35 @@ def proxy(
                     node, stream, said, output, name, samples=samples,
                     patience=patience, durability=durability, **options,
                 )  # fmt: skip
-                close = ack.task.sink.close
-            try:
-                end = ack.wait()
-            except KeyboardInterrupt:
-                api.stop()
-                end = ack.wait(20)
+                sink = ack.task.sink
+                close, unsaved = sink.close, sink.unsaved
+                sink.release, sink.on_refusal = ending.second, _refused
+            while not ack.task.is_done and not ending.first.wait(_LOOK_S):
+                pass
+            hurried = None
+            while not ack.task.stop(_LOOK_S):
+                if ending.second.is_set():
+                    hurried = hurried or time.monotonic()
+                    if time.monotonic() - hurried > _HURRY_S:
+                        break  # the source's own code does not come back
+            end = ack.task.end or End("stopped", None)
             found = ack.task.statistics()
             close()
     except (OSError, RuntimeError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"{name or stream}: {found.samples} samples, {found.lost} lost")
+    say(f"{name or stream}: {found.samples} samples, {found.lost} lost")
+    for made, frames in unsaved.items():
+        say(f"{made}: {unsaved_text(frames)}: let go by {ending.name}", is_error=True)
     for reason in found.reconnects:
-        click.echo(f"  opened again: {reason}")
+        say(f"  opened again: {reason}")
     if end.error is not None:
         raise click.ClickException(str(end.error))
+    if unsaved:
+        sys.exit(1)
+
+
+def _refused(error: Exception) -> None:
+    say(still(error), is_error=True)
 
 
 def _shared(

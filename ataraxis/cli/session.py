@@ -8,7 +8,10 @@ from pathlib import Path
 
 import click
 
-from ataraxis.cli.options import as_json_too, in_context, told
+from ataraxis.cli.options import as_json_too, in_context, say, still, told
+from ataraxis.shm.ending import Ending
+
+_LOOK_S = 0.05
 
 
 @click.command(short_help="Run RIG, a YAML file, as a session.")
@@ -31,26 +34,38 @@ def run(
 ) -> None:
     """Run RIG, a YAML file, as a session, until its sources end or Ctrl-C.
 
-    The exit code is 1 if the session is not to be trusted.
+    Ctrl-C, SIGTERM or SIGHUP: the sources end, everything they sent is recorded and
+    judged. While the disk refuses, that goes on; a second signal ends it, and the
+    verdict names the frames that are not on the disk. The exit code is 1 if the session
+    is not to be trusted.
     """
     from datetime import datetime
 
     from ataraxis.errors import AtaraxisError
     from ataraxis.session import Rig, Session
 
-    with told():
+    def refused(why: str) -> None:
+        say(still(why), is_error=True)
+
+    with told(), Ending(is_last=True) as ending:
         try:
             setup = Rig.from_yaml(rig)
             called = name or f"{datetime.now():%Y-%m-%d_%H%M%S}"
-            with Session(
+            session = Session(
                 called, directory=output, subject=subject, context=context
-            ) as session:
-                click.echo(f"{session.directory}: recording; Ctrl-C ends it")
-                session.run(setup, duration)
+            )
+            try:
+                say(f"{session.directory}: recording; Ctrl-C ends it")
+                session.start(setup, ending.first).wait(duration)
+            except BaseException as error:
+                session.doubt(f"ended by {type(error).__name__}: {error}")
+                raise
+            finally:
+                verdict = session.close(ending.second, refused)
         except AtaraxisError as error:
             raise click.ClickException(str(error)) from error
-    click.echo(str(session.verdict))
-    sys.exit(session.verdict is None or not session.verdict.is_trusted)
+    say(str(verdict))
+    sys.exit(not verdict.is_trusted)
 
 
 @click.command()
@@ -65,16 +80,21 @@ def run(
     help="Where sessions will be recorded; the current directory.",
 )  # fmt: skip
 def check(as_json: bool, rig: Path, soak: float, output: Path) -> None:
-    """Try RIG before it counts; the exit code is 1 if it is not ready."""
+    """Try RIG before it counts; the exit code is 1 if it is not ready.
+
+    Ctrl-C, SIGTERM or SIGHUP ends the try, and nothing is left of it.
+    """
     from rich.table import Table
 
     from ataraxis import screen
     from ataraxis.errors import AtaraxisError
     from ataraxis.session.preflight import check as look
 
-    with told():
+    with told(), Ending(is_last=True) as ending:
         try:
-            found = look(rig, soak, directory=output)
+            found = look(
+                rig, soak, directory=output, until=ending.first, release=ending.second
+            )
         except AtaraxisError as error:
             raise click.ClickException(str(error)) from error
     if as_json:
@@ -113,19 +133,22 @@ def replay(
     streams: tuple[str, ...],
     readers: int,
 ) -> None:
-    """Send the streams of SESSION again, under their own names, on one clock."""
+    """Send the streams of SESSION again, under their own names, on one clock.
+
+    Ctrl-C, SIGTERM or SIGHUP: the streams end; what was sent can still be read.
+    """
     from ataraxis.errors import AtaraxisError
     from ataraxis.session.playback import replay as play
 
-    with told():
+    with told(), Ending(is_last=True) as ending:
         try:
             with play(
                 session, speed=speed, context=context, streams=streams or None,
                 readers=readers, timeout=None,
             ) as again:  # fmt: skip
-                try:
-                    again.wait()
-                except KeyboardInterrupt:
+                while not again.is_over and not ending.first.wait(_LOOK_S):
+                    pass
+                if not again.is_over:
                     again.stop()
                 sent, late = again.sent(), again.lateness()
         except (AtaraxisError, KeyError, ValueError) as error:

@@ -19,6 +19,7 @@ from ataraxis.datamux.sinks.sink import Sink
 from ataraxis.datamux.statistics import LatenessStatistics, TaskStatistics
 from ataraxis.datamux.timeline import Timeline
 from ataraxis.errors import SourceLost
+from ataraxis.shm.thread import Latch, Thread
 
 Deliver = Literal["record", "block", "xarray"]
 DELIVERIES = ("record", "block", "xarray")
@@ -97,16 +98,14 @@ class Task:
         self._sink = sink
         self._deliver = deliver
         self._transform = transform
-        self._is_over = threading.Event()
-        self._is_done = threading.Event()
+        self._is_over = Latch()
+        self._is_done = Latch()
         self._callbacks: list[Callable[[End], object]] = []
         self._lock = threading.Lock()
         self._blocks = self._samples = 0
         self.end: End | None = None
         """The end that was delivered; None while it runs."""
-        self._thread = threading.Thread(
-            target=self._run, name=f"ataraxis-{randseq}", daemon=True
-        )
+        self._thread = Thread(self._run, f"ataraxis-{randseq}")
 
     def start(self) -> None:
         """Start the thread."""
@@ -204,8 +203,7 @@ class Task:
         self._is_over.set()
         self._feed.wake()
         self._sink.wake()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout)
+        self._thread.join(timeout)
         return self._is_done.is_set()
 
     def wait(self, timeout: float | None = None) -> End:
@@ -218,8 +216,7 @@ class Task:
         """
         if not self._is_done.wait(timeout):
             raise TimeoutError(f"task {self.randseq} still runs after {timeout} s")
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+        self._thread.join()
         assert self.end is not None
         return self.end
 

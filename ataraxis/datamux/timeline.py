@@ -34,7 +34,8 @@ class Timeline:
     """
 
     def __init__(self, speed: float = 1.0) -> None:
-        self._condition = threading.Condition()
+        self._lock = threading.RLock()  # entered without Python's Condition
+        self._condition = threading.Condition(self._lock)
         self._speed = checked_speed(speed)
         self._anchor_ns: int | None = None
         self._anchor_s = 0.0
@@ -46,7 +47,7 @@ class Timeline:
 
     def begin(self, at_s: float) -> None:
         """Say that source time `at_s` is now, unless another replay has begun."""
-        with self._condition:
+        with self._lock:
             if self._anchor_ns is None:
                 self._anchor(at_s)
                 if self._held_s is not None:
@@ -58,7 +59,7 @@ class Timeline:
     @property
     def position_s(self) -> float:
         """Source time now, s."""
-        with self._condition:
+        with self._lock:
             return self._position()
 
     def _position(self) -> float:
@@ -75,7 +76,7 @@ class Timeline:
 
     @speed.setter
     def speed(self, speed: float) -> None:
-        with self._condition:
+        with self._lock:
             if self._anchor_ns is not None:
                 self._anchor(self._position())
             self._speed = checked_speed(speed)
@@ -88,13 +89,13 @@ class Timeline:
 
     def pause(self) -> None:
         """Let time stand still."""
-        with self._condition:
+        with self._lock:
             if self._held_s is None:
                 self._held_s = self._position()
 
     def resume(self) -> None:
         """Let time go on from where it stands."""
-        with self._condition:
+        with self._lock:
             if self._held_s is not None:
                 held, self._held_s = self._held_s, None
                 if self._anchor_ns is not None:
@@ -105,7 +106,7 @@ class Timeline:
         """Go to source time `at_s`, s; it is due at once, or at the resume."""
         if not math.isfinite(at_s):
             raise ValueError(f"seek({at_s!r}): expected a time, s")
-        with self._condition:
+        with self._lock:
             self._anchor(at_s)
             if self._held_s is not None:
                 self._held_s = at_s
@@ -115,7 +116,7 @@ class Timeline:
 
     def wake(self) -> None:
         """Make every wait look whether it is over."""
-        with self._condition:
+        with self._lock:
             self._condition.notify_all()
 
     def wait(self, at_s: float, moves: int, is_over: Callable[[], bool]) -> int | None:
@@ -123,7 +124,7 @@ class Timeline:
 
         None: somebody sought since `moves`, or it is over.
         """
-        with self._condition:
+        with self._lock:
             while True:
                 if is_over() or self.moves != moves:
                     return None

@@ -110,7 +110,7 @@ def farewell(
         if words[STATE] == STOPPED and not memq.empty():
             words[FINISHED] = words[GENERATION] = 0
             words[STATE] = RUNNING
-            queue.start_writer()
+            queue.begin()
         if words[STATE] in (RUNNING, STOPPING):
             stop(queue, memq, status, None)
     except LoggerError as error:
@@ -294,7 +294,7 @@ class DataLogger:
         self._status.forgive()
         words[FINISHED] = 0
         words[STATE] = RUNNING
-        self._queue.start_writer()
+        self._queue.begin()
         self._watch.start()
 
     def stop(self, timeout: float | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ataraxis.errors import LoggerError
 from ataraxis.log.disk_watch import LowDisk
 from ataraxis.log.status import DROPPED, FAILED, STATE, LogStatus
+from ataraxis.shm.thread import Latch, Thread
 
 if TYPE_CHECKING:
     from ataraxis.log.queue import LogQueue
@@ -54,8 +54,8 @@ class LogWatch:
         self._on_low_disk = on_low_disk
         self._dropped = status.words[DROPPED]
         self._has_failed = self._is_low = False
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._stop = Latch()
+        self._thread: Thread | None = None
 
     def start(self) -> None:
         """Begin to look, if anybody wants to know; does nothing if it looks."""
@@ -63,22 +63,19 @@ class LogWatch:
             return
         self._has_failed = False
         if self._thread is None or not self._thread.is_alive():
-            self._stop.clear()
-            self._thread = threading.Thread(
-                target=self._run, name="ataraxis-log-watch", daemon=True
-            )
-            self._thread.start()
+            self._stop = Latch()
+            self._thread = Thread(self._run, "ataraxis-log-watch", (self._stop,))
+        self._thread.start()
 
     def stop(self) -> None:
         """Look once more, and end the thread."""
         self._stop.set()
-        thread, self._thread = self._thread, None
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
-    def _run(self) -> None:
+    def _run(self, stop: Latch) -> None:
         while True:
-            is_last = self._stop.wait(_EVERY_S)
+            is_last = stop.wait(_EVERY_S)
             try:
                 self.look()
             except Exception as error:

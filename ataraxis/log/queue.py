@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
+import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -34,6 +37,7 @@ from ataraxis.log.status import (
     LogStatus,
 )
 from ataraxis.log.writer import start_writer
+from ataraxis.shm.process import exit_code
 from ataraxis.stream import MemQ
 
 # ---- `QueuedRows`: rows of a block on their way into a log's queue
@@ -99,6 +103,30 @@ class QueuedRows:
             self._done += 1
 
 
+# ---- what a writer complained of
+
+
+class LastWords:
+    """A file without a name that takes what a process complains of; gone with this."""
+
+    descriptor = -1
+
+    def __init__(self) -> None:
+        with tempfile.TemporaryFile() as file:
+            self.descriptor = os.dup(file.fileno())
+
+    def said(self) -> str:
+        """Return the last lines, in one."""
+        at = max(os.fstat(self.descriptor).st_size - _WORDS_BYTES, 0)
+        text = os.pread(self.descriptor, _WORDS_BYTES, at).decode("utf-8", "replace")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return " / ".join(lines[-_WORDS_LINES:])
+
+    def __del__(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+
+
 # ---- the queue
 
 OnFull = Literal["block", "raise", "drop_newest"]
@@ -106,6 +134,9 @@ _SLICE_S = 0.2
 _STALL_S = 5.0
 _STARTING_S = 30.0
 _MOST_WRITERS = 2
+_MOST_TRIES = 3
+_REAP_S = 5.0
+_WORDS_BYTES, _WORDS_LINES = 2000, 3
 
 
 class LogQueue:
@@ -124,7 +155,9 @@ class LogQueue:
         self._words = self._status.words
         self._put = queue.put
         queue.share_slots()
-        self._writer = 0
+        self._writer = self._tries = self._generation = 0
+        self._code: int | None = None
+        self._errors: LastWords | None = None
         self._looked = time.monotonic()
         self._started = -_STARTING_S
         self._owner = os.getpid()
@@ -260,6 +293,13 @@ class LogQueue:
         return len(rows)
 
     def _check_source(self, source: int, values: NDArray[Any]) -> None:
+        try:
+            operator.index(source)
+        except TypeError:
+            raise TypeError(
+                f"source_id={source!r}: a source is a whole number, got "
+                f"{type(source).__name__}"
+            ) from None
         most = 255 if self._layout == "npy" else 2**32 - 2
         if not 0 <= source <= most:
             raise ValueError(
@@ -390,10 +430,7 @@ class LogQueue:
     def look(self) -> None:
         """Start another writer if there should be one and there is none."""
         words = self._words
-        if self._writer and self._owner == os.getpid():
-            with suppress(ChildProcessError):
-                if os.waitpid(self._writer, os.WNOHANG)[0]:
-                    self._writer = 0
+        self._bury()
         if words[STATE] not in (RUNNING, STOPPING) or words[FINISHED]:
             return
         if self._status.is_written():
@@ -405,22 +442,74 @@ class LogQueue:
             self._status.fail("the context of its queue was removed, and the queue")
             return
         if words[GENERATION] >= _MOST_WRITERS:
-            self._status.fail("its writer was killed, and the next one too")
+            self._status.fail(
+                f"its writer was killed, and the next one too{self._last_words()}"
+            )
+            return
+        if words[GENERATION] != self._generation:
+            self._generation, self._tries = words[GENERATION], 0
+        if self._tries >= _MOST_TRIES:
+            self._status.fail(
+                f"its writer cannot be started: tried {self._tries} times"
+                f"{self._last_words()}"
+            )
             return
         self.start_writer()
 
-    def reap(self) -> None:
-        """Wait for the end of the writer this process started."""
-        if self._writer and self._owner == os.getpid():
+    def _bury(self) -> None:
+        """Take note of how the writer that this process started ended, if it has."""
+        if not self._writer or self._owner != os.getpid():
+            return
+        try:
+            self._code = exit_code(self._writer)
+        except ChildProcessError:  # the program waits for any child, somewhere
+            self._writer = 0
+            return
+        if self._code is not None:
             with suppress(ChildProcessError):
-                os.waitpid(self._writer, 0)
-        self._writer = 0
+                os.waitpid(self._writer, os.WNOHANG)
+            self._writer = 0
+
+    def _last_words(self) -> str:
+        """Say how the last writer ended, and what it complained of."""
+        found = ""
+        if self._code is not None:
+            found = f"; the last one ended with exit code {self._code}"
+            if self._code < 0:
+                found = f"; the last one was killed by signal {-self._code}"
+        if self._errors is not None:
+            said = self._errors.said()
+            found += f" and said: {said}" if said else " and said nothing"
+        command = sys.executable
+        return f"{found} (it is {command}; is that a Python that imports ataraxis?)"
+
+    def reap(self) -> None:
+        """Wait for the end of the writer this process started; it is about to end."""
+        end = time.monotonic() + _REAP_S
+        while self._writer and time.monotonic() < end:
+            self._bury()
+            time.sleep(0.001)
 
     def start_writer(self) -> None:
-        """Start a writer; it ends at once if there is one."""
+        """Start a writer; it ends at once if there is one.
+
+        What keeps it from starting is the log's failure, which `check` raises.
+        """
+        self._bury()
         self._owner = os.getpid()
         self._started = time.monotonic()
-        self._writer = start_writer(self._path)
+        self._tries += 1
+        try:
+            self._errors, self._code = LastWords(), None
+            self._writer = start_writer(self._path, self._errors.descriptor)
+        except OSError as error:
+            self._status.fail(f"its writer cannot be started: {error}")
+
+    def begin(self) -> None:
+        """Start the first writer of a log that begins; `LoggerError` if it cannot."""
+        self._tries = self._generation = 0
+        self.start_writer()
+        self.check()
 
 
 def as_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:

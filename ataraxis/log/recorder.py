@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ataraxis._kernels.journal_write import DAMAGED, EMPTY, ENDED, LAPPED, Tap
+from ataraxis._kernels.journal_write import (
+    DAMAGED,
+    EMPTY,
+    ENDED,
+    LAPPED,
+    RecordKernel,
+    Tap,
+)
 from ataraxis.errors import LoggerError
 from ataraxis.log.disk_watch import DiskWatch, LowDisk
 from ataraxis.log.journal.input import InputFile
@@ -18,6 +25,7 @@ from ataraxis.log.journal.page import Gap, files_of
 from ataraxis.log.journal.reader import JournalReader
 from ataraxis.log.journal.writer import JournalWriter
 from ataraxis.shm.context import ContextLike
+from ataraxis.shm.thread import Latch, Thread
 from ataraxis.stream import Consumer
 
 # ---- recording: one stream into one journal, by a thread, without a miss
@@ -112,11 +120,18 @@ class Recording:
         )
         self._labels = journal.labels_id(consumer.labels) if consumer.is_typed else -1
         journal.flush()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, name=f"ataraxis-record-{self.name}", daemon=True
-        )
-        self._thread.start()
+        self.unsaved = range(0)
+        """Sequences that are in no file, after `release`."""
+        self._is_patient = False
+        self._stop, self._release = Latch(), Latch()
+        self._thread = Thread(self._run, f"ataraxis-record-{self.name}")
+        try:
+            self._thread.start()
+        except BaseException:
+            # Nobody has it yet who could end it.
+            self._stop.set()
+            self._thread.join()
+            raise
 
     # ---- the thread
 
@@ -126,7 +141,7 @@ class Recording:
                 # Asked before trying, so that a stop is followed by one more try.
                 was_stopped = self._stop.is_set()
                 moved = self._step()
-                if was_stopped and (self.failure is not None or self._is_done(moved)):
+                if was_stopped and self._may_end(moved):
                     break
                 if moved or was_stopped or self.failure is not None:
                     continue
@@ -139,6 +154,12 @@ class Recording:
             )
         finally:
             self._finish()
+
+    def _may_end(self, moved: int) -> bool:
+        """Whether all is recorded, or what is not is given up."""
+        if self.failure is not None:
+            return not self._is_patient or self._release.is_set()
+        return self._is_done(moved) or self._release.is_set()
 
     def _is_done(self, moved: int) -> bool:
         """Whether all that was sent before `stop` is recorded."""
@@ -156,6 +177,9 @@ class Recording:
             frames, nbytes, status = self.journal.draw(
                 self._tap, self.source, self._labels
             )
+            # In the journal, in memory at least: what is not written is tried again.
+            self.frames += frames
+            self.nbytes += nbytes
             if status == LAPPED:
                 self._lose(self._tap.expected or 0, self._tap.accept(), OVERTAKEN)
                 frames = max(frames, 1)
@@ -165,8 +189,6 @@ class Recording:
                 self.journal.flush()
                 # Not before: a slot that was given back is gone.
                 self._tap.release()
-            self.frames += frames
-            self.nbytes += nbytes
             if status == DAMAGED:
                 self._tap.complain()
         except LoggerError as error:
@@ -200,22 +222,52 @@ class Recording:
         is_new, self.failure = self.failure is None, error.with_traceback(None)
         if is_new and self._on_error is not None:
             self._on_error(error)
-        self._stop.wait(RETRY_S)
+        (self._release if self._stop.is_set() else self._stop).wait(RETRY_S)
 
     def _finish(self) -> None:
         try:
             if self.failure is None:
                 self._looked = 0.0
                 self._look()
+                self._finish_journal()
             self.journal.close()
         except LoggerError as error:
             self.failure = self.failure or error.with_traceback(None)
         self._skipped = self._tap.skipped
         consumer = self.consumer
+        if self._release.is_set():
+            self.unsaved = self._missing_from_files()
+            _give_back(self._tap)
         del self._tap, self.consumer
-        if self.failure is None:
+        if self.failure is None or self._release.is_set():
             consumer.close()
         # Else dropped, not closed: the ring keeps what is not safe, as after a death.
+
+    def _finish_journal(self) -> None:
+        """Write that the journal is complete, again while the disk refuses."""
+        while True:
+            try:
+                self.journal.finish()
+            except LoggerError as error:
+                self._fail(error)
+                if self._stop.is_set() and self._may_end(0):
+                    return
+            else:
+                self.failure = None
+                return
+
+    def _missing_from_files(self) -> range:
+        """Find the frames that were sent and are in no file; the journal is closed."""
+        sent = self.consumer.last_sent_iteration
+        first = self._tap.expected
+        if first is None:
+            first = self._tap.found
+        if first is None:
+            return range(sent, sent)
+        said = self.journal.statistics()
+        # Records of the journal's own may wait, too.
+        kept = min(said.entries - said.written, self._tap.held)
+        return range(max(first - kept, 0), max(sent, first))
 
     # ---- the caller's side
 
@@ -224,18 +276,28 @@ class Recording:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
-    def stop(self) -> None:
-        """Record what was sent until now, and end."""
+    def stop(self, *, is_patient: bool = False) -> None:
+        """Record what was sent until now, and end; is_patient: however long it takes.
+
+        While the disk refuses, one that is patient tries again until `release`.
+        """
+        self._is_patient = is_patient
+        if self._stop.is_set():
+            return
         consumer = getattr(self, "consumer", None)
         if consumer is not None:
             self._last_sent = consumer.last_sent_iteration
         self._stopped = time.monotonic()
         self._stop.set()
 
+    def release(self) -> None:
+        """End now, and let the producer go: `unsaved` says what is in no file then."""
+        self._release.set()
+        self.stop()
+
     def join(self, timeout: float | None) -> bool:
         """Wait for the end; whether it came within `timeout`, s."""
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return self._thread.join(timeout)
 
     def statistics(self) -> RecordingStatistics:
         """Say how it goes."""
@@ -249,6 +311,26 @@ class Recording:
             self.is_recording,
             str(self.failure or ""),
         )
+
+
+class _Nowhere(RecordKernel):
+    """A file that takes every frame and keeps none."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._open(descriptor, descriptor, 0, 0, (1 << 63) - 1, 0, 1 << 16)
+
+
+def _give_back(tap: Tap) -> None:
+    """Give back the slots of frames that no file takes; one that is held stays."""
+    descriptor = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        while tap.found is not None:
+            if tap.record(_Nowhere(descriptor), -1, -1)[2] == LAPPED:
+                tap.accept()
+            tap.release()
+        tap.release()
+    finally:
+        os.close(descriptor)
 
 
 def past_of(directory: Path, name: str, stream_id: str) -> Past:
@@ -473,6 +555,47 @@ class Recorder:
         for recording in self._recordings:
             recording.join(None)
         self.check()
+
+    def finish(
+        self, release: Latch, on_refusal: Callable[[LoggerError], object]
+    ) -> dict[str, range]:
+        """Record what was sent until now, and end, however long the disk takes.
+
+        Unlike `stop`, while the disk refuses it goes on trying, and the producers go on
+        waiting for it.
+
+        Parameters
+        ----------
+        release : Latch
+            Once it is set, by a signal's handler say, the producers are let go.
+        on_refusal : callable
+            Called with the `LoggerError`, once a stream, if the disk refuses.
+
+        Returns
+        -------
+        dict
+            Of streams that were let go before all was recorded, the sequences that are
+            in no file; empty if everything is.
+        """
+        for recording in self._recordings:
+            recording.stop(is_patient=True)
+        told = set()
+        for recording in self._recordings:
+            while not recording.join(LOOK_S):
+                for other in self._recordings:
+                    failure = other.failure
+                    if failure is not None and other.is_recording:
+                        if other.name not in told:
+                            on_refusal(failure)
+                        told.add(other.name)
+                    if release.is_set():
+                        other.release()
+        left = {r.name: r.unsaved for r in self._recordings if len(r.unsaved)}
+        for recording in self._recordings:
+            # One that was not let go, and failed all the same: its thread has ended.
+            if recording.failure is not None and recording.name not in left:
+                raise recording.failure
+        return left
 
     def __enter__(self) -> Recorder:
         return self

@@ -415,8 +415,12 @@ _SMALL_BYTES = 1024
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def start_writer(path: str | Path) -> int:
-    """Start a writer for the log of that status; its pid."""
+def start_writer(path: str | Path, errors: int) -> int:
+    """Start a writer for the log of that status; its pid.
+
+    `errors` is a descriptor that takes what it complains of. Raises `OSError` if the
+    interpreter cannot be started.
+    """
     command = process_command("ataraxis.log.writer:main", str(path))
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -424,7 +428,10 @@ def start_writer(path: str | Path) -> int:
             command[0],
             command,
             os.environ,
-            file_actions=[(os.POSIX_SPAWN_DUP2, null, to) for to in (0, 1, 2)],
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, source, to)
+                for to, source in enumerate((null, null, errors))
+            ],
             setsigmask=_SIGNALS,
         )
     finally:

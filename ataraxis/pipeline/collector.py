@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,6 +32,7 @@ from ataraxis.pipeline.inbox import Intake, Job
 from ataraxis.pipeline.plan import Plan
 from ataraxis.pipeline.reorder import Resequencer, Seen
 from ataraxis.shm.array import SharedMemoryArray
+from ataraxis.shm.thread import Thread
 from ataraxis.stream import MemQ
 
 # ---- what takes the results at a pipe's end: a callable, a list, a stream, a log,
@@ -159,9 +159,7 @@ class Collector:
         self._intake = Intake(
             self._queue, self._ordered, self._line, self._repeated, self._corrupt
         )
-        self.thread = threading.Thread(
-            target=self._run, name="ataraxis-pipe-end", daemon=True
-        )
+        self.thread = Thread(self._run, "ataraxis-pipe-end")
 
     def keep(self, results: deque[Any]) -> None:
         """From now on, append results to `results` as well."""
@@ -185,8 +183,7 @@ class Collector:
         A sink that does not return is left to itself after 5 s.
         """
         self._queue.close()
-        if self.thread is not threading.current_thread() and self.thread.ident:
-            self.thread.join(GRACE_S)
+        self.thread.join(GRACE_S)
 
     def _run(self) -> None:
         problem: Exception | None = None

@@ -17,6 +17,7 @@ from ataraxis.pipeline.board import Board
 from ataraxis.pipeline.frames import CALL_LANE, HEAD_LANE, PLAIN
 from ataraxis.pipeline.outbox import Outlet, send_to_all
 from ataraxis.pipeline.plan import Plan
+from ataraxis.shm.thread import Thread
 from ataraxis.shm.waiting import NOTHING, until
 
 # ---- what a pipe is fed with: values one by one, of anything that has some
@@ -105,7 +106,7 @@ class Head:
         self._waiting: dict[int, Future[Any]] = {}
         self.is_closed = False
         self._error: BaseException | None = None
-        self.thread: threading.Thread | None = None
+        self.thread: Thread | None = None
         self.fed = 0
         """How many values went in."""
         self.late = 0
@@ -255,9 +256,7 @@ class Head:
                 problem.__cause__ = error
             on_over(problem)
 
-        self.thread = threading.Thread(
-            target=pour, name="ataraxis-pipe-head", daemon=True
-        )
+        self.thread = Thread(pour, "ataraxis-pipe-head")
         self.thread.start()
 
     def close(self, error: BaseException | None = None) -> None:

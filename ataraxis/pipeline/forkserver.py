@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from ataraxis.pipeline.board import clear
 from ataraxis.shm.context import Context
-from ataraxis.shm.process import process_command
+from ataraxis.shm.process import ChildProcess, process_command
 
 _START_S, _FORK_S, _END_S = 120.0, 30.0, 5.0
 _CODE, _PID = struct.Struct("<i"), struct.Struct("<q")
@@ -86,7 +86,7 @@ class ForkServer:
         ours, theirs = socket.socketpair()
         program = os.pidfd_open(os.getpid())
         try:
-            self._process = subprocess.Popen(
+            self._process = ChildProcess(
                 process_command(
                     "ataraxis.pipeline.forkserver:start",
                     json.dumps([theirs.fileno(), program, list(preload), run, context]),
@@ -153,14 +153,14 @@ class ForkServer:
         self._ender()
 
 
-def _end(ours: socket.socket, process: subprocess.Popen[bytes]) -> None:
+def _end(ours: socket.socket, process: ChildProcess) -> None:
     with suppress(OSError):
         ours.send(_CLOSE)
     ours.close()
     try:
         process.wait(_END_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
+    except TimeoutError:
+        process.signal(signal.SIGKILL)
         process.wait()
 
 

@@ -15,7 +15,7 @@ from typing import Literal, Self, TypeAlias, get_args
 from ataraxis.pipeline.engine import News
 from ataraxis.pipeline.forkserver import ForkServer, written
 from ataraxis.pipeline.spec import WorkerSpec
-from ataraxis.shm.process import check_can_start, process_command
+from ataraxis.shm.process import ChildProcess, check_can_start, process_command
 
 Start: TypeAlias = Literal["spawn", "forkserver"]
 _Four: TypeAlias = tuple[int, int, int, int]
@@ -138,7 +138,7 @@ class Local:
 
     def _spawn(self, spec: WorkerSpec, numbers: _Four) -> _Started:
         given, tells, out, err = numbers
-        process = subprocess.Popen(
+        process = ChildProcess(
             process_command(
                 "ataraxis.pipeline.worker_main:main",
                 *map(str, (given, tells, os.getpid())),

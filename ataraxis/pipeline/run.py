@@ -39,6 +39,7 @@ from ataraxis.pipeline.supervisor import Event, Hired, Supervisor, What
 from ataraxis.pipeline.worker_io import EMIT_WAIT_S
 from ataraxis.shm.array import SharedMemoryArray
 from ataraxis.shm.context import Context, ContextLike
+from ataraxis.shm.thread import Outcome, Thread
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -78,14 +79,14 @@ class Course:
         self._local: Local | None = None
         if engine is None or isinstance(engine, str):
             engine = self._local = Local(engine or "spawn")
-        self._ready: Future[None] = Future()
-        self._done: Future[None] = Future()
+        self._ready: Future[None] = Outcome()
+        self._done: Future[None] = Outcome()
         self._finished: set[int] = set()
         self._ended: set[str] = set()
         self._listeners: list[tuple[Any, Any]] = []
         self._events: deque[Event] = deque(maxlen=_KEPT_EVENTS)
         self._gate = threading.Lock()
-        self._threads: list[threading.Thread] = []
+        self._threads: list[Thread] = []
         self._state = RUNNING
         self._kept: deque[Any] | None = None
         self._is_stopping = self._is_terminated = False
@@ -188,7 +189,7 @@ class Course:
                 while left:
                     left -= queue.offer(frame, _SLICE_S)
 
-        thread = threading.Thread(target=later, name="ataraxis-pipe-last", daemon=True)
+        thread = Thread(later, "ataraxis-pipe-last")
         self._threads.append(thread)
         thread.start()
 
@@ -284,7 +285,7 @@ class Course:
 
     def _join(self) -> None:
         for thread in (self._supervisor.thread, self._head.thread, *self._threads):
-            if thread is not None and thread is not threading.current_thread():
+            if thread is not None:
                 thread.join(GRACE_S)
 
     def _tell(self, event: Event) -> None:
@@ -439,7 +440,7 @@ class Run(Course):
         self, value: Any, dtype: DType | int | None = None, timeout: float | None = None
     ) -> Future[Any]:
         """Put a value in: a future of what the last processor makes of it."""
-        future: Future[Any] = Future()
+        future: Future[Any] = Outcome()
         if not self._head.send(value, dtype, timeout, future=future):
             raise TimeoutError(f"the pipe had no room within {timeout} s")
         return future

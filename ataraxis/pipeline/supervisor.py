@@ -21,6 +21,7 @@ from ataraxis.pipeline.engine import Engine, News
 from ataraxis.pipeline.graph import Node
 from ataraxis.pipeline.settings import Restart
 from ataraxis.pipeline.spec import WorkerSpec
+from ataraxis.shm.thread import Thread
 
 # ---- `Event`: something that happened in a run, as `Run.events` tells it
 
@@ -67,6 +68,8 @@ class Output:
     def __init__(self, processor: str, worker: int, workers: int) -> None:
         self._prefix = f"[{processor}] " if workers == 1 else f"[{processor}.{worker}] "
         self._rest = {False: b"", True: b""}
+        self.last = ""
+        """The last line of its error channel."""
 
     def write(self, data: bytes, is_error: bool) -> None:
         """Take what came; the last line is kept until it is whole."""
@@ -82,6 +85,8 @@ class Output:
                 self._rest[is_error] = b""
 
     def _show(self, lines: list[bytes], is_error: bool) -> None:
+        if is_error and (said := [line for line in lines if line.strip()]):
+            self.last = said[-1].decode(errors="backslashreplace")
         stream = sys.stderr if is_error else sys.stdout
         if stream is None or not lines:
             return
@@ -182,9 +187,7 @@ class Supervisor:
         self._bell, self._ringer = os.pipe()
         os.set_blocking(self._ringer, False)
         # It lives as long as the workers: they end with the thread that started them.
-        self.thread = threading.Thread(
-            target=self._run, name="ataraxis-pipe", daemon=True
-        )
+        self.thread = Thread(self._run, "ataraxis-pipe")
 
     def start(self) -> None:
         """Begin."""
@@ -444,6 +447,8 @@ class Supervisor:
             what = f"it was killed by signal {-code}"
         else:
             what = f"its process ended with exit code {code}, without having finished"
+            if hired.output is not None and hired.output.last:
+                what += f"; its last words: {hired.output.last}"
         return self._error(name, worker, what)
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import importlib.metadata
 import os
@@ -310,7 +311,8 @@ class Diary:
         """Write one line: UTC, monotonic ns, and the text; its line breaks go."""
         now = now_ns()
         wall = str(self._clock.to_datetime64(now))[:23]
-        with self._lock:
+        # On a disk that is full the line is lost, and the session goes on.
+        with self._lock, contextlib.suppress(OSError):
             if not self._file.closed:
                 self._file.write(f"{wall}Z {now} {' '.join(text.split())}\n")
 

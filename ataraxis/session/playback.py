@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from ataraxis.datamux.timeline import Timeline
 from ataraxis.log.archive import LogArchive
 from ataraxis.log.selection import Selection, SourceInfo
 from ataraxis.shm.context import ContextLike
+from ataraxis.shm.thread import Latch, Thread
 from ataraxis.stream import Producer
 
 # ---- voice: one stream of a session, sent again
@@ -250,7 +250,7 @@ class SessionReplay:
         options: dict[str, Any],
     ) -> None:
         self.timeline = Timeline(speed)
-        self._is_over = threading.Event()
+        self._is_over = Latch()
         self._voices: list[Voice] = []
         self._archive = LogArchive(path)
         try:
@@ -272,19 +272,15 @@ class SessionReplay:
             raise
         self._failure: TimeoutError | None = None
         self._threads = [
-            threading.Thread(
-                target=voice.speak,
-                args=(self.timeline, self._is_over.is_set),
-                name=f"ataraxis-replay-{voice.name}",
-                daemon=True,
+            Thread(
+                voice.speak,
+                f"ataraxis-replay-{voice.name}",
+                (self.timeline, self._is_over.is_set),
             )
             for voice in self._voices
         ]
-        self._conductor = threading.Thread(
-            target=self._play,
-            args=(begin_ns * 1e-9, readers, timeout),
-            name="ataraxis-replay",
-            daemon=True,
+        self._conductor = Thread(
+            self._play, "ataraxis-replay", (begin_ns * 1e-9, readers, timeout)
         )
         self._conductor.start()
 

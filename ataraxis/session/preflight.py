@@ -14,6 +14,7 @@ from ataraxis.errors import AtaraxisError
 from ataraxis.session.rig import Rig
 from ataraxis.session.session import Session
 from ataraxis.shm.context import Context
+from ataraxis.shm.thread import Latch
 from ataraxis.stream.inspector import Inspector
 
 RATE_TOLERANCE = 0.05
@@ -66,6 +67,8 @@ def check(
     soak: float = 10.0,
     *,
     directory: str | os.PathLike[str] = ".",
+    until: Latch | None = None,
+    release: Latch | None = None,
 ) -> Preflight:
     """Run a rig for a while, in a context of its own, and look how it does.
 
@@ -77,6 +80,10 @@ def check(
         How long, s.
     directory : str or Path
         Where sessions will be recorded: it is recorded there too, and removed again.
+    until : Latch, optional
+        Once it is set, by a signal's handler say, the try ends, and is not ready.
+    release : Latch, optional
+        Once it is set, what has not ended is killed.
 
     Returns
     -------
@@ -94,32 +101,41 @@ def check(
     place = Path(tempfile.mkdtemp(prefix="ataraxis-check-", dir=shm))
     where = Path(tempfile.mkdtemp(prefix=".ataraxis-check-", dir=directory))
     try:
-        return _tried(rig, soak, Context.of(place), where)
+        return _tried(rig, soak, Context.of(place), where, until or Latch(), release)
     finally:
         shutil.rmtree(place, ignore_errors=True)
         shutil.rmtree(where, ignore_errors=True)
 
 
-def _tried(rig: Rig, soak: float, context: Context, where: Path) -> Preflight:
+def _tried(
+    rig: Rig,
+    soak: float,
+    context: Context,
+    where: Path,
+    until: Latch,
+    release: Latch | None,
+) -> Preflight:
     problems: list[str] = []
     rates: dict[str, tuple[float, float]] = {}
     declared: dict[str, float | None] = {}
     session = Session("check", directory=where, context=context)
     try:
-        run = session.start(rig)
+        run = session.start(rig, until)
         declared = {name: _declared(name, context) for name in rig.sources}
-        time.sleep(min(soak * 0.1, 1.0))  # until all are under way
+        until.wait(min(soak * 0.1, 1.0))  # until all are under way
         began, before = time.monotonic(), _sent(rig, context)
         end = began + soak
-        while time.monotonic() < end and run.look():
-            time.sleep(0.05)
+        while time.monotonic() < end and run.look() and not until.is_set():
+            until.wait(0.05)
+        if until.is_set():
+            problems.append(f"ended by a signal before {soak:g} s were over")
         seconds, after = time.monotonic() - began, _sent(rig, context)
         for name, (frames, nbytes) in after.items():
             frames0, nbytes0 = before.get(name, (0, 0))
             rates[name] = (frames - frames0) / seconds, (nbytes - nbytes0) / seconds
     except AtaraxisError as error:
         problems.append(str(error))
-    verdict = session.close()
+    verdict = session.close(release)
     streams = []
     for name in rig.sources:
         rate, bytes_hz = rates.get(name, (0.0, 0.0))

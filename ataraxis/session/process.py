@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ataraxis.datamux import API, producer_of
-from ataraxis.shm.process import process_command
+from ataraxis.shm.process import ChildProcess, process_command
+from ataraxis.shm.thread import Latch, Thread
 
 PATIENCE_S = 30.0
+MOST_FAILS, EARLY_S = 5, 5.0
 _PAUSE_S = 0.5
+_LOOK_S = 0.05
 
 
 class Program:
@@ -58,11 +61,13 @@ class Program:
         pause_s: float = _PAUSE_S,
     ) -> None:
         self.name, self.is_viewer = name, is_viewer
-        self.restarts = 0
+        self.restarts, self.was_killed = 0, False
         self._command, self._context, self._say = command, context, say
         self._farewell, self._is_reporting = farewell, is_reporting
         self._pause_s = pause_s
         self._ended_at = 0.0
+        self._fails, self.failure = 0, ""
+        """Why it is not started again; empty: it is, when it fails."""
         self._begin()
 
     @classmethod
@@ -74,11 +79,12 @@ class Program:
         return cls(name, command, told["context"], say)
 
     def _begin(self) -> None:
+        self._began_at = time.monotonic()
         # Files, not pipes: nobody need read them for it to go on.
         self._output = None if self.is_viewer else tempfile.TemporaryFile()  # noqa: SIM115
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         # A group of its own: Ctrl-C is for the rig, which ends it in order.
-        self.process = subprocess.Popen(
+        self.process = ChildProcess(
             list(self._command() if callable(self._command) else self._command),
             stdin=subprocess.PIPE,
             stdout=self._output,
@@ -95,8 +101,20 @@ class Program:
         if not self._ended_at:
             self._ended_at = time.monotonic()
             self._say(f"{self.name!r} ended, exit code {code}: {self.told()}")
+            is_early = self._ended_at - self._began_at < EARLY_S and code != 0
+            self._fails = self._fails + 1 if is_early else 0
+            if self._fails >= MOST_FAILS:
+                self.failure = (
+                    f"{self.name!r} failed {self._fails} times, each within "
+                    f"{EARLY_S:g} s of its start, and is not started again: exit code "
+                    f"{code}: {self.told()}"
+                )
+                self._say(self.failure)
+                return False
             return code != 0 or self.is_viewer
         if code == 0 and not self.is_viewer:
+            return False
+        if self._fails >= MOST_FAILS:
             return False
         if time.monotonic() - self._ended_at > self._pause_s:
             self.restart()
@@ -127,26 +145,56 @@ class Program:
                 found.append(last.decode("utf-8", "replace").strip())
         return " ".join(text.splitlines()[-1] for text in found if text)
 
+    def errors(self) -> str:
+        """Return the last line of its error channel; empty if it said nothing."""
+        if self.is_let_go:
+            return ""
+        size = os.fstat(self._errors.fileno()).st_size
+        last = os.pread(self._errors.fileno(), 2000, max(size - 2000, 0))
+        lines = last.decode("utf-8", "replace").split("\n")
+        return next((line for line in reversed(lines) if line.strip()), "")
+
     def tell_to_end(self) -> None:
         """Ask it to end; does not wait."""
         if self.is_viewer:
-            self.process.terminate()
+            self.process.signal(signal.SIGTERM)
         elif self.process.stdin is not None and not self.process.stdin.closed:
             with contextlib.suppress(BrokenPipeError), self.process.stdin as given:
                 given.write(self._farewell)
 
-    def wait(self) -> int:
-        """Wait for its end, and kill it if that does not come; its exit code."""
-        try:
-            return self.process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            self._say(f"{self.name!r} does not end: killed")
-            self.process.kill()
-            return self.process.wait()
+    def tell(self, text: bytes) -> None:
+        """Write to its standard input, which stays open."""
+        if self.process.stdin is not None and not self.process.stdin.closed:
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.write(text)
+                self.process.stdin.flush()
+
+    def wait(self, hurry: Latch | None = None) -> int:
+        """Wait for its end, and kill it if that does not come; its exit code.
+
+        Once `hurry` is set it is killed at once.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        while (left := deadline - time.monotonic()) > 0:
+            if hurry is not None and hurry.is_set():
+                break
+            with contextlib.suppress(TimeoutError):
+                return self.process.wait(min(left, _LOOK_S) if hurry else left)
+        self._say(f"{self.name!r} does not end: killed")
+        self.was_killed = True
+        self.process.signal(signal.SIGKILL)
+        return self.process.wait()
+
+    @property
+    def is_let_go(self) -> bool:
+        """Whether it has ended, and what it printed was thrown away."""
+        return self._errors.closed
 
     def end(self) -> None:
         """Wait for its end, and kill it if that does not come."""
         self.wait()
+        if self.is_let_go:
+            return
         if not self.is_viewer and not self._ended_at:
             self._say(f"{self.name!r} ended: {self.told()}")
         self._let_go()
@@ -187,7 +235,7 @@ def run(told: dict[str, Any]) -> dict[str, Any]:
                 told["node"], told["stream"], told["attrs"], producer,
                 patience=told["patience_s"],
             )  # fmt: skip
-            threading.Thread(target=_end_with_input, args=(api,), daemon=True).start()
+            Thread(_end_with_input, "ataraxis-input", (api,)).start()
             end = ack.wait()
             done = ack.task.statistics()
     return {

@@ -17,6 +17,7 @@ from ataraxis.session.stream_recorder import Lag, SessionLoss, Track
 from ataraxis.session.verdict import StreamVerdict
 from ataraxis.shm.context import Context
 from ataraxis.shm.process import process_command
+from ataraxis.shm.thread import Latch, Thread
 from ataraxis.stream.statistics import ReaderStatistics, StreamStatistics
 
 # ---- the program of a recorder of a session; `RecorderProcess` starts it
@@ -25,7 +26,7 @@ from ataraxis.stream.statistics import ReaderStatistics, StreamStatistics
 # started it is gone: then it ends at once, as if killed, so that the rings keep what is
 # not on disk for ``ataraxis recover``.
 
-END = "end"
+END, DRAIN, RELEASE = "end", "drain", "release"
 LOOK_S = 0.1
 
 
@@ -69,8 +70,8 @@ def run(told: dict[str, Any]) -> None:
         )
         for name in told["streams"]
     ]  # fmt: skip
-    is_over = threading.Event()
-    threading.Thread(target=_listen, args=(is_over,), daemon=True).start()
+    is_over, orders = Latch(), _Orders()
+    Thread(_listen, "ataraxis-listen", (is_over, orders)).start()
     known = set(told["known"])
     while not is_over.wait(LOOK_S):
         for track in tracks:
@@ -78,16 +79,30 @@ def run(told: dict[str, Any]) -> None:
             if track.has_begun and track.name not in known:
                 known.add(track.name)
                 voice.tell(known=track.name)
+    release = orders.release if orders.is_patient else None
     for track in tracks:
-        verdict = asdict(track.stop())
-        voice.tell(verdict=verdict)
+        verdict = track.stop(release, lambda text: voice.tell(refused=text))
+        voice.tell(verdict=asdict(verdict))
 
 
-def _listen(is_over: threading.Event) -> None:
-    if sys.stdin.readline().strip() == END:
-        is_over.set()
-    else:
+class _Orders:
+    """How it is to end."""
+
+    def __init__(self) -> None:
+        self.is_patient = False
+        self.release = Latch()
+
+
+def _listen(is_over: Latch, orders: _Orders) -> None:
+    order = sys.stdin.readline().strip()
+    if order not in (END, DRAIN):
         os._exit(1)
+    orders.is_patient = order == DRAIN
+    is_over.set()
+    if orders.is_patient:
+        if sys.stdin.readline().strip() != RELEASE:
+            os._exit(1)
+        orders.release.set()
 
 
 def main(text: str) -> None:
@@ -153,7 +168,11 @@ class WatchedTrack:
         known = self.verdict.notes
         known += [text for text in texts if text not in known]
 
-    def stop(self) -> StreamVerdict:
+    def stop(
+        self,
+        release: Latch | None = None,
+        on_refusal: Callable[[str], object] = lambda text: None,
+    ) -> StreamVerdict:
         """Say what is known of it; its recorder has ended."""
         found = self._lag.seen()
         if found is not None and self._lag.is_promised(found):
@@ -217,6 +236,8 @@ class RecorderProcess:
         self.name = name
         self.tracks = {s: WatchedTrack(s, context, recorder) for s in streams}
         self._say, self._on_loss, self._on_end = say, on_loss, on_end
+        self._on_refusal: Callable[[str], object] = say
+        self._is_patient = False
         self._told = {
             "streams": [*streams], "directory": str(directory.absolute()),
             "context": str(context.path), "recorder": recorder,
@@ -251,6 +272,8 @@ class RecorderProcess:
     def _take(self, told: dict[str, Any]) -> None:
         if "say" in told:
             self._say(told["say"])
+        if "refused" in told:
+            self._on_refusal(told["refused"])
         if "known" in told:
             self.tracks[told["known"]].is_known = True
         if "ended" in told:
@@ -264,24 +287,52 @@ class RecorderProcess:
             self._verdicts.add(verdict.name)
             self.tracks[verdict.name].merge(verdict)
 
-    def tell_to_end(self) -> None:
-        """Ask it to record what was sent until now, and to end; does not wait."""
-        self.program.tell_to_end()
+    def tell_to_end(self, is_patient: bool = False) -> None:
+        """Ask it to record what was sent until now, and to end; does not wait.
 
-    def finish(self) -> None:
+        One that is patient tries until `finish` is told to release.
+        """
+        self._is_patient = is_patient
+        if is_patient:
+            self.program.tell(f"{DRAIN}\n".encode())
+        else:
+            self.program.tell_to_end()
+
+    def finish(
+        self,
+        release: Latch | None = None,
+        on_refusal: Callable[[str], object] = lambda text: None,
+    ) -> None:
         """Wait for its end; one that dies meanwhile is started again to finish."""
+        self._on_refusal = on_refusal
         for left in reversed(range(TRIES)):
+            if release is not None and self._is_patient:
+                self._wait_until(release)
             code = self.program.wait()
             self._hear()
-            if code == 0 or not left:
+            if code == 0 or not left or self.program.failure:
                 break
             self.program.restart()
-            self.program.tell_to_end()
+            self.tell_to_end(self._is_patient)
+        told = f": exit code {code}: {self.program.errors()}" if code else ""
         self.program.end()
         died = self.program.restarts
         for name, track in self.tracks.items():
+            if self.program.failure:
+                track.verdict.is_trusted = False
+                track.note(self.program.failure)
             if died:
                 track.note(f"its recorder died and was started again, {died} times")
             if name not in self._verdicts:
                 track.verdict.is_trusted = False
-                track.note("its recorder did not end in order; run 'ataraxis recover'")
+                track.note(
+                    f"its recorder did not end in order{told}; run 'ataraxis recover'"
+                )
+
+    def _wait_until(self, release: Latch) -> None:
+        """Wait for the end of a patient one, and hear it; once released, no longer."""
+        while self.program.process.poll() is None:
+            self._hear()
+            if release.wait(LOOK_S):
+                self.program.tell(f"{RELEASE}\n".encode())
+                return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -12,6 +13,7 @@ from ataraxis.errors import AtaraxisError, ConfigError
 from ataraxis.pipeline import Pipe, Processor
 from ataraxis.session.process import Program
 from ataraxis.session.rig import Rig, RigPipe
+from ataraxis.shm.thread import Latch
 from ataraxis.stream import Consumer
 from ataraxis.stream.inspector import Inspector
 
@@ -31,6 +33,8 @@ class RigRun:
         Records the streams, and is told what happens.
     rig : Rig, str or Path
         The rig, or its YAML file.
+    until : Latch, optional
+        Once it is set, waits end: for a source to come, and `wait`.
 
     Raises
     ------
@@ -40,7 +44,13 @@ class RigRun:
         A source did not come; what was started was ended.
     """
 
-    def __init__(self, session: Session, rig: Rig | str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        rig: Rig | str | os.PathLike[str],
+        until: Latch | None = None,
+    ) -> None:
+        self._until = until or Latch()
         self.rig = rig if isinstance(rig, Rig) else Rig.from_yaml(os.fspath(rig))
         wrong = self.rig.problems()
         if wrong:
@@ -105,7 +115,8 @@ class RigRun:
                     f"source {name!r} gave no stream within {START_S:g} s"
                     + (f", exit code {code}: {program.told()}" if code else "")
                 )
-            time.sleep(_LOOK_S)
+            if self._until.wait(_LOOK_S):
+                raise AtaraxisError(f"ended before source {name!r} gave its stream")
 
     def _start_pipe(self, name: str, said: RigPipe, steps: list[Any]) -> None:
         pipe = Pipe(name, context=self._session.context)
@@ -148,43 +159,82 @@ class RigRun:
         end = None if duration is None else time.monotonic() + duration
         try:
             while self.look() and (end is None or time.monotonic() < end):
-                time.sleep(_LOOK_S)
+                if self._until.wait(_LOOK_S):
+                    self._session.note("ended by a signal")
+                    return
         except KeyboardInterrupt:
             self._session.note("ended by Ctrl-C")
         self.stop()
 
-    def stop(self) -> None:
-        """End the sources, let the pipes run dry, end the viewers."""
+    def stop(self, hurry: Latch | None = None) -> None:
+        """End the sources, let the pipes run dry, end the viewers.
+
+        Once `hurry` is set, what has not ended is killed.
+        """
         if self._is_over:
             return
-        self._is_over = True
+        # Each step may be taken again: after an interrupt, the whole of it is.
         sources = [p for p in self._programs if not p.is_viewer]
         for program in sources:
             program.tell_to_end()
         for program in sources:
-            program.wait()
+            if program.is_let_go:
+                continue
+            program.wait(hurry)
             self.reports[program.name] = _report(program)
             program.end()
-            if program.restarts:
+            if program.failure:
+                self._session.doubt(f"source {program.failure}")
+            elif program.restarts:
                 self._session.doubt(
                     f"source {program.name!r} failed and was started again, "
                     f"{program.restarts} times"
                 )
         for name, run, reader in self._pipes:
-            self._end_pipe(name, run, reader)
+            self._end_pipe(name, run, reader, hurry)
         for program in self._programs:
             if program.is_viewer:
                 program.tell_to_end()
+                program.wait(hurry)
                 program.end()
+        self._is_over = True
 
-    def _end_pipe(self, name: str, run: Any, reader: Consumer) -> None:
+    def _end_pipe(
+        self, name: str, run: Any, reader: Consumer, hurry: Latch | None
+    ) -> None:
         try:
-            run.wait(START_S)
+            _wait_for(run, hurry)
         except Exception as error:  # of a user's function
             within = getattr(error, "exceptions", (error,))
             self._session.doubt(f"pipe {name!r}: {'; '.join(map(str, within))}")
             run.terminate()
         reader.close()
+
+    def forget_killed(self) -> None:
+        """Remove streams of sources that had to be killed, and that no reader wants."""
+        context = self._session.context
+        for program in self._programs:
+            if not program.was_killed or program.is_viewer:
+                continue
+            with contextlib.suppress(OSError, AtaraxisError):
+                found = Inspector(program.name, context).statistics()
+                if not found.producers and not found.readers:
+                    os.unlink(context.join(program.name))
+
+
+def _wait_for(run: Any, hurry: Latch | None) -> None:
+    """Wait until a pipe has run dry; `TimeoutError` if not, or in a hurry."""
+    deadline = time.monotonic() + START_S
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            run.wait(left if hurry is None else min(left, _LOOK_S))
+            return
+        except TimeoutError:
+            if run.state != "running":
+                raise
+            if left <= 0 or (hurry is not None and hurry.is_set()):
+                raise TimeoutError("it did not run dry, and was ended") from None
 
 
 def _report(program: Program) -> dict[str, Any]:

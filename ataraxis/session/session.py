@@ -20,6 +20,7 @@ from ataraxis.session.recovery import wait_until_detached
 from ataraxis.session.stream_recorder import SessionLoss, Track
 from ataraxis.session.verdict import StreamVerdict, Verdict, judge
 from ataraxis.shm.context import Context, ContextLike, checked_name
+from ataraxis.shm.thread import Latch, Thread
 
 if TYPE_CHECKING:
     from ataraxis.session.rig import Rig
@@ -106,7 +107,7 @@ class Session:
         self._runs: list[RigRun] = []
         self._doubts: list[str] = []
         self._lock = threading.RLock()
-        self._is_over = threading.Event()
+        self._is_over = Latch()
         refuse_a_second(self.name, self.context)
         self._folder, self._about = self._begin(directory, subject, resume)
         try:
@@ -124,9 +125,7 @@ class Session:
         except BaseException:
             self._folder.release()
             raise
-        self._watcher = threading.Thread(
-            target=self._watch, name=f"ataraxis-session-{self.name}", daemon=True
-        )
+        self._watcher = Thread(self._watch, f"ataraxis-session-{self.name}")
         self.record(EVENTS)
         self._watcher.start()
 
@@ -249,7 +248,10 @@ class Session:
     def _end(self, stream: str, is_ended: bool) -> None:
         """Write down that a stream has ended, so that recovery need not miss it."""
         if self._about.mark("ended", stream, is_ended):
-            self._about.to_yaml(self._folder.record_path)
+            try:
+                self._about.to_yaml(self._folder.record_path)
+            except OSError as error:  # recovery finds out by itself
+                self._diary.say(f"session.yaml cannot be written: {error}")
 
     def event(self, name: str, /, *, time_ns: int | None = None, **data: Any) -> int:
         """Note that something happened, with what is known of it.
@@ -293,8 +295,12 @@ class Session:
 
     # ---- a rig
 
-    def start(self, rig: Rig | str | os.PathLike[str]) -> RigRun:
+    def start(
+        self, rig: Rig | str | os.PathLike[str], until: Latch | None = None
+    ) -> RigRun:
         """Start the sources, pipes and viewers of a rig, and record its streams.
+
+        Once `until` is set, by a signal's handler say, nothing is waited for.
 
         Raises
         ------
@@ -304,7 +310,7 @@ class Session:
         from ataraxis.session.rig_run import RigRun
 
         self._check()
-        run = RigRun(self, rig)
+        run = RigRun(self, rig, until)
         self._runs.append(run)
         return run
 
@@ -329,11 +335,26 @@ class Session:
 
     def doubt(self, reason: str) -> None:
         """Say why the session is not to be trusted."""
-        self._diary.say(f"not to be trusted: {reason}")
-        self._doubts.append(reason)
+        if reason not in self._doubts:
+            self._diary.say(f"not to be trusted: {reason}")
+            self._doubts.append(reason)
 
-    def close(self) -> Verdict:
+    def close(
+        self,
+        release: Latch | None = None,
+        on_refusal: Callable[[str], object] = lambda text: None,
+    ) -> Verdict:
         """End it: everything sent until now is recorded, counted and judged.
+
+        Parameters
+        ----------
+        release : Latch, optional
+            If it is given, recording goes on while the disk refuses, and producers go
+            on waiting, until it is set, by a signal's handler say: then they are let
+            go, programs that have not ended are killed, and the verdict names the
+            frames that are not on the disk.
+        on_refusal : callable
+            Called with a line if the disk refuses.
 
         Returns
         -------
@@ -344,15 +365,17 @@ class Session:
             if self.verdict is not None:
                 return self.verdict
             for run in self._runs:
-                run.stop()
+                run.stop(release)
             ended = now_ns()
             self._is_over.set()
             self._events.close()
             for recorder in self._recorders:
-                recorder.tell_to_end()
+                recorder.tell_to_end(is_patient=release is not None)
             for recorder in self._recorders:
-                recorder.finish()
-            tracked = [track.stop() for track in self._tracks.values()]
+                recorder.finish(release, on_refusal)
+            tracked = [
+                track.stop(release, on_refusal) for track in self._tracks.values()
+            ]
             tracked += [
                 StreamVerdict(name, is_trusted=False, notes=[
                     "recorded until the session was cut off; not since it was resumed"
@@ -361,15 +384,26 @@ class Session:
                 if name not in self._tracks and name not in self._about.ended
             ]  # fmt: skip
         self._watcher.join()
-        self.verdict = judge(
+        for run in self._runs:
+            run.forget_killed()
+        verdict = judge(
             self.directory, self._about.clock, tracked=tracked, doubts=self._doubts,
             ended_ns=ended,
         )  # fmt: skip
-        self.verdict.to_yaml(self._folder.verdict_path)
-        self._diary.say(f"session {self.name!r} ended: {self.verdict.headline}")
+        try:
+            verdict.to_yaml(self._folder.verdict_path)
+        except OSError as error:
+            verdict.is_trusted = False
+            verdict.notes.append(
+                f"verdict.yaml could not be written: {error}; make room, then run "
+                f"'ataraxis recover {self.directory}'"
+            )
+        self._diary.say(f"session {self.name!r} ended: {verdict.headline}")
         self._diary.close()
         self._folder.release()
-        return self.verdict
+        # Last: what was interrupted is done again by the next call.
+        self.verdict = verdict
+        return verdict
 
     def _check(self) -> None:
         if self._is_over.is_set():

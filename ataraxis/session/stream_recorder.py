@@ -15,6 +15,7 @@ from ataraxis.log.journal.page import Gap
 from ataraxis.log.recorder import Recorder, RecordingStatistics
 from ataraxis.session.verdict import StreamVerdict
 from ataraxis.shm.context import Context
+from ataraxis.shm.thread import Latch
 from ataraxis.stream.inspector import Inspector
 from ataraxis.stream.statistics import StreamStatistics
 
@@ -95,6 +96,11 @@ class Lag:
     def _of(self, found: StreamStatistics) -> int:
         lags = (r.lag for r in found.readers if r.label == self._recorder)
         return max(lags, default=0)
+
+
+def unsaved_text(frames: range) -> str:
+    """Name frames that are in no file."""
+    return f"frames {frames[0]} to {frames[-1]} ({len(frames)}) are not on the disk"
 
 
 # ---- the stream recorder
@@ -256,13 +262,25 @@ class Track:
 
     # ---- the end
 
-    def stop(self) -> StreamVerdict:
-        """Record what was sent until now, and end; what is known by then."""
+    def stop(
+        self,
+        release: Latch | None = None,
+        on_refusal: Callable[[str], object] = lambda text: None,
+    ) -> StreamVerdict:
+        """Record what was sent until now, and end; what is known by then.
+
+        With `release`, it goes on trying while the disk refuses, and says so to
+        `on_refusal`, until that is set: then the producer is let go, and the verdict
+        names the frames that are not on the disk.
+        """
         self.look()
         recorder = self._recorder
         if recorder is not None:
             try:
-                recorder.stop()
+                if release is None:
+                    recorder.stop()
+                else:
+                    self._finish(recorder, release, on_refusal)
             except LoggerError as error:
                 self._verdict.missing += self._lag.behind()
                 self._doubt(f"{error}; make room, then run 'ataraxis recover'")
@@ -276,6 +294,16 @@ class Track:
         if self._times > 1:
             self._note(f"was made anew {self._times - 1} times")
         return self._verdict
+
+    def _finish(
+        self, recorder: Recorder, release: Latch, on_refusal: Callable[[str], object]
+    ) -> None:
+        def refused(error: LoggerError) -> None:
+            on_refusal(f"{self.name!r} cannot be written to its end: {error}")
+
+        for unsaved in recorder.finish(release, refused).values():
+            self._verdict.missing += len(unsaved)
+            self._doubt(f"{unsaved_text(unsaved)}: let go before the disk took them")
 
     def _absence(self) -> str:
         """Say why nothing of it was recorded."""

@@ -23,7 +23,7 @@ from ataraxis._kernels.memory import (
     watch_open,
     watch_wait,
 )
-from ataraxis.errors import LayoutError, SegmentNotFound
+from ataraxis.errors import LayoutError, SegmentNotFound, SegmentTimeout
 from ataraxis.shm.context import Context
 from ataraxis.shm.header import LIVE, PAGE, PARTICIPANT_BYTES, READY, Header
 
@@ -84,6 +84,9 @@ def has_proc() -> bool:
     return os.path.exists("/proc/self/fd")
 
 
+_LOOK_S, _POLL_S = 0.25, 0.02
+
+
 def find(directory: int, context: Context, name: str, access: int = os.O_RDWR) -> Found:
     """Open the file of that name, refusing whatever cannot be a segment."""
     flags = access | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
@@ -133,15 +136,13 @@ def wait_for(
             try:
                 return find(directory, context, name)
             except SegmentNotFound:
-                left = 0.05 if deadline is None else deadline - time.monotonic()
+                left = _LOOK_S if deadline is None else deadline - time.monotonic()
                 if left <= 0:
-                    raise TimeoutError(
-                        f"waited {timeout} s: {_in_vain(context, name)}, or name the "
-                        "right context="
-                    ) from None
-            pause = min(left, 0.05)
+                    raise _late(context, name, timeout) from None
+            # The directory tells; a look now and then is for file systems that do not.
+            pause = min(left, _LOOK_S)
             if watch < 0 or watch_wait(watch, int(pause * 1e9)) == -errno.ENOSYS:
-                time.sleep(min(pause, 0.01))
+                time.sleep(min(pause, _POLL_S))
     finally:
         if watch >= 0:
             os.close(watch)
@@ -149,23 +150,40 @@ def wait_for(
 
 def not_found(context: Context, name: str) -> SegmentNotFound:
     """Say that no segment has the name, and which ones come close."""
-    return SegmentNotFound(
+    error = SegmentNotFound(
         f"{_in_vain(context, name)}; wait with timeout=, or name the right context="
     )
+    error.hint = functools.partial(_near, context, name)
+    return error
+
+
+def _late(context: Context, name: str, timeout: float | None) -> SegmentTimeout:
+    """Say that no segment had the name in time, and which ones come close."""
+    error = SegmentTimeout(
+        f"waited {timeout} s: {_in_vain(context, name)}, or name the right context="
+    )
+    error.hint = functools.partial(_near, context, name)
+    return error
 
 
 def _in_vain(context: Context, name: str) -> str:
-    """Say that nothing has the name, which names come close, and what to do."""
-    names = context.names()
-    close = difflib.get_close_matches(name, names, 3)
-    hint = f"did you mean {', '.join(map(repr, close))}?" if close else ""
-    if not hint:
-        hint = f"there {'is' if len(names) == 1 else 'are'} {len(names)} in it"
+    """Say that nothing has the name, and what to do."""
     return (
-        f"no segment is named {name!r} in {context.path} ({hint}). Start the program "
-        "that creates it and keep it running (the name goes with the handle that made "
-        "it)"
+        f"no segment is named {name!r} in {context.path}. Start the program that "
+        "creates it and keep it running (the name goes with the handle that made it)"
     )
+
+
+def _near(context: Context, name: str) -> str:
+    """Say which names come close, or how many there are."""
+    try:
+        names = context.names()
+    except OSError:
+        return "the context is gone"
+    close = difflib.get_close_matches(name, names, 3)
+    if close:
+        return f"did you mean {', '.join(map(repr, close))}?"
+    return f"there {'is' if len(names) == 1 else 'are'} {len(names)} in it"
 
 
 def make_room(

@@ -45,6 +45,7 @@ from ataraxis.shm import files
 from ataraxis.shm.context import Context, ContextLike, checked_name, group_id
 from ataraxis.shm.files import Found, has_proc
 from ataraxis.shm.header import LIVE, PAGE, READY, Geometry, Header, Kind
+from ataraxis.shm.limits import raise_explained
 
 # ---- files that have no name until they are whole
 
@@ -305,7 +306,7 @@ class Segment:
         geometry = Geometry(participants, control_bytes, len(text), payload_bytes)
         if problem := geometry.problem():
             raise ValueError(f"segment {name!r} cannot be made: {problem}")
-        directory = context.open_directory()
+        directory = _directory(context, f"segment {name!r} cannot be made")
         try:
             with Nameless(directory, context, geometry.total) as new:
                 crash_point(b"create_opened")
@@ -325,6 +326,10 @@ class Segment:
                 crash_point(b"create_filled")
                 _publish(segment, directory, new, exist_ok)
                 crash_point(b"create_published")
+        except OSError as error:
+            what = f"segment {name!r} cannot be made"
+            raise_explained(error, what, str(context.path), geometry.total)
+            raise
         finally:
             os.close(directory)
         segment._unlinker = weakref.finalize(
@@ -373,7 +378,8 @@ class Segment:
         """
         name = checked_name(name)
         context = Context.of(context)
-        directory = context.open_directory()
+        what = f"segment {name!r} cannot be attached"
+        directory = _directory(context, what)
         try:
             found = files.wait_for(directory, context, name, timeout)
             for _ in range(TRIES):
@@ -382,6 +388,9 @@ class Segment:
                     return segment
                 crash_point(b"attach_again")
                 found = files.wait_for(directory, context, name, timeout)
+        except OSError as error:
+            raise_explained(error, what, str(context.path))
+            raise
         finally:
             os.close(directory)
         raise StaleSegment(
@@ -507,6 +516,15 @@ def _validated(found: Found) -> tuple[Header, Labels]:
 def _labels_of(text: bytes) -> Labels:
     """Parse labels; the same text again is the same, unchanging object."""
     return Labels.from_json(text)
+
+
+def _directory(context: Context, what: str) -> int:
+    """Open the context's directory."""
+    try:
+        return context.open_directory()
+    except OSError as error:
+        raise_explained(error, what, str(context.path))
+        raise
 
 
 def _take_part(

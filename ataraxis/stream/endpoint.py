@@ -33,6 +33,7 @@ from ataraxis.labels import Labels
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.header import Kind
 from ataraxis.shm.segment import Segment
+from ataraxis.shm.thread import begin_exit, end_daemon
 from ataraxis.stream.statistics import StreamStatistics, survey_stream
 
 if TYPE_CHECKING:
@@ -42,6 +43,15 @@ SHARED, SYNC, TYPED = 1, 2, 4
 HOLD_TRIES = 200
 
 _open_ends: weakref.WeakSet[End] = weakref.WeakSet()
+
+
+def is_read_here(name: str, uuid: bytes) -> bool:
+    """Whether a consumer of this very process reads that stream."""
+    ends = [e for e in _open_ends if hasattr(e, "receive") and e._segment is not None]  # noqa: SLF001
+    return any(
+        e._segment is not None and e.name == name and e._segment.header.uuid == uuid  # noqa: SLF001
+        for e in ends
+    )
 
 
 def plain_name(name: str | bytes) -> str:
@@ -158,6 +168,7 @@ class End:
 
     def _revive(self) -> NoReturn:
         """Say why the handle cannot be used any more."""
+        end_daemon()
         if self._segment is not None and self._segment.participant.is_inherited:
             raise NotConnectedError(
                 f"stream {self._name!r}: this {type(self).__name__} belongs to the "
@@ -173,6 +184,7 @@ class End:
 
         `count` of several rows were sent before.
         """
+        end_daemon()
         name = self._name
         if status == status_of.OVERFLOW:
             size = self._segment and self._segment.header.geometry.payload_bytes
@@ -245,6 +257,7 @@ def farewell(segment: Segment) -> None:
 
 def _close_all() -> None:
     """Leave every stream that is still open when the program ends."""
+    begin_exit()
     for end in list(_open_ends):
         end._drop()  # noqa: SLF001 - ours, above
 
@@ -450,6 +463,13 @@ def encode(value: Any, dtype: np.dtype[Any] | None) -> Encoded:
     array = np.asarray(value)
     if dtype is not None:
         if array.dtype != dtype and not _goes(value, array, dtype):
+            if dtype.names is not None:
+                fields = ", ".join(f"{n} ({dtype[n]})" for n in dtype.names)
+                raise TypeError(
+                    f"the stream holds records of the fields {fields}, the value is "
+                    f"{array.dtype}: send a structured array of that dtype, as "
+                    "np.array([(...)], stream.labels.dtype)"
+                )
             raise TypeError(
                 f"the stream holds {dtype}, the value is {array.dtype}: convert it "
                 f"first, array.astype({dtype.str!r})"

@@ -37,6 +37,7 @@ from ataraxis.labels import Labels
 from ataraxis.shm.context import Context, ContextLike, checked_name
 from ataraxis.shm.header import Kind
 from ataraxis.shm.segment import Segment
+from ataraxis.shm.thread import Latch, begin_exit, end_daemon
 from ataraxis.shm.waiting import (
     NOTHING,
     QUEUE_DATA,
@@ -94,6 +95,9 @@ class RoomEvent(EventWord):
 _NEVER = (1 << 63) - 1
 
 
+_EXIT_S = 2.0
+
+
 class QueueEnd(QueueHandle):
     """The kernel with manners."""
 
@@ -132,6 +136,7 @@ class QueueEnd(QueueHandle):
     def _revive(self) -> None:
         """Attach anew in a forked child; else say why the handle is of no use."""
         if not self._is_copy:
+            end_daemon()
             raise NotConnectedError(
                 f"queue {self._name!r}: this handle was closed; attach({self._name!r})"
             )
@@ -1018,7 +1023,7 @@ class MemQ(Posting):
                 f"segment {segment.name!r} is no work queue, or its control block does "
                 "not fit the file: it holds one large frame of a queue, or was damaged"
             )
-        self._segment = segment
+        self._segment, self._has_left = segment, Latch()
         self._farewell = weakref.finalize(self, _at_exit, weakref.ref(self))
         process = sys.modules.get("multiprocessing.process")
         util = sys.modules.get("multiprocessing.util")
@@ -1059,12 +1064,15 @@ class MemQ(Posting):
         """Take the name away, if nothing is left, now that the last call has left."""
         segment, self._segment = self._segment, None
         self._farewell.detach()
-        if segment is None or segment.participant.is_inherited:
-            return
-        descriptor = os.dup(segment.participant.descriptor)
-        context, slots = segment.context, segment.header.geometry.participants
-        del segment
-        part_queue(self._name, context, descriptor, slots)
+        try:
+            if segment is None or segment.participant.is_inherited:
+                return
+            descriptor = os.dup(segment.participant.descriptor)
+            context, slots = segment.context, segment.header.geometry.participants
+            del segment
+            part_queue(self._name, context, descriptor, slots)
+        finally:
+            self._has_left.set()
 
     def __enter__(self) -> MemQ:
         return self
@@ -1147,4 +1155,7 @@ def _at_exit(handle: weakref.ref[MemQ]) -> None:
     """Leave when the interpreter ends; a handle that is gone has left already."""
     queue = handle()
     if queue is not None:
+        begin_exit()
         queue.close()
+        # A daemon thread that waits inside comes out first: it takes the name away.
+        queue._has_left.wait(_EXIT_S)

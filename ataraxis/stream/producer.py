@@ -28,6 +28,7 @@ from ataraxis.stream.endpoint import (
     check_timeout,
     code_of,
     encode,
+    is_read_here,
     open_to_send,
     plain_name,
 )
@@ -407,9 +408,16 @@ class Producer(End, ProducerHandle):
         if statistics.detached:
             names = ", ".join(statistics.detached)
             away = f"; away: {names}: whoever had the name ended, start it again"
+        ours = ""
+        if is_read_here(self._name, self._attached().header.uuid):
+            ours = (
+                "; a consumer of this very process is open: what sends cannot read at "
+                "the same time. Read it in another thread or process, close it, or "
+                "open it with policy='latest' or 'lossy'"
+            )
         warnings.warn(
             f"stream {self._name!r}: waiting since {seconds:.1f} s for readers that "
-            f"gate: {', '.join(behind)}{away}",
+            f"gate: {', '.join(behind)}{away}{ours}",
             RuntimeWarning,
             stacklevel=3,
         )

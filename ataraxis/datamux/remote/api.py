@@ -40,6 +40,7 @@ from ataraxis.datamux.task import (
 )
 from ataraxis.datamux.timeline import Timeline, checked_speed
 from ataraxis.errors import NotConnectedError, SourceLost
+from ataraxis.shm.thread import Outcome
 
 # ---- what a remote call returns inside an event loop: an answer that is on its way
 
@@ -354,7 +355,7 @@ class Client(Tasks):
 
 def then(future: Future[T], convert: Callable[[T], U]) -> Future[U]:
     """Return a future of what becomes of another's result."""
-    made: Future[U] = Future()
+    made: Future[U] = Outcome()
 
     def pass_on(done: Future[T]) -> None:
         try:
@@ -385,7 +386,7 @@ def recording_from(
     items : list
         Where blocks come, and then the end.
     """
-    made: Future[Recording] = Future()
+    made: Future[Recording] = Outcome()
 
     def ended(end: End) -> None:
         try:

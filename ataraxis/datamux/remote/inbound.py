@@ -68,7 +68,8 @@ class Inlet:
         self._release = release
         self._ask = ask
         self._inbox: deque[tuple[Message, int]] = deque()
-        self._arrived = threading.Condition()
+        self._lock = threading.RLock()  # entered without Python's Condition
+        self._arrived = threading.Condition(self._lock)
         self._failure: Exception | None = None
         self._statistics: Message = {}
 
@@ -87,7 +88,7 @@ class Inlet:
             return
         if number > self.next:
             raise BadMessage(f"message {number} came, {self.next} was expected")
-        with self._arrived:
+        with self._lock:
             self.next += 1
             self.is_ended = self.is_ended or message["op"] == "end"
             self._inbox.append((message, nbytes))
@@ -95,7 +96,7 @@ class Inlet:
 
     def fail(self, error: Exception) -> None:
         """End it after what is here: nothing more will come."""
-        with self._arrived:
+        with self._lock:
             if not self.is_ended:
                 self._failure = error
             self._arrived.notify()
@@ -128,7 +129,7 @@ class Inlet:
             self._release(self)
 
     def _next(self, is_over: Callable[[], bool]) -> tuple[Message, int] | None:
-        with self._arrived:
+        with self._lock:
             while not is_over():
                 if self._inbox:
                     return self._inbox.popleft()
@@ -151,7 +152,7 @@ class Inlet:
 
     def wake(self) -> None:
         """Make a wait look whether it is over."""
-        with self._arrived:
+        with self._lock:
             self._arrived.notify_all()
 
     # ---- for those who have the task

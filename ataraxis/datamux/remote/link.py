@@ -28,6 +28,7 @@ from ataraxis.errors import (
     NotConnectedError,
     RemoteError,
 )
+from ataraxis.shm.thread import Outcome
 
 VERSION = 1
 _PAUSE_S = (0.05, 1.0)
@@ -101,7 +102,7 @@ class Link:
         self, call: str, arguments: Message, inlet: Inlet | None = None
     ) -> Future[Any]:
         """Ask the server; its answer. It is asked again if the connection breaks."""
-        future: Future[Any] = Future()
+        future: Future[Any] = Outcome()
         message: Message = {"op": "request", "call": call, "arguments": arguments}
         if inlet is not None:
             message["stream"] = inlet.number
@@ -110,7 +111,7 @@ class Link:
 
     def start(self, call: str, arguments: Message, inlet: Inlet) -> Future[Any]:
         """Ask for a stream; it is here to take its messages before they come."""
-        future: Future[Any] = Future()
+        future: Future[Any] = Outcome()
         message = {
             "op": "request", "call": call, "arguments": arguments,
             "stream": inlet.number,

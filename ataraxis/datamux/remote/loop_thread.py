@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from ataraxis.errors import NotConnectedError
+from ataraxis.shm.thread import Outcome, Thread
 
 T = TypeVar("T")
 
@@ -37,7 +38,7 @@ class LoopThread:
         self._pid = os.getpid()
         self._is_closed = False
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = Thread(self._run, name)
         self._thread.start()
 
     def _run(self) -> None:
@@ -60,7 +61,7 @@ class LoopThread:
     @property
     def is_current(self) -> bool:
         """Whether this is called in the thread."""
-        return threading.current_thread() is self._thread
+        return self._thread.is_current
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine in the loop; its future.
@@ -70,12 +71,26 @@ class LoopThread:
         NotConnectedError
             The loop was closed, or is that of the process this one was forked from.
         """
+        made: Outcome[T] = Outcome()
+
+        def ended(task: asyncio.Task[T]) -> None:
+            if task.cancelled():
+                made.cancel()
+            elif (error := task.exception()) is not None:
+                made.set_exception(error)
+            else:
+                made.set_result(task.result())
+
+        def begin() -> None:
+            self.loop.create_task(coroutine).add_done_callback(ended)
+
         try:
             self._check()
-            return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+            self.loop.call_soon_threadsafe(begin)
         except BaseException:
             coroutine.close()
             raise
+        return made
 
     def call(self, function: Callable[..., object], *arguments: Any) -> bool:
         """Call a function in the loop, soon; False if there is none any more."""
@@ -102,5 +117,4 @@ class LoopThread:
             is_first, self._is_closed = not self._is_closed, True
         if is_first:
             self.call(self.loop.stop)
-        if not self.is_current:
-            self._thread.join(timeout)
+        self._thread.join(timeout)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,9 +27,12 @@ from ataraxis.datamux.remote.transport import (
     transport_of,
 )
 from ataraxis.errors import BadMessage, NotConnectedError, RemoteError
+from ataraxis.shm.ending import Ending
+from ataraxis.shm.thread import Thread
 
 VERSION = 1
 _THREADS = 8
+_LOOK_S = 0.05
 
 
 class Server:
@@ -141,15 +144,16 @@ class Server:
 
     def close(self) -> None:
         """Tell every client, stop what runs for them, and end. Twice is fine."""
-        thread, self._thread = self._thread, None
-        house, self._house = self._house, None
-        if thread is not None:
+        # Forgotten at the end alone: after an interrupt it is called again.
+        if self._thread is not None:
             try:
-                thread.run(self._end()).result(30)
+                with suppress(NotConnectedError):  # closed, by a call before
+                    self._thread.run(self._end()).result(30)
             finally:
-                thread.close()
-        if house is not None:
-            house.pool.shutdown(wait=True, cancel_futures=True)
+                self._thread.close()
+        if self._house is not None:
+            self._house.pool.shutdown(wait=True, cancel_futures=True)
+        self._thread = self._house = None
 
     async def _end(self) -> None:
         listener, self._listener = self._listener, None
@@ -290,7 +294,8 @@ def serve(
     """Serve collections and live sources of this machine to RemoteAPI.
 
     Beyond this machine (-H other than 127.0.0.1) only with --certificate and
-    --token-file. Ends at Ctrl-C or SIGTERM.
+    --token-file. Ends at Ctrl-C, SIGTERM or SIGHUP: clients are told, and
+    what runs for them ends. A second signal does not wait for that.
     """
     from ataraxis.datamux.api import API
     from ataraxis.datamux.remote.access import token_from
@@ -298,9 +303,6 @@ def serve(
     from ataraxis.datamux.remote.limits import Limits
     from ataraxis.errors import AtaraxisError
 
-    # Waited for, not handled: no thread is interrupted at a bad moment.
-    ends = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     limits = Limits() if clients is None else Limits(clients=clients)
     try:
         token = os.environ.get("ATARAXIS_TOKEN") or None
@@ -311,13 +313,17 @@ def serve(
             token=token, certificate=certificate, key=key, origins=origins,
             names=names, limits=limits,
         )  # fmt: skip
-        with server:
+        with Ending(is_last=True) as ending, server:
             click.echo(_greeting(server, token_file))
-            signal.sigwait(ends)
+            ending.first.wait()
+            end = Thread(server.close, "ataraxis-serve-end")
+            end.start()
+            while not end.join(_LOOK_S):
+                if ending.second.is_set():
+                    # What it read and sent ends with it, as if it had been killed.
+                    os._exit(1)
     except (AtaraxisError, OSError, ModuleNotFoundError) as error:
         raise click.ClickException(f"cannot serve on {host}:{port}: {error}") from error
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _greeting(server: Any, token_file: Path | None) -> str:

@@ -17,6 +17,7 @@ from ataraxis.datamux.source import Source
 from ataraxis.errors import LoggerError
 from ataraxis.log.recorder import Recorder
 from ataraxis.shm.context import ContextLike
+from ataraxis.shm.thread import Latch
 from ataraxis.stream import Producer
 
 CLOCK = ("offset_ns", "bound_ns", "lost")
@@ -102,6 +103,12 @@ class JournalSink(StreamSink):
                 producer.unlink()
             raise
         self._made = made
+        self.release: Latch | None = None
+        """If it is given, the end waits for a disk that refuses until this is set."""
+        self.on_refusal: Callable[[LoggerError], object] = lambda error: None
+        """Called then."""
+        self.unsaved: dict[str, range] = {}
+        """Sequences of each stream that are in no file, since it was let go."""
         super().__init__(made[0])
 
     @property
@@ -135,7 +142,11 @@ class JournalSink(StreamSink):
         for producer in self._made[1:]:
             producer.end()
         try:
-            self.recorder.stop()
+            if self.release is None:
+                self.recorder.stop()
+            else:
+                left = self.recorder.finish(self.release, self.on_refusal)
+                self.unsaved.update(left)
         except LoggerError as error:
             return End("failed", end.error or error)
         return end

@@ -48,7 +48,8 @@ class LoopSink:
         self._policy = policy
         self._limit = target.maxsize if target.maxsize > 0 else buffer
         self._waiting: deque[Any] = deque()
-        self._room = threading.Condition()
+        self._lock = threading.RLock()  # entered without Python's Condition
+        self._room = threading.Condition(self._lock)
         self._is_scheduled = False
         self._pump: asyncio.Task[None] | None = None
         self._error: Exception | None = None
@@ -59,7 +60,7 @@ class LoopSink:
 
     def put(self, items: Sequence[Any], is_over: IsOver) -> None:
         """Hand a batch over; wait while one before it has not gone."""
-        with self._room:
+        with self._lock:
             while self._waiting and not is_over():
                 self._check()
                 self._room.wait(SLICE_S)
@@ -75,7 +76,7 @@ class LoopSink:
 
     def finish(self, end: End, is_over: IsOver) -> End:
         """Hand the end over, and wait until it is in the queue."""
-        with self._room:
+        with self._lock:
             self._error = None
             if not is_over() and self._policy == "block":
                 self._waiting.append(end)
@@ -97,7 +98,7 @@ class LoopSink:
 
     def wake(self) -> None:
         """Make a wait look whether it is over."""
-        with self._room:
+        with self._lock:
             self._room.notify_all()
 
     def _check(self) -> None:
@@ -121,7 +122,7 @@ class LoopSink:
 
     def _drain(self) -> None:
         """Move what waits into the queue, as far as it has room."""
-        with self._room:
+        with self._lock:
             self._is_scheduled = False
             if self._pump is not None:
                 return
@@ -175,7 +176,7 @@ class LoopSink:
             while self._waiting:
                 item = self._waiting[0]
                 await self._queue.put(item)
-                with self._room:
+                with self._lock:
                     if self._waiting and self._waiting[0] is item:
                         self._waiting.popleft()
                     if not isinstance(item, End):
@@ -187,7 +188,7 @@ class LoopSink:
 
     def _force(self, end: End) -> None:
         """Put the end, even at the cost of what was not read."""
-        with self._room:
+        with self._lock:
             if self._pump is not None:
                 self._pump.cancel()
             while self._waiting:

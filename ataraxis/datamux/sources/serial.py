@@ -270,7 +270,8 @@ class SerialSource(Known):
         self._wire = Wire(stream, options)
         self._port = Held[Any](f"serial port {port!r}", lambda made: made.close())
         self._reading = threading.Lock()
-        self._came = threading.Condition()
+        self._lock = threading.RLock()  # entered without Python's Condition
+        self._came = threading.Condition(self._lock)
         self._rows: deque[tuple[int, float, int, Any]] = deque(maxlen=_KEPT)
         self._replies: deque[tuple[int, bytes]] = deque(maxlen=_REPLIES)
         self._number = -1
@@ -339,7 +340,7 @@ class SerialSource(Known):
             The board is gone.
         """
         port = self._port.get()
-        with self._came:
+        with self._lock:
             self._replies.clear()
         # Before the write: the reply may be here before the write has returned.
         sent_ns = now_ns()
@@ -372,28 +373,32 @@ class SerialSource(Known):
         left = _SLICE_S if deadline is None else deadline - time.monotonic()
         if self._failure is not None:
             raise SourceLost(str(self._failure))
-        if not self._reading.acquire(blocking=False):
-            with self._came:
+        if self._reading.locked():
+            with self._lock:
                 self._came.wait(min(max(left, 0.0), _SLICE_S))
             return left > 0
-        try:
-            port = self._port.get()
-            port.timeout = min(max(left, 0.0), _SLICE_S)
-            data = port.read(max(1, port.in_waiting))
-        except (OSError, TypeError) as error:  # TypeError: closed meanwhile
-            if not self._port.is_open:
-                raise self._gone(OSError("closed")) from error
-            raise self._gone(OSError(str(error))) from error
-        finally:
-            self._reading.release()
+        # Where two came at once, one waits for a slice of the other.
+        with self._reading:
+            data = self._read(min(max(left, 0.0), _SLICE_S))
         if data:
             self._sort(data, now_ns())
         return bool(data) or left > 0
 
+    def _read(self, wait_s: float) -> bytes:
+        try:
+            port = self._port.get()
+            port.timeout = wait_s
+            found: bytes = port.read(max(1, port.in_waiting))
+        except (OSError, TypeError) as error:  # TypeError: closed meanwhile
+            if not self._port.is_open:
+                raise self._gone(OSError("closed")) from error
+            raise self._gone(OSError(str(error))) from error
+        return found
+
     def _sort(self, data: bytes, arrived_ns: int) -> None:
         made = self._wire.take(data)
         self.malformed += made.malformed
-        with self._came:
+        with self._lock:
             for device_s, number, values in made.rows:
                 self.lost += self._wire.missed(self._number, number)
                 self._number = number

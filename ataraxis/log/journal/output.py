@@ -17,6 +17,7 @@ from ataraxis.log.journal.page import (
     index_path,
 )
 from ataraxis.log.ownership import own
+from ataraxis.shm.thread import Latch, Thread
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
@@ -132,10 +133,8 @@ class Syncer:
         self._limit_bytes = limit_bytes
         self._bytes = 0
         self._told = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, args=(seconds,), name="ataraxis-sync", daemon=True
-        )
+        self._stop = Latch()
+        self._thread = Thread(self._run, "ataraxis-sync", (seconds,))
         self._thread.start()
         # At the end of the program too: once an interpreter is being taken down, its
         # daemon threads never run again, and a join waits for ever (Python 3.13).
@@ -196,5 +195,4 @@ class Syncer:
     def stop(self) -> None:
         """End the thread."""
         self._stop.set()
-        if self._thread is not threading.current_thread():
-            self._thread.join()
+        self._thread.join()

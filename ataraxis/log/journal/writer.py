@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from ataraxis.log.journal.page import (
     encode_record,
     labels_record,
 )
+from ataraxis.shm.limits import advice
 
 if TYPE_CHECKING:
     from ataraxis._kernels.journal_write import Haul, Tap
@@ -600,6 +602,7 @@ class JournalWriter(RecordKernel):
             self._buffer_bytes,
         )  # fmt: skip
         self._before, self._anchored = self.entries, now_ns()
+        self._is_finishing = False
         for labels, number in self._labels.items():
             self._record("labels", labels_record(number, labels))
         for said in self._sources.values():
@@ -627,7 +630,9 @@ class JournalWriter(RecordKernel):
 
     def _finish(self) -> None:
         """Write what is left, and that it is all."""
-        self._record("close", {"entries": self.entries - self._before})
+        if not self._is_finishing:
+            self._record("close", {"entries": self.entries - self._before})
+            self._is_finishing = True
         if self._flush() != OK:
             self._fail("the file could not be finished")
         if self._syncer is not None:
@@ -670,6 +675,8 @@ class JournalWriter(RecordKernel):
         if self._error:
             cause = OSError(self._error, os.strerror(self._error), str(self._file.path))
         reason = os.strerror(self._error) if self._error else "failed"
+        if limit := advice(self._error):
+            reason += f" ({limit})"
         known = self.statistics()
         kept = known.entries - known.written
         disk = f", {known.on_disk} of them on the disk" if self._syncer else ""
@@ -759,6 +766,18 @@ class JournalWriter(RecordKernel):
                 syncer.count if syncer is not None else 0,
             )
 
+    def finish(self) -> None:
+        """Write what is left, and that it is complete; nothing is logged after it.
+
+        Raises
+        ------
+        LoggerError
+            Not all could be written; it is kept, and may be tried again.
+        """
+        with self._lock:
+            self._ready()
+            self._finish()
+
     def close(self) -> None:
         """Write what is left, say that it is complete, and close the file.
 
@@ -788,4 +807,7 @@ class JournalWriter(RecordKernel):
     def __del__(self) -> None:
         """Write what is left, if nobody has closed it."""
         if self.is_open:
-            self.close()
+            try:
+                self.close()
+            except LoggerError as error:
+                warnings.warn(str(error), RuntimeWarning, stacklevel=2)

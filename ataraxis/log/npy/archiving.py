@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from ataraxis.log.npy.directory import held, keys_in
 from ataraxis.log.npy.entries import SUFFIX, EntryKey, payload_start
 from ataraxis.log.npy.npz_index import NpzIndex, open_bytes
 from ataraxis.log.npy.npz_writer import NpzWriter
+from ataraxis.shm.thread import Latch
 
 ARCHIVE_SUFFIX = "_log.npz"
 _TEMPORARY = ".archive-"
@@ -108,7 +108,7 @@ def _run(
     """Run jobs in threads; the first error ends the others."""
     if workers is None:
         workers = min(_MOST_WORKERS, os.cpu_count() or 1)
-    stop = threading.Event()
+    stop = Latch()
 
     def told(done: int, job: _Job) -> None:
         if stop.is_set():

@@ -1,0 +1,299 @@
+"""Threads, latches and outcomes that an interrupt at any instruction leaves usable.
+
+`threading.Event` and `Condition` are entered by Python functions: an exception that
+arrives in there (Ctrl-C, a handler that raises) leaves their inner lock taken, and the
+next ``set()`` waits for ever. An interrupted `threading.Thread.join` of CPython 3.11
+marks a thread that runs as ended. What is here is made of C locks, of which nothing
+stands between taken and given back, beside plain attributes that every wait looks at
+again within `SLICE_S`.
+"""
+
+from __future__ import annotations
+
+import _thread
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from contextlib import suppress
+from typing import Any, TypeVar
+
+__all__ = ["SLICE_S", "Latch", "Outcome", "Thread", "begin_exit", "end_daemon"]
+T = TypeVar("T")
+SLICE_S = 0.25
+_GONE_S = 1.0
+_log = logging.getLogger("concurrent.futures")
+
+
+class Latch:
+    """Set once, for good, and waited for; a signal handler may set it, or raise.
+
+    Examples
+    --------
+    >>> latch = Latch()
+    >>> latch.wait(0), latch.set(), latch.wait(0)
+    (False, None, True)
+    """
+
+    __slots__ = ("_gate", "_is_set")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._gate = _thread.allocate_lock()
+        self._gate.acquire()
+
+    def is_set(self) -> bool:
+        """Whether it is set."""
+        return self._is_set
+
+    def set(self) -> None:
+        """Set it, for good, and wake those who wait."""
+        # First: should the rest not happen, waits find it at their next look.
+        self._is_set = True
+        with suppress(RuntimeError):  # the gate is open already
+            self._gate.release()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set; whether it is, within `timeout`, s."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while not self._is_set:
+            left = SLICE_S if end is None else min(end - time.monotonic(), SLICE_S)
+            if left <= 0:
+                break
+            if self._gate.acquire(timeout=left):
+                # For the next one who waits.
+                with suppress(RuntimeError):
+                    self._gate.release()
+        return self._is_set
+
+
+class Thread:
+    """A daemon thread whose end is a `Latch`.
+
+    Parameters
+    ----------
+    target : callable
+        Called in the thread; dropped at its end.
+    name : str
+        Of the thread.
+    args : tuple
+        Given to `target`.
+
+    Examples
+    --------
+    >>> thread = Thread(print, "example", ("in the thread",))
+    >>> thread.start(), thread.join(10), thread.is_alive()
+    in the thread
+    (None, True, False)
+    """
+
+    def __init__(
+        self, target: Callable[..., object], name: str, args: tuple[Any, ...] = ()
+    ) -> None:
+        self._target: Callable[[], object] | None = lambda: target(*args)
+        self._claim = _thread.allocate_lock()
+        self._begun, self._ended = Latch(), Latch()
+        self._is_wanted = False
+        self._failure: BaseException | None = None
+        self._pid = os.getpid()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start it, once: called again, after an interrupt say, it makes sure of that.
+
+        Raises
+        ------
+        RuntimeError
+            The system has no thread left.
+        """
+        # `threading.Thread.start` waits for an `Event`, so it is called in a thread
+        # that no signal interrupts.
+        self._is_wanted = True
+        if not self._begun.is_set():
+            _thread.start_new_thread(self._launch, ())
+            self._begun.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def _launch(self) -> None:
+        if not self._claim.acquire(blocking=False):
+            return
+        try:
+            self._thread.start()
+        except BaseException as error:
+            self._failure, self._target = error, None
+            self._ended.set()
+        finally:
+            self._begun.set()
+
+    def _run(self) -> None:
+        target, self._target = self._target, None
+        try:
+            if target is not None:
+                target()
+        finally:
+            del target
+            self._ended.set()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this is called in it."""
+        return threading.current_thread() is self._thread
+
+    def is_alive(self) -> bool:
+        """Whether it was started, in this process, and has not ended."""
+        is_ours = self._pid == os.getpid()
+        return is_ours and self._is_wanted and not self._ended.is_set()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for its end; whether it has ended within `timeout`, s.
+
+        Does not wait for one that was not started, nor for the thread it is called in.
+        """
+        if self.is_current:
+            return False
+        if not self._is_wanted or self._pid != os.getpid():
+            return True
+        if not self._begun.is_set():
+            # `start` was interrupted: it begins now, or has and will be waited for.
+            with suppress(RuntimeError):
+                self.start()
+        if not self._ended.wait(timeout):
+            return False
+        # Its last steps are Python's own; so that it is counted no more afterwards.
+        end = time.monotonic() + _GONE_S
+        while self._thread in threading.enumerate() and time.monotonic() < end:
+            time.sleep(0.0001)
+        return True
+
+    def __repr__(self) -> str:
+        is_over = self._ended.is_set()
+        state = "runs" if self.is_alive() else "over" if is_over else "new"
+        return f"<Thread {self._thread.name!r}, {state}>"
+
+
+# ---- at the end of the program
+
+_is_ending = False
+
+
+def begin_exit() -> None:
+    """Say that the program ends: what its daemon threads wait for is being closed."""
+    global _is_ending
+    _is_ending = True
+
+
+def end_daemon() -> None:
+    """End the thread that this is called in, without a word, if the program ends.
+
+    Daemon threads are the only ones that are left then. `SystemExit` is what Python
+    ends a thread by in silence; an error would be a traceback at every exit.
+    """
+    if _is_ending and threading.get_ident() != threading.main_thread().ident:
+        raise SystemExit
+
+
+class Outcome(Future[T]):
+    """A future that is waited for without the lock that those need who answer.
+
+    Examples
+    --------
+    >>> outcome = Outcome()
+    >>> outcome.add_done_callback(lambda done: print("done:", done.result()))
+    >>> outcome.set_result(3)
+    done: 3
+    >>> outcome.result(timeout=1)
+    3
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._settled = Latch()
+        self._turn = _thread.allocate_lock()
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._is_cancelled = False
+        self._calls: list[Callable[[Future[T]], object]] = []
+
+    # ---- those who answer
+
+    def set_result(self, result: T) -> None:
+        """Answer; `InvalidStateError` if it has been, or was cancelled."""
+        self._settle(result, None)
+        super().set_result(result)
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """Answer by an error; `InvalidStateError` as `set_result`."""
+        self._settle(None, exception)
+        super().set_exception(exception)
+
+    def _settle(self, value: Any, error: BaseException | None) -> None:
+        with self._turn:
+            if self._settled.is_set():
+                raise InvalidStateError(f"{self!r} has been answered or cancelled")
+            self._value, self._error = value, error
+            self._settled.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        while self._calls:
+            with suppress(IndexError):  # the other side was quicker
+                self._call(self._calls.pop(0))
+
+    def _call(self, function: Callable[[Future[T]], object]) -> None:
+        try:
+            function(self)
+        except Exception:  # as `Future` does
+            _log.exception("exception calling callback for %r", self)
+
+    # ---- those who wait
+
+    def cancel(self) -> bool:
+        """Want no answer any more; whether there was none."""
+        with self._turn:
+            if not self._settled.is_set():
+                self._is_cancelled = True
+                self._settled.set()
+        if self._is_cancelled:
+            super().cancel()
+            self._tell()
+        return self._is_cancelled
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self._is_cancelled
+
+    def running(self) -> bool:
+        """Return False: it is pending until it is done."""
+        return False
+
+    def done(self) -> bool:
+        """Whether there is an answer, or none will come."""
+        return self._settled.is_set()
+
+    def result(self, timeout: float | None = None) -> T:
+        """Wait for the answer; raise the error that it is, or `TimeoutError`."""
+        error = self.exception(timeout)
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error, self  # the traceback would hold them
+        value: T = self._value
+        return value
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the answer; the error that it is, or None."""
+        if not self._settled.wait(timeout):
+            raise TimeoutError(f"there was no answer within {timeout} s")
+        if self._is_cancelled:
+            raise CancelledError
+        return self._error
+
+    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
+        """Call with this once it is done, in the thread that answers; or now."""
+        self._calls.append(fn)
+        if self._settled.is_set():
+            self._tell()
