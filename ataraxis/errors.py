@@ -24,6 +24,10 @@ class SegmentNotFound(AtaraxisError, FileNotFoundError, RuntimeError):
     """No segment has that name: a wrong name, or the other side has not started."""
 
 
+class UnsafeContext(AtaraxisError, PermissionError):
+    """Other users can reach the context's directory, or put files there."""
+
+
 class LayoutError(AtaraxisError, ValueError):
     """The file is not an ataraxis segment, is of another version, or is damaged."""
 
