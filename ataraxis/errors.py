@@ -124,6 +124,10 @@ class RemoteError(AtaraxisError, ConnectionError):
     """The other machine refused or failed."""
 
 
+class TooExpensive(RemoteError):
+    """The request costs more than a client may have; nothing was spent."""
+
+
 class BadMessage(AtaraxisError, ValueError):
     """The other side sent what is no message of ours."""
 

@@ -18,6 +18,7 @@ from ataraxis.datamux.api import API
 from ataraxis.datamux.block import Block
 from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.description import Stream
+from ataraxis.datamux.price import Account, Bill, Ledger, Price, charge
 from ataraxis.datamux.remote.codec import Codec, Message, whole
 from ataraxis.datamux.remote.describing import (
     packed,
@@ -26,7 +27,7 @@ from ataraxis.datamux.remote.describing import (
     unpacked_signals,
 )
 from ataraxis.datamux.remote.limits import Bucket, Limits
-from ataraxis.datamux.remote.outbound import Outlet, Room
+from ataraxis.datamux.remote.outbound import Outlet, Room, Total
 from ataraxis.datamux.remote.transport import Connection, ConnectionLost, refuse
 from ataraxis.datamux.simulation import Faults
 from ataraxis.datamux.task import StreamAck, Task
@@ -269,6 +270,10 @@ class Streams:
         What may be done to blocks here.
     tell : callable
         Called when there is something to send.
+    account : Account
+        Who pays for them.
+    total : Total
+        What all clients may have unread.
     """
 
     def __init__(
@@ -278,16 +283,20 @@ class Streams:
         limits: Limits,
         transforms: Transforms,
         tell: Callable[[], None],
+        account: Account,
+        total: Total,
     ) -> None:
         self._api = api
         self._codec = codec
         self._limits = limits
         self._transforms = transforms
         self._tell = tell
-        self._room = Room(limits.ring_bytes)
+        self._account = account
+        self._room = Room(limits.ring_bytes, total)
         self._window = min(_WINDOW, limits.ring_bytes)
         self._outlets: dict[int, Outlet] = {}
         self._acks: dict[int, StreamAck] = {}
+        self._bills: dict[int, Bill] = {}
         self._lock = threading.Lock()
         self._is_closed = False
 
@@ -337,16 +346,29 @@ class Streams:
         with self._lock:
             self._outlets.pop(number, None)
             ack = self._acks.pop(number, None)
+            bill = self._bills.pop(number, None)
+        if bill is not None:
+            self._end_bill(ack, bill)
         if ack is not None and ack.randseq is not None:
             self._api.forget(ack.randseq)
         return ack
+
+    def _end_bill(self, ack: StreamAck | None, bill: Bill) -> None:
+        """Pay back what a stream cost, once its thread has ended."""
+        if ack is None or ack.task is None:
+            bill.pay_back()
+        else:
+            ack.task.call_when_done(lambda _: bill.pay_back())
 
     # ---- in a thread of the pool
 
     def answer(self, call: str, number: Any, given: Any) -> Any:
         """Do what a client asks; the answer, of plain values."""
         if call in LISTS:
-            return listed(self._api, call, given)
+            with self._account.bill() as bill:
+                found = listed(self._api, call, given)
+                bill.pay_back()
+            return found
         if type(number) is not int or not 0 < number < _NUMBERS:
             raise BadMessage(f"{call}: stream {str(number)[:40]!r}: expected a number")
         if call in STARTS:
@@ -386,13 +408,16 @@ class Streams:
             window=self._window,
             is_live=call == "proxy_live_stream",
         )  # fmt: skip
-        ack = start(self._api, call, arguments, outlet, transform, timeline)
+        with self._account.bill() as bill:
+            charge(Price(streams=1))
+            ack = start(self._api, call, arguments, outlet, transform, timeline)
         task = ack.task
         assert task is not None
         outlet.details = lambda: {"statistics": statistics(task)}
         with self._lock:
             is_late = self._is_closed
             self._outlets[number], self._acks[number] = outlet, ack
+            self._bills[number] = bill
         if call == "publish_collection_stream":
             task.call_when_done(lambda end: outlet.finish(end, lambda: True))
         if is_late:
@@ -441,8 +466,8 @@ def _pairs(pairs: Any) -> list[tuple[int, int]]:
 
 # ---- the connection
 
-_WAITING_BYTES = 8 * 2**20
-_OUTBOX_BYTES = 8 * 2**20
+_WAITING_BYTES = 2 * 2**20
+_OUTBOX_BYTES = 2 * 2**20
 
 
 @dataclass(frozen=True)
@@ -457,6 +482,10 @@ class House:
     """What may be done to blocks here."""
     pool: Executor
     """Where work that waits is done."""
+    ledger: Ledger
+    """What all clients spend."""
+    total: Total
+    """What all clients have unread."""
 
 
 class Session:
@@ -477,7 +506,10 @@ class Session:
         limits = house.limits
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
-        self.streams = Streams(house.api, codec, limits, house.transforms, self._tell)
+        self.streams = Streams(
+            house.api, codec, limits, house.transforms, self._tell,
+            Account(house.ledger), house.total,
+        )  # fmt: skip
         self._requests: asyncio.Queue[tuple[Message, int]] = asyncio.Queue()
         self._waiting_bytes = 0
         self._outbox: deque[bytes] = deque()

@@ -18,20 +18,63 @@ from ataraxis.errors import RemoteError
 
 # ---- what a stream has sent and nobody has confirmed: kept, to be sent again
 
+SHORT_BYTES = 2**16
 
-class Room:
-    """Bytes that the rings of one client may hold together, and who waits for them.
+
+class Total:
+    """Bytes that the rings of all clients hold together.
 
     Parameters
     ----------
     limit : int
-        How many.
+        How many they may.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
+        self._lock = threading.Lock()
+
+    @property
+    def free(self) -> int:
+        """How many are left."""
+        return max(0, self.limit - self.used)
+
+    def add(self, nbytes: int) -> None:
+        """Count some more, or less."""
+        with self._lock:
+            self.used += nbytes
+
+
+class Room:
+    """Bytes that the rings of one client may hold together, and who waits for them.
+
+    Of what all clients may hold, one may have as much as is free: half, if it is alone,
+    a third, if another one has its third, and so on. Clients that never read cannot
+    take the last of it.
+
+    Parameters
+    ----------
+    limit : int
+        How many.
+    total : Total, optional
+        What all clients hold.
+    """
+
+    def __init__(self, limit: int, total: Total | None = None) -> None:
+        self.limit = limit
+        self.total = Total(2 * limit) if total is None else total
+        self.used = 0
         self.changed = threading.Condition()
+
+    def has(self, nbytes: int) -> bool:
+        """Tell whether there is room for so many more."""
+        return self.used + nbytes <= min(self.limit, self.total.free)
+
+    def add(self, nbytes: int) -> None:
+        """Count some more, or less."""
+        self.used += nbytes
+        self.total.add(nbytes)
 
 
 class Ring:
@@ -76,16 +119,20 @@ class Ring:
         return self.first + len(self._kept)
 
     def fits(self, nbytes: int) -> bool:
-        """Tell whether there is room; for one message there always is."""
-        return not self._kept or self.room.used + nbytes <= self.room.limit
+        """Tell whether there is room; for one message there always is, if it is short
+        or all clients together have room for it.
+        """
+        if self._kept:
+            return self.room.has(nbytes)
+        return nbytes <= SHORT_BYTES or nbytes <= self.room.total.free
 
     def append(self, data: Data) -> None:
         """Keep a message."""
         self._kept.append(data)
-        self.room.used += len(data)
+        self.room.add(len(data))
 
     def _drop(self) -> None:
-        self.room.used -= len(self._kept.popleft())
+        self.room.add(-len(self._kept.popleft()))
         self.first += 1
 
     def evict(self) -> bool:
@@ -175,6 +222,7 @@ class Ring:
 # ---- the outbound
 
 MESSAGE_BYTES = 4 * 2**20
+_SHARE = 8  # messages are shorter where less than so many of them fit
 
 
 class Outlet:
@@ -247,7 +295,8 @@ class Outlet:
             self._append(lambda number: self._said("labels", number, told))
             arrays = layout.arrays(block)
         size = sum(array.nbytes for array in arrays)
-        if size > MESSAGE_BYTES and len(block) > 1:
+        free = self._ring.room.total.free // _SHARE
+        if size > max(SHORT_BYTES, min(MESSAGE_BYTES, free)) and len(block) > 1:
             half = len(block) // 2
             self._put(block[:half], is_over)
             self._put(block[half:], is_over)
