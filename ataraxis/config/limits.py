@@ -38,13 +38,13 @@ class FileLimits:
     columns: int = _limit(16_384, "columns, channels or fields of a recording")
     streams: int = _limit(4096, "streams that one file may describe")
     text_bytes: int = _limit(
-        64 * _MiB, "the longest YAML or JSON file that is read", "bytes"
+        16 * _MiB, "the longest YAML or JSON file that is read", "bytes"
     )
     digits: int = _limit(4000, "digits of a number in YAML or JSON")
     depth: int = _limit(100, "levels of YAML, JSON or groups of HDF5")
     merged: int = _limit(100_000, "keys that the '<<' of a YAML file may merge")
     values: int = _limit(
-        1_000_000, "values that the aliases of a YAML file may stand for"
+        100_000, "values that the aliases of a YAML file may stand for"
     )
     references: int = _limit(256, "files that '@ref' of a description may lead to")
 

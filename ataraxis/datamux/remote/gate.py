@@ -281,9 +281,9 @@ def bound(host: str, port: int) -> list[socket.socket]:
             try:
                 listener.bind(address)
             except OSError as error:
-                where = f"{host} port {address[1]}"
                 what = (error.strerror or "").lower()
-                raise OSError(error.errno, f"{where}: {what}") from None
+                told = f"{host} port {int(address[1])}: {what}"
+                raise OSError(error.errno, told) from None
         if not made:
             raise OSError(errno.EADDRNOTAVAIL, f"no address of {host!r} can be used")
     except BaseException:
