@@ -88,9 +88,11 @@ class Limits:
     """
 
     clients: int = _limit(64, "clients at a time, those away for a moment included")
-    silent: int = _limit(512, "connections at a time that have not sent a byte")
+    silent: int = _limit(
+        512, "connections at a time whose first words are not here yet"
+    )
     handshakes: int = _limit(
-        64, "connections at a time that have sent something, and not shown a token"
+        64, "connections at a time that have spoken, and not shown a token"
     )
     address_share: float = _limit(
         0.75, "the part of these two that one address may have"

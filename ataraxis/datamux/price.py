@@ -114,25 +114,24 @@ class Account:
     def _take(self, price: Price) -> None:
         ledger = self._ledger
         with ledger.lock:
-            mine, everyone = self.spent + price, ledger.spent + price
+            mine = self.spent + price
             for item in fields(price):
-                asked = getattr(price, item.name)
+                name = item.name
+                asked, total = getattr(price, name), getattr(mine, name)
                 if not asked:
                     continue
-                name = item.name
-                for whose, total, limit in (
-                    ("a client", mine, name),
-                    ("all clients together", everyone, f"all_{name}"),
-                ):
-                    most = getattr(ledger.limits, limit, None)
-                    found = getattr(total, name)
-                    if most is not None and not found <= most:
-                        raise TooExpensive(
-                            f"this asks for {asked:.6g} {_MEANS[name]}, and {whose} "
-                            f"would have {found:.6g}: at most {most:.6g} are given "
-                            f"({limit}). Ask for {_CURE[name]}"
-                        )
-            self.spent, ledger.spent = mine, everyone
+                most = getattr(ledger.limits, name, None)
+                if most is not None and not total <= most:
+                    raise _refused(name, asked, total, most, name)
+                everyone = getattr(ledger.limits, f"all_{name}", None)
+                if everyone is None:
+                    continue
+                # Of what is for all, a client may have as much as it leaves: half, if
+                # it is alone. Those who take what they can leave a share to the next.
+                free = everyone - getattr(ledger.spent, name)
+                if not total <= free:
+                    raise _refused(name, asked, total, free, f"all_{name}")
+            self.spent, ledger.spent = mine, ledger.spent + price
 
     def _give(self, price: Price) -> None:
         with self._ledger.lock:
@@ -154,6 +153,16 @@ class Account:
             raise
         finally:
             _bill.reset(token)
+
+
+def _refused(
+    name: str, asked: float, total: float, most: float, limit: str
+) -> TooExpensive:
+    what = _MEANS[name]
+    return TooExpensive(
+        f"this asks for {asked:.6g} {what}, and the client would have {total:.6g}: at "
+        f"most {max(0, most):.6g} now ({limit}). Ask for {_CURE[name]}"
+    )
 
 
 class Bill:

@@ -16,7 +16,7 @@ from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.description import Stream
 from ataraxis.datamux.price import Price
 from ataraxis.datamux.recording import Recording
-from ataraxis.datamux.replay import sizes
+from ataraxis.datamux.replay import BLOCK_BYTES, PACED_S, UNPACED, sizes
 from ataraxis.datamux.statistics import Lateness, LatenessStatistics
 from ataraxis.datamux.timeline import Timeline
 from ataraxis.errors import SourceLost
@@ -351,13 +351,18 @@ class Simulation:
         if self._guide is not None:
             hz = rate or len(self._guide) / (self._guide.duration_s or 1.0)
             elements = 0
-        gathered = 0.0 if block is None else float(block)
+        gathered = PACED_S * hz * speed if block is None else float(block)
         gathered *= hz if isinstance(block, float) else 1
+        if block is None:
+            most_rows = min(UNPACED, BLOCK_BYTES // row)
+            gathered = min(most_rows, gathered) if speed else most_rows
         most = 2.0**62
         return Price(
             bytes_s=min(most, hz * speed * row),
             samples_hz=min(most, hz * speed),
-            memory_bytes=int(min(most, rows * (row + 24 * elements) + gathered * row)),
+            memory_bytes=int(
+                min(most, rows * (row + 24 * elements) + 2 * gathered * row)
+            ),
         )
 
     def chunks(self) -> Iterator[Chunk]:

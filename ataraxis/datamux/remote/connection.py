@@ -7,6 +7,7 @@ import importlib.metadata
 import math
 import secrets
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
@@ -165,7 +166,12 @@ def start(
         raise BadMessage(f"{call}: {error}") from error
 
 
+_UNPACED = 512  # samples of a block that is made as fast as it is taken
+
+
 def _simulated(more: Message) -> Message:
+    if more.get("rate_limit") is False and more.get("block") is None:
+        more["block"] = _UNPACED
     if isinstance(more.get("source"), dict):
         stream = unpacked(Stream, more["source"])
         if stream.fields and stream.labels().nbytes > _SAMPLE_BYTES:
@@ -223,11 +229,17 @@ class Transforms:
 
     def __init__(self, given: Mapping[str, Transform] | None = None) -> None:
         self._given = dict(given or {})
+        self._points: Any = None
+
+    def _plugins(self) -> Any:
+        """Return the entry points, looked up once: it reads every package's files."""
+        if self._points is None:
+            self._points = importlib.metadata.entry_points(group=GROUP)
+        return self._points
 
     def names(self) -> list[str]:
         """Return the names: given ones, and those of installed plug-ins."""
-        points = importlib.metadata.entry_points(group=GROUP)
-        return sorted({*self._given, *(point.name for point in points)})
+        return sorted({*self._given, *(point.name for point in self._plugins())})
 
     def find(self, name: str) -> Transform:
         """Return the function of a name.
@@ -239,7 +251,7 @@ class Transforms:
         """
         if name in self._given:
             return self._given[name]
-        for point in importlib.metadata.entry_points(group=GROUP):
+        for point in self._plugins():
             if point.name == name:
                 loaded: Transform = point.load()
                 return loaded
@@ -407,10 +419,15 @@ class Streams:
             number, self._codec, self._room, self._tell,
             window=self._window,
             is_live=call == "proxy_live_stream",
+            is_paced=arguments.get("rate_limit") is not False,
         )  # fmt: skip
-        with self._account.bill() as bill:
-            charge(Price(streams=1))
-            ack = start(self._api, call, arguments, outlet, transform, timeline)
+        try:
+            with self._account.bill() as bill:
+                charge(Price(streams=1))
+                ack = start(self._api, call, arguments, outlet, transform, timeline)
+        except BaseException:
+            outlet.close()
+            raise
         task = ack.task
         assert task is not None
         outlet.details = lambda: {"statistics": statistics(task)}
@@ -466,6 +483,8 @@ def _pairs(pairs: Any) -> list[tuple[int, int]]:
 
 # ---- the connection
 
+_BUSY = 2
+_QUEUE_S = 2.0
 _WAITING_BYTES = 2 * 2**20
 _OUTBOX_BYTES = 2 * 2**20
 
@@ -660,6 +679,11 @@ class Session:
         call = known(message.get("call"))
         arguments = message.get("arguments", {})
         number = message.get("stream")
+        if call in STARTS:
+            # One after the other, where many are made as fast as they are taken.
+            until_s = time.monotonic() + _QUEUE_S
+            while self._house.total.busy >= _BUSY and time.monotonic() < until_s:
+                await asyncio.sleep(_QUEUE_S / 40)
         return await self._loop.run_in_executor(
             self._house.pool, self.streams.answer, call, number, arguments
         )

@@ -1,10 +1,11 @@
 """The listening sockets of a server, with their own idea of whom to accept first.
 
 A connection is counted from the moment the kernel has it, before TLS and before HTTP.
-It waits, as nothing but a socket, until it has sent its first byte; then it is handed
-to asyncio, and is counted on until it has shown a token. Where there are too many, the
-oldest of the address that has most gives way to the new one: whoever connects and says
-nothing keeps nobody out, and there are always descriptors for those inside.
+It waits, as nothing but a socket, until its first words are here, whole: a request, or
+the first record of TLS. Then it is handed to asyncio, and is counted on until it has
+shown a token. Where there are too many, the oldest of the address that has most gives
+way to the new one: connections that say nothing, or a little and no more, keep no one
+out, and there are always descriptors for those inside.
 
 asyncio polls one descriptor and calls `accept`. Here it is one of epoll, which can be
 polled as what it polls can.
@@ -25,8 +26,10 @@ from typing import Any, NamedTuple
 
 from ataraxis.config.limits import Limits
 
-BACKLOG = 1024
+BACKLOG = 4096
 _AT_ONCE = 256
+_FIRST_BYTES = 2**14
+_TLS_HANDSHAKE = 0x16
 _KEPT = 64  # descriptors for what else a process opens
 
 
@@ -167,21 +170,25 @@ class Gate:
             number = connection.fileno()
             self._silent[number] = _Waiting(connection, where, time.monotonic())
             self._addresses[number] = address
-            self._epoll.register(number, select.EPOLLIN)
+            self._epoll.register(number, select.EPOLLIN | select.EPOLLET)
 
-    def _speaks(self, number: int) -> None:
-        """Hand over a connection that has sent something, or has left."""
+    def _speaks(self, number: int) -> bool:
+        """Hand over a connection whose first words are here, or close one that left."""
+        connection = self._silent[number].connection
+        try:
+            said = connection.recv(_FIRST_BYTES, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            said = b""
+        if said and not _is_whole(said):
+            return False
         waiting = self._silent.pop(number)
         address = self._addresses.pop(number)
         self._epoll.unregister(number)
-        connection = waiting.connection
-        try:
-            said = connection.recv(1, socket.MSG_PEEK)
-        except OSError:
-            said = b""
         if not said:
             connection.close()
-            return
+            return True
         for other in [
             n for n, w in self._shaking.items() if w.connection.fileno() != n
         ]:
@@ -190,6 +197,7 @@ class Gate:
         self._make_room(self._shaking, waiting.address, most, self._cut)
         self._shaking[number] = waiting._replace(since=time.monotonic())
         self._ready.append((connection, address))
+        return True
 
     def _make_room(
         self,
@@ -208,7 +216,9 @@ class Gate:
             give_way(next(n for n, w in waiting.items() if w.address == loser))
 
     def _drop(self, number: int) -> None:
-        """Close a connection that has said nothing."""
+        """Close a connection that has said nothing; hand over one that just has."""
+        if self._speaks(number):
+            return
         waiting = self._silent.pop(number)
         self._addresses.pop(number, None)
         self._epoll.unregister(number)
@@ -221,6 +231,15 @@ class Gate:
         self.turned_away += 1
         with contextlib.suppress(OSError):
             waiting.connection.shutdown(socket.SHUT_RDWR)
+
+
+def _is_whole(said: bytes) -> bool:
+    """Tell whether it is an HTTP request, a record of TLS, or too much of neither."""
+    if len(said) >= _FIRST_BYTES:
+        return True
+    if said[0] == _TLS_HANDSHAKE:
+        return len(said) >= 5 and len(said) >= 5 + int.from_bytes(said[3:5], "big")
+    return b"\r\n\r\n" in said
 
 
 def _where(address: Any) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import signal
+import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,7 +40,8 @@ from ataraxis.datamux.remote.transport import (
 from ataraxis.errors import AtaraxisError, BadMessage, NotConnectedError, RemoteError
 
 VERSION = 1
-_THREADS = 32
+_THREADS = 6
+_SWITCH_S = 0.0005
 
 
 class Server:
@@ -247,7 +249,9 @@ class Server:
         if len(self._sessions) >= self.limits.clients:
             away = [s for s in self._sessions.values() if not s.is_attached]
             if not away:
-                raise RemoteError(f"{len(self._sessions)} clients are here already")
+                raise RemoteError(
+                    f"{len(self._sessions)} clients are here already: come again later"
+                )
             await self._drop(away[0])
         assert self._house is not None
         made = Session(self._house, self._codecs[connection.codec])
@@ -343,6 +347,8 @@ def serve(
         host = f"{UNIX}{socket_path}"
     if is_open and not is_loopback(host):
         raise click.ClickException(f"--open is for this machine alone, not for {host}")
+    # Streams are threads, and the one that serves must not wait for all of them.
+    sys.setswitchinterval(_SWITCH_S)
     # Waited for, not handled: no thread is interrupted at a bad moment.
     ends = {signal.SIGINT, signal.SIGTERM}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ends)

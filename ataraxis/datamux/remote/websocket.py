@@ -81,8 +81,9 @@ class Door:
         elif refusal is None and not self._chosen(offered.split(",")):
             spoken = ", ".join(self._codecs)
             refusal = 400, f"this server speaks {spoken}, not {offered[:80]!r}"
-        elif refusal is None and self._open >= self._limits.clients:
-            refusal = 503, f"{self._open} clients are here already: come again later"
+        elif refusal is None and self._open >= 2 * self._limits.clients:
+            # Those too who are being told why they may not stay.
+            refusal = 503, f"{self._open} connections are here: come again later"
         if refusal is None:
             return None
         return socket.respond(http.HTTPStatus(refusal[0]), refusal[1] + "\n")

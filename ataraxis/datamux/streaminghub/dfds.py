@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import math
 import types
@@ -65,7 +66,7 @@ def build(
     """
     if not isinstance(data, dict):
         raise _misfit(file, key, "an object {...}", data)
-    hints = _hints(kind)
+    hints = _hints(typing.cast(typing.Hashable, kind))
     unknown = [k for k in data if k not in hints and k not in _IGNORED]
     for name in unknown:
         close = difflib.get_close_matches(name, hints, 1)
@@ -134,6 +135,7 @@ def check_all(made: Any, file: str) -> None:
     check(made, file)
 
 
+@functools.cache
 def _hints(kind: Any) -> dict[str, Any]:
     if not dataclasses.is_dataclass(kind):
         raise TypeError(f"{kind!r} is no description")
