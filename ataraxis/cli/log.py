@@ -8,13 +8,14 @@ from pathlib import Path
 
 import click
 
-from ataraxis.cli.options import as_json_too, in_context, told
+from ataraxis.cli.options import as_json_too, in_context, told, with_mode
 
 _name = click.option("--name", help="Only this journal of the directory.")
 
 
 @click.command()
 @in_context
+@with_mode
 @click.argument("streams", nargs=-1, required=True)
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="Directory."

@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
-from ataraxis.cli.options import in_context
+from ataraxis.cli.options import in_context, with_mode
 
 
 @click.command(short_help="Pass STREAM of the live NODE into shared memory.")
 @in_context
+@with_mode
 @click.argument("node")
 @click.argument("stream")
 @click.option("--name", help="Of the stream in shared memory; STREAM, if not given.")

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import click
 
-from ataraxis.cli.options import as_json_too, in_context, told
+from ataraxis.cli.options import as_json_too, in_context, told, with_mode
 
 
 @click.command(short_help="Run RIG, a YAML file, as a session.")
 @in_context
+@with_mode
 @click.argument("rig", type=click.Path(path_type=Path))
 @click.option("--name", help="Of the session; the date and time, if not given.")
 @click.option(

@@ -17,6 +17,7 @@ from ataraxis.log.journal.input import InputFile
 from ataraxis.log.journal.page import Gap, files_of
 from ataraxis.log.journal.reader import JournalReader
 from ataraxis.log.journal.writer import JournalWriter
+from ataraxis.log.modes import make_folder
 from ataraxis.shm.context import ContextLike
 from ataraxis.stream import Consumer
 
@@ -395,7 +396,7 @@ class Recorder:
     def _numbers(self, names: list[str]) -> dict[str, int]:
         """Give each stream a number of its own, that of an earlier recording if any."""
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            make_folder(self.directory)
         except OSError as error:
             raise LoggerError(
                 f"cannot record to {self.directory}: {error}; nothing was recorded"

@@ -19,6 +19,7 @@ from ataraxis.datamux.description import Stream
 from ataraxis.datamux.folder import Folder, Opened
 from ataraxis.datamux.optional import need
 from ataraxis.datamux.sources.arrays import named
+from ataraxis.datamux.sources.hdf5_trial import try_hdf5
 from ataraxis.errors import RecordingError
 
 FILE = "data.h5"
@@ -71,6 +72,7 @@ def opened_hdf5(folder: Folder, name: str) -> Iterator[tuple[Any, Opened]]:
         raise FileNotFoundError(2, "no such recording", folder.shown(name))
     h5py = need("h5py", "tables", "an HDF5 recording")
     with folder.opened(name) as opened:
+        try_hdf5(opened)
         try:
             with h5py.File(opened.path, "r") as file:
                 yield file, opened

@@ -24,6 +24,7 @@ from ataraxis.log.journal.page import (
     index_path,
     labels_record,
 )
+from ataraxis.log.modes import FILE_MODE, make_folder, permit
 from ataraxis.log.ownership import own
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ class OutputFile:
         while True:
             self.path = data_path(directory, name, number)
             try:
-                self.fd = os.open(self.path, _FLAGS, 0o666)
+                self.fd = os.open(self.path, _FLAGS, FILE_MODE)
+                permit(self.fd)
                 break
             except FileExistsError:
                 number += 1
@@ -77,7 +79,9 @@ class OutputFile:
             os.pwrite(self.fd, page, 0)
             crash_point(b"journal_begun")
             index = index_path(self.path)
-            self.index_fd = os.open(index, _FLAGS & ~os.O_EXCL | os.O_TRUNC, 0o666)
+            flags = _FLAGS & ~os.O_EXCL | os.O_TRUNC
+            self.index_fd = os.open(index, flags, FILE_MODE)
+            permit(self.index_fd)
             os.pwrite(self.index_fd, page, 0)
         except BaseException:
             self.close()
@@ -254,7 +258,7 @@ class JournalOutput(RecordKernel):
         self._syncer: Syncer | None = None
         self._pid = os.getpid()
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            make_folder(directory)
             self._file = OutputFile(directory, name, self._about)
         except OSError as error:
             raise LoggerError(
