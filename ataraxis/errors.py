@@ -45,6 +45,10 @@ class SegmentTimeout(_Hinted, AtaraxisError, TimeoutError):
     """No segment had that name within the timeout."""
 
 
+class UnsafeContext(AtaraxisError, PermissionError):
+    """Other users can reach the context's directory, or put files there."""
+
+
 class LayoutError(AtaraxisError, ValueError):
     """The file is not an ataraxis segment, is of another version, or is damaged."""
 
@@ -147,6 +151,10 @@ class RecordingError(AtaraxisError, ValueError):
 
 class RemoteError(AtaraxisError, ConnectionError):
     """The other machine refused or failed."""
+
+
+class TooExpensive(RemoteError):
+    """The request costs more than a client may have; nothing was spent."""
 
 
 class BadMessage(AtaraxisError, ValueError):

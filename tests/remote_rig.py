@@ -68,7 +68,11 @@ class ServeCommand:
 
     def __exit__(self, *exc: object) -> None:
         if self.process.poll() is None:
-            self.process.kill()
+            self.process.terminate()  # it takes its token out of the context
+            try:
+                self.process.communicate(timeout=30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
         self.process.communicate()
 
     def end(self) -> int:

@@ -214,7 +214,7 @@ def test_a_browser_could_speak_json(tmp_path):
         raise AssertionError(text)
 
     with (
-        served(tmp_path) as server,
+        served(tmp_path, is_open=True) as server,
         connect(
             f"ws://127.0.0.1:{server.port}",
             subprotocols=["ataraxis.1.json"],

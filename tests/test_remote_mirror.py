@@ -77,12 +77,16 @@ def test_a_mirror_of_nothing_says_what_there_is(there, tmp_path, monkeypatch):
 def test_the_commands(there, context, tmp_path, monkeypatch):
     """``serve`` there, ``mirror`` here, a consumer; Ctrl-C ends the mirror."""
     monkeypatch.setenv("ATARAXIS_CONTEXT", str(there))
-    with pose(there) as producer, ServeCommand(tmp_path, "-c", "frame") as server:
+    token = tmp_path / "token"
+    serve = ("-c", "frame", "--token-file", str(token))
+    with pose(there) as producer, ServeCommand(tmp_path, *serve) as server:
         monkeypatch.setenv("ATARAXIS_CONTEXT", str(context))
         command = [str(Path(sys.executable).with_name("ataraxis"))]
         url = f"ws://127.0.0.1:{server.port}"
         mirror = subprocess.Popen(
-            [*command, "mirror", url, "pose"], stdout=subprocess.PIPE, text=True
+            [*command, "mirror", url, "pose", "--token-file", str(token)],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         try:
             assert re.match("mirroring 'pose'", mirror.stdout.readline())
@@ -98,8 +102,8 @@ def test_the_commands(there, context, tmp_path, monkeypatch):
             mirror.kill()
             mirror.communicate()
         refused = subprocess.run(
-            [*command, "mirror", url, "nonsense"], capture_output=True, text=True,
-            check=False, timeout=60,
+            [*command, "mirror", url, "nonsense", "--token-file", str(token)],
+            capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
         assert refused.returncode == 1
         assert "no stream 'nonsense'" in refused.stderr

@@ -44,7 +44,7 @@ def test_every_sample_comes_once_over_many_connections(tmp_path, codec):
     with (
         served(tmp_path) as server,
         Relay(server.port) as relay,
-        connected(relay.port, codec, patience=WAIT_S) as api,
+        connected(relay.port, codec, token=server.token, patience=WAIT_S) as api,
     ):
         ack = counted(api, sink, duration=2.0)
         for _ in range(6):
@@ -63,7 +63,7 @@ def test_requests_are_answered_over_a_cut(tmp_path):
     with (
         served(tmp_path) as server,
         Relay(server.port) as relay,
-        connected(relay.port, patience=WAIT_S) as api,
+        connected(relay.port, token=server.token, patience=WAIT_S) as api,
     ):
         relay.shut()
         answers = []
@@ -89,7 +89,9 @@ def test_silence_is_noticed_and_survived(tmp_path):
     with (
         served(tmp_path, limits=limits) as server,
         Relay(server.port) as relay,
-        connected(relay.port, patience=WAIT_S, heartbeat_s=0.2) as api,
+        connected(
+            relay.port, token=server.token, patience=WAIT_S, heartbeat_s=0.2
+        ) as api,
     ):
         ack = counted(api, sink, duration=3.0)
         wait_until(lambda: sink.qsize() > 100, WAIT_S)
@@ -108,7 +110,7 @@ def test_a_live_stream_that_was_away_too_long_says_evicted(tmp_path):
     with (
         served(tmp_path, limits=limits) as server,
         Relay(server.port) as relay,
-        connected(relay.port, patience=WAIT_S) as api,
+        connected(relay.port, token=server.token, patience=WAIT_S) as api,
     ):
         ack = api.proxy_live_stream("sim", "camera", {}, sink)
         sink.get(timeout=WAIT_S)
@@ -159,7 +161,7 @@ def test_a_client_that_does_not_come_back_is_forgotten(tmp_path):
     with (
         served(tmp_path, limits=limits) as server,
         Relay(server.port) as relay,
-        connected(relay.port, patience=0.2) as api,
+        connected(relay.port, token=server.token, patience=0.2) as api,
     ):
         sink = queue.Queue()
         ack = counted(api, sink)
@@ -173,7 +175,7 @@ def test_a_client_that_does_not_come_back_is_forgotten(tmp_path):
         with pytest.raises(RemoteError, match="did not come back"):
             api.list_collections()
         relay.open()
-        with connected(relay.port) as api:
+        with connected(relay.port, token=server.token) as api:
             counted(api, queue.Queue())
             assert server.statistics()["streams"] == 1
         wait_until(lambda: server.statistics()["clients"] == 0, WAIT_S)
@@ -234,7 +236,7 @@ def test_blocks_of_a_cut_stream_are_whole(tmp_path):
     with (
         served(tmp_path) as server,
         Relay(server.port) as relay,
-        connected(relay.port, patience=WAIT_S) as api,
+        connected(relay.port, token=server.token, patience=WAIT_S) as api,
     ):
         ack = api.simulate_stream(
             stream, sink=sink, rate_limit=False, duration=0.1, block=4096,

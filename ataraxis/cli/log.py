@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ataraxis.cli.options import as_json_too, in_context, say, still, told
+from ataraxis.cli.options import as_json_too, in_context, say, still, told, with_mode
 from ataraxis.session.stream_recorder import unsaved_text
 from ataraxis.shm.ending import Ending
 
@@ -20,6 +20,7 @@ _name = click.option("--name", help="Only this journal of the directory.")
 
 @click.command()
 @in_context
+@with_mode
 @click.argument("streams", nargs=-1, required=True)
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="Directory."

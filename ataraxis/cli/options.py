@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -12,6 +13,25 @@ in_context = click.option(
     "--context", help="Directory of segments; your own by default."
 )
 as_json_too = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _set_mode(context: Any, parameter: Any, mode: str | None) -> None:
+    """Hand the mode of recordings on to every process that this one starts."""
+    if mode is None:
+        return
+    from ataraxis.log.modes import VARIABLE, checked_mode
+
+    try:
+        checked_mode(mode)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    os.environ[VARIABLE] = mode
+
+
+with_mode = click.option(
+    "--mode", callback=_set_mode, expose_value=False, metavar="OCTAL",
+    help="Permission bits of the files, as 0640; 0600, your own alone, by default.",
+)  # fmt: skip
 
 
 @contextmanager

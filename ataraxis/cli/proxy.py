@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ataraxis.cli.options import in_context, say, still
+from ataraxis.cli.options import in_context, say, still, with_mode
 from ataraxis.datamux.end import End
 from ataraxis.session.stream_recorder import unsaved_text
 from ataraxis.shm.ending import Ending
@@ -19,6 +19,7 @@ _LOOK_S, _HURRY_S = 0.05, 5.0
 
 @click.command(short_help="Pass STREAM of the live NODE into shared memory.")
 @in_context
+@with_mode
 @click.argument("node")
 @click.argument("stream")
 @click.option("--name", help="Of the stream in shared memory; STREAM, if not given.")

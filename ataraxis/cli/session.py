@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ataraxis.cli.options import as_json_too, in_context, say, still, told
+from ataraxis.cli.options import as_json_too, in_context, say, still, told, with_mode
 from ataraxis.shm.ending import Ending
 
 _LOOK_S = 0.05
@@ -16,6 +16,7 @@ _LOOK_S = 0.05
 
 @click.command(short_help="Run RIG, a YAML file, as a session.")
 @in_context
+@with_mode
 @click.argument("rig", type=click.Path(path_type=Path))
 @click.option("--name", help="Of the session; the date and time, if not given.")
 @click.option(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_origin
 
 from ataraxis.config import literal, scalars
+from ataraxis.config.limits import FILES
 from ataraxis.config.node import (
     Alias,
     ConfigProblem,
@@ -24,6 +25,7 @@ from ataraxis.config.node import (
     Sequence,
     did_you_mean,
     fingerprint,
+    flattened,
     resolved,
     shown,
 )
@@ -72,33 +74,6 @@ class Draft:
         return (self.cls, *self.values.items())
 
 
-def flattened(node: Mapping) -> list[tuple[Node, Node]]:
-    """List the pairs of a mapping, with those that ``<<`` merges in after its own."""
-    own: list[tuple[Node, Node]] = []
-    merged: list[tuple[Node, Node]] = []
-    for key, value in node.pairs:
-        if isinstance(key, Scalar) and key.kind == "merge":
-            target = resolved(value)
-            sources = target.items if isinstance(target, Sequence) else [target]
-            for source in map(resolved, sources):
-                if isinstance(source, Mapping):
-                    merged.extend(flattened(source))
-        else:
-            own.append((key, value))
-    names = {_name(key) for key, _ in own}
-    for key, value in merged:
-        if _name(key) not in names:
-            names.add(_name(key))
-            own.append((key, value))
-    return own
-
-
-def _name(key: Node) -> Any:
-    """Identify a key; a key that is no scalar is only itself."""
-    key = resolved(key)
-    return (key.kind, key.text) if isinstance(key, Scalar) else id(key)
-
-
 def read_dataclass(reader: Reader, node: Node, cls: type, field: str) -> Any:
     """Read a mapping as a dataclass; every key must be a field."""
     if not isinstance(node, Mapping):
@@ -135,6 +110,9 @@ def read_fields(reader: Reader, node: Mapping, cls: type, field: str) -> dict[st
 
 
 def _note_unknown(reader: Reader, key: Node, name: str, cls: type, place: str) -> None:
+    noted = reader.warnings if reader.settings.lax else reader.problems
+    if len(noted) >= _PROBLEMS:
+        return
     schemas = fields_of(cls).values()
     known = [schema.name for schema in schemas if not schema.excluded]
     excluded = any(schema.excluded and schema.name == name for schema in schemas)
@@ -147,7 +125,7 @@ def _note_unknown(reader: Reader, key: Node, name: str, cls: type, place: str) -
         f"unknown key {shown(name)}" if name else "a key that is no name",
         hint or did_you_mean(name, known) or "it has " + ", ".join(known),
     )
-    (reader.warnings if reader.settings.lax else reader.problems).append(problem)
+    noted.append(problem)
 
 
 def note_missing(
@@ -202,7 +180,8 @@ def build(
 # ---- reading: nodes and annotations to values
 
 # Nodes read through aliases: a small file must not become a large value.
-_ALIAS_BUDGET = 100_000
+_ALIAS_BUDGET = FILES.values
+_PROBLEMS = 1000  # more of them help nobody, and each hint takes its time
 
 
 class Unread:

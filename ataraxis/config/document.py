@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from ataraxis.config.limits import FILES
 from ataraxis.config.literal import kind_of
 from ataraxis.config.node import (
     Alias,
@@ -18,12 +19,15 @@ from ataraxis.config.node import (
     Node,
     Scalar,
     Sequence,
+    flattened,
+    merge_work,
     shown,
 )
 
 _CORE = "tag:yaml.org,2002:"
 _SCALAR_TAGS = ("str", "int", "float", "bool", "null", "timestamp", "binary")
-_DEEPEST = 100
+_DEEPEST = FILES.depth
+_PROBLEMS = 1000
 # What the parser of ruamel raises on damaged text besides its own YAMLError.
 _PARSER_FAILURES = (ValueError, LookupError, AttributeError, TypeError, AssertionError)
 
@@ -95,6 +99,7 @@ class _Composer:
         self.line = 1
         self._anchors: dict[str, Node | None] = {}
         self._depth = 0
+        self._merges = 0
         self._place: list[str] = []
 
     def compose(self) -> Document:
@@ -237,12 +242,18 @@ class _Composer:
                 seen.setdefault(name, key.line)
             self._place.pop()
             node.pairs.append((key, value))
+        self._merges += merge_work(node)
+        if self._merges > FILES.merged:
+            self._stop(event, f"at most {FILES.merged} merged keys", "more of them")
+        flattened(node)
         children = [child for pair in node.pairs for child in pair]
         node.end = ahead.end_mark.index if node.flow else _content_end(node, children)
         return node
 
     def _duplicate(self, key: Scalar, first: int) -> None:
         """Note a key that was already there; strict reading refuses it."""
+        if len(self.document.duplicates) >= _PROBLEMS:
+            return
         found, hint = f"duplicate key {shown(key.text)}", f"first on line {first}"
         self.document.duplicates.append(
             ConfigProblem(

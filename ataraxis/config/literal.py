@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import re
 
+from ataraxis.config.limits import FILES
+
 _TIMESTAMP = (
     r"\d{4}-\d\d?-\d\d?"
     r"(?:(?:[Tt]|[ \t]+)\d\d?:\d\d(?::\d\d(?:\.\d*)?)?"
@@ -82,6 +84,8 @@ def parse_int(text: str, dialect: str = "1.2") -> int:
     """Read a word of kind int; ValueError where two readers would disagree."""
     sign = -1 if text.startswith("-") else 1
     digits = text.lstrip("+-").replace("_", "")
+    if len(digits) > FILES.digits:
+        raise ValueError(f"{len(digits)} digits, at most {FILES.digits} are read")
     if ":" in digits:
         return sign * int(_sexagesimal(digits))
     if (base := _BASES.get(digits[:2])) is not None:

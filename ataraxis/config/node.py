@@ -70,6 +70,8 @@ class Mapping(Node):
     pairs: list[tuple[Node, Node]] = field(default_factory=list)
     flow: bool = False
     ordered: bool = False
+    merged: list[tuple[Node, Node]] | None = None
+    """Its pairs with those that ``<<`` merges in, once they were found."""
 
 
 @dataclass(slots=True, eq=False)
@@ -84,6 +86,52 @@ def resolved(node: Node) -> Node:
     while isinstance(node, Alias):
         node = node.target
     return node
+
+
+def flattened(node: Mapping) -> list[tuple[Node, Node]]:
+    """List the pairs of a mapping, with those that ``<<`` merges in after its own.
+
+    They are found once: what a mapping merges in stands before it in a document, so
+    that each is found from those that were found already.
+    """
+    if node.merged is not None:
+        return node.merged
+    sources: list[Mapping] = []
+    own: list[tuple[Node, Node]] = []
+    for key, value in node.pairs:
+        if isinstance(key, Scalar) and key.kind == "merge":
+            target = resolved(value)
+            items = target.items if isinstance(target, Sequence) else [target]
+            sources += [s for s in map(resolved, items) if isinstance(s, Mapping)]
+        else:
+            own.append((key, value))
+    names = {_name(key) for key, _ in own}
+    for source in sources:
+        for key, value in flattened(source):
+            if _name(key) not in names:
+                names.add(_name(key))
+                own.append((key, value))
+    node.merged = own
+    return own
+
+
+def merge_work(node: Mapping) -> int:
+    """Return how many pairs `flattened` looks at, of mappings that are flattened."""
+    work = 0
+    for key, value in node.pairs:
+        if isinstance(key, Scalar) and key.kind == "merge":
+            target = resolved(value)
+            items = target.items if isinstance(target, Sequence) else [target]
+            for source in map(resolved, items):
+                if isinstance(source, Mapping):
+                    work += 1 + len(source.merged or source.pairs)
+    return work
+
+
+def _name(key: Node) -> Any:
+    """Identify a key; a key that is no scalar is only itself."""
+    key = resolved(key)
+    return (key.kind, key.text) if isinstance(key, Scalar) else id(key)
 
 
 def fingerprint(node: Node) -> Any:

@@ -7,6 +7,7 @@ left by a killed writer, and the next write to the same target removes it.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -14,6 +15,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from ataraxis.config.limits import FILES
 
 try:
     import fcntl
@@ -27,9 +30,32 @@ _ABANDONED_S = 3600.0
 def read_bytes(path: Path) -> bytes | None:
     """Read a file; ``None`` when there is none."""
     try:
-        return path.read_bytes()
+        return read_whole(path)
     except FileNotFoundError:
         return None
+
+
+def read_whole(path: Path) -> bytes:
+    """Read a regular file that is not too long; never wait for one.
+
+    Raises
+    ------
+    OSError
+        It is not there, is a device or pipe, or is longer than a text file may be.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "a directory, not a file", str(path))
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "a device or pipe, not a file", str(path))
+        data = file.read(FILES.text_bytes + 1)
+    if len(data) > FILES.text_bytes:
+        raise OSError(
+            errno.EFBIG, f"longer than {FILES.text_bytes} bytes: not read", str(path)
+        )
+    return data
 
 
 def replace_bytes(path: Path, data: bytes) -> None:

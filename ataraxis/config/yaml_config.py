@@ -308,7 +308,7 @@ def _load(cls: Any, path: Path, strict: bool) -> tuple[Any, list[ConfigProblem]]
     require_dataclass(cls)
     title = f"{path.name} does not fit {cls.__name__}"
     try:
-        text = document.decoded(path.read_bytes(), str(path))
+        text = document.decoded(storage.read_whole(path), str(path))
         dialect = "1.2" if strict else "1.1"
         parsed = document.parse(text, str(path), dialect)
     except document.Unreadable as error:

@@ -6,6 +6,7 @@ Every call does its work at once and returns something that may be awaited, so t
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Any, Self
 
 from ataraxis.datamux.catalog import Catalog, pick
 from ataraxis.datamux.description import Collection, Node, Stream
+from ataraxis.datamux.price import Price, charge
 from ataraxis.datamux.proxy import Proxy
 from ataraxis.datamux.recording import Recording
-from ataraxis.datamux.registry import Live
+from ataraxis.datamux.registry import Live, opened_price
 from ataraxis.datamux.replay import Replay
 from ataraxis.datamux.simulation import Faults, Signals, Simulate, Simulation
 from ataraxis.datamux.sinks.adapt import sink_of
@@ -270,6 +272,7 @@ class Recordings(Tasks):
         """
         if timeline is None and rate_limit:
             timeline = Timeline(speed)
+        charge(recording.price(speed if rate_limit else 0.0))
         feed = Replay(
             recording, timeline if rate_limit else None,
             strict_time=strict_time, use_relative_ts=use_relative_ts,
@@ -345,6 +348,20 @@ class API(Recordings):
         super().__init__(data_dir, meta_dir)
         self._live = Live(self._catalog)
 
+    def confined(self) -> Self:
+        """Return this API for strangers: the same tasks, and nothing but its folders.
+
+        Recordings are given by names in the folder of data, descriptions by their ids;
+        nothing else of the file system is opened, and no message has a path.
+        """
+        made = copy.copy(self)
+        made._confine()  # noqa: SLF001 - a copy of this one
+        return made
+
+    def _confine(self) -> None:
+        self._catalog = Catalog(self.settings, is_confined=True)
+        self._live = Live(self._catalog)
+
     # ---- live sources
 
     def list_live_nodes(self) -> Listing[Node]:
@@ -375,7 +392,12 @@ class API(Recordings):
             It is not there.
         """
         source = self._live.source(node_id, stream_id, attrs or {})
+        price = getattr(source, "price", None)
+        if price is not None:
+            charge(price())
         source.open()
+        if price is None:
+            charge(opened_price(source))
         return source
 
     def proxy_live_stream(
@@ -427,6 +449,7 @@ class API(Recordings):
         made = sink_of(sink, policy, buffer)
         source = self.open_source(node_id, stream_id, attrs)
         try:
+            charge(Price(memory_bytes=(block or 0) * source.labels.nbytes))
             feed = Proxy(
                 source,
                 use_relative_ts=use_relative_ts,
@@ -564,6 +587,7 @@ class API(Recordings):
             seed=seed,
             faults=faults,
         )
+        charge(simulation.price(speed if rate_limit else 0.0, block))
         if timeline is None:
             timeline = Timeline(speed)
         clock = timeline if rate_limit else None

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from ataraxis.datamux.description import Collection, Node, Stream
+from ataraxis.datamux.folder import Folder
 from ataraxis.datamux.formats import format_of
-from ataraxis.datamux.recording import Recording
-from ataraxis.datamux.streaminghub.dfds import check_all, read_json, read_node
+from ataraxis.datamux.recording import Recording, damage_told
+from ataraxis.datamux.streaminghub.dfds import read_description
 from ataraxis.datamux.streaminghub.settings import Settings
 from ataraxis.errors import ConfigError, ConfigWarning, SourceNotFound
 
 # ---- the pattern of a collection: paths of recordings to attributes and back
 
+_NAME = 250
 _PLACE = re.compile(r"\{([^{}]*)\}")
 
 
@@ -102,9 +104,10 @@ class Pattern:
             )
         values = {name: str(attrs[name]) for name in self.groups}
         for name, value in values.items():
-            if not value or "/" in value or "\\" in value or value in (".", ".."):
+            is_odd = any(char in value for char in "/\\\0") or value in ("", ".", "..")
+            if is_odd or len(value) > _NAME:
                 raise SourceNotFound(
-                    f"attrs[{name!r}] is {value!r}: not a part of a file's name"
+                    f"attrs[{name!r}] is {value[:200]!r}: not a part of a file's name"
                 )
         return _PLACE.sub(lambda place: values[place[1].partition(":")[0]], self.path)
 
@@ -121,19 +124,26 @@ class Catalog:
     ----------
     settings : Settings
         Where metadata and data are.
+    is_confined : bool
+        Whether it is for strangers: nothing outside of the two folders is opened, and
+        messages have names and no paths.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, is_confined: bool = False) -> None:
         self.settings = settings
+        self.is_confined = is_confined
+        self.data = Folder(settings.data_dir, is_confined=is_confined)
+        self._meta = Folder(settings.meta_dir, is_confined=is_confined)
+        self._meta_shown = "this server" if is_confined else str(settings.meta_dir)
 
     # ---- collections
 
     def collections(self) -> list[Collection]:
         """Return every collection that can be read, sorted by id."""
         found = []
-        for collection_id, path in self._files("collection").items():
+        for collection_id, name in self._files("collection").items():
             try:
-                found.append(self._collection(collection_id, path))
+                found.append(self._collection(collection_id, name))
             except (ConfigError, OSError) as error:
                 warnings.warn(
                     f"collection {collection_id!r} is left out: {error}",
@@ -153,37 +163,34 @@ class Catalog:
             Its file is damaged.
         """
         paths = self._files("collection")
-        path = pick(paths, collection_id, "collection", str(self.settings.meta_dir))
-        return self._collection(collection_id, path)
+        name = pick(paths, collection_id, "collection", self._meta_shown)
+        return self._collection(collection_id, name)
 
-    def _collection(self, collection_id: str, path: Path) -> Collection:
-        if path.suffix == ".json":
-            collection = read_json(Collection, path)
-        else:
-            collection = Collection.from_yaml(path)
-            check_all(collection, str(path))
+    def _collection(self, collection_id: str, name: str) -> Collection:
+        collection = read_description(Collection, name, self._meta)
         collection.id = collection_id
         try:
             format_of(Pattern(collection.pattern).format)
         except ConfigError as error:
-            raise ConfigError(f"{path}: pattern: {error}") from error
+            raise ConfigError(f"{self._meta.shown(name)}: pattern: {error}") from error
         return collection
 
-    def _files(self, kind: str) -> dict[str, Path]:
+    def _files(self, kind: str) -> dict[str, str]:
         """Files ``<id>.<kind>.json`` or ``.yaml``, by id, sorted."""
         folder = self.settings.meta_dir
-        if not folder.is_dir():
+        if not self._meta.is_folder():
             raise FileNotFoundError(
                 2,
                 "the folder of metadata is not there; make it with 'python -m "
                 "ataraxis.datamux init', or give API(meta_dir=...)",
-                str(folder),
+                self._meta.shown() if self.is_confined else str(folder),
             )
         found = {}
-        for path in sorted(folder.iterdir(), reverse=True):
-            stem, dot, ending = path.name.rpartition(f".{kind}.")
-            if dot and stem and f".{ending}" in _SUFFIXES and path.is_file():
-                found[stem] = path  # .json wins over .yaml of one id
+        for file in sorted(os.listdir(folder), reverse=True):
+            stem, dot, ending = file.rpartition(f".{kind}.")
+            is_ours = dot and stem and f".{ending}" in _SUFFIXES
+            if is_ours and self._meta.is_there(file):
+                found[stem] = file  # .json wins over .yaml of one id
         return dict(sorted(found.items()))
 
     # ---- recordings
@@ -229,34 +236,37 @@ class Catalog:
         folder = self._folder(collection)
         groups = pattern.match(key) or {}
         stream = _placed(declared, collection_id, stream_id, {**attrs, **groups})
+        where = f"{folder.shown(key)} ({pattern.format})"
         try:
-            columns = format_of(pattern.format).columns(folder, key, stream_id, stream)
+            with damage_told(where):
+                made = format_of(pattern.format)
+                columns = made.columns(folder, key, stream_id, stream)
+                return Recording.of(stream, columns, where)
         except FileNotFoundError as error:
             raise SourceNotFound(
                 f"collection {collection_id!r} has no recording {groups or key!r}: "
                 f"there is no {error.filename}; list_collection_streams says what is"
             ) from error
-        return Recording.of(stream, columns, f"{folder / key} ({pattern.format})")
 
-    def _folder(self, collection: Collection) -> Path:
-        folder = self.settings.data_dir / collection.name
-        if not folder.is_dir():
+    def _folder(self, collection: Collection) -> Folder:
+        if not self.data.is_folder(collection.name):
             raise SourceNotFound(
-                f"collection {collection.id!r}: its folder {folder} is not there; put "
-                "the recordings there, or set data_dir"
+                f"collection {collection.id!r}: its folder "
+                f"{self.data.shown(collection.name)} is not there; put the recordings "
+                "there, or set data_dir"
             )
-        return folder
+        return self.data.below(collection.name)
 
     # ---- nodes
 
     def nodes(self) -> list[Node]:
         """Return the nodes that are described by ``*.node.json`` or ``.yaml`` files."""
         found = []
-        if not self.settings.meta_dir.is_dir():
+        if not self._meta.is_folder():
             return []
-        for node_id, path in self._files("node").items():
+        for node_id, name in self._files("node").items():
             try:
-                node = read_node(path)
+                node = read_description(Node, name, self._meta)
                 node.id = node_id
                 found.append(node)
             except (ConfigError, OSError) as error:

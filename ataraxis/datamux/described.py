@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import DTYPES, Field, Stream
+from ataraxis.datamux.folder import Folder
 from ataraxis.datamux.formats import format_of
-from ataraxis.datamux.recording import Recording
+from ataraxis.datamux.recording import Recording, damage_told
+from ataraxis.datamux.sources.arrays import npz_arrays, npz_members
 from ataraxis.errors import RecordingError
 
 _SUFFIXES = {
@@ -46,22 +48,38 @@ def open_recordings(path: str | Path) -> dict[str, Recording]:
         It is none of these: describe it by a collection.
     """
     file = Path(path)
-    if file.suffix.lower() == ".npz" and (found := _columns(file)) is not None:
-        return {file.stem: found}
-    name = "log" if file.is_dir() else _SUFFIXES.get(file.suffix.lower())
-    if name is None:
+    return recordings_in(Folder(file.parent), file.name)
+
+
+def recordings_in(folder: Folder, name: str) -> dict[str, Recording]:
+    """Open every stream of a file, or log, of a folder; as `open_recordings`."""
+    inside, _, last = name.rpartition("/")
+    folder = folder.below(inside) if inside else folder
+    stem, suffix = _split(last)
+    if suffix.lower() == ".npz" and (found := _columns(folder, last)) is not None:
+        return {stem: found}
+    is_log = folder.is_folder(last)
+    kind = "log" if is_log else _SUFFIXES.get(suffix.lower())
+    if kind is None:
         raise ValueError(
-            f"{file}: only {', '.join(_SUFFIXES)} say what is in them; describe it by "
-            "a collection, or make a Recording of its columns"
+            f"{folder.shown(last)}: only {', '.join(_SUFFIXES)} say what is in them; "
+            "describe it by a collection, or make a Recording of its columns"
         )
-    made: Any = format_of(name)
-    folder, key = file.parent, file.name if name == "log" else file.stem
-    return {
-        stream_id: Recording.of(
-            stream, made.columns(folder, key, stream_id, stream), f"{file} ({name})"
-        )
-        for stream_id, stream in made.describe(folder, key).items()
-    }
+    made: Any = format_of(kind)
+    key = last if kind == "log" else stem
+    where = f"{folder.shown(last)} ({kind})"
+    with damage_told(where):
+        return {
+            stream_id: Recording.of(
+                stream, made.columns(folder, key, stream_id, stream), where
+            )
+            for stream_id, stream in made.describe(folder, key).items()
+        }
+
+
+def _split(name: str) -> tuple[str, str]:
+    stem, dot, suffix = name.rpartition(".")
+    return (stem, f".{suffix}") if dot and stem else (name, "")
 
 
 def _kind(values: NDArray[Any]) -> str:
@@ -79,30 +97,44 @@ def _kind(values: NDArray[Any]) -> str:
     raise RecordingError(f"a column of {values.dtype}: expected {', '.join(DTYPES)}")
 
 
-def _columns(file: Path) -> Recording | None:
+def _columns(folder: Folder, name: str) -> Recording | None:
     """Read plain columns and their times, or rate; None: it is a log, if anything."""
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            if not {"t", "rate_hz"} & {*archive.files}:
-                return None
-            columns = {name: archive[name] for name in archive.files}
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise RecordingError(f"{file}: not NumPy's, or damaged: {error}") from error
+    stem = _split(name)[0]
+    with folder.opened(name) as opened:
+        members = npz_members(opened)
+        if not {"t", "rate_hz"} & {*members}:
+            return None
+        columns = npz_arrays(opened, [*members])
+        where = f"{opened.shown} (npz)"
+        with damage_told(where):
+            return _recording_of(stem, columns, where)
+
+
+def _recording_of(stem: str, columns: dict[str, NDArray[Any]], where: str) -> Recording:
     rate = columns.pop("rate_hz", None)
+    if rate is not None and rate.size != 1:
+        raise RecordingError(f"{where}: rate_hz: expected one number, found {rate!r}")
     fields, flat = {}, {}
     for name, column in columns.items():
         if name == "t":
             continue
+        if not column.ndim:
+            raise RecordingError(f"{where}: {name!r} is one value, not a column")
         parts = {name: column}
         if column.ndim == 2:
+            if column.shape[1] > FILES.columns:
+                raise RecordingError(
+                    f"{where}: {name!r}: {column.shape[1]} columns, at most "
+                    f"{FILES.columns} are read"
+                )
             parts = {f"{name}{i}": column[:, i] for i in range(column.shape[1])}
         for part, values in parts.items():
             fields[part] = Field(part, dtype=_kind(values), shape=values.shape[1:])
             flat[part] = values
     stream = Stream(
-        file.stem, frequency=None if rate is None else float(rate), fields=fields,
-        index={"t": Field("time", unit="s")}, attrs={"id": file.stem},
+        stem, frequency=None if rate is None else float(rate.item()), fields=fields,
+        index={"t": Field("time", unit="s")}, attrs={"id": stem},
     )  # fmt: skip
     if "t" in columns:
         flat["t"] = columns["t"]
-    return Recording.of(stream, flat, f"{file} (npz)")
+    return Recording.of(stream, flat, where)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from ataraxis.datamux.description import Stream
+from ataraxis.datamux.folder import Folder
 from ataraxis.errors import ConfigError
 
 _HOME: dict[str, tuple[str, str]] = {
@@ -32,11 +32,11 @@ _HOME: dict[str, tuple[str, str]] = {
 class Format(Protocol):
     """How recordings of one format are listed and read."""
 
-    def keys(self, folder: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    def keys(self, folder: Folder) -> Iterable[tuple[str, Mapping[str, Any]]]:
         """Give the path, without suffix, and the attributes of each recording."""
 
     def columns(
-        self, folder: Path, key: str, stream_id: str, stream: Stream
+        self, folder: Folder, key: str, stream_id: str, stream: Stream
     ) -> Mapping[str, NDArray[Any]]:
         """Read the columns of one stream of a recording.
 
@@ -65,9 +65,3 @@ def format_of(name: str) -> Format:
     found = importlib.import_module(f"ataraxis.datamux.sources.{module}")
     made: Format = getattr(found, kind)()
     return made
-
-
-def files(folder: Path, suffix: str) -> list[tuple[str, Mapping[str, Any]]]:
-    """List the files of a suffix below a folder: paths without it, sorted."""
-    found = sorted(p for p in folder.rglob(f"*{suffix}") if p.is_file())
-    return [(p.relative_to(folder).as_posix().removesuffix(suffix), {}) for p in found]

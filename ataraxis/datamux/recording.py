@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from ataraxis.datamux.block import ArrayColumns, Block
 from ataraxis.datamux.description import TIME_UNITS, Field, Stream
-from ataraxis.errors import RecordingError
+from ataraxis.datamux.price import Price
+from ataraxis.errors import AtaraxisError, RecordingError
 
 
 class Recording:
@@ -131,8 +133,35 @@ class Recording:
             start : len(self) if stop is None else stop
         ]
 
+    def price(self, speed: float) -> Price:
+        """Return what playing it costs, at so many of its seconds a second; 0: paced by
+        its reader.
+        """
+        rate = len(self) / self.duration_s * speed if self.duration_s > 0 else 0.0
+        columns = [*self._values.values(), *self._index.values(), self.t]
+        row = sum(c.nbytes // max(1, len(c)) for c in columns)
+        return Price(bytes_s=rate * row, samples_hz=rate)
+
     def __repr__(self) -> str:
         return f"<Recording of {self.stream.id!r}: {len(self)} samples, {self.where}>"
+
+
+_DAMAGE = (
+    ArithmeticError, AttributeError, BufferError, IndexError, KeyError, MemoryError,
+    RecursionError, TypeError, UnicodeError, ValueError, AssertionError,
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def damage_told(where: str) -> Iterator[None]:
+    """Say of which file it is when code that reads it meets what it never expected."""
+    try:
+        yield
+    except AtaraxisError:
+        raise
+    except _DAMAGE as error:
+        kind = type(error).__name__
+        raise RecordingError(f"{where}: damaged: {kind}: {str(error)[:300]}") from error
 
 
 def _joint(stream: Stream, values: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from ataraxis.datamux.catalog import Catalog, pick
 from ataraxis.datamux.description import Node, Stream
+from ataraxis.datamux.price import Price
 from ataraxis.datamux.source import Driver, Source
 from ataraxis.errors import ConfigError, ConfigWarning, SourceNotFound
 
@@ -189,8 +190,21 @@ class Live:
 
     def _driver(self, name: str) -> Driver:
         if name not in self._drivers:
-            self._drivers[name] = kind_of(name).driver()
+            made = kind_of(name).driver()
+            confine = getattr(made, "confine", None)
+            if self._catalog.is_confined and confine is not None:
+                confine(self._catalog.data)
+            self._drivers[name] = made
         return self._drivers[name]
+
+
+def opened_price(source: Source) -> Price:
+    """Return what an open source costs by its labels, if it says no price itself."""
+    labels = source.labels
+    rate = source.stream.rate_hz or 0.0
+    return Price(
+        bytes_s=rate * labels.nbytes, samples_hz=rate, memory_bytes=2 * labels.nbytes
+    )
 
 
 def _placed(stream: Stream, node: Node, stream_id: str) -> Stream:

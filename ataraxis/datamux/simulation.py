@@ -14,8 +14,9 @@ from ataraxis.clock import now_ns
 from ataraxis.datamux.block import Block
 from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.description import Stream
+from ataraxis.datamux.price import Price
 from ataraxis.datamux.recording import Recording
-from ataraxis.datamux.replay import sizes
+from ataraxis.datamux.replay import BLOCK_BYTES, PACED_S, UNPACED, sizes
 from ataraxis.datamux.statistics import Lateness, LatenessStatistics
 from ataraxis.datamux.timeline import Timeline
 from ataraxis.errors import SourceLost
@@ -335,6 +336,34 @@ class Simulation:
                 f"stream {stream.id!r}: field {text[0]!r} is text, which only a "
                 "recording can guide"
             )
+
+    def price(self, speed: float = 1.0, block: int | float | None = None) -> Price:
+        """Return what it costs at so many seconds a second; 0: paced by its reader.
+
+        A chunk is made as float64, spread over the elements, and then in its dtypes.
+        """
+        rate = self.stream.rate_hz
+        hz = self._events_hz() if rate is None else rate
+        rows = hz * _EVENTS_S if rate is None else min(_CHUNK, max(1.0, hz * _CHUNK_S))
+        fields_ = self.stream.fields.values()
+        elements = sum(math.prod(f.shape) for f in fields_)
+        row = 8 + sum(math.prod(f.shape) * f.numpy_dtype.itemsize for f in fields_)
+        if self._guide is not None:
+            hz = rate or len(self._guide) / (self._guide.duration_s or 1.0)
+            elements = 0
+        gathered = PACED_S * hz * speed if block is None else float(block)
+        gathered *= hz if isinstance(block, float) else 1
+        if block is None:
+            most_rows = min(UNPACED, BLOCK_BYTES // row)
+            gathered = min(most_rows, gathered) if speed else most_rows
+        most = 2.0**62
+        return Price(
+            bytes_s=min(most, hz * speed * row),
+            samples_hz=min(most, hz * speed),
+            memory_bytes=int(
+                min(most, rows * (row + 24 * elements) + 2 * gathered * row)
+            ),
+        )
 
     def chunks(self) -> Iterator[Chunk]:
         """Give chunks without end."""

@@ -28,8 +28,9 @@ class Source(Protocol):
     """A live stream that is read in blocks, by one thread.
 
     Besides, a source may have ``lost``, an int: samples it knows it lost; ``offsets``,
-    a list of `ataraxis.clock.Offset`: what its clock was found to be; and ``command``,
-    if it takes commands.
+    a list of `ataraxis.clock.Offset`: what its clock was found to be; ``command``, if
+    it takes commands; and ``price()``, a `ataraxis.datamux.price.Price`, called before
+    `open` where a server opens it for a client.
     """
 
     @property
@@ -85,7 +86,11 @@ class Source(Protocol):
 
 
 class Driver(Protocol):
-    """Finds nodes and opens their streams; made without arguments."""
+    """Finds nodes and opens their streams; made without arguments.
+
+    One that opens files which `attrs` name may have ``confine(folder)``: a server calls
+    it with the `ataraxis.datamux.folder.Folder` in which clients may name files.
+    """
 
     def nodes(self, timeout: float) -> list[Node]:
         """Return the nodes that are there, looking no longer than `timeout`, s.

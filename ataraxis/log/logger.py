@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 from ataraxis.errors import LayoutError, LoggerError
 from ataraxis.log.disk_watch import LowDisk
+from ataraxis.log.modes import make_folder
 from ataraxis.log.monitor import LogWatch, Loss
 from ataraxis.log.npy.archiving import ArchiveReport, compress_npy_logs
 from ataraxis.log.queue import LogQueue, OnFull
@@ -253,7 +254,7 @@ class DataLogger:
                 raise ValueError(f"{name}={value!r}: one of {', '.join(among)}")
         self._name = checked_name(instance_name)
         directory = Path(output_directory) / f"{instance_name}{LOG_DIRECTORY_SUFFIX}"
-        directory.mkdir(parents=True, exist_ok=True)
+        make_folder(directory)
         self._directory = directory
         where = Context.of(context)
         queue = f"{instance_name[:100]}-log-{secrets.token_hex(6)}"

@@ -24,6 +24,7 @@ from ataraxis.log.journal.input import InputFile
 from ataraxis.log.journal.page import Gap, files_of
 from ataraxis.log.journal.reader import JournalReader
 from ataraxis.log.journal.writer import JournalWriter
+from ataraxis.log.modes import make_folder
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.thread import Latch, Thread
 from ataraxis.stream import Consumer
@@ -479,7 +480,7 @@ class Recorder:
     def _numbers(self, names: list[str]) -> dict[str, int]:
         """Give each stream a number of its own, that of an earlier recording if any."""
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            make_folder(self.directory)
         except OSError as error:
             raise LoggerError(
                 f"cannot record to {self.directory}: {error}; nothing was recorded"

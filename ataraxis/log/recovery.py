@@ -16,6 +16,7 @@ from ataraxis.errors import LayoutError, SegmentNotFound
 from ataraxis.log.journal.index import RUN, Entries, believed, listed
 from ataraxis.log.journal.input import InputFile
 from ataraxis.log.journal.page import PAGE, files_of, index_path
+from ataraxis.log.modes import make_folder
 from ataraxis.log.selection import Problem
 from ataraxis.log.status import (
     CREATED,
@@ -266,7 +267,7 @@ def _recovered(status: LogStatus) -> Recovery | None:
     problem = ""
     with queue:
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            make_folder(directory)
             sink = open_sink(status, queue)
             try:
                 drain(status, queue, sink, None)

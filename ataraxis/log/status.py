@@ -97,21 +97,23 @@ class LogStatus:
         text = json.dumps(about).encode()
         if len(text) > _ABOUT_BYTES - 4:
             raise ValueError("the path of the log directory is too long")
-        path = f"{context.path}/{PREFIX}{queue}"
-        temporary = f"{path}.{os.getpid()}.new"
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            if status := allocate(descriptor, 0, size):
-                raise OSError(-status, os.strerror(-status), str(context.path))
-            os.pwrite(descriptor, len(text).to_bytes(4, "little") + text, _ABOUT)
-            os.pwrite(descriptor, _MAGIC, 0)
-            os.rename(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-        finally:
-            os.close(descriptor)
-        return cls(path)
+        name = f"{PREFIX}{queue}"
+        temporary = f"{name}.{os.getpid()}.new"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with context.opened() as directory:
+            descriptor = os.open(temporary, flags, 0o600, dir_fd=directory)
+            try:
+                if status := allocate(descriptor, 0, size):
+                    raise OSError(-status, os.strerror(-status), str(context.path))
+                os.pwrite(descriptor, len(text).to_bytes(4, "little") + text, _ABOUT)
+                os.pwrite(descriptor, _MAGIC, 0)
+                os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+            except BaseException:
+                os.unlink(temporary, dir_fd=directory)
+                raise
+            finally:
+                os.close(descriptor)
+        return cls(context.join(name))
 
     @property
     def about(self) -> dict[str, Any]:

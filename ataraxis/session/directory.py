@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from ataraxis.clock import Anchor, now_ns
 from ataraxis.config import YamlConfig
+from ataraxis.log.modes import FILE_MODE, make_folder
 from ataraxis.log.ownership import is_owned, own
 from ataraxis.shm.context import checked_name
 
@@ -193,7 +194,7 @@ class SessionFolder:
         """
         path = Path(directory or ".") / checked_name(name)
         try:
-            path.mkdir(parents=True)
+            make_folder(path, exist_ok=False)
         except FileExistsError:
             if not path.is_dir() or any(path.iterdir()):
                 raise FileExistsError(
@@ -254,7 +255,7 @@ class SessionFolder:
     def own(self) -> bool:
         """Become its writer, until `release` or death; False if somebody else is."""
         descriptor = os.open(
-            self.log_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
+            self.log_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE
         )
         if not own(descriptor):
             os.close(descriptor)

@@ -106,7 +106,7 @@ def find(directory: int, context: Context, name: str, access: int = os.O_RDWR) -
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise LayoutError(f"{path} is not a segment: not a regular file; remove it")
-        if not context.trusts(status) or status.st_mode & stat.S_IWOTH:
+        if not context.trusts(status, directory) or status.st_mode & stat.S_IWOTH:
             raise PermissionError(
                 errno.EACCES,
                 f"the file belongs to user {status.st_uid} (mode "
@@ -130,7 +130,9 @@ def wait_for(
     if timeout is not None and not timeout > 0:
         raise ValueError(f"timeout must be None or >= 0 s, got {timeout!r}")
     deadline = None if timeout is None else time.monotonic() + timeout
-    watch = watch_open(os.fsencode(context.path))
+    # The directory that is open, whatever its path means by now.
+    here = f"/proc/self/fd/{directory}" if has_proc() else context.path
+    watch = watch_open(os.fsencode(here))
     try:
         while True:
             try:

@@ -469,7 +469,8 @@ class Segment:
         """Say what the name means now: 'this', 'another' or 'nothing'."""
         mine = os.fstat(self.participant.descriptor)
         try:
-            there = os.stat(self.context.join(self.name), follow_symlinks=False)
+            with self.context.opened() as directory:
+                there = os.stat(self.name, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
             return "nothing"
         same = (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)

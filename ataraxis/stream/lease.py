@@ -125,7 +125,7 @@ def view_large(name: str, context: Context) -> memoryview | None:
 def remove_large(name: str, context: Context) -> None:
     """Take the segment's name away: the frame is done with."""
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(context.join(name))
+        context.unlink(name)
     crash_point(b"large_gone")
 
 

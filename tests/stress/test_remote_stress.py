@@ -141,7 +141,7 @@ def test_a_connection_cut_at_any_moment(tmp_path, figure, codec):
     with (
         served(tmp_path) as server,
         Relay(server.port) as relay,
-        connected(relay.port, codec, patience=WAIT_S) as api,
+        connected(relay.port, codec, token=server.token, patience=WAIT_S) as api,
     ):
         sink = queue.Queue()
         ack = count_into(api, sink, RATE, None)

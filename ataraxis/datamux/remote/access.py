@@ -1,7 +1,13 @@
-"""Who may come in, and how the door is kept: tokens, TLS, Origin and Host."""
+"""Who may come in, and how the door is kept: tokens, TLS, Origin, Host, and users.
+
+A server on loopback has a token too: every user of the machine reaches it there. It
+lies in a file of the user's own context, and `RemoteAPI` reads it there unasked. A
+server on a Unix socket asks the kernel who the peer is, and needs none.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import hmac
 import ipaddress
 import os
@@ -9,11 +15,15 @@ import secrets
 import socket
 import ssl
 import stat
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from ataraxis.datamux.remote.gate import UNIX
 from ataraxis.errors import AccessDenied
+from ataraxis.shm.context import Context
 
 _LEAST = 22  # characters of base64 that hold 128 bits
 _BEARER = "Bearer "
@@ -27,6 +37,14 @@ class Identity:
     """The server's token."""
     tls: ssl.SSLContext | None = None
     """TLS; None is none."""
+    own_port: int = 0
+    """Port of a server of this user, which leaves a token in the context; 0: none."""
+
+    def shown_token(self) -> str | None:
+        """Return the token; of a server of this user, the one of its present life."""
+        if self.token is None and self.own_port:
+            return token_of_context(self.own_port)
+        return self.token
 
 
 class Access:
@@ -68,12 +86,27 @@ class Access:
         names: Iterable[str] = (),
     ) -> None:
         self._token = None if token is None else checked_token(token)
+        self._file: TokenFile | None = None
+        self.is_own = False
+        """Whether the token was made for this user's own clients."""
+        self.is_unix = host.startswith(UNIX)
         self.tls: ssl.SSLContext | None = None
         if certificate is not None:
             self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self.tls.minimum_version = ssl.TLSVersion.TLSv1_2
-            self.tls.load_cert_chain(certificate, key)
-        if not is_loopback(host) and (self.tls is None or token is None):
+            for path in (certificate, key):
+                if path is not None:
+                    _check_readable(path)
+            try:
+                self.tls.load_cert_chain(certificate, key)
+            except ssl.SSLError as error:
+                raise AccessDenied(
+                    f"{certificate} and its key {key or certificate}: not a "
+                    f"certificate in PEM and its key: {error}"
+                ) from error
+        if self.is_unix:
+            self._token = None  # the kernel says who it is
+        elif not is_loopback(host) and (self.tls is None or token is None):
             lacks = [
                 *(["TLS (--certificate and --key)"] if self.tls is None else []),
                 *(["a token (--token-file)"] if token is None else []),
@@ -84,6 +117,17 @@ class Access:
             )
         self._origins = frozenset(origins)
         self._names = {name.lower() for name in names} | _own_names(host)
+
+    def publish(self, port: int) -> None:
+        """Leave the token in this user's context, before the first client can come."""
+        if self.is_own and self._token is not None:
+            self._file = TokenFile(port, self._token)
+
+    def withdraw(self) -> None:
+        """Take the token out of the context. Twice is fine."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.remove()
 
     def refusal(self, headers: dict[str, str]) -> tuple[int, str] | None:
         """Tell why a request is refused: HTTP status and words; None if it is not.
@@ -103,7 +147,10 @@ class Access:
             return None
         shown = headers.get("authorization", "")
         if not shown.startswith(_BEARER):
-            return 401, "a token is needed: connect(..., token=...)"
+            return 401, (
+                "a token is needed: connect(..., token=...); on the server's machine "
+                "the same user with the same $ATARAXIS_CONTEXT has it"
+            )
         is_it = hmac.compare_digest(
             shown[len(_BEARER) :].encode(), self._token.encode()
         )
@@ -118,7 +165,7 @@ def _host_of(header: str) -> str:
 
 
 def _own_names(host: str) -> set[str]:
-    if is_loopback(host):
+    if host.startswith(UNIX) or is_loopback(host):
         return {"localhost"}
     found = {"localhost", host.lower(), socket.gethostname().lower()}
     return found | {socket.getfqdn().lower()}
@@ -152,7 +199,10 @@ def is_loopback(host: str) -> bool:
 
 
 def identity_of(
-    host: str, token: str | None, tls: bool | str | Path | ssl.SSLContext | None
+    host: str,
+    token: str | None,
+    tls: bool | str | Path | ssl.SSLContext | None,
+    port: int = 0,
 ) -> Identity:
     """Return what a client shows to a host.
 
@@ -161,24 +211,36 @@ def identity_of(
     host : str
         Where the server is.
     token : str, optional
-        Its token; ``$ATARAXIS_TOKEN`` if not given.
+        Its token. If not given: ``$ATARAXIS_TOKEN``, as ``host=token`` or
+        ``host:port=token``, for that host alone; a token without a host, and the one in
+        this user's context, for a server of this machine alone.
     tls : bool, str, Path or SSLContext, optional
         A file of the server's certificate or its authority, PEM; True for the
         authorities that this machine trusts; False for none. By default True beyond
         this machine, else False.
+    port : int
+        Where the server listens.
 
     Raises
     ------
     AccessDenied
-        The token would be seen on its way.
+        The token would be seen on its way, or is not for this host.
     """
+    if host.startswith(UNIX):
+        return Identity(None, None)
     is_near = is_loopback(host)
-    token = os.environ.get("ATARAXIS_TOKEN") or None if token is None else token
+    if token is None:
+        token = _environments_token(host, port, is_near)
+    own_port = port if token is None and is_near else 0
     context: ssl.SSLContext | None = None
     if isinstance(tls, ssl.SSLContext):
         context = tls
     elif isinstance(tls, (str, Path)):
-        context = ssl.create_default_context(cafile=tls)
+        _check_readable(tls)
+        try:
+            context = ssl.create_default_context(cafile=tls)
+        except ssl.SSLError as error:
+            raise AccessDenied(f"{tls}: not a certificate in PEM: {error}") from error
     elif tls or (tls is None and not is_near):
         context = ssl.create_default_context()
     if token is not None and context is None and not is_near:
@@ -186,7 +248,27 @@ def identity_of(
             f"the token would go to {host!r} for all to read: use tls=True, or "
             "tls='certificate.pem' of a server with its own"
         )
-    return Identity(token, context)
+    return Identity(token, context, own_port)
+
+
+def _environments_token(host: str, port: int, is_near: bool) -> str | None:
+    """Return the token of the environment, if it is for this host."""
+    value = os.environ.get("ATARAXIS_TOKEN") or ""
+    place, sign, token = value.partition("=")
+    if not sign or len(token) < _LEAST:
+        if value and not is_near:
+            raise AccessDenied(
+                f"$ATARAXIS_TOKEN does not say for which host it is, and goes to this "
+                f"machine alone: set it to '{host}=TOKEN', or give token="
+            )
+        return value or None
+    return token if place.lower() in (host.lower(), f"{host}:{port}".lower()) else None
+
+
+def _check_readable(path: str | Path) -> None:
+    """Raise what `open` says of a file, with its name, which ssl leaves out."""
+    with open(path, "rb"):
+        pass
 
 
 def checked_token(token: str) -> str:
@@ -226,10 +308,141 @@ def token_from(path: str | Path, *, is_made: bool = False) -> str:
         else:
             with os.fdopen(descriptor, "w") as file:
                 file.write(secrets.token_urlsafe(32) + "\n")
-    with path.open() as file:
-        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        mode = stat.S_IMODE(status.st_mode)
         if mode & 0o077:
             raise AccessDenied(
                 f"{path} has mode {mode:04o}, others can read the token: chmod 600 it"
             )
-        return checked_token(file.read().strip())
+        if status.st_uid not in (os.geteuid(), 0):
+            raise AccessDenied(f"{path} is of user {status.st_uid}: make one of yours")
+        try:
+            return checked_token(file.read(_LONGEST).decode("ascii").strip())
+        except UnicodeDecodeError as error:
+            raise AccessDenied(
+                f"{path} holds no token: {error}; remove it, and it is made"
+            ) from error
+        except AccessDenied as error:
+            raise AccessDenied(f"{path}: {error}") from error
+
+
+# ---- the token of a server of this machine, in a file of the user's context
+
+
+class TokenFile:
+    """A new token for a server on loopback, in a file of the context until it closes.
+
+    Parameters
+    ----------
+    port : int
+        Where the server listens.
+    token : str
+        The token.
+    """
+
+    def __init__(self, port: int, token: str) -> None:
+        self._name = _token_name(port)
+        self._context = Context.of(None)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        draft = f"{self._name}.{secrets.token_hex(8)}"
+        with self._context.opened() as directory:
+            self._descriptor = os.open(draft, flags, 0o600, dir_fd=directory)
+            try:
+                # Its owner lives as long as this is locked.
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.write(self._descriptor, token.encode() + b"\n")
+                os.rename(draft, self._name, src_dir_fd=directory, dst_dir_fd=directory)
+                _sweep(directory)
+            except BaseException:
+                os.close(self._descriptor)
+                os.unlink(draft, dir_fd=directory)
+                raise
+
+    def remove(self) -> None:
+        """Take it away, unless another server has replaced it."""
+        mine = os.fstat(self._descriptor)
+        try:
+            with self._context.opened() as directory:
+                there = os.stat(self._name, dir_fd=directory, follow_symlinks=False)
+                if (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino):
+                    os.unlink(self._name, dir_fd=directory)
+        except OSError:
+            pass  # the context is gone, or not ours any more
+        os.close(self._descriptor)
+
+
+_PREFIX, _SUFFIX = ".serve-", ".token"
+_LONGEST = 4096
+
+
+def _token_name(port: int) -> str:
+    return f"{_PREFIX}{port}{_SUFFIX}"
+
+
+def _sweep(directory: int) -> None:
+    """Take away the files of servers that were killed."""
+    for name in os.listdir(directory):
+        if not name.startswith(_PREFIX) or _SUFFIX not in name:
+            continue
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            descriptor = os.open(name, flags, dir_fd=directory)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(name, dir_fd=directory)
+        except OSError:
+            pass  # its server lives
+        finally:
+            os.close(descriptor)
+
+
+def token_of_context(port: int) -> str | None:
+    """Return the token of this user's server on a port; None if there is none."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        with Context.of(None).opened() as directory:
+            descriptor = os.open(_token_name(port), flags, dir_fd=directory)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        is_mine = status.st_uid == os.geteuid() and stat.S_ISREG(status.st_mode)
+        if not is_mine or status.st_mode & 0o077:
+            return None
+        return file.read(_LONGEST).decode("ascii", "replace").strip() or None
+
+
+# ---- a Unix socket, whose peer the kernel names
+
+_SOCKET = ".serve.sock"
+_UNIX_BYTES = 107
+
+
+def unix_path(host: str) -> str:
+    """Return the path of ``unix:path``; of ``unix:`` the one in this user's context.
+
+    Raises
+    ------
+    ValueError
+        It is too long for a socket.
+    """
+    path = host.removeprefix(UNIX) or Context.of(None).join(_SOCKET)
+    if len(os.fsencode(path)) > _UNIX_BYTES:
+        raise ValueError(f"{path}: at most {_UNIX_BYTES} bytes for a Unix socket")
+    return path
+
+
+def is_same_user(transport: Any) -> bool:
+    """Tell whether the other end of a Unix socket is this user, or root."""
+    made = transport.get_extra_info("socket")
+    size = struct.calcsize("iII")
+    try:
+        told = made.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    except (OSError, AttributeError):
+        return False
+    user: int = struct.unpack("iII", told)[1]
+    return user in (os.geteuid(), 0)

@@ -214,7 +214,7 @@ class Client(Tasks):
     def connect(
         self,
         server_host: str,
-        server_port: int,
+        server_port: int = 0,
         *,
         token: str | None = None,
         tls: bool | str | Path | SSLContext | None = None,
@@ -226,9 +226,12 @@ class Client(Tasks):
         Parameters
         ----------
         server_host, server_port
-            Where it is.
+            Where it is; ``unix:/a/path`` is a Unix socket, ``unix:`` the one in this
+            user's context, both without a port.
         token : str, optional
-            The server's token; ``$ATARAXIS_TOKEN`` if not given.
+            The server's token. If not given: ``$ATARAXIS_TOKEN``, if it is
+            ``host=token`` of this host; for a server of this machine also a token
+            without a host, and the one that a server of this user left in the context.
         tls : bool, str, Path or SSLContext, optional
             The file of the server's certificate, or True for authorities that this
             machine trusts; by default True beyond this machine.
@@ -248,7 +251,7 @@ class Client(Tasks):
             The server refuses, or is not there.
         """
         self.disconnect()
-        identity = identity_of(server_host, token, tls)
+        identity = identity_of(server_host, token, tls, int(server_port))
         link = Link(
             self._transport, self._codec, identity, server_host, int(server_port),
             patience=patience, heartbeat_s=heartbeat_s,

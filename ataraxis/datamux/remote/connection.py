@@ -7,6 +7,7 @@ import importlib.metadata
 import math
 import secrets
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
@@ -18,6 +19,7 @@ from ataraxis.datamux.api import API
 from ataraxis.datamux.block import Block
 from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.description import Stream
+from ataraxis.datamux.price import Account, Bill, Ledger, Price, charge
 from ataraxis.datamux.remote.codec import Codec, Message, whole
 from ataraxis.datamux.remote.describing import (
     packed,
@@ -26,7 +28,7 @@ from ataraxis.datamux.remote.describing import (
     unpacked_signals,
 )
 from ataraxis.datamux.remote.limits import Bucket, Limits
-from ataraxis.datamux.remote.outbound import Outlet, Room
+from ataraxis.datamux.remote.outbound import Outlet, Room, Total
 from ataraxis.datamux.remote.transport import Connection, ConnectionLost, refuse
 from ataraxis.datamux.simulation import Faults
 from ataraxis.datamux.task import StreamAck, Task
@@ -164,7 +166,12 @@ def start(
         raise BadMessage(f"{call}: {error}") from error
 
 
+_UNPACED = 512  # samples of a block that is made as fast as it is taken
+
+
 def _simulated(more: Message) -> Message:
+    if more.get("rate_limit") is False and more.get("block") is None:
+        more["block"] = _UNPACED
     if isinstance(more.get("source"), dict):
         stream = unpacked(Stream, more["source"])
         if stream.fields and stream.labels().nbytes > _SAMPLE_BYTES:
@@ -222,11 +229,17 @@ class Transforms:
 
     def __init__(self, given: Mapping[str, Transform] | None = None) -> None:
         self._given = dict(given or {})
+        self._points: Any = None
+
+    def _plugins(self) -> Any:
+        """Return the entry points, looked up once: it reads every package's files."""
+        if self._points is None:
+            self._points = importlib.metadata.entry_points(group=GROUP)
+        return self._points
 
     def names(self) -> list[str]:
         """Return the names: given ones, and those of installed plug-ins."""
-        points = importlib.metadata.entry_points(group=GROUP)
-        return sorted({*self._given, *(point.name for point in points)})
+        return sorted({*self._given, *(point.name for point in self._plugins())})
 
     def find(self, name: str) -> Transform:
         """Return the function of a name.
@@ -238,7 +251,7 @@ class Transforms:
         """
         if name in self._given:
             return self._given[name]
-        for point in importlib.metadata.entry_points(group=GROUP):
+        for point in self._plugins():
             if point.name == name:
                 loaded: Transform = point.load()
                 return loaded
@@ -269,6 +282,10 @@ class Streams:
         What may be done to blocks here.
     tell : callable
         Called when there is something to send.
+    account : Account
+        Who pays for them.
+    total : Total
+        What all clients may have unread.
     """
 
     def __init__(
@@ -278,16 +295,20 @@ class Streams:
         limits: Limits,
         transforms: Transforms,
         tell: Callable[[], None],
+        account: Account,
+        total: Total,
     ) -> None:
         self._api = api
         self._codec = codec
         self._limits = limits
         self._transforms = transforms
         self._tell = tell
-        self._room = Room(limits.ring_bytes)
+        self._account = account
+        self._room = Room(limits.ring_bytes, total)
         self._window = min(_WINDOW, limits.ring_bytes)
         self._outlets: dict[int, Outlet] = {}
         self._acks: dict[int, StreamAck] = {}
+        self._bills: dict[int, Bill] = {}
         self._lock = threading.Lock()
         self._is_closed = False
 
@@ -337,16 +358,29 @@ class Streams:
         with self._lock:
             self._outlets.pop(number, None)
             ack = self._acks.pop(number, None)
+            bill = self._bills.pop(number, None)
+        if bill is not None:
+            self._end_bill(ack, bill)
         if ack is not None and ack.randseq is not None:
             self._api.forget(ack.randseq)
         return ack
+
+    def _end_bill(self, ack: StreamAck | None, bill: Bill) -> None:
+        """Pay back what a stream cost, once its thread has ended."""
+        if ack is None or ack.task is None:
+            bill.pay_back()
+        else:
+            ack.task.call_when_done(lambda _: bill.pay_back())
 
     # ---- in a thread of the pool
 
     def answer(self, call: str, number: Any, given: Any) -> Any:
         """Do what a client asks; the answer, of plain values."""
         if call in LISTS:
-            return listed(self._api, call, given)
+            with self._account.bill() as bill:
+                found = listed(self._api, call, given)
+                bill.pay_back()
+            return found
         if type(number) is not int or not 0 < number < _NUMBERS:
             raise BadMessage(f"{call}: stream {str(number)[:40]!r}: expected a number")
         if call in STARTS:
@@ -385,14 +419,22 @@ class Streams:
             number, self._codec, self._room, self._tell,
             window=self._window,
             is_live=call == "proxy_live_stream",
+            is_paced=arguments.get("rate_limit") is not False,
         )  # fmt: skip
-        ack = start(self._api, call, arguments, outlet, transform, timeline)
+        try:
+            with self._account.bill() as bill:
+                charge(Price(streams=1))
+                ack = start(self._api, call, arguments, outlet, transform, timeline)
+        except BaseException:
+            outlet.close()
+            raise
         task = ack.task
         assert task is not None
         outlet.details = lambda: {"statistics": statistics(task)}
         with self._lock:
             is_late = self._is_closed
             self._outlets[number], self._acks[number] = outlet, ack
+            self._bills[number] = bill
         if call == "publish_collection_stream":
             task.call_when_done(lambda end: outlet.finish(end, lambda: True))
         if is_late:
@@ -441,8 +483,10 @@ def _pairs(pairs: Any) -> list[tuple[int, int]]:
 
 # ---- the connection
 
-_WAITING_BYTES = 8 * 2**20
-_OUTBOX_BYTES = 8 * 2**20
+_BUSY = 2
+_QUEUE_S = 2.0
+_WAITING_BYTES = 2 * 2**20
+_OUTBOX_BYTES = 2 * 2**20
 
 
 @dataclass(frozen=True)
@@ -457,6 +501,10 @@ class House:
     """What may be done to blocks here."""
     pool: Executor
     """Where work that waits is done."""
+    ledger: Ledger
+    """What all clients spend."""
+    total: Total
+    """What all clients have unread."""
 
 
 class Session:
@@ -477,7 +525,10 @@ class Session:
         limits = house.limits
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
-        self.streams = Streams(house.api, codec, limits, house.transforms, self._tell)
+        self.streams = Streams(
+            house.api, codec, limits, house.transforms, self._tell,
+            Account(house.ledger), house.total,
+        )  # fmt: skip
         self._requests: asyncio.Queue[tuple[Message, int]] = asyncio.Queue()
         self._waiting_bytes = 0
         self._outbox: deque[bytes] = deque()
@@ -628,6 +679,11 @@ class Session:
         call = known(message.get("call"))
         arguments = message.get("arguments", {})
         number = message.get("stream")
+        if call in STARTS:
+            # One after the other, where many are made as fast as they are taken.
+            until_s = time.monotonic() + _QUEUE_S
+            while self._house.total.busy >= _BUSY and time.monotonic() < until_s:
+                await asyncio.sleep(_QUEUE_S / 40)
         return await self._loop.run_in_executor(
             self._house.pool, self.streams.answer, call, number, arguments
         )

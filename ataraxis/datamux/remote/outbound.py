@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,20 +19,70 @@ from ataraxis.errors import RemoteError
 
 # ---- what a stream has sent and nobody has confirmed: kept, to be sent again
 
+SHORT_BYTES = 2**16
 
-class Room:
-    """Bytes that the rings of one client may hold together, and who waits for them.
+
+class Total:
+    """Bytes that the rings of all clients hold together.
 
     Parameters
     ----------
     limit : int
-        How many.
+        How many they may.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
+        self.busy = 0
+        """Streams that are being made as fast as they are taken, and do not wait."""
+        self._lock = threading.Lock()
+
+    @property
+    def free(self) -> int:
+        """How many are left."""
+        return max(0, self.limit - self.used)
+
+    def add(self, nbytes: int) -> None:
+        """Count some more, or less."""
+        with self._lock:
+            self.used += nbytes
+
+    def add_busy(self, count: int) -> None:
+        """Count one more that is busy, or one less."""
+        with self._lock:
+            self.busy += count
+
+
+class Room:
+    """Bytes that the rings of one client may hold together, and who waits for them.
+
+    Of what all clients may hold, one may have as much as is free: half, if it is alone,
+    a third, if another one has its third, and so on. Clients that never read cannot
+    take the last of it.
+
+    Parameters
+    ----------
+    limit : int
+        How many.
+    total : Total, optional
+        What all clients hold.
+    """
+
+    def __init__(self, limit: int, total: Total | None = None) -> None:
+        self.limit = limit
+        self.total = Total(2 * limit) if total is None else total
+        self.used = 0
         self.changed = threading.Condition()
+
+    def has(self, nbytes: int) -> bool:
+        """Tell whether there is room for so many more."""
+        return self.used + nbytes <= min(self.limit, self.total.free)
+
+    def add(self, nbytes: int) -> None:
+        """Count some more, or less."""
+        self.used += nbytes
+        self.total.add(nbytes)
 
 
 class Ring:
@@ -76,16 +127,20 @@ class Ring:
         return self.first + len(self._kept)
 
     def fits(self, nbytes: int) -> bool:
-        """Tell whether there is room; for one message there always is."""
-        return not self._kept or self.room.used + nbytes <= self.room.limit
+        """Tell whether there is room; for one message there always is, if it is short
+        or all clients together have room for it.
+        """
+        if self._kept:
+            return self.room.has(nbytes)
+        return nbytes <= SHORT_BYTES or nbytes <= self.room.total.free
 
     def append(self, data: Data) -> None:
         """Keep a message."""
         self._kept.append(data)
-        self.room.used += len(data)
+        self.room.add(len(data))
 
     def _drop(self) -> None:
-        self.room.used -= len(self._kept.popleft())
+        self.room.add(-len(self._kept.popleft()))
         self.first += 1
 
     def evict(self) -> bool:
@@ -175,6 +230,9 @@ class Ring:
 # ---- the sink
 
 MESSAGE_BYTES = 4 * 2**20
+_JSON_BYTES = 2**17  # as text they are ten times as much on the way
+_REST_S = 5.0
+_SHARE = 8  # messages are shorter where less than so many of them fit
 
 
 class Outlet:
@@ -195,6 +253,8 @@ class Outlet:
     is_live : bool
         A live source is never held up: when the ring is full, its oldest message is
         given up, and a reader that needed it is told. A recording waits.
+    is_paced : bool
+        Whether it waits for its own time; else it is made as fast as it is taken.
     """
 
     takes_blocks = True
@@ -208,6 +268,7 @@ class Outlet:
         *,
         window: int,
         is_live: bool,
+        is_paced: bool = True,
     ) -> None:
         self.number = number
         self._codec = codec
@@ -224,6 +285,10 @@ class Outlet:
         self.dropped = 0
         self.is_ended = False
         """Whether its last message is in the ring."""
+        self._is_busy = False
+        self._worked_s = 0.0
+        self._is_paced = is_paced
+        self._be_busy(not is_paced)
 
     # ---- in the task's thread
 
@@ -237,6 +302,27 @@ class Outlet:
             if not len(block):
                 continue
             self._put(block, is_over)
+        if not self._is_paced:
+            self._rest(is_over)
+
+    def _rest(self, is_over: IsOver) -> None:
+        """Leave the processor to others as long as they had to leave it to this one.
+
+        Many streams that are made as fast as they are taken would each run a thread,
+        and the one that serves clients would wait for all of them.
+        """
+        total, worked_s = self._ring.room.total, time.thread_time()
+        self._be_busy(True)
+        owed_s = (worked_s - self._worked_s) * (total.busy - 1)
+        end_s = time.monotonic() + min(owed_s, _REST_S)
+        while (left_s := end_s - time.monotonic()) > 0 and not is_over():
+            time.sleep(min(left_s, SLICE_S))
+        self._worked_s = time.thread_time()
+
+    def _be_busy(self, is_busy: bool) -> None:
+        if is_busy != self._is_busy:
+            self._is_busy = is_busy
+            self._ring.room.total.add_busy(1 if is_busy else -1)
 
     def _put(self, block: Block, is_over: IsOver) -> None:
         layout = self._layout
@@ -247,7 +333,9 @@ class Outlet:
             self._append(lambda number: self._said("labels", number, told))
             arrays = layout.arrays(block)
         size = sum(array.nbytes for array in arrays)
-        if size > MESSAGE_BYTES and len(block) > 1:
+        free = self._ring.room.total.free // _SHARE
+        most = _JSON_BYTES if self._codec.name == "json" else MESSAGE_BYTES
+        if size > max(SHORT_BYTES, min(most, free)) and len(block) > 1:
             half = len(block) // 2
             self._put(block[:half], is_over)
             self._put(block[half:], is_over)
@@ -281,11 +369,13 @@ class Outlet:
                 if is_over():
                     return False
                 if not (self._is_live and self._ring.evict()):
+                    self._be_busy(False)
                     self._changed.wait(SLICE_S)
             return not self._is_closed
 
     def finish(self, end: End, is_over: IsOver) -> End:
         """Write the end; it is the last message."""
+        self._be_busy(False)
         error = None if end.error is None else packed_error(end.error)
         more = {"reason": end.reason, "error": error, **self.details()}
         self._append(lambda number: self._said("end", number, more))
@@ -343,6 +433,7 @@ class Outlet:
 
     def close(self) -> None:
         """Forget it: nobody reads any more."""
+        self._be_busy(False)
         with self._changed:
             self._is_closed = self.is_ended = True
             self._ring.clear()

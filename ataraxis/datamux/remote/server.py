@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
+import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -12,12 +14,21 @@ from typing import Any, Self
 
 import click
 
+from ataraxis.config.limits import FILES, table
 from ataraxis.datamux.api import API
-from ataraxis.datamux.remote.access import Access
+from ataraxis.datamux.price import Ledger
+from ataraxis.datamux.remote.access import (
+    Access,
+    is_loopback,
+    token_from,
+    unix_path,
+)
 from ataraxis.datamux.remote.codec import CODECS, Message, codec_of
 from ataraxis.datamux.remote.connection import House, Session, Transform, Transforms
+from ataraxis.datamux.remote.gate import UNIX
 from ataraxis.datamux.remote.limits import Limits
 from ataraxis.datamux.remote.loop_thread import LoopThread
+from ataraxis.datamux.remote.outbound import Total
 from ataraxis.datamux.remote.transport import (
     GOING_AWAY,
     Connection,
@@ -26,12 +37,13 @@ from ataraxis.datamux.remote.transport import (
     refuse,
     transport_of,
 )
-from ataraxis.errors import BadMessage, NotConnectedError, RemoteError
+from ataraxis.errors import AtaraxisError, BadMessage, NotConnectedError, RemoteError
 from ataraxis.shm.ending import Ending
 from ataraxis.shm.thread import Thread
 
 VERSION = 1
-_THREADS = 8
+_THREADS = 6
+_SWITCH_S = 0.0005
 _LOOK_S = 0.05
 
 
@@ -44,13 +56,18 @@ class Server:
         Whose collections and sources; one of the settings of this user, if not given.
     host, port
         Where to listen: this machine alone, unless there are TLS and a token; a free
-        port, if it is 0.
+        port, if it is 0. The host ``unix:/a/path`` is a Unix socket, for this user and
+        root; ``unix:`` one in this user's context.
     rpc_name : str
         The transport: 'websocket'.
     codecs : str or iterable of str
         Which of 'frame', 'json' and 'msgpack' it speaks; all, if not given.
     token, certificate, key, origins, names
-        As `Access` takes them.
+        As `Access` takes them. Without a token, a server of this machine alone makes
+        one, in a file of mode 0600 of this user's context as long as it runs, where
+        `RemoteAPI` of the same user finds it.
+    is_open : bool
+        Ask for no token: every user and every program of this machine may connect.
     limits : Limits, optional
         What clients may take.
     transforms : mapping of str to callable, optional
@@ -88,14 +105,21 @@ class Server:
         names: Iterable[str] = (),
         limits: Limits | None = None,
         transforms: Mapping[str, Transform] | None = None,
+        is_open: bool = False,
     ) -> None:
-        self._api = API() if api is None else api
+        # Clients reach the two folders, and nothing else of the file system.
+        self._api = (API() if api is None else api).confined()
         self.host = host
+        is_unix = host.startswith(UNIX)
+        is_own = token is None and not is_open and not is_unix and is_loopback(host)
+        self.token = secrets.token_urlsafe(32) if is_own else token
+        """What clients must show; None: nothing."""
         self._asked_port = port
         chosen = (codecs,) if isinstance(codecs, str) else tuple(codecs)
         self._codecs = {name: codec_of(name) for name in chosen}
         self._transport = transport_of(rpc_name)
-        self._access = Access(host, token, certificate, key, origins, names)
+        self._access = Access(host, self.token, certificate, key, origins, names)
+        self._access.is_own = is_own
         self.limits = limits or Limits()
         self._transforms = Transforms(transforms)
         self._sessions: dict[str, Session] = {}
@@ -127,7 +151,10 @@ class Server:
         if self._thread is not None:
             return self
         pool = ThreadPoolExecutor(_THREADS, "ataraxis-serve")
-        self._house = House(self._api, self.limits, self._transforms, pool)
+        self._house = House(
+            self._api, self.limits, self._transforms, pool,
+            Ledger(self.limits), Total(self.limits.all_ring_bytes),
+        )  # fmt: skip
         self._thread = LoopThread("ataraxis-server")
         try:
             self._listener = self._thread.run(self._listen()).result()
@@ -144,6 +171,7 @@ class Server:
 
     def close(self) -> None:
         """Tell every client, stop what runs for them, and end. Twice is fine."""
+        self._access.withdraw()
         # Forgotten at the end alone: after an interrupt it is called again.
         if self._thread is not None:
             try:
@@ -225,7 +253,9 @@ class Server:
         if len(self._sessions) >= self.limits.clients:
             away = [s for s in self._sessions.values() if not s.is_attached]
             if not away:
-                raise RemoteError(f"{len(self._sessions)} clients are here already")
+                raise RemoteError(
+                    f"{len(self._sessions)} clients are here already: come again later"
+                )
             await self._drop(away[0])
         assert self._house is not None
         made = Session(self._house, self._codecs[connection.codec])
@@ -277,6 +307,19 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--origin", "origins", multiple=True, help="A web page that may connect.")
 @click.option("--name", "names", multiple=True, help="Another name of this server.")
 @click.option("--clients", type=click.IntRange(1), help="Most clients at a time.")
+@click.option(
+    "--unix", "socket_path", is_flag=False, flag_value="", metavar="[PATH]",
+    help="A Unix socket instead, for this user alone, without a token; in this user's "
+    "context if no PATH is given. Clients connect to 'unix:PATH', or to 'unix:'.",
+)  # fmt: skip
+@click.option(
+    "--open", "is_open", is_flag=True,
+    help="On this machine: ask for no token. Every user of the machine may connect.",
+)  # fmt: skip
+@click.option(
+    "--limits", "shows_limits", is_flag=True,
+    help="Print what a client, and all of them, may take; and end.",
+)  # fmt: skip
 def serve(
     host: str,
     port: int,
@@ -290,28 +333,35 @@ def serve(
     origins: tuple[str, ...],
     names: tuple[str, ...],
     clients: int | None,
+    socket_path: str | None,
+    is_open: bool,
+    shows_limits: bool,
 ) -> None:
     """Serve collections and live sources of this machine to RemoteAPI.
 
-    Beyond this machine (-H other than 127.0.0.1) only with --certificate and
-    --token-file. Ends at Ctrl-C, SIGTERM or SIGHUP: clients are told, and
-    what runs for them ends. A second signal does not wait for that.
+    Clients must show a token. On this machine RemoteAPI of the same user finds it
+    unasked. Beyond this machine (-H other than 127.0.0.1) only with --certificate and
+    --token-file. Ends at Ctrl-C, SIGTERM or SIGHUP: clients are told, and what runs for
+    them ends. A second signal does not wait for that.
     """
-    from ataraxis.datamux.api import API
-    from ataraxis.datamux.remote.access import token_from
-    from ataraxis.datamux.remote.codec import CODECS
-    from ataraxis.datamux.remote.limits import Limits
-    from ataraxis.errors import AtaraxisError
-
     limits = Limits() if clients is None else Limits(clients=clients)
+    if shows_limits:
+        click.echo(_limits_text(limits))
+        return
+    if socket_path is not None:
+        host = f"{UNIX}{socket_path}"
+    if is_open and not is_loopback(host):
+        raise click.ClickException(f"--open is for this machine alone, not for {host}")
+    # Streams are threads, and the one that serves must not wait for all of them.
+    sys.setswitchinterval(_SWITCH_S)
     try:
-        token = os.environ.get("ATARAXIS_TOKEN") or None
+        token = _environments_token()
         if token_file is not None:
             token = token_from(token_file, is_made=True)
         server = Server(
             API(data_dir, meta_dir), host, port, rpc, codecs or CODECS,
             token=token, certificate=certificate, key=key, origins=origins,
-            names=names, limits=limits,
+            names=names, limits=limits, is_open=is_open,
         )  # fmt: skip
         with Ending(is_last=True) as ending, server:
             click.echo(_greeting(server, token_file))
@@ -323,10 +373,28 @@ def serve(
                     # What it read and sent ends with it, as if it had been killed.
                     os._exit(1)
     except (AtaraxisError, OSError, ModuleNotFoundError) as error:
-        raise click.ClickException(f"cannot serve on {host}:{port}: {error}") from error
+        where = host if host.startswith(UNIX) else f"{host}:{port}"
+        raise click.ClickException(f"cannot serve on {where}: {error}") from error
+
+
+def _environments_token() -> str | None:
+    """Return the token of ``$ATARAXIS_TOKEN``, with or without a host before it."""
+    value = os.environ.get("ATARAXIS_TOKEN") or ""
+    return value.rpartition("=")[2] if value else None
+
+
+def _limits_text(limits: Limits) -> str:
+    """Return the table of limits: of clients, and of files."""
+    rows = [("LIMITS OF A SERVER", "", ""), *table(limits)]
+    rows += [("", "", ""), ("LIMITS OF A FILE", "", ""), *table(FILES)]
+    return "\n".join(
+        f"{name:<20} {value:>14}  {about}".rstrip() for name, value, about in rows
+    )
 
 
 def _greeting(server: Any, token_file: Path | None) -> str:
+    if server.host.startswith(UNIX):
+        return f"serving on {UNIX}{unix_path(server.host)}"
     place = f"[{server.host}]" if ":" in server.host else server.host
     scheme = "wss" if server.is_secure else "ws"
     shown = f", token in {token_file}" if token_file else ""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import http
 import logging
+import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
@@ -13,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from ataraxis.datamux.optional import need
-from ataraxis.datamux.remote.access import Access, Identity
+from ataraxis.datamux.remote.access import Access, Identity, is_same_user, unix_path
 from ataraxis.datamux.remote.data import Data
+from ataraxis.datamux.remote.gate import BACKLOG, UNIX, Gate, bound, bound_unix
 from ataraxis.datamux.remote.limits import Limits
 from ataraxis.datamux.remote.transport import Connection, ConnectionLost, Serve
 from ataraxis.errors import AccessDenied, RemoteError
@@ -41,27 +44,31 @@ class Door:
         self._access = access
         self._limits = limits
         self._serve = serve
-        self._waiting: set[Any] = set()
         self._open = 0
+        self.gate: Gate | None = None
         door = self
 
-        class Counted(module.ServerConnection):  # type: ignore[misc]
-            """A connection that is counted until it has said who it is."""
+        class Known(module.ServerConnection):  # type: ignore[misc]
+            """A connection whose peer is looked at, if it is of this machine."""
 
             def connection_made(self, transport: Any) -> None:
-                """Let it wait, unless too many do."""
+                """Break a connection of another user."""
                 super().connection_made(transport)
-                if len(door._waiting) >= limits.handshakes:
+                if access.is_unix and not is_same_user(transport):
                     transport.abort()
-                else:
-                    door._waiting.add(self)
 
             def connection_lost(self, error: Exception | None) -> None:
                 """Forget it."""
-                door._waiting.discard(self)
+                door.let_in(self)
                 super().connection_lost(error)
 
-        self.connection = Counted
+        self.connection = Known
+
+    def let_in(self, socket: Any) -> None:
+        """Count a connection no more: it is in, or gone."""
+        made = socket.transport.get_extra_info("socket")
+        if self.gate is not None and made is not None and made.fileno() >= 0:
+            self.gate.let_in(made.fileno())
 
     def refuse(self, socket: Any, request: Any) -> Any:
         """Return the answer to a request that is refused; None if it is not."""
@@ -74,8 +81,9 @@ class Door:
         elif refusal is None and not self._chosen(offered.split(",")):
             spoken = ", ".join(self._codecs)
             refusal = 400, f"this server speaks {spoken}, not {offered[:80]!r}"
-        elif refusal is None and self._open >= self._limits.clients:
-            refusal = 503, f"{self._open} clients are here already: come again later"
+        elif refusal is None and self._open >= 2 * self._limits.clients:
+            # Those too who are being told why they may not stay.
+            refusal = 503, f"{self._open} connections are here: come again later"
         if refusal is None:
             return None
         return socket.respond(http.HTTPStatus(refusal[0]), refusal[1] + "\n")
@@ -90,7 +98,7 @@ class Door:
 
     async def serve(self, socket: Any) -> None:
         """Serve a connection that was let in."""
-        self._waiting.discard(socket)
+        self.let_in(socket)
         self._open += 1
         try:
             await self._serve(socket)
@@ -233,7 +241,8 @@ def _head(opcode: int, nbytes: int) -> bytes:
 
 CLIENT_BYTES = 256 * 2**20
 """The longest message from a server."""
-_WRITE_BYTES = 2**20
+_WRITE_BYTES = 2**18
+_SWEEP_S = 0.5
 _CLOSE_S = 2.0
 _OPEN_S = 5.0
 _BEATS = 3
@@ -294,13 +303,27 @@ class WebSocketConnection:
 class WebSocketListener:
     """A `Listener` for WebSockets."""
 
-    def __init__(self, server: Any) -> None:
+    def __init__(self, server: Any, gate: Gate, path: str) -> None:
         self._server = server
-        self.port: int = server.sockets[0].getsockname()[1]
+        self._gate = gate
+        self._path = path
+        self.port: int = 0 if path else gate.getsockname()[1]
+        loop = asyncio.get_running_loop()
+        self._sweeper = loop.create_task(self._sweep())
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            self._gate.sweep()
 
     async def close(self, code: int, reason: str) -> None:
         """Stop, and end every connection."""
+        self._sweeper.cancel()
+        await asyncio.gather(self._sweeper, return_exceptions=True)
         self._server.close(code=code, reason=reason)
+        if self._path:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
         await self._server.wait_closed()
 
 
@@ -314,14 +337,19 @@ class WebSocket:
         client = need("websockets.asyncio.client", "remote", "RemoteAPI")
         exceptions = need("websockets.exceptions", "remote", "RemoteAPI")
         headers = {}
-        if identity.token is not None:
-            headers["Authorization"] = f"Bearer {identity.token}"
+        if (token := identity.shown_token()) is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        where: dict[str, Any] = {"ssl": identity.tls}
         scheme = "wss" if identity.tls else "ws"
-        place = f"[{host}]" if ":" in host else host
+        place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        named = f"{host}:{port}"
+        if host.startswith(UNIX):
+            place, named = "localhost", host
+            where = {"unix": True, "path": unix_path(host)}
         try:
-            socket = await client.connect(
-                f"{scheme}://{place}:{port}/ws",
-                ssl=identity.tls,
+            socket = await _direct(client)(
+                f"{scheme}://{place}/ws",
+                **where,
                 subprotocols=[PROTOCOL + codec],
                 additional_headers=headers,
                 compression=None,
@@ -339,14 +367,14 @@ class WebSocket:
                 ),
             )
         except exceptions.InvalidStatus as error:
-            raise _refused(error.response, f"{host}:{port}") from error
+            raise _refused(error.response, named) from error
         except exceptions.InvalidHandshake as error:
             raise RemoteError(
-                f"{host}:{port} answers, but not as a server of ataraxis: {error}"
+                f"{named} answers, but not as a server of ataraxis: {error}"
             ) from error
         except EOFError as error:
-            raise RemoteError(f"{host}:{port} hung up: {error}") from error
-        return WebSocketConnection(socket, f"{host}:{port}")
+            raise RemoteError(f"{named} hung up: {error}") from error
+        return WebSocketConnection(socket, named)
 
     async def listen(
         self, host: str, port: int, codecs: tuple[str, ...], access: Access,
@@ -357,14 +385,19 @@ class WebSocket:
 
         async def serve_socket(socket: Any) -> None:
             address = socket.remote_address
-            peer = f"{address[0]}:{address[1]}" if address else "somebody"
+            peer = f"{address[0]}:{address[1]}" if address else "this machine"
             await serve(WebSocketConnection(socket, peer))
 
+        path = unix_path(host) if access.is_unix else ""
+        listeners = [bound_unix(path)] if path else bound(host, port)
         door = Door(module, codecs, access, limits, serve_socket)
+        door.gate = gate = Gate(listeners, limits)
+        if not path:
+            access.publish(gate.getsockname()[1])
         server = await module.serve(
             door.serve,
-            host,
-            port,
+            sock=gate,
+            backlog=BACKLOG,
             ssl=access.tls,
             process_request=door.refuse,
             select_subprotocol=door.choose,
@@ -376,11 +409,25 @@ class WebSocket:
             ping_interval=limits.heartbeat_s,
             ping_timeout=limits.heartbeat_s * (_BEATS - 1),
             max_size=limits.message_bytes,
-            max_queue=4,
+            max_queue=2,
             write_limit=_WRITE_BYTES,
             logger=_log,
         )
-        return WebSocketListener(server)
+        return WebSocketListener(server, gate, path)
+
+
+@functools.cache
+def _direct(client: Any) -> Any:
+    """Return ``connect`` without redirects: a token goes where it was given for."""
+
+    class Direct(client.connect):  # type: ignore[misc]
+        """Follows no redirect."""
+
+        def process_redirect(self, exc: Exception) -> Exception:
+            """Take a redirect for the refusal that it is."""
+            return exc
+
+    return Direct
 
 
 def _refused(response: Any, where: str) -> Exception:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import zipfile
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import Stream
-from ataraxis.datamux.formats import files
+from ataraxis.datamux.folder import Folder, Opened
 from ataraxis.errors import RecordingError
 
 
@@ -21,38 +23,36 @@ class Npy:
     the time and then the fields; a 1-d array of numbers is the only field.
     """
 
-    def keys(self, folder: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    def keys(self, folder: Folder) -> Iterable[tuple[str, Mapping[str, Any]]]:
         """List ``*.npy``, also in sub-folders."""
-        return files(folder, ".npy")
+        return folder.files(".npy")
 
     def columns(
-        self, folder: Path, key: str, stream_id: str, stream: Stream
+        self, folder: Folder, key: str, stream_id: str, stream: Stream
     ) -> Mapping[str, NDArray[Any]]:
         """Map the file and name its columns."""
-        path = folder / f"{key}.npy"
-        return named(_loaded(path, path, "r"), stream, str(path))
+        with folder.opened(f"{key}.npy") as opened:
+            return named(_mapped(opened), stream, opened.shown)
 
 
 class Npz:
     """``npz://{a}``: one array a column, or one named after the stream."""
 
-    def keys(self, folder: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    def keys(self, folder: Folder) -> Iterable[tuple[str, Mapping[str, Any]]]:
         """List ``*.npz``, also in sub-folders."""
-        return files(folder, ".npz")
+        return folder.files(".npz")
 
     def columns(
-        self, folder: Path, key: str, stream_id: str, stream: Stream
+        self, folder: Folder, key: str, stream_id: str, stream: Stream
     ) -> Mapping[str, NDArray[Any]]:
         """Read the arrays that the stream declares."""
-        path = folder / f"{key}.npz"
-        with path.open("rb") as file, _loaded(file, path, None) as archive:
-            try:
-                if stream_id in archive.files and stream_id not in stream.fields:
-                    return named(archive[stream_id], stream, f"{path}[{stream_id}]")
-                wanted = {*stream.fields, *stream.index, stream.time}
-                return {k: archive[k] for k in archive.files if k in wanted}
-            except Exception as error:  # zipfile, zlib and NumPy each raise theirs
-                raise RecordingError(f"{path}: damaged: {error}") from error
+        with folder.opened(f"{key}.npz") as opened:
+            members = npz_members(opened)
+            if stream_id in members and stream_id not in stream.fields:
+                found = npz_arrays(opened, [stream_id])[stream_id]
+                return named(found, stream, f"{opened.shown}[{stream_id}]")
+            wanted = {*stream.fields, *stream.index, stream.time}
+            return npz_arrays(opened, [k for k in members if k in wanted])
 
 
 def named(
@@ -74,10 +74,96 @@ def named(
     )
 
 
-def _loaded(file: Any, path: Path, mode: Any) -> Any:
+def _mapped(opened: Opened) -> NDArray[Any]:
     try:
-        return np.load(file, mmap_mode=mode, allow_pickle=False)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # zipfile, zlib and NumPy each raise theirs
-        raise RecordingError(f"{path}: not NumPy's, or damaged: {error}") from error
+        found = np.load(opened.path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # NumPy raises several kinds
+        raise RecordingError(
+            f"{opened.shown}: not NumPy's, or damaged: {error}"
+        ) from error
+    if not isinstance(found, np.ndarray):
+        found.close()
+        raise RecordingError(f"{opened.shown}: an archive of arrays, not one array")
+    return found
+
+
+# ---- npz: a zip of npy files, whose sizes are compared before anything is unpacked
+
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what NumPy writes
+
+
+def npz_members(opened: Opened) -> dict[str, zipfile.ZipInfo]:
+    """Return the members of an npz file by the names of their arrays.
+
+    Raises
+    ------
+    RecordingError
+        It is damaged, or has too many.
+    """
+    try:
+        with zipfile.ZipFile(opened.file) as archive:
+            found = archive.infolist()
+    except Exception as error:  # zipfile raises several kinds
+        raise RecordingError(
+            f"{opened.shown}: not NumPy's, or damaged: {error}"
+        ) from error
+    if len(found) > FILES.columns:
+        raise RecordingError(
+            f"{opened.shown}: {len(found)} arrays, at most {FILES.columns} are read"
+        )
+    return {info.filename.removesuffix(".npy"): info for info in found}
+
+
+def npz_arrays(opened: Opened, names: list[str]) -> dict[str, NDArray[Any]]:
+    """Read arrays of an npz file.
+
+    Raises
+    ------
+    RecordingError
+        It is damaged, or an array would be more than the file's size allows.
+    """
+    members = npz_members(opened)
+    opened.check(sum(members[name].file_size for name in names), "the archive")
+    found = {}
+    with zipfile.ZipFile(opened.file) as archive:
+        for name in names:
+            try:
+                found[name] = _member(archive, members[name])
+            except Exception as error:  # zipfile, zlib and NumPy each raise theirs
+                raise RecordingError(
+                    f"{opened.shown}: damaged: {name!r}: {error}"
+                ) from error
+    return found
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
+    """Read one array, if it is as large as its header declares."""
+    if info.compress_type not in _METHODS:
+        raise ValueError(f"compression {info.compress_type} is not NumPy's")
+    with archive.open(info) as opened:
+        file: Any = opened
+        version = np.lib.format.read_magic(file)
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }.get(version)
+        if read is None:
+            raise ValueError(f"version {version} of npy")
+        shape, is_fortran, dtype = read(file)
+        if dtype.hasobject:
+            raise ValueError("it holds Python objects, which are not read")
+        declared = math.prod(shape) * dtype.itemsize
+        if declared > info.file_size:
+            raise ValueError(
+                f"its header declares {declared} bytes, the archive {info.file_size}"
+            )
+        data = bytearray(declared)
+        found = file.readinto(data) if declared else 0
+        while found < declared and (more := file.readinto(memoryview(data)[found:])):
+            found += more
+        if found < declared or file.read(1):
+            raise ValueError(f"its header declares {declared} bytes, found {found}")
+    if not declared:
+        return np.zeros(shape, dtype)
+    array = np.frombuffer(data, dtype)
+    return array.reshape(shape, order="F" if is_fortran else "C")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.datamux.description import DEVICE_UNITS, Field, Stream, stream_of
+from ataraxis.datamux.folder import Folder
+from ataraxis.datamux.price import Price, charge
 from ataraxis.errors import CorruptFrame, LayoutError, RecordingError
 from ataraxis.labels import Labels
 from ataraxis.log.archive import LogArchive
 from ataraxis.log.selection import Block, SourceInfo
+from ataraxis.shm.beneath import path_of
 
 ARCHIVE = ".npz"
 _ENTRIES = (".axj", ".npy", ARCHIVE)
@@ -30,17 +33,24 @@ class Logs:
     Frames of several samples become samples again.
     """
 
-    def keys(self, folder: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    def keys(self, folder: Folder) -> Iterable[tuple[str, Mapping[str, Any]]]:
         """List the directories that hold a log, and the archives elsewhere."""
-        found = {p.parent for s in _ENTRIES[:2] for p in folder.rglob(f"*{s}")}
-        archives = {p for p in folder.rglob(f"*{ARCHIVE}") if p.parent not in found}
-        paths = sorted({*found, *archives} - {folder})
-        return [
-            (p.relative_to(folder).as_posix().removesuffix(ARCHIVE), {}) for p in paths
-        ]
+        found: list[str] = []
+        archives: list[str] = []
+        for inside, names in folder.walk():
+            if any(name.endswith(_ENTRIES[:2]) for name in names):
+                found.append(inside)
+            else:
+                archives += [
+                    f"{inside}/{name}" if inside else name
+                    for name in names
+                    if name.endswith(ARCHIVE)
+                ]
+        names = sorted({*found, *archives} - {""})
+        return [(name.removesuffix(ARCHIVE), {}) for name in names]
 
     def columns(
-        self, folder: Path, key: str, stream_id: str, stream: Stream
+        self, folder: Folder, key: str, stream_id: str, stream: Stream
     ) -> Mapping[str, NDArray[Any]]:
         """Read one source: its channels, and every time that was recorded of it."""
         with _opened(folder, key) as archive:
@@ -67,7 +77,7 @@ class Logs:
             columns["device_sequence"] = np.repeat(device[:, 1], count)
         return columns
 
-    def describe(self, folder: Path, key: str) -> dict[str, Stream]:
+    def describe(self, folder: Folder, key: str) -> dict[str, Stream]:
         """Say which sources of a log hold numbers or text, by their names."""
         described: dict[str, Stream] = {}
         with _opened(folder, key) as archive:
@@ -95,19 +105,49 @@ class Logs:
 
 
 @contextmanager
-def _opened(folder: Path, key: str) -> Iterator[LogArchive]:
-    path = folder / key
-    if not path.exists():
-        path = folder / f"{key}{ARCHIVE}"
-    if not path.exists():
-        raise FileNotFoundError(2, "no such recording", str(folder / key))
-    try:
-        with LogArchive(path) as archive:
-            yield archive
-    except FileNotFoundError as error:
-        raise RecordingError(f"{path}: no log of ataraxis is there") from error
-    except (LayoutError, CorruptFrame) as error:
-        raise RecordingError(f"{path}: damaged: {error}") from error
+def _opened(folder: Folder, key: str) -> Iterator[LogArchive]:
+    with _found(folder, key) as (path, shown), folder.reworded(path, shown):
+        try:
+            with LogArchive(path) as archive:
+                yield archive
+        except FileNotFoundError as error:
+            raise RecordingError(f"{path}: no log of ataraxis is there") from error
+        except (LayoutError, CorruptFrame) as error:
+            raise RecordingError(f"{path}: damaged: {error}") from error
+
+
+@contextmanager
+def _found(folder: Folder, key: str) -> Iterator[tuple[str, str]]:
+    """Find a log's directory, or its archive: a path, and what it is called."""
+    for name in (key, f"{key}{ARCHIVE}"):
+        if folder.is_there(name):
+            with folder.opened(name) as opened:
+                yield opened.path, opened.shown
+            return
+        if folder.is_folder(name):
+            descriptor = folder.descriptor(name, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                shown = folder.shown(name)
+                _check_entries(folder, descriptor, shown)
+                is_confined = folder.is_confined
+                yield (path_of(descriptor) if is_confined else shown), shown
+            finally:
+                os.close(descriptor)
+            return
+    raise FileNotFoundError(2, "no such recording", folder.shown(key))
+
+
+def _check_entries(folder: Folder, descriptor: int, shown: str) -> None:
+    """Refuse links among the files of a log that a stranger asks for, and price it."""
+    nbytes = files = 0
+    with os.scandir(descriptor) as entries:
+        for entry in entries:
+            if entry.is_symlink() and folder.is_confined:
+                raise RecordingError(f"{shown}/{entry.name}: a link: logs have none")
+            if entry.is_file(follow_symlinks=False):
+                nbytes += entry.stat(follow_symlinks=False).st_size
+                files += 1
+    charge(Price(recording_bytes=nbytes, files=min(files, 16)))
 
 
 def _source(archive: LogArchive, wanted: str) -> SourceInfo:

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.datamux.description import Field, Stream, channel_names, dtype_name
-from ataraxis.datamux.formats import files
+from ataraxis.datamux.folder import Folder, Opened
 from ataraxis.datamux.optional import need
 from ataraxis.datamux.recording import Recording
+from ataraxis.datamux.sources.hdf5 import check_inside, opened_hdf5, read_dataset, walk
 from ataraxis.errors import RecordingError
 
 
@@ -27,23 +28,23 @@ class Nwb:
     stored. Fields are the columns, in their order.
     """
 
-    def keys(self, folder: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    def keys(self, folder: Folder) -> Iterable[tuple[str, Mapping[str, Any]]]:
         """List ``*.nwb``."""
-        return files(folder, ".nwb")
+        return folder.files(".nwb")
 
     def columns(
-        self, folder: Path, key: str, stream_id: str, stream: Stream
+        self, folder: Folder, key: str, stream_id: str, stream: Stream
     ) -> Mapping[str, NDArray[Any]]:
         """Read one time series."""
-        path = folder / f"{key}.nwb"
-        with _series_of(path) as series:
+        with _series_of(folder, f"{key}.nwb") as (series, opened):
+            path = opened.shown
             wanted = str(stream.attrs.get("nwb_name", stream_id))
             if wanted not in series:
                 raise RecordingError(
                     f"{path}: no time series {wanted!r}: found {[*series]}"
                 )
             found = series[wanted]
-            whole = _rows(found.data[...])
+            whole = _rows(_values(found.data, opened))
             if len(stream.fields) != whole.shape[1]:
                 raise RecordingError(
                     f"{path}: {wanted!r} has {whole.shape[1]} columns, declared are "
@@ -52,16 +53,16 @@ class Nwb:
             kinds = {f.numpy_dtype.kind for f in stream.fields.values()}
             if kinds == {"f"} and (found.conversion != 1.0 or found.offset):
                 whole = whole * found.conversion + found.offset
-            t = _times_of(found, len(whole))
+            t = _times_of(found, len(whole), opened)
         columns = {name: whole[:, i] for i, name in enumerate(stream.fields)}
         return {stream.time: t, **columns}
 
-    def describe(self, folder: Path, key: str) -> dict[str, Stream]:
+    def describe(self, folder: Folder, key: str) -> dict[str, Stream]:
         """Say which time series a file has, by their names."""
         described = {}
-        with _series_of(folder / f"{key}.nwb") as series:
+        with _series_of(folder, f"{key}.nwb") as (series, opened):
             for name, found in series.items():
-                whole = _rows(found.data[:1])
+                whole = _rows(_values(found.data, opened, 1))
                 is_scaled = found.conversion != 1.0 or found.offset
                 dtype = "f64" if is_scaled else dtype_name(whole.dtype) or "str"
                 width = whole.shape[1]
@@ -89,30 +90,58 @@ def _rows(data: Any) -> NDArray[Any]:
     return array.reshape(len(array), -1) if array.size else array.reshape(len(array), 1)
 
 
-def _times_of(found: Any, n: int) -> NDArray[np.float64]:
+def _values(data: Any, opened: Opened, rows: int | None = None) -> Any:
+    """Read a dataset, or what pynwb has read of it already."""
+    if hasattr(data, "id"):
+        return read_dataset(data, opened, rows)
+    found = np.asarray(data)
+    return found if rows is None else found[:rows]
+
+
+def _times_of(found: Any, n: int, opened: Opened) -> NDArray[np.float64]:
     if found.timestamps is not None:
-        return np.asarray(found.timestamps[...], np.float64)
+        return np.asarray(_values(found.timestamps, opened), np.float64)
     rate, first = float(found.rate), float(found.starting_time or 0.0)
     return np.arange(n) / rate + first
 
 
 @contextmanager
-def _series_of(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.is_file():
-        raise FileNotFoundError(2, "no such recording", str(path))
+def _series_of(folder: Folder, name: str) -> Iterator[tuple[dict[str, Any], Opened]]:
+    if not folder.is_there(name):
+        raise FileNotFoundError(2, "no such recording", folder.shown(name))
     pynwb = need("pynwb", "nwb", "an NWB recording")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), opened_hdf5(folder, name) as (file, opened):
         warnings.simplefilter("ignore")  # of what hdmf thinks of cached schemas
+        _check_links(file, opened)
         try:
-            io = pynwb.NWBHDF5IO(str(path), "r")
+            io = pynwb.NWBHDF5IO(file=file, mode="r")
             objects = io.read().objects.values()
         except Exception as error:  # hdmf and h5py each raise theirs
-            raise RecordingError(f"{path}: not NWB, or damaged: {error}") from error
+            raise RecordingError(
+                f"{opened.shown}: not NWB, or damaged: {error}"
+            ) from error
         try:
             kinds = [item for item in objects if isinstance(item, pynwb.TimeSeries)]
-            yield {item.name: item for item in kinds}
+            yield {item.name: item for item in kinds}, opened
         finally:
             io.close()
+
+
+def _check_links(file: Any, opened: Opened) -> None:
+    """Refuse a file that names another one anywhere: pynwb would follow it."""
+    h5py = need("h5py", "tables", "an NWB recording")
+    for name, item in walk(file, opened):
+        if isinstance(item, h5py.Dataset):
+            check_inside(item, opened)
+        if not isinstance(item, h5py.Group):
+            continue
+        for part in item:
+            kind = item.id.links.get_info(part.encode()).type
+            if kind not in (h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT):
+                raise RecordingError(
+                    f"{opened.shown}/{name}: {part!r} is a link to another file: "
+                    "not followed"
+                )
 
 
 def write_nwb(

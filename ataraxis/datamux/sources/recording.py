@@ -13,11 +13,18 @@ from numpy.typing import NDArray
 
 from ataraxis.clock import now_ns
 from ataraxis.datamux.catalog import pick
-from ataraxis.datamux.described import open_recordings
+from ataraxis.datamux.described import open_recordings, recordings_in
 from ataraxis.datamux.description import Field, Node, Stream
+from ataraxis.datamux.folder import Folder
+from ataraxis.datamux.price import Price
 from ataraxis.datamux.recording import Recording
 from ataraxis.datamux.source import Known, check_out, wait_until
-from ataraxis.errors import EndOfStream, NotConnectedError, SourceNotFound
+from ataraxis.errors import (
+    EndOfStream,
+    NotConnectedError,
+    RecordingError,
+    SourceNotFound,
+)
 
 
 class Recorded:
@@ -26,8 +33,16 @@ class Recorded:
     ``attrs`` may have ``speed``, seconds of the recording a second, and ``start`` and
     ``stop``, s after its first sample. A node's file may say
     ``uri: recording:///path/of/a/file.xdf``. Files are those of
-    `ataraxis.datamux.open_recordings`.
+    `ataraxis.datamux.open_recordings`. For a client of a server ``path`` is a name in
+    the server's folder of data.
     """
+
+    def __init__(self) -> None:
+        self._folder: Folder | None = None
+
+    def confine(self, folder: Folder) -> None:
+        """Open nothing but what is in a folder, by names in it."""
+        self._folder = folder
 
     def nodes(self, timeout: float) -> list[Node]:
         """Return the one node, which is whatever file is asked for."""
@@ -49,7 +64,12 @@ class Recorded:
             raise SourceNotFound(
                 'node "recording" plays a file: say which, attrs={"path": ...}'
             )
-        found: Recording = pick(open_recordings(path), stream_id, "stream", path)
+        opened = (
+            self._named(path)
+            if self._folder is not None and "path" in attrs
+            else open_recordings(path)
+        )
+        found: Recording = pick(opened, stream_id, "stream", path)
         stop = attrs.get("stop")
         return RecordedSource(
             found,
@@ -57,6 +77,22 @@ class Recorded:
             float(attrs.get("start", 0.0)),
             None if stop is None else float(stop),
         )
+
+    def _named(self, name: str) -> dict[str, Recording]:
+        """Open a recording that a stranger names: the same answer for all others."""
+        assert self._folder is not None
+        there = f"no recording {name[:200]!r}: give its name in the folder of data"
+        if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+            raise SourceNotFound(there)
+        try:
+            return recordings_in(self._folder, name)
+        except FileNotFoundError as error:
+            raise SourceNotFound(there) from error
+        except (ValueError, RecordingError) as error:
+            is_there = self._folder.is_there(name) or self._folder.is_folder(name)
+            if isinstance(error, RecordingError) and is_there:
+                raise
+            raise SourceNotFound(there) from error
 
 
 def _path(node: Node) -> str:
@@ -97,6 +133,10 @@ class RecordedSource(Known):
         self._last = len(recording) if stop is None else recording.locate(stop)
         self._at: int | None = None
         self._began_ns = 0
+
+    def price(self) -> Price:
+        """Return what playing it costs."""
+        return self._recording.price(self._speed)
 
     def open(self) -> None:
         """Begin anew, from the first sample."""

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.clock import now_ns
+from ataraxis.config.limits import FILES
 from ataraxis.datamux.block import Block
 from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.description import Field, Node, Stream, channel_names
+from ataraxis.datamux.price import Price
 from ataraxis.datamux.simulation import (
     Chunk,
     Events,
@@ -111,8 +113,12 @@ def _shaped(stream: Stream, attrs: Mapping[str, Any]) -> Stream:
     first = next(iter(stream.fields.values()))
     if "channels" in attrs:
         count = int(attrs["channels"])
-        if count < 1 or first.shape or stream.rate_hz is None:
-            raise ValueError(f"channels={count}: 1 or more, of a stream that has some")
+        is_one = first.shape or stream.rate_hz is None
+        if is_one or not 1 <= count <= FILES.columns:
+            raise ValueError(
+                f"channels={count}: 1 or more, at most {FILES.columns}, of a stream "
+                "that has some"
+            )
         stream.fields = dict.fromkeys(channel_names(count), first)
     if "shape" in attrs:
         shape = tuple(int(n) for n in attrs["shape"])
@@ -160,6 +166,10 @@ class SimulatedSource(Known):
         self._pending: Block | None = None
         self._stall: tuple[float, float] | None = None
         self._began_ns = 0
+
+    def price(self) -> Price:
+        """Return what it costs."""
+        return self._simulation.price()
 
     def open(self) -> None:
         """Begin anew, from the first sample."""

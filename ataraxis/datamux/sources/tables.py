@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import collections
 import csv
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import Stream
-from ataraxis.datamux.formats import files
+from ataraxis.datamux.folder import Folder, Opened
 from ataraxis.datamux.optional import need
 from ataraxis.errors import RecordingError
 
@@ -24,36 +27,53 @@ class Csv:
     Columns are read in their declared dtypes; an empty cell of a float is NaN.
     """
 
-    def keys(self, folder: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    def keys(self, folder: Folder) -> Iterable[tuple[str, Mapping[str, Any]]]:
         """List ``*.csv``, also in sub-folders."""
-        return files(folder, ".csv")
+        return folder.files(".csv")
 
     def columns(
-        self, folder: Path, key: str, stream_id: str, stream: Stream
+        self, folder: Folder, key: str, stream_id: str, stream: Stream
     ) -> Mapping[str, NDArray[Any]]:
         """Read the columns that the stream declares."""
-        path = folder / f"{key}.csv"
-        header = _header(path)
-        wanted = {
-            name: _parsed_as(name, stream)
-            for name in header
-            if name in stream.fields or name in stream.index or name == stream.time
-        }
-        places = [header.index(name) for name in wanted]
-        if not wanted:
-            return {}
-        if all(dtype.kind in "fiu" for dtype in wanted.values()):
-            row = np.dtype([(str(i), dtype) for i, dtype in enumerate(wanted.values())])
-            try:
+        with folder.opened(f"{key}.csv") as opened:
+            return _read(opened, stream)
+
+
+def _read(opened: Opened, stream: Stream) -> Mapping[str, NDArray[Any]]:
+    header = _header(opened)
+    wanted = {
+        name: _parsed_as(name, stream)
+        for name in header
+        if name in stream.fields or name in stream.index or name == stream.time
+    }
+    if not wanted:
+        return {}
+    places = {name: at for at, name in enumerate(header)}
+    if all(dtype.kind in "fiu" for dtype in wanted.values()):
+        row = np.dtype([(str(i), dtype) for i, dtype in enumerate(wanted.values())])
+        try:
+            with _text(opened) as file:
                 table = np.loadtxt(
-                    path, row, delimiter=",", skiprows=1, usecols=places,
-                    comments=None, encoding="utf-8-sig", ndmin=1, quotechar='"',
+                    file, row, delimiter=",", skiprows=1,
+                    usecols=[places[name] for name in wanted],
+                    comments=None, ndmin=1, quotechar='"',
                 )  # fmt: skip
-            except (ValueError, UnicodeDecodeError, OverflowError):
-                pass  # read once more, slowly, to name the cell or forgive it
-            else:
-                return {name: table[str(i)] for i, name in enumerate(wanted)}
-        return _slowly(path, header, wanted)
+        except (ValueError, UnicodeDecodeError, OverflowError):
+            pass  # read once more, slowly, to name the cell or forgive it
+        else:
+            return {name: table[str(i)] for i, name in enumerate(wanted)}
+    return _slowly(opened, len(header), places, wanted)
+
+
+@contextmanager
+def _text(opened: Opened) -> Iterator[io.TextIOWrapper]:
+    """Read the file as text, from its beginning; it stays open."""
+    opened.file.seek(0)
+    text = io.TextIOWrapper(opened.file, encoding="utf-8-sig", newline="")
+    try:
+        yield text
+    finally:
+        text.detach()
 
 
 def _parsed_as(name: str, stream: Stream) -> np.dtype[Any]:
@@ -63,52 +83,90 @@ def _parsed_as(name: str, stream: Stream) -> np.dtype[Any]:
     return np.dtype("f8") if name not in stream.fields and dtype.kind == "f" else dtype
 
 
-def _header(path: Path) -> list[str]:
+def _header(opened: Opened) -> list[str]:
+    where = opened.shown
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with _text(opened) as file:
             names = [name.strip() for name in next(csv.reader(file), [])]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise RecordingError(f"{path}: not CSV text: {error}") from error
+        raise RecordingError(f"{where}: not CSV text: {error}") from error
     if not names:
-        raise RecordingError(f"{path}: an empty file: expected a line of column names")
-    twice = {name for name in names if names.count(name) > 1}
+        raise RecordingError(f"{where}: an empty file: expected a line of column names")
+    if len(names) > FILES.columns:
+        raise RecordingError(
+            f"{where}:1: {len(names)} columns, at most {FILES.columns} are read"
+        )
+    twice = sorted(n for n, count in collections.Counter(names).items() if count > 1)
     if twice:
-        raise RecordingError(f"{path}: columns named twice: {sorted(twice)}")
+        raise RecordingError(f"{where}: columns named twice: {twice[:20]}")
     return names
 
 
+_ROWS = 4096
+
+
 def _slowly(
-    path: Path, header: list[str], wanted: Mapping[str, np.dtype[Any]]
+    opened: Opened,
+    width: int,
+    places: Mapping[str, int],
+    wanted: Mapping[str, np.dtype[Any]],
 ) -> dict[str, NDArray[Any]]:
     """Read cell by cell, and say which one is wrong."""
+    where = opened.shown
+    pieces: dict[str, list[NDArray[Any]]] = {name: [] for name in wanted}
     cells: dict[str, list[Any]] = {name: [] for name in wanted}
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    columns = [(name, dtype, places[name]) for name, dtype in wanted.items()]
+
+    def pack() -> None:
+        """Keep what was read as arrays: lists of objects are many times larger."""
+        for name, dtype in wanted.items():
+            try:
+                made = np.array(cells[name], dtype if dtype.kind != "S" else None)
+            except OverflowError as error:
+                raise RecordingError(f"{where}: {name!r}: {dtype}: {error}") from error
+            if made.dtype.kind in "US":
+                _check_text(opened, name, [*pieces[name], made])
+            pieces[name].append(made)
+            cells[name] = []
+
+    with _text(opened) as file:
         reader = csv.reader(file)
-        next(reader)
         try:
-            for row in reader:
+            next(reader)
+            for rows, row in enumerate(reader, 1):
                 if not row:
                     continue
-                if len(row) != len(header):
+                if len(row) != width:
                     raise RecordingError(
-                        f"{path}:{reader.line_num}: {len(row)} cells, the header has "
-                        f"{len(header)}"
+                        f"{where}:{reader.line_num}: {len(row)} cells, the header has "
+                        f"{width}"
                     )
-                for name, dtype in wanted.items():
-                    text = row[header.index(name)].strip()
-                    cells[name].append(_cell(text, dtype, path, reader.line_num, name))
+                for name, dtype, place in columns:
+                    text = row[place].strip()
+                    cells[name].append(_cell(text, dtype, where, reader.line_num, name))
+                if rows % _ROWS == 0:
+                    pack()
         except (UnicodeDecodeError, csv.Error) as error:
-            raise RecordingError(f"{path}:{reader.line_num}: {error}") from error
-    made = {}
-    for name, dtype in wanted.items():
-        try:
-            made[name] = np.array(cells[name], dtype if dtype.kind != "S" else None)
-        except OverflowError as error:
-            raise RecordingError(f"{path}: {name!r}: {dtype}: {error}") from error
-    return made
+            raise RecordingError(f"{where}:{reader.line_num}: {error}") from error
+    pack()
+    return {
+        name: found[0] if len(found) == 1 else np.concatenate(found)
+        for name, found in pieces.items()
+    }
 
 
-def _cell(text: str, dtype: np.dtype[Any], path: Path, line: int, name: str) -> Any:
+def _check_text(opened: Opened, name: str, pieces: list[NDArray[Any]]) -> None:
+    """Refuse text whose longest cell would make every row as long."""
+    widest = max(piece.dtype.itemsize for piece in pieces)
+    rows = sum(len(piece) for piece in pieces)
+    if widest * rows > FILES.allowed(opened.size):
+        raise RecordingError(
+            f"{opened.shown}: column {name!r}: {rows} rows as long as the longest cell "
+            f"({widest} bytes) are {FILES.expansion} times more than the file has"
+        )
+
+
+def _cell(text: str, dtype: np.dtype[Any], where: str, line: int, name: str) -> Any:
     try:
         if dtype.kind == "f":
             return float(text) if text else float("nan")
@@ -124,7 +182,7 @@ def _cell(text: str, dtype: np.dtype[Any], path: Path, line: int, name: str) -> 
             return _TRUE[text.lower()]
     except (ValueError, KeyError, OverflowError):
         raise RecordingError(
-            f"{path}:{line}: column {name!r}: expected {dtype}, found {text!r}"
+            f"{where}:{line}: column {name!r}: expected {dtype}, found {text[:200]!r}"
         ) from None
     return text.encode() if dtype.kind == "S" else text
 
@@ -132,35 +190,69 @@ def _cell(text: str, dtype: np.dtype[Any], path: Path, line: int, name: str) -> 
 class Parquet:
     """``parquet://{a}_{b}``: one row a sample; needs pyarrow."""
 
-    def keys(self, folder: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    def keys(self, folder: Folder) -> Iterable[tuple[str, Mapping[str, Any]]]:
         """List ``*.parquet``, also in sub-folders."""
-        return files(folder, ".parquet")
+        return folder.files(".parquet")
 
     def columns(
-        self, folder: Path, key: str, stream_id: str, stream: Stream
+        self, folder: Folder, key: str, stream_id: str, stream: Stream
     ) -> Mapping[str, NDArray[Any]]:
         """Read the columns that the stream declares."""
-        path = folder / f"{key}.parquet"
-        if not path.is_file():
-            raise FileNotFoundError(2, "no such recording", str(path))
+        if not folder.is_there(f"{key}.parquet"):
+            raise FileNotFoundError(
+                2, "no such recording", folder.shown(f"{key}.parquet")
+            )
         parquet = need("pyarrow.parquet", "tables", "a Parquet recording")
-        arrow = need("pyarrow", "tables", "a Parquet recording")
-        try:
-            file = parquet.ParquetFile(path)
-            names = [
-                name
-                for name in file.schema_arrow.names
-                if name in stream.fields or name in stream.index or name == stream.time
-            ]
-            table = file.read(columns=names)
-            file.close()
-        except (arrow.ArrowInvalid, OSError) as error:
-            raise RecordingError(f"{path}: not a Parquet file: {error}") from error
-        return {
-            name: _plain(table.column(name).to_numpy()) for name in table.column_names
-        }
+        with folder.opened(f"{key}.parquet") as opened:
+            try:
+                return _parquet(parquet, opened, stream)
+            except RecordingError:
+                raise
+            except Exception as error:  # Arrow has a dozen kinds, and OSError
+                raise RecordingError(
+                    f"{opened.shown}: not a Parquet file, or damaged: {error}"
+                ) from error
 
 
-def _plain(column: NDArray[Any]) -> NDArray[Any]:
+def _parquet(
+    parquet: Any, opened: Opened, stream: Stream
+) -> Mapping[str, NDArray[Any]]:
+    file = parquet.ParquetFile(
+        opened.file,
+        thrift_string_size_limit=2**24,
+        thrift_container_size_limit=2**20,
+    )
+    metadata = file.metadata
+    names = [
+        name
+        for name in file.schema_arrow.names
+        if name in stream.fields or name in stream.index or name == stream.time
+    ]
+    if metadata.num_columns > FILES.columns:
+        raise RecordingError(
+            f"{opened.shown}: {metadata.num_columns} columns, at most {FILES.columns} "
+            "are read"
+        )
+    packed = sum(
+        group.column(i).total_uncompressed_size
+        for group in map(metadata.row_group, range(metadata.num_row_groups))
+        for i in range(metadata.num_columns)
+    )
+    opened.check(max(packed, metadata.num_rows * 8 * len(names)), "the table")
+    table = file.read(columns=names, use_threads=False)
+    made = {}
+    for name in table.column_names:
+        column = table.column(name)
+        opened.check(column.nbytes, f"column {name!r}")
+        made[name] = _plain(column.to_numpy(), opened, name)
+    return made
+
+
+def _plain(column: NDArray[Any], opened: Opened, name: str) -> NDArray[Any]:
     """Give text its NumPy dtype; Arrow makes objects of it."""
-    return np.array(column.tolist()) if column.dtype == object else column
+    if column.dtype != object:
+        return column
+    values = column.tolist()
+    widest = max((len(v) for v in values if isinstance(v, (str, bytes))), default=1)
+    opened.check(4 * widest * len(values), f"column {name!r}")
+    return np.array(values)

@@ -1,17 +1,26 @@
-"""Recordings of PhysioNet: WFDB headers, signals and annotations, through ``wfdb``."""
+"""Recordings of PhysioNet: WFDB headers, signals and annotations, through ``wfdb``.
+
+A header names the files of its signals. They are files beside it, by plain names; and
+what they would become is compared with their size, before ``wfdb`` reads any of them.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
+import tempfile
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import Field, Stream
-from ataraxis.datamux.formats import files
+from ataraxis.datamux.folder import Folder, Opened
 from ataraxis.datamux.optional import need
 from ataraxis.errors import RecordingError
 
@@ -26,38 +35,43 @@ class Wfdb:
     that suffix, an event stream with the fields ``symbol`` and ``sample``.
     """
 
-    def keys(self, folder: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    def keys(self, folder: Folder) -> Iterable[tuple[str, Mapping[str, Any]]]:
         """List the headers, ``*.hea``."""
-        return files(folder, ".hea")
+        return folder.files(".hea")
 
     def columns(
-        self, folder: Path, key: str, stream_id: str, stream: Stream
+        self, folder: Folder, key: str, stream_id: str, stream: Stream
     ) -> Mapping[str, NDArray[Any]]:
         """Read the signals that are declared, or the annotations."""
-        path = folder / key
         if ANNOTATOR in stream.attrs:
-            return _annotations(path, str(stream.attrs[ANNOTATOR]))
-        header = _header(path)
+            return _annotations(folder, key, str(stream.attrs[ANNOTATOR]))
+        with _record(folder, key) as (path, shown):
+            return self._signals(path, shown, stream)
+
+    def _signals(
+        self, path: Path, shown: str, stream: Stream
+    ) -> Mapping[str, NDArray[Any]]:
+        header = _header(path, shown)
         is_physical = any(f.numpy_dtype.kind == "f" for f in stream.fields.values())
         missing = [name for name in stream.fields if name not in header.sig_name]
         if missing:
             raise RecordingError(
-                f"{path}.hea: no signal {missing[0]!r}: found {header.sig_name}"
+                f"{shown}.hea: no signal {missing[0]!r}: found {header.sig_name}"
             )
         rate = stream.rate_hz
         if rate is not None and rate != header.fs:
             raise RecordingError(
-                f"{path}.hea: {header.fs} Hz, and the stream declares {rate} Hz"
+                f"{shown}.hea: {header.fs} Hz, and the stream declares {rate} Hz"
             )
-        record = _read(path, is_physical)
+        record = _read(path, shown, is_physical)
         whole = record.p_signal if is_physical else record.d_signal
         columns = {name: whole[:, i] for i, name in enumerate(record.sig_name)}
         return {"t": np.arange(len(whole)) / float(record.fs), **columns}
 
-    def describe(self, folder: Path, key: str) -> dict[str, Stream]:
+    def describe(self, folder: Folder, key: str) -> dict[str, Stream]:
         """Say which streams a record has: ``signals`` and each annotator."""
-        path = folder / key
-        header = _header(path)
+        with _record(folder, key) as (path, shown):
+            header = _header(path, shown)
         units = zip(header.sig_name, header.units, strict=True)
         found = {
             "signals": Stream(
@@ -70,51 +84,178 @@ class Wfdb:
                 attrs={"id": "signals", "comments": header.comments},
             )
         }
-        for file in sorted(path.parent.glob(f"{path.name}.*")):
-            if file.suffix not in (".hea", ".dat", ".xws", ".mat"):
-                found[file.suffix[1:]] = Stream(
-                    name=f"{header.record_name} {file.suffix[1:]}",
+        for suffix in _suffixes(folder, key):
+            if suffix not in ("hea", "dat", "xws", "mat"):
+                found[suffix] = Stream(
+                    name=f"{header.record_name} {suffix}",
                     fields={
                         "symbol": Field("annotation", dtype="str"),
                         "sample": Field("sample", dtype="i64"),
                     },
                     index={"t": Field("time", unit="s")},
-                    attrs={"id": file.suffix[1:], ANNOTATOR: file.suffix[1:]},
+                    attrs={"id": suffix, ANNOTATOR: suffix},
                 )
         return found
 
 
-def _header(path: Path) -> Any:
-    if not path.with_name(f"{path.name}.hea").is_file():
-        raise FileNotFoundError(2, "no such recording", f"{path}.hea")
+def _suffixes(folder: Folder, key: str) -> list[str]:
+    """Return what follows the record's name and a dot, of the files beside it."""
+    parent, _, record = key.rpartition("/")
+    for inside, names in folder.walk():
+        if inside == parent:
+            stems = [name for name in names if name.startswith(f"{record}.")]
+            return sorted({name.rpartition(".")[2] for name in stems})
+    return []
+
+
+def _header(path: Path, shown: str) -> Any:
     wfdb = need("wfdb", "wfdb", "a WFDB recording")
     try:
         return wfdb.rdheader(str(path))
     except Exception as error:  # wfdb raises whatever its parsing meets
-        raise RecordingError(f"{path}.hea: not a WFDB header: {error}") from error
+        raise RecordingError(f"{shown}.hea: not a WFDB header: {error}") from error
 
 
-def _read(path: Path, is_physical: bool) -> Any:
+def _read(path: Path, shown: str, is_physical: bool) -> Any:
     wfdb = need("wfdb", "wfdb", "a WFDB recording")
     try:
         return wfdb.rdrecord(str(path), physical=is_physical)
     except Exception as error:  # wfdb raises whatever its parsing meets
-        raise RecordingError(f"{path}: its signals do not read: {error}") from error
+        raise RecordingError(f"{shown}: its signals do not read: {error}") from error
 
 
-def _annotations(path: Path, suffix: str) -> Mapping[str, NDArray[Any]]:
+def _annotations(folder: Folder, key: str, suffix: str) -> Mapping[str, NDArray[Any]]:
     wfdb = need("wfdb", "wfdb", "a WFDB recording")
-    if not path.with_name(f"{path.name}.{suffix}").is_file():
-        raise FileNotFoundError(2, "no such recording", f"{path}.{suffix}")
-    header = _header(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what pandas deprecates in wfdb
-            read = wfdb.rdann(str(path), suffix)
-    except Exception as error:  # wfdb raises whatever its parsing meets
-        raise RecordingError(
-            f"{path}.{suffix}: not WFDB annotations: {error}"
-        ) from error
-    sample = np.asarray(read.sample, np.int64)
-    symbols = np.array(read.symbol, "U") if len(sample) else np.empty(0, "U1")
+    if not _PLAIN.fullmatch(suffix) or not folder.is_there(f"{key}.{suffix}"):
+        raise FileNotFoundError(2, "no such recording", folder.shown(f"{key}.{suffix}"))
+    with _record(folder, key, suffix) as (path, shown):
+        header = _header(path, shown)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what pandas deprecates in wfdb
+                read = wfdb.rdann(str(path), suffix)
+        except Exception as error:  # wfdb raises whatever its parsing meets
+            raise RecordingError(
+                f"{shown}.{suffix}: not WFDB annotations: {error}"
+            ) from error
+        sample = np.asarray(read.sample, np.int64)
+        symbols = np.array(read.symbol, "U") if len(sample) else np.empty(0, "U1")
     return {"t": sample / float(header.fs), "sample": sample, "symbol": symbols}
+
+
+# ---- the files of a record, each opened here, and shown to wfdb in a folder of links
+
+_PLAIN = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_.\-]*")
+_FORMAT = re.compile(r"\d+(?:x(?P<frame>\d+))?(?::(?P<skew>\d+))?(?:\+(?P<at>\d+))?")
+_NULL = "~"  # a file or segment that is not there
+
+
+@contextlib.contextmanager
+def _record(folder: Folder, key: str, *suffixes: str) -> Iterator[tuple[Path, str]]:
+    """Open what belongs to a record; its path for wfdb, and its name for people."""
+    if not folder.is_there(f"{key}.hea"):
+        raise FileNotFoundError(2, "no such recording", folder.shown(f"{key}.hea"))
+    parent, _, record = key.rpartition("/")
+    place = f"{parent}/" if parent else ""
+    with contextlib.ExitStack() as stack:
+        links = Path(stack.enter_context(tempfile.TemporaryDirectory("-wfdb")))
+        files: dict[str, Opened] = {}
+
+        def use(name: str) -> Opened:
+            if name not in files:
+                if len(files) >= FILES.streams:
+                    raise RecordingError(f"{folder.shown(key)}: too many files")
+                opened = stack.enter_context(folder.opened(f"{place}{name}"))
+                os.symlink(f"/proc/self/fd/{opened.file.fileno()}", links / name)
+                files[name] = opened
+            return files[name]
+
+        use(f"{record}.hea")
+        declared = _declared(use, record, folder.shown(key), 0)
+        size = sum(opened.size for opened in files.values())
+        for suffix in suffixes:
+            use(f"{record}.{suffix}")
+        files[f"{record}.hea"]._replace(size=size).check(declared, "the header")
+        with folder.reworded(str(links / record), folder.shown(key)):
+            yield links / record, folder.shown(key)
+
+
+def _declared(use: Any, record: str, shown: str, depth: int) -> int:
+    """Open the files that a header names; how many bytes it makes of them."""
+    opened = use(f"{record}.hea")
+    if opened.size > FILES.text_bytes:
+        raise RecordingError(f"{shown}.hea: {opened.size} bytes are no header")
+    opened.file.seek(0)
+    text = opened.file.read().decode("latin-1")
+    lines = [line for line in text.splitlines() if line.strip()[:1] not in ("", "#")]
+    if not lines:
+        raise RecordingError(f"{shown}.hea: not a WFDB header: it is empty")
+    words = lines[0].split()
+    segments = words[0].partition("/")[2]
+    try:
+        signals = int(words[1]) if len(words) > 1 else 0
+        samples = int(words[3]) if len(words) > 3 else 0
+        count = int(segments) if segments else 0
+    except ValueError as error:
+        raise RecordingError(f"{shown}.hea: not a WFDB header: {error}") from error
+    if max(signals, count) > FILES.columns or min(signals, samples, count) < 0:
+        raise RecordingError(
+            f"{shown}.hea: {signals} signals, {count} segments: at most "
+            f"{FILES.columns} are read"
+        )
+    if segments:
+        return _segments(use, lines[1 : 1 + count], signals, shown, depth)
+    longest, values = samples, 0
+    for line in lines[1 : 1 + signals]:
+        parts = line.split()
+        form = _FORMAT.match(parts[1]) if len(parts) > 1 else None
+        if form is None:
+            raise RecordingError(f"{shown}.hea: not a signal: {line[:80]!r}")
+        per_frame = int(form["frame"] or 1)
+        if int(form["skew"] or 0) > max(samples, 2**20):
+            raise RecordingError(f"{shown}.hea: a skew of {form['skew']} samples")
+        if parts[0] != _NULL:
+            size = _beside(use, parts[0], shown).size
+            longest = max(longest, 0 if samples else size)
+        values += max(1, per_frame)
+    return longest * values * 8
+
+
+def _segments(use: Any, lines: list[str], signals: int, shown: str, depth: int) -> int:
+    total = nbytes = 0
+    seen: dict[str, int] = {}
+    for line in lines:
+        parts = line.split()
+        try:
+            length = int(parts[1])
+        except (IndexError, ValueError) as error:
+            raise RecordingError(
+                f"{shown}.hea: not a segment: {line[:80]!r}"
+            ) from error
+        total += max(0, length)
+        name = parts[0]
+        if name == _NULL or name in seen:
+            nbytes += seen.get(name, 0)
+            continue
+        if depth or not _PLAIN.fullmatch(name):
+            raise RecordingError(f"{shown}.hea: segment {name[:80]!r}: not a record")
+        try:
+            seen[name] = _declared(use, name, f"{shown}: segment {name}", depth + 1)
+        except FileNotFoundError as error:
+            raise RecordingError(f"{shown}.hea: no segment {name!r}") from error
+        nbytes += seen[name]
+    return nbytes + total * signals * 8
+
+
+def _beside(use: Any, name: str, shown: str) -> Opened:
+    """Open a file that a header names, if it lies beside the header."""
+    if not _PLAIN.fullmatch(name):
+        raise RecordingError(
+            f"{shown}.hea: its signals are in {name[:80]!r}: only files beside the "
+            "header are read"
+        )
+    try:
+        opened: Opened = use(name)
+    except FileNotFoundError as error:
+        raise RecordingError(f"{shown}: its signals are not there: {name}") from error
+    return opened

@@ -5,15 +5,18 @@ Reference: the specification of XDF 1.0, github.com/sccn/xdf/wiki/Specifications
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+import struct
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import Field, Stream, channel_names
-from ataraxis.datamux.formats import files
+from ataraxis.datamux.folder import Folder, Opened
 from ataraxis.datamux.optional import need
 from ataraxis.datamux.recording import Recording
 from ataraxis.errors import RecordingError
@@ -35,24 +38,31 @@ class Xdf:
     """
 
     def __init__(self) -> None:
-        self._loaded: dict[tuple[Path, bool], list[dict[str, Any]]] = {}
+        self._loaded: dict[tuple[str, bool], list[dict[str, Any]]] = {}
 
-    def _load(self, path: Path, is_corrected: bool) -> list[dict[str, Any]]:
+    def _load(
+        self, folder: Folder, key: str, is_corrected: bool
+    ) -> list[dict[str, Any]]:
         """Load a file once for all its streams."""
-        if (path, is_corrected) not in self._loaded:
-            self._loaded[path, is_corrected] = _load(path, is_corrected)
-        return self._loaded[path, is_corrected]
+        name = f"{key}.xdf"
+        known = (folder.shown(name), is_corrected)
+        if known not in self._loaded:
+            if not folder.is_there(name):
+                raise FileNotFoundError(2, "no such recording", folder.shown(name))
+            with folder.opened(name) as opened:
+                self._loaded[known] = _load(opened, is_corrected)
+        return self._loaded[known]
 
-    def keys(self, folder: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    def keys(self, folder: Folder) -> Iterable[tuple[str, Mapping[str, Any]]]:
         """List ``*.xdf``."""
-        return files(folder, ".xdf")
+        return folder.files(".xdf")
 
     def columns(
-        self, folder: Path, key: str, stream_id: str, stream: Stream
+        self, folder: Folder, key: str, stream_id: str, stream: Stream
     ) -> Mapping[str, NDArray[Any]]:
         """Read one stream: its channels under their labels, and its times."""
-        path = folder / f"{key}.xdf"
-        loaded = _named(self._load(path, True))
+        path = folder.shown(f"{key}.xdf")
+        loaded = _named(self._load(folder, key, True))
         wanted = str(stream.attrs.get("xdf_name", stream_id))
         chosen = _chosen(loaded, wanted, stream.name)
         if chosen is None:
@@ -63,14 +73,14 @@ class Xdf:
         made = _columns(loaded[chosen], names)
         made[stream.time] = loaded[chosen]["time_stamps"]
         if RAW in stream.index:
-            raw = _named(self._load(path, False))
+            raw = _named(self._load(folder, key, False))
             made[RAW] = raw[chosen]["time_stamps"]
         return made
 
-    def describe(self, folder: Path, key: str) -> dict[str, Stream]:
+    def describe(self, folder: Folder, key: str) -> dict[str, Stream]:
         """Say which streams a file has, by their names."""
         described = {}
-        for stream_id, found in _named(self._load(folder / f"{key}.xdf", True)).items():
+        for stream_id, found in _named(self._load(folder, key, True)).items():
             info = found["info"]
             dtype = _FORMATS[info["channel_format"][0]]
             rate = float(info["nominal_srate"][0])
@@ -88,23 +98,110 @@ class Xdf:
         return described
 
 
-def _load(path: Path, is_corrected: bool) -> list[dict[str, Any]]:
-    if not path.is_file():
-        raise FileNotFoundError(2, "no such recording", str(path))
-    with path.open("rb") as file:
-        if (found := file.read(4)) != b"XDF:":
-            raise RecordingError(f"{path}: not XDF: it begins with {found!r}")
+def _load(opened: Opened, is_corrected: bool) -> list[dict[str, Any]]:
+    file, where = opened.file, opened.shown
+    if (found := file.read(4)) != b"XDF:":
+        raise RecordingError(f"{where}: not XDF: it begins with {found!r}")
     pyxdf = need("pyxdf", "xdf", "an XDF recording")
+    _check_chunks(opened)
+    file.seek(0)
     try:
         streams, _ = pyxdf.load_xdf(
-            str(path),
+            file,
             synchronize_clocks=is_corrected,
             dejitter_timestamps=is_corrected,
             verbose=False,
         )
     except Exception as error:  # pyxdf raises whatever its parsing meets
-        raise RecordingError(f"{path}: not XDF, or damaged: {error}") from error
+        raise RecordingError(f"{where}: not XDF, or damaged: {error}") from error
+    for stream in streams:
+        _check_text(opened, stream)
     return list(streams)
+
+
+# ---- what a file declares is compared with what it has, before pyxdf makes room for it
+
+_HEADER, _SAMPLES = 2, 3
+_WIDTHS = {
+    "float32": 4, "double64": 8, "int8": 1, "int16": 2, "int32": 4, "int64": 8,
+    "string": 1,
+}  # fmt: skip
+_COUNT = re.compile(rb"<channel_count>\s*(\d{1,18})\s*</channel_count>")
+_KIND = re.compile(rb"<channel_format>\s*(\w+)\s*</channel_format>")
+
+
+def _check_chunks(opened: Opened) -> None:
+    """Refuse headers and samples that declare more than their chunks can hold.
+
+    A file that was cut ends somewhere: what comes before that is read.
+    """
+    widths: dict[int, int] = {}
+    declared = 0
+    for at, tag, nbytes in _chunks(opened):
+        file, where = opened.file, f"{opened.shown}: chunk at byte {at}"
+        if tag == _HEADER and nbytes >= 4:
+            number = struct.unpack("<I", file.read(4))[0]
+            if nbytes > FILES.text_bytes:
+                raise RecordingError(f"{where}: a header of {nbytes} bytes")
+            text = file.read(nbytes - 4)
+            if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
+                raise RecordingError(f"{where}: a header that declares entities")
+            count, kind = _COUNT.search(text), _KIND.search(text)
+            if count is None or kind is None:
+                raise RecordingError(f"{where}: a header without channels or format")
+            if len(_COUNT.findall(text)) > 1 or len(_KIND.findall(text)) > 1:
+                raise RecordingError(f"{where}: a header with channels given twice")
+            channels, name = int(count[1]), kind[1].decode()
+            if channels > FILES.columns:
+                raise RecordingError(
+                    f"{where}: {channels} channels, at most {FILES.columns} are read"
+                )
+            if name not in _WIDTHS:
+                raise RecordingError(f"{where}: channel_format {name[:40]!r}")
+            widths[number] = channels * _WIDTHS[name]
+            if len(widths) > FILES.streams:
+                raise RecordingError(f"{where}: more than {FILES.streams} streams")
+        elif tag == _SAMPLES and nbytes >= 5:
+            head = file.read(min(nbytes, 13))
+            number, size = struct.unpack_from("<IB", head)
+            if size not in (1, 4, 8) or len(head) < 5 + size:
+                raise RecordingError(f"{where}: samples without a number of them")
+            samples = int.from_bytes(head[5 : 5 + size], "little")
+            if number not in widths:
+                raise RecordingError(f"{where}: samples of a stream without a header")
+            least = samples * (1 + widths[number])
+            if least > nbytes:
+                raise RecordingError(
+                    f"{where}: {samples} samples declared, {nbytes} bytes are there"
+                )
+            declared += samples * (8 + widths[number])
+    opened.check(declared, "the file")
+
+
+def _chunks(opened: Opened) -> Iterator[tuple[int, int, int]]:
+    """Give where each chunk begins, its tag, and how many bytes follow that."""
+    file, at = opened.file, 4
+    while at < opened.size:
+        file.seek(at)
+        size = file.read(1)
+        if size not in (b"\x01", b"\x04", b"\x08"):
+            return
+        raw = file.read(size[0])
+        length = int.from_bytes(raw, "little")
+        begin = at + 1 + size[0]
+        if len(raw) < size[0] or length < 2 or begin + length > opened.size:
+            return
+        yield at, int.from_bytes(file.read(2), "little"), length - 2
+        at = begin + length
+
+
+def _check_text(opened: Opened, stream: dict[str, Any]) -> None:
+    """Refuse text whose longest value would make every value as long."""
+    series = stream["time_series"]
+    if isinstance(series, np.ndarray) or not len(series):
+        return
+    widest = max((len(value) for row in series for value in row), default=0)
+    opened.check(4 * widest * len(series) * len(series[0]), "text")
 
 
 def _named(streams: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

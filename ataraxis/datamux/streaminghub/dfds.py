@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
+import math
 import types
 import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import DTYPES, Collection, Field, Node, Stream
+from ataraxis.datamux.folder import Folder
 from ataraxis.errors import ConfigError
 
 T = TypeVar("T")
+D = TypeVar("D", Collection, Node)
 _DEPTH = 16
+_SAMPLE = 2**28  # values
 _IGNORED = {"$schema", "$id", "@id"}
 
 
-def read_json(kind: type[T], path: Path) -> T:
+def read_json(kind: type[T], path: Path, folder: Folder | None = None) -> T:
     """Read a `Collection`, `Node` or `Stream` from a DFDS file.
 
     Parameters
@@ -30,7 +36,9 @@ def read_json(kind: type[T], path: Path) -> T:
     kind : type
         What the file is.
     path : Path
-        The file, JSON.
+        The file, JSON; its name, if `folder` is given.
+    folder : Folder, optional
+        Where it is.
 
     Returns
     -------
@@ -43,7 +51,10 @@ def read_json(kind: type[T], path: Path) -> T:
     OSError
         It cannot be read.
     """
-    return build(kind, _load(path, 0), str(path), "")
+    path = Path(path)
+    where = Folder(path.parent) if folder is None else folder
+    read = _References(where)
+    return build(kind, read.load(path.name, 0), where.shown(path.name), "")
 
 
 def build(
@@ -55,7 +66,7 @@ def build(
     """
     if not isinstance(data, dict):
         raise _misfit(file, key, "an object {...}", data)
-    hints = _hints(kind)
+    hints = _hints(typing.cast(typing.Hashable, kind))
     unknown = [k for k in data if k not in hints and k not in _IGNORED]
     for name in unknown:
         close = difflib.get_close_matches(name, hints, 1)
@@ -88,22 +99,27 @@ def check(made: Any, file: str, key: str = "") -> None:
             raise _misfit(file, _join(key, "dtype"), expected, made.dtype)
         if any(extent < 1 for extent in made.shape):
             raise _misfit(file, _join(key, "shape"), "extents of 1 or more", made.shape)
+        if len(made.shape) > 8 or math.prod(made.shape) > _SAMPLE:
+            expected = f"at most 8 extents, and {_SAMPLE} values a sample"
+            raise _misfit(file, _join(key, "shape"), expected, made.shape)
     elif isinstance(made, Stream):
         rate = made.frequency
         if rate is not None and not 0 <= rate < float("inf"):
             raise _misfit(
                 file, _join(key, "frequency"), "a number of 0 or more (Hz)", rate
             )
-        if not made.fields:
-            raise _misfit(file, _join(key, "fields"), "at least one field", {})
+        if not 1 <= len(made.fields) <= FILES.columns:
+            expected = f"at least one field, at most {FILES.columns}"
+            raise _misfit(file, _join(key, "fields"), expected, len(made.fields))
     elif isinstance(made, Collection):
         if "://" not in made.pattern:
             expected = "a pattern such as 'csv://{subject}_{task}'"
             raise _misfit(file, _join(key, "pattern"), expected, made.pattern)
         if not made.name or "/" in made.name or made.name in (".", ".."):
             raise _misfit(file, _join(key, "name"), "the name of a folder", made.name)
-        if not made.streams:
-            raise _misfit(file, _join(key, "streams"), "at least one stream", {})
+        if not 1 <= len(made.streams) <= FILES.streams:
+            expected = f"at least one stream, at most {FILES.streams}"
+            raise _misfit(file, _join(key, "streams"), expected, len(made.streams))
 
 
 def check_all(made: Any, file: str) -> None:
@@ -119,6 +135,7 @@ def check_all(made: Any, file: str) -> None:
     check(made, file)
 
 
+@functools.cache
 def _hints(kind: Any) -> dict[str, Any]:
     if not dataclasses.is_dataclass(kind):
         raise TypeError(f"{kind!r} is no description")
@@ -180,55 +197,115 @@ def _join(key: str, name: str) -> str:
 # ---- files and references
 
 
-def _load(path: Path, depth: int, fragment: str = "") -> Any:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        data = json.loads(text)
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text: {error}") from error
-    except json.JSONDecodeError as error:
-        raise ConfigError(
-            f"{path}:{error.lineno}: not JSON: {error.msg}, column {error.colno}"
-        ) from error
-    except RecursionError as error:
-        raise ConfigError(f"{path}: not metadata: nested too deeply") from error
-    for part in filter(None, fragment.split("/")):
-        if not isinstance(data, dict) or part not in data:
-            raise ConfigError(f"{path}: '#{fragment}' is asked for, no {part!r} there")
-        data = data[part]
-    return _followed(data, path, depth)
+class _References:
+    """Reads a file and what its references lead to, in one folder, so many and no more.
+
+    Each file is parsed once, however often it is referred to.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._parsed: dict[str, Any] = {}
+        self._left = FILES.references
+
+    def load(self, name: str, depth: int, fragment: str = "") -> Any:
+        """Return a file, or a part of it, with its references followed."""
+        if name not in self._parsed:
+            self._parsed[name] = read_text_json(self._folder, name)
+        data = self._parsed[name]
+        shown = self._folder.shown(name)
+        for part in filter(None, fragment.split("/")):
+            if not isinstance(data, dict) or part not in data:
+                raise ConfigError(
+                    f"{shown}: '#{fragment}' is asked for, no {part!r} there"
+                )
+            data = data[part]
+        return self._followed(data, name, depth)
+
+    def _followed(self, data: Any, name: str, depth: int) -> Any:
+        """Replace each reference by what it refers to."""
+        if not isinstance(data, dict):
+            return data
+        if set(data) != {"@ref"}:
+            return {k: self._followed(value, name, depth) for k, value in data.items()}
+        target, shown = data["@ref"], self._folder.shown(name)
+        if not isinstance(target, str) or "://" in target.replace("file://", ""):
+            raise ConfigError(
+                f"{shown}: @ref {str(target)[:200]!r}: only files are followed; keep a "
+                "copy beside it"
+            )
+        if depth >= _DEPTH:
+            raise ConfigError(f"{shown}: @ref {target!r}: {_DEPTH} deep, a circle?")
+        self._left -= 1
+        if self._left < 0:
+            raise ConfigError(
+                f"{shown}: @ref {target!r}: more than {FILES.references} references"
+            )
+        other, _, fragment = target.removeprefix("file://").partition("#")
+        folder = name.rpartition("/")[0]
+        other = f"{folder}/{other}" if folder and other else other or name
+        if not self._folder.is_there(other):
+            raise ConfigError(
+                f"{shown}: @ref {target!r}: there is no file "
+                f"{self._folder.shown(other)}"
+            )
+        found = self.load(other, depth + 1, fragment)
+        # As the original: a reference to a whole node means its device.
+        if isinstance(found, dict) and "device" in found and not fragment:
+            return {"device": found["device"]}
+        return found
 
 
-def _followed(data: Any, path: Path, depth: int) -> Any:
-    """Replace each reference by what it refers to."""
-    if not isinstance(data, dict):
-        return data
-    if set(data) != {"@ref"}:
-        return {key: _followed(value, path, depth) for key, value in data.items()}
-    target = data["@ref"]
-    if not isinstance(target, str) or "://" in target.replace("file://", ""):
-        raise ConfigError(
-            f"{path}: @ref {target!r}: only files are followed; keep a copy beside it"
+def read_text_json(folder: Folder, name: str) -> Any:
+    """Read a file of JSON.
+
+    Raises
+    ------
+    ConfigError
+        It is not JSON, or too long.
+    """
+    with folder.opened(name) as opened:
+        shown = opened.shown
+        if opened.size > FILES.text_bytes:
+            raise ConfigError(
+                f"{shown}: {opened.size} bytes, at most {FILES.text_bytes} are read"
+            )
+        try:
+            text = opened.file.read(FILES.text_bytes + 1).decode("utf-8-sig")
+            return json.loads(text, parse_int=_whole)
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{shown}: not UTF-8 text: {error}") from error
+        except json.JSONDecodeError as error:
+            raise ConfigError(
+                f"{shown}:{error.lineno}: not JSON: {error.msg}, column {error.colno}"
+            ) from error
+        except RecursionError as error:
+            raise ConfigError(f"{shown}: not metadata: nested too deeply") from error
+        except ValueError as error:
+            raise ConfigError(f"{shown}: not metadata: {error}") from error
+
+
+def _whole(text: str) -> int:
+    if len(text) > FILES.digits:
+        raise ValueError(
+            f"a number of {len(text)} digits, at most {FILES.digits} are read"
         )
-    if depth >= _DEPTH:
-        raise ConfigError(f"{path}: @ref {target!r}: {_DEPTH} deep, a circle?")
-    name, _, fragment = target.removeprefix("file://").partition("#")
-    file = path if not name else path.parent / name
-    if not file.is_file():
-        raise ConfigError(f"{path}: @ref {target!r}: there is no file {file}")
-    found = _load(file, depth + 1, fragment)
-    # As the original: a reference to a whole node means its device.
-    if isinstance(found, dict) and "device" in found and not fragment:
-        return {"device": found["device"]}
-    return found
+    return int(text)
 
 
-def read_node(path: Path) -> Node:
+def read_node(path: Path, folder: Folder | None = None) -> Node:
     """Read a node from DFDS JSON or YAML; its id is the file's stem unless it says."""
-    if path.suffix == ".json":
-        node = read_json(Node, path)
-    else:
-        node = Node.from_yaml(path)
-        check_all(node, str(path))
+    path = Path(path)
+    node = read_description(Node, path.name, folder or Folder(path.parent))
     node.id = node.id or path.name.split(".")[0]
     return node
+
+
+def read_description(kind: type[D], name: str, folder: Folder) -> D:
+    """Read a `Collection` or `Node` from DFDS JSON or YAML of a folder."""
+    if name.endswith(".json"):
+        return read_json(kind, Path(name), folder)
+    with folder.opened(name) as opened:
+        made = kind.from_yaml(Path(opened.path))
+        check_all(made, opened.shown)
+    return made

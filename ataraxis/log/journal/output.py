@@ -16,6 +16,7 @@ from ataraxis.log.journal.page import (
     data_path,
     index_path,
 )
+from ataraxis.log.modes import FILE_MODE, permit
 from ataraxis.log.ownership import own
 from ataraxis.shm.thread import Latch, Thread
 
@@ -52,7 +53,8 @@ class OutputFile:
         while True:
             self.path = data_path(directory, name, number)
             try:
-                self.fd = os.open(self.path, _FLAGS, 0o666)
+                self.fd = os.open(self.path, _FLAGS, FILE_MODE)
+                permit(self.fd)
                 break
             except FileExistsError:
                 number += 1
@@ -64,7 +66,9 @@ class OutputFile:
             os.pwrite(self.fd, page, 0)
             crash_point(b"journal_begun")
             index = index_path(self.path)
-            self.index_fd = os.open(index, _FLAGS & ~os.O_EXCL | os.O_TRUNC, 0o666)
+            flags = _FLAGS & ~os.O_EXCL | os.O_TRUNC
+            self.index_fd = os.open(index, flags, FILE_MODE)
+            permit(self.index_fd)
             os.pwrite(self.index_fd, page, 0)
         except BaseException:
             self.close()

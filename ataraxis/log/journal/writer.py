@@ -28,6 +28,7 @@ from ataraxis.log.journal.page import (
     encode_record,
     labels_record,
 )
+from ataraxis.log.modes import make_folder
 from ataraxis.shm.limits import advice
 
 if TYPE_CHECKING:
@@ -316,7 +317,7 @@ class JournalWriter(RecordKernel):
         self._syncer: Syncer | None = None
         self._pid = os.getpid()
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            make_folder(path)
             self._file = OutputFile(path, name, self._about)
         except OSError as error:
             raise LoggerError(

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ataraxis.log.modes import FILE_MODE, permit
 from ataraxis.log.npy.entries import SUFFIX, EntryKey, entry_head, parse_stem
 
 if TYPE_CHECKING:
@@ -111,13 +112,16 @@ class EntryDirectory:
     def _write(self, key: EntryKey, parts: Sequence[Buffer], durable: bool) -> str:
         if self._self >= 0:
             try:
-                new = os.open(".", _NEW | os.O_TMPFILE, 0o644, dir_fd=self._directory)
+                new = os.open(
+                    ".", _NEW | os.O_TMPFILE, FILE_MODE, dir_fd=self._directory
+                )
             except OSError as error:
                 if error.errno not in _NO_NAMELESS or self.is_removed():
                     raise
                 self._forget_nameless()
             else:
                 try:
+                    permit(new)
                     write_all(new, parts, durable)
                     if self._before is not None:
                         self._before(new)
@@ -139,8 +143,9 @@ class EntryDirectory:
             return self._write_plain(key, parts, durable)
         temporary = f".tmp-{secrets.token_hex(8)}"
         flags = _NEW | os.O_CREAT | os.O_EXCL
-        new = os.open(temporary, flags, 0o644, dir_fd=self._directory)
+        new = os.open(temporary, flags, FILE_MODE, dir_fd=self._directory)
         try:
+            permit(new)
             write_all(new, parts, durable)
             if self._before is not None:
                 self._before(new)
@@ -161,10 +166,11 @@ class EntryDirectory:
         flags = _NEW | os.O_CREAT | os.O_EXCL
         for name in self._names(key):
             try:
-                new = os.open(name, flags, 0o644, dir_fd=self._directory)
+                new = os.open(name, flags, FILE_MODE, dir_fd=self._directory)
             except FileExistsError:
                 continue
             try:
+                permit(new)
                 if self._before is not None:
                     self._before(new)
                 write_all(new, parts, durable)
@@ -268,7 +274,7 @@ def held(path: str | Path) -> Iterator[None]:
             os.close(descriptor)
             lock = os.path.join(path, ".archive-lock")
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-            descriptor = os.open(lock, flags, 0o644)
+            descriptor = os.open(lock, flags, FILE_MODE)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:

@@ -1,0 +1,236 @@
+"""A folder of recordings or descriptions: opens what is in it, by name.
+
+For the user's own programs a folder is what the file system says. For clients of a
+server it is confined: nothing that leads out of it is opened, by '..' or by a link,
+messages have names in it and never paths, and a name that leads out, one that is not
+there and one that cannot be read are the same to them: not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from ataraxis.config.limits import FILES
+from ataraxis.datamux.price import Price, charge, refund
+from ataraxis.errors import AtaraxisError, RecordingError, SourceNotFound
+from ataraxis.shm.beneath import open_beneath, path_of
+
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+
+class Opened(NamedTuple):
+    """A file that is open."""
+
+    file: BinaryIO
+    """To be read."""
+    path: str
+    """For a library that takes no open file; it names this very file."""
+    shown: str
+    """What it is called in messages."""
+    size: int
+    """Bytes."""
+
+    def check(self, nbytes: int, what: str) -> None:
+        """Refuse a file that would become more than its size allows.
+
+        Parameters
+        ----------
+        nbytes : int
+            How many bytes of arrays it declares.
+        what : str
+            Which part of it does.
+
+        Raises
+        ------
+        RecordingError
+            They are too many; nothing was read.
+        """
+        if nbytes > FILES.allowed(self.size):
+            raise RecordingError(
+                f"{self.shown}: {what} declares {nbytes} bytes, the file has "
+                f"{self.size}: more than {FILES.expansion} times as much. If you know "
+                "that it is good, read it under 'with ataraxis.config.limits.lifted():'"
+            )
+        charge(Price(recording_bytes=nbytes))
+
+
+class Folder:
+    """A folder; see the module.
+
+    Parameters
+    ----------
+    path : Path
+        Where it is.
+    is_confined : bool
+        Whether nothing outside may be opened, nor be named in messages.
+    inside : str
+        A folder below `path` that is meant; what is confined is confined to `path`.
+    """
+
+    def __init__(
+        self, path: Path, *, is_confined: bool = False, inside: str = ""
+    ) -> None:
+        self.path = path
+        self.is_confined = is_confined
+        self._inside = inside
+
+    def below(self, name: str) -> Folder:
+        """Return a folder in it."""
+        inside = f"{self._inside}/{name}" if self._inside else name
+        return Folder(self.path, is_confined=self.is_confined, inside=inside)
+
+    def shown(self, name: str = "") -> str:
+        """Return what a file in it is called in messages."""
+        inside = "/".join(part for part in (self._inside, name) if part)
+        if self.is_confined:
+            return inside or "the folder"
+        return str(self.path / inside)
+
+    def _within(self, name: str) -> str:
+        return "/".join(part for part in (self._inside, name) if part) or "."
+
+    # ---- one file
+
+    def descriptor(self, name: str, flags: int = _FLAGS) -> int:
+        """Open a file or folder in it; the caller closes the descriptor.
+
+        Raises
+        ------
+        OSError
+            As `os.open` raises it; `FileNotFoundError` whatever it is, if confined.
+        """
+        within = self._within(name)
+        if not self.is_confined:
+            try:
+                return os.open(self.path / within, flags)
+            except ValueError as error:  # a NUL
+                raise FileNotFoundError(2, str(error), self.shown(name)) from None
+        root = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return open_beneath(root, within, flags)
+        except (OSError, ValueError):
+            raise self._not_there(name) from None
+        finally:
+            os.close(root)
+
+    def _not_there(self, name: str) -> FileNotFoundError:
+        return FileNotFoundError(2, "no such recording", self.shown(name))
+
+    @contextlib.contextmanager
+    def opened(self, name: str) -> Iterator[Opened]:
+        """Open a regular file in it for reading, and never wait for one.
+
+        What is raised meanwhile has the file's name, not its path, if confined.
+
+        Raises
+        ------
+        FileNotFoundError
+            It is not there, or not a regular file.
+        """
+        descriptor = self.descriptor(name)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise self._not_there(name)
+            file: BinaryIO = os.fdopen(descriptor, "rb")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        path = str(self.path / self._within(name))
+        shown = self.shown(name)
+        if self.is_confined:
+            path = path_of(file.fileno())
+        open_price = Price(files=1)
+        with file, self.reworded(path, shown):
+            charge(Price(recording_bytes=status.st_size) + open_price)
+            try:
+                yield Opened(file, path, shown, status.st_size)
+            finally:
+                refund(open_price)
+
+    @contextlib.contextmanager
+    def reworded(self, path: str, shown: str) -> Iterator[None]:
+        """Say a file's name where an error has its path, if confined."""
+        if not self.is_confined:
+            yield
+            return
+        try:
+            yield
+        except AtaraxisError as error:
+            raise _renamed(error, path, shown, str(self.path)) from None
+        except OSError as error:
+            raise SourceNotFound(f"{shown}: it cannot be read") from error
+
+    def is_there(self, name: str) -> bool:
+        """Tell whether a regular file of the name is in it."""
+        try:
+            descriptor = self.descriptor(name)
+        except OSError:
+            return False
+        try:
+            return stat.S_ISREG(os.fstat(descriptor).st_mode)
+        finally:
+            os.close(descriptor)
+
+    def is_folder(self, name: str = "") -> bool:
+        """Tell whether a folder of the name is in it."""
+        try:
+            os.close(self.descriptor(name, _FLAGS | os.O_DIRECTORY))
+        except OSError:
+            return False
+        return True
+
+    # ---- all files
+
+    def walk(self) -> Iterator[tuple[str, list[str]]]:
+        """Give each folder below it, '' first, and the files in it; links not followed.
+
+        A file that is a link is there if what it leads to is a file, and may be opened.
+        """
+        pending = [""]
+        while pending:
+            inside = pending.pop(0)
+            try:
+                descriptor = self.descriptor(inside, _FLAGS | os.O_DIRECTORY)
+            except OSError:
+                continue
+            found: list[str] = []
+            try:
+                with os.scandir(descriptor) as entries:
+                    for entry in entries:
+                        name = f"{inside}/{entry.name}" if inside else entry.name
+                        if entry.is_dir(follow_symlinks=False):
+                            pending.append(name)
+                        elif entry.is_file(follow_symlinks=False) or (
+                            entry.is_symlink() and self.is_there(name)
+                        ):
+                            found.append(entry.name)
+            finally:
+                os.close(descriptor)
+            yield inside, sorted(found)
+
+    def files(self, suffix: str) -> list[tuple[str, Mapping[str, Any]]]:
+        """List the files of a suffix, also in sub-folders: paths without it, sorted."""
+        found = []
+        for inside, names in self.walk():
+            found += [
+                f"{inside}/{name}" if inside else name
+                for name in names
+                if name.endswith(suffix)
+            ]
+        return [(name.removesuffix(suffix), {}) for name in sorted(found)]
+
+
+def _renamed(error: AtaraxisError, path: str, shown: str, folder: str) -> AtaraxisError:
+    """Return the same error with a name for a path."""
+    text = str(error).replace(path, shown).replace(f"{folder}/", "")
+    make: Callable[[str], AtaraxisError] = type(error)
+    try:
+        return make(text)
+    except TypeError:  # an error that is made of more than words
+        return RecordingError(text)

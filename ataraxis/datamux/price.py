@@ -1,0 +1,210 @@
+"""What a request costs, said before it is granted, and who pays.
+
+Code that is about to spend something calls `charge`. Where a server answers a client,
+an account of that client is set meanwhile and may refuse; elsewhere it is free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from ataraxis.errors import TooExpensive
+
+if TYPE_CHECKING:
+    from ataraxis.config.limits import Limits
+
+
+@dataclass(frozen=True)
+class Price:
+    """What something costs as long as it goes on.
+
+    Examples
+    --------
+    >>> (Price(memory_bytes=3) + Price(memory_bytes=4, streams=1)).memory_bytes
+    7
+    """
+
+    bytes_s: float = 0.0
+    """Bytes a second that are made."""
+    samples_hz: float = 0.0
+    """Samples a second that are made."""
+    memory_bytes: int = 0
+    """Memory in which they are made."""
+    recording_bytes: int = 0
+    """Memory of recordings that are read."""
+    files: int = 0
+    """Files that are open."""
+    streams: int = 0
+    """Streams: a thread each."""
+
+    def __add__(self, other: Price) -> Price:
+        return Price(
+            *(getattr(self, f.name) + getattr(other, f.name) for f in fields(self))
+        )
+
+    def __sub__(self, other: Price) -> Price:
+        return Price(
+            *(getattr(self, f.name) - getattr(other, f.name) for f in fields(self))
+        )
+
+
+_MEANS = {
+    "bytes_s": "bytes a second",
+    "samples_hz": "samples a second",
+    "memory_bytes": "bytes of memory",
+    "recording_bytes": "bytes of recordings in memory",
+    "files": "open files",
+    "streams": "streams",
+}
+_CURE = {
+    "bytes_s": "a lower rate or speed, or fewer channels",
+    "samples_hz": "a lower rate or speed",
+    "memory_bytes": "smaller samples, or fewer channels",
+    "recording_bytes": "fewer recordings at a time",
+    "files": "fewer recordings at a time",
+    "streams": "fewer: stop one",
+}
+
+
+class Ledger:
+    """What all clients of a server spend together.
+
+    Parameters
+    ----------
+    limits : Limits
+        What each client, and all of them, may spend.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.spent = Price()
+        self.lock = threading.Lock()
+
+
+class Account:
+    """What one client spends.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        That of the server.
+
+    Examples
+    --------
+    >>> from ataraxis.config.limits import Limits
+    >>> account = Account(Ledger(Limits(memory_bytes=10)))
+    >>> with account.bill() as bill:
+    ...     charge(Price(memory_bytes=8))
+    >>> bill.price.memory_bytes, account.spent.memory_bytes
+    (8, 8)
+    >>> bill.pay_back()
+    >>> account.spent.memory_bytes
+    0
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.spent = Price()
+
+    def _take(self, price: Price) -> None:
+        ledger = self._ledger
+        with ledger.lock:
+            mine = self.spent + price
+            for item in fields(price):
+                name = item.name
+                asked, total = getattr(price, name), getattr(mine, name)
+                if not asked:
+                    continue
+                most = getattr(ledger.limits, name, None)
+                if most is not None and not total <= most:
+                    raise _refused(name, asked, total, most, name)
+                everyone = getattr(ledger.limits, f"all_{name}", None)
+                if everyone is None:
+                    continue
+                # Of what is for all, a client may have as much as it leaves: half, if
+                # it is alone. Those who take what they can leave a share to the next.
+                free = everyone - getattr(ledger.spent, name)
+                if not total <= free:
+                    raise _refused(name, asked, total, free, f"all_{name}")
+            self.spent, ledger.spent = mine, ledger.spent + price
+
+    def _give(self, price: Price) -> None:
+        with self._ledger.lock:
+            self.spent = self.spent - price
+            self._ledger.spent = self._ledger.spent - price
+
+    @contextlib.contextmanager
+    def bill(self) -> Iterator[Bill]:
+        """Charge this account for what happens in a ``with``, in this thread.
+
+        What it has cost is paid back at once if it fails.
+        """
+        made = Bill(self)
+        token = _bill.set(made)
+        try:
+            yield made
+        except BaseException:
+            made.pay_back()
+            raise
+        finally:
+            _bill.reset(token)
+
+
+def _refused(
+    name: str, asked: float, total: float, most: float, limit: str
+) -> TooExpensive:
+    what = _MEANS[name]
+    return TooExpensive(
+        f"this asks for {asked:.6g} {what}, and the client would have {total:.6g}: at "
+        f"most {max(0, most):.6g} now ({limit}). Ask for {_CURE[name]}"
+    )
+
+
+class Bill:
+    """What one request has cost, until it is paid back."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self._lock = threading.Lock()
+        self.price = Price()
+
+    def add(self, price: Price) -> None:
+        """Take from the account, or raise."""
+        self._account._take(price)  # noqa: SLF001 - two halves of one mechanism
+        with self._lock:
+            self.price = self.price + price
+
+    def pay_back(self, price: Price | None = None) -> None:
+        """Give a part back, or everything; twice is fine."""
+        with self._lock:
+            given = self.price if price is None else price
+            self.price = self.price - given
+        self._account._give(given)  # noqa: SLF001
+
+
+_bill: ContextVar[Bill | None] = ContextVar("ataraxis_bill", default=None)
+
+
+def charge(price: Price) -> None:
+    """Say what is about to be spent.
+
+    Raises
+    ------
+    TooExpensive
+        The client for whom this is done may not have it; nothing was spent.
+    """
+    bill = _bill.get()
+    if bill is not None:
+        bill.add(price)
+
+
+def refund(price: Price) -> None:
+    """Say that something that was charged here is over."""
+    bill = _bill.get()
+    if bill is not None:
+        bill.pay_back(price)
