@@ -74,9 +74,7 @@ class End:
     _capacity: int
     _flags: int
     _shut: Callable[[], None]  # the kernel's
-
-    @property
-    def _damage(self) -> str: ...  # the kernel's
+    _damage: str  # the kernel's
 
     def _begin(self, segment: Segment) -> None:
         """Take the segment; it is left with the last reference, or with the program."""
@@ -205,8 +203,8 @@ class End:
             raise EndOfStream(f"stream {name!r} has ended and everything was read")
         if status == status_of.DAMAGED:
             raise LayoutError(
-                f"stream {name!r} was damaged: {self._damage}. What is not read yet cannot "
-                "be told apart from damage: make the stream again under another name"
+                f"stream {name!r} was damaged: {self._damage}. Read what still comes, "
+                "and make the stream again under another name"
             )
         late = PutTimeout if count else TimeoutError
         error = late(f"stream {name!r}: nothing happened within the timeout")

@@ -161,8 +161,8 @@ class QueueEnd(QueueHandle):
             error = QueueEmpty(f"queue {name!r} holds nothing; wait with timeout=")
         elif status == status_of.DAMAGED:
             raise LayoutError(
-                f"queue {name!r} was damaged: {self._damage}. Take what still comes, and "
-                "make the queue again under another name"
+                f"queue {name!r} was damaged: {self._damage}. Take what still comes, "
+                "and make the queue again under another name"
             )
         elif is_put:
             error = PutTimeout(
@@ -526,8 +526,9 @@ class Getting(QueueEnd):
             if frames:
                 return at, frames
             raise CorruptFrame(
-                f"queue {self._name!r}: a slot says that its frame lies in a segment of "
-                f"its own, and {ticket[:40]!r} is not the name of one; the frame is gone"
+                f"queue {self._name!r}: a slot says that its frame lies in a segment "
+                f"of its own, and {ticket[:40]!r} is not the name of one; the frame is "
+                "gone"
             )
         frame = view_large(name, self._where)
         if frame is None:

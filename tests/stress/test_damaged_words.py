@@ -53,9 +53,8 @@ class Target:
         with open(path, "r+b") as file:
             self.map = mmap.mmap(file.fileno(), 0)
         geometry = struct.unpack_from("<4Q4Q", self.map, 0x60)
-        participants, control_bytes, _, payload_bytes = geometry[:4]
+        participants = geometry[0]
         _, control, labels, payload = geometry[4:]
-        self.payload = payload
         self.regions = [(LIVE, LIVE + 16), (4096, control), (control, labels)]
         # The words that everything hangs on, more often than their share.
         self.hot: list[tuple[int, int]] = []
@@ -146,11 +145,16 @@ class Theatre:
     def words(self, word: int) -> list[int]:
         return [self.board.mine(k, word) for k in range(self.count)]
 
+    def names(self) -> list[str]:
+        return [peer.__name__ for peer in CASTS[self.cast]]
+
     def longest(self) -> str:
         """Say how long the longest call of each peer took."""
         return ", ".join(
-            f"{CASTS[self.cast][k].__name__} {DEEDS[self.board.mine(k, DEED)]} {ns / 1e9:.3f}"
-            for k, ns in enumerate(self.words(WORST))
+            f"{name} {DEEDS[self.board.mine(k, DEED)]} {ns / 1e9:.3f}"
+            for k, (name, ns) in enumerate(
+                zip(self.names(), self.words(WORST), strict=True)
+            )
         )
 
     def path(self) -> Path:
@@ -190,8 +194,8 @@ class Theatre:
         ]
         pytest.fail(
             f"{what}, generation {self.generation}: no sign of life of "
-            f"{[CASTS[self.cast][k].__name__ for k in waiting]}\n{self.zygote.complaints()}"
-            f"\n{chr(10).join(mutations)}\n{chr(10).join(stacks)}"
+            f"{[self.names()[k] for k in waiting]}\n{self.zygote.complaints()}\n"
+            f"{chr(10).join(mutations)}\n{chr(10).join(stacks)}"
         )
 
     def begin(self) -> Target:
@@ -255,8 +259,7 @@ class Theatre:
                 if w
             ):
                 lies.append(
-                    f"generation {self.generation}, bad {[a - b for a, b in zip(self.words(BAD), bad, strict=True)]} "
-                    f"at {self.words(WHERE)}: "
+                    f"generation {self.generation}, {worse} at {self.words(WHERE)}: "
                     + ", ".join(f"{a:#x}/{s} {o:#x}->{n:#x}" for a, s, o, n in self.log)
                 )
         return done, lies
@@ -286,7 +289,12 @@ def theatre(zygote: Zygote, arena: Path) -> Iterator[Callable[[str], Theatre]]:
 def test_damaged_words_hang_nobody(
     theatre: Callable[[str], Theatre], figure: Callable[..., float], cast: str
 ) -> None:
-    share = {"stream": 40_000, "queue": 30_000, "array": 15_000, "framebuffer": 15_000}
+    share = {
+        "stream": 30_000,
+        "queue": 30_000,
+        "array": 20_000,
+        "framebuffer": 20_000,
+    }
     stage = theatre(cast)
     done, lies = stage.run(int(figure(share[cast], 100)))
     stage.stop()
