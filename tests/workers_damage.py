@@ -169,7 +169,7 @@ class Receiver(Peer):
                 return
         frame = self.end.receive(timeout=WAIT_S)
         if frame is not None:
-            index = frame.buffer_id - 1
+            index = (frame.buffer_id - 1) % SLOTS
             found = frame.array.copy()
             self.judge(frame._code != 0 and is_row(found), index)
             if self.rounds % 7 == 0:
