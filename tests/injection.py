@@ -1,8 +1,9 @@
-"""Exceptions wherever CPython itself looks for signals (the eval breaker of ceval.c).
+"""An exception raised where CPython looks for signals: when a call of C code returns,
+at the start of a function, at a jump back. Counted, so that a test knows that it took
+place; and as CPython does, it is the call's, the function's or the jump's own.
 
-Those are: after a call of a C function, at the start or resume of a function, at a
-backward jump. A trace function does it on 3.11, `sys.monitoring` later, where
-`f_trace_opcodes` may call nothing (3.12.1).
+Python 3.11 tells of them by `sys.settrace` and `sys.setprofile`; `f_trace_opcodes` of
+3.12.1 tells of no instruction, so that from 3.12 on `sys.monitoring` does.
 """
 
 from __future__ import annotations
@@ -14,124 +15,147 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any
 
+_TOOL = 4
+_MOST = 1 << 40
 
-class Interrupted(BaseException):
-    """What a signal handler of the user's raises."""
+
+class Injected(BaseException):
+    """As KeyboardInterrupt: no part of the library expects it."""
+
+
+def jumps_of(code: CodeType) -> frozenset[int]:
+    """Offsets of the jumps back."""
+    found = dis.get_instructions(code)
+    return frozenset(i.offset for i in found if i.opname == "JUMP_BACKWARD")
 
 
 class Injector:
-    """Runs an operation with an exception at one of its points.
+    """Raises once, at the n-th point that this thread passes in files of some names.
 
-    Attributes
+    Parameters
     ----------
-    count : int
-        Exceptions that were raised so far.
+    files : str
+        Ends of the paths of the files that are watched; none: all but this one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *files: str) -> None:
+        self._files = files
+        self._jumps: dict[CodeType, frozenset[int]] = {}
+        self._left = 0
         self.count = 0
-        self._left = -1
-        self._seen = 0
-        self._thread = 0
+        """How many exceptions were injected."""
 
-    def points(self, operation: Callable[[], Any]) -> int:
-        """Run an operation as it is; how many points it has."""
-        self._run(operation, -1)
-        return self._seen
-
-    def run(self, operation: Callable[[], Any], point: int) -> bool:
-        """Run an operation with an exception at a point; whether it was raised."""
+    def run(self, function: Callable[[], object], at: int) -> bool:
+        """Call a function, interrupted at point `at`; whether it came that far."""
+        self._left = at
         before = self.count
-        try:
-            self._run(operation, point)
-        except Interrupted:
-            pass
-        return self.count > before
-
-    def _run(self, operation: Callable[[], Any], point: int) -> None:
-        self._left, self._seen, self._thread = point, 0, threading.get_ident()
-        start, stop = (_monitor if sys.version_info >= (3, 12) else _trace)(self._reach)
+        start, stop = (
+            (self._trace, self._untrace)
+            if sys.version_info < (3, 12)
+            else (self._monitor, self._unmonitor)
+        )
         start()
         try:
-            operation()
+            function()
+        except Injected:
+            pass
         finally:
             stop()
+        return self.count > before
 
-    def _reach(self, code: CodeType) -> None:
-        if threading.get_ident() != self._thread or code.co_filename == __file__:
-            return
-        self._seen += 1
-        if self._left == self._seen - 1:
-            self._left = -1
+    def points(self, function: Callable[[], object]) -> int:
+        """Call a function as it is; how many points it has."""
+        self.run(function, _MOST)
+        return _MOST - self._left
+
+    def each(
+        self,
+        prepare: Callable[[], Any],
+        function: Callable[[Any], object],
+        check: Callable[[Any], object],
+    ) -> int:
+        """Interrupt a function at every point it has, one a run; how many there are."""
+        at = 0
+        while True:
+            made = prepare()
+            was_injected = self.run(lambda m=made: function(m), at)
+            check(made)
+            if not was_injected:
+                return at
+            at += 1
+
+    def _is_watched(self, code: CodeType) -> bool:
+        if self._files:
+            return code.co_filename.endswith(self._files)
+        return code.co_filename != __file__
+
+    def _pass(self) -> None:
+        self._left -= 1
+        if self._left == -1:
             self.count += 1
-            raise Interrupted
+            raise Injected
 
+    def _jump(self, code: CodeType, offset: int) -> None:
+        if code not in self._jumps:
+            self._jumps[code] = jumps_of(code)
+        if offset in self._jumps[code]:
+            self._pass()
 
-_Reach = Callable[[CodeType], None]
-_Switch = Callable[[], None]
+    # ---- Python 3.11
 
+    def _trace(self) -> None:
+        def trace(frame: FrameType, event: str, argument: object) -> Any:
+            if event == "call":
+                if not self._is_watched(frame.f_code):
+                    return None
+                frame.f_trace_opcodes, frame.f_trace_lines = True, False
+                self._pass()
+            elif event == "opcode":
+                self._jump(frame.f_code, frame.f_lasti)
+            return trace
 
-def _monitor(reach: _Reach) -> tuple[_Switch, _Switch]:
-    monitoring: Any = getattr(sys, "monitoring")  # noqa: B009 - not on 3.11
-    tool, events = 4, monitoring.events
+        def profile(frame: FrameType, event: str, argument: object) -> None:
+            if event == "c_return" and self._is_watched(frame.f_code):
+                self._pass()
 
-    def jump(code: CodeType, origin: int, target: int) -> None:
-        if target < origin:
-            reach(code)
+        sys.setprofile(profile)
+        sys.settrace(trace)
 
-    callbacks = {
-        events.PY_START: lambda code, offset: reach(code),
-        events.PY_RESUME: lambda code, offset: reach(code),
-        events.JUMP: jump,
-        events.C_RETURN: lambda code, offset, function, first: reach(code),
-    }
-
-    def start() -> None:
-        monitoring.use_tool_id(tool, "injection")
-        for event, callback in callbacks.items():
-            monitoring.register_callback(tool, event, callback)
-        wanted = events.CALL | events.PY_START | events.PY_RESUME | events.JUMP
-        monitoring.set_events(tool, wanted)
-
-    def stop() -> None:
-        monitoring.set_events(tool, 0)
-        monitoring.free_tool_id(tool)
-
-    return start, stop
-
-
-_CALLS = {dis.opmap[name] for name in ("CALL", "CALL_FUNCTION_EX") if name in dis.opmap}
-
-
-def _trace(reach: _Reach) -> tuple[_Switch, _Switch]:
-    texts: dict[CodeType, bytes] = {}
-    last: dict[FrameType, int] = {}
-
-    def local(frame: FrameType, event: str, _: Any) -> Any:
-        if event == "return":
-            last.pop(frame, None)
-        if event != "opcode":
-            return local
-        code, here = frame.f_code, frame.f_lasti
-        before = last.get(frame, -1)
-        text = texts.setdefault(code, code.co_code)
-        last[frame] = here
-        if before >= 0 and (here < before or text[before] in _CALLS):
-            reach(code)
-        return local
-
-    def called(frame: FrameType, event: str, _: Any) -> Any:
-        caller = frame.f_back
-        if caller in last:
-            # A call of a Python function: looked at in there, not after it.
-            last[caller] = -1
-        frame.f_trace_opcodes = True
-        reach(frame.f_code)
-        return local
-
-    def stop() -> None:
+    def _untrace(self) -> None:
         sys.settrace(None)
-        # No "return" comes after an exception of ours; a frame holds what it worked on.
-        last.clear()
+        sys.setprofile(None)
 
-    return (lambda: sys.settrace(called)), stop
+    # ---- Python 3.12
+
+    def _monitor(self) -> None:
+        monitoring = sys.monitoring  # type: ignore[attr-defined]
+        events, thread = monitoring.events, threading.get_ident()
+
+        def is_ours(code: CodeType) -> bool:
+            return threading.get_ident() == thread and self._is_watched(code)
+
+        def begun(code: CodeType, offset: int) -> None:
+            if is_ours(code):
+                self._pass()
+
+        def returned(code: CodeType, offset: int, *of: object) -> None:
+            begun(code, offset)
+
+        def reached(code: CodeType, offset: int) -> None:
+            if is_ours(code):
+                self._jump(code, offset)
+
+        monitoring.use_tool_id(_TOOL, "injection")
+        for event, function in (
+            (events.PY_START, begun),
+            (events.C_RETURN, returned),
+            (events.INSTRUCTION, reached),
+        ):
+            monitoring.register_callback(_TOOL, event, function)
+        # Those of C calls come with those of calls.
+        monitoring.set_events(_TOOL, events.PY_START | events.CALL | events.INSTRUCTION)
+
+    def _unmonitor(self) -> None:
+        monitoring = sys.monitoring  # type: ignore[attr-defined]
+        monitoring.set_events(_TOOL, 0)
+        monitoring.free_tool_id(_TOOL)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from deadline import wait_until
-from file_injection import Injector
+from injection import Injector
 from threads import in_thread
 
 from ataraxis import API, LogArchive, Producer, Recorder, Session, replay

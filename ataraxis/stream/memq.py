@@ -1024,8 +1024,10 @@ class MemQ(Posting):
                 f"segment {segment.name!r} is no work queue, or its control block does "
                 "not fit the file: it holds one large frame of a queue, or was damaged"
             )
-        self._segment, self._has_left = segment, Latch()
+        self._has_left = Latch()
         self._farewell = weakref.finalize(self, _at_exit, weakref.ref(self))
+        # Last: what has a segment leaves it.
+        self._segment = segment
         process = sys.modules.get("multiprocessing.process")
         util = sys.modules.get("multiprocessing.util")
         if process is not None and util is not None and process.parent_process():

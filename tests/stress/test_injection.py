@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from injection import Injector, Interrupted
+from injection import Injected, Injector
 
 from ataraxis import (
     Consumer,
@@ -478,21 +478,21 @@ def test_nothing_stays_held(
         del room
         _sweep(context)
     assert injector.count >= WANTED / len(ROOMS)
-    assert set(swallowed) <= {Interrupted, ResourceWarning}
+    assert set(swallowed) <= {Injected, ResourceWarning}
 
 
 def _by_signal(step: Step, seconds: float) -> bool:
     """Run a step again and again until a signal handler raises."""
 
     def handler(*_: Any) -> None:
-        raise Interrupted
+        raise Injected
 
     before = signal.signal(signal.SIGALRM, handler)
     try:
         signal.setitimer(signal.ITIMER_REAL, seconds)
         while True:
             step()
-    except Interrupted:
+    except Injected:
         return True
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -503,14 +503,12 @@ def _by_thread(step: Step, seconds: float) -> bool:
     """The same by an exception that another thread raises in this one."""
     raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
     this = ctypes.c_ulong(threading.get_ident())
-    timer = threading.Timer(
-        seconds, lambda: raise_in(this, ctypes.py_object(Interrupted))
-    )
+    timer = threading.Timer(seconds, lambda: raise_in(this, ctypes.py_object(Injected)))
     try:
         timer.start()
         while True:
             step()
-    except Interrupted:
+    except Injected:
         return True
     finally:
         timer.join()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from file_injection import Injected
+from injection import Injected
 
 from ataraxis import LogArchive, Producer, Recorder
 from ataraxis.shm.thread import Latch
