@@ -40,7 +40,7 @@ class FileLimits:
     text_bytes: int = _limit(
         16 * _MiB, "the longest YAML or JSON file that is read", "bytes"
     )
-    digits: int = _limit(4000, "digits of a number in YAML or JSON")
+    digits: int = _limit(20_000, "digits of a number in YAML or JSON")
     depth: int = _limit(100, "levels of YAML, JSON or groups of HDF5")
     merged: int = _limit(100_000, "keys that the '<<' of a YAML file may merge")
     values: int = _limit(

@@ -23,7 +23,7 @@ from ataraxis.shm.beneath import open_beneath, path_of
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
-class Opened(NamedTuple):
+class OpenedFile(NamedTuple):
     """A file that is open."""
 
     file: BinaryIO
@@ -122,7 +122,7 @@ class Folder:
         return FileNotFoundError(2, "no such recording", self.shown(name))
 
     @contextlib.contextmanager
-    def opened(self, name: str) -> Iterator[Opened]:
+    def opened(self, name: str) -> Iterator[OpenedFile]:
         """Open a regular file in it for reading, and never wait for one.
 
         What is raised meanwhile has the file's name, not its path, if confined.
@@ -149,7 +149,7 @@ class Folder:
         with file, self.reworded(path, shown):
             charge(Price(recording_bytes=status.st_size) + open_price)
             try:
-                yield Opened(file, path, shown, status.st_size)
+                yield OpenedFile(file, path, shown, status.st_size)
             finally:
                 refund(open_price)
 

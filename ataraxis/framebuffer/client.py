@@ -325,7 +325,9 @@ class FrameBufferClient(Ring, ChunkKernel):
                 self._attach(self._context, 0)
 
     def _unserved(self, context: Context, kind: type[OSError]) -> OSError:
-        waited = f" (waited {self._timeout} s)" if kind is TimeoutError else ""
+        waited = (
+            f" (waited {self._timeout} s)" if issubclass(kind, TimeoutError) else ""
+        )
         return kind(
             f"no server serves the frame buffer {self._key!r} in {context.path}{waited}"
             ". Start FrameBufferServer(key, size) first, wait with timeout=, or name "

@@ -197,7 +197,7 @@ def _system() -> _System:
 # ---- the thread
 
 
-class Entry:
+class WaitEntry:
     """Something that is waited for, and who is told, once, by the thread.
 
     Parameters
@@ -235,7 +235,7 @@ class _Sleeper:
     """A thread that sleeps for up to 127 entries; it ends when it has had none."""
 
     def __init__(self) -> None:
-        self.entries: dict[int, Entry] = {}
+        self.entries: dict[int, WaitEntry] = {}
         self._bell = ctypes.c_uint32()
         self.thread = threading.Thread(
             target=self._run, name="ataraxis-waiting", daemon=True
@@ -247,7 +247,7 @@ class _Sleeper:
         _system().wake(ctypes.addressof(self._bell))
 
     def _run(self) -> None:
-        bell, entries = ctypes.addressof(self._bell), list[Entry]()
+        bell, entries = ctypes.addressof(self._bell), list[WaitEntry]()
         nap, looked, is_last = _SHORT_S, time.monotonic(), False
         rung = -1
         while True:
@@ -297,7 +297,7 @@ def _after_fork() -> None:
     _sleepers.clear()
 
 
-def watch(entry: Entry) -> None:
+def watch(entry: WaitEntry) -> None:
     """Have an entry told by the thread, as soon as something happens."""
     global _forks_are_seen
     with _lock:
@@ -318,7 +318,7 @@ def watch(entry: Entry) -> None:
             sleeper.ring()
 
 
-def forget(entry: Entry) -> None:
+def forget(entry: WaitEntry) -> None:
     """Have it told no more: not after this has returned."""
     with _lock:
         sleeper = entry.sleeper
@@ -388,7 +388,7 @@ async def _changed(armed: Sequence[Armed], timeout: float | None) -> None:
         loop.call_soon_threadsafe(wake)
 
     handle = None if timeout is None else loop.call_later(timeout, wake)
-    entries = [Entry(one, seen, tell) for one, seen in armed]
+    entries = [WaitEntry(one, seen, tell) for one, seen in armed]
     try:
         for entry in entries:
             watch(entry)
@@ -408,7 +408,7 @@ async def _changed_in_anyio(armed: Sequence[Armed], timeout: float | None) -> No
     def tell() -> None:
         os.eventfd_write(descriptor, 1)
 
-    entries = [Entry(one, seen, tell) for one, seen in armed]
+    entries = [WaitEntry(one, seen, tell) for one, seen in armed]
     try:
         for entry in entries:
             watch(entry)
@@ -454,7 +454,7 @@ class Descriptor:
 
     def __init__(self, what: Waitable) -> None:
         self._what = what
-        self._entry: Entry | None = None
+        self._entry: WaitEntry | None = None
         self._gate = threading.Lock()
         self._pid = os.getpid()
         self.number = os.eventfd(1, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -473,7 +473,7 @@ class Descriptor:
             if found is NOTHING:
                 with suppress(BlockingIOError):
                     os.eventfd_read(self.number)
-                self._entry = Entry(self._what, armed, self._tell)
+                self._entry = WaitEntry(self._what, armed, self._tell)
                 watch(self._entry)
             return found
 

@@ -215,7 +215,7 @@ class Rows(End, ConsumerHandle):
 # ---- the consumer
 
 
-class DataEvent(EventWord):
+class FrameEvent(EventWord):
     """A frame of a stream, or its end, for who waits in a loop."""
 
     def __init__(self, consumer: Consumer) -> None:
@@ -414,7 +414,7 @@ class Consumer(Rows):
         check_timeout(timeout)
         if self._segment is None:
             return None
-        frame = await until(self._try_receive, DataEvent(self), timeout=timeout)
+        frame = await until(self._try_receive, FrameEvent(self), timeout=timeout)
         if frame is NOTHING:
             self._fail(TIMEOUT)
         return frame if isinstance(frame, Frame) else None
@@ -437,7 +437,7 @@ class Consumer(Rows):
         """
         self._attached()
         if self._descriptor is None:
-            self._descriptor = Descriptor(DataEvent(self))
+            self._descriptor = Descriptor(FrameEvent(self))
             # In front of the kernel's, which does not know of it.
             self.__dict__["receive"] = _receive_and_rearm(weakref.ref(self))
         return self._descriptor.number

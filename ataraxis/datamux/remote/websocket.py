@@ -48,7 +48,7 @@ class Door:
         self.gate: Gate | None = None
         door = self
 
-        class Known(module.ServerConnection):  # type: ignore[misc]
+        class Admitted(module.ServerConnection):  # type: ignore[misc]
             """A connection whose peer is looked at, if it is of this machine."""
 
             def connection_made(self, transport: Any) -> None:
@@ -62,7 +62,7 @@ class Door:
                 door.let_in(self)
                 super().connection_lost(error)
 
-        self.connection = Known
+        self.connection = Admitted
 
     def let_in(self, socket: Any) -> None:
         """Count a connection no more: it is in, or gone."""

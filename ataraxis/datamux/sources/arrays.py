@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import Stream
-from ataraxis.datamux.folder import Folder, Opened
+from ataraxis.datamux.folder import Folder, OpenedFile
 from ataraxis.errors import RecordingError
 
 
@@ -74,7 +74,7 @@ def named(
     )
 
 
-def _mapped(opened: Opened) -> NDArray[Any]:
+def _mapped(opened: OpenedFile) -> NDArray[Any]:
     try:
         found = np.load(opened.path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy raises several kinds
@@ -92,7 +92,7 @@ def _mapped(opened: Opened) -> NDArray[Any]:
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what NumPy writes
 
 
-def npz_members(opened: Opened) -> dict[str, zipfile.ZipInfo]:
+def npz_members(opened: OpenedFile) -> dict[str, zipfile.ZipInfo]:
     """Return the members of an npz file by the names of their arrays.
 
     Raises
@@ -114,7 +114,7 @@ def npz_members(opened: Opened) -> dict[str, zipfile.ZipInfo]:
     return {info.filename.removesuffix(".npy"): info for info in found}
 
 
-def npz_arrays(opened: Opened, names: list[str]) -> dict[str, NDArray[Any]]:
+def npz_arrays(opened: OpenedFile, names: list[str]) -> dict[str, NDArray[Any]]:
     """Read arrays of an npz file.
 
     Raises

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import Stream
-from ataraxis.datamux.folder import Folder, Opened
+from ataraxis.datamux.folder import Folder, OpenedFile
 from ataraxis.datamux.optional import need
 from ataraxis.datamux.sources.arrays import named
 from ataraxis.datamux.sources.hdf5_trial import try_hdf5
@@ -66,7 +66,7 @@ class Hdf5:
 
 
 @contextmanager
-def opened_hdf5(folder: Folder, name: str) -> Iterator[tuple[Any, Opened]]:
+def opened_hdf5(folder: Folder, name: str) -> Iterator[tuple[Any, OpenedFile]]:
     """Open an HDF5 file; what h5py raises meanwhile is that it is damaged."""
     if not folder.is_there(name):
         raise FileNotFoundError(2, "no such recording", folder.shown(name))
@@ -84,7 +84,7 @@ def opened_hdf5(folder: Folder, name: str) -> Iterator[tuple[Any, Opened]]:
             ) from error
 
 
-def found_in(group: Any, path: str, opened: Opened, depth: int = 0) -> Any:
+def found_in(group: Any, path: str, opened: OpenedFile, depth: int = 0) -> Any:
     """Return what is at a path of a group, through no link that leaves the file.
 
     Raises
@@ -114,7 +114,7 @@ def found_in(group: Any, path: str, opened: Opened, depth: int = 0) -> Any:
     return at
 
 
-def walk(file: Any, opened: Opened) -> Iterator[tuple[str, Any]]:
+def walk(file: Any, opened: OpenedFile) -> Iterator[tuple[str, Any]]:
     """Give each group and dataset by its name, through hard links, each once.
 
     Raises
@@ -156,7 +156,7 @@ def _address(item: Any) -> Any:
     return h5py.h5o.get_info(item.id).addr
 
 
-def check_inside(dataset: Any, opened: Opened) -> None:
+def check_inside(dataset: Any, opened: OpenedFile) -> None:
     """Refuse a dataset whose values are in other files, or are too many.
 
     Raises
@@ -177,7 +177,7 @@ def check_inside(dataset: Any, opened: Opened) -> None:
             raise RecordingError(f"{where}: chunks of {chunk} bytes: too large")
 
 
-def read_dataset(dataset: Any, opened: Opened, rows: int | None = None) -> Any:
+def read_dataset(dataset: Any, opened: OpenedFile, rows: int | None = None) -> Any:
     """Read a dataset, or its first rows, if they are in the file and not too many.
 
     Raises

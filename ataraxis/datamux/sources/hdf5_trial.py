@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 from ataraxis.config.limits import FILES
-from ataraxis.datamux.folder import Opened
+from ataraxis.datamux.folder import OpenedFile
 from ataraxis.errors import RecordingError
 
 _CPU_S = 1.0
@@ -66,7 +66,7 @@ except Exception:
 """
 
 
-def try_hdf5(opened: Opened) -> None:
+def try_hdf5(opened: OpenedFile) -> None:
     """Raise if reading the file crashes or hangs the HDF5 library.
 
     Raises

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.datamux.description import Field, Stream, channel_names, dtype_name
-from ataraxis.datamux.folder import Folder, Opened
+from ataraxis.datamux.folder import Folder, OpenedFile
 from ataraxis.datamux.optional import need
 from ataraxis.datamux.recording import Recording
 from ataraxis.datamux.sources.hdf5 import check_inside, opened_hdf5, read_dataset, walk
@@ -90,7 +90,7 @@ def _rows(data: Any) -> NDArray[Any]:
     return array.reshape(len(array), -1) if array.size else array.reshape(len(array), 1)
 
 
-def _values(data: Any, opened: Opened, rows: int | None = None) -> Any:
+def _values(data: Any, opened: OpenedFile, rows: int | None = None) -> Any:
     """Read a dataset, or what pynwb has read of it already."""
     if hasattr(data, "id"):
         return read_dataset(data, opened, rows)
@@ -98,7 +98,7 @@ def _values(data: Any, opened: Opened, rows: int | None = None) -> Any:
     return found if rows is None else found[:rows]
 
 
-def _times_of(found: Any, n: int, opened: Opened) -> NDArray[np.float64]:
+def _times_of(found: Any, n: int, opened: OpenedFile) -> NDArray[np.float64]:
     if found.timestamps is not None:
         return np.asarray(_values(found.timestamps, opened), np.float64)
     rate, first = float(found.rate), float(found.starting_time or 0.0)
@@ -106,7 +106,9 @@ def _times_of(found: Any, n: int, opened: Opened) -> NDArray[np.float64]:
 
 
 @contextmanager
-def _series_of(folder: Folder, name: str) -> Iterator[tuple[dict[str, Any], Opened]]:
+def _series_of(
+    folder: Folder, name: str
+) -> Iterator[tuple[dict[str, Any], OpenedFile]]:
     if not folder.is_there(name):
         raise FileNotFoundError(2, "no such recording", folder.shown(name))
     pynwb = need("pynwb", "nwb", "an NWB recording")
@@ -127,7 +129,7 @@ def _series_of(folder: Folder, name: str) -> Iterator[tuple[dict[str, Any], Open
             io.close()
 
 
-def _check_links(file: Any, opened: Opened) -> None:
+def _check_links(file: Any, opened: OpenedFile) -> None:
     """Refuse a file that names another one anywhere: pynwb would follow it."""
     h5py = need("h5py", "tables", "an NWB recording")
     for name, item in walk(file, opened):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import Stream
-from ataraxis.datamux.folder import Folder, Opened
+from ataraxis.datamux.folder import Folder, OpenedFile
 from ataraxis.datamux.optional import need
 from ataraxis.errors import RecordingError
 
@@ -39,7 +39,7 @@ class Csv:
             return _read(opened, stream)
 
 
-def _read(opened: Opened, stream: Stream) -> Mapping[str, NDArray[Any]]:
+def _read(opened: OpenedFile, stream: Stream) -> Mapping[str, NDArray[Any]]:
     header = _header(opened)
     wanted = {
         name: _parsed_as(name, stream)
@@ -66,7 +66,7 @@ def _read(opened: Opened, stream: Stream) -> Mapping[str, NDArray[Any]]:
 
 
 @contextmanager
-def _text(opened: Opened) -> Iterator[io.TextIOWrapper]:
+def _text(opened: OpenedFile) -> Iterator[io.TextIOWrapper]:
     """Read the file as text, from its beginning; it stays open."""
     opened.file.seek(0)
     text = io.TextIOWrapper(opened.file, encoding="utf-8-sig", newline="")
@@ -83,7 +83,7 @@ def _parsed_as(name: str, stream: Stream) -> np.dtype[Any]:
     return np.dtype("f8") if name not in stream.fields and dtype.kind == "f" else dtype
 
 
-def _header(opened: Opened) -> list[str]:
+def _header(opened: OpenedFile) -> list[str]:
     where = opened.shown
     try:
         with _text(opened) as file:
@@ -106,7 +106,7 @@ _ROWS = 4096
 
 
 def _slowly(
-    opened: Opened,
+    opened: OpenedFile,
     width: int,
     places: Mapping[str, int],
     wanted: Mapping[str, np.dtype[Any]],
@@ -155,7 +155,7 @@ def _slowly(
     }
 
 
-def _check_text(opened: Opened, name: str, pieces: list[NDArray[Any]]) -> None:
+def _check_text(opened: OpenedFile, name: str, pieces: list[NDArray[Any]]) -> None:
     """Refuse text whose longest cell would make every row as long."""
     widest = max(piece.dtype.itemsize for piece in pieces)
     rows = sum(len(piece) for piece in pieces)
@@ -215,7 +215,7 @@ class Parquet:
 
 
 def _parquet(
-    parquet: Any, opened: Opened, stream: Stream
+    parquet: Any, opened: OpenedFile, stream: Stream
 ) -> Mapping[str, NDArray[Any]]:
     file = parquet.ParquetFile(
         opened.file,
@@ -248,7 +248,7 @@ def _parquet(
     return made
 
 
-def _plain(column: NDArray[Any], opened: Opened, name: str) -> NDArray[Any]:
+def _plain(column: NDArray[Any], opened: OpenedFile, name: str) -> NDArray[Any]:
     """Give text its NumPy dtype; Arrow makes objects of it."""
     if column.dtype != object:
         return column

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import Field, Stream
-from ataraxis.datamux.folder import Folder, Opened
+from ataraxis.datamux.folder import Folder, OpenedFile
 from ataraxis.datamux.optional import need
 from ataraxis.errors import RecordingError
 
@@ -159,9 +159,9 @@ def _record(folder: Folder, key: str, *suffixes: str) -> Iterator[tuple[Path, st
     place = f"{parent}/" if parent else ""
     with contextlib.ExitStack() as stack:
         links = Path(stack.enter_context(tempfile.TemporaryDirectory("-wfdb")))
-        files: dict[str, Opened] = {}
+        files: dict[str, OpenedFile] = {}
 
-        def use(name: str) -> Opened:
+        def use(name: str) -> OpenedFile:
             if name not in files:
                 if len(files) >= FILES.streams:
                     raise RecordingError(f"{folder.shown(key)}: too many files")
@@ -247,7 +247,7 @@ def _segments(use: Any, lines: list[str], signals: int, shown: str, depth: int) 
     return nbytes + total * signals * 8
 
 
-def _beside(use: Any, name: str, shown: str) -> Opened:
+def _beside(use: Any, name: str, shown: str) -> OpenedFile:
     """Open a file that a header names, if it lies beside the header."""
     if not _PLAIN.fullmatch(name):
         raise RecordingError(
@@ -255,7 +255,7 @@ def _beside(use: Any, name: str, shown: str) -> Opened:
             "header are read"
         )
     try:
-        opened: Opened = use(name)
+        opened: OpenedFile = use(name)
     except FileNotFoundError as error:
         raise RecordingError(f"{shown}: its signals are not there: {name}") from error
     return opened

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import Field, Stream, channel_names
-from ataraxis.datamux.folder import Folder, Opened
+from ataraxis.datamux.folder import Folder, OpenedFile
 from ataraxis.datamux.optional import need
 from ataraxis.datamux.recording import Recording
 from ataraxis.errors import RecordingError
@@ -98,7 +98,7 @@ class Xdf:
         return described
 
 
-def _load(opened: Opened, is_corrected: bool) -> list[dict[str, Any]]:
+def _load(opened: OpenedFile, is_corrected: bool) -> list[dict[str, Any]]:
     file, where = opened.file, opened.shown
     if (found := file.read(4)) != b"XDF:":
         raise RecordingError(f"{where}: not XDF: it begins with {found!r}")
@@ -130,7 +130,7 @@ _COUNT = re.compile(rb"<channel_count>\s*(\d{1,18})\s*</channel_count>")
 _KIND = re.compile(rb"<channel_format>\s*(\w+)\s*</channel_format>")
 
 
-def _check_chunks(opened: Opened) -> None:
+def _check_chunks(opened: OpenedFile) -> None:
     """Refuse headers and samples that declare more than their chunks can hold.
 
     A file that was cut ends somewhere: what comes before that is read.
@@ -178,7 +178,7 @@ def _check_chunks(opened: Opened) -> None:
     opened.check(declared, "the file")
 
 
-def _chunks(opened: Opened) -> Iterator[tuple[int, int, int]]:
+def _chunks(opened: OpenedFile) -> Iterator[tuple[int, int, int]]:
     """Give where each chunk begins, its tag, and how many bytes follow that."""
     file, at = opened.file, 4
     while at < opened.size:
@@ -195,7 +195,7 @@ def _chunks(opened: Opened) -> Iterator[tuple[int, int, int]]:
         at = begin + length
 
 
-def _check_text(opened: Opened, stream: dict[str, Any]) -> None:
+def _check_text(opened: OpenedFile, stream: dict[str, Any]) -> None:
     """Refuse text whose longest value would make every value as long."""
     series = stream["time_series"]
     if isinstance(series, np.ndarray) or not len(series):
