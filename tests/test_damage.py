@@ -198,8 +198,11 @@ def test_a_reader_that_only_polls_is_told_too(opened: list[Any], context: Path) 
 def test_a_slot_that_no_producer_writes_is_not_waited_for(
     opened: list[Any], context: Path, owner: int
 ) -> None:
-    _, words = stream(opened, context, 1)
+    made, words = stream(opened, context, 1)
     consumer = reader(opened)
+    taken = {end._segment.participant.slot for end in (made, consumer)}
+    while owner in taken:
+        owner = (owner + 1) % PARTICIPANTS
     words[slot(0)] = 1 << 16 | owner << 3 | WRITING
     with pytest.raises(LayoutError, match=f"participant {owner} writes it"):
         consumer.receive(timeout=1)
