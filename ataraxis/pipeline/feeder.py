@@ -24,6 +24,7 @@ from ataraxis.shm.waiting import NOTHING, until
 
 _ROWS = 1024
 _SLICE_S = 0.25
+_TURN_S = 0.001
 Value = tuple[Any, int | None]
 
 
@@ -130,8 +131,9 @@ class Head:
             wait = _SLICE_S
             if deadline is not None:
                 wait = min(wait, max(0.0, deadline - time.monotonic()))
-            # In slices: a caller that may not wait must not wait for one that may.
-            if self._lock.acquire(timeout=wait):
+            # In slices: a caller that may not wait does not wait for one that may; only
+            # for one that is just putting.
+            if self._lock.acquire(timeout=max(wait, _TURN_S)):
                 try:
                     if self._send(value, dtype, time_ns, future, wait):
                         return True

@@ -156,8 +156,14 @@ class Pipe:
         return self._start(source, sink, engine)
 
     def _start(
-        self, source: Any, sink: Any, engine: Any = None, on_skip: Any = None
+        self,
+        source: Any,
+        sink: Any,
+        engine: Any = None,
+        on_skip: Any = None,
+        depth: int = 3,
     ) -> Run:
+        # `depth`: how many calls above this one the user's own is, for warnings.
         graph = self.graph()
         if not self._is_parallel and (heads := graph.parallel_heads()):
             names = ", ".join(map(repr, heads))
@@ -165,7 +171,7 @@ class Pipe:
                 f"pipe {self._name!r}: {names} are all first processors, and each "
                 "value has a result of each. For a chain: pipe.add(a).add(b). If you "
                 "mean it: pipe.connect_to(a, b)",
-                stacklevel=3,
+                stacklevel=depth,
             )
         self._run = Run(
             graph,
@@ -400,6 +406,7 @@ class Results:
             lambda value: results.put((True, value)),
             self._engine,
             on_skip,
+            4,
         )
         run.when_over(lambda: results.put((False, None)))
         try:

