@@ -114,7 +114,7 @@ class Limits:
         32 * _MiB, "kept for a client until it has read it", "bytes"
     )
     all_ring_bytes: int = _limit(
-        96 * _MiB, "kept for all clients; each has a share of what is free", "bytes"
+        64 * _MiB, "kept for all clients; each has a share of what is free", "bytes"
     )
     block_samples: int = _limit(2**16, "the longest block that a client may ask for")
     bytes_s: float = _limit(

@@ -484,7 +484,7 @@ def _pairs(pairs: Any) -> list[tuple[int, int]]:
 # ---- the connection
 
 _BUSY = 2
-_QUEUE_S = 2.0
+_QUEUE_S = 20.0
 _WAITING_BYTES = 2 * 2**20
 _OUTBOX_BYTES = 2 * 2**20
 
@@ -683,7 +683,7 @@ class Session:
             # One after the other, where many are made as fast as they are taken.
             until_s = time.monotonic() + _QUEUE_S
             while self._house.total.busy >= _BUSY and time.monotonic() < until_s:
-                await asyncio.sleep(_QUEUE_S / 40)
+                await asyncio.sleep(0.02)
         return await self._loop.run_in_executor(
             self._house.pool, self.streams.answer, call, number, arguments
         )

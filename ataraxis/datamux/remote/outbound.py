@@ -320,9 +320,11 @@ class Outlet:
         self._worked_s = time.thread_time()
 
     def _be_busy(self, is_busy: bool) -> None:
-        if is_busy != self._is_busy:
-            self._is_busy = is_busy
-            self._ring.room.total.add_busy(1 if is_busy else -1)
+        with self._changed:
+            is_busy = is_busy and not (self._is_closed or self.is_ended)
+            if is_busy != self._is_busy:
+                self._is_busy = is_busy
+                self._ring.room.total.add_busy(1 if is_busy else -1)
 
     def _put(self, block: Block, is_over: IsOver) -> None:
         layout = self._layout
@@ -375,11 +377,11 @@ class Outlet:
 
     def finish(self, end: End, is_over: IsOver) -> End:
         """Write the end; it is the last message."""
-        self._be_busy(False)
         error = None if end.error is None else packed_error(end.error)
         more = {"reason": end.reason, "error": error, **self.details()}
         self._append(lambda number: self._said("end", number, more))
         self.is_ended = True
+        self._be_busy(False)
         self._tell()
         return end
 
@@ -404,6 +406,7 @@ class Outlet:
         told = {"reason": "lost", "error": packed_error(error), **self.details()}
         self._ring.append(self._said("end", number, told))
         self._is_closed = self.is_ended = True
+        self._be_busy(False)
         return self._ring.take(self._window)
 
     def confirm(self, until: int) -> None:
@@ -433,7 +436,7 @@ class Outlet:
 
     def close(self) -> None:
         """Forget it: nobody reads any more."""
-        self._be_busy(False)
         with self._changed:
             self._is_closed = self.is_ended = True
             self._ring.clear()
+        self._be_busy(False)

@@ -5,6 +5,7 @@ Reference: the specification of XDF 1.0, github.com/sccn/xdf/wiki/Specifications
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
@@ -103,8 +104,10 @@ def _load(opened: OpenedFile, is_corrected: bool) -> list[dict[str, Any]]:
     if (found := file.read(4)) != b"XDF:":
         raise RecordingError(f"{where}: not XDF: it begins with {found!r}")
     pyxdf = need("pyxdf", "xdf", "an XDF recording")
-    _check_chunks(opened)
+    end = _check_chunks(opened)
     file.seek(0)
+    if end < opened.size:  # it was cut: what is whole is read
+        file = io.BytesIO(file.read(end))
     try:
         streams, _ = pyxdf.load_xdf(
             file,
@@ -121,7 +124,7 @@ def _load(opened: OpenedFile, is_corrected: bool) -> list[dict[str, Any]]:
 
 # ---- what a file declares is compared with what it has, before pyxdf makes room for it
 
-_HEADER, _SAMPLES = 2, 3
+_HEADER, _SAMPLES, _CLOCK = 2, 3, 4
 _WIDTHS = {
     "float32": 4, "double64": 8, "int8": 1, "int16": 2, "int32": 4, "int64": 8,
     "string": 1,
@@ -130,15 +133,20 @@ _COUNT = re.compile(rb"<channel_count>\s*(\d{1,18})\s*</channel_count>")
 _KIND = re.compile(rb"<channel_format>\s*(\w+)\s*</channel_format>")
 
 
-def _check_chunks(opened: OpenedFile) -> None:
+def _check_chunks(opened: OpenedFile) -> int:
     """Refuse headers and samples that declare more than their chunks can hold.
 
-    A file that was cut ends somewhere: what comes before that is read.
+    pyxdf takes what a chunk declares at its word, and goes on where its samples end: so
+    these must end where the chunk does. A file that was cut ends somewhere; returns
+    where its last whole chunk does.
     """
     widths: dict[int, int] = {}
-    declared = 0
+    counts: dict[int, int] = {}
+    kinds: dict[int, str] = {}
+    declared, end = 0, 4
     for at, tag, nbytes in _chunks(opened):
         file, where = opened.file, f"{opened.shown}: chunk at byte {at}"
+        end = file.tell() + nbytes
         if tag == _HEADER and nbytes >= 4:
             number = struct.unpack("<I", file.read(4))[0]
             if nbytes > FILES.text_bytes:
@@ -159,6 +167,7 @@ def _check_chunks(opened: OpenedFile) -> None:
             if name not in _WIDTHS:
                 raise RecordingError(f"{where}: channel_format {name[:40]!r}")
             widths[number] = channels * _WIDTHS[name]
+            counts[number], kinds[number] = channels, name
             if len(widths) > FILES.streams:
                 raise RecordingError(f"{where}: more than {FILES.streams} streams")
         elif tag == _SAMPLES and nbytes >= 5:
@@ -175,7 +184,44 @@ def _check_chunks(opened: OpenedFile) -> None:
                     f"{where}: {samples} samples declared, {nbytes} bytes are there"
                 )
             declared += samples * (8 + widths[number])
-    opened.check(declared, "the file")
+            opened.check(declared, "the file")
+            file.seek(end - nbytes + 5 + size)
+            data = file.read(nbytes - 5 - size)
+            width = -counts[number] if kinds[number] == "string" else widths[number]
+            if _end_of(data, samples, width) != len(data):
+                raise RecordingError(
+                    f"{where}: damaged: its {samples} samples do not end where it does"
+                )
+        elif tag in (_SAMPLES, _HEADER):
+            raise RecordingError(f"{where}: damaged: {nbytes} bytes")
+        elif tag == _CLOCK and (nbytes != 20 or _number(file) not in widths):
+            raise RecordingError(f"{where}: damaged: an offset of an unknown clock")
+    return end
+
+
+def _number(file: Any) -> int:
+    return int.from_bytes(file.read(4), "little")
+
+
+def _end_of(data: bytes, samples: int, width: int) -> int:
+    """Return where samples end: of so many bytes each, or of so many texts, if below 0.
+
+    -1: they do not.
+    """
+    at, most = 0, len(data)
+    for _ in range(samples):
+        if at >= most:
+            return -1
+        at += 9 if data[at] else 1
+        if width >= 0:
+            at += width
+            continue
+        for _ in range(-width):
+            size = data[at] if at < most else 0
+            if size not in (1, 4, 8):
+                return -1
+            at += 1 + size + int.from_bytes(data[at + 1 : at + 1 + size], "little")
+    return at
 
 
 def _chunks(opened: OpenedFile) -> Iterator[tuple[int, int, int]]:
@@ -185,12 +231,14 @@ def _chunks(opened: OpenedFile) -> Iterator[tuple[int, int, int]]:
         file.seek(at)
         size = file.read(1)
         if size not in (b"\x01", b"\x04", b"\x08"):
-            return
+            raise RecordingError(f"{opened.shown}: damaged at byte {at}: not a chunk")
         raw = file.read(size[0])
         length = int.from_bytes(raw, "little")
         begin = at + 1 + size[0]
-        if len(raw) < size[0] or length < 2 or begin + length > opened.size:
+        if len(raw) < size[0] or begin + length > opened.size:
             return
+        if length < 2:
+            raise RecordingError(f"{opened.shown}: damaged at byte {at}: not a chunk")
         yield at, int.from_bytes(file.read(2), "little"), length - 2
         at = begin + length
 

@@ -11,6 +11,7 @@ import difflib
 import functools
 import json
 import math
+import posixpath
 import types
 import typing
 from pathlib import Path
@@ -243,7 +244,12 @@ class _References:
             )
         other, _, fragment = target.removeprefix("file://").partition("#")
         folder = name.rpartition("/")[0]
-        other = f"{folder}/{other}" if folder and other else other or name
+        other = posixpath.normpath(posixpath.join(folder, other)) if other else name
+        if other.startswith(("/", "..")) or "\0" in other:
+            raise ConfigError(
+                f"{shown}: @ref {target[:200]!r}: it leads out of the folder; keep a "
+                "copy beside it"
+            )
         if not self._folder.is_there(other):
             raise ConfigError(
                 f"{shown}: @ref {target!r}: there is no file "
