@@ -249,9 +249,42 @@ class InputFile:
     ) -> tuple[NDArray[np.int64], Entries]:
         """Find the entries of a source and of a time: their numbers, and a list.
 
-        Only the runs that may have some are looked at. Damaged entries are of no time
-        and of no source, and found only if neither is asked for.
+        Only the runs that may have some are looked at. An entry whose header is damaged
+        is of the source that all of its run are of, and may be of any time between its
+        neighbours'; in a run of several sources it is of none: see `unknown`.
         """
+        at = self._runs_of(source, start_ns, stop_ns)
+        runs = self.data_runs[at]
+        table = self._joined(runs)
+        numbers = np.arange(len(table), dtype=np.int64)
+        shift = (
+            self.starts[at]
+            - np.concatenate([[0], np.cumsum(runs["count"], dtype=np.int64)[:-1]])
+            if len(at)
+            else np.empty(0, np.int64)
+        )
+        numbers += np.repeat(shift, runs["count"])
+        lost = table["state"] != scan.GOOD
+        wanted = np.ones(len(table), bool)
+        if source is not None:
+            own = np.repeat(runs["source"] == source, runs["count"])
+            wanted &= np.where(lost, own, table["source"] == source)
+        if start_ns is not None or stop_ns is not None:
+            low = high = table["time_ns"]
+            if lost.any():
+                low, high = _between(table, lost, runs)
+            if start_ns is not None:
+                wanted &= high >= start_ns
+            if stop_ns is not None:
+                wanted &= low < stop_ns
+        if wanted.all():
+            return numbers, table
+        return numbers[wanted], table[wanted]
+
+    def _runs_of(
+        self, source: int | None, start_ns: int | None, stop_ns: int | None
+    ) -> NDArray[np.intp]:
+        """Find the runs that may have entries of a source and of a time."""
         runs, keep = self.data_runs, np.ones(len(self.data_runs), bool)
         if source is not None:
             keep &= (runs["source"] == source) | (runs["source"] == SEVERAL)
@@ -259,26 +292,27 @@ class InputFile:
             keep &= runs["time_max"] >= start_ns
         if stop_ns is not None:
             keep &= runs["time_min"] < stop_ns
-        at = np.flatnonzero(keep)
-        table = self._joined(runs[at])
-        numbers = np.arange(len(table), dtype=np.int64)
-        shift = (
-            self.starts[at]
-            - np.concatenate([[0], np.cumsum(runs["count"][at], dtype=np.int64)[:-1]])
-            if len(at)
-            else np.empty(0, np.int64)
-        )
-        numbers += np.repeat(shift, runs["count"][at])
-        wanted = np.ones(len(table), bool)
-        if source is not None:
-            wanted &= (table["source"] == source) & (table["state"] == scan.GOOD)
-        if start_ns is not None:
-            wanted &= (table["time_ns"] >= start_ns) & (table["state"] == scan.GOOD)
-        if stop_ns is not None:
-            wanted &= (table["time_ns"] < stop_ns) & (table["state"] == scan.GOOD)
-        if wanted.all():
-            return numbers, table
-        return numbers[wanted], table[wanted]
+        return np.flatnonzero(keep)
+
+    def unknown(
+        self, source: int | None, start_ns: int | None, stop_ns: int | None
+    ) -> list[Problem]:
+        """Find damage that may have held entries of a source and time.
+
+        Headers of runs of several sources, and what no run covers.
+        """
+        found = self.losses()
+        if source is None:
+            return found
+        for run in self.data_runs[self._runs_of(source, start_ns, stop_ns)]:
+            if run["source"] != SEVERAL:
+                continue
+            for entry in listed(self.data, run, self.seed):
+                if entry["state"] != scan.GOOD:
+                    what = "the header of an entry is damaged: of any of its sources"
+                    at, nbytes = int(entry["offset"]), int(entry["bytes"])
+                    found.append(Problem(self.path, at, nbytes, what))
+        return found
 
     def mixed_sources(self) -> set[int]:
         """List the sources of runs that have several; looks at their headers."""
@@ -319,3 +353,26 @@ class InputFile:
         self.data = b""
         self.runs = np.empty(0, RUN)
         self._count()
+
+
+def _between(
+    table: Entries, lost: NDArray[np.bool_], runs: Runs
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Say between which times entries lie: their own, or those of their neighbours."""
+    low, high = table["time_ns"].copy(), table["time_ns"].copy()
+    run_of = np.repeat(np.arange(len(runs)), runs["count"])
+    low[lost], high[lost] = (
+        runs["time_min"][run_of[lost]],
+        runs["time_max"][run_of[lost]],
+    )
+    good = np.flatnonzero(~lost)
+    if len(good):
+        for k in np.flatnonzero(lost):
+            after = int(np.searchsorted(good, k))
+            before = good[after - 1] if after else None
+            behind = good[after] if after < len(good) else None
+            if before is not None and run_of[before] == run_of[k]:
+                low[k] = table["time_ns"][before]
+            if behind is not None and run_of[behind] == run_of[k]:
+                high[k] = max(table["time_ns"][behind], low[k])
+    return low, high

@@ -236,6 +236,15 @@ class JournalReader:
             range(len(parts)),
         )
 
+    def unknown(
+        self, source: int | None, start: int | None, stop: int | None
+    ) -> list[Problem]:
+        """Find damage that may have held entries of a source and time."""
+        found = list(self._failed)
+        for file in self.files:
+            found += file.unknown(source, start, stop)
+        return found
+
     def pick(self, numbers: NDArray[np.int64] | range) -> Selection:
         """Find entries by their numbers, in any order."""
         wanted = np.asarray(numbers, np.int64)

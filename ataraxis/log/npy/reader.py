@@ -194,6 +194,16 @@ class PackageReader:
             good &= stamps < np.uint64(max(stop, 0)) if stop < 2**64 else True
         return self.pick(np.flatnonzero(good))
 
+    def unknown(
+        self, source: int | None, start: int | None, stop: int | None
+    ) -> list[Problem]:
+        """Find what archives have lost: it may have been of any source and time."""
+        return [
+            Problem(index.path, len(index.data), 0, index.problem)
+            for index in self._archives
+            if index.problem is not None
+        ]
+
     def pick(self, numbers: NDArray[np.int64] | range) -> Selection:
         """Find entries by their numbers, in any order."""
         wanted = np.asarray(numbers, np.int64)
