@@ -321,14 +321,14 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert "10 expected, 10 received, 0 missing" in done.output
     (data,) = tmp_path.glob("*.axj")
     whole = data.read_bytes()
-    data.write_bytes(whole[:-330])
+    data.write_bytes(whole[:-394])
     done = run(main, ["verify", "--json", str(tmp_path)])
     assert done.exit_code == 1
     assert json.loads(done.output)["sources"][0]["received"] == 8
     done = run(main, ["recover", str(tmp_path)])
     assert "8 entries whole, index written anew" in done.output
     assert "cut off" in done.output
-    assert data.read_bytes() == whole[:-330]
+    assert data.read_bytes() == whole[:-394]
     done = run(main, ["recover", "--json", str(tmp_path)])
     assert not json.loads(done.output)[0]["is_indexed_anew"]
     assert run(main, ["verify", str(tmp_path / "nowhere")]).exit_code == 1

@@ -190,6 +190,16 @@ class LogArchive(Messages):
         """Frames that are known to be missing, as the recorder counted them."""
         return self._source.gaps
 
+    def missing(self, source: int | str) -> int:
+        """Count the entries of a source that should be there and are not.
+
+        As `ataraxis verify` counts, without a look at each entry: what is damaged is
+        found when it is read.
+        """
+        number = self._number(source)
+        assert number is not None
+        return self._source.account(number)[0]
+
     @property
     def anchors(self) -> list[Anchor]:
         """Wall times of monotonic ones, taken while it was written."""

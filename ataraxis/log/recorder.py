@@ -6,12 +6,14 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ataraxis._kernels.receive import OK
 from ataraxis._kernels.tap import EMPTY, ENDED, LAPPED, Tap
 from ataraxis.errors import LoggerError
+from ataraxis.log.account import REFUSED
 from ataraxis.log.disk_watch import DiskWatch, LowDisk
 from ataraxis.log.journal.input import InputFile
 from ataraxis.log.journal.page import Gap, files_of
@@ -22,8 +24,8 @@ from ataraxis.stream import Consumer
 
 # ---- recording: one stream into one journal, by a thread, without a miss
 
-REFUSED = "given up by the producer, for no slot was free"
 OVERTAKEN = "overwritten before they were recorded"
+UNSEEN = "sent before the recorder had joined"
 SLICE_S = 0.2
 RETRY_S = 0.2
 LINGER_S = 0.5
@@ -60,6 +62,8 @@ class Past:
     """First sequence that is not; None: nothing is there."""
     refused: int
     """Frames that were counted as given up by the producer."""
+    said: dict[str, Any] = field(default_factory=dict)
+    """What its first recorder said of the stream."""
 
 
 class Recording:
@@ -81,6 +85,9 @@ class Recording:
         Called with the bytes recorded so far.
     past : Past
         Where to go on.
+    is_whole : bool
+        It was to be recorded from its first frame on: what was sent before the recorder
+        joined is missing.
     """
 
     def __init__(
@@ -93,6 +100,7 @@ class Recording:
         on_loss: Callable[[Gap], object] | None,
         on_error: Callable[[LoggerError], object] | None,
         on_bytes: Callable[[], object],
+        is_whole: bool = False,
     ) -> None:
         self.consumer, self.journal, self.source = consumer, journal, source
         self.name = journal.name
@@ -101,15 +109,21 @@ class Recording:
         self._on_loss, self._on_error, self._on_bytes = on_loss, on_error, on_bytes
         self._tap = Tap(consumer, past.expected)
         self._refused = past.refused
+        self._past, self._is_whole = past, is_whole
+        self._has_joined = False
+        # The ring counts on for a durable reader that comes back in time.
+        self._was_kept = consumer.received_count > 0
+        self._dropped = consumer.dropped_count
         self._looked = self._stopped = 0.0
         self._last_sent: int | None = None
         self.frames = self.nbytes = self.lost = self._skipped = 0
-        journal.describe(
-            source,
-            self.name,
-            consumer.labels if consumer.is_typed else None,
-            stream=consumer.stream_id,
-        )
+        self._said: dict[str, Any] = {
+            "stream": consumer.stream_id,
+            "is_shared": consumer.is_shared,
+            "stalled_ns": self._stalled_ns(),
+            **{k: past.said[k] for k in ("joined", "late") if k in past.said},
+        }
+        self._describe()
         self._labels = journal.labels_id(consumer.labels) if consumer.is_typed else -1
         journal.flush()
         self._stop = threading.Event()
@@ -117,6 +131,14 @@ class Recording:
             target=self._run, name=f"ataraxis-record-{self.name}", daemon=True
         )
         self._thread.start()
+
+    def _describe(self) -> None:
+        labels = self.consumer.labels if self.consumer.is_typed else None
+        self.journal.describe(self.source, self.name, labels, **self._said)
+
+    def _stalled_ns(self) -> int:
+        """Return what producers have waited for readers, as the ring itself counts."""
+        return round(self.consumer.statistics().stalled_s * 1e9)
 
     # ---- the thread
 
@@ -153,6 +175,8 @@ class Recording:
         """Record what is there now, and give its slots back; how many frames."""
         frames = 0
         try:
+            if not self._has_joined:
+                self._join()
             frames, nbytes, status = self.journal.draw(
                 self._tap, self.source, self._labels
             )
@@ -175,6 +199,26 @@ class Recording:
             self._on_bytes()
         return frames
 
+    def _join(self) -> None:
+        """Say with which frame it begins, and what is missing before."""
+        if self._tap.wait(0) != OK:
+            return
+        self._has_joined = True
+        first, past = self._tap.found or 0, self._past
+        if past.expected is None:
+            late = first
+            statistics = self.consumer.statistics()
+            if self.consumer.is_shared:
+                # Positions that were passed over had no frame.
+                late = max(first - statistics.skipped, 0)
+            self._said |= {"joined": first, "late": late}
+            self._describe()
+            if late and self._is_whole:
+                self._lose(first - late, late, UNSEEN)
+        elif self.consumer.is_shared and not self._was_kept and first > past.expected:
+            # Of these, some may be positions that were passed over.
+            self._lose(past.expected, first - past.expected, OVERTAKEN)
+
     def _look(self) -> None:
         """Count what the producer gave up because of us or others."""
         now = time.monotonic()
@@ -185,6 +229,13 @@ class Recording:
         if refused > self._refused:
             count, self._refused = refused - self._refused, refused
             self._lose(self._tap.expected or 0, count, REFUSED)
+        if self.consumer.is_shared:
+            # There a hole in the sequence may be a position that was passed over; the
+            # ring tells them apart.
+            dropped = self.consumer.dropped_count
+            if dropped > self._dropped:
+                count, self._dropped = dropped - self._dropped, dropped
+                self._lose(self._tap.expected or 0, count, OVERTAKEN)
 
     def _lose(self, first: int, count: int, reason: str) -> None:
         self.journal.gap(self.source, first, count, reason)
@@ -205,7 +256,10 @@ class Recording:
             if self.failure is None:
                 self._looked = 0.0
                 self._look()
-            self.journal.close()
+            self.journal.close(
+                stalled_ns=self._stalled_ns(), has_ended=self.consumer.is_ended
+                and not self.consumer.has_next,
+            )  # fmt: skip
         except LoggerError as error:
             self.failure = self.failure or error.with_traceback(None)
         self._skipped = self._tap.skipped
@@ -252,11 +306,14 @@ class Recording:
 def past_of(directory: Path, name: str, stream_id: str) -> Past:
     """Find what is on disk of a very stream: where an earlier recorder was stopped."""
     expected, refused = None, 0
+    first: dict[str, Any] = {}
     for path in reversed(files_of(directory, name).get(name, [])):
         file = InputFile(path)
         said: list[dict[str, Any]] = list(file.notes.sources.values())
-        if not any(source.get("stream") == stream_id for source in said):
+        own = [source for source in said if source.get("stream") == stream_id]
+        if not own:
             continue
+        first = own[0]
         gaps = file.notes.gaps
         refused += sum(gap.count for gap in gaps if gap.reason == REFUSED)
         if expected is None and len(file):
@@ -265,7 +322,7 @@ def past_of(directory: Path, name: str, stream_id: str) -> Past:
             if len(good):
                 expected = int(good["sequence"].max()) + 1
         file.close()
-    return Past(expected, refused)
+    return Past(expected, refused, first)
 
 
 # ---- the recorder
@@ -299,6 +356,9 @@ class Recorder:
         Called with `LowDisk` well before the disk is full; a warning, if not given.
     low_disk_s : float
         How well before: the free space lasts less than this at the present rate, s.
+    is_whole : bool
+        Streams are to be recorded from their first frame on: what was sent before this
+        recorder joined is counted missing. Else it is named: it began late.
 
     Raises
     ------
@@ -345,6 +405,7 @@ class Recorder:
         on_error: Callable[[LoggerError], object] | None = None,
         on_low_disk: Callable[[LowDisk], object] | None = None,
         low_disk_s: float = 600.0,
+        is_whole: bool = False,
         **journal: Any,
     ) -> None:
         names = [streams] if isinstance(streams, str) else list(streams)
@@ -382,6 +443,7 @@ class Recorder:
                         on_loss=on_loss,
                         on_error=on_error,
                         on_bytes=self._look,
+                        is_whole=is_whole,
                     )
                 )
         except BaseException:

@@ -177,6 +177,9 @@ class LogSource(Protocol):
     def extents(self, source: int) -> NDArray[np.int64]:
         """Return the entries of a source as ranges of numbers, (k, 2), in order."""
 
+    def account(self, source: int) -> tuple[int, int]:
+        """Return how many entries of a source are missing, and how many were late."""
+
     def shifts_ns(self, source: int) -> list[int | None]:
         """Return what makes wall time of a monotonic one, of each session; or None."""
 

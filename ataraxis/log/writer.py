@@ -34,6 +34,7 @@ from ataraxis.log.status import (
     CREATED,
     CREATOR,
     DONE,
+    DROPPED,
     ENDED,
     FINISHED,
     GENERATION,
@@ -361,7 +362,7 @@ class JournalSink:
 
     def close(self) -> None:
         """Close the journal."""
-        self._journal.close()
+        self._journal.close(dropped=self._status.words[DROPPED])
 
 
 @contextmanager

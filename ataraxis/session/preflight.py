@@ -13,10 +13,10 @@ from typing import Any
 from ataraxis.errors import AtaraxisError
 from ataraxis.session.rig import Rig
 from ataraxis.session.session import Session
+from ataraxis.session.verdict import RATE_TOLERANCE
 from ataraxis.shm.context import Context
 from ataraxis.stream.inspector import Inspector
 
-RATE_TOLERANCE = 0.05
 LAG_S = 0.5
 
 
@@ -109,12 +109,12 @@ def _tried(rig: Rig, soak: float, context: Context, where: Path) -> Preflight:
         run = session.start(rig)
         declared = {name: _declared(name, context) for name in rig.sources}
         time.sleep(min(soak * 0.1, 1.0))  # until all are under way
-        began, before = time.monotonic(), _sent(rig, context)
-        end = began + soak
-        while time.monotonic() < end and run.look():
+        began = time.monotonic()
+        before, end = _sent(rig, context), began + soak
+        while run.look() and time.monotonic() < end:
             time.sleep(0.05)
-        seconds, after = time.monotonic() - began, _sent(rig, context)
-        for name, (frames, nbytes) in after.items():
+        for name, (frames, nbytes) in _sent(rig, context).items():
+            seconds = max(time.monotonic() - began, 1e-3)
             frames0, nbytes0 = before.get(name, (0, 0))
             rates[name] = (frames - frames0) / seconds, (nbytes - nbytes0) / seconds
     except AtaraxisError as error:
@@ -124,6 +124,8 @@ def _tried(rig: Rig, soak: float, context: Context, where: Path) -> Preflight:
     for name in rig.sources:
         rate, bytes_hz = rates.get(name, (0.0, 0.0))
         said = next((s for s in verdict.streams if s.name == name), None)
+        if said is not None and said.rate_hz is not None and rate:
+            rate = said.rate_hz  # as recorded: what came in one go is no rate
         made = StreamCheck(
             name, rate, declared.get(name), bytes_hz,
             said.missing if said else 0, said.longest_lag_s if said else 0.0,

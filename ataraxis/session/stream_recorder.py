@@ -21,6 +21,7 @@ from ataraxis.stream.statistics import StreamStatistics
 # ---- lag: how far behind the recorder of a stream is, and was at most
 
 _SHORTEST_S = 0.05
+_OLDEST_S = 86400.0 * 365
 
 
 class Lag:
@@ -34,21 +35,10 @@ class Lag:
         The name its producer knows the recorder by.
     context : Context
         Where the stream lives.
-    is_known : bool
-        It was recorded before: what its source waited until now counts.
     """
 
-    def __init__(
-        self,
-        verdict: StreamVerdict,
-        recorder: str,
-        context: Context,
-        is_known: bool = False,
-    ) -> None:
+    def __init__(self, verdict: StreamVerdict, recorder: str, context: Context) -> None:
         self._verdict, self._recorder, self._context = verdict, recorder, context
-        self._before = 0.0 if is_known else None
-        self.waited_s = 0.0
-        """How long the source has waited for readers since, s."""
         self._first: tuple[float, int] | None = None
         self._last: tuple[float, int] | None = None
 
@@ -64,9 +54,6 @@ class Lag:
         now, verdict = time.monotonic(), self._verdict
         lag = self._of(found)
         verdict.longest_lag = max(verdict.longest_lag, lag)
-        if self._before is None:
-            self._before = found.stalled_s
-        self.waited_s = max(self.waited_s, found.stalled_s - self._before)
         if self._last is None or self._first is None:
             self._first = self._last = now, found.sent
         elif now - self._last[0] > _SHORTEST_S:
@@ -78,6 +65,14 @@ class Lag:
             if rate > 0:
                 verdict.longest_lag_s = max(verdict.longest_lag_s, lag / rate)
             self._last = now, found.sent
+
+    def was_away(self, found: StreamStatistics) -> None:
+        """Take in how long frames have waited for a recorder that comes back now."""
+        for reader in found.readers:
+            if reader.label == self._recorder and reader.is_detached and reader.lag:
+                seconds = min(reader.detached_s, _OLDEST_S)
+                self._verdict.longest_lag_s = max(self._verdict.longest_lag_s, seconds)
+                self._verdict.longest_lag = max(self._verdict.longest_lag, reader.lag)
 
     def forget(self) -> None:
         """Begin anew: the stream has ended."""
@@ -99,7 +94,6 @@ class Lag:
 
 # ---- the stream recorder
 
-_WAITED_S = 0.1
 _PAUSE_S = 0.02
 
 
@@ -164,7 +158,7 @@ class Track:
         self._say, self._on_loss, self._options = say, on_loss, options
         self._recorder: Recorder | None = None
         self._verdict = StreamVerdict(stream)
-        self._lag = Lag(self._verdict, recorder, context, is_known)
+        self._lag = Lag(self._verdict, recorder, context)
         self._times = 0
         self._before = RecordingStatistics(stream, -1, 0, 0, 0, 0, False, "")
         self._lock = threading.Lock()
@@ -193,6 +187,8 @@ class Track:
             The directory cannot be written.
         """
         self._leave_the_past(timeout or 0)
+        if (found := self._lag.seen()) is not None:
+            self._lag.was_away(found)
         self._recorder = Recorder(
             self.name, self._directory, context=self._context, name=self._called,
             timeout=timeout, on_loss=self._lose, on_error=self._warn,
@@ -271,8 +267,6 @@ class Track:
             self._say(f"stopped recording {self.name!r}; {frames} frames recorded")
         if not self._times and not self._is_known:
             self._doubt(self._absence())
-        if (waited := self._lag.waited_s) > _WAITED_S:
-            self._note(f"its source waited {waited:.1f} s in all for readers")
         if self._times > 1:
             self._note(f"was made anew {self._times - 1} times")
         return self._verdict

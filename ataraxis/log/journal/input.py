@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ataraxis._kernels import scan
 from ataraxis.errors import CorruptFrame, LayoutError
-from ataraxis.frame import HEADER_BYTES, Frame
+from ataraxis.frame import HEADER_BYTES, Flag, Frame
 from ataraxis.log.journal.index import (
     ENTRY,
     RUN,
@@ -31,8 +31,8 @@ from ataraxis.log.journal.page import (
     index_path,
     seed_of_frames,
 )
-from ataraxis.log.ownership import is_owned
 from ataraxis.log.selection import Problem
+from ataraxis.shm.ownership import is_owned
 
 
 class InputFile:
@@ -347,6 +347,16 @@ class InputFile:
             )  # fmt: skip
         except CorruptFrame as error:
             raise CorruptFrame(f"{self.path}: {error}") from error
+
+    def device_stamps(self, entries: Entries) -> NDArray[np.int64] | None:
+        """Copy device times and counters, (n, 2); None: not all entries have them."""
+        if not len(entries) or not (entries["flags"] & Flag.DEVICE_STAMP).all():
+            return None
+        out = np.empty((len(entries), 2), np.int64)
+        table = np.ascontiguousarray(entries).view("u1")
+        if scan.device_stamps(self.data, table, out) < len(entries):
+            return None
+        return out
 
     def close(self) -> None:
         """Forget the mapping; it goes with the last array that looks at it."""

@@ -16,7 +16,7 @@ from ataraxis.log.journal.page import (
     data_path,
     index_path,
 )
-from ataraxis.log.ownership import own
+from ataraxis.shm.ownership import own
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 

@@ -6,7 +6,7 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Self
@@ -615,7 +615,7 @@ class JournalWriter(RecordKernel):
             self._fail(f"the next file cannot be begun: {error}")
         crash_point(b"journal_rolling")
         try:
-            self._finish()
+            self._finish({"is_last": False})
         except BaseException:
             file.close()
             raise
@@ -626,9 +626,9 @@ class JournalWriter(RecordKernel):
         if self._syncer is not None:
             file.sync()
 
-    def _finish(self) -> None:
+    def _finish(self, said: Mapping[str, Any]) -> None:
         """Write what is left, and that it is all."""
-        self._record("close", {"entries": self.entries - self._before})
+        self._record("close", {**said, "entries": self.entries - self._before})
         if self._flush() != OK:
             self._fail("the file could not be finished")
         if self._syncer is not None:
@@ -760,8 +760,13 @@ class JournalWriter(RecordKernel):
                 syncer.count if syncer is not None else 0,
             )
 
-    def close(self) -> None:
+    def close(self, **said: Any) -> None:
         """Write what is left, say that it is complete, and close the file.
+
+        Parameters
+        ----------
+        **said
+            What else is to be said with it, small JSON.
 
         Raises
         ------
@@ -772,7 +777,7 @@ class JournalWriter(RecordKernel):
             return
         try:
             with self._lock:
-                self._finish()
+                self._finish({"is_last": True, **said})
         finally:
             self.is_open = False
             self._file.close()
