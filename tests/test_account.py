@@ -54,7 +54,7 @@ def test_numbers_that_the_device_left_out_are_counted(lost: int, bits: int) -> N
     if lost + 1 >= 1 << (bits - 1):
         pytest.skip("a counter of 8 bits cannot tell")
     start = (1 << bits) - 60 if bits < 32 else 0  # it wraps within the loss
-    whole = [k for k in range(start, start + 6000 + lost)]
+    whole = list(range(start, start + 6000 + lost))
     kept = whole[:50] + whole[50 + lost :]
     found = counted([k % (1 << bits) for k in kept], bits, times=kept)
     assert (found.lost, found.resets) == (lost, 0)

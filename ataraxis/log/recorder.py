@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ataraxis._kernels.receive import OK
 from ataraxis._kernels.tap import EMPTY, ENDED, LAPPED, Tap
-from ataraxis.errors import LoggerError
+from ataraxis.errors import AtaraxisError, LoggerError, StreamUnavailable
 from ataraxis.log.account import REFUSED
 from ataraxis.log.disk_watch import DiskWatch, LowDisk
 from ataraxis.log.journal.input import InputFile
 from ataraxis.log.journal.page import Gap, files_of
 from ataraxis.log.journal.reader import JournalReader
 from ataraxis.log.journal.writer import JournalWriter
-from ataraxis.shm.context import ContextLike
+from ataraxis.shm.context import Context, ContextLike
 from ataraxis.stream import Consumer
+from ataraxis.stream.announcement import Announcement
+from ataraxis.stream.inspector import Inspector
 
 # ---- recording: one stream into one journal, by a thread, without a miss
 
@@ -30,6 +33,7 @@ SLICE_S = 0.2
 RETRY_S = 0.2
 LINGER_S = 0.5
 LOOK_S = 0.1
+SHORT_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,8 @@ class Recording:
     is_whole : bool
         It was to be recorded from its first frame on: what was sent before the recorder
         joined is missing.
+    refused : int
+        Frames that had been given up before it joined.
     """
 
     def __init__(
@@ -101,6 +107,7 @@ class Recording:
         on_error: Callable[[LoggerError], object] | None,
         on_bytes: Callable[[], object],
         is_whole: bool = False,
+        refused: int = 0,
     ) -> None:
         self.consumer, self.journal, self.source = consumer, journal, source
         self.name = journal.name
@@ -108,7 +115,11 @@ class Recording:
         """What keeps it from writing."""
         self._on_loss, self._on_error, self._on_bytes = on_loss, on_error, on_bytes
         self._tap = Tap(consumer, past.expected)
-        self._refused = past.refused
+        if past.said:
+            refused = int(past.said.get("refused", 0)) + past.refused
+        elif is_whole:
+            refused = 0
+        self._refused = refused
         self._past, self._is_whole = past, is_whole
         self._has_joined = False
         # The ring counts on for a durable reader that comes back in time.
@@ -121,6 +132,7 @@ class Recording:
             "stream": consumer.stream_id,
             "is_shared": consumer.is_shared,
             "stalled_ns": self._stalled_ns(),
+            "refused": refused - past.refused,
             **{k: past.said[k] for k in ("joined", "late") if k in past.said},
         }
         self._describe()
@@ -325,6 +337,78 @@ def past_of(directory: Path, name: str, stream_id: str) -> Past:
     return Past(expected, refused, first)
 
 
+def _refused(stream: str, context: ContextLike) -> int:
+    """Read how many frames the producer has given up; 0 where there is no stream."""
+    place = Context.of(context)
+    if not os.path.exists(place.path_of(stream)):
+        return 0
+    try:
+        return Inspector(stream, place).statistics().refused
+    except (OSError, AtaraxisError):
+        return 0  # opening it says why
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """A stream that a recorder has joined."""
+
+    stream: str
+    consumer: Consumer
+    refused: int
+    """Frames that had been given up before."""
+    was_absent: bool
+    """Whether it was not there when the recorder first looked."""
+
+
+def _join(
+    names: list[str],
+    context: ContextLike,
+    durable: str,
+    detached_timeout: float | None,
+    timeout: float | None,
+) -> Iterator[_Joined]:
+    """Join streams as they come, in any order.
+
+    Each that is not there is announced, so that it begins with its reader.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    absent: set[str] = set()
+    with contextlib.ExitStack() as stack:
+        waiting = {
+            stream: None
+            if timeout == 0
+            else stack.enter_context(Announcement(stream, durable, context))
+            for stream in names
+        }
+        while waiting:
+            for stream, announcement in list(waiting.items()):
+                left = None if deadline is None else deadline - time.monotonic()
+                is_over = left is not None and left <= 0
+                # Read before it gates: nothing is given up for it until then.
+                refused = _refused(stream, context)
+                try:
+                    consumer = Consumer(
+                        stream,
+                        context=context,
+                        durable=durable,
+                        detached_timeout=detached_timeout,
+                        timeout=0 if stream not in absent or is_over else SHORT_S,
+                    )
+                except (StreamUnavailable, TimeoutError) as error:
+                    if is_over and timeout:
+                        raise TimeoutError(
+                            f"stream {stream!r} did not come within {timeout} s"
+                        ) from error
+                    if is_over:
+                        raise
+                    absent.add(stream)
+                    continue
+                del waiting[stream]
+                yield _Joined(stream, consumer, refused, stream in absent)
+                if announcement is not None:
+                    announcement.withdraw()
+
+
 # ---- the recorder
 
 
@@ -414,43 +498,40 @@ class Recorder:
         self.directory = Path(directory)
         self._recordings: list[Recording] = []
         self._lock = threading.Lock()
-        deadline = None if timeout is None else time.monotonic() + timeout
-        consumers = []
+        joining: list[Consumer] = []
         try:
-            for stream in names:
-                left = None if deadline is None else deadline - time.monotonic()
-                consumer = Consumer(
-                    stream,
-                    context=context,
-                    durable=name,
-                    detached_timeout=detached_timeout,
-                    timeout=None if left is None else max(left, 0),
-                )
-                consumers.append(consumer)
-            numbers = self._numbers(names)
-            self._watch = DiskWatch(self.directory, low_disk_s, on_low_disk)
-            for stream, consumer in zip(names, consumers, strict=True):
-                past = past_of(self.directory, stream, consumer.stream_id)
+            for found in _join(names, context, name, detached_timeout, timeout):
+                joining = [found.consumer]
+                if not self._recordings:
+                    numbers = self._numbers(names)
+                    self._watch = DiskWatch(self.directory, low_disk_s, on_low_disk)
+                stream, stream_id = found.stream, found.consumer.stream_id
+                past = past_of(self.directory, stream, stream_id)
                 output = JournalWriter(
                     self.directory, stream, durability=durability, **journal
                 )
+                # Each from when it comes: it would wait for us.
                 self._recordings.append(
                     Recording(
-                        consumer,
+                        found.consumer,
                         output,
                         numbers[stream],
                         past=past,
                         on_loss=on_loss,
                         on_error=on_error,
                         on_bytes=self._look,
-                        is_whole=is_whole,
+                        is_whole=is_whole or found.was_absent,
+                        refused=found.refused,
                     )
                 )
+                joining = []
+            self._recordings.sort(key=lambda recording: names.index(recording.name))
         except BaseException:
             for recording in self._recordings:
                 recording.stop()
+            for recording in self._recordings:
                 recording.join(None)
-            for consumer in consumers[len(self._recordings) :]:
+            for consumer in joining:
                 consumer.close()
             raise
 

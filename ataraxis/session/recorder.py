@@ -17,6 +17,7 @@ from ataraxis.session.stream_recorder import Lag, SessionLoss, Track
 from ataraxis.session.verdict import StreamVerdict
 from ataraxis.shm.context import Context
 from ataraxis.shm.process import python_command
+from ataraxis.stream.announcement import Announcement
 from ataraxis.stream.statistics import ReaderStatistics, StreamStatistics
 
 # ---- the program of a recorder of a session; `RecorderProcess` starts it
@@ -27,6 +28,7 @@ from ataraxis.stream.statistics import ReaderStatistics, StreamStatistics
 
 END = "end"
 LOOK_S = 0.1
+SOON_S = 0.02
 
 
 class _Voice:
@@ -72,7 +74,9 @@ def run(told: dict[str, Any]) -> None:
     is_over = threading.Event()
     threading.Thread(target=_listen, args=(is_over,), daemon=True).start()
     known = set(told["known"])
-    while not is_over.wait(LOOK_S):
+    while not is_over.wait(
+        SOON_S if any(track.is_waiting for track in tracks) else LOOK_S
+    ):
         for track in tracks:
             track.look()
             if track.has_begun and track.name not in known:
@@ -119,6 +123,20 @@ class WatchedTrack:
         """Whether any recorder has begun with it."""
         self._lag, self._recorder = Lag(self.verdict, recorder, context), recorder
         self._lost = 0
+        # Until its process has begun: a stream that comes meanwhile waits for it.
+        self._announcement: Announcement | None = Announcement(
+            stream, recorder, context
+        )
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits for its stream; its process looks often itself."""
+        return False
+
+    def _withdraw(self) -> None:
+        announcement, self._announcement = self._announcement, None
+        if announcement is not None:
+            announcement.withdraw()
 
     def look(self) -> None:
         """Look how far behind its recorder is."""
@@ -134,6 +152,8 @@ class WatchedTrack:
         readers = found.readers if found is not None else ()
         ours = next((r for r in readers if r.label == self._recorder), None)
         self.is_known |= ours is not None
+        if self.is_known:  # its process holds one of its own
+            self._withdraw()
         return found, ours
 
     def lose(self, loss: SessionLoss) -> None:
@@ -156,6 +176,7 @@ class WatchedTrack:
 
     def stop(self) -> StreamVerdict:
         """Say what is known of it; its recorder has ended."""
+        self._withdraw()
         found = self._lag.seen()
         if found is not None and self._lag.is_promised(found):
             self.verdict.missing += self._lag.behind()

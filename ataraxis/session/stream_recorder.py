@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -9,12 +10,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ataraxis.errors import AtaraxisError, LoggerError, StreamUnavailable
+from ataraxis.errors import (
+    AtaraxisError,
+    LoggerError,
+    NotConnectedError,
+    StreamUnavailable,
+)
 from ataraxis.log.disk_watch import LowDisk
 from ataraxis.log.journal.page import Gap
 from ataraxis.log.recorder import Recorder, RecordingStatistics
 from ataraxis.session.verdict import StreamVerdict
 from ataraxis.shm.context import Context
+from ataraxis.stream.announcement import Announcement
 from ataraxis.stream.inspector import Inspector
 from ataraxis.stream.statistics import StreamStatistics
 
@@ -39,11 +46,14 @@ class Lag:
 
     def __init__(self, verdict: StreamVerdict, recorder: str, context: Context) -> None:
         self._verdict, self._recorder, self._context = verdict, recorder, context
+        self._path = context.path_of(verdict.name)
         self._first: tuple[float, int] | None = None
         self._last: tuple[float, int] | None = None
 
     def seen(self) -> StreamStatistics | None:
         """Read the stream's words; None: it is not there."""
+        if not os.path.exists(self._path):  # the common answer: let it cost little
+            return None
         try:
             return Inspector(self._verdict.name, self._context).statistics()
         except (OSError, AtaraxisError):
@@ -160,6 +170,8 @@ class Track:
         self._verdict = StreamVerdict(stream)
         self._lag = Lag(self._verdict, recorder, context)
         self._times = 0
+        self._announcement: Announcement | None = None
+        self._was_absent = False
         self._before = RecordingStatistics(stream, -1, 0, 0, 0, 0, False, "")
         self._lock = threading.Lock()
 
@@ -175,6 +187,11 @@ class Track:
         """Whether it was there, ever."""
         return self._times > 0
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits for its stream."""
+        return not self.is_recording
+
     def begin(self, timeout: float | None = 0) -> None:
         """Record it, if it is there (within `timeout`).
 
@@ -186,18 +203,30 @@ class Track:
         LoggerError
             The directory cannot be written.
         """
+        if self._announcement is None:
+            # Announced first, and looked for then: its producer waits for us.
+            self._announcement = Announcement(self.name, self._called, self._context)
+            self._was_absent = self._lag.seen() is None
         self._leave_the_past(timeout or 0)
         if (found := self._lag.seen()) is not None:
             self._lag.was_away(found)
         self._recorder = Recorder(
             self.name, self._directory, context=self._context, name=self._called,
             timeout=timeout, on_loss=self._lose, on_error=self._warn,
-            on_low_disk=self._low, **self._options,
+            on_low_disk=self._low, is_whole=self._was_absent, **self._options,
         )  # fmt: skip
+        # It stays announced: made again, it begins at its first frame, too.
+        self._was_absent = True
         self._times += 1
         self._on_end(self.name, False)
         again = "" if self._times == 1 else f", made anew, time {self._times}"
         self._say(f"recording {self.name!r}{again}")
+
+    def withdraw(self) -> None:
+        """Announce it no longer."""
+        announcement, self._announcement = self._announcement, None
+        if announcement is not None:
+            announcement.withdraw()
 
     def _leave_the_past(self, timeout: float) -> None:
         """Wait while the name means a stream that ended before it was recorded."""
@@ -231,8 +260,8 @@ class Track:
     def _try(self) -> None:
         try:
             self.begin()
-        except StreamUnavailable:
-            return
+        except (StreamUnavailable, NotConnectedError):
+            return  # not there yet, or its producer just keeps the name for us
         except Exception as error:  # told at the end, and in the log
             self._doubt(f"could not be recorded: {error}")
 
@@ -255,6 +284,7 @@ class Track:
     def stop(self) -> StreamVerdict:
         """Record what was sent until now, and end; what is known by then."""
         self.look()
+        self.withdraw()
         recorder = self._recorder
         if recorder is not None:
             try:
