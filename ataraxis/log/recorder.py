@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import time
@@ -13,10 +14,15 @@ from typing import Any, Literal
 
 from ataraxis._kernels.receive import OK
 from ataraxis._kernels.tap import EMPTY, ENDED, LAPPED, Tap
-from ataraxis.errors import AtaraxisError, LoggerError, StreamUnavailable
+from ataraxis.errors import (
+    AtaraxisError,
+    LayoutError,
+    LoggerError,
+    StreamUnavailable,
+)
 from ataraxis.log.account import REFUSED
 from ataraxis.log.disk_watch import DiskWatch, LowDisk
-from ataraxis.log.journal.input import InputFile
+from ataraxis.log.journal.input import InputFile, leave_out_repeated
 from ataraxis.log.journal.page import Gap, files_of
 from ataraxis.log.journal.reader import JournalReader
 from ataraxis.log.journal.writer import JournalWriter
@@ -34,6 +40,7 @@ RETRY_S = 0.2
 LINGER_S = 0.5
 LOOK_S = 0.1
 SHORT_S = 0.02
+SYNC_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,8 @@ class Recording:
         Called with the bytes recorded so far.
     past : Past
         Where to go on.
+    open_consumer, open_journal : callable
+        Open them once more, under the same names.
     is_whole : bool
         It was to be recorded from its first frame on: what was sent before the recorder
         joined is missing.
@@ -106,9 +115,12 @@ class Recording:
         on_loss: Callable[[Gap], object] | None,
         on_error: Callable[[LoggerError], object] | None,
         on_bytes: Callable[[], object],
+        open_consumer: Callable[[], Consumer],
+        open_journal: Callable[..., JournalWriter],
         is_whole: bool = False,
         refused: int = 0,
     ) -> None:
+        self._open_consumer, self._open_journal = open_consumer, open_journal
         self.consumer, self.journal, self.source = consumer, journal, source
         self.name = journal.name
         self.failure: LoggerError | None = None
@@ -121,11 +133,14 @@ class Recording:
             refused = 0
         self._refused = refused
         self._past, self._is_whole = past, is_whole
-        self._has_joined = False
+        self._has_joined = self._is_away = False
+        self._passed = 0
         # The ring counts on for a durable reader that comes back in time.
         self._was_kept = consumer.received_count > 0
         self._dropped = consumer.dropped_count
-        self._looked = self._stopped = 0.0
+        self._looked = self._stopped = self._synced = 0.0
+        self._safe = past.expected
+        """First sequence that is not known to be safe."""
         self._last_sent: int | None = None
         self.frames = self.nbytes = self.lost = self._skipped = 0
         self._said: dict[str, Any] = {
@@ -187,6 +202,8 @@ class Recording:
         """Record what is there now, and give its slots back; how many frames."""
         frames = 0
         try:
+            if self._is_away:
+                self._rejoin()
             if not self._has_joined:
                 self._join()
             frames, nbytes, status = self.journal.draw(
@@ -197,11 +214,19 @@ class Recording:
                 frames = max(frames, 1)
             if status == EMPTY or time.monotonic() - self._looked > LOOK_S:
                 self._look()
-            if self._tap.held:
-                self.journal.flush()
-                # Not before: a slot that was given back is gone.
+            if self._tap.held and self._is_due():
+                # Not released before: a slot that was given back is gone.
+                if self.journal.durability == "disk":
+                    self.journal.sync()
+                else:
+                    self.journal.flush()
+                passed, self._passed = (
+                    self._tap.skipped - self._passed,
+                    self._tap.skipped,
+                )
+                self.frames += self._tap.held - passed
                 self._tap.release()
-            self.frames += frames
+                self._safe, self._synced = self._tap.expected, time.monotonic()
             self.nbytes += nbytes
         except LoggerError as error:
             self._fail(error)
@@ -210,6 +235,40 @@ class Recording:
         if frames:
             self._on_bytes()
         return frames
+
+    def _is_due(self) -> bool:
+        """Whether what was taken is to be made safe now; syncing takes its time."""
+        if self.journal.durability != "disk" or self._stop.is_set():
+            return True
+        is_much = self._tap.held * 4 >= self.consumer.buffer_count
+        return is_much or time.monotonic() - self._synced > SYNC_S
+
+    def _begin_again(self) -> None:
+        """Go on in a new file with all that was not known to be on the disk.
+
+        The system may have dropped the pages that could not be synced, and say nothing
+        the next time. The ring has the frames still: they are read from it again, as
+        after a death.
+        """
+        new = self._open_journal(about={"again": self.journal.on_disk()})
+        self.journal.abandon()
+        self.journal = new
+        del self._tap, self.consumer  # dropped, not closed: the ring keeps them
+        self._is_away = True
+
+    def _rejoin(self) -> None:
+        """Read the ring from the first frame on that is not known to be safe."""
+        try:
+            self.consumer = self._open_consumer()
+        except (AtaraxisError, OSError) as error:
+            raise LoggerError(
+                f"recording of {self.name!r}: its stream cannot be read again: {error}"
+            ) from error
+        self._tap, self._passed = Tap(self.consumer, self._safe), 0
+        self._is_away = False
+        self._describe()
+        if self.consumer.is_typed:
+            self._labels = self.journal.labels_id(self.consumer.labels)
 
     def _join(self) -> None:
         """Say with which frame it begins, and what is missing before."""
@@ -262,18 +321,30 @@ class Recording:
         if is_new and self._on_error is not None:
             self._on_error(error)
         self._stop.wait(RETRY_S)
+        if self.journal.has_lost_pages:
+            with contextlib.suppress(LoggerError):  # tried again after the next step
+                self._begin_again()
 
     def _finish(self) -> None:
         try:
             if self.failure is None:
                 self._looked = 0.0
                 self._look()
+            if self._is_away:
+                self.journal.abandon()
+                return
+            if self._tap.held:  # what was taken, and not released yet
+                self.journal.sync()
+                self.frames += self._tap.held
+                self._tap.release()
             self.journal.close(
                 stalled_ns=self._stalled_ns(), has_ended=self.consumer.is_ended
                 and not self.consumer.has_next,
             )  # fmt: skip
         except LoggerError as error:
             self.failure = self.failure or error.with_traceback(None)
+        if self._is_away:
+            return
         self._skipped = self._tap.skipped
         consumer = self.consumer
         del self._tap, self.consumer
@@ -319,8 +390,12 @@ def past_of(directory: Path, name: str, stream_id: str) -> Past:
     """Find what is on disk of a very stream: where an earlier recorder was stopped."""
     expected, refused = None, 0
     first: dict[str, Any] = {}
-    for path in reversed(files_of(directory, name).get(name, [])):
-        file = InputFile(path)
+    files = []
+    for path in files_of(directory, name).get(name, []):
+        with contextlib.suppress(LayoutError):  # of a death before its first page
+            files.append(InputFile(path))
+    leave_out_repeated(files)
+    for file in reversed(files):
         said: list[dict[str, Any]] = list(file.notes.sources.values())
         own = [source for source in said if source.get("stream") == stream_id]
         if not own:
@@ -507,14 +582,15 @@ class Recorder:
                     self._watch = DiskWatch(self.directory, low_disk_s, on_low_disk)
                 stream, stream_id = found.stream, found.consumer.stream_id
                 past = past_of(self.directory, stream, stream_id)
-                output = JournalWriter(
-                    self.directory, stream, durability=durability, **journal
-                )
+                open_journal = functools.partial(
+                    JournalWriter, self.directory, stream,
+                    **{"durability": durability, **journal},
+                )  # fmt: skip
                 # Each from when it comes: it would wait for us.
                 self._recordings.append(
                     Recording(
                         found.consumer,
-                        output,
+                        open_journal(),
                         numbers[stream],
                         past=past,
                         on_loss=on_loss,
@@ -522,9 +598,18 @@ class Recorder:
                         on_bytes=self._look,
                         is_whole=is_whole or found.was_absent,
                         refused=found.refused,
+                        open_journal=open_journal,
+                        open_consumer=functools.partial(
+                            Consumer,
+                            stream,
+                            context=context,
+                            durable=name,
+                            detached_timeout=detached_timeout,
+                        ),  # fmt: skip
                     )
                 )
                 joining = []
+                del found
             self._recordings.sort(key=lambda recording: names.index(recording.name))
         except BaseException:
             for recording in self._recordings:
@@ -582,15 +667,17 @@ class Recorder:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until every stream has ended and is recorded; whether that is so.
 
+        While a disk refuses, frames are kept in their ring and writing is tried again,
+        for as long as it takes: `check` and `statistics` say so, `on_error` is called.
+
         Raises
         ------
         LoggerError
-            A stream cannot be recorded.
+            The recording of a stream has ended for good.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         for recording in self._recordings:
             while recording.is_recording:
-                self.check()
                 left = 0.1
                 if deadline is not None:
                     left = min(left, deadline - time.monotonic())

@@ -16,7 +16,7 @@ from ataraxis._kernels import scan
 from ataraxis.errors import CorruptFrame, LayoutError
 from ataraxis.log.account import Account, SourceReport
 from ataraxis.log.journal.index import SEVERAL
-from ataraxis.log.journal.input import InputFile
+from ataraxis.log.journal.input import InputFile, leave_out_repeated
 from ataraxis.log.journal.page import files_of
 from ataraxis.log.npy.reader import PackageReader
 from ataraxis.log.recovery import tables
@@ -114,13 +114,14 @@ def verify(
     dropped: dict[str, int] = {}
     for journal, paths in found.items():
         endings: list[_Ending] = []
-        sessions = _Sessions()
+        sessions, files = _Sessions(), []
         for each in paths:
             try:
-                file = InputFile(each)
+                files.append(InputFile(each))
             except LayoutError as error:
                 problems.append(Problem(each, 0, each.stat().st_size, str(error)))
-                continue
+        leave_out_repeated(files)
+        for file in files:
             gone, is_whole = _count(journal, file, seen, deadline)
             unknown += gone
             is_deep &= is_whole

@@ -16,6 +16,7 @@ from ataraxis.log.recovery import recover
 from ataraxis.session.directory import Diary, SessionFolder, SessionRecord
 from ataraxis.session.verdict import StreamVerdict, Verdict, judge
 from ataraxis.shm.context import Context, ContextLike
+from ataraxis.stream.announcement import sweep
 from ataraxis.stream.inspector import inspect
 from ataraxis.stream.statistics import StreamStatistics
 
@@ -167,6 +168,7 @@ def _doubt_the_rest(verdict: Verdict, known: set[str]) -> None:
 
 def wait_until_detached(about: SessionRecord, context: Context) -> None:
     """Let recorders of a session that was killed end: they follow it at once."""
+    sweep(context)
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and any(
         r.label == about.recorder and not r.is_detached

@@ -62,6 +62,7 @@ class Announcement:
 
     def __init__(self, stream: str, durable: str, context: ContextLike = None) -> None:
         place = Context.of(context).path
+        sweep(place)
         self._path = f"{place}/{PREFIX}{uuid.uuid4().hex}"
         new = f"{self._path}.new"
         self._descriptor = os.open(
@@ -101,6 +102,12 @@ def announced(stream: str, context: ContextLike = None) -> list[Announced]:
     """List the live announcements for a stream; removes those of dead processes."""
     place = Context.of(context).path
     return [one for name, one in _all(str(place)) if name == stream]
+
+
+def sweep(context: ContextLike = None) -> None:
+    """Remove the announcements of processes that died."""
+    for _ in _all(str(Context.of(context).path)):
+        pass
 
 
 def _all(place: str) -> Iterator[tuple[str, Announced]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ class InputFile:
         """Bytes at its end that are no whole frame."""
         self._notes: Notes | None = None
         self._walked: tuple[int, Entries] | None = None
+        self._most: int | None = None
         self._noted = 0
         self._end = PAGE
         self.seed = -1
@@ -147,8 +149,26 @@ class InputFile:
         self._walked = None
         is_data = self.runs["kind"] == scan.DATA
         self.data_runs = self.runs[is_data]
+        counts = self.data_runs["count"].astype(np.int64)
+        ends = np.cumsum(counts)
+        if self._most is not None and len(ends) and ends[-1] > self._most:
+            last = int(np.searchsorted(ends, self._most))
+            kept = self._most - (int(ends[last - 1]) if last else 0)
+            self.data_runs = self.data_runs[: last + 1].copy()
+            run = self.data_runs[last]
+            if run["stride"]:
+                self.data_runs[last] = part_of(run, 0, kept)
+            else:
+                self.data_runs["count"][last] = kept
+            if not kept:
+                self.data_runs = self.data_runs[:last]
         self.starts = np.zeros(len(self.data_runs) + 1, np.int64)
         np.cumsum(self.data_runs["count"], out=self.starts[1:])
+
+    def leave_out(self, first: int) -> None:
+        """Take its entries from a number on for none: a later file has them again."""
+        self._most = first
+        self._count()
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -363,6 +383,18 @@ class InputFile:
         self.data = b""
         self.runs = np.empty(0, RUN)
         self._count()
+
+
+def leave_out_repeated(files: Sequence[InputFile]) -> None:
+    """Leave out of files what later ones have again, after a disk had failed."""
+    again = {
+        str(said["uuid"]): int(said["entries"])
+        for file in files
+        if file.header is not None and (said := file.header.about.get("again"))
+    }
+    for file in files:
+        if file.header is not None and file.header.uuid.hex() in again:
+            file.leave_out(again[file.header.uuid.hex()])
 
 
 def _between(

@@ -17,7 +17,7 @@ from ataraxis.errors import CorruptFrame, LayoutError
 from ataraxis.frame import DType, Frame
 from ataraxis.log.account import Account
 from ataraxis.log.journal.index import ENTRY, SEVERAL, Entries, listed
-from ataraxis.log.journal.input import InputFile
+from ataraxis.log.journal.input import InputFile, leave_out_repeated
 from ataraxis.log.journal.page import Gap, files_of
 from ataraxis.log.selection import Problem, Selection, SourceInfo
 
@@ -171,6 +171,7 @@ class JournalReader:
         # A file before the last that grows would move the numbers of those behind.
         for file in self.files:
             file.refresh()
+        leave_out_repeated(self.files)
         self.starts = np.zeros(len(self.files) + 1, np.int64)
         np.cumsum([len(file) for file in self.files], out=self.starts[1:])
         return len(self) > count

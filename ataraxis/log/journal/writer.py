@@ -294,6 +294,7 @@ class JournalWriter(RecordKernel):
         checksum: bool = True,
         about: dict[str, Any] | None = None,
     ) -> None:
+        self.durability = durability
         if durability not in ("os", "disk"):
             raise ValueError(f"durability={durability!r}: 'os' or 'disk'")
         if sync_s <= 0 or sync_bytes <= 0:
@@ -626,6 +627,37 @@ class JournalWriter(RecordKernel):
         if self._syncer is not None:
             file.sync()
 
+    @property
+    def has_lost_pages(self) -> bool:
+        """Whether a sync failed: of what was written since the last one nothing is known.
+
+        Such a writer takes nothing more; what is not `on_disk` is to be written again.
+        """
+        return self._syncer is not None and self._syncer.failure is not None
+
+    def on_disk(self) -> dict[str, Any]:
+        """Say how much of the present file is known to be on the disk, small JSON."""
+        entries = 0
+        if self._syncer is not None:
+            entries = max(self._syncer.entries - self._before, 0)
+        return {"uuid": self._file.header.uuid.hex(), "entries": entries}
+
+    def abandon(self) -> None:
+        """Leave the files as they are: a later one has what is not known to be safe."""
+        if self.is_open:
+            self.is_open = False
+            self._file.close()
+            if self._syncer is not None:
+                self._syncer.stop()
+
+    def _restore(self) -> None:
+        """Write a file that was removed again, from what is still open; go on in it."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self._file.restore()
+        except OSError as error:
+            self._fail(f"the file was removed by somebody: {error}")
+
     def _finish(self, said: Mapping[str, Any]) -> None:
         """Write what is left, and that it is all."""
         self._record("close", {**said, "entries": self.entries - self._before})
@@ -714,7 +746,7 @@ class JournalWriter(RecordKernel):
             if self._flush() != OK:
                 self._fail("")
             if os.fstat(self._file.fd).st_nlink == 0:
-                self._fail("the file was removed by somebody, what is in it is gone")
+                self._restore()
             return self.entries
 
     def sync(self) -> int:
