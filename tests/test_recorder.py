@@ -273,8 +273,7 @@ def test_files_that_were_removed_are_written_again(
         for k in range(30):
             producer.send(b"%d" % k)
             if k == 15:
-                part = recorder.statistics
-                wait_until(lambda: part()["homeless"].frames == 16)
+                wait_until(lambda: recorder.statistics()["homeless"].frames == 16)
                 if is_whole_directory:
                     shutil.rmtree(place)
                 else:

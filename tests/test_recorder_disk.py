@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

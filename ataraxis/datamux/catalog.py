@@ -126,6 +126,12 @@ class Catalog:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
+    def node_file(self, node_id: str) -> Path | None:
+        """Return the file that describes a node, if one does."""
+        if not self.settings.meta_dir.is_dir():
+            return None
+        return self._files("node").get(node_id)
+
     # ---- collections
 
     def collections(self) -> list[Collection]:

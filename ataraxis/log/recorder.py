@@ -605,7 +605,7 @@ class Recorder:
                             context=context,
                             durable=name,
                             detached_timeout=detached_timeout,
-                        ),  # fmt: skip
+                        ),
                     )
                 )
                 joining = []

@@ -104,6 +104,7 @@ def _tried(rig: Rig, soak: float, context: Context, where: Path) -> Preflight:
     problems: list[str] = []
     rates: dict[str, tuple[float, float]] = {}
     declared: dict[str, float | None] = {}
+    failed = "", ""
     session = Session("check", directory=where, context=context)
     try:
         run = session.start(rig)
@@ -118,7 +119,9 @@ def _tried(rig: Rig, soak: float, context: Context, where: Path) -> Preflight:
             frames0, nbytes0 = before.get(name, (0, 0))
             rates[name] = (frames - frames0) / seconds, (nbytes - nbytes0) / seconds
     except AtaraxisError as error:
-        problems.append(str(error))
+        failed = getattr(error, "source", ""), str(error)
+        if not failed[0]:
+            problems.append(str(error))
     verdict = session.close()
     streams = []
     for name in rig.sources:
@@ -130,7 +133,11 @@ def _tried(rig: Rig, soak: float, context: Context, where: Path) -> Preflight:
             name, rate, declared.get(name), bytes_hz,
             said.missing if said else 0, said.longest_lag_s if said else 0.0,
         )  # fmt: skip
-        streams.append(StreamCheck(**{**asdict(made), "problem": _problem(made, said)}))
+        why = _problem(made, said)
+        if failed[0]:
+            others = f"not tried to its end: source {failed[0]!r} failed"
+            why = failed[1] if name == failed[0] else others
+        streams.append(StreamCheck(**{**asdict(made), "problem": why}))
     total = sum(s.bytes_hz for s in streams if s.stream in rig.recorded)
     free = shutil.disk_usage(where).free
     lasts = free / total if total else float("inf")
@@ -139,7 +146,8 @@ def _tried(rig: Rig, soak: float, context: Context, where: Path) -> Preflight:
             f"the disk lasts {lasts:.0f} s at this rate and {rig.expected_s:.0f} s are "
             "expected: make room"
         )
-    problems += verdict.notes
+    if not failed[0]:
+        problems += verdict.notes
     return Preflight(tuple(streams), lasts, tuple(problems))
 
 

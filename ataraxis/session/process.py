@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,8 @@ from ataraxis.datamux import API, producer_of
 from ataraxis.shm.process import python_command
 
 PATIENCE_S = 30.0
+LOOK_S = 0.5
+GRACE_S = 25.0
 _PAUSE_S = 0.5
 
 
@@ -39,6 +42,8 @@ class Program:
     farewell : bytes
         Written to its standard input before that ends, if it is told to end: so it
         knows whether this process has died.
+    is_told_by_signal : bool
+        A source that is told to end by SIGTERM, too: a program of the user's own.
     is_reporting : bool
         What it prints is for `output` alone, and no complaint.
     pause_s : float
@@ -55,13 +60,14 @@ class Program:
         is_viewer: bool = False,
         farewell: bytes = b"",
         is_reporting: bool = False,
+        is_told_by_signal: bool = False,
         pause_s: float = _PAUSE_S,
     ) -> None:
         self.name, self.is_viewer = name, is_viewer
         self.restarts = 0
         self._command, self._context, self._say = command, context, say
         self._farewell, self._is_reporting = farewell, is_reporting
-        self._pause_s = pause_s
+        self._pause_s, self._is_told_by_signal = pause_s, is_told_by_signal
         self._ended_at = 0.0
         self._begin()
 
@@ -84,7 +90,11 @@ class Program:
             stdin=subprocess.PIPE,
             stdout=self._output,
             stderr=self._errors,
-            env={**os.environ, "ATARAXIS_CONTEXT": self._context},
+            env={
+                **os.environ,
+                "ATARAXIS_CONTEXT": self._context,
+                "ATARAXIS_STREAM": self.name,
+            },
             process_group=0,
         )
 
@@ -135,6 +145,8 @@ class Program:
         elif self.process.stdin is not None and not self.process.stdin.closed:
             with contextlib.suppress(BrokenPipeError), self.process.stdin as given:
                 given.write(self._farewell)
+            if self._is_told_by_signal:
+                self.process.terminate()
 
     def wait(self) -> int:
         """Wait for its end, and kill it if that does not come; its exit code."""
@@ -182,13 +194,20 @@ def run(told: dict[str, Any]) -> dict[str, Any]:
             described, told["name"], samples=told["samples"],
             context=told["context"], **options,
         )  # fmt: skip
+        is_over = threading.Event()
+        producer.cancel_event = is_over
+        # From the first moment on: who waits for readers, or for a device, ends, too.
+        threading.Thread(
+            target=_end_with_input, args=(api, is_over), daemon=True
+        ).start()
         with producer:
             producer.wait_for_subscribers(told["readers"], told["timeout_s"])
             ack = api.proxy_live_stream(
                 told["node"], told["stream"], told["attrs"], producer,
                 patience=told["patience_s"],
             )  # fmt: skip
-            threading.Thread(target=_end_with_input, args=(api,), daemon=True).start()
+            if is_over.is_set():
+                api.stop()
             end = ack.wait()
             done = ack.task.statistics()
     return {
@@ -200,9 +219,17 @@ def run(told: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _end_with_input(api: API) -> None:
-    sys.stdin.read()
+def _end_with_input(api: API, is_over: threading.Event) -> None:
+    """End when our input does, or our parent has; by force after a while."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        is_there = select.select([sys.stdin], [], [], LOOK_S)[0]
+        if is_there and not sys.stdin.read(1):
+            break
+    is_over.set()
     api.stop()
+    time.sleep(GRACE_S)  # a driver may hold us for ever
+    os._exit(1)
 
 
 def main() -> int:

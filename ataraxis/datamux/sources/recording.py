@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -28,6 +28,9 @@ class Recorded:
     ``uri: recording:///path/of/a/file.xdf``. Files are those of
     `ataraxis.datamux.open_recordings`.
     """
+
+    options: ClassVar[frozenset[str]] = frozenset(["path", "speed", "start", "stop"])
+    """Attributes that a stream takes."""
 
     def nodes(self, timeout: float) -> list[Node]:
         """Return the one node, which is whatever file is asked for."""

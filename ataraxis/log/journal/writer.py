@@ -629,7 +629,7 @@ class JournalWriter(RecordKernel):
 
     @property
     def has_lost_pages(self) -> bool:
-        """Whether a sync failed: of what was written since the last one nothing is known.
+        """Whether a sync failed: nothing is known of what was written since the last.
 
         Such a writer takes nothing more; what is not `on_disk` is to be written again.
         """
