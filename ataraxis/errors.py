@@ -137,6 +137,12 @@ class ConfigWarning(UserWarning):
     """A YAML file was read with ``strict=False`` and does not quite fit."""
 
 
+class SourceFailed(AtaraxisError, RuntimeError):
+    """A source of a rig gave no stream; `source` is its name in the rig."""
+
+    source: str = ""
+
+
 class SourceNotFound(AtaraxisError, LookupError):
     """No collection, node, stream, recording, task or kind of source has that name."""
 

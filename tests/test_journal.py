@@ -26,7 +26,7 @@ from ataraxis.labels import Labels
 from ataraxis.log import JournalWriter, LogArchive
 from ataraxis.log.journal.output import Syncer
 from ataraxis.log.journal.page import PAGE, FileHeader
-from ataraxis.log.ownership import is_owned, own
+from ataraxis.shm.ownership import is_owned, own
 
 
 def only(directory: Path, suffix: str = "axj") -> Path:
@@ -189,7 +189,9 @@ def test_entries_are_found_by_number(tmp_path: Path) -> None:
 
 def test_what_does_not_go_into_one_array_is_named(tmp_path: Path) -> None:
     archive = some(tmp_path)
-    with pytest.raises(ValueError, match=r"entry 1 of .* is int32 \(1,\), entry 0 is"):
+    with pytest.raises(
+        ValueError, match=r"entry 1 of .* is int32 of shape \(1,\), entry 0 is"
+    ):
         archive.read()
     with pytest.raises(ValueError, match="no entry"):
         archive.read(9)

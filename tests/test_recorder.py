@@ -6,12 +6,14 @@ import json
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -260,16 +262,28 @@ def test_what_a_full_disk_refused_stays_in_the_ring(tmp_path: Path) -> None:
     producer.unlink()
 
 
-def test_a_directory_that_was_removed_is_noticed(tmp_path: Path) -> None:
-    producer = Producer("homeless", 64, 8)
-    recorder = Recorder("homeless", tmp_path / "gone")
-    for path in (tmp_path / "gone").iterdir():
-        path.unlink()
-    producer.send(b"x")
-    wait_until(lambda: recorder.statistics()["homeless"].error)
-    with pytest.raises(LoggerError, match="removed by somebody"):
+@pytest.mark.parametrize("durability", ["os", "disk"])
+@pytest.mark.parametrize("is_whole_directory", [True, False])
+def test_files_that_were_removed_are_written_again(
+    tmp_path: Path, durability: Any, is_whole_directory: bool
+) -> None:
+    place = tmp_path / "gone"
+    with Producer("homeless", 64, 8) as producer:
+        recorder = Recorder("homeless", place, durability=durability)
+        for k in range(30):
+            producer.send(b"%d" % k)
+            if k == 15:
+                wait_until(lambda: recorder.statistics()["homeless"].frames == 16)
+                if is_whole_directory:
+                    shutil.rmtree(place)
+                else:
+                    for path in place.iterdir():
+                        path.unlink()
         recorder.stop()
-    producer.unlink()
+    with LogArchive(place) as log:
+        assert [frame.value for frame in log] == [b"%d" % k for k in range(30)]
+        assert not log.problems
+    assert verify(place).is_complete
 
 
 def test_little_space_is_told_once(tmp_path: Path) -> None:
@@ -321,14 +335,14 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert "10 expected, 10 received, 0 missing" in done.output
     (data,) = tmp_path.glob("*.axj")
     whole = data.read_bytes()
-    data.write_bytes(whole[:-330])
+    data.write_bytes(whole[:-394])
     done = run(main, ["verify", "--json", str(tmp_path)])
     assert done.exit_code == 1
     assert json.loads(done.output)["sources"][0]["received"] == 8
     done = run(main, ["recover", str(tmp_path)])
     assert "8 entries whole, index written anew" in done.output
     assert "cut off" in done.output
-    assert data.read_bytes() == whole[:-330]
+    assert data.read_bytes() == whole[:-394]
     done = run(main, ["recover", "--json", str(tmp_path)])
     assert not json.loads(done.output)[0]["is_indexed_anew"]
     assert run(main, ["verify", str(tmp_path / "nowhere")]).exit_code == 1

@@ -155,6 +155,7 @@ def test_verify_knows_what_the_verdict_doubts(tmp_path: Path) -> None:
     assert "was never there" in done.output
 
 
+@pytest.mark.filterwarnings("ignore:stream .* was announced:RuntimeWarning")
 @pytest.mark.parametrize("process", [False, True])
 def test_what_an_earlier_run_left_is_no_frame_of_this_one(
     tmp_path: Path, process: bool

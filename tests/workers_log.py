@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,3 +37,9 @@ def write(directory: Path, pipe: object, seed: int, crash_at: int) -> None:
             pipe.send(journal.flush())  # type: ignore[attr-defined]
         if k >= crash_at:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def log_arrays(queue: Any, source: int, n: int) -> None:
+    """Log `n` arrays, one after the other."""
+    for k in range(n):
+        queue.log(source, np.full((2, 3), k, "f4"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -112,7 +113,10 @@ def check(as_json: bool, rig: Path, soak: float, output: Path) -> None:
             screen.duration(s.longest_lag_s), screen.plain(s.problem) or "ok",
         )  # fmt: skip
     screen.console().print(table)
-    click.echo(f"the disk lasts {screen.duration(found.disk_s)}")
+    if math.isinf(found.disk_s):
+        click.echo("how long the disk lasts is not known: nothing was recorded")
+    else:
+        click.echo(f"the disk lasts {screen.duration(found.disk_s)}")
     for problem in found.problems:
         click.echo(problem)
     click.echo("ready" if found.is_ready else "NOT READY")

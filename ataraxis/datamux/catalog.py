@@ -13,6 +13,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ataraxis.datamux.description import Collection, Node, Stream
@@ -135,6 +136,13 @@ class Catalog:
         self.data = Folder(settings.data_dir, is_confined=is_confined)
         self._meta = Folder(settings.meta_dir, is_confined=is_confined)
         self._meta_shown = "this server" if is_confined else str(settings.meta_dir)
+
+    def node_file(self, node_id: str) -> Path | None:
+        """Return the file that describes a node, if one does."""
+        if not self.settings.meta_dir.is_dir():
+            return None
+        name = self._files("node").get(node_id)
+        return None if name is None else Path(self.settings.meta_dir) / name
 
     # ---- collections
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -9,6 +10,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -16,9 +18,11 @@ from ataraxis.datamux.catalog import Catalog, pick
 from ataraxis.datamux.description import Node, Stream
 from ataraxis.datamux.price import Price
 from ataraxis.datamux.source import Driver, Source
+from ataraxis.datamux.streaminghub.dfds import read_node
 from ataraxis.errors import ConfigError, ConfigWarning, SourceNotFound
 
 GROUP = "ataraxis.sources"
+NODE_FILES = (".node.yaml", ".node.yml")
 
 
 @dataclass(frozen=True)
@@ -145,13 +149,18 @@ class Live:
         return list(found.values())
 
     def node(self, node_id: str, timeout: float = LOOK_S) -> Node:
-        """Return the node of an id.
+        """Return the node of an id, at a URI, or of a node's file by its path.
 
         Raises
         ------
         SourceNotFound
             There is none; if its package is missing, what to install.
         """
+        if not self._catalog.is_confined:  # strangers give names alone
+            if node_id.endswith(NODE_FILES):
+                return read_node(Path(node_id))
+            if "://" in node_id:
+                return Node(id=node_id, uri=node_id)
         nodes = {node.id: node for node in self._catalog.nodes()}
         if node_id not in nodes and node_id in BUILT_IN and kind_of(node_id).is_here:
             found = self._driver(node_id).nodes(timeout)
@@ -165,8 +174,8 @@ class Live:
                     f"node {node_id!r} needs {kind.package}, which is not installed: "
                     f"{kind.install}"
                 )
-        node: Node = pick(nodes, node_id, "live node", "this machine")
-        return node
+        found_node: Node = pick(nodes, node_id, "live node", "this machine")
+        return found_node
 
     def streams(self, node_id: str, timeout: float = LOOK_S) -> list[Stream]:
         """Return the streams of a node, sorted by id; their `attrs` say which."""
@@ -177,7 +186,9 @@ class Live:
     def source(self, node_id: str, stream_id: str, attrs: Mapping[str, Any]) -> Source:
         """Return the source of a stream, not opened yet."""
         node = self.node(node_id)
-        return self._driver_of(node).source(node, stream_id, attrs)
+        driver = self._driver_of(node)
+        check_options(driver, attrs, f"stream {stream_id!r} of node {node_id!r}")
+        return driver.source(node, stream_id, attrs)
 
     def _driver_of(self, node: Node) -> Driver:
         scheme = urlsplit(node.uri or "").scheme
@@ -205,6 +216,27 @@ def opened_price(source: Source) -> Price:
     return Price(
         bytes_s=rate * labels.nbytes, samples_hz=rate, memory_bytes=2 * labels.nbytes
     )
+
+
+def check_options(driver: Driver, attrs: Mapping[str, Any], what: str) -> None:
+    """Refuse attributes that a driver does not know, where it says which it knows.
+
+    Raises
+    ------
+    ConfigError
+        One is unknown: says which there are, and what may have been meant.
+    """
+    known: frozenset[str] | None = getattr(driver, "options", None)
+    if known is None:
+        return
+    for name in attrs:
+        if name not in known:
+            close = difflib.get_close_matches(str(name), [*known], 1, 0.5)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(
+                f"{what}: unknown attribute {name!r}: it takes "
+                f"{', '.join(map(repr, sorted(known))) or 'none'}{hint}"
+            )
 
 
 def _placed(stream: Stream, node: Node, stream_id: str) -> Stream:

@@ -214,11 +214,16 @@ def play_again(
         How long the session was, s.
     """
     name = scene.main or next(iter(scene.rig.sources))
-    part = min(2.0, duration_s / 2)
-    start = (duration_s - part) / 2
     with LogArchive(path) as archive:
         times = archive.select(name).time
-        begin = int(times.min()) + round(start * 1e9)
+        # Of the stream itself, which may be much shorter than the session.
+        lasted_s = int(np.ptp(times)) * 1e-9 if len(times) else 0.0
+        duration_s = min(duration_s, lasted_s)
+        part = min(2.0, duration_s / 2)
+        start = (duration_s - part) / 2
+        if len(times) < _FEW:
+            start, part = 0.0, duration_s + 1e-3
+        begin = int(times[:1].sum()) + round(start * 1e9)
         span = np.flatnonzero((times >= begin) & (times < begin + round(part * 1e9)))
         numbers = archive.select(name).numbers[span]
         block = archive.read(numbers=numbers) if len(numbers) else None
@@ -251,6 +256,9 @@ def _counts(archive: LogArchive) -> list[int]:
     rows = found[found["event"] == SPIKES]
     return [int(parsed(data)["value"]) for data in rows["data"]]
 
+
+_FEW = 20
+"""Frames of which all are sent again."""
 
 # ---- the report
 
@@ -323,6 +331,8 @@ class Summary:
         found = self._compared.get(stream)
         if found is None:
             return Text("-")
+        if not found.samples:
+            return Text("none came", "red")
         if found.wrong:
             return Text(f"{found.wrong:,} of {found.samples:,} WRONG", "red")
         return Text(f"all {found.samples:,} samples", "green")
@@ -357,7 +367,10 @@ class Summary:
         """Whether nothing is missing, and everything came back as it was."""
         return (
             self._verdict.is_trusted
-            and not any(found and found.wrong for found in self._compared.values())
+            and not any(
+                found and (found.wrong or not found.samples)
+                for found in self._compared.values()
+            )
             and self._replayed is not None
             and self._replayed.is_same
         )

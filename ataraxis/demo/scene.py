@@ -96,6 +96,10 @@ def simulated(seconds: float, buffer_s: float) -> Scene:
     return Scene(rig, told, "probe", float(BYTES_S), seconds, notes=notes)
 
 
+_SHORT = 100
+"""Frames from which on a last one that is not full counts little."""
+
+
 def of_recording(path: Path, seconds: float) -> Scene:
     """Return a user's own recording, played in time.
 
@@ -122,6 +126,8 @@ def of_recording(path: Path, seconds: float) -> Scene:
         name = _name(key, kept)
         rate = stream.rate_hz
         samples = _samples(rate) if rate and len(labels.shape) == 1 else None
+        if samples is not None and len(recording) < _SHORT * samples:
+            samples = 1  # what fills no whole frame would be left out
         attrs = {"path": str(path.absolute()), "stop": seconds}
         sources[name] = RigSource("recording", key, attrs, samples)
         size = "x".join(map(str, labels.shape)) or "1"

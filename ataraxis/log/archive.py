@@ -10,9 +10,10 @@ from __future__ import annotations
 import importlib
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import NoReturn, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from ataraxis.labels import Labels
 from ataraxis.log.journal.page import Gap
 from ataraxis.log.npy.package import Messages
 from ataraxis.log.selection import Block, LogSource, Problem, Selection, SourceInfo
-from ataraxis.log.series import by_anchors
+from ataraxis.log.series import TEXT, RowKind, by_anchors, read_rows
 
 # ---- following a log that is being written: sleep until it grows, end with its writer
 
@@ -189,6 +190,16 @@ class LogArchive(Messages):
         """Frames that are known to be missing, as the recorder counted them."""
         return self._source.gaps
 
+    def missing(self, source: int | str) -> int:
+        """Count the entries of a source that should be there and are not.
+
+        As `ataraxis verify` counts, without a look at each entry: what is damaged is
+        found when it is read.
+        """
+        number = self._number(source)
+        assert number is not None
+        return self._source.account(number)[0]
+
     @property
     def anchors(self) -> list[Anchor]:
         """Wall times of monotonic ones, taken while it was written."""
@@ -312,6 +323,7 @@ class LogArchive(Messages):
         stop: int | None = None,
         *,
         numbers: NDArray[np.int64] | range | None = None,
+        skip_damaged: bool = False,
     ) -> Block:
         """Read entries of one dtype and shape into one array, in one call.
 
@@ -319,73 +331,120 @@ class LogArchive(Messages):
         ----------
         source, start, stop, numbers
             As for `select`.
+        skip_damaged : bool
+            Leave damaged entries out, and say in `Block.left_out` which.
 
         Returns
         -------
         Block
-            Its `data` has shape (n, *shape), with the times and sequences beside. A
-            copy.
+            Its `data` has shape (n, *shape), with the times and sequences beside; text
+            is an array of str objects. A copy.
 
         Raises
         ------
         ValueError
             There are none, or not all are alike: says which number differs.
         CorruptFrame
-            One is damaged: says which number. Leave it out with ``numbers=``.
+            One is damaged: says which number. See `skip_damaged`.
+
+        Warns
+        -----
+        RuntimeWarning
+            Damage in the files may have held more entries of that source and time:
+            their headers are gone. `Block.problems` has where.
         """
         found = self.select(source, start, stop, numbers=numbers)
+        problems = (
+            self._source.unknown(self._number(source), start, stop)
+            if numbers is None
+            else []
+        )
+        left_out = np.empty(0, np.int64)
+        if skip_damaged:
+            is_whole = np.fromiter(map(self._is_whole, found.numbers), bool, len(found))
+            left_out = found.numbers[~is_whole]
+            found = self._source.pick(found.numbers[is_whole])
+        if problems:
+            warnings.warn(
+                f"{len(problems)} damaged places of {self.path} may have held more of "
+                f"these entries; the first: {problems[0]}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         if not len(found):
-            raise ValueError(f"no entry of {self.path} is of that source and time")
-        first = self._source.frame(int(found.numbers[0]), verify=self._verify)
-        array = first.array
-        rows = np.empty((len(found), array.nbytes), np.uint8)
-        done = self._source.gather(found, rows, verify=self._verify)
-        if done < len(found):
-            self._explain(int(found.numbers[done]), int(found.numbers[0]), array)
-        if array.nbytes:
-            data = rows.reshape(-1).view(array.dtype).reshape(-1, *array.shape)
-        else:
-            data = np.empty((len(found), *array.shape), array.dtype)
+            raise ValueError(
+                f"no entry of {self.path} is of that source and time"
+                + (f": {len(left_out)} are damaged" if len(left_out) else "")
+            )
+        first, frame = int(found.numbers[0]), self._first(int(found.numbers[0]))
+        try:
+            kind = RowKind.of(frame)
+        except TypeError:
+            self._refuse_value(frame, first)
+
+        def refuse(frame: Frame, number: int) -> NoReturn:
+            try:
+                own = RowKind.of(frame)
+            except TypeError:
+                self._refuse_value(frame, number)
+            raise ValueError(
+                f"entry {number} of {self.path} is {own}, entry {first} is {kind}: "
+                "select a source or numbers that are alike"
+            )
+
+        data = read_rows(
+            self._source, found, kind, verify=self._verify, refuse=refuse,
+            damaged=self._damaged,
+        )  # fmt: skip
         return Block(
             data=data,
             time=found.time,
             sequence=found.sequence,
             source=found.source,
             device=self._source.device_stamps(found),
-            labels=self._labels_of(first),
+            labels=None if kind.dtype == TEXT else self._labels_of(frame, kind),
             unit=self.unit,
+            left_out=left_out,
+            problems=tuple(problems),
         )
 
-    def _labels_of(self, frame: Frame) -> Labels | None:
+    def _is_whole(self, number: int) -> bool:
+        try:
+            self._source.frame(int(number), verify=self._verify)
+        except CorruptFrame:
+            return False
+        return True
+
+    def _first(self, number: int) -> Frame:
+        try:
+            return self._source.frame(number, verify=self._verify)
+        except CorruptFrame as error:
+            self._damaged(number, error)
+
+    def _damaged(self, number: int, error: CorruptFrame) -> NoReturn:
+        raise CorruptFrame(
+            f"entry {number} of {self.path} is damaged: {error}: leave it out with "
+            "skip_damaged=True, or choose others with numbers="
+        ) from error
+
+    def _refuse_value(self, frame: Frame, number: int) -> NoReturn:
+        raise ValueError(
+            f"entry {number} of {self.path} is no array ({frame.dtype.name}): "
+            "select a source, or read it by entries()"
+        )
+
+    def _labels_of(self, frame: Frame, kind: RowKind) -> Labels | None:
         """Labels of a frame: what it refers to, or what its source is said to be."""
         labels = frame.labels
         if labels is None:
             info = self.sources.get(frame.source)
             labels = info.labels if info is not None else None
-        array = frame.array
         if labels is not None and (labels.dtype, labels.shape) != (
-            array.dtype,
-            array.shape,
+            kind.dtype,
+            kind.shape,
         ):
             return None
         return labels
-
-    def _explain(self, number: int, first: int, array: NDArray[Any]) -> None:
-        """Say why an entry did not go into an array with the first one."""
-        frame = self._source.frame(number, verify=True)
-        try:
-            own = frame.array
-        except TypeError:
-            raise ValueError(
-                f"entry {number} of {self.path} is no array ({frame.dtype.name}): "
-                "select a source, or read it by entries()"
-            ) from None
-        if (own.dtype, own.shape) == (array.dtype, array.shape):
-            raise CorruptFrame(f"entry {number} of {self.path} is damaged")
-        raise ValueError(
-            f"entry {number} of {self.path} is {own.dtype} {own.shape}, entry {first} "
-            f"is {array.dtype} {array.shape}: select a source or numbers that are alike"
-        )
 
     def batches(
         self, n: int, source: int | str | None = None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ataraxis._kernels.consumer import OK
 from ataraxis._kernels.journal_write import (
     DAMAGED,
     EMPTY,
@@ -18,25 +21,35 @@ from ataraxis._kernels.journal_write import (
     RecordKernel,
     Tap,
 )
-from ataraxis.errors import LoggerError
+from ataraxis.errors import (
+    AtaraxisError,
+    LayoutError,
+    LoggerError,
+    StreamUnavailable,
+)
+from ataraxis.log.account import REFUSED
 from ataraxis.log.disk_watch import DiskWatch, LowDisk
-from ataraxis.log.journal.input import InputFile
+from ataraxis.log.journal.input import InputFile, leave_out_repeated
 from ataraxis.log.journal.page import Gap, files_of
 from ataraxis.log.journal.reader import JournalReader
 from ataraxis.log.journal.writer import JournalWriter
 from ataraxis.log.modes import make_folder
-from ataraxis.shm.context import ContextLike
+from ataraxis.shm.context import Context, ContextLike
 from ataraxis.shm.thread import Latch, Thread
 from ataraxis.stream import Consumer
+from ataraxis.stream.announcement import Announcement
+from ataraxis.stream.inspector import Inspector
 
 # ---- recording: one stream into one journal, by a thread, without a miss
 
-REFUSED = "given up by the producer, for no slot was free"
 OVERTAKEN = "overwritten before they were recorded"
+UNSEEN = "sent before the recorder had joined"
 SLICE_S = 0.2
 RETRY_S = 0.2
 LINGER_S = 0.5
 LOOK_S = 0.1
+SHORT_S = 0.02
+SYNC_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,8 @@ class Past:
     """First sequence that is not; None: nothing is there."""
     refused: int
     """Frames that were counted as given up by the producer."""
+    said: dict[str, Any] = field(default_factory=dict)
+    """What its first recorder said of the stream."""
 
 
 class Recording:
@@ -90,6 +105,13 @@ class Recording:
         Called with the bytes recorded so far.
     past : Past
         Where to go on.
+    open_consumer, open_journal : callable
+        Open them once more, under the same names.
+    is_whole : bool
+        It was to be recorded from its first frame on: what was sent before the recorder
+        joined is missing.
+    refused : int
+        Frames that had been given up before it joined.
     """
 
     def __init__(
@@ -102,24 +124,42 @@ class Recording:
         on_loss: Callable[[Gap], object] | None,
         on_error: Callable[[LoggerError], object] | None,
         on_bytes: Callable[[], object],
+        open_consumer: Callable[[], Consumer],
+        open_journal: Callable[..., JournalWriter],
+        is_whole: bool = False,
+        refused: int = 0,
     ) -> None:
+        self._open_consumer, self._open_journal = open_consumer, open_journal
         self.consumer, self.journal, self.source = consumer, journal, source
         self.name = journal.name
         self.failure: LoggerError | None = None
         """What keeps it from writing."""
         self._on_loss, self._on_error, self._on_bytes = on_loss, on_error, on_bytes
         self._tap = Tap(consumer, past.expected)
-        self._refused = past.refused
-        self._looked = self._stopped = 0.0
+        if past.said:
+            refused = int(past.said.get("refused", 0)) + past.refused
+        elif is_whole:
+            refused = 0
+        self._refused = refused
+        self._past, self._is_whole = past, is_whole
+        self._has_joined = self._is_away = self._is_described = False
+        self._passed = self._drawn = 0
+        # The ring counts on for a durable reader that comes back in time.
+        self._was_kept = consumer.received_count > 0
+        self._dropped = consumer.dropped_count
+        self._looked = self._stopped = self._synced = 0.0
+        self._safe = past.expected
+        """First sequence that is not known to be safe."""
         self._last_sent: int | None = None
         self.frames = self.nbytes = self.lost = self._skipped = 0
-        journal.describe(
-            source,
-            self.name,
-            consumer.labels if consumer.is_typed else None,
-            stream=consumer.stream_id,
-        )
-        self._labels = journal.labels_id(consumer.labels) if consumer.is_typed else -1
+        self._said: dict[str, Any] = {
+            "stream": consumer.stream_id,
+            "is_shared": consumer.is_shared,
+            "stalled_ns": self._stalled_ns(),
+            "refused": refused - past.refused,
+            **{k: past.said[k] for k in ("joined", "late") if k in past.said},
+        }
+        self._describe()
         journal.flush()
         self.unsaved = range(0)
         """Sequences that are in no file, after `release`."""
@@ -134,20 +174,22 @@ class Recording:
             self._thread.join()
             raise
 
+    def _describe(self) -> None:
+        labels = self.consumer.labels if self.consumer.is_typed else None
+        self.journal.describe(self.source, self.name, labels, **self._said)
+        self._labels = -1 if labels is None else self.journal.labels_id(labels)
+        self._is_described = True
+
+    def _stalled_ns(self) -> int:
+        """Return what producers have waited for readers, as the ring itself counts."""
+        return round(self.consumer.statistics().stalled_s * 1e9)
+
     # ---- the thread
 
     def _run(self) -> None:
         try:
-            while True:
-                # Asked before trying, so that a stop is followed by one more try.
-                was_stopped = self._stop.is_set()
-                moved = self._step()
-                if was_stopped and self._may_end(moved):
-                    break
-                if moved or was_stopped or self.failure is not None:
-                    continue
-                if self._tap.wait(SLICE_S) == ENDED:
-                    break
+            while self._record() and not self._complete():
+                pass  # what the disk has lost is read from the ring again
         except Exception as error:
             self.failure = LoggerError(
                 f"recording of {self.name!r} ended: {error!r}; what was not written "
@@ -155,6 +197,19 @@ class Recording:
             )
         finally:
             self._finish()
+
+    def _record(self) -> bool:
+        """Record until the stream ends, or `stop`; False: not all, it is given up."""
+        while True:
+            # Asked before trying, so that a stop is followed by one more try.
+            was_stopped = self._stop.is_set()
+            moved = self._step()
+            if was_stopped and self._may_end(moved):
+                return self.failure is None
+            if moved or was_stopped or self.failure is not None:
+                continue
+            if self._tap.wait(SLICE_S) == ENDED:
+                return True
 
     def _may_end(self, moved: int) -> bool:
         """Whether all is recorded, or what is not is given up."""
@@ -175,21 +230,23 @@ class Recording:
         """Record what is there now, and give its slots back; how many frames."""
         frames = 0
         try:
+            if self._is_away:
+                self._rejoin()
+            if not self._is_described:
+                self._describe()
+            if not self._has_joined:
+                self._join()
             frames, nbytes, status = self.journal.draw(
                 self._tap, self.source, self._labels
             )
-            # In the journal, in memory at least: what is not written is tried again.
-            self.frames += frames
-            self.nbytes += nbytes
+            self._drawn += nbytes
             if status == LAPPED:
                 self._lose(self._tap.expected or 0, self._tap.accept(), OVERTAKEN)
                 frames = max(frames, 1)
             if status == EMPTY or time.monotonic() - self._looked > LOOK_S:
                 self._look()
-            if self._tap.held:
-                self.journal.flush()
-                # Not before: a slot that was given back is gone.
-                self._tap.release()
+            if self._is_due():
+                self._make_safe()
             if status == DAMAGED:
                 self._tap.complain()
         except LoggerError as error:
@@ -199,6 +256,78 @@ class Recording:
         if frames:
             self._on_bytes()
         return frames
+
+    def _is_due(self) -> bool:
+        """Whether what was taken is to be made safe now; syncing takes its time."""
+        if self.journal.durability != "disk" or self._stop.is_set():
+            return True
+        is_much = self._tap.held * 4 >= self.consumer.buffer_count
+        return is_much or time.monotonic() - self._synced > SYNC_S
+
+    def _make_safe(self) -> None:
+        """Bring what was taken into the file, or to the disk; give its slots back."""
+        if not self._tap.held:
+            return
+        # Not released before: a slot that was given back is gone.
+        if self.journal.durability == "disk":
+            self.journal.sync()
+        else:
+            self.journal.flush()
+        self._count(self._tap.held)
+        self._tap.release()
+        self._safe, self._synced = self._tap.expected, time.monotonic()
+
+    def _count(self, held: int) -> None:
+        """Count frames that were taken as recorded, but for those that were there."""
+        self.frames += max(held - (self._tap.skipped - self._passed), 0)
+        self._passed = self._tap.skipped
+        self.nbytes, self._drawn = self.nbytes + self._drawn, 0
+
+    def _begin_again(self) -> None:
+        """Go on in a new file with all that was not known to be on the disk.
+
+        The system may have dropped the pages that could not be synced, and say nothing
+        the next time. The ring has the frames still: they are read from it again, as
+        after a death.
+        """
+        new = self._open_journal(about={"again": self.journal.on_disk()})
+        self.journal.abandon()
+        self.journal = new
+        del self._tap, self.consumer  # dropped, not closed: the ring keeps them
+        self._is_away = True
+
+    def _rejoin(self) -> None:
+        """Read the ring from the first frame on that is not known to be safe."""
+        try:
+            self.consumer = self._open_consumer()
+        except (AtaraxisError, OSError) as error:
+            raise LoggerError(
+                f"recording of {self.name!r}: its stream cannot be read again: {error}"
+            ) from error
+        self._tap, self._passed, self._drawn = Tap(self.consumer, self._safe), 0, 0
+        self._is_away = self._is_described = False
+        if self._stop.is_set() and self._last_sent is None:
+            self._last_sent = self.consumer.last_sent_iteration
+
+    def _join(self) -> None:
+        """Say with which frame it begins, and what is missing before."""
+        if self._tap.wait(0) != OK:
+            return
+        self._has_joined = True
+        first, past = self._tap.found or 0, self._past
+        if past.expected is None:
+            late = first
+            statistics = self.consumer.statistics()
+            if self.consumer.is_shared:
+                # Positions that were passed over had no frame.
+                late = max(first - statistics.skipped, 0)
+            self._said |= {"joined": first, "late": late}
+            self._describe()
+            if late and self._is_whole:
+                self._lose(first - late, late, UNSEEN)
+        elif self.consumer.is_shared and not self._was_kept and first > past.expected:
+            # Of these, some may be positions that were passed over.
+            self._lose(past.expected, first - past.expected, OVERTAKEN)
 
     def _look(self) -> None:
         """Count what the producer gave up because of us or others."""
@@ -210,6 +339,13 @@ class Recording:
         if refused > self._refused:
             count, self._refused = refused - self._refused, refused
             self._lose(self._tap.expected or 0, count, REFUSED)
+        if self.consumer.is_shared:
+            # There a hole in the sequence may be a position that was passed over; the
+            # ring tells them apart.
+            dropped = self.consumer.dropped_count
+            if dropped > self._dropped:
+                count, self._dropped = dropped - self._dropped, dropped
+                self._lose(self._tap.expected or 0, count, OVERTAKEN)
 
     def _lose(self, first: int, count: int, reason: str) -> None:
         self.journal.gap(self.source, first, count, reason)
@@ -224,51 +360,79 @@ class Recording:
         if is_new and self._on_error is not None:
             self._on_error(error)
         (self._release if self._stop.is_set() else self._stop).wait(RETRY_S)
+        if self.journal.has_lost_pages:
+            with contextlib.suppress(LoggerError):  # tried again after the next step
+                self._begin_again()
+
+    def _complete(self) -> bool:
+        """Write that the journal is complete, again while the disk refuses.
+
+        False: pages were lost, what they had is to be recorded once more first.
+        """
+        is_told, self._looked = False, 0.0
+        while True:
+            try:
+                if not is_told:
+                    self._look()
+                    self._make_safe()
+                    is_told = True
+                self.journal.finish(
+                    stalled_ns=self._stalled_ns(),
+                    has_ended=self.consumer.is_ended and not self.consumer.has_next,
+                )
+            except LoggerError as error:
+                self._fail(error)
+                if self._stop.is_set() and self._may_end(0):
+                    return True
+                if self._is_away:
+                    return False
+            else:
+                self.failure = None
+                return True
 
     def _finish(self) -> None:
         try:
-            if self.failure is None:
-                self._looked = 0.0
-                self._look()
-                self._finish_journal()
-            self.journal.close()
+            if self._is_away or self.journal.has_lost_pages:
+                self.journal.abandon()
+            else:
+                self.journal.close()
         except LoggerError as error:
             self.failure = self.failure or error.with_traceback(None)
+        if self._is_away and self._release.is_set():
+            with contextlib.suppress(LoggerError):  # it is gone: nobody waits there
+                self._rejoin()
+                self._tap.wait(0)
+        if self._is_away:
+            return
         self._skipped = self._tap.skipped
         consumer = self.consumer
         if self._release.is_set():
-            self.unsaved = self._missing_from_files()
+            unsafe = self._unsafe()
+            self.unsaved = self._missing_from_files(unsafe)
+            self._count(self._tap.held - unsafe)
             _give_back(self._tap)
         del self._tap, self.consumer
         if self.failure is None or self._release.is_set():
             consumer.close()
         # Else dropped, not closed: the ring keeps what is not safe, as after a death.
 
-    def _finish_journal(self) -> None:
-        """Write that the journal is complete, again while the disk refuses."""
-        while True:
-            try:
-                self.journal.finish()
-            except LoggerError as error:
-                self._fail(error)
-                if self._stop.is_set() and self._may_end(0):
-                    return
-            else:
-                self.failure = None
-                return
+    def _unsafe(self) -> int:
+        """Count frames that were taken and are in no file; the journal is closed."""
+        if self.journal.has_lost_pages:
+            return self._tap.held
+        said = self.journal.statistics()
+        # Records of the journal's own may wait, too.
+        return min(said.entries - said.written, self._tap.held)
 
-    def _missing_from_files(self) -> range:
-        """Find the frames that were sent and are in no file; the journal is closed."""
+    def _missing_from_files(self, unsafe: int) -> range:
+        """Find the frames that were sent and are in no file."""
         sent = self.consumer.last_sent_iteration
         first = self._tap.expected
         if first is None:
             first = self._tap.found
         if first is None:
             return range(sent, sent)
-        said = self.journal.statistics()
-        # Records of the journal's own may wait, too.
-        kept = min(said.entries - said.written, self._tap.held)
-        return range(max(first - kept, 0), max(sent, first))
+        return range(max(first - unsafe, 0), max(sent, first))
 
     # ---- the caller's side
 
@@ -337,11 +501,18 @@ def _give_back(tap: Tap) -> None:
 def past_of(directory: Path, name: str, stream_id: str) -> Past:
     """Find what is on disk of a very stream: where an earlier recorder was stopped."""
     expected, refused = None, 0
-    for path in reversed(files_of(directory, name).get(name, [])):
-        file = InputFile(path)
+    first: dict[str, Any] = {}
+    files = []
+    for path in files_of(directory, name).get(name, []):
+        with contextlib.suppress(LayoutError):  # of a death before its first page
+            files.append(InputFile(path))
+    leave_out_repeated(files)
+    for file in reversed(files):
         said: list[dict[str, Any]] = list(file.notes.sources.values())
-        if not any(source.get("stream") == stream_id for source in said):
+        own = [source for source in said if source.get("stream") == stream_id]
+        if not own:
             continue
+        first = own[0]
         gaps = file.notes.gaps
         refused += sum(gap.count for gap in gaps if gap.reason == REFUSED)
         if expected is None and len(file):
@@ -350,7 +521,79 @@ def past_of(directory: Path, name: str, stream_id: str) -> Past:
             if len(good):
                 expected = int(good["sequence"].max()) + 1
         file.close()
-    return Past(expected, refused)
+    return Past(expected, refused, first)
+
+
+def _refused(stream: str, context: ContextLike) -> int:
+    """Read how many frames the producer has given up; 0 where there is no stream."""
+    place = Context.of(context)
+    if not os.path.exists(place.path_of(stream)):
+        return 0
+    try:
+        return Inspector(stream, place).statistics().refused
+    except (OSError, AtaraxisError):
+        return 0  # opening it says why
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """A stream that a recorder has joined."""
+
+    stream: str
+    consumer: Consumer
+    refused: int
+    """Frames that had been given up before."""
+    was_absent: bool
+    """Whether it was not there when the recorder first looked."""
+
+
+def _join(
+    names: list[str],
+    context: ContextLike,
+    durable: str,
+    detached_timeout: float | None,
+    timeout: float | None,
+) -> Iterator[_Joined]:
+    """Join streams as they come, in any order.
+
+    Each that is not there is announced, so that it begins with its reader.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    absent: set[str] = set()
+    with contextlib.ExitStack() as stack:
+        waiting = {
+            stream: None
+            if timeout == 0
+            else stack.enter_context(Announcement(stream, durable, context))
+            for stream in names
+        }
+        while waiting:
+            for stream, announcement in list(waiting.items()):
+                left = None if deadline is None else deadline - time.monotonic()
+                is_over = left is not None and left <= 0
+                # Read before it gates: nothing is given up for it until then.
+                refused = _refused(stream, context)
+                try:
+                    consumer = Consumer(
+                        stream,
+                        context=context,
+                        durable=durable,
+                        detached_timeout=detached_timeout,
+                        timeout=0 if stream not in absent or is_over else SHORT_S,
+                    )
+                except (StreamUnavailable, TimeoutError) as error:
+                    if is_over and timeout:
+                        raise TimeoutError(
+                            f"stream {stream!r} did not come within {timeout} s"
+                        ) from error
+                    if is_over:
+                        raise
+                    absent.add(stream)
+                    continue
+                del waiting[stream]
+                yield _Joined(stream, consumer, refused, stream in absent)
+                if announcement is not None:
+                    announcement.withdraw()
 
 
 # ---- the recorder
@@ -384,6 +627,9 @@ class Recorder:
         Called with `LowDisk` well before the disk is full; a warning, if not given.
     low_disk_s : float
         How well before: the free space lasts less than this at the present rate, s.
+    is_whole : bool
+        Streams are to be recorded from their first frame on: what was sent before this
+        recorder joined is counted missing. Else it is named: it began late.
 
     Raises
     ------
@@ -430,6 +676,7 @@ class Recorder:
         on_error: Callable[[LoggerError], object] | None = None,
         on_low_disk: Callable[[LowDisk], object] | None = None,
         low_disk_s: float = 600.0,
+        is_whole: bool = False,
         **journal: Any,
     ) -> None:
         names = [streams] if isinstance(streams, str) else list(streams)
@@ -438,42 +685,50 @@ class Recorder:
         self.directory = Path(directory)
         self._recordings: list[Recording] = []
         self._lock = threading.Lock()
-        deadline = None if timeout is None else time.monotonic() + timeout
-        consumers = []
+        joining: list[Consumer] = []
         try:
-            for stream in names:
-                left = None if deadline is None else deadline - time.monotonic()
-                consumer = Consumer(
-                    stream,
-                    context=context,
-                    durable=name,
-                    detached_timeout=detached_timeout,
-                    timeout=None if left is None else max(left, 0),
-                )
-                consumers.append(consumer)
-            numbers = self._numbers(names)
-            self._watch = DiskWatch(self.directory, low_disk_s, on_low_disk)
-            for stream, consumer in zip(names, consumers, strict=True):
-                past = past_of(self.directory, stream, consumer.stream_id)
-                output = JournalWriter(
-                    self.directory, stream, durability=durability, **journal
-                )
+            for found in _join(names, context, name, detached_timeout, timeout):
+                joining = [found.consumer]
+                if not self._recordings:
+                    numbers = self._numbers(names)
+                    self._watch = DiskWatch(self.directory, low_disk_s, on_low_disk)
+                stream, stream_id = found.stream, found.consumer.stream_id
+                past = past_of(self.directory, stream, stream_id)
+                open_journal = functools.partial(
+                    JournalWriter, self.directory, stream,
+                    **{"durability": durability, **journal},
+                )  # fmt: skip
+                # Each from when it comes: it would wait for us.
                 self._recordings.append(
                     Recording(
-                        consumer,
-                        output,
+                        found.consumer,
+                        open_journal(),
                         numbers[stream],
                         past=past,
                         on_loss=on_loss,
                         on_error=on_error,
                         on_bytes=self._look,
+                        is_whole=is_whole or found.was_absent,
+                        refused=found.refused,
+                        open_journal=open_journal,
+                        open_consumer=functools.partial(
+                            Consumer,
+                            stream,
+                            context=context,
+                            durable=name,
+                            detached_timeout=detached_timeout,
+                        ),
                     )
                 )
+                joining = []
+                del found
+            self._recordings.sort(key=lambda recording: names.index(recording.name))
         except BaseException:
             for recording in self._recordings:
                 recording.stop()
+            for recording in self._recordings:
                 recording.join(None)
-            for consumer in consumers[len(self._recordings) :]:
+            for consumer in joining:
                 consumer.close()
             raise
 
@@ -524,15 +779,17 @@ class Recorder:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until every stream has ended and is recorded; whether that is so.
 
+        While a disk refuses, frames are kept in their ring and writing is tried again,
+        for as long as it takes: `check` and `statistics` say so, `on_error` is called.
+
         Raises
         ------
         LoggerError
-            A stream cannot be recorded.
+            The recording of a stream has ended for good.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         for recording in self._recordings:
             while recording.is_recording:
-                self.check()
                 left = 0.1
                 if deadline is not None:
                     left = min(left, deadline - time.monotonic())

@@ -141,10 +141,21 @@ class LogSource(Protocol):
         start: int | None = None,
         stop: int | None = None,
     ) -> Selection:
-        """Find entries by source and time, `stop` not included, in order of numbers."""
+        """Find entries by source and time, `stop` not included, in order of numbers.
+
+        Also those that are damaged, where what is around them tells their source.
+        """
 
     def pick(self, numbers: NDArray[np.int64] | range) -> Selection:
         """Find entries by numbers, in any order; all are inside the log."""
+
+    def unknown(
+        self, source: int | None, start: int | None, stop: int | None
+    ) -> list[Problem]:
+        """Find damage that may have held entries of a source and time.
+
+        Their headers are gone, so that `select` cannot find them.
+        """
 
     def frame(self, number: int, *, verify: bool = True) -> Frame:
         """Read one entry; `CorruptFrame` if it is damaged."""
@@ -165,6 +176,9 @@ class LogSource(Protocol):
 
     def extents(self, source: int) -> NDArray[np.int64]:
         """Return the entries of a source as ranges of numbers, (k, 2), in order."""
+
+    def account(self, source: int) -> tuple[int, int]:
+        """Return how many entries of a source are missing, and how many were late."""
 
     def shifts_ns(self, source: int) -> list[int | None]:
         """Return what makes wall time of a monotonic one, of each session; or None."""
@@ -200,6 +214,10 @@ class Block:
     """Of one row."""
     unit: str
     """Of `time`."""
+    left_out: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """Numbers of entries that are damaged and were asked to be left out."""
+    problems: tuple[Problem, ...] = ()
+    """Damage that may have held more of these entries."""
 
     def __len__(self) -> int:
         return len(self.data)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -182,11 +183,137 @@ def _clipped(value: int) -> int:
     return min(max(value, _FIRST), _LAST)
 
 
-# ---- the series
+# ---- rows: entries that are alike, as one array
 
 PIECE_BYTES = 1 << 24
 TEXT = np.dtype(object)
 _TEXTS = (DType.STR, DType.JSON)
+
+
+@dataclass(frozen=True)
+class RowKind:
+    """What entries have in common that go into one array."""
+
+    code: DType | None
+    """What their headers say; None: anything of as many bytes."""
+    dtype: np.dtype[Any]
+    """Of a row; object: text."""
+    shape: tuple[int, ...]
+    """Of a row."""
+    is_plain: bool
+    """Whether the payload is the bytes of the row; else entries are read one by one."""
+
+    @classmethod
+    def of(cls, frame: Frame) -> RowKind:
+        """Learn it from one entry.
+
+        Raises
+        ------
+        TypeError
+            It holds no array, text or number.
+        """
+        if frame.dtype in _TEXTS:
+            return cls(frame.dtype, TEXT, (), False)
+        if frame.dtype == DType.INT:
+            if not -(2**63) <= frame.value < 2**63:
+                raise TypeError("a number that fits no dtype")
+            return cls(frame.dtype, np.dtype("i8"), (), False)
+        array = frame.array
+        # Some frames have their labels in their payload.
+        is_plain = len(frame.payload) == array.nbytes
+        return cls(frame.dtype, array.dtype, array.shape, is_plain)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def is_of(self, frame: Frame) -> bool:
+        """Tell whether an entry is of this kind."""
+        if self.code is None:
+            return len(frame.payload) == self.row_bytes
+        if frame.dtype in _TEXTS or self.dtype == TEXT:
+            return frame.dtype in _TEXTS and self.dtype == TEXT
+        if frame.dtype != self.code:
+            return False
+        if self.code == DType.INT:
+            return bool(-(2**63) <= frame.value < 2**63)
+        return (frame.array.dtype, frame.array.shape) == (self.dtype, self.shape)
+
+    def value(self, frame: Frame) -> Any:
+        """Return the row of an entry of this kind."""
+        if self.dtype == TEXT:
+            return bytes(frame.payload).decode()
+        if self.code is None:
+            return np.frombuffer(frame.payload, self.dtype).reshape(self.shape)
+        return frame.value if self.code == DType.INT else frame.array
+
+    def __str__(self) -> str:
+        return "text" if self.dtype == TEXT else f"{self.dtype} of shape {self.shape}"
+
+
+def read_rows(
+    source: LogSource,
+    found: Selection,
+    kind: RowKind,
+    *,
+    verify: bool,
+    refuse: Callable[[Frame, int], NoReturn],
+    damaged: Callable[[int, CorruptFrame], NoReturn],
+) -> NDArray[Any]:
+    """Read entries that are alike into an array, shape (n, *shape): a copy.
+
+    Parameters
+    ----------
+    source : LogSource
+        The log.
+    found : Selection
+        Which of its entries.
+    kind : RowKind
+        What each of them is.
+    verify : bool
+        Whether checksums are looked at.
+    refuse, damaged : callable
+        Raise for an entry that is of another kind, or damaged; given its number.
+    """
+    out = np.empty((len(found), *kind.shape), kind.dtype)
+    is_bulk = kind.is_plain and kind.row_bytes > 0
+    flat = None
+    if is_bulk and len(out):
+        flat = out.reshape(-1).view(np.uint8).reshape(len(out), -1)
+    done = 0
+    while done < len(found):
+        number = int(found.numbers[done])
+        try:
+            # Rows in bulk are like the first of them, so that is looked at here.
+            frame = source.frame(number, verify=False)
+            if not kind.is_of(frame):
+                refuse(frame, number)
+            many = 0
+            if flat is not None:
+                many = source.gather(found[done:], flat[done:], verify=verify)
+            if not many:
+                # It is damaged, or its labels only have another number.
+                if verify:
+                    frame = source.frame(number, verify=True)
+                out[done] = kind.value(frame)
+                many = 1
+        except CorruptFrame as error:
+            damaged(number, error)
+        done += many
+    return out
+
+
+def frame_kind(frame: Frame) -> str:
+    """Say what an entry is, for a message."""
+    try:
+        return f"{frame.array.dtype} of shape {frame.array.shape}"
+    except TypeError:
+        return frame.dtype.name
+
+
+# ---- the series
+
 _TRIES = 64
 Rows = slice | NDArray[np.int64]
 Take = Callable[[NDArray[Any]], NDArray[Any]]
@@ -247,7 +374,6 @@ class Series:
         self._ranges = _part(ranges, entries)
         self._starts = np.zeros(len(self._ranges) + 1, np.int64)
         np.cumsum(self._ranges[:, 1] - self._ranges[:, 0], out=self._starts[1:])
-        self._code: DType | None = None
         self.labels: Labels | None = info.labels
         """Of a row, where somebody said."""
         self.has_device = self.is_device_unsigned = False
@@ -261,31 +387,38 @@ class Series:
 
     def _look(self, dtype: DTypeLike | None) -> None:
         """Learn from the first entry that is whole what all of them are."""
-        self.dtype: np.dtype[Any] = np.dtype("u1")
-        """Of a row; object: text."""
-        self.shape: tuple[int, ...] = (0,)
-        """Of a row."""
-        self._is_plain = True
+        self._kind = RowKind(DType.U8, np.dtype("u1"), (0,), True)
         frame = self._first()
         if frame is None:
             if self.labels is not None:
-                self.dtype, self.shape = self.labels.dtype, self.labels.shape
+                dtype, shape = self.labels.dtype, self.labels.shape
+                self._kind = RowKind(None, dtype, shape, True)
             return
-        self._code = frame.dtype
         self.has_device = frame.device_time is not None
         self.is_device_unsigned = self.times.unit == "us" or frame.device_unsigned
-        if frame.dtype in _TEXTS:
-            self.dtype, self.shape, self._is_plain = TEXT, (), False
-            self.labels = None
-            return
-        self.dtype, self.shape = self._kind(frame)
-        # Some frames have their labels in their payload: these are read one by one.
-        self._is_plain = len(frame.payload) == self.row_bytes
-        labels = frame.labels or self.info.labels
+        try:
+            self._kind = RowKind.of(frame)
+        except TypeError:
+            raise ValueError(
+                f"{self.called} has entries that are {frame.dtype.name}, no arrays: "
+                f"read them with LogArchive({str(self.source.path)!r})"
+                f".entries({self.number})"
+            ) from None
+        labels = None if self.dtype == TEXT else frame.labels or self.info.labels
         kind = labels and (labels.dtype, labels.shape)
         self.labels = labels if kind == (self.dtype, self.shape) else None
-        if dtype is not None:
+        if dtype is not None and self.dtype != TEXT:
             self._as(np.dtype(dtype))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of a row; object: text."""
+        return self._kind.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a row."""
+        return self._kind.shape
 
     def _first(self) -> Frame | None:
         for row in range(min(len(self), _TRIES)):
@@ -295,36 +428,21 @@ class Series:
                 continue
         return None
 
-    def _kind(self, frame: Frame) -> tuple[np.dtype[Any], tuple[int, ...]]:
-        if frame.dtype == DType.INT:
-            self._is_plain = False
-            return np.dtype("i8"), ()
-        try:
-            array = frame.array
-        except TypeError:
-            raise ValueError(
-                f"{self.called} has entries that are {frame.dtype.name}, no arrays: "
-                f"read them with LogArchive({str(self.source.path)!r})"
-                f".entries({self.number})"
-            ) from None
-        return array.dtype, array.shape
-
     def _as(self, dtype: np.dtype[Any]) -> None:
         """Take the bytes of a row for something else."""
         size = self.row_bytes
-        if not self._is_plain or not dtype.itemsize or size % dtype.itemsize:
+        if not self._kind.is_plain or not dtype.itemsize or size % dtype.itemsize:
             raise ValueError(
                 f"{self.called} has entries of {size} bytes, which are no {dtype}"
             )
         count = size // dtype.itemsize
-        self.dtype, self.shape = dtype, () if count == 1 else (count,)
+        self._kind = RowKind(None, dtype, () if count == 1 else (count,), True)
         self.labels = None
-        self._code = None
 
     @property
     def row_bytes(self) -> int:
         """Bytes of a row."""
-        return math.prod(self.shape) * self.dtype.itemsize
+        return self._kind.row_bytes
 
     @property
     def called(self) -> str:
@@ -405,62 +523,19 @@ class Series:
         return np.concatenate([take(self._read(found[k : k + step])) for k in pieces])
 
     def _read(self, found: Selection) -> NDArray[Any]:
-        out = np.empty((len(found), *self.shape), self.dtype)
-        width = self.row_bytes
-        if not self._is_plain or not width:
-            for k, frame in enumerate(self.source.frames(found, verify=self._verify)):
-                out[k] = self._value(frame, int(found.numbers[k]))
-            return out
-        if len(found):
-            self._check(int(found.numbers[0]))
-        flat = out.reshape(-1).view(np.uint8).reshape(len(found), width)
-        done = self.source.gather(found, flat, verify=self._verify)
-        if done < len(found):
-            number = int(found.numbers[done])
-            self._check(number)
-            raise CorruptFrame(f"{self._row(number)} is damaged{_DROP}")
-        return out
+        return read_rows(
+            self.source, found, self._kind, verify=self._verify,
+            refuse=self._refuse, damaged=self._damaged,
+        )  # fmt: skip
 
-    def _check(self, number: int) -> None:
-        """Raise if an entry is not of our kind, or is damaged."""
-        try:
-            frame = self.source.frame(number, verify=False)
-        except CorruptFrame as error:
-            raise CorruptFrame(f"{self._row(number)} is damaged: {error}{_DROP}") from (
-                error
-            )
-        if self._code is None:
-            is_ours = len(frame.payload) == self.row_bytes
-        else:
-            is_ours = frame.dtype == self._code and self._is_like(frame.array)
-        if not is_ours:
-            self._refuse(frame, number)
+    def _damaged(self, number: int, error: CorruptFrame) -> NoReturn:
+        raise CorruptFrame(f"{self._row(number)} is damaged: {error}{_DROP}") from error
 
-    def _is_like(self, array: NDArray[Any]) -> bool:
-        return (array.dtype, array.shape) == (self.dtype, self.shape)
-
-    def _value(self, frame: Frame, number: int) -> Any:
-        """Return what one entry holds, if it is of our kind."""
-        if frame.dtype in _TEXTS and self.dtype == TEXT:
-            return bytes(frame.payload).decode()
-        if frame.dtype == DType.INT == self._code:
-            return frame.value
-        if frame.dtype == self._code and self.dtype != TEXT:
-            array = frame.array
-            if self._is_like(array):
-                return array
-        self._refuse(frame, number)
-        return None
-
-    def _refuse(self, frame: Frame, number: int) -> None:
-        try:
-            found = f"{frame.array.dtype} of shape {frame.array.shape}"
-        except TypeError:
-            found = frame.dtype.name
-        kind = "text" if self.dtype == TEXT else f"{self.dtype} of shape {self.shape}"
+    def _refuse(self, frame: Frame, number: int) -> NoReturn:
         row = int(self.rows_of(np.array([number]))[0])
         raise ValueError(
-            f"{self.called} is {kind}, and its entry {row} is {found}: open what is "
+            f"{self.called} is {self._kind}, and its entry {row} is "
+            f"{frame_kind(frame)}: open what is "
             f"alike with entries=slice(0, {row}), or read them one by one with "
             f"LogArchive({str(self.source.path)!r}).entries({self.number})"
         )

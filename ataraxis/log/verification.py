@@ -2,48 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ataraxis._kernels import journal_scan
 from ataraxis.errors import CorruptFrame, LayoutError
-from ataraxis.log.journal.input import InputFile
-from ataraxis.log.journal.page import Gap, files_of
+from ataraxis.log.account import Account, SourceReport
+from ataraxis.log.journal.index import SEVERAL
+from ataraxis.log.journal.input import InputFile, leave_out_repeated
+from ataraxis.log.journal.page import files_of
 from ataraxis.log.npy.reader import PackageReader
 from ataraxis.log.recovery import tables
 from ataraxis.log.selection import Problem
-
-
-@dataclass(frozen=True)
-class SourceReport:
-    """One source of one session."""
-
-    journal: str
-    """The journal it is in."""
-    source: int
-    """Its number."""
-    name: str
-    """What it was called; a stream's name."""
-    expected: int
-    """Entries its producer made, from the first one recorded on, as far as is known."""
-    received: int
-    """Entries that are in the files, and whole."""
-    missing: int
-    """expected - received: lost before they were written, or damaged since."""
-    damaged: int
-    """Entries whose bytes are not those that were written; of the missing ones."""
-    repeated: int
-    """Entries that are there once more."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -54,21 +31,20 @@ class LogReport:
     """One for each source and session."""
     problems: tuple[Problem, ...]
     """What is wrong with the files."""
+    unknown: int = 0
+    """Entries that are gone and whose source nobody can tell; missing, too."""
+    is_deep: bool = True
+    """Whether the bytes of every entry were compared with their checksum."""
+
+    @property
+    def missing(self) -> int:
+        """Entries that are missing, of all sources."""
+        return self.unknown + sum(source.missing for source in self.sources)
 
     @property
     def is_complete(self) -> bool:
         """Whether nothing is missing, and nothing wrong."""
-        return not self.problems and not any(s.missing for s in self.sources)
-
-
-@dataclass
-class _Seen:
-    """What was found of one source of one session."""
-
-    name: str = ""
-    sequences: list[NDArray[np.uint64]] = field(default_factory=list)
-    broken: int = 0
-    gaps: list[Gap] = field(default_factory=list)
+        return not self.problems and not self.missing
 
 
 class _Ending(NamedTuple):
@@ -78,7 +54,12 @@ class _Ending(NamedTuple):
     problems: list[Problem]
 
 
-def verify(path: str | os.PathLike[str], name: str | None = None) -> LogReport:
+def verify(
+    path: str | os.PathLike[str],
+    name: str | None = None,
+    *,
+    seconds: float | None = None,
+) -> LogReport:
     """Look at every entry of a log, and count what should be there.
 
     Parameters
@@ -87,18 +68,21 @@ def verify(path: str | os.PathLike[str], name: str | None = None) -> LogReport:
         A directory, a file of a journal, or an npz archive.
     name : str, optional
         Only this journal of the directory.
+    seconds : float, optional
+        Compare checksums of payloads for so long, s; what comes later is taken by its
+        headers, and `LogReport.is_deep` is False.
 
     Returns
     -------
     LogReport
-        Sequences that are missing between the first and the last entry of a source
-        count, as do the gaps that a recorder wrote down. That a recorder did not close
+        What the words mean is said in docs/reference/verdict.md. A gap in the sequence
+        of a source is a loss where each frame takes the next number: in a stream of one
+        producer and in what `JournalWriter` numbers; not in what a `DataLogger` wrote
+        nor in a stream of several producers. That a recorder did not close
         its file is no problem where a later one went on with the same streams: it had
-        whatever the first one had not, or wrote down what it had not. Of a frame
-        that is damaged so that its header does not say whose it was, the sequence is
-        missing. Npy files and npz archives do not say how many there should be: those
-        that are there count as expected, and `problems` has what else is known to be
-        lost.
+        whatever the first one had not, or wrote down what it had not. Npy files and npz
+        archives do not say how many there should be: those that are there count as
+        expected, and `problems` has what else is known to be lost.
 
     Raises
     ------
@@ -123,23 +107,62 @@ def verify(path: str | os.PathLike[str], name: str | None = None) -> LogReport:
         return _of_packages(path)
     if not found:
         raise FileNotFoundError(2, "there is no log", str(path))
-    seen: dict[tuple[str, str, int], _Seen] = {}
+    seen: dict[tuple[str, str, int], Account] = {}
     problems: list[Problem] = []
+    deadline = math.inf if seconds is None else time.monotonic() + seconds
+    unknown, is_deep = 0, True
+    dropped: dict[str, int] = {}
     for journal, paths in found.items():
         endings: list[_Ending] = []
+        sessions, files = _Sessions(), []
         for each in paths:
             try:
-                file = InputFile(each)
+                files.append(InputFile(each))
             except LayoutError as error:
                 problems.append(Problem(each, 0, each.stat().st_size, str(error)))
-                continue
-            _count(journal, file, seen)
-            problems += [*file.problems, *file.losses()]
+        leave_out_repeated(files)
+        for file in files:
+            gone, is_whole = _count(journal, file, seen, deadline)
+            unknown += gone
+            is_deep &= is_whole
+            close = file.notes.close or {}
+            if "dropped" in close:  # by all who put, since the logger was made
+                now = int(close["dropped"])
+                dropped[journal] = max(now, dropped.get(journal, 0))
+            problems += [*file.problems, *file.losses(), *sessions.take(file)]
             endings.append(_Ending(_streams(file), file.ending()))
             file.close()
-        problems += _unfinished(endings)
-    reports = (_report(key, seen[key]) for key in sorted(seen))
-    return LogReport(tuple(reports), tuple(problems))
+        problems += [*sessions.end(), *_unfinished(endings)]
+    reports = (seen[key].report(key[0], key[2]) for key in sorted(seen))
+    unknown += sum(dropped.values())
+    return LogReport(tuple(reports), tuple(problems), unknown, is_deep)
+
+
+class _Sessions:
+    """Looks whether a writer's files follow each other: none was removed."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Path] = {}
+
+    def take(self, file: InputFile) -> list[Problem]:
+        """Take the next file of a journal."""
+        header = file.header
+        if header is None:
+            return []
+        found = []
+        before = self._open.pop(header.session, None)
+        if before is None and header.uuid.hex() != header.session:
+            what = "the file before it, of the same writer, is not there"
+            found.append(Problem(file.path, 0, 0, what))
+        close = file.notes.close
+        if close is not None and close.get("is_last") is False:
+            self._open[header.session] = file.path
+        return found
+
+    def end(self) -> list[Problem]:
+        """Say which files should have been followed by another."""
+        what = "the file after it, of the same writer, is not there"
+        return [Problem(path, 0, 0, what) for path in self._open.values()]
 
 
 def _streams(file: InputFile) -> dict[int, str] | None:
@@ -188,56 +211,71 @@ def _of_packages(path: Path) -> LogReport:
 
 
 def _count(
-    journal: str, file: InputFile, seen: dict[tuple[str, str, int], _Seen]
-) -> None:
-    """Note the sequences of one file."""
-    notes = file.notes
-    session = file.header.session if file.header is not None else str(file.path)
+    journal: str,
+    file: InputFile,
+    seen: dict[tuple[str, str, int], Account],
+    deadline: float,
+) -> tuple[int, bool]:
+    """Note the entries of one file: how many are gone of sources that nobody can tell.
 
-    def of(source: int) -> _Seen:
-        said = notes.sources.get(source, {})
-        key = (journal, str(said.get("stream", session)), source)
-        known = seen.setdefault(key, _Seen())
-        known.name = str(said.get("name", known.name))
-        return known
+    Also whether every checksum was compared before `deadline`.
+    """
+    notes, header = file.notes, file.header
+    session = header.session if header is not None else str(file.path)
+    if header is not None and "logger" in header.about:
+        session = str(header.about["logger"])  # one queue, however many writers
+    known: dict[int, Account] = {}
 
-    for table in tables(file):
-        journal_scan.check_entries(file.data, table.view("u1"))
-        good, broken = (
-            table["state"] == journal_scan.GOOD,
-            table["state"] == journal_scan.BROKEN,
+    def of(source: int) -> Account:
+        if source not in known:
+            said = notes.sources.get(source, {})
+            key = (journal, str(said.get("stream", session)), source)
+            known[source] = account = seen.setdefault(key, Account())
+            account.describe(header, said)
+            account.close(notes)
+            labels = notes.labels.get(said.get("labels", 0))
+            if labels is not None:
+                is_block = labels.dims[:1] == ("time",) and bool(labels.shape)
+                each = labels.shape[0] if is_block else 1
+                account.stamps.describe(labels.attrs, each)
+        return known[source]
+
+    streams = [n for n, said in notes.sources.items() if "stream" in said]
+    for number in streams:
+        of(number)
+    is_deep, counted, unknown = True, 0, 0
+    for run, table in zip(file.data_runs, tables(file), strict=True):
+        if time.monotonic() < deadline:
+            journal_scan.check_entries(file.data, table.view("u1"))
+        else:
+            is_deep = False
+        state = table["state"]
+        good, broken, lost = (
+            state == kind
+            for kind in (journal_scan.GOOD, journal_scan.BROKEN, journal_scan.LOST)
         )
+        counted += len(table)
+        gone = int(np.count_nonzero(lost))
+        if gone and run["source"] != SEVERAL:
+            of(int(run["source"])).broken += gone
+        else:
+            unknown += gone
         for source in np.unique(table["source"][good | broken]):
             own = table["source"] == source
-            known = of(int(source))
-            known.sequences.append(table["sequence"][own & good].copy())
-            known.broken += int(np.count_nonzero(own & broken))
+            account = of(int(source))
+            part = table[own & good]
+            account.sequences.append(part["sequence"].copy())
+            account.broken += int(np.count_nonzero(own & broken))
+            account.stamps.add(
+                file.device_stamps(part), account.sequences[-1], part["time_ns"].copy()
+            )
     for gap in notes.gaps:
         of(gap.source).gaps.append(gap)
-
-
-def _report(key: tuple[str, str, int], known: _Seen) -> SourceReport:
-    """Sum up one source."""
-    everything = (
-        np.concatenate(known.sequences) if known.sequences else np.empty(0, np.uint64)
-    )
-    unique = np.unique(everything)
-    expected = int(unique[-1]) - int(unique[0]) + 1 if len(unique) else 0
-    for gap in known.gaps:
-        # Frames that were given up have no sequence of their own: the next one took it.
-        at = int(np.searchsorted(unique, np.uint64(gap.first)))
-        is_there = at < len(unique) and int(unique[at]) == gap.first
-        if is_there or at in (0, len(unique)):
-            expected += gap.count
-    received = len(unique)
-    expected = max(expected, received + known.broken)
-    return SourceReport(
-        key[0],
-        key[2],
-        known.name,
-        expected,
-        received,
-        expected - received,
-        known.broken,
-        len(everything) - received,
-    )
+    close = notes.close
+    if close is not None and not file.is_written:
+        gone = int(close.get("entries", counted)) - counted
+        if gone > 0 and len(streams) == 1 and not known[streams[0]].is_numbered:
+            known[streams[0]].broken += gone
+        elif gone > 0 and not streams:
+            unknown += gone
+    return unknown, is_deep

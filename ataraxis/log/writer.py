@@ -34,6 +34,7 @@ from ataraxis.log.status import (
     CREATED,
     CREATOR,
     DONE,
+    DROPPED,
     ENDED,
     FINISHED,
     GENERATION,
@@ -337,8 +338,11 @@ class JournalSink:
         return count > 0 or self._is_large_next
 
     def _told(self, count: int, size: int) -> None:
-        """Bring it into the file; count it."""
-        self._journal.flush()
+        """Bring it into the file, or to the disk; count it."""
+        if self._journal.durability == "disk":
+            self._journal.sync()
+        else:
+            self._journal.flush()
         words = self._status.words
         words[WRITTEN] += count
         words[WRITTEN_BYTES] += size
@@ -361,7 +365,7 @@ class JournalSink:
 
     def close(self) -> None:
         """Close the journal."""
-        self._journal.close()
+        self._journal.close(dropped=self._status.words[DROPPED])
 
 
 @contextmanager

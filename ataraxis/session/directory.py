@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from ataraxis.clock import Anchor, now_ns
 from ataraxis.config import YamlConfig
 from ataraxis.log.modes import FILE_MODE, make_folder
-from ataraxis.log.ownership import is_owned, own
 from ataraxis.shm.context import checked_name
+from ataraxis.shm.ownership import is_owned, own
 
 if TYPE_CHECKING:
     from ataraxis.session.verdict import Verdict

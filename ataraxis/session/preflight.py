@@ -13,11 +13,11 @@ from typing import Any
 from ataraxis.errors import AtaraxisError
 from ataraxis.session.rig import Rig
 from ataraxis.session.session import Session
+from ataraxis.session.verdict import RATE_TOLERANCE
 from ataraxis.shm.context import Context
 from ataraxis.shm.thread import Latch
 from ataraxis.stream.inspector import Inspector
 
-RATE_TOLERANCE = 0.05
 LAG_S = 0.5
 
 
@@ -118,33 +118,42 @@ def _tried(
     problems: list[str] = []
     rates: dict[str, tuple[float, float]] = {}
     declared: dict[str, float | None] = {}
+    failed = "", ""
     session = Session("check", directory=where, context=context)
     try:
         run = session.start(rig, until)
         declared = {name: _declared(name, context) for name in rig.sources}
         until.wait(min(soak * 0.1, 1.0))  # until all are under way
-        began, before = time.monotonic(), _sent(rig, context)
-        end = began + soak
-        while time.monotonic() < end and run.look() and not until.is_set():
+        began = time.monotonic()
+        before, end = _sent(rig, context), began + soak
+        while run.look() and time.monotonic() < end and not until.is_set():
             until.wait(0.05)
         if until.is_set():
             problems.append(f"ended by a signal before {soak:g} s were over")
-        seconds, after = time.monotonic() - began, _sent(rig, context)
-        for name, (frames, nbytes) in after.items():
+        for name, (frames, nbytes) in _sent(rig, context).items():
+            seconds = max(time.monotonic() - began, 1e-3)
             frames0, nbytes0 = before.get(name, (0, 0))
             rates[name] = (frames - frames0) / seconds, (nbytes - nbytes0) / seconds
     except AtaraxisError as error:
-        problems.append(str(error))
+        failed = getattr(error, "source", ""), str(error)
+        if not failed[0]:
+            problems.append(str(error))
     verdict = session.close(release)
     streams = []
     for name in rig.sources:
         rate, bytes_hz = rates.get(name, (0.0, 0.0))
         said = next((s for s in verdict.streams if s.name == name), None)
+        if said is not None and said.rate_hz is not None and rate:
+            rate = said.rate_hz  # as recorded: what came in one go is no rate
         made = StreamCheck(
             name, rate, declared.get(name), bytes_hz,
             said.missing if said else 0, said.longest_lag_s if said else 0.0,
         )  # fmt: skip
-        streams.append(StreamCheck(**{**asdict(made), "problem": _problem(made, said)}))
+        why = _problem(made, said)
+        if failed[0]:
+            others = f"not tried to its end: source {failed[0]!r} failed"
+            why = failed[1] if name == failed[0] else others
+        streams.append(StreamCheck(**{**asdict(made), "problem": why}))
     total = sum(s.bytes_hz for s in streams if s.stream in rig.recorded)
     free = shutil.disk_usage(where).free
     lasts = free / total if total else float("inf")
@@ -153,7 +162,8 @@ def _tried(
             f"the disk lasts {lasts:.0f} s at this rate and {rig.expected_s:.0f} s are "
             "expected: make room"
         )
-    problems += verdict.notes
+    if not failed[0]:
+        problems += verdict.notes
     return Preflight(tuple(streams), lasts, tuple(problems))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from ataraxis.shm.thread import Latch, Thread
 
 PATIENCE_S = 30.0
 MOST_FAILS, EARLY_S = 5, 5.0
+LOOK_S = 0.5
+GRACE_S = 25.0
 _PAUSE_S = 0.5
 _LOOK_S = 0.05
 
@@ -42,6 +45,8 @@ class Program:
     farewell : bytes
         Written to its standard input before that ends, if it is told to end: so it
         knows whether this process has died.
+    is_told_by_signal : bool
+        A source that is told to end by SIGTERM, too: a program of the user's own.
     is_reporting : bool
         What it prints is for `output` alone, and no complaint.
     pause_s : float
@@ -58,13 +63,14 @@ class Program:
         is_viewer: bool = False,
         farewell: bytes = b"",
         is_reporting: bool = False,
+        is_told_by_signal: bool = False,
         pause_s: float = _PAUSE_S,
     ) -> None:
         self.name, self.is_viewer = name, is_viewer
         self.restarts, self.was_killed = 0, False
         self._command, self._context, self._say = command, context, say
         self._farewell, self._is_reporting = farewell, is_reporting
-        self._pause_s = pause_s
+        self._pause_s, self._is_told_by_signal = pause_s, is_told_by_signal
         self._ended_at = 0.0
         self._fails, self.failure = 0, ""
         """Why it is not started again; empty: it is, when it fails."""
@@ -89,7 +95,11 @@ class Program:
             stdin=subprocess.PIPE,
             stdout=self._output,
             stderr=self._errors,
-            env={**os.environ, "ATARAXIS_CONTEXT": self._context},
+            env={
+                **os.environ,
+                "ATARAXIS_CONTEXT": self._context,
+                "ATARAXIS_STREAM": self.name,
+            },
             process_group=0,
         )
 
@@ -161,6 +171,8 @@ class Program:
         elif self.process.stdin is not None and not self.process.stdin.closed:
             with contextlib.suppress(BrokenPipeError), self.process.stdin as given:
                 given.write(self._farewell)
+            if self._is_told_by_signal:
+                self.process.signal(signal.SIGTERM)
 
     def tell(self, text: bytes) -> None:
         """Write to its standard input, which stays open."""
@@ -229,13 +241,18 @@ def run(told: dict[str, Any]) -> dict[str, Any]:
             described, told["name"], samples=told["samples"],
             context=told["context"], **options,
         )  # fmt: skip
+        is_over = Latch()
+        producer.cancel_event = is_over
+        # From the first moment on: who waits for readers, or for a device, ends, too.
+        Thread(_end_with_input, "ataraxis-input", (api, is_over)).start()
         with producer:
             producer.wait_for_subscribers(told["readers"], told["timeout_s"])
             ack = api.proxy_live_stream(
                 told["node"], told["stream"], told["attrs"], producer,
                 patience=told["patience_s"],
             )  # fmt: skip
-            Thread(_end_with_input, "ataraxis-input", (api,)).start()
+            if is_over.is_set():
+                api.stop()
             end = ack.wait()
             done = ack.task.statistics()
     return {
@@ -247,9 +264,17 @@ def run(told: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _end_with_input(api: API) -> None:
-    sys.stdin.read()
+def _end_with_input(api: API, is_over: Latch) -> None:
+    """End when our input does, or our parent has; by force after a while."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        is_there = select.select([sys.stdin], [], [], LOOK_S)[0]
+        if is_there and not sys.stdin.read(1):
+            break
+    is_over.set()
     api.stop()
+    time.sleep(GRACE_S)  # a driver may hold us for ever
+    os._exit(1)
 
 
 def main(text: str) -> int:

@@ -18,6 +18,7 @@ from ataraxis.session.verdict import StreamVerdict
 from ataraxis.shm.context import Context
 from ataraxis.shm.process import process_command
 from ataraxis.shm.thread import Latch, Thread
+from ataraxis.stream.announcement import Announcement
 from ataraxis.stream.statistics import ReaderStatistics, StreamStatistics
 
 # ---- the program of a recorder of a session; `RecorderProcess` starts it
@@ -28,6 +29,7 @@ from ataraxis.stream.statistics import ReaderStatistics, StreamStatistics
 
 END, DRAIN, RELEASE = "end", "drain", "release"
 LOOK_S = 0.1
+SOON_S = 0.02
 
 
 class _Voice:
@@ -73,7 +75,9 @@ def run(told: dict[str, Any]) -> None:
     is_over, orders = Latch(), _Orders()
     Thread(_listen, "ataraxis-listen", (is_over, orders)).start()
     known = set(told["known"])
-    while not is_over.wait(LOOK_S):
+    while not is_over.wait(
+        SOON_S if any(track.is_waiting for track in tracks) else LOOK_S
+    ):
         for track in tracks:
             track.look()
             if track.has_begun and track.name not in known:
@@ -133,6 +137,20 @@ class WatchedTrack:
         """Whether any recorder has begun with it."""
         self._lag, self._recorder = Lag(self.verdict, recorder, context), recorder
         self._lost = 0
+        # Until its process has begun: a stream that comes meanwhile waits for it.
+        self._announcement: Announcement | None = Announcement(
+            stream, recorder, context
+        )
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits for its stream; its process looks often itself."""
+        return False
+
+    def _withdraw(self) -> None:
+        announcement, self._announcement = self._announcement, None
+        if announcement is not None:
+            announcement.withdraw()
 
     def look(self) -> None:
         """Look how far behind its recorder is."""
@@ -148,6 +166,8 @@ class WatchedTrack:
         readers = found.readers if found is not None else ()
         ours = next((r for r in readers if r.label == self._recorder), None)
         self.is_known |= ours is not None
+        if self.is_known:  # its process holds one of its own
+            self._withdraw()
         return found, ours
 
     def lose(self, loss: SessionLoss) -> None:
@@ -174,6 +194,7 @@ class WatchedTrack:
         on_refusal: Callable[[str], object] = lambda text: None,
     ) -> StreamVerdict:
         """Say what is known of it; its recorder has ended."""
+        self._withdraw()
         found = self._lag.seen()
         if found is not None and self._lag.is_promised(found):
             self.verdict.missing += self._lag.behind()

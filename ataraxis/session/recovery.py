@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ataraxis.errors import AtaraxisError
+from ataraxis.errors import AtaraxisError, LayoutError
+from ataraxis.log.journal.input import InputFile
+from ataraxis.log.journal.page import files_of
 from ataraxis.log.recorder import Recorder
 from ataraxis.log.recovery import recover
 from ataraxis.session.directory import Diary, SessionFolder, SessionRecord
 from ataraxis.session.verdict import StreamVerdict, Verdict, judge
 from ataraxis.shm.context import Context, ContextLike
+from ataraxis.stream.announcement import sweep
 from ataraxis.stream.inspector import inspect
 from ataraxis.stream.statistics import StreamStatistics
 
@@ -132,10 +135,25 @@ def _finished(
     verdict = judge(folder.path, about.clock, tracked=tracked, notes=[
         "the process of the session was killed; recovery finished it"
     ])  # fmt: skip
-    _doubt_the_rest(verdict, {*waiting, *about.ended})
+    _doubt_the_rest(verdict, {*waiting, *about.ended, *_ended(folder.path)})
     verdict.to_yaml(folder.verdict_path)
     diary.say(f"recovery: session {about.name!r}: {verdict}")
     return FinishedSession(folder.path, frames, verdict, problem)
+
+
+def _ended(directory: Path) -> set[str]:
+    """Name the streams whose recorder wrote that it had them to their end."""
+    found = set()
+    for name, paths in files_of(directory).items():
+        try:
+            file = InputFile(paths[-1])
+        except LayoutError:
+            continue
+        close = file.notes.close
+        if close is not None and close.get("has_ended"):
+            found |= {str(s.get("name", name)) for s in file.notes.sources.values()}
+        file.close()
+    return found
 
 
 def _doubt_the_rest(verdict: Verdict, known: set[str]) -> None:
@@ -150,6 +168,7 @@ def _doubt_the_rest(verdict: Verdict, known: set[str]) -> None:
 
 def wait_until_detached(about: SessionRecord, context: Context) -> None:
     """Let recorders of a session that was killed end: they follow it at once."""
+    sweep(context)
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and any(
         r.label == about.recorder and not r.is_detached

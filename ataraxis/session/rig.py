@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from ataraxis.config import YamlConfig
+from ataraxis.datamux.registry import BUILT_IN, check_options
+from ataraxis.errors import ConfigError
 from ataraxis.shm.context import checked_name
 
 
@@ -13,8 +16,13 @@ from ataraxis.shm.context import checked_name
 class RigSource:
     """A live source, passed into a stream by a process of its own."""
 
-    node: str = field(metadata={"help": "as 'ataraxis sources' lists them"})
-    stream: str = field(metadata={"help": "which stream of the node"})
+    node: str = field(
+        default="",
+        metadata={
+            "help": "as 'ataraxis sources' lists them; a URI; or a *.node.yaml file"
+        },
+    )
+    stream: str = field(default="", metadata={"help": "which stream of the node"})
     attrs: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "what the kind of source takes"}
     )
@@ -25,6 +33,10 @@ class RigSource:
     patience_s: float | None = field(
         default=None, metadata={"units": "s", "help": "for a source that went; no end"}
     )
+    command: list[str] = field(
+        default_factory=list,
+        metadata={"help": "a program of your own that makes the stream, instead"},
+    )
 
 
 @dataclass
@@ -34,7 +46,7 @@ class RigRecorder:
     streams: list[str] = field(
         default_factory=list, metadata={"help": "none: every source of the rig"}
     )
-    durability: Literal["os", "disk"] = "os"
+    durability: Literal["os", "disk"] = "disk"
     process: bool = field(
         default=True,
         metadata={"help": "a process of its own, started again when it dies"},
@@ -77,7 +89,7 @@ class Rig(YamlConfig):
     --------
     >>> rig = Rig({"probe": RigSource("sim", "spikes", samples=100)})
     >>> rig.problems(), rig.recorded
-    ([], {'probe': 'os'})
+    ([], {'probe': 'disk'})
     """
 
     sources: dict[str, RigSource] = field(default_factory=dict)
@@ -125,9 +137,31 @@ class Rig(YamlConfig):
                 for step in pipe.steps
                 if step.function.count(":") != 1
             ]
+        for name, source in self.sources.items():
+            found += _problems_of(name, source)
         found += [
             f"viewers.{name}: its command is empty"
             for name, viewer in self.viewers.items()
             if not viewer.command
         ]
         return found
+
+
+def _problems_of(name: str, source: RigSource) -> list[str]:
+    """Say what is wrong with a source, as far as it can be known without opening it."""
+    where = f"sources.{name}"
+    if source.command:
+        if source.node or source.stream or source.attrs:
+            return [f"{where}: command goes instead of node, stream and attrs"]
+        return []
+    if not source.node or not source.stream:
+        return [f"{where}: it has neither node and stream, nor a command"]
+    scheme = urlsplit(source.node).scheme or source.node
+    kind = BUILT_IN.get(scheme)
+    if kind is None or not kind.is_here:
+        return []  # its own process says
+    try:
+        check_options(kind.driver(), source.attrs, f"{where}.attrs")
+    except ConfigError as error:
+        return [str(error)]
+    return []

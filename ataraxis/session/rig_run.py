@@ -6,13 +6,19 @@ import contextlib
 import importlib
 import json
 import os
+import shutil
+import sys
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from ataraxis.errors import AtaraxisError, ConfigError
+from ataraxis.datamux.catalog import Catalog
+from ataraxis.datamux.registry import NODE_FILES
+from ataraxis.datamux.streaminghub.settings import Settings
+from ataraxis.errors import AtaraxisError, ConfigError, SourceFailed
 from ataraxis.pipeline import Pipe, Processor
 from ataraxis.session.process import Program
-from ataraxis.session.rig import Rig, RigPipe
+from ataraxis.session.rig import Rig, RigPipe, RigSource
 from ataraxis.shm.thread import Latch
 from ataraxis.stream import Consumer
 from ataraxis.stream.inspector import Inspector
@@ -40,7 +46,7 @@ class RigRun:
     ------
     ConfigError
         It contradicts itself; nothing was started.
-    AtaraxisError
+    SourceFailed
         A source did not come; what was started was ended.
     """
 
@@ -51,7 +57,14 @@ class RigRun:
         until: Latch | None = None,
     ) -> None:
         self._until = until or Latch()
-        self.rig = rig if isinstance(rig, Rig) else Rig.from_yaml(os.fspath(rig))
+        self._folder: Path | None = None
+        if isinstance(rig, Rig):
+            self.rig = rig
+        else:
+            self.rig = Rig.from_yaml(os.fspath(rig))
+            self._folder = Path(rig).absolute().parent
+            if str(self._folder) not in sys.path:  # for its functions, also in workers
+                sys.path.append(str(self._folder))
         wrong = self.rig.problems()
         if wrong:
             raise ConfigError("the rig cannot run: " + "; ".join(wrong))
@@ -78,6 +91,8 @@ class RigRun:
                 self._await(name)
             for name, pipe in self.rig.pipes.items():
                 self._start_pipe(name, pipe, functions[name])
+            for name in self.rig.sources:
+                self._await_readers(name)
             for name, viewer in self.rig.viewers.items():
                 place, say = str(session.context.path), session.note
                 made = Program(name, viewer.command, place, say, is_viewer=True)
@@ -86,16 +101,34 @@ class RigRun:
             self.stop()
             raise
 
+    def _node(self, said: RigSource) -> str:
+        """Return the node of a source; its file is copied into the session."""
+        path = Path(said.node)
+        if said.node.endswith(NODE_FILES):
+            if not path.is_absolute() and self._folder is not None:
+                path = self._folder / path
+            said_by: Path | None = path
+        else:
+            settings = Settings.load()
+            said_by = Catalog(settings).node_file(said.node) if settings else None
+        if said_by is not None and said_by.is_file():
+            shutil.copyfile(said_by, self._session.directory / said_by.name)
+        return str(path) if said_by == path else said.node
+
     def _source(self, name: str) -> Program:
         said = self.rig.sources[name]
-        piped = sum(pipe.stream == name for pipe in self.rig.pipes.values())
+        place = str(self._session.context.path)
+        if said.command:
+            return Program(
+                name, said.command, place, self._session.note, is_told_by_signal=True
+            )
         told = {
-            "node": said.node, "stream": said.stream, "attrs": said.attrs,
+            "node": self._node(said), "stream": said.stream, "attrs": said.attrs,
             "name": name, "samples": said.samples, "buffer_s": said.buffer_s,
             "patience_s": said.patience_s, "timeout_s": START_S,
-            "context": str(self._session.context.path),
+            "context": place,
             # So that recorder and pipes have the very first frame.
-            "readers": (name in self.rig.recorded) + piped,
+            "readers": self._readers(name),
         }  # fmt: skip
         return Program.of_source(name, told, self._session.note)
 
@@ -110,13 +143,41 @@ class RigRun:
             except FileNotFoundError:
                 pass
             code = program.process.poll()
-            if code is not None or time.monotonic() > deadline:
-                raise AtaraxisError(
-                    f"source {name!r} gave no stream within {START_S:g} s"
-                    + (f", exit code {code}: {program.told()}" if code else "")
-                )
+            after = time.monotonic() - (deadline - START_S)
+            if code is not None:
+                said = program.told() or "it said nothing"
+                self._fail(name, f"ended after {after:.1f} s, exit code {code}: {said}")
+            if after > START_S:
+                self._fail(name, f"gave no stream within {START_S:g} s")
             if self._until.wait(_LOOK_S):
                 raise AtaraxisError(f"ended before source {name!r} gave its stream")
+
+    def _readers(self, name: str) -> int:
+        """Return how many readers a source waits for before it sends."""
+        piped = sum(pipe.stream == name for pipe in self.rig.pipes.values())
+        return (name in self.rig.recorded) + piped
+
+    def _await_readers(self, name: str) -> None:
+        """Wait until a source has its readers: from then on it runs."""
+        deadline = time.monotonic() + START_S
+        program = next(p for p in self._programs if p.name == name)
+        try:
+            look = Inspector(name, self._session.context).statistics
+        except FileNotFoundError:
+            return  # it has ended already
+        while program.process.poll() is None and time.monotonic() < deadline:
+            try:
+                if len(look().readers) >= self._readers(name):
+                    return
+            except FileNotFoundError:
+                return  # it has ended already
+            if self._until.wait(_LOOK_S):
+                return
+
+    def _fail(self, name: str, why: str) -> NoReturn:
+        error = SourceFailed(f"source {name!r} {why}")
+        error.source = name
+        raise error
 
     def _start_pipe(self, name: str, said: RigPipe, steps: list[Any]) -> None:
         pipe = Pipe(name, context=self._session.context)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ataraxis.session.rig_run import RigRun
 
 LOOK_S = 0.2
+SOON_S = 0.02
 
 
 class Session:
@@ -217,6 +218,7 @@ class Session:
                     track.begin(timeout or 0)
                 except BaseException as error:
                     if timeout is not None or not isinstance(error, StreamUnavailable):
+                        track.withdraw()
                         self._promise(stream, is_kept=False)
                         raise
                     self._diary.say(f"waiting for {stream!r}")
@@ -322,8 +324,13 @@ class Session:
 
     # ---- the watcher, and the end
 
+    def _pause_s(self) -> float:
+        """Return how long to sleep: a producer waits for who was announced."""
+        is_waiting = any(track.is_waiting for track in list(self._tracks.values()))
+        return SOON_S if is_waiting else LOOK_S
+
     def _watch(self) -> None:
-        while not self._is_over.wait(LOOK_S):
+        while not self._is_over.wait(self._pause_s()):
             for track in list(self._tracks.values()):
                 with self._lock:
                     if not self._is_over.is_set():

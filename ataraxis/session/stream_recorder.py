@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -9,19 +10,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ataraxis.errors import AtaraxisError, LoggerError, StreamUnavailable
+from ataraxis.errors import (
+    AtaraxisError,
+    LoggerError,
+    NotConnectedError,
+    StreamUnavailable,
+)
 from ataraxis.log.disk_watch import LowDisk
 from ataraxis.log.journal.page import Gap
 from ataraxis.log.recorder import Recorder, RecordingStatistics
 from ataraxis.session.verdict import StreamVerdict
 from ataraxis.shm.context import Context
 from ataraxis.shm.thread import Latch
+from ataraxis.stream.announcement import Announcement
 from ataraxis.stream.inspector import Inspector
 from ataraxis.stream.statistics import StreamStatistics
 
 # ---- lag: how far behind the recorder of a stream is, and was at most
 
 _SHORTEST_S = 0.05
+_OLDEST_S = 86400.0 * 365
 
 
 class Lag:
@@ -35,26 +43,18 @@ class Lag:
         The name its producer knows the recorder by.
     context : Context
         Where the stream lives.
-    is_known : bool
-        It was recorded before: what its source waited until now counts.
     """
 
-    def __init__(
-        self,
-        verdict: StreamVerdict,
-        recorder: str,
-        context: Context,
-        is_known: bool = False,
-    ) -> None:
+    def __init__(self, verdict: StreamVerdict, recorder: str, context: Context) -> None:
         self._verdict, self._recorder, self._context = verdict, recorder, context
-        self._before = 0.0 if is_known else None
-        self.waited_s = 0.0
-        """How long the source has waited for readers since, s."""
+        self._path = context.path_of(verdict.name)
         self._first: tuple[float, int] | None = None
         self._last: tuple[float, int] | None = None
 
     def seen(self) -> StreamStatistics | None:
         """Read the stream's words; None: it is not there."""
+        if not os.path.exists(self._path):  # the common answer: let it cost little
+            return None
         try:
             return Inspector(self._verdict.name, self._context).statistics()
         except (OSError, AtaraxisError):
@@ -65,9 +65,6 @@ class Lag:
         now, verdict = time.monotonic(), self._verdict
         lag = self._of(found)
         verdict.longest_lag = max(verdict.longest_lag, lag)
-        if self._before is None:
-            self._before = found.stalled_s
-        self.waited_s = max(self.waited_s, found.stalled_s - self._before)
         if self._last is None or self._first is None:
             self._first = self._last = now, found.sent
         elif now - self._last[0] > _SHORTEST_S:
@@ -79,6 +76,14 @@ class Lag:
             if rate > 0:
                 verdict.longest_lag_s = max(verdict.longest_lag_s, lag / rate)
             self._last = now, found.sent
+
+    def was_away(self, found: StreamStatistics) -> None:
+        """Take in how long frames have waited for a recorder that comes back now."""
+        for reader in found.readers:
+            if reader.label == self._recorder and reader.is_detached and reader.lag:
+                seconds = min(reader.detached_s, _OLDEST_S)
+                self._verdict.longest_lag_s = max(self._verdict.longest_lag_s, seconds)
+                self._verdict.longest_lag = max(self._verdict.longest_lag, reader.lag)
 
     def forget(self) -> None:
         """Begin anew: the stream has ended."""
@@ -105,7 +110,6 @@ def unsaved_text(frames: range) -> str:
 
 # ---- the stream recorder
 
-_WAITED_S = 0.1
 _PAUSE_S = 0.02
 
 
@@ -170,8 +174,10 @@ class Track:
         self._say, self._on_loss, self._options = say, on_loss, options
         self._recorder: Recorder | None = None
         self._verdict = StreamVerdict(stream)
-        self._lag = Lag(self._verdict, recorder, context, is_known)
+        self._lag = Lag(self._verdict, recorder, context)
         self._times = 0
+        self._announcement: Announcement | None = None
+        self._was_absent = False
         self._before = RecordingStatistics(stream, -1, 0, 0, 0, 0, False, "")
         self._lock = threading.Lock()
 
@@ -187,6 +193,11 @@ class Track:
         """Whether it was there, ever."""
         return self._times > 0
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits for its stream."""
+        return not self.is_recording
+
     def begin(self, timeout: float | None = 0) -> None:
         """Record it, if it is there (within `timeout`).
 
@@ -198,16 +209,30 @@ class Track:
         LoggerError
             The directory cannot be written.
         """
+        if self._announcement is None:
+            # Announced first, and looked for then: its producer waits for us.
+            self._announcement = Announcement(self.name, self._called, self._context)
+            self._was_absent = self._lag.seen() is None
         self._leave_the_past(timeout or 0)
+        if (found := self._lag.seen()) is not None:
+            self._lag.was_away(found)
         self._recorder = Recorder(
             self.name, self._directory, context=self._context, name=self._called,
             timeout=timeout, on_loss=self._lose, on_error=self._warn,
-            on_low_disk=self._low, **self._options,
+            on_low_disk=self._low, is_whole=self._was_absent, **self._options,
         )  # fmt: skip
+        # It stays announced: made again, it begins at its first frame, too.
+        self._was_absent = True
         self._times += 1
         self._on_end(self.name, False)
         again = "" if self._times == 1 else f", made anew, time {self._times}"
         self._say(f"recording {self.name!r}{again}")
+
+    def withdraw(self) -> None:
+        """Announce it no longer."""
+        announcement, self._announcement = self._announcement, None
+        if announcement is not None:
+            announcement.withdraw()
 
     def _leave_the_past(self, timeout: float) -> None:
         """Wait while the name means a stream that ended before it was recorded."""
@@ -241,8 +266,8 @@ class Track:
     def _try(self) -> None:
         try:
             self.begin()
-        except StreamUnavailable:
-            return
+        except (StreamUnavailable, NotConnectedError):
+            return  # not there yet, or its producer just keeps the name for us
         except Exception as error:  # told at the end, and in the log
             self._doubt(f"could not be recorded: {error}")
 
@@ -274,6 +299,7 @@ class Track:
         names the frames that are not on the disk.
         """
         self.look()
+        self.withdraw()
         recorder = self._recorder
         if recorder is not None:
             try:
@@ -289,8 +315,6 @@ class Track:
             self._say(f"stopped recording {self.name!r}; {frames} frames recorded")
         if not self._times and not self._is_known:
             self._doubt(self._absence())
-        if (waited := self._lag.waited_s) > _WAITED_S:
-            self._note(f"its source waited {waited:.1f} s in all for readers")
         if self._times > 1:
             self._note(f"was made anew {self._times - 1} times")
         return self._verdict

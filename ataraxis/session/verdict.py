@@ -8,8 +8,17 @@ from pathlib import Path
 
 from ataraxis.clock import Anchor
 from ataraxis.config import YamlConfig
+from ataraxis.log.account import SourceReport
 from ataraxis.log.selection import Problem
-from ataraxis.log.verification import SourceReport, verify
+from ataraxis.log.verification import LogReport, verify
+
+WAITED_S = 0.1
+"""A source that waited less than this for its readers did not, s."""
+RATE_TOLERANCE = 0.05
+"""How far the rate of a device may be from the declared one."""
+_FEW = 20
+DEEP_S = 3.0
+"""How long checksums are compared before a verdict is given, s."""
 
 
 @dataclass
@@ -17,10 +26,31 @@ class StreamVerdict:
     """What is to be said of one stream."""
 
     name: str
-    expected: int = field(default=0, metadata={"help": "frames its source made"})
+    expected: int = field(
+        default=0, metadata={"help": "frames sent from where the recorder joined"}
+    )
     received: int = field(default=0, metadata={"help": "frames that are whole on disk"})
     missing: int = field(default=0, metadata={"help": "expected - received"})
     damaged: int = field(default=0, metadata={"help": "of the missing ones"})
+    late: int = field(
+        default=0, metadata={"help": "frames sent before the recorder joined"}
+    )
+    device_lost: int | None = field(
+        default=None, metadata={"help": "lost in the device; null: cannot be known"}
+    )
+    device_unit: str = field(
+        default="frames", metadata={"help": "frames or samples, as its counter counts"}
+    )
+    is_device: bool = field(
+        default=False, metadata={"help": "it comes from a device, as far as it says"}
+    )
+    waited_s: float = field(
+        default=0.0,
+        metadata={"units": "s", "help": "that its source waited for readers"},
+    )
+    rate_hz: float | None = field(
+        default=None, metadata={"units": "Hz", "help": "frames a second, as measured"}
+    )
     longest_lag: int = field(
         default=0, metadata={"help": "frames that waited to be recorded, at most"}
     )
@@ -63,12 +93,19 @@ class Verdict(YamlConfig):
         for s in self.streams:
             lines.append(
                 f"  {s.name}: {s.expected} expected, {s.received} received, "
-                f"{s.missing} missing; at most {s.longest_lag_s:.3g} s behind"
-                + ("" if s.is_trusted else "; NOT TRUSTED")
+                f"{s.missing} missing{_device(s)}; at most {s.longest_lag_s:.3g} s "
+                "behind" + ("" if s.is_trusted else "; NOT TRUSTED")
             )
             lines += [f"    {note}" for note in s.notes]
         lines += [f"  {note}" for note in self.notes]
         return "\n".join(lines)
+
+
+def _device(stream: StreamVerdict) -> str:
+    """Say what is known of losses in the device."""
+    if stream.device_lost is None:
+        return ", device loss cannot be known" if stream.is_device else ""
+    return f", {stream.device_lost} {stream.device_unit} lost in the device"
 
 
 def judge(
@@ -85,7 +122,9 @@ def judge(
     Parameters
     ----------
     directory : Path
-        Of the session. Every byte of its journals is read.
+        Of the session. Every entry of its journals is counted, by its header; their
+        checksums are compared for `DEEP_S`, and what came later is taken as it was
+        written: `verify` reads every byte.
     begun : Anchor
         When it began.
     tracked : iterable of StreamVerdict
@@ -105,16 +144,32 @@ def judge(
     clock = Anchor.take()
     found = {stream.name: stream for stream in tracked}
     try:
-        report = verify(directory)
-        sources, problems = report.sources, report.problems
+        report = verify(directory, seconds=DEEP_S)
     except FileNotFoundError:
-        sources, problems = (), ()
-    for source in sources:
+        report = LogReport((), ())
+    for source in report.sources:
         _add(found, source)
     for stream in found.values():
-        stream.is_trusted = not stream.missing and stream.is_trusted
+        is_whole = not stream.missing and not stream.device_lost
+        stream.is_trusted = is_whole and stream.is_trusted
+        if stream.late:
+            stream.notes.append(
+                f"began at sequence {stream.late}: {stream.late} frames were sent "
+                "before the recorder joined"
+            )
+        if stream.waited_s > WAITED_S:
+            stream.notes.append(
+                f"its source waited {stream.waited_s:.1f} s in all for readers"
+            )
+    problems = report.problems
     doubted = [*doubts, *(str(p) for p in problems if not _is_cut(p))]
+    if report.unknown:
+        doubted.append(f"{report.unknown} entries are gone, of sources not known")
     notes = [*notes, *(str(p) for p in problems if _is_cut(p))]
+    if not report.is_deep:
+        notes.append(
+            "counted by the headers of its entries; 'ataraxis verify' reads every byte"
+        )
     end = clock.monotonic_ns if ended_ns is None else ended_ns
     return Verdict(
         is_trusted=all(s.is_trusted for s in found.values()) and not doubted,
@@ -131,7 +186,7 @@ def _is_cut(problem: Problem) -> bool:
     What was cut off was in the ring still: if nobody wrote it later, it is missing.
     """
     if not problem.nbytes:
-        return True
+        return problem.offset > 0
     return problem.offset + problem.nbytes >= problem.path.stat().st_size
 
 
@@ -146,3 +201,31 @@ def _add(found: dict[str, StreamVerdict], source: SourceReport) -> None:
     stream.received += source.received
     stream.missing += source.missing
     stream.damaged += source.damaged
+    stream.late += source.late
+    stream.waited_s += source.waited_s
+    stream.rate_hz = source.rate_hz
+    device = source.device
+    if device is not None:
+        stream.device_lost = (stream.device_lost or 0) + device.lost
+        stream.device_unit = device.unit
+        if device.resets:
+            stream.is_trusted = False
+            stream.notes.append(
+                f"the counter of its device began anew {device.resets} times: what was "
+                "lost then cannot be known"
+            )
+    if _is_off(source):
+        stream.is_trusted = False
+        stream.notes.append(
+            f"its device made {source.rate_hz:.6g} frames a second by its own clock, "
+            f"{source.declared_hz:.6g} are declared"
+        )
+    stream.is_device |= source.is_device
+
+
+def _is_off(source: SourceReport) -> bool:
+    """Tell whether the device itself was not as fast as declared."""
+    rate, declared = source.rate_hz, source.declared_hz
+    if not source.is_device_rate or rate is None or declared is None:
+        return False
+    return source.received > _FEW and abs(rate / declared - 1) > RATE_TOLERANCE

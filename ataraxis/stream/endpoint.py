@@ -132,6 +132,11 @@ class End:
         return bool(self._flags & TYPED)
 
     @property
+    def is_shared(self) -> bool:
+        """Whether several producers may send into it."""
+        return bool(self._flags & SHARED)
+
+    @property
     def is_sync(self) -> bool:
         """Whether consumers that do not say are lossless."""
         return bool(self._flags & SYNC)
@@ -155,7 +160,7 @@ class End:
 
     def statistics(self) -> StreamStatistics:
         """Read the stream's control words; disturbs nobody."""
-        return survey_stream(self._name, self._attached().participant)
+        return survey_stream(self._name, self._attached().participant, self._labels)
 
     def _attached(self) -> Segment:
         """Return the segment, or raise because the handle was closed."""

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from ataraxis._kernels.memory import byte_held
 from ataraxis._kernels.snapshot import control_bytes, stride_of
 from ataraxis.errors import LayoutError
+from ataraxis.labels import Labels
 from ataraxis.shm import files
 from ataraxis.shm.context import Context, ContextLike, checked_name
 from ataraxis.shm.header import Header, Kind
@@ -39,6 +40,7 @@ COUNTS = (
     "refused", "skipped", "gaps", "drained",
 )  # fmt: skip
 _GATING, _DETACHED = 1, 2
+_TRIES = 8
 Entry: TypeAlias = tuple[Any, ...]
 
 
@@ -249,6 +251,16 @@ def look(found: files.Found, header: Header) -> StreamStatistics:
 
     sending = [slot for slot in control.members("producers") if is_alive(slot)]
     counts = {name: control.word(name) for name in COUNTS}
+    if counts["gaps"]:
+        text = os.pread(found.descriptor, g.labels_bytes, g.labels)
+        labels = Labels.from_json(text)
+        for _ in range(_TRIES):  # a gap is counted just before its frame
+            again = _copy(found, g.control, needed, g.participants)
+            if again.word("sent") == counts["sent"]:
+                break
+            control, counts = again, {name: again.word(name) for name in COUNTS}
+        gaps, sent = counts["gaps"], counts["sent"]
+        counts["gaps"] = statistics.device_gaps(gaps, sent, labels)
     if not sending:
         counts["stalled_since_ns"] = 0  # who waited there is dead
     entries = [*control.readers(is_alive), *control.durables(is_alive)]

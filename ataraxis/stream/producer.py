@@ -18,6 +18,8 @@ from ataraxis.clock import now_ns
 from ataraxis.frame import crc32
 from ataraxis.labels import Labels
 from ataraxis.shm.context import ContextLike
+from ataraxis.stream.announcement import let_join
+from ataraxis.stream.consumer import Consumer
 from ataraxis.stream.endpoint import (
     SHARED,
     SYNC,
@@ -131,6 +133,10 @@ class Producer(End, ProducerHandle):
         Give each frame a CRC-32, for ``Frame.verify`` and ``Consumer(verify=True)``.
     participants : int
         How many producers and consumers may take part at a time, 1 to 1024.
+    join_timeout : float
+        How long to wait for recorders that were there before the stream and are to have
+        its first frame, s. One that does not join in time is named in a warning, and
+        frames are kept for it.
     mode, group : optional
         Permission bits and group of the file, see `Segment.create`.
 
@@ -172,9 +178,11 @@ class Producer(End, ProducerHandle):
         shared: bool = False,
         checksum: bool = False,
         participants: int = 128,
+        join_timeout: float = 2.0,
         mode: int | None = None,
         group: str | int | None = None,
     ) -> None:
+        check_timeout(join_timeout)
         self._name = plain_name(stream_name)
         self._is_ended = False
         self._was_told = -1.0
@@ -207,6 +215,27 @@ class Producer(End, ProducerHandle):
         if checksum:
             self._sum_with(crc32)
         self._begin(segment)
+        try:
+            let_join(
+                self._name, context, join_timeout,
+                has_joined=self._has_reader, keep_for=self._keep_for,
+            )  # fmt: skip
+        except BaseException:
+            self.close()
+            raise
+
+    def _has_reader(self, durable: str) -> bool:
+        """Whether a reader of a durable name takes part."""
+        return any(
+            entry[1] and entry[10].decode("utf-8", "replace") == durable
+            for entry in snapshot.readers(self._attached().participant)
+        )
+
+    def _keep_for(self, durable: str) -> None:
+        """Gate for a durable reader that is not here yet, as for one that died."""
+        segment = self._attached()
+        consumer = Consumer(self._name, context=segment.context, durable=durable)
+        del consumer  # not closed: the name goes on gating
 
     # ---- sending
 

@@ -13,6 +13,7 @@ from ataraxis._kernels import snapshot
 from ataraxis._kernels.memory import Participant
 from ataraxis.clock import now_ns
 from ataraxis.errors import LayoutError
+from ataraxis.labels import Labels
 from ataraxis.shm import files
 from ataraxis.shm.header import LIVE, Header
 
@@ -73,7 +74,8 @@ class StreamStatistics:
     skipped: int
     """Slots passed over because a viewer held them."""
     device_gaps: int
-    """Numbers missing in the device's own counter."""
+    """Numbers missing in the device's own counter, in what it counts: frames, or
+    samples of frames that are blocks."""
     producers: int
     """Producers alive, or not yet found dead."""
     readers: tuple[ReaderStatistics, ...]
@@ -85,12 +87,43 @@ class StreamStatistics:
         return tuple(r.label for r in self.readers if r.is_detached)
 
 
-def survey_stream(name: str, participant: Participant) -> StreamStatistics:
+def device_gaps(gaps: int, sent: int, labels: Labels) -> int:
+    """Take out of the gaps of a device's counter what is none.
+
+    Parameters
+    ----------
+    gaps : int
+        By how much the counter went further than one a frame.
+    sent : int
+        Frames.
+    labels : Labels
+        Of a frame. Its ``device_counter`` says whether 'samples' are counted; if it
+        says nothing, a counter that went on by a whole block each time does.
+
+    Examples
+    --------
+    >>> block = Labels("i2", (200, 32), dims=("time", "channel"))
+    >>> device_gaps(199 * 456 + 3, 457, block), device_gaps(3, 457, block)
+    (3, 3)
+    """
+    each = labels.shape[0] if labels.dims[:1] == ("time",) and labels.shape else 1
+    whole = max(sent - 1, 0) * (each - 1)
+    said = labels.attrs.get("device_counter")
+    if each > 1 and said != "frames" and (said == "samples" or gaps >= whole):
+        return max(gaps - whole, 0)
+    return gaps
+
+
+def survey_stream(
+    name: str, participant: Participant, labels: Labels
+) -> StreamStatistics:
     """Read the control words of the stream that `participant` takes part in."""
+    words = list(snapshot.words(participant))
+    words[8] = device_gaps(words[8], words[1], labels)
     return compose(
         name,
         snapshot.geometry(participant),
-        snapshot.words(participant),
+        tuple(words),
         len(snapshot.producers(participant)),
         snapshot.readers(participant),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ class Cameras:
     A node's file may say ``uri: camera://0`` or ``camera:///path/of/a/video.avi``.
     Pictures are (y, x, colour), blue first, uint8.
     """
+
+    options: ClassVar[frozenset[str]] = frozenset([])
+    """Attributes that a stream takes."""
 
     def nodes(self, timeout: float) -> list[Node]:
         """Return the video devices of this machine; none is opened."""
@@ -77,6 +80,8 @@ class CameraSource:
         self._began_ns = self._count = 0
         name = Path(place).name if isinstance(place, str) else f"camera {place}"
         attrs = {"id": STREAM_ID, "mode": "proxy", "place": str(place)}
+        # OpenCV gives no counter of a live camera: what it drops cannot be known.
+        attrs["device_counter"] = "frames" if self._is_file else "unknown"
         self._stream = Stream(name, index={"t": Field("time", unit="s")}, attrs=attrs)
         self.lost = 0
 

@@ -96,8 +96,7 @@ class Logs:
                 if first.device is not None:
                     for key_ in ("device_time", "device_sequence"):
                         made.index[key_] = Field(dtype="i64")
-                lost = sum(gap.count for gap in archive.gaps if gap.source == number)
-                made.attrs["lost"] = lost
+                made.attrs["lost"] = archive.missing(number)
                 described[name] = made
             if archive.problems and not described:
                 raise RecordingError(f"{archive.path}: {archive.problems[0]}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -36,6 +36,9 @@ class Recorded:
     `ataraxis.datamux.open_recordings`. For a client of a server ``path`` is a name in
     the server's folder of data.
     """
+
+    options: ClassVar[frozenset[str]] = frozenset(["path", "speed", "start", "stop"])
+    """Attributes that a stream takes."""
 
     def __init__(self) -> None:
         self._folder: Folder | None = None

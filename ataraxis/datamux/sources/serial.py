@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ataraxis.clock import now_ns
 from ataraxis.datamux.catalog import pick
-from ataraxis.datamux.description import TIME_UNITS, Node, Stream
+from ataraxis.datamux.description import TIME_UNITS, Field, Node, Stream
 from ataraxis.datamux.optional import need
 from ataraxis.datamux.source import Held, Known, check_out
 from ataraxis.errors import ConfigError, SourceLost, SourceNotFound
@@ -36,6 +36,52 @@ class Arrived:
     """Lines that are no samples: answers to commands."""
     malformed: int = 0
     """Lines or frames that were thrown away."""
+
+
+class Unwrapped:
+    """A clock of few bits that rises for ever, and begins anew when its board does.
+
+    Parameters
+    ----------
+    dtype : dtype
+        Of the clock: u1 to u4 go round, others do not.
+
+    Examples
+    --------
+    >>> clock = Unwrapped(np.dtype("u4"))
+    >>> [clock.take(t, 10**6) for t in (2**32 - 1000, 0, 1000)]
+    [4294966296, 4294967296, 4294968296]
+    """
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        goes_round = dtype.kind == "u" and dtype.itemsize < 8
+        self._span = 1 << (8 * dtype.itemsize) if goes_round else 0
+        self._base, self._last = 0, -1
+
+    def take(self, now: Any, most: float) -> Any:
+        """Return what a reading means.
+
+        Parameters
+        ----------
+        now : number
+            The reading.
+        most : float
+            How far it can have gone since the one before. A step back that is further
+            round than this, or than half the way, is a board begun anew.
+        """
+        if not self._span:
+            return now
+        now = int(now)
+        ahead = (now - self._last) % self._span
+        if self._last > now:
+            is_wrap = ahead < self._span // 2 and ahead <= most
+            self._base = self._base + self._span if is_wrap else 0
+        self._last = now
+        return self._base + now
+
+    def reset(self) -> None:
+        """Begin anew: the board was opened again."""
+        self._base, self._last = 0, -1
 
 
 class Wire:
@@ -90,6 +136,8 @@ class Wire:
             if item.numpy_dtype.kind not in "fiub" or item.shape:
                 raise ConfigError(f"serial: field {name!r}: a line carries numbers")
             parts.append((name, item.numpy_dtype.newbyteorder(order)))
+        clock = index.numpy_dtype if index is not None else np.dtype("f8")
+        self._clock, self._taken_ns = Unwrapped(clock), now_ns()
         self._row = np.dtype(parts)
         self._width = len(parts)
         self._rest = b""
@@ -102,8 +150,9 @@ class Wire:
         return self._lines() if self._is_text else self._frames()
 
     def reset(self) -> None:
-        """Forget what is half there."""
+        """Forget what is half there, and where its clock was."""
         self._rest = b""
+        self._clock.reset()
 
     def missed(self, before: int, now: int) -> int:
         """Return how many samples lie between two counters, which wrap."""
@@ -172,7 +221,12 @@ class Wire:
 
     def _named(self, values: Any) -> tuple[float, int, tuple[Any, ...]]:
         rest = list(values)
-        device_s = float("nan") if self._per_s is None else rest.pop(0) / self._per_s
+        device_s = float("nan")
+        if self._per_s is not None:
+            before, self._taken_ns = self._taken_ns, now_ns()
+            passed_s = 1.0 + 4e-9 * (self._taken_ns - before)
+            most = self._per_s * passed_s
+            device_s = self._clock.take(rest.pop(0), most) / self._per_s
         number = -1 if self._counter is None else int(rest.pop(0))
         return device_s, number, tuple(rest)
 
@@ -219,6 +273,9 @@ class Serial:
     the options of `ataraxis.datamux.sources.serial.Wire`; one stream among its outputs.
     """
 
+    options: ClassVar[frozenset[str]] = frozenset(["fields", "time", "rate_hz"])
+    """Attributes that a stream takes."""
+
     def nodes(self, timeout: float) -> list[Node]:
         """Return none: a port does not say what it sends."""
         return []
@@ -231,8 +288,10 @@ class Serial:
         self, node: Node, stream_id: str, attrs: Mapping[str, Any]
     ) -> SerialSource:
         """Return the source of a board."""
-        stream = pick(node.outputs, stream_id, "stream", f"node {node.id!r}")
-        stream = stream.copy()
+        if node.outputs:
+            stream = pick(node.outputs, stream_id, "stream", f"node {node.id!r}").copy()
+        else:
+            stream = _said(node, stream_id, attrs)
         stream.attrs.update(id=stream_id, mode="proxy")
         parts = urlsplit(node.uri or "")
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
@@ -241,6 +300,28 @@ class Serial:
                 f"node {node.id!r}: uri {node.uri!r}: expected serial:///dev/ttyACM0"
             )
         return SerialSource(unquote(parts.path), stream, options)
+
+
+def _said(node: Node, stream_id: str, attrs: Mapping[str, Any]) -> Stream:
+    """Make the stream of a board that is named by its URI alone."""
+    fields = attrs.get("fields")
+    if not isinstance(fields, Mapping) or not fields:
+        raise ConfigError(
+            f"node {node.id!r}: no file says what it sends: give attrs "
+            "fields: {NAME: DTYPE}, and time: {dtype: u32, unit: us} if its samples "
+            "begin with a time"
+        )
+    index = {}
+    if isinstance(time := attrs.get("time"), Mapping):
+        unit = str(time.get("unit", "us"))
+        index["t"] = Field("t", dtype=str(time.get("dtype", "u32")), unit=unit)
+    rate = attrs.get("rate_hz")
+    return Stream(
+        stream_id,
+        frequency=None if rate is None else float(rate),
+        fields={str(k): Field(str(k), dtype=str(v)) for k, v in fields.items()},
+        index=index,
+    )
 
 
 class SerialSource(Known):

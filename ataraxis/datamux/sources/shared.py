@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ class Shared:
 
     Another context is a node whose uri is ``shared:///its/path``.
     """
+
+    options: ClassVar[frozenset[str]] = frozenset(["policy"])
+    """Attributes that a stream takes."""
 
     def nodes(self, timeout: float) -> list[Node]:
         """Return the one node."""

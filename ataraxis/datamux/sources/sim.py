@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,6 +130,11 @@ def _shaped(stream: Stream, attrs: Mapping[str, Any]) -> Stream:
 
 class Simulated:
     """Driver of the node "sim"; ``attrs`` as `simulation_of` takes them."""
+
+    options: ClassVar[frozenset[str]] = frozenset(
+        ("seed", "faults", "rate_hz", "channels", "shape")
+    )
+    """Attributes that a stream takes."""
 
     def nodes(self, timeout: float) -> list[Node]:
         """Return the one node."""

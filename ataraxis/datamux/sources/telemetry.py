@@ -6,7 +6,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -176,6 +176,9 @@ def host() -> Any:
 
 class Telemetry:
     """Driver of the node "telemetry"; ``attrs["rate_hz"]`` is how often to look."""
+
+    options: ClassVar[frozenset[str]] = frozenset(["rate_hz"])
+    """Attributes that a stream takes."""
 
     def nodes(self, timeout: float) -> list[Node]:
         """Return the one node."""

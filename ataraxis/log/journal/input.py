@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from ataraxis._kernels import journal_scan
 from ataraxis.errors import CorruptFrame, LayoutError
-from ataraxis.frame import HEADER_BYTES, Frame
+from ataraxis.frame import HEADER_BYTES, Flag, Frame
 from ataraxis.log.journal.index import (
     ENTRY,
     RUN,
@@ -31,8 +32,8 @@ from ataraxis.log.journal.page import (
     index_path,
     seed_of_frames,
 )
-from ataraxis.log.ownership import is_owned
 from ataraxis.log.selection import Problem
+from ataraxis.shm.ownership import is_owned
 
 
 class InputFile:
@@ -69,6 +70,7 @@ class InputFile:
         """Bytes at its end that are no whole frame."""
         self._notes: Notes | None = None
         self._walked: tuple[int, Entries] | None = None
+        self._most: int | None = None
         self._noted = 0
         self._end = PAGE
         self.seed = -1
@@ -147,8 +149,26 @@ class InputFile:
         self._walked = None
         is_data = self.runs["kind"] == journal_scan.DATA
         self.data_runs = self.runs[is_data]
+        counts = self.data_runs["count"].astype(np.int64)
+        ends = np.cumsum(counts)
+        if self._most is not None and len(ends) and ends[-1] > self._most:
+            last = int(np.searchsorted(ends, self._most))
+            kept = self._most - (int(ends[last - 1]) if last else 0)
+            self.data_runs = self.data_runs[: last + 1].copy()
+            run = self.data_runs[last]
+            if run["stride"]:
+                self.data_runs[last] = part_of(run, 0, kept)
+            else:
+                self.data_runs["count"][last] = kept
+            if not kept:
+                self.data_runs = self.data_runs[:last]
         self.starts = np.zeros(len(self.data_runs) + 1, np.int64)
         np.cumsum(self.data_runs["count"], out=self.starts[1:])
+
+    def leave_out(self, first: int) -> None:
+        """Take its entries from a number on for none: a later file has them again."""
+        self._most = first
+        self._count()
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -249,9 +269,42 @@ class InputFile:
     ) -> tuple[NDArray[np.int64], Entries]:
         """Find the entries of a source and of a time: their numbers, and a list.
 
-        Only the runs that may have some are looked at. Damaged entries are of no time
-        and of no source, and found only if neither is asked for.
+        Only the runs that may have some are looked at. An entry whose header is damaged
+        is of the source that all of its run are of, and may be of any time between its
+        neighbours'; in a run of several sources it is of none: see `unknown`.
         """
+        at = self._runs_of(source, start_ns, stop_ns)
+        runs = self.data_runs[at]
+        table = self._joined(runs)
+        numbers = np.arange(len(table), dtype=np.int64)
+        shift = (
+            self.starts[at]
+            - np.concatenate([[0], np.cumsum(runs["count"], dtype=np.int64)[:-1]])
+            if len(at)
+            else np.empty(0, np.int64)
+        )
+        numbers += np.repeat(shift, runs["count"])
+        lost = table["state"] != journal_scan.GOOD
+        wanted = np.ones(len(table), bool)
+        if source is not None:
+            own = np.repeat(runs["source"] == source, runs["count"])
+            wanted &= np.where(lost, own, table["source"] == source)
+        if start_ns is not None or stop_ns is not None:
+            low = high = table["time_ns"]
+            if lost.any():
+                low, high = _between(table, lost, runs)
+            if start_ns is not None:
+                wanted &= high >= start_ns
+            if stop_ns is not None:
+                wanted &= low < stop_ns
+        if wanted.all():
+            return numbers, table
+        return numbers[wanted], table[wanted]
+
+    def _runs_of(
+        self, source: int | None, start_ns: int | None, stop_ns: int | None
+    ) -> NDArray[np.intp]:
+        """Find the runs that may have entries of a source and of a time."""
         runs, keep = self.data_runs, np.ones(len(self.data_runs), bool)
         if source is not None:
             keep &= (runs["source"] == source) | (runs["source"] == SEVERAL)
@@ -259,32 +312,27 @@ class InputFile:
             keep &= runs["time_max"] >= start_ns
         if stop_ns is not None:
             keep &= runs["time_min"] < stop_ns
-        at = np.flatnonzero(keep)
-        table = self._joined(runs[at])
-        numbers = np.arange(len(table), dtype=np.int64)
-        shift = (
-            self.starts[at]
-            - np.concatenate([[0], np.cumsum(runs["count"][at], dtype=np.int64)[:-1]])
-            if len(at)
-            else np.empty(0, np.int64)
-        )
-        numbers += np.repeat(shift, runs["count"][at])
-        wanted = np.ones(len(table), bool)
-        if source is not None:
-            wanted &= (table["source"] == source) & (
-                table["state"] == journal_scan.GOOD
-            )
-        if start_ns is not None:
-            wanted &= (table["time_ns"] >= start_ns) & (
-                table["state"] == journal_scan.GOOD
-            )
-        if stop_ns is not None:
-            wanted &= (table["time_ns"] < stop_ns) & (
-                table["state"] == journal_scan.GOOD
-            )
-        if wanted.all():
-            return numbers, table
-        return numbers[wanted], table[wanted]
+        return np.flatnonzero(keep)
+
+    def unknown(
+        self, source: int | None, start_ns: int | None, stop_ns: int | None
+    ) -> list[Problem]:
+        """Find damage that may have held entries of a source and time.
+
+        Headers of runs of several sources, and what no run covers.
+        """
+        found = self.losses()
+        if source is None:
+            return found
+        for run in self.data_runs[self._runs_of(source, start_ns, stop_ns)]:
+            if run["source"] != SEVERAL:
+                continue
+            for entry in listed(self.data, run, self.seed):
+                if entry["state"] != journal_scan.GOOD:
+                    what = "the header of an entry is damaged: of any of its sources"
+                    at, nbytes = int(entry["offset"]), int(entry["bytes"])
+                    found.append(Problem(self.path, at, nbytes, what))
+        return found
 
     def mixed_sources(self) -> set[int]:
         """List the sources of runs that have several; looks at their headers."""
@@ -320,8 +368,53 @@ class InputFile:
         except CorruptFrame as error:
             raise CorruptFrame(f"{self.path}: {error}") from error
 
+    def device_stamps(self, entries: Entries) -> NDArray[np.int64] | None:
+        """Copy device times and counters, (n, 2); None: not all entries have them."""
+        if not len(entries) or not (entries["flags"] & Flag.DEVICE_STAMP).all():
+            return None
+        out = np.empty((len(entries), 2), np.int64)
+        table = np.ascontiguousarray(entries).view("u1")
+        if journal_scan.device_stamps(self.data, table, out) < len(entries):
+            return None
+        return out
+
     def close(self) -> None:
         """Forget the mapping; it goes with the last array that looks at it."""
         self.data = b""
         self.runs = np.empty(0, RUN)
         self._count()
+
+
+def leave_out_repeated(files: Sequence[InputFile]) -> None:
+    """Leave out of files what later ones have again, after a disk had failed."""
+    again = {
+        str(said["uuid"]): int(said["entries"])
+        for file in files
+        if file.header is not None and (said := file.header.about.get("again"))
+    }
+    for file in files:
+        if file.header is not None and file.header.uuid.hex() in again:
+            file.leave_out(again[file.header.uuid.hex()])
+
+
+def _between(
+    table: Entries, lost: NDArray[np.bool_], runs: Runs
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Say between which times entries lie: their own, or those of their neighbours."""
+    low, high = table["time_ns"].copy(), table["time_ns"].copy()
+    run_of = np.repeat(np.arange(len(runs)), runs["count"])
+    low[lost], high[lost] = (
+        runs["time_min"][run_of[lost]],
+        runs["time_max"][run_of[lost]],
+    )
+    good = np.flatnonzero(~lost)
+    if len(good):
+        for k in np.flatnonzero(lost):
+            after = int(np.searchsorted(good, k))
+            before = good[after - 1] if after else None
+            behind = good[after] if after < len(good) else None
+            if before is not None and run_of[before] == run_of[k]:
+                low[k] = table["time_ns"][before]
+            if behind is not None and run_of[behind] == run_of[k]:
+                high[k] = max(table["time_ns"][behind], low[k])
+    return low, high

@@ -17,7 +17,7 @@ from ataraxis.log.journal.page import (
     index_path,
 )
 from ataraxis.log.modes import FILE_MODE, permit
-from ataraxis.log.ownership import own
+from ataraxis.shm.ownership import own
 from ataraxis.shm.thread import Latch, Thread
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -84,6 +84,36 @@ class OutputFile:
         finally:
             os.close(directory)
 
+    def restore(self) -> None:
+        """Write both again under their names, which are gone; go on in the new ones.
+
+        Raises
+        ------
+        OSError
+            There is no room, or something else has the name.
+        """
+        for fd, path in (
+            (self.fd, self.path),
+            (self.index_fd, index_path(self.path)),
+        ):
+            if os.fstat(fd).st_nlink:
+                continue
+            new = os.open(path, _FLAGS, FILE_MODE)
+            try:
+                permit(new)
+                at, size = 0, os.fstat(fd).st_size
+                while at < size:
+                    data = os.pread(fd, min(_PIECE, size - at), at)
+                    at += os.pwrite(new, data, at)
+                # Under the number that the writer knows.
+                os.dup2(new, fd, inheritable=False)
+            except BaseException:
+                os.unlink(path)
+                raise
+            finally:
+                os.close(new)
+        own(self.fd)
+
     def close(self) -> None:
         """Close both; again is nothing."""
         for fd in (self.fd, self.index_fd):
@@ -93,6 +123,7 @@ class OutputFile:
 
 
 FIRST = PAGE
+_PIECE = 1 << 20
 
 # ---- bringing a journal to the disk every so often, and knowing what is there
 

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from ataraxis._kernels import journal_scan
 from ataraxis.clock import Anchor
 from ataraxis.errors import CorruptFrame, LayoutError
-from ataraxis.frame import DType, Flag, Frame
+from ataraxis.frame import DType, Frame
+from ataraxis.log.account import Account
 from ataraxis.log.journal.index import ENTRY, SEVERAL, Entries, listed
-from ataraxis.log.journal.input import InputFile
+from ataraxis.log.journal.input import InputFile, leave_out_repeated
 from ataraxis.log.journal.page import Gap, files_of
 from ataraxis.log.selection import Problem, Selection, SourceInfo
 
@@ -73,6 +74,15 @@ def shifts(files: Iterable[InputFile]) -> list[int | None]:
     known = [shift for shift in found if shift is not None]
     first = known[0] if known else None
     return [first if shift is None else shift for shift in found]
+
+
+def _end(file: InputFile, start: int, stop: int, step: int) -> int | None:
+    """Return the sequence of the first entry that is whole, from one end on."""
+    for number in range(start, stop, step)[:_SPARSE]:
+        entry = file.entries(number, number + 1)[0]
+        if entry["state"] == journal_scan.GOOD:
+            return int(entry["sequence"])
+    return None
 
 
 # ---- the reader
@@ -161,6 +171,7 @@ class JournalReader:
         # A file before the last that grows would move the numbers of those behind.
         for file in self.files:
             file.refresh()
+        leave_out_repeated(self.files)
         self.starts = np.zeros(len(self.files) + 1, np.int64)
         np.cumsum([len(file) for file in self.files], out=self.starts[1:])
         return len(self) > count
@@ -235,6 +246,15 @@ class JournalReader:
             [table for _, table in parts],
             range(len(parts)),
         )
+
+    def unknown(
+        self, source: int | None, start: int | None, stop: int | None
+    ) -> list[Problem]:
+        """Find damage that may have held entries of a source and time."""
+        found = list(self._failed)
+        for file in self.files:
+            found += file.unknown(source, start, stop)
+        return found
 
     def pick(self, numbers: NDArray[np.int64] | range) -> Selection:
         """Find entries by their numbers, in any order."""
@@ -343,6 +363,24 @@ class JournalReader:
         ]
         return joined(np.concatenate([np.empty((0, 2), np.int64), *parts]))
 
+    def account(self, source: int) -> tuple[int, int]:
+        """Return how many entries of a source are missing, and how many were late."""
+        account, first, last, count = Account(), None, 0, 0
+        for file in self.files:
+            notes = file.notes
+            account.describe(file.header, notes.sources.get(source, {}))
+            account.gaps += [gap for gap in notes.gaps if gap.source == source]
+            parts = extents(file, source)
+            if not len(parts):
+                continue
+            count += int((parts[:, 1] - parts[:, 0]).sum())
+            low = _end(file, int(parts[0, 0]), int(parts[0, 1]), 1)
+            high = _end(file, int(parts[-1, 1]) - 1, int(parts[-1, 0]) - 1, -1)
+            if low is not None and high is not None:
+                first = low if first is None else min(first, low, high)
+                last = max(last, low, high)
+        return account.span(first or 0, last, count)
+
     def shifts_ns(self, source: int) -> list[int | None]:
         """Return what makes wall time of a monotonic one, of each file; or None."""
         return shifts(self.files)
@@ -363,17 +401,14 @@ class JournalReader:
     def device_stamps(self, selection: Selection) -> NDArray[np.int64] | None:
         """Copy device times and counters, (n, 2); None: not all entries have them."""
         table, _ = selection.where
-        if not len(table) or not (table["flags"] & Flag.DEVICE_STAMP).all():
+        parts = [
+            file.device_stamps(table[start:stop])
+            for file, start, stop in self._parts(selection)
+        ]
+        found = [part for part in parts if part is not None]
+        if not found or len(found) < len(parts):
             return None
-        out = np.empty((len(table), 2), np.int64)
-        for file, start, stop in self._parts(selection):
-            part = np.ascontiguousarray(table[start:stop]).view("u1")
-            if (
-                journal_scan.device_stamps(file.data, part, out[start:stop])
-                < stop - start
-            ):
-                return None
-        return out
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
     def _parts(self, selection: Selection) -> Iterator[tuple[InputFile, int, int]]:
         """Cut a selection into stretches of one file each."""

@@ -7,7 +7,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Self
@@ -296,6 +296,7 @@ class JournalWriter(RecordKernel):
         checksum: bool = True,
         about: dict[str, Any] | None = None,
     ) -> None:
+        self.durability = durability
         if durability not in ("os", "disk"):
             raise ValueError(f"durability={durability!r}: 'os' or 'disk'")
         if sync_s <= 0 or sync_bytes <= 0:
@@ -618,7 +619,7 @@ class JournalWriter(RecordKernel):
             self._fail(f"the next file cannot be begun: {error}")
         crash_point(b"journal_rolling")
         try:
-            self._finish()
+            self._finish({"is_last": False})
         except BaseException:
             file.close()
             raise
@@ -629,10 +630,41 @@ class JournalWriter(RecordKernel):
         if self._syncer is not None:
             file.sync()
 
-    def _finish(self) -> None:
+    @property
+    def has_lost_pages(self) -> bool:
+        """Whether a sync failed: nothing is known of what was written since the last.
+
+        Such a writer takes nothing more; what is not `on_disk` is to be written again.
+        """
+        return self._syncer is not None and self._syncer.failure is not None
+
+    def on_disk(self) -> dict[str, Any]:
+        """Say how much of the present file is known to be on the disk, small JSON."""
+        entries = 0
+        if self._syncer is not None:
+            entries = max(self._syncer.entries - self._before, 0)
+        return {"uuid": self._file.header.uuid.hex(), "entries": entries}
+
+    def abandon(self) -> None:
+        """Leave the files as they are: a later one has what is not known to be safe."""
+        if self.is_open:
+            self.is_open = False
+            self._file.close()
+            if self._syncer is not None:
+                self._syncer.stop()
+
+    def _restore(self) -> None:
+        """Write a file that was removed again, from what is still open; go on in it."""
+        try:
+            make_folder(self.directory)
+            self._file.restore()
+        except OSError as error:
+            self._fail(f"the file was removed by somebody: {error}")
+
+    def _finish(self, said: Mapping[str, Any]) -> None:
         """Write what is left, and that it is all."""
         if not self._is_finishing:
-            self._record("close", {"entries": self.entries - self._before})
+            self._record("close", {**said, "entries": self.entries - self._before})
             self._is_finishing = True
         if self._flush() != OK:
             self._fail("the file could not be finished")
@@ -721,7 +753,7 @@ class JournalWriter(RecordKernel):
             if self._flush() != OK:
                 self._fail("")
             if os.fstat(self._file.fd).st_nlink == 0:
-                self._fail("the file was removed by somebody, what is in it is gone")
+                self._restore()
             return self.entries
 
     def sync(self) -> int:
@@ -767,8 +799,13 @@ class JournalWriter(RecordKernel):
                 syncer.count if syncer is not None else 0,
             )
 
-    def finish(self) -> None:
+    def finish(self, **said: Any) -> None:
         """Write what is left, and that it is complete; nothing is logged after it.
+
+        Parameters
+        ----------
+        **said
+            What else is to be said with it, small JSON.
 
         Raises
         ------
@@ -777,10 +814,15 @@ class JournalWriter(RecordKernel):
         """
         with self._lock:
             self._ready()
-            self._finish()
+            self._finish({"is_last": True, **said})
 
-    def close(self) -> None:
+    def close(self, **said: Any) -> None:
         """Write what is left, say that it is complete, and close the file.
+
+        Parameters
+        ----------
+        **said
+            What else is to be said with it, small JSON.
 
         Raises
         ------
@@ -791,7 +833,7 @@ class JournalWriter(RecordKernel):
             return
         try:
             with self._lock:
-                self._finish()
+                self._finish({"is_last": True, **said})
         finally:
             self.is_open = False
             self._file.close()

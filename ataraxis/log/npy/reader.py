@@ -175,6 +175,10 @@ class PackageReader:
         """None: npy logs do not say."""
         return []
 
+    def account(self, source: int) -> tuple[int, int]:
+        """Return none missing and none late: npy logs do not say."""
+        return 0, 0
+
     # ---- entries
 
     def select(
@@ -193,6 +197,16 @@ class PackageReader:
         if stop is not None:
             good &= stamps < np.uint64(max(stop, 0)) if stop < 2**64 else True
         return self.pick(np.flatnonzero(good))
+
+    def unknown(
+        self, source: int | None, start: int | None, stop: int | None
+    ) -> list[Problem]:
+        """Find what archives have lost: it may have been of any source and time."""
+        return [
+            Problem(index.path, len(index.data), 0, index.problem)
+            for index in self._archives
+            if index.problem is not None
+        ]
 
     def pick(self, numbers: NDArray[np.int64] | range) -> Selection:
         """Find entries by their numbers, in any order."""

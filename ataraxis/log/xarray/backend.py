@@ -292,8 +292,7 @@ def _attrs(node: Node) -> dict[str, Any]:
     said: dict[str, Any] = {"source": info.number}
     if info.name is not None:
         said["stream"] = info.name
-    gaps = [gap for gap in node.log.gaps if gap.source == info.number]
-    said["missing"] = sum(gap.count for gap in gaps)
+    said["missing"], said["late"] = node.log.account(info.number)
     if node.log.unit == "ns":
         hosts = sorted({anchor.host for anchor in node.log.anchors if anchor.host})
         said["host"] = ", ".join(hosts)

@@ -30,16 +30,16 @@ def own(descriptor: int) -> bool:
     return True
 
 
-def is_owned(path: Path | str) -> bool:
+def is_owned(file: Path | str | int) -> bool:
     """Tell whether a file has a writer.
 
     Parameters
     ----------
-    path : Path or str
-        The file; it exists.
+    file : Path, str or int
+        The file, which exists; or a descriptor of it, opened for reading.
     """
     wish = struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 1, 0)
-    with open(path, "rb", buffering=0) as file:
-        found = fcntl.fcntl(file, fcntl.F_OFD_GETLK, wish)
+    with open(file, "rb", buffering=0, closefd=not isinstance(file, int)) as opened:
+        found = fcntl.fcntl(opened, fcntl.F_OFD_GETLK, wish)
     kind: int = struct.unpack(_FLOCK, found)[0]
     return kind != fcntl.F_UNLCK

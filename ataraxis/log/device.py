@@ -1,0 +1,200 @@
+"""What a device lost before its samples came here, told by its own counter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+COUNTER, BITS = "device_counter", "device_counter_bits"
+UNITS = "device_time_units"
+PER_S = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+PARTS = 8
+"""Parts of a recording whose rates are compared."""
+_SLACK = 64
+
+
+@dataclass(frozen=True)
+class DeviceLoss:
+    """What the counter of a device says was lost before it was sent."""
+
+    lost: int
+    """Numbers that are missing in it, in `unit`."""
+    unit: str
+    """'frames' or 'samples': what the counter counts."""
+    resets: int = 0
+    """Times that it began anew; what was lost then cannot be known."""
+    wraps: int = 0
+    """Times that it went round, as a counter of its width does."""
+
+
+def unwrapped(
+    counters: NDArray[np.uint64],
+    bits: int,
+    times_ns: NDArray[np.int64] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.intp], int]:
+    """Make a counter of some bits rise for ever, and tell resets from wraps.
+
+    Parameters
+    ----------
+    counters : uint64 array, shape (n,)
+        As the device said them.
+    bits : int
+        Its declared width, 8 to 64.
+    times_ns : int64 array, shape (n,), optional
+        When they came. A step back is a wrap if it is as far forward, the long way
+        round, as the time that passed explains; else the device began anew.
+
+    Returns
+    -------
+    steps : int64 array, shape (n - 1,)
+        How far it went each time; 1 where it was reset.
+    resets : int array
+        Between which entries, by the number of the first.
+    wraps : int
+        How often it went round.
+
+    Examples
+    --------
+    >>> unwrapped(np.array([254, 255, 0, 1, 0], "u8"), 8)
+    (array([1, 1, 1, 1]), array([3]), 1)
+    """
+    ahead = np.diff(counters.astype("u8"))
+    if bits < 64:
+        ahead &= np.uint64((1 << bits) - 1)
+    steps = ahead.view("i8")
+    is_back = counters[1:] < counters[:-1]
+    if bits >= 64:
+        is_reset = is_back
+    else:
+        limit = np.full(len(steps), 1 << (bits - 1), "i8")
+        if times_ns is not None and len(steps):
+            passed = np.diff(times_ns)
+            forward = ~is_back & (steps > 0)
+            per_ns = (
+                np.median(steps[forward] / np.maximum(passed[forward], 1))
+                if (forward.any())
+                else 0.0
+            )
+            likely = 4 * per_ns * np.maximum(passed, 0) + _SLACK
+            limit = np.minimum(limit, likely.astype("i8"))
+        is_reset = is_back & (steps > limit)
+    resets = np.flatnonzero(is_reset)
+    steps = np.where(is_reset, 1, steps)
+    return steps, resets, int(np.count_nonzero(is_back & ~is_reset))
+
+
+class DeviceStamps:
+    """The counters of one source, gathered; and what they say is lost.
+
+    `attrs` of its labels may say ``device_counter``: 'frames', 'samples', 'none' (it
+    comes from no device) or 'unknown' (its device has no counter); and
+    ``device_counter_bits``.
+    """
+
+    def __init__(self) -> None:
+        self._counters: list[NDArray[np.uint64]] = []
+        self._sequences: list[NDArray[np.uint64]] = []
+        self._times: list[NDArray[np.int64]] = []
+        self._device_times: list[NDArray[np.int64]] = []
+        self._attrs: Mapping[str, Any] = {}
+        self._per_frame = 1
+        self._are_all = True
+
+    def describe(self, attrs: Mapping[str, Any], per_frame: int) -> None:
+        """Say what the labels of the source say; `per_frame` samples of each frame."""
+        self._attrs, self._per_frame = attrs, max(per_frame, 1)
+
+    def add(
+        self,
+        stamps: NDArray[np.int64] | None,
+        sequences: NDArray[np.uint64],
+        times_ns: NDArray[np.int64],
+    ) -> None:
+        """Take in device times and counters of some entries, (n, 2), or None."""
+        self._sequences.append(sequences)
+        self._times.append(times_ns)
+        if stamps is None:
+            self._are_all &= not len(sequences)
+            return
+        self._device_times.append(stamps[:, 0].copy())
+        self._counters.append(stamps[:, 1].copy().view("u8"))
+
+    @property
+    def declared_hz(self) -> float | None:
+        """Frames a second, as the labels say."""
+        rate = self._attrs.get("rate_hz")
+        if not isinstance(rate, (int, float)) or not rate > 0:
+            return None
+        return float(rate)
+
+    def rate_hz(self) -> tuple[float | None, bool]:
+        """Return frames a second, and whether the device's own clock says so.
+
+        By the host's clock it is the median of `PARTS` parts, so that what came in one
+        go at the start does not count. None: too few frames.
+        """
+        if sum(map(len, self._sequences)) < 2:
+            return None, False
+        sequences = np.concatenate(self._sequences)
+        order = np.argsort(sequences, kind="stable")
+        steps = sequences[order].astype("i8")
+        per_s = PER_S.get(str(self._attrs.get(UNITS)))
+        if per_s and self._are_all:
+            times = np.concatenate(self._device_times)[order]
+            seconds = (int(times[-1]) - int(times[0])) / per_s
+            frames = int(steps[-1] - steps[0])
+            return (frames / seconds if seconds > 0 else None), True
+        times = np.concatenate(self._times)[order]
+        at = np.unique(np.linspace(0, len(times) - 1, PARTS + 1).astype(int))
+        passed = np.diff(times[at]) * 1e-9
+        is_some = passed > 0
+        if not is_some.any():
+            return None, False
+        return float(np.median(np.diff(steps[at])[is_some] / passed[is_some])), False
+
+    @property
+    def is_device(self) -> bool:
+        """Whether it comes from a device, as far as it says."""
+        said = self._attrs.get(COUNTER)
+        return said != "none" and (said is not None or bool(self._counters))
+
+    def losses(self, refused: int) -> DeviceLoss | None:
+        """Count what is missing in the counter and was not lost later.
+
+        Parameters
+        ----------
+        refused : int
+            Frames that were given up here and have no sequence of their own.
+        """
+        said = self._attrs.get(COUNTER)
+        if said in ("none", "unknown") or not self._counters or not self._are_all:
+            return None
+        counters = np.concatenate(self._counters)
+        order = np.argsort(np.concatenate(self._sequences), kind="stable")
+        counters = counters[order]
+        if said is None and not counters.any():
+            return None  # a device time was given, and no counter
+        sequences = np.concatenate(self._sequences)[order]
+        times = np.concatenate(self._times)[order]
+        bits = int(self._attrs.get(BITS, 64))
+        steps, resets, wraps = unwrapped(counters, bits, times)
+        unit = self._unit(said, steps)
+        each = self._per_frame if unit == "samples" else 1
+        between = np.diff(sequences).astype("i8")
+        excess = steps - between * each
+        excess[resets] = 0
+        repeated = between == 0
+        excess[repeated] = 0
+        lost = max(int(excess.sum()) - refused * each, 0)
+        return DeviceLoss(lost, unit, len(resets), wraps)
+
+    def _unit(self, said: str | None, steps: NDArray[np.int64]) -> str:
+        if said in ("frames", "samples"):
+            return said
+        each = self._per_frame
+        is_of_samples = np.count_nonzero(steps == each) > np.count_nonzero(steps == 1)
+        return "samples" if each > 1 and is_of_samples else "frames"

@@ -1,0 +1,206 @@
+"""Announcements: readers that are to have a stream from its first frame on.
+
+A reader of an absent stream holds a locked file in the context and *then* looks for the
+stream. A producer publishes its name, and *then* looks for announcements. So one of the
+two sees the other, and the producer can wait for the reader before its first frame.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ataraxis.errors import AtaraxisError
+from ataraxis.shm.context import Context, ContextLike
+from ataraxis.shm.ownership import is_owned, own
+
+PREFIX = ".await-"
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MOST = 4096
+_PAUSE_S = 0.0005
+_LONGEST_S = 0.005
+
+
+@dataclass(frozen=True)
+class Announced:
+    """A live announcement, as a producer reads it."""
+
+    path: str
+    """Its file."""
+    durable: str
+    """The durable name under which it will read."""
+
+
+class Announcement:
+    """Says that a durable reader will read a stream from its first frame on.
+
+    A producer that makes the stream waits until the reader has joined, see
+    ``Producer(join_timeout=)``. The announcement ends with `withdraw`, or with its
+    process.
+
+    Parameters
+    ----------
+    stream : str
+        Name of the stream.
+    durable : str
+        The reader's durable name.
+    context : Context, str, Path or None
+        The directory the stream will live in.
+
+    Examples
+    --------
+    >>> with Announcement("doc_awaited", "recorder"):
+    ...     [one.durable for one in announced("doc_awaited")]
+    ['recorder']
+    >>> announced("doc_awaited")
+    []
+    """
+
+    def __init__(self, stream: str, durable: str, context: ContextLike = None) -> None:
+        self._context = Context.of(context)
+        sweep(self._context)
+        self._name = f"{PREFIX}{uuid.uuid4().hex}"
+        new = f"{self._name}.new"
+        with self._context.opened() as directory:
+            mode = 0o660 if self._context.is_shared_with_group else 0o600
+            self._descriptor = os.open(new, _NEW, mode, dir_fd=directory)
+            try:
+                own(self._descriptor)
+                text = json.dumps({"stream": stream, "durable": durable})
+                os.write(self._descriptor, text.encode())
+                os.rename(new, self._name, src_dir_fd=directory, dst_dir_fd=directory)
+            except BaseException:
+                self.withdraw()
+                _unlink(new, directory)
+                raise
+
+    def withdraw(self) -> None:
+        """End it: the reader has joined, or gives up. Twice is fine."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            try:
+                with self._context.opened() as directory:
+                    _unlink(self._name, directory)
+            except OSError:
+                pass  # the context is gone, and the file with it
+            finally:
+                os.close(descriptor)
+
+    def __enter__(self) -> Announcement:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Withdraw it."""
+        self.withdraw()
+
+    def __del__(self) -> None:
+        """Withdraw it with the last reference."""
+        if getattr(self, "_descriptor", -1) >= 0:
+            self.withdraw()
+
+
+def announced(stream: str, context: ContextLike = None) -> list[Announced]:
+    """List the live announcements for a stream; removes those of dead processes."""
+    return [one for name, one in _all(Context.of(context)) if name == stream]
+
+
+def sweep(context: ContextLike = None) -> None:
+    """Remove the announcements of processes that died."""
+    for _ in _all(Context.of(context)):
+        pass
+
+
+def _all(context: Context) -> Iterator[tuple[str, Announced]]:
+    with context.opened() as directory:
+        for name in os.listdir(directory):
+            if not name.startswith(PREFIX):
+                continue
+            try:
+                text = _read(name, directory, context)
+                if text is not None:
+                    said: dict[str, Any] = json.loads(text)
+                    path = context.join(name)
+                    yield str(said["stream"]), Announced(path, str(said["durable"]))
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # withdrawn meanwhile, or of nobody we know
+
+
+def _read(name: str, directory: int, context: Context) -> bytes | None:
+    """Read a live announcement; removes that of a dead process, None."""
+    descriptor = os.open(name, _READ, dir_fd=directory)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or not context.trusts(status, directory):
+            return None
+        if not is_owned(descriptor):
+            if not name.endswith(".new"):  # else it is just being made
+                _unlink(name, directory)
+            return None
+        return os.read(descriptor, _MOST)
+    finally:
+        os.close(descriptor)
+
+
+def let_join(
+    stream: str,
+    context: ContextLike,
+    timeout: float,
+    *,
+    has_joined: Callable[[str], bool],
+    keep_for: Callable[[str], object],
+) -> None:
+    """Wait until the readers that were announced have joined; the producer's part.
+
+    Parameters
+    ----------
+    stream : str
+        Its name; it is published.
+    context : Context, str, Path or None
+        Where it lives.
+    timeout : float
+        Longest wait, s.
+    has_joined : callable
+        Whether a reader of a durable name has joined.
+    keep_for : callable
+        Keeps the stream's frames for a durable name that has not.
+    """
+    deadline, pause = time.monotonic() + timeout, _PAUSE_S
+    while True:
+        names = [one.durable for one in announced(stream, context)]
+        waiting = [name for name in names if not has_joined(name)]
+        if not waiting:
+            return
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(pause)
+        pause = min(pause * 2, _LONGEST_S)
+    for name in dict.fromkeys(waiting):
+        try:
+            keep_for(name)
+        except AtaraxisError as error:
+            if has_joined(name):
+                continue
+            said = f"and its frames cannot be kept for it: {error}"
+        else:
+            said = "what is sent is kept for it"
+        warnings.warn(
+            f"stream {stream!r}: reader {name!r} was announced and has not joined "
+            f"within {timeout:g} s; {said}",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+def _unlink(name: str, directory: int) -> None:
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        pass
