@@ -204,8 +204,10 @@ class Recording:
         try:
             if self._is_away:
                 self._rejoin()
-            if not self._has_joined:
-                self._join()
+            if not self._has_joined and not self._join():
+                self._look()
+                self.failure = None
+                return 0
             frames, nbytes, status = self.journal.draw(
                 self._tap, self.source, self._labels
             )
@@ -270,10 +272,10 @@ class Recording:
         if self.consumer.is_typed:
             self._labels = self.journal.labels_id(self.consumer.labels)
 
-    def _join(self) -> None:
-        """Say with which frame it begins, and what is missing before."""
+    def _join(self) -> bool:
+        """Say with which frame it begins, and what is missing before; False: none yet."""
         if self._tap.wait(0) != OK:
-            return
+            return False
         self._has_joined = True
         first, past = self._tap.found or 0, self._past
         if past.expected is None:
@@ -289,6 +291,7 @@ class Recording:
         elif self.consumer.is_shared and not self._was_kept and first > past.expected:
             # Of these, some may be positions that were passed over.
             self._lose(past.expected, first - past.expected, OVERTAKEN)
+        return True
 
     def _look(self) -> None:
         """Count what the producer gave up because of us or others."""
