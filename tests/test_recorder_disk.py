@@ -116,7 +116,7 @@ def test_an_error_of_the_disk_loses_nothing(
 def test_a_disk_that_refuses_for_long_gates_and_says_so(
     tmp_path: Path, failing: Failing, durability: Any
 ) -> None:
-    with Producer("cam", shape=(4,), dtype="i8", buffer_count=8, on_stall=id) as cam:
+    with Producer("cam", shape=(4,), dtype="i8", buffer_count=8, on_stall=id) as cam:  # noqa: SIM117
         with Session("s", directory=tmp_path, durability=durability) as s:
             s.record("cam", timeout=10)
             sender = threading.Thread(target=_send, args=(cam, N, lambda k: None))

@@ -38,6 +38,7 @@ def record(
 ) -> None:
     """Record STREAMS to a directory until they end, or until Ctrl-C."""
     from ataraxis.errors import AtaraxisError
+    from ataraxis.log.disk_watch import caution_of
     from ataraxis.log.recorder import Recorder
 
     def tell(what: object) -> None:
@@ -45,6 +46,9 @@ def record(
 
     with told():
         try:
+            output.mkdir(parents=True, exist_ok=True)
+            if caution := caution_of(output):
+                tell(caution)
             recorder = Recorder(
                 streams, output, context=context, durability=durability,  # type: ignore[arg-type]
                 timeout=timeout, name=name, on_loss=tell, on_error=tell,
@@ -59,7 +63,11 @@ def record(
         except AtaraxisError as error:
             raise click.ClickException(str(error)) from error
     for stream, found in recorder.statistics().items():
-        click.echo(f"{stream}: {found.frames} frames recorded, {found.lost} lost")
+        old = "; it had ended before: these were left in its ring"
+        click.echo(
+            f"{stream}: {found.frames} frames recorded, {found.lost} lost"
+            + (old if found.had_ended else "")
+        )
 
 
 @click.command(short_help="Finish logs and sessions whose programs were killed.")

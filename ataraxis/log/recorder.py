@@ -63,6 +63,8 @@ class RecordingStatistics:
     """Whether it goes on; False at the end of the stream, after `stop` or a failure."""
     error: str
     """What keeps it from writing now; empty if nothing does."""
+    had_ended: bool = False
+    """Whether the stream had ended before: these are frames that it left."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,10 @@ class Recording:
         """First sequence that is not known to be safe."""
         self._last_sent: int | None = None
         self.frames = self.nbytes = self.lost = self._skipped = 0
+        self.had_ended = consumer.is_ended and not self._was_kept
+        """Whether the stream was over before this recorder came."""
         self._said: dict[str, Any] = {
+            **({"had_ended": True} if self.had_ended else {}),
             "stream": consumer.stream_id,
             "is_shared": consumer.is_shared,
             "stalled_ns": self._stalled_ns(),
@@ -273,7 +278,7 @@ class Recording:
             self._labels = self.journal.labels_id(self.consumer.labels)
 
     def _join(self) -> bool:
-        """Say with which frame it begins, and what is missing before; False: none yet."""
+        """Say with which frame it begins, and what is missing before; whether it has."""
         if self._tap.wait(0) != OK:
             return False
         self._has_joined = True
@@ -386,6 +391,7 @@ class Recording:
             self._skipped,
             self.is_recording,
             str(self.failure or ""),
+            self.had_ended,
         )
 
 
