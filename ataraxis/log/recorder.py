@@ -278,7 +278,7 @@ class Recording:
             self._labels = self.journal.labels_id(self.consumer.labels)
 
     def _join(self) -> bool:
-        """Say with which frame it begins, and what is missing before; whether it has."""
+        """Say where it begins and what is missing before; whether it has begun."""
         if self._tap.wait(0) != OK:
             return False
         self._has_joined = True
