@@ -157,7 +157,7 @@ SMALL = {
 TWO_MEANINGS = {
     "Block", "Encoded", "End", "Format", "Header", "JournalSink", "Node",
     "Notes", "Outlet", "Pattern", "Reading", "Recording", "Ring", "Session", "Settings",
-    "Sink", "Track", "Writer", "_Seen",
+    "Sink", "Track", "Writer",
 }  # fmt: skip
 
 MODULES = {

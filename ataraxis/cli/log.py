@@ -49,6 +49,8 @@ def record(
     on the disk are named. The exit code is 1 if a frame is missing.
     """
     from ataraxis.errors import AtaraxisError
+    from ataraxis.log.disk_watch import caution_of
+    from ataraxis.log.modes import make_folder
     from ataraxis.log.recorder import Recorder
 
     def tell(what: object) -> None:
@@ -61,6 +63,9 @@ def record(
                     f"ended by {ending.name} before all streams were there; nothing "
                     "was recorded"
                 )
+            make_folder(output)
+            if caution := caution_of(output):
+                tell(caution)
             recorder = Recorder(
                 streams, output, context=context, durability=durability,  # type: ignore[arg-type]
                 name=name, on_loss=tell, on_error=tell, on_low_disk=tell,
@@ -72,7 +77,11 @@ def record(
             raise click.ClickException(str(error)) from error
     is_whole = not unsaved
     for stream, found in recorder.statistics().items():
-        say(f"{stream}: {found.frames} frames recorded, {found.lost} lost")
+        old = "; it had ended before: these were left in its ring"
+        say(
+            f"{stream}: {found.frames} frames recorded, {found.lost} lost"
+            + (old if found.had_ended else "")
+        )
         is_whole = is_whole and not found.lost
     for stream, frames in unsaved.items():
         say(f"{stream}: {unsaved_text(frames)}: let go by {ending.name}", is_error=True)

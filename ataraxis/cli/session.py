@@ -117,8 +117,8 @@ def check(as_json: bool, rig: Path, soak: float, output: Path) -> None:
         click.echo("how long the disk lasts is not known: nothing was recorded")
     else:
         click.echo(f"the disk lasts {screen.duration(found.disk_s)}")
-    for problem in found.problems:
-        click.echo(problem)
+    for line in (*found.notes, *found.problems):
+        click.echo(line)
     click.echo("ready" if found.is_ready else "NOT READY")
     sys.exit(not found.is_ready)
 

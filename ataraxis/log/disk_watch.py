@@ -37,6 +37,53 @@ class LowDisk:
         )
 
 
+_REMOTE = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs"}
+_MEMORY = {"tmpfs", "ramfs"}
+
+
+def filesystem_of(path: Path) -> str:
+    """Return the kind of file system a path is on, as the system calls it; '' unknown.
+
+    Examples
+    --------
+    >>> filesystem_of(Path("/proc"))
+    'proc'
+    """
+    try:
+        place = os.path.realpath(path)
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    found, longest = "", -1
+    for line in lines:
+        fields, _, more = line.partition(" - ")
+        mount = fields.split()[4].encode().decode("unicode_escape")
+        is_in = place == mount or place.startswith(mount.rstrip("/") + "/")
+        if is_in and len(mount) >= longest:  # of two at one place the later is seen
+            found, longest = more.split()[0], len(mount)
+    return found
+
+
+def caution_of(path: Path) -> str:
+    """Say what the file system of a path means for a recording; '' for a local disk."""
+    kind = filesystem_of(path)
+    if kind in _REMOTE:
+        return (
+            f"{path} is on another machine ({kind}): while it does not answer, frames "
+            "wait in their rings; make them long enough (buffer_s), or record to a "
+            "local disk and copy"
+        )
+    if kind.startswith("fuse"):
+        return (
+            f"{path} is on a file system of a program ({kind}): what it reports to be "
+            "on the disk is as safe as that program makes it, and frames wait in their "
+            "rings while it does not answer"
+        )
+    if kind in _MEMORY:
+        return f"{path} is in memory ({kind}): it is gone when the machine is off"
+    return ""
+
+
 class DiskWatch:
     """Look at the free space now and then, and tell once when it becomes little.
 

@@ -72,6 +72,8 @@ class RecordingStatistics:
     """Whether it goes on; False at the end of the stream, after `stop` or a failure."""
     error: str
     """What keeps it from writing now; empty if nothing does."""
+    had_ended: bool = False
+    """Whether the stream had ended before: these are frames that it left."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,10 @@ class Recording:
         """First sequence that is not known to be safe."""
         self._last_sent: int | None = None
         self.frames = self.nbytes = self.lost = self._skipped = 0
+        self.had_ended = consumer.is_ended and not self._was_kept
+        """Whether the stream was over before this recorder came."""
         self._said: dict[str, Any] = {
+            **({"had_ended": True} if self.had_ended else {}),
             "stream": consumer.stream_id,
             "is_shared": consumer.is_shared,
             "stalled_ns": self._stalled_ns(),
@@ -234,8 +239,10 @@ class Recording:
                 self._rejoin()
             if not self._is_described:
                 self._describe()
-            if not self._has_joined:
-                self._join()
+            if not self._has_joined and not self._join():
+                self._look()
+                self.failure = None
+                return 0
             frames, nbytes, status = self.journal.draw(
                 self._tap, self.source, self._labels
             )
@@ -309,10 +316,10 @@ class Recording:
         if self._stop.is_set() and self._last_sent is None:
             self._last_sent = self.consumer.last_sent_iteration
 
-    def _join(self) -> None:
-        """Say with which frame it begins, and what is missing before."""
+    def _join(self) -> bool:
+        """Say where it begins and what is missing before; whether it has begun."""
         if self._tap.wait(0) != OK:
-            return
+            return False
         self._has_joined = True
         first, past = self._tap.found or 0, self._past
         if past.expected is None:
@@ -328,6 +335,7 @@ class Recording:
         elif self.consumer.is_shared and not self._was_kept and first > past.expected:
             # Of these, some may be positions that were passed over.
             self._lose(past.expected, first - past.expected, OVERTAKEN)
+        return True
 
     def _look(self) -> None:
         """Count what the producer gave up because of us or others."""
@@ -475,6 +483,7 @@ class Recording:
             self._skipped,
             self.is_recording,
             str(self.failure or ""),
+            self.had_ended,
         )
 
 

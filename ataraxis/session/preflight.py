@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ataraxis.errors import AtaraxisError
+from ataraxis.log.disk_watch import caution_of
 from ataraxis.session.rig import Rig
 from ataraxis.session.session import Session
 from ataraxis.session.verdict import RATE_TOLERANCE
@@ -51,6 +52,8 @@ class Preflight:
     """How long the free space lasts, s."""
     problems: tuple[str, ...]
     """What is wrong with the rig as a whole."""
+    notes: tuple[str, ...] = ()
+    """What is to be known, and wrong with nothing."""
 
     @property
     def is_ready(self) -> bool:
@@ -164,7 +167,9 @@ def _tried(
         )
     if not failed[0]:
         problems += verdict.notes
-    return Preflight(tuple(streams), lasts, tuple(problems))
+    caution = caution_of(where.parent)
+    notes = (caution,) if caution else ()
+    return Preflight(tuple(streams), lasts, tuple(problems), notes)
 
 
 def _sent(rig: Rig, context: Context) -> dict[str, tuple[int, int]]:

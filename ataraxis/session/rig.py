@@ -13,6 +13,14 @@ from ataraxis.shm.context import checked_name
 
 
 @dataclass
+class RigPulses:
+    """A recorded line with one pulse for each frame of a source."""
+
+    stream: str = field(metadata={"help": "which stream has the line"})
+    line: str | int = field(metadata={"help": "channel or field, by name or number"})
+
+
+@dataclass
 class RigSource:
     """A live source, passed into a stream by a process of its own."""
 
@@ -36,6 +44,9 @@ class RigSource:
     command: list[str] = field(
         default_factory=list,
         metadata={"help": "a program of your own that makes the stream, instead"},
+    )
+    pulses: RigPulses | None = field(
+        default=None, metadata={"help": "a line that counts its frames"}
     )
 
 

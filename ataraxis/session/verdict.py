@@ -8,9 +8,12 @@ from pathlib import Path
 
 from ataraxis.clock import Anchor
 from ataraxis.config import YamlConfig
+from ataraxis.errors import ConfigError
 from ataraxis.log.account import SourceReport
+from ataraxis.log.archive import LogArchive
 from ataraxis.log.selection import Problem
 from ataraxis.log.verification import LogReport, verify
+from ataraxis.session.pulses import count_pulses
 
 WAITED_S = 0.1
 """A source that waited less than this for its readers did not, s."""
@@ -149,6 +152,9 @@ def judge(
         report = LogReport((), ())
     for source in report.sources:
         _add(found, source)
+    for name, (line_stream, line) in _pulses(directory).items():
+        if name in found:
+            _compare_pulses(directory, found[name], line_stream, line)
     for stream in found.values():
         is_whole = not stream.missing and not stream.device_lost
         stream.is_trusted = is_whole and stream.is_trusted
@@ -221,6 +227,48 @@ def _add(found: dict[str, StreamVerdict], source: SourceReport) -> None:
             f"{source.declared_hz:.6g} are declared"
         )
     stream.is_device |= source.is_device
+
+
+def _pulses(directory: Path) -> dict[str, tuple[str, str | int]]:
+    """Read which lines count the frames of which streams, of the session's rig."""
+    from ataraxis.session.rig import Rig
+
+    try:
+        rig = Rig.from_yaml(directory / "rig.yaml")
+    except (FileNotFoundError, ConfigError):
+        return {}
+    return {
+        name: (source.pulses.stream, source.pulses.line)
+        for name, source in rig.sources.items()
+        if source.pulses is not None
+    }
+
+
+def _compare_pulses(
+    directory: Path, stream: StreamVerdict, line_stream: str, line: str | int
+) -> None:
+    """Add what a recorded pulse train says of the frames of a device."""
+    try:
+        with LogArchive(directory) as archive:
+            times = archive.select(stream.name).time
+        last_ns = int(times.max()) if len(times) else 0
+        frames = stream.expected + (stream.device_lost or 0)
+        found = count_pulses(directory, line_stream, line, frames, last_ns)
+    except (KeyError, OSError, ValueError) as error:
+        stream.is_trusted = False
+        stream.notes.append(f"its pulses cannot be counted: {error}")
+        return
+    stream.is_device = True
+    if found.open:
+        stream.notes.append("stopped in mid-exposure: its last pulse has no frame")
+    if found.lost >= 0:
+        stream.device_lost = (stream.device_lost or 0) + found.lost
+    else:
+        stream.is_trusted = False
+        stream.notes.append(
+            f"{found.pulses} pulses on line {line!r} of {line_stream!r}, and "
+            f"{found.frames} frames: {-found.lost} have no pulse"
+        )
 
 
 def _is_off(source: SourceReport) -> bool:
