@@ -468,6 +468,7 @@ cdef class SectionKernel:
         self.handle.ready()
         if self.is_locked:
             self.handle.take(INT64_MAX)
+            ax_crash("lock_held")
         keep = self.handle.participant
         try:
             view = self.handle._view.view()
