@@ -13,9 +13,11 @@ from deadline import wait_until
 
 from ataraxis import Session
 from ataraxis.datamux import Field, Stream
-from ataraxis.datamux.registry import BUILT_IN, check_options
+from ataraxis.datamux.catalog import Catalog
+from ataraxis.datamux.registry import BUILT_IN, Live, check_options
 from ataraxis.datamux.sources.serial import Unwrapped, Wire
-from ataraxis.errors import ConfigError, SourceFailed
+from ataraxis.datamux.streaminghub.settings import Settings
+from ataraxis.errors import ConfigError, SourceFailed, SourceNotFound
 from ataraxis.session import Rig, check
 from ataraxis.session.rig import RigPipe, RigRecorder, RigSource, RigStep
 
@@ -181,3 +183,14 @@ def test_a_board_of_micros_does_not_jump_back(protocol: str) -> None:
             data = b"\xaa\x55" + np.array([(t, 5)], "<u4,<u2").tobytes()
         found += [row[0] for row in wire.take(data).rows]
     np.testing.assert_allclose(np.diff(found), 1e-3, rtol=1e-6)
+
+
+def test_clients_of_a_server_name_nodes_and_give_no_path(tmp_path: Path) -> None:
+    path = tmp_path / "cam.node.yaml"
+    path.write_text("uri: sim://\n")
+    settings = Settings(data_dir=tmp_path, meta_dir=tmp_path / "meta")
+    settings.meta_dir.mkdir()
+    assert Live(Catalog(settings)).node(str(path)).uri == "sim://"
+    for node in (str(path), "sim://", "recording:///etc/passwd"):
+        with pytest.raises(SourceNotFound):
+            Live(Catalog(settings, is_confined=True)).node(node)

@@ -1,4 +1,4 @@
-"""Account: of one recorded source, what is expected, received, missing and late.
+"""SourceAccount: of one recorded source, what is expected, received, missing and late.
 
 The one place that says what these words mean: see docs/reference/verdict.md. `verify`,
 the verdict of a session, xarray and `LogArchive` take their numbers from here.
@@ -71,7 +71,7 @@ def is_numbered(header: FileHeader | None, said: dict[str, Any]) -> bool:
 
 
 @dataclass
-class Account:
+class SourceAccount:
     """What was found of one source of one session, file by file."""
 
     name: str = ""

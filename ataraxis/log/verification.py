@@ -14,7 +14,7 @@ import numpy as np
 
 from ataraxis._kernels import journal_scan
 from ataraxis.errors import CorruptFrame, LayoutError
-from ataraxis.log.account import Account, SourceReport
+from ataraxis.log.account import SourceAccount, SourceReport
 from ataraxis.log.journal.index import SEVERAL
 from ataraxis.log.journal.input import InputFile, leave_out_repeated
 from ataraxis.log.journal.page import files_of
@@ -107,7 +107,7 @@ def verify(
         return _of_packages(path)
     if not found:
         raise FileNotFoundError(2, "there is no log", str(path))
-    seen: dict[tuple[str, str, int], Account] = {}
+    seen: dict[tuple[str, str, int], SourceAccount] = {}
     problems: list[Problem] = []
     deadline = math.inf if seconds is None else time.monotonic() + seconds
     unknown, is_deep = 0, True
@@ -213,7 +213,7 @@ def _of_packages(path: Path) -> LogReport:
 def _count(
     journal: str,
     file: InputFile,
-    seen: dict[tuple[str, str, int], Account],
+    seen: dict[tuple[str, str, int], SourceAccount],
     deadline: float,
 ) -> tuple[int, bool]:
     """Note the entries of one file: how many are gone of sources that nobody can tell.
@@ -224,13 +224,13 @@ def _count(
     session = header.session if header is not None else str(file.path)
     if header is not None and "logger" in header.about:
         session = str(header.about["logger"])  # one queue, however many writers
-    known: dict[int, Account] = {}
+    known: dict[int, SourceAccount] = {}
 
-    def of(source: int) -> Account:
+    def of(source: int) -> SourceAccount:
         if source not in known:
             said = notes.sources.get(source, {})
             key = (journal, str(said.get("stream", session)), source)
-            known[source] = account = seen.setdefault(key, Account())
+            known[source] = account = seen.setdefault(key, SourceAccount())
             account.describe(header, said)
             account.close(notes)
             labels = notes.labels.get(said.get("labels", 0))

@@ -3,28 +3,32 @@
 A reader of an absent stream holds a locked file in the context and *then* looks for the
 stream. A producer publishes its name, and *then* looks for announcements. So one of the
 two sees the other, and the producer can wait for the reader before its first frame.
+The file is in a folder of the stream's name, so that a producer lists no other names.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from ataraxis.errors import AtaraxisError
-from ataraxis.shm.context import Context, ContextLike
+from ataraxis.shm.context import GROUP_MODE, Context, ContextLike, checked_name
 from ataraxis.shm.ownership import is_owned, own
 
 PREFIX = ".await-"
-_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_NEW = ".new"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_MAKE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MOST = 4096
+_TRIES = 100
 _PAUSE_S = 0.0005
 _LONGEST_S = 0.005
 
@@ -67,20 +71,41 @@ class Announcement:
     def __init__(self, stream: str, durable: str, context: ContextLike = None) -> None:
         self._context = Context.of(context)
         sweep(self._context)
-        self._name = f"{PREFIX}{uuid.uuid4().hex}"
-        new = f"{self._name}.new"
+        self._folder = f"{PREFIX}{checked_name(stream)}"
+        self._name = uuid.uuid4().hex
+        self._descriptor = -1
+        text = json.dumps({"durable": durable}).encode()
         with self._context.opened() as directory:
-            mode = 0o660 if self._context.is_shared_with_group else 0o600
-            self._descriptor = os.open(new, _NEW, mode, dir_fd=directory)
+            for left in reversed(range(_TRIES)):
+                try:
+                    self._announce(directory, text)
+                    break
+                except FileNotFoundError:  # taken away empty meanwhile: made again
+                    if not left:
+                        raise
+
+    def _announce(self, directory: int, text: bytes) -> None:
+        is_shared = self._context.is_shared_with_group
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self._folder, 0o700, dir_fd=directory)
+            if is_shared:
+                os.chmod(self._folder, GROUP_MODE, dir_fd=directory)
+        folder = os.open(self._folder, _FOLDER, dir_fd=directory)
+        new = f"{self._name}{_NEW}"
+        try:
+            mode = 0o660 if is_shared else 0o600
+            descriptor = os.open(new, _MAKE, mode, dir_fd=folder)
             try:
-                own(self._descriptor)
-                text = json.dumps({"stream": stream, "durable": durable})
-                os.write(self._descriptor, text.encode())
-                os.rename(new, self._name, src_dir_fd=directory, dst_dir_fd=directory)
+                own(descriptor)
+                os.write(descriptor, text)
+                os.rename(new, self._name, src_dir_fd=folder, dst_dir_fd=folder)
             except BaseException:
-                self.withdraw()
-                _unlink(new, directory)
+                os.close(descriptor)
+                _unlink(new, folder)
                 raise
+            self._descriptor = descriptor
+        finally:
+            os.close(folder)
 
     def withdraw(self) -> None:
         """End it: the reader has joined, or gives up. Twice is fine."""
@@ -88,7 +113,8 @@ class Announcement:
         if descriptor >= 0:
             try:
                 with self._context.opened() as directory:
-                    _unlink(self._name, directory)
+                    _unlink(f"{self._folder}/{self._name}", directory)
+                    _tidy(self._folder, directory)
             except OSError:
                 pass  # the context is gone, and the file with it
             finally:
@@ -109,28 +135,43 @@ class Announcement:
 
 def announced(stream: str, context: ContextLike = None) -> list[Announced]:
     """List the live announcements for a stream; removes those of dead processes."""
-    return [one for name, one in _all(Context.of(context)) if name == stream]
+    place = Context.of(context)
+    with place.opened() as directory:
+        return _listed(f"{PREFIX}{stream}", directory, place)
 
 
 def sweep(context: ContextLike = None) -> None:
     """Remove the announcements of processes that died."""
-    for _ in _all(Context.of(context)):
-        pass
-
-
-def _all(context: Context) -> Iterator[tuple[str, Announced]]:
-    with context.opened() as directory:
+    place = Context.of(context)
+    with place.opened() as directory:
         for name in os.listdir(directory):
-            if not name.startswith(PREFIX):
-                continue
-            try:
-                text = _read(name, directory, context)
+            if name.startswith(PREFIX):
+                _listed(name, directory, place)
+
+
+def _listed(name: str, directory: int, context: Context) -> list[Announced]:
+    """List the live announcements in a folder, and take it away if there are none."""
+    try:
+        folder = os.open(name, _FOLDER, dir_fd=directory)
+    except OSError:  # the common answer: nobody awaits it
+        return []
+    found = []
+    try:
+        if not context.trusts(os.fstat(folder), directory):
+            return []
+        names = os.listdir(folder)
+        for one in names:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                # Else withdrawn meanwhile, or of nobody we know.
+                text = _read(one, folder, context)
                 if text is not None:
-                    said: dict[str, Any] = json.loads(text)
-                    path = context.join(name)
-                    yield str(said["stream"]), Announced(path, str(said["durable"]))
-            except (OSError, ValueError, KeyError, TypeError):
-                continue  # withdrawn meanwhile, or of nobody we know
+                    durable = str(json.loads(text)["durable"])
+                    found.append(Announced(context.join(f"{name}/{one}"), durable))
+    finally:
+        os.close(folder)
+    if not found:
+        _tidy(name, directory)
+    return found
 
 
 def _read(name: str, directory: int, context: Context) -> bytes | None:
@@ -141,7 +182,7 @@ def _read(name: str, directory: int, context: Context) -> bytes | None:
         if not stat.S_ISREG(status.st_mode) or not context.trusts(status, directory):
             return None
         if not is_owned(descriptor):
-            if not name.endswith(".new"):  # else it is just being made
+            if not name.endswith(_NEW):  # else it is just being made
                 _unlink(name, directory)
             return None
         return os.read(descriptor, _MOST)
@@ -204,3 +245,9 @@ def _unlink(name: str, directory: int) -> None:
         os.unlink(name, dir_fd=directory)
     except FileNotFoundError:
         pass
+
+
+def _tidy(folder: str, directory: int) -> None:
+    """Take a folder away that is empty."""
+    with contextlib.suppress(OSError):
+        os.rmdir(folder, dir_fd=directory)

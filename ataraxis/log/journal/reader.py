@@ -15,7 +15,7 @@ from ataraxis._kernels import journal_scan
 from ataraxis.clock import Anchor
 from ataraxis.errors import CorruptFrame, LayoutError
 from ataraxis.frame import DType, Frame
-from ataraxis.log.account import Account
+from ataraxis.log.account import SourceAccount
 from ataraxis.log.journal.index import ENTRY, SEVERAL, Entries, listed
 from ataraxis.log.journal.input import InputFile, leave_out_repeated
 from ataraxis.log.journal.page import Gap, files_of
@@ -365,7 +365,7 @@ class JournalReader:
 
     def account(self, source: int) -> tuple[int, int]:
         """Return how many entries of a source are missing, and how many were late."""
-        account, first, last, count = Account(), None, 0, 0
+        account, first, last, count = SourceAccount(), None, 0, 0
         for file in self.files:
             notes = file.notes
             account.describe(file.header, notes.sources.get(source, {}))
