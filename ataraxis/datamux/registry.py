@@ -187,7 +187,6 @@ class Live:
         """Return the source of a stream, not opened yet."""
         node = self.node(node_id)
         driver = self._driver_of(node)
-        check_options(driver, attrs, f"stream {stream_id!r} of node {node_id!r}")
         return driver.source(node, stream_id, attrs)
 
     def _driver_of(self, node: Node) -> Driver:

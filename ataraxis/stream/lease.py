@@ -148,7 +148,11 @@ def sweep_large(queue: str, context: Context) -> None:
     """Take away what those who were killed have left of a queue that is gone."""
     directory = context.open_directory()
     try:
-        for name in context.names():
+        try:
+            names = context.names()
+        except OSError:
+            return  # no descriptor is left: `ataraxis gc` takes them
+        for name in names:
             if not name.startswith(queue + MARK):
                 continue
             try:
