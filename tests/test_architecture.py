@@ -132,15 +132,7 @@ def test_nobody_takes_another_modules_private_names(path: Path) -> None:
 ONE_SUBCLASS = {
     "ataraxis.frame._frame.Payload": "the constructor of Frame is uPipe's",
     "ataraxis.log.npy.package.Messages": "the dialect's names, kept out of LogArchive",
-    "ataraxis.datamux.api.Recordings": "to be joined with API",
-    "ataraxis.datamux.remote.api.Client": "to be joined with RemoteAPI",
     "ataraxis.pipeline.run.Course": "to be joined with Run",
-    "ataraxis.pipeline.worker_io.Emitting": "to be joined with Port",
-    "ataraxis.stream.consumer.Rows": "to be joined with Consumer",
-    "ataraxis.stream.memq.QueueEnd": "to be joined with MemQ",
-    "ataraxis.stream.memq.Getting": "to be joined with MemQ",
-    "ataraxis.stream.memq.Putting": "to be joined with MemQ",
-    "ataraxis.stream.memq.Posting": "to be joined with MemQ",
 }
 # Modules that import each other, at run time or for types.
 CIRCLES = {

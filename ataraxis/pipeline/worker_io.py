@@ -96,185 +96,7 @@ async def patiently(attempt: Callable[[float], bool], deadline: float | None) ->
             return True
 
 
-# ---- the emitting half of a worker's port: to every child, or to none
-
-
-class Emitting(PortKernel):
-    """What a worker does with a value that goes on; the kernel does the usual."""
-
-    _spec: WorkerSpec
-    _words: memoryview[int]
-    _row: int
-    board: Board
-    name: str
-    outlets: list[Outlet]
-    _inner: list[Outlet]
-    _only: Outlet | None
-    _call: Job | None = None
-    """What a caller waits for, between the `get` that returned it and the next one."""
-    _results: list[Any]
-
-    def _emit(
-        self, value: Any, dtype: DType | int | None, timeout: float | None
-    ) -> bool:
-        """Do what `emit` does where that takes more than a look."""
-        if self._words[STATE] > RUNNING and not self._has_got:
-            raise EndOfStream(f"the pipe of processor {self.name!r} is being stopped")
-        if self._call is not None:
-            self._add_result(value, dtype)
-            return True
-        words, began = self._words, self._row + BEGAN_NS
-        words[began] = 0  # waiting for room is no hanging
-        now = now_ns()
-        sent = self.send(value, dtype, self._lane, self._sequence, PLAIN, now, timeout)
-        self._sequence += sent
-        if self._job is not None:
-            words[began] = now
-        return sent
-
-    def _add_result(self, value: Any, dtype: DType | int | None) -> None:
-        """Keep what came of a value that a caller waits for: a copy, checked.
-
-        Whether more comes of it is known at the next `get`; a caller has all of it, as
-        of a generator. A function that never gets again has answered when it has
-        emitted more than a frame holds.
-        """
-        pickles = any(outlet.target.allow_pickle for outlet in self.outlets)
-        frame = Frame.from_value(value, dtype, allow_pickle=pickles).to_bytes()
-        self._results.append(Frame.from_buffer(frame, allow_pickle=pickles).value)
-        if len(self._results) >= MOST_RESULTS:
-            self._answer()
-
-    def _answer(self) -> None:
-        """Send on what came of the value that a caller waits for."""
-        job, self._call = self._call, None
-        results, self._results = self._results, []
-        self._connect()
-        self._is_quick = False  # the next `get` says whether it is
-        if job is not None:
-            self.send_results(job, results)
-
-    def _connect(self) -> None:
-        raise NotImplementedError
-
-    def send(
-        self,
-        value: Any,
-        dtype: DType | int | None,
-        lane: int,
-        sequence: int,
-        kind: int,
-        time_ns: int,
-        timeout: float | None,
-    ) -> bool:
-        """Put a value into every outlet, all or nothing; False: no room in time."""
-        words, row = self._words, self._row
-        outlet = self._only
-        if outlet is not None and (not is_call(lane) or len(self.outlets) == 1):
-            if kind == GAP and not self._spec.tells_gaps and not is_call(lane):
-                return True
-            if not outlet.is_near(lane, sequence, timeout) or not outlet.send(
-                value, dtype, lane, sequence, kind, self._spec.index, time_ns, timeout
-            ):
-                return False
-            words[row + EMITTED] += 1
-            words[row + EDGES + min(self.outlets.index(outlet), N_EDGES - 1)] += 1
-            if outlet.is_finished and not outlet.target.is_end:
-                self._nobody_left()
-            if outlet.dropped:
-                self._count_drops()
-            return True
-        return self._send_all(value, dtype, lane, sequence, kind, time_ns, timeout)
-
-    def _send_all(
-        self, value: Any, dtype: Any, lane: int, sequence: int, kind: int, time_ns: int,
-        timeout: float | None,
-    ) -> bool:  # fmt: skip
-        spec, words, row = self._spec, self._words, self._row
-        is_wanted = spec.has_taker or is_call(lane) or bool(words[TAKEN])
-        outlets = [o for o in self.outlets if is_wanted or not o.target.is_end]
-        if kind_of(kind) == GAP and not spec.tells_gaps:
-            outlets = outlets if is_call(lane) else []
-
-        def count(outlet: Outlet) -> None:
-            at = self.outlets.index(outlet)
-            words[row + EDGES + min(at, N_EDGES - 1)] += 1
-
-        is_put = send_to_all(
-            outlets, value, dtype, lane, sequence, kind, spec.index, time_ns, timeout,
-            count,
-        )  # fmt: skip
-        if not is_put:
-            return False
-        words[row + EMITTED] += 1
-        self._count_drops()
-        if self._inner and all(o.is_finished for o in self._inner):
-            self._nobody_left()
-        return True
-
-    def _count_drops(self) -> None:
-        self._words[self._row + DROPPED] = sum(o.dropped for o in self.outlets)
-
-    def _nobody_left(self) -> None:
-        raise EndOfStream(
-            f"processor {self.name!r}: those behind it have finished; nobody will have "
-            "what it emits"
-        )
-
-    def send_results(
-        self, job: Job, results: list[Any], *, is_skipped: bool = False
-    ) -> None:
-        """Send what a job came to, as one frame; or that it was skipped."""
-        lane = lane_of(job.lane, self._spec.index)
-        if self._spec.fills:
-            self._fill(job, lane)
-        is_skipped = is_skipped or job.kind == SKIPPED
-        is_told = self._spec.tells_gaps or is_skipped or is_call(lane)
-        if not results and not is_told:
-            return
-        if is_skipped and not results:
-            value, kind = None, SKIPPED
-        elif job.kind == GROUP:
-            value, kind = tuple(results), GROUP
-        elif len(results) == 1:
-            value, kind = results[0], PLAIN
-        elif results:
-            value, kind = tuple(results), BUNDLE
-        else:
-            value, kind = None, GAP
-        if self.outlets:
-            part = part_of(kind, *job.part)
-            self.send(value, None, lane, job.sequence, part, job.time_ns, None)
-
-    def _fill(self, job: Job, lane: int) -> None:
-        """Tell those behind of the values that were dropped before this one."""
-        words = self._words
-        place = self.board.place_of(self._spec.index, job.lane)
-        while words[place] < job.sequence:
-            self.send(None, None, lane, words[place], GAP, job.time_ns, None)
-            words[place] += 1
-        words[place] = max(words[place], job.sequence + 1)
-
-    # ---- awaited, where one look was not enough
-
-    async def _emit_later(self, value: Any, dtype: Any) -> bool:
-        # While others are still being started, there is nobody who could make room.
-        is_starting = True
-        while is_starting:
-            is_starting = self._words[STATE] == STARTING
-            deadline = time.monotonic() + EMIT_WAIT_S
-            if await patiently(lambda wait: self._emit(value, dtype, wait), deadline):
-                return True
-        return False
-
-    async def _emit_sync_later(
-        self, value: Any, dtype: Any, timeout: float | None
-    ) -> bool:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        return await patiently(lambda wait: self._emit(value, dtype, wait), deadline)
-
-
-# ---- the worker io
+# ---- the port
 
 _current: Port | None = None
 
@@ -284,7 +106,7 @@ def current() -> Port | None:
     return _current
 
 
-class Port(Emitting):
+class Port(PortKernel):
     """What a worker gets from and emits into; made by ``Processor(name).open()``.
 
     The plain forms of what `Processor` has for ``await``: `get`, `emit`.
@@ -583,3 +405,173 @@ class Port(Emitting):
             self.inbox.close()
         if self._credit is not None:
             self._credit.disconnect()
+
+    # ---- what a worker does with a value that goes on; the kernel does the usual
+
+    _spec: WorkerSpec
+    _words: memoryview[int]
+    _row: int
+    board: Board
+    name: str
+    outlets: list[Outlet]
+    _inner: list[Outlet]
+    _only: Outlet | None
+    _call: Job | None = None
+    """What a caller waits for, between the `get` that returned it and the next one."""
+    _results: list[Any]
+
+    def _emit(
+        self, value: Any, dtype: DType | int | None, timeout: float | None
+    ) -> bool:
+        """Do what `emit` does where that takes more than a look."""
+        if self._words[STATE] > RUNNING and not self._has_got:
+            raise EndOfStream(f"the pipe of processor {self.name!r} is being stopped")
+        if self._call is not None:
+            self._add_result(value, dtype)
+            return True
+        words, began = self._words, self._row + BEGAN_NS
+        words[began] = 0  # waiting for room is no hanging
+        now = now_ns()
+        sent = self.send(value, dtype, self._lane, self._sequence, PLAIN, now, timeout)
+        self._sequence += sent
+        if self._job is not None:
+            words[began] = now
+        return sent
+
+    def _add_result(self, value: Any, dtype: DType | int | None) -> None:
+        """Keep what came of a value that a caller waits for: a copy, checked.
+
+        Whether more comes of it is known at the next `get`; a caller has all of it, as
+        of a generator. A function that never gets again has answered when it has
+        emitted more than a frame holds.
+        """
+        pickles = any(outlet.target.allow_pickle for outlet in self.outlets)
+        frame = Frame.from_value(value, dtype, allow_pickle=pickles).to_bytes()
+        self._results.append(Frame.from_buffer(frame, allow_pickle=pickles).value)
+        if len(self._results) >= MOST_RESULTS:
+            self._answer()
+
+    def _answer(self) -> None:
+        """Send on what came of the value that a caller waits for."""
+        job, self._call = self._call, None
+        results, self._results = self._results, []
+        self._connect()
+        self._is_quick = False  # the next `get` says whether it is
+        if job is not None:
+            self.send_results(job, results)
+
+    def send(
+        self,
+        value: Any,
+        dtype: DType | int | None,
+        lane: int,
+        sequence: int,
+        kind: int,
+        time_ns: int,
+        timeout: float | None,
+    ) -> bool:
+        """Put a value into every outlet, all or nothing; False: no room in time."""
+        words, row = self._words, self._row
+        outlet = self._only
+        if outlet is not None and (not is_call(lane) or len(self.outlets) == 1):
+            if kind == GAP and not self._spec.tells_gaps and not is_call(lane):
+                return True
+            if not outlet.is_near(lane, sequence, timeout) or not outlet.send(
+                value, dtype, lane, sequence, kind, self._spec.index, time_ns, timeout
+            ):
+                return False
+            words[row + EMITTED] += 1
+            words[row + EDGES + min(self.outlets.index(outlet), N_EDGES - 1)] += 1
+            if outlet.is_finished and not outlet.target.is_end:
+                self._nobody_left()
+            if outlet.dropped:
+                self._count_drops()
+            return True
+        return self._send_all(value, dtype, lane, sequence, kind, time_ns, timeout)
+
+    def _send_all(
+        self, value: Any, dtype: Any, lane: int, sequence: int, kind: int, time_ns: int,
+        timeout: float | None,
+    ) -> bool:  # fmt: skip
+        spec, words, row = self._spec, self._words, self._row
+        is_wanted = spec.has_taker or is_call(lane) or bool(words[TAKEN])
+        outlets = [o for o in self.outlets if is_wanted or not o.target.is_end]
+        if kind_of(kind) == GAP and not spec.tells_gaps:
+            outlets = outlets if is_call(lane) else []
+
+        def count(outlet: Outlet) -> None:
+            at = self.outlets.index(outlet)
+            words[row + EDGES + min(at, N_EDGES - 1)] += 1
+
+        is_put = send_to_all(
+            outlets, value, dtype, lane, sequence, kind, spec.index, time_ns, timeout,
+            count,
+        )  # fmt: skip
+        if not is_put:
+            return False
+        words[row + EMITTED] += 1
+        self._count_drops()
+        if self._inner and all(o.is_finished for o in self._inner):
+            self._nobody_left()
+        return True
+
+    def _count_drops(self) -> None:
+        self._words[self._row + DROPPED] = sum(o.dropped for o in self.outlets)
+
+    def _nobody_left(self) -> None:
+        raise EndOfStream(
+            f"processor {self.name!r}: those behind it have finished; nobody will have "
+            "what it emits"
+        )
+
+    def send_results(
+        self, job: Job, results: list[Any], *, is_skipped: bool = False
+    ) -> None:
+        """Send what a job came to, as one frame; or that it was skipped."""
+        lane = lane_of(job.lane, self._spec.index)
+        if self._spec.fills:
+            self._fill(job, lane)
+        is_skipped = is_skipped or job.kind == SKIPPED
+        is_told = self._spec.tells_gaps or is_skipped or is_call(lane)
+        if not results and not is_told:
+            return
+        if is_skipped and not results:
+            value, kind = None, SKIPPED
+        elif job.kind == GROUP:
+            value, kind = tuple(results), GROUP
+        elif len(results) == 1:
+            value, kind = results[0], PLAIN
+        elif results:
+            value, kind = tuple(results), BUNDLE
+        else:
+            value, kind = None, GAP
+        if self.outlets:
+            part = part_of(kind, *job.part)
+            self.send(value, None, lane, job.sequence, part, job.time_ns, None)
+
+    def _fill(self, job: Job, lane: int) -> None:
+        """Tell those behind of the values that were dropped before this one."""
+        words = self._words
+        place = self.board.place_of(self._spec.index, job.lane)
+        while words[place] < job.sequence:
+            self.send(None, None, lane, words[place], GAP, job.time_ns, None)
+            words[place] += 1
+        words[place] = max(words[place], job.sequence + 1)
+
+    # ---- awaited, where one look was not enough
+
+    async def _emit_later(self, value: Any, dtype: Any) -> bool:
+        # While others are still being started, there is nobody who could make room.
+        is_starting = True
+        while is_starting:
+            is_starting = self._words[STATE] == STARTING
+            deadline = time.monotonic() + EMIT_WAIT_S
+            if await patiently(lambda wait: self._emit(value, dtype, wait), deadline):
+                return True
+        return False
+
+    async def _emit_sync_later(
+        self, value: Any, dtype: Any, timeout: float | None
+    ) -> bool:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return await patiently(lambda wait: self._emit(value, dtype, wait), deadline)
