@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, final, overload
 
 import numpy as np
@@ -113,13 +113,3 @@ class ConsumerHandle(Endpoint):
     def _latest_into(self, out: NDArray[Any], times: NDArray[np.int64]) -> int: ...
     @property
     def _words(self) -> tuple[int, int, int, int, int | None]: ...
-
-@disjoint_base
-class Bell:
-    @property
-    def count(self) -> int: ...
-    def ring(self) -> None: ...
-
-def wait_any(
-    consumers: Sequence[ConsumerHandle], bell: Bell, seen: int, seconds: float
-) -> list[bool]: ...

@@ -1,9 +1,8 @@
-"""The consumer's end of a stream: wait for frames, lend them, or copy them into arrays; and waiting for several.
+"""The consumer's end of a stream: wait for frames, lend them, or copy them into arrays.
 
 The algorithm is ring.pyx's; this is the bridge. A frame goes back to its lender when it was released and the last view
-of it is gone, from whichever thread that is. One thread of a process sleeps for the consumers of its event loops,
-and for a bell; without `futex_waitv` (Linux 5.16) on the bell alone, briefly, and looks. It uses the NumPy C-API for
-views of a frame and for filling result arrays.
+of it is gone, from whichever thread that is. It uses the NumPy C-API for views of a frame and for filling result
+arrays.
 """
 cimport numpy as cnp
 from cpython.buffer cimport PyBUF_READ, PyBuffer_FillInfo
@@ -13,20 +12,19 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.ref cimport Py_INCREF
 from cython cimport final, freelist, no_gc_clear
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memset
 
-from ataraxis._kernels.atomics cimport ax_add32, ax_copy, ax_load32, ax_load64, ax_peek64, ax_store32, ax_u32
-from ataraxis._kernels.event cimport event_cancel, event_prepare, event_wake
+from ataraxis._kernels.atomics cimport ax_copy, ax_load64, ax_peek64, ax_store32
+from ataraxis._kernels.event cimport event_wake
 from ataraxis._kernels.frame cimport AX_FLAG_CHECKSUM, AX_FLAG_DEVICE_STAMP, AX_FLAG_DEVICE_UNSIGNED, ax_frame
-from ataraxis._kernels.layout cimport AX_BUSY, AX_DAMAGED, AX_EMPTY, AX_ENDED, AX_LAPPED, AX_OK, AX_OVERFLOW, AX_TIMEOUT
-from ataraxis._kernels.lock cimport pthread_self
-from ataraxis._kernels.memory cimport Participant, ax_party, inherited, sweep
-from ataraxis._kernels.platform cimport (
-    ax_futex_wait, ax_futex_waitv, ax_futex_wake, ax_now_ns, ax_prefault, ax_take_turn, ax_wait, ax_wait_for,
+from ataraxis._kernels.layout cimport (
+    AX_BUSY, AX_DAMAGED, AX_EMPTY, AX_ENDED, AX_LAPPED, AX_OK, AX_OVERFLOW, AX_TIMEOUT,
 )
+from ataraxis._kernels.lock cimport pthread_self
+from ataraxis._kernels.memory cimport Participant, inherited
+from ataraxis._kernels.platform cimport ax_prefault, ax_take_turn
 from ataraxis._kernels.ring cimport (
     AX_UNKNOWN, HELD_BY_COPY, anybody_sends, at_position, ax_got, ax_ring, bytes_at, copy_run, count_frame, frame_at,
-    give_back, has_next, implausible, next_frame, next_wait, payload_at, reader_join, reader_leave, ring_open, sequence_at,
+    give_back, has_next, next_frame, next_wait, payload_at, reader_join, reader_leave, ring_open, sequence_at,
     settle_had, time_at, unchanged,
 )
 from ataraxis._kernels.timing cimport PAUSES, deadline_of, pause
@@ -36,33 +34,6 @@ cdef extern from "numpy/arrayobject.h":
                                 void *data, int flags, object obj)
 
 cnp.import_array()
-
-cdef enum:
-    MOST = 127             # words that one system call waits for, beside the bell
-    SWEEP_NS = 20000000    # longest wait before asking who lives
-    LOOK_NS = 2000000      # between two looks where one cannot sleep for all
-
-
-# ---- the algorithm
-
-cdef inline bint is_ready(ax_ring *ring) noexcept nogil:
-    return has_next(ring) or not anybody_sends(ring)
-
-
-cdef void sleep_for(ax_ring **rings, ax_wait *waits, uint32_t count, ax_u32 *bell, uint32_t seen, int64_t deadline) noexcept nogil:
-    # Until a ring has something, the bell moves on from `seen`, or the deadline.
-    cdef uint32_t k
-    cdef bint found = False
-    for k in range(count):
-        ax_wait_for(&waits[k], &rings[k].stream.data.count, event_prepare(&rings[k].stream.data, rings[k].me))
-        found |= is_ready(rings[k])
-    ax_wait_for(&waits[count], bell, seen)
-    if not found and ax_futex_waitv(waits, count + 1, deadline) < 0:
-        # It cannot, or something has happened already: then the bell, or a short while, ends this.
-        ax_futex_wait(bell, seen, min(LOOK_NS, deadline - ax_now_ns()))
-    for k in range(count):
-        event_cancel(&rings[k].stream.data, rings[k].me)
-
 
 # ---- the bridge
 
@@ -710,63 +681,6 @@ cdef class Frame:
         if self.is_over:
             return "<Frame, released>"
         return f"<Frame {self.head.sequence}: {self.bytes} bytes>"
-
-
-cdef class Bell:
-    """Ends the sleep of a thread that waits for consumers, when there is one more to wait for."""
-
-    cdef ax_u32 word
-
-    @property
-    def count(self):
-        """How often it was rung."""
-        return ax_load32(&self.word)
-
-    def ring(self):
-        """Wake who sleeps."""
-        # Release: pairs with the load in `count`.
-        ax_add32(&self.word, 1)
-        ax_futex_wake(&self.word, 1)
-
-
-def wait_any(consumers, Bell bell not None, uint32_t seen, double seconds):
-    """Sleep until a consumer has something, a stream ended, the bell moved on from `seen`, or `seconds` passed.
-
-    Returns one bool a consumer: whether it has something, has ended, or was closed.
-    """
-    cdef ax_ring *rings[MOST]
-    cdef ax_wait waits[MOST + 1]
-    cdef list found = [True] * len(consumers), kept = [], places = []
-    cdef ConsumerHandle consumer
-    cdef Participant participant
-    cdef uint32_t count = 0
-    cdef int64_t deadline = ax_now_ns() + <int64_t>(seconds * 1e9)
-    cdef Py_ssize_t place
-    cdef ax_party *party
-    for place in range(len(consumers)):
-        consumer = consumers[place]
-        participant = consumer.participant
-        if participant is None or not consumer.is_open or inherited(&participant.party):
-            continue
-        if count == MOST:
-            # More than a call takes: these are looked at.
-            found[place] = is_ready(&consumer.ring)
-            deadline = min(deadline, ax_now_ns() + LOOK_NS)
-            continue
-        rings[count] = &consumer.ring
-        kept.append(participant)   # its mapping stays, whoever closes the consumer meanwhile
-        places.append(place)
-        count += 1
-    if count < len(consumers) and True in found:
-        deadline = 0
-    memset(waits, 0, sizeof(waits))
-    with nogil:
-        sleep_for(rings, waits, count, &bell.word, seen, deadline)
-    for place in range(count):
-        party = &(<Participant>kept[place]).party
-        sweep(party, SWEEP_NS)
-        found[places[place]] = is_ready(rings[place]) or implausible(rings[place]) != AX_EMPTY
-    return found
 
 
 # Statuses, for the rooms.
