@@ -127,7 +127,7 @@ def test_only_a_private_directory_of_mine_is_the_default_context(
 
 
 AS_USER = f"""
-    import os, sys
+    import os, re, subprocess, sys  # while the interpreter's own folder can be read
     import numpy as np
     from ataraxis import SharedMemoryArray
     from ataraxis.errors import UnsafeContext
@@ -184,7 +184,6 @@ def test_the_way_out_that_the_error_names_works(context: Path) -> None:
     said = programs.run(
         AS_USER
         + """
-    import re, subprocess
     try:
         SharedMemoryArray.create_array("patient", np.arange(3.0))
     except UnsafeContext as error:

@@ -199,7 +199,7 @@ def test_types_of_upipe() -> None:
     with pytest.raises(TypeError, match="give the class"):
         register_data_type(101)
     with pytest.raises(ValueError, match="is registered as"):
-        register_data_type(Point, DType.CUSTOM_TYPE_START + 50)
+        register_data_type(Point, DType.CUSTOM_TYPE_START + 51)
 
 
 def test_a_queue_of_so_many_bytes() -> None:
