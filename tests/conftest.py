@@ -48,6 +48,8 @@ def context(
     shm = "/dev/shm" if os.path.isdir("/dev/shm") else None
     path = Path(tempfile.mkdtemp(prefix="ataraxis-test-", dir=shm))
     monkeypatch.setenv("ATARAXIS_CONTEXT", str(path))
+    # A program that a test starts finds the installed package, not the source folder.
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
     threads, children = set(threading.enumerate()), _children()
     try:
         yield path

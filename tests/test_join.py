@@ -89,9 +89,7 @@ def test_a_dead_reader_that_was_announced_is_not_waited_for(context: Path) -> No
         "from ataraxis.stream.announcement import Announcement; import time\n"
         "kept = Announcement('cam', 'dead'); print('up', flush=True); time.sleep(60)"
     )
-    # -P: not the source folder that the test may run in.
-    command = [sys.executable, "-P", "-c", code]
-    program = subprocess.Popen(command, stdout=subprocess.PIPE)
+    program = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert program.stdout is not None
     assert program.stdout.readline() == b"up\n"
     assert [one.durable for one in announced("cam")] == ["dead"]
