@@ -1,7 +1,7 @@
 """Peers that go on while control words are damaged under them; run by a `Zygote`.
 
 A peer serves one generation of a segment after another: the board says which. It uses
-timeouts of 0.2 s, goes on after every exception of ours, and counts its rounds (BEAT).
+timeouts of 0.05 s, goes on after every exception of ours, and counts its rounds (BEAT).
 What it sends says by itself whether it is whole; what arrives otherwise is counted
 (BAD). TROUBLE counts the exceptions.
 """
@@ -26,7 +26,7 @@ STOP, GENERATION = 0, 1
 OPEN, BEAT, TROUBLE, BAD, GOOD, CLOSED, WHERE, WORST, DEED = (*range(8), 9)
 DEEDS = ("open", "act", "close")
 TICKET = 2048  # words of the board: where the frame buffer's tickets pass
-WAIT_S = 0.2
+WAIT_S = 0.05
 SLOTS, ROW = 16, 24
 MIX = np.arange(1, 1 + ROW, dtype="u8") * np.uint64(0x9E3779B97F4A7C15)
 PARTICIPANTS = 16

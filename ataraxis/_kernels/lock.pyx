@@ -1,10 +1,12 @@
-"""The lock of a segment: a futex word that names its owner's slot, and recovery when that owner dies; its handle.
+"""The lock of a segment: a futex word that names its owner's slot, and recovery when that owner dies; its handle. And
+a lock between the threads of one process.
 
 Source: docs/explanation/concurrency.md; the mutex is Drepper's ("Futexes are tricky", 2011) with the
 owner in the word, the data version a seqlock (Boehm, MSPC 2012). Modelled in tests/models/lock.pml.
 """
 from cpython.exc cimport PyErr_CheckSignals
-from cython cimport no_gc_clear
+from cpython.pythread cimport PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, PyThread_type_lock
+from cython cimport no_gc, no_gc_clear
 from libc.errno cimport EINTR
 from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 
@@ -22,6 +24,10 @@ from ataraxis._kernels.memory cimport (
 )
 from ataraxis._kernels.platform cimport ax_crash, ax_futex_wait, ax_futex_wake, ax_now_ns
 from ataraxis._kernels.timing cimport deadline_of
+
+cdef extern from "pythread.h" nogil:
+    enum: PY_LOCK_ACQUIRED
+    int PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int is_interruptible)
 
 cdef enum:
     SLICE_NS = 50000000    # longest sleep before looking at signals
@@ -504,3 +510,70 @@ cdef class SectionKernel:
 # Statuses, for the rooms.
 OK, BUSY, TIMEOUT, TORN, RETIRED, FULL = AX_OK, AX_BUSY, AX_TIMEOUT, AX_TORN, AX_RETIRED, AX_FULL
 ENDED, CROWDED, KEPT, OVERFLOW, DAMAGED = AX_ENDED, AX_CROWDED, AX_KEPT, AX_OVERFLOW, AX_DAMAGED
+
+
+# ---- between the threads of this process
+
+cdef class ThreadLock:
+    """A lock between threads, taken for a `with` block, or not if that took too long.
+
+    What `threading.Lock` cannot: ``if lock.acquire(timeout=1): try: ...`` keeps the lock for good if an interrupt
+    comes before the ``try``. Here it is taken and given back in C.
+
+    Examples
+    --------
+    >>> lock = ThreadLock()
+    >>> with lock.within(1.0) as has_it, lock.within(0.01) as has_it_twice:
+    ...     print(has_it, has_it_twice)
+    True False
+    """
+
+    cdef PyThread_type_lock lock
+
+    def __cinit__(self):
+        self.lock = PyThread_allocate_lock()
+        if self.lock == NULL:
+            raise MemoryError("the system has no room for a lock")
+
+    def __dealloc__(self):
+        if self.lock != NULL:
+            PyThread_free_lock(self.lock)
+
+    def within(self, double seconds):
+        """Return a context manager: waits so long for the lock, and says whether it has it."""
+        return ThreadHold(self, seconds)
+
+
+@no_gc   # a lock refers to nothing
+cdef class ThreadHold:
+    """One way into a `ThreadLock`; dropped, it gives back what it has."""
+
+    cdef ThreadLock lock
+    cdef long long wait_us
+    cdef bint is_held
+
+    def __cinit__(self, ThreadLock lock not None, double seconds):
+        self.lock = lock
+        self.wait_us = <long long>(min(max(seconds, 0.0), 1e9) * 1e6)
+
+    def __enter__(self):
+        cdef PyThread_type_lock lock = self.lock.lock
+        cdef long long wait_us = self.wait_us
+        cdef bint has_it = PyThread_acquire_lock_timed(lock, 0, 0) == PY_LOCK_ACQUIRED
+        if not has_it and wait_us:
+            # Not cut short by signals: what their handlers raise comes after the block was entered, and leaves it.
+            with nogil:
+                has_it = PyThread_acquire_lock_timed(lock, wait_us, 0) == PY_LOCK_ACQUIRED
+        self.is_held |= has_it
+        return has_it
+
+    def __exit__(self, *exc):
+        self.give_back()
+
+    def __dealloc__(self):
+        self.give_back()
+
+    cdef void give_back(self) noexcept:
+        if self.is_held:
+            self.is_held = False
+            PyThread_release_lock(self.lock.lock)

@@ -11,10 +11,6 @@ cdef extern from "platform.h" nogil:
     void ax_prefault(char *memory, size_t bytes)
     int ax_futex_wait(void *word, uint32_t expected, int64_t wait_ns)
     void ax_futex_wake(void *word, int n)
-    ctypedef struct ax_wait:
-        pass
-    void ax_wait_for(ax_wait *wait, void *word, uint32_t expected)
-    int ax_futex_waitv(ax_wait *waits, unsigned count, int64_t deadline_ns)
     int ax_byte(int fd, int get, int type, int64_t slot)
     int ax_bytes(int fd, int get, int type, int64_t slot, int64_t count)
     int ax_unlink(int fd, int dirfd, const char *name, int64_t slots, int force)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, InvalidStateError
@@ -10,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from ataraxis._kernels.lock import ThreadLock
 from ataraxis.clock import now_ns
 from ataraxis.errors import EndOfStream, NotConnectedError, PipeError
 from ataraxis.frame import DType
 from ataraxis.pipeline.board import Board
-from ataraxis.pipeline.frames import CALL_LANE, HEAD_LANE, PLAIN
+from ataraxis.pipeline.frames import CALL_LANE, GAP, HEAD_LANE, PLAIN
 from ataraxis.pipeline.outbox import Outlet, send_to_all
 from ataraxis.pipeline.plan import Plan
 from ataraxis.shm.thread import Thread
@@ -103,7 +103,9 @@ class Head:
         ]
         self._names = ", ".join(o.target.name for o in self._outlets)
         self._numbers = {HEAD_LANE: 0, CALL_LANE: 0}
-        self._lock = threading.Lock()
+        self._lock = ThreadLock()
+        # Of each lane, the next number if it may have gone into the pipe all the same.
+        self._uncertain: dict[int, int] = {}
         self._waiting: dict[int, Future[Any]] = {}
         self.is_closed = False
         self._error: BaseException | None = None
@@ -133,12 +135,9 @@ class Head:
                 wait = min(wait, max(0.0, deadline - time.monotonic()))
             # In slices: a caller that may not wait does not wait for one that may; only
             # for one that is just putting.
-            if self._lock.acquire(timeout=max(wait, _TURN_S)):
-                try:
-                    if self._send(value, dtype, time_ns, future, wait):
-                        return True
-                finally:
-                    self._lock.release()
+            with self._lock.within(max(wait, _TURN_S)) as is_ours:
+                if is_ours and self._send(value, dtype, time_ns, future, wait):
+                    return True
             if deadline is not None and time.monotonic() >= deadline:
                 return False
 
@@ -153,19 +152,25 @@ class Head:
         if self.is_closed or not self._outlets:
             raise self._refusal()
         lane = HEAD_LANE if future is None else CALL_LANE
-        number = self._numbers[lane]
-        if future is not None:
-            self._waiting[number] = future
-        is_sent = is_lost = False
+        time_ns = time_ns or now_ns()
+        number, is_sent, is_lost = -1, False, False
         try:
-            is_sent = self._put(value, dtype, lane, number, time_ns or now_ns(), wait)
+            if not self._settle(lane, time_ns, wait):
+                return False
+            number = self._numbers[lane]
+            if future is not None:
+                self._waiting[number] = future
+            # Until it is known, the number is taken: no other value may have it.
+            self._uncertain[lane] = number
+            is_sent = self._put(value, dtype, lane, number, PLAIN, time_ns, wait)
+            if is_sent:
+                self._numbers[lane] = number + 1
+                self.fed += 1
+            self._uncertain.pop(lane, None)
             is_lost = is_sent and all(o.is_finished for o in self._outlets)
         except NotConnectedError:
             raise self._refusal() from None
         finally:
-            if is_sent:
-                self._numbers[lane] += 1
-                self.fed += 1
             if future is not None and (is_lost or not is_sent):
                 self._waiting.pop(number, None)
         if is_lost:
@@ -212,11 +217,29 @@ class Head:
         )
         return EndOfStream(f"the pipe takes no values: {why}")
 
+    def _settle(self, lane: int, time_ns: int, wait: float) -> bool:
+        """Leave a number behind whose put was interrupted; False: no room in time.
+
+        Its value may be in the pipe, in one first processor of two, or not at all. So
+        whatever the number is, nothing more comes of it: those who have it drop this
+        as a repeat, and those who put in order do not wait for it.
+        """
+        number = self._uncertain.get(lane)
+        if number is None:
+            return True
+        if number == self._numbers[lane]:
+            if not self._put(None, None, lane, number, GAP, time_ns, wait):
+                return False
+            self._numbers[lane] = number + 1
+        self._uncertain.pop(lane, None)
+        return True
+
     def _put(
-        self, value: Any, dtype: Any, lane: int, number: int, time_ns: int, wait: Any
-    ) -> bool:
+        self, value: Any, dtype: Any, lane: int, number: int, kind: int, time_ns: int,
+        wait: Any,
+    ) -> bool:  # fmt: skip
         return send_to_all(
-            self._outlets, value, dtype, lane, number, PLAIN, _NOBODY, time_ns, wait
+            self._outlets, value, dtype, lane, number, kind, _NOBODY, time_ns, wait
         )
 
     def answer(
@@ -229,12 +252,8 @@ class Head:
         future = self._waiting.pop(number, None)
         if future is None:
             return
-        if not _is_wanted(future):
-            self.late += 1
-        elif error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(values[0] if len(values) == 1 else (list(values) or None))
+        value = values[0] if len(values) == 1 else (list(values) or None)
+        self.late += not _is_answered(future, value, error)
 
     # ---- feeding
 
@@ -273,13 +292,17 @@ class Head:
         # What is added from here on is taken out again by who adds it: it cannot put.
         for number in list(self._waiting):
             future = self._waiting.pop(number, None)
-            if future is not None and _is_wanted(future):
-                future.set_exception(error)
+            if future is not None:
+                _is_answered(future, None, error)
 
 
-def _is_wanted(future: Future[Any]) -> bool:
-    """Whether a caller still waits; from here on it cannot give up any more."""
+def _is_answered(future: Future[Any], value: Any, error: BaseException | None) -> bool:
+    """Answer a caller; False: it has given up, or has set the future itself."""
     try:
-        return future.set_running_or_notify_cancel()
-    except (InvalidStateError, RuntimeError):  # the caller has set it itself
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(value)
+    except InvalidStateError:
         return False
+    return True

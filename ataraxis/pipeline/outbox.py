@@ -265,7 +265,8 @@ class Outlet:
                 if not self.put(frame, timeout if k == 0 else None, k):
                     return False
             return True
-        before, overlap = self._tails.get(lane), 0
+        # Put back below: after an interrupt nothing is known to come before the next.
+        before, overlap = self._tails.pop(lane, None), 0
         whole = value
         if self.target.overlap:
             if before is not None:
@@ -278,6 +279,8 @@ class Outlet:
             frame = write(part, dtype, lane, sequence, mark, overlap, source, time_ns,
                           self.target.allow_pickle)  # fmt: skip
             if not self.put(frame, timeout if k == 0 else None, k):
+                if before is not None:
+                    self._tails[lane] = before
                 return False
         if self.target.overlap:
             self._tails[lane] = tail

@@ -449,7 +449,7 @@ class Run(Course):
         self, value: Any, dtype: DType | int | None = None, timeout: float | None = None
     ) -> Future[Any]:
         """Put a value in as `submit` does, awaited; who is cancelled has not put it."""
-        future: Future[Any] = Future()
+        future: Future[Any] = Outcome()
         if not await self._head.send_async(value, dtype, timeout, future):
             raise TimeoutError(f"the pipe had no room within {timeout} s")
         return future

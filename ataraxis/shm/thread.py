@@ -24,6 +24,7 @@ __all__ = ["SLICE_S", "Latch", "Outcome", "Thread", "begin_exit", "end_daemon"]
 T = TypeVar("T")
 SLICE_S = 0.25
 _GONE_S = 1.0
+_PUBLISH_S = 0.05
 _log = logging.getLogger("concurrent.futures")
 
 
@@ -196,7 +197,11 @@ def end_daemon() -> None:
 
 
 class Outcome(Future[T]):
-    """A future that is waited for without the lock that those need who answer.
+    """A future whose callers and whose answer wait for no lock of each other's.
+
+    An interrupt may reach a caller at any instruction of `Future.cancel`, and leave the
+    lock taken that the answer needs. Here nothing but the C lock of a `with` is between
+    them; `concurrent.futures.wait` and `as_completed` are told beside.
 
     Examples
     --------
@@ -222,12 +227,10 @@ class Outcome(Future[T]):
     def set_result(self, result: T) -> None:
         """Answer; `InvalidStateError` if it has been, or was cancelled."""
         self._settle(result, None)
-        super().set_result(result)
 
     def set_exception(self, exception: BaseException | None) -> None:
         """Answer by an error; `InvalidStateError` as `set_result`."""
         self._settle(None, exception)
-        super().set_exception(exception)
 
     def _settle(self, value: Any, error: BaseException | None) -> None:
         with self._turn:
@@ -235,7 +238,25 @@ class Outcome(Future[T]):
                 raise InvalidStateError(f"{self!r} has been answered or cancelled")
             self._value, self._error = value, error
             self._settled.set()
+        self._publish("FINISHED")
         self._tell()
+
+    def _publish(self, state: str) -> None:
+        """Tell those who wait as they do for any `Future`: for several at once."""
+        # Left by an interrupt of theirs, the lock is not to be had; the state is.
+        has_it = self._condition.acquire(timeout=_PUBLISH_S)
+        try:
+            self._state = state
+            for waiter in self._waiters:
+                if self._is_cancelled:
+                    waiter.add_cancelled(self)
+                elif self._error is not None:
+                    waiter.add_exception(self)
+                else:
+                    waiter.add_result(self)
+        finally:
+            if has_it:
+                self._condition.release()
 
     def _tell(self) -> None:
         while self._calls:
@@ -257,9 +278,13 @@ class Outcome(Future[T]):
                 self._is_cancelled = True
                 self._settled.set()
         if self._is_cancelled:
-            super().cancel()
+            self._publish("CANCELLED_AND_NOTIFIED")
             self._tell()
         return self._is_cancelled
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Whether an answer is wanted: it may be given up until it is there."""
+        return not self._settled.is_set()
 
     def cancelled(self) -> bool:
         """Whether it was cancelled."""
@@ -291,6 +316,10 @@ class Outcome(Future[T]):
         if self._is_cancelled:
             raise CancelledError
         return self._error
+
+    def __repr__(self) -> str:
+        is_over = "answered" if self._settled.is_set() else "pending"
+        return f"<Outcome, {'cancelled' if self._is_cancelled else is_over}>"
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """Call with this once it is done, in the thread that answers; or now."""

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from deadline import wait_until
 from injection import Injected, Injector
 
 from ataraxis import (
@@ -35,6 +36,7 @@ from ataraxis import (
     Producer,
     SharedMemoryArray,
 )
+from ataraxis.pipeline import Pipe, Processor
 
 STRESS = float(os.environ.get("ATARAXIS_STRESS", "0.02"))
 WANTED = int(10_000 * STRESS)
@@ -257,6 +259,7 @@ class Queues(Room):
             queue.put("dropped")
             lease = queue.lease(timeout=SOON)
             del lease
+            queue.get(timeout=SOON)
 
         def shared() -> None:
             queue.put_many([1, 2, 3])
@@ -417,7 +420,62 @@ class Logs(Room):
         assert marks == list(range(self.marks))
 
 
+def same(value: Any) -> Any:
+    return value
+
+
+class Pipes(Room):
+    """What went in comes out once, in order, also to those who wait for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        pipe = Pipe("pipe")
+        pipe.add(Processor("first", func=same, workers=2, ordered=True)).add(
+            Processor("second", func=same)
+        )
+        self.run = pipe.run()
+        self.run.wait_until_ready(60)
+        self.kept, self.marks = self.run.kept, 0
+
+    def steps(self) -> dict[str, Step]:
+        run, array = self.run, np.arange(3)
+
+        def submitted() -> None:
+            run.submit([1, "2"], timeout=SOON).result(SOON)
+
+        def given_up() -> None:
+            with suppress(TimeoutError):
+                run.call(array, timeout=0)
+
+        return {
+            "emit": lambda: run.emit(array, timeout=SOON),
+            "emit a value": lambda: run.emit({"a": 1}, timeout=SOON),
+            "call": lambda: run.call(array, timeout=SOON),
+            "submit": submitted,
+            "given up": given_up,
+            "progress": lambda: (run.progress, run.state, run.workers),
+            "statistics": run.statistics,
+        }
+
+    def check(self) -> None:
+        self.marks += 1
+        mark = f"mark {self.marks}"
+        emitted: list[bool] = []  # by another thread: the way in is free
+        other = threading.Thread(target=lambda: emitted.append(self.run.emit(mark)))
+        other.start()
+        other.join(SOON)
+        assert emitted == [True]
+        assert self.run.call(mark, timeout=SOON) == mark
+        wait_until(lambda: mark in map(str, self.kept), SOON, "the mark to come out")
+        assert [v for v in map(str, self.kept) if v.startswith("mark")] == [mark]
+        self.kept.clear()
+
+    def close(self) -> None:
+        self.run.stop(60)
+
+
 ROOMS = {
+    "pipe": Pipes,
     "log": Logs,
     "array": Arrays,
     "stream": Streams,

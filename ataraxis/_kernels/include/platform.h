@@ -87,30 +87,6 @@ static inline int ax_futex_wait(void *word, uint32_t expected, int64_t wait_ns)
 #endif
 }
 
-/* One of several words to sleep for: the kernel's struct futex_waitv. */
-typedef struct { uint64_t expected, word; uint32_t flags, reserved; } ax_wait;
-_Static_assert(sizeof(ax_wait) == 24, "struct futex_waitv");
-
-static inline void ax_wait_for(ax_wait *wait, void *word, uint32_t expected)
-{
-    wait->expected = expected;
-    wait->word = (uint64_t)(uintptr_t)word;
-    wait->flags = 2; /* FUTEX_32, shared */
-}
-
-/* Sleep until one of `count` words (at most 128) is woken, differs already (-EAGAIN), or the deadline.
- * -ENOSYS, or what a sandbox says, where one cannot. */
-static inline int ax_futex_waitv(ax_wait *waits, unsigned count, int64_t deadline_ns)
-{
-#ifdef __linux__
-    struct timespec t = { deadline_ns / 1000000000, deadline_ns % 1000000000 };
-    return syscall(449 /* SYS_futex_waitv */, waits, count, 0, &t, CLOCK_MONOTONIC) < 0 ? -errno : 0;
-#else
-    (void)waits; (void)count; (void)deadline_ns;
-    return -ENOSYS;
-#endif
-}
-
 static inline void ax_futex_wake(void *word, int n)
 {
 #ifdef __linux__
