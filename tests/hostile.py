@@ -530,6 +530,16 @@ class Watch:
             return False
 
 
+def _shown(found: Any) -> str:
+    """Return the repr of what was read, also of a hex number of thousands of digits."""
+    most = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        return repr(found)
+    finally:
+        sys.set_int_max_str_digits(most)
+
+
 def _peak() -> int:
     text = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+)", text)[1]) << 10
@@ -590,7 +600,7 @@ def main() -> None:
         try:
             found = read(data)
             good += 1
-            if SECRET in repr(found):
+            if SECRET in _shown(found):
                 print("SECRET", k, flush=True)
             del found
         except (AtaraxisError, FileNotFoundError) as error:
