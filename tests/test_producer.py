@@ -444,3 +444,20 @@ def test_sequences_of_a_shared_stream_go_up_and_may_have_gaps() -> None:
     consumer.close()
     second.close()
     first.unlink()
+
+
+@pytest.mark.parametrize("free", [1, 3])
+def test_a_look_whether_there_is_room_costs_none(free: int) -> None:
+    """What was lent and dropped is lent again, also if it is the last place."""
+    with Producer("looked", 8, 4) as producer:
+        reader = Consumer("looked", policy="lossless")
+        for k in range(4 - free):
+            producer.send(bytes([k]))
+        for k in range(4 - free, 4):
+            for _ in range(10):
+                assert producer.next_to_send(blocking=False) is not None
+            assert producer.send(bytes([k]), timeout=0)
+        assert producer.next_to_send(blocking=False) is None
+        assert [reader.receive().read() for _ in range(4)] == [b"\0", b"\1", b"\2", b"\3"]
+        assert producer.statistics().skipped == 0
+        reader.close()

@@ -340,7 +340,7 @@ cdef class ProducerHandle(Endpoint):
         return kind(self, self.ticket) if status == AX_OK else status
 
     cdef void give_up(self, uint64_t ticket) noexcept:
-        # A loan that was not sent is over, in whichever thread; readers pass over its slot.
+        # A loan that was not sent is over, in whichever thread.
         if not self.is_open or inherited(self.ring.party) or ticket != self.ticket or not self.ring.claimed:
             return
         self.orphan = ticket
@@ -351,7 +351,9 @@ cdef class ProducerHandle(Endpoint):
     cdef void leave(self) noexcept:
         if self.orphan:
             if self.orphan == self.ticket and self.ring.claimed:
-                abandon(&self.ring)
+                # Of the only producer the slot stays claimed, and is lent again: to give it up would cost a place.
+                if self.ring.shared:
+                    abandon(&self.ring)
                 self.ticket += 1
             self.orphan = 0
         Endpoint.leave(self)
