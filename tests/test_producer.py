@@ -458,6 +458,7 @@ def test_a_look_whether_there_is_room_costs_none(free: int) -> None:
                 assert producer.next_to_send(blocking=False) is not None
             assert producer.send(bytes([k]), timeout=0)
         assert producer.next_to_send(blocking=False) is None
-        assert [reader.receive().read() for _ in range(4)] == [b"\0", b"\1", b"\2", b"\3"]
+        got = [reader.receive().read() for _ in range(4)]
+        assert got == [b"\0", b"\1", b"\2", b"\3"]
         assert producer.statistics().skipped == 0
         reader.close()
