@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import workers_pipe as w
 from deadline import wait_until
 from injection import Injected, Injector
 
@@ -276,6 +277,7 @@ class Queues(Room):
             for value in queue:
                 len(str(value))
                 break
+            queue.get(timeout=SOON)
 
         def done() -> None:
             later.put(b"job")
@@ -420,18 +422,14 @@ class Logs(Room):
         assert marks == list(range(self.marks))
 
 
-def same(value: Any) -> Any:
-    return value
-
-
 class Pipes(Room):
     """What went in comes out once, in order, also to those who wait for it."""
 
     def __init__(self) -> None:
         super().__init__()
         pipe = Pipe("pipe")
-        pipe.add(Processor("first", func=same, workers=2, ordered=True)).add(
-            Processor("second", func=same)
+        pipe.add(Processor("first", func=w.same, workers=2, ordered=True)).add(
+            Processor("second", func=w.same)
         )
         self.run = pipe.run()
         self.run.wait_until_ready(60)

@@ -21,7 +21,7 @@ import resource
 import select
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ataraxis.config.limits import Limits
@@ -41,6 +41,55 @@ class _Waiting(NamedTuple):
     since: float
 
 
+class _Line:
+    """Connections in the order in which they came, also those of each address."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, _Waiting] = {}
+        self._numbers: dict[str, dict[int, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._waiting
+
+    def __getitem__(self, number: int) -> _Waiting:
+        return self._waiting[number]
+
+    def add(self, number: int, waiting: _Waiting) -> None:
+        """Let one wait, behind the others."""
+        self._waiting[number] = waiting
+        self._numbers.setdefault(waiting.address, {})[number] = None
+
+    def pop(self, number: int) -> _Waiting | None:
+        """Take one out; None: it is not here."""
+        waiting = self._waiting.pop(number, None)
+        if waiting is not None:
+            numbers = self._numbers[waiting.address]
+            del numbers[number]
+            if not numbers:
+                del self._numbers[waiting.address]
+        return waiting
+
+    def items(self) -> list[tuple[int, _Waiting]]:
+        """Return all, the oldest first."""
+        return [*self._waiting.items()]
+
+    def first(self) -> int:
+        """Return the oldest."""
+        return next(iter(self._waiting))
+
+    def giving_way(self, address: str, most: int, share: int) -> int | None:
+        """Return who gives way to one of an address more; None: there is room."""
+        numbers = self._numbers.get(address, {})
+        if len(numbers) < share:
+            if len(self._waiting) < most:
+                return None
+            numbers = max(self._numbers.values(), key=len)
+        return next(iter(numbers))
+
+
 class Gate:
     """Several listening sockets as one, for ``loop.create_server(sock=)``.
 
@@ -58,10 +107,7 @@ class Gate:
         self._listeners = {made.fileno(): made for made in listeners}
         self._limits = limits
         self.family = listeners[0].family
-        self._silent: collections.OrderedDict[int, _Waiting] = collections.OrderedDict()
-        self._shaking: collections.OrderedDict[int, _Waiting] = (
-            collections.OrderedDict()
-        )
+        self._silent, self._shaking = _Line(), _Line()
         self._ready: collections.deque[tuple[socket.socket, Any]] = collections.deque()
         self._addresses: dict[int, Any] = {}
         self._most = _room_for_silent(limits)
@@ -111,9 +157,9 @@ class Gate:
         """Close the listeners, and every connection that waits."""
         for made in self._listeners.values():
             made.close()
-        for waiting in self._silent.values():
+        for number, waiting in self._silent.items():
+            self._silent.pop(number)
             waiting.connection.close()
-        self._silent.clear()
         while self._ready:
             self._ready.popleft()[0].close()
         if not self._epoll.closed:
@@ -128,7 +174,7 @@ class Gate:
 
     def let_in(self, descriptor: int) -> None:
         """Count a connection no more: it has shown a token."""
-        self._shaking.pop(descriptor, None)
+        self._shaking.pop(descriptor)
 
     def sweep(self) -> None:
         """Turn away those who have waited for too long."""
@@ -136,14 +182,14 @@ class Gate:
             return
         now = time.monotonic()
         while self._silent:
-            number, waiting = next(iter(self._silent.items()))
-            if now - waiting.since < self._limits.handshake_s:
+            number = self._silent.first()
+            if now - self._silent[number].since < self._limits.handshake_s:
                 break
             self._drop(number)
         # TLS and HTTP have a time limit each, of their own: this is the last resort.
-        for number, waiting in [*self._shaking.items()]:
+        for number, waiting in self._shaking.items():
             if waiting.connection.fileno() != number:
-                del self._shaking[number]
+                self._shaking.pop(number)
             elif now - waiting.since > 3 * self._limits.handshake_s:
                 self._cut(number)
 
@@ -161,14 +207,14 @@ class Gate:
                 connection, address = listener.accept()
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE) and self._silent:
-                    self._drop(next(iter(self._silent)))
+                    self._drop(self._silent.first())
                     continue
                 return
             connection.setblocking(False)
             where = _where(address)
             self._make_room(self._silent, where, self._most, self._drop)
             number = connection.fileno()
-            self._silent[number] = _Waiting(connection, where, time.monotonic())
+            self._silent.add(number, _Waiting(connection, where, time.monotonic()))
             self._addresses[number] = address
             self._epoll.register(number, select.EPOLLIN | select.EPOLLET)
 
@@ -183,46 +229,44 @@ class Gate:
             said = b""
         if said and not _is_whole(said):
             return False
-        waiting = self._silent.pop(number)
+        waiting = self._silent[number]
+        self._silent.pop(number)
         address = self._addresses.pop(number)
         self._epoll.unregister(number)
         if not said:
             connection.close()
             return True
-        for other in [
-            n for n, w in self._shaking.items() if w.connection.fileno() != n
-        ]:
-            del self._shaking[other]
+        for other, shaking in self._shaking.items():
+            if shaking.connection.fileno() != other:
+                self._shaking.pop(other)
         most = self._limits.handshakes
         self._make_room(self._shaking, waiting.address, most, self._cut)
-        self._shaking[number] = waiting._replace(since=time.monotonic())
+        self._shaking.add(number, waiting._replace(since=time.monotonic()))
         self._ready.append((connection, address))
         return True
 
     def _make_room(
         self,
-        waiting: collections.OrderedDict[int, _Waiting],
+        line: _Line,
         address: str,
         most: int,
-        give_way: Any,
+        give_way: Callable[[int], object],
     ) -> None:
         """Let an old one give way to one of an address, where there are too many."""
-        counts = collections.Counter(w.address for w in waiting.values())
         share = max(1, int(most * self._limits.address_share))
-        loser = address if counts[address] >= share else None
-        if loser is None and len(waiting) >= most:
-            loser = counts.most_common(1)[0][0]
+        loser = line.giving_way(address, most, share)
         if loser is not None:
-            give_way(next(n for n, w in waiting.items() if w.address == loser))
+            give_way(loser)
 
     def _drop(self, number: int) -> None:
         """Close a connection that has said nothing; hand over one that just has."""
         if self._speaks(number):
             return
-        waiting = self._silent.pop(number)
+        connection = self._silent[number].connection
+        self._silent.pop(number)
         self._addresses.pop(number, None)
         self._epoll.unregister(number)
-        waiting.connection.close()
+        connection.close()
         self.turned_away += 1
 
     def _cut(self, number: int) -> None:
@@ -230,7 +274,8 @@ class Gate:
         waiting = self._shaking.pop(number)
         self.turned_away += 1
         with contextlib.suppress(OSError):
-            waiting.connection.shutdown(socket.SHUT_RDWR)
+            if waiting is not None:
+                waiting.connection.shutdown(socket.SHUT_RDWR)
 
 
 def _is_whole(said: bytes) -> bool:
