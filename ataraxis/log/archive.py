@@ -396,6 +396,7 @@ class LogArchive(Messages):
             self._source, found, kind, verify=self._verify, refuse=refuse,
             damaged=self._damaged,
         )  # fmt: skip
+        found = self._source.corrected(found)
         return Block(
             data=data,
             time=found.time,

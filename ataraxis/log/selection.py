@@ -171,6 +171,12 @@ class LogSource(Protocol):
         It does not if it is damaged, or of another dtype or shape than the first.
         """
 
+    def corrected(self, selection: Selection) -> Selection:
+        """Return a selection as it is now: reading may have found an index to be wrong.
+
+        The same one, if it says what the entries do.
+        """
+
     def device_stamps(self, selection: Selection) -> NDArray[np.int64] | None:
         """Return device times and counters, (n, 2), or None where not all have them."""
 

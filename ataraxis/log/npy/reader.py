@@ -286,7 +286,6 @@ class PackageReader:
         if is_one and (rows["file"] == rows["file"][0]).all():
             index = self._archives[int(rows["file"][0])]
             if gather(index, rows, out, verify=verify):
-                self._correct(selection)
                 return len(rows)
         # One by one: files, deflated or damaged members, sizes that differ.
         for done, number in enumerate(selection.numbers.tolist()):
@@ -297,15 +296,11 @@ class PackageReader:
             if len(payload) != out.shape[1]:
                 return done
             out[done] = payload
-        self._correct(selection)
         return len(selection)
 
-    def _correct(self, selection: Selection) -> None:
-        """Let a selection say what rows do that were mended since it was made."""
-        if self._is_mended:
-            now = self.pick(selection.numbers)
-            for name in ("time", "source", "nbytes"):
-                getattr(selection, name)[:] = getattr(now, name)
+    def corrected(self, selection: Selection) -> Selection:
+        """Return a selection that says what rows do that were mended meanwhile."""
+        return self.pick(selection.numbers) if self._is_mended else selection
 
     def device_stamps(self, selection: Selection) -> NDArray[np.int64] | None:
         """Return stamps, of 64 bits without a sign, and zeros: (n, 2)."""
