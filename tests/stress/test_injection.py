@@ -452,7 +452,6 @@ class Pipes(Room):
             "submit": submitted,
             "given up": given_up,
             "progress": lambda: (run.progress, run.state, run.workers),
-            "statistics": run.statistics,
         }
 
     def check(self) -> None:

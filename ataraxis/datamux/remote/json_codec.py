@@ -14,6 +14,7 @@ from ataraxis.datamux.remote.data import Data
 from ataraxis.datamux.remote.layout import Column
 from ataraxis.errors import BadMessage
 
+_AT_ONCE = 512  # numbers: some 0.6 ms
 _PLAIN = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 
 
@@ -37,14 +38,9 @@ class JsonCodec:
         self, stream: int, sequence: int, first: int, arrays: Arrays
     ) -> Data:
         """Write a block; see `Codec.encode_block`."""
-        message = {
-            "op": "block",
-            "stream": stream,
-            "sequence": sequence,
-            "first": first,
-            "columns": [_listed(array) for array in arrays],
-        }
-        return Data([_PLAIN.encode(message).encode()])
+        head = f'{{"op":"block","stream":{stream},"sequence":{sequence},"first":{first}'
+        columns = ",".join(map(_text, arrays))
+        return Data([f'{head},"columns":[{columns}]}}'.encode()])
 
     def decode(self, data: bytes | memoryview) -> Message:
         """Read a message."""
@@ -74,6 +70,16 @@ class JsonCodec:
                     f"{rows} rows: {str(error)[:100]}"
                 ) from error
         return whole(message, "first"), found
+
+
+def _text(array: NDArray[Any]) -> str:
+    """Write a column, in pieces: other threads have no turn within one of them."""
+    items = _listed(array)
+    pieces = (
+        _PLAIN.encode(items[at : at + _AT_ONCE])[1:-1]
+        for at in range(0, len(items), _AT_ONCE)
+    )
+    return f"[{','.join(pieces)}]"
 
 
 def _listed(array: NDArray[Any]) -> list[Any]:
