@@ -67,7 +67,9 @@ class Services:
         ports = free_ports(2)
         self.ports = dict(zip(("framebuffer", "reader"), ports, strict=True))
         hosts = {name: ["127.0.0.1", port] for name, port in self.ports.items()}
-        self.environment = {**os.environ, "RPC_HOSTS": json.dumps(hosts)}
+        # Scripts of the seed, which import what lies beside them.
+        own = {"RPC_HOSTS": json.dumps(hosts), "PYTHONSAFEPATH": ""}
+        self.environment = {**os.environ, **own}
         self.running: list[subprocess.Popen[str]] = []
 
     def start(
