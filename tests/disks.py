@@ -31,9 +31,11 @@ class Disk:
         command = [compiler, "-shared", "-fPIC", "-O1", "-o", shim, SHIM, "-ldl"]
         subprocess.run(command, check=True, timeout=60)
         self._stall, self._refuse = where / "stall", where / "refuse"
+        self._lose = where / "lose"
         monkeypatch.setenv("LD_PRELOAD", str(shim))
         monkeypatch.setenv("STALL", str(self._stall))
         monkeypatch.setenv("REFUSE", str(self._refuse))
+        monkeypatch.setenv("LOSE", str(self._lose))
 
     @contextmanager
     def stalled(self, seconds: float) -> Iterator[threading.Event]:
@@ -60,6 +62,15 @@ class Disk:
             yield
         finally:
             self._refuse.unlink()
+
+    @contextmanager
+    def losing(self) -> Iterator[None]:
+        """Take what is written, and fail to bring it to the disk."""
+        self._lose.touch()
+        try:
+            yield
+        finally:
+            self._lose.unlink()
 
 
 def package(number: int) -> LogPackage:

@@ -13,6 +13,8 @@ from workers_logger import accepted
 
 from ataraxis import DataLogger
 from ataraxis.errors import LoggerError
+from ataraxis.log.journal.input import InputFile
+from ataraxis.log.verification import verify
 
 LAYOUTS = ["npy", "journal"]
 
@@ -102,4 +104,30 @@ def test_permission_denied_half_way(disk: Disk, tmp_path: Path, layout: str) -> 
     logger.start()
     logger.stop()
     assert len(accepted(logger.output_directory)) == number
+    logger.close()
+
+
+@pytest.mark.parametrize("entries", [1, 3])
+def test_what_a_sync_may_have_lost_is_written_again(
+    disk: Disk, tmp_path: Path, entries: int
+) -> None:
+    """What the system still shows of a file, after EIO, is not believed."""
+    logger = a_logger(tmp_path, layout="journal", durability="disk")
+    number = 1
+    with disk.losing(), pytest.raises(LoggerError, match="Input/output error"):
+        while True:
+            logger.input_queue.put(package(number))
+            number += 1
+            time.sleep(0.01 if number > entries else 0)
+    files = sorted(logger.output_directory.glob("*.axj"))
+    before = sum(len(InputFile(path)) for path in files)
+    assert before > 1  # they are there to be seen
+    logger.start()
+    logger.stop()
+    found = accepted(logger.output_directory)
+    assert len(found) == number
+    report = verify(logger.output_directory)
+    assert report.is_complete
+    again = [InputFile(path).header.about.get("again") for path in files]
+    assert {"uuid": InputFile(files[0]).header.uuid.hex(), "entries": 1} in again
     logger.close()

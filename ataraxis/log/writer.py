@@ -295,24 +295,46 @@ class JournalSink:
     """
 
     def __init__(self, status: LogStatus, about: dict[str, Any], notes: Notes) -> None:
-        from ataraxis.log.journal.writer import JournalWriter
-
-        self._status = status
+        self._status, self._about = status, about
         self._numbers = np.empty(len(status.numbers), np.uint64)
         self._notes = notes
         self._notes.written = _already_there(self._notes.numbers, about)
-        self._journal: JournalWriter = JournalWriter(
-            about["directory"],
-            about["queue"],
-            durability=about["durability"],
-            about={"logger": about["name"]},
-        )
+        self._journal = self._open()
         self._bowl = Bowl(self._take)
         self._haul: Haul | None = None
         self._is_large_next = False
 
+    def _open(self, **more: Any) -> JournalWriter:
+        from ataraxis.log.journal.writer import JournalWriter
+
+        return JournalWriter(
+            self._about["directory"],
+            self._about["queue"],
+            durability=self._about["durability"],
+            about={"logger": self._about["name"], **more},
+        )
+
     def draw(self, queue: MemQ, timeout: float = 0) -> bool:
         """Write what is in the queue, and acknowledge it."""
+        try:
+            return self._draw(queue, timeout)
+        except LoggerError:
+            self._disown()
+            raise
+
+    def _disown(self) -> None:
+        """After a sync that failed, say in a new file which entries count no more.
+
+        The system may have dropped their pages, and call the next sync a success. They
+        are in the queue again, and the next writer has them written.
+        """
+        lost = self._journal
+        if lost.has_lost_pages:
+            with suppress(LoggerError, OSError):  # tried again by `close`
+                self._journal = self._open(again=lost.on_disk())
+                lost.abandon()
+
+    def _draw(self, queue: MemQ, timeout: float) -> bool:
         with _given_back(queue):
             if self._is_large_next or self._notes.written:
                 # One of a segment of its own, or some that a writer before had.
@@ -365,7 +387,11 @@ class JournalSink:
 
     def close(self) -> None:
         """Close the journal."""
-        self._journal.close(dropped=self._status.words[DROPPED])
+        self._disown()
+        if self._journal.has_lost_pages:
+            self._journal.abandon()
+        else:
+            self._journal.close(dropped=self._status.words[DROPPED])
 
 
 @contextmanager

@@ -1,5 +1,5 @@
 /* A disk that stalls, or refuses: preloaded into a program. While the file $STALL exists, whatever writes to a regular file
- * waits; while $REFUSE does, it gets EACCES. */
+ * waits; while $REFUSE does, it gets EACCES. While $LOSE exists, what is to be synced is not: EIO. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -37,10 +37,19 @@ ssize_t writev(int fd, const struct iovec *pieces, int count)
     return refused(fd) ? -1 : next(fd, pieces, count);
 }
 
+static int lost(void)
+{
+    const char *lose = getenv("LOSE");
+    if (!lose || access(lose, F_OK))
+        return 0;
+    errno = EIO;
+    return 1;
+}
+
 int fdatasync(int fd)
 {
     int (*next)(int) = dlsym(RTLD_NEXT, "fdatasync");
-    return refused(fd) ? -1 : next(fd);
+    return refused(fd) || lost() ? -1 : next(fd);
 }
 
 int fsync(int fd)

@@ -214,8 +214,8 @@ class InputFile:
     def ending(self) -> list[Problem]:
         """Say why it may not be all that its writer had, if nobody closed it."""
         found: list[Problem] = []
-        if self.is_written:
-            return found
+        if self.is_written or self._most is not None:
+            return found  # what came later is in the file that has it again
         if self.seed < 0:
             what = "it was never begun: its writer was stopped before its first entry"
             return [Problem(self.path, 0, len(self.data), what)]
