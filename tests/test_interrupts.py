@@ -7,7 +7,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import CancelledError, InvalidStateError
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    CancelledError,
+    InvalidStateError,
+    as_completed,
+    wait,
+)
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +24,7 @@ from injection import Injector
 from threads import in_thread
 
 from ataraxis import API, LogArchive, Producer, Recorder, Session, replay
+from ataraxis._kernels.lock import ThreadLock
 from ataraxis.datamux.description import Field, Stream
 from ataraxis.datamux.timeline import Timeline
 from ataraxis.shm.process import ChildProcess
@@ -185,6 +192,92 @@ def test_an_outcome_is_a_future() -> None:
         other.result(0)
     with pytest.raises(InvalidStateError):
         other.set_result(1)
+
+
+def test_an_interrupted_cancel_leaves_those_who_answer_free() -> None:
+    injector = Injector("shm/thread.py", "concurrent/futures/_base.py", "threading.py")
+    told: list[str] = []
+
+    def check(outcome: Outcome[int]) -> None:
+        def answer() -> None:
+            try:
+                outcome.set_result(7)
+            except InvalidStateError:
+                told.append("given up")
+
+        in_thread(answer)
+        assert outcome.done()
+        if outcome.cancelled():
+            with pytest.raises(CancelledError):
+                outcome.result(0)
+        else:
+            assert outcome.result(0) == 7
+
+    assert injector.each(Outcome, Outcome.cancel, check) == injector.count >= 3
+    assert told
+
+
+@pytest.mark.parametrize("end", ["result", "error", "cancel"])
+def test_an_outcome_is_waited_for_beside_others(end: str) -> None:
+    outcomes: list[Outcome[int]] = [Outcome(), Outcome(), Outcome()]
+    outcomes[0].set_result(0)  # before, while and after others look
+
+    def answer() -> None:
+        if end == "result":
+            outcomes[1].set_result(1)
+        elif end == "error":
+            outcomes[1].set_exception(KeyError("why"))
+        else:
+            outcomes[1].cancel()
+
+    timer = threading.Timer(0.05, answer)
+    timer.start()
+    first = wait(outcomes[1:], SOON_S, FIRST_COMPLETED)
+    assert first.done == {outcomes[1]}
+    timer.join()
+    assert list(as_completed(outcomes[:2], SOON_S))
+    assert wait(outcomes, 0).not_done == {outcomes[2]}
+
+
+# ---- a lock between threads
+
+
+def test_a_lock_is_had_by_one_thread_at_a_time() -> None:
+    lock = ThreadLock()
+    with lock.within(0) as is_ours:
+        assert is_ours
+        with lock.within(0.01) as is_ours_twice:
+            assert not is_ours_twice
+        with lock.within(0) as is_still_taken:  # who had nothing gave nothing back
+            assert not is_still_taken
+    waiting = lock.within(SOON_S)
+    with lock.within(-1) as is_free:
+        assert is_free
+        thread = Thread(waiting.__enter__, "waits for the lock")
+        thread.start()
+    assert thread.join(SOON_S)
+    with lock.within(0) as is_free:
+        assert not is_free
+    del waiting, thread  # dropped, in another thread than it was entered in
+    wait_until(lambda: has(lock), SOON_S, "what was dropped to be given back")
+
+
+def has(lock: ThreadLock) -> bool:
+    with lock.within(0) as is_ours:
+        return is_ours
+
+
+def test_a_lock_is_given_back_whenever_its_holder_is_interrupted() -> None:
+    injector = Injector("tests/test_interrupts.py")
+
+    def use(lock: ThreadLock) -> None:
+        with lock.within(SOON_S) as is_ours:
+            len(str(is_ours))
+
+    def check(lock: ThreadLock) -> None:
+        assert in_thread(lambda: has(lock))
+
+    assert injector.each(ThreadLock, use, check) == injector.count >= 3
 
 
 @pytest.mark.parametrize("code", [0, 3, -9])
