@@ -463,9 +463,15 @@ class Pipes(Room):
         other.join(SOON)
         assert emitted == [True]
         assert self.run.call(mark, timeout=SOON) == mark
-        wait_until(lambda: mark in map(str, self.kept), SOON, "the mark to come out")
-        assert [v for v in map(str, self.kept) if v.startswith("mark")] == [mark]
-        self.kept.clear()
+        came: list[str] = []
+
+        def has_come() -> bool:
+            while self.kept:
+                came.append(str(self.kept.popleft()))
+            return mark in came
+
+        wait_until(has_come, SOON, "the mark to come out")
+        assert [value for value in came if value.startswith("mark")] == [mark]
 
     def close(self) -> None:
         self.run.stop(60)
