@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -542,8 +543,17 @@ def test_nothing_stays_held(
     assert set(swallowed) <= {Injected, ResourceWarning}
 
 
+def _repeat(step: Step) -> None:
+    end = time.monotonic() + SOON
+    while time.monotonic() < end:
+        step()
+
+
 def _by_signal(step: Step, seconds: float) -> bool:
-    """Run a step again and again until a signal handler raises."""
+    """Run a step again and again until a signal handler raises.
+
+    False: it has raised in a finalizer, where Python prints it and goes on.
+    """
 
     def handler(*_: Any) -> None:
         raise Injected
@@ -551,13 +561,13 @@ def _by_signal(step: Step, seconds: float) -> bool:
     before = signal.signal(signal.SIGALRM, handler)
     try:
         signal.setitimer(signal.ITIMER_REAL, seconds)
-        while True:
-            step()
+        _repeat(step)
     except Injected:
         return True
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+    return False
 
 
 def _by_thread(step: Step, seconds: float) -> bool:
@@ -567,12 +577,12 @@ def _by_thread(step: Step, seconds: float) -> bool:
     timer = threading.Timer(seconds, lambda: raise_in(this, ctypes.py_object(Injected)))
     try:
         timer.start()
-        while True:
-            step()
+        _repeat(step)
     except Injected:
         return True
     finally:
         timer.join()
+    return False
 
 
 @pytest.mark.parametrize("way", [_by_signal, _by_thread], ids=["signal", "thread"])
