@@ -44,7 +44,7 @@ ARRAYS = (
 )  # fmt: skip
 FRAMEBUFFER = ("framebuffer.pyx", "include/unlink_on_signal.h")
 QUEUE_FILES = ("queue.pyx", "queue_handle.pyx", "messages.pyx", "lease.py")
-# What journals need besides; built with crash points only.
+# What journals need besides, and those who import their writer.
 LOG_KERNELS = ("journal_write", "journal_scan")
 
 
@@ -135,7 +135,7 @@ def build(variant: str, directory: Path, kernels: tuple[str, ...] = KERNELS) -> 
     meson = [sys.executable, "-m", "mesonbuild.mesonmain"]
     run([*meson, "setup", work, ROOT, *OPTIONS[variant]], env)
     ending = sysconfig.get_config_var("EXT_SUFFIX")
-    kernels += LOG_KERNELS if variant == "crash" else ()
+    kernels += LOG_KERNELS if kernels == KERNELS else ()
     outputs = [f"ataraxis/_kernels/{kernel}{ending}" for kernel in kernels]
     run([tool("ninja") or "ninja", "-C", work, *outputs], env)
     made = directory / f"{target.name}.made"
