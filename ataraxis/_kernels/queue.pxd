@@ -49,7 +49,7 @@ cdef struct ax_work:
     ax_u64 spin_ns            # adaptive: how long looking pays before sleeping; 0 where there is one CPU
     int cpus                  # we may run on
     ax_u64 doubted_ns         # when we last looked for owners that cannot be
-    bint is_damaged           # what we found when we looked last
+    ax_u32 is_damaged         # what a thread of ours found when it looked last
     ax_damage damage          # what AX_DAMAGED means
 
 # What a getter has of a slot.

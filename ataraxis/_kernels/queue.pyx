@@ -56,7 +56,7 @@ cdef int queue_open(ax_work *work, ax_party *party, char *frames, uint64_t bytes
     ax_put32(&work.poke, 0)
     ax_put64(&work.spin_ns, SPIN_MAX_NS if party.spins else 0)
     work.cpus = ax_cpus()
-    work.is_damaged = False
+    ax_put32(&work.is_damaged, 0)
     ax_put64(&work.doubted_ns, 0)
     if not (
         0 < work.slots < (<uint64_t>1 << 32)
@@ -477,7 +477,7 @@ cdef void queue_look(ax_work *work) noexcept nogil:
     # Somebody finds nothing, or no room: are there any dead, or leases that ran out? At most once per PROBE_NS.
     sweep(work.party, PROBE_NS)
     expire(work)
-    work.is_damaged = implausible(work) or ownerless(work)
+    ax_put32(&work.is_damaged, implausible(work) or ownerless(work))
 
 
 cdef bint implausible(ax_work *work) noexcept nogil:
@@ -509,7 +509,7 @@ cdef bint ownerless(ax_work *work) noexcept nogil:
     cdef uint32_t owner
     cdef bint found, any_ = False
     if now - before < <uint64_t>DOUBT_NS or not ax_cas64(&work.doubted_ns, before, now):
-        return work.is_damaged and work.damage.word == AX_WORD_WRITER
+        return ax_peek32(&work.is_damaged) and work.damage.word == AX_WORD_WRITER
     for i in range(work.slots):
         seen = ax_load64(&work.lines[i].word)
         if seen & 7 != AX_SLOT_LEASED and not is_being_put(seen):
@@ -632,7 +632,7 @@ cdef int queue_wait(ax_work *work, int what, int64_t deadline, uint32_t naps) no
         queue_look(work)
         if happened(work, what):
             return AX_OK
-        if work.is_damaged:
+        if ax_peek32(&work.is_damaged):
             return AX_DAMAGED
         if now >= deadline:
             return AX_TIMEOUT

@@ -420,7 +420,7 @@ cdef class QueueHandle:
         status = queue_claim(&self.work, index, position)
         if status != AX_FULL:
             return status
-        if self.work.is_damaged:
+        if ax_peek32(&self.work.is_damaged):
             return AX_DAMAGED
         if deadline == 0:
             ax_put64(&self.work.tally.refused, ax_peek64(&self.work.tally.refused) + 1)
@@ -739,7 +739,7 @@ cdef class QueueHandle:
         if status == AX_EMPTY:
             queue_look(&self.work)
             status = queue_lease(&self.work, grip)
-            if status == AX_EMPTY and self.work.is_damaged:
+            if status == AX_EMPTY and ax_peek32(&self.work.is_damaged):
                 status = AX_DAMAGED
         while status == AX_EMPTY and deadline != 0:
             status = self.wait(AX_WAIT_DATA, deadline)
