@@ -62,14 +62,13 @@ class _Line:
         self._waiting[number] = waiting
         self._numbers.setdefault(waiting.address, {})[number] = None
 
-    def pop(self, number: int) -> _Waiting | None:
-        """Take one out; None: it is not here."""
-        waiting = self._waiting.pop(number, None)
-        if waiting is not None:
-            numbers = self._numbers[waiting.address]
-            del numbers[number]
-            if not numbers:
-                del self._numbers[waiting.address]
+    def pop(self, number: int) -> _Waiting:
+        """Take one out."""
+        waiting = self._waiting.pop(number)
+        numbers = self._numbers[waiting.address]
+        del numbers[number]
+        if not numbers:
+            del self._numbers[waiting.address]
         return waiting
 
     def items(self) -> list[tuple[int, _Waiting]]:
@@ -174,7 +173,8 @@ class Gate:
 
     def let_in(self, descriptor: int) -> None:
         """Count a connection no more: it has shown a token."""
-        self._shaking.pop(descriptor)
+        if descriptor in self._shaking:
+            self._shaking.pop(descriptor)
 
     def sweep(self) -> None:
         """Turn away those who have waited for too long."""
@@ -229,8 +229,7 @@ class Gate:
             said = b""
         if said and not _is_whole(said):
             return False
-        waiting = self._silent[number]
-        self._silent.pop(number)
+        waiting = self._silent.pop(number)
         address = self._addresses.pop(number)
         self._epoll.unregister(number)
         if not said:
@@ -262,11 +261,10 @@ class Gate:
         """Close a connection that has said nothing; hand over one that just has."""
         if self._speaks(number):
             return
-        connection = self._silent[number].connection
-        self._silent.pop(number)
+        waiting = self._silent.pop(number)
         self._addresses.pop(number, None)
         self._epoll.unregister(number)
-        connection.close()
+        waiting.connection.close()
         self.turned_away += 1
 
     def _cut(self, number: int) -> None:
@@ -274,8 +272,7 @@ class Gate:
         waiting = self._shaking.pop(number)
         self.turned_away += 1
         with contextlib.suppress(OSError):
-            if waiting is not None:
-                waiting.connection.shutdown(socket.SHUT_RDWR)
+            waiting.connection.shutdown(socket.SHUT_RDWR)
 
 
 def _is_whole(said: bytes) -> bool:
