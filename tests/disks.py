@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -54,23 +54,23 @@ class Disk:
         finally:
             timer.join()
 
-    @contextmanager
-    def refusing(self) -> Iterator[None]:
+    def refusing(self) -> AbstractContextManager[None]:
         """Deny permission for every write."""
-        self._refuse.touch()
-        try:
-            yield
-        finally:
-            self._refuse.unlink()
+        return _there(self._refuse)
 
-    @contextmanager
-    def losing(self) -> Iterator[None]:
+    def losing(self) -> AbstractContextManager[None]:
         """Take what is written, and fail to bring it to the disk."""
-        self._lose.touch()
-        try:
-            yield
-        finally:
-            self._lose.unlink()
+        return _there(self._lose)
+
+
+@contextmanager
+def _there(file: Path) -> Iterator[None]:
+    """Let a file be there meanwhile."""
+    file.touch()
+    try:
+        yield
+    finally:
+        file.unlink()
 
 
 def package(number: int) -> LogPackage:

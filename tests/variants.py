@@ -32,11 +32,11 @@ OPTIONS = {
 }
 
 POINT = re.compile(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)')
-# What segments, locks, arrays, streams, queues and frame buffers need; the others would
-# only take their time.
+# All of them.
 KERNELS = (
     "_cython", "memory", "lock", "array", "framebuffer", "ring", "producer",
     "consumer", "snapshot", "queue", "queue_handle", "messages", "worker",
+    "journal_write", "journal_scan",
 )  # fmt: skip
 # What arrays alone need: built in a quarter of the time.
 ARRAYS = (
@@ -44,8 +44,6 @@ ARRAYS = (
 )  # fmt: skip
 FRAMEBUFFER = ("framebuffer.pyx", "include/unlink_on_signal.h")
 QUEUE_FILES = ("queue.pyx", "queue_handle.pyx", "messages.pyx", "lease.py")
-# What journals need besides, and those who import their writer.
-LOG_KERNELS = ("journal_write", "journal_scan")
 
 
 def crash_points() -> set[str]:
@@ -135,7 +133,6 @@ def build(variant: str, directory: Path, kernels: tuple[str, ...] = KERNELS) -> 
     meson = [sys.executable, "-m", "mesonbuild.mesonmain"]
     run([*meson, "setup", work, ROOT, *OPTIONS[variant]], env)
     ending = sysconfig.get_config_var("EXT_SUFFIX")
-    kernels += LOG_KERNELS if kernels == KERNELS else ()
     outputs = [f"ataraxis/_kernels/{kernel}{ending}" for kernel in kernels]
     run([tool("ninja") or "ninja", "-C", work, *outputs], env)
     made = directory / f"{target.name}.made"
