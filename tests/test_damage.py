@@ -102,6 +102,14 @@ def reader(opened: list[Any], **how: Any) -> Consumer:
     return opened[-1]
 
 
+def no_participant(number: int, *handles: Any) -> int:
+    """Return `number`, or the next one that none of the handles has."""
+    taken = {handle.slot for handle in handles}
+    while number in taken:
+        number = (number + 1) % PARTICIPANTS
+    return number
+
+
 def slot(k: int) -> int:
     lines = PARTICIPANTS + DURABLES
     return STREAM_BYTES + lines * READER_BYTES + k * PINS
@@ -200,9 +208,9 @@ def test_a_slot_that_no_producer_writes_is_not_waited_for(
 ) -> None:
     made, words = stream(opened, context, 1)
     consumer = reader(opened)
-    taken = {end._segment.participant.slot for end in (made, consumer)}
-    while owner in taken:
-        owner = (owner + 1) % PARTICIPANTS
+    owner = no_participant(
+        owner, made._segment.participant, consumer._segment.participant
+    )
     words[slot(0)] = 1 << 16 | owner << 3 | WRITING
     with pytest.raises(LayoutError, match=f"participant {owner} writes it"):
         consumer.receive(timeout=1)
@@ -390,6 +398,7 @@ def test_a_lease_that_nobody_has_goes_back_to_all(
     opened: list[Any], context: Path, owner: int
 ) -> None:
     made, words = queue(opened, context, 1)
+    owner = no_participant(owner, made._segment.participant)
     words[line(0)] = 1 << 20 | 1 << 13 | owner << 3 | LEASED
     words[QUEUE["head"]] = 1
     assert made.get(timeout=1) == 0
@@ -400,6 +409,7 @@ def test_a_slot_that_no_putter_fills_is_not_waited_for(
     opened: list[Any], context: Path, owner: int
 ) -> None:
     made, words = queue(opened, context, 1)
+    owner = no_participant(owner, made._segment.participant)
     words[line(0)] = 1 << 20 | owner << 3 | WRITING
     with pytest.raises(LayoutError, match=f"participant {owner} writes it"):
         made.get(timeout=1)
@@ -448,12 +458,13 @@ def array(opened: list[Any], context: Path) -> tuple[SharedMemoryArray, Words]:
     return made, words
 
 
-@pytest.mark.parametrize("owner", [500, 12, 0xFFFF])
+@pytest.mark.parametrize("owner", [499, 11, 0xFFFE])
 def test_a_lock_that_nobody_can_give_back_is_reported(
     opened: list[Any], context: Path, owner: int
 ) -> None:
     made, words = array(opened, context)
-    words.half(0, owner)
+    owner = no_participant(owner, made._participant)
+    words.half(0, owner + 1)
     for deed in (
         lambda: made.lock.acquire(0.3),
         lambda: made.lock.acquire(0),
@@ -462,7 +473,7 @@ def test_a_lock_that_nobody_can_give_back_is_reported(
         lambda: made.add(0, 1),
     ):
         began = time.monotonic()
-        with pytest.raises(LayoutError, match=f"participant {owner - 1} as its owner"):
+        with pytest.raises(LayoutError, match=f"participant {owner} as its owner"):
             deed()
         assert time.monotonic() - began < 1
     assert made[0] == 0  # reads do not take it
