@@ -33,6 +33,7 @@ from ataraxis.errors import (
     TooManyParticipants,
 )
 from ataraxis.frame import Frame, crc32
+from ataraxis.stream import lease, memq
 from ataraxis.stream.inspector import inspect
 from ataraxis.testing import values
 
@@ -324,6 +325,24 @@ def test_a_large_frame_has_a_segment_of_its_own(queue: MemQ, context: Path) -> N
     queue.put(big)
     with pytest.raises(LayoutError, match="no work queue"):
         MemQ.attach(next(n for n in os.listdir(context) if n != "q"))
+
+
+def test_only_a_queue_that_had_large_frames_looks_for_them_at_its_end(
+    queue: MemQ, context: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    monkeypatch.setattr(memq, "sweep_large", lambda name, _: looked.append(name))
+    monkeypatch.setattr(lease, "sweep_large", lambda name, _: looked.append(name))
+    for large in (False, True):
+        for end in ("close", "unlink"):
+            with MemQ(f"{end}-{large}", 8, 64) as other:
+                other.put(b"small")
+                assert other.get() == b"small"
+                if large:
+                    other.put(bytes(1000))
+                    assert other.get() == bytes(1000)
+                getattr(other, end)()
+    assert looked == ["close-True", "unlink-True"]
 
 
 def test_a_large_frame_that_finds_no_room_leaves_nothing(

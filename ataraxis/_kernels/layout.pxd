@@ -106,6 +106,7 @@ cdef extern from "layout.h" nogil:
         ax_u64 tail
         ax_u64 head
         ax_u32 hint
+        ax_u32 has_larges
         ax_event data
         ax_event space
 

@@ -654,3 +654,15 @@ def describe(unsigned char[::1] control, uint64_t slots, uint64_t stride, uint64
     queue.stride = stride
     queue.lease_ns = lease_ns
     queue.participants = participants
+
+
+def note_large(unsigned char[::1] control):
+    """Write into a queue's control block that a frame gets a segment of its own; before that is made."""
+    cdef ax_queue *queue = <ax_queue *>&control[0]
+    if not ax_peek32(&queue.has_larges):
+        ax_store32(&queue.has_larges, 1)             # pairs with the load in has_larges
+
+
+def has_larges(unsigned char[::1] control):
+    """Whether a frame ever got a segment of its own; True stays True."""
+    return ax_load32(&(<ax_queue *>&control[0]).has_larges) != 0   # pairs with the store in note_large

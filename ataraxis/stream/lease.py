@@ -129,7 +129,9 @@ def remove_large(name: str, context: Context) -> None:
     crash_point(b"large_gone")
 
 
-def part_queue(queue: str, context: Context, descriptor: int, slots: int) -> None:
+def part_queue(
+    queue: str, context: Context, descriptor: int, slots: int, has_larges: bool
+) -> None:
     """Take a queue's name away if it is empty and nobody takes part in it any more."""
     try:
         directory = context.open_directory()
@@ -137,7 +139,8 @@ def part_queue(queue: str, context: Context, descriptor: int, slots: int) -> Non
         os.close(descriptor)
         return
     try:
-        if files.take_name(descriptor, directory, queue, slots, is_forced=False):
+        gone = files.take_name(descriptor, directory, queue, slots, is_forced=False)
+        if gone and has_larges:
             sweep_large(queue, context)
     finally:
         os.close(directory)

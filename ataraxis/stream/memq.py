@@ -208,9 +208,7 @@ class MemQ(QueueHandle):
         lease_ns = 0 if lease_timeout is None else max(1, int(lease_timeout * 1e9))
 
         def fill(segment: Segment) -> None:
-            g = segment.header.geometry
-            control = np.frombuffer(memoryview(segment.mapping), np.uint8)
-            control = control[g.control : g.control + g.control_bytes]
+            control = _control(segment)
             kernel.describe(control, buffer_count, stride, lease_ns, participants)
 
         where = Context.of(context)
@@ -334,11 +332,14 @@ class MemQ(QueueHandle):
     def unlink(self) -> None:
         """Take the queue's name away, with what is in it, and leave it."""
         segment = self._segment
+        has_larges = False
         if segment is not None and not self._is_copy:
+            has_larges = kernel.has_larges(_control(segment))
             snapshot.keep(segment.participant, False)
             segment.unlink()
         self.close()
-        sweep_large(self._name, self._where)
+        if has_larges:
+            sweep_large(self._name, self._where)
 
     def join_thread(self) -> None:
         """Do nothing: there is no thread; what `put` took is in the queue."""
@@ -354,8 +355,9 @@ class MemQ(QueueHandle):
                 return
             descriptor = os.dup(segment.participant.descriptor)
             context, slots = segment.context, segment.header.geometry.participants
+            has_larges = kernel.has_larges(_control(segment))
             del segment
-            part_queue(self._name, context, descriptor, slots)
+            part_queue(self._name, context, descriptor, slots, has_larges)
         finally:
             self._has_left.set()
 
@@ -1059,6 +1061,8 @@ class MemQ(QueueHandle):
         return self._put_large(frame, is_numbered, deadline)
 
     def _put_large(self, frame: bytes, is_numbered: bool, deadline: int) -> int:
+        if self._segment is not None:
+            kernel.note_large(_control(self._segment))
         segment = make_large(self._name, self._where, frame)
         name = segment.name.encode()
         status = status_of.FULL
@@ -1142,3 +1146,10 @@ def _at_exit(handle: weakref.ref[MemQ]) -> None:
         queue.close()
         # A daemon thread that waits inside comes out first: it takes the name away.
         queue._has_left.wait(_EXIT_S)
+
+
+def _control(segment: Segment) -> NDArray[np.uint8]:
+    """View a queue's control block."""
+    g = segment.header.geometry
+    memory = np.frombuffer(memoryview(segment.mapping), np.uint8)
+    return memory[g.control : g.control + g.control_bytes]

@@ -174,10 +174,12 @@ typedef struct {
     _Alignas(128) ax_u64 tail;                         /* next position to claim, or behind it. Writers: putters, who help each other */
     _Alignas(128) ax_u64 head;                         /* next position to lease, or behind it. Writers: whoever finds it done */
     ax_u32 hint;                                       /* not 0: a slot may be RETRY, look from hint - 1 on */
+    ax_u32 has_larges;                                 /* 1: a frame was put in a segment of its own. Writers: putters, before they make it */
     ax_event data;
     ax_event space;
 } ax_queue;
 _Static_assert(offsetof(ax_queue, tail) == 128 && offsetof(ax_queue, head) == 256 && offsetof(ax_queue, hint) == 264 &&
+               offsetof(ax_queue, has_larges) == 268 &&
                offsetof(ax_queue, data) == 384 && offsetof(ax_queue, space) == 640 && sizeof(ax_queue) == 896, "ax_queue");
 
 /* What a participant has done; its slot's next tenant counts on. Writer: the participant. */
