@@ -16,16 +16,31 @@ import workers_log
 import xarray as xr
 from click.testing import CliRunner
 from deadline import wait_until
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from ataraxis import Consumer, DataLogger, LogArchive, Producer, Recorder, Session
 from ataraxis.cli import main
 from ataraxis.labels import Labels
 from ataraxis.log.device import DeviceStamps, unwrapped
+from ataraxis.log.selection import distinct
 from ataraxis.log.verification import verify
 from ataraxis.stream.inspector import Inspector
 from ataraxis.stream.statistics import device_gaps
 
 pytestmark = pytest.mark.usefixtures("context")
+
+# ---- numbers that are there
+
+
+@given(arrays("u8", st.integers(0, 30), elements=st.integers(0, 9)))
+def test_distinct_numbers_are_those_that_numpy_has(numbers: Any) -> None:
+    before = numbers.copy()
+    assert distinct(numbers).tolist() == np.unique(numbers).tolist()
+    assert distinct(np.sort(numbers)).tolist() == np.unique(numbers).tolist()
+    assert np.array_equal(numbers, before)
+
 
 # ---- counters of devices
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ataraxis.log.device import DeviceLoss, DeviceStamps
 from ataraxis.log.journal.page import FileHeader, Gap, Notes
+from ataraxis.log.selection import distinct
 
 REFUSED = "given up by the producer, for no slot was free"
 """Reason of gaps whose frames have no sequence: the next frame took it."""
@@ -105,7 +106,7 @@ class SourceAccount:
     def report(self, journal: str, source: int) -> SourceReport:
         """Sum up."""
         everything = np.concatenate([np.empty(0, "u8"), *self.sequences])
-        unique = np.unique(everything)
+        unique = distinct(everything)
         received = len(unique)
         expected, late = self._expected(unique)
         waited = max(self.stalled_ns, default=0) - min(self.stalled_ns, default=0)

@@ -18,6 +18,28 @@ from ataraxis.log.journal.page import Gap
 if TYPE_CHECKING:
     import xarray as xr
 
+
+def distinct(numbers: NDArray[Any]) -> NDArray[Any]:
+    """Return the different numbers of an array of shape (n,), sorted; a copy.
+
+    As `numpy.unique`, which hashes every number: 12 s of a verdict on 12,000,000
+    entries. What a log has is sorted already, or a few sorted pieces.
+
+    Examples
+    --------
+    >>> distinct(np.array([3, 3, 4, 7, 4]))
+    array([3, 4, 7])
+    """
+    for _ in range(2):
+        is_new = np.ones(len(numbers), bool)
+        np.not_equal(numbers[1:], numbers[:-1], out=is_new[1:])
+        numbers = numbers[is_new]
+        if (numbers[1:] > numbers[:-1]).all():
+            break
+        numbers.sort()
+    return numbers
+
+
 # ---- problem: something in a log that is not as it was written
 
 

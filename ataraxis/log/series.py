@@ -14,7 +14,7 @@ from ataraxis.clock import Anchor
 from ataraxis.errors import CorruptFrame, NotConnectedError
 from ataraxis.frame import DType, Frame
 from ataraxis.labels import Labels
-from ataraxis.log.selection import LogSource, Selection, SourceInfo
+from ataraxis.log.selection import LogSource, Selection, SourceInfo, distinct
 
 # ---- times: the stamps of a source as wall time, and which entries are of a time
 
@@ -156,7 +156,7 @@ class Times:
             if stop is not None:
                 good &= own < stop
             kept.append(part.numbers[good])
-        return np.unique(np.concatenate(kept))
+        return distinct(np.concatenate(kept))
 
 
 def by_anchors(

@@ -20,7 +20,7 @@ from ataraxis.log.journal.input import InputFile, leave_out_repeated
 from ataraxis.log.journal.page import files_of
 from ataraxis.log.npy.reader import PackageReader
 from ataraxis.log.recovery import tables
-from ataraxis.log.selection import Problem
+from ataraxis.log.selection import Problem, distinct
 
 
 @dataclass(frozen=True)
@@ -260,10 +260,12 @@ def _count(
             of(int(run["source"])).broken += gone
         else:
             unknown += gone
-        for source in np.unique(table["source"][good | broken]):
-            own = table["source"] == source
+        is_plain = run["source"] != SEVERAL and good.all()
+        sources = table["source"]
+        for source in sources[:1] if is_plain else distinct(sources[good | broken]):
+            own = sources == source
             account = of(int(source))
-            part = table[own & good]
+            part = table if is_plain else table[own & good]
             account.sequences.append(part["sequence"].copy())
             account.broken += int(np.count_nonzero(own & broken))
             account.stamps.add(

@@ -430,7 +430,7 @@ def _already_there(numbers: frozenset[int], about: dict[str, Any]) -> set[int]:
     with reader:
         sequence = reader.select().sequence
     wanted = np.fromiter(numbers, np.uint64, len(numbers))
-    return set(np.intersect1d(sequence, wanted).tolist())
+    return set(sequence[np.isin(sequence, wanted)].tolist())
 
 
 # ---- the writer

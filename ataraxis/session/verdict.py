@@ -20,7 +20,7 @@ WAITED_S = 0.1
 RATE_TOLERANCE = 0.05
 """How far the rate of a device may be from the declared one."""
 _FEW = 20
-DEEP_S = 3.0
+DEEP_S = 2.0
 """How long checksums are compared before a verdict is given, s."""
 
 

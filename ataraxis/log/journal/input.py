@@ -32,7 +32,7 @@ from ataraxis.log.journal.page import (
     index_path,
     seed_of_frames,
 )
-from ataraxis.log.selection import Problem
+from ataraxis.log.selection import Problem, distinct
 from ataraxis.shm.ownership import is_owned
 
 
@@ -340,7 +340,7 @@ class InputFile:
         for run in self.data_runs[self.data_runs["source"] == SEVERAL]:
             table = listed(self.data, run, self.seed)
             good = table["state"] == journal_scan.GOOD
-            found |= set(map(int, np.unique(table["source"][good])))
+            found |= set(map(int, distinct(table["source"][good])))
         return found
 
     def frame(self, entry: Any, *, verify: bool = True) -> Frame:

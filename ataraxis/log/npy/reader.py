@@ -19,7 +19,7 @@ from ataraxis.log.npy.directory import keys_in
 from ataraxis.log.npy.entries import NPY_BYTES, PREFIX, EntryKey, check_entry
 from ataraxis.log.npy.gather import gather
 from ataraxis.log.npy.npz_index import MEMBER, NpzIndex
-from ataraxis.log.selection import Problem, Selection, SourceInfo
+from ataraxis.log.selection import Problem, Selection, SourceInfo, distinct
 
 ROW = np.dtype([*MEMBER.descr, ("file", "<i4"), ("sequence", "<u8")])
 """A member, and the archive it is in: -1, a file of its own."""
@@ -85,7 +85,7 @@ class PackageReader:
         if self.path.is_dir():
             found.append(self._of_directory())
         new = _sorted(_together(found))
-        for source in np.unique(new["source"]):
+        for source in distinct(new["source"]):
             mine = np.flatnonzero(new["source"] == source)
             first = self._next.get(int(source), 0)
             new["sequence"][mine] = first + np.arange(len(mine))
@@ -163,7 +163,7 @@ class PackageReader:
     @property
     def sources(self) -> dict[int, SourceInfo]:
         """The sources by their numbers."""
-        return {int(n): SourceInfo(int(n)) for n in np.unique(self._table["source"])}
+        return {int(n): SourceInfo(int(n)) for n in distinct(self._table["source"])}
 
     @property
     def anchors(self) -> list[Anchor]:
