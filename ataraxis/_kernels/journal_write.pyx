@@ -23,7 +23,7 @@ from ataraxis._kernels.platform cimport ax_crash
 from ataraxis._kernels.queue cimport ax_grip, ones, queue_lease, queue_settle, slot_of
 from ataraxis._kernels.queue_handle cimport QueueHandle
 from ataraxis._kernels.ring cimport (
-    AX_UNKNOWN, ax_got, ax_ring, bytes_at, count_frame, frame_at, give_back, next_frame, payload_at,
+    AX_UNKNOWN, ax_got, ax_ring, bytes_at, count_frame, frame_at, give_back, next_frame, payload_at, reader_stand_aside,
 )
 from ataraxis._kernels.timing cimport deadline_of
 
@@ -567,6 +567,11 @@ cdef class Tap:
                 self.count = 0
         finally:
             consumer.leave()
+
+    def stand_aside(self):
+        """Let producers go on, from another thread: the one that is inside hangs in the kernel."""
+        if self.consumer.is_open:
+            reader_stand_aside(&self.consumer.ring)
 
     def complain(self):
         """Raise what DAMAGED means."""

@@ -186,6 +186,7 @@ cdef void settle_had(ax_ring *ring) noexcept nogil
 
 cdef int reader_join(ax_ring *ring, uint32_t policy, bint from_oldest, int durable) noexcept nogil
 cdef void reader_leave(ax_ring *ring) noexcept nogil
+cdef void reader_stand_aside(ax_ring *ring) noexcept nogil
 
 # One end of a stream: what it holds, and whose turn it is. Base of ProducerHandle and ConsumerHandle.
 cdef class Endpoint:

@@ -424,7 +424,9 @@ cdef bint detach(ax_stream *stream, ax_reader *durables, uint32_t who) noexcept 
             ax_store64(&durables[k].detached_ns, <uint64_t>ax_now_ns())
             ax_cas64(&durables[k].cursor, cursor, cursor & ~<uint64_t>3 | AX_CURSOR_DETACHED)
             ax_crash("cleanup_detached")
-        elif cursor & 3 == AX_CURSOR_IDLE:
+        elif cursor & 3 == AX_CURSOR_IDLE or cursor & 3 == AX_CURSOR_WATCHING:
+            # It stood aside: nothing is promised to it any more.
+            ax_store64(&durables[k].cursor, AX_CURSOR_IDLE)
             ax_and64(&stream.durables, ~(<uint64_t>1 << k))
             found = True
         ax_store32(&durables[k].owner, 0)
@@ -912,6 +914,16 @@ cdef void reader_leave(ax_ring *ring) noexcept nogil:
             ax_store32(&live_of(ring.party).kept, 0)
         ax_store32(&ring.line.owner, 0)
     event_signal(&stream.space, ring.words)
+
+
+cdef void reader_stand_aside(ax_ring *ring) noexcept nogil:
+    # Gate no longer, said by a thread that is not inside: the one that is may hang in the kernel. What it looks at may be
+    # overwritten under it. The line stays ours.
+    cdef uint64_t cursor = ax_load64(&ring.line.cursor)
+    if cursor & 3 == AX_CURSOR_GATING:
+        # Loses to `move_cursor` of a thread that came back; pairs with `gate`.
+        ax_cas64(&ring.line.cursor, cursor, cursor & ~<uint64_t>3 | AX_CURSOR_WATCHING)
+    event_wake(&ring.stream.space)
 
 
 # ---- the bridge

@@ -50,6 +50,10 @@ LINGER_S = 0.5
 LOOK_S = 0.1
 SHORT_S = 0.02
 SYNC_S = 0.5
+SILENT_S = 5.0
+"""A disk that has not answered for so long is said not to, s."""
+STUCK_S = 60.0
+"""`stop` waits so long for a disk that does not answer, s."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +154,8 @@ class Recording:
         self._was_kept = consumer.received_count > 0
         self._dropped = consumer.dropped_count
         self._looked = self._stopped = self._synced = 0.0
+        self._turned = time.monotonic()
+        """When the disk last answered; it is asked every `SLICE_S` or more often."""
         self._safe = past.expected
         """First sequence that is not known to be safe."""
         self._last_sent: int | None = None
@@ -206,6 +212,7 @@ class Recording:
     def _record(self) -> bool:
         """Record until the stream ends, or `stop`; False: not all, it is given up."""
         while True:
+            self._turned = time.monotonic()
             # Asked before trying, so that a stop is followed by one more try.
             was_stopped = self._stop.is_set()
             moved = self._step()
@@ -379,6 +386,7 @@ class Recording:
         """
         is_told, self._looked = False, 0.0
         while True:
+            self._turned = time.monotonic()
             try:
                 if not is_told:
                     self._look()
@@ -399,6 +407,7 @@ class Recording:
                 return True
 
     def _finish(self) -> None:
+        self._turned = time.monotonic()
         try:
             if self._is_away or self.journal.has_lost_pages:
                 self.journal.abandon()
@@ -467,10 +476,47 @@ class Recording:
         """End now, and let the producer go: `unsaved` says what is in no file then."""
         self._release.set()
         self.stop()
+        tap, consumer = getattr(self, "_tap", None), getattr(self, "consumer", None)
+        if self.is_silent() and tap is not None and consumer is not None:
+            # Its thread hangs in the kernel, and cannot do it.
+            tap.stand_aside()
+            first = self._said.get("joined", 0) if self._safe is None else self._safe
+            self.unsaved = range(first, max(consumer.last_sent_iteration, first))
 
     def join(self, timeout: float | None) -> bool:
         """Wait for the end; whether it came within `timeout`, s."""
         return self._thread.join(timeout)
+
+    def is_silent(self, seconds: float = SILENT_S) -> bool:
+        """Whether the disk has not answered for so long, s: a call of it hangs."""
+        return self.is_recording and time.monotonic() - self._turned > seconds
+
+    @property
+    def trouble(self) -> LoggerError | None:
+        """What keeps it from writing: an error, or a disk that does not answer."""
+        if self.failure is not None or not self.is_silent():
+            return self.failure
+        return LoggerError(
+            f"recording of {self.name!r}: the disk under {self.journal.directory} has "
+            f"not answered for {SILENT_S:.0f} s; frames that are not on it stay in the "
+            "ring, and are written when it answers"
+        )
+
+    def end(self) -> None:
+        """Wait for the end, unless the disk does not answer.
+
+        Raises
+        ------
+        LoggerError
+            It did not for `STUCK_S`: the thread ends when the kernel lets it go.
+        """
+        while not self.join(LOOK_S):
+            if self.is_silent(STUCK_S):
+                raise LoggerError(
+                    f"recording of {self.name!r}: the disk under "
+                    f"{self.journal.directory} has not answered for {STUCK_S:.0f} s, "
+                    "and is not waited for; frames that are not on it stay in the ring"
+                )
 
     def statistics(self) -> RecordingStatistics:
         """Say how it goes."""
@@ -482,7 +528,7 @@ class Recording:
             self.lost,
             self._skipped,
             self.is_recording,
-            str(self.failure or ""),
+            str(self.trouble or ""),
             self.had_ended,
         )
 
@@ -782,8 +828,8 @@ class Recorder:
             Says which frames are safe; the others are kept in their ring.
         """
         for recording in self._recordings:
-            if recording.failure is not None:
-                raise recording.failure
+            if (trouble := recording.trouble) is not None:
+                raise trouble
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until every stream has ended and is recorded; whether that is so.
@@ -814,13 +860,14 @@ class Recorder:
         Raises
         ------
         LoggerError
-            Not everything could be written: the frames that are not safe stay in their
-            rings, for a recorder of the same name.
+            Not everything could be written, or the disk has not answered for
+            `STUCK_S`: the frames that are not safe stay in their rings, for a recorder
+            of the same name.
         """
         for recording in self._recordings:
             recording.stop()
         for recording in self._recordings:
-            recording.join(None)
+            recording.end()
         self.check()
 
     def finish(
@@ -850,13 +897,15 @@ class Recorder:
         for recording in self._recordings:
             while not recording.join(LOOK_S):
                 for other in self._recordings:
-                    failure = other.failure
-                    if failure is not None and other.is_recording:
+                    trouble = other.trouble
+                    if trouble is not None and other.is_recording:
                         if other.name not in told:
-                            on_refusal(failure)
+                            on_refusal(trouble)
                         told.add(other.name)
                     if release.is_set():
                         other.release()
+                if release.is_set() and recording.is_silent():
+                    break
         left = {r.name: r.unsaved for r in self._recordings if len(r.unsaved)}
         for recording in self._recordings:
             # One that was not let go, and failed all the same: its thread has ended.

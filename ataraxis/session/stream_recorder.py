@@ -178,6 +178,7 @@ class Track:
         self._times = 0
         self._announcement: Announcement | None = None
         self._was_absent = False
+        self._said = ""
         self._before = RecordingStatistics(stream, -1, 0, 0, 0, 0, False, "")
         self._lock = threading.Lock()
 
@@ -262,6 +263,10 @@ class Track:
                 self._try()
             return
         self._lag.look(found)
+        if (said := self.statistics().error) and said != self._said:
+            self._note(f"could not be written for some time: {said}")
+            self._say(f"{self.name!r} cannot be written: {said}")
+        self._said = said
 
     def _try(self) -> None:
         try:
@@ -370,6 +375,7 @@ class Track:
         self._on_loss(loss)
 
     def _warn(self, error: LoggerError) -> None:
+        self._said = str(error)
         self._say(f"{self.name!r} cannot be written: {error}")
         self._note(f"could not be written for some time: {error}")
 
