@@ -5,7 +5,7 @@ of it is gone, from whichever thread that is. It uses the NumPy C-API for views 
 arrays.
 """
 cimport numpy as cnp
-from cpython.buffer cimport PyBUF_READ, PyBuffer_FillInfo
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_READ, PyBuffer_FillInfo, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.memoryview cimport PyMemoryView_FromMemory
@@ -15,7 +15,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport ax_copy, ax_load64, ax_peek64, ax_store32
 from ataraxis._kernels.event cimport event_wake
-from ataraxis._kernels.frame cimport AX_FLAG_CHECKSUM, AX_FLAG_DEVICE_STAMP, AX_FLAG_DEVICE_UNSIGNED, ax_frame
+from ataraxis._kernels.frame cimport AX_DTYPE_RAW, AX_DTYPE_STR, AX_FLAG_CHECKSUM, AX_FLAG_DEVICE_STAMP, AX_FLAG_DEVICE_UNSIGNED, ax_frame
 from ataraxis._kernels.layout cimport (
     AX_BUSY, AX_DAMAGED, AX_EMPTY, AX_ENDED, AX_LAPPED, AX_OK, AX_OVERFLOW, AX_TIMEOUT,
 )
@@ -463,6 +463,11 @@ cdef class Frame:
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         self.ready()
+        if flags & PyBUF_FORMAT and (self.head.labels or self.head.ndim or self.head.dtype > AX_DTYPE_RAW and self.head.dtype != AX_DTYPE_STR):
+            # Who asks for a format gets the array, its dtype and shape: `numpy.asarray`, `memoryview`. The others get
+            # bytes: `numpy.frombuffer`, `bytes`.
+            PyObject_GetBuffer(self.array, buffer, flags)
+            return
         PyBuffer_FillInfo(buffer, self, self.data, self.bytes, 1, flags)
         self.lent += 1
 

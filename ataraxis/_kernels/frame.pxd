@@ -1,4 +1,6 @@
 # The header of a frame, and its flags and codes: frame.h.
+from cpython.long cimport PyLong_CheckExact
+from cpython.number cimport PyNumber_Index
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "frame.h" nogil:
@@ -29,3 +31,12 @@ cdef extern from "frame.h" nogil:
 
     uint64_t ax_padded(uint64_t bytes)
     uint32_t ax_front_bytes(uint32_t flags)
+
+cdef inline object whole(value, str what):
+    # A whole number of a header as Python has it; TypeError where C would cut it: 1.9 to 1.
+    if PyLong_CheckExact(value):
+        return value
+    try:
+        return PyNumber_Index(value)
+    except TypeError:
+        raise TypeError(f"{what}={value!r}: a whole number, got {type(value).__name__}") from None

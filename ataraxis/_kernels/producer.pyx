@@ -18,7 +18,7 @@ from ataraxis._kernels.atomics cimport (
 from ataraxis._kernels.event cimport event_signal, event_wake
 from ataraxis._kernels.frame cimport (
     AX_FLAG_CHECKSUM, AX_FLAG_DEVICE_STAMP, AX_FLAG_DEVICE_UNSIGNED, AX_FLAG_PICKLED, AX_FRAME_MAGIC, AX_STAMP_BYTES,
-    ax_frame,
+    ax_frame, whole,
 )
 from ataraxis._kernels.layout cimport AX_BUSY, AX_FULL, AX_OK, AX_OVERFLOW, AX_PAYLOAD_AT
 from ataraxis._kernels.memory cimport Participant, inherited
@@ -295,7 +295,7 @@ cdef class ProducerHandle(Endpoint):
         cdef ax_frame other
         cdef int k
         stamp.has_device = False
-        stamp.time_ns = ax_now_ns() if time_ns is None else time_ns
+        stamp.time_ns = ax_now_ns() if time_ns is None else whole(time_ns, "time_ns")
         if device_time is not None or device_sequence is not None:
             stamp_device(&stamp, device_time, device_sequence)
         if cnp.PyArray_CheckExact(value) and self.kind >= 0:
@@ -454,14 +454,14 @@ cdef int stamp_device(ax_stamp *stamp, time, sequence) except -1:
     cdef int64_t signed_
     stamp.has_device = True
     stamp.is_unsigned = False
-    time = 0 if time is None else time
+    time = 0 if time is None else whole(time, "device_time")
     if time >= 1 << 63:
         stamp.is_unsigned = True
         stamp.device_time = time
     else:
         signed_ = time
         stamp.device_time = <uint64_t>signed_
-    stamp.device_sequence = 0 if sequence is None else sequence
+    stamp.device_sequence = 0 if sequence is None else whole(sequence, "device_sequence")
     return 0
 
 
@@ -574,7 +574,7 @@ cdef class Loan:
         if not 0 <= bytes <= self.buffer_size:
             raise ValueError("outside the slot")
         stamp.has_device = False
-        stamp.time_ns = ax_now_ns() if time_ns is None else time_ns
+        stamp.time_ns = ax_now_ns() if time_ns is None else whole(time_ns, "time_ns")
         if device_time is not None or device_sequence is not None:
             stamp_device(&stamp, device_time, device_sequence)
         head_of(&head, code, shape, labels, self.producer.source)

@@ -25,7 +25,7 @@ from ataraxis._kernels.event cimport event_signal, event_wake
 from ataraxis._kernels.frame cimport (
     AX_DTYPE_RAW, AX_FLAG_CHECKSUM, AX_FLAG_DEVICE_STAMP, AX_FLAG_DEVICE_UNSIGNED, AX_FLAG_END_OF_STREAM,
     AX_FLAG_EXTENTS, AX_FLAG_PICKLED, AX_FLAG_SESSION_EVENT, AX_FRAME_MAGIC, AX_STAMP_BYTES, ax_frame, ax_front_bytes,
-    ax_padded,
+    ax_padded, whole,
 )
 from ataraxis._kernels.layout cimport (
     AX_BUSY, AX_DAMAGED, AX_DEAD, AX_EMPTY, AX_FULL, AX_MESSAGE_LARGE, AX_MESSAGE_NUMBERED, AX_OK, AX_OVERFLOW, AX_QUEUE_FRAMES,
@@ -378,19 +378,20 @@ cdef class QueueHandle:
             piece.bytes = cnp.PyArray_NBYTES(value)
         else:
             return 0
-        piece.head.source = source
-        piece.head.time_ns = ax_now_ns() if time_ns is None else time_ns
+        piece.head.source = whole(source, "source")
+        piece.head.time_ns = ax_now_ns() if time_ns is None else whole(time_ns, "time_ns")
         piece.stamp_bytes = 0
         if device_time is not None:
             piece.stamp_bytes = AX_STAMP_BYTES
             piece.head.flags = AX_FLAG_DEVICE_STAMP
+            device_time = whole(device_time, "device_time")
             if device_time >= 1 << 63:
                 piece.head.flags |= AX_FLAG_DEVICE_UNSIGNED
                 piece.stamp[0] = device_time
             else:
                 signed_ = device_time
                 piece.stamp[0] = <uint64_t>signed_
-            piece.stamp[1] = 0 if device_sequence is None else device_sequence
+            piece.stamp[1] = 0 if device_sequence is None else whole(device_sequence, "device_sequence")
         elif device_sequence is not None:
             return 0
         piece.head.length = piece.stamp_bytes + piece.bytes

@@ -17,7 +17,7 @@ import numpy as np
 from ataraxis.errors import LayoutError
 from ataraxis.frame._codes import CODE_OF, PLAIN, DType
 from ataraxis.frame._header import MAX_BYTES, MAX_NDIM, corrupt
-from ataraxis.labels import LABELS_LIMIT, Labels
+from ataraxis.labels import LABELS_LIMIT, Labels, fit, unmasked
 
 _BLOCK = struct.Struct("<IBBBB")
 NDARRAY, SCALAR, DATA_ARRAY = 0, 1, 2
@@ -54,10 +54,6 @@ def encode_array(
 
     With `interned` labels the payload is the array's bytes alone.
     """
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            "a masked array is two arrays: send .filled(), or both of them."
-        )
     labels, container = None, NDARRAY
     if is_data_array(value):
         if not interned:
@@ -66,7 +62,7 @@ def encode_array(
     else:
         if isinstance(value, np.generic):
             container = SCALAR
-        array = np.asarray(value)
+        array = unmasked(value, "a frame")
     if array.ndim > MAX_NDIM:
         raise ValueError(
             f"the array has {array.ndim} dimensions and a frame at most {MAX_NDIM}:"
@@ -172,4 +168,4 @@ def cast_array(value: _Array, code: DType) -> _Array:
             f"an array of {value.dtype} does not go into {code.name} without loss:"
             f" convert it first, array.astype({wanted.str!r})."
         )
-    return np.asarray(value, wanted)
+    return fit(value, wanted, None, f"dtype {code.name}")

@@ -26,7 +26,7 @@ from ataraxis.frame._header import (
     read_fields,
 )
 from ataraxis.frame._values import decode, encode
-from ataraxis.labels import Labels
+from ataraxis.labels import Labels, whole
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -286,7 +286,8 @@ class Frame(Payload):
         )
         unsigned = isinstance(device_time, np.unsignedinteger)
         if device_time is not None:
-            device_time, device_sequence = int(device_time), int(device_sequence or 0)
+            device_time = whole(device_time, "device_time")
+            device_sequence = whole(device_sequence or 0, "device_sequence")
             unsigned = unsigned or device_time >= 2**63
         elif device_sequence is not None:
             raise ValueError("device_sequence goes with device_time: give both.")
@@ -294,10 +295,10 @@ class Frame(Payload):
             dtype=encoded.dtype,
             shape=encoded.shape,
             payload_bytes=sum(map(len, parts)),
-            sequence=int(sequence),
-            time_ns=now_ns() if time_ns is None else int(time_ns),
-            source=int(source),
-            labels_id=int(labels_id),
+            sequence=whole(sequence, "sequence"),
+            time_ns=now_ns() if time_ns is None else whole(time_ns, "time_ns"),
+            source=whole(source, "source"),
+            labels_id=whole(labels_id, "labels_id"),
             device_time=device_time,
             device_sequence=device_sequence,
             device_unsigned=unsigned,

@@ -34,6 +34,7 @@ from ataraxis.frame._tree import (
     encode_tree,
     int_bytes,
 )
+from ataraxis.labels import fit
 
 _CODE_OF_CLASS = {
     type(None): DType.NONE,
@@ -145,6 +146,9 @@ def _encode_plain(value: Any, code: DType, interned: bool) -> Encoded:
         numbers = [_integer(number, code)]
     elif not isinstance(number, (int, float, complex)[: 3 if dtype.kind == "c" else 2]):
         raise _unfit(value, code, "a number")
+    elif isinstance(number, int):
+        numbers = [fit(number, dtype, None, f"dtype {code.name}").real.item()]
+        numbers += [0.0] * (dtype.kind == "c")
     else:
         numbers = [number.real, number.imag] if dtype.kind == "c" else [number]
     try:

@@ -17,7 +17,7 @@ from ataraxis._kernels.framebuffer import ChunkKernel, turn_of, turned, widths
 from ataraxis.errors import FrameBufferTimeout, SegmentNotFound
 from ataraxis.framebuffer.ring import Ring
 from ataraxis.framebuffer.ticket import CHECKSUM_BYTES, Ticket
-from ataraxis.labels import Labels
+from ataraxis.labels import Labels, unmasked
 from ataraxis.shm import Context, Segment
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.header import Kind
@@ -492,7 +492,7 @@ def _described(
         labels = Labels.from_xarray(array)
         text = labels.to_json().decode()
         return np.ascontiguousarray(array.values).reshape(labels.shape), text
-    values = np.asarray(array)
+    values = unmasked(array, "a frame buffer")
     if coords is None and attrs is None:
         names = None if dims is None else tuple(dims)
         text = _plain_labels(values.dtype, values.shape, names)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 import os
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ataraxis.clock import now_ns
 from ataraxis.errors import LoggerError, NotConnectedError, PutTimeout, QueueFull
+from ataraxis.labels import unmasked, whole
 from ataraxis.log.journal.writer import plain_header, row_bytes
 from ataraxis.log.npy.package import LogPackage
 from ataraxis.log.status import (
@@ -245,9 +245,9 @@ class LogQueue:
         timeout : float or None
             Longest wait, s.
         """
-        values = np.asarray(array)
+        values = unmasked(array, "a log")
         self._check_source(source_id, values)
-        stamp = now_ns() if timestamp is None else int(timestamp)
+        stamp = now_ns() if timestamp is None else whole(timestamp, "timestamp")
         if self._layout == "npy":
             values = as_bytes(values)
         once = partial(self._put, values, source=int(source_id), device_time=stamp)
@@ -277,15 +277,16 @@ class LogQueue:
         timeout : float or None
             Longest wait, s.
         """
-        rows = np.ascontiguousarray(block)
+        rows = np.ascontiguousarray(unmasked(block, "a log"))
         if rows.ndim < 1:
             raise ValueError("log_block takes rows: an array of at least one dimension")
         self._check_source(source_id, rows)
         if not len(rows):
             return 0
+        step = whole(step, "step")
         if not 0 <= step < 1 << 48:
             raise ValueError(f"step={step}: 0 to 2**48 - 1")
-        stamp = now_ns() if timestamp is None else int(timestamp)
+        stamp = now_ns() if timestamp is None else whole(timestamp, "timestamp")
         if self._layout == "npy":
             rows = as_bytes(rows).reshape(len(rows), -1)
         going = QueuedRows(self._queue, int(source_id), rows, stamp, step)
@@ -293,13 +294,7 @@ class LogQueue:
         return len(rows)
 
     def _check_source(self, source: int, values: NDArray[Any]) -> None:
-        try:
-            operator.index(source)
-        except TypeError:
-            raise TypeError(
-                f"source_id={source!r}: a source is a whole number, got "
-                f"{type(source).__name__}"
-            ) from None
+        whole(source, "source_id")
         most = 255 if self._layout == "npy" else 2**32 - 2
         if not 0 <= source <= most:
             raise ValueError(

@@ -24,8 +24,7 @@ from ataraxis.errors import (
     SegmentNotFound,
     StaleSegment,
 )
-from ataraxis.labels import Labels
-from ataraxis.shm.casting import fit
+from ataraxis.labels import Labels, fit, unmasked
 from ataraxis.shm.context import Context, ContextLike
 from ataraxis.shm.header import Kind
 from ataraxis.shm.lock import Lock, Section
@@ -106,6 +105,9 @@ def _whole(value: Any, size: int, last: int) -> int:
 
 
 # ---- the control words of an array
+
+
+_WAYS = "Convert it yourself, or allow it with write_data(..., casting='unsafe')"
 
 
 @dataclass(frozen=True)
@@ -270,6 +272,7 @@ class SharedMemoryArray(ArrayKernel):
                 f"prototype of {name!r} is a {type(prototype).__name__}: give a numpy "
                 "array, whose dtype, shape and contents are taken"
             )
+        unmasked(prototype, f"array {name!r}")
         if isinstance(dims, Labels):  # from_xarray: all of them, name too
             labels = dims
         else:
@@ -882,7 +885,7 @@ class SharedMemoryArray(ArrayKernel):
             `index` or `data` does not fit; nothing was written.
         """
         plain = seed_index(index, self._labels.shape)
-        value = fit(data, self._labels.dtype, casting, self._what(index))
+        value = fit(data, self._labels.dtype, casting, self._what(index), _WAYS)
         if with_lock:
             self[plain] = value
         else:
@@ -894,7 +897,7 @@ class SharedMemoryArray(ArrayKernel):
 
     def _write(self, index: Any, value: Any) -> None:
         """Write by any of numpy's index forms, in a write section."""
-        value = fit(value, self._dtype_at(index), None, self._what(index))
+        value = fit(value, self._dtype_at(index), None, self._what(index), _WAYS)
         with Section(self, is_locked=True, is_dirty=False) as view:
             self._store(index, value)
             if index is Ellipsis or _is_whole(index, view):
@@ -978,7 +981,8 @@ class SharedMemoryArray(ArrayKernel):
         with Section(self, is_locked=True, is_dirty=False):
             self._check_not_torn()
             new = function(_copied(self._view[index]))
-            value = fit(new, self._dtype_at(index), casting, self._what(index))
+            dtype, what = self._dtype_at(index), self._what(index)
+            value = fit(new, dtype, casting, what, _WAYS)
             self._store(index, value)
             return _copied(self._view[index])
 
@@ -1002,7 +1006,7 @@ class SharedMemoryArray(ArrayKernel):
         OwnerDied
             A writer died half way.
         """
-        value = fit(desired, self._dtype_at(index), None, self._what(index))
+        value = fit(desired, self._dtype_at(index), None, self._what(index), _WAYS)
         with Section(self, is_locked=True, is_dirty=False):
             self._check_not_torn()
             if not np.all(self._view[index] == expected):
@@ -1013,7 +1017,7 @@ class SharedMemoryArray(ArrayKernel):
     def _add(self, index: Any, amount: Any) -> Any:
         """Add for every dtype and index that the kernel leaves to numpy."""
         what = self._what(index)
-        step = fit(amount, self._labels.dtype, None, what)
+        step = fit(amount, self._labels.dtype, None, what, _WAYS)
         integers = self._labels.dtype.kind in "iu"
 
         def sum_of(old: Any) -> Any:

@@ -29,7 +29,7 @@ from ataraxis.errors import (
     StreamUnavailable,
     TooManyParticipants,
 )
-from ataraxis.labels import Labels
+from ataraxis.labels import Labels, fit, unmasked
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.header import Kind
 from ataraxis.shm.segment import Segment
@@ -446,13 +446,17 @@ def dtype_of(code: int) -> np.dtype[Any]:
     return _DTYPES.get(code, _BYTES)
 
 
-def encode(value: Any, dtype: np.dtype[Any] | None) -> Encoded:
+def encode(value: Any, dtype: np.dtype[Any] | None, what: str) -> Encoded:
     """Write a value as a payload, for a stream of arrays of `dtype` or of anything.
+
+    Errors name `what` takes it.
 
     Raises
     ------
     TypeError
         The value is none that a stream takes, or not of its dtype.
+    ValueError
+        It would change: 300 does not fit a stream of uint8.
     """
     if isinstance(value, str):
         return Encoded(STR, (), value.encode(), 0, False)
@@ -463,7 +467,7 @@ def encode(value: Any, dtype: np.dtype[Any] | None) -> Encoded:
     xarray = sys.modules.get("xarray")
     if xarray is not None and isinstance(value, xarray.DataArray):
         value = value.values
-    array = np.asarray(value)
+    array = unmasked(value, what)
     if dtype is not None:
         if array.dtype != dtype and not _goes(value, array, dtype):
             if dtype.names is not None:
@@ -477,7 +481,9 @@ def encode(value: Any, dtype: np.dtype[Any] | None) -> Encoded:
                 f"the stream holds {dtype}, the value is {array.dtype}: convert it "
                 f"first, array.astype({dtype.str!r})"
             )
-        array = np.ascontiguousarray(array, dtype).reshape(array.shape)
+        if array.dtype != dtype:
+            array = fit(value, dtype, None, what)
+        array = np.ascontiguousarray(array).reshape(array.shape)
         return Encoded(code_of(dtype), array.shape, _flat(array), TYPED_LABELS, False)
     if code_of(array.dtype) == ND_ARR:
         raise TypeError(
@@ -489,7 +495,7 @@ def encode(value: Any, dtype: np.dtype[Any] | None) -> Encoded:
 
 
 def _goes(value: Any, array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> bool:
-    """Tell whether a value becomes `dtype` without loss; a Python number may narrow."""
+    """Tell whether a kind of value goes into `dtype`; `fit` says whether it does."""
     if np.can_cast(array.dtype, dtype, "safe"):
         return True
     if isinstance(value, np.ndarray | np.generic):

@@ -16,7 +16,7 @@ from ataraxis._kernels.consumer import BUSY, FULL
 from ataraxis._kernels.producer import ProducerHandle
 from ataraxis.clock import now_ns
 from ataraxis.frame import crc32
-from ataraxis.labels import Labels
+from ataraxis.labels import Labels, fit, unmasked, whole
 from ataraxis.shm.context import ContextLike
 from ataraxis.stream.announcement import let_join
 from ataraxis.stream.consumer import Consumer
@@ -302,7 +302,7 @@ class Producer(End, ProducerHandle):
         Parameters
         ----------
         block : ndarray
-            Shape ``(n, *shape)`` and dtype of the stream.
+            Shape ``(n, *shape)``, of values that the stream's dtype holds.
         time_ns : int or int64 array, optional
             Monotonic time of the first row, ns; now, if not given. Of every row, if it
             is an array of shape (n,).
@@ -324,9 +324,14 @@ class Producer(End, ProducerHandle):
         TimeoutError, QueueFull
             Readers that gate are behind; `PutTimeout` and `QueueFull` say in `count`
             how many rows were sent.
+        ValueError
+            Values would change in the stream's dtype; nothing was sent.
         """
         labels = self._labels
-        rows = np.ascontiguousarray(block, labels.dtype)
+        rows = unmasked(block, f"stream {self._name!r}")
+        if self.is_typed:
+            rows = fit(block, labels.dtype, None, f"stream {self._name!r}")
+        rows = np.ascontiguousarray(rows)
         if not self.is_typed or rows.shape[1:] != labels.shape:
             raise ValueError(
                 f"send_block takes rows of the stream's shape: got {rows.shape}, the "
@@ -334,15 +339,16 @@ class Producer(End, ProducerHandle):
             )
         check_timeout(timeout)
         now = now_ns() if time_ns is None else time_ns
-        times = np.atleast_1d(np.asarray(now, "i8"))
+        times = np.atleast_1d(fit(now, np.dtype("i8"), None, "time_ns"))
         if times.shape not in ((1,), (len(rows),)):
             raise ValueError(f"time_ns has shape {times.shape}: one, or {len(rows)}")
         if device is not None:
-            device = np.ascontiguousarray(device, "i8")
+            device = np.ascontiguousarray(fit(device, np.dtype("i8"), None, "device"))
             if device.shape != (len(rows), 2):
                 raise ValueError(f"device has shape {device.shape}: {(len(rows), 2)}")
         times = np.ascontiguousarray(times)
-        return self._send_rows(rows, times, step_ns, device, timeout)
+        step = whole(step_ns, "step_ns")
+        return self._send_rows(rows, times, step, device, timeout)
 
     def wait_for_subscribers(self, n: int = 1, timeout: float | None = None) -> int:
         """Wait until at least `n` consumers take part; how many there are.
@@ -418,7 +424,8 @@ class Producer(End, ProducerHandle):
     # ---- what the kernel asks for
 
     def _encode(self, value: Any) -> Encoded:
-        return encode(value, self._labels.dtype if self.is_typed else None)
+        dtype = self._labels.dtype if self.is_typed else None
+        return encode(value, dtype, f"stream {self._name!r}")
 
     def _stalled(self, seconds: float) -> None:
         """Say, once a stall, that readers keep us waiting."""

@@ -20,7 +20,7 @@ from ataraxis._kernels.memory import crash_point
 from ataraxis.clock import Anchor, now_ns
 from ataraxis.errors import LoggerError, NotConnectedError
 from ataraxis.frame import HEADER_BYTES, DType, Frame, Header
-from ataraxis.labels import Labels
+from ataraxis.labels import Labels, fit, unmasked, whole
 from ataraxis.log.journal.output import FIRST, OutputFile, Syncer
 from ataraxis.log.journal.page import (
     CONTROL_SOURCE,
@@ -138,7 +138,7 @@ class RowTemplates:
         TypeError, ValueError
             It has no rows, or holds Python objects, or stamps do not fit.
         """
-        array = np.ascontiguousarray(block)
+        array = np.ascontiguousarray(unmasked(block, "a journal"))
         if np.ndim(block) == 0:
             raise ValueError("log_block takes an array of rows: log() takes one value")
         if array.dtype.hasobject:
@@ -195,11 +195,12 @@ def _stamps(
     counts = np.asarray(counts)
     if times.dtype.kind not in "iu" or counts.dtype.kind not in "iu":
         raise TypeError("device_time and device_sequence are integers")
+    counts = fit(counts, np.dtype("u8"), None, "device_sequence")
     if times.shape != (n,) or counts.shape != (n,):
         raise ValueError(f"device stamps have shape ({n},), one for each row")
     stamps = np.empty((n, 2), "<u8")
     stamps[:, 0] = times.astype("u8" if times.dtype.kind == "u" else "i8").view("u8")
-    stamps[:, 1] = counts.astype("u8")
+    stamps[:, 1] = counts
     return stamps.view(np.uint8)
 
 
@@ -375,7 +376,9 @@ class JournalWriter(RecordKernel):
         """
         source = self._checked(source)
         with self._lock:
-            own = self._next.get(source, 0) if sequence is None else sequence
+            own = self._next.get(source, 0)
+            if sequence is not None:
+                own = whole(sequence, "sequence")
             frame = Frame.from_value(
                 value,
                 sequence=own,
@@ -436,14 +439,18 @@ class JournalWriter(RecordKernel):
                 source, block, device_time, device_sequence, self.labels_id
             )
             n = len(rows.data)
-            first = self._next.get(source, 0) if sequence is None else sequence
+            first = self._next.get(source, 0)
+            if sequence is not None:
+                first = whole(sequence, "sequence")
+            step_ns = whole(step_ns, "step_ns")
             times, start = None, now_ns()
             if isinstance(time_ns, np.ndarray):
-                times = np.ascontiguousarray(time_ns, np.int64)
+                times = fit(time_ns, np.dtype(np.int64), None, "time_ns")
+                times = np.ascontiguousarray(times)
                 if times.shape != (n,):
                     raise ValueError(f"time_ns has shape {times.shape}, not ({n},)")
             elif time_ns is not None:
-                start = int(time_ns)
+                start = whole(time_ns, "time_ns")
             done = 0
             while done < n:
                 count, status = self._rows(
@@ -696,11 +703,12 @@ class JournalWriter(RecordKernel):
     def _checked(self, source: int) -> int:
         """Refuse what is no source, before anything is written."""
         self._ready()
+        source = whole(source, "source")
         if not 0 <= source < CONTROL_SOURCE:
             raise ValueError(
                 f"source={source}: give one from 0 to {CONTROL_SOURCE - 1}"
             )
-        return int(source)
+        return source
 
     def _fail(self, accepted: str) -> NoReturn:
         """Say what could not be done, and what is safe."""

@@ -1,20 +1,25 @@
-"""What may be written into an array: values that stay what they were.
+"""Does it fit: the one rule of which values may be stored, for every room.
 
-A write is refused where it would change a value, other than by rounding a float to the
-array's precision. The rule looks at the values, not only at the types: ``[10, 11]``
-fits a uint64 array, ``-1`` and ``3.7`` do not.
+A value is stored as it is, or refused: it is never changed, other than by rounding a
+float to the precision that was asked for. The rule looks at the values, not only at the
+types: ``[10, 11]`` fits uint64, ``-1`` and ``3.7`` do not.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import operator
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 def fit(
-    value: Any, dtype: np.dtype[Any], casting: str | None, what: str
+    value: Any,
+    dtype: np.dtype[Any],
+    casting: str | None,
+    what: str,
+    ways: str = "Convert it yourself",
 ) -> NDArray[Any]:
     """Return `value` as an array of `dtype`, or refuse.
 
@@ -27,7 +32,9 @@ def fit(
     casting : str or None
         None: the rule above. Else numpy's rule of that name ("unsafe" allows all).
     what : str
-        Named in errors.
+        What takes it, for errors.
+    ways : str
+        What to do instead, for errors.
 
     Returns
     -------
@@ -38,34 +45,127 @@ def fit(
     ------
     ValueError
         The values do not fit; nothing was touched.
+    TypeError
+        It is a masked array, or holds one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ataraxis.labels import fit
+    >>> fit([1, 255], np.dtype("u1"), None, "stream 'x'")
+    array([  1, 255], dtype=uint8)
+    >>> fit([1, 256], np.dtype("u1"), None, "stream 'x'")
+    Traceback (most recent call last):
+    ValueError: stream 'x': [1, 256] (int64) does not fit uint8 as it is: values would \
+change. Convert it yourself
     """
     given = _as_array(value, dtype, what)
     if given.dtype == dtype:
         return given
     if casting is not None:
         if not np.can_cast(given.dtype, dtype, casting):  # type: ignore[arg-type]
-            raise _refusal(what, given, dtype, f"casting={casting!r} does not allow it")
+            why = f"casting={casting!r} does not allow it"
+            raise _refusal(what, given, dtype, why, ways)
         with np.errstate(all="ignore"):
             return _real_if(dtype, given).astype(dtype)
     if dtype.names is not None or given.dtype.names is not None:
         if not np.can_cast(given.dtype, dtype, "safe"):
-            raise _refusal(what, given, dtype, "the fields differ")
+            raise _refusal(what, given, dtype, "the fields differ", ways)
         return given.astype(dtype)
     if not _comparable(given.dtype.kind, dtype.kind):
-        raise _refusal(what, given, dtype, "they are of different kinds")
+        raise _refusal(what, given, dtype, "they are of different kinds", ways)
     if given.dtype.kind == "c" and dtype.kind != "c" and given.imag.any():
-        raise _refusal(what, given, dtype, "they are complex")
+        raise _refusal(what, given, dtype, "they are complex", ways)
     with np.errstate(all="ignore"):
         given = _real_if(dtype, given)
         cast = given.astype(dtype)
     if not _same_values(given, cast):
-        raise _refusal(what, given, dtype, "values would change")
+        raise _refusal(what, given, dtype, "values would change", ways)
     return cast
+
+
+def unmasked(value: Any, what: str) -> NDArray[Any]:
+    """Return a value as an array; one with a mask is refused.
+
+    Parameters
+    ----------
+    value : array-like
+        Any shape and dtype.
+    what : str
+        What takes it, for errors.
+
+    Returns
+    -------
+    ndarray
+        `value` itself, where it is one.
+
+    Raises
+    ------
+    TypeError
+        It is a masked array, or a list or tuple that holds one.
+    ValueError
+        It is text that ends in NULs, which numpy drops.
+    """
+    if isinstance(value, np.ndarray):
+        if isinstance(value, np.ma.MaskedArray):
+            raise _masked(what)
+        return np.asarray(value)
+    _check(value, what)
+    return np.asarray(value)
+
+
+def _check(value: Any, what: str, depth: int = 0) -> None:
+    """Refuse what numpy would take and change: masks, and NULs at the end of text."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise _masked(what)
+    if isinstance(value, str | bytes):
+        if value[-1:] in ("\0", b"\0"):
+            raise ValueError(
+                f"{what}: {_shown(value)} ends in NULs, which numpy drops: give it "
+                "without them, or as bytes of a uint8 array"
+            )
+        return
+    if not isinstance(value, list | tuple) or depth > _DEPTH:
+        return
+    kinds = set(map(type, value))
+    if not kinds <= _PLAIN:
+        for item in value:
+            _check(item, what, depth + 1)
+
+
+_DEPTH = 64
+_PLAIN = frozenset({int, float, complex, bool, type(None)})
+
+
+def _masked(what: str) -> TypeError:
+    return TypeError(
+        f"{what}: a masked array is two arrays, its values and its mask, and one of "
+        "them would be lost: give value.filled(...), or the values and ~mask, what is "
+        "valid, each by itself"
+    )
+
+
+def whole(value: SupportsIndex, what: str) -> int:
+    """Return an integer, also NumPy's; a number that would be cut is refused.
+
+    Raises
+    ------
+    TypeError
+        It is not an integer.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{what}={value!r}: a whole number, got {type(value).__name__}"
+        ) from None
 
 
 def _as_array(value: Any, dtype: np.dtype[Any], what: str) -> NDArray[Any]:
     if isinstance(value, np.ndarray | np.generic):
-        return np.asarray(value)
+        return unmasked(value, what)
+    if not isinstance(value, int | float):
+        _check(value, what)
     try:
         if dtype.names is not None:
             return _as_records(value, dtype, what)
@@ -77,13 +177,23 @@ def _as_array(value: Any, dtype: np.dtype[Any], what: str) -> NDArray[Any]:
         if given.dtype == object:
             if not all(isinstance(item, int) for item in given.flat):
                 raise TypeError("not a number or text")
-            # Integers past 64 bits: numpy checks these.
-            given = np.asarray(value, dtype)
+            # Integers past 64 bits: numpy checks whether integers hold them.
+            items = given
+            with np.errstate(all="ignore"):
+                given = np.asarray(value, dtype)
+            if dtype.kind in "fc" and not _are(items, given):
+                raise ValueError("values would change")
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{what}: {_shown(value)} cannot be stored as {dtype}: {error}"
         ) from error
     return given
+
+
+def _are(items: NDArray[Any], reals: NDArray[Any]) -> bool:
+    """Whether floats are the very integers that they were made of."""
+    pairs = zip(items.flat, reals.real.flat, strict=True)
+    return all(np.isfinite(real) and int(real) == item for item, real in pairs)
 
 
 def _as_records(value: Any, dtype: np.dtype[Any], what: str) -> NDArray[Any]:
@@ -176,10 +286,10 @@ def _shown(value: Any) -> str:
 
 
 def _refusal(
-    what: str, given: NDArray[Any], dtype: np.dtype[Any], why: str
+    what: str, given: NDArray[Any], dtype: np.dtype[Any], why: str, ways: str
 ) -> ValueError:
-    shown = _shown(given.item() if given.size == 1 else given.tolist())
+    some = given.item() if given.size == 1 else given
+    shown = _shown(some.tolist() if 1 < given.size <= 20 else some)
     return ValueError(
-        f"{what}: {shown} ({given.dtype}) does not fit {dtype} as it is: {why}. "
-        "Convert it yourself, or allow it with write_data(..., casting='unsafe')"
+        f"{what}: {shown} ({given.dtype}) does not fit {dtype} as it is: {why}. {ways}"
     )
