@@ -14,6 +14,7 @@ from ataraxis.datamux.block import ArrayColumns, Block
 from ataraxis.datamux.description import TIME_UNITS, Field, Stream
 from ataraxis.datamux.price import Price
 from ataraxis.errors import AtaraxisError, RecordingError
+from ataraxis.labels import fit
 
 
 class Recording:
@@ -195,6 +196,11 @@ def _fitted(column: Any, field: Field, where: str, name: str) -> NDArray[Any]:
         )
     target = field.numpy_dtype
     if target.kind in "US":
+        if found.dtype == object:
+            for row, value in enumerate(found.flat):
+                if not isinstance(value, str | bytes):
+                    ways = "text has no null: give it a word, such as an empty one"
+                    raise _unfit(field, where, name, row, value, ways)
         return found if found.dtype.kind == target.kind else found.astype(target.kind)
     if found.dtype == target:
         return found.view()
@@ -202,17 +208,37 @@ def _fitted(column: Any, field: Field, where: str, name: str) -> NDArray[Any]:
         raise RecordingError(
             f"{where}: {name!r}: {field.dtype} is declared, found {found.dtype}"
         )
-    with np.errstate(invalid="ignore", over="ignore"):
-        fitted = found.astype(target)
-    if target.kind != "f":
-        wrong = np.flatnonzero((fitted != found).reshape(len(found), -1).any(axis=1))
-        if len(wrong):
-            row = int(wrong[0])
-            raise RecordingError(
-                f"{where}: {name!r}: {field.dtype} is declared, and row {row} is "
-                f"{found[row]!r}: declare a dtype that holds it"
-            )
-    return fitted
+    try:
+        return _into(found, target, name)
+    except ValueError:
+        first, last = 0, len(found)
+        while last - first > 1:
+            middle = (first + last) // 2
+            try:
+                _into(found[first:middle], target, name)
+            except ValueError:
+                last = middle
+            else:
+                first = middle
+        ways = "declare a dtype that holds it"
+        raise _unfit(field, where, name, first, found[first], ways) from None
+
+
+def _into(found: NDArray[Any], target: np.dtype[Any], name: str) -> NDArray[Any]:
+    """Give numbers a dtype, each as it was; ValueError if one would be another."""
+    is_cut = found.dtype.kind == "f" and target.kind in "iu"
+    if is_cut and (np.abs(found) > 2**53).any():
+        raise ValueError("beyond 2**53 the file may have had another integer")
+    return fit(found, target, None, name)
+
+
+def _unfit(
+    field: Field, where: str, name: str, row: int, value: Any, ways: str
+) -> RecordingError:
+    return RecordingError(
+        f"{where}: {name!r}: {field.dtype} is declared, and row {row} is {value!r}: "
+        f"{ways}"
+    )
 
 
 def _times(

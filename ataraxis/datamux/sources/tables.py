@@ -5,8 +5,10 @@ from __future__ import annotations
 import collections
 import csv
 import io
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import numpy as np
@@ -61,8 +63,21 @@ def _read(opened: OpenedFile, stream: Stream) -> Mapping[str, NDArray[Any]]:
         except (ValueError, UnicodeDecodeError, OverflowError):
             pass  # read once more, slowly, to name the cell or forgive it
         else:
-            return {name: table[str(i)] for i, name in enumerate(wanted)}
+            columns = {name: table[str(i)] for i, name in enumerate(wanted)}
+            if not any(map(_is_unsure, columns.values())):
+                return columns
     return _slowly(opened, len(header), places, wanted)
+
+
+def _is_unsure(column: NDArray[Any]) -> bool:
+    """Whether the text may have had another number; cell by cell it is known.
+
+    One too large for the dtype has become infinite, and an integer that was written
+    with a decimal point came through a float.
+    """
+    if column.dtype.kind == "f":
+        return bool(np.isinf(column).any())
+    return bool((column > 2**53).any() or (column < -(2**53)).any())
 
 
 @contextmanager
@@ -103,6 +118,7 @@ def _header(opened: OpenedFile) -> list[str]:
 
 
 _ROWS = 4096
+_DIGITS = 25  # more than any integer of 64 bits has
 
 
 def _slowly(
@@ -169,18 +185,23 @@ def _check_text(opened: OpenedFile, name: str, pieces: list[NDArray[Any]]) -> No
 def _cell(text: str, dtype: np.dtype[Any], where: str, line: int, name: str) -> Any:
     try:
         if dtype.kind == "f":
-            return float(text) if text else float("nan")
+            number = float(text) if text else math.nan
+            with np.errstate(over="ignore"):
+                is_infinite = np.isinf(dtype.type(number))
+            if is_infinite and "inf" not in text.lower():
+                raise ValueError
+            return number
         if dtype.kind in "iu":
             try:
                 return int(text)
             except ValueError:
-                number = float(text)
-                if number.is_integer():
-                    return int(number)
+                exact = Decimal(text)
+                if exact.adjusted() < _DIGITS and exact == exact.to_integral_value():
+                    return int(exact)
                 raise
         if dtype.kind == "b":
             return _TRUE[text.lower()]
-    except (ValueError, KeyError, OverflowError):
+    except (ValueError, KeyError, OverflowError, InvalidOperation):
         raise RecordingError(
             f"{where}:{line}: column {name!r}: expected {dtype}, found {text[:200]!r}"
         ) from None
