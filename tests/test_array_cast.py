@@ -141,6 +141,16 @@ def test_nan_and_signed_zero_go_into_floats_as_they_are() -> None:
         assert np.signbit(array[1])
 
 
+@pytest.mark.parametrize("index", [(6,), (6, 6), (2, 2), slice(6, None), slice(4, 2)])
+@pytest.mark.parametrize("data", [[1], np.arange(6)])
+def test_values_for_which_there_is_no_place_are_refused(index: Any, data: Any) -> None:
+    with SharedMemoryArray.create_array("a", np.arange(6)) as array:
+        with pytest.raises(IndexError, match="selects none of 6"):
+            array.write_data(index, data)
+        array.write_data(index, [])
+        assert array[...].tolist() == [0, 1, 2, 3, 4, 5]
+
+
 def test_unsafe_casting_allows_what_numpy_allows() -> None:
     with SharedMemoryArray.create_array("x", np.zeros(3, "i4")) as array:
         array.write_data((0, 2), [3.7, -1.2], casting="unsafe")

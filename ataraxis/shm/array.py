@@ -886,6 +886,13 @@ class SharedMemoryArray(ArrayKernel):
         """
         plain = seed_index(index, self._labels.shape)
         value = fit(data, self._labels.dtype, casting, self._what(index), _WAYS)
+        if isinstance(plain, slice) and value.ndim and value.size:
+            begin, end, step = plain.indices(self._labels.shape[0])
+            if not len(range(begin, end, step)):
+                raise IndexError(
+                    f"{self._what(index)}: it selects none of "
+                    f"{self._labels.shape[0]} elements, and {value.size} were given"
+                )
         if with_lock:
             self[plain] = value
         else:
