@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import struct
-import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy as np
 from ataraxis.errors import LayoutError
 from ataraxis.frame._codes import CODE_OF, PLAIN, DType
 from ataraxis.frame._header import MAX_BYTES, MAX_NDIM, corrupt
-from ataraxis.labels import LABELS_LIMIT, Labels, fit, unmasked
+from ataraxis.labels import LABELS_LIMIT, Labels, fit, is_data_array, unmasked
 
 _BLOCK = struct.Struct("<IBBBB")
 NDARRAY, SCALAR, DATA_ARRAY = 0, 1, 2
@@ -31,12 +30,6 @@ class Encoded(NamedTuple):
     shape: tuple[int, ...]
     parts: list[Any]
     pickled: bool = False
-
-
-def is_data_array(value: Any) -> bool:
-    """Tell whether it is xarray's, without importing xarray for those who have none."""
-    xarray = sys.modules.get("xarray")
-    return xarray is not None and isinstance(value, xarray.DataArray)
 
 
 def array_bytes(array: _Array) -> memoryview:

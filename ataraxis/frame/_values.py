@@ -19,7 +19,6 @@ from ataraxis.frame._arrays import (
     cast_array,
     decode_array,
     encode_array,
-    is_data_array,
     view,
 )
 from ataraxis.frame._codes import CUSTOM_END, CUSTOM_START, PLAIN, DType
@@ -34,7 +33,7 @@ from ataraxis.frame._tree import (
     encode_tree,
     int_bytes,
 )
-from ataraxis.labels import fit
+from ataraxis.labels import fit, is_data_array
 
 _CODE_OF_CLASS = {
     type(None): DType.NONE,

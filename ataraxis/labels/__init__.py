@@ -9,6 +9,7 @@ Limits, all of them checked in both directions: JSON of 1 MiB, 8 dimensions,
 attributes of 32 levels.
 """
 
+from ataraxis.labels._alignment import align, is_data_array, labels_at
 from ataraxis.labels._casting import fit, unmasked, whole
 from ataraxis.labels._coordinates import Coordinate
 from ataraxis.labels._dtypes import MAX_NDIM, dtype_from_json, dtype_to_json
@@ -19,9 +20,12 @@ __all__ = [
     "MAX_NDIM",
     "Coordinate",
     "Labels",
+    "align",
     "dtype_from_json",
     "dtype_to_json",
     "fit",
+    "is_data_array",
+    "labels_at",
     "unmasked",
     "whole",
 ]

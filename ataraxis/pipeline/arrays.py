@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from ataraxis.labels import is_data_array
+
 _PLAIN = ("ndarray", "NDArray", "ArrayLike")
-
-
-def is_labelled(value: Any) -> bool:
-    """Whether it is xarray's, without importing xarray for those who have none."""
-    xarray = sys.modules.get("xarray")
-    return xarray is not None and isinstance(value, xarray.DataArray)
 
 
 def wants_plain(function: Any) -> bool:
@@ -55,7 +50,7 @@ def relabelled(result: Any, like: Any) -> Any:
     as long as before. Of fewer dimensions, each keeps the dim that is as long, in
     order. What does not fit stays as it is.
     """
-    if not is_labelled(like) or not isinstance(result, np.ndarray) or not result.ndim:
+    if not is_data_array(like) or not isinstance(result, np.ndarray) or not result.ndim:
         return result
     dims = _dims(result.shape, dict(zip(like.dims, like.shape, strict=True)))
     if dims is None:
@@ -85,7 +80,7 @@ def _dims(shape: tuple[int, ...], sizes: dict[Any, int]) -> tuple[Any, ...] | No
 def joined(parts: Sequence[Any], axis: int) -> Any:
     """Join arrays along an axis; labels and all, if the first has some."""
     first = parts[0]
-    if is_labelled(first):
+    if is_data_array(first):
         import xarray
 
         return xarray.concat(parts, first.dims[axis], combine_attrs="override")

@@ -16,7 +16,7 @@ from ataraxis.errors import (
     NotConnectedError,
     ProcessorError,
 )
-from ataraxis.pipeline.arrays import is_labelled
+from ataraxis.labels import Coordinate, align, fit, is_data_array, unmasked
 from ataraxis.pipeline.board import (
     BINS,
     CORRUPT,
@@ -54,7 +54,7 @@ def taker_of(sink: Any) -> Taker:
     """
     if isinstance(sink, list):
         return sink.append
-    if is_labelled(sink):
+    if is_data_array(sink):
         return _array(sink)
     for kind, make in _KINDS:
         if hasattr(sink, kind):
@@ -69,10 +69,14 @@ def taker_of(sink: Any) -> Taker:
 
 
 def _stream(producer: Any) -> Taker:
-    """Send arrays into a stream; labelled ones lose their labels to the stream's."""
+    """Send arrays into a stream; labelled ones by the labels that it has."""
 
     def take(value: Any) -> None:
-        producer.send(np.ascontiguousarray(getattr(value, "values", value)))
+        producer.send(
+            value
+            if is_data_array(value)
+            else np.ascontiguousarray(unmasked(value, "sink"))
+        )
 
     return take
 
@@ -83,6 +87,12 @@ def _array(sink: Any) -> Taker:
     One of as many dimensions is a block of rows, one of a dimension less is a row.
     """
     rows, at = sink.data, 0
+    inner = sink.dims[1:]
+    coords = {
+        dim: Coordinate((dim,), sink[dim].values, {})
+        for dim in inner
+        if dim in sink.indexes
+    }
     if not isinstance(rows, np.ndarray) or not rows.ndim or not rows.flags.writeable:
         raise TypeError(
             f"sink: a DataArray of {type(rows).__name__} takes no results; one of "
@@ -91,7 +101,12 @@ def _array(sink: Any) -> Taker:
 
     def take(value: Any) -> None:
         nonlocal at
-        data = np.asarray(value)
+        if is_data_array(value):
+            is_block = value.ndim == rows.ndim
+            row = next((d for d in value.dims if d not in inner), sink.dims[0])
+            dims = (row, *inner) if is_block else inner
+            value = align(value, dims, coords, "sink")
+        data = fit(value, rows.dtype, None, "sink")
         block = data if data.ndim == rows.ndim else data[np.newaxis]
         if at + len(block) > len(rows):
             raise DataOverflow(

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ataraxis.clock import now_ns
 from ataraxis.errors import EndOfStream
+from ataraxis.labels import is_data_array
 from ataraxis.pipeline.arrays import (
-    is_labelled,
     relabelled,
     takes_overlap,
     trimmed,
@@ -213,7 +213,7 @@ class Work:
 
     def _one(self, job: Job, value: Any) -> list[Any]:
         like = value
-        if self._is_plain and is_labelled(value):
+        if self._is_plain and is_data_array(value):
             value = value.values
         more = {"overlap": job.overlap} if self._takes_overlap else {}
         made = self._call(value, **more)
@@ -223,7 +223,7 @@ class Work:
             found = list(self._through(made))
         else:
             found = [] if made is None else [made]
-        if is_labelled(like):
+        if is_data_array(like):
             found = [relabelled(result, like) for result in found]
         if job.overlap and not self._takes_overlap:
             found = [trimmed(result, job.overlap, len(like)) for result in found]
@@ -234,7 +234,7 @@ class Work:
         values = [value for job in jobs for value in job.values]
         if not values:
             return [[] for _ in jobs]
-        given = [v.values if self._is_plain and is_labelled(v) else v for v in values]
+        given = [v.values if self._is_plain and is_data_array(v) else v for v in values]
         made = self._call(given)
         if inspect.isawaitable(made):
             made = self._await(made)

@@ -24,7 +24,7 @@ from ataraxis.errors import (
     SegmentNotFound,
     StaleSegment,
 )
-from ataraxis.labels import Labels, fit, unmasked
+from ataraxis.labels import Labels, align, fit, is_data_array, labels_at, unmasked
 from ataraxis.shm.context import Context, ContextLike
 from ataraxis.shm.header import Kind
 from ataraxis.shm.lock import Lock, Section
@@ -885,6 +885,7 @@ class SharedMemoryArray(ArrayKernel):
             `index` or `data` does not fit; nothing was written.
         """
         plain = seed_index(index, self._labels.shape)
+        data = self._aligned(data, plain)
         value = fit(data, self._labels.dtype, casting, self._what(index), _WAYS)
         if isinstance(plain, slice) and value.ndim and value.size:
             begin, end, step = plain.indices(self._labels.shape[0])
@@ -904,6 +905,7 @@ class SharedMemoryArray(ArrayKernel):
 
     def _write(self, index: Any, value: Any) -> None:
         """Write by any of numpy's index forms, in a write section."""
+        value = self._aligned(value, index)
         value = fit(value, self._dtype_at(index), None, self._what(index), _WAYS)
         with Section(self, is_locked=True, is_dirty=False) as view:
             self._store(index, value)
@@ -987,7 +989,7 @@ class SharedMemoryArray(ArrayKernel):
         """
         with Section(self, is_locked=True, is_dirty=False):
             self._check_not_torn()
-            new = function(_copied(self._view[index]))
+            new = self._aligned(function(_copied(self._view[index])), index)
             dtype, what = self._dtype_at(index), self._what(index)
             value = fit(new, dtype, casting, what, _WAYS)
             self._store(index, value)
@@ -1045,6 +1047,21 @@ class SharedMemoryArray(ArrayKernel):
             dim = self._labels.dims[-1] if self._labels.dims else "dim"
             hint = f". Labels are read with sel(), such as sel({dim}={index!r})"
         return IndexError(f"{self._what(index)}: {error}{hint}")
+
+    def _aligned(self, value: Any, index: Any) -> Any:
+        """Bring a DataArray into the order of the dims and labels that are written."""
+        if not is_data_array(value):
+            return value
+        labels, what = self._labels, self._what(index)
+        if self._dtype_at(index) != labels.dtype:
+            index = ...  # names of fields: of every element
+        found = labels_at(index, labels.shape, labels.dims, labels.coords)
+        if found is None:
+            raise TypeError(
+                f"{what}: a DataArray is written where the index keeps each dimension "
+                "by itself: give .values, by position"
+            )
+        return align(value, *found, what, may_broadcast=True)
 
     def _dtype_at(self, index: Any) -> np.dtype[Any]:
         """Return the dtype that `index` selects: another one for names of fields."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import sys
 import time
 import weakref
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from ataraxis.errors import (
     StreamUnavailable,
     TooManyParticipants,
 )
-from ataraxis.labels import Labels, fit, unmasked
+from ataraxis.labels import Labels, align, fit, is_data_array, unmasked
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.header import Kind
 from ataraxis.shm.segment import Segment
@@ -446,8 +445,8 @@ def dtype_of(code: int) -> np.dtype[Any]:
     return _DTYPES.get(code, _BYTES)
 
 
-def encode(value: Any, dtype: np.dtype[Any] | None, what: str) -> Encoded:
-    """Write a value as a payload, for a stream of arrays of `dtype` or of anything.
+def encode(value: Any, labels: Labels | None, what: str) -> Encoded:
+    """Write a value as a payload, for a stream of arrays with labels or of anything.
 
     Errors name `what` takes it.
 
@@ -464,11 +463,15 @@ def encode(value: Any, dtype: np.dtype[Any] | None, what: str) -> Encoded:
         view = memoryview(value)
         data = view.cast("B") if view.c_contiguous and view.nbytes else view.tobytes()
         return Encoded(RAW, (), data, 0, False)
-    xarray = sys.modules.get("xarray")
-    if xarray is not None and isinstance(value, xarray.DataArray):
-        value = value.values
+    if is_data_array(value):
+        value = (
+            value.values
+            if labels is None
+            else align(value, labels.dims, labels.coords, what)
+        )
     array = unmasked(value, what)
-    if dtype is not None:
+    if labels is not None:
+        dtype = labels.dtype
         if array.dtype != dtype and not _goes(value, array, dtype):
             if dtype.names is not None:
                 fields = ", ".join(f"{n} ({dtype[n]})" for n in dtype.names)

@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -16,7 +16,7 @@ from ataraxis._kernels.consumer import BUSY, FULL
 from ataraxis._kernels.producer import ProducerHandle
 from ataraxis.clock import now_ns
 from ataraxis.frame import crc32
-from ataraxis.labels import Labels, fit, unmasked, whole
+from ataraxis.labels import Labels, align, fit, is_data_array, unmasked, whole
 from ataraxis.shm.context import ContextLike
 from ataraxis.stream.announcement import let_join
 from ataraxis.stream.consumer import Consumer
@@ -328,9 +328,13 @@ class Producer(End, ProducerHandle):
             Values would change in the stream's dtype; nothing was sent.
         """
         labels = self._labels
-        rows = unmasked(block, f"stream {self._name!r}")
+        what, given = f"stream {self._name!r}", cast("Any", block)
+        if is_data_array(given):
+            (row, *_) = [d for d in given.dims if d not in labels.dims] or given.dims
+            given = align(given, (row, *labels.dims), labels.coords, what)
+        rows = unmasked(given, what)
         if self.is_typed:
-            rows = fit(block, labels.dtype, None, f"stream {self._name!r}")
+            rows = fit(rows, labels.dtype, None, what)
         rows = np.ascontiguousarray(rows)
         if not self.is_typed or rows.shape[1:] != labels.shape:
             raise ValueError(
@@ -424,8 +428,8 @@ class Producer(End, ProducerHandle):
     # ---- what the kernel asks for
 
     def _encode(self, value: Any) -> Encoded:
-        dtype = self._labels.dtype if self.is_typed else None
-        return encode(value, dtype, f"stream {self._name!r}")
+        labels = self._labels if self.is_typed else None
+        return encode(value, labels, f"stream {self._name!r}")
 
     def _stalled(self, seconds: float) -> None:
         """Say, once a stall, that readers keep us waiting."""

@@ -1,0 +1,143 @@
+"""Alignment: the values of a DataArray in the places that its own labels name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis.labels._coordinates import Coordinate
+
+
+def labels_at(
+    index: Any,
+    shape: tuple[int, ...],
+    dims: tuple[str, ...],
+    coords: Mapping[str, Coordinate],
+) -> tuple[tuple[str, ...], dict[str, Coordinate]] | None:
+    """Say which dims and labels an index of NumPy's selects.
+
+    None where dims are mixed: by a mask, by arrays together, by new axes.
+    """
+    items = list(index) if isinstance(index, tuple) else [index]
+    rest = [slice(None)] * (len(shape) - sum(item is not ... for item in items))
+    places = [k for k, item in enumerate(items) if item is ...]
+    if len(places) == 1:
+        items[places[0] : places[0] + 1] = rest
+    else:
+        items += rest
+    if len(places) > 1 or len(items) != len(shape):
+        return None
+    kept, found, lists = [], {}, 0
+    for dim, item in zip(dims, items, strict=True):
+        if isinstance(item, int | np.integer) and not isinstance(item, bool | np.bool_):
+            continue
+        if isinstance(item, list | np.ndarray):
+            places_of = np.asarray(item)
+            lists += 1
+            if lists > 1 or places_of.ndim != 1 or places_of.dtype.kind not in "iub":
+                return None
+        elif not isinstance(item, slice):
+            return None
+        kept.append(dim)
+        if dim in coords:
+            values = coords[dim].values[item]
+            found[dim] = Coordinate((dim,), values, {})
+    return tuple(kept), found
+
+
+def is_data_array(value: Any) -> bool:
+    """Tell whether it is xarray's, without importing xarray for those who have none."""
+    xarray = sys.modules.get("xarray")
+    return xarray is not None and isinstance(value, xarray.DataArray)
+
+
+def align(
+    value: Any,
+    dims: tuple[str, ...],
+    coords: Mapping[str, Coordinate],
+    what: str,
+    *,
+    may_broadcast: bool = False,
+) -> NDArray[Any]:
+    """Bring the values of a DataArray into an order of dims and labels.
+
+    Parameters
+    ----------
+    value : xarray.DataArray
+        Its dims in any order, its labels along each in any order.
+    dims : tuple of str
+        In which order; names that xarray makes up (``dim_0``) name nothing.
+    coords : mapping of Coordinate
+        Labels along `dims`; only those of a dim's own name are compared. Where one of
+        the two has none, positions are taken.
+    what : str
+        What takes it, for errors.
+    may_broadcast : bool
+        Whether dims may be missing; they get length 1.
+
+    Returns
+    -------
+    ndarray
+        Of the dims' order; a view, or a copy where labels were in another order.
+
+    Raises
+    ------
+    ValueError
+        It has other dims, or other labels, than `dims` and `coords`; both are shown.
+    """
+    own = tuple(map(str, value.dims))
+    is_named = not (_are_made_up(own) or _are_made_up(dims))
+    if not is_named:
+        return np.asarray(value.values)
+    if not set(own) <= set(dims) or (len(own) < len(dims) and not may_broadcast):
+        raise ValueError(
+            f"{what}: a DataArray of the dims {own} was given, the dims {dims} are "
+            "needed: rename() or transpose() it, or give .values, by position"
+        )
+    values = np.asarray(value.transpose(*(d for d in dims if d in own)).values)
+    at = 0
+    for dim in dims:
+        if dim not in own:
+            continue
+        if dim in coords and dim in value.indexes:
+            order = _order(value.indexes[dim], coords[dim].values, dim, what)
+            if order is not None:
+                values = np.take(values, order, axis=at)
+        at += 1
+    if len(own) < len(dims):
+        places = iter(values.shape)
+        values = values.reshape([next(places) if d in own else 1 for d in dims])
+    return values
+
+
+def _are_made_up(dims: tuple[str, ...]) -> bool:
+    """Whether they are the names that xarray gives where there are none."""
+    return dims == tuple(f"dim_{k}" for k in range(len(dims)))
+
+
+def _order(
+    index: Any, wanted: NDArray[Any], dim: str, what: str
+) -> NDArray[np.intp] | None:
+    """Find where each wanted label is in an index; None: they are in that order."""
+    found = np.asarray(index)
+    is_float = found.dtype.kind in "fc" and wanted.dtype.kind in "fc"
+    if np.array_equal(found, wanted, equal_nan=is_float):
+        return None
+    if len(found) == len(wanted) and index.is_unique:
+        order: NDArray[np.intp] = np.asarray(index.get_indexer(wanted))
+        if np.array_equal(np.sort(order), np.arange(len(wanted))):
+            return order
+    raise ValueError(
+        f"{what}: along {dim!r} a DataArray of the labels {_shown(found)} was given, "
+        f"the labels {_shown(wanted)} are needed: reindex() or sel() it, or give "
+        ".values, by position"
+    )
+
+
+def _shown(labels: NDArray[Any]) -> str:
+    shown = ", ".join(map(str, labels[:8].tolist()))
+    return f"[{shown}{', ...' if len(labels) > 8 else ''}] ({len(labels)})"
