@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import pickle
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import numpy as np
@@ -95,13 +97,32 @@ def test_exist_ok_is_the_third_positional_argument() -> None:
         assert len(new) == 4
 
 
-def test_auto_connect_false_makes_a_handle_that_must_connect() -> None:
+def _read_after_connect(array: SharedMemoryArray, answers: Any) -> None:
+    try:
+        array[0]
+    except NotConnectedError:
+        array.connect()
+        answers.put(int(array[2]))
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_auto_connect_false_makes_a_handle_that_connects_nowhere_else(
+    method: str,
+) -> None:
     array = SharedMemoryArray.create_array("x", np.arange(3), auto_connect=False)
-    assert not array.is_connected
+    assert array[2] == 2
+    context = multiprocessing.get_context(method)
+    answers = context.SimpleQueue()
+    child = context.Process(target=_read_after_connect, args=(array, answers))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert answers.get() == 2
+    array.disconnect()
     with pytest.raises(NotConnectedError):
         array[0]
     array.connect()
-    assert array[2] == 2
+    array.destroy()
 
 
 def test_the_repr_is_the_seeds_and_tells_the_state() -> None:

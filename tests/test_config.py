@@ -939,3 +939,66 @@ def test_the_errors_printed_in_the_reference_are_true() -> None:
     text = page.read_text("utf-8")
     assert EXPECTED in text
     assert BAD in text
+
+
+# ---- fields that hide the type they are annotated with
+
+
+@dataclass
+class Hiding(YamlConfig):
+    first: dict[str, int] = field(default_factory=dict)
+    list: list = field(default_factory=list)  # type: ignore[type-arg]
+    int: int = 3
+    date: str | None = None
+
+
+HIDING = """
+from dataclasses import dataclass, field
+from ataraxis import YamlConfig
+
+@dataclass
+class Hiding(YamlConfig):
+    first: dict = field(default_factory=dict)
+    list: list = field(default_factory=list)
+    int: int = 3
+    date: "str | None" = None
+"""
+
+
+@pytest.mark.parametrize("has_text", [True, False], ids=["text", "values"])
+def test_a_field_may_hide_the_type_of_its_own_annotation(
+    tmp_path: Path, has_text: bool
+) -> None:
+    made: Any = Hiding
+    if not has_text:  # annotations that are evaluated, after the default is there
+        module = types.ModuleType("hiding")
+        sys.modules["hiding"] = module
+        exec(
+            HIDING.replace("YamlConfig\n\n@", "YamlConfig\n__name__ = 'hiding'\n@"),
+            module.__dict__,
+        )
+        made = module.Hiding
+    path = tmp_path / "hiding.yaml"
+    for given in (made(), made({"a": 1}, [1, "b"], 4, "today")):
+        given.to_yaml(path)
+        assert made.from_yaml(path) == given
+    path.write_text("int: many\n")
+    with pytest.raises(ConfigError, match="int: expected int, found str 'many'"):
+        made.from_yaml(path)
+
+
+@dataclass
+class Ranged(YamlConfig):
+    trials: range = range(3)
+    maybe: range | None = None
+
+
+@pytest.mark.parametrize("trials", [range(0), range(5, -5, -2), range(10**18)])
+def test_a_range_comes_back(tmp_path: Path, trials: range) -> None:
+    path = tmp_path / "range.yaml"
+    Ranged(trials, trials).to_yaml(path)
+    assert Ranged.from_yaml(path) == Ranged(trials, trials)
+    for text in ("range(1, 2, 0)", "range(1, 2, 3, 4)", "range(x)", "5", "null"):
+        path.write_text(f"trials: {text}\n")
+        with pytest.raises(ConfigError, match="trials: expected range, found"):
+            Ranged.from_yaml(path)

@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import programs
@@ -296,8 +297,10 @@ def test_wrong_arguments(tmp_path: Path) -> None:
     for wrong in ({"layout": "x"}, {"durability": "x"}, {"on_full": "x"}):
         with pytest.raises(ValueError, match="one of"):
             DataLogger(tmp_path, **wrong)
-    with pytest.raises(ValueError, match="cannot be used"):
-        DataLogger(tmp_path, "a/b")
+    for name in ("", ".", "..", "a/..", "a\0b"):
+        with pytest.raises(ValueError, match="cannot be used"):
+            DataLogger(tmp_path, name)
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize("layout", ["npy", "journal"])
@@ -691,3 +694,16 @@ def test_what_was_dropped_is_told(tmp_path: Path) -> None:
     assert sum(loss.count for loss in told) == told[-1].total == dropped
     assert len(entries(logger.output_directory)) == 20 - dropped
     logger.close()
+
+
+@pytest.mark.parametrize("layout", ["npy", "journal"])
+@pytest.mark.parametrize("is_absolute", [True, False])
+def test_an_instance_name_may_be_a_path(
+    tmp_path: Path, layout: Any, is_absolute: bool
+) -> None:
+    name = str(tmp_path / "a" / "rig") if is_absolute else "a/rig"
+    logger = DataLogger(tmp_path, instance_name=name, layout=layout)
+    assert logger.output_directory == tmp_path / "a" / "rig_data_log"
+    with logger:
+        logger.log(1, np.arange(3, dtype="u1"))
+    assert len(list(logger.output_directory.iterdir())) > 0

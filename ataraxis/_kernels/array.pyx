@@ -358,4 +358,7 @@ cdef class ArrayKernel(GuardKernel):
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         # The live, read-only ndarray view exports itself: it owns the mapping.
         self.ready()
-        PyObject_GetBuffer(self.__array__(copy=False), buffer, flags)
+        array = self.__array__(copy=False)
+        if array.dtype.kind == "V" and array.dtype.names is None:
+            raise BufferError("the buffer protocol has no void type: take numpy.asarray")
+        PyObject_GetBuffer(array, buffer, flags)

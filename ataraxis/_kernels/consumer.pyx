@@ -466,7 +466,10 @@ cdef class Frame:
         if flags & PyBUF_FORMAT and (self.head.labels or self.head.ndim or self.head.dtype > AX_DTYPE_RAW and self.head.dtype != AX_DTYPE_STR):
             # Who asks for a format gets the array, its dtype and shape: `numpy.asarray`, `memoryview`. The others get
             # bytes: `numpy.frombuffer`, `bytes`.
-            PyObject_GetBuffer(self.array, buffer, flags)
+            array = self.array
+            if array.dtype.kind == "V" and array.dtype.names is None:
+                raise BufferError("the buffer protocol has no void type: see .array, and .buffer for the bytes")
+            PyObject_GetBuffer(array, buffer, flags)
             return
         PyBuffer_FillInfo(buffer, self, self.data, self.bytes, 1, flags)
         self.lent += 1
@@ -475,6 +478,17 @@ cdef class Frame:
         self.lent -= 1
         if self.is_over and not self.lent:
             self.drop()
+
+    @property
+    def buffer(self):
+        """The payload's bytes: a read-only memoryview, shape (bytes,); valid as long as it lives."""
+        if self.bytes == 0:
+            return memoryview(b"")
+        return memoryview(self.array.reshape(-1).view("u1"))
+
+    def __bytes__(self):
+        self.ready()
+        return PyBytes_FromStringAndSize(self.data, self.bytes)
 
     @property
     def array(self):

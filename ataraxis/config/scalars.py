@@ -302,10 +302,20 @@ def _bytes(node: Scalar, dialect: str) -> bytes:
         raise Mismatch(f"not base64: {error}") from error
 
 
+_RANGE = re.compile(r"range\((\s*-?\d{1,25}\s*(?:,\s*-?\d{1,25}\s*){0,2})\)")
+
+
 def _complex(node: Scalar, dialect: str) -> complex:
     if node.kind in ("int", "float"):
         return complex(literal.parse_float(node.text))
     return complex(_expect(node, "str"))
+
+
+def _range(node: Scalar, dialect: str) -> range:
+    found = _RANGE.fullmatch(_expect(node, "str"))
+    if found is None:
+        raise Mismatch("a range, as range(0, 10) or range(0, 10, 2)")
+    return range(*(int(part) for part in found[1].split(",")))
 
 
 def _date(node: Scalar, dialect: str) -> dt.date:
@@ -357,6 +367,7 @@ _READERS: dict[Any, Reading] = {
     str: _text,
     bytes: _bytes,
     complex: _complex,
+    range: _range,
     dt.date: _date,
     dt.datetime: _datetime,
     dt.time: _time,
@@ -382,6 +393,7 @@ _WRITERS: dict[Any, tuple[str, Callable[[Any], str]]] = {
     str: ("str", str),
     bytes: ("binary", lambda value: base64.b64encode(value).decode("ascii")),
     complex: ("str", lambda value: repr(value).strip("()")),
+    range: ("str", repr),
     dt.date: ("timestamp", dt.date.isoformat),
     dt.datetime: ("timestamp", format_datetime),
     dt.time: ("str", dt.time.isoformat),

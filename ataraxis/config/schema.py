@@ -5,6 +5,7 @@ Knows annotations only; no file and no value passes through here.
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import sys
 import types
@@ -44,7 +45,7 @@ class FieldSchema:
 def fields_of(cls: type) -> dict[str, FieldSchema]:
     """List the fields of a dataclass with their resolved types."""
     try:
-        hints = typing.get_type_hints(cls)
+        hints = typing.get_type_hints(cls, localns=_types_in(cls))
     except NameError as error:
         problem = ConfigProblem(
             cls.__qualname__,
@@ -56,9 +57,35 @@ def fields_of(cls: type) -> dict[str, FieldSchema]:
         )
         raise config_error("the dataclass cannot be used", [problem]) from error
     return {
-        field.name: _field_schema(field, hints[field.name])
+        field.name: _field_schema(field, _unshadowed(cls, field, hints[field.name]))
         for field in dataclasses.fields(cls)
     }
+
+
+def _types_in(cls: type) -> dict[str, Any]:
+    """List the types that a class body defines; its values are not meant by a name."""
+    return {
+        name: value
+        for base in reversed(cls.__mro__)
+        for name, value in vars(base).items()
+        if isinstance(value, type)
+    }
+
+
+def _unshadowed(cls: type, field: dataclasses.Field[Any], hint: Any) -> Any:
+    """Return the type that is meant by ``list: list = ...``, where a field hides it.
+
+    Python evaluates the annotation after the value: it *is* the value there.
+    """
+    if not isinstance(hint, dataclasses.Field) and hint is not field.default:
+        return hint
+    if hint is None:
+        return hint
+    defining = next(
+        b for b in cls.__mro__ if field.name in vars(b).get("__annotations__", {})
+    )
+    names = vars(sys.modules.get(defining.__module__, builtins))
+    return names.get(field.name, vars(builtins).get(field.name, hint))
 
 
 def _field_schema(field: dataclasses.Field[Any], hint: Any) -> FieldSchema:

@@ -69,7 +69,8 @@ change. Convert it yourself
         with np.errstate(all="ignore"):
             return _real_if(dtype, given).astype(dtype)
     if dtype.names is not None or given.dtype.names is not None:
-        if not np.can_cast(given.dtype, dtype, "safe"):
+        is_of_fields = dtype.names is not None and given.dtype.names is not None
+        if not is_of_fields or not np.can_cast(given.dtype, dtype, "safe"):
             raise _refusal(what, given, dtype, "the fields differ", ways)
         return given.astype(dtype)
     if not _comparable(given.dtype.kind, dtype.kind):
@@ -134,6 +135,7 @@ def _check(value: Any, what: str, depth: int = 0) -> None:
 
 
 _DEPTH = 64
+_MOST = 2**63 - 1
 _PLAIN = frozenset({int, float, complex, bool, type(None)})
 
 
@@ -178,6 +180,8 @@ def _as_array(value: Any, dtype: np.dtype[Any], what: str) -> NDArray[Any]:
             if not all(isinstance(item, int) for item in given.flat):
                 raise TypeError("not a number or text")
             # Integers past 64 bits: numpy checks whether integers hold them.
+            if dtype.kind not in "iufc":
+                raise TypeError("not a number of 64 bits")
             items = given
             with np.errstate(all="ignore"):
                 given = np.asarray(value, dtype)
@@ -219,6 +223,14 @@ def _as_records(value: Any, dtype: np.dtype[Any], what: str) -> NDArray[Any]:
 def _as_times(value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Read text and dates in the unit they are given in; integers are in ours."""
     given = np.asarray(value)
+    if not given.size:
+        return np.empty(given.shape, dtype)
+    if given.dtype.kind in "bfc":
+        raise TypeError("a number that is a time is a whole one, in the array's unit")
+    if given.dtype.kind in "iu":
+        least, most = int(given.min()), int(given.max())
+        if max(-least, most) > _MOST:  # -2**63 is NaT
+            raise TypeError("beyond the times of 64 bits")
     if given.dtype.kind in "iu" or _are_none(given):
         return np.asarray(value, dtype)
     try:

@@ -169,6 +169,7 @@ class DataLogger:
         The log goes to ``{instance_name}_data_log`` in it, made if it is not there.
     instance_name : str
         Of the log. Two loggers of one name may write at once; nothing is overwritten.
+        A path says where the log goes, and its last part is the name.
     process_count, thread_count : int
         Accepted; one process and one thread are enough.
     sleep_timer, poll_interval : int
@@ -252,8 +253,9 @@ class DataLogger:
         ):
             if value not in among:
                 raise ValueError(f"{name}={value!r}: one of {', '.join(among)}")
-        self._name = checked_name(instance_name)
         directory = Path(output_directory) / f"{instance_name}{LOG_DIRECTORY_SUFFIX}"
+        instance_name = checked_name(Path(instance_name).name)
+        self._name = instance_name
         make_folder(directory)
         self._directory = directory
         where = Context.of(context)

@@ -205,6 +205,7 @@ class SharedMemoryArray(ArrayKernel):
         self._segment = None
         self._owned = None
         self._is_wanted = False
+        self._connects_on_arrival = True
 
     # ---- making and opening
 
@@ -237,7 +238,8 @@ class SharedMemoryArray(ArrayKernel):
             Replace a live array of that name; its users get `StaleSegment`. One whose
             users are all gone is replaced in any case.
         auto_connect : bool
-            Whether the handle is connected at once.
+            Whether the handle connects by itself in the processes it is sent to; the
+            creator's is connected.
         dims : sequence of str, optional
             One name per dimension.
         coords : mapping, optional
@@ -296,8 +298,8 @@ class SharedMemoryArray(ArrayKernel):
         )
         array = cls(segment.name, segment.context, segment.header.uuid, labels)
         array._owned = segment
-        if auto_connect:
-            array._plug(segment)
+        array._plug(segment)
+        array._connects_on_arrival = auto_connect
         return array
 
     @classmethod
@@ -431,7 +433,8 @@ class SharedMemoryArray(ArrayKernel):
         """Travel as name and identity, never as data."""
         described = (self._name, str(self._context.path), self._uuid)
         shape_only = Labels(self.dtype, self.shape).to_json()
-        return _arrive, (*described, shape_only, self._is_wanted)
+        is_wanted = self._is_wanted and self._connects_on_arrival
+        return _arrive, (*described, shape_only, is_wanted)
 
     # ---- what it is
 
@@ -527,6 +530,9 @@ class SharedMemoryArray(ArrayKernel):
         if segment.participant.is_inherited:
             # A forked child's copy: take part under our own name.
             self.disconnect()
+            if not self._connects_on_arrival:
+                self._connects_on_arrival = True  # as soon as it says connect()
+                self._revive()
             self.connect()
         elif segment.meaning_of_name() == "another":
             raise StaleSegment(

@@ -142,6 +142,8 @@ class WriteBuffer(Loan):
         A slice with a step takes exactly as many bytes as it has places. The cursor
         moves behind what was written.
         """
+        if not self._is_ours:
+            self._over()
         if not isinstance(index, slice):
             place = self._place(index)
             self._store(place, bytes([value]))

@@ -152,6 +152,8 @@ def _bytes_array(data: Any) -> NDArray[np.uint8]:
             f"data is a uint8 array, got {type(data).__name__}; of bytes, "
             "np.frombuffer(data, np.uint8) is one"
         )
+    if data.dtype == np.bool_:
+        data = data.view(np.uint8)  # a byte each, 0 or 1
     if data.dtype != _UINT8:
         raise TypeError(
             f"data is a uint8 array, got {data.dtype}: data.view(np.uint8) keeps every "
