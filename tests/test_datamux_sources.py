@@ -34,6 +34,7 @@ from ataraxis.datamux.sources.telemetry import ProcHost
 from ataraxis.errors import (
     ConfigError,
     ConfigWarning,
+    DataOverflow,
     EndOfStream,
     SourceLost,
     SourceNotFound,
@@ -592,6 +593,75 @@ def test_text_from_an_outlet(outlet):
     pushed.push_sample(["go µ"])
     out, _ = read(source, 1)
     assert out.tolist() == [["go µ"]]
+    source.close()
+
+
+def test_text_that_is_too_long_is_not_cut(outlet):
+    pushed = outlet("novel", rate=0, kind="string", count=1)
+    source = lsl_source("novel")
+    source.open()
+    wait_until(pushed.have_consumers)
+    pushed.push_sample(["x" * 257])
+    with pytest.raises(DataOverflow, match="257 characters came, and at most 256"):
+        read(source, 1)
+    source.close()
+
+
+def test_two_outlets_of_one_name_are_told_apart(outlet, api):
+    pylsl = pytest.importorskip("pylsl")
+    made = [
+        pylsl.StreamOutlet(
+            pylsl.StreamInfo("twin", "EEG", 1, 0, "float32", f"twin-{k}")
+        )
+        for k in range(2)
+    ]
+    with pytest.raises(
+        SourceNotFound, match=r"2 LSL streams are called 'twin'"
+    ) as told:
+        lsl_source("twin").open()
+    for k, pushed in enumerate(made):
+        uid = pushed.get_info().uid()
+        assert f"source_id='twin-{k}'" in str(told.value)
+        assert uid in str(told.value)
+        for source in (
+            lsl_source("twin", wanted={"source_id": f"twin-{k}"}),
+            lsl_source("twin", wanted={"uid": uid}),
+            lsl_source(f"twin-{k}"),
+        ):
+            source.open()
+            wait_until(pushed.have_consumers)
+            pushed.push_sample([float(k)])
+            assert read(source, 1)[0].tolist() == [[k]]
+            source.close()
+
+
+def test_an_outlet_described_as_streaminghub_does_keeps_its_names():
+    pylsl = pytest.importorskip("pylsl")
+    info = pylsl.StreamInfo("hub", "gaze", 2, 0, "float32", "id-hub")
+    described = {
+        "fields": {"lx": ("left x", "mm"), "ly": ("left y", "mm")},
+        "index": {"ts": ("when it was seen", "ms")},
+    }
+    for part, children in described.items():
+        node = info.desc().append_child(part)
+        for name, (description, unit) in children.items():
+            child = node.append_child(name)
+            child.append_child_value("name", name)
+            child.append_child_value("description", description)
+            child.append_child_value("dtype", "f32")
+            child.append_child_value("unit", unit)
+    pushed = pylsl.StreamOutlet(info)
+    source = lsl_source("hub")
+    source.open()
+    stream = source.stream
+    assert [*stream.fields] == ["lx", "ly"]
+    assert stream.fields["ly"].description == "left y"
+    assert stream.fields["ly"].unit == "mm"
+    assert stream.time == "ts"
+    assert stream.index["ts"].unit == "s"  # what LSL gives
+    wait_until(pushed.have_consumers)
+    pushed.push_sample([1.0, 2.0])
+    assert read(source, 1)[0].tolist() == [[1, 2]]
     source.close()
 
 

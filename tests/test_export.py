@@ -43,6 +43,27 @@ def zarr_threads(tmp_path_factory: pytest.TempPathFactory) -> None:
     zarr.create_array(store=str(path), shape=(4,), dtype="i4", chunks=(1,))[:] = 1
 
 
+def test_a_session_says_its_subject_units_and_axes(recording: Path) -> None:
+    pynwb = needed("nwb")
+    out = recording / "a.nwb"
+    for text, subject in (
+        ("name: a\nsubject: m42\n", "m42"), ("subject: ''\n", None),
+        ("- no session\n", None), ("subject: [1]\n", None), ("\0", None),
+    ):  # fmt: skip
+        (recording / "session.yaml").write_text(text)
+        export_log(recording, out, overwrite=True)
+        with pynwb.NWBHDF5IO(str(out), "r") as io:
+            file = io.read()
+            found = None if file.subject is None else file.subject.subject_id
+            assert found == subject
+            units = {name: each.unit for name, each in file.acquisition.items()}
+    assert units["probe"] == "mV"
+    assert units["camera"] == units["camera_device"] == "dimensionless"
+    with xr.open_dataset(recording, engine="ataraxis", group="camera") as dataset:
+        assert dataset.time.attrs["axis"] == "T"
+        assert dataset.time.attrs["standard_name"] == "time"
+
+
 @pytest.fixture
 def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Images, channels at a rate, and words; pieces of a few rows."""

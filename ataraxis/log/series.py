@@ -25,6 +25,9 @@ _ONSET_BYTES = 8
 _LOOKED_AT = 64
 
 
+_TIME_AXIS = {"standard_name": "time", "axis": "T"}
+
+
 class Times:
     """What the times of a source mean.
 
@@ -100,18 +103,18 @@ class Times:
 
     @property
     def attrs(self) -> dict[str, Any]:
-        """What xarray is to say of them."""
+        """What xarray is to say of them; cf_xarray finds the axis by it."""
         if self.dtype.kind == "u":
             return {"long_name": "stamp, as its source gave it"}
         if self.dtype.kind == "m":
             said = {"long_name": "time since the machine started"}
             if self.unit == "us":
                 said = {"long_name": "time since the onset, which nobody recorded"}
-            return {**said, **self._several()}
+            return {**said, **self._several(), **_TIME_AXIS}
         said = {"long_name": "wall time: stamps, counted from one anchor a session"}
         if self.unit == "us":
             said = {"long_name": "wall time: stamps, counted from the onset"}
-        return said
+        return {**said, **_TIME_AXIS}
 
     def _several(self) -> dict[str, Any]:
         return {"onsets_us": self.onsets} if len(self.onsets) > 1 else {}

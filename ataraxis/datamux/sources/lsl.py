@@ -9,7 +9,7 @@ import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,12 @@ from ataraxis.datamux.end import End
 from ataraxis.datamux.optional import need
 from ataraxis.datamux.sinks.sink import IsOver
 from ataraxis.datamux.source import Held, check_out
-from ataraxis.errors import NotConnectedError, SourceLost, SourceNotFound
+from ataraxis.errors import (
+    DataOverflow,
+    NotConnectedError,
+    SourceLost,
+    SourceNotFound,
+)
 from ataraxis.labels import Labels
 
 _DTYPES = ("", "f32", "f64", "str", "i32", "i16", "i8", "i64")
@@ -36,6 +41,8 @@ _INFO_S = 10.0
 _ASK_S = 0.2
 _AGAIN_NS = 1_000_000_000
 _SLICE_S = 0.02
+_ANOTHER_S = 0.25
+_MOST_FIELDS = 4096
 
 
 def _pylsl() -> Any:
@@ -79,20 +86,31 @@ class Lsl:
 def _described(info: Any, full: Any) -> Stream:
     """Return the description of an outlet; labels and units if `full` has them."""
     count = info.channel_count()
-    names, units = channel_names(count), [""] * count
+    names, units, texts = channel_names(count), [""] * count, [""] * count
+    index = {"t": Field("time of the sender", unit="s")}
     if full is not None:
         names = channel_names(count, _channels(full, "label", count))
         units = _channels(full, "unit", count)
+        if own := _hub_fields(full, "fields"):
+            # Without a word in desc/channels, as StreamingHub describes its outlets.
+            if len(own) == count and not any(_channels(full, "label", count)):
+                names = channel_names(count, [field.name for field in own])
+                units = [field.unit for field in own]
+                texts = [field.description for field in own]
+            if named := _hub_fields(full, "index"):
+                # What LSL gives are seconds, whatever the unit that is declared.
+                text = named[0].description or "time of the sender"
+                index = {named[0].name: Field(text, unit="s")}
     dtype = _DTYPES[info.channel_format()]
     return Stream(
         name=info.name(),
         description=info.type(),
         frequency=info.nominal_srate() or None,
         fields={
-            name: Field(name, dtype=dtype, unit=unit)
-            for name, unit in zip(names, units, strict=True)
+            name: Field(name, text, dtype=dtype, unit=unit)
+            for name, text, unit in zip(names, texts, units, strict=True)
         },
-        index={"t": Field("time of the sender", unit="s")},
+        index=index,
         attrs={
             "id": info.source_id() or info.name(),
             "mode": "proxy",
@@ -112,6 +130,26 @@ def _channels(info: Any, key: str, count: int) -> list[str]:
     for _ in range(count):
         found.append(channel.child_value(key) or "")
         channel = channel.next_sibling("channel")
+    return found
+
+
+class _HubField(NamedTuple):
+    """A child of desc/fields or desc/index."""
+
+    name: str
+    description: str
+    unit: str
+
+
+def _hub_fields(info: Any, part: str) -> list[_HubField]:
+    """Read StreamingHub's own layout: desc/fields/NAME, desc/index/NAME."""
+    found: list[_HubField] = []
+    one = info.desc().child(part).first_child()
+    while not one.empty() and len(found) < _MOST_FIELDS:
+        if name := one.name():
+            told = (one.child_value(key) or "" for key in ("description", "unit"))
+            found.append(_HubField(name, *told))
+        one = one.next_sibling()
     return found
 
 
@@ -205,12 +243,34 @@ class LslSource:
         else:
             predicate = _predicate(wanted)
         found = self._lsl.resolve_bypred(predicate, 1, self._timeout)
+        if found and "uid" not in wanted:
+            # One more would have answered by now, too.
+            found = self._lsl.resolve_bypred(predicate, 2, _ANOTHER_S) or found
         if not found:
             raise SourceNotFound(
                 f"no LSL stream {self._id!r} ({predicate}) within {self._timeout} s: "
                 "is its program running, and on this network?"
             )
-        return found[0]
+        return self._meant(found)
+
+    def _meant(self, found: list[Any]) -> Any:
+        """Take the one outlet that is meant, or say how to tell them apart."""
+        # Started anew under its source id, the last one is meant.
+        newest = {
+            info.source_id() or info.uid(): info
+            for info in sorted(found, key=lambda info: info.created_at())
+        }
+        exact = [i for key, i in newest.items() if self._id in (key, i.uid())]
+        if len(newest) == 1 or len(exact) == 1:
+            return (exact or [*newest.values()])[0]
+        ways = "; ".join(
+            f"source_id={info.source_id()!r} on {info.hostname()!r}, uid={info.uid()!r}"
+            for info in newest.values()
+        )
+        raise SourceNotFound(
+            f"{len(newest)} LSL streams are called {self._id!r}, and one is needed: "
+            f"say which in attrs, by source_id, uid or hostname: {ways}"
+        )
 
     def read_into(
         self,
@@ -239,7 +299,14 @@ class LslSource:
             raise SourceLost(f"LSL stream {self._id!r}: its outlet is gone") from error
         got = len(t)
         if self._is_text:
-            out[:got] = [[value.decode() for value in row] for row in samples]
+            texts = [[value.decode() for value in row] for row in samples]
+            longest = max(len(text) for row in texts for text in row)
+            if longest > _TEXT:
+                raise DataOverflow(
+                    f"LSL stream {self._id!r}: a text of {longest} characters came, "
+                    f"and at most {_TEXT} fit"
+                )
+            out[:got] = texts
         elif not is_direct:
             out[:got] = samples
         self._count(t)

@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
+from ataraxis.config.document import Unreadable, parse
+from ataraxis.config.node import Mapping, Scalar
+from ataraxis.config.storage import read_whole
 from ataraxis.log.export.track import Track
 from ataraxis.log.nodes import Nodes
 
@@ -30,6 +33,9 @@ _TEMPORARY = ".export-"
 
 class Format(Protocol):
     """What writes one format."""
+
+    subject: str
+    """Whom the recording is of; empty if nobody said."""
 
     def check(self, tracks: list[Track]) -> None:
         """Raise `ValueError` if it cannot hold a track, before anything is written."""
@@ -117,6 +123,7 @@ def export_log(
     if os.path.lexists(output) and not overwrite:
         raise _exists(output)
     writer: Format = importlib.import_module(FORMATS[kind]).Writer()
+    writer.subject = _subject_of(Path(path))
     nodes = Nodes(path, name)
     try:
         chosen = list(nodes) if sources is None else [nodes.find(s) for s in sources]
@@ -131,6 +138,22 @@ def export_log(
     finally:
         nodes.close()
     return output
+
+
+def _subject_of(path: Path) -> str:
+    """Read from the session that a log is in, if it is in one, whom it is of."""
+    try:
+        text = read_whole(path / "session.yaml").decode()
+        root = parse(text, str(path)).root
+    except (OSError, ValueError, Unreadable):
+        return ""
+    pairs = root.pairs if isinstance(root, Mapping) else []
+    texts = {
+        key.text: value.text
+        for key, value in pairs
+        if isinstance(key, Scalar) and isinstance(value, Scalar)
+    }
+    return texts.get("subject", "")
 
 
 def _exists(output: Path) -> FileExistsError:

@@ -22,6 +22,8 @@ class Writer:
     not deflated, written piece by piece.
     """
 
+    subject = ""
+
     def check(self, tracks: list[Track]) -> None:
         """Anything goes into an npz."""
 

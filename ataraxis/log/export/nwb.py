@@ -18,6 +18,7 @@ from ataraxis.log.optional import need
 CHUNK_BYTES = 1 << 20
 MOST_DIMS = 4
 _SECOND = 10**9
+_NO_UNIT = "dimensionless"  # a unit that quantities and neo know
 
 
 class Writer:
@@ -25,8 +26,10 @@ class Writer:
 
     Their times are seconds after the session's start, which is the whole second before
     the first one: doubles hold them to the nanosecond. Labels and rate are in the
-    comments, as JSON.
+    comments, as JSON. A session's subject is the file's.
     """
+
+    subject = ""
 
     def check(self, tracks: list[Track]) -> None:
         """Refuse what NWB has no dtype for, and times that are none."""
@@ -52,6 +55,8 @@ class Writer:
         zero = zero_ns(tracks)
         when = datetime.datetime.fromtimestamp(zero // _SECOND, datetime.UTC)
         file = pynwb.NWBFile("recorded by ataraxis", str(uuid.uuid4()), when)
+        if self.subject:
+            file.subject = pynwb.file.Subject(subject_id=self.subject)
         for track in tracks:
             for series in _series(pynwb, track, zero):
                 file.add_acquisition(series)
@@ -82,7 +87,7 @@ def _series(pynwb: Any, track: Track, zero: int) -> list[Any]:
         series = pynwb.TimeSeries(
             name="_".join((name, *field)),
             data=data.data() if isinstance(data, _Column) else data,
-            unit=track.units or "n.a.",
+            unit=track.units or _NO_UNIT,
             timestamps=made[0] if made else times.data(),
             description=str(track.series.attrs.get("description", "a recorded stream")),
             comments=f"fields: {', '.join(names)}{rate}{said}",
@@ -97,9 +102,9 @@ def _series(pynwb: Any, track: Track, zero: int) -> list[Any]:
             pynwb.TimeSeries(
                 name=f"{name}_device",
                 data=stamps.data(),
-                unit="us" if track.series.times.unit == "us" else "ticks",
+                unit="us" if track.series.times.unit == "us" else _NO_UNIT,
                 timestamps=made[0],
-                description=f"device stamps of {name}",
+                description=f"device stamps of {name}: ticks, and a counter",
                 comments="fields: device_time, device_sequence",
             )
         )

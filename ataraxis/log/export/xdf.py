@@ -244,6 +244,8 @@ class Writer:
     header says (``zero_ns``, ns since 1970): doubles hold them to the nanosecond.
     """
 
+    subject = ""
+
     def check(self, tracks: list[Track]) -> None:
         """Refuse what is no channels, and times that are none."""
         for track in tracks:

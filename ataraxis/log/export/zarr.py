@@ -23,6 +23,8 @@ _TIMES = {
 class Writer:
     """Groups by the names of the sources, in them what `open_dataset` has."""
 
+    subject = ""
+
     def check(self, tracks: list[Track]) -> None:
         """Refuse what Zarr has no dtype for."""
         need("zarr", "zarr", "a Zarr store")
