@@ -10,6 +10,7 @@ import pytest
 from datamux_rig import drained, gaze_json, write_collection
 
 import ataraxis.datamux as dm
+from ataraxis import Consumer
 from ataraxis.datamux import Field, Recording, Stream
 from ataraxis.errors import RecordingError, SourceNotFound
 
@@ -389,3 +390,43 @@ def test_nwb_written_is_read_back_exactly(tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(RecordingError, match=r"a\.nwb"):
         dm.open_recordings(path)
+
+
+# ---- times that doubles do not hold
+
+
+@pytest.mark.parametrize(
+    ("unit", "each"), [("ns", 1), ("us", 1000), ("ms", 10**6), (None, None)]
+)
+def test_times_of_this_century_are_replayed_to_the_ns(unit, each):
+    first = 1_700_000_000_123_456_789
+    if unit is None:
+        raw = (first + np.arange(300) * 101).view("M8[ns]")
+        ns = raw.view("i8")
+    else:
+        raw = first // each + np.arange(300) * 3
+        ns = raw * each
+    stream = dm.Stream(
+        "s",
+        fields={"v": dm.Field()},
+        index={"t": dm.Field(dtype="i64", unit=unit or "")},
+        attrs={"id": "s"},
+    )
+    recording = dm.Recording.of(stream, {"v": np.arange(300.0), "t": raw})
+    with (
+        dm.producer_of(recording.stream, "again", buffer_count=512) as producer,
+        Consumer("again", policy="lossless") as consumer,
+    ):
+        task = dm.API().replay(recording, producer, rate_limit=False)
+        task.wait()
+        got = [frame.device_time for frame in consumer]
+    assert got == ns.tolist()
+
+
+def test_a_time_that_is_none_is_named():
+    stream = dm.Stream(
+        "s", fields={"v": dm.Field()}, index={"t": dm.Field(dtype="i64")}
+    )
+    times = np.array(["2026-01-01", "NaT", "2026-01-02"], "M8[us]")
+    with pytest.raises(RecordingError, match="index 't': row 1 is no time"):
+        dm.Recording.of(stream, {"v": np.arange(3.0), "t": times})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.datamux.description import Stream
+from ataraxis.datamux.description import TIME_UNITS, Stream
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -169,8 +169,35 @@ class Block:
 
     @property
     def time_ns(self) -> NDArray[np.int64]:
-        """The times in ns, rounded, on the source's own clock; shape (n,), int64."""
-        return np.rint(self.t * 1e9).astype(np.int64)
+        """The times in ns on the source's own clock; shape (n,), int64.
+
+        Exact where the time index has whole numbers or dates; `t` in seconds is rounded
+        to 128 ns by the size of this century's times.
+        """
+        rounded = np.rint(self.t * 1e9).astype(np.int64)
+        exact = self._exact_ns()
+        if exact is None or not len(rounded):
+            return rounded
+        # Played in a loop or anew, the times are others than the recorded ones.
+        slack = 1 + 2e9 * float(np.spacing(np.abs(self.t).max()))
+        return exact if np.abs(exact - rounded).max() <= slack else rounded
+
+    def _exact_ns(self) -> NDArray[np.int64] | None:
+        """Return the time index in ns, if it has whole numbers of ns."""
+        name = self.stream.time
+        raw = self.index.get(name)
+        if raw is None or raw.ndim != 1 or not len(raw):
+            return None
+        if raw.dtype.kind == "M":
+            return raw.astype("M8[ns]").view(np.int64)
+        declared = self.stream.index.get(name)
+        per_s = TIME_UNITS.get("s" if declared is None else declared.unit)
+        if raw.dtype.kind not in "iu" or per_s is None:
+            return None
+        each = round(1e9 / per_s)
+        if max(abs(int(raw.max())), abs(int(raw.min()))) * each >= 1 << 63:
+            return None
+        return raw.astype(np.int64) * each
 
     def records(self) -> list[dict[str, dict[str, Any]]]:
         """Return one ``{"index": {...}, "value": {...}}`` a sample, of Python scalars.

@@ -266,6 +266,9 @@ def _times(
         return np.arange(n) / rate, index
     raw = index[name]
     if raw.dtype.kind == "M":
+        none = np.flatnonzero(np.isnat(raw))
+        if len(none):
+            raise RecordingError(f"{where}: index {name!r}: row {none[0]} is no time")
         seconds = raw.astype("M8[ns]").astype(np.int64) / 1e9
     elif raw.dtype.kind in "fiu":
         unit = stream.index[name].unit if name in stream.index else "s"
