@@ -7,6 +7,7 @@ Neither is ever applied to a raw stamp: both are recorded beside it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -137,9 +138,25 @@ class Anchor:
         return wall_ns - (self.wall_ns - self.monotonic_ns)
 
 
+UNKNOWN_DRIFT = 1e-4
+"""How far apart two clocks may run that were not compared for long: 100 ppm."""
+WANDER = 2e-6
+"""How much a crystal's rate may change with temperature while nobody looks: 2 ppm."""
+_SPAN_NS = 10 * 10**9
+
+
 @dataclass(frozen=True)
 class Offset:
     """How far another host's clock is ahead of this host's: recorded, never applied.
+
+    A line: the clocks run apart by `drift`, so an offset alone is right for a moment.
+    Between the first and the last measurement it is right within `bound_ns`; before and
+    after, within `bound_at`, which grows with the time that has passed.
+
+    Notes
+    -----
+    The bound is of one assumption: that the clocks' rates differ by a constant while
+    they are measured, and by `UNKNOWN_DRIFT` at most if that was short.
 
     References
     ----------
@@ -148,18 +165,28 @@ class Offset:
 
     Examples
     --------
-    >>> Offset.from_round_trips([(100, 1105, 1106, 111), (200, 1240, 1241, 281)])
-    Offset(offset_ns=1000, bound_ns=5, measured_ns=111, host='')
+    >>> trips = [(100, 1105, 1106, 111), (200, 1240, 1241, 281)]
+    >>> found = Offset.from_round_trips(trips)
+    >>> found.offset_ns, found.bound_ns, found.measured_ns
+    (1000, 5, 111)
+    >>> found.bound_at(111), found.bound_at(111 + 60 * 10**9)
+    (5, 6000005)
     """
 
     offset_ns: int
-    """What to add to a time here to have the time there, ns."""
+    """What to add to a time here to have the time there, ns; at `measured_ns`."""
     bound_ns: int
-    """The true offset is within this of `offset_ns`, ns: half the least delay."""
+    """The true offset is within this of the line while it was measured, ns."""
     measured_ns: int
-    """When, monotonic time here, ns."""
+    """When, monotonic time here, ns: of a line, its last measurement."""
     host: str = ""
     """Whose clock it is."""
+    drift: float = 0.0
+    """What the offset grows by, ns per ns: 20e-6 is 20 ppm."""
+    growth: float = UNKNOWN_DRIFT
+    """What the bound grows by, ns per ns, before and after it was measured."""
+    span_ns: int = 0
+    """For how long it was measured, ns."""
 
     @classmethod
     def from_round_trips(
@@ -178,49 +205,93 @@ class Offset:
         Returns
         -------
         Offset
-            Of the sample that spent least time on the way.
+            A line through the half of them that spent least time on the way, if these
+            are 10 s apart or more; else that of the least delay.
 
         Raises
         ------
         ValueError
             No sample is possible: in each, an answer precedes its question.
         """
-        kept: tuple[int, int, int] | None = None
+        kept: list[tuple[int, int, int]] = []
         for sample in samples:
             t0, t1, t2, t3 = (int(stamp) for stamp in sample)
             delay = (t3 - t0) - (t2 - t1)
             if t3 < t0 or t2 < t1 or delay < 0:
                 continue
-            if kept is None or delay < kept[0]:
-                kept = (delay, ((t1 - t0) + (t2 - t3)) // 2, t3)
-        if kept is None:
+            kept.append((delay, ((t1 - t0) + (t2 - t3)) // 2, t3))
+        if not kept:
             raise ValueError(
                 "no usable round trip: each needs (t0, t1, t2, t3) with t0 <= t3,"
                 " t1 <= t2 and a delay of 0 or more; exchange some first."
             )
-        delay, offset, measured = kept
+        kept.sort(key=lambda trip: trip[0])
+        better = kept[: (len(kept) + 1) // 2]
+        last = max(trip[2] for trip in better)
+        span = last - min(trip[2] for trip in better)
+        if span >= _SPAN_NS and len(better) > 2:
+            return cls._through(better, last, span, host)
+        delay, offset, measured = kept[0]
         # Half the delay, rounded up, also covers the rounding of the offset.
         return cls(offset, (delay + 1) // 2, measured, host)
 
+    @classmethod
+    def _through(
+        cls, trips: list[tuple[int, int, int]], last: int, span: int, host: str
+    ) -> Offset:
+        """Lay the line of least squares through offsets, each at its time."""
+        first = trips[0][1]
+        delays, offsets, times = (
+            np.array(column, "f8")
+            for column in zip(
+                *((d, o - first, t - last) for d, o, t in trips), strict=True
+            )
+        )
+        drift, at_last = np.polyfit(times, offsets, 1)
+        away = np.abs(offsets - (drift * times + at_last))
+        # Where it was measured, the true offset is within half a delay of each sample.
+        # A line that is within the bound at both ends is so between them, and no
+        # steeper than twice the bound over the span.
+        bound = int(np.ceil((away + delays / 2).max())) + 1
+        growth = min(UNKNOWN_DRIFT, 2 * bound / span + WANDER)
+        return cls(
+            first + round(float(at_last)), bound, last, host,
+            float(drift), growth, span,
+        )  # fmt: skip
+
+    def bound_at(self, local_ns: int) -> int:
+        """Return how far the offset may be off at a time here, ns.
+
+        Parameters
+        ----------
+        local_ns : int
+            Monotonic time here, ns.
+        """
+        after = local_ns - self.measured_ns
+        age = max(after, -after - self.span_ns, 0)
+        return self.bound_ns + math.ceil(self.growth * age)
+
     def to_local_ns(self, remote_ns: int) -> int:
-        """Turn a time there into the time here, ns, right within `bound_ns`.
+        """Turn a time there into the time here, ns, right within `bound_at` it.
 
         Examples
         --------
         >>> Offset(1000, 5, 0).to_local_ns(1010)
         10
         """
-        return remote_ns - self.offset_ns
+        near = remote_ns - self.offset_ns
+        return near - round(self.drift / (1 + self.drift) * (near - self.measured_ns))
 
     def to_remote_ns(self, local_ns: int) -> int:
-        """Turn a time here into the time there, ns, right within `bound_ns`.
+        """Turn a time here into the time there, ns, right within `bound_at` it.
 
         Examples
         --------
         >>> Offset(1000, 5, 0).to_remote_ns(10)
         1010
         """
-        return local_ns + self.offset_ns
+        moved = round(self.drift * (local_ns - self.measured_ns))
+        return local_ns + self.offset_ns + moved
 
 
 def boot_id() -> str:

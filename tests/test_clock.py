@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ataraxis import clock
@@ -90,6 +90,39 @@ def test_true_offset_is_within_the_bound(offset, trips):
     assert found.bound_ns == min((there + back + 1) // 2 for _, there, _, back in trips)
     assert found.host == "b"
     assert found.measured_ns in [sample[3] for sample in samples]
+
+
+@settings(deadline=None)
+@given(
+    ahead=st.integers(-(2**60), 2**60),
+    drift=st.floats(-50e-6, 50e-6),
+    every_s=st.integers(1, 30),
+    ways=st.lists(
+        st.tuples(st.integers(1000, 10**6), st.integers(1000, 10**6)),
+        min_size=1, max_size=60,
+    ),
+    asked_s=st.lists(st.integers(-3600, 7200), min_size=1),
+)  # fmt: skip
+def test_a_clock_that_drifts_is_within_the_bound_at_any_time(
+    ahead, drift, every_s, ways, asked_s
+):
+    def there(here):
+        return here + ahead + round(drift * here)
+
+    samples = []
+    for k, (out, back) in enumerate(ways):
+        sent = k * every_s * 10**9
+        answered = there(sent + out)
+        samples.append((sent, answered, answered, sent + out + back))
+    found = Offset.from_round_trips(samples)
+    for second in asked_s:
+        here = second * 10**9
+        bound = found.bound_at(here) + 2  # of rounding
+        assert abs(found.to_local_ns(there(here)) - here) <= bound
+        assert abs(found.to_remote_ns(here) - there(here)) <= bound
+    span = len(ways) * every_s
+    if span > 60 and len(ways) > 10:
+        assert found.drift == pytest.approx(drift, abs=2 * found.bound_ns / 1e10)
 
 
 def test_offset_takes_arrays_and_skips_impossible_samples():
