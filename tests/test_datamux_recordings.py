@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -430,3 +431,109 @@ def test_a_time_that_is_none_is_named():
     times = np.array(["2026-01-01", "NaT", "2026-01-02"], "M8[us]")
     with pytest.raises(RecordingError, match="index 't': row 1 is no time"):
         dm.Recording.of(stream, {"v": np.arange(3.0), "t": times})
+
+
+# ---- what other readers would have read
+
+
+def test_signals_of_several_rates_names_and_annotation_clocks_of_wfdb(tmp_path):
+    wfdb = pytest.importorskip("wfdb")
+    lines = ["m 4 100 3", *(f"m.dat 16{x} 100/mV 16 0 0 0 0{name}" for x, name in (
+        ("x2", " ECG"), ("", " ABP"), ("", " ABP"), ("x2", ""),
+    ))]  # fmt: skip
+    (tmp_path / "m.hea").write_text("\n".join(lines) + "\n")
+    frame = np.arange(18, dtype="<i2").reshape(3, 6)
+    frame.tofile(tmp_path / "m.dat")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what pandas deprecates in wfdb
+        wfdb.wrann(
+            "m", "qrs", np.array([500, 1500]), np.array(["N", "V"]), fs=1000,
+            write_dir=str(tmp_path),
+        )  # fmt: skip
+    (tmp_path / "m.csv").write_text("t,x\n0,1\n")
+    (tmp_path / "m.json").write_text("{}\n")
+    (tmp_path / "m.odd").write_bytes(b"\0\0\0")
+    found = dm.open_recordings(tmp_path / "m.hea")
+    assert sorted(found) == ["qrs", "signals_100hz", "signals_200hz"]
+    fast, slow = (found[f"signals_{rate}hz"] for rate in (200, 100))
+    assert [*fast.stream.fields] == ["ECG", "ch3"]
+    assert [*slow.stream.fields] == ["ABP", "ABP#2"]
+    values = fast.read().values
+    np.testing.assert_allclose(values["ECG"], frame[:, :2].ravel() / 100)
+    np.testing.assert_allclose(values["ch3"], frame[:, 4:].ravel() / 100)
+    np.testing.assert_allclose(slow.read().values["ABP#2"], frame[:, 3] / 100)
+    assert fast.t.tolist() == (np.arange(6) / 200).tolist()
+    assert found["qrs"].t.tolist() == [0.5, 1.5]
+
+
+def test_a_wfdb_record_of_several_segments(tmp_path):
+    pytest.importorskip("wfdb")
+    (tmp_path / "s.hea").write_text("s/2 1 100 6\ns_1 3\ns_2 3\n")
+    for k in (1, 2):
+        (tmp_path / f"s_{k}.hea").write_text(
+            f"s_{k} 1 100 3\ns_{k}.dat 16 100/mV 16 0 0 0 0 ECG\n"
+        )
+        (np.arange(3) + 10 * k).astype("<i2").tofile(tmp_path / f"s_{k}.dat")
+    (signals,) = dm.open_recordings(tmp_path / "s.hea").values()
+    found = signals.read().values["ECG"]
+    np.testing.assert_allclose(found, [0.1, 0.11, 0.12, 0.2, 0.21, 0.22])
+
+
+def test_each_channel_of_nwb_has_its_own_conversion(tmp_path):
+    pynwb = pytest.importorskip("pynwb")
+    import datetime
+
+    from pynwb.ecephys import ElectricalSeries
+
+    file = pynwb.NWBFile(
+        session_description="d",
+        identifier="u",
+        session_start_time=datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC),
+    )
+    group = file.create_electrode_group(
+        name="g", description="d", location="l", device=file.create_device(name="d")
+    )
+    for _ in range(2):
+        file.add_electrode(location="x", group=group)
+    region = file.create_electrode_table_region(region=[0, 1], description="all")
+    data = np.arange(6, dtype="i2").reshape(3, 2)
+    file.add_acquisition(
+        ElectricalSeries(
+            name="raw", data=data, electrodes=region, rate=1000.0, conversion=2.0,
+            channel_conversion=[1.0, 10.0], offset=0.5,
+        )
+    )  # fmt: skip
+    with pynwb.NWBHDF5IO(str(tmp_path / "n.nwb"), "w") as io:
+        io.write(file)
+    found = dm.open_recordings(tmp_path / "n.nwb")["raw"].read().array
+    assert found.tolist() == (data * [2.0, 20.0] + 0.5).tolist()
+
+
+def test_channels_of_xdf_keep_their_units(tmp_path):
+    pytest.importorskip("pyxdf")
+    fields = {"a": Field(dtype="f32", unit="uV"), "b": Field(dtype="f32")}
+    stream = Stream("x", frequency=10, fields=fields)
+    recording = Recording.of(stream, {"a": np.arange(3.0), "b": np.arange(3.0)})
+    dm.write_xdf(tmp_path / "a.xdf", {"x": recording})
+    found = dm.open_recordings(tmp_path / "a.xdf")["x"].stream.fields
+    assert [field.unit for field in found.values()] == ["uV", ""]
+
+
+@pytest.mark.parametrize("row", ["1,12,30,7.0", "1,12", "1,12,7.0,"])
+def test_a_row_of_csv_with_too_many_or_few_cells_is_an_error(tmp_path, row):
+    folder = write_collection(
+        tmp_path, pattern="csv://{subject}",
+        streams={"s": {"fields": {"x": {"dtype": "f64"}}, "index": {"t": {}}}},
+    )  # fmt: skip
+    (folder / "a.csv").write_text(f"t,note,x\n0,ok,5.0\n{row}\n2,ok,6.0\n")
+    with pytest.raises(RecordingError, match=r"a\.csv:3: \d cells, the header has 3"):
+        dm.API(tmp_path, tmp_path).recording("eyes", "s", {"subject": "a"})
+
+
+def test_columns_of_npz_never_take_the_name_of_another(tmp_path):
+    two = np.array([[1, 2], [3, 4]])
+    np.savez(tmp_path / "x.npz", t=np.arange(2.0), x=two, x0=np.array([100, 200]))
+    values = dm.open_recordings(tmp_path / "x.npz")["x"].read().values
+    assert {name: column.tolist() for name, column in values.items()} == {
+        "x[0]": [1, 3], "x[1]": [2, 4], "x0": [100, 200],
+    }  # fmt: skip

@@ -133,14 +133,17 @@ def test_a_session_from_the_source_to_the_replay(
     peaks = recorded(lab)
     done = CliRunner().invoke(main, ["recover", str(path)])
     assert done.exit_code == 0, done.output
-    assert "finished now; trusted" in done.output
+    # Of that recording a clock was reset: by it there were too few samples a second.
+    assert "finished now; NOT TRUSTED" in done.output
     verdict = SessionFolder(path).verdict()
     assert verdict is not None
     for name in lab.recordings:
         found = verdict[name]
         assert (found.expected, found.missing) == (lab.frames(name), 0)
+        assert found.is_trusted == (name == "ecg"), found
+    assert any("its device made" in note for note in verdict["eeg"].notes)
     checked = CliRunner().invoke(main, ["verify", str(path)])
-    assert checked.exit_code == 0, checked.output
+    assert checked.exit_code == 1, checked.output  # of its verdict
     for name, recording in lab.recordings.items():
         n = lab.frames(name)
         assert f"{name}: {n} expected, {n} received, 0 missing" in checked.output

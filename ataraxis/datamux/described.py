@@ -127,7 +127,10 @@ def _recording_of(stem: str, columns: dict[str, NDArray[Any]], where: str) -> Re
                     f"{where}: {name!r}: {column.shape[1]} columns, at most "
                     f"{FILES.columns} are read"
                 )
-            parts = {f"{name}{i}": column[:, i] for i in range(column.shape[1])}
+            names = [f"{name}{i}" for i in range(column.shape[1])]
+            if {*names} & {*columns}:
+                names = [f"{name}[{i}]" for i in range(column.shape[1])]
+            parts = {own: column[:, i] for i, own in enumerate(names)}
         for part, values in parts.items():
             fields[part] = Field(part, dtype=_kind(values), shape=values.shape[1:])
             flat[part] = values

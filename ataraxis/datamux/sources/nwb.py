@@ -51,8 +51,8 @@ class Nwb:
                     f"{[*stream.fields]}"
                 )
             kinds = {f.numpy_dtype.kind for f in stream.fields.values()}
-            if kinds == {"f"} and (found.conversion != 1.0 or found.offset):
-                whole = whole * found.conversion + found.offset
+            if kinds == {"f"} and _is_scaled(found):
+                whole = whole * _conversion(found, whole.shape[1]) + found.offset
             t = _times_of(found, len(whole), opened)
         columns = {name: whole[:, i] for i, name in enumerate(stream.fields)}
         return {stream.time: t, **columns}
@@ -63,8 +63,7 @@ class Nwb:
         with _series_of(folder, f"{key}.nwb") as (series, opened):
             for name, found in series.items():
                 whole = _rows(_values(found.data, opened, 1))
-                is_scaled = found.conversion != 1.0 or found.offset
-                dtype = "f64" if is_scaled else dtype_name(whole.dtype) or "str"
+                dtype = "f64" if _is_scaled(found) else dtype_name(whole.dtype) or "str"
                 width = whole.shape[1]
                 said = (found.comments or "").partition("\n")[0]
                 said = said.removeprefix("fields: ").split(", ")
@@ -79,6 +78,25 @@ class Nwb:
                     attrs={"id": name},
                 )
         return described
+
+
+def _is_scaled(found: Any) -> bool:
+    """Whether what is stored is not in the unit of the series."""
+    each = getattr(found, "channel_conversion", None)
+    return bool(found.conversion != 1.0 or found.offset or each is not None)
+
+
+def _conversion(found: Any, width: int) -> Any:
+    """Return what makes the unit of what is stored, for all or for each channel."""
+    each = getattr(found, "channel_conversion", None)
+    if each is None:
+        return found.conversion
+    each = np.asarray(each, np.float64)
+    if each.shape != (width,):
+        raise RecordingError(
+            f"{found.name!r} has {width} channels and {each.shape} conversions"
+        )
+    return found.conversion * each
 
 
 def _rows(data: Any) -> NDArray[Any]:

@@ -54,6 +54,8 @@ def _read(opened: OpenedFile, stream: Stream) -> Mapping[str, NDArray[Any]]:
     if all(dtype.kind in "fiu" for dtype in wanted.values()):
         row = np.dtype([(str(i), dtype) for i, dtype in enumerate(wanted.values())])
         try:
+            if not _are_rows_whole(opened, len(header)):
+                return _slowly(opened, len(header), places, wanted)
             with _text(opened) as file:
                 table = np.loadtxt(
                     file, row, delimiter=",", skiprows=1,
@@ -67,6 +69,18 @@ def _read(opened: OpenedFile, stream: Stream) -> Mapping[str, NDArray[Any]]:
             if not any(map(_is_unsure, columns.values())):
                 return columns
     return _slowly(opened, len(header), places, wanted)
+
+
+def _are_rows_whole(opened: OpenedFile, width: int) -> bool:
+    """Whether each row has as many commas as the header; in quotes they count, too."""
+    with _text(opened) as file:
+        next(file, None)
+        try:
+            return all(
+                line.count(",") == width - 1 or not line.strip() for line in file
+            )
+        except UnicodeDecodeError:
+            return False
 
 
 def _is_unsure(column: NDArray[Any]) -> bool:

@@ -13,7 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,10 @@ class Wfdb:
     """``wfdb://{record}``: the signals of a record, or the annotations beside it.
 
     A field of a float dtype has the physical value, one of an integer dtype what the
-    converter gave. A stream whose attrs have ``annotator`` (``"atr"``) is the file of
-    that suffix, an event stream with the fields ``symbol`` and ``sample``.
+    converter gave. Signals of several samples a frame have a rate of their own: where
+    there are several rates, ``signals_200hz`` are those of 200 Hz. A stream whose attrs
+    have ``annotator`` (``"atr"``) is the file of that suffix, an event stream with the
+    fields ``symbol`` and ``sample``.
     """
 
     def keys(self, folder: Folder) -> Iterable[tuple[str, Mapping[str, Any]]]:
@@ -53,41 +55,65 @@ class Wfdb:
     ) -> Mapping[str, NDArray[Any]]:
         header = _header(path, shown)
         is_physical = any(f.numpy_dtype.kind == "f" for f in stream.fields.values())
-        missing = [name for name in stream.fields if name not in header.sig_name]
+        missing = [name for name in stream.fields if name not in header.names]
         if missing:
             raise RecordingError(
-                f"{shown}.hea: no signal {missing[0]!r}: found {header.sig_name}"
+                f"{shown}.hea: no signal {missing[0]!r}: found {header.names}"
             )
-        rate = stream.rate_hz
-        if rate is not None and rate != header.fs:
+        rates = {header.rates[header.names.index(name)] for name in stream.fields}
+        if len(rates) > 1:
             raise RecordingError(
-                f"{shown}.hea: {header.fs} Hz, and the stream declares {rate} Hz"
+                f"{shown}.hea: the fields {[*stream.fields]} have "
+                f"{sorted(rates)} Hz: declare a stream for each rate"
             )
-        record = _read(path, shown, is_physical)
-        whole = record.p_signal if is_physical else record.d_signal
-        columns = {name: whole[:, i] for i, name in enumerate(record.sig_name)}
-        return {"t": np.arange(len(whole)) / float(record.fs), **columns}
+        rate = rates.pop() if rates else header.fs
+        if stream.rate_hz is not None and stream.rate_hz != rate:
+            raise RecordingError(
+                f"{shown}.hea: {rate} Hz, and the stream declares {stream.rate_hz} Hz"
+            )
+        # wfdb gives them frame by frame, unless it is to average them to one a frame.
+        has_frames = any(own != header.fs for own in header.rates)
+        record = _read(path, shown, is_physical, has_frames)
+        if has_frames:
+            signals = record.e_p_signal if is_physical else record.e_d_signal
+        else:
+            signals = (record.p_signal if is_physical else record.d_signal).T
+        columns = {
+            name: np.asarray(signal)
+            for name, signal, own in zip(
+                header.names, signals, header.rates, strict=True
+            )
+            if own == rate
+        }
+        n = len(next(iter(columns.values()), ()))
+        return {"t": np.arange(n) / rate, **columns}
 
     def describe(self, folder: Folder, key: str) -> dict[str, Stream]:
         """Say which streams a record has: ``signals`` and each annotator."""
         with _record(folder, key) as (path, shown):
             header = _header(path, shown)
-        units = zip(header.sig_name, header.units, strict=True)
-        found = {
-            "signals": Stream(
-                name=str(header.record_name),
-                frequency=header.fs,
+        found = {}
+        for rate in dict.fromkeys(header.rates):
+            name = "signals" if len({*header.rates}) == 1 else f"signals_{rate:g}hz"
+            found[name] = Stream(
+                name=header.record,
+                frequency=rate,
                 fields={
-                    name: Field(name, dtype="f64", unit=unit) for name, unit in units
+                    field: Field(field, dtype="f64", unit=unit)
+                    for field, unit, own in zip(
+                        header.names, header.units, header.rates, strict=True
+                    )
+                    if own == rate
                 },
                 index={"t": Field("time", unit="s")},
-                attrs={"id": "signals", "comments": header.comments},
+                attrs={"id": name, "comments": header.comments},
             )
-        }
         for suffix in _suffixes(folder, key):
-            if suffix not in ("hea", "dat", "xws", "mat"):
+            if suffix not in ("hea", "dat", "xws", "mat") and _is_annotator(
+                folder, f"{key}.{suffix}"
+            ):
                 found[suffix] = Stream(
-                    name=f"{header.record_name} {suffix}",
+                    name=f"{header.record} {suffix}",
                     fields={
                         "symbol": Field("annotation", dtype="str"),
                         "sample": Field("sample", dtype="i64"),
@@ -108,18 +134,63 @@ def _suffixes(folder: Folder, key: str) -> list[str]:
     return []
 
 
-def _header(path: Path, shown: str) -> Any:
+def _is_annotator(folder: Folder, name: str) -> bool:
+    """Whether a file ends as annotations do: in whole words, the last one 0."""
+    if not _PLAIN.fullmatch(name.rpartition("/")[2]):
+        return False
+    with folder.opened(name) as opened:
+        if opened.size < 2 or opened.size % 2:
+            return False
+        opened.file.seek(opened.size - 2)
+        return bool(opened.file.read(2) == b"\0\0")
+
+
+class _Header(NamedTuple):
+    """What a header says of its signals, also that of a record of several segments."""
+
+    record: str
+    fs: float
+    names: list[str]
+    """Each once: of two signals of one name the second is ``ECG#2``."""
+    units: list[str]
+    rates: list[float]
+    comments: list[str]
+
+
+def _header(path: Path, shown: str) -> _Header:
     wfdb = need("wfdb", "wfdb", "a WFDB recording")
     try:
-        return wfdb.rdheader(str(path))
+        found = wfdb.rdheader(str(path))
+        said = found
+        if getattr(found, "seg_name", None) is not None:
+            segments = wfdb.rdheader(str(path), rd_segments=True).segments
+            said = next(s for s in segments if s is not None)
+        given = said.sig_name or []
+        count = len(given)
+        frames = said.samps_per_frame or [1] * count
+        names: list[str] = []
+        for k, name in enumerate(given):
+            own = name or f"ch{k}"
+            times = [n or f"ch{i}" for i, n in enumerate(given[: k + 1])].count(own)
+            names.append(own if times == 1 else f"{own}#{times}")
+        if len(set(names)) < count:
+            names = [f"ch{k}" for k in range(count)]
+        return _Header(
+            str(found.record_name), float(found.fs), names,
+            [unit or "" for unit in said.units or [""] * count],
+            [float(found.fs) * (each or 1) for each in frames],
+            list(found.comments or []),
+        )  # fmt: skip
     except Exception as error:  # wfdb raises whatever its parsing meets
         raise RecordingError(f"{shown}.hea: not a WFDB header: {error}") from error
 
 
-def _read(path: Path, shown: str, is_physical: bool) -> Any:
+def _read(path: Path, shown: str, is_physical: bool, has_frames: bool) -> Any:
     wfdb = need("wfdb", "wfdb", "a WFDB recording")
     try:
-        return wfdb.rdrecord(str(path), physical=is_physical)
+        return wfdb.rdrecord(
+            str(path), physical=is_physical, smooth_frames=not has_frames
+        )
     except Exception as error:  # wfdb raises whatever its parsing meets
         raise RecordingError(f"{shown}: its signals do not read: {error}") from error
 
@@ -140,7 +211,8 @@ def _annotations(folder: Folder, key: str, suffix: str) -> Mapping[str, NDArray[
             ) from error
         sample = np.asarray(read.sample, np.int64)
         symbols = np.array(read.symbol, "U") if len(sample) else np.empty(0, "U1")
-    return {"t": sample / float(header.fs), "sample": sample, "symbol": symbols}
+        rate = float(read.fs or header.fs)  # it may have a clock of its own
+    return {"t": sample / rate, "sample": sample, "symbol": symbols}
 
 
 # ---- the files of a record, each opened here, and shown to wfdb in a folder of links

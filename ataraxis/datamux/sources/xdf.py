@@ -89,7 +89,10 @@ class Xdf:
                 name=info["name"][0],
                 description=info["type"][0] or "",
                 frequency=rate or None,
-                fields={name: Field(name, dtype=dtype) for name in _labels(found)},
+                fields={
+                    name: Field(name, dtype=dtype, unit=unit)
+                    for name, unit in zip(_labels(found), _units(found), strict=True)
+                },
                 index={
                     "t": Field("time", unit="s"),
                     RAW: Field("as written", unit="s"),
@@ -277,6 +280,18 @@ def _labels(found: dict[str, Any]) -> list[str]:
     except (TypeError, KeyError, IndexError):
         return channel_names(count)
     return channel_names(count, labels)
+
+
+def _units(found: dict[str, Any]) -> list[str]:
+    """Units of the channels; empty where the file says none."""
+    info = found["info"]
+    count = int(info["channel_count"][0])
+    try:
+        channels = info["desc"][0]["channels"][0]["channel"]
+        units = [str((channel.get("unit") or [""])[0] or "") for channel in channels]
+    except (TypeError, KeyError, IndexError, AttributeError):
+        units = []
+    return units if len(units) == count else [""] * count
 
 
 def _columns(found: dict[str, Any], names: list[str]) -> dict[str, NDArray[Any]]:
