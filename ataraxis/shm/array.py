@@ -891,15 +891,20 @@ class SharedMemoryArray(ArrayKernel):
             `index` or `data` does not fit; nothing was written.
         """
         plain = seed_index(index, self._labels.shape)
-        data = self._aligned(data, plain)
-        value = fit(data, self._labels.dtype, casting, self._what(index), _WAYS)
-        if isinstance(plain, slice) and value.ndim and value.size:
-            begin, end, step = plain.indices(self._labels.shape[0])
-            if not len(range(begin, end, step)):
-                raise IndexError(
-                    f"{self._what(index)}: it selects none of "
-                    f"{self._labels.shape[0]} elements, and {value.size} were given"
-                )
+        value = data
+        if type(data) is not np.ndarray or data.dtype != self._labels.dtype:
+            data = self._aligned(data, plain)
+            value = fit(data, self._labels.dtype, casting, self._what(index), _WAYS)
+        if (
+            isinstance(plain, slice)
+            and value.ndim
+            and value.size
+            and not range(*plain.indices(len(self._view)))
+        ):
+            raise IndexError(
+                f"{self._what(index)}: it selects none of {len(self._view)} elements, "
+                f"and {value.size} were given"
+            )
         if with_lock:
             self[plain] = value
         else:
@@ -911,8 +916,10 @@ class SharedMemoryArray(ArrayKernel):
 
     def _write(self, index: Any, value: Any) -> None:
         """Write by any of numpy's index forms, in a write section."""
-        value = self._aligned(value, index)
-        value = fit(value, self._dtype_at(index), None, self._what(index), _WAYS)
+        dtype = self._labels.dtype
+        if type(value) is not np.ndarray or value.dtype != dtype or dtype.names:
+            value = self._aligned(value, index)
+            value = fit(value, self._dtype_at(index), None, self._what(index), _WAYS)
         with Section(self, is_locked=True, is_dirty=False) as view:
             self._store(index, value)
             if index is Ellipsis or _is_whole(index, view):

@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -90,6 +90,7 @@ def slot_count(
 
 _ON_FULL = {"block": 0, "raise": 1, "drop_newest": 2}
 _STALL_S = 1.0
+_TIME = np.dtype("i8")
 
 
 class Producer(End, ProducerHandle):
@@ -328,13 +329,9 @@ class Producer(End, ProducerHandle):
             Values would change in the stream's dtype; nothing was sent.
         """
         labels = self._labels
-        what, given = f"stream {self._name!r}", cast("Any", block)
-        if is_data_array(given):
-            (row, *_) = [d for d in given.dims if d not in labels.dims] or given.dims
-            given = align(given, (row, *labels.dims), labels.coords, what)
-        rows = unmasked(given, what)
-        if self.is_typed:
-            rows = fit(rows, labels.dtype, None, what)
+        rows = block
+        if type(block) is not np.ndarray or block.dtype != labels.dtype:
+            rows = self._fitted(block)
         rows = np.ascontiguousarray(rows)
         if not self.is_typed or rows.shape[1:] != labels.shape:
             raise ValueError(
@@ -342,17 +339,28 @@ class Producer(End, ProducerHandle):
                 f"stream has frames of {labels.shape if self.is_typed else 'bytes'}"
             )
         check_timeout(timeout)
-        now = now_ns() if time_ns is None else time_ns
-        times = np.atleast_1d(fit(now, np.dtype("i8"), None, "time_ns"))
+        if time_ns is None:
+            times = np.array([now_ns()])
+        else:
+            times = np.atleast_1d(fit(time_ns, _TIME, None, "time_ns"))
         if times.shape not in ((1,), (len(rows),)):
             raise ValueError(f"time_ns has shape {times.shape}: one, or {len(rows)}")
         if device is not None:
-            device = np.ascontiguousarray(fit(device, np.dtype("i8"), None, "device"))
+            device = np.ascontiguousarray(fit(device, _TIME, None, "device"))
             if device.shape != (len(rows), 2):
                 raise ValueError(f"device has shape {device.shape}: {(len(rows), 2)}")
         times = np.ascontiguousarray(times)
         step = whole(step_ns, "step_ns")
         return self._send_rows(rows, times, step, device, timeout)
+
+    def _fitted(self, block: Any) -> NDArray[Any]:
+        """Bring rows into the dtype, dims and labels of the stream, or refuse them."""
+        what, labels = f"stream {self._name!r}", self._labels
+        if is_data_array(block):
+            (row, *_) = [d for d in block.dims if d not in labels.dims] or block.dims
+            block = align(block, (row, *labels.dims), labels.coords, what)
+        rows = unmasked(block, what)
+        return fit(rows, labels.dtype, None, what) if self.is_typed else rows
 
     def wait_for_subscribers(self, n: int = 1, timeout: float | None = None) -> int:
         """Wait until at least `n` consumers take part; how many there are.
