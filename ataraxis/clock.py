@@ -253,7 +253,7 @@ class Offset:
         # A line that is within the bound at both ends is so between them, and no
         # steeper than twice the bound over the span.
         bound = int(np.ceil((away + delays / 2).max())) + 1
-        growth = min(UNKNOWN_DRIFT, 2 * bound / span + WANDER)
+        growth = min(UNKNOWN_DRIFT + abs(float(drift)), 2 * bound / span + WANDER)
         return cls(
             first + round(float(at_last)), bound, last, host,
             float(drift), growth, span,
@@ -280,6 +280,8 @@ class Offset:
         10
         """
         near = remote_ns - self.offset_ns
+        if not self.drift:
+            return near
         return near - round(self.drift / (1 + self.drift) * (near - self.measured_ns))
 
     def to_remote_ns(self, local_ns: int) -> int:
@@ -290,6 +292,8 @@ class Offset:
         >>> Offset(1000, 5, 0).to_remote_ns(10)
         1010
         """
+        if not self.drift:
+            return local_ns + self.offset_ns
         moved = round(self.drift * (local_ns - self.measured_ns))
         return local_ns + self.offset_ns + moved
 

@@ -6,11 +6,11 @@ import copy
 import multiprocessing
 import pickle
 from pathlib import Path
-from typing import Any
 
 import cloudpickle
 import numpy as np
 import pytest
+import workers
 
 from ataraxis import SharedMemoryArray, attach
 from ataraxis.errors import NotConnectedError, SegmentExists
@@ -97,14 +97,6 @@ def test_exist_ok_is_the_third_positional_argument() -> None:
         assert len(new) == 4
 
 
-def _read_after_connect(array: SharedMemoryArray, answers: Any) -> None:
-    try:
-        array[0]
-    except NotConnectedError:
-        array.connect()
-        answers.put(int(array[2]))
-
-
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_auto_connect_false_makes_a_handle_that_connects_nowhere_else(
     method: str,
@@ -113,7 +105,7 @@ def test_auto_connect_false_makes_a_handle_that_connects_nowhere_else(
     assert array[2] == 2
     context = multiprocessing.get_context(method)
     answers = context.SimpleQueue()
-    child = context.Process(target=_read_after_connect, args=(array, answers))
+    child = context.Process(target=workers.read_after_connect, args=(array, answers))
     child.start()
     child.join(60)
     assert child.exitcode == 0

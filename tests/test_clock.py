@@ -125,6 +125,19 @@ def test_a_clock_that_drifts_is_within_the_bound_at_any_time(
         assert found.drift == pytest.approx(drift, abs=2 * found.bound_ns / 1e10)
 
 
+def test_a_line_of_bad_measurements_claims_little():
+    """Ways whose asymmetry turns in the middle look like a drift, and are none."""
+    ways = [(20, 0)] * 10 + [(0, 20)] * 11
+    samples = [
+        (t, t + out * 10**6, t + out * 10**6, t + (out + back) * 10**6)
+        for t, (out, back) in zip(range(0, 21 * 10**9, 10**9), ways, strict=True)
+    ]
+    found = Offset.from_round_trips(samples)
+    for second in (-3600, -60, 0, 10, 20, 30, 80, 3600):
+        here = second * 10**9
+        assert abs(found.to_remote_ns(here) - here) <= found.bound_at(here)
+
+
 def test_offset_takes_arrays_and_skips_impossible_samples():
     samples = np.array(
         [[0, 500, 400, 90], [10, 110, 120, 5], [0, 0, 50, 20], [0, 105, 106, 11]]
@@ -134,6 +147,7 @@ def test_offset_takes_arrays_and_skips_impossible_samples():
     assert type(offset.offset_ns) is int
     assert offset.to_local_ns(offset.to_remote_ns(7)) == 7
     assert offset.to_remote_ns(7) == 107
+    assert offset.to_local_ns(np.array([107, 108])).tolist() == [7, 8]
     with pytest.raises(ValueError, match="no usable round trip"):
         Offset.from_round_trips(samples[:3])
     with pytest.raises(ValueError, match="exchange some"):

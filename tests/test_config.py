@@ -1002,3 +1002,38 @@ def test_a_range_comes_back(tmp_path: Path, trials: range) -> None:
         path.write_text(f"trials: {text}\n")
         with pytest.raises(ConfigError, match="trials: expected range, found"):
             Ranged.from_yaml(path)
+
+
+class Outer(enum.Enum):
+    A = "a"
+
+
+@dataclass
+class Aliased(YamlConfig):
+    class Mode(enum.Enum):
+        LIVE = "live"
+
+    Level = Literal["low", "high"]
+    Maybe = Optional[int]  # noqa: UP045 - as older programs have it
+    level: Level = "low"
+    maybe: Maybe = None
+    mode: Mode = Mode.LIVE
+
+
+@dataclass
+class Derived(Aliased):
+    class Mode(enum.Enum):
+        LIVE = "live"
+        DEAD = "dead"
+
+    other: Mode = Mode.DEAD
+
+
+def test_names_of_a_class_body_mean_what_they_mean_there(tmp_path: Path) -> None:
+    path = tmp_path / "names.yaml"
+    made = Derived("high", 3, Aliased.Mode.LIVE, Derived.Mode.DEAD)
+    made.to_yaml(path)
+    assert Derived.from_yaml(path) == made
+    path.write_text("mode: dead\n")  # of the other class
+    with pytest.raises(ConfigError, match="mode"):
+        Derived.from_yaml(path)

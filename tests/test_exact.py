@@ -305,6 +305,88 @@ def test_a_frame_buffer_and_a_logger_give_back_the_very_array(tmp_path: Path) ->
             assert _equal(expected, np.asarray(frame.value)), expected
 
 
+MIXED = [[2**53 + 1, 0.5], [2**64 - 1, -1], [-(2**53) - 1, 1j], [10**25 + 1, 0.0]]
+
+
+@pytest.mark.parametrize("value", MIXED, ids=str)
+def test_an_integer_beside_others_is_not_made_another(
+    value: Any, tmp_path: Path
+) -> None:
+    with (
+        Producer("s", shape=(2,), dtype="f8") as producer,
+        Producer("c", shape=(2,), dtype="c16") as complexes,
+        SharedMemoryArray.create_array("a", np.zeros(2)) as array,
+        FrameBufferServer("f", 4096), FrameBufferClient("f") as client,
+        DataLogger(tmp_path, "l") as logger,
+    ):  # fmt: skip
+        for deed in (
+            lambda: producer.send(value),
+            lambda: complexes.send(value),
+            lambda: producer.send_block([value]),
+            lambda: array.__setitem__(..., value),
+            lambda: client.put(value),
+            lambda: logger.log(1, value),
+            lambda: logger.log_block(1, value),
+        ):
+            with pytest.raises((ValueError, TypeError)):
+                deed()
+        assert producer.send([2**53, 0.5])
+        producer.unlink()
+        assert array[...].tolist() == [0, 0]
+
+
+def test_numbers_beside_text_and_times_are_not_made_such(tmp_path: Path) -> None:
+    with (
+        SharedMemoryArray.create_array("t", np.zeros(2, "U4")) as texts,
+        SharedMemoryArray.create_array("d", np.zeros(2, "m8[ns]")) as times,
+        DataLogger(tmp_path, "l") as logger,
+    ):
+        for deed in (
+            lambda: texts.__setitem__(..., [1, "a"]),
+            lambda: times.__setitem__(..., [5, np.timedelta64(3, "us")]),
+            lambda: logger.log(1, [1, "a"]),
+        ):
+            with pytest.raises((ValueError, TypeError)):
+                deed()
+        times[...] = [np.timedelta64(5, "ns"), np.timedelta64(3, "us")]
+        assert times[...].view("i8").tolist() == [5, 3000]
+
+
+def test_times_of_pandas_keep_their_ns() -> None:
+    pandas = pytest.importorskip("pandas")
+    ns = 1_700_000_000_123_456_789
+    with (
+        SharedMemoryArray.create_array("d", np.zeros(2, "M8[ns]")) as dates,
+        SharedMemoryArray.create_array("t", np.zeros(2, "m8[ns]")) as times,
+    ):
+        dates[0] = pandas.Timestamp(ns)
+        dates[1:] = [pandas.Timestamp(ns + 1)]
+        times[...] = [pandas.Timedelta(7), pandas.Timedelta(8)]
+        assert dates[...].view("i8").tolist() == [ns, ns + 1]
+        assert times[...].view("i8").tolist() == [7, 8]
+
+
+@pytest.mark.parametrize("names", ["yx", "ab"])
+def test_fields_go_by_name(names: str) -> None:
+    wanted = [("x", "f8"), ("y", "f8")]
+    other = np.array([(1, 2)], [(name, "f8") for name in names])
+    with (
+        SharedMemoryArray.create_array("r", np.zeros(1, wanted)) as array,
+        Producer("s", shape=(1,), dtype=wanted) as producer,
+    ):
+        for deed in (
+            lambda: array.__setitem__(..., other),
+            lambda: array.__setitem__(0, other[0]),
+            lambda: producer.send(other),
+            lambda: producer.send_block([other]),
+        ):
+            with pytest.raises((ValueError, TypeError)):
+                deed()
+        assert array[...].tolist() == [(0, 0)]
+        assert producer.send_block([[(1, 0.5)]]) == 1
+        producer.unlink()
+
+
 MASKED = [
     np.ma.array([1.0, 999.0], mask=[0, 1]),
     np.ma.masked,
@@ -496,7 +578,7 @@ def test_a_data_array_goes_into_a_part_by_the_labels_of_that_part(
     assert array[...].tolist() == [[0, 0], [1, 2], [0, 0]]
     array[1:] = row  # for each y
     assert array[...].tolist() == [[0, 0], [1, 2], [1, 2]]
-    array[[2, 0], 0] = xr.DataArray([7.0, 8.0], {"y": [10, 30]}, ("y",))
+    array[[2, 0], :1] = xr.DataArray([[7.0, 8.0]], {"y": [10, 30]}, ("x", "y"))
     assert array[...].tolist() == [[7, 0], [1, 2], [8, 2]]
     array[:, 1] = xr.DataArray([1.0, 2.0, 3.0], {"y": [30, 10, 20]}, ("y",))
     assert array[...].tolist() == [[7, 2], [1, 3], [8, 1]]
@@ -509,6 +591,15 @@ def test_a_data_array_goes_into_a_part_by_the_labels_of_that_part(
             array[index] = value
     with pytest.raises(TypeError, match=r"give \.values"):
         array[array[...] > 2] = row
+    with pytest.raises(TypeError, match=r"give \.values"):  # numpy may move dims
+        array[[2, 0], 0] = xr.DataArray([7.0, 8.0], {"y": [10, 30]}, ("y",))
+    swapped = xr.DataArray(np.full((2, 3), 5.0), {"x": list("ba")}, ("x", "y"))
+    swapped[0] = 6  # of "b"
+    before = xr.DataArray(array[...], {"x": list("ab")}, ("y", "x"))[:, ::-1]
+    assert array.compare_exchange(..., before, swapped)
+    array.add(..., swapped)
+    assert array[...].tolist() == [[10, 12]] * 3
+    array[...] = [[7, 2], [1, 3], [8, 1]]
     assert array[...].tolist() == [[7, 2], [1, 3], [8, 1]]
 
 
@@ -555,3 +646,6 @@ def test_an_array_of_what_the_buffer_protocol_does_not_know(dtype: Any) -> None:
             assert found.dtype == values.dtype
             assert found.tobytes() == values.tobytes()
         assert bytes(frame) == bytes(frame.buffer) == values.tobytes()
+        if values.dtype.kind in "MV":
+            with pytest.raises(BufferError, match=r"\.buffer"):
+                memoryview(frame)

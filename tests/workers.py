@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ataraxis import SharedMemoryArray
+from ataraxis.errors import NotConnectedError
 
 
 def add_many(array: SharedMemoryArray, index: int, times: int) -> None:
@@ -55,3 +56,12 @@ def write_rows(array: SharedMemoryArray, rows: int) -> None:
     """Write each row whole, so that a torn one shows."""
     for row in range(rows):
         array[...] = np.full(array.shape, row, array.dtype)
+
+
+def read_after_connect(array: SharedMemoryArray, answers: Any) -> None:
+    """Read with a handle that arrives without its connection."""
+    try:
+        array[0]
+    except NotConnectedError:
+        array.connect()
+        answers.put(int(array[2]))

@@ -464,12 +464,15 @@ cdef class Frame:
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         self.ready()
         if flags & PyBUF_FORMAT and (self.head.labels or self.head.ndim or self.head.dtype > AX_DTYPE_RAW and self.head.dtype != AX_DTYPE_STR):
-            # Who asks for a format gets the array, its dtype and shape: `numpy.asarray`, `memoryview`. The others get
-            # bytes: `numpy.frombuffer`, `bytes`.
+            # Who asks for a format gets the array, its dtype and shape: `numpy.asarray`, `memoryview`. NumPy goes on to
+            # `__array__` where there is none.
             array = self.array
             if array.dtype.kind == "V" and array.dtype.names is None:
-                raise BufferError("the buffer protocol has no void type: see .array, and .buffer for the bytes")
-            PyObject_GetBuffer(array, buffer, flags)
+                raise BufferError(f"the buffer protocol has no {array.dtype}: take .array, or .buffer, its bytes")
+            try:
+                PyObject_GetBuffer(array, buffer, flags)
+            except ValueError:
+                raise BufferError(f"the buffer protocol has no {array.dtype}: take .array, or .buffer, its bytes") from None
             return
         PyBuffer_FillInfo(buffer, self, self.data, self.bytes, 1, flags)
         self.lent += 1

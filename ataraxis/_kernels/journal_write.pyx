@@ -8,7 +8,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from ataraxis._kernels.atomics cimport ax_peek64, ax_put64
+from ataraxis._kernels.atomics cimport ax_load32, ax_peek64, ax_put64, ax_store32, ax_u32
 from ataraxis._kernels.consumer cimport ConsumerHandle
 from ataraxis._kernels.crc cimport ax_crc32, ax_crc_init, ax_header_crc, ax_seal, ax_seal_of
 from ataraxis._kernels.frame cimport (
@@ -472,6 +472,7 @@ cdef class Tap:
     cdef uint64_t count, most, first_missing, passed
     cdef ax_got stuck                   # taken from the ring, and not by the file
     cdef bint is_stuck
+    cdef ax_u32 aside                   # producers do not wait for us any more: slots may be overwritten under us
 
     def __init__(self, ConsumerHandle consumer not None, expected=None):
         """`expected`: the first sequence that the file has not."""
@@ -509,7 +510,7 @@ cdef class Tap:
         cdef ax_ring *ring = &consumer.ring
         cdef ax_frame *frame
         cdef ax_frame head
-        cdef uint64_t frames = 0, nbytes = 0, front
+        cdef uint64_t frames = 0, nbytes = 0, front, nbytes_of
         cdef int status = AX_OK
         cdef const char *data
         consumer.enter()
@@ -524,6 +525,14 @@ cdef class Tap:
                         count_frame(ring, frame_at(ring, self.stuck.index).sequence)
                     frame = frame_at(ring, self.stuck.index)
                     data = payload_at(ring, self.stuck.index)
+                    # The disk is waited for before the slot is read, and producers may be let go meanwhile.
+                    nbytes_of = sizeof(ax_frame) + (data - <char *>frame - sizeof(ax_frame)) + bytes_at(ring, self.stuck.index)
+                    status = room(&file.sink, ax_padded(min(nbytes_of, 2 * DIRECT_BYTES)))
+                    if status != AX_OK:
+                        break
+                    if ax_load32(&self.aside):          # pairs with the store in stand_aside
+                        status = AX_EMPTY
+                        break
                     memcpy(&head, frame, sizeof(ax_frame))
                     if self.first_missing != AX_UNKNOWN and head.sequence < self.first_missing and not ring.shared:
                         self.passed += 1
@@ -571,7 +580,13 @@ cdef class Tap:
     def stand_aside(self):
         """Let producers go on, from another thread: the one that is inside hangs in the kernel."""
         if self.consumer.is_open:
+            ax_store32(&self.aside, 1)                  # pairs with the load in record
             reader_stand_aside(&self.consumer.ring)
+
+    @property
+    def is_aside(self):
+        """Whether producers were let go: what is in the slots is not for the file."""
+        return ax_load32(&self.aside) != 0
 
     def complain(self):
         """Raise what DAMAGED means."""

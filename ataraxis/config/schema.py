@@ -45,7 +45,7 @@ class FieldSchema:
 def fields_of(cls: type) -> dict[str, FieldSchema]:
     """List the fields of a dataclass with their resolved types."""
     try:
-        hints = typing.get_type_hints(cls, localns=_types_in(cls))
+        hints = _hints_of(cls)
     except NameError as error:
         problem = ConfigProblem(
             cls.__qualname__,
@@ -62,30 +62,37 @@ def fields_of(cls: type) -> dict[str, FieldSchema]:
     }
 
 
-def _types_in(cls: type) -> dict[str, Any]:
-    """List the types that a class body defines; its values are not meant by a name."""
-    return {
-        name: value
-        for base in reversed(cls.__mro__)
-        for name, value in vars(base).items()
-        if isinstance(value, type)
-    }
+def _hints_of(cls: type) -> dict[str, Any]:
+    """Resolve the annotations of a class, each where it was written.
+
+    A name that is a field's means what is outside of the class, not the default.
+    """
+    hints: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        notes = vars(base).get("__annotations__", {})
+        names = {name: item for name, item in vars(base).items() if name not in notes}
+        body = {"__annotations__": notes, "__module__": base.__module__}
+        hints |= typing.get_type_hints(type(base.__name__, (), body), localns=names)
+    return hints
 
 
 def _unshadowed(cls: type, field: dataclasses.Field[Any], hint: Any) -> Any:
     """Return the type that is meant by ``list: list = ...``, where a field hides it.
 
-    Python evaluates the annotation after the value: it *is* the value there.
+    Python evaluates the annotation after the value: it *is* the value there, and behind
+    it, too.
     """
-    if not isinstance(hint, dataclasses.Field) and hint is not field.default:
-        return hint
-    if hint is None:
+    hiding = hint if isinstance(hint, dataclasses.Field) else None
+    if hiding is None and hint is not None and not isinstance(hint, type):
+        fields = dataclasses.fields(cls)
+        hiding = next((one for one in fields if one.default is hint), None)
+    if hiding is None:
         return hint
     defining = next(
         b for b in cls.__mro__ if field.name in vars(b).get("__annotations__", {})
     )
     names = vars(sys.modules.get(defining.__module__, builtins))
-    return names.get(field.name, vars(builtins).get(field.name, hint))
+    return names.get(hiding.name, vars(builtins).get(hiding.name, hint))
 
 
 def _field_schema(field: dataclasses.Field[Any], hint: Any) -> FieldSchema:

@@ -14,7 +14,7 @@ from ataraxis.datamux.block import ArrayColumns, Block
 from ataraxis.datamux.description import TIME_UNITS, Field, Stream
 from ataraxis.datamux.price import Price
 from ataraxis.errors import AtaraxisError, RecordingError
-from ataraxis.labels import fit
+from ataraxis.labels import fit, unmasked
 
 
 class Recording:
@@ -187,7 +187,7 @@ def _joint(stream: Stream, values: Mapping[str, NDArray[Any]]) -> NDArray[Any] |
 
 def _fitted(column: Any, field: Field, where: str, name: str) -> NDArray[Any]:
     """Give a column its declared dtype, or say which value does not fit."""
-    found = np.asarray(column)
+    found = unmasked(column, f"{where}: {name!r}")
     shape = found.shape[1:]
     if tuple(field.shape) != shape:
         raise RecordingError(

@@ -20,7 +20,8 @@ def labels_at(
 ) -> tuple[tuple[str, ...], dict[str, Coordinate]] | None:
     """Say which dims and labels an index of NumPy's selects.
 
-    None where dims are mixed: by a mask, by arrays together, by new axes.
+    None where dims are mixed or moved: by a mask, by arrays or an array and a number
+    together, by new axes.
     """
     items = list(index) if isinstance(index, tuple) else [index]
     rest = [slice(None)] * (len(shape) - sum(item is not ... for item in items))
@@ -46,7 +47,8 @@ def labels_at(
         if dim in coords:
             values = coords[dim].values[item]
             found[dim] = Coordinate((dim,), values, {})
-    return tuple(kept), found
+    is_moved = lists > 0 and len(kept) < len(dims)
+    return None if is_moved else (tuple(kept), found)
 
 
 def is_data_array(value: Any) -> bool:

@@ -8,6 +8,7 @@ types: ``[10, 11]`` fits uint64, ``-1`` and ``3.7`` do not.
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -69,8 +70,8 @@ change. Convert it yourself
         with np.errstate(all="ignore"):
             return _real_if(dtype, given).astype(dtype)
     if dtype.names is not None or given.dtype.names is not None:
-        is_of_fields = dtype.names is not None and given.dtype.names is not None
-        if not is_of_fields or not np.can_cast(given.dtype, dtype, "safe"):
+        is_alike = _have_same_fields(given.dtype, dtype)
+        if not is_alike or not np.can_cast(given.dtype, dtype, "safe"):
             raise _refusal(what, given, dtype, "the fields differ", ways)
         return given.astype(dtype)
     if not _comparable(given.dtype.kind, dtype.kind):
@@ -83,6 +84,15 @@ change. Convert it yourself
     if not _same_values(given, cast):
         raise _refusal(what, given, dtype, "values would change", ways)
     return cast
+
+
+def _have_same_fields(given: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
+    """Whether fields have the same names in the same order: numpy goes by place."""
+    if given.names is None or wanted.names is None:
+        return given.names is None and wanted.names is None
+    return given.names == wanted.names and all(
+        _have_same_fields(given[name].base, wanted[name].base) for name in given.names
+    )
 
 
 def unmasked(value: Any, what: str) -> NDArray[Any]:
@@ -112,7 +122,35 @@ def unmasked(value: Any, what: str) -> NDArray[Any]:
             raise _masked(what)
         return np.asarray(value)
     _check(value, what)
-    return np.asarray(value)
+    found = np.asarray(value)
+    _check_mixed(value, found, what)
+    return found
+
+
+def _check_mixed(value: Any, found: NDArray[Any], what: str) -> None:
+    """Refuse what became another as numpy gave all one dtype: [2**63, -1], [1, "a"]."""
+    if found.dtype.kind not in "fcSU" or not found.size or hasattr(value, "dtype"):
+        return
+    if found.dtype.kind in "SU":
+        for item in np.asarray(value, object).flat:
+            if not isinstance(item, str | bytes):
+                raise ValueError(
+                    f"{what}: {_shown(item)} stands beside text, and would become "
+                    "text: give values of one kind"
+                )
+        return
+    with np.errstate(all="ignore"):
+        if not (np.abs(found) >= 2**53).any():
+            return
+    for item, real in zip(np.asarray(value, object).flat, found.flat, strict=True):
+        if not isinstance(item, int | np.integer):
+            continue
+        if not np.isfinite(real) or int(real.real) != int(item):
+            raise ValueError(
+                f"{what}: {item} stands beside others of which numpy makes "
+                f"{found.dtype}, and would be {real}: give an array of a dtype that "
+                "holds all of them"
+            )
 
 
 def _check(value: Any, what: str, depth: int = 0) -> None:
@@ -126,7 +164,8 @@ def _check(value: Any, what: str, depth: int = 0) -> None:
                 "without them, or as bytes of a uint8 array"
             )
         return
-    if not isinstance(value, list | tuple) or depth > _DEPTH:
+    is_sequence = isinstance(value, Sequence) and not isinstance(value, range)
+    if not is_sequence or depth > _DEPTH:
         return
     kinds = set(map(type, value))
     if not kinds <= _PLAIN:
@@ -187,6 +226,7 @@ def _as_array(value: Any, dtype: np.dtype[Any], what: str) -> NDArray[Any]:
                 given = np.asarray(value, dtype)
             if dtype.kind in "fc" and not _are(items, given):
                 raise ValueError("values would change")
+        _check_mixed(value, given, what)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{what}: {_shown(value)} cannot be stored as {dtype}: {error}"
@@ -222,7 +262,11 @@ def _as_records(value: Any, dtype: np.dtype[Any], what: str) -> NDArray[Any]:
 
 def _as_times(value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Read text and dates in the unit they are given in; integers are in ours."""
+    value = _plain_times(value)
     given = np.asarray(value)
+    are_times = given.dtype.kind in "mM" and not hasattr(value, "dtype")
+    if are_times and any(isinstance(i, int) for i in np.asarray(value, object).flat):
+        raise TypeError("numbers beside times: give all of them a unit")
     if not given.size:
         return np.empty(given.shape, dtype)
     if given.dtype.kind in "bfc":
@@ -237,6 +281,16 @@ def _as_times(value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
         return np.asarray(value, f"{dtype.kind}8")
     except ValueError:
         return np.asarray(value, dtype)
+
+
+def _plain_times(value: Any) -> Any:
+    """Give pandas' times as numpy's: as those of `datetime` they lose their ns."""
+    for name in ("to_datetime64", "to_timedelta64"):
+        if hasattr(value, name):
+            return getattr(value, name)()
+    if isinstance(value, list | tuple):
+        return [_plain_times(item) for item in value]
+    return value
 
 
 def _are_none(given: NDArray[Any]) -> bool:

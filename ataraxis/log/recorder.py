@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import threading
 import time
@@ -268,7 +269,7 @@ class Recording:
             return 0
         self.failure = None
         if frames:
-            self._on_bytes()
+            self._on_bytes()  # looks at the disk
         return frames
 
     def _is_due(self) -> bool:
@@ -366,14 +367,23 @@ class Recording:
         self.journal.gap(self.source, first, count, reason)
         self.lost += count
         if self._on_loss is not None:
-            self._on_loss(Gap(self.source, first, count, reason, time.monotonic_ns()))
+            gap = Gap(self.source, first, count, reason, time.monotonic_ns())
+            self._tell(self._on_loss, gap)
+
+    def _tell(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call what the caller gave us; the time that takes is not the disk's."""
+        self._turned = math.inf
+        try:
+            callback(*args)
+        finally:
+            self._turned = time.monotonic()
 
     def _fail(self, error: LoggerError) -> None:
         """Keep the frames, let the producer wait, and try again."""
         # Its traceback would hold the consumer.
         is_new, self.failure = self.failure is None, error.with_traceback(None)
         if is_new and self._on_error is not None:
-            self._on_error(error)
+            self._tell(self._on_error, error)
         (self._release if self._stop.is_set() else self._stop).wait(RETRY_S)
         if self.journal.has_lost_pages:
             with contextlib.suppress(LoggerError):  # tried again after the next step
@@ -489,7 +499,12 @@ class Recording:
 
     def is_silent(self, seconds: float = SILENT_S) -> bool:
         """Whether the disk has not answered for so long, s: a call of it hangs."""
-        return self.is_recording and time.monotonic() - self._turned > seconds
+        turned = self._turned
+        if not self.is_recording or time.monotonic() - turned <= seconds:
+            return False
+        # This very process may have been stopped: the thread gets on with it first.
+        time.sleep(LOOK_S)
+        return self._turned == turned and self.is_recording
 
     @property
     def trouble(self) -> LoggerError | None:
@@ -544,7 +559,7 @@ def _give_back(tap: Tap) -> None:
     """Give back the slots of frames that no file takes; one that is held stays."""
     descriptor = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        while tap.found is not None:
+        while tap.found is not None and not tap.is_aside:
             if tap.record(_Nowhere(descriptor), -1, -1)[2] == LAPPED:
                 tap.accept()
             tap.release()
@@ -866,8 +881,14 @@ class Recorder:
         """
         for recording in self._recordings:
             recording.stop()
+        stuck: LoggerError | None = None
         for recording in self._recordings:
-            recording.end()
+            try:
+                recording.end()
+            except LoggerError as error:
+                stuck = stuck or error
+        if stuck is not None:
+            raise stuck
         self.check()
 
     def finish(

@@ -1028,6 +1028,8 @@ class SharedMemoryArray(ArrayKernel):
         OwnerDied
             A writer died half way.
         """
+        desired = self._aligned(desired, index)
+        expected = self._aligned(expected, index)
         value = fit(desired, self._dtype_at(index), None, self._what(index), _WAYS)
         with Section(self, is_locked=True, is_dirty=False):
             self._check_not_torn()
@@ -1039,6 +1041,7 @@ class SharedMemoryArray(ArrayKernel):
     def _add(self, index: Any, amount: Any) -> Any:
         """Add for every dtype and index that the kernel leaves to numpy."""
         what = self._what(index)
+        amount = self._aligned(amount, index)
         step = fit(amount, self._labels.dtype, None, what, _WAYS)
         integers = self._labels.dtype.kind in "iu"
 

@@ -359,8 +359,9 @@ class Producer(End, ProducerHandle):
         if is_data_array(block):
             (row, *_) = [d for d in block.dims if d not in labels.dims] or block.dims
             block = align(block, (row, *labels.dims), labels.coords, what)
-        rows = unmasked(block, what)
-        return fit(rows, labels.dtype, None, what) if self.is_typed else rows
+        if not self.is_typed:
+            return unmasked(block, what)
+        return fit(block, labels.dtype, None, what)
 
     def wait_for_subscribers(self, n: int = 1, timeout: float | None = None) -> int:
         """Wait until at least `n` consumers take part; how many there are.

@@ -145,17 +145,27 @@ def test_a_disk_that_never_answers_is_not_waited_for(
 
 
 @pytest.mark.parametrize("durability", ["os", "disk"])
+@pytest.mark.parametrize(("width", "slots"), [(4, 8), (1024, 256), (4096, 64)])
 def test_the_users_word_lets_go_what_the_kernel_holds(
-    disk: Disk, monkeypatch: pytest.MonkeyPatch, durability: Any
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, durability: Any, width: int, slots: int
 ) -> None:
+    """What is in the file then is right, though producers overwrote what hung."""
     monkeypatch.setattr(module, "SILENT_S", 0.5)
     release, told = Latch(), []
-    with Producer("cam", shape=(4,), dtype="i8", buffer_count=8, on_stall=id) as camera:
+    camera = Producer(
+        "cam", shape=(width,), dtype="i8", buffer_count=slots, on_stall=id
+    )
+
+    def send(first: int, last: int) -> None:
+        for k in range(first, last):
+            camera.send(np.full(width, k, "i8"))
+
+    with camera:
         recorder = Recorder("cam", disk.path / "r", durability=durability)
-        _send(camera, 0, 100)
+        send(0, 100)
         wait_until(lambda: recorder.statistics()["cam"].frames == 100)
         disk.stand()
-        sender = threading.Thread(target=_send, args=(camera, 100, N))
+        sender = threading.Thread(target=send, args=(100, 100 + 4 * slots))
         sender.start()
 
         def refused(error: LoggerError) -> None:
@@ -170,8 +180,11 @@ def test_the_users_word_lets_go_what_the_kernel_holds(
         disk.go_on()
         wait_until(lambda: not recorder.is_recording)
         camera.unlink()  # with the frames that have no reader
-    saved = verify(disk.path / "r", "cam").sources[0]
+    (saved,) = verify(disk.path / "r", "cam").sources
     assert saved.received >= 100
+    with LogArchive(disk.path / "r") as log:
+        whole = log.read("cam", skip_damaged=True)
+    assert (whole.data == whole.sequence[:, np.newaxis].astype("i8")).all()
 
 
 PROGRAM = """
