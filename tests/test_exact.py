@@ -32,6 +32,8 @@ from ataraxis import (
     Producer,
     SharedMemoryArray,
 )
+from ataraxis.datamux import Field, Recording, Stream
+from ataraxis.errors import RecordingError
 from ataraxis.frame import DType, Frame
 from ataraxis.frame._codes import PLAIN
 from ataraxis.log.journal.writer import JournalWriter
@@ -231,6 +233,37 @@ def test_frames_of_a_code_take_a_value_exactly_or_refuse_it(code: DType) -> None
             found = np.asarray(Frame.from_buffer(frame.to_bytes()).value)
             found = found.astype(PLAIN[code][0])
             assert is_same(given, found), (how, given, found)
+
+
+FIELDS = ["f16", "f32", "f64", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64"]
+
+
+@pytest.mark.parametrize("declared", [*FIELDS, "bool"])
+def test_declared_columns_take_a_value_exactly_or_refuse_it(declared: str) -> None:
+    taken = 0
+    stream = Stream("s", fields={"x": Field(dtype=declared)}, frequency=1.0)
+    for value in VALUES:
+        for how, given in shapes_of(value):
+            if not isinstance(given, np.ndarray):
+                if how == "scalar" or isinstance(value, tuple | np.ma.MaskedArray):
+                    continue
+                given = np.asarray(given)
+            column = given
+            try:
+                found = Recording.of(stream, {"x": column}).read().values["x"]
+            except REFUSALS:
+                continue
+            taken += 1
+            assert is_same(column, np.asarray(found)), (how, given, found)
+    assert taken
+
+
+@pytest.mark.parametrize("null", [None, np.nan, 3])
+def test_a_column_of_text_has_only_text(null: Any) -> None:
+    stream = Stream("s", fields={"x": Field(dtype="str")}, frequency=1.0)
+    column = np.array(["go", null], object)
+    with pytest.raises(RecordingError, match=r"'x': str is declared, and row 1 is"):
+        Recording.of(stream, {"x": column})
 
 
 # ---- rooms that keep a value's own dtype
