@@ -338,6 +338,37 @@ def test_a_frame_buffer_and_a_logger_give_back_the_very_array(tmp_path: Path) ->
             assert _equal(expected, np.asarray(frame.value)), expected
 
 
+@pytest.mark.parametrize("casting", ["unsafe", "same_kind", "no"])
+def test_casting_allows_more_where_it_is_asked_for(casting: str) -> None:
+    with (
+        Producer("s", shape=(2,), dtype="u1") as producer,
+        Consumer("s") as reader,
+        Producer("b", 64) as plain,
+    ):
+        for value, rules in (
+            ([300, 1], ("unsafe",)),
+            (np.array([300, 1], "u2"), ("unsafe", "same_kind")),
+            (np.array([3, 1], "u1"), ("unsafe", "same_kind", "no")),
+            (xr.DataArray(np.array([300, 1], "u2")), ("unsafe", "same_kind")),
+        ):
+            rows: Any = [value]
+            if isinstance(value, xr.DataArray):
+                rows = value.expand_dims("row")
+            for deed in (
+                lambda v=value: producer.send(v, casting=casting),
+                lambda r=rows: producer.send_block(r, casting=casting),
+            ):
+                if casting not in rules:
+                    with pytest.raises(ValueError, match="does not allow it"):
+                        deed()
+                    continue
+                assert deed()
+                found = reader.receive().array.tolist()
+                assert found == np.asarray(value).astype("u1").tolist()
+        with pytest.raises(TypeError, match="has no dtype"):
+            plain.send(b"x", casting=casting)
+
+
 MIXED = [[2**53 + 1, 0.5], [2**64 - 1, -1], [-(2**53) - 1, 1j], [10**25 + 1, 0.0]]
 
 

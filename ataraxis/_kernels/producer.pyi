@@ -34,6 +34,7 @@ class ProducerHandle(Endpoint):
         device_time: int | None = None,
         device_sequence: int | None = None,
         time_ns: int | None = None,
+        casting: str | None = None,
     ) -> bool: ...
     def _lend(self, kind: type[_L], timeout: float | None) -> _L | int: ...
     def _send_rows(

@@ -69,7 +69,7 @@ cdef inline void number_head(ax_ring *ring, ax_frame *frame, uint64_t length, ui
 cdef class ProducerHandle(Endpoint):
     """A producer's words and slots; its subclass gives the manners.
 
-    A subclass provides `_encode(value)` -> (code, shape, bytes-like), `_fail(status, sent)` (raise) and
+    A subclass provides `_encode(value)` -> (code, shape, bytes-like), `_cast(value, casting)` -> array, `_fail(status, sent)` (raise) and
     `_revive()` (make the handle usable or raise).
     """
 
@@ -249,7 +249,7 @@ cdef class ProducerHandle(Endpoint):
         self._fail(status)
         return False
 
-    def send(self, value, *, timeout=None, device_time=None, device_sequence=None, time_ns=None):
+    def send(self, value, *, timeout=None, device_time=None, device_sequence=None, time_ns=None, casting=None):
         """Send one frame: one copy, from `value` into the stream.
 
         Parameters
@@ -264,6 +264,9 @@ cdef class ProducerHandle(Endpoint):
             The device's own counter; numbers that are missing are counted.
         time_ns : int, optional
             Monotonic time of the data, ns; now, if not given.
+        casting : str, optional
+            Not given, values that would change in the stream's dtype are refused. "unsafe" allows all; "same_kind" and
+            the others are numpy's rules.
 
         Returns
         -------
@@ -278,6 +281,8 @@ cdef class ProducerHandle(Endpoint):
             A reader that gates is behind (``on_full="raise"``).
         TimeoutError
             It still was after `timeout`.
+        ValueError, TypeError
+            Its values, dims or labels do not fit the stream; nothing was sent.
 
         Notes
         -----
@@ -298,6 +303,8 @@ cdef class ProducerHandle(Endpoint):
         stamp.time_ns = ax_now_ns() if time_ns is None else whole(time_ns, "time_ns")
         if device_time is not None or device_sequence is not None:
             stamp_device(&stamp, device_time, device_sequence)
+        if casting is not None:
+            value = self._cast(value, casting)
         if cnp.PyArray_CheckExact(value) and self.kind >= 0:
             if cnp.PyArray_TYPE(value) == self.kind and cnp.PyArray_NDIM(value) == self.ndim and cnp.PyArray_ISCARRAY_RO(value):
                 for k in range(self.ndim):

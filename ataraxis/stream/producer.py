@@ -297,6 +297,7 @@ class Producer(End, ProducerHandle):
         step_ns: int = 0,
         device: NDArray[np.int64] | None = None,
         timeout: float | None = None,
+        casting: str | None = None,
     ) -> int:
         """Send each row of an array as one frame, in one call.
 
@@ -313,6 +314,8 @@ class Producer(End, ProducerHandle):
             Device time and device sequence of every row, shape (n, 2).
         timeout : float or None
             Longest wait, s.
+        casting : str, optional
+            As for `send`.
 
         Returns
         -------
@@ -331,7 +334,7 @@ class Producer(End, ProducerHandle):
         labels = self._labels
         rows = block
         if type(block) is not np.ndarray or block.dtype != labels.dtype:
-            rows = self._fitted(block)
+            rows = self._fitted(block, casting)
         rows = np.ascontiguousarray(rows)
         if not self.is_typed or rows.shape[1:] != labels.shape:
             raise ValueError(
@@ -353,7 +356,19 @@ class Producer(End, ProducerHandle):
         step = whole(step_ns, "step_ns")
         return self._send_rows(rows, times, step, device, timeout)
 
-    def _fitted(self, block: Any) -> NDArray[Any]:
+    def _cast(self, value: Any, casting: str) -> NDArray[Any]:
+        """Bring a value into the stream's dtype by a rule of numpy's."""
+        what, labels = f"stream {self._name!r}", self._labels
+        if not self.is_typed:
+            raise TypeError(
+                f"{what} has no dtype, so casting={casting!r} means nothing: make it "
+                "with dtype= and shape="
+            )
+        if is_data_array(value):
+            value = align(value, labels.dims, labels.coords, what)
+        return fit(value, labels.dtype, casting, what)
+
+    def _fitted(self, block: Any, casting: str | None) -> NDArray[Any]:
         """Bring rows into the dtype, dims and labels of the stream, or refuse them."""
         what, labels = f"stream {self._name!r}", self._labels
         if is_data_array(block):
@@ -361,7 +376,7 @@ class Producer(End, ProducerHandle):
             block = align(block, (row, *labels.dims), labels.coords, what)
         if not self.is_typed:
             return unmasked(block, what)
-        return fit(block, labels.dtype, None, what)
+        return fit(block, labels.dtype, casting, what)
 
     def wait_for_subscribers(self, n: int = 1, timeout: float | None = None) -> int:
         """Wait until at least `n` consumers take part; how many there are.
