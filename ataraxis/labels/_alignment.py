@@ -92,24 +92,20 @@ def align(
         It has other dims, or other labels, than `dims` and `coords`; both are shown.
     """
     own = tuple(map(str, value.dims))
-    is_named = not (_are_made_up(own) or _are_made_up(dims))
-    if not is_named:
+    if _are_made_up(own) or _are_made_up(dims):
         return np.asarray(value.values)
     if not set(own) <= set(dims) or (len(own) < len(dims) and not may_broadcast):
         raise ValueError(
             f"{what}: a DataArray of the dims {own} was given, the dims {dims} are "
             "needed: rename() or transpose() it, or give .values, by position"
         )
-    values = np.asarray(value.transpose(*(d for d in dims if d in own)).values)
-    at = 0
-    for dim in dims:
-        if dim not in own:
-            continue
+    present = [dim for dim in dims if dim in own]
+    values = np.asarray(value.transpose(*present).values)
+    for at, dim in enumerate(present):
         if dim in coords and dim in value.indexes:
             order = _order(value.indexes[dim], coords[dim].values, dim, what)
             if order is not None:
                 values = np.take(values, order, axis=at)
-        at += 1
     if len(own) < len(dims):
         places = iter(values.shape)
         values = values.reshape([next(places) if d in own else 1 for d in dims])

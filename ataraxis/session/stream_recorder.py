@@ -263,10 +263,10 @@ class Track:
                 self._try()
             return
         self._lag.look(found)
-        if (said := self.statistics().error) and said != self._said:
-            self._note(f"could not be written for some time: {said}")
-            self._say(f"{self.name!r} cannot be written: {said}")
-        self._said = said
+        error = self.statistics().error
+        if error and error != self._said:
+            self._warn(error)
+        self._said = error
 
     def _try(self) -> None:
         try:
@@ -374,7 +374,7 @@ class Track:
         self._note(f"{gap.count} frames from {gap.first} on: {gap.reason}")
         self._on_loss(loss)
 
-    def _warn(self, error: LoggerError) -> None:
+    def _warn(self, error: LoggerError | str) -> None:
         self._said = str(error)
         self._say(f"{self.name!r} cannot be written: {error}")
         self._note(f"could not be written for some time: {error}")

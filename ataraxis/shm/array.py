@@ -891,10 +891,7 @@ class SharedMemoryArray(ArrayKernel):
             `index` or `data` does not fit; nothing was written.
         """
         plain = seed_index(index, self._labels.shape)
-        value = data
-        if type(data) is not np.ndarray or data.dtype != self._labels.dtype:
-            data = self._aligned(data, plain)
-            value = fit(data, self._labels.dtype, casting, self._what(index), _WAYS)
+        value = self._fitted(data, plain, casting, index)
         if (
             isinstance(plain, slice)
             and value.ndim
@@ -916,10 +913,7 @@ class SharedMemoryArray(ArrayKernel):
 
     def _write(self, index: Any, value: Any) -> None:
         """Write by any of numpy's index forms, in a write section."""
-        dtype = self._labels.dtype
-        if type(value) is not np.ndarray or value.dtype != dtype or dtype.names:
-            value = self._aligned(value, index)
-            value = fit(value, self._dtype_at(index), None, self._what(index), _WAYS)
+        value = self._fitted(value, index)
         with Section(self, is_locked=True, is_dirty=False) as view:
             self._store(index, value)
             if index is Ellipsis or _is_whole(index, view):
@@ -1002,9 +996,8 @@ class SharedMemoryArray(ArrayKernel):
         """
         with Section(self, is_locked=True, is_dirty=False):
             self._check_not_torn()
-            new = self._aligned(function(_copied(self._view[index])), index)
-            dtype, what = self._dtype_at(index), self._what(index)
-            value = fit(new, dtype, casting, what, _WAYS)
+            new = function(_copied(self._view[index]))
+            value = self._fitted(new, index, casting)
             self._store(index, value)
             return _copied(self._view[index])
 
@@ -1028,9 +1021,8 @@ class SharedMemoryArray(ArrayKernel):
         OwnerDied
             A writer died half way.
         """
-        desired = self._aligned(desired, index)
+        value = self._fitted(desired, index)
         expected = self._aligned(expected, index)
-        value = fit(desired, self._dtype_at(index), None, self._what(index), _WAYS)
         with Section(self, is_locked=True, is_dirty=False):
             self._check_not_torn()
             if not np.all(self._view[index] == expected):
@@ -1063,6 +1055,20 @@ class SharedMemoryArray(ArrayKernel):
             dim = self._labels.dims[-1] if self._labels.dims else "dim"
             hint = f". Labels are read with sel(), such as sel({dim}={index!r})"
         return IndexError(f"{self._what(index)}: {error}{hint}")
+
+    def _fitted(
+        self, value: Any, index: Any, casting: Any = None, asked: Any = None
+    ) -> NDArray[Any]:
+        """Bring a value into the labels and the dtype that `index` selects, or refuse.
+
+        Errors show the index that was `asked`, if that is another.
+        """
+        dtype = self._labels.dtype
+        if type(value) is np.ndarray and value.dtype == dtype and not dtype.names:
+            return value
+        what = self._what(index if asked is None else asked)
+        value = self._aligned(value, index)
+        return fit(value, self._dtype_at(index), casting, what, _WAYS)
 
     def _aligned(self, value: Any, index: Any) -> Any:
         """Bring a DataArray into the order of the dims and labels that are written."""

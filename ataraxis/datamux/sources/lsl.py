@@ -89,11 +89,11 @@ def _described(info: Any, full: Any) -> Stream:
     names, units, texts = channel_names(count), [""] * count, [""] * count
     index = {"t": Field("time of the sender", unit="s")}
     if full is not None:
-        names = channel_names(count, _channels(full, "label", count))
-        units = _channels(full, "unit", count)
+        labels = _channels(full, "label", count)
+        names, units = channel_names(count, labels), _channels(full, "unit", count)
         if own := _hub_fields(full, "fields"):
             # Without a word in desc/channels, as StreamingHub describes its outlets.
-            if len(own) == count and not any(_channels(full, "label", count)):
+            if len(own) == count and not any(labels):
                 names = channel_names(count, [field.name for field in own])
                 units = [field.unit for field in own]
                 texts = [field.description for field in own]

@@ -51,11 +51,10 @@ def _read(opened: OpenedFile, stream: Stream) -> Mapping[str, NDArray[Any]]:
     if not wanted:
         return {}
     places = {name: at for at, name in enumerate(header)}
-    if all(dtype.kind in "fiu" for dtype in wanted.values()):
+    are_numbers = all(dtype.kind in "fiu" for dtype in wanted.values())
+    if are_numbers and _are_rows_whole(opened, len(header)):
         row = np.dtype([(str(i), dtype) for i, dtype in enumerate(wanted.values())])
         try:
-            if not _are_rows_whole(opened, len(header)):
-                return _slowly(opened, len(header), places, wanted)
             with _text(opened) as file:
                 table = np.loadtxt(
                     file, row, delimiter=",", skiprows=1,

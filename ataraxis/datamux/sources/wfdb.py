@@ -11,6 +11,7 @@ import os
 import re
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -169,10 +170,11 @@ def _header(path: Path, shown: str) -> _Header:
         count = len(given)
         frames = said.samps_per_frame or [1] * count
         names: list[str] = []
+        times: Counter[str] = Counter()
         for k, name in enumerate(given):
             own = name or f"ch{k}"
-            times = [n or f"ch{i}" for i, n in enumerate(given[: k + 1])].count(own)
-            names.append(own if times == 1 else f"{own}#{times}")
+            times[own] += 1
+            names.append(own if times[own] == 1 else f"{own}#{times[own]}")
         if len(set(names)) < count:
             names = [f"ch{k}" for k in range(count)]
         return _Header(

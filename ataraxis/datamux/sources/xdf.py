@@ -91,7 +91,9 @@ class Xdf:
                 frequency=rate or None,
                 fields={
                     name: Field(name, dtype=dtype, unit=unit)
-                    for name, unit in zip(_labels(found), _units(found), strict=True)
+                    for name, unit in zip(
+                        _labels(found), _of_channels(found, "unit"), strict=True
+                    )
                 },
                 index={
                     "t": Field("time", unit="s"),
@@ -272,26 +274,20 @@ def _chosen(loaded: Mapping[str, Any], wanted: str, name: str) -> str | None:
 
 def _labels(found: dict[str, Any]) -> list[str]:
     """Labels of the channels, ch0... where the file has none."""
+    told = _of_channels(found, "label")
+    return channel_names(len(told), told)
+
+
+def _of_channels(found: dict[str, Any], key: str) -> list[str]:
+    """Read what the file says of each channel; empty where it says nothing."""
     info = found["info"]
     count = int(info["channel_count"][0])
     try:
         channels = info["desc"][0]["channels"][0]["channel"]
-        labels = [str(channel["label"][0]) for channel in channels]
-    except (TypeError, KeyError, IndexError):
-        return channel_names(count)
-    return channel_names(count, labels)
-
-
-def _units(found: dict[str, Any]) -> list[str]:
-    """Units of the channels; empty where the file says none."""
-    info = found["info"]
-    count = int(info["channel_count"][0])
-    try:
-        channels = info["desc"][0]["channels"][0]["channel"]
-        units = [str((channel.get("unit") or [""])[0] or "") for channel in channels]
+        told = [str((channel.get(key) or [""])[0] or "") for channel in channels]
     except (TypeError, KeyError, IndexError, AttributeError):
-        units = []
-    return units if len(units) == count else [""] * count
+        told = []
+    return told if len(told) == count else [""] * count
 
 
 def _columns(found: dict[str, Any], names: list[str]) -> dict[str, NDArray[Any]]:
