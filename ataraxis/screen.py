@@ -16,12 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ataraxis.datamux.registry import SourceKind
-from ataraxis.pipeline.statistics import Glance, glance
+from ataraxis.pipeline.statistics import RunStatistics, list_runs
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.doctor import Check
 from ataraxis.shm.gc import Leftover
 from ataraxis.shm.listing import Listed
-from ataraxis.stream.meter import Meter, Metered, Reading
+from ataraxis.stream.meter import Meter, Metered, MeterReading
 from ataraxis.stream.statistics import (
     QueueStatistics,
     ReaderStatistics,
@@ -124,7 +124,7 @@ def _inside_queue(queue: QueueStatistics) -> str:
     )
 
 
-def top(reading: Reading) -> RenderableType:
+def top(reading: MeterReading) -> RenderableType:
     """Lay out a reading of the streams: a line a stream, a line a reader below it."""
     heads = (
         "stream", "frames/s", "bytes/s", "frames", "age", "slots", "lag", "lapped",
@@ -187,7 +187,9 @@ def _reader(reader: ReaderStatistics, slots: int) -> Sequence[str | Text]:
     )
 
 
-def pipes(found: Sequence[Glance], before: Sequence[Glance], seconds: float) -> Table:
+def pipes(
+    found: Sequence[RunStatistics], before: Sequence[RunStatistics], seconds: float
+) -> Table:
     """Lay out the workers of the pipes that run; rates are since `before`."""
     known = {(old.run, old.worker): old for old in before}
     heads = (
@@ -293,11 +295,11 @@ class Watch:
         self._context, self._interval = context, interval
         self._meter = Meter(context)
         self._meter.read()
-        self._before = glance(context)
+        self._before = list_runs(context)
 
     def look(self) -> RenderableType:
         """Lay out what there is now."""
-        reading, found = top(self._meter.read()), glance(self._context)
+        reading, found = top(self._meter.read()), list_runs(self._context)
         before, self._before = self._before, found
         if not found:
             return reading
@@ -305,5 +307,5 @@ class Watch:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what there is now, for JSON."""
-        workers = [dataclasses.asdict(seen) for seen in glance(self._context)]
+        workers = [dataclasses.asdict(seen) for seen in list_runs(self._context)]
         return {**self._meter.read().as_dict(), "pipes": workers}

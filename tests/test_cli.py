@@ -368,10 +368,10 @@ def test_looking_disturbs_nobody(context: Path):
 
 
 def control_at(path: Path) -> int:
-    from ataraxis.shm.header import Header
+    from ataraxis.shm.header import SegmentHeader
 
     page = path.read_bytes()
-    return Header.unpack(page[:4096], len(page), path).geometry.control
+    return SegmentHeader.unpack(page[:4096], len(page), path).geometry.control
 
 
 def blocked(pid: int | None) -> bool:

@@ -13,7 +13,7 @@ from variants import crash_points, queue_points
 
 from ataraxis.labels import Labels
 from ataraxis.shm import header
-from ataraxis.shm.header import Geometry, Header, Kind
+from ataraxis.shm.header import Geometry, Kind, SegmentHeader
 
 DOCS = ROOT / "docs"
 KERNELS = ROOT / "ataraxis" / "_kernels"
@@ -113,7 +113,7 @@ def test_header_table_and_drawing_are_what_is_packed():
     fields = fields_of_table("header")
     assert fields_of_drawing("header") == fields
     geometry = Geometry(3, 256, 77, 1000)
-    made = Header.new(Kind.QUEUE, geometry, b"{}")
+    made = SegmentHeader.new(Kind.QUEUE, geometry, b"{}")
     made = dataclasses.replace(made, created_ns=2**61 + 5, uid=1234)
     page = made.pack()
     offsets = dict(

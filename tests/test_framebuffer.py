@@ -1002,9 +1002,9 @@ def test_a_spoilt_head_leads_nowhere_outside(
 
 def test_attach_opens_it_by_its_name(server: FrameBufferServer) -> None:
     """`ataraxis.attach` takes names, as ``ataraxis ls`` shows them."""
-    from ataraxis.shm.listing import survey
+    from ataraxis.shm.listing import list_segments
 
-    (row,) = survey()
+    (row,) = list_segments()
     assert (row.name, row.kind, row.shape) == (server.name, "framebuffer", (CAPACITY,))
     with attach(server.name) as client:
         assert isinstance(client, FrameBufferClient)

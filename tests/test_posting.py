@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ataraxis import MemQ
-from ataraxis._kernels.queue_handle import FrameLease, Parcel
+from ataraxis._kernels.queue_handle import FrameLease, Message
 from ataraxis.errors import CorruptFrame
 from ataraxis.frame import DType, Frame, Origin
 from ataraxis.pipeline.frames import read, write
@@ -46,7 +46,7 @@ def test_the_frame_is_the_one_that_frame_writes(queue: MemQ, value: Any) -> None
         value, sequence=6, source=3, time_ns=99, origin=Origin(5, 6, 0, 0)
     )
     parcel = queue.hold(0)
-    assert isinstance(parcel, Parcel)
+    assert isinstance(parcel, Message)
     assert parcel.data == with_origin.to_bytes()
     assert type(parcel.value) is type(value)
     assert np.array_equal(parcel.value, value)

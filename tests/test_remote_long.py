@@ -21,9 +21,9 @@ from websockets.uri import parse_uri
 
 from ataraxis.datamux import Block, Field, Stream
 from ataraxis.datamux.remote.codec import codec_of
-from ataraxis.datamux.remote.data import Data
+from ataraxis.datamux.remote.data import Fragments
 from ataraxis.datamux.remote.layout import Layout
-from ataraxis.datamux.remote.outbound import Outlet, Ring, Room
+from ataraxis.datamux.remote.outbound import Budget, Outlet, ResendBuffer
 from ataraxis.datamux.remote.websocket import LONG_BYTES, joined, reading
 from ataraxis.errors import BadMessage
 
@@ -90,11 +90,11 @@ async def pair(cuts: random.Random) -> tuple[Any, ServerProtocol]:
     return connection, server
 
 
-def cut(data: bytes, cuts: random.Random) -> Data:
+def cut(data: bytes, cuts: random.Random) -> Fragments:
     """The message in pieces."""
     at = sorted(cuts.randint(0, len(data)) for _ in range(cuts.randint(0, 3)))
     edges = [0, *at, len(data)]
-    return Data([memoryview(data)[a:b] for a, b in itertools.pairwise(edges)])
+    return Fragments([memoryview(data)[a:b] for a, b in itertools.pairwise(edges)])
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -224,7 +224,7 @@ def test_the_sender_is_told_once_it_has_nothing_else_to_send():
     told: list[None] = []
     stream = Stream("s", fields={"a": Field(dtype="i64")})
     block = Block(stream, np.arange(4) / 10, {"a": np.arange(4)})
-    room = Room(2**20)
+    room = Budget(2**20)
     outlet = Outlet(
         1, codec_of("frame"), room, lambda: told.append(None),
         window=2**20, is_live=False,
@@ -240,10 +240,10 @@ def test_the_sender_is_told_once_it_has_nothing_else_to_send():
 
 
 def test_the_sender_is_told_when_what_it_needs_was_given_up():
-    ring = Ring(Room(10))
-    ring.append(Data([b"abc"]))
+    ring = ResendBuffer(Budget(10))
+    ring.append(Fragments([b"abc"]))
     assert ring.is_due
-    ring.append(Data([b"def"]))
+    ring.append(Fragments([b"def"]))
     assert not ring.is_due
     ring.evict()
     assert ring.is_due

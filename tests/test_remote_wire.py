@@ -22,11 +22,11 @@ from ataraxis.datamux.remote.access import (
     token_from,
 )
 from ataraxis.datamux.remote.codec import codec_of
-from ataraxis.datamux.remote.data import LENT_BYTES, Data
+from ataraxis.datamux.remote.data import LENT_BYTES, Fragments
 from ataraxis.datamux.remote.describing import packed_error, unpacked_error
 from ataraxis.datamux.remote.layout import Layout
 from ataraxis.datamux.remote.limits import Bucket
-from ataraxis.datamux.remote.outbound import Ring, Room
+from ataraxis.datamux.remote.outbound import Budget, ResendBuffer
 from ataraxis.errors import AccessDenied, BadMessage, RemoteError
 
 NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")
@@ -301,10 +301,10 @@ def taken(ring, count, window=10**6):
 
 
 def test_a_ring_forgets_only_what_was_read():
-    ring = Ring(Room(10))
+    ring = ResendBuffer(Budget(10))
     for k in range(5):
         assert ring.fits(2)
-        ring.append(Data([bytes([k]) * 2]))
+        ring.append(Fragments([bytes([k]) * 2]))
     assert not ring.fits(1)
     assert taken(ring, 3, 4) == [b"\0\0", b"\1\1", None]
     ring.confirm(1)
@@ -318,7 +318,7 @@ def test_a_ring_forgets_only_what_was_read():
     with pytest.raises(RemoteError, match="evicted: 1 messages"):
         ring.rewind(3)
     ring.clear(following=3)
-    ring.append(Data([b"end"]))
+    ring.append(Fragments([b"end"]))
     assert (taken(ring, 1), ring.first) == ([b"end"], 3)
     with pytest.raises(RemoteError, match="is the next"):
         ring.rewind(7)
@@ -327,12 +327,12 @@ def test_a_ring_forgets_only_what_was_read():
 @given(st.lists(st.sampled_from("atcre"), max_size=60), st.randoms())
 def test_a_ring_is_a_list_with_a_beginning(actions, rng):
     """Against a list of everything that was ever appended."""
-    ring, sent_, first, cursor, read = Ring(Room(1000)), [], 0, 0, 0
+    ring, sent_, first, cursor, read = ResendBuffer(Budget(1000)), [], 0, 0, 0
     for action in actions:
         if action == "a":
             data = bytes([len(sent_) % 256]) * rng.randrange(1, 9)
             assert ring.next == len(sent_)
-            ring.append(Data([data]))
+            ring.append(Fragments([data]))
             sent_.append(data)
         elif action == "t" and cursor >= first:
             expected = sent_[cursor] if cursor < len(sent_) else None

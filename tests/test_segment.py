@@ -16,7 +16,7 @@ import pytest
 
 from ataraxis import SharedMemoryArray, attach
 from ataraxis.errors import LayoutError, SegmentExists, SegmentNotFound
-from ataraxis.shm.header import PAGE, Header
+from ataraxis.shm.header import PAGE, SegmentHeader
 
 GOOD_NAMES = ["x", "unique_buffer", "two words", "größe", "鼠", "a.b", "-x", "a" * 200]
 BAD_NAMES = [
@@ -280,7 +280,7 @@ def test_a_damaged_header_is_a_layout_error_and_nothing_else(context: Path) -> N
     for _ in range(fuzz_count()):
         data, size = mutated(page, len(file), rng)
         try:
-            header = Header.unpack(data, size, "x")
+            header = SegmentHeader.unpack(data, size, "x")
         except LayoutError:
             refused += 1
         else:
@@ -319,7 +319,7 @@ def test_attaching_to_a_damaged_file_is_a_layout_error_and_nothing_else(
 
 def relabelled(file: bytes, labels: bytes) -> bytes:
     """The same segment with other labels of the same length, each CRC made to fit."""
-    header = Header.unpack(file[:PAGE], len(file), "x")
+    header = SegmentHeader.unpack(file[:PAGE], len(file), "x")
     g = header.geometry
     assert len(labels) <= g.labels_bytes
     labels = labels.ljust(g.labels_bytes)

@@ -4,11 +4,11 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
-from ataraxis._kernels.lock import GuardKernel
+from ataraxis._kernels.lock import LockHandle
 from ataraxis._kernels.memory import Participant
 
 @disjoint_base
-class ArrayKernel(GuardKernel):
+class ArrayKernel(LockHandle):
     def _open(
         self,
         memory: NDArray[np.uint8],

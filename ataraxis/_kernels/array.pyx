@@ -18,7 +18,7 @@ from ataraxis._kernels.atomics cimport AX_GIL_BYTES, ax_copy, ax_peek32
 from ataraxis._kernels.copy cimport copy_in, copy_out, store_element
 from ataraxis._kernels.element cimport add_element, encode_integer
 from ataraxis._kernels.layout cimport AX_BUSY, AX_OK, AX_TORN, ax_guard
-from ataraxis._kernels.lock cimport GuardKernel, lock_release
+from ataraxis._kernels.lock cimport LockHandle, lock_release
 from ataraxis._kernels.memory cimport Participant
 from ataraxis._kernels.scalar cimport ax_scalar
 
@@ -48,7 +48,7 @@ cdef inline Py_ssize_t position_of(object index, Py_ssize_t size):
     return i if 0 <= i < size else -1
 
 
-cdef class ArrayKernel(GuardKernel):
+cdef class ArrayKernel(LockHandle):
     """The memory and lock behind a SharedMemoryArray; its subclass gives the manners.
 
     A subclass provides `_revive()` (make the handle usable or raise), `_read(index)` and
@@ -91,7 +91,7 @@ cdef class ArrayKernel(GuardKernel):
 
     def _shut(self):
         """Let go of segment and memory; views of it stay valid."""
-        GuardKernel._shut(self)
+        LockHandle._shut(self)
         self.data = NULL
         self.memory = None
 

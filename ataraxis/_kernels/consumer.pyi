@@ -10,7 +10,7 @@ from ataraxis._kernels.memory import Participant
 from ataraxis._kernels.ring import Endpoint
 
 @final
-class Keep: ...
+class PinnedSlot: ...
 
 @final
 class Frame:

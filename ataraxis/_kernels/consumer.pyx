@@ -65,8 +65,8 @@ cdef class ConsumerHandle(Endpoint):
 
     # ---- a thread inside, and frames that come back meanwhile
 
-    cdef void stir(self) noexcept:
-        ax_store32(&self.ring.poke, 1)
+    cdef void interrupt(self) noexcept:
+        ax_store32(&self.ring.wake_flag, 1)
         event_wake(&self.ring.stream.data)
 
     cdef void finish(self) noexcept:
@@ -94,7 +94,7 @@ cdef class ConsumerHandle(Endpoint):
     cdef int settle(self) noexcept:
         # Frames that were given back while a thread was inside.
         cdef list returned
-        ax_store32(&self.ring.poke, 0)
+        ax_store32(&self.ring.wake_flag, 0)
         while self.returned is not None:
             returned, self.returned = self.returned, None
             for index, position, held in returned:
@@ -113,7 +113,7 @@ cdef class ConsumerHandle(Endpoint):
             self.returned = []
         self.returned.append((index, position, held))
         if self.inside != pthread_self():
-            ax_store32(&self.ring.poke, 1)
+            ax_store32(&self.ring.wake_flag, 1)
             event_wake(&self.ring.stream.data)
 
     # ---- taking
@@ -417,7 +417,7 @@ cdef bint copied(ax_ring *ring, ax_got *got, Frame frame) except -1:
 
 @final
 @no_gc_clear
-cdef class Keep:
+cdef class PinnedSlot:
     """Holds a frame for a view of it."""
     cdef Frame frame
 
@@ -503,7 +503,7 @@ cdef class Frame:
         cdef int k, ndim
         cdef Py_ssize_t count
         cdef cnp.dtype descr
-        cdef Keep keep
+        cdef PinnedSlot keep
         self.ready()
         if self.head.labels and self.owner.dtype is not None:
             descr = self.owner.dtype
@@ -523,7 +523,7 @@ cdef class Frame:
                 count *= dims[k]
         if count != self.bytes:
             self.owner._corrupt(self)
-        keep = Keep.__new__(Keep)
+        keep = PinnedSlot.__new__(PinnedSlot)
         keep.frame = self
         self.lent += 1
         Py_INCREF(descr)

@@ -262,7 +262,7 @@ def device_stamps(const unsigned char[::1] data not None, const unsigned char[::
     return k
 
 
-def survey(const unsigned char[::1] data not None, uint64_t[::1] numbers not None):
+def summarize_frames(const unsigned char[::1] data not None, uint64_t[::1] numbers not None):
     """Look at drained frames: how many, bytes of payload, and where they end.
 
     The number of each goes into `numbers`, which is as long as there may be frames.

@@ -55,7 +55,7 @@ LAPPED: int
 DAMAGED: int
 
 @disjoint_base
-class Tap:
+class RingToFile:
     def __init__(
         self, consumer: ConsumerHandle, expected: int | None = None
     ) -> None: ...
@@ -79,7 +79,7 @@ class Tap:
     def skipped(self) -> int: ...
 
 @disjoint_base
-class Haul:
+class QueueToFile:
     def __init__(self, queue: QueueHandle) -> None: ...
     def lease(
         self, numbers: Any, most: int, timeout: float | None

@@ -20,7 +20,7 @@ from ataraxis._kernels.layout cimport (
     AX_BUSY, AX_DAMAGED, AX_EMPTY, AX_ENDED, AX_FULL, AX_LAPPED, AX_MESSAGE_LARGE, AX_OK, AX_TORN,
 )
 from ataraxis._kernels.platform cimport ax_crash
-from ataraxis._kernels.queue cimport ax_grip, ones, queue_lease, queue_settle, slot_of
+from ataraxis._kernels.queue cimport ax_lease, ones, queue_lease, queue_settle, slot_of
 from ataraxis._kernels.queue_handle cimport QueueHandle
 from ataraxis._kernels.ring cimport (
     AX_UNKNOWN, ax_got, ax_ring, bytes_at, count_frame, frame_at, give_back, next_frame, payload_at, reader_stand_aside,
@@ -256,19 +256,19 @@ cdef inline uint64_t frame_of(const char *at, uint64_t room, ax_frame *head) noe
     return sizeof(ax_frame) + head.length
 
 
-cdef void survey(const char *slot, ax_grip *grip, uint64_t *numbers, ax_sum *found) noexcept nogil:
+cdef void summarize_frames(const char *slot, ax_lease *slot_lease, uint64_t *numbers, ax_sum *found) noexcept nogil:
     # The numbers of a slot's frames, behind those that are there; what they hold.
     cdef ax_frame head
     cdef uint64_t at = 0, bytes, line
     cdef uint32_t k
-    for k in range(grip.frames):
-        bytes = frame_of(slot + at, grip.bytes - at, &head)
+    for k in range(slot_lease.frames):
+        bytes = frame_of(slot + at, slot_lease.bytes - at, &head)
         if not bytes:
-            found.torn += ones(grip.left >> k)
+            found.torn += ones(slot_lease.left >> k)
             # Nothing of it can be read; it goes with the slot.
-            grip.frames = k
+            slot_lease.frames = k
             return
-        if grip.left >> k & 1:
+        if slot_lease.left >> k & 1:
             numbers[found.frames] = head.sequence
             found.frames += 1
             found.payload += head.length - (AX_EXTENTS_BYTES if head.flags & AX_FLAG_EXTENTS else 0)
@@ -279,23 +279,23 @@ cdef void survey(const char *slot, ax_grip *grip, uint64_t *numbers, ax_sum *fou
             for line in range(0, bytes, 64):
                 ax_prefetch(slot + at + AHEAD * bytes + line)
         at += bytes
-        if at > grip.bytes:
-            at = grip.bytes
+        if at > slot_lease.bytes:
+            at = slot_lease.bytes
 
 
 cdef bint next_place(QueueHandle queue, ax_place *place, ax_frame *head, const char **at) noexcept nogil:
     # Go to the next frame to record, and copy its header; False: there is none.
-    cdef ax_grip *grip
+    cdef ax_lease *slot_lease
     cdef uint64_t bytes
     while place.slot < queue.held_count:
-        grip = &queue.held[place.slot]
-        while place.frame < grip.frames:
-            at[0] = slot_of(&queue.work, grip.index) + place.at
-            bytes = frame_of(at[0], grip.bytes - place.at, head)
+        slot_lease = &queue.held[place.slot]
+        while place.frame < slot_lease.frames:
+            at[0] = slot_of(&queue.work, slot_lease.index) + place.at
+            bytes = frame_of(at[0], slot_lease.bytes - place.at, head)
             if not bytes:
                 break
-            place.next = min(place.at + ax_padded(bytes), <uint64_t>grip.bytes)
-            if grip.left >> place.frame & 1:
+            place.next = min(place.at + ax_padded(bytes), <uint64_t>slot_lease.bytes)
+            if slot_lease.left >> place.frame & 1:
                 return True
             pass_on(place)
         place.slot += 1
@@ -463,7 +463,7 @@ def crc32(const unsigned char[::1] data not None, uint32_t value=0):
     return ax_crc32(value, &data[0], n) if n else value
 
 
-cdef class Tap:
+cdef class RingToFile:
     """The end of a lossless consumer, for one thread; frames it took are held until `release`."""
 
     cdef ConsumerHandle consumer
@@ -623,7 +623,7 @@ cdef class Tap:
         return self.passed
 
 
-cdef class Haul:
+cdef class QueueToFile:
     """What a writer has leased from a queue, for one thread; its handle acknowledges it, or gives it back."""
 
     cdef QueueHandle queue
@@ -639,7 +639,7 @@ cdef class Haul:
         large frame is not leased: `drain_into` is for it.
         """
         cdef QueueHandle queue = self.queue
-        cdef ax_grip grip
+        cdef ax_lease slot_lease
         cdef ax_sum found
         cdef uint64_t bytes = 0
         cdef int64_t deadline = deadline_of(timeout)
@@ -650,18 +650,18 @@ cdef class Haul:
         self.place.slot = queue.held_count
         queue.enter()
         try:
-            status = queue.hold(&grip, deadline)
+            status = queue.hold(&slot_lease, deadline)
             while status == AX_OK:
-                if grip.flags & AX_MESSAGE_LARGE:
-                    queue_settle(&queue.work, &grip, 0, False)
+                if slot_lease.flags & AX_MESSAGE_LARGE:
+                    queue_settle(&queue.work, &slot_lease, 0, False)
                     is_large = True
                     break
-                survey(slot_of(&queue.work, grip.index), &grip, &numbers[0], &found)
-                queue.remember(&grip)
-                bytes += grip.bytes
+                summarize_frames(slot_of(&queue.work, slot_lease.index), &slot_lease, &numbers[0], &found)
+                queue.remember(&slot_lease)
+                bytes += slot_lease.bytes
                 if bytes >= most or found.frames + 64 > <uint64_t>numbers.shape[0]:
                     break
-                status = queue_lease(&queue.work, &grip)
+                status = queue_lease(&queue.work, &slot_lease)
             if found.torn:
                 ax_put64(&queue.work.tally.corrupt, ax_peek64(&queue.work.tally.corrupt) + found.torn)
         finally:

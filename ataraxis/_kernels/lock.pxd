@@ -86,7 +86,7 @@ cdef bint lock_lost(ax_guard *guard, ax_party *party, uint32_t seen) noexcept no
 cdef int change_wait(ax_guard *guard, ax_party *party, uint64_t last, int64_t deadline) noexcept nogil
 cdef int lock_take(ax_guard *guard, ax_party *party, int64_t deadline) except -100
 
-cdef class GuardKernel:
+cdef class LockHandle:
     cdef Participant participant
     cdef ax_party *party                # NULL while not connected
     cdef ax_guard *guard

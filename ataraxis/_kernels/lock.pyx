@@ -215,7 +215,7 @@ cdef void release(ax_guard *guard, ax_party *party) noexcept:
 
 
 @no_gc_clear   # `party` points into `participant`: neither goes before the other
-cdef class GuardKernel:
+cdef class LockHandle:
     """The lock of a segment as a handle of Python's: connected or not, held or not.
 
     A subclass provides `_revive()` (make the handle usable or raise), `_fail(status)` (raise) and
@@ -391,9 +391,9 @@ cdef int leave(Participant participant) except -1:
 cdef class LockKernel:
     """The lock of a handle as an object: `acquire`, `release`, and ``with``."""
 
-    cdef GuardKernel handle
+    cdef LockHandle handle
 
-    def __cinit__(self, GuardKernel handle not None):
+    def __cinit__(self, LockHandle handle not None):
         self.handle = handle
 
     def acquire(self, timeout=None):
@@ -447,7 +447,7 @@ cdef class SectionKernel:
 
     Parameters
     ----------
-    handle : GuardKernel
+    handle : LockHandle
         Whose memory it is; its ``_view`` is lent.
     is_locked : bool
         Hold the lock and lend a writable view; else a read-only one.
@@ -460,12 +460,12 @@ cdef class SectionKernel:
     A section that is dropped inside its block, from whichever thread, gives the lock back.
     """
 
-    cdef GuardKernel handle
+    cdef LockHandle handle
     cdef bint is_locked
     cdef bint is_dirty
     cdef list held          # a view, its participant and the thread, for each time it was entered
 
-    def __cinit__(self, GuardKernel handle not None, *, bint is_locked, bint is_dirty=True):
+    def __cinit__(self, LockHandle handle not None, *, bint is_locked, bint is_dirty=True):
         self.handle, self.is_locked, self.is_dirty = handle, is_locked, is_dirty
         self.held = []
 

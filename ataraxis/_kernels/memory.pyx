@@ -377,10 +377,10 @@ def unlink(int descriptor, int directory, bytes name, int64_t slots, bint force)
     return status
 
 
-cdef class Will:
+cdef class UnlinkOnSignal:
     """Take `path` away from the segment that `participant` takes part in if a signal kills us.
 
-    Until `revoke`, or the last reference to the will goes.
+    Until `cancel`, or the last reference to the will goes.
     """
 
     cdef ax_will *will
@@ -394,7 +394,7 @@ cdef class Will:
         if self.will == NULL:
             raise MemoryError("the path is too long, or there is no memory")
 
-    def revoke(self):
+    def cancel(self):
         """Leave the name alone from here on."""
         if self.will != NULL:
             ax_will_revoke(self.will)

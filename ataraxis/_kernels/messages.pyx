@@ -24,7 +24,7 @@ from ataraxis._kernels.frame cimport (
 )
 from ataraxis._kernels.layout cimport AX_MESSAGE_LARGE
 from ataraxis._kernels.platform cimport ax_crash
-from ataraxis._kernels.queue cimport ax_grip, ax_work, frame_at, queue_holds, slot_of
+from ataraxis._kernels.queue cimport ax_lease, ax_work, frame_at, queue_holds, slot_of
 
 cnp.import_array()
 ax_crc_init()
@@ -167,12 +167,12 @@ cdef object text_of(const char *data, uint64_t bytes):
 
 # ---- frames with an origin
 
-cdef int lay_message(char *slot, ax_payload *payload, ax_letter *letter, crc_of) except -1:
+cdef int lay_message(char *slot, ax_payload *payload, ax_message_header *header, crc_of) except -1:
     # The frame with its origin, zeros up to its padding. `crc_of(data, value)`: of long payloads.
     cdef uint64_t bytes = payload.bytes
-    cdef uint32_t crc = ax_crc32(0, &letter.origin, sizeof(ax_origin))
+    cdef uint32_t crc = ax_crc32(0, &header.origin, sizeof(ax_origin))
     cdef char *to = slot + sizeof(ax_frame) + sizeof(ax_origin)
-    memcpy(slot + sizeof(ax_frame), &letter.origin, sizeof(ax_origin))
+    memcpy(slot + sizeof(ax_frame), &header.origin, sizeof(ax_origin))
     if 0 < bytes <= AX_GIL_BYTES:
         memcpy(to, payload.data, bytes)
     elif bytes:         # of None there are none, and no address
@@ -188,26 +188,26 @@ cdef int lay_message(char *slot, ax_payload *payload, ax_letter *letter, crc_of)
     memcpy(payload.head.magic, AX_FRAME_MAGIC, 4)
     payload.head.flags = AX_FLAG_CHECKSUM | AX_FLAG_ORIGIN
     payload.head.length = sizeof(ax_origin) + bytes
-    payload.head.sequence = letter.origin.sequence
-    payload.head.time_ns = letter.time_ns
-    payload.head.source = letter.source
+    payload.head.sequence = header.origin.sequence
+    payload.head.time_ns = header.time_ns
+    payload.head.source = header.source
     payload.head.crc = crc
     payload.head.header_crc = ax_crc32(0, &payload.head, sizeof(ax_frame) - 4)
     memcpy(slot, &payload.head, sizeof(ax_frame))
     return 0
 
 
-cdef object read_message(ax_work *work, ax_grip *grip, ax_letter *letter, crc_of):
+cdef object read_message(ax_work *work, ax_lease *slot_lease, ax_message_header *header, crc_of):
     # The value of a leased slot, checked; NotImplemented: it goes the long way. The caller is inside.
     cdef uint64_t at = 0, bytes = 0, count
     cdef ax_frame head
     cdef char small[SMALL]
-    cdef char *slot = slot_of(work, grip.index)
+    cdef char *slot = slot_of(work, slot_lease.index)
     cdef char *to = small
     cdef uint32_t crc
     cdef int kind, i
     cdef cnp.npy_intp dims[4]
-    if grip.flags & AX_MESSAGE_LARGE or grip.frames != 1 or not frame_at(grip, slot, 0, &at, &bytes):
+    if slot_lease.flags & AX_MESSAGE_LARGE or slot_lease.frames != 1 or not frame_at(slot_lease, slot, 0, &at, &bytes):
         return NotImplemented
     memcpy(&head, slot, sizeof(ax_frame))
     if (
@@ -215,10 +215,10 @@ cdef object read_message(ax_work *work, ax_grip *grip, ax_letter *letter, crc_of
         or ax_crc32(0, &head, sizeof(ax_frame) - 4) != head.header_crc or head.sequence >> 63
     ):
         return NotImplemented
-    memcpy(&letter.origin, slot + sizeof(ax_frame), sizeof(ax_origin))
-    if letter.origin.part:
+    memcpy(&header.origin, slot + sizeof(ax_frame), sizeof(ax_origin))
+    if header.origin.part:
         return NotImplemented
-    letter.time_ns, letter.source = head.time_ns, head.source
+    header.time_ns, header.source = head.time_ns, head.source
     slot += sizeof(ax_frame) + sizeof(ax_origin)
     count = bytes - sizeof(ax_frame) - sizeof(ax_origin)
     value = None
@@ -247,12 +247,12 @@ cdef object read_message(ax_work *work, ax_grip *grip, ax_letter *letter, crc_of
         with nogil:
             ax_copy(to, slot, count)
     ax_crash("get_copied")
-    crc = ax_crc32(0, &letter.origin, sizeof(ax_origin))
+    crc = ax_crc32(0, &header.origin, sizeof(ax_origin))
     if count <= AX_CRC_BYTES:
         crc = ax_crc32(crc, to, count)
     else:
         crc = crc_of(PyMemoryView_FromMemory(to, count, PyBUF_READ), crc)
-    if crc != head.crc or not queue_holds(work, grip):
+    if crc != head.crc or not queue_holds(work, slot_lease):
         return NotImplemented
     if head.ndim == 0 and head.dtype == AX_DTYPE_STR:
         return text_of(to, count)

@@ -124,7 +124,7 @@ cdef class ProducerHandle(Endpoint):
         self.ticket += self.is_open
         Endpoint._shut(self)
 
-    cdef void stir(self) noexcept:
+    cdef void interrupt(self) noexcept:
         event_wake(&self.ring.stream.space)
 
     cdef void detach(self) noexcept:
@@ -332,7 +332,7 @@ cdef class ProducerHandle(Endpoint):
         return self.answer(self.put(<const char *>&view[0], view.shape[0], head, stamp, self.patience(timeout)))
 
     def _lend(self, kind, timeout):
-        """Own a slot and lend it as a `kind` of Loan; or a status.
+        """Own a slot and lend it as a `kind` of WriteLoan; or a status.
 
         No exception of a signal handler comes between: whoever has the slot is an object that gives it up.
         """
@@ -488,7 +488,7 @@ cdef int head_of(ax_frame *head, int code, tuple shape, uint32_t labels, uint32_
 
 
 @no_gc_clear   # `data` points into `memory`
-cdef class Loan:
+cdef class WriteLoan:
     """The payload of a claimed slot, writable until it is sent; exports a buffer.
 
     A buffer cannot be taken away from who keeps it. So what is exported is memory of our own, which is
@@ -546,7 +546,7 @@ cdef class Loan:
     @property
     def _memory(self):
         """Where the frame is put together: exports the slot, unless a buffer of our own was exported before."""
-        return Place(self)
+        return SlotView(self)
 
     def _put(self, Py_ssize_t offset, const unsigned char[::1] data):
         """Copy bytes in; the caller has checked that they fit."""
@@ -620,12 +620,12 @@ cdef class Loan:
 
 
 @final
-cdef class Place:
+cdef class SlotView:
     """Exports the memory in which a loan's frame is put together."""
 
-    cdef Loan loan
+    cdef WriteLoan loan
 
-    def __cinit__(self, Loan loan not None):
+    def __cinit__(self, WriteLoan loan not None):
         self.loan = loan
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):

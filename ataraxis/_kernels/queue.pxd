@@ -44,7 +44,7 @@ cdef struct ax_work:
     ax_last last              # guarded by Python's lock
     ax_u32 gate               # guards the next
     uint32_t asleep[2]        # threads of ours that sleep for data, for space
-    ax_u32 poke               # those who wait come out and look
+    ax_u32 wake_flag               # those who wait come out and look
     ax_u64 expired_ns         # when we last looked for leases that ran out
     ax_u64 spin_ns            # adaptive: how long looking pays before sleeping; 0 where there is one CPU
     int cpus                  # we may run on
@@ -53,7 +53,7 @@ cdef struct ax_work:
     ax_damage damage          # what AX_DAMAGED means
 
 # What a getter has of a slot.
-cdef struct ax_grip:
+cdef struct ax_lease:
     uint64_t index
     uint64_t id
     uint64_t lease            # of the word: tells this lease from the owner's next one
@@ -89,15 +89,15 @@ cdef extern from *:
 cdef inline char *slot_of(ax_work *work, uint64_t index) noexcept nogil:
     return work.frames + index * work.stride
 
-cdef inline bint frame_at(ax_grip *grip, const char *slot, int k, uint64_t *at, uint64_t *bytes) noexcept nogil:
+cdef inline bint frame_at(ax_lease *slot_lease, const char *slot, int k, uint64_t *at, uint64_t *bytes) noexcept nogil:
     # Where frame k of a slot is; False if its headers do not say so. What is in the slot is not believed.
     cdef int i
     at[0] = 0
     for i in range(k + 1):
-        if at[0] + sizeof(ax_frame) > grip.bytes:
+        if at[0] + sizeof(ax_frame) > slot_lease.bytes:
             return False
         bytes[0] = sizeof(ax_frame) + (<ax_frame *>(slot + at[0])).length
-        if bytes[0] < sizeof(ax_frame) or bytes[0] > grip.bytes - at[0]:
+        if bytes[0] < sizeof(ax_frame) or bytes[0] > slot_lease.bytes - at[0]:
             return False
         if i < k:
             at[0] += ax_padded(bytes[0])
@@ -108,10 +108,10 @@ cdef int queue_claim(ax_work *work, uint64_t *index, uint64_t *position) noexcep
 cdef bint queue_grow(ax_work *work) noexcept nogil
 cdef void queue_publish(ax_work *work, uint64_t index, uint64_t position, uint32_t bytes, uint32_t frames, uint32_t flags) noexcept nogil
 cdef void queue_abandon(ax_work *work, uint64_t index) noexcept nogil
-cdef int queue_lease(ax_work *work, ax_grip *grip) noexcept nogil
-cdef int queue_settle(ax_work *work, ax_grip *grip, uint64_t done, bint failed) noexcept nogil
-cdef int queue_mark(ax_work *work, ax_grip *grip, uint64_t done) noexcept nogil
-cdef bint queue_holds(ax_work *work, ax_grip *grip) noexcept nogil
+cdef int queue_lease(ax_work *work, ax_lease *slot_lease) noexcept nogil
+cdef int queue_settle(ax_work *work, ax_lease *slot_lease, uint64_t done, bint failed) noexcept nogil
+cdef int queue_mark(ax_work *work, ax_lease *slot_lease, uint64_t done) noexcept nogil
+cdef bint queue_holds(ax_work *work, ax_lease *slot_lease) noexcept nogil
 cdef uint64_t next_free(ax_work *work, uint64_t tail) noexcept nogil
 cdef void queue_settle_kept(ax_party *party) noexcept nogil
 cdef void queue_told(ax_work *work, bint of_data) noexcept nogil
@@ -122,8 +122,8 @@ cdef enum:
     AX_WAIT_ROOM = 1
     AX_WAIT_IDLE = 2
 
-cdef void queue_look(ax_work *work) noexcept nogil
+cdef void queue_reap(ax_work *work) noexcept nogil
 cdef bint queue_has_data(ax_work *work) noexcept nogil
 cdef bint queue_has_room(ax_work *work) noexcept nogil
 cdef bint queue_idle(ax_work *work) noexcept nogil
-cdef int queue_wait(ax_work *work, int what, int64_t deadline, uint32_t naps) noexcept nogil
+cdef int queue_wait(ax_work *work, int what, int64_t deadline, uint32_t slices) noexcept nogil

@@ -53,7 +53,7 @@ cdef int queue_open(ax_work *work, ax_party *party, char *frames, uint64_t bytes
     work.asleep[0] = work.asleep[1] = 0
     work.last.frames = 0
     ax_put32(&work.gate, 0)
-    ax_put32(&work.poke, 0)
+    ax_put32(&work.wake_flag, 0)
     ax_put64(&work.spin_ns, SPIN_MAX_NS if party.spins else 0)
     work.cpus = ax_cpus()
     ax_put32(&work.is_damaged, 0)
@@ -223,13 +223,13 @@ cdef void queue_abandon(ax_work *work, uint64_t index) noexcept nogil:
     queue_told(work, False)
 
 
-cdef int queue_lease(ax_work *work, ax_grip *grip) noexcept nogil:
+cdef int queue_lease(ax_work *work, ax_lease *slot_lease) noexcept nogil:
     # Own the next slot that nobody has had, or that somebody failed with: AX_OK, AX_EMPTY, or AX_DAMAGED.
     cdef ax_queue *queue = work.queue
     cdef uint64_t head, lap, i, seen
     cdef int status
     if ax_peek32(&queue.hint):
-        status = lease_again(work, grip)
+        status = lease_again(work, slot_lease)
         if status != AX_EMPTY:
             return status
     while True:
@@ -244,11 +244,11 @@ cdef int queue_lease(ax_work *work, ax_grip *grip) noexcept nogil:
             if is_being_put(seen):
                 return AX_EMPTY
             if seen & 7 == AX_SLOT_READY:
-                if not take(work, i, seen, grip):
+                if not take(work, i, seen, slot_lease):
                     continue
                 ax_cas64(&queue.head, head, head + 1)
                 ax_crash("get_leased")
-                return AX_OK if grip.frames else give_up(work, grip)
+                return AX_OK if slot_lease.frames else give_up(work, slot_lease)
             if not is_state(seen):
                 return damaged(&work.damage, AX_WORD_STATE, i, seen & 7, lap)
         elif unborn(work, i, seen):
@@ -261,44 +261,44 @@ cdef inline bint is_state(uint64_t seen) noexcept nogil:
     return seen & 7 != AX_SLOT_SKIP and seen & 7 != 7
 
 
-cdef int give_up(ax_work *work, ax_grip *grip) noexcept nogil:
+cdef int give_up(ax_work *work, ax_lease *slot_lease) noexcept nogil:
     # A slot of which nobody can say which frames it has: free it, and say so once.
-    queue_settle(work, grip, <uint64_t>-1, False)
+    queue_settle(work, slot_lease, <uint64_t>-1, False)
     queue_told(work, False)
     ax_put64(&work.tally.corrupt, ax_peek64(&work.tally.corrupt) + 1)
     return AX_DAMAGED
 
 
-cdef bint take(ax_work *work, uint64_t i, uint64_t seen, ax_grip *grip) noexcept nogil:
+cdef bint take(ax_work *work, uint64_t i, uint64_t seen, ax_lease *slot_lease) noexcept nogil:
     # Whether we have it. Frames 0: its words contradict each other.
     cdef ax_message *line = &work.lines[i]
     cdef uint64_t all_
-    grip.lease = (seen >> LEASE) + 1 & LEASE_MASK
+    slot_lease.lease = (seen >> LEASE) + 1 & LEASE_MASK
     ax_crash("get_before")
     # One winner; the loser looks again.
-    if not ax_cas64(&line.word, seen, word_of(seen >> LAP, grip.lease, work.me, AX_SLOT_LEASED)):
+    if not ax_cas64(&line.word, seen, word_of(seen >> LAP, slot_lease.lease, work.me, AX_SLOT_LEASED)):
         return False
     ax_crash("get_taken")
     if work.lease_ns:
         ax_put64(&line.deadline_ns, <uint64_t>ax_now_ns() + work.lease_ns)
-    grip.index = i
-    grip.id = ax_peek64(&line.id)
-    grip.left = ax_peek64(&line.left)
-    grip.bytes = min(ax_peek32(&line.bytes), <uint32_t>work.stride)
-    grip.frames = ax_peek32(&line.frames)
-    grip.flags = ax_peek32(&line.flags)
-    grip.failures = ax_peek32(&line.failures)
-    all_ = first_bits(grip.frames)
+    slot_lease.index = i
+    slot_lease.id = ax_peek64(&line.id)
+    slot_lease.left = ax_peek64(&line.left)
+    slot_lease.bytes = min(ax_peek32(&line.bytes), <uint32_t>work.stride)
+    slot_lease.frames = ax_peek32(&line.frames)
+    slot_lease.flags = ax_peek32(&line.flags)
+    slot_lease.failures = ax_peek32(&line.failures)
+    all_ = first_bits(slot_lease.frames)
     if (
-        grip.frames == 0 or grip.frames > <uint32_t>AX_QUEUE_FRAMES or grip.left & ~all_ != 0
-        or (seen & 7 == AX_SLOT_READY and grip.left != all_)
+        slot_lease.frames == 0 or slot_lease.frames > <uint32_t>AX_QUEUE_FRAMES or slot_lease.left & ~all_ != 0
+        or (seen & 7 == AX_SLOT_READY and slot_lease.left != all_)
     ):
-        damaged(&work.damage, AX_WORD_LEFT, i, grip.left, grip.frames)
-        grip.frames = 0
+        damaged(&work.damage, AX_WORD_LEFT, i, slot_lease.left, slot_lease.frames)
+        slot_lease.frames = 0
     return True
 
 
-cdef int lease_again(ax_work *work, ax_grip *grip) noexcept nogil:
+cdef int lease_again(ax_work *work, ax_lease *slot_lease) noexcept nogil:
     # A slot that somebody failed with: AX_OK, AX_EMPTY, AX_DAMAGED. The hint goes before the look, so that a mark made during it is not lost.
     cdef uint64_t start = ax_peek32(&work.queue.hint), k, i, seen
     ax_store32(&work.queue.hint, 0)
@@ -309,53 +309,53 @@ cdef int lease_again(ax_work *work, ax_grip *grip) noexcept nogil:
         i = start + k if start + k < work.slots else start + k - work.slots
         seen = ax_load64(&work.lines[i].word)
         while seen & 7 == AX_SLOT_RETRY:
-            if take(work, i, seen, grip):
+            if take(work, i, seen, slot_lease):
                 # There may be more.
                 ax_store32(&work.queue.hint, <uint32_t>i + 1)
-                if grip.frames == 0:
-                    return give_up(work, grip)
-                if grip.left:
+                if slot_lease.frames == 0:
+                    return give_up(work, slot_lease)
+                if slot_lease.left:
                     return AX_OK
                 # All of it was acknowledged by somebody who died before saying so.
-                queue_settle(work, grip, 0, False)
+                queue_settle(work, slot_lease, 0, False)
                 queue_told(work, False)
                 break
             seen = ax_load64(&work.lines[i].word)
     return AX_EMPTY
 
 
-cdef inline bint ours(ax_work *work, uint64_t word, ax_grip *grip) noexcept nogil:
+cdef inline bint ours(ax_work *work, uint64_t word, ax_lease *slot_lease) noexcept nogil:
     # The lap may have been raised meanwhile; the id tells another frame in the same slot.
     return (
-        word & ((<uint64_t>1 << LAP) - 1) == word_of(0, grip.lease, work.me, AX_SLOT_LEASED)
-        and ax_peek64(&work.lines[grip.index].id) == grip.id
+        word & ((<uint64_t>1 << LAP) - 1) == word_of(0, slot_lease.lease, work.me, AX_SLOT_LEASED)
+        and ax_peek64(&work.lines[slot_lease.index].id) == slot_lease.id
     )
 
 
-cdef bint queue_holds(ax_work *work, ax_grip *grip) noexcept nogil:
+cdef bint queue_holds(ax_work *work, ax_lease *slot_lease) noexcept nogil:
     # After copying: was the lease ours all the time? The fence keeps the copy's loads above this look.
     ax_fence_acquire()
-    return ours(work, ax_load64(&work.lines[grip.index].word), grip)
+    return ours(work, ax_load64(&work.lines[slot_lease.index].word), slot_lease)
 
 
-cdef int queue_mark(ax_work *work, ax_grip *grip, uint64_t done) noexcept nogil:
+cdef int queue_mark(ax_work *work, ax_lease *slot_lease, uint64_t done) noexcept nogil:
     # Acknowledge some frames and keep the rest. What a lost lease marks here was processed all the same.
-    cdef ax_message *line = &work.lines[grip.index]
-    if not ours(work, ax_load64(&line.word), grip):
+    cdef ax_message *line = &work.lines[slot_lease.index]
+    if not ours(work, ax_load64(&line.word), slot_lease):
         return AX_DEAD
     ax_put64(&line.left, ax_peek64(&line.left) & ~done)
     return AX_OK
 
 
-cdef int queue_settle(ax_work *work, ax_grip *grip, uint64_t done, bint failed) noexcept nogil:
+cdef int queue_settle(ax_work *work, ax_lease *slot_lease, uint64_t done, bint failed) noexcept nogil:
     # Acknowledge the frames `done`; what is left of the slot goes back to all. AX_OK, or AX_DEAD: the lease was over.
     # The caller tells those who wait for room.
-    cdef ax_message *line = &work.lines[grip.index]
+    cdef ax_message *line = &work.lines[slot_lease.index]
     cdef uint64_t left = 0, seen
     ax_crash("ack_before")
     while True:
         seen = ax_load64(&line.word)
-        if not ours(work, seen, grip):
+        if not ours(work, seen, slot_lease):
             ax_put64(&work.tally.lost, ax_peek64(&work.tally.lost) + 1)
             return AX_DEAD
         left = ax_peek64(&line.left) & ~done
@@ -364,13 +364,13 @@ cdef int queue_settle(ax_work *work, ax_grip *grip, uint64_t done, bint failed) 
             done = 0
             ax_crash("ack_marked")
         elif left and failed:
-            ax_put32(&line.failures, grip.failures + 1)
+            ax_put32(&line.failures, slot_lease.failures + 1)
         # Release: pairs with the next claim, or the next lease. The lap may be raised meanwhile: look again.
         if ax_cas64(&line.word, seen, seen & ~<uint64_t>7 | (AX_SLOT_RETRY if left else AX_SLOT_FREE)):
             break
     ax_crash("ack_settled")
     if left:
-        ax_store32(&work.queue.hint, <uint32_t>grip.index + 1)
+        ax_store32(&work.queue.hint, <uint32_t>slot_lease.index + 1)
         ax_crash("ack_hinted")
         queue_told(work, True)
     return AX_OK
@@ -473,7 +473,7 @@ cdef void expire(ax_work *work) noexcept nogil:
             queue_told(work, True)
 
 
-cdef void queue_look(ax_work *work) noexcept nogil:
+cdef void queue_reap(ax_work *work) noexcept nogil:
     # Somebody finds nothing, or no room: are there any dead, or leases that ran out? At most once per PROBE_NS.
     sweep(work.party, PROBE_NS)
     expire(work)
@@ -563,7 +563,7 @@ cdef bint queue_idle(ax_work *work) noexcept nogil:
     return True
 
 
-cdef void doze(ax_work *work, int side, int step) noexcept nogil:
+cdef void sleep_on(ax_work *work, int side, int step) noexcept nogil:
     # Threads of a handle share its bit: the last one that wakes takes it off.
     cdef ax_event *event = &work.queue.space if side else &work.queue.data
     while not ax_cas32(&work.gate, 0, 1):
@@ -593,9 +593,9 @@ cdef int64_t spin_time(ax_work *work) noexcept nogil:
     return spin_ns
 
 
-cdef int queue_wait(ax_work *work, int what, int64_t deadline, uint32_t naps) noexcept nogil:
-    # One slice of waiting, after `naps` others: AX_OK look again, AX_BUSY look at your signals, AX_TIMEOUT, AX_DAMAGED.
-    cdef bint first = naps == 0
+cdef int queue_wait(ax_work *work, int what, int64_t deadline, uint32_t slices) noexcept nogil:
+    # One slice of waiting, after `slices` others: AX_OK look again, AX_BUSY look at your signals, AX_TIMEOUT, AX_DAMAGED.
+    cdef bint first = slices == 0
     cdef int side = 0 if what == AX_WAIT_DATA else 1
     cdef ax_event *event = &work.queue.space if side else &work.queue.data
     cdef int64_t now = ax_now_ns(), started = now
@@ -606,30 +606,30 @@ cdef int queue_wait(ax_work *work, int what, int64_t deadline, uint32_t naps) no
     cdef bint is_there
     # Who waits for room waits for somebody who may have died; leases run out on time.
     if what == AX_WAIT_DATA and work.lease_ns == 0:
-        nap = min(IDLE_NS, nap << min(naps, <uint32_t>DOUBLINGS))
+        nap = min(IDLE_NS, nap << min(slices, <uint32_t>DOUBLINGS))
     while spin_ns and spin_on(pauses, started, spin_ns):
         if happened(work, what):
             return AX_OK
     if what == AX_WAIT_DATA:
         queue_settle_kept(work.party)
     while True:
-        doze(work, side, 1)
+        sleep_on(work, side, 1)
         seen = event_prepare(event, work.me)
-        is_there = happened(work, what) or ax_load32(&work.poke)
+        is_there = happened(work, what) or ax_load32(&work.wake_flag)
         if not is_there and now < deadline and now - started < SLICE_NS:
             if ax_futex_wait(&event.count, seen, min(nap, deadline - now)) == -EINTR:
-                doze(work, side, -1)
+                sleep_on(work, side, -1)
                 return AX_BUSY
             is_there = happened(work, what)
-        doze(work, side, -1)
-        if ax_load32(&work.poke):
+        sleep_on(work, side, -1)
+        if ax_load32(&work.wake_flag):
             return AX_BUSY
         if is_there:
             if first and what != AX_WAIT_IDLE:
                 ax_put64(&work.spin_ns, next_spin(ax_peek64(&work.spin_ns), ax_now_ns() - started))
             return AX_OK
         now = ax_now_ns()
-        queue_look(work)
+        queue_reap(work)
         if happened(work, what):
             return AX_OK
         if ax_peek32(&work.is_damaged):

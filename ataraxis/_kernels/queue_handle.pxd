@@ -4,8 +4,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from ataraxis._kernels.atomics cimport ax_u32
 from ataraxis._kernels.frame cimport ax_frame
 from ataraxis._kernels.memory cimport Participant
-from ataraxis._kernels.messages cimport ax_letter
-from ataraxis._kernels.queue cimport ax_grip, ax_last, ax_work
+from ataraxis._kernels.messages cimport ax_message_header
+from ataraxis._kernels.queue cimport ax_lease, ax_last, ax_work
 
 # A frame in pieces: header, extension, payload; `kept` keeps the payload alive.
 cdef struct ax_piece:
@@ -28,8 +28,8 @@ cdef struct ax_rows:
 cdef enum:
     UNFIT = -2                # of a put: no frame that goes quickly
 
-cdef class Grip:
-    cdef ax_grip grip
+cdef class SlotLease:
+    cdef ax_lease slot_lease
     cdef uint64_t pending
     cdef uint64_t out
     cdef bint failed
@@ -46,8 +46,8 @@ cdef class QueueHandle:
     cdef public bint _packs             # a put goes behind the last one where nobody has taken that yet
     cdef public bint _acknowledges      # a get acknowledges when it returns
     cdef public bint _is_plain          # it does, and no slot is handed out frame by frame
-    cdef public list _pocket            # slots that are
-    cdef ax_grip *held                  # what was drained and nobody acknowledged
+    cdef public list _partial            # slots that are
+    cdef ax_lease *held                  # what was drained and nobody acknowledged
     cdef Py_ssize_t held_count, held_room
 
     cdef int enter(self) except -1
@@ -64,32 +64,32 @@ cdef class QueueHandle:
     cdef void show(self, ax_last *slot, uint64_t bytes, uint32_t frames) noexcept
     cdef bint add(self, ax_piece *piece, uint64_t bytes) noexcept
     cdef int fill(self, ax_rows *rows, uint64_t most, uint64_t *done, int64_t deadline) except -100
-    cdef int hold(self, ax_grip *grip, int64_t deadline) except -100
-    cdef int settle(self, ax_grip *grip, uint64_t done, bint failed, bint tell) noexcept
-    cdef object copy_of(self, ax_grip *grip, int k)
-    cdef object quick(self, ax_grip *grip, int k)
-    cdef object one(self, ax_grip *grip, int k, bint *is_had)
-    cdef bint several(self, ax_grip *grip, Py_ssize_t limit, list values) except -1
-    cdef int remember(self, ax_grip *grip) except -1
-    cdef int post(self, value, int code, ax_letter *letter, int64_t deadline) except -100
-    cdef int lease_soon(self, ax_grip *grip) except -100
-    cdef Grip pocket(self, ax_grip *leased)
-    cdef bint read(self, FrameLease lease, Grip grip) except -1
-    cdef int drop(self, Grip grip) except -1
-    cdef FrameLease adopt(self, ax_grip *leased)
+    cdef int hold(self, ax_lease *slot_lease, int64_t deadline) except -100
+    cdef int finish_lease(self, ax_lease *slot_lease, uint64_t done, bint failed, bint tell) noexcept
+    cdef object copy_of(self, ax_lease *slot_lease, int k)
+    cdef object quick(self, ax_lease *slot_lease, int k)
+    cdef object one(self, ax_lease *slot_lease, int k, bint *is_had)
+    cdef bint several(self, ax_lease *slot_lease, Py_ssize_t limit, list values) except -1
+    cdef int remember(self, ax_lease *slot_lease) except -1
+    cdef int post(self, value, int code, ax_message_header *header, int64_t deadline) except -100
+    cdef int lease_soon(self, ax_lease *slot_lease) except -100
+    cdef SlotLease keep_partial(self, ax_lease *leased)
+    cdef bint read(self, FrameLease lease, SlotLease slot_lease) except -1
+    cdef int drop(self, SlotLease slot_lease) except -1
+    cdef FrameLease adopt(self, ax_lease *leased)
     cdef int end_lease(self, FrameLease lease, bint is_done) except -100
 
 cdef class FrameLease:
     cdef QueueHandle handle
-    cdef Grip grip
+    cdef SlotLease slot_lease
     cdef int place                      # which frame of the slot
     cdef readonly bint is_over          # it was acknowledged, given back, or had run out
     cdef readonly bytes data            # the whole frame, or the name of the segment it lies in
 
-cdef class Parcel:
+cdef class Message:
     cdef QueueHandle queue
-    cdef ax_grip grip
-    cdef ax_letter letter
+    cdef ax_lease slot_lease
+    cdef ax_message_header header
     cdef bint is_over
     cdef readonly object value
     cdef bint finish(self, bint is_done) except -1

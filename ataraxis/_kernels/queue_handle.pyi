@@ -19,7 +19,7 @@ LOST: int
 DAMAGED: int
 
 @disjoint_base
-class Grip:
+class SlotLease:
     @property
     def left(self) -> int: ...
 
@@ -80,7 +80,7 @@ class QueueHandle:
     ) -> tuple[int, int]: ...
     _acknowledges: bool
     _is_plain: bool
-    _pocket: list[Grip]
+    _partial: list[SlotLease]
     def get(self, block: bool = True, timeout: float | None = None) -> Any: ...
     def _checked(self, frame: Any) -> Any: ...
     def _get_many(self, limit: int, deadline: int) -> tuple[list[Any], int]: ...
@@ -103,7 +103,7 @@ class QueueHandle:
         time_ns: int,
         deadline: int,
     ) -> int: ...
-    def _fetch(self, deadline: int) -> Parcel | FrameLease | int | None: ...
+    def _fetch(self, deadline: int) -> Message | FrameLease | int | None: ...
 
 @disjoint_base
 class FrameLease:
@@ -123,7 +123,7 @@ class FrameLease:
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None: ...
 
 @disjoint_base
-class Parcel:
+class Message:
     @property
     def value(self) -> Any: ...
     @property

@@ -35,8 +35,8 @@ from ataraxis._kernels.memory cimport Participant, damage_text, inherited
 from ataraxis._kernels.messages cimport ax_origin, ax_payload, lay_message, lay_value, read_message
 from ataraxis._kernels.platform cimport ax_crash, ax_now_ns
 from ataraxis._kernels.queue cimport (
-    AX_WAIT_DATA, AX_WAIT_IDLE, AX_WAIT_ROOM, ax_grip, ax_last, first_bit, frame_at, ones, queue_abandon, queue_claim,
-    queue_grow, queue_has_data, queue_has_room, queue_holds, queue_lease, queue_look, queue_mark, queue_open,
+    AX_WAIT_DATA, AX_WAIT_IDLE, AX_WAIT_ROOM, ax_lease, ax_last, first_bit, frame_at, ones, queue_abandon, queue_claim,
+    queue_grow, queue_has_data, queue_has_room, queue_holds, queue_lease, queue_reap, queue_mark, queue_open,
     queue_publish, queue_settle, queue_told, queue_wait, slot_of,
 )
 from ataraxis._kernels.timing cimport deadline_of
@@ -99,19 +99,19 @@ cdef void lay_rows(char *to, ax_rows *rows, uint64_t sequence, uint64_t count) n
         rows.stamp += rows.step
 
 
-cdef uint64_t pour(char *to, const char *slot, ax_grip *grip, uint32_t seed) noexcept nogil:
+cdef uint64_t pour(char *to, const char *slot, ax_lease *slot_lease, uint32_t seed) noexcept nogil:
     # The frames of a slot that are left, one behind the other: bytes written. A header that is not whole ends it.
     cdef uint64_t at = 0, bytes, done = 0
     cdef uint32_t k
     cdef ax_frame *frame
-    for k in range(grip.frames):
-        if at + sizeof(ax_frame) > grip.bytes:
+    for k in range(slot_lease.frames):
+        if at + sizeof(ax_frame) > slot_lease.bytes:
             break
         frame = <ax_frame *>(slot + at)
         bytes = ax_padded(sizeof(ax_frame) + frame.length)
-        if bytes < sizeof(ax_frame) or bytes > grip.bytes - at:
+        if bytes < sizeof(ax_frame) or bytes > slot_lease.bytes - at:
             break
-        if grip.left >> k & 1:
+        if slot_lease.left >> k & 1:
             ax_copy(to + done, slot + at, bytes)
             if seed:
                 frame = <ax_frame *>(to + done)
@@ -123,7 +123,7 @@ cdef uint64_t pour(char *to, const char *slot, ax_grip *grip, uint32_t seed) noe
 
 # ---- the bridge
 
-cdef class Grip:
+cdef class SlotLease:
     """A slot that is leased: `pending` frames are not handed out yet, `out` ones are."""
 
     @property
@@ -157,7 +157,7 @@ cdef class QueueHandle:
         self.participant = participant
         self.crc_of = crc_of
         self.checks = checks
-        self._pocket = []
+        self._partial = []
         self.is_leaving = False
         ax_put32(&self.users, 0)
         if queue_open(&self.work, &participant.party, <char *>&self.memory[0], self.memory.shape[0]) != AX_OK:
@@ -177,7 +177,7 @@ cdef class QueueHandle:
             return
         self.is_leaving = True
         ax_add32(&self.users, 1)
-        ax_store32(&self.work.poke, 1)
+        ax_store32(&self.work.wake_flag, 1)
         event_wake(&self.work.queue.data)
         event_wake(&self.work.queue.space)
         self.leave()
@@ -200,13 +200,13 @@ cdef class QueueHandle:
     cdef int wait(self, int what, int64_t deadline) except -100:
         # Until it may have happened: AX_OK, AX_TIMEOUT, AX_DAMAGED. The caller is inside.
         cdef int status
-        cdef uint32_t naps = 0
+        cdef uint32_t slices = 0
         while True:
             with nogil:
-                status = queue_wait(&self.work, what, deadline, naps)
+                status = queue_wait(&self.work, what, deadline, slices)
             if status != AX_BUSY:
                 return status
-            naps += 1
+            slices += 1
             PyErr_CheckSignals()
             if not self.is_open:
                 self._revive()
@@ -227,7 +227,7 @@ cdef class QueueHandle:
         try:
             if queue_has_data(&self.work):
                 return AX_OK
-            queue_look(&self.work)
+            queue_reap(&self.work)
             return self.wait(AX_WAIT_DATA, deadline)
         finally:
             self.leave()
@@ -247,7 +247,7 @@ cdef class QueueHandle:
         self.enter()
         try:
             if not queue_has_data(&self.work):
-                queue_look(&self.work)
+                queue_reap(&self.work)
             return queue_has_data(&self.work)
         finally:
             self.leave()
@@ -258,7 +258,7 @@ cdef class QueueHandle:
         self.enter()
         try:
             if not queue_has_room(&self.work):
-                queue_look(&self.work)
+                queue_reap(&self.work)
             return queue_has_room(&self.work)
         finally:
             self.leave()
@@ -417,7 +417,7 @@ cdef class QueueHandle:
         cdef int64_t started
         if status != AX_FULL:
             return status
-        queue_look(&self.work)
+        queue_reap(&self.work)
         status = queue_claim(&self.work, index, position)
         if status != AX_FULL:
             return status
@@ -734,27 +734,27 @@ cdef class QueueHandle:
 
     # ---- getting
 
-    cdef int hold(self, ax_grip *grip, int64_t deadline) except -100:
+    cdef int hold(self, ax_lease *slot_lease, int64_t deadline) except -100:
         # Lease a slot: AX_OK, AX_EMPTY (not waiting), AX_TIMEOUT, AX_DAMAGED. The caller is inside.
-        cdef int status = queue_lease(&self.work, grip)
+        cdef int status = queue_lease(&self.work, slot_lease)
         if status == AX_EMPTY:
-            queue_look(&self.work)
-            status = queue_lease(&self.work, grip)
+            queue_reap(&self.work)
+            status = queue_lease(&self.work, slot_lease)
             if status == AX_EMPTY and ax_peek32(&self.work.is_damaged):
                 status = AX_DAMAGED
         while status == AX_EMPTY and deadline != 0:
             status = self.wait(AX_WAIT_DATA, deadline)
             if status == AX_TIMEOUT:
-                status = queue_lease(&self.work, grip)
+                status = queue_lease(&self.work, slot_lease)
                 return status if status != AX_EMPTY else AX_TIMEOUT
             if status == AX_OK:
-                status = queue_lease(&self.work, grip)
-        if status == AX_OK and grip.failures:
+                status = queue_lease(&self.work, slot_lease)
+        if status == AX_OK and slot_lease.failures:
             ax_put64(&self.work.tally.redelivered, ax_peek64(&self.work.tally.redelivered) + 1)
         return status
 
-    cdef int settle(self, ax_grip *grip, uint64_t done, bint failed, bint tell) noexcept:
-        cdef int status = queue_settle(&self.work, grip, done, failed)
+    cdef int finish_lease(self, ax_lease *slot_lease, uint64_t done, bint failed, bint tell) noexcept:
+        cdef int status = queue_settle(&self.work, slot_lease, done, failed)
         if status == AX_OK:
             if tell:
                 queue_told(&self.work, False)
@@ -762,15 +762,15 @@ cdef class QueueHandle:
             ax_put64(&self.work.tally.last_get_ns, <uint64_t>ax_now_ns())
         return status
 
-    cdef object copy_of(self, ax_grip *grip, int k):
+    cdef object copy_of(self, ax_lease *slot_lease, int k):
         # Frame k of the slot, as bytes of our own; whatever is there, if its header is not whole.
         cdef uint64_t at = 0, bytes = 0
         cdef char *to
-        cdef char *slot = slot_of(&self.work, grip.index)
-        if grip.flags & AX_MESSAGE_LARGE:
-            return PyBytes_FromStringAndSize(slot, grip.bytes)
-        if not frame_at(grip, slot, k, &at, &bytes):
-            bytes = grip.bytes - at if grip.bytes > at else 0
+        cdef char *slot = slot_of(&self.work, slot_lease.index)
+        if slot_lease.flags & AX_MESSAGE_LARGE:
+            return PyBytes_FromStringAndSize(slot, slot_lease.bytes)
+        if not frame_at(slot_lease, slot, k, &at, &bytes):
+            bytes = slot_lease.bytes - at if slot_lease.bytes > at else 0
         if bytes <= AX_GIL_BYTES:
             return PyBytes_FromStringAndSize(slot + at, bytes)
         copy = PyBytes_FromStringAndSize(NULL, bytes)
@@ -779,18 +779,18 @@ cdef class QueueHandle:
             ax_copy(to, slot + at, bytes)
         return copy
 
-    cdef object quick(self, ax_grip *grip, int k):
+    cdef object quick(self, ax_lease *slot_lease, int k):
         # Frame k as a value, or NotImplemented: it is none that goes quickly, or something is wrong with it.
         cdef uint64_t at = 0, bytes = 0
         cdef ax_frame head
-        cdef char *slot = slot_of(&self.work, grip.index)
+        cdef char *slot = slot_of(&self.work, slot_lease.index)
         cdef const char *data
         cdef char *to
         cdef uint32_t front, crc
         cdef int kind, i
         cdef cnp.npy_intp dims[4]
         cdef uint64_t count
-        if grip.flags & AX_MESSAGE_LARGE or not frame_at(grip, slot, k, &at, &bytes):
+        if slot_lease.flags & AX_MESSAGE_LARGE or not frame_at(slot_lease, slot, k, &at, &bytes):
             return NotImplemented
         memcpy(&head, slot + at, sizeof(ax_frame))
         front = sizeof(ax_frame) + ax_front_bytes(head.flags)
@@ -829,34 +829,34 @@ cdef class QueueHandle:
                 return NotImplemented
         return value
 
-    cdef object one(self, ax_grip *grip, int k, bint *is_had):
+    cdef object one(self, ax_lease *slot_lease, int k, bint *is_had):
         # Frame k as a value, acknowledged; is_had False: the lease was over, or a large one had been acknowledged.
-        cdef bint is_large = grip.flags & AX_MESSAGE_LARGE
+        cdef bint is_large = slot_lease.flags & AX_MESSAGE_LARGE
         value = NotImplemented
         name = frame = None
         try:
-            value = self.quick(grip, k)
+            value = self.quick(slot_lease, k)
             if value is NotImplemented:
-                frame = self.copy_of(grip, k)
+                frame = self.copy_of(slot_lease, k)
                 name = frame
                 if is_large:
                     frame = self._open_large(name)
         except BaseException:
-            self.settle(grip, 0, True, True)
+            self.finish_lease(slot_lease, 0, True, True)
             raise
         ax_crash("get_copied")
-        if not queue_holds(&self.work, grip):
+        if not queue_holds(&self.work, slot_lease):
             is_had[0] = False
-            self.settle(grip, 0, False, False)
+            self.finish_lease(slot_lease, 0, False, False)
             return None
         if is_large:
             try:
                 self._unlink_large(name)
             except BaseException:
-                self.settle(grip, 0, True, True)
+                self.finish_lease(slot_lease, 0, True, True)
                 raise
-        is_had[0] = self.settle(grip, <uint64_t>1 << k, False, True) == AX_OK and not (is_large and frame is None)
-        grip.left &= ~(<uint64_t>1 << k)
+        is_had[0] = self.finish_lease(slot_lease, <uint64_t>1 << k, False, True) == AX_OK and not (is_large and frame is None)
+        slot_lease.left &= ~(<uint64_t>1 << k)
         if value is NotImplemented and is_had[0]:
             return self._checked(frame)
         return value
@@ -906,7 +906,7 @@ cdef class QueueHandle:
         >>> queue.get(timeout=1)
         b'one'
         """
-        cdef ax_grip grip
+        cdef ax_lease slot_lease
         cdef int64_t deadline = deadline_of(timeout) if block else 0
         cdef int status = AX_OK
         cdef bint is_had = False
@@ -916,10 +916,10 @@ cdef class QueueHandle:
         self.enter()
         try:
             while not is_had:
-                status = self.hold(&grip, deadline)
+                status = self.hold(&slot_lease, deadline)
                 if status != AX_OK:
                     break
-                value = self.one(&grip, first_bit(grip.left), &is_had)
+                value = self.one(&slot_lease, first_bit(slot_lease.left), &is_had)
         finally:
             self.leave()
         if status != AX_OK:
@@ -928,51 +928,51 @@ cdef class QueueHandle:
 
     def _get_many(self, Py_ssize_t limit, int64_t deadline):
         """Values that are there, at most `limit`; waits for the first. A list, and a status."""
-        cdef ax_grip grip
+        cdef ax_lease slot_lease
         cdef int status = AX_OK
         values = []
         self.enter()
         try:
             while len(values) < limit:
-                status = self.hold(&grip, 0 if values else deadline)
-                if status != AX_OK or not self.several(&grip, limit, values):
+                status = self.hold(&slot_lease, 0 if values else deadline)
+                if status != AX_OK or not self.several(&slot_lease, limit, values):
                     break
         finally:
             queue_told(&self.work, False)
             self.leave()
         return values, AX_OK if values else status
 
-    cdef bint several(self, ax_grip *grip, Py_ssize_t limit, list values) except -1:
+    cdef bint several(self, ax_lease *slot_lease, Py_ssize_t limit, list values) except -1:
         # Frames of one slot, decoded and then acknowledged together. False: stop here.
-        cdef uint64_t done = 0, left = grip.left
+        cdef uint64_t done = 0, left = slot_lease.left
         cdef Py_ssize_t before = len(values)
         cdef bint is_had = True
         cdef int k = 0
-        if grip.flags & AX_MESSAGE_LARGE:
-            value = self.one(grip, 0, &is_had)
+        if slot_lease.flags & AX_MESSAGE_LARGE:
+            value = self.one(slot_lease, 0, &is_had)
             if is_had:
                 values.append(value)
             return True
         try:
             while left and len(values) < limit:
                 k = first_bit(left)
-                value = self.quick(grip, k)
+                value = self.quick(slot_lease, k)
                 if value is NotImplemented:
-                    value = self._checked(self.copy_of(grip, k))
+                    value = self._checked(self.copy_of(slot_lease, k))
                 values.append(value)
                 left &= left - 1
                 done |= <uint64_t>1 << k
         except ValueError:
             # A damaged one comes alone: after those before it, by the next call.
             if not values:
-                self.settle(grip, <uint64_t>1 << k, False, False)
+                self.finish_lease(slot_lease, <uint64_t>1 << k, False, False)
                 raise
             limit = 0
         except BaseException:
             del values[before:]
-            self.settle(grip, 0, True, False)
+            self.finish_lease(slot_lease, 0, True, False)
             raise
-        if not queue_holds(&self.work, grip) or self.settle(grip, done, False, False) != AX_OK:
+        if not queue_holds(&self.work, slot_lease) or self.finish_lease(slot_lease, done, False, False) != AX_OK:
             del values[before:]
         return limit > 0
 
@@ -984,79 +984,79 @@ cdef class QueueHandle:
         No exception of a signal handler comes between: whoever has the frame is an object that gives it back.
         """
         cdef FrameLease lease
-        cdef ax_grip leased
+        cdef ax_lease leased
         cdef int status
         self.enter()
         try:
             while True:
-                if not self._pocket:
+                if not self._partial:
                     status = self.hold(&leased, deadline)
                     if status != AX_OK:
                         return status
-                    self.pocket(&leased)
+                    self.keep_partial(&leased)
                 lease = kind.__new__(kind)
-                if self.read(lease, self._pocket[0]):
+                if self.read(lease, self._partial[0]):
                     return lease
         finally:
             self.leave()
 
-    cdef Grip pocket(self, ax_grip *leased):
+    cdef SlotLease keep_partial(self, ax_lease *leased):
         # Keep a slot whose frames are handed out one by one.
-        cdef Grip grip = Grip.__new__(Grip)
-        grip.grip = leased[0]
-        grip.pending = leased.left
-        self._pocket.append(grip)
+        cdef SlotLease slot_lease = SlotLease.__new__(SlotLease)
+        slot_lease.slot_lease = leased[0]
+        slot_lease.pending = leased.left
+        self._partial.append(slot_lease)
         self._is_plain = False
-        return grip
+        return slot_lease
 
-    cdef bint read(self, FrameLease lease, Grip grip) except -1:
+    cdef bint read(self, FrameLease lease, SlotLease slot_lease) except -1:
         # Hand out the next frame of a slot: whether the lease of the slot was still ours.
-        lease.handle, lease.grip, lease.place = self, grip, first_bit(grip.pending)
-        grip.pending &= ~(<uint64_t>1 << lease.place)
-        grip.out |= <uint64_t>1 << lease.place
+        lease.handle, lease.slot_lease, lease.place = self, slot_lease, first_bit(slot_lease.pending)
+        slot_lease.pending &= ~(<uint64_t>1 << lease.place)
+        slot_lease.out |= <uint64_t>1 << lease.place
         lease.is_over = False
-        if not grip.pending:
-            self.drop(grip)
-        lease.data = self.copy_of(&grip.grip, lease.place)
-        if queue_holds(&self.work, &grip.grip):
+        if not slot_lease.pending:
+            self.drop(slot_lease)
+        lease.data = self.copy_of(&slot_lease.slot_lease, lease.place)
+        if queue_holds(&self.work, &slot_lease.slot_lease):
             return True
         lease.is_over = True
-        self.drop(grip)
+        self.drop(slot_lease)
         return False
 
-    cdef int drop(self, Grip grip) except -1:
+    cdef int drop(self, SlotLease slot_lease) except -1:
         # Hand out no more of a slot.
-        grip.pending = 0
-        if grip in self._pocket:
-            self._pocket.remove(grip)
-        self._is_plain = self._acknowledges and not self._pocket
+        slot_lease.pending = 0
+        if slot_lease in self._partial:
+            self._partial.remove(slot_lease)
+        self._is_plain = self._acknowledges and not self._partial
         return 0
 
-    cdef FrameLease adopt(self, ax_grip *leased):
+    cdef FrameLease adopt(self, ax_lease *leased):
         # A leased slot with one frame in it, as a lease; None: its frames come by `_lease`.
         cdef FrameLease lease
-        cdef Grip grip = self.pocket(leased)
-        if grip.pending != 1 or leased.flags & AX_MESSAGE_LARGE:
+        cdef SlotLease slot_lease = self.keep_partial(leased)
+        if slot_lease.pending != 1 or leased.flags & AX_MESSAGE_LARGE:
             return None
         lease = FrameLease.__new__(FrameLease)
-        return lease if self.read(lease, grip) else None
+        return lease if self.read(lease, slot_lease) else None
 
     cdef int end_lease(self, FrameLease lease, bint is_done) except -100:
         # End the lease of a frame: AX_OK, or AX_DEAD if it was over. No bytecode runs in here.
-        cdef Grip grip = lease.grip
+        cdef SlotLease slot_lease = lease.slot_lease
         cdef uint64_t bit = <uint64_t>1 << lease.place
         cdef int status = AX_OK
         lease.is_over = True
         if not self.is_open or inherited(self.work.party):
             return AX_DEAD
-        grip.out &= ~bit
+        slot_lease.out &= ~bit
         if not is_done:
-            grip.failed = True
-            self.drop(grip)
-        if not grip.out | grip.pending:
-            return self.settle(&grip.grip, bit if is_done else 0, grip.failed, True)
+            slot_lease.failed = True
+            self.drop(slot_lease)
+        if not slot_lease.out | slot_lease.pending:
+            return self.finish_lease(&slot_lease.slot_lease, bit if is_done else 0, slot_lease.failed, True)
         if is_done:
-            status = queue_mark(&self.work, &grip.grip, bit)
+            status = queue_mark(&self.work, &slot_lease.slot_lease, bit)
             if status == AX_OK:
                 ax_put64(&self.work.tally.acknowledged, ax_peek64(&self.work.tally.acknowledged) + 1)
         return status
@@ -1066,7 +1066,7 @@ cdef class QueueHandle:
     def _drain(self, unsigned char[::1] buffer not None, Py_ssize_t at, uint32_t seed, bint keeps, int64_t deadline):
         """Copy frames that are there into `buffer` from `at` on, each padded: end, frames, status; of a large one
         that came and is leased, the name, or None, and its number, or None if it keeps its own."""
-        cdef ax_grip grip
+        cdef ax_lease slot_lease
         cdef int status
         cdef uint64_t frames = 0, here
         cdef char *to = <char *>&buffer[0]
@@ -1074,43 +1074,43 @@ cdef class QueueHandle:
         name = number = None
         self.enter()
         try:
-            status = self.hold(&grip, deadline) if room - at >= <Py_ssize_t>self.work.stride else AX_OVERFLOW
+            status = self.hold(&slot_lease, deadline) if room - at >= <Py_ssize_t>self.work.stride else AX_OVERFLOW
             while status == AX_OK:
-                if grip.flags & AX_MESSAGE_LARGE:
-                    name = PyBytes_FromStringAndSize(slot_of(&self.work, grip.index), grip.bytes)
-                    if grip.flags & AX_MESSAGE_NUMBERED:
-                        number = grip.id * AX_QUEUE_FRAMES
-                    self.remember(&grip)
+                if slot_lease.flags & AX_MESSAGE_LARGE:
+                    name = PyBytes_FromStringAndSize(slot_of(&self.work, slot_lease.index), slot_lease.bytes)
+                    if slot_lease.flags & AX_MESSAGE_NUMBERED:
+                        number = slot_lease.id * AX_QUEUE_FRAMES
+                    self.remember(&slot_lease)
                     break
                 if keeps:
-                    self.remember(&grip)
+                    self.remember(&slot_lease)
                 with nogil:
-                    here = pour(to + at, slot_of(&self.work, grip.index), &grip, seed)
+                    here = pour(to + at, slot_of(&self.work, slot_lease.index), &slot_lease, seed)
                 at += here
-                frames += ones(grip.left)
-                if not keeps and self.settle(&grip, grip.left, False, False) != AX_OK:
+                frames += ones(slot_lease.left)
+                if not keeps and self.finish_lease(&slot_lease, slot_lease.left, False, False) != AX_OK:
                     at -= here
-                    frames -= ones(grip.left)
+                    frames -= ones(slot_lease.left)
                 if frames % BATCH == 0:
                     queue_told(&self.work, False)
-                status = queue_lease(&self.work, &grip) if room - at >= <Py_ssize_t>self.work.stride else AX_OVERFLOW
+                status = queue_lease(&self.work, &slot_lease) if room - at >= <Py_ssize_t>self.work.stride else AX_OVERFLOW
         finally:
             queue_told(&self.work, False)
             self.leave()
         return at, frames, status, name, number
 
-    cdef int remember(self, ax_grip *grip) except -1:
+    cdef int remember(self, ax_lease *slot_lease) except -1:
         cdef Py_ssize_t wanted
         cdef void *more
         if self.held_count == self.held_room:
             wanted = max(64, 2 * self.held_room)
-            more = realloc(self.held, wanted * sizeof(ax_grip))
+            more = realloc(self.held, wanted * sizeof(ax_lease))
             if more == NULL:
-                queue_settle(&self.work, grip, 0, True)
+                queue_settle(&self.work, slot_lease, 0, True)
                 raise MemoryError()
-            self.held = <ax_grip *>more
+            self.held = <ax_lease *>more
             self.held_room = wanted
-        self.held[self.held_count] = grip[0]
+        self.held[self.held_count] = slot_lease[0]
         self.held_count += 1
         return 0
 
@@ -1120,7 +1120,7 @@ cdef class QueueHandle:
         self.enter()
         try:
             for k in range(first, self.held_count):
-                if self.settle(&self.held[k], self.held[k].left if done else 0, not done, k % BATCH == 0) != AX_OK:
+                if self.finish_lease(&self.held[k], self.held[k].left if done else 0, not done, k % BATCH == 0) != AX_OK:
                     lost += 1
             self.held_count = min(first, self.held_count)
             queue_told(&self.work, False)
@@ -1135,7 +1135,7 @@ cdef class QueueHandle:
 
     # ---- frames with an origin: a value straight into a slot, and straight out of it
 
-    cdef int post(self, value, int code, ax_letter *letter, int64_t deadline) except -100:
+    cdef int post(self, value, int code, ax_message_header *header, int64_t deadline) except -100:
         # Put a value; `code` -1: as itself. UNFIT: nothing was done.
         cdef ax_payload payload
         cdef uint64_t index = 0, position = 0, bytes
@@ -1152,13 +1152,13 @@ cdef class QueueHandle:
             if status != AX_OK:
                 return status
             try:
-                lay_message(slot_of(&self.work, index), &payload, letter, self.crc_of)
+                lay_message(slot_of(&self.work, index), &payload, header, self.crc_of)
             except BaseException:
                 queue_abandon(&self.work, index)
                 raise
             queue_publish(&self.work, index, position, bytes, 1, 0)
             queue_told(&self.work, True)
-            self.count(1, payload.bytes, letter.time_ns)
+            self.count(1, payload.bytes, header.time_ns)
         finally:
             self.leave()
         return AX_OK
@@ -1168,51 +1168,51 @@ cdef class QueueHandle:
         int64_t time_ns, int64_t deadline,
     ):
         """Put a value: a status, UNFIT if it goes the long way."""
-        cdef ax_letter letter
-        letter.origin.lane, letter.origin.sequence = lane, sequence
-        letter.origin.part, letter.origin.overlap = part, overlap
-        letter.source, letter.time_ns = source, time_ns
-        return self.post(value, code, &letter, deadline)
+        cdef ax_message_header header
+        header.origin.lane, header.origin.sequence = lane, sequence
+        header.origin.part, header.origin.overlap = part, overlap
+        header.source, header.time_ns = source, time_ns
+        return self.post(value, code, &header, deadline)
 
-    cdef int lease_soon(self, ax_grip *grip) except -100:
+    cdef int lease_soon(self, ax_lease *slot_lease) except -100:
         # Lease a slot if there is one now, or nearly: AX_OK, AX_EMPTY. The caller is inside.
-        cdef int status = queue_lease(&self.work, grip), left = GLANCES
+        cdef int status = queue_lease(&self.work, slot_lease), left = GLANCES
         if status == AX_EMPTY:
             if self.work.cpus > 1:
                 while status == AX_EMPTY and left:
                     ax_linger()
-                    status = queue_lease(&self.work, grip)
+                    status = queue_lease(&self.work, slot_lease)
                     left -= 1
             else:
-                queue_look(&self.work)
-                status = queue_lease(&self.work, grip)
-        if status == AX_OK and grip.failures:
+                queue_reap(&self.work)
+                status = queue_lease(&self.work, slot_lease)
+        if status == AX_OK and slot_lease.failures:
             ax_put64(&self.work.tally.redelivered, ax_peek64(&self.work.tally.redelivered) + 1)
         return status
 
     def _fetch(self, int64_t deadline):
-        """Lease a slot: a Parcel if its frame reads quickly, else a FrameLease, or None if its frames come by `_lease`;
+        """Lease a slot: a Message if its frame reads quickly, else a FrameLease, or None if its frames come by `_lease`;
         or a status."""
-        cdef Parcel parcel = Parcel.__new__(Parcel)
+        cdef Message message = Message.__new__(Message)
         value = NotImplemented
         cdef int status
         self.enter()
         try:
-            status = self.hold(&parcel.grip, deadline)
+            status = self.hold(&message.slot_lease, deadline)
             if status != AX_OK:
                 return status
-            parcel.queue, parcel.is_over = self, False
-            value = read_message(&self.work, &parcel.grip, &parcel.letter, self.crc_of)
+            message.queue, message.is_over = self, False
+            value = read_message(&self.work, &message.slot_lease, &message.header, self.crc_of)
         finally:
             self.leave()
         if value is not NotImplemented:
-            parcel.value = value
-            return parcel
-        parcel.is_over = True
-        return self.adopt(&parcel.grip)
+            message.value = value
+            return message
+        message.is_over = True
+        return self.adopt(&message.slot_lease)
 
 
-@no_gc_clear   # `handle` and `grip` go after the lease
+@no_gc_clear   # `handle` and `slot_lease` go after the lease
 cdef class FrameLease:
     """A frame out to a getter, as its bytes: nobody else gets it until it is given back.
 
@@ -1230,17 +1230,17 @@ cdef class FrameLease:
     @property
     def id(self):
         """Number of the frame in the queue: the same at each delivery, never reused."""
-        return self.grip.grip.id * AX_QUEUE_FRAMES + self.place
+        return self.slot_lease.slot_lease.id * AX_QUEUE_FRAMES + self.place
 
     @property
     def attempt(self):
         """1 at the first delivery; more after a getter had it and failed."""
-        return self.grip.grip.failures + 1
+        return self.slot_lease.slot_lease.failures + 1
 
     @property
     def is_large(self):
         """Whether the frame lies in a segment of its own, of which `data` is the name."""
-        return bool(self.grip.grip.flags & AX_MESSAGE_LARGE)
+        return bool(self.slot_lease.slot_lease.flags & AX_MESSAGE_LARGE)
 
     def acknowledge(self):
         """Say that the frame is done with; does nothing the second time.
@@ -1254,8 +1254,8 @@ cdef class FrameLease:
         cdef int status = AX_OK
         if self.is_over:
             return
-        if self.grip.grip.flags & AX_MESSAGE_LARGE:
-            if not handle.is_open or inherited(handle.work.party) or queue_mark(&handle.work, &self.grip.grip, 0) != AX_OK:
+        if self.slot_lease.slot_lease.flags & AX_MESSAGE_LARGE:
+            if not handle.is_open or inherited(handle.work.party) or queue_mark(&handle.work, &self.slot_lease.slot_lease, 0) != AX_OK:
                 status = AX_DEAD
             else:
                 # May be interrupted: then the lease is as it was.
@@ -1287,7 +1287,7 @@ cdef class FrameLease:
 
 
 @no_gc_clear   # `queue` goes after the lease
-cdef class Parcel:
+cdef class Message:
     """A leased frame of one value, read and checked: what a `FrameLease` is, and what the frame says."""
 
     def __cinit__(self):
@@ -1296,50 +1296,50 @@ cdef class Parcel:
     def __dealloc__(self):
         # Who dropped it has failed with it; a handle that was closed has given it back.
         if not self.is_over and self.queue.is_open and not inherited(self.queue.work.party):
-            self.queue.settle(&self.grip, 0, True, True)
+            self.queue.finish_lease(&self.slot_lease, 0, True, True)
 
     @property
     def lane(self):
         """The way it has come."""
-        return self.letter.origin.lane
+        return self.header.origin.lane
 
     @property
     def sequence(self):
         """Its number there."""
-        return self.letter.origin.sequence
+        return self.header.origin.sequence
 
     @property
     def overlap(self):
         """Samples of the block before."""
-        return self.letter.origin.overlap
+        return self.header.origin.overlap
 
     @property
     def source(self):
         """Who emitted it."""
-        return self.letter.source
+        return self.header.source
 
     @property
     def time_ns(self):
         """Of what time it is, ns."""
-        return self.letter.time_ns
+        return self.header.time_ns
 
     @property
     def id(self):
         """Number of the frame in the queue: the same at each delivery, never reused."""
-        return self.grip.id * 64
+        return self.slot_lease.id * 64
 
     @property
     def attempt(self):
         """1 at the first delivery; more after somebody had it and failed."""
-        return self.grip.failures + 1
+        return self.slot_lease.failures + 1
 
     @property
     def data(self):
         """The whole frame, as long as it is leased."""
         self.queue.enter()
         try:
-            copy = self.queue.copy_of(&self.grip, 0)
-            return copy if queue_holds(&self.queue.work, &self.grip) else b""
+            copy = self.queue.copy_of(&self.slot_lease, 0)
+            return copy if queue_holds(&self.queue.work, &self.slot_lease) else b""
         finally:
             self.queue.leave()
 
@@ -1358,7 +1358,7 @@ cdef class Parcel:
         self.is_over = True
         self.queue.enter()
         try:
-            status = self.queue.settle(&self.grip, is_done, not is_done, True)
+            status = self.queue.finish_lease(&self.slot_lease, is_done, not is_done, True)
         finally:
             self.queue.leave()
         return status == AX_OK

@@ -56,10 +56,10 @@ cdef struct ax_ring:
     uint64_t expected         # next sequence, AX_UNKNOWN before the first
     uint64_t received
     uint64_t dropped
-    uint32_t naps             # slices of a wait that found nothing
+    uint32_t slices             # slices of a wait that found nothing
     uint32_t looks            # that found nothing and did not wait
     bint is_overtaken         # a slot was written again while we kept it
-    ax_u32 poke               # another thread wants the one that waits to come out
+    ax_u32 wake_flag               # another thread wants the one that waits to come out
     # both
     ax_damage damage          # what AX_DAMAGED means
     int cpus                  # we may run on
@@ -200,6 +200,6 @@ cdef class Endpoint:
 
     cdef int enter(self) except -1
     cdef void leave(self) noexcept
-    cdef void stir(self) noexcept
+    cdef void interrupt(self) noexcept
     cdef void finish(self) noexcept
     cdef void detach(self) noexcept

@@ -775,8 +775,8 @@ cdef int next_wait(ax_ring *ring, ax_got *got, int64_t deadline, bint first) noe
     cdef int64_t nap
     cdef uint32_t seen
     cdef int status
-    ring.naps = 0 if first else ring.naps + 1
-    nap = min(IDLE_NS, <int64_t>PROBE_NS << min(ring.naps, DOUBLINGS))
+    ring.slices = 0 if first else ring.slices + 1
+    nap = min(IDLE_NS, <int64_t>PROBE_NS << min(ring.slices, DOUBLINGS))
     while first and spin_ns and spin_on(PAUSES, started, spin_ns):
         status = next_frame(ring, got)
         if status != AX_EMPTY:
@@ -784,7 +784,7 @@ cdef int next_wait(ax_ring *ring, ax_got *got, int64_t deadline, bint first) noe
     while True:
         seen = event_prepare(&stream.data, ring.me)
         status = next_frame(ring, got)
-        if status == AX_EMPTY and ax_load32(&ring.poke):
+        if status == AX_EMPTY and ax_load32(&ring.wake_flag):
             event_cancel(&stream.data, ring.me)
             return AX_BUSY
         if status == AX_EMPTY and now < deadline and now - started < SLICE_NS:
@@ -932,7 +932,7 @@ cdef void reader_stand_aside(ax_ring *ring) noexcept nogil:
 cdef class Endpoint:
     """An end's place in the ring, used by one thread at a time; who closes it waits for that one, or leaves it to it.
 
-    A subclass opens it, and provides `_revive()` (make the handle usable or raise), `stir` (make a thread that
+    A subclass opens it, and provides `_revive()` (make the handle usable or raise), `interrupt` (make a thread that
     waits inside look up), `finish` (what is done in the last turn) and `detach` (leave, if that is due).
     """
 
@@ -955,7 +955,7 @@ cdef class Endpoint:
             if self.inside == pthread_self():
                 # Closed from a signal handler, or the like: the call below us leaves.
                 return
-            self.stir()
+            self.interrupt()
             self._yield()
         self.finish()
         self.leave()
@@ -975,7 +975,7 @@ cdef class Endpoint:
         self.detach()
         ax_end_turn(&self.busy)
 
-    cdef void stir(self) noexcept:
+    cdef void interrupt(self) noexcept:
         pass
 
     cdef void finish(self) noexcept:

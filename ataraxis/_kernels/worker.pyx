@@ -8,9 +8,9 @@ from cython cimport final, freelist, no_gc
 from libc.stdint cimport int64_t, uint64_t
 
 from ataraxis._kernels.layout cimport AX_DAMAGED, AX_EMPTY, AX_OK
-from ataraxis._kernels.messages cimport ax_letter, read_message
+from ataraxis._kernels.messages cimport ax_message_header, read_message
 from ataraxis._kernels.platform cimport ax_now_ns
-from ataraxis._kernels.queue cimport ax_grip
+from ataraxis._kernels.queue cimport ax_lease
 from ataraxis._kernels.queue_handle cimport QueueHandle
 
 cdef extern from *:
@@ -46,7 +46,7 @@ cdef enum:
 
 # ---- the bridge
 
-cdef class PortKernel:
+cdef class WorkerHandle:
     """What emits and gets; a subclass gives the manners.
 
     It provides `_emit(value, dtype, timeout)` and `_get(timeout)`, which wait; `_accept(lease)`, which has a leased frame
@@ -60,8 +60,8 @@ cdef class PortKernel:
     cdef Py_ssize_t state, finished     # words of the board: of the run, of the only child
     cdef Py_ssize_t emitted, received, bins, last_bin, lane_at, began, last
     cdef Py_ssize_t edge
-    cdef ax_grip grip
-    cdef bint is_held                   # `grip` is leased: what `get` returned last
+    cdef ax_lease slot_lease
+    cdef bint is_held                   # `slot_lease` is leased: what `get` returned last
     cdef public uint64_t _lane, _sequence
     cdef uint64_t source
     cdef public bint _has_got, _is_quick
@@ -85,16 +85,16 @@ cdef class PortKernel:
             if self.inbox.is_open:
                 self.inbox.enter()
                 try:
-                    self.inbox.settle(&self.grip, is_done, not is_done, True)
+                    self.inbox.finish_lease(&self.slot_lease, is_done, not is_done, True)
                 finally:
                     self.inbox.leave()
         self._is_quick = False
         self.inbox = self.outbox = None
         self.board = None
 
-    cdef bint say(self, value, dtype) except -1:
+    cdef bint try_emit(self, value, dtype) except -1:
         # Whether it went; False: the long way says why not.
-        cdef ax_letter letter
+        cdef ax_message_header header
         cdef int code = -1, status
         if self.outbox is None or self.board[self.state] > RUNNING or self.board[self.finished] == FINISHED:
             return False
@@ -102,33 +102,33 @@ cdef class PortKernel:
             if not isinstance(dtype, int):
                 return False
             code = dtype
-        letter.origin.lane, letter.origin.sequence = self._lane, self._sequence
-        letter.origin.part = letter.origin.overlap = 0
-        letter.source, letter.time_ns = self.source, ax_now_ns()
-        status = self.outbox.post(value, code, &letter, 0)
+        header.origin.lane, header.origin.sequence = self._lane, self._sequence
+        header.origin.part = header.origin.overlap = 0
+        header.source, header.time_ns = self.source, ax_now_ns()
+        status = self.outbox.post(value, code, &header, 0)
         if status != AX_OK:
             return False
         self._sequence += 1
         self.board[self.emitted] += 1
         self.board[self.edge] += 1
         if self.is_held or self._job is not None:
-            self.board[self.began] = letter.time_ns
+            self.board[self.began] = header.time_ns
         return True
 
-    cdef int pay(self, int64_t now) except -1:
+    cdef int acknowledge_previous(self, int64_t now) except -1:
         # Acknowledge what was got last. The caller is inside.
         if self.is_held:
             self.is_held = False
-            self.inbox.settle(&self.grip, 1, False, True)
+            self.inbox.finish_lease(&self.slot_lease, 1, False, True)
             self.board[self.began] = 0
             self.board[self.lane_at] = 0
             self.board[self.last] = now
         return 0
 
-    cdef object hear(self):
+    cdef object try_get(self):
         # The next value; LATER: there is none now, or it goes the long way.
         cdef QueueHandle inbox = self.inbox
-        cdef ax_letter letter
+        cdef ax_message_header header
         cdef int64_t now
         cdef bint is_there
         cdef int status = AX_EMPTY
@@ -141,14 +141,14 @@ cdef class PortKernel:
         inbox.enter()
         try:
             now = ax_now_ns()
-            self.pay(now)
-            status = inbox.lease_soon(&self.grip)
+            self.acknowledge_previous(now)
+            status = inbox.lease_soon(&self.slot_lease)
             is_there = status == AX_OK
             if is_there:
                 try:
-                    value = read_message(&inbox.work, &self.grip, &letter, inbox.crc_of)
+                    value = read_message(&inbox.work, &self.slot_lease, &header, inbox.crc_of)
                 except BaseException:
-                    inbox.settle(&self.grip, 0, True, True)
+                    inbox.finish_lease(&self.slot_lease, 0, True, True)
                     raise
         finally:
             inbox.leave()
@@ -157,22 +157,22 @@ cdef class PortKernel:
         if not is_there:
             return LATER
         if value is NotImplemented:
-            self._accept(inbox.adopt(&self.grip))
+            self._accept(inbox.adopt(&self.slot_lease))
             return LATER
         self.is_held = True
-        self.board[self.lane_at] = letter.origin.lane
-        self.board[self.lane_at + 1] = letter.origin.sequence
+        self.board[self.lane_at] = header.origin.lane
+        self.board[self.lane_at + 1] = header.origin.sequence
         self.board[self.began] = now
         self.board[self.received] += 1
-        self.board[self.bins + min(ax_log2(max(now - letter.time_ns, 1)), self.last_bin)] += 1
+        self.board[self.bins + min(ax_log2(max(now - header.time_ns, 1)), self.last_bin)] += 1
         return value
 
-    def _pay(self):
+    def _ack_deferred(self):
         """Acknowledge what was got last, if it was got quickly."""
         if self.is_held:
             self.inbox.enter()
             try:
-                self.pay(ax_now_ns())
+                self.acknowledge_previous(ax_now_ns())
             finally:
                 self.inbox.leave()
 
@@ -195,7 +195,7 @@ cdef class PortKernel:
         EndOfStream
             The children have finished, or the pipe is being stopped.
         """
-        return self.say(value, dtype) or self._emit(value, dtype, timeout)
+        return self.try_emit(value, dtype) or self._emit(value, dtype, timeout)
 
     def get(self, timeout=5):
         """Return the next value, waiting up to `timeout`, s; None: for ever.
@@ -203,35 +203,35 @@ cdef class PortKernel:
         Acknowledged by the next `get`. Raises `TimeoutError` and `EndOfStream` as
         ``await get_sync()`` does.
         """
-        value = self.hear()
+        value = self.try_get()
         return self._get(timeout) if value is LATER else value
 
     # ---- awaited
 
     cdef object attempt(self, int what, value, more):
         if what == EMIT or what == EMIT_SYNC:
-            return True if self.say(value, more) else LATER
-        return self.hear()
+            return True if self.try_emit(value, more) else LATER
+        return self.try_get()
 
     def _emitting(self, value, d_type=None):
         """Emit, awaited: see `Processor.emit`."""
-        return promised(self, EMIT, value, d_type, None)
+        return ready(self, EMIT, value, d_type, None)
 
     def _emitting_sync(self, value, d_type=None, timeout=None):
         """Emit, however long it takes, awaited: see `Processor.emit_sync`."""
-        return promised(self, EMIT_SYNC, value, d_type, timeout)
+        return ready(self, EMIT_SYNC, value, d_type, timeout)
 
     def _getting(self):
         """Get what there is, awaited: see `Processor.get`."""
-        return promised(self, GET, None, None, None)
+        return ready(self, GET, None, None, None)
 
     def _getting_sync(self, timeout=5):
         """Get, awaited: see `Processor.get_sync`."""
-        return promised(self, GET_SYNC, None, None, timeout)
+        return ready(self, GET_SYNC, None, None, timeout)
 
 
-cdef inline Promise promised(PortKernel port, int what, value, more, timeout):
-    cdef Promise made = Promise.__new__(Promise)
+cdef inline ReadyAwaitable ready(WorkerHandle port, int what, value, more, timeout):
+    cdef ReadyAwaitable made = ReadyAwaitable.__new__(ReadyAwaitable)
     made.port, made.what, made.value, made.more, made.timeout = port, what, value, more, timeout
     return made
 
@@ -239,10 +239,10 @@ cdef inline Promise promised(PortKernel port, int what, value, more, timeout):
 @final
 @no_gc       # it lives as long as one await, and nothing that it holds knows it
 @freelist(16)
-cdef class Promise:
+cdef class ReadyAwaitable:
     """A coroutine that has its result at its first step, if that is possible at all."""
 
-    cdef PortKernel port
+    cdef WorkerHandle port
     cdef int what
     cdef object value, more, timeout, inner
     cdef bint is_begun
@@ -252,7 +252,7 @@ cdef class Promise:
             PyErr_WarnEx(RuntimeWarning, b"emit or get of a worker was never awaited: nothing was done", 1)
 
     cdef int go(self, value, void **result) except -1:
-        cdef PortKernel port = self.port
+        cdef WorkerHandle port = self.port
         if self.inner is None:
             if self.is_begun:
                 raise RuntimeError("cannot reuse already awaited coroutine")
@@ -311,7 +311,7 @@ cdef class Promise:
 
 
 cdef int send(promise, value, void **result) except -1:
-    return (<Promise>promise).go(value, result)
+    return (<ReadyAwaitable>promise).go(value, result)
 
 
-ax_give_send(Promise, send)
+ax_give_send(ReadyAwaitable, send)

@@ -20,9 +20,9 @@ from ataraxis.config.node import (
     Alias,
     ConfigProblem,
     Mapping,
-    Node,
     Scalar,
     Sequence,
+    YamlNode,
     did_you_mean,
     fingerprint,
     flattened,
@@ -74,7 +74,7 @@ class Draft:
         return (self.cls, *self.values.items())
 
 
-def read_dataclass(reader: Reader, node: Node, cls: type, field: str) -> Any:
+def read_dataclass(reader: ConfigReader, node: YamlNode, cls: type, field: str) -> Any:
     """Read a mapping as a dataclass; every key must be a field."""
     if not isinstance(node, Mapping):
         return reader.refuse(node, field, f"{cls.__name__} (a mapping)")
@@ -88,7 +88,9 @@ def read_dataclass(reader: Reader, node: Node, cls: type, field: str) -> Any:
     return build(reader, node, cls, values, field) if complete else UNREAD
 
 
-def read_fields(reader: Reader, node: Mapping, cls: type, field: str) -> dict[str, Any]:
+def read_fields(
+    reader: ConfigReader, node: Mapping, cls: type, field: str
+) -> dict[str, Any]:
     """Read the values of the fields that the mapping has."""
     schemas = fields_of(cls)
     values: dict[str, Any] = {}
@@ -109,7 +111,9 @@ def read_fields(reader: Reader, node: Mapping, cls: type, field: str) -> dict[st
     return {name: value for name, value in values.items() if value is not UNREAD}
 
 
-def _note_unknown(reader: Reader, key: Node, name: str, cls: type, place: str) -> None:
+def _note_unknown(
+    reader: ConfigReader, key: YamlNode, name: str, cls: type, place: str
+) -> None:
     noted = reader.warnings if reader.settings.lax else reader.problems
     if len(noted) >= _PROBLEMS:
         return
@@ -129,7 +133,7 @@ def _note_unknown(reader: Reader, key: Node, name: str, cls: type, place: str) -
 
 
 def note_missing(
-    reader: Reader, node: Node, schema: FieldSchema, field: str, before: int
+    reader: ConfigReader, node: YamlNode, schema: FieldSchema, field: str, before: int
 ) -> None:
     """Note a required field that the file lacks, unless its value was refused."""
     place = f"{field}.{schema.name}" if field else schema.name
@@ -154,7 +158,7 @@ def _within(problem: ConfigProblem, place: str) -> bool:
 
 
 def build(
-    reader: Reader, node: Node, cls: type, values: dict[str, Any], field: str
+    reader: ConfigReader, node: YamlNode, cls: type, values: dict[str, Any], field: str
 ) -> Any:
     """Call the dataclass; what it raises is a problem of the file."""
     if not reader.settings.build:
@@ -192,7 +196,7 @@ UNREAD = Unread()
 
 
 @dataclass(slots=True)
-class Settings:
+class ConvertOptions:
     """How a file is read.
 
     `exact` refuses even 1 for a float (unions choose by it); `lax` keeps what does
@@ -206,16 +210,16 @@ class Settings:
     build: bool = True
 
 
-class Reader:
+class ConfigReader:
     """Reads nodes as types; `problems` says what did not fit.
 
     Parameters
     ----------
-    settings : Settings
+    settings : ConvertOptions
         How to read.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ConvertOptions) -> None:
         self.settings = settings
         self.problems: list[ConfigProblem] = []
         self.warnings: list[ConfigProblem] = []
@@ -223,7 +227,7 @@ class Reader:
         self._through_aliases = 0
         self._aliases_open = 0
 
-    def read(self, node: Node, annotation: Any, field: str = "") -> Any:
+    def read(self, node: YamlNode, annotation: Any, field: str = "") -> Any:
         """Read a node as a type; `UNREAD` when it does not fit."""
         if isinstance(node, Alias):
             self._aliases_open += 1
@@ -246,7 +250,7 @@ class Reader:
             )
         return self.read_member(node, annotation, field)
 
-    def read_member(self, node: Node, annotation: Any, field: str) -> Any:
+    def read_member(self, node: YamlNode, annotation: Any, field: str) -> Any:
         """Read a node as a type that is no union, whatever its tag."""
         if annotation is Any or annotation is object:
             return self._untyped(node, field)
@@ -276,7 +280,7 @@ class Reader:
 
     def refuse(
         self,
-        node: Node,
+        node: YamlNode,
         field: str,
         expected: str,
         found: str | None = None,
@@ -296,7 +300,7 @@ class Reader:
         self.problems.append(problem)
         return UNREAD
 
-    def keep(self, node: Node, field: str, problem: ConfigProblem) -> Any:
+    def keep(self, node: YamlNode, field: str, problem: ConfigProblem) -> Any:
         """Take a value that does not fit as it stands, as the originals did."""
         before = len(self.problems)
         value = self._untyped(node, field)
@@ -304,7 +308,7 @@ class Reader:
             self.warnings.append(problem)
         return value
 
-    def _leaf(self, node: Node, annotation: Any, field: str) -> Any:
+    def _leaf(self, node: YamlNode, annotation: Any, field: str) -> Any:
         settings = self.settings
         hint = ""
         if isinstance(node, Scalar):
@@ -312,8 +316,8 @@ class Reader:
                 return scalars.read_leaf(
                     node, annotation, settings.exact, settings.dialect
                 )
-            except scalars.Mismatch as mismatch:
-                hint = mismatch.hint
+            except scalars.ScalarError as problem:
+                hint = problem.hint
             if settings.lax:
                 from ataraxis.config.scalars import read_leniently
 
@@ -323,22 +327,22 @@ class Reader:
                     return found
         return self.refuse(node, field, type_name(annotation), hint=hint)
 
-    def _warn(self, node: Node, field: str, expected: str) -> None:
+    def _warn(self, node: YamlNode, field: str, expected: str) -> None:
         self.warnings.append(
             ConfigProblem(
                 str(self.settings.path), node.line, field, expected, described(node)
             )
         )
 
-    def _choice(self, node: Node, annotation: Any, field: str, read: Any) -> Any:
+    def _choice(self, node: YamlNode, annotation: Any, field: str, read: Any) -> Any:
         try:
             return read(node, annotation, self.settings.dialect)
-        except scalars.Mismatch as mismatch:
-            return self.refuse(node, field, mismatch.expected, hint=mismatch.hint)
+        except scalars.ScalarError as problem:
+            return self.refuse(node, field, problem.expected, hint=problem.hint)
 
     def _items(
         self,
-        node: Node,
+        node: YamlNode,
         annotation: Any,
         field: str,
         origin: Any,
@@ -366,7 +370,7 @@ class Reader:
         return unique
 
     def _tuple(
-        self, node: Node, annotation: Any, field: str, arguments: tuple[Any, ...]
+        self, node: YamlNode, annotation: Any, field: str, arguments: tuple[Any, ...]
     ) -> Any:
         if not isinstance(node, Sequence):
             return self.refuse(node, field, type_name(annotation))
@@ -394,7 +398,7 @@ class Reader:
 
     def _dict(
         self,
-        node: Node,
+        node: YamlNode,
         annotation: Any,
         field: str,
         origin: Any,
@@ -426,7 +430,7 @@ class Reader:
                 complete = False
         return result if complete else UNREAD
 
-    def _untyped(self, node: Node, field: str) -> Any:
+    def _untyped(self, node: YamlNode, field: str) -> Any:
         """Read a node as what YAML takes it for."""
         if isinstance(node, Alias):
             return self.read(node, Any, field)
@@ -448,7 +452,7 @@ def values_by_identity(values: list[Any]) -> list[Any]:
     return [value for value in values if value is UNREAD]
 
 
-def described(node: Node) -> str:
+def described(node: YamlNode) -> str:
     """Say in plain words what a node is."""
     if isinstance(node, Alias):
         return described(node.target)
@@ -460,7 +464,7 @@ def described(node: Node) -> str:
     return f"a mapping of {len(node.pairs)}"
 
 
-def key_text(node: Node) -> str:
+def key_text(node: YamlNode) -> str:
     """Show a key inside a field path."""
     while isinstance(node, Alias):
         node = node.target
@@ -473,7 +477,7 @@ def _is_set(annotation: Any) -> bool:
     return container_of(annotation)[0] in (set, frozenset, Any, object)
 
 
-def _items_of(node: Node) -> list[Node] | None:
+def _items_of(node: YamlNode) -> list[YamlNode] | None:
     """List the items of a sequence, or of YAML's own set."""
     if isinstance(node, Sequence):
         return node.items
@@ -504,7 +508,7 @@ def _base_name(member: Any) -> str:
 
 
 def read_union(
-    reader: Reader, node: Node, alternatives: tuple[Any, ...], field: str
+    reader: ConfigReader, node: YamlNode, alternatives: tuple[Any, ...], field: str
 ) -> Any:
     """Read a node as the member it is; else report what is nearest."""
     tags = tags_of(alternatives)
@@ -539,7 +543,7 @@ def _passes(exact: bool) -> tuple[bool, ...]:
     return (True,) if exact else (True, False)
 
 
-def chosen(reader: Reader, node: Node, alternatives: tuple[Any, ...]) -> int:
+def chosen(reader: ConfigReader, node: YamlNode, alternatives: tuple[Any, ...]) -> int:
     """Tell the position of the member that reading an untagged node chooses."""
     for exact in _passes(reader.settings.exact):
         for position, member in enumerate(alternatives):
@@ -550,13 +554,13 @@ def chosen(reader: Reader, node: Node, alternatives: tuple[Any, ...]) -> int:
     return -1
 
 
-def _trial(reader: Reader, exact: bool) -> Reader:
+def _trial(reader: ConfigReader, exact: bool) -> ConfigReader:
     """Make a reader whose problems count for nothing."""
     settings = replace(reader.settings, exact=exact or reader.settings.exact, lax=False)
     return type(reader)(settings)
 
 
-def _unread(reader: Reader, node: Node, field: str) -> Any:
+def _unread(reader: ConfigReader, node: YamlNode, field: str) -> Any:
     """End without a value; a lax reader keeps what the file says."""
     if not reader.settings.lax:
         return UNREAD
@@ -565,8 +569,8 @@ def _unread(reader: Reader, node: Node, field: str) -> Any:
 
 
 def _report(
-    reader: Reader,
-    node: Node,
+    reader: ConfigReader,
+    node: YamlNode,
     alternatives: tuple[Any, ...],
     trials: list[list[ConfigProblem]],
     field: str,
@@ -598,7 +602,7 @@ def _report(
         reader.problems.append(replace(problem, hint=hint))
 
 
-def _alike(node: Node, member: Any) -> bool:
+def _alike(node: YamlNode, member: Any) -> bool:
     """Tell whether a member has the shape of the node."""
     origin = container_of(member)[0]
     if isinstance(node, Mapping):
@@ -609,8 +613,8 @@ def _alike(node: Node, member: Any) -> bool:
 
 
 def write_union(
-    writer: Writer, value: Any, alternatives: tuple[Any, ...], field: str
-) -> Node | None:
+    writer: ConfigWriter, value: Any, alternatives: tuple[Any, ...], field: str
+) -> YamlNode | None:
     """Write a value as the member it is, tagged where reading would differ."""
     trials: list[tuple[int, list[ConfigProblem]]] = []
     for exact in _passes(writer.exact):
@@ -649,7 +653,7 @@ _UNTYPED = (NoneType, bool, int, float, str, bytes, dt.datetime, dt.date)
 _DEEPEST = 90
 
 
-class Writer:
+class ConfigWriter:
     """Makes nodes of values; `problems` says what YAML cannot hold.
 
     Parameters
@@ -668,15 +672,15 @@ class Writer:
         self.problems: list[ConfigProblem] = []
         self._depth = depth
 
-    def trial(self, exact: bool) -> Writer:
+    def trial(self, exact: bool) -> ConfigWriter:
         """Make a writer whose problems count for nothing."""
-        return Writer(self.path, exact or self.exact, self._depth)
+        return ConfigWriter(self.path, exact or self.exact, self._depth)
 
-    def checker(self) -> Reader:
+    def checker(self) -> ConfigReader:
         """Make a reader that builds nothing."""
-        return Reader(Settings(self.path, build=False))
+        return ConfigReader(ConvertOptions(self.path, build=False))
 
-    def write(self, value: Any, annotation: Any, field: str = "") -> Node | None:
+    def write(self, value: Any, annotation: Any, field: str = "") -> YamlNode | None:
         """Write a value as a type; ``None`` when it does not fit."""
         self._depth += 1
         if self._depth > _DEEPEST:
@@ -692,10 +696,10 @@ class Writer:
             node.schema = annotation
         return node
 
-    def write_member(self, value: Any, annotation: Any, field: str) -> Node | None:
+    def write_member(self, value: Any, annotation: Any, field: str) -> YamlNode | None:
         """Write a value as a type that is no union."""
         annotation = unwrap(annotation)
-        node: Node | None = None
+        node: YamlNode | None = None
         if annotation is Any or annotation is object:
             return self._untyped(value, field)
         origin, arguments = container_of(annotation)
@@ -724,7 +728,7 @@ class Writer:
 
     def refuse(
         self, value: Any, field: str, expected: str, hint: str = ""
-    ) -> Node | None:
+    ) -> YamlNode | None:
         """Note a value that cannot be written."""
         found = f"{type(value).__name__} {shown(value)}"
         self.problems.append(
@@ -767,7 +771,7 @@ class Writer:
         arguments: tuple[Any, ...],
         annotation: Any,
         field: str,
-    ) -> Node | None:
+    ) -> YamlNode | None:
         if origin in (dict, OrderedDict):
             return self._dict(value, arguments or (Any, Any), field, origin)
         if origin is not tuple:
@@ -813,7 +817,7 @@ class Writer:
             node.pairs.append((key_node, item_node))
         return node if len(self.problems) == before else None
 
-    def _untyped(self, value: Any, field: str) -> Node | None:
+    def _untyped(self, value: Any, field: str) -> YamlNode | None:
         """Write a value for ``Any``: only what YAML itself tells apart."""
         if type(value) in (list, dict):
             return self._container(value, type(value), (), type(value), field)
@@ -827,7 +831,7 @@ def _field_key(schema: FieldSchema) -> Scalar:
     return Scalar(text=schema.name, remark=schema.remark)
 
 
-def _sort_key(item: Node) -> tuple[int, int, str]:
+def _sort_key(item: YamlNode) -> tuple[int, int, str]:
     """Order the items of a set, so that equal sets make equal files."""
     if isinstance(item, Scalar) and item.kind == "int":
         return (0, literal.parse_int(item.text), "")

@@ -16,9 +16,9 @@ from ataraxis.config.node import (
     Alias,
     ConfigProblem,
     Mapping,
-    Node,
     Scalar,
     Sequence,
+    YamlNode,
     flattened,
     merge_work,
     shown,
@@ -38,7 +38,7 @@ class Document:
 
     text: str
     dialect: str = "1.2"
-    root: Node | None = None
+    root: YamlNode | None = None
     problems: list[ConfigProblem] = field(default_factory=list)
     duplicates: list[ConfigProblem] = field(default_factory=list)
 
@@ -97,7 +97,7 @@ class _Composer:
         self.document = Document(text, dialect)
         self.path = path
         self.line = 1
-        self._anchors: dict[str, Node | None] = {}
+        self._anchors: dict[str, YamlNode | None] = {}
         self._depth = 0
         self._merges = 0
         self._place: list[str] = []
@@ -135,7 +135,7 @@ class _Composer:
         line = event.start_mark.line + 1
         raise Unreadable(ConfigProblem(self.path, line, "", expected, found))
 
-    def _node(self, event: Any, events: Iterator[Any]) -> Node:
+    def _node(self, event: Any, events: Iterator[Any]) -> YamlNode:
         """Make the node that begins with this event."""
         kind = type(event).__name__
         self.line = event.start_mark.line + 1
@@ -148,7 +148,7 @@ class _Composer:
             "start": event.start_mark.index,
             "column": event.start_mark.column,
         }
-        node: Node
+        node: YamlNode
         if kind == "AliasEvent":
             node = self._alias(event, anchor, place)
         else:
@@ -167,11 +167,11 @@ class _Composer:
         self._depth -= 1
         return node
 
-    def _alias(self, event: Any, anchor: str, place: dict[str, Any]) -> Node:
+    def _alias(self, event: Any, anchor: str, place: dict[str, Any]) -> YamlNode:
         target = self._anchors.get(anchor)
         if target is None:
             self._stop(event, "an anchor that was defined before", f"'*{anchor}'")
-        return Alias(**place, end=event.end_mark.index, target=target or Node())
+        return Alias(**place, end=event.end_mark.index, target=target or YamlNode())
 
     def _tag(self, event: Any, kind: str) -> tuple[str, str]:
         """Split a tag: a local name to keep, or one of YAML's own types."""
@@ -262,6 +262,6 @@ class _Composer:
         )
 
 
-def _content_end(node: Node, children: list[Node]) -> int:
+def _content_end(node: YamlNode, children: list[YamlNode]) -> int:
     """End a block collection with its last content, not with what follows it."""
     return max([child.end for child in children], default=node.start)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 
 from ataraxis.config.literal import quoted
-from ataraxis.config.node import Mapping, Node, Scalar, Sequence
+from ataraxis.config.node import Mapping, Scalar, Sequence, YamlNode
 
 _STEP = 2
 _WIDTH = 88
@@ -21,7 +21,7 @@ def document_text(root: Mapping) -> str:
     return "\n".join(lines) + "\n"
 
 
-def flow(node: Node) -> str:
+def flow(node: YamlNode) -> str:
     """Write a node on one line."""
     prefix = f"{node.tag} " if node.tag else ""
     if isinstance(node, Scalar):
@@ -39,12 +39,12 @@ def _scalar(node: Scalar) -> str:
     return f"!!binary '{node.text}'" if node.kind == "binary" else node.text
 
 
-def _flow_key(key: Node) -> str:
+def _flow_key(key: YamlNode) -> str:
     text = flow(key)
     return f"? {text} " if len(text) > _LONGEST_KEY else text
 
 
-def is_inline(node: Node) -> bool:
+def is_inline(node: YamlNode) -> bool:
     """Tell whether a node is written on the line of its key."""
     if isinstance(node, Scalar):
         return not _is_literal(node)
@@ -93,7 +93,7 @@ class Emitter:
             for line in self.pair_lines(key, value, indent)
         ]
 
-    def pair_lines(self, key: Node, value: Node, indent: int) -> list[str]:
+    def pair_lines(self, key: YamlNode, value: YamlNode, indent: int) -> list[str]:
         """Write one key and its value."""
         key_text = flow(key)
         if len(key_text) > _LONGEST_KEY:
@@ -106,11 +106,11 @@ class Emitter:
         self._said.add(mark)
         return _remarked(lines, key.remark, indent)
 
-    def item_lines(self, value: Node, indent: int) -> list[str]:
+    def item_lines(self, value: YamlNode, indent: int) -> list[str]:
         """Write one item of a list."""
         return self._lines("-", value, indent)
 
-    def _lines(self, prefix: str, node: Node, indent: int) -> list[str]:
+    def _lines(self, prefix: str, node: YamlNode, indent: int) -> list[str]:
         pad = " " * indent
         if is_inline(node):
             return [f"{pad}{prefix} {flow(node)}"]

@@ -10,15 +10,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ataraxis.config.convert import UNREAD, Reader, Settings, Writer
+from ataraxis.config.convert import UNREAD, ConfigReader, ConfigWriter, ConvertOptions
 from ataraxis.config.document import Document
 from ataraxis.config.emitter import Emitter, flow, is_inline
 from ataraxis.config.node import (
     Alias,
     Mapping,
-    Node,
     Scalar,
     Sequence,
+    YamlNode,
     fingerprint,
 )
 
@@ -29,7 +29,7 @@ class Unmergeable(Exception):
     """The old text has a shape that cannot be edited in place."""
 
 
-class Revision:
+class DocumentMerge:
     """The edits that make an old document say what a new tree says.
 
     Parameters
@@ -47,7 +47,7 @@ class Revision:
         self._newline = "\r\n" if "\r\n" in document.text else "\n"
         self._emitter = Emitter(remarks=True)
 
-    def revised(self, old: Node, new: Node) -> str:
+    def revised(self, old: YamlNode, new: YamlNode) -> str:
         """Return the old text, changed where the two trees differ.
 
         Raises
@@ -68,15 +68,15 @@ class Revision:
             last = start
         return text
 
-    def _same(self, old: Node, new: Node) -> bool:
+    def _same(self, old: YamlNode, new: YamlNode) -> bool:
         """Tell whether the old node already means the new value."""
         if old.tag != new.tag and old.tag != "!!set":
             return False
-        reader = Reader(Settings(self._path, build=False))
+        reader = ConfigReader(ConvertOptions(self._path, build=False))
         value = reader.read(old, new.schema)
         if reader.problems or value is UNREAD:
             return False
-        node = Writer(self._path).write(value, new.schema)
+        node = ConfigWriter(self._path).write(value, new.schema)
         return node is not None and fingerprint(node) == fingerprint(new)
 
     def _mapping(self, old: Mapping, new: Mapping) -> None:
@@ -84,7 +84,9 @@ class Revision:
         schema = new.pairs[0][0].schema if new.pairs else None
         left = {self._key_mark(pair[0], schema): pair for pair in old.pairs}
         order = [pair[0] for pair in old.pairs]
-        matched: list[tuple[tuple[Node, Node] | None, tuple[Node, Node]]] = []
+        matched: list[
+            tuple[tuple[YamlNode, YamlNode] | None, tuple[YamlNode, YamlNode]]
+        ] = []
         for key, value in new.pairs:
             pair = left.pop(fingerprint(key), None)
             matched.append((pair, (key, value)))
@@ -102,8 +104,8 @@ class Revision:
             raise Unmergeable
         for pair in gone:
             self._delete(old, pair)
-        after: tuple[Node, Node] | None = None
-        pending: list[tuple[Node, Node]] = []
+        after: tuple[YamlNode, YamlNode] | None = None
+        pending: list[tuple[YamlNode, YamlNode]] = []
         for pair, (key, value) in matched:
             if pair is None:
                 pending.append((key, value))
@@ -118,22 +120,25 @@ class Revision:
         assert after is not None
         self._insert_after(old, after, pending)
 
-    def _key_mark(self, old: Node, schema: Any) -> Any:
+    def _key_mark(self, old: YamlNode, schema: Any) -> Any:
         """Give the fingerprint that the key would have if it were written now."""
         if schema is None:  # the name of a field
             return ("", "str", old.text) if isinstance(old, Scalar) else id(old)
-        reader = Reader(Settings(self._path, build=False))
+        reader = ConfigReader(ConvertOptions(self._path, build=False))
         value = reader.read(old, schema)
         if reader.problems or value is UNREAD:
             return id(old)
-        node = Writer(self._path).write(value, schema)
+        node = ConfigWriter(self._path).write(value, schema)
         return id(old) if node is None else fingerprint(node)
 
-    def _is_merge(self, key: Node) -> bool:
+    def _is_merge(self, key: YamlNode) -> bool:
         return isinstance(key, Scalar) and key.kind == "merge"
 
     def _value(
-        self, pair: tuple[Node, Node], new: tuple[Node, Node], column: int
+        self,
+        pair: tuple[YamlNode, YamlNode],
+        new: tuple[YamlNode, YamlNode],
+        column: int,
     ) -> None:
         """Change the value of a key that stays."""
         old_value, new_value = pair[1], new[1]
@@ -147,7 +152,7 @@ class Revision:
         head = lines[0][column + len(flow(new[0])) + 1 :]
         self._replace_rest(colon, old_value, [head, *lines[1:]])
 
-    def _descend(self, old: Node, new: Node) -> bool:
+    def _descend(self, old: YamlNode, new: YamlNode) -> bool:
         """Edit inside a value where that is enough; tell whether it was."""
         if self._same(old, new):
             return True
@@ -165,7 +170,7 @@ class Revision:
             del self._edits[before:]
         return False
 
-    def _inline(self, old: Node, new: Node) -> None:
+    def _inline(self, old: YamlNode, new: YamlNode) -> None:
         """Replace a value by text on the same line."""
         if self._descend(old, new):
             return
@@ -174,7 +179,7 @@ class Revision:
         space = "" if old.end > old.start else " "
         self._edits.append((old.start, old.end, space + flow(new)))
 
-    def _replace_rest(self, start: int, old: Node, lines: list[str]) -> None:
+    def _replace_rest(self, start: int, old: YamlNode, lines: list[str]) -> None:
         """Replace from after a colon or dash to the end of the old value."""
         end = self._line_end(max(old.end, start))
         one_line = isinstance(old, Alias | Scalar) or _is_one_line(old)
@@ -217,7 +222,7 @@ class Revision:
             joined = self._newline.join([*lines, " " * old.column])
             self._edits.append((dash, dash, joined[old.column :]))
 
-    def _item(self, old: Node, new: Node, column: int) -> None:
+    def _item(self, old: YamlNode, new: YamlNode, column: int) -> None:
         if self._descend(old, new):
             return
         if _is_one_line(old) and is_inline(new):
@@ -227,14 +232,17 @@ class Revision:
         head = lines[0][column + 1 :]
         self._replace_rest(self._dash(old) + 1, old, [head, *lines[1:]])
 
-    def _dash(self, item: Node) -> int:
+    def _dash(self, item: YamlNode) -> int:
         """Find the dash of an item."""
         if item.start < 0:
             raise Unmergeable
         return self._text.rfind("-", 0, item.start)
 
     def _insert_after(
-        self, old: Mapping, after: tuple[Node, Node], pairs: list[tuple[Node, Node]]
+        self,
+        old: Mapping,
+        after: tuple[YamlNode, YamlNode],
+        pairs: list[tuple[YamlNode, YamlNode]],
     ) -> None:
         lines = [
             line
@@ -254,7 +262,9 @@ class Revision:
                 return
         self._edits.append((position, position, joined))
 
-    def _insert_before(self, key: Node, pairs: list[tuple[Node, Node]]) -> None:
+    def _insert_before(
+        self, key: YamlNode, pairs: list[tuple[YamlNode, YamlNode]]
+    ) -> None:
         lines = [
             line
             for new_key, value in pairs
@@ -263,7 +273,7 @@ class Revision:
         joined = self._newline.join([*lines, " " * key.column])
         self._edits.append((key.start, key.start, joined[key.column :]))
 
-    def _delete(self, old: Mapping, pair: tuple[Node, Node]) -> None:
+    def _delete(self, old: Mapping, pair: tuple[YamlNode, YamlNode]) -> None:
         """Remove a key with its value and the comment on its line, no other."""
         key, value = pair
         position = old.pairs.index(pair)
@@ -292,7 +302,7 @@ class Revision:
         return end - 1 if end > position and self._text[end - 1] == "\r" else end
 
 
-def _is_one_line(node: Node) -> bool:
+def _is_one_line(node: YamlNode) -> bool:
     """Tell whether a node of the file can be replaced where it stands."""
     if isinstance(node, Scalar):
         return not node.block

@@ -16,7 +16,7 @@ from ataraxis.errors import ConfigError
 
 
 @dataclass(slots=True, eq=False)
-class Node:
+class YamlNode:
     """A piece of a document.
 
     Parameters
@@ -46,7 +46,7 @@ class Node:
 
 
 @dataclass(slots=True, eq=False)
-class Scalar(Node):
+class Scalar(YamlNode):
     """A single value: its text, and the kind of value YAML takes it for."""
 
     text: str = ""
@@ -55,40 +55,40 @@ class Scalar(Node):
 
 
 @dataclass(slots=True, eq=False)
-class Sequence(Node):
+class Sequence(YamlNode):
     """An ordered list of nodes; `flow` is the form with brackets."""
 
-    items: list[Node] = field(default_factory=list)
+    items: list[YamlNode] = field(default_factory=list)
     flow: bool = False
     block: bool = False
 
 
 @dataclass(slots=True, eq=False)
-class Mapping(Node):
+class Mapping(YamlNode):
     """Pairs of key and value in their order; `flow` is the form with braces."""
 
-    pairs: list[tuple[Node, Node]] = field(default_factory=list)
+    pairs: list[tuple[YamlNode, YamlNode]] = field(default_factory=list)
     flow: bool = False
     ordered: bool = False
-    merged: list[tuple[Node, Node]] | None = None
+    merged: list[tuple[YamlNode, YamlNode]] | None = None
     """Its pairs with those that ``<<`` merges in, once they were found."""
 
 
 @dataclass(slots=True, eq=False)
-class Alias(Node):
+class Alias(YamlNode):
     """A reference (``*name``) to a node that is elsewhere in the document."""
 
-    target: Node = field(default_factory=Node)
+    target: YamlNode = field(default_factory=YamlNode)
 
 
-def resolved(node: Node) -> Node:
+def resolved(node: YamlNode) -> YamlNode:
     """Follow an alias to what it means."""
     while isinstance(node, Alias):
         node = node.target
     return node
 
 
-def flattened(node: Mapping) -> list[tuple[Node, Node]]:
+def flattened(node: Mapping) -> list[tuple[YamlNode, YamlNode]]:
     """List the pairs of a mapping, with those that ``<<`` merges in after its own.
 
     They are found once: what a mapping merges in stands before it in a document, so
@@ -97,7 +97,7 @@ def flattened(node: Mapping) -> list[tuple[Node, Node]]:
     if node.merged is not None:
         return node.merged
     sources: list[Mapping] = []
-    own: list[tuple[Node, Node]] = []
+    own: list[tuple[YamlNode, YamlNode]] = []
     for key, value in node.pairs:
         if isinstance(key, Scalar) and key.kind == "merge":
             target = resolved(value)
@@ -128,13 +128,13 @@ def merge_work(node: Mapping) -> int:
     return work
 
 
-def _name(key: Node) -> Any:
+def _name(key: YamlNode) -> Any:
     """Identify a key; a key that is no scalar is only itself."""
     key = resolved(key)
     return (key.kind, key.text) if isinstance(key, Scalar) else id(key)
 
 
-def fingerprint(node: Node) -> Any:
+def fingerprint(node: YamlNode) -> Any:
     """Reduce a written node to a hashable value; equal values mean equal nodes.
 
     The order of a mapping counts only where the type says so.

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from ataraxis.config import literal
-from ataraxis.config.node import Mapping, Node, Scalar, Sequence, resolved
+from ataraxis.config.node import Mapping, Scalar, Sequence, YamlNode, resolved
 from ataraxis.config.schema import container_of, type_name
 
 if TYPE_CHECKING:
-    from ataraxis.config.convert import Reader, Writer
+    from ataraxis.config.convert import ConfigReader, ConfigWriter
 
 # ---- one numpy value and its text: scalars, and the elements of arrays
 
@@ -29,11 +29,11 @@ _ZONED = re.compile(r":.*(?:[Zz]|[-+]\d\d:?\d\d)$")
 _COMPLEX = re.compile(rf"({_REAL})([-+]{_REAL.removeprefix('[-+]?')})j", re.ASCII)
 
 
-class Refused(Exception):
+class ElementError(Exception):
     """An element does not fit; carries the node for its line."""
 
     def __init__(
-        self, node: Node | None = None, expected: str = "", hint: str = ""
+        self, node: YamlNode | None = None, expected: str = "", hint: str = ""
     ) -> None:
         super().__init__(hint)
         self.node, self.expected, self.hint = node, expected, hint
@@ -82,11 +82,11 @@ def _write_datetime(value: Any) -> str:
     return f"{np.datetime_as_string(value)} {_unit(unit, count)}"
 
 
-def read_element(node: Node, dtype: np.dtype[Any], exact: bool) -> Any:
+def read_element(node: YamlNode, dtype: np.dtype[Any], exact: bool) -> Any:
     """Read one element; a number that the dtype cannot hold is refused."""
     node = resolved(node)
     if not isinstance(node, Scalar):
-        raise Refused(node, dtype.name)
+        raise ElementError(node, dtype.name)
     text, kind = node.text, node.kind
     if dtype.kind == "b" and kind == "bool":
         return np.bool_(literal.parse_bool(text))
@@ -95,7 +95,7 @@ def read_element(node: Node, dtype: np.dtype[Any], exact: bool) -> Any:
         limits = np.iinfo(dtype)
         if not limits.min <= value <= limits.max:
             hint = f"{dtype.name} holds {limits.min} to {limits.max}"
-            raise Refused(node, dtype.name, hint)
+            raise ElementError(node, dtype.name, hint)
         return dtype.type(value)
     if dtype.kind == "f" and kind in (("float",) if exact else ("int", "float")):
         return _read_float(node, text, dtype)
@@ -107,7 +107,7 @@ def read_element(node: Node, dtype: np.dtype[Any], exact: bool) -> Any:
         return _read_text(node, dtype)
     if dtype.kind in "mM" and kind == "str":
         return _read_moment(node, dtype)
-    raise Refused(node, dtype.name)
+    raise ElementError(node, dtype.name)
 
 
 def _part_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -115,9 +115,9 @@ def _part_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.zeros((), dtype.newbyteorder("=")).real.dtype
 
 
-def _read_float(node: Node, text: str, dtype: np.dtype[Any]) -> Any:
+def _read_float(node: YamlNode, text: str, dtype: np.dtype[Any]) -> Any:
     if literal.kind_of(text) not in ("int", "float"):
-        raise Refused(node, dtype.name)
+        raise ElementError(node, dtype.name)
     digits = text.lower().replace("_", "")
     if digits.endswith((".inf", ".nan")):
         digits = digits.replace(".", "")
@@ -127,7 +127,7 @@ def _read_float(node: Node, text: str, dtype: np.dtype[Any]) -> Any:
         warnings.simplefilter("ignore", RuntimeWarning)  # longdouble asks no errstate
         value = dtype.type(digits)
     if np.isinf(value) and "inf" not in digits:
-        raise Refused(node, dtype.name, f"{dtype.name} cannot hold it")
+        raise ElementError(node, dtype.name, f"{dtype.name} cannot hold it")
     return value
 
 
@@ -137,10 +137,10 @@ def _read_text(node: Scalar, dtype: np.dtype[Any]) -> Any:
         try:
             raw = node.text.encode("latin-1")
         except UnicodeEncodeError as error:
-            raise Refused(node, dtype.name, "bytes 0 to 255 only") from error
+            raise ElementError(node, dtype.name, "bytes 0 to 255 only") from error
     width = dtype.itemsize // (4 if dtype.kind == "U" else 1)
     if width and len(raw) > width:
-        raise Refused(node, dtype.name, f"at most {width} characters")
+        raise ElementError(node, dtype.name, f"at most {width} characters")
     return dtype.type(raw)
 
 
@@ -150,7 +150,7 @@ def _read_moment(node: Scalar, dtype: np.dtype[Any]) -> Any:
     example = "2026-11-20T19:11:42 ms" if dtype.kind == "M" else "250 ms"
     if not text or _ZONED.search(text):
         hint = f"write it with its unit and no zone, as '{example}'"
-        raise Refused(node, dtype.name, hint)
+        raise ElementError(node, dtype.name, hint)
     fixed = np.datetime_data(dtype)[0] != "generic"
     try:
         amount: Any = text
@@ -159,9 +159,9 @@ def _read_moment(node: Scalar, dtype: np.dtype[Any]) -> Any:
         maker: Any = np.datetime64 if dtype.kind == "M" else np.timedelta64
         value = maker(amount, *(() if unit == "generic" else (unit,)))
     except (ValueError, TypeError, OverflowError, Warning) as error:
-        raise Refused(node, dtype.name, f"write it as '{example}'") from error
+        raise ElementError(node, dtype.name, f"write it as '{example}'") from error
     if fixed and value.dtype != dtype.newbyteorder("="):
-        raise Refused(node, dtype.name, "another unit than the dtype's")
+        raise ElementError(node, dtype.name, "another unit than the dtype's")
     return value
 
 
@@ -171,10 +171,12 @@ _KEYS = ("dtype", "shape", "data")
 _MOST_DIMENSIONS = 32
 
 
-def write_numpy(writer: Writer, value: Any, annotation: Any, field: str) -> Node | None:
+def write_numpy(
+    writer: ConfigWriter, value: Any, annotation: Any, field: str
+) -> YamlNode | None:
     """Write a numpy scalar, dtype or array; refuse what would not come back."""
     origin = container_of(annotation)[0]
-    node: Node | None = None
+    node: YamlNode | None = None
     if issubclass(origin, np.dtype):
         node = _write_dtype(value) if isinstance(value, np.dtype) else None
     elif issubclass(origin, np.ndarray):
@@ -210,7 +212,7 @@ def _annotated_dtype(annotation: Any) -> np.dtype[Any] | None:
     return dtype if concrete else None
 
 
-def _write_dtype(dtype: np.dtype[Any]) -> Node | None:
+def _write_dtype(dtype: np.dtype[Any]) -> YamlNode | None:
     """Write a dtype by name, a record as the list of its fields."""
     if dtype.hasobject:
         return None
@@ -219,7 +221,7 @@ def _write_dtype(dtype: np.dtype[Any]) -> Node | None:
         return Scalar(text=text) if np.dtype(text) == dtype else None
     if dtype.names is None:
         return None
-    rows: list[Node] = []
+    rows: list[YamlNode] = []
     for name in dtype.names:
         member = _field_dtype(dtype, name)
         inner, shape = member.subdtype or (member, ())
@@ -239,7 +241,7 @@ def _shape_node(shape: tuple[int, ...]) -> Sequence:
     return Sequence(items=[Scalar(text=str(n), kind="int") for n in shape], flow=True)
 
 
-def _write_array(value: Any, annotated: np.dtype[Any] | None) -> Node | None:
+def _write_array(value: Any, annotated: np.dtype[Any] | None) -> YamlNode | None:
     dtype_node = _write_dtype(value.dtype)
     data = _write_nested(value) if dtype_node is not None else None
     if dtype_node is None or data is None:
@@ -251,7 +253,7 @@ def _write_array(value: Any, annotated: np.dtype[Any] | None) -> Node | None:
     return Mapping(pairs=list(zip(keys, [dtype_node, shape, data], strict=True)))
 
 
-def _write_nested(value: Any) -> Node | None:
+def _write_nested(value: Any) -> YamlNode | None:
     """Write an array as lists of lists, a record as the list of its fields."""
     if isinstance(value, np.ndarray) and value.ndim:
         rows = [_write_nested(row) for row in value]
@@ -263,7 +265,9 @@ def _write_nested(value: Any) -> Node | None:
     return Sequence(items=items, flow=True) if len(items) == len(rows) else None
 
 
-def read_numpy(reader: Reader, node: Node, annotation: Any, field: str) -> Any:
+def read_numpy(
+    reader: ConfigReader, node: YamlNode, annotation: Any, field: str
+) -> Any:
     """Read a numpy scalar, dtype or array."""
     origin = container_of(annotation)[0]
     try:
@@ -272,7 +276,7 @@ def read_numpy(reader: Reader, node: Node, annotation: Any, field: str) -> Any:
         if not issubclass(origin, np.ndarray):
             return read_element(node, np.dtype(origin), reader.settings.exact)
         return _read_array(node, _annotated_dtype(annotation))
-    except Refused as refused:
+    except ElementError as refused:
         expected = refused.expected or type_name(annotation)
         return reader.refuse(refused.node or node, field, expected, hint=refused.hint)
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
@@ -280,7 +284,7 @@ def read_numpy(reader: Reader, node: Node, annotation: Any, field: str) -> Any:
         return reader.refuse(node, field, type_name(annotation), hint=hint)
 
 
-def _dtype_of(node: Node) -> np.dtype[Any]:
+def _dtype_of(node: YamlNode) -> np.dtype[Any]:
     """Read a dtype; only names and lists of fields, never objects."""
     node = resolved(node)
     dtype: np.dtype[Any]
@@ -288,46 +292,46 @@ def _dtype_of(node: Node) -> np.dtype[Any]:
         try:
             dtype = np.dtype(node.text)
         except (TypeError, ValueError, SyntaxError, Warning) as error:
-            raise Refused(node, "the name of a dtype, as float32") from error
+            raise ElementError(node, "the name of a dtype, as float32") from error
     elif isinstance(node, Sequence):
         dtype = np.dtype([_dtype_row(resolved(row)) for row in node.items])
     else:
-        raise Refused(node, "a dtype")
+        raise ElementError(node, "a dtype")
     if dtype.hasobject:
-        raise Refused(node, "a dtype without objects")
+        raise ElementError(node, "a dtype without objects")
     return dtype
 
 
-def _dtype_row(row: Node) -> Any:
+def _dtype_row(row: YamlNode) -> Any:
     if not isinstance(row, Sequence) or len(row.items) not in (2, 3):
-        raise Refused(row, "a field as [name, dtype] or [name, dtype, shape]")
+        raise ElementError(row, "a field as [name, dtype] or [name, dtype, shape]")
     name = resolved(row.items[0])
     if not isinstance(name, Scalar) or name.kind != "str":
-        raise Refused(name, "the name of a field")
+        raise ElementError(name, "the name of a field")
     parts: list[Any] = [name.text, _dtype_of(row.items[1])]
     return (*parts, *(_read_shape(item) for item in row.items[2:]))
 
 
-def _read_shape(node: Node) -> tuple[int, ...]:
+def _read_shape(node: YamlNode) -> tuple[int, ...]:
     node = resolved(node)
     sizes = node.items if isinstance(node, Sequence) else []
     if not isinstance(node, Sequence) or len(sizes) > _MOST_DIMENSIONS:
-        raise Refused(node, "a shape, as [4, 3]")
+        raise ElementError(node, "a shape, as [4, 3]")
     return tuple(int(read_element(size, np.dtype(np.uint32), True)) for size in sizes)
 
 
-def _read_array(node: Node, annotated: np.dtype[Any] | None) -> Any:
+def _read_array(node: YamlNode, annotated: np.dtype[Any] | None) -> Any:
     shape = None
     data = resolved(node)
     dtype = annotated
     if isinstance(data, Mapping):
         parts = {resolved(k).text: v for k, v in data.pairs if _is_word(k)}  # type: ignore[attr-defined]
         if sorted(parts) != sorted(_KEYS) or len(data.pairs) != len(_KEYS):
-            raise Refused(data, "the keys dtype, shape and data")
+            raise ElementError(data, "the keys dtype, shape and data")
         dtype, shape = _dtype_of(parts["dtype"]), _read_shape(parts["shape"])
         data = resolved(parts["data"])
     elif not isinstance(data, Sequence):
-        raise Refused(data)
+        raise ElementError(data)
     if dtype is None:
         dtype = _inferred(data)
     if shape is None:
@@ -339,11 +343,11 @@ def _read_array(node: Node, annotated: np.dtype[Any] | None) -> Any:
     return array
 
 
-def _is_word(key: Node) -> bool:
+def _is_word(key: YamlNode) -> bool:
     return isinstance(resolved(key), Scalar)
 
 
-def _shape_of(node: Node) -> tuple[int, ...]:
+def _shape_of(node: YamlNode) -> tuple[int, ...]:
     """Tell the shape of nested lists by their first items."""
     shape = []
     node = resolved(node)
@@ -355,7 +359,7 @@ def _shape_of(node: Node) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _inferred(node: Node) -> np.dtype[Any]:
+def _inferred(node: YamlNode) -> np.dtype[Any]:
     """Find the dtype of a bare list: bool, int64 or float64."""
     kinds, stack = set(), [node]
     while stack:
@@ -370,21 +374,21 @@ def _inferred(node: Node) -> np.dtype[Any]:
         return np.dtype(np.int64)
     if kinds and kinds <= {"int", "float"}:
         return np.dtype(np.float64)
-    raise Refused(node, "", "give dtype, shape and data")
+    raise ElementError(node, "", "give dtype, shape and data")
 
 
-def _read_nested(node: Node, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+def _read_nested(node: YamlNode, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     node = resolved(node)
     if shape:
         if not isinstance(node, Sequence) or len(node.items) != shape[0]:
-            raise Refused(node, f"a list of {shape[0]}")
+            raise ElementError(node, f"a list of {shape[0]}")
         return [_read_nested(item, shape[1:], dtype) for item in node.items]
     if dtype.subdtype is not None:
         return _read_nested(node, dtype.shape, dtype.subdtype[0])
     if dtype.names is None:
         return read_element(node, dtype, False)
     if not isinstance(node, Sequence) or len(node.items) != len(dtype.names):
-        raise Refused(node, f"a record of {len(dtype.names)} fields")
+        raise ElementError(node, f"a record of {len(dtype.names)} fields")
     kinds = [_field_dtype(dtype, name) for name in dtype.names]
     pairs = zip(node.items, kinds, strict=True)
     return tuple(_read_nested(item, (), kind) for item, kind in pairs)

@@ -19,7 +19,7 @@ from typing import Any, get_args
 
 from ataraxis.config import literal
 from ataraxis.config.literal import kind_of, parse_float
-from ataraxis.config.node import Node, Scalar, Sequence, did_you_mean, shown
+from ataraxis.config.node import Scalar, Sequence, YamlNode, did_you_mean, shown
 from ataraxis.config.schema import NoneType
 
 # ---- dates, times and durations as text, exact to the microsecond
@@ -172,7 +172,7 @@ def _part_us(whole: str, fraction: str | None, power: str | None, unit: str) -> 
 Reading = Callable[[Scalar, str], Any]
 
 
-class Mismatch(ValueError):
+class ScalarError(ValueError):
     """A scalar is not of the type asked for; says what to do when it is known."""
 
     def __init__(self, hint: str = "", expected: str = "") -> None:
@@ -223,17 +223,17 @@ def _widened(value: Any, annotation: type) -> Any:
 
 
 def read_leaf(node: Scalar, annotation: Any, exact: bool, dialect: str = "1.2") -> Any:
-    """Read a scalar as the type; `Mismatch` when it is not one."""
+    """Read a scalar as the type; `ScalarError` when it is not one."""
     if issubclass(annotation, PurePath):
         return annotation(_text(node, dialect))
     if exact and annotation is float and node.kind == "int":
-        raise Mismatch
+        raise ScalarError
     try:
         return _READERS[annotation](node, dialect)
-    except Mismatch:
+    except ScalarError:
         raise
     except (ValueError, ArithmeticError) as error:
-        raise Mismatch(str(error)) from error
+        raise ScalarError(str(error)) from error
 
 
 def read_untyped(node: Scalar, dialect: str = "1.2") -> Any:
@@ -258,7 +258,7 @@ def described(node: Scalar) -> str:
 
 def _expect(node: Scalar, *kinds: str) -> str:
     if node.kind not in kinds:
-        raise Mismatch
+        raise ScalarError
     return node.text
 
 
@@ -268,7 +268,7 @@ def _null(node: Scalar, dialect: str) -> None:
 
 def _bool(node: Scalar, dialect: str) -> bool:
     if node.kind != "bool" and node.text.lower() in ("yes", "no", "on", "off"):
-        raise Mismatch("YAML 1.2: write true or false")
+        raise ScalarError("YAML 1.2: write true or false")
     return literal.parse_bool(_expect(node, "bool"))
 
 
@@ -282,14 +282,14 @@ def _float(node: Scalar, dialect: str) -> float:
     whole = literal.parse_int(node.text, dialect)
     value = float(whole)
     if int(value) != whole:
-        raise Mismatch("no float has exactly this value; write it with a dot")
+        raise ScalarError("no float has exactly this value; write it with a dot")
     return -value if value == 0 and node.text.startswith("-") else value
 
 
 def _text(node: Scalar, dialect: str) -> str:
     # A bare date is text to YAML 1.2; numbers, booleans and null are not.
     if node.kind not in ("str", "timestamp", "merge"):
-        raise Mismatch(f"for text write '{node.text}' with quotes")
+        raise ScalarError(f"for text write '{node.text}' with quotes")
     return node.text
 
 
@@ -299,7 +299,7 @@ def _bytes(node: Scalar, dialect: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error as error:
-        raise Mismatch(f"not base64: {error}") from error
+        raise ScalarError(f"not base64: {error}") from error
 
 
 _RANGE = re.compile(r"range\((\s*-?\d{1,25}\s*(?:,\s*-?\d{1,25}\s*){0,2})\)")
@@ -314,21 +314,21 @@ def _complex(node: Scalar, dialect: str) -> complex:
 def _range(node: Scalar, dialect: str) -> range:
     found = _RANGE.fullmatch(_expect(node, "str"))
     if found is None:
-        raise Mismatch("a range, as range(0, 10) or range(0, 10, 2)")
+        raise ScalarError("a range, as range(0, 10) or range(0, 10, 2)")
     return range(*(int(part) for part in found[1].split(",")))
 
 
 def _date(node: Scalar, dialect: str) -> dt.date:
     text = _expect(node, "timestamp", "str")
     if ":" in text:
-        raise Mismatch("a date without a time")
+        raise ScalarError("a date without a time")
     return parse_date(text)
 
 
 def _datetime(node: Scalar, dialect: str) -> dt.datetime:
     text = _expect(node, "timestamp", "str")
     if ":" not in text:
-        raise Mismatch(f"add the time, as {text}T00:00:00")
+        raise ScalarError(f"add the time, as {text}T00:00:00")
     return parse_datetime(text)
 
 
@@ -348,7 +348,7 @@ def _decimal(node: Scalar, dialect: str) -> Decimal:
         special = node.kind == "float" and text.lower().endswith(("inf", "nan"))
         return Decimal(text.replace(".", "") if special else text)
     except InvalidOperation as error:
-        raise Mismatch("a decimal number, as '0.10'") from error
+        raise ScalarError("a decimal number, as '0.10'") from error
 
 
 def _fraction(node: Scalar, dialect: str) -> Fraction:
@@ -443,8 +443,8 @@ def write_enum(value: Any, choices: type[enum.Enum]) -> Scalar | None:
     return write_leaf(plain, type(plain), exact=True)
 
 
-def read_enum(node: Node, choices: type[enum.Enum], dialect: str = "1.2") -> Any:
-    """Read a member by value or by name; `Mismatch` lists what there is."""
+def read_enum(node: YamlNode, choices: type[enum.Enum], dialect: str = "1.2") -> Any:
+    """Read a member by value or by name; `ScalarError` lists what there is."""
     if isinstance(node, Scalar):
         value = _plain(node, dialect)
         if issubclass(choices, enum.Flag):
@@ -466,7 +466,7 @@ def read_enum(node: Node, choices: type[enum.Enum], dialect: str = "1.2") -> Any
                 return member
     words = _words(choices)
     hint = did_you_mean(node.text, words) if isinstance(node, Scalar) else ""
-    raise Mismatch(hint, "one of " + ", ".join(map(repr, words)))
+    raise ScalarError(hint, "one of " + ", ".join(map(repr, words)))
 
 
 def _read_flag(node: Scalar, choices: type[enum.Flag], value: Any) -> Any:
@@ -475,13 +475,13 @@ def _read_flag(node: Scalar, choices: type[enum.Flag], value: Any) -> Any:
         try:
             return choices(value)
         except ValueError as error:
-            raise Mismatch("", f"flags of {choices.__name__}") from error
+            raise ScalarError("", f"flags of {choices.__name__}") from error
     combined = choices(0)
     for name in (part.strip() for part in node.text.split("|")):
         if name not in choices.__members__ or node.kind != "str":
             names = list(choices.__members__)
             expected = "flags joined by '|', of " + ", ".join(map(repr, names))
-            raise Mismatch(did_you_mean(name, names), expected)
+            raise ScalarError(did_you_mean(name, names), expected)
         combined |= choices[name]
     return combined
 
@@ -520,8 +520,8 @@ def write_literal(value: Any, annotation: Any) -> Scalar | None:
     return None
 
 
-def read_literal(node: Node, annotation: Any, dialect: str = "1.2") -> Any:
-    """Read one of the values of a ``Literal``; `Mismatch` lists what there is."""
+def read_literal(node: YamlNode, annotation: Any, dialect: str = "1.2") -> Any:
+    """Read one of the values of a ``Literal``; `ScalarError` lists what there is."""
     choices = get_args(annotation)
     for choice in choices:
         if not isinstance(node, Scalar):
@@ -531,13 +531,13 @@ def read_literal(node: Node, annotation: Any, dialect: str = "1.2") -> Any:
                 value = read_enum(node, type(choice), dialect)
             else:
                 value = read_leaf(node, type(choice), True, dialect)
-        except Mismatch:
+        except ScalarError:
             continue
         if value == choice:
             return choice
     words = [choice for choice in choices if isinstance(choice, str)]
     hint = did_you_mean(node.text, words) if isinstance(node, Scalar) else ""
-    raise Mismatch(hint, "one of " + ", ".join(map(repr, choices)))
+    raise ScalarError(hint, "one of " + ", ".join(map(repr, choices)))
 
 
 # ---- what ``strict=False`` converts: only where the meaning cannot be mistaken
@@ -558,6 +558,6 @@ def read_leniently(node: Scalar, annotation: Any, dialect: str) -> Any:
         other = Scalar(line=node.line, text=node.text, kind=kind)
         try:
             return read_leaf(other, annotation, False, dialect)
-        except Mismatch:
+        except ScalarError:
             continue
     return None

@@ -12,12 +12,18 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from ataraxis.config import convert, document, emitter, storage
-from ataraxis.config.convert import UNREAD, Reader, Settings, Writer, described
-from ataraxis.config.merge import Revision, Unmergeable
+from ataraxis.config.convert import (
+    UNREAD,
+    ConfigReader,
+    ConfigWriter,
+    ConvertOptions,
+    described,
+)
+from ataraxis.config.merge import DocumentMerge, Unmergeable
 from ataraxis.config.node import (
     ConfigProblem,
     Mapping,
-    Node,
+    YamlNode,
     config_error,
     fingerprint,
     resolved,
@@ -239,7 +245,7 @@ def _save(instance: Any, path: Path) -> None:
 
 def _tree(instance: Any, cls: type, path: Path) -> Mapping:
     """Make the nodes of an instance; all that do not fit are one error."""
-    writer = Writer(path)
+    writer = ConfigWriter(path)
     node = writer.write(instance, cls)
     if writer.problems or not isinstance(node, Mapping):
         raise config_error(f"{cls.__name__} cannot be written", writer.problems)
@@ -261,7 +267,7 @@ def _merged(
         return None, False
     fitted = _fits(parsed.root, cls, path)
     try:
-        revised = Revision(parsed, path).revised(parsed.root, tree)
+        revised = DocumentMerge(parsed, path).revised(parsed.root, tree)
     except Unmergeable:
         return None, False
     if not _says(revised, tree, cls, path):
@@ -269,9 +275,9 @@ def _merged(
     return revised, fitted
 
 
-def _fits(root: Node, cls: type, path: Path) -> bool:
+def _fits(root: YamlNode, cls: type, path: Path) -> bool:
     """Tell whether the old file reads as the class."""
-    reader = Reader(Settings(path, build=False))
+    reader = ConfigReader(ConvertOptions(path, build=False))
     reader.read(root, cls)
     return not reader.problems
 
@@ -284,11 +290,11 @@ def _says(text: str, tree: Mapping, cls: type, path: Path) -> bool:
         return False
     if parsed.root is None or parsed.problems or parsed.duplicates:
         return False
-    reader = Reader(Settings(path, build=False))
+    reader = ConfigReader(ConvertOptions(path, build=False))
     value = reader.read(parsed.root, cls)
     if reader.problems:
         return False
-    again = Writer(path).write(value, cls)
+    again = ConfigWriter(path).write(value, cls)
     return again is not None and fingerprint(again) == fingerprint(tree)
 
 
@@ -313,7 +319,7 @@ def _load(cls: Any, path: Path, strict: bool) -> tuple[Any, list[ConfigProblem]]
         parsed = document.parse(text, str(path), dialect)
     except document.Unreadable as error:
         raise config_error(title, [error.problem]) from error
-    reader = Reader(Settings(path, dialect=parsed.dialect, lax=not strict))
+    reader = ConfigReader(ConvertOptions(path, dialect=parsed.dialect, lax=not strict))
     (reader.problems if strict else reader.warnings).extend(parsed.duplicates)
     reader.problems.extend(parsed.problems)
     root = _root_mapping(parsed.root, cls, path, reader)
@@ -327,7 +333,7 @@ def _load(cls: Any, path: Path, strict: bool) -> tuple[Any, list[ConfigProblem]]
 
 
 def _root_mapping(
-    root: Node | None, cls: Any, path: Path, reader: Reader
+    root: YamlNode | None, cls: Any, path: Path, reader: ConfigReader
 ) -> Mapping | None:
     """Check that the document is a mapping at all."""
     if root is not None and isinstance(resolved(root), Mapping) and not root.tag:
@@ -341,7 +347,7 @@ def _root_mapping(
     return None
 
 
-def _read_root(reader: Reader, root: Mapping, cls: Any, path: Path) -> Any:
+def _read_root(reader: ConfigReader, root: Mapping, cls: Any, path: Path) -> Any:
     """Read the fields, let the class add the excluded ones, and build."""
     before = len(reader.problems)
     values = convert.read_fields(reader, root, cls, "")

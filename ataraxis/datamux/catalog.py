@@ -30,7 +30,7 @@ _NAME = 250
 _PLACE = re.compile(r"\{([^{}]*)\}")
 
 
-class Pattern:
+class NamePattern:
     """Where recordings are, as ``csv://ses-{session}/{stream}``.
 
     Parameters
@@ -45,7 +45,7 @@ class Pattern:
 
     Examples
     --------
-    >>> pattern = Pattern("csv://{subject}_{task}")
+    >>> pattern = NamePattern("csv://{subject}_{task}")
     >>> pattern.match("A_1"), pattern.match("notes")
     ({'subject': 'A', 'task': '1'}, None)
     >>> pattern.key({"subject": "A", "task": "1", "mode": "replay"})
@@ -178,7 +178,7 @@ class Catalog:
         collection = read_description(Collection, name, self._meta)
         collection.id = collection_id
         try:
-            format_of(Pattern(collection.pattern).format)
+            format_of(NamePattern(collection.pattern).format)
         except ConfigError as error:
             raise ConfigError(f"{self._meta.shown(name)}: pattern: {error}") from error
         return collection
@@ -210,7 +210,7 @@ class Catalog:
         and ``collection``, ``id``, ``mode``. Sorted by the groups, in order.
         """
         collection = self.collection(collection_id)
-        pattern = Pattern(collection.pattern)
+        pattern = NamePattern(collection.pattern)
         folder = self._folder(collection)
         found: list[tuple[tuple[Any, ...], Mapping[str, Any]]] = []
         for key, own in format_of(pattern.format).keys(folder):
@@ -239,7 +239,7 @@ class Catalog:
         declared = pick(
             collection.streams, stream_id, "stream", f"collection {collection_id!r}"
         )
-        pattern = Pattern(collection.pattern)
+        pattern = NamePattern(collection.pattern)
         key = pattern.key(attrs)
         folder = self._folder(collection)
         groups = pattern.match(key) or {}

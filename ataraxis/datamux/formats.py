@@ -29,7 +29,7 @@ _HOME: dict[str, tuple[str, str]] = {
 }
 
 
-class Format(Protocol):
+class RecordingFormat(Protocol):
     """How recordings of one format are listed and read."""
 
     def keys(self, folder: Folder) -> Iterable[tuple[str, Mapping[str, Any]]]:
@@ -49,7 +49,7 @@ class Format(Protocol):
         """
 
 
-def format_of(name: str) -> Format:
+def format_of(name: str) -> RecordingFormat:
     """Return the format that a pattern names.
 
     Raises
@@ -63,5 +63,5 @@ def format_of(name: str) -> Format:
         raise ConfigError(f"no format {name!r}: known are {', '.join(_HOME)}{hint}")
     module, kind = _HOME[name]
     found = importlib.import_module(f"ataraxis.datamux.sources.{module}")
-    made: Format = getattr(found, kind)()
+    made: RecordingFormat = getattr(found, kind)()
     return made

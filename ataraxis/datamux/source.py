@@ -134,7 +134,7 @@ T = TypeVar("T")
 _SLICE_S = 0.05
 
 
-class Known:
+class DescribedSource:
     """A source that knows what it gives before it is opened.
 
     Parameters
@@ -145,7 +145,7 @@ class Known:
     Examples
     --------
     >>> from ataraxis.datamux import Field
-    >>> Known(Stream("x", fields={"a": Field(dtype="i16")})).labels.dtype
+    >>> DescribedSource(Stream("x", fields={"a": Field(dtype="i16")})).labels.dtype
     dtype('int16')
     """
 
@@ -166,7 +166,7 @@ class Known:
         return self._labels
 
 
-class Held(Generic[T]):
+class DeviceHandle(Generic[T]):
     """What a source holds while it is open: a port, an inlet, a reader.
 
     Parameters
@@ -179,7 +179,7 @@ class Held(Generic[T]):
     Examples
     --------
     >>> import io
-    >>> held = Held("the file", io.StringIO.close)
+    >>> held = DeviceHandle("the file", io.StringIO.close)
     >>> held.hold(io.StringIO("x"))
     >>> held.get().read(), held.close(), held.is_open
     ('x', None, False)

@@ -23,7 +23,7 @@ NDARRAY, SCALAR, DATA_ARRAY = 0, 1, 2
 _Array = np.ndarray[Any, Any]
 
 
-class Encoded(NamedTuple):
+class EncodedPayload(NamedTuple):
     """A payload in pieces, none of them copied from a contiguous array."""
 
     dtype: DType
@@ -42,7 +42,7 @@ def array_bytes(array: _Array) -> memoryview:
 
 def encode_array(
     value: Any, code: DType | None = None, *, interned: bool = False
-) -> Encoded:
+) -> EncodedPayload:
     """Write an ndarray, NumPy scalar or DataArray.
 
     With `interned` labels the payload is the array's bytes alone.
@@ -63,17 +63,17 @@ def encode_array(
         )
     plain = CODE_OF.get(array.dtype.str)
     if code is None and plain is not None and (interned or (array.ndim and not labels)):
-        return Encoded(plain, array.shape, [array_bytes(array)])
+        return EncodedPayload(plain, array.shape, [array_bytes(array)])
     labels = labels or Labels(array.dtype, array.shape)
     if interned:
-        return Encoded(DType.ND_ARR, array.shape, [array_bytes(array)])
+        return EncodedPayload(DType.ND_ARR, array.shape, [array_bytes(array)])
     text = labels.to_json()
     head = _BLOCK.pack(len(text), container, 0, 0, 0) + text
     head += bytes(-len(head) % 8)
-    return Encoded(DType.ND_ARR, array.shape, [head, array_bytes(array)])
+    return EncodedPayload(DType.ND_ARR, array.shape, [head, array_bytes(array)])
 
 
-class Block(NamedTuple):
+class ArrayPayload(NamedTuple):
     """What an ND_ARR payload is made of."""
 
     labels: Labels
@@ -81,7 +81,7 @@ class Block(NamedTuple):
     data: memoryview
 
 
-def read_block(payload: memoryview, shape: tuple[int, ...]) -> Block:
+def read_array_payload(payload: memoryview, shape: tuple[int, ...]) -> ArrayPayload:
     """Split an ND_ARR payload into its own labels and the array's bytes."""
     if len(payload) < _BLOCK.size:
         raise corrupt(0, "labels block", f"{len(payload)} bytes", "8 or more")
@@ -99,7 +99,7 @@ def read_block(payload: memoryview, shape: tuple[int, ...]) -> Block:
         raise corrupt(_BLOCK.size, "labels", str(error), "labels of ours") from error
     if labels.shape != shape:
         raise corrupt(_BLOCK.size, "shape of labels", labels.shape, shape)
-    return Block(labels, container, payload[start:])
+    return ArrayPayload(labels, container, payload[start:])
 
 
 def view(
@@ -141,7 +141,7 @@ def _is_sound(array: _Array) -> bool:
 
 def decode_array(payload: memoryview, shape: tuple[int, ...], *, verify: bool) -> Any:
     """Read an ND_ARR payload that has its own labels."""
-    labels, container, data = read_block(payload, shape)
+    labels, container, data = read_array_payload(payload, shape)
     array = view(data, labels.dtype, shape, verify=verify)
     if container == SCALAR:
         return array.copy()[()]

@@ -12,7 +12,7 @@ import numpy as np
 
 from ataraxis.clock import now_ns
 from ataraxis.errors import CorruptFrame, DataOverflow
-from ataraxis.frame._arrays import read_block, view
+from ataraxis.frame._arrays import read_array_payload, view
 from ataraxis.frame._codes import PLAIN, DType
 from ataraxis.frame._header import (
     CRC_AT,
@@ -102,7 +102,7 @@ class Payload(Header):
         if self.interned is not None or self.labels_id or self.dtype != DType.ND_ARR:
             return self.interned
         try:
-            return read_block(self.payload, self.shape).labels
+            return read_array_payload(self.payload, self.shape).labels
         except CorruptFrame as error:
             raise self._located(error) from error
 
@@ -117,7 +117,7 @@ class Payload(Header):
             raise TypeError(f"the frame holds {self.dtype.name}, no array: use value.")
         if not self.labels_id:
             try:
-                block = read_block(payload, self.shape)
+                block = read_array_payload(payload, self.shape)
             except CorruptFrame as error:
                 raise self._located(error) from error
             return block.labels.dtype, self.shape, block.data

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from ataraxis.frame._arrays import Encoded
+from ataraxis.frame._arrays import EncodedPayload
 from ataraxis.frame._codes import CUSTOM_END, CUSTOM_START, PLAIN, DType
 from ataraxis.frame._header import MAX_NDIM, corrupt
 
@@ -46,7 +46,7 @@ def int_bytes(value: int) -> bytes:
 class _Writer:
     """Collects nodes; large payloads stay views."""
 
-    def __init__(self, encode: Callable[[Any], Encoded]) -> None:
+    def __init__(self, encode: Callable[[Any], EncodedPayload]) -> None:
         self.encode = encode
         self.parts: list[Any] = [bytearray()]
         self.size = 0
@@ -105,7 +105,9 @@ class _Writer:
         self.size += length
 
 
-def encode_tree(value: Any, encode: Callable[[Any], Encoded]) -> tuple[list[Any], bool]:
+def encode_tree(
+    value: Any, encode: Callable[[Any], EncodedPayload]
+) -> tuple[list[Any], bool]:
     """Write a list, tuple or dict; `encode` writes what the tree has no node for.
 
     Returns the parts of the payload, and whether one of them is a pickle.

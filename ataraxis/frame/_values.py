@@ -15,7 +15,7 @@ import numpy as np
 
 from ataraxis.errors import CorruptFrame
 from ataraxis.frame._arrays import (
-    Encoded,
+    EncodedPayload,
     cast_array,
     decode_array,
     encode_array,
@@ -65,7 +65,7 @@ def encode(
     *,
     interned: bool = False,
     allow_pickle: bool = False,
-) -> Encoded:
+) -> EncodedPayload:
     """Write a value as the payload of a code, by default of the one that fits best."""
     if code is None:
         code = _CODE_OF_CLASS.get(type(value))
@@ -84,7 +84,7 @@ def encode(
                 " register_data_type() its class, or allow_pickle=True on both ends."
             )
     if CUSTOM_START <= code <= CUSTOM_END:
-        return Encoded(code, (), encode_custom(value, code))
+        return EncodedPayload(code, (), encode_custom(value, code))
     if code == DType.ND_ARR:
         if not isinstance(value, (np.ndarray, np.generic)) and not is_data_array(value):
             raise _unfit(value, code, "an ndarray, NumPy scalar or DataArray")
@@ -92,9 +92,9 @@ def encode(
     if code == DType.PICKLED:
         return _pickle(value, allow_pickle)
     if code == DType.JSON:
-        return Encoded(code, (), [_json(value)])
+        return EncodedPayload(code, (), [_json(value)])
     if code == DType.INT:
-        return Encoded(code, (), [int_bytes(_integer(value, code))])
+        return EncodedPayload(code, (), [int_bytes(_integer(value, code))])
     if code in PLAIN:
         return _encode_plain(value, code, interned)
     if not isinstance(value, _CLASSES[code]):
@@ -103,13 +103,13 @@ def encode(
         parts, pickled = encode_tree(
             value, lambda v: encode(v, None, allow_pickle=allow_pickle)
         )
-        return Encoded(code, (), parts, pickled)
+        return EncodedPayload(code, (), parts, pickled)
     if code == DType.STR:
-        return Encoded(code, (), [value.encode("utf-8", "surrogatepass")])
+        return EncodedPayload(code, (), [value.encode("utf-8", "surrogatepass")])
     if code == DType.NONE:
-        return Encoded(code, (), [])
+        return EncodedPayload(code, (), [])
     data = memoryview(value)
-    return Encoded(
+    return EncodedPayload(
         code, (), [data if data.c_contiguous and data.nbytes else data.tobytes()]
     )
 
@@ -131,7 +131,7 @@ def _integer(value: Any, code: DType) -> int:
         raise _unfit(value, code, "an integer") from None
 
 
-def _encode_plain(value: Any, code: DType, interned: bool) -> Encoded:
+def _encode_plain(value: Any, code: DType, interned: bool) -> EncodedPayload:
     """Write an array of the code's dtype, or one number."""
     dtype, layout = PLAIN[code]
     if isinstance(value, np.ndarray) and (value.ndim or interned):
@@ -151,14 +151,14 @@ def _encode_plain(value: Any, code: DType, interned: bool) -> Encoded:
     else:
         numbers = [number.real, number.imag] if dtype.kind == "c" else [number]
     try:
-        return Encoded(code, (), [struct.pack(layout, *numbers)])
+        return EncodedPayload(code, (), [struct.pack(layout, *numbers)])
     except (struct.error, OverflowError) as error:
         raise ValueError(
             f"{number} does not fit {code.name}: {error}; take a wider dtype."
         ) from error
 
 
-def _pickle(value: Any, allow_pickle: bool) -> Encoded:
+def _pickle(value: Any, allow_pickle: bool) -> EncodedPayload:
     if not allow_pickle:
         raise TypeError(
             "dtype PICKLED needs allow_pickle=True, on both ends: a pickle runs code"
@@ -166,7 +166,9 @@ def _pickle(value: Any, allow_pickle: bool) -> Encoded:
         )
     import pickle
 
-    return Encoded(DType.PICKLED, (), [pickle.dumps(value, protocol=5)], pickled=True)
+    return EncodedPayload(
+        DType.PICKLED, (), [pickle.dumps(value, protocol=5)], pickled=True
+    )
 
 
 def _json(value: Any) -> bytes:

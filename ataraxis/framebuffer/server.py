@@ -6,13 +6,13 @@ import os
 from typing import Any, NoReturn
 
 from ataraxis._kernels.framebuffer import CONTROL_BYTES, SERVER_AT
-from ataraxis._kernels.memory import Will, byte_held
+from ataraxis._kernels.memory import UnlinkOnSignal, byte_held
 from ataraxis.errors import SegmentExists, SegmentNotFound, StaleSegment
 from ataraxis.framebuffer.ring import Ring
 from ataraxis.labels import Labels
 from ataraxis.shm import Context, Segment, files
 from ataraxis.shm.context import ContextLike
-from ataraxis.shm.header import SIZE_LIMIT, Header, Kind
+from ataraxis.shm.header import SIZE_LIMIT, Kind, SegmentHeader
 
 TRIES = 8
 
@@ -71,7 +71,7 @@ class FrameBufferServer(Ring):
             "group": group,
             "participants": participants,
         }
-        self._will: Will | None = None
+        self._unlink_on_signal: UnlinkOnSignal | None = None
 
     def start(self) -> None:
         """Make the memory and serve the key; does nothing if it is served already.
@@ -111,7 +111,9 @@ class FrameBufferServer(Ring):
                 self._unplug()
                 raise
             path = os.path.abspath(context.join(self._name))
-            self._will = Will(segment.participant, os.fsencode(path))
+            self._unlink_on_signal = UnlinkOnSignal(
+                segment.participant, os.fsencode(path)
+            )
             self._context = context
             return
         raise self._taken(context)
@@ -129,9 +131,9 @@ class FrameBufferServer(Ring):
         segment, self._segment = self._segment, None
         if segment is not None:
             segment.unlink()
-        if self._will is not None:
-            self._will.revoke()
-        self._will = None
+        if self._unlink_on_signal is not None:
+            self._unlink_on_signal.cancel()
+        self._unlink_on_signal = None
         self._unplug()
 
     def get_key(self) -> str:
@@ -161,7 +163,9 @@ class FrameBufferServer(Ring):
         directory = context.open_directory()
         try:
             with files.find(directory, context, self._name) as found:
-                header = Header.unpack(found.page, found.status.st_size, found.path)
+                header = SegmentHeader.unpack(
+                    found.page, found.status.st_size, found.path
+                )
                 geometry = header.geometry
                 word = os.pread(found.descriptor, 4, geometry.control + SERVER_AT)
                 slot = int.from_bytes(word, "little") - 1

@@ -25,7 +25,7 @@ from ataraxis.frame import Frame
 from ataraxis.labels import Labels
 from ataraxis.log.journal.page import Gap
 from ataraxis.log.npy.package import Messages
-from ataraxis.log.selection import Block, LogSource, Problem, Selection, SourceInfo
+from ataraxis.log.selection import EntryBlock, LogSource, Problem, Selection, SourceInfo
 from ataraxis.log.series import TEXT, RowKind, by_anchors, read_rows
 
 # ---- following a log that is being written: sleep until it grows, end with its writer
@@ -220,7 +220,7 @@ class LogArchive(Messages):
         Parameters
         ----------
         times : int64 array
-            As in `Block.time`, ns, any shape.
+            As in `EntryBlock.time`, ns, any shape.
 
         Returns
         -------
@@ -324,7 +324,7 @@ class LogArchive(Messages):
         *,
         numbers: NDArray[np.int64] | range | None = None,
         skip_damaged: bool = False,
-    ) -> Block:
+    ) -> EntryBlock:
         """Read entries of one dtype and shape into one array, in one call.
 
         Parameters
@@ -332,7 +332,7 @@ class LogArchive(Messages):
         source, start, stop, numbers
             As for `select`.
         skip_damaged : bool
-            Leave damaged entries out, and say in `Block.left_out` which.
+            Leave damaged entries out, and say in `EntryBlock.left_out` which.
 
         Returns
         -------
@@ -351,7 +351,7 @@ class LogArchive(Messages):
         -----
         RuntimeWarning
             Damage in the files may have held more entries of that source and time:
-            their headers are gone. `Block.problems` has where.
+            their headers are gone. `EntryBlock.problems` has where.
         """
         found = self.select(source, start, stop, numbers=numbers)
         problems = (
@@ -397,7 +397,7 @@ class LogArchive(Messages):
             damaged=self._damaged,
         )  # fmt: skip
         found = self._source.corrected(found)
-        return Block(
+        return EntryBlock(
             data=data,
             time=found.time,
             sequence=found.sequence,

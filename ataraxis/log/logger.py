@@ -83,7 +83,7 @@ def stop(queue: LogQueue, memq: MemQ, status: LogStatus, timeout: float | None) 
         pause = min(2 * pause, 0.01)
     queue.reap()
     if words[STATE] == FAILED:
-        raise LoggerError(queue.complaint(status.error))
+        raise LoggerError(queue.failure_message(status.error))
     words[STATE] = STOPPED
 
 
@@ -99,7 +99,7 @@ def sweep(context: Context) -> None:
         status.close()
 
 
-def farewell(
+def finalize(
     pid: int, queue: LogQueue, memq: MemQ, status: LogStatus, watch: LogWatch
 ) -> None:
     """Write what was accepted, when the program or the logger ends."""
@@ -277,10 +277,10 @@ class DataLogger:
         self._status = status
         self._memq = memq
         self._queue = LogQueue(memq, status.path, on_full, layout)
-        self._queue.belong(warns=on_low_disk is None)
+        self._queue.set_owner(warns=on_low_disk is None)
         self._watch = LogWatch(self._queue, status, on_loss, on_error, on_low_disk)
         self._end = weakref.finalize(
-            self, farewell, os.getpid(), self._queue, memq, status, self._watch
+            self, finalize, os.getpid(), self._queue, memq, status, self._watch
         )
 
     # ---- life
@@ -294,7 +294,7 @@ class DataLogger:
             return
         check_can_start()
         self._queue.reap()
-        self._status.forgive()
+        self._status.reset_error()
         words[FINISHED] = 0
         words[STATE] = RUNNING
         self._queue.begin()

@@ -99,7 +99,7 @@ class LogWatch:
             self._call(self._on_low_disk, low)
         had_failed, self._has_failed = self._has_failed, words[STATE] == FAILED
         if self._has_failed and not had_failed:
-            said = self._queue.complaint(self._status.error)
+            said = self._queue.failure_message(self._status.error)
             self._call(self._on_error, LoggerError(said))
 
     @staticmethod

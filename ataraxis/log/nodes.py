@@ -16,7 +16,7 @@ from ataraxis.log.series import Series
 
 
 @dataclass(frozen=True)
-class Node:
+class LogNode:
     """One source of a log."""
 
     name: str
@@ -37,7 +37,7 @@ class Node:
         return series
 
 
-class Nodes(Sequence[Node]):
+class Nodes(Sequence[LogNode]):
     """The nodes at a path, open until `close`.
 
     Parameters
@@ -66,7 +66,7 @@ class Nodes(Sequence[Node]):
     def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
         self.path = Path(path)
         self._logs: list[LogSource] = []
-        self._nodes: list[Node] = []
+        self._nodes: list[LogNode] = []
         self.opened: list[Series] = []
         """What is closed with it."""
         self._name = name
@@ -98,7 +98,7 @@ class Nodes(Sequence[Node]):
             own = own.strip("/") or f"source_{number}"
             if any(node.name == own for node in self._nodes):
                 own = f"{own}_{number}" if journal is None else f"{journal}/{own}"
-            self._nodes.append(Node(own, info, log, journal, self))
+            self._nodes.append(LogNode(own, info, log, journal, self))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle how to open it."""
@@ -111,7 +111,7 @@ class Nodes(Sequence[Node]):
         """Take one, by its place."""
         return self._nodes[key]
 
-    def find(self, source: int | str | None = None) -> Node:
+    def find(self, source: int | str | None = None) -> LogNode:
         """Find one by its name or number; the only one, if neither is given.
 
         Raises

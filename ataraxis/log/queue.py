@@ -164,7 +164,7 @@ class LogQueue:
         self._creator = 0
         self._is_closed = self._has_warned = False
 
-    def belong(self, *, warns: bool) -> None:
+    def set_owner(self, *, warns: bool) -> None:
         """Be the logger's own handle: it outlives `close`; whether it warns."""
         self._creator = os.getpid()
         self._has_warned = not warns
@@ -396,14 +396,16 @@ class LogQueue:
         """Raise `LoggerError` if the log is not written any more."""
         state = self._words[STATE]
         if state == FAILED:
-            raise LoggerError(self.complaint(self._status.error))
+            raise LoggerError(self.failure_message(self._status.error))
         if state == ENDED:
-            raise LoggerError(self.complaint("the program that made it has ended"))
+            raise LoggerError(
+                self.failure_message("the program that made it has ended")
+            )
         if self._words[FREE] and not self._has_warned:
             self._has_warned = True
             warnings.warn(str(self._status.low_disk()), RuntimeWarning, stacklevel=4)
 
-    def complaint(self, why: str) -> str:
+    def failure_message(self, why: str) -> str:
         """Say which entries are safe."""
         about = self._status.about
         with suppress(Exception):

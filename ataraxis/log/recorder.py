@@ -20,7 +20,7 @@ from ataraxis._kernels.journal_write import (
     ENDED,
     LAPPED,
     RecordKernel,
-    Tap,
+    RingToFile,
 )
 from ataraxis.errors import (
     AtaraxisError,
@@ -93,7 +93,7 @@ class Past:
     """What its first recorder said of the stream."""
 
 
-class Recording:
+class ActiveRecording:
     """Record one stream; `Recorder` makes them.
 
     Parameters
@@ -142,7 +142,7 @@ class Recording:
         self.failure: LoggerError | None = None
         """What keeps it from writing."""
         self._on_loss, self._on_error, self._on_bytes = on_loss, on_error, on_bytes
-        self._tap = Tap(consumer, past.expected)
+        self._ring_to_file = RingToFile(consumer, past.expected)
         if past.said:
             refused = int(past.said.get("refused", 0)) + past.refused
         elif is_whole:
@@ -221,7 +221,7 @@ class Recording:
                 return self.failure is None
             if moved or was_stopped or self.failure is not None:
                 continue
-            if self._tap.wait(SLICE_S) == ENDED:
+            if self._ring_to_file.wait(SLICE_S) == ENDED:
                 return True
 
     def _may_end(self, moved: int) -> bool:
@@ -232,7 +232,7 @@ class Recording:
 
     def _is_done(self, moved: int) -> bool:
         """Whether all that was sent before `stop` is recorded."""
-        if (self._tap.expected or 0) < (self._last_sent or 0):
+        if (self._ring_to_file.expected or 0) < (self._last_sent or 0):
             # Somebody is in the middle of a frame, or nothing is left after all.
             time.sleep(0 if moved else 0.001)
             return not moved and not self.consumer.has_next
@@ -251,19 +251,23 @@ class Recording:
                 self._look()
                 self.failure = None
                 return 0
-            frames, nbytes, status = self.journal.draw(
-                self._tap, self.source, self._labels
+            frames, nbytes, status = self.journal.record_ring(
+                self._ring_to_file, self.source, self._labels
             )
             self._drawn += nbytes
             if status == LAPPED:
-                self._lose(self._tap.expected or 0, self._tap.accept(), OVERTAKEN)
+                self._lose(
+                    self._ring_to_file.expected or 0,
+                    self._ring_to_file.accept(),
+                    OVERTAKEN,
+                )
                 frames = max(frames, 1)
             if status == EMPTY or time.monotonic() - self._looked > LOOK_S:
                 self._look()
             if self._is_due():
                 self._make_safe()
             if status == DAMAGED:
-                self._tap.complain()
+                self._ring_to_file.complain()
         except LoggerError as error:
             self._fail(error)
             return 0
@@ -276,26 +280,26 @@ class Recording:
         """Whether what was taken is to be made safe now; syncing takes its time."""
         if self.journal.durability != "disk" or self._stop.is_set():
             return True
-        is_much = self._tap.held * 4 >= self.consumer.buffer_count
+        is_much = self._ring_to_file.held * 4 >= self.consumer.buffer_count
         return is_much or time.monotonic() - self._synced > SYNC_S
 
     def _make_safe(self) -> None:
         """Bring what was taken into the file, or to the disk; give its slots back."""
-        if not self._tap.held:
+        if not self._ring_to_file.held:
             return
         # Not released before: a slot that was given back is gone.
         if self.journal.durability == "disk":
             self.journal.sync()
         else:
             self.journal.flush()
-        self._count(self._tap.held)
-        self._tap.release()
-        self._safe, self._synced = self._tap.expected, time.monotonic()
+        self._count(self._ring_to_file.held)
+        self._ring_to_file.release()
+        self._safe, self._synced = self._ring_to_file.expected, time.monotonic()
 
     def _count(self, held: int) -> None:
         """Count frames that were taken as recorded, but for those that were there."""
-        self.frames += max(held - (self._tap.skipped - self._passed), 0)
-        self._passed = self._tap.skipped
+        self.frames += max(held - (self._ring_to_file.skipped - self._passed), 0)
+        self._passed = self._ring_to_file.skipped
         self.nbytes, self._drawn = self.nbytes + self._drawn, 0
 
     def _begin_again(self) -> None:
@@ -308,7 +312,10 @@ class Recording:
         new = self._open_journal(about={"again": self.journal.on_disk()})
         self.journal.abandon()
         self.journal = new
-        del self._tap, self.consumer  # dropped, not closed: the ring keeps them
+        del (
+            self._ring_to_file,
+            self.consumer,
+        )  # dropped, not closed: the ring keeps them
         self._is_away = True
 
     def _rejoin(self) -> None:
@@ -319,17 +326,21 @@ class Recording:
             raise LoggerError(
                 f"recording of {self.name!r}: its stream cannot be read again: {error}"
             ) from error
-        self._tap, self._passed, self._drawn = Tap(self.consumer, self._safe), 0, 0
+        self._ring_to_file, self._passed, self._drawn = (
+            RingToFile(self.consumer, self._safe),
+            0,
+            0,
+        )
         self._is_away = self._is_described = False
         if self._stop.is_set() and self._last_sent is None:
             self._last_sent = self.consumer.last_sent_iteration
 
     def _join(self) -> bool:
         """Say where it begins and what is missing before; whether it has begun."""
-        if self._tap.wait(0) != OK:
+        if self._ring_to_file.wait(0) != OK:
             return False
         self._has_joined = True
-        first, past = self._tap.found or 0, self._past
+        first, past = self._ring_to_file.found or 0, self._past
         if past.expected is None:
             late = first
             statistics = self.consumer.statistics()
@@ -354,14 +365,14 @@ class Recording:
         refused = self.consumer.statistics().refused
         if refused > self._refused:
             count, self._refused = refused - self._refused, refused
-            self._lose(self._tap.expected or 0, count, REFUSED)
+            self._lose(self._ring_to_file.expected or 0, count, REFUSED)
         if self.consumer.is_shared:
             # There a hole in the sequence may be a position that was passed over; the
             # ring tells them apart.
             dropped = self.consumer.dropped_count
             if dropped > self._dropped:
                 count, self._dropped = dropped - self._dropped, dropped
-                self._lose(self._tap.expected or 0, count, OVERTAKEN)
+                self._lose(self._ring_to_file.expected or 0, count, OVERTAKEN)
 
     def _lose(self, first: int, count: int, reason: str) -> None:
         self.journal.gap(self.source, first, count, reason)
@@ -428,17 +439,17 @@ class Recording:
         if self._is_away and self._release.is_set():
             with contextlib.suppress(LoggerError):  # it is gone: nobody waits there
                 self._rejoin()
-                self._tap.wait(0)
+                self._ring_to_file.wait(0)
         if self._is_away:
             return
-        self._skipped = self._tap.skipped
+        self._skipped = self._ring_to_file.skipped
         consumer = self.consumer
         if self._release.is_set():
             unsafe = self._unsafe()
             self.unsaved = self._missing_from_files(unsafe)
-            self._count(self._tap.held - unsafe)
-            _give_back(self._tap)
-        del self._tap, self.consumer
+            self._count(self._ring_to_file.held - unsafe)
+            _give_back(self._ring_to_file)
+        del self._ring_to_file, self.consumer
         if self.failure is None or self._release.is_set():
             consumer.close()
         # Else dropped, not closed: the ring keeps what is not safe, as after a death.
@@ -446,17 +457,17 @@ class Recording:
     def _unsafe(self) -> int:
         """Count frames that were taken and are in no file; the journal is closed."""
         if self.journal.has_lost_pages:
-            return self._tap.held
+            return self._ring_to_file.held
         said = self.journal.statistics()
         # Records of the journal's own may wait, too.
-        return min(said.entries - said.written, self._tap.held)
+        return min(said.entries - said.written, self._ring_to_file.held)
 
     def _missing_from_files(self, unsafe: int) -> range:
         """Find the frames that were sent and are in no file."""
         sent = self.consumer.last_sent_iteration
-        first = self._tap.expected
+        first = self._ring_to_file.expected
         if first is None:
-            first = self._tap.found
+            first = self._ring_to_file.found
         if first is None:
             return range(sent, sent)
         return range(max(first - unsafe, 0), max(sent, first))
@@ -486,10 +497,13 @@ class Recording:
         """End now, and let the producer go: `unsaved` says what is in no file then."""
         self._release.set()
         self.stop()
-        tap, consumer = getattr(self, "_tap", None), getattr(self, "consumer", None)
-        if self.is_silent() and tap is not None and consumer is not None:
+        ring_to_file, consumer = (
+            getattr(self, "_ring_to_file", None),
+            getattr(self, "consumer", None),
+        )
+        if self.is_silent() and ring_to_file is not None and consumer is not None:
             # Its thread hangs in the kernel, and cannot do it.
-            tap.stand_aside()
+            ring_to_file.stand_aside()
             first = self._said.get("joined", 0) if self._safe is None else self._safe
             self.unsaved = range(first, max(consumer.last_sent_iteration, first))
 
@@ -555,15 +569,15 @@ class _Nowhere(RecordKernel):
         self._open(descriptor, descriptor, 0, 0, (1 << 63) - 1, 0, 1 << 16)
 
 
-def _give_back(tap: Tap) -> None:
+def _give_back(ring_to_file: RingToFile) -> None:
     """Give back the slots of frames that no file takes; one that is held stays."""
     descriptor = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        while tap.found is not None and not tap.is_aside:
-            if tap.record(_Nowhere(descriptor), -1, -1)[2] == LAPPED:
-                tap.accept()
-            tap.release()
-        tap.release()
+        while ring_to_file.found is not None and not ring_to_file.is_aside:
+            if ring_to_file.record(_Nowhere(descriptor), -1, -1)[2] == LAPPED:
+                ring_to_file.accept()
+            ring_to_file.release()
+        ring_to_file.release()
     finally:
         os.close(descriptor)
 
@@ -753,7 +767,7 @@ class Recorder:
         if not names or len(set(names)) < len(names):
             raise ValueError(f"streams={names}: one or more, each once")
         self.directory = Path(directory)
-        self._recordings: list[Recording] = []
+        self._recordings: list[ActiveRecording] = []
         self._lock = threading.Lock()
         joining: list[Consumer] = []
         try:
@@ -770,7 +784,7 @@ class Recorder:
                 )  # fmt: skip
                 # Each from when it comes: it would wait for us.
                 self._recordings.append(
-                    Recording(
+                    ActiveRecording(
                         found.consumer,
                         open_journal(),
                         numbers[stream],

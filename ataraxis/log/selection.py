@@ -225,7 +225,7 @@ class LogSource(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
+class EntryBlock:
     """Entries of one dtype and shape, read together; each row of `data` is one."""
 
     data: NDArray[Any]

@@ -136,12 +136,12 @@ class LogStatus:
         self.words[STATE] = FAILED
         self.words[WORRY] = 1
 
-    def forgive(self) -> None:
+    def reset_error(self) -> None:
         """Forget the error, to try again."""
         self._map[_ERROR : _ERROR + 4] = bytes(4)
         self.words[GENERATION] = self.words[FREE] = self.words[WORRY] = 0
 
-    def worry(self, low: LowDisk | None) -> None:
+    def warn(self, low: LowDisk | None) -> None:
         """Say that the disk will soon be full; None: that it will not."""
         words = self.words
         if low is not None:
@@ -151,7 +151,7 @@ class LogStatus:
             words[FREE] = words[WORRY] = 0
 
     def low_disk(self) -> LowDisk | None:
-        """Return what `worry` was told."""
+        """Return what `warn` was told."""
         free, rate = self.words[FREE], self.words[RATE]
         return LowDisk(Path(self.about["directory"]), free, rate) if free else None
 

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis._kernels.journal_scan import survey
-from ataraxis._kernels.journal_write import Haul
+from ataraxis._kernels.journal_scan import summarize_frames
+from ataraxis._kernels.journal_write import QueueToFile
 from ataraxis.errors import CorruptFrame, DataOverflow, LoggerError, SegmentNotFound
 from ataraxis.frame import HEADER_BYTES
 from ataraxis.log.disk_watch import DiskWatch
@@ -55,7 +55,7 @@ from ataraxis.stream import MemQ
 if TYPE_CHECKING:
     from ataraxis.log.journal.writer import JournalWriter
 
-# ---- `Notes`: what a writer leaves to its successor, so that nothing is written twice
+# ---- `WriterCheckpoint`: what a writer leaves to the next, so that no entry is twice
 
 # A writer that dies has entries that it wrote and did not acknowledge: the queue gives
 # them to the next one again. In the status stand the numbers of the batch it had, how
@@ -98,7 +98,7 @@ def delivered(data: memoryview) -> Iterator[Delivered]:
         yield Delivered(number, source, stamp, data[start:end], begin, at)
 
 
-class Notes:
+class WriterCheckpoint:
     """What the writer before had not acknowledged, and our own notes.
 
     Parameters
@@ -162,7 +162,7 @@ LEASE_BYTES = 2 << 20
 FILES_BYTES = 256 << 10  # of files of their own: a fraction of a second
 
 
-class Sink(Protocol):
+class EntrySink(Protocol):
     """Takes frames from a queue; `status` says how far it is."""
 
     def draw(self, queue: MemQ, timeout: float = 0) -> bool:
@@ -175,7 +175,7 @@ class Sink(Protocol):
         """Finish."""
 
 
-class Bowl:
+class DrainBuffer:
     """What is drained into, for a sink that wants frames in one piece.
 
     Parameters
@@ -212,24 +212,26 @@ class Bowl:
         return True
 
 
-def open_sink(status: LogStatus, queue: MemQ) -> Sink:
+def open_sink(status: LogStatus, queue: MemQ) -> EntrySink:
     """Open what the status describes, to go on where the writer before was."""
     about = status.about
-    notes = Notes(status, queue.had_before())
+    notes = WriterCheckpoint(status, queue.had_before())
     if about["layout"] == "journal":
-        return JournalSink(status, about, notes)
-    return NpySink(status, about, notes)
+        return JournalEntrySink(status, about, notes)
+    return NpyEntrySink(status, about, notes)
 
 
-class NpySink:
+class NpyEntrySink:
     """Write each entry as a file of its own."""
 
-    def __init__(self, status: LogStatus, about: dict[str, Any], notes: Notes) -> None:
+    def __init__(
+        self, status: LogStatus, about: dict[str, Any], notes: WriterCheckpoint
+    ) -> None:
         self._status = status
         self._durable = about["durability"] == "disk"
         self._notes = notes
         self._entries = EntryDirectory(about["directory"], before=self._intend)
-        self._bowl = Bowl(self._take, FILES_BYTES)
+        self._drain_buffer = DrainBuffer(self._take, FILES_BYTES)
 
     def _intend(self, descriptor: int) -> None:
         """Note the file that is about to get a name."""
@@ -238,7 +240,7 @@ class NpySink:
     def draw(self, queue: MemQ, timeout: float = 0) -> bool:
         """Write what is in the queue, and acknowledge it."""
         with _given_back(queue):
-            if not self._bowl.draw(queue, timeout):
+            if not self._drain_buffer.draw(queue, timeout):
                 return False
         queue.acknowledge_drained()
         self._notes.end()
@@ -288,20 +290,22 @@ class NpySink:
         self._entries.close()
 
 
-class JournalSink:
+class JournalEntrySink:
     """Write frames into a journal as they are.
 
     A frame keeps its number in the queue as its sequence.
     """
 
-    def __init__(self, status: LogStatus, about: dict[str, Any], notes: Notes) -> None:
+    def __init__(
+        self, status: LogStatus, about: dict[str, Any], notes: WriterCheckpoint
+    ) -> None:
         self._status, self._about = status, about
         self._numbers = np.empty(len(status.numbers), np.uint64)
         self._notes = notes
         self._notes.written = _already_there(self._notes.numbers, about)
         self._journal = self._open()
-        self._bowl = Bowl(self._take)
-        self._haul: Haul | None = None
+        self._drain_buffer = DrainBuffer(self._take)
+        self._queue_to_file: QueueToFile | None = None
         self._is_large_next = False
 
     def _open(self, **more: Any) -> JournalWriter:
@@ -339,7 +343,7 @@ class JournalSink:
             if self._is_large_next or self._notes.written:
                 # One of a segment of its own, or some that a writer before had.
                 self._is_large_next = False
-                has_some = self._bowl.draw(queue, timeout)
+                has_some = self._drain_buffer.draw(queue, timeout)
             else:
                 has_some = self._record(queue, timeout)
         if has_some:
@@ -349,13 +353,13 @@ class JournalSink:
 
     def _record(self, queue: MemQ, timeout: float) -> bool:
         """Write frames from where they lie."""
-        haul = self._haul = self._haul or Haul(queue)
-        count, size, self._is_large_next = haul.lease(
+        queue_to_file = self._queue_to_file = self._queue_to_file or QueueToFile(queue)
+        count, size, self._is_large_next = queue_to_file.lease(
             self._numbers, LEASE_BYTES, timeout
         )
         if count:
             self._notes.begin(self._numbers[:count])
-            self._journal.haul(haul)
+            self._journal.record_queue(queue_to_file)
             self._told(count, size)
         return count > 0 or self._is_large_next
 
@@ -371,7 +375,7 @@ class JournalSink:
 
     def _take(self, data: memoryview) -> None:
         """Write the frames, in the order they were put."""
-        count, size, end = survey(data, self._numbers)
+        count, size, end = summarize_frames(data, self._numbers)
         if end != len(data):
             raise CorruptFrame(f"no frame begins at byte {end} of what was drained")
         there = self._notes.written
@@ -534,7 +538,9 @@ def remove_unused(status: LogStatus) -> None:
         status.unlink()
 
 
-def drain(status: LogStatus, queue: MemQ, sink: Sink, creator: Creator | None) -> None:
+def drain(
+    status: LogStatus, queue: MemQ, sink: EntrySink, creator: Creator | None
+) -> None:
     """Move frames from the queue to the sink; without a creator, until it is empty."""
     words, about = status.words, status.about
     looked = time.monotonic()
@@ -545,8 +551,8 @@ def drain(status: LogStatus, queue: MemQ, sink: Sink, creator: Creator | None) -
     watch = DiskWatch(
         Path(about["directory"]),
         about["low_disk_s"],
-        status.worry,
-        lambda: status.worry(None),
+        status.warn,
+        lambda: status.warn(None),
     )
     watch.look(0, is_forced=True)
     while True:

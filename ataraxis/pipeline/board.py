@@ -1,4 +1,4 @@
-"""`Board`: what the processes of a run say of themselves, in shared memory.
+"""`StatusBoard`: what the processes of a run say of themselves, in shared memory.
 
 A segment of int64 words that lasts as long as the run. Each word has one writer. The
 name of the segment is the run's, its attributes say what the rows are.
@@ -42,7 +42,7 @@ STATES = ("starting", "running", "completed", "failed", "terminated")
 MARK = "ataraxis_pipe"
 
 
-class Board:
+class StatusBoard:
     """The words of a run; made by its program, opened by its workers."""
 
     def __init__(self, segment: Segment, owner: SharedMemoryArray | None) -> None:
@@ -56,7 +56,9 @@ class Board:
         self.words: memoryview[int] = self.array.data.cast("B").cast("q")
 
     @classmethod
-    def create(cls, name: str, about: dict[str, Any], context: ContextLike) -> Board:
+    def create(
+        cls, name: str, about: dict[str, Any], context: ContextLike
+    ) -> StatusBoard:
         """Make the board of a run; `about` is JSON-able and has its processors."""
         workers = sum(p["workers"] for p in about["processors"])
         # The pipe's own end keeps lanes as a processor does, and counts as a worker.
@@ -74,7 +76,7 @@ class Board:
         return made
 
     @classmethod
-    def attach(cls, name: str, context: ContextLike) -> Board:
+    def attach(cls, name: str, context: ContextLike) -> StatusBoard:
         """Open the board of a run that is going on."""
         segment = Segment.attach(name, context=context)
         if MARK not in segment.labels.attrs:
@@ -178,7 +180,7 @@ def clear_dead(context: Context) -> list[str]:
     found = []
     for run in sorted(n for n in names if f"{n}.credit" in names):
         with suppress(SegmentNotFound, LayoutError):
-            board = Board.attach(run, context)
+            board = StatusBoard.attach(run, context)
             owner, start = board.words[OWNER], board.words[OWNER_START]
             board.close()
             if owner and process_start(owner) != start:

@@ -25,12 +25,12 @@ from ataraxis.pipeline.board import (
     RECEIVED,
     REPEATED,
     TAKEN,
-    Board,
+    StatusBoard,
 )
 from ataraxis.pipeline.frames import SKIPPED, is_call, lane_of
-from ataraxis.pipeline.inbox import Intake, Job
+from ataraxis.pipeline.inbox import Inbox, Job
 from ataraxis.pipeline.plan import Plan
-from ataraxis.pipeline.reorder import Resequencer, Seen
+from ataraxis.pipeline.reorder import DuplicateFilter, Resequencer
 from ataraxis.shm.array import SharedMemoryArray
 from ataraxis.shm.thread import Thread
 from ataraxis.stream import MemQ
@@ -41,10 +41,10 @@ from ataraxis.stream import MemQ
 # Called by one thread of the program, with each result once, in order where the pipe
 # has one. What waits there holds the pipe up.
 
-Taker = Callable[[Any], object]
+ResultSink = Callable[[Any], object]
 
 
-def taker_of(sink: Any) -> Taker:
+def result_sink_of(sink: Any) -> ResultSink:
     """Return the function that takes results, for what the user gave.
 
     Raises
@@ -60,7 +60,7 @@ def taker_of(sink: Any) -> Taker:
         if hasattr(sink, kind):
             return make(sink)
     if callable(sink):
-        made: Taker = sink
+        made: ResultSink = sink
         return made
     raise TypeError(
         f"sink={sink!r}: a callable, a list, a queue with put(), a Producer, a "
@@ -68,7 +68,7 @@ def taker_of(sink: Any) -> Taker:
     )
 
 
-def _stream(producer: Any) -> Taker:
+def _stream(producer: Any) -> ResultSink:
     """Send arrays into a stream; labelled ones by the labels that it has."""
 
     def take(value: Any) -> None:
@@ -81,7 +81,7 @@ def _stream(producer: Any) -> Taker:
     return take
 
 
-def _array(sink: Any) -> Taker:
+def _array(sink: Any) -> ResultSink:
     """Write results into a labelled array, one behind the other along its first dim.
 
     One of as many dimensions is a block of rows, one of a dimension less is a row.
@@ -119,18 +119,18 @@ def _array(sink: Any) -> Taker:
     return take
 
 
-def _log(log: Any) -> Taker:
+def _log(log: Any) -> ResultSink:
     """Log values as entries of source 0."""
     return lambda value: log.log(0, value)
 
 
-def _queue(queue: Any) -> Taker:
+def _queue(queue: Any) -> ResultSink:
     """Put values into a queue, waiting for room."""
-    made: Taker = queue.put
+    made: ResultSink = queue.put
     return made
 
 
-_KINDS: tuple[tuple[str, Callable[[Any], Taker]], ...] = (
+_KINDS: tuple[tuple[str, Callable[[Any], ResultSink]], ...] = (
     ("send", _stream),
     ("log", _log),
     ("put", _queue),
@@ -149,8 +149,8 @@ class Collector:
     def __init__(
         self,
         plan: Plan,
-        board: Board,
-        taker: Taker | None,
+        board: StatusBoard,
+        result_sink: ResultSink | None,
         answer: Callable[..., None],
         on_over: Callable[[Exception | None], None],
         on_skip: Callable[[], object] | None = None,
@@ -160,18 +160,18 @@ class Collector:
         self._words = board.words
         self._index = len(plan.graph.nodes)
         self._row = board.of_worker(len(plan.specs()))
-        self._taker, self._answer, self._on_over = taker, answer, on_over
+        self._taker, self._answer, self._on_over = result_sink, answer, on_over
         self._on_skip, self._letters = on_skip, plan.letters
         self.skipped = 0
         """How many values came out as dead letters."""
-        self._seen = Seen()
+        self._seen = DuplicateFilter()
         self._skipped: set[tuple[int, int]] = set()
         self._groups: dict[tuple[int, int], dict[int, tuple[Any, ...]]] = {}
         self._ordered = plan.graph.ordered_parents(-1)
         self._line: Resequencer[Job] = Resequencer(
             board.words, lambda lane: board.place_of(self._index, lane)
         )
-        self._intake = Intake(
+        self._inbox = Inbox(
             self._queue, self._ordered, self._line, self._repeated, self._corrupt
         )
         self.thread = Thread(self._run, "ataraxis-pipe-end")
@@ -203,7 +203,7 @@ class Collector:
     def _run(self) -> None:
         problem: Exception | None = None
         try:
-            for job in self._intake:
+            for job in self._inbox:
                 self._take(job)
         except NotConnectedError:
             pass
@@ -213,8 +213,8 @@ class Collector:
             problem = RuntimeError(f"{type(error).__name__}: {error}")
             problem.__cause__ = error
         with suppress(NotConnectedError):
-            if self._intake.last is not None:
-                self._intake.last.acknowledge()
+            if self._inbox.last is not None:
+                self._inbox.last.acknowledge()
         self._credit.disconnect()
         self._on_over(problem)
 

@@ -1,4 +1,4 @@
-"""`Letters`: values that nobody could process, on disk, with the reason."""
+"""`DeadLetterStore`: values that nobody could process, on disk, with the reason."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NAME = "dead-letters"
 
 
-class Letters:
+class DeadLetterStore:
     """The dead letters of a worker: a journal, begun with the first one.
 
     Each entry is a dict: ``run``, ``processor``, ``worker``, ``why``, ``lane``,

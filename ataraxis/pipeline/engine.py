@@ -10,7 +10,7 @@ from ataraxis.pipeline.spec import WorkerSpec
 
 
 @dataclass(frozen=True)
-class News:
+class WorkerEvent:
     """What an engine has to tell of a worker."""
 
     handle: Any
@@ -40,7 +40,7 @@ class Engine(Protocol):
     def signal(self, handle: Any, number: int) -> None:
         """Send a signal to a worker; nothing happens if it has ended."""
 
-    def watch(self, timeout: float | None, bell: int) -> list[News]:
+    def watch(self, timeout: float | None, bell: int) -> list[WorkerEvent]:
         """Wait until there is news, `bell` is readable, or `timeout` s have passed.
 
         `bell` is a descriptor; it is not read. -1: there is none any more, since a run

@@ -1,4 +1,4 @@
-"""`Head`: the program's own way into a pipe."""
+"""`Feeder`: the program's own way into a pipe."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ataraxis._kernels.lock import ThreadLock
 from ataraxis.clock import now_ns
 from ataraxis.errors import EndOfStream, NotConnectedError, PipeError
 from ataraxis.frame import DType
-from ataraxis.pipeline.board import Board
+from ataraxis.pipeline.board import StatusBoard
 from ataraxis.pipeline.frames import CALL_LANE, GAP, HEAD_LANE, PLAIN
-from ataraxis.pipeline.outbox import Outlet, send_to_all
+from ataraxis.pipeline.outbox import Outbox, send_to_all
 from ataraxis.pipeline.plan import Plan
 from ataraxis.shm.thread import Thread
 from ataraxis.shm.waiting import NOTHING, until
@@ -92,16 +92,16 @@ def _blocks(source: Any, is_over: Callable[[], bool]) -> Iterator[Value]:
 _NOBODY = 2**32 - 1  # source of a value that no processor made
 
 
-class Head:
+class Feeder:
     """Puts values into the first processors of a run; any thread may."""
 
-    def __init__(self, plan: Plan, board: Board) -> None:
-        self._outlets = [
-            Outlet(plan.target(node.index, -1), board, plan.credit, plan.context)
+    def __init__(self, plan: Plan, board: StatusBoard) -> None:
+        self._outboxes = [
+            Outbox(plan.target(node.index, -1), board, plan.credit, plan.context)
             for node in plan.graph.nodes
             if -1 in node.parents and plan.inboxes(node)
         ]
-        self._names = ", ".join(o.target.name for o in self._outlets)
+        self._names = ", ".join(o.target.name for o in self._outboxes)
         self._numbers = {HEAD_LANE: 0, CALL_LANE: 0}
         self._lock = ThreadLock()
         # Of each lane, the next number if it may have gone into the pipe all the same.
@@ -149,7 +149,7 @@ class Head:
         future: Future[Any] | None,
         wait: float,
     ) -> bool:
-        if self.is_closed or not self._outlets:
+        if self.is_closed or not self._outboxes:
             raise self._refusal()
         lane = HEAD_LANE if future is None else CALL_LANE
         time_ns = time_ns or now_ns()
@@ -167,7 +167,7 @@ class Head:
                 self._numbers[lane] = number + 1
                 self.fed += 1
             self._uncertain.pop(lane, None)
-            is_lost = is_sent and all(o.is_finished for o in self._outlets)
+            is_lost = is_sent and all(o.is_finished for o in self._outboxes)
         except NotConnectedError:
             raise self._refusal() from None
         finally:
@@ -191,7 +191,7 @@ class Head:
         def attempt() -> Any:
             return self.send(value, dtype, 0, future=future) or NOTHING
 
-        if self.is_closed or not self._outlets:
+        if self.is_closed or not self._outboxes:
             raise self._refusal()
         # In slices, as where a thread waits: a reader that has finished makes no room.
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -200,7 +200,7 @@ class Head:
             if deadline is not None:
                 wait = min(wait, max(0.0, deadline - time.monotonic()))
             try:
-                room = [event for outlet in self._outlets for event in outlet.room()]
+                room = [event for outbox in self._outboxes for event in outbox.room()]
             except NotConnectedError:
                 raise self._refusal() from None
             if await until(attempt, *room, timeout=wait) is not NOTHING:
@@ -239,7 +239,7 @@ class Head:
         wait: Any,
     ) -> bool:  # fmt: skip
         return send_to_all(
-            self._outlets, value, dtype, lane, number, kind, _NOBODY, time_ns, wait
+            self._outboxes, value, dtype, lane, number, kind, _NOBODY, time_ns, wait
         )
 
     def answer(
@@ -287,8 +287,8 @@ class Head:
         self.is_closed = True
         if error is None:
             return
-        for outlet in self._outlets:
-            outlet.close()
+        for outbox in self._outboxes:
+            outbox.close()
         # What is added from here on is taken out again by who adds it: it cannot put.
         for number in list(self._waiting):
             future = self._waiting.pop(number, None)

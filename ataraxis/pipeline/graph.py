@@ -12,13 +12,13 @@ from typing import Any
 from ataraxis.pipeline.function import Code
 from ataraxis.pipeline.partition import Key
 from ataraxis.pipeline.processors import Processor
-from ataraxis.pipeline.settings import Settings
+from ataraxis.pipeline.settings import ProcessorSettings
 
 VERSION = 1
 
 
 @dataclass(frozen=True)
-class Node:
+class GraphNode:
     """A processor's place in a graph."""
 
     processor: Processor
@@ -34,7 +34,7 @@ class Node:
         return self.processor.name
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> ProcessorSettings:
         """The processor's settings."""
         return self.processor.settings
 
@@ -60,7 +60,7 @@ class Graph:
     """Processors in an order in which each comes after all of its parents."""
 
     name: str
-    nodes: tuple[Node, ...] = ()
+    nodes: tuple[GraphNode, ...] = ()
     by_name: dict[str, int] = field(default_factory=dict)
 
     @classmethod
@@ -85,7 +85,7 @@ class Graph:
             for child in p.children:
                 parents[index[id(child)]].append(index[id(p)])
         nodes = tuple(
-            Node(p, k, tuple(parents[k]), tuple(index[id(c)] for c in p.children))
+            GraphNode(p, k, tuple(parents[k]), tuple(index[id(c)] for c in p.children))
             for k, p in enumerate(order)
         )
         made = cls(name, nodes, {node.name: node.index for node in nodes})
@@ -103,7 +103,7 @@ class Graph:
             found += self._problems_of(node)
         return found
 
-    def _problems_of(self, node: Node) -> list[str]:
+    def _problems_of(self, node: GraphNode) -> list[str]:
         found, said, kind = [], node.settings, node.processor.kind
         if kind is None:
             found.append(f"{node.name!r} has nothing to run: give func= or entry=")
@@ -278,7 +278,7 @@ def read_json(text: str, *, allow_pickle: bool = False) -> tuple[str, list[Proce
             code = Code(
                 said["kind"], said.get("function", ""), pickle, said.get("entry", "")
             )
-            settings = Settings.from_dict(said.get("settings", {}))
+            settings = ProcessorSettings.from_dict(said.get("settings", {}))
             made[said["name"]] = p = Processor.of_code(
                 said["name"], code, settings, said.get("config", {}), key
             )
@@ -377,7 +377,7 @@ def _edge(start: tuple[int, int], end: tuple[int, int]) -> str:
     return f'<path d="M{x0} {y0}C{middle} {y0} {middle} {y1} {x1} {y1}" {_LINE}/>'
 
 
-def _box(node: Node, x: int, y: int) -> str:
+def _box(node: GraphNode, x: int, y: int) -> str:
     said = node.settings
     notes = [f"{said.workers} workers"] * (said.workers > 1)
     notes += ["ordered"] * said.ordered + [f"split {said.split}"] * bool(said.split)

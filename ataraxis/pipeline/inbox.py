@@ -1,4 +1,4 @@
-"""`Intake`: frames out of an input queue, as jobs: whole, in order, each once."""
+"""`Inbox`: frames out of an input queue, as jobs: whole, in order, each once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from ataraxis._kernels.queue_handle import FrameLease, Parcel
+from ataraxis._kernels.queue_handle import FrameLease, Message
 from ataraxis.errors import CorruptFrame
 from ataraxis.frame import Frame
 from ataraxis.pipeline.arrays import joined
@@ -34,7 +34,7 @@ from ataraxis.stream.lease import Lease
 # How long to wait for a number that a damaged frame may have had.
 _MISSING_S = 1.0
 _BYTE = 8
-Letter = Parcel | FrameLease
+Letter = Message | FrameLease
 
 
 @dataclass(slots=True)
@@ -123,11 +123,11 @@ def job_of(lease: FrameLease, found: Read) -> Job:
     return job
 
 
-def job_in(parcel: Parcel) -> Job:
+def job_in(message: Message) -> Job:
     """Make a job of a frame that was read when it was leased."""
     return Job(
-        parcel.lane, parcel.sequence, PLAIN, parcel.value, parcel.overlap,
-        parcel.time_ns, parcel.source, parcel.attempt, [parcel],
+        message.lane, message.sequence, PLAIN, message.value, message.overlap,
+        message.time_ns, message.source, message.attempt, [message],
     )  # fmt: skip
 
 
@@ -136,7 +136,7 @@ def data_of(lease: Letter) -> bytes:
     return lease.frame.to_bytes() if isinstance(lease, Lease) else lease.data
 
 
-class Intake:
+class Inbox:
     """Jobs out of a queue, until the frame that says that none follows.
 
     Parameters
@@ -218,7 +218,7 @@ class Intake:
             return
         if lease is None:
             raise TimeoutError("nothing came in time")
-        if isinstance(lease, Parcel):
+        if isinstance(lease, Message):
             self._sort(job_in(lease))
         else:
             self._open(lease)

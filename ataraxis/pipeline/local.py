@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal, Self, TypeAlias, get_args
 
-from ataraxis.pipeline.engine import News
+from ataraxis.pipeline.engine import WorkerEvent
 from ataraxis.pipeline.forkserver import ForkServer, written
 from ataraxis.pipeline.spec import WorkerSpec
 from ataraxis.shm.process import ChildProcess, check_can_start, process_command
@@ -175,7 +175,7 @@ class Local:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(handle.descriptor, number)
 
-    def watch(self, timeout: float | None, bell: int) -> list[News]:
+    def watch(self, timeout: float | None, bell: int) -> list[WorkerEvent]:
         """Wait for news; see `Engine`."""
         if bell != self._bell:
             if self._bell >= 0:
@@ -183,7 +183,7 @@ class Local:
             self._bell = bell
             if bell >= 0:
                 self._selector.register(bell, selectors.EVENT_READ, None)
-        found: list[News] = []
+        found: list[WorkerEvent] = []
         for key, _ in self._selector.select(timeout):
             child = key.data
             if child is None:
@@ -194,9 +194,9 @@ class Local:
                 found += self._read(child, key.fd)
         return found
 
-    def _read(self, child: Child, number: int) -> list[News]:
+    def _read(self, child: Child, number: int) -> list[WorkerEvent]:
         """Read what there is of a pipe."""
-        found: list[News] = []
+        found: list[WorkerEvent] = []
         while True:
             try:
                 data = os.read(number, _CHUNK)
@@ -208,15 +208,17 @@ class Local:
             if number == child.told:
                 lines = (child.pending + data).split(b"\n")
                 child.pending = lines.pop()
-                found += [News(child, "message", json.loads(line)) for line in lines]
+                found += [
+                    WorkerEvent(child, "message", json.loads(line)) for line in lines
+                ]
             else:
-                found.append(News(child, "output", (data, number == child.err)))
+                found.append(WorkerEvent(child, "output", (data, number == child.err)))
             if len(data) < _CHUNK:
                 return found
 
-    def _ended(self, child: Child) -> list[News]:
-        """Read what is left of a process that has ended, and bury it."""
-        found: list[News] = []
+    def _ended(self, child: Child) -> list[WorkerEvent]:
+        """Read what is left of a process that has ended, and dead_letter it."""
+        found: list[WorkerEvent] = []
         self._selector.unregister(child.end)
         child.code = child.wait()
         # A process of its own may still hold the pipes: what is there now is all.
@@ -230,7 +232,7 @@ class Local:
             self._shut(child, number)
         for number in (child.told, child.out, child.err, child.descriptor):
             os.close(number)
-        return [*found, News(child, "exit", child.code)]
+        return [*found, WorkerEvent(child, "exit", child.code)]
 
     def _shut(self, child: Child, number: int) -> None:
         child.open.discard(number)

@@ -1,4 +1,4 @@
-"""`Outlet`: one edge of the graph, seen by who puts into it."""
+"""`Outbox`: one edge of the graph, seen by who puts into it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from ataraxis.errors import QueueFull
 from ataraxis.frame import DType
 from ataraxis.pipeline.arrays import joined, shared
-from ataraxis.pipeline.board import FINISHED, Board
+from ataraxis.pipeline.board import FINISHED, StatusBoard
 from ataraxis.pipeline.frames import (
     CALLED,
     GAPS,
@@ -39,11 +39,11 @@ SLICE_S = 0.25
 _ANY = 1 << 62
 
 
-class Outlet:
+class Outbox:
     """Puts frames into the input queues of one processor, as its settings say."""
 
     def __init__(
-        self, target: Target, board: Board, credit: str, context: ContextLike
+        self, target: Target, board: StatusBoard, credit: str, context: ContextLike
     ) -> None:
         self.target = target
         self._board = board
@@ -318,7 +318,7 @@ class Outlet:
 
 
 def send_to_all(
-    outlets: Sequence[Outlet],
+    outboxes: Sequence[Outbox],
     value: Any,
     dtype: DType | int | None,
     lane: int,
@@ -327,25 +327,25 @@ def send_to_all(
     source: int,
     time_ns: int,
     timeout: float | None,
-    on_put: Callable[[Outlet], object] = lambda outlet: None,
+    on_put: Callable[[Outbox], object] = lambda outbox: None,
 ) -> bool:
-    """Put a value into every outlet, or into none; False: no room in time.
+    """Put a value into every outbox, or into none; False: no room in time.
 
-    `on_put` is called with each outlet, once it has the value.
+    `on_put` is called with each outbox, once it has the value.
     """
-    if len(outlets) > 1 and timeout is not None:
+    if len(outboxes) > 1 and timeout is not None:
         # Whoever may have to be waited for comes first; then there is no return.
-        outlets = sorted(outlets, key=lambda o: not o.is_full)
-        if timeout == 0 and outlets[0].is_full and not outlets[0].is_finished:
+        outboxes = sorted(outboxes, key=lambda o: not o.is_full)
+        if timeout == 0 and outboxes[0].is_full and not outboxes[0].is_finished:
             return False
-    for outlet in outlets:
-        outlet.check(value, kind)
-    if not all(o.is_near(lane, sequence, timeout) for o in outlets):
+    for outbox in outboxes:
+        outbox.check(value, kind)
+    if not all(o.is_near(lane, sequence, timeout) for o in outboxes):
         return False
-    for outlet in outlets:
-        put = outlet.send if outlet.is_plain else outlet.put_value
+    for outbox in outboxes:
+        put = outbox.send if outbox.is_plain else outbox.put_value
         if not put(value, dtype, lane, sequence, kind, source, time_ns, timeout):
             return False
         timeout = None
-        on_put(outlet)
+        on_put(outbox)
     return True

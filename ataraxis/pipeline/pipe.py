@@ -17,7 +17,7 @@ from ataraxis.pipeline.graph import Graph, read_json
 from ataraxis.pipeline.local import Start
 from ataraxis.pipeline.processors import Processor
 from ataraxis.pipeline.run import Run
-from ataraxis.pipeline.upipe import Over, SinkQueue
+from ataraxis.pipeline.upipe import ReadyResult, SinkQueue
 from ataraxis.shm.context import ContextLike, checked_name
 
 _log = logging.getLogger("ataraxis.pipeline")
@@ -311,14 +311,14 @@ class Pipe:
         self.execution.stop(wait=False)
         await self.execution.completion()
 
-    def terminate(self) -> Over:
+    def terminate(self) -> ReadyResult:
         """End every worker now, if it runs; what is inside is lost.
 
         It has ended when this returns: ``await pipe.terminate()`` is the same.
         """
         if self._run is not None:
             self._run.terminate()
-        return Over()
+        return ReadyResult()
 
     @property
     def sink_q(self) -> SinkQueue:

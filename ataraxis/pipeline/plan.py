@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ataraxis.pipeline.graph import Graph, Node, stretch, windows
+from ataraxis.pipeline.graph import Graph, GraphNode, stretch, windows
 from ataraxis.pipeline.spec import WINDOW, Target, WorkerSpec
 from ataraxis.shm.context import Context
 from ataraxis.stream import MemQ
@@ -44,7 +44,7 @@ class Plan:
 
     # ---- queues
 
-    def inboxes(self, node: Node) -> tuple[str, ...]:
+    def inboxes(self, node: GraphNode) -> tuple[str, ...]:
         """Return the names of a processor's input queues."""
         if node.processor.kind == "source" or not node.parents:
             return ()
@@ -147,7 +147,7 @@ class Plan:
                 specs.append(replace(first, worker=k, row=len(specs), inbox=inbox))
         return specs
 
-    def _spec(self, node: Node) -> WorkerSpec:
+    def _spec(self, node: GraphNode) -> WorkerSpec:
         said = node.settings
         code = node.processor.code()
         assert code is not None

@@ -11,47 +11,47 @@ from ataraxis.errors import NotConnectedError
 from ataraxis.frame import DType
 from ataraxis.pipeline import worker_io
 from ataraxis.pipeline.function import Code, Kind, code_of, kind_of
-from ataraxis.pipeline.outbox import Outlet
+from ataraxis.pipeline.outbox import Outbox
 from ataraxis.pipeline.partition import Key
-from ataraxis.pipeline.settings import Settings, settings_of
+from ataraxis.pipeline.settings import ProcessorSettings, settings_of
 from ataraxis.pipeline.upipe import EdgeQueue
-from ataraxis.pipeline.worker_io import Port
+from ataraxis.pipeline.worker_io import WorkerIO
 from ataraxis.shm.context import checked_name
 
 # ---- what a worker says and hears: connect, emit, get; awaited, as uPipe has them
 
-# The plain forms are those of the `Port` that `Talk.open` returns.
+# The plain forms are those of the `WorkerIO` that `WorkerMethods.open` returns.
 
 
-class Talk:
+class WorkerMethods:
     """The half of `Processor` and `Worker` that is used inside a worker."""
 
     _name: str
-    _port: Port | None = None
+    _io: WorkerIO | None = None
 
-    def open(self) -> Port:
-        """Connect, without asyncio: the port of this worker.
+    def open(self) -> WorkerIO:
+        """Connect, without asyncio: the io of this worker.
 
         Raises
         ------
         NotConnectedError
             This process is no worker of a processor of that name.
         """
-        port = worker_io.current()
-        if port is None:
+        io = worker_io.current()
+        if io is None:
             raise NotConnectedError(
                 f"processor {self._name!r}: this process is no worker of a pipe; "
                 "connect() is for the function that Pipe.start() runs"
             )
-        if port.name != self._name:
+        if io.name != self._name:
             raise NotConnectedError(
-                f"this is a worker of processor {port.name!r}, not {self._name!r}"
+                f"this is a worker of processor {io.name!r}, not {self._name!r}"
             )
-        self._port = port
+        self._io = io
         # In front of the methods below, which are slower and say the same.
-        self.__dict__.update(port.awaited)
-        port.say_ready()
-        return port
+        self.__dict__.update(io.awaited)
+        io.say_ready()
+        return io
 
     async def connect(self) -> None:
         """Take part in the pipe, in a worker. Raises as `open`."""
@@ -60,15 +60,15 @@ class Talk:
     @property
     def connected(self) -> bool:
         """Whether `connect` was called."""
-        return self._port is not None
+        return self._io is not None
 
-    def _connected(self) -> Port:
-        if self._port is None:
+    def _connected(self) -> WorkerIO:
+        if self._io is None:
             raise NotConnectedError(
                 f"processor {self._name!r} is not connected: await connect() first, in "
                 "the function that its worker runs"
             )
-        return self._port
+        return self._io
 
     async def emit(self, value: Any, d_type: DType | int | None = None) -> bool:
         """Hand a value to every child, or to none.
@@ -159,25 +159,25 @@ class Talk:
     @property
     def in_qs(self) -> list[EdgeQueue]:
         """The input queue: one, for all parents."""
-        port = self._connected()
-        inbox = port.inbox
-        if inbox is None:
+        io = self._connected()
+        queue = io.queue
+        if queue is None:
             return []
-        return [EdgeQueue(port.name, lambda: (port.received_by_all, inbox.qsize()))]
+        return [EdgeQueue(io.name, lambda: (io.received_by_all, queue.qsize()))]
 
     @property
     def out_qs(self) -> list[EdgeQueue]:
         """The input queues of the children; of the last processor, the pipe's sink."""
-        port = self._connected()
+        io = self._connected()
 
-        def queue_of(outlet: Outlet) -> EdgeQueue:
+        def queue_of(outbox: Outbox) -> EdgeQueue:
             def count() -> tuple[int, int]:
-                waiting = outlet.waiting
-                return max(port.emitted_to(outlet) - waiting, 0), waiting
+                waiting = outbox.waiting
+                return max(io.emitted_to(outbox) - waiting, 0), waiting
 
-            return EdgeQueue(outlet.target.name or "pipe-sink", count)
+            return EdgeQueue(outbox.target.name or "pipe-sink", count)
 
-        return [queue_of(outlet) for outlet in port.outlets]
+        return [queue_of(outbox) for outbox in io.outboxes]
 
     def _get_next_q_to_emit(self) -> EdgeQueue | None:
         """Return the first output queue; examples of uPipe ask for it."""
@@ -187,7 +187,7 @@ class Talk:
 # ---- the processor
 
 
-class Processor(Talk):
+class Processor(WorkerMethods):
     """Something that runs in worker processes of a pipe.
 
     Parameters
@@ -204,7 +204,7 @@ class Processor(Talk):
         gets and emits itself, by ``Processor(name)`` and `connect`. Plain or ``async``.
         One that annotates its parameter ``np.ndarray`` has arrays also where labelled
         ones come, and their labels are put on what it returns.
-    settings : Settings, APIProcSettings or dict, optional
+    settings : ProcessorSettings, APIProcSettings or dict, optional
         The same as the keywords.
     config : dict, optional
         For the workers: ``Processor(name).config`` there. What JSON carries.
@@ -214,7 +214,7 @@ class Processor(Talk):
         they came. It returns a number, text, bytes, None or a tuple of these, for the
         same value always the same; it is called where values are put in.
     **keywords
-        Any field of `Settings`: ``workers=3, ordered=True, overlap=64``, ...
+        Any field of `ProcessorSettings`: ``workers=3, ordered=True, overlap=64``, ...
 
     Notes
     -----
@@ -267,7 +267,7 @@ class Processor(Talk):
         cls,
         name: str,
         code: Code,
-        settings: Settings,
+        settings: ProcessorSettings,
         config: dict[str, Any],
         key: Key | None = None,
     ) -> Processor:
@@ -289,7 +289,7 @@ class Processor(Talk):
         return self._kind
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> ProcessorSettings:
         """How it runs."""
         return self._settings
 
@@ -301,8 +301,8 @@ class Processor(Talk):
     @property
     def config(self) -> dict[str, Any]:
         """What its workers are told; in a worker, what it was told."""
-        port = self._port
-        return dict(self._config if port is None else port.config)
+        io = self._io
+        return dict(self._config if io is None else io.config)
 
     @property
     def id(self) -> str:
@@ -402,7 +402,7 @@ def processor(
 # ---- `Worker`: what later releases of uPipe call a processor inside its process
 
 
-class Worker(Talk):
+class Worker(WorkerMethods):
     """The process it is made in, as a worker of a processor.
 
     Parameters
@@ -425,8 +425,8 @@ class Worker(Talk):
     """
 
     def __init__(self, name: str | None = None, **ignored: Any) -> None:
-        port = worker_io.current()
-        self._name = name or (port.name if port is not None else "")
+        io = worker_io.current()
+        self._name = name or (io.name if io is not None else "")
 
     async def join(self) -> None:
         """Take part in the pipe, as `Processor.connect`."""

@@ -100,13 +100,13 @@ class Resequencer(Generic[_J]):
             yield from early.values()
 
 
-# ---- `Seen`: which numbers of a lane have been here, in little memory
+# ---- `DuplicateFilter`: which numbers of a lane have been here, in little memory
 
 _PAGE = 4096
 _KEPT = 1024
 
 
-class Seen:
+class DuplicateFilter:
     """A set of (lane, sequence) that grow, more or less: a bit each.
 
     The last four million numbers of a lane are remembered one by one; what is older
@@ -114,7 +114,7 @@ class Seen:
 
     Examples
     --------
-    >>> seen = Seen()
+    >>> seen = DuplicateFilter()
     >>> [seen.add(1, 7), seen.add(1, 5), seen.add(1, 7), seen.add(2, 7)]
     [True, True, False, True]
     """

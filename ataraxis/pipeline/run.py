@@ -24,18 +24,18 @@ from ataraxis.pipeline.board import (
     RUNNING,
     STATES,
     TERMINATED,
-    Board,
+    StatusBoard,
     clear_dead,
 )
-from ataraxis.pipeline.collector import GRACE_S, Collector, taker_of
+from ataraxis.pipeline.collector import GRACE_S, Collector, result_sink_of
 from ataraxis.pipeline.dead_letters import DeadLetters
 from ataraxis.pipeline.engine import Engine
-from ataraxis.pipeline.feeder import Head
+from ataraxis.pipeline.feeder import Feeder
 from ataraxis.pipeline.frames import last_frame
 from ataraxis.pipeline.graph import Graph
 from ataraxis.pipeline.local import Local, Start
 from ataraxis.pipeline.plan import Plan
-from ataraxis.pipeline.supervisor import Event, Hired, Supervisor, What
+from ataraxis.pipeline.supervisor import Event, Supervisor, What, WorkerSlot
 from ataraxis.pipeline.worker_io import EMIT_WAIT_S
 from ataraxis.shm.array import SharedMemoryArray
 from ataraxis.shm.context import Context, ContextLike
@@ -66,7 +66,7 @@ class Course:
         on_skip: Callable[[], object] | None = None,
     ) -> None:
         name = f"{graph.name}-{uuid.uuid4().hex[:8]}"
-        taker = None if sink is None else taker_of(sink)
+        taker = None if sink is None else result_sink_of(sink)
         plan = Plan(
             graph,
             name,
@@ -94,7 +94,7 @@ class Course:
         self._open(taker, specs, on_skip)
         nodes = graph.nodes
         self._supervisor = Supervisor(
-            [Hired(spec, nodes[spec.index]) for spec in specs],
+            [WorkerSlot(spec, nodes[spec.index]) for spec in specs],
             engine,
             self._board,
             self._tell,
@@ -107,7 +107,7 @@ class Course:
         self._collector.start()
         self._supervisor.start()
         if source is not None:
-            self._head.feed(source, self._fed)
+            self._feeder.feed(source, self._fed)
 
     def _open(self, taker: Any, specs: list[Any], on_skip: Any) -> None:
         """Make everything that is shared; all or nothing."""
@@ -115,14 +115,14 @@ class Course:
         clear_dead(plan.context)
         self._queues = plan.make_queues()
         try:
-            self._board = Board.create(plan.run, plan.about(), plan.context)
+            self._board = StatusBoard.create(plan.run, plan.about(), plan.context)
             self._credit = SharedMemoryArray.create_array(
                 plan.credit, np.zeros(1, np.int64), context=plan.context
             )
             self._board.words[words_of.STARTED] = now_ns()
-            self._head = Head(plan, self._board)
+            self._feeder = Feeder(plan, self._board)
             self._collector = Collector(
-                plan, self._board, taker, self._head.answer, self._collected, on_skip
+                plan, self._board, taker, self._feeder.answer, self._collected, on_skip
             )
         except BaseException:
             for queue in self._queues.values():
@@ -161,14 +161,14 @@ class Course:
 
     def _pass_the_end_on(self) -> None:
         """Tell those whose parents have all finished that no frame follows."""
-        ended = self._finished | ({-1} if self._head.is_closed else set())
+        ended = self._finished | ({-1} if self._feeder.is_closed else set())
         for node in self.graph.nodes:
             if node.index not in self._finished and ended.issuperset(node.parents):
                 inboxes = self._plan.inboxes(node)
                 for name in inboxes:
                     self._end(name, node.settings.workers // len(inboxes))
         if len(self._finished) == len(self.graph.nodes):
-            self._head.close()
+            self._feeder.close()
             self._end(self._plan.end, 1)
 
     def _end(self, name: str, count: int) -> None:
@@ -236,7 +236,7 @@ class Course:
             else "the pipe has ended"
         )
         steps: list[Callable[[], object]] = [
-            lambda: self._head.close(ended),
+            lambda: self._feeder.close(ended),
             self._collector.close,
             conclude,
             *(queue.unlink for queue in self._queues.values()),
@@ -280,11 +280,11 @@ class Course:
         self._close_head()
 
     def _close_head(self) -> None:
-        self._head.close()
+        self._feeder.close()
         self._pass_the_end_on()
 
     def _join(self) -> None:
-        for thread in (self._supervisor.thread, self._head.thread, *self._threads):
+        for thread in (self._supervisor.thread, self._feeder.thread, *self._threads):
             if thread is not None:
                 thread.join(GRACE_S)
 
@@ -348,7 +348,7 @@ class Run(Course):
     @property
     def progress(self) -> tuple[int, int | None]:
         """How many values were fed, and of how many, if that is known."""
-        return self._head.fed, self._total
+        return self._feeder.fed, self._total
 
     @property
     def workers(self) -> dict[tuple[str, int], int | None]:
@@ -373,7 +373,7 @@ class Run(Course):
     @property
     def late_answers(self) -> int:
         """How many results came for callers that had given up, and were dropped."""
-        return self._head.late
+        return self._feeder.late
 
     @property
     def skipped(self) -> int:
@@ -408,7 +408,7 @@ class Run(Course):
         EndOfStream
             The pipe takes no more.
         """
-        return self._head.send(value, dtype, timeout)
+        return self._feeder.send(value, dtype, timeout)
 
     def call(
         self, value: Any, dtype: DType | int | None = None, timeout: float | None = None
@@ -441,7 +441,7 @@ class Run(Course):
     ) -> Future[Any]:
         """Put a value in: a future of what the last processor makes of it."""
         future: Future[Any] = Outcome()
-        if not self._head.send(value, dtype, timeout, future=future):
+        if not self._feeder.send(value, dtype, timeout, future=future):
             raise TimeoutError(f"the pipe had no room within {timeout} s")
         return future
 
@@ -450,7 +450,7 @@ class Run(Course):
     ) -> Future[Any]:
         """Put a value in as `submit` does, awaited; who is cancelled has not put it."""
         future: Future[Any] = Outcome()
-        if not await self._head.send_async(value, dtype, timeout, future):
+        if not await self._feeder.send_async(value, dtype, timeout, future):
             raise TimeoutError(f"the pipe had no room within {timeout} s")
         return future
 
@@ -461,7 +461,7 @@ class Run(Course):
         timeout: float | None = EMIT_WAIT_S,
     ) -> bool:
         """Put a value in as `emit` does, awaited; who is cancelled has not put it."""
-        return await self._head.send_async(value, dtype, timeout)
+        return await self._feeder.send_async(value, dtype, timeout)
 
     # ---- to the end
 
@@ -567,7 +567,7 @@ class Run(Course):
         return dataset(self._plan.about(), self._words())
 
     def __repr__(self) -> str:
-        notes = [self.state, f"{self._head.fed} values in"]
+        notes = [self.state, f"{self._feeder.fed} values in"]
         if self.skipped:
             notes.append(f"{self.skipped} skipped, in {str(self.letters)!r}")
         if self.late_answers:

@@ -29,7 +29,7 @@ class Restart:
     limit: int | None = 3
     """How many restarts within `window_s` are one too many; None: any number."""
     window_s: float = 60.0
-    """Over what time they are counted, s."""
+    """ReadyResult what time they are counted, s."""
     backoff_s: float = 0.05
     """How long to wait before the first restart, s; doubled by each one in the window,
     up to 5 s."""
@@ -58,7 +58,7 @@ class APIProcSettings:
 
 
 @dataclass(frozen=True)
-class Settings:
+class ProcessorSettings:
     """How a processor runs; the keywords of `Processor`."""
 
     workers: int = 1
@@ -124,11 +124,11 @@ class Settings:
     def as_dict(self) -> dict[str, Any]:
         """Return what differs from the defaults, for JSON."""
         said = dataclasses.asdict(self)
-        plain = dataclasses.asdict(Settings())
+        plain = dataclasses.asdict(ProcessorSettings())
         return {k: v for k, v in said.items() if v != plain[k]}
 
     @classmethod
-    def from_dict(cls, said: dict[str, Any]) -> Settings:
+    def from_dict(cls, said: dict[str, Any]) -> ProcessorSettings:
         """Read what `as_dict` returned."""
         if said.get("restart") is not None:
             said = {**said, "restart": Restart(**said["restart"])}
@@ -146,10 +146,10 @@ _LEAST = {
 }
 
 
-def settings_of(given: Any, keywords: dict[str, Any]) -> Settings:
+def settings_of(given: Any, keywords: dict[str, Any]) -> ProcessorSettings:
     """Make settings of what `Processor` was given: uPipe's object, a dict, keywords."""
     said: dict[str, Any] = {}
-    if isinstance(given, Settings):
+    if isinstance(given, ProcessorSettings):
         said = {f.name: getattr(given, f.name) for f in dataclasses.fields(given)}
     elif isinstance(given, dict):
         said = dict(given)
@@ -164,10 +164,10 @@ def settings_of(given: Any, keywords: dict[str, Any]) -> Settings:
     said.update(keywords)
     if isinstance(said.get("restart"), str):
         said["restart"] = Restart(said["restart"])
-    unknown = said.keys() - {f.name for f in dataclasses.fields(Settings)}
+    unknown = said.keys() - {f.name for f in dataclasses.fields(ProcessorSettings)}
     if unknown:
-        known = ", ".join(f.name for f in dataclasses.fields(Settings))
+        known = ", ".join(f.name for f in dataclasses.fields(ProcessorSettings))
         raise TypeError(
             f"Processor has no setting {', '.join(sorted(unknown))}; it has {known}"
         )
-    return Settings(**said)
+    return ProcessorSettings(**said)

@@ -11,7 +11,7 @@ import numpy as np
 from ataraxis.clock import now_ns
 from ataraxis.errors import LayoutError, SegmentNotFound
 from ataraxis.pipeline import board as words_of
-from ataraxis.pipeline.board import HEAD, PROCESSOR, STATES, WORKER, Board
+from ataraxis.pipeline.board import HEAD, PROCESSOR, STATES, WORKER, StatusBoard
 from ataraxis.shm.context import Context, ContextLike
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _edges(
 
 
 @dataclass(frozen=True)
-class Glance:
+class RunStatistics:
     """A worker of a pipe that runs."""
 
     run: str
@@ -138,25 +138,25 @@ class Glance:
     """When it was done with a value last, monotonic ns; 0: never."""
 
 
-def glance(context: ContextLike = None) -> list[Glance]:
+def list_runs(context: ContextLike = None) -> list[RunStatistics]:
     """Read the boards of a context; the pipes do not notice.
 
     Examples
     --------
-    >>> glance()
+    >>> list_runs()
     []
     """
     where = Context.of(context)
     names = set(where.names())
-    found: list[Glance] = []
+    found: list[RunStatistics] = []
     for name in sorted(names):
         if f"{name}.credit" in names:
             with suppress(SegmentNotFound, LayoutError):
-                found += _workers(Board.attach(name, where))
+                found += _workers(StatusBoard.attach(name, where))
     return found
 
 
-def _workers(board: Board) -> list[Glance]:
+def _workers(board: StatusBoard) -> list[RunStatistics]:
     run = board.segment.name
     names = workers_of(board.about)
     rows = rows_of(board.about, board.array).copy()
@@ -164,7 +164,7 @@ def _workers(board: Board) -> list[Glance]:
     return [_seen(run, *pair) for pair in zip(names, rows, strict=True)]
 
 
-def _seen(run: str, worker: str, row: Any) -> Glance:
+def _seen(run: str, worker: str, row: Any) -> RunStatistics:
     at = (
         words_of.PID,
         words_of.RECEIVED,
@@ -174,4 +174,4 @@ def _seen(run: str, worker: str, row: Any) -> Glance:
         words_of.LETTERS,
         words_of.LAST_NS,
     )
-    return Glance(run, worker, *(int(row[k]) for k in at))
+    return RunStatistics(run, worker, *(int(row[k]) for k in at))

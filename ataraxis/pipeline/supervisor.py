@@ -16,9 +16,9 @@ from typing import Any, Literal, TypeAlias
 
 from ataraxis.clock import now_ns
 from ataraxis.errors import ProcessorError
-from ataraxis.pipeline.board import BEGAN_NS, LANE, PID, RESTARTS, SEQUENCE, Board
-from ataraxis.pipeline.engine import Engine, News
-from ataraxis.pipeline.graph import Node
+from ataraxis.pipeline.board import BEGAN_NS, LANE, PID, RESTARTS, SEQUENCE, StatusBoard
+from ataraxis.pipeline.engine import Engine, WorkerEvent
+from ataraxis.pipeline.graph import GraphNode
 from ataraxis.pipeline.settings import Restart
 from ataraxis.pipeline.spec import WorkerSpec
 from ataraxis.shm.thread import Thread
@@ -106,11 +106,11 @@ _KILL_S = 5.0
 
 
 @dataclass(eq=False)
-class Hired:
+class WorkerSlot:
     """A worker, through all of its processes."""
 
     spec: WorkerSpec
-    node: Node
+    node: GraphNode
     handle: Any = None
     is_ready: bool = False
     is_done: bool = False
@@ -138,11 +138,11 @@ class Supervisor:
 
     Parameters
     ----------
-    workers : list of Hired
+    workers : list of WorkerSlot
         Who shall work.
     engine : Engine
         Starts them.
-    board : Board
+    board : StatusBoard
         What they say of themselves.
     tell : callable
         Has every `Event`.
@@ -159,9 +159,9 @@ class Supervisor:
 
     def __init__(
         self,
-        workers: list[Hired],
+        workers: list[WorkerSlot],
         engine: Engine,
-        board: Board,
+        board: StatusBoard,
         tell: Callable[[Event], None],
         sweep: Callable[[], None],
         on_ready: Callable[[], None],
@@ -175,7 +175,7 @@ class Supervisor:
         self._sweep = sweep
         self._on_ready, self._on_finished = on_ready, on_finished
         self._on_over = on_over
-        self._by_handle: dict[Any, Hired] = {}
+        self._by_handle: dict[Any, WorkerSlot] = {}
         self._errors: list[ProcessorError] = []
         self._kills: Counter[tuple[int, int, int]] = Counter()
         self._poisons: Counter[int] = Counter()
@@ -235,8 +235,8 @@ class Supervisor:
             self._errors.append(made)
 
     def _supervise(self) -> None:
-        for hired in self._workers:
-            self._spawn(hired)
+        for slot in self._workers:
+            self._spawn(slot)
         while not self._is_over:
             self._turn(self._patience())
 
@@ -247,10 +247,10 @@ class Supervisor:
             self._commands.popleft()()
             os.read(self._bell, 1)
         now = time.monotonic()
-        for hired in self._workers:
-            if hired.due is not None and hired.due <= now and not self._is_over:
-                hired.due = None
-                self._spawn(hired)
+        for slot in self._workers:
+            if slot.due is not None and slot.due <= now and not self._is_over:
+                slot.due = None
+                self._spawn(slot)
         self._look_for_hangs()
 
     def _patience(self) -> float | None:
@@ -264,14 +264,14 @@ class Supervisor:
         waits += [limit / 4 for limit in limits]
         return max(0.0, min(waits)) if waits else None
 
-    def _spawn(self, hired: Hired) -> None:
-        spec = hired.spec
+    def _spawn(self, slot: WorkerSlot) -> None:
+        spec = slot.spec
         host = spec.host or self._engine.hosts()[0]
-        hired.said, hired.is_hung = None, False
-        hired.handle = self._engine.spawn(host, spec)
-        self._by_handle[hired.handle] = hired
-        hired.output = Output(spec.processor, spec.worker, hired.node.settings.workers)
-        self._note("restarted" if spec.generation else "spawned", hired, host)
+        slot.said, slot.is_hung = None, False
+        slot.handle = self._engine.spawn(host, spec)
+        self._by_handle[slot.handle] = slot
+        slot.output = Output(spec.processor, spec.worker, slot.node.settings.workers)
+        self._note("restarted" if spec.generation else "spawned", slot, host)
 
     def _dismiss(self) -> None:
         """End every worker, and wait until they have."""
@@ -281,53 +281,53 @@ class Supervisor:
         while True:
             # Once in any case: the engine hears that there is no bell any more.
             for news in self._engine.watch(0.5 if self._by_handle else 0, -1):
-                hired = self._by_handle[news.handle]
-                if news.what == "output" and hired.output is not None:
-                    hired.output.write(*news.data)
+                slot = self._by_handle[news.handle]
+                if news.what == "output" and slot.output is not None:
+                    slot.output.write(*news.data)
                 elif news.what == "exit":
-                    self._forget(hired, news.handle)
+                    self._forget(slot, news.handle)
             if not self._by_handle or time.monotonic() > deadline:
                 return
 
     # ---- news
 
-    def _hear(self, news: News) -> None:
-        hired = self._by_handle.get(news.handle)
-        if hired is None:
+    def _hear(self, news: WorkerEvent) -> None:
+        slot = self._by_handle.get(news.handle)
+        if slot is None:
             return
         if news.what == "output":
-            assert hired.output is not None
-            hired.output.write(*news.data)
+            assert slot.output is not None
+            slot.output.write(*news.data)
         elif news.what == "message":
-            self._hear_message(hired, news.data)
+            self._hear_message(slot, news.data)
         else:
-            self._forget(hired, news.handle)
-            self._ended(hired, news.data)
+            self._forget(slot, news.handle)
+            self._ended(slot, news.data)
 
-    def _forget(self, hired: Hired, handle: Any) -> None:
+    def _forget(self, slot: WorkerSlot, handle: Any) -> None:
         del self._by_handle[handle]
-        hired.handle = None
-        self._board.words[self._board.of_worker(hired.spec.row) + PID] = 0
-        if hired.output is not None:
-            hired.output.close()
+        slot.handle = None
+        self._board.words[self._board.of_worker(slot.spec.row) + PID] = 0
+        if slot.output is not None:
+            slot.output.close()
 
-    def _hear_message(self, hired: Hired, said: dict[str, Any]) -> None:
+    def _hear_message(self, slot: WorkerSlot, said: dict[str, Any]) -> None:
         kind = said["kind"]
         if kind == "ready":
-            self._became_ready(hired)
+            self._became_ready(slot)
         elif kind == "done":
-            hired.is_done, hired.has_ended = True, bool(said["ended"])
+            slot.is_done, slot.has_ended = True, bool(said["ended"])
         elif kind in ("error", "exit"):
-            hired.said = said
+            slot.said = said
         elif kind == "dead letter":
-            self._note("dead letter", hired, f"{said['text']} ({said['path']})")
+            self._note("dead letter", slot, f"{said['text']} ({said['path']})")
         elif kind == "corrupt":
-            self._note("corrupt", hired, said["text"])
+            self._note("corrupt", slot, said["text"])
 
-    def _became_ready(self, hired: Hired) -> None:
-        if not hired.is_ready:
-            hired.is_ready = True
-            self._note("ready", hired)
+    def _became_ready(self, slot: WorkerSlot) -> None:
+        if not slot.is_ready:
+            slot.is_ready = True
+            self._note("ready", slot)
         self._look_whether_ready()
 
     def _look_whether_ready(self) -> None:
@@ -337,56 +337,56 @@ class Supervisor:
             self._is_told_ready = True
             self._on_ready()
 
-    def _ended(self, hired: Hired, code: int) -> None:
+    def _ended(self, slot: WorkerSlot, code: int) -> None:
         """Find out what the end of a process means."""
-        if hired.is_done:
-            when = hired.policy.when
-            if when == "always" and not hired.has_ended and not self.is_stopping:
-                hired.is_done = False
-                self._again(hired, "its function returned")
+        if slot.is_done:
+            when = slot.policy.when
+            if when == "always" and not slot.has_ended and not self.is_stopping:
+                slot.is_done = False
+                self._again(slot, "its function returned")
                 return
-            self._note("exited", hired)
+            self._note("exited", slot)
             self._look_whether_ready()
-            index = hired.node.index
+            index = slot.node.index
             if all(h.is_done for h in self._workers if h.node.index == index):
-                self._note("processor finished", hired, worker=-1)
+                self._note("processor finished", slot, worker=-1)
                 self._on_finished(index)
             return
         self._sweep()
-        error = self._error_of(hired, code)
-        said = hired.said or {}
+        error = self._error_of(slot, code)
+        said = slot.said or {}
         is_user = said.get("kind") == "error"
-        self._note("error" if is_user else "exited", hired, str(error))
-        if is_user and hired.node.settings.on_error != "restart":
+        self._note("error" if is_user else "exited", slot, str(error))
+        if is_user and slot.node.settings.on_error != "restart":
             self.finish(error)
             return
-        self._blame(hired)
-        if hired.policy.when == "never":
+        self._mark_poison(slot)
+        if slot.policy.when == "never":
             self.finish(error)
         else:
-            self._again(hired, str(error), error)
+            self._again(slot, str(error), error)
 
-    def _blame(self, hired: Hired) -> None:
+    def _mark_poison(self, slot: WorkerSlot) -> None:
         """Remember which value a worker died of, if it had one."""
         words = self._board.words
-        row = self._board.of_worker(hired.spec.row)
+        row = self._board.of_worker(slot.spec.row)
         lane, sequence = words[row + LANE], words[row + SEQUENCE]
         words[row + LANE] = words[row + BEGAN_NS] = 0
         if not lane:
             return
-        index = hired.node.index
+        index = slot.node.index
         key = (index, lane, sequence)
         self._kills[key] += 1
-        if self._kills[key] == hired.node.settings.attempts:
+        if self._kills[key] == slot.node.settings.attempts:
             self._board.add_poison(index, lane, sequence, self._poisons[index])
             self._poisons[index] += 1
 
     def _again(
-        self, hired: Hired, why: str, error: ProcessorError | None = None
+        self, slot: WorkerSlot, why: str, error: ProcessorError | None = None
     ) -> None:
         """Start a worker anew, unless it was too often."""
-        policy, now = hired.policy, time.monotonic()
-        deaths = hired.deaths
+        policy, now = slot.policy, time.monotonic()
+        deaths = slot.deaths
         while deaths and deaths[0] < now - policy.window_s:
             deaths.popleft()
         if policy.limit is not None and len(deaths) >= policy.limit:
@@ -396,34 +396,34 @@ class Supervisor:
                 f"{why}; it was started anew {len(deaths)} times within "
                 f"{policy.window_s:g} s, and restart= allows {policy.limit}"
             )
-            made = self._error(hired.spec.processor, hired.spec.worker, text)
+            made = self._error(slot.spec.processor, slot.spec.worker, text)
             if error is not None:
                 made.remote_traceback = error.remote_traceback
             self.finish(made)
             return
-        hired.due = now + min(policy.backoff_s * 2 ** min(len(deaths), 10), 5.0)
+        slot.due = now + min(policy.backoff_s * 2 ** min(len(deaths), 10), 5.0)
         deaths.append(now)
-        self._board.words[self._board.of_worker(hired.spec.row) + RESTARTS] += 1
-        hired.spec = replace(hired.spec, generation=hired.spec.generation + 1)
+        self._board.words[self._board.of_worker(slot.spec.row) + RESTARTS] += 1
+        slot.spec = replace(slot.spec, generation=slot.spec.generation + 1)
 
     def _look_for_hangs(self) -> None:
         now = now_ns()
-        for hired in self._workers:
-            limit = hired.node.settings.hang_timeout
-            if limit is None or hired.handle is None or hired.is_hung:
+        for slot in self._workers:
+            limit = slot.node.settings.hang_timeout
+            if limit is None or slot.handle is None or slot.is_hung:
                 continue
-            row = self._board.of_worker(hired.spec.row)
+            row = self._board.of_worker(slot.spec.row)
             began = self._board.words[row + BEGAN_NS]
             if began and now - began > limit * 1e9:
-                hired.is_hung = True
-                self._note("hung", hired, f"more than {limit:g} s with one value")
-                self._engine.signal(hired.handle, signal.SIGKILL)
+                slot.is_hung = True
+                self._note("hung", slot, f"more than {limit:g} s with one value")
+                self._engine.signal(slot.handle, signal.SIGKILL)
 
     # ---- words
 
-    def _error_of(self, hired: Hired, code: int) -> ProcessorError:
-        said = hired.said or {}
-        name, worker = hired.spec.processor, hired.spec.worker
+    def _error_of(self, slot: WorkerSlot, code: int) -> ProcessorError:
+        said = slot.said or {}
+        name, worker = slot.spec.processor, slot.spec.worker
         if said.get("kind") == "error":
             text = f"{said['type']}: {said['text']}"
             if said["value"]:
@@ -434,8 +434,8 @@ class Supervisor:
             error.remote_traceback = said["traceback"]
             error.add_note(f"In the worker:\n{said['traceback']}")
             return error
-        if hired.is_hung:
-            limit = hired.node.settings.hang_timeout
+        if slot.is_hung:
+            limit = slot.node.settings.hang_timeout
             what = f"it took more than hang_timeout={limit:g} s with one value"
         elif said:
             what = f"it called {said['text']}"
@@ -447,8 +447,8 @@ class Supervisor:
             what = f"it was killed by signal {-code}"
         else:
             what = f"its process ended with exit code {code}, without having finished"
-            if hired.output is not None and hired.output.last:
-                what += f"; its last words: {hired.output.last}"
+            if slot.output is not None and slot.output.last:
+                what += f"; its last words: {slot.output.last}"
         return self._error(name, worker, what)
 
     @staticmethod
@@ -458,7 +458,7 @@ class Supervisor:
         return error
 
     def _note(
-        self, what: What, hired: Hired, text: str = "", worker: int | None = None
+        self, what: What, slot: WorkerSlot, text: str = "", worker: int | None = None
     ) -> None:
-        number = hired.spec.worker if worker is None else worker
-        self._tell(Event(what, now_ns(), hired.spec.processor, number, text))
+        number = slot.spec.worker if worker is None else worker
+        self._tell(Event(what, now_ns(), slot.spec.processor, number, text))

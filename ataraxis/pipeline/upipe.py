@@ -13,7 +13,7 @@ from typing import Any
 from ataraxis.frame import DType
 from ataraxis.pipeline.settings import APIProcSettings
 
-__all__ = ["APIProcSettings", "DType", "EdgeQueue", "Over", "SinkQueue"]
+__all__ = ["APIProcSettings", "DType", "EdgeQueue", "ReadyResult", "SinkQueue"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class SinkQueue:
         return len(self._results)
 
 
-class Over:
+class ReadyResult:
     """Something that is done already: it may be awaited, and need not be."""
 
     def __await__(self) -> Generator[Any, None, None]:

@@ -1,4 +1,4 @@
-"""`Port`: the way in and out of a worker; also what a plain function uses itself."""
+"""`WorkerIO`: how a worker receives and emits values; plain functions use it too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ataraxis._kernels.queue_handle import FrameLease
-from ataraxis._kernels.worker import PortKernel
+from ataraxis._kernels.worker import WorkerHandle
 from ataraxis.clock import now_ns
 from ataraxis.errors import CorruptFrame, EndOfInput, EndOfStream
 from ataraxis.frame import DType, Frame
@@ -34,9 +34,9 @@ from ataraxis.pipeline.board import (
     STARTING,
     STATE,
     TAKEN,
-    Board,
+    StatusBoard,
 )
-from ataraxis.pipeline.dead_letters import Letters
+from ataraxis.pipeline.dead_letters import DeadLetterStore
 from ataraxis.pipeline.frames import (
     BUNDLE,
     GAP,
@@ -48,8 +48,8 @@ from ataraxis.pipeline.frames import (
     lane_of,
     part_of,
 )
-from ataraxis.pipeline.inbox import Intake, Job
-from ataraxis.pipeline.outbox import Outlet, send_to_all
+from ataraxis.pipeline.inbox import Inbox, Job
+from ataraxis.pipeline.outbox import Outbox, send_to_all
 from ataraxis.pipeline.reorder import Resequencer
 from ataraxis.pipeline.spec import WorkerSpec
 from ataraxis.shm.array import SharedMemoryArray
@@ -98,21 +98,21 @@ async def patiently(attempt: Callable[[float], bool], deadline: float | None) ->
 
 # ---- the port
 
-_current: Port | None = None
+_current: WorkerIO | None = None
 
 
-def current() -> Port | None:
+def current() -> WorkerIO | None:
     """Return the port of this process, if it is a worker."""
     return _current
 
 
-class Port(PortKernel):
+class WorkerIO(WorkerHandle):
     """What a worker gets from and emits into; made by ``Processor(name).open()``.
 
     The plain forms of what `Processor` has for ``await``: `get`, `emit`.
     """
 
-    def __init__(self, spec: WorkerSpec, board: Board, told: int) -> None:
+    def __init__(self, spec: WorkerSpec, board: StatusBoard, told: int) -> None:
         global _current
         self._spec = spec
         self.name = spec.processor
@@ -126,22 +126,22 @@ class Port(PortKernel):
         self._is_ready = False
         where = spec.context
         credit = f"{spec.run}.credit"
-        self.outlets = [Outlet(t, board, credit, where) for t in spec.targets]
-        self._inner = [o for o in self.outlets if not o.target.is_end]
+        self.outboxes = [Outbox(t, board, credit, where) for t in spec.targets]
+        self._inner = [o for o in self.outboxes if not o.target.is_end]
         self._credit: SharedMemoryArray | None = None
         if spec.resequences:
             self._credit = SharedMemoryArray.attach(credit, context=where)
-        self.inbox: MemQ | None = None
-        self.intake: Intake | None = None
+        self.queue: MemQ | None = None
+        self.inbox: Inbox | None = None
         self._line: Resequencer[Job] = Resequencer(
             board.words, lambda lane: board.place_of(spec.index, lane)
         )
         if spec.inbox:
-            self.inbox = MemQ.attach(
+            self.queue = MemQ.attach(
                 spec.inbox, context=where, allow_pickle=spec.allow_pickle
             )
-            self.intake = Intake(
-                self.inbox, spec.ordered_parents, self._line, self._repeated,
+            self.inbox = Inbox(
+                self.queue, spec.ordered_parents, self._line, self._repeated,
                 self._corrupt, spec.allow_pickle,
             )  # fmt: skip
         # What this worker emits of its own accord has a lane of its own.
@@ -150,16 +150,18 @@ class Port(PortKernel):
         self._results = []
         self._ends = 0
         # Where everything but what somebody at the head waits for goes.
-        wanted = self.outlets if spec.has_taker else self._inner
+        wanted = self.outboxes if spec.has_taker else self._inner
         self._only = wanted[0] if len(wanted) == 1 and wanted[0].is_plain else None
         self._connect()
-        self.letters = Letters(spec.letters, spec.run, spec.processor, spec.worker)
+        self.letters = DeadLetterStore(
+            spec.letters, spec.run, spec.processor, spec.worker
+        )
         _current = self
 
     def _connect(self) -> None:
         """Give the kernel what it does by itself."""
         only, row = self._only, self._row
-        index = 0 if only is None else self.outlets.index(only)
+        index = 0 if only is None else self.outboxes.index(only)
         child = self._spec.index if only is None else only.target.index
         words = {
             "state": STATE, "finished": self.board.of_processor(child),
@@ -174,7 +176,7 @@ class Port(PortKernel):
         self._plug(
             self._words,
             words,
-            None if is_ordered else self.inbox,
+            None if is_ordered else self.queue,
             only.direct if is_direct and only is not None else None,
         )
 
@@ -207,9 +209,9 @@ class Port(PortKernel):
         rows = (self.board.of_worker(first + k) for k in range(count))
         return sum(self._words[row + RECEIVED] for row in rows)
 
-    def emitted_to(self, outlet: Outlet) -> int:
-        """How many values this worker has emitted into an outlet."""
-        at = min(self.outlets.index(outlet), N_EDGES - 1)
+    def emitted_to(self, outbox: Outbox) -> int:
+        """How many values this worker has emitted into an outbox."""
+        at = min(self.outboxes.index(outbox), N_EDGES - 1)
         return self._words[self._row + EDGES + at]
 
     # ---- telling the program
@@ -232,7 +234,7 @@ class Port(PortKernel):
     def _get(self, timeout: float | None) -> Any:
         """Do what `get` does where that takes more than a look."""
         self._has_got = True
-        self._pay()
+        self._ack_deferred()
         while not self._values:
             self.acknowledge()
             try:
@@ -244,10 +246,10 @@ class Port(PortKernel):
                 self._call = job
                 self._connect()
             self._values.extend(job.values)
-        assert self.intake is not None
+        assert self.inbox is not None
         self._is_quick = (
             self._call is None
-            and self.intake.is_empty
+            and self.inbox.is_empty
             and not self._spec.ordered_parents
         )
         return self._values.popleft()
@@ -266,9 +268,9 @@ class Port(PortKernel):
 
     def _accept(self, lease: FrameLease | None) -> None:
         """Look into a frame that does not read quickly."""
-        assert self.intake is not None
+        assert self.inbox is not None
         self._is_quick = False
-        self.intake.accept(lease)
+        self.inbox.accept(lease)
 
     def get_many(self, limit: int = 1024, timeout: float | None = 5) -> list[Any]:
         """Return up to `limit` values that are there, waiting only for the first.
@@ -285,11 +287,11 @@ class Port(PortKernel):
 
     def take(self, timeout: float | None) -> Job:
         """Return the next job; `EndOfStream` when no more will come."""
-        if self.intake is None:
+        if self.inbox is None:
             raise EndOfStream(
                 f"processor {self.name!r} has no parents: nothing will ever come"
             )
-        job = self.intake.next(timeout)
+        job = self.inbox.next(timeout)
         if job is None:
             raise EndOfStream(
                 f"processor {self.name!r}: those before it have finished, and nothing "
@@ -309,7 +311,7 @@ class Port(PortKernel):
 
     def acknowledge(self) -> None:
         """Say that what `get` returned last is done with."""
-        self._pay()
+        self._ack_deferred()
         if self._call is not None:
             self._answer()
         job, self._job = self._job, None
@@ -332,10 +334,10 @@ class Port(PortKernel):
 
     def _corrupt(self, error: CorruptFrame, job: Job | None) -> None:
         self._words[self._row + CORRUPT] += 1
-        self.bury(job, f"CorruptFrame: {error}", error.data)
+        self.dead_letter(job, f"CorruptFrame: {error}", error.data)
         self.tell("corrupt", text=str(error))
 
-    def bury(self, job: Job | None, why: str, data: bytes | None = None) -> None:
+    def dead_letter(self, job: Job | None, why: str, data: bytes | None = None) -> None:
         """Put a job into the dead letters."""
         self._words[self._row + LETTERS] += 1
         path = self.letters.write(job, why, data)
@@ -374,8 +376,8 @@ class Port(PortKernel):
                 raise
             except TimeoutError:
                 pass
-            assert self.inbox is not None
-            if not await patiently(self.inbox.wait, deadline):
+            assert self.queue is not None
+            if not await patiently(self.queue.wait, deadline):
                 raise TimeoutError(
                     f"processor {self.name!r}: nothing came within {timeout} s"
                 )
@@ -385,7 +387,7 @@ class Port(PortKernel):
     @property
     def has_ended(self) -> bool:
         """Whether the last frame has come."""
-        return self.intake is not None and self.intake.last is not None
+        return self.inbox is not None and self.inbox.last is not None
 
     def close(self, *, is_done: bool) -> None:
         """Leave the queues; what was got last is acknowledged, or goes back."""
@@ -393,16 +395,16 @@ class Port(PortKernel):
         _current = None
         self._unplug(is_done)
         if is_done:
-            last = self.intake.last if self.intake is not None else None
+            last = self.inbox.last if self.inbox is not None else None
             if last is not None:
                 last.acknowledge()
         elif self._job is not None:
             self._job.give_back()
         self.letters.close()
-        for outlet in self.outlets:
-            outlet.close()
-        if self.inbox is not None:
-            self.inbox.close()
+        for outbox in self.outboxes:
+            outbox.close()
+        if self.queue is not None:
+            self.queue.close()
         if self._credit is not None:
             self._credit.disconnect()
 
@@ -411,11 +413,11 @@ class Port(PortKernel):
     _spec: WorkerSpec
     _words: memoryview[int]
     _row: int
-    board: Board
+    board: StatusBoard
     name: str
-    outlets: list[Outlet]
-    _inner: list[Outlet]
-    _only: Outlet | None
+    outboxes: list[Outbox]
+    _inner: list[Outbox]
+    _only: Outbox | None
     _call: Job | None = None
     """What a caller waits for, between the `get` that returned it and the next one."""
     _results: list[Any]
@@ -445,7 +447,7 @@ class Port(PortKernel):
         of a generator. A function that never gets again has answered when it has
         emitted more than a frame holds.
         """
-        pickles = any(outlet.target.allow_pickle for outlet in self.outlets)
+        pickles = any(outbox.target.allow_pickle for outbox in self.outboxes)
         frame = Frame.from_value(value, dtype, allow_pickle=pickles).to_bytes()
         self._results.append(Frame.from_buffer(frame, allow_pickle=pickles).value)
         if len(self._results) >= MOST_RESULTS:
@@ -470,21 +472,21 @@ class Port(PortKernel):
         time_ns: int,
         timeout: float | None,
     ) -> bool:
-        """Put a value into every outlet, all or nothing; False: no room in time."""
+        """Put a value into every outbox, all or nothing; False: no room in time."""
         words, row = self._words, self._row
-        outlet = self._only
-        if outlet is not None and (not is_call(lane) or len(self.outlets) == 1):
+        outbox = self._only
+        if outbox is not None and (not is_call(lane) or len(self.outboxes) == 1):
             if kind == GAP and not self._spec.tells_gaps and not is_call(lane):
                 return True
-            if not outlet.is_near(lane, sequence, timeout) or not outlet.send(
+            if not outbox.is_near(lane, sequence, timeout) or not outbox.send(
                 value, dtype, lane, sequence, kind, self._spec.index, time_ns, timeout
             ):
                 return False
             words[row + EMITTED] += 1
-            words[row + EDGES + min(self.outlets.index(outlet), N_EDGES - 1)] += 1
-            if outlet.is_finished and not outlet.target.is_end:
+            words[row + EDGES + min(self.outboxes.index(outbox), N_EDGES - 1)] += 1
+            if outbox.is_finished and not outbox.target.is_end:
                 self._nobody_left()
-            if outlet.dropped:
+            if outbox.dropped:
                 self._count_drops()
             return True
         return self._send_all(value, dtype, lane, sequence, kind, time_ns, timeout)
@@ -495,16 +497,16 @@ class Port(PortKernel):
     ) -> bool:  # fmt: skip
         spec, words, row = self._spec, self._words, self._row
         is_wanted = spec.has_taker or is_call(lane) or bool(words[TAKEN])
-        outlets = [o for o in self.outlets if is_wanted or not o.target.is_end]
+        outboxes = [o for o in self.outboxes if is_wanted or not o.target.is_end]
         if kind_of(kind) == GAP and not spec.tells_gaps:
-            outlets = outlets if is_call(lane) else []
+            outboxes = outboxes if is_call(lane) else []
 
-        def count(outlet: Outlet) -> None:
-            at = self.outlets.index(outlet)
+        def count(outbox: Outbox) -> None:
+            at = self.outboxes.index(outbox)
             words[row + EDGES + min(at, N_EDGES - 1)] += 1
 
         is_put = send_to_all(
-            outlets, value, dtype, lane, sequence, kind, spec.index, time_ns, timeout,
+            outboxes, value, dtype, lane, sequence, kind, spec.index, time_ns, timeout,
             count,
         )  # fmt: skip
         if not is_put:
@@ -516,7 +518,7 @@ class Port(PortKernel):
         return True
 
     def _count_drops(self) -> None:
-        self._words[self._row + DROPPED] = sum(o.dropped for o in self.outlets)
+        self._words[self._row + DROPPED] = sum(o.dropped for o in self.outboxes)
 
     def _nobody_left(self) -> None:
         raise EndOfStream(
@@ -545,7 +547,7 @@ class Port(PortKernel):
             value, kind = tuple(results), BUNDLE
         else:
             value, kind = None, GAP
-        if self.outlets:
+        if self.outboxes:
             part = part_of(kind, *job.part)
             self.send(value, None, lane, job.sequence, part, job.time_ns, None)
 

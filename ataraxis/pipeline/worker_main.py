@@ -33,12 +33,12 @@ from ataraxis.pipeline.board import (
     PID,
     RUNNING,
     STATE,
-    Board,
+    StatusBoard,
     clear,
 )
 from ataraxis.pipeline.inbox import Job
 from ataraxis.pipeline.spec import WorkerSpec
-from ataraxis.pipeline.worker_io import Port
+from ataraxis.pipeline.worker_io import WorkerIO
 from ataraxis.shm.context import Context
 
 if TYPE_CHECKING:
@@ -56,12 +56,12 @@ class Work:
         As for `Processor`.
     spec : WorkerSpec
         What the worker was told.
-    port : Port
+    io : WorkerIO
         Its way in and out.
     """
 
-    def __init__(self, function: Any, spec: WorkerSpec, port: Port) -> None:
-        self._spec, self._port = spec, port
+    def __init__(self, function: Any, spec: WorkerSpec, io: WorkerIO) -> None:
+        self._spec, self._io = spec, io
         self._is_plain = wants_plain(function)
         self._takes_overlap = takes_overlap(function)
         self._stage = function
@@ -79,7 +79,7 @@ class Work:
         """Work until no more comes; ``setup()`` before, ``teardown()`` after."""
         try:
             self._do("setup")
-            self._port.say_ready()
+            self._io.say_ready()
             try:
                 if self._spec.code.kind == "source":
                     self._pour()
@@ -107,10 +107,10 @@ class Work:
     # ---- a source
 
     def _pour(self) -> None:
-        port = self._port
-        words = port.board.words
+        io = self._io
+        words = io.board.words
         for value in self._through(self._call()):
-            port.emit(value, None, None)
+            io.emit(value, None, None)
             if words[STATE] > RUNNING:
                 raise EndOfStream("the pipe is being stopped")
 
@@ -139,14 +139,14 @@ class Work:
 
     def _gather(self) -> list[Job]:
         """Take a job, or as many as one call takes."""
-        port, spec = self._port, self._spec
-        jobs = [port.take(None)]
+        io, spec = self._io, self._spec
+        jobs = [io.take(None)]
         if spec.max_batch == 1 or jobs[0].attempt > 1:
             return jobs
         deadline = time.monotonic() + spec.max_wait
         while len(jobs) < spec.max_batch:
             try:
-                jobs.append(port.take(max(0.0, deadline - time.monotonic())))
+                jobs.append(io.take(max(0.0, deadline - time.monotonic())))
             except (TimeoutError, EndOfStream):
                 break  # the end is said again by the next look
             except BaseException:
@@ -156,20 +156,20 @@ class Work:
         return jobs
 
     def _handle(self, jobs: list[Job]) -> None:
-        port, spec = self._port, self._spec
+        io, spec = self._io, self._spec
         if jobs[0].attempt > 1:
             lane, sequence = jobs[0].lane, jobs[0].sequence
-            if port.board.is_poison(spec.index, lane, sequence):
+            if io.board.is_poison(spec.index, lane, sequence):
                 why = f"it has killed {spec.attempts} workers of {spec.processor!r}"
                 self._bury(jobs, why)
                 return
-        words, row = port.board.words, port.board.of_worker(spec.row)
+        words, row = io.board.words, io.board.of_worker(spec.row)
         try:
             results = self._results(jobs)
         except Exception as error:
             words[row + ERRORS] += 1
             if spec.on_error != "skip":
-                port.failed_with = self._described(jobs)
+                io.failed_with = self._described(jobs)
                 raise
             self._bury(jobs, f"{type(error).__name__}: {error}")
             return
@@ -177,11 +177,11 @@ class Work:
         words[row + BEGAN_NS] = words[row + LANE] = 0  # waiting for room is no hanging
         for job, found in zip(jobs, results, strict=True):
             self._send(job, found)
-            port.done(job)
+            io.done(job)
 
     def _send(self, job: Job, found: list[Any]) -> None:
         try:
-            self._port.send_results(job, found)
+            self._io.send_results(job, found)
         except (TypeError, ValueError) as error:
             kinds = ", ".join(sorted({type(value).__name__ for value in found}))
             error.add_note(f"processor {self._spec.processor!r} returned: {kinds}")
@@ -200,9 +200,9 @@ class Work:
 
     def _bury(self, jobs: list[Job], why: str) -> None:
         for job in jobs:
-            self._port.bury(job, why)
-            self._port.send_results(job, [], is_skipped=True)
-            self._port.done(job)
+            self._io.dead_letter(job, why)
+            self._io.send_results(job, [], is_skipped=True)
+            self._io.done(job)
 
     def _results(self, jobs: list[Job]) -> list[list[Any]]:
         """Call the function: what came of each job."""
@@ -281,37 +281,37 @@ def main(
         if stream is not None:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
-        board = Board.attach(spec.run, spec.context)
+        board = StatusBoard.attach(spec.run, spec.context)
         board.words[board.of_worker(spec.row) + PID] = os.getpid()
         _end_with(parent, spec, program)
-        port = Port(spec, board, told)
+        io = WorkerIO(spec, board, told)
     except OSError:
         # Whoever was quicker has taken names away already.
         if os.getppid() != parent:
             _orphaned(spec, program)
         raise
     try:
-        _work(spec, port)
+        _work(spec, io)
         with suppress(EndOfStream):  # nobody is left who would have the answer
-            port.acknowledge()
+            io.acknowledge()
     except BaseException as error:
-        _leave(port, error)
+        _leave(io, error)
     _flush()
     # Before the last frame is acknowledged: whoever is killed in between has ended.
-    port.tell("done", ended=port.has_ended)
-    port.close(is_done=True)
+    io.tell("done", ended=io.has_ended)
+    io.close(is_done=True)
     _flush()
 
 
-def _work(spec: WorkerSpec, port: Port) -> None:
+def _work(spec: WorkerSpec, io: WorkerIO) -> None:
     """Run the function to its end; what ends it in good order ends here."""
     try:
         function = spec.code.load()
         if spec.code.kind in ("map", "source"):
-            Work(function, spec, port).run()
+            Work(function, spec, io).run()
             return
         # One that gets and emits itself may never connect.
-        port.say_ready()
+        io.say_ready()
         made: Any = function()
         if inspect.iscoroutine(made):
             import asyncio
@@ -324,23 +324,23 @@ def _work(spec: WorkerSpec, port: Port) -> None:
             raise
 
 
-def _leave(port: Port, error: BaseException) -> None:
+def _leave(io: WorkerIO, error: BaseException) -> None:
     """Say what went wrong, and end without a word of the interpreter's own."""
     if isinstance(error, SystemExit):
-        port.tell("exit", text=f"sys.exit({error.code!r})")
+        io.tell("exit", text=f"sys.exit({error.code!r})")
     else:
         notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
-        port.tell(
+        io.tell(
             "error",
             type=type(error).__name__,
             text=str(error),
             notes=notes,
-            value=port.failed_with or port.number_in_hand,
+            value=io.failed_with or io.number_in_hand,
             place=_place_of(error),
             traceback=_told(error),
         )
     with suppress(Exception):
-        port.close(is_done=False)
+        io.close(is_done=False)
     _flush()
     os._exit(FAILED)
 

@@ -278,11 +278,11 @@ class SessionFolder:
         return f"<SessionFolder {self.path}>"
 
 
-# ---- diary: the log of what happened in a session, a line each
+# ---- log: the log of what happened in a session, a line each
 
 
-class Diary:
-    r"""Appends lines to ``session.log``; each is in the file when `say` returns.
+class SessionLog:
+    r"""Appends lines to ``session.log``; each is in the file when `write` returns.
 
     Parameters
     ----------
@@ -295,9 +295,9 @@ class Diary:
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     diary = Diary(Path(folder) / "session.log", Anchor.take())
-    ...     diary.say("begun")
-    ...     diary.close()
+    ...     log = SessionLog(Path(folder) / "session.log", Anchor.take())
+    ...     log.write("begun")
+    ...     log.close()
     ...     line = (Path(folder) / "session.log").read_text()
     >>> line.split(maxsplit=2)[2]
     'begun\n'
@@ -308,7 +308,7 @@ class Diary:
         self._clock = clock
         self._lock = threading.Lock()
 
-    def say(self, text: str) -> None:
+    def write(self, text: str) -> None:
         """Write one line: UTC, monotonic ns, and the text; its line breaks go."""
         now = now_ns()
         wall = str(self._clock.to_datetime64(now))[:23]

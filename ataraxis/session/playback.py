@@ -27,7 +27,7 @@ BATCH_BYTES = 4 << 20
 _SLICE_S = 0.1
 
 
-class Voice:
+class StreamReplayer:
     """Sends one recorded stream again, each frame when it is due.
 
     Parameters
@@ -73,7 +73,7 @@ class Voice:
 
     # ---- in its thread
 
-    def speak(self, timeline: Timeline, is_over: Callable[[], bool]) -> None:
+    def play(self, timeline: Timeline, is_over: Callable[[], bool]) -> None:
         """Send every frame when it is due; ends the stream, whatever happens."""
         try:
             for numbers, due_ns in self._batches(timeline.speed):
@@ -251,7 +251,7 @@ class SessionReplay:
     ) -> None:
         self.timeline = Timeline(speed)
         self._is_over = Latch()
-        self._voices: list[Voice] = []
+        self._replayers: list[StreamReplayer] = []
         self._archive = LogArchive(path)
         try:
             sources = _chosen(self._archive, streams)
@@ -262,22 +262,24 @@ class SessionReplay:
             end_ns = None if stop is None else first + round(stop * 1e9)
             for number, info in sources.items():
                 found = self._archive.select(number, begin_ns, end_ns)
-                self._voices.append(
-                    Voice(self._archive, info, found, context=context, **options)
+                self._replayers.append(
+                    StreamReplayer(
+                        self._archive, info, found, context=context, **options
+                    )
                 )
         except BaseException:
-            for voice in self._voices:
+            for voice in self._replayers:
                 voice.close()
             self._archive.close()
             raise
         self._failure: TimeoutError | None = None
         self._threads = [
             Thread(
-                voice.speak,
+                voice.play,
                 f"ataraxis-replay-{voice.name}",
                 (self.timeline, self._is_over.is_set),
             )
-            for voice in self._voices
+            for voice in self._replayers
         ]
         self._conductor = Thread(
             self._play, "ataraxis-replay", (begin_ns * 1e-9, readers, timeout)
@@ -287,7 +289,7 @@ class SessionReplay:
     def _play(self, begin_s: float, readers: int, timeout: float | None) -> None:
         """Wait for the readers, and let all streams begin at one instant."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        for voice in self._voices:
+        for voice in self._replayers:
             while (n := voice.producer.subscriber_count) < readers:
                 if self._is_over.wait(_PAUSE_S):
                     return
@@ -306,7 +308,7 @@ class SessionReplay:
     @property
     def streams(self) -> list[str]:
         """Names of the streams it makes."""
-        return [voice.name for voice in self._voices]
+        return [voice.name for voice in self._replayers]
 
     @property
     def is_over(self) -> bool:
@@ -326,7 +328,7 @@ class SessionReplay:
         self._conductor.join(timeout)
         if self._failure is not None:
             raise self._failure
-        for voice in self._voices:
+        for voice in self._replayers:
             if voice.failure is not None:
                 raise voice.failure
         return self.is_over
@@ -341,11 +343,11 @@ class SessionReplay:
 
     def sent(self) -> dict[str, int]:
         """Return how many frames of each stream were sent."""
-        return {voice.name: voice.sent for voice in self._voices}
+        return {voice.name: voice.sent for voice in self._replayers}
 
     def lateness(self) -> dict[str, LatenessStatistics]:
         """Return of each stream how late its frames were."""
-        return {voice.name: voice.lateness() for voice in self._voices}
+        return {voice.name: voice.lateness() for voice in self._replayers}
 
     def stop(self) -> None:
         """Send no more; the streams end."""
@@ -356,7 +358,7 @@ class SessionReplay:
     def close(self) -> None:
         """Stop, and leave the streams; what their readers have not read stays."""
         self.stop()
-        for voice in self._voices:
+        for voice in self._replayers:
             voice.close()
         self._archive.close()
 

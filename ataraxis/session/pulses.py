@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.log.export.track import Track, fields_of
-from ataraxis.log.nodes import Node, Nodes
+from ataraxis.log.export.track import ExportSeries, fields_of
+from ataraxis.log.nodes import LogNode, Nodes
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ def count_pulses(
     return PulseCount(len(edges), frames, int(is_open))
 
 
-def _edges(node: Node, line: str | int) -> NDArray[np.int64]:
+def _edges(node: LogNode, line: str | int) -> NDArray[np.int64]:
     """Return when a line rose above the middle of its extremes, monotonic ns."""
-    track = Track(node)
+    track = ExportSeries(node)
     take = _taker(track, line)
     low, high = np.inf, -np.inf
     for _, rows in track.pieces():
@@ -92,7 +92,7 @@ def _edges(node: Node, line: str | int) -> NDArray[np.int64]:
     return np.concatenate(found)
 
 
-def _taker(track: Track, line: str | int) -> Any:
+def _taker(track: ExportSeries, line: str | int) -> Any:
     """Return what takes a line out of rows: shape (n,), or (n, samples) of blocks."""
     series = track.series
     names = [".".join(field) for field in fields_of(series.dtype)]

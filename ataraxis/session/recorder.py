@@ -13,7 +13,7 @@ from typing import Any
 
 from ataraxis.log.recorder import RecordingStatistics
 from ataraxis.session.process import Program
-from ataraxis.session.stream_recorder import Lag, SessionLoss, Track
+from ataraxis.session.stream_recorder import Lag, SessionLoss, StreamRecorder
 from ataraxis.session.verdict import StreamVerdict
 from ataraxis.shm.context import Context
 from ataraxis.shm.process import process_command
@@ -65,7 +65,7 @@ def run(told: dict[str, Any]) -> None:
         voice.tell(stream=name, ended=is_ended)
 
     tracks = [
-        Track(
+        StreamRecorder(
             name, Path(told["directory"]), Context.of(told["context"]),
             told["recorder"], say=say, on_loss=lose, on_end=end,
             durability=told["durability"], is_known=name in told["known"],
@@ -114,10 +114,10 @@ def main(text: str) -> None:
     run(json.loads(text))
 
 
-# ---- `WatchedTrack`: one stream of a session that another process records
+# ---- `RecorderProxy`: one stream of a session that another process records
 
 
-class WatchedTrack:
+class RecorderProxy:
     """One stream of a session that another process records, seen from here.
 
     Parameters
@@ -238,7 +238,7 @@ class RecorderProcess:
     durability : str
         As `Recorder` takes it.
     say, on_loss, on_end
-        As `Track` takes them; called by whoever calls `look`.
+        As `StreamRecorder` takes them; called by whoever calls `look`.
     """
 
     def __init__(
@@ -255,7 +255,7 @@ class RecorderProcess:
         on_end: Callable[[str, bool], object],
     ) -> None:
         self.name = name
-        self.tracks = {s: WatchedTrack(s, context, recorder) for s in streams}
+        self.tracks = {s: RecorderProxy(s, context, recorder) for s in streams}
         self._say, self._on_loss, self._on_end = say, on_loss, on_end
         self._on_refusal: Callable[[str], object] = say
         self._is_patient = False

@@ -13,7 +13,7 @@ from ataraxis.log.journal.input import InputFile
 from ataraxis.log.journal.page import files_of
 from ataraxis.log.recorder import Recorder
 from ataraxis.log.recovery import recover
-from ataraxis.session.directory import Diary, SessionFolder, SessionRecord
+from ataraxis.session.directory import SessionFolder, SessionLog, SessionRecord
 from ataraxis.session.verdict import StreamVerdict, Verdict, judge
 from ataraxis.shm.context import Context, ContextLike
 from ataraxis.stream.announcement import sweep
@@ -91,11 +91,11 @@ def _finish(folder: SessionFolder, context: ContextLike) -> FinishedSession | No
         wait_until_detached(about, place)
         waiting = _waiting(about, context)
     try:
-        diary = Diary(folder.log_path, about.clock)
+        log = SessionLog(folder.log_path, about.clock)
         try:
-            return _finished(folder, about, waiting, context, diary)
+            return _finished(folder, about, waiting, context, log)
         finally:
-            diary.close()
+            log.close()
     finally:
         folder.release()
 
@@ -105,10 +105,10 @@ def _finished(
     about: SessionRecord,
     waiting: dict[str, StreamStatistics],
     context: ContextLike,
-    diary: Diary,
+    log: SessionLog,
 ) -> FinishedSession:
     place = _place(about, context)
-    diary.say("recovery: the process of the session is gone")
+    log.write("recovery: the process of the session is gone")
     frames: dict[str, int] = {}
     tracked: list[StreamVerdict] = []
     problem = ""
@@ -121,7 +121,7 @@ def _finished(
                 pass
             frames[name] = one.statistics()[name].frames
             known.notes.append(f"{frames[name]} frames were written by recovery")
-            diary.say(f"recovery: {frames[name]} frames of {name!r} written")
+            log.write(f"recovery: {frames[name]} frames of {name!r} written")
         except (AtaraxisError, OSError) as error:
             problem = f"{name}: {error}"
             known.is_trusted = False
@@ -137,7 +137,7 @@ def _finished(
     ])  # fmt: skip
     _doubt_the_rest(verdict, {*waiting, *about.ended, *_ended(folder.path)})
     verdict.to_yaml(folder.verdict_path)
-    diary.say(f"recovery: session {about.name!r}: {verdict}")
+    log.write(f"recovery: session {about.name!r}: {verdict}")
     return FinishedSession(folder.path, frames, verdict, problem)
 
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from ataraxis.clock import now_ns
 from ataraxis.errors import NotConnectedError, SegmentExists, StreamUnavailable
 from ataraxis.log.recorder import Recorder, RecordingStatistics
-from ataraxis.session.directory import Diary, SessionFolder, SessionRecord
+from ataraxis.session.directory import SessionFolder, SessionLog, SessionRecord
 from ataraxis.session.events import EVENTS, EventStream, refuse_a_second
-from ataraxis.session.recorder import RecorderProcess, WatchedTrack
+from ataraxis.session.recorder import RecorderProcess, RecorderProxy
 from ataraxis.session.recovery import wait_until_detached
-from ataraxis.session.stream_recorder import SessionLoss, Track
+from ataraxis.session.stream_recorder import SessionLoss, StreamRecorder
 from ataraxis.session.verdict import StreamVerdict, Verdict, judge
 from ataraxis.shm.context import Context, ContextLike, checked_name
 from ataraxis.shm.thread import Latch, Thread
@@ -103,7 +103,7 @@ class Session:
         self.context = Context.of(context)
         self._durability = durability
         self._on_loss = [on_loss] if on_loss is not None else []
-        self._tracks: dict[str, Track | WatchedTrack] = {}
+        self._stream_recorders: dict[str, StreamRecorder | RecorderProxy] = {}
         self._recorders: list[RecorderProcess] = []
         self._runs: list[RigRun] = []
         self._doubts: list[str] = []
@@ -114,9 +114,9 @@ class Session:
         try:
             if config is not None:
                 self._folder.keep_config(config)
-            self._diary = Diary(self._folder.log_path, self._about.clock)
+            self._log = SessionLog(self._folder.log_path, self._about.clock)
             verb = "resumed" if resume else "begun"
-            self._diary.say(
+            self._log.write(
                 f"session {self.name!r} {verb}, context {self.context.path}"
             )
             if resume:
@@ -169,7 +169,7 @@ class Session:
     @property
     def streams(self) -> list[str]:
         """Names of the streams it records, or will when they are there."""
-        return list(self._tracks)
+        return list(self._stream_recorders)
 
     def record(
         self,
@@ -202,15 +202,15 @@ class Session:
         """
         with self._lock:
             self._check()
-            new = [n for n in streams if checked_name(n) not in self._tracks]
+            new = [n for n in streams if checked_name(n) not in self._stream_recorders]
             if process and new:
                 self._record_apart(new, durability or self._durability)
                 return
             for stream in new:
                 self._promise(stream)
-                track = Track(
+                track = StreamRecorder(
                     stream, self.directory, self.context, self._about.recorder,
-                    say=self._diary.say, on_loss=self._lose, on_end=self._end,
+                    say=self._log.write, on_loss=self._lose, on_end=self._end,
                     durability=durability or self._durability,
                     is_known=stream in self._about.ended,
                 )  # fmt: skip
@@ -221,8 +221,8 @@ class Session:
                         track.withdraw()
                         self._promise(stream, is_kept=False)
                         raise
-                    self._diary.say(f"waiting for {stream!r}")
-                self._tracks[stream] = track
+                    self._log.write(f"waiting for {stream!r}")
+                self._stream_recorders[stream] = track
 
     def _record_apart(self, streams: list[str], durability: str) -> None:
         """Record streams by a process of its own."""
@@ -232,10 +232,10 @@ class Session:
         made = RecorderProcess(
             "recorder" if number == 1 else f"recorder-{number}", streams,
             self.directory, self.context, self._about.recorder, durability,
-            say=self._diary.say, on_loss=self._lose, on_end=self._end,
+            say=self._log.write, on_loss=self._lose, on_end=self._end,
         )  # fmt: skip
         self._recorders.append(made)
-        self._tracks.update(made.tracks)
+        self._stream_recorders.update(made.tracks)
 
     @property
     def recorders(self) -> dict[str, int]:
@@ -253,7 +253,7 @@ class Session:
             try:
                 self._about.to_yaml(self._folder.record_path)
             except OSError as error:  # recovery finds out by itself
-                self._diary.say(f"session.yaml cannot be written: {error}")
+                self._log.write(f"session.yaml cannot be written: {error}")
 
     def event(self, name: str, /, *, time_ns: int | None = None, **data: Any) -> int:
         """Note that something happened, with what is known of it.
@@ -278,7 +278,7 @@ class Session:
     def note(self, text: str) -> None:
         """Write a line into the session's log."""
         self._check()
-        self._diary.say(text)
+        self._log.write(text)
 
     def on_loss(self, callback: Callable[[SessionLoss], object]) -> None:
         """Call with each `SessionLoss`, from a thread, as soon as it is known."""
@@ -289,11 +289,13 @@ class Session:
             try:
                 callback(loss)
             except Exception as error:  # the recording goes on, whatever it says
-                self._diary.say(f"on_loss: {type(error).__name__}: {error}")
+                self._log.write(f"on_loss: {type(error).__name__}: {error}")
 
     def statistics(self) -> dict[str, RecordingStatistics]:
         """Say of each stream how it goes."""
-        return {name: track.statistics() for name, track in self._tracks.items()}
+        return {
+            name: track.statistics() for name, track in self._stream_recorders.items()
+        }
 
     # ---- a rig
 
@@ -326,12 +328,14 @@ class Session:
 
     def _pause_s(self) -> float:
         """Return how long to sleep: a producer waits for who was announced."""
-        is_waiting = any(track.is_waiting for track in list(self._tracks.values()))
+        is_waiting = any(
+            track.is_waiting for track in list(self._stream_recorders.values())
+        )
         return SOON_S if is_waiting else LOOK_S
 
     def _watch(self) -> None:
         while not self._is_over.wait(self._pause_s()):
-            for track in list(self._tracks.values()):
+            for track in list(self._stream_recorders.values()):
                 with self._lock:
                     if not self._is_over.is_set():
                         track.look()
@@ -343,7 +347,7 @@ class Session:
     def doubt(self, reason: str) -> None:
         """Say why the session is not to be trusted."""
         if reason not in self._doubts:
-            self._diary.say(f"not to be trusted: {reason}")
+            self._log.write(f"not to be trusted: {reason}")
             self._doubts.append(reason)
 
     def close(
@@ -381,14 +385,15 @@ class Session:
             for recorder in self._recorders:
                 recorder.finish(release, on_refusal)
             tracked = [
-                track.stop(release, on_refusal) for track in self._tracks.values()
+                track.stop(release, on_refusal)
+                for track in self._stream_recorders.values()
             ]
             tracked += [
                 StreamVerdict(name, is_trusted=False, notes=[
                     "recorded until the session was cut off; not since it was resumed"
                 ])
                 for name in self._about.streams
-                if name not in self._tracks and name not in self._about.ended
+                if name not in self._stream_recorders and name not in self._about.ended
             ]  # fmt: skip
         self._watcher.join()
         for run in self._runs:
@@ -405,8 +410,8 @@ class Session:
                 f"verdict.yaml could not be written: {error}; make room, then run "
                 f"'ataraxis recover {self.directory}'"
             )
-        self._diary.say(f"session {self.name!r} ended: {verdict.headline}")
-        self._diary.close()
+        self._log.write(f"session {self.name!r} ended: {verdict.headline}")
+        self._log.close()
         self._folder.release()
         # Last: what was interrupted is done again by the next call.
         self.verdict = verdict
@@ -430,4 +435,6 @@ class Session:
 
     def __repr__(self) -> str:
         state = "over" if self._is_over.is_set() else "recording"
-        return f"<Session {self.name!r}, {state}, {len(self._tracks)} streams>"
+        return (
+            f"<Session {self.name!r}, {state}, {len(self._stream_recorders)} streams>"
+        )

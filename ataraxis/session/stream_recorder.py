@@ -1,4 +1,4 @@
-"""Track: one stream of a session, recorded from when it appears until the end."""
+"""`StreamRecorder`: one stream of a session, recorded from when it appears."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class SessionLoss:
     """When it was noticed, monotonic ns."""
 
 
-class Track:
+class StreamRecorder:
     """Records one stream of a session, again each time it is made anew.
 
     Parameters

@@ -25,7 +25,7 @@ from ataraxis._kernels.memory import (
 )
 from ataraxis.errors import LayoutError, SegmentNotFound, SegmentTimeout
 from ataraxis.shm.context import Context
-from ataraxis.shm.header import LIVE, PAGE, PARTICIPANT_BYTES, READY, Header
+from ataraxis.shm.header import LIVE, PAGE, PARTICIPANT_BYTES, READY, SegmentHeader
 
 
 class Found:
@@ -197,7 +197,7 @@ def make_room(
     except SegmentNotFound:
         return None
     with found:
-        header = Header.unpack(found.page, found.status.st_size, found.path)
+        header = SegmentHeader.unpack(found.page, found.status.st_size, found.path)
         slots = header.geometry.participants
         status = unlink(
             found.descriptor, directory, os.fsencode(name), slots, is_forced

@@ -13,7 +13,7 @@ from ataraxis._kernels.memory import anybody
 from ataraxis.errors import LayoutError, SegmentNotFound
 from ataraxis.shm import files
 from ataraxis.shm.context import Context, ContextLike
-from ataraxis.shm.header import MAX_PARTICIPANTS, Header, Kind
+from ataraxis.shm.header import MAX_PARTICIPANTS, Kind, SegmentHeader
 from ataraxis.shm.segment import TEMPORARY
 
 # A temporary file belongs to nobody for the moment between being opened and being
@@ -86,7 +86,7 @@ def _segment(
     try:
         with files.find(directory, context, name, access) as found:
             taken = found.status.st_blocks * 512
-            header = Header.unpack(found.page, found.status.st_size, found.path)
+            header = SegmentHeader.unpack(found.page, found.status.st_size, found.path)
             kind = header.kind.name.lower()
             if anybody(found.descriptor, header.geometry.participants):
                 return None

@@ -13,7 +13,7 @@ r"""The header page of a segment: packed once, validated as a stranger's.
     0x030 16  uuid                      0x800     the live words (layout.h)
 
 Offsets are recomputed from the geometry and must agree; none is taken from the file.
-Nothing is read from the header twice: it is copied, checked, and kept as a `Header`.
+The header is copied once, checked and kept as a `SegmentHeader`, and not read twice.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Geometry:
 
 
 @dataclass(frozen=True)
-class Header:
+class SegmentHeader:
     """A segment's header, validated."""
 
     kind: Kind
@@ -116,7 +116,7 @@ class Header:
     labels_crc: int
 
     @classmethod
-    def new(cls, kind: Kind, geometry: Geometry, labels: bytes) -> Header:
+    def new(cls, kind: Kind, geometry: Geometry, labels: bytes) -> SegmentHeader:
         """Describe a segment that is being made now."""
         now, crc = time.time_ns(), zlib.crc32(labels)
         fresh = uuids.uuid4().bytes
@@ -151,7 +151,7 @@ class Header:
         return body + struct.pack("<I", zlib.crc32(body))
 
     @classmethod
-    def unpack(cls, page: bytes, file_bytes: int, where: str | Path) -> Header:
+    def unpack(cls, page: bytes, file_bytes: int, where: str | Path) -> SegmentHeader:
         """Validate a header that may hold anything.
 
         Parameters
@@ -176,7 +176,7 @@ class Header:
 
     @classmethod
     @lru_cache(maxsize=64)
-    def _checked(cls, page: bytes, file_bytes: int, where: str | Path) -> Header:
+    def _checked(cls, page: bytes, file_bytes: int, where: str | Path) -> SegmentHeader:
         """Validate; the same bytes again are the same, unchanging header."""
         values = _FIXED.unpack_from(page)
         magic, endian, major, minor, kind, layout, total, incompatible = values[:8]

@@ -12,7 +12,7 @@ from ataraxis.errors import LayoutError, SegmentNotFound
 from ataraxis.labels import Labels
 from ataraxis.shm import files
 from ataraxis.shm.context import Context, ContextLike
-from ataraxis.shm.header import Header, Kind
+from ataraxis.shm.header import Kind, SegmentHeader
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Listed:
         return dataclasses.asdict(self)
 
 
-Look: TypeAlias = Callable[[files.Found, Header], Any]
+Look: TypeAlias = Callable[[files.Found, SegmentHeader], Any]
 
 
-def survey(
+def list_segments(
     context: ContextLike = None, looks: Mapping[Kind, Look] | None = None
 ) -> list[Listed]:
     """Describe every segment of a context.
@@ -85,7 +85,7 @@ def _look(
     try:
         with files.find(directory, context, name, os.O_RDONLY) as found:
             size = found.status.st_size
-            header = Header.unpack(found.page, size, found.path)
+            header = SegmentHeader.unpack(found.page, size, found.path)
             g = header.geometry
             text = os.pread(found.descriptor, g.labels_bytes, g.labels)
             labels = Labels.from_json(text)

@@ -44,7 +44,7 @@ from ataraxis.labels import Labels
 from ataraxis.shm import files
 from ataraxis.shm.context import Context, ContextLike, checked_name, group_id
 from ataraxis.shm.files import Found, has_proc
-from ataraxis.shm.header import LIVE, PAGE, READY, Geometry, Header, Kind
+from ataraxis.shm.header import LIVE, PAGE, READY, Geometry, Kind, SegmentHeader
 from ataraxis.shm.limits import raise_explained
 
 # ---- files that have no name until they are whole
@@ -239,7 +239,7 @@ class Segment:
         self,
         name: str,
         context: Context,
-        header: Header,
+        header: SegmentHeader,
         labels: Labels,
         mapping: Mapping,
         participant: Participant,
@@ -314,7 +314,7 @@ class Segment:
                 new.allocate(name)
                 crash_point(b"create_allocated")
                 mapping = Mapping(new.descriptor, geometry.total)
-                header = Header.new(kind, geometry, text)
+                header = SegmentHeader.new(kind, geometry, text)
                 bytes_ = memoryview(mapping)
                 bytes_[geometry.labels : geometry.labels + len(text)] = text
                 bytes_[LIVE : LIVE + 4] = READY.to_bytes(4, "little")
@@ -491,9 +491,9 @@ class Segment:
         )
 
 
-def _validated(found: Found) -> tuple[Header, Labels]:
+def _validated(found: Found) -> tuple[SegmentHeader, Labels]:
     """Read and check everything that can be checked without mapping the file."""
-    header = Header.unpack(found.page, found.status.st_size, found.path)
+    header = SegmentHeader.unpack(found.page, found.status.st_size, found.path)
     g = header.geometry
     if found.status.st_blocks * 512 < found.status.st_size:
         raise LayoutError(
@@ -529,7 +529,7 @@ def _directory(context: Context, what: str) -> int:
 
 
 def _take_part(
-    name: str, context: Context, header: Header, mapping: Mapping, found: Found
+    name: str, context: Context, header: SegmentHeader, mapping: Mapping, found: Found
 ) -> Participant:
     g = header.geometry
     path = found.reopen_path()

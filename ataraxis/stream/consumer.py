@@ -35,7 +35,7 @@ from ataraxis.stream.endpoint import (
     STR,
     SYNC,
     TYPED,
-    End,
+    Endpoint,
     check_timeout,
     dtype_of,
     plain_name,
@@ -93,7 +93,7 @@ def _receive_and_rearm(
 _POLICIES = {"lossless": 0, "lossy": 1, "latest": 2}
 
 
-class Consumer(End, ConsumerHandle):
+class Consumer(Endpoint, ConsumerHandle):
     """Receive the frames of a stream, each consumer on its own.
 
     Parameters

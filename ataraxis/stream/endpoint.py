@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 SHARED, SYNC, TYPED = 1, 2, 4
 HOLD_TRIES = 200
 
-_open_ends: weakref.WeakSet[End] = weakref.WeakSet()
+_open_ends: weakref.WeakSet[Endpoint] = weakref.WeakSet()
 
 
 def is_read_here(name: str, uuid: bytes) -> bool:
@@ -63,7 +63,7 @@ def plain_name(name: str | bytes) -> str:
     return text[5:] if isinstance(text, str) and text[:5] == "mx://" else text
 
 
-class End:
+class Endpoint:
     """A handle on a stream; `Producer` and `Consumer` are the two."""
 
     _name: str
@@ -95,7 +95,7 @@ class End:
             return
         # Each step may be repeated: one that was interrupted is made good by the next.
         self._shut()
-        farewell(segment)
+        finalize(segment)
         self._segment = None
 
     def __enter__(self) -> Self:
@@ -241,7 +241,7 @@ def no_new_names(segment: Segment) -> Iterator[None]:
             snapshot.free_names(part)
 
 
-def farewell(segment: Segment) -> None:
+def finalize(segment: Segment) -> None:
     """Take the name of an ended stream away once it was read to its end.
 
     Called by whoever leaves. A stream nobody has read to its end keeps its name, until

@@ -15,8 +15,8 @@ from ataraxis.errors import LayoutError
 from ataraxis.labels import Labels
 from ataraxis.shm import files
 from ataraxis.shm.context import Context, ContextLike, checked_name
-from ataraxis.shm.header import Header, Kind
-from ataraxis.shm.listing import Listed, survey
+from ataraxis.shm.header import Kind, SegmentHeader
+from ataraxis.shm.listing import Listed, list_segments
 from ataraxis.stream import statistics
 from ataraxis.stream.endpoint import plain_name
 from ataraxis.stream.statistics import StreamStatistics, compose
@@ -107,7 +107,7 @@ class Control:
         return STREAM_BYTES + line * READER_BYTES
 
     def _entry(self, line: int, slot: int | None, is_durable: bool) -> Entry:
-        """Return a reader's line in the order of `survey.readers`."""
+        """Return a reader's line in the order of `list_segments.readers`."""
         start = self._start(line)
         cursor, received, dropped, joined, detached, timeout = (
             self._words[(start + READER[name]) // 8]
@@ -184,7 +184,7 @@ class Inspector:
         try:
             with files.find(directory, self._context, self._name, os.O_RDONLY) as found:
                 size = found.status.st_size
-                header = Header.unpack(found.page, size, found.path)
+                header = SegmentHeader.unpack(found.page, size, found.path)
                 if header.kind is not Kind.STREAM:
                     raise LayoutError(
                         f"{found.path} holds a {header.kind.name.lower()}, not a stream"
@@ -216,10 +216,10 @@ def inspect(context: ContextLike = None) -> list[Listed]:
         `QueueStatistics`.
     """
     looks = {Kind.STREAM: look, Kind.QUEUE: statistics.look_queue}
-    return survey(context, looks)
+    return list_segments(context, looks)
 
 
-def look(found: files.Found, header: Header) -> StreamStatistics:
+def look(found: files.Found, header: SegmentHeader) -> StreamStatistics:
     """Read the stream in an open file, whose header was validated.
 
     Raises

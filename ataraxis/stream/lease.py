@@ -17,7 +17,7 @@ from ataraxis.errors import LayoutError, SegmentNotFound
 from ataraxis.frame import Frame
 from ataraxis.labels import Labels
 from ataraxis.shm import files
-from ataraxis.shm.header import Header, Kind
+from ataraxis.shm.header import Kind, SegmentHeader
 from ataraxis.shm.segment import Segment
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def sweep_large(queue: str, context: Context) -> None:
             try:
                 with files.find(directory, context, name) as found:
                     size = found.status.st_size
-                    header = Header.unpack(found.page, size, found.path)
+                    header = SegmentHeader.unpack(found.page, size, found.path)
                     slots = header.geometry.participants
                     if header.kind is Kind.QUEUE and not anybody(
                         found.descriptor, slots

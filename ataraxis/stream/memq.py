@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ataraxis._kernels import queue as kernel
 from ataraxis._kernels import queue_handle as status_of
 from ataraxis._kernels import snapshot
-from ataraxis._kernels.queue_handle import FrameLease, Parcel, QueueHandle
+from ataraxis._kernels.queue_handle import FrameLease, Message, QueueHandle
 from ataraxis.clock import now_ns
 from ataraxis.errors import (
     CorruptFrame,
@@ -74,7 +74,7 @@ class DataEvent(EventWord):
         queue = self._queue()
         if queue is None or not queue.is_open:
             return True
-        return bool(queue._pocket) or queue._has_data
+        return bool(queue._partial) or queue._has_data
 
 
 class RoomEvent(EventWord):
@@ -285,7 +285,7 @@ class MemQ(QueueHandle):
         if acknowledge not in _MANNERS:
             raise ValueError(f"acknowledge={acknowledge!r}: {', '.join(_MANNERS)}")
         self._segment: Segment | None = None
-        self._manner: Acknowledge = acknowledge
+        self._ack_mode: Acknowledge = acknowledge
         self._checksum = bool(checksum)
         self._allow_pickle = bool(allow_pickle)
         self._begin()
@@ -392,7 +392,7 @@ class MemQ(QueueHandle):
 
     def qsize(self) -> int:
         """How many frames wait for a getter, those of a slot we lease among them."""
-        return self._counts()[0] + sum(grip.left for grip in self._pocket)
+        return self._counts()[0] + sum(slot_lease.left for slot_lease in self._partial)
 
     def empty(self) -> bool:
         """Whether no frame waits for a getter."""
@@ -432,7 +432,7 @@ class MemQ(QueueHandle):
     _name: str
     _where: Context
     _uuid: bytes
-    _manner: str
+    _ack_mode: str
     _checksum: bool
     _allow_pickle: bool
     _segment: Segment | None
@@ -441,10 +441,10 @@ class MemQ(QueueHandle):
     def _begin(self) -> None:
         """Forget whatever is leased: at the start, and in a forked child."""
         self._descriptor = None
-        self._pocket = []
+        self._partial = []
         self._unfinished: deque[Lease] = deque()
-        self._larges: list[str] = []
-        self._acknowledges = self._is_plain = self._manner == "get"
+        self._segments: list[str] = []
+        self._acknowledges = self._is_plain = self._ack_mode == "get"
 
     @property
     def _is_copy(self) -> bool:
@@ -506,7 +506,7 @@ class MemQ(QueueHandle):
         if self._descriptor is not None:
             # What is there now leaves it as it is: the next look gets it.
             self._descriptor.rearm(
-                lambda: True if self._pocket or self._has_data else NOTHING
+                lambda: True if self._partial or self._has_data else NOTHING
             )
 
     def _deadline(self, block: bool, timeout: float | None) -> int:
@@ -524,7 +524,7 @@ class MemQ(QueueHandle):
             self._name,
             str(self._where.path),
             self._uuid,
-            (self._manner, self._checksum, self._allow_pickle),
+            (self._ack_mode, self._checksum, self._allow_pickle),
         )
 
     # ---- what a handle does to get frames out of its queue
@@ -547,7 +547,7 @@ class MemQ(QueueHandle):
 
     def _try_get(self) -> Any:
         # A look is cheaper than an exception.
-        if not self._pocket and not self._has_data:
+        if not self._partial and not self._has_data:
             self._found_nothing()
             return NOTHING
         try:
@@ -587,10 +587,10 @@ class MemQ(QueueHandle):
     def get_frame(self, block: bool = True, timeout: float | None = None) -> Frame:
         """Get one `Frame`, as it was put, its number and stamps with it; as `get`."""
         lease = self.lease(block, timeout)
-        if self._manner == "get":
+        if self._ack_mode == "get":
             lease.acknowledge()
         else:
-            self._owe(lease)
+            self._defer_ack(lease)
         return lease.frame
 
     # ---- leases
@@ -676,19 +676,19 @@ class MemQ(QueueHandle):
 
     def _get_leased(self, block: bool, timeout: float | None) -> Any:
         """Get where the acknowledgement comes later, or from a slot that we have."""
-        if self._manner == "next":
-            self._pay()
+        if self._ack_mode == "next":
+            self._ack_deferred()
         lease = self.lease(block, timeout)
-        if self._manner == "get":
+        if self._ack_mode == "get":
             lease.acknowledge()
         else:
-            self._owe(lease)
+            self._defer_ack(lease)
         return lease.value
 
-    def _owe(self, lease: Lease) -> None:
+    def _defer_ack(self, lease: Lease) -> None:
         self._unfinished.append(lease)
 
-    def _pay(self) -> None:
+    def _ack_deferred(self) -> None:
         while self._unfinished:
             self._unfinished.popleft().acknowledge()
 
@@ -758,7 +758,7 @@ class MemQ(QueueHandle):
         """Leave no lease behind: the last ones are acknowledged, or go back."""
         while self._unfinished:
             lease = self._unfinished.popleft()
-            if self._manner == "next":
+            if self._ack_mode == "next":
                 lease.acknowledge()
             else:
                 lease.give_back()
@@ -844,7 +844,7 @@ class MemQ(QueueHandle):
             )
         frame = view_large(name, self._where)
         if frame is None:
-            self._larges.append(name)
+            self._segments.append(name)
             return at, frames
         end = at + -(-len(frame) // _PAD) * _PAD
         if end > len(view):
@@ -855,7 +855,7 @@ class MemQ(QueueHandle):
                 f"queue {self._name!r}: the next frame has {end - at} bytes, the "
                 f"buffer {len(view)}; drain into a larger one"
             )
-        self._larges.append(name)
+        self._segments.append(name)
         view[at : at + len(frame)] = frame
         view[at + len(frame) : end] = bytes(end - at - len(frame))
         if seed or number is not None:
@@ -884,9 +884,9 @@ class MemQ(QueueHandle):
 
     def _settle_drained(self, is_done: bool, first: int) -> int:
         if is_done:
-            while self._larges:
-                remove_large(self._larges.pop(), self._where)
-        self._larges.clear()
+            while self._segments:
+                remove_large(self._segments.pop(), self._where)
+        self._segments.clear()
         return self._release_drained(is_done, first)
 
     # ---- what the kernel asks for
@@ -1111,15 +1111,15 @@ class MemQ(QueueHandle):
             return True
         return False if status in _WAITED else None
 
-    def hold(self, timeout: float | None = None) -> Parcel | FrameLease | None:
+    def hold(self, timeout: float | None = None) -> Message | FrameLease | None:
         """Lease a frame; None if none came within `timeout`, s.
 
-        For those who decode frames themselves. What `post` has put comes as a `Parcel`,
+        For callers that decode frames themselves. A frame of `post` is a `Message`,
         decoded and checked; any other frame as its bytes, `FrameLease`; one that shares
         its slot with others, or lies in a segment of its own, as a `Lease`.
         """
         deadline = 0 if timeout == 0 else self._deadline(True, timeout)
-        while not self._pocket:
+        while not self._partial:
             found = self._fetch(deadline)
             if isinstance(found, int):
                 return None

@@ -38,7 +38,7 @@ class Metered:
 
 
 @dataclass(frozen=True)
-class Reading:
+class MeterReading:
     """All streams of a context, and how fast they went since the look before."""
 
     time_ns: int
@@ -79,7 +79,7 @@ class Meter:
         self._before: dict[str, tuple[int, StreamStatistics]] = {}
         self._last_ns: int | None = None
 
-    def read(self) -> Reading:
+    def read(self) -> MeterReading:
         """Look once; rates are those since the look before."""
         last, now = self._last_ns, now_ns()
         streams, seen = [], {}
@@ -99,7 +99,7 @@ class Meter:
             streams.append(metered)
         self._before, self._last_ns = seen, now
         interval = None if last is None else (now - last) * 1e-9
-        return Reading(now, interval, tuple(streams))
+        return MeterReading(now, interval, tuple(streams))
 
 
 def _measured(

@@ -26,7 +26,7 @@ from ataraxis.stream.endpoint import (
     TYPED,
     TYPED_LABELS,
     Encoded,
-    End,
+    Endpoint,
     check_timeout,
     code_of,
     encode,
@@ -93,7 +93,7 @@ _STALL_S = 1.0
 _TIME = np.dtype("i8")
 
 
-class Producer(End, ProducerHandle):
+class Producer(Endpoint, ProducerHandle):
     """Make a stream and send frames into it; every consumer sees every frame.
 
     Parameters

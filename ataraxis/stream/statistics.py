@@ -15,7 +15,7 @@ from ataraxis.clock import now_ns
 from ataraxis.errors import LayoutError
 from ataraxis.labels import Labels
 from ataraxis.shm import files
-from ataraxis.shm.header import LIVE, Header
+from ataraxis.shm.header import LIVE, SegmentHeader
 
 _POLICIES = ("lossless", "lossy", "latest")
 _GATING, _DETACHED = 1, 2
@@ -279,7 +279,7 @@ def compose_queue(
     )
 
 
-def look_queue(found: files.Found, header: Header) -> QueueStatistics | None:
+def look_queue(found: files.Found, header: SegmentHeader) -> QueueStatistics | None:
     """Read the queue in an open file from outside; None: it is one large frame.
 
     No participant, no lock, no store, no wake-up: nobody can tell. Raises `LayoutError`

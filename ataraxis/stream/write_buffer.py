@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis._kernels.producer import Loan
+from ataraxis._kernels.producer import WriteLoan
 from ataraxis.errors import AlreadySent, DataOverflow, ReleasedBuffer
 from ataraxis.stream.endpoint import RAW, TYPED_LABELS, code_of
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ataraxis.stream.producer import Producer
 
 
-class WriteBuffer(Loan):
+class WriteBuffer(WriteLoan):
     """The next frame before it is sent: writable memory of the stream itself.
 
     Made by `Producer.next_to_send`. Fill it in one of three ways: ``write`` and

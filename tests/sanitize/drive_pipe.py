@@ -22,8 +22,8 @@ import numpy as np  # noqa: E402
 
 from ataraxis._kernels import messages, queue_handle  # noqa: E402
 from ataraxis._kernels import worker as sanitized  # noqa: E402
-from ataraxis._kernels.queue_handle import Parcel  # noqa: E402
-from ataraxis._kernels.worker import PortKernel  # noqa: E402
+from ataraxis._kernels.queue_handle import Message  # noqa: E402
+from ataraxis._kernels.worker import WorkerHandle  # noqa: E402
 from ataraxis.frame import DType, Frame  # noqa: E402
 from ataraxis.log.journal.writer import plain_header  # noqa: E402
 from ataraxis.pipeline.frames import read, write  # noqa: E402
@@ -40,7 +40,7 @@ WORDS = {
 }  # fmt: skip
 
 
-class Port(PortKernel):
+class Port(WorkerHandle):
     """The manners of a worker's port: hardly any."""
 
     def __init__(self, inbox: MemQ | None, outbox: MemQ | None, lane: int) -> None:
@@ -52,7 +52,7 @@ class Port(PortKernel):
         self._plug(words.data.cast("B").cast("q"), WORDS, inbox, outbox)
 
     def acknowledge(self) -> None:
-        self._pay()
+        self._ack_deferred()
 
     def _accept(self, lease: Any) -> None:
         if lease is not None:  # else the frames of its slot come one by one
@@ -71,11 +71,11 @@ class Port(PortKernel):
 
     def _get(self, timeout: float | None) -> Any:
         assert self.taken is not None
-        self._pay()
+        self._ack_deferred()
         lease = self.kept.popleft() if self.kept else self.taken.hold(timeout)
         if lease is None:
             raise TimeoutError
-        value = lease.value if isinstance(lease, Parcel) else read(lease.data).value
+        value = lease.value if isinstance(lease, Message) else read(lease.data).value
         lease.acknowledge()
         return value
 

@@ -17,7 +17,7 @@ from test_demo import ran
 from ataraxis import Session
 from ataraxis.demo.report import compare
 from ataraxis.demo.scene import BYTES_S, Scene, simulated
-from ataraxis.pipeline.statistics import glance
+from ataraxis.pipeline.statistics import list_runs
 from ataraxis.session.rig import RigViewer
 from ataraxis.session.rig_run import RigRun
 
@@ -102,7 +102,7 @@ class Soak:
         pids = {
             "recorder": [*session.recorders.values()],
             "look": [rig.programs["look"]],
-            "worker": [seen.pid for seen in glance(self.context) if seen.pid],
+            "worker": [seen.pid for seen in list_runs(self.context) if seen.pid],
         }[kind]
         try:
             os.kill(self.rng.choice(pids), signal.SIGKILL)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from ataraxis.datamux.catalog import made
-from ataraxis.datamux.remote.data import Data
+from ataraxis.datamux.remote.data import Fragments
 from ataraxis.datamux.remote.layout import Column
 from ataraxis.errors import BadMessage
 
@@ -30,7 +30,7 @@ class Codec(Protocol):
 
     def encode_block(
         self, stream: int, sequence: int, first: int, arrays: Arrays
-    ) -> Data:
+    ) -> Fragments:
         """Write a block: its stream and number, its first sample, its columns."""
 
     def decode(self, data: bytes | memoryview) -> Message:

@@ -28,7 +28,7 @@ from ataraxis.datamux.remote.describing import (
     unpacked_signals,
 )
 from ataraxis.datamux.remote.limits import Bucket, Limits
-from ataraxis.datamux.remote.outbound import Outlet, Room, Total
+from ataraxis.datamux.remote.outbound import Budget, Outlet, Total
 from ataraxis.datamux.remote.transport import Connection, ConnectionLost, refuse
 from ataraxis.datamux.simulation import Faults
 from ataraxis.datamux.task import StreamAck, Task
@@ -304,7 +304,7 @@ class Streams:
         self._transforms = transforms
         self._tell = tell
         self._account = account
-        self._room = Room(limits.ring_bytes, total)
+        self._budget = Budget(limits.ring_bytes, total)
         self._window = min(_WINDOW, limits.ring_bytes)
         self._outlets: dict[int, Outlet] = {}
         self._acks: dict[int, StreamAck] = {}
@@ -352,7 +352,7 @@ class Streams:
     @property
     def kept_bytes(self) -> int:
         """Bytes that are kept until the client has read them."""
-        return self._room.used
+        return self._budget.used
 
     def _forget(self, number: int) -> StreamAck | None:
         with self._lock:
@@ -416,7 +416,7 @@ class Streams:
                 raise SourceNotFound("timeline: of a stream that is not there any more")
             timeline = shared.task.timeline
         outlet = Outlet(
-            number, self._codec, self._room, self._tell,
+            number, self._codec, self._budget, self._tell,
             window=self._window,
             is_live=call == "proxy_live_stream",
             is_paced=arguments.get("rate_limit") is not False,
@@ -490,7 +490,7 @@ _OUTBOX_BYTES = 2 * 2**20
 
 
 @dataclass(frozen=True)
-class House:
+class ServerLimits:
     """What all sessions of a server share."""
 
     api: API
@@ -507,27 +507,27 @@ class House:
     """What all clients have unread."""
 
 
-class Session:
+class ClientConnection:
     """Answers one client, whose connection may break and come back.
 
     Parameters
     ----------
-    house : House
+    server_limits : ServerLimits
         What it works with.
     codec : Codec
         How it talks.
     """
 
-    def __init__(self, house: House, codec: Codec) -> None:
+    def __init__(self, server_limits: ServerLimits, codec: Codec) -> None:
         self.key = secrets.token_urlsafe(24)
         self.codec = codec
-        self._house = house
-        limits = house.limits
+        self._server_limits = server_limits
+        limits = server_limits.limits
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self.streams = Streams(
-            house.api, codec, limits, house.transforms, self._tell,
-            Account(house.ledger), house.total,
+            server_limits.api, codec, limits, server_limits.transforms, self._tell,
+            Account(server_limits.ledger), server_limits.total,
         )  # fmt: skip
         self._requests: asyncio.Queue[tuple[Message, int]] = asyncio.Queue()
         self._waiting_bytes = 0
@@ -643,7 +643,7 @@ class Session:
     def _admit(self, message: Message, nbytes: int) -> None:
         """Let a request wait for its turn; reading goes on, or no pong would come."""
         whole(message, "id")
-        limits, count = self._house.limits, self._requests.qsize()
+        limits, count = self._server_limits.limits, self._requests.qsize()
         if count >= limits.patience or self._waiting_bytes > _WAITING_BYTES:
             raise RemoteError(
                 f"too many requests: {limits.requests_hz:g} a second are answered, and "
@@ -682,10 +682,12 @@ class Session:
         if call in STARTS:
             # One after the other, where many are made as fast as they are taken.
             until_s = time.monotonic() + _QUEUE_S
-            while self._house.total.busy >= _BUSY and time.monotonic() < until_s:
+            while (
+                self._server_limits.total.busy >= _BUSY and time.monotonic() < until_s
+            ):
                 await asyncio.sleep(0.02)
         return await self._loop.run_in_executor(
-            self._house.pool, self.streams.answer, call, number, arguments
+            self._server_limits.pool, self.streams.answer, call, number, arguments
         )
 
     async def drop(self) -> None:
@@ -694,4 +696,4 @@ class Session:
             self.expiry.cancel()
         self._worker.cancel()
         await asyncio.gather(self._worker, return_exceptions=True)
-        await self._loop.run_in_executor(self._house.pool, self.streams.close)
+        await self._loop.run_in_executor(self._server_limits.pool, self.streams.close)

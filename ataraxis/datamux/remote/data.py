@@ -8,7 +8,7 @@ LENT_BYTES = 2**14
 """Columns from here on are not copied before they are sent: bytes cost more then."""
 
 
-class Data:
+class Fragments:
     """The pieces of a message, in order.
 
     Parameters
@@ -18,7 +18,7 @@ class Data:
 
     Examples
     --------
-    >>> data = Data([b"ab", memoryview(b"c")])
+    >>> data = Fragments([b"ab", memoryview(b"c")])
     >>> len(data), bytes(data)
     (3, b'abc')
     """

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.datamux.remote.codec import Arrays, Message, checked
-from ataraxis.datamux.remote.data import LENT_BYTES, Data
+from ataraxis.datamux.remote.data import LENT_BYTES, Fragments
 from ataraxis.datamux.remote.layout import Column
 from ataraxis.errors import BadMessage, CorruptFrame
 from ataraxis.frame import HEADER_BYTES, MAGIC, DType, Frame, crc32
@@ -48,7 +48,7 @@ class FrameCodec:
 
     def __init__(self) -> None:
         self._heads: dict[tuple[Any, ...], bytes] = {}
-        self._seen: dict[tuple[int, int], _Seen] = {}
+        self._seen: dict[tuple[int, int], ArrayCache] = {}
 
     def encode(self, message: Message) -> bytes:
         """Write a message as one frame of JSON."""
@@ -56,7 +56,7 @@ class FrameCodec:
 
     def encode_block(
         self, stream: int, sequence: int, first: int, arrays: Arrays
-    ) -> Data:
+    ) -> Fragments:
         """Write a block, a frame a column; see `Codec.encode_block`.
 
         Large columns are not copied: the message is in pieces, and they are views.
@@ -85,7 +85,7 @@ class FrameCodec:
                 small = bytearray()
             nbytes = len(head) + len(payload)
             small += bytes(_padded(nbytes) - nbytes)
-        return Data([*pieces, small])
+        return Fragments([*pieces, small])
 
     def _head(self, key: tuple[Any, ...], array: NDArray[Any]) -> bytes:
         """Make the header of a column; all but number, time and CRC stays."""
@@ -149,7 +149,7 @@ class FrameCodec:
     def _read(
         self, data: memoryview, at: int, k: int, column: Column, stream: int,
         sequence: int, rows: int,
-    ) -> tuple[NDArray[Any], _Seen]:  # fmt: skip
+    ) -> tuple[NDArray[Any], ArrayCache]:  # fmt: skip
         """Read a column, whatever it is, and note what its header said."""
         try:
             frame = Frame.from_buffer(data, at)
@@ -172,7 +172,7 @@ class FrameCodec:
             )
         start = HEADER_BYTES + frame.extension_bytes
         is_stamped = frame.device_time is not None
-        seen = _Seen(
+        seen = ArrayCache(
             column, _constant(data, at), rows, start, frame.nbytes, array.shape,
             start - _STAMP.size if is_stamped and frame.origin is None else None,
         )  # fmt: skip
@@ -183,7 +183,7 @@ class FrameCodec:
         return array, seen
 
 
-class _Seen(NamedTuple):
+class ArrayCache(NamedTuple):
     """A column whose header was checked: the next of its stream is mostly the same."""
 
     column: Column

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.datamux.remote.codec import Arrays, Message, checked, whole
-from ataraxis.datamux.remote.data import Data
+from ataraxis.datamux.remote.data import Fragments
 from ataraxis.datamux.remote.layout import Column
 from ataraxis.errors import BadMessage
 
@@ -36,11 +36,11 @@ class JsonCodec:
 
     def encode_block(
         self, stream: int, sequence: int, first: int, arrays: Arrays
-    ) -> Data:
+    ) -> Fragments:
         """Write a block; see `Codec.encode_block`."""
         head = f'{{"op":"block","stream":{stream},"sequence":{sequence},"first":{first}'
         columns = ",".join(map(_text, arrays))
-        return Data([f'{head},"columns":[{columns}]}}'.encode()])
+        return Fragments([f'{head},"columns":[{columns}]}}'.encode()])
 
     def decode(self, data: bytes | memoryview) -> Message:
         """Read a message."""

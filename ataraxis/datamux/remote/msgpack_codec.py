@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ataraxis.datamux.optional import need
 from ataraxis.datamux.remote.codec import Arrays, Message, checked, whole
-from ataraxis.datamux.remote.data import Data
+from ataraxis.datamux.remote.data import Fragments
 from ataraxis.datamux.remote.layout import Column
 from ataraxis.errors import BadMessage
 
@@ -38,7 +38,7 @@ class MsgpackCodec:
 
     def encode_block(
         self, stream: int, sequence: int, first: int, arrays: Arrays
-    ) -> Data:
+    ) -> Fragments:
         """Write a block; see `Codec.encode_block`."""
         message = {
             "op": "block",
@@ -47,7 +47,7 @@ class MsgpackCodec:
             "first": first,
             "columns": [_bytes(array) for array in arrays],
         }
-        return Data([self.encode(message)])
+        return Fragments([self.encode(message)])
 
     def decode(self, data: bytes | memoryview) -> Message:
         """Read a message."""

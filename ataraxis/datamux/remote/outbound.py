@@ -11,7 +11,7 @@ from typing import Any
 from ataraxis.datamux.block import Block
 from ataraxis.datamux.end import End
 from ataraxis.datamux.remote.codec import Codec, Message
-from ataraxis.datamux.remote.data import Data
+from ataraxis.datamux.remote.data import Fragments
 from ataraxis.datamux.remote.describing import packed_error
 from ataraxis.datamux.remote.layout import Layout
 from ataraxis.datamux.sinks.sink import SLICE_S, IsOver
@@ -54,7 +54,7 @@ class Total:
             self.busy += count
 
 
-class Room:
+class Budget:
     """Bytes that the rings of one client may hold together, and who waits for them.
 
     Of what all clients may hold, one may have as much as is free: half, if it is alone,
@@ -76,7 +76,7 @@ class Room:
         self.changed = threading.Condition()
 
     def has(self, nbytes: int) -> bool:
-        """Tell whether there is room for so many more."""
+        """Tell whether there is budget for so many more."""
         return self.used + nbytes <= min(self.limit, self.total.free)
 
     def add(self, nbytes: int) -> None:
@@ -85,32 +85,32 @@ class Room:
         self.total.add(nbytes)
 
 
-class Ring:
+class ResendBuffer:
     """Messages of one stream by their numbers, from the first that is not confirmed.
 
-    Where several threads use it, they hold ``room.changed``.
+    Where several threads use it, they hold ``budget.changed``.
 
     Parameters
     ----------
-    room : Room
+    budget : Budget
         Shared with the other streams of the client.
 
     Examples
     --------
-    >>> ring = Ring(Room(100))
+    >>> resend_buffer = ResendBuffer(Budget(100))
     >>> for data in (b"a", b"b", b"c"):
-    ...     ring.append(Data([data]))
-    >>> bytes(ring.take(10)), bytes(ring.take(10))
+    ...     resend_buffer.append(Fragments([data]))
+    >>> bytes(resend_buffer.take(10)), bytes(resend_buffer.take(10))
     (b'a', b'b')
-    >>> ring.confirm(1)
-    >>> ring.rewind(1)
-    >>> bytes(ring.take(10)), ring.room.used
+    >>> resend_buffer.confirm(1)
+    >>> resend_buffer.rewind(1)
+    >>> bytes(resend_buffer.take(10)), resend_buffer.budget.used
     (b'b', 2)
     """
 
-    def __init__(self, room: Room) -> None:
-        self.room = room
-        self._kept: deque[Data] = deque()
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self._kept: deque[Fragments] = deque()
         self._sent: deque[tuple[int, int]] = deque()
         self.first = 0
         """Number of the oldest message that is kept."""
@@ -127,24 +127,24 @@ class Ring:
         return self.first + len(self._kept)
 
     def fits(self, nbytes: int) -> bool:
-        """Tell whether there is room; for one message there always is, if it is short
-        or all clients together have room for it.
+        """Tell whether there is budget; for one message there always is, if it is short
+        or all clients together have budget for it.
         """
         if self._kept:
-            return self.room.has(nbytes)
-        return nbytes <= SHORT_BYTES or nbytes <= self.room.total.free
+            return self.budget.has(nbytes)
+        return nbytes <= SHORT_BYTES or nbytes <= self.budget.total.free
 
-    def append(self, data: Data) -> None:
+    def append(self, data: Fragments) -> None:
         """Keep a message."""
         self._kept.append(data)
-        self.room.add(len(data))
+        self.budget.add(len(data))
 
     def _drop(self) -> None:
-        self.room.add(-len(self._kept.popleft()))
+        self.budget.add(-len(self._kept.popleft()))
         self.first += 1
 
     def evict(self) -> bool:
-        """Give up the oldest message to make room; whether there was one."""
+        """Give up the oldest message to make budget; whether there was one."""
         if not self._kept:
             return False
         self._drop()
@@ -160,7 +160,7 @@ class Ring:
         """
         return self.cursor >= self.next - 1 or self.cursor < self.first
 
-    def take(self, window: int) -> Data | None:
+    def take(self, window: int) -> Fragments | None:
         """Return the next message to send, unless so many bytes are on their way.
 
         Raises
@@ -207,7 +207,7 @@ class Ring:
         if number < self.first:
             raise RemoteError(
                 f"evicted: {self.first - number} messages were given up before they "
-                f"were read, as the {self.room.limit} bytes kept for a client were "
+                f"were read, as the {self.budget.limit} bytes kept for a client were "
                 "full; read faster, or ask for less"
             )
 
@@ -222,9 +222,9 @@ class Ring:
         self._told()
 
     def _told(self) -> None:
-        """Wake those who wait for room."""
-        with self.room.changed:
-            self.room.changed.notify_all()
+        """Wake those who wait for budget."""
+        with self.budget.changed:
+            self.budget.changed.notify_all()
 
 
 # ---- the sink
@@ -236,7 +236,7 @@ _SHARE = 8  # messages are shorter where less than so many of them fit
 
 
 class Outlet:
-    """Writes blocks into a ring, from which a session sends them.
+    """Writes blocks into a resend_buffer, from which a session sends them.
 
     Parameters
     ----------
@@ -244,14 +244,14 @@ class Outlet:
         Of the stream, chosen by the client.
     codec : Codec
         How blocks become bytes.
-    room : Room
+    budget : Budget
         What the client's streams may hold together.
     tell : callable
         Called, from the task's thread, when there is something to send.
     window : int
         Bytes that may be on their way.
     is_live : bool
-        A live source is never held up: when the ring is full, its oldest message is
+        A live source is never held up: when the buffer is full, its oldest message is
         given up, and a reader that needed it is told. A recording waits.
     is_paced : bool
         Whether it waits for its own time; else it is made as fast as it is taken.
@@ -263,7 +263,7 @@ class Outlet:
         self,
         number: int,
         codec: Codec,
-        room: Room,
+        budget: Budget,
         tell: Callable[[], None],
         *,
         window: int,
@@ -272,8 +272,8 @@ class Outlet:
     ) -> None:
         self.number = number
         self._codec = codec
-        self._ring = Ring(room)
-        self._changed = room.changed
+        self._resend_buffer = ResendBuffer(budget)
+        self._changed = budget.changed
         self._tell = tell
         self._window = window
         self._is_live = is_live
@@ -284,7 +284,7 @@ class Outlet:
         self.delivered = 0
         self.dropped = 0
         self.is_ended = False
-        """Whether its last message is in the ring."""
+        """Whether its last message is in the resend_buffer."""
         self._is_busy = False
         self._worked_s = 0.0
         self._is_paced = is_paced
@@ -293,7 +293,7 @@ class Outlet:
     # ---- in the task's thread
 
     def put(self, items: Sequence[Any], is_over: IsOver) -> None:
-        """Write blocks into the ring; wait while it is full, if it may."""
+        """Write blocks into the resend_buffer; wait while it is full, if it may."""
         for block in items:
             if not isinstance(block, Block):
                 raise TypeError(
@@ -311,7 +311,7 @@ class Outlet:
         Many streams that are made as fast as they are taken would each run a thread,
         and the one that serves clients would wait for all of them.
         """
-        total, worked_s = self._ring.room.total, time.thread_time()
+        total, worked_s = self._resend_buffer.budget.total, time.thread_time()
         self._be_busy(True)
         owed_s = (worked_s - self._worked_s) * (total.busy - 1)
         end_s = time.monotonic() + min(owed_s, _REST_S)
@@ -324,7 +324,7 @@ class Outlet:
             is_busy = is_busy and not (self._is_closed or self.is_ended)
             if is_busy != self._is_busy:
                 self._is_busy = is_busy
-                self._ring.room.total.add_busy(1 if is_busy else -1)
+                self._resend_buffer.budget.total.add_busy(1 if is_busy else -1)
 
     def _put(self, block: Block, is_over: IsOver) -> None:
         layout = self._layout
@@ -335,7 +335,7 @@ class Outlet:
             self._append(lambda number: self._said("labels", number, told))
             arrays = layout.arrays(block)
         size = sum(array.nbytes for array in arrays)
-        free = self._ring.room.total.free // _SHARE
+        free = self._resend_buffer.budget.total.free // _SHARE
         most = _JSON_BYTES if self._codec.name == "json" else MESSAGE_BYTES
         if size > max(SHORT_BYTES, min(most, free)) and len(block) > 1:
             half = len(block) // 2
@@ -349,28 +349,28 @@ class Outlet:
             )
             self.delivered += 1
 
-    def _append(self, encode: Callable[[int], Data]) -> None:
+    def _append(self, encode: Callable[[int], Fragments]) -> None:
         # Only this thread appends, so that the number holds until it does.
-        data = encode(self._ring.next)
+        data = encode(self._resend_buffer.next)
         with self._changed:
             if self._is_closed:
                 return
-            self._ring.append(data)
-            is_due = self._ring.is_due
+            self._resend_buffer.append(data)
+            is_due = self._resend_buffer.is_due
         if is_due:
             self._tell()
 
-    def _said(self, op: str, number: int, more: Message) -> Data:
+    def _said(self, op: str, number: int, more: Message) -> Fragments:
         message = {"op": op, "stream": self.number, "sequence": number, **more}
-        return Data([self._codec.encode(message)])
+        return Fragments([self._codec.encode(message)])
 
     def _waited(self, size: int, is_over: IsOver) -> bool:
-        """Wait until there is room; whether there is."""
+        """Wait until there is budget; whether there is."""
         with self._changed:
-            while not (self._is_closed or self._ring.fits(size)):
+            while not (self._is_closed or self._resend_buffer.fits(size)):
                 if is_over():
                     return False
-                if not (self._is_live and self._ring.evict()):
+                if not (self._is_live and self._resend_buffer.evict()):
                     self._be_busy(False)
                     self._changed.wait(SLICE_S)
             return not self._is_closed
@@ -392,42 +392,44 @@ class Outlet:
 
     # ---- in the session's loop
 
-    def take(self) -> Data | None:
+    def take(self) -> Fragments | None:
         """Return the next message to send, if there is one and it may go."""
         with self._changed:
             try:
-                return self._ring.take(self._window)
+                return self._resend_buffer.take(self._window)
             except RemoteError as error:
-                return self._gave_up(self._ring.cursor, error)
+                return self._gave_up(self._resend_buffer.cursor, error)
 
-    def _gave_up(self, number: int, error: RemoteError) -> Data | None:
+    def _gave_up(self, number: int, error: RemoteError) -> Fragments | None:
         """End the stream here: what should come next is not there any more."""
-        self._ring.clear(following=number)
+        self._resend_buffer.clear(following=number)
         told = {"reason": "lost", "error": packed_error(error), **self.details()}
-        self._ring.append(self._said("end", number, told))
+        self._resend_buffer.append(self._said("end", number, told))
         self._is_closed = self.is_ended = True
         self._be_busy(False)
-        return self._ring.take(self._window)
+        return self._resend_buffer.take(self._window)
 
     def confirm(self, until: int) -> None:
         """Forget what was read."""
         with self._changed:
-            self._ring.confirm(until)
+            self._resend_buffer.confirm(until)
 
     def rewind(self, to: int) -> None:
         """Go back to the message that the client needs next."""
         with self._changed:
             try:
-                self._ring.rewind(to)
+                self._resend_buffer.rewind(to)
             except RemoteError as error:
                 self._gave_up(to, error)
-                self._ring.rewind(to)
+                self._resend_buffer.rewind(to)
 
     @property
     def is_over(self) -> bool:
         """Whether everything was sent and read."""
         with self._changed:
-            return self.is_ended and self._ring.first == self._ring.next
+            return (
+                self.is_ended and self._resend_buffer.first == self._resend_buffer.next
+            )
 
     @property
     def is_closed(self) -> bool:
@@ -438,5 +440,5 @@ class Outlet:
         """Forget it: nobody reads any more."""
         with self._changed:
             self._is_closed = self.is_ended = True
-            self._ring.clear()
+            self._resend_buffer.clear()
         self._be_busy(False)

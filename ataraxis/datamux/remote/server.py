@@ -24,7 +24,12 @@ from ataraxis.datamux.remote.access import (
     unix_path,
 )
 from ataraxis.datamux.remote.codec import CODECS, Message, codec_of
-from ataraxis.datamux.remote.connection import House, Session, Transform, Transforms
+from ataraxis.datamux.remote.connection import (
+    ClientConnection,
+    ServerLimits,
+    Transform,
+    Transforms,
+)
 from ataraxis.datamux.remote.gate import UNIX
 from ataraxis.datamux.remote.limits import Limits
 from ataraxis.datamux.remote.loop_thread import LoopThread
@@ -122,9 +127,9 @@ class Server:
         self._access.is_own = is_own
         self.limits = limits or Limits()
         self._transforms = Transforms(transforms)
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[str, ClientConnection] = {}
         self._thread: LoopThread | None = None
-        self._house: House | None = None
+        self._server_limits: ServerLimits | None = None
         self._listener: Listener | None = None
         self._drops: set[asyncio.Task[None]] = set()
 
@@ -151,7 +156,7 @@ class Server:
         if self._thread is not None:
             return self
         pool = ThreadPoolExecutor(_THREADS, "ataraxis-serve")
-        self._house = House(
+        self._server_limits = ServerLimits(
             self._api, self.limits, self._transforms, pool,
             Ledger(self.limits), Total(self.limits.all_ring_bytes),
         )  # fmt: skip
@@ -179,9 +184,9 @@ class Server:
                     self._thread.run(self._end()).result(30)
             finally:
                 self._thread.close()
-        if self._house is not None:
-            self._house.pool.shutdown(wait=True, cancel_futures=True)
-        self._thread = self._house = None
+        if self._server_limits is not None:
+            self._server_limits.pool.shutdown(wait=True, cancel_futures=True)
+        self._thread = self._server_limits = None
 
     async def _end(self) -> None:
         listener, self._listener = self._listener, None
@@ -237,7 +242,9 @@ class Server:
             "transforms": self._transforms.names(),
         }
 
-    async def _session(self, connection: Connection, hello: Message) -> Session:
+    async def _session(
+        self, connection: Connection, hello: Message
+    ) -> ClientConnection:
         """Return the session of a client that comes back, or a new one."""
         if hello["op"] != "hello":
             raise BadMessage(f"op {hello['op'][:40]!r}: expected hello first")
@@ -257,18 +264,18 @@ class Server:
                     f"{len(self._sessions)} clients are here already: come again later"
                 )
             await self._drop(away[0])
-        assert self._house is not None
-        made = Session(self._house, self._codecs[connection.codec])
+        assert self._server_limits is not None
+        made = ClientConnection(self._server_limits, self._codecs[connection.codec])
         self._sessions[made.key] = made
         return made
 
-    def _expire(self, session: Session) -> None:
+    def _expire(self, session: ClientConnection) -> None:
         if not session.is_attached:
             task = asyncio.get_running_loop().create_task(self._drop(session))
             self._drops.add(task)
             task.add_done_callback(self._drops.discard)
 
-    async def _drop(self, session: Session) -> None:
+    async def _drop(self, session: ClientConnection) -> None:
         if self._sessions.pop(session.key, None) is not None:
             await session.drop()
 

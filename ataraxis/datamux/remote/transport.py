@@ -12,7 +12,7 @@ from typing import Protocol
 from ataraxis.datamux.catalog import made
 from ataraxis.datamux.remote.access import Access, Identity
 from ataraxis.datamux.remote.codec import Codec
-from ataraxis.datamux.remote.data import Data
+from ataraxis.datamux.remote.data import Fragments
 from ataraxis.datamux.remote.describing import packed_error
 from ataraxis.datamux.remote.limits import Limits
 
@@ -48,7 +48,7 @@ class Connection(Protocol):
     peer: str
     """Who the other side is, for people."""
 
-    async def send(self, data: bytes | Data) -> None:
+    async def send(self, data: bytes | Fragments) -> None:
         """Send a message; wait while the network is behind.
 
         Raises

@@ -16,20 +16,20 @@ import numpy as np
 
 from ataraxis.datamux.optional import need
 from ataraxis.datamux.remote.access import Access, Identity, is_same_user, unix_path
-from ataraxis.datamux.remote.data import Data
+from ataraxis.datamux.remote.data import Fragments
 from ataraxis.datamux.remote.gate import BACKLOG, UNIX, Gate, bound, bound_unix
 from ataraxis.datamux.remote.limits import Limits
 from ataraxis.datamux.remote.transport import Connection, ConnectionLost, Serve
 from ataraxis.errors import AccessDenied, RemoteError
 
-# ---- the door of a server: who is let in, and how many at a time
+# ---- the admission of a server: who is let in, and how many at a time
 
 PROTOCOL = "ataraxis.1."
 """What the name of a codec follows in ``Sec-WebSocket-Protocol``."""
 PATHS = ("/", "/ws")
 
 
-class Door:
+class Admission:
     """Lets connections in, or says why not."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Door:
         self._serve = serve
         self._open = 0
         self.gate: Gate | None = None
-        door = self
+        admission = self
 
         class Admitted(module.ServerConnection):  # type: ignore[misc]
             """A connection whose peer is looked at, if it is of this machine."""
@@ -59,7 +59,7 @@ class Door:
 
             def connection_lost(self, error: Exception | None) -> None:
                 """Forget it."""
-                door.let_in(self)
+                admission.let_in(self)
                 super().connection_lost(error)
 
         self.connection = Admitted
@@ -138,7 +138,7 @@ def reading(connection: Any, frames: Any) -> Any:
         Its `take` turns what ``recv(decode=False)`` returned into the message.
     """
 
-    class Reading(connection, asyncio.BufferedProtocol):  # type: ignore[misc]
+    class BufferedConnection(connection, asyncio.BufferedProtocol):  # type: ignore[misc]
         """Gives the socket the memory of the message that is to come."""
 
         def __init__(self, *arguments: Any, **more: Any) -> None:
@@ -203,12 +203,12 @@ def reading(connection: Any, frames: Any) -> Any:
             """Return the message that `data` stands for; itself if it is one."""
             return data if data or not self._long else self._long.popleft()
 
-    return Reading
+    return BufferedConnection
 
 
 @functools.cache
 def joined(frames: Any) -> Any:
-    """Return a kind of frame whose data is a `Data`: as sent by a server.
+    """Return a kind of frame whose data is a `Fragments`: as sent by a server.
 
     Parameters
     ----------
@@ -221,7 +221,7 @@ def joined(frames: Any) -> Any:
 
         def serialize(self, *, mask: bool, extensions: Any = None) -> bytes:
             """Return its bytes: not masked, and of no extension."""
-            data: Data = self.data
+            data: Fragments = self.data
             return b"".join((_head(self.opcode, len(data)), *data.pieces))
 
     return Joined
@@ -248,7 +248,7 @@ _OPEN_S = 5.0
 _BEATS = 3
 _log = logging.getLogger("ataraxis.datamux.websocket")
 _log.addHandler(logging.NullHandler())
-_log.propagate = False  # what strangers do at the door is told to them, not to us
+_log.propagate = False  # what strangers do at the admission is told to them, not to us
 
 
 class WebSocketConnection:
@@ -265,10 +265,10 @@ class WebSocketConnection:
         self._opcode = frames.Opcode.TEXT if self._is_text else frames.Opcode.BINARY
         self._is_reading = hasattr(socket, "take")
 
-    async def send(self, data: bytes | Data) -> None:
+    async def send(self, data: bytes | Fragments) -> None:
         """Send a message; see `Connection.send`."""
         try:
-            if isinstance(data, Data):
+            if isinstance(data, Fragments):
                 async with self._socket.send_context():
                     self._socket.protocol.send_frame(self._joined(self._opcode, data))
             else:
@@ -390,18 +390,18 @@ class WebSocket:
 
         path = unix_path(host) if access.is_unix else ""
         listeners = [bound_unix(path)] if path else bound(host, port)
-        door = Door(module, codecs, access, limits, serve_socket)
-        door.gate = gate = Gate(listeners, limits)
+        admission = Admission(module, codecs, access, limits, serve_socket)
+        admission.gate = gate = Gate(listeners, limits)
         if not path:
             access.publish(gate.getsockname()[1])
         server = await module.serve(
-            door.serve,
+            admission.serve,
             sock=gate,
             backlog=BACKLOG,
             ssl=access.tls,
-            process_request=door.refuse,
-            select_subprotocol=door.choose,
-            create_connection=door.connection,
+            process_request=admission.refuse,
+            select_subprotocol=admission.choose,
+            create_connection=admission.connection,
             compression=None,
             server_header=None,
             open_timeout=limits.handshake_s,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ataraxis.clock import now_ns
 from ataraxis.datamux.description import Field, Node, Stream
 from ataraxis.datamux.optional import need
-from ataraxis.datamux.source import Held, check_out, wait_until
+from ataraxis.datamux.source import DeviceHandle, check_out, wait_until
 from ataraxis.errors import EndOfStream, NotConnectedError, SourceLost, SourceNotFound
 from ataraxis.labels import Labels
 
@@ -73,7 +73,9 @@ class CameraSource:
     def __init__(self, place: int | str) -> None:
         self._cv2 = need("cv2", "camera", "a camera")
         self._place = place
-        self._capture = Held[Any](f"camera {place!r}", lambda made: made.release())
+        self._capture = DeviceHandle[Any](
+            f"camera {place!r}", lambda made: made.release()
+        )
         self._labels: Labels | None = None
         self._first: Any = None
         self._is_file = isinstance(place, str)

@@ -16,7 +16,7 @@ from ataraxis.datamux.price import Price, charge
 from ataraxis.errors import CorruptFrame, LayoutError, RecordingError
 from ataraxis.labels import Labels
 from ataraxis.log.archive import LogArchive
-from ataraxis.log.selection import Block, SourceInfo
+from ataraxis.log.selection import EntryBlock, SourceInfo
 from ataraxis.shm.beneath import path_of
 
 ARCHIVE = ".npz"
@@ -162,7 +162,7 @@ def _source(archive: LogArchive, wanted: str) -> SourceInfo:
 
 def _read(
     archive: LogArchive, info: SourceInfo, numbers: NDArray[np.int64] | None = None
-) -> Block:
+) -> EntryBlock:
     """Read the entries of a source, all of one dtype and shape."""
     try:
         if numbers is not None:

@@ -21,7 +21,7 @@ from ataraxis.datamux.description import WIDER, Field, Node, Stream, channel_nam
 from ataraxis.datamux.end import End
 from ataraxis.datamux.optional import need
 from ataraxis.datamux.sinks.sink import IsOver
-from ataraxis.datamux.source import Held, check_out
+from ataraxis.datamux.source import DeviceHandle, check_out
 from ataraxis.errors import (
     DataOverflow,
     NotConnectedError,
@@ -181,7 +181,9 @@ class LslSource:
         self._wanted = dict(wanted or {})
         self._gap_s = gap_s
         self._timeout = timeout
-        self._inlet = Held[Any](f"LSL stream {stream_id!r}", lambda i: i.close_stream())
+        self._inlet = DeviceHandle[Any](
+            f"LSL stream {stream_id!r}", lambda i: i.close_stream()
+        )
         self._stream = Stream(name=stream_id, attrs={"id": stream_id, "mode": "proxy"})
         self._is_text = False
         self._labels: Labels | None = None

@@ -18,7 +18,7 @@ from ataraxis.datamux.description import Field, Node, Stream
 from ataraxis.datamux.folder import Folder
 from ataraxis.datamux.price import Price
 from ataraxis.datamux.recording import Recording
-from ataraxis.datamux.source import Known, check_out, wait_until
+from ataraxis.datamux.source import DescribedSource, check_out, wait_until
 from ataraxis.errors import (
     EndOfStream,
     NotConnectedError,
@@ -103,7 +103,7 @@ def _path(node: Node) -> str:
     return str(Path(path)) if path else ""
 
 
-class RecordedSource(Known):
+class RecordedSource(DescribedSource):
     """A recording that gives samples when their time has come, and then ends.
 
     Device times are those of the recording, device sequences the numbers of its

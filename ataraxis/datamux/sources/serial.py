@@ -17,7 +17,7 @@ from ataraxis.clock import now_ns
 from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.description import TIME_UNITS, Field, Node, Stream
 from ataraxis.datamux.optional import need
-from ataraxis.datamux.source import Held, Known, check_out
+from ataraxis.datamux.source import DescribedSource, DeviceHandle, check_out
 from ataraxis.errors import ConfigError, SourceLost, SourceNotFound
 
 # ---- what comes over a serial line: lines of text, or frames of bytes, into rows
@@ -324,7 +324,7 @@ def _said(node: Node, stream_id: str, attrs: Mapping[str, Any]) -> Stream:
     )
 
 
-class SerialSource(Known):
+class SerialSource(DescribedSource):
     """One board: read samples from it, and send it commands, from any thread.
 
     Parameters
@@ -349,7 +349,9 @@ class SerialSource(Known):
         self._where = port
         super().__init__(stream)
         self._wire = Wire(stream, options)
-        self._port = Held[Any](f"serial port {port!r}", lambda made: made.close())
+        self._port = DeviceHandle[Any](
+            f"serial port {port!r}", lambda made: made.close()
+        )
         self._reading = threading.Lock()
         self._lock = threading.RLock()  # entered without Python's Condition
         self._came = threading.Condition(self._lock)

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 from numpy.typing import NDArray
 
 from ataraxis.datamux.description import Node, Stream, stream_of
-from ataraxis.datamux.source import Held, check_out
+from ataraxis.datamux.source import DeviceHandle, check_out
 from ataraxis.errors import EndOfStream, LayoutError, SourceNotFound
 from ataraxis.labels import Labels
 from ataraxis.shm.context import ContextLike
@@ -77,7 +77,7 @@ class SharedSource:
         self._name = name
         self._policy: Any = policy
         self._context = context
-        self._reader = Held(f"stream {name!r}", Consumer.close)
+        self._reader = DeviceHandle(f"stream {name!r}", Consumer.close)
         self._stream = Stream(name=name, attrs={"id": name, "mode": "proxy"})
         self.lost = 0
 

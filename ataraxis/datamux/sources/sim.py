@@ -28,7 +28,7 @@ from ataraxis.datamux.simulation import (
     Sine,
     Spikes,
 )
-from ataraxis.datamux.source import Known, check_out
+from ataraxis.datamux.source import DescribedSource, check_out
 from ataraxis.errors import NotConnectedError, SourceLost
 
 _SLICE_S = 0.02
@@ -155,7 +155,7 @@ class Simulated:
         return SimulatedSource(_simulation(node, stream_id, attrs))
 
 
-class SimulatedSource(Known):
+class SimulatedSource(DescribedSource):
     """A simulation that gives samples when their time has come.
 
     Parameters

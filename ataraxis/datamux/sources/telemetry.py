@@ -14,7 +14,7 @@ from ataraxis.clock import now_ns
 from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.description import Field, Node, Stream
 from ataraxis.datamux.optional import need
-from ataraxis.datamux.source import Known, check_out, wait_until
+from ataraxis.datamux.source import DescribedSource, check_out, wait_until
 from ataraxis.errors import NotConnectedError
 
 # ---- what Linux says of the machine in ``/proc``, for where psutil is not installed
@@ -211,7 +211,7 @@ def _described(name: str, rate: float) -> Stream:
     )
 
 
-class TelemetrySource(Known):
+class TelemetrySource(DescribedSource):
     """Looks at this machine at absolute deadlines.
 
     Parameters

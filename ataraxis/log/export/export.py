@@ -14,33 +14,33 @@ from typing import Protocol
 from ataraxis.config.document import Unreadable, parse
 from ataraxis.config.node import Mapping, Scalar
 from ataraxis.config.storage import read_whole
-from ataraxis.log.export.track import Track
+from ataraxis.log.export.track import ExportSeries
 from ataraxis.log.nodes import Nodes
 
 Progress = Callable[[str, int, int], None]
 """Told of progress: ``told(source, of how many rows, rows done now)``."""
 
 FORMATS = {
-    "npz": "ataraxis.log.export.npz",
-    "nwb": "ataraxis.log.export.nwb",
-    "zarr": "ataraxis.log.export.zarr",
-    "xdf": "ataraxis.log.export.xdf",
+    "npz": "ataraxis.log.export.npz:NpzExporter",
+    "nwb": "ataraxis.log.export.nwb:NwbExporter",
+    "zarr": "ataraxis.log.export.zarr:ZarrExporter",
+    "xdf": "ataraxis.log.export.xdf:XdfExporter",
 }
-"""What can be written, by suffix, and which module does."""
+"""What can be written, by suffix, and the class that writes it."""
 
 _TEMPORARY = ".export-"
 
 
-class Format(Protocol):
+class ExportFormat(Protocol):
     """What writes one format."""
 
     subject: str
     """Whom the recording is of; empty if nobody said."""
 
-    def check(self, tracks: list[Track]) -> None:
+    def check(self, tracks: list[ExportSeries]) -> None:
         """Raise `ValueError` if it cannot hold a track, before anything is written."""
 
-    def write(self, path: Path, tracks: list[Track]) -> None:
+    def write(self, path: Path, tracks: list[ExportSeries]) -> None:
         """Write a new file or directory."""
 
 
@@ -122,7 +122,8 @@ def export_log(
         )
     if os.path.lexists(output) and not overwrite:
         raise _exists(output)
-    writer: Format = importlib.import_module(FORMATS[kind]).Writer()
+    module, _, exporter = FORMATS[kind].partition(":")
+    writer: ExportFormat = getattr(importlib.import_module(module), exporter)()
     writer.subject = _subject_of(Path(path))
     nodes = Nodes(path, name)
     try:
@@ -130,7 +131,9 @@ def export_log(
         if not chosen:
             raise ValueError(f"{path} is a log without entries: nothing to export")
         tracks = [
-            Track(node, onset_us=onset_us, is_mended=skip_damaged, progress=progress)
+            ExportSeries(
+                node, onset_us=onset_us, is_mended=skip_damaged, progress=progress
+            )
             for node in chosen
         ]
         writer.check(tracks)
@@ -161,7 +164,9 @@ def _exists(output: Path) -> FileExistsError:
     return FileExistsError(errno.EEXIST, said, str(output))
 
 
-def _write(output: Path, writer: Format, tracks: list[Track], replace: bool) -> None:
+def _write(
+    output: Path, writer: ExportFormat, tracks: list[ExportSeries], replace: bool
+) -> None:
     """Write beside `output`, and give it its name."""
     new = output.parent / f"{_TEMPORARY}{secrets.token_hex(8)}{output.suffix}"
     try:

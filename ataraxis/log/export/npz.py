@@ -12,10 +12,10 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from ataraxis.labels import Labels
-from ataraxis.log.export.track import Track
+from ataraxis.log.export.track import ExportSeries
 
 
-class Writer:
+class NpzExporter:
     """Members: ``camera``, ``camera.time``, ``camera.sequence``, ``camera.labels``...
 
     ``labels`` is the JSON of `Labels`: dims, coordinates, units. Members are stored,
@@ -24,16 +24,16 @@ class Writer:
 
     subject = ""
 
-    def check(self, tracks: list[Track]) -> None:
+    def check(self, tracks: list[ExportSeries]) -> None:
         """Anything goes into an npz."""
 
-    def write(self, path: Path, tracks: list[Track]) -> None:
+    def write(self, path: Path, tracks: list[ExportSeries]) -> None:
         """Write a new file."""
         with zipfile.ZipFile(path, "x", allowZip64=True) as archive:
             for track in tracks:
                 self._write(archive, track)
 
-    def _write(self, archive: zipfile.ZipFile, track: Track) -> None:
+    def _write(self, archive: zipfile.ZipFile, track: ExportSeries) -> None:
         series, name = track.series, track.name
         dtype = series.dtype
         if track.is_text:
@@ -49,14 +49,14 @@ class Writer:
         _member(archive, f"{name}.labels", text.dtype, (), iter([text]))
 
 
-def _data(track: Track, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+def _data(track: ExportSeries, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
     for _, rows in track.pieces():
         piece = track.series.read(rows)
         yield piece.astype(dtype) if track.is_text else piece
         track.told(len(piece))
 
 
-def _of(track: Track, read: Callable[[Any], Any]) -> Iterator[NDArray[Any]]:
+def _of(track: ExportSeries, read: Callable[[Any], Any]) -> Iterator[NDArray[Any]]:
     for _, rows in track.pieces(1 << 20):
         yield read(rows)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ataraxis.log.export.track import Track
+from ataraxis.log.export.track import ExportSeries
 from ataraxis.log.export.xdf import zero_ns
 from ataraxis.log.optional import need
 
@@ -21,7 +21,7 @@ _SECOND = 10**9
 _NO_UNIT = "dimensionless"  # a unit that quantities and neo know
 
 
-class Writer:
+class NwbExporter:
     """Series by the names of the sources, and ``NAME_device`` with device stamps.
 
     Their times are seconds after the session's start, which is the whole second before
@@ -31,7 +31,7 @@ class Writer:
 
     subject = ""
 
-    def check(self, tracks: list[Track]) -> None:
+    def check(self, tracks: list[ExportSeries]) -> None:
         """Refuse what NWB has no dtype for, and times that are none."""
         need("pynwb", "nwb", "an NWB file")
         for track in tracks:
@@ -49,7 +49,7 @@ class Writer:
                     "times: export it to npz or zarr"
                 )
 
-    def write(self, path: Path, tracks: list[Track]) -> None:
+    def write(self, path: Path, tracks: list[ExportSeries]) -> None:
         """Write a new file."""
         pynwb = need("pynwb", "nwb", "an NWB file")
         zero = zero_ns(tracks)
@@ -66,7 +66,7 @@ class Writer:
                 io.write(file)
 
 
-def _series(pynwb: Any, track: Track, zero: int) -> list[Any]:
+def _series(pynwb: Any, track: ExportSeries, zero: int) -> list[Any]:
     """Make the series of one source: lazy, but for its times."""
     name = track.name.replace("/", "_").replace(":", "_")
     labels = track.series.labels
@@ -111,14 +111,14 @@ def _series(pynwb: Any, track: Track, zero: int) -> list[Any]:
     return made
 
 
-def _labels(track: Track) -> tuple[str, ...]:
+def _labels(track: ExportSeries) -> tuple[str, ...]:
     labels, dims = track.series.labels, track.series.dims
     if labels is not None and len(dims) == 1 and dims[0] in labels.coords:
         return tuple(map(str, labels.coords[dims[0]].values))
     return (track.series.name,)
 
 
-def _seconds(track: Track, rows: Any, zero: int) -> Any:
+def _seconds(track: ExportSeries, rows: Any, zero: int) -> Any:
     return (track.series.time(rows).view(np.int64) - zero) / _SECOND
 
 
@@ -131,7 +131,7 @@ def _kind(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype.newbyteorder("=")
 
 
-def _reader(track: Track, field: tuple[str, ...], shape: tuple[int, ...]) -> Any:
+def _reader(track: ExportSeries, field: tuple[str, ...], shape: tuple[int, ...]) -> Any:
     dtype = _kind(track.kind(field)[0])
     take = track.take(field)
 
@@ -145,7 +145,7 @@ def _reader(track: Track, field: tuple[str, ...], shape: tuple[int, ...]) -> Any
     return read
 
 
-def _texts(track: Track) -> list[str]:
+def _texts(track: ExportSeries) -> list[str]:
     found: list[str] = []
     for _, rows in track.pieces():
         found += map(str, track.series.read(rows))
@@ -157,7 +157,11 @@ class _Column:
     """Something of each row, given to hdmf in pieces."""
 
     def __init__(
-        self, track: Track, dtype: np.dtype[Any], shape: tuple[int, ...], read: Any
+        self,
+        track: ExportSeries,
+        dtype: np.dtype[Any],
+        shape: tuple[int, ...],
+        read: Any,
     ) -> None:
         self.track, self.dtype, self.shape, self.read = track, dtype, shape, read
 

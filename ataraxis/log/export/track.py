@@ -1,4 +1,4 @@
-"""Track: one source on its way into another format, in pieces."""
+"""ExportSeries: one source on its way into another format, in pieces."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.errors import CorruptFrame
-from ataraxis.log.nodes import Node
+from ataraxis.log.nodes import LogNode
 from ataraxis.log.series import PIECE_BYTES, TEXT, Series
 
 
-class Track:
+class ExportSeries:
     """A source to be written: what it is, and its rows in pieces of some MB.
 
     Parameters
     ----------
-    node : Node
+    node : LogNode
         The source.
     onset_us : int, optional
         As of `Series`.
@@ -30,7 +30,7 @@ class Track:
 
     def __init__(
         self,
-        node: Node,
+        node: LogNode,
         *,
         onset_us: int | None = None,
         is_mended: bool = False,

@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.log.export.track import Track
+from ataraxis.log.export.track import ExportSeries
 
 # ---- XDF, the files of the Lab Streaming Layer, written chunk by chunk
 
@@ -237,7 +237,7 @@ _SECOND = 10**9
 _DEVICE = [("device_time", "ticks"), ("device_sequence", "")]
 
 
-class Writer:
+class XdfExporter:
     """Streams by their names, and ``NAME device`` with their device stamps.
 
     Times are seconds from the whole second before the first sample of all, which the
@@ -246,7 +246,7 @@ class Writer:
 
     subject = ""
 
-    def check(self, tracks: list[Track]) -> None:
+    def check(self, tracks: list[ExportSeries]) -> None:
         """Refuse what is no channels, and times that are none."""
         for track in tracks:
             series = track.series
@@ -273,7 +273,7 @@ class Writer:
                     "which rate (attrs sample_rate_hz): export it to npz, nwb or zarr"
                 )
 
-    def write(self, path: Path, tracks: list[Track]) -> None:
+    def write(self, path: Path, tracks: list[ExportSeries]) -> None:
         """Write a new file."""
         zero = zero_ns(tracks)
         when = datetime.datetime.fromtimestamp(zero // _SECOND, datetime.UTC)
@@ -294,7 +294,7 @@ class Writer:
                     track.told(len(t))
 
 
-def zero_ns(tracks: list[Track]) -> int:
+def zero_ns(tracks: list[ExportSeries]) -> int:
     """Return the whole second before the first time of all, ns."""
     firsts = []
     for track in tracks:
@@ -304,12 +304,12 @@ def zero_ns(tracks: list[Track]) -> int:
     return min(firsts, default=0) // _SECOND * _SECOND
 
 
-def seconds(track: Track, rows: Any, zero: int) -> NDArray[np.float64]:
+def seconds(track: ExportSeries, rows: Any, zero: int) -> NDArray[np.float64]:
     """Return times of rows, s after `zero`."""
     return (track.series.time(rows).view(np.int64) - zero) / _SECOND
 
 
-def _stamps(track: Track, rows: Any) -> NDArray[np.int64]:
+def _stamps(track: ExportSeries, rows: Any) -> NDArray[np.int64]:
     stamps = track.series.device(rows)
     if track.series.is_device_unsigned and len(stamps) and stamps.min() < 0:
         raise ValueError(
@@ -319,11 +319,13 @@ def _stamps(track: Track, rows: Any) -> NDArray[np.int64]:
     return stamps
 
 
-def _channels(track: Track, shape: tuple[int, ...]) -> int:
+def _channels(track: ExportSeries, shape: tuple[int, ...]) -> int:
     return math.prod(shape[1:] if track.is_blocks else shape)
 
 
-def _described(xdf: XdfWriter, track: Track, zero: int) -> tuple[list[int], int | None]:
+def _described(
+    xdf: XdfWriter, track: ExportSeries, zero: int
+) -> tuple[list[int], int | None]:
     """Describe the streams of a track: one a field, and that of device stamps."""
     series = track.series
     labels = series.labels
@@ -348,12 +350,12 @@ def _described(xdf: XdfWriter, track: Track, zero: int) -> tuple[list[int], int 
     return streams, device
 
 
-def _type_of(track: Track) -> str:
+def _type_of(track: ExportSeries) -> str:
     default = "Markers" if track.is_text else ""
     return str(track.series.attrs.get("type", default))
 
 
-def _names(track: Track, count: int, field: tuple[str, ...]) -> list[str]:
+def _names(track: ExportSeries, count: int, field: tuple[str, ...]) -> list[str]:
     """Name channels by the coordinate of the only dimension they have."""
     labels = track.series.labels
     dims = track.series.dims[1:] if track.is_blocks else track.series.dims
@@ -367,7 +369,7 @@ def _names(track: Track, count: int, field: tuple[str, ...]) -> list[str]:
 
 
 def _write(
-    xdf: XdfWriter, track: Track, number: int, t: NDArray[np.float64], rows: Any
+    xdf: XdfWriter, track: ExportSeries, number: int, t: NDArray[np.float64], rows: Any
 ) -> None:
     n = len(t)
     if track.is_blocks:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.log.export.track import Track
+from ataraxis.log.export.track import ExportSeries
 from ataraxis.log.optional import need
 from ataraxis.log.xarray.backend import dataset_of
 
@@ -20,12 +20,12 @@ _TIMES = {
 }
 
 
-class Writer:
+class ZarrExporter:
     """Groups by the names of the sources, in them what `open_dataset` has."""
 
     subject = ""
 
-    def check(self, tracks: list[Track]) -> None:
+    def check(self, tracks: list[ExportSeries]) -> None:
         """Refuse what Zarr has no dtype for."""
         need("zarr", "zarr", "a Zarr store")
         for track in tracks:
@@ -37,7 +37,7 @@ class Writer:
                         "it to npz"
                     )
 
-    def write(self, path: Path, tracks: list[Track]) -> None:
+    def write(self, path: Path, tracks: list[ExportSeries]) -> None:
         """Write a new directory."""
         zarr = need("zarr", "zarr", "a Zarr store")
         root = zarr.open_group(store=str(path), mode="w-", zarr_format=3)
@@ -53,7 +53,7 @@ class Writer:
                 _write(group, str(name), dataset.variables[name], track)
 
 
-def _write(group: Any, name: str, variable: Any, track: Track) -> None:
+def _write(group: Any, name: str, variable: Any, track: ExportSeries) -> None:
     """Write a variable in pieces of whole chunks."""
     is_long = variable.dims[:1] == (track.dim,)
     shape = (len(track), *variable.shape[1:]) if is_long else variable.shape

@@ -32,7 +32,7 @@ from ataraxis.log.modes import make_folder
 from ataraxis.shm.limits import advice
 
 if TYPE_CHECKING:
-    from ataraxis._kernels.journal_write import Haul, Tap
+    from ataraxis._kernels.journal_write import QueueToFile, RingToFile
 
 # ---- rows of an array as frames of a journal: their header and their extensions
 
@@ -571,23 +571,25 @@ class JournalWriter(RecordKernel):
         finally:
             self._limit(self._file_bytes)
 
-    def draw(self, tap: Tap, source: int, labels: int) -> tuple[int, int, int]:
-        """Take what a stream has now: frames, bytes, and the tap's status.
+    def record_ring(
+        self, ring_to_file: RingToFile, source: int, labels: int
+    ) -> tuple[int, int, int]:
+        """Take what a stream has now: frames, bytes, and the ring_to_file's status.
 
         Raises
         ------
         LoggerError
-            It could not be written; the tap holds on to what was not.
+            It could not be written; the ring_to_file holds on to what was not.
         """
         with self._lock:
             self._checked(source)
-            frames, nbytes, status = tap.record(self, source, labels)
+            frames, nbytes, status = ring_to_file.record(self, source, labels)
             if status in (FULL, TORN):
                 self._go_on(status, "a frame of a stream was not accepted")
                 status = OK
             return frames, nbytes, status
 
-    def haul(self, haul: Haul) -> None:
+    def record_queue(self, queue_to_file: QueueToFile) -> None:
         """Take what was leased from a queue.
 
         Raises
@@ -597,7 +599,7 @@ class JournalWriter(RecordKernel):
         """
         with self._lock:
             self._ready()
-            while (status := haul.record(self)) != OK:
+            while (status := queue_to_file.record(self)) != OK:
                 self._go_on(status, "some of a batch was not accepted")
         self._paced()
 

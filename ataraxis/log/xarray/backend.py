@@ -18,7 +18,7 @@ from xarray.backends import BackendEntrypoint
 from xarray.core.indexing import LazilyIndexedArray
 
 from ataraxis.log.export.track import fields_of
-from ataraxis.log.nodes import Node, Nodes
+from ataraxis.log.nodes import LogNode, Nodes
 from ataraxis.log.npy.archiving import ARCHIVE_SUFFIX
 from ataraxis.log.npy.entries import SUFFIX, parse_stem
 from ataraxis.log.xarray import arrays
@@ -147,7 +147,7 @@ class AtaraxisBackend(BackendEntrypoint):
         path = os.path.abspath(filename_or_obj)
         opened = Nodes(path, name)
         try:
-            nodes: list[Node] = list(opened)
+            nodes: list[LogNode] = list(opened)
             chosen = [group.strip("/")] if group and group.strip("/") else sources
             if chosen is not None:
                 nodes = [opened.find(one) for one in chosen]
@@ -197,7 +197,7 @@ def _has_log(path: Path) -> bool:
 
 
 def dataset_of(
-    node: Node,
+    node: LogNode,
     path: str,
     options: dict[str, Any],
     drop: str | Iterable[str] | None = None,
@@ -206,7 +206,7 @@ def dataset_of(
 
     Parameters
     ----------
-    node : Node
+    node : LogNode
         Open.
     path : str
         Where it is, to open it again in another process.
@@ -286,7 +286,7 @@ def _variables(
     return found
 
 
-def _attrs(node: Node) -> dict[str, Any]:
+def _attrs(node: LogNode) -> dict[str, Any]:
     """Say of a dataset where it is from, and what is known to be missing in it."""
     info = node.info
     said: dict[str, Any] = {"source": info.number}
