@@ -21,7 +21,7 @@ from ataraxis.shm.context import ContextLike
 from ataraxis.shm.doctor import Check
 from ataraxis.shm.gc import Leftover
 from ataraxis.shm.listing import Listed
-from ataraxis.stream.meter import Meter, Metered, MeterReading
+from ataraxis.stream.inspector import Meter, Metered, MeterReading
 from ataraxis.stream.statistics import (
     QueueStatistics,
     ReaderStatistics,

@@ -31,13 +31,13 @@ ENDS_S = 30.0
 START = """
 import sys
 sys.argv[0] = "ataraxis"
-from ataraxis.shm import ending
-enter = ending.Ending.__enter__
+from ataraxis.shm import process
+enter = process.Ending.__enter__
 def entered(self):
     made = enter(self)
     print("it heeds signals", file=sys.stderr, flush=True)
     return made
-ending.Ending.__enter__ = entered
+process.Ending.__enter__ = entered
 from ataraxis.cli import main
 main()
 """

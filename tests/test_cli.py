@@ -35,8 +35,7 @@ from ataraxis.shm.context import Context
 from ataraxis.shm.doctor import check_futex, check_locks
 from ataraxis.shm.gc import YOUNG_S, collect
 from ataraxis.stream import inspector as control
-from ataraxis.stream.inspector import Inspector
-from ataraxis.stream.meter import Meter
+from ataraxis.stream.inspector import Inspector, Meter
 
 spawn = multiprocessing.get_context("spawn")
 LAYOUT = (ROOT / "ataraxis" / "_kernels" / "include" / "layout.h").read_text()

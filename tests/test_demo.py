@@ -19,7 +19,7 @@ from rich.console import Console
 from ataraxis import Producer, Session
 from ataraxis.clock import Anchor
 from ataraxis.datamux import open_recordings
-from ataraxis.demo import report, scene, show
+from ataraxis.demo import report, scene
 from ataraxis.demo.report import Compared, Replayed, Summary, compare
 from ataraxis.demo.scene import of_recording
 from ataraxis.errors import RecordingError
@@ -93,7 +93,7 @@ def test_the_demo_records_kills_compares_and_replays(
     ):  # fmt: skip
         assert words in told
     assert list(temporary.iterdir()) == []
-    assert {p.name for p in tmp_path.iterdir()} <= {show.PLOT, "temporary"}
+    assert {p.name for p in tmp_path.iterdir()} <= {report.PLOT, "temporary"}
 
 
 def test_a_recording_of_ones_own_is_played_and_the_session_kept(
@@ -147,7 +147,7 @@ def test_ctrl_c_leaves_nothing(
         told, _ = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == show.INTERRUPTED, told
+    assert process.returncode == report.INTERRUPTED, told
     assert "nothing is left behind" in told
     assert "Traceback" not in told
     wait_until(lambda: not left(process.pid))

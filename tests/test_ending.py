@@ -25,7 +25,7 @@ from disks import Disk
 
 from ataraxis import LogArchive
 from ataraxis.session import SessionFolder
-from ataraxis.shm.ending import Ending
+from ataraxis.shm.process import Ending
 from ataraxis.stream.inspector import Inspector
 
 CASES = [

@@ -35,7 +35,7 @@ from ataraxis import (
 from ataraxis.datamux import Field, Recording, Stream
 from ataraxis.errors import RecordingError
 from ataraxis.frame import DType, Frame
-from ataraxis.frame._codes import PLAIN
+from ataraxis.frame._header import PLAIN
 from ataraxis.log.journal.writer import JournalWriter
 
 DTYPES = [

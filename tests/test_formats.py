@@ -15,7 +15,7 @@ from pages import ROOT
 
 from ataraxis.labels import Labels
 from ataraxis.log import JournalWriter
-from ataraxis.log.journal.index import RUN
+from ataraxis.log.journal.input import RUN
 from ataraxis.log.journal.page import PAGE, FileHeader
 
 PAGE_OF_DOCS = (ROOT / "docs" / "explanation" / "formats.md").read_text()

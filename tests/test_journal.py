@@ -26,7 +26,7 @@ from ataraxis.labels import Labels
 from ataraxis.log import JournalWriter, LogArchive
 from ataraxis.log.journal.output import Syncer
 from ataraxis.log.journal.page import PAGE, FileHeader
-from ataraxis.shm.ownership import is_owned, own
+from ataraxis.shm.files import is_owned, own
 
 
 def only(directory: Path, suffix: str = "axj") -> Path:

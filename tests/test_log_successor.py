@@ -23,12 +23,7 @@ from ataraxis import DataLogger, LogPackage
 from ataraxis.log.writer import Sink, open_sink
 from ataraxis.stream import MemQ
 from ataraxis.stream.inspector import inspect
-from ataraxis.stream.statistics import (
-    _GROWING,
-    _QUEUE_BYTES,
-    _READY,
-    _TALLY_WORDS,
-)
+from ataraxis.stream.statistics import _GROWING, _QUEUE_BYTES, _READY, _TALLY_WORDS
 
 LAYOUTS = ["npy", "journal"]
 

@@ -15,9 +15,8 @@ from ataraxis import LogArchive, assemble_log_archives, compress_npy_logs
 from ataraxis.errors import CorruptFrame
 from ataraxis.log.npy.directory import EntryDirectory
 from ataraxis.log.npy.entries import EntryKey, entry_head
-from ataraxis.log.npy.gather import _files, rows_hold
 from ataraxis.log.npy.npz_writer import NpzWriter
-from ataraxis.log.npy.reader import PackageReader
+from ataraxis.log.npy.reader import PackageReader, _files, rows_hold
 from ataraxis.log.verification import verify
 
 GOLDEN = Path(__file__).resolve().parent / "golden"

@@ -20,8 +20,7 @@ from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
 from ataraxis.datamux import Block, Field, Stream
-from ataraxis.datamux.remote.codec import codec_of
-from ataraxis.datamux.remote.data import Fragments
+from ataraxis.datamux.remote.codec import Fragments, codec_of
 from ataraxis.datamux.remote.layout import Layout
 from ataraxis.datamux.remote.outbound import Budget, Outlet, ResendBuffer
 from ataraxis.datamux.remote.websocket import LONG_BYTES, joined, reading

@@ -21,11 +21,9 @@ from ataraxis.datamux.remote.access import (
     is_loopback,
     token_from,
 )
-from ataraxis.datamux.remote.codec import codec_of
-from ataraxis.datamux.remote.data import LENT_BYTES, Fragments
-from ataraxis.datamux.remote.describing import packed_error, unpacked_error
-from ataraxis.datamux.remote.layout import Layout
-from ataraxis.datamux.remote.limits import Bucket
+from ataraxis.datamux.remote.codec import LENT_BYTES, Fragments, codec_of
+from ataraxis.datamux.remote.connection import Bucket
+from ataraxis.datamux.remote.layout import Layout, packed_error, unpacked_error
 from ataraxis.datamux.remote.outbound import Budget, ResendBuffer
 from ataraxis.errors import AccessDenied, BadMessage, RemoteError
 

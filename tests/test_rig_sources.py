@@ -16,7 +16,7 @@ from ataraxis.datamux import Field, Stream
 from ataraxis.datamux.catalog import Catalog
 from ataraxis.datamux.registry import BUILT_IN, Live, check_options
 from ataraxis.datamux.sources.serial import Unwrapped, Wire
-from ataraxis.datamux.streaminghub.settings import Settings
+from ataraxis.datamux.streaminghub.util import Settings
 from ataraxis.errors import ConfigError, SourceFailed, SourceNotFound
 from ataraxis.session import Rig, check
 from ataraxis.session.rig import RigPipe, RigRecorder, RigSource, RigStep

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ataraxis.cli import log, proxy, remote, session
+from ataraxis.cli import datamux, log, session
 from ataraxis.cli.options import as_json_too, in_context, told
 
 
@@ -41,7 +41,7 @@ def demo(seconds: float, real: Path | None, output: Path | None, arrays: bool) -
     sample is there.
     """
     from ataraxis.demo.arrays import show as show_arrays
-    from ataraxis.demo.show import run
+    from ataraxis.demo.report import run
 
     sys.exit(show_arrays() if arrays else run(seconds, real, output))
 
@@ -140,8 +140,8 @@ def doctor(context: str | None, as_json: bool) -> None:
 
 
 for _command in (
-    log.record, log.recover, log.verify, log.export, proxy.proxy, remote.serve,
-    remote.mirror, session.run, session.check, session.replay,
+    log.record, log.recover, log.verify, log.export, datamux.proxy, datamux.serve,
+    datamux.mirror, session.run, session.check, session.replay,
 ):  # fmt: skip
     main.add_command(_command)
 

@@ -11,7 +11,7 @@ import click
 
 from ataraxis.cli.options import as_json_too, in_context, say, still, told, with_mode
 from ataraxis.session.stream_recorder import unsaved_text
-from ataraxis.shm.ending import Ending
+from ataraxis.shm.process import Ending
 
 _LOOK_S = 0.1
 _SLICE_S = 0.5

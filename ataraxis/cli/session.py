@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from ataraxis.cli.options import as_json_too, in_context, say, still, told, with_mode
-from ataraxis.shm.ending import Ending
+from ataraxis.shm.process import Ending
 
 _LOOK_S = 0.05
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
-from ataraxis.config import literal, scalars
+from ataraxis.config import scalars
 from ataraxis.config.limits import FILES
 from ataraxis.config.node import (
     Alias,
@@ -259,9 +259,7 @@ class ConfigReader:
         if is_dataclass_type(annotation):
             return read_dataclass(self, node, annotation, field)
         if is_numpy(annotation):
-            from ataraxis.config.numpy_values import read_numpy
-
-            return read_numpy(self, node, annotation, field)
+            return self._numpy(node, annotation, field)
         origin, arguments = container_of(annotation)
         if origin in (dict, OrderedDict):
             return self._dict(node, annotation, field, origin, arguments)
@@ -277,6 +275,17 @@ class ConfigReader:
         return self.refuse(
             node, field, "a type that can be read", type_name(annotation), hint
         )
+
+    def _numpy(self, node: YamlNode, annotation: Any, field: str) -> Any:
+        """Read a numpy scalar, dtype or array."""
+        from ataraxis.config.numpy_values import ElementError, read_numpy
+
+        try:
+            return read_numpy(node, annotation, self.settings.exact)
+        except ElementError as error:
+            return self.refuse(
+                error.node or node, field, error.expected, hint=error.hint
+            )
 
     def refuse(
         self,
@@ -709,9 +718,12 @@ class ConfigWriter:
             if self.is_of(value, annotation):
                 return self._dataclass(value, annotation, field)
         elif is_numpy(annotation):
-            from ataraxis.config.numpy_values import write_numpy
+            from ataraxis.config.numpy_values import ElementError, write_numpy
 
-            return write_numpy(self, value, annotation, field)
+            try:
+                return write_numpy(value, annotation)
+            except ElementError as error:
+                return self.refuse(value, field, error.expected, error.hint)
         elif origin in (dict, OrderedDict, tuple, list, set, frozenset):
             if type(value) is origin:
                 return self._container(value, origin, arguments, annotation, field)
@@ -834,7 +846,7 @@ def _field_key(schema: FieldSchema) -> Scalar:
 def _sort_key(item: YamlNode) -> tuple[int, int, str]:
     """Order the items of a set, so that equal sets make equal files."""
     if isinstance(item, Scalar) and item.kind == "int":
-        return (0, literal.parse_int(item.text), "")
+        return (0, scalars.parse_int(item.text), "")
     return (1, 0, repr(_ordered_mark(fingerprint(item))))
 
 

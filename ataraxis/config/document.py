@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ataraxis.config.limits import FILES
-from ataraxis.config.literal import kind_of
 from ataraxis.config.node import (
     Alias,
     ConfigProblem,
@@ -23,6 +22,7 @@ from ataraxis.config.node import (
     merge_work,
     shown,
 )
+from ataraxis.config.scalars import kind_of
 
 _CORE = "tag:yaml.org,2002:"
 _SCALAR_TAGS = ("str", "int", "float", "bool", "null", "timestamp", "binary")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import textwrap
 
-from ataraxis.config.literal import quoted
 from ataraxis.config.node import Mapping, Scalar, Sequence, YamlNode
+from ataraxis.config.scalars import quoted
 
 _STEP = 2
 _WIDTH = 88

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import re
 import warnings
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
 
-from ataraxis.config import literal
+from ataraxis.config import scalars
 from ataraxis.config.node import Mapping, Scalar, Sequence, YamlNode, resolved
 from ataraxis.config.schema import container_of, type_name
-
-if TYPE_CHECKING:
-    from ataraxis.config.convert import ConfigReader, ConfigWriter
 
 # ---- one numpy value and its text: scalars, and the elements of arrays
 
@@ -45,7 +42,7 @@ def write_element(value: Any) -> Scalar | None:
     if kind == "b":
         return Scalar(text=str(bool(value)).lower(), kind="bool")
     if kind in "iu":
-        return Scalar(text=literal.format_int(int(value)), kind="int")
+        return Scalar(text=scalars.format_int(int(value)), kind="int")
     if kind == "f":
         return Scalar(text=_digits(value), kind="float")
     if kind == "c":
@@ -70,7 +67,7 @@ def _digits(value: Any) -> str:
         return ".nan"
     if np.isinf(value):
         return ".inf" if value > 0 else "-.inf"
-    return literal.dotted(str(value))
+    return scalars.dotted(str(value))
 
 
 def _unit(unit: str, count: int) -> str:
@@ -89,9 +86,9 @@ def read_element(node: YamlNode, dtype: np.dtype[Any], exact: bool) -> Any:
         raise ElementError(node, dtype.name)
     text, kind = node.text, node.kind
     if dtype.kind == "b" and kind == "bool":
-        return np.bool_(literal.parse_bool(text))
+        return np.bool_(scalars.parse_bool(text))
     if dtype.kind in "iu" and kind == "int":
-        value = literal.parse_int(text)
+        value = scalars.parse_int(text)
         limits = np.iinfo(dtype)
         if not limits.min <= value <= limits.max:
             hint = f"{dtype.name} holds {limits.min} to {limits.max}"
@@ -116,13 +113,13 @@ def _part_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def _read_float(node: YamlNode, text: str, dtype: np.dtype[Any]) -> Any:
-    if literal.kind_of(text) not in ("int", "float"):
+    if scalars.kind_of(text) not in ("int", "float"):
         raise ElementError(node, dtype.name)
     digits = text.lower().replace("_", "")
     if digits.endswith((".inf", ".nan")):
         digits = digits.replace(".", "")
-    elif literal.kind_of(text) == "int":
-        digits = str(literal.parse_int(text))
+    elif scalars.kind_of(text) == "int":
+        digits = str(scalars.parse_int(text))
     with np.errstate(over="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # longdouble asks no errstate
         value = dtype.type(digits)
@@ -171,10 +168,8 @@ _KEYS = ("dtype", "shape", "data")
 _MOST_DIMENSIONS = 32
 
 
-def write_numpy(
-    writer: ConfigWriter, value: Any, annotation: Any, field: str
-) -> YamlNode | None:
-    """Write a numpy scalar, dtype or array; refuse what would not come back."""
+def write_numpy(value: Any, annotation: Any) -> YamlNode:
+    """Write a numpy scalar, dtype or array; `ElementError`: it would not come back."""
     origin = container_of(annotation)[0]
     node: YamlNode | None = None
     if issubclass(origin, np.dtype):
@@ -186,7 +181,7 @@ def write_numpy(
         node = write_element(value)
     if node is None:
         hint = "arrays of objects are not kept" if _holds_objects(value) else ""
-        return writer.refuse(value, field, type_name(annotation), hint)
+        raise ElementError(expected=type_name(annotation), hint=hint)
     return node
 
 
@@ -265,23 +260,21 @@ def _write_nested(value: Any) -> YamlNode | None:
     return Sequence(items=items, flow=True) if len(items) == len(rows) else None
 
 
-def read_numpy(
-    reader: ConfigReader, node: YamlNode, annotation: Any, field: str
-) -> Any:
-    """Read a numpy scalar, dtype or array."""
+def read_numpy(node: YamlNode, annotation: Any, exact: bool) -> Any:
+    """Read a numpy scalar, dtype or array; `ElementError`: the node is not one."""
     origin = container_of(annotation)[0]
     try:
         if issubclass(origin, np.dtype):
             return _dtype_of(node)
         if not issubclass(origin, np.ndarray):
-            return read_element(node, np.dtype(origin), reader.settings.exact)
+            return read_element(node, np.dtype(origin), exact)
         return _read_array(node, _annotated_dtype(annotation))
     except ElementError as refused:
         expected = refused.expected or type_name(annotation)
-        return reader.refuse(refused.node or node, field, expected, hint=refused.hint)
+        raise ElementError(refused.node or node, expected, refused.hint) from refused
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         hint = str(error) or type(error).__name__
-        return reader.refuse(node, field, type_name(annotation), hint=hint)
+        raise ElementError(node, type_name(annotation), hint) from error
 
 
 def _dtype_of(node: YamlNode) -> np.dtype[Any]:

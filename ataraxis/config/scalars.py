@@ -9,6 +9,7 @@ import base64
 import binascii
 import datetime as dt
 import enum
+import math
 import re
 import uuid
 from collections.abc import Callable
@@ -17,8 +18,7 @@ from fractions import Fraction
 from pathlib import Path, PurePath
 from typing import Any, get_args
 
-from ataraxis.config import literal
-from ataraxis.config.literal import kind_of, parse_float
+from ataraxis.config.limits import FILES
 from ataraxis.config.node import Scalar, Sequence, YamlNode, did_you_mean, shown
 from ataraxis.config.schema import NoneType
 
@@ -167,6 +167,169 @@ def _part_us(whole: str, fraction: str | None, power: str | None, unit: str) -> 
     return int(value)
 
 
+# ---- Literals: what kind of value a plain YAML word is, and numbers to and from text
+
+_TIMESTAMP = (
+    r"\d{4}-\d\d?-\d\d?"
+    r"(?:(?:[Tt]|[ \t]+)\d\d?:\d\d(?::\d\d(?:\.\d*)?)?"
+    r"(?:[ \t]*(?:Z|[-+]\d\d?(?::?\d\d(?::\d\d(?:\.\d+)?)?)?))?)?"
+)
+_NULL = r"~|null|Null|NULL|"
+_SPECIAL = r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+
+_PATTERNS = {
+    "1.2": [
+        ("null", _NULL),
+        ("bool", r"true|True|TRUE|false|False|FALSE"),
+        ("int", r"[-+]?(?:\d[\d_]*|0b[01_]+|0o[0-7_]+|0x[\da-fA-F_]+)"),
+        (
+            "float",
+            r"[-+]?(?:\d[\d_]*\.[\d_]*|\.\d[\d_]*)(?:[eE][-+]?\d+)?"
+            r"|[-+]?\d[\d_]*[eE][-+]?\d+|" + _SPECIAL,
+        ),
+        ("timestamp", _TIMESTAMP),
+        ("merge", "<<"),
+    ],
+    "1.1": [
+        ("null", _NULL),
+        (
+            "bool",
+            r"true|True|TRUE|false|False|FALSE|yes|Yes|YES|no|No|NO|on|On|ON"
+            r"|off|Off|OFF",
+        ),
+        (
+            "int",
+            r"[-+]?(?:0b[01_]+|0[0-7_]+|0|[1-9][\d_]*|0x[\da-fA-F_]+"
+            r"|[1-9][\d_]*(?::[0-5]?\d)+)",
+        ),
+        (
+            "float",
+            r"[-+]?(?:\d[\d_]*\.[\d_]*|\.\d[\d_]*)(?:[eE][-+]\d+)?"
+            r"|[-+]?\d[\d_]*(?::[0-5]?\d)+\.[\d_]*|" + _SPECIAL,
+        ),
+        ("timestamp", _TIMESTAMP),
+        ("merge", "<<"),
+    ],
+}
+_COMPILED = {
+    dialect: [(kind, re.compile(pattern, re.ASCII)) for kind, pattern in rows]
+    for dialect, rows in _PATTERNS.items()
+}
+# Words other readers take for something else; quoted, never refused.
+_QUOTED_WORDS = frozenset({"y", "Y", "n", "N", "="})
+_PLAIN_START = re.compile(r"[^\W\d]|[/.\d(^+<]")
+_FLOW_MARKS = re.compile(r"[\[\]{},]|:\s|:$|\s#")
+_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+# Python refuses to convert longer decimal numbers; hexadecimal has no such limit.
+_LONGEST_DECIMAL_BITS = 13_000
+_BASES = {"0b": 2, "0o": 8, "0x": 16}
+
+
+def kind_of(text: str, dialect: str = "1.2") -> str:
+    """Tell the kind of an unquoted word: null, bool, int, float, timestamp, str."""
+    for kind, pattern in _COMPILED[dialect]:
+        if pattern.fullmatch(text):
+            return kind
+    return "str"
+
+
+def parse_bool(text: str) -> bool:
+    """Read a word of kind bool."""
+    return text.lower() in {"true", "yes", "on"}
+
+
+def parse_int(text: str, dialect: str = "1.2") -> int:
+    """Read a word of kind int; ValueError where two readers would disagree."""
+    sign = -1 if text.startswith("-") else 1
+    digits = text.lstrip("+-").replace("_", "")
+    if len(digits) > FILES.digits:
+        raise ValueError(f"{len(digits)} digits, at most {FILES.digits} are read")
+    if ":" in digits:
+        return sign * int(_sexagesimal(digits))
+    if (base := _BASES.get(digits[:2])) is not None:
+        return sign * int(digits[2:], base)
+    if len(digits) > 1 and digits.startswith("0"):
+        if dialect == "1.1":
+            return sign * int(digits, 8)
+        raise ValueError(
+            f"a leading zero is octal to some readers; write {digits.lstrip('0') or 0}"
+            f" or 0o{digits.lstrip('0') or 0}"
+        )
+    return sign * int(digits)
+
+
+def parse_float(text: str) -> float:
+    """Read a word of kind int or float as a float."""
+    digits = text.replace("_", "").lower()
+    if digits.endswith((".inf", ".nan")):
+        return float(digits.replace(".", ""))
+    if ":" in digits:
+        sign = -1.0 if digits.startswith("-") else 1.0
+        return sign * _sexagesimal(digits.lstrip("+-"))
+    return float(digits)
+
+
+def _sexagesimal(digits: str) -> float:
+    """Read 22:30 as YAML 1.1 does: digits to the base of 60."""
+    value = 0.0
+    for part in digits.split(":"):
+        value = value * 60 + float(part)
+    return value
+
+
+def format_int(value: int) -> str:
+    """Write an int of any size."""
+    return hex(value) if value.bit_length() > _LONGEST_DECIMAL_BITS else str(value)
+
+
+def format_float(value: float) -> str:
+    """Write a float so that every YAML reader takes it for the same float."""
+    if math.isnan(value):
+        return ".nan"
+    if math.isinf(value):
+        return ".inf" if value > 0 else "-.inf"
+    return dotted(repr(float(value)))
+
+
+def dotted(digits: str) -> str:
+    """Give a number a dot: PyYAML takes ``1e-05`` for a string, ``1.0e-05`` not."""
+    mantissa, mark, exponent = digits.partition("e")
+    if "." not in mantissa:
+        mantissa += ".0"
+    if mark and exponent[0] not in "+-":
+        exponent = "+" + exponent
+    return mantissa + mark + exponent
+
+
+def quoted(text: str) -> str:
+    """Write a string, in quotes where a reader could take it for something else."""
+    if text and not text.isprintable():
+        return '"' + "".join(map(_escaped, text)) + '"'
+    if (
+        not _PLAIN_START.match(text)
+        or text != text.strip()
+        or _FLOW_MARKS.search(text)
+        or text in _QUOTED_WORDS
+        or text.startswith("...")
+        or kind_of(text) != "str"
+        or kind_of(text, "1.1") != "str"
+    ):
+        return "'" + text.replace("'", "''") + "'"
+    return text
+
+
+def _escaped(character: str) -> str:
+    """Write one character of a double-quoted string."""
+    if character in _ESCAPES:
+        return _ESCAPES[character]
+    if character.isprintable():
+        return character
+    code = ord(character)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
 # ---- numbers, text, paths and their like
 
 Reading = Callable[[Scalar, str], Any]
@@ -269,17 +432,17 @@ def _null(node: Scalar, dialect: str) -> None:
 def _bool(node: Scalar, dialect: str) -> bool:
     if node.kind != "bool" and node.text.lower() in ("yes", "no", "on", "off"):
         raise ScalarError("YAML 1.2: write true or false")
-    return literal.parse_bool(_expect(node, "bool"))
+    return parse_bool(_expect(node, "bool"))
 
 
 def _int(node: Scalar, dialect: str) -> int:
-    return literal.parse_int(_expect(node, "int"), dialect)
+    return parse_int(_expect(node, "int"), dialect)
 
 
 def _float(node: Scalar, dialect: str) -> float:
     if node.kind != "int":
-        return literal.parse_float(_expect(node, "float"))
-    whole = literal.parse_int(node.text, dialect)
+        return parse_float(_expect(node, "float"))
+    whole = parse_int(node.text, dialect)
     value = float(whole)
     if int(value) != whole:
         raise ScalarError("no float has exactly this value; write it with a dot")
@@ -307,7 +470,7 @@ _RANGE = re.compile(r"range\((\s*-?\d{1,25}\s*(?:,\s*-?\d{1,25}\s*){0,2})\)")
 
 def _complex(node: Scalar, dialect: str) -> complex:
     if node.kind in ("int", "float"):
-        return complex(literal.parse_float(node.text))
+        return complex(parse_float(node.text))
     return complex(_expect(node, "str"))
 
 
@@ -388,8 +551,8 @@ _BY_KIND = {
 _WRITERS: dict[Any, tuple[str, Callable[[Any], str]]] = {
     NoneType: ("null", lambda value: "null"),
     bool: ("bool", lambda value: str(value).lower()),
-    int: ("int", literal.format_int),
-    float: ("float", literal.format_float),
+    int: ("int", format_int),
+    float: ("float", format_float),
     str: ("str", str),
     bytes: ("binary", lambda value: base64.b64encode(value).decode("ascii")),
     complex: ("str", lambda value: repr(value).strip("()")),
@@ -436,7 +599,7 @@ def write_enum(value: Any, choices: type[enum.Enum]) -> Scalar | None:
             joined |= choices[name]
         if names and joined == value:
             return Scalar(text=" | ".join(names))
-        return Scalar(text=literal.format_int(int(value.value)), kind="int")
+        return Scalar(text=format_int(int(value.value)), kind="int")
     if not _by_value(choices):
         return Scalar(text=value.name)
     plain = _bare(value.value)

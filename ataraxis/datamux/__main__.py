@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ataraxis.datamux.remote.server import serve
-from ataraxis.datamux.streaminghub.settings import Settings, expand
+from ataraxis.datamux.streaminghub.util import Settings, expand
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

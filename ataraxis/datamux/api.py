@@ -23,7 +23,7 @@ from ataraxis.datamux.simulation import Faults, Signals, Simulate, Simulation
 from ataraxis.datamux.sinks.adapt import sink_of
 from ataraxis.datamux.sinks.sink import BUFFER, Policy, Sink
 from ataraxis.datamux.source import Source
-from ataraxis.datamux.streaminghub.settings import Settings, expand
+from ataraxis.datamux.streaminghub.util import Settings, expand
 from ataraxis.datamux.task import (
     Deliver,
     Feed,

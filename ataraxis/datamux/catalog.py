@@ -21,7 +21,7 @@ from ataraxis.datamux.folder import Folder
 from ataraxis.datamux.formats import format_of
 from ataraxis.datamux.recording import Recording, damage_told
 from ataraxis.datamux.streaminghub.dfds import read_description
-from ataraxis.datamux.streaminghub.settings import Settings
+from ataraxis.datamux.streaminghub.util import Settings
 from ataraxis.errors import ConfigError, ConfigWarning, SourceNotFound
 
 # ---- the pattern of a collection: paths of recordings to attributes and back

@@ -8,13 +8,18 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.datamux.description import Stream
+from ataraxis.config.limits import FILES
+from ataraxis.datamux.description import DTYPES, Field, Stream
 from ataraxis.datamux.folder import Folder
-from ataraxis.errors import ConfigError
+from ataraxis.datamux.recording import Recording, damage_told
+from ataraxis.datamux.sources.arrays import npz_arrays, npz_members
+from ataraxis.errors import ConfigError, RecordingError
 
 _HOME: dict[str, tuple[str, str]] = {
     "csv": ("tables", "Csv"),
@@ -65,3 +70,132 @@ def format_of(name: str) -> RecordingFormat:
     found = importlib.import_module(f"ataraxis.datamux.sources.{module}")
     made: RecordingFormat = getattr(found, kind)()
     return made
+
+
+# ---- Files that say themselves what is in them, opened without a collection
+
+_SUFFIXES = {
+    ".hea": "wfdb", ".dat": "wfdb", ".xdf": "xdf", ".nwb": "nwb", ".axj": "log",
+    ".npz": "log",
+}  # fmt: skip
+
+
+def open_recordings(path: str | Path) -> dict[str, Recording]:
+    """Open every stream of an XDF, WFDB or NWB file, or of a log of ataraxis.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``x.xdf``, ``x.nwb``, ``x.hea`` of a WFDB record, the directory or archive of
+        a log, which a `Recorder` or `DataLogger` made, or ``x.npz`` with columns of one
+        length and their times ``t``, s, or one number ``rate_hz``.
+
+    Returns
+    -------
+    dict of str to Recording
+        By the names that the file gives its streams; of WFDB ``signals`` and each
+        annotator, such as ``atr``; of a log its sources of numbers.
+
+    Raises
+    ------
+    FileNotFoundError
+        It is not there.
+    RecordingError
+        It is damaged.
+    ValueError
+        It is none of these: describe it by a collection.
+    """
+    file = Path(path)
+    return recordings_in(Folder(file.parent), file.name)
+
+
+def recordings_in(folder: Folder, name: str) -> dict[str, Recording]:
+    """Open every stream of a file, or log, of a folder; as `open_recordings`."""
+    inside, _, last = name.rpartition("/")
+    folder = folder.below(inside) if inside else folder
+    stem, suffix = _split(last)
+    if suffix.lower() == ".npz" and (found := _columns(folder, last)) is not None:
+        return {stem: found}
+    is_log = folder.is_folder(last)
+    kind = "log" if is_log else _SUFFIXES.get(suffix.lower())
+    if kind is None:
+        raise ValueError(
+            f"{folder.shown(last)}: only {', '.join(_SUFFIXES)} say what is in them; "
+            "describe it by a collection, or make a Recording of its columns"
+        )
+    made: Any = format_of(kind)
+    key = last if kind == "log" else stem
+    where = f"{folder.shown(last)} ({kind})"
+    with damage_told(where):
+        return {
+            stream_id: Recording.of(
+                stream, made.columns(folder, key, stream_id, stream), where
+            )
+            for stream_id, stream in made.describe(folder, key).items()
+        }
+
+
+def _split(name: str) -> tuple[str, str]:
+    stem, dot, suffix = name.rpartition(".")
+    return (stem, f".{suffix}") if dot and stem else (name, "")
+
+
+def _kind(values: NDArray[Any]) -> str:
+    """Name a dtype as metadata do.
+
+    Raises
+    ------
+    RecordingError
+        They cannot.
+    """
+    for name, kind in DTYPES.items():
+        dtype = np.dtype(kind)
+        if values.dtype == dtype or (values.dtype.kind == dtype.kind in "US"):
+            return name
+    raise RecordingError(f"a column of {values.dtype}: expected {', '.join(DTYPES)}")
+
+
+def _columns(folder: Folder, name: str) -> Recording | None:
+    """Read plain columns and their times, or rate; None: it is a log, if anything."""
+    stem = _split(name)[0]
+    with folder.opened(name) as opened:
+        members = npz_members(opened)
+        if not {"t", "rate_hz"} & {*members}:
+            return None
+        columns = npz_arrays(opened, [*members])
+        where = f"{opened.shown} (npz)"
+        with damage_told(where):
+            return _recording_of(stem, columns, where)
+
+
+def _recording_of(stem: str, columns: dict[str, NDArray[Any]], where: str) -> Recording:
+    rate = columns.pop("rate_hz", None)
+    if rate is not None and rate.size != 1:
+        raise RecordingError(f"{where}: rate_hz: expected one number, found {rate!r}")
+    fields, flat = {}, {}
+    for name, column in columns.items():
+        if name == "t":
+            continue
+        if not column.ndim:
+            raise RecordingError(f"{where}: {name!r} is one value, not a column")
+        parts = {name: column}
+        if column.ndim == 2:
+            if column.shape[1] > FILES.columns:
+                raise RecordingError(
+                    f"{where}: {name!r}: {column.shape[1]} columns, at most "
+                    f"{FILES.columns} are read"
+                )
+            names = [f"{name}{i}" for i in range(column.shape[1])]
+            if {*names} & {*columns}:
+                names = [f"{name}[{i}]" for i in range(column.shape[1])]
+            parts = {own: column[:, i] for i, own in enumerate(names)}
+        for part, values in parts.items():
+            fields[part] = Field(part, dtype=_kind(values), shape=values.shape[1:])
+            flat[part] = values
+    stream = Stream(
+        stem, frequency=None if rate is None else float(rate.item()), fields=fields,
+        index={"t": Field("time", unit="s")}, attrs={"id": stem},
+    )  # fmt: skip
+    if "t" in columns:
+        flat["t"] = columns["t"]
+    return Recording.of(stream, flat, where)

@@ -27,19 +27,19 @@ part, u32 attempt). Each header has exactly one spelling: what could be written 
 ways is refused in all but one.
 """
 
-from ataraxis.frame._codes import DType
-from ataraxis.frame._custom import register_data_type
 from ataraxis.frame._frame import Frame, frame_size
 from ataraxis.frame._header import (
     HEADER_BYTES,
     MAGIC,
     MAX_NDIM,
+    DType,
     Flag,
     Header,
     Origin,
     crc32,
     restamp,
 )
+from ataraxis.frame._values import register_data_type
 
 __all__ = [
     "HEADER_BYTES",

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ataraxis.errors import LayoutError
-from ataraxis.frame._codes import CODE_OF, PLAIN, DType
-from ataraxis.frame._header import MAX_BYTES, MAX_NDIM, corrupt
+from ataraxis.frame._header import CODE_OF, MAX_BYTES, MAX_NDIM, PLAIN, DType, corrupt
 from ataraxis.labels import LABELS_LIMIT, Labels, fit, is_data_array, unmasked
 
 _BLOCK = struct.Struct("<IBBBB")

@@ -13,11 +13,12 @@ import numpy as np
 from ataraxis.clock import now_ns
 from ataraxis.errors import CorruptFrame, DataOverflow
 from ataraxis.frame._arrays import read_array_payload, view
-from ataraxis.frame._codes import PLAIN, DType
 from ataraxis.frame._header import (
     CRC_AT,
     HEADER_BYTES,
+    PLAIN,
     WORD,
+    DType,
     Header,
     Origin,
     check_ranges,

@@ -15,8 +15,14 @@ from collections.abc import Callable
 from typing import Any
 
 from ataraxis.frame._arrays import EncodedPayload
-from ataraxis.frame._codes import CUSTOM_END, CUSTOM_START, PLAIN, DType
-from ataraxis.frame._header import MAX_NDIM, corrupt
+from ataraxis.frame._header import (
+    CUSTOM_END,
+    CUSTOM_START,
+    MAX_NDIM,
+    PLAIN,
+    DType,
+    corrupt,
+)
 
 MAX_DEPTH = 64
 WHOLE = 255

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ataraxis.errors import LayoutError
-from ataraxis.labels._dtypes import dtype_from_json
-from ataraxis.labels._json import plain, tagged, text, untagged
+from ataraxis.labels._dtypes import dtype_from_json, plain, tagged, text, untagged
 
 COORDS_BYTES = 64 * 2**20
 _KINDS = frozenset("biufcmMU")

@@ -24,8 +24,18 @@ from ataraxis.labels._coordinates import (
     position_of,
     position_without_labels,
 )
-from ataraxis.labels._dtypes import MAX_NDIM, dtype_from_json, dtype_to_json, is_size
-from ataraxis.labels._json import dump, load, plain, tagged, text, untagged
+from ataraxis.labels._dtypes import (
+    MAX_NDIM,
+    dtype_from_json,
+    dtype_to_json,
+    dump,
+    is_size,
+    load,
+    plain,
+    tagged,
+    text,
+    untagged,
+)
 
 if TYPE_CHECKING:
     import xarray as xr

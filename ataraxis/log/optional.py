@@ -31,3 +31,6 @@ def need(module: str, extra: str, what: str) -> Any:
             f'pip install "ataraxis[{extra}]"',
             name=module,
         ) from error
+
+
+# ---- Packages that are not needed to import ataraxis, imported at use

@@ -13,8 +13,7 @@ import numpy as np
 
 from ataraxis._kernels import journal_scan
 from ataraxis.errors import LayoutError, SegmentNotFound
-from ataraxis.log.journal.index import RUN, Entries, believed, listed
-from ataraxis.log.journal.input import InputFile
+from ataraxis.log.journal.input import RUN, Entries, InputFile, believed, listed
 from ataraxis.log.journal.page import PAGE, files_of, index_path
 from ataraxis.log.modes import make_folder
 from ataraxis.log.selection import Problem

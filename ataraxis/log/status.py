@@ -18,7 +18,7 @@ from ataraxis._kernels.memory import allocate
 from ataraxis.errors import LayoutError
 from ataraxis.log.disk_watch import LowDisk
 from ataraxis.shm.context import Context, ContextLike
-from ataraxis.shm.ownership import is_owned, own
+from ataraxis.shm.files import is_owned, own
 
 PREFIX = ".log-"
 _MAGIC = b"AXLS\x02\0\0\0"

@@ -15,8 +15,7 @@ import numpy as np
 from ataraxis._kernels import journal_scan
 from ataraxis.errors import CorruptFrame, LayoutError
 from ataraxis.log.account import SourceAccount, SourceReport
-from ataraxis.log.journal.index import SEVERAL
-from ataraxis.log.journal.input import InputFile, leave_out_repeated
+from ataraxis.log.journal.input import SEVERAL, InputFile, leave_out_repeated
 from ataraxis.log.journal.page import files_of
 from ataraxis.log.npy.reader import PackageReader
 from ataraxis.log.recovery import tables

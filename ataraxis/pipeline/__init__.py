@@ -16,7 +16,7 @@ _HOME = {
     "DataFrame": "ataraxis.frame",
     "Engine": "ataraxis.pipeline.engine",
     "Event": "ataraxis.pipeline.supervisor",
-    "Local": "ataraxis.pipeline.local",
+    "Local": "ataraxis.pipeline.engine",
     "MemQ": "ataraxis.stream",
     "MemQueue": "ataraxis.stream",
     "Pipe": "ataraxis.pipeline.pipe",

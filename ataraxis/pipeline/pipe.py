@@ -12,9 +12,8 @@ from typing import Any, Self
 from ataraxis.errors import NotConnectedError
 from ataraxis.frame import DType
 from ataraxis.pipeline.dead_letters import DeadLetters
-from ataraxis.pipeline.engine import Engine
+from ataraxis.pipeline.engine import Engine, Start
 from ataraxis.pipeline.graph import Graph, read_json
-from ataraxis.pipeline.local import Start
 from ataraxis.pipeline.processors import Processor
 from ataraxis.pipeline.run import Run
 from ataraxis.pipeline.upipe import ReadyResult, SinkQueue

@@ -29,11 +29,10 @@ from ataraxis.pipeline.board import (
 )
 from ataraxis.pipeline.collector import GRACE_S, Collector, result_sink_of
 from ataraxis.pipeline.dead_letters import DeadLetters
-from ataraxis.pipeline.engine import Engine
+from ataraxis.pipeline.engine import Engine, Local, Start
 from ataraxis.pipeline.feeder import Feeder
 from ataraxis.pipeline.frames import last_frame
 from ataraxis.pipeline.graph import Graph
-from ataraxis.pipeline.local import Local, Start
 from ataraxis.pipeline.plan import Plan
 from ataraxis.pipeline.supervisor import Event, Supervisor, What, WorkerSlot
 from ataraxis.pipeline.worker_io import EMIT_WAIT_S
@@ -44,15 +43,33 @@ from ataraxis.shm.thread import Outcome, Thread
 if TYPE_CHECKING:
     import xarray as xr
 
-# ---- `Course`: what happens in a run, from the first queue to the last unlinked name
-
 _KEPT_EVENTS = 10_000
 _SLICE_S = 0.25
 _EXIT_S = 8.0
 
 
-class Course:
-    """The half of `Run` that makes everything, and takes it away."""
+def _at_exit(supervisor: Supervisor) -> None:
+    """End the workers with the program."""
+    supervisor.do(supervisor.finish)
+    supervisor.thread.join(_EXIT_S)
+
+
+class Run:
+    """A pipe that is running. Made by `Pipe.run` and ``await pipe.start()``.
+
+    A context manager: waits for the pipe's end, or terminates it after an exception.
+
+    Examples
+    --------
+    >>> from ataraxis.pipeline import Pipe, Processor
+    >>> pipe = Pipe("doc_run")
+    >>> _ = pipe.add(Processor("absolute", func=abs))
+    >>> found = []
+    >>> with pipe.run([-1, 2, -3], found) as run:
+    ...     run.wait(timeout=60)
+    >>> found, run.state
+    ([1, 2, 3], 'completed')
+    """
 
     def __init__(
         self,
@@ -135,193 +152,6 @@ class Course:
             if self._state == RUNNING:
                 self._snapshot = self._board.array.copy()
             return self._snapshot
-
-    # ---- what happens; in the supervisor's thread, unless it says otherwise
-
-    def when_over(self, call: Callable[[], object]) -> None:
-        """Have a function called when the run has ended, in a thread of its own."""
-        self._done.add_done_callback(lambda _: call())
-
-    def _sweep(self) -> None:
-        """Give back what those who have died had."""
-        for queue in self._queues.values():
-            queue.sweep()
-
-    def _became_ready(self) -> None:
-        words = self._board.words
-        if words[words_of.STATE] == words_of.STARTING:
-            words[words_of.STATE] = RUNNING
-        if not self._ready.done():
-            self._ready.set_result(None)
-
-    def _processor_finished(self, index: int) -> None:
-        self._finished.add(index)
-        self._board.words[self._board.of_processor(index)] = FINISHED
-        self._pass_the_end_on()
-
-    def _pass_the_end_on(self) -> None:
-        """Tell those whose parents have all finished that no frame follows."""
-        ended = self._finished | ({-1} if self._feeder.is_closed else set())
-        for node in self.graph.nodes:
-            if node.index not in self._finished and ended.issuperset(node.parents):
-                inboxes = self._plan.inboxes(node)
-                for name in inboxes:
-                    self._end(name, node.settings.workers // len(inboxes))
-        if len(self._finished) == len(self.graph.nodes):
-            self._feeder.close()
-            self._end(self._plan.end, 1)
-
-    def _end(self, name: str, count: int) -> None:
-        """Put last frames into a queue, once, for each who gets from it."""
-        queue = self._queues[name]
-        if name in self._ended:
-            return
-        self._ended.add(name)
-        frame = last_frame()
-        while count and queue.offer(frame, 0):
-            count -= 1
-        if not count:
-            return
-
-        def later() -> None:
-            left = count
-            with suppress(Exception):  # the queue goes with the run
-                while left:
-                    left -= queue.offer(frame, _SLICE_S)
-
-        thread = Thread(later, "ataraxis-pipe-last")
-        self._threads.append(thread)
-        thread.start()
-
-    def _fed(self, problem: Exception | None) -> None:
-        """The source has ended; in the head's thread."""
-        if problem is None:
-            self._supervisor.do(self._close_head)
-        else:
-            self._fail("the source of the pipe", problem)
-
-    def _collected(self, problem: Exception | None) -> None:
-        """All results are handed over; in the collector's thread."""
-        if problem is not None:
-            self._fail("the sink of the pipe", problem)
-        else:
-            self._supervisor.do(self._supervisor.finish)
-
-    def _fail(self, who: str, problem: Exception) -> None:
-        error = ProcessorError(f"{who} raised {type(problem).__name__}: {problem}")
-        error.__cause__ = problem
-        self._supervisor.do(lambda: self._supervisor.finish(error))
-
-    def _over(self, errors: list[ProcessorError]) -> None:
-        """Take everything away, and say how it went: the last thing that happens.
-
-        Each step is taken, whatever the one before has raised: the run ends, and says
-        so, in any case.
-        """
-        finished = len(self._finished) == len(self.graph.nodes)
-        if not errors and not finished and not self._is_terminated:
-            errors = [ProcessorError("the pipe ended before its processors had")]
-        failure = self._failure(errors)
-        state = words_of.FAILED if failure else FINISHED if finished else TERMINATED
-        what: What = "failed" if failure else "completed" if finished else "terminated"
-
-        def conclude() -> None:
-            with self._gate:
-                self._snapshot = self._board.array.copy()
-                self._state = state
-
-        ended = failure or EndOfStream(
-            "the pipe was terminated, and what was inside is lost"
-            if state == TERMINATED
-            else "the pipe has ended"
-        )
-        steps: list[Callable[[], object]] = [
-            lambda: self._feeder.close(ended),
-            self._collector.close,
-            conclude,
-            *(queue.unlink for queue in self._queues.values()),
-            self._credit.disconnect,
-            self._credit.destroy,
-            self._board.close,
-        ]
-        if self._local is not None:
-            steps.append(self._local.close)
-        steps.append(self._ender.detach)
-        for step in steps:
-            try:
-                step()
-            except Exception as error:
-                made = ProcessorError(f"its end raised {type(error).__name__}: {error}")
-                made.__cause__ = error
-                errors = [*errors, made]
-                failure, what = self._failure(errors), "failed"
-                self._state = words_of.FAILED
-        self._tell(Event(what, now_ns(), text=str(failure or "")))
-        for future in (self._ready, self._done):
-            if failure is not None and not future.done():
-                future.set_exception(failure)
-            elif not future.done():
-                future.set_result(None)
-
-    def _failure(self, errors: list[ProcessorError]) -> PipeError | None:
-        """Return the error of the pipe, whose text names what failed first."""
-        if not errors:
-            return None
-        more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
-        text = f"pipe {self.graph.name!r} failed: {errors[0]}{more}"
-        return PipeError(text, errors)
-
-    def _stop(self) -> None:
-        if self._is_stopping:
-            return
-        self._is_stopping = self._supervisor.is_stopping = True
-        self._tell(Event("stopping", now_ns()))
-        self._board.words[words_of.STATE] = FINISHED
-        self._close_head()
-
-    def _close_head(self) -> None:
-        self._feeder.close()
-        self._pass_the_end_on()
-
-    def _join(self) -> None:
-        for thread in (self._supervisor.thread, self._feeder.thread, *self._threads):
-            if thread is not None:
-                thread.join(GRACE_S)
-
-    def _tell(self, event: Event) -> None:
-        with self._gate:
-            self._events.append(event)
-            listeners = list(self._listeners)
-        for loop, queue in listeners:
-            with suppress(RuntimeError):  # the loop was closed meanwhile
-                loop.call_soon_threadsafe(queue.put_nowait, event)
-
-
-def _at_exit(supervisor: Supervisor) -> None:
-    """End the workers with the program."""
-    supervisor.do(supervisor.finish)
-    supervisor.thread.join(_EXIT_S)
-
-
-# ---- the run
-
-
-class Run(Course):
-    """A pipe that is running. Made by `Pipe.run` and ``await pipe.start()``.
-
-    A context manager: waits for the pipe's end, or terminates it after an exception.
-
-    Examples
-    --------
-    >>> from ataraxis.pipeline import Pipe, Processor
-    >>> pipe = Pipe("doc_run")
-    >>> _ = pipe.add(Processor("absolute", func=abs))
-    >>> found = []
-    >>> with pipe.run([-1, 2, -3], found) as run:
-    ...     run.wait(timeout=60)
-    >>> found, run.state
-    ([1, 2, 3], 'completed')
-    """
 
     # ---- what it is
 
@@ -579,3 +409,163 @@ class Run(Course):
         from ataraxis.pipeline.graph import svg
 
         return svg(self.graph)
+
+    # ---- what happens; in the supervisor's thread, unless it says otherwise
+
+    def when_over(self, call: Callable[[], object]) -> None:
+        """Have a function called when the run has ended, in a thread of its own."""
+        self._done.add_done_callback(lambda _: call())
+
+    def _sweep(self) -> None:
+        """Give back what those who have died had."""
+        for queue in self._queues.values():
+            queue.sweep()
+
+    def _became_ready(self) -> None:
+        words = self._board.words
+        if words[words_of.STATE] == words_of.STARTING:
+            words[words_of.STATE] = RUNNING
+        if not self._ready.done():
+            self._ready.set_result(None)
+
+    def _processor_finished(self, index: int) -> None:
+        self._finished.add(index)
+        self._board.words[self._board.of_processor(index)] = FINISHED
+        self._pass_the_end_on()
+
+    def _pass_the_end_on(self) -> None:
+        """Tell those whose parents have all finished that no frame follows."""
+        ended = self._finished | ({-1} if self._feeder.is_closed else set())
+        for node in self.graph.nodes:
+            if node.index not in self._finished and ended.issuperset(node.parents):
+                inboxes = self._plan.inboxes(node)
+                for name in inboxes:
+                    self._end(name, node.settings.workers // len(inboxes))
+        if len(self._finished) == len(self.graph.nodes):
+            self._feeder.close()
+            self._end(self._plan.end, 1)
+
+    def _end(self, name: str, count: int) -> None:
+        """Put last frames into a queue, once, for each who gets from it."""
+        queue = self._queues[name]
+        if name in self._ended:
+            return
+        self._ended.add(name)
+        frame = last_frame()
+        while count and queue.offer(frame, 0):
+            count -= 1
+        if not count:
+            return
+
+        def later() -> None:
+            left = count
+            with suppress(Exception):  # the queue goes with the run
+                while left:
+                    left -= queue.offer(frame, _SLICE_S)
+
+        thread = Thread(later, "ataraxis-pipe-last")
+        self._threads.append(thread)
+        thread.start()
+
+    def _fed(self, problem: Exception | None) -> None:
+        """The source has ended; in the head's thread."""
+        if problem is None:
+            self._supervisor.do(self._close_head)
+        else:
+            self._fail("the source of the pipe", problem)
+
+    def _collected(self, problem: Exception | None) -> None:
+        """All results are handed over; in the collector's thread."""
+        if problem is not None:
+            self._fail("the sink of the pipe", problem)
+        else:
+            self._supervisor.do(self._supervisor.finish)
+
+    def _fail(self, who: str, problem: Exception) -> None:
+        error = ProcessorError(f"{who} raised {type(problem).__name__}: {problem}")
+        error.__cause__ = problem
+        self._supervisor.do(lambda: self._supervisor.finish(error))
+
+    def _over(self, errors: list[ProcessorError]) -> None:
+        """Take everything away, and say how it went: the last thing that happens.
+
+        Each step is taken, whatever the one before has raised: the run ends, and says
+        so, in any case.
+        """
+        finished = len(self._finished) == len(self.graph.nodes)
+        if not errors and not finished and not self._is_terminated:
+            errors = [ProcessorError("the pipe ended before its processors had")]
+        failure = self._failure(errors)
+        state = words_of.FAILED if failure else FINISHED if finished else TERMINATED
+        what: What = "failed" if failure else "completed" if finished else "terminated"
+
+        def conclude() -> None:
+            with self._gate:
+                self._snapshot = self._board.array.copy()
+                self._state = state
+
+        ended = failure or EndOfStream(
+            "the pipe was terminated, and what was inside is lost"
+            if state == TERMINATED
+            else "the pipe has ended"
+        )
+        steps: list[Callable[[], object]] = [
+            lambda: self._feeder.close(ended),
+            self._collector.close,
+            conclude,
+            *(queue.unlink for queue in self._queues.values()),
+            self._credit.disconnect,
+            self._credit.destroy,
+            self._board.close,
+        ]
+        if self._local is not None:
+            steps.append(self._local.close)
+        steps.append(self._ender.detach)
+        for step in steps:
+            try:
+                step()
+            except Exception as error:
+                made = ProcessorError(f"its end raised {type(error).__name__}: {error}")
+                made.__cause__ = error
+                errors = [*errors, made]
+                failure, what = self._failure(errors), "failed"
+                self._state = words_of.FAILED
+        self._tell(Event(what, now_ns(), text=str(failure or "")))
+        for future in (self._ready, self._done):
+            if failure is not None and not future.done():
+                future.set_exception(failure)
+            elif not future.done():
+                future.set_result(None)
+
+    def _failure(self, errors: list[ProcessorError]) -> PipeError | None:
+        """Return the error of the pipe, whose text names what failed first."""
+        if not errors:
+            return None
+        more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
+        text = f"pipe {self.graph.name!r} failed: {errors[0]}{more}"
+        return PipeError(text, errors)
+
+    def _stop(self) -> None:
+        if self._is_stopping:
+            return
+        self._is_stopping = self._supervisor.is_stopping = True
+        self._tell(Event("stopping", now_ns()))
+        self._board.words[words_of.STATE] = FINISHED
+        self._close_head()
+
+    def _close_head(self) -> None:
+        self._feeder.close()
+        self._pass_the_end_on()
+
+    def _join(self) -> None:
+        for thread in (self._supervisor.thread, self._feeder.thread, *self._threads):
+            if thread is not None:
+                thread.join(GRACE_S)
+
+    def _tell(self, event: Event) -> None:
+        with self._gate:
+            self._events.append(event)
+            listeners = list(self._listeners)
+        for loop, queue in listeners:
+            with suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(queue.put_nowait, event)

@@ -21,7 +21,7 @@ from ataraxis.clock import Anchor, now_ns
 from ataraxis.config import YamlConfig
 from ataraxis.log.modes import FILE_MODE, make_folder
 from ataraxis.shm.context import checked_name
-from ataraxis.shm.ownership import is_owned, own
+from ataraxis.shm.files import is_owned, own
 
 if TYPE_CHECKING:
     from ataraxis.session.verdict import Verdict

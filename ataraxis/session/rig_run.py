@@ -10,24 +10,49 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, Literal, NoReturn, Protocol
 
 from ataraxis.datamux.catalog import Catalog
 from ataraxis.datamux.registry import NODE_FILES
-from ataraxis.datamux.streaminghub.settings import Settings
+from ataraxis.datamux.streaminghub.util import Settings
 from ataraxis.errors import AtaraxisError, ConfigError, SourceFailed
 from ataraxis.pipeline import Pipe, Processor
 from ataraxis.session.process import Program
 from ataraxis.session.rig import Rig, RigPipe, RigSource
+from ataraxis.shm.context import Context
 from ataraxis.shm.thread import Latch
 from ataraxis.stream import Consumer
 from ataraxis.stream.inspector import Inspector
 
-if TYPE_CHECKING:
-    from ataraxis.session.session import Session
-
 START_S = 60.0
 _LOOK_S = 0.05
+
+
+class RigHost(Protocol):
+    """The session that a rig runs in: it records streams and keeps the log."""
+
+    context: Context
+
+    @property
+    def directory(self) -> Path:
+        """Directory of the session."""
+
+    def record(
+        self,
+        *streams: str,
+        durability: Literal["os", "disk"] | None = None,
+        process: bool = False,
+    ) -> None:
+        """Record streams; see `Session.record`."""
+
+    def note(self, text: str) -> None:
+        """Write a line into the session's log."""
+
+    def event(self, name: str, /, **data: Any) -> int:
+        """Record an event; see `Session.event`."""
+
+    def doubt(self, reason: str) -> None:
+        """Record a reason not to trust the session."""
 
 
 class RigRun:
@@ -35,7 +60,7 @@ class RigRun:
 
     Parameters
     ----------
-    session : Session
+    session : RigHost
         Records the streams, and is told what happens.
     rig : Rig, str or Path
         The rig, or its YAML file.
@@ -52,7 +77,7 @@ class RigRun:
 
     def __init__(
         self,
-        session: Session,
+        session: RigHost,
         rig: Rig | str | os.PathLike[str],
         until: Latch | None = None,
     ) -> None:

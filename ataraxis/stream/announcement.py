@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from ataraxis.errors import AtaraxisError
 from ataraxis.shm.context import GROUP_MODE, Context, ContextLike, checked_name
-from ataraxis.shm.ownership import is_owned, own
+from ataraxis.shm.files import is_owned, own
 
 PREFIX = ".await-"
 _NEW = ".new"

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis._kernels.producer import WriteLoan
 from ataraxis.errors import AlreadySent, DataOverflow, ReleasedBuffer
+from ataraxis.labels import Labels
 from ataraxis.stream.endpoint import RAW, TYPED_LABELS, code_of
 
-if TYPE_CHECKING:
-    from ataraxis.stream.producer import Producer
+
+class SlotOwner(Protocol):
+    """The producer whose slot a buffer is: what the buffer asks of it."""
+
+    @property
+    def labels(self) -> Labels:
+        """Labels of a frame of the stream."""
+
+    @property
+    def is_typed(self) -> bool:
+        """Whether the stream has a dtype."""
+
+    @property
+    def buffer_count(self) -> int:
+        """Slots of the ring."""
 
 
 class WriteBuffer(WriteLoan):
@@ -29,7 +43,7 @@ class WriteBuffer(WriteLoan):
     Bytes nobody wrote are zeros; in `array`, whatever an earlier frame left there.
     """
 
-    def __init__(self, producer: Producer, ticket: int) -> None:
+    def __init__(self, producer: SlotOwner, ticket: int) -> None:
         self._producer = producer
         self._cursor = 0
         self._high = 0

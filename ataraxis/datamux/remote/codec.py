@@ -12,7 +12,6 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from ataraxis.datamux.catalog import made
-from ataraxis.datamux.remote.data import Fragments
 from ataraxis.datamux.remote.layout import Column
 from ataraxis.errors import BadMessage
 
@@ -98,3 +97,37 @@ def whole(message: Message, key: str) -> int:
     if type(value) is not int or not 0 <= value < 2**63:
         raise BadMessage(f"{message['op']}: {key} is {str(value)[:40]!r}: no number")
     return value
+
+
+# ---- A message on its way out, perhaps in pieces: what is large is not copied together
+
+LENT_BYTES = 2**14
+"""Columns from here on are not copied before they are sent: bytes cost more then."""
+
+
+class Fragments:
+    """The pieces of a message, in order.
+
+    Parameters
+    ----------
+    pieces : sequence of bytes-like
+        Not copied; they must not change until the message was read.
+
+    Examples
+    --------
+    >>> data = Fragments([b"ab", memoryview(b"c")])
+    >>> len(data), bytes(data)
+    (3, b'abc')
+    """
+
+    __slots__ = ("_nbytes", "pieces")
+
+    def __init__(self, pieces: Sequence[bytes | bytearray | memoryview]) -> None:
+        self.pieces = [piece for piece in pieces if len(piece)]
+        self._nbytes = sum(map(len, self.pieces))
+
+    def __len__(self) -> int:
+        return self._nbytes
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self.pieces)

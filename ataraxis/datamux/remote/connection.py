@@ -15,19 +15,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ataraxis.clock import now_ns
+from ataraxis.config.limits import Limits
 from ataraxis.datamux.api import API
 from ataraxis.datamux.block import Block
 from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.description import Stream
 from ataraxis.datamux.price import Account, Bill, Ledger, Price, charge
 from ataraxis.datamux.remote.codec import Codec, Message, whole
-from ataraxis.datamux.remote.describing import (
+from ataraxis.datamux.remote.layout import (
     packed,
     packed_error,
     unpacked,
     unpacked_signals,
 )
-from ataraxis.datamux.remote.limits import Bucket, Limits
 from ataraxis.datamux.remote.outbound import Budget, Outlet, Total
 from ataraxis.datamux.remote.transport import Connection, ConnectionLost, refuse
 from ataraxis.datamux.simulation import Faults
@@ -697,3 +697,31 @@ class ClientConnection:
         self._worker.cancel()
         await asyncio.gather(self._worker, return_exceptions=True)
         await self._loop.run_in_executor(self._server_limits.pool, self.streams.close)
+
+
+# ---- What a server lets one client, and all of them, take: counted and paced
+
+
+class Bucket:
+    """How often something may happen: `rate_hz` on average, `burst` at once.
+
+    Examples
+    --------
+    >>> bucket = Bucket(10.0, burst=2)
+    >>> bucket.take(now=0.0), bucket.take(now=0.0), bucket.take(now=0.0)
+    (0.0, 0.0, 0.1)
+    """
+
+    def __init__(self, rate_hz: float, burst: float) -> None:
+        self._rate_hz = rate_hz
+        self._burst = burst
+        self._left = burst
+        self._since = -float("inf")
+
+    def take(self, now: float | None = None, count: float = 1) -> float:
+        """Take one, or `count`; how long to wait before it may happen, s."""
+        now = time.monotonic() if now is None else now
+        gained = (now - self._since) * self._rate_hz
+        self._left = min(self._burst, self._left + gained) - count
+        self._since = now
+        return max(0.0, -self._left / self._rate_hz)

@@ -15,8 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.datamux.remote.codec import Arrays, Message, checked
-from ataraxis.datamux.remote.data import LENT_BYTES, Fragments
+from ataraxis.datamux.remote.codec import (
+    LENT_BYTES,
+    Arrays,
+    Fragments,
+    Message,
+    checked,
+)
 from ataraxis.datamux.remote.layout import Column
 from ataraxis.errors import BadMessage, CorruptFrame
 from ataraxis.frame import HEADER_BYTES, MAGIC, DType, Frame, crc32

@@ -9,8 +9,7 @@ from typing import Any
 
 from ataraxis.datamux.block import Block
 from ataraxis.datamux.remote.codec import Codec, Message, whole
-from ataraxis.datamux.remote.describing import unpacked_error
-from ataraxis.datamux.remote.layout import Layout
+from ataraxis.datamux.remote.layout import Layout, unpacked_error
 from ataraxis.datamux.statistics import Lateness, LatenessStatistics
 from ataraxis.datamux.timeline import Timeline
 from ataraxis.errors import BadMessage, RemoteError, SourceLost

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.datamux.remote.codec import Arrays, Message, checked, whole
-from ataraxis.datamux.remote.data import Fragments
+from ataraxis.datamux.remote.codec import Arrays, Fragments, Message, checked, whole
 from ataraxis.datamux.remote.layout import Column
 from ataraxis.errors import BadMessage
 

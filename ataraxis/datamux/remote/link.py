@@ -11,8 +11,8 @@ from typing import Any
 
 from ataraxis.datamux.remote.access import Identity
 from ataraxis.datamux.remote.codec import Codec, Message
-from ataraxis.datamux.remote.describing import unpacked_error
 from ataraxis.datamux.remote.inbound import Inlet
+from ataraxis.datamux.remote.layout import unpacked_error
 from ataraxis.datamux.remote.loop_thread import LoopThread
 from ataraxis.datamux.remote.transport import (
     CLOSED_BY_PEER,

@@ -10,10 +10,8 @@ from typing import Any
 
 from ataraxis.datamux.block import Block
 from ataraxis.datamux.end import End
-from ataraxis.datamux.remote.codec import Codec, Message
-from ataraxis.datamux.remote.data import Fragments
-from ataraxis.datamux.remote.describing import packed_error
-from ataraxis.datamux.remote.layout import Layout
+from ataraxis.datamux.remote.codec import Codec, Fragments, Message
+from ataraxis.datamux.remote.layout import Layout, packed_error
 from ataraxis.datamux.sinks.sink import SLICE_S, IsOver
 from ataraxis.errors import RemoteError
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import click
 
-from ataraxis.config.limits import FILES, table
+from ataraxis.config.limits import FILES, Limits, table
 from ataraxis.datamux.api import API
 from ataraxis.datamux.price import Ledger
 from ataraxis.datamux.remote.access import (
@@ -31,7 +31,6 @@ from ataraxis.datamux.remote.connection import (
     Transforms,
 )
 from ataraxis.datamux.remote.gate import UNIX
-from ataraxis.datamux.remote.limits import Limits
 from ataraxis.datamux.remote.loop_thread import LoopThread
 from ataraxis.datamux.remote.outbound import Total
 from ataraxis.datamux.remote.transport import (
@@ -43,7 +42,7 @@ from ataraxis.datamux.remote.transport import (
     transport_of,
 )
 from ataraxis.errors import AtaraxisError, BadMessage, NotConnectedError, RemoteError
-from ataraxis.shm.ending import Ending
+from ataraxis.shm.process import Ending
 from ataraxis.shm.thread import Thread
 
 VERSION = 1

@@ -9,12 +9,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from ataraxis.config.limits import Limits
 from ataraxis.datamux.catalog import made
 from ataraxis.datamux.remote.access import Access, Identity
-from ataraxis.datamux.remote.codec import Codec
-from ataraxis.datamux.remote.data import Fragments
-from ataraxis.datamux.remote.describing import packed_error
-from ataraxis.datamux.remote.limits import Limits
+from ataraxis.datamux.remote.codec import Codec, Fragments
+from ataraxis.datamux.remote.layout import packed_error
 
 CLOSED_BY_PEER = 1000
 """The other side left of its own will."""

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from ataraxis.datamux.optional import need
+from ataraxis.config.limits import Limits
 from ataraxis.datamux.remote.access import Access, Identity, is_same_user, unix_path
-from ataraxis.datamux.remote.data import Fragments
+from ataraxis.datamux.remote.codec import Fragments
 from ataraxis.datamux.remote.gate import BACKLOG, UNIX, Gate, bound, bound_unix
-from ataraxis.datamux.remote.limits import Limits
 from ataraxis.datamux.remote.transport import Connection, ConnectionLost, Serve
 from ataraxis.errors import AccessDenied, RemoteError
+from ataraxis.log.optional import need
 
 # ---- the admission of a server: who is let in, and how many at a time
 

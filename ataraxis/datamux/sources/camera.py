@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from ataraxis.clock import now_ns
 from ataraxis.datamux.description import Field, Node, Stream
-from ataraxis.datamux.optional import need
 from ataraxis.datamux.source import DeviceHandle, check_out, wait_until
 from ataraxis.errors import EndOfStream, NotConnectedError, SourceLost, SourceNotFound
 from ataraxis.labels import Labels
+from ataraxis.log.optional import need
 
 STREAM_ID = "frames"
 

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import Stream
 from ataraxis.datamux.folder import Folder, OpenedFile
-from ataraxis.datamux.optional import need
 from ataraxis.datamux.sources.arrays import named
 from ataraxis.datamux.sources.hdf5_trial import try_hdf5
 from ataraxis.errors import RecordingError
+from ataraxis.log.optional import need
 
 FILE = "data.h5"
 _ROWS = 1024

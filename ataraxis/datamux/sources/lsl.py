@@ -19,7 +19,6 @@ from ataraxis.datamux.block import Block
 from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.description import WIDER, Field, Node, Stream, channel_names
 from ataraxis.datamux.end import End
-from ataraxis.datamux.optional import need
 from ataraxis.datamux.sinks.sink import IsOver
 from ataraxis.datamux.source import DeviceHandle, check_out
 from ataraxis.errors import (
@@ -29,6 +28,7 @@ from ataraxis.errors import (
     SourceNotFound,
 )
 from ataraxis.labels import Labels
+from ataraxis.log.optional import need
 
 _DTYPES = ("", "f32", "f64", "str", "i32", "i16", "i8", "i64")
 _FORMATS = {name: i for i, name in enumerate(_DTYPES) if name}

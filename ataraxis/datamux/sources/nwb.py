@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from ataraxis.datamux.description import Field, Stream, channel_names, dtype_name
 from ataraxis.datamux.folder import Folder, OpenedFile
-from ataraxis.datamux.optional import need
 from ataraxis.datamux.recording import Recording
 from ataraxis.datamux.sources.hdf5 import check_inside, opened_hdf5, read_dataset, walk
 from ataraxis.errors import RecordingError
+from ataraxis.log.optional import need
 
 
 class Nwb:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from ataraxis.clock import now_ns
 from ataraxis.datamux.catalog import pick
-from ataraxis.datamux.described import open_recordings, recordings_in
 from ataraxis.datamux.description import Field, Node, Stream
 from ataraxis.datamux.folder import Folder
+from ataraxis.datamux.formats import open_recordings, recordings_in
 from ataraxis.datamux.price import Price
 from ataraxis.datamux.recording import Recording
 from ataraxis.datamux.source import DescribedSource, check_out, wait_until

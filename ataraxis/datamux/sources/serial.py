@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from ataraxis.clock import now_ns
 from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.description import TIME_UNITS, Field, Node, Stream
-from ataraxis.datamux.optional import need
 from ataraxis.datamux.source import DescribedSource, DeviceHandle, check_out
 from ataraxis.errors import ConfigError, SourceLost, SourceNotFound
+from ataraxis.log.optional import need
 
 # ---- what comes over a serial line: lines of text, or frames of bytes, into rows
 

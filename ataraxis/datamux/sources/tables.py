@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import Stream
 from ataraxis.datamux.folder import Folder, OpenedFile
-from ataraxis.datamux.optional import need
 from ataraxis.errors import RecordingError
+from ataraxis.log.optional import need
 
 _TRUE = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 

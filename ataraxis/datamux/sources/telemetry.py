@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from ataraxis.clock import now_ns
 from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.description import Field, Node, Stream
-from ataraxis.datamux.optional import need
 from ataraxis.datamux.source import DescribedSource, check_out, wait_until
 from ataraxis.errors import NotConnectedError
+from ataraxis.log.optional import need
 
 # ---- what Linux says of the machine in ``/proc``, for where psutil is not installed
 

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import Field, Stream
 from ataraxis.datamux.folder import Folder, OpenedFile
-from ataraxis.datamux.optional import need
 from ataraxis.errors import RecordingError
+from ataraxis.log.optional import need
 
 ANNOTATOR = "annotator"
 

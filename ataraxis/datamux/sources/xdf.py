@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import Field, Stream, channel_names
 from ataraxis.datamux.folder import Folder, OpenedFile
-from ataraxis.datamux.optional import need
 from ataraxis.datamux.recording import Recording
 from ataraxis.errors import RecordingError
 from ataraxis.log.export.xdf import XdfWriter, fitting
+from ataraxis.log.optional import need
 
 RAW = "raw"
 _FORMATS = {

@@ -17,7 +17,7 @@ from ataraxis.log.journal.page import (
     index_path,
 )
 from ataraxis.log.modes import FILE_MODE, permit
-from ataraxis.shm.ownership import own
+from ataraxis.shm.files import own
 from ataraxis.shm.thread import Latch, Thread
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC

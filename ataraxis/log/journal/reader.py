@@ -16,8 +16,14 @@ from ataraxis.clock import Anchor
 from ataraxis.errors import CorruptFrame, LayoutError
 from ataraxis.frame import DType, Frame
 from ataraxis.log.account import SourceAccount
-from ataraxis.log.journal.index import ENTRY, SEVERAL, Entries, listed
-from ataraxis.log.journal.input import InputFile, leave_out_repeated
+from ataraxis.log.journal.input import (
+    ENTRY,
+    SEVERAL,
+    Entries,
+    InputFile,
+    leave_out_repeated,
+    listed,
+)
 from ataraxis.log.journal.page import Gap, files_of
 from ataraxis.log.selection import Problem, Selection, SourceInfo
 
