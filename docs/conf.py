@@ -1,7 +1,7 @@
 """Sphinx: MyST pages, the notebooks as they are, the API from the docstrings.
 
 ``sphinx-build -W docs docs/_build`` with the installed package. Notebooks are executed
-by the tests (tests/test_notebooks.py), not here.
+by the tests (tests/library/test_notebooks.py), not here.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
  *
  * One step here is one shared access there; memory is sequentially consistent (for the orders see
  * framebuffer_litmus.cpp). A checksum is the bytes themselves: equal only if all are. Contents repeat,
- * so that bytes may change and change back. Set on the command line, see tests/test_framebuffer_models.py:
+ * so that bytes may change and change back. Set on the command line, see tests/models/test_framebuffer_models.py:
  *
  *   CAP      bytes of the ring (3)                   WRITERS  who allocate and write (2)
  *   TURNS    chunks of each writer (2)               LOOKS    chunks a reader takes (1)

@@ -2,7 +2,7 @@
  *
  * One step here is one shared access there. Memory is sequentially consistent: what weaker orders do
  * is asked in lock_litmus.cpp. Sizes and variants are set on the command line (-D...), see
- * docs/explanation/concurrency-models.md and tests/test_models.py:
+ * docs/explanation/concurrency-models.md and tests/models/test_models.py:
  *
  *   LOCKERS   processes that lock and write (2)      TURNS     writes of each (2)
  *   SLOTS     slots of the segment (LOCKERS)         KILLS     kills, at any step, of lockers (0)

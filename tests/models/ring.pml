@@ -1,7 +1,7 @@
 /* The ring of a stream, as ataraxis/_kernels/ring.pyx has it: claims, cursors, pins.
  *
  * One step here is one shared access there; memory is sequentially consistent. Sizes and variants are
- * set on the command line, see tests/test_ring_models.py:
+ * set on the command line, see tests/models/test_ring_models.py:
  *
  *   PRODUCERS  1, or 2 that share the stream       GATERS    readers that gate, joining late (1)
  *   WATCHERS   readers that pin or copy (1)        LOOKS     frames a watcher takes (1)

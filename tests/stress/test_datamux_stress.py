@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from places import DATA
 from workers_datamux import burn, push_lsl
 
 import ataraxis.datamux as dm
@@ -16,7 +17,6 @@ from ataraxis import Consumer, LogArchive
 from ataraxis.datamux import Field, Recording, Stream
 from ataraxis.errors import EndOfStream
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 if not DATA.is_dir():
     DATA = Path("/work/shared/data")
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import workers_doors
+from places import PATH
 from remote_rig import ServeCommand, connected, folder
 
 MEMORY, SERVED_S, DESCRIPTORS = 300 << 20, 2.0, 1024
@@ -77,7 +78,7 @@ def test_a_client_with_a_token_is_served_whatever_others_do(tmp_path, figure, tl
             kind: subprocess.Popen(
                 [sys.executable, "-P", workers_doors.__file__, kind, str(server.port),
                  secret, pem, str(count)],
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+                env={**os.environ, "PYTHONPATH": PATH},
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                 preexec_fn=lambda: os.nice(19),  # they have machines of their own
             )

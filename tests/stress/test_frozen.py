@@ -13,10 +13,11 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from places import TESTS
 
 import ataraxis
 
-MAIN = Path(__file__).parents[1] / "programs_frozen.py"
+MAIN = TESTS / "programs" / "frozen_program.py"
 HOUSE = Path(ataraxis.__file__).parent
 
 

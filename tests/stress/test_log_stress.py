@@ -13,6 +13,7 @@ import numpy as np
 import programs
 import pytest
 from deadline import wait_until
+from places import PRINTED
 from workers_logger import accepted
 
 from ataraxis import DataLogger, LogPackage
@@ -125,7 +126,7 @@ def test_the_writer_killed_at_random_moments(
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_the_seeds_chapter_twenty_times(arena, monkeypatch, figure, method) -> None:
     monkeypatch.setenv("ATARAXIS_CONTEXT", str(arena))
-    copy = Path(__file__).resolve().parents[1] / "seed" / "logger.py"
+    copy = PRINTED / "logger.py"
     block = copy.read_text(encoding="utf-8")
     block = block.replace(
         "from ataraxis_data_structures import", "from ataraxis import"

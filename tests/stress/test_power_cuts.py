@@ -16,13 +16,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from places import TESTS
 
 from ataraxis.log.journal.input import InputFile
 from ataraxis.log.recovery import recover
 from ataraxis.log.verification import verify
 
 STRESS = float(os.environ.get("ATARAXIS_STRESS", "0.02"))
-SHIM = Path(__file__).parents[1] / "shims" / "record.c"
+SHIM = TESTS / "shims" / "record.c"
 SECTOR = 512
 _HEAD = struct.Struct("<4Q")
 PROGRAM = """

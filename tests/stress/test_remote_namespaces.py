@@ -8,11 +8,10 @@ import subprocess
 import sys
 import textwrap
 import time
-from pathlib import Path
 
 import pytest
+from places import PATH
 
-HERE = Path(__file__).resolve().parents[1]
 CUT_S = 8.0
 CLIENT = """
 import queue, sys
@@ -73,7 +72,7 @@ def test_a_link_that_is_cut_for_8_seconds(link, tmp_path):
          "-out", certificate, "-keyout", key],
         check=True, capture_output=True, timeout=120,
     )  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    environment = {**os.environ, "PYTHONPATH": PATH}
     server = subprocess.Popen(
         ["ip", "netns", "exec", there, sys.executable, "-P", "-m", "ataraxis.datamux",
          "serve", "-H", "10.77.0.2", "-p", "8765", "--token-file", token,

@@ -1,5 +1,5 @@
 /* The header of a frame and what may stand in it, as ataraxis.frame writes them; docs/explanation/formats.md draws them.
- * tests/test_frame_header.py holds these names to that room's. */
+ * tests/frame/test_frame_header.py holds these names to that room's. */
 #ifndef AX_FRAME_H
 #define AX_FRAME_H
 

@@ -1,0 +1,188 @@
+"""A writer that died, and the one after it: each entry once, whatever was half done.
+
+The first writer is stopped where a kill would; its leases go back as those of the dead.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context
+from pathlib import Path
+from queue import Full
+from typing import Any
+
+import numpy as np
+import pytest
+from deadline import wait_until
+from workers_logger import accepted
+
+from ataraxis import DataLogger, LogPackage
+from ataraxis.log.writer import EntrySink, open_sink
+from ataraxis.stream import MemQ
+from ataraxis.stream.inspector import inspect
+from ataraxis.stream.statistics import _GROWING, _QUEUE_BYTES, _READY, _TALLY_WORDS
+
+LAYOUTS = ["npy", "journal"]
+
+
+class Killed(Exception):
+    """Stands for SIGKILL."""
+
+
+def a_logger(path: Path, layout: str, size: int = 1024) -> DataLogger:
+    return DataLogger(path, layout=layout, buffer_count=8, buffer_size=size)
+
+
+def put(logger: DataLogger, number: int, size: int = 8) -> None:
+    data = np.full(size, number, np.uint8)
+    logger.input_queue.put(LogPackage(1, number, data), False)
+
+
+def killed_at(logger: DataLogger, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write what there is, as a process that is killed at a place."""
+
+    def kill(*given: Any) -> None:
+        raise Killed
+
+    with MemQ.attach(logger._memq.name) as queue:
+        sink = open_sink(logger._status, queue)
+        with monkeypatch.context() as patch:
+            target = sink._notes if where == "end" else sink._journal
+            patch.setattr(target, where, kill)
+            # What is taken for given back is what the death leaves.
+            with pytest.raises(Killed):
+                drawn(sink, queue)
+
+
+def drawn(sink: EntrySink, queue: MemQ) -> None:
+    while sink.draw(queue, 0):
+        pass
+
+
+def gone_on(logger: DataLogger) -> list[bytes]:
+    """Let the next writer write the rest; all payloads."""
+    with MemQ.attach(logger._memq.name) as queue:
+        sink = open_sink(logger._status, queue)
+        drawn(sink, queue)
+        sink.close()
+        assert queue.statistics().used == 0
+    return accepted(logger.output_directory)
+
+
+def payload(number: int, size: int = 8) -> bytes:
+    return bytes([number]) * size
+
+
+def test_a_large_entry_is_not_taken_for_the_first(tmp_path, monkeypatch) -> None:
+    logger = a_logger(tmp_path, "journal")
+    put(logger, 1)
+    gone_on(logger)
+    put(logger, 2, 5000)
+    killed_at(logger, "append", monkeypatch)
+    assert gone_on(logger) == [payload(1), payload(2, 5000)]
+    logger.close()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_large_entry_is_not_taken_for_another(tmp_path, monkeypatch, layout) -> None:
+    logger = a_logger(tmp_path, layout)
+    put(logger, 2, 5000)
+    killed_at(logger, "end", monkeypatch)
+    put(logger, 3, 5000)
+    assert gone_on(logger) == [payload(2, 5000), payload(3, 5000)]
+    logger.close()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_was_acknowledged_is_forgotten(tmp_path, monkeypatch, layout) -> None:
+    """The queue is full again before the next writer looks: its notes have room."""
+    logger = a_logger(tmp_path, layout, 1 << 16)
+    kept = fill(logger, 0)
+    assert kept == len(logger._status.numbers) == 64 * 8
+    killed_at(logger, "end", monkeypatch)
+    assert logger._memq.statistics().used == 0
+    fill(logger, kept)
+    assert len(gone_on(logger)) == 2 * kept
+    logger.close()
+
+
+def fill(logger: DataLogger, first: int) -> int:
+    count = 0
+    with suppress(Full):
+        while True:
+            put(logger, (first + count) % 256)
+            count += 1
+    return count
+
+
+def die_growing(logger: DataLogger, accepted: Any) -> None:
+    """Put, and be killed while adding a frame to the slot: READY became GROWING."""
+    queue = logger._memq
+    put(logger, 1)
+    segment = queue._segment
+    assert segment is not None
+    g, me = segment.header.geometry, segment.participant.slot
+    start = g.control + _QUEUE_BYTES + 8 * _TALLY_WORDS * g.participants
+    lines = np.frombuffer(memoryview(segment.mapping)[start:], np.uint64)
+    words = lines[: 8 * queue.buffer_count : 8]
+    accepted.value = 1
+    while True:
+        put(logger, 2)
+        accepted.value += 1
+        # What follows is no swap: the writer is held meanwhile. Unless it was faster.
+        with held(logger.input_queue._writer):
+            (mine,) = np.nonzero(words & np.uint64(0x1FFF) == me << 3 | _READY)
+            words[mine] ^= np.uint64(_READY ^ _GROWING)
+        if len(mine) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextmanager
+def held(pid: int) -> Iterator[None]:
+    """Stop a process for a moment, if there is one."""
+    if pid:
+        os.kill(pid, signal.SIGSTOP)
+        stat = Path(f"/proc/{pid}/stat")
+        wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", 20)
+    yield
+    if pid:
+        os.kill(pid, signal.SIGCONT)
+
+
+def dead_growing(logger: DataLogger) -> int:
+    """Have a process die so: how many entries it had put."""
+    how = get_context("fork")
+    accepted = how.Value("q", 0, lock=False)
+    child = how.Process(target=die_growing, args=(logger, accepted))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    return int(accepted.value)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_a_dead_putter_put_is_written_at_stop(tmp_path: Path, layout: str) -> None:
+    """Although the writer has asked just before whether anybody is dead."""
+    for attempt in range(3):
+        logger = DataLogger(tmp_path / str(attempt), layout=layout)
+        logger.start()
+        put(logger, 9)
+        wait_until(lambda w=logger: w.statistics().written == 1, 30, "a writer")
+        count = dead_growing(logger)
+        logger.stop()
+        assert len(accepted(logger.output_directory)) == 1 + count
+        logger.close()
+
+
+def test_frames_before_the_one_that_is_put_are_there(tmp_path: Path) -> None:
+    logger = DataLogger(tmp_path)
+    count = dead_growing(logger)
+    queue = logger._memq
+    assert queue.qsize() == queue.statistics().waiting == count
+    seen = [one.content.waiting for one in inspect() if one.name == queue.name]
+    assert seen == [count]
+    logger.close()
+    assert len(accepted(logger.output_directory)) == count

@@ -1,0 +1,642 @@
+"""Pipes: what goes in comes out, in the order asked for, through several processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import programs
+import pytest
+import workers_pipe as w
+import xarray as xr
+from deadline import wait_until
+from places import PRINTED
+from test_seed_array import chapter_file
+
+from ataraxis import Consumer, Producer
+from ataraxis.errors import EndOfStream, NotConnectedError, PipeError
+from ataraxis.pipeline import Pipe, Processor, Worker, processor
+from ataraxis.pipeline.graph import stretch, windows
+
+SEED = PRINTED / "pipe_counter.txt"
+DECLARATION = SEED.with_name("pipe_declaration.txt")
+IMPORT = "from upipe import"
+
+
+def chain(*stages: Processor, name: str = "p") -> Pipe:
+    pipe = Pipe(name)
+    last = pipe.add(stages[0])
+    for stage in stages[1:]:
+        last = last.add(stage)
+    return pipe
+
+
+def test_a_stream_that_pauses_does_not_fail_the_pipe_it_feeds() -> None:
+    found: list[int] = []
+    with Producer("s", shape=(), dtype="i8", buffer_count=8) as producer:
+        reader = Consumer("s", policy="lossless")
+        with chain(Processor("same", func=w.same)).run(
+            reader, lambda value: found.append(int(value))
+        ) as run:
+            for k in range(2):
+                producer.send(np.int64(k))
+                wait_until(lambda k=k: len(found) == k + 1, 60)
+                began = time.monotonic()
+                wait_until(lambda b=began: time.monotonic() - b > 0.6)
+                assert run.state == "running"
+            producer.end()
+        reader.close()
+    assert found == [0, 1]
+
+
+# ---- the seed
+
+
+def test_the_copies_are_the_chapter_word_for_word() -> None:
+    chapter = chapter_file().with_name("upipe.md")
+    text = chapter.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+    assert blocks == [DECLARATION.read_text(encoding="utf-8")]
+    code = text[text.index("    import asyncio") :]
+    printed = re.sub(r"^ {4}", "", code, flags=re.MULTILINE)
+    assert SEED.read_text(encoding="utf-8").split() == printed.split()
+
+
+def seed_counter(limit: int) -> str:
+    code = SEED.read_text(encoding="utf-8")
+    assert IMPORT in code
+    code = code.replace(IMPORT, "from ataraxis.pipeline import")
+    return code.replace("limit = 100000", f"limit = {limit}")
+
+
+def run_counter(limit: int) -> list[str]:
+    # Its get_event_loop() is deprecated where no loop runs; that is the seed's own.
+    warnings = "-W error -W ignore::DeprecationWarning:__main__"
+    out = programs.run(seed_counter(limit), warnings=warnings, timeout=120)
+    return out.splitlines()
+
+
+def test_the_seeds_declaration_as_printed() -> None:
+    """It stands in an ``async`` function, and says nothing of what runs."""
+    head, _, tail = seed_counter(3).partition("async def main():\n")
+    main = textwrap.indent(textwrap.dedent(DECLARATION.read_text("utf-8")), "    ")
+    code = f"{head}async def main():\n{main}\n{tail[tail.index('if __name__') :]}"
+    lines = programs.run(
+        code, warnings="-W error -W ignore::DeprecationWarning:__main__", timeout=120
+    ).splitlines()
+    assert "[a] a done" in lines
+    assert "[b] embedded processor b completed" in lines
+
+
+def test_the_seeds_counter_as_printed() -> None:
+    lines = run_counter(20_000)
+    for who, last in (("a", 20), ("b", 19)):  # b leaves its loop before it says so
+        said = [x for x in lines if x.startswith(f"[{who}]") and x.endswith("K")]
+        assert said == [f"[{who}] {float(k)}K" for k in range(1, last + 1)]
+    assert "[a] a done" in lines
+    assert "[b] embedded processor b completed" in lines
+    assert "failed" not in "".join(lines)
+    assert lines[-1] == "Running"
+
+
+# ---- values
+
+
+def test_a_chain_gives_back_everything_in_order() -> None:
+    pipe = chain(Processor("a", func=w.double), Processor("b", func=w.double))
+    assert list(pipe.map(range(300))) == [4 * k for k in range(300)]
+    assert pipe.completed
+    assert not pipe.running
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_several_workers(ordered: bool) -> None:
+    pipe = chain(
+        Processor("a", func=w.uneven, workers=3, ordered=ordered),
+        Processor("b", func=w.same),
+    )
+    found = list(pipe.map(range(1000)))
+    assert sorted(found) == list(range(1000))
+    if ordered:
+        assert found == list(range(1000))
+
+
+def test_order_holds_across_parallel_stages_filters_and_generators() -> None:
+    pipe = chain(
+        Processor("a", func=w.uneven, workers=2, ordered=True),
+        Processor("b", func=w.only_even, workers=2, ordered=True),
+        Processor("c", func=w.several, workers=2, ordered=True),
+    )
+    found = list(pipe.map(range(600)))
+    assert found == [k for k in range(0, 600, 2) for _ in range(k % 4)]
+
+
+def test_one_late_value_stops_no_ordered_stage() -> None:
+    """All others wait behind it, and in no queue is there no room for it."""
+    pipe = chain(
+        Processor("a", func=w.first_late, workers=2, ordered=True),
+        Processor("b", func=w.same, workers=2, ordered=True),
+        Processor("c", func=w.same),
+    )
+    assert list(pipe.map(range(2000))) == list(range(2000))
+
+
+def test_what_is_dropped_before_an_ordered_stage_holds_nobody_up() -> None:
+    pipe = chain(
+        Processor("first", func=w.slow, overflow="drop_oldest", buffer_count=2),
+        Processor("a", func=w.same, workers=2, ordered=True),
+        Processor("b", func=w.same),
+    )
+    found: list[int] = []
+    with pipe.run(range(300), found) as run:
+        pass
+    statistics = run.statistics()
+    assert found == sorted(set(found))
+    assert len(found) == int(statistics.received.sel(worker="first"))
+    assert len(found) < 100 < max(found)
+    with pytest.raises(ValueError, match="order needs overflow='block'"):
+        chain(Processor("a", func=w.same, workers=2, overflow="latest"),
+              Processor("b", func=w.same, workers=2, ordered=True)).graph()  # fmt: skip
+
+
+def test_where_values_enter_stretches_that_are_put_in_order() -> None:
+    two = {"func": w.same, "workers": 2}
+    a, d = Processor("a", func=w.same), Processor("d", func=w.same)
+    b = Processor("b", **two)
+    c = Processor("c", **two, ordered=True)
+    a.add(b).add(c).add(d)
+    a.add(c)
+    d.add(Processor("e", **two, ordered=True))
+    pipe = chain(a)
+    graph = pipe.graph()
+    names = [node.name for node in graph.nodes]
+    A, B, C, D, E = (names.index(k) for k in "abcde")
+    assert windows(graph) == {
+        (A, B): ((D, (B, C)),),
+        (A, C): ((D, (C,)),),
+        (D, E): ((-1, (E,)),),
+    }
+    assert stretch(graph) == {B, C, D, E, -1}
+
+
+def test_a_diamond() -> None:
+    pipe, found = Pipe("diamond"), []
+    split = pipe.add(Processor("split", func=w.same))
+    merge = Processor("merge", func=w.same)
+    for name, func in (("left", w.left), ("right", w.right)):
+        split.add(Processor(name, func=func, workers=2, ordered=True)).add(merge)
+    with pipe.run(range(500), found):
+        pass
+    for side in "lr":
+        assert [k for s, k in found if s == side] == list(range(500))
+
+
+def test_a_source_a_class_and_async_functions(capsys: pytest.CaptureFixture) -> None:
+    pipe, found = Pipe("p"), []
+    source = pipe.add(Processor("counting", func=w.counting))
+    source.add(Processor("later", func=w.later)).add(Processor("sum", func=w.Sum))
+    with pipe.run(sink=found):
+        pass
+    assert found == np.cumsum(range(1, 51)).tolist()
+    assert f"[sum] the sum was {found[-1]}\n" in capsys.readouterr().out
+
+
+def test_decorated_functions_and_closures_travel() -> None:
+    plus = 3
+
+    @processor(name="plus")
+    def added(value: int) -> int:
+        return value + plus
+
+    pipe = chain(w.decorated, added)
+    assert list(pipe.map(range(100))) == [3 - k for k in range(100)]
+    assert (added(1), w.decorated(2)) == (4, -2)
+
+
+def test_results_of_single_values() -> None:
+    pipe = chain(
+        Processor("a", func=w.double), Processor("b", func=w.double, workers=2)
+    )
+    with pipe.run() as run:
+        assert [run.call(k, timeout=30) for k in range(20)] == [
+            4 * k for k in range(20)
+        ]
+        assert run.call(np.arange(3), timeout=30).tolist() == [0, 4, 8]
+        run.stop(30)
+    with pytest.raises(EndOfStream, match="takes no values"):
+        run.emit(1)
+
+
+def test_awaited() -> None:
+    async def main() -> None:
+        pipe = chain(Processor("a", func=w.double), Processor("b", func=w.only_even))
+        await pipe.start()
+        assert pipe.running
+        answers = await asyncio.gather(*(pipe.emit_sync(k) for k in range(10)))
+        assert answers == [2 * k for k in range(10)]
+        assert await pipe.emit(4)
+        await pipe.stop()
+        assert pipe.completed
+
+    asyncio.run(main())
+
+
+# ---- the dialect
+
+
+@pytest.mark.parametrize("func", [w.forward, w.plain_forward])
+def test_get_and_emit(func: object) -> None:
+    config = {"plus": 0}
+    pipe = chain(
+        Processor("forward", func=func, config=config), Processor("end", func=w.same)
+    )
+    assert list(pipe.map(range(200))) == list(range(200))
+
+
+def test_emit_and_get_are_coroutines_in_every_way() -> None:
+    pipe = chain(Processor("ways", func=w.every_way), Processor("end", func=w.same))
+    found: list[object] = []
+    with pipe.run(sink=found) as run:
+        assert [run.emit(k) for k in range(4)] == [True] * 4
+        wait_until(lambda: len(found) == 2, 60)
+        run.stop(30)
+    said, error = found
+    assert said == (
+        0, 1, 2, "slept", True, 3, "cannot reuse already awaited coroutine",
+        ["RuntimeWarning", "RuntimeWarning"], "cancelled", None, "timeout",
+    )  # fmt: skip
+    assert error == "TypeError"
+
+
+def test_a_script(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from ataraxis.pipeline import Worker\n"
+        "import asyncio\n"
+        "async def main():\n"
+        "    me = Worker()\n"
+        "    await me.join()\n"
+        "    while True:\n"
+        "        await me.emit_sync(-await me.get_sync(None))\n"
+        "asyncio.run(main())\n"
+    )
+    pipe = chain(Processor("script", entry=str(script)), Processor("end", func=w.same))
+    assert list(pipe.map(range(10))) == [-k for k in range(10)]
+
+
+def test_who_has_no_readers_left_ends_in_good_order() -> None:
+    pipe = chain(
+        Processor("produce", func=w.produce_for_ever, buffer_count=4),
+        Processor("consume", func=w.consume_few),
+    )
+    with pipe.run() as run:
+        run.wait(60)
+    assert run.state == "completed"
+
+
+def test_stop_ends_sources_and_keeps_what_is_inside() -> None:
+    pipe, found = Pipe("p"), []
+    pipe.add(Processor("endless", func=w.endless)).add(Processor("b", func=w.slow))
+    run = pipe.run(sink=found)
+    wait_until(lambda: len(found) > 5, what="some results")
+    run.stop(60)
+    assert found == list(range(len(found)))
+    assert run.statistics().received.sel(worker="(end)") == len(found)
+    emitted = run.statistics().emitted.sel(worker="endless")
+    assert emitted == len(found)
+
+
+def test_outside_of_a_worker_there_is_nothing_to_connect_to() -> None:
+    with pytest.raises(NotConnectedError, match="no worker of a pipe"):
+        Processor("a").open()
+    with pytest.raises(NotConnectedError):
+        asyncio.run(Worker("a").join())
+    with pytest.raises(NotConnectedError, match="connect"):
+        asyncio.run(Processor("a").emit(1))
+    with (
+        pytest.raises(PipeError) as caught,
+        chain(Processor("x", func=w.wrong_name)).run(),
+    ):
+        pass
+    assert "worker of processor 'x', not 'somebody'" in str(caught.value.exceptions[0])
+
+
+def test_data_frames_of_upipe() -> None:
+    from ataraxis.pipeline import DataFrame, DType
+
+    for value in (7, [-1, None, [2**70]], {"a": (1, 2.5)}, b"x", None):
+        frame = DataFrame(value)
+        assert frame.data == value
+        assert DataFrame.from_byte_arr(frame.to_byte_arr()).data == value
+    assert DataFrame(7, DType.U32, sequence=3).dtype == DType.U32
+    block = DataFrame(np.arange(6).reshape(2, 3))
+    assert block.data.tolist() == [[0, 1, 2], [3, 4, 5]]
+    with pytest.raises(TypeError, match=r"no frame carries a builtins\.object"):
+        DataFrame(object())
+    pipe = chain(Processor("framed", func=w.framed), Processor("b", func=w.as_pair))
+    assert list(pipe.map([1, "two", [3]])) == [
+        ("int", 1), ("str", "two"), ("list", [3]),
+    ]  # fmt: skip
+
+
+# ---- arrays
+
+
+def labelled(blocks: int, rows: int, channels: int = 4) -> list[xr.DataArray]:
+    rng = np.random.default_rng(1)
+    return [
+        xr.DataArray(
+            rng.normal(size=(rows, channels)),
+            {
+                "time": np.arange(k * rows, (k + 1) * rows) / 1000,
+                "channel": list("abcd"),
+            },
+            ("time", "channel"),
+            attrs={"units": "mV"},
+        )
+        for k in range(blocks)
+    ]
+
+
+def test_labels_flow_along() -> None:
+    blocks = labelled(5, 10)
+    found = list(chain(Processor("a", func=w.plain_array)).map(blocks))
+    for before, after in zip(blocks, found, strict=True):
+        assert after.dims == ("time", "channel")
+        assert after.attrs == {"units": "mV"}
+        xr.testing.assert_equal(after, before * 2)
+
+
+def test_an_xarray_at_the_tail() -> None:
+    made = xr.DataArray(np.zeros((6, 2)), dims=("time", "channel"), name="x")
+    pipe = chain(Processor("a", func=w.double, workers=2, ordered=True))
+    with pipe.run([np.full(2, 1.0), np.full((3, 2), 2.0), np.full(2, 3.0)], made):
+        pass
+    assert made.values[:, 1].tolist() == [2, 4, 4, 4, 6, 0]
+    with (
+        pytest.raises(PipeError) as caught,
+        pipe.run([np.zeros((7, 2))], made) as run,
+    ):
+        run.wait(60)
+    assert "6 rows along 'time'" in str(caught.value.exceptions[0])
+    with pytest.raises(TypeError, match="takes no results"):
+        pipe.run([], xr.DataArray(0.0))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_overlap_makes_blocks_seamless(workers: int) -> None:
+    blocks = labelled(20, 16)
+    pipe = chain(
+        Processor("a", func=w.smooth, overlap=4, workers=workers, ordered=True)
+    )
+    found = xr.concat(list(pipe.map(blocks)), "time")
+    whole = xr.concat(blocks, "time")
+    np.testing.assert_allclose(found.values, w.smooth(whole.values), atol=1e-12)
+    xr.testing.assert_equal(found.time, whole.time)
+
+
+def test_split_by_channel_is_joined_again() -> None:
+    blocks = labelled(20, 16)
+    pipe = chain(
+        Processor("a", func=w.plain_array, split="channel", workers=3),
+        Processor("b", func=w.same),
+    )
+    found = list(pipe.map(blocks))
+    assert len(found) == 20
+    for before, after in zip(blocks, found, strict=True):
+        xr.testing.assert_equal(after, before * 2)
+
+
+def test_large_arrays_take_the_detour() -> None:
+    blocks = [np.full((200, 100), k, "f8") for k in range(10)]
+    found = list(chain(Processor("a", func=w.double)).map(blocks))
+    assert [block[0, 0] for block in found] == [2 * k for k in range(10)]
+
+
+def test_batches() -> None:
+    stage = Processor("a", func=w.batch, max_batch=16, max_wait=0.05)
+    assert list(chain(stage).map(range(200))) == list(range(200))
+    sizes = Processor("a", func=w.batch_sizes, max_batch=16, max_wait=0.2)
+    found = list(chain(sizes).map(range(200)))
+    assert len(found) == 200
+    assert max(found) > 4
+    with pytest.raises(PipeError, match="failed") as caught:
+        list(chain(Processor("a", func=w.short_batch, max_batch=4)).map(range(9)))
+    assert "one for each" in str(caught.value.exceptions[0])
+
+
+# ---- what may be dropped
+
+
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "latest"])
+def test_overflow_drops_and_counts(overflow: str) -> None:
+    pipe, found = Pipe("p"), []
+    pipe.add(Processor("counting", func=w.counting)).add(
+        Processor("slow", func=w.slow, overflow=overflow, buffer_count=3)
+    )
+    with pipe.run(sink=found) as run:
+        pass
+    dropped = int(run.statistics().dropped.sel(worker="counting"))
+    assert dropped > 0
+    assert len(found) + dropped == 50
+    assert found == sorted(found)
+    if overflow != "drop_newest":
+        assert found[-1] == 49
+
+
+def test_overflow_as_an_error() -> None:
+    pipe = Pipe("p")
+    pipe.add(Processor("counting", func=w.counting)).add(
+        Processor("slow", func=w.slow, overflow="error", buffer_count=2)
+    )
+    with pytest.raises(PipeError) as caught, pipe.run():
+        pass
+    assert "QueueFull" in str(caught.value.exceptions[0])
+
+
+# ---- the graph as a value
+
+
+def test_a_graph_is_checked_before_anything_starts(context: Path) -> None:
+    a, b = Processor("a", func=w.same), Processor("b", func=w.same)
+    a.add(b).add(a)
+    for pipe, message in (
+        (chain(a), "cycle, a -> b -> a"),
+        (Pipe("empty"), "is empty"),
+        (
+            chain(Processor("x", func=w.same), Processor("x", func=w.same)),
+            "have the name",
+        ),
+        (chain(Processor("x")), "nothing to run"),
+        (
+            chain(
+                Processor("x", func=w.same, workers=2),
+                Processor("y", func=w.same, overlap=3),
+            ),
+            "need one worker before",
+        ),
+        (
+            chain(Processor("x", func=w.same), Processor("y", func=w.counting)),
+            "parents",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pipe.run()
+    assert list(context.iterdir()) == []
+    with pytest.raises(TypeError, match="no setting colour"):
+        Processor("a", func=w.same, colour=3)
+    with pytest.raises(ChildProcessError, match="entry= and func="):
+        Processor("a", "x.py", w.same)
+    with pytest.raises(ValueError, match="at least 1"):
+        Processor("a", func=w.same, workers=0)
+
+
+def test_json_there_and_back() -> None:
+    pipe = Pipe("there")
+    a = pipe.add(Processor("a", func=w.double, config={"k": [1]}))
+    b = Processor("b", func=w.Sum, workers=2, ordered=True, restart="always")
+    a.add(b)
+    a.add(Processor("c", entry="x.py")).add(b)
+    text = pipe.to_json()
+    again = Pipe.from_json(text)
+    assert again.to_json() == text
+    node = again.graph().nodes[again.graph().by_name["b"]]
+    assert node.settings.restart.when == "always"
+    local = chain(Processor("a", func=lambda value: value))
+    with pytest.raises(ValueError, match="pickle"):
+        Pipe.from_json(local.to_json())
+    copy = Pipe.from_json(local.to_json(), allow_pickle=True)
+    assert list(copy.map([1, 2])) == [1, 2]
+    with pytest.raises(ValueError, match="no pipe in JSON"):
+        Pipe.from_json("[]")
+
+
+def test_drawing_statistics_and_events() -> None:
+    pipe, found = Pipe("p"), []
+    a = pipe.add(Processor("a<b", func=w.double, workers=2))
+    a.add(Processor("c", func=w.same))
+    assert "a&lt;b" in pipe._repr_svg_()
+    assert pipe._repr_svg_().count("<rect") == 2
+
+    async def main() -> list[str]:
+        run = await pipe.start(range(50), found)
+        seen = [event.what async for event in run.events()]
+        await pipe.wait_for_completion()
+        return seen
+
+    seen = asyncio.run(main())
+    assert seen[-1] == "completed"
+    assert seen.count("ready") == 3
+    told = pipe.execution.statistics()
+    assert int(told.received.sel(worker="c")) == 50
+    assert int(told.sent.sel(edge="a<b -> c")) == 50
+    assert int(told.latency.sel(worker="c").sum()) == 50
+    assert list(told.worker.values) == ["a<b.0", "a<b.1", "c", "(end)"]
+    assert pipe.execution.progress == (50, 50)
+
+
+def test_two_pipes_of_one_name_run_at_once() -> None:
+    first, second = (chain(Processor("a", func=w.double)) for _ in range(2))
+    with first.run() as one, second.run() as two:
+        assert (one.call(1, timeout=30), two.call(2, timeout=30)) == (2, 4)
+        with pytest.raises(RuntimeError, match="runs already"):
+            first.run()
+        one.stop(30)
+        two.stop(30)
+
+
+def test_settings_of_upipe() -> None:
+    from ataraxis.pipeline import APIProcSettings
+
+    said = Processor("a", func=w.same, settings=APIProcSettings(autoscale=3)).settings
+    assert said.workers == 3
+    assert sys.getsizeof(said) > 0
+
+
+def test_emit_says_when_there_is_no_room() -> None:
+    pipe = chain(Processor("a", func=w.slow, buffer_count=2))
+    with pipe.run() as run:
+        sent = [run.emit(k, timeout=0) for k in range(50)]
+        run.stop(60)
+    assert sent[0]
+    assert not sent[-1]
+    assert int(run.statistics().received.sel(worker="a")) == sum(sent)
+
+
+def test_emit_waits_for_those_who_are_not_there_yet() -> None:
+    pipe = chain(Processor("eager", func=w.eager),
+                 Processor("slow", func=w.SlowStart, buffer_count=2))  # fmt: skip
+    found: list[object] = []
+    with pipe.run(sink=found):
+        pass
+    assert found == [*range(20), ("failed", 0)]
+
+
+def test_an_engine_is_four_calls() -> None:
+    from ataraxis.pipeline import Local
+
+    local, calls = Local(), []
+
+    class Elsewhere:
+        def hosts(self) -> list[str]:
+            return ["here", "there"]
+
+        def spawn(self, host: str, spec: object) -> object:
+            calls.append(host)
+            return local.spawn(host, spec)
+
+        def signal(self, handle: object, number: int) -> None:
+            local.signal(handle, number)
+
+        def watch(self, timeout: float | None, bell: int) -> list:
+            return local.watch(timeout, bell)
+
+    pipe, found = Pipe("p"), []
+    pipe.add(Processor("a", func=w.double)).add(
+        Processor("b", func=w.double, host="there")
+    )
+    with pipe.run(range(5), found, engine=Elsewhere()):
+        pass
+    local.close()
+    assert found == [0, 4, 8, 12, 16]
+    assert calls == ["here", "there"]
+
+
+def test_top_shows_pipes() -> None:
+    from click.testing import CliRunner
+
+    from ataraxis.cli import main
+
+    with chain(Processor("stage", func=w.double, workers=2)).run() as run:
+        run.call(1, timeout=60)
+        table = CliRunner().invoke(main, ["top", "--once", "--interval", "0.01"])
+        said = CliRunner().invoke(main, ["top", "--json", "--interval", "0.01"])
+        run.stop(60)
+    assert "stage.1" in table.output
+    assert run.name in table.output
+    assert [p["worker"] for p in json.loads(said.output)["pipes"]] == [
+        "stage.0",
+        "stage.1",
+        "(end)",
+    ]
+
+
+def test_values_come_back_as_they_were() -> None:
+    values = [
+        -1, 2**70, True, None, 1.5, 2j, "ä", b"x", [], [1, [""]], (1, (2,)),
+        {1: "a", None: [True]}, np.float32(1.5), np.datetime64("2026-01-01", "ns"),
+    ]  # fmt: skip
+    pipe = chain(Processor("a", func=w.as_pair))
+    with pipe.run() as run:
+        answers = [run.call(value, timeout=60) for value in values]
+        run.stop(60)
+    for value, (kind, answer) in zip(values, answers, strict=True):
+        assert kind == type(value).__name__
+        assert answer == value
+        assert type(answer) is type(value)
