@@ -18,7 +18,7 @@ from ataraxis.log.disk_watch import LowDisk
 from ataraxis.log.modes import make_folder
 from ataraxis.log.monitor import LogWatch, Loss
 from ataraxis.log.npy.archiving import ArchiveReport, compress_npy_logs
-from ataraxis.log.queue import LogQueue, OnFull
+from ataraxis.log.queue import ON_FULL, LogQueue, OnFull
 from ataraxis.log.status import (
     CREATED,
     CREATOR,
@@ -40,6 +40,7 @@ from ataraxis.log.writer import remove_unused
 from ataraxis.shm.context import Context, ContextLike, checked_name
 from ataraxis.shm.process import check_can_start
 from ataraxis.stream import MemQ
+from ataraxis.stream.overflow import check_on_full
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -249,10 +250,10 @@ class DataLogger:
         for name, value, among in (
             ("layout", layout, ("npy", "journal")),
             ("durability", durability, ("os", "disk")),
-            ("on_full", on_full, ("block", "raise", "drop_newest")),
         ):
             if value not in among:
                 raise ValueError(f"{name}={value!r}: one of {', '.join(among)}")
+        check_on_full(on_full, ON_FULL)
         directory = Path(output_directory) / f"{instance_name}{LOG_DIRECTORY_SUFFIX}"
         instance_name = checked_name(Path(instance_name).name)
         self._name = instance_name

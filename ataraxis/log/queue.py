@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from queue import Full
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -130,6 +130,7 @@ class LastWords:
 # ---- the queue
 
 OnFull = Literal["block", "raise", "drop_newest"]
+ON_FULL = get_args(OnFull)
 _SLICE_S = 0.2
 _STALL_S = 5.0
 _STARTING_S = 30.0

@@ -34,6 +34,7 @@ from ataraxis.stream.endpoint import (
     open_to_send,
     plain_name,
 )
+from ataraxis.stream.overflow import check_on_full
 from ataraxis.stream.statistics import StreamStatistics
 from ataraxis.stream.write_buffer import WriteBuffer
 
@@ -189,9 +190,7 @@ class Producer(Endpoint, ProducerHandle):
         self._was_told = -1.0
         self._on_stall = on_stall
         self.cancel_event = cancel_event
-        if on_full not in _ON_FULL:
-            raise ValueError(f"on_full={on_full!r}: one of {', '.join(_ON_FULL)}")
-        self._on_full = _ON_FULL[on_full]
+        self._on_full = _ON_FULL[check_on_full(on_full, tuple(_ON_FULL))]
         labels, capacity = frame_labels(buffer_size, shape, dtype, dims, coords, attrs)
         slots = slot_count(capacity, buffer_count, buffer_seconds, labels)
         is_typed = shape is not None

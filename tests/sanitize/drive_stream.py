@@ -24,7 +24,7 @@ from ataraxis._kernels import ring as sanitized  # noqa: E402
 from ataraxis._kernels import snapshot  # noqa: E402
 from ataraxis._kernels.consumer import ENDED, OK, ConsumerHandle  # noqa: E402
 from ataraxis._kernels.memory import Participant  # noqa: E402
-from ataraxis._kernels.producer import Loan, ProducerHandle  # noqa: E402
+from ataraxis._kernels.producer import ProducerHandle, WriteLoan  # noqa: E402
 from ataraxis.stream import Producer  # noqa: E402
 
 assert sanitized.__file__.startswith(sys.argv[1]), sanitized.__file__
@@ -64,7 +64,7 @@ class Receiver(Ends, ConsumerHandle):
     cancel_event = None
 
 
-class Buffer(Loan):
+class Buffer(WriteLoan):
     def _over(self) -> NoReturn:
         raise AssertionError("over")
 
