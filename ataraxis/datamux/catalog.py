@@ -156,7 +156,7 @@ class Catalog:
                 warnings.warn(
                     f"collection {collection_id!r} is left out: {error}",
                     ConfigWarning,
-                    stacklevel=3,
+                    stacklevel=4,
                 )
         return found
 
@@ -281,7 +281,7 @@ class Catalog:
                 warnings.warn(
                     f"node {node_id!r} is left out: {error}",
                     ConfigWarning,
-                    stacklevel=3,
+                    stacklevel=5,
                 )
         return found
 

@@ -142,7 +142,7 @@ class Live:
                     f"sources of kind {kind.name!r} are left out: "
                     f"{type(error).__name__}: {error}",
                     ConfigWarning,
-                    stacklevel=3,
+                    stacklevel=4,
                 )
         for node in self._catalog.nodes():
             found[node.id] = node

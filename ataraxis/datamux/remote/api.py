@@ -13,9 +13,9 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from ataraxis.clock import Offset, now_ns
-from ataraxis.datamux.api import API, Tasks
+from ataraxis.datamux.api import Attrs, DataMuxApi, SinkOptions
 from ataraxis.datamux.block import Block
-from ataraxis.datamux.description import Collection, Node, Stream
+from ataraxis.datamux.description import Stream
 from ataraxis.datamux.end import End
 from ataraxis.datamux.recording import Recording
 from ataraxis.datamux.remote.access import identity_of
@@ -25,12 +25,8 @@ from ataraxis.datamux.remote.layout import packed, packed_signals, unpacked
 from ataraxis.datamux.remote.link import Link
 from ataraxis.datamux.remote.source import RemoteSource
 from ataraxis.datamux.remote.transport import transport_of
-from ataraxis.datamux.simulation import Faults, Signals
-from ataraxis.datamux.sinks.adapt import sink_of
-from ataraxis.datamux.sinks.sink import BUFFER, Policy
 from ataraxis.datamux.source import Source
 from ataraxis.datamux.task import (
-    Deliver,
     Listing,
     StreamAck,
     Task,
@@ -86,36 +82,37 @@ class Answer(Generic[T]):
         return getattr(self._future.result(), name)
 
     def __iter__(self) -> Iterator[Any]:
-        found: Any = self._future.result()
-        return iter(found)
+        return iter(self._value())
 
     def __len__(self) -> int:
-        found: Any = self._future.result()
-        return len(found)
+        return len(self._value())
 
     def __getitem__(self, key: Any) -> Any:
-        found: Any = self._future.result()
-        return found[key]
+        return self._value()[key]
 
     def __eq__(self, other: object) -> bool:
-        return bool(self._future.result() == other)
+        return bool(self._value() == other)
 
     __hash__ = None  # type: ignore[assignment]
 
     def __bool__(self) -> bool:
-        return bool(self._future.result())
+        return bool(self._value())
 
     def __repr__(self) -> str:
-        return repr(self._future.result())
+        return repr(self._value())
+
+    def _value(self) -> Any:
+        return self._future.result()
 
 
-def answered(future: Future[T]) -> Any:
-    """Return the answer; inside an event loop at once, as one that is on its way."""
+def answered(future: Future[T]) -> T:
+    """Return the answer; inside an event loop an `Answer`, at once."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return future.result()
-    return Answer(future)
+    made: Any = Answer(future)
+    return made  # type: ignore[no-any-return]
 
 
 # ---- the clock of a replay on another machine
@@ -197,7 +194,6 @@ def steer_of(link: Link, inlet: Inlet) -> Steer:
 # ---- a client of a server: its connection, and how it asks for lists and streams
 
 U = TypeVar("U")
-Transform = Callable[[Any], Any] | str
 
 
 def then(future: Future[T], convert: Callable[[T], U]) -> Future[U]:
@@ -218,7 +214,10 @@ def then(future: Future[T], convert: Callable[[T], U]) -> Future[U]:
 
 
 def recording_from(
-    started: Future[StreamAck], listed: Future[Any], stream_id: str, items: list[Any]
+    started: Future[StreamAck],
+    listed: Future[list[Stream]],
+    stream_id: str,
+    items: list[Any],
 ) -> Future[Recording]:
     """Return a future of the recording whose blocks come into a list.
 
@@ -267,9 +266,8 @@ def _joined(blocks: list[Block]) -> Recording:
     return Recording.of(stream, columns, f"stream {stream.id!r} of the server")
 
 
-def _empty(listed: Future[Any], stream_id: str) -> Recording:
-    streams = [unpacked(Stream, item) for item in listed.result(30)]
-    stream = next(s for s in streams if s.id == stream_id)
+def _empty(listed: Future[list[Stream]], stream_id: str) -> Recording:
+    stream = next(s for s in listed.result(30) if s.id == stream_id)
     columns = {
         name: np.empty((0, *field.shape), field.numpy_dtype)
         for name, field in {**stream.index, **stream.fields}.items()
@@ -280,25 +278,25 @@ def _empty(listed: Future[Any], stream_id: str) -> Recording:
 # ---- the api
 
 
-class RemoteAPI(Tasks):
+class RemoteAPI(DataMuxApi):
     """Replay, proxy and simulate on another machine, into sinks of this one.
 
-    Every call is that of `API` with the same options. Outside of an event loop it
-    returns when the server has answered; inside one it returns at once, to be awaited.
-    A ``transform`` runs here, or, if it is a name, on the server, where that name is
-    registered.
+    The calls are those of `API` with the same options. Outside an event loop they
+    return when the server has answered; inside one they return at once, and are to be
+    awaited. A ``transform`` runs here, or, if it is a name, on the server, where that
+    name is registered.
 
     Parameters
     ----------
     rpc_name : str
         The transport: 'websocket'.
     codec_name : str
-        'frame' (our own, fastest), 'msgpack' or 'json'.
+        'frame' (of ataraxis, fastest), 'msgpack' or 'json'.
 
     Raises
     ------
     SourceNotFound, ModuleNotFoundError
-        There is none of that name, or what it needs is not installed.
+        The name is unknown, or a package that it needs is not installed.
 
     Examples
     --------
@@ -312,242 +310,95 @@ class RemoteAPI(Tasks):
     ['ch0', 'ch1', 'ch2', 'ch3']
     """
 
-    # ---- what there is
-
-    def list_collections(self) -> Listing[Collection]:
-        """Return the server's collections; see `API.list_collections`."""
-        found: Listing[Collection] = self._listed("list_collections", Collection)
-        return found
-
-    def list_collection_streams(self, collection_id: str) -> Listing[Stream]:
-        """Return each stream of each recording; see `API.list_collection_streams`."""
-        found: Listing[Stream] = self._listed(
-            "list_collection_streams", Stream, collection_id=collection_id
-        )
-        return found
-
-    def list_live_nodes(self) -> Listing[Node]:
-        """Return what gives live streams there; see `API.list_live_nodes`."""
-        found: Listing[Node] = self._listed("list_live_nodes", Node)
-        return found
-
-    def list_live_streams(self, node_id: str) -> Listing[Stream]:
-        """Return the streams of a live node there; see `API.list_live_streams`."""
-        found: Listing[Stream] = self._listed(
-            "list_live_streams", Stream, node_id=node_id
-        )
-        return found
-
-    def recording(
-        self,
-        collection_id: str,
-        stream_id: str,
-        attrs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Fetch one stream of one recording, all of it; see `API.recording`."""
-        asked = {"collection_id": collection_id, "stream_id": stream_id}
-        blocks: list[Any] = []
-        started: Future[StreamAck] = self._started(
-            "replay_collection_stream",
-            {**asked, "attrs": packed(attrs or {}), "rate_limit": False},
-            blocks.append, identity, "block",
-        )  # fmt: skip
-        listed = self._linked().request(
-            "list_collection_streams", {"collection_id": collection_id}
-        )
-        return answered(recording_from(started, listed, stream_id, blocks))
-
-    # ---- streams
-
-    def open_source(
-        self, node_id: str, stream_id: str, attrs: Mapping[str, Any] | None = None
-    ) -> Source:
-        """Open a live stream of the server to be read by you; see `API.open_source`.
-
-        Waits for the server, also inside an event loop.
-        """
-        asked = {
-            "node_id": node_id, "stream_id": stream_id, "attrs": packed(attrs or {}),
-            "use_relative_ts": False,
-        }  # fmt: skip
-
-        def listed() -> Future[list[Stream]]:
-            return then(
-                self._linked().request("list_live_streams", {"node_id": node_id}),
-                lambda found: [unpacked(Stream, item) for item in found],
-            )
-
-        def start(sink: Any) -> Future[StreamAck]:
-            return self._started("proxy_live_stream", asked, sink, identity, "block")
-
-        source = RemoteSource(stream_id, node_id, listed, start)
-        source.open()
-        return source
-
-    def record_live_stream(
-        self,
-        node_id: str,
-        stream_id: str,
-        attrs: Mapping[str, Any],
-        directory: str | Path,
-        name: str | None = None,
-        **options: Any,
-    ) -> StreamAck:
-        """Record a live stream of the server here; see `API.record_live_stream`."""
-        here: Any = self
-        return API.record_live_stream(
-            here, node_id, stream_id, attrs, directory, name, **options
-        )
-
-    def proxy_live_stream(
-        self,
-        node_id: str,
-        stream_id: str,
-        attrs: Mapping[str, Any],
-        sink: Any,
-        transform: Transform = identity,
-        rate_limit: bool = True,
-        strict_time: bool = True,
-        use_relative_ts: bool = True,
-        *,
-        block: int | None = None,
-        deliver: Deliver = "record",
-        policy: Policy = "block",
-        buffer: int = BUFFER,
-        patience: float | None = 10.0,
-    ) -> StreamAck:
-        """Pass a live stream of the server into a sink; see `API.proxy_live_stream`.
-
-        A source is never held up: a reader that is too slow, or away for too long,
-        loses the stream, which ends as 'lost'.
-        """
-        asked = {
-            "node_id": node_id, "stream_id": stream_id, "attrs": packed(attrs),
-            "rate_limit": rate_limit, "strict_time": strict_time,
-            "use_relative_ts": use_relative_ts, "block": block, "patience": patience,
-        }  # fmt: skip
-        ack: StreamAck = answered(
-            self._started(
-                "proxy_live_stream", asked, sink, transform, deliver, policy, buffer
-            )
-        )
-        return ack
-
-    def replay_collection_stream(
-        self,
-        collection_id: str,
-        stream_id: str,
-        attrs: Mapping[str, Any],
-        sink: Any,
-        transform: Transform = identity,
-        rate_limit: bool = True,
-        strict_time: bool = True,
-        use_relative_ts: bool = True,
-        *,
-        deliver: Deliver = "record",
-        policy: Policy = "block",
-        buffer: int = BUFFER,
-        timeline: Timeline | None = None,
-        **options: Any,
-    ) -> StreamAck:
-        """Replay a recording of the server; see `API.replay_collection_stream`."""
-        asked = {
-            "collection_id": collection_id, "stream_id": stream_id,
-            "attrs": packed(attrs), "rate_limit": rate_limit,
-            "strict_time": strict_time, "use_relative_ts": use_relative_ts,
-            **checked_options(options),
-        }  # fmt: skip
-        ack: StreamAck = answered(
-            self._started(
-                "replay_collection_stream",
-                asked, sink, transform, deliver, policy, buffer, timeline,
-            )
-        )  # fmt: skip
-        return ack
-
-    def publish_collection_stream(
-        self,
-        collection_id: str,
-        stream_id: str,
-        attrs: Mapping[str, Any],
-        **options: Any,
-    ) -> StreamAck:
-        """Replay onto the server's network; see `API.publish_collection_stream`."""
-        asked = {
-            "collection_id": collection_id, "stream_id": stream_id,
-            "attrs": packed(attrs), **checked_options(options, "rate_limit",
-            "strict_time", "use_relative_ts"),
-        }  # fmt: skip
-        ack: StreamAck = answered(
-            self._started(
-                "publish_collection_stream", asked, lambda end: None, identity, "block"
-            )
-        )
-        return ack
-
-    def simulate_stream(
-        self,
-        source: str | Stream | Recording,
-        stream_id: str = "",
-        attrs: Mapping[str, Any] | None = None,
-        sink: Any = None,
-        transform: Transform = identity,
-        rate_limit: bool = True,
-        *,
-        signals: Signals | None = None,
-        guided: bool = False,
-        seed: int = 0,
-        faults: Faults | None = None,
-        duration: float | None = None,
-        speed: float = 1.0,
-        block: int | float | None = None,
-        deliver: Deliver = "record",
-        policy: Policy = "block",
-        buffer: int = BUFFER,
-        timeline: Timeline | None = None,
-    ) -> StreamAck:
-        """Simulate a stream there; see `API.simulate_stream`.
-
-        A `Recording` is here already, so that what it guides is simulated here.
-        """
-        if isinstance(source, Recording):
-            here: Any = self
-            ack: StreamAck = API.simulate_stream(
-                here, source, stream_id, attrs, sink, transform,  # type: ignore[arg-type]
-                rate_limit, signals=signals, guided=guided, seed=seed, faults=faults,
-                duration=duration, speed=speed, block=block, deliver=deliver,
-                policy=policy, buffer=buffer, timeline=timeline,
-            )  # fmt: skip
-            return ack
-        asked = {
-            "source": source if isinstance(source, str) else packed(source),
-            "stream_id": stream_id, "attrs": None if attrs is None else packed(attrs),
-            "rate_limit": rate_limit, "signals": packed_signals(signals),
-            "guided": guided, "seed": seed, "faults": packed(faults),
-            "duration": duration, "speed": speed, "block": block,
-        }  # fmt: skip
-        ack = answered(
-            self._started(
-                "simulate_stream",
-                asked, sink, transform, deliver, policy, buffer, timeline,
-            )
-        )  # fmt: skip
-        return ack
-
-    def replay(
-        self, recording: Recording, sink: Any, *args: Any, **options: Any
-    ) -> Any:
-        """Replay a recording that is here; see `API.replay`."""
-        here: Any = self
-        return API.replay(here, recording, sink, *args, **options)
-
-    # ---- connects to a server; a part of `RemoteAPI`, which see
-
     def __init__(self, rpc_name: str = "websocket", codec_name: str = "frame") -> None:
         super().__init__()
         self._transport = transport_of(rpc_name)
         self._codec = codec_of(codec_name)
         self._link: Link | None = None
+
+    def _list(self, call: str, kind: type[T], **which: Any) -> Listing[T]:
+        return answered(then(self._described(call, kind, **which), Listing[T]))
+
+    def _described(self, call: str, kind: type[T], **which: Any) -> Future[list[T]]:
+        return then(
+            self._linked().request(call, which),
+            lambda found: [unpacked(kind, item) for item in found],
+        )
+
+    def _read(self, collection_id: str, stream_id: str, attrs: Attrs) -> Any:
+        blocks: list[Any] = []
+        arguments = {
+            "collection_id": collection_id, "stream_id": stream_id, "attrs": attrs,
+            "rate_limit": False,
+        }  # fmt: skip
+        into = SinkOptions(blocks.append, deliver="block")
+        started = self._started("replay_collection_stream", into, arguments)
+        listed = self._described(
+            "list_collection_streams", Stream, collection_id=collection_id
+        )
+        return answered(recording_from(started, listed, stream_id, blocks))
+
+    def _open(self, node_id: str, stream_id: str, attrs: Attrs) -> Source:
+        arguments = {
+            "node_id": node_id, "stream_id": stream_id, "attrs": attrs,
+            "use_relative_ts": False,
+        }  # fmt: skip
+
+        def listed() -> Future[list[Stream]]:
+            return self._described("list_live_streams", Stream, node_id=node_id)
+
+        def start(sink: Any) -> Future[StreamAck]:
+            into = SinkOptions(sink, deliver="block")
+            return self._started("proxy_live_stream", into, arguments)
+
+        source = RemoteSource(stream_id, node_id, listed, start)
+        source.open()
+        return source
+
+    def _stream(
+        self, call: str, into: SinkOptions, options: dict[str, Any]
+    ) -> StreamAck:
+        return answered(self._started(call, into, options))
+
+    def _started(
+        self, call: str, into: SinkOptions, arguments: Mapping[str, Any]
+    ) -> Future[StreamAck]:
+        """Request a stream; everything here is ready before the request is sent."""
+        link, timeline = self._linked(), into.timeline
+        asked = {
+            name: packed_signals(value) if name == "signals" else packed(value)
+            for name, value in arguments.items()
+        }
+        if isinstance(into.transform, str):
+            asked["transform"] = into.transform
+        elif call == "publish_collection_stream" and into.transform is not identity:
+            raise TypeError(
+                f"transform={into.transform!r}: what the server publishes is "
+                "transformed there: give the name of a transform of the server"
+            )
+        if timeline is not None:
+            if not isinstance(timeline, RemoteTimeline):
+                raise TypeError(
+                    "a clock of this machine cannot pace a stream of the server: share "
+                    "that of its first stream, timeline=ack.task.timeline"
+                )
+            asked["timeline"] = timeline.number
+        made = into.make()
+        inlet = link.inlet()
+        applied = identity if isinstance(into.transform, str) else into.transform
+        task = Task(prefix + gen_randseq(), inlet, made, into.deliver, applied)
+
+        def begin(answer: Any) -> StreamAck:
+            if answer.get("is_paced"):
+                clock = timeline or RemoteTimeline(
+                    inlet.number, steer_of(link, inlet), asked.get("speed", 1.0),
+                    asked.get("paused", False),
+                )  # fmt: skip
+                inlet.timeline = clock
+                inlet.seek = clock.seek
+            return self._begin(task)
+
+        return then(link.start(call, asked, inlet), begin)
 
     # ---- the connection
 
@@ -646,64 +497,3 @@ class RemoteAPI(Tasks):
             there = int(link.request("time", {}).result())
             samples.append((before, there, there, now_ns()))
         return Offset.from_round_trips(samples, link.place)
-
-    # ---- asking
-
-    def _listed(self, call: str, kind: type[T], **arguments: Any) -> Any:
-        def listing(found: Any) -> Listing[T]:
-            return Listing(unpacked(kind, item) for item in found)
-
-        return answered(then(self._linked().request(call, arguments), listing))
-
-    def _started(
-        self,
-        call: str,
-        arguments: Mapping[str, Any],
-        sink: Any,
-        transform: Transform,
-        deliver: Deliver,
-        policy: Policy = "block",
-        buffer: int = BUFFER,
-        timeline: Timeline | None = None,
-    ) -> Future[StreamAck]:
-        """Ask for a stream; everything here is ready before the request goes out."""
-        link = self._linked()
-        asked = dict(arguments)
-        if isinstance(transform, str):
-            asked["transform"] = transform
-        if timeline is not None:
-            if not isinstance(timeline, RemoteTimeline):
-                raise TypeError(
-                    "a clock of this machine does not pace another: share that of the "
-                    "first stream, timeline=ack.task.timeline"
-                )
-            asked["timeline"] = timeline.number
-        made = sink_of(sink, policy, buffer)
-        inlet = link.inlet()
-        applied = identity if isinstance(transform, str) else transform
-        task = Task(prefix + gen_randseq(), inlet, made, deliver, applied)
-
-        def begin(answer: Any) -> StreamAck:
-            if answer.get("is_paced"):
-                clock = timeline or RemoteTimeline(
-                    inlet.number, steer_of(link, inlet), asked.get("speed", 1.0),
-                    asked.get("paused", False),
-                )  # fmt: skip
-                inlet.timeline = clock
-                inlet.seek = clock.seek
-            return self._begin(task)
-
-        return then(link.start(call, asked, inlet), begin)
-
-
-_OPTIONS = ("speed", "start", "stop", "loop", "block", "paused")
-
-
-def checked_options(options: Mapping[str, Any], *more: str) -> dict[str, Any]:
-    """Return the options of a replay, or raise because there is none of that name."""
-    for name in options:
-        if name not in (*_OPTIONS, *more):
-            raise TypeError(
-                f"unexpected keyword argument {name!r}: {', '.join((*_OPTIONS, *more))}"
-            )
-    return dict(options)
