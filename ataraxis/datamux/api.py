@@ -22,7 +22,7 @@ from ataraxis.datamux.registry import Live, opened_price
 from ataraxis.datamux.replay import Replay
 from ataraxis.datamux.simulation import Faults, Signals, Simulate, Simulation
 from ataraxis.datamux.sinks.adapt import sink_of
-from ataraxis.datamux.sinks.sink import BUFFER, Policy, Sink
+from ataraxis.datamux.sinks.sink import BUFFER, Sink
 from ataraxis.datamux.source import Source
 from ataraxis.datamux.streaminghub.util import Settings, expand
 from ataraxis.datamux.task import (
@@ -36,6 +36,7 @@ from ataraxis.datamux.task import (
     prefix,
 )
 from ataraxis.datamux.timeline import Timeline
+from ataraxis.stream.overflow import Overflow
 
 _REMEMBERED = 4096
 _REPLAY_OPTIONS = ("speed", "start", "stop", "loop", "block", "paused")
@@ -50,13 +51,14 @@ class SinkOptions(NamedTuple):
     sink: Any
     transform: Transform = identity
     deliver: Deliver = "record"
-    policy: Policy = "block"
+    on_full: Overflow | None = None
     buffer: int = BUFFER
     timeline: Timeline | None = None
+    policy: Overflow | None = None
 
     def make(self) -> Sink:
         """Return the sink."""
-        return sink_of(self.sink, self.policy, self.buffer)
+        return sink_of(self.sink, self.on_full, self.buffer, policy=self.policy)
 
     @classmethod
     def taken_from(cls, options: dict[str, Any], **given: Any) -> SinkOptions:
@@ -207,9 +209,10 @@ class DataMuxApi(abc.ABC):
         *,
         block: int | None = None,
         deliver: Deliver = "record",
-        policy: Policy = "block",
+        on_full: Overflow | None = None,
         buffer: int = BUFFER,
         patience: float | None = 10.0,
+        policy: Overflow | None = None,
     ) -> StreamAck:
         """Pass a live stream into a sink, as it comes.
 
@@ -222,7 +225,7 @@ class DataMuxApi(abc.ABC):
             Which stream of which node.
         attrs : mapping
             Options of the kind of source; may be empty.
-        sink, transform, use_relative_ts, deliver, policy, buffer
+        sink, transform, use_relative_ts, deliver, on_full, buffer, policy
             As in `replay`.
         rate_limit, strict_time : bool
             Accepted and ignored: a live stream has its own pace.
@@ -248,7 +251,7 @@ class DataMuxApi(abc.ABC):
             "rate_limit": rate_limit, "strict_time": strict_time,
             "use_relative_ts": use_relative_ts, "block": block, "patience": patience,
         }  # fmt: skip
-        into = SinkOptions(sink, transform, deliver, policy, buffer)
+        into = SinkOptions(sink, transform, deliver, on_full, buffer, policy=policy)
         return self._stream("proxy_live_stream", into, arguments)
 
     def record_live_stream(
@@ -325,9 +328,10 @@ class DataMuxApi(abc.ABC):
         speed: float = 1.0,
         block: int | float | None = None,
         deliver: Deliver = "record",
-        policy: Policy = "block",
+        on_full: Overflow | None = None,
         buffer: int = BUFFER,
         timeline: Timeline | None = None,
+        policy: Overflow | None = None,
     ) -> StreamAck:
         """Simulate a stream into a sink; the same seed gives the same samples.
 
@@ -338,7 +342,8 @@ class DataMuxApi(abc.ABC):
             `Recording`, `RemoteAPI` simulates here, not on the server.
         stream_id, attrs
             Which stream of the collection, and, if guided, which recording.
-        sink, transform, rate_limit, speed, block, deliver, policy, buffer, timeline
+        sink, transform, rate_limit, speed, block, deliver, on_full, buffer, timeline,
+        policy
             As in `replay`.
         signals : Signal, function, or mapping of field to these, optional
             Values of the fields: see `ataraxis.datamux.simulation`. By default sines.
@@ -356,7 +361,7 @@ class DataMuxApi(abc.ABC):
         SourceNotFound, RecordingError, ValueError
             Something is missing or does not fit; nothing was started.
         """
-        into = SinkOptions(sink, transform, deliver, policy, buffer, timeline)
+        into = SinkOptions(sink, transform, deliver, on_full, buffer, timeline, policy)
         options: dict[str, Any] = {
             "rate_limit": rate_limit, "signals": signals, "guided": guided,
             "seed": seed, "faults": faults, "duration": duration, "speed": speed,
@@ -482,10 +487,11 @@ class DataMuxApi(abc.ABC):
         loop: bool | int = False,
         block: int | float | None = None,
         deliver: Deliver = "record",
-        policy: Policy = "block",
+        on_full: Overflow | None = None,
         buffer: int = BUFFER,
         timeline: Timeline | None = None,
         paused: bool = False,
+        policy: Overflow | None = None,
     ) -> StreamAck:
         """Replay a recording into a sink, from a thread.
 
@@ -517,8 +523,8 @@ class DataMuxApi(abc.ABC):
         deliver : {'record', 'block', 'xarray'}
             Seed-style dicts, one per sample; `Block`; or a `LabelledBlock` around an
             `xarray.Dataset`.
-        policy : {'block', 'drop_oldest', 'drop_newest', 'raise'}
-            What happens when the sink is full; drops are counted.
+        on_full : {'block', 'drop_oldest', 'drop_newest', 'raise'}, optional
+            What to do when the sink is full; by default wait. Drops are counted.
         buffer : int
             How many items may wait in a queue without a bound.
         timeline : Timeline, optional
@@ -526,6 +532,8 @@ class DataMuxApi(abc.ABC):
             its speed counts. With `RemoteAPI` the ``task.timeline`` of another stream.
         paused : bool
             Wait for ``ack.task.resume()``.
+        policy : str, optional
+            The old name of `on_full`.
 
         Returns
         -------
@@ -533,7 +541,7 @@ class DataMuxApi(abc.ABC):
             ``randseq`` is the id for `stop_task`; ``task`` pauses, seeks and counts.
             The sink gets an end last, equal to `END_OF_STREAM`, with its reason.
         """
-        into = SinkOptions(sink, transform, deliver, policy, buffer, timeline)
+        into = SinkOptions(sink, transform, deliver, on_full, buffer, timeline, policy)
         if timeline is None and rate_limit:
             timeline = Timeline(speed)
         charge(recording.price(speed if rate_limit else 0.0))

@@ -45,7 +45,7 @@ class TaskStatistics:
     delivered: int
     """Items, blocks or frames put into the sink."""
     dropped: int
-    """Of these given up because the sink was full (`policy`)."""
+    """Items dropped because the sink was full (`on_full`)."""
     lost: int
     """Samples that the source says it lost."""
     reconnects: tuple[str, ...]

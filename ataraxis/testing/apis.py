@@ -339,23 +339,32 @@ class ApiContract:
             assert (np.diff(first) == 1).all()
 
     def test_a_slow_reader_holds_a_replay_up(self) -> None:
-        """A bounded sink loses nothing; with another policy what is lost is counted."""
+        """A bounded sink loses nothing."""
         sink: queue.Queue[Any] = queue.Queue(3)
         with self._api() as api:
             replay = api.replay_collection_stream
-            ack = replay("eyes", "gaze", WHICH, sink, rate_limit=False)
+            replay("eyes", "gaze", WHICH, sink, rate_limit=False)
             got = [sink.get(timeout=WAIT_S)["value"]["x"] for _ in range(ROWS)]
             assert got == [*range(ROWS)]
             assert sink.get(timeout=WAIT_S) is END_OF_STREAM
-            full: queue.Queue[Any] = queue.Queue(3)
-            ack = replay(
-                "eyes", "gaze", WHICH, full, rate_limit=False, policy="drop_newest"
-            )
-            taken = []
-            while (item := full.get(timeout=WAIT_S)) != END_OF_STREAM:
-                taken.append(item["value"]["x"])
-            assert taken == sorted(set(taken))
-            assert ack.task.statistics().dropped == ROWS - len(taken)
+
+    def test_what_a_full_sink_drops_is_counted(self) -> None:
+        """With `on_full`, and with its old name `policy`; not with both."""
+        with self._api() as api:
+            replay = api.replay_collection_stream
+            for name in ("on_full", "policy"):
+                full: queue.Queue[Any] = queue.Queue(3)
+                option: dict[str, Any] = {name: "drop_newest"}
+                ack = replay("eyes", "gaze", WHICH, full, rate_limit=False, **option)
+                taken = []
+                while (item := full.get(timeout=WAIT_S)) != END_OF_STREAM:
+                    taken.append(item["value"]["x"])
+                assert taken == sorted(set(taken))
+                assert ack.task.statistics().dropped == ROWS - len(taken)
+            both = {"on_full": "raise", "policy": "raise"}
+            _expect(ValueError, replay, "eyes", "gaze", WHICH, full, **both)
+            _expect(ValueError, api.proxy_live_stream, "sim", "ramp", {}, full, **both)
+            _expect(ValueError, api.simulate_stream, "eyes", "gaze", sink=full, **both)
 
     def test_a_sink_that_fails_ends_the_stream(self) -> None:
         """With its own error."""

@@ -366,37 +366,37 @@ def test_what_is_no_sink_is_refused_in_the_call(api, sink):
         api.replay(counting(3), sink)
 
 
-def test_policies_of_a_full_sink_are_counted(api):
-    for policy, kept in [("drop_newest", [0, 1, 2, 3]), ("drop_oldest", [6, 7, 8, 9])]:
+def test_drops_of_a_full_sink_are_counted(api):
+    for on_full, kept in [("drop_newest", [0, 1, 2, 3]), ("drop_oldest", [6, 7, 8, 9])]:
         sink = queue.Queue(4)
-        ack = api.replay(counting(10), sink, rate_limit=False, policy=policy)
+        ack = api.replay(counting(10), sink, rate_limit=False, on_full=on_full)
         end = ack.wait(10)
         assert end.reason == "completed"
         items, _ = drained(sink)
         assert numbers(items) == kept[1:]  # one gave way to the end
         assert ack.task.statistics().dropped == 7
     sink = queue.Queue(4)
-    end = api.replay(counting(10), sink, rate_limit=False, policy="raise").wait(10)
+    end = api.replay(counting(10), sink, rate_limit=False, on_full="raise").wait(10)
     assert (end.reason, type(end.error)) == ("failed", QueueFull)
-    with pytest.raises(ValueError, match="policy="):
+    with pytest.raises(ValueError, match="on_full must be one of"):
         sink_of(queue.Queue(), "drop")
 
 
-@pytest.mark.parametrize("policy", ["drop_newest", "drop_oldest", "raise"])
-def test_policies_of_a_full_asyncio_sink(api, policy):
+@pytest.mark.parametrize("on_full", ["drop_newest", "drop_oldest", "raise"])
+def test_a_full_asyncio_sink_does_what_on_full_demands(api, on_full):
     async def main():
         sink = asyncio.Queue(4)
-        ack = api.replay(counting(10), sink, rate_limit=False, policy=policy)
+        ack = api.replay(counting(10), sink, rate_limit=False, on_full=on_full)
         end = await ack.done()
         items, found = await drained_async(sink)
         assert found.reason == end.reason
         return numbers(items), end, ack.task.statistics()
 
     kept, end, statistics = asyncio.run(main())
-    if policy == "raise":
+    if on_full == "raise":
         assert type(end.error) is QueueFull
     else:
-        assert kept == {"drop_newest": [1, 2, 3], "drop_oldest": [7, 8, 9]}[policy]
+        assert kept == {"drop_newest": [1, 2, 3], "drop_oldest": [7, 8, 9]}[on_full]
         assert statistics.dropped == 7
 
 
@@ -488,8 +488,9 @@ def test_ids_do_not_follow_pythons_seed(api):
         ({"block": 0}, "block=0"),
         ({"block": "many"}, "block='many'"),
         ({"deliver": "dict"}, "deliver='dict'"),
-        ({"policy": "maybe"}, "policy='maybe'"),
-        ({"buffer": 0}, "buffer=0"),
+        ({"on_full": "maybe"}, "got 'maybe'"),
+        ({"policy": "maybe"}, "got 'maybe'"),
+        ({"buffer": 0}, "buffer must be at least 1 item, got 0"),
         ({"transform": 3}, "transform=3"),
     ],
     ids=str,

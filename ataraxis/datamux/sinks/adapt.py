@@ -8,16 +8,22 @@ from typing import Any
 
 from ataraxis.datamux.sinks.sink import (
     BUFFER,
-    POLICIES,
+    ON_FULL,
     CallSink,
-    Policy,
     QueueSink,
     Sink,
 )
 from ataraxis.datamux.sinks.stream import StreamSink
+from ataraxis.stream.overflow import Overflow, check_on_full
 
 
-def sink_of(target: Any, policy: Policy = "block", buffer: int = BUFFER) -> Sink:
+def sink_of(
+    target: Any,
+    on_full: Overflow | None = None,
+    buffer: int = BUFFER,
+    *,
+    policy: Overflow | None = None,
+) -> Sink:
     """Return the sink for what the user gave.
 
     Parameters
@@ -26,34 +32,42 @@ def sink_of(target: Any, policy: Policy = "block", buffer: int = BUFFER) -> Sink
         `asyncio.Queue` (from within its event loop), `queue.Queue`, a queue of
         `multiprocessing`, anything else with a ``put``, a callable (a coroutine
         function, too), a `Producer` or an `LslOutlet`.
-    policy : {'block', 'drop_oldest', 'drop_newest', 'raise'}
-        What a full queue means.
+    on_full : {'block', 'drop_oldest', 'drop_newest', 'raise'}, optional
+        What to do when a queue is full; by default wait.
     buffer : int
-        How many items may wait in a queue that has no bound of its own.
+        How many items may wait in a queue without a bound.
+    policy : str, optional
+        The old name of `on_full`.
 
     Raises
     ------
     TypeError
-        It is nothing of these.
+        `target` is none of these.
+    ValueError
+        `on_full` or `buffer` is not possible, or `policy` is given too.
     RuntimeError
-        An `asyncio.Queue`, and no event loop runs here.
+        `target` is an `asyncio.Queue`, and no event loop runs here.
     """
-    if policy not in POLICIES:
-        raise ValueError(f"policy={policy!r}: one of {', '.join(POLICIES)}")
+    if on_full is not None and policy is not None:
+        raise ValueError(
+            f"policy={policy!r} is the old name of on_full={on_full!r}: give one"
+        )
+    wanted = policy if on_full is None else on_full
+    on_full = check_on_full("block" if wanted is None else wanted, ON_FULL)
     if buffer < 1:
-        raise ValueError(f"buffer={buffer!r}: at least 1 item")
+        raise ValueError(f"buffer must be at least 1 item, got {buffer!r}")
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None and isinstance(target, asyncio.Queue):
         from ataraxis.datamux.sinks.loop import LoopSink
 
-        return LoopSink(target, policy, buffer)
+        return LoopSink(target, on_full, buffer)
     if hasattr(target, "send_block") and hasattr(target, "labels"):
         return StreamSink(target)
     if hasattr(target, "takes_blocks"):
         made: Sink = target  # a sink already, such as an LslOutlet
         return made
     if hasattr(target, "put"):
-        return QueueSink(target, policy, buffer)
+        return QueueSink(target, on_full, buffer)
     if inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(
         getattr(target, "__call__", None)  # noqa: B004 - an instance's async __call__
     ):

@@ -13,8 +13,9 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 from ataraxis.datamux.end import End
-from ataraxis.datamux.sinks.sink import SLICE_S, IsOver, Policy, cut_short
+from ataraxis.datamux.sinks.sink import SLICE_S, IsOver, cut_short
 from ataraxis.errors import NotConnectedError, QueueFull
+from ataraxis.stream.overflow import Overflow
 
 _BATCH = 1024  # items moved in one go, so that the loop gets its turn
 _PAUSE_S = 0.002
@@ -42,10 +43,12 @@ class LoopSink:
 
     takes_blocks = False
 
-    def __init__(self, target: asyncio.Queue[Any], policy: Policy, buffer: int) -> None:
+    def __init__(
+        self, target: asyncio.Queue[Any], on_full: Overflow, buffer: int
+    ) -> None:
         self._loop = running_loop()
         self._queue = target
-        self._policy = policy
+        self._on_full = on_full
         self._limit = target.maxsize if target.maxsize > 0 else buffer
         self._waiting: deque[Any] = deque()
         self._lock = threading.RLock()  # entered without Python's Condition
@@ -69,7 +72,7 @@ class LoopSink:
                 return
             self._waiting.extend(items)
             self._schedule()
-            while self._policy == "raise" and self._waiting and not is_over():
+            while self._on_full == "raise" and self._waiting and not is_over():
                 self._room.wait(SLICE_S)
                 self._check()
             self._check()
@@ -78,7 +81,7 @@ class LoopSink:
         """Hand the end over, and wait until it is in the queue."""
         with self._lock:
             self._error = None
-            if not is_over() and self._policy == "block":
+            if not is_over() and self._on_full == "block":
                 self._waiting.append(end)
                 while self._waiting and not is_over():
                     if self._loop.is_closed():
@@ -143,21 +146,21 @@ class LoopSink:
             self.delivered += 1
 
     def _no_room(self) -> bool:
-        """Do as the policy says; whether the drain may go on."""
-        if self._policy == "drop_newest":
+        """Do what `on_full` demands; whether the drain may go on."""
+        if self._on_full == "drop_newest":
             self.dropped += 1
             self._waiting.popleft()
             self._room.notify_all()
             return bool(self._waiting) and self._no_room()
-        if self._policy == "drop_oldest":
+        if self._on_full == "drop_oldest":
             self._queue.get_nowait()
             self.dropped += 1
             return True
-        if self._policy == "raise":
+        if self._on_full == "raise":
             self._waiting.clear()
             self._error = QueueFull(
                 f"the sink is full ({self._limit} items): read faster, or use "
-                "policy='block' or 'drop_oldest'"
+                "on_full='block' or 'drop_oldest'"
             )
             self._room.notify_all()
         elif self._queue.maxsize > 0:
@@ -194,7 +197,7 @@ class LoopSink:
             while self._waiting:
                 if self._queue.qsize() < self._limit:
                     self._move()
-                elif self._policy == "drop_oldest":
+                elif self._on_full == "drop_oldest":
                     self._queue.get_nowait()
                     self.dropped += 1
                 else:

@@ -1,7 +1,8 @@
 """Where a task puts what it reads: queues, callables, an ataraxis `Producer`.
 
 Every sink is bounded: by the queue's own size, or by `buffer` items where the queue has
-none. A full one is waited for, or something is dropped and counted, as `policy` says.
+none. `on_full` decides whether a full sink is waited for, or items are dropped and
+counted.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from ataraxis.datamux.end import End
 from ataraxis.errors import QueueFull
+from ataraxis.stream.overflow import Overflow
 
-Policy = Literal["block", "drop_oldest", "drop_newest", "raise"]
-POLICIES = ("block", "drop_oldest", "drop_newest", "raise")
+ON_FULL = ("block", "drop_oldest", "drop_newest", "raise")
 SLICE_S = 0.05
 _PAUSE_S = 0.002
 _GRACE_S = 0.5
@@ -76,9 +77,9 @@ class QueueSink:
 
     takes_blocks = False
 
-    def __init__(self, target: Any, policy: Policy, buffer: int) -> None:
+    def __init__(self, target: Any, on_full: Overflow, buffer: int) -> None:
         self._queue = target
-        self._policy = policy
+        self._on_full = on_full
         self._buffer = buffer
         self._is_timed = hasattr(target, "put_nowait")
         # Of multiprocessing: _maxsize is SEM_VALUE_MAX for none; qsize tells enough.
@@ -110,12 +111,12 @@ class QueueSink:
             return wanted
 
     def _make_room(self, is_over: IsOver) -> bool:
-        """Wait for a reader of an unbounded queue, or do what the policy says."""
-        if is_over() or self._policy == "drop_newest":
+        """Wait for a reader of an unbounded queue, or do what `on_full` demands."""
+        if is_over() or self._on_full == "drop_newest":
             return False
-        if self._policy == "raise":
+        if self._on_full == "raise":
             raise _full(self._buffer)
-        if self._policy == "drop_oldest" and self._evict():
+        if self._on_full == "drop_oldest" and self._evict():
             return True
         time.sleep(_PAUSE_S)
         return True
@@ -132,12 +133,12 @@ class QueueSink:
             except queue.Full:
                 if is_over():
                     return False
-                if self._policy == "raise":
+                if self._on_full == "raise":
                     raise _full(self._buffer) from None
-                if self._policy == "drop_newest":
+                if self._on_full == "drop_newest":
                     self.dropped += 1
                     return True
-                if self._policy == "drop_oldest" and self._evict():
+                if self._on_full == "drop_oldest" and self._evict():
                     continue
                 try:
                     self._queue.put(item, True, SLICE_S)
@@ -166,7 +167,7 @@ class QueueSink:
                 return end
             except queue.Full:
                 # A reader that left leaves a full queue: the oldest gives way.
-                if self._policy != "block":
+                if self._on_full != "block":
                     self._evict()
                 elif is_over() and time.monotonic() > grace:
                     end = cut_short(end)
@@ -184,6 +185,6 @@ def cut_short(end: End) -> End:
 
 def _full(buffer: int) -> QueueFull:
     return QueueFull(
-        f"the sink is full (buffer={buffer}): read faster, or use policy='block' or "
+        f"the sink is full (buffer={buffer}): read faster, or use on_full='block' or "
         "'drop_oldest'"
     )
