@@ -5,13 +5,13 @@ One look, in the words of the board and the queue; whatever takes longer, or is 
 from cpython.exc cimport PyErr_Occurred, PyErr_WarnEx
 from cpython.ref cimport Py_INCREF
 from cython cimport final, freelist, no_gc
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
 from ataraxis._kernels.layout cimport AX_DAMAGED, AX_EMPTY, AX_OK
 from ataraxis._kernels.messages cimport ax_message_header, read_message
 from ataraxis._kernels.platform cimport ax_now_ns
 from ataraxis._kernels.queue cimport ax_lease
-from ataraxis._kernels.queue_handle cimport QueueHandle
+from ataraxis._kernels.queue_handle cimport Message, QueueHandle
 
 cdef extern from *:
     """
@@ -39,6 +39,12 @@ cdef enum:
     FINISHED = 2
     RETURN = 0             # of PySendResult
 
+cdef extern from *:
+    """
+    #define AX_CALL ((uint64_t)1 << 62)      /* of a lane: a caller waits for the result; frames.py has it too */
+    """
+    const uint64_t CALL "AX_CALL"
+
 cdef object LATER = object()
 cdef enum:
     EMIT, EMIT_SYNC, GET, GET_SYNC
@@ -61,7 +67,12 @@ cdef class WorkerHandle:
     cdef Py_ssize_t emitted, received, bins, last_bin, lane_at, began, last
     cdef Py_ssize_t edge
     cdef ax_lease slot_lease
-    cdef bint is_held                   # `slot_lease` is leased: what `get` returned last
+    cdef ax_message_header header       # of the frame that `next_value` returned
+    cdef bint is_held                   # `slot_lease` is leased: what `get` or `next_value` returned last
+    cdef Py_ssize_t busy
+    cdef bint tells_gaps                # a value without a result is told to the child
+    cdef uint64_t lane_in, lane_out     # results of frames of the one lane go on in the other
+    cdef object lane_of
     cdef public uint64_t _lane, _sequence
     cdef uint64_t source
     cdef public bint _has_got, _is_quick
@@ -74,7 +85,8 @@ cdef class WorkerHandle:
         self.emitted, self.received = words["emitted"], words["received"]
         self.bins, self.last_bin = words["bins"], words["last_bin"]
         self.lane_at, self.began, self.last = words["lane"], words["began"], words["last"]
-        self.source = words["source"]
+        self.source, self.busy = words["source"], words["busy"]
+        self.lane_in = self.lane_out = 0
         self.inbox, self.outbox = inbox, outbox
         self._is_quick = inbox is not None
 
@@ -175,6 +187,87 @@ cdef class WorkerHandle:
                 self.acknowledge_previous(ax_now_ns())
             finally:
                 self.inbox.leave()
+
+    # ---- a function of a value: the next value, and what came of it
+
+    def _serve_with(self, lane_of, bint tells_gaps):
+        """Prepare `next_value` and `emit_result`; `lane_of` maps the lane of a frame to that of its results."""
+        self.lane_of, self.tells_gaps = lane_of, tells_gaps
+
+    def next_value(self):
+        """Lease the next frame and return its value, waiting for it without a limit.
+
+        NotImplemented: it goes the long way, by the inbox. A frame does so if it is not one plain value, if a caller
+        waits for its result, or if a worker has failed with it before.
+        """
+        cdef QueueHandle inbox = self.inbox
+        cdef int64_t now
+        cdef int status
+        value = NotImplemented
+        if not self._is_quick:
+            return value
+        inbox.enter()
+        try:
+            status = inbox.hold(&self.slot_lease, INT64_MAX)
+            now = ax_now_ns()
+            if status == AX_OK and self.slot_lease.failures == 0:
+                try:
+                    value = read_message(&inbox.work, &self.slot_lease, &self.header, inbox.crc_of)
+                except BaseException:
+                    inbox.finish_lease(&self.slot_lease, 0, True, True)
+                    raise
+        finally:
+            inbox.leave()
+        if status != AX_OK:
+            return NotImplemented
+        if value is NotImplemented or self.header.origin.overlap or self.header.origin.lane & CALL:
+            self._accept(inbox.adopt(&self.slot_lease))
+            return NotImplemented
+        self.is_held = True
+        self.board[self.lane_at] = self.header.origin.lane
+        self.board[self.lane_at + 1] = self.header.origin.sequence
+        self.board[self.began] = now
+        self.board[self.received] += 1
+        self.board[self.bins + min(ax_log2(max(now - self.header.time_ns, 1)), self.last_bin)] += 1
+        return value
+
+    def emit_result(self, result):
+        """Send what came of the value of `next_value`, then acknowledge the value.
+
+        False: it goes the long way, and nothing was done; see `message`.
+        """
+        cdef ax_message_header header = self.header
+        cdef int64_t now
+        if result is None:
+            if self.tells_gaps:
+                return False
+        else:
+            if self.outbox is None or self.board[self.finished] == FINISHED:
+                return False
+            if header.origin.lane != self.lane_in:
+                self.lane_out = self.lane_of(header.origin.lane)
+                self.lane_in = header.origin.lane
+            header.origin.lane, header.source = self.lane_out, self.source
+            header.origin.part = header.origin.overlap = 0
+            if self.outbox.post(result, -1, &header, 0) != AX_OK:
+                return False
+            self.board[self.emitted] += 1
+            self.board[self.edge] += 1
+        now = ax_now_ns()
+        self.board[self.busy] += now - self.board[self.began]
+        self.inbox.enter()
+        try:
+            self.acknowledge_previous(now)
+        finally:
+            self.inbox.leave()
+        return True
+
+    def message(self, value):
+        """Return the leased frame of `next_value` as a `Message`, which is acknowledged or given back from now on."""
+        cdef Message made = Message.__new__(Message)
+        made.queue, made.slot_lease, made.header, made.value = self.inbox, self.slot_lease, self.header, value
+        made.is_over = self.is_held = False
+        return made
 
     # ---- plain
 

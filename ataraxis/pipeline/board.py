@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.errors import LayoutError, SegmentNotFound
-from ataraxis.log.status import process_start
 from ataraxis.shm.array import SharedMemoryArray
 from ataraxis.shm.context import Context, ContextLike
+from ataraxis.shm.process import ProcessIdentity
 from ataraxis.shm.segment import Segment
 
 # Words of the head.
@@ -71,7 +71,7 @@ class StatusBoard:
             context=context,
         )
         made = cls(Segment.attach(name, context=context), owner)
-        made.words[OWNER_START] = process_start(os.getpid())
+        made.words[OWNER_START] = ProcessIdentity.of(os.getpid()).start
         made.words[OWNER] = os.getpid()
         return made
 
@@ -183,7 +183,7 @@ def clear_dead(context: Context) -> list[str]:
             board = StatusBoard.attach(run, context)
             owner, start = board.words[OWNER], board.words[OWNER_START]
             board.close()
-            if owner and process_start(owner) != start:
+            if owner and not ProcessIdentity(owner, start).is_alive():
                 clear(run, context)
                 found.append(run)
     return found

@@ -1,4 +1,4 @@
-"""`Engine`: where workers run. Four calls; `Local` is the one that is always there."""
+"""`Engine`: where workers run. `Local` runs them on this machine."""
 
 from __future__ import annotations
 
@@ -6,42 +6,45 @@ import json
 import os
 import selectors
 import signal
-import subprocess
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self, TypeAlias, get_args
 
-from ataraxis.pipeline.forkserver import ForkServer, written
+from ataraxis.pipeline.forkserver import ForkedProcess, ForkServer, memory_file
 from ataraxis.pipeline.spec import WorkerSpec
-from ataraxis.shm.process import ChildProcess, check_can_start, process_command
+from ataraxis.shm.process import (
+    ChildProcess,
+    check_can_start,
+    process_command,
+    spawn,
+)
 
 
 @dataclass(frozen=True)
 class WorkerEvent:
-    """What an engine has to tell of a worker."""
+    """What an engine reports of a worker."""
 
     handle: Any
     """As `Engine.spawn` returned it."""
     what: Literal["output", "message", "exit"]
     data: Any
     """Of output, the bytes and whether they are errors; of a message, its dict; of an
-    exit, the exit code, negative the number of the signal that killed it."""
+    exit, the exit code, or minus the number of the signal that killed it."""
 
 
 class Engine(Protocol):
-    """Starts processes, signals them and tells what becomes of them.
+    """Starts processes, signals them and reports their output and their end.
 
-    Used by one thread, the run's supervisor, but for `watch`'s ``bell``.
+    Used by one thread, the run's supervisor.
     """
 
     def hosts(self) -> Sequence[str]:
-        """Return the names of the hosts there are; the first is the default."""
+        """Return the names of the hosts; the first is the default."""
 
     def spawn(self, host: str, spec: WorkerSpec) -> Any:
-        """Start a worker: a handle, hashable, that `watch` names it by.
+        """Start a worker; return a hashable handle, which `watch` gives with events.
 
-        The process ends within 1 s of the one that has called this. Raises `OSError`
+        The worker ends within 1 s after the process that called this. Raises `OSError`
         if it cannot be started.
         """
 
@@ -49,21 +52,18 @@ class Engine(Protocol):
         """Send a signal to a worker; nothing happens if it has ended."""
 
     def watch(self, timeout: float | None, bell: int) -> list[WorkerEvent]:
-        """Wait until there is news, `bell` is readable, or `timeout` s have passed.
+        """Wait for events, until `bell` is readable, or `timeout` s have passed.
 
-        `bell` is a descriptor; it is not read. -1: there is none any more, since a run
-        has ended. What a worker has written comes before
-        its exit, whole.
+        `bell` is a descriptor, which is not read; -1: the run has ended, and has closed
+        it. All output of a worker comes before its exit.
         """
 
 
-# ---- `Local`: workers on this machine, each a fresh interpreter or a fork of one
+# ---- `Local`: workers on this machine, each a new interpreter or a fork of one
 
 Start: TypeAlias = Literal["spawn", "forkserver"]
 _Four: TypeAlias = tuple[int, int, int, int]
-"""Descriptors of a worker: what it is given, where it tells, its out and err."""
-_Started: TypeAlias = tuple[int, int, int, Callable[[], int]]
-"""The first four fields of `Child`."""
+"""Descriptors of a worker: of its spec, its messages, its out and err."""
 _CHUNK = 1 << 16
 _THREADS = (
     "OMP_NUM_THREADS",
@@ -78,36 +78,30 @@ _THREADS = (
 class Child:
     """A worker process."""
 
-    pid: int
-    """Its process id."""
-    descriptor: int
-    """A pidfd of it, for signals."""
+    process: ChildProcess | ForkedProcess
     end: int
-    """Readable once it has ended; the same, of a child of our own."""
-    wait: Callable[[], int]
-    """Returns its exit code, then."""
-    told: int
-    """Where it tells, and what it prints: out and err."""
+    """The process's descriptor: readable once it has ended."""
+    messages: int
+    """What it reports, JSON in lines; and what it prints, out and err."""
     out: int
     err: int
     pending: bytes = b""
     open: set[int] = field(default_factory=set)
-    code: int | None = None
 
 
 class Local:
     """Runs workers on this machine.
 
-    A worker depends on no ``__main__`` of the program, and is never a fork of it: a new
-    interpreter, or a fork of one that did nothing but import, is told over a pipe what
-    to do. Ctrl-C is the program's business alone.
+    A worker is a new interpreter, or a fork of one that has only imported modules. It
+    is never a fork of the program, and does not import its ``__main__``. Ctrl-C reaches
+    the program alone.
 
     Parameters
     ----------
     start : {'spawn', 'forkserver'}
-        Whether each worker is a new interpreter, some 0.3 s of a core; or a fork of a
-        server, some 10 ms, which takes as long to start itself, once. The server lasts
-        until `close`, through any number of runs.
+        Each worker is a new interpreter, some 0.3 s of a core; or a fork of a server,
+        some 10 ms. The server takes 0.3 s to start, once; it lasts until `close`,
+        through any number of runs.
     preload : sequence of str
         Modules that the server imports once for all workers: those that take long.
 
@@ -120,8 +114,8 @@ class Local:
 
     Notes
     -----
-    A context manager. A run that was given none, or ``engine="forkserver"``, has one of
-    its own, and closes it.
+    A context manager. A run without one, or with ``engine="forkserver"``, makes one and
+    closes it.
 
     Examples
     --------
@@ -146,7 +140,7 @@ class Local:
             raise ValueError("preload= is for start='forkserver'")
         check_can_start()
         self._start, self._preload = start, tuple(preload)
-        # By the number of threads: BLAS asks for it when it is imported.
+        # By the number of threads: BLAS reads it when it is imported.
         self._servers: dict[int | None, ForkServer] = {}
         self._selector = selectors.DefaultSelector()
         self._bell = -1
@@ -157,68 +151,65 @@ class Local:
 
     def spawn(self, host: str, spec: WorkerSpec) -> Child:
         """Start a worker; see `Engine`."""
-        given = written(spec.to_bytes())
-        pipes = [os.pipe() for _ in range(3)]
-        (told, tells), (out, outs), (err, errs) = pipes
+        given = memory_file(spec.to_bytes())
+        ours, theirs = zip(*(os.pipe() for _ in range(3)), strict=True)
         try:
             start = self._fork if self._start == "forkserver" else self._spawn
-            pid, descriptor, end, wait = start(spec, (given, tells, outs, errs))
+            process = start(spec, (given, *theirs))
         except BaseException:
-            for number, _ in pipes:
+            for number in ours:
                 os.close(number)
             raise
         finally:
-            for number in (given, tells, outs, errs):
+            for number in (given, *theirs):
                 os.close(number)
-        child = Child(pid, descriptor, end, wait, told, out, err)
-        for number in (told, out, err):
+        child = Child(process, process.descriptor, *ours)
+        for number in ours:
             os.set_blocking(number, False)
             child.open.add(number)
+        for number in (*ours, child.end):
             self._selector.register(number, selectors.EVENT_READ, child)
-        self._selector.register(end, selectors.EVENT_READ, child)
         return child
 
-    def _spawn(self, spec: WorkerSpec, numbers: _Four) -> _Started:
-        given, tells, out, err = numbers
-        process = ChildProcess(
+    def _spawn(self, spec: WorkerSpec, numbers: _Four) -> ChildProcess:
+        given, messages, out, err = numbers
+        process = spawn(
             process_command(
                 "ataraxis.pipeline.worker_main:main",
-                *map(str, (given, tells, os.getpid())),
+                *map(str, (given, messages, os.getpid())),
             ),
-            stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
-            pass_fds=(given, tells),
+            pass_fds=(given, messages),
             env=_environment(spec.threads),
-            process_group=0,
         )
-        descriptor = os.pidfd_open(process.pid)
-        return process.pid, descriptor, descriptor, process.wait
+        if process.descriptor < 0:
+            process.signal(signal.SIGKILL)
+            raise OSError(
+                f"process {process.pid} has no pidfd: its end would go unseen"
+            )
+        return process
 
-    def _fork(self, spec: WorkerSpec, numbers: _Four) -> _Started:
+    def _fork(self, spec: WorkerSpec, numbers: _Four) -> ForkedProcess:
         environment, run = _environment(spec.threads), (spec.run, spec.context)
         server = self._servers.get(spec.threads)
         try:
             if server is None:
-                raise ConnectionError("there is no server")
-            made = server.fork(environment, *run, numbers)
-        except ConnectionError:
-            # None yet, or somebody has killed it.
+                raise ConnectionError("not started yet")
+            return server.fork(environment, *run, numbers)
+        except ConnectionError:  # or it was killed
             if server is not None:
                 self._servers.pop(spec.threads).close()
             server = ForkServer(environment, self._preload, *run)
             self._servers[spec.threads] = server
-            made = server.fork(environment, *run, numbers)
-        return made.pid, made.descriptor, made.end, made.wait
+            return server.fork(environment, *run, numbers)
 
     def signal(self, handle: Child, number: int) -> None:
         """Send a signal; see `Engine`."""
-        if handle.code is None:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(handle.descriptor, number)
+        handle.process.signal(number)
 
     def watch(self, timeout: float | None, bell: int) -> list[WorkerEvent]:
-        """Wait for news; see `Engine`."""
+        """Wait for events; see `Engine`."""
         if bell != self._bell:
             if self._bell >= 0:
                 self._selector.unregister(self._bell)
@@ -237,7 +228,7 @@ class Local:
         return found
 
     def _read(self, child: Child, number: int) -> list[WorkerEvent]:
-        """Read what there is of a pipe."""
+        """Read what a pipe holds."""
         found: list[WorkerEvent] = []
         while True:
             try:
@@ -247,7 +238,7 @@ class Local:
             if not data:
                 self._shut(child, number)
                 return found
-            if number == child.told:
+            if number == child.messages:
                 lines = (child.pending + data).split(b"\n")
                 child.pending = lines.pop()
                 found += [
@@ -259,11 +250,11 @@ class Local:
                 return found
 
     def _ended(self, child: Child) -> list[WorkerEvent]:
-        """Read what is left of a process that has ended, and dead_letter it."""
+        """Read the rest of what a process that has ended wrote; close its pipes."""
         found: list[WorkerEvent] = []
         self._selector.unregister(child.end)
-        child.code = child.wait()
-        # A process of its own may still hold the pipes: what is there now is all.
+        code = child.process.wait()
+        # A child of it may still hold the pipes: what they hold now is all.
         for number in sorted(child.open):
             while number in child.open:
                 more = self._read(child, number)
@@ -272,16 +263,16 @@ class Local:
                     break
         for number in list(child.open):
             self._shut(child, number)
-        for number in (child.told, child.out, child.err, child.descriptor):
+        for number in (child.messages, child.out, child.err):
             os.close(number)
-        return [*found, WorkerEvent(child, "exit", child.code)]
+        return [*found, WorkerEvent(child, "exit", code)]
 
     def _shut(self, child: Child, number: int) -> None:
         child.open.discard(number)
         self._selector.unregister(number)
 
     def close(self) -> None:
-        """End; there are no workers any more."""
+        """End the servers; all workers have ended."""
         while self._servers:
             self._servers.popitem()[1].close()
         self._selector.close()

@@ -1,8 +1,8 @@
 """`ForkServer`: a process that has imported what workers need, and forks them.
 
-The program has one end of a socket, the server the other. A worker is a fork of the
-server, which has one thread and holds nothing of any pipe; so it starts in some
-milliseconds. The server ends with the program, and its workers with the server.
+The program and the server share a socket. A worker is a fork of the server, which has
+one thread and nothing open of any pipe; it starts in some milliseconds. The server ends
+with the program, and its workers with the server.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ import gc
 import importlib
 import json
 import os
-import select
 import selectors
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import warnings
 import weakref
@@ -26,7 +24,7 @@ from dataclasses import dataclass
 
 from ataraxis.pipeline.board import clear
 from ataraxis.shm.context import Context
-from ataraxis.shm.process import ChildProcess, process_command
+from ataraxis.shm.process import ChildProcess, is_readable, process_command, spawn
 
 _START_S, _FORK_S, _END_S = 120.0, 30.0, 5.0
 _CODE, _PID = struct.Struct("<i"), struct.Struct("<q")
@@ -36,44 +34,50 @@ _DESCRIPTORS = 6
 
 
 @dataclass(eq=False)
-class Forked:
-    """A worker process, seen by the program, whose grandchild it is."""
+class ForkedProcess:
+    """A worker that the server forked; a `ChildProcess` of the program's grandchild."""
 
     pid: int
+    pidfd: int
     descriptor: int
-    """A pidfd of it."""
-    end: int
-    """Readable once it has ended."""
+    """Readable once it has ended: the server writes its exit code."""
+
+    def signal(self, number: int) -> None:
+        """Send it a signal; nothing happens if it has ended."""
+        if self.pidfd >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, number)
 
     def wait(self) -> int:
         """Return its exit code, negative the number of a signal; once it has ended."""
-        data = os.read(self.end, _CODE.size)
-        os.close(self.end)
-        if data:
-            return int(_CODE.unpack(data)[0])
-        # The server is gone, and the worker on its way: it ends with its parent.
-        if not select.select([self.descriptor], [], [], _END_S)[0]:
-            signal.pidfd_send_signal(self.descriptor, signal.SIGKILL)
-            select.select([self.descriptor], [], [], _END_S)
-        return -signal.SIGHUP
+        data = os.read(self.descriptor, _CODE.size)
+        os.close(self.descriptor)
+        if not data and not is_readable(self.pidfd, _END_S):
+            # The server has died, and the worker should have ended with its parent.
+            self.signal(signal.SIGKILL)
+            is_readable(self.pidfd, _END_S)
+        os.close(self.pidfd)
+        self.pidfd = -1
+        return int(_CODE.unpack(data)[0]) if data else -signal.SIGHUP
 
 
 class ForkServer:
-    """The program's side of a server; `fork` may be called by one thread at a time.
+    """The program's end of a server; `fork` is for one thread at a time.
 
     Parameters
     ----------
     environment : dict
-        Of the server, from its start on.
+        Of the server.
     preload : sequence of str
-        Modules that it imports besides, once for all workers.
+        Modules that it imports, once for all workers.
     run, context : str
-        The run that it is started for: its names go with the program, from now on.
+        The run that it is started for: the server removes its names if the program is
+        killed.
 
     Raises
     ------
     OSError
-        It could not be started, or not import one of the modules.
+        It could not be started, or could not import one of the modules.
     """
 
     def __init__(
@@ -86,15 +90,13 @@ class ForkServer:
         ours, theirs = socket.socketpair()
         program = os.pidfd_open(os.getpid())
         try:
-            self._process = ChildProcess(
+            self._process = spawn(
                 process_command(
                     "ataraxis.pipeline.forkserver:start",
                     json.dumps([theirs.fileno(), program, list(preload), run, context]),
                 ),
-                stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), program),
                 env=environment,
-                process_group=0,
             )
         except BaseException:
             ours.close()
@@ -105,10 +107,10 @@ class ForkServer:
         self._socket = ours
         self._ender = weakref.finalize(self, _end, ours, self._process)
         ours.settimeout(_START_S)
-        said = ours.recv(_MOST_BYTES)
-        if said[:1] != _READY:
+        answer = ours.recv(_MOST_BYTES)
+        if answer[:1] != _READY:
             self.close()
-            why = said[1:].decode() or f"exit code {self._process.returncode}"
+            why = answer[1:].decode() or f"exit code {self._process.code}"
             raise OSError(f"the fork server could not be started: {why}")
         ours.settimeout(_FORK_S)
 
@@ -123,33 +125,33 @@ class ForkServer:
         run: str,
         context: str,
         numbers: tuple[int, int, int, int],
-    ) -> Forked:
-        """Have a worker forked, which has these descriptors: given, tells, out, err.
+    ) -> ForkedProcess:
+        """Fork a worker, with these descriptors: its spec, messages, out and err.
 
-        It has the program's folder and module path of now, and `environment`. Raises
-        `OSError` if the server is gone.
+        It gets the program's current folder and module path, and `environment`. Raises
+        `OSError` if the server has ended.
         """
-        order = {"cwd": os.getcwd(), "path": sys.path, "environment": environment}
-        told = written(json.dumps(order).encode())
+        state = {"cwd": os.getcwd(), "path": sys.path, "environment": environment}
+        state_file = memory_file(json.dumps(state).encode())
         end, ends = os.pipe()
         name = f"{run}\n{context}".encode()
         try:
-            socket.send_fds(self._socket, [name], [*numbers, told, ends])
-            said, found, _, _ = socket.recv_fds(
+            socket.send_fds(self._socket, [name], [*numbers, state_file, ends])
+            pid, found, _, _ = socket.recv_fds(
                 self._socket, _PID.size, 1, socket.MSG_CMSG_CLOEXEC
             )
             if not found:
-                raise ConnectionResetError("the fork server is gone")
+                raise ConnectionResetError("the fork server has ended")
         except BaseException:
             os.close(end)
             raise
         finally:
-            os.close(told)
+            os.close(state_file)
             os.close(ends)
-        return Forked(_PID.unpack(said)[0], found[0], end)
+        return ForkedProcess(_PID.unpack(pid)[0], found[0], end)
 
     def close(self) -> None:
-        """End it, and wait until it has."""
+        """Wait until it has ended."""
         self._ender()
 
 
@@ -164,7 +166,7 @@ def _end(ours: socket.socket, process: ChildProcess) -> None:
         process.wait()
 
 
-def written(data: bytes) -> int:
+def memory_file(data: bytes) -> int:
     """Return a descriptor from which a child reads these bytes."""
     number = os.memfd_create("ataraxis-worker")
     view = memoryview(data)
@@ -178,8 +180,8 @@ def written(data: bytes) -> int:
 
 
 def start(text: str) -> None:
-    """Be a server, and in each fork of it a worker; told as JSON what `serve` takes."""
-    # Before the first fork: each worker has it then.
+    """Run a server, and in each fork of it a worker; `text` is `serve`'s arguments."""
+    # Before the first fork: imported once for all workers.
     from ataraxis.pipeline.worker_main import main
 
     main(*serve(*json.loads(text)))
@@ -188,9 +190,9 @@ def start(text: str) -> None:
 def serve(
     number: int, program: int, preload: list[str], run: str, context: str
 ) -> tuple[int, int, int, int]:
-    """Fork workers as long as the program lives; then take away what it left.
+    """Fork workers as long as the program lives; then remove the names that it left.
 
-    Returns in each worker only: what `child.main` takes.
+    Returns in workers only, with the arguments of `worker_main.main`.
     """
     runs = {(run, context)}
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -201,10 +203,10 @@ def serve(
     except Exception as error:
         connection.send(_FAILED + f"{type(error).__name__}: {error}".encode())
         os._exit(1)
-    # What is here now stays: a look for garbage would copy its pages in every worker.
+    # A garbage collection would copy the pages of these objects in every worker.
     gc.collect()
     gc.freeze()
-    with suppress(OSError):  # a program that is gone is noticed below
+    with suppress(OSError):  # the end of the program is noticed below
         connection.send(_READY)
     selector = selectors.DefaultSelector()
     selector.register(program, selectors.EVENT_READ)
@@ -212,12 +214,12 @@ def serve(
     while True:
         for key, _ in selector.select():
             if key.fd == program:
-                # Killed before any worker had begun, there is nobody else to do it.
+                # If it was killed before any worker began, only the server can do it.
                 for name, where in runs:
                     clear(name, Context.of(where))
                 os._exit(0)
             if key.fd != number:
-                _bury(selector, key.fd, *key.data)
+                _report_end(selector, key.fd, *key.data)
                 continue
             made = _fork(connection, selector, runs)
             if made is not None:
@@ -229,30 +231,30 @@ def _fork(
     selector: selectors.BaseSelector,
     runs: set[tuple[str, str]],
 ) -> tuple[int, int, int] | None:
-    """Fork a worker: what it shall do, in it; None in the server."""
+    """Fork a worker: return its descriptors and parent there, None in the server."""
     flags = socket.MSG_CMSG_CLOEXEC
-    said, found, _, _ = socket.recv_fds(connection, _MOST_BYTES, _DESCRIPTORS, flags)
-    if said == _CLOSE:
+    request, found, _, _ = socket.recv_fds(connection, _MOST_BYTES, _DESCRIPTORS, flags)
+    if request == _CLOSE:
         os._exit(0)
-    if not said:
-        # The program is about to end; its workers may ask whether it has.
+    if not request:
+        # The program is about to end; `program` shows when it has.
         selector.unregister(connection)
         return None
-    run, _, context = said.decode().partition("\n")
+    run, _, context = request.decode().partition("\n")
     runs.add((run, context))
-    given, tells, out, err, told, ends = found
+    given, messages, out, err, state, ends = found
     server = os.getpid()
     with warnings.catch_warnings():
-        # BLAS may have threads, if it was allowed to; it sees to forks itself.
+        # BLAS may have threads; it handles forks itself.
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if not pid:
         os.close(ends)
         _close_all(connection, selector)
-        _become(told, out, err)
-        return given, tells, server
+        _reset(state, out, err)
+        return given, messages, server
     descriptor = os.pidfd_open(pid)
-    for number in (given, tells, out, err, told):
+    for number in (given, messages, out, err, state):
         os.close(number)
     selector.register(descriptor, selectors.EVENT_READ, (pid, ends))
     socket.send_fds(connection, [_PID.pack(pid)], [descriptor])
@@ -260,7 +262,7 @@ def _fork(
 
 
 def _close_all(connection: socket.socket, selector: selectors.BaseSelector) -> None:
-    """Give up what is the server's: who waits for its end must see it."""
+    """Close the server's descriptors, whose end shows other processes the server's."""
     for key in list(selector.get_map().values()):
         if key.data is not None:
             os.close(key.fd)
@@ -269,31 +271,30 @@ def _close_all(connection: socket.socket, selector: selectors.BaseSelector) -> N
     connection.close()
 
 
-def _become(told: int, out: int, err: int) -> None:
-    """Be what a fresh process would be that the program starts now."""
+def _reset(state: int, out: int, err: int) -> None:
+    """Reset what was inherited from the server: output, folder, path, environment."""
     os.setpgid(0, 0)
     os.dup2(out, 1)
     os.dup2(err, 2)
     os.close(out)
     os.close(err)
-    with open(told, "rb") as file:
-        order = json.loads(file.read())
-    os.chdir(order["cwd"])
-    sys.path[:] = order["path"]
+    with open(state, "rb") as file:
+        found = json.loads(file.read())
+    os.chdir(found["cwd"])
+    sys.path[:] = found["path"]
     os.environ.clear()
-    os.environ.update(order["environment"])
-    if "numpy.random" in sys.modules:
-        # Python's own generator sees to forks itself.
+    os.environ.update(found["environment"])
+    if "numpy.random" in sys.modules:  # Python's own generator does so at a fork
         sys.modules["numpy.random"].seed()
 
 
-def _bury(
+def _report_end(
     selector: selectors.BaseSelector, descriptor: int, pid: int, ends: int
 ) -> None:
-    """Tell how a worker has ended."""
+    """Write the exit code of a worker that has ended, for `ForkedProcess.wait`."""
     selector.unregister(descriptor)
     os.close(descriptor)
     status = os.waitpid(pid, 0)[1]
-    with suppress(BrokenPipeError):  # nobody wants to know
+    with suppress(BrokenPipeError):  # the program has closed it
         os.write(ends, _CODE.pack(os.waitstatus_to_exitcode(status)))
     os.close(ends)

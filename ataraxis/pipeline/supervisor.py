@@ -1,4 +1,4 @@
-"""`Supervisor`: one thread that starts workers, hears them, and replaces the dead."""
+"""`Supervisor`: one thread that starts workers and restarts those that die."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from ataraxis.pipeline.engine import Engine, WorkerEvent
 from ataraxis.pipeline.graph import GraphNode
 from ataraxis.pipeline.settings import Restart
 from ataraxis.pipeline.spec import WorkerSpec
+from ataraxis.shm.process import RestartBudget
 from ataraxis.shm.thread import Thread
 
-# ---- `Event`: something that happened in a run, as `Run.events` tells it
+# ---- `Event`: something that happened in a run, see `Run.events`
 
 What: TypeAlias = Literal[
     "spawned", "ready", "exited", "restarted", "hung", "redelivered", "dead letter",
@@ -40,18 +41,18 @@ class Event:
     time_ns: int
     """When, monotonic ns."""
     processor: str = ""
-    """To whose worker; '' to the pipe."""
+    """Whose worker it concerns; '': the pipe."""
     worker: int = -1
-    """To which of its workers, from 0; -1: to none of them."""
+    """Which of its workers, from 0; -1: none of them."""
     text: str = ""
-    """What there is to say, in a line."""
+    """Details, in a line."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, JSON-able."""
         return dataclasses.asdict(self)
 
 
-# ---- `Output`: what a worker prints, forwarded in whole lines that say whose they are
+# ---- `Output`: what a worker prints, forwarded in whole lines with its name
 
 
 class Output:
@@ -72,21 +73,21 @@ class Output:
         """The last line of its error channel."""
 
     def write(self, data: bytes, is_error: bool) -> None:
-        """Take what came; the last line is kept until it is whole."""
+        """Show whole lines; the rest waits until it is a line."""
         lines = (self._rest[is_error] + data).split(b"\n")
         self._rest[is_error] = lines.pop()
         self._show(lines, is_error)
 
     def close(self) -> None:
-        """Show lines that never became whole."""
+        """Show the rest."""
         for is_error, rest in self._rest.items():
             if rest:
                 self._show([rest], is_error)
                 self._rest[is_error] = b""
 
     def _show(self, lines: list[bytes], is_error: bool) -> None:
-        if is_error and (said := [line for line in lines if line.strip()]):
-            self.last = said[-1].decode(errors="backslashreplace")
+        if is_error and (filled := [line for line in lines if line.strip()]):
+            self.last = filled[-1].decode(errors="backslashreplace")
         stream = sys.stderr if is_error else sys.stdout
         if stream is None or not lines:
             return
@@ -116,45 +117,44 @@ class WorkerSlot:
     is_done: bool = False
     has_ended: bool = False
     is_hung: bool = False
-    said: dict[str, Any] | None = None
-    """What it told last of how it will end: an error, an exit."""
+    report: dict[str, Any] | None = None
+    """Its message about its end, an error or an exit."""
     due: float | None = None
-    """When it is started anew, monotonic s."""
-    deaths: deque[float] = field(default_factory=deque)
+    """When it is restarted, monotonic s."""
     output: Output | None = None
+    policy: Restart = field(init=False)
+    """What its death means."""
+    budget: RestartBudget = field(init=False)
 
-    @property
-    def policy(self) -> Restart:
-        """What its death means."""
-        given = self.node.settings.restart
-        if given is not None:
-            return given
+    def __post_init__(self) -> None:
         is_map = self.spec.code.kind == "map"
-        return Restart("on-failure" if is_map else "never")
+        default = Restart("on-failure" if is_map else "never")
+        self.policy = policy = self.node.settings.restart or default
+        self.budget = RestartBudget(policy.limit, policy.window_s, policy.backoff_s)
 
 
 class Supervisor:
-    """Looks after the workers of a run.
+    """Starts the workers of a run, and restarts those that die.
 
     Parameters
     ----------
     workers : list of WorkerSlot
-        Who shall work.
+        The workers.
     engine : Engine
         Starts them.
     board : StatusBoard
-        What they say of themselves.
+        Where they write their state.
     tell : callable
-        Has every `Event`.
+        Takes every `Event`.
     sweep : callable
-        Gives back what a dead process had: before another one is started, so that it
-        has the oldest values first, which others may be waiting for.
+        Gives back the values of a dead process, before another one is started: that one
+        gets the oldest values first, which others may be waiting for.
     on_ready : callable
-        Told once, when every worker takes part.
+        Called once, when every worker takes part.
     on_finished : callable
-        Told of each processor whose workers have all ended in good order.
+        Called with each processor whose workers have all ended in good order.
     on_over : callable
-        Told, last, of every error there was.
+        Called last, with all errors.
     """
 
     def __init__(
@@ -182,11 +182,11 @@ class Supervisor:
         self._is_over = False
         self._is_told_ready = False
         self.is_stopping = False
-        self._gate, self._is_gone = threading.Lock(), False
+        self._gate, self._has_ended = threading.Lock(), False
         self._commands: deque[Callable[[], None]] = deque()
         self._bell, self._ringer = os.pipe()
         os.set_blocking(self._ringer, False)
-        # It lives as long as the workers: they end with the thread that started them.
+        # It lives as long as the workers, which end with the thread that started them.
         self.thread = Thread(self._run, "ataraxis-pipe")
 
     def start(self) -> None:
@@ -194,16 +194,16 @@ class Supervisor:
         self.thread.start()
 
     def do(self, command: Callable[[], None]) -> None:
-        """Have the thread do something, soon."""
+        """Run a command in the thread, soon; nothing happens after its end."""
         with self._gate:
-            if self._is_gone:
+            if self._has_ended:
                 return
             self._commands.append(command)
             with suppress(BlockingIOError):
                 os.write(self._ringer, b"\0")
 
     def finish(self, error: ProcessorError | None = None) -> None:
-        """End: now, whatever the workers do; from the thread, or through `do`."""
+        """End now, whatever the workers do; from the thread, or through `do`."""
         if error is not None:
             self._errors.append(error)
         self._is_over = True
@@ -219,20 +219,20 @@ class Supervisor:
                 self._on_over(self._errors)
             finally:
                 with self._gate:
-                    self._is_gone = True
+                    self._has_ended = True
                     os.close(self._ringer)
                     os.close(self._bell)
 
     def _guarded(self, step: Callable[[], None]) -> None:
-        """Take a step; whatever it raises fails the run, and is its cause."""
+        """Take a step; what it raises fails the run."""
         try:
             step()
         except BaseException as error:
             text = f"its supervisor raised {type(error).__name__}: {error}"
-            made = ProcessorError(text)
-            made.worker = -1
-            made.__cause__ = error
-            self._errors.append(made)
+            failure = ProcessorError(text)
+            failure.worker = -1
+            failure.__cause__ = error
+            self._errors.append(failure)
 
     def _supervise(self) -> None:
         for slot in self._workers:
@@ -241,8 +241,8 @@ class Supervisor:
             self._turn(self._patience())
 
     def _turn(self, timeout: float | None) -> None:
-        for news in self._engine.watch(timeout, self._bell):
-            self._hear(news)
+        for event in self._engine.watch(timeout, self._bell):
+            self._handle(event)
         while self._commands:
             self._commands.popleft()()
             os.read(self._bell, 1)
@@ -254,7 +254,7 @@ class Supervisor:
         self._look_for_hangs()
 
     def _patience(self) -> float | None:
-        """Return how long nothing has to be done, s; None: for ever."""
+        """Return how long the thread may wait, s; None: without a limit."""
         waits = [h.due - time.monotonic() for h in self._workers if h.due is not None]
         limits = [
             h.node.settings.hang_timeout
@@ -267,42 +267,42 @@ class Supervisor:
     def _spawn(self, slot: WorkerSlot) -> None:
         spec = slot.spec
         host = spec.host or self._engine.hosts()[0]
-        slot.said, slot.is_hung = None, False
+        slot.report, slot.is_hung = None, False
         slot.handle = self._engine.spawn(host, spec)
         self._by_handle[slot.handle] = slot
         slot.output = Output(spec.processor, spec.worker, slot.node.settings.workers)
         self._note("restarted" if spec.generation else "spawned", slot, host)
 
     def _dismiss(self) -> None:
-        """End every worker, and wait until they have."""
+        """Kill every worker, and wait for their ends."""
         for handle in list(self._by_handle):
             self._engine.signal(handle, signal.SIGKILL)
         deadline = time.monotonic() + _KILL_S
         while True:
-            # Once in any case: the engine hears that there is no bell any more.
-            for news in self._engine.watch(0.5 if self._by_handle else 0, -1):
-                slot = self._by_handle[news.handle]
-                if news.what == "output" and slot.output is not None:
-                    slot.output.write(*news.data)
-                elif news.what == "exit":
-                    self._forget(slot, news.handle)
+            # Once in any case: the engine drops the bell.
+            for event in self._engine.watch(0.5 if self._by_handle else 0, -1):
+                slot = self._by_handle[event.handle]
+                if event.what == "output" and slot.output is not None:
+                    slot.output.write(*event.data)
+                elif event.what == "exit":
+                    self._forget(slot, event.handle)
             if not self._by_handle or time.monotonic() > deadline:
                 return
 
-    # ---- news
+    # ---- events of workers
 
-    def _hear(self, news: WorkerEvent) -> None:
-        slot = self._by_handle.get(news.handle)
+    def _handle(self, event: WorkerEvent) -> None:
+        slot = self._by_handle.get(event.handle)
         if slot is None:
             return
-        if news.what == "output":
+        if event.what == "output":
             assert slot.output is not None
-            slot.output.write(*news.data)
-        elif news.what == "message":
-            self._hear_message(slot, news.data)
+            slot.output.write(*event.data)
+        elif event.what == "message":
+            self._handle_message(slot, event.data)
         else:
-            self._forget(slot, news.handle)
-            self._ended(slot, news.data)
+            self._forget(slot, event.handle)
+            self._ended(slot, event.data)
 
     def _forget(self, slot: WorkerSlot, handle: Any) -> None:
         del self._by_handle[handle]
@@ -311,26 +311,23 @@ class Supervisor:
         if slot.output is not None:
             slot.output.close()
 
-    def _hear_message(self, slot: WorkerSlot, said: dict[str, Any]) -> None:
-        kind = said["kind"]
+    def _handle_message(self, slot: WorkerSlot, message: dict[str, Any]) -> None:
+        kind = message["kind"]
         if kind == "ready":
-            self._became_ready(slot)
+            if not slot.is_ready:
+                slot.is_ready = True
+                self._note("ready", slot)
+            self._check_ready()
         elif kind == "done":
-            slot.is_done, slot.has_ended = True, bool(said["ended"])
+            slot.is_done, slot.has_ended = True, bool(message["ended"])
         elif kind in ("error", "exit"):
-            slot.said = said
+            slot.report = message
         elif kind == "dead letter":
-            self._note("dead letter", slot, f"{said['text']} ({said['path']})")
+            self._note("dead letter", slot, f"{message['text']} ({message['path']})")
         elif kind == "corrupt":
-            self._note("corrupt", slot, said["text"])
+            self._note("corrupt", slot, message["text"])
 
-    def _became_ready(self, slot: WorkerSlot) -> None:
-        if not slot.is_ready:
-            slot.is_ready = True
-            self._note("ready", slot)
-        self._look_whether_ready()
-
-    def _look_whether_ready(self) -> None:
+    def _check_ready(self) -> None:
         if not self._is_told_ready and all(
             h.is_ready or h.is_done for h in self._workers
         ):
@@ -338,15 +335,15 @@ class Supervisor:
             self._on_ready()
 
     def _ended(self, slot: WorkerSlot, code: int) -> None:
-        """Find out what the end of a process means."""
+        """Act on the end of a process."""
         if slot.is_done:
             when = slot.policy.when
             if when == "always" and not slot.has_ended and not self.is_stopping:
                 slot.is_done = False
-                self._again(slot, "its function returned")
+                self._restart(slot, "its function returned")
                 return
             self._note("exited", slot)
-            self._look_whether_ready()
+            self._check_ready()
             index = slot.node.index
             if all(h.is_done for h in self._workers if h.node.index == index):
                 self._note("processor finished", slot, worker=-1)
@@ -354,8 +351,7 @@ class Supervisor:
             return
         self._sweep()
         error = self._error_of(slot, code)
-        said = slot.said or {}
-        is_user = said.get("kind") == "error"
+        is_user = (slot.report or {}).get("kind") == "error"
         self._note("error" if is_user else "exited", slot, str(error))
         if is_user and slot.node.settings.on_error != "restart":
             self.finish(error)
@@ -364,10 +360,10 @@ class Supervisor:
         if slot.policy.when == "never":
             self.finish(error)
         else:
-            self._again(slot, str(error), error)
+            self._restart(slot, str(error), error)
 
     def _mark_poison(self, slot: WorkerSlot) -> None:
-        """Remember which value a worker died of, if it had one."""
+        """Count the deaths of workers that the value of this one has caused."""
         words = self._board.words
         row = self._board.of_worker(slot.spec.row)
         lane, sequence = words[row + LANE], words[row + SEQUENCE]
@@ -381,28 +377,24 @@ class Supervisor:
             self._board.add_poison(index, lane, sequence, self._poisons[index])
             self._poisons[index] += 1
 
-    def _again(
+    def _restart(
         self, slot: WorkerSlot, why: str, error: ProcessorError | None = None
     ) -> None:
-        """Start a worker anew, unless it was too often."""
-        policy, now = slot.policy, time.monotonic()
-        deaths = slot.deaths
-        while deaths and deaths[0] < now - policy.window_s:
-            deaths.popleft()
-        if policy.limit is not None and len(deaths) >= policy.limit:
+        """Restart a worker after a while, or fail the run if its budget is spent."""
+        budget = slot.budget
+        if budget.is_spent:
             if error is not None:
                 why = str(error).partition(": ")[2]
             text = (
-                f"{why}; it was started anew {len(deaths)} times within "
-                f"{policy.window_s:g} s, and restart= allows {policy.limit}"
+                f"{why}; it was restarted {budget.deaths} times within "
+                f"{budget.window_s:g} s, and restart= allows {budget.limit}"
             )
-            made = self._error(slot.spec.processor, slot.spec.worker, text)
+            failure = self._error(slot.spec.processor, slot.spec.worker, text)
             if error is not None:
-                made.remote_traceback = error.remote_traceback
-            self.finish(made)
+                failure.remote_traceback = error.remote_traceback
+            self.finish(failure)
             return
-        slot.due = now + min(policy.backoff_s * 2 ** min(len(deaths), 10), 5.0)
-        deaths.append(now)
+        slot.due = time.monotonic() + budget.spend()
         self._board.words[self._board.of_worker(slot.spec.row) + RESTARTS] += 1
         slot.spec = replace(slot.spec, generation=slot.spec.generation + 1)
 
@@ -419,36 +411,35 @@ class Supervisor:
                 self._note("hung", slot, f"more than {limit:g} s with one value")
                 self._engine.signal(slot.handle, signal.SIGKILL)
 
-    # ---- words
+    # ---- errors and events
 
     def _error_of(self, slot: WorkerSlot, code: int) -> ProcessorError:
-        said = slot.said or {}
+        report = slot.report or {}
         name, worker = slot.spec.processor, slot.spec.worker
-        if said.get("kind") == "error":
-            text = f"{said['type']}: {said['text']}"
-            if said["value"]:
-                text += f"; with {said['value']}"
-            if said["place"]:
-                text += f"; at {said['place']}"
-            error = self._error(name, worker, text + said["notes"])
-            error.remote_traceback = said["traceback"]
-            error.add_note(f"In the worker:\n{said['traceback']}")
+        if report.get("kind") == "error":
+            text = f"{report['type']}: {report['text']}"
+            if report["value"]:
+                text += f"; with {report['value']}"
+            if report["place"]:
+                text += f"; at {report['place']}"
+            error = self._error(name, worker, text + report["notes"])
+            error.remote_traceback = report["traceback"]
+            error.add_note(f"In the worker:\n{report['traceback']}")
             return error
         if slot.is_hung:
             limit = slot.node.settings.hang_timeout
             what = f"it took more than hang_timeout={limit:g} s with one value"
-        elif said:
-            what = f"it called {said['text']}"
+        elif report:
+            what = f"it called {report['text']}"
         elif code < 0:
+            killer = f"signal {-code}"
             with suppress(ValueError):
-                code_name = signal.Signals(-code).name
-                what = f"it was killed by {code_name}"
-                return self._error(name, worker, what)
-            what = f"it was killed by signal {-code}"
+                killer = signal.Signals(-code).name
+            what = f"it was killed by {killer}"
         else:
             what = f"its process ended with exit code {code}, without having finished"
             if slot.output is not None and slot.output.last:
-                what += f"; its last words: {slot.output.last}"
+                what += f"; the last line of its errors: {slot.output.last}"
         return self._error(name, worker, what)
 
     @staticmethod

@@ -18,6 +18,7 @@ from ataraxis.frame import DType, Frame
 from ataraxis.pipeline.board import (
     BEGAN_NS,
     BINS,
+    BUSY_NS,
     CORRUPT,
     DROPPED,
     EDGES,
@@ -168,7 +169,7 @@ class WorkerIO(WorkerHandle):
             "emitted": row + EMITTED, "edge": row + EDGES + min(index, N_EDGES - 1),
             "received": row + RECEIVED, "bins": row + BINS, "last_bin": N_BINS - 1,
             "lane": row + LANE, "began": row + BEGAN_NS, "last": row + LAST_NS,
-            "source": self._spec.index,
+            "source": self._spec.index, "busy": row + BUSY_NS,
         }  # fmt: skip
         is_ordered = bool(self._spec.ordered_parents)
         # What a caller waits for is kept until all of it is known.
@@ -246,12 +247,7 @@ class WorkerIO(WorkerHandle):
                 self._call = job
                 self._connect()
             self._values.extend(job.values)
-        assert self.inbox is not None
-        self._is_quick = (
-            self._call is None
-            and self.inbox.is_empty
-            and not self._spec.ordered_parents
-        )
+        self._is_quick = self._call is None and self.is_served_quickly()
         return self._values.popleft()
 
     def _end_of_input(self, text: str) -> BaseException:
@@ -284,6 +280,22 @@ class WorkerIO(WorkerHandle):
         except (TimeoutError, EndOfStream):
             pass
         return values
+
+    def serve_quickly(self) -> None:
+        """Prepare `next_value` and `emit_result`, which pass the inbox by."""
+        index = self._spec.index
+        self._serve_with(lambda lane: lane_of(lane, index), self._spec.tells_gaps)
+
+    def is_served_quickly(self) -> bool:
+        """Tell whether the next frame may pass the inbox by, and have it do so."""
+        self._is_quick = (
+            self.queue is not None
+            and self.inbox is not None
+            and self.inbox.is_empty
+            and not self.queue.has_partial
+            and not self._spec.ordered_parents
+        )
+        return self._is_quick
 
     def take(self, timeout: float | None) -> Job:
         """Return the next job; `EndOfStream` when no more will come."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import inspect
 import os
 import reprlib
@@ -11,7 +10,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -36,10 +35,11 @@ from ataraxis.pipeline.board import (
     StatusBoard,
     clear,
 )
-from ataraxis.pipeline.inbox import Job
+from ataraxis.pipeline.inbox import Job, job_in
 from ataraxis.pipeline.spec import WorkerSpec
 from ataraxis.pipeline.worker_io import WorkerIO
 from ataraxis.shm.context import Context
+from ataraxis.shm.process import signal_at_end_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -128,14 +128,52 @@ class Work:
     # ---- a function of a value
 
     def _serve(self) -> None:
+        """Work off the input queue: plain values at once, anything else as a job."""
+        io, spec = self._io, self._spec
+        is_plain = not (
+            spec.max_batch > 1 or spec.fills or self._takes_overlap or self._loop
+        )
+        if is_plain:
+            io.serve_quickly()
+        call, next_value, emit_result = self._call, io.next_value, io.emit_result
         while True:
-            jobs = self._gather()
-            try:
-                self._handle(jobs)
-            except BaseException:
-                for job in jobs:
-                    job.give_back()
-                raise
+            if is_plain and io.is_served_quickly():
+                while (value := next_value()) is not NotImplemented:
+                    try:
+                        made = call(value)
+                    except BaseException as error:
+                        self._end_value(value, error=error)
+                    else:
+                        if not emit_result(made):
+                            self._end_value(value, made)
+            self._serve_jobs()
+
+    def _end_value(
+        self, value: Any, made: Any = None, error: BaseException | None = None
+    ) -> None:
+        """Finish a plain value that takes more than a look: its result or its error."""
+        job = job_in(self._io.message(value))
+
+        def results() -> list[list[Any]]:
+            if error is not None:
+                raise error
+            return [self._results_of(job, value, made)]
+
+        self._serve_jobs([job], results)
+
+    def _serve_jobs(
+        self,
+        jobs: list[Job] | None = None,
+        results: Callable[[], list[list[Any]]] | None = None,
+    ) -> None:
+        """Handle the next jobs, or those given: with what came of them, if known."""
+        jobs = jobs or self._gather()
+        try:
+            self._handle(jobs, results or (lambda: self._results(jobs)))
+        except BaseException:
+            for job in jobs:
+                job.give_back()
+            raise
 
     def _gather(self) -> list[Job]:
         """Take a job, or as many as one call takes."""
@@ -155,7 +193,9 @@ class Work:
                 raise
         return jobs
 
-    def _handle(self, jobs: list[Job]) -> None:
+    def _handle(
+        self, jobs: list[Job], results_of_all: Callable[[], list[list[Any]]]
+    ) -> None:
         io, spec = self._io, self._spec
         if jobs[0].attempt > 1:
             lane, sequence = jobs[0].lane, jobs[0].sequence
@@ -165,7 +205,7 @@ class Work:
                 return
         words, row = io.board.words, io.board.of_worker(spec.row)
         try:
-            results = self._results(jobs)
+            results = results_of_all()
         except Exception as error:
             words[row + ERRORS] += 1
             if spec.on_error != "skip":
@@ -216,7 +256,10 @@ class Work:
         if self._is_plain and is_data_array(value):
             value = value.values
         more = {"overlap": job.overlap} if self._takes_overlap else {}
-        made = self._call(value, **more)
+        return self._results_of(job, like, self._call(value, **more))
+
+    def _results_of(self, job: Job, like: Any, made: Any) -> list[Any]:
+        """Return the results in what a call of the function with `like` returned."""
         if inspect.isawaitable(made):
             made = self._await(made)
         if inspect.isgenerator(made) or hasattr(made, "__anext__"):
@@ -260,7 +303,6 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 # ---- the worker main
 
-_PR_SET_PDEATHSIG = 1
 FAILED = 70
 """Exit code after an exception, which was told before."""
 
@@ -389,11 +431,7 @@ def described(value: Any) -> str:
 def _end_with(parent: int, spec: WorkerSpec, program: int) -> None:
     """End with the process that started this one, and take the run's names along."""
     signal.signal(signal.SIGHUP, lambda *_: _orphaned(spec, program))
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGHUP, 0, 0, 0)
-    if os.getppid() != parent:
-        raise ProcessLookupError("the program that started this worker is gone")
+    signal_at_end_of(parent, signal.SIGHUP)
 
 
 def _orphaned(spec: WorkerSpec, program: int) -> NoReturn:

@@ -263,7 +263,7 @@ def test_callers_that_give_up_while_others_wait() -> None:
         assert given_up
         await pipe.stop()
         assert run.late_answers <= given_up
-        assert not run._head._waiting
+        assert not run._feeder._waiting
 
     asyncio.run(main())
 

@@ -171,7 +171,7 @@ def test_kills_from_outside_lose_nothing_and_repeat_nothing(victim: str) -> None
 
 
 def kill_when_busy(run: Run, victim: str, found: list, nth: int) -> None:
-    """Kill a worker after some more results, and wait until it is started anew."""
+    """Kill a worker after some more results, and wait until it is restarted."""
     enough = len(found) + 50
     pid = worker_of(run, victim)
     wait_until(lambda: len(found) > enough or run.state != "running", 60, "results")
@@ -189,7 +189,7 @@ def kill_when_busy(run: Run, victim: str, found: list, nth: int) -> None:
 def test_too_many_restarts_are_an_error() -> None:
     restart = Restart(limit=1, backoff_s=0.01)
     stage = Processor("a", func=w.dies_at_five, restart=restart, attempts=9)
-    assert "started anew 1 times" in str(error_of(chain(stage)))
+    assert "restarted 1 times" in str(error_of(chain(stage)))
 
 
 def test_always_starts_a_function_again_that_has_returned() -> None:

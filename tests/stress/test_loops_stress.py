@@ -236,7 +236,7 @@ def test_callers_that_give_up_at_random_moments_under_load(
         await pipe.stop()
         assert pipe.completed
         assert sorted(loaded) == [2 * (2 * k + 1) for k in range(put)]
-        assert not run._head._waiting
+        assert not run._feeder._waiting
         return found.count("gave up"), run.late_answers
 
     gave_up, late = asyncio.run(main())
