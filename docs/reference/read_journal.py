@@ -1,9 +1,9 @@
-"""Read a journal of ataraxis with nothing but NumPy: all there is to the format.
+"""Read a journal of ataraxis with NumPy alone: the whole format.
 
     python read_journal.py recording/camera.000000.axj
 
-Every frame whose bytes are whole is listed, whatever became of the rest of the file;
-the index beside it is not needed. docs/explanation/formats.md has the byte tables.
+Every intact frame is listed, even if the rest of the file is damaged; the index file is
+not needed. docs/explanation/formats.md has the byte tables.
 """
 
 import json
@@ -37,7 +37,7 @@ def first_page(data: bytes) -> tuple[int, dict[str, Any]]:
     """Seed of the header checksums, and name, session and wall clock."""
     magic, version, _, uuid, size = struct.unpack_from("<8sII16sI", data)
     if magic != b"AXJRNAL1" or version != 1:
-        raise ValueError(f"no journal of version 1: {magic!r}, {version}")
+        raise ValueError(f"not a journal of version 1: {magic!r}, {version}")
     (crc,) = struct.unpack_from("<I", data, PAGE - 4)
     if crc != zlib.crc32(data[: PAGE - 4]):
         raise ValueError("the first page is damaged: use 'ataraxis recover'")
@@ -45,7 +45,7 @@ def first_page(data: bytes) -> tuple[int, dict[str, Any]]:
 
 
 def dtype_of(tree: Any) -> np.dtype:
-    """Turn the dtype of labels, as JSON has it, into NumPy's."""
+    """Convert the dtype of labels from JSON to NumPy."""
     if isinstance(tree, str):
         return np.dtype(tree)
     if "base" in tree:
@@ -56,7 +56,7 @@ def dtype_of(tree: Any) -> np.dtype:
 
 
 def value_of(code: int, shape: tuple[int, ...], payload: bytes, labels: Any) -> Any:
-    """Decode a payload; codes not known here stay bytes."""
+    """Decode a payload; unknown codes stay bytes."""
     if code in DTYPES:
         return np.frombuffer(payload, DTYPES[code]).reshape(shape)
     if code == 9 and labels is not None:
@@ -80,7 +80,7 @@ def read(path: str | Path) -> tuple[list[Entry], list[tuple[int, int]], list[Any
         *extents, source, crc, labels_id, own = struct.unpack_from("<8I", head, 32)
         body = data[at + HEADER : at + HEADER + size] if magic == b"AXF1" else b""
         if magic != b"AXF1" or own != zlib.crc32(head[:60], seed):
-            at += ALIGN  # no header here: look at the next multiple of 64
+            at += ALIGN  # not a header: try the next multiple of 64
             continue
         if lost < at:
             gaps.append((lost, at - lost))
@@ -93,7 +93,7 @@ def read(path: str | Path) -> tuple[list[Entry], list[tuple[int, int]], list[Any
             if flags & 16:
                 device = struct.unpack_from("<QQ" if flags & 32 else "<qQ", body)
                 body = body[16:]
-            if flags & 64:  # the input that a pipeline's frame came from
+            if flags & 64:  # the number of the input of a pipeline's frame
                 body = body[24:]
             value = value_of(code, tuple(extents[:ndim]), body, labels.get(labels_id))
             if source != CONTROL:
