@@ -1,8 +1,8 @@
-"""What the notebooks run in other processes.
+"""Functions that the notebooks run in other processes.
 
 A new process imports its function by the name of its module. A function that is typed
-into a notebook lives in ``__main__``, which the new process cannot import: so these are
-in a file, beside the notebooks.
+into a notebook is in ``__main__``, which the new process cannot import: so these are in a
+file beside the notebooks.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def track(pose: SharedMemoryArray, steps: int) -> None:
 
 
 def count(counts: SharedMemoryArray, times: int) -> None:
-    """Add 1 to the first element, again and again."""
+    """Add 1 to the first element, `times` times."""
     for _ in range(times):
         counts.add(0, 1)
 
 
 def begin_to_write(pose: SharedMemoryArray, is_half_way: Event) -> None:
-    """Write half of the array and stay there, in the middle of it."""
+    """Write half of the array, then sleep inside the write."""
     with pose.array() as view:
         view[:2] = -1
         is_half_way.set()
@@ -39,7 +39,7 @@ def begin_to_write(pose: SharedMemoryArray, is_half_way: Event) -> None:
 
 
 def film(frames: int) -> None:
-    """Send images of a bright column that walks to the right, 200 a second."""
+    """Send images of a bright column that moves to the right, 200 a second."""
     camera = Producer(
         "camera",
         shape=(48, 64),
@@ -79,15 +79,15 @@ def digitize(seconds: float) -> None:
             time.sleep(0.05)
 
 
-def find_beats(name: str, told: Connection) -> None:
+def find_beats(name: str, results: Connection) -> None:
     """Find the beats of an ECG stream while it runs; send their times, s, at the end.
 
-    A beat is where the slope's energy, over 80 ms, rises above a third of what beats had
-    lately; it is put where the signal is farthest from its mean within 150 ms. No two
+    A beat is where the slope's energy, over 80 ms, rises above a third of that of recent
+    beats; its time is where the signal is farthest from its mean within 150 ms. No two
     are closer than 250 ms.
     """
     reader = Consumer(name, policy="lossless", timeout=20)
-    told.send("ready")
+    results.send("ready")
     rate = reader.labels.attrs["rate_hz"]
     window, look, rest = (round(s * rate) for s in (0.08, 0.15, 0.25))
     recent: deque[tuple[float, float]] = deque(maxlen=2 * look)
@@ -110,7 +110,7 @@ def find_beats(name: str, told: Connection) -> None:
         elif left == 0:
             beats.append(max(recent, key=lambda sample: abs(sample[1]))[0])
     reader.close()
-    told.send(beats)
+    results.send(beats)
 
 
 def log_entries(queue, source):
