@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,10 +54,6 @@ class ArrayColumns(Mapping[str, NDArray[Any]]):
     def items(self) -> Any:
         """Return names and columns in order."""
         return zip(self._names, self._array.T, strict=True)
-
-    def rows(self, start: int, stop: int) -> ArrayColumns:
-        """Return the columns of some rows."""
-        return ArrayColumns(self._names, self._array[start:stop])
 
 
 class Block:
@@ -133,19 +129,22 @@ class Block:
         if not isinstance(rows, slice) or rows.step not in (None, 1):
             raise TypeError(f"a block is sliced by rows, block[a:b]; got {rows!r}")
         start, stop, _ = rows.indices(len(self))
-        arrived, array, columns = self.arrived_ns, self._array, self.values
+        return self._with_each(lambda column: column[start:stop], start)
+
+    def _with_each(self, change: Callable[[Any], Any], skipped: int = 0) -> Block:
+        """Return a block whose arrays are changed, of a sample this number later."""
+        columns, array, arrived = self.values, self._joint(), self.arrived_ns
+        if array is not None:
+            array = change(array)
+            columns = ArrayColumns(tuple(columns), array)
+        else:
+            columns = {name: change(column) for name, column in columns.items()}
         return Block(
-            self.stream,
-            self.t[start:stop],
-            columns.rows(start, stop)
-            if isinstance(columns, ArrayColumns)
-            else {name: column[start:stop] for name, column in columns.items()},
-            {name: column[start:stop] for name, column in self.index.items()},
-            sequence=self.sequence + start,
-            arrived_ns=None if arrived is None else arrived[start:stop],
-            origin_s=self.origin_s,
-            array=None if array is None else array[start:stop],
-        )
+            self.stream, change(self.t), columns,
+            {name: change(column) for name, column in self.index.items()},
+            sequence=self.sequence + skipped, origin_s=self.origin_s, array=array,
+            arrived_ns=None if arrived is None else change(arrived),
+        )  # fmt: skip
 
     @property
     def array(self) -> NDArray[Any]:
@@ -166,6 +165,10 @@ class Block:
             dtype = self.stream.labels().dtype
             self._array = np.stack([c.astype(dtype) for c in columns], axis=1)
         return self._array
+
+    def _joint(self) -> NDArray[Any] | None:
+        """Return the array of which `values` are the columns, if they are of one."""
+        return self._array if isinstance(self.values, ArrayColumns) else None
 
     @property
     def time_ns(self) -> NDArray[np.int64]:
@@ -210,8 +213,9 @@ class Block:
         others = {k: _items(c) for k, c in self.index.items() if k != name}
         names = tuple(self.values)
         rows: Any
-        if self._array is not None and self._array.ndim == 2:
-            rows = self._array.tolist()
+        array = self._joint()
+        if array is not None:
+            rows = array.tolist()
         else:
             rows = zip(*(_items(c) for c in self.values.values()), strict=True)
         if not others:
@@ -255,12 +259,12 @@ class Block:
         """Return one block of this and what follows; a copy, unless one is empty."""
         if not len(self) or not len(second):
             return second if len(second) else self
-        arrived = None
+        arrived, array, values = None, None, self.values
         if self.arrived_ns is not None and second.arrived_ns is not None:
             arrived = np.concatenate([self.arrived_ns, second.arrived_ns])
-        array, values = None, self.values
-        if self._array is not None and second._array is not None:
-            array = np.concatenate([self._array, second._array])
+        first_array, second_array = self._joint(), second._joint()
+        if first_array is not None and second_array is not None:
+            array = np.concatenate([first_array, second_array])
             values = ArrayColumns(tuple(values), array)
         else:
             values = {
@@ -272,36 +276,15 @@ class Block:
             for name, column in self.index.items()
             if name in second.index
         }
+        t = np.concatenate([self.t, second.t])
         return Block(
-            second.stream,
-            np.concatenate([self.t, second.t]),
-            values,
-            index,
-            sequence=self.sequence,
-            arrived_ns=arrived,
-            origin_s=second.origin_s,
-            array=array,
-        )
+            second.stream, t, values, index, sequence=self.sequence,
+            arrived_ns=arrived, origin_s=second.origin_s, array=array,
+        )  # fmt: skip
 
     def copy(self) -> Block:
-        """Return a block of its own memory."""
-        array, arrived = self._array, self.arrived_ns
-        array = None if array is None else array.copy()
-        values = (
-            {name: column.copy() for name, column in self.values.items()}
-            if array is None or array.ndim != 2
-            else ArrayColumns(tuple(self.values), array)
-        )
-        return Block(
-            self.stream,
-            self.t.copy(),
-            values,
-            {name: column.copy() for name, column in self.index.items()},
-            sequence=self.sequence,
-            arrived_ns=None if arrived is None else arrived.copy(),
-            origin_s=self.origin_s,
-            array=array,
-        )
+        """Return a block that shares no memory with this one."""
+        return self._with_each(lambda column: column.copy())
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -310,8 +293,8 @@ class Block:
         return id(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        array = self._array
-        columns = None if array is not None and array.ndim == 2 else dict(self.values)
+        array = self._joint()
+        columns = None if array is not None else dict(self.values)
         names = tuple(self.values)
         state = (self.sequence, self.arrived_ns, self.origin_s)
         return _rebuilt, (

@@ -13,7 +13,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 from ataraxis.config.limits import FILES
 from ataraxis.datamux.price import Price, charge, refund
@@ -114,11 +114,12 @@ class Folder:
         try:
             return open_beneath(root, within, flags)
         except (OSError, ValueError):
-            raise self._not_there(name) from None
+            raise self.not_there(name) from None
         finally:
             os.close(root)
 
-    def _not_there(self, name: str) -> FileNotFoundError:
+    def not_there(self, name: str) -> FileNotFoundError:
+        """Return the error that a recording does not exist."""
         return FileNotFoundError(2, "no such recording", self.shown(name))
 
     @contextlib.contextmanager
@@ -136,7 +137,7 @@ class Folder:
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise self._not_there(name)
+                raise self.not_there(name)
             file: BinaryIO = os.fdopen(descriptor, "rb")
         except BaseException:
             os.close(descriptor)
@@ -224,6 +225,16 @@ class Folder:
                 if name.endswith(suffix)
             ]
         return [(name.removesuffix(suffix), {}) for name in sorted(found)]
+
+
+class SuffixFormat:
+    """A `RecordingFormat` whose recordings are files of one suffix."""
+
+    suffix: ClassVar[str]
+
+    def keys(self, folder: Folder) -> list[tuple[str, Mapping[str, Any]]]:
+        """List the files, also in sub-folders."""
+        return folder.files(self.suffix)
 
 
 def _renamed(error: AtaraxisError, path: str, shown: str, folder: str) -> AtaraxisError:

@@ -7,10 +7,11 @@ an account of that client is set meanwhile and may refuse; elsewhere it is free.
 from __future__ import annotations
 
 import contextlib
+import operator
 import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from typing import TYPE_CHECKING
 
 from ataraxis.errors import TooExpensive
@@ -43,14 +44,10 @@ class Price:
     """Streams: a thread each."""
 
     def __add__(self, other: Price) -> Price:
-        return Price(
-            *(getattr(self, f.name) + getattr(other, f.name) for f in fields(self))
-        )
+        return Price(*map(operator.add, astuple(self), astuple(other)))
 
     def __sub__(self, other: Price) -> Price:
-        return Price(
-            *(getattr(self, f.name) - getattr(other, f.name) for f in fields(self))
-        )
+        return Price(*map(operator.sub, astuple(self), astuple(other)))
 
 
 _MEANS = {

@@ -19,7 +19,47 @@ UNPACED = 4096
 BLOCK_BYTES = 4 * 2**20
 
 
-class Replay:
+class PacedFeed:
+    """What a feed with a clock does: wait until blocks are due, note how late they are.
+
+    Parameters
+    ----------
+    timeline : Timeline or None
+        The clock; None is as fast as possible.
+    """
+
+    def __init__(self, timeline: Timeline | None) -> None:
+        self.timeline = timeline
+        self._lateness = Lateness()
+        self._moves = 0 if timeline is None else timeline.moves
+
+    def _begin(self, at_s: float) -> None:
+        if self.timeline is not None:
+            self.timeline.begin(at_s)
+
+    def _is_due(self, at_s: float, is_over: Callable[[], bool]) -> bool:
+        """Wait until a time is due; False after a seek, or if it is over."""
+        timeline = self.timeline
+        if timeline is None:
+            return not is_over()
+        late = timeline.wait(at_s, self._moves, is_over)
+        if late is None:
+            self._moves = timeline.moves
+            return False
+        self._lateness.add(now_ns(), late)
+        return True
+
+    def wake(self) -> None:
+        """Make a wait check whether it is over."""
+        if self.timeline is not None:
+            self.timeline.wake()
+
+    def lateness(self) -> LatenessStatistics:
+        """Return how late blocks were."""
+        return self._lateness.summary()
+
+
+class Replay(PacedFeed):
     """Gives the blocks of a recording in time, or as fast as they are taken.
 
     Parameters
@@ -58,8 +98,8 @@ class Replay:
         loop: bool | int = False,
         block: int | float | None = None,
     ) -> None:
+        super().__init__(timeline)
         self._recording = recording
-        self.timeline = timeline
         rate = recording.stream.rate_hz
         if not strict_time and timeline is not None and rate is None:
             raise ValueError(
@@ -87,8 +127,6 @@ class Replay:
         self._due: NDArray[np.float64] = t
         self._lap_s = self._length()
         self._origin_s = recording.first_s if use_relative_ts else 0.0
-        self._lateness = Lateness()
-        self._moves = 0 if timeline is None else timeline.moves
 
     def _length(self) -> float:
         """How long a lap is: to the last sample, and one interval more."""
@@ -100,24 +138,17 @@ class Replay:
 
     def blocks(self, is_over: Callable[[], bool]) -> Iterator[Block]:
         """Give each block when its last sample is due."""
-        at, lap, timeline, number = self._first, 0, self.timeline, 0
+        at, lap, number = self._first, 0, 0
         if at >= self._last:
             return
-        if timeline is not None:
-            timeline.begin(float(self._due[at]))
-        moves = self._moves
+        self._begin(float(self._due[at]))
         while lap < self._laps and not is_over():
             stop = self._edge(at)
-            if timeline is not None:
-                due = float(self._due[stop - 1]) + lap * self._lap_s
-                late = timeline.wait(due, moves, is_over)
-                if late is None:
-                    if is_over():
-                        return
-                    moves = timeline.moves
-                    at, lap = self._sought(timeline.target_s)
-                    continue
-                self._lateness.add(now_ns(), late)
+            due = float(self._due[stop - 1]) + lap * self._lap_s
+            if not self._is_due(due, is_over):
+                if self.timeline is not None:
+                    at, lap = self._sought(self.timeline.target_s)
+                continue
             yield self._block(at, stop, lap, number)
             number += stop - at
             at = stop
@@ -156,15 +187,6 @@ class Replay:
         if not math.isfinite(at_s):
             raise ValueError(f"seek({at_s!r}): expected a time, s")
         self.timeline.seek(float(self._due[0]) + at_s)
-
-    def wake(self) -> None:
-        """Make a wait look whether it is over."""
-        if self.timeline is not None:
-            self.timeline.wake()
-
-    def lateness(self) -> LatenessStatistics:
-        """Return how late blocks were."""
-        return self._lateness.summary()
 
     def losses(self) -> tuple[int, tuple[str, ...]]:
         """Nothing is lost from a recording."""

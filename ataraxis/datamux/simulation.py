@@ -10,16 +10,16 @@ from typing import Any, NamedTuple, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.clock import now_ns
 from ataraxis.datamux.block import Block
 from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.description import Stream
 from ataraxis.datamux.price import Price
 from ataraxis.datamux.recording import Recording
-from ataraxis.datamux.replay import BLOCK_BYTES, PACED_S, UNPACED, sizes
-from ataraxis.datamux.statistics import Lateness, LatenessStatistics
+from ataraxis.datamux.replay import BLOCK_BYTES, PACED_S, UNPACED, PacedFeed, sizes
 from ataraxis.datamux.timeline import Timeline
 from ataraxis.errors import SourceLost
+
+Rng = np.random.Generator
 
 # ---- what goes wrong in laboratories, on request and reproducibly
 
@@ -60,9 +60,7 @@ class Faults:
                     f"Faults.{item.name}={value!r}: expected 0 to {most:g}"
                 )
 
-    def on(
-        self, block: Block, rng: np.random.Generator, since_s: float
-    ) -> tuple[Block, int]:
+    def on(self, block: Block, rng: Rng, since_s: float) -> tuple[Block, int]:
         """Return a chunk with these faults, and how many samples it lost.
 
         `since_s` is the last time before it: times never go back.
@@ -88,7 +86,7 @@ class Faults:
         return made, n - len(t)
 
     def stall(
-        self, start_s: float, stop_s: float, rng: np.random.Generator
+        self, start_s: float, stop_s: float, rng: Rng
     ) -> tuple[float, float] | None:
         """Return from when to when it stalls, if it does so between two times."""
         chance, where = rng.random(2)
@@ -104,14 +102,14 @@ class Faults:
 # for each chunk, so that a stream is the same whoever reads it and however fast.
 
 Shape = tuple[int, ...]
+Times = NDArray[np.float64]
+Values = NDArray[Any]
 
 
 class Signal(Protocol):
     """What a field of a simulated stream shows."""
 
-    def values(
-        self, t: NDArray[np.float64], shape: Shape, rng: np.random.Generator
-    ) -> NDArray[Any]:
+    def values(self, t: Times, shape: Shape, rng: Rng) -> Values:
         """Give a value of `shape` for each time (s): shape (n, *shape)."""
 
 
@@ -135,9 +133,7 @@ class Sine:
     phase: float = 0.0
     """Where it begins, cycles."""
 
-    def values(
-        self, t: NDArray[np.float64], shape: Shape, rng: np.random.Generator
-    ) -> NDArray[Any]:
+    def values(self, t: Times, shape: Shape, rng: Rng) -> Values:
         """Give the sine, the same for every element."""
         turn = 2 * np.pi * (self.frequency_hz * t + self.phase)
         return _spread(self.offset + self.amplitude * np.sin(turn), shape)
@@ -152,9 +148,7 @@ class Noise:
     offset: float = 0.0
     """Its mean."""
 
-    def values(
-        self, t: NDArray[np.float64], shape: Shape, rng: np.random.Generator
-    ) -> NDArray[Any]:
+    def values(self, t: Times, shape: Shape, rng: Rng) -> Values:
         """Give noise, each element its own."""
         return rng.normal(self.offset, self.scale, (len(t), *shape))
 
@@ -170,9 +164,7 @@ class Spikes:
     scale: float = 0.5
     """Standard deviation of the noise."""
 
-    def values(
-        self, t: NDArray[np.float64], shape: Shape, rng: np.random.Generator
-    ) -> NDArray[Any]:
+    def values(self, t: Times, shape: Shape, rng: Rng) -> Values:
         """Give noise with spikes, each element its own."""
         step = float(np.median(np.diff(t))) if len(t) > 1 else 1.0
         size = (len(t), *shape)
@@ -189,9 +181,7 @@ class Ramp:
     height: float = 1.0
     """How high."""
 
-    def values(
-        self, t: NDArray[np.float64], shape: Shape, rng: np.random.Generator
-    ) -> NDArray[Any]:
+    def values(self, t: Times, shape: Shape, rng: Rng) -> Values:
         """Give the saw tooth, the same for every element."""
         return _spread(self.height * ((t / self.period_s) % 1.0), shape)
 
@@ -205,9 +195,7 @@ class Pattern:
     height: float = 255.0
     """Brightness of the bar; the gradient goes to half of it."""
 
-    def values(
-        self, t: NDArray[np.float64], shape: Shape, rng: np.random.Generator
-    ) -> NDArray[Any]:
+    def values(self, t: Times, shape: Shape, rng: Rng) -> Values:
         """Give pictures, (n, y, x) or (n, y, x, colour)."""
         if len(shape) < 2:
             return Ramp(self.period_s, self.height).values(t, shape, rng)
@@ -228,9 +216,7 @@ class Events:
     count: int = 4
     """Codes are 1 to `count`."""
 
-    def values(
-        self, t: NDArray[np.float64], shape: Shape, rng: np.random.Generator
-    ) -> NDArray[Any]:
+    def values(self, t: Times, shape: Shape, rng: Rng) -> Values:
         """Give codes."""
         return rng.integers(1, self.count + 1, (len(t), *shape))
 
@@ -239,12 +225,10 @@ class Events:
 class Function:
     """Any function of time: takes times, s, (n,), and gives values, (n, *shape)."""
 
-    function: Callable[[NDArray[np.float64]], Any]
+    function: Callable[[Times], Any]
     """The function."""
 
-    def values(
-        self, t: NDArray[np.float64], shape: Shape, rng: np.random.Generator
-    ) -> NDArray[Any]:
+    def values(self, t: Times, shape: Shape, rng: Rng) -> Values:
         """Give what the function gives.
 
         Raises
@@ -261,7 +245,7 @@ class Function:
         return found
 
 
-def _spread(values: NDArray[Any], shape: Shape) -> NDArray[Any]:
+def _spread(values: Values, shape: Shape) -> Values:
     """Give every element the value of its time; read-only."""
     if not shape:
         return values
@@ -379,9 +363,7 @@ class Simulation:
             begin = end
             yield Chunk(block, end, lost, stall)
 
-    def _chunk(
-        self, k: int, begin: float, rng: np.random.Generator
-    ) -> tuple[Block, float]:
+    def _chunk(self, k: int, begin: float, rng: Rng) -> tuple[Block, float]:
         """Make chunk `k`, which begins at `begin` s: its samples, and when it ends."""
         if self._guide is not None:
             return self._guided(k, begin, rng)
@@ -403,9 +385,7 @@ class Simulation:
         rates = [s.rate_hz for s in self._signals.values() if isinstance(s, Events)]
         return max(rates, default=2.0)
 
-    def _guided(
-        self, k: int, begin: float, rng: np.random.Generator
-    ) -> tuple[Block, float]:
+    def _guided(self, k: int, begin: float, rng: Rng) -> tuple[Block, float]:
         """Take a piece of the recording, from a random place, with its intervals."""
         guide = self._guide
         assert guide is not None
@@ -424,7 +404,7 @@ class Simulation:
         return Block(self.stream, t, piece.values), end
 
 
-def converted(found: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+def converted(found: Values, dtype: np.dtype[Any]) -> Values:
     """Return values in a field's dtype: rounded and clipped, as a converter does."""
     if 0 in found.strides and found.size:  # as pictures whose rows are all alike
         once = found[tuple(slice(None, None if s else 1) for s in found.strides)]
@@ -466,7 +446,7 @@ def _signal(given: Any) -> Signal:
     raise TypeError(f"signal {given!r}: expected one of ataraxis.datamux.simulation")
 
 
-class Simulate:
+class Simulate(PacedFeed):
     """Gives the blocks of a simulation in time, or as fast as they are taken.
 
     Parameters
@@ -492,7 +472,7 @@ class Simulate:
         if duration is not None and not 0 <= duration < math.inf:
             raise ValueError(f"duration={duration!r}: expected seconds of 0 or more")
         self._simulation = simulation
-        self.timeline = timeline
+        super().__init__(timeline)
         self._duration = math.inf if duration is None else duration
         fields = simulation.stream.fields
         empty = {k: np.empty((1, *f.shape), f.numpy_dtype) for k, f in fields.items()}
@@ -502,29 +482,20 @@ class Simulate:
         if span is not None:
             most = min(most, max(1, round(span * rate))) if rate else 1
         self._size = most
-        self._lateness = Lateness()
         self._lost = 0
 
     def blocks(self, is_over: Callable[[], bool]) -> Iterator[Block]:
         """Give each block when its last sample is due, or a stall is over."""
-        timeline = self.timeline
-        moves = 0 if timeline is None else timeline.moves
         stall: tuple[float, float] | None = None
-        if timeline is not None:
-            timeline.begin(0.0)
+        self._begin(0.0)
         for block, stalled in self._cut(is_over):
-            if is_over():
-                return
             stall = stalled or stall
-            if timeline is not None:
-                due = float(block.t[-1])
-                if stall is not None and stall[0] <= due < stall[1]:
-                    due = stall[1]
-                while (late := timeline.wait(due, moves, is_over)) is None:
-                    if is_over():
-                        return
-                    moves = timeline.moves
-                self._lateness.add(now_ns(), late)
+            due = float(block.t[-1])
+            if stall is not None and stall[0] <= due < stall[1]:
+                due = stall[1]
+            while not self._is_due(due, is_over):
+                if is_over():
+                    return
             yield block
 
     def _cut(
@@ -552,15 +523,6 @@ class Simulate:
             yield rest, stall
         if lost_after is not None and until == lost_after < self._duration:
             raise SourceLost(f"simulated: the source went away after {lost_after} s")
-
-    def wake(self) -> None:
-        """Make a wait look whether it is over."""
-        if self.timeline is not None:
-            self.timeline.wake()
-
-    def lateness(self) -> LatenessStatistics:
-        """Return how late blocks were."""
-        return self._lateness.summary()
 
     def losses(self) -> tuple[int, tuple[str, ...]]:
         """Return how many samples `Faults.dropout` took."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from ataraxis.datamux.description import Node, Stream
 from ataraxis.errors import NotConnectedError
 from ataraxis.labels import Labels
 
+Array = NDArray[Any]
+Attrs = Mapping[str, Any]
+T = TypeVar("T")
 STAMP = np.dtype([("time_ns", "<i8"), ("device_s", "<f8"), ("device_sequence", "<i8")])
 """Of each sample: when it came, monotonic ns here; what the source's own clock said,
 untouched, s (NaN: it has none); the source's own counter (-1: it has none)."""
@@ -51,11 +54,7 @@ class Source(Protocol):
         """
 
     def read_into(
-        self,
-        out: NDArray[Any],
-        stamps: NDArray[Any] | None = None,
-        *,
-        timeout: float | None = None,
+        self, out: Array, stamps: Array | None = None, *, timeout: float | None = None
     ) -> int:
         """Fill rows of `out` with the next samples, in order.
 
@@ -101,7 +100,7 @@ class Driver(Protocol):
     def streams(self, node: Node, timeout: float) -> dict[str, Stream]:
         """Return the streams of a node by their ids."""
 
-    def source(self, node: Node, stream_id: str, attrs: Mapping[str, Any]) -> Source:
+    def source(self, node: Node, stream_id: str, attrs: Attrs) -> Source:
         """Return the source of a stream, not opened yet.
 
         Raises
@@ -111,7 +110,17 @@ class Driver(Protocol):
         """
 
 
-def check_out(out: NDArray[Any], labels: Labels) -> None:
+class OneNodeDriver:
+    """A `Driver` of one node, whose id is also the scheme of its uri."""
+
+    node_id: ClassVar[str]
+
+    def nodes(self, timeout: float) -> list[Node]:
+        """Return the one node."""
+        return [Node(id=self.node_id, uri=f"{self.node_id}://")]
+
+
+def check_out(out: Array, labels: Labels) -> None:
     """Refuse what cannot hold rows of a source.
 
     Raises
@@ -130,7 +139,6 @@ def check_out(out: NDArray[Any], labels: Labels) -> None:
 
 # ---- what sources share: what they give, what they hold while open, a wait in time
 
-T = TypeVar("T")
 _SLICE_S = 0.05
 
 

@@ -214,7 +214,7 @@ def test_what_a_stream_cost_is_paid_back_when_it_ends(tmp_path):
 
     folder(tmp_path)
     with served(tmp_path) as server, connected(server) as api:
-        ledger = server._house.ledger
+        ledger = server._server_limits.ledger
         acks = [
             api.proxy_live_stream("sim", "sine", {}, lambda item: None)
             for _ in range(3)

@@ -152,7 +152,7 @@ def test_transforms_are_names(tmp_path):
             replay(*EYES, sink, transform="double")
         with pytest.raises(TypeError, match="functions do not travel"):
             api.simulate_stream("eyes", "gaze", None, sink, signals=lambda t: t)
-        with pytest.raises(TypeError, match="does not pace another"):
+        with pytest.raises(TypeError, match="cannot pace a stream of the server"):
             replay(*EYES, sink, timeline=dm.Timeline())
 
 

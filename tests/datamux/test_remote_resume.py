@@ -117,7 +117,7 @@ def test_a_live_stream_that_was_away_too_long_says_evicted(tmp_path):
         relay.shut()
         (session,) = server._sessions.values()
         (outlet,) = session.streams.outlets()
-        wait_until(lambda: outlet._ring.evicted > 3, WAIT_S)
+        wait_until(lambda: outlet._resend_buffer.evicted > 3, WAIT_S)
         assert server.statistics()["kept_bytes"] <= 100_000
         relay.open()
         end = ack.wait(WAIT_S)

@@ -308,7 +308,7 @@ def test_a_ring_forgets_only_what_was_read():
     ring.confirm(1)
     assert taken(ring, 1, 4) == [b"\2\2"]
     ring.confirm(99)  # what was not sent cannot have been read
-    assert (ring.first, ring.next, ring.room.used) == (3, 5, 4)
+    assert (ring.first, ring.next, ring.budget.used) == (3, 5, 4)
     assert taken(ring, 1, 4) == [b"\3\3"]
     ring.rewind(3)
     assert taken(ring, 3) == [b"\3\3", b"\4\4", None]
@@ -349,7 +349,7 @@ def test_a_ring_is_a_list_with_a_beginning(actions, rng):
             assert ring.evict() == (first < len(sent_))
             first = min(first + 1, len(sent_))
         assert ring.first == first
-        assert ring.room.used == sum(map(len, sent_[first:]))
+        assert ring.budget.used == sum(map(len, sent_[first:]))
         # What was given up is on its way still: a window is of what was not read.
         assert ring.flying == sum(map(len, sent_[read:cursor]))
 

@@ -11,7 +11,7 @@ from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.description import Stream, labels_of
 from ataraxis.datamux.end import End
 from ataraxis.datamux.remote.api import RemoteAPI
-from ataraxis.datamux.sinks.stream import producer_of
+from ataraxis.datamux.sinks.stream import producer_of, producer_with
 from ataraxis.datamux.task import StreamAck
 from ataraxis.shm.context import ContextLike
 from ataraxis.stream import Producer
@@ -140,9 +140,4 @@ def _producer(
     """Make a producer with the labels of the stream there."""
     if "labels" not in stream.attrs:
         return producer_of(stream, name, context=context, **options)
-    labels = labels_of(stream)
-    coords = {key: (c.dims, c.values, c.attrs) for key, c in labels.coords.items()}
-    return Producer(
-        name, shape=labels.shape, dtype=labels.dtype, dims=labels.dims,
-        coords=coords, attrs=labels.attrs, context=context, **options,
-    )  # fmt: skip
+    return producer_with(labels_of(stream), name, context=context, **options)

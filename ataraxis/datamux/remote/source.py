@@ -8,14 +8,13 @@ from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ataraxis.clock import now_ns
 from ataraxis.datamux.block import Block
 from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.description import Stream, labels_of
 from ataraxis.datamux.end import End
-from ataraxis.datamux.source import check_out
+from ataraxis.datamux.source import Array, check_out
 from ataraxis.datamux.task import StreamAck
 from ataraxis.errors import EndOfStream, NotConnectedError, SourceLost
 from ataraxis.labels import Labels
@@ -80,11 +79,7 @@ class RemoteSource:
         self._ack = self._start(self._sink).result()
 
     def read_into(
-        self,
-        out: NDArray[Any],
-        stamps: NDArray[Any] | None = None,
-        *,
-        timeout: float | None = None,
+        self, out: Array, stamps: Array | None = None, *, timeout: float | None = None
     ) -> int:
         """Fill rows with the next samples; see `Source.read_into`."""
         if self._ack is None:

@@ -235,8 +235,14 @@ def producer_of(
         if stream.rate_hz:
             attrs["sample_rate_hz"] = stream.rate_hz
             attrs["rate_hz"] = stream.rate_hz / samples
-    coords = {name: (c.dims, c.values, c.attrs) for name, c in labels.coords.items()}
+    labels = Labels(labels.dtype, shape, dims, attrs=attrs, coords=labels.coords)
+    return producer_with(labels, name, context=context, **options)
+
+
+def producer_with(labels: Labels, name: str, **options: Any) -> Producer:
+    """Make a `Producer` whose frames have these labels."""
+    coords = {key: (c.dims, c.values, c.attrs) for key, c in labels.coords.items()}
     return Producer(
-        name, shape=shape, dtype=labels.dtype, dims=dims, coords=coords, attrs=attrs,
-        context=context, **options,
+        name, shape=labels.shape, dtype=labels.dtype, dims=labels.dims, coords=coords,
+        attrs=labels.attrs, **options,
     )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,20 +12,18 @@ from numpy.typing import NDArray
 
 from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import Stream
-from ataraxis.datamux.folder import Folder, OpenedFile
+from ataraxis.datamux.folder import Folder, OpenedFile, SuffixFormat
 from ataraxis.errors import RecordingError
 
 
-class Npy:
+class Npy(SuffixFormat):
     """``npy://{a}``: records whose names are the columns, or (samples, fields).
 
     Mapped, not read. A 2-d array holds the fields in their declared order, or first
     the time and then the fields; a 1-d array of numbers is the only field.
     """
 
-    def keys(self, folder: Folder) -> Iterable[tuple[str, Mapping[str, Any]]]:
-        """List ``*.npy``, also in sub-folders."""
-        return folder.files(".npy")
+    suffix = ".npy"
 
     def columns(
         self, folder: Folder, key: str, stream_id: str, stream: Stream
@@ -35,12 +33,10 @@ class Npy:
             return named(_mapped(opened), stream, opened.shown)
 
 
-class Npz:
+class Npz(SuffixFormat):
     """``npz://{a}``: one array a column, or one named after the stream."""
 
-    def keys(self, folder: Folder) -> Iterable[tuple[str, Mapping[str, Any]]]:
-        """List ``*.npz``, also in sub-folders."""
-        return folder.files(".npz")
+    suffix = ".npz"
 
     def columns(
         self, folder: Folder, key: str, stream_id: str, stream: Stream

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
-from numpy.typing import NDArray
-
 from ataraxis.clock import now_ns
 from ataraxis.datamux.description import Field, Node, Stream
-from ataraxis.datamux.source import DeviceHandle, check_out, wait_until
+from ataraxis.datamux.source import Array, Attrs, DeviceHandle, check_out, wait_until
 from ataraxis.errors import EndOfStream, NotConnectedError, SourceLost, SourceNotFound
 from ataraxis.labels import Labels
 from ataraxis.log.optional import need
@@ -42,9 +39,7 @@ class Cameras:
         source.close()
         return {STREAM_ID: source.stream}
 
-    def source(
-        self, node: Node, stream_id: str, attrs: Mapping[str, Any]
-    ) -> CameraSource:
+    def source(self, node: Node, stream_id: str, attrs: Attrs) -> CameraSource:
         """Return the source of a camera."""
         if stream_id != STREAM_ID:
             raise SourceNotFound(
@@ -120,11 +115,7 @@ class CameraSource:
         self._began_ns, self._count = now_ns(), 0
 
     def read_into(
-        self,
-        out: NDArray[Any],
-        stamps: NDArray[Any] | None = None,
-        *,
-        timeout: float | None = None,
+        self, out: Array, stamps: Array | None = None, *, timeout: float | None = None
     ) -> int:
         """Fill one row with the next picture; see `Source.read_into`.
 

@@ -69,7 +69,7 @@ class Hdf5:
 def opened_hdf5(folder: Folder, name: str) -> Iterator[tuple[Any, OpenedFile]]:
     """Open an HDF5 file; what h5py raises meanwhile is that it is damaged."""
     if not folder.is_there(name):
-        raise FileNotFoundError(2, "no such recording", folder.shown(name))
+        raise folder.not_there(name)
     h5py = need("h5py", "tables", "an HDF5 recording")
     with folder.opened(name) as opened:
         try_hdf5(opened)

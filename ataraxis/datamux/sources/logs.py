@@ -135,7 +135,7 @@ def _found(folder: Folder, key: str) -> Iterator[tuple[str, str]]:
             finally:
                 os.close(descriptor)
             return
-    raise FileNotFoundError(2, "no such recording", folder.shown(key))
+    raise folder.not_there(key)
 
 
 def _check_entries(folder: Folder, descriptor: int, shown: str) -> None:

@@ -20,7 +20,7 @@ from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.description import WIDER, Field, Node, Stream, channel_names
 from ataraxis.datamux.end import End
 from ataraxis.datamux.sinks.sink import IsOver
-from ataraxis.datamux.source import DeviceHandle, check_out
+from ataraxis.datamux.source import Array, DeviceHandle, OneNodeDriver, check_out
 from ataraxis.errors import (
     DataOverflow,
     NotConnectedError,
@@ -51,16 +51,14 @@ def _pylsl() -> Any:
         return need("pylsl", "lsl", "the Lab Streaming Layer")
 
 
-class Lsl:
+class Lsl(OneNodeDriver):
     """Driver of the node "lsl": every outlet on the network, by source id or name.
 
     ``attrs`` of a stream may choose by ``uid``, ``source_id``, ``name``, ``hostname``
     or ``type``, and set ``gap_s``, above which a hole in the times counts as a loss.
     """
 
-    def nodes(self, timeout: float) -> list[Node]:
-        """Return the one node."""
-        return [Node(id="lsl", uri="lsl://")]
+    node_id = "lsl"
 
     def streams(self, node: Node, timeout: float) -> dict[str, Stream]:
         """Look for outlets for `timeout` s."""
@@ -275,11 +273,7 @@ class LslSource:
         )
 
     def read_into(
-        self,
-        out: NDArray[Any],
-        stamps: NDArray[Any] | None = None,
-        *,
-        timeout: float | None = None,
+        self, out: Array, stamps: Array | None = None, *, timeout: float | None = None
     ) -> int:
         """Fill rows with the samples that came; see `Source.read_into`."""
         inlet = self._inlet.get()

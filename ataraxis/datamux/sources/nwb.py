@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,23 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.datamux.description import Field, Stream, channel_names, dtype_name
-from ataraxis.datamux.folder import Folder, OpenedFile
+from ataraxis.datamux.folder import Folder, OpenedFile, SuffixFormat
 from ataraxis.datamux.recording import Recording
 from ataraxis.datamux.sources.hdf5 import check_inside, opened_hdf5, read_dataset, walk
 from ataraxis.errors import RecordingError
 from ataraxis.log.optional import need
 
 
-class Nwb:
+class Nwb(SuffixFormat):
     """``nwb://{session}``: each `TimeSeries` by its name.
 
     A field of a float dtype has the value in the unit, one of an integer dtype what is
     stored. Fields are the columns, in their order.
     """
 
-    def keys(self, folder: Folder) -> Iterable[tuple[str, Mapping[str, Any]]]:
-        """List ``*.nwb``."""
-        return folder.files(".nwb")
+    suffix = ".nwb"
 
     def columns(
         self, folder: Folder, key: str, stream_id: str, stream: Stream
@@ -128,7 +126,7 @@ def _series_of(
     folder: Folder, name: str
 ) -> Iterator[tuple[dict[str, Any], OpenedFile]]:
     if not folder.is_there(name):
-        raise FileNotFoundError(2, "no such recording", folder.shown(name))
+        raise folder.not_there(name)
     pynwb = need("pynwb", "nwb", "an NWB recording")
     with warnings.catch_warnings(), opened_hdf5(folder, name) as (file, opened):
         warnings.simplefilter("ignore")  # of what hdmf thinks of cached schemas

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ataraxis.clock import now_ns
 from ataraxis.datamux.catalog import pick
@@ -18,7 +16,14 @@ from ataraxis.datamux.folder import Folder
 from ataraxis.datamux.formats import open_recordings, recordings_in
 from ataraxis.datamux.price import Price
 from ataraxis.datamux.recording import Recording
-from ataraxis.datamux.source import DescribedSource, check_out, wait_until
+from ataraxis.datamux.source import (
+    Array,
+    Attrs,
+    DescribedSource,
+    OneNodeDriver,
+    check_out,
+    wait_until,
+)
 from ataraxis.errors import (
     EndOfStream,
     NotConnectedError,
@@ -27,7 +32,7 @@ from ataraxis.errors import (
 )
 
 
-class Recorded:
+class Recorded(OneNodeDriver):
     """Driver of the node "recording"; ``attrs["path"]`` is the file or directory.
 
     ``attrs`` may have ``speed``, seconds of the recording a second, and ``start`` and
@@ -37,6 +42,7 @@ class Recorded:
     the server's folder of data.
     """
 
+    node_id = "recording"
     options: ClassVar[frozenset[str]] = frozenset(["path", "speed", "start", "stop"])
     """Attributes that a stream takes."""
 
@@ -47,10 +53,6 @@ class Recorded:
         """Open nothing but what is in a folder, by names in it."""
         self._folder = folder
 
-    def nodes(self, timeout: float) -> list[Node]:
-        """Return the one node, which is whatever file is asked for."""
-        return [Node(id="recording", uri="recording://")]
-
     def streams(self, node: Node, timeout: float) -> dict[str, Stream]:
         """Return the streams of the node's file, if it has one."""
         path = _path(node)
@@ -58,9 +60,7 @@ class Recorded:
             return {}
         return {name: found.stream for name, found in open_recordings(path).items()}
 
-    def source(
-        self, node: Node, stream_id: str, attrs: Mapping[str, Any]
-    ) -> RecordedSource:
+    def source(self, node: Node, stream_id: str, attrs: Attrs) -> RecordedSource:
         """Return the source of a stream."""
         path = str(attrs.get("path", _path(node)))
         if not path:
@@ -146,11 +146,7 @@ class RecordedSource(DescribedSource):
         self._at, self._began_ns = self._first, now_ns()
 
     def read_into(
-        self,
-        out: NDArray[Any],
-        stamps: NDArray[Any] | None = None,
-        *,
-        timeout: float | None = None,
+        self, out: Array, stamps: Array | None = None, *, timeout: float | None = None
     ) -> int:
         """Fill rows with the samples whose time has come; see `Source.read_into`."""
         check_out(out, self._labels)

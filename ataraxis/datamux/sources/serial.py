@@ -11,12 +11,17 @@ from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ataraxis.clock import now_ns
 from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.description import TIME_UNITS, Field, Node, Stream
-from ataraxis.datamux.source import DescribedSource, DeviceHandle, check_out
+from ataraxis.datamux.source import (
+    Array,
+    Attrs,
+    DescribedSource,
+    DeviceHandle,
+    check_out,
+)
 from ataraxis.errors import ConfigError, SourceLost, SourceNotFound
 from ataraxis.log.optional import need
 
@@ -284,9 +289,7 @@ class Serial:
         """Return what the node's file describes."""
         return node.outputs
 
-    def source(
-        self, node: Node, stream_id: str, attrs: Mapping[str, Any]
-    ) -> SerialSource:
+    def source(self, node: Node, stream_id: str, attrs: Attrs) -> SerialSource:
         """Return the source of a board."""
         if node.outputs:
             stream = pick(node.outputs, stream_id, "stream", f"node {node.id!r}").copy()
@@ -380,11 +383,7 @@ class SerialSource(DescribedSource):
         self._port.hold(port)
 
     def read_into(
-        self,
-        out: NDArray[Any],
-        stamps: NDArray[Any] | None = None,
-        *,
-        timeout: float | None = None,
+        self, out: Array, stamps: Array | None = None, *, timeout: float | None = None
     ) -> int:
         """Fill rows with the samples that came; see `Source.read_into`."""
         check_out(out, self._labels)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
-from numpy.typing import NDArray
-
 from ataraxis.datamux.description import Node, Stream, stream_of
-from ataraxis.datamux.source import DeviceHandle, check_out
+from ataraxis.datamux.source import Array, Attrs, DeviceHandle, OneNodeDriver, check_out
 from ataraxis.errors import EndOfStream, LayoutError, SourceNotFound
 from ataraxis.labels import Labels
 from ataraxis.shm.context import ContextLike
@@ -18,18 +15,15 @@ from ataraxis.stream import Consumer
 from ataraxis.stream.inspector import inspect
 
 
-class Shared:
+class Shared(OneNodeDriver):
     """Driver of the node "shared": the streams of this context, by their names.
 
     Another context is a node whose uri is ``shared:///its/path``.
     """
 
+    node_id = "shared"
     options: ClassVar[frozenset[str]] = frozenset(["policy"])
     """Attributes that a stream takes."""
-
-    def nodes(self, timeout: float) -> list[Node]:
-        """Return the one node."""
-        return [Node(id="shared", uri="shared://")]
 
     def streams(self, node: Node, timeout: float) -> dict[str, Stream]:
         """Return the streams that have a shape and dtype."""
@@ -46,9 +40,7 @@ class Shared:
                 continue  # it ended meanwhile, or is damaged: 'ataraxis ls' says
         return found
 
-    def source(
-        self, node: Node, stream_id: str, attrs: Mapping[str, Any]
-    ) -> SharedSource:
+    def source(self, node: Node, stream_id: str, attrs: Attrs) -> SharedSource:
         """Return the source of a stream; ``attrs["policy"]`` as `Consumer` takes it."""
         policy = str(attrs.get("policy", "lossless"))
         return SharedSource(stream_id, policy, _context(node))
@@ -107,11 +99,7 @@ class SharedSource:
         self._reader.hold(reader)
 
     def read_into(
-        self,
-        out: NDArray[Any],
-        stamps: NDArray[Any] | None = None,
-        *,
-        timeout: float | None = None,
+        self, out: Array, stamps: Array | None = None, *, timeout: float | None = None
     ) -> int:
         """Fill rows with the next frames; see `Source.read_into`."""
         reader = self._reader.get()

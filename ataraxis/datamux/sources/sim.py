@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ataraxis.clock import now_ns
 from ataraxis.config.limits import FILES
@@ -28,7 +27,7 @@ from ataraxis.datamux.simulation import (
     Sine,
     Spikes,
 )
-from ataraxis.datamux.source import DescribedSource, check_out
+from ataraxis.datamux.source import Array, Attrs, DescribedSource, check_out
 from ataraxis.errors import NotConnectedError, SourceLost
 
 _SLICE_S = 0.02
@@ -148,9 +147,7 @@ class Simulated:
             return node.outputs
         return {name: stream.copy() for name, (stream, _) in _STREAMS.items()}
 
-    def source(
-        self, node: Node, stream_id: str, attrs: Mapping[str, Any]
-    ) -> SimulatedSource:
+    def source(self, node: Node, stream_id: str, attrs: Attrs) -> SimulatedSource:
         """Return the source of a stream."""
         return SimulatedSource(_simulation(node, stream_id, attrs))
 
@@ -183,11 +180,7 @@ class SimulatedSource(DescribedSource):
         self._began_ns = now_ns()
 
     def read_into(
-        self,
-        out: NDArray[Any],
-        stamps: NDArray[Any] | None = None,
-        *,
-        timeout: float | None = None,
+        self, out: Array, stamps: Array | None = None, *, timeout: float | None = None
     ) -> int:
         """Fill rows with the samples whose time has come; see `Source.read_into`."""
         check_out(out, self._labels)

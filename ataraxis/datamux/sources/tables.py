@@ -6,7 +6,7 @@ import collections
 import csv
 import io
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -16,22 +16,20 @@ from numpy.typing import NDArray
 
 from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import Stream
-from ataraxis.datamux.folder import Folder, OpenedFile
+from ataraxis.datamux.folder import Folder, OpenedFile, SuffixFormat
 from ataraxis.errors import RecordingError
 from ataraxis.log.optional import need
 
 _TRUE = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
-class Csv:
+class Csv(SuffixFormat):
     """``csv://{a}_{b}``: a header line, then one row a sample, UTF-8.
 
     Columns are read in their declared dtypes; an empty cell of a float is NaN.
     """
 
-    def keys(self, folder: Folder) -> Iterable[tuple[str, Mapping[str, Any]]]:
-        """List ``*.csv``, also in sub-folders."""
-        return folder.files(".csv")
+    suffix = ".csv"
 
     def columns(
         self, folder: Folder, key: str, stream_id: str, stream: Stream
@@ -221,21 +219,17 @@ def _cell(text: str, dtype: np.dtype[Any], where: str, line: int, name: str) -> 
     return text.encode() if dtype.kind == "S" else text
 
 
-class Parquet:
+class Parquet(SuffixFormat):
     """``parquet://{a}_{b}``: one row a sample; needs pyarrow."""
 
-    def keys(self, folder: Folder) -> Iterable[tuple[str, Mapping[str, Any]]]:
-        """List ``*.parquet``, also in sub-folders."""
-        return folder.files(".parquet")
+    suffix = ".parquet"
 
     def columns(
         self, folder: Folder, key: str, stream_id: str, stream: Stream
     ) -> Mapping[str, NDArray[Any]]:
         """Read the columns that the stream declares."""
         if not folder.is_there(f"{key}.parquet"):
-            raise FileNotFoundError(
-                2, "no such recording", folder.shown(f"{key}.parquet")
-            )
+            raise folder.not_there(f"{key}.parquet")
         parquet = need("pyarrow.parquet", "tables", "a Parquet recording")
         with folder.opened(f"{key}.parquet") as opened:
             try:

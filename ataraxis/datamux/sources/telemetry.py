@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
-
-from numpy.typing import NDArray
 
 from ataraxis.clock import now_ns
 from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.description import Field, Node, Stream
-from ataraxis.datamux.source import DescribedSource, check_out, wait_until
+from ataraxis.datamux.source import (
+    Array,
+    Attrs,
+    DescribedSource,
+    OneNodeDriver,
+    check_out,
+    wait_until,
+)
 from ataraxis.errors import NotConnectedError
 from ataraxis.log.optional import need
 
@@ -174,23 +179,18 @@ def host() -> Any:
     return need("psutil", "telemetry", "host telemetry")
 
 
-class Telemetry:
+class Telemetry(OneNodeDriver):
     """Driver of the node "telemetry"; ``attrs["rate_hz"]`` is how often to look."""
 
+    node_id = "telemetry"
     options: ClassVar[frozenset[str]] = frozenset(["rate_hz"])
     """Attributes that a stream takes."""
-
-    def nodes(self, timeout: float) -> list[Node]:
-        """Return the one node."""
-        return [Node(id="telemetry", uri="telemetry://")]
 
     def streams(self, node: Node, timeout: float) -> dict[str, Stream]:
         """Return its streams: cpu, memory, network, disk."""
         return {name: _described(name, RATE_HZ) for name in _READERS}
 
-    def source(
-        self, node: Node, stream_id: str, attrs: Mapping[str, Any]
-    ) -> TelemetrySource:
+    def source(self, node: Node, stream_id: str, attrs: Attrs) -> TelemetrySource:
         """Return the source of a stream."""
         pick(_READERS, stream_id, "stream", f"node {node.id!r}")
         return TelemetrySource(stream_id, float(attrs.get("rate_hz", RATE_HZ)))
@@ -237,11 +237,7 @@ class TelemetrySource(DescribedSource):
         self._due_ns = now_ns() + self._step_ns
 
     def read_into(
-        self,
-        out: NDArray[Any],
-        stamps: NDArray[Any] | None = None,
-        *,
-        timeout: float | None = None,
+        self, out: Array, stamps: Array | None = None, *, timeout: float | None = None
     ) -> int:
         """Wait for the next look, and fill one row; see `Source.read_into`."""
         check_out(out, self._labels)

@@ -12,7 +12,7 @@ import re
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 
 from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import Field, Stream
-from ataraxis.datamux.folder import Folder, OpenedFile
+from ataraxis.datamux.folder import Folder, OpenedFile, SuffixFormat
 from ataraxis.errors import RecordingError
 from ataraxis.log.optional import need
 
 ANNOTATOR = "annotator"
 
 
-class Wfdb:
+class Wfdb(SuffixFormat):
     """``wfdb://{record}``: the signals of a record, or the annotations beside it.
 
     A field of a float dtype has the physical value, one of an integer dtype what the
@@ -38,9 +38,7 @@ class Wfdb:
     fields ``symbol`` and ``sample``.
     """
 
-    def keys(self, folder: Folder) -> Iterable[tuple[str, Mapping[str, Any]]]:
-        """List the headers, ``*.hea``."""
-        return folder.files(".hea")
+    suffix = ".hea"
 
     def columns(
         self, folder: Folder, key: str, stream_id: str, stream: Stream
@@ -200,7 +198,7 @@ def _read(path: Path, shown: str, is_physical: bool, has_frames: bool) -> Any:
 def _annotations(folder: Folder, key: str, suffix: str) -> Mapping[str, NDArray[Any]]:
     wfdb = need("wfdb", "wfdb", "a WFDB recording")
     if not _PLAIN.fullmatch(suffix) or not folder.is_there(f"{key}.{suffix}"):
-        raise FileNotFoundError(2, "no such recording", folder.shown(f"{key}.{suffix}"))
+        raise folder.not_there(f"{key}.{suffix}")
     with _record(folder, key, suffix) as (path, shown):
         header = _header(path, shown)
         try:
@@ -228,7 +226,7 @@ _NULL = "~"  # a file or segment that is not there
 def _record(folder: Folder, key: str, *suffixes: str) -> Iterator[tuple[Path, str]]:
     """Open what belongs to a record; its path for wfdb, and its name for people."""
     if not folder.is_there(f"{key}.hea"):
-        raise FileNotFoundError(2, "no such recording", folder.shown(f"{key}.hea"))
+        raise folder.not_there(f"{key}.hea")
     parent, _, record = key.rpartition("/")
     place = f"{parent}/" if parent else ""
     with contextlib.ExitStack() as stack:

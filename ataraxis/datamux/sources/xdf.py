@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import Field, Stream, channel_names
-from ataraxis.datamux.folder import Folder, OpenedFile
+from ataraxis.datamux.folder import Folder, OpenedFile, SuffixFormat
 from ataraxis.datamux.recording import Recording
 from ataraxis.errors import RecordingError
 from ataraxis.log.export.xdf import XdfWriter, fitting
@@ -31,12 +31,14 @@ _FORMATS = {
 _CHUNK = 4096
 
 
-class Xdf:
+class Xdf(SuffixFormat):
     """``xdf://{session}``: streams by their name in the file.
 
     Times are as `pyxdf` gives them: clocks aligned, jitter of regular streams removed,
     clock resets minded. The index ``raw``, if declared, has them as they were written.
     """
+
+    suffix = ".xdf"
 
     def __init__(self) -> None:
         self._loaded: dict[tuple[str, bool], list[dict[str, Any]]] = {}
@@ -49,14 +51,10 @@ class Xdf:
         known = (folder.shown(name), is_corrected)
         if known not in self._loaded:
             if not folder.is_there(name):
-                raise FileNotFoundError(2, "no such recording", folder.shown(name))
+                raise folder.not_there(name)
             with folder.opened(name) as opened:
                 self._loaded[known] = _load(opened, is_corrected)
         return self._loaded[known]
-
-    def keys(self, folder: Folder) -> Iterable[tuple[str, Mapping[str, Any]]]:
-        """List ``*.xdf``."""
-        return folder.files(".xdf")
 
     def columns(
         self, folder: Folder, key: str, stream_id: str, stream: Stream
