@@ -1,7 +1,7 @@
 """The frame buffer: chunks of a ring, passed by offset, checked by checksum.
 
 One `FrameBufferServer` owns the memory; every `FrameBufferClient` reads and writes it.
-Offsets, sizes and checksums, or tickets, travel by whatever RPC there is.
+Offsets, sizes and checksums, or tickets, travel by any RPC.
 """
 
 from ataraxis.errors import FrameBufferTimeout

@@ -1,4 +1,4 @@
-"""FrameBufferClient: reads and writes the chunks of a frame buffer, never owns it."""
+"""FrameBufferClient: reads and writes the chunks of a frame buffer."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from ataraxis.shm.header import Kind
 if TYPE_CHECKING:
     import xarray as xr
 
-# ---- view: a chunk without a copy, checked again when one is done with it
+# ---- view: a chunk without a copy, checked before and after its use
 
 
 class View:
-    """Lend a chunk of a frame buffer for the length of a ``with`` block.
+    """A chunk of a frame buffer for the length of a ``with`` block, without a copy.
 
-    Made by ``FrameBufferClient.view``. What is computed inside counts only if the block
-    ends without `FrameBufferTimeout`: the bytes may change under it.
+    Made by ``FrameBufferClient.view``. Results of the block are valid only if it ends
+    without `FrameBufferTimeout`: the bytes may change meanwhile.
 
     Parameters
     ----------
     find : callable
-        Gives the live bytes, uint8, shape (bytes,), and a function that raises if they
-        are not, or since then were not, the ones that were written.
+        Return the live bytes, uint8, shape (bytes,), and a function that raises if they
+        are not, or were not since then, the bytes that were written.
     dtype, shape : dtype, tuple of int
-        What to show them as.
+        Of the view.
     """
 
     def __init__(
@@ -68,18 +68,17 @@ class View:
         trace: TracebackType | None,
     ) -> None:
         check = self._checks.pop()
-        # An error inside may be the doing of bytes that changed; who interrupts, or
-        # ends the program, is not asked to wait for that.
+        # Bytes that changed may have caused an exception; an interrupt or exit of the
+        # program does not wait for the check.
         if error is None or isinstance(error, Exception):
             check()
 
 
-# ---- chunks: what a client does with the bytes of one, and what is said if it fails
+# ---- checksums and bytes of chunks
 
-# Covers content and length, is the same in every process, and is 64 bits: of 32, one
-# stale chunk in 4e9 would pass.
+# 64 bits over content and length: with 32, one stale chunk in 4e9 would pass.
 digest_of: Callable[[Any], bytes] = xxhash.xxh3_64_digest
-# Bytes of the vectors that hash copies while they are made; 0: the library, after.
+# Bytes of the vectors that hash a copy while it is made; 0: the library hashes after.
 WIDTH = next(iter(widths()), 0)
 _BYTE = np.dtype(np.uint8)
 
@@ -90,7 +89,7 @@ def _shown(number: Any) -> str:
 
 
 def bytes_of(array: NDArray[Any]) -> NDArray[np.uint8]:
-    """View a C-contiguous array as its bytes, whatever its dtype."""
+    """Return a view of the bytes of a C-contiguous array."""
     return array.reshape(-1).view(np.uint8)
 
 
@@ -109,14 +108,14 @@ class FrameBufferClient(Ring, ChunkKernel):
     key : str
         The server's.
     timeout : float or None
-        How long `start` waits for a server that is not there yet, s; None: no end.
+        How long `start` waits for a server that is not started yet, s; None: forever.
     context : Context, str, Path or None
         The directory it lives in; None is this user's own.
 
     Notes
     -----
-    Threads may share a client. Its end, by whatever death, takes nothing from anybody.
-    When another server takes the key over, the client follows to the new ring.
+    Threads may share a client. Its death affects no other handle. When another server
+    takes over the key, the client follows to the new ring.
 
     Examples
     --------
@@ -136,7 +135,7 @@ class FrameBufferClient(Ring, ChunkKernel):
     def __init__(
         self, key: str, *, timeout: float | None = 0, context: ContextLike = None
     ) -> None:
-        self._introduce(key, context)
+        self._set_key(key, context)
         self._timeout = timeout
         self._hash_by(digest_of, WIDTH)
 
@@ -146,7 +145,7 @@ class FrameBufferClient(Ring, ChunkKernel):
         client = cls(segment.name)
         client._name = segment.name
         client._context = client._where = segment.context
-        client._plug(segment)
+        client._bind(segment)
         return client
 
     # ---- life
@@ -159,7 +158,7 @@ class FrameBufferClient(Ring, ChunkKernel):
         SegmentNotFound
             No server serves the key (`timeout` 0).
         TimeoutError
-            None did within `timeout`.
+            No server did within `timeout`.
         LayoutError
             The file is damaged, or of another version.
         """
@@ -175,8 +174,8 @@ class FrameBufferClient(Ring, ChunkKernel):
                 raise self._unserved(context, type(error)) from None
             if self._served():
                 return
-            # A killed server's ring. Only this rare wait looks again and again.
-            self._unplug()
+            # A killed server's ring: poll until it is replaced.
+            self._unbind()
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 kind = TimeoutError if self._timeout else SegmentNotFound
@@ -184,15 +183,15 @@ class FrameBufferClient(Ring, ChunkKernel):
             time.sleep(PAUSE_S if left is None else min(left, PAUSE_S))
 
     def _attach(self, context: Context, timeout: float | None) -> None:
-        self._plug(
+        self._bind(
             Segment.attach(
                 self._name, kind=Kind.FRAMEBUFFER, context=context, timeout=timeout
             )
         )
 
     def stop(self) -> None:
-        """Let go of the ring; views that were lent stay valid."""
-        self._unplug()
+        """Detach from the ring; views stay valid."""
+        self._unbind()
 
     def __enter__(self) -> FrameBufferClient:
         self.start()
@@ -206,20 +205,10 @@ class FrameBufferClient(Ring, ChunkKernel):
         return f"<FrameBufferClient of {self._name}, {state}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel as the key; started again by whoever gets it."""
+        """Pickle the key; the other process calls `start`."""
         where = self._context or self._where
         path = where.path if isinstance(where, Context) else where
-        travels = self._key, self._name, self._timeout, path and str(path)
-        return FrameBufferClient._arrived, travels
-
-    @classmethod
-    def _arrived(
-        cls, key: str, name: str, timeout: float | None, path: str | None
-    ) -> FrameBufferClient:
-        """Unpickle."""
-        client = cls(key, timeout=timeout, context=path)
-        client._name = name
-        return client
+        return _unpickle, (self._key, self._name, self._timeout, path and str(path))
 
     # ---- arrays
 
@@ -232,7 +221,7 @@ class FrameBufferClient(Ring, ChunkKernel):
         attrs: Mapping[str, Any] | None = None,
         align: int = 64,
     ) -> Ticket:
-        """Take a chunk, without the server's help, and copy an array into it.
+        """Allocate a chunk and copy an array into it.
 
         Parameters
         ----------
@@ -250,12 +239,12 @@ class FrameBufferClient(Ring, ChunkKernel):
         Returns
         -------
         Ticket
-            For `get` in any process; valid until the ring comes round.
+            For `get` in any process; valid until the ring overwrites the chunk.
 
         Raises
         ------
         FrameBufferTimeout
-            The ring came round while the array was copied: it is much too small.
+            The chunk was overwritten while the array was copied: the ring is too small.
         """
         values, text = _described(array, dims, coords, attrs)
         if not values.nbytes:
@@ -272,7 +261,7 @@ class FrameBufferClient(Ring, ChunkKernel):
         Parameters
         ----------
         ticket : Ticket, or its JSON or fields
-            What `put` gave, perhaps in another process.
+            The ticket that `put` returned, here or in another process.
 
         Returns
         -------
@@ -282,9 +271,9 @@ class FrameBufferClient(Ring, ChunkKernel):
         Raises
         ------
         FrameBufferTimeout
-            The ring came round before.
+            The chunk was overwritten before.
         TypeError, ValueError
-            It is no ticket of this ring.
+            It is not a ticket of this ring.
         """
         ticket = Ticket.of(ticket)
         labels = ticket.meaning
@@ -299,17 +288,17 @@ class FrameBufferClient(Ring, ChunkKernel):
     def get_xarray(
         self, ticket: Ticket | str | bytes | Mapping[str, Any]
     ) -> xr.DataArray:
-        """Copy the array of a ticket out with its dims, coords and attrs; as `get`."""
+        """Copy the array of a ticket out, with dims, coords and attrs; as `get`."""
         ticket = Ticket.of(ticket)
         return ticket.meaning.to_xarray(self.get(ticket))
 
-    # ---- how it stays usable
+    # ---- attaching again
 
     def _revive(self, writes: bool) -> None:
         """Follow the key to another server's ring, if there is one."""
         if self._segment is None:
             raise self._not_started()
-        # A forked child's copy takes part under its own name, or not at all.
+        # A forked child must attach itself.
         is_inherited = self._segment.participant.is_inherited
         meaning = "another" if is_inherited else self._segment.meaning_of_name()
         if meaning == "this" or self._context is None:
@@ -320,7 +309,7 @@ class FrameBufferClient(Ring, ChunkKernel):
             except SegmentNotFound:
                 raise self._unserved(self._context, SegmentNotFound) from None
         elif meaning == "another":
-            # The server stopped again: what was read so far can still be.
+            # Suppressed: the server stopped; the attached ring can still be read.
             with contextlib.suppress(SegmentNotFound):
                 self._attach(self._context, 0)
 
@@ -330,11 +319,11 @@ class FrameBufferClient(Ring, ChunkKernel):
         )
         return kind(
             f"no server serves the frame buffer {self._key!r} in {context.path}{waited}"
-            ". Start FrameBufferServer(key, size) first, wait with timeout=, or name "
+            ". Start FrameBufferServer(key, size) first, wait with timeout=, or give "
             "the right context="
         )
 
-    # ---- chunks without a copy; the kernel's answers become exceptions here
+    # ---- chunks without a copy, and errors
 
     def view(
         self,
@@ -342,16 +331,16 @@ class FrameBufferClient(Ring, ChunkKernel):
         size: int | None = None,
         checksum: bytes | None = None,
     ) -> View:
-        """Lend a chunk without copying it.
+        """Return a view of a chunk, without copying it.
 
         Parameters
         ----------
         chunk : int or Ticket
-            Where it begins, or the ticket of an array (or the ticket's fields).
+            Its offset, or the ticket of an array (or the ticket's fields).
         size : int
             Its bytes; not with a ticket.
         checksum : bytes-like
-            What `write` gave; not with a ticket.
+            As `write` returned it; not with a ticket.
 
         Returns
         -------
@@ -362,8 +351,8 @@ class FrameBufferClient(Ring, ChunkKernel):
         Raises
         ------
         FrameBufferTimeout
-            At the beginning of the ``with``: the ring came round before. At its end:
-            it came round meanwhile, and what was computed is to be thrown away.
+            At the start of the ``with`` block: the chunk was overwritten before. At its
+            end: it was overwritten meanwhile; discard what was computed.
         """
         if isinstance(chunk, Ticket | Mapping):
             ticket = Ticket.of(chunk)
@@ -399,7 +388,7 @@ class FrameBufferClient(Ring, ChunkKernel):
             turn = turn_of(segment.participant, capacity, offset, size)
 
             def check() -> None:
-                # Bytes that were right, wrong and right again: the head tells.
+                # The head detects bytes that changed and were restored.
                 if digest_of(chunk) != checksum or (
                     size and turned(segment.participant, turn)
                 ):
@@ -410,23 +399,23 @@ class FrameBufferClient(Ring, ChunkKernel):
         return View(find, dtype, shape)
 
     def _check_size(self, ticket: Ticket, labels: Labels) -> None:
-        """Refuse before memory is made for it what cannot be in the ring."""
+        """Raise before allocating memory for an array that cannot be in the ring."""
         if labels.nbytes != ticket.size:
             raise ValueError(
                 f"the ticket's {labels.dtype} of shape {labels.shape} has "
-                f"{labels.nbytes} bytes, its chunk {ticket.size}: it was tampered with"
+                f"{labels.nbytes} bytes, its chunk {ticket.size}: it was changed"
             )
         capacity = self._look()[0]
         if ticket.offset + ticket.size > capacity:
             self._outside(ticket.offset, ticket.size)
 
     def _check_held(self, ticket: Ticket) -> None:
-        """Refuse a chunk that was overtaken, whatever its bytes are."""
+        """Raise if the ring has overtaken the chunk, even if its bytes are equal."""
         if ticket.size and not self._holds(ticket.position, ticket.size):
             self._expired(ticket.offset, ticket.size, ticket.digest)
 
     def _plain(self, data: Any) -> NDArray[np.uint8]:
-        """Make contiguous bytes of what is no simple buffer, or say why not."""
+        """Return the contiguous bytes of an array or buffer, or refuse it."""
         if not isinstance(data, np.ndarray):
             try:
                 data = np.asarray(memoryview(data))
@@ -436,10 +425,10 @@ class FrameBufferClient(Ring, ChunkKernel):
                     "text with data.encode(); put() takes arrays and lists"
                 ) from None
             except RuntimeError as error:
-                # NumPy cannot tell what the format means; it may well be objects.
+                # NumPy does not know the format, which may be of Python objects.
                 raise TypeError(f"perhaps Python objects: {error}") from None
         if data.dtype.hasobject:
-            raise TypeError("an array of Python objects has no bytes to share")
+            raise TypeError("an array of Python objects cannot be shared as bytes")
         if not data.flags.c_contiguous:
             raise ValueError(
                 "the array is not C-contiguous: give numpy.ascontiguousarray(data), or "
@@ -448,7 +437,7 @@ class FrameBufferClient(Ring, ChunkKernel):
         return bytes_of(data)
 
     def _checksum(self, value: Any) -> bytes:
-        """Make bytes of a checksum; a str is none, since nobody knows its encoding."""
+        """Return a checksum as bytes; a str is refused, its encoding is unknown."""
         if isinstance(value, bytes | bytearray | memoryview):
             return bytes(value)
         raise TypeError(
@@ -459,24 +448,32 @@ class FrameBufferClient(Ring, ChunkKernel):
     def _outside(self, offset: Any, size: Any) -> NoReturn:
         capacity = self._look()[0]
         raise ValueError(
-            f"a chunk of {_shown(size)} bytes at offset {_shown(offset)} does not lie "
-            f"inside the ring: sizes are 1 to {capacity}, offsets 0 to {capacity} - "
-            "size, as allocate() gives them"
+            f"a chunk of {_shown(size)} bytes at offset {_shown(offset)} is not inside "
+            f"the ring: sizes are 1 to {capacity}, offsets 0 to {capacity} - size, as "
+            "allocate() returns them"
         )
 
     def _expired(self, offset: Any, size: Any, checksum: bytes) -> NoReturn:
         if len(checksum) != CHECKSUM_BYTES:
             raise FrameBufferTimeout(
-                f"the checksum has {len(checksum)} bytes, write() gives "
-                f"{CHECKSUM_BYTES}: it cannot be of this chunk"
+                f"the checksum has {len(checksum)} bytes, expected {CHECKSUM_BYTES} as "
+                "write() returns them"
             )
         now = self.statistics()
         raise FrameBufferTimeout(
-            f"the chunk of {_shown(size)} bytes at offset {_shown(offset)} is no "
-            "longer what was written: the ring came round first (its "
-            f"{now.capacity_bytes} bytes now last {now.oldest_s:.3g} s). Read sooner, "
-            "or give the server more bytes"
+            f"the chunk of {_shown(size)} bytes at offset {_shown(offset)} was "
+            f"overwritten: the ring's {now.capacity_bytes} bytes last "
+            f"{now.oldest_s:.3g} s at this rate. Read sooner, or give the server more "
+            "bytes"
         )
+
+
+def _unpickle(
+    key: str, name: str, timeout: float | None, path: str | None
+) -> FrameBufferClient:
+    client = FrameBufferClient(key, timeout=timeout, context=path)
+    client._name = name  # noqa: SLF001
+    return client
 
 
 def _described(
@@ -485,7 +482,7 @@ def _described(
     coords: Mapping[str, Any] | None,
     attrs: Mapping[str, Any] | None,
 ) -> tuple[NDArray[Any], str]:
-    """Return an array, contiguous, and its labels as JSON."""
+    """Return a contiguous array, and its labels as JSON."""
     if hasattr(array, "to_dataset") and hasattr(array, "coords"):
         if dims is not None or coords is not None or attrs is not None:
             raise TypeError("a DataArray brings its own dims, coords and attrs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import operator
 from dataclasses import dataclass
@@ -17,40 +18,34 @@ from ataraxis.shm.context import ContextLike
 
 @dataclass(frozen=True)
 class FrameBufferStatistics:
-    """What a ring's control words say; read without any lock."""
+    """A ring's control words; read without any lock."""
 
     capacity_bytes: int
     """Bytes of the ring, all of them usable."""
     chunks: int
-    """Chunks handed out, ever."""
+    """Chunks allocated since it was made."""
     handed_out_bytes: int
-    """Bytes handed out, ever, tails that were skipped included."""
+    """Bytes allocated since it was made, skipped tails included."""
     oldest_s: float
     """Age of the oldest bytes that are still whole: how long a chunk lives at the
-    present pace, the "timeout". Never too long; at most 1/128 of the ring too short.
+    present rate, the "timeout". Never too long; at most 1/128 of the ring too short.
     0 before the first allocation."""
     is_served: bool
     """Whether the server lives."""
 
 
 class Ring(RingKernel):
-    """The kernel with manners: answers become exceptions here, and in `client`."""
+    """What `FrameBufferServer` and `FrameBufferClient` share."""
 
-    _key: str
-    _where: ContextLike
-    _name: str
-    _context: Context | None
-    _segment: Segment | None
-
-    def _introduce(self, key: str, context: ContextLike) -> None:
+    def _set_key(self, key: str, context: ContextLike) -> None:
         self._key = key
         self._name = name_of(key)
         self._where = context
-        self._context = None
-        self._segment = None
+        self._context: Context | None = None
+        self._segment: Segment | None = None
 
-    def _plug(self, segment: Segment) -> None:
-        """Work on a segment from here on."""
+    def _bind(self, segment: Segment) -> None:
+        """Use the ring in a segment."""
         found = segment.header.geometry.control_bytes
         if found != CONTROL_BYTES or not segment.header.geometry.payload_bytes:
             raise LayoutError(
@@ -61,13 +56,13 @@ class Ring(RingKernel):
         self._open(segment.payload, segment.participant)
         self._segment = segment
 
-    def _unplug(self) -> None:
+    def _unbind(self) -> None:
         self._segment = None
         self._shut()
 
     @property
     def is_started(self) -> bool:
-        """Whether the handle can be used."""
+        """Whether the handle is attached to a ring."""
         return self._segment is not None
 
     @property
@@ -76,7 +71,7 @@ class Ring(RingKernel):
         return self._name
 
     def allocate(self, size: int, *, align: int = 1) -> int:
-        """Take the next chunk of the ring.
+        """Allocate the next chunk of the ring.
 
         Parameters
         ----------
@@ -88,24 +83,24 @@ class Ring(RingKernel):
         Returns
         -------
         int
-            Offset of the chunk, which never straddles the ring's end. It is overtaken
-            by later allocations, oldest first.
+            Offset of the chunk, which never crosses the ring's end. Later allocations
+            overwrite the oldest chunks first.
 
         Raises
         ------
         TypeError, ValueError
-            No such chunk can be had. The ring does not move.
+            The size or alignment is impossible. Nothing is allocated.
 
         Notes
         -----
-        Never waits; threads and processes may allocate at once. The bytes of all
+        Never waits; threads and processes may allocate concurrently. The bytes of all
         chunks allocated within the last ``capacity - 2 * largest chunk`` are whole.
         """
         offset, _ = self._take(size, align)
         return offset
 
     def _take(self, size: int, align: int) -> tuple[int, int]:
-        """Take a chunk: offset, and position in all that was ever handed out."""
+        """Allocate a chunk; return its offset, and the bytes allocated before it."""
         chunk = self._allocate(size, align)
         if chunk is None:
             capacity = self._look()[0]
@@ -121,25 +116,23 @@ class Ring(RingKernel):
         Returns
         -------
         FrameBufferStatistics
-            `oldest_s` says how late a reader may be.
+            `oldest_s` is how late a reader may be.
         """
         capacity, head, chunks, oldest, now = self._look()
-        # At least 1 ns: 0 says that there is nothing.
+        # At least 1 ns: 0 means that nothing was allocated.
         age = max(now - oldest, 1) / 1e9 if oldest else 0.0
         return FrameBufferStatistics(capacity, chunks, head, age, self._served())
 
     def _number(self, value: Any, is_offset: bool) -> int:
-        """Make an int of what is not exactly one."""
+        """Return an int for a value of another type, or refuse it."""
         what = "an offset" if is_offset else "a size or alignment"
         if is_offset and isinstance(value, str):
             if value.isascii() and value.isdigit() and len(value) <= 20:
                 return int(value)
-            raise ValueError(f"{value[:40]!r} is no offset: give decimal digits")
+            raise ValueError(f"an offset must be decimal digits, got {value[:40]!r}")
         if not isinstance(value, bool | np.bool_):
-            try:
+            with contextlib.suppress(TypeError):
                 return operator.index(value)
-            except TypeError:
-                pass
         raise TypeError(f"{what} is an int, got {type(value).__name__}")
 
     def _not_started(self) -> NotConnectedError:
@@ -150,15 +143,15 @@ class Ring(RingKernel):
 
 
 def name_of(key: str) -> str:
-    """Return the name of the segment that a key means; any text will do for a key.
+    """Return the segment name of a key, a hash of it.
 
-    A hash: a key may hold slashes and be of any length, and who lists the context does
-    not see it. It keeps nobody out who may open the files: those of the same user can.
+    A key may hold slashes and be of any length, and is not visible in the context. It
+    is not access control: every process of the user can open the files.
     """
     if not isinstance(key, str):
         raise TypeError(f"a key is a str, got {type(key).__name__}: give str(key)")
     if not key:
-        raise ValueError("a key is not empty; str(uuid.uuid4()) makes one")
+        raise ValueError("a key must not be empty; str(uuid.uuid4()) makes one")
     text = key.encode("utf-8", "surrogatepass")
     digest = hashlib.blake2b(text, digest_size=16, person=b"ataraxis-key")
     return f"framebuffer-{digest.hexdigest()}"

@@ -1,4 +1,4 @@
-"""FrameBufferServer: owns the memory of a frame buffer and hands out its chunks."""
+"""FrameBufferServer: owns the memory of a frame buffer."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ TRIES = 8
 
 
 class FrameBufferServer(Ring):
-    """Own the memory of a frame buffer, and hand out chunks of it.
+    """Own the memory of a frame buffer, and allocate chunks of it.
 
     Parameters
     ----------
     key : str
-        What clients attach by: any text, better one that nobody guesses.
+        The text that clients attach by, unique in the context.
     size : int
         Bytes of the ring. All of it is backed by memory while the server runs.
     context : Context, str, Path or None
@@ -33,13 +33,13 @@ class FrameBufferServer(Ring):
     group : str or int, optional
         Owning group.
     participants : int
-        How many handles may be attached at a time, the server's among them.
+        How many handles may be attached at a time, the server's included.
 
     Notes
     -----
-    The memory goes with `stop`, the ``with`` block, the last reference, the end of the
-    program, and when SIGINT, SIGTERM or SIGHUP kills it. Handlers of the application
-    stay what they are. After SIGKILL the next server of the key takes the memory back.
+    The memory is freed by `stop`, the end of the ``with`` block, the last reference or
+    the program, and by a death of SIGINT, SIGTERM or SIGHUP; the application's handlers
+    are not changed. After SIGKILL the next server of the key frees the memory.
 
     Examples
     --------
@@ -62,10 +62,10 @@ class FrameBufferServer(Ring):
         group: str | int | None = None,
         participants: int = 128,
     ) -> None:
-        self._introduce(key, context)
+        self._set_key(key, context)
         self._size = self._number(size, False)
         if not 0 < self._size <= SIZE_LIMIT:
-            raise ValueError(f"a frame buffer has 1 to {SIZE_LIMIT} bytes, not {size}")
+            raise ValueError(f"size must be 1 to {SIZE_LIMIT} bytes, got {size}")
         self._options: dict[str, Any] = {
             "mode": mode,
             "group": group,
@@ -74,7 +74,7 @@ class FrameBufferServer(Ring):
         self._unlink_on_signal: UnlinkOnSignal | None = None
 
     def start(self) -> None:
-        """Make the memory and serve the key; does nothing if it is served already.
+        """Make the ring and serve the key; does nothing if started.
 
         Raises
         ------
@@ -85,8 +85,8 @@ class FrameBufferServer(Ring):
 
         Notes
         -----
-        Memory of a server that was killed is taken back first. Clients that it had
-        follow to the new ring.
+        The ring of a server that was killed is freed first. Its clients follow to the
+        new ring.
         """
         if self._segment is not None:
             return
@@ -105,10 +105,10 @@ class FrameBufferServer(Ring):
                     **self._options,
                 )
             except SegmentExists:
-                self._unplug()
+                self._unbind()
                 continue
             except BaseException:
-                self._unplug()
+                self._unbind()
                 raise
             path = os.path.abspath(context.join(self._name))
             self._unlink_on_signal = UnlinkOnSignal(
@@ -119,14 +119,14 @@ class FrameBufferServer(Ring):
         raise self._taken(context)
 
     def _fill(self, segment: Segment) -> None:
-        """Serve the segment before anybody can see it."""
-        self._plug(segment)
+        """Serve the segment before it has a name."""
+        self._bind(segment)
         self._serve()
 
     def stop(self) -> None:
-        """Take the name away and let go of the memory; does nothing if not started.
+        """Remove the name and free the memory; does nothing if not started.
 
-        Clients that are attached keep what they have, without any harm.
+        Attached clients can still read the chunks they have.
         """
         segment, self._segment = self._segment, None
         if segment is not None:
@@ -134,7 +134,7 @@ class FrameBufferServer(Ring):
         if self._unlink_on_signal is not None:
             self._unlink_on_signal.cancel()
         self._unlink_on_signal = None
-        self._unplug()
+        self._unbind()
 
     def get_key(self) -> str:
         """Return the key that clients attach by."""
@@ -152,14 +152,14 @@ class FrameBufferServer(Ring):
         return f"<FrameBufferServer of {self._size} bytes, {state}>"
 
     def __reduce__(self) -> NoReturn:
-        """Refuse to travel: there is one server."""
+        """Refuse to be pickled: a ring has one server."""
         raise TypeError(
-            "a FrameBufferServer stays in its process: send server.get_key(), and open "
-            "a FrameBufferClient there"
+            "a FrameBufferServer cannot be pickled: send server.get_key(), and open a "
+            "FrameBufferClient there"
         )
 
     def _reclaim(self, context: Context) -> None:
-        """Take the name away from the ring of a dead server, and only from that one."""
+        """Remove the ring of a dead server; raise `SegmentExists` for a live one."""
         directory = context.open_directory()
         try:
             with files.find(directory, context, self._name) as found:
@@ -184,12 +184,12 @@ class FrameBufferServer(Ring):
     def _taken(self, context: Context) -> SegmentExists:
         return SegmentExists(
             f"the key {self._key!r} is served already, in {context.path} "
-            f"('ataraxis ls' says by whom, at {self._name}). Stop that server, or use "
-            "another key: str(uuid.uuid4())"
+            f"('ataraxis ls' shows the process, at {self._name}). Stop that server, or "
+            "use another key: str(uuid.uuid4())"
         )
 
     def _revive(self, writes: bool) -> None:
-        """Decide what a handle is worth that is stopped, or whose name is gone."""
+        """Raise unless the ring can still be used without its name."""
         if self._segment is None:
             raise self._not_started()
         if self._segment.participant.is_inherited:
@@ -199,6 +199,6 @@ class FrameBufferServer(Ring):
             )
         if self._segment.meaning_of_name() == "another":
             raise StaleSegment(
-                f"the key {self._key!r} now means another ring than this server's: "
-                "stop() it"
+                f"the key {self._key!r} now names another ring than this server's: "
+                "stop() this server"
             )

@@ -1,4 +1,4 @@
-"""Ticket: where an array is in a frame buffer, and what it means; fits any RPC."""
+"""Ticket: place, checksum and labels of an array in a frame buffer, as JSON."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ _LIMITS = {"offset": 1 << 63, "size": 1 << 63, "position": 1 << 64}
 class Ticket:
     """An array in a frame buffer; JSON-able, made by `FrameBufferClient.put`.
 
-    Send `to_json`, or ``dataclasses.asdict``; `FrameBufferClient.get` takes any of the
-    three.
+    `FrameBufferClient.get` takes it, its `to_json`, and its ``dataclasses.asdict``.
 
     Examples
     --------
@@ -36,13 +35,13 @@ class Ticket:
     """
 
     offset: int
-    """Where its bytes begin in the ring."""
+    """Offset of its first byte in the ring."""
     size: int
     """Bytes."""
     checksum: str
     """Of its bytes, 16 hexadecimal digits."""
     position: int
-    """Where they begin in all that was ever handed out: tells who was overtaken."""
+    """Bytes allocated before it since the ring was made: shows if it was overtaken."""
     labels: str
     """dtype, shape, dims, coords, attrs: the JSON of `ataraxis.labels`."""
 
@@ -54,7 +53,9 @@ class Ticket:
                     f"{field} of a ticket is an int, got {type(value).__name__}"
                 )
             if not 0 <= value < limit:
-                raise ValueError(f"{field} of a ticket is {value}: impossible")
+                raise ValueError(
+                    f"{field} of a ticket must be 0 to {limit - 1}, got {value}"
+                )
         for field in ("checksum", "labels"):
             if not isinstance(getattr(self, field), str):
                 found = type(getattr(self, field)).__name__
@@ -67,17 +68,12 @@ class Ticket:
 
     @classmethod
     def of(cls, ticket: Ticket | str | bytes | Mapping[str, Any]) -> Ticket:
-        """Read a ticket from what an RPC made of it.
-
-        Parameters
-        ----------
-        ticket : Ticket, str, bytes or mapping
-            Itself, its JSON, or its fields.
+        """Return the ticket of its JSON or its fields, or itself.
 
         Raises
         ------
         TypeError, ValueError
-            It is no ticket.
+            It is not a ticket.
         """
         if isinstance(ticket, cls):
             return ticket
@@ -97,7 +93,7 @@ class Ticket:
         return cls(**ticket)
 
     def to_json(self) -> str:
-        """Write the ticket as JSON text, for an RPC that knows no objects."""
+        """Return the ticket as JSON text."""
         return json.dumps(dataclasses.asdict(self))
 
     @property
@@ -107,7 +103,7 @@ class Ticket:
 
     @property
     def meaning(self) -> Labels:
-        """The labels, read; `LayoutError` if a stranger wrote nonsense."""
+        """The labels, decoded; `LayoutError` if they are not valid."""
         return _labels_of(self.labels)
 
     @property
@@ -138,5 +134,5 @@ class Ticket:
 
 @functools.lru_cache(maxsize=64)
 def _labels_of(text: str) -> Labels:
-    """Read labels; the same text again is the same, unchanging object."""
+    """Decode labels; equal texts give the same object."""
     return Labels.from_json(text.encode("utf-8", "surrogatepass"))

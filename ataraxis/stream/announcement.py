@@ -1,9 +1,9 @@
-"""Announcements: readers that are to have a stream from its first frame on.
+"""Announcements: durable readers that wait for a stream that does not exist yet.
 
-A reader of an absent stream holds a locked file in the context and *then* looks for the
-stream. A producer publishes its name, and *then* looks for announcements. So one of the
-two sees the other, and the producer can wait for the reader before its first frame.
-The file is in a folder of the stream's name, so that a producer lists no other names.
+A reader of an absent stream locks a file in the context, *then* looks for the stream. A
+producer publishes its name, *then* looks for announcements. So at least one of the two
+sees the other, and the producer can wait for the reader before its first frame. The
+file is in a folder of the stream's name, so that a producer lists no other names.
 """
 
 from __future__ import annotations
@@ -40,15 +40,14 @@ class Announced:
     path: str
     """Its file."""
     durable: str
-    """The durable name under which it will read."""
+    """The reader's durable name."""
 
 
 class Announcement:
-    """Says that a durable reader will read a stream from its first frame on.
+    """Announce that a durable reader will read a stream from its first frame.
 
-    A producer that makes the stream waits until the reader has joined, see
-    ``Producer(join_timeout=)``. The announcement ends with `withdraw`, or with its
-    process.
+    The producer that makes the stream waits for the reader to join, see
+    ``Producer(join_timeout=)``. The announcement ends with `withdraw` or its process.
 
     Parameters
     ----------
@@ -80,7 +79,7 @@ class Announcement:
                 try:
                     self._announce(directory, text)
                     break
-                except FileNotFoundError:  # taken away empty meanwhile: made again
+                except FileNotFoundError:  # another process removed the empty folder
                     if not left:
                         raise
 
@@ -108,13 +107,13 @@ class Announcement:
             os.close(folder)
 
     def withdraw(self) -> None:
-        """End it: the reader has joined, or gives up. Twice is fine."""
+        """End the announcement. Idempotent."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             try:
                 with self._context.opened() as directory:
                     _unlink(f"{self._folder}/{self._name}", directory)
-                    _tidy(self._folder, directory)
+                    _remove_empty(self._folder, directory)
             except OSError:
                 pass  # the context is gone, and the file with it
             finally:
@@ -134,10 +133,10 @@ class Announcement:
 
 
 def announced(stream: str, context: ContextLike = None) -> list[Announced]:
-    """List the live announcements for a stream; removes those of dead processes."""
+    """List the live announcements for a stream; remove those of dead processes."""
     place = Context.of(context)
     with place.opened() as directory:
-        return _listed(f"{PREFIX}{stream}", directory, place)
+        return _announced_in(f"{PREFIX}{stream}", directory, place)
 
 
 def sweep(context: ContextLike = None) -> None:
@@ -146,14 +145,14 @@ def sweep(context: ContextLike = None) -> None:
     with place.opened() as directory:
         for name in os.listdir(directory):
             if name.startswith(PREFIX):
-                _listed(name, directory, place)
+                _announced_in(name, directory, place)
 
 
-def _listed(name: str, directory: int, context: Context) -> list[Announced]:
-    """List the live announcements in a folder, and take it away if there are none."""
+def _announced_in(name: str, directory: int, context: Context) -> list[Announced]:
+    """List the live announcements in a folder; remove the folder if it has none."""
     try:
         folder = os.open(name, _FOLDER, dir_fd=directory)
-    except OSError:  # the common answer: nobody awaits it
+    except OSError:  # the common case: no reader waits for the stream
         return []
     found = []
     try:
@@ -162,7 +161,7 @@ def _listed(name: str, directory: int, context: Context) -> list[Announced]:
         names = os.listdir(folder)
         for one in names:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                # Else withdrawn meanwhile, or of nobody we know.
+                # Suppressed: withdrawn meanwhile, or not a valid announcement.
                 text = _read(one, folder, context)
                 if text is not None:
                     durable = str(json.loads(text)["durable"])
@@ -170,19 +169,19 @@ def _listed(name: str, directory: int, context: Context) -> list[Announced]:
     finally:
         os.close(folder)
     if not found:
-        _tidy(name, directory)
+        _remove_empty(name, directory)
     return found
 
 
 def _read(name: str, directory: int, context: Context) -> bytes | None:
-    """Read a live announcement; removes that of a dead process, None."""
+    """Read a live announcement; None, and the file removed, if its process died."""
     descriptor = os.open(name, _READ, dir_fd=directory)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or not context.trusts(status, directory):
             return None
         if not is_owned(descriptor):
-            if not name.endswith(_NEW):  # else it is just being made
+            if not name.endswith(_NEW):  # else another process is writing it
                 _unlink(name, directory)
             return None
         return os.read(descriptor, _MOST)
@@ -190,7 +189,7 @@ def _read(name: str, directory: int, context: Context) -> bytes | None:
         os.close(descriptor)
 
 
-def let_join(
+def wait_for_announced(
     stream: str,
     context: ContextLike,
     timeout: float,
@@ -198,20 +197,20 @@ def let_join(
     has_joined: Callable[[str], bool],
     keep_for: Callable[[str], object],
 ) -> None:
-    """Wait until the readers that were announced have joined; the producer's part.
+    """Wait until the announced readers have joined; called by the producer.
 
     Parameters
     ----------
     stream : str
-        Its name; it is published.
+        The stream's name, published already.
     context : Context, str, Path or None
-        Where it lives.
+        The directory the stream lives in.
     timeout : float
-        Longest wait, s.
+        Longest wait, s. A reader that has not joined by then is named in a warning.
     has_joined : callable
-        Whether a reader of a durable name has joined.
+        Return whether the reader of a durable name has joined.
     keep_for : callable
-        Keeps the stream's frames for a durable name that has not.
+        Keep the stream's frames for a durable name that has not joined.
     """
     deadline, pause = time.monotonic() + timeout, _PAUSE_S
     while True:
@@ -229,25 +228,23 @@ def let_join(
         except AtaraxisError as error:
             if has_joined(name):
                 continue
-            said = f"and its frames cannot be kept for it: {error}"
+            effect = f"frames cannot be kept for it: {error}"
         else:
-            said = "what is sent is kept for it"
+            effect = "frames are kept for it"
         warnings.warn(
             f"stream {stream!r}: reader {name!r} was announced and has not joined "
-            f"within {timeout:g} s; {said}",
+            f"within {timeout:g} s; {effect}",
             RuntimeWarning,
             stacklevel=4,
         )
 
 
 def _unlink(name: str, directory: int) -> None:
-    try:
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(name, dir_fd=directory)
-    except FileNotFoundError:
-        pass
 
 
-def _tidy(folder: str, directory: int) -> None:
-    """Take a folder away that is empty."""
+def _remove_empty(folder: str, directory: int) -> None:
+    """Remove a folder if it is empty."""
     with contextlib.suppress(OSError):
         os.rmdir(folder, dir_fd=directory)

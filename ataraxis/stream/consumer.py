@@ -1,4 +1,4 @@
-"""Consumer: the end of a stream that receives."""
+"""Consumer: receives the frames of a stream."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from ataraxis._kernels.consumer import (
 )
 from ataraxis.errors import CorruptFrame, ReleasedBuffer
 from ataraxis.frame import crc32
-from ataraxis.labels import Labels
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.header import Kind
 from ataraxis.shm.segment import Segment
@@ -53,15 +52,15 @@ if TYPE_CHECKING:
 
 
 class FrameEvent(EventWord):
-    """A frame of a stream, or its end, for who waits in a loop."""
+    """A frame of a stream, or its end, awaited by an event loop."""
 
     def __init__(self, consumer: Consumer) -> None:
         super().__init__(consumer._attached(), STREAM_DATA)
-        # A descriptor must not keep a consumer that is dropped.
+        # A descriptor must not keep a dropped consumer alive.
         self._consumer = weakref.ref(consumer)
 
     def is_ready(self) -> bool:
-        """Whether there is a frame, the stream has ended, or the consumer is closed."""
+        """Return True for a frame, the stream's end, or a closed consumer."""
         consumer = self._consumer()
         if consumer is None or not consumer.is_open:
             return True
@@ -71,7 +70,7 @@ class FrameEvent(EventWord):
 def _receive_and_rearm(
     of: weakref.ref[Consumer],
 ) -> Callable[..., Frame | None]:
-    """Return `Consumer.receive` that makes the descriptor quiet if there is nothing."""
+    """Return a `Consumer.receive` that clears the descriptor if no frame is left."""
 
     def receive(*arguments: Any, **keywords: Any) -> Frame | None:
         consumer = of()
@@ -80,11 +79,11 @@ def _receive_and_rearm(
         if frame is not None or consumer._descriptor is None:
             return frame
 
-        def look() -> Any:
+        def try_again() -> Any:
             found = ConsumerHandle.receive(consumer, blocking=False)
             return NOTHING if found is None and not consumer.is_ended else found
 
-        frame = consumer._descriptor.rearm(look)
+        frame = consumer._descriptor.rearm(try_again)
         return frame if isinstance(frame, Frame) else None
 
     return receive
@@ -94,37 +93,37 @@ _POLICIES = {"lossless": 0, "lossy": 1, "latest": 2}
 
 
 class Consumer(Endpoint, ConsumerHandle):
-    """Receive the frames of a stream, each consumer on its own.
+    """Receive the frames of a stream, independently of other consumers.
 
     Parameters
     ----------
     stream_name : str or bytes
-        Its name in the context; ``mx://`` in front is taken off.
+        Its name in the context; a leading ``mx://`` is removed.
     cancel_event : threading.Event, optional
         Ends waits when it is set.
     polling_interval : float, optional
-        Accepted for MomentumX's sake; nobody polls.
+        Ignored; accepted as MomentumX has it.
     context : Context, str, Path or None
         The directory the stream lives in.
     policy : {'lossless', 'lossy', 'latest'}, optional
-        'lossless' misses nothing, and the producer waits for it; 'lossy' is overtaken
-        when slow, and counts what it lost; 'latest' jumps to the newest frame. By
-        default what the producer's `sync` says.
+        'lossless' misses nothing: the producer waits for it. 'lossy' is overtaken when
+        slow and counts the frames it lost. 'latest' skips to the newest frame. By
+        default 'lossless' if the producer has ``sync=True``, else 'lossy'.
     start : {'oldest', 'latest'}
-        Begin with the oldest frame that is still there, or with what comes next.
+        Begin with the oldest frame in the ring, or with the next one sent.
     durable : str, optional
-        A name under which the producer goes on waiting when this consumer dies, until
-        one of the same name is opened. Lossless. `close` gives the name up.
+        A name for which the producer keeps frames after this consumer dies, until a
+        consumer of the same name is opened. Lossless. `close` releases the name.
     detached_timeout : float or None
-        How long the producer waits for a durable consumer that died, s; None: no end.
+        How long the producer waits for a durable consumer that died, s; None: forever.
     label : str, optional
-        What it is called in statistics.
+        Its name in statistics.
     verify : bool
-        Compare each frame received, or read, with its checksum, if the producer gives
-        it one (``checksum=True``); `CorruptFrame` is raised in place of one that was
-        changed. `latest` does not look.
+        Check each frame received or read against its checksum, if the producer gives
+        it one (``checksum=True``), and raise `CorruptFrame` for one that was changed.
+        `latest` does not check.
     timeout : float or None
-        How long to wait for a stream that is not there yet, s.
+        How long to wait for a stream that does not exist yet, s.
 
     Raises
     ------
@@ -133,7 +132,7 @@ class Consumer(Endpoint, ConsumerHandle):
     StreamUnavailable
         No stream has the name (`timeout` 0).
     TimeoutError
-        None had it within `timeout`.
+        No stream had it within `timeout`.
 
     Examples
     --------
@@ -163,36 +162,39 @@ class Consumer(Endpoint, ConsumerHandle):
         check_timeout(timeout)
         check_timeout(detached_timeout)
         if start not in ("oldest", "latest"):
-            raise ValueError(f"start={start!r}: 'oldest' or 'latest'")
+            raise ValueError(f"start must be 'oldest' or 'latest', got {start!r}")
         if policy is not None and policy not in _POLICIES:
-            raise ValueError(f"policy={policy!r}: one of {', '.join(_POLICIES)}")
+            raise ValueError(
+                f"policy must be one of {', '.join(_POLICIES)}, got {policy!r}"
+            )
         if durable is not None and policy not in (None, "lossless"):
-            raise ValueError(f"a durable consumer is lossless, not {policy!r}")
+            raise ValueError(f"a durable consumer is lossless, got policy={policy!r}")
         if durable is not None and not 0 < len(durable.encode()) < 64:
-            raise ValueError(f"durable={durable!r}: 1 to 63 bytes of UTF-8")
+            raise ValueError(f"durable must be 1 to 63 bytes of UTF-8, got {durable!r}")
         segment = Segment.attach(
             plain_name(stream_name), kind=Kind.STREAM, context=context, timeout=timeout
         )
         self.cancel_event = cancel_event
-        self._plug(segment, policy, start, durable, detached_timeout, label)
+        self._bind(segment, policy, start, durable, detached_timeout, label)
         self._verifies = verify
 
     @classmethod
     def of_segment(cls, segment: Segment) -> Consumer:
         """Receive from a segment that is attached already."""
         consumer = cls.__new__(cls)
-        consumer._plug(segment, None, "oldest", None, None, None)
+        consumer._bind(segment)
         return consumer
 
-    def _plug(
+    def _bind(
         self,
         segment: Segment,
-        policy: str | None,
-        start: str,
-        durable: str | None,
-        detached_timeout: float | None,
-        label: str | None,
+        policy: str | None = None,
+        start: str = "oldest",
+        durable: str | None = None,
+        detached_timeout: float | None = None,
+        label: str | None = None,
     ) -> None:
+        """Join the stream in a segment; the consumer is open from here on."""
         self._name = segment.name
         flags = snapshot.geometry(segment.participant)[2]
         if durable is not None:
@@ -219,7 +221,7 @@ class Consumer(Endpoint, ConsumerHandle):
         if durable is not None:
             snapshot.keep(segment.participant, True)
         self._durable = durable
-        self._begin(segment)
+        self._register(segment)
 
     # ---- receiving: receive(), release and iteration are the kernel's
 
@@ -240,13 +242,13 @@ class Consumer(Endpoint, ConsumerHandle):
     async def receive_async(self, timeout: float | None = None) -> Frame | None:
         """Wait for the next frame without blocking the event loop; None at the end.
 
-        In asyncio, uvloop or, with ``ataraxis[trio]``, trio. One thread of this process
-        sleeps for all that wait. Who is cancelled has not received anything.
+        Works in asyncio, uvloop and, with ``ataraxis[trio]``, trio. One thread of the
+        process sleeps for all waiting tasks. A cancelled task has received nothing.
 
         Raises
         ------
         TimeoutError
-            None came within `timeout`, s.
+            No frame came within `timeout`, s.
         """
         check_timeout(timeout)
         if self._segment is None:
@@ -267,15 +269,15 @@ class Consumer(Endpoint, ConsumerHandle):
     def fileno(self) -> int:
         """Return a descriptor that is readable while there may be a frame.
 
-        For `select`, ``loop.add_reader``, a QSocketNotifier. It becomes quiet when
-        ``receive(blocking=False)`` has returned None; after the stream's end it stays
+        For `select`, ``loop.add_reader``, a QSocketNotifier. It stops being readable
+        when ``receive(blocking=False)`` returns None; after the stream's end it stays
         readable, and `is_ended` is true. Do not read from it or close it: `close` of
         the consumer does.
         """
         self._attached()
         if self._descriptor is None:
             self._descriptor = Descriptor(FrameEvent(self))
-            # In front of the kernel's, which does not know of it.
+            # Shadows the kernel's method, which does not know the descriptor.
             self.__dict__["receive"] = _receive_and_rearm(weakref.ref(self))
         return self._descriptor.number
 
@@ -294,11 +296,10 @@ class Consumer(Endpoint, ConsumerHandle):
 
     @property
     def is_alive(self) -> bool:
-        """Whether there is something to receive; waits until that is certain.
+        """Wait until a frame is there (True) or none will come (False).
 
-        True means that the next `receive` returns a frame at once; False that the
-        stream ended, or its producers died, and everything was received, or that
-        `cancel_event` was set.
+        True: the next `receive` returns a frame at once. False: the stream ended or
+        its producers died, and everything was received, or `cancel_event` was set.
         """
         if self._segment is None:
             return False
@@ -306,10 +307,7 @@ class Consumer(Endpoint, ConsumerHandle):
 
     @property
     def has_next(self) -> bool:
-        """True while the stream is not ended, and then while there is something unread.
-
-        Never waits.
-        """
+        """Whether the stream has not ended, or has unread frames. Never waits."""
         if self._segment is None:
             return False
         return self._has_next or not self.is_ended
@@ -327,7 +325,7 @@ class Consumer(Endpoint, ConsumerHandle):
 
     @property
     def stream_id(self) -> str:
-        """Which stream of that name it is: another for each that was made."""
+        """Identity of the stream: differs for each stream made under the name."""
         return self._attached().header.uuid.hex()
 
     @property
@@ -348,9 +346,9 @@ class Consumer(Endpoint, ConsumerHandle):
     # ---- life
 
     def close(self) -> None:
-        """Leave the stream. Frames that are held stay valid until they are dropped.
+        """Leave the stream, and release its durable name.
 
-        A durable name is given up.
+        Frames that are held stay valid until they are dropped.
         """
         descriptor, self._descriptor = self._descriptor, None
         self.__dict__.pop("receive", None)
@@ -359,7 +357,7 @@ class Consumer(Endpoint, ConsumerHandle):
         super().close()
 
     def _drop(self) -> None:
-        # Only `close` gives a durable name up: after a crash its frames wait.
+        # Only `close` releases a durable name: after a crash its frames are kept.
         if self._durable is None:
             self.close()
 
@@ -369,10 +367,7 @@ class Consumer(Endpoint, ConsumerHandle):
         state = "closed" if self._segment is None else "open"
         return f"<Consumer {self._name!r}, {self._policy}, {state}>"
 
-    # ---- frames as rows of one array, and what one frame means; a half of `Consumer`
-
-    _labels: Labels
-    _slots: int
+    # ---- frames as rows of one array
 
     def read(
         self,
@@ -404,7 +399,7 @@ class Consumer(Endpoint, ConsumerHandle):
         EndOfStream
             The stream ended and everything was read.
         TimeoutError
-            Not a single frame within `timeout`; with some, these are returned.
+            No frame came within `timeout`. If some came, they are returned.
         """
         labels = self._labels
         shape = (n, *labels.shape)
@@ -412,27 +407,23 @@ class Consumer(Endpoint, ConsumerHandle):
             out = np.empty(shape, labels.dtype)
         elif out.shape != shape or out.dtype != labels.dtype or not out.flags.carray:
             raise ValueError(
-                f"out must be C-contiguous and writable, {labels.dtype} {shape}; it is "
+                f"out must be C-contiguous and writable, {labels.dtype} {shape}, got "
                 f"{out.dtype} {out.shape}"
             )
         self._attached()
         done, status = self._read_into(out, None, 0, timeout)
-        if done < n:
-            self._explain_short(done, status)
+        if n and not done:
+            if status == OVERFLOW:
+                raise ValueError(
+                    f"stream {self._name!r}: the next frame is not of the stream's "
+                    f"shape {labels.shape}: receive() it"
+                )
+            if status in (ENDED, TIMEOUT, EMPTY, DAMAGED):
+                self._fail(TIMEOUT if status == EMPTY else status)
         return out[:done]
 
-    def _explain_short(self, done: int, status: int) -> None:
-        """Raise if nothing was read, or if a frame of another size is next."""
-        if status == OVERFLOW and not done:
-            raise ValueError(
-                f"stream {self._name!r}: the next frame is not of the stream's shape "
-                f"{self._labels.shape}: receive() it"
-            )
-        if not done and status in (ENDED, TIMEOUT, EMPTY, DAMAGED):
-            self._fail(TIMEOUT if status == EMPTY else status)
-
     def latest(self, n: int | float = 1) -> NDArray[Any]:
-        """Copy the newest frames that are in the ring, whatever was received.
+        """Copy the newest frames in the ring, received before or not.
 
         Parameters
         ----------
@@ -452,8 +443,8 @@ class Consumer(Endpoint, ConsumerHandle):
             rate = self._labels.attrs.get("rate_hz")
             if not rate:
                 raise ValueError(
-                    f"{n} s of stream {self._name!r}: it has no attrs['rate_hz']; give "
-                    "the number of frames, an int"
+                    f"{n} s of stream {self._name!r}: attrs['rate_hz'] is missing; "
+                    "give the number of frames, an int"
                 )
             n = max(1, math.ceil(n * rate))
         rows = min(int(n), self._slots)
@@ -484,18 +475,18 @@ class Consumer(Endpoint, ConsumerHandle):
         coords[dim] = (dim, times, {"units": "ns", "long_name": "monotonic time"})
         return xr.DataArray(data, coords, (dim, *frame.dims), self._name, frame.attrs)
 
-    # ---- what the kernel asks for
+    # ---- called by the kernel
 
     def _dtype_of(self, code: int) -> np.dtype[Any]:
         return dtype_of(code)
 
     def _over(self, frame: Frame) -> NoReturn:
-        raise ReleasedBuffer("the frame was released: keep it as long as you need it")
+        raise ReleasedBuffer("the frame was released: keep it while you need it")
 
     def _corrupt(self, frame: Frame) -> NoReturn:
         raise CorruptFrame(
-            f"stream {self._name!r}: a frame of {frame.nbytes} bytes says its dtype is "
-            f"{frame._code} and its shape {frame._shape}"
+            f"stream {self._name!r}: a frame of {frame.nbytes} bytes has dtype code "
+            f"{frame._code} and shape {frame._shape}, which do not fit them"
         )
 
     def _compare(self, frame: Frame, data: Buffer, expected: int) -> None:
@@ -503,8 +494,8 @@ class Consumer(Endpoint, ConsumerHandle):
         found = crc32(data)
         if found != expected:
             raise CorruptFrame(
-                f"stream {self._name!r}, frame {frame.sequence}: its checksum says "
-                f"{expected:#010x}, its bytes {found:#010x}: somebody wrote into it "
+                f"stream {self._name!r}, frame {frame.sequence}: its checksum is "
+                f"{expected:#010x}, that of its bytes {found:#010x}: it was changed "
                 "after it was sent"
             )
 
@@ -537,9 +528,9 @@ def wait_for_stream(
     Raises
     ------
     TimeoutError
-        None had it within `timeout`, s.
+        No stream had it within `timeout`, s.
     LayoutError
-        Something else has it.
+        A segment of another kind has it.
     """
     check_timeout(timeout)
     Segment.attach(plain_name(name), kind=Kind.STREAM, timeout=timeout, context=context)

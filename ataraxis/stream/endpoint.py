@@ -1,4 +1,4 @@
-"""What both ends of a stream share; a status becomes an exception here."""
+"""What both ends of a stream share: life, labels, statistics, errors of a status."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ataraxis.shm.context import ContextLike
 from ataraxis.shm.header import Kind
 from ataraxis.shm.segment import Segment
 from ataraxis.shm.thread import begin_exit, end_daemon
-from ataraxis.stream.statistics import StreamStatistics, survey_stream
+from ataraxis.stream.statistics import StreamStatistics, read_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,20 +45,13 @@ _open_ends: weakref.WeakSet[Endpoint] = weakref.WeakSet()
 
 
 def is_read_here(name: str, uuid: bytes) -> bool:
-    """Whether a consumer of this very process reads that stream."""
-    ends = [e for e in _open_ends if hasattr(e, "receive") and e._segment is not None]  # noqa: SLF001
-    return any(
-        e._segment is not None and e.name == name and e._segment.header.uuid == uuid  # noqa: SLF001
-        for e in ends
-    )
+    """Return whether a consumer of this process reads that stream."""
+    segments = [(e.name, e._segment) for e in _open_ends if hasattr(e, "receive")]  # noqa: SLF001
+    return any(s and own == name and s.header.uuid == uuid for own, s in segments)
 
 
 def plain_name(name: str | bytes) -> str:
-    """Return the plain name of a stream given in one of MomentumX's ways.
-
-    ``bytes`` are decoded and a leading ``mx://`` is taken off; what is left must be a
-    segment's name.
-    """
+    """Return a name given as MomentumX does: decode ``bytes``, remove ``mx://``."""
     text = name.decode() if isinstance(name, bytes) else name
     return text[5:] if isinstance(text, str) and text[:5] == "mx://" else text
 
@@ -75,8 +68,8 @@ class Endpoint:
     _shut: Callable[[], None]  # the kernel's
     _damage: str  # the kernel's
 
-    def _begin(self, segment: Segment) -> None:
-        """Take the segment; it is left with the last reference, or with the program."""
+    def _register(self, segment: Segment) -> None:
+        """Keep the segment; the last reference, or the program's end, leaves it."""
         segment.keep_name()
         self._labels = segment.labels
         self._slots, self._capacity, self._flags = snapshot.geometry(
@@ -93,7 +86,7 @@ class Endpoint:
         segment = self._segment
         if segment is None:
             return
-        # Each step may be repeated: one that was interrupted is made good by the next.
+        # Every step can be repeated: the next call completes one that was interrupted.
         self._shut()
         finalize(segment)
         self._segment = None
@@ -110,15 +103,15 @@ class Endpoint:
         self._drop()
 
     def _drop(self) -> None:
-        """Leave unasked: the last reference, or the program, ends."""
+        """Leave when the last reference or the program ends."""
         self.close()
+
+    # ---- what the stream is; also after closing
 
     @property
     def name(self) -> str:
         """Name of the stream in its context."""
         return self._name
-
-    # ---- what the stream is; also after closing
 
     @property
     def labels(self) -> Labels:
@@ -127,17 +120,17 @@ class Endpoint:
 
     @property
     def is_typed(self) -> bool:
-        """Whether the stream has a shape and dtype, or holds any bytes."""
+        """Whether the stream has a shape and dtype; else its frames are bytes."""
         return bool(self._flags & TYPED)
 
     @property
     def is_shared(self) -> bool:
-        """Whether several producers may send into it."""
+        """Whether several producers may send to it."""
         return bool(self._flags & SHARED)
 
     @property
     def is_sync(self) -> bool:
-        """Whether consumers that do not say are lossless."""
+        """Whether consumers are lossless by default."""
         return bool(self._flags & SYNC)
 
     @property
@@ -158,8 +151,8 @@ class Endpoint:
         return snapshot.words(self._attached().participant)[1]
 
     def statistics(self) -> StreamStatistics:
-        """Read the stream's control words; disturbs nobody."""
-        return survey_stream(self._name, self._attached().participant, self._labels)
+        """Read the stream's control words; waits for nothing and stops nothing."""
+        return read_statistics(self._name, self._attached().participant, self._labels)
 
     def _attached(self) -> Segment:
         """Return the segment, or raise because the handle was closed."""
@@ -169,7 +162,7 @@ class Endpoint:
         return self._segment
 
     def _revive(self) -> NoReturn:
-        """Say why the handle cannot be used any more."""
+        """Raise: the handle was closed, or belongs to the parent process."""
         end_daemon()
         if self._segment is not None and self._segment.participant.is_inherited:
             raise NotConnectedError(
@@ -182,10 +175,7 @@ class Endpoint:
         )
 
     def _fail(self, status: int, count: int = 0) -> NoReturn:
-        """Turn a status of the kernel into its exception; the only place that does.
-
-        `count` of several rows were sent before.
-        """
+        """Raise the exception of a kernel status; `count` rows were sent before."""
         end_daemon()
         name = self._name
         if status == status_of.OVERFLOW:
@@ -197,7 +187,7 @@ class Endpoint:
             )
         if status == status_of.FULL:
             full = QueueFull(
-                f"stream {name!r}: every slot holds a frame that a reader has yet to "
+                f"stream {name!r}: every slot holds a frame that a reader has not "
                 "read; see statistics(), use a larger buffer_count=, or on_full="
                 '"block"'
             )
@@ -207,8 +197,8 @@ class Endpoint:
             raise EndOfStream(f"stream {name!r} has ended and everything was read")
         if status == status_of.DAMAGED:
             raise LayoutError(
-                f"stream {name!r} was damaged: {self._damage}. Read what still comes, "
-                "and make the stream again under another name"
+                f"stream {name!r} was damaged: {self._damage}. Read the frames that "
+                "are left, then make the stream again under another name"
             )
         late = PutTimeout if count else TimeoutError
         error = late(f"stream {name!r}: nothing happened within the timeout")
@@ -225,9 +215,9 @@ class Endpoint:
 
 @contextlib.contextmanager
 def no_new_names(segment: Segment) -> Iterator[None]:
-    """Keep readers from being promised what is about to go.
+    """Block registrations of durable readers while the name is taken away.
 
-    Who registers before is seen; who registers after sees that the name is gone.
+    A reader that registered before is seen; a later one finds the name gone.
     """
     part = segment.participant
     tries = HOLD_TRIES
@@ -244,8 +234,8 @@ def no_new_names(segment: Segment) -> Iterator[None]:
 def finalize(segment: Segment) -> None:
     """Take the name of an ended stream away once it was read to its end.
 
-    Called by whoever leaves. A stream nobody has read to its end keeps its name, until
-    a reader has, a producer reuses it, or 'ataraxis gc'.
+    Called by each participant that leaves. A stream that no reader has read to its end
+    keeps its name until one has, a producer reuses it, or 'ataraxis gc' removes it.
     """
     part = segment.participant
     if part.is_inherited:
@@ -258,22 +248,22 @@ def finalize(segment: Segment) -> None:
 
 
 def _close_all() -> None:
-    """Leave every stream that is still open when the program ends."""
+    """Leave every stream that is open when the program ends."""
     begin_exit()
     for end in list(_open_ends):
-        end._drop()  # noqa: SLF001 - ours, above
+        end._drop()  # noqa: SLF001
 
 
 def check_timeout(timeout: Any) -> None:
-    """Refuse what is no time to wait."""
+    """Raise `ValueError` unless a timeout is None or 0 or more, s."""
     if timeout is not None and not timeout >= 0:
         raise ValueError(f"timeout must be None or >= 0 s, got {timeout!r}")
 
 
-# ---- how a stream's segment is made, joined, or made anew where a dead one lies
+# ---- a stream's segment: made, joined, or replaced if its producers are gone
 
 TRIES = 8
-PATIENCE_S = 2.0
+DURABLE_WAIT_S = 2.0
 REGISTER_TRIES = 200
 
 
@@ -289,12 +279,12 @@ def open_to_send(
     mode: int | None,
     group: str | int | None,
 ) -> Segment:
-    """Make the stream, or join it as one more producer if it is shared.
+    """Make the stream, or join it as another producer if it is shared.
 
     Raises
     ------
     StreamExists
-        A live producer has the name, or frames are promised to a durable reader.
+        A live producer has the name, or a durable reader has frames to read.
     """
 
     def fill(segment: Segment) -> None:
@@ -330,41 +320,43 @@ def open_to_send(
 def _join(
     name: str, labels: Labels, flags: int, context: ContextLike
 ) -> Segment | None:
-    """Join a shared stream that lives, or clear away one whose producers are gone."""
+    """Join a live shared stream, or remove one whose producers are gone."""
     try:
         old = Segment.attach(name, kind=Kind.STREAM, context=context)
     except (SegmentNotFound, LayoutError):
         return None
     old.participant.sweep()
     if snapshot.producers(old.participant):
-        theirs = snapshot.geometry(old.participant)[2]
-        if not flags & theirs & SHARED:
+        found = snapshot.geometry(old.participant)[2]
+        if not flags & found & SHARED:
             raise StreamExists(
                 f"stream {name!r} in {old.context.path} has a producer already: read "
                 f"it with Consumer({name!r}), use another name, or give both "
                 "producers shared=True"
             )
-        if old.labels != labels or theirs != flags:
+        if old.labels != labels or found != flags:
             raise StreamExists(
                 f"stream {name!r} has other labels, sizes or policy than this "
                 f"producer's ({old.labels}): give both the same"
             )
         return old
-    # An end is an end: nobody new sends there. Its readers keep what they have.
-    _await(lambda: not _promised(old), PATIENCE_S)
+    # An ended stream stays ended; its readers keep the frames that they have.
+    deadline = time.monotonic() + DURABLE_WAIT_S
+    while _reader_behind(old) and time.monotonic() < deadline:
+        time.sleep(0.01)
     with no_new_names(old):
-        if away := _promised(old):
+        if behind := _reader_behind(old):
             raise StreamExists(
                 f"stream {name!r} has ended, but holds frames that its durable reader "
-                f"{away!r} has not had yet: start that reader, or 'ataraxis recover'"
+                f"{behind!r} has not read: start that reader, or 'ataraxis recover'"
             )
         snapshot.keep(old.participant, False)
         old.unlink()
     return None
 
 
-def _promised(segment: Segment) -> str | None:
-    """Name a durable reader that has frames to come, or None."""
+def _reader_behind(segment: Segment) -> str | None:
+    """Return the name of a durable reader that has frames to read, or None."""
     segment.participant.sweep()
     tail = snapshot.words(segment.participant)[0]
     for name in snapshot.registered(segment.participant):
@@ -375,14 +367,8 @@ def _promised(segment: Segment) -> str | None:
     return None
 
 
-def _await(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-
-
 def register_durable(segment: Segment, durable: str, timeout: float | None) -> int:
-    """Take the line of a durable name: its number."""
+    """Take the line of a durable name, and return its number."""
     limit = (1 << 63) if timeout is None else int(timeout * 1e9)
     for _ in range(REGISTER_TRIES):
         segment.participant.sweep()
@@ -395,7 +381,7 @@ def register_durable(segment: Segment, durable: str, timeout: float | None) -> i
                 f"{durable!r}; close it, or use another name"
             )
         elif line == snapshot.RETIRED and segment.meaning_of_name() == "this":
-            time.sleep(0.001)  # somebody looked whether it may go, and it may not
+            time.sleep(0.001)  # a producer checked whether the name may go: it stays
         elif line == snapshot.RETIRED:
             raise StreamUnavailable(
                 f"stream {segment.name!r} has ended, and its name was taken away just "
@@ -403,14 +389,14 @@ def register_durable(segment: Segment, durable: str, timeout: float | None) -> i
             )
         elif line < 0:
             raise TooManyParticipants(
-                f"stream {segment.name!r}: it has 16 durable names, and no more fit"
+                f"stream {segment.name!r} has 16 durable names already; no more fit"
             )
         else:
             return line
     raise TimeoutError(f"stream {segment.name!r}: could not register {durable!r}")
 
 
-# ---- which values a stream takes, and what their frames say of them
+# ---- values as payloads of frames
 
 RAW, STR, ND_ARR = 0, 5, 9
 TYPED_LABELS = 1
@@ -434,26 +420,26 @@ class Encoded(NamedTuple):
 
 @lru_cache(64)
 def code_of(dtype: np.dtype[Any]) -> int:
-    """Return the frame's code of a dtype; `ND_ARR` where only labels can say it."""
+    """Return the frame's code of a dtype; `ND_ARR` for one that needs labels."""
     if dtype.names is not None or not dtype.isnative:
         return ND_ARR
     return _CODES.get(dtype.str[1:], ND_ARR)
 
 
 def dtype_of(code: int) -> np.dtype[Any]:
-    """Return the dtype of a frame's items; bytes for whatever is no array."""
+    """Return the dtype of a frame's items; uint8 if it is not an array."""
     return _DTYPES.get(code, _BYTES)
 
 
 def encode(value: Any, labels: Labels | None, what: str) -> Encoded:
-    """Write a value as a payload, for a stream of arrays with labels or of anything.
+    """Encode a value, for a stream with a dtype if `labels` are given.
 
-    Errors name `what` takes it.
+    `what` names the stream in errors.
 
     Raises
     ------
     TypeError
-        The value is none that a stream takes, or not of its dtype.
+        A stream does not take such a value, or it is not of the stream's dtype.
     ValueError
         It would change: 300 does not fit a stream of uint8.
     """
@@ -472,7 +458,7 @@ def encode(value: Any, labels: Labels | None, what: str) -> Encoded:
     array = unmasked(value, what)
     if labels is not None:
         dtype = labels.dtype
-        if array.dtype != dtype and not _goes(value, array, dtype):
+        if array.dtype != dtype and not _may_fit(value, array, dtype):
             if dtype.names is not None:
                 fields = ", ".join(f"{n} ({dtype[n]})" for n in dtype.names)
                 raise TypeError(
@@ -486,19 +472,19 @@ def encode(value: Any, labels: Labels | None, what: str) -> Encoded:
             )
         if array.dtype != dtype:
             array = fit(value, dtype, None, what)
-        array = np.ascontiguousarray(array).reshape(array.shape)
-        return Encoded(code_of(dtype), array.shape, _flat(array), TYPED_LABELS, False)
-    if code_of(array.dtype) == ND_ARR:
+    elif code_of(array.dtype) == ND_ARR:
         raise TypeError(
             f"a stream without a dtype does not take {array.dtype}: make it with "
             "dtype= and shape=, or send bytes"
         )
-    array = np.ascontiguousarray(array).reshape(array.shape)
-    return Encoded(code_of(array.dtype), array.shape, _flat(array), 0, False)
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    sign = 0 if labels is None else TYPED_LABELS
+    payload: Any = flat if array.nbytes else b""
+    return Encoded(code_of(array.dtype), array.shape, payload, sign, False)
 
 
-def _goes(value: Any, array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> bool:
-    """Tell whether a kind of value goes into `dtype`; `fit` says whether it does."""
+def _may_fit(value: Any, array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> bool:
+    """Return whether a kind of value may fit `dtype`; `fit` compares the values."""
     if np.can_cast(array.dtype, dtype, "safe"):
         return True
     if isinstance(value, np.ndarray | np.generic):
@@ -506,10 +492,3 @@ def _goes(value: Any, array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> bool
     return bool(np.can_cast(array.dtype, dtype, "same_kind")) or (
         array.dtype.kind in "iu" and dtype.kind in "iuf"
     )
-
-
-def _flat(array: np.ndarray[Any, Any]) -> Any:
-    """View the bytes of a contiguous array."""
-    if not array.nbytes:
-        return b""
-    return array.reshape(-1).view(np.uint8)

@@ -1,4 +1,4 @@
-"""Inspector: a stream seen from outside, without a slot, a store or a wake-up."""
+"""Inspector: statistics of a stream, read without taking part in it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ from ataraxis.shm.header import Kind, SegmentHeader
 from ataraxis.shm.listing import Listed, list_segments
 from ataraxis.stream import statistics
 from ataraxis.stream.endpoint import plain_name
-from ataraxis.stream.statistics import ReaderStatistics, StreamStatistics, compose
+from ataraxis.stream.statistics import (
+    ReaderStatistics,
+    StreamStatistics,
+    stream_statistics,
+)
 
-# ---- control: a private copy of a stream's control words, as layout.h draws them
+# ---- a copy of a stream's control words
 
-# Where layout.h has the words, in bytes of the control block; a test compares them.
+# Byte offsets of the words in the control block of layout.h; a test compares them.
 STREAM = {
     "slots": 0, "stride": 8, "capacity": 16, "control_stride": 24, "participants": 32,
     "flags": 36, "tail": 128, "sent": 256, "sent_bytes": 264, "last_ns": 272,
@@ -47,7 +51,7 @@ Entry: TypeAlias = tuple[Any, ...]
 
 
 class Control:
-    """A private copy of a control block; nothing it says changes any more.
+    """A copy of a control block, which does not change any more.
 
     Parameters
     ----------
@@ -73,7 +77,7 @@ class Control:
         return _half(self._words, STREAM[name])
 
     def members(self, name: str) -> list[int]:
-        """Participants whose bit is set."""
+        """List the participants whose bit is set."""
         first = STREAM[name] // 8
         return [
             slot
@@ -82,7 +86,7 @@ class Control:
         ]
 
     def readers(self, is_alive: Callable[[int], bool]) -> list[Entry]:
-        """Readers without a durable name, that live."""
+        """List the live readers without a durable name."""
         return [
             self._entry(slot, slot, False)
             for slot in self.members("readers")
@@ -90,7 +94,7 @@ class Control:
         ]
 
     def durables(self, is_alive: Callable[[int], bool]) -> list[Entry]:
-        """Durable readers, here or away."""
+        """List the durable readers, attached or not."""
         found = []
         for k in range(DURABLES):
             if not self.word("durables") >> k & 1:
@@ -100,7 +104,7 @@ class Control:
             slot = owner - 1 if 0 < owner <= self._participants else None
             entry = self._entry(line, slot, True)
             if entry[2] == _GATING and (slot is None or not is_alive(slot)):
-                # Dead, and nobody has noticed yet: away since now.
+                # Dead, and no participant has noticed yet: detached since now.
                 entry = (None, True, _DETACHED, *entry[3:8], 1 << 63, *entry[9:])
             found.append(entry)
         return found
@@ -109,7 +113,7 @@ class Control:
         return STREAM_BYTES + line * READER_BYTES
 
     def _entry(self, line: int, slot: int | None, is_durable: bool) -> Entry:
-        """Return a reader's line in the order of `list_segments.readers`."""
+        """Return a reader's line in the order of `snapshot.readers`."""
         start = self._start(line)
         cursor, received, dropped, joined, detached, timeout = (
             self._words[(start + READER[name]) // 8]
@@ -134,7 +138,7 @@ def _half(words: list[int], offset: int) -> int:
 
 
 class Inspector:
-    """Look at a stream from outside, as often as you like.
+    """Read the statistics of a stream without taking part in it.
 
     Parameters
     ----------
@@ -145,8 +149,8 @@ class Inspector:
 
     Notes
     -----
-    The file is opened read-only for each look. Nobody can tell that it was looked at:
-    no participant, no lock, no store, no wake-up.
+    Opens the file read-only for each call. It takes no participant slot and no lock,
+    writes nothing and wakes nothing.
 
     Examples
     --------
@@ -172,15 +176,15 @@ class Inspector:
     def statistics(self) -> StreamStatistics:
         """Read the control words.
 
-        Producers and readers that died count no more, whether or not somebody has
-        cleaned up after them; a durable reader that died is detached.
+        Producers and readers that died do not count, cleaned up or not; a durable
+        reader that died is detached.
 
         Raises
         ------
         SegmentNotFound
             The name is gone.
         LayoutError
-            The file is damaged, or no stream.
+            The file is damaged, or is not a stream.
         """
         directory = self._context.open_directory()
         try:
@@ -191,7 +195,7 @@ class Inspector:
                     raise LayoutError(
                         f"{found.path} holds a {header.kind.name.lower()}, not a stream"
                     )
-                return look(found, header)
+                return read_stream(found, header)
         finally:
             os.close(directory)
 
@@ -217,12 +221,12 @@ def inspect(context: ContextLike = None) -> list[Listed]:
         By name; a stream's `content` is its `StreamStatistics`, a work queue's its
         `QueueStatistics`.
     """
-    looks = {Kind.STREAM: look, Kind.QUEUE: statistics.look_queue}
-    return list_segments(context, looks)
+    readers = {Kind.STREAM: read_stream, Kind.QUEUE: statistics.read_queue}
+    return list_segments(context, readers)
 
 
-def look(found: files.Found, header: SegmentHeader) -> StreamStatistics:
-    """Read the stream in an open file, whose header was validated.
+def read_stream(found: files.Found, header: SegmentHeader) -> StreamStatistics:
+    """Read the stream in an open file with a valid header.
 
     Raises
     ------
@@ -233,9 +237,9 @@ def look(found: files.Found, header: SegmentHeader) -> StreamStatistics:
     readers = g.participants + DURABLES
     needed = STREAM_BYTES + readers * READER_BYTES
     if needed > g.control_bytes:
-        raise _misfit(found, f"{g.control_bytes} bytes of control words")
+        raise _damaged(found, f"{g.control_bytes} bytes of control words")
     if status.st_blocks * 512 < status.st_size:
-        raise _misfit(found, f"{status.st_blocks * 512} bytes backed by memory")
+        raise _damaged(found, f"{status.st_blocks * 512} bytes backed by memory")
     control = _copy(found, g.control, needed, g.participants)
     slots, capacity, stride = (control.word(w) for w in ("slots", "capacity", "stride"))
     if (
@@ -246,7 +250,7 @@ def look(found: files.Found, header: SegmentHeader) -> StreamStatistics:
         or slots * stride != g.payload_bytes
         or control_bytes(slots, g.participants) != g.control_bytes
     ):
-        raise _misfit(found, f"{slots} slots of {capacity} bytes")
+        raise _damaged(found, f"{slots} slots of {capacity} bytes")
 
     def is_alive(slot: int) -> bool:
         return byte_held(found.descriptor, slot) != 0
@@ -264,9 +268,9 @@ def look(found: files.Found, header: SegmentHeader) -> StreamStatistics:
         gaps, sent = counts["gaps"], counts["sent"]
         counts["gaps"] = statistics.device_gaps(gaps, sent, labels)
     if not sending:
-        counts["stalled_since_ns"] = 0  # who waited there is dead
+        counts["stalled_since_ns"] = 0  # the producer that waited is dead
     entries = [*control.readers(is_alive), *control.durables(is_alive)]
-    return compose(
+    return stream_statistics(
         os.path.basename(found.path),
         (slots, capacity, control.half("flags")),
         tuple(counts.values()),
@@ -286,7 +290,7 @@ def _copy(found: files.Found, at: int, needed: int, participants: int) -> Contro
         offset=start,
     ) as mapped:
         whole = memoryview(mapped)[at - start :]
-        # Word by word: a copy of the block at once might cut one in two.
+        # Word by word: a copy of the whole block could tear a word.
         cells = whole.cast("Q")
         words = cells.tolist()
         names = [
@@ -298,51 +302,51 @@ def _copy(found: files.Found, at: int, needed: int, participants: int) -> Contro
     return Control(words, names, participants)
 
 
-def _misfit(found: files.Found, what: str) -> LayoutError:
+def _damaged(found: files.Found, what: str) -> LayoutError:
     return LayoutError(
         f"{found.path}: its control block does not fit the file ({what}): it was "
         "damaged or copied; remove it if nothing uses it"
     )
 
 
-# ---- Meter: how fast streams go, from two looks at their control words
+# ---- rates of streams, from two readings of their control words
 
 
 @dataclass(frozen=True)
 class Metered:
-    """One stream at the second of two looks."""
+    """One stream in a reading."""
 
     name: str
     """Its name in the context."""
     problem: str
     """Why it cannot be read, or ''; the rest is None then."""
     participants: tuple[str, ...] = ()
-    """Who takes part: program and pid."""
+    """Program and pid of each participant."""
     stream: StreamStatistics | None = None
-    """Its control words."""
+    """Its statistics."""
     frames_hz: float | None = None
-    """Frames a second between the looks; None at the first look."""
+    """Frames per second since the last reading; None in the first."""
     bytes_hz: float | None = None
-    """Payload bytes a second."""
+    """Payload bytes per second."""
     stalled_share: float | None = None
     """Share of the time that producers waited for readers, 0 to 1."""
 
     @property
     def readers(self) -> tuple[ReaderStatistics, ...]:
-        """Everybody who reads it."""
+        """Its readers."""
         return self.stream.readers if self.stream is not None else ()
 
 
 @dataclass(frozen=True)
 class MeterReading:
-    """All streams of a context, and how fast they went since the look before."""
+    """All streams of a context, and their rates since the last reading."""
 
     time_ns: int
-    """When, monotonic ns."""
+    """Time of the reading, monotonic ns."""
     interval_s: float | None
-    """Time since the look before, s; None at the first."""
+    """Time since the last reading, s; None in the first."""
     streams: tuple[Metered, ...]
-    """By name; files that cannot be read are among them, with their problem."""
+    """By name; a file that cannot be read is listed with its problem."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, JSON-able."""
@@ -350,7 +354,7 @@ class MeterReading:
 
 
 class Meter:
-    """Look at the streams of a context again and again; disturbs nobody.
+    """Read the streams of a context repeatedly, without taking part in them.
 
     Parameters
     ----------
@@ -376,7 +380,7 @@ class Meter:
         self._last_ns: int | None = None
 
     def read(self) -> MeterReading:
-        """Look once; rates are those since the look before."""
+        """Read all streams; rates are those since the last call."""
         last, now = self._last_ns, now_ns()
         streams, seen = [], {}
         for listed in inspect(self._context):
@@ -385,32 +389,21 @@ class Meter:
                 continue
             if listed.kind != "stream":
                 continue
-            looked_ns = now_ns()
+            read_ns = now_ns()
             stream: StreamStatistics = listed.content
-            seen[listed.uuid] = looked_ns, stream
+            seen[listed.uuid] = read_ns, stream
             metered = Metered(listed.name, "", listed.participants, stream)
-            before = self._before.get(listed.uuid)
-            if before is not None and looked_ns > before[0]:
-                metered = _measured(metered, stream, looked_ns, *before)
+            before_ns, before = self._before.get(listed.uuid, (read_ns, stream))
+            seconds = (read_ns - before_ns) * 1e-9
+            if seconds > 0:
+                share = (stream.stalled_s - before.stalled_s) / seconds
+                metered = dataclasses.replace(
+                    metered,
+                    frames_hz=max(stream.sent - before.sent, 0) / seconds,
+                    bytes_hz=max(stream.sent_bytes - before.sent_bytes, 0) / seconds,
+                    stalled_share=min(max(share, 0.0), 1.0),
+                )
             streams.append(metered)
         self._before, self._last_ns = seen, now
         interval = None if last is None else (now - last) * 1e-9
         return MeterReading(now, interval, tuple(streams))
-
-
-def _measured(
-    metered: Metered,
-    now: StreamStatistics,
-    now_ns: int,
-    before_ns: int,
-    before: StreamStatistics,
-) -> Metered:
-    """Add what happened between two looks."""
-    seconds = (now_ns - before_ns) * 1e-9
-    share = (now.stalled_s - before.stalled_s) / seconds
-    return dataclasses.replace(
-        metered,
-        frames_hz=max(now.sent - before.sent, 0) / seconds,
-        bytes_hz=max(now.sent_bytes - before.sent_bytes, 0) / seconds,
-        stalled_share=min(max(share, 0.0), 1.0),
-    )

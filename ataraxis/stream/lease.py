@@ -1,4 +1,4 @@
-"""Lease: a frame that one getter has, and has not acknowledged yet."""
+"""Lease: a frame that one getter has and has not acknowledged; large frames."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 class Lease(FrameLease):
-    """A frame out to a getter: no other getter has it until it is given back.
+    """A frame leased by a getter: no other getter gets it until it is given back.
 
     Made by `MemQ.lease`. A context manager: acknowledges at the end of the block, gives
     the frame back after an exception, also one of a signal handler. If the process dies
-    first, or drops the lease, another getter gets the frame.
+    or drops the lease before that, another getter gets the frame.
 
     Examples
     --------
@@ -47,12 +47,12 @@ class Lease(FrameLease):
 
     @property
     def frame(self) -> Frame:
-        """The frame: a copy, or a view of the segment of its own; stays valid."""
+        """The frame: a copy, or a view of a large frame's segment; stays valid."""
         return self._frame
 
     @property
     def value(self) -> Any:
-        """What was put, read anew at each use; arrays are views of `frame`."""
+        """The value that was put, decoded at each use; arrays are views of `frame`."""
         return self._frame.value
 
     ack = FrameLease.acknowledge
@@ -66,8 +66,8 @@ class Lease(FrameLease):
 # ---- frames larger than a slot: each in a segment of its own, named in the slot
 
 # The segment is kept from before its name is in the queue until the acknowledgement
-# takes it away. Whoever dies in between leaves either nothing, a file that `ataraxis
-# gc` removes, or one that the last to leave the queue does.
+# removes it. A process that dies in between leaves nothing, or a file that `ataraxis
+# gc` or the last process to leave the queue removes.
 
 MARK = "~"
 _HEX = b"0123456789abcdef"
@@ -98,10 +98,10 @@ def make_large(queue: str, context: Context, frame: bytes) -> Segment:
 
 
 def name_of_large(ticket: bytes, queue: str) -> str | None:
-    """Return the name that a slot holds; None: it is not one of this queue's frames.
+    """Return the segment's name in a slot; None: it is not one of this queue's.
 
-    A name comes from shared memory: a damaged one must not open, or take away, anything
-    else.
+    The name comes from shared memory: a damaged one must not open or remove another
+    file.
     """
     start = f"{queue}{MARK}".encode()
     digits = ticket[len(start) :]
@@ -111,9 +111,9 @@ def name_of_large(ticket: bytes, queue: str) -> str | None:
 
 
 def view_large(name: str, context: Context) -> memoryview | None:
-    """View the frame in a segment; None: it was acknowledged and is gone.
+    """Return a view of the frame in a segment; None: it was acknowledged and removed.
 
-    The view keeps the memory, also after the name is gone.
+    The view stays valid after the name is removed.
     """
     try:
         segment = Segment.attach(name, kind=Kind.QUEUE, context=context)
@@ -123,16 +123,16 @@ def view_large(name: str, context: Context) -> memoryview | None:
 
 
 def remove_large(name: str, context: Context) -> None:
-    """Take the segment's name away: the frame is done with."""
+    """Remove the segment of a frame that was acknowledged."""
     with contextlib.suppress(FileNotFoundError):
         context.unlink(name)
     crash_point(b"large_gone")
 
 
-def part_queue(
+def remove_empty_queue(
     queue: str, context: Context, descriptor: int, slots: int, has_larges: bool
 ) -> None:
-    """Take a queue's name away if it is empty and nobody takes part in it any more."""
+    """Remove a queue's name if it is empty and has no participant."""
     try:
         directory = context.open_directory()
     except FileNotFoundError:
@@ -148,13 +148,13 @@ def part_queue(
 
 
 def sweep_large(queue: str, context: Context) -> None:
-    """Take away what those who were killed have left of a queue that is gone."""
+    """Remove segments that killed processes left of a queue that is gone."""
     directory = context.open_directory()
     try:
         try:
             names = context.names()
         except OSError:
-            return  # no descriptor is left: `ataraxis gc` takes them
+            return  # no file descriptor is free: `ataraxis gc` removes them
         for name in names:
             if not name.startswith(queue + MARK):
                 continue

@@ -1,4 +1,4 @@
-"""MemQ: a work queue. Each frame goes to one getter, who acknowledges it."""
+"""MemQ: a work queue. Each frame goes to one getter, which acknowledges it."""
 
 from __future__ import annotations
 
@@ -51,26 +51,26 @@ from ataraxis.stream.lease import (
     Lease,
     make_large,
     name_of_large,
-    part_queue,
+    remove_empty_queue,
     remove_large,
     sweep_large,
     view_large,
 )
-from ataraxis.stream.statistics import QueueStatistics, compose_queue
+from ataraxis.stream.statistics import QueueStatistics, queue_statistics
 
-# ---- what is waited for in a queue, by a loop
+# ---- what a loop waits for in a queue
 
 
 class DataEvent(EventWord):
-    """A frame in a queue, for who waits in a loop."""
+    """A frame in a queue, awaited by an event loop."""
 
     def __init__(self, queue: MemQ) -> None:
         super().__init__(queue._attached(), QUEUE_DATA)
-        # A descriptor must not keep a handle that is dropped.
+        # A descriptor must not keep a dropped handle alive.
         self._queue = weakref.ref(queue)
 
     def is_ready(self) -> bool:
-        """Whether there is probably a frame, or the handle was closed."""
+        """Return True if there is probably a frame, or for a closed handle."""
         queue = self._queue()
         if queue is None or not queue.is_open:
             return True
@@ -78,40 +78,26 @@ class DataEvent(EventWord):
 
 
 class RoomEvent(EventWord):
-    """Room in a queue, for who waits in a loop."""
+    """Room in a queue, awaited by an event loop."""
 
     def __init__(self, queue: MemQ) -> None:
         super().__init__(queue._attached(), QUEUE_SPACE)
         self._queue = weakref.ref(queue)
 
     def is_ready(self) -> bool:
-        """Whether there is probably room, or the handle was closed."""
+        """Return True if there is probably room, or for a closed handle."""
         queue = self._queue()
         return queue is None or not queue.is_open or queue._has_room
 
 
-_NEVER = (1 << 63) - 1
-
-
-_EXIT_S = 2.0
-
-
-def _arrive(kind: Any, name: str, where: str, uuid: bytes, manners: Any) -> Any:
-    """Attach to the queue that a pickled handle named."""
-    segment = Segment.attach(name, kind=Kind.QUEUE, context=where, uuid=uuid)
-    return kind.of_segment(segment, *manners)
-
-
-_PAD = 64
-
-
-_WAITED = (status_of.FULL, status_of.TIMEOUT)
-
-
 # ---- the queue
 
+_NEVER = (1 << 63) - 1
+_EXIT_S = 2.0
+_PAD = 64
+_NO_ROOM = (status_of.FULL, status_of.TIMEOUT)
 Acknowledge: TypeAlias = Literal["get", "next", "task_done"]
-_MANNERS = ("get", "next", "task_done")
+_ACKNOWLEDGE = ("get", "next", "task_done")
 # Header and all extensions of a frame, up to the next multiple of 64.
 _FRONT = 192
 _NAME_BYTES = 180
@@ -123,23 +109,23 @@ class MemQ(QueueHandle):
     Parameters
     ----------
     name : str, optional
-        Its name in the context, by which others `attach`; one of its own, if not given.
+        Its name in the context, by which others `attach`; by default a unique one.
     buffer_count : int
-        Slots: how many frames it holds, more of small ones that `put_many` packs.
+        Slots: how many frames it holds; more if small ones are packed by `put_many`.
     buffer_size : int
         Payload bytes that fit a slot. A larger frame travels in a segment of its own,
-        some 300 us more.
+        which takes some 300 us more.
     lease_timeout : float, optional
-        How long a getter may keep a frame that it does not acknowledge, s; then another
-        gets it. Without it, as long as the getter lives.
+        How long a getter may keep a frame without acknowledging it, s, before another
+        gets it. By default as long as the getter lives.
     acknowledge : {'get', 'next', 'task_done'}
-        When a `get` of this handle is acknowledged: when it returns; by the next `get`,
-        or `close`; or by `task_done`. Until then another getter has the frame again if
-        this process dies. `lease` says it frame by frame.
+        When a `get` of this handle is acknowledged: when it returns; by the next `get`
+        or `close`; or by `task_done`. If the process dies before that, another getter
+        gets the frame again. `lease` acknowledges frame by frame.
     checksum : bool
         Give frames a CRC-32, checked by the getter.
     allow_pickle : bool
-        Whether values that nothing else carries may be pickled; on both ends.
+        Allow pickle for values without a native encoding. Must be set on both ends.
     context : Context, str, Path or None
         The directory it lives in.
     participants : int
@@ -147,19 +133,19 @@ class MemQ(QueueHandle):
     mode, group : optional
         Permission bits and group of the file, see `Segment.create`.
     size : int, optional
-        Bytes for all slots together, as uPipe has it, in place of `buffer_count`.
+        Bytes of all slots together, as in uPipe; replaces `buffer_count`.
 
     Raises
     ------
     SegmentExists
-        A live queue has the name, or one with frames that nobody has had.
+        The name belongs to a live queue or to one with undelivered frames.
 
     Notes
     -----
-    A handle may be used by any number of threads. It is sent to other processes by any
-    start method: a pickled one is a name, a forked one attaches anew at its first use.
-    The name goes with the last handle that leaves the queue empty. With frames in it,
-    the queue stays, also after its last process was killed: `attach` and get them.
+    Threads may share a handle. It can be sent to other processes by any start method: a
+    pickled one is a name, a forked one attaches again at its first use. The last handle
+    that leaves an empty queue removes its name. A queue with frames stays, also after
+    its last process was killed: `attach` and get them.
 
     Examples
     --------
@@ -193,18 +179,20 @@ class MemQ(QueueHandle):
         name = checked_name(plain_name(name))
         if len(name.encode()) > _NAME_BYTES:
             raise ValueError(f"a queue's name has at most {_NAME_BYTES} bytes: {name}")
+        stride = -(-(buffer_size + _FRONT) // 64) * 64
         if size is not None:
             if size < 1:
-                raise ValueError(f"size={size} bytes: at least 1")
-            buffer_count = max(2, size // (-(-(buffer_size + _FRONT) // 64) * 64))
+                raise ValueError(f"size must be at least 1 byte, got {size}")
+            buffer_count = max(2, size // stride)
         if not 0 < buffer_count < 1 << 31:
-            raise ValueError(f"buffer_count={buffer_count}: at least 1")
+            raise ValueError(f"buffer_count must be at least 1, got {buffer_count}")
         if not 0 <= buffer_size < 1 << 31:
-            raise ValueError(f"buffer_size={buffer_size}: 0 to 2 GiB")
+            raise ValueError(f"buffer_size must be 0 to 2 GiB, got {buffer_size}")
         if lease_timeout is not None and not lease_timeout > 0:
-            raise ValueError(f"lease_timeout={lease_timeout!r}: None or more than 0 s")
-        self._introduce(acknowledge, checksum, allow_pickle)
-        stride = -(-(buffer_size + _FRONT) // 64) * 64
+            raise ValueError(
+                f"lease_timeout must be None or more than 0 s, got {lease_timeout!r}"
+            )
+        self._set_options(acknowledge, checksum, allow_pickle)
         lease_ns = 0 if lease_timeout is None else max(1, int(lease_timeout * 1e9))
 
         def fill(segment: Segment) -> None:
@@ -226,7 +214,7 @@ class MemQ(QueueHandle):
             group=group,
         )
         segment.keep_name()
-        self._plug(segment)
+        self._bind(segment)
 
     @classmethod
     def attach(
@@ -246,18 +234,18 @@ class MemQ(QueueHandle):
         name : str
             Its name in the context.
         timeout : float or None
-            How long to wait for one that is not there yet, s.
+            How long to wait for a queue that does not exist yet, s.
         acknowledge, checksum, allow_pickle, context
-            As for `MemQ`; they are each handle's own.
+            As for `MemQ`; each handle has its own.
 
         Raises
         ------
         SegmentNotFound
             No segment has the name (`timeout` 0).
         TimeoutError
-            None had it within `timeout`.
+            No segment had it within `timeout`.
         LayoutError
-            It is no queue, or damaged.
+            It is not a queue, or is damaged.
         """
         check_timeout(timeout)
         segment = Segment.attach(
@@ -275,23 +263,26 @@ class MemQ(QueueHandle):
     ) -> MemQ:
         """Open a queue in a segment that is attached already."""
         queue = cls.__new__(cls)
-        queue._introduce(acknowledge, checksum, allow_pickle)
-        queue._plug(segment)
+        queue._set_options(acknowledge, checksum, allow_pickle)
+        queue._bind(segment)
         return queue
 
-    def _introduce(
+    def _set_options(
         self, acknowledge: Acknowledge, checksum: bool, allow_pickle: bool
     ) -> None:
-        if acknowledge not in _MANNERS:
-            raise ValueError(f"acknowledge={acknowledge!r}: {', '.join(_MANNERS)}")
+        if acknowledge not in _ACKNOWLEDGE:
+            raise ValueError(
+                f"acknowledge must be one of {', '.join(_ACKNOWLEDGE)}, got "
+                f"{acknowledge!r}"
+            )
         self._segment: Segment | None = None
         self._ack_mode: Acknowledge = acknowledge
         self._checksum = bool(checksum)
         self._allow_pickle = bool(allow_pickle)
-        self._begin()
+        self._reset_leases()
 
-    def _plug(self, segment: Segment) -> None:
-        """Take part; the handle is open from here on."""
+    def _bind(self, segment: Segment) -> None:
+        """Join the queue in a segment; the handle is open from here on."""
         self._name = segment.name
         self._where = segment.context
         self._uuid = segment.header.uuid
@@ -301,26 +292,27 @@ class MemQ(QueueHandle):
             segment.payload, part, crc32, self._checksum
         ):
             raise LayoutError(
-                f"segment {segment.name!r} is no work queue, or its control block does "
-                "not fit the file: it holds one large frame of a queue, or was damaged"
+                f"segment {segment.name!r} is not a work queue, or its control block "
+                "does not fit the file: it holds one large frame of a queue, or was "
+                "damaged"
             )
         self._has_left = Latch()
-        self._farewell = weakref.finalize(self, _at_exit, weakref.ref(self))
-        # Last: what has a segment leaves it.
+        self._finalizer = weakref.finalize(self, _at_exit, weakref.ref(self))
+        # Last: a handle that has a segment leaves it when dropped.
         self._segment = segment
         process = sys.modules.get("multiprocessing.process")
         util = sys.modules.get("multiprocessing.util")
         if process is not None and util is not None and process.parent_process():
-            # Its children end without the interpreter's own clean-up.
+            # Children of multiprocessing end without the interpreter's clean-up.
             util.Finalize(self, _at_exit, (weakref.ref(self),), exitpriority=10)
 
     # ---- leaving
 
     def close(self) -> None:
-        """Leave the queue: what this handle got and did not acknowledge goes back.
+        """Leave the queue; frames of this handle not acknowledged go back.
 
-        With ``acknowledge="next"`` the last frame is acknowledged. The name goes if the
-        queue is empty and nobody else takes part.
+        With ``acknowledge="next"`` the last frame is acknowledged. The last handle to
+        leave an empty queue removes its name.
         """
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
@@ -330,7 +322,7 @@ class MemQ(QueueHandle):
         self._shut()
 
     def unlink(self) -> None:
-        """Take the queue's name away, with what is in it, and leave it."""
+        """Remove the queue's name, with all frames in it, and leave it."""
         segment = self._segment
         has_larges = False
         if segment is not None and not self._is_copy:
@@ -342,14 +334,14 @@ class MemQ(QueueHandle):
             sweep_large(self._name, self._where)
 
     def join_thread(self) -> None:
-        """Do nothing: there is no thread; what `put` took is in the queue."""
+        """Do nothing: a value is in the queue when `put` returns."""
 
     cancel_join_thread = join_thread
 
     def _gone(self) -> None:
-        """Take the name away, if nothing is left, now that the last call has left."""
+        """Leave the segment once no call uses it; remove the name of an empty queue."""
         segment, self._segment = self._segment, None
-        self._farewell.detach()
+        self._finalizer.detach()
         try:
             if segment is None or segment.participant.is_inherited:
                 return
@@ -357,7 +349,7 @@ class MemQ(QueueHandle):
             context, slots = segment.context, segment.header.geometry.participants
             has_larges = kernel.has_larges(_control(segment))
             del segment
-            part_queue(self._name, context, descriptor, slots, has_larges)
+            remove_empty_queue(self._name, context, descriptor, slots, has_larges)
         finally:
             self._has_left.set()
 
@@ -391,28 +383,28 @@ class MemQ(QueueHandle):
         return int(self._capacity)
 
     def qsize(self) -> int:
-        """How many frames wait for a getter, those of a slot we lease among them."""
+        """Return how many frames wait for a getter, those of a leased slot included."""
         return self._counts()[0] + sum(slot_lease.left for slot_lease in self._partial)
 
     def empty(self) -> bool:
-        """Whether no frame waits for a getter."""
+        """Return whether no frame waits for a getter."""
         return self.qsize() == 0
 
     def had_before(self) -> list[int]:
-        """Numbers of frames that a getter has, or had and did not acknowledge.
+        """Return the sequences of frames leased and not acknowledged, or redelivered.
 
-        Their sequences, if they were numbered here; they come (again) if it dies.
+        Of frames numbered here; they are delivered again if their getter dies.
         """
         return self._had_before()
 
     def full(self) -> bool:
-        """Whether a put would have to wait."""
+        """Return whether a put would have to wait."""
         return not self._has_room
 
     def statistics(self) -> QueueStatistics:
-        """Read the queue's control words; disturbs nobody."""
+        """Read the queue's control words; waits for nothing and stops nothing."""
         segment = self._attached()
-        return compose_queue(
+        return queue_statistics(
             self._name,
             (self.buffer_count, self.buffer_size),
             self._counts(),
@@ -421,25 +413,18 @@ class MemQ(QueueHandle):
         )
 
     def sweep(self) -> int:
-        """Clean up after every dead participant now; how many there were."""
+        """Clean up after dead participants now; return how many there were."""
         return self._attached().participant.sweep()
 
     def __repr__(self) -> str:
         return f"<MemQ {self._name!r}, {'open' if self.is_open else 'closed'}>"
 
-    # ---- the kernel with manners
+    # ---- attaching, and statuses of the kernel as exceptions
 
-    _name: str
-    _where: Context
-    _uuid: bytes
-    _ack_mode: str
-    _checksum: bool
-    _allow_pickle: bool
-    _segment: Segment | None
     _descriptor: Descriptor | None = None
 
-    def _begin(self) -> None:
-        """Forget whatever is leased: at the start, and in a forked child."""
+    def _reset_leases(self) -> None:
+        """Drop all leases: at the start, and in a forked child."""
         self._descriptor = None
         self._partial = []
         self._unfinished: deque[Lease] = deque()
@@ -448,7 +433,7 @@ class MemQ(QueueHandle):
 
     @property
     def _is_copy(self) -> bool:
-        """Whether this is a forked child's copy of a handle, not attached itself."""
+        """Whether this is a forked child's copy of a handle, not attached yet."""
         return self._segment is not None and self._segment.participant.is_inherited
 
     def _attached(self) -> Segment:
@@ -459,7 +444,7 @@ class MemQ(QueueHandle):
         return self._segment
 
     def _revive(self) -> None:
-        """Attach anew in a forked child; else say why the handle is of no use."""
+        """Attach again in a forked child; raise if the handle was closed."""
         if not self._is_copy:
             end_daemon()
             raise NotConnectedError(
@@ -468,11 +453,11 @@ class MemQ(QueueHandle):
         segment = Segment.attach(
             self._name, kind=Kind.QUEUE, context=self._where, uuid=self._uuid
         )
-        self._begin()
-        self._plug(segment)
+        self._reset_leases()
+        self._bind(segment)
 
     def _fail(self, status: int, is_put: bool, count: int = 0) -> NoReturn:
-        """Turn a status of the kernel into its exception; the only place that does."""
+        """Raise the exception of a kernel status; `count` values were put before."""
         name = self._name
         error: QueueFull | QueueEmpty | PutTimeout | GetTimeout
         if status == status_of.FULL:
@@ -482,35 +467,34 @@ class MemQ(QueueHandle):
                 "buffer_count="
             )
         elif status == status_of.EMPTY:
-            self._found_nothing()
-            error = QueueEmpty(f"queue {name!r} holds nothing; wait with timeout=")
+            self._rearm_descriptor()
+            error = QueueEmpty(f"queue {name!r} is empty; wait with timeout=")
         elif status == status_of.DAMAGED:
             raise LayoutError(
-                f"queue {name!r} was damaged: {self._damage}. Take what still comes, "
-                "and make the queue again under another name"
+                f"queue {name!r} was damaged: {self._damage}. Get the frames that are "
+                "left, then make the queue again under another name"
             )
         elif is_put:
             error = PutTimeout(
-                f"queue {name!r}: no slot came free within the timeout; see "
-                "statistics() for who holds them"
+                f"queue {name!r}: no slot became free within the timeout; statistics() "
+                "shows how many frames wait and are leased"
             )
         else:
-            self._found_nothing()
-            error = GetTimeout(f"queue {name!r}: nothing came within the timeout")
+            self._rearm_descriptor()
+            error = GetTimeout(f"queue {name!r}: no frame came within the timeout")
         if isinstance(error, QueueFull | PutTimeout):
             error.count = count
         raise error
 
-    def _found_nothing(self) -> None:
-        """Let the descriptor be quiet until there is something."""
+    def _rearm_descriptor(self) -> None:
+        """Make the descriptor unreadable until there is a frame."""
         if self._descriptor is not None:
-            # What is there now leaves it as it is: the next look gets it.
             self._descriptor.rearm(
                 lambda: True if self._partial or self._has_data else NOTHING
             )
 
     def _deadline(self, block: bool, timeout: float | None) -> int:
-        """Turn a timeout in s into a monotonic time, ns; 0: do not wait."""
+        """Return the monotonic time of a timeout in s, ns; 0: do not wait."""
         if not block or timeout == 0:
             return 0
         if timeout is None or timeout > 9e8 or math.isinf(timeout):
@@ -518,26 +502,22 @@ class MemQ(QueueHandle):
         return now_ns() + int(timeout * 1e9)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel as a name: the other process attaches."""
-        return _arrive, (
-            type(self),
-            self._name,
-            str(self._where.path),
-            self._uuid,
-            (self._ack_mode, self._checksum, self._allow_pickle),
-        )
+        """Pickle the name: the other process attaches."""
+        options = self._ack_mode, self._checksum, self._allow_pickle
+        path = str(self._where.path)
+        return _attach, (type(self), self._name, path, self._uuid, options)
 
-    # ---- what a handle does to get frames out of its queue
+    # ---- getting
 
     def get_nowait(self) -> Any:
         """Get without waiting; `QueueEmpty` if there is nothing."""
         return self.get(False)
 
     async def get_async(self, timeout: float | None = None) -> Any:
-        """Get, awaited: in asyncio, uvloop or, with ``ataraxis[trio]``, trio.
+        """Get without blocking the event loop; raises as `get`.
 
-        One thread of this process sleeps for all that wait. Who is cancelled has not
-        got anything. Raises as `get`.
+        Works in asyncio, uvloop and, with ``ataraxis[trio]``, trio. One thread of the
+        process sleeps for all waiting tasks. A cancelled task has got nothing.
         """
         check_timeout(timeout)
         value = await until(self._try_get, DataEvent(self), timeout=timeout)
@@ -546,9 +526,9 @@ class MemQ(QueueHandle):
         return value
 
     def _try_get(self) -> Any:
-        # A look is cheaper than an exception.
+        # This check is cheaper than an exception.
         if not self._partial and not self._has_data:
-            self._found_nothing()
+            self._rearm_descriptor()
             return NOTHING
         try:
             return self.get(False)
@@ -558,10 +538,10 @@ class MemQ(QueueHandle):
     def fileno(self) -> int:
         """Return a descriptor that is readable while there may be a frame.
 
-        For `select`, ``loop.add_reader``, a QSocketNotifier. It becomes quiet when a
-        get that does not wait has found nothing; so take frames until `QueueEmpty`, or
-        one at a time, and expect `QueueEmpty`. Do not read from it or close it: `close`
-        of the queue does.
+        For `select`, ``loop.add_reader``, a QSocketNotifier. It stops being readable
+        when a get that does not wait finds nothing; so get frames until `QueueEmpty`,
+        or one at a time and expect `QueueEmpty`. Do not read from it or close it:
+        `close` of the queue does.
         """
         self._attached()
         if self._descriptor is None:
@@ -571,32 +551,29 @@ class MemQ(QueueHandle):
     def get_many(
         self, limit: int = 1 << 62, block: bool = True, timeout: float | None = None
     ) -> list[Any]:
-        """Get the values that are there, at most `limit`: a list.
+        """Return a list of the values in the queue, at most `limit`.
 
-        Waits only for the first. Acknowledged when it returns, in every manner of the
-        handle. Raises as `get`.
+        Waits only for the first. They are acknowledged when it returns, whatever
+        `acknowledge` is. Raises as `get`.
         """
         check_timeout(timeout)
         if limit < 1:
-            raise ValueError(f"limit={limit}: at least 1")
+            raise ValueError(f"limit must be at least 1, got {limit}")
         values, status = self._get_many(limit, self._deadline(block, timeout))
         if status != status_of.OK:
             self._fail(status, False)
         return values
 
     def get_frame(self, block: bool = True, timeout: float | None = None) -> Frame:
-        """Get one `Frame`, as it was put, its number and stamps with it; as `get`."""
+        """Get one `Frame`, with its sequence and stamps; as `get`."""
         lease = self.lease(block, timeout)
-        if self._ack_mode == "get":
-            lease.acknowledge()
-        else:
-            self._defer_ack(lease)
+        self._finish(lease)
         return lease.frame
 
     # ---- leases
 
     def lease(self, block: bool = True, timeout: float | None = None) -> Lease:
-        """Get a frame that stays ours until it is acknowledged or given back.
+        """Lease a frame: no other getter gets it until it is given back.
 
         Parameters
         ----------
@@ -615,9 +592,9 @@ class MemQ(QueueHandle):
 
         Notes
         -----
-        Every frame is acknowledged at least once by somebody who lives; exactly once if
-        nobody dies, gives back, or outlives `lease_timeout`. ``id`` tells a frame that
-        comes again from a new one.
+        Every frame is delivered until a live getter acknowledges it: exactly once
+        unless a getter dies, gives it back, or exceeds `lease_timeout`. A redelivered
+        frame has the same ``id``.
         """
         check_timeout(timeout)
         deadline = self._deadline(block, timeout)
@@ -639,15 +616,15 @@ class MemQ(QueueHandle):
                 with suppress(LeaseLost):
                     lease.acknowledge()
                 raise
-            # Acknowledged by a getter that died before the slot was free.
+            # Acknowledged by a getter that died before it freed the slot.
             with suppress(LeaseLost):
                 lease.acknowledge()
 
     def __iter__(self) -> Iterator[Any]:
-        """Get values one after the other; each is acknowledged at the next step.
+        """Get values one by one; each is acknowledged at the next step.
 
-        A loop that is left, by an exception or by ``break``, gives its last value back:
-        another getter has it again. Waits without end; ends when the handle is closed.
+        A loop that is left by an exception or ``break`` gives its last value back:
+        another getter gets it. Waits without limit; ends when the handle is closed.
 
         Examples
         --------
@@ -672,42 +649,40 @@ class MemQ(QueueHandle):
             "lease_timeout="
         )
 
-    # ---- manners
+    # ---- acknowledgements
 
     def _get_leased(self, block: bool, timeout: float | None) -> Any:
-        """Get where the acknowledgement comes later, or from a slot that we have."""
+        """Get with a later acknowledgement, or from a slot that is leased already."""
         if self._ack_mode == "next":
-            self._ack_deferred()
+            while self._unfinished:
+                self._unfinished.popleft().acknowledge()
         lease = self.lease(block, timeout)
+        self._finish(lease)
+        return lease.value
+
+    def _finish(self, lease: Lease) -> None:
+        """Acknowledge a lease now, or keep it for `task_done` or the next get."""
         if self._ack_mode == "get":
             lease.acknowledge()
         else:
-            self._defer_ack(lease)
-        return lease.value
-
-    def _defer_ack(self, lease: Lease) -> None:
-        self._unfinished.append(lease)
-
-    def _ack_deferred(self) -> None:
-        while self._unfinished:
-            self._unfinished.popleft().acknowledge()
+            self._unfinished.append(lease)
 
     def task_done(self) -> None:
-        """Acknowledge the oldest `get` of this handle that is not yet.
+        """Acknowledge the oldest `get` of this handle that is not acknowledged.
 
         Raises
         ------
         ValueError
-            There is none; also if the handle was not made with
-            ``acknowledge="task_done"``, so that `get` has acknowledged already.
+            Every `get` is acknowledged, as always without
+            ``acknowledge="task_done"``.
         LeaseLost
-            The lease ran out before.
+            The lease expired before.
         """
         try:
             lease = self._unfinished.popleft()
         except IndexError:
             raise ValueError(
-                f"queue {self._name!r}: task_done() without a get() that waits for it; "
+                f"queue {self._name!r}: task_done() without an unacknowledged get(); "
                 'open the handle with acknowledge="task_done"'
             ) from None
         lease.acknowledge()
@@ -718,7 +693,7 @@ class MemQ(QueueHandle):
         Raises
         ------
         TimeoutError
-            Some were not within `timeout`, s.
+            Some were not acknowledged within `timeout`, s.
         """
         check_timeout(timeout)
         status = self._await_idle(timeout)
@@ -731,7 +706,7 @@ class MemQ(QueueHandle):
             )
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until there is probably a frame to get, or somebody says `nudge`.
+        """Wait until there is probably a frame to get, or another thread calls `nudge`.
 
         Parameters
         ----------
@@ -741,8 +716,8 @@ class MemQ(QueueHandle):
         Returns
         -------
         bool
-            False: nothing happened within `timeout`. True is no promise: another
-            getter may be first.
+            False: nothing happened within `timeout`. True: try to get; another getter
+            may be first.
         """
         check_timeout(timeout)
         status = self._await_data(timeout)
@@ -751,11 +726,11 @@ class MemQ(QueueHandle):
         return bool(status == status_of.OK)
 
     def nudge(self) -> None:
-        """End the `wait` of every getter, so that they look at what else they mind."""
+        """End the `wait` of every getter."""
         self._nudge()
 
     def _end_leases(self) -> None:
-        """Leave no lease behind: the last ones are acknowledged, or go back."""
+        """Acknowledge the deferred leases, or give them back."""
         while self._unfinished:
             lease = self._unfinished.popleft()
             if self._ack_mode == "next":
@@ -763,7 +738,7 @@ class MemQ(QueueHandle):
             else:
                 lease.give_back()
 
-    # ---- runs of frames
+    # ---- draining into a buffer
 
     def drain_into(
         self,
@@ -774,25 +749,25 @@ class MemQ(QueueHandle):
         seed: int = 0,
         acknowledge: bool = True,
     ) -> tuple[int, int]:
-        """Copy all frames that are there into a buffer, one behind the other.
+        """Copy the frames in the queue into a buffer, one after the other.
 
         Parameters
         ----------
         buffer : writable bytes-like
-            At least one slot long; as many whole frames as it takes.
+            At least one slot long; filled with as many whole frames as fit.
         block, timeout
             As for `get`: waits for the first only.
         seed : int
-            What the headers' CRCs go on from: ``crc32(uuid)`` of a journal.
+            Start value of the headers' CRCs: ``crc32(uuid)`` in a journal.
         acknowledge : bool
-            Say False to acknowledge when they are written, by
-            `acknowledge_drained`; until then others get them if this process dies.
+            False: they are acknowledged later, by `acknowledge_drained`. If the process
+            dies before that, other getters get them.
 
         Returns
         -------
         tuple of int
-            Bytes written, and frames. Each frame begins at a multiple of 64; zeros
-            between. Checksums of payloads are not looked at.
+            Bytes written, and frames. Each frame begins at a multiple of 64, with zeros
+            between. Checksums of payloads are not checked.
 
         Raises
         ------
@@ -809,20 +784,20 @@ class MemQ(QueueHandle):
             view, 0, seed, not acknowledge, deadline
         )
         if name is not None:
-            end, frames = self._pour(view, end, frames, name, number, seed)
+            end, frames = self._drain_large(view, end, frames, name, number, seed)
             if acknowledge:
                 self._settle_drained(True, before)
         if not frames:
             if status == status_of.OVERFLOW:
                 raise DataOverflow(
                     f"queue {self._name!r}: a buffer of {len(view)} bytes is shorter "
-                    f"than a slot: {self._geometry[1]} bytes at least"
+                    f"than a slot: give at least {self._geometry[1]} bytes"
                 )
             if status != status_of.OK:
                 self._fail(status, False)
         return end, frames
 
-    def _pour(
+    def _drain_large(
         self,
         view: memoryview,
         at: int,
@@ -831,16 +806,15 @@ class MemQ(QueueHandle):
         number: int | None,
         seed: int,
     ) -> tuple[int, int]:
-        """Copy a large frame, or give it back if it does not fit any more."""
+        """Copy a large frame, or give it back if it does not fit."""
         name = name_of_large(ticket, self._name)
         if name is None:
             self._release_drained(not frames, self._drained - 1)
             if frames:
                 return at, frames
             raise CorruptFrame(
-                f"queue {self._name!r}: a slot says that its frame lies in a segment "
-                f"of its own, and {ticket[:40]!r} is not the name of one; the frame is "
-                "gone"
+                f"queue {self._name!r}: a slot names a segment for its large frame, "
+                f"but {ticket[:40]!r} is not the name of one; the frame is lost"
             )
         frame = view_large(name, self._where)
         if frame is None:
@@ -864,22 +838,22 @@ class MemQ(QueueHandle):
         return end, frames + 1
 
     def acknowledge_drained(self) -> None:
-        """Acknowledge what ``drain_into(acknowledge=False)`` has copied since.
+        """Acknowledge the frames that ``drain_into(acknowledge=False)`` has copied.
 
         Raises
         ------
         LeaseLost
-            Some leases ran out before: another getter has, or had, those frames.
+            Some leases expired before: another getter got those frames.
         """
         lost = self._settle_drained(True, 0)
         if lost:
             raise LeaseLost(
-                f"queue {self._name!r}: {lost} leases ran out before their frames were "
+                f"queue {self._name!r}: {lost} leases expired before their frames were "
                 "acknowledged; make it with a longer lease_timeout="
             )
 
     def give_back_drained(self) -> None:
-        """Let others have what ``drain_into(acknowledge=False)`` has copied since."""
+        """Give back the frames that ``drain_into(acknowledge=False)`` has copied."""
         self._settle_drained(False, 0)
 
     def _settle_drained(self, is_done: bool, first: int) -> int:
@@ -889,7 +863,7 @@ class MemQ(QueueHandle):
         self._segments.clear()
         return self._release_drained(is_done, first)
 
-    # ---- what the kernel asks for
+    # ---- called by the kernel
 
     def _frame(self, data: Any) -> Frame:
         return Frame.from_buffer(data, allow_pickle=self._allow_pickle)
@@ -899,7 +873,7 @@ class MemQ(QueueHandle):
 
     def _open_large(self, name: bytes) -> memoryview | None:
         large = name_of_large(name, self._name)
-        # What is not a name is not a frame either, which `_decode` says.
+        # Bytes that are not a name are not a frame either: `_decode` raises.
         return memoryview(name) if large is None else view_large(large, self._where)
 
     def _unlink_large(self, name: bytes) -> None:
@@ -907,17 +881,14 @@ class MemQ(QueueHandle):
         if large is not None:
             remove_large(large, self._where)
 
-    # ---- what a handle does to put values into its queue
+    # ---- putting
 
     def put_nowait(self, obj: Any) -> None:
         """Put without waiting; `QueueFull` if there is no room."""
         self.put(obj, False)
 
     async def put_async(self, obj: Any, timeout: float | None = None) -> None:
-        """Put, awaited: in asyncio, uvloop or, with ``ataraxis[trio]``, trio.
-
-        Who is cancelled has not put anything. Raises as `put`.
-        """
+        """Put without blocking the event loop, as `get_async`; raises as `put`."""
         check_timeout(timeout)
 
         def attempt() -> Any:
@@ -933,12 +904,12 @@ class MemQ(QueueHandle):
             self._fail(status_of.TIMEOUT, True)
 
     def share_slots(self) -> None:
-        """Let a put of this handle go into the slot of the one before, if it is there.
+        """Let puts of this handle share a slot with its last put, if that waits.
 
-        For many small values, and a getter that takes whole slots. What one handle puts
-        stays in order; among several, a value may come before older ones of others.
+        For many small values and a getter that takes whole slots. Values of one handle
+        stay in order; a value may overtake older ones of other handles.
         """
-        # Threads of a handle share what it has put last, guarded by Python's lock.
+        # Threads share the place of the handle's last put, guarded by the GIL.
         self._packs = getattr(sys, "_is_gil_enabled", lambda: True)()
 
     def put_many(
@@ -951,7 +922,7 @@ class MemQ(QueueHandle):
         source: int = 0,
         time_ns: int | None = None,
     ) -> int:
-        """Put several values in one call; how many.
+        """Put several values in one call; return how many.
 
         Parameters
         ----------
@@ -960,15 +931,15 @@ class MemQ(QueueHandle):
         block, timeout
             As for `put`, for all of them together.
         pack : bool
-            Up to 64 small frames share a slot. A getter that leases frames of such a
-            slot has all of it; for jobs that several workers share, say False.
+            Up to 64 small frames share a slot. A getter leases such a slot as a whole;
+            for jobs that several workers share, give False.
         source, time_ns : int, optional
             As for `put`, of each.
 
         Raises
         ------
         QueueFull, TimeoutError
-            Only the first values found room: the error's `count` says how many.
+            Only the first values found room: `count` of the error is how many.
         """
         check_timeout(timeout)
         deadline = self._deadline(block, timeout)
@@ -985,18 +956,18 @@ class MemQ(QueueHandle):
         step: int,
         timeout: float | None = None,
     ) -> bool:
-        """Put each row as a frame, as many to a slot as it takes, in one call.
+        """Put each row as a frame, several to a slot if they fit, in one call.
 
         Parameters
         ----------
         rows : ndarray
-            Shape (n, bytes); contiguous.
+            uint8, shape (n, bytes); contiguous.
         header : bytes
-            64 of them: says what a row is, and its source.
+            64 bytes: the frame header of a row.
         device_time, step : int
             Of the first row, and from row to row; u64.
         timeout : float or None
-            Longest wait, s; None waits without end, 0 not at all.
+            Longest wait, s; None waits without limit, 0 not at all.
 
         Returns
         -------
@@ -1006,7 +977,7 @@ class MemQ(QueueHandle):
         Raises
         ------
         QueueFull, TimeoutError
-            No room; the first `count` of the error are put.
+            No room; `count` of the error is how many were put.
         """
         deadline = self._deadline(True, timeout) if timeout != 0 else 0
         done, status = self._put_rows(rows, header, device_time, step, deadline)
@@ -1015,14 +986,14 @@ class MemQ(QueueHandle):
         return status == status_of.OK
 
     def offer(self, frame: bytes, timeout: float | None = None) -> bool:
-        """Put a whole frame that is encoded already, as it is; whether it found room.
+        """Put an encoded frame as it is; return whether it found room.
 
         Parameters
         ----------
         frame : bytes
-            As `Frame.to_bytes` writes it; with its checksum, whatever the handle says.
+            As `Frame.to_bytes` writes it; keeps its own checksum.
         timeout : float or None
-            Longest wait, s; None waits without end, 0 not at all.
+            Longest wait, s; None waits without limit, 0 not at all.
         """
         deadline = self._deadline(True, timeout)
         if len(frame) <= self._geometry[1]:
@@ -1039,7 +1010,7 @@ class MemQ(QueueHandle):
         device_time: int | None,
         device_sequence: int | None,
     ) -> tuple[bytes, bool]:
-        """Write a value as a whole frame; whether the queue shall number it."""
+        """Return a value as an encoded frame, and whether the queue numbers it."""
         if isinstance(value, Frame):
             return value.to_bytes(), False
         frame = Frame.from_value(
@@ -1054,7 +1025,7 @@ class MemQ(QueueHandle):
         return frame.to_bytes(), True
 
     def _put_other(self, value: Any, deadline: int, *stamps: Any) -> int:
-        """Put what the kernel does not encode, or what does not fit a slot."""
+        """Put a value that the kernel does not encode, or that does not fit a slot."""
         frame, is_numbered = self._encode(value, *stamps)
         if len(frame) <= self._geometry[1]:
             return self._put_frame(frame, is_numbered, deadline)
@@ -1074,7 +1045,7 @@ class MemQ(QueueHandle):
                 remove_large(segment.name, self._where)
         return status
 
-    # ---- putting and leasing of frames with an origin, as quick as it goes
+    # ---- the fast path of frames with an origin
 
     def post(
         self,
@@ -1085,16 +1056,16 @@ class MemQ(QueueHandle):
         time_ns: int,
         timeout: float | None,
     ) -> bool | None:
-        """Put a value as a frame with an origin; whether it found room.
+        """Put a value as a frame with an origin; return whether it found room.
 
         Parameters
         ----------
         value : object
-            A number, None, bytes, text or an array: written where it will lie.
+            A number, None, bytes, text or an array: encoded in place.
         code : int
-            How to write it, a `DType`; -1: as itself.
+            Its `DType`; -1: that of the value itself.
         origin : tuple of int
-            The frame's `Origin`: source, sequence, part. The sequence is the frame's.
+            The frame's `Origin`: source, sequence, part. The frame gets its sequence.
         source, time_ns : int
             Of the frame.
         timeout : float or None
@@ -1103,20 +1074,25 @@ class MemQ(QueueHandle):
         Returns
         -------
         bool or None
-            None: it does not go that way, nothing was done; encode it and `offer`.
+            None: the kernel cannot encode it, nothing was done; encode it and `offer`.
         """
         deadline = 0 if timeout == 0 else self._deadline(True, timeout)
         status = self._post(value, code, *origin, 0, source, time_ns, deadline)
         if status == status_of.OK:
             return True
-        return False if status in _WAITED else None
+        return False if status in _NO_ROOM else None
+
+    @property
+    def has_partial(self) -> bool:
+        """Whether frames of a slot that is leased already come next."""
+        return bool(self._partial)
 
     def hold(self, timeout: float | None = None) -> Message | FrameLease | None:
         """Lease a frame; None if none came within `timeout`, s.
 
         For callers that decode frames themselves. A frame of `post` is a `Message`,
-        decoded and checked; any other frame as its bytes, `FrameLease`; one that shares
-        its slot with others, or lies in a segment of its own, as a `Lease`.
+        decoded and checked; another is a `FrameLease` of its bytes; one that shares
+        its slot, or has a segment of its own, is a `Lease`.
         """
         deadline = 0 if timeout == 0 else self._deadline(True, timeout)
         while not self._partial:
@@ -1129,7 +1105,7 @@ class MemQ(QueueHandle):
 
 
 def _clear(name: str, context: Context) -> None:
-    """Take away an empty queue of the name that nobody takes part in any more."""
+    """Remove an empty queue of the name that has no participant."""
     try:
         old = MemQ.attach(name, context=context)
     except (SegmentNotFound, LayoutError):
@@ -1138,18 +1114,24 @@ def _clear(name: str, context: Context) -> None:
     old.close()
 
 
+def _attach(kind: Any, name: str, path: str, uuid: bytes, options: Any) -> Any:
+    """Attach to the queue of a pickled handle."""
+    segment = Segment.attach(name, kind=Kind.QUEUE, context=path, uuid=uuid)
+    return kind.of_segment(segment, *options)
+
+
 def _at_exit(handle: weakref.ref[MemQ]) -> None:
-    """Leave when the interpreter ends; a handle that is gone has left already."""
+    """Leave when the interpreter ends."""
     queue = handle()
     if queue is not None:
         begin_exit()
         queue.close()
-        # A daemon thread that waits inside comes out first: it takes the name away.
+        # A daemon thread inside a call leaves first, and removes the name.
         queue._has_left.wait(_EXIT_S)
 
 
 def _control(segment: Segment) -> NDArray[np.uint8]:
-    """View a queue's control block."""
+    """Return a view of a queue's control block."""
     g = segment.header.geometry
     memory = np.frombuffer(memoryview(segment.mapping), np.uint8)
     return memory[g.control : g.control + g.control_bytes]

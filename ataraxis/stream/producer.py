@@ -1,4 +1,4 @@
-"""Producer: the end of a stream that sends."""
+"""Producer: makes a stream and sends frames."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ataraxis.clock import now_ns
 from ataraxis.frame import crc32
 from ataraxis.labels import Labels, align, fit, is_data_array, unmasked, whole
 from ataraxis.shm.context import ContextLike
-from ataraxis.stream.announcement import let_join
+from ataraxis.stream.announcement import wait_for_announced
 from ataraxis.stream.consumer import Consumer
 from ataraxis.stream.endpoint import (
     SHARED,
@@ -38,9 +38,9 @@ from ataraxis.stream.overflow import check_on_full
 from ataraxis.stream.statistics import StreamStatistics
 from ataraxis.stream.write_buffer import WriteBuffer
 
-# ---- what a producer's options ask for: the labels of a frame, and how many slots
+# ---- options: the labels of a frame, and how many slots
 
-# A ring that stays in the cache is several times as fast as one that does not.
+# A ring that fits the processor's cache is several times as fast.
 DEFAULT_BYTES = 1 << 20
 LEAST, MOST = 4, 1024
 
@@ -56,34 +56,35 @@ def frame_labels(
     """Return the labels of a frame, and the payload bytes of a slot."""
     if shape is None:
         if dtype is not None or dims is not None or coords is not None:
-            raise ValueError("dtype, dims and coords need shape=, of one frame")
+            raise ValueError("dtype, dims and coords need shape=, that of one frame")
         if buffer_size is None or not 0 <= buffer_size < 1 << 46:
             raise ValueError(
-                f"buffer_size={buffer_size!r}: bytes of a frame, or shape="
+                "buffer_size must be the bytes of a frame (or give shape=), got "
+                f"{buffer_size!r}"
             )
         return Labels("u1", (buffer_size,), attrs=attrs), buffer_size
     labels = Labels("f8" if dtype is None else dtype, shape, dims, coords, attrs)
     if len(labels.shape) > 4:
-        raise ValueError(f"shape {labels.shape}: a stream's frame has 4 dims at most")
+        raise ValueError(f"shape must have at most 4 dimensions, got {labels.shape}")
     return labels, max(labels.nbytes, buffer_size or 0)
 
 
 def slot_count(
     capacity: int, count: int | None, seconds: float | None, labels: Labels
 ) -> int:
-    """Return how many slots to make."""
+    """Return the number of slots."""
     if seconds is not None:
         rate = labels.attrs.get("rate_hz")
         if count is not None or not rate or not seconds > 0:
             raise ValueError(
-                f"buffer_seconds={seconds!r} goes instead of buffer_count and needs "
-                "attrs={'rate_hz': ...}, frames a second"
+                f"buffer_seconds={seconds!r} replaces buffer_count and needs "
+                "attrs={'rate_hz': ...}, frames per second"
             )
         return max(2, math.ceil(seconds * float(rate)) + 1)
     if count is None:
         return int(min(MOST, max(LEAST, DEFAULT_BYTES // (capacity + 192))))
     if not 0 < count < 1 << 31:
-        raise ValueError(f"buffer_count={count}: at least 1")
+        raise ValueError(f"buffer_count must be at least 1, got {count}")
     return int(count)
 
 
@@ -95,50 +96,46 @@ _TIME = np.dtype("i8")
 
 
 class Producer(Endpoint, ProducerHandle):
-    """Make a stream and send frames into it; every consumer sees every frame.
+    """Make a stream and send frames; every consumer receives every frame.
 
     Parameters
     ----------
     stream_name : str or bytes
-        Its name in the context; ``mx://`` in front is taken off.
+        Its name in the context; a leading ``mx://`` is removed.
     buffer_size : int, optional
-        Bytes a frame may have. Not needed with `shape`.
+        Most bytes of a frame. Not needed with `shape`.
     buffer_count : int, optional
         How many frames the ring holds. By default as many as fit 1 MiB, 4 to 1024: a
-        ring that stays in the processor's cache is several times as fast. More of them
-        bridge longer pauses of a lossless reader; see `buffer_seconds`.
+        ring that fits the processor's cache is several times as fast. More bridge
+        longer pauses of a lossless reader; see `buffer_seconds`.
     sync : bool
-        What consumers are that do not say: true lossless, false lossy.
-    cancel_event : threading.Event, optional
-        Ends waits when it is set.
-    polling_interval : float, optional
-        Accepted for MomentumX's sake; nobody polls.
-    context : Context, str, Path or None
-        The directory the stream lives in.
+        Whether consumers are lossless by default; else lossy.
+    cancel_event, polling_interval, context
+        As for `Consumer`.
     shape, dtype : optional
-        Of each frame, at most 4 dimensions. `send` takes any array of the dtype that
-        fits into as many bytes, such as a shorter last block, and readers have its own
-        shape; `send_block` and `read` take rows of this shape only.
+        Of each frame, at most 4 dimensions. `send` also takes other shapes of the dtype
+        that fit the slot, such as a shorter last block, which readers get as they are;
+        `send_block` and `read` take rows of this shape only.
     dims, coords, attrs : optional
         Labels of each frame, as xarray's; ``attrs={"rate_hz": 120}`` is the rate that
         `buffer_seconds` needs.
     buffer_seconds : float, optional
-        Instead of `buffer_count`: how much of it the ring holds, s.
+        Instead of `buffer_count`: how many seconds the ring holds.
     on_full : {'block', 'raise', 'drop_newest'}
         What `send` does when a lossless reader is a whole ring behind.
     on_stall : callable, optional
-        Called with `StreamStatistics` when a send has waited for a second, once a
-        stall; a warning, if not given.
+        Called with `StreamStatistics` once per stall, when a send has waited for a
+        second. By default a warning is issued.
     shared : bool
-        Let several producers send into one stream.
+        Let several producers send to the stream.
     checksum : bool
         Give each frame a CRC-32, for ``Frame.verify`` and ``Consumer(verify=True)``.
     participants : int
         How many producers and consumers may take part at a time, 1 to 1024.
     join_timeout : float
-        How long to wait for recorders that were there before the stream and are to have
-        its first frame, s. One that does not join in time is named in a warning, and
-        frames are kept for it.
+        How long to wait for recorders that were announced before the stream was made,
+        s. One that does not join in time is named in a warning, and frames are kept
+        for it.
     mode, group : optional
         Permission bits and group of the file, see `Segment.create`.
 
@@ -187,7 +184,7 @@ class Producer(Endpoint, ProducerHandle):
         check_timeout(join_timeout)
         self._name = plain_name(stream_name)
         self._is_ended = False
-        self._was_told = -1.0
+        self._is_stall_reported = False
         self._on_stall = on_stall
         self.cancel_event = cancel_event
         self._on_full = _ON_FULL[check_on_full(on_full, tuple(_ON_FULL))]
@@ -214,9 +211,9 @@ class Producer(Endpoint, ProducerHandle):
             self._misfit()
         if checksum:
             self._sum_with(crc32)
-        self._begin(segment)
+        self._register(segment)
         try:
-            let_join(
+            wait_for_announced(
                 self._name, context, join_timeout,
                 has_joined=self._has_reader, keep_for=self._keep_for,
             )  # fmt: skip
@@ -225,43 +222,43 @@ class Producer(Endpoint, ProducerHandle):
             raise
 
     def _has_reader(self, durable: str) -> bool:
-        """Whether a reader of a durable name takes part."""
+        """Return whether a reader of a durable name takes part."""
         return any(
             entry[1] and entry[10].decode("utf-8", "replace") == durable
             for entry in snapshot.readers(self._attached().participant)
         )
 
     def _keep_for(self, durable: str) -> None:
-        """Gate for a durable reader that is not here yet, as for one that died."""
+        """Gate for a durable reader that has not joined, as for one that died."""
         segment = self._attached()
         consumer = Consumer(self._name, context=segment.context, durable=durable)
-        del consumer  # not closed: the name goes on gating
+        del consumer  # not closed: the name keeps gating
 
     # ---- sending
 
     def next_to_send(
         self, blocking: bool = True, *, timeout: float | None = None
     ) -> WriteBuffer | None:
-        """Lend the slot of the next frame, to be filled in place: no copy.
+        """Return the slot of the next frame, to be filled in place without a copy.
 
         Parameters
         ----------
         blocking : bool
-            Wait for readers that gate; if false, None when there is no slot now.
+            Wait for readers that gate; if false, return None if no slot is free.
         timeout : float or None
             Longest wait, s.
 
         Returns
         -------
         WriteBuffer or None
-            Also a context manager, which sends. A buffer that was lent before and not
-            sent is over: its slot is lent again. None: no slot now (not blocking), or
-            the wait was cancelled.
+            Also a context manager, which sends. A buffer returned before and not sent
+            becomes invalid: its slot is reused. None: no slot is free (not blocking),
+            or the wait was cancelled.
 
         Raises
         ------
         TimeoutError
-            No slot within `timeout`.
+            No slot was free within `timeout`.
         """
         check_timeout(timeout)
         loan = self._lend(WriteBuffer, timeout if blocking else 0)
@@ -274,10 +271,7 @@ class Producer(Endpoint, ProducerHandle):
     def send_string(
         self, message: str, *, blocking: bool = True, release: bool = True
     ) -> bool:
-        """Send text as UTF-8; whether it was sent.
-
-        False: no slot now (not blocking), or the wait was cancelled.
-        """
+        """Send text as UTF-8; return False if it was not sent, as `next_to_send`."""
         if not isinstance(message, str):
             raise TypeError(f"send_string takes a str, got {type(message).__name__}")
         if blocking:
@@ -305,10 +299,10 @@ class Producer(Endpoint, ProducerHandle):
         block : ndarray
             Shape ``(n, *shape)``, of values that the stream's dtype holds.
         time_ns : int or int64 array, optional
-            Monotonic time of the first row, ns; now, if not given. Of every row, if it
-            is an array of shape (n,).
+            Monotonic time of the first row, ns, by default now; or of every row, shape
+            (n,).
         step_ns : int
-            Time from row to row, ns.
+            Time between rows, ns.
         device : int64 array, optional
             Device time and device sequence of every row, shape (n, 2).
         timeout : float or None
@@ -320,13 +314,13 @@ class Producer(Endpoint, ProducerHandle):
         -------
         int
             How many rows were sent: all, unless the wait was cancelled or rows were
-            given up (``on_full="drop_newest"``).
+            dropped (``on_full="drop_newest"``).
 
         Raises
         ------
         TimeoutError, QueueFull
-            Readers that gate are behind; `PutTimeout` and `QueueFull` say in `count`
-            how many rows were sent.
+            Readers that gate are behind. `count` of `PutTimeout` and `QueueFull` is
+            the number of rows sent.
         ValueError
             Values would change in the stream's dtype; nothing was sent.
         """
@@ -346,21 +340,25 @@ class Producer(Endpoint, ProducerHandle):
         else:
             times = np.atleast_1d(fit(time_ns, _TIME, None, "time_ns"))
         if times.shape not in ((1,), (len(rows),)):
-            raise ValueError(f"time_ns has shape {times.shape}: one, or {len(rows)}")
+            raise ValueError(
+                f"time_ns has shape {times.shape}, expected () or ({len(rows)},)"
+            )
         if device is not None:
             device = np.ascontiguousarray(fit(device, _TIME, None, "device"))
             if device.shape != (len(rows), 2):
-                raise ValueError(f"device has shape {device.shape}: {(len(rows), 2)}")
+                raise ValueError(
+                    f"device has shape {device.shape}, expected {(len(rows), 2)}"
+                )
         times = np.ascontiguousarray(times)
         step = whole(step_ns, "step_ns")
         return self._send_rows(rows, times, step, device, timeout)
 
     def _cast(self, value: Any, casting: str) -> NDArray[Any]:
-        """Bring a value into the stream's dtype by a rule of numpy's."""
+        """Convert a value to the stream's dtype by one of numpy's casting rules."""
         what, labels = f"stream {self._name!r}", self._labels
         if not self.is_typed:
             raise TypeError(
-                f"{what} has no dtype, so casting={casting!r} means nothing: make it "
+                f"{what} has no dtype, so casting={casting!r} has no effect: make it "
                 "with dtype= and shape="
             )
         if is_data_array(value):
@@ -368,7 +366,7 @@ class Producer(Endpoint, ProducerHandle):
         return fit(value, labels.dtype, casting, what)
 
     def _fitted(self, block: Any, casting: str | None) -> NDArray[Any]:
-        """Bring rows into the dtype, dims and labels of the stream, or refuse them."""
+        """Convert rows to the dtype, dims and labels of the stream, or refuse them."""
         what, labels = f"stream {self._name!r}", self._labels
         if is_data_array(block):
             (row, *_) = [d for d in block.dims if d not in labels.dims] or block.dims
@@ -378,12 +376,12 @@ class Producer(Endpoint, ProducerHandle):
         return fit(block, labels.dtype, casting, what)
 
     def wait_for_subscribers(self, n: int = 1, timeout: float | None = None) -> int:
-        """Wait until at least `n` consumers take part; how many there are.
+        """Wait until at least `n` consumers take part; return how many do.
 
         Raises
         ------
         TimeoutError
-            There were fewer within `timeout`, s.
+            Fewer took part within `timeout`, s.
         """
         check_timeout(timeout)
         deadline = math.inf if timeout is None else time.monotonic() + timeout
@@ -401,24 +399,24 @@ class Producer(Endpoint, ProducerHandle):
         return self.subscriber_count
 
     def end(self) -> None:
-        """End the stream; consumers read what was sent, and then learn of the end."""
+        """End the stream; consumers receive what was sent, then the end."""
         self._shut()
         self._is_ended = True
 
     def close(self) -> None:
         """End the stream and leave it.
 
-        What was sent and not read stays for readers to come; `unlink` throws it away.
+        Unread frames stay available to later readers; `unlink` discards them.
         """
         self.end()
         super().close()
 
     def unlink(self) -> None:
-        """End the stream and take its name away, with what nobody has read."""
+        """End the stream and remove its name, with all unread frames."""
         segment = self._segment
         self.end()
         if segment is not None and not segment.participant.is_inherited:
-            # Also what is promised to a durable reader goes.
+            # Frames kept for durable readers are discarded too.
             snapshot.keep(segment.participant, False)
             segment.unlink()
         self.close()
@@ -432,9 +430,9 @@ class Producer(Endpoint, ProducerHandle):
 
     @property
     def subscriber_count(self) -> int:
-        """Consumers that take part; durable ones that are away count.
+        """Consumers that take part, detached durable ones included.
 
-        Looks for dead ones, at most 50 times a second.
+        Detects dead ones, at most 50 times a second.
         """
         part = self._attached().participant
         if time.monotonic() - self._swept > 0.02:
@@ -448,39 +446,36 @@ class Producer(Endpoint, ProducerHandle):
         state = "ended" if self._is_ended else "open"
         return f"<Producer {self._name!r}, {state}>"
 
-    # ---- what the kernel asks for
+    # ---- called by the kernel
 
     def _encode(self, value: Any) -> Encoded:
         labels = self._labels if self.is_typed else None
         return encode(value, labels, f"stream {self._name!r}")
 
     def _stalled(self, seconds: float) -> None:
-        """Say, once a stall, that readers keep us waiting."""
-        if seconds < _STALL_S:
-            self._was_told = -1.0
+        """Report, once per stall, that readers make the producer wait."""
+        was_reported = self._is_stall_reported
+        self._is_stall_reported = seconds >= _STALL_S
+        if was_reported or not self._is_stall_reported:
             return
-        if self._was_told >= 0:
-            return
-        self._was_told = seconds
         statistics = self.statistics()
         if self._on_stall is not None:
             self._on_stall(statistics)
             return
-        behind = [r.label for r in statistics.readers if r.is_gating]
-        away = ""
+        behind = ", ".join(r.label for r in statistics.readers if r.is_gating)
+        detached = own = ""
         if statistics.detached:
             names = ", ".join(statistics.detached)
-            away = f"; away: {names}: whoever had the name ended, start it again"
-        ours = ""
+            detached = f"; detached: {names}: their processes ended, start them again"
         if is_read_here(self._name, self._attached().header.uuid):
-            ours = (
-                "; a consumer of this very process is open: what sends cannot read at "
-                "the same time. Read it in another thread or process, close it, or "
+            own = (
+                "; a consumer of this process is open: a thread that sends cannot read "
+                "at the same time. Read it in another thread or process, close it, or "
                 "open it with policy='latest' or 'lossy'"
             )
         warnings.warn(
-            f"stream {self._name!r}: waiting since {seconds:.1f} s for readers that "
-            f"gate: {', '.join(behind)}{away}{ours}",
+            f"stream {self._name!r} has waited {seconds:.1f} s for readers that gate: "
+            f"{behind}{detached}{own}",
             RuntimeWarning,
             stacklevel=3,
         )

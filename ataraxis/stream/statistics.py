@@ -1,4 +1,4 @@
-"""What a stream's control words say, as numbers; read from shared memory by anybody."""
+"""Statistics of streams and queues, read from their control words."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class ReaderStatistics:
     policy: str
     """'lossless', 'lossy' or 'latest'."""
     is_durable: bool
-    """Whether it goes on gating when it dies."""
+    """Whether it keeps gating after it dies."""
     is_detached: bool
-    """Whether it is durable and away; it gates all the same."""
+    """Whether it is durable and not attached; it still gates."""
     is_gating: bool
     """Whether the producer waits for it."""
     lag: int
@@ -44,7 +44,7 @@ class ReaderStatistics:
     joined_sequence: int
     """Sequence of its first frame: received + dropped count from there."""
     detached_s: float
-    """How long it has been away, s; 0 if it is here."""
+    """Time since it detached, s; 0 if it is attached."""
 
 
 @dataclass(frozen=True)
@@ -64,41 +64,41 @@ class StreamStatistics:
     last_ns: int
     """Time of the last frame, monotonic ns; 0 before the first."""
     age_s: float | None
-    """How long ago that was, s; None before the first."""
+    """Time since the last frame, s; None before the first."""
     stalled_s: float
     """Time producers have spent waiting for readers, s."""
     is_stalled: bool
-    """Whether one waits now."""
+    """Whether a producer waits now."""
     refused: int
-    """Frames given up because no slot was free (`on_full`)."""
+    """Frames dropped because no slot was free (`on_full`)."""
     skipped: int
     """Slots passed over because a viewer held them."""
     device_gaps: int
-    """Numbers missing in the device's own counter, in what it counts: frames, or
-    samples of frames that are blocks."""
+    """Numbers missing in the device's counter, which counts frames or, if frames are
+    blocks, samples."""
     producers: int
     """Producers alive, or not yet found dead."""
     readers: tuple[ReaderStatistics, ...]
-    """Everybody who reads, and durable readers that are away."""
+    """Readers, and durable readers that are detached."""
 
     @property
     def detached(self) -> tuple[str, ...]:
-        """Names of durable readers that are away and gate all the same."""
+        """Names of durable readers that are detached and still gate."""
         return tuple(r.label for r in self.readers if r.is_detached)
 
 
 def device_gaps(gaps: int, sent: int, labels: Labels) -> int:
-    """Take out of the gaps of a device's counter what is none.
+    """Return the gaps of a device's counter without the steps inside blocks.
 
     Parameters
     ----------
     gaps : int
-        By how much the counter went further than one a frame.
+        Steps of the counter beyond one per frame.
     sent : int
         Frames.
     labels : Labels
-        Of a frame. Its ``device_counter`` says whether 'samples' are counted; if it
-        says nothing, a counter that went on by a whole block each time does.
+        Of a frame. Its attribute ``device_counter`` is 'samples' or 'frames'; without
+        it, a counter that advanced by a whole block each time counts samples.
 
     Examples
     --------
@@ -108,19 +108,19 @@ def device_gaps(gaps: int, sent: int, labels: Labels) -> int:
     """
     each = labels.shape[0] if labels.dims[:1] == ("time",) and labels.shape else 1
     whole = max(sent - 1, 0) * (each - 1)
-    said = labels.attrs.get("device_counter")
-    if each > 1 and said != "frames" and (said == "samples" or gaps >= whole):
+    counts = labels.attrs.get("device_counter")
+    if each > 1 and counts != "frames" and (counts == "samples" or gaps >= whole):
         return max(gaps - whole, 0)
     return gaps
 
 
-def survey_stream(
+def read_statistics(
     name: str, participant: Participant, labels: Labels
 ) -> StreamStatistics:
     """Read the control words of the stream that `participant` takes part in."""
     words = list(snapshot.words(participant))
     words[8] = device_gaps(words[8], words[1], labels)
-    return compose(
+    return stream_statistics(
         name,
         snapshot.geometry(participant),
         tuple(words),
@@ -129,23 +129,17 @@ def survey_stream(
     )
 
 
-def compose(
+def stream_statistics(
     name: str,
     geometry: tuple[int, int, int],
     words: tuple[int, ...],
     producers: int,
     entries: Iterable[tuple[Any, ...]],
 ) -> StreamStatistics:
-    """Say what control words mean, wherever they were read.
+    """Return the statistics of a stream with these control words.
 
-    Parameters
-    ----------
-    name : str
-        The stream's name.
-    geometry, words, entries
-        As `snapshot.geometry`, `snapshot.words` and `snapshot.readers` return them.
-    producers : int
-        How many send.
+    `geometry`, `words` and `entries` are as `snapshot.geometry`, `snapshot.words` and
+    `snapshot.readers` return them; `producers` is the number of live ones.
     """
     slots, capacity, _ = geometry
     tail, sent, sent_bytes, last, stalled, since, refused, skipped, gaps, _ = words
@@ -153,19 +147,19 @@ def compose(
     readers = []
     for entry in entries:
         _, durable, state, position, policy, received, dropped, joined = entry[:8]
-        away = state == _DETACHED
+        is_detached = state == _DETACHED
         readers.append(
             ReaderStatistics(
                 entry[10].decode("utf-8", "replace"),
                 _POLICIES[policy] if policy < len(_POLICIES) else "?",
                 durable,
-                away,
+                is_detached,
                 state in (_GATING, _DETACHED),
                 max(tail - position, 0),
                 received,
                 dropped,
                 joined,
-                max(now - entry[8], 0) * 1e-9 if away else 0.0,
+                max(now - entry[8], 0) * 1e-9 if is_detached else 0.0,
             )
         )
     if since:
@@ -188,9 +182,9 @@ def compose(
     )
 
 
-# ---- what a work queue's control words say, as numbers; read from shared memory
+# ---- work queues
 
-# Where layout.h has the words; a test compares what is read with what a handle says.
+# Places of the words in layout.h; a test compares them with what a handle reads.
 _QUEUE_BYTES, _TALLY_WORDS, _LINE_WORDS, _FRONT = 896, 16, 8, 192
 _FREE, _READY, _LEASED, _RETRY, _GROWING = 0, 2, 4, 5, 6
 
@@ -208,54 +202,46 @@ class QueueStatistics:
     waiting: int
     """Frames that no getter has."""
     leased: int
-    """Frames that a getter has and has not acknowledged."""
+    """Frames that a getter has leased and not acknowledged."""
     used: int
     """Slots that are not free."""
     put: int
-    """Frames put; one whose putter was killed just then may be missing here."""
+    """Frames put; without one whose putter was killed before it counted it."""
     put_bytes: int
     """Payload bytes of them."""
     acknowledged: int
-    """Frames acknowledged; one whose getter was killed just then may be missing."""
+    """Frames acknowledged; without one whose getter was killed before it counted it."""
     redelivered: int
     """Slots leased again after a getter died, gave them back or was too slow."""
     lost_leases: int
-    """Leases that were over when they were to be acknowledged."""
+    """Leases that had expired before they were acknowledged."""
     corrupt: int
-    """Frames whose bytes had changed between putter and getter."""
+    """Frames whose bytes changed between putter and getter."""
     refused: int
-    """Puts that found no room and did not wait for it."""
+    """Puts that found no room and did not wait."""
     stalled_s: float
-    """Time that putters have spent waiting for room, s."""
+    """Time putters have spent waiting for room, s."""
     is_stalled: bool
-    """Whether one waits now."""
+    """Whether a putter waits now."""
     recoveries: int
-    """Participants that died and were cleaned up after."""
+    """Participants that died and whose state was cleaned up."""
     last_put_ns: int
     """Time of the last put, monotonic ns; 0 before the first."""
     last_get_ns: int
     """Time of the last acknowledgement, monotonic ns; 0 before the first."""
 
 
-def compose_queue(
+def queue_statistics(
     name: str,
     geometry: tuple[int, int],
     counts: tuple[int, int, int],
     tallies: tuple[Any, ...],
     recoveries: int,
 ) -> QueueStatistics:
-    """Say what control words mean, wherever they were read.
+    """Return the statistics of a queue with these control words.
 
-    Parameters
-    ----------
-    name : str
-        The queue's name.
-    geometry : tuple of int
-        Slots, and payload bytes of one.
-    counts, tallies : tuple
-        As the kernel's `_counts` and `_tallies` return them.
-    recoveries : int
-        Participants that were cleaned up after.
+    `geometry` is slots and payload bytes of one; `counts` and `tallies` are as the
+    kernel's `_counts` and `_tallies` return them.
     """
     *sums, last_put, last_get, since = tallies
     put, put_bytes, done, again, refused, stalled, lost, corrupt = sums
@@ -279,11 +265,11 @@ def compose_queue(
     )
 
 
-def look_queue(found: files.Found, header: SegmentHeader) -> QueueStatistics | None:
-    """Read the queue in an open file from outside; None: it is one large frame.
+def read_queue(found: files.Found, header: SegmentHeader) -> QueueStatistics | None:
+    """Read the queue in an open file, without taking part; None: it is a large frame.
 
-    No participant, no lock, no store, no wake-up: nobody can tell. Raises `LayoutError`
-    if the control block does not fit the file.
+    Takes no participant slot and no lock, writes nothing and wakes nothing. Raises
+    `LayoutError` if the control block does not fit the file.
     """
     g = header.geometry
     data = os.pread(found.descriptor, g.control_bytes, g.control)
@@ -298,7 +284,7 @@ def look_queue(found: files.Found, header: SegmentHeader) -> QueueStatistics | N
     line = np.frombuffer(data, "<u8", _LINE_WORDS * slots, start)
     line = line.reshape(-1, _LINE_WORDS)
     state, frames = line[:, 0] & 7, np.bitwise_count(line[:, 1])
-    # Those before the one that is being put.
+    # A slot that is being filled holds the frames before the newest.
     is_growing = state == _GROWING
     frames[is_growing] = line[is_growing, 4] >> 32
     counts = (
@@ -310,7 +296,7 @@ def look_queue(found: files.Found, header: SegmentHeader) -> QueueStatistics | N
     since = tally[:, 6]
     recoveries = int.from_bytes(os.pread(found.descriptor, 8, LIVE + 8), "little")
     last = tally[:, 9].max(), tally[:, 10].max()
-    return compose_queue(
+    return queue_statistics(
         os.path.basename(found.path),
         (slots, stride - _FRONT),
         counts,

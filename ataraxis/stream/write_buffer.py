@@ -1,4 +1,4 @@
-"""WriteBuffer: a slot lent for writing, with MomentumX's manners and as an array."""
+"""WriteBuffer: a slot to write the next frame in, as an array or as MomentumX's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ataraxis.stream.endpoint import RAW, TYPED_LABELS, code_of
 
 
 class SlotOwner(Protocol):
-    """The producer whose slot a buffer is: what the buffer asks of it."""
+    """What a buffer reads of the producer whose slot it is."""
 
     @property
     def labels(self) -> Labels:
@@ -34,13 +34,13 @@ class WriteBuffer(WriteLoan):
     """The next frame before it is sent: writable memory of the stream itself.
 
     Made by `Producer.next_to_send`. Fill it in one of three ways: ``write`` and
-    indexing, as in MomentumX; ``frame.array[...] = ...``, without a copy; or any array
-    over the buffer, ``np.frombuffer(buffer, dtype)``: memory of its own, copied when
-    the frame is sent, because nobody can take it away from who keeps it. Then ``send``,
-    or leave the ``with`` block. A buffer that is dropped unsent, or left by an
-    exception, gives its slot up: readers pass over it.
+    indexing, as in MomentumX; ``frame.array[...] = ...``, without a copy; or an array
+    over the buffer, ``np.frombuffer(buffer, dtype)``, which has memory of its own that
+    is copied when the frame is sent, since the array may outlive it. Then ``send``, or
+    leave the ``with`` block. A buffer that is dropped unsent, or left by an exception,
+    frees its slot: readers skip it.
 
-    Bytes nobody wrote are zeros; in `array`, whatever an earlier frame left there.
+    Bytes that were not written are zeros; in `array`, those of an earlier frame.
     """
 
     def __init__(self, producer: SlotOwner, ticket: int) -> None:
@@ -50,7 +50,7 @@ class WriteBuffer(WriteLoan):
         self._is_sent = False
         self._sent_size = 0
         self._kept: bytes | None = None
-        # Weakly: an array keeps its buffer, and the garbage collector does not see it.
+        # Weak: the array keeps its buffer, a cycle the garbage collector cannot see.
         self._array: weakref.ref[NDArray[Any]] | None = None
         self._stamps: tuple[int | None, int | None, int | None] = (None, None, None)
 
@@ -58,10 +58,10 @@ class WriteBuffer(WriteLoan):
 
     @property
     def array(self) -> NDArray[Any]:
-        """The frame as an array of the stream's dtype and shape: writable, no copy.
+        """The frame as an array of the stream's dtype and shape: a writable view.
 
-        Becomes read-only when the frame is sent; a view of it that was made before does
-        not: drop it. A stream without a shape: uint8, shape (buffer_size,).
+        It becomes read-only when the frame is sent; a view of it made before does not:
+        drop it. In a stream without a shape: uint8, shape (buffer_size,).
         """
         array = self._array() if self._array is not None else None
         if array is None:
@@ -78,13 +78,13 @@ class WriteBuffer(WriteLoan):
         device_sequence: int | None = None,
         time_ns: int | None = None,
     ) -> None:
-        """Say when the data are from, before they are sent; see `Producer.send`."""
+        """Set the stamps of the frame before it is sent; see `Producer.send`."""
         self._stamps = device_time, device_sequence, time_ns
 
     # ---- as a file
 
     def write(self, data: Any) -> int:
-        """Write bytes at the cursor and move it; how many.
+        """Write bytes at the cursor and move it; return how many.
 
         Raises
         ------
@@ -93,15 +93,14 @@ class WriteBuffer(WriteLoan):
         AlreadySent
             The buffer was sent.
         """
-        if self._is_sent:
-            raise AlreadySent("the buffer was sent: get another one, next_to_send()")
+        self._check_unsent()
         flat = _flat(data)
         self._store(self._cursor, flat)
         self._cursor += len(flat)
         return len(flat)
 
     def read(self, count: int | None = None) -> bytes:
-        """Read what was written from its start, or `count` bytes from the cursor."""
+        """Return all that was written, or `count` bytes from the cursor."""
         if count is None:
             self._cursor = 0
             count = self._size()
@@ -113,7 +112,7 @@ class WriteBuffer(WriteLoan):
         return self._load(start, stop)
 
     def seek(self, index: int) -> int:
-        """Move the cursor; where it is now."""
+        """Move the cursor; return its position."""
         if not 0 <= index <= self.buffer_size:
             raise ValueError(
                 f"position {index} is outside the buffer's {self.buffer_size} bytes"
@@ -122,18 +121,15 @@ class WriteBuffer(WriteLoan):
         return index
 
     def tell(self) -> int:
-        """Return where the cursor is."""
+        """Return the position of the cursor."""
         return self._cursor
 
     def truncate(self, size: int | None = None) -> int:
-        """Make the data `size` bytes long, or end where the cursor is."""
+        """Make the data `size` bytes long; by default, end it at the cursor."""
         size = self._cursor if size is None else size
         if not 0 <= size <= self.buffer_size:
-            raise ValueError(f"size {size}: 0 to {self.buffer_size} bytes fit")
-        if size > self._high:
-            self._clear(self._high, size)
-        else:
-            self._clear(size, self._high)
+            raise ValueError(f"size must be 0 to {self.buffer_size} bytes, got {size}")
+        self._clear(*sorted((size, self._high)))
         self._high = size
         return size
 
@@ -151,10 +147,10 @@ class WriteBuffer(WriteLoan):
         return self._load(place, place + 1)[0]
 
     def __setitem__(self, index: int | slice, value: Any) -> None:
-        """Write one byte, or as many as `value` has from the slice's start on.
+        """Write one byte, or the bytes of `value` from the slice's start.
 
         A slice with a step takes exactly as many bytes as it has places. The cursor
-        moves behind what was written.
+        moves to the end of what was written.
         """
         if not self._is_ours:
             self._over()
@@ -170,7 +166,7 @@ class WriteBuffer(WriteLoan):
             self._store(start, data)
             self._cursor = start + len(data)
         elif step == 1 or len(data) != room:
-            raise DataOverflow(f"{len(data)} bytes do not fit [{index}]: {room} places")
+            raise DataOverflow(f"{len(data)} bytes do not fit the {room} of [{index}]")
         else:
             for place, byte in zip(range(start, stop, step), bytes(data), strict=True):
                 self._store(place, bytes([byte]))
@@ -184,17 +180,17 @@ class WriteBuffer(WriteLoan):
         blocking: bool = True,
         release: bool = True,
     ) -> bool:
-        """Send the frame; the loan is over.
+        """Send the frame; the buffer is read-only from here on.
 
         Parameters
         ----------
         data_size : int, optional
-            How many bytes it has. What was written, if not given; all of it, if the
-            memory itself was lent.
+            How many bytes it has. By default those that were written, or the whole
+            slot if `array` or the buffer's memory was used.
         blocking : bool
-            Accepted: the slot is there already.
+            Ignored; accepted as MomentumX has it.
         release : bool
-            False keeps the bytes readable here, as a copy.
+            False keeps a copy of the bytes, readable here.
 
         Raises
         ------
@@ -203,8 +199,7 @@ class WriteBuffer(WriteLoan):
         DataOverflow
             `data_size` is more than the slot holds.
         """
-        if self._is_sent:
-            raise AlreadySent("the buffer was sent: get another one, next_to_send()")
+        self._check_unsent()
         size = self._final_size(data_size)
         if not self._was_lent and size > self._high:
             self._clear(self._high, size)
@@ -222,6 +217,10 @@ class WriteBuffer(WriteLoan):
         if array is not None:
             array.flags.writeable = False
         return True
+
+    def _check_unsent(self) -> None:
+        if self._is_sent:
+            raise AlreadySent("the buffer was sent: get another one, next_to_send()")
 
     def _final_size(self, data_size: int | None) -> int:
         if data_size is None:
@@ -243,7 +242,7 @@ class WriteBuffer(WriteLoan):
 
     @property
     def data_timestamp(self) -> int:
-        """0 until it is sent (MomentumX)."""
+        """Always 0 (MomentumX)."""
         return 0
 
     @property
@@ -263,7 +262,7 @@ class WriteBuffer(WriteLoan):
 
     @property
     def buffer_id(self) -> int:
-        """Which buffer it is, iteration modulo the number of buffers (MomentumX)."""
+        """Number of the slot, iteration modulo the number of slots (MomentumX)."""
         return (self._position + 1) % self.buffer_count
 
     @property
@@ -306,8 +305,8 @@ class WriteBuffer(WriteLoan):
 
     def _over(self) -> NoReturn:
         raise ReleasedBuffer(
-            "the buffer was sent, or its producer lent the slot anew or was closed: "
-            "get another one, next_to_send()"
+            "the buffer was sent, or its producer reused the slot or was closed: get "
+            "another one, next_to_send()"
         )
 
 

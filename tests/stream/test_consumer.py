@@ -451,7 +451,7 @@ def test_who_is_about_to_be_promised_something_counts(
         return opened(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(endpoint, "PATIENCE_S", 0.05)
+        patch.setattr(endpoint, "DURABLE_WAIT_S", 0.05)
         patch.setattr(Consumer, "_open", open_late)
         reader = Consumer("s", durable="recorder")
     assert "'recorder'" in refused[0]
