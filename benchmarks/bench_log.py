@@ -102,7 +102,7 @@ def idle(path: Path, seconds: float) -> float:
         while not logger.statistics().written:
             time.sleep(0.001)
         # Peers may have left children of their own: multiprocessing's tracker is one.
-        writer = Path(f"/proc/{logger.input_queue._writer}/schedstat")
+        writer = Path(f"/proc/{logger.input_queue._writer.pid}/schedstat")
         time.sleep(1)
         before = int(writer.read_text().split()[0])
         time.sleep(seconds)

@@ -20,7 +20,6 @@ from ataraxis.log.monitor import LogWatch, Loss
 from ataraxis.log.npy.archiving import ArchiveReport, compress_npy_logs
 from ataraxis.log.queue import ON_FULL, LogQueue, OnFull
 from ataraxis.log.status import (
-    CREATED,
     CREATOR,
     DROPPED,
     FAILED,
@@ -33,12 +32,11 @@ from ataraxis.log.status import (
     WRITTEN,
     WRITTEN_BYTES,
     LogStatus,
-    process_start,
     statuses,
 )
 from ataraxis.log.writer import remove_unused
 from ataraxis.shm.context import Context, ContextLike, checked_name
-from ataraxis.shm.process import check_can_start
+from ataraxis.shm.process import ProcessIdentity, check_can_start
 from ataraxis.stream import MemQ
 from ataraxis.stream.overflow import check_on_full
 
@@ -95,7 +93,7 @@ def sweep(context: Context) -> None:
             status = LogStatus(path)
         except (LayoutError, FileNotFoundError):
             continue
-        if process_start(status.words[CREATOR]) != status.words[CREATED]:
+        if not status.creator.is_alive():
             remove_unused(status)
         status.close()
 
@@ -273,8 +271,7 @@ class DataLogger:
         sweep(where)
         memq = MemQ(queue, buffer_count, buffer_size, context=where)
         status = LogStatus.create(queue, about, where, buffer_count * 64)
-        status.words[CREATOR] = os.getpid()
-        status.words[CREATED] = process_start(os.getpid())
+        status.creator = ProcessIdentity.of(os.getpid())
         self._status = status
         self._memq = memq
         self._queue = LogQueue(memq, status.path, on_full, layout)

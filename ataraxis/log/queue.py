@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -37,7 +36,7 @@ from ataraxis.log.status import (
     LogStatus,
 )
 from ataraxis.log.writer import start_writer
-from ataraxis.shm.process import exit_code
+from ataraxis.shm.process import ChildProcess, OutputFile, RestartBudget
 from ataraxis.stream import MemQ
 
 # ---- `QueuedRows`: rows of a block on their way into a log's queue
@@ -103,30 +102,6 @@ class QueuedRows:
             self._done += 1
 
 
-# ---- what a writer complained of
-
-
-class LastWords:
-    """A file without a name that takes what a process complains of; gone with this."""
-
-    descriptor = -1
-
-    def __init__(self) -> None:
-        with tempfile.TemporaryFile() as file:
-            self.descriptor = os.dup(file.fileno())
-
-    def said(self) -> str:
-        """Return the last lines, in one."""
-        at = max(os.fstat(self.descriptor).st_size - _WORDS_BYTES, 0)
-        text = os.pread(self.descriptor, _WORDS_BYTES, at).decode("utf-8", "replace")
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return " / ".join(lines[-_WORDS_LINES:])
-
-    def __del__(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-
-
 # ---- the queue
 
 OnFull = Literal["block", "raise", "drop_newest"]
@@ -137,7 +112,7 @@ _STARTING_S = 30.0
 _MOST_WRITERS = 2
 _MOST_TRIES = 3
 _REAP_S = 5.0
-_WORDS_BYTES, _WORDS_LINES = 2000, 3
+_WORDS_LINES = 3
 
 
 class LogQueue:
@@ -156,9 +131,9 @@ class LogQueue:
         self._words = self._status.words
         self._put = queue.put
         queue.share_slots()
-        self._writer = self._tries = self._generation = 0
-        self._code: int | None = None
-        self._errors: LastWords | None = None
+        self._writer: ChildProcess | None = None
+        self._errors: OutputFile | None = None
+        self._starts, self._generation = RestartBudget(_MOST_TRIES), 0
         self._looked = time.monotonic()
         self._started = -_STARTING_S
         self._owner = os.getpid()
@@ -428,12 +403,12 @@ class LogQueue:
     def look(self) -> None:
         """Start another writer if there should be one and there is none."""
         words = self._words
-        self._bury()
+        is_running = self._is_writer_running()
         if words[STATE] not in (RUNNING, STOPPING) or words[FINISHED]:
             return
         if self._status.is_written():
             return
-        if self._writer and time.monotonic() - self._started < _STARTING_S:
+        if is_running and time.monotonic() - self._started < _STARTING_S:
             return
         if not os.path.exists(self._path):
             # A writer would find nothing to write.
@@ -445,67 +420,61 @@ class LogQueue:
             )
             return
         if words[GENERATION] != self._generation:
-            self._generation, self._tries = words[GENERATION], 0
-        if self._tries >= _MOST_TRIES:
+            self._generation = words[GENERATION]
+            self._starts.renew()
+        if self._starts.is_spent:
             self._status.fail(
-                f"its writer cannot be started: tried {self._tries} times"
+                f"its writer cannot be started: tried {self._starts.deaths} times"
                 f"{self._last_words()}"
             )
             return
         self.start_writer()
 
-    def _bury(self) -> None:
-        """Take note of how the writer that this process started ended, if it has."""
-        if not self._writer or self._owner != os.getpid():
-            return
-        try:
-            self._code = exit_code(self._writer)
-        except ChildProcessError:  # the program waits for any child, somewhere
-            self._writer = 0
-            return
-        if self._code is not None:
-            with suppress(ChildProcessError):
-                os.waitpid(self._writer, os.WNOHANG)
-            self._writer = 0
+    def _is_writer_running(self) -> bool:
+        """Return whether the writer that this process started runs; reap it if not."""
+        if self._writer is not None and self._owner == os.getpid():
+            self._writer.poll()
+        return self._writer is not None and self._writer.code is None
 
     def _last_words(self) -> str:
         """Say how the last writer ended, and what it complained of."""
         found = ""
-        if self._code is not None:
-            found = f"; the last one ended with exit code {self._code}"
-            if self._code < 0:
-                found = f"; the last one was killed by signal {-self._code}"
+        code = None if self._writer is None else self._writer.code
+        if code is not None:
+            found = f"; the last one ended with exit code {code}"
+            if code < 0:
+                found = f"; the last one was killed by signal {-code}"
         if self._errors is not None:
-            said = self._errors.said()
+            said = " / ".join(self._errors.last_lines(_WORDS_LINES))
             found += f" and said: {said}" if said else " and said nothing"
         command = sys.executable
         return f"{found} (it is {command}; is that a Python that imports ataraxis?)"
 
     def reap(self) -> None:
         """Wait for the end of the writer this process started; it is about to end."""
-        end = time.monotonic() + _REAP_S
-        while self._writer and time.monotonic() < end:
-            self._bury()
-            time.sleep(0.001)
+        if self._writer is not None and self._is_writer_running():
+            with suppress(TimeoutError):
+                self._writer.wait(_REAP_S)
 
     def start_writer(self) -> None:
         """Start a writer; it ends at once if there is one.
 
         What keeps it from starting is the log's failure, which `check` raises.
         """
-        self._bury()
+        self._is_writer_running()
         self._owner = os.getpid()
         self._started = time.monotonic()
-        self._tries += 1
+        self._starts.spend()
         try:
-            self._errors, self._code = LastWords(), None
-            self._writer = start_writer(self._path, self._errors.descriptor)
+            self._errors, self._writer = OutputFile(), None
+            self._writer = start_writer(self._path, self._errors)
         except OSError as error:
             self._status.fail(f"its writer cannot be started: {error}")
 
     def begin(self) -> None:
         """Start the first writer of a log that begins; `LoggerError` if it cannot."""
-        self._tries = self._generation = 0
+        self._generation = 0
+        self._starts.renew()
         self.start_writer()
         self.check()
 

@@ -18,11 +18,8 @@ from ataraxis.log.journal.page import PAGE, files_of, index_path
 from ataraxis.log.modes import make_folder
 from ataraxis.log.selection import Problem
 from ataraxis.log.status import (
-    CREATED,
-    CREATOR,
     WRITTEN,
     LogStatus,
-    process_start,
     statuses,
 )
 from ataraxis.log.writer import drain, open_sink, remove_unused
@@ -236,9 +233,7 @@ def _is_in(status: LogStatus, directory: str | Path | None) -> bool:
 
 def _is_left(status: LogStatus) -> bool:
     """Whether the process that made the logger is gone."""
-    words = status.words
-    start = process_start(words[CREATOR])
-    return start == 0 or start != words[CREATED]
+    return not status.creator.start or not status.creator.is_alive()
 
 
 def _await_the_dying(status: LogStatus) -> None:

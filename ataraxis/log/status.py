@@ -19,6 +19,7 @@ from ataraxis.errors import LayoutError
 from ataraxis.log.disk_watch import LowDisk
 from ataraxis.shm.context import Context, ContextLike
 from ataraxis.shm.files import is_owned, own
+from ataraxis.shm.process import ProcessIdentity
 
 PREFIX = ".log-"
 _MAGIC = b"AXLS\x02\0\0\0"
@@ -123,6 +124,15 @@ class LogStatus:
         return found
 
     @property
+    def creator(self) -> ProcessIdentity:
+        """Process that made the logger."""
+        return ProcessIdentity(self.words[CREATOR], self.words[CREATED])
+
+    @creator.setter
+    def creator(self, process: ProcessIdentity) -> None:
+        self.words[CREATOR], self.words[CREATED] = process.pid, process.start
+
+    @property
     def error(self) -> str:
         """What went wrong; empty if nothing did."""
         return self._text(_ERROR, _ERROR_BYTES).decode("utf-8", "replace")
@@ -209,13 +219,3 @@ def statuses(context: ContextLike = None) -> list[Path]:
         for name in sorted(os.listdir(where))
         if name.startswith(PREFIX) and not name.endswith(".new")
     ]
-
-
-def process_start(pid: int) -> int:
-    """Return when a process was started, ticks since boot; 0 if it cannot be told."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return 0
-    return 0 if fields[0] in b"ZX" else int(fields[19])

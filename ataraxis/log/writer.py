@@ -8,9 +8,9 @@ caller's business: the writer takes none, drains what was accepted, and ends.
 from __future__ import annotations
 
 import os
-import select
 import signal
 import struct
+import subprocess
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -31,8 +31,6 @@ from ataraxis.log.npy.directory import EntryDirectory
 from ataraxis.log.npy.entries import SUFFIX, EntryKey
 from ataraxis.log.status import (
     COUNT,
-    CREATED,
-    CREATOR,
     DONE,
     DROPPED,
     ENDED,
@@ -47,9 +45,14 @@ from ataraxis.log.status import (
     WRITTEN,
     WRITTEN_BYTES,
     LogStatus,
-    process_start,
 )
-from ataraxis.shm.process import process_command
+from ataraxis.shm.process import (
+    ChildProcess,
+    OutputFile,
+    ProcessWatch,
+    process_command,
+    spawn,
+)
 from ataraxis.stream import MemQ
 
 if TYPE_CHECKING:
@@ -449,27 +452,18 @@ _SMALL_BYTES = 1024
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def start_writer(path: str | Path, errors: int) -> int:
-    """Start a writer for the log of that status; its pid.
+def start_writer(path: str | Path, errors: OutputFile) -> ChildProcess:
+    """Start a writer for the log of a status file; its errors go to `errors`.
 
-    `errors` is a descriptor that takes what it complains of. Raises `OSError` if the
-    interpreter cannot be started.
+    Raises `OSError` if the interpreter cannot be started.
     """
-    command = process_command("ataraxis.log.writer:main", str(path))
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        return os.posix_spawn(
-            command[0],
-            command,
-            os.environ,
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, source, to)
-                for to, source in enumerate((null, null, errors))
-            ],
-            setsigmask=_SIGNALS,
-        )
-    finally:
-        os.close(null)
+    return spawn(
+        process_command("ataraxis.log.writer:main", str(path)),
+        blocked=_SIGNALS,
+        stdout=subprocess.DEVNULL,
+        stderr=errors,
+        process_group=None,
+    )
 
 
 def main(path: str) -> None:
@@ -507,7 +501,7 @@ def run(status: LogStatus) -> None:
     with MemQ.attach(about["queue"], context=about["context"]) as queue:
         sink = open_sink(status, queue)
         try:
-            drain(status, queue, sink, Creator(status))
+            drain(status, queue, sink, ProcessWatch(status.creator))
         finally:
             sink.close()
     if status.words[STATE] == ENDED:
@@ -539,7 +533,7 @@ def remove_unused(status: LogStatus) -> None:
 
 
 def drain(
-    status: LogStatus, queue: MemQ, sink: EntrySink, creator: Creator | None
+    status: LogStatus, queue: MemQ, sink: EntrySink, creator: ProcessWatch | None
 ) -> None:
     """Move frames from the queue to the sink; without a creator, until it is empty."""
     words, about = status.words, status.about
@@ -583,27 +577,3 @@ def drain(
             if not is_last and creator.is_gone():
                 words[STATE] = ENDED
                 words[WORRY] = 1
-
-
-class Creator:
-    """The process that made the logger, as its writer sees it."""
-
-    def __init__(self, status: LogStatus) -> None:
-        self._pid, self._start = status.words[CREATOR], status.words[CREATED]
-        self._descriptor = -1
-        self._is_gone = process_start(self._pid) != self._start
-        if not self._is_gone:
-            with suppress(OSError, AttributeError):
-                self._descriptor = os.pidfd_open(self._pid)
-                # Between the two looks the number may have changed hands.
-                self._is_gone = process_start(self._pid) != self._start
-
-    def is_gone(self) -> bool:
-        """Whether the process has ended."""
-        if not self._is_gone and self._descriptor >= 0:
-            poll = select.poll()
-            poll.register(self._descriptor, select.POLLIN)
-            self._is_gone = bool(poll.poll(0))
-        if not self._is_gone and self._descriptor < 0:
-            self._is_gone = process_start(self._pid) != self._start
-        return self._is_gone

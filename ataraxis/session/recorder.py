@@ -1,4 +1,4 @@
-"""RecorderProcess: streams of a session recorded by a process of its own."""
+"""RecorderProcess: a process that records streams of a session."""
 
 from __future__ import annotations
 
@@ -23,94 +23,79 @@ from ataraxis.stream.statistics import ReaderStatistics, StreamStatistics
 
 # ---- the program of a recorder of a session; `RecorderProcess` starts it
 
-# Records until it is told to end. If its standard input ends without a word, whoever
-# started it is gone: then it ends at once, as if killed, so that the rings keep what is
-# not on disk for ``ataraxis recover``.
+# Records until its standard input has an order to end. If that ends without one, the
+# process that started it has died: then it ends at once, as if killed, so that the
+# rings keep what is not on disk for ``ataraxis recover``.
 
 END, DRAIN, RELEASE = "end", "drain", "release"
 LOOK_S = 0.1
 SOON_S = 0.02
 
 
-class _Voice:
-    """Tells what happens, a line of JSON each; any thread may."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def tell(self, **what: Any) -> None:
-        with self._lock:
-            sys.stdout.write(json.dumps(what) + "\n")
-            sys.stdout.flush()
-
-
-def run(told: dict[str, Any]) -> None:
-    """Record streams until told to end.
+def run(options: dict[str, Any]) -> None:
+    """Record streams until an order to end.
 
     Parameters
     ----------
-    told : dict
+    options : dict
         ``streams``, ``directory``, ``context``, ``recorder``, ``durability``, and
-        ``known``, the streams that were recorded before by one that died.
+        ``known``, the streams that a recorder that died had begun with.
     """
-    voice = _Voice()
+    lock = threading.Lock()
 
-    def say(text: str) -> None:
-        voice.tell(say=text)
+    def report(**message: Any) -> None:
+        with lock:  # several threads report
+            sys.stdout.write(json.dumps(message) + "\n")
+            sys.stdout.flush()
 
-    def lose(loss: SessionLoss) -> None:
-        voice.tell(loss=asdict(loss))
-
-    def end(name: str, is_ended: bool) -> None:
-        voice.tell(stream=name, ended=is_ended)
-
-    tracks = [
+    recorders = [
         StreamRecorder(
-            name, Path(told["directory"]), Context.of(told["context"]),
-            told["recorder"], say=say, on_loss=lose, on_end=end,
-            durability=told["durability"], is_known=name in told["known"],
+            name, Path(options["directory"]), Context.of(options["context"]),
+            options["recorder"], say=lambda text: report(note=text),
+            on_loss=lambda loss: report(loss=asdict(loss)),
+            on_end=lambda stream, is_ended: report(stream=stream, ended=is_ended),
+            durability=options["durability"], is_known=name in options["known"],
         )
-        for name in told["streams"]
+        for name in options["streams"]
     ]  # fmt: skip
-    is_over, orders = Latch(), _Orders()
-    Thread(_listen, "ataraxis-listen", (is_over, orders)).start()
-    known = set(told["known"])
-    while not is_over.wait(
-        SOON_S if any(track.is_waiting for track in tracks) else LOOK_S
+    orders = _Orders()
+    Thread(orders.read, "ataraxis-orders").start()
+    known = set(options["known"])
+    while not orders.end.wait(
+        SOON_S if any(recorder.is_waiting for recorder in recorders) else LOOK_S
     ):
-        for track in tracks:
-            track.look()
-            if track.has_begun and track.name not in known:
-                known.add(track.name)
-                voice.tell(known=track.name)
+        for recorder in recorders:
+            recorder.look()
+            if recorder.has_begun and recorder.name not in known:
+                known.add(recorder.name)
+                report(known=recorder.name)
     release = orders.release if orders.is_patient else None
-    for track in tracks:
-        verdict = track.stop(release, lambda text: voice.tell(refused=text))
-        voice.tell(verdict=asdict(verdict))
+    for recorder in recorders:
+        verdict = recorder.stop(release, lambda text: report(refused=text))
+        report(verdict=asdict(verdict))
 
 
 class _Orders:
-    """How it is to end."""
+    """Orders to end, read from standard input."""
 
     def __init__(self) -> None:
-        self.is_patient = False
-        self.release = Latch()
+        self.end, self.release, self.is_patient = Latch(), Latch(), False
 
-
-def _listen(is_over: Latch, orders: _Orders) -> None:
-    order = sys.stdin.readline().strip()
-    if order not in (END, DRAIN):
-        os._exit(1)
-    orders.is_patient = order == DRAIN
-    is_over.set()
-    if orders.is_patient:
-        if sys.stdin.readline().strip() != RELEASE:
+    def read(self) -> None:
+        """Read them; end the process without one."""
+        order = sys.stdin.readline().strip()
+        if order not in (END, DRAIN):
             os._exit(1)
-        orders.release.set()
+        self.is_patient = order == DRAIN
+        self.end.set()
+        if self.is_patient:
+            if sys.stdin.readline().strip() != RELEASE:
+                os._exit(1)
+            self.release.set()
 
 
 def main(text: str) -> None:
-    """Run what `text` says, JSON."""
+    """Run with options in JSON."""
     run(json.loads(text))
 
 
@@ -118,33 +103,33 @@ def main(text: str) -> None:
 
 
 class RecorderProxy:
-    """One stream of a session that another process records, seen from here.
+    """One stream of a session that another process records.
 
     Parameters
     ----------
     stream : str
-        Its name.
+        Its name; it may not exist yet.
     context : Context
-        Where it lives, or will.
+        Context of the stream.
     recorder : str
-        The name its producer knows the recorder by.
+        Name of the recorder, as reader of the stream.
     """
 
     def __init__(self, stream: str, context: Context, recorder: str) -> None:
         self.name = stream
         self.verdict = StreamVerdict(stream)
         self.is_known = False
-        """Whether any recorder has begun with it."""
+        """Whether a recorder has begun with it."""
         self._lag, self._recorder = Lag(self.verdict, recorder, context), recorder
         self._lost = 0
-        # Until its process has begun: a stream that comes meanwhile waits for it.
+        # Until its process has begun: a stream made meanwhile waits for the recorder.
         self._announcement: Announcement | None = Announcement(
             stream, recorder, context
         )
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it waits for its stream; its process looks often itself."""
+        """False: its process waits for the stream."""
         return False
 
     def _withdraw(self) -> None:
@@ -153,7 +138,7 @@ class RecorderProxy:
             announcement.withdraw()
 
     def look(self) -> None:
-        """Look how far behind its recorder is."""
+        """Measure how far behind its recorder is."""
         found, _ = self._seen()
         if found is None:
             self._lag.forget()
@@ -161,30 +146,30 @@ class RecorderProxy:
             self._lag.look(found)
 
     def _seen(self) -> tuple[StreamStatistics | None, ReaderStatistics | None]:
-        """Look at the stream, and at its recorder's place in it: that it has begun."""
+        """Read the statistics of the stream, and those of its recorder in it."""
         found = self._lag.seen()
         readers = found.readers if found is not None else ()
         ours = next((r for r in readers if r.label == self._recorder), None)
         self.is_known |= ours is not None
-        if self.is_known:  # its process holds one of its own
+        if self.is_known:  # its process has announced itself
             self._withdraw()
         return found, ours
 
     def lose(self, loss: SessionLoss) -> None:
-        """Count a loss that its recorder told."""
+        """Count a loss that its recorder reported."""
         self._lost += loss.count
 
-    def merge(self, told: StreamVerdict) -> None:
-        """Take in what a recorder says of it at its end."""
-        self.note(*told.notes)
-        self.verdict.is_trusted &= told.is_trusted
-        self.verdict.missing += told.missing
-        self.verdict.longest_lag = max(self.verdict.longest_lag, told.longest_lag)
-        behind = max(self.verdict.longest_lag_s, told.longest_lag_s)
+    def merge(self, other: StreamVerdict) -> None:
+        """Add the verdict of a recorder process."""
+        self.note(*other.notes)
+        self.verdict.is_trusted &= other.is_trusted
+        self.verdict.missing += other.missing
+        self.verdict.longest_lag = max(self.verdict.longest_lag, other.longest_lag)
+        behind = max(self.verdict.longest_lag_s, other.longest_lag_s)
         self.verdict.longest_lag_s = behind
 
     def note(self, *texts: str) -> None:
-        """Write down what is to be said of it, once."""
+        """Add notes to the verdict, each once."""
         known = self.verdict.notes
         known += [text for text in texts if text not in known]
 
@@ -193,7 +178,7 @@ class RecorderProxy:
         release: Latch | None = None,
         on_refusal: Callable[[str], object] = lambda text: None,
     ) -> StreamVerdict:
-        """Say what is known of it; its recorder has ended."""
+        """Return the verdict; its recorder has ended."""
         self._withdraw()
         found = self._lag.seen()
         if found is not None and self._lag.is_promised(found):
@@ -203,7 +188,7 @@ class RecorderProxy:
         return self.verdict
 
     def statistics(self) -> RecordingStatistics:
-        """Say how it goes, as far as its ring tells."""
+        """Return statistics, as far as the ring has them."""
         found, ours = self._seen()
         if found is None or ours is None:
             return RecordingStatistics(self.name, -1, 0, 0, self._lost, 0, False, "")
@@ -221,24 +206,24 @@ TRIES = 3
 
 
 class RecorderProcess:
-    """A process that records some streams, started again when it dies.
+    """A process that records some streams; it is restarted when it dies.
 
     Parameters
     ----------
     name : str
-        What the log calls it.
+        Its name in the session's log.
     streams : sequence of str
         What it records.
     directory : Path
-        Of the session.
+        Directory of the session.
     context : Context
-        Where the streams live, or will.
+        Context of the streams.
     recorder : str
-        The name producers know it by.
+        Its name as reader of the streams.
     durability : str
         As `Recorder` takes it.
     say, on_loss, on_end
-        As `StreamRecorder` takes them; called by whoever calls `look`.
+        As `StreamRecorder` takes them; called within `look` and `finish`.
     """
 
     def __init__(
@@ -259,7 +244,7 @@ class RecorderProcess:
         self._say, self._on_loss, self._on_end = say, on_loss, on_end
         self._on_refusal: Callable[[str], object] = say
         self._is_patient = False
-        self._told = {
+        self._options = {
             "streams": [*streams], "directory": str(directory.absolute()),
             "context": str(context.path), "recorder": recorder,
             "durability": durability,
@@ -268,74 +253,74 @@ class RecorderProcess:
         self._verdicts: set[str] = set()
         self.program = Program(
             name, self._command, str(context.path), say,
-            farewell=f"{END}\n".encode(), is_reporting=True, pause_s=0.0,
+            end_message=f"{END}\n".encode(), is_reporting=True, pause_s=0.0,
         )  # fmt: skip
 
     def _command(self) -> list[str]:
-        """Return what is run next; it is told what its predecessor had begun with."""
+        """Return what is run next, with the streams that were begun before."""
         self._read = 0
         known = [name for name, track in self.tracks.items() if track.is_known]
-        told = json.dumps({**self._told, "known": known})
-        return process_command("ataraxis.session.recorder:main", told)
+        options = json.dumps({**self._options, "known": known})
+        return process_command("ataraxis.session.recorder:main", options)
 
     def look(self) -> None:
-        """Take in what it says, and start it again if it died."""
-        self._hear()
+        """Read its messages, and restart it if it died."""
+        self._read_messages()
         self.program.look()
 
-    def _hear(self) -> None:
-        said = self.program.output(self._read)
-        whole = said[: said.rfind(b"\n") + 1]
+    def _read_messages(self) -> None:
+        output = self.program.output(self._read)
+        whole = output[: output.rfind(b"\n") + 1]
         self._read += len(whole)
         for line in whole.splitlines():
-            self._take(json.loads(line))
+            self._handle(json.loads(line))
 
-    def _take(self, told: dict[str, Any]) -> None:
-        if "say" in told:
-            self._say(told["say"])
-        if "refused" in told:
-            self._on_refusal(told["refused"])
-        if "known" in told:
-            self.tracks[told["known"]].is_known = True
-        if "ended" in told:
-            self._on_end(told["stream"], told["ended"])
-        if "loss" in told:
-            loss = SessionLoss(**told["loss"])
+    def _handle(self, message: dict[str, Any]) -> None:
+        if "note" in message:
+            self._say(message["note"])
+        if "refused" in message:
+            self._on_refusal(message["refused"])
+        if "known" in message:
+            self.tracks[message["known"]].is_known = True
+        if "ended" in message:
+            self._on_end(message["stream"], message["ended"])
+        if "loss" in message:
+            loss = SessionLoss(**message["loss"])
             self.tracks[loss.stream].lose(loss)
             self._on_loss(loss)
-        if "verdict" in told:
-            verdict = StreamVerdict(**told["verdict"])
+        if "verdict" in message:
+            verdict = StreamVerdict(**message["verdict"])
             self._verdicts.add(verdict.name)
             self.tracks[verdict.name].merge(verdict)
 
-    def tell_to_end(self, is_patient: bool = False) -> None:
+    def request_end(self, is_patient: bool = False) -> None:
         """Ask it to record what was sent until now, and to end; does not wait.
 
-        One that is patient tries until `finish` is told to release.
+        With `is_patient` it tries until `finish` releases it.
         """
         self._is_patient = is_patient
         if is_patient:
-            self.program.tell(f"{DRAIN}\n".encode())
+            self.program.send(f"{DRAIN}\n".encode())
         else:
-            self.program.tell_to_end()
+            self.program.request_end()
 
     def finish(
         self,
         release: Latch | None = None,
         on_refusal: Callable[[str], object] = lambda text: None,
     ) -> None:
-        """Wait for its end; one that dies meanwhile is started again to finish."""
+        """Wait until it has ended; if it dies, restart it to finish."""
         self._on_refusal = on_refusal
         for left in reversed(range(TRIES)):
             if release is not None and self._is_patient:
                 self._wait_until(release)
             code = self.program.wait()
-            self._hear()
+            self._read_messages()
             if code == 0 or not left or self.program.failure:
                 break
             self.program.restart()
-            self.tell_to_end(self._is_patient)
-        told = f": exit code {code}: {self.program.errors()}" if code else ""
+            self.request_end(self._is_patient)
+        reason = f": exit code {code}: {self.program.last_error()}" if code else ""
         self.program.end()
         died = self.program.restarts
         for name, track in self.tracks.items():
@@ -347,13 +332,13 @@ class RecorderProcess:
             if name not in self._verdicts:
                 track.verdict.is_trusted = False
                 track.note(
-                    f"its recorder did not end in order{told}; run 'ataraxis recover'"
+                    f"its recorder did not end in order{reason}; run 'ataraxis recover'"
                 )
 
     def _wait_until(self, release: Latch) -> None:
-        """Wait for the end of a patient one, and hear it; once released, no longer."""
+        """Read messages until it has ended; send it the release once that is set."""
         while self.program.process.poll() is None:
-            self._hear()
+            self._read_messages()
             if release.wait(LOOK_S):
-                self.program.tell(f"{RELEASE}\n".encode())
+                self.program.send(f"{RELEASE}\n".encode())
                 return

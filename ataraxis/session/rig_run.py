@@ -61,18 +61,18 @@ class RigRun:
     Parameters
     ----------
     session : RigHost
-        Records the streams, and is told what happens.
+        Records the streams, and keeps the log.
     rig : Rig, str or Path
         The rig, or its YAML file.
     until : Latch, optional
-        Once it is set, waits end: for a source to come, and `wait`.
+        Once it is set, `wait` ends, and so does the wait for a source.
 
     Raises
     ------
     ConfigError
         It contradicts itself; nothing was started.
     SourceFailed
-        A source did not come; what was started was ended.
+        A source gave no stream; what was started was ended.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class RigRun:
         self._pipes: list[tuple[str, Any, Consumer]] = []
         self._is_over = False
         self.reports: dict[str, dict[str, Any]] = {}
-        """Of each source that has ended: what it says of itself, as `samples`."""
+        """Report of each source that has ended, such as `samples`."""
         rig_path = session.directory / "rig.yaml"
         self.rig.to_yaml(rig_path)
         try:
@@ -119,46 +119,44 @@ class RigRun:
             for name in self.rig.sources:
                 self._await_readers(name)
             for name, viewer in self.rig.viewers.items():
-                place, say = str(session.context.path), session.note
-                made = Program(name, viewer.command, place, say, is_viewer=True)
-                self._programs.append(made)
+                context, note = str(session.context.path), session.note
+                program = Program(name, viewer.command, context, note, is_viewer=True)
+                self._programs.append(program)
         except BaseException:
             self.stop()
             raise
 
-    def _node(self, said: RigSource) -> str:
+    def _node(self, source: RigSource) -> str:
         """Return the node of a source; its file is copied into the session."""
-        path = Path(said.node)
-        if said.node.endswith(NODE_FILES):
+        path = Path(source.node)
+        if source.node.endswith(NODE_FILES):
             if not path.is_absolute() and self._folder is not None:
                 path = self._folder / path
-            said_by: Path | None = path
+            file: Path | None = path
         else:
             settings = Settings.load()
-            said_by = Catalog(settings).node_file(said.node) if settings else None
-        if said_by is not None and said_by.is_file():
-            shutil.copyfile(said_by, self._session.directory / said_by.name)
-        return str(path) if said_by == path else said.node
+            file = Catalog(settings).node_file(source.node) if settings else None
+        if file is not None and file.is_file():
+            shutil.copyfile(file, self._session.directory / file.name)
+        return str(path) if file == path else source.node
 
     def _source(self, name: str) -> Program:
-        said = self.rig.sources[name]
-        place = str(self._session.context.path)
-        if said.command:
-            return Program(
-                name, said.command, place, self._session.note, is_told_by_signal=True
-            )
-        told = {
-            "node": self._node(said), "stream": said.stream, "attrs": said.attrs,
-            "name": name, "samples": said.samples, "buffer_s": said.buffer_s,
-            "patience_s": said.patience_s, "timeout_s": START_S,
-            "context": place,
-            # So that recorder and pipes have the very first frame.
+        source, note = self.rig.sources[name], self._session.note
+        context = str(self._session.context.path)
+        if source.command:
+            return Program(name, source.command, context, note, is_ended_by_signal=True)
+        options = {
+            "node": self._node(source), "stream": source.stream,
+            "attrs": source.attrs, "name": name, "samples": source.samples,
+            "buffer_s": source.buffer_s, "patience_s": source.patience_s,
+            "timeout_s": START_S, "context": context,
+            # So that recorder and pipes get the first frame.
             "readers": self._readers(name),
         }  # fmt: skip
-        return Program.of_source(name, told, self._session.note)
+        return Program.of_source(name, options, note)
 
     def _await(self, name: str) -> None:
-        """Wait until the stream of a source is there."""
+        """Wait until a source has made its stream."""
         program = next(p for p in self._programs if p.name == name)
         deadline = time.monotonic() + START_S
         while True:
@@ -170,8 +168,10 @@ class RigRun:
             code = program.process.poll()
             after = time.monotonic() - (deadline - START_S)
             if code is not None:
-                said = program.told() or "it said nothing"
-                self._fail(name, f"ended after {after:.1f} s, exit code {code}: {said}")
+                output = program.last_output() or "it printed nothing"
+                self._fail(
+                    name, f"ended after {after:.1f} s, exit code {code}: {output}"
+                )
             if after > START_S:
                 self._fail(name, f"gave no stream within {START_S:g} s")
             if self._until.wait(_LOOK_S):
@@ -204,7 +204,7 @@ class RigRun:
         error.source = name
         raise error
 
-    def _start_pipe(self, name: str, said: RigPipe, steps: list[Any]) -> None:
+    def _start_pipe(self, name: str, rig_pipe: RigPipe, steps: list[Any]) -> None:
         pipe = Pipe(name, context=self._session.context)
         at: Any = pipe
         for step, function in steps:
@@ -214,13 +214,13 @@ class RigRun:
                 )
             )
         reader = Consumer(
-            said.stream, context=self._session.context, policy="lossless",
+            rig_pipe.stream, context=self._session.context, policy="lossless",
             label=f"pipe {name}", timeout=START_S,
         )  # fmt: skip
 
         def take(result: Any) -> None:
-            if said.event is not None:
-                self._session.event(said.event, value=result)
+            if rig_pipe.event is not None:
+                self._session.event(rig_pipe.event, value=result)
 
         self._pipes.append((name, pipe.run(reader, take), reader))
         self._session.note(f"pipe {name!r} runs")
@@ -233,7 +233,7 @@ class RigRun:
         return {program.name: program.process.pid for program in self._programs}
 
     def look(self) -> bool:
-        """Start again what failed; whether a source runs still."""
+        """Restart what failed; return whether a source still runs."""
         runs = [p.look() for p in self._programs if not p.is_viewer]
         for program in self._programs:
             if program.is_viewer:
@@ -241,7 +241,7 @@ class RigRun:
         return any(runs) or not runs
 
     def wait(self, duration: float | None = None) -> None:
-        """Wait until every source ended, `duration` s are over, or Ctrl-C."""
+        """Wait until every source has ended, for `duration` s, or until Ctrl-C."""
         end = None if duration is None else time.monotonic() + duration
         try:
             while self.look() and (end is None or time.monotonic() < end):
@@ -259,12 +259,12 @@ class RigRun:
         """
         if self._is_over:
             return
-        # Each step may be taken again: after an interrupt, the whole of it is.
+        # After an interrupt it is called again: each step may be repeated.
         sources = [p for p in self._programs if not p.is_viewer]
         for program in sources:
-            program.tell_to_end()
+            program.request_end()
         for program in sources:
-            if program.is_let_go:
+            if program.is_closed:
                 continue
             program.wait(hurry)
             self.reports[program.name] = _report(program)
@@ -280,7 +280,7 @@ class RigRun:
             self._end_pipe(name, run, reader, hurry)
         for program in self._programs:
             if program.is_viewer:
-                program.tell_to_end()
+                program.request_end()
                 program.wait(hurry)
                 program.end()
         self._is_over = True
@@ -297,7 +297,7 @@ class RigRun:
         reader.close()
 
     def forget_killed(self) -> None:
-        """Remove streams of sources that had to be killed, and that no reader wants."""
+        """Remove streams of sources that were killed, if they have no reader."""
         context = self._session.context
         for program in self._programs:
             if not program.was_killed or program.is_viewer:
@@ -309,7 +309,7 @@ class RigRun:
 
 
 def _wait_for(run: Any, hurry: Latch | None) -> None:
-    """Wait until a pipe has run dry; `TimeoutError` if not, or in a hurry."""
+    """Wait until a pipe has run dry; `TimeoutError` once it takes 60 s, or `hurry`."""
     deadline = time.monotonic() + START_S
     while True:
         left = deadline - time.monotonic()
@@ -324,11 +324,11 @@ def _wait_for(run: Any, hurry: Latch | None) -> None:
 
 
 def _report(program: Program) -> dict[str, Any]:
-    """Read the last line that a source printed; empty if it is no report."""
+    """Return the last line that a source printed; empty if it is not a report."""
     lines = program.output().splitlines()
     try:
-        found: dict[str, Any] = json.loads(lines[-1])
-        return found
+        report: dict[str, Any] = json.loads(lines[-1])
+        return report
     except (IndexError, ValueError):
         return {}
 

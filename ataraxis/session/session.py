@@ -381,7 +381,7 @@ class Session:
             self._is_over.set()
             self._events.close()
             for recorder in self._recorders:
-                recorder.tell_to_end(is_patient=release is not None)
+                recorder.request_end(is_patient=release is not None)
             for recorder in self._recorders:
                 recorder.finish(release, on_refusal)
             tracked = [

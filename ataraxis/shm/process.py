@@ -1,4 +1,4 @@
-"""Processes of ataraxis's own that a program starts: workers, writers, recorders.
+"""Processes that ataraxis starts: workers, writers, recorders, and commands of a rig.
 
 An entry is a function of ataraxis that takes text. It runs in another interpreter; in a
 frozen program (PyInstaller, cx_Freeze, Nuitka), whose executable is the program itself,
@@ -7,28 +7,37 @@ in another copy of that, which must call `freeze_support` before anything else.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Collection, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Self
 
 from ataraxis.shm.thread import Latch
 
 # Between the executable and the entry, where a frozen program is started as a process
-# of ours. The hook for PyInstaller (`ataraxis.shm.pyinstaller`) looks for it, too.
+# of ataraxis. The hook for PyInstaller (`ataraxis.shm.pyinstaller`) knows it, too.
 FLAG = "--ataraxis-process"
 # Set on `sys` by that hook: so it need not import anything where nothing is started.
 MARK = "ataraxis_starts_processes"
 _SLICE_S = 0.5
 _NAP_S = 0.01
+_TAIL_BYTES = 2000
+_LONGEST_BACKOFF_S = 5.0
+_PR_SET_PDEATHSIG = 1
+
+# ---- entries: what a process of ataraxis runs
 
 
 def process_command(entry: str, *arguments: str) -> list[str]:
@@ -118,21 +127,43 @@ def _is_frozen() -> bool:
     return bool(getattr(sys, "frozen", False))
 
 
-def exit_code(pid: int) -> int | None:
-    """Look how a child of this process has ended; None: it has not.
+# ---- `spawn`: the one way a process is started
 
-    Nothing is taken from the system, so that the look can be repeated: negative is the
-    number of the signal that killed it. Raises `ChildProcessError` if it is not a child
-    of this process, or was waited for by another part of the program.
+
+def spawn(
+    command: Sequence[str], *, blocked: Collection[int] = (), **options: Any
+) -> ChildProcess:
+    """Start a process in a group of its own: Ctrl-C is the caller's business.
+
+    Parameters
+    ----------
+    command : sequence of str
+        What is run, see `process_command`.
+    blocked : collection of int
+        Signals that are blocked in the process from its first instruction on.
+    **options
+        As `subprocess.Popen` takes them; without ``stdin`` its input is empty.
+
+    Raises
+    ------
+    OSError
+        It cannot be started.
+
+    Examples
+    --------
+    >>> spawn([sys.executable, "-c", "raise SystemExit(3)"]).wait(60)
+    3
     """
-    found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    if found is None:
-        return None
-    return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    try:
+        defaults = {"stdin": subprocess.DEVNULL, "process_group": 0}
+        return ChildProcess(command, **{**defaults, **options})
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class ChildProcess:
-    """A process that was started, and is waited for without a lock.
+    """A process that `spawn` started; it is waited for without a lock.
 
     `subprocess.Popen` guards ``poll`` and ``wait`` by a lock that an exception at the
     wrong instruction leaves taken, and loses an exit code that way. Here the code is
@@ -144,12 +175,6 @@ class ChildProcess:
         What is run.
     **options
         As `subprocess.Popen` takes them.
-
-    Examples
-    --------
-    >>> child = ChildProcess([sys.executable, "-c", "raise SystemExit(3)"])
-    >>> child.wait(60)
-    3
     """
 
     def __init__(self, command: Sequence[str], **options: Any) -> None:
@@ -157,39 +182,40 @@ class ChildProcess:
         self.pid = self._process.pid
         """Its process id."""
         self.code: int | None = None
-        """Its exit code, once it was seen to have ended; as `exit_code` gives it."""
-        self._descriptor = -1
-        with suppress(OSError, AttributeError):  # not on every system
-            self._descriptor = os.pidfd_open(self.pid)
+        """Its exit code, once `poll` has seen its end; negative: number of a signal."""
+        self.descriptor = _pidfd(self.pid)
+        """A pidfd: readable once it has ended. -1: unavailable, or `code` is known."""
 
     @property
     def stdin(self) -> Any:
         """Its standard input, if that is a pipe."""
         return self._process.stdin
 
-    @property
-    def returncode(self) -> int | None:
-        """As `code`."""
-        return self.code
-
     def poll(self) -> int | None:
-        """Look whether it has ended: its exit code, or None."""
+        """Return its exit code; None: it runs.
+
+        0 if another part of the program has waited for it, and knows the code.
+        """
         if self.code is None:
             try:
-                self.code = exit_code(self.pid)
-            except ChildProcessError:  # the program waits for any child, somewhere
+                ended = os.waitid(
+                    os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT
+                )
+            except ChildProcessError:
                 self.code = 0
+            else:
+                if ended is not None:
+                    is_exit = ended.si_code == os.CLD_EXITED
+                    self.code = ended.si_status if is_exit else -ended.si_status
         if self.code is not None and self._process.returncode is None:
             with suppress(ChildProcessError):
                 os.waitpid(self.pid, os.WNOHANG)
             self._process.returncode = self.code
-            descriptor, self._descriptor = self._descriptor, -1
-            if descriptor >= 0:
-                os.close(descriptor)
+            self._close()
         return self.code
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end; its exit code.
+        """Wait until it has ended; return its exit code.
 
         Raises
         ------
@@ -201,25 +227,219 @@ class ChildProcess:
             left = _SLICE_S if end is None else min(end - time.monotonic(), _SLICE_S)
             if left <= 0:
                 raise TimeoutError(f"process {self.pid} still runs after {timeout} s")
-            if self._descriptor >= 0:
-                poll = select.poll()
-                poll.register(self._descriptor, select.POLLIN)
-                poll.poll(left * 1000)
+            if self.descriptor >= 0:
+                is_readable(self.descriptor, left)
             else:
                 time.sleep(min(left, _NAP_S))
         return code
 
     def signal(self, number: int) -> None:
         """Send it a signal; nothing happens if it has ended."""
-        if self.poll() is None:
-            # It is not waited for yet, so that the number is still its own.
-            with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError):
+            if self.descriptor >= 0:
+                signal.pidfd_send_signal(self.descriptor, number)
+            elif self.poll() is None:
                 os.kill(self.pid, number)
 
-    def __del__(self) -> None:
-        descriptor = getattr(self, "_descriptor", -1)
+    def _close(self) -> None:
+        descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            self._close()
+            self._process.returncode = self.code or 0  # Popen warns of one that runs
+
+
+class OutputFile:
+    r"""A file without a name that takes what a process prints; gone with this object.
+
+    Unlike a pipe, it need not be read for the process to go on.
+
+    Examples
+    --------
+    >>> output = OutputFile()
+    >>> child = spawn([sys.executable, "-c", "print(1); print(2)"], stdout=output)
+    >>> child.wait(60), output.read(), output.last_lines()
+    (0, b'1\n2\n', ['2'])
+    """
+
+    def __init__(self) -> None:
+        self._descriptor = -1
+        with tempfile.TemporaryFile() as file:
+            self._descriptor = os.dup(file.fileno())
+
+    def fileno(self) -> int:
+        """Return the descriptor, for `spawn`."""
+        return self._descriptor
+
+    def read(self, start: int = 0) -> bytes:
+        """Return what was printed so far, from byte `start` on."""
+        # By pread: this process and the other share one position.
+        size = os.fstat(self._descriptor).st_size
+        return os.pread(self._descriptor, max(size - start, 0), start)
+
+    def last_lines(self, count: int = 1) -> list[str]:
+        """Return the last lines that are not blank, of the last 2000 bytes."""
+        start = max(os.fstat(self._descriptor).st_size - _TAIL_BYTES, 0)
+        lines = self.read(start).decode("utf-8", "replace").splitlines()
+        return [line.strip() for line in lines if line.strip()][-count:]
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed."""
+        return self._descriptor < 0
+
+    def close(self) -> None:
+        """Throw away what was printed; nothing happens the second time."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    __del__ = close
+
+
+class RestartBudget:
+    """How often a process may die, and how long to wait before it is started again.
+
+    Parameters
+    ----------
+    limit : int or None
+        So many deaths within the window are allowed; None: any number.
+    window_s : float
+        The window, s.
+    backoff_s : float
+        Wait before the first restart, s; doubled by each death in the window, up to
+        5 s.
+
+    Examples
+    --------
+    >>> budget = RestartBudget(2, backoff_s=0.5)
+    >>> budget.spend(), budget.spend(), budget.is_spent
+    (0.5, 1.0, True)
+    """
+
+    def __init__(
+        self,
+        limit: int | None,
+        window_s: float = float("inf"),
+        backoff_s: float = 0.0,
+    ) -> None:
+        self.limit, self.window_s, self._backoff_s = limit, window_s, backoff_s
+        self._deaths: deque[float] = deque()
+
+    @property
+    def deaths(self) -> int:
+        """How many deaths there were within the window."""
+        first = time.monotonic() - self.window_s
+        while self._deaths and self._deaths[0] < first:
+            self._deaths.popleft()
+        return len(self._deaths)
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether another restart is one too many."""
+        return self.limit is not None and self.deaths >= self.limit
+
+    def spend(self) -> float:
+        """Count a death; return how long to wait before the restart, s."""
+        wait = min(self._backoff_s * 2 ** min(self.deaths, 10), _LONGEST_BACKOFF_S)
+        self._deaths.append(time.monotonic())
+        return wait
+
+    def renew(self) -> None:
+        """Forget all deaths."""
+        self._deaths.clear()
+
+
+# ---- another process: which it is, and whether it lives
+
+
+@dataclass(frozen=True)
+class ProcessIdentity:
+    """A process, distinguished from a later one that has the same pid.
+
+    Examples
+    --------
+    >>> ProcessIdentity.of(os.getpid()).is_alive()
+    True
+    """
+
+    pid: int
+    start: int
+    """When it was started, clock ticks since boot; 0: unknown, or it has ended."""
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        """Return the identity of the process that has this pid now."""
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            return cls(pid, 0)
+        return cls(pid, 0 if fields[0] in b"ZX" else int(fields[19]))
+
+    def is_alive(self) -> bool:
+        """Return whether it runs; also True where that cannot be found out."""
+        return self.of(self.pid).start == self.start
+
+
+class ProcessWatch:
+    """Notices the end of a process, which need not be a child of this one.
+
+    Examples
+    --------
+    >>> ProcessWatch.of_parent().is_gone()
+    False
+    """
+
+    def __init__(self, process: ProcessIdentity) -> None:
+        self._process = process
+        self._descriptor = _pidfd(process.pid)
+        # After opening it: before, another process may have got the pid.
+        self._is_gone = not process.is_alive()
+
+    @classmethod
+    def of_parent(cls) -> Self:
+        """Watch the parent of this process."""
+        return cls(ProcessIdentity.of(os.getppid()))
+
+    def is_gone(self) -> bool:
+        """Return whether the process has ended; does not wait."""
+        if not self._is_gone and self._descriptor >= 0:
+            self._is_gone = is_readable(self._descriptor, 0)
+        elif not self._is_gone:
+            self._is_gone = not self._process.is_alive()
+        return self._is_gone
+
+
+def signal_at_end_of(parent: int, number: int) -> None:
+    """Have the kernel send this process a signal when its parent ends.
+
+    Raises
+    ------
+    ProcessLookupError
+        Its parent has another pid than `parent`: that one has ended already.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+    if os.getppid() != parent:
+        raise ProcessLookupError(f"process {parent}, which started this one, has ended")
+
+
+def _pidfd(pid: int) -> int:
+    """Open a pidfd; -1 in a sandbox or a Python without them, or without such a pid."""
+    try:
+        return os.pidfd_open(pid)
+    except (OSError, AttributeError):
+        return -1
+
+
+def is_readable(descriptor: int, timeout: float) -> bool:
+    """Wait until a descriptor is readable; False after `timeout`, s."""
+    poll = select.poll()  # select.select takes no descriptor above 1023
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))
 
 
 # ---- `Ending`: the signals that end a program, taken as flags

@@ -21,6 +21,7 @@ from workers_logger import accepted
 
 from ataraxis import DataLogger, LogPackage
 from ataraxis.log.writer import EntrySink, open_sink
+from ataraxis.shm.process import ChildProcess
 from ataraxis.stream import MemQ
 from ataraxis.stream.inspector import inspect
 from ataraxis.stream.statistics import _GROWING, _QUEUE_BYTES, _READY, _TALLY_WORDS
@@ -141,15 +142,16 @@ def die_growing(logger: DataLogger, accepted: Any) -> None:
 
 
 @contextmanager
-def held(pid: int) -> Iterator[None]:
+def held(process: ChildProcess | None) -> Iterator[None]:
     """Stop a process for a moment, if there is one."""
-    if pid:
+    if process:
+        pid = process.pid
         os.kill(pid, signal.SIGSTOP)
         stat = Path(f"/proc/{pid}/stat")
         wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", 20)
     yield
-    if pid:
-        os.kill(pid, signal.SIGCONT)
+    if process:
+        os.kill(process.pid, signal.SIGCONT)
 
 
 def dead_growing(logger: DataLogger) -> int:

@@ -114,7 +114,7 @@ def test_the_writer_killed_at_random_moments(
             logger.input_queue.put(LogPackage(0, i // 3, np.frombuffer(data, "u1")))
             expected.append(data)
             if i == moment:
-                os.kill(logger.input_queue._writer, signal.SIGKILL)
+                os.kill(logger.input_queue._writer.pid, signal.SIGKILL)
         logger.stop()
         assert logger.statistics().writers <= 2
         assert accepted(logger.output_directory) == sorted(expected)
