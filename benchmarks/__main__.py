@@ -1,10 +1,10 @@
-"""Every benchmark, one after the other, and one table of every aim.
+"""Run every benchmark, one after the other, and print one table of every target.
 
     python benchmarks [--quick] [--only NAME] [--json OUT] [--verbose]
 
-Each runs in a process of its own; what it prints is kept for `--verbose`. The exit code
-is 1 if a floor was missed or a benchmark failed. A quiet machine, please: half an hour,
-ten minutes with `--quick`.
+Each runs in a separate process; `--verbose` prints its output. The exit code is 1 if a
+floor was missed or a benchmark failed. It needs a quiet machine, for half an hour, or
+for ten minutes with `--quick`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def benchmarks(only: list[str] | None) -> list[Path]:
 
 
 def run(path: Path, is_quick: bool, is_verbose: bool) -> dict[str, Any]:
-    """What one benchmark found: as its ``--json``, or why there is nothing."""
+    """Run one benchmark: its ``--json`` output, or the reason why it failed."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "found.json"
         command = [sys.executable, str(path), "--json", str(output)]
@@ -50,7 +50,7 @@ def run(path: Path, is_quick: bool, is_verbose: bool) -> dict[str, Any]:
 
 
 def rows(name: str, found: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Lines of the table: benchmark, case, whom, ratio, aim, floor, verdict."""
+    """Return table rows: benchmark, case, peers, ratio, target, floor, verdict."""
     if "error" in found:
         return [(name, "", "", "", "", "", f"FAILED: {found['error']}")]
     made = []
@@ -64,17 +64,21 @@ def rows(name: str, found: dict[str, Any]) -> list[tuple[str, ...]]:
             )
         )  # fmt: skip
     for left in found["open"]:
-        whom = f"{left['ours']} : {left['peer']}"
-        made.append((name, left["case"], whom, "", "", "", left["verdict"]))
+        pair = f"{left['ours']} : {left['peer']}"
+        made.append((name, left["case"], pair, "", "", "", left["verdict"]))
     return made
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="short turns, for a look")
-    parser.add_argument("--only", action="append", metavar="NAME", help="of these")
-    parser.add_argument("--json", help="also write everything here")
-    parser.add_argument("--verbose", action="store_true", help="print their own tables")
+    parser.add_argument(
+        "--quick", action="store_true", help="short turns, for a first look"
+    )
+    parser.add_argument("--only", action="append", metavar="NAME", help="only these")
+    parser.add_argument("--json", help="also write all results to this file")
+    parser.add_argument(
+        "--verbose", action="store_true", help="also print the table of each"
+    )
     asked = parser.parse_args()
     if not (chosen := benchmarks(asked.only)):
         parser.error(f"--only: {', '.join(p.stem for p in benchmarks(None))}")
@@ -85,16 +89,16 @@ def main() -> int:
         print(f"{found['seconds']:.0f} s", file=sys.stderr)
         table += rows(path.stem.removeprefix("bench_"), found)
     print(f"\n{machine()}\n")
-    print("| benchmark | case | ours : peer | ratio | aim | floor | verdict |")
+    print("| benchmark | case | ours : peer | ratio | target | floor | verdict |")
     print("|---|---|---|---|---|---|---|")
     for row in table:
         print(f"| {' | '.join(row)} |")
-    told = [row[-1].partition(":")[0] for row in table]
-    counted = {word: told.count(word) for word in dict.fromkeys(told)}
+    outcomes = [row[-1].partition(":")[0] for row in table]
+    counted = {word: outcomes.count(word) for word in dict.fromkeys(outcomes)}
     print("\n" + ", ".join(f"{n} {word}" for word, n in counted.items()))
     if asked.json:
         Path(asked.json).write_text(json.dumps(everything, indent=1))
-    return int("MISSED" in told or "FAILED" in told)
+    return int("MISSED" in outcomes or "FAILED" in outcomes)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Arrays beside unlocked numpy, numpy with multiprocessing.Lock, and the original.
+"""Arrays compared with numpy, with and without multiprocessing.Lock, and the original.
 
     python benchmarks/bench_arrays.py [--json OUT] [--quick]
 
-Run it on a quiet machine. The original is `pip install ".[bench]"`.
+Run it on a quiet machine. `pip install ".[bench]"` installs the original.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def loop(statement: str, **names: object) -> object:
     """Compile ``statement`` into a function that repeats it, as timeit does."""
     source = f"def run(calls):\n for _ in range(calls):\n  {statement}\n"
     space = dict(names)
-    exec(source, space)  # a benchmark's own text, not input
+    exec(source, space)  # text of this file, not input
     return space["run"]
 
 
@@ -150,7 +150,7 @@ def contention(repetitions: int) -> list[Result]:
 def opening(calls: int) -> list[Result]:
     ours = SharedMemoryArray.create_array("bench_open", np.zeros(N))
     theirs = SharedMemory(create=True, size=8 * N)
-    # Opened in a process that is not its creator's: drop our attachment each time.
+    # In another process than the creator's: detach each time.
     script = (
         "import sys, time\n"
         "from ataraxis import attach\n"
@@ -204,7 +204,7 @@ AIMS = [
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", help="also write the results here")
+    parser.add_argument("--json", help="also write the results to this file")
     parser.add_argument("--quick", action="store_true", help="a tenth of the calls")
     options = parser.parse_args()
     calls = 20_000 if options.quick else 200_000

@@ -1,10 +1,10 @@
-"""Replay beside the original DataMux; LSL into shared memory beside pylsl alone.
+"""Replay compared with the original DataMux; LSL into shared memory with pylsl alone.
 
     python benchmarks/bench_datamux.py [--json OUT] [--quick]
 
-Run it on a quiet machine. The peers are `pip install ".[bench,datamux]"`; the original
-needs Python 3.11. Unpaced replay of a CSV recording with 2 and with 32 float fields;
-reading the file is not measured.
+Run it on a quiet machine. `pip install ".[bench,datamux]"` installs the peers; the
+original needs Python 3.11. Unpaced replay of a CSV recording with 2 and with 32 float
+fields; reading the file is not measured.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FIELDS = (2, 32)
 
 
 def describe(folder: Path, fields: int, rows: int) -> None:
-    """Write a collection of one recording that both can read."""
+    """Write a collection with one recording that both can read."""
     kind = {"description": "", "dtype": "f32"}
     names = [f"c{i}" for i in range(fields)]
     collection = {
@@ -61,7 +61,7 @@ def describe(folder: Path, fields: int, rows: int) -> None:
 
 
 def replay(folder: Path, deliver: str, repeats: int) -> Callable[[], float]:
-    """Time of an item, s, from the first to the last, into a queue.Queue."""
+    """Return the time per item, s, from the first to the last, into a queue.Queue."""
     recording = dm.API(folder, folder).recording("eyes", "gaze", {"subject": "A"})
     api = dm.API(folder, folder)
 
@@ -111,11 +111,11 @@ def replays(quick: bool) -> list[Result]:
 
 
 def lsl(quick: bool) -> list[Result]:
-    """Time of 300 samples of 64 channels, of a backlog, until they are there.
+    """Return the time to receive 300 samples of 64 channels from a backlog.
 
-    pylsl alone reads 300 samples a call into one array. Ours goes all the way that
-    `proxy_live_stream` does, into a stream of 300 or 3,000 samples a frame, or of one;
-    CPU time of the thread that does it, for LSL's own threads are the same for all.
+    pylsl alone reads 300 samples a call into one array. ataraxis does what
+    `proxy_live_stream` does, into a stream of 1, 300 or 3,000 samples a frame. Measured
+    is the CPU time of the reading thread; LSL's own threads do the same for all.
     """
     if not importlib.util.find_spec("pylsl"):
         return []
@@ -129,7 +129,7 @@ def lsl(quick: bool) -> list[Result]:
     total = chunks * size
     data = np.random.default_rng(0).normal(size=(size, channels)).astype("f4")
 
-    numbers = itertools.count()  # an outlet that was may be found a while longer
+    numbers = itertools.count()  # a closed outlet may still be found for a while
 
     def outlet() -> tuple[str, pylsl.StreamOutlet]:
         name = f"bench-{os.getpid()}-{next(numbers)}"
@@ -140,7 +140,7 @@ def lsl(quick: bool) -> list[Result]:
         made.wait_for_consumers(10)
         for _ in range(chunks):
             made.push_chunk(data)
-        time.sleep(1.0)  # until it is here, so that nobody waits
+        time.sleep(1.0)  # until it has arrived, so that no turn waits
 
     def alone() -> float:
         name, made = outlet()
@@ -206,8 +206,8 @@ AIMS = [
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", help="also write the results here")
-    parser.add_argument("--quick", action="store_true", help="smaller, and less often")
+    parser.add_argument("--json", help="also write the results to this file")
+    parser.add_argument("--quick", action="store_true", help="smaller, and fewer turns")
     options = parser.parse_args()
     results = replays(options.quick) + lsl(options.quick)
     return report(results, AIMS, options.json)

@@ -1,16 +1,16 @@
-"""The frame buffer beside memcpy, and multiprocessing.shared_memory with zlib.crc32.
+"""The frame buffer compared with memcpy, and with shared memory and zlib.crc32.
 
     python benchmarks/bench_framebuffer.py [--json OUT] [--quick]
 
 Run it on a quiet machine. What is compared:
 
-- 1 MiB: `write` and `read_into` beside one plain memcpy between memory that exists
-  (np.copyto); `read`, which makes new bytes, beside ``bytes(memoryview)``, as it does.
-- 4 KiB: beside a call of a Python function with the same arguments that copies those
-  4 KiB through a memoryview and checks nothing ("Python call"); and, harsher, beside
-  one that does nothing at all ("empty call"). `write` and `read_into` stay below 3 of
-  those. `read` makes a new bytes object, and making one of 4 KiB by slicing costs two
-  empty calls by itself: its floor of 4 is this benchmark's own.
+- 1 MiB: `write` and `read_into` with one plain memcpy between existing memory
+  (np.copyto); `read`, which allocates bytes, with ``bytes(memoryview)``.
+- 4 KiB: with a call of a Python function that has the same arguments, copies those
+  4 KiB through a memoryview and checks nothing ("Python call"); and, a harder target,
+  with one that does nothing at all ("empty call"). `write` and `read_into` must stay
+  below 3 of those. `read` allocates a bytes object, and making one of 4 KiB by slicing
+  costs two empty calls: its floor of 4 is this benchmark's own.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SMALL, LARGE = 4096, 1 << 20
 
 
 class Checked:
-    """What one writes by hand: shared memory and zlib's CRC-32, copy then verify."""
+    """The hand-written way: shared memory and zlib's CRC-32, copy, then verify."""
 
     def __init__(self, size: int) -> None:
         self.memory = SharedMemory(create=True, size=size)
@@ -155,7 +155,7 @@ AIMS = [
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", help="also write the results here")
+    parser.add_argument("--json", help="also write the results to this file")
     parser.add_argument("--quick", action="store_true", help="a tenth of the calls")
     options = parser.parse_args()
     calls = 20_000 if options.quick else 200_000

@@ -1,19 +1,19 @@
-"""The log beside the original, the usual formats, and raw write loops.
+"""The log compared with the original, the usual formats, and raw write loops.
 
     python benchmarks/bench_log.py [--json OUT] [--quick] [--directory DIR]
 
-Run it on a quiet machine, and with --directory on the disk that is meant. Compared:
+Run it on a quiet machine; --directory chooses the disk. Compared:
 
-- 64-byte entries, one `put` each from one process, until `stop()` has returned: beside
-  a raw loop of one writev call for each entry, and one for each 256, a file of its own
-  for each entry ("bare files"), the original 3.1.1, and sqlite, h5py, zarr, mcap and
-  pyarrow where they are installed.
-- `log_block` of 64-byte rows: beside one buffered file.
-- 64 KiB entries: beside raw sequential writes.
-- three producers together: beside one of them.
+- 64-byte entries, one `put` each from one process, until `stop()` has returned: with
+  a raw loop of one writev call for each entry, and one for each 256, one file for each
+  entry ("bare files"), the original 3.1.1, and sqlite, h5py, zarr, mcap and pyarrow if
+  they are installed.
+- `log_block` of 64-byte rows: with one buffered file.
+- 64 KiB entries: with raw sequential writes.
+- three producers together: with one of them.
 - a million entries of an archive into one array.
 
-Peers that are not installed are left out. What goes to disk is not synced by anybody.
+Peers that are not installed are left out. No peer syncs to disk.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ AIMS = [
 
 
 class Desk:
-    """A new directory for each turn, taken away after it."""
+    """Create a directory for each turn, and remove it afterwards."""
 
     def __init__(self, home: str | None) -> None:
         self.home = home
 
     def rate(self, work: Callable[[Path], int]) -> float:
-        """Entries a second of one turn; `work` says how many it wrote."""
+        """Return entries a second of one turn; `work` returns how many it wrote."""
         path = Path(tempfile.mkdtemp(dir=self.home))
         try:
             began = time.perf_counter()
@@ -69,7 +69,7 @@ class Desk:
 
 
 def started(path: Path, count: int, size: int, layout: str = "journal") -> float:
-    """Rate without the start of the writer, which is some 0.2 s once."""
+    """Return the rate without the start of the writer, which takes some 0.2 s once."""
     data = np.zeros(size, np.uint8)
     with DataLogger(path, layout=layout) as logger:
         logger.log(0, data)
@@ -96,12 +96,12 @@ def blocks(path: Path, count: int) -> float:
 
 
 def idle(path: Path, seconds: float) -> float:
-    """Share of a core that a writer with nothing to do takes."""
+    """Return the share of a core that an idle writer uses."""
     with DataLogger(path, layout="journal") as logger:
         logger.log(0, np.zeros(SMALL, np.uint8))
         while not logger.statistics().written:
             time.sleep(0.001)
-        # Peers may have left children of their own: multiprocessing's tracker is one.
+        # Peers may have left child processes, such as multiprocessing's tracker.
         writer = Path(f"/proc/{logger.input_queue._writer.pid}/schedstat")
         time.sleep(1)
         before = int(writer.read_text().split()[0])
@@ -132,7 +132,7 @@ def together(path: Path, count: int, producers: int) -> float:
             time.sleep(0.001)
         gate.wait()
         began = time.perf_counter()
-        # Until the last put has returned; an interpreter's end is not the log's.
+        # Until the last put has returned; the exit of the interpreter is not measured.
         gate.wait()
         logger.stop()
         seconds = time.perf_counter() - began

@@ -1,13 +1,13 @@
-"""Reading logs: a million entries into one array, and opening whatever the size.
+"""Reading logs: a million entries into one array, and opening logs of two sizes.
 
     python benchmarks/bench_log_read.py [--json OUT] [--quick] [--directory DIR]
 
 Compared:
 
-- 64-byte entries of an archive, and of a journal, into one array, opening included:
-  beside the original's way, one member after the other (its own `LogArchiveReader`,
-  where this Python has one).
-- opening a journal of 1 GB beside one of 0.1 GB, in xarray and as a `LogArchive`.
+- 64-byte entries of an archive, and of a journal, into one array, opening included,
+  with the original's way, one member after the other (its own `LogArchiveReader`, if it
+  is installed).
+- opening a journal of 1 GB with one of 0.1 GB, in xarray and as a `LogArchive`.
 
 Files are in the page cache: this measures programs, not disks.
 """
@@ -43,7 +43,7 @@ ONSET_US = 1_700_000_000_000_000
 
 
 def archive_of(path: Path, count: int) -> Path:
-    """Make an archive as the originals have it, its onset first."""
+    """Write an archive like those of the originals, with its onset first."""
     with NpzWriter(path / "1_log.npz", compress=False) as archive:
         for stamp in range(count):
             data = bytes(SIZE) if stamp else ONSET_US.to_bytes(8, "little")
@@ -64,7 +64,7 @@ def journal_of(path: Path, count: int) -> Path:
 
 
 def to_array(path: Path, numbers: range) -> float:
-    """Entries a second."""
+    """Return entries a second."""
     began = time.perf_counter()
     with LogArchive(path) as log:
         assert log.read(numbers=numbers).data.shape == (len(numbers), SIZE)
@@ -72,7 +72,7 @@ def to_array(path: Path, numbers: range) -> float:
 
 
 def original(path: Path, count: int, part: int) -> float:
-    """Entries a second, as if all were read: opening once, a part of the entries."""
+    """Return entries a second, extrapolated: opening once, reading a part of them."""
     began = time.perf_counter()
     try:
         from ataraxis_data_structures import LogArchiveReader

@@ -1,6 +1,6 @@
-"""Making, attaching and waiting among 10 names and among 2,000: what others cost us.
+"""Creating, attaching and waiting among 10 names and among 2,000 others.
 
-And what it costs to wait for a name that does not come, in processor time.
+And the processor time of waiting for a name that does not come.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def crowd(place: Path, count: int) -> list[SharedMemoryArray]:
         SharedMemoryArray.create_array(f"name-{k:04d}", np.zeros(1), context=place)
         for k in range(10)
     ]
-    for k in range(10, count):  # the same names, at less cost than so many attachments
+    for k in range(10, count):  # the same names, cheaper than as many attachments
         (place / f"name-{k:04d}").hardlink_to(place / "name-0000")
     return made
 
@@ -55,7 +55,7 @@ def wait(place: Path) -> Any:
 
 
 def microseconds(step: Callable[[Path], Any], place: Path, rounds: int) -> float:
-    """Of processor time, without what is done to take it away again."""
+    """Return processor time of a call, without that of its clean-up."""
     used = 0.0
     for _ in range(rounds):
         began = time.process_time()
@@ -66,7 +66,7 @@ def microseconds(step: Callable[[Path], Any], place: Path, rounds: int) -> float
 
 
 def share(place: Path, seconds: float) -> float:
-    """Of a core, while a missing name is waited for, %."""
+    """Return the share of a core while waiting for a missing name, %."""
     began, used = time.monotonic(), time.process_time()
     try:
         Consumer("never", context=place, timeout=seconds)
@@ -77,7 +77,7 @@ def share(place: Path, seconds: float) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", help="also write the results here")
+    parser.add_argument("--json", help="also write the results to this file")
     parser.add_argument("--quick", action="store_true", help="short turns")
     options = parser.parse_args()
     rounds = ROUNDS // 4 if options.quick else ROUNDS

@@ -1,21 +1,21 @@
-"""Pipelines beside what one would use instead, in one run, as ratios.
+"""Pipelines compared with the usual alternatives, in one run, as ratios.
 
     python benchmarks/bench_pipeline.py [--json OUT] [--quick] [--only CASE] ...
 
-What each does. *Counter*: two processes, `await` on both sides; a number is a message.
+The cases. *Counter*: two processes, `await` on both sides; each number is a message.
 multiprocessing.Queue and faster-fifo have no `await`: their put and get are called in
-coroutines. dataloop-upipe is the original, in its own dialect, with its lock mended
-(upipe_peer.py). *In batches* of 1000 numbers: an array is a message, for all;
+coroutines. dataloop-upipe is the original, with its own interface, and with its lock
+repaired (upipe_peer.py). *In batches* of 1000 numbers: an array is a message, for all;
 faster-fifo pickles it, and ataraxis checks it with a CRC-32; "put_many" is
 faster-fifo's own way, 1000 numbers a call, each pickled. *1 MB, 3 stages*: every stage
-copies the block and changes it; joblib hands all blocks to two workers, stage after
-stage. *Two workers*: how much faster they are than one, beside two bare processes that
+copies the block and changes it; joblib gives all blocks to two workers, stage after
+stage. *Two workers*: their speed-up over one, compared with two bare processes that
 share nothing. The original has no batches, and pickles arrays into a queue of 4 MB: it
 takes part in the counter only.
 
-Peers that are not installed are left out, and named: faster-fifo; joblib, of this
-Python's version; dataloop-upipe, of Python 3.9. The latter two may be virtual
-environments of their own: $ATARAXIS_PEERS/joblib and .../upipe (/tmp/peers).
+Peers that are not installed are left out, and listed: faster-fifo; joblib, for this
+version of Python; dataloop-upipe, for Python 3.9. The latter two may be in virtual
+environments: $ATARAXIS_PEERS/joblib and .../upipe (/tmp/peers).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from ataraxis.pipeline import DType, Pipe, Processor
 SPAWN = mp.get_context("spawn")
 BATCH = 1000
 PEERS = Path(os.environ.get("ATARAXIS_PEERS", "/tmp/peers"))
-# The original has a tenth of the numbers: it is slow, and steady.
+# The original gets a tenth of the numbers: it is slow, and steady.
 UPIPE_SHARE = 10
 
 
@@ -48,7 +48,7 @@ UPIPE_SHARE = 10
 
 
 def counter(limit: int, batch: int = 1) -> float:
-    """Numbers a second through one edge, from the first `get` to the last."""
+    """Return numbers a second through one edge, from the first `get` to the last."""
 
     async def produce() -> None:
         me = Processor("produce")
@@ -75,7 +75,7 @@ def counter(limit: int, batch: int = 1) -> float:
 
 
 def _told(pipe: Pipe) -> float:
-    """Run a pipe whose last processor prints how long it took, s."""
+    """Run a pipe whose last processor prints its duration, s."""
     import contextlib
     import io
 
@@ -112,7 +112,7 @@ def _mp_consume(queue: Any, limit: int, batch: int, answer: Any) -> None:
 
 
 def peer_counter(make: Callable[[], Any], limit: int, batch: int = 1) -> float:
-    """Do the same over a queue of somebody else's."""
+    """Do the same over a queue of another library."""
     queue, answer = make(), SPAWN.Queue()
     workers = [
         SPAWN.Process(target=_mp_consume, args=(queue, limit, batch, answer)),
@@ -148,7 +148,7 @@ def _many_consume(queue: Any, limit: int, answer: Any) -> None:
 
 
 def fifo_many(make: Callable[[], Any], limit: int) -> float:
-    """Do the same by faster-fifo's own batches."""
+    """Do the same with faster-fifo's own batches."""
     queue, answer = make(), SPAWN.Queue()
     workers = [
         SPAWN.Process(target=_many_consume, args=(queue, limit, answer)),
@@ -169,7 +169,7 @@ def upipe_python() -> Path | None:
 
 
 def upipe_counter(limit: int) -> float:
-    """Do the same in the original."""
+    """Do the same with the original."""
     peer = Path(__file__).with_name("upipe_peer.py")
     command = [str(upipe_python()), str(peer), str(limit)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -182,14 +182,14 @@ def upipe_counter(limit: int) -> float:
 
 
 def touch(block: np.ndarray) -> np.ndarray:
-    """Change a block in a way that takes no time."""
+    """Change a block, in negligible time."""
     block = block.copy()
     block[0] += 1
     return block
 
 
 def arrays(count: int) -> float:
-    """Blocks of 1 MB a second through three processors."""
+    """Return blocks of 1 MB a second through three processors."""
     block = np.zeros(1 << 17)
     pipe = Pipe("arrays")
     size = {"buffer_size": 1 << 20, "buffer_count": 16}
@@ -214,7 +214,7 @@ def _stage(taken: Any, given: Any) -> None:
 
 
 def peer_arrays(make: Callable[[], Any], count: int) -> float:
-    """Do the same over queues of somebody else's."""
+    """Do the same over queues of another library."""
     queues = [make() for _ in range(4)]
     workers = [SPAWN.Process(target=_stage, args=queues[k : k + 2]) for k in range(3)]
     for worker in workers:
@@ -238,7 +238,7 @@ def peer_arrays(make: Callable[[], Any], count: int) -> float:
     return count / seconds
 
 
-# ---- two workers, beside two bare processes
+# ---- two workers, compared with two bare processes
 
 
 def work(value: int) -> int:
@@ -306,7 +306,7 @@ def _first(queue: Any) -> None:
 
 
 def start_ratio() -> float:
-    """Return start to first result, beside that of bare processes."""
+    """Return the time from start to first result, and that of bare processes."""
     queue = SPAWN.Queue()
     start = time.perf_counter()
     made = [SPAWN.Process(target=_first, args=(queue,)) for _ in range(2)]
@@ -328,7 +328,7 @@ def start_ratio() -> float:
 
 
 def idle(seconds: float = 5.0) -> float:
-    """Return the share of a CPU that an idle pipe of two workers takes, percent."""
+    """Return the share of a CPU that an idle pipe of two workers uses, percent."""
     import resource
 
     pipe = Pipe("idle")
@@ -367,7 +367,7 @@ JOBLIB = PEERS / "joblib" / "lib" / VERSION / "site-packages"
 
 
 def has_joblib() -> bool:
-    """Look for joblib here, and among the peers."""
+    """Search for joblib in this Python and among the peers."""
     if JOBLIB.exists() and str(JOBLIB) not in sys.path:
         sys.path.append(str(JOBLIB))
     with suppress(ImportError):
@@ -378,10 +378,10 @@ def has_joblib() -> bool:
 
 
 def joblib_rate(count: int) -> float:
-    """Return how many blocks of 1 MB a second joblib gets through the three stages."""
+    """Return blocks of 1 MB a second through three stages of joblib."""
     from joblib import Parallel, delayed
 
-    os.environ["PYTHONPATH"] = str(JOBLIB)  # its workers are told nothing else
+    os.environ["PYTHONPATH"] = str(JOBLIB)  # the only way to tell its workers
     block = np.zeros(1 << 17)
     with Parallel(n_jobs=2) as parallel:
         parallel(delayed(touch)(block) for _ in range(2))
@@ -412,12 +412,14 @@ AIMS = [
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", help="also write the results here")
-    parser.add_argument("--quick", action="store_true", help="a fifth of everything")
+    parser.add_argument("--json", help="also write the results to this file")
+    parser.add_argument("--quick", action="store_true", help="a fifth of all counts")
     parser.add_argument("--numbers", type=int, default=100_000)
     parser.add_argument("--blocks", type=int, default=300)
     parser.add_argument("--values", type=int, default=400)
-    parser.add_argument("--only", action="append", metavar="CASE", help="such a case")
+    parser.add_argument(
+        "--only", action="append", metavar="CASE", help="only cases with this name"
+    )
     asked = parser.parse_args()
     share, turns = (5, 3) if asked.quick else (1, 5)
     cases = all_cases(
@@ -434,15 +436,15 @@ def main() -> int:
 
 
 def absent() -> list[str]:
-    """Name the peers that are not here, and what would bring them."""
+    """List missing peers, and how to install them."""
     said = []
     if FIFO not in peers():
-        said.append("faster-fifo is not here: pip install 'faster-fifo>=1.5'")
+        said.append("faster-fifo is missing: pip install 'faster-fifo>=1.5'")
     if not has_joblib():
-        said.append("joblib is not here: pip install joblib")
+        said.append("joblib is missing: pip install joblib")
     if upipe_python() is None:
         said.append(
-            f"dataloop-upipe is not here: python3.9 -m venv {PEERS}/upipe; "
+            f"dataloop-upipe is missing: python3.9 -m venv {PEERS}/upipe; "
             f"{PEERS}/upipe/bin/pip install dataloop-upipe"
         )
     return said
@@ -451,8 +453,8 @@ def absent() -> list[str]:
 def all_cases(
     numbers: int, blocks: int, values: int
 ) -> dict[str, tuple[str, dict[str, Callable[[], float]]]]:
-    """Say what is measured, in which unit, and who takes part."""
-    many = numbers * 100  # some milliseconds are not enough to measure
+    """Return the cases: name, unit, peers."""
+    many = numbers * 100  # a few milliseconds are too short to measure
     there = peers()
     one = {n: lambda m=m: peer_counter(m, numbers) for n, m in there.items()}
     few = {n: lambda m=m: peer_counter(m, many, BATCH) for n, m in there.items()}

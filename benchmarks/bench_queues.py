@@ -1,7 +1,7 @@
-"""Work queues: frames a second between processes, beside what is usual.
+"""Work queues: frames a second between processes, compared with the usual queues.
 
-`multiprocessing.Queue` and, if it is installed, `faster_fifo.Queue`, in one run, taking
-turns. Each putter is a process; one process gets, or drains whole runs of frames.
+`multiprocessing.Queue` and, if it is installed, `faster_fifo.Queue`, take turns in one
+run. Each putter is a process; one process gets, or drains whole runs of frames.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def drain(queue: MemQ, count: int) -> None:
 def rate(
     make: Callable[[], Any], take: Callable[..., None], putters: int, n: int, size: int
 ) -> float:
-    """Frames a second, from the first put until the last one was taken."""
+    """Return frames a second, from the first put to the last get."""
     queue = make()
     ready, go = SPAWN.Semaphore(0), SPAWN.Event()
     arguments = queue, ready, go, n // putters, size
@@ -85,7 +85,7 @@ def peers(size: int) -> dict[str, tuple[Callable[[], Any], Callable[..., None]]]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", help="also write the results here")
+    parser.add_argument("--json", help="also write the results to this file")
     parser.add_argument("--quick", action="store_true", help="a tenth of the frames")
     options = parser.parse_args()
     results: list[Result] = []

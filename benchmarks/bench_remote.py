@@ -1,17 +1,18 @@
-"""RemoteAPI over loopback: blocks beside bare websockets, items beside the original.
+"""RemoteAPI over loopback: blocks against bare websockets, items against the original.
 
     python benchmarks/bench_remote.py [--json OUT] [--quick]
 
-Run it on a quiet machine. Blocks with the codec ``frame`` beside a bare transfer of as
-many messages of as many bytes by the same `websockets`, read and dropped. Items (seed
-style, one dict a sample, in a queue) with json and msgpack beside the original's remote
-API, which needs Python 3.11 and packages of its own: give its interpreter,
+Run it on a quiet machine. Blocks with the codec ``frame`` are compared with a bare
+transfer of as many messages of as many bytes by the same `websockets`, read and
+dropped. Items (one dict per sample, in a queue) with json and msgpack are compared with
+the original's remote API, which needs Python 3.11 and its own packages; pass that
+Python:
 
     python3.11 -m venv orig && orig/bin/pip install streaminghub-datamux==0.1.8 \
         streaminghub-rpc-websocket streaminghub-codec-json streaminghub-codec-msgpack
     python benchmarks/bench_remote.py --original orig/bin/python
 
-else the 3,300 items/s of reference/datamux.md, its best, stand for it.
+Otherwise its best result in reference/datamux.md, 3,300 items/s, is used.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def describe(folder: Path, rows: int) -> None:
-    """Write two collections: 64 channels to be moved as blocks, 2 as items."""
+    """Write two collections: 64 channels to send as blocks, 2 as items."""
     for name, fields, n in (("wide", CHANNELS, ROWS), ("eyes", 2, rows)):
         kind = {"description": "", "dtype": "f32"}
         names = [f"c{i}" for i in range(fields)]
@@ -70,7 +71,7 @@ def describe(folder: Path, rows: int) -> None:
 
 @contextlib.contextmanager
 def peer(*arguments: object) -> Iterator[int]:
-    """A server in a process of its own; its port."""
+    """Start a server in a separate process; yield its port."""
     process = subprocess.Popen(
         [sys.executable, str(HERE / "remote_peer.py"), *map(str, arguments)],
         stdout=subprocess.PIPE, text=True,
@@ -83,7 +84,7 @@ def peer(*arguments: object) -> Iterator[int]:
 
 
 def blocks(api: dm.RemoteAPI, samples: int, total: int) -> Callable[[], float]:
-    """Time of a block, s: from the first to the last, read and dropped."""
+    """Return the time per block, s, from the first to the last, read and dropped."""
 
     def run() -> float:
         seen: list[float] = []
@@ -117,7 +118,7 @@ def bare(port: int, count: int) -> Callable[[], float]:
 
 
 def items(api: dm.RemoteAPI, repeats: int) -> Callable[[], float]:
-    """Time of an item, s: from the first to the last, each taken from a queue."""
+    """Return the time per item, s, from the first to the last, through a queue."""
 
     def run() -> float:
         sink: queue.SimpleQueue = queue.SimpleQueue()
@@ -148,7 +149,7 @@ def original(python: str | None, folder: Path, codec: str) -> Callable[[], float
 
 
 def block_bytes(samples: int) -> int:
-    """What our message of a block has: frames of times and values, as sent."""
+    """Return the size of the message of a block: frames of times and values."""
     from ataraxis.datamux.remote.codec import codec_of
 
     arrays = [np.zeros(samples), np.zeros((samples, CHANNELS), "f4")]
@@ -157,9 +158,9 @@ def block_bytes(samples: int) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", help="also write the results here")
-    parser.add_argument("--quick", action="store_true", help="smaller, and less often")
-    parser.add_argument("--original", help="a Python that has the original")
+    parser.add_argument("--json", help="also write the results to this file")
+    parser.add_argument("--quick", action="store_true", help="smaller, and fewer turns")
+    parser.add_argument("--original", help="a Python with the original installed")
     options = parser.parse_args()
     repetitions = 3 if options.quick else 7
     megabytes = 256 if options.quick else 1024

@@ -1,10 +1,9 @@
-"""A session beside a bare recorder: what its book-keeping costs.
+"""A session compared with a bare recorder: the cost of its book-keeping.
 
     python benchmarks/bench_session.py [--json OUT] [--quick] [--directory DIR]
 
-640x480 pictures, flat out, until everything is on disk and, of a session, counted and
-judged: "and judged" has that too. Recorded by threads of this program, and by a process
-of its own.
+640x480 pictures at full speed, until all are on disk and, for a session, counted and
+judged. Recorded by threads of this program, and by a separate process.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ AIMS = [
 def rate(
     frames: int, home: str | None, begin: Callable[[ExitStack, Path], None]
 ) -> float:
-    """Pictures a second from the first one sent until the last one is on disk."""
+    """Return pictures a second, from the first send until the last one is on disk."""
     directory = Path(tempfile.mkdtemp(dir=home))
     picture = np.zeros(SHAPE, "u1")
     try:
@@ -83,9 +82,9 @@ def measured(frames: int, repetitions: int, home: str | None) -> list[Result]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", help="also write the results here")
+    parser.add_argument("--json", help="also write the results to this file")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter turns")
-    parser.add_argument("--directory", help="on the disk that is meant")
+    parser.add_argument("--directory", help="directory on the disk to measure")
     asked = parser.parse_args()
     frames, repetitions = (300, 3) if asked.quick else (1000, 7)
     shm = "/dev/shm" if os.path.isdir("/dev/shm") else None

@@ -1,11 +1,10 @@
-"""Streams beside every peer that installs, and beside a C ring as the limit.
+"""Streams compared with every installed peer, and with a C ring as the limit.
 
     python benchmarks/bench_streams.py [--quick] [--only CASE] [--pinned]
                                        [--json OUT] [--plot OUT.png]
 
-Run it on a quiet machine. The peers are `pip install ".[bench]"`; the C ring
-needs `cc`.
-What is measured, and how: docs/explanation/speed.md.
+Run it on a quiet machine. `pip install ".[bench]"` installs the peers; the C ring
+needs `cc`. docs/explanation/speed.md describes what is measured, and how.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ RING = "C ring"
 
 @dataclass(frozen=True)
 class Case:
-    """What is run: one plan, by several peers in turn; each key is a table row."""
+    """One plan, run by several peers in turn; each key is a table row."""
 
     name: str
     plan: Plan
@@ -55,7 +54,7 @@ def cases(seconds: float) -> list[Case]:
     result = []
     for label, size in SIZES.items():
         plan = Plan(size, SLOTS[label], seconds)
-        # A large message is written where it will lie, a small one is copied there.
+        # A large message is written in place, a small one is copied.
         ours = (Ataraxis, AtaraxisLoan) if size >= 1 << 20 else (Ataraxis,)
         key = (("rate", f"throughput {label}", "1/s"),)
         peers = (*ours, *ONE_TO_ONE)
@@ -109,7 +108,7 @@ def aims(suffix: str) -> list[Aim]:
         Aim(spinning, ours, Iceoryx.name, 0.3, 0.6),
         Aim(sleeping, ours, Pipe.name, 1.0, 1.3),
         Aim("1 to 3 8 B", ours, peers, 2, 1.2, more),
-        # Cases of ours beside one another: see `compare`.
+        # Cases of ataraxis compared with each other: see `compare`.
         Aim("first use : later use, 6.2 MB p99", "first", "later", 1.5, 3.0),
         Aim("producer CPU flat out, 3 : 1", "3 consumers", "1 consumer", 1.5, 1.5),
         Aim("producer CPU 1000/s, 3 : 1", "3 consumers", "1 consumer", 1.5, 1.5),
@@ -118,7 +117,7 @@ def aims(suffix: str) -> list[Aim]:
 
 
 def compare(results: list[Result], suffix: str) -> list[Result]:
-    """Set our own cases beside one another, as if they were peers."""
+    """Compare cases of ataraxis with each other, as if they were peers."""
     ours = {r.case: r for r in results if r.peer == Ataraxis.name}
     case = "first use : later use, 6.2 MB p99"
     pairs = [(case, f"{who} use 6.2 MB p99", who) for who in ("first", "later")]
@@ -137,7 +136,7 @@ def compare(results: list[Result], suffix: str) -> list[Result]:
 
 
 def compiled(folder: str) -> str | None:
-    """Compile the C ring; None without a compiler."""
+    """Compile the C ring; return None without a compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         return None
@@ -166,9 +165,9 @@ def run_ring(binary: str, case: Case) -> dict[str, float]:
 def take_turns(
     case: Case, there: list[type[Peer]], ring: str | None, repetitions: int
 ) -> tuple[list[Result], list[str]]:
-    """Let each have its turn, `repetitions` times; samples that are void do not count.
+    """Run the peers in turn, `repetitions` times; void samples do not count.
 
-    Who is void twice in a case is out of it.
+    A peer with two void samples in a case is dropped from it.
     """
     runs: dict[str, Callable[[], dict[str, float]]] = {
         peer.name: lambda peer=peer: sample(peer, case.plan)
@@ -213,7 +212,7 @@ def pinned(case: Case) -> Case:
 
 
 def plot(judged: list[Verdict], path: str) -> None:
-    """Draw each ratio beside its aim and its floor; to the right is better."""
+    """Draw each ratio with its target and floor; farther right is better."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -223,7 +222,7 @@ def plot(judged: list[Verdict], path: str) -> None:
     figure, axes = plt.subplots(figsize=(9, height), layout="constrained")
     colours = {"aim": "tab:green", "floor": "tab:orange", "MISSED": "tab:red"}
     for y, v in enumerate(reversed(judged)):
-        # Of times, the inverse: how many times faster.
+        # For times, the inverse: how many times faster.
         turn = (lambda x: 1 / x) if v.smaller_is_better else (lambda x: x)
         axes.barh(y, turn(v.ratio), color=colours[v.verdict], height=0.6)
         axes.plot([turn(v.aim)] * 2, [y - 0.4, y + 0.4], "k-", lw=2)
@@ -233,14 +232,16 @@ def plot(judged: list[Verdict], path: str) -> None:
     axes.tick_params(axis="y", labelsize=8)
     axes.set_xscale("log")
     axes.axvline(1, color="grey", lw=0.8)
-    axes.set_xlabel("times better than the peer named (solid: aim, dotted: floor)")
+    axes.set_xlabel("times better than the peer (solid: target, dotted: floor)")
     figure.savefig(path, dpi=150)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", help="also write the results here")
-    parser.add_argument("--plot", metavar="PNG", help="also draw the ratios")
+    parser.add_argument("--json", help="also write the results to this file")
+    parser.add_argument(
+        "--plot", metavar="PNG", help="also draw the ratios into this file"
+    )
     parser.add_argument("--quick", action="store_true", help="3 short turns; < 90 s")
     parser.add_argument(
         "--only", action="append", metavar="CASE", help="cases whose name contains it"
@@ -274,7 +275,7 @@ def main() -> int:
     temporary = tempfile.TemporaryDirectory
     with (
         temporary(prefix="axbench-", dir="/dev/shm") as Peer.root,
-        temporary(prefix="axbench-") as folder,  # /dev/shm may refuse programs
+        temporary(prefix="axbench-") as folder,  # /dev/shm may be mounted noexec
     ):
         ring = compiled(folder)
         if ring is None:

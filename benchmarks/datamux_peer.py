@@ -1,9 +1,9 @@
-"""The original DataMux, replaying a recording as fast as it can; prints s an item.
+"""The original DataMux: replay a recording as fast as it can; print s per item.
 
     python datamux_peer.py FOLDER ITEMS
 
-Run in a process of its own: it reads its configuration from the working folder when it
-is imported, and replays from a daemon process.
+Run in a separate process: it reads its configuration from the working folder at import,
+and replays from a daemon process.
 """
 
 from __future__ import annotations

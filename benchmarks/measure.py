@@ -1,4 +1,4 @@
-"""Repeat, interleave, and summarise: what every benchmark here is made of.
+"""Repeat, interleave and summarise: used by every benchmark.
 
 Peers take turns within one run, so that ratios compare like with like on a machine
 whose speed drifts. A result is the median of at least 5, with min and max.
@@ -31,7 +31,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Aim:
-    """What a case is to reach beside a peer, or beside the best of several."""
+    """The target of a case, compared with a peer or with the best of several."""
 
     case: str
     ours: str
@@ -43,9 +43,9 @@ class Aim:
     def rival(self, results: Iterable[Result]) -> Result | None:
         """Return the best measured peer of the case; None if there is none."""
         names = (self.peer,) if isinstance(self.peer, str) else self.peer
-        there = [r for r in results if r.case == self.case and r.peer in names]
+        measured = [r for r in results if r.case == self.case and r.peer in names]
         best = min if self.smaller_is_better else max
-        return best(there, key=lambda r: r.median) if there else None
+        return best(measured, key=lambda r: r.median) if measured else None
 
     def judge(self, ours: Result, peer: Result) -> tuple[float, str]:
         ratio = ours.median / peer.median
@@ -59,7 +59,7 @@ class Aim:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A case beside its best peer."""
+    """A case compared with its best peer."""
 
     case: str
     ours: str
@@ -72,7 +72,7 @@ class Verdict:
 
 
 def verdicts(results: list[Result], aims: list[Aim]) -> list[Verdict]:
-    """Judge each aim; one whose case or whose peers were not measured is left out."""
+    """Judge each aim; aims whose case or peers were not measured are left out."""
     found = {(r.case, r.peer): r for r in results}
     judged = []
     for aim in aims:
@@ -87,7 +87,7 @@ def verdicts(results: list[Result], aims: list[Aim]) -> list[Verdict]:
 
 
 def per_call_ns(statement: Callable[[int], None], calls: int) -> float:
-    """Time of one call: `statement` runs its body `calls` times."""
+    """Return the time of one call; `statement` runs its body `calls` times."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -105,7 +105,7 @@ def interleaved(
     peers: dict[str, Callable[[], float]],
     repetitions: int = 9,
 ) -> list[Result]:
-    """Let every peer have its turn, `repetitions` times, after one warm-up each."""
+    """Run the peers in turn, `repetitions` times, after one warm-up each."""
     samples: dict[str, list[float]] = {peer: [] for peer in peers}
     for run in peers.values():
         run()
@@ -124,26 +124,26 @@ def report(
     path: str | None,
     notes: Sequence[str] = (),
 ) -> int:
-    """Print the tables; the exit code counts the floors that were missed.
+    """Print the tables; return how many floors were missed, as the exit code.
 
-    An aim whose case was measured and whose ours was not counts as missed.
+    An aim counts as missed if its case was measured, but not for ataraxis.
     """
     print(f"\n{machine()}, median (min..max)\n")
-    print("| case | who | median | min..max | unit | n |")
+    print("| case | peer | median | min..max | unit | n |")
     print("|---|---|---|---|---|---|")
     for r in results:
         spread = f"{r.low:,.4g}..{r.high:,.4g}"
         print(
             f"| {r.case} | {r.peer} | {r.median:,.4g} | {spread} | {r.unit} | {r.n} |"
         )
-    print("\n| case | ours : peer | ratio | aim | floor | verdict |")
+    print("\n| case | ours : peer | ratio | target | floor | verdict |")
     print("|---|---|---|---|---|---|")
     judged = verdicts(results, aims)
     for v in judged:
         bounds = f"{v.aim:.3g}x | {v.floor:.3g}x"
         print(
             f"| {v.case} | {v.ours} : {v.peer} | {v.ratio:.3g}x | {bounds} "
-            f"| {v.verdict} |"
+            f"| {'met' if v.verdict == 'aim' else v.verdict} |"
         )
     missed = sum(v.verdict == "MISSED" for v in judged)
     open_aims: list[dict[str, str]] = []
@@ -154,14 +154,14 @@ def report(
         ):
             continue
         names = aim.peer if isinstance(aim.peer, str) else "best peer"
-        said = {"case": aim.case, "ours": aim.ours, "peer": names}
+        fields = {"case": aim.case, "ours": aim.ours, "peer": names}
         was_tried = any(r.case == aim.case for r in results)
         if was_tried and all((r.case, r.peer) != (aim.case, aim.ours) for r in results):
             missed += 1
-            open_aims.append({**said, "verdict": "MISSED"})
+            open_aims.append({**fields, "verdict": "MISSED"})
             print(f"| {aim.case} | {aim.ours} : {names} | void | | | MISSED |")
         else:
-            open_aims.append({**said, "verdict": "not measured"})
+            open_aims.append({**fields, "verdict": "not measured"})
             print(f"| {aim.case} | {names} | not measured | | | |")
     for note in notes:
         print(f"\n{note}", end="")
@@ -179,7 +179,7 @@ def report(
 
 
 def machine() -> str:
-    """Name the machine, as far as it knows itself, and how busy it is."""
+    """Describe the machine, and its load."""
     model = platform.machine()
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

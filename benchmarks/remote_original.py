@@ -1,9 +1,9 @@
-"""The original's remote API, replaying as fast as it can; prints s an item.
+"""The original's remote API: replay as fast as it can; print s per item.
 
     python remote_original.py FOLDER CODEC ITEMS
 
-Run by a Python that has it. Server and client are processes of their own. It ignores
-rate_limit=False over the network, so the recording's times are a microsecond apart.
+Run by a Python that has it installed. Server and client are separate processes. It
+ignores rate_limit=False over the network, so the recording's times are 1 us apart.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def measured(port: int, codec: str, count: int) -> float:
     sink.get()  # starting and reading the file is not measured
     begin, last, got = time.perf_counter(), 0.0, 0
     while got < count - 1:
-        # It loses what comes before its sink is known: the last may never come.
+        # It loses items sent before its sink is registered: the last may never come.
         if not sink.get():
             break
         got, last = got + 1, time.perf_counter()

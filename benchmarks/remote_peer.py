@@ -1,4 +1,4 @@
-"""Servers for bench_remote.py, each in a process of its own; prints its port.
+"""Servers for bench_remote.py, each in a separate process; print the port.
 
 python remote_peer.py ours FOLDER
 python remote_peer.py bare BYTES COUNT DIFFERENT
@@ -23,7 +23,7 @@ def ours(folder: str) -> None:
 async def bare(nbytes: int, count: int, different: int) -> None:
     from websockets.asyncio.server import serve
 
-    # As many different messages as the recording has blocks: they come from memory.
+    # As many different messages as the recording has blocks, so that no cache helps.
     messages = [os.urandom(nbytes) for _ in range(different)]
 
     async def send(socket) -> None:

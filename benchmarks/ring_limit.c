@@ -44,7 +44,7 @@ static void pin(int cpu)
     sched_setaffinity(0, sizeof set, &set);
 }
 
-/* Spin; after long, let somebody else on: on a busy machine the other side may wait for this CPU. */
+/* Spin, and yield now and then: on a busy machine the other side may wait for this CPU. */
 static uint64_t look(_Atomic uint64_t *word, uint64_t not_yet, uint64_t slots)
 {
     uint64_t seen;

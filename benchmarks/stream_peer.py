@@ -1,8 +1,8 @@
-"""A peer of streams: how it is made, sends an array, and hands a message out.
+"""A peer of streams: how it is created, sends an array, and returns a message.
 
-A peer is made in the parent, so that both sides know its names; `sender` and `receiver`
-run in their processes. A sender always starts from its own array; a receiver ends with
-something that can be read in place: zero-copy peers are not made to copy.
+A peer is created in the parent, so that both sides know its names; `sender` and
+`receiver` run in their processes. A sender starts from its own array; a receiver
+returns memory that can be read in place: zero-copy peers are not made to copy.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _numbers = itertools.count()
 
 
 class Peer:
-    """One way from a process to another."""
+    """One way to send arrays from one process to another."""
 
     name: str
-    address: int  # of the array that is sent
+    address: int  # of the array to send
     root: ClassVar[str] = "/dev/shm"
     needs: ClassVar[str | None] = None  # the module it comes from
-    package: ClassVar[str | None] = None  # and its distribution
+    package: ClassVar[str | None] = None  # the distribution of the module
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -40,7 +40,7 @@ class Peer:
         self.made()
 
     def made(self) -> None:
-        """Prepare what both sides share."""
+        """Prepare objects that both sides share."""
 
     def sender(self) -> Callable[[np.ndarray], Any]:
         raise NotImplementedError
@@ -63,8 +63,8 @@ class Peer:
             return None
 
 
-def patiently(make: Callable[[], Any], *errors: type[BaseException]) -> Any:
-    """Try until the other side is there; the sample's deadline ends it."""
+def retry(make: Callable[[], Any], *errors: type[BaseException]) -> Any:
+    """Retry until the other side exists; the sample's deadline ends the wait."""
     while True:
         try:
             return make()
@@ -88,7 +88,7 @@ class Ataraxis(Peer):
         return self.stream.send
 
     def slots(self) -> int | None:
-        """Leave the number of slots to the library."""
+        """Let the library choose the number of slots."""
         return self.plan.slots if self.plan.kind == "first use" else None
 
     def receiver(self, spinning):
@@ -112,10 +112,10 @@ class AtaraxisLoan(Ataraxis):
 
     def sender(self):
         super().sender()
-        lend, copy = self.stream.next_to_send, np.copyto
+        claim, copy = self.stream.next_to_send, np.copyto
 
         def send(data):
-            with lend() as frame:
+            with claim() as frame:
                 copy(frame.array, data)
 
         return send

@@ -1,4 +1,4 @@
-"""The others: a class a peer, set up to lose nothing, in the fastest way we found."""
+"""The other peers, one class each, set up to lose nothing, as fast as we found."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 
 import numpy as np
-from stream_peer import Peer, patiently
+from stream_peer import Peer, retry
 
 
 class Queue(Peer):
@@ -100,7 +100,7 @@ class MomentumX(Peer):
         def make():
             return Consumer(self.id, polling_interval=0, context=str(self.folder))
 
-        self.stream = patiently(make, StreamUnavailable)
+        self.stream = retry(make, StreamUnavailable)
         return self.stream.receive
 
 
@@ -163,7 +163,7 @@ class Iceoryx(Peer):
 
         def receive():
             nonlocal held
-            held = None  # back to its sender before the next is taken
+            held = None  # return it to its sender before receiving the next
             while (held := look()) is None:
                 pause()
             return held.payload().as_memory_view()
@@ -215,7 +215,7 @@ class PyZmq(Peer):
         send = out.send
         if self.plan.size <= 1024:
             return send
-        return lambda data: send(data.copy(), copy=False)  # it keeps what it is given
+        return lambda data: send(data.copy(), copy=False)  # it keeps the object
 
     def receiver(self, spinning):
         return self.pull(self.socket("PULL", RCVHWM=self.plan.slots))
@@ -259,7 +259,7 @@ class Zenoh(Peer):
         config.insert_json5(f"{side}/endpoints", json.dumps([self.place]))
         if side == "connect":
             config.insert_json5("listen/endpoints", "[]")
-        return patiently(lambda: zenoh.open(config), zenoh.ZError)
+        return retry(lambda: zenoh.open(config), zenoh.ZError)
 
     def sender(self):
         import zenoh

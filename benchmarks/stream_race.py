@@ -1,8 +1,8 @@
 """One sample: a sender and its receivers, each a process, checked, with a deadline.
 
-Every message begins with its number. A receiver that sees another one than is due, or
-another count than the sender's, makes the sample void. Nothing counts before every
-receiver has had a first message, so that nobody is measured while still connecting.
+Every message begins with its number. A receiver that sees a wrong number, or another
+count than the sender's, makes the sample void. Nothing counts before every receiver has
+received a first message, so that connecting is not measured.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ unpack = NUMBER.unpack_from
 
 
 class Void(Exception):
-    """The sample does not count: messages were lost, or somebody hung or fell over."""
+    """The sample does not count: messages were lost, or a process hung or died."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one sample does."""
+    """The settings of one sample."""
 
     size: int
     slots: int
@@ -48,7 +48,7 @@ class Plan:
 
 
 class Shared:
-    """Words that all processes of a sample see: who has had a message, who is done."""
+    """Shared words of a sample: which receivers have started, which have finished."""
 
     def __init__(self, receivers: int) -> None:
         self._memory = mmap.mmap(-1, 4096)
@@ -74,14 +74,14 @@ def send_all(peer: Any, plan: Plan, shared: Shared) -> dict[str, float]:
         run = send_paced
     begin = time.process_time()
     shared.began[0] = time.perf_counter()
-    count, told = run(peer, send, data, plan)
-    told["cpu_us"] = (time.process_time() - begin) / max(count, 1) * 1e6
+    count, found = run(peer, send, data, plan)
+    found["cpu_us"] = (time.process_time() - begin) / max(count, 1) * 1e6
     number[0] = END | count
     send(data)
     getattr(peer, "flush", int)()
     while not shared.done.all():
         time.sleep(0.001)
-    return told
+    return found
 
 
 def send_flat_out(peer: Any, send: Callable, data: np.ndarray, plan: Plan):
@@ -110,7 +110,7 @@ def send_paced(peer: Any, send: Callable, data: np.ndarray, plan: Plan):
 
 
 def send_first(peer: Any, send: Callable, data: np.ndarray, plan: Plan):
-    """Time the first `slots` sends after the warm-up, and as many later ones."""
+    """Time the first `slots` sends after the warm-up, and as many later sends."""
     number = memoryview(data)
     took, faults = [], []
     for k in range(6 * plan.slots):
@@ -154,17 +154,17 @@ def receive_all(peer: Any, plan: Plan, shared: Shared, me: int) -> dict[str, flo
     while k == WARM:
         (k,) = unpack(receive())
     if plan.kind in ("paced", "spinning"):
-        told = receive_paced(receive, k)
+        found = receive_paced(receive, k)
     elif plan.kind == "blocks":
-        told = receive_blocks(peer, receive, k, plan)
+        found = receive_blocks(peer, receive, k, plan)
     else:
-        told = receive_counted(receive, k, shared)
+        found = receive_counted(receive, k, shared)
     shared.done[me] = 1
-    return told
+    return found
 
 
 def receive_counted(receive: Callable, k: int, shared: Shared) -> dict[str, float]:
-    """Count messages, each of which must be the next one; from the first send on."""
+    """Count messages from the first send on; each must be the next one."""
     due = 0
     while k == due:
         due += 1
@@ -177,18 +177,18 @@ def receive_counted(receive: Callable, k: int, shared: Shared) -> dict[str, floa
 def check_end(k: int, due: int) -> None:
     if k != END | due:
         what = f"the end after {k & ~END}" if k & END else f"message {k}"
-        raise Void(f"{what} came where message {due} was due")
+        raise Void(f"got {what}, expected message {due}")
     if due < 1:
         raise Void("not a message")
 
 
 def receive_paced(receive: Callable, stamp: int) -> dict[str, float]:
-    """One-way delays; stamps must rise."""
+    """Return one-way delays; stamps must rise."""
     delays, last = [], 0
     while not stamp & END:
         delays.append(time.monotonic_ns() - stamp)
         if stamp <= last:
-            raise Void("a time stamp came twice or out of order")
+            raise Void("a time stamp was repeated or out of order")
         last = stamp
         (stamp,) = unpack(receive())
     check_end(stamp, len(delays))
@@ -198,14 +198,14 @@ def receive_paced(receive: Callable, stamp: int) -> dict[str, float]:
 
 
 def receive_blocks(peer: Any, receive: Callable, k: int, plan: Plan):
-    """Every number of every block is checked."""
+    """Check every number of every block."""
     if k & END:
         raise Void("not a block")
-    # The first frame was had alone, and with it the block's others come alone too.
+    # The first frame was received alone, so the rest of its block comes alone too.
     for due in range(1, peer.rows):
         (k,) = unpack(receive())
         if k != due:
-            raise Void(f"message {k} came where message {due} was due")
+            raise Void(f"got message {k}, expected message {due}")
     out = np.empty((peer.rows, plan.size // 8), "u8")
     ramp = np.arange(peer.rows, 2 * peer.rows, dtype="u8")
     begin, rows = time.perf_counter(), peer.rows
@@ -216,7 +216,7 @@ def receive_blocks(peer: Any, receive: Callable, k: int, plan: Plan):
             break
         peer.stream.read(rows - 1, out[1:])
         if not np.array_equal(out[:, 0], ramp):
-            raise Void(f"other messages than {count} to {count + rows} came")
+            raise Void(f"expected messages {count} to {count + rows}, got others")
         ramp += rows
         count += rows
     seconds = time.perf_counter() - begin
@@ -242,13 +242,13 @@ def child(work: Callable, arguments: tuple, cpu: int | None, answer: Any) -> Non
     except BaseException as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         answer.send(f"{type(error).__name__}: {error} ({last.name}:{last.lineno})")
-    # Peers' destructors and threads are none of ours: some of them hang.
+    # Some destructors and threads of peers hang: leave without them.
     answer.close()
     os._exit(0)
 
 
 def sample(make: Callable[[Plan], Any], plan: Plan) -> dict[str, float]:
-    """Run one sample; the slowest receiver counts. Raises Void."""
+    """Run one sample; the slowest receiver counts. Raise Void if it does not count."""
     fork = multiprocessing.get_context("fork")
     shared = Shared(plan.receivers)
     peer = make(plan)
@@ -278,7 +278,7 @@ def sample(make: Callable[[Plan], Any], plan: Plan) -> dict[str, float]:
 
 
 def collect(answers: list[Any], plan: Plan) -> dict[str, float]:
-    told: dict[str, float] = {}
+    found: dict[str, float] = {}
     waiting = list(answers)
     end = time.monotonic() + plan.deadline
     while waiting:
@@ -295,5 +295,5 @@ def collect(answers: list[Any], plan: Plan) -> dict[str, float]:
                 raise Void(news)
             for key, value in news.items():
                 worst = min if key == "rate" else max
-                told[key] = worst(told.get(key, value), value)
-    return told
+                found[key] = worst(found.get(key, value), value)
+    return found

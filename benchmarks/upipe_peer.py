@@ -1,13 +1,14 @@
-"""The original's counter, `await` on both sides; prints numbers a second.
+"""The original's counter, `await` on both sides; print numbers a second.
 
     python upipe_peer.py NUMBERS
 
-Run by a Python that has dataloop-upipe 0.2.0: 3.9, since its pins have no wheels for a
-later one (``python3.9 -m venv upipe; upipe/bin/pip install dataloop-upipe``). As it was
-released it stops on Linux after one message: the lock of a queue is a shared memory
-block, let go by closing it, which takes the name away on Windows only. Here the name is
-taken away too, in every process of it, and nothing else is changed. It wants port 852,
-so it wants root; and it leaves a server and memory behind, which are ended and removed.
+Run by a Python with dataloop-upipe 0.2.0: 3.9, since its pinned dependencies have no
+wheels for a later one (``python3.9 -m venv upipe; upipe/bin/pip install
+dataloop-upipe``). The released version stops on Linux after one message: the lock of a
+queue is a shared memory block that is released by closing it, which removes the name on
+Windows only. Here every process removes the name too; nothing else is changed. It uses
+port 852, so it needs root; and it leaves a server and memory behind, which are ended
+and removed.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "sitecustomize.py").write_text(MENDED)
-        # A temporary folder of its own: it kills every process that an old log names.
+        # A separate temporary folder: it kills every process that an old log names.
         env = {**os.environ, FOLDER: name, NUMBERS: sys.argv[1], "PYTHONPATH": name,
                "TMPDIR": name}  # fmt: skip
         with open(folder / "said", "wb") as said:
