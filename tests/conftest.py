@@ -34,6 +34,41 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     return report
 
 
+def _is_whole(config: pytest.Config) -> bool:
+    """Whether plain ``pytest`` runs: no path was given."""
+    if hasattr(config, "workerinput"):
+        return bool(config.workerinput["is_whole"])
+    return config.args_source == config.ArgsSource.TESTPATHS
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node) -> None:
+    """Tell a worker of pytest-xdist what only the first process knows."""
+    node.workerinput["is_whole"] = _is_whole(node.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run all tests in two processes, as they mostly wait; some of them in one."""
+    return 2 if _is_whole(config) else 0
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Leave stress and models out of plain ``pytest``: `.ci/run` runs them, or -m."""
+    if not _is_whole(config) or config.option.markexpr:
+        return
+    slow = [item for item in items if _is_slow(item)]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if not _is_slow(item)]
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(name) for name in ("stress", "model"))
+
+
 def pytest_collection_finish() -> None:
     """Leave thousands of collected tests out of every look for garbage."""
     gc.collect()
