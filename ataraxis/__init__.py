@@ -1,13 +1,21 @@
 """Share, stream, record, replay and process arrays between laboratory programs.
 
-Only names live here, each loaded from its room on first use (PEP 562), so that
-``import ataraxis`` costs no more than it must.
+Each name is loaded from its room on first use (PEP 562): ``import ataraxis`` is cheap.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
+
+_system = sys.platform  # a variable: type checkers on other systems read on
+if _system != "linux":
+    _system = {"win32": "Windows", "darwin": "macOS"}.get(_system, _system)
+    raise ImportError(
+        f"ataraxis runs on Linux only: this is {_system}. Use a Linux machine, a "
+        "container, or WSL 2"
+    )
 
 # Public name -> the module it lives in. One line a name.
 _HOME = {

@@ -8,23 +8,17 @@ left by a killed writer, and the next write to the same target removes it.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ataraxis.config.limits import FILES
 
-try:
-    import fcntl
-except ImportError:  # not a POSIX system: leftovers are told by their age
-    fcntl = None  # type: ignore[assignment]
-
 _SUFFIX = ".ataraxis-part"
-_ABANDONED_S = 3600.0
 
 
 def read_bytes(path: Path) -> bytes | None:
@@ -118,10 +112,6 @@ def sweep(target: Path) -> None:
 
 def _remove_abandoned(part: Path) -> None:
     """Remove one hidden file unless its writer lives."""
-    if fcntl is None:
-        if time.time() - part.stat().st_mtime > _ABANDONED_S:
-            part.unlink()
-        return
     descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -135,11 +125,10 @@ def _part_of(target: Path) -> Iterator[tuple[int, Path]]:
     """Lend a new hidden file, locked; it is gone afterwards unless renamed."""
     while True:
         part = target.with_name(f".{target.name}.{secrets.token_hex(8)}{_SUFFIX}")
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         descriptor = os.open(part, flags, 0o666)
-        if fcntl is not None:
-            with suppress(OSError):  # no locks there: then nothing is swept either
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(OSError):  # a file system without locks: nothing is swept either
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         # A sweeping writer may have removed it between open and lock.
         if os.fstat(descriptor).st_nlink:
             break
@@ -160,11 +149,10 @@ def _take_over_rights(target: Path, descriptor: int) -> None:
     except FileNotFoundError:
         return
     new = os.fstat(descriptor)
-    if hasattr(os, "fchown") and (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
         with suppress(PermissionError):
             os.fchown(descriptor, old.st_uid, old.st_gid)
-    if hasattr(os, "fchmod"):
-        os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
+    os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -36,7 +36,7 @@ from ataraxis.log.status import (
     LogStatus,
 )
 from ataraxis.log.writer import start_writer
-from ataraxis.shm.process import ChildProcess, OutputFile, RestartBudget
+from ataraxis.shm.process import ChildProcess, ProcessOutput, RestartBudget
 from ataraxis.stream import MemQ
 
 # ---- `QueuedRows`: rows of a block on their way into a log's queue
@@ -132,7 +132,7 @@ class LogQueue:
         self._put = queue.put
         queue.share_slots()
         self._writer: ChildProcess | None = None
-        self._errors: OutputFile | None = None
+        self._errors: ProcessOutput | None = None
         self._starts, self._generation = RestartBudget(_MOST_TRIES), 0
         self._looked = time.monotonic()
         self._started = -_STARTING_S
@@ -466,7 +466,7 @@ class LogQueue:
         self._started = time.monotonic()
         self._starts.spend()
         try:
-            self._errors, self._writer = OutputFile(), None
+            self._errors, self._writer = ProcessOutput(), None
             self._writer = start_writer(self._path, self._errors)
         except OSError as error:
             self._status.fail(f"its writer cannot be started: {error}")

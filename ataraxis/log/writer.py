@@ -48,7 +48,7 @@ from ataraxis.log.status import (
 )
 from ataraxis.shm.process import (
     ChildProcess,
-    OutputFile,
+    ProcessOutput,
     ProcessWatch,
     process_command,
     spawn,
@@ -452,7 +452,7 @@ _SMALL_BYTES = 1024
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def start_writer(path: str | Path, errors: OutputFile) -> ChildProcess:
+def start_writer(path: str | Path, errors: ProcessOutput) -> ChildProcess:
     """Start a writer for the log of a status file; its errors go to `errors`.
 
     Raises `OSError` if the interpreter cannot be started.

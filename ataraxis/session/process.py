@@ -15,7 +15,7 @@ from typing import Any
 
 from ataraxis.datamux import API, producer_of
 from ataraxis.shm.process import (
-    OutputFile,
+    ProcessOutput,
     ProcessWatch,
     RestartBudget,
     process_command,
@@ -91,8 +91,8 @@ class Program:
 
     def _start(self) -> None:
         self._began_at = time.monotonic()
-        self._output = None if self.is_viewer else OutputFile()
-        self._errors = OutputFile()
+        self._output = None if self.is_viewer else ProcessOutput()
+        self._errors = ProcessOutput()
         self.process = spawn(
             list(self._command() if callable(self._command) else self._command),
             stdin=subprocess.PIPE,

@@ -252,14 +252,14 @@ class ChildProcess:
             self._process.returncode = self.code or 0  # Popen warns of one that runs
 
 
-class OutputFile:
+class ProcessOutput:
     r"""A file without a name that takes what a process prints; gone with this object.
 
     Unlike a pipe, it need not be read for the process to go on.
 
     Examples
     --------
-    >>> output = OutputFile()
+    >>> output = ProcessOutput()
     >>> child = spawn([sys.executable, "-c", "print(1); print(2)"], stdout=output)
     >>> child.wait(60), output.read(), output.last_lines()
     (0, b'1\n2\n', ['2'])

@@ -30,6 +30,25 @@ def test_an_entry_is_a_function_of_ataraxis() -> None:
     assert "'os:system' is not an entry of ataraxis" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("platform", "name"),
+    [("win32", "Windows"), ("darwin", "macOS"), ("freebsd14", "freebsd14")],
+)
+def test_an_import_on_another_system_names_it(platform: str, name: str) -> None:
+    printed = programs.run(f"""
+        import sys
+        sys.platform = {platform!r}
+        try:
+            from ataraxis.stream import Producer
+        except ImportError as error:
+            print(error, "numpy" in sys.modules)
+    """)
+    assert printed == (
+        f"ataraxis runs on Linux only: this is {name}. Use a Linux machine, a "
+        "container, or WSL 2 False\n"
+    )
+
+
 def test_without_a_python_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "")
     with pytest.raises(OSError, match="does not know its Python"):
