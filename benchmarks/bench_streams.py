@@ -279,7 +279,7 @@ def main() -> int:
     ):
         ring = compiled(folder)
         if ring is None:
-            notes.append("* the C ring: not measured, there is no C compiler")
+            notes.append("* the C ring: not measured, a C compiler is missing")
         for case in chosen:
             print(case.name, end=" ", file=sys.stderr, flush=True)
             found, remarks = take_turns(case, there, ring, repetitions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import pkgutil
 import re
 from pathlib import Path
 
@@ -34,7 +35,7 @@ Field = tuple[int, int, str]
 
 
 def table(marker: str) -> list[list[str]]:
-    """Rows of the table after an HTML comment, without the head."""
+    """Return the rows of the table after an HTML comment, without its head."""
     _, found, rest = MEMORY.partition(f"<!-- {marker}")
     assert found, marker
     lines = rest[rest.index("\n") + 1 :].split("\n\n")[0].splitlines()
@@ -46,7 +47,7 @@ def fields_of_table(marker: str) -> list[Field]:
 
 
 def fields_of_drawing(name: str) -> list[Field]:
-    """Cells 'field (size)' of a drawing, each after the other from the row's offset."""
+    """Return the cells 'field (size)' of a drawing, counted from the row's offset."""
     fields = []
     for line in drawing(name):
         at, _, cells = line.partition("|")
@@ -64,7 +65,7 @@ def drawing(name: str) -> list[str]:
 
 
 def fields_of_struct(name: str) -> list[Field]:
-    """Natural layout of a struct of layout.h: what a C compiler makes of it."""
+    """Return the layout of a struct of layout.h, as a C compiler computes it."""
     body = re.search(rf"typedef struct \{{([^}}]*)\}} {name};", LAYOUT)
     assert body, name
     text = re.sub(r"/\*.*?\*/|_Alignas\(\d+\)", "", body[1], flags=re.DOTALL)
@@ -192,8 +193,8 @@ def test_every_crash_point_is_in_the_kill_table(table, named):
     _, found, rest = page.partition(f"<!-- {table} -->\n")
     assert found
     rows = rest.split("\n\n")[0].splitlines()[2:]
-    told = [name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])]
-    assert sorted(told) == sorted(named())
+    points = [n for row in rows for n in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(points) == sorted(named())
 
 
 def test_times_and_counts_are_the_codes():
@@ -211,7 +212,7 @@ def test_times_and_counts_are_the_codes():
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
 PAGES += sorted(p for p in DOCS.rglob("*.md") if "_build" not in p.parts)
-# A path of the checkout, wherever it stands: in text, in a block, in a comment.
+# A path of the checkout, in text, in a block or in a comment.
 PATH = re.compile(
     r"(?<![\w./-])(?:ataraxis|tests|notebooks|benchmarks|docs|\.ci)/[\w./-]+"
 )
@@ -233,9 +234,23 @@ def test_pages_name_files_that_exist(page: Path):
 
 
 def anchors(page: Path) -> set[str]:
-    """What a link may name on a page: its headings, as GitHub and MyST spell them."""
+    """Return the anchors of a page's headings, as GitHub and MyST spell them."""
     heads = re.findall(r"^#{1,6} (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in heads}
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "reference").glob("*.md")), ids=str)
+def test_reference_pages_name_objects_that_exist(page: Path):
+    """As Sphinx would look them up."""
+    module = "ataraxis"
+    for kind, name in re.findall(
+        r"^\.\. (\w+):: (\S+)$", page.read_text(), re.MULTILINE
+    ):
+        if kind == "currentmodule":
+            module = name
+        elif kind.startswith("auto"):
+            full = name if name.startswith("ataraxis.") else f"{module}.{name}"
+            assert pkgutil.resolve_name(full), full
 
 
 @pytest.mark.parametrize("page", sorted((DOCS / "decisions").glob("000[12456]*.md")))

@@ -1,4 +1,4 @@
-"""The package: one version, what is installed, Pythons that have a wheel."""
+"""The package: one version, the installed files, wheels for each Python."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def stated_version() -> str:
 
 
 def texts() -> Iterator[Path]:
-    """What tells a user of ataraxis; the changelog tells of all its versions."""
-    others = {"CHANGELOG.md", "PKG-INFO"}  # an sdist's PKG-INFO is made of the rest
+    """Return the texts for users; the changelog is left out, it names all versions."""
+    others = {"CHANGELOG.md", "PKG-INFO"}  # an sdist's PKG-INFO is generated
     yield from (p for p in ROOT.iterdir() if p.is_file() and p.name not in others)
     for folder in (".ci", "ataraxis", "docs", "notebooks"):
         yield from (p for p in (ROOT / folder).rglob("*") if p.is_file())
@@ -59,7 +59,7 @@ def test_no_second_place_names_the_version() -> None:
 
 
 def test_the_version_costs_an_import_nothing() -> None:
-    said = programs.run("""
+    printed = programs.run("""
         import sys
         before = set(sys.modules)
         import ataraxis
@@ -67,7 +67,7 @@ def test_the_version_costs_an_import_nothing() -> None:
         assert "__version__" in dir(ataraxis)
         print(ataraxis.__version__)
         """)
-    assert said.strip() == ataraxis.__version__
+    assert printed.strip() == ataraxis.__version__
 
 
 def test_a_source_folder_that_is_not_installed_has_no_version(
@@ -108,7 +108,7 @@ def test_an_install_holds_python_stubs_and_kernels_and_nothing_else() -> None:
         assert top != "ataraxis" or is_ours, path
         assert path.suffix != ".so" or path.parts[:2] == ("ataraxis", "_kernels"), path
         assert path.suffix != ".typed" or path == PurePosixPath("ataraxis/py.typed")
-    # No tests, and nothing of what is built: a kernel is its .so and its stub.
+    # Without tests and build products: a kernel is its .so and its stub.
     assert "tests" not in {part for path in files for part in path.parts}
 
 

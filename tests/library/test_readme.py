@@ -1,4 +1,4 @@
-"""README.md and the pages of docs/ do what they say, as a newcomer would try it."""
+"""The code blocks of README.md and docs/ run, as a new user would run them."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ def test_readme_camera(tmp_path: Path):
     script = tmp_path / "camera.py"
     script.write_text(_readme()[0])
     with fresh_context() as environment:
-        told = run_script(script, environment)
-    assert "the viewer sees 99.0" in told
-    assert "camera: 100 expected, 100 received, 0 missing" in told
-    assert told.endswith("4950 is 4950\n")
+        printed = run_script(script, environment)
+    assert "the viewer sees 99.0" in printed
+    assert "camera: 100 expected, 100 received, 0 missing" in printed
+    assert printed.endswith("4950 is 4950\n")
 
 
 def test_readme_trials(tmp_path: Path):
     script = tmp_path / "trials.py"
     script.write_text(_readme()[1])
     with fresh_context() as environment:
-        told = run_script(script, environment)
+        printed = run_script(script, environment)
         verify = tmp_path / "verify.py"
         verify.write_text("from ataraxis.cli import main; main(['verify', 'm42_day4'])")
         counted = run_script(verify, environment)
-    assert told.startswith("<xarray.DataArray 'probe' (time: ")
-    assert "nan" not in told
+    assert printed.startswith("<xarray.DataArray 'probe' (time: ")
+    assert "nan" not in printed
     assert "probe: 1000 expected, 1000 received, 0 missing" in counted
 
 
@@ -67,7 +67,7 @@ def test_readme_two_programs(tmp_path: Path):
         second = subprocess.Popen(
             python("-u", "second.py"), stdout=subprocess.PIPE, **options
         )
-        # -i: the prompt that goes on running; what the README says to type follows.
+        # -i: the prompt keeps running; the line that the README shows is typed next.
         first = subprocess.Popen(
             python("-i", "-q", "first.py"),
             stdin=subprocess.PIPE,
@@ -77,8 +77,8 @@ def test_readme_two_programs(tmp_path: Path):
         )
         try:
             assert first.stdin is not None
-            # The second may attach before or after the writes of the first block: it
-            # sleeps in either case until one more is typed.
+            # The second may attach before or after the writes of the first block; in
+            # both cases it sleeps until the next write.
             while second.poll() is None:
                 first.stdin.write("pose[2, 0] = 9.0\nimport time; time.sleep(0.1)\n")
                 first.stdin.flush()
@@ -87,15 +87,15 @@ def test_readme_two_programs(tmp_path: Path):
                 except subprocess.TimeoutExpired:
                     continue
             out, _ = second.communicate(timeout=30)
-            shown, complaints = first.communicate(timeout=30)
+            shown, stderr = first.communicate(timeout=30)
         finally:
             first.kill()
             second.kill()
     assert second.returncode == 0
     assert out.endswith("writes\ndone\n")
     assert shown.startswith("[1. 0. 2. 0.]\n<xarray.DataArray")
-    assert "Error" not in complaints
-    assert "Warning" not in complaints
+    assert "Error" not in stderr
+    assert "Warning" not in stderr
 
 
 def test_readme_script(tmp_path: Path):
@@ -109,7 +109,7 @@ def test_readme_script(tmp_path: Path):
 def test_every_block_of_a_page_runs_or_says_why_not(page: Path, tmp_path: Path):
     code = [block.code for block in python_blocks(page) if not block.excuse]
     if not code:
-        pytest.skip("no Python on this page that is to be run")
+        pytest.skip("this page has no Python to run")
     script = tmp_path / "page.py"
     script.write_text("\n\n".join(code))
     with fresh_context() as environment:

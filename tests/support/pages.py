@@ -25,11 +25,11 @@ class Block:
     language: str
     code: str
     excuse: str
-    """Why it is not run: the HTML comment before it, or ''."""
+    """The reason not to run it, from the HTML comment before it, or ''."""
 
 
 def blocks(page: Path) -> list[Block]:
-    """Every fenced block of a Markdown page."""
+    """Return every fenced block of a Markdown page."""
     text = page.read_text(encoding="utf-8")
     found = []
     for match in _FENCE.finditer(text):
@@ -41,14 +41,14 @@ def blocks(page: Path) -> list[Block]:
 
 
 def python_blocks(page: Path) -> list[Block]:
-    """Its blocks of Python, also under the names that myst gives them."""
+    """Return its blocks of Python, also under the names that MyST uses."""
     names = ("python", "py", "python3", "{code-block} python", "{code-cell}", "pycon")
     return [block for block in blocks(page) if block.language in names]
 
 
 @contextmanager
 def fresh_context() -> Iterator[dict[str, str]]:
-    """An environment with a context of its own, which must be empty in the end."""
+    """Yield an environment with a new context, which must be empty at the end."""
     shm = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with tempfile.TemporaryDirectory(prefix="ataraxis-page-", dir=shm) as context:
         yield {**os.environ, "ATARAXIS_CONTEXT": context, "OPENBLAS_NUM_THREADS": "1"}
@@ -56,13 +56,13 @@ def fresh_context() -> Iterator[dict[str, str]]:
 
 
 def python(*arguments: str) -> list[str]:
-    """Command for a newcomer's interpreter; warnings are errors."""
-    # -P: the folder a test runs in must not shadow the installed package.
+    """Return the command of a user's interpreter; warnings are errors."""
+    # -P: the working folder must not shadow the installed package.
     return [sys.executable, "-P", "-W", "error", *arguments]
 
 
 def run_script(script: Path, environment: dict[str, str]) -> str:
-    """Run a script to its silent success; what it printed."""
+    """Run a script, which must succeed without stderr; return its stdout."""
     done = subprocess.run(
         python(str(script)),
         env=environment,
