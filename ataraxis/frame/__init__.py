@@ -1,7 +1,7 @@
-"""The frame: the one unit of data, the same bytes in memory, on disk and on the wire.
+"""The frame: the unit of data, the same bytes in memory, on disk and on the wire.
 
-64 bytes of header, little-endian, naturally aligned; then the extensions that the flags
-name, in this order; then the payload.
+A header of 64 bytes, little-endian, naturally aligned; then the extensions that the
+flags name, in this order; then the payload.
 
 ====== ==== =====================================================================
 offset size field
@@ -23,8 +23,7 @@ offset size field
 
 Extensions: *extents* 64 bytes (8 x u64; if ndim > 4 or an extent passes u32), *device
 stamp* 16 (i64 or u64 time, u64 counter), *origin* 24 (u64 source, u64 sequence, u32
-part, u32 attempt). Each header has exactly one spelling: what could be written in two
-ways is refused in all but one.
+part, u32 attempt). Each header has exactly one encoding; any other is refused.
 """
 
 from ataraxis.frame._frame import Frame, frame_size

@@ -1,8 +1,8 @@
-"""Arrays as payloads: bytes in C order, and the labels block of those that need one.
+"""Arrays as payloads: bytes in C order, after a labels block where one is needed.
 
-An ND_ARR payload whose labels are its own (labels id 0) begins with the length of their
-JSON (u32), what the array came in (u8: 0 ndarray, 1 NumPy scalar, 2 xarray DataArray)
-and 3 zero bytes; then the JSON, zeros to a multiple of 8, and the array's bytes.
+An ND_ARR payload with its own labels (labels id 0) begins with the length of their JSON
+(u32), the container (u8: 0 ndarray, 1 NumPy scalar, 2 xarray DataArray) and 3 zero
+bytes; then the JSON, zeros to a multiple of 8, and the array's bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _Array = np.ndarray[Any, Any]
 
 
 class EncodedPayload(NamedTuple):
-    """A payload in pieces, none of them copied from a contiguous array."""
+    """A payload in pieces; a contiguous array is viewed, not copied."""
 
     dtype: DType
     shape: tuple[int, ...]
@@ -32,7 +32,7 @@ class EncodedPayload(NamedTuple):
 
 
 def array_bytes(array: _Array) -> memoryview:
-    """View the bytes of an array in C order; copies only what is not contiguous."""
+    """Return the bytes of an array in C order: a view, if it is contiguous."""
     if not array.size or not array.itemsize:
         return memoryview(b"")
     flat: Any = np.ascontiguousarray(array).reshape(-1)
@@ -42,9 +42,9 @@ def array_bytes(array: _Array) -> memoryview:
 def encode_array(
     value: Any, code: DType | None = None, *, interned: bool = False
 ) -> EncodedPayload:
-    """Write an ndarray, NumPy scalar or DataArray.
+    """Encode an ndarray, NumPy scalar or DataArray.
 
-    With `interned` labels the payload is the array's bytes alone.
+    With `interned` labels the payload is only the array's bytes.
     """
     labels, container = None, NDARRAY
     if is_data_array(value):
@@ -73,7 +73,7 @@ def encode_array(
 
 
 class ArrayPayload(NamedTuple):
-    """What an ND_ARR payload is made of."""
+    """The parts of an ND_ARR payload."""
 
     labels: Labels
     container: int
@@ -95,7 +95,7 @@ def read_array_payload(payload: memoryview, shape: tuple[int, ...]) -> ArrayPayl
     try:
         labels = Labels.from_json(payload[_BLOCK.size : _BLOCK.size + length])
     except LayoutError as error:
-        raise corrupt(_BLOCK.size, "labels", str(error), "labels of ours") from error
+        raise corrupt(_BLOCK.size, "labels", str(error), "valid labels") from error
     if labels.shape != shape:
         raise corrupt(_BLOCK.size, "shape of labels", labels.shape, shape)
     return ArrayPayload(labels, container, payload[start:])
@@ -104,7 +104,7 @@ def read_array_payload(payload: memoryview, shape: tuple[int, ...]) -> ArrayPayl
 def view(
     data: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...], *, verify: bool
 ) -> _Array:
-    """View bytes as a read-only array of a dtype and shape that they must fit."""
+    """Return a read-only array over bytes, which must fit its dtype and shape."""
     if math.prod(max(n, 1) for n in shape) * max(dtype.itemsize, 1) >= MAX_BYTES:
         raise corrupt(0, "extents", shape, "an array of below 2**62 bytes")
     if math.prod(shape) * dtype.itemsize != len(data):
@@ -115,7 +115,7 @@ def view(
             math.prod(shape) * dtype.itemsize,
         )
     if not len(data):
-        # zeros() would make one byte an item of a dtype that has none.
+        # zeros() would give an itemsize of 1 to a dtype of 0 bytes.
         return np.ndarray(shape, dtype, b"")
     array: _Array = np.frombuffer(data, dtype).reshape(shape)
     if verify and not _is_sound(array):
@@ -124,7 +124,7 @@ def view(
 
 
 def _is_sound(array: _Array) -> bool:
-    """Tell whether NumPy can read every item: some bytes are no bool and no text."""
+    """Return whether NumPy can read every item: not all bytes are bools or text."""
     dtype = array.dtype
     if dtype.names is not None:
         return all(_is_sound(array[name]) for name in dtype.names)
@@ -139,7 +139,7 @@ def _is_sound(array: _Array) -> bool:
 
 
 def decode_array(payload: memoryview, shape: tuple[int, ...], *, verify: bool) -> Any:
-    """Read an ND_ARR payload that has its own labels."""
+    """Decode an ND_ARR payload that has its own labels."""
     labels, container, data = read_array_payload(payload, shape)
     array = view(data, labels.dtype, shape, verify=verify)
     if container == SCALAR:
@@ -149,15 +149,15 @@ def decode_array(payload: memoryview, shape: tuple[int, ...], *, verify: bool) -
     try:
         return labels.to_xarray(array)
     except Exception as error:
-        raise corrupt(8, "labels", f"{error}", "what xarray takes") from error
+        raise corrupt(8, "labels", f"{error}", "labels for xarray") from error
 
 
 def cast_array(value: _Array, code: DType) -> _Array:
-    """Bring an array to the dtype asked for, if nothing is lost."""
+    """Convert an array to the dtype of a code, if nothing is lost."""
     wanted = PLAIN[code][0]
     if not np.can_cast(value.dtype, wanted, "safe"):
         raise TypeError(
-            f"an array of {value.dtype} does not go into {code.name} without loss:"
-            f" convert it first, array.astype({wanted.str!r})."
+            f"an array of {value.dtype} does not fit {code.name} without loss: convert"
+            f" it first, array.astype({wanted.str!r})."
         )
     return fit(value, wanted, None, f"dtype {code.name}")

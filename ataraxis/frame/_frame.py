@@ -1,7 +1,4 @@
-"""`Frame`: a header and a payload, the one unit of data everywhere.
-
-How each kind of payload is laid out is in `_values`, `_arrays` and `_tree`.
-"""
+"""`Frame`: a header and a payload, laid out by `_values`, `_arrays` and `_tree`."""
 
 from __future__ import annotations
 
@@ -33,12 +30,12 @@ if TYPE_CHECKING:
     import xarray as xr
     from typing_extensions import Buffer
 
-# ---- `Payload`: the reading half of a frame, from bytes to values, arrays and labels
+# ---- `Payload`: from bytes to values, arrays and labels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Payload(Header):
-    """A header with the bytes it announces, and what they mean.
+    """A header and its payload, decoded on use.
 
     Examples
     --------
@@ -53,21 +50,21 @@ class Payload(Header):
     allow_pickle: bool = False
     """Whether `value` may read a pickle."""
     verify: bool = True
-    """Whether `value` and `array` look at each bool and character of an array."""
+    """Whether `value` and `array` check each bool and character of an array."""
 
     @property
     def payload(self) -> memoryview:
-        """The payload as read-only bytes; a view, a copy only if it is in pieces."""
+        """The payload as read-only bytes: a view, or a copy if it is in pieces."""
         if len(self.parts) == 1:
             return self.parts[0]
         return memoryview(b"".join(self.parts))
 
     @property
     def value(self) -> Any:
-        """The value, read anew at each use; arrays are read-only views.
+        """The value, decoded at each use; arrays are read-only views.
 
-        Raises `CorruptFrame` if the payload is not what the header says, or holds what
-        this reader does not take: a pickle, an unregistered type.
+        Raises `CorruptFrame` if the payload does not fit the header, or holds a pickle
+        or an unregistered type that this reader does not accept.
         """
         if self.dtype == DType.ND_ARR and self.labels_id:
             return self.array
@@ -87,9 +84,9 @@ class Payload(Header):
     def array(self) -> np.ndarray[Any, Any]:
         """The payload as a read-only array of `shape`; a view, never a copy.
 
-        Of raw bytes, a uint8 array of shape (payload_bytes,). Raises `TypeError` for a
-        payload that is no array, `ValueError` if its dtype is in labels that were not
-        given to `from_buffer`, `CorruptFrame` as `value` does.
+        Raw bytes are uint8 of shape (payload_bytes,). Raises `TypeError` for a payload
+        that is not an array, `ValueError` if its dtype is in labels that were not given
+        to `from_buffer`, `CorruptFrame` as `value` does.
         """
         dtype, shape, payload = self._layout()
         try:
@@ -108,14 +105,16 @@ class Payload(Header):
             raise self._located(error) from error
 
     def _layout(self) -> tuple[np.dtype[Any], tuple[int, ...], memoryview]:
-        """Say of what dtype and shape which bytes are."""
+        """Return dtype, shape and bytes of the array."""
         payload = self.payload
         if self.dtype in PLAIN:
             return PLAIN[self.dtype][0], self.shape, payload
         if self.dtype == DType.RAW:
             return np.dtype("u1"), (len(payload),), payload
         if self.dtype != DType.ND_ARR:
-            raise TypeError(f"the frame holds {self.dtype.name}, no array: use value.")
+            raise TypeError(
+                f"the frame holds {self.dtype.name}, not an array: use value."
+            )
         if not self.labels_id:
             try:
                 block = read_array_payload(payload, self.shape)
@@ -130,7 +129,7 @@ class Payload(Header):
         return self.interned.dtype, self.shape, payload
 
     def _located(self, error: CorruptFrame) -> CorruptFrame:
-        """Say in which frame the payload is wrong."""
+        """Return the error with the frame's sequence and source."""
         return CorruptFrame(
             f"payload of frame {self.sequence} of source {self.source}: {error}"
         )
@@ -162,19 +161,16 @@ class Payload(Header):
 # ---- the frame
 
 RELEASE_BYTES = 2**16
-
-
 _NOTHING = object()
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Frame(Payload):
-    """One unit of data: what it is, when and where it was made, and its bytes.
+    """One unit of data: its bytes, their type, and when and where they were made.
 
-    Made by `from_value` or `from_buffer`; ``Frame(value)``, which uPipe has as
-    ``DataFrame(value)``, is the former. It holds the bytes of the array it was made of,
-    or of the buffer it was read from, without copying them. Its fields are those of
-    `Header` and `Payload`.
+    Made by `from_value` or `from_buffer`; ``Frame(value)``, uPipe's
+    ``DataFrame(value)``, is the former. It views the array it was made of, or the
+    buffer it was read from. Its fields are those of `Header` and `Payload`.
 
     Examples
     --------
@@ -193,7 +189,7 @@ class Frame(Payload):
         /,
         **fields: Any,
     ) -> None:
-        """Make a frame of a value, as `from_value`; or, without one, of its fields."""
+        """Make a frame of a value, as `from_value`; without a value, of its fields."""
         if value is _NOTHING:
             super().__init__(**fields)
         else:
@@ -230,15 +226,15 @@ class Frame(Payload):
         value : object
             bool, None, int of any size, float, complex, str, bytes; lists, tuples and
             dicts of these at most 64 deep; NumPy arrays and scalars without Python
-            objects, at most 8-d; xarray DataArrays; registered types. These come back
-            as they are.
+            objects, at most 8-d; xarray DataArrays; registered types. Each is decoded
+            to an equal value of the same type.
         dtype : DType, optional
-            How to send it, if not as itself: a number as ``DType.U32`` comes back as
-            int. Never loses anything but the precision of F16, F32 and C64 numbers.
+            Type to send it as, by default its own: a number as ``DType.U32`` comes back
+            as int. Only F16, F32 and C64 lose precision.
         sequence : int, optional
             Number within the stream, u64.
         time_ns : int, optional
-            Monotonic time, ns; now if not given.
+            Monotonic time, ns; by default now.
         source : int, optional
             Source id, u32.
         device_time, device_sequence : int, optional
@@ -246,24 +242,24 @@ class Frame(Payload):
         origin : Origin, optional
             ``(source, sequence, part, attempt)`` of the input it was made from.
         labels_id : int, optional
-            Entry of interned labels that describe the array; its payload is then the
-            array's bytes alone.
+            Entry of interned labels that describe the array; its payload is then only
+            the array's bytes.
         checksum : bool, optional
             Whether the bytes after the header get a checksum.
         allow_pickle : bool, optional
-            Whether what nothing else carries may be pickled.
+            Allow pickle for values without a native encoding.
         end_of_stream, session_event : bool, optional
             Flags of the header.
 
         Returns
         -------
         Frame
-            Holds a view of a contiguous array or of bytes, a copy of anything else.
+            Holds a view of a contiguous array or of bytes, a copy of other values.
 
         Raises
         ------
         TypeError
-            No frame carries such a value.
+            Frames cannot carry the value.
         ValueError
             The value nests too deep or does not fit `dtype`; a number does not fit its
             field.
@@ -279,7 +275,7 @@ class Frame(Payload):
             interned=bool(labels_id),
             allow_pickle=allow_pickle,
         )
-        # A payload of a subclass or of two dimensions is bytes all the same.
+        # Also parts of other formats and dimensions become flat bytes.
         parts = tuple(
             memoryview(part).cast("B").toreadonly()
             for part in encoded.parts
@@ -325,23 +321,23 @@ class Frame(Payload):
         verify: bool = True,
         labels: Labels | None = None,
     ) -> Frame:
-        """Read a frame, also one that a stranger wrote.
+        """Read a frame, also from an untrusted buffer.
 
         Parameters
         ----------
         buffer : bytes-like
-            Holds the whole frame from `offset` on; what follows it is not looked at.
+            Holds the whole frame from `offset` on; bytes after it are ignored.
         offset : int, optional
-            Where the frame begins, byte.
+            Byte at which the frame begins.
         allow_pickle : bool, optional
-            Whether `value` may read a pickle, which runs whatever code is in it.
+            Whether `value` may read a pickle, which runs the code in it.
         seed : int, optional
-            What the header's CRC goes on from: ``crc32(uuid)`` in a journal.
+            Start value of the header's CRC: ``crc32(uuid)`` in a journal.
         verify : bool, optional
-            Whether the checksum of the payload is looked at, and each bool and
-            character of an array. The header is always checked.
+            Check the payload's checksum, and each bool and character of an array. The
+            header is always checked.
         labels : Labels, optional
-            What the frame's labels id names, for arrays whose dtype is in them.
+            The labels of the frame's labels id, for arrays whose dtype is in them.
 
         Returns
         -------
@@ -352,8 +348,8 @@ class Frame(Payload):
         Raises
         ------
         CorruptFrame
-            Anything at all is wrong: names the byte, what was found and expected. What
-            the payload's own structure hides is found by `value` and `array`.
+            The header or checksum is wrong; names the byte, what was found and what was
+            expected. The structure of the payload is checked by `value` and `array`.
 
         Examples
         --------
@@ -367,7 +363,7 @@ class Frame(Payload):
         if not whole.c_contiguous or not whole.nbytes:
             whole = memoryview(whole.tobytes())
         whole = whole.cast("B").toreadonly()
-        # The constructor of a frozen dataclass sets each field by a call.
+        # Faster than the constructor, which sets each field of a frozen class by call.
         frame = object.__new__(cls)
         fields = frame.__dict__
         fields.update(read_fields(whole, offset, seed))
@@ -400,7 +396,7 @@ class Frame(Payload):
 
     @classmethod
     def from_byte_arr(cls, arr: Buffer, allow_pickle: bool = False) -> Frame:
-        """Read a frame that `to_byte_arr` wrote: uPipe's name of `from_buffer`.
+        """Read a frame: uPipe's name of `from_buffer`.
 
         Examples
         --------
@@ -410,16 +406,14 @@ class Frame(Payload):
         return cls.from_buffer(arr, allow_pickle=allow_pickle)
 
     def encode_into(self, buffer: Buffer, offset: int = 0, *, seed: int = 0) -> int:
-        """Write the whole frame: the only copy its payload takes.
+        """Write the whole frame; copies the payload once.
 
         Parameters
         ----------
         buffer : writable bytes-like
             Contiguous; `nbytes` of it from `offset` on are written.
-        offset : int, optional
-            Where the frame shall begin, byte.
-        seed : int, optional
-            What the header's CRC goes on from: ``crc32(uuid)`` in a journal.
+        offset, seed : int, optional
+            As for `from_buffer`.
 
         Returns
         -------
@@ -460,7 +454,7 @@ class Frame(Payload):
         return size
 
     def __repr__(self) -> str:
-        """Say what is in it, not all of it."""
+        """Show the header, not the payload."""
         return (
             f"<Frame {self.sequence} of source {self.source}: {self.dtype.name}"
             f"{list(self.shape) if self.shape else ''}, {self.payload_bytes} bytes>"
@@ -468,7 +462,7 @@ class Frame(Payload):
 
 
 def _copy(target: memoryview, part: memoryview) -> None:
-    """Copy bytes; NumPy releases the GIL, which pays from 64 KiB on."""
+    """Copy bytes; from 64 KiB on with NumPy, which releases the GIL."""
     if len(part) < RELEASE_BYTES:
         target[:] = part
     else:
@@ -484,19 +478,14 @@ def frame_size(
     labels_id: int = 0,
     allow_pickle: bool = False,
 ) -> int:
-    """Return how many bytes the frame of a value has.
+    """Return the number of bytes of the frame of a value, header included.
 
     Parameters
     ----------
     value, dtype, labels_id, allow_pickle
-        As for `Frame.from_value`.
+        As for `Frame.from_value`; a contiguous array is not copied.
     device_stamp, origin : bool, optional
-        Whether the frame shall have these extensions.
-
-    Returns
-    -------
-    int
-        Bytes, header included. Contiguous arrays are not copied to find out.
+        Whether the frame has these extensions.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""`Header`: the 64 bytes before every payload, and the extensions its flags name.
+"""`Header`: the 64 bytes before a payload, and the extensions its flags name.
 
-The byte table is in `ataraxis.frame`. Payloads are not looked at here.
+The byte table is in `ataraxis.frame`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,11 @@ CUSTOM_END = 200
 
 
 class DType(IntEnum):
-    """The kind of a payload; 1 to 9 and the custom range are uPipe's numbers.
+    """The type of a payload; 1 to 9 and the custom range are uPipe's numbers.
 
-    ``DType(137)`` is a member named ``CUSTOM_137`` whether registered or not.
-
+    ``DType(137)`` is a member named ``CUSTOM_137``, registered or not.
     ``CUSTOM_TYPE_START`` and ``CUSTOM_TYPE_END`` are the first and the last code for
-    types of your own, 100 and 200.
+    your own types, 100 and 200.
 
     Examples
     --------
@@ -48,7 +47,7 @@ class DType(IntEnum):
     RAW = 0
     """Bytes as they are."""
     U8 = 1
-    """Unsigned integer of 8 bits, or an array of them."""
+    """Unsigned integer of 8 bits, or an array of such."""
     U16 = 2
     """Unsigned integers of 16 bits."""
     U32 = 3
@@ -58,11 +57,11 @@ class DType(IntEnum):
     STR = 5
     """Text, UTF-8."""
     JSON = 6
-    """JSON text, only when asked for."""
+    """JSON text, only on request."""
     ARRAY = 7
-    """Python list, nested as you like."""
+    """Python list."""
     TUPLE = 8
-    """Python tuple, nested as you like."""
+    """Python tuple."""
     ND_ARR = 9
     """Array whose dtype is in its labels: records, times, text, big-endian, xarray."""
     I8 = 10
@@ -90,15 +89,15 @@ class DType(IntEnum):
     INT = 21
     """Python integer of any size."""
     DICT = 22
-    """Python dict with any keys."""
+    """Python dict."""
     PICKLED = 230
     """A pickle: only where both ends allow it."""
     UNKNOWN = 230
-    """uPipe's name of it."""
+    """uPipe's name of PICKLED."""
 
     @classmethod
     def _missing_(cls, value: object) -> DType | None:
-        """Make a member of each custom code, so that any registered type decodes."""
+        """Make a member for a custom code."""
         if not isinstance(value, int) or not CUSTOM_START <= value <= CUSTOM_END:
             return None
         member = int.__new__(cls, value)
@@ -107,7 +106,7 @@ class DType(IntEnum):
         return cls._value2member_map_.setdefault(value, member)  # type: ignore[return-value]
 
 
-# Not among the members: a listing of the types has none that is not there.
+# Set here so that they are not members.
 DType.CUSTOM_TYPE_START = DType(CUSTOM_START)
 DType.CUSTOM_TYPE_END = DType(CUSTOM_END)
 
@@ -131,9 +130,7 @@ PLAIN: dict[DType, tuple[np.dtype[Any], str]] = {
 CODE_OF = {dtype.str: code for code, (dtype, _) in PLAIN.items()}
 KNOWN = frozenset(DType) | frozenset(range(CUSTOM_START, CUSTOM_END + 1))
 
-# ---- the header
-
-# ---- the checksum of frames: CRC-32 (IEEE), as `zlib.crc32`, by the fastest at hand
+# ---- the checksum of frames
 
 
 def crc32(data: Buffer, value: int = 0) -> int:
@@ -144,7 +141,7 @@ def crc32(data: Buffer, value: int = 0) -> int:
     data : bytes-like
         Contiguous.
     value : int, optional
-        Checksum of what came before; of a file's uuid, for the frames of a journal.
+        Checksum of the bytes before; of the file's uuid, in a journal.
 
     Returns
     -------
@@ -163,7 +160,7 @@ def crc32(data: Buffer, value: int = 0) -> int:
 
 @functools.cache
 def _fastest() -> Callable[[Buffer, int], int]:
-    """Prefer ISA-L, which is several times faster; zlib is always there."""
+    """Return the CRC of ISA-L, which is several times faster, or else zlib's."""
     try:
         from isal import isal_zlib
     except ImportError:
@@ -178,7 +175,7 @@ def _fastest() -> Callable[[Buffer, int], int]:
     return tidy
 
 
-# ---- the layout of a header: offsets, structs, flags, and the error of decoding
+# ---- the layout of a header
 
 MAGIC = b"AXF1"
 HEADER_BYTES = 64
@@ -204,49 +201,49 @@ class Flag(IntFlag):
     PICKLED = 4
     """The payload is, or contains, a pickle."""
     EXTENTS = 8
-    """The extents extension is there, and the header's own extents are 0."""
+    """There is an extents extension, and the header's own extents are 0."""
     DEVICE_STAMP = 16
-    """The device stamp is there."""
+    """There is a device stamp."""
     DEVICE_UNSIGNED = 32
     """The device stamp's time is unsigned."""
     ORIGIN = 64
-    """The origin is there."""
+    """There is an origin."""
     SESSION_EVENT = 128
     """The payload is an event of the session."""
 
 
 class Origin(NamedTuple):
-    """Which input a frame of a pipeline came from."""
+    """The input that a frame of a pipeline was made from."""
 
     source: int
     """Source id of the input, u64."""
     sequence: int
     """Sequence of the input, u64."""
     part: int = 0
-    """Which of the frames made from that input, u32."""
+    """Number among the frames made from that input, u32."""
     attempt: int = 0
-    """How often the input had been tried before, u32."""
+    """How often the input was tried before, u32."""
 
 
 def corrupt(at: int, what: str, found: object, expected: object) -> CorruptFrame:
-    """Make the one error of decoding, in its one form."""
+    """Return the error of decoding: what is wrong at which byte."""
     shown = found if isinstance(found, str) else repr(found)
     return CorruptFrame(
         f"{what} at byte {at}: found {shown[:100]}, expected {expected}."
     )
 
 
-# ---- reading headers that strangers wrote: nothing is trusted, one error comes out
+# ---- reading untrusted headers
 
-# Plain integers: an IntFlag takes a microsecond for each `&`.
+# Plain integers: `&` of an IntFlag takes a microsecond.
 _CHECKSUM, _END_OF_STREAM, _PICKLED, _EXTENTS = 1, 2, 4, 8
 _DEVICE_STAMP, _DEVICE_UNSIGNED, _ORIGIN, _SESSION_EVENT = 16, 32, 64, 128
 
 
 def read_fixed(view: memoryview, at: int, seed: int) -> tuple[int, ...]:
-    """Read the first 60 bytes if they are a header's."""
+    """Return the fields in the first 60 bytes of a header, and check its CRC."""
     if at < 0:
-        raise ValueError(f"offset={at}: a frame begins at byte 0 or later.")
+        raise ValueError(f"offset must be byte 0 or later, got {at}.")
     if len(view) - at < HEADER_BYTES:
         raise corrupt(at, "header", f"{max(len(view) - at, 0)} bytes", "64 or more")
     fields = FIXED.unpack_from(view, at)
@@ -262,7 +259,7 @@ def read_fixed(view: memoryview, at: int, seed: int) -> tuple[int, ...]:
 
 
 def read_fields(view: memoryview, at: int, seed: int) -> dict[str, object]:
-    """Read header and extensions as the arguments of `Header`; trust nothing."""
+    """Return header and extensions as the arguments of `Header`; check all of it."""
     fields = read_fixed(view, at, seed)
     _, code, ndim, bits, length, sequence, time_ns, *extents = fields[:11]
     source, crc, labels_id = fields[11:]
@@ -271,7 +268,7 @@ def read_fields(view: memoryview, at: int, seed: int) -> dict[str, object]:
     if bits > 255 or bits & 48 == _DEVICE_UNSIGNED:
         raise corrupt(at + FLAGS_AT, "flags", f"{bits:#x}", "known ones only")
     if not bits & _CHECKSUM and crc:
-        raise corrupt(at + CRC_AT, "checksum", f"{crc:#x}", "0, since no flag names it")
+        raise corrupt(at + CRC_AT, "checksum", f"{crc:#x}", "0 without its flag")
     if ndim > MAX_NDIM:
         raise corrupt(at + NDIM_AT, "ndim", ndim, "at most 8")
     start = at + HEADER_BYTES
@@ -328,7 +325,7 @@ def read_fields(view: memoryview, at: int, seed: int) -> dict[str, object]:
 def _check_shape(
     dtype: DType, shape: tuple[int, ...], size: int, bits: int, at: int
 ) -> None:
-    """Refuse a shape or size that the code cannot have."""
+    """Raise for a shape or size that the code cannot have."""
     if math.prod(max(extent, 1) for extent in shape) >= MAX_BYTES:
         raise corrupt(at + EXTENTS_AT, "extents", shape, "an array of below 2**62")
     if dtype in PLAIN:
@@ -346,14 +343,14 @@ def _check_shape(
         raise corrupt(at + FLAGS_AT, "pickled flag", f"{bits:#x}", f"as {dtype.name}")
 
 
-# ---- the header
+# ---- `Header`
 
 _U32, _U64, _I64 = 2**32 - 1, 2**64 - 1, 2**63
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Header:
-    """What the 64 bytes and the extensions of a frame say.
+    """The fields of a frame's 64 bytes and extensions.
 
     Examples
     --------
@@ -365,9 +362,9 @@ class Header:
     """
 
     dtype: DType = DType.RAW
-    """What the payload is."""
+    """Type of the payload."""
     shape: tuple[int, ...] = ()
-    """Extents of the payload, at most 8; () for a scalar or anything but an array."""
+    """Extents of an array, at most 8; else ()."""
     payload_bytes: int = 0
     """Bytes of payload."""
     sequence: int = 0
@@ -379,30 +376,30 @@ class Header:
     labels_id: int = 0
     """Entry of interned labels, u32; 0: the payload's own, if any."""
     device_time: int | None = None
-    """Device time in the source's own ticks, i64 or u64; None if it gives none."""
+    """Device time in the source's own ticks, i64 or u64; None if it has none."""
     device_sequence: int | None = None
     """Device counter, u64; None without a device time."""
     device_unsigned: bool = False
-    """The source's ticks are unsigned."""
+    """Whether the source's ticks are unsigned."""
     origin: Origin | None = None
-    """Which input it came from, if from one."""
+    """The input it was made from, in a pipeline."""
     checksum: bool = False
-    """The bytes after the header have a checksum."""
+    """Whether the bytes after the header have a checksum."""
     end_of_stream: bool = False
-    """No frame follows."""
+    """Whether no frame follows."""
     session_event: bool = False
-    """It is an event of the session."""
+    """Whether it is an event of the session."""
     pickled: bool = False
-    """The payload is, or contains, a pickle."""
+    """Whether the payload is, or contains, a pickle."""
 
     @property
     def extended(self) -> bool:
-        """The extents need the extension."""
+        """Whether the extents need the extension."""
         return len(self.shape) > 4 or any(extent >> 32 for extent in self.shape)
 
     @property
     def flags(self) -> int:
-        """The flags as in the header."""
+        """The bits of `Flag`."""
         return (
             self.checksum * 1
             + self.end_of_stream * 2
@@ -451,11 +448,11 @@ class Header:
         buffer : writable bytes-like
             `nbytes` from `offset` on are the frame's.
         offset : int, optional
-            Where the frame begins, byte.
+            Byte at which the frame begins.
         crc : int, optional
-            CRC-32 of all bytes after the header; counts when `checksum` is set.
+            CRC-32 of all bytes after the header; used if `checksum` is set.
         seed : int, optional
-            What the header's CRC goes on from: ``crc32(uuid)`` in a journal.
+            Start value of the header's CRC: ``crc32(uuid)`` in a journal.
 
         Raises
         ------
@@ -486,25 +483,24 @@ class Header:
 
     @classmethod
     def peek_nbytes(cls, buffer: Buffer, offset: int = 0, *, seed: int = 0) -> int:
-        """Say how long a frame is, of which perhaps only 64 bytes are here yet.
+        """Return the length of a frame of which only the header may be here yet.
 
         Parameters
         ----------
         buffer : bytes-like
             At least 64 bytes from `offset` on.
         offset, seed : int, optional
-            As for `read`.
+            As for `write`.
 
         Returns
         -------
         int
-            Bytes of the whole frame, header included; not checked against anything
-            but the header's own CRC.
+            Bytes of the whole frame, header included; only the header's CRC is checked.
 
         Raises
         ------
         CorruptFrame
-            Here is no header.
+            There is no header at `offset`.
 
         Examples
         --------
@@ -524,29 +520,22 @@ class Header:
         ----------
         buffer : bytes-like
             Holds the whole frame from `offset` on.
-        offset : int, optional
-            Where the frame begins, byte.
-        seed : int, optional
-            What the header's CRC goes on from: ``crc32(uuid)`` in a journal.
-
-        Returns
-        -------
-        Header
-            The same that was written.
+        offset, seed : int, optional
+            As for `write`.
 
         Raises
         ------
         CorruptFrame
             A wrong magic, CRC, code, flag, extent or size.
         """
-        # The constructor of a frozen dataclass sets each field by a call.
+        # Faster than the constructor, which sets each field of a frozen class by call.
         header = object.__new__(cls)
         header.__dict__.update(read_fields(memoryview(buffer), offset, seed))
         return header
 
 
 def check_ranges(header: Header) -> None:
-    """Refuse numbers that their fields do not hold, before anything is written."""
+    """Raise for numbers that do not fit their fields."""
     origin = header.origin or Origin(0, 0)
     low = 0 if header.device_unsigned else -_I64
     for name, number, least, most in (
@@ -562,7 +551,7 @@ def check_ranges(header: Header) -> None:
         ("origin.attempt", origin.attempt, 0, _U32),
     ):
         if not least <= number <= most:
-            raise ValueError(f"{name}={number}: give one from {least} to {most}.")
+            raise ValueError(f"{name} must be {least} to {most}, got {number}.")
 
 
 def restamp(
@@ -573,20 +562,18 @@ def restamp(
     seed: int = 0,
     sequence: int | None = None,
 ) -> None:
-    """Give an encoded frame the labels id and header CRC of its next hop, in place.
+    """Set the labels id and header CRC of an encoded frame, in place.
 
     Parameters
     ----------
     buffer : writable bytes-like
         Holds the header of a frame that was checked.
-    offset : int, optional
-        Where the frame begins, byte.
+    offset, seed : int, optional
+        As for `Header.write`.
     labels_id : int, optional
-        Entry of the labels at the next hop, u32.
-    seed : int, optional
-        What the header's CRC goes on from there: ``crc32(uuid)`` in a journal.
+        Entry of the labels where the frame goes, u32.
     sequence : int, optional
-        Its number there, u64; as it is, if not given.
+        New sequence, u64; by default unchanged.
 
     Examples
     --------

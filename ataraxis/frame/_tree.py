@@ -3,9 +3,9 @@
 ARRAY and TUPLE are a count (u32) and that many nodes; DICT is a count and as many pairs
 of nodes. A node is its code (u8) and a body: NONE nothing, BOOL a byte, F64 8 and C128
 16 bytes; INT (little-endian, signed), STR and RAW a length (u64) and bytes; lists,
-tuples and dicts as above. Anything else is 255, the code (u8) and ndim (u8) of a whole
-payload, zeros to a multiple of 8 of the tree, its length (u64), ndim extents (u64), and
-the payload.
+tuples and dicts as above. Any other value is embedded: 255, the code (u8) and ndim (u8)
+of its payload, zeros to a multiple of 8 of the tree, its length (u64), ndim extents
+(u64), and the payload.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ataraxis.frame._header import (
 )
 
 MAX_DEPTH = 64
-WHOLE = 255
+EMBEDDED = 255
 COUNT = struct.Struct("<I")
 LENGTH = struct.Struct("<Q")
 _INLINE = {
@@ -45,12 +45,12 @@ _EMBEDDED = frozenset(PLAIN) | {DType.ND_ARR, DType.PICKLED}
 
 
 def int_bytes(value: int) -> bytes:
-    """Write an int in the fewest bytes, little-endian two's complement."""
+    """Encode an int in the fewest bytes, little-endian two's complement."""
     return value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
 
 
 class _Writer:
-    """Collects nodes; large payloads stay views."""
+    """Collects nodes; embedded payloads stay views."""
 
     def __init__(self, encode: Callable[[Any], EncodedPayload]) -> None:
         self.encode = encode
@@ -80,7 +80,7 @@ class _Writer:
     def node(self, value: Any, depth: int) -> None:
         code = _INLINE.get(type(value))
         if code is None:
-            self.whole(value)
+            self.embed(value)
             return
         self.put(bytes([code]))
         if code in TREES:
@@ -98,13 +98,13 @@ class _Writer:
                 value = value.encode("utf-8", "surrogatepass")
             self.put(LENGTH.pack(len(value)) + value)
 
-    def whole(self, value: Any) -> None:
-        """Embed any other value as the payload it would be alone."""
+    def embed(self, value: Any) -> None:
+        """Write any other value as a payload of its own."""
         encoded = self.encode(value)
         self.pickled |= encoded.pickled
         parts = [memoryview(part).cast("B") for part in encoded.parts if len(part)]
         length = sum(map(len, parts))
-        self.put(bytes([WHOLE, encoded.dtype, len(encoded.shape)]))
+        self.put(bytes([EMBEDDED, encoded.dtype, len(encoded.shape)]))
         self.put(bytes(-self.size % 8))
         self.put(struct.pack(f"<{1 + len(encoded.shape)}Q", length, *encoded.shape))
         self.parts += [*parts, bytearray()]
@@ -114,7 +114,7 @@ class _Writer:
 def encode_tree(
     value: Any, encode: Callable[[Any], EncodedPayload]
 ) -> tuple[list[Any], bool]:
-    """Write a list, tuple or dict; `encode` writes what the tree has no node for.
+    """Encode a list, tuple or dict; `encode` encodes embedded values.
 
     Returns the parts of the payload, and whether one of them is a pickle.
     """
@@ -124,7 +124,7 @@ def encode_tree(
 
 
 class _Reader:
-    """Walks nodes from anywhere; memory and depth are bounded by the payload."""
+    """Reads untrusted nodes; memory and depth are bounded by the payload."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class _Reader:
             except TypeError as error:
                 raise corrupt(start, "key", str(error), "a hashable one") from error
             if known:
-                raise corrupt(start, "key", "one there is", "each key once")
+                raise corrupt(start, "key", "a duplicate", "each key once")
             result[key] = self.node(depth)
         return result
 
@@ -179,15 +179,15 @@ class _Reader:
         if code in (DType.INT, DType.STR, DType.RAW):
             data = self.take(LENGTH.unpack(self.take(8))[0])
             return decode_bytes(code, data, start)
-        if code == WHOLE:
-            return self.whole(start)
-        raise corrupt(start, "code of a node", code, "one that nodes have")
+        if code == EMBEDDED:
+            return self.embedded(start)
+        raise corrupt(start, "code of a node", code, "the code of a node")
 
-    def whole(self, start: int) -> Any:
+    def embedded(self, start: int) -> Any:
         """Read an embedded payload, aligned to 8 bytes of the tree."""
         code, ndim = self.take(2)
         if not (code in _EMBEDDED or CUSTOM_START <= code <= CUSTOM_END):
-            raise corrupt(start + 1, "code in a tree", code, "one that trees embed")
+            raise corrupt(start + 1, "code in a tree", code, "an embedded type")
         if ndim > MAX_NDIM or (ndim and code not in PLAIN and code != DType.ND_ARR):
             raise corrupt(start + 2, "ndim in a tree", ndim, "at most 8")
         if any(self.take(-self.at % 8)):
@@ -201,7 +201,7 @@ def decode_tree(
     payload: memoryview,
     decode: Callable[[DType, tuple[int, ...], memoryview], Any],
 ) -> Any:
-    """Read a list, tuple or dict; `decode` reads embedded payloads."""
+    """Decode a list, tuple or dict; `decode` decodes embedded payloads."""
     reader = _Reader(payload, decode)
     value = reader.tree(code, 1)
     if reader.at != len(payload):
@@ -210,14 +210,14 @@ def decode_tree(
 
 
 def decode_bool(data: memoryview, at: int) -> bool:
-    """Read a bool, strictly."""
+    """Decode a bool: 0 or 1."""
     if data[0] > 1:
         raise corrupt(at, "bool", data[0], "0 or 1")
     return data[0] == 1
 
 
 def decode_bytes(code: int, data: memoryview, at: int) -> Any:
-    """Read an INT, STR or RAW from its bytes."""
+    """Decode an INT, STR or RAW."""
     if code == DType.RAW:
         return data.tobytes()
     if code == DType.INT:

@@ -1,7 +1,4 @@
-"""Values to payloads and back: one row for each code, and which code a value gets.
-
-Arrays, trees and custom types have files of their own.
-"""
+"""Values to payloads and back; arrays are in `_arrays`, containers in `_tree`."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ import math
 import operator
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import numpy as np
@@ -68,7 +66,7 @@ def encode(
     interned: bool = False,
     allow_pickle: bool = False,
 ) -> EncodedPayload:
-    """Write a value as the payload of a code, by default of the one that fits best."""
+    """Encode a value as a code, by default the code of its type."""
     if code is None:
         code = _CODE_OF_CLASS.get(type(value))
     if code is None:
@@ -118,13 +116,13 @@ def encode(
 
 def _unfit(value: Any, code: DType, expected: str) -> TypeError:
     return TypeError(
-        f"dtype {code.name} takes {expected}, not {type(value).__name__}: convert the"
-        " value, or leave dtype out to have it chosen."
+        f"dtype {code.name} takes {expected}, got {type(value).__name__}: convert the"
+        " value, or omit dtype."
     )
 
 
 def _integer(value: Any, code: DType) -> int:
-    """Take an integer, also NumPy's, but no bool and nothing that would be cut."""
+    """Return an integer, also of NumPy's; refuse bools and other numbers."""
     if isinstance(value, (bool, np.bool_)) and code == DType.INT:
         raise _unfit(value, code, "an integer")
     try:
@@ -134,7 +132,7 @@ def _integer(value: Any, code: DType) -> int:
 
 
 def _encode_plain(value: Any, code: DType, interned: bool) -> EncodedPayload:
-    """Write an array of the code's dtype, or one number."""
+    """Encode an array of the code's dtype, or one number."""
     dtype, layout = PLAIN[code]
     if isinstance(value, np.ndarray) and (value.ndim or interned):
         return encode_array(cast_array(value, code), interned=interned)
@@ -163,8 +161,8 @@ def _encode_plain(value: Any, code: DType, interned: bool) -> EncodedPayload:
 def _pickle(value: Any, allow_pickle: bool) -> EncodedPayload:
     if not allow_pickle:
         raise TypeError(
-            "dtype PICKLED needs allow_pickle=True, on both ends: a pickle runs code"
-            " when it is read, so only between programs that trust each other."
+            "dtype PICKLED needs allow_pickle=True on both ends; reading a pickle runs"
+            " code, so use it only between programs that trust each other."
         )
     import pickle
 
@@ -174,7 +172,7 @@ def _pickle(value: Any, allow_pickle: bool) -> EncodedPayload:
 
 
 def _json(value: Any) -> bytes:
-    """Write what JSON gives back the same; refuse the rest."""
+    """Encode a value that JSON preserves; refuse others."""
     _check_json(value, 0)
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "surrogatepass")
@@ -189,15 +187,12 @@ def _check_json(value: Any, depth: int) -> None:
     elif type(value) is dict:
         for key, item in value.items():
             if type(key) is not str:
-                raise TypeError(f"key {key!r} is no str: JSON has no other, DICT has.")
+                raise TypeError(f"key {key!r} of JSON must be a str: use DICT.")
             _check_json(item, depth + 1)
     elif type(value) is float and not math.isfinite(value):
-        raise ValueError(f"JSON has no {value}: leave dtype out to have it kept.")
+        raise ValueError(f"JSON cannot hold {value}: omit dtype.")
     elif type(value) not in (str, int, float, bool, type(None)):
-        raise TypeError(
-            f"JSON does not give back a {type(value).__name__} as it was: leave dtype"
-            " out to have it kept."
-        )
+        raise TypeError(f"JSON does not preserve {type(value).__name__}: omit dtype.")
 
 
 def decode(
@@ -205,35 +200,24 @@ def decode(
     shape: tuple[int, ...],
     payload: memoryview,
     *,
-    dtype: np.dtype[Any] | None = None,
     allow_pickle: bool = False,
     pickled: bool = False,
     verify: bool = True,
 ) -> Any:
-    """Read a payload. `dtype` is that of interned labels; `pickled` the header's flag.
+    """Decode a payload. `pickled` is the header's flag.
 
-    Only `CorruptFrame` is raised, with offsets from the payload's first byte.
+    Raises only `CorruptFrame`, with offsets from the payload's first byte.
     """
-
-    def again(code: DType, shape: tuple[int, ...], payload: memoryview) -> Any:
-        return decode(
-            code,
-            shape,
-            payload,
-            allow_pickle=allow_pickle,
-            pickled=pickled,
-            verify=verify,
-        )
-
     if code in PLAIN and shape:
         return view(payload, PLAIN[code][0], shape, verify=verify)
     if code in PLAIN:
         return _decode_number(code, payload)
     if code == DType.ND_ARR:
-        if dtype is not None:
-            return view(payload, dtype, shape, verify=verify)
         return decode_array(payload, shape, verify=verify)
     if code in TREES:
+        again = partial(
+            decode, allow_pickle=allow_pickle, pickled=pickled, verify=verify
+        )
         return decode_tree(code, payload, again)
     if code == DType.NONE:
         return None
@@ -247,7 +231,7 @@ def decode(
 
 
 def _decode_number(code: DType, payload: memoryview) -> Any:
-    """Read one number as Python's own."""
+    """Decode one number as a Python number."""
     dtype, layout = PLAIN[code]
     if len(payload) != dtype.itemsize:
         raise corrupt(0, code.name, f"{len(payload)} bytes", dtype.itemsize)
@@ -268,7 +252,7 @@ def _decode_json(payload: memoryview) -> Any:
     except CorruptFrame:
         raise
     except (ValueError, RecursionError) as error:
-        raise corrupt(0, "JSON", str(error), "JSON as frames carry it") from error
+        raise corrupt(0, "JSON", str(error), "valid JSON") from error
     return value
 
 
@@ -289,7 +273,7 @@ def _unpickle(payload: memoryview, allowed: bool) -> Any:
             0,
             "payload",
             "a pickle",
-            "none here: pass allow_pickle=True if you trust whoever wrote it",
+            "none; pass allow_pickle=True if you trust the writer",
         )
     import pickle
 
@@ -301,7 +285,7 @@ def _unpickle(payload: memoryview, allowed: bool) -> Any:
         ) from error
 
 
-# ---- Types of your own: codes 100 to 200, registered by name in each process
+# ---- custom types: codes 100 to 200, registered by name in each process
 
 _T = TypeVar("_T")
 
@@ -312,13 +296,13 @@ class Custom(NamedTuple):
     code: DType
     """100 to 200."""
     cls: type[Any]
-    """The class, exactly: a subclass would not come back as itself."""
+    """The class; subclasses are not included."""
     encode: Callable[[Any], Buffer]
-    """Turns an instance into bytes."""
+    """Returns the bytes of an instance."""
     decode: Callable[[memoryview], Any]
-    """Turns a read-only view of these bytes into an instance."""
+    """Returns the instance of a read-only view of these bytes."""
     name: str
-    """What both ends call it."""
+    """Its name on both ends."""
 
 
 _BY_CODE: dict[int, Custom] = {}
@@ -351,20 +335,20 @@ def register_data_type(
     Parameters
     ----------
     code : int
-        100 to 200, the same in every process. Or, as uPipe has it, the class itself,
-        with ``to_byte_array`` and ``from_byte_array``, and its code, if not the next
-        that is free, in place of `cls`; both processes must register in the same order
-        then, and are told if they did not.
+        100 to 200, the same in every process. Or, as in uPipe, the class itself, with
+        ``to_byte_array`` and ``from_byte_array``, and in place of `cls` its code, by
+        default the next free one; then all processes must register in the same order,
+        else decoding raises `CorruptFrame`.
     cls : type
-        Instances of exactly this class are sent under `code`.
+        Its instances, not those of subclasses, are sent under `code`.
     encode : callable
         Takes an instance, returns bytes-like.
     decode : callable
-        Takes a read-only memoryview of these bytes, returns an instance. Whatever it
-        raises becomes `CorruptFrame`.
+        Takes a read-only memoryview of these bytes, returns an instance. Its exceptions
+        become `CorruptFrame`.
     name : str, optional
-        What both ends call the type, at most 255 bytes of UTF-8; ``module.qualname``
-        of the class if not given.
+        Name of the type on both ends, at most 255 bytes of UTF-8; by default
+        ``module.qualname`` of the class.
 
     Returns
     -------
@@ -375,7 +359,7 @@ def register_data_type(
     ------
     ValueError
         The code is out of range or has another name, or the class has another code or
-        is one that frames carry anyway.
+        needs no registration.
 
     Examples
     --------
@@ -389,14 +373,16 @@ def register_data_type(
         return _register_class(code, cls)
     if not (isinstance(cls, type) and callable(encode) and callable(decode)):
         raise TypeError(
-            f"register_data_type({code!r}, ...): give the class, and what encodes and "
-            "decodes it; or a class that has to_byte_array and from_byte_array, alone"
+            f"register_data_type({code!r}, ...): give cls, encode and decode; or only "
+            "a class that has to_byte_array and from_byte_array"
         )
     name = f"{cls.__module__}.{cls.__qualname__}" if name is None else name
     if not CUSTOM_START <= code <= CUSTOM_END:
-        raise ValueError(f"code={code}: give one from {CUSTOM_START} to {CUSTOM_END}.")
+        raise ValueError(
+            f"code must be from {CUSTOM_START} to {CUSTOM_END}, got {code}."
+        )
     if not 0 < len(name.encode()) < 256:
-        raise ValueError(f"name={name!r}: give 1 to 255 bytes of UTF-8.")
+        raise ValueError(f"name must be 1 to 255 bytes of UTF-8, got {name!r}.")
     known = _BY_CODE.get(code)
     if known is not None and known.name != name:
         raise ValueError(
@@ -416,19 +402,19 @@ def register_data_type(
 
 
 def _register_class(cls: type[Any], code: int | None) -> DType:
-    """Register a class that writes and reads itself, as uPipe has it."""
+    """Register a class with uPipe's methods."""
     for method in ("to_byte_array", "from_byte_array"):
         if not callable(getattr(cls, method, None)):
             raise TypeError(
-                f"register_data_type({cls.__qualname__}): it has no {method}(); give "
-                "one, or say register_data_type(code, cls, encode, decode)"
+                f"register_data_type({cls.__qualname__}): {method}() is missing; add "
+                "it, or call register_data_type(code, cls, encode, decode)"
             )
     known = _BY_CLASS.get(cls)
     if code is None and known is not None:
         code = known.code
     if code is None:
         name = f"{cls.__module__}.{cls.__qualname__}"
-        # Defined again, in a notebook cell: the same type.
+        # A class that was defined again, in a notebook cell, is the same type.
         same = (k for k, custom in _BY_CODE.items() if custom.name == name)
         free = (k for k in range(CUSTOM_START, CUSTOM_END + 1) if k not in _BY_CODE)
         code = next(same, None) or next(free, None)
@@ -443,7 +429,7 @@ def custom_of(cls: type[Any]) -> Custom | None:
 
 
 def encode_custom(value: Any, code: int) -> list[Any]:
-    """Write an instance: its type's name, then its own bytes."""
+    """Encode an instance: its type's name, then its bytes."""
     custom = _BY_CODE.get(code)
     if custom is None or not isinstance(value, custom.cls):
         raise TypeError(
@@ -456,7 +442,7 @@ def encode_custom(value: Any, code: int) -> list[Any]:
 
 
 def decode_custom(payload: memoryview, code: int) -> Any:
-    """Read an instance, if the code means the same type here."""
+    """Decode an instance, if the code has the same type name here."""
     custom = _BY_CODE.get(code)
     if custom is None:
         raise corrupt(
