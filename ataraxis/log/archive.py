@@ -1,8 +1,7 @@
 """LogArchive: a log of any layout through one interface.
 
-Each layout has a backend, a `LogSource` (see `ataraxis.log.selection`) that also has a
-classmethod ``accepts(path) -> bool``. `BACKENDS` names them: the first that accepts a
-path reads it.
+Each layout has a backend, a subclass of `LogSource` with a classmethod
+``accepts(path) -> bool``. `BACKENDS` lists them: the first that accepts reads a path.
 """
 
 from __future__ import annotations
@@ -28,59 +27,11 @@ from ataraxis.log.npy.package import Messages
 from ataraxis.log.selection import EntryBlock, LogSource, Problem, Selection, SourceInfo
 from ataraxis.log.series import TEXT, RowKind, by_anchors, read_rows
 
-# ---- following a log that is being written: sleep until it grows, end with its writer
-
 LONGEST_SLEEP_S = 0.5
 CHUNK = 4096
-
-
-def follow(
-    source: LogSource, timeout: float | None, start: int, *, verify: bool = True
-) -> Iterator[Frame]:
-    """Iterate over the entries of a log, those to come included.
-
-    Parameters
-    ----------
-    source : LogSource
-        The log.
-    timeout : float or None
-        Longest wait for the next entry, s; then it ends.
-    start : int
-        Number of the first entry.
-    verify : bool
-        Whether checksums are looked at.
-    """
-    directory = source.path if source.path.is_dir() else source.path.parent
-    watch = watch_open(os.fsencode(directory), True)
-    since = time.monotonic()
-    try:
-        while True:
-            # Asked before looking: what is written before it ends is seen by the look.
-            was_live = source.is_live
-            source.refresh()
-            if start < len(source):
-                stop = min(len(source), start + CHUNK)
-                yield from source.frames(source.pick(range(start, stop)), verify=verify)
-                start, since = stop, time.monotonic()
-                continue
-            # And after it: a writer that was between two files has the next one now.
-            if not was_live and not source.is_live:
-                return
-            left = LONGEST_SLEEP_S
-            if timeout is not None:
-                left = min(left, since + timeout - time.monotonic())
-                if left <= 0:
-                    return
-            if watch < 0 or watch_wait(watch, int(left * 1e9)) < 0:
-                time.sleep(min(left, 0.02))
-    finally:
-        if watch >= 0:
-            os.close(watch)
-
-
 # ---- the archive
 
-# Module and class of each layout's backend; asked in this order.
+# Module and class of the backend of each layout, in the order they are tried.
 BACKENDS = [
     ("ataraxis.log.journal.reader", "JournalReader"),
     ("ataraxis.log.npy.reader", "PackageReader"),
@@ -93,17 +44,15 @@ def open_source(path: str | os.PathLike[str], name: str | None = None) -> LogSou
     Raises
     ------
     FileNotFoundError
-        Nothing is there, or no backend knows it.
+        The path does not exist, or no backend accepts it.
     """
     for module, class_name in BACKENDS:
         backend = getattr(importlib.import_module(module), class_name)
         if backend.accepts(Path(path)):
             return cast("LogSource", backend(path, name) if name else backend(path))
-    found = "nothing" if not Path(path).exists() else "no log that is known"
+    found = "no log" if Path(path).exists() else "nothing"
     raise FileNotFoundError(
-        2,
-        f"a log was asked for, {found} is there: give its directory or file",
-        str(path),
+        2, f"expected a log, found {found}: give its directory or file", str(path)
     )
 
 
@@ -113,26 +62,26 @@ class LogArchive(Messages):
     Parameters
     ----------
     path : str or Path
-        A directory or file: of a journal, of the originals' npy files, or an archive.
+        A directory or a file: a journal, npy entries, or an npz archive.
     name : str, optional
-        In a directory of several journals: only this one. All together, if not given.
+        Only this journal of a directory. Default: all of them together.
     onset_us : int, optional
-        For logs of microseconds since an onset: the onset, if the log has none, UTC.
+        Onset of a log that counts microseconds and has no onset entry, UTC.
     verify : bool
-        Whether checksums are looked at.
+        Whether to check checksums.
 
     Raises
     ------
     FileNotFoundError
-        There is no log.
+        The path has no log.
     LayoutError
-        It is damaged beyond recognition.
+        The log is damaged beyond recognition.
 
     Notes
     -----
-    Lazy: opening reads an index. Single entries are views of the file, bulk arrays are
-    copies, made in one call. Entries are numbered from 0 in the order they were
-    written; times need not rise. `LogArchiveReader`'s names are taken too.
+    Opening reads an index only. Single entries are views of the file, bulk arrays are
+    copies. Entries are numbered from 0 in the order they were written; times may go
+    back. The methods of ataraxis-data-structures' `LogArchiveReader` work as well.
 
     Examples
     --------
@@ -172,29 +121,29 @@ class LogArchive(Messages):
 
     @property
     def unit(self) -> str:
-        """Unit of all times: 'ns', monotonic, or 'us', since the onset."""
+        """Unit of all times: 'ns' (monotonic) or 'us' (since the onset)."""
         return self._source.unit
 
     @property
     def sources(self) -> dict[int, SourceInfo]:
-        """The sources by their numbers: name, labels, what their writer said."""
+        """The sources by their numbers: name, labels, and further fields."""
         return self._source.sources
 
     @property
     def problems(self) -> list[Problem]:
-        """What is damaged, cut or foreign, as far as it was noticed."""
+        """Damage, cut files and foreign files noticed so far."""
         return self._source.problems
 
     @property
     def gaps(self) -> list[Gap]:
-        """Frames that are known to be missing, as the recorder counted them."""
+        """Frames known to be missing, as the recorder counted them."""
         return self._source.gaps
 
     def missing(self, source: int | str) -> int:
-        """Count the entries of a source that should be there and are not.
+        """Count the missing entries of a source.
 
-        As `ataraxis verify` counts, without a look at each entry: what is damaged is
-        found when it is read.
+        Counts as `ataraxis verify` does, without reading the entries: damage is found
+        only when an entry is read.
         """
         number = self._number(source)
         assert number is not None
@@ -202,20 +151,20 @@ class LogArchive(Messages):
 
     @property
     def anchors(self) -> list[Anchor]:
-        """Wall times of monotonic ones, taken while it was written."""
+        """Pairs of monotonic and wall time, taken during the recording."""
         return self._source.anchors
 
     @property
     def is_live(self) -> bool:
-        """Whether somebody still writes it."""
+        """Whether a writer has the log open."""
         return self._source.is_live
 
     def refresh(self) -> bool:
-        """Take in what was written since; whether there was anything."""
+        """Add what was written since; return whether there was anything."""
         return self._source.refresh()
 
     def to_datetime64(self, times: NDArray[np.int64]) -> NDArray[np.datetime64]:
-        """Turn monotonic times into wall times, by the anchors that were recorded.
+        """Convert monotonic times to wall times by the recorded anchors.
 
         Parameters
         ----------
@@ -225,13 +174,13 @@ class LogArchive(Messages):
         Returns
         -------
         datetime64[ns] array
-            UTC, same shape; each by the last anchor before it.
+            UTC, same shape; each converted by the last anchor before it.
 
         Raises
         ------
         ValueError
-            The log has no anchors, or its parts were written in several boots of a
-            machine: a monotonic time alone does not say of which.
+            The log has no anchors, or was written in several boots of a machine, so
+            that a monotonic time is ambiguous.
         """
         return by_anchors(self.anchors, times, str(self.path))
 
@@ -242,15 +191,15 @@ class LogArchive(Messages):
     @overload
     def __getitem__(self, key: slice) -> list[Frame]: ...
     def __getitem__(self, key: int | slice) -> Frame | list[Frame]:
-        """Read an entry by its number, or several; payloads are views of the file.
+        """Return an entry by its number, or several; payloads are views of the file.
 
-        Raises `IndexError`, and `CorruptFrame` if an entry is damaged.
+        Raises `IndexError`, or `CorruptFrame` if an entry is damaged.
         """
         if isinstance(key, slice):
             return list(self.entries(numbers=range(len(self))[key]))
         number = key + len(self) if key < 0 else key
         if not 0 <= number < len(self):
-            raise IndexError(f"entry {key} of {self.path}: it has {len(self)}")
+            raise IndexError(f"{self.path} has no entry {key}: it has {len(self)}")
         return self._source.frame(number, verify=self._verify)
 
     def __iter__(self) -> Iterator[Frame]:
@@ -264,9 +213,9 @@ class LogArchive(Messages):
         *,
         numbers: NDArray[np.int64] | range | None = None,
     ) -> Iterator[Frame]:
-        """Iterate over entries, all of them or as `select` finds them.
+        """Iterate over all entries, or over those that `select` finds.
 
-        Raises `CorruptFrame` at a damaged one; go on behind it by its number.
+        Raises `CorruptFrame` at a damaged one; continue behind it with `numbers`.
         """
         found = self.select(source, start, stop, numbers=numbers)
         return self._source.frames(found, verify=self._verify)
@@ -281,26 +230,26 @@ class LogArchive(Messages):
         *,
         numbers: NDArray[np.int64] | range | None = None,
     ) -> Selection:
-        """Find entries without reading them.
+        """Find entries without reading their payloads.
 
         Parameters
         ----------
         source : int or str, optional
-            Number or name of a source; all, if not given.
+            Number or name of a source. Default: all.
         start, stop : int, optional
             Times, in `unit`; `stop` is not included.
         numbers : array of int or range, optional
-            Only these, in this order; not together with the others.
+            Only these, in this order; excludes the other arguments.
 
         Returns
         -------
         Selection
-            Numbers, times, sequences, sources and sizes, as arrays.
+            Numbers, times, sequence numbers, sources and sizes, as arrays.
         """
         if numbers is None:
             return self._source.select(self._number(source), start, stop)
         if source is not None or start is not None or stop is not None:
-            raise ValueError("numbers= is given alone: select by time first")
+            raise ValueError("numbers= excludes source, start and stop: give one kind")
         wanted = np.asarray(numbers, np.int64)
         if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
             raise IndexError(f"numbers of {self.path} go from 0 to {len(self) - 1}")
@@ -325,33 +274,33 @@ class LogArchive(Messages):
         numbers: NDArray[np.int64] | range | None = None,
         skip_damaged: bool = False,
     ) -> EntryBlock:
-        """Read entries of one dtype and shape into one array, in one call.
+        """Read entries of one dtype and shape into one array.
 
         Parameters
         ----------
         source, start, stop, numbers
             As for `select`.
         skip_damaged : bool
-            Leave damaged entries out, and say in `EntryBlock.left_out` which.
+            Leave damaged entries out; `EntryBlock.left_out` lists them.
 
         Returns
         -------
-        Block
-            Its `data` has shape (n, *shape), with the times and sequences beside; text
-            is an array of str objects. A copy.
+        EntryBlock
+            `data` has shape (n, *shape), a copy; text is an array of str objects.
 
         Raises
         ------
         ValueError
-            There are none, or not all are alike: says which number differs.
+            Nothing was found, or the entries differ in dtype or shape; the message
+            names the first that differs.
         CorruptFrame
-            One is damaged: says which number. See `skip_damaged`.
+            An entry is damaged; the message names it. See `skip_damaged`.
 
         Warns
         -----
         RuntimeWarning
-            Damage in the files may have held more entries of that source and time:
-            their headers are gone. `EntryBlock.problems` has where.
+            Damage in the files may have contained more such entries, whose headers are
+            lost. `EntryBlock.problems` shows where.
         """
         found = self.select(source, start, stop, numbers=numbers)
         problems = (
@@ -366,30 +315,28 @@ class LogArchive(Messages):
             found = self._source.pick(found.numbers[is_whole])
         if problems:
             warnings.warn(
-                f"{len(problems)} damaged places of {self.path} may have held more of "
-                f"these entries; the first: {problems[0]}",
+                f"{len(problems)} damaged places of {self.path} may have contained "
+                f"more of these entries; the first: {problems[0]}",
                 RuntimeWarning,
                 stacklevel=2,
             )
         if not len(found):
             raise ValueError(
-                f"no entry of {self.path} is of that source and time"
+                f"{self.path} has no entry of that source and time"
                 + (f": {len(left_out)} are damaged" if len(left_out) else "")
             )
-        first, frame = int(found.numbers[0]), self._first(int(found.numbers[0]))
+        first = int(found.numbers[0])
         try:
-            kind = RowKind.of(frame)
-        except TypeError:
-            self._refuse_value(frame, first)
+            frame = self._source.frame(first, verify=self._verify)
+        except CorruptFrame as error:
+            self._damaged(first, error)
+        kind = self._kind_of(frame, first)
 
         def refuse(frame: Frame, number: int) -> NoReturn:
-            try:
-                own = RowKind.of(frame)
-            except TypeError:
-                self._refuse_value(frame, number)
+            own = self._kind_of(frame, number)
             raise ValueError(
                 f"entry {number} of {self.path} is {own}, entry {first} is {kind}: "
-                "select a source or numbers that are alike"
+                "select a source or numbers of one kind"
             )
 
         data = read_rows(
@@ -416,34 +363,26 @@ class LogArchive(Messages):
             return False
         return True
 
-    def _first(self, number: int) -> Frame:
-        try:
-            return self._source.frame(number, verify=self._verify)
-        except CorruptFrame as error:
-            self._damaged(number, error)
-
     def _damaged(self, number: int, error: CorruptFrame) -> NoReturn:
         raise CorruptFrame(
             f"entry {number} of {self.path} is damaged: {error}: leave it out with "
             "skip_damaged=True, or choose others with numbers="
         ) from error
 
-    def _refuse_value(self, frame: Frame, number: int) -> NoReturn:
-        raise ValueError(
-            f"entry {number} of {self.path} is no array ({frame.dtype.name}): "
-            "select a source, or read it by entries()"
-        )
+    def _kind_of(self, frame: Frame, number: int) -> RowKind:
+        try:
+            return RowKind.of(frame)
+        except TypeError:
+            raise ValueError(
+                f"entry {number} of {self.path} is not an array ({frame.dtype.name}): "
+                "select a source, or read it by entries()"
+            ) from None
 
     def _labels_of(self, frame: Frame, kind: RowKind) -> Labels | None:
-        """Labels of a frame: what it refers to, or what its source is said to be."""
-        labels = frame.labels
-        if labels is None:
-            info = self.sources.get(frame.source)
-            labels = info.labels if info is not None else None
-        if labels is not None and (labels.dtype, labels.shape) != (
-            kind.dtype,
-            kind.shape,
-        ):
+        """Return the labels of a frame, or else of its source, if they fit."""
+        info = self.sources.get(frame.source)
+        labels = frame.labels or (info.labels if info is not None else None)
+        if labels is None or (labels.dtype, labels.shape) != (kind.dtype, kind.shape):
             return None
         return labels
 
@@ -455,40 +394,65 @@ class LogArchive(Messages):
         Returns
         -------
         list of int64 arrays
-            Numbers, which another process gives to `read` or `entries` of its own
-            archive of the same path: opening costs next to nothing. None is empty;
-            fewer than `n` if there are fewer entries.
+            Numbers that another process passes to `read` or `entries` of an archive of
+            the same path. No part is empty; with fewer than `n` entries there are fewer
+            parts.
         """
         if n < 1:
-            raise ValueError(f"{n} batches: at least one")
-        numbers = (
-            np.arange(len(self), dtype=np.int64)
-            if source is None
-            else self.select(source).numbers
-        )
+            raise ValueError(f"n must be at least 1, got {n}")
+        numbers = np.arange(len(self), dtype=np.int64)
+        if source is not None:
+            numbers = self.select(source).numbers
         return [part for part in np.array_split(numbers, n) if len(part)]
 
     def follow(
         self, timeout: float | None = None, *, start: int = 0
     ) -> Iterator[Frame]:
-        """Iterate over entries, those to come included, while somebody writes.
+        """Iterate over the entries, and over new ones as they are written.
 
         Parameters
         ----------
         timeout : float or None
-            Longest wait for the next entry, s; then it ends.
+            Longest wait for the next entry, s; the iteration ends after it.
         start : int
             Number of the first entry.
 
         Notes
         -----
-        Ends when the writer has closed the log or died, and everything was read. Sleeps
-        until a file grows; Ctrl-C ends it.
+        Ends when the writer has closed the log or died, and every entry was returned.
+        Sleeps until a file grows; Ctrl-C interrupts it.
         """
-        return follow(self._source, timeout, start, verify=self._verify)
+        source = self._source
+        directory = source.path if source.path.is_dir() else source.path.parent
+        watch = watch_open(os.fsencode(directory), True)
+        since = time.monotonic()
+        try:
+            while True:
+                # Read before the refresh, which sees what was written until the end.
+                was_live = source.is_live
+                source.refresh()
+                if start < len(source):
+                    stop = min(len(source), start + CHUNK)
+                    chunk = source.pick(range(start, stop))
+                    yield from source.frames(chunk, verify=self._verify)
+                    start, since = stop, time.monotonic()
+                    continue
+                # And after it: a writer between two files has opened the next one now.
+                if not was_live and not source.is_live:
+                    return
+                left = LONGEST_SLEEP_S
+                if timeout is not None:
+                    left = min(left, since + timeout - time.monotonic())
+                    if left <= 0:
+                        return
+                if watch < 0 or watch_wait(watch, int(left * 1e9)) < 0:
+                    time.sleep(min(left, 0.02))
+        finally:
+            if watch >= 0:
+                os.close(watch)
 
     def close(self) -> None:
-        """Let go of the files; what was read stays valid."""
+        """Close the files; what was read stays valid."""
         self._source.close()
 
     def __enter__(self) -> LogArchive:

@@ -1,4 +1,4 @@
-"""What a device lost before its samples came here, told by its own counter."""
+"""Loss inside a device, before its samples arrived, derived from its own counter."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ COUNTER, BITS = "device_counter", "device_counter_bits"
 UNITS = "device_time_units"
 PER_S = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 PARTS = 8
-"""Parts of a recording whose rates are compared."""
+"""Number of parts of a recording whose rates are compared."""
 _SLACK = 64
 
 
 @dataclass(frozen=True)
 class DeviceLoss:
-    """What the counter of a device says was lost before it was sent."""
+    """What a device lost before it sent, according to its counter."""
 
     lost: int
-    """Numbers that are missing in it, in `unit`."""
+    """Missing counter values, in `unit`."""
     unit: str
     """'frames' or 'samples': what the counter counts."""
     resets: int = 0
-    """Times that it began anew; what was lost then cannot be known."""
+    """Resets of the counter; what was lost at one is unknown."""
     wraps: int = 0
-    """Times that it went round, as a counter of its width does."""
+    """Overflows of a counter of its width."""
 
 
 def unwrapped(
@@ -36,26 +36,26 @@ def unwrapped(
     bits: int,
     times_ns: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.intp], int]:
-    """Make a counter of some bits rise for ever, and tell resets from wraps.
+    """Unwrap a counter of a given width, and separate resets from overflows.
 
     Parameters
     ----------
     counters : uint64 array, shape (n,)
-        As the device said them.
+        Values as the device sent them.
     bits : int
         Its declared width, 8 to 64.
     times_ns : int64 array, shape (n,), optional
-        When they came. A step back is a wrap if it is as far forward, the long way
-        round, as the time that passed explains; else the device began anew.
+        Arrival times. A step back is an overflow if the elapsed time explains the
+        distance forward across it, else a reset.
 
     Returns
     -------
     steps : int64 array, shape (n - 1,)
-        How far it went each time; 1 where it was reset.
+        Increments; 1 where it was reset.
     resets : int array
-        Between which entries, by the number of the first.
+        Index of the last entry before each reset.
     wraps : int
-        How often it went round.
+        Number of overflows.
 
     Examples
     --------
@@ -88,10 +88,10 @@ def unwrapped(
 
 
 class DeviceStamps:
-    """The counters of one source, gathered; and what they say is lost.
+    """The device counters of one source, and the losses they show.
 
-    `attrs` of its labels may say ``device_counter``: 'frames', 'samples', 'none' (it
-    comes from no device) or 'unknown' (its device has no counter); and
+    The attributes of its labels may have ``device_counter``: 'frames', 'samples',
+    'none' (not from a device) or 'unknown' (a device without a counter); and
     ``device_counter_bits``.
     """
 
@@ -105,7 +105,7 @@ class DeviceStamps:
         self._are_all = True
 
     def describe(self, attrs: Mapping[str, Any], per_frame: int) -> None:
-        """Say what the labels of the source say; `per_frame` samples of each frame."""
+        """Set the attributes of the source's labels, and the samples per frame."""
         self._attrs, self._per_frame = attrs, max(per_frame, 1)
 
     def add(
@@ -114,7 +114,7 @@ class DeviceStamps:
         sequences: NDArray[np.uint64],
         times_ns: NDArray[np.int64],
     ) -> None:
-        """Take in device times and counters of some entries, (n, 2), or None."""
+        """Add device times and counters of entries, (n, 2), or None without stamps."""
         self._sequences.append(sequences)
         self._times.append(times_ns)
         if stamps is None:
@@ -125,17 +125,17 @@ class DeviceStamps:
 
     @property
     def declared_hz(self) -> float | None:
-        """Frames a second, as the labels say."""
+        """Frames per second according to the labels."""
         rate = self._attrs.get("rate_hz")
         if not isinstance(rate, (int, float)) or not rate > 0:
             return None
         return float(rate)
 
     def rate_hz(self) -> tuple[float | None, bool]:
-        """Return frames a second, and whether the device's own clock says so.
+        """Return frames per second, and whether the device's clock was used.
 
-        By the host's clock it is the median of `PARTS` parts, so that what came in one
-        go at the start does not count. None: too few frames.
+        By the host's clock it is the median over `PARTS` parts, so that a burst at the
+        start has no effect. None with too few frames.
         """
         if sum(map(len, self._sequences)) < 2:
             return None, False
@@ -158,9 +158,9 @@ class DeviceStamps:
 
     @property
     def is_device(self) -> bool:
-        """Whether it comes from a device, as far as it says."""
-        said = self._attrs.get(COUNTER)
-        return said != "none" and (said is not None or bool(self._counters))
+        """Whether it comes from a device, as far as it is known."""
+        counter = self._attrs.get(COUNTER)
+        return counter != "none" and (counter is not None or bool(self._counters))
 
     def losses(self, refused: int) -> DeviceLoss | None:
         """Count what is missing in the counter and was not lost later.
@@ -168,41 +168,40 @@ class DeviceStamps:
         Parameters
         ----------
         refused : int
-            Frames that were given up here and have no sequence of their own.
+            Frames that the producer gave up and that have no sequence number.
         """
-        said = self._attrs.get(COUNTER)
-        if said in ("none", "unknown") or not self._counters or not self._are_all:
+        kind = self._attrs.get(COUNTER)
+        if kind in ("none", "unknown") or not self._counters or not self._are_all:
             return None
         counters = np.concatenate(self._counters)
         sequences = np.concatenate(self._sequences)
         order = _order(sequences)
         counters = counters[order]
-        if said is None and not counters.any():
-            return None  # a device time was given, and no counter
+        if kind is None and not counters.any():
+            return None  # device times without a counter
         sequences = sequences[order]
         times = np.concatenate(self._times)[order]
         bits = int(self._attrs.get(BITS, 64))
         steps, resets, wraps = unwrapped(counters, bits, times)
-        unit = self._unit(said, steps)
+        unit = self._unit(kind, steps)
         each = self._per_frame if unit == "samples" else 1
         between = np.diff(sequences).view("i8")
         excess = steps - between * each
         excess[resets] = 0
-        repeated = between == 0
-        excess[repeated] = 0
+        excess[between == 0] = 0  # repeated entries
         lost = max(int(excess.sum()) - refused * each, 0)
         return DeviceLoss(lost, unit, len(resets), wraps)
 
-    def _unit(self, said: str | None, steps: NDArray[np.int64]) -> str:
-        if said in ("frames", "samples"):
-            return said
+    def _unit(self, kind: str | None, steps: NDArray[np.int64]) -> str:
+        if kind in ("frames", "samples"):
+            return kind
         each = self._per_frame
         is_of_samples = np.count_nonzero(steps == each) > np.count_nonzero(steps == 1)
         return "samples" if each > 1 and is_of_samples else "frames"
 
 
 def _order(sequences: NDArray[np.uint64]) -> Any:
-    """Return what puts entries in the order of their sequence; most are in it."""
+    """Return an index that sorts entries by sequence number; most are sorted."""
     if (sequences[1:] >= sequences[:-1]).all():
         return slice(None)
     return np.argsort(sequences, kind="stable")

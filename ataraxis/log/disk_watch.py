@@ -1,4 +1,4 @@
-"""Knowing well before the disk is full."""
+"""Warn long before a disk is full."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _LEAST_BYTES = 2**28
 
 @dataclass(frozen=True)
 class LowDisk:
-    """How long the disk will do."""
+    """How long the free space of a disk lasts."""
 
     path: Path
-    """Where is recorded to."""
+    """Directory of the recording."""
     free_bytes: int
-    """What is left."""
+    """Free space."""
     rate_bytes: float
-    """What is written in a second."""
+    """Bytes written per second."""
 
     @property
     def seconds_left(self) -> float:
-        """How long that lasts, s."""
+        """Time until the disk is full, s."""
         return self.free_bytes / self.rate_bytes if self.rate_bytes else float("inf")
 
     def __str__(self) -> str:
@@ -42,7 +42,7 @@ _MEMORY = {"tmpfs", "ramfs"}
 
 
 def filesystem_of(path: Path) -> str:
-    """Return the kind of file system a path is on, as the system calls it; '' unknown.
+    """Return the kind of file system of a path, as the system names it; '' if unknown.
 
     Examples
     --------
@@ -59,13 +59,13 @@ def filesystem_of(path: Path) -> str:
         fields, _, more = line.partition(" - ")
         mount = fields.split()[4].encode().decode("unicode_escape")
         is_in = place == mount or place.startswith(mount.rstrip("/") + "/")
-        if is_in and len(mount) >= longest:  # of two at one place the later is seen
+        if is_in and len(mount) >= longest:  # the later mount hides an earlier one
             found, longest = more.split()[0], len(mount)
     return found
 
 
 def caution_of(path: Path) -> str:
-    """Say what the file system of a path means for a recording; '' for a local disk."""
+    """Return a warning about the file system of a path; '' for a local disk."""
     kind = filesystem_of(path)
     if kind in _REMOTE:
         return (
@@ -75,28 +75,28 @@ def caution_of(path: Path) -> str:
         )
     if kind.startswith("fuse"):
         return (
-            f"{path} is on a file system of a program ({kind}): what it reports to be "
-            "on the disk is as safe as that program makes it, and frames wait in their "
-            "rings while it does not answer"
+            f"{path} is on a FUSE file system ({kind}): data it reports as synced is "
+            "as safe as its program makes it, and frames wait in their rings while it "
+            "does not answer"
         )
     if kind in _MEMORY:
-        return f"{path} is in memory ({kind}): it is gone when the machine is off"
+        return f"{path} is in memory ({kind}): its contents are lost at power-off"
     return ""
 
 
 class DiskWatch:
-    """Look at the free space now and then, and tell once when it becomes little.
+    """Check the free space now and then, and report once when it gets low.
 
     Parameters
     ----------
     path : Path
         A directory of the disk.
     seconds : float
-        Told when the space lasts less than this, s, or is below 256 MiB.
+        Report when the space lasts less than this, s, or is below 256 MiB.
     on_low : callable or None
-        Called with `LowDisk`; a warning, if None.
+        Called with `LowDisk`. Default: a warning.
     on_enough : callable, optional
-        Called without arguments when there is space again.
+        Called without arguments when there is enough space again.
     """
 
     def __init__(
@@ -108,25 +108,25 @@ class DiskWatch:
     ) -> None:
         self.path, self._seconds, self._on_low = path, seconds, on_low
         self._on_enough = on_enough
-        self._is_told = False
-        self._looked, self._nbytes = time.monotonic(), 0
+        self._was_low = False
+        self._checked_at, self._nbytes = time.monotonic(), 0
 
-    def look(self, nbytes: int, *, is_forced: bool = False) -> None:
-        """Take note of how many bytes were written since the beginning."""
+    def check(self, nbytes: int, *, is_forced: bool = False) -> None:
+        """Check the space, given the bytes written since the start."""
         now = time.monotonic()
-        passed = now - self._looked
+        passed = now - self._checked_at
         if passed < _EVERY_S and not is_forced:
             return
         rate = max(nbytes - self._nbytes, 0) / passed if passed > 0 else 0.0
-        self._looked, self._nbytes = now, nbytes
+        self._checked_at, self._nbytes = now, nbytes
         status = os.statvfs(self.path)
         low = LowDisk(self.path, status.f_bavail * status.f_frsize, rate)
         is_low = low.seconds_left < self._seconds or low.free_bytes < _LEAST_BYTES
-        if is_low and not self._is_told:
+        if is_low and not self._was_low:
             if self._on_low is not None:
                 self._on_low(low)
             else:
                 warnings.warn(str(low), RuntimeWarning, stacklevel=2)
-        elif self._is_told and not is_low and self._on_enough is not None:
+        elif self._was_low and not is_low and self._on_enough is not None:
             self._on_enough()
-        self._is_told = is_low
+        self._was_low = is_low

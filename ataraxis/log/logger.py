@@ -43,38 +43,38 @@ from ataraxis.stream.overflow import check_on_full
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-# ---- how a logger ends: everything accepted is written, whoever ends it, and how
+# ---- how a logger ends: every accepted entry is written
 
-_LOOK_S = 0.2
+_CHECK_S = 0.2
 _STALL_S = 5.0
 
 
 def stop(queue: LogQueue, memq: MemQ, status: LogStatus, timeout: float | None) -> None:
-    """Wait until the writer has written everything."""
+    """Wait until the writer has written every entry."""
     words = status.words
     if words[STATE] == RUNNING:
         words[STATE] = STOPPING
         memq.nudge()
-    began = told = time.monotonic()
-    written, pause, looked = words[WRITTEN], 0.0002, began
+    began = moved = time.monotonic()
+    written, pause, checked = words[WRITTEN], 0.0002, began
     while not (words[FINISHED] or words[STATE] == FAILED):
         now = time.monotonic()
         if timeout is not None and now - began > timeout:
             raise TimeoutError(
                 f"{memq.qsize()} frames were not written within {timeout} s; the "
-                "writer goes on"
+                "writer continues"
             )
-        if now - looked > _LOOK_S:
-            looked = now
-            queue.look()
+        if now - checked > _CHECK_S:
+            checked = now
+            queue.check_writer()
             if not status.is_written():
-                told = max(told, now)  # it is being started
+                moved = max(moved, now)  # it is being started
         if words[WRITTEN] != written:
-            written, told = words[WRITTEN], now
-        elif now - told > _STALL_S:
-            told = now + 1e9
+            written, moved = words[WRITTEN], now
+        elif now - moved > _STALL_S:
+            moved = now + 1e9
             warnings.warn(
-                f"{memq!r}: the disk has taken nothing for {_STALL_S:.0f} s",
+                f"{memq!r}: nothing written for {_STALL_S:.0f} s; waiting for the disk",
                 RuntimeWarning,
                 stacklevel=3,
             )
@@ -87,7 +87,7 @@ def stop(queue: LogQueue, memq: MemQ, status: LogStatus, timeout: float | None) 
 
 
 def sweep(context: Context) -> None:
-    """Remove statuses of logs that ended while others held their queues."""
+    """Remove the status files of ended logs whose queues are gone."""
     for path in statuses(context):
         try:
             status = LogStatus(path)
@@ -101,7 +101,7 @@ def sweep(context: Context) -> None:
 def finalize(
     pid: int, queue: LogQueue, memq: MemQ, status: LogStatus, watch: LogWatch
 ) -> None:
-    """Write what was accepted, when the program or the logger ends."""
+    """Write every accepted entry when the program or the logger ends."""
     if pid != os.getpid():
         return
     _await_children()
@@ -123,7 +123,7 @@ def finalize(
 
 
 def _await_children() -> None:
-    """At the end of the program, wait for children that still put, as Python would."""
+    """Join children that still log, as Python does at the end of a program."""
     if "multiprocessing.process" not in sys.modules or not _is_at_exit():
         return
     import multiprocessing
@@ -134,7 +134,7 @@ def _await_children() -> None:
 
 
 def _is_at_exit() -> bool:
-    """Whether the interpreter is running what was registered for its end."""
+    """Whether the interpreter runs its exit handlers."""
     return getattr(weakref.finalize, "_shutdown", False)
 
 
@@ -145,70 +145,68 @@ LOG_DIRECTORY_SUFFIX = "_data_log"
 
 @dataclass(frozen=True)
 class LoggerStatistics:
-    """What a logger has done so far."""
+    """What a logger has written so far."""
 
     written: int
     """Entries written."""
     written_bytes: int
-    """Bytes of their payloads."""
+    """Payload bytes of these."""
     waiting: int
-    """Frames accepted and not acknowledged as written."""
+    """Frames accepted but not acknowledged as written."""
     dropped: int
-    """Entries dropped because `on_full` says so."""
+    """Entries dropped because of `on_full`."""
     writers: int
-    """Writer processes since `start`; more than 1: one was killed."""
+    """Writer processes since `start`; more than 1 after a crash of one."""
 
 
 class DataLogger:
-    """Log entries of any number of processes, by one process that writes.
+    """Log entries of any number of processes through one writer process.
 
     Parameters
     ----------
     output_directory : str or Path
-        The log goes to ``{instance_name}_data_log`` in it, made if it is not there.
+        The log goes to ``{instance_name}_data_log`` in it, which is created if missing.
     instance_name : str
-        Of the log. Two loggers of one name may write at once; nothing is overwritten.
-        A path says where the log goes, and its last part is the name.
-    process_count, thread_count : int
-        Accepted; one process and one thread are enough.
-    sleep_timer, poll_interval : int
-        Accepted; nobody polls.
+        Name of the log. Two loggers of one name may write at once; nothing is
+        overwritten. Of a path, the last part is the name.
+    process_count, thread_count, sleep_timer, poll_interval : int
+        Accepted for compatibility, without effect.
     exist_ok : bool
-        Accepted; a second logger of the name disturbs nobody.
+        Accepted; several loggers may share a name.
     layout : {'npy', 'journal'}
-        One file an entry, as ataraxis-data-structures; or a journal of frames, which
-        also keeps dtypes and shapes, and sources up to 2**32 - 2.
+        One file per entry, as in ataraxis-data-structures; or a journal of frames,
+        which also keeps dtypes and shapes, and sources up to 2**32 - 2.
     durability : {'os', 'disk'}
-        What is promised of an entry that was written: that it survives the death of
-        every process, or also the loss of power.
+        Whether a written entry survives the death of every process, or also a power
+        failure.
     on_full : {'block', 'raise', 'drop_newest'}
         What `put` does when the queue is full: wait for the disk, raise `QueueFull`, or
         drop the entry and count it.
     buffer_count, buffer_size : int
-        Slots of the queue, and bytes a slot holds: up to 64 entries of a process share
-        one. Larger entries travel in segments of their own.
+        Slots of the queue, and bytes per slot: up to 64 entries of a process share
+        one. Larger entries get segments of their own.
     context : Context, str, Path or None
-        The directory of segments that the queue lives in.
+        The directory of segments of the queue.
     on_loss : callable, optional
-        Called with `Loss` when entries were dropped, by any process.
+        Called with `Loss` when a process dropped entries.
     on_error : callable, optional
         Called with the `LoggerError` when the log cannot be written any more.
     on_low_disk : callable, optional
-        Called with `LowDisk` well before the disk is full. If it is not given, every
-        process that puts warns, once.
+        Called with `LowDisk` well before the disk is full. Default: every process that
+        logs warns once.
     low_disk_s : float
-        How well before: the free space lasts less than this at the present rate, s, or
-        is below 256 MiB.
+        Report when the free space lasts less than this at the present rate, s, or is
+        below 256 MiB.
 
     Notes
     -----
-    An entry is accepted when `put` has returned: it is in shared memory, and written
-    whatever happens to this process or to the writer. Where nobody is left to write
-    it, it stays there until the machine restarts; `recover_log` writes it. Callbacks
-    are called from a thread of this process, which there is only for them.
+    An entry is accepted when `put` has returned: it is in shared memory, and is written
+    even if this process or the writer dies. If no process is left to write it, it stays
+    in memory until the machine restarts; `recover_log` writes it. Callbacks run in a
+    thread of this process that exists only for them.
 
     Needs no ``if __name__ == "__main__"``. Ends with the program, or with the last
-    reference: both drain the queue first.
+    reference; both drain the queue first.
 
     Examples
     --------
@@ -250,7 +248,7 @@ class DataLogger:
             ("durability", durability, ("os", "disk")),
         ):
             if value not in among:
-                raise ValueError(f"{name}={value!r}: one of {', '.join(among)}")
+                raise ValueError(f"{name} must be one of {among}, got {value!r}")
         check_on_full(on_full, ON_FULL)
         directory = Path(output_directory) / f"{instance_name}{LOG_DIRECTORY_SUFFIX}"
         instance_name = checked_name(Path(instance_name).name)
@@ -284,11 +282,11 @@ class DataLogger:
     # ---- life
 
     def start(self) -> None:
-        """Start the writer; does nothing if it runs. Also after a `LoggerError`."""
-        self._check_ours("start")
+        """Start the writer if it does not run. Also after a `LoggerError`."""
+        self._check_creator("start")
         words = self._status.words
         if words[STATE] in (RUNNING, STOPPING):
-            self._queue.look()
+            self._queue.check_writer()
             return
         check_can_start()
         self._queue.reap()
@@ -299,7 +297,7 @@ class DataLogger:
         self._watch.start()
 
     def stop(self, timeout: float | None = None) -> None:
-        """Write what was accepted, and end the writer; does nothing if it is ended.
+        """Write every accepted entry and end the writer, if it runs.
 
         Parameters
         ----------
@@ -309,11 +307,12 @@ class DataLogger:
         Raises
         ------
         LoggerError
-            Not everything could be written: says what is safe, and where the rest is.
+            Not everything could be written; the message states what is safe and where
+            the rest is.
         TimeoutError
-            The disk was slower; the writer goes on, and `stop` may be called again.
+            The disk was slower. The writer continues, and `stop` may be called again.
         """
-        self._check_ours("stop")
+        self._check_creator("stop")
         words = self._status.words
         try:
             if words[STATE] != STOPPED:
@@ -324,8 +323,8 @@ class DataLogger:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            f"the logger {self._name!r} stays in the process that made it: give others "
-            "its input_queue, they put or log into that"
+            f"the logger {self._name!r} stays in the process that made it: send its "
+            "input_queue to other processes, and call put() or log() there"
         )
 
     def __enter__(self) -> DataLogger:
@@ -338,21 +337,21 @@ class DataLogger:
         self.stop()
 
     def close(self) -> None:
-        """Stop, and let go of the queue; entries that cannot be written stay in it."""
+        """Stop, and close the queue; entries that cannot be written stay in it."""
         self._end()
 
-    def _check_ours(self, what: str) -> None:
+    def _check_creator(self, what: str) -> None:
         if self._status.words[CREATOR] != os.getpid():
             raise RuntimeError(
                 f"only the process that made the logger {self._name!r} may {what} it; "
-                "others put into its input_queue"
+                "other processes put into its input_queue"
             )
 
     # ---- entries
 
     @property
     def input_queue(self) -> LogQueue:
-        """What entries are put into; sent to any process."""
+        """The queue for entries; can be sent to any process."""
         return self._queue
 
     def log(
@@ -372,30 +371,30 @@ class DataLogger:
         """Log each row of an array as one entry; see `LogQueue.log_block`."""
         return self._queue.log_block(source_id, block, timestamp=timestamp, step=step)
 
-    # ---- what it is
+    # ---- properties
 
     @property
     def output_directory(self) -> Path:
-        """The directory of the entries."""
+        """Directory of the log."""
         return self._directory
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """Name of the logger."""
         return self._name
 
     @property
     def started(self) -> bool:
-        """Whether what is put is being written."""
+        """Whether entries are being written."""
         return self._status.words[STATE] in (RUNNING, STOPPING)
 
     @property
     def alive(self) -> bool:
-        """As `started`."""
+        """Same as `started`."""
         return self.started
 
     def statistics(self) -> LoggerStatistics:
-        """Read what was done so far; disturbs nobody."""
+        """Return the totals so far, without waiting for the writer."""
         words = self._status.words
         waiting = self._memq.statistics()
         return LoggerStatistics(
@@ -417,14 +416,9 @@ class DataLogger:
     ) -> ArchiveReport:
         """Put the log's entries into npz archives; see `compress_npy_logs`."""
         return compress_npy_logs(
-            self._directory,
-            remove_sources,
-            memory_mapping,
-            verbose,
-            compress,
-            verify_integrity,
-            max_workers,
-        )
+            self._directory, remove_sources, memory_mapping, verbose, compress,
+            verify_integrity, max_workers,
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         return (

@@ -1,8 +1,8 @@
-"""Who may read a recording: permission bits of its files and folders.
+"""Permission bits of the files and directories of a recording.
 
-A recording is its owner's alone, as shared memory is: files 0600 in folders 0700,
-whatever the umask. ``--mode`` of the commands says otherwise; it is handed on in the
-environment, so that the processes which write the files have it too.
+A recording is private to its owner, as shared memory is: files 0600 in directories
+0700, whatever the umask. ``--mode`` of the commands changes it through the environment,
+which the processes that write the files inherit.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ FILE_MODE = 0o600
 
 
 def checked_mode(text: str) -> int:
-    """Return the mode of files that a text says, in octal.
+    """Return the file mode that an octal text gives.
 
     Raises
     ------
     ValueError
-        The owner could not read and write them, or everybody could write.
+        The owner could not read and write them, or everyone could write.
 
     Examples
     --------
@@ -30,11 +30,11 @@ def checked_mode(text: str) -> int:
     try:
         mode = int(text, 8)
     except ValueError:
-        raise ValueError(f"mode {text!r}: expected octal digits, as 0640") from None
+        raise ValueError(f"mode must be octal digits like 0640, got {text!r}") from None
     if mode & ~0o666 or mode & 0o600 != 0o600 or mode & 0o002:
         raise ValueError(
-            f"mode {text!r}: the owner must read and write a recording, and not "
-            "everybody may write it: 0600, 0640, 0644, 0660 or 0664"
+            f"mode {text!r}: the owner must be able to read and write a recording, and "
+            "not everyone may write it: use 0600, 0640, 0644, 0660 or 0664"
         )
     return mode
 
@@ -46,18 +46,18 @@ def file_mode() -> int:
 
 
 def permit(descriptor: int) -> None:
-    """Give a new file the mode that was asked for, whatever the umask."""
+    """Set the requested mode on a new file, whatever the umask."""
     if (mode := file_mode()) != FILE_MODE:
         os.fchmod(descriptor, mode)
 
 
 def make_folder(path: Path, *, exist_ok: bool = True) -> None:
-    """Make a recording's folder, and those above it; one that is there stays as it is.
+    """Create the directory of a recording and its parents; keep an existing one.
 
     Raises
     ------
     FileExistsError
-        It is there, and may not be; or a file is.
+        The path is a file, or exists without `exist_ok`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,4 +1,4 @@
-"""Telling the program that made a log what its writer has found, while it does else."""
+"""Calls the callbacks of a logger when its writer reports a loss, error or low disk."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _EVERY_S = 0.2
 
 @dataclass(frozen=True)
 class Loss:
-    """Entries that were not accepted because whoever put them would not wait."""
+    """Entries that were not accepted because the queue was full."""
 
     count: int
-    """How many since this was told last; about, if several processes drop at once."""
+    """Entries since the last call; approximate if several processes drop at once."""
     total: int
-    """How many since the logger was made."""
+    """Entries since the logger was made."""
 
 
 class LogWatch:
-    """A thread that looks at a log's status and calls back; it polls five times a s.
+    """A thread that checks a log's status five times a second and calls back.
 
     Parameters
     ----------
     queue : LogQueue
-        Says which entries are safe.
+        Makes the error message.
     status : LogStatus
         Of the log.
     on_loss, on_error, on_low_disk : callable or None
@@ -58,7 +58,7 @@ class LogWatch:
         self._thread: Thread | None = None
 
     def start(self) -> None:
-        """Begin to look, if anybody wants to know; does nothing if it looks."""
+        """Start the thread if there are callbacks and it does not run."""
         if not (self._on_loss or self._on_error or self._on_low_disk):
             return
         self._has_failed = False
@@ -68,7 +68,7 @@ class LogWatch:
         self._thread.start()
 
     def stop(self) -> None:
-        """Look once more, and end the thread."""
+        """Check once more, and end the thread."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -77,7 +77,7 @@ class LogWatch:
         while True:
             is_last = stop.wait(_EVERY_S)
             try:
-                self.look()
+                self.check()
             except Exception as error:
                 warnings.warn(
                     f"a callback of {self._queue!r} raised {error!r}",
@@ -87,7 +87,7 @@ class LogWatch:
             if is_last:
                 return
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Call back for what is new."""
         words = self._status.words
         dropped, self._dropped = self._dropped, words[DROPPED]
@@ -99,8 +99,8 @@ class LogWatch:
             self._call(self._on_low_disk, low)
         had_failed, self._has_failed = self._has_failed, words[STATE] == FAILED
         if self._has_failed and not had_failed:
-            said = self._queue.failure_message(self._status.error)
-            self._call(self._on_error, LoggerError(said))
+            message = self._queue.failure_message(self._status.error)
+            self._call(self._on_error, LoggerError(message))
 
     @staticmethod
     def _call(callback: Callable[[Any], object] | None, what: object) -> None:

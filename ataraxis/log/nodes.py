@@ -1,4 +1,4 @@
-"""Nodes: what there is to open at a path, one node a stream or source."""
+"""The sources of the logs at a path, one node per stream or source."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class LogNode:
     """One source of a log."""
 
     name: str
-    """What to open it by: that of its stream; ``source_7`` if it has none."""
+    """Name of its stream; ``source_7`` if it has none."""
     info: SourceInfo
-    """What is known of it."""
+    """Number, name and labels."""
     log: LogSource
-    """Where it is."""
+    """The log it is in."""
     journal: str | None
-    """Of which journal, if of one."""
+    """The journal it is in, if it is one."""
     home: Nodes
-    """What closes it."""
+    """The open nodes it belongs to."""
 
     def series(self, **options: Any) -> Series:
-        """Open it, with the options of `Series`."""
+        """Open it; the options are those of `Series`."""
         series = Series(self.log, self.info, **options)
         self.home.opened.append(series)
         return series
@@ -45,12 +45,12 @@ class Nodes(Sequence[LogNode]):
     path : str or Path
         Directory or file of a log.
     name : str, optional
-        Only this journal of a directory.
+        Only this journal of the directory.
 
     Raises
     ------
     FileNotFoundError
-        There is no log.
+        The path has no log.
 
     Examples
     --------
@@ -68,14 +68,14 @@ class Nodes(Sequence[LogNode]):
         self._logs: list[LogSource] = []
         self._nodes: list[LogNode] = []
         self.opened: list[Series] = []
-        """What is closed with it."""
+        """Series to close with it."""
         self._name = name
         if name is None and not JournalReader.accepts(self.path):
             self._add(open_source(path), None, False)
             return
         journals = list(files_of(self.path, name)) if self.path.exists() else []
         if not journals:
-            open_source(path, name)  # says that there is none
+            open_source(path, name)  # raises
         for journal in journals:
             self._add(open_source(path, journal), journal, len(journals) > 1)
 
@@ -101,25 +101,25 @@ class Nodes(Sequence[LogNode]):
             self._nodes.append(LogNode(own, info, log, journal, self))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle how to open it."""
+        """Pickle the arguments."""
         return Nodes, (self.path, self._name)
 
     def __len__(self) -> int:
         return len(self._nodes)
 
     def __getitem__(self, key: Any) -> Any:
-        """Take one, by its place."""
+        """Return one by its position."""
         return self._nodes[key]
 
     def find(self, source: int | str | None = None) -> LogNode:
-        """Find one by its name or number; the only one, if neither is given.
+        """Return one by name or number; without either, the only one.
 
         Raises
         ------
         ValueError
-            There are several: says which.
+            There are several; the message lists them.
         KeyError
-            There is none of that name: says which there are.
+            It does not exist; the message lists the existing ones.
         """
         if source is None:
             found = self._nodes
@@ -133,15 +133,15 @@ class Nodes(Sequence[LogNode]):
         names = [node.name for node in self._nodes]
         if len(found) > 1:
             raise ValueError(
-                f"{self.path} has several sources {names}: say which, with "
+                f"{self.path} has several sources {names}: choose one with "
                 f"source={names[0]!r}, or open all with xarray.open_datatree()"
             )
         if source is None:
-            raise ValueError(f"{self.path} is a log without entries: nothing to open")
+            raise ValueError(f"{self.path} is a log without entries")
         raise KeyError(f"{self.path} has no source {source!r}: it has {names}")
 
     def close(self) -> None:
-        """Let go of all files; what was read stays valid."""
+        """Close all files; what was read stays valid."""
         for series in self.opened:
             series.close()
         for log in self._logs:

@@ -1,4 +1,4 @@
-"""Packages that are not needed to import ataraxis, imported at use."""
+"""Imports of optional packages."""
 
 from __future__ import annotations
 
@@ -7,30 +7,27 @@ from typing import Any
 
 
 def need(module: str, extra: str, what: str) -> Any:
-    """Import an optional package.
+    """Import an optional package when it is used.
 
     Parameters
     ----------
     module : str
-        What to import.
+        Name of the module.
     extra : str
         The extra of ataraxis that installs it.
     what : str
-        What it is needed for.
+        What needs it, for the message.
 
     Raises
     ------
     ModuleNotFoundError
-        It is not installed, or does not load: what to type.
+        It is not installed, or fails to load; the message has the pip command.
     """
     try:
         return importlib.import_module(module)
-    except Exception as error:  # foreign packages raise what they like
+    except Exception as error:  # other packages may raise anything
         raise ModuleNotFoundError(
             f"{what} needs {module}, which does not import here ({error}): "
             f'pip install "ataraxis[{extra}]"',
             name=module,
         ) from error
-
-
-# ---- Packages that are not needed to import ataraxis, imported at use

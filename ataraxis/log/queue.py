@@ -1,4 +1,4 @@
-"""`LogQueue`: what entries are put into, from any process."""
+"""`LogQueue`: the queue of a log, for entries from any process."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from ataraxis.labels import unmasked, whole
 from ataraxis.log.journal.writer import plain_header, row_bytes
 from ataraxis.log.npy.package import LogPackage
 from ataraxis.log.status import (
+    ATTENTION,
     DROPPED,
     ENDED,
     FAILED,
@@ -31,7 +32,6 @@ from ataraxis.log.status import (
     RUNNING,
     STATE,
     STOPPING,
-    WORRY,
     WRITTEN,
     LogStatus,
 )
@@ -39,22 +39,22 @@ from ataraxis.log.writer import start_writer
 from ataraxis.shm.process import ChildProcess, ProcessOutput, RestartBudget
 from ataraxis.stream import MemQ
 
-# ---- `QueuedRows`: rows of a block on their way into a log's queue
+# ---- rows of a block
 
 
 class QueuedRows:
-    """Each row an entry; called again, it goes on where there was no room.
+    """Puts each row as an entry; a further call continues where there was no room.
 
     Parameters
     ----------
     queue : MemQ
-        Takes them.
+        Queue of the log.
     source : int
-        Of all.
+        Source of all rows.
     rows : ndarray
         Shape (n, ...); contiguous, any dtype without Python objects.
     stamp, step : int
-        Of the first row, and from row to row; u64.
+        Stamp of the first row, and increment per row; u64.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class QueuedRows:
 
     @property
     def left(self) -> int:
-        """Rows that are not put yet."""
+        """Rows that are not in the queue yet."""
         return len(self._rows) - self._done
 
     def __call__(self, block: bool, timeout: float | None) -> None:
-        """Put what is left; `queue.Full` if not all of it found room."""
+        """Put the remaining rows; raise `queue.Full` if there is no room for all."""
         wait = timeout if block else 0
         try:
             if self._header is None or not self._queue.put_rows(
@@ -91,7 +91,7 @@ class QueuedRows:
         return int((self._stamp + self._done * self._step) % 2**64)
 
     def _put_each(self, block: bool, timeout: float | None) -> None:
-        """Put rows that only labels can name, or that are larger than a slot."""
+        """Put rows that need labels, or are larger than a slot, one by one."""
         end = None if timeout is None else time.monotonic() + timeout
         while self.left:
             row = np.asarray(self._rows[self._done])
@@ -112,14 +112,14 @@ _STARTING_S = 30.0
 _MOST_WRITERS = 2
 _MOST_TRIES = 3
 _REAP_S = 5.0
-_WORDS_LINES = 3
+_TAIL_LINES = 3
 
 
 class LogQueue:
-    """Put entries into a log; sent to any process, by any start method.
+    """Put entries into a log; can be sent to any process.
 
-    Made by `DataLogger.input_queue`. An entry is safe from the death of every process
-    when `put` has returned, see the promises of `DataLogger`.
+    Made by `DataLogger.input_queue`. When `put` has returned, an entry survives the
+    death of every process, see `DataLogger`.
     """
 
     def __init__(self, queue: MemQ, path: str, on_full: OnFull, layout: str) -> None:
@@ -134,45 +134,44 @@ class LogQueue:
         self._writer: ChildProcess | None = None
         self._errors: ProcessOutput | None = None
         self._starts, self._generation = RestartBudget(_MOST_TRIES), 0
-        self._looked = time.monotonic()
         self._started = -_STARTING_S
         self._owner = os.getpid()
         self._creator = 0
         self._is_closed = self._has_warned = False
 
     def set_owner(self, *, warns: bool) -> None:
-        """Be the logger's own handle: it outlives `close`; whether it warns."""
+        """Make this the logger's own handle, which stays open after `close`."""
         self._creator = os.getpid()
         self._has_warned = not warns
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LogQueue, (self._queue, self._path, self._on_full, self._layout)
 
-    # ---- what goes in
+    # ---- putting
 
     def put(
         self, package: LogPackage, block: bool = True, timeout: float | None = None
     ) -> None:
-        """Log one package: copied once, into shared memory, before this returns.
+        """Log one package; it is copied into shared memory.
 
         Parameters
         ----------
         package : LogPackage
-            Its array may be changed afterwards.
+            Its array may be changed after the call.
         block : bool
-            Wait for room; how long is the disk's business.
+            Wait for room in the queue.
         timeout : float or None
             Longest wait, s.
 
         Raises
         ------
         TypeError
-            It is no `LogPackage`.
+            It is not a `LogPackage`.
         LoggerError
-            The log is not written any more: says what is safe. This package was not
-            accepted.
+            The log cannot be written any more; the message states what is safe. This
+            package was not accepted.
         QueueFull, TimeoutError
-            No room, or none within `timeout`.
+            There was no room, or none within `timeout`.
         """
         if type(package) is not LogPackage:
             raise TypeError(
@@ -181,7 +180,7 @@ class LogQueue:
             )
         source, stamp, data = package.source, package.stamp, package.payload
         words = self._words
-        if not words[WORRY] and self._on_full == "block":
+        if not words[ATTENTION] and self._on_full == "block":
             wait = _SLICE_S if timeout is None or timeout > _SLICE_S else timeout
             try:
                 self._put(data, block, wait, source=source, device_time=stamp)
@@ -189,15 +188,15 @@ class LogQueue:
                 if not block or wait == timeout:
                     raise
             else:
-                if words[WORRY]:
-                    self._accepted_late()
+                if words[ATTENTION]:
+                    self._restart_if_ended()
                 return
             timeout = None if timeout is None else timeout - wait
-        once = partial(self._put, data, source=source, device_time=stamp)
-        self._offer(once, block, timeout)
+        put = partial(self._put, data, source=source, device_time=stamp)
+        self._put_checked(put, block, timeout)
 
     def put_nowait(self, package: LogPackage) -> None:
-        """Log one package without waiting; `QueueFull` if there is no room."""
+        """Log one package without waiting; raise `QueueFull` without room."""
         self.put(package, False)
 
     def log(
@@ -208,16 +207,16 @@ class LogQueue:
         timestamp: int | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Log an array of any dtype and shape; the stamp is filled in.
+        """Log an array of any dtype and shape.
 
         Parameters
         ----------
         source_id : int
             0 to 255; in the journal layout to 2**32 - 2.
         array : array_like
-            In the npy layout, its bytes are kept; in the journal, also what they are.
+            The npy layout keeps its bytes, the journal layout also dtype and shape.
         timestamp : int, optional
-            Monotonic time of this host, ns, if not given.
+            Default: the monotonic time of this host, ns.
         timeout : float or None
             Longest wait, s.
         """
@@ -226,8 +225,8 @@ class LogQueue:
         stamp = now_ns() if timestamp is None else whole(timestamp, "timestamp")
         if self._layout == "npy":
             values = as_bytes(values)
-        once = partial(self._put, values, source=int(source_id), device_time=stamp)
-        self._offer(once, True, timeout)
+        put = partial(self._put, values, source=int(source_id), device_time=stamp)
+        self._put_checked(put, True, timeout)
 
     def log_block(
         self,
@@ -238,7 +237,7 @@ class LogQueue:
         step: int = 0,
         timeout: float | None = None,
     ) -> int:
-        """Log each row of an array as one entry, in one call; how many.
+        """Log each row of an array as one entry; return how many.
 
         Parameters
         ----------
@@ -247,26 +246,26 @@ class LogQueue:
         block : array_like
             Shape (n, ...), of any dtype without Python objects.
         timestamp : int, optional
-            Of the first row; monotonic time of this host, ns, if not given.
+            Stamp of the first row. Default: the monotonic time of this host, ns.
         step : int
-            From row to row.
+            Increment of the stamp per row.
         timeout : float or None
             Longest wait, s.
         """
         rows = np.ascontiguousarray(unmasked(block, "a log"))
         if rows.ndim < 1:
-            raise ValueError("log_block takes rows: an array of at least one dimension")
+            raise ValueError("log_block needs rows: an array of at least one dimension")
         self._check_source(source_id, rows)
         if not len(rows):
             return 0
         step = whole(step, "step")
         if not 0 <= step < 1 << 48:
-            raise ValueError(f"step={step}: 0 to 2**48 - 1")
+            raise ValueError(f"step must be from 0 to 2**48 - 1, got {step}")
         stamp = now_ns() if timestamp is None else whole(timestamp, "timestamp")
         if self._layout == "npy":
             rows = as_bytes(rows).reshape(len(rows), -1)
-        going = QueuedRows(self._queue, int(source_id), rows, stamp, step)
-        self._offer(going, True, timeout, lambda: going.left)
+        pending = QueuedRows(self._queue, int(source_id), rows, stamp, step)
+        self._put_checked(pending, True, timeout, lambda: pending.left)
         return len(rows)
 
     def _check_source(self, source: int, values: NDArray[Any]) -> None:
@@ -274,58 +273,59 @@ class LogQueue:
         most = 255 if self._layout == "npy" else 2**32 - 2
         if not 0 <= source <= most:
             raise ValueError(
-                f"source_id={source}: 0 to {most} in the {self._layout} layout"
+                f"source_id={source}: give one from 0 to {most} in the {self._layout} "
+                "layout"
             )
         if values.dtype.hasobject:
             raise TypeError("an array of Python objects cannot be logged")
 
-    # ---- what there is
+    # ---- state
 
     def qsize(self) -> int:
-        """How many slots of the queue wait to be written."""
+        """Return how many slots of the queue wait to be written."""
         return self._queue.qsize()
 
     def empty(self) -> bool:
-        """Whether nothing waits to be written."""
+        """Return whether nothing waits to be written."""
         return self._queue.empty()
 
     def full(self) -> bool:
-        """Whether every slot is taken; small entries may still fit behind others."""
+        """Return whether every slot is taken; small entries may fit behind others."""
         return self._queue.full()
 
     def close(self) -> None:
-        """Leave the queue; what was put is written all the same."""
+        """Close this handle; entries in the queue are still written."""
         if self._creator == os.getpid():
-            # The logger needs the handle still.
+            # The logger still needs the handle.
             self._on_full, self._is_closed = "raise", True
         else:
             self._queue.close()
 
     def join_thread(self) -> None:
-        """Do nothing: there is no thread; what `put` took is in shared memory."""
+        """Do nothing, for compatibility: `put` itself copies to shared memory."""
 
     cancel_join_thread = join_thread
 
     def __repr__(self) -> str:
         return f"<LogQueue {self._queue.name!r}>"
 
-    # ---- when it does not go quickly
+    # ---- waiting for room
 
-    def _offer(
+    def _put_checked(
         self,
-        once: Callable[[bool, float | None], None],
+        put: Callable[[bool, float | None], None],
         block: bool,
         timeout: float | None,
         left: Callable[[], int] = lambda: 1,
     ) -> None:
-        """Put, and look at the writer while there is no room.
+        """Call `put`, and check the writer while there is no room.
 
-        `once` tries, as `MemQ.put` does; `left` says how many entries that is.
+        `put` takes ``(block, timeout)`` as `MemQ.put`; `left` counts its entries.
         """
         if self._is_closed:
             raise NotConnectedError(
-                f"{self!r} was closed: take the logger's input_queue of another process"
-                ", or make another logger"
+                f"{self!r} is closed: use the logger's input_queue in another process, "
+                "or make another logger"
             )
         began = moved = time.monotonic()
         end = None if timeout is None else began + timeout
@@ -338,7 +338,7 @@ class LogQueue:
             if not block or self._on_full != "block":
                 wait = 0
             try:
-                once(bool(wait), wait)
+                put(bool(wait), wait)
             except Full:
                 if self._on_full == "drop_newest":
                     self._words[DROPPED] += left()
@@ -347,29 +347,29 @@ class LogQueue:
                 if not wait or (end is not None and now >= end):
                     raise
             else:
-                if self._words[WORRY]:
-                    self._accepted_late()
+                if self._words[ATTENTION]:
+                    self._restart_if_ended()
                 return None
-            self.look()
+            self.check_writer()
             if self._words[WRITTEN] != written or not self._status.is_written():
-                # It moves, or the writer is only being started.
+                # There is progress, or the writer is being started.
                 written, moved = self._words[WRITTEN], now
             elif now - moved > _STALL_S:
                 moved = math.inf
                 warnings.warn(
-                    f"{self!r}: the disk has taken nothing for {_STALL_S:.0f} s, and "
-                    "put waits for it",
+                    f"{self!r}: nothing written for {_STALL_S:.0f} s; put() is waiting "
+                    "for the disk",
                     RuntimeWarning,
                     stacklevel=3,
                 )
 
-    def _accepted_late(self) -> None:
-        """Have written what was put while the last writer left: it was accepted."""
+    def _restart_if_ended(self) -> None:
+        """Start a writer for what was accepted while the last one ended."""
         if self._words[STATE] == ENDED and not self._status.is_written():
             self.start_writer()
 
     def check(self) -> None:
-        """Raise `LoggerError` if the log is not written any more."""
+        """Raise `LoggerError` if the log cannot be written any more."""
         state = self._words[STATE]
         if state == FAILED:
             raise LoggerError(self.failure_message(self._status.error))
@@ -382,7 +382,7 @@ class LogQueue:
             warnings.warn(str(self._status.low_disk()), RuntimeWarning, stacklevel=4)
 
     def failure_message(self, why: str) -> str:
-        """Say which entries are safe."""
+        """Return an error message that states which entries are safe."""
         about = self._status.about
         with suppress(Exception):
             waiting = self._queue.statistics()
@@ -400,8 +400,8 @@ class LogQueue:
             )
         return f"the log {about['name']!r} cannot be written: {why}"
 
-    def look(self) -> None:
-        """Start another writer if there should be one and there is none."""
+    def check_writer(self) -> None:
+        """Start another writer if the last one died."""
         words = self._words
         is_running = self._is_writer_running()
         if words[STATE] not in (RUNNING, STOPPING) or words[FINISHED]:
@@ -411,12 +411,11 @@ class LogQueue:
         if is_running and time.monotonic() - self._started < _STARTING_S:
             return
         if not os.path.exists(self._path):
-            # A writer would find nothing to write.
-            self._status.fail("the context of its queue was removed, and the queue")
+            self._status.fail("the context of its queue was removed with the queue")
             return
         if words[GENERATION] >= _MOST_WRITERS:
             self._status.fail(
-                f"its writer was killed, and the next one too{self._last_words()}"
+                f"the writer process died twice; giving up{self._exit_report()}"
             )
             return
         if words[GENERATION] != self._generation:
@@ -424,8 +423,8 @@ class LogQueue:
             self._starts.renew()
         if self._starts.is_spent:
             self._status.fail(
-                f"its writer cannot be started: tried {self._starts.deaths} times"
-                f"{self._last_words()}"
+                "the writer process cannot be started: tried "
+                f"{self._starts.deaths} times{self._exit_report()}"
             )
             return
         self.start_writer()
@@ -436,8 +435,8 @@ class LogQueue:
             self._writer.poll()
         return self._writer is not None and self._writer.code is None
 
-    def _last_words(self) -> str:
-        """Say how the last writer ended, and what it complained of."""
+    def _exit_report(self) -> str:
+        """Return how the last writer ended, and its last error output."""
         found = ""
         code = None if self._writer is None else self._writer.code
         if code is not None:
@@ -445,21 +444,22 @@ class LogQueue:
             if code < 0:
                 found = f"; the last one was killed by signal {-code}"
         if self._errors is not None:
-            said = " / ".join(self._errors.last_lines(_WORDS_LINES))
-            found += f" and said: {said}" if said else " and said nothing"
-        command = sys.executable
-        return f"{found} (it is {command}; is that a Python that imports ataraxis?)"
+            lines = " / ".join(self._errors.last_lines(_TAIL_LINES))
+            found += f" and printed: {lines}" if lines else " and printed nothing"
+        return (
+            f"{found} (its interpreter is {sys.executable}; can that import ataraxis?)"
+        )
 
     def reap(self) -> None:
-        """Wait for the end of the writer this process started; it is about to end."""
+        """Wait for the end of the writer that this process started."""
         if self._writer is not None and self._is_writer_running():
             with suppress(TimeoutError):
                 self._writer.wait(_REAP_S)
 
     def start_writer(self) -> None:
-        """Start a writer; it ends at once if there is one.
+        """Start a writer; it ends at once if there is one already.
 
-        What keeps it from starting is the log's failure, which `check` raises.
+        A failure to start becomes the log's failure, which `check` raises.
         """
         self._is_writer_running()
         self._owner = os.getpid()
@@ -469,10 +469,10 @@ class LogQueue:
             self._errors, self._writer = ProcessOutput(), None
             self._writer = start_writer(self._path, self._errors)
         except OSError as error:
-            self._status.fail(f"its writer cannot be started: {error}")
+            self._status.fail(f"the writer process cannot be started: {error}")
 
     def begin(self) -> None:
-        """Start the first writer of a log that begins; `LoggerError` if it cannot."""
+        """Start the first writer of a log; raise `LoggerError` if it fails."""
         self._generation = 0
         self._starts.renew()
         self.start_writer()

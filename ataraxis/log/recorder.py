@@ -1,4 +1,4 @@
-"""Recorder: streams to disk, each frame of each."""
+"""Recorder: streams to disk, frame by frame."""
 
 from __future__ import annotations
 
@@ -22,12 +22,7 @@ from ataraxis._kernels.journal_write import (
     RecordKernel,
     RingToFile,
 )
-from ataraxis.errors import (
-    AtaraxisError,
-    LayoutError,
-    LoggerError,
-    StreamUnavailable,
-)
+from ataraxis.errors import AtaraxisError, LayoutError, LoggerError, StreamUnavailable
 from ataraxis.log.account import REFUSED
 from ataraxis.log.disk_watch import DiskWatch, LowDisk
 from ataraxis.log.journal.input import InputFile, leave_out_repeated
@@ -41,84 +36,79 @@ from ataraxis.stream import Consumer
 from ataraxis.stream.announcement import Announcement
 from ataraxis.stream.inspector import Inspector
 
-# ---- recording: one stream into one journal, by a thread, without a miss
+# ---- recording one stream into one journal, in a thread
 
-OVERTAKEN = "overwritten before they were recorded"
-UNSEEN = "sent before the recorder had joined"
+OVERWRITTEN = "overwritten before they were recorded"
+BEFORE_JOIN = "sent before the recorder had joined"
 SLICE_S = 0.2
 RETRY_S = 0.2
-LINGER_S = 0.5
-LOOK_S = 0.1
-SHORT_S = 0.02
+SETTLE_S = 0.5
+CHECK_S = 0.1
+ATTACH_S = 0.02
 SYNC_S = 0.5
 SILENT_S = 5.0
-"""A disk that has not answered for so long is said not to, s."""
+"""The disk is reported as silent when it has not answered for this long, s."""
 STUCK_S = 60.0
-"""`stop` waits so long for a disk that does not answer, s."""
+"""`stop` waits this long for a disk that does not answer, s."""
 
 
 @dataclass(frozen=True)
 class RecordingStatistics:
-    """How the recording of one stream goes."""
+    """State of the recording of one stream."""
 
     stream: str
-    """Its name."""
+    """Name of the stream."""
     source: int
-    """Its number in the directory."""
+    """Number of the stream in the directory."""
     frames: int
-    """Recorded since this recorder began."""
+    """Frames recorded since this recorder started."""
     nbytes: int
-    """Of these frames."""
+    """Bytes of these frames."""
     lost: int
-    """Frames counted missing; each is in a gap record."""
+    """Missing frames; each is in a gap record."""
     skipped: int
-    """Frames that an earlier recorder had written already."""
+    """Frames skipped because an earlier recorder has written them."""
     is_recording: bool
-    """Whether it goes on; False at the end of the stream, after `stop` or a failure."""
+    """Whether it runs; False at the end of the stream, after `stop` or a failure."""
     error: str
-    """What keeps it from writing now; empty if nothing does."""
+    """Why it cannot write now; empty if it can."""
     had_ended: bool = False
-    """Whether the stream had ended before: these are frames that it left."""
+    """Whether the stream had ended before: these are frames left in its ring."""
 
 
 @dataclass(frozen=True)
-class Past:
-    """What is on disk of a stream already."""
+class ResumePoint:
+    """Where to resume the recording of a stream."""
 
     expected: int | None
-    """First sequence that is not; None: nothing is there."""
+    """First sequence number that is not on disk; None if nothing is."""
     refused: int
-    """Frames that were counted as given up by the producer."""
-    said: dict[str, Any] = field(default_factory=dict)
-    """What its first recorder said of the stream."""
+    """Frames counted as given up by the producer."""
+    description: dict[str, Any] = field(default_factory=dict)
+    """Description of the stream by its first recorder."""
 
 
 class ActiveRecording:
-    """Record one stream; `Recorder` makes them.
+    """Records one stream, in a thread; made by `Recorder`.
 
     Parameters
     ----------
-    consumer : Consumer
-        Durable, of this recording alone. Closed at the end.
-    journal : JournalWriter
-        Closed at the end.
+    consumer, journal : Consumer, JournalWriter
+        Of this recording alone; closed at the end. The consumer is durable.
     source : int
-        The stream's number.
-    on_loss : callable or None
-        Called with each `Gap`, from the thread.
-    on_error : callable or None
-        Called with the `LoggerError` when writing begins to fail, from the thread.
+        Number of the stream.
+    resume : ResumePoint
+        Where to resume.
+    on_loss, on_error : callable or None
+        As of `Recorder`; called from the thread.
     on_bytes : callable
-        Called with the bytes recorded so far.
-    past : Past
-        Where to go on.
+        Called after frames were recorded.
     open_consumer, open_journal : callable
-        Open them once more, under the same names.
+        Open them again, under the same names.
     is_whole : bool
-        It was to be recorded from its first frame on: what was sent before the recorder
-        joined is missing.
+        Count frames that were sent before the recorder joined as missing.
     refused : int
-        Frames that had been given up before it joined.
+        Frames that the producer had given up before the recorder joined.
     """
 
     def __init__(
@@ -127,7 +117,7 @@ class ActiveRecording:
         journal: JournalWriter,
         source: int,
         *,
-        past: Past,
+        resume: ResumePoint,
         on_loss: Callable[[Gap], object] | None,
         on_error: Callable[[LoggerError], object] | None,
         on_bytes: Callable[[], object],
@@ -140,60 +130,61 @@ class ActiveRecording:
         self.consumer, self.journal, self.source = consumer, journal, source
         self.name = journal.name
         self.failure: LoggerError | None = None
-        """What keeps it from writing."""
+        """Why it cannot write."""
         self._on_loss, self._on_error, self._on_bytes = on_loss, on_error, on_bytes
-        self._ring_to_file = RingToFile(consumer, past.expected)
-        if past.said:
-            refused = int(past.said.get("refused", 0)) + past.refused
+        self._ring_to_file = RingToFile(consumer, resume.expected)
+        earlier = resume.description
+        if earlier:
+            refused = int(earlier.get("refused", 0)) + resume.refused
         elif is_whole:
             refused = 0
         self._refused = refused
-        self._past, self._is_whole = past, is_whole
-        self._has_joined = self._is_away = self._is_described = False
-        self._passed = self._drawn = 0
-        # The ring counts on for a durable reader that comes back in time.
-        self._was_kept = consumer.received_count > 0
+        self._resume, self._is_whole = resume, is_whole
+        self._has_joined = self._is_detached = self._is_described = False
+        self._skips_counted = self._pending_bytes = 0
+        # The ring keeps counting for a durable reader that returns in time.
+        self._was_attached = consumer.received_count > 0
         self._dropped = consumer.dropped_count
-        self._looked = self._stopped = self._synced = 0.0
-        self._turned = time.monotonic()
-        """When the disk last answered; it is asked every `SLICE_S` or more often."""
-        self._safe = past.expected
-        """First sequence that is not known to be safe."""
+        self._checked_at = self._stopped_at = self._synced_at = 0.0
+        self._answered_at = time.monotonic()
+        """When the disk last answered; it is accessed every `SLICE_S` at least."""
+        self._safe = resume.expected
+        """First sequence number that is not known to be safe."""
         self._last_sent: int | None = None
         self.frames = self.nbytes = self.lost = self._skipped = 0
-        self.had_ended = consumer.is_ended and not self._was_kept
-        """Whether the stream was over before this recorder came."""
-        self._said: dict[str, Any] = {
+        self.had_ended = consumer.is_ended and not self._was_attached
+        """Whether the stream had ended before this recorder joined."""
+        self._description: dict[str, Any] = {
             **({"had_ended": True} if self.had_ended else {}),
             "stream": consumer.stream_id,
             "is_shared": consumer.is_shared,
             "stalled_ns": self._stalled_ns(),
-            "refused": refused - past.refused,
-            **{k: past.said[k] for k in ("joined", "late") if k in past.said},
+            "refused": refused - resume.refused,
+            **{k: earlier[k] for k in ("joined", "late") if k in earlier},
         }
         self._describe()
         journal.flush()
         self.unsaved = range(0)
-        """Sequences that are in no file, after `release`."""
-        self._is_patient = False
+        """Sequence numbers that are in no file, after `release`."""
+        self._is_persistent = False
         self._stop, self._release = Latch(), Latch()
         self._thread = Thread(self._run, f"ataraxis-record-{self.name}")
         try:
             self._thread.start()
         except BaseException:
-            # Nobody has it yet who could end it.
+            # The caller has no recording to stop.
             self._stop.set()
             self._thread.join()
             raise
 
     def _describe(self) -> None:
         labels = self.consumer.labels if self.consumer.is_typed else None
-        self.journal.describe(self.source, self.name, labels, **self._said)
+        self.journal.describe(self.source, self.name, labels, **self._description)
         self._labels = -1 if labels is None else self.journal.labels_id(labels)
         self._is_described = True
 
     def _stalled_ns(self) -> int:
-        """Return what producers have waited for readers, as the ring itself counts."""
+        """Return the accumulated waits of the producers, as the ring counts them."""
         return round(self.consumer.statistics().stalled_s * 1e9)
 
     # ---- the thread
@@ -201,7 +192,7 @@ class ActiveRecording:
     def _run(self) -> None:
         try:
             while self._record() and not self._complete():
-                pass  # what the disk has lost is read from the ring again
+                pass  # read what the disk lost from the ring again
         except Exception as error:
             self.failure = LoggerError(
                 f"recording of {self.name!r} ended: {error!r}; what was not written "
@@ -211,10 +202,10 @@ class ActiveRecording:
             self._finish()
 
     def _record(self) -> bool:
-        """Record until the stream ends, or `stop`; False: not all, it is given up."""
+        """Record until the end of the stream or `stop`; return False if incomplete."""
         while True:
-            self._turned = time.monotonic()
-            # Asked before trying, so that a stop is followed by one more try.
+            self._answered_at = time.monotonic()
+            # Read before the step, so that one more step follows a stop.
             was_stopped = self._stop.is_set()
             moved = self._step()
             if was_stopped and self._may_end(moved):
@@ -225,47 +216,44 @@ class ActiveRecording:
                 return True
 
     def _may_end(self, moved: int) -> bool:
-        """Whether all is recorded, or what is not is given up."""
+        """Return whether all is recorded, or the rest may be dropped."""
         if self.failure is not None:
-            return not self._is_patient or self._release.is_set()
+            return not self._is_persistent or self._release.is_set()
         return self._is_done(moved) or self._release.is_set()
 
     def _is_done(self, moved: int) -> bool:
-        """Whether all that was sent before `stop` is recorded."""
+        """Return whether every frame sent before `stop` is recorded."""
         if (self._ring_to_file.expected or 0) < (self._last_sent or 0):
-            # Somebody is in the middle of a frame, or nothing is left after all.
+            # A producer is writing a frame, or there are only skipped positions left.
             time.sleep(0 if moved else 0.001)
             return not moved and not self.consumer.has_next
-        # Of several producers' frames some may be behind: look until there are none.
-        return not moved or time.monotonic() > self._stopped + LINGER_S
+        # Frames of several producers may arrive out of order: wait until none come.
+        return not moved or time.monotonic() > self._stopped_at + SETTLE_S
 
     def _step(self) -> int:
-        """Record what is there now, and give its slots back; how many frames."""
+        """Record the available frames and release their slots; return how many."""
         frames = 0
         try:
-            if self._is_away:
-                self._rejoin()
+            if self._is_detached:
+                self._reattach()
             if not self._is_described:
                 self._describe()
             if not self._has_joined and not self._join():
-                self._look()
+                self._count_losses()
                 self.failure = None
                 return 0
             frames, nbytes, status = self.journal.record_ring(
                 self._ring_to_file, self.source, self._labels
             )
-            self._drawn += nbytes
+            self._pending_bytes += nbytes
             if status == LAPPED:
-                self._lose(
-                    self._ring_to_file.expected or 0,
-                    self._ring_to_file.accept(),
-                    OVERTAKEN,
-                )
+                first = self._ring_to_file.expected or 0
+                self._record_gap(first, self._ring_to_file.accept(), OVERWRITTEN)
                 frames = max(frames, 1)
-            if status == EMPTY or time.monotonic() - self._looked > LOOK_S:
-                self._look()
-            if self._is_due():
-                self._make_safe()
+            if status == EMPTY or time.monotonic() - self._checked_at > CHECK_S:
+                self._count_losses()
+            if self._is_commit_due():
+                self._commit()
             if status == DAMAGED:
                 self._ring_to_file.complain()
         except LoggerError as error:
@@ -273,52 +261,48 @@ class ActiveRecording:
             return 0
         self.failure = None
         if frames:
-            self._on_bytes()  # looks at the disk
+            self._on_bytes()  # checks the disk
         return frames
 
-    def _is_due(self) -> bool:
-        """Whether what was taken is to be made safe now; syncing takes its time."""
+    def _is_commit_due(self) -> bool:
+        """Return whether to commit now; syncing takes time."""
         if self.journal.durability != "disk" or self._stop.is_set():
             return True
         is_much = self._ring_to_file.held * 4 >= self.consumer.buffer_count
-        return is_much or time.monotonic() - self._synced > SYNC_S
+        return is_much or time.monotonic() - self._synced_at > SYNC_S
 
-    def _make_safe(self) -> None:
-        """Bring what was taken into the file, or to the disk; give its slots back."""
+    def _commit(self) -> None:
+        """Write the copied frames to the file, or the disk; release their slots."""
         if not self._ring_to_file.held:
             return
-        # Not released before: a slot that was given back is gone.
+        # Not released before: a released slot is overwritten.
         if self.journal.durability == "disk":
             self.journal.sync()
         else:
             self.journal.flush()
         self._count(self._ring_to_file.held)
         self._ring_to_file.release()
-        self._safe, self._synced = self._ring_to_file.expected, time.monotonic()
+        self._safe, self._synced_at = self._ring_to_file.expected, time.monotonic()
 
     def _count(self, held: int) -> None:
-        """Count frames that were taken as recorded, but for those that were there."""
-        self.frames += max(held - (self._ring_to_file.skipped - self._passed), 0)
-        self._passed = self._ring_to_file.skipped
-        self.nbytes, self._drawn = self.nbytes + self._drawn, 0
+        """Add frames to the totals, without those that were skipped."""
+        self.frames += max(held - (self._ring_to_file.skipped - self._skips_counted), 0)
+        self._skips_counted = self._ring_to_file.skipped
+        self.nbytes, self._pending_bytes = self.nbytes + self._pending_bytes, 0
 
-    def _begin_again(self) -> None:
-        """Go on in a new file with all that was not known to be on the disk.
+    def _restart_file(self) -> None:
+        """Write all frames that are not known to be on the disk to a new file.
 
-        The system may have dropped the pages that could not be synced, and say nothing
-        the next time. The ring has the frames still: they are read from it again, as
-        after a death.
+        After a failed sync the system may have dropped pages without reporting it the
+        next time. The ring still has the frames: they are read again, as after a crash.
         """
         new = self._open_journal(about={"again": self.journal.on_disk()})
         self.journal.abandon()
         self.journal = new
-        del (
-            self._ring_to_file,
-            self.consumer,
-        )  # dropped, not closed: the ring keeps them
-        self._is_away = True
+        del self._ring_to_file, self.consumer  # not closed: the ring keeps them
+        self._is_detached = True
 
-    def _rejoin(self) -> None:
+    def _reattach(self) -> None:
         """Read the ring from the first frame on that is not known to be safe."""
         try:
             self.consumer = self._open_consumer()
@@ -326,93 +310,89 @@ class ActiveRecording:
             raise LoggerError(
                 f"recording of {self.name!r}: its stream cannot be read again: {error}"
             ) from error
-        self._ring_to_file, self._passed, self._drawn = (
-            RingToFile(self.consumer, self._safe),
-            0,
-            0,
-        )
-        self._is_away = self._is_described = False
+        self._ring_to_file = RingToFile(self.consumer, self._safe)
+        self._skips_counted = self._pending_bytes = 0
+        self._is_detached = self._is_described = False
         if self._stop.is_set() and self._last_sent is None:
             self._last_sent = self.consumer.last_sent_iteration
 
     def _join(self) -> bool:
-        """Say where it begins and what is missing before; whether it has begun."""
+        """Record where it begins and what is missing before; return whether it has."""
         if self._ring_to_file.wait(0) != OK:
             return False
         self._has_joined = True
-        first, past = self._ring_to_file.found or 0, self._past
-        if past.expected is None:
+        first, expected = self._ring_to_file.found or 0, self._resume.expected
+        if expected is None:
             late = first
             statistics = self.consumer.statistics()
             if self.consumer.is_shared:
-                # Positions that were passed over had no frame.
+                # Skipped positions had no frame.
                 late = max(first - statistics.skipped, 0)
-            self._said |= {"joined": first, "late": late}
+            self._description |= {"joined": first, "late": late}
             self._describe()
             if late and self._is_whole:
-                self._lose(first - late, late, UNSEEN)
-        elif self.consumer.is_shared and not self._was_kept and first > past.expected:
-            # Of these, some may be positions that were passed over.
-            self._lose(past.expected, first - past.expected, OVERTAKEN)
+                self._record_gap(first - late, late, BEFORE_JOIN)
+        elif self.consumer.is_shared and not self._was_attached and first > expected:
+            # Some of these may be skipped positions.
+            self._record_gap(expected, first - expected, OVERWRITTEN)
         return True
 
-    def _look(self) -> None:
-        """Count what the producer gave up because of us or others."""
+    def _count_losses(self) -> None:
+        """Record the frames that the producer gave up or the ring dropped."""
         now = time.monotonic()
-        if now - self._looked < LOOK_S:
+        if now - self._checked_at < CHECK_S:
             return
-        self._looked = now
+        self._checked_at = now
         refused = self.consumer.statistics().refused
         if refused > self._refused:
             count, self._refused = refused - self._refused, refused
-            self._lose(self._ring_to_file.expected or 0, count, REFUSED)
+            self._record_gap(self._ring_to_file.expected or 0, count, REFUSED)
         if self.consumer.is_shared:
-            # There a hole in the sequence may be a position that was passed over; the
-            # ring tells them apart.
+            # A missing number may be a skipped position; only the ring can tell.
             dropped = self.consumer.dropped_count
             if dropped > self._dropped:
                 count, self._dropped = dropped - self._dropped, dropped
-                self._lose(self._ring_to_file.expected or 0, count, OVERTAKEN)
+                self._record_gap(self._ring_to_file.expected or 0, count, OVERWRITTEN)
 
-    def _lose(self, first: int, count: int, reason: str) -> None:
+    def _record_gap(self, first: int, count: int, reason: str) -> None:
         self.journal.gap(self.source, first, count, reason)
         self.lost += count
         if self._on_loss is not None:
             gap = Gap(self.source, first, count, reason, time.monotonic_ns())
-            self._tell(self._on_loss, gap)
+            self._call(self._on_loss, gap)
 
-    def _tell(self, callback: Callable[..., object], *args: Any) -> None:
-        """Call what the caller gave us; the time that takes is not the disk's."""
-        self._turned = math.inf
+    def _call(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call a callback of the user, whose time does not count as the disk's."""
+        self._answered_at = math.inf
         try:
             callback(*args)
         finally:
-            self._turned = time.monotonic()
+            self._answered_at = time.monotonic()
 
     def _fail(self, error: LoggerError) -> None:
-        """Keep the frames, let the producer wait, and try again."""
-        # Its traceback would hold the consumer.
+        """Keep the frames in the ring, and wait before the next try."""
+        # Its traceback would keep the consumer alive.
         is_new, self.failure = self.failure is None, error.with_traceback(None)
         if is_new and self._on_error is not None:
-            self._tell(self._on_error, error)
+            self._call(self._on_error, error)
         (self._release if self._stop.is_set() else self._stop).wait(RETRY_S)
         if self.journal.has_lost_pages:
-            with contextlib.suppress(LoggerError):  # tried again after the next step
-                self._begin_again()
+            with contextlib.suppress(LoggerError):  # repeated after the next step
+                self._restart_file()
 
     def _complete(self) -> bool:
-        """Write that the journal is complete, again while the disk refuses.
+        """Write that the journal is complete; retry while the disk fails.
 
-        False: pages were lost, what they had is to be recorded once more first.
+        Returns False if pages were lost, whose frames must be recorded again first.
         """
-        is_told, self._looked = False, 0.0
+        is_committed, self._checked_at = False, 0.0
         while True:
-            self._turned = time.monotonic()
+            self._answered_at = time.monotonic()
             try:
-                if not is_told:
-                    self._look()
-                    self._make_safe()
-                    is_told = True
+                if not is_committed:
+                    self._count_losses()
+                    self._commit()
+                    is_committed = True
                 self.journal.finish(
                     stalled_ns=self._stalled_ns(),
                     has_ended=self.consumer.is_ended and not self.consumer.has_next,
@@ -421,114 +401,114 @@ class ActiveRecording:
                 self._fail(error)
                 if self._stop.is_set() and self._may_end(0):
                     return True
-                if self._is_away:
+                if self._is_detached:
                     return False
             else:
                 self.failure = None
                 return True
 
     def _finish(self) -> None:
-        self._turned = time.monotonic()
+        self._answered_at = time.monotonic()
         try:
-            if self._is_away or self.journal.has_lost_pages:
+            if self._is_detached or self.journal.has_lost_pages:
                 self.journal.abandon()
             else:
                 self.journal.close()
         except LoggerError as error:
             self.failure = self.failure or error.with_traceback(None)
-        if self._is_away and self._release.is_set():
-            with contextlib.suppress(LoggerError):  # it is gone: nobody waits there
-                self._rejoin()
+        if self._is_detached and self._release.is_set():
+            with contextlib.suppress(LoggerError):  # the stream is gone
+                self._reattach()
                 self._ring_to_file.wait(0)
-        if self._is_away:
+        if self._is_detached:
             return
         self._skipped = self._ring_to_file.skipped
         consumer = self.consumer
         if self._release.is_set():
-            unsafe = self._unsafe()
-            self.unsaved = self._missing_from_files(unsafe)
-            self._count(self._ring_to_file.held - unsafe)
-            _give_back(self._ring_to_file)
+            unwritten = self._unwritten()
+            self.unsaved = self._unsaved_range(unwritten)
+            self._count(self._ring_to_file.held - unwritten)
+            _release_all(self._ring_to_file)
         del self._ring_to_file, self.consumer
         if self.failure is None or self._release.is_set():
             consumer.close()
-        # Else dropped, not closed: the ring keeps what is not safe, as after a death.
+        # Else dropped, not closed: the ring keeps what is not safe, as after a crash.
 
-    def _unsafe(self) -> int:
-        """Count frames that were taken and are in no file; the journal is closed."""
+    def _unwritten(self) -> int:
+        """Count copied frames that are in no file; the journal is closed."""
         if self.journal.has_lost_pages:
             return self._ring_to_file.held
-        said = self.journal.statistics()
-        # Records of the journal's own may wait, too.
-        return min(said.entries - said.written, self._ring_to_file.held)
+        written = self.journal.statistics()
+        # Records of the journal itself may be unwritten, too.
+        return min(written.entries - written.written, self._ring_to_file.held)
 
-    def _missing_from_files(self, unsafe: int) -> range:
-        """Find the frames that were sent and are in no file."""
+    def _unsaved_range(self, unwritten: int) -> range:
+        """Return the sequence numbers that were sent and are in no file."""
         sent = self.consumer.last_sent_iteration
         first = self._ring_to_file.expected
         if first is None:
             first = self._ring_to_file.found
         if first is None:
             return range(sent, sent)
-        return range(max(first - unsafe, 0), max(sent, first))
+        return range(max(first - unwritten, 0), max(sent, first))
 
-    # ---- the caller's side
+    # ---- called by the owner
 
     @property
     def is_recording(self) -> bool:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
-    def stop(self, *, is_patient: bool = False) -> None:
-        """Record what was sent until now, and end; is_patient: however long it takes.
+    def stop(self, *, is_persistent: bool = False) -> None:
+        """Record every frame sent until now, and end.
 
-        While the disk refuses, one that is patient tries again until `release`.
+        If the disk fails, a persistent one retries until `release`.
         """
-        self._is_patient = is_patient
+        self._is_persistent = is_persistent
         if self._stop.is_set():
             return
         consumer = getattr(self, "consumer", None)
         if consumer is not None:
             self._last_sent = consumer.last_sent_iteration
-        self._stopped = time.monotonic()
+        self._stopped_at = time.monotonic()
         self._stop.set()
 
     def release(self) -> None:
-        """End now, and let the producer go: `unsaved` says what is in no file then."""
+        """End now, and let the producer continue; `unsaved` is what is in no file."""
         self._release.set()
         self.stop()
-        ring_to_file, consumer = (
-            getattr(self, "_ring_to_file", None),
-            getattr(self, "consumer", None),
-        )
+        ring_to_file = getattr(self, "_ring_to_file", None)
+        consumer = getattr(self, "consumer", None)
         if self.is_silent() and ring_to_file is not None and consumer is not None:
-            # Its thread hangs in the kernel, and cannot do it.
+            # Its thread is blocked in the kernel, and cannot do it.
             ring_to_file.stand_aside()
-            first = self._said.get("joined", 0) if self._safe is None else self._safe
+            first = self._safe
+            if first is None:
+                first = self._description.get("joined", 0)
             self.unsaved = range(first, max(consumer.last_sent_iteration, first))
 
     def join(self, timeout: float | None) -> bool:
-        """Wait for the end; whether it came within `timeout`, s."""
+        """Wait for the end up to `timeout`, s; return whether it has ended."""
         return self._thread.join(timeout)
 
     def is_silent(self, seconds: float = SILENT_S) -> bool:
-        """Whether the disk has not answered for so long, s: a call of it hangs."""
-        turned = self._turned
-        if not self.is_recording or time.monotonic() - turned <= seconds:
+        """Return whether the disk has not answered for so long, s."""
+        answered = self._answered_at
+        if not self.is_recording or time.monotonic() - answered <= seconds:
             return False
-        # This very process may have been stopped: the thread gets on with it first.
-        time.sleep(LOOK_S)
-        return self._turned == turned and self.is_recording
+        # If this whole process was stopped, the thread continues within this time.
+        time.sleep(CHECK_S)
+        return self._answered_at == answered and self.is_recording
 
     @property
-    def trouble(self) -> LoggerError | None:
-        """What keeps it from writing: an error, or a disk that does not answer."""
+    def current_error(self) -> LoggerError | None:
+        """Why it cannot write now: an error, or a disk that does not answer."""
         if self.failure is not None or not self.is_silent():
             return self.failure
         return LoggerError(
-            f"recording of {self.name!r}: the disk under {self.journal.directory} has "
-            f"not answered for {SILENT_S:.0f} s; frames that are not on it stay in the "
-            "ring, and are written when it answers"
+            f"recording of {self.name!r}: the disk of {self.journal.directory} has not "
+            f"answered for {SILENT_S:.0f} s; unsaved frames stay in the ring, and are "
+            "written when it answers"
         )
 
     def end(self) -> None:
@@ -537,18 +517,18 @@ class ActiveRecording:
         Raises
         ------
         LoggerError
-            It did not for `STUCK_S`: the thread ends when the kernel lets it go.
+            The disk has not answered for `STUCK_S`; the thread is still blocked.
         """
-        while not self.join(LOOK_S):
+        while not self.join(CHECK_S):
             if self.is_silent(STUCK_S):
                 raise LoggerError(
-                    f"recording of {self.name!r}: the disk under "
-                    f"{self.journal.directory} has not answered for {STUCK_S:.0f} s, "
-                    "and is not waited for; frames that are not on it stay in the ring"
+                    f"recording of {self.name!r}: gave up waiting for the disk of "
+                    f"{self.journal.directory}, which has not answered for "
+                    f"{STUCK_S:.0f} s; unsaved frames stay in the ring"
                 )
 
     def statistics(self) -> RecordingStatistics:
-        """Say how it goes."""
+        """Return the state of the recording."""
         return RecordingStatistics(
             self.name,
             self.source,
@@ -557,24 +537,24 @@ class ActiveRecording:
             self.lost,
             self._skipped,
             self.is_recording,
-            str(self.trouble or ""),
+            str(self.current_error or ""),
             self.had_ended,
         )
 
 
-class _Nowhere(RecordKernel):
-    """A file that takes every frame and keeps none."""
+class _NullFile(RecordKernel):
+    """A file that accepts every frame and keeps none."""
 
     def __init__(self, descriptor: int) -> None:
         self._open(descriptor, descriptor, 0, 0, (1 << 63) - 1, 0, 1 << 16)
 
 
-def _give_back(ring_to_file: RingToFile) -> None:
-    """Give back the slots of frames that no file takes; one that is held stays."""
+def _release_all(ring_to_file: RingToFile) -> None:
+    """Release the slots of frames that are in no file, but for a claimed one."""
     descriptor = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     try:
         while ring_to_file.found is not None and not ring_to_file.is_aside:
-            if ring_to_file.record(_Nowhere(descriptor), -1, -1)[2] == LAPPED:
+            if ring_to_file.record(_NullFile(descriptor), -1, -1)[2] == LAPPED:
                 ring_to_file.accept()
             ring_to_file.release()
         ring_to_file.release()
@@ -582,22 +562,22 @@ def _give_back(ring_to_file: RingToFile) -> None:
         os.close(descriptor)
 
 
-def past_of(directory: Path, name: str, stream_id: str) -> Past:
-    """Find what is on disk of a very stream: where an earlier recorder was stopped."""
+def find_resume_point(directory: Path, name: str, stream_id: str) -> ResumePoint:
+    """Find where an earlier recorder of the same stream was stopped."""
     expected, refused = None, 0
     first: dict[str, Any] = {}
     files = []
     for path in files_of(directory, name).get(name, []):
-        with contextlib.suppress(LayoutError):  # of a death before its first page
+        with contextlib.suppress(LayoutError):  # the writer died before its first page
             files.append(InputFile(path))
     leave_out_repeated(files)
     for file in reversed(files):
-        said: list[dict[str, Any]] = list(file.notes.sources.values())
-        own = [source for source in said if source.get("stream") == stream_id]
+        descriptions: list[dict[str, Any]] = list(file.records.sources.values())
+        own = [one for one in descriptions if one.get("stream") == stream_id]
         if not own:
             continue
         first = own[0]
-        gaps = file.notes.gaps
+        gaps = file.records.gaps
         refused += sum(gap.count for gap in gaps if gap.reason == REFUSED)
         if expected is None and len(file):
             tail = file.entries(max(len(file) - 4096, 0), len(file))
@@ -605,30 +585,30 @@ def past_of(directory: Path, name: str, stream_id: str) -> Past:
             if len(good):
                 expected = int(good["sequence"].max()) + 1
         file.close()
-    return Past(expected, refused, first)
+    return ResumePoint(expected, refused, first)
 
 
 def _refused(stream: str, context: ContextLike) -> int:
-    """Read how many frames the producer has given up; 0 where there is no stream."""
+    """Return how many frames the producer has given up; 0 without a stream."""
     place = Context.of(context)
     if not os.path.exists(place.path_of(stream)):
         return 0
     try:
         return Inspector(stream, place).statistics().refused
     except (OSError, AtaraxisError):
-        return 0  # opening it says why
+        return 0  # opening it reports the error
 
 
 @dataclass(frozen=True)
 class _Joined:
-    """A stream that a recorder has joined."""
+    """A stream that the recorder has joined."""
 
     stream: str
     consumer: Consumer
     refused: int
-    """Frames that had been given up before."""
+    """Frames that the producer had given up before."""
     was_absent: bool
-    """Whether it was not there when the recorder first looked."""
+    """Whether it did not exist when the recorder first tried to join."""
 
 
 def _join(
@@ -638,9 +618,9 @@ def _join(
     detached_timeout: float | None,
     timeout: float | None,
 ) -> Iterator[_Joined]:
-    """Join streams as they come, in any order.
+    """Join streams as they appear, in any order.
 
-    Each that is not there is announced, so that it begins with its reader.
+    Missing ones are announced, so that they begin with their reader.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     absent: set[str] = set()
@@ -655,7 +635,7 @@ def _join(
             for stream, announcement in list(waiting.items()):
                 left = None if deadline is None else deadline - time.monotonic()
                 is_over = left is not None and left <= 0
-                # Read before it gates: nothing is given up for it until then.
+                # Read before joining: the producer gives nothing up for it until then.
                 refused = _refused(stream, context)
                 try:
                     consumer = Consumer(
@@ -663,12 +643,12 @@ def _join(
                         context=context,
                         durable=durable,
                         detached_timeout=detached_timeout,
-                        timeout=0 if stream not in absent or is_over else SHORT_S,
+                        timeout=0 if stream not in absent or is_over else ATTACH_S,
                     )
                 except (StreamUnavailable, TimeoutError) as error:
                     if is_over and timeout:
                         raise TimeoutError(
-                            f"stream {stream!r} did not come within {timeout} s"
+                            f"stream {stream!r} did not appear within {timeout} s"
                         ) from error
                     if is_over:
                         raise
@@ -684,52 +664,51 @@ def _join(
 
 
 class Recorder:
-    """Record streams: each into a journal of its name, labels and device stamps kept.
+    """Record streams, each into a journal of its name, with labels and device stamps.
 
     Parameters
     ----------
     streams : str or iterable of str
         Names of streams.
     directory : str or Path
-        Made if it is not there. What is in it stays.
+        Created if missing. Existing files stay.
     context : Context, str, Path or None
-        The directory the streams live in.
+        The directory of the streams.
     name : str
-        Under which it is known to the producers: they wait for a recorder of that name
-        that died, until one comes back. One recorder of a name at a time.
+        Name of the recorder for the producers: after its death they wait for a
+        recorder of the same name. One at a time may use it.
     durability : {'os', 'disk'}
-        As for `JournalWriter`, as are other keywords (`sync_s`, `file_bytes`, ...).
+        As for `JournalWriter`, like other keywords (`sync_s`, `file_bytes`, ...).
     detached_timeout : float or None
-        How long producers wait for this recorder if it dies, s; None: no end.
+        How long producers wait for this recorder if it dies, s; None: forever.
     timeout : float or None
-        How long to wait for streams that are not there yet, s.
+        How long to wait for missing streams, s.
     on_loss : callable, optional
-        Called with a `Gap` when frames are counted missing, from a thread.
+        Called with a `Gap` when frames are missing, from a thread.
     on_error : callable, optional
-        Called with the `LoggerError` when a journal begins to refuse, from a thread.
+        Called with the `LoggerError` when a journal begins to fail, from a thread.
     on_low_disk : callable, optional
-        Called with `LowDisk` well before the disk is full; a warning, if not given.
+        Called with `LowDisk` well before the disk is full. Default: a warning.
     low_disk_s : float
-        How well before: the free space lasts less than this at the present rate, s.
+        Report when the free space lasts less than this at the present rate, s.
     is_whole : bool
-        Streams are to be recorded from their first frame on: what was sent before this
-        recorder joined is counted missing. Else it is named: it began late.
+        Count frames that were sent before this recorder joined as missing. By default
+        they count as late.
 
     Raises
     ------
     StreamUnavailable, TimeoutError
-        A stream is not there (within `timeout`).
+        A stream does not exist (within `timeout`).
     LoggerError
         The directory cannot be written.
 
     Notes
     -----
-    A lossless consumer: a producer waits for it rather than lose a frame, unless it
-    was told not to wait (``on_full="drop_newest"``): then what it gave up is counted,
-    and the count written into the journal. A slot is given back only after its frame
-    is in a file, so that a recorder that is killed misses nothing: the next one goes
-    on where it was. If the disk refuses, frames are kept in the ring, the producers
-    wait, and writing is tried again until `stop`.
+    The recorder is a lossless consumer: a producer waits for it rather than lose a
+    frame. With ``on_full="drop_newest"`` the producer gives frames up instead; they are
+    counted in the journal. A slot is released only when its frame is in a file, so a
+    killed recorder loses nothing: the next one resumes where it was. If the disk fails,
+    frames stay in the ring, producers wait, and writing is retried until `stop`.
 
     Examples
     --------
@@ -765,7 +744,7 @@ class Recorder:
     ) -> None:
         names = [streams] if isinstance(streams, str) else list(streams)
         if not names or len(set(names)) < len(names):
-            raise ValueError(f"streams={names}: one or more, each once")
+            raise ValueError(f"streams must be one or more unique names, got {names}")
         self.directory = Path(directory)
         self._recordings: list[ActiveRecording] = []
         self._lock = threading.Lock()
@@ -777,21 +756,21 @@ class Recorder:
                     numbers = self._numbers(names)
                     self._watch = DiskWatch(self.directory, low_disk_s, on_low_disk)
                 stream, stream_id = found.stream, found.consumer.stream_id
-                past = past_of(self.directory, stream, stream_id)
+                resume = find_resume_point(self.directory, stream, stream_id)
                 open_journal = functools.partial(
                     JournalWriter, self.directory, stream,
                     **{"durability": durability, **journal},
                 )  # fmt: skip
-                # Each from when it comes: it would wait for us.
+                # Start each at once: its producer would wait for the recorder.
                 self._recordings.append(
                     ActiveRecording(
                         found.consumer,
                         open_journal(),
                         numbers[stream],
-                        past=past,
+                        resume=resume,
                         on_loss=on_loss,
                         on_error=on_error,
-                        on_bytes=self._look,
+                        on_bytes=self._check_disk,
                         is_whole=is_whole or found.was_absent,
                         refused=found.refused,
                         open_journal=open_journal,
@@ -817,7 +796,7 @@ class Recorder:
             raise
 
     def _numbers(self, names: list[str]) -> dict[str, int]:
-        """Give each stream a number of its own, that of an earlier recording if any."""
+        """Number the streams, as an earlier recording did if there is one."""
         try:
             make_folder(self.directory)
         except OSError as error:
@@ -833,43 +812,43 @@ class Recorder:
             known.setdefault(name, max(known.values(), default=-1) + 1)
         return known
 
-    def _look(self) -> None:
+    def _check_disk(self) -> None:
         with self._lock:
-            self._watch.look(sum(r.nbytes for r in self._recordings))
+            self._watch.check(sum(r.nbytes for r in self._recordings))
 
-    # ---- what it does
+    # ---- state
 
     @property
     def is_recording(self) -> bool:
-        """Whether a stream is still recorded."""
+        """Whether a stream is still being recorded."""
         return any(r.is_recording for r in self._recordings)
 
     def statistics(self) -> dict[str, RecordingStatistics]:
-        """Say of each stream how it goes."""
+        """Return the state of each stream."""
         return {r.name: r.statistics() for r in self._recordings}
 
     def check(self) -> None:
-        """Raise what keeps a stream from being recorded, if anything does.
+        """Raise the error of a stream that cannot be recorded, if there is one.
 
         Raises
         ------
         LoggerError
-            Says which frames are safe; the others are kept in their ring.
+            The message states which frames are safe; the others stay in their ring.
         """
         for recording in self._recordings:
-            if (trouble := recording.trouble) is not None:
-                raise trouble
+            if (error := recording.current_error) is not None:
+                raise error
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until every stream has ended and is recorded; whether that is so.
+        """Wait until every stream has ended and is recorded; return whether it is.
 
-        While a disk refuses, frames are kept in their ring and writing is tried again,
-        for as long as it takes: `check` and `statistics` say so, `on_error` is called.
+        While the disk fails, frames stay in their ring and writing is retried without
+        limit: see `check`, `statistics` and `on_error`.
 
         Raises
         ------
         LoggerError
-            The recording of a stream has ended for good.
+            The recording of a stream has ended with an error.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         for recording in self._recordings:
@@ -884,14 +863,14 @@ class Recorder:
         return True
 
     def stop(self) -> None:
-        """Record what was sent until now, close the journals, let the producers go.
+        """Record every frame sent until now, close the journals, release the producers.
 
         Raises
         ------
         LoggerError
             Not everything could be written, or the disk has not answered for
-            `STUCK_S`: the frames that are not safe stay in their rings, for a recorder
-            of the same name.
+            `STUCK_S`; the unsaved frames stay in their rings, for a recorder of the
+            same name.
         """
         for recording in self._recordings:
             recording.stop()
@@ -908,42 +887,40 @@ class Recorder:
     def finish(
         self, release: Latch, on_refusal: Callable[[LoggerError], object]
     ) -> dict[str, range]:
-        """Record what was sent until now, and end, however long the disk takes.
+        """Record every frame sent until now, and end, however long the disk takes.
 
-        Unlike `stop`, while the disk refuses it goes on trying, and the producers go on
-        waiting for it.
+        Unlike `stop`, it retries while the disk fails, and the producers keep waiting.
 
         Parameters
         ----------
         release : Latch
-            Once it is set, by a signal's handler say, the producers are let go.
+            Set it, from a signal handler for example, to release the producers.
         on_refusal : callable
-            Called with the `LoggerError`, once a stream, if the disk refuses.
+            Called with the `LoggerError`, once per stream, if the disk fails.
 
         Returns
         -------
         dict
-            Of streams that were let go before all was recorded, the sequences that are
-            in no file; empty if everything is.
+            The unsaved sequence numbers of each stream that was released early.
         """
         for recording in self._recordings:
-            recording.stop(is_patient=True)
-        told = set()
+            recording.stop(is_persistent=True)
+        reported = set()
         for recording in self._recordings:
-            while not recording.join(LOOK_S):
+            while not recording.join(CHECK_S):
                 for other in self._recordings:
-                    trouble = other.trouble
-                    if trouble is not None and other.is_recording:
-                        if other.name not in told:
-                            on_refusal(trouble)
-                        told.add(other.name)
+                    error = other.current_error
+                    if error is not None and other.is_recording:
+                        if other.name not in reported:
+                            on_refusal(error)
+                        reported.add(other.name)
                     if release.is_set():
                         other.release()
                 if release.is_set() and recording.is_silent():
                     break
         left = {r.name: r.unsaved for r in self._recordings if len(r.unsaved)}
         for recording in self._recordings:
-            # One that was not let go, and failed all the same: its thread has ended.
+            # It failed without being released: its thread has ended.
             if recording.failure is not None and recording.name not in left:
                 raise recording.failure
         return left

@@ -1,4 +1,4 @@
-"""Recovery: every intact entry of a torn or damaged journal, and what is lost."""
+"""Recovery: indexes of damaged journals, and entries that were left in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ import numpy as np
 
 from ataraxis._kernels import journal_scan
 from ataraxis.errors import LayoutError, SegmentNotFound
-from ataraxis.log.journal.input import RUN, Entries, InputFile, believed, listed
+from ataraxis.log.journal.input import (
+    RUN,
+    Entries,
+    InputFile,
+    list_entries,
+    valid_runs,
+)
 from ataraxis.log.journal.page import PAGE, files_of, index_path
 from ataraxis.log.modes import make_folder
 from ataraxis.log.selection import Problem
@@ -29,18 +35,18 @@ from ataraxis.stream import MemQ
 
 @dataclass(frozen=True)
 class FileReport:
-    """What is in one file of a journal, after all of it was looked at."""
+    """What a full scan of one file of a journal found."""
 
     path: Path
     """The file."""
     entries: int
-    """Entries that are whole."""
+    """Intact entries."""
     problems: tuple[Problem, ...]
-    """What is damaged, cut off or was never closed."""
+    """Damage, cut frames, and a missing end."""
     is_live: bool
-    """Whether somebody writes it: then nothing was changed."""
+    """Whether a writer has it open; then nothing was changed."""
     is_indexed_anew: bool
-    """Whether its index was missing or wrong, and was written again."""
+    """Whether its index was missing or wrong, and was rebuilt."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for JSON."""
@@ -59,7 +65,7 @@ class FileReport:
 def recover(
     path: str | os.PathLike[str], name: str | None = None, *, is_dry: bool = False
 ) -> list[FileReport]:
-    """Look at every byte of a journal, and write indexes that are wrong again.
+    """Scan every byte of a journal, and rebuild wrong indexes.
 
     Parameters
     ----------
@@ -68,17 +74,17 @@ def recover(
     name : str, optional
         Only this journal of the directory.
     is_dry : bool
-        Only look.
+        Only scan.
 
     Returns
     -------
     list of FileReport
-        One for each file. Data files are never changed, and nothing is deleted.
+        One per file. Data files are never changed, and nothing is deleted.
 
     Raises
     ------
     FileNotFoundError
-        There is no journal.
+        The path has no journal.
 
     Examples
     --------
@@ -92,15 +98,14 @@ def recover(
     >>> report.entries, report.is_indexed_anew, report.problems
     (1, True, ())
     """
-    place = Path(path)
-    found = files_of(place, name)
+    found = files_of(Path(path), name)
     if not found:
-        raise FileNotFoundError(2, "there is no journal", str(path))
+        raise FileNotFoundError(2, "expected a journal, found none", str(path))
     return [_recover(file, is_dry) for files in found.values() for file in files]
 
 
 def _recover(path: Path, is_dry: bool) -> FileReport:
-    """Look at one file."""
+    """Scan one file."""
     index = index_path(path)
     before = index.read_bytes() if index.exists() else b""
     try:
@@ -118,8 +123,8 @@ def _recover(path: Path, is_dry: bool) -> FileReport:
                 path,
                 int(entry["offset"]),
                 64 + int(entry["bytes"]),
-                f"entry {entry['sequence']} of source {entry['source']}: its bytes "
-                "are not those that were written",
+                f"entry {entry['sequence']} of source {entry['source']} is damaged: "
+                "its checksum is wrong",
             )
             for entry in table[table["state"] == journal_scan.BROKEN]
         ]
@@ -132,21 +137,21 @@ def _recover(path: Path, is_dry: bool) -> FileReport:
 
 
 def tables(file: InputFile) -> Iterator[Entries]:
-    """List the entries of a file, a run at a time."""
+    """List the entries of a file, run by run."""
     for run in file.data_runs:
-        yield listed(file.data, run, file.seed)
+        yield list_entries(file.data, run, file.seed)
 
 
 def _covers(index: bytes, file: InputFile) -> bool:
-    """Tell whether an index can be believed, and says as much as the data."""
-    runs = believed(index, file.seed, len(file.data))
+    """Return whether an index is valid and lists every entry."""
+    runs = valid_runs(index, file.seed, len(file.data))
     entries = int(runs["count"][runs["kind"] == journal_scan.DATA].sum())
     return bool(entries == len(file) and index[:PAGE] == file.data[:PAGE])
 
 
 def _write_index(index: Path, before: bytes, file: InputFile) -> None:
-    """Write the index of what was found, in one step."""
-    # Where the data's first page is lost, that of the old index is all there is.
+    """Replace an index atomically."""
+    # If the data's first page is lost, the old index has the only copy.
     page = bytes(file.data[:PAGE])
     if any("from its index" in problem.what for problem in file.problems):
         page = before[:PAGE]
@@ -160,46 +165,46 @@ def _write_index(index: Path, before: bytes, file: InputFile) -> None:
     os.replace(new, index)
 
 
-# ---- `recover_log`: what was accepted and nobody was left to write
+# ---- `recover_log`: entries accepted by loggers that were killed
 
-PATIENCE_S = 10.0
+EXIT_S = 10.0
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """A log that was left behind, and what was saved of it."""
+    """What was recovered of one log."""
 
     name: str
-    """Of the logger."""
+    """Name of the logger."""
     directory: Path
-    """Where its entries are."""
+    """Directory of the log."""
     entries: int
-    """How many were waiting in memory and are written now."""
+    """Entries that were in memory and are now written."""
     problem: str = ""
-    """Why it could not be finished; what is left stays where it is."""
+    """Why it failed; unwritten entries stay in memory."""
 
 
 def recover_log(
     directory: str | Path | None = None, *, context: ContextLike = None
 ) -> list[Recovery]:
-    """Write what loggers had accepted when everything was killed.
+    """Write what loggers had accepted when every process was killed.
 
     Parameters
     ----------
     directory : str or Path, optional
-        Only logs that go to this directory, or to one in it.
+        Only logs in this directory, or below it.
     context : Context, str, Path or None
-        Where their queues are.
+        The context of their queues.
 
     Returns
     -------
     list of Recovery
-        One for each log that was left behind. Loggers that live are left alone.
+        One per log that was left behind. Loggers that are alive are skipped.
 
     Notes
     -----
-    Nothing is written twice, and nothing is removed before it is written. May be killed
-    and run again.
+    Nothing is written twice, and nothing is removed before it is written. It may be
+    killed and run again.
 
     Examples
     --------
@@ -221,7 +226,7 @@ def recover_log(
 
 
 def _is_in(status: LogStatus, directory: str | Path | None) -> bool:
-    """Whether the log goes there."""
+    """Return whether the log is in a directory."""
     if directory is None:
         return True
     return (
@@ -232,13 +237,13 @@ def _is_in(status: LogStatus, directory: str | Path | None) -> bool:
 
 
 def _is_left(status: LogStatus) -> bool:
-    """Whether the process that made the logger is gone."""
+    """Return whether the process that made the logger is gone."""
     return not status.creator.start or not status.creator.is_alive()
 
 
-def _await_the_dying(status: LogStatus) -> None:
-    """Wait, briefly, for killed processes to be gone: the last one takes the name."""
-    deadline = time.monotonic() + PATIENCE_S
+def _await_detached(status: LogStatus) -> None:
+    """Wait briefly until killed processes are gone: the last one unlinks the queue."""
+    deadline = time.monotonic() + EXIT_S
     while time.monotonic() < deadline:
         try:
             about = status.about
@@ -249,7 +254,7 @@ def _await_the_dying(status: LogStatus) -> None:
 
 
 def _recovered(status: LogStatus) -> Recovery | None:
-    """Write what waits in the queue of a log; None if there is none any more."""
+    """Write what is in the queue of a log; return None without a queue."""
     about = status.about
     directory = Path(about["directory"])
     before = status.words[WRITTEN]
@@ -270,7 +275,7 @@ def _recovered(status: LogStatus) -> Recovery | None:
         except (OSError, RuntimeError) as error:
             problem = str(error)
     if not problem:
-        _await_the_dying(status)
+        _await_detached(status)
         remove_unused(status)
     entries = status.words[WRITTEN] - before
     return Recovery(about["name"], directory, entries, problem)

@@ -1,11 +1,11 @@
-"""What a log archive is made of: sources, selections of entries, and who reads them."""
+"""Parts of a log archive: sources, selections, and the interface of the layouts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def distinct(numbers: NDArray[Any]) -> NDArray[Any]:
-    """Return the different numbers of an array of shape (n,), sorted; a copy.
+    """Return the unique numbers of an array of shape (n,), sorted; a copy.
 
-    As `numpy.unique`, which hashes every number: 12 s of a verdict on 12,000,000
-    entries. What a log has is sorted already, or a few sorted pieces.
+    Like `numpy.unique`, but faster where the input is sorted or consists of a few
+    sorted pieces, as sequence numbers are: `unique` hashes every number.
 
     Examples
     --------
@@ -40,12 +40,12 @@ def distinct(numbers: NDArray[Any]) -> NDArray[Any]:
     return numbers
 
 
-# ---- problem: something in a log that is not as it was written
+# ---- problems
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something in a log that is not as it was written.
+    """Something in a log that differs from what was written.
 
     Examples
     --------
@@ -56,9 +56,9 @@ class Problem:
     path: Path
     """The file."""
     offset: int
-    """Byte where it begins."""
+    """Byte where it starts."""
     nbytes: int
-    """Bytes of it."""
+    """Its size."""
     what: str
     """What is wrong, and what it means."""
 
@@ -71,16 +71,16 @@ class Problem:
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """What is known of a source."""
+    """Description of a source."""
 
     number: int
     """Its number in the log."""
     name: str | None = None
-    """What it was called, the stream it was recorded from."""
+    """Name of the source, or of the stream it was recorded from."""
     labels: Labels | None = None
-    """Of each of its entries."""
+    """Labels of each of its entries."""
     more: dict[str, Any] = field(default_factory=dict)
-    """What else its writer said."""
+    """Further fields from its writer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,21 +90,21 @@ class Selection:
     numbers: NDArray[np.int64]
     """Their numbers in the log."""
     time: NDArray[np.int64]
-    """Their times, in the log's unit."""
+    """Their times, in the unit of the log."""
     sequence: NDArray[np.uint64]
-    """Their numbers within their source."""
+    """Their sequence numbers within their source."""
     source: NDArray[np.uint32]
     """Their sources."""
     nbytes: NDArray[np.uint64]
-    """Bytes of each, extensions included."""
+    """Size of each, extensions included."""
     where: Any = None
-    """The backend's own: where they are."""
+    """Positions, private to the backend."""
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def __getitem__(self, key: slice) -> Selection:
-        """Take some of them, by position in the selection."""
+        """Return some of them, by position in the selection."""
         where = self.where
         if isinstance(where, tuple):
             where = tuple(part[key] for part in where)
@@ -121,10 +121,10 @@ class Selection:
 
 
 class LogSource(Protocol):
-    """What reads one layout of logs for `LogArchive`: journals, npy files, archives.
+    """Base of the readers of a layout: journals, or npy files and archives.
 
-    Entries have numbers from 0 on, which stay as they are while the log grows. `where`
-    of a `Selection` is the backend's own: an array, or a tuple of arrays, of the
+    Entries have numbers from 0 on, which do not change while the log grows. `where` of
+    a `Selection` is the backend's own: an array, or a tuple of arrays, of the
     selection's length.
     """
 
@@ -133,29 +133,45 @@ class LogSource(Protocol):
     unit: str
     """Unit of times: 'ns' (monotonic) or 'us' (since the onset, or an epoch)."""
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close."""
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.path}, {len(self)} entries>"
+
     def __len__(self) -> int: ...
     @property
     def problems(self) -> list[Problem]:
-        """What is damaged, foreign or missing, as far as it was noticed."""
+        """Damaged, foreign and missing parts noticed so far."""
 
     @property
     def is_live(self) -> bool:
-        """Whether somebody still writes it; False where nobody can know."""
+        """Whether a writer has it open; False if unknown."""
+        return False
 
     @property
     def sources(self) -> dict[int, SourceInfo]:
-        """By their numbers."""
+        """The sources by their numbers."""
 
     @property
     def anchors(self) -> list[Anchor]:
-        """Wall times of monotonic ones; none where nobody knows."""
+        """Pairs of monotonic and wall time; none if unknown."""
+        return []
 
     @property
     def gaps(self) -> list[Gap]:
-        """Frames that are known to be missing."""
+        """Frames known to be missing."""
+        return []
 
     def refresh(self) -> bool:
-        """Take in what was written since; whether there was anything."""
+        """Add what was written since; return whether there was anything.
+
+        Numbers of known entries stay as they are.
+        """
 
     def select(
         self,
@@ -165,39 +181,37 @@ class LogSource(Protocol):
     ) -> Selection:
         """Find entries by source and time, `stop` not included, in order of numbers.
 
-        Also those that are damaged, where what is around them tells their source.
+        Includes damaged ones if their neighbours determine their source.
         """
 
     def pick(self, numbers: NDArray[np.int64] | range) -> Selection:
-        """Find entries by numbers, in any order; all are inside the log."""
+        """Return entries by their numbers, in any order; all must exist."""
 
     def unknown(
         self, source: int | None, start: int | None, stop: int | None
     ) -> list[Problem]:
-        """Find damage that may have held entries of a source and time.
+        """Find damage that may have contained entries of a source and time.
 
-        Their headers are gone, so that `select` cannot find them.
+        Their headers are lost, so that `select` cannot find them.
         """
 
     def frame(self, number: int, *, verify: bool = True) -> Frame:
-        """Read one entry; `CorruptFrame` if it is damaged."""
+        """Return one entry; raise `CorruptFrame` if it is damaged."""
 
     def frames(self, selection: Selection, *, verify: bool = True) -> Iterator[Frame]:
-        """Read the entries of a selection, one after the other."""
+        """Iterate over the entries of a selection."""
 
     def gather(
         self, selection: Selection, out: NDArray[np.uint8], *, verify: bool = True
     ) -> int:
-        """Copy payloads into rows, (n, bytes); how many went before one did not.
+        """Copy payloads to the rows of `out`, (n, bytes); return how many were copied.
 
-        It does not if it is damaged, or of another dtype or shape than the first.
+        Stops at an entry that is damaged, or differs from the first in dtype or shape.
         """
 
     def corrected(self, selection: Selection) -> Selection:
-        """Return a selection as it is now: reading may have found an index to be wrong.
-
-        The same one, if it says what the entries do.
-        """
+        """Return the selection, updated if reading has corrected its index."""
+        return selection
 
     def device_stamps(self, selection: Selection) -> NDArray[np.int64] | None:
         """Return device times and counters, (n, 2), or None where not all have them."""
@@ -207,63 +221,66 @@ class LogSource(Protocol):
 
     def account(self, source: int) -> tuple[int, int]:
         """Return how many entries of a source are missing, and how many were late."""
+        return 0, 0
 
     def shifts_ns(self, source: int) -> list[int | None]:
-        """Return what makes wall time of a monotonic one, of each session; or None."""
+        """Return wall minus monotonic time of each session; None if unknown."""
+        return [None]
 
     def wall_ns(self, selection: Selection) -> NDArray[np.int64] | None:
         """Return wall times, ns since 1970; NaT where a header is damaged.
 
-        Monotonic times and one number for each session; None if nobody knows it.
+        One shift is used per session; None if one is unknown.
         """
+        return None
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files; what was read stays valid."""
 
 
-# ---- block: entries of a log as one array, with their times beside
+# ---- blocks
 
 
 @dataclass(frozen=True, eq=False)
 class EntryBlock:
-    """Entries of one dtype and shape, read together; each row of `data` is one."""
+    """Entries of one dtype and shape in one array; each row of `data` is one."""
 
     data: NDArray[Any]
     """Shape (n, *shape)."""
     time: NDArray[np.int64]
     """Shape (n,), in `unit`."""
     sequence: NDArray[np.uint64]
-    """Shape (n,): numbers within their source."""
+    """Shape (n,): sequence numbers within their source."""
     source: NDArray[np.uint32]
     """Shape (n,)."""
     device: NDArray[np.int64] | None
-    """Shape (n, 2): device time and counter; None if not all have them."""
+    """Shape (n, 2): device time and counter; None if an entry has none."""
     labels: Labels | None
-    """Of one row."""
+    """Labels of one row."""
     unit: str
-    """Of `time`."""
+    """Unit of `time`."""
     left_out: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    """Numbers of entries that are damaged and were asked to be left out."""
+    """Numbers of the damaged entries that `skip_damaged` left out."""
     problems: tuple[Problem, ...] = ()
-    """Damage that may have held more of these entries."""
+    """Damage that may have contained more such entries."""
 
     def __len__(self) -> int:
         return len(self.data)
 
     def to_xarray(self, name: str | None = None) -> xr.DataArray:
-        """Return the data with their labels, along a dimension "time".
+        """Return the data with their labels, along the dimension "time".
 
         Parameters
         ----------
         name : str, optional
-            Name of the result; that of the labels, if not given.
+            Name of the result. Default: the name of the labels.
 
         Returns
         -------
         xarray.DataArray
-            Dims ("time", *dims), or "entry" if the rows have a "time" of their own; a
+            Dims ("time", *dims), or "entry" if the rows have a "time" themselves; a
             view of `data`. Coordinates time and sequence, and device_time and
-            device_sequence where there are.
+            device_sequence if present.
         """
         import xarray as xr
 

@@ -1,4 +1,4 @@
-"""Series: the entries of one source of a log as rows of one dtype and shape, lazy."""
+"""Series: the entries of one source as rows of one dtype and shape, read lazily."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ataraxis.frame import DType, Frame
 from ataraxis.labels import Labels
 from ataraxis.log.selection import LogSource, Selection, SourceInfo, distinct
 
-# ---- times: the stamps of a source as wall time, and which entries are of a time
+# ---- times: stamps as wall times, and entries by time
 
 NOT_A_TIME = np.iinfo(np.int64).min
 _LAST, _FIRST = 2**63 - 1, -(2**63)
@@ -29,21 +29,21 @@ _TIME_AXIS = {"standard_name": "time", "axis": "T"}
 
 
 class Times:
-    """What the times of a source mean.
+    """Converts the stamps of a source to times.
 
-    A stamp becomes wall time by adding one number for each session: what the session's
-    anchor says, or the onset of an npy log. So differences are exactly those of the
-    stamps, and a wall clock that was corrected in between does not fold them.
+    One shift per session is added to the stamps: of the session's anchor, or the onset
+    of an npy log. So differences of times equal those of the stamps, even if the wall
+    clock was adjusted in between.
 
     Parameters
     ----------
     source : LogSource
         The log.
     number : int
-        Of the source.
+        Number of the source.
     onset_us : int, optional
-        Onset of an npy log, UTC microseconds; looked for, if not given: an entry of
-        stamp 0 whose 8 bytes are microseconds of this century.
+        Onset of an npy log, UTC microseconds. Default: an entry of stamp 0 whose 8
+        bytes are microseconds of this century.
     """
 
     def __init__(
@@ -65,12 +65,12 @@ class Times:
         self._shifts = sorted({shift for shift in shifts if shift is not None})
         self._scale = 1000 if self.unit == "us" else 1
         self.dtype = self._dtype()
-        """datetime64[ns]; timedelta64[ns] if nobody knows the wall time; uint64 if the
-        stamps are no microseconds."""
+        """datetime64[ns]; timedelta64[ns] if the wall time is unknown; uint64 if the
+        stamps are not microseconds."""
 
     def _dtype(self) -> np.dtype[Any]:
         if self.unit == "us":
-            # Stamps lie in memory.
+            # Reads no file: the index has the stamps.
             found = self._source.select(self.number).time
             most = int(found.max()) if len(found) else 0
             if (most + max(self._shifts, default=0)) * 1000 > _LAST:
@@ -92,7 +92,7 @@ class Times:
         self._behind = np.array(behind, np.int64)
 
     def without_onset(self, ranges: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Take the onsets out of the entries of the source."""
+        """Remove the onsets from the entries of the source."""
         for number in self._behind.tolist():
             k = int(np.searchsorted(ranges[:, 0], number, "right")) - 1
             first, last = ranges[k].tolist()
@@ -103,21 +103,21 @@ class Times:
 
     @property
     def attrs(self) -> dict[str, Any]:
-        """What xarray is to say of them; cf_xarray finds the axis by it."""
+        """Attributes for xarray; cf_xarray finds the axis by them."""
         if self.dtype.kind == "u":
             return {"long_name": "stamp, as its source gave it"}
-        if self.dtype.kind == "m":
-            said = {"long_name": "time since the machine started"}
-            if self.unit == "us":
-                said = {"long_name": "time since the onset, which nobody recorded"}
-            return {**said, **self._several(), **_TIME_AXIS}
-        said = {"long_name": "wall time: stamps, counted from one anchor a session"}
-        if self.unit == "us":
-            said = {"long_name": "wall time: stamps, counted from the onset"}
-        return {**said, **_TIME_AXIS}
-
-    def _several(self) -> dict[str, Any]:
-        return {"onsets_us": self.onsets} if len(self.onsets) > 1 else {}
+        is_us, is_wall = self.unit == "us", self.dtype.kind == "M"
+        if is_wall:
+            start = "the onset" if is_us else "one anchor a session"
+            name = f"wall time: stamps, counted from {start}"
+        elif is_us:
+            name = "time since the onset, which was not recorded"
+        else:
+            name = "time since the machine started"
+        found: dict[str, Any] = {"long_name": name, **_TIME_AXIS}
+        if not is_wall and len(self.onsets) > 1:
+            found["onsets_us"] = self.onsets
+        return found
 
     def of(self, found: Selection) -> NDArray[Any]:
         """Return the times of some entries, (n,), of `dtype`."""
@@ -135,9 +135,9 @@ class Times:
         return shifted.view(self.dtype)
 
     def between(self, start: int | None, stop: int | None) -> NDArray[np.int64]:
-        """Number the entries whose time is from `start` to before `stop`, in order.
+        """Return the numbers of entries from `start` to before `stop`, in order.
 
-        Only those parts of the log are looked at that may have some.
+        Reads only the parts of the log that may have some.
         """
         parts = []
         for shift in self._shifts or [0]:
@@ -165,14 +165,14 @@ class Times:
 def by_anchors(
     anchors: Sequence[Anchor], times: NDArray[np.int64], log: str
 ) -> NDArray[np.datetime64]:
-    """Turn monotonic times into wall times, each by the last anchor before it."""
+    """Convert monotonic times to wall times, each by the last anchor before it."""
     if not anchors:
-        raise ValueError(f"{log} says of no time what wall time it was")
+        raise ValueError(f"{log} has no anchors: its wall times are unknown")
     boots = {(anchor.host, anchor.boot_id) for anchor in anchors}
     if len(boots) > 1:
         raise ValueError(
-            f"{log} was written in {len(boots)} boots, each with a monotonic clock of "
-            "its own: the wall times of its entries are the 'time' of "
+            f"{log} was written in {len(boots)} boots, each with its own monotonic "
+            "clock: the wall times of its entries are the 'time' of "
             "xarray.open_dataset(path, engine='ataraxis')"
         )
     ordered = sorted(anchors, key=lambda anchor: anchor.monotonic_ns)
@@ -186,7 +186,7 @@ def _clipped(value: int) -> int:
     return min(max(value, _FIRST), _LAST)
 
 
-# ---- rows: entries that are alike, as one array
+# ---- rows: entries of one kind in one array
 
 PIECE_BYTES = 1 << 24
 TEXT = np.dtype(object)
@@ -195,44 +195,44 @@ _TEXTS = (DType.STR, DType.JSON)
 
 @dataclass(frozen=True)
 class RowKind:
-    """What entries have in common that go into one array."""
+    """Dtype and shape that the entries of one array share."""
 
     code: DType | None
-    """What their headers say; None: anything of as many bytes."""
+    """Code of their headers; None: any payload of that size."""
     dtype: np.dtype[Any]
-    """Of a row; object: text."""
+    """Dtype of a row; object: text."""
     shape: tuple[int, ...]
-    """Of a row."""
+    """Shape of a row."""
     is_plain: bool
-    """Whether the payload is the bytes of the row; else entries are read one by one."""
+    """Whether the payload is the row's bytes; else entries are read one by one."""
 
     @classmethod
     def of(cls, frame: Frame) -> RowKind:
-        """Learn it from one entry.
+        """Return the kind of an entry.
 
         Raises
         ------
         TypeError
-            It holds no array, text or number.
+            It is neither an array, nor text, nor a number.
         """
         if frame.dtype in _TEXTS:
             return cls(frame.dtype, TEXT, (), False)
         if frame.dtype == DType.INT:
             if not -(2**63) <= frame.value < 2**63:
-                raise TypeError("a number that fits no dtype")
+                raise TypeError("the number does not fit int64")
             return cls(frame.dtype, np.dtype("i8"), (), False)
         array = frame.array
-        # Some frames have their labels in their payload.
+        # The payload of some frames includes their labels.
         is_plain = len(frame.payload) == array.nbytes
         return cls(frame.dtype, array.dtype, array.shape, is_plain)
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row."""
+        """Size of a row."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def is_of(self, frame: Frame) -> bool:
-        """Tell whether an entry is of this kind."""
+        """Return whether an entry is of this kind."""
         if self.code is None:
             return len(frame.payload) == self.row_bytes
         if frame.dtype in _TEXTS or self.dtype == TEXT:
@@ -264,20 +264,10 @@ def read_rows(
     refuse: Callable[[Frame, int], NoReturn],
     damaged: Callable[[int, CorruptFrame], NoReturn],
 ) -> NDArray[Any]:
-    """Read entries that are alike into an array, shape (n, *shape): a copy.
+    """Read entries of one kind into an array, shape (n, *shape): a copy.
 
-    Parameters
-    ----------
-    source : LogSource
-        The log.
-    found : Selection
-        Which of its entries.
-    kind : RowKind
-        What each of them is.
-    verify : bool
-        Whether checksums are looked at.
-    refuse, damaged : callable
-        Raise for an entry that is of another kind, or damaged; given its number.
+    `refuse` and `damaged` raise for an entry of another kind or a damaged one, given
+    its number.
     """
     out = np.empty((len(found), *kind.shape), kind.dtype)
     is_bulk = kind.is_plain and kind.row_bytes > 0
@@ -288,7 +278,7 @@ def read_rows(
     while done < len(found):
         number = int(found.numbers[done])
         try:
-            # Rows in bulk are like the first of them, so that is looked at here.
+            # Bulk rows equal the first of them in kind, so only that is checked here.
             frame = source.frame(number, verify=False)
             if not kind.is_of(frame):
                 refuse(frame, number)
@@ -296,7 +286,7 @@ def read_rows(
             if flat is not None:
                 many = source.gather(found[done:], flat[done:], verify=verify)
             if not many:
-                # It is damaged, or its labels only have another number.
+                # It is damaged, or refers to the same labels by another number.
                 if verify:
                     frame = source.frame(number, verify=True)
                 out[done] = kind.value(frame)
@@ -308,7 +298,7 @@ def read_rows(
 
 
 def frame_kind(frame: Frame) -> str:
-    """Say what an entry is, for a message."""
+    """Return the kind of an entry, for a message."""
     try:
         return f"{frame.array.dtype} of shape {frame.array.shape}"
     except TypeError:
@@ -323,27 +313,27 @@ Take = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 class Series:
-    """Read a source as if it were one array; nothing is read until asked for.
+    """Read a source like one array; nothing is read before it is indexed.
 
     Parameters
     ----------
     source : LogSource
         The log.
     info : SourceInfo
-        Which of its sources.
+        The source.
     entries : slice, optional
         Only these entries of the source.
     dtype : dtype-like, optional
-        What the bytes of each entry are, if nobody said.
+        Dtype of the bytes of each entry, if the log does not give it.
     onset_us : int, optional
         UTC microseconds from which the stamps of an npy log count.
     verify : bool
-        Whether checksums are looked at.
+        Whether to check checksums.
 
     Raises
     ------
     ValueError
-        The entries are of no one kind: says which, and the way out.
+        The entries differ in kind; the message states how to read them.
 
     Examples
     --------
@@ -374,22 +364,22 @@ class Series:
         ranges = source.extents(info.number)
         self.times = Times(source, info.number, onset_us)
         ranges = self.times.without_onset(ranges)
-        self._ranges = _part(ranges, entries)
+        self._ranges = _slice_ranges(ranges, entries)
         self._starts = np.zeros(len(self._ranges) + 1, np.int64)
         np.cumsum(self._ranges[:, 1] - self._ranges[:, 0], out=self._starts[1:])
         self.labels: Labels | None = info.labels
-        """Of a row, where somebody said."""
+        """Labels of a row, if known."""
         self.has_device = self.is_device_unsigned = False
-        """Whether entries have device stamps, and of which sign."""
-        self._look(dtype)
+        """Whether entries have device stamps, and whether these are unsigned."""
+        self._infer_kind(dtype)
 
-    # ---- what it is
+    # ---- properties
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def _look(self, dtype: DTypeLike | None) -> None:
-        """Learn from the first entry that is whole what all of them are."""
+    def _infer_kind(self, dtype: DTypeLike | None) -> None:
+        """Take the kind of the first intact entry for all of them."""
         self._kind = RowKind(DType.U8, np.dtype("u1"), (0,), True)
         frame = self._first()
         if frame is None:
@@ -403,7 +393,7 @@ class Series:
             self._kind = RowKind.of(frame)
         except TypeError:
             raise ValueError(
-                f"{self.called} has entries that are {frame.dtype.name}, no arrays: "
+                f"{self.title} has entries of {frame.dtype.name}, not arrays: "
                 f"read them with LogArchive({str(self.source.path)!r})"
                 f".entries({self.number})"
             ) from None
@@ -411,16 +401,16 @@ class Series:
         kind = labels and (labels.dtype, labels.shape)
         self.labels = labels if kind == (self.dtype, self.shape) else None
         if dtype is not None and self.dtype != TEXT:
-            self._as(np.dtype(dtype))
+            self._reinterpret(np.dtype(dtype))
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of a row; object: text."""
+        """Dtype of a row; object: text."""
         return self._kind.dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of a row."""
+        """Shape of a row."""
         return self._kind.shape
 
     def _first(self) -> Frame | None:
@@ -431,12 +421,13 @@ class Series:
                 continue
         return None
 
-    def _as(self, dtype: np.dtype[Any]) -> None:
-        """Take the bytes of a row for something else."""
+    def _reinterpret(self, dtype: np.dtype[Any]) -> None:
+        """Interpret the bytes of a row as another dtype."""
         size = self.row_bytes
         if not self._kind.is_plain or not dtype.itemsize or size % dtype.itemsize:
             raise ValueError(
-                f"{self.called} has entries of {size} bytes, which are no {dtype}"
+                f"{self.title} has entries of {size} bytes, which cannot be read as "
+                f"{dtype}"
             )
         count = size // dtype.itemsize
         self._kind = RowKind(None, dtype, () if count == 1 else (count,), True)
@@ -444,24 +435,24 @@ class Series:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row."""
+        """Size of a row."""
         return self._kind.row_bytes
 
     @property
-    def called(self) -> str:
-        """What to call it in a message."""
+    def title(self) -> str:
+        """Name of the source and the log, for messages."""
         name = f" {self.info.name!r}" if self.info.name else ""
         return f"source {self.number}{name} of {self.source.path}"
 
     @property
     def name(self) -> str:
-        """Name of its labels, its stream, or "data"."""
+        """Name of its labels or its stream, or "data"."""
         own = self.labels.name if self.labels is not None else None
         return own or self.info.name or "data"
 
     @property
     def dims(self) -> tuple[str, ...]:
-        """Names of a row's dimensions."""
+        """Names of the dimensions of a row."""
         if self.labels is not None:
             return self.labels.dims
         return tuple(f"dim_{i}" for i in range(len(self.shape)))
@@ -474,7 +465,7 @@ class Series:
     # ---- rows
 
     def numbers(self, rows: Rows) -> NDArray[np.int64]:
-        """Say which entries of the log some rows are."""
+        """Return the entry numbers of rows."""
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(len(self)), dtype=np.int64)
         at = np.searchsorted(self._starts, rows, "right") - 1
@@ -482,7 +473,7 @@ class Series:
         return np.asarray(rows + first[at] if len(rows) else rows, np.int64)
 
     def rows_of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Say which rows some entries are; those that are none are left out."""
+        """Return the rows of entries, without those of other sources."""
         at = np.searchsorted(self._ranges[:, 0], numbers, "right") - 1
         good = at >= 0
         good[good] &= numbers[good] < self._ranges[at[good], 1]
@@ -490,10 +481,10 @@ class Series:
         return np.asarray(numbers - self._ranges[at, 0] + self._starts[at], np.int64)
 
     def pick(self, rows: Rows) -> Selection:
-        """Find rows without reading them: headers only."""
+        """Return rows without reading payloads."""
         if not self._is_open:
             raise NotConnectedError(
-                f"{self.called} was closed: open it again, or load() before closing"
+                f"{self.title} is closed: open it again, or load() before closing"
             )
         return self.source.pick(self.numbers(rows))
 
@@ -503,19 +494,19 @@ class Series:
         Parameters
         ----------
         rows : slice or array of int
-            Which.
+            Which rows.
         take : callable, optional
-            Applied to each piece of rows that was read: what to keep of them. So a
-            part of each row needs no memory for the whole.
+            Applied to each piece of rows; returns the part to keep. So a part of each
+            row needs no memory for the whole.
 
         Raises
         ------
         ValueError
-            A row is of another kind: says which, and the way out.
+            A row is of another kind; the message states which and what to do.
         CorruptFrame
-            One is damaged: says which.
+            A row is damaged; the message states which.
         NotConnectedError
-            It was closed.
+            The series is closed.
         """
         found = self.pick(rows)
         step = max(1, PIECE_BYTES // max(self.row_bytes, 1))
@@ -532,31 +523,56 @@ class Series:
         )  # fmt: skip
 
     def _damaged(self, number: int, error: CorruptFrame) -> NoReturn:
-        raise CorruptFrame(f"{self._row(number)} is damaged: {error}{_DROP}") from error
+        raise CorruptFrame(
+            f"entry {self._row(number)} of {self.title} is damaged: {error}: leave it "
+            "out, with drop_isel() in xarray"
+        ) from error
 
     def _refuse(self, frame: Frame, number: int) -> NoReturn:
-        row = int(self.rows_of(np.array([number]))[0])
+        row = self._row(number)
         raise ValueError(
-            f"{self.called} is {self._kind}, and its entry {row} is "
-            f"{frame_kind(frame)}: open what is "
-            f"alike with entries=slice(0, {row}), or read them one by one with "
+            f"{self.title} is {self._kind}, and its entry {row} is "
+            f"{frame_kind(frame)}: open entries of one kind with "
+            f"entries=slice(0, {row}), or read them one by one with "
             f"LogArchive({str(self.source.path)!r}).entries({self.number})"
         )
 
-    def _row(self, number: int) -> str:
-        row = int(self.rows_of(np.array([number]))[0])
-        return f"entry {row} of {self.called}"
+    def _row(self, number: int) -> int:
+        return int(self.rows_of(np.array([number]))[0])
 
-    # ---- beside the rows
+    # ---- columns
+
+    def columns(self) -> dict[str, tuple[np.dtype[Any], Column]]:
+        """Return dtype and reader of each number beside the rows, by name.
+
+        A reader is a method, called as ``reader(series, rows)``.
+        """
+        found: dict[str, tuple[np.dtype[Any], Column]] = {
+            "time": (self.times.dtype, Series.time)
+        }
+        is_ns, u8 = self.times.unit == "ns", np.dtype("u8")
+        if is_ns:
+            found["monotonic_ns"] = np.dtype("i8"), Series.monotonic
+        found["sequence"] = u8, Series.sequence
+        if self.has_device:
+            sign = u8 if self.is_device_unsigned else np.dtype("i8")
+            found["device_time"] = sign, Series.device_time
+            if is_ns:
+                found["device_sequence"] = u8, Series.device_sequence
+        return found
+
+    def monotonic(self, rows: Rows) -> NDArray[np.int64]:
+        """Return stamps in the unit of the log, (n,)."""
+        return self.pick(rows).time
 
     def sequence(self, rows: Rows) -> NDArray[np.uint64]:
-        """Return numbers within the source, (n,)."""
+        """Return sequence numbers within the source, (n,)."""
         return self.pick(rows).sequence
 
     def device(self, rows: Rows) -> NDArray[np.int64]:
         """Return device times and counters, (n, 2).
 
-        Raises `ValueError` where an entry has none.
+        Raises `ValueError` if an entry has none.
         """
         found = self.pick(rows)
         stamps = self.source.device_stamps(found)
@@ -564,42 +580,47 @@ class Series:
             if not len(found):
                 return np.empty((0, 2), np.int64)
             raise ValueError(
-                f"not every entry of {self.called} has a device stamp, or one is "
+                f"not every entry of {self.title} has a device stamp, or one is "
                 "damaged: open it with drop_variables=['device_time', "
                 "'device_sequence']"
             )
         return stamps
 
+    def device_time(self, rows: Rows) -> NDArray[Any]:
+        """Return device times, signed or unsigned as they were given, (n,)."""
+        found = self.device(rows)[:, 0].copy()
+        return found.view(np.uint64) if self.is_device_unsigned else found
+
+    def device_sequence(self, rows: Rows) -> NDArray[np.uint64]:
+        """Return device counters, (n,)."""
+        return self.device(rows)[:, 1].copy().view(np.uint64)
+
     def time(self, rows: Rows) -> NDArray[Any]:
-        """Return times as `Times` has them, (n,); NaT where a header is damaged."""
+        """Return times of `Times.dtype`, (n,); NaT where a header is damaged."""
         return self.times.of(self.pick(rows))
 
     def between(self, start: Any, stop: Any) -> NDArray[np.int64]:
-        """Find the rows whose time is from `start` to before `stop`.
-
-        Parameters
-        ----------
-        start, stop : int or None
-            As the times of `time`, as plain integers.
-        """
+        """Return the rows whose time is from `start` to before `stop`, as integers."""
         return self.rows_of(self.times.between(start, stop))
 
     def close(self) -> None:
-        """Read no more; the log itself is closed by whoever opened it."""
+        """Close the series; the log itself stays open."""
         self._is_open = False
 
 
-_DROP = ": leave it out, by drop_isel() in xarray"
+Column = Callable[[Series, Rows], NDArray[Any]]
 
 
-def _part(ranges: NDArray[np.int64], entries: slice | None) -> NDArray[np.int64]:
-    """Take some of the entries that ranges of numbers name."""
+def _slice_ranges(
+    ranges: NDArray[np.int64], entries: slice | None
+) -> NDArray[np.int64]:
+    """Return the part of some ranges of numbers that a slice selects."""
     if entries is None:
         return ranges
     sizes = ranges[:, 1] - ranges[:, 0]
     start, stop, step = entries.indices(int(sizes.sum()))
     if step != 1:
-        raise ValueError(f"entries={entries}: without a step")
+        raise ValueError(f"entries must be a slice without a step, got {entries}")
     starts = np.cumsum(sizes) - sizes
     part = ranges.copy()
     part[:, 0] += np.clip(start - starts, 0, sizes)

@@ -1,8 +1,8 @@
-"""`LogStatus`: the words that a logger, its writer and all who put share.
+"""`LogStatus`: shared state of a logger, its writer and the processes that log.
 
-A small file in the context, beside the queue: it says where the log goes, how far the
-writer is, and what went wrong. It stays after a kill, for `recover_log`; its writer
-holds a kernel lock on it for as long as it lives.
+A small file in the context, beside the queue, with the destination of the log, the
+progress of the writer, and its error. It remains after a kill, for `recover_log`. The
+writer holds a kernel lock on it while it lives.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ERROR, _ERROR_BYTES = 8704, 4096
 _NUMBERS = 12800
 _BYTES = 16384
 
-# Words of 8 bytes, from byte 8 on; each has one writer, named here.
+# Words of 8 bytes, from byte 8 on; each has one process that writes it, named here.
 STATE = 1
 """One of the states below: the logger's, or the writer's when it fails."""
 WRITTEN = 2
@@ -36,25 +36,25 @@ WRITTEN = 2
 WRITTEN_BYTES = 3
 """Payload bytes written: the writer's."""
 GENERATION = 4
-"""How many writers there were since `start`: theirs; the logger's at `start`."""
+"""Writers since `start`: each writer's; the logger's at `start`."""
 CREATOR, CREATED = 5, 6
 """The process that made the logger: its pid and start time."""
 COUNT, DONE, INTENT, INODE, STAMP = 8, 9, 10, 12, 13
-"""The writer's notes for its successor, see `ataraxis.log.writer`."""
+"""The writer's checkpoint for its successor, see `ataraxis.log.writer`."""
 DROPPED = 14
-"""Entries dropped because their putter would not wait; about, if several did."""
+"""Entries dropped when the queue was full; approximate if several processes did."""
 FINISHED = 15
 """1 when the last writer ended because all was done: its own; 0: the logger's."""
-WORRY = 16
-"""Not 0: whoever puts looks at the state first, and at the room on the disk."""
+ATTENTION = 16
+"""Not 0: putters must check the state and the free space of the disk."""
 FREE, RATE = 17, 18
-"""Bytes that are left on the disk, and written in a second; 0: that is enough."""
+"""Free bytes of the disk, and bytes written per second; 0: there is enough space."""
 
 STOPPED, RUNNING, STOPPING, ENDED, FAILED = range(5)
 
 
 class LogStatus:
-    """Words and texts about one log; open it by its path.
+    """The shared state of one log; opened by its path.
 
     Parameters
     ----------
@@ -67,11 +67,11 @@ class LogStatus:
         with open(path, "r+b") as file:
             size = os.fstat(file.fileno()).st_size
             if size < _BYTES or size % 8:
-                raise LayoutError(f"{self.path} is no status of a log")
+                raise LayoutError(f"{self.path} is not the status file of a log")
             self._map = mmap.mmap(file.fileno(), size)
         if self._map[:8] != _MAGIC:
             raise LayoutError(
-                f"{self.path} is no status of a log, or of another version"
+                f"{self.path} is not the status file of a log, or of another version"
             )
         self.words = memoryview(self._map).cast("Q")
         self.numbers = self.words[_NUMBERS // 8 :]
@@ -81,23 +81,23 @@ class LogStatus:
     def create(
         cls, queue: str, about: dict[str, Any], context: Context, frames: int
     ) -> LogStatus:
-        """Make the status of the log behind a queue.
+        """Create the status file of the log of a queue.
 
         Parameters
         ----------
         queue : str
             Name of the queue's segment.
         about : dict
-            Where and how to write: JSON of at most 8188 bytes.
+            Destination and options: JSON of at most 8188 bytes.
         context : Context
-            The queue's.
+            Context of the queue.
         frames : int
-            How many the queue holds.
+            Capacity of the queue.
         """
         size = max(_BYTES, _NUMBERS + 8 * frames)
         text = json.dumps(about).encode()
         if len(text) > _ABOUT_BYTES - 4:
-            raise ValueError("the path of the log directory is too long")
+            raise ValueError(f"about takes {len(text)} bytes: shorten the log's path")
         name = f"{PREFIX}{queue}"
         temporary = f"{name}.{os.getpid()}.new"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -118,7 +118,7 @@ class LogStatus:
 
     @property
     def about(self) -> dict[str, Any]:
-        """Where and how to write."""
+        """Destination and options."""
         found = json.loads(self._text(_ABOUT, _ABOUT_BYTES))
         assert isinstance(found, dict)
         return found
@@ -134,34 +134,34 @@ class LogStatus:
 
     @property
     def error(self) -> str:
-        """What went wrong; empty if nothing did."""
+        """Error message; empty without an error."""
         return self._text(_ERROR, _ERROR_BYTES).decode("utf-8", "replace")
 
     def fail(self, error: str) -> None:
-        """Say what went wrong, and that nothing more is written."""
+        """Store an error message, and mark the log as failed."""
         text = error.encode()[: _ERROR_BYTES - 4]
         start = _ERROR + 4
         self._map[start : start + len(text)] = text
         self._map[_ERROR:start] = len(text).to_bytes(4, "little")
         self.words[STATE] = FAILED
-        self.words[WORRY] = 1
+        self.words[ATTENTION] = 1
 
     def reset_error(self) -> None:
-        """Forget the error, to try again."""
+        """Clear the error, for another try."""
         self._map[_ERROR : _ERROR + 4] = bytes(4)
-        self.words[GENERATION] = self.words[FREE] = self.words[WORRY] = 0
+        self.words[GENERATION] = self.words[FREE] = self.words[ATTENTION] = 0
 
     def warn(self, low: LowDisk | None) -> None:
-        """Say that the disk will soon be full; None: that it will not."""
+        """Store that the disk is almost full; None: that it is not."""
         words = self.words
         if low is not None:
             words[RATE], words[FREE] = int(low.rate_bytes), max(1, low.free_bytes)
-            words[WORRY] = 1
+            words[ATTENTION] = 1
         elif words[STATE] < ENDED:
-            words[FREE] = words[WORRY] = 0
+            words[FREE] = words[ATTENTION] = 0
 
     def low_disk(self) -> LowDisk | None:
-        """Return what `warn` was told."""
+        """Return what `warn` stored."""
         free, rate = self.words[FREE], self.words[RATE]
         return LowDisk(Path(self.about["directory"]), free, rate) if free else None
 
@@ -172,7 +172,7 @@ class LogStatus:
     # ---- the writer's lock
 
     def lock(self, timeout: float = 0) -> bool:
-        """Become the writer; False if somebody else is."""
+        """Become the writer; return False if another process is."""
         descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         deadline = time.monotonic() + timeout
         while not own(descriptor):
@@ -184,20 +184,20 @@ class LogStatus:
         return True
 
     def unlock(self) -> None:
-        """Be the writer no more."""
+        """Release the writer's lock."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
     def is_written(self) -> bool:
-        """Whether a writer lives."""
+        """Return whether a writer is alive."""
         try:
             return is_owned(self.path)
         except FileNotFoundError:
             return False
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self.unlock()
         self.numbers.release()
         self.words.release()

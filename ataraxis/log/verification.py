@@ -1,4 +1,4 @@
-"""Verification: of each recorded source, how many entries there should be and are."""
+"""Verification: how many entries of each recorded source are expected and present."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from ataraxis.log.selection import Problem, distinct
 
 @dataclass(frozen=True)
 class LogReport:
-    """All of a log."""
+    """Result of `verify`."""
 
     sources: tuple[SourceReport, ...]
-    """One for each source and session."""
+    """One per source and session."""
     problems: tuple[Problem, ...]
-    """What is wrong with the files."""
+    """Damage of the files, and missing files."""
     unknown: int = 0
-    """Entries that are gone and whose source nobody can tell; missing, too."""
+    """Missing entries whose source is unknown."""
     is_deep: bool = True
-    """Whether the bytes of every entry were compared with their checksum."""
+    """Whether the checksum of every entry was checked."""
 
     @property
     def missing(self) -> int:
-        """Entries that are missing, of all sources."""
+        """Missing entries of all sources."""
         return self.unknown + sum(source.missing for source in self.sources)
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing is missing, and nothing wrong."""
+        """Whether no entry is missing and no problem was found."""
         return not self.problems and not self.missing
 
 
 class _Ending(NamedTuple):
-    """How a file ends: the streams in it by source, None if others are; problems."""
+    """End of a file: its streams by source, None if it has other sources; problems."""
 
     streams: dict[int, str] | None
     problems: list[Problem]
@@ -59,7 +59,7 @@ def verify(
     *,
     seconds: float | None = None,
 ) -> LogReport:
-    """Look at every entry of a log, and count what should be there.
+    """Check every entry of a log, and count missing ones.
 
     Parameters
     ----------
@@ -68,25 +68,24 @@ def verify(
     name : str, optional
         Only this journal of the directory.
     seconds : float, optional
-        Compare checksums of payloads for so long, s; what comes later is taken by its
-        headers, and `LogReport.is_deep` is False.
+        Check payloads for this long, s. Later entries are checked by their headers
+        only, and `LogReport.is_deep` is False.
 
     Returns
     -------
     LogReport
-        What the words mean is said in docs/reference/verdict.md. A gap in the sequence
-        of a source is a loss where each frame takes the next number: in a stream of one
-        producer and in what `JournalWriter` numbers; not in what a `DataLogger` wrote
-        nor in a stream of several producers. That a recorder did not close
-        its file is no problem where a later one went on with the same streams: it had
-        whatever the first one had not, or wrote down what it had not. Npy files and npz
-        archives do not say how many there should be: those that are there count as
-        expected, and `problems` has what else is known to be lost.
+        docs/reference/verdict.md defines its fields. A gap in the sequence numbers of a
+        source is a loss if each frame takes the next number: in a stream of one
+        producer, and in what `JournalWriter` numbers; not in the log of a `DataLogger`,
+        nor in a stream of several producers. An unclosed file is not a problem if a
+        later recorder resumed the same streams, since that one wrote or counted what
+        was missing. In npy files and npz archives every entry counts as expected;
+        `problems` has other known losses.
 
     Raises
     ------
     FileNotFoundError
-        There is no log.
+        The path has no log.
 
     Examples
     --------
@@ -105,7 +104,7 @@ def verify(
     if not found and name is None and PackageReader.accepts(path):
         return _of_packages(path)
     if not found:
-        raise FileNotFoundError(2, "there is no log", str(path))
+        raise FileNotFoundError(2, "expected a log, found none", str(path))
     seen: dict[tuple[str, str, int], SourceAccount] = {}
     problems: list[Problem] = []
     deadline = math.inf if seconds is None else time.monotonic() + seconds
@@ -124,11 +123,11 @@ def verify(
             gone, is_whole = _count(journal, file, seen, deadline)
             unknown += gone
             is_deep &= is_whole
-            close = file.notes.close or {}
-            if "dropped" in close:  # by all who put, since the logger was made
+            close = file.records.close or {}
+            if "dropped" in close:  # by all processes, since the logger was made
                 now = int(close["dropped"])
                 dropped[journal] = max(now, dropped.get(journal, 0))
-            problems += [*file.problems, *file.losses(), *sessions.take(file)]
+            problems += [*file.problems, *file.losses(), *sessions.add(file)]
             endings.append(_Ending(_streams(file), file.ending()))
             file.close()
         problems += [*sessions.end(), *_unfinished(endings)]
@@ -138,42 +137,42 @@ def verify(
 
 
 class _Sessions:
-    """Looks whether a writer's files follow each other: none was removed."""
+    """Checks that no file of a writer was removed."""
 
     def __init__(self) -> None:
         self._open: dict[str, Path] = {}
 
-    def take(self, file: InputFile) -> list[Problem]:
-        """Take the next file of a journal."""
+    def add(self, file: InputFile) -> list[Problem]:
+        """Add the next file of a journal."""
         header = file.header
         if header is None:
             return []
         found = []
         before = self._open.pop(header.session, None)
         if before is None and header.uuid.hex() != header.session:
-            what = "the file before it, of the same writer, is not there"
+            what = "the file before it, of the same writer, is missing"
             found.append(Problem(file.path, 0, 0, what))
-        close = file.notes.close
+        close = file.records.close
         if close is not None and close.get("is_last") is False:
             self._open[header.session] = file.path
         return found
 
     def end(self) -> list[Problem]:
-        """Say which files should have been followed by another."""
-        what = "the file after it, of the same writer, is not there"
+        """Return the files that lack their successor."""
+        what = "the file after it, of the same writer, is missing"
         return [Problem(path, 0, 0, what) for path in self._open.values()]
 
 
 def _streams(file: InputFile) -> dict[int, str] | None:
-    """Identify the streams that were recorded into a file; None: not only streams."""
-    sources = file.notes.sources
-    if not all("stream" in said for said in sources.values()):
+    """Return the streams recorded in a file; None if it has other sources."""
+    sources = file.records.sources
+    if not all("stream" in fields for fields in sources.values()):
         return None
-    return {source: str(said["stream"]) for source, said in sources.items()}
+    return {source: str(fields["stream"]) for source, fields in sources.items()}
 
 
 def _unfinished(endings: list[_Ending]) -> list[Problem]:
-    """Find the endings that no later file of the journal makes good, in order."""
+    """Return the problems at ends of files that no later file resumes, in order."""
     found: list[Problem] = []
     later: dict[int, str] = {}
     for streams, problems in reversed(endings):
@@ -215,31 +214,31 @@ def _count(
     seen: dict[tuple[str, str, int], SourceAccount],
     deadline: float,
 ) -> tuple[int, bool]:
-    """Note the entries of one file: how many are gone of sources that nobody can tell.
+    """Count the entries of one file; return how many are lost of unknown sources.
 
-    Also whether every checksum was compared before `deadline`.
+    Also returns whether every checksum was checked before `deadline`.
     """
-    notes, header = file.notes, file.header
+    records, header = file.records, file.header
     session = header.session if header is not None else str(file.path)
     if header is not None and "logger" in header.about:
-        session = str(header.about["logger"])  # one queue, however many writers
+        session = str(header.about["logger"])  # shared by the writers of one queue
     known: dict[int, SourceAccount] = {}
 
     def of(source: int) -> SourceAccount:
         if source not in known:
-            said = notes.sources.get(source, {})
-            key = (journal, str(said.get("stream", session)), source)
+            fields = records.sources.get(source, {})
+            key = (journal, str(fields.get("stream", session)), source)
             known[source] = account = seen.setdefault(key, SourceAccount())
-            account.describe(header, said)
-            account.close(notes)
-            labels = notes.labels.get(said.get("labels", 0))
+            account.describe(header, fields)
+            account.add_stall(records.close or {})
+            labels = records.labels.get(fields.get("labels", 0))
             if labels is not None:
                 is_block = labels.dims[:1] == ("time",) and bool(labels.shape)
                 each = labels.shape[0] if is_block else 1
                 account.stamps.describe(labels.attrs, each)
         return known[source]
 
-    streams = [n for n, said in notes.sources.items() if "stream" in said]
+    streams = [n for n, fields in records.sources.items() if "stream" in fields]
     for number in streams:
         of(number)
     is_deep, counted, unknown = True, 0, 0
@@ -270,9 +269,9 @@ def _count(
             account.stamps.add(
                 file.device_stamps(part), account.sequences[-1], part["time_ns"].copy()
             )
-    for gap in notes.gaps:
+    for gap in records.gaps:
         of(gap.source).gaps.append(gap)
-    close = notes.close
+    close = records.close
     if close is not None and not file.is_written:
         gone = int(close.get("entries", counted)) - counted
         if gone > 0 and len(streams) == 1 and not known[streams[0]].is_numbered:

@@ -1,8 +1,8 @@
-"""The process that writes a log: drains the queue, and ends with its logger.
+"""The writer process of a log: drains the queue, and ends with its logger.
 
-Started by `start_writer` in an interpreter of its own, so that it depends on no start
-method, no ``__main__`` and no thread of the caller. Signals of the terminal are the
-caller's business: the writer takes none, drains what was accepted, and ends.
+`start_writer` starts it in a new interpreter, independent of start methods, of
+``__main__`` and of the caller's threads. It ignores signals of the terminal, which are
+for the caller; it drains what was accepted, and ends.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from ataraxis.log.disk_watch import DiskWatch
 from ataraxis.log.npy.directory import EntryDirectory
 from ataraxis.log.npy.entries import SUFFIX, EntryKey
 from ataraxis.log.status import (
+    ATTENTION,
     COUNT,
     DONE,
     DROPPED,
@@ -41,7 +42,6 @@ from ataraxis.log.status import (
     STAMP,
     STATE,
     STOPPING,
-    WORRY,
     WRITTEN,
     WRITTEN_BYTES,
     LogStatus,
@@ -58,12 +58,11 @@ from ataraxis.stream import MemQ
 if TYPE_CHECKING:
     from ataraxis.log.journal.writer import JournalWriter
 
-# ---- `WriterCheckpoint`: what a writer leaves to the next, so that no entry is twice
+# ---- `WriterCheckpoint`: the writer's state for its successor, so no entry is repeated
 
-# A writer that dies has entries that it wrote and did not acknowledge: the queue gives
-# them to the next one again. In the status stand the numbers of the batch it had, how
-# many of these were written, and the entry it was about to write, with the inode its
-# file had before it had a name. So the successor knows each of them.
+# When a writer dies, the queue redelivers the entries that it wrote but did not
+# acknowledge. The status file has the numbers of its batch, how many of them are
+# written, and the entry it was about to write with the inode of its unnamed file.
 
 _HEAD = struct.Struct("<4xBBHQQq16xI")
 _STAMP = struct.Struct("<Q8x")
@@ -72,21 +71,21 @@ _PAD = 63
 
 
 class Delivered(NamedTuple):
-    """A frame as it lies in a drained buffer: an entry."""
+    """One entry in a drained buffer."""
 
     number: int
-    """Its number in the queue, the same at each delivery."""
+    """Its number in the queue, equal at each delivery."""
     source: int
     stamp: int
     payload: memoryview
     at: int
-    """Where in the buffer it begins."""
+    """Where in the buffer it starts."""
     end: int
-    """Where the next one begins."""
+    """Where the next one starts."""
 
 
 def delivered(data: memoryview) -> Iterator[Delivered]:
-    """Take a drained buffer apart."""
+    """Iterate over the entries of a drained buffer."""
     at = 0
     while at < len(data):
         _, _, flags, length, number, stamp, source = _HEAD.unpack_from(data, at)
@@ -102,14 +101,14 @@ def delivered(data: memoryview) -> Iterator[Delivered]:
 
 
 class WriterCheckpoint:
-    """What the writer before had not acknowledged, and our own notes.
+    """The batch that the last writer did not acknowledge, and that of this one.
 
     Parameters
     ----------
     status : LogStatus
-        Has the notes of the writer before, and takes ours.
+        Has the checkpoint of the last writer, and receives this one's.
     again : list of int
-        Numbers that the queue may give once more; the others were acknowledged.
+        Numbers that the queue may redeliver; the others were acknowledged.
     """
 
     def __init__(self, status: LogStatus, again: Iterable[int]) -> None:
@@ -118,9 +117,9 @@ class WriterCheckpoint:
         count, done = words[COUNT], words[DONE]
         numbers = list(status.numbers[:count])
         self.numbers = frozenset(numbers).intersection(again)
-        """Entries of the last batch that was not acknowledged."""
+        """Entries of the last batch that may be redelivered."""
         self.written = set(self.numbers.intersection(numbers[:done]))
-        """Those that are written, and were not seen again yet."""
+        """The written ones of these that were not redelivered yet."""
         self._again: set[int] = set()
         is_open = done < count and words[INTENT] == done + 1
         self.intent = numbers[done] if is_open else None
@@ -128,7 +127,7 @@ class WriterCheckpoint:
         self.inode, self.stamp = words[INODE], words[STAMP]
 
     def begin(self, numbers: NDArray[np.uint64]) -> None:
-        """Note a batch, before any of it is written."""
+        """Record a batch, before any of it is written."""
         words = self._status.words
         if not self.written:
             words[COUNT] = words[INTENT] = words[DONE] = 0
@@ -138,10 +137,10 @@ class WriterCheckpoint:
         self._begin_again(list(map(int, numbers)))
 
     def _begin_again(self, numbers: list[int]) -> None:
-        """Note a batch with entries that a writer before had."""
+        """Record a batch that contains redelivered entries."""
         words = self._status.words
         self._again = self.written.intersection(numbers)
-        # Written ones that are still to come again stay noted, in front.
+        # Written ones that are still to be redelivered stay recorded, in front.
         kept = sorted(self.written)
         new = [number for number in numbers if number not in self.written]
         everything = kept + new
@@ -151,52 +150,52 @@ class WriterCheckpoint:
         words[COUNT] = len(everything)
 
     def end(self) -> None:
-        """Forget a batch that was acknowledged."""
+        """Clear a batch that was acknowledged."""
         self.written -= self._again
         self._again.clear()
         if not self.written:
             self._status.words[COUNT] = 0
 
 
-# ---- where a writer puts entries: npy files, or a journal
+# ---- sinks: npy files, or a journal
 
 BUFFER_BYTES = 4 << 20
 LEASE_BYTES = 2 << 20
-FILES_BYTES = 256 << 10  # of files of their own: a fraction of a second
+FILES_BYTES = 256 << 10  # written as files in a fraction of a second
 
 
 class EntrySink(Protocol):
-    """Takes frames from a queue; `status` says how far it is."""
+    """Writes frames of a queue; records its progress in the status."""
 
-    def draw(self, queue: MemQ, timeout: float = 0) -> bool:
-        """Write what is in the queue and acknowledge it; False if there was nothing.
+    def write_from(self, queue: MemQ, timeout: float = 0) -> bool:
+        """Write and acknowledge what is in the queue; return False if it is empty.
 
-        What is acknowledged is safe, by the promise of the log.
+        An acknowledged entry is safe, as the log's `durability` promises.
         """
 
     def close(self) -> None:
-        """Finish."""
+        """Close the files."""
 
 
 class DrainBuffer:
-    """What is drained into, for a sink that wants frames in one piece.
+    """Drains frames into one buffer.
 
     Parameters
     ----------
-    take : callable
+    write : callable
         Writes the frames.
     size : int
-        Bytes of frames to take at a time, if they are not larger.
+        Bytes to drain at a time; grows for a larger frame.
     """
 
     def __init__(
-        self, take: Callable[[memoryview], None], size: int = BUFFER_BYTES
+        self, write: Callable[[memoryview], None], size: int = BUFFER_BYTES
     ) -> None:
-        self._take, self._size = take, size
+        self._write, self._size = write, size
         self._buffer = bytearray()
 
-    def draw(self, queue: MemQ, timeout: float = 0) -> bool:
-        """Drain and take; False if there was nothing. The caller acknowledges."""
+    def fill(self, queue: MemQ, timeout: float = 0) -> bool:
+        """Drain and write; return False if it is empty. The caller acknowledges."""
         size = len(self._buffer) or self._size
         while True:
             if len(self._buffer) < size:
@@ -211,51 +210,51 @@ class DrainBuffer:
             except DataOverflow:
                 size *= 2
         if end:
-            self._take(memoryview(self._buffer)[:end])
+            self._write(memoryview(self._buffer)[:end])
         return True
 
 
 def open_sink(status: LogStatus, queue: MemQ) -> EntrySink:
-    """Open what the status describes, to go on where the writer before was."""
+    """Open the sink that the status describes, to continue after the last writer."""
     about = status.about
-    notes = WriterCheckpoint(status, queue.had_before())
+    checkpoint = WriterCheckpoint(status, queue.had_before())
     if about["layout"] == "journal":
-        return JournalEntrySink(status, about, notes)
-    return NpyEntrySink(status, about, notes)
+        return JournalEntrySink(status, about, checkpoint)
+    return NpyEntrySink(status, about, checkpoint)
 
 
 class NpyEntrySink:
-    """Write each entry as a file of its own."""
+    """Writes each entry to its own file."""
 
     def __init__(
-        self, status: LogStatus, about: dict[str, Any], notes: WriterCheckpoint
+        self, status: LogStatus, about: dict[str, Any], checkpoint: WriterCheckpoint
     ) -> None:
         self._status = status
         self._durable = about["durability"] == "disk"
-        self._notes = notes
-        self._entries = EntryDirectory(about["directory"], before=self._intend)
-        self._drain_buffer = DrainBuffer(self._take, FILES_BYTES)
+        self._checkpoint = checkpoint
+        self._entries = EntryDirectory(about["directory"], before=self._record_inode)
+        self._drain_buffer = DrainBuffer(self._write_batch, FILES_BYTES)
 
-    def _intend(self, descriptor: int) -> None:
-        """Note the file that is about to get a name."""
+    def _record_inode(self, descriptor: int) -> None:
+        """Record the file that is about to get a name."""
         self._status.words[INODE] = os.fstat(descriptor).st_ino
 
-    def draw(self, queue: MemQ, timeout: float = 0) -> bool:
-        """Write what is in the queue, and acknowledge it."""
+    def write_from(self, queue: MemQ, timeout: float = 0) -> bool:
+        """Write and acknowledge what is in the queue."""
         with _given_back(queue):
-            if not self._drain_buffer.draw(queue, timeout):
+            if not self._drain_buffer.fill(queue, timeout):
                 return False
         queue.acknowledge_drained()
-        self._notes.end()
+        self._checkpoint.end()
         return True
 
-    def _take(self, data: memoryview) -> None:
+    def _write_batch(self, data: memoryview) -> None:
         """Write the entries, in the order they were put."""
-        notes, words = self._notes, self._status.words
+        checkpoint, words = self._checkpoint, self._status.words
         frames = sorted(delivered(data), key=lambda frame: frame.number)
-        notes.begin(np.array([frame.number for frame in frames], np.uint64))
+        checkpoint.begin(np.array([frame.number for frame in frames], np.uint64))
         for frame in frames:
-            if frame.number not in notes.written:
+            if frame.number not in checkpoint.written:
                 self._write(frame)
                 # One store: from here on it is written, and no intent is open.
                 words[DONE] += 1
@@ -265,10 +264,10 @@ class NpyEntrySink:
             self._entries.sync()
 
     def _write(self, frame: Delivered) -> None:
-        """Write an entry, unless the writer before got that far."""
-        words, notes = self._status.words, self._notes
-        if frame.number == notes.intent and self._is_there(
-            frame.source, notes.stamp, notes.inode
+        """Write an entry, unless the last writer had finished it."""
+        words, checkpoint = self._status.words, self._checkpoint
+        if frame.number == checkpoint.intent and self._exists(
+            frame.source, checkpoint.stamp, checkpoint.inode
         ):
             return
         words[STAMP] = frame.stamp
@@ -278,15 +277,10 @@ class NpyEntrySink:
             frame.source, frame.stamp, frame.payload, durable=self._durable
         )
 
-    def _is_there(self, source: int, stamp: int, inode: int) -> bool:
-        """Whether the file that was about to get a name has got it."""
-        if not inode:
-            return False
-        stem = EntryKey(stamp, source).stem
-        for path in self._entries.path.glob(f"{stem}*{SUFFIX}"):
-            if path.stat().st_ino == inode:
-                return True
-        return False
+    def _exists(self, source: int, stamp: int, inode: int) -> bool:
+        """Return whether the file that was about to get a name has one."""
+        files = self._entries.path.glob(f"{EntryKey(stamp, source).stem}*{SUFFIX}")
+        return bool(inode) and any(path.stat().st_ino == inode for path in files)
 
     def close(self) -> None:
         """Close the directory."""
@@ -294,20 +288,20 @@ class NpyEntrySink:
 
 
 class JournalEntrySink:
-    """Write frames into a journal as they are.
+    """Writes frames to a journal unchanged.
 
-    A frame keeps its number in the queue as its sequence.
+    The sequence number of an entry is its number in the queue.
     """
 
     def __init__(
-        self, status: LogStatus, about: dict[str, Any], notes: WriterCheckpoint
+        self, status: LogStatus, about: dict[str, Any], checkpoint: WriterCheckpoint
     ) -> None:
         self._status, self._about = status, about
         self._numbers = np.empty(len(status.numbers), np.uint64)
-        self._notes = notes
-        self._notes.written = _already_there(self._notes.numbers, about)
+        self._checkpoint = checkpoint
+        checkpoint.written = _in_journal(checkpoint.numbers, about)
         self._journal = self._open()
-        self._drain_buffer = DrainBuffer(self._take)
+        self._drain_buffer = DrainBuffer(self._write_batch)
         self._queue_to_file: QueueToFile | None = None
         self._is_large_next = False
 
@@ -321,53 +315,53 @@ class JournalEntrySink:
             about={"logger": self._about["name"], **more},
         )
 
-    def draw(self, queue: MemQ, timeout: float = 0) -> bool:
-        """Write what is in the queue, and acknowledge it."""
+    def write_from(self, queue: MemQ, timeout: float = 0) -> bool:
+        """Write and acknowledge what is in the queue."""
         try:
-            return self._draw(queue, timeout)
+            return self._write_from(queue, timeout)
         except LoggerError:
-            self._disown()
+            self._replace_file()
             raise
 
-    def _disown(self) -> None:
-        """After a sync that failed, say in a new file which entries count no more.
+    def _replace_file(self) -> None:
+        """After a failed sync, start a file that repeats the unsynced entries.
 
-        The system may have dropped their pages, and call the next sync a success. They
-        are in the queue again, and the next writer has them written.
+        The system may have dropped their pages and report the next sync as a success.
+        The entries are redelivered, and the next writer writes them.
         """
         lost = self._journal
         if lost.has_lost_pages:
-            with suppress(LoggerError, OSError):  # tried again by `close`
+            with suppress(LoggerError, OSError):  # repeated by `close`
                 self._journal = self._open(again=lost.on_disk())
                 lost.abandon()
 
-    def _draw(self, queue: MemQ, timeout: float) -> bool:
+    def _write_from(self, queue: MemQ, timeout: float) -> bool:
         with _given_back(queue):
-            if self._is_large_next or self._notes.written:
-                # One of a segment of its own, or some that a writer before had.
+            if self._is_large_next or self._checkpoint.written:
+                # An entry in its own segment, or redelivered ones.
                 self._is_large_next = False
-                has_some = self._drain_buffer.draw(queue, timeout)
+                has_some = self._drain_buffer.fill(queue, timeout)
             else:
                 has_some = self._record(queue, timeout)
         if has_some:
             queue.acknowledge_drained()
-            self._notes.end()
+            self._checkpoint.end()
         return has_some
 
     def _record(self, queue: MemQ, timeout: float) -> bool:
-        """Write frames from where they lie."""
+        """Write frames directly from the queue."""
         queue_to_file = self._queue_to_file = self._queue_to_file or QueueToFile(queue)
         count, size, self._is_large_next = queue_to_file.lease(
             self._numbers, LEASE_BYTES, timeout
         )
         if count:
-            self._notes.begin(self._numbers[:count])
+            self._checkpoint.begin(self._numbers[:count])
             self._journal.record_queue(queue_to_file)
-            self._told(count, size)
+            self._commit(count, size)
         return count > 0 or self._is_large_next
 
-    def _told(self, count: int, size: int) -> None:
-        """Bring it into the file, or to the disk; count it."""
+    def _commit(self, count: int, size: int) -> None:
+        """Flush to the file, or sync to the disk; count the entries."""
         if self._journal.durability == "disk":
             self._journal.sync()
         else:
@@ -376,25 +370,25 @@ class JournalEntrySink:
         words[WRITTEN] += count
         words[WRITTEN_BYTES] += size
 
-    def _take(self, data: memoryview) -> None:
+    def _write_batch(self, data: memoryview) -> None:
         """Write the frames, in the order they were put."""
         count, size, end = summarize_frames(data, self._numbers)
         if end != len(data):
-            raise CorruptFrame(f"no frame begins at byte {end} of what was drained")
-        there = self._notes.written
-        self._notes.begin(self._numbers[:count])
-        if there:
-            new = [one for one in delivered(data) if one.number not in there]
+            raise CorruptFrame(f"no frame begins at byte {end} of the drained data")
+        written = self._checkpoint.written
+        self._checkpoint.begin(self._numbers[:count])
+        if written:
+            new = [one for one in delivered(data) if one.number not in written]
             for start, stop in _runs(new):
                 self._journal.append(data[start:stop])
             count, size = len(new), sum(len(one.payload) for one in new)
         else:
             self._journal.append(data)
-        self._told(count, size)
+        self._commit(count, size)
 
     def close(self) -> None:
         """Close the journal."""
-        self._disown()
+        self._replace_file()
         if self._journal.has_lost_pages:
             self._journal.abandon()
         else:
@@ -403,7 +397,7 @@ class JournalEntrySink:
 
 @contextmanager
 def _given_back(queue: MemQ) -> Iterator[None]:
-    """Let the next writer have what this one drained and could not write."""
+    """On an error, give drained frames back to the queue for the next writer."""
     try:
         yield
     except BaseException:
@@ -412,7 +406,7 @@ def _given_back(queue: MemQ) -> Iterator[None]:
 
 
 def _runs(frames: Iterable[Delivered]) -> Iterator[tuple[int, int]]:
-    """Join neighbours that are written in one call: first byte, byte after."""
+    """Join adjacent frames: first byte, and byte after the last."""
     start = stop = 0
     for frame in frames:
         if frame.at != stop:
@@ -424,8 +418,8 @@ def _runs(frames: Iterable[Delivered]) -> Iterator[tuple[int, int]]:
         yield start, stop
 
 
-def _already_there(numbers: frozenset[int], about: dict[str, Any]) -> set[int]:
-    """Find which of the last, unacknowledged batch are in the journal."""
+def _in_journal(numbers: frozenset[int], about: dict[str, Any]) -> set[int]:
+    """Return which of the unacknowledged entries are in the journal."""
     if not numbers:
         return set()
     from ataraxis.log.journal.reader import JournalReader
@@ -443,7 +437,7 @@ def _already_there(numbers: frozenset[int], about: dict[str, Any]) -> set[int]:
 # ---- the writer
 
 _IDLE_S = 0.25
-_LOOK_S = 0.25
+_CHECK_S = 0.25
 _SETTLE_S = 1.0
 _GATHER_S, _GATHER_LARGE_S = 0.004, 0.001
 _GATHER_BYTES = 1 << 17
@@ -467,7 +461,7 @@ def start_writer(path: str | Path, errors: ProcessOutput) -> ChildProcess:
 
 
 def main(path: str) -> None:
-    """Be the writer of a log, unless there is one."""
+    """Write a log, unless another writer does."""
     try:
         status = LogStatus(path)
     except FileNotFoundError:
@@ -478,17 +472,17 @@ def main(path: str) -> None:
             run(status)
             status.words[FINISHED] = 1
         except Exception as error:
-            status.fail(said(error))
+            status.fail(describe_error(error))
         finally:
             status.unlock()
         if not is_left_behind(status):
             break
-    # Nothing is left to do that an interpreter would take its time for.
+    # Exit without the interpreter's cleanup, which takes time.
     os._exit(0)
 
 
-def said(error: Exception) -> str:
-    """Say what went wrong in a line."""
+def describe_error(error: Exception) -> str:
+    """Return an error in one line."""
     cause = error.__cause__ if isinstance(error, LoggerError) else error
     if isinstance(cause, OSError):
         return str(cause)
@@ -509,10 +503,10 @@ def run(status: LogStatus) -> None:
 
 
 def is_left_behind(status: LogStatus) -> bool:
-    """Whether something was put by an orphan that saw this writer still at it.
+    """Return whether an entry was put after the logger's end, before the writer's.
 
-    The orphan puts, then looks for a writer (`LogQueue._accepted_late`); the writer
-    leaves, then looks for entries: one of the two sees the other.
+    The process that put it then checks for a writer (`LogQueue._restart_if_ended`), and
+    the ending writer checks for entries: one of the two sees the other.
     """
     about = status.about
     if status.words[STATE] != ENDED:
@@ -526,7 +520,7 @@ def is_left_behind(status: LogStatus) -> bool:
 
 
 def remove_unused(status: LogStatus) -> None:
-    """Remove the status of a log whose queue has no name any more."""
+    """Remove the status of a log whose queue was unlinked."""
     about = status.about
     if not os.path.lexists(os.path.join(about["context"], about["queue"])):
         status.unlink()
@@ -537,10 +531,10 @@ def drain(
 ) -> None:
     """Move frames from the queue to the sink; without a creator, until it is empty."""
     words, about = status.words, status.about
-    looked = time.monotonic()
+    checked = time.monotonic()
     quiet_since: float | None = None
-    # A look that brings few entries costs more than they do, and keeps putters that
-    # share our cores from filling the queue.
+    # Draining a few entries costs more than they do, and keeps putters that share the
+    # CPUs from filling the queue.
     gathers = creator is not None and queue.buffer_count >= _GATHER_SLOTS
     watch = DiskWatch(
         Path(about["directory"]),
@@ -548,17 +542,17 @@ def drain(
         status.warn,
         lambda: status.warn(None),
     )
-    watch.look(0, is_forced=True)
+    watch.check(0, is_forced=True)
     while True:
         is_last = creator is None or words[STATE] in (STOPPING, ENDED)
         if not is_last:
             queue.wait(_IDLE_S)  # stop() nudges
         entries, written = words[WRITTEN], words[WRITTEN_BYTES]
-        has_some = sink.draw(queue, 0)
+        has_some = sink.write_from(queue, 0)
         if has_some:
             quiet_since = None
         elif is_last:
-            # Somebody may be putting, or have died putting, in front of the rest.
+            # A process may be putting, or may have died while putting.
             if not queue.sweep() and not queue.statistics().used:
                 return
             quiet_since = quiet_since or time.monotonic()
@@ -570,10 +564,10 @@ def drain(
         if gathers and has_some and not is_last and size < _GATHER_BYTES:
             time.sleep(_GATHER_S if size < came * _SMALL_BYTES else _GATHER_LARGE_S)
         now = time.monotonic()
-        if creator is not None and (not has_some or now - looked > _LOOK_S):
-            looked = now
-            with suppress(OSError):  # writing will tell
-                watch.look(words[WRITTEN_BYTES])
+        if creator is not None and (not has_some or now - checked > _CHECK_S):
+            checked = now
+            with suppress(OSError):  # a write will fail, too
+                watch.check(words[WRITTEN_BYTES])
             if not is_last and creator.is_gone():
                 words[STATE] = ENDED
-                words[WORRY] = 1
+                words[ATTENTION] = 1

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.log.export.track import ExportSeries, fields_of
+from ataraxis.log.export.series import ExportSeries, fields_of
 from ataraxis.log.nodes import LogNode, Nodes
 
 

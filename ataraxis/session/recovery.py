@@ -149,9 +149,9 @@ def _ended(directory: Path) -> set[str]:
             file = InputFile(paths[-1])
         except LayoutError:
             continue
-        close = file.notes.close
+        close = file.records.close
         if close is not None and close.get("has_ended"):
-            found |= {str(s.get("name", name)) for s in file.notes.sources.values()}
+            found |= {str(s.get("name", name)) for s in file.records.sources.values()}
         file.close()
     return found
 

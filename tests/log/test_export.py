@@ -19,7 +19,7 @@ from ataraxis import Producer, Recorder
 from ataraxis.cli import main
 from ataraxis.errors import CorruptFrame
 from ataraxis.log import JournalWriter, LogArchive, export_log
-from ataraxis.log.export import track as track_module
+from ataraxis.log.export import series as series_module
 from ataraxis.log.npy.directory import EntryDirectory
 
 NEEDS = {"npz": "numpy", "nwb": "pynwb", "zarr": "zarr", "xdf": "pyxdf"}
@@ -67,7 +67,7 @@ def test_a_session_says_its_subject_units_and_axes(recording: Path) -> None:
 @pytest.fixture
 def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Images, channels at a rate, and words; pieces of a few rows."""
-    monkeypatch.setattr(track_module, "PIECE_BYTES", 1 << 9)
+    monkeypatch.setattr(series_module, "PIECE_BYTES", 1 << 9)
     path = tmp_path / "recording"
     camera = Producer("camera", shape=(2, 3), dtype="u1", dims=("y", "x"))
     probe = Producer(
@@ -229,7 +229,7 @@ def test_every_dtype_is_kept_or_refused(tmp_path: Path, kind: str, dtype: str) -
     with JournalWriter(tmp_path) as journal:
         journal.log_block(1, rows)
     if (kind, dtype) == ("nwb", "c16"):
-        with pytest.raises(ValueError, match="complex128, which NWB has not: export"):
+        with pytest.raises(ValueError, match="complex128, which NWB cannot hold"):
             export_log(tmp_path, tmp_path / "a.nwb")
         return
     made = export_log(tmp_path, tmp_path / f"a.{kind}")
@@ -366,15 +366,15 @@ def test_what_a_format_cannot_hold_is_refused_before_it_is_begun(
         journal.log_block(1, np.zeros((3, 2), "u8"))
         journal.log_block(2, np.zeros((3, 100, 100), "u1"))
         journal.log(3, {"a": 1})
-    for source, said in (
-        (1, "uint64, which XDF has not"),
-        (2, "channels, at most 4096"),
+    for source, message in (
+        (1, "uint64, which XDF cannot hold"),
+        (2, "XDF holds at most 4096 channels"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             export_log(tmp_path / "a", tmp_path / "a.xdf", sources=[source])
     with pytest.raises(ValueError, match="DICT"):
         export_log(tmp_path / "a", tmp_path / "a.npz")
-    with pytest.raises(ValueError, match="none of npz, nwb, zarr, xdf"):
+    with pytest.raises(ValueError, match="not one of npz, nwb, zarr, xdf"):
         export_log(tmp_path / "a", tmp_path / "a.mat")
     assert os.listdir(tmp_path) == ["a"]
 
@@ -431,6 +431,6 @@ def test_the_command_line(recording: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "words" not in np.load(output)
     wrong = runner.invoke(main, ["export", str(recording), str(output) + ".mat"])
-    assert "none of npz, nwb, zarr, xdf" in wrong.output
+    assert "not one of npz, nwb, zarr, xdf" in wrong.output
     wrong = runner.invoke(main, ["export", str(tmp_path), str(tmp_path / "b.npz")])
     assert "no log" in wrong.output

@@ -49,12 +49,12 @@ def test_a_stall_is_warned_of(disk: Disk, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("ataraxis.log.queue._STALL_S", 0.3)
     monkeypatch.setattr("ataraxis.log.logger._STALL_S", 0.3)
     logger = a_logger(tmp_path)
-    with disk.stalled(1.5), pytest.warns(RuntimeWarning, match="taken nothing"):
+    with disk.stalled(1.5), pytest.warns(RuntimeWarning, match="nothing written"):
         put_many(logger, 40)
     wait_until(logger.input_queue.empty, 30, "room")
     with disk.stalled(1.5):
         logger.input_queue.put(package(40))
-        with pytest.warns(RuntimeWarning, match="taken nothing"):
+        with pytest.warns(RuntimeWarning, match="nothing written"):
             logger.stop()
     logger.close()
 
@@ -65,7 +65,7 @@ def test_stop_in_a_stall(disk: Disk, tmp_path: Path, layout: str) -> None:
     with disk.stalled(1):
         logger.input_queue.put(package(1))
         began = time.monotonic()
-        with pytest.raises(TimeoutError, match="writer goes on"):
+        with pytest.raises(TimeoutError, match="writer continues"):
             logger.stop(timeout=0.2)
         assert time.monotonic() - began < 0.8
     logger.stop()
@@ -111,7 +111,7 @@ def test_permission_denied_half_way(disk: Disk, tmp_path: Path, layout: str) -> 
 def test_what_a_sync_may_have_lost_is_written_again(
     disk: Disk, tmp_path: Path, entries: int
 ) -> None:
-    """What the system still shows of a file, after EIO, is not believed."""
+    """What the system still shows of a file, after EIO, is not trusted."""
     logger = a_logger(tmp_path, layout="journal", durability="disk")
     number = 1
     with disk.losing(), pytest.raises(LoggerError, match="Input/output"):  # noqa: PT012

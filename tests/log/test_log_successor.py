@@ -51,7 +51,7 @@ def killed_at(logger: DataLogger, where: str, monkeypatch: pytest.MonkeyPatch) -
     with MemQ.attach(logger._memq.name) as queue:
         sink = open_sink(logger._status, queue)
         with monkeypatch.context() as patch:
-            target = sink._notes if where == "end" else sink._journal
+            target = sink._checkpoint if where == "end" else sink._journal
             patch.setattr(target, where, kill)
             # What is taken for given back is what the death leaves.
             with pytest.raises(Killed):
@@ -59,7 +59,7 @@ def killed_at(logger: DataLogger, where: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def drawn(sink: EntrySink, queue: MemQ) -> None:
-    while sink.draw(queue, 0):
+    while sink.write_from(queue, 0):
         pass
 
 

@@ -70,7 +70,7 @@ def test_both_ways_record_the_same_bytes(kind: str, tmp_path: Path) -> None:
         assert not hauled._is_large_next
     hauled.close()
     queue.give_back_drained()
-    while drained._bowl.draw(queue):
+    while drained._drain_buffer.fill(queue):
         pass
     drained.close()
     queue.acknowledge_drained()

@@ -292,27 +292,27 @@ def test_little_space_is_told_once(tmp_path: Path) -> None:
     free = os.statvfs(tmp_path)
     little = mock.Mock(f_bavail=2**19, f_frsize=4096)
     with mock.patch("os.statvfs", return_value=little):
-        watch.look(0, is_forced=True)
+        watch.check(0, is_forced=True)
         assert told == []
         for nbytes in (2**31, 2**33):
-            watch.look(nbytes, is_forced=True)
+            watch.check(nbytes, is_forced=True)
     assert len(told) == 1
     assert told[0].free_bytes == 2**31
     assert told[0].seconds_left < 600
     with mock.patch("os.statvfs", return_value=free):
-        watch.look(2**33, is_forced=True)
+        watch.check(2**33, is_forced=True)
     with mock.patch("os.statvfs", return_value=mock.Mock(f_bavail=1, f_frsize=4096)):
         quiet = DiskWatch(tmp_path, 600, None)
         with pytest.warns(RuntimeWarning, match="make room"):
-            quiet.look(2**33, is_forced=True)
+            quiet.check(2**33, is_forced=True)
         with warnings.catch_warnings(action="error"):
-            quiet.look(2**33, is_forced=True)
+            quiet.check(2**33, is_forced=True)
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(SegmentNotFound, match="nobody"):
         Recorder("nobody", tmp_path)
-    with pytest.raises(ValueError, match="each once"):
+    with pytest.raises(ValueError, match="unique names"):
         Recorder(["a", "a"], tmp_path)
     with Producer("here", 64, 8) as producer:
         (tmp_path / "file").touch()

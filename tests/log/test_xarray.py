@@ -275,7 +275,7 @@ def test_a_slice_reads_its_own_entries_only(tmp_path: Path) -> None:
 
 def listed(path: Path) -> int:
     """How many headers are looked at to open."""
-    with counted("listed", inputs) as looks, opened(path):
+    with counted("list_entries", inputs) as looks, opened(path):
         return sum(int(call.args[1]["count"]) for call in looks.call_args_list)
 
 
@@ -462,5 +462,5 @@ def test_entries_of_the_originals_open(tmp_path: Path, is_archived: bool) -> Non
     with opened(tmp_path, source=7, dtype=">f8", onset_us=0) as dataset:
         assert dataset.data.shape == (20, 3)
         assert dataset.time.values[0] == np.datetime64(50, "us")
-    with pytest.raises(ValueError, match="24 bytes, which are no"):
+    with pytest.raises(ValueError, match="24 bytes, which cannot be read as"):
         opened(tmp_path, source=7, dtype="c16,u1")

@@ -1,4 +1,4 @@
-"""`export_log`: a log as a file that others read, whole or not there."""
+"""`export_log`: a log as a file of another format; the file appears when complete."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Protocol
 from ataraxis.config.document import Unreadable, parse
 from ataraxis.config.node import Mapping, Scalar
 from ataraxis.config.storage import read_whole
-from ataraxis.log.export.track import ExportSeries
+from ataraxis.log.export.series import ExportSeries
 from ataraxis.log.nodes import Nodes
 
 Progress = Callable[[str, int, int], None]
-"""Told of progress: ``told(source, of how many rows, rows done now)``."""
+"""Called as ``progress(source, total_rows, new_rows)``."""
 
 FORMATS = {
     "npz": "ataraxis.log.export.npz:NpzExporter",
@@ -26,21 +26,21 @@ FORMATS = {
     "zarr": "ataraxis.log.export.zarr:ZarrExporter",
     "xdf": "ataraxis.log.export.xdf:XdfExporter",
 }
-"""What can be written, by suffix, and the class that writes it."""
+"""Formats by suffix, with the class that writes each."""
 
 _TEMPORARY = ".export-"
 
 
 class ExportFormat(Protocol):
-    """What writes one format."""
+    """Writes one format."""
 
     subject: str
-    """Whom the recording is of; empty if nobody said."""
+    """Subject of the recording; empty if unknown."""
 
-    def check(self, tracks: list[ExportSeries]) -> None:
-        """Raise `ValueError` if it cannot hold a track, before anything is written."""
+    def check(self, items: list[ExportSeries]) -> None:
+        """Raise `ValueError` if it cannot hold a series, before anything is written."""
 
-    def write(self, path: Path, tracks: list[ExportSeries]) -> None:
+    def write(self, path: Path, items: list[ExportSeries]) -> None:
         """Write a new file or directory."""
 
 
@@ -58,28 +58,28 @@ def export_log(
 ) -> Path:
     """Write a log as npz, NWB, Zarr or XDF.
 
-    Every sample and every stamp is kept; memory is bounded, whatever the size.
+    Every sample and stamp is kept; memory is bounded whatever the size.
 
     Parameters
     ----------
     path : str or Path
         Directory or file of a log.
     output : str or Path
-        What to write: a file, or with Zarr a directory.
+        A new file; with Zarr a directory.
     format : {'npz', 'nwb', 'zarr', 'xdf'}, optional
-        As the suffix of `output` says, if not given.
+        Default: the suffix of `output`.
     sources : iterable of int or str, optional
         Only these streams or sources.
     name : str, optional
-        In a directory of several journals: only this one.
+        Only this journal of a directory.
     onset_us : int, optional
         UTC microseconds from which the stamps of an npy log count.
     overwrite : bool
-        Replace `output` if it is there, once the new one is whole.
+        Replace an existing `output` when the new one is complete.
     skip_damaged : bool
-        Leave out entries that are damaged; else they are an error. Reads all twice.
+        Leave out damaged entries, which are an error otherwise. Reads everything twice.
     progress : callable, optional
-        Called as ``progress(source, rows, rows_done_now)``.
+        Called as ``progress(source, total_rows, new_rows)``.
 
     Returns
     -------
@@ -89,17 +89,18 @@ def export_log(
     Raises
     ------
     FileExistsError
-        `output` is there.
+        `output` exists.
     ValueError
-        The format cannot hold it, or the entries are of several kinds: says what to do.
+        The format cannot hold the log, or the entries differ in kind; the message
+        states what to do.
     CorruptFrame
         An entry is damaged.
     ModuleNotFoundError
-        A package is missing: says what to install.
+        A package is missing; the message has the pip command.
 
     Notes
     -----
-    `output` gets its name when it is whole; until then it is ``.export-...`` beside it.
+    `output` is written as ``.export-...`` beside it, and renamed when complete.
 
     Examples
     --------
@@ -118,7 +119,8 @@ def export_log(
     kind = format or output.suffix.removeprefix(".")
     if kind not in FORMATS:
         raise ValueError(
-            f"{output.name}: its suffix is none of {', '.join(FORMATS)}: give format="
+            f"{output.name}: its suffix is not one of {', '.join(FORMATS)}: "
+            "give format="
         )
     if os.path.lexists(output) and not overwrite:
         raise _exists(output)
@@ -129,22 +131,22 @@ def export_log(
     try:
         chosen = list(nodes) if sources is None else [nodes.find(s) for s in sources]
         if not chosen:
-            raise ValueError(f"{path} is a log without entries: nothing to export")
-        tracks = [
+            raise ValueError(f"{path} is a log without entries")
+        items = [
             ExportSeries(
-                node, onset_us=onset_us, is_mended=skip_damaged, progress=progress
+                node, onset_us=onset_us, skip_damaged=skip_damaged, progress=progress
             )
             for node in chosen
         ]
-        writer.check(tracks)
-        _write(output, writer, tracks, overwrite)
+        writer.check(items)
+        _write(output, writer, items, overwrite)
     finally:
         nodes.close()
     return output
 
 
 def _subject_of(path: Path) -> str:
-    """Read from the session that a log is in, if it is in one, whom it is of."""
+    """Return the subject of the session that a log belongs to; '' if unknown."""
     try:
         text = read_whole(path / "session.yaml").decode()
         root = parse(text, str(path)).root
@@ -160,17 +162,17 @@ def _subject_of(path: Path) -> str:
 
 
 def _exists(output: Path) -> FileExistsError:
-    said = "it is there: give another name, or overwrite=True (--overwrite)"
-    return FileExistsError(errno.EEXIST, said, str(output))
+    message = "it exists: give another name, or overwrite=True (--overwrite)"
+    return FileExistsError(errno.EEXIST, message, str(output))
 
 
 def _write(
-    output: Path, writer: ExportFormat, tracks: list[ExportSeries], replace: bool
+    output: Path, writer: ExportFormat, items: list[ExportSeries], replace: bool
 ) -> None:
-    """Write beside `output`, and give it its name."""
+    """Write beside `output`, then rename."""
     new = output.parent / f"{_TEMPORARY}{secrets.token_hex(8)}{output.suffix}"
     try:
-        writer.write(new, tracks)
+        writer.write(new, items)
         _sync(new)
         _name(new, output, replace)
         _sync(output.parent)
@@ -182,7 +184,7 @@ def _name(new: Path, output: Path, replace: bool) -> None:
     if not replace:
         try:
             if new.is_dir():
-                # Onto an empty directory it would go: one that is new since we looked.
+                # A rename would replace an empty directory that another process made.
                 output.mkdir()
                 os.rename(new, output)
             else:
@@ -193,7 +195,7 @@ def _name(new: Path, output: Path, replace: bool) -> None:
     if not output.is_dir() and not new.is_dir():
         os.replace(new, output)
         return
-    # Directories cannot be renamed over: the old one is out of the way for a moment.
+    # A rename cannot replace a directory: move the old one away first.
     old = output.parent / f"{_TEMPORARY}old-{secrets.token_hex(8)}"
     if os.path.lexists(output):
         os.rename(output, old)
@@ -207,7 +209,7 @@ def _name(new: Path, output: Path, replace: bool) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Bring it to the disk: a file, or a directory and all in it."""
+    """Sync a file, or a directory and everything in it."""
     found = [path]
     if path.is_dir() and path.name.startswith(_TEMPORARY):
         for here, _, files in os.walk(path):

@@ -1,9 +1,9 @@
-"""A log as one npz: of each source an array, and beside it its times and labels."""
+"""A log as one npz: one array per source, and its times and labels."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from ataraxis.labels import Labels
-from ataraxis.log.export.track import ExportSeries
+from ataraxis.log.export.series import ExportSeries
 
 
 class NpzExporter:
@@ -24,41 +24,40 @@ class NpzExporter:
 
     subject = ""
 
-    def check(self, tracks: list[ExportSeries]) -> None:
-        """Anything goes into an npz."""
+    def check(self, items: list[ExportSeries]) -> None:
+        """Accept every log."""
 
-    def write(self, path: Path, tracks: list[ExportSeries]) -> None:
+    def write(self, path: Path, items: list[ExportSeries]) -> None:
         """Write a new file."""
         with zipfile.ZipFile(path, "x", allowZip64=True) as archive:
-            for track in tracks:
-                self._write(archive, track)
+            for item in items:
+                self._write(archive, item)
 
-    def _write(self, archive: zipfile.ZipFile, track: ExportSeries) -> None:
-        series, name = track.series, track.name
+    def _write(self, archive: zipfile.ZipFile, item: ExportSeries) -> None:
+        series, name = item.series, item.name
         dtype = series.dtype
-        if track.is_text:
+        if item.is_text:
             longest = 1
-            for _, rows in track.pieces():
+            for _, rows in item.pieces():
                 longest = max(longest, *map(len, series.read(rows)))
             dtype = np.dtype(f"U{longest}")
-        _member(archive, name, dtype, (len(track), *series.shape), _data(track, dtype))
-        for key, (kind, read) in track.columns().items():
-            _member(archive, f"{name}.{key}", kind, (len(track),), _of(track, read))
+        _member(archive, name, dtype, (len(item), *series.shape), _data(item, dtype))
+        columns = series.columns()
+        for key in ("time", "sequence", *columns):  # the order of earlier versions
+            if key in columns:
+                kind, read = columns.pop(key)
+                pieces = (read(series, rows) for _, rows in item.pieces(1 << 20))
+                _member(archive, f"{name}.{key}", kind, (len(item),), pieces)
         labels = series.labels or Labels(dtype, series.shape)
         text = np.array(labels.to_json().decode())
         _member(archive, f"{name}.labels", text.dtype, (), iter([text]))
 
 
-def _data(track: ExportSeries, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
-    for _, rows in track.pieces():
-        piece = track.series.read(rows)
-        yield piece.astype(dtype) if track.is_text else piece
-        track.told(len(piece))
-
-
-def _of(track: ExportSeries, read: Callable[[Any], Any]) -> Iterator[NDArray[Any]]:
-    for _, rows in track.pieces(1 << 20):
-        yield read(rows)
+def _data(item: ExportSeries, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+    for _, rows in item.pieces():
+        piece = item.series.read(rows)
+        yield piece.astype(dtype) if item.is_text else piece
+        item.report(len(piece))
 
 
 def _member(
@@ -68,7 +67,7 @@ def _member(
     shape: tuple[int, ...],
     pieces: Iterator[NDArray[Any]],
 ) -> None:
-    """Write an array whose rows come in pieces."""
+    """Write an array whose rows arrive in pieces."""
     head: dict[str, Any] = {
         "descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape,
     }  # fmt: skip

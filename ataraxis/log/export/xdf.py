@@ -14,9 +14,9 @@ from xml.sax.saxutils import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.log.export.track import ExportSeries
+from ataraxis.log.export.series import ExportSeries
 
-# ---- XDF, the files of the Lab Streaming Layer, written chunk by chunk
+# ---- the file format of the Lab Streaming Layer
 
 # Reference: the specification of XDF 1.0, github.com/sccn/xdf/wiki/Specifications.
 
@@ -24,14 +24,14 @@ FORMATS = {
     "f4": "float32", "f8": "double64", "i1": "int8", "i2": "int16", "i4": "int32",
     "i8": "int64", "str": "string",
 }  # fmt: skip
-"""What a channel may hold, and what XDF calls it."""
+"""Types of channels, with XDF's names."""
 _WIDER = {"b1": "i1", "u1": "i2", "u2": "i4", "u4": "i8", "f2": "f4"}
 _FILE, _HEADER, _SAMPLES, _CLOCK, _FOOTER = 1, 2, 3, 4, 6
 _XML = "<?xml version='1.0'?>"
 
 
 def fitting(dtype: np.dtype[Any]) -> str | None:
-    """Say as which of `FORMATS` values of a dtype are kept exactly; None: as none.
+    """Return the one of `FORMATS` that holds values of a dtype exactly, or None.
 
     Examples
     --------
@@ -47,7 +47,7 @@ def fitting(dtype: np.dtype[Any]) -> str | None:
 
 @dataclass
 class _Stream:
-    """What the footer of a stream will say."""
+    """Contents of the footer of a stream."""
 
     kind: str
     count: int = 0
@@ -56,19 +56,19 @@ class _Stream:
 
 
 class XdfWriter:
-    """Write streams into one XDF file; nothing is kept in memory.
+    """Write streams to one XDF file, chunk by chunk.
 
     Parameters
     ----------
     path : str or Path
         A new file.
     more : mapping of str to object
-        What else the file header says.
+        Further elements of the file header.
 
     Raises
     ------
     FileExistsError
-        The file is there.
+        The file exists.
 
     Examples
     --------
@@ -85,8 +85,9 @@ class XdfWriter:
         self._file = open(path, "xb")  # noqa: SIM115
         self._streams: dict[int, _Stream] = {}
         self._file.write(b"XDF:")
-        said = "".join(f"<{k}>{escape(str(v))}</{k}>" for k, v in (more or {}).items())
-        info = f"{_XML}<info><version>1.0</version>{said}</info>"
+        pairs = (more or {}).items()
+        fields = "".join(f"<{key}>{escape(str(v))}</{key}>" for key, v in pairs)
+        info = f"{_XML}<info><version>1.0</version>{fields}</info>"
         self._chunk(_FILE, info.encode())
 
     def stream(
@@ -98,22 +99,22 @@ class XdfWriter:
         type: str = "",
         more: str = "",
     ) -> int:
-        """Describe a stream; its number.
+        """Describe a stream; return its number.
 
         Parameters
         ----------
         name : str
-            Of the stream.
+            Name of the stream.
         kind : str
             One of `FORMATS`.
         channels : sequence of (label, unit)
-            Of each channel.
+            Label and unit of each channel.
         rate_hz : float, optional
             Nominal rate, Hz; 0: irregular.
         type : str, optional
-            Of its content.
+            Type of its content.
         more : str, optional
-            XML that goes into its ``desc``.
+            XML for its ``desc``.
         """
         number = len(self._streams) + 1
         self._streams[number] = _Stream(kind)
@@ -134,7 +135,7 @@ class XdfWriter:
         return number
 
     def clock(self, number: int, time_s: float) -> None:
-        """Say that the clock of a stream was that of the file."""
+        """Write that the clock of a stream equals that of the file."""
         self._chunk(_CLOCK, struct.pack("<Idd", number, time_s, 0.0))
 
     def samples(self, number: int, times_s: NDArray[np.float64], rows: Any) -> None:
@@ -143,11 +144,11 @@ class XdfWriter:
         Parameters
         ----------
         number : int
-            Of the stream.
+            Number of the stream.
         times_s : float64 array
             Shape (n,), s.
         rows : array-like
-            Shape (n, channels); kept as the stream's kind.
+            Shape (n, channels); converted to the stream's type.
         """
         kind = self._streams[number].kind
         if kind == "str":
@@ -166,12 +167,12 @@ class XdfWriter:
     def blocks(
         self, number: int, times_s: NDArray[np.float64], rows: NDArray[Any]
     ) -> None:
-        """Write samples of which only each block's first has a time.
+        """Write blocks of samples; only the first sample of a block has a time.
 
         Parameters
         ----------
         number : int
-            Of the stream.
+            Number of the stream.
         times_s : float64 array
             Shape (n,), s.
         rows : ndarray
@@ -205,7 +206,7 @@ class XdfWriter:
         self._file.write(struct.pack("<H", tag) + content)
 
     def close(self) -> None:
-        """Write the footers, and close the file."""
+        """Write the footers and close the file."""
         if self._file.closed:
             return
         for number, stream in self._streams.items():
@@ -238,141 +239,135 @@ _DEVICE = [("device_time", "ticks"), ("device_sequence", "")]
 
 
 class XdfExporter:
-    """Streams by their names, and ``NAME device`` with their device stamps.
+    """Streams by the names of the sources; device stamps as ``NAME device``.
 
-    Times are seconds from the whole second before the first sample of all, which the
-    header says (``zero_ns``, ns since 1970): doubles hold them to the nanosecond.
+    Times are seconds since the whole second before the first sample of all, which is
+    in the header (``zero_ns``, ns since 1970): a double holds them to the nanosecond.
     """
 
     subject = ""
 
-    def check(self, tracks: list[ExportSeries]) -> None:
-        """Refuse what is no channels, and times that are none."""
-        for track in tracks:
-            series = track.series
-            for field in track.fields:
-                dtype, shape = track.kind(field)
+    def check(self, items: list[ExportSeries]) -> None:
+        """Raise for data that are not channels, and for stamps without a time unit."""
+        for item in items:
+            series = item.series
+            for field in item.fields:
+                dtype, shape = item.kind(field)
                 if fitting(dtype) is None:
                     raise ValueError(
-                        f"{series.called} is {dtype}, which XDF has not: export it to "
-                        "npz, nwb or zarr"
+                        f"{series.title} is {dtype}, which XDF cannot hold: export it "
+                        "to npz, nwb or zarr"
                     )
-                if _channels(track, shape) > MOST_CHANNELS:
+                if _channels(item, shape) > MOST_CHANNELS:
                     raise ValueError(
-                        f"{series.called} has rows of shape {shape}, and XDF is for "
-                        f"channels, at most {MOST_CHANNELS}: export it to nwb or zarr"
+                        f"{series.title} has rows of shape {shape}, and XDF holds at "
+                        f"most {MOST_CHANNELS} channels: export it to nwb or zarr"
                     )
-            if series.times.dtype.kind == "u":
+            item.check_times("XDF")
+            if item.is_blocks and not item.rate_hz:
                 raise ValueError(
-                    f"the stamps of {series.called} are no microseconds, and XDF wants "
-                    "times: export it to npz or zarr"
-                )
-            if track.is_blocks and not track.rate_hz:
-                raise ValueError(
-                    f"{series.called} has several samples an entry and nobody says at "
-                    "which rate (attrs sample_rate_hz): export it to npz, nwb or zarr"
+                    f"{series.title} has several samples per entry, but no rate (attrs "
+                    "sample_rate_hz): export it to npz, nwb or zarr"
                 )
 
-    def write(self, path: Path, tracks: list[ExportSeries]) -> None:
+    def write(self, path: Path, items: list[ExportSeries]) -> None:
         """Write a new file."""
-        zero = zero_ns(tracks)
+        zero = zero_ns(items)
         when = datetime.datetime.fromtimestamp(zero // _SECOND, datetime.UTC)
-        said = {"datetime": when.isoformat(), "zero_ns": zero}
-        with XdfWriter(path, said) as xdf:
-            numbers = [_described(xdf, track, zero) for track in tracks]
-            for track, (streams, device) in zip(tracks, numbers, strict=True):
-                for start, rows in track.pieces(most=1 << 15):
-                    t = seconds(track, rows, zero)
+        header = {"datetime": when.isoformat(), "zero_ns": zero}
+        with XdfWriter(path, header) as xdf:
+            numbers = [_described(xdf, item, zero) for item in items]
+            for item, (streams, device) in zip(items, numbers, strict=True):
+                for start, rows in item.pieces(most=1 << 15):
+                    t = seconds(item, rows, zero)
                     if not start:
                         for number in streams if device is None else [*streams, device]:
                             xdf.clock(number, float(t[0]))
-                    read = track.series.read(rows)
-                    for number, field in zip(streams, track.fields, strict=True):
-                        _write(xdf, track, number, t, track.take(field)(read))
+                    read = item.series.read(rows)
+                    for number, field in zip(streams, item.fields, strict=True):
+                        _write(xdf, item, number, t, item.take(field)(read))
                     if device is not None:
-                        xdf.samples(device, t, _stamps(track, rows))
-                    track.told(len(t))
+                        xdf.samples(device, t, _stamps(item, rows))
+                    item.report(len(t))
 
 
-def zero_ns(tracks: list[ExportSeries]) -> int:
-    """Return the whole second before the first time of all, ns."""
+def zero_ns(items: list[ExportSeries]) -> int:
+    """Return the whole second before the first time of all series, ns."""
     firsts = []
-    for track in tracks:
-        if len(track):
-            first = track.series.time(track.at(0, 1)).view(np.int64)[0]
+    for item in items:
+        if len(item):
+            first = item.series.time(item.at(0, 1)).view(np.int64)[0]
             firsts.append(int(first))
     return min(firsts, default=0) // _SECOND * _SECOND
 
 
-def seconds(track: ExportSeries, rows: Any, zero: int) -> NDArray[np.float64]:
+def seconds(item: ExportSeries, rows: Any, zero: int) -> NDArray[np.float64]:
     """Return times of rows, s after `zero`."""
-    return (track.series.time(rows).view(np.int64) - zero) / _SECOND
+    return (item.series.time(rows).view(np.int64) - zero) / _SECOND
 
 
-def _stamps(track: ExportSeries, rows: Any) -> NDArray[np.int64]:
-    stamps = track.series.device(rows)
-    if track.series.is_device_unsigned and len(stamps) and stamps.min() < 0:
+def _stamps(item: ExportSeries, rows: Any) -> NDArray[np.int64]:
+    stamps = item.series.device(rows)
+    if item.series.is_device_unsigned and len(stamps) and stamps.min() < 0:
         raise ValueError(
-            f"{track.series.called} has device stamps of 2**63 or more, and XDF has no "
+            f"{item.series.title} has device stamps of 2**63 or more, and XDF lacks "
             "unsigned numbers: export it to npz, nwb or zarr"
         )
     return stamps
 
 
-def _channels(track: ExportSeries, shape: tuple[int, ...]) -> int:
-    return math.prod(shape[1:] if track.is_blocks else shape)
+def _channels(item: ExportSeries, shape: tuple[int, ...]) -> int:
+    return math.prod(shape[1:] if item.is_blocks else shape)
 
 
 def _described(
-    xdf: XdfWriter, track: ExportSeries, zero: int
+    xdf: XdfWriter, item: ExportSeries, zero: int
 ) -> tuple[list[int], int | None]:
-    """Describe the streams of a track: one a field, and that of device stamps."""
-    series = track.series
+    """Describe the streams of a series: one per field, and one of device stamps."""
+    series = item.series
     labels = series.labels
     text = "" if labels is None else escape(labels.to_json().decode())
     more = f"<labels>{text}</labels><zero_ns>{zero}</zero_ns>"
     streams = []
-    for field in track.fields:
-        dtype, shape = track.kind(field)
-        count = _channels(track, shape)
-        names = [(label, track.units) for label in _names(track, count, field)]
-        name = ".".join((track.name, *field))
+    for field in item.fields:
+        dtype, shape = item.kind(field)
+        count = _channels(item, shape)
+        names = [(label, item.units) for label in _names(item, count, field)]
+        name = ".".join((item.name, *field))
         kind = fitting(dtype)
         if kind is None:
-            raise ValueError(f"{dtype} does not go into XDF")
+            raise ValueError(f"XDF cannot hold {dtype}")
         streams.append(
-            xdf.stream(name, kind, names, track.rate_hz, _type_of(track), more)
+            xdf.stream(name, kind, names, item.rate_hz, _type_of(item), more)
         )
     device = None
     if series.has_device:
-        rate = 0.0 if track.is_blocks else track.rate_hz
-        device = xdf.stream(f"{track.name} device", "i8", _DEVICE, rate, "device")
+        rate = 0.0 if item.is_blocks else item.rate_hz
+        device = xdf.stream(f"{item.name} device", "i8", _DEVICE, rate, "device")
     return streams, device
 
 
-def _type_of(track: ExportSeries) -> str:
-    default = "Markers" if track.is_text else ""
-    return str(track.series.attrs.get("type", default))
+def _type_of(item: ExportSeries) -> str:
+    default = "Markers" if item.is_text else ""
+    return str(item.series.attrs.get("type", default))
 
 
-def _names(track: ExportSeries, count: int, field: tuple[str, ...]) -> list[str]:
-    """Name channels by the coordinate of the only dimension they have."""
-    labels = track.series.labels
-    dims = track.series.dims[1:] if track.is_blocks else track.series.dims
-    if labels is not None and len(dims) == 1 and dims[0] in labels.coords:
-        found = [str(value) for value in labels.coords[dims[0]].values]
-        if len(found) == count:
-            return found
+def _names(item: ExportSeries, count: int, field: tuple[str, ...]) -> list[str]:
+    """Return the names of channels: the coordinate of their only dimension, if any."""
+    dims = item.series.dims[1:] if item.is_blocks else item.series.dims
+    found = item.dim_labels(dims)
+    if len(found) == count:
+        return found
     if count == 1:
-        return [field[-1] if field else track.series.name]
+        return [field[-1] if field else item.series.name]
     return [f"ch{i}" for i in range(count)]
 
 
 def _write(
-    xdf: XdfWriter, track: ExportSeries, number: int, t: NDArray[np.float64], rows: Any
+    xdf: XdfWriter, item: ExportSeries, number: int, t: NDArray[np.float64], rows: Any
 ) -> None:
     n = len(t)
-    if track.is_blocks:
+    if item.is_blocks:
         xdf.blocks(number, t, rows.reshape(n, rows.shape[1], -1))
     else:
         xdf.samples(number, t, rows.reshape(n, -1))

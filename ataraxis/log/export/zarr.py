@@ -1,4 +1,4 @@
-"""A log as Zarr: of each source a group, as `xarray.open_zarr` and others read it."""
+"""A log as Zarr: one group per source, as `xarray.open_zarr` and others read it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.log.export.track import ExportSeries
+from ataraxis.log.export.series import ExportSeries
 from ataraxis.log.optional import need
 from ataraxis.log.xarray.backend import dataset_of
 
@@ -21,42 +21,42 @@ _TIMES = {
 
 
 class ZarrExporter:
-    """Groups by the names of the sources, in them what `open_dataset` has."""
+    """Groups by the names of the sources, with the contents of `open_dataset`."""
 
     subject = ""
 
-    def check(self, tracks: list[ExportSeries]) -> None:
-        """Refuse what Zarr has no dtype for."""
+    def check(self, items: list[ExportSeries]) -> None:
+        """Raise for dtypes that Zarr lacks."""
         need("zarr", "zarr", "a Zarr store")
-        for track in tracks:
-            for field in track.fields:
-                dtype, _ = track.kind(field)
+        for item in items:
+            for field in item.fields:
+                dtype, _ = item.kind(field)
                 if dtype.kind == "V":
                     raise ValueError(
-                        f"{track.series.called} is {dtype}, which Zarr has not: export "
-                        "it to npz"
+                        f"{item.series.title} is {dtype}, which Zarr cannot hold: "
+                        "export it to npz"
                     )
 
-    def write(self, path: Path, tracks: list[ExportSeries]) -> None:
+    def write(self, path: Path, items: list[ExportSeries]) -> None:
         """Write a new directory."""
         zarr = need("zarr", "zarr", "a Zarr store")
         root = zarr.open_group(store=str(path), mode="w-", zarr_format=3)
-        for track in tracks:
-            dataset = dataset_of(track.node, str(path), track.options)
-            group = root.create_group(track.name)
+        for item in items:
+            dataset = dataset_of(item.node, str(path), item.options)
+            group = root.create_group(item.name)
             group.attrs.update(_plain(dataset.attrs))
             names = [*dataset.coords, *dataset.data_vars]
             group.attrs["coordinates"] = " ".join(
                 str(name) for name in dataset.coords if name not in dataset.dims
             )
             for name in names:
-                _write(group, str(name), dataset.variables[name], track)
+                _write(group, str(name), dataset.variables[name], item)
 
 
-def _write(group: Any, name: str, variable: Any, track: ExportSeries) -> None:
+def _write(group: Any, name: str, variable: Any, item: ExportSeries) -> None:
     """Write a variable in pieces of whole chunks."""
-    is_long = variable.dims[:1] == (track.dim,)
-    shape = (len(track), *variable.shape[1:]) if is_long else variable.shape
+    is_long = variable.dims[:1] == (item.dim,)
+    shape = (len(item), *variable.shape[1:]) if is_long else variable.shape
     dtype, attrs = _kind(variable)
     row_bytes = max(int(np.prod(shape[1:])) * np.dtype(variable.dtype).itemsize, 1)
     each = max(1, min(max(shape[:1], default=1), CHUNK_BYTES // row_bytes))
@@ -72,16 +72,16 @@ def _write(group: Any, name: str, variable: Any, track: ExportSeries) -> None:
     if not is_long:
         array[...] = _encoded(np.asarray(variable.values), dtype)
         return
-    is_data = not attrs and name not in track.columns()
-    for start, rows in track.pieces(each):
+    is_data = not attrs and name not in item.series.columns()
+    for start, rows in item.pieces(each):
         piece = _encoded(np.asarray(variable[rows].values), dtype)
         array[start : start + len(piece)] = piece
         if is_data:
-            track.told(len(piece))
+            item.report(len(piece))
 
 
 def _kind(variable: Any) -> tuple[Any, dict[str, str]]:
-    """Return the dtype in the store, and attributes that say what it means."""
+    """Return the dtype in the store, and attributes for decoding."""
     kind = variable.dtype.kind
     if kind in _TIMES:
         return np.dtype("i8"), _TIMES[kind]
@@ -100,6 +100,6 @@ def _encoded(values: NDArray[Any], dtype: Any) -> NDArray[Any]:
 
 
 def _plain(attrs: Any) -> dict[str, Any]:
-    """Leave what JSON has."""
+    """Return attributes that JSON can hold."""
     made: dict[str, Any] = json.loads(json.dumps(dict(attrs), default=str))
     return made

@@ -1,4 +1,4 @@
-"""One file of a journal, open for writing, and the thread that syncs it to the disk."""
+"""A file of a journal open for writing, and the thread that syncs it to the disk."""
 
 from __future__ import annotations
 
@@ -10,12 +10,7 @@ from typing import Any, Protocol
 
 from ataraxis._kernels.memory import crash_point
 from ataraxis.errors import LoggerError, NotConnectedError
-from ataraxis.log.journal.page import (
-    PAGE,
-    FileHeader,
-    data_path,
-    index_path,
-)
+from ataraxis.log.journal.page import PAGE, FileHeader, data_path, index_path
 from ataraxis.log.modes import FILE_MODE, permit
 from ataraxis.shm.files import own
 from ataraxis.shm.thread import Latch, Thread
@@ -24,21 +19,21 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 class OutputFile:
-    """A new file and its index, under the first number that is free.
+    """A new file and its index, under the first free number.
 
-    The data file is locked for as long as it is open, so that readers know whether
-    somebody still writes: the lock goes with the process.
+    The data file is locked while it is open: readers see whether a writer is alive,
+    since the lock ends with its process.
 
     Parameters
     ----------
     directory : Path
-        Where; it exists.
+        An existing directory.
     name : str
-        Of the journal.
+        Name of the journal.
     about : dict
         For the first page.
     session : str or None
-        Of the writer; begun with this file, if None.
+        Session of the writer; None starts one.
     """
 
     def __init__(
@@ -75,7 +70,7 @@ class OutputFile:
             raise
 
     def sync(self) -> None:
-        """Bring it and its name to the disk."""
+        """Sync the files and their names to the disk."""
         os.fsync(self.fd)
         os.fsync(self.index_fd)
         directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -85,12 +80,9 @@ class OutputFile:
             os.close(directory)
 
     def restore(self) -> None:
-        """Write both again under their names, which are gone; go on in the new ones.
+        """Write both files again after they were removed; continue in the new ones.
 
-        Raises
-        ------
-        OSError
-            There is no room, or something else has the name.
+        Raises `OSError` without room, or if another file has the name.
         """
         for fd, path in (
             (self.fd, self.path),
@@ -105,7 +97,7 @@ class OutputFile:
                 while at < size:
                     data = os.pread(fd, min(_PIECE, size - at), at)
                     at += os.pwrite(new, data, at)
-                # Under the number that the writer knows.
+                # The writer keeps using the same descriptor.
                 os.dup2(new, fd, inheritable=False)
             except BaseException:
                 os.unlink(path)
@@ -115,7 +107,7 @@ class OutputFile:
         own(self.fd)
 
     def close(self) -> None:
-        """Close both; again is nothing."""
+        """Close both files; may be called again."""
         for fd in (self.fd, self.index_fd):
             if fd >= 0:
                 os.close(fd)
@@ -125,34 +117,34 @@ class OutputFile:
 FIRST = PAGE
 _PIECE = 1 << 20
 
-# ---- bringing a journal to the disk every so often, and knowing what is there
+# ---- syncing a journal to the disk at intervals
 
 
 class Journal(Protocol):
-    """What a `Syncer` needs of a journal's writer."""
+    """The part of a journal's writer that `Syncer` uses."""
 
     name: str
     is_open: bool
 
     @property
     def nbytes(self) -> int:
-        """Bytes accepted for the present file."""
+        """Bytes accepted since the writer was made."""
 
-    def settle(self) -> tuple[int, int, int]:
-        """Write what was accepted; return entries, bytes and a descriptor to sync."""
+    def flush_for_sync(self) -> tuple[int, int, int]:
+        """Flush; return entries, bytes and a descriptor to sync."""
 
 
 class Syncer:
-    """A thread that flushes a writer and waits for the disk.
+    """A thread that flushes a writer and syncs its file.
 
     Parameters
     ----------
     output : weak reference to Journal
-        Whose files; the thread ends with it.
+        The writer; the thread ends with it.
     seconds : float
-        From one time to the next, s.
+        Interval, s.
     limit_bytes : int
-        `pace` waits while more than this is not on the disk.
+        `pace` waits while more bytes than this are not on the disk.
     """
 
     def __init__(
@@ -161,18 +153,18 @@ class Syncer:
         self.entries = 0
         """Entries on the disk."""
         self.count = 0
-        """Times the disk was waited for."""
+        """Number of syncs."""
         self.failure: OSError | None = None
-        """What the disk said; after that nothing is known, and nothing is tried."""
+        """Error of the disk, after which nothing more is synced."""
         self._output = output
         self._limit_bytes = limit_bytes
         self._bytes = 0
-        self._told = threading.Lock()
+        self._lock = threading.Lock()
         self._stop = Latch()
         self._thread = Thread(self._run, "ataraxis-sync", (seconds,))
         self._thread.start()
-        # At the end of the program too: once an interpreter is being taken down, its
-        # daemon threads never run again, and a join waits for ever (Python 3.13).
+        # Also at exit: once the interpreter is finalizing, daemon threads never run
+        # again, and a join would block forever (Python 3.13).
         weakref.finalize(output(), self.stop)
 
     def _run(self, seconds: float) -> None:
@@ -184,45 +176,45 @@ class Syncer:
                 try:
                     self.wait()
                 except (LoggerError, NotConnectedError):
-                    # Closed meanwhile; or whoever logs next learns of it.
+                    # It was closed; or the next call of the writer raises the failure.
                     pass
             del output
 
     def wait(self) -> None:
-        """Bring everything accepted before this call to the disk.
+        """Sync everything accepted before this call.
 
         Raises
         ------
         LoggerError
-            It could not be written, or the disk failed.
+            The file could not be written, or the disk failed.
         """
         output = self._output()
         if output is None:
             return
-        # Never the writer's lock while the disk works, unless the caller holds it.
-        entries, nbytes, fd = output.settle()
+        # Do not hold the writer's lock while the disk works, unless the caller does.
+        entries, nbytes, fd = output.flush_for_sync()
         try:
             self.force(fd)
         except OSError as error:
-            # Which pages were lost nobody can tell: never asked again.
+            # Which pages were lost is unknown: never sync again.
             self.failure = error
             raise LoggerError(
                 f"journal {output.name!r}: the disk failed: {error}; the first "
-                f"{self.entries} entries are on it, of later ones nothing is known"
+                f"{self.entries} entries are on it, later ones may be lost"
             ) from error
         finally:
             os.close(fd)
-        with self._told:
+        with self._lock:
             self.entries = max(self.entries, entries)
             self._bytes = max(self._bytes, nbytes)
             self.count += 1
 
     def force(self, fd: int) -> None:
-        """Wait for the disk."""
+        """Sync a file."""
         os.fdatasync(fd)
 
     def pace(self) -> None:
-        """Wait for the disk while too much is not on it."""
+        """Sync if too many bytes are not on the disk."""
         output = self._output()
         if output is not None and output.nbytes - self._bytes > self._limit_bytes:
             self.wait()

@@ -1,7 +1,7 @@
-"""The first page of a journal's file, and what its files are called.
+"""The first page of a journal's file, the names of its files, and its records.
 
-A journal `NAME` in a directory is the files ``NAME.000000.axj``, ``NAME.000001.axj``
-and beside each its index, ``NAME.000000.axi``, which begins with the same page.
+A journal `NAME` in a directory consists of ``NAME.000000.axj``, ``NAME.000001.axj``,
+... and an index of each, ``NAME.000000.axi``, which begins with the same page.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FILE = re.compile(r"(?P<name>.+)\.(?P<number>\d{6,})\.axj")
 
 @dataclass(frozen=True)
 class FileHeader:
-    """What the first page of a journal's file says.
+    """Contents of the first page of a journal's file.
 
     Examples
     --------
@@ -47,17 +47,17 @@ class FileHeader:
     """
 
     name: str
-    """Of the journal."""
+    """Name of the journal."""
     number: int
-    """Of the file within the journal, from 0."""
+    """Number of the file within the journal, from 0."""
     uuid: bytes
-    """16 bytes, of this file alone: seed of its frames' header CRCs."""
+    """16 bytes, unique to this file: seed of its frames' header CRCs."""
     session: str
-    """Of all files that one writer made: their sequences go on from file to file."""
+    """Shared by the files of one writer: their sequence numbers continue."""
     anchor: Anchor
     """Wall and monotonic time when the file was begun; host and boot."""
     about: dict[str, Any]
-    """What its writer says of it: small JSON."""
+    """Small JSON of its writer."""
 
     @classmethod
     def make(
@@ -67,24 +67,18 @@ class FileHeader:
         about: dict[str, Any] | None = None,
         session: str | None = None,
     ) -> FileHeader:
-        """Describe a file that is begun now."""
+        """Describe a file that begins now."""
         own = uuid.uuid4()
-        said = dict(about or {})
-        return cls(name, number, own.bytes, session or own.hex, Anchor.take(), said)
+        anchor, about = Anchor.take(), dict(about or {})
+        return cls(name, number, own.bytes, session or own.hex, anchor, about)
 
     @property
     def seed(self) -> int:
-        """What the header CRC of each frame goes on from."""
+        """Seed of the header CRC of each frame."""
         return crc32(self.uuid)
 
     def pack(self) -> bytes:
-        """Return the page, 4096 bytes.
-
-        Raises
-        ------
-        ValueError
-            `about` does not fit.
-        """
+        """Return the page, 4096 bytes; raise `ValueError` if `about` does not fit."""
         text = json.dumps(
             {
                 "name": self.name,
@@ -96,8 +90,8 @@ class FileHeader:
         ).encode()
         if len(text) > _TEXT_BYTES:
             raise ValueError(
-                f"name, host and about= of the journal take {len(text)} bytes as JSON "
-                f"and {_TEXT_BYTES} fit: say less in about=, or log it as an entry"
+                f"name, host and about= of the journal take {len(text)} bytes as JSON, "
+                f"but only {_TEXT_BYTES} fit: shorten about=, or log it as an entry"
             )
         page = bytearray(PAGE)
         _FIXED.pack_into(
@@ -109,31 +103,31 @@ class FileHeader:
 
     @classmethod
     def unpack(cls, page: bytes, where: str = "the file") -> FileHeader:
-        """Read a page that anybody may have written.
+        """Read a page of any content.
 
         Raises
         ------
         LayoutError
-            It is not the first page of a journal's file, or damaged.
+            It is not the first page of a journal's file, or is damaged.
         """
         if len(page) < PAGE:
             raise LayoutError(
-                f"{where} has {len(page)} bytes and a journal 4096 or more: it was "
-                "never written, or cut"
+                f"{where} has {len(page)} bytes, but a journal has 4096 or more: it "
+                "was never written, or was cut"
             )
         magic, version, data_at, own, size, run_bytes, number = _FIXED.unpack_from(page)
         if magic != MAGIC:
-            raise LayoutError(f"{where} is no journal: it begins with {magic!r}")
+            raise LayoutError(f"{where} is not a journal: it begins with {magic!r}")
         (stored,) = _CRC.unpack_from(page, _CRC_AT)
         if stored != crc32(page[:_CRC_AT]):
             raise LayoutError(
                 f"{where}: its first page is damaged (CRC {stored:#010x}): "
-                "'ataraxis recover' reads it without"
+                "'ataraxis recover' reads the rest"
             )
         if (version, data_at, run_bytes) != (VERSION, PAGE, RUN_BYTES):
             raise LayoutError(
-                f"{where} is a journal of version {version}, this program reads "
-                f"{VERSION}: update ataraxis"
+                f"{where} is a journal of version {version}, but this program reads "
+                f"version {VERSION}: update ataraxis"
             )
         try:
             tree = json.loads(page[_TEXT_AT : _TEXT_AT + size])
@@ -145,40 +139,40 @@ class FileHeader:
 
 
 def data_path(directory: Path, name: str, number: int) -> Path:
-    """Name a file of a journal."""
+    """Return the path of a journal's file."""
     return directory / f"{name}.{number:06d}.axj"
 
 
 def index_path(data: Path) -> Path:
-    """Name the index beside a file."""
+    """Return the path of a file's index."""
     return data.with_suffix(".axi")
 
 
 def split_name(path: Path) -> tuple[str, int] | None:
-    """Tell journal and number of a file by its name; None: it is no journal's."""
+    """Return journal and number from a file name; None if it is not a journal's."""
     found = _FILE.fullmatch(path.name)
     return (found["name"], int(found["number"])) if found else None
 
 
 def files_of(path: Path, name: str | None = None) -> dict[str, list[Path]]:
-    """List the journals of a directory, or the one that a file belongs to.
+    """List the journals of a directory, or the journal of a file.
 
     Parameters
     ----------
     path : Path
-        A directory, or a journal's file.
+        A directory, or a file of a journal.
     name : str, optional
         Only this journal.
 
     Returns
     -------
     dict of str to list of Path
-        The files of each journal in their order; no journal, no key.
+        The files of each journal, in order.
     """
     if path.is_file():
         own = split_name(path)
         if own is None:
-            raise LayoutError(f"{path} is no journal: those are NAME.000000.axj")
+            raise LayoutError(f"{path} is not a journal: those are NAME.000000.axj")
         path, name = path.parent, own[0]
     found: dict[str, list[tuple[int, Path]]] = {}
     for entry in path.iterdir():
@@ -188,24 +182,24 @@ def files_of(path: Path, name: str | None = None) -> dict[str, list[Path]]:
     return {key: [p for _, p in sorted(found[key])] for key in sorted(found)}
 
 
-# ---- records that a journal keeps about itself, between the frames of its sources
+# ---- records of a journal about itself, between the frames of its sources
 
-# Each is a frame of source 4294967295 whose payload is a JSON object with "record":
-# what it is. They count as no entries.
+# A record is a frame of source 4294967295; its payload is a JSON object with its kind
+# in "record". Records do not count as entries.
 
 CONTROL_SOURCE = 2**32 - 1
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Frames that a source made and the journal has not."""
+    """Frames of a source that are missing in the journal."""
 
     source: int
-    """Whose frames."""
+    """Number of the source."""
     first: int
-    """Sequence of the first one that is missing."""
+    """Sequence number of the first missing frame."""
     count: int
-    """How many."""
+    """Number of missing frames."""
     reason: str
     """Why, as far as is known."""
     time_ns: int = 0
@@ -213,7 +207,7 @@ class Gap:
 
 
 def encode_record(kind: str, content: dict[str, Any], sequence: int) -> bytes:
-    """Write a record as a frame."""
+    """Encode a record as a frame."""
     tree = {"record": kind, **content}
     frame = Frame.from_value(
         tree, DType.JSON, source=CONTROL_SOURCE, sequence=sequence, time_ns=now_ns()
@@ -222,38 +216,27 @@ def encode_record(kind: str, content: dict[str, Any], sequence: int) -> bytes:
 
 
 def labels_record(number: int, labels: Labels) -> dict[str, Any]:
-    """Say what a labels id means from here on."""
+    """Return the record that defines a labels id."""
     return {"id": number, "labels": json.loads(labels.to_json())}
 
 
-def anchor_record(anchor: Anchor) -> dict[str, Any]:
-    """Say which wall time it is."""
-    return asdict(anchor)
-
-
-class Notes:
-    """What the records of one file say, gathered in their order."""
+class FileRecords:
+    """Contents of the records of one file, added in order."""
 
     def __init__(self) -> None:
         self.labels: dict[int, Labels] = {}
         """By their id in this file."""
         self.sources: dict[int, dict[str, Any]] = {}
-        """By number: name, labels id, and what else was said of it."""
+        """By number: name, labels id, and further fields."""
         self.anchors: list[Anchor] = []
-        """Of each minute."""
+        """One per minute."""
         self.gaps: list[Gap] = []
-        """Frames known to be missing."""
+        """Missing frames."""
         self.close: dict[str, Any] | None = None
-        """What the writer said when it closed the file; None: it has not."""
+        """The last record of a complete file; else None."""
 
-    def take(self, frame: Frame) -> None:
-        """Add what a record says; unknown kinds are passed over.
-
-        Raises
-        ------
-        CorruptFrame
-            It is none of ours.
-        """
+    def add(self, frame: Frame) -> None:
+        """Add a record; ignore unknown kinds; raise `CorruptFrame` if invalid."""
         tree = frame.value
         try:
             kind = tree["record"]
@@ -272,38 +255,28 @@ class Notes:
                 self.close = tree
         except (KeyError, TypeError, ValueError, LayoutError) as error:
             raise CorruptFrame(
-                f"record {frame.sequence} of the journal: {error!r}"
+                f"record {frame.sequence} of the journal is invalid: {error!r}"
             ) from error
 
 
-# ---- the seed of a journal whose first page is lost, from the frames themselves
+# ---- the CRC seed of a journal whose first page is lost
 
 _ENOUGH = 64
 _ALIGN = 64
 
 
-def seed_of_frames(data: Any) -> int | None:
-    """Find what the header CRCs of most frames of a file go on from.
+def recover_crc_seed(data: Any) -> int | None:
+    """Find the seed of the header CRCs of most frames of a file, first page included.
 
-    A CRC is linear: that of a header differs from the CRC without a seed by something
-    that depends on the seed alone, and can be undone.
-
-    Parameters
-    ----------
-    data : bytes-like
-        The file, its first page included.
-
-    Returns
-    -------
-    int or None
-        The seed that two headers or more agree on; None: there are none.
+    A CRC is linear: it differs from the CRC without a seed by a value that depends on
+    the seed alone, and can be inverted. None if fewer than two headers agree.
     """
-    columns = _response()
+    basis = _seed_basis()
     seeds: Counter[int] = Counter()
-    for at in _magics(memoryview(data)):
+    for at in _header_offsets(memoryview(data)):
         head = bytes(data[at : at + HEADER_BYTES])
         stored = int.from_bytes(head[60:], "little")
-        seeds[_undone(stored ^ crc32(head[:60]), columns)] += 1
+        seeds[_solve_seed(stored ^ crc32(head[:60]), basis)] += 1
         seed, count = seeds.most_common(1)[0]
         if count >= _ENOUGH:
             return seed
@@ -313,8 +286,8 @@ def seed_of_frames(data: Any) -> int | None:
     return seed if count >= 2 else None
 
 
-def _magics(view: memoryview) -> Any:
-    """Say where headers may begin."""
+def _header_offsets(view: memoryview) -> Any:
+    """Iterate over offsets where headers may begin."""
     step = 2**20
     for start in range(PAGE, len(view) - HEADER_BYTES + 1, step):
         words = np.frombuffer(
@@ -327,15 +300,15 @@ def _magics(view: memoryview) -> Any:
         yield from (start + int(k) * _ALIGN for k in found)
 
 
-def _response() -> list[tuple[int, int]]:
-    """Say what each bit of a seed does to the CRC of 60 bytes, solved for the bits.
+def _seed_basis() -> list[tuple[int, int]]:
+    """Return the effect of the seed bits on the CRC of 60 bytes, in echelon form.
 
-    Pairs of a pivot bit's column and the seed bits it is made of.
+    Pairs of an effect and the seed bits that cause it.
     """
-    nothing = crc32(bytes(60), 0)
+    zero = crc32(bytes(60), 0)
     rows: list[tuple[int, int]] = []
     for bit in range(32):
-        effect, made = crc32(bytes(60), 1 << bit) ^ nothing, 1 << bit
+        effect, made = crc32(bytes(60), 1 << bit) ^ zero, 1 << bit
         for other, how in rows:
             if effect ^ other < effect:
                 effect, made = effect ^ other, made ^ how
@@ -344,7 +317,7 @@ def _response() -> list[tuple[int, int]]:
     return rows
 
 
-def _undone(effect: int, rows: list[tuple[int, int]]) -> int:
+def _solve_seed(effect: int, rows: list[tuple[int, int]]) -> int:
     seed = 0
     for column, made in rows:
         if effect ^ column < effect:

@@ -1,4 +1,4 @@
-"""JournalReader: the files of a journal, or of all journals of a directory, as one."""
+"""JournalReader: one journal, or all journals of a directory, as one log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,36 +21,36 @@ from ataraxis.log.journal.input import (
     Entries,
     InputFile,
     leave_out_repeated,
-    listed,
+    list_entries,
 )
 from ataraxis.log.journal.page import Gap, files_of
-from ataraxis.log.selection import Problem, Selection, SourceInfo
+from ataraxis.log.selection import LogSource, Problem, Selection, SourceInfo
 
-# ---- where the entries of a source are in a journal, and what wall time they have
+# ---- entries of a source as ranges, and their wall times
 
 NOT_A_TIME = np.iinfo(np.int64).min
 
 
 def extents(file: InputFile, source: int) -> NDArray[np.int64]:
-    """Return the entries of a source in a file as ranges of their numbers, (k, 2).
+    """Return the entries of a source in a file as ranges of numbers, (k, 2).
 
-    A run of one source is not looked into; one of several is, at its headers.
+    Runs of one source are not read; of runs with several, the headers are.
     """
     runs, starts = file.data_runs, file.starts
     is_own = runs["source"] == source
     at = np.flatnonzero(is_own)
     found = [np.stack([starts[at], starts[at + 1]], 1)]
     for k in np.flatnonzero(runs["source"] == SEVERAL).tolist():
-        table = listed(file.data, runs[k], file.seed)
+        table = list_entries(file.data, runs[k], file.seed)
         good = (table["source"] == source) & (table["state"] == journal_scan.GOOD)
         edges = np.flatnonzero(np.diff(np.concatenate([[False], good, [False]])))
         found.append(edges.reshape(-1, 2) + starts[k])
     ranges = np.concatenate(found)
-    return joined(ranges[np.argsort(ranges[:, 0], kind="stable")])
+    return merge_ranges(ranges[np.argsort(ranges[:, 0], kind="stable")])
 
 
-def joined(ranges: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Join ranges that follow each other without a hole."""
+def merge_ranges(ranges: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Merge adjacent ranges."""
     if len(ranges) < 2:
         return ranges
     is_first = np.concatenate([[True], ranges[1:, 0] != ranges[:-1, 1]])
@@ -59,18 +58,18 @@ def joined(ranges: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.stack([ranges[is_first, 0], ranges[is_last, 1]], 1)
 
 
-def shifts(files: Iterable[InputFile]) -> list[int | None]:
-    """Say of each file what added to its times makes wall times: by one anchor.
+def wall_shifts(files: Iterable[InputFile]) -> list[int | None]:
+    """Return wall minus monotonic time of each file, from one anchor per session.
 
-    All files of a session have that of its first one, so that times within a session
-    differ as their stamps do. A file whose first page is lost has that of its first
-    minute, or of the file before.
+    All files of a session use the anchor of its first file, so that times within a
+    session differ as their stamps do. A file whose first page is lost uses its first
+    anchor record, or the shift of the file before.
     """
     sessions: dict[str, int] = {}
     found: list[int | None] = []
     for file in files:
         header = file.header
-        anchors = ([header.anchor] if header else []) + file.notes.anchors
+        anchors = ([header.anchor] if header else []) + file.records.anchors
         shift = found[-1] if found else None
         if anchors:
             shift = anchors[0].wall_ns - anchors[0].monotonic_ns
@@ -82,9 +81,9 @@ def shifts(files: Iterable[InputFile]) -> list[int | None]:
     return [first if shift is None else shift for shift in found]
 
 
-def _end(file: InputFile, start: int, stop: int, step: int) -> int | None:
-    """Return the sequence of the first entry that is whole, from one end on."""
-    for number in range(start, stop, step)[:_SPARSE]:
+def _end_sequence(file: InputFile, numbers: range) -> int | None:
+    """Return the sequence number of the first intact entry of some."""
+    for number in numbers[:_SPARSE]:
         entry = file.entries(number, number + 1)[0]
         if entry["state"] == journal_scan.GOOD:
             return int(entry["sequence"])
@@ -96,29 +95,28 @@ def _end(file: InputFile, start: int, stop: int, step: int) -> int | None:
 _SPARSE = 64
 
 
-class JournalReader:
-    """Read journals: mapped and lazy, also damaged ones and those still being written.
+class JournalReader(LogSource):
+    """Read journals, also damaged ones and those still being written.
 
     Parameters
     ----------
     path : str or Path
         A directory, or a file of a journal.
     name : str, optional
-        Only this journal; all of the directory, if not given, one after the other.
+        Only this journal. Default: all of the directory, one after the other.
 
     Raises
     ------
     FileNotFoundError
-        There is no journal there.
+        The path has no journal.
     LayoutError
-        A file is none of a journal's.
+        A file is not a journal's.
 
     Notes
     -----
-    Opening reads indexes, not data, whatever their size. Entries are numbered from 0,
-    file after file; arrays and frames keep the mapping alive (nobody may shorten a file
-    that is mapped: journals never are). It is what `LogArchive`
-    reads journals with: see there for how to read.
+    Opening reads indexes, not data. Entries are numbered from 0, file after file.
+    Arrays and frames are views of the mapped files and keep them mapped. `LogArchive`
+    reads journals with it.
 
     Examples
     --------
@@ -133,26 +131,24 @@ class JournalReader:
     """
 
     unit = "ns"
-    """Unit of `Selection.time`: monotonic ns."""
 
     def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
         self.path = Path(path)
         self.name = name
         self.files: list[InputFile] = []
-        """In their order."""
         self._known: set[Path] = set()
         self._failed: list[Problem] = []
         self.starts = np.zeros(1, np.int64)
         if not self._paths():
-            what = f"journal {name!r}" if name else "journal"
+            what = f"the journal {name!r}" if name else "a journal"
             raise FileNotFoundError(
-                2, f"there is no {what} (files NAME.000000.axj)", str(path)
+                2, f"expected {what} (files NAME.000000.axj), found none", str(path)
             )
         self.refresh()
 
     @classmethod
     def accepts(cls, path: Path) -> bool:
-        """Tell whether there is a journal."""
+        """Return whether the path has a journal."""
         if path.is_file():
             return path.suffix == ".axj"
         return path.is_dir() and any(path.glob("*.axj"))
@@ -161,10 +157,7 @@ class JournalReader:
         return [p for paths in files_of(self.path, self.name).values() for p in paths]
 
     def refresh(self) -> bool:
-        """Take in what was written since; whether there was anything.
-
-        Numbers of entries known before stay as they were.
-        """
+        """Add what was written since; return whether there was anything."""
         count = len(self)
         for path in self._paths():
             if path in self._known:
@@ -174,7 +167,7 @@ class JournalReader:
                 self.files.append(InputFile(path))
             except (LayoutError, OSError) as error:
                 self._failed.append(Problem(path, 0, path.stat().st_size, str(error)))
-        # A file before the last that grows would move the numbers of those behind.
+        # Growth of a file before the last one would change later numbers.
         for file in self.files:
             file.refresh()
         leave_out_repeated(self.files)
@@ -185,55 +178,55 @@ class JournalReader:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    # ---- what it is
+    # ---- properties
 
     @property
     def problems(self) -> list[Problem]:
-        """What was noticed so far; `verify` looks at everything."""
+        """Problems noticed so far; `verify` checks everything."""
         found = list(self._failed)
         for file in self.files:
-            found += file.problems
-            found += [*file.losses(), *file.ending()]
+            found += [*file.problems, *file.losses(), *file.ending()]
         return found
 
     @property
     def is_live(self) -> bool:
-        """Whether somebody still writes a file of it."""
+        """Whether a writer has a file of it open."""
         return any(not f.is_closed and f.is_written for f in self.files)
 
     @property
     def anchors(self) -> list[Anchor]:
-        """Wall times: of each file's beginning, and of each minute."""
+        """Pairs of monotonic and wall time: of each file's start, and each minute."""
         found = []
         for file in self.files:
             found += [file.header.anchor] if file.header is not None else []
-            found += file.notes.anchors
+            found += file.records.anchors
         return found
 
     @property
     def gaps(self) -> list[Gap]:
-        """Frames that are known to be missing."""
-        return [gap for file in self.files for gap in file.notes.gaps]
+        """Frames known to be missing."""
+        return [gap for file in self.files for gap in file.records.gaps]
 
     @property
     def sources(self) -> dict[int, SourceInfo]:
-        """The sources, by their numbers: those with entries, and those described."""
+        """The sources by their numbers: those with entries or a description."""
         found: dict[int, SourceInfo] = {}
         for file in self.files:
             numbers = set(map(int, np.unique(file.data_runs["source"])))
             if SEVERAL in numbers:
                 numbers.remove(SEVERAL)
                 numbers |= file.mixed_sources()
-            for number in sorted(numbers | file.notes.sources.keys()):
-                said = file.notes.sources.get(number, {})
-                labels = file.notes.labels.get(said.get("labels", 0))
-                if number not in found or said:
+            records = file.records
+            for number in sorted(numbers | records.sources.keys()):
+                fields = records.sources.get(number, {})
+                labels = records.labels.get(fields.get("labels", 0))
+                if number not in found or fields:
                     more = {
                         key: value
-                        for key, value in said.items()
+                        for key, value in fields.items()
                         if key not in ("record", "source", "name", "labels")
                     }
-                    found[number] = SourceInfo(number, said.get("name"), labels, more)
+                    found[number] = SourceInfo(number, fields.get("name"), labels, more)
         return found
 
     # ---- entries
@@ -244,7 +237,7 @@ class JournalReader:
         start: int | None = None,
         stop: int | None = None,
     ) -> Selection:
-        """Find entries of a source and of a time, `start` to before `stop`, ns."""
+        """Find entries by source and time, `start` to before `stop`, ns."""
         parts = [file.select(source, start, stop) for file in self.files]
         parts = parts or [(np.empty(0, np.int64), np.empty(0, ENTRY))]
         return self._selection(
@@ -256,17 +249,17 @@ class JournalReader:
     def unknown(
         self, source: int | None, start: int | None, stop: int | None
     ) -> list[Problem]:
-        """Find damage that may have held entries of a source and time."""
+        """Find damage that may have contained entries of a source and time."""
         found = list(self._failed)
         for file in self.files:
             found += file.unknown(source, start, stop)
         return found
 
     def pick(self, numbers: NDArray[np.int64] | range) -> Selection:
-        """Find entries by their numbers, in any order."""
+        """Return entries by their numbers, in any order."""
         wanted = np.asarray(numbers, np.int64)
         which = np.searchsorted(self.starts, wanted, "right") - 1
-        # Far apart they are looked up one by one, without what lies between.
+        # Distant entries are looked up one by one, without those between.
         is_far = np.abs(np.diff(wanted)) > _SPARSE
         edges = np.flatnonzero(is_far | (np.diff(which) != 0)) + 1
         tables, files, parts = [], [], np.split(wanted, edges)
@@ -300,19 +293,16 @@ class JournalReader:
         )
 
     def frame(self, number: int, *, verify: bool = True) -> Frame:
-        """Read an entry; its payload is a view of the file.
+        """Return an entry, whose payload is a view of the file.
 
-        Raises
-        ------
-        CorruptFrame
-            It is damaged: names file and byte.
+        Raises `CorruptFrame`, with the file and the byte, if it is damaged.
         """
         at = int(np.searchsorted(self.starts, number, "right")) - 1
         file, own = self.files[at], number - int(self.starts[at])
         return file.frame(file.entries(own, own + 1)[0], verify=verify)
 
-    def frames(self, selection: Selection, *, verify: bool = True) -> Any:
-        """Iterate over the entries of a selection, as `frame`."""
+    def frames(self, selection: Selection, *, verify: bool = True) -> Iterator[Frame]:
+        """Iterate over the entries of a selection, like `frame`."""
         table, which = selection.where
         for entry, at in zip(table, which, strict=True):
             yield self.files[at].frame(entry, verify=verify)
@@ -320,23 +310,7 @@ class JournalReader:
     def gather(
         self, selection: Selection, out: NDArray[np.uint8], *, verify: bool = True
     ) -> int:
-        """Copy payloads into the rows of `out`; how many went before one did not.
-
-        Parameters
-        ----------
-        selection : Selection
-            Of this reader.
-        out : ndarray of uint8
-            Shape (n, bytes of a payload).
-        verify : bool
-            Whether checksums are looked at.
-
-        Returns
-        -------
-        int
-            Number of rows filled: all, or up to the first entry that is damaged or has
-            another dtype or shape than the first one.
-        """
+        """Copy payloads to the rows of `out`; see `LogSource.gather`."""
         table, _ = selection.where
         done = 0
         for file, start, stop in self._parts(selection):
@@ -349,7 +323,7 @@ class JournalReader:
         return done
 
     def _is_alike(self, selection: Selection, at: int) -> bool:
-        """Whether an entry is of the dtype and shape of the first one."""
+        """Return whether an entry has the dtype and shape of the first one."""
         table, which = selection.where
         try:
             one, other = (
@@ -367,36 +341,33 @@ class JournalReader:
             extents(file, source) + start
             for file, start in zip(self.files, self.starts, strict=False)
         ]
-        return joined(np.concatenate([np.empty((0, 2), np.int64), *parts]))
+        return merge_ranges(np.concatenate([np.empty((0, 2), np.int64), *parts]))
 
     def account(self, source: int) -> tuple[int, int]:
         """Return how many entries of a source are missing, and how many were late."""
         account, first, last, count = SourceAccount(), None, 0, 0
         for file in self.files:
-            notes = file.notes
-            account.describe(file.header, notes.sources.get(source, {}))
-            account.gaps += [gap for gap in notes.gaps if gap.source == source]
+            records = file.records
+            account.describe(file.header, records.sources.get(source, {}))
+            account.gaps += [gap for gap in records.gaps if gap.source == source]
             parts = extents(file, source)
             if not len(parts):
                 continue
             count += int((parts[:, 1] - parts[:, 0]).sum())
-            low = _end(file, int(parts[0, 0]), int(parts[0, 1]), 1)
-            high = _end(file, int(parts[-1, 1]) - 1, int(parts[-1, 0]) - 1, -1)
+            low = _end_sequence(file, range(*parts[0].tolist()))
+            high = _end_sequence(file, range(*parts[-1].tolist())[::-1])
             if low is not None and high is not None:
                 first = low if first is None else min(first, low, high)
                 last = max(last, low, high)
         return account.span(first or 0, last, count)
 
     def shifts_ns(self, source: int) -> list[int | None]:
-        """Return what makes wall time of a monotonic one, of each file; or None."""
-        return shifts(self.files)
+        """Return wall minus monotonic time of each file; None if unknown."""
+        return wall_shifts(self.files)
 
     def wall_ns(self, selection: Selection) -> NDArray[np.int64] | None:
-        """Return wall times, ns since 1970; NaT where a header is damaged.
-
-        Monotonic times and one number for each session; None if nobody knows it.
-        """
-        known = [shift for shift in shifts(self.files) if shift is not None]
+        """Return wall times, ns since 1970; see `LogSource.wall_ns`."""
+        known = [shift for shift in wall_shifts(self.files) if shift is not None]
         if len(known) < len(self.files):
             return None
         table, which = selection.where
@@ -404,12 +375,8 @@ class JournalReader:
         wall[table["state"] == journal_scan.LOST] = NOT_A_TIME
         return np.asarray(wall)
 
-    def corrected(self, selection: Selection) -> Selection:
-        """Return the selection: entries are found by themselves, not by an index."""
-        return selection
-
     def device_stamps(self, selection: Selection) -> NDArray[np.int64] | None:
-        """Copy device times and counters, (n, 2); None: not all entries have them."""
+        """Return device times and counters, (n, 2): a copy; None if one has none."""
         table, _ = selection.where
         parts = [
             file.device_stamps(table[start:stop])
@@ -421,7 +388,7 @@ class JournalReader:
         return found[0] if len(found) == 1 else np.concatenate(found)
 
     def _parts(self, selection: Selection) -> Iterator[tuple[InputFile, int, int]]:
-        """Cut a selection into stretches of one file each."""
+        """Split a selection by file: file, start and stop."""
         _, which = selection.where
         edges = [0, *(np.flatnonzero(np.diff(which)) + 1).tolist(), len(which)]
         for start, stop in pairwise(edges):
@@ -429,18 +396,8 @@ class JournalReader:
                 yield self.files[int(which[start])], start, stop
 
     def close(self) -> None:
-        """Forget the files; arrays and frames that were read stay valid."""
+        """Close the files; arrays and frames that were read stay valid."""
         for file in self.files:
             file.close()
         self.files.clear()
         self.starts = np.zeros(1, np.int64)
-
-    def __enter__(self) -> JournalReader:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        """Close."""
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<JournalReader {self.path}, {len(self)} entries>"

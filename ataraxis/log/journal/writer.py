@@ -1,4 +1,4 @@
-"""JournalWriter: frames into files, many at a time."""
+"""JournalWriter: frames to files, many at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Self
 
@@ -22,19 +22,14 @@ from ataraxis.errors import LoggerError, NotConnectedError
 from ataraxis.frame import HEADER_BYTES, DType, Frame, Header
 from ataraxis.labels import Labels, fit, unmasked, whole
 from ataraxis.log.journal.output import FIRST, OutputFile, Syncer
-from ataraxis.log.journal.page import (
-    CONTROL_SOURCE,
-    anchor_record,
-    encode_record,
-    labels_record,
-)
+from ataraxis.log.journal.page import CONTROL_SOURCE, encode_record, labels_record
 from ataraxis.log.modes import make_folder
 from ataraxis.shm.limits import advice
 
 if TYPE_CHECKING:
     from ataraxis._kernels.journal_write import QueueToFile, RingToFile
 
-# ---- rows of an array as frames of a journal: their header and their extensions
+# ---- rows of an array as frames: headers and extensions
 
 _CODES = {
     "u1": DType.U8, "u2": DType.U16, "u4": DType.U32, "u8": DType.U64,
@@ -48,11 +43,11 @@ class EncodedRows(NamedTuple):
     """Rows as bytes."""
 
     template: bytes
-    """Header that all share but for sequence, time and checksums."""
+    """Header that all rows share, except sequence number, time and checksums."""
     data: NDArray[np.uint8]
-    """Payloads, shape (rows, bytes); a view of what was given, if contiguous."""
+    """Payloads, shape (rows, bytes); a view of the input if that is contiguous."""
     fronts: NDArray[np.uint8] | None
-    """Extensions, shape (rows, bytes)."""
+    """Header extensions, shape (rows, bytes)."""
 
 
 def row_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
@@ -66,9 +61,9 @@ def row_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
 def plain_header(
     source: int, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> bytes | None:
-    """Write the header of rows with device stamps; None: it takes labels or more bytes.
+    """Return the header of rows with device stamps; None if they need labels or more.
 
-    Sequence, times and checksums are whoever writes the rows'.
+    The caller adds sequence numbers, times and checksums.
     """
     code = _code_of(dtype)
     if code == DType.ND_ARR:
@@ -81,7 +76,7 @@ def plain_header(
 
 
 def _code_of(dtype: np.dtype[Any]) -> DType:
-    """Find the code of plain numbers; of others that of what labels name."""
+    """Return the code of plain numbers, or of dtypes that need labels."""
     if not dtype.isnative or dtype.names is not None:
         return DType.ND_ARR
     return _CODES.get(dtype.str[1:], DType.ND_ARR)
@@ -90,7 +85,7 @@ def _code_of(dtype: np.dtype[Any]) -> DType:
 def _template(
     code: DType, shape: tuple[int, ...], itemsize: int, **more: Any
 ) -> tuple[bytes, bytes]:
-    """Write a row's header, and the extension that says its extents, if it has one."""
+    """Return the header of a row, and the extension for its shape, if it has one."""
     width = itemsize * math.prod(shape)
     header = Header(dtype=code, shape=shape, payload_bytes=width, **more)
     data = bytearray(header.nbytes - width)
@@ -100,12 +95,9 @@ def _template(
 
 
 class RowTemplates:
-    """Headers of rows, made once for each kind of row.
+    """Encodes rows; caches one header per kind of row.
 
-    Parameters
-    ----------
-    checksum : bool
-        Whether frames get a checksum.
+    `checksum` is whether frames get one.
     """
 
     def __init__(self, checksum: bool) -> None:
@@ -120,38 +112,36 @@ class RowTemplates:
         device_sequence: NDArray[Any] | None,
         labels_id: Callable[[Labels], int],
     ) -> EncodedRows:
-        """Take an array of shape (n, ...) apart into rows.
+        """Encode an array of shape (n, ...) as n rows.
 
-        Parameters
-        ----------
-        source : int
-            Of all rows.
-        block : array-like
-            Its first axis is that of the rows.
-        device_time, device_sequence : array or None
-            Of each row.
-        labels_id : callable
-            Gives the id of labels, for dtypes that only labels can name.
-
-        Raises
-        ------
-        TypeError, ValueError
-            It has no rows, or holds Python objects, or stamps do not fit.
+        `labels_id` returns the id of labels, for dtypes that need them. Raises
+        `TypeError` or `ValueError` for an array without rows, Python objects, or stamps
+        that do not fit.
         """
         array = np.ascontiguousarray(unmasked(block, "a journal"))
         if np.ndim(block) == 0:
-            raise ValueError("log_block takes an array of rows: log() takes one value")
+            raise ValueError("log_block needs an array of rows; use log() for a value")
         if array.dtype.hasobject:
-            raise TypeError(f"{array.dtype} holds Python objects: convert it first")
+            raise TypeError(f"{array.dtype} has Python objects: convert it first")
         n, shape = len(array), array.shape[1:]
         data = row_bytes(array)
         stamps = _stamps(n, device_time, device_sequence)
         unsigned = stamps is not None and np.asarray(device_time).dtype.kind == "u"
         kind = str(array.dtype.descr) if array.dtype.names else array.dtype.str
         key = (source, kind, shape, stamps is not None, unsigned)
-        template, extents = self._known.get(key) or self._make(
-            key, source, array.dtype, shape, stamps is not None, unsigned, labels_id,
-        )  # fmt: skip
+        made = self._known.get(key)
+        if made is None:
+            code = _code_of(array.dtype)
+            labels = 0
+            if code == DType.ND_ARR:
+                labels = labels_id(Labels(array.dtype, shape))
+            stamp = None if stamps is None else 0
+            made = self._known[key] = _template(
+                code, shape, array.dtype.itemsize, source=source, labels_id=labels,
+                device_time=stamp, device_sequence=stamp, device_unsigned=unsigned,
+                checksum=self.checksum,
+            )  # fmt: skip
+        template, extents = made
         fronts = stamps
         if extents:
             lead = np.broadcast_to(np.frombuffer(extents, "u1"), (n, len(extents)))
@@ -160,44 +150,23 @@ class RowTemplates:
             fronts = np.ascontiguousarray(fronts)
         return EncodedRows(template, data, fronts)
 
-    def _make(
-        self,
-        key: tuple[Any, ...],
-        source: int,
-        dtype: np.dtype[Any],
-        shape: tuple[int, ...],
-        is_stamped: bool,
-        unsigned: bool,
-        labels_id: Callable[[Labels], int],
-    ) -> tuple[bytes, bytes]:
-        code = _code_of(dtype)
-        made = _template(
-            code, shape, dtype.itemsize, source=source,
-            labels_id=labels_id(Labels(dtype, shape)) if code == DType.ND_ARR else 0,
-            device_time=0 if is_stamped else None,
-            device_sequence=0 if is_stamped else None,
-            device_unsigned=unsigned, checksum=self.checksum,
-        )  # fmt: skip
-        self._known[key] = made
-        return made
-
 
 def _stamps(
     n: int, device_time: NDArray[Any] | None, device_sequence: NDArray[Any] | None
 ) -> NDArray[np.uint8] | None:
-    """Write device stamps as their bytes, shape (n, 16)."""
+    """Return device stamps as bytes, shape (n, 16)."""
     if device_time is None:
         if device_sequence is not None:
-            raise ValueError("device_sequence goes with device_time: give both")
+            raise ValueError("device_sequence needs device_time: give both")
         return None
     times = np.asarray(device_time)
     counts = np.zeros(n, "u8") if device_sequence is None else device_sequence
     counts = np.asarray(counts)
     if times.dtype.kind not in "iu" or counts.dtype.kind not in "iu":
-        raise TypeError("device_time and device_sequence are integers")
+        raise TypeError("device_time and device_sequence must be integers")
     counts = fit(counts, np.dtype("u8"), None, "device_sequence")
     if times.shape != (n,) or counts.shape != (n,):
-        raise ValueError(f"device stamps have shape ({n},), one for each row")
+        raise ValueError(f"device stamps must have shape ({n},), one per row")
     stamps = np.empty((n, 2), "<u8")
     stamps[:, 0] = times.astype("u8" if times.dtype.kind == "u" else "i8").view("u8")
     stamps[:, 1] = counts
@@ -212,22 +181,22 @@ NO_LIMIT = 2**63
 
 @dataclass(frozen=True)
 class JournalStatistics:
-    """What a journal's writer has done; entries and bytes since it was made."""
+    """Totals of a journal's writer since it was made."""
 
     path: Path
-    """The file it writes now."""
+    """The current file."""
     entries: int
-    """Accepted."""
+    """Entries accepted."""
     written: int
-    """Brought into a file: these survive the death of every process."""
+    """Entries in a file: these survive the death of every process."""
     on_disk: int
-    """Brought to the disk: these survive the loss of power."""
+    """Entries on the disk: these survive a power failure."""
     nbytes: int
-    """Of the present file."""
+    """Size of the current file."""
     gaps: int
     """Gap records."""
     syncs: int
-    """Times the disk was waited for."""
+    """Number of syncs."""
 
 
 class JournalWriter(RecordKernel):
@@ -236,36 +205,35 @@ class JournalWriter(RecordKernel):
     Parameters
     ----------
     directory : str or Path
-        Made if it is not there. Files that are there are never touched: a second
-        writer of the same name goes on with the next number.
+        Created if missing. Existing files stay: a second writer of the same name
+        continues with the next number.
     name : str
-        Of the journal: files are called ``name.000000.axj``.
+        Name of the journal: its files are called ``name.000000.axj``.
     durability : {'os', 'disk'}
-        What is promised of entries after `flush`: that they survive the death of every
-        process, or after `sync_s` or `sync_bytes` also the loss of power.
+        Whether entries survive the death of every process after `flush`, or after
+        `sync_s` or `sync_bytes` also a power failure.
     sync_s : float
-        With 'disk': an entry is on the disk this long after it was logged, s, if the
-        disk is not slower than that.
+        With 'disk': entries are synced at this interval, s, if the disk is fast enough.
     sync_bytes : int
-        With 'disk': `log` waits rather than have more than this not on the disk.
+        With 'disk': `log` waits while more bytes than this are not on the disk.
     file_bytes : int
-        A file is not begun an entry in behind this byte; the next file is.
+        Entries that would start behind this byte go to the next file.
     buffer_bytes : int
-        Entries are collected up to this before they are written; `flush` writes now.
+        Entries are buffered up to this size; `flush` writes at once.
     checksum : bool
-        Whether entries get a checksum, besides that of their header.
+        Whether the payload of an entry gets a checksum, besides that of its header.
     about : dict, optional
-        Small JSON that goes into the first page of each file, up to some 3 KiB.
+        Small JSON for the first page of each file, up to about 3 KiB.
 
     Raises
     ------
     LoggerError
-        The files cannot be made or written: says what is safe.
+        The files cannot be created or written; the message states what is safe.
 
     Notes
     -----
-    Any thread may use it. A forked copy must not. One process writes one file; several
-    writers of one name write files of their own, and a reader takes them together.
+    Threads may share it; a forked copy must not be used. Several writers of one name
+    write their own files, which a reader joins.
 
     Examples
     --------
@@ -299,23 +267,24 @@ class JournalWriter(RecordKernel):
     ) -> None:
         self.durability = durability
         if durability not in ("os", "disk"):
-            raise ValueError(f"durability={durability!r}: 'os' or 'disk'")
+            raise ValueError(f"durability must be 'os' or 'disk', got {durability!r}")
         if sync_s <= 0 or sync_bytes <= 0:
-            raise ValueError("sync_s and sync_bytes are above 0")
+            raise ValueError("sync_s and sync_bytes must be above 0")
         self._rows_of = RowTemplates(checksum)
         self._next: dict[int, int] = {}
         path = Path(directory)
         if not name or os.sep in name or name.startswith("."):
-            raise ValueError(f"name={name!r}: a file name without a path")
+            raise ValueError(f"name must be a file name without a path, got {name!r}")
         if file_bytes < 2 * FIRST or buffer_bytes < 4096:
-            raise ValueError("file_bytes is 8192 or more, buffer_bytes 4096 or more")
+            raise ValueError("file_bytes must be at least 8192, buffer_bytes 4096")
         self.directory, self.name = path, name
         self._about, self._file_bytes = dict(about or {}), file_bytes
         self._buffer_bytes = buffer_bytes
         self._lock = threading.RLock()
         self._labels: dict[Labels, int] = {}
         self._sources: dict[int, dict[str, Any]] = {}
-        self._records = self._gaps = self._past = self._before = self._anchored = 0
+        self._records = self._gaps = self._earlier_bytes = 0
+        self._earlier_entries = self._anchored = 0
         self._syncer: Syncer | None = None
         self._pid = os.getpid()
         try:
@@ -323,15 +292,16 @@ class JournalWriter(RecordKernel):
             self._file = OutputFile(path, name, self._about)
         except OSError as error:
             raise LoggerError(
-                f"journal {name!r} cannot be begun in {path}: {error}; nothing "
+                f"journal {name!r} cannot be created in {path}: {error}; nothing "
                 "was written: make room, or give another directory"
             ) from error
         self.is_open = True
-        self._begin()
+        self._begin_file()
         if durability == "disk":
-            self._follow(Syncer(weakref.ref(self), sync_s, sync_bytes))
+            self._file.sync()
+            self._syncer = Syncer(weakref.ref(self), sync_s, sync_bytes)
 
-    # ---- what goes in
+    # ---- logging
 
     def log(
         self,
@@ -343,38 +313,38 @@ class JournalWriter(RecordKernel):
         device_time: int | None = None,
         device_sequence: int | None = None,
     ) -> int:
-        """Log one value as an entry: whatever a frame takes.
+        """Log one value as an entry.
 
         Parameters
         ----------
         source : int
             Number of the source, 0 to 2**32 - 2.
         value : object
-            As for `Frame.from_value`. Copied.
+            Any value of `Frame.from_value`. Copied.
         time_ns : int, optional
-            Monotonic time, ns; now, if not given.
+            Monotonic time, ns. Default: now.
         sequence : int, optional
-            Number within the source; the next one, if not given.
+            Number within the source. Default: the next one.
         device_time, device_sequence : int, optional
-            The source's own time, in its own ticks, and counter.
+            Time of the source's device, in its ticks, and its counter.
 
         Returns
         -------
         int
-            Its sequence.
+            The sequence number.
 
         Raises
         ------
         LoggerError
             It could not be written, and was not accepted.
         TypeError
-            No frame carries such a value.
+            A frame cannot hold the value.
 
         Notes
         -----
-        Accepted into the buffer: safe after `flush`, or once the buffer was full.
+        The entry is buffered; it is safe after `flush`, or when the buffer was full.
         """
-        source = self._checked(source)
+        source = self._check_source(source)
         with self._lock:
             own = self._next.get(source, 0)
             if sequence is not None:
@@ -390,9 +360,9 @@ class JournalWriter(RecordKernel):
             )
             data = frame.to_bytes()
             while (status := self._packed(data, 0, 1, -1, -1)[2]) != OK:
-                self._go_on(status, "this entry was not accepted")
+                self._roll_or_fail(status, "this entry was not accepted")
             self._next[source] = own + 1
-        self._paced()
+        self._pace()
         return own
 
     def log_block(
@@ -406,7 +376,7 @@ class JournalWriter(RecordKernel):
         device_time: NDArray[Any] | None = None,
         device_sequence: NDArray[Any] | None = None,
     ) -> int:
-        """Log each row of an array as one entry, in one call.
+        """Log each row of an array as one entry.
 
         Parameters
         ----------
@@ -415,25 +385,25 @@ class JournalWriter(RecordKernel):
         block : ndarray
             Shape (n, ...), any dtype without Python objects. Copied.
         time_ns : int or int64 array of shape (n,), optional
-            Monotonic time of the first row, or of each, ns; now, if not given.
+            Monotonic time of the first row, or of each, ns. Default: now.
         step_ns : int
             Time from row to row, ns, if `time_ns` is one number.
         sequence : int, optional
-            Of the first row; the next one of the source, if not given.
+            Of the first row. Default: the next one of the source.
         device_time, device_sequence : arrays of shape (n,), optional
-            The source's own time, int64 or uint64, and counter of each row.
+            Time of the source's device, int64 or uint64, and counter of each row.
 
         Returns
         -------
         int
-            Sequence of the first row.
+            Sequence number of the first row.
 
         Raises
         ------
         LoggerError
-            Not all could be written: the message says how many rows were accepted.
+            Not all rows were written; the message states how many were accepted.
         """
-        source = self._checked(source)
+        source = self._check_source(source)
         with self._lock:
             rows = self._rows_of.encode(
                 source, block, device_time, device_sequence, self.labels_id
@@ -465,8 +435,8 @@ class JournalWriter(RecordKernel):
                 done += count
                 self._next[source] = first + done
                 if status != OK:
-                    self._go_on(status, f"{done} of {n} rows were accepted")
-        self._paced()
+                    self._roll_or_fail(status, f"{done} of {n} rows were accepted")
+        self._pace()
         return first
 
     def append(
@@ -477,56 +447,56 @@ class JournalWriter(RecordKernel):
         source: int | None = None,
         labels: int | None = None,
     ) -> int:
-        """Log frames that are encoded already: their bytes are copied as they are.
+        """Log encoded frames unchanged.
 
         Parameters
         ----------
         frames : bytes-like
-            Frames of `ataraxis.frame` back to back, each beginning `align` bytes
-            aligned to the first. Frames without a checksum keep none.
+            Consecutive frames of `ataraxis.frame`, each at a multiple of `align` bytes
+            from the first.
         align : int
-            1 for frames without anything between them.
+            1 for frames without padding.
         source, labels : int, optional
-            Replace the numbers in the headers: `labels` is what `labels_id` gave.
+            Replace the numbers in the headers; `labels` is from `labels_id`.
 
         Returns
         -------
         int
-            How many frames there were.
+            Number of frames.
 
         Raises
         ------
         ValueError
-            Some of it is no frame; what came before was logged.
+            A frame is invalid; those before it were logged.
         """
         data = memoryview(frames).cast("B")
         done = at = 0
         with self._lock:
-            self._ready()
+            self._check_open()
             while at < len(data):
-                own = -1 if source is None else self._checked(source)
+                own = -1 if source is None else self._check_source(source)
                 count, at, status = self._packed(
                     data, at, align, own, -1 if labels is None else labels
                 )
                 done += count
                 if status != OK:
-                    self._go_on(status, f"{done} of these frames were accepted")
+                    self._roll_or_fail(status, f"{done} of these frames were accepted")
                 elif at < len(data):
                     raise ValueError(
                         f"no frame begins at byte {at} of {len(data)}; the {done} "
                         "before it were logged"
                     )
-        self._paced()
+        self._pace()
         return done
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "closed"
         return f"<JournalWriter {self.name!r} in {self.directory}, {state}>"
 
-    # ---- records of its own
+    # ---- records
 
     def labels_id(self, labels: Labels) -> int:
-        """Put labels into the journal, once: their id, for frames that refer to it."""
+        """Write labels to the journal, once; return their id for frames."""
         with self._lock:
             number = self._labels.get(labels)
             if number is None:
@@ -542,26 +512,26 @@ class JournalWriter(RecordKernel):
         labels: Labels | None = None,
         **more: Any,
     ) -> None:
-        """Say what a source is: its name, the labels of its entries, any small JSON."""
+        """Describe a source: its name, the labels of its entries, and small JSON."""
         with self._lock:
-            said = {"source": self._checked(source), **more}
+            description = {"source": self._check_source(source), **more}
             if name is not None:
-                said["name"] = name
+                description["name"] = name
             if labels is not None:
-                said["labels"] = self.labels_id(labels)
-            self._record("source", said)
-            self._sources[source] = said
+                description["labels"] = self.labels_id(labels)
+            self._record("source", description)
+            self._sources[source] = description
 
     def gap(self, source: int, first: int, count: int, reason: str) -> None:
-        """Record that frames of a source are missing: `count` from `first` on."""
+        """Record that `count` frames of a source are missing, from `first` on."""
         with self._lock:
             gap = {"source": source, "first": first, "count": count, "reason": reason}
             self._record("gap", gap)
             self._gaps += 1
 
     def _record(self, kind: str, content: dict[str, Any]) -> None:
-        """Write a record; the size of the file is no matter."""
-        self._ready()
+        """Write a record, whatever the size of the file."""
+        self._check_open()
         data = encode_record(kind, content, self._records)
         self._limit(NO_LIMIT)
         try:
@@ -574,88 +544,88 @@ class JournalWriter(RecordKernel):
     def record_ring(
         self, ring_to_file: RingToFile, source: int, labels: int
     ) -> tuple[int, int, int]:
-        """Take what a stream has now: frames, bytes, and the ring_to_file's status.
+        """Write what a stream has now; return frames, bytes, and a status of the ring.
 
-        Raises
-        ------
-        LoggerError
-            It could not be written; the ring_to_file holds on to what was not.
+        Raises `LoggerError` if it cannot; the ring keeps the unwritten frames.
         """
         with self._lock:
-            self._checked(source)
+            self._check_source(source)
             frames, nbytes, status = ring_to_file.record(self, source, labels)
             if status in (FULL, TORN):
-                self._go_on(status, "a frame of a stream was not accepted")
+                self._roll_or_fail(status, "a frame of a stream was not accepted")
                 status = OK
             return frames, nbytes, status
 
     def record_queue(self, queue_to_file: QueueToFile) -> None:
-        """Take what was leased from a queue.
+        """Write what was leased from a queue.
 
-        Raises
-        ------
-        LoggerError
-            It could not be written; what was not is still leased.
+        Raises `LoggerError` if it cannot; unwritten frames stay leased.
         """
         with self._lock:
-            self._ready()
+            self._check_open()
             while (status := queue_to_file.record(self)) != OK:
-                self._go_on(status, "some of a batch was not accepted")
-        self._paced()
+                self._roll_or_fail(status, "a part of a batch was not accepted")
+        self._pace()
 
     # ---- files
 
-    def _begin(self) -> None:
-        """Go on in the present file: say in it what labels and sources mean."""
+    def _begin_file(self) -> None:
+        """Start writing the current file; repeat labels and descriptions in it."""
         file = self._file
         self._open(
             file.fd, file.index_fd, FIRST, FIRST, self._file_bytes, file.header.seed,
             self._buffer_bytes,
         )  # fmt: skip
-        self._before, self._anchored = self.entries, now_ns()
+        self._earlier_entries, self._anchored = self.entries, now_ns()
         self._is_finishing = False
         for labels, number in self._labels.items():
             self._record("labels", labels_record(number, labels))
-        for said in self._sources.values():
-            self._record("source", said)
+        for description in self._sources.values():
+            self._record("source", description)
+
+    def _roll_or_fail(self, status: int, accepted: str) -> None:
+        """Begin the next file if this one is full; raise if it cannot be written."""
+        if status != FULL:
+            self._fail(accepted)
+        self._roll()
 
     def _roll(self) -> None:
-        """Finish the file and begin the next."""
+        """Complete the file and begin the next."""
         try:
             session = self._file.header.session
             file = OutputFile(self.directory, self.name, self._about, session)
         except OSError as error:
-            self._fail(f"the next file cannot be begun: {error}")
+            self._fail(f"the next file cannot be created: {error}")
         crash_point(b"journal_rolling")
         try:
             self._finish({"is_last": False})
         except BaseException:
             file.close()
             raise
-        self._past += self._written[0]
+        self._earlier_bytes += self._written[0]
         self._file.close()
         self._file = file
-        self._begin()
+        self._begin_file()
         if self._syncer is not None:
             file.sync()
 
     @property
     def has_lost_pages(self) -> bool:
-        """Whether a sync failed: nothing is known of what was written since the last.
+        """Whether a sync failed, so that entries since the last one may be lost.
 
-        Such a writer takes nothing more; what is not `on_disk` is to be written again.
+        The writer accepts nothing more; entries not `on_disk` must be written again.
         """
         return self._syncer is not None and self._syncer.failure is not None
 
     def on_disk(self) -> dict[str, Any]:
-        """Say how much of the present file is known to be on the disk, small JSON."""
+        """Return how much of the current file is known to be on the disk, as JSON."""
         entries = 0
         if self._syncer is not None:
-            entries = max(self._syncer.entries - self._before, 0)
+            entries = max(self._syncer.entries - self._earlier_entries, 0)
         return {"uuid": self._file.header.uuid.hex(), "entries": entries}
 
     def abandon(self) -> None:
-        """Leave the files as they are: a later one has what is not known to be safe."""
+        """Close the files unfinished: a later one repeats what may be lost."""
         if self.is_open:
             self.is_open = False
             self._file.close()
@@ -663,48 +633,38 @@ class JournalWriter(RecordKernel):
                 self._syncer.stop()
 
     def _restore(self) -> None:
-        """Write a file that was removed again, from what is still open; go on in it."""
+        """Write a removed file again from its open descriptor, and continue in it."""
         try:
             make_folder(self.directory)
             self._file.restore()
         except OSError as error:
-            self._fail(f"the file was removed by somebody: {error}")
+            self._fail(f"another process removed the file: {error}")
 
-    def _finish(self, said: Mapping[str, Any]) -> None:
-        """Write what is left, and that it is all."""
+    def _finish(self, fields: Mapping[str, Any]) -> None:
+        """Write everything, and the record that completes the file."""
         if not self._is_finishing:
-            self._record("close", {**said, "entries": self.entries - self._before})
+            count = self.entries - self._earlier_entries
+            self._record("close", {**fields, "entries": count})
             self._is_finishing = True
         if self._flush() != OK:
             self._fail("the file could not be finished")
         if self._syncer is not None:
             self._syncer.wait()
 
-    def _follow(self, syncer: Syncer) -> None:
-        """Let a syncer bring the files to the disk."""
-        self._file.sync()
-        self._syncer = syncer
-
-    def _go_on(self, status: int, accepted: str) -> None:
-        """Begin the next file where this one is full; raise if it cannot be written."""
-        if status != FULL:
-            self._fail(accepted)
-        self._roll()
-
-    def _ready(self) -> None:
+    def _check_open(self) -> None:
         if not self.is_open:
             raise NotConnectedError(f"journal {self.name!r} is closed: make a new one")
         if os.getpid() != self._pid:
             raise NotConnectedError(
-                f"journal {self.name!r} belongs to process {self._pid}: this is a "
-                "forked copy; make a JournalWriter of its own here"
+                f"journal {self.name!r} belongs to process {self._pid}, and this is a "
+                "forked copy: make another JournalWriter here"
             )
         if self._syncer is not None and self._syncer.failure is not None:
             self._fail(f"the disk failed: {self._syncer.failure}")
 
-    def _checked(self, source: int) -> int:
-        """Refuse what is no source, before anything is written."""
-        self._ready()
+    def _check_source(self, source: int) -> int:
+        """Raise unless the journal is open and `source` is a valid number."""
+        self._check_open()
         source = whole(source, "source")
         if not 0 <= source < CONTROL_SOURCE:
             raise ValueError(
@@ -713,7 +673,7 @@ class JournalWriter(RecordKernel):
         return source
 
     def _fail(self, accepted: str) -> NoReturn:
-        """Say what could not be done, and what is safe."""
+        """Raise `LoggerError`: what failed, and what is safe."""
         cause = None
         if self._error:
             cause = OSError(self._error, os.strerror(self._error), str(self._file.path))
@@ -726,11 +686,11 @@ class JournalWriter(RecordKernel):
         raise LoggerError(
             f"journal {self.name!r}: {known.path} could not be written: {reason}; "
             f"{accepted + '; ' if accepted else ''}the first {known.written} entries "
-            f"are in files and safe{disk}; {kept} more are kept in memory: make room "
-            "and flush(), for close() loses what it cannot write"
+            f"are in files and safe{disk}; {kept} more are in memory: make room and "
+            "call flush(), for close() loses what it cannot write"
         ) from cause
 
-    # ---- what is safe
+    # ---- durability
 
     @property
     def entries(self) -> int:
@@ -740,26 +700,26 @@ class JournalWriter(RecordKernel):
     @property
     def nbytes(self) -> int:
         """Bytes accepted since the writer was made, first pages included."""
-        return self._past + self._written[0] + self._waiting[0]
+        return self._earlier_bytes + self._written[0] + self._waiting[0]
 
     def flush(self) -> int:
-        """Bring all accepted entries into the file: they survive every process.
+        """Write all accepted entries to the file: they survive every process.
 
         Returns
         -------
         int
-            How many entries are in files since the writer was made.
+            Entries in files since the writer was made.
 
         Raises
         ------
         LoggerError
-            Not all could be written; they are kept, and the next `flush` tries again.
+            Not all could be written; they are kept, and the next `flush` retries.
         """
         with self._lock:
-            self._ready()
+            self._check_open()
             if now_ns() - self._anchored > ANCHOR_NS:
                 self._anchored = now_ns()
-                self._record("anchor", anchor_record(Anchor.take()))
+                self._record("anchor", asdict(Anchor.take()))
             if self._flush() != OK:
                 self._fail("")
             if os.fstat(self._file.fd).st_nlink == 0:
@@ -767,12 +727,12 @@ class JournalWriter(RecordKernel):
             return self.entries
 
     def sync(self) -> int:
-        """Bring all accepted entries to the disk, and wait for it; how many are there.
+        """Sync all accepted entries to the disk; return how many.
 
         Raises
         ------
         LoggerError
-            The disk refused.
+            The disk failed.
         """
         with self._lock:
             count = self.flush()
@@ -782,21 +742,21 @@ class JournalWriter(RecordKernel):
                 self._file.sync()
             return count
 
-    def settle(self) -> tuple[int, int, int]:
-        """Flush, for a syncer: entries and bytes that are in files, and the last one.
+    def flush_for_sync(self) -> tuple[int, int, int]:
+        """Flush; return entries and bytes in files, and a descriptor to sync and close.
 
-        Raises `LoggerError` as `flush` does. The descriptor is the caller's to close.
+        Raises `LoggerError` as `flush` does.
         """
         with self._lock:
             return self.flush(), self.nbytes, os.dup(self._file.fd)
 
-    def _paced(self) -> None:
-        """Wait for the disk where more than was promised is not on it."""
+    def _pace(self) -> None:
+        """Wait for the disk if more than `sync_bytes` are not on it."""
         if self._syncer is not None:
             self._syncer.pace()
 
     def statistics(self) -> JournalStatistics:
-        """Say what was accepted, written, and brought to the disk."""
+        """Return how much was accepted, written, and synced."""
         with self._lock:
             syncer, waiting = self._syncer, self._waiting[1]
             return JournalStatistics(
@@ -809,41 +769,34 @@ class JournalWriter(RecordKernel):
                 syncer.count if syncer is not None else 0,
             )
 
-    def finish(self, **said: Any) -> None:
-        """Write what is left, and that it is complete; nothing is logged after it.
+    def finish(self, **fields: Any) -> None:
+        """Write everything and complete the file; nothing can be logged afterwards.
 
         Parameters
         ----------
-        **said
-            What else is to be said with it, small JSON.
+        **fields
+            Small JSON for the last record.
 
         Raises
         ------
         LoggerError
-            Not all could be written; it is kept, and may be tried again.
+            Not everything could be written; it is kept, and `finish` may be retried.
         """
         with self._lock:
-            self._ready()
-            self._finish({"is_last": True, **said})
+            self._check_open()
+            self._finish({"is_last": True, **fields})
 
-    def close(self, **said: Any) -> None:
-        """Write what is left, say that it is complete, and close the file.
+    def close(self, **fields: Any) -> None:
+        """Write everything, complete the file and close it.
 
-        Parameters
-        ----------
-        **said
-            What else is to be said with it, small JSON.
-
-        Raises
-        ------
-        LoggerError
-            Not all could be written: says what is safe. The rest is lost.
+        Takes `fields` as `finish`. Raises `LoggerError` if not everything could be
+        written: the message states what is safe, the rest is lost.
         """
         if os.getpid() != self._pid or not self.is_open:
             return
         try:
             with self._lock:
-                self._finish({"is_last": True, **said})
+                self._finish({"is_last": True, **fields})
         finally:
             self.is_open = False
             self._file.close()
@@ -858,7 +811,7 @@ class JournalWriter(RecordKernel):
         self.close()
 
     def __del__(self) -> None:
-        """Write what is left, if nobody has closed it."""
+        """Write everything, if it is still open."""
         if self.is_open:
             try:
                 self.close()

@@ -1,8 +1,8 @@
-"""Archiving one directory: under its lock, merged with what is there, renamed at last.
+"""Archiving of npy entries: one npz archive per source.
 
-An archive is written under a temporary name beside the old one, brought to the disk and
-renamed over it; only then are sources removed. Killed in between, the next run finds
-the same entries in both and knows them by their bytes and the time they were written.
+An archive is written to a temporary file beside the old one, synced and renamed over
+it; only then are sources removed. If a run is killed in between, the next one finds the
+same entries in both, and recognizes them by their bytes and the time of their files.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import numpy as np
 
 from ataraxis.errors import CorruptFrame
 from ataraxis.frame import crc32
-from ataraxis.log.npy.directory import held, keys_in
+from ataraxis.log.npy.directory import directory_lock, keys_in
 from ataraxis.log.npy.entries import SUFFIX, EntryKey, payload_start
-from ataraxis.log.npy.npz_index import NpzIndex, open_bytes
+from ataraxis.log.npy.npz_index import NOT_AN_ENTRY, NpzIndex, open_bytes
 from ataraxis.log.npy.npz_writer import NpzWriter
 from ataraxis.shm.thread import Latch
 
@@ -39,16 +39,16 @@ Progress = Callable[[Path, int, int], None]
 
 @dataclass(frozen=True)
 class ArchiveReport:
-    """What was archived, and what was left where it was."""
+    """What was archived, and what was left in place."""
 
     archives: tuple[Path, ...] = ()
     """Archives that were written."""
     entries: int = 0
-    """Entries that are in an archive now and were not before."""
+    """Entries added to an archive."""
     foreign: tuple[Path, ...] = ()
-    """Files named ``.npy`` that are no entries."""
+    """Files named ``.npy`` that are not entries."""
     damaged: dict[Path, str] = field(default_factory=dict)
-    """Entries and archives that are damaged, and how."""
+    """Damaged entries and archives, with the damage."""
 
     def __add__(self, other: ArchiveReport) -> ArchiveReport:
         return ArchiveReport(
@@ -59,9 +59,9 @@ class ArchiveReport:
         )
 
     def complaint(self) -> str:
-        """Say what was left, in a few lines."""
+        """Return what was left in place, in a few lines."""
         lines = [f"{path}: {why}" for path, why in self.damaged.items()]
-        lines += [f"{path}: its name is not one of an entry" for path in self.foreign]
+        lines += [f"{path}: {NOT_AN_ENTRY}" for path in self.foreign]
         more = len(lines) - 10
         shown = lines[:10] + ([f"and {more} more"] if more > 0 else [])
         return "left as they are, not archived: " + "; ".join(shown)
@@ -76,12 +76,12 @@ def archive_directory(
     workers: int | None,
     progress: Progress | None = None,
 ) -> ArchiveReport:
-    """Archive the entries of one directory, one archive a source."""
+    """Archive the entries of one directory, one archive per source."""
     keys, foreign = keys_in(path)
     if not keys:
         return ArchiveReport(foreign=tuple(path / name for name in sorted(foreign)))
-    with held(path):
-        # Somebody else may have archived while we waited.
+    with directory_lock(path):
+        # Another process may have archived in the meantime.
         keys, foreign = keys_in(path)
         _sweep(path)
         keys.sort(key=lambda found: (found[0].source, found[0]))
@@ -96,7 +96,7 @@ def archive_directory(
 
 
 def _sweep(path: Path) -> None:
-    """Remove what runs that were killed left; we hold the lock, so nobody writes."""
+    """Remove files of killed runs; the lock keeps others from writing."""
     for name in os.listdir(path):
         if name.startswith(_TEMPORARY) and name.endswith(".tmp"):
             os.unlink(path / name)
@@ -105,12 +105,12 @@ def _sweep(path: Path) -> None:
 def _run(
     jobs: list[_Job], workers: int | None, progress: Progress | None, total: int
 ) -> Iterator[ArchiveReport]:
-    """Run jobs in threads; the first error ends the others."""
+    """Run jobs in threads; an error stops them all."""
     if workers is None:
         workers = min(_MOST_WORKERS, os.cpu_count() or 1)
     stop = Latch()
 
-    def told(done: int, job: _Job) -> None:
+    def report(done: int, job: _Job) -> None:
         if stop.is_set():
             raise InterruptedError("another archive failed")
         if progress is not None:
@@ -118,10 +118,10 @@ def _run(
 
     workers = max(1, min(workers, len(jobs)))
     if workers == 1:
-        yield from (job.run(told) for job in jobs)
+        yield from (job.run(report) for job in jobs)
         return
     with ThreadPoolExecutor(workers) as pool:
-        running = [pool.submit(job.run, told) for job in jobs]
+        running = [pool.submit(job.run, report) for job in jobs]
         try:
             for done in running:
                 yield done.result()
@@ -130,7 +130,7 @@ def _run(
 
 
 class _Job:
-    """One source of one directory."""
+    """Archives one source of one directory."""
 
     def __init__(
         self,
@@ -148,16 +148,16 @@ class _Job:
         self.archived: list[tuple[str, str]] = []
         self.added = 0
 
-    def run(self, told: Callable[[int, _Job], None]) -> ArchiveReport:
-        """Write the archive, give it its name, remove the sources."""
-        old = _Old(self.final)
+    def run(self, report: Callable[[int, _Job], None]) -> ArchiveReport:
+        """Write the archive, rename it, remove the sources."""
+        old = _ExistingArchive(self.final)
         self.damaged |= old.damaged
         temporary = self.path / f"{_TEMPORARY}{secrets.token_hex(8)}.tmp"
         try:
             with NpzWriter(temporary, compress=self.compress) as new:
                 for rows, members in _merged(old, self.found):
                     self._add_stamp(new, old, rows, members)
-                    told(len(members), self)
+                    report(len(members), self)
                 for row in old.others:
                     new.add_packed(old.index.member(row), [old.index.packed(row)])
                 new.finish()
@@ -178,11 +178,11 @@ class _Job:
     def _add_stamp(
         self,
         new: NpzWriter,
-        old: _Old,
+        old: _ExistingArchive,
         rows: list[Any],
         found: list[tuple[EntryKey, str]],
     ) -> None:
-        """Add what the archive and the directory have of one stamp."""
+        """Add the entries of one stamp, of the archive and the directory."""
         taken = {int(row["copy"]) for row in rows}
         known: dict[tuple[int, int], list[int]] = {}
         for row in rows:
@@ -197,9 +197,9 @@ class _Job:
             data, written_ns = read
             is_first = key.copy not in taken
             if not is_first or rows:
-                member = _member_of(data)
+                member = len(data), crc32(data)
                 times = known.get(member, [])
-                # 0: an archive of the originals, which do not say.
+                # 0: an archive of ataraxis-data-structures has no times.
                 same_time = next((t for t in times if t in (written_ns, 0)), None)
                 if same_time is not None:
                     times.remove(same_time)
@@ -217,7 +217,7 @@ class _Job:
             self.added += 1
 
     def _read(self, name: str) -> tuple[memoryview | bytes, int] | None:
-        """Read an entry and when it was written; None, and a note, if it is none."""
+        """Return an entry and the time of its file; None, with a report, if damaged."""
         path = self.path / name
         try:
             with open(path, "rb", buffering=0) as file:
@@ -226,7 +226,7 @@ class _Job:
                 data = open_bytes(path).data if large else file.read()
             payload_start(data)
         except FileNotFoundError:
-            self.damaged[path] = "it was taken away while it was archived"
+            self.damaged[path] = "it was removed while it was archived"
         except (CorruptFrame, OSError) as error:
             self.damaged[path] = str(error)
         else:
@@ -247,18 +247,13 @@ class _Job:
                 is_same = False
             if not is_same:
                 raise ValueError(
-                    f"{name} differs from what was read back of its archive: nothing "
-                    f"was removed, and {self.final} is as it was; check the disk"
+                    f"{name} differs from its copy in the archive: check the disk; "
+                    f"nothing was removed, and {self.final} is unchanged"
                 )
 
 
-def _member_of(data: memoryview | bytes) -> tuple[int, int]:
-    """Return size and checksum: what an archive says of an entry."""
-    return len(data), crc32(data)
-
-
-class _Old:
-    """The archive that is there already, if one is."""
+class _ExistingArchive:
+    """The archive to add to, if it exists."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -271,13 +266,13 @@ class _Old:
         self.index = NpzIndex(path)
         if self.index.problem is not None:
             self.damaged[path] = self.index.problem
-        for said in self.index.damaged:
-            self.damaged.setdefault(path, str(said))
+        for problem in self.index.damaged:
+            self.damaged.setdefault(path, str(problem))
         table = self.index.table
         is_whole = np.ones(len(table), np.bool_)
         for i in range(len(table)):
             try:
-                self._look_at(table[i])
+                self._check_member(table[i])
             except CorruptFrame as error:
                 self.damaged[path] = str(error)
                 is_whole[i] = False
@@ -286,26 +281,26 @@ class _Old:
         self.order = kept[np.lexsort((table["copy"][kept], table["stamp"][kept]))]
         self.stamps = table["stamp"][self.order]
 
-    def _look_at(self, row: Any) -> None:
-        """Make sure that what will be copied is what the directory says of it."""
+    def _check_member(self, row: Any) -> None:
+        """Check that a member to copy agrees with the directory."""
         if self.index.agrees(row):
             self.index.packed(row)
             return
-        said = self.index.mend(row)
-        self.damaged[self.path] = str(said or "a member and the directory disagree")
+        problem = self.index.correct(row)
+        self.damaged[self.path] = str(problem or "a member and the directory disagree")
         self.index.read(row)
 
     def until(self, at: int, stamp: int) -> int:
-        """Say where, from `at` on, the first stamp of at least `stamp` is."""
+        """Return the position, from `at` on, of the first stamp of at least `stamp`."""
         key = np.uint64(stamp)
         return at + int(np.searchsorted(self.stamps[at:], key))
 
     def rows(self, start: int, stop: int) -> list[Any]:
-        """Return members by their place in ascending order."""
+        """Return members by position in ascending order."""
         return [self.index.table[i] for i in self.order[start:stop]]
 
     def keep_damaged(self) -> None:
-        """Keep a damaged archive under another name, before ours replaces it."""
+        """Keep a damaged archive under another name before it is replaced."""
         if not self.damaged:
             return
         for number in range(10_000):
@@ -318,9 +313,9 @@ class _Old:
 
 
 def _merged(
-    old: _Old, found: Iterable[tuple[EntryKey, str]]
+    old: _ExistingArchive, found: Iterable[tuple[EntryKey, str]]
 ) -> Iterator[tuple[list[Any], list[tuple[EntryKey, str]]]]:
-    """Go through archive and directory together: what both have of each stamp."""
+    """Iterate over stamps: the members of the archive, and the entries of each."""
     at = 0
     for stamp, group in groupby(found, key=lambda one: one[0].stamp):
         begin = old.until(at, stamp)
@@ -333,7 +328,7 @@ def _merged(
 
 
 def _sync(path: Path) -> None:
-    """Bring the names of a directory to the disk."""
+    """Sync the names of a directory."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -341,11 +336,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-# ---- `compress_npy_logs`, `assemble_log_archives`: from one file an entry to one a
-# source
-
-# What may happen at once, or half-way, is in `archiving`; here are the two names the
-# originals have, and the report.
+# ---- the functions of ataraxis-data-structures
 
 
 def compress_npy_logs(
@@ -357,41 +348,41 @@ def compress_npy_logs(
     verify_integrity: bool = False,
     max_workers: int | None = None,
 ) -> ArchiveReport:
-    """Put the entries of a directory, and of those in it, into npz archives.
+    """Put the entries of a directory and its subdirectories into npz archives.
 
-    Each directory gets its own ``{source}_log.npz``, beside its entries, so that
-    entries of two loggers never meet. An archive that is there is added to, never
-    overwritten; what is there already is not added twice.
+    Each directory gets its own ``{source}_log.npz``, beside its entries, so entries of
+    two loggers never mix. An existing archive is extended, never overwritten; entries
+    it has already are not added again.
 
     Parameters
     ----------
     log_directory : str or Path
-        Where the entries are, or directories with entries.
+        Directory of entries, or of directories with entries.
     remove_sources : bool
-        Remove each entry once the archive that has it is on the disk.
+        Remove entries after their archive is synced.
     memory_mapping : bool
-        Accepted; memory is bounded in any case (about 100 bytes an entry).
+        Accepted; memory is bounded in any case (about 100 bytes per entry).
     verbose : bool
         Show a progress bar.
     compress : bool
-        Deflate, or store.
+        Deflate the archives.
     verify_integrity : bool
-        Read each archive back and compare every byte, before it gets its name.
+        Compare every byte of an archive before it is renamed.
     max_workers : int, optional
-        Threads, one a source; at least one is used. Default: the CPUs, at most 4.
+        Threads, one per source. Default: the CPUs, at most 4.
 
     Returns
     -------
     ArchiveReport
-        What was archived, and what was left where it was because it is no entry, or a
-        damaged one. A `RuntimeWarning` names these too.
+        What was archived, and what was left in place because it is not an entry, or is
+        damaged. A `RuntimeWarning` lists these too.
 
     Raises
     ------
     FileNotFoundError, NotADirectoryError
-        No such directory.
+        The directory does not exist.
     ValueError
-        Verification failed: nothing was removed, the archive was not renamed.
+        Verification failed; nothing was removed or renamed.
 
     Examples
     --------
@@ -407,13 +398,9 @@ def compress_npy_logs(
     root = _directory(log_directory)
     found = [Path(here) for here, _, _ in os.walk(root)]
     return _archive(
-        found,
-        compress=compress,
-        remove=remove_sources,
-        verify=verify_integrity,
-        workers=max_workers,
-        verbose=verbose,
-    )
+        found, compress=compress, remove=remove_sources, verify=verify_integrity,
+        workers=max_workers, verbose=verbose,
+    )  # fmt: skip
 
 
 def assemble_log_archives(
@@ -425,45 +412,41 @@ def assemble_log_archives(
     verbose: bool = False,
     verify_integrity: bool = False,
 ) -> ArchiveReport:
-    """Put the entries of one directory into npz archives, stored, not deflated.
+    """Put the entries of one directory into npz archives without compression.
 
-    As `compress_npy_logs`, but directories inside are left alone, the sources are
-    removed, and the archives are quick to read at random.
+    Like `compress_npy_logs`, but subdirectories are skipped, sources are removed, and
+    the archives are fast to read at random.
 
     Parameters
     ----------
     log_directory : str or Path
-        Where the entries are.
+        Directory of the entries.
     max_workers, remove_sources, memory_mapping, verbose, verify_integrity
         As for `compress_npy_logs`.
 
     Returns
     -------
     ArchiveReport
-        What was archived, and what was left.
+        What was archived, and what was left in place.
     """
     return _archive(
-        [_directory(log_directory)],
-        compress=False,
-        remove=remove_sources,
-        verify=verify_integrity,
-        workers=max_workers,
-        verbose=verbose,
-    )
+        [_directory(log_directory)], compress=False, remove=remove_sources,
+        verify=verify_integrity, workers=max_workers, verbose=verbose,
+    )  # fmt: skip
 
 
 def _directory(path: str | Path) -> Path:
-    """Return a directory that is there, or say that it is not."""
+    """Return an existing directory, or raise."""
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"log directory {str(path)!r} does not exist")
     if not path.is_dir():
-        raise NotADirectoryError(f"{str(path)!r} is no directory of log entries")
+        raise NotADirectoryError(f"{str(path)!r} is not a directory of log entries")
     return path
 
 
 def _archive(directories: list[Path], *, verbose: bool, **how: Any) -> ArchiveReport:
-    """Archive in each directory; one report, one warning."""
+    """Archive each directory; return one report, with one warning."""
     report = ArchiveReport()
     with _progress(verbose) as progress:
         for directory in directories:
@@ -475,7 +458,7 @@ def _archive(directories: list[Path], *, verbose: bool, **how: Any) -> ArchiveRe
 
 @contextmanager
 def _progress(is_shown: bool) -> Iterator[Any]:
-    """Lend a function that is told of steps: ``told(directory, of, done)``."""
+    """Show a progress bar; yield a function ``report(directory, total, done)``."""
     if not is_shown:
         yield None
         return
@@ -486,10 +469,10 @@ def _progress(is_shown: bool) -> Iterator[Any]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         tasks: dict[str, Any] = {}
 
-        def told(directory: Path, total: int, done: int) -> None:
+        def report(directory: Path, total: int, done: int) -> None:
             name = str(directory)
             if name not in tasks:
                 tasks[name] = bar.add_task(directory.name, total=total)
             bar.advance(tasks[name], done)
 
-        yield told
+        yield report

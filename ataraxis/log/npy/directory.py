@@ -1,4 +1,4 @@
-"""`EntryDirectory`: one file an entry, whole or not there, never over another."""
+"""`EntryDirectory`: one file per entry, complete or absent, never overwritten."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _NEW = os.O_WRONLY | os.O_CLOEXEC
+_CREATE = _NEW | os.O_CREAT | os.O_EXCL
 _NO_NAMELESS = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _REMEMBERED = 65536
 
 
 class EntryDirectory:
-    """Write entries into a directory, each by a link: a kill leaves no empty file.
+    """Write entries to a directory, each by a link: a kill leaves no partial file.
 
     Parameters
     ----------
     path : str or Path
-        A directory that exists.
+        An existing directory.
     before : callable, optional
-        Called with the descriptor of each file, whole but for its name.
+        Called with the descriptor of each complete file before it gets its name.
 
     Examples
     --------
@@ -74,22 +75,21 @@ class EntryDirectory:
     def write(
         self, source: int, stamp: int, payload: Buffer, *, durable: bool = False
     ) -> str:
-        """Write one entry; the name it got.
+        """Write one entry; return its file name.
 
         Parameters
         ----------
         source, stamp : int
-            Its id and stamp.
+            Source id and stamp.
         payload : bytes-like
-            Contiguous; not copied in memory.
+            Contiguous.
         durable : bool, optional
-            Return only when the bytes are on the disk; the name is when `sync` has
-            returned.
+            Return only when the bytes are on the disk; `sync` does it for the name.
 
         Raises
         ------
         OSError
-            It was not written, and nothing is left of it.
+            It was not written, and left nothing behind.
         """
         data = memoryview(payload).cast("B")
         parts = (entry_head(source, stamp, len(data)), data)
@@ -97,16 +97,16 @@ class EntryDirectory:
             return self._write(EntryKey(stamp, source), parts, durable)
         except OSError as error:
             if self.is_removed():
-                code, said = errno.ENOENT, "the directory was removed"
-                raise FileNotFoundError(code, said, str(self.path)) from error
+                code, message = errno.ENOENT, "the directory was removed"
+                raise FileNotFoundError(code, message, str(self.path)) from error
             raise
 
     def sync(self) -> None:
-        """Bring the names to the disk."""
+        """Sync the names to the disk."""
         os.fsync(self._directory)
 
     def is_removed(self) -> bool:
-        """Whether the directory was taken away."""
+        """Return whether the directory was removed."""
         return os.fstat(self._directory).st_nlink == 0
 
     def _write(self, key: EntryKey, parts: Sequence[Buffer], durable: bool) -> str:
@@ -118,37 +118,33 @@ class EntryDirectory:
             except OSError as error:
                 if error.errno not in _NO_NAMELESS or self.is_removed():
                     raise
-                self._forget_nameless()
+                os.close(self._self)  # the file system has no unnamed files
+                self._self = -1
             else:
                 try:
-                    permit(new)
-                    write_all(new, parts, durable)
-                    if self._before is not None:
-                        self._before(new)
+                    self._fill(new, parts, durable)
                     return self._link(str(new), self._self, key)
                 finally:
                     os.close(new)
         return self._write_named(key, parts, durable)
 
-    def _forget_nameless(self) -> None:
-        """Remember that this file system has no files without a name."""
-        os.close(self._self)
-        self._self = -1
+    def _fill(self, descriptor: int, parts: Sequence[Buffer], durable: bool) -> None:
+        """Write a file that has no name yet."""
+        permit(descriptor)
+        write_all(descriptor, parts, durable)
+        if self._before is not None:
+            self._before(descriptor)
 
     def _write_named(
         self, key: EntryKey, parts: Sequence[Buffer], durable: bool
     ) -> str:
-        """Write under a temporary name first, and link."""
+        """Write to a temporary name, and link."""
         if not self._has_links:
             return self._write_plain(key, parts, durable)
         temporary = f".tmp-{secrets.token_hex(8)}"
-        flags = _NEW | os.O_CREAT | os.O_EXCL
-        new = os.open(temporary, flags, FILE_MODE, dir_fd=self._directory)
+        new = os.open(temporary, _CREATE, FILE_MODE, dir_fd=self._directory)
         try:
-            permit(new)
-            write_all(new, parts, durable)
-            if self._before is not None:
-                self._before(new)
+            self._fill(new, parts, durable)
             return self._link(temporary, self._directory, key)
         except OSError as error:
             if error.errno not in _NO_LINKS:
@@ -162,11 +158,10 @@ class EntryDirectory:
     def _write_plain(
         self, key: EntryKey, parts: Sequence[Buffer], durable: bool
     ) -> str:
-        """Write where links do not exist: a kill here may leave a part of a file."""
-        flags = _NEW | os.O_CREAT | os.O_EXCL
+        """Write without links: a kill may leave a partial file."""
         for name in self._names(key):
             try:
-                new = os.open(name, flags, FILE_MODE, dir_fd=self._directory)
+                new = os.open(name, _CREATE, FILE_MODE, dir_fd=self._directory)
             except FileExistsError:
                 continue
             try:
@@ -183,7 +178,7 @@ class EntryDirectory:
         raise AssertionError("names do not end")
 
     def _link(self, temporary: str, directory: int, key: EntryKey) -> str:
-        """Give a whole file the first name that is free."""
+        """Give a complete file the first free name."""
         for name in self._names(key):
             try:
                 os.link(
@@ -199,7 +194,7 @@ class EntryDirectory:
         raise AssertionError("names do not end")
 
     def _names(self, key: EntryKey) -> Iterator[str]:
-        """Names this entry may have, the likely one first."""
+        """Iterate over possible names of an entry, the likely one first."""
         stem = key.stem
         known = self._copies.get(key[:2]) if self._copies else None
         if known is None:
@@ -210,13 +205,13 @@ class EntryDirectory:
         copy = known
         while True:
             copy += 1
-            # Where the next of this stamp begins to look.
+            # The search for the next entry of this stamp starts here.
             self._copies[key[:2]] = copy
             yield f"{stem}_{copy}{SUFFIX}"
 
 
 def write_all(descriptor: int, parts: Sequence[Buffer], durable: bool = False) -> None:
-    """Write every byte of the parts, also where the kernel takes them in pieces."""
+    """Write every byte of some parts, even if the system writes only some at a time."""
     left = [memoryview(part).cast("B") for part in parts]
     while left:
         left = _after(left, os.writev(descriptor, left))
@@ -225,7 +220,7 @@ def write_all(descriptor: int, parts: Sequence[Buffer], durable: bool = False) -
 
 
 def _after(parts: list[memoryview], count: int) -> list[memoryview]:
-    """Return views of what follows the first `count` bytes."""
+    """Return views of everything after the first `count` bytes."""
     left = []
     for part in parts:
         left.append(part[count:])
@@ -234,14 +229,14 @@ def _after(parts: list[memoryview], count: int) -> list[memoryview]:
 
 
 def keys_in(path: str | Path) -> tuple[list[tuple[EntryKey, str]], list[str]]:
-    """List the entries of a directory, unsorted, and the npy files that are none.
+    """List the entries of a directory, unsorted, and other npy files.
 
     Returns
     -------
     entries : list of (EntryKey, str)
-        Key and file name of each.
+        Key and file name.
     foreign : list of str
-        Names of other files that end in ``.npy``.
+        Names of the other files that end in ``.npy``.
     """
     entries, foreign = [], []
     with os.scandir(path) as listing:
@@ -258,11 +253,11 @@ def keys_in(path: str | Path) -> tuple[list[tuple[EntryKey, str]], list[str]]:
 
 
 @contextmanager
-def held(path: str | Path) -> Iterator[None]:
-    """Hold the directory's lock: one process or thread at a time archives in it.
+def directory_lock(path: str | Path) -> Iterator[None]:
+    """Lock a directory: one thread at a time archives in it.
 
-    It is a kernel lock on the directory itself: it leaves no file and dies with us.
-    File systems that do not lock directories get a file, ``.archive-lock``.
+    It is a kernel lock on the directory itself, which leaves no file and ends with the
+    process. File systems without such locks get a file, ``.archive-lock``.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -1,9 +1,9 @@
-"""Entries of the npy layout: what one is called, and which bytes it has.
+"""Names and bytes of the entries of the npy layout.
 
 ``{source:03d}_{stamp:020d}.npy`` holds one uint8 array of shape (9 + n,): the source
 id, the stamp as u64 little-endian, then the n bytes of payload. A second entry of the
-same source and stamp is called ``..._1.npy``, the third ``..._2.npy``: the readers of
-ataraxis-data-structures look at the first two numbers only, so they read these too.
+same source and stamp is called ``..._1.npy``, the third ``..._2.npy``; the readers of
+ataraxis-data-structures use only the first two numbers, so they read these too.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import NamedTuple
 from ataraxis.errors import CorruptFrame
 
 NPY_BYTES = 128
-"""Bytes of the npy header, of any entry."""
+"""Size of the npy header of an entry."""
 PREFIX = struct.Struct("<BQ")
-"""Source id and stamp: the first 9 bytes of an entry's array."""
+"""Source id and stamp: the first 9 bytes of the array of an entry."""
 SUFFIX = ".npy"
 SOURCE_LIMIT = 256
 
@@ -29,10 +29,10 @@ _U64 = 2**64
 
 
 class EntryKey(NamedTuple):
-    """Which entry it is; keys sort as the originals sort their archives."""
+    """Identifies an entry; keys sort as in archives of ataraxis-data-structures."""
 
     stamp: int
-    """The stamp the caller gave, u64."""
+    """Stamp from the caller, u64."""
     source: int
     """Source id, 0 to 255."""
     copy: int = 0
@@ -52,7 +52,7 @@ class EntryKey(NamedTuple):
 
 
 def parse_stem(stem: str) -> EntryKey | None:
-    """Read the name of an entry without its suffix; None if it is none.
+    """Parse the name of an entry without its suffix; None if it is not one.
 
     Examples
     --------
@@ -85,27 +85,15 @@ def npy_header(count: int) -> bytes:
 
 
 def entry_head(source: int, stamp: int, payload_bytes: int) -> bytes:
-    """Return all bytes of an entry that come before its payload."""
+    """Return the bytes of an entry before its payload."""
     return npy_header(PREFIX.size + payload_bytes) + PREFIX.pack(source, stamp)
 
 
 def payload_start(data: memoryview | bytes) -> int:
-    """Say where in the bytes of an entry its payload begins.
+    """Return where the payload of an entry starts; it extends to the end.
 
-    Parameters
-    ----------
-    data : bytes-like
-        The whole npy file.
-
-    Returns
-    -------
-    int
-        Offset of the first payload byte; the payload goes on to the end.
-
-    Raises
-    ------
-    CorruptFrame
-        The bytes are no npy file of a uint8 vector of at least 9, or some are missing.
+    `data` is the whole npy file. Raises `CorruptFrame` if it is not the npy file of a
+    uint8 vector of at least 9 bytes, or is incomplete.
     """
     size = len(data)
     if size >= NPY_BYTES + PREFIX.size and data[:NPY_BYTES] == npy_header(
@@ -123,16 +111,16 @@ def payload_start(data: memoryview | bytes) -> int:
 
 
 def _foreign_header(head: bytes) -> tuple[int, int]:
-    """Read the npy header that another NumPy wrote: where data begins, and how many."""
+    """Parse the npy header of another NumPy version: start and number of data bytes."""
     if len(head) < 12 or head[:6] != _MAGIC:
-        raise CorruptFrame(f"no npy file: it begins with {head[:6]!r}")
+        raise CorruptFrame(f"not an npy file: it begins with {head[:6]!r}")
     wide = head[6] > 1
     length: int = struct.unpack_from("<I" if wide else "<H", head, 8)[0]
     start = (12 if wide else 10) + length
     try:
         text = head[12 if wide else 10 : start].decode("latin1")
-        told = ast.literal_eval(text.strip())
-        descr, shape = told["descr"], told["shape"]
+        header = ast.literal_eval(text.strip())
+        descr, shape = header["descr"], header["shape"]
     except (ValueError, SyntaxError, KeyError, TypeError, MemoryError) as error:
         raise CorruptFrame(f"its npy header cannot be read: {error}") from error
     if descr not in ("|u1", "u1", "<u1") or not _is_vector(shape):
@@ -141,7 +129,7 @@ def _foreign_header(head: bytes) -> tuple[int, int]:
 
 
 def _is_vector(shape: object) -> bool:
-    """Whether it is the shape of a one-dimensional array."""
+    """Return whether it is the shape of a one-dimensional array."""
     return (
         isinstance(shape, tuple)
         and len(shape) == 1
@@ -151,15 +139,11 @@ def _is_vector(shape: object) -> bool:
 
 
 def check_entry(key: EntryKey, data: memoryview | bytes) -> int:
-    """Say where the payload begins, of an entry that must be the one of its name.
+    """Return where the payload of an entry starts, and check its source and stamp.
 
-    The originals write an id that is no uint8 in as many bytes as its type has, or
-    only the lowest: either is taken.
-
-    Raises
-    ------
-    CorruptFrame
-        As `payload_start`; or the entry says another source or stamp than its name.
+    ataraxis-data-structures writes an id that is not uint8 in full or its lowest byte
+    only: both are accepted. Raises `CorruptFrame` like `payload_start`, or if source or
+    stamp differ from the name.
     """
     start = payload_start(data) - PREFIX.size
     stamp = key.stamp.to_bytes(8, "little")

@@ -1,7 +1,6 @@
-"""What is in an npz archive: by its directory, or by its members where that is hurt.
+"""Index of an npz archive, from its directory or, if that is damaged, its members.
 
-The directory is only an index, without a checksum: what the members say themselves is
-believed where the two do not agree and a member is whole.
+The directory has no checksum: where the two disagree, an intact member is right.
 """
 
 from __future__ import annotations
@@ -36,28 +35,20 @@ from ataraxis.log.npy.npz_writer import (
 )
 from ataraxis.log.selection import Problem
 
-# ---- the central directory of an npz archive as arrays, read at once, not in a loop
+# ---- the central directory as arrays
 
 MEMBER = np.dtype(
     [
-        ("stamp", "<u8"),
-        ("copy", "<u8"),
-        ("at", "<u8"),
-        ("packed_bytes", "<u8"),
-        ("nbytes", "<u8"),
-        ("written_ns", "<u8"),
-        ("name_at", "<u8"),
-        ("source", "<u4"),
-        ("crc", "<u4"),
-        ("name_bytes", "<u2"),
-        ("method", "<u2"),
+        ("stamp", "<u8"), ("copy", "<u8"), ("at", "<u8"), ("packed_bytes", "<u8"),
+        ("nbytes", "<u8"), ("written_ns", "<u8"), ("name_at", "<u8"),
+        ("source", "<u4"), ("crc", "<u4"), ("name_bytes", "<u2"), ("method", "<u2"),
         ("is_entry", "?"),
     ]
-)
-"""One row a member; `at`: where its local header begins, `name_at`: a name of it."""
+)  # fmt: skip
+"""A member; `at`: offset of its local header, `name_at`: offset of its name."""
 
 FAR = 2**32 - 1
-"""A size or place that is written in the extra field."""
+"""Marks a size or offset that is in the extra field."""
 
 _FIXED = {"method": (10, "<u2"), "crc": (16, "<u4"), "packed_bytes": (20, "<u4"),
           "nbytes": (24, "<u4"), "at": (42, "<u4")}  # fmt: skip
@@ -68,7 +59,7 @@ Table = NDArray[np.void]
 
 
 def read_directory(data: NDArray[np.uint8], dtype: np.dtype[Any] = MEMBER) -> Table:
-    """Read the central directory; `CorruptFrame` if it is not whole."""
+    """Read the central directory; raise `CorruptFrame` if it is incomplete."""
     start, end, count = _find_directory(data)
     table = np.zeros(count, dtype)
     at, done, block = start, 0, 64
@@ -94,11 +85,11 @@ def read_directory(data: NDArray[np.uint8], dtype: np.dtype[Any] = MEMBER) -> Ta
 
 
 def _find_directory(data: NDArray[np.uint8]) -> tuple[int, int, int]:
-    """Find the central directory: its first byte, the byte after it, its members."""
+    """Find the central directory: start, end, and number of members."""
     tail = max(0, len(data) - END.size - 65535)
     found = bytes(data[tail:]).rfind(END_MAGIC)
     if found < 0 or len(data) - tail - found < END.size:
-        raise CorruptFrame("it has no end: it was cut off, or is no archive")
+        raise CorruptFrame("it has no end: it was cut off, or is not an archive")
     end = tail + found
     *_, count, size, start, _ = END.unpack_from(data.data, end)
     locator = end - LOCATOR.size
@@ -139,13 +130,13 @@ def _column(rows: NDArray[np.uint8], start: int, width: int) -> NDArray[np.uint8
 
 
 def _read_extras(table: Table, rows: NDArray[np.uint8], start: int) -> None:
-    """Read sizes past 32 bits, and when sources were written."""
+    """Read sizes beyond 32 bits, and the times of source files."""
     is_far = {f: table[f] == FAR for f in ("nbytes", "packed_bytes", "at")}
     extra = rows[:, start:]
     if extra.shape[1] < 4:
         return
     at = 0
-    # The layout of the first row's fields; where another row's differs, one by one.
+    # In the layout of the first row; rows that differ are read one by one.
     while at + 4 <= extra.shape[1]:
         kind, size = _column(extra[:1], at, 4).view("<u2")[0]
         same = (extra[:, at : at + 4] == extra[0, at : at + 4]).all(1)
@@ -165,7 +156,7 @@ def _read_extras(table: Table, rows: NDArray[np.uint8], start: int) -> None:
 
 
 def _read_names(table: Table, names: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Read the names that look like the first; which these are."""
+    """Parse the names that look like the first; return which they are."""
     first = bytes(names[0])
     parts = first.removesuffix(b".npy").split(b"_")
     widths = [len(part) for part in parts]
@@ -184,7 +175,7 @@ def _read_names(table: Table, names: NDArray[np.uint8]) -> NDArray[np.bool_]:
         values.append(part.astype(np.uint64) @ _POWERS[:width][::-1])
         at += width + 1
     if widths[1] == 20:
-        # 20 digits may pass 64 bits: the few such names are read one by one.
+        # 20 digits may exceed 64 bits: such names are parsed one by one.
         good &= digits[:, widths[0] + 1] < 2
         good &= (values[1] >= 10**19) | (digits[:, widths[0] + 1] == 0)
     good &= values[0] < 2**32
@@ -196,7 +187,7 @@ def _read_names(table: Table, names: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def read_name(table: Table, i: int, name: bytes) -> None:
-    """Read one name, that of row `i`."""
+    """Parse one name, of row `i`."""
     text = name.decode("latin1")
     key = parse_stem(text.removesuffix(SUFFIX)) if text.endswith(SUFFIX) else None
     table["is_entry"][i] = key is not None
@@ -204,20 +195,17 @@ def read_name(table: Table, i: int, name: bytes) -> None:
 
 
 def text_at(data: NDArray[np.uint8], at: int, count: int) -> str:
-    """Return a name as text; any bytes are some."""
+    """Return a name of any bytes as text."""
     return bytes(data[at : at + count]).decode("latin1")
 
 
-# ---- members of an npz archive by what they say themselves, not by its directory
+# ---- members by their local headers, without the directory
 
-# An archive that was cut off has no directory: then its members are searched for, and
-# those that are whole are taken.
-
-NO_ENTRY = "its name is not one of an entry"
+NOT_AN_ENTRY = "its name is not one of an entry"
 
 
 class Lost(NamedTuple):
-    """Bytes of an archive that are no whole entry."""
+    """Bytes of an archive that are not an intact entry."""
 
     at: int
     nbytes: int
@@ -227,12 +215,7 @@ class Lost(NamedTuple):
 def search(data: NDArray[np.uint8]) -> tuple[Table, list[Lost]]:
     """Find the members of an archive whose directory is missing or damaged.
 
-    Returns
-    -------
-    table : ndarray of MEMBER
-        Members that are whole, in the order of the archive.
-    lost : list of Lost
-        What lies between them and is none, by name as far as names are left.
+    Returns the intact ones in the order of the archive, and the bytes between them.
     """
     buffer = data.base if isinstance(data.base, mmap.mmap) else bytes(data)
     rows: list[Any] = []
@@ -240,7 +223,7 @@ def search(data: NDArray[np.uint8]) -> tuple[Table, list[Lost]]:
     behind = 0
     at = buffer.find(LOCAL_MAGIC)
     while at >= 0:
-        row = local(data, at)
+        row = read_local(data, at)
         end = at + 4 if row is None else _end(data, row)
         if row is not None and is_whole(data, row):
             rows.append(row)
@@ -249,8 +232,8 @@ def search(data: NDArray[np.uint8]) -> tuple[Table, list[Lost]]:
             behind = end
         else:
             begun.append(at)
-            # Its size may be what is hit: others begin within it, but for those of an
-            # archive that is its payload.
+            # Its size may be damaged: other members may begin within it, except those
+            # of an archive that is its payload.
             follows = bytes(data[end : end + 4]) in (LOCAL_MAGIC, CENTRAL_MAGIC)
             if not follows or buffer.find(END_MAGIC, at, end) < 0:
                 end = at + 4
@@ -262,12 +245,12 @@ def search(data: NDArray[np.uint8]) -> tuple[Table, list[Lost]]:
         table[i] = row
     if behind < stop:
         begun.append(behind)
-    names = _directed(data, buffer, stop)
+    names = _directory_names(data, buffer, stop)
     return table, _lost(data, table, begun, stop, names)
 
 
-def local(data: NDArray[np.uint8], at: int) -> Any:
-    """Read a local header; None if there is none."""
+def read_local(data: NDArray[np.uint8], at: int) -> Any:
+    """Read a local header; None if it is not one."""
     if at + LOCAL.size > len(data):
         return None
     fields = LOCAL.unpack_from(data.data, at)
@@ -293,7 +276,7 @@ def local(data: NDArray[np.uint8], at: int) -> Any:
 
 
 def is_whole(data: NDArray[np.uint8], row: Any) -> bool:
-    """Whether a member that `local` found is as it was written, and is who it says."""
+    """Return whether a member of `read_local` has its checksum, and fits its name."""
     end = _end(data, row)
     if end > len(data):
         return False
@@ -311,14 +294,16 @@ def is_whole(data: NDArray[np.uint8], row: Any) -> bool:
 
 
 def _end(data: NDArray[np.uint8], row: Any) -> int:
-    """Say where a member ends, as its local header has it."""
+    """Return where a member ends, by its local header."""
     extra_bytes: int = struct.unpack_from("<H", data.data, int(row["at"]) + 28)[0]
     sizes = int(row["name_bytes"]) + extra_bytes + int(row["packed_bytes"])
     return int(row["name_at"]) + sizes
 
 
-def _directed(data: NDArray[np.uint8], buffer: Any, start: int) -> dict[int, str]:
-    """Names by the places of members, as what is left of the directory has them."""
+def _directory_names(
+    data: NDArray[np.uint8], buffer: Any, start: int
+) -> dict[int, str]:
+    """Return names by the offsets of members, from the remains of the directory."""
     names: dict[int, str] = {}
     at = buffer.find(CENTRAL_MAGIC, start)
     while 0 <= at <= len(data) - CENTRAL.size:
@@ -335,18 +320,10 @@ def _lost(
     stop: int,
     names: dict[int, str],
 ) -> list[Lost]:
-    """Say what is not whole: pieces from where something begins to where the next does.
+    """Return everything that is not intact, by where it begins.
 
-    Parameters
-    ----------
-    data, table : ndarray
-        The archive; its whole members.
-    begun : list of int
-        Where something begins: a member, whole or not, or bytes that are none.
-    stop : int
-        Where the directory begins.
-    names : dict of int to str
-        What the directory has, by where it begins.
+    `begun` are offsets of members, intact or not, and of other bytes; `stop` is the
+    offset of the directory, and `names` are its names by offset.
     """
     whole = dict(zip(table["at"].tolist(), table, strict=True))
     known = {text_at(data, int(r["name_at"]), int(r["name_bytes"])) for r in table}
@@ -358,11 +335,12 @@ def _lost(
         if row is not None:
             behind = _end(data, row)
             if not row["is_entry"]:
-                lost.append(Lost(at, behind - at, f"{_name(data, row)}: {NO_ENTRY}"))
+                what = f"{_name(data, row)}: {NOT_AN_ENTRY}"
+                lost.append(Lost(at, behind - at, what))
         elif at >= behind and following > at:
-            row = local(data, at)
+            row = read_local(data, at)
             name = names.get(at, "") or ("" if row is None else _name(data, row))
-            what = f"{name}: cut off or changed" if name else "no member begins here"
+            what = f"{name}: cut or changed" if name else "no member begins here"
             lost.append(Lost(at, following - at, what))
     return lost
 
@@ -373,12 +351,12 @@ def _name(data: NDArray[np.uint8], row: Any) -> str:
 
 # ---- the index
 
-_SAID = ("method", "crc", "packed_bytes", "nbytes", "at", "source", "stamp", "copy")
+_FIELDS = ("method", "crc", "packed_bytes", "nbytes", "at", "source", "stamp", "copy")
 _STREAMED = 8  # a flag: sizes and checksum follow the bytes
 
 
 def open_bytes(path: str | Path) -> NDArray[np.uint8]:
-    """Map a file, read-only; an empty one is an empty array."""
+    """Map a file read-only; return an array."""
     with open(path, "rb") as file:
         if not file.seek(0, 2):
             return np.empty(0, np.uint8)
@@ -391,18 +369,18 @@ class NpzIndex:
     Parameters
     ----------
     path : str or Path
-        An npz of any generation, whole or not.
+        An npz of any version, intact or not.
     dtype : dtype, optional
-        `MEMBER`, or one that has its fields.
+        `MEMBER`, or a dtype with its fields.
 
     Attributes
     ----------
     table : ndarray of MEMBER
         Members in the order of the archive.
     problem : str or None
-        Why its directory could not be used, and members were searched for.
+        Why its directory is unusable, so that members were searched for.
     damaged : list of Problem
-        What was found broken at opening.
+        Damage found at opening.
     """
 
     def __init__(self, path: str | Path, dtype: np.dtype[Any] = MEMBER) -> None:
@@ -422,14 +400,14 @@ class NpzIndex:
             for name in MEMBER.names or ():
                 self.table[name] = found[name]
         else:
-            self._look_at_foreign()
+            self._check_foreign()
 
     def name(self, row: Any) -> str:
-        """Return the name of a member, with suffix."""
+        """Return the file name of a member."""
         return text_at(self.data, int(row["name_at"]), int(row["name_bytes"]))
 
     def member(self, row: Any) -> Member:
-        """Return a member as `NpzWriter.add_packed` takes it."""
+        """Return a member for `NpzWriter.add_packed`."""
         start = int(row["name_at"])
         return Member(
             bytes(self.view[start : start + int(row["name_bytes"])]),
@@ -441,12 +419,9 @@ class NpzIndex:
         )
 
     def packed(self, row: Any) -> memoryview:
-        """Return the packed bytes of a member: a view.
+        """Return a view of the packed bytes of a member.
 
-        Raises
-        ------
-        CorruptFrame
-            There is no member where the directory says.
+        Raises `CorruptFrame` if the directory points to something else.
         """
         at = int(row["at"])
         if at + LOCAL.size > len(self.data) or self.view[at : at + 4] != LOCAL_MAGIC:
@@ -459,12 +434,9 @@ class NpzIndex:
         return self.view[start:end]
 
     def read(self, row: Any, *, verify: bool = True) -> memoryview | bytes:
-        """Return the npy file of a member: a view of a stored one, else new bytes.
+        """Return the npy file of a member: a view if it is stored, else a copy.
 
-        Raises
-        ------
-        CorruptFrame
-            Its bytes are not what was written.
+        Raises `CorruptFrame` if its bytes are damaged.
         """
         packed: memoryview | bytes = self.packed(row)
         data = unpack(packed, int(row["method"]), int(row["nbytes"]))
@@ -472,10 +444,10 @@ class NpzIndex:
             raise CorruptFrame(f"{self.path}: {self.name(row)}: wrong checksum")
         return data
 
-    # ---- where the directory is damaged
+    # ---- a damaged directory
 
     def agrees(self, row: Any) -> bool:
-        """Whether a member's local header says what the directory does."""
+        """Return whether the local header of a member agrees with the directory."""
         at = int(row["at"])
         if at + LOCAL.size > len(self.data):
             return False
@@ -491,43 +463,35 @@ class NpzIndex:
         same = (method, crc) == (int(row["method"]), int(row["crc"]))
         return same and (is_far or sizes == (packed, nbytes))
 
-    def mend(self, row: Any) -> Problem | None:
-        """Correct a row, in place, by what its member says itself.
+    def correct(self, row: Any) -> Problem | None:
+        """Correct a row of the table, in place, by the local header of its member.
 
-        Parameters
-        ----------
-        row : void
-            A view of a row whose member could not be read by it.
-
-        Returns
-        -------
-        Problem or None
-            That the directory is damaged there; None: the row stays, its member is not
-            whole, or says the same.
+        Returns the damage of the directory; None if the row is unchanged, because its
+        member is damaged, or agrees with it.
         """
         at, name = int(row["at"]), self.name(row)
-        found = local(self.data, at)
-        # Its name is looked for also where no header is: then that was hit, not `at`.
+        found = read_local(self.data, at)
+        # If the name is there without a valid header, the header is damaged, not `at`.
         own = text_at(self.data, at + LOCAL.size, int(row["name_bytes"]))
         is_named = own == name
         is_shared = np.count_nonzero(self.table["at"] == np.uint64(at)) > 1
         if found is not None and not is_whole(self.data, found):
             found = None
         if not is_named and (found is None or is_shared):
-            found = self._elsewhere(name)
+            found = self._find_unlisted(name)
         if found is None or not found["is_entry"]:
             return None
-        if row["is_entry"] and all(found[field] == row[field] for field in _SAID):
+        if row["is_entry"] and all(found[field] == row[field] for field in _FIELDS):
             return None
         start = max(int(row["name_at"]) - CENTRAL.size, 0)
         size = CENTRAL.size + int(row["name_bytes"])
-        for field in (*_SAID, "name_at", "name_bytes", "is_entry"):
+        for field in (*_FIELDS, "name_at", "name_bytes", "is_entry"):
             row[field] = found[field]
-        what = f"the directory is damaged; {self.name(row)} is read by its own header"
+        what = f"the directory is damaged; read {self.name(row)} by its own header"
         return Problem(self.path, start, size, what)
 
-    def _elsewhere(self, name: str) -> Any:
-        """Take a member at which no row begins: of that name, or of none of a row."""
+    def _find_unlisted(self, name: str) -> Any:
+        """Return a member that the directory does not list, by name."""
         if self._unlisted is None:
             starts = set(self.table["at"].tolist())
             found, _ = search(self.data)
@@ -538,13 +502,13 @@ class NpzIndex:
             name = next((own for own in self._unlisted if own not in names), "")
         return self._unlisted.pop(name, None)
 
-    def _look_at_foreign(self) -> None:
-        """Look whether members that are no entries are some by their own names."""
+    def _check_foreign(self) -> None:
+        """Check whether members with foreign names are entries by their own headers."""
         for i in np.flatnonzero(~self.table["is_entry"]).tolist():
             row = self.table[i]
             if self.agrees(row):
                 continue
             at, size = int(row["at"]), int(row["packed_bytes"])
-            what = f"{self.name(row)}: {NO_ENTRY}, and its member says otherwise"
-            said = self.mend(row) or Problem(self.path, at, size, what)
-            self.damaged.append(said)
+            what = f"{self.name(row)}: {NOT_AN_ENTRY}, and its member disagrees"
+            problem = self.correct(row) or Problem(self.path, at, size, what)
+            self.damaged.append(problem)

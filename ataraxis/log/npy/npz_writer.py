@@ -1,8 +1,8 @@
-"""`NpzWriter`: an npz archive of entries, written once through, in bounded memory.
+"""`NpzWriter`: an npz archive of entries, written sequentially in bounded memory.
 
-The members are whole npy files. Beside the name, the central directory keeps when the
-source file was written (extra field 0x5841, u64 ns): so that archiving again knows an
-entry it has from another one of the same stamp.
+The members are npy files. The central directory also has the time of each source file
+(extra field 0x5841, u64 ns), by which a later run distinguishes an archived entry from
+another one of the same stamp.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ WRITTEN = struct.Struct("<2HQ")
 WRITTEN_ID = 0x5841
 WIDE_ID = 0x0001
 _U32, _U16 = 2**32 - 1, 2**16 - 1
-_DATE = 0x21  # 1 January 1980: what is written does not depend on when
+_DATE = 0x21  # 1 January 1980: archives are reproducible
 _PIECE = 1 << 20
 _LARGEST = 2**62
 _LEVEL = 6
 
 
 class Member(NamedTuple):
-    """What the directory of an archive says of one member."""
+    """Contents of the directory about one member."""
 
     name: bytes
-    """Its name, with ``.npy``."""
+    """File name, with ``.npy``."""
     method: int
     """0 stored, 8 deflated."""
     crc: int
@@ -54,18 +54,18 @@ class Member(NamedTuple):
     nbytes: int
     """Bytes of the npy file."""
     written_ns: int = 0
-    """When the source file was written, ns of wall time; 0 if not known."""
+    """Time of the source file, ns of wall time; 0 if unknown."""
 
 
 class NpzWriter:
-    """Write members one after another, then the directory; nothing is kept in memory.
+    """Write members one after another, then the directory; keeps nothing in memory.
 
     Parameters
     ----------
     path : str or Path
-        A new file; the caller renames it when it is whole.
+        A new file; the caller renames it when it is complete.
     compress : bool
-        Deflate the members (as NumPy's ``savez_compressed``), or store them.
+        Deflate the members, as NumPy's ``savez_compressed`` does.
     """
 
     def __init__(self, path: str | Path, *, compress: bool) -> None:
@@ -83,16 +83,16 @@ class NpzWriter:
         self._file.close()
 
     def add(self, name: str, data: memoryview | bytes, written_ns: int = 0) -> Member:
-        """Add a member; what the directory will say of it.
+        """Add a member; return its directory entry.
 
         Parameters
         ----------
         name : str
-            Of the entry, without suffix.
+            Name of the entry, without suffix.
         data : bytes-like
             The npy file.
         written_ns : int, optional
-            When that was written.
+            Time of that file.
         """
         crc = crc32(data)
         packed: Buffer = data
@@ -100,19 +100,14 @@ class NpzWriter:
         if self._compress:
             packed = zlib.compress(data, _LEVEL, -15)
             packed_bytes = len(packed)
-        member = Member(
-            f"{name}.npy".encode("ascii"),
-            DEFLATED if self._compress else STORED,
-            crc,
-            packed_bytes,
-            len(data),
-            written_ns,
-        )
+        method = DEFLATED if self._compress else STORED
+        file_name = f"{name}.npy".encode("ascii")
+        member = Member(file_name, method, crc, packed_bytes, len(data), written_ns)
         self.add_packed(member, [packed])
         return member
 
     def add_packed(self, member: Member, pieces: Iterable[Buffer]) -> None:
-        """Add a member whose bytes are packed already, as another archive had them."""
+        """Add a member that is packed already, from another archive."""
         start = self._at
         wide = b""
         sizes = (member.packed_bytes, member.nbytes)
@@ -120,25 +115,19 @@ class NpzWriter:
         if is_wide:
             wide = struct.pack("<2H2Q", WIDE_ID, 16, sizes[1], sizes[0])
         fields = (
-            45 if is_wide else 20,
-            0,
-            member.method,
-            0,
-            _DATE,
-            member.crc,
-            *((_U32, _U32) if is_wide else sizes),
-            len(member.name),
-        )
+            45 if is_wide else 20, 0, member.method, 0, _DATE, member.crc,
+            *((_U32, _U32) if is_wide else sizes), len(member.name),
+        )  # fmt: skip
         self._put(LOCAL.pack(LOCAL_MAGIC, *fields, len(wide)) + member.name + wide)
         for piece in pieces:
             self._put(piece)
         if self._at - start - LOCAL.size - len(wide) - len(member.name) != sizes[0]:
-            raise ValueError(f"{member.name!r} has other bytes than its directory says")
-        self._direct(member, fields, start, is_wide)
+            raise ValueError(f"the size of {member.name!r} differs from its record")
+        self._add_record(member, fields, start, is_wide)
         self.count += 1
 
     def finish(self) -> None:
-        """Write the directory, and bring all to the disk."""
+        """Write the directory, and sync the archive."""
         start = self._at
         self._central.seek(0)
         while piece := self._central.read(_PIECE):
@@ -160,10 +149,10 @@ class NpzWriter:
     def _put(self, data: Buffer) -> None:
         self._at += self._file.write(data)
 
-    def _direct(
+    def _add_record(
         self, member: Member, fields: tuple[int, ...], start: int, is_wide: bool
     ) -> None:
-        """Note the member for the directory."""
+        """Write the member's record for the directory to a temporary file."""
         wide = b""
         if is_wide or start >= _U32:
             far = [member.nbytes, member.packed_bytes] if is_wide else []
@@ -180,7 +169,7 @@ class NpzWriter:
 
 
 def unpack(packed: memoryview | bytes, method: int, nbytes: int) -> memoryview | bytes:
-    """Return the bytes of a member; `CorruptFrame` if they are not `nbytes`."""
+    """Return the bytes of a member; raise `CorruptFrame` unless they are `nbytes`."""
     if method == DEFLATED:
         inflate = zlib.decompressobj(-15)
         try:

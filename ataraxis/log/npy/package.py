@@ -1,4 +1,4 @@
-"""`LogPackage`: one entry on its way to the log, checked where it is made."""
+"""`LogPackage`: one entry for a log, checked when it is made."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _U64 = 2**64
 
 
 class LogPackage(Package):
-    """A source's id, a stamp, and the bytes to keep.
+    """A source id, a stamp, and the bytes to log.
 
     Parameters
     ----------
@@ -28,12 +28,12 @@ class LogPackage(Package):
     timestamp : int
         Any integer from 0 to 2**64 - 1. Also called `time_stamp`, `acquisition_time`.
     data : ndarray of uint8, shape (n,)
-        Also called `serialized_data`. Not copied: the logger copies it at `put`.
+        Also called `serialized_data`. Not copied: the logger copies it in `put`.
 
     Raises
     ------
     TypeError, ValueError
-        It could not be logged; said here and not in the process that writes.
+        It cannot be logged.
 
     Examples
     --------
@@ -50,7 +50,7 @@ class LogPackage(Package):
     def _named(
         self, timestamp: Any, data: Any, time: Any, acquired: Any, serialized: Any
     ) -> tuple[Any, Any]:
-        """Return stamp and payload that were given by other names."""
+        """Return stamp and payload, given by any of their names."""
         if time is not None or acquired is not None:
             timestamp = _one_of(
                 timestamp=timestamp, time_stamp=time, acquisition_time=acquired
@@ -62,7 +62,7 @@ class LogPackage(Package):
     def _settle(
         self, source: Any, stamp: Any, data: Any
     ) -> tuple[int, int, NDArray[np.uint8]]:
-        """Return what is good after all, or say what is wrong."""
+        """Convert and check what the fast path did not accept."""
         return (
             _integer("source_id", source, SOURCE_LIMIT),
             _integer("timestamp", stamp, _U64),
@@ -71,22 +71,22 @@ class LogPackage(Package):
 
     @property
     def source_id(self) -> np.uint8:
-        """Id of the source."""
+        """Source id."""
         return np.uint8(self.source)
 
     @property
     def time_stamp(self) -> np.uint64:
-        """The stamp, in the unit of the source."""
+        """Stamp, in the unit of the source."""
         return np.uint64(self.stamp)
 
     @property
     def acquisition_time(self) -> np.uint64:
-        """The stamp, as ataraxis-data-structures 4.0 calls it."""
+        """Stamp, under the name of ataraxis-data-structures 4.0."""
         return np.uint64(self.stamp)
 
     @property
     def serialized_data(self) -> NDArray[np.uint8]:
-        """The payload, shape (n,); the array that was given."""
+        """Payload, shape (n,); the array that was given."""
         return self.payload
 
     def get_data(self) -> tuple[str, NDArray[np.uint8]]:
@@ -97,7 +97,7 @@ class LogPackage(Package):
 
     @property
     def data(self) -> tuple[str, NDArray[np.uint8]]:
-        """What `get_data` returns; the later generations' name."""
+        """Result of `get_data`, under its later name."""
         return self.get_data()
 
     def __eq__(self, other: object) -> bool:
@@ -125,20 +125,20 @@ def _one_of(**given: Any) -> Any:
     """Return the one value given under several names."""
     found = {name: value for name, value in given.items() if value is not None}
     if len(found) != 1:
-        said = " and ".join(found) if found else "none of them"
-        raise TypeError(f"give one of {', '.join(given)}; got {said}")
+        names = " and ".join(found) if found else "none of them"
+        raise TypeError(f"give one of {', '.join(given)}; got {names}")
     return found.popitem()[1]
 
 
 def _integer(name: str, value: Any, limit: int) -> int:
-    """Return a plain integer from 0 to `limit` - 1."""
+    """Convert to an integer from 0 to `limit` - 1, or raise."""
     if isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name}={value!r}: an integer, not a bool.")
+        raise TypeError(f"{name} must be an integer, got {value!r}")
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(
-            f"{name} is an integer, got {type(value).__name__}: {value!r:.60}"
+            f"{name} must be an integer, got {type(value).__name__}: {value!r:.60}"
         ) from None
     if not 0 <= number < limit:
         raise ValueError(f"{name}={number}: give one from 0 to {limit - 1}.")
@@ -146,48 +146,48 @@ def _integer(name: str, value: Any, limit: int) -> int:
 
 
 def _bytes_array(data: Any) -> NDArray[np.uint8]:
-    """Return data that is a uint8 vector after all (a subclass), or say what it is."""
+    """Return data as a uint8 vector, or raise."""
     if not isinstance(data, np.ndarray):
         raise TypeError(
-            f"data is a uint8 array, got {type(data).__name__}; of bytes, "
-            "np.frombuffer(data, np.uint8) is one"
+            f"data must be a uint8 array, got {type(data).__name__}; bytes become one "
+            "with np.frombuffer(data, np.uint8)"
         )
     if data.dtype == np.bool_:
         data = data.view(np.uint8)  # a byte each, 0 or 1
     if data.dtype != _UINT8:
         raise TypeError(
-            f"data is a uint8 array, got {data.dtype}: data.view(np.uint8) keeps every "
-            "byte, data.astype(np.uint8) may cut numbers"
+            f"data must be a uint8 array, got {data.dtype}: data.view(np.uint8) keeps "
+            "every byte, data.astype(np.uint8) may truncate numbers"
         )
     if data.ndim != 1:
         raise ValueError(
-            f"data has one dimension, got shape {data.shape}: give data.ravel(), or "
-            "use DataLogger.log(), which keeps shapes in the journal layout"
+            f"data must have one dimension, got shape {data.shape}: give data.ravel(), "
+            "or use DataLogger.log(), which keeps shapes in the journal layout"
         )
     return np.asarray(data)
 
 
-# ---- the names of ataraxis-data-structures' LogArchiveReader, for logs of any layout
+# ---- the methods of ataraxis-data-structures' LogArchiveReader, for any layout
 
 PARALLEL_PROCESSING_THRESHOLD = 2000
 ONSET_BYTES = 8
 
 
 class LogMessage(NamedTuple):
-    """One entry as the original reader gives it."""
+    """One entry, as LogArchiveReader returns it."""
 
     timestamp_us: np.uint64
-    """Its stamp, UTC microseconds: onset and stamp together."""
+    """Onset plus stamp, UTC microseconds."""
     payload: NDArray[np.uint8]
-    """Its bytes."""
+    """Payload bytes."""
 
 
 class Messages:
-    """The half of `LogArchive` that reads as LogArchiveReader did.
+    """The part of `LogArchive` that is compatible with LogArchiveReader.
 
-    The stamp of an entry is its device time where it has one (a LogPackage's), else its
-    time in microseconds. Entries up to and including the onset (the first one of stamp
-    0 and 8 bytes, which are UTC microseconds) are passed over.
+    The stamp of an entry is its device time if it has one (as a LogPackage has), else
+    its time in microseconds. Entries up to the onset are skipped: the first one of
+    stamp 0 and 8 bytes, which are UTC microseconds.
     """
 
     _source: LogSource
@@ -196,7 +196,7 @@ class Messages:
     _found: tuple[Selection, NDArray[np.uint64], int] | None = None
 
     def _messages(self) -> tuple[Selection, NDArray[np.uint64], int]:
-        """All entries, their stamps, and the position behind the onset."""
+        """Return all entries, their stamps, and the position behind the onset."""
         if self._found is None or len(self._found[0]) != len(self._source):
             found = self._source.select()
             device = self._source.device_stamps(found)
@@ -235,7 +235,7 @@ class Messages:
 
     @property
     def message_count(self) -> int:
-        """Entries behind the onset."""
+        """Number of entries behind the onset."""
         found, _, begin = self._messages()
         return len(found) - begin
 
@@ -247,14 +247,14 @@ class Messages:
         Parameters
         ----------
         workers : int
-            Processes; one for each processor, if below 1.
+            Processes; below 1: one per CPU.
         batch_multiplier : int
-            Batches for each.
+            Batches per worker.
 
         Returns
         -------
         list of list of int
-            Keys for `iter_messages`, also of another archive of the same path.
+            Keys for `iter_messages`, also of another archive of the path.
         """
         found, _, begin = self._messages()
         keys = found.numbers[begin:]
@@ -264,7 +264,7 @@ class Messages:
         return [p.tolist() for p in np.array_split(keys, max(count, 1)) if len(p)]
 
     def iter_messages(self, keys: Sequence[Any] | None = None) -> Iterator[LogMessage]:
-        """Iterate over the messages, or those of a batch."""
+        """Iterate over all messages, or those of a batch."""
         found, stamps, begin = self._messages()
         onset = self.onset_timestamp_us
         numbers = found.numbers[begin:] if keys is None else np.asarray(keys, np.int64)
@@ -275,7 +275,7 @@ class Messages:
             yield LogMessage(onset + stamps[k], np.frombuffer(frame.payload, np.uint8))
 
     def read_all_messages(self) -> tuple[NDArray[np.uint64], list[NDArray[np.uint8]]]:
-        """Read all messages: their stamps, UTC microseconds, and their payloads."""
+        """Return the stamps of all messages, UTC microseconds, and their payloads."""
         messages = list(self.iter_messages())
         stamps = np.fromiter((m.timestamp_us for m in messages), "u8", len(messages))
         return stamps, [m.payload for m in messages]

@@ -6,15 +6,13 @@ import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.clock import Anchor
 from ataraxis.errors import CorruptFrame
 from ataraxis.frame import Frame, crc32
-from ataraxis.log.journal.page import Gap
 from ataraxis.log.npy.archiving import ARCHIVE_SUFFIX
 from ataraxis.log.npy.directory import keys_in
 from ataraxis.log.npy.entries import (
@@ -24,21 +22,18 @@ from ataraxis.log.npy.entries import (
     check_entry,
     npy_header,
 )
-from ataraxis.log.npy.npz_index import MEMBER, NpzIndex
+from ataraxis.log.npy.npz_index import MEMBER, NOT_AN_ENTRY, NpzIndex
 from ataraxis.log.npy.npz_writer import LOCAL, STORED
-from ataraxis.log.selection import Problem, Selection, SourceInfo, distinct
-
-if TYPE_CHECKING:
-    from ataraxis.log.npy.npz_index import NpzIndex
+from ataraxis.log.selection import LogSource, Problem, Selection, SourceInfo, distinct
 
 ROW = np.dtype([*MEMBER.descr, ("file", "<i4"), ("sequence", "<u8")])
-"""A member, and the archive it is in: -1, a file of its own."""
+"""A member, and its archive; -1: a file of its own."""
 _HEAD = NPY_BYTES + PREFIX.size
 _LAST = np.uint64(2**63 - 1)
 
 
-class PackageReader:
-    """Read npz archives of any generation, an npy directory, or both at once.
+class PackageReader(LogSource):
+    """Read npz archives of any version, an npy directory, or both at once.
 
     Parameters
     ----------
@@ -47,12 +42,12 @@ class PackageReader:
 
     Notes
     -----
-    Entries are numbered in the order of stamps; those that come later, behind. An entry
-    that is in an archive and also still a file counts once. `Frame.device_time` is the
-    stamp; so is the time, as far as 63 bits hold it.
+    Entries are numbered in the order of stamps; later ones follow. An entry that is in
+    an archive and also a file counts once. `Frame.device_time` is the stamp; so is the
+    time, as far as 63 bits hold it.
 
-    The directory of an archive is believed until a member cannot be read by it: then
-    the member's own header is, if the member is whole, and the row is corrected.
+    The directory of an archive is used until it fails to find an intact member; then
+    the member's own header corrects it.
 
     Examples
     --------
@@ -77,12 +72,12 @@ class PackageReader:
         self._problems: dict[Path, Problem] = {}
         self._table = np.empty(0, ROW)
         self._next: dict[int, int] = {}
-        self._is_mended = False
+        self._is_corrected = False
         self.refresh()
 
     @classmethod
     def accepts(cls, path: Path) -> bool:
-        """Whether there are archives or entries at `path`."""
+        """Return whether the path has archives or entries."""
         if path.is_file():
             return path.suffix == ".npz"
         return path.is_dir() and (
@@ -90,11 +85,11 @@ class PackageReader:
         )
 
     def refresh(self) -> bool:
-        """Take in what was written since; whether there was anything."""
+        """Add what was written since; return whether there was anything."""
         found = [self._of_archive(path) for path in self._paths()]
         if self.path.is_dir():
             found.append(self._of_directory())
-        new = _sorted(_together(found))
+        new = _sorted(_concatenate(found))
         for source in distinct(new["source"]):
             mine = np.flatnonzero(new["source"] == source)
             first = self._next.get(int(source), 0)
@@ -102,9 +97,9 @@ class PackageReader:
             self._next[int(source)] = first + len(mine)
         start = len(self._table)
         for i in np.flatnonzero(new["file"] < 0):
-            # Where it was put: the names of files follow their rows.
+            # Its position in the list: the file names follow the sorted rows.
             self._names[start + int(i)] = self._waiting[int(new["name_at"][i])]
-        self._table = _together([self._table, new])
+        self._table = _concatenate([self._table, new])
         return len(new) > 0
 
     def _paths(self) -> list[Path]:
@@ -113,7 +108,7 @@ class PackageReader:
         return [self.path]
 
     def _of_archive(self, path: Path) -> NDArray[np.void]:
-        """Members of an archive that are not known yet."""
+        """Return the members of an archive that are new."""
         inode = path.stat().st_ino
         if self._known.get(path) == inode:
             return np.empty(0, ROW)
@@ -121,8 +116,8 @@ class PackageReader:
         index = NpzIndex(path, ROW)
         if index.problem is not None:
             self._problems[path] = Problem(path, len(index.data), 0, index.problem)
-        for said in index.damaged:
-            self._problems[path / f"{said.offset}"] = said
+        for problem in index.damaged:
+            self._problems[path / f"{problem.offset}"] = problem
         table = index.table
         table["file"] = len(self._archives)
         if not table["is_entry"].all():
@@ -138,12 +133,12 @@ class PackageReader:
         return table
 
     def _of_directory(self) -> NDArray[np.void]:
-        """Entries that are files and not known yet."""
+        """Return the entries that are new files."""
         keys, foreign = keys_in(self.path)
         for name in foreign:
             path = self.path / name
-            what = "its name is not one of an entry"
-            self._problems[path] = Problem(path, 0, path.stat().st_size, what)
+            size = path.stat().st_size
+            self._problems[path] = Problem(path, 0, size, NOT_AN_ENTRY)
         new = [(key, name) for key, name in keys if key not in self._keys]
         self._keys.update(key for key, _ in new)
         self._waiting = [name for _, name in new]
@@ -155,39 +150,20 @@ class PackageReader:
         table["file"] = -1
         return table
 
-    # ---- what it is
+    # ---- properties
 
     def __len__(self) -> int:
         return len(self._table)
 
     @property
     def problems(self) -> list[Problem]:
-        """What is damaged or foreign, as far as it was noticed."""
+        """Damaged and foreign parts noticed so far."""
         return list(self._problems.values())
-
-    @property
-    def is_live(self) -> bool:
-        """False: nobody can know."""
-        return False
 
     @property
     def sources(self) -> dict[int, SourceInfo]:
         """The sources by their numbers."""
         return {int(n): SourceInfo(int(n)) for n in distinct(self._table["source"])}
-
-    @property
-    def anchors(self) -> list[Anchor]:
-        """None: the stamps are the source's own."""
-        return []
-
-    @property
-    def gaps(self) -> list[Gap]:
-        """None: npy logs do not say."""
-        return []
-
-    def account(self, source: int) -> tuple[int, int]:
-        """Return none missing and none late: npy logs do not say."""
-        return 0, 0
 
     # ---- entries
 
@@ -197,7 +173,7 @@ class PackageReader:
         start: int | None = None,
         stop: int | None = None,
     ) -> Selection:
-        """Find entries of a source and of stamps from `start` to before `stop`."""
+        """Find entries by source and stamp, `start` to before `stop`."""
         stamps = self._table["stamp"]
         good = np.ones(len(stamps), np.bool_)
         if source is not None:
@@ -211,7 +187,7 @@ class PackageReader:
     def unknown(
         self, source: int | None, start: int | None, stop: int | None
     ) -> list[Problem]:
-        """Find what archives have lost: it may have been of any source and time."""
+        """Find damage of archives, which may have contained any source and time."""
         return [
             Problem(index.path, len(index.data), 0, index.problem)
             for index in self._archives
@@ -219,7 +195,7 @@ class PackageReader:
         ]
 
     def pick(self, numbers: NDArray[np.int64] | range) -> Selection:
-        """Find entries by their numbers, in any order."""
+        """Return entries by their numbers, in any order."""
         wanted = np.asarray(numbers, np.int64)
         rows = self._rows(wanted)
         return Selection(
@@ -232,7 +208,7 @@ class PackageReader:
         )
 
     def _rows(self, numbers: NDArray[np.int64]) -> NDArray[np.void]:
-        """Return members by number: a view, where they follow each other."""
+        """Return members by number: a view if they are consecutive."""
         count = len(numbers)
         first, last = (int(numbers[0]), int(numbers[-1])) if count else (0, 0)
         if last - first == count - 1 and (np.diff(numbers) == 1).all():
@@ -240,12 +216,9 @@ class PackageReader:
         return np.asarray(self._table[numbers])
 
     def frame(self, number: int, *, verify: bool = True) -> Frame:
-        """Read an entry; a view of the archive if it is stored there.
+        """Return an entry; a view of the archive if it is stored there.
 
-        Raises
-        ------
-        CorruptFrame
-            It is damaged: names it.
+        Raises `CorruptFrame`, with its name, if it is damaged.
         """
         payload = self._payload(number, verify)
         row = self._table[number]
@@ -260,7 +233,7 @@ class PackageReader:
         )
 
     def _payload(self, number: int, verify: bool) -> memoryview:
-        """Return the payload of an entry, if need be by its member's own header."""
+        """Return the payload of an entry; correct its row if that is damaged."""
         row = self._table[number]
         key = EntryKey(int(row["stamp"]), int(row["source"]), int(row["copy"]))
         index = self._archives[int(row["file"])] if row["file"] >= 0 else None
@@ -273,31 +246,31 @@ class PackageReader:
                 found = memoryview(path.read_bytes())
             return found[check_entry(key, found) :]
         except (CorruptFrame, OSError) as error:
-            said = index.mend(row) if index is not None else None
-            if said is not None:
-                self._is_mended = True
-                self._problems[path / f"{said.offset}"] = said
+            problem = index.correct(row) if index is not None else None
+            if problem is not None:
+                self._is_corrected = True
+                self._problems[path / f"{problem.offset}"] = problem
                 return self._payload(number, verify)
             problem = Problem(path, int(row["at"]), int(row["nbytes"]), str(error))
             self._problems[path / key.stem] = problem
             raise CorruptFrame(f"entry {key.stem} of {path}: {error}") from error
 
     def frames(self, selection: Selection, *, verify: bool = True) -> Iterator[Frame]:
-        """Iterate over the entries of a selection, as `frame`."""
+        """Iterate over the entries of a selection, like `frame`."""
         for number in selection.numbers:
             yield self.frame(int(number), verify=verify)
 
     def gather(
         self, selection: Selection, out: NDArray[np.uint8], *, verify: bool = True
     ) -> int:
-        """Copy payloads into the rows of `out`; how many went before one did not."""
+        """Copy payloads to the rows of `out`; see `LogSource.gather`."""
         rows = self._rows(selection.numbers)
         is_one = len(rows) and rows["file"][0] >= 0
         if is_one and (rows["file"] == rows["file"][0]).all():
             index = self._archives[int(rows["file"][0])]
             if gather(index, rows, out, verify=verify):
                 return len(rows)
-        # One by one: files, deflated or damaged members, sizes that differ.
+        # One by one: files, deflated or damaged members, different sizes.
         for done, number in enumerate(selection.numbers.tolist()):
             try:
                 payload = self._payload(number, verify)
@@ -309,11 +282,11 @@ class PackageReader:
         return len(selection)
 
     def corrected(self, selection: Selection) -> Selection:
-        """Return a selection that says what rows do that were mended meanwhile."""
-        return self.pick(selection.numbers) if self._is_mended else selection
+        """Return the selection, updated if reading has corrected rows."""
+        return self.pick(selection.numbers) if self._is_corrected else selection
 
     def device_stamps(self, selection: Selection) -> NDArray[np.int64] | None:
-        """Return stamps, of 64 bits without a sign, and zeros: (n, 2)."""
+        """Return stamps, which are unsigned, and zeros: (n, 2)."""
         out = np.zeros((len(selection), 2), np.int64)
         out[:, 0] = self._rows(selection.numbers)["stamp"].view(np.int64)
         return out
@@ -323,32 +296,14 @@ class PackageReader:
         good = np.concatenate([[False], self._table["source"] == source, [False]])
         return np.flatnonzero(np.diff(good)).reshape(-1, 2)
 
-    def shifts_ns(self, source: int) -> list[int | None]:
-        """None: stamps count from an onset, which is an entry."""
-        return [None]
-
-    def wall_ns(self, selection: Selection) -> NDArray[np.int64] | None:
-        """None: stamps count from an onset, which is an entry."""
-        return None
-
     def close(self) -> None:
-        """Forget the files; what was read stays valid."""
+        """Close the files; what was read stays valid."""
         self._archives.clear()
         self._table = np.empty(0, ROW)
 
-    def __enter__(self) -> PackageReader:
-        return self
 
-    def __exit__(self, *exc: object) -> None:
-        """Close."""
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<PackageReader {self.path}, {len(self)} entries>"
-
-
-def _together(tables: list[NDArray[np.void]]) -> NDArray[np.void]:
-    """Join tables; the one that has rows as it is."""
+def _concatenate(tables: list[NDArray[np.void]]) -> NDArray[np.void]:
+    """Join tables; return the only one with rows itself."""
     full = [table for table in tables if len(table)]
     if len(full) == 1:
         return full[0]
@@ -356,7 +311,7 @@ def _together(tables: list[NDArray[np.void]]) -> NDArray[np.void]:
 
 
 def _sorted(table: NDArray[np.void]) -> NDArray[np.void]:
-    """Sort members by stamp, source and copy; as they are, if they are sorted."""
+    """Sort members by stamp, source and copy; return a sorted table itself."""
     stamps = table["stamp"]
     if len(table) and (stamps[1:] > stamps[:-1]).all():
         return table
@@ -365,31 +320,23 @@ def _sorted(table: NDArray[np.void]) -> NDArray[np.void]:
 
 
 def _keys(table: NDArray[Any]) -> Iterator[tuple[int, int, int]]:
-    """Keys of members, as plain integers."""
+    """Return the keys of members, as plain integers."""
     fields = (table[name].tolist() for name in ("stamp", "source", "copy"))
     return zip(*fields, strict=True)
 
 
-# ---- Many entries of an archive into one array, in a few calls of NumPy
+# ---- one checksum for many rows
 
-# ---- checksums of many rows in one go: that of them all, put together from each one's
-
-# A CRC is linear: that of A and B together is that of A, moved on by the length of B,
-# xor that of B. So the CRC of a whole block, taken in one call, says whether each row's
-# own is right; only where it does not must rows be looked at one by one.
+# A CRC is linear: that of A followed by B is that of A, advanced by the length of B,
+# xor that of B. So the CRC of a block, in one call, verifies those of all its rows.
 
 _Words = NDArray[np.uint32]
 
 
 def rows_hold(rows: NDArray[np.uint8], stored: NDArray[np.uint32]) -> bool:
-    """Tell whether every row has the CRC-32 that is stored of it.
+    """Return whether every row has its stored CRC-32.
 
-    Parameters
-    ----------
-    rows : ndarray of uint8
-        Shape (n, bytes of a row), contiguous.
-    stored : ndarray of uint32
-        Shape (n,).
+    `rows` has shape (n, bytes of a row) and is contiguous, `stored` has shape (n,).
 
     Examples
     --------
@@ -402,16 +349,16 @@ def rows_hold(rows: NDArray[np.uint8], stored: NDArray[np.uint32]) -> bool:
     if not n:
         return True
     levels = (n - 1).bit_length()
-    # The CRC of nothing is 0, and so it stays however far it is moved on.
+    # The CRC of nothing is 0, however far it is advanced.
     words = np.zeros(1 << levels, np.uint32)
     words[-n:] = stored
     for level in range(levels):
-        words = _moved(words[::2], _tables(size, level)) ^ words[1::2]
+        words = _advance(words[::2], _tables(size, level)) ^ words[1::2]
     return int(words[0]) == crc32(rows.reshape(-1).data)
 
 
-def _moved(words: _Words, tables: _Words) -> _Words:
-    """Move CRCs on by the bytes that `tables` are for."""
+def _advance(words: _Words, tables: _Words) -> _Words:
+    """Advance CRCs by the number of bytes that `tables` are for."""
     low: _Words = tables[0][words & 0xFF] ^ tables[1][words >> 8 & 0xFF]
     high: _Words = tables[2][words >> 16 & 0xFF] ^ tables[3][words >> 24]
     return low ^ high
@@ -419,12 +366,12 @@ def _moved(words: _Words, tables: _Words) -> _Words:
 
 @functools.lru_cache(maxsize=256)
 def _tables(size: int, level: int) -> _Words:
-    """Make tables, (4, 256), that move CRCs on by ``size << level`` bytes."""
+    """Return tables, (4, 256), that advance CRCs by ``size << level`` bytes."""
     bits = np.uint32(1) << np.arange(32, dtype=np.uint32)
     if level:
-        # Twice as far is as far, twice.
+        # Twice the distance: apply half of it twice.
         tables = _tables(size, level - 1)
-        columns = _moved(_moved(bits, tables), tables)
+        columns = _advance(_advance(bits, tables), tables)
     else:
         zeros = bytes(size)
         start = crc32(zeros)
@@ -439,38 +386,24 @@ def _tables(size: int, level: int) -> _Words:
 
 # ---- gathering
 
-_HEAD = NPY_BYTES + PREFIX.size
-_TOGETHER = 8192
+_BLOCK_ROWS = 8192
 
 
 def gather(
     index: NpzIndex, rows: NDArray[Any], out: NDArray[np.uint8], *, verify: bool
 ) -> bool:
-    """Copy the payloads of stored entries into the rows of `out`.
+    """Copy the payloads of stored entries to the rows of `out`.
 
-    Parameters
-    ----------
-    index : NpzIndex
-        The archive.
-    rows : ndarray
-        Its members, with the fields of `MEMBER`.
-    out : ndarray of uint8
-        Shape (n, bytes of a payload).
-    verify : bool
-        Whether checksums are looked at.
-
-    Returns
-    -------
-    bool
-        False: not all are stored, whole and of that size. `out` is then undefined, and
-        a look at each says which is not.
+    `rows` are members of the archive, with the fields of `MEMBER`; `out` has shape (n,
+    bytes of a payload). False: some are not stored, intact and of that size; `out` is
+    then undefined.
     """
     size = _HEAD + out.shape[1]
     if (rows["method"] != STORED).any() or (rows["packed_bytes"] != size).any():
         return False
     header = np.frombuffer(npy_header(size - NPY_BYTES), np.uint8)
-    for start in range(0, len(rows), _TOGETHER):
-        part = rows[start : start + _TOGETHER]
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        part = rows[start : start + _BLOCK_ROWS]
         found = _files(index.data, part["at"], size)
         if found is None:
             return False
@@ -483,20 +416,20 @@ def gather(
             return False
         if verify and not rows_hold(found, part["crc"]):
             return False
-        out[start : start + _TOGETHER] = found[:, _HEAD:]
+        out[start : start + _BLOCK_ROWS] = found[:, _HEAD:]
     return True
 
 
 def _files(
     data: NDArray[np.uint8], places: NDArray[np.uint64], size: int
 ) -> NDArray[np.uint8] | None:
-    """Copy npy files of equal size, whose local headers are at `places`: (n, size)."""
+    """Copy npy files of equal size, with local headers at `places`: (n, size)."""
     if int(places.max()) + LOCAL.size > len(data):
         return None
     at = places.astype(np.int64)
     stride = int(at[1] - at[0]) if len(at) > 1 else 0
     if stride > 0 and (np.diff(at) == stride).all():
-        return _evenly(data, int(at[0]), len(at), stride, size)
+        return _strided_files(data, int(at[0]), len(at), stride, size)
     begin = at + LOCAL.size
     for k in (26, 28):  # where the lengths of name and extra field are
         begin += data[at + k] + 256 * data[at + k + 1].astype(np.int64)
@@ -505,10 +438,10 @@ def _files(
     return np.asarray(data[begin[:, None] + np.arange(size)])
 
 
-def _evenly(
+def _strided_files(
     data: NDArray[np.uint8], at: int, count: int, stride: int, size: int
 ) -> NDArray[np.uint8] | None:
-    """Copy files whose local headers are `stride` bytes apart: no index for each."""
+    """Copy files whose local headers are `stride` bytes apart, without an index."""
     lengths = data[at + 26 : at + 30].view("<u2")
     front = LOCAL.size + int(lengths.sum())
     end = at + (count - 1) * stride + front + size

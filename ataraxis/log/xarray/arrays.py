@@ -1,8 +1,7 @@
-"""Lazy arrays of a log for xarray: what is indexed is read, nothing else."""
+"""Lazy arrays of a log for xarray: indexing reads only the selected part."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,24 +10,22 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from ataraxis.log.nodes import Nodes
-from ataraxis.log.series import Rows, Series
+from ataraxis.log.series import Column, Rows, Series
 
 Key = tuple[Any, ...]
 
 
 class Opened:
-    """A series that is opened again where it is unpickled, with as many rows.
+    """An open series that is reopened where it is unpickled, with as many rows.
 
     Parameters
     ----------
     series : Series
-        Open.
+        The series.
     home : Nodes
-        What closes it.
-    path, name, number : str, str or None, int
-        How to open it again.
-    options : dict
-        Of `Series`.
+        Closed with it.
+    path, name, number, options
+        Arguments of `Nodes`, `Nodes.find` and `LogNode.series`, to open it again.
     """
 
     def __init__(
@@ -42,18 +39,17 @@ class Opened:
     ) -> None:
         self.series, self._home = series, home
         first = 0 if options.get("entries") is None else options["entries"].start or 0
-        # A log in progress grows; this does not.
-        is_from_the_end = first < 0
-        if not is_from_the_end:
+        # A log in progress grows; the dataset must not.
+        if first >= 0:
             options = {**options, "entries": slice(first, first + len(series))}
         self._how = path, name, number, options
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle how to open it."""
+        """Pickle the arguments."""
         return _reopened, self._how
 
     def __eq__(self, other: object) -> bool:
-        """Compare what is opened, and how."""
+        """Compare the arguments."""
         if not isinstance(other, Opened):
             return NotImplemented
         return self is other or self._how == other._how
@@ -61,7 +57,7 @@ class Opened:
     __hash__ = None  # type: ignore[assignment]
 
     def close(self) -> None:
-        """Let go of the files of the log."""
+        """Close the files of the log."""
         self._home.close()
 
 
@@ -76,12 +72,7 @@ def _reopened(
 class RowArray(BackendArray):
     """Rows of a series, or one field of them, along a first dimension of entries.
 
-    Parameters
-    ----------
-    opened : Opened
-        The series.
-    field : tuple of str
-        Path to a field of a structured dtype; () for all.
+    `field` is the path to a field of a structured dtype; () for all.
     """
 
     def __init__(self, opened: Opened, field: tuple[str, ...] = ()) -> None:
@@ -96,7 +87,7 @@ class RowArray(BackendArray):
         self.shape: tuple[int, ...] = (len(series), *series.shape, *inner)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        """Read what is asked for."""
+        """Return the selected part."""
         return indexing.explicit_indexing_adapter(
             key, self.shape, indexing.IndexingSupport.OUTER, self._get
         )
@@ -119,16 +110,16 @@ class RowArray(BackendArray):
 
 
 class ColumnArray(BackendArray):
-    """One number for each entry: its time, its sequence, its device time.
+    """One number per entry: its time, sequence number or device time.
 
     Parameters
     ----------
     opened : Opened
         The series.
     read : callable
-        Reads numbers of rows: ``read(series, rows)``. A function of a module.
+        One of `Series.columns`.
     dtype : dtype
-        Of what it returns.
+        Dtype of its result.
     rows : range, optional
         Only these rows.
     """
@@ -136,7 +127,7 @@ class ColumnArray(BackendArray):
     def __init__(
         self,
         opened: Opened,
-        read: Callable[[Series, Rows], NDArray[Any]],
+        read: Column,
         dtype: Any,
         rows: range | None = None,
     ) -> None:
@@ -146,7 +137,7 @@ class ColumnArray(BackendArray):
         self.shape: tuple[int, ...] = (len(self._rows),)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        """Read what is asked for."""
+        """Return the selected part."""
         return indexing.explicit_indexing_adapter(
             key, self.shape, indexing.IndexingSupport.OUTER, self._get
         )
@@ -166,32 +157,3 @@ def _is_many(rows: Any) -> bool:
 
 def _rows(rows: Any) -> Rows:
     return rows if isinstance(rows, slice) else np.atleast_1d(rows).astype(np.int64)
-
-
-# ---- what columns are read with
-
-
-def time_of(series: Series, rows: Rows) -> NDArray[Any]:
-    """Read times, as `Times` has them."""
-    return series.time(rows)
-
-
-def monotonic_of(series: Series, rows: Rows) -> NDArray[np.int64]:
-    """Read raw stamps, in the unit of the log."""
-    return series.pick(rows).time
-
-
-def sequence_of(series: Series, rows: Rows) -> NDArray[np.uint64]:
-    """Read numbers within the source."""
-    return series.sequence(rows)
-
-
-def device_time_of(series: Series, rows: Rows) -> NDArray[Any]:
-    """Read device times, of the sign they were given with."""
-    found = series.device(rows)[:, 0].copy()
-    return found.view(np.uint64) if series.is_device_unsigned else found
-
-
-def device_sequence_of(series: Series, rows: Rows) -> NDArray[np.uint64]:
-    """Read device counters."""
-    return series.device(rows)[:, 1].copy().view(np.uint64)

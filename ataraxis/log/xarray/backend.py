@@ -1,4 +1,4 @@
-"""xarray's engine "ataraxis": a log as datasets, lazy.
+"""xarray's engine "ataraxis": a log as lazy datasets.
 
 ``xr.open_dataset(path, engine="ataraxis")`` and ``xr.open_datatree`` find it by its
 entry point (group ``xarray.backends``).
@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 from xarray.backends import BackendEntrypoint
 from xarray.core.indexing import LazilyIndexedArray
 
-from ataraxis.log.export.track import fields_of
+from ataraxis.log.export.series import fields_of
 from ataraxis.log.nodes import LogNode, Nodes
 from ataraxis.log.npy.archiving import ARCHIVE_SUFFIX
 from ataraxis.log.npy.entries import SUFFIX, parse_stem
@@ -26,9 +26,9 @@ from ataraxis.log.xarray.index import TimeIndex
 
 CHUNK_BYTES = 1 << 24
 AT_ONCE = 4096
-"""Opening reads the times of no more entries than this; others stay on disk."""
+"""Opening reads the times of at most this many entries; others stay on disk."""
 DEVICE_UNITS = "device_time_units"
-"""Attribute of labels that says of which unit device times are."""
+"""Attribute of labels for the unit of device times."""
 _LOOKED_AT = 1000
 
 
@@ -37,12 +37,12 @@ class AtaraxisBackend(BackendEntrypoint):
 
     Notes
     -----
-    A source becomes one variable along "time" (one for each field of a structured
-    dtype), named after its labels or its stream, with its labels' dims, coordinates and
-    attributes. Where the rows have a "time" of their own, entries are along "entry".
-    Coordinates: ``time``; ``monotonic_ns``, the raw stamps; ``sequence``; and
-    ``device_time`` and ``device_sequence`` where there are. What is indexed is read,
-    nothing else, each time; `load()` keeps it.
+    A source becomes one variable along "time" (one per field of a structured dtype),
+    named after its labels or its stream, with the dims, coordinates and attributes of
+    its labels. If the rows have a "time" of their own, entries are along "entry".
+    Coordinates: ``time``; ``monotonic_ns``, the stamps; ``sequence``; and
+    ``device_time`` and ``device_sequence`` if present. Each access reads the selected
+    part from disk; `load()` keeps it.
 
     Examples
     --------
@@ -65,7 +65,7 @@ class AtaraxisBackend(BackendEntrypoint):
     supports_groups: ClassVar[bool] = True
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
-        """Tell by names alone whether it is a log; never raises."""
+        """Return whether it is a log, by names alone; never raises."""
         if not isinstance(filename_or_obj, (str, os.PathLike)):
             return False
         try:
@@ -96,28 +96,29 @@ class AtaraxisBackend(BackendEntrypoint):
         filename_or_obj : str or Path
             Directory or file of a log.
         drop_variables : str or iterable of str, optional
-            What to leave out.
+            Names of variables to leave out.
         source : int or str, optional
-            Name or number of the stream or source; not needed where there is one.
+            Name or number of the stream or source; required if there are several.
         group : str, optional
-            The same, as xarray calls it.
+            The same, under xarray's name.
         name : str, optional
-            In a directory of several journals: only this one.
+            Only this journal of a directory.
         entries : slice, optional
             Only these entries of the source.
         dtype : dtype-like, optional
-            What the bytes of each entry are, where nobody said.
+            Dtype of the bytes of each entry, if the log does not give it.
         onset_us : int, optional
             UTC microseconds from which the stamps of an npy log count.
         verify : bool
-            Whether checksums are looked at.
+            Whether to check checksums.
 
         Raises
         ------
         ValueError
-            There are several sources, or entries of several kinds: says the way out.
+            There are several sources, or entries differ in kind; the message states
+            what to do.
         FileNotFoundError
-            There is no log.
+            The path has no log.
         """
         path = os.path.abspath(filename_or_obj)
         opened = Nodes(path, name)
@@ -143,7 +144,7 @@ class AtaraxisBackend(BackendEntrypoint):
         onset_us: int | None = None,
         verify: bool = True,
     ) -> dict[str, xr.Dataset]:
-        """Open all sources of a log, or those named, by their paths: "/camera"."""
+        """Open all sources of a log, or the named ones, by their paths: "/camera"."""
         path = os.path.abspath(filename_or_obj)
         opened = Nodes(path, name)
         try:
@@ -175,7 +176,7 @@ class AtaraxisBackend(BackendEntrypoint):
         drop_variables: str | Iterable[str] | None = None,
         **options: Any,
     ) -> xr.DataTree:
-        """Open all sources of a log, a node each; options of `open_groups_as_dict`."""
+        """Open all sources of a log as nodes; options of `open_groups_as_dict`."""
         groups = self.open_groups_as_dict(
             filename_or_obj, drop_variables=drop_variables, **options
         )
@@ -185,7 +186,7 @@ class AtaraxisBackend(BackendEntrypoint):
 
 
 def _has_log(path: Path) -> bool:
-    """Look at some names of a directory."""
+    """Check the first names of a directory."""
     with os.scandir(path) as listing:
         for _, found in zip(range(_LOOKED_AT), listing, strict=False):
             name = found.name
@@ -202,18 +203,10 @@ def dataset_of(
     options: dict[str, Any],
     drop: str | Iterable[str] | None = None,
 ) -> xr.Dataset:
-    """Make the dataset of one node: its variables read from it when they are indexed.
+    """Return the lazy dataset of an open node.
 
-    Parameters
-    ----------
-    node : LogNode
-        Open.
-    path : str
-        Where it is, to open it again in another process.
-    options : dict
-        Of `Series`.
-    drop : str or iterable of str, optional
-        Names of variables and coordinates to leave out.
+    `path` and the `options` of `Series` open it again in another process; `drop` names
+    variables to leave out.
     """
     series = node.series(**options)
     how = path, node.journal, node.info.number, options
@@ -227,23 +220,16 @@ def dataset_of(
         for name, coord in labels.items()
     }
 
-    def column(name: str, read: Any, dtype: Any, attrs: Any = None) -> None:
-        name = name if name not in {*coords, *series.dims} else f"entry_{name}"
+    for name, (dtype, read) in series.columns().items():
+        attrs = series.times.attrs if name == "time" else None
+        if name == "device_time":
+            is_us = series.times.unit == "us"
+            unit = "us" if is_us else series.attrs.get(DEVICE_UNITS)
+            attrs = None if unit is None else {"units": unit}
+        column = key if name == "time" else name
+        column = column if column not in {*coords, *series.dims} else f"entry_{column}"
         lazy = LazilyIndexedArray(arrays.ColumnArray(opened, read, dtype))
-        coords[name] = xr.Variable((dim,), lazy, attrs)
-
-    times = series.times
-    column(key, arrays.time_of, times.dtype, times.attrs)
-    if times.unit == "ns":
-        column("monotonic_ns", arrays.monotonic_of, "i8")
-    column("sequence", arrays.sequence_of, "u8")
-    if series.has_device:
-        sign = "u8" if series.is_device_unsigned else "i8"
-        unit = "us" if times.unit == "us" else series.attrs.get(DEVICE_UNITS)
-        attrs = None if unit is None else {"units": unit}
-        column("device_time", arrays.device_time_of, sign, attrs)
-        if times.unit == "ns":
-            column("device_sequence", arrays.device_sequence_of, "u8")
+        coords[column] = xr.Variable((dim,), lazy, attrs)
     coords = {name: var for name, var in coords.items() if name not in dropped}
     variables = {
         name: var
@@ -267,7 +253,7 @@ def dataset_of(
 def _variables(
     opened: arrays.Opened, dim: str, taken: set[str]
 ) -> dict[str, xr.Variable]:
-    """Make the data variables: one, or one for each field."""
+    """Make the data variables: one per field."""
     series = opened.series
     found = {}
     for field in fields_of(series.dtype):
@@ -287,13 +273,13 @@ def _variables(
 
 
 def _attrs(node: LogNode) -> dict[str, Any]:
-    """Say of a dataset where it is from, and what is known to be missing in it."""
+    """Return the attributes of a dataset: its source, host, and what is missing."""
     info = node.info
-    said: dict[str, Any] = {"source": info.number}
+    attrs: dict[str, Any] = {"source": info.number}
     if info.name is not None:
-        said["stream"] = info.name
-    said["missing"], said["late"] = node.log.account(info.number)
+        attrs["stream"] = info.name
+    attrs["missing"], attrs["late"] = node.log.account(info.number)
     if node.log.unit == "ns":
         hosts = sorted({anchor.host for anchor in node.log.anchors if anchor.host})
-        said["host"] = ", ".join(hosts)
-    return said
+        attrs["host"] = ", ".join(hosts)
+    return attrs

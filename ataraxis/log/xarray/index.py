@@ -1,4 +1,4 @@
-"""`TimeIndex`: labels of a long recording, looked up on disk instead of in memory."""
+"""`TimeIndex`: times of a long recording, looked up on disk instead of in memory."""
 
 from __future__ import annotations
 
@@ -12,32 +12,24 @@ from xarray import Variable
 from xarray.core.indexes import PandasIndex
 from xarray.core.indexing import IndexSelResult, LazilyIndexedArray
 
-from ataraxis.log.xarray.arrays import ColumnArray, Opened, time_of
+from ataraxis.log.series import Series
+from ataraxis.log.xarray.arrays import ColumnArray, Opened
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
 
 IN_MEMORY = 1 << 16
-"""A slice of no more rows has an index of pandas."""
+"""A slice of at most this many rows gets a pandas index."""
 _NEAREST = ("nearest", "pad", "ffill", "backfill", "bfill")
 _WIDEST_NS = 1 << 62
 
 
 class TimeIndex(PandasIndex):
-    """An index of times that are on disk; what it cannot do so, pandas does in memory.
+    """An index of times on disk; falls back to pandas in memory.
 
-    Slices of labels, single labels, and the nearest ones are looked up in the log's own
-    index. Slicing reads nothing, and a slice that is short enough has pandas' index.
-    Alignment with other recordings, lists of labels and all else read all times once.
-
-    Parameters
-    ----------
-    opened : Opened
-        The series.
-    rows : range
-        Which of its rows.
-    dim : str
-        The dimension.
+    Slices of labels, single labels and nearest labels are looked up in the index of the
+    log. Slicing reads nothing; a short slice gets a pandas index. Alignment, lists of
+    labels and other operations read all times once. `rows` are those of the series.
     """
 
     def __init__(self, opened: Opened, rows: range, dim: Hashable) -> None:
@@ -47,10 +39,10 @@ class TimeIndex(PandasIndex):
         self.coord_dtype = opened.series.times.dtype
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle how to open it."""
+        """Pickle the arguments."""
         return TimeIndex, (self._opened, self._rows, self.dim)
 
-    # ---- what is read only when nothing else will do
+    # ---- operations that read every time
 
     @property
     def index(self) -> pd.Index[Any]:
@@ -70,7 +62,7 @@ class TimeIndex(PandasIndex):
     def from_variables(
         cls, variables: Mapping[Any, Variable], *, options: Mapping[str, Any]
     ) -> Any:
-        """Make an index of pandas."""
+        """Make a pandas index."""
         return PandasIndex.from_variables(variables, options=options)
 
     @classmethod
@@ -80,15 +72,15 @@ class TimeIndex(PandasIndex):
         dim: Hashable,
         positions: Iterable[Iterable[int]] | None = None,
     ) -> Any:
-        """Join several into one of pandas."""
+        """Join several into a pandas index."""
         return PandasIndex.concat(indexes, dim, positions)
 
     def join(self, other: Any, how: str = "inner") -> Any:
-        """Join with another into one of pandas."""
+        """Join with another into a pandas index."""
         return self._replace(self.index).join(other, how)
 
     def equals(self, other: Any, **options: Any) -> bool:
-        """Whether another has the same times, without reading them if it is ours."""
+        """Compare times; two equal ranges of one series are not read."""
         if isinstance(other, TimeIndex) and self._is_same(other):
             return True
         return bool(super().equals(other, **options))
@@ -103,9 +95,9 @@ class TimeIndex(PandasIndex):
     def create_variables(
         self, variables: Mapping[Any, Variable] | None = None
     ) -> dict[Any, Variable]:
-        """Make the coordinate: lazy."""
+        """Return the lazy coordinate."""
         old = (variables or {}).get(self.dim)
-        data = ColumnArray(self._opened, time_of, self.coord_dtype, self._rows)
+        data = ColumnArray(self._opened, Series.time, self.coord_dtype, self._rows)
         attrs, encoding = (None, None) if old is None else (old.attrs, old.encoding)
         lazy = LazilyIndexedArray(data)
         return {self.dim: Variable((self.dim,), lazy, attrs, encoding)}
@@ -113,7 +105,7 @@ class TimeIndex(PandasIndex):
     # ---- by position
 
     def isel(self, indexers: Mapping[Any, Any]) -> PandasIndex | None:
-        """Take a part of it, as xarray does by positions."""
+        """Return a part of it by positions."""
         wanted = indexers[self.dim]
         if isinstance(wanted, Variable):
             if wanted.dims != (self.dim,):
@@ -138,7 +130,7 @@ class TimeIndex(PandasIndex):
     def sel(
         self, labels: dict[Any, Any], method: Any = None, tolerance: Any = None
     ) -> IndexSelResult:
-        """Find positions of labels, as xarray does."""
+        """Return the positions of labels."""
         (label,) = labels.values()
         found: Any = None
         if tolerance is None and self._whole is None:
@@ -169,14 +161,14 @@ class TimeIndex(PandasIndex):
         rows = self._positions(start, stop)
         if not len(rows):
             raise KeyError(
-                f"{label!r} is no time of {self._opened.series.called}; "
-                "method='nearest' takes the closest"
+                f"{label!r} is not a time of {self._opened.series.title}; use "
+                "method='nearest' for the closest"
             )
         is_period = stop - start > 1
         return int(rows[0]) if len(rows) == 1 and not is_period else _shortest(rows)
 
     def _near(self, wanted: int, method: str) -> Any:
-        """Look in wider and wider windows around a time."""
+        """Search windows of increasing width around a time."""
         width = 1 << 10
         while width <= _WIDEST_NS:
             start = wanted if method in ("backfill", "bfill") else wanted - width
@@ -186,14 +178,14 @@ class TimeIndex(PandasIndex):
                 own = self._rows.start + self._rows.step * rows
                 times = self._opened.series.time(own).view(np.int64)
                 far = np.abs(times - wanted)
-                # Of two that are equally close, the later, as pandas.
+                # Of two equally close ones the later, as pandas does.
                 best = np.flatnonzero(far == far.min())
                 return int(rows[best[np.argmax(times[best])]])
             width <<= 3
-        raise KeyError(f"no time of {self._opened.series.called} is before or after it")
+        raise KeyError(f"{self._opened.series.title} has no time on the requested side")
 
     def _bounds(self, label: Any) -> tuple[Any, Any]:
-        """Return the first time that a label means, and the one behind its last."""
+        """Return the first time that a label means, and the first one after it."""
         if label is None:
             return None, None
         kind = self.coord_dtype.kind
@@ -206,7 +198,7 @@ class TimeIndex(PandasIndex):
                 at = int(pd.Timedelta(label).as_unit("ns").value)
                 return at, at + 1
             if isinstance(label, str):
-                # "2026-11-21T15:00" means all of that minute.
+                # "2026-11-21T15:00" means the whole minute.
                 first = np.datetime64(label)
                 unit: Any = np.datetime_data(first)[0]
                 last = first + np.timedelta64(1, unit)
@@ -217,13 +209,13 @@ class TimeIndex(PandasIndex):
         return at, at + 1
 
     def _positions(self, start: Any, stop: Any) -> NDArray[np.int64]:
-        """Find positions of the times from `start` to before `stop`."""
+        """Return the positions of times from `start` to before `stop`."""
         rows = self._opened.series.between(start, stop) - self._rows.start
         rows = rows[(rows % self._rows.step == 0)] // self._rows.step
         return np.sort(rows[(rows >= 0) & (rows < len(self._rows))])
 
     def __repr__(self) -> str:
-        return f"<TimeIndex of {self._opened.series.called}, {len(self._rows)} times>"
+        return f"<TimeIndex of {self._opened.series.title}, {len(self._rows)} times>"
 
     def _repr_inline_(self, max_width: int) -> str:
         return f"TimeIndex ({len(self._rows)} times on disk)"
@@ -238,7 +230,7 @@ def _array(rows: range) -> NDArray[np.int64]:
 
 
 def _shortest(rows: NDArray[np.int64]) -> Any:
-    """Return a slice, if that is what they are."""
+    """Return an equivalent slice if there is one, else the rows."""
     if not len(rows):
         return slice(0, 0)
     step = int(rows[1] - rows[0]) if len(rows) > 1 else 1

@@ -1,4 +1,4 @@
-"""ExportSeries: one source on its way into another format, in pieces."""
+"""ExportSeries: one source in pieces, for another format."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ataraxis.log.series import PIECE_BYTES, TEXT, Series
 
 
 class ExportSeries:
-    """A source to be written: what it is, and its rows in pieces of some MB.
+    """A source to export: its properties, and its rows in pieces of some MB.
 
     Parameters
     ----------
     node : LogNode
         The source.
     onset_us : int, optional
-        As of `Series`.
-    is_mended : bool
-        Whether damaged entries are left out.
+        As for `Series`.
+    skip_damaged : bool
+        Whether to leave out damaged entries.
     progress : callable, optional
-        Told of rows: ``progress(name, rows, rows_done_now)``.
+        Called as ``progress(name, total_rows, new_rows)``.
     """
 
     def __init__(
@@ -33,17 +33,17 @@ class ExportSeries:
         node: LogNode,
         *,
         onset_us: int | None = None,
-        is_mended: bool = False,
+        skip_damaged: bool = False,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self.node, self.name = node, node.name
         self.options = {"onset_us": onset_us}
-        """Of `Series`."""
+        """Options of `Series`."""
         self.series: Series = node.series(**self.options)
         self.rows: NDArray[np.int64] | slice = slice(0, len(self.series))
         self._count = len(self.series)
-        if is_mended:
-            self.rows = intact(self.series)
+        if skip_damaged:
+            self.rows = intact_rows(self.series)
             self._count = len(self.rows)
         self._progress = progress
 
@@ -52,36 +52,36 @@ class ExportSeries:
 
     @property
     def dim(self) -> str:
-        """What xarray calls the dimension of rows."""
+        """Name of the dimension of rows in xarray."""
         labels = self.series.labels
         is_own = labels is not None and "time" in labels.coords
         return "entry" if is_own or "time" in self.series.dims else "time"
 
     @property
     def rate_hz(self) -> float:
-        """Nominal rate of its samples, Hz; 0 if nobody said."""
+        """Nominal rate of its samples, Hz; 0 if unknown."""
         name = "sample_rate_hz" if self.is_blocks else "rate_hz"
         rate = self.series.attrs.get(name)
         return float(rate) if isinstance(rate, (int, float)) else 0.0
 
     @property
     def is_blocks(self) -> bool:
-        """Whether a row is several samples, along a first dimension "time"."""
+        """Whether a row has several samples, along a first dimension "time"."""
         return self.series.dims[:1] == ("time",) and len(self.series.shape) > 0
 
     @property
     def units(self) -> str:
-        """Unit of the values, as its labels say."""
+        """Unit of the values, from its labels."""
         return str(self.series.attrs.get("units", self.series.attrs.get("unit", "")))
 
     @property
     def is_text(self) -> bool:
-        """Whether each entry is a text."""
+        """Whether each entry is text."""
         return self.series.dtype == TEXT
 
     @property
     def fields(self) -> list[tuple[str, ...]]:
-        """Paths to the fields of a structured dtype; one that is empty, if none."""
+        """Paths to the fields of a structured dtype; else one empty path."""
         return fields_of(self.series.dtype)
 
     def kind(self, field: tuple[str, ...]) -> tuple[np.dtype[Any], tuple[int, ...]]:
@@ -93,7 +93,7 @@ class ExportSeries:
         return dtype.base, (*self.series.shape, *inner)
 
     def take(self, field: tuple[str, ...]) -> Callable[[Any], NDArray[Any]]:
-        """Return what takes a field out of rows."""
+        """Return a function that selects a field of rows."""
 
         def taken(rows: Any) -> NDArray[Any]:
             for name in field:
@@ -102,17 +102,32 @@ class ExportSeries:
 
         return taken
 
+    def dim_labels(self, dims: tuple[str, ...]) -> list[str]:
+        """Return the coordinate of the only one of `dims` as text; [] without one."""
+        labels = self.series.labels
+        if labels is None or len(dims) != 1 or dims[0] not in labels.coords:
+            return []
+        return [str(value) for value in labels.coords[dims[0]].values]
+
+    def check_times(self, name: str) -> None:
+        """Raise `ValueError` if stamps are not times; `name` is the format's."""
+        if self.series.times.dtype.kind == "u":
+            raise ValueError(
+                f"the stamps of {self.series.title} are not microseconds, and {name} "
+                "needs times: export it to npz or zarr"
+            )
+
     def pieces(
         self, each: int | None = None, most: int | None = None
     ) -> Iterator[tuple[int, Any]]:
-        """Iterate over where each piece begins, and which rows of the series it is.
+        """Iterate over pieces: the first row, and the rows of the series.
 
         Parameters
         ----------
         each : int, optional
-            Rows of a piece; as many as are `PIECE_BYTES`, if not given.
+            Rows per piece. Default: as many as are `PIECE_BYTES`.
         most : int, optional
-            Most rows of a piece.
+            Maximum rows per piece.
         """
         if each is None:
             each = max(1, PIECE_BYTES // max(self.series.row_bytes, 16))
@@ -122,40 +137,15 @@ class ExportSeries:
             yield start, self.at(start, stop)
 
     def at(self, start: int, stop: int) -> Any:
-        """Return which rows of the series are from `start` to before `stop`."""
+        """Return the rows of the series from `start` to before `stop`."""
         if isinstance(self.rows, slice):
             return slice(start, stop)
         return self.rows[start:stop]
 
-    def told(self, rows: int) -> None:
-        """Tell of rows that were written."""
+    def report(self, rows: int) -> None:
+        """Report rows that were written."""
         if self._progress is not None:
             self._progress(self.name, len(self), rows)
-
-    def columns(self) -> dict[str, tuple[np.dtype[Any], Callable[[Any], Any]]]:
-        """List what there is beside the rows: dtype, and what reads it of rows."""
-        series = self.series
-        found: dict[str, tuple[np.dtype[Any], Callable[[Any], Any]]] = {
-            "time": (series.times.dtype, series.time),
-            "sequence": (np.dtype("u8"), series.sequence),
-        }
-        if series.times.unit == "ns":
-            found["monotonic_ns"] = (
-                np.dtype("i8"),
-                lambda rows: series.pick(rows).time,
-            )
-        if series.has_device:
-            sign = np.dtype("u8" if series.is_device_unsigned else "i8")
-            found["device_time"] = (
-                sign,
-                lambda rows: series.device(rows)[:, 0].copy().view(sign),
-            )
-            if series.times.unit == "ns":
-                found["device_sequence"] = (
-                    np.dtype("u8"),
-                    lambda rows: series.device(rows)[:, 1].copy().view("u8"),
-                )
-        return found
 
 
 def fields_of(dtype: np.dtype[Any]) -> list[tuple[str, ...]]:
@@ -171,8 +161,8 @@ def fields_of(dtype: np.dtype[Any]) -> list[tuple[str, ...]]:
     return [(name, *rest) for name in dtype.names for rest in fields_of(dtype[name])]
 
 
-def intact(series: Series) -> NDArray[np.int64]:
-    """Find the rows that can be read: reads all of them."""
+def intact_rows(series: Series) -> NDArray[np.int64]:
+    """Return the rows that can be read; reads all of them."""
     good = np.ones(len(series), np.bool_)
     waiting = [(0, len(series))]
     while waiting:
