@@ -437,17 +437,17 @@ def main() -> int:
 
 def absent() -> list[str]:
     """List missing peers, and how to install them."""
-    said = []
+    missing = []
     if FIFO not in peers():
-        said.append("faster-fifo is missing: pip install 'faster-fifo>=1.5'")
+        missing.append("faster-fifo is missing: pip install 'faster-fifo>=1.5'")
     if not has_joblib():
-        said.append("joblib is missing: pip install joblib")
+        missing.append("joblib is missing: pip install joblib")
     if upipe_python() is None:
-        said.append(
+        missing.append(
             f"dataloop-upipe is missing: python3.9 -m venv {PEERS}/upipe; "
             f"{PEERS}/upipe/bin/pip install dataloop-upipe"
         )
-    return said
+    return missing
 
 
 def all_cases(

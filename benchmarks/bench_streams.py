@@ -187,10 +187,10 @@ def take_turns(
             except Void as reason:
                 void[name].append(str(reason))
     results = [
-        result(row, name, unit, [told[key] for told in told_by])
+        result(row, name, unit, [answer[key] for answer in answers])
         for key, row, unit in case.keys
-        for name, told_by in samples.items()
-        if told_by and len(told_by) * 2 > repetitions
+        for name, answers in samples.items()
+        if answers and len(answers) * 2 > repetitions
     ]
     notes = [
         f"* {case.name}, {name}: {len(reasons)} void: {'; '.join(sorted(set(reasons)))}"

@@ -85,10 +85,10 @@ class MomentumX(Peer):
         self.stream = Producer(
             self.id, size, slots, True, polling_interval=0, context=str(self.folder)
         )
-        lend, copy, view = self.stream.next_to_send, np.copyto, np.frombuffer
+        loan, copy, view = self.stream.next_to_send, np.copyto, np.frombuffer
 
         def send(data):
-            buffer = lend()
+            buffer = loan()
             copy(view(buffer, "u8"), data)
             buffer.send(size)
 
@@ -141,11 +141,11 @@ class Iceoryx(Peer):
             .backpressure_strategy(iox.BackpressureStrategy.RetryUntilDelivered)
             .create()
         )
-        lend = self.publisher.loan_slice_uninit
+        loan = self.publisher.loan_slice_uninit
         notify = self.notifier()
 
         def send(data):
-            sample = lend(size)
+            sample = loan(size)
             move(sample.payload_ptr, address, size)
             sample.assume_init().send()
             if notify is not None:

@@ -83,16 +83,16 @@ def main() -> None:
         # A separate temporary folder: it kills every process that an old log names.
         env = {**os.environ, FOLDER: name, NUMBERS: sys.argv[1], "PYTHONPATH": name,
                "TMPDIR": name}  # fmt: skip
-        with open(folder / "said", "wb") as said:
+        with open(folder / "output", "wb") as output:
             running = subprocess.Popen(
                 [sys.executable, os.path.abspath(__file__), "run"], env=env, cwd=name,
-                stdout=said, stderr=said, start_new_session=True,
+                stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
         deadline = time.monotonic() + 120
         try:
             while not (folder / "found").exists():
                 if time.monotonic() > deadline or running.poll() is not None:
-                    raise SystemExit((folder / "said").read_text()[-2000:])
+                    raise SystemExit((folder / "output").read_text()[-2000:])
                 time.sleep(0.1)
             print((folder / "found").read_text())
         finally:
