@@ -87,8 +87,7 @@ def main() -> int:
     parser.add_argument("--directory", help="directory on the disk to measure")
     asked = parser.parse_args()
     frames, repetitions = (300, 3) if asked.quick else (1000, 7)
-    shm = "/dev/shm" if os.path.isdir("/dev/shm") else None
-    with tempfile.TemporaryDirectory(prefix="axbench-", dir=shm) as context:
+    with tempfile.TemporaryDirectory(prefix="axbench-", dir="/dev/shm") as context:
         os.environ["ATARAXIS_CONTEXT"] = context
         found = measured(frames, repetitions, asked.directory)
     return report(found, AIMS, asked.json)

@@ -30,8 +30,9 @@ def test_notebook_runs_and_leaves_nothing(path, monkeypatch):
     assert (page.nbformat, page.nbformat_minor) == (4, 5)
     assert not any(cell.get("outputs") for cell in page.cells)
     assert any(li.startswith("assert ") for li in page.cells[-1].source.splitlines())
-    shm = "/dev/shm" if os.path.isdir("/dev/shm") else None
-    with tempfile.TemporaryDirectory(prefix="ataraxis-notebook-", dir=shm) as context:
+    with tempfile.TemporaryDirectory(
+        prefix="ataraxis-notebook-", dir="/dev/shm"
+    ) as context:
         monkeypatch.setenv("ATARAXIS_CONTEXT", context)
         monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
         # The kernel must find workers.py beside the notebook.

@@ -49,8 +49,9 @@ def python_blocks(page: Path) -> list[Block]:
 @contextmanager
 def fresh_context() -> Iterator[dict[str, str]]:
     """Yield an environment with a new context, which must be empty at the end."""
-    shm = "/dev/shm" if os.path.isdir("/dev/shm") else None
-    with tempfile.TemporaryDirectory(prefix="ataraxis-page-", dir=shm) as context:
+    with tempfile.TemporaryDirectory(
+        prefix="ataraxis-page-", dir="/dev/shm"
+    ) as context:
         yield {**os.environ, "ATARAXIS_CONTEXT": context, "OPENBLAS_NUM_THREADS": "1"}
         assert os.listdir(context) == []
 
