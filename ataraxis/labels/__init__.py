@@ -1,12 +1,11 @@
-"""Labels: what an array means, in xarray's own words, as small JSON.
+"""Labels: the dtype, shape, dims, coords and attrs of an array, as small JSON.
 
-The dtype, shape, dims, coords and attrs of an array live here, with their way to JSON
-and back, to xarray and back, and from a label to a position. Arrays do not. Which
-values a dtype takes is said here, too, by one rule for every room: `fit`.
+They convert to JSON and back, to xarray and back, and from a label to a position.
+`fit` is the one rule of which values a dtype takes.
 
-Limits, all of them checked in both directions: JSON of 1 MiB, 8 dimensions,
-2**62 bytes of array, 64 MiB of coordinates, dtypes of 4096 fields and 8 levels,
-attributes of 32 levels.
+Limits, checked when writing and reading: JSON of 1 MiB, 8 dimensions, 2**62 bytes of
+array, 64 MiB of coordinates, dtypes of 4096 fields and 8 levels, attributes of 32
+levels.
 """
 
 from ataraxis.labels._alignment import align, is_data_array, labels_at

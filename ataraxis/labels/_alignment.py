@@ -1,4 +1,4 @@
-"""Alignment: the values of a DataArray in the places that its own labels name."""
+"""Alignment: the values of a DataArray, ordered by its dims and labels."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def labels_at(
     dims: tuple[str, ...],
     coords: Mapping[str, Coordinate],
 ) -> tuple[tuple[str, ...], dict[str, Coordinate]] | None:
-    """Say which dims and labels an index of NumPy's selects.
+    """Return the dims and coords that a NumPy index selects.
 
-    None where dims are mixed or moved: by a mask, by arrays or an array and a number
-    together, by new axes.
+    None where it mixes or moves dims: a mask, several arrays, an array with a number,
+    new axes.
     """
     items = list(index) if isinstance(index, tuple) else [index]
     rest = [slice(None)] * (len(shape) - sum(item is not ... for item in items))
@@ -52,7 +52,7 @@ def labels_at(
 
 
 def is_data_array(value: Any) -> bool:
-    """Tell whether it is xarray's, without importing xarray for those who have none."""
+    """Return whether a value is a DataArray, without importing xarray."""
     xarray = sys.modules.get("xarray")
     return xarray is not None and isinstance(value, xarray.DataArray)
 
@@ -65,26 +65,27 @@ def align(
     *,
     may_broadcast: bool = False,
 ) -> NDArray[Any]:
-    """Bring the values of a DataArray into an order of dims and labels.
+    """Return the values of a DataArray in an order of dims and labels.
 
     Parameters
     ----------
     value : xarray.DataArray
-        Its dims in any order, its labels along each in any order.
+        Its dims, and its labels along each, may be in any order.
     dims : tuple of str
-        In which order; names that xarray makes up (``dim_0``) name nothing.
+        The order of dims; with xarray's default names (``dim_0``) on either side,
+        values are taken by position.
     coords : mapping of Coordinate
-        Labels along `dims`; only those of a dim's own name are compared. Where one of
-        the two has none, positions are taken.
+        Labels along `dims`; only those of a dim's own name are compared. If either side
+        has none, values are taken by position.
     what : str
-        What takes it, for errors.
+        The name of the target, for errors.
     may_broadcast : bool
         Whether dims may be missing; they get length 1.
 
     Returns
     -------
     ndarray
-        Of the dims' order; a view, or a copy where labels were in another order.
+        In the order of `dims`; a view, or a copy if labels were in another order.
 
     Raises
     ------
@@ -92,12 +93,12 @@ def align(
         It has other dims, or other labels, than `dims` and `coords`; both are shown.
     """
     own = tuple(map(str, value.dims))
-    if _are_made_up(own) or _are_made_up(dims):
+    if _are_default_names(own) or _are_default_names(dims):
         return np.asarray(value.values)
     if not set(own) <= set(dims) or (len(own) < len(dims) and not may_broadcast):
         raise ValueError(
             f"{what}: a DataArray of the dims {own} was given, the dims {dims} are "
-            "needed: rename() or transpose() it, or give .values, by position"
+            "needed: rename() or transpose() it, or give .values for its positions"
         )
     present = [dim for dim in dims if dim in own]
     values = np.asarray(value.transpose(*present).values)
@@ -112,15 +113,15 @@ def align(
     return values
 
 
-def _are_made_up(dims: tuple[str, ...]) -> bool:
-    """Whether they are the names that xarray gives where there are none."""
+def _are_default_names(dims: tuple[str, ...]) -> bool:
+    """Return whether dims have xarray's default names."""
     return dims == tuple(f"dim_{k}" for k in range(len(dims)))
 
 
 def _order(
     index: Any, wanted: NDArray[Any], dim: str, what: str
 ) -> NDArray[np.intp] | None:
-    """Find where each wanted label is in an index; None: they are in that order."""
+    """Return the position of each wanted label in an index; None: the same order."""
     found = np.asarray(index)
     is_float = found.dtype.kind in "fc" and wanted.dtype.kind in "fc"
     if np.array_equal(found, wanted, equal_nan=is_float):
@@ -132,7 +133,7 @@ def _order(
     raise ValueError(
         f"{what}: along {dim!r} a DataArray of the labels {_shown(found)} was given, "
         f"the labels {_shown(wanted)} are needed: reindex() or sel() it, or give "
-        ".values, by position"
+        ".values for its positions"
     )
 
 

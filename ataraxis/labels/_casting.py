@@ -1,8 +1,8 @@
-"""Does it fit: the one rule of which values may be stored, for every room.
+"""`fit`: the one rule of which values a dtype takes.
 
-A value is stored as it is, or refused: it is never changed, other than by rounding a
-float to the precision that was asked for. The rule looks at the values, not only at the
-types: ``[10, 11]`` fits uint64, ``-1`` and ``3.7`` do not.
+A value is stored unchanged or refused; only floats are rounded, to the precision of the
+dtype. The rule compares values, not only types: ``[10, 11]`` fits uint64, ``-1`` and
+``3.7`` do not.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ def fit(
     casting : str or None
         None: the rule above. Else numpy's rule of that name ("unsafe" allows all).
     what : str
-        What takes it, for errors.
+        The name of the target, for errors.
     ways : str
         What to do instead, for errors.
 
     Returns
     -------
     ndarray
-        Of exactly `dtype`; `value` itself where it already is.
+        Of exactly `dtype`; `value` itself if it is one already.
 
     Raises
     ------
     ValueError
-        The values do not fit; nothing was touched.
+        The values do not fit.
     TypeError
         It is a masked array, or holds one.
 
@@ -87,7 +87,7 @@ change. Convert it yourself
 
 
 def _have_same_fields(given: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
-    """Whether fields have the same names in the same order: numpy goes by place."""
+    """Return whether fields have the same names in order: numpy casts by position."""
     if given.names is None or wanted.names is None:
         return given.names is None and wanted.names is None
     return given.names == wanted.names and all(
@@ -96,26 +96,14 @@ def _have_same_fields(given: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
 
 
 def unmasked(value: Any, what: str) -> NDArray[Any]:
-    """Return a value as an array; one with a mask is refused.
-
-    Parameters
-    ----------
-    value : array-like
-        Any shape and dtype.
-    what : str
-        What takes it, for errors.
-
-    Returns
-    -------
-    ndarray
-        `value` itself, where it is one.
+    """Return a value as an array, itself if it is one; `what` is for errors.
 
     Raises
     ------
     TypeError
         It is a masked array, or a list or tuple that holds one.
     ValueError
-        It is text that ends in NULs, which numpy drops.
+        numpy would change it: text that ends in NULs, or values of mixed types.
     """
     if isinstance(value, np.ndarray):
         if isinstance(value, np.ma.MaskedArray):
@@ -128,15 +116,15 @@ def unmasked(value: Any, what: str) -> NDArray[Any]:
 
 
 def _check_mixed(value: Any, found: NDArray[Any], what: str) -> None:
-    """Refuse what became another as numpy gave all one dtype: [2**63, -1], [1, "a"]."""
+    """Refuse values that one dtype for all has changed: [2**63, -1], [1, "a"]."""
     if found.dtype.kind not in "fcSU" or not found.size or hasattr(value, "dtype"):
         return
     if found.dtype.kind in "SU":
         for item in np.asarray(value, object).flat:
             if not isinstance(item, str | bytes):
                 raise ValueError(
-                    f"{what}: {_shown(item)} stands beside text, and would become "
-                    "text: give values of one kind"
+                    f"{what}: {_shown(item)} is mixed with text and would become text: "
+                    "give values of one kind"
                 )
         return
     with np.errstate(all="ignore"):
@@ -147,14 +135,14 @@ def _check_mixed(value: Any, found: NDArray[Any], what: str) -> None:
             continue
         if not np.isfinite(real) or int(real.real) != int(item):
             raise ValueError(
-                f"{what}: {item} stands beside others of which numpy makes "
-                f"{found.dtype}, and would be {real}: give an array of a dtype that "
-                "holds all of them"
+                f"{what}: {item} is mixed with values that make numpy choose "
+                f"{found.dtype}, and would become {real}: give an array of a dtype "
+                "that holds all of them"
             )
 
 
 def _check(value: Any, what: str, depth: int = 0) -> None:
-    """Refuse what numpy would take and change: masks, and NULs at the end of text."""
+    """Refuse what numpy would silently drop: masks, and NULs at the end of text."""
     if isinstance(value, np.ma.MaskedArray):
         raise _masked(what)
     if isinstance(value, str | bytes):
@@ -180,25 +168,18 @@ _PLAIN = frozenset({int, float, complex, bool, type(None)})
 
 def _masked(what: str) -> TypeError:
     return TypeError(
-        f"{what}: a masked array is two arrays, its values and its mask, and one of "
-        "them would be lost: give value.filled(...), or the values and ~mask, what is "
-        "valid, each by itself"
+        f"{what}: a masked array is two arrays, its values and its mask, and the mask "
+        "would be lost: give value.filled(...), or the values and ~mask separately"
     )
 
 
 def whole(value: SupportsIndex, what: str) -> int:
-    """Return an integer, also NumPy's; a number that would be cut is refused.
-
-    Raises
-    ------
-    TypeError
-        It is not an integer.
-    """
+    """Return an integer, also NumPy's, as int; `TypeError` for another value."""
     try:
         return operator.index(value)
     except TypeError:
         raise TypeError(
-            f"{what}={value!r}: a whole number, got {type(value).__name__}"
+            f"{what}={value!r} must be a whole number, got {type(value).__name__}"
         ) from None
 
 
@@ -218,13 +199,16 @@ def _as_array(value: Any, dtype: np.dtype[Any], what: str) -> NDArray[Any]:
         if given.dtype == object:
             if not all(isinstance(item, int) for item in given.flat):
                 raise TypeError("not a number or text")
-            # Integers past 64 bits: numpy checks whether integers hold them.
+            # Integers beyond 64 bits: numpy checks whether the dtype holds them.
             if dtype.kind not in "iufc":
                 raise TypeError("not a number of 64 bits")
             items = given
             with np.errstate(all="ignore"):
                 given = np.asarray(value, dtype)
-            if dtype.kind in "fc" and not _are(items, given):
+            pairs = zip(items.flat, given.real.flat, strict=True)
+            if dtype.kind in "fc" and not all(
+                np.isfinite(real) and int(real) == item for item, real in pairs
+            ):
                 raise ValueError("values would change")
         _check_mixed(value, given, what)
     except (TypeError, ValueError, OverflowError) as error:
@@ -234,14 +218,8 @@ def _as_array(value: Any, dtype: np.dtype[Any], what: str) -> NDArray[Any]:
     return given
 
 
-def _are(items: NDArray[Any], reals: NDArray[Any]) -> bool:
-    """Whether floats are the very integers that they were made of."""
-    pairs = zip(items.flat, reals.real.flat, strict=True)
-    return all(np.isfinite(real) and int(real) == item for item, real in pairs)
-
-
 def _as_records(value: Any, dtype: np.dtype[Any], what: str) -> NDArray[Any]:
-    """Make structured elements of tuples, each field under the rule of `fit`."""
+    """Return structured elements of tuples; each field must `fit`."""
     first = value
     while isinstance(first, list) and first:
         first = first[0]
@@ -261,16 +239,16 @@ def _as_records(value: Any, dtype: np.dtype[Any], what: str) -> NDArray[Any]:
 
 
 def _as_times(value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Read text and dates in the unit they are given in; integers are in ours."""
+    """Return text and dates in their own unit, integers in the dtype's."""
     value = _plain_times(value)
     given = np.asarray(value)
     are_times = given.dtype.kind in "mM" and not hasattr(value, "dtype")
     if are_times and any(isinstance(i, int) for i in np.asarray(value, object).flat):
-        raise TypeError("numbers beside times: give all of them a unit")
+        raise TypeError("numbers mixed with times: give all of them a unit")
     if not given.size:
         return np.empty(given.shape, dtype)
     if given.dtype.kind in "bfc":
-        raise TypeError("a number that is a time is a whole one, in the array's unit")
+        raise TypeError("a time given as a number must be an integer, in the unit")
     if given.dtype.kind in "iu":
         least, most = int(given.min()), int(given.max())
         if max(-least, most) > _MOST:  # -2**63 is NaT
@@ -284,7 +262,7 @@ def _as_times(value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _plain_times(value: Any) -> Any:
-    """Give pandas' times as numpy's: as those of `datetime` they lose their ns."""
+    """Convert pandas' times to numpy's: as those of `datetime` they lose their ns."""
     for name in ("to_datetime64", "to_timedelta64"):
         if hasattr(value, name):
             return getattr(value, name)()
@@ -294,22 +272,19 @@ def _plain_times(value: Any) -> Any:
 
 
 def _are_none(given: NDArray[Any]) -> bool:
-    """Whether all are no time: then none says in which unit, and numpy would warn."""
+    """Return whether all are None or NaT, without a unit: numpy would warn."""
     if given.dtype.kind in "US":
         return bool(np.isin(np.char.lower(given.astype("U")), ("nat", "")).all())
     return given.dtype == object and all(item is None for item in given.flat)
 
 
 def _real_if(dtype: np.dtype[Any], given: NDArray[Any]) -> NDArray[Any]:
-    """Take the real part where nothing else can be stored: numpy would warn."""
+    """Return the real part if the dtype holds nothing else: numpy would warn."""
     return given.real if given.dtype.kind == "c" and dtype.kind != "c" else given
 
 
 def _comparable(given: str, wanted: str) -> bool:
-    numbers = "biufc"
-    if given in numbers and wanted in numbers:
-        return True
-    return given == wanted or (given in "mM" and wanted == given)
+    return given == wanted or (given in "biufc" and wanted in "biufc")
 
 
 def _same_values(given: NDArray[Any], cast: NDArray[Any]) -> bool:
@@ -326,24 +301,22 @@ def _same_values(given: NDArray[Any], cast: NDArray[Any]) -> bool:
         back = cast.astype(given.dtype)
         return not bool(np.any(lost | ((back != given) & ~np.isnat(given))))
     if (before in "bf" and after in "fc") or before == after == "c":
-        # Rounding is what floats do; becoming infinite is not.
+        # Floats may be rounded, but must not become infinite.
         return bool(np.array_equal(np.isfinite(given), np.isfinite(cast)))
     with np.errstate(all="ignore"):
         back = cast.astype(given.dtype)
     if after in "iu" and not np.array_equal(given.real < 0, cast < 0):
-        # 2**63 wraps and may come back: the signs tell.
+        # 2**63 wraps and converts back to itself: compare signs.
         return False
     return bool(np.array_equal(back, given))
 
 
 def _exact_as_floats(given: NDArray[Any], cast: NDArray[Any]) -> bool:
-    """Whether integers survive as floats: all do that the mantissa has room for."""
+    """Return whether integers are exact as floats: small ones always are."""
     limit = 2 ** (np.finfo(cast.dtype).nmant + 1)
     large = (given > limit) | (given < -limit)
-    for value, real in zip(given[large], cast.real[large], strict=True):
-        if not (np.isfinite(real) and int(real) == int(value)):
-            return False
-    return True
+    pairs = zip(given[large], cast.real[large], strict=True)
+    return all(np.isfinite(real) and int(real) == int(value) for value, real in pairs)
 
 
 def _shown(value: Any) -> str:

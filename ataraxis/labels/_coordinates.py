@@ -30,7 +30,7 @@ class Coordinate(NamedTuple):
 
 
 def coordinate(name: str, given: Any, extents: Mapping[str, int]) -> Coordinate:
-    """Normalise what a user gave for one coordinate; explain what does not fit."""
+    """Return the `Coordinate` of a value given for one; refuse what does not fit."""
     where = f"coords[{name!r}]"
     attrs: Any = {}
     if isinstance(given, tuple) and len(given) in (2, 3):
@@ -44,12 +44,12 @@ def coordinate(name: str, given: Any, extents: Mapping[str, int]) -> Coordinate:
     for dim in dims:
         if dim not in extents:
             raise ValueError(
-                f"{where} is along {dim!r}, which is none of the dims"
+                f"{where} is along {dim!r}, which is not one of the dims"
                 f" {tuple(extents)}: name it after one, or give (dims, values)."
             )
     if name in extents and dims != (name,):
         raise ValueError(
-            f"{where} has the name of a dimension but runs along {dims}: give it 1-d"
+            f"{where} has the name of a dimension but is along {dims}: give it 1-d"
             " values, or another name."
         )
     values = _values(given, where)
@@ -94,7 +94,7 @@ def _values(given: Any, where: str) -> np.ndarray[Any, Any]:
 
 
 def coordinate_to_json(coord: Coordinate) -> dict[str, Any]:
-    """Describe a coordinate; times as integers, complex numbers as pairs."""
+    """Return a coordinate as JSON: times as integers, complex numbers as pairs."""
     flat = coord.values.ravel()
     kind = flat.dtype.kind
     if kind in "mM":
@@ -115,7 +115,7 @@ def coordinate_to_json(coord: Coordinate) -> dict[str, Any]:
 def coordinate_from_json(
     name: str, data: Any, extents: Mapping[str, int], budget: int
 ) -> tuple[tuple[str, ...], np.ndarray[Any, Any], Any]:
-    """Rebuild what `coordinate_to_json` described, within `budget` bytes."""
+    """Return dims, values and attrs of a coordinate's JSON, at most `budget` bytes."""
     where = f"coordinate {name[:80]!r}"
     if not (
         isinstance(data, dict)
@@ -126,7 +126,7 @@ def coordinate_from_json(
         and isinstance(data["values"], list)
         and isinstance(data.get("attrs", {}), dict)
     ):
-        raise LayoutError(f"{where} is not one of these labels.")
+        raise LayoutError(f"{where} is not valid JSON of a coordinate.")
     dims: tuple[str, ...] = tuple(data["dims"])
     shape = tuple(extents[dim] for dim in dims)
     dtype = dtype_from_json(data["dtype"])
@@ -134,7 +134,7 @@ def coordinate_from_json(
     if len(values) != math.prod(shape):
         raise LayoutError(f"{where} has {len(values)} values for shape {shape}.")
     if len(values) * dtype.itemsize > budget or dtype.char in "gG":
-        raise LayoutError(f"{where} is larger than labels keep.")
+        raise LayoutError(f"{where} is larger than labels keep or of an odd dtype.")
     if not all(_fits(value, dtype) for value in values):
         raise LayoutError(f"{where} has values that are not of dtype {dtype.str}.")
     if dtype.kind == "c":
@@ -150,7 +150,7 @@ def coordinate_from_json(
 
 
 def _fits(value: Any, dtype: np.dtype[Any]) -> bool:
-    """Tell whether NumPy would take the value without bending it."""
+    """Return whether NumPy stores a JSON value unchanged as a dtype."""
     kind = dtype.kind
     if kind == "b":
         return type(value) is bool
@@ -167,15 +167,13 @@ def _fits(value: Any, dtype: np.dtype[Any]) -> bool:
     )
 
 
-# ---- which label is where: the part of ``.sel`` that needs no index object
-
-# Exact matches, lists of labels, and label slices with both ends, as in xarray.
+# ---- positions of labels, as xarray's ``.sel``: scalars, lists, slices with both ends
 
 _Values = np.ndarray[Any, Any]
 
 
 def position_of(dim: str, values: _Values, label: Any) -> int | slice | list[int]:
-    """Find the position of a label, of several, or of a slice of labels."""
+    """Return the position of a label, of several, or of a slice of labels."""
     if isinstance(label, slice):
         return _slice(dim, values, label)
     if isinstance(label, (list, np.ndarray)) and np.ndim(label) == 1:
@@ -192,7 +190,7 @@ def position_of(dim: str, values: _Values, label: Any) -> int | slice | list[int
 
 
 def position_without_labels(dim: str, size: int, label: Any) -> int | slice | list[int]:
-    """Take positions for labels, as xarray does along a dimension without any."""
+    """Return labels as positions, as xarray does along a dimension without labels."""
     if isinstance(label, slice):
         return label
     if isinstance(label, (list, np.ndarray)) and np.ndim(label) == 1:
@@ -208,28 +206,25 @@ def _place(dim: str, size: int, label: Any) -> int:
     if not -size <= place < size:
         raise KeyError(
             f"{dim} has no coordinate, so its labels are the positions 0 to {size - 1};"
-            f" {label!r} is none of them."
+            f" {label!r} is not one of them."
         )
     return place % size
 
 
 def _exact(dim: str, values: _Values, label: Any) -> list[int]:
     wanted = _like(values, label)
-    if wanted is None:
-        places: list[int] = []
-    elif values.dtype.kind in "fc" and wanted != wanted:
-        places = np.flatnonzero(np.isnan(values)).tolist()
-    elif values.dtype.kind in "mM" and np.isnat(wanted):
-        places = np.flatnonzero(np.isnat(values)).tolist()
-    else:
-        places = np.flatnonzero(values == wanted).tolist()
+    places: list[int] = []
+    if wanted is not None:
+        is_missing = values.dtype.kind in "fcmM" and wanted != wanted
+        alike = values != values if is_missing else values == wanted
+        places = np.flatnonzero(alike).tolist()
     if not places:
         raise KeyError(f"{dim} has no label {label!r}{_closest(values, wanted)}")
     return places
 
 
 def _like(values: _Values, label: Any) -> Any:
-    """Return the label as the coordinate's own kind, None when it is of another."""
+    """Return the label as the coordinate's kind; None if it is of another kind."""
     kind = values.dtype.kind
     if isinstance(label, np.ndarray) and label.ndim == 0:
         label = label[()]
@@ -247,7 +242,7 @@ def _like(values: _Values, label: Any) -> Any:
 
 
 def _time(values: _Values, label: Any) -> Any:
-    """Turn text, datetime and NumPy times into a scalar of the coordinate's kind."""
+    """Return text, datetime and NumPy times as a scalar of the coordinate's kind."""
     kind = values.dtype.type
     if isinstance(label, kind):
         return label
@@ -286,7 +281,7 @@ def _bound(dim: str, values: _Values, label: Any, *, is_end: bool) -> int:
         if len(places) > 1:
             raise KeyError(
                 f"{dim} has the label {label!r} at {len(places)} positions and is not"
-                " sorted, so it bounds no slice: select by position."
+                " sorted, so it cannot bound a slice: select by position."
             )
         return places[0] + is_end
     if order < 0:
@@ -295,7 +290,7 @@ def _bound(dim: str, values: _Values, label: Any, *, is_end: bool) -> int:
 
 
 def _sorted_bound(values: _Values, label: Any, wanted: Any, is_end: bool) -> int:
-    """Count the values before a bound; text such as "2024-05-01" means that day."""
+    """Return how many values are before a bound; "2024-05-01" means the whole day."""
     if is_end and isinstance(label, str) and values.dtype.kind == "M":
         unit: Any = np.datetime_data(wanted)[0]
         wanted, is_end = wanted + np.timedelta64(1, unit), False
@@ -312,9 +307,9 @@ def _order(values: _Values) -> int:
 
 
 def _closest(values: _Values, wanted: Any) -> str:
-    """Finish an error with the labels that come closest."""
+    """Return the end of an error message: the closest labels."""
     if not len(values):
-        return ": it has no labels at all."
+        return ": it has no labels."
     if values.dtype.kind == "U" and wanted is not None:
         close: list[Any] = difflib.get_close_matches(wanted, values.tolist(), 3, 0.5)
         if close:

@@ -1,7 +1,7 @@
 """dtypes as JSON and back, exactly: byte order, offsets, padding and sub-arrays.
 
-No object dtype ever, no eval, no pickle: text is matched against a grammar before
-NumPy sees it, and what NumPy makes of it must spell the same.
+Without object dtypes, eval or pickle: text is matched against a grammar before NumPy
+parses it, and NumPy's dtype must have the same text.
 
 A simple dtype is its ``dtype.str`` (``"<f8"``, ``"<M8[ns]"``); a structured one is
 ``{"fields": [[name, dtype, offset], ...], "itemsize": n}`` with ``"aligned": true``
@@ -33,7 +33,7 @@ _KINDS = frozenset("biufcmMSUV")
 
 
 def dtype_to_json(dtype: np.dtype[Any]) -> Any:
-    """Describe a dtype as a JSON tree.
+    """Return a dtype as a JSON tree.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def dtype_to_json(dtype: np.dtype[Any]) -> Any:
     Returns
     -------
     str or dict
-        What `dtype_from_json` turns back into an equal dtype.
+        `dtype_from_json` returns an equal dtype for it.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def _describe(dtype: np.dtype[Any], depth: int, seen: list[int]) -> Any:
         return _describe_fields(dtype, depth, seen)
     if dtype.hasobject or dtype.kind not in _KINDS:
         raise TypeError(
-            f"dtype {dtype} keeps its values outside the array, so they cannot be"
+            f"dtype {dtype} stores its values outside the array, so they cannot be"
             " shared: convert it first, e.g. array.astype('U') for text or"
             " array.astype('f8') for numbers."
         )
@@ -101,8 +101,8 @@ def _describe_fields(dtype: np.dtype[Any], depth: int, seen: list[int]) -> Any:
     for name in names:
         if len(table[name]) > 2 or not name:
             raise TypeError(
-                f"field {name!r} of the dtype has a title or no name; titles are not"
-                " kept: rebuild the dtype with plain names."
+                f"field {name!r} of the dtype has a title or an empty name, which are"
+                " not kept: rebuild the dtype with plain names."
             )
         name.encode()
         field, offset = table[name]
@@ -114,22 +114,22 @@ def _describe_fields(dtype: np.dtype[Any], depth: int, seen: list[int]) -> Any:
 
 
 def dtype_from_json(data: Any) -> np.dtype[Any]:
-    """Rebuild a dtype from the tree of `dtype_to_json`.
+    """Return the dtype of a tree of `dtype_to_json`.
 
     Parameters
     ----------
     data : str or dict
-        Parsed JSON from anywhere, also from a stranger.
+        Parsed JSON, trusted or not.
 
     Returns
     -------
     numpy.dtype
-        Never one that holds Python objects.
+        Without Python objects.
 
     Raises
     ------
     LayoutError
-        The tree is not one that `dtype_to_json` makes.
+        `dtype_to_json` does not make such a tree.
 
     Examples
     --------
@@ -137,7 +137,7 @@ def dtype_from_json(data: Any) -> np.dtype[Any]:
     dtype('int32')
     >>> dtype_from_json("|O")
     Traceback (most recent call last):
-    ataraxis.errors.LayoutError: dtype '|O' is none of the kinds b i u f c m M S U V.
+    ataraxis.errors.LayoutError: dtype '|O' is not of the kinds b i u f c m M S U V.
     """
     return _build(data, 0, [0])
 
@@ -157,14 +157,16 @@ def _build(data: Any, depth: int, seen: list[int]) -> np.dtype[Any]:
 def _build_simple(text: str) -> np.dtype[Any]:
     if not _SIMPLE.fullmatch(text):
         raise LayoutError(
-            f"dtype {text[:80]!r} is none of the kinds b i u f c m M S U V."
+            f"dtype {text[:80]!r} is not of the kinds b i u f c m M S U V."
         )
     try:
         dtype = np.dtype(text)
     except (TypeError, ValueError, OverflowError) as error:
         raise LayoutError(f"dtype {text!r} is not one of NumPy's: {error}.") from error
     if dtype.str != text or not 0 <= dtype.itemsize <= MAX_ITEMSIZE:
-        raise LayoutError(f"dtype {text!r} is not spelt as NumPy spells {dtype.str!r}.")
+        raise LayoutError(
+            f"dtype {text!r} must be written {dtype.str!r}, as NumPy does."
+        )
     return dtype
 
 
@@ -233,11 +235,11 @@ def _build_fields(data: dict[str, Any], depth: int, seen: list[int]) -> np.dtype
 
 
 def is_size(value: Any) -> bool:
-    """Tell whether parsed JSON is an integer from 0 (and not a bool)."""
+    """Return whether parsed JSON is an integer of 0 or more (and not a bool)."""
     return type(value) is int and value >= 0
 
 
-# ---- Strict JSON for labels: what goes in comes back, whatever comes in is bounded
+# ---- strict JSON for labels: exact when written, bounded when read
 
 ATTRS_DEPTH = 32
 MAX_INT_BITS = 4096
@@ -245,7 +247,7 @@ _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 def plain(value: Any, where: str, depth: int = 0) -> Any:
-    """Copy a JSON-able value, NumPy scalars and arrays made plain; else explain."""
+    """Return a copy of a JSON-able value, with NumPy values as Python's; or refuse."""
     if depth > ATTRS_DEPTH:
         raise ValueError(f"{where} nests deeper than {ATTRS_DEPTH} levels: flatten it.")
     if isinstance(value, (np.generic, np.ndarray)):
@@ -277,7 +279,7 @@ def plain(value: Any, where: str, depth: int = 0) -> Any:
 
 
 def text(value: Any, where: str) -> str:
-    """Return a str that UTF-8 can hold, or explain."""
+    """Return a str that UTF-8 can hold, or refuse."""
     if not isinstance(value, str):
         raise TypeError(
             f"{where} is {value!r} of type {type(value).__name__}: give it as a str."
@@ -292,7 +294,7 @@ def text(value: Any, where: str) -> str:
 
 
 def tagged(value: Any) -> Any:
-    """Turn a plain tree into standard JSON (see the module)."""
+    """Return a plain tree as standard JSON; NaN is ``{"$f": "nan"}``."""
     if isinstance(value, float) and not math.isfinite(value):
         return {"$f": repr(value)}
     if isinstance(value, list):
@@ -306,7 +308,7 @@ def tagged(value: Any) -> Any:
 
 
 def untagged(value: Any, depth: int = 0) -> Any:
-    """Undo `tagged` on a parsed tree from anywhere."""
+    """Undo `tagged` on an untrusted tree."""
     if depth > ATTRS_DEPTH:
         raise LayoutError(f"attributes nest deeper than {ATTRS_DEPTH} levels.")
     if isinstance(value, float) and not math.isfinite(value):
@@ -317,25 +319,25 @@ def untagged(value: Any, depth: int = 0) -> Any:
         return value
     if value.keys() == {"$f"}:
         if not isinstance(value["$f"], str) or value["$f"] not in _NON_FINITE:
-            raise LayoutError(f"{repr(value)[:80]} is no float.")
+            raise LayoutError(f"{repr(value)[:80]} is not a tagged float.")
         return _NON_FINITE[value["$f"]]
     result = {}
     for key, item in value.items():
         if key.startswith("$") and not key.startswith("$$"):
-            raise LayoutError(f"{key[:80]!r} is no tag of ours.")
+            raise LayoutError(f"{key[:80]!r} is not a tag of labels.")
         result[key[1:] if key.startswith("$") else key] = untagged(item, depth + 1)
     return result
 
 
 def dump(tree: Any) -> bytes:
-    """Write standard JSON in its one canonical form."""
+    """Return standard JSON in canonical form."""
     return json.dumps(
         tree, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False
     ).encode()
 
 
 def load(data: bytes) -> Any:
-    """Parse JSON from anywhere; only `LayoutError` comes out."""
+    """Parse untrusted JSON; raises only `LayoutError`."""
     try:
         return json.loads(
             data.decode(), object_pairs_hook=_unique, parse_constant=_refuse

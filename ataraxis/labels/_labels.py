@@ -1,7 +1,4 @@
-"""`Labels`: dtype, shape, dims, coords and attrs of one array, as small JSON.
-
-What a coordinate or a dtype looks like in JSON is in the neighbouring files.
-"""
+"""`Labels`: dtype, shape, dims, coords and attrs of one array, as small JSON."""
 
 from __future__ import annotations
 
@@ -40,13 +37,13 @@ from ataraxis.labels._dtypes import (
 if TYPE_CHECKING:
     import xarray as xr
 
-# ---- what a user may ask of dtype, shape and dims; each refusal says what to do
+# ---- checks of dtype, shape and dims
 
 MAX_BYTES = 2**62
 
 
 def checked_dtype(given: Any) -> np.dtype[Any]:
-    """Refuse what `dtype_to_json` cannot describe, before anything is shared."""
+    """Return a dtype that `dtype_to_json` can describe, or refuse it."""
     dtype: np.dtype[Any] = np.dtype(given)
     if dtype.subdtype is not None:
         raise ValueError(
@@ -58,7 +55,7 @@ def checked_dtype(given: Any) -> np.dtype[Any]:
 
 
 def checked_shape(given: Sequence[int], dtype: np.dtype[Any]) -> tuple[int, ...]:
-    """Refuse extents that no array has."""
+    """Return extents that an array can have, or refuse them."""
     shape = tuple(operator.index(extent) for extent in given)
     if len(shape) > MAX_NDIM:
         raise ValueError(
@@ -75,7 +72,7 @@ def checked_shape(given: Sequence[int], dtype: np.dtype[Any]) -> tuple[int, ...]
 def checked_dims(
     given: Sequence[str] | None, shape: tuple[int, ...]
 ) -> tuple[str, ...]:
-    """Refuse names that are too many, too few, twice, or no text."""
+    """Return one unique name per extent, or refuse them."""
     if given is None:
         return tuple(f"dim_{i}" for i in range(len(shape)))
     if isinstance(given, str):
@@ -87,7 +84,7 @@ def checked_dims(
             " dimensions: give one name for each."
         )
     if len(set(dims)) != len(dims):
-        raise ValueError(f"dims {dims} has a name twice: give each its own.")
+        raise ValueError(f"dims {dims} has a duplicate name: make them unique.")
     return dims
 
 
@@ -100,10 +97,9 @@ _OPTIONAL = {"coords", "attrs", "name"}
 
 @dataclass(frozen=True, eq=False, init=False)
 class Labels:
-    """What an array means: its dtype, shape, named dimensions, coordinates, attributes.
+    """The dtype, shape, dimension names, coordinates and attributes of an array.
 
-    Everything given is copied; a `Labels` never changes. Two are equal when their
-    canonical JSON is.
+    Immutable; copies everything given. Two are equal if their canonical JSON is.
 
     Parameters
     ----------
@@ -112,10 +108,10 @@ class Labels:
     shape : sequence of int
         At most 8 extents, each 0 or more.
     dims : sequence of str, optional
-        One unique name per extent; ``dim_0, dim_1, ...`` if not given, as in xarray.
+        One unique name per extent; by default ``dim_0, dim_1, ...``, as in xarray.
     coords : mapping, optional
         Name of a dimension to its 1-d labels, or any name to ``(dims, values)`` or
-        ``(dims, values, attrs)``. A tuple of 2 or 3 is always read that way.
+        ``(dims, values, attrs)``. A tuple of 2 or 3 always has this meaning.
     attrs : mapping, optional
         JSON-able attributes: str, int, float, bool, None, lists and dicts of these.
     name : str, optional
@@ -124,7 +120,7 @@ class Labels:
     Raises
     ------
     ValueError, TypeError
-        Something given does not fit: the message says what, and what to do.
+        An argument does not fit: the message names it and what to do.
 
     Examples
     --------
@@ -136,7 +132,7 @@ class Labels:
     """
 
     dtype: np.dtype[Any]
-    """dtype of one item, never one that holds Python objects."""
+    """dtype of one item, without Python objects."""
     shape: tuple[int, ...]
     """Extents, at most 8."""
     dims: tuple[str, ...]
@@ -144,7 +140,7 @@ class Labels:
     coords: Mapping[str, Coordinate]
     """Name to `Coordinate` (dims, values, attrs)."""
     attrs: dict[str, Any]
-    """JSON-able attributes; not to be changed in place."""
+    """JSON-able attributes; do not change them in place."""
     name: str | None
     """The array's own name, if it has one."""
 
@@ -180,26 +176,26 @@ class Labels:
         keep(self, "name", None if name is None else text(name, "name"))
 
     def __eq__(self, other: object) -> bool:
-        """Compare by meaning: NaN equals NaN, the order of attributes is nothing."""
+        """Compare canonical JSON: NaN equals NaN, attributes have no order."""
         if not isinstance(other, Labels):
             return NotImplemented
         return self is other or self._tree() == other._tree()
 
     def __hash__(self) -> int:
-        """Hash what cannot change."""
+        """Hash dtype, shape and dims."""
         return hash((self.dtype.str, self.shape, self.dims))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as JSON: NumPy's own pickles forget the byte order of times."""
+        """Pickle as JSON: NumPy's pickles lose the byte order of times."""
         return _unpickled, (self._tree(),)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that an array of this dtype and shape has."""
+        """Bytes of an array of this dtype and shape."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def _tree(self) -> bytes:
-        """Write the JSON whatever its size."""
+        """Return the JSON, of any size."""
         tree: dict[str, Any] = {
             "dtype": dtype_to_json(self.dtype),
             "shape": list(self.shape),
@@ -216,12 +212,12 @@ class Labels:
         return dump(tree)
 
     def to_json(self) -> bytes:
-        """Write the labels as canonical JSON: sorted keys, UTF-8, no whitespace.
+        """Return canonical JSON: sorted keys, UTF-8, no whitespace.
 
         Returns
         -------
         bytes
-            Equal labels give equal bytes. Parts that are empty are left out.
+            Equal labels give equal bytes. Empty parts are omitted.
 
         Raises
         ------
@@ -245,24 +241,19 @@ class Labels:
     def from_json(
         cls, data: bytes | bytearray | memoryview, *, limit: int = LABELS_LIMIT
     ) -> Labels:
-        """Read labels from JSON, also from JSON that a stranger wrote.
+        """Read labels from JSON, trusted or not.
 
         Parameters
         ----------
         data : bytes-like
-            What `to_json` wrote.
+            As `to_json` returns it.
         limit : int, optional
-            Most bytes to look at; 1 MiB if not given.
-
-        Returns
-        -------
-        Labels
-            Equal to those written.
+            Most bytes to read; by default 1 MiB.
 
         Raises
         ------
         LayoutError
-            Anything at all is wrong with `data`. No other exception is raised.
+            `data` is not valid. No other exception is raised.
 
         Examples
         --------
@@ -280,7 +271,7 @@ class Labels:
 
     @classmethod
     def _from_tree(cls, tree: Any) -> Labels:
-        """Check the shape of the JSON; `__init__` checks its meaning."""
+        """Check the structure of the JSON; `__init__` checks its values."""
         if not isinstance(tree, dict) or not (
             tree.keys() >= _REQUIRED and tree.keys() <= _REQUIRED | _OPTIONAL
         ):
@@ -305,17 +296,17 @@ class Labels:
             budget -= built[name][1].nbytes
         attrs = untagged(tree.get("attrs", {}))
         if not isinstance(attrs, dict):
-            raise LayoutError("attrs is no object.")
+            raise LayoutError("attrs is not an object.")
         dtype = dtype_from_json(tree["dtype"])
         return cls(dtype, shape, dims, built, attrs, tree.get("name"))
 
     def position(self, dim: str, label: Any) -> int | slice | list[int]:
-        """Find where labels are along a dimension.
+        """Return the positions of labels along a dimension.
 
         Parameters
         ----------
         dim : str
-            A dimension. One without a coordinate takes positions for labels.
+            A dimension. Without a coordinate, its labels are positions.
         label : scalar, list, or slice of labels
             Matched exactly. A slice includes both ends; along a sorted coordinate its
             ends need not exist. Times may be given as text.
@@ -323,8 +314,8 @@ class Labels:
         Returns
         -------
         int, list of int, or slice
-            What indexes that axis of the array. A list too for a label that occurs
-            more than once.
+            An index of that axis of the array. A list also for a label that occurs more
+            than once.
 
         Raises
         ------
@@ -351,19 +342,19 @@ class Labels:
     def to_xarray(
         self, array: np.ndarray[Any, Any], name: str | None = None
     ) -> xr.DataArray:
-        """Put the labels on an array, without copying it.
+        """Return an array with the labels, without copying it.
 
         Parameters
         ----------
         array : ndarray
             Of exactly this dtype and shape.
         name : str, optional
-            Name of the result; the labels' own if not given.
+            Name of the result; by default that of the labels.
 
         Returns
         -------
         xarray.DataArray
-            Its data are a view of `array`: live, and read-only if that is.
+            Its data are a view of `array`, read-only if that is.
 
         Raises
         ------
@@ -399,23 +390,17 @@ class Labels:
 
     @classmethod
     def from_xarray(cls, data_array: xr.DataArray) -> Labels:
-        """Take the labels of a DataArray.
+        """Return the labels of a DataArray, with its name.
 
         Parameters
         ----------
         data_array : xarray.DataArray
             Its dims must be str, its coordinates bool, numbers, text or times.
 
-        Returns
-        -------
-        Labels
-            Of its dtype, shape, dims, coords, attrs and name; the data are not looked
-            at.
-
         Raises
         ------
         TypeError, ValueError
-            Something in it cannot be kept: the message says what, and what to do.
+            A part cannot be kept: the message names it and what to do.
 
         Examples
         --------
@@ -438,5 +423,5 @@ class Labels:
 
 
 def _unpickled(data: bytes) -> Labels:
-    """Read labels of any size, which only our own pickles hold."""
+    """Read labels of a pickle, of any size."""
     return Labels.from_json(data, limit=len(data))

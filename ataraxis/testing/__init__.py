@@ -1,7 +1,7 @@
 """Strategies for hypothesis: dtypes, arrays, labels and values that ataraxis carries.
 
-And contracts: what every implementation of a protocol must do. For the tests of
-ataraxis and of its plug-ins; hypothesis is imported at use.
+The modules of the package are contracts: tests that every implementation of a protocol
+must pass. For ataraxis and its plug-ins; hypothesis is imported at use.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def dtypes(*, structured: bool = True) -> SearchStrategy[np.dtype[Any]]:
     Parameters
     ----------
     structured : bool, optional
-        Whether records too: nested, aligned, with sub-arrays and gaps.
+        Include records: nested, aligned, with sub-arrays and gaps.
 
     Returns
     -------
@@ -49,9 +49,7 @@ def dtypes(*, structured: bool = True) -> SearchStrategy[np.dtype[Any]]:
         st.builds(
             "{}{}".format,
             order,
-            st.sampled_from(
-                ["i2", "i4", "i8", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"]
-            ),
+            st.sampled_from(_NUMBERS),
         ),
         st.builds(
             "{}{}8[{}]".format, order, st.sampled_from("mM"), st.sampled_from(_UNITS)
@@ -61,18 +59,18 @@ def dtypes(*, structured: bool = True) -> SearchStrategy[np.dtype[Any]]:
     ).map(np.dtype)
     if not structured:
         return simple
-    return st.recursive(simple, _records, max_leaves=4).map(_whole)
+    return st.recursive(simple, _records, max_leaves=4).map(_without_shape)
 
 
-def _whole(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Drop the shape of a sub-array, which only a field has."""
+def _without_shape(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the item dtype of a sub-array, which only a field can be."""
     while dtype.subdtype is not None:
         dtype = dtype.subdtype[0]
     return dtype
 
 
 def _records(inner: SearchStrategy[Any]) -> SearchStrategy[Any]:
-    """Draw records and sub-arrays of what is drawn already."""
+    """Draw records and sub-arrays of the dtypes drawn by `inner`."""
     from hypothesis import strategies as st
 
     names = st.text("abµ", min_size=1, max_size=3)
@@ -138,7 +136,7 @@ def arrays(
     Parameters
     ----------
     dtype, shape : SearchStrategy, optional
-        What to draw from; `dtypes()` and `shapes()` if not given.
+        By default `dtypes()` and `shapes()`.
 
     Returns
     -------
@@ -174,19 +172,19 @@ def arrays(
 def _filled(
     dtype: np.dtype[Any], shape: tuple[int, ...], data: bytes
 ) -> np.ndarray[Any, Any]:
-    """Make an array of arbitrary bytes, those of text and bools made valid."""
+    """Return an array of these bytes, with valid text and bools."""
     array = np.zeros(shape, dtype)
     if array.size and dtype.itemsize:
         array.reshape(-1).view("u1")[:] = np.frombuffer(data, "u1")
-    _mend(array)
+    _make_valid(array)
     return array
 
 
-def _mend(array: np.ndarray[Any, Any]) -> None:
-    """Replace in place what is no text and no bool."""
+def _make_valid(array: np.ndarray[Any, Any]) -> None:
+    """Replace invalid text and bools in place."""
     if array.dtype.names is not None:
         for name in array.dtype.names:
-            _mend(array[name])
+            _make_valid(array[name])
     elif array.dtype.kind == "b":
         array[...] = array.view("u1") % 2 == 1
     elif array.dtype.kind == "U":
@@ -199,7 +197,7 @@ def labels(shape: tuple[int, ...] | None = None) -> SearchStrategy[Labels]:
     Parameters
     ----------
     shape : tuple of int, optional
-        The shape they are for; any if not given.
+        Of the array; by default any.
 
     Returns
     -------
@@ -248,7 +246,7 @@ def labels(shape: tuple[int, ...] | None = None) -> SearchStrategy[Labels]:
 
 
 def values() -> SearchStrategy[Any]:
-    """Draw values that frames carry: Python's own, nested, with arrays among them.
+    """Draw values that frames carry: Python's and NumPy's, nested.
 
     Returns
     -------
@@ -290,7 +288,7 @@ def values() -> SearchStrategy[Any]:
 
 
 def numpy_scalars() -> SearchStrategy[Any]:
-    """Draw NumPy scalars of every kind but raw bytes and text.
+    """Draw NumPy scalars of every kind except raw bytes and text.
 
     Returns
     -------
@@ -311,7 +309,7 @@ def numpy_scalars() -> SearchStrategy[Any]:
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Tell whether two values are the same to the last bit and type.
+    """Return whether two values are equal in type and every bit.
 
     Parameters
     ----------
@@ -322,7 +320,7 @@ def equal(one: Any, other: Any) -> bool:
     -------
     bool
         True also for NaN of the same bits, and for arrays of the same dtype, shape and
-        items, in whatever memory order and whatever is in the gaps of records.
+        items; memory order and the gaps of records are ignored.
 
     Examples
     --------
@@ -358,11 +356,11 @@ def check_source(
     Parameters
     ----------
     make : callable
-        Returns a source that is not open, of something that goes on giving samples.
+        Return a source that is not open and does not end.
     samples : int, optional
         How many to read, each time.
     timeout : float, optional
-        How long that may take, s.
+        Longest wait for them, s.
     """
     from ataraxis.datamux import contract
 

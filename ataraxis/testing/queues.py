@@ -1,4 +1,4 @@
-"""QueueContract: what every work queue does, as tests to be run over yours."""
+"""QueueContract: what every work queue does, as tests over yours."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class QueueContract:
         queue.close()
 
     def test_it_is_bounded(self) -> None:
-        """A put without room is refused, and what is there stays."""
+        """A put without room is refused, and the values in the queue stay."""
         queue = self.make(2)
         queue.put("a")
         queue.put("b")
@@ -57,7 +57,7 @@ class QueueContract:
         queue.close()
 
     def test_an_empty_one_is_empty(self) -> None:
-        """A get of nothing is refused, or ends in time."""
+        """A get from an empty queue is refused, or times out."""
         queue = self.make(2)
         ways: tuple[Callable[[], Any], ...] = (
             queue.get_nowait,
@@ -74,7 +74,7 @@ class QueueContract:
         queue.close()
 
     def test_each_value_goes_to_one_getter(self) -> None:
-        """Three threads put, three get: nothing is lost, nothing comes twice."""
+        """Three threads put, three get: nothing is lost or delivered twice."""
         queue = self.make(4)
         got: list[Any] = []
 
