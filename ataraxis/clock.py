@@ -1,8 +1,8 @@
-"""The only clock: monotonic nanoseconds here, wall time anchored once, other hosts.
+"""The clock: monotonic nanoseconds, their wall time, and the clocks of other hosts.
 
 Every stamp in ataraxis is `now_ns()`: CLOCK_MONOTONIC of this host, int64 ns. An
-`Anchor` says what wall time that is; an `Offset` says what another host's clock reads.
-Neither is ever applied to a raw stamp: both are recorded beside it.
+`Anchor` converts it to wall time, an `Offset` to another host's clock. Stamps are never
+changed: both are recorded beside them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, overload
 import numpy as np
 
 now_ns = time.monotonic_ns
-"""Return the monotonic time of this host, ns, as an int (CLOCK_MONOTONIC)."""
+"""Return the monotonic time of this host, int ns (CLOCK_MONOTONIC)."""
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -27,8 +27,8 @@ _Times = np.ndarray[Any, np.dtype[np.int64]]
 class Anchor:
     """One instant read on both clocks of a host: wall time and monotonic time.
 
-    Taken once per session, and each minute in a journal, since wall time is slewed
-    and monotonic time is not set.
+    Taken once per session, and each minute in a journal: wall time is adjusted,
+    monotonic time is never set.
 
     Examples
     --------
@@ -40,11 +40,11 @@ class Anchor:
     wall_ns: int
     """Wall time, ns since 1970-01-01 UTC."""
     monotonic_ns: int
-    """What `now_ns` gave at that instant, ns."""
+    """Monotonic time at that instant, ns."""
     host: str = ""
-    """Name of the host whose clocks these are."""
+    """Name of the host."""
     boot_id: str = ""
-    """Which boot of that host: monotonic time begins anew at each. Empty if unknown."""
+    """Boot of the host: monotonic time restarts at each. Empty if unknown."""
     uncertainty_ns: int = 0
     """The two readings are of the same instant within this, ns."""
 
@@ -55,8 +55,8 @@ class Anchor:
         Parameters
         ----------
         readings : int, optional
-            How often to try; the wall clock is read between two monotonic readings and
-            the closest pair is kept.
+            Number of tries; each reads the wall clock between two monotonic readings,
+            and the closest pair is kept.
 
         Returns
         -------
@@ -71,7 +71,7 @@ class Anchor:
         import socket
 
         if readings < 1:
-            raise ValueError(f"readings={readings}: at least one reading is needed.")
+            raise ValueError(f"readings must be at least 1, got {readings}")
         taken = [(now_ns(), time.time_ns(), now_ns()) for _ in range(readings)]
         before, wall, after = min(taken, key=lambda reading: reading[2] - reading[0])
         return cls(
@@ -87,7 +87,7 @@ class Anchor:
     @overload
     def to_wall_ns(self, monotonic_ns: _Times) -> _Times: ...
     def to_wall_ns(self, monotonic_ns: int | _Times) -> int | _Times:
-        """Turn monotonic time into wall time.
+        """Convert monotonic time to wall time.
 
         Parameters
         ----------
@@ -107,7 +107,7 @@ class Anchor:
         return monotonic_ns + (self.wall_ns - self.monotonic_ns)
 
     def to_datetime64(self, monotonic_ns: int | _Times) -> Any:
-        """Turn monotonic time into NumPy's wall time.
+        """Convert monotonic time to a datetime64 of wall time.
 
         Parameters
         ----------
@@ -128,7 +128,7 @@ class Anchor:
         return np.asarray(wall).astype("M8[ns]")[()]
 
     def to_monotonic_ns(self, wall_ns: int) -> int:
-        """Turn wall time, ns since 1970-01-01 UTC, into monotonic time, ns.
+        """Convert wall time, ns since 1970-01-01 UTC, to monotonic time, ns.
 
         Examples
         --------
@@ -139,9 +139,9 @@ class Anchor:
 
 
 UNKNOWN_DRIFT = 1e-4
-"""How far apart two clocks may run that were not compared for long: 100 ppm."""
+"""Largest difference of the rates of two clocks that were compared briefly: 100 ppm."""
 WANDER = 2e-6
-"""How much a crystal's rate may change with temperature while nobody looks: 2 ppm."""
+"""Largest change of a crystal's rate with temperature between measurements: 2 ppm."""
 _SPAN_NS = 10 * 10**9
 
 
@@ -149,14 +149,13 @@ _SPAN_NS = 10 * 10**9
 class Offset:
     """How far another host's clock is ahead of this host's: recorded, never applied.
 
-    A line: the clocks run apart by `drift`, so an offset alone is right for a moment.
-    Between the first and the last measurement it is right within `bound_ns`; before and
-    after, within `bound_at`, which grows with the time that has passed.
+    The offset changes with `drift`. Between the first and the last measurement it is
+    right within `bound_ns`; before and after, within `bound_at`, which grows with time.
 
     Notes
     -----
-    The bound is of one assumption: that the clocks' rates differ by a constant while
-    they are measured, and by `UNKNOWN_DRIFT` at most if that was short.
+    The bound assumes that the clocks' rates differ by a constant during the
+    measurement, and by `UNKNOWN_DRIFT` at most if that was short.
 
     References
     ----------
@@ -174,19 +173,19 @@ class Offset:
     """
 
     offset_ns: int
-    """What to add to a time here to have the time there, ns; at `measured_ns`."""
+    """Remote time minus local time at `measured_ns`, ns."""
     bound_ns: int
-    """The true offset is within this of the line while it was measured, ns."""
+    """Largest error during the measurement, ns."""
     measured_ns: int
-    """When, monotonic time here, ns: of a line, its last measurement."""
+    """Local monotonic time of the last measurement, ns."""
     host: str = ""
-    """Whose clock it is."""
+    """Name of the other host."""
     drift: float = 0.0
-    """What the offset grows by, ns per ns: 20e-6 is 20 ppm."""
+    """Growth of the offset, ns per ns: 20e-6 is 20 ppm."""
     growth: float = UNKNOWN_DRIFT
-    """What the bound grows by, ns per ns, before and after it was measured."""
+    """Growth of the error before and after the measurement, ns per ns."""
     span_ns: int = 0
-    """For how long it was measured, ns."""
+    """Duration of the measurement, ns."""
 
     @classmethod
     def from_round_trips(
@@ -198,20 +197,20 @@ class Offset:
         ----------
         samples : iterable of (t0, t1, t2, t3)
             Sent here, received there, answered there, received here; ns, each on the
-            clock of its own host. Or an int64 array of shape (n, 4).
+            clock of its host. Or an int64 array of shape (n, 4).
         host : str, optional
-            Whose clock t1 and t2 are.
+            Name of the other host.
 
         Returns
         -------
         Offset
-            A line through the half of them that spent least time on the way, if these
-            are 10 s apart or more; else that of the least delay.
+            A line through the half of the samples with the smallest delays, if these
+            span 10 s or more; else the sample with the smallest delay.
 
         Raises
         ------
         ValueError
-            No sample is possible: in each, an answer precedes its question.
+            No sample is possible: in each, an answer precedes its request.
         """
         kept: list[tuple[int, int, int]] = []
         for sample in samples:
@@ -223,7 +222,7 @@ class Offset:
         if not kept:
             raise ValueError(
                 "no usable round trip: each needs (t0, t1, t2, t3) with t0 <= t3,"
-                " t1 <= t2 and a delay of 0 or more; exchange some first."
+                " t1 <= t2 and a delay of 0 or more; exchange some first"
             )
         kept.sort(key=lambda trip: trip[0])
         better = kept[: (len(kept) + 1) // 2]
@@ -239,7 +238,7 @@ class Offset:
     def _through(
         cls, trips: list[tuple[int, int, int]], last: int, span: int, host: str
     ) -> Offset:
-        """Lay the line of least squares through offsets, each at its time."""
+        """Fit a line to offsets over time, by least squares."""
         first = trips[0][1]
         delays, offsets, times = (
             np.array(column, "f8")
@@ -249,9 +248,9 @@ class Offset:
         )
         drift, at_last = np.polyfit(times, offsets, 1)
         away = np.abs(offsets - (drift * times + at_last))
-        # Where it was measured, the true offset is within half a delay of each sample.
-        # A line that is within the bound at both ends is so between them, and no
-        # steeper than twice the bound over the span.
+        # The true offset is within half a delay of each sample. A line that is within
+        # the bound at both ends is so between them, and its slope is at most twice the
+        # bound over the span.
         bound = int(np.ceil((away + delays / 2).max())) + 1
         growth = min(UNKNOWN_DRIFT + abs(float(drift)), 2 * bound / span + WANDER)
         return cls(
@@ -260,19 +259,19 @@ class Offset:
         )  # fmt: skip
 
     def bound_at(self, local_ns: int) -> int:
-        """Return how far the offset may be off at a time here, ns.
+        """Return the largest error of the offset at a local time, ns.
 
         Parameters
         ----------
         local_ns : int
-            Monotonic time here, ns.
+            Local monotonic time, ns.
         """
         after = local_ns - self.measured_ns
         age = max(after, -after - self.span_ns, 0)
         return self.bound_ns + math.ceil(self.growth * age)
 
     def to_local_ns(self, remote_ns: int) -> int:
-        """Turn a time there into the time here, ns, right within `bound_at` it.
+        """Convert a remote time to local time, ns; the error is within `bound_at`.
 
         Examples
         --------
@@ -285,7 +284,7 @@ class Offset:
         return near - round(self.drift / (1 + self.drift) * (near - self.measured_ns))
 
     def to_remote_ns(self, local_ns: int) -> int:
-        """Turn a time here into the time there, ns, right within `bound_at` it.
+        """Convert a local time to remote time, ns; the error is within `bound_at`.
 
         Examples
         --------
@@ -299,7 +298,7 @@ class Offset:
 
 
 def boot_id() -> str:
-    """Return the identity of this boot, empty where the kernel tells none.
+    """Return the identity of this boot; empty if unknown.
 
     Examples
     --------

@@ -1,8 +1,8 @@
 """Every exception and warning of ataraxis; nothing is raised from here.
 
 Each class derives from `AtaraxisError` and from the built-in exceptions that fit, so
-that callers of the systems ataraxis replaces keep catching what they always caught.
-A message says what was asked, what was found and what to do.
+that handlers written for the systems that ataraxis replaces still work. A message says
+what was asked, what was found and what to do.
 """
 
 from __future__ import annotations
@@ -21,15 +21,12 @@ class SegmentExists(AtaraxisError, FileExistsError, RuntimeError):
 
 
 class _Hinted:
-    """Which names come close is looked up when the error is shown.
-
-    Not where it is the expected answer: that costs a listing of the context.
-    """
+    """Similar names are looked up when the error is shown: that lists the context."""
 
     hint: Callable[[], str] | None = None
 
     def __str__(self) -> str:
-        """Return the message, with what may have been meant."""
+        """Return the message, with similar names."""
         text = super().__str__()
         return text if self.hint is None else f"{text} ({self.hint()})"
 
@@ -38,7 +35,7 @@ class _Hinted:
 
 
 class SegmentNotFound(_Hinted, AtaraxisError, FileNotFoundError, RuntimeError):
-    """No segment has that name: a wrong name, or the other side has not started."""
+    """No segment has that name: it is wrong, or the other side has not started."""
 
 
 class SegmentTimeout(_Hinted, AtaraxisError, TimeoutError):
@@ -58,7 +55,7 @@ class NotConnectedError(AtaraxisError, ConnectionError, RuntimeError):
 
 
 class StaleSegment(AtaraxisError, ConnectionError):
-    """The name now means another segment than the one this handle was opened on."""
+    """The name now means another segment than the one of this handle."""
 
 
 class LockRecovered(AtaraxisError, RuntimeWarning):
@@ -70,15 +67,15 @@ class OwnerDied(AtaraxisError, RuntimeError):
 
 
 class DataOverflow(AtaraxisError, IndexError):
-    """More bytes than the slot holds."""
+    """The data have more bytes than the slot."""
 
 
 class AlreadySent(AtaraxisError, RuntimeError):
-    """The loan is over: the buffer was sent."""
+    """The buffer was sent, and cannot be used any more."""
 
 
 class ReleasedBuffer(AtaraxisError, RuntimeError):
-    """The loan is over: the buffer was released."""
+    """The buffer was released, and cannot be used any more."""
 
 
 class EndOfStream(AtaraxisError, EOFError):
@@ -86,10 +83,10 @@ class EndOfStream(AtaraxisError, EOFError):
 
 
 class EndOfInput(EndOfStream, TimeoutError):
-    """Nothing more will come to a worker that asks for its next value.
+    """A worker asked for its next value, and its input has ended.
 
-    Also a `TimeoutError`: what a worker of uPipe does after its loop, behind
-    ``except TimeoutError: break``, is done.
+    Also a `TimeoutError`: workers of uPipe leave their loop by ``except TimeoutError:
+    break``, and finish.
     """
 
 
@@ -98,18 +95,18 @@ class Lapped(AtaraxisError, BufferError):
 
 
 class FrameBufferTimeout(AtaraxisError, TimeoutError):
-    """The ring came round before the chunk was read."""
+    """The ring was overwritten before the chunk was read."""
 
 
 class CorruptFrame(AtaraxisError, ValueError):
     """The bytes of a frame changed between its writer and its reader."""
 
     data: bytes | None = None
-    """The bytes as they are, where the frame is gone with the error (`MemQ.lease`)."""
+    """The changed bytes, if the error has removed the frame (`MemQ.lease`)."""
 
 
 class LoggerError(AtaraxisError, ChildProcessError, RuntimeError):
-    """The log could not be written; the message says which frames are safe."""
+    """The log could not be written; the message states which frames are safe."""
 
 
 class ConfigError(AtaraxisError, ValueError):
@@ -118,9 +115,9 @@ class ConfigError(AtaraxisError, ValueError):
     Parameters
     ----------
     message : str
-        What is shown: one line a problem.
+        The message: one line for each problem.
     errors : iterable of ataraxis.config.ConfigProblem
-        Every problem found, in the order of the file.
+        All problems, in the order of the file.
 
     Attributes
     ----------
@@ -134,7 +131,7 @@ class ConfigError(AtaraxisError, ValueError):
 
 
 class ConfigWarning(UserWarning):
-    """A YAML file was read with ``strict=False`` and does not quite fit."""
+    """A YAML file was read with ``strict=False`` and does not fit exactly."""
 
 
 class SourceFailed(AtaraxisError, RuntimeError):
@@ -148,27 +145,27 @@ class SourceNotFound(AtaraxisError, LookupError):
 
 
 class SourceLost(AtaraxisError, ConnectionError):
-    """A live source went away, and did not come back within its patience."""
+    """A live source was lost, and did not return within its patience."""
 
 
 class RecordingError(AtaraxisError, ValueError):
-    """A recording's file is damaged, or is not what its description says."""
+    """A recording's file is damaged, or differs from its description."""
 
 
 class RemoteError(AtaraxisError, ConnectionError):
-    """The other machine refused or failed."""
+    """The server refused a request or failed."""
 
 
 class TooExpensive(RemoteError):
-    """The request costs more than a client may have; nothing was spent."""
+    """The request exceeds the limits of a client; it was not run."""
 
 
 class BadMessage(AtaraxisError, ValueError):
-    """The other side sent what is no message of ours."""
+    """The other side sent an invalid message."""
 
 
 class AccessDenied(AtaraxisError, PermissionError):
-    """A wrong or missing token, an open door, or a secret that would be seen."""
+    """A token is wrong or missing, access is unprotected, or a secret would leak."""
 
 
 class ProcessorError(AtaraxisError, RuntimeError):
@@ -177,7 +174,7 @@ class ProcessorError(AtaraxisError, RuntimeError):
     Attributes
     ----------
     processor : str
-        Whose worker it was.
+        Name of the processor.
     worker : int
         Which of its workers, from 0.
     remote_traceback : str
@@ -190,7 +187,7 @@ class ProcessorError(AtaraxisError, RuntimeError):
 
 
 class PipeError(AtaraxisError, ExceptionGroup[Exception]):
-    """A pipe failed; a group of the `ProcessorError` of its processors."""
+    """A pipe failed; groups the `ProcessorError` of its processors."""
 
     def derive(self, excs: Any, /) -> Any:
         """Keep the class when the group is split."""
@@ -198,11 +195,11 @@ class PipeError(AtaraxisError, ExceptionGroup[Exception]):
 
 
 class LeaseLost(AtaraxisError, RuntimeError):
-    """The lease ran out and another getter has the frame."""
+    """The lease has expired and another getter has the frame."""
 
 
 class TooManyParticipants(AtaraxisError, OSError):
-    """Every participant slot of the segment is held."""
+    """All participant slots of the segment are in use."""
 
 
 class QueueFull(AtaraxisError, queue.Full):
@@ -213,7 +210,7 @@ class QueueFull(AtaraxisError, queue.Full):
 
 
 class QueueEmpty(AtaraxisError, queue.Empty):
-    """The queue holds nothing (non-blocking calls only)."""
+    """The queue is empty (non-blocking calls only)."""
 
 
 class PutTimeout(AtaraxisError, TimeoutError, queue.Full):
@@ -224,7 +221,7 @@ class PutTimeout(AtaraxisError, TimeoutError, queue.Full):
 
 
 class GetTimeout(AtaraxisError, TimeoutError, queue.Empty):
-    """Nothing came into the queue within the timeout."""
+    """The queue stayed empty within the timeout."""
 
 
 StreamExists = SegmentExists

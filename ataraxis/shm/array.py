@@ -1,4 +1,4 @@
-"""SharedMemoryArray: an n-d array in a segment, guarded by a lock that lives there."""
+"""SharedMemoryArray: an n-d array in a segment, guarded by a lock in that segment."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import operator
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -49,16 +50,16 @@ SeedIndex: TypeAlias = (
 
 
 def seed_index(index: Any, shape: tuple[int, ...]) -> Any:
-    """Turn an index of `read_data` and `write_data` into one of numpy's.
+    """Turn an index of `read_data` and `write_data` into an index of NumPy.
 
     Parameters
     ----------
     index : int, tuple, slice, Ellipsis or ndarray
         An int is one element (of a 1-d array) or one row. ``(start,)`` is everything
         from `start` on, ``(start, stop)`` ends before `stop`; negative numbers count
-        from the end. Slices, ``...`` and index arrays mean what they mean to numpy.
+        from the end. Slices, ``...`` and index arrays are NumPy's.
     shape : tuple of int
-        Of the array.
+        Shape of the array.
 
     Raises
     ------
@@ -112,31 +113,31 @@ _WAYS = "Convert it yourself, or allow it with write_data(..., casting='unsafe')
 
 @dataclass(frozen=True)
 class ArrayStatistics:
-    """What an array's control words say; read without the lock."""
+    """The control words of an array; read without the lock."""
 
     version: int
-    """Writes that are complete."""
+    """Number of complete writes."""
     is_torn: bool
-    """Whether a writer died half way and nobody has healed the data."""
+    """Whether a writer died half way and the data were not healed since."""
     recoveries: int
     """Times the lock was taken from an owner that had died."""
     torn: int
     """Times data were left half written."""
     torn_pid: int
-    """Process that died half way last; 0 if none ever did."""
+    """Process that last died half way; 0 without one."""
     owner: int
     """Participant slot that holds the lock; -1 if free."""
 
 
 class ChangeEvent(EventWord):
-    """A write into an array, for who waits in a loop."""
+    """A write into an array, for an event loop that waits for it."""
 
     def __init__(self, array: SharedMemoryArray, segment: Segment, since: int) -> None:
         super().__init__(segment, ARRAY_EVENT, ARRAY_LOCK, ARRAY_BIT)
         self._array, self._since = array, since
 
     def is_ready(self) -> bool:
-        """Whether it has changed; a destroyed one raises."""
+        """Return whether the array has changed; raise if it was destroyed."""
         try:
             self._array.wait_for_change(0, since=self._since)
         except TimeoutError:
@@ -148,7 +149,7 @@ class ChangeEvent(EventWord):
 
 
 def _copied(value: Any) -> Any:
-    """Make a scalar or an array that shares nothing with shared memory."""
+    """Copy an array out of shared memory; scalars already are copies."""
     if isinstance(value, np.ndarray | np.void):
         return value.copy()
     return value
@@ -161,7 +162,7 @@ def _read_only(view: NDArray[Any]) -> NDArray[Any]:
 
 
 def _is_whole(index: Any, view: NDArray[Any]) -> bool:
-    """Whether a plain slice or full tuple of slices covers everything."""
+    """Return whether a slice or a tuple of slices covers everything."""
     parts = index if isinstance(index, tuple) else (index,)
     if not all(isinstance(p, slice) for p in parts) or len(parts) > view.ndim:
         return False
@@ -178,9 +179,9 @@ CONTROL_BYTES = 128
 class SharedMemoryArray(ArrayKernel):
     """An n-d array that several processes read and write, safely, by name.
 
-    Make one with `create_array` or `from_xarray`, open one with `attach`; hand it to
-    other processes as an argument, through a queue, or by its name. Reads give copies
-    that no writer left half way; ``with array.array() as view`` lends the memory.
+    Make one with `create_array` or `from_xarray`, open one with `attach`; pass it to
+    other processes as an argument, through a queue, or by its name. Reads return
+    copies that are never half written; ``with array.array() as view`` gives a view.
 
     Examples
     --------
@@ -231,14 +232,14 @@ class SharedMemoryArray(ArrayKernel):
         Parameters
         ----------
         name : str
-            Its name in the context.
+            Name in the context.
         prototype : ndarray
             Any shape up to 8 dimensions, any dtype without Python objects; copied.
         exist_ok, exists_ok : bool
-            Replace a live array of that name; its users get `StaleSegment`. One whose
-            users are all gone is replaced in any case.
+            Replace a live array of that name; its users get `StaleSegment`. An array
+            whose users have all ended is replaced in any case.
         auto_connect : bool
-            Whether the handle connects by itself in the processes it is sent to; the
+            Whether the handle connects itself in the processes that it is sent to; the
             creator's is connected.
         dims : sequence of str, optional
             One name per dimension.
@@ -247,18 +248,18 @@ class SharedMemoryArray(ArrayKernel):
         attrs : mapping, optional
             Units, rates and the like.
         context : Context, str, Path or None
-            The directory it lives in; None is this user's own.
+            Directory of the array; None is the user's default.
         mode : int, optional
             Permission bits; 0o600, or 0o660 in a group context.
         group : str or int, optional
             Owning group.
         participants : int
-            How many processes may take part at a time.
+            Largest number of processes that are attached at a time.
 
         Returns
         -------
         SharedMemoryArray
-            The creator's handle: when it is dropped, the name goes.
+            The creator's handle: when it is dropped, the name is removed.
 
         Raises
         ------
@@ -267,7 +268,7 @@ class SharedMemoryArray(ArrayKernel):
         SegmentExists
             A live segment has the name.
         OSError
-            Not enough memory; nothing is left behind.
+            Not enough memory; nothing was created.
         """
         if not isinstance(prototype, np.ndarray):
             raise TypeError(
@@ -275,7 +276,7 @@ class SharedMemoryArray(ArrayKernel):
                 "array, whose dtype, shape and contents are taken"
             )
         unmasked(prototype, f"array {name!r}")
-        if isinstance(dims, Labels):  # from_xarray: all of them, name too
+        if isinstance(dims, Labels):  # of `from_xarray`: dims, coords and attrs
             labels = dims
         else:
             labels = Labels(prototype.dtype, prototype.shape, dims, coords, attrs)
@@ -311,9 +312,9 @@ class SharedMemoryArray(ArrayKernel):
         Parameters
         ----------
         name : str
-            Its name in the context.
+            Name in the context.
         data_array : xarray.DataArray
-            Values, dims, coords and attrs are taken; copied.
+            Its values, dims, coords and attrs are copied.
         **options
             As in `create_array`.
         """
@@ -324,25 +325,25 @@ class SharedMemoryArray(ArrayKernel):
     def attach(
         cls, name: str, *, timeout: float | None = 0, context: ContextLike = None
     ) -> SharedMemoryArray:
-        """Open the array that has the name, from any program.
+        """Open an array by its name, from any program.
 
         Parameters
         ----------
         name : str
-            Its name in the context.
+            Name in the context.
         timeout : float or None
-            How long to wait for one that is not there yet, s; None waits without end.
+            How long to wait for an array of that name, s; None waits without end.
         context : Context, str, Path or None
-            The directory it lives in.
+            Directory of the array.
 
         Raises
         ------
         SegmentNotFound
-            None has the name (`timeout` 0).
+            No array has the name (`timeout` 0).
         TimeoutError
-            None had it within `timeout`.
+            No array had the name within `timeout`.
         LayoutError
-            The file is damaged, of another version, or no array.
+            The file is damaged, of another version, or not an array.
         """
         segment = Segment.attach(
             name, kind=Kind.ARRAY, context=context, timeout=timeout
@@ -382,7 +383,7 @@ class SharedMemoryArray(ArrayKernel):
         self._plug(segment)
 
     def disconnect(self) -> None:
-        """Disconnect the handle; views that were lent stay valid.
+        """Disconnect the handle; its views stay valid.
 
         Raises
         ------
@@ -400,10 +401,10 @@ class SharedMemoryArray(ArrayKernel):
         self.__dict__.pop("_view", None)
 
     def destroy(self) -> None:
-        """Disconnect, and take the name away; nobody can attach any more.
+        """Disconnect, and remove the name: no process can attach any more.
 
-        Whoever is connected goes on with the memory they have. Does nothing if the
-        array was destroyed already.
+        Connected processes keep the memory. Does nothing if the array was destroyed
+        already.
         """
         segment = self._owned or self._segment
         if segment is None or segment.participant.is_inherited:
@@ -423,24 +424,24 @@ class SharedMemoryArray(ArrayKernel):
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Disconnect; the creator also takes the name away."""
+        """Disconnect; the creator also removes the name."""
         owned = self._owned
         self.disconnect()
         if owned is not None and owned.is_creator:
             self.destroy()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel as name and identity, never as data."""
+        """Pickle name and identity, not the data."""
         described = (self._name, str(self._context.path), self._uuid)
         shape_only = Labels(self.dtype, self.shape).to_json()
         is_wanted = self._is_wanted and self._connects_on_arrival
         return _arrive, (*described, shape_only, is_wanted)
 
-    # ---- what it is
+    # ---- properties
 
     @property
     def name(self) -> str:
-        """Its name in the context."""
+        """Name in the context."""
         return self._name
 
     @property
@@ -470,7 +471,7 @@ class SharedMemoryArray(ArrayKernel):
 
     @property
     def context(self) -> Context:
-        """The directory it lives in."""
+        """Directory of the array."""
         return self._context
 
     @property
@@ -481,12 +482,12 @@ class SharedMemoryArray(ArrayKernel):
 
     @property
     def version(self) -> int:
-        """How many writes are complete."""
+        """Number of complete writes."""
         return self.statistics().version
 
     @property
     def lock(self) -> Lock:
-        """Its lock, for several steps that belong together."""
+        """Lock of the array, for several steps that belong together."""
         return Lock(self)
 
     def __len__(self) -> int:
@@ -504,10 +505,10 @@ class SharedMemoryArray(ArrayKernel):
             f"datatype={self.datatype}, connected={self.is_connected})"
         )
 
-    # ---- how it stays usable
+    # ---- connecting
 
     def _plug(self, segment: Segment) -> None:
-        """Connect to a segment; the kernel keeps its memory and lock from here on."""
+        """Connect to a segment, whose memory and lock the kernel keeps."""
         self._segment = segment
         self._labels = segment.labels
         self._is_wanted = True
@@ -520,7 +521,7 @@ class SharedMemoryArray(ArrayKernel):
         return segment is not None and segment.meaning_of_name() == "this"
 
     def _revive(self) -> None:
-        """Decide what a handle is worth that is shut, inherited, or unlinked."""
+        """Reconnect a handle inherited by fork; raise if it cannot be used."""
         segment = self._segment
         if segment is None:
             raise NotConnectedError(
@@ -528,16 +529,16 @@ class SharedMemoryArray(ArrayKernel):
                 "'with array:'"
             )
         if segment.participant.is_inherited:
-            # A forked child's copy: take part under our own name.
+            # A forked child's copy: it needs a participant slot of its own.
             self.disconnect()
             if not self._connects_on_arrival:
-                self._connects_on_arrival = True  # as soon as it says connect()
+                self._connects_on_arrival = True  # once connect() is called
                 self._revive()
             self.connect()
         elif segment.meaning_of_name() == "another":
             raise StaleSegment(
                 f"the name {self._name!r} in {self._context.path} now means another "
-                f"array than this handle's; attach anew with attach({self._name!r})"
+                f"array than this handle's; attach again with attach({self._name!r})"
             )
         elif self._segment is None:  # disconnected by another thread meanwhile
             self._revive()
@@ -549,33 +550,33 @@ class SharedMemoryArray(ArrayKernel):
     _view: NDArray[Any]
 
     def _lend(self, view: NDArray[Any]) -> None:
-        """Take the live view that the forms not known to the kernel work on."""
+        """Keep the live view, for indices that the kernel does not know."""
         self._view = view
 
     def wait_for_change(
         self, timeout: float | None = None, *, since: int | None = None
     ) -> int:
-        """Wait until somebody completes a write.
+        """Wait until a write is complete.
 
         Parameters
         ----------
         timeout : float or None
             Longest wait, s. ``None`` waits without end, ``0`` only looks.
         since : int, optional
-            A `version` seen before: returns at once if there is a newer one. The
-            version now, if not given.
+            A `version` read before: returns at once if it is not the current one. By
+            default the current version.
 
         Returns
         -------
         int
-            The version now.
+            The current version.
 
         Raises
         ------
         TimeoutError
             Nothing changed within `timeout`.
         StaleSegment
-            The array was destroyed, so that nothing new can be expected by name.
+            The array was destroyed.
 
         Notes
         -----
@@ -587,7 +588,7 @@ class SharedMemoryArray(ArrayKernel):
         status = self._wait_change(since, timeout)
         while status == status_of.RETIRED and self._is_named():
             # A process tried to take the name of a live array and is giving it back, or
-            # the word that says so was damaged.
+            # the word RETIRED was damaged.
             time.sleep(0.001)
             left = end - time.monotonic()
             if left <= 0:
@@ -604,7 +605,7 @@ class SharedMemoryArray(ArrayKernel):
         """Wait until a write is complete, awaited; otherwise as `wait_for_change`.
 
         In asyncio, uvloop or, with ``ataraxis[trio]``, trio. One thread of this process
-        sleeps for all that wait.
+        sleeps for all waits.
         """
         if since is None:
             since = self.statistics().version
@@ -626,7 +627,7 @@ class SharedMemoryArray(ArrayKernel):
         Parameters
         ----------
         since : int, optional
-            A `version` seen before; the version now, if not given.
+            A `version` read before; by default the current one.
         """
         version = self.statistics().version if since is None else since
         return ChangeEvent(self, self._attached_segment(), version)
@@ -645,13 +646,13 @@ class SharedMemoryArray(ArrayKernel):
     def heal(self) -> None:
         """Declare the data whole again after a writer died half way.
 
-        Look at them first, under ``with array.array() as view``, and put right what is
-        wrong. Writing the whole array heals too.
+        Check and correct them first, in ``with array.array() as view``. Writing the
+        whole array heals it, too.
         """
         with Section(self, is_locked=True):
             self._heal()
 
-    # ---- what the kernel asks for
+    # ---- calls of the kernel
 
     def _guard_or_revive(self) -> tuple[int, int, int, int, int, int]:
         self._ready()
@@ -674,17 +675,17 @@ class SharedMemoryArray(ArrayKernel):
             )
         if status == status_of.TORN and self.statistics().torn_pid == 0:
             raise OwnerDied(
-                f"array {name!r}: the lock had another owner when it was given back: "
+                f"array {name!r}: the lock had another owner when it was released: "
                 "its word was damaged, and two processes may have written at a time. "
-                "Look with 'with array.array() as view', then call heal(); or write "
-                "the whole array"
+                "Check the data with 'with array.array() as view', then call heal(); "
+                "or write the whole array"
             )
         if status == status_of.TORN:
             pid = self.statistics().torn_pid
             raise OwnerDied(
                 f"array {name!r}: process {pid} died in the middle of a write, and "
-                "data may be half written. Look with 'with array.array() as view', "
-                "then call heal(); or write the whole array"
+                "data may be half written. Check them with 'with array.array() as "
+                "view', then call heal(); or write the whole array"
             )
         if status == status_of.OVERFLOW:
             raise OverflowError(
@@ -693,16 +694,16 @@ class SharedMemoryArray(ArrayKernel):
             )
         if status == status_of.RETIRED:
             raise StaleSegment(
-                f"array {name!r} was destroyed: nobody new can attach and change it"
+                f"array {name!r} was destroyed: no other process can attach to it"
             )
         raise TimeoutError(
-            f"array {name!r}: nobody completed a write within the timeout; its version "
-            f"is {self.statistics().version}. Writes before the call count only with "
-            "since=, a version seen earlier"
+            f"array {name!r}: no write was completed within the timeout (version still "
+            f"{self.statistics().version}). Pass since= to include writes made before "
+            "this call"
         )
 
     def _warn_recovered(self) -> None:
-        """Say once that a lock was taken from a dead owner."""
+        """Warn once of a lock that was taken from a dead owner."""
         part = self._participant
         count = part.take_recovered() if part is not None else 0
         if count:
@@ -727,17 +728,17 @@ class SharedMemoryArray(ArrayKernel):
         convert_output: bool = False,
         with_lock: bool = True,
     ) -> Any:
-        """Read an element, or some, as a copy (the seed's name; or use ``array[i]``).
+        """Read elements as a copy; the seed's name for ``array[i]``.
 
         Parameters
         ----------
         index : int or tuple
-            ``i``, ``(start,)`` or ``(start, stop)``, as the seed has them; slices,
-            ``...`` and index arrays as numpy has them.
+            ``i``, ``(start,)`` or ``(start, stop)``; slices, ``...`` and index arrays
+            of NumPy.
         convert_output : bool
-            Give Python values: a number or a list.
+            Return a Python number or list.
         with_lock : bool
-            False reads whatever is there, also in the middle of somebody's write.
+            False reads at once, also in the middle of another process's write.
 
         Returns
         -------
@@ -762,7 +763,7 @@ class SharedMemoryArray(ArrayKernel):
         return output.tolist()
 
     def _read(self, index: Any) -> Any:
-        """Read by any of numpy's index forms, under the lock."""
+        """Read with any index of NumPy, under the lock."""
         self._check_not_torn()
         with Lock(self):
             self._check_not_torn()
@@ -772,12 +773,12 @@ class SharedMemoryArray(ArrayKernel):
                 raise self._bad_index(index, error) from error
 
     def snapshot(self) -> xr.DataArray:
-        """Copy the whole array, labelled and frozen, never torn.
+        """Copy the whole array with its labels, never half written.
 
         Returns
         -------
         xarray.DataArray
-            A copy with dims, coords and attrs. For a bare ndarray use ``array[...]``.
+            A copy with dims, coords and attrs. ``array[...]`` is a plain ndarray.
 
         Raises
         ------
@@ -786,8 +787,8 @@ class SharedMemoryArray(ArrayKernel):
 
         Notes
         -----
-        Writers are not held up: a copy that one came across is made again, and only
-        after several tries, or while somebody holds the lock, does it wait.
+        Writers do not wait for it. A copy during which a write began is made again; it
+        waits only after several tries, or while the lock is held.
         """
         return self._labels.to_xarray(self._copy())
 
@@ -802,7 +803,7 @@ class SharedMemoryArray(ArrayKernel):
         Parameters
         ----------
         **labels
-            Dimension to label, list of labels, or slice of labels (both ends in).
+            Dimension to label, list of labels, or slice of labels (ends included).
 
         Returns
         -------
@@ -811,7 +812,7 @@ class SharedMemoryArray(ArrayKernel):
         Raises
         ------
         KeyError
-            No such dimension or label; close ones are named.
+            No such dimension or label; similar ones are named.
 
         Examples
         --------
@@ -840,8 +841,8 @@ class SharedMemoryArray(ArrayKernel):
         Returns
         -------
         xarray.DataArray
-            What others write shows up in it, also half way; `snapshot` is the frozen
-            one. Stays valid for as long as it is kept.
+            Shows writes of other processes, also half way; `snapshot` is a copy. It
+            stays valid as long as it is referenced.
         """
         self._guard_or_revive()
         return self._labels.to_xarray(_read_only(self._view))
@@ -849,7 +850,7 @@ class SharedMemoryArray(ArrayKernel):
     def __array__(
         self, dtype: DTypeLike | None = None, copy: bool | None = None
     ) -> NDArray[Any]:
-        """Give a live, read-only view, or an untorn copy with ``copy=True``."""
+        """Return a live, read-only view; with ``copy=True`` a copy, as `snapshot`."""
         self._guard_or_revive()
         wanted = self._labels.dtype if dtype is None else np.dtype(dtype)
         if copy or (copy is None and wanted != self._labels.dtype):
@@ -871,7 +872,7 @@ class SharedMemoryArray(ArrayKernel):
         *,
         casting: str | None = None,
     ) -> None:
-        """Write an element, or some (the seed's name; or use ``array[i] = x``).
+        """Write elements; the seed's name for ``array[i] = x``.
 
         Parameters
         ----------
@@ -880,10 +881,10 @@ class SharedMemoryArray(ArrayKernel):
         data : array-like
             Broadcast to what `index` selects.
         with_lock : bool
-            False writes at once, also into the middle of somebody's work.
+            False writes at once, also in the middle of another process's write.
         casting : str, optional
-            Not given, values that would change are refused. "unsafe" allows all;
-            "same_kind", "safe" and the others are numpy's rules.
+            By default values that would change are refused. "unsafe" allows all;
+            "same_kind", "safe" and the others are rules of NumPy.
 
         Raises
         ------
@@ -899,7 +900,7 @@ class SharedMemoryArray(ArrayKernel):
             and not range(*plain.indices(len(self._view)))
         ):
             raise IndexError(
-                f"{self._what(index)}: it selects none of {len(self._view)} elements, "
+                f"{self._what(index)} selects none of {len(self._view)} elements, "
                 f"and {value.size} were given"
             )
         if with_lock:
@@ -912,7 +913,7 @@ class SharedMemoryArray(ArrayKernel):
                 self._changed_unlocked()
 
     def _write(self, index: Any, value: Any) -> None:
-        """Write by any of numpy's index forms, in a write section."""
+        """Write with any index of NumPy, in a write section."""
         value = self._fitted(value, index)
         with Section(self, is_locked=True, is_dirty=False) as view:
             self._store(index, value)
@@ -920,7 +921,7 @@ class SharedMemoryArray(ArrayKernel):
                 self._heal()
 
     def _store(self, index: Any, value: NDArray[Any]) -> None:
-        """Write under the lock; numpy refuses an index or a shape before it writes."""
+        """Write under the lock; NumPy checks index and shape before it writes."""
         is_first = self._mark_dirty()
         try:
             self._assign(index, value)
@@ -938,24 +939,24 @@ class SharedMemoryArray(ArrayKernel):
             raise self._bad_index(index, error) from error
 
     def array(self, *, with_lock: bool = True) -> Section:
-        """Lend the memory itself.
+        """Return a section that gives a view of the memory.
 
         Parameters
         ----------
         with_lock : bool
-            True holds the lock meanwhile and lends a writable view. False takes no
-            lock and lends a read-only one.
+            True holds the lock meanwhile; the view is writable. False takes no lock;
+            the view is read-only.
 
         Returns
         -------
         Section
             A context manager that gives an ndarray of the array's shape and dtype; a
-            view, no copy.
+            view, not a copy.
 
         Notes
         -----
-        Entering waits for the lock without end. All that is written inside becomes
-        visible to locked readers at once, when the section ends.
+        Entering waits for the lock without end. Readers that take the lock see all
+        writes of the section at once, when it ends.
 
         Examples
         --------
@@ -977,9 +978,9 @@ class SharedMemoryArray(ArrayKernel):
         Parameters
         ----------
         function : callable
-            Gets a copy of ``array[index]``, returns what replaces it. If it raises,
-            nothing changes. Runs with the lock held: keep it short.
-        index : any of numpy's
+            Takes a copy of ``array[index]``, returns the new values. If it raises,
+            nothing changes. It runs with the lock held: keep it short.
+        index : index of NumPy
             Which elements; all by default.
         casting : str, optional
             As in `write_data`.
@@ -1009,7 +1010,7 @@ class SharedMemoryArray(ArrayKernel):
         index : int or tuple of int
             One element.
         expected, desired : scalar
-            What it must be, and what it becomes.
+            Its old value, and its new one.
 
         Returns
         -------
@@ -1031,7 +1032,7 @@ class SharedMemoryArray(ArrayKernel):
             return True
 
     def _add(self, index: Any, amount: Any) -> Any:
-        """Add for every dtype and index that the kernel leaves to numpy."""
+        """Add, for dtypes and indices that the kernel leaves to NumPy."""
         what = self._what(index)
         amount = self._aligned(amount, index)
         step = fit(amount, self._labels.dtype, None, what, _WAYS)
@@ -1049,7 +1050,7 @@ class SharedMemoryArray(ArrayKernel):
         return self.update(sum_of, index)
 
     def _bad_index(self, index: Any, error: IndexError) -> IndexError:
-        """Name the array, and say how labels are looked up if one was given."""
+        """Return the error with the name of the array and, for labels, a hint."""
         hint = ""
         if isinstance(index, str) and self._labels.dtype.names is None:
             dim = self._labels.dims[-1] if self._labels.dims else "dim"
@@ -1059,9 +1060,9 @@ class SharedMemoryArray(ArrayKernel):
     def _fitted(
         self, value: Any, index: Any, casting: Any = None, asked: Any = None
     ) -> NDArray[Any]:
-        """Bring a value into the labels and the dtype that `index` selects, or refuse.
+        """Bring a value into the labels and the dtype that `index` selects, or raise.
 
-        Errors show the index that was `asked`, if that is another.
+        Errors show the index `asked`, if given.
         """
         dtype = self._labels.dtype
         if type(value) is np.ndarray and value.dtype == dtype and not dtype.names:
@@ -1071,7 +1072,7 @@ class SharedMemoryArray(ArrayKernel):
         return fit(value, self._dtype_at(index), casting, what, _WAYS)
 
     def _aligned(self, value: Any, index: Any) -> Any:
-        """Bring a DataArray into the order of the dims and labels that are written."""
+        """Bring a DataArray into the order of the dims and labels of `index`."""
         if not is_data_array(value):
             return value
         labels, what = self._labels, self._what(index)
@@ -1080,13 +1081,13 @@ class SharedMemoryArray(ArrayKernel):
         found = labels_at(index, labels.shape, labels.dims, labels.coords)
         if found is None:
             raise TypeError(
-                f"{what}: a DataArray is written where the index keeps each dimension "
-                "by itself: give .values, by position"
+                f"{what}: a DataArray needs an index that keeps each dimension apart; "
+                "give .values to write by position"
             )
         return align(value, *found, what, may_broadcast=True)
 
     def _dtype_at(self, index: Any) -> np.dtype[Any]:
-        """Return the dtype that `index` selects: another one for names of fields."""
+        """Return the dtype that `index` selects; names of fields select another."""
         dtype = self._labels.dtype
         if dtype.names is None or not isinstance(index, str | list):
             return dtype
@@ -1102,13 +1103,11 @@ class SharedMemoryArray(ArrayKernel):
 def _arrive(
     name: str, directory: str, uuid: bytes, labels: bytes, is_wanted: bool
 ) -> SharedMemoryArray:
-    """Unpickle: the handle of the same array, connected if the sender's was."""
+    """Unpickle a handle of the same array, connected if the sender's was."""
     context = Context.of(directory)
     array = SharedMemoryArray(name, context, uuid, Labels.from_json(labels))
     if is_wanted:
-        try:
+        # One that was destroyed on the way raises when it is used.
+        with suppress(SegmentNotFound, StaleSegment):
             array.connect()
-        except (SegmentNotFound, StaleSegment):
-            # It was destroyed on the way: the first use says so.
-            pass
     return array

@@ -1,4 +1,4 @@
-"""Which class opens which kind of segment."""
+"""Open a segment of any kind."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ataraxis.shm.context import ContextLike
 from ataraxis.shm.header import Kind
 from ataraxis.shm.segment import Segment
 
-# By name, so that nothing above this room is imported before it is asked for. Each has
-# a class method of_segment(segment).
+# By name, so that rooms above this one are imported only when needed. Each class has a
+# method of_segment(segment).
 _OPENERS: dict[int, tuple[str, str]] = {
     Kind.ARRAY: ("ataraxis.shm.array", "SharedMemoryArray"),
     Kind.FRAMEBUFFER: ("ataraxis.framebuffer.client", "FrameBufferClient"),
@@ -22,16 +22,16 @@ _OPENERS: dict[int, tuple[str, str]] = {
 
 
 def attach(name: str, *, timeout: float | None = 0, context: ContextLike = None) -> Any:
-    """Open whatever has the name: an array, a stream, a queue, a frame buffer.
+    """Open an array, a stream, a queue or a frame buffer by its name.
 
     Parameters
     ----------
     name : str
-        Its name in the context.
+        Name in the context.
     timeout : float or None
-        How long to wait for one that is not there yet, s; None waits without end.
+        How long to wait for the name, s; None waits without end.
     context : Context, str, Path or None
-        The directory it lives in; None is this user's own.
+        Its directory; None is the user's default.
 
     Returns
     -------
@@ -41,9 +41,9 @@ def attach(name: str, *, timeout: float | None = 0, context: ContextLike = None)
     Raises
     ------
     SegmentNotFound
-        Nothing has the name (`timeout` 0).
+        The name does not exist (`timeout` 0).
     TimeoutError
-        Nothing had it within `timeout`.
+        The name did not exist within `timeout`.
     LayoutError
         The file is damaged, of another version, or of a kind this release cannot open.
 
@@ -67,6 +67,6 @@ def attach(name: str, *, timeout: float | None = 0, context: ContextLike = None)
 
 @functools.cache
 def _opener(kind: Kind) -> Any:
-    """Return the class that opens a kind, imported when it is first asked for."""
+    """Import the class that opens a kind."""
     module, name = _OPENERS[kind]
     return getattr(importlib.import_module(module), name)

@@ -1,9 +1,8 @@
-"""Open files below a directory that is open, and nothing that leads out of it.
+"""Open files below an open directory, and refuse paths that lead out of it.
 
-`openat2` of Linux 5.6 does it in the kernel. Where it is not to be had (an older
-kernel, a seccomp filter), the path is walked, one component at a time, each opened
-relative to the one before and never through a link. The walk is the stricter of the
-two: it refuses every link, the kernel only those that lead out.
+`openat2` of Linux 5.6 does it in the kernel. Without it (an older kernel, a seccomp
+filter), the components of the path are opened one after the other, never through a
+link. This is stricter: it refuses every link, the kernel only those that lead out.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from typing import Any
 
 _SYS_OPENAT2 = 437  # the same number on every architecture
 NO_MOUNTS = 0x01
-"""RESOLVE_NO_XDEV: refuse what another file system is mounted on."""
+"""RESOLVE_NO_XDEV: refuse mount points."""
 NO_MAGIC = 0x02
 """RESOLVE_NO_MAGICLINKS: refuse links such as those of /proc/self/fd."""
 NO_LINKS = 0x04
 """RESOLVE_NO_SYMLINKS: refuse every link, also in the middle."""
 BENEATH = 0x08
-"""RESOLVE_BENEATH: refuse what leads out of the directory: '/', '..', links."""
+"""RESOLVE_BENEATH: refuse paths that lead out of the directory: '/', '..', links."""
 
 
 class _How(ctypes.Structure):
@@ -44,7 +43,7 @@ def _system_call() -> Any:
 
 
 def _openat2(directory: int, path: bytes, flags: int, resolve: int) -> int:
-    """Ask the kernel; a descriptor, or a negative errno."""
+    """Call `openat2`; return a descriptor, or a negative errno."""
     call = _system_call()
     if call is None:
         return -errno.ENOSYS
@@ -61,7 +60,7 @@ def _openat2(directory: int, path: bytes, flags: int, resolve: int) -> int:
 
 @functools.cache
 def has_openat2() -> bool:
-    """Whether the kernel has `openat2`, and lets this process use it."""
+    """Return whether the kernel has `openat2`, and lets this process use it."""
     made = _openat2(-100, b".", os.O_PATH | os.O_CLOEXEC, 0)
     if made < 0:
         return False
@@ -72,32 +71,32 @@ def has_openat2() -> bool:
 def open_beneath(
     directory: int, path: str, flags: int = os.O_RDONLY, *, resolve: int = 0
 ) -> int:
-    """Open what is below a directory; the caller closes the descriptor.
+    """Open a file below a directory.
 
     Parameters
     ----------
     directory : int
         Descriptor of the directory.
     path : str
-        Relative to it.
+        Relative to the directory.
     flags : int
-        As `os.open` takes them; nothing is created.
+        Flags of `os.open`; nothing is created.
     resolve : int
-        What else is refused: `NO_LINKS`, `NO_MOUNTS`.
+        What is refused besides: `NO_LINKS`, `NO_MOUNTS`.
 
     Returns
     -------
     int
-        A descriptor.
+        A descriptor, which the caller closes.
 
     Raises
     ------
     OSError
-        It is not there, or leads out: EXDEV or ELOOP.
+        The file does not exist, or `path` leads out: EXDEV or ELOOP.
     """
     flags |= os.O_CLOEXEC | os.O_NOCTTY
     if "\0" in path:
-        raise OSError(errno.EINVAL, "a NUL in a path", path)
+        raise OSError(errno.EINVAL, "the path contains a NUL", path)
     name = os.fsencode(path)
     if has_openat2():
         for _ in range(64):
@@ -113,7 +112,7 @@ def open_beneath(
 def walk_beneath(
     directory: int, path: str, flags: int = os.O_RDONLY, *, no_mounts: bool = False
 ) -> int:
-    """Do as `open_beneath` without `openat2`; refuses every link."""
+    """Open as `open_beneath` does, without `openat2`; refuse every link."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if path.startswith("/") or ".." in parts:
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
@@ -140,8 +139,8 @@ def walk_beneath(
 
 
 def path_of(descriptor: int) -> str:
-    """Return a path that names an open file, for libraries that only take paths.
+    """Return a path to an open file, for libraries that take paths only.
 
-    It is a link of /proc: the file cannot be exchanged behind it.
+    It is a link in /proc, which names this file even if its own path is replaced.
     """
     return f"/proc/self/fd/{descriptor}"

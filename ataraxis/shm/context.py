@@ -1,10 +1,10 @@
 """Contexts: directories that hold segments, and are their only registry.
 
-A context is a directory and nothing else: no daemon, no index, no lock file. Listing
-the directory lists the segments; another directory is another, isolated, world.
+A context needs no daemon, no index and no lock file. Listing the directory lists the
+segments; segments of different directories are separate.
 
-Each use opens the directory anew, without following a link, looks at what it has
-opened, and does the rest relative to that descriptor: what is checked is what is used.
+Each use opens the directory without following a link, checks it, and does the rest
+relative to that descriptor: what was checked is what is used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ataraxis.shm.beneath import NO_LINKS, NO_MOUNTS, open_beneath
 
 NAME_BYTES = 200
 GROUP_MODE = 0o2770
-"""What ``ataraxis context create --group`` gives a directory, to the bit."""
+"""Mode of directories made by ``ataraxis context create --group``."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Context:
     Parameters
     ----------
     path : Path
-        The directory. `Context.of` makes and checks it; this only names it.
+        The directory. `Context.of` makes and checks it.
     is_shared_with_group : bool
-        Whether the directory is one of mode 2770 (`Context.create`), whose segments
-        every member of its group may attach.
+        Whether its mode is 2770 (`Context.create`): every member of its group may
+        attach to its segments.
 
     Examples
     --------
@@ -52,12 +52,12 @@ class Context:
 
     @classmethod
     def of(cls, context: ContextLike) -> Context:
-        """Open a context, and make the default one if it is not there yet.
+        """Open a context; make the default one if needed.
 
         Parameters
         ----------
         context : Context, str, Path or None
-            ``None`` is ``$ATARAXIS_CONTEXT`` or a directory of this user alone.
+            ``None`` is ``$ATARAXIS_CONTEXT``, or the default directory of this user.
 
         Returns
         -------
@@ -73,9 +73,9 @@ class Context:
 
         Notes
         -----
-        The default one is a directory, not a link to one and not a mount, it belongs to
-        this user, and no other user and no group has a right to it. A group context
-        (mode 2770) is used only where it is named.
+        The default directory must not be a link or a mount, belongs to this user, and
+        gives no rights to other users and groups. A group context (mode 2770) is used
+        only if it is named.
         """
         if isinstance(context, Context):
             return context
@@ -98,10 +98,10 @@ class Context:
         Parameters
         ----------
         path : str or Path
-            Must not exist yet.
+            It must not exist.
         group : str or int, optional
             Share it with this group: mode 2770, so that containers with other users
-            can take part. Without it, mode 0700.
+            can attach. By default mode 0700.
 
         Returns
         -------
@@ -121,7 +121,7 @@ class Context:
         return _checked(str(path))
 
     def names(self) -> list[str]:
-        """List the names of the segments, sorted; reads nothing but the directory."""
+        """Return the sorted names of the segments; only the directory is read."""
         with self.opened() as directory:
             return sorted(n for n in os.listdir(directory) if not n.startswith("."))
 
@@ -130,17 +130,17 @@ class Context:
         return iter(self.names())
 
     def path_of(self, name: str) -> Path:
-        """Return where the segment `name` is, or would be; checks the name.
+        """Return the path of a segment; check the name.
 
         Raises
         ------
         ValueError
-            `name` cannot be a file's name here.
+            `name` cannot name a segment.
         """
         return self.path / checked_name(name)
 
     def open_directory(self) -> int:
-        """Open the directory itself and check it; the caller closes the descriptor.
+        """Open and check the directory; the caller closes the descriptor.
 
         Raises
         ------
@@ -151,7 +151,7 @@ class Context:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[int]:
-        """Open the directory as `open_directory` does, for the time of a ``with``."""
+        """Open the directory as `open_directory` does, for a ``with`` block."""
         directory = self.open_directory()
         try:
             yield directory
@@ -159,18 +159,18 @@ class Context:
             os.close(directory)
 
     def unlink(self, name: str) -> None:
-        """Take away a name that was checked already.
+        """Remove a name that was checked already.
 
         Raises
         ------
         FileNotFoundError
-            Nothing has it.
+            It does not exist.
         """
         with self.opened() as directory:
             os.unlink(name, dir_fd=directory)
 
     def trusts(self, status: os.stat_result, directory: int) -> bool:
-        """Whether a file's owner and group are ones this context lets take part."""
+        """Return whether this context trusts a file's owner and group."""
         if status.st_uid == os.geteuid() or status.st_uid == 0:
             return True
         return self.is_shared_with_group and status.st_gid == os.fstat(directory).st_gid
@@ -184,12 +184,12 @@ ContextLike: TypeAlias = Context | str | Path | None
 
 
 def checked_name(name: str | bytes) -> str:
-    """Return `name` as text, or say why it cannot name a segment.
+    """Return `name` as text if it can name a segment.
 
     Raises
     ------
     TypeError
-        Neither text nor bytes.
+        Not text or bytes.
     ValueError
         Empty, too long, or not a plain file name.
     """
@@ -205,7 +205,7 @@ def checked_name(name: str | bytes) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _problem(name: str) -> str | None:
-    """Say why the text cannot name a segment, or None."""
+    """Return why the text cannot name a segment, or None."""
     what = None
     if not name:
         what = "it is empty"
@@ -255,14 +255,14 @@ def _root() -> str:
 
 
 def _checked(path: str) -> Context:
-    """Refuse a directory in which other users could plant or swap files."""
+    """Refuse a directory in which other users could make or replace files."""
     directory, is_shared = _open_checked(path)
     os.close(directory)
     return _known(path, is_shared)
 
 
 def _open_checked(path: str) -> tuple[int, bool]:
-    """Open a directory that is safe to use; and whether it is shared with a group."""
+    """Open a directory that is safe; return whether it is shared with a group, too."""
     is_default = path == _default_path()
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -309,21 +309,20 @@ def _why_not_opened(error: OSError) -> str:
 
 
 def _problem_of_default(status: os.stat_result) -> str:
-    """Say why a directory is not this user's alone; '' if it is."""
+    """Return why a directory is not private to this user; '' if it is."""
     if status.st_uid != os.geteuid():
         return "it is not yours"
     if status.st_mode & 0o077:
         return "others have rights to it"
     if status.st_mode & 0o700 != 0o700:
-        return "you have not every right to it"
+        return "you lack rights to it"
     return ""
 
 
 def _problem_of_named(status: os.stat_result) -> tuple[str, bool]:
-    """Say why a directory that was asked for is not safe; and if it is a group's.
+    """Return why a named directory is not safe, and whether it is a group context.
 
-    A directory of mode 2770 was made by `Context.create`: to set that bit for a group,
-    its owner must be one of its members, or root.
+    To set mode 2770 for a group, the owner must be one of its members, or root.
     """
     mode = stat.S_IMODE(status.st_mode)
     if mode == GROUP_MODE and _is_member(status.st_gid):
@@ -331,7 +330,7 @@ def _problem_of_named(status: os.stat_result) -> tuple[str, bool]:
     if status.st_uid not in (os.geteuid(), 0):
         return f"it belongs to user {status.st_uid}", False
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-        return "anybody may write there", False
+        return "every user may write there", False
     if mode & stat.S_IWGRP and not mode & stat.S_ISVTX:
         return (
             "its group may write there, but it is not a group context (mode 2770) of a "
@@ -341,19 +340,17 @@ def _problem_of_named(status: os.stat_result) -> tuple[str, bool]:
 
 
 def _is_member(group: int) -> bool:
-    """Whether this process is root, or of the group."""
+    """Return whether this process is root, or of the group."""
     return os.geteuid() == 0 or group in (os.getegid(), *os.getgroups())
 
 
 def _refused(
     path: str, status: os.stat_result | None, problem: str, is_default: bool
 ) -> UnsafeContext:
-    """Say whose the directory is, its bits, and a way out that works."""
+    """Return an error with owner and mode of the directory, and what to do."""
     if status is None:
-        try:
+        with contextlib.suppress(OSError):
             status = os.lstat(path)
-        except OSError:
-            pass
     found = ""
     owner = "its owner"
     is_mine = False
@@ -385,7 +382,7 @@ def _refused(
 
 
 def _user_name(user: int) -> str:
-    """Return a user's number, with the name if this machine knows one."""
+    """Return a user's number, with the name if it is known."""
     import pwd
 
     try:

@@ -1,4 +1,4 @@
-"""Doctor: what of this machine ataraxis depends on, each with what to do about it."""
+"""Doctor: check what ataraxis needs of this machine, with advice on each problem."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ataraxis.shm.gc import collect
 from ataraxis.shm.header import PAGE
 from ataraxis.shm.segment import Nameless
 
-# ---- self-test: what the kernel must do, tried on a file of the context itself
+# ---- self-test: what the kernel must do, tried on a file of the context
 
 _SLOT = 3
 _BYTES = 1 << 62
@@ -39,20 +39,18 @@ _WAIT, _WAKE = 0, 1
 
 
 def check_locks(context: Context) -> str:
-    """Check that a locked byte lives exactly as long as the mapping that holds it.
+    """Check that a byte stays locked exactly as long as the mapping that holds it.
 
     Parameters
     ----------
     context : Context
-        Where the file of the test is made; it never has a name.
+        Where a file without a name is made for the test.
 
     Returns
     -------
     str
         What is wrong, or ''.
     """
-    if not hasattr(fcntl, "F_OFD_SETLK"):
-        return "Python's fcntl has no open-file-description locks"
     return _on_scratch(context, _try_locks)
 
 
@@ -64,22 +62,22 @@ def _try_locks(new: Nameless) -> str:
         page = mmap.mmap(holder, PAGE, prot=mmap.PROT_READ)
     finally:
         os.close(holder)
-    # Python's mapping keeps a descriptor of its own, of the same open file.
+    # Python's mapping keeps a descriptor of the same open file.
     with page:
         if byte_held(new.descriptor, _SLOT) != 1:
-            return "a locked byte comes free while its holder lives"
+            return "a locked byte is unlocked while its holder lives"
     if byte_held(new.descriptor, _SLOT) != 0:
-        return "a locked byte stays locked after its holder is gone"
+        return "a locked byte stays locked after its holder has ended"
     return ""
 
 
 def check_futex(context: Context) -> str:
-    """Check that one can sleep on a word of a shared file, and be refused a wrong one.
+    """Check that a process can sleep on a word of a shared file.
 
     Parameters
     ----------
     context : Context
-        Where the file of the test is made; it never has a name.
+        Where a file without a name is made for the test.
 
     Returns
     -------
@@ -93,7 +91,7 @@ def check_futex(context: Context) -> str:
 
 
 def _on_scratch(context: Context, test: Callable[[Nameless], str]) -> str:
-    """Try something on a page of the context that never has a name."""
+    """Run a test on a page of a file in the context, without a name."""
     directory = context.open_directory()
     try:
         with Nameless(directory, context, PAGE) as new:
@@ -153,14 +151,14 @@ REMOTE = {
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """One check."""
 
     name: str
-    """What."""
+    """What was checked."""
     verdict: Literal["ok", "warn", "fail"]
-    """Whether ataraxis works with it: well, with a drawback, or not."""
+    """Whether ataraxis works: well, with a drawback, or not."""
     found: str
-    """What is there."""
+    """What was found."""
     advice: str = ""
     """What to do; '' if nothing."""
 
@@ -170,17 +168,17 @@ class Check:
 
 
 def examine(context: ContextLike = None) -> list[Check]:
-    """Look at the machine and at a context.
+    """Check the machine and a context.
 
     Parameters
     ----------
     context : Context, str, Path or None
-        The directory; None is this user's own.
+        The directory; None is the user's default.
 
     Returns
     -------
     list of Check
-        The machine first; what needs a context only if that is safe to use.
+        Of the machine; and of the context, if that is safe to use.
 
     Examples
     --------
@@ -188,13 +186,13 @@ def examine(context: ContextLike = None) -> list[Check]:
     >>> {check.verdict for check in examine()} <= {"ok", "warn", "fail"}
     True
     """
-    checks = [_kernel(platform.system(), platform.release()), _cpus(), _proc()]
+    checks = [_kernel(platform.release()), _cpus(), _proc()]
     try:
         place = Context.of(context)
     except OSError as error:
         return [*checks, Check("context", "fail", str(error), "see the message")]
     if os.statvfs(place.path).f_flag & os.ST_RDONLY:
-        advice = "mount it writable, to take part; 'ls' and 'top' work as it is"
+        advice = "mount it writable, to attach; 'ls' and 'top' work as it is"
         checks.append(Check("context", "fail", f"{place.path}, read-only", advice))
     else:
         checks.append(Check("context", "ok", f"{place.path}, safe to use"))
@@ -203,10 +201,8 @@ def examine(context: ContextLike = None) -> list[Check]:
     return [*checks, *_leftovers(place)]
 
 
-def _kernel(system: str, release: str) -> Check:
-    found = f"{system} {release}, {platform.machine()}"
-    if system != "Linux":
-        return Check("kernel", "warn", found, "fallbacks are used that are not tested")
+def _kernel(release: str) -> Check:
+    found = f"Linux {release}, {platform.machine()}"
     numbers = re.match(r"(\d+)\.(\d+)", release)
     version = tuple(map(int, numbers.groups())) if numbers else (0, 0)
     if version < (3, 15):
@@ -216,19 +212,19 @@ def _kernel(system: str, release: str) -> Check:
 
 def _cpus() -> Check:
     total = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else total
+    usable = len(os.sched_getaffinity(0))
     found = f"{usable} of {total} usable by this process"
     if usable == 1:
-        advice = "with one CPU nobody spins before sleeping: allow more for low latency"
+        advice = "with one CPU waits sleep at once: allow more for low latency"
         return Check("CPUs", "warn", found, advice)
     return Check("CPUs", "ok", found)
 
 
 def _proc() -> Check:
     if files.has_proc():
-        return Check("/proc", "ok", "tells of our own descriptors")
+        return Check("/proc", "ok", "lists the descriptors of this process")
     advice = "mount it; until then segments are made under a temporary name"
-    return Check("/proc", "warn", "not there", advice)
+    return Check("/proc", "warn", "missing", advice)
 
 
 def _file_system(context: Context) -> Check:
@@ -239,19 +235,19 @@ def _file_system(context: Context) -> Check:
         advice = "mappings are not shared between hosts, or not at all: use /dev/shm"
         return Check("file system", "fail", REMOTE[magic], advice)
     name = DISK.get(magic, f"type {magic:#x}" if magic >= 0 else "unknown")
-    advice = "no memory file system: it writes to disk. Use a context in /dev/shm"
+    advice = "not in memory: it writes to disk. Use a context in /dev/shm"
     return Check("file system", "warn", name, advice)
 
 
 def statfs_type(path: Path) -> int:
-    """Return the magic number of a file system; -1 where it cannot be asked for."""
-    if platform.system() != "Linux" or ctypes.sizeof(ctypes.c_long) != 8:
+    """Return the magic number of a file system; -1 if unknown."""
+    if ctypes.sizeof(ctypes.c_long) != 8:
         return -1
     libc = ctypes.CDLL(None, use_errno=True)
     buffer = (ctypes.c_long * 64)()
     if libc.statfs(os.fsencode(path), ctypes.byref(buffer)) != 0:
         return -1
-    # f_type comes first; an int on s390x, a long elsewhere.
+    # f_type is the first field; an int on s390x, a long elsewhere.
     return int(buffer[0]) & 0xFFFFFFFF
 
 
@@ -269,15 +265,15 @@ def _room(context: Context) -> Check:
 
 def _locks(context: Context) -> Check:
     if problem := check_locks(context):
-        advice = "liveness rests on it: use another file system or kernel"
+        advice = "liveness depends on it: use another file system or kernel"
         return Check("locks", "fail", problem, advice)
-    return Check("locks", "ok", "a locked byte lives as long as its mapping")
+    return Check("locks", "ok", "a byte is locked as long as its mapping exists")
 
 
 def _futex(context: Context) -> Check:
     if problem := check_futex(context):
         return Check("futex", "warn", problem, "waits become bounded sleeps: slower")
-    return Check("futex", "ok", "one can sleep on a shared word")
+    return Check("futex", "ok", "processes can sleep on a shared word")
 
 
 def _remove_ipc(context: Context, user: int, roots: tuple[str, ...] = LOGIND) -> Check:
@@ -285,7 +281,7 @@ def _remove_ipc(context: Context, user: int, roots: tuple[str, ...] = LOGIND) ->
         return Check("RemoveIPC", "ok", "systemd does not run here")
     if user < 1000 or not context.path.is_relative_to("/dev/shm"):
         return Check("RemoveIPC", "ok", "does not apply to this user and context")
-    value = "yes"  # logind's own default
+    value = "yes"  # the default of logind
     for line in _lines(roots):
         if setting := re.match(r"\s*RemoveIPC\s*=\s*(\w+)", line):
             value = setting[1].lower()
@@ -324,6 +320,6 @@ def _leftovers(context: Context) -> list[Check]:
         checks.append(Check("kept segments", "warn", names, advice))
     if broken:
         names = ", ".join(left.name for left in broken)
-        advice = "'ataraxis ls' says what is wrong; remove them by hand"
+        advice = "'ataraxis ls' shows what is wrong; remove them by hand"
         checks.append(Check("other files", "warn", names, advice))
     return checks

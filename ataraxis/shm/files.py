@@ -1,7 +1,4 @@
-"""The files behind segments: found, listed, taken away.
-
-Knows descriptors and directories; what the bytes mean is `header`'s business.
-"""
+"""The files of segments: open, list and unlink them; `header` knows their contents."""
 
 from __future__ import annotations
 
@@ -48,15 +45,15 @@ class Found:
         os.close(self.descriptor)
 
     def is_retired(self) -> bool:
-        """Whether somebody has taken, or is taking, its name away."""
+        """Return whether its name was removed, or is being removed."""
         return os.pread(self.descriptor, 4, LIVE) != READY.to_bytes(4, "little")
 
     def is_kept(self) -> bool:
-        """Whether it holds frames that are promised to somebody."""
+        """Return whether it holds frames that are promised to a reader."""
         return os.pread(self.descriptor, 4, LIVE + 4) != bytes(4)
 
     def has_name(self, name: str) -> bool:
-        """Whether the name still means this very file."""
+        """Return whether the name still means this file."""
         try:
             there = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
         except FileNotFoundError:
@@ -64,7 +61,7 @@ class Found:
         return (there.st_dev, there.st_ino) == (self.status.st_dev, self.status.st_ino)
 
     def settle(self, slots: int) -> None:
-        """Finish what somebody who died while unlinking has begun, or undo it."""
+        """Finish, or undo, the unlinking by a process that died meanwhile."""
         take_name(
             self.descriptor,
             self._directory,
@@ -74,14 +71,14 @@ class Found:
         )
 
     def reopen_path(self) -> bytes:
-        """Return a path that opens this very file again."""
+        """Return a path that opens this file again."""
         link = f"/proc/self/fd/{self.descriptor}"
         return os.fsencode(link if has_proc() else self.path)
 
 
 @functools.cache
 def has_proc() -> bool:
-    """Whether /proc tells of our own descriptors; looked at once."""
+    """Return whether /proc lists the descriptors of this process; cached."""
     return os.path.exists("/proc/self/fd")
 
 
@@ -89,7 +86,7 @@ _LOOK_S, _POLL_S = 0.25, 0.02
 
 
 def find(directory: int, context: Context, name: str, access: int = os.O_RDWR) -> Found:
-    """Open the file of that name, refusing whatever cannot be a segment."""
+    """Open the file of a name; refuse what cannot be a segment."""
     flags = access | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
     path = context.join(name)
     try:
@@ -125,13 +122,13 @@ def find(directory: int, context: Context, name: str, access: int = os.O_RDWR) -
 def wait_for(
     directory: int, context: Context, name: str, timeout: float | None
 ) -> Found:
-    """Open the file of that name, waiting for it to appear; nobody polls."""
+    """Open the file of a name; wait until it exists."""
     if timeout == 0:
         return find(directory, context, name)
     if timeout is not None and not timeout > 0:
         raise ValueError(f"timeout must be None or >= 0 s, got {timeout!r}")
     deadline = None if timeout is None else time.monotonic() + timeout
-    # The directory that is open, whatever its path means by now.
+    # The open directory, even if its path was replaced.
     here = f"/proc/self/fd/{directory}" if has_proc() else context.path
     watch = watch_open(os.fsencode(here))
     try:
@@ -142,7 +139,7 @@ def wait_for(
                 left = _LOOK_S if deadline is None else deadline - time.monotonic()
                 if left <= 0:
                     raise _late(context, name, timeout) from None
-            # The directory tells; a look now and then is for file systems that do not.
+            # Some file systems do not notify: look every 0.25 s.
             pause = min(left, _LOOK_S)
             if watch < 0 or watch_wait(watch, int(pause * 1e9)) == -errno.ENOSYS:
                 time.sleep(min(pause, _POLL_S))
@@ -152,7 +149,7 @@ def wait_for(
 
 
 def not_found(context: Context, name: str) -> SegmentNotFound:
-    """Say that no segment has the name, and which ones come close."""
+    """Return the error for a name that does not exist, with similar names."""
     error = SegmentNotFound(
         f"{_in_vain(context, name)}; wait with timeout=, or name the right context="
     )
@@ -161,7 +158,7 @@ def not_found(context: Context, name: str) -> SegmentNotFound:
 
 
 def _late(context: Context, name: str, timeout: float | None) -> SegmentTimeout:
-    """Say that no segment had the name in time, and which ones come close."""
+    """Return the error for a name that did not exist in time, with similar names."""
     error = SegmentTimeout(
         f"waited {timeout} s: {_in_vain(context, name)}, or name the right context="
     )
@@ -170,7 +167,6 @@ def _late(context: Context, name: str, timeout: float | None) -> SegmentTimeout:
 
 
 def _in_vain(context: Context, name: str) -> str:
-    """Say that nothing has the name, and what to do."""
     return (
         f"no segment is named {name!r} in {context.path}. Start the program that "
         "creates it and keep it running (the name goes with the handle that made it)"
@@ -178,11 +174,11 @@ def _in_vain(context: Context, name: str) -> str:
 
 
 def _near(context: Context, name: str) -> str:
-    """Say which names come close, or how many there are."""
+    """Return similar names, or the number of names."""
     try:
         names = context.names()
     except OSError:
-        return "the context is gone"
+        return "the context was removed"
     close = difflib.get_close_matches(name, names, 3)
     if close:
         return f"did you mean {', '.join(map(repr, close))}?"
@@ -192,7 +188,7 @@ def _near(context: Context, name: str) -> str:
 def make_room(
     directory: int, context: Context, name: str, is_forced: bool
 ) -> str | None:
-    """Take the name from a segment nobody uses; say why not, 'busy' to try again."""
+    """Unlink a segment that is not in use; return why not, 'busy' to try again."""
     try:
         found = find(directory, context, name)
     except SegmentNotFound:
@@ -210,7 +206,7 @@ def make_room(
             users = holders(found.descriptor, slots)
             return f"the name is in use by {users}"
         if status == _status.KEPT:
-            return "it holds frames that nobody has had yet ('ataraxis recover')"
+            return "it holds undelivered frames ('ataraxis recover')"
         _raise_unlink(status, context.path / name)
         return None
 
@@ -218,7 +214,7 @@ def make_room(
 def take_name(
     descriptor: int, directory: int, name: str, slots: int, *, is_forced: bool = True
 ) -> bool:
-    """Unlink the name if it means this very file; whether it did."""
+    """Unlink the name if it means this file; return whether it did."""
     deadline = time.monotonic() + 5
     while True:
         status = unlink(descriptor, directory, os.fsencode(name), slots, is_forced)
@@ -235,7 +231,7 @@ def _raise_unlink(status: int, path: Path) -> None:
 
 
 def participants(descriptor: int, slots: int) -> list[str]:
-    """Name those who take part: program and pid, for people to read."""
+    """Return program and pid of each participant, as text."""
     entry = struct.Struct("<IIQqiI24s8x")
     names = []
     table = os.pread(descriptor, slots * PARTICIPANT_BYTES, PAGE)
@@ -248,55 +244,55 @@ def participants(descriptor: int, slots: int) -> list[str]:
 
 
 def holders(descriptor: int, slots: int) -> str:
-    """Name the first of those who take part, for messages."""
+    """Return the first participants, for messages."""
     names = participants(descriptor, slots)
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
-    return shown or "somebody who is just attaching"
+    return shown or "a process that is attaching"
 
 
 def unguarded() -> str:
-    """Say what is wrong where a spawned worker runs its parent's script again."""
+    """Return a hint for a spawned worker that runs its parent's script again; or ''."""
     process = sys.modules.get("multiprocessing.process")
     if process is None or not getattr(process.current_process(), "_inheriting", False):
         return ""
     return (
-        ". This is a worker process that runs its parent's script again: put what only "
-        "the parent does under 'if __name__ == \"__main__\":'"
+        ". This is a worker process that runs its parent's script again: put code for "
+        "the parent under 'if __name__ == \"__main__\":'"
     )
 
 
-# ---- Who writes a file: a lock that goes with the writer, asked for without being
+# ---- the writer of a file: the process that holds a lock on it
 
 # struct flock: type, whence, start, length, process.
 _FLOCK = "hhqqi4x"
 
 
 def own(descriptor: int) -> bool:
-    """Become the writer of an open file; False if somebody else is.
+    """Become the writer of an open file; return False if another process is.
 
     Parameters
     ----------
     descriptor : int
-        Open for writing. The lock goes when it and all its copies are closed.
+        Open for writing. The lock ends when it and all its copies are closed.
     """
-    wish = struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 1, 0)
+    lock = struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 1, 0)
     try:
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, wish)
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, lock)
     except (BlockingIOError, PermissionError):
         return False
     return True
 
 
 def is_owned(file: Path | str | int) -> bool:
-    """Tell whether a file has a writer.
+    """Return whether a file has a writer.
 
     Parameters
     ----------
     file : Path, str or int
-        The file, which exists; or a descriptor of it, opened for reading.
+        A file that exists; or a descriptor of it, open for reading.
     """
-    wish = struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 1, 0)
+    lock = struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 1, 0)
     with open(file, "rb", buffering=0, closefd=not isinstance(file, int)) as opened:
-        found = fcntl.fcntl(opened, fcntl.F_OFD_GETLK, wish)
+        found = fcntl.fcntl(opened, fcntl.F_OFD_GETLK, lock)
     kind: int = struct.unpack(_FLOCK, found)[0]
     return kind != fcntl.F_UNLCK

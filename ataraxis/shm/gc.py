@@ -1,4 +1,4 @@
-"""Collection: files of a context that nobody needs any more, found and removed."""
+"""Find and remove the files of a context that no process uses any more."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from ataraxis.shm.context import Context, ContextLike
 from ataraxis.shm.header import MAX_PARTICIPANTS, Kind, SegmentHeader
 from ataraxis.shm.segment import TEMPORARY
 
-# A temporary file belongs to nobody for the moment between being opened and being
-# taken part in: one as young as this may still be on its way.
+# A temporary file has no participant between being opened and being attached: a file
+# younger than this may be in use.
 YOUNG_S = 60.0
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file that nobody takes part in."""
+    """A file that no process is attached to."""
 
     name: str
-    """Its name in the context."""
+    """Name in the context."""
     kind: str
     """array, stream, ...; 'temporary'; '' if unreadable."""
     bytes: int
-    """Memory it takes."""
+    """Memory that it takes."""
     is_removed: bool
     """Whether it was removed; in a dry run, whether it would be."""
     reason: str
@@ -42,26 +42,25 @@ class Leftover:
 
 
 def collect(context: ContextLike = None, *, is_dry: bool = False) -> list[Leftover]:
-    """Remove the segments of a context that nobody takes part in.
+    """Remove the segments of a context that no process is attached to.
 
     Parameters
     ----------
     context : Context, str, Path or None
-        The directory; None is this user's own.
+        The directory; None is the user's default.
     is_dry : bool
-        Only say what would be removed.
+        Return what would be removed, and remove nothing.
 
     Returns
     -------
     list of Leftover
-        What was removed, and what was left although nobody uses it: segments that hold
-        frames promised to somebody, and files that are no segments. Live ones are not
-        listed.
+        What was removed, and what was left although unused: segments with frames that
+        are promised to a reader, and files that are not segments.
 
     Notes
     -----
-    Whether somebody takes part is asked of the kernel, in the same step in which the
-    name goes: who attaches meanwhile keeps it.
+    The check for participants and the removal of the name are one step: a process that
+    attaches meanwhile keeps the name.
     """
     context = Context.of(context)
     directory = context.open_directory()
@@ -80,7 +79,7 @@ def collect(context: ContextLike = None, *, is_dry: bool = False) -> list[Leftov
 def _segment(
     directory: int, context: Context, name: str, is_dry: bool
 ) -> Leftover | None:
-    """Remove a segment if it is stale; None if it is live or gone."""
+    """Remove a segment if it is stale; None if it is live or does not exist."""
     taken = 0
     access = os.O_RDONLY if is_dry else os.O_RDWR
     try:
@@ -92,13 +91,11 @@ def _segment(
                 return None
             if found.is_kept():
                 return Leftover(name, kind, taken, False, _why_kept(name, header.kind))
-            if is_dry:
-                return Leftover(name, kind, taken, True, "nobody takes part")
             slots = header.geometry.participants
-            if files.take_name(
+            if is_dry or files.take_name(
                 found.descriptor, directory, name, slots, is_forced=False
             ):
-                return Leftover(name, kind, taken, True, "nobody takes part")
+                return Leftover(name, kind, taken, True, "no process is attached")
             return None
     except SegmentNotFound:
         return None
@@ -107,10 +104,10 @@ def _segment(
 
 
 def _why_kept(name: str, kind: Kind) -> str:
-    """Say what is in a segment that must not go, and who can take it."""
+    """Return why a segment is kept, and what takes its frames."""
     if kind is Kind.QUEUE:
         return (
-            "kept: frames that nobody has had; if they are a log's, 'ataraxis recover "
+            "kept: undelivered frames; if they are a log's, 'ataraxis recover "
             f"DIRECTORY', else MemQ.attach({name!r}): get() takes them, unlink() drops "
             "them"
         )
@@ -118,7 +115,7 @@ def _why_kept(name: str, kind: Kind) -> str:
 
 
 def _temporary(directory: int, name: str, is_dry: bool) -> Leftover | None:
-    """Remove a temporary file whose creator is gone; None if it may be alive."""
+    """Remove a temporary file whose creator has ended; None if it may be alive."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         descriptor = os.open(name, flags, dir_fd=directory)
@@ -133,7 +130,7 @@ def _temporary(directory: int, name: str, is_dry: bool) -> Leftover | None:
             return None
         if not is_dry:
             os.unlink(name, dir_fd=directory)
-        why = "its creator died before it had a name"
+        why = "its creator died before it got a name"
         return Leftover(name, "temporary", status.st_blocks * 512, True, why)
     except FileNotFoundError:
         return None

@@ -1,4 +1,4 @@
-r"""The header page of a segment: packed once, validated as a stranger's.
+r"""The header page of a segment: packed once, validated before use.
 
 ::
 
@@ -54,16 +54,16 @@ class Kind(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a segment is cut up; every offset follows from these four numbers."""
+    """Sizes of the parts of a segment; every offset follows from these four numbers."""
 
     participants: int
-    """How many may take part at a time, 1 to 1024."""
+    """Number of participant slots, 1 to 1024."""
     control_bytes: int
-    """Control words of the kind."""
+    """Size of the control words of the kind."""
     labels_bytes: int
-    """Labels, JSON."""
+    """Size of the labels, JSON."""
     payload_bytes: int
-    """The data."""
+    """Size of the data."""
 
     control: int = field(init=False)
     """Offset of the control words: a multiple of 128 bytes."""
@@ -90,7 +90,7 @@ class Geometry:
         return PAGE, self.control, self.labels, self.payload
 
     def problem(self) -> str | None:
-        """Say what is impossible about these numbers, or None."""
+        """Return what is impossible about these numbers, or None."""
         if not 1 <= self.participants <= MAX_PARTICIPANTS:
             return f"{self.participants} participants (1 to {MAX_PARTICIPANTS})"
         if not 0 < self.control_bytes <= SIZE_LIMIT or self.control_bytes % 128:
@@ -117,7 +117,7 @@ class SegmentHeader:
 
     @classmethod
     def new(cls, kind: Kind, geometry: Geometry, labels: bytes) -> SegmentHeader:
-        """Describe a segment that is being made now."""
+        """Make the header of a new segment."""
         now, crc = time.time_ns(), zlib.crc32(labels)
         fresh = uuids.uuid4().bytes
         return cls(kind, geometry, fresh, now, os.geteuid(), _boot_id(), crc)
@@ -152,7 +152,7 @@ class SegmentHeader:
 
     @classmethod
     def unpack(cls, page: bytes, file_bytes: int, where: str | Path) -> SegmentHeader:
-        """Validate a header that may hold anything.
+        """Validate a header of unknown contents.
 
         Parameters
         ----------
@@ -166,7 +166,7 @@ class SegmentHeader:
         Raises
         ------
         LayoutError
-            Not a segment, another version, or damaged: says which byte is wrong.
+            Not a segment, another version, or damaged: names the wrong byte.
         """
         if len(page) < PAGE:
             raise _wrong(
@@ -177,7 +177,7 @@ class SegmentHeader:
     @classmethod
     @lru_cache(maxsize=64)
     def _checked(cls, page: bytes, file_bytes: int, where: str | Path) -> SegmentHeader:
-        """Validate; the same bytes again are the same, unchanging header."""
+        """Validate; equal bytes give the same header."""
         values = _FIXED.unpack_from(page)
         magic, endian, major, minor, kind, layout, total, incompatible = values[:8]
         crc = struct.unpack_from("<I", page, _CRC_AT)[0]
@@ -222,9 +222,9 @@ def _wrong(
 
 @cache
 def layout_id(kind: Kind) -> int:
-    """Return the fingerprint of the kind's structs; changes when they do.
+    """Return the fingerprint of the kind's structs.
 
-    The structs themselves are asserted in layout.h; bump the revision with them.
+    The structs are asserted in layout.h; raise the revision with every change of them.
     """
     revision = {Kind.ARRAY: 1, Kind.STREAM: 1, Kind.QUEUE: 1, Kind.FRAMEBUFFER: 1}
     return zlib.crc32(f"{kind.name}/{revision[kind]}/{PARTICIPANT_BYTES}".encode())

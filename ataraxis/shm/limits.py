@@ -1,27 +1,28 @@
-"""What a limit of the system says of itself: which one, who set it, what to do."""
+"""Explain limits of the system: which one was reached, who set it, what to do."""
 
 from __future__ import annotations
 
 import errno
 import os
+import resource
 from contextlib import suppress
 
 __all__ = ["advice", "raise_explained"]
 
 
 def raise_explained(error: OSError, what: str, path: str, needed: int = 0) -> None:
-    """Raise the error with what is known of the limit it ran into; nothing of others.
+    """Raise the error with advice if it is about a limit; else return.
 
     Parameters
     ----------
     error : OSError
-        As the system gave it.
+        Raised by the system.
     what : str
-        What was to be done, as ``"segment 'x' cannot be made"``.
+        What failed, as ``"segment 'x' cannot be made"``.
     path : str
-        Of the context.
+        Path of the context.
     needed : int
-        Bytes that it takes; 0: not known.
+        Bytes needed; 0: unknown.
     """
     text = advice(error.errno, path, needed)
     if text and error.errno is not None:
@@ -30,7 +31,7 @@ def raise_explained(error: OSError, what: str, path: str, needed: int = 0) -> No
 
 
 def advice(code: int | None, path: str = "", needed: int = 0) -> str:
-    """Say of an error's number which limit it is, and what to do; empty: of none."""
+    """Return which limit an errno is about, and what to do; empty: none."""
     size = f" and {needed} bytes are needed" if needed else ""
     if code == errno.EMFILE:
         limit, used = _limit("RLIMIT_NOFILE"), _count("/proc/self/fd")
@@ -57,7 +58,7 @@ def advice(code: int | None, path: str = "", needed: int = 0) -> str:
     if code == errno.EROFS:
         return (
             f"{path} is on a file system that is mounted read-only (a volume with "
-            "':ro'?): whoever takes part writes there. Mount it writable, or choose "
+            "':ro'?), and every participant writes there. Mount it writable, or choose "
             "another context="
         )
     return ""
@@ -67,8 +68,9 @@ def _memory(size: str) -> str:
     limit = _limit("RLIMIT_AS")
     if limit == "any number of":
         return (
-            f"there is no memory left to map it{size}, or the process has too many "
-            "mappings (vm.max_map_count). Make room, or close handles that are not used"
+            f"no memory is left to map it{size}, or the process has too many "
+            "mappings (vm.max_map_count). Free memory, or close handles that are not "
+            "used"
         )
     used = ""
     with suppress(OSError, ValueError), open("/proc/self/statm") as file:
@@ -81,16 +83,12 @@ def _memory(size: str) -> str:
 
 
 def _limit(name: str) -> str:
-    try:
-        import resource
-    except ImportError:  # not of this system
-        return "some"
     soft = resource.getrlimit(getattr(resource, name))[0]
     return "any number of" if soft == resource.RLIM_INFINITY else str(soft)
 
 
 def _count(place: str) -> str:
-    """Say how many there are, if that can be looked up with no descriptor to spare."""
+    """Return how many are open; listing them takes a descriptor, too."""
     try:
         return f", {len(os.listdir(place))} are open"
     except OSError:

@@ -1,4 +1,4 @@
-"""What is in a context: headers read, nobody disturbed."""
+"""List the segments of a context by their headers; no process is disturbed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Listed:
     """One segment, as its header describes it."""
 
     name: str
-    """Its name in the context."""
+    """Name in the context."""
     kind: str
     """array, stream, queue, framebuffer; '' if unreadable."""
     dtype: str
@@ -30,15 +30,15 @@ class Listed:
     bytes: int
     """Length of the file."""
     participants: tuple[str, ...]
-    """Who takes part: program and pid. Empty: stale, reclaimed by the next create."""
+    """Program and pid of each participant. Empty: stale, replaced by the create."""
     problem: str
     """Why it cannot be used, or ''."""
     is_kept: bool = False
-    """Whether it holds frames that are promised to somebody; never collected."""
+    """Whether it holds frames promised to a reader; it is never collected."""
     uuid: str = ""
-    """Which segment it is: another one of the same name has another."""
+    """Identity: another segment of the same name has another one."""
     content: Any = None
-    """What was seen inside, for kinds that were asked for; or None."""
+    """What `looks` returned for its kind; or None."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, JSON-able."""
@@ -56,15 +56,15 @@ def list_segments(
     Parameters
     ----------
     context : Context, str, Path or None
-        The directory; None is this user's own.
+        The directory; None is the user's default.
     looks : mapping of Kind to callable, optional
-        What looks into segments of a kind; it gets the open file and its header, and
-        returns their `content`.
+        Functions that read segments of a kind: each takes the open file and its header,
+        and returns the `content`.
 
     Returns
     -------
     list of Listed
-        By name. Damaged and foreign files are listed with their problem.
+        Sorted by name. Damaged and other files are listed with their problem.
     """
     context = Context.of(context)
     directory = context.open_directory()

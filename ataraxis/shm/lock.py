@@ -1,4 +1,4 @@
-"""The lock of an array, as an object: for several steps that belong together."""
+"""The lock of an array, for several steps that belong together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ataraxis._kernels.lock import LockKernel, SectionKernel
 
 
 class Guarded(Protocol):
-    """What a `Lock` shows of the array that it guards."""
+    """What a `Lock` needs of the array that it guards."""
 
     @property
     def name(self) -> str:
@@ -21,18 +21,18 @@ class Guarded(Protocol):
 class Lock(LockKernel):
     """The lock of a `SharedMemoryArray`, between processes and threads.
 
-    Taken again by the thread that holds it, it only counts. If its owner dies, the
-    next to take it gets it (warning `LockRecovered`).
+    It is reentrant. If its owner dies, the next thread that takes it gets it (warning
+    `LockRecovered`).
 
     Parameters
     ----------
     array : SharedMemoryArray
-        Whose lock it is; ``array.lock`` makes it.
+        Array whose lock it is; ``array.lock`` makes it.
 
     Notes
     -----
-    ``with array.lock`` gives the lock back whatever happens: also when a signal handler
-    raises between two instructions.
+    ``with array.lock`` releases the lock in any case: also when a signal handler raises
+    between two instructions.
 
     Examples
     --------
@@ -51,7 +51,7 @@ class Lock(LockKernel):
 
     @property
     def recoveries(self) -> int:
-        """How often it was taken from an owner that had died, ever."""
+        """How often it was taken from an owner that had died."""
         return int(self._array.statistics().recoveries)
 
     def __repr__(self) -> str:
@@ -60,9 +60,9 @@ class Lock(LockKernel):
 
 
 class Section(SectionKernel):
-    """Lend an array's memory for the length of a ``with`` block.
+    """Give a view of an array's memory in a ``with`` block.
 
     Made by ``array.array()``. If the process dies inside, the data count as half
-    written (`OwnerDied`) until they are healed. An exception inside the block, of a
-    signal handler too, gives the lock back; what was written until then stays.
+    written (`OwnerDied`) until they are healed. An exception inside, also of a signal
+    handler, releases the lock; what was written until then stays.
     """

@@ -344,7 +344,7 @@ class RestartBudget:
 
     def spend(self) -> float:
         """Count a death; return how long to wait before the restart, s."""
-        wait = min(self._backoff_s * 2 ** min(self.deaths, 10), _LONGEST_BACKOFF_S)
+        wait = min(self._backoff_s * 2.0 ** min(self.deaths, 10), _LONGEST_BACKOFF_S)
         self._deaths.append(time.monotonic())
         return wait
 

@@ -1,7 +1,8 @@
-"""Segments: complete, backed by memory and validated before anything else sees them.
+"""Segments: create, attach and unlink.
 
-Creating, attaching and unlinking live here; what a name may be is in `context`, what
-the bytes mean in `header`, and who takes part in the kernels.
+A segment is complete and backed by memory before it gets its name, and validated when
+it is attached. Names are checked in `context`, the bytes in `header`; the kernels keep
+the participants.
 """
 
 from __future__ import annotations
@@ -47,17 +48,17 @@ from ataraxis.shm.files import Found, has_proc
 from ataraxis.shm.header import LIVE, PAGE, READY, Geometry, Kind, SegmentHeader
 from ataraxis.shm.limits import raise_explained
 
-# ---- files that have no name until they are whole
+# ---- files without a name until they are complete
 
 CHUNK = 16 << 20
 TEMPORARY = ".tmp-"
 
 
 class Nameless:
-    """A file of `total` bytes in a directory that has no name until it is whole.
+    """A file of `total` bytes in a directory, without a name until it is complete.
 
-    Without O_TMPFILE or /proc it has a temporary one, which is swept once its creator
-    is gone.
+    Without O_TMPFILE or /proc it has a temporary name, which is removed after the death
+    of its creator.
     """
 
     def __init__(self, directory: int, context: Context, total: int) -> None:
@@ -103,19 +104,19 @@ class Nameless:
         if mode & stat.S_IWOTH or mode & ~0o777 or mode & 0o600 != 0o600:
             raise ValueError(
                 f"mode={mode:04o} cannot be used: a segment is readable and writable "
-                "by its owner and never writable by everybody"
+                "by its owner and never writable by all users"
             )
         if group is not None:
             os.fchown(self.descriptor, -1, group_id(group))
         os.fchmod(self.descriptor, mode)
 
     def allocate(self, name: str) -> None:
-        """Back every byte with memory now, so that no store can fail later."""
+        """Back every byte with memory, so that no store fails later."""
         room = os.fstatvfs(self._directory)
         if self.total > room.f_bavail * room.f_frsize:
             raise self._no_room(name, errno.ENOSPC)
         if self.total > CHUNK and self.total > _free_memory():
-            # A tmpfs may be larger than the memory behind it: the kernel would kill.
+            # A tmpfs may be larger than the memory: the kernel would kill processes.
             raise self._no_room(name, errno.ENOMEM)
         done, chunk = 0, CHUNK
         while done < self.total:
@@ -124,8 +125,8 @@ class Nameless:
             if status == 0:
                 done += count
             elif status == -errno.EINTR:
-                # Some kernels undo an interrupted piece: with a timer that fires
-                # faster than one is done, only smaller ones ever are.
+                # Some kernels undo an interrupted chunk: with a timer that fires
+                # faster than a chunk takes, only smaller chunks succeed.
                 chunk = max(chunk // 2, PAGE)
             else:
                 raise self._no_room(name, -status)
@@ -135,21 +136,21 @@ class Nameless:
         return OSError(
             code,
             f"{os.strerror(code)}: segment {name!r} needs {self.total} bytes, "
-            f"{room.f_bavail * room.f_frsize} are free. Make room, choose another "
+            f"{room.f_bavail * room.f_frsize} are free. Free memory, choose another "
             "context=, or enlarge it (Docker: --shm-size; Linux: mount -o "
             "remount,size=)",
             str(self._context.path),
         )
 
     def found(self) -> Found:
-        """View it as an open file, to take part in it."""
+        """Return it as an open file, to attach to it."""
         name = self._temporary or "(no name yet)"
         where = self._context.join(name)
         status = os.fstat(self.descriptor)
         return Found(where, self.descriptor, status, self._directory)
 
     def link(self, name: str) -> bool:
-        """Give it its name; False if something has it."""
+        """Give it its name; return False if the name exists."""
         source = self._temporary or f"/proc/self/fd/{self.descriptor}"
         from_ = self._directory if self._temporary else None
         try:
@@ -167,7 +168,7 @@ class Nameless:
 
 
 def _free_memory() -> int:
-    """Bytes that can be had without killing anybody; without /proc, no limit."""
+    """Return the bytes available without killing a process; without /proc, no limit."""
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
             found = dict(line.split(":", 1) for line in lines)
@@ -178,7 +179,7 @@ def _free_memory() -> int:
 
 
 def sweep_temporaries(directory: int) -> int:
-    """Remove temporary files whose creator is gone; how many."""
+    """Remove temporary files whose creator has died; return how many."""
     swept = 0
     for name in os.listdir(directory):
         if not name.startswith(TEMPORARY):
@@ -198,10 +199,10 @@ def sweep_temporaries(directory: int) -> int:
     return swept
 
 
-# ---- the attachments of a process that all its handles share
+# ---- the attachments that all handles of a process share
 
-# Two attachments of one process to one lock would deadlock each other: their handles
-# share one. The ends of a stream have cursors of their own, and do not.
+# Two attachments of one process to one lock would deadlock: handles share one.
+# Producers and consumers have cursors, and do not share.
 
 ONE_PER_PROCESS = frozenset({Kind.ARRAY})
 _known: weakref.WeakValueDictionary[bytes, Segment] = weakref.WeakValueDictionary()
@@ -210,7 +211,7 @@ _forks_watched = False
 
 
 def _known_guard() -> threading.Lock:
-    """Return the lock of `_known`, made anew in a forked child."""
+    """Return the lock of `_known`; a forked child has a new one."""
     global _forks_watched
     if not _forks_watched:
         _forks_watched = True
@@ -231,8 +232,8 @@ TRIES = 8
 class Segment:
     """One attachment to a named, mapped file. Made by `create` and `attach`.
 
-    Views of `payload` own the mapping: nothing they show goes away under them.
-    The attachment ends with the last reference to the segment.
+    Views of `payload` keep the mapping. The attachment ends with the last reference to
+    the segment.
     """
 
     def __init__(
@@ -268,24 +269,24 @@ class Segment:
         group: str | int | None = None,
         exist_ok: bool = False,
     ) -> Segment:
-        """Make a segment, whole, and then give it its name.
+        """Make a complete segment, then give it its name.
 
         Parameters
         ----------
         name : str
             A file name: no slash, no leading dot, at most 200 bytes.
         kind : Kind
-            What it holds.
+            Kind of its contents.
         labels : Labels
-            What the payload means.
+            Labels of the payload.
         control_bytes, payload_bytes : int
             Sizes.
         fill : callable
-            Writes the first contents, before anybody can see them.
+            Writes the first contents, before the segment has its name.
         context : Context, str, Path or None
-            Where; see `Context.of`.
+            Its directory; see `Context.of`.
         participants : int
-            How many may take part at a time, 1 to 1024.
+            Largest number of participants at a time, 1 to 1024.
         mode : int, optional
             Permission bits; 0o600, or 0o660 in a group context.
         group : str or int, optional
@@ -298,7 +299,7 @@ class Segment:
         SegmentExists
             The name is in use by a live segment (`exist_ok` false).
         OSError
-            Not enough memory: nothing is left behind.
+            Not enough memory: nothing was created.
         """
         name = checked_name(name)
         context = Context.of(context)
@@ -350,27 +351,27 @@ class Segment:
         timeout: float | None = 0,
         uuid: bytes | None = None,
     ) -> Segment:
-        """Take part in the segment that has the name.
+        """Attach to the segment that has the name.
 
         Parameters
         ----------
         name : str
             Its name.
         kind : Kind, optional
-            Refuse any other.
+            The only kind that is accepted.
         context : Context, str, Path or None
-            Where; see `Context.of`.
+            Its directory; see `Context.of`.
         timeout : float or None
-            How long to wait for a segment that is not there yet, s; None: no end.
+            How long to wait for the name, s; None waits without end.
         uuid : bytes, optional
-            Refuse any but this very segment.
+            Identity of the only segment that is accepted.
 
         Raises
         ------
         SegmentNotFound
             No segment has the name (`timeout` 0).
         TimeoutError
-            None had it within `timeout`.
+            No segment had the name within `timeout`.
         LayoutError
             The file is damaged, of another version, or of another kind.
         StaleSegment
@@ -407,7 +408,7 @@ class Segment:
         kind: Kind | None,
         uuid: bytes | None,
     ) -> Segment | None:
-        """Attach to an open file, or None if it lost its name meanwhile."""
+        """Attach to an open file; None if it lost its name meanwhile."""
         with found:
             header, labels = _validated(found)
             if kind is not None and header.kind is not kind:
@@ -418,7 +419,7 @@ class Segment:
             if uuid is not None and header.uuid != uuid:
                 raise StaleSegment(
                     f"the name {name!r} in {context.path} now means another segment "
-                    f"than this handle's; attach anew with attach({name!r})"
+                    f"than this handle's; attach again with attach({name!r})"
                 )
             if found.is_retired():
                 found.settle(header.geometry.participants)
@@ -453,7 +454,7 @@ class Segment:
 
     @property
     def is_creator(self) -> bool:
-        """Whether dropping this attachment takes the name away."""
+        """Whether dropping this attachment removes the name."""
         return (
             self._unlinker is not None
             and self._unlinker.alive
@@ -461,12 +462,12 @@ class Segment:
         )
 
     def keep_name(self) -> None:
-        """Leave the name when this attachment is dropped, whoever made it."""
+        """Keep the name when this attachment is dropped."""
         if self._unlinker is not None:
             self._unlinker.detach()
 
     def meaning_of_name(self) -> str:
-        """Say what the name means now: 'this', 'another' or 'nothing'."""
+        """Return what the name means now: 'this', 'another' or 'nothing'."""
         mine = os.fstat(self.participant.descriptor)
         try:
             with self.context.opened() as directory:
@@ -477,9 +478,9 @@ class Segment:
         return "this" if same else "another"
 
     def unlink(self) -> bool:
-        """Take the name away, if it still means this segment; whether it did.
+        """Remove the name if it still means this segment; return whether it did.
 
-        Those who take part go on with the memory they have; nobody new can attach.
+        Participants keep the memory; no other process can attach.
         """
         if self._unlinker is not None:
             self._unlinker.detach()
@@ -492,7 +493,7 @@ class Segment:
 
 
 def _validated(found: Found) -> tuple[SegmentHeader, Labels]:
-    """Read and check everything that can be checked without mapping the file."""
+    """Read and check what can be checked without mapping the file."""
     header = SegmentHeader.unpack(found.page, found.status.st_size, found.path)
     g = header.geometry
     if found.status.st_blocks * 512 < found.status.st_size:
@@ -515,7 +516,7 @@ def _validated(found: Found) -> tuple[SegmentHeader, Labels]:
 
 @functools.lru_cache(maxsize=64)
 def _labels_of(text: bytes) -> Labels:
-    """Parse labels; the same text again is the same, unchanging object."""
+    """Parse labels; equal text gives the same object."""
     return Labels.from_json(text)
 
 
@@ -535,8 +536,8 @@ def _take_part(
     path = found.reopen_path()
     part = Participant(
         mapping,
-        # An open file description of its own: the mapping keeps the other one alive,
-        # also in a forked child, and a byte taken through it would never come free.
+        # A separate open file description: the mapping keeps the other one open, also
+        # in a forked child, and a byte locked through that would stay locked.
         os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY),
         found.status.st_dev,
         found.status.st_ino,
@@ -559,12 +560,12 @@ def _take_part(
 
 @functools.lru_cache(maxsize=1)
 def _label_of(program: str) -> bytes:
-    """Return what a program is called in a segment, at most 23 bytes."""
+    """Return the name of a program in a participant slot, at most 23 bytes."""
     return (os.path.basename(program) or "python").encode()[:23]
 
 
 def _publish(segment: Segment, directory: int, new: Nameless, exist_ok: bool) -> None:
-    """Give the finished segment its name, making room if the name is dead."""
+    """Give the complete segment its name, in place of one that is not in use."""
     deadline = time.monotonic() + 5
     while not new.link(segment.name):
         problem = files.make_room(directory, segment.context, segment.name, exist_ok)
@@ -583,7 +584,7 @@ def _publish(segment: Segment, directory: int, new: Nameless, exist_ok: bool) ->
 
 
 def _unlink(participant: Participant, context: Context, name: str, slots: int) -> bool:
-    """Unlink by the creator's hand, or by its finalizer; never by a forked copy's."""
+    """Unlink; only in the creating process. Does nothing in forked children."""
     if participant.is_inherited:
         return False
     try:

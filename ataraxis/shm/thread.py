@@ -1,11 +1,9 @@
-"""Threads, latches and outcomes that an interrupt at any instruction leaves usable.
+"""Threads, latches and outcomes that stay usable after an interrupt at any instruction.
 
-`threading.Event` and `Condition` are entered by Python functions: an exception that
-arrives in there (Ctrl-C, a handler that raises) leaves their inner lock taken, and the
-next ``set()`` waits for ever. An interrupted `threading.Thread.join` of CPython 3.11
-marks a thread that runs as ended. What is here is made of C locks, of which nothing
-stands between taken and given back, beside plain attributes that every wait looks at
-again within `SLICE_S`.
+`threading.Event` and `Condition` take their lock in Python code: an exception there
+(Ctrl-C, a handler that raises) leaves it taken, and the next ``set()`` waits for ever.
+An interrupted `threading.Thread.join` of CPython 3.11 marks a running thread as ended.
+The classes here use C locks, and attributes that every wait reads every `SLICE_S`.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ _log = logging.getLogger("concurrent.futures")
 
 
 class Latch:
-    """Set once, for good, and waited for; a signal handler may set it, or raise.
+    """An event that is set once; signal handlers may set it, or raise.
 
     Examples
     --------
@@ -46,25 +44,25 @@ class Latch:
         self._gate.acquire()
 
     def is_set(self) -> bool:
-        """Whether it is set."""
+        """Return whether it is set."""
         return self._is_set
 
     def set(self) -> None:
-        """Set it, for good, and wake those who wait."""
-        # First: should the rest not happen, waits find it at their next look.
+        """Set it, and wake the threads that wait."""
+        # First: if an interrupt prevents the rest, waits see it within SLICE_S.
         self._is_set = True
         with suppress(RuntimeError):  # the gate is open already
             self._gate.release()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is set; whether it is, within `timeout`, s."""
+        """Wait until it is set; return False after `timeout`, s."""
         end = None if timeout is None else time.monotonic() + timeout
         while not self._is_set:
             left = SLICE_S if end is None else min(end - time.monotonic(), SLICE_S)
             if left <= 0:
                 break
             if self._gate.acquire(timeout=left):
-                # For the next one who waits.
+                # For the next thread that waits.
                 with suppress(RuntimeError):
                     self._gate.release()
         return self._is_set
@@ -78,9 +76,9 @@ class Thread:
     target : callable
         Called in the thread; dropped at its end.
     name : str
-        Of the thread.
+        Name of the thread.
     args : tuple
-        Given to `target`.
+        Arguments of `target`.
 
     Examples
     --------
@@ -102,15 +100,15 @@ class Thread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Start it, once: called again, after an interrupt say, it makes sure of that.
+        """Start it, once; may be called again after an interrupt.
 
         Raises
         ------
         RuntimeError
-            The system has no thread left.
+            The system cannot start another thread.
         """
         # `threading.Thread.start` waits for an `Event`, so it is called in a thread
-        # that no signal interrupts.
+        # that signals do not interrupt.
         self._is_wanted = True
         if not self._begun.is_set():
             _thread.start_new_thread(self._launch, ())
@@ -140,30 +138,30 @@ class Thread:
 
     @property
     def is_current(self) -> bool:
-        """Whether this is called in it."""
+        """Whether it is the current thread."""
         return threading.current_thread() is self._thread
 
     def is_alive(self) -> bool:
-        """Whether it was started, in this process, and has not ended."""
+        """Return whether it was started, in this process, and has not ended."""
         is_ours = self._pid == os.getpid()
         return is_ours and self._is_wanted and not self._ended.is_set()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait for its end; whether it has ended within `timeout`, s.
+        """Wait until it has ended; return False after `timeout`, s.
 
-        Does not wait for one that was not started, nor for the thread it is called in.
+        Does not wait for a thread that was not started, nor for the current one.
         """
         if self.is_current:
             return False
         if not self._is_wanted or self._pid != os.getpid():
             return True
         if not self._begun.is_set():
-            # `start` was interrupted: it begins now, or has and will be waited for.
+            # `start` was interrupted: repeat it.
             with suppress(RuntimeError):
                 self.start()
         if not self._ended.wait(timeout):
             return False
-        # Its last steps are Python's own; so that it is counted no more afterwards.
+        # Wait until Python has removed it from its list of threads.
         end = time.monotonic() + _GONE_S
         while self._thread in threading.enumerate() and time.monotonic() < end:
             time.sleep(0.0001)
@@ -181,27 +179,26 @@ _is_ending = False
 
 
 def begin_exit() -> None:
-    """Say that the program ends: what its daemon threads wait for is being closed."""
+    """Note that the program ends: what its daemon threads wait for is being closed."""
     global _is_ending
     _is_ending = True
 
 
 def end_daemon() -> None:
-    """End the thread that this is called in, without a word, if the program ends.
+    """End the current thread if the program ends; only daemon threads are left then.
 
-    Daemon threads are the only ones that are left then. `SystemExit` is what Python
-    ends a thread by in silence; an error would be a traceback at every exit.
+    `SystemExit` ends a thread silently; an error would print a traceback at every exit.
     """
     if _is_ending and threading.get_ident() != threading.main_thread().ident:
         raise SystemExit
 
 
 class Outcome(Future[T]):
-    """A future whose callers and whose answer wait for no lock of each other's.
+    """A future that stays usable after an interrupt of its callers.
 
-    An interrupt may reach a caller at any instruction of `Future.cancel`, and leave the
-    lock taken that the answer needs. Here nothing but the C lock of a `with` is between
-    them; `concurrent.futures.wait` and `as_completed` are told beside.
+    An interrupt at any instruction of `Future.cancel` may leave the lock taken that
+    `set_result` needs. Here both use a C lock only; `concurrent.futures.wait` and
+    `as_completed` are notified besides.
 
     Examples
     --------
@@ -222,14 +219,14 @@ class Outcome(Future[T]):
         self._is_cancelled = False
         self._calls: list[Callable[[Future[T]], object]] = []
 
-    # ---- those who answer
+    # ---- setting the result
 
     def set_result(self, result: T) -> None:
-        """Answer; `InvalidStateError` if it has been, or was cancelled."""
+        """Set the result; `InvalidStateError` if it is done already."""
         self._settle(result, None)
 
     def set_exception(self, exception: BaseException | None) -> None:
-        """Answer by an error; `InvalidStateError` as `set_result`."""
+        """Set the error; `InvalidStateError` if it is done already."""
         self._settle(None, exception)
 
     def _settle(self, value: Any, error: BaseException | None) -> None:
@@ -239,12 +236,12 @@ class Outcome(Future[T]):
             self._value, self._error = value, error
             self._settled.set()
         self._publish("FINISHED")
-        self._tell()
+        self._call_back()
 
     def _publish(self, state: str) -> None:
-        """Tell those who wait as they do for any `Future`: for several at once."""
-        # Left by an interrupt of theirs, the lock is not to be had; the state is.
-        has_it = self._condition.acquire(timeout=_PUBLISH_S)
+        """Notify `concurrent.futures.wait` and `as_completed`."""
+        # An interrupted waiter may have left the lock taken; go on without it then.
+        has_lock = self._condition.acquire(timeout=_PUBLISH_S)
         try:
             self._state = state
             for waiter in self._waiters:
@@ -255,12 +252,12 @@ class Outcome(Future[T]):
                 else:
                     waiter.add_result(self)
         finally:
-            if has_it:
+            if has_lock:
                 self._condition.release()
 
-    def _tell(self) -> None:
+    def _call_back(self) -> None:
         while self._calls:
-            with suppress(IndexError):  # the other side was quicker
+            with suppress(IndexError):  # another thread took it
                 self._call(self._calls.pop(0))
 
     def _call(self, function: Callable[[Future[T]], object]) -> None:
@@ -269,25 +266,25 @@ class Outcome(Future[T]):
         except Exception:  # as `Future` does
             _log.exception("exception calling callback for %r", self)
 
-    # ---- those who wait
+    # ---- waiting
 
     def cancel(self) -> bool:
-        """Want no answer any more; whether there was none."""
+        """Cancel it; return whether it is cancelled."""
         with self._turn:
             if not self._settled.is_set():
                 self._is_cancelled = True
                 self._settled.set()
         if self._is_cancelled:
             self._publish("CANCELLED_AND_NOTIFIED")
-            self._tell()
+            self._call_back()
         return self._is_cancelled
 
     def set_running_or_notify_cancel(self) -> bool:
-        """Whether an answer is wanted: it may be given up until it is there."""
+        """Return whether it is not done; it may be cancelled until it is."""
         return not self._settled.is_set()
 
     def cancelled(self) -> bool:
-        """Whether it was cancelled."""
+        """Return whether it was cancelled."""
         return self._is_cancelled
 
     def running(self) -> bool:
@@ -295,11 +292,11 @@ class Outcome(Future[T]):
         return False
 
     def done(self) -> bool:
-        """Whether there is an answer, or none will come."""
+        """Return whether it has a result or an error, or was cancelled."""
         return self._settled.is_set()
 
     def result(self, timeout: float | None = None) -> T:
-        """Wait for the answer; raise the error that it is, or `TimeoutError`."""
+        """Wait for the result; raise the error, or `TimeoutError`."""
         error = self.exception(timeout)
         if error is not None:
             try:
@@ -310,7 +307,7 @@ class Outcome(Future[T]):
         return value
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Wait for the answer; the error that it is, or None."""
+        """Wait until it is done; return its error, or None."""
         if not self._settled.wait(timeout):
             raise TimeoutError(f"there was no answer within {timeout} s")
         if self._is_cancelled:
@@ -322,7 +319,7 @@ class Outcome(Future[T]):
         return f"<Outcome, {'cancelled' if self._is_cancelled else is_over}>"
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
-        """Call with this once it is done, in the thread that answers; or now."""
+        """Call `fn` once it is done, in the thread that sets the result; or now."""
         self._calls.append(fn)
         if self._settled.is_set():
-            self._tell()
+            self._call_back()

@@ -1,19 +1,19 @@
 """Waiting from event loops, `select` and Qt: one thread of a process sleeps for all.
 
 A futex has no descriptor that a loop could watch. So one thread of the process sleeps
-on the futexes of everything that somebody waits for (`futex_waitv`, Linux 5.16), and
-tells each one that something has happened. There is no such thread while nothing is
-waited for, and it does not poll: where nothing happens, it looks every two seconds
-whether those it waits for still live.
+on all futexes that are waited for (`futex_waitv`, Linux 5.16), and notifies the loops.
+It runs only while something is waited for, and does not poll: without events, it checks
+every two seconds whether the other processes live.
 
-Who sleeps must say so in shared memory, or it is not woken: a bit, set by
-`FUTEX_WAKE_OP`, which is an atomic read-modify-write of a word of memory.
+A participant that sleeps sets a bit in shared memory, or it is not woken. It is set by
+`FUTEX_WAKE_OP`, an atomic read-modify-write of a word of memory.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import platform
 import sys
@@ -27,10 +27,10 @@ import numpy as np
 
 from ataraxis.shm.segment import Segment
 
-# From the start of a segment's control block (layout.h): the futex that counts
-# wake-ups, and the words that have a bit for each participant who sleeps.
+# Offsets in a segment's control block (layout.h): the futexes that count wake-ups; and,
+# after each, the words with a bit for each participant that sleeps.
 STREAM_DATA, QUEUE_DATA, QUEUE_SPACE, SLEEPERS = 768, 384, 640, 128
-# Of an array: the futex, and the bit of the lock's word that says that somebody sleeps.
+# Of an array: the futex, and the bit of the lock's word for sleepers.
 ARRAY_EVENT, ARRAY_LOCK, ARRAY_BIT = 48, 0, 30
 
 _FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine(), 0)
@@ -42,37 +42,37 @@ _SHORT_S, _LONG_S, _LINGER_S, _LOOK_S = 0.02, 2.0, 0.25, 0.002
 
 
 class Waitable(Protocol):
-    """Something that may be waited for: an eventcount in shared memory.
+    """An eventcount in shared memory that may be waited for.
 
-    Who waits arms it, looks, and sleeps if there was nothing: what happens after the
-    look changes the count.
+    A waiter arms it, tries, and sleeps if the attempt failed: events after the attempt
+    change the count.
     """
 
     def arm(self) -> tuple[int, int]:
-        """Say that somebody sleeps: the futex's address, and the count it has now."""
+        """Set the sleeper's bit; return the futex's address and its count."""
 
     def has_changed(self, seen: int) -> bool:
-        """Whether something has happened since the count was `seen`."""
+        """Return whether the count is not `seen` any more."""
 
     def is_ready(self) -> bool:
-        """Whether there may be something without a word: the other side has died.
+        """Return whether a try may succeed without an event: the other side has died.
 
-        Asked rarely, by the thread.
+        Called rarely, by the thread.
         """
 
 
 class EventWord:
-    """The futex of a segment, and the bit that says that its participant sleeps.
+    """A futex of a segment, and the bit of its participant for sleeping.
 
     Parameters
     ----------
     segment : Segment
-        Its mapping stays as long as this does.
+        Its mapping is kept.
     event : int
         Offset of the futex in the control block.
     word, bit : int, optional
-        Offset of the word with the bit, and which bit of it; those of the segment's
-        participant, behind the futex, if not given.
+        Offset of the word with the bit, and which bit; by default the bit of the
+        segment's participant, behind the futex.
     """
 
     def __init__(
@@ -89,17 +89,16 @@ class EventWord:
         self._event, self._word, self._bit = base + event, base + word, bit
 
     def arm(self) -> tuple[int, int]:
-        """Read the count, then set the bit: whoever clears the bit counts after it.
+        """Read the count, then set the bit: the waker clears the bit, then counts.
 
-        The bit stays, also if nobody sleeps in the end: that costs the other side one
-        system call.
+        The bit stays even without a sleep: that costs the waker one system call.
         """
         seen = int(self._count[0])
         _system().set_bit(self._word, self._bit)
         return self._event, seen
 
     def has_changed(self, seen: int) -> bool:
-        """Whether the count is another one."""
+        """Return whether the count has changed."""
         return int(self._count[0]) != seen
 
 
@@ -120,26 +119,26 @@ class _Time(ctypes.Structure):
 
 
 class _System:
-    """Futexes, as far as this machine has them."""
+    """System calls of futexes, as far as available."""
 
     def __init__(self) -> None:
         self._call = ctypes.CDLL(None, use_errno=True).syscall
         self._call.restype = ctypes.c_long
-        self._nobody = ctypes.c_uint32()
-        self.can_sleep = sys.platform == "linux" and _FUTEX > 0
+        self._unused = ctypes.c_uint32()
+        self.can_sleep = _FUTEX > 0
 
     def set_bit(self, word: int, bit: int) -> None:
         """Set a bit of a shared word, atomically and as a full barrier."""
         if not self.can_sleep:
             return
-        nobody = ctypes.addressof(self._nobody)
-        # Wakes one of those who sleep on a word of our own, on which nobody does.
+        # It also wakes a sleeper of a private word, which has none.
+        unused = ctypes.addressof(self._unused)
         how = ctypes.c_uint32((_OR | _SHIFT) << 28 | bit << 12)
-        if self._futex(nobody, _WAKE_OP, 0, ctypes.c_void_p(word), how) < 0:
+        if self._futex(unused, _WAKE_OP, 0, ctypes.c_void_p(word), how) < 0:
             self.can_sleep = False
 
     def wake(self, word: int) -> None:
-        """Wake who sleeps on a word."""
+        """Wake a sleeper of a word."""
         if self.can_sleep:
             self._futex(word, _WAKE, 1, None, ctypes.c_uint32(0))
 
@@ -157,7 +156,7 @@ class _System:
         )
 
     def sleep(self, waits: ctypes.Array[_Wait], seconds: float) -> None:
-        """Sleep until one of the words is woken or has changed, or for so long."""
+        """Sleep until one of the words is woken or has changed, or for `seconds`."""
         if self.can_sleep:
             end = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + int(seconds * 1e9)
             until = _Time(end // 10**9, end % 10**9)
@@ -172,12 +171,12 @@ class _System:
             if done >= 0 or ctypes.get_errno() not in (errno.ENOSYS, errno.EPERM):
                 return
             self.can_sleep = False
-        # An older kernel, or a sandbox: it looks, as long as somebody waits.
+        # An older kernel, or a sandbox: poll.
         time.sleep(min(seconds, _LOOK_S))
 
 
 def _waits_of(words: Sequence[tuple[int, int]]) -> ctypes.Array[_Wait]:
-    """Write addresses, and what stands there, as the system call takes them."""
+    """Pack addresses and expected values for the system call."""
     waits = (_Wait * len(words))()
     for wait, (word, seen) in zip(waits, words, strict=True):
         wait.expected, wait.word, wait.flags = seen, word, 2  # 32 bits, shared
@@ -198,7 +197,7 @@ def _system() -> _System:
 
 
 class WaitEntry:
-    """Something that is waited for, and who is told, once, by the thread.
+    """A wait, and the function that the thread calls once at its end.
 
     Parameters
     ----------
@@ -206,16 +205,16 @@ class WaitEntry:
         It was armed.
     armed : tuple of int
         What `Waitable.arm` returned.
-    tell : callable
+    notify : callable
         Must not wait.
     """
 
     def __init__(
-        self, what: Waitable, armed: tuple[int, int], tell: Callable[[], object]
+        self, what: Waitable, armed: tuple[int, int], notify: Callable[[], object]
     ) -> None:
-        self.what, self.armed, self.tell = what, armed, tell
+        self.what, self.armed, self.notify = what, armed, notify
         self.sleeper: _Sleeper | None = None
-        self.is_told = False
+        self.is_over = False
 
     @property
     def has_happened(self) -> bool:
@@ -224,15 +223,15 @@ class WaitEntry:
 
     @property
     def is_ready(self) -> bool:
-        """Whether there may be something, or nothing can come any more."""
+        """Whether a try may succeed, or raises."""
         try:
             return self.what.is_ready()
         except (RuntimeError, OSError, ValueError):
-            return True  # closed, or gone: who waits finds out
+            return True  # closed or removed: the try raises
 
 
 class _Sleeper:
-    """A thread that sleeps for up to 127 entries; it ends when it has had none."""
+    """A thread that sleeps for up to 127 entries; it ends some time after the last."""
 
     def __init__(self) -> None:
         self.entries: dict[int, WaitEntry] = {}
@@ -242,7 +241,7 @@ class _Sleeper:
         )
 
     def ring(self) -> None:
-        """Have the thread look at its entries again. The caller has the lock."""
+        """Make the thread read its entries again. The caller holds the lock."""
         self._bell.value += 1
         _system().wake(ctypes.addressof(self._bell))
 
@@ -251,7 +250,7 @@ class _Sleeper:
         nap, looked, is_last = _SHORT_S, time.monotonic(), False
         rung = -1
         while True:
-            # The bell before the entries: what is added after this rings it.
+            # The bell before the entries: an entry added after this rings it.
             if rung != self._bell.value:
                 with _lock:
                     rung = self._bell.value
@@ -273,13 +272,13 @@ class _Sleeper:
                 ready = [entry for entry in entries if entry.is_ready]
             for entry in ready:
                 with _lock:
-                    # Under the lock: what was forgotten is not told any more.
+                    # Under the lock: a forgotten entry is not notified.
                     if self.entries.pop(id(entry), None) is not None:
-                        entry.is_told = True
+                        entry.is_over = True
                         with suppress(RuntimeError, OSError):  # its loop was closed
-                            entry.tell()
+                            entry.notify()
             if ready or rung != self._bell.value:
-                # Nothing that is not waited for any more is kept.
+                # Entries that are not waited for any more are not kept.
                 entries, entry = [], None  # type: ignore[assignment]
                 rung = -1
             ready.clear()
@@ -291,14 +290,14 @@ _forks_are_seen = False
 
 
 def _after_fork() -> None:
-    """Have no thread in a forked child, and nothing that is waited for."""
+    """Reset the state in a forked child, which has no thread and no entries."""
     global _lock, _made
     _lock, _made = threading.Lock(), None
     _sleepers.clear()
 
 
 def watch(entry: WaitEntry) -> None:
-    """Have an entry told by the thread, as soon as something happens."""
+    """Make the thread notify an entry at its next event."""
     global _forks_are_seen
     with _lock:
         if not _forks_are_seen:
@@ -319,7 +318,7 @@ def watch(entry: WaitEntry) -> None:
 
 
 def forget(entry: WaitEntry) -> None:
-    """Have it told no more: not after this has returned."""
+    """Remove an entry: it is not notified after this has returned."""
     with _lock:
         sleeper = entry.sleeper
         if sleeper is not None and sleeper.entries.pop(id(entry), None) is not None:
@@ -338,25 +337,25 @@ async def until(
     """Try until `attempt` returns something else than `NOTHING`, and return it.
 
     In asyncio, uvloop and, through anyio, trio. Nothing is awaited between a success
-    and the return: who is cancelled has not had anything.
+    and the return: a cancelled wait loses nothing.
 
     Parameters
     ----------
     attempt : callable
         Does not wait.
     *what : Waitable
-        What happens when another attempt may succeed: one of them.
+        Events after which another attempt may succeed.
     timeout : float or None
         Longest wait, s.
 
     Returns
     -------
     object
-        `NOTHING` if there was nothing within `timeout`.
+        `NOTHING` if no attempt succeeded within `timeout`.
     """
     in_trio = _in_trio()
     if in_trio:
-        # A call of trio's lets others run, and can be cancelled, also if it need not.
+        # In trio each call lets other tasks run, and can be cancelled.
         await _anyio().lowlevel.checkpoint()
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
@@ -374,7 +373,7 @@ async def until(
 
 
 async def _changed(armed: Sequence[Armed], timeout: float | None) -> None:
-    """Wait until one of them has changed, or for so long, in asyncio."""
+    """Wait in asyncio until one of them has changed, or for `timeout`, s."""
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -384,11 +383,11 @@ async def _changed(armed: Sequence[Armed], timeout: float | None) -> None:
         if not future.done():
             future.set_result(None)
 
-    def tell() -> None:
+    def notify() -> None:
         loop.call_soon_threadsafe(wake)
 
     handle = None if timeout is None else loop.call_later(timeout, wake)
-    entries = [WaitEntry(one, seen, tell) for one, seen in armed]
+    entries = [WaitEntry(one, seen, notify) for one, seen in armed]
     try:
         for entry in entries:
             watch(entry)
@@ -401,14 +400,14 @@ async def _changed(armed: Sequence[Armed], timeout: float | None) -> None:
 
 
 async def _changed_in_anyio(armed: Sequence[Armed], timeout: float | None) -> None:
-    """Wait as `_changed`, in any loop that anyio knows."""
+    """Wait as `_changed` does, in any loop that anyio supports."""
     anyio = _anyio()
     descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
-    def tell() -> None:
-        os.eventfd_write(descriptor, 1)
-
-    entries = [WaitEntry(one, seen, tell) for one, seen in armed]
+    entries = [
+        WaitEntry(one, seen, functools.partial(os.eventfd_write, descriptor, 1))
+        for one, seen in armed
+    ]
     try:
         for entry in entries:
             watch(entry)
@@ -430,7 +429,7 @@ def _anyio() -> Any:
         import anyio
     except ImportError:
         raise ImportError(
-            "waiting in trio goes through anyio: pip install 'ataraxis[trio]'"
+            "waiting in trio needs anyio: pip install 'ataraxis[trio]'"
         ) from None
     return anyio
 
@@ -442,9 +441,9 @@ NOTHING = object()
 
 
 class Descriptor:
-    """An eventfd that is readable while there may be something: for `select` and Qt.
+    """An eventfd that is readable while a try may succeed: for `select` and Qt.
 
-    It is so at first: who looks, and finds nothing, makes it quiet by `rearm`.
+    It is readable at first; `rearm`, after a try that failed, clears it.
 
     Parameters
     ----------
@@ -460,12 +459,12 @@ class Descriptor:
         self.number = os.eventfd(1, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def rearm(self, attempt: Callable[[], Any]) -> Any:
-        """Look once more, after a look that found nothing: what that has found.
+        """Try once more after a try that failed; return its result.
 
-        If that finds `NOTHING` too, the descriptor is quiet until something happens.
+        If it is `NOTHING`, the descriptor is not readable until the next event.
         """
         with self._gate:
-            is_armed = self._entry is not None and not self._entry.is_told
+            is_armed = self._entry is not None and not self._entry.is_over
             if is_armed or self.number < 0:
                 return NOTHING
             armed = self._what.arm()
@@ -473,15 +472,15 @@ class Descriptor:
             if found is NOTHING:
                 with suppress(BlockingIOError):
                     os.eventfd_read(self.number)
-                self._entry = WaitEntry(self._what, armed, self._tell)
+                self._entry = WaitEntry(self._what, armed, self._notify)
                 watch(self._entry)
             return found
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         os.eventfd_write(self.number, 1)
 
     def close(self) -> None:
-        """End; the descriptor is closed."""
+        """Close the descriptor."""
         with self._gate:
             number, self.number = self.number, -1
             entry, self._entry = self._entry, None

@@ -56,7 +56,7 @@ def test_reading_is_no_change(pose, read):
     seen = pose.version
     read(pose)
     assert pose.version == seen
-    with pytest.raises(TimeoutError, match=f"version is {seen}"):
+    with pytest.raises(TimeoutError, match=f"version still {seen}"):
         pose.wait_for_change(timeout=0, since=seen)
 
 
