@@ -1,4 +1,4 @@
-"""LogContract: what every layout of logs does, as tests to be run over yours."""
+"""LogContract: the behaviour of every layout of logs, as tests for a new layout."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Entry(NamedTuple):
     source: int
     """Number of its source, 0 to 255."""
     stamp: int
-    """When, in the log's unit."""
+    """Time, in the unit of the log."""
     payload: bytes
-    """What."""
+    """Content."""
 
 
 class LogContract:
-    """Laws of a log that `LogArchive` reads.
+    """Tests of a layout that `LogArchive` reads.
 
-    Subclass it in a test module and give `write`; pytest runs the tests it inherits.
+    Subclass it in a test module and implement `write`; pytest runs the inherited tests.
 
     Examples
     --------
@@ -48,16 +48,16 @@ class LogContract:
     """
 
     def write(self, directory: Path, entries: list[Entry]) -> Path:
-        """Write entries, behind those that are there; the path of the log.
+        """Write entries behind existing ones; return the path of the log.
 
-        They come in the order of their stamps, with equal ones among them.
+        They are sorted by stamp; some stamps are equal.
         """
         raise NotImplementedError
 
-    # ---- what the tests share
+    # ---- shared by the tests
 
     def entries(self, count: int = 60, start: int = 10) -> list[Entry]:
-        """Make entries of three sources; those of one have the same size."""
+        """Make entries of three sources, of one size per source."""
         chance = random.Random(count + start)
         made, stamp = [], start
         for k in range(count):
@@ -69,7 +69,7 @@ class LogContract:
         return made
 
     def open(self, path: Path) -> tuple[LogArchive, LogSource]:
-        """Open a log, and what reads it."""
+        """Return the archive of a log, and its backend."""
         from ataraxis.log.archive import LogArchive, open_source
 
         return LogArchive(path), open_source(path)
@@ -86,16 +86,16 @@ class LogContract:
         ]  # fmt: skip
 
     def of_sources(self, entries: list[Entry]) -> dict[int, list[Entry]]:
-        """Sort entries by their sources, in their order."""
+        """Group entries by source, in their order."""
         return {
             source: [entry for entry in entries if entry.source == source]
             for source in sorted({entry.source for entry in entries})
         }
 
-    # ---- the laws
+    # ---- the tests
 
     def test_every_entry_is_there_once(self, tmp_path: Path) -> None:
-        """All come back with source, stamp and bytes, those of a source in order."""
+        """All are read back with source, stamp and bytes, in order per source."""
         entries = self.entries()
         archive, _ = self.open(self.write(tmp_path, entries))
         found = self.found(archive, range(len(archive)))
@@ -106,7 +106,7 @@ class LogContract:
         archive.close()
 
     def test_entries_have_numbers(self, tmp_path: Path) -> None:
-        """Numbers go from 0 on, from the end if negative, and no further."""
+        """Numbers start at 0; negative ones count from the end."""
         entries = self.entries()
         archive, _ = self.open(self.write(tmp_path, entries))
         whole = [bytes(frame.payload) for frame in archive]
@@ -122,7 +122,7 @@ class LogContract:
         archive.close()
 
     def test_sequences_count_within_a_source(self, tmp_path: Path) -> None:
-        """Each source's entries are counted from 0."""
+        """Sequence numbers of each source count from 0."""
         archive, _ = self.open(self.write(tmp_path, self.entries()))
         for source in archive.sources:
             found = archive.select(source)
@@ -130,7 +130,7 @@ class LogContract:
         archive.close()
 
     def test_entries_are_found_by_source_and_time(self, tmp_path: Path) -> None:
-        """A range of time has its start and not its stop; either may be left out."""
+        """A range of time includes its start but not its stop; both are optional."""
         entries = self.entries()
         archive, _ = self.open(self.write(tmp_path, entries))
         chance = random.Random(1)
@@ -154,7 +154,7 @@ class LogContract:
         archive.close()
 
     def test_what_is_alike_is_one_array(self, tmp_path: Path) -> None:
-        """Entries of a source come as rows, in any order; unlike ones are refused."""
+        """Entries of a source are read as rows, in any order; other kinds raise."""
         entries = self.entries()
         archive, _ = self.open(self.write(tmp_path, entries))
         for source, own in self.of_sources(entries).items():
@@ -170,7 +170,7 @@ class LogContract:
         archive.close()
 
     def test_batches_are_everything_once(self, tmp_path: Path) -> None:
-        """Workers that open the log themselves read all of it, nothing twice."""
+        """Workers that open the log themselves read every entry once."""
         entries = self.entries()
         path = self.write(tmp_path, entries)
         archive, _ = self.open(path)
@@ -190,7 +190,7 @@ class LogContract:
         archive.close()
 
     def test_extents_are_the_entries_of_a_source(self, tmp_path: Path) -> None:
-        """Ranges of numbers, in order, that do not touch each other."""
+        """Ranges of numbers, in order and not adjacent."""
         archive, source = self.open(self.write(tmp_path, self.entries()))
         for number in (*archive.sources, 99):
             ranges = source.extents(number)
@@ -202,7 +202,7 @@ class LogContract:
         archive.close()
 
     def test_what_is_added_has_numbers_behind(self, tmp_path: Path) -> None:
-        """Numbers that are known stay as they are, whatever is written."""
+        """Existing numbers do not change when entries are added."""
         first, more = self.entries(40), self.entries(30, start=10**4)
         path = self.write(tmp_path, first)
         archive, _ = self.open(path)
@@ -217,7 +217,7 @@ class LogContract:
         archive.close()
 
     def test_messages_count_from_the_onset(self, tmp_path: Path) -> None:
-        """LogArchiveReader's names: stamps are UTC, batches are of the messages."""
+        """LogArchiveReader's methods: stamps are UTC, batches are of messages."""
         onset = Entry(7, 0, ONSET_US.to_bytes(8, "little"))
         entries = [Entry(7, 1000 * k, b"%03d" % k) for k in range(1, 30)]
         archive, source = self.open(self.write(tmp_path, [onset, *entries]))

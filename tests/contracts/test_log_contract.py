@@ -1,4 +1,4 @@
-"""One behaviour, written once, over every layout of logs."""
+"""LogContract, run over every layout of logs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TestJournalOfManyFiles(LogContract):
 
 
 def test_rows_of_the_next_file_are_compared_too(tmp_path: Path) -> None:
-    """As many bytes, and another dtype: no array has both."""
+    """Equal sizes, different dtypes: one array cannot hold both."""
     for rows in (np.ones((4, 3)), np.ones((4, 6), "f4")):
         with JournalWriter(tmp_path) as journal:
             journal.log_block(1, rows)
@@ -65,7 +65,7 @@ class TestDeflatedArchives(TestDirectory):
 
 
 class TestArchivesAndDirectory(TestDirectory):
-    """As a killed archiver leaves it: entries that are in both count once."""
+    """The state after a killed archiver: entries in both count once."""
 
     def write(self, directory: Path, entries: list[Entry]) -> Path:
         super().write(directory, entries)

@@ -1,4 +1,4 @@
-"""What is expected, received, missing, late, waited and lost in a device: one count.
+"""Expected, received, missing, late, waiting and device losses: one count.
 
 Contract: `verify`, the verdict, xarray and LogArchive agree over the same recordings.
 """
@@ -31,11 +31,11 @@ from ataraxis.stream.statistics import device_gaps
 
 pytestmark = pytest.mark.usefixtures("context")
 
-# ---- numbers that are there
+# ---- unique numbers
 
 
 @given(arrays("u8", st.integers(0, 30), elements=st.integers(0, 9)))
-def test_distinct_numbers_are_those_that_numpy_has(numbers: Any) -> None:
+def test_distinct_equals_numpy_unique(numbers: Any) -> None:
     before = numbers.copy()
     assert distinct(numbers).tolist() == np.unique(numbers).tolist()
     assert distinct(np.sort(numbers)).tolist() == np.unique(numbers).tolist()
@@ -84,7 +84,7 @@ def test_a_counter_that_wraps_five_times_loses_nothing(bits: int) -> None:
 
 @pytest.mark.parametrize("bits", [16, 32, 64])
 @pytest.mark.parametrize("at", [10, 3000, 40_000])
-def test_a_reset_is_no_wrap_and_no_loss(bits: int, at: int) -> None:
+def test_a_reset_is_neither_wrap_nor_loss(bits: int, at: int) -> None:
     counters = [*range(at), *range(100)]
     found = counted(counters, bits)
     assert (found.lost, found.resets, found.wraps) == (0, 1, 0)
@@ -92,19 +92,19 @@ def test_a_reset_is_no_wrap_and_no_loss(bits: int, at: int) -> None:
     assert counted(counters, bits).lost == 1
 
 
-def test_a_reset_is_told_from_a_wrap_by_the_time_that_passed() -> None:
+def test_elapsed_time_separates_a_reset_from_a_wrap() -> None:
     """40,000 back to 0 in a u16 is 25,536 forwards; no device does that in 1 ms."""
     counters = np.array([39_998, 39_999, 40_000, 0, 1], "u8")
     times = np.arange(5) * 10**6
     steps, resets, wraps = unwrapped(counters, 16, times)
     assert (resets.tolist(), wraps) == ([2], 0)
-    # A source that was away for so long may well have gone round.
+    # After such a pause it may have wrapped.
     times[3:] += 25_535 * 10**6
     steps, resets, wraps = unwrapped(counters, 16, times)
     assert (resets.tolist(), wraps, int(steps[2])) == ([], 1, 25_536)
 
 
-def test_what_was_lost_here_is_not_lost_in_the_device() -> None:
+def test_a_loss_of_the_ring_is_not_a_loss_of_the_device() -> None:
     numbers = [0, 1, 2, 5, 6, 9]  # of the device
     assert counted(numbers).lost == 4
     assert counted(numbers, sequences=[0, 1, 2, 5, 6, 7]).lost == 2
@@ -137,12 +137,12 @@ def test_a_block_source_has_no_gaps_in_its_statistics(lost: int) -> None:
             daq.send(np.zeros((50, 2), "i2"), device_time=k, device_sequence=number)
         assert daq.statistics().device_gaps == lost
         assert Inspector("daq").statistics().device_gaps == lost
-        told = CliRunner().invoke(main, ["top", "--once"]).output
-        assert (f"{lost} missing in the device" in told) == bool(lost)
+        output = CliRunner().invoke(main, ["top", "--once"]).output
+        assert (f"{lost} missing in the device" in output) == bool(lost)
         daq.unlink()
 
 
-# ---- sequences that say nothing
+# ---- sequence numbers that do not count frames
 
 
 def test_a_logger_with_several_threads_and_processes_misses_nothing(
@@ -198,7 +198,7 @@ def test_a_viewer_that_holds_an_event_takes_nothing_from_the_verdict(
 # ---- late, and waited
 
 
-def test_what_was_sent_before_the_recorder_joined_is_named(tmp_path: Path) -> None:
+def test_frames_sent_before_the_recorder_joined_are_late(tmp_path: Path) -> None:
     with Producer("cam", shape=(), dtype="i8", buffer_count=8) as cam:
         for k in range(40):
             cam.send(k)
@@ -206,20 +206,20 @@ def test_what_was_sent_before_the_recorder_joined_is_named(tmp_path: Path) -> No
             s.record("cam", timeout=10)
             for k in range(40, 100):
                 cam.send(k)
-    said = s.verdict["cam"]
+    stream = s.verdict["cam"]
     assert s.verdict.is_trusted
-    assert said.late > 30
-    assert said.late + said.expected == 100
-    assert said.expected == said.received
-    assert f"began at sequence {said.late}" in said.notes[0]
+    assert stream.late > 30
+    assert stream.late + stream.expected == 100
+    assert stream.expected == stream.received
+    assert f"began at sequence {stream.late}" in stream.notes[0]
     (report,) = [r for r in verify(s.directory).sources if r.name == "cam"]
-    assert (report.late, report.expected) == (said.late, said.expected)
+    assert (report.late, report.expected) == (stream.late, stream.expected)
     with xr.open_datatree(s.directory, engine="ataraxis") as tree:
-        assert tree["cam"].attrs["late"] == said.late
+        assert tree["cam"].attrs["late"] == stream.late
         assert tree["cam"].attrs["missing"] == 0
 
 
-def test_what_was_to_be_recorded_whole_is_missing_where_it_began_late(
+def test_frames_before_a_late_start_of_a_whole_recording_are_missing(
     tmp_path: Path,
 ) -> None:
     with Producer("cam", shape=(), dtype="i8", buffer_count=8) as cam:
@@ -237,7 +237,7 @@ def test_what_was_to_be_recorded_whole_is_missing_where_it_began_late(
         assert log.gaps[0].reason == "sent before the recorder had joined"
 
 
-def test_the_time_that_a_source_waited_is_that_of_the_source(tmp_path: Path) -> None:
+def test_waiting_time_is_counted_per_source(tmp_path: Path) -> None:
     with Producer("held", shape=(), dtype="i8", buffer_count=4) as held:
         with Recorder("held", tmp_path):
             held.send(0)

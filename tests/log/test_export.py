@@ -1,4 +1,4 @@
-"""What is exported is read back by each format's own reader, every sample and stamp."""
+"""Exports, read back by each format's own reader: every sample and stamp."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def needed(kind: str) -> object:
 
 @pytest.fixture(scope="module", autouse=True)
 def zarr_threads(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Zarr starts threads of its own once, which stay."""
+    """Zarr starts threads once, which stay."""
     try:
         zarr = importlib.import_module("zarr")
     except ImportError:
@@ -43,7 +43,7 @@ def zarr_threads(tmp_path_factory: pytest.TempPathFactory) -> None:
     zarr.create_array(store=str(path), shape=(4,), dtype="i4", chunks=(1,))[:] = 1
 
 
-def test_a_session_says_its_subject_units_and_axes(recording: Path) -> None:
+def test_a_session_exports_its_subject_units_and_axes(recording: Path) -> None:
     pynwb = needed("nwb")
     out = recording / "a.nwb"
     for text, subject in (
@@ -102,7 +102,7 @@ def left(path: Path) -> list[str]:
     return sorted(entry for entry in os.listdir(path) if entry.startswith(".export"))
 
 
-# ---- each by its own reader
+# ---- each format, read by its own reader
 
 
 def test_npz_is_read_by_numpy(recording: Path, tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def _text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def test_records_go_by_field(tmp_path: Path) -> None:
+def test_records_are_exported_by_field(tmp_path: Path) -> None:
     needed("zarr")
     needed("nwb")
     kind = np.dtype([("n", "i4"), ("xy", "f4", (2,))])
@@ -283,7 +283,7 @@ def test_records_go_by_field(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", EVERY)
-def test_an_empty_stream_goes_too(tmp_path: Path, kind: str) -> None:
+def test_an_empty_stream_is_exported(tmp_path: Path, kind: str) -> None:
     needed(kind)
     still = Producer("still", shape=(3,), dtype="f4", dims=("axis",))
     with still, Recorder("still", tmp_path):
@@ -293,7 +293,7 @@ def test_an_empty_stream_goes_too(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", EVERY)
-def test_npy_logs_go_too(tmp_path: Path, kind: str) -> None:
+def test_npy_logs_are_exported(tmp_path: Path, kind: str) -> None:
     module = needed(kind)
     with EntryDirectory(tmp_path) as entries:
         entries.write(7, 0, ONSET_US.to_bytes(8, "little"))
@@ -310,11 +310,11 @@ def test_npy_logs_go_too(tmp_path: Path, kind: str) -> None:
         np.testing.assert_array_equal(streams["source_7"]["time_series"], wanted)
 
 
-# ---- what does not go
+# ---- errors
 
 
 @pytest.mark.parametrize("kind", EVERY)
-def test_what_is_there_stays_unless_it_may_go(
+def test_an_existing_file_stays_unless_overwrite_is_given(
     recording: Path, tmp_path: Path, kind: str
 ) -> None:
     needed(kind)
@@ -330,7 +330,9 @@ def test_what_is_there_stays_unless_it_may_go(
 
 
 @pytest.mark.parametrize("kind", EVERY)
-def test_it_is_whole_or_not_there(recording: Path, tmp_path: Path, kind: str) -> None:
+def test_the_output_is_complete_or_absent(
+    recording: Path, tmp_path: Path, kind: str
+) -> None:
     needed(kind)
     (path,) = recording.glob("probe*.axj")
     data = bytearray(path.read_bytes())
@@ -348,7 +350,7 @@ def test_it_is_whole_or_not_there(recording: Path, tmp_path: Path, kind: str) ->
 
 
 @pytest.mark.parametrize("kind", ["nwb", "zarr"])
-def test_what_is_missing_is_named_with_the_line_to_type(
+def test_a_missing_package_is_named_with_the_pip_command(
     recording: Path, tmp_path: Path, kind: str
 ) -> None:
     with (
@@ -359,7 +361,7 @@ def test_what_is_missing_is_named_with_the_line_to_type(
     assert os.listdir(tmp_path) == ["recording"]
 
 
-def test_what_a_format_cannot_hold_is_refused_before_it_is_begun(
+def test_what_a_format_cannot_hold_is_refused_before_writing(
     tmp_path: Path,
 ) -> None:
     with JournalWriter(tmp_path / "a") as journal:
@@ -383,21 +385,21 @@ def test_what_a_format_cannot_hold_is_refused_before_it_is_begun(
 
 
 def test_progress_adds_up(recording: Path, tmp_path: Path) -> None:
-    told: dict[str, list[int]] = {}
+    progress: dict[str, list[int]] = {}
     export_log(
         recording,
         tmp_path / "a.npz",
-        progress=lambda name, of, done: told.setdefault(name, [of]).append(done),
+        progress=lambda name, of, done: progress.setdefault(name, [of]).append(done),
     )
-    assert {name: (of, sum(done)) for name, (of, *done) in told.items()} == {
+    assert {name: (of, sum(done)) for name, (of, *done) in progress.items()} == {
         "camera": (200, 200), "probe": (200, 200), "words": (4, 4),
     }  # fmt: skip
-    assert len(told["camera"]) > 5
+    assert len(progress["camera"]) > 5
 
 
 @pytest.mark.parametrize("kind", EVERY)
 def test_memory_is_bounded(tmp_path: Path, kind: str) -> None:
-    """64 MB of channels, of which no more than a few pieces are held."""
+    """64 MB of channels, a few pieces of which are in memory at a time."""
     import tracemalloc
 
     needed(kind)

@@ -1,4 +1,4 @@
-"""The journal: what goes in comes out, whatever was done to its files."""
+"""The journal: entries are read back, whatever happened to its files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def only(directory: Path, suffix: str = "axj") -> Path:
     return path
 
 
-# ---- what goes in comes out
+# ---- entries are read back
 
 
 VALUES = [
@@ -45,7 +45,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda v: type(v).__name__)
-def test_a_value_comes_back(tmp_path: Path, value: object) -> None:
+def test_a_value_is_read_back(tmp_path: Path, value: object) -> None:
     with JournalWriter(tmp_path) as journal:
         number = journal.log(3, value, time_ns=11, device_time=-5, device_sequence=9)
     frame = LogArchive(tmp_path)[0]
@@ -69,7 +69,7 @@ BLOCK = st.tuples(
     st.sampled_from([8192, 20000, 2**30]),
     st.booleans(),
 )
-def test_blocks_come_back(
+def test_blocks_are_read_back(
     tmp_path_factory: pytest.TempPathFactory, blocks: list, size: int, checksum: bool
 ) -> None:
     directory = tmp_path_factory.mktemp("journal")
@@ -137,7 +137,7 @@ def test_encoded_frames_are_kept_as_they_are(tmp_path: Path) -> None:
 
 
 def some(directory: Path) -> LogArchive:
-    """Three sources, interleaved; one of them is of another shape."""
+    """Three sources, interleaved, one with another shape."""
     with JournalWriter(directory, file_bytes=16384) as journal:
         journal.describe(5, "pose", Labels("f8", (2,), ("axis",), {"axis": ["x", "y"]}))
         for k in range(100):
@@ -187,7 +187,7 @@ def test_entries_are_found_by_number(tmp_path: Path) -> None:
     assert read[:, 0].tolist() == list(range(100))
 
 
-def test_what_does_not_go_into_one_array_is_named(tmp_path: Path) -> None:
+def test_entries_that_differ_in_kind_are_named(tmp_path: Path) -> None:
     archive = some(tmp_path)
     with pytest.raises(
         ValueError, match=r"entry 1 of .* is int32 of shape \(1,\), entry 0 is"
@@ -238,11 +238,11 @@ def test_threads_share_a_writer(tmp_path: Path) -> None:
         assert data.tolist() == [k for k in range(300) for _ in range(3)]
 
 
-# ---- what the index says, and what is so without it
+# ---- reading with and without the index
 
 
 @pytest.mark.parametrize("how", ["gone", "cut", "flipped", "foreign", "empty"])
-def test_the_index_is_only_a_help(tmp_path: Path, how: str) -> None:
+def test_the_index_is_optional(tmp_path: Path, how: str) -> None:
     with JournalWriter(tmp_path) as journal:
         for k in range(50):
             journal.log(k % 3, np.arange(k))
@@ -264,7 +264,7 @@ def test_the_index_is_only_a_help(tmp_path: Path, how: str) -> None:
     assert archive.problems == []
 
 
-def test_a_lost_first_page_is_done_without(tmp_path: Path) -> None:
+def test_a_lost_first_page_is_optional(tmp_path: Path) -> None:
     with JournalWriter(tmp_path) as journal:
         journal.log_block(1, np.arange(10.0))
     data = only(tmp_path)
@@ -321,10 +321,10 @@ def test_any_damage_costs_only_what_it_hits(
         assert damaged or archive.problems
 
 
-# ---- what is safe
+# ---- durability
 
 
-def test_what_was_flushed_is_there_before_the_end(tmp_path: Path) -> None:
+def test_flushed_entries_are_readable_before_close(tmp_path: Path) -> None:
     with JournalWriter(tmp_path) as journal:
         journal.log(1, "x")
         assert journal.statistics().written == 0
@@ -340,7 +340,7 @@ def test_what_was_flushed_is_there_before_the_end(tmp_path: Path) -> None:
     assert not archive.is_live
 
 
-def test_a_writer_that_was_forgotten_writes_what_it_has(tmp_path: Path) -> None:
+def test_an_unclosed_writer_writes_its_entries(tmp_path: Path) -> None:
     journal = JournalWriter(tmp_path)
     journal.log(1, "x")
     del journal
@@ -349,7 +349,7 @@ def test_a_writer_that_was_forgotten_writes_what_it_has(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("durability", ["os", "disk"])
 @pytest.mark.parametrize("end", ["", "raise SystemExit(0)", "import os; os.fork()"])
-def test_a_program_that_ends_writes_what_it_has(
+def test_a_program_that_ends_writes_its_entries(
     tmp_path: Path, durability: str, end: str
 ) -> None:
     programs.run(
@@ -410,7 +410,7 @@ def test_the_disk_is_waited_for(tmp_path: Path) -> None:
         assert journal.statistics().on_disk == 1
 
 
-def test_a_disk_that_fails_is_never_believed_again(tmp_path: Path) -> None:
+def test_a_failed_disk_is_never_trusted_again(tmp_path: Path) -> None:
     journal = JournalWriter(tmp_path, durability="disk", sync_s=60)
     journal.log(1, "x")
     journal.sync()
@@ -427,7 +427,7 @@ def test_a_disk_that_fails_is_never_believed_again(tmp_path: Path) -> None:
     assert [f.value for f in LogArchive(tmp_path)] == ["x", "y"]
 
 
-def test_a_refused_write_says_what_is_safe_and_can_be_tried_again(
+def test_a_refused_write_states_what_is_safe_and_can_be_retried(
     tmp_path: Path,
 ) -> None:
     with JournalWriter(tmp_path) as journal:
@@ -482,7 +482,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         LogArchive(tmp_path / "nowhere")
 
 
-def test_wall_time_is_told_by_the_anchors(tmp_path: Path) -> None:
+def test_anchors_give_wall_times(tmp_path: Path) -> None:
     before = np.datetime64(time.time_ns(), "ns")
     with JournalWriter(tmp_path) as journal:
         journal.log_block(1, np.zeros(3), step_ns=1)
@@ -493,7 +493,7 @@ def test_wall_time_is_told_by_the_anchors(tmp_path: Path) -> None:
     assert np.diff(wall).astype(int).tolist() == [1, 1]
 
 
-def test_the_first_page_says_what_it_is(tmp_path: Path) -> None:
+def test_the_first_page_describes_the_file(tmp_path: Path) -> None:
     with JournalWriter(tmp_path, "eeg", about={"mouse": 7}):
         pass
     page = FileHeader.unpack(only(tmp_path).read_bytes()[:PAGE])
@@ -523,8 +523,8 @@ def test_a_follower_sees_what_is_written_and_the_end(tmp_path: Path) -> None:
     assert seen == list(range(200))
 
 
-def test_who_looks_does_not_hold_the_writer_up(tmp_path: Path) -> None:
-    """A reader that was stopped while it asked who writes is in nobody's way."""
+def test_a_reader_does_not_block_the_writer(tmp_path: Path) -> None:
+    """A reader that is stopped while it checks for a writer blocks no process."""
     path = tmp_path / "file"
     path.touch()
     asked = os.open(path, os.O_RDONLY)
@@ -543,8 +543,8 @@ def test_who_looks_does_not_hold_the_writer_up(tmp_path: Path) -> None:
     assert not is_owned(path)
 
 
-def test_a_follower_between_two_files_of_a_writer_goes_on(tmp_path: Path) -> None:
-    """The first file is closed, the next holds nothing yet: that is not the end."""
+def test_a_follower_between_two_files_of_a_writer_continues(tmp_path: Path) -> None:
+    """The first file is closed, the next is still empty: that is not the end."""
     journal = JournalWriter(tmp_path)
     journal.log(1, 0)
     journal.flush()
@@ -558,7 +558,7 @@ def test_a_follower_between_two_files_of_a_writer_goes_on(tmp_path: Path) -> Non
     later.join()
 
 
-def test_a_follower_gives_up(tmp_path: Path) -> None:
+def test_a_follower_times_out(tmp_path: Path) -> None:
     with JournalWriter(tmp_path) as journal:
         journal.log(1, "x")
         journal.flush()
@@ -567,10 +567,10 @@ def test_a_follower_gives_up(tmp_path: Path) -> None:
         assert [f.value for f in archive.follow(timeout=0, start=1)] == []
 
 
-# ---- the names of the original reader
+# ---- compatibility with LogArchiveReader
 
 
-def test_the_original_readers_names(tmp_path: Path) -> None:
+def test_the_methods_of_log_archive_reader(tmp_path: Path) -> None:
     onset = 1_700_000_000_000_000
     with JournalWriter(tmp_path) as journal:
         journal.log(7, onset.to_bytes(8, "little"), device_time=0)

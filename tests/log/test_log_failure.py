@@ -1,4 +1,4 @@
-"""A logger whose disk stalls, or refuses: nothing hangs, and what is safe is told."""
+"""A logger whose disk stalls or fails: nothing hangs, and errors state what is safe."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_stall_of_a_second(disk: Disk, tmp_path: Path, layout: str) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_who_puts_without_a_timeout_waits_for_the_disk(disk, tmp_path, layout) -> None:
+def test_put_without_a_timeout_waits_for_the_disk(disk, tmp_path, layout) -> None:
     logger = a_logger(tmp_path, layout=layout)
     began = time.monotonic()
     with disk.stalled(0.7):
@@ -45,7 +45,7 @@ def test_who_puts_without_a_timeout_waits_for_the_disk(disk, tmp_path, layout) -
     assert len(accepted(logger.output_directory)) == 40
 
 
-def test_a_stall_is_warned_of(disk: Disk, tmp_path: Path, monkeypatch) -> None:
+def test_a_stall_warns(disk: Disk, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("ataraxis.log.queue._STALL_S", 0.3)
     monkeypatch.setattr("ataraxis.log.logger._STALL_S", 0.3)
     logger = a_logger(tmp_path)
@@ -73,7 +73,7 @@ def test_stop_in_a_stall(disk: Disk, tmp_path: Path, layout: str) -> None:
     logger.close()
 
 
-def test_who_must_not_wait_drops_and_counts(disk: Disk, tmp_path: Path) -> None:
+def test_drop_newest_drops_and_counts(disk: Disk, tmp_path: Path) -> None:
     logger = a_logger(tmp_path, on_full="drop_newest")
     with disk.stalled(0.5):
         began = time.monotonic()
@@ -89,8 +89,8 @@ def test_who_must_not_wait_drops_and_counts(disk: Disk, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_permission_denied_half_way(disk: Disk, tmp_path: Path, layout: str) -> None:
-    told: list[LoggerError] = []
-    logger = a_logger(tmp_path, layout=layout, on_error=told.append)
+    errors: list[LoggerError] = []
+    logger = a_logger(tmp_path, layout=layout, on_error=errors.append)
     number, began = 1, time.monotonic()
     with disk.refusing():
         with pytest.raises(LoggerError, match="Permission denied") as refused:  # noqa: PT012
@@ -98,7 +98,7 @@ def test_permission_denied_half_way(disk: Disk, tmp_path: Path, layout: str) -> 
                 logger.input_queue.put(package(number))
                 number += 1
         assert time.monotonic() - began < 1
-        wait_until(lambda: told, 1, "on_error")
+        wait_until(lambda: errors, 1, "on_error")
         safe = int(re.search(r"(\d+) entries are in", str(refused.value))[1])
         assert 1 <= safe <= len(accepted(logger.output_directory))
     logger.start()
@@ -108,10 +108,10 @@ def test_permission_denied_half_way(disk: Disk, tmp_path: Path, layout: str) -> 
 
 
 @pytest.mark.parametrize("entries", [1, 3])
-def test_what_a_sync_may_have_lost_is_written_again(
+def test_entries_of_a_failed_sync_are_written_again(
     disk: Disk, tmp_path: Path, entries: int
 ) -> None:
-    """What the system still shows of a file, after EIO, is not trusted."""
+    """After EIO, the contents that the system still shows are not trusted."""
     logger = a_logger(tmp_path, layout="journal", durability="disk")
     number = 1
     with disk.losing(), pytest.raises(LoggerError, match="Input/output"):  # noqa: PT012

@@ -1,4 +1,4 @@
-"""The npy layout and its archives: names, bytes, merging, damage, the originals."""
+"""The npy layout and its archives: names, bytes, merging, damage, compatibility."""
 
 from __future__ import annotations
 
@@ -145,7 +145,9 @@ def test_every_way_to_write_gives_the_same_file(tmp_path, way, monkeypatch) -> N
     assert kept[1].read_bytes() == out.getvalue()
 
 
-def test_writing_nowhere_leaves_nothing_and_says_so(tmp_path: Path) -> None:
+def test_writing_to_a_removed_directory_raises(
+    tmp_path: Path,
+) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     with EntryDirectory(gone) as entries:
@@ -197,7 +199,7 @@ def test_archiving_again_adds_nothing_twice(tmp_path: Path) -> None:
 
 
 def test_two_loggers_below_one_directory_do_not_meet(tmp_path: Path) -> None:
-    """Flaw 16: colliding entries of two loggers were merged, one lost for ever."""
+    """Flaw 16: colliding entries of two loggers were merged, and one was lost."""
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         fill(tmp_path / name, 5)
@@ -295,7 +297,7 @@ def test_killed_half_way_and_run_again(tmp_path, monkeypatch, dies_at) -> None:
 
 
 @pytest.mark.parametrize("workers", [-3, 0, 1, 2, None, 64])
-def test_there_is_always_a_worker(tmp_path: Path, workers: int | None) -> None:
+def test_at_least_one_worker_runs(tmp_path: Path, workers: int | None) -> None:
     for source in range(3):
         fill(tmp_path, 5, source)
     report = compress_npy_logs(tmp_path, max_workers=workers, remove_sources=True)
@@ -458,7 +460,7 @@ READ_BY_ORIGINAL = """
 
 
 def originals() -> list[str]:
-    """Interpreters that have ataraxis-data-structures: of 3.1.1 and of 7.x."""
+    """Interpreters with ataraxis-data-structures 3.1.1 and 7.x."""
     named = os.environ.get("ATARAXIS_ORIGINALS", "").split(os.pathsep)
     found = [path for path in named if path]
     try:
@@ -469,11 +471,11 @@ def originals() -> list[str]:
 
 
 def with_originals(program: str, *arguments: Path) -> list[str]:
-    """Run a program under each interpreter that has them; what it prints at last."""
+    """Run a program under each of them; return its last line of output."""
     interpreters = originals()
     if not interpreters:
         pytest.skip("no ataraxis-data-structures; ATARAXIS_ORIGINALS names Pythons")
-    said = []
+    lines = []
     for k, python in enumerate(interpreters):
         done = subprocess.run(
             [python, "-c", textwrap.dedent(program), str(k), *map(str, arguments)],
@@ -483,8 +485,8 @@ def with_originals(program: str, *arguments: Path) -> list[str]:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        said.append(done.stdout.strip().splitlines()[-1])
-    return said
+        lines.append(done.stdout.strip().splitlines()[-1])
+    return lines
 
 
 def test_the_originals_read_ours(tmp_path: Path) -> None:
@@ -528,7 +530,7 @@ WRITTEN_BY_ORIGINAL = """
 
 
 def test_we_read_the_originals_and_members_are_the_same_bytes(tmp_path: Path) -> None:
-    """What their archiver makes of their files, ours makes of them; and of ours."""
+    """Both archivers make the same archives of the same files."""
     made = with_originals(WRITTEN_BY_ORIGINAL, tmp_path)
     assert set(made) == {"True"}
     for k in range(len(made)):
@@ -548,7 +550,7 @@ def test_we_read_the_originals_and_members_are_the_same_bytes(tmp_path: Path) ->
             compress_npy_logs(path, compress=compress)
             assert members(path / "7_log.npz") == theirs
             (path / "7_log.npz").unlink()
-        # Our own files of the same entries are theirs, to the byte.
+        # The files of the same entries are equal, too.
         ours = tmp_path / f"ours {k}"
         ours.mkdir()
         with EntryDirectory(ours) as entries:

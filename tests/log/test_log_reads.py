@@ -1,4 +1,4 @@
-"""LogArchive.read: what is intact is read, what is left out is said."""
+"""LogArchive.read: intact entries are read, left out ones are reported."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_every_kind_of_value_that_is_alike_is_read_in_bulk(
 
 
 def test_entries_whose_labels_have_another_number_are_alike(tmp_path: Path) -> None:
-    """Each file numbers its labels on its own."""
+    """Each file numbers its labels separately."""
     record = np.dtype([("a", "i2"), ("b", ">f4")])
     other = np.dtype([("z", "u1")])
     for first, second in ((other, record), (record, other)):
@@ -116,7 +116,7 @@ def _flip(file: Path, row: int, back: int, mask: int = 4) -> None:
 
 
 @pytest.fixture
-def told() -> Iterator[list[warnings.WarningMessage]]:
+def caught() -> Iterator[list[warnings.WarningMessage]]:
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         yield found
@@ -124,8 +124,8 @@ def told() -> Iterator[list[warnings.WarningMessage]]:
 
 @pytest.mark.parametrize("back", range(1, HEADER + 1, 3))
 @pytest.mark.parametrize("with_index", [True, False])
-def test_a_damaged_header_is_never_passed_over_in_silence(
-    tmp_path: Path, told: list[Any], back: int, with_index: bool
+def test_a_damaged_header_is_always_reported(
+    tmp_path: Path, caught: list[Any], back: int, with_index: bool
 ) -> None:
     file = _journal(tmp_path, [5])
     _flip(file, 60, back)
@@ -138,7 +138,7 @@ def test_a_damaged_header_is_never_passed_over_in_silence(
         else:
             block = log.read(5)
             assert len(block) == 119
-            assert told
+            assert caught
             assert block.problems
     assert not verify(tmp_path).is_complete
 
@@ -156,7 +156,7 @@ def test_a_damaged_header_belongs_to_the_times_of_its_neighbours(
 
 
 def test_damaged_entries_can_be_left_out_and_are_named(
-    tmp_path: Path, told: list[Any]
+    tmp_path: Path, caught: list[Any]
 ) -> None:
     file = _journal(tmp_path, [5])
     _flip(file, 60, 20)  # a header
@@ -166,29 +166,31 @@ def test_damaged_entries_can_be_left_out_and_are_named(
         assert len(block) == 118
         assert block.left_out.tolist() == [7, 60]
         assert [r for r in range(120) if r not in block.data[:, 0]] == [7, 60]
-    assert not told
+    assert not caught
 
 
 def test_of_several_sources_the_damage_may_be_of_each(
-    tmp_path: Path, told: list[Any]
+    tmp_path: Path, caught: list[Any]
 ) -> None:
     _flip(_journal(tmp_path, [5, 6]), 60, 20)
     with LogArchive(tmp_path) as log:
         for source, count in ((5, 59), (6, 60)):
-            told.clear()
+            caught.clear()
             block = log.read(source)
             assert len(block) == count
             assert len(block.problems) == 1
-            assert "may have contained" in str(told[0].message)
+            assert "may have contained" in str(caught[0].message)
         with pytest.raises(CorruptFrame):
             log.read()
     assert sum(s.missing for s in verify(tmp_path).sources) >= 1
 
 
-def test_an_intact_log_is_read_without_a_word(tmp_path: Path, told: list[Any]) -> None:
+def test_an_intact_log_is_read_without_a_warning(
+    tmp_path: Path, caught: list[Any]
+) -> None:
     file = _journal(tmp_path, [5, 6])
     index_path(file).unlink()
     with LogArchive(tmp_path) as log:
         assert len(log.read(5)) == 60
     assert file.stat().st_size > PAGE
-    assert not told
+    assert not caught

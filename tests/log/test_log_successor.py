@@ -1,4 +1,4 @@
-"""A writer that died, and the one after it: each entry once, whatever was half done.
+"""A writer that died, and its successor: each entry once, whatever was unfinished.
 
 The first writer is stopped where a kill would; its leases go back as those of the dead.
 """
@@ -30,7 +30,7 @@ LAYOUTS = ["npy", "journal"]
 
 
 class Killed(Exception):
-    """Stands for SIGKILL."""
+    """Simulates SIGKILL."""
 
 
 def a_logger(path: Path, layout: str, size: int = 1024) -> DataLogger:
@@ -43,7 +43,7 @@ def put(logger: DataLogger, number: int, size: int = 8) -> None:
 
 
 def killed_at(logger: DataLogger, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write what there is, as a process that is killed at a place."""
+    """Write the entries, and die in a method, as a process that is killed there."""
 
     def kill(*given: Any) -> None:
         raise Killed
@@ -53,21 +53,21 @@ def killed_at(logger: DataLogger, where: str, monkeypatch: pytest.MonkeyPatch) -
         with monkeypatch.context() as patch:
             target = sink._checkpoint if where == "end" else sink._journal
             patch.setattr(target, where, kill)
-            # What is taken for given back is what the death leaves.
+            # The frames that the sink gives back are those a killed process leaves.
             with pytest.raises(Killed):
-                drawn(sink, queue)
+                write_all(sink, queue)
 
 
-def drawn(sink: EntrySink, queue: MemQ) -> None:
+def write_all(sink: EntrySink, queue: MemQ) -> None:
     while sink.write_from(queue, 0):
         pass
 
 
-def gone_on(logger: DataLogger) -> list[bytes]:
-    """Let the next writer write the rest; all payloads."""
+def written_by_next(logger: DataLogger) -> list[bytes]:
+    """Let the next writer write the rest; return all payloads."""
     with MemQ.attach(logger._memq.name) as queue:
         sink = open_sink(logger._status, queue)
-        drawn(sink, queue)
+        write_all(sink, queue)
         sink.close()
         assert queue.statistics().used == 0
     return accepted(logger.output_directory)
@@ -80,10 +80,10 @@ def payload(number: int, size: int = 8) -> bytes:
 def test_a_large_entry_is_not_taken_for_the_first(tmp_path, monkeypatch) -> None:
     logger = a_logger(tmp_path, "journal")
     put(logger, 1)
-    gone_on(logger)
+    written_by_next(logger)
     put(logger, 2, 5000)
     killed_at(logger, "append", monkeypatch)
-    assert gone_on(logger) == [payload(1), payload(2, 5000)]
+    assert written_by_next(logger) == [payload(1), payload(2, 5000)]
     logger.close()
 
 
@@ -93,20 +93,20 @@ def test_a_large_entry_is_not_taken_for_another(tmp_path, monkeypatch, layout) -
     put(logger, 2, 5000)
     killed_at(logger, "end", monkeypatch)
     put(logger, 3, 5000)
-    assert gone_on(logger) == [payload(2, 5000), payload(3, 5000)]
+    assert written_by_next(logger) == [payload(2, 5000), payload(3, 5000)]
     logger.close()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_what_was_acknowledged_is_forgotten(tmp_path, monkeypatch, layout) -> None:
-    """The queue is full again before the next writer looks: its notes have room."""
+def test_acknowledged_entries_are_forgotten(tmp_path, monkeypatch, layout) -> None:
+    """The queue is full again before the next writer starts: its checkpoint fits."""
     logger = a_logger(tmp_path, layout, 1 << 16)
     kept = fill(logger, 0)
     assert kept == len(logger._status.numbers) == 64 * 8
     killed_at(logger, "end", monkeypatch)
     assert logger._memq.statistics().used == 0
     fill(logger, kept)
-    assert len(gone_on(logger)) == 2 * kept
+    assert len(written_by_next(logger)) == 2 * kept
     logger.close()
 
 
@@ -133,7 +133,7 @@ def die_growing(logger: DataLogger, accepted: Any) -> None:
     while True:
         put(logger, 2)
         accepted.value += 1
-        # What follows is no swap: the writer is held meanwhile. Unless it was faster.
+        # These writes are not atomic: the writer is stopped, unless it was faster.
         with held(logger.input_queue._writer):
             (mine,) = np.nonzero(words & np.uint64(0x1FFF) == me << 3 | _READY)
             words[mine] ^= np.uint64(_READY ^ _GROWING)
@@ -143,7 +143,7 @@ def die_growing(logger: DataLogger, accepted: Any) -> None:
 
 @contextmanager
 def held(process: ChildProcess | None) -> Iterator[None]:
-    """Stop a process for a moment, if there is one."""
+    """Stop a process for a moment, if it exists."""
     if process:
         pid = process.pid
         os.kill(pid, signal.SIGSTOP)
@@ -155,7 +155,7 @@ def held(process: ChildProcess | None) -> Iterator[None]:
 
 
 def dead_growing(logger: DataLogger) -> int:
-    """Have a process die so: how many entries it had put."""
+    """Run a process that dies so; return how many entries it had put."""
     how = get_context("fork")
     accepted = how.Value("q", 0, lock=False)
     child = how.Process(target=die_growing, args=(logger, accepted))
@@ -166,8 +166,8 @@ def dead_growing(logger: DataLogger) -> int:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_what_a_dead_putter_put_is_written_at_stop(tmp_path: Path, layout: str) -> None:
-    """Although the writer has asked just before whether anybody is dead."""
+def test_entries_of_a_dead_putter_are_written(tmp_path: Path, layout: str) -> None:
+    """Although the writer has just checked for dead processes."""
     for attempt in range(3):
         logger = DataLogger(tmp_path / str(attempt), layout=layout)
         logger.start()
@@ -179,7 +179,7 @@ def test_what_a_dead_putter_put_is_written_at_stop(tmp_path: Path, layout: str) 
         logger.close()
 
 
-def test_frames_before_the_one_that_is_put_are_there(tmp_path: Path) -> None:
+def test_frames_before_an_unfinished_one_are_written(tmp_path: Path) -> None:
     logger = DataLogger(tmp_path)
     count = dead_growing(logger)
     queue = logger._memq

@@ -1,4 +1,4 @@
-"""DataLogger: the seed's chapter, every start method, its flaws, its deaths."""
+"""DataLogger: the seed's chapter, every start method, its flaws, crashes."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from ataraxis.log.status import (
 COPY = PRINTED / "logger.py"
 OLD_IMPORT = "from ataraxis_data_structures import DataLogger, LogPackage\n"
 PAYLOAD = np.array([9, 8, 7], np.uint8)
-# Of a queue with slots of its size, each takes one.
+# Each entry takes one slot of a queue with slots of this size.
 SLOTFUL = np.arange(1000).astype(np.uint8)
 METHODS = ["fork", "spawn", "forkserver"]
 
 
 def entries(path: Path) -> list[bytes]:
-    """Payloads of a npy log, in no order."""
+    """Payloads of an npy log, unordered."""
     return [bytes(np.load(p)[9:]) for p in path.glob("*.npy")]
 
 
@@ -66,7 +66,7 @@ def status_of(logger: DataLogger) -> LogStatus:
 
 
 def a_writer(logger: DataLogger) -> int:
-    """Wait until the writer works, so that it can be killed at it."""
+    """Wait until the writer works, so that it can be killed."""
     wait_until(lambda: status_of(logger).is_written(), 30, "a writer")
     return writers()[0]
 
@@ -163,7 +163,7 @@ def test_start_and_stop_may_be_cycled(tmp_path: Path) -> None:
             logger.stop()
             assert not logger.started
             assert len(entries(logger.output_directory)) == 2 * i + 1
-            # What is put while it is stopped waits.
+            # Entries put while it is stopped wait.
             logger.input_queue.put(LogPackage(i, 100, PAYLOAD))
             assert not logger.input_queue.empty()
             logger.start()
@@ -176,8 +176,8 @@ def test_start_and_stop_may_be_cycled(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "bad", [5, None, "x", PAYLOAD, (1, 2, PAYLOAD), {"source_id": 1}]
 )
-def test_what_is_no_package_is_refused_in_the_caller(tmp_path: Path, bad) -> None:
-    """Flaw 17: it killed the logger, and the caller never learnt."""
+def test_a_wrong_package_is_refused_in_the_caller(tmp_path: Path, bad) -> None:
+    """Flaw 17: it killed the logger, and the caller got no error."""
     with DataLogger(tmp_path) as logger:
         with pytest.raises(TypeError, match="takes a LogPackage"):
             logger.input_queue.put(bad)
@@ -269,7 +269,7 @@ def test_entries_share_slots(tmp_path: Path, layout: str) -> None:
     rows = np.arange(256, dtype=np.uint8).reshape(64, 4)
     logger.log_block(2, rows, timestamp=1000)
     statistics = logger.statistics()
-    # 64 to a slot: of 134 entries 6 find no room.
+    # 64 per slot: 6 of 134 entries do not fit.
     assert (statistics.waiting, statistics.dropped) == (128, 6)
     logger.start()
     logger.stop()
@@ -278,7 +278,7 @@ def test_entries_share_slots(tmp_path: Path, layout: str) -> None:
     assert [bytes(row) for row in rows[:58]] == [one for one in found if len(one) == 4]
 
 
-def test_a_handle_travels(tmp_path: Path) -> None:
+def test_a_handle_is_pickled(tmp_path: Path) -> None:
     with DataLogger(tmp_path) as logger:
         queue = pickle.loads(pickle.dumps(logger.input_queue))
         queue.put(LogPackage(1, 1, PAYLOAD))
@@ -286,7 +286,7 @@ def test_a_handle_travels(tmp_path: Path) -> None:
     assert len(entries(logger.output_directory)) == 1
 
 
-def test_a_logger_stays_where_it_is(tmp_path: Path) -> None:
+def test_a_logger_is_not_pickled(tmp_path: Path) -> None:
     logger = DataLogger(tmp_path)
     with pytest.raises(TypeError, match="input_queue"):
         pickle.dumps(logger)
@@ -340,7 +340,7 @@ END = """
 )
 @pytest.mark.parametrize("layout", ["npy", "journal"])
 def test_a_program_that_ends_without_stop(tmp_path, context, end, code, layout):
-    """Flaws 18 and 19: entries were lost, processes lived on for ever."""
+    """Flaws 18 and 19: entries were lost, processes never ended."""
     with programs.Program(END, tmp_path, end, layout) as program:
         assert program.finish()[0] == code
     path = tmp_path / "data_logger_data_log"
@@ -404,10 +404,10 @@ def test_a_removed_directory(tmp_path: Path) -> None:
     queue.put(LogPackage(1, 1, PAYLOAD))
     wait_until(lambda: logger.statistics().written == 1, 30, "a writer at work")
     shutil.rmtree(logger.output_directory)
-    wait_until(lambda: _refuses(queue), 5, "the caller to be told")
-    with pytest.raises(LoggerError, match="removed") as told:
+    wait_until(lambda: _refuses(queue), 5, "the caller's error")
+    with pytest.raises(LoggerError, match="removed") as raised:
         logger.stop()
-    assert "1 entries are in" in str(told.value)
+    assert "1 entries are in" in str(raised.value)
     logger.output_directory.mkdir()
     logger.start()
     logger.stop()
@@ -450,7 +450,7 @@ def test_a_disk_that_is_full(tmp_path: Path, layout: str) -> None:
         )  # fmt: skip
         logger.start()
         count, began = 0, 0.0
-        with pytest.raises(LoggerError, match="No space") as told:  # noqa: PT012
+        with pytest.raises(LoggerError, match="No space") as raised:  # noqa: PT012
             for count in range(5000):
                 data = np.frombuffer(b"%05d" % count * 200, np.uint8)
                 began = time.monotonic()
@@ -460,7 +460,7 @@ def test_a_disk_that_is_full(tmp_path: Path, layout: str) -> None:
             logger.stop()
         assert low[0].free_bytes <= 2**20
         assert "No space" in str(refused[0])
-        safe = int(re.search(r"(\d+) entries are in", str(told.value))[1])
+        safe = int(re.search(r"(\d+) entries are in", str(raised.value))[1])
         written = accepted(logger.output_directory)
         assert len(written) >= safe > 10
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
@@ -478,8 +478,8 @@ def test_a_full_disk_at_the_end_of_the_program(tmp_path: Path, context: Path) ->
     _mount(disk, "100k")
     try:
         with programs.Program(END, disk, "pass", "npy") as program:
-            _, _, complaint = program.finish()
-        assert "No space" in complaint
+            _, _, errors = program.finish()
+        assert "No space" in errors
         before = len(entries(disk / "data_logger_data_log"))
         assert 0 < before < 300
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
@@ -525,43 +525,43 @@ def test_a_living_logger_is_not_recovered(tmp_path: Path) -> None:
     assert len(entries(logger.output_directory)) == 1
 
 
-def test_an_orphan_is_told(tmp_path: Path, context: Path) -> None:
+def test_an_orphan_gets_an_error(tmp_path: Path, context: Path) -> None:
     """A producer that outlives the logger's program is refused, and nothing hangs."""
     with programs.Program(
         """
         import multiprocessing, os, signal, sys
         from ataraxis import DataLogger
-        from workers_logger import log_until_told
+        from workers_logger import log_until_refused
         logger = DataLogger(sys.argv[1])
         logger.start()
         how = multiprocessing.get_context("fork")
         given = logger.input_queue, sys.argv[2]
-        how.Process(target=log_until_told, args=given).start()
+        how.Process(target=log_until_refused, args=given).start()
         input()
         os.kill(os.getpid(), signal.SIGKILL)
         """,
         tmp_path,
-        tmp_path / "told",
+        tmp_path / "refused",
     ) as program:
         path = tmp_path / "data_logger_data_log"
         wait_until(lambda: list(path.glob("*.npy")), 20, "an entry")
         program.tell()
         program.process.wait(10)
-        wait_until((tmp_path / "told").exists, 10, "the orphan to be told")
-    count = int((tmp_path / "told").read_text())
-    # Counted, not read: this would take the writer's time.
+        wait_until((tmp_path / "refused").exists, 10, "the orphan's error")
+    count = int((tmp_path / "refused").read_text())
+    # Counted, not read, which would delay the writer.
     wait_until(lambda: len(list(path.glob("*.npy"))) >= count, 90, "the last entry")
     wait_until(_writes_no_more, 10, "the writer to be gone")
-    # The orphan ended as forked processes do: without leaving the queue.
+    # The orphan ended as forked processes do: without closing the queue.
     recover_log()
     assert list(context.iterdir()) == []
     assert len(entries(path)) == count
 
 
-def test_what_is_put_as_the_last_writer_leaves_is_written(
+def test_an_entry_put_while_the_last_writer_ends_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An orphan sees the writer, which has looked for the last time."""
+    """An orphan sees the writer, which has checked the queue for the last time."""
     logger = DataLogger(tmp_path)
     status = status_of(logger)
     put = logger.input_queue._put
@@ -662,36 +662,36 @@ def test_the_input_queue_closed_before_the_logger(tmp_path: Path) -> None:
     assert len(entries(logger.output_directory)) == 1
 
 
-def test_little_room_is_told_by_whoever_puts(tmp_path: Path) -> None:
+def test_every_process_that_puts_warns_of_a_low_disk(tmp_path: Path) -> None:
     _mount(tmp_path / "disk", "2m")
     try:
         logger = DataLogger(tmp_path / "disk")
         logger.start()
-        wait_until(lambda: status_of(logger).low_disk() is not None, 30, "a look")
+        wait_until(lambda: status_of(logger).low_disk() is not None, 30, "a check")
         with pytest.warns(RuntimeWarning, match="make room"):
             logger.input_queue.put(LogPackage(1, 1, PAYLOAD))
         logger.input_queue.put(LogPackage(1, 2, PAYLOAD))
         remount = ["mount", "-o", "remount,size=1g", str(tmp_path / "disk")]
         subprocess.run(remount, check=True)
-        wait_until(lambda: status_of(logger).low_disk() is None, 30, "another look")
+        wait_until(lambda: status_of(logger).low_disk() is None, 30, "another check")
         logger.close()
     finally:
         subprocess.run(["umount", "-l", str(tmp_path / "disk")], check=True)
 
 
-def test_what_was_dropped_is_told(tmp_path: Path) -> None:
-    told: list[Loss] = []
+def test_dropped_entries_are_reported(tmp_path: Path) -> None:
+    losses: list[Loss] = []
     with DataLogger(
         tmp_path, on_full="drop_newest", buffer_count=4, buffer_size=1000,
-        on_loss=told.append,
+        on_loss=losses.append,
     ) as logger:  # fmt: skip
         os.kill(a_writer(logger), signal.SIGSTOP)
         for i in range(20):
             logger.input_queue.put(LogPackage(1, i, SLOTFUL))
-        wait_until(lambda: told, 5, "the loss to be told")
+        wait_until(lambda: losses, 5, "the report of the loss")
         os.kill(writers()[0], signal.SIGCONT)
     dropped = logger.statistics().dropped
-    assert sum(loss.count for loss in told) == told[-1].total == dropped
+    assert sum(loss.count for loss in losses) == losses[-1].total == dropped
     assert len(entries(logger.output_directory)) == 20 - dropped
     logger.close()
 

@@ -1,4 +1,4 @@
-"""LogArchive over npy directories and npz archives, of every generation."""
+"""LogArchive over npy directories and npz archives, of every version."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 7, 64, 1000])
 @pytest.mark.parametrize("size", [1, 137, 4096])
-def test_the_checksum_of_all_rows_tells_of_each(n: int, size: int) -> None:
+def test_the_checksum_of_a_block_verifies_each_row(n: int, size: int) -> None:
     chance = np.random.default_rng(n + size)
     rows = chance.integers(0, 255, (n, size)).astype("u1")
     stored = np.array([zlib.crc32(row) for row in rows], np.uint32)
@@ -154,11 +154,11 @@ def test_a_long_archive_is_one_array_and_damage_in_it_is_named(
         assert len(log.read()) == count
 
 
-# ---- archives whose directory is hurt
+# ---- archives with a damaged directory
 
 
-def directed(data: bytes, number: int) -> int:
-    """Say where the directory of an archive has a member."""
+def record_offset(data: bytes, number: int) -> int:
+    """Return the offset of a member's record in the directory."""
     at = data.index(b"PK\x01\x02")
     for _ in range(number):
         at = data.index(b"PK\x01\x02", at + 4)
@@ -172,7 +172,7 @@ def archive_of(path: Path, count: int = 9) -> tuple[Path, bytearray]:
 
 
 def check_all(path: Path, count: int = 9) -> list[str]:
-    """Every entry is read, one by one and in bulk; the problems that were told."""
+    """Read every entry, one by one and in bulk; return the problems."""
     with LogArchive(path) as log:
         block = log.read()
         assert block.data.tobytes().split() == [b"%d" % i for i in range(count)]
@@ -186,23 +186,23 @@ def check_all(path: Path, count: int = 9) -> list[str]:
 
 
 @pytest.mark.parametrize("field", ["method", "crc", "packed", "nbytes", "at", "far"])
-def test_a_directory_that_is_hurt_loses_nothing(tmp_path: Path, field: str) -> None:
+def test_a_damaged_directory_loses_nothing(tmp_path: Path, field: str) -> None:
     path, data = archive_of(tmp_path)
     place = {"method": 10, "crc": 17, "packed": 20, "nbytes": 24, "at": 43, "far": 45}
-    data[directed(data, 4) + place[field]] ^= 8
+    data[record_offset(data, 4) + place[field]] ^= 8
     path.write_bytes(data)
-    told = check_all(path)
-    assert len(told) == 1
-    assert "007_00000000000000000104.npy" in told[0]
-    assert "directory is damaged" in told[0]
+    problems = check_all(path)
+    assert len(problems) == 1
+    assert "007_00000000000000000104.npy" in problems[0]
+    assert "directory is damaged" in problems[0]
     report = verify(path)
     assert (report.sources[0].received, report.sources[0].missing) == (9, 0)
     assert len(report.problems) == 1
 
 
-def test_a_place_that_is_anothers_is_not_believed(tmp_path: Path) -> None:
+def test_an_offset_of_another_member_is_not_trusted(tmp_path: Path) -> None:
     path, data = archive_of(tmp_path)
-    at = directed(data, 4)
+    at = record_offset(data, 4)
     (where,) = struct.unpack_from("<I", data, at + 42)
     struct.pack_into("<I", data, at + 42, where // 4 * 5)
     path.write_bytes(data)
@@ -210,30 +210,28 @@ def test_a_place_that_is_anothers_is_not_believed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("digit", [2, 23, 25])
-def test_a_name_that_is_hurt_is_taken_from_the_member(
-    tmp_path: Path, digit: int
-) -> None:
+def test_a_damaged_name_is_taken_from_the_member(tmp_path: Path, digit: int) -> None:
     path, data = archive_of(tmp_path)
-    at = directed(data, 4) + 46
+    at = record_offset(data, 4) + 46
     data[at + digit] ^= 16 if digit == 25 else 1  # 25: no name of an entry any more
     path.write_bytes(data)
     with LogArchive(path) as log:
         assert len(log) == 9
         assert len(log.problems) == (digit == 25)
-    assert len(told := check_all(path)) == 1
-    assert "007_00000000000000000104.npy" in told[0]
+    assert len(problems := check_all(path)) == 1
+    assert "007_00000000000000000104.npy" in problems[0]
 
 
-def test_a_name_and_a_place_that_are_hurt(tmp_path: Path) -> None:
+def test_a_damaged_name_and_offset(tmp_path: Path) -> None:
     path, data = archive_of(tmp_path)
-    at = directed(data, 4)
+    at = record_offset(data, 4)
     data[at + 43] ^= 4
     data[at + 46 + 20] ^= 64
     path.write_bytes(data)
     assert len(check_all(path)) == 1
 
 
-def test_members_of_others_are_no_damage(tmp_path: Path) -> None:
+def test_foreign_members_are_not_damage(tmp_path: Path) -> None:
     path = tmp_path / "mixed.npz"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a/", b"")
@@ -250,7 +248,7 @@ def test_what_is_lost_without_a_directory_is_named(tmp_path: Path) -> None:
     stride = data.index(b"PK\x03\x04", 4)
     data[2 * stride] ^= 1  # no member begins there: the directory has its name
     data[5 * stride + 40] ^= 1  # it begins, under the name of another
-    for cut in (3, len(data) - directed(data, 0)):
+    for cut in (3, len(data) - record_offset(data, 0)):
         path.write_bytes(data[:-cut])
         with LogArchive(path) as log:
             stamps = [frame.device_time for frame in log]
@@ -258,12 +256,12 @@ def test_what_is_lost_without_a_directory_is_named(tmp_path: Path) -> None:
             lost = {(p.offset, p.nbytes): p.what for p in log.problems}
         assert len(lost) == 3
         assert "cut off" in lost[(len(data) - cut, 0)]
-        said = lost[(2 * stride, stride)]
+        what = lost[(2 * stride, stride)]
         if cut == 3:
-            assert said.startswith("007_00000000000000000102.npy")
+            assert what.startswith("007_00000000000000000102.npy")
             assert "000105.npy" in lost[(5 * stride, stride)]
         else:
-            assert said == "no member begins here"
+            assert what == "no member begins here"
             assert "cut or changed" in lost[(5 * stride, stride)]
         report = verify(path)
         assert report.sources[0].received == 7
@@ -292,13 +290,13 @@ def test_an_archive_that_is_a_payload_is_not_searched(tmp_path: Path) -> None:
         assert len(log.problems) > 1
 
 
-def test_places_past_63_bits_are_no_places() -> None:
+def test_offsets_past_63_bits_are_refused() -> None:
     data = np.zeros(1000, np.uint8)
     for far in (2**63, 2**64 - 1, 971):
         assert _files(data, np.array([0, far], np.uint64), 10) is None
 
 
-def test_verify_counts_what_is_damaged_in_a_directory(tmp_path: Path) -> None:
+def test_verify_counts_damage_in_a_directory(tmp_path: Path) -> None:
     fill(tmp_path, 20)
     assert verify(tmp_path).is_complete
     cut = tmp_path / "007_00000000000000000004.npy"

@@ -1,4 +1,4 @@
-"""What a writer records straight from a queue's slots, beside what it drains first."""
+"""Frames recorded directly from a queue's slots, and frames drained first."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def recorded(path: Path) -> list[tuple[Any, ...]]:
     with JournalReader(path) as journal:
         assert journal.problems == []
         frames = [journal.frame(k) for k in range(len(journal))]
-        # What was given back comes again, in any order.
+        # Frames that were given back are redelivered, in any order.
         frames.sort(key=lambda frame: frame.sequence)
         return [described(frame) for frame in frames]
 
 
 def described(frame: Frame) -> tuple[Any, ...]:
-    """All of a frame; the labels themselves, not their number in the file."""
+    """Return every field of a frame, with the labels instead of their number."""
     data, array = frame.to_bytes(), frame.array
     return data[:56], data[64:], array.dtype, array.shape, array.tobytes()
 

@@ -34,7 +34,7 @@ spawn = multiprocessing.get_context("spawn")
 
 @contextmanager
 def full_disk(nbytes: int) -> Iterator[None]:
-    """Let no file grow beyond `nbytes`, as a full disk would not."""
+    """Limit the size of files to `nbytes`, as on a full disk."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
@@ -97,7 +97,7 @@ def test_a_recording_ends_with_its_stream(tmp_path: Path) -> None:
     assert [f.value for f in LogArchive(tmp_path)] == [b"%d" % k for k in range(20)]
 
 
-def test_what_the_producer_gave_up_is_counted_in_the_file(tmp_path: Path) -> None:
+def test_frames_the_producer_gave_up_are_counted_in_the_file(tmp_path: Path) -> None:
     producer = Producer("hasty", 64, 4, on_full="drop_newest", sync=True)
     slow = Consumer("hasty")
     losses = []
@@ -116,7 +116,7 @@ def test_what_the_producer_gave_up_is_counted_in_the_file(tmp_path: Path) -> Non
     producer.unlink()
 
 
-def test_a_killed_recorder_is_missed_by_nobody(tmp_path: Path) -> None:
+def test_a_killed_recorder_loses_no_frame(tmp_path: Path) -> None:
     producer = Producer("precious", shape=(3,), dtype="i8", buffer_count=256)
     for round_ in range(3):
         ready = spawn.Event()
@@ -131,7 +131,7 @@ def test_a_killed_recorder_is_missed_by_nobody(tmp_path: Path) -> None:
         process.join()
         for k in range(50, 60):
             producer.send(np.full(3, 60 * round_ + k))
-    # Asking how many there are looks for the dead.
+    # Counting the readers reaps dead ones.
     assert producer.subscriber_count == 1
     assert producer.statistics().detached == ("recorder",)
     assert "did not close" in str(verify(tmp_path).problems[-1])
@@ -146,7 +146,7 @@ def test_a_killed_recorder_is_missed_by_nobody(tmp_path: Path) -> None:
     producer.unlink()
 
 
-def test_a_recorder_that_stays_away_too_long_counts_what_it_missed(
+def test_a_recorder_detached_for_too_long_counts_what_it_missed(
     tmp_path: Path,
 ) -> None:
     producer = Producer("impatient", shape=(3,), dtype="i8", buffer_count=16)
@@ -189,7 +189,7 @@ def test_several_producers_of_one_stream_are_recorded(tmp_path: Path) -> None:
         end.unlink()
 
 
-def test_a_frame_in_the_making_is_waited_for_without_work(tmp_path: Path) -> None:
+def test_waiting_for_an_unfinished_frame_uses_no_cpu(tmp_path: Path) -> None:
     producer = Producer("slow", 64, 8)
     with Recorder("slow", tmp_path) as recorder:
         buffer = producer.next_to_send()
@@ -203,13 +203,13 @@ def test_a_frame_in_the_making_is_waited_for_without_work(tmp_path: Path) -> Non
 
 
 def wait_until_slept(seconds: float) -> None:
-    """Let time pass, for what is to happen meanwhile is nothing."""
+    """Wait, during which nothing is expected to happen."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         time.sleep(0.1)
 
 
-def test_another_stream_of_the_name_begins_anew(tmp_path: Path) -> None:
+def test_another_stream_of_the_name_is_recorded_from_its_start(tmp_path: Path) -> None:
     for _ in range(2):
         with Producer("again", 64, 8) as producer:
             with Recorder("again", tmp_path):
@@ -223,17 +223,17 @@ def test_another_stream_of_the_name_begins_anew(tmp_path: Path) -> None:
     assert report.is_complete
 
 
-def test_a_full_disk_is_told_at_once_and_costs_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_at_once_and_costs_nothing(tmp_path: Path) -> None:
     producer = Producer("stubborn", shape=(1000,), dtype="f8", buffer_count=8)
-    told = []
-    recorder = Recorder("stubborn", tmp_path, on_error=told.append)
+    reported = []
+    recorder = Recorder("stubborn", tmp_path, on_error=reported.append)
     for k in range(4):
         producer.send(np.full(1000, k))
     wait_until(lambda: recorder.statistics()["stubborn"].frames == 4)
     with full_disk(50_000):
         for k in range(4, 10):
             producer.send(np.full(1000, k))
-        wait_until(lambda: bool(told), timeout=5)
+        wait_until(lambda: bool(reported), timeout=5)
         with pytest.raises(
             LoggerError, match=r"first \d entries are in files and safe"
         ):
@@ -242,12 +242,12 @@ def test_a_full_disk_is_told_at_once_and_costs_nothing(tmp_path: Path) -> None:
         assert safe.tolist() == list(range(len(safe)))
     producer.send(np.full(1000, 10))
     recorder.stop()
-    assert len(told) == 1
+    assert len(reported) == 1
     assert LogArchive(tmp_path).read("stubborn").data[:, 0].tolist() == list(range(11))
     producer.unlink()
 
 
-def test_what_a_full_disk_refused_stays_in_the_ring(tmp_path: Path) -> None:
+def test_frames_a_full_disk_refused_stay_in_the_ring(tmp_path: Path) -> None:
     producer = Producer("kept", shape=(1000,), dtype="f8", buffer_count=8)
     recorder = Recorder("kept", tmp_path)
     with full_disk(30_000):
@@ -286,19 +286,19 @@ def test_files_that_were_removed_are_written_again(
     assert verify(place).is_complete
 
 
-def test_little_space_is_told_once(tmp_path: Path) -> None:
-    told: list[LowDisk] = []
-    watch = DiskWatch(tmp_path, 600, told.append)
+def test_a_low_disk_is_reported_once(tmp_path: Path) -> None:
+    reported: list[LowDisk] = []
+    watch = DiskWatch(tmp_path, 600, reported.append)
     free = os.statvfs(tmp_path)
     little = mock.Mock(f_bavail=2**19, f_frsize=4096)
     with mock.patch("os.statvfs", return_value=little):
         watch.check(0, is_forced=True)
-        assert told == []
+        assert reported == []
         for nbytes in (2**31, 2**33):
             watch.check(nbytes, is_forced=True)
-    assert len(told) == 1
-    assert told[0].free_bytes == 2**31
-    assert told[0].seconds_left < 600
+    assert len(reported) == 1
+    assert reported[0].free_bytes == 2**31
+    assert reported[0].seconds_left < 600
     with mock.patch("os.statvfs", return_value=free):
         watch.check(2**33, is_forced=True)
     with mock.patch("os.statvfs", return_value=mock.Mock(f_bavail=1, f_frsize=4096)):
@@ -310,8 +310,8 @@ def test_little_space_is_told_once(tmp_path: Path) -> None:
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
-    with pytest.raises(SegmentNotFound, match="nobody"):
-        Recorder("nobody", tmp_path)
+    with pytest.raises(SegmentNotFound, match="missing"):
+        Recorder("missing", tmp_path)
     with pytest.raises(ValueError, match="unique names"):
         Recorder(["a", "a"], tmp_path)
     with Producer("here", 64, 8) as producer:

@@ -1,4 +1,4 @@
-"""A recorder whose disk fails: what was accepted is never lost, and it is said so."""
+"""A recorder whose disk fails: no frame is lost, and the error is reported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ N = 300
 
 
 class Failing:
-    """Syncs and writes of this process that fail while told to."""
+    """Syncs and writes of this process that fail on demand."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.syncs = self.writes = 0  # how many more fail
@@ -91,12 +91,12 @@ def _all_there(path: Path, n: int = N) -> None:
 def test_an_error_of_the_disk_loses_nothing(
     tmp_path: Path, failing: Failing, durability: Any, what: str, times: int, slots: int
 ) -> None:
-    told: list[LoggerError] = []
+    errors: list[LoggerError] = []
     with Producer(
         "cam", shape=(4,), dtype="i8", buffer_count=slots, on_stall=id
     ) as cam:
         recorder = Recorder(
-            "cam", tmp_path, durability=durability, on_error=told.append
+            "cam", tmp_path, durability=durability, on_error=errors.append
         )
 
         def at(k: int) -> None:
@@ -107,13 +107,13 @@ def test_an_error_of_the_disk_loses_nothing(
     assert recorder.wait(60)
     recorder.stop()
     _all_there(tmp_path)
-    assert bool(told) == bool(failing.hits)
+    assert bool(errors) == bool(failing.hits)
     if durability == "disk" or what == "writes":
         assert failing.hits
 
 
 @pytest.mark.parametrize("durability", ["os", "disk"])
-def test_a_disk_that_refuses_for_long_gates_and_says_so(
+def test_a_disk_that_fails_for_long_gates_and_is_reported(
     tmp_path: Path, failing: Failing, durability: Any
 ) -> None:
     with (
@@ -124,21 +124,21 @@ def test_a_disk_that_refuses_for_long_gates_and_says_so(
         sender = threading.Thread(target=_send, args=(cam, N, lambda k: None))
         failing.writes = failing.syncs = 10**9
         sender.start()
-        wait_until(lambda: s.statistics()["cam"].error, 20, "it is said")
+        wait_until(lambda: s.statistics()["cam"].error, 20, "the error")
         wait_until(lambda: cam.statistics().is_stalled, 20, "it gates")
         failing.writes = failing.syncs = 0
         sender.join()
-    said = s.verdict["cam"]
-    assert said.is_trusted, s.verdict
-    assert said.expected == said.received == N
-    assert said.waited_s > 0
-    assert any("could not be written for some time" in note for note in said.notes)
+    stream = s.verdict["cam"]
+    assert stream.is_trusted, s.verdict
+    assert stream.expected == stream.received == N
+    assert stream.waited_s > 0
+    assert any("could not be written for some time" in note for note in stream.notes)
 
 
-def test_what_is_not_on_the_disk_stays_in_the_ring(
+def test_frames_that_are_not_on_the_disk_stay_in_the_ring(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sync that takes its time: frames are released by it, not by the write."""
+    """A slow sync: it releases the frames, not the write."""
     gate, waits = threading.Event(), threading.Event()
     force = Syncer.force
 

@@ -1,4 +1,4 @@
-"""The engine of xarray: logs as datasets, read where they are indexed, nowhere else."""
+"""The engine of xarray: logs as datasets, of which only indexed parts are read."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def filled(path: Path, rows: np.ndarray = ROWS, **options: object) -> Path:
 
 @pytest.fixture
 def on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short recordings as long ones: their times stay on disk."""
+    """Treat short recordings as long ones: their times stay on disk."""
     monkeypatch.setattr(backend, "AT_ONCE", 4)
     monkeypatch.setattr(index, "IN_MEMORY", 4)
 
@@ -54,7 +54,7 @@ def mapped(path: Path) -> list[str]:
 # ---- how xarray finds it
 
 
-def test_xarray_finds_the_engine_by_itself(tmp_path: Path) -> None:
+def test_xarray_finds_the_engine_by_its_entry_point(tmp_path: Path) -> None:
     assert "ataraxis" in xr.backends.list_engines()
     filled(tmp_path)
     with xr.open_dataset(tmp_path) as dataset:
@@ -91,11 +91,11 @@ def test_it_claims_logs_and_nothing_else(tmp_path: Path) -> None:
         opened(other)
 
 
-# ---- what it says
+# ---- contents of a dataset
 
 
 def recorded(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Record a camera and a probe; what was sent."""
+    """Record a camera and a probe; return the frames."""
     camera = Producer(
         "camera", shape=(2, 3), dtype="u1", dims=("y", "x"),
         coords={"x": [0.5, 1.5, 2.5]}, attrs={"rate_hz": 100.0},
@@ -109,7 +109,7 @@ def recorded(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return images, np.arange(10) / 2
 
 
-def test_a_stream_comes_back_with_all_it_had(tmp_path: Path) -> None:
+def test_a_stream_is_read_back_completely(tmp_path: Path) -> None:
     images, _ = recorded(tmp_path)
     block = LogArchive(tmp_path).read("camera")
     with opened(tmp_path, source="camera") as dataset:
@@ -153,7 +153,7 @@ def test_a_tree_has_a_node_for_each_stream(tmp_path: Path) -> None:
     }
 
 
-def test_which_source_is_asked_for_where_there_are_several(tmp_path: Path) -> None:
+def test_one_of_several_sources_must_be_chosen(tmp_path: Path) -> None:
     recorded(tmp_path)
     with pytest.raises(
         ValueError, match=r"camera.*probe.*source='camera'.*open_datatree"
@@ -182,7 +182,7 @@ def test_fields_of_records_are_variables(tmp_path: Path) -> None:
         assert dataset["in.a"].isel(time=9).item() == 9
 
 
-def test_text_and_numbers_of_python_come_too(tmp_path: Path) -> None:
+def test_text_and_python_numbers_are_read(tmp_path: Path) -> None:
     with JournalWriter(tmp_path) as journal:
         for k, word in enumerate(["go", "left", "stop"]):
             journal.log(1, word)
@@ -207,7 +207,7 @@ def test_rows_with_a_time_of_their_own_are_along_entry(tmp_path: Path) -> None:
         assert dataset.daq.sum("time").values.tolist() == [[4, 4], [0, 0]]
 
 
-def test_nothing_is_read_of_what_is_dropped(tmp_path: Path) -> None:
+def test_dropped_variables_are_not_read(tmp_path: Path) -> None:
     filled(tmp_path)
     with opened(tmp_path, drop_variables=["sequence", "time"]) as dataset:
         assert set(dataset.coords) == {"monotonic_ns"}
@@ -273,18 +273,18 @@ def test_a_slice_reads_its_own_entries_only(tmp_path: Path) -> None:
     assert asked == [[20, 30, 40], [3, 150], [77]]
 
 
-def listed(path: Path) -> int:
-    """How many headers are looked at to open."""
-    with counted("list_entries", inputs) as looks, opened(path):
-        return sum(int(call.args[1]["count"]) for call in looks.call_args_list)
+def headers_read(path: Path) -> int:
+    """Return how many headers are read to open."""
+    with counted("list_entries", inputs) as calls, opened(path):
+        return sum(int(call.args[1]["count"]) for call in calls.call_args_list)
 
 
-def test_opening_looks_at_as_much_of_a_long_recording_as_of_a_short(
+def test_opening_reads_as_much_of_a_long_recording_as_of_a_short(
     tmp_path: Path,
 ) -> None:
     short, long = filled(tmp_path / "a", np.zeros((10_000, 2))), tmp_path / "b"
     filled(long, np.zeros((200_000, 2)))
-    assert listed(long) <= listed(short) < 10
+    assert headers_read(long) <= headers_read(short) < 10
 
 
 @pytest.mark.usefixtures("on_disk")
@@ -343,7 +343,7 @@ def test_text_means_all_of_its_minute(tmp_path: Path) -> None:
 
 
 def test_every_session_has_its_own_anchor(tmp_path: Path) -> None:
-    """A machine that was started anew counts from 0 again: its times still rise."""
+    """A machine that was restarted counts from 0 again: its times still rise."""
     for boot, (wall, monotonic) in enumerate([(10**18, 5 * 10**15), (2 * 10**18, 7)]):
         anchor = Anchor(wall, monotonic, "rig", str(boot))
         with (
@@ -363,10 +363,10 @@ def test_every_session_has_its_own_anchor(tmp_path: Path) -> None:
         np.testing.assert_array_equal(dataset.sel(time=series).data, ROWS[:6])
 
 
-# ---- open, closed, elsewhere
+# ---- open, closed, pickled
 
 
-def test_closing_lets_the_files_go(tmp_path: Path) -> None:
+def test_closing_closes_the_files(tmp_path: Path) -> None:
     filled(tmp_path)
     dataset = opened(tmp_path, cache=False)
     part = dataset.data[:3].values
@@ -393,7 +393,7 @@ def test_a_file_in_progress_is_read_as_far_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("on_disk")
-def test_it_is_pickled_as_how_to_open_it(tmp_path: Path) -> None:
+def test_a_dataset_is_pickled_as_arguments_to_open_it(tmp_path: Path) -> None:
     filled(tmp_path)
     with opened(tmp_path) as dataset:
         data = pickle.dumps(dataset.isel(time=slice(10, 190)))
@@ -405,7 +405,7 @@ def test_it_is_pickled_as_how_to_open_it(tmp_path: Path) -> None:
     )
 
 
-def test_chunks_need_dask_and_say_so(tmp_path: Path) -> None:
+def test_chunks_without_dask_raise(tmp_path: Path) -> None:
     filled(tmp_path)
     if importlib.util.find_spec("dask") is None:
         with pytest.raises((ImportError, ValueError), match="dask"):
@@ -415,10 +415,10 @@ def test_chunks_need_dask_and_say_so(tmp_path: Path) -> None:
         np.testing.assert_array_equal(dataset.data.sum("time").compute(), ROWS.sum(0))
 
 
-# ---- what does not fit
+# ---- errors
 
 
-def test_entries_of_several_kinds_are_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_entries_of_several_kinds_are_refused_with_advice(tmp_path: Path) -> None:
     with JournalWriter(tmp_path) as journal:
         journal.log_block(1, np.zeros((5, 3)))
         journal.log_block(1, np.zeros((5, 6), "f4"))  # as many bytes

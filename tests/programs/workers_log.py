@@ -1,4 +1,4 @@
-"""What the log's tests run in other processes."""
+"""Functions that the tests of the log run in other processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def record(stream: str, directory: Path, ready: object, **options: object) -> No
 
 
 def write(directory: Path, pipe: object, seed: int, crash_at: int) -> None:
-    """Log blocks and single entries, say how many are safe, die after `crash_at`."""
+    """Log blocks and single entries, send how many are safe, die after `crash_at`."""
     from ataraxis.log import JournalWriter
 
     chance = np.random.default_rng(seed)

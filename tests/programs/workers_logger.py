@@ -1,4 +1,4 @@
-"""What the other processes of the log's tests do."""
+"""Functions that the tests of the logger run in other processes."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ def archive_at_once(path: Path, at_once: Any, base: int) -> None:
 
 
 def log_many(queue: Any, source: int, count: int) -> None:
-    """Log entries that say whose they are; half of all stamps are equal."""
+    """Log entries with their source and number; half of all stamps are equal."""
     for i in range(count):
         data = np.frombuffer(f"{source} {i}".encode(), np.uint8)
         queue.put(LogPackage(source, i // 2, data))
 
 
-def log_until_told(queue: Any, told: str) -> None:
-    """Log until the logger says no; how many it took."""
+def log_until_refused(queue: Any, result: str) -> None:
+    """Log until the logger refuses; write how many entries it accepted."""
     count = 0
     try:
         while True:
             queue.put(LogPackage(1, count, np.zeros(3, np.uint8)))
             count += 1
     except LoggerError:
-        Path(told + ".new").write_text(str(count))
-        Path(told + ".new").rename(told)
+        Path(result + ".new").write_text(str(count))
+        Path(result + ".new").rename(result)
 
 
 def log_and_count(queue: Any, source: int, counter: str) -> None:
-    """Log for ever; how many puts have returned stands in a file, surviving kills."""
+    """Log forever; count the returned puts in a mapped file, which survives a kill."""
     with open(counter, "r+b") as file:
         count = mmap.mmap(file.fileno(), 8)
     number = 0

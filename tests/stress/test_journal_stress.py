@@ -32,7 +32,7 @@ spawn = multiprocessing.get_context("spawn")
 
 
 def written(directory: Path) -> list[int]:
-    """The first item of each entry of `workers_log.write`, all of whose items agree."""
+    """Return the first item of each entry of `workers_log.write`; all items agree."""
     found = []
     for frame in LogArchive(directory):
         assert (frame.array == frame.array[0]).all()
@@ -70,8 +70,8 @@ def test_a_writer_killed_at_random(
         assert len(found) >= safe
         reports = recover(directory)
         assert sum(report.entries for report in reports) == len(found)
-        told = [str(problem) for report in reports for problem in report.problems]
-        assert any("did not close" in t or "never begun" in t for t in told)
+        reported = [str(problem) for report in reports for problem in report.problems]
+        assert any("did not close" in t or "never begun" in t for t in reported)
         assert written(directory) == found
         shutil.rmtree(directory)
 
@@ -168,7 +168,7 @@ def test_damage(tmp_path: Path, figure: Callable[..., float]) -> None:
 
 
 def check(directory: Path, values: list[bytes], intact: set[int]) -> None:
-    """Every intact entry is read, every other one is missing and said to be."""
+    """Every intact entry is read, every other one is reported missing."""
     try:
         archive = LogArchive(directory)
     except LayoutError:
@@ -183,7 +183,7 @@ def check(directory: Path, values: list[bytes], intact: set[int]) -> None:
             damaged += 1
         else:
             read[frame.sequence] = frame.value
-    # Of a file of which one header is left nobody knows the seed.
+    # With one intact header left, the seed of a file is unknown.
     if archive.problems and len(intact) < 2 and not read:
         return
     assert read.keys() >= intact
@@ -204,7 +204,7 @@ def test_power_loss_costs_no_more_than_was_promised(
     kept: dict[Path, int] = {}
 
     def force(self: Syncer, fd: int) -> None:
-        # What a disk may forget: all that was written since the call began.
+        # The disk may lose everything written since the call began.
         path = Path(os.readlink(f"/proc/self/fd/{fd}"))
         kept[path] = max(kept.get(path, 0), os.fstat(fd).st_size)
 
@@ -314,23 +314,23 @@ def test_a_disk_that_fills_up(small_disk: Path) -> None:
 def test_a_recorder_on_a_disk_that_fills_up(small_disk: Path, arena: Path) -> None:
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(2**21))
-    told: list[tuple[float, LoggerError]] = []
+    reported: list[tuple[float, LoggerError]] = []
     producer = Producer(
         "images", shape=(100_000,), dtype="u1", buffer_count=8, context=arena,
         on_stall=lambda statistics: None,
     )  # fmt: skip
     recorder = Recorder(
         "images", small_disk, context=arena, on_low_disk=lambda low: None,
-        on_error=lambda error: told.append((time.monotonic(), error)),
+        on_error=lambda error: reported.append((time.monotonic(), error)),
     )  # fmt: skip
     began = time.monotonic()
     sent = 0
-    while not told:
+    while not reported:
         assert time.monotonic() - began < 30
         if producer.next_to_send(blocking=False) is not None:
             producer.send(np.full(100_000, sent % 251, "u1"))
             sent += 1
-    assert "No space left" in str(told[0][1])
+    assert "No space left" in str(reported[0][1])
     safe = LogArchive(small_disk).read("images").data
     assert (safe == (np.arange(len(safe)) % 251)[:, None]).all()
     # Room is made: everything that waited is written.

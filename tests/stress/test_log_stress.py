@@ -1,4 +1,4 @@
-"""The log under deaths: whatever put() had taken is on disk or recovered, once."""
+"""The log under crashes: every accepted entry is on disk or recovered, once."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Rig(programs.Program):
 
 
 def counts(path: Path) -> list[int]:
-    """How many puts of each producer had returned."""
+    """Return how many puts of each producer had returned."""
     found = []
     for source in range(PRODUCERS):
         data = (path / f"count{source}").read_bytes()
@@ -57,7 +57,7 @@ def counts(path: Path) -> list[int]:
     return found
 
 
-def nobody_writes() -> bool:
+def is_unwritten() -> bool:
     return not any(LogStatus(path).is_written() for path in statuses())
 
 
@@ -76,7 +76,7 @@ def test_a_group_killed_at_random_moments(arena, tmp_path, monkeypatch, figure, 
             time.sleep(chance.random() * 0.2)  # the moment
             os.killpg(rig.pid, signal.SIGKILL)
             rig.process.wait(10)
-        wait_until(nobody_writes, 10, "the writer's end")
+        wait_until(is_unwritten, 10, "the writer's end")
         for saved in recover_log(path):
             assert not saved.problem
         check_whole(path)
@@ -84,7 +84,7 @@ def test_a_group_killed_at_random_moments(arena, tmp_path, monkeypatch, figure, 
 
 
 def check_whole(path: Path) -> None:
-    """Every entry accepted is there once; one a producer may have been in flight."""
+    """Every accepted entry is there once; each producer may have had one in flight."""
     found: dict[int, list[int]] = {source: [] for source in range(PRODUCERS)}
     for data in accepted(path / "data_logger_data_log"):
         source, number = data.split(b" ")[:2]

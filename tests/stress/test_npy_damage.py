@@ -1,4 +1,4 @@
-"""Archives and npy directories damaged: what is intact is read, what is not is named.
+"""Damaged archives and npy directories: intact entries are read, others are named.
 
 A member of an archive is intact if its local header, its name and its data are: the
 directory behind the members is only an index.
@@ -29,7 +29,7 @@ SOURCE = 7
 
 
 def entries_of(chance: random.Random, sizes: list[int]) -> Entries:
-    """Entries whose stamps are near each other: a flip may make one another's."""
+    """Entries with close stamps: a bit flip may turn one into another."""
     stamps = sorted(chance.sample(range(100_000_000, 100_000_200), 40))
     return {(SOURCE, s): chance.randbytes(chance.choice(sizes)) for s in stamps}
 
@@ -45,27 +45,27 @@ def stem(key: Key) -> str:
     return EntryKey(key[1], key[0]).stem
 
 
-# ---- what is read, one by one and in bulk
+# ---- reading, one by one and in bulk
 
 
 @dataclass
 class Found:
-    """What a log has, read one by one."""
+    """The entries of a log, read one by one."""
 
     numbers: dict[Key, int]
-    told: list[str]
+    texts: list[str]
     problems: list[Problem]
 
 
 def read_all(path: Path, entries: Entries) -> Found:
-    """Read a log in each way; nothing wrong may come."""
+    """Read a log in each way; no wrong entry may be returned."""
     found = Found({}, [], [])
     with LogArchive(path) as log:
         for number in range(len(log)):
             try:
                 frame = log[number]
             except CorruptFrame as error:
-                found.told.append(str(error))
+                found.texts.append(str(error))
                 continue
             key = frame.source, frame.device_time
             assert key not in found.numbers
@@ -82,7 +82,7 @@ def read_all(path: Path, entries: Entries) -> Found:
 
 
 def in_bulk(path: Path, entries: Entries, numbers: dict[Key, int]) -> None:
-    """Read what can be read in blocks, of a log that was not looked at before."""
+    """Read a newly opened log in blocks."""
     alike: dict[int, list[Key]] = {}
     for key in numbers:
         alike.setdefault(len(entries[key]), []).append(key)
@@ -101,11 +101,11 @@ def in_bulk(path: Path, entries: Entries, numbers: dict[Key, int]) -> None:
         except (CorruptFrame, ValueError):
             assert len(alike) != 1 or len(numbers) < len(log)
         else:
-            # Of a member whose header is hit the bytes may be whole all the same.
+            # The bytes of a member with a damaged header may be intact.
             assert len(block) == len(log)
             keys = zip(block.source.tolist(), block.time.tolist(), strict=True)
             assert [row.tobytes() for row in block.data] == [entries[k] for k in keys]
-        # That more may have been there is only said where something is damaged.
+        # A warning about further entries requires damage.
         assert log.problems or not warned
 
 
@@ -114,13 +114,13 @@ def in_bulk(path: Path, entries: Entries, numbers: dict[Key, int]) -> None:
 
 @dataclass
 class Archive:
-    """An archive that is whole."""
+    """An intact archive."""
 
     data: bytes
     members: dict[Key, range]
-    """Where each is."""
+    """Position of each member."""
     rows: dict[Key, range]
-    """Where the directory has it."""
+    """Position of its record in the directory."""
 
 
 def look_at(path: Path) -> Archive:
@@ -138,7 +138,7 @@ def look_at(path: Path) -> Archive:
 
 
 def make(directory: Path, entries: Entries, how: str) -> Path:
-    """Make an archive as ours or the originals' are."""
+    """Make an archive like ours, or like one of ataraxis-data-structures."""
     path = directory / f"{SOURCE}_log.npz"
     if how in ("savez", "savez_compressed"):
         directory.mkdir()
@@ -197,7 +197,7 @@ def test_an_archive_damaged(
         size = len(hurt)
         end = chance.choice([size, size, size, chance.randrange(size), 0])
         path.write_bytes(hurt[:end])
-        # A bit that was flipped twice is as it was.
+        # A bit that was flipped twice is unchanged.
         hits = {at for at in {b >> 3 for b in bits} if hurt[at] != archive.data[at]}
         found = read_all(chance.choice([path, path.parent]), entries)
         check(archive, hits, end, found)
@@ -218,11 +218,11 @@ def check(archive: Archive, hits: set[int], end: int, found: Found) -> None:
         assert found.problems
         if is_hit(member) and is_hit(archive.rows[key]):
             continue  # What is left may not say what it was.
-        told = [*found.told, *(str(problem) for problem in found.problems)]
-        # Of what is behind the end of a file nothing is known but that.
+        texts = [*found.texts, *(str(problem) for problem in found.problems)]
+        # Entries behind the end of a cut file are unknown.
         near = [(p.offset, p.offset + max(p.nbytes, 1)) for p in found.problems]
         first, last = min(member.start, end), min(member.stop, end + 1)
-        assert any(stem(key) in text for text in told) or any(
+        assert any(stem(key) in text for text in texts) or any(
             start < last and first < stop for start, stop in near
         ), f"{key} is not named"
 
@@ -257,7 +257,7 @@ def test_a_directory_damaged(tmp_path: Path, figure: Callable[..., float]) -> No
         missing = entries.keys() - found.numbers.keys()
         assert missing <= hurt.keys()
         for key in missing:
-            assert any(stem(key) in text for text in found.told)
+            assert any(stem(key) in text for text in found.texts)
             assert any(p.path == paths[key] for p in found.problems)
         for key, whole in hurt.items():
             paths[key].write_bytes(whole)

@@ -1,4 +1,4 @@
-"""The power goes: what was reported to be on the disk is there, the rest is named.
+"""Power cuts: everything reported as on the disk is there, the rest is named.
 
 All writes and syncs of a recording are noted, and 1,000 points of it replayed at full
 figures: what was not synced is there or not, in any order, whole or torn.
@@ -55,7 +55,7 @@ else:
         with Recorder("cam", path, durability="disk", file_bytes=16384) as recorder:
             for k in range(400):
                 producer.send(np.full(4, k, "i8"))
-                # What is not released may be lost; what is, may not.
+                # Unreleased frames may be lost, released ones must not be.
                 (reader,) = producer.statistics().readers
                 reported(k + 1 - reader.lag)
 """
@@ -108,7 +108,7 @@ def test_what_was_reported_durable_survives_the_loss_of_power(
 
 
 def _cut(ops: list[Op], place: Path, chance: np.random.Generator) -> None:
-    """Make what a disk may hold after these, and look at it."""
+    """Make a state that the disk may have after these, and check it."""
     place.mkdir()
     reported = 0
     last_sync: dict[Path, int] = {}
@@ -127,7 +127,7 @@ def _cut(ops: list[Op], place: Path, chance: np.random.Generator) -> None:
     content: dict[Path, bytearray] = {}
     loose: list[Op] = []
     for path, begun in first.items():
-        # A name that was not synced may be missing, with all that is in the file.
+        # An unsynced name may be missing, with all of its file.
         if begun < named or chance.random() < 0.7:
             content[path] = bytearray()
     for k, op in enumerate(ops):
@@ -172,7 +172,7 @@ def _cut(ops: list[Op], place: Path, chance: np.random.Generator) -> None:
     report = verify(place)
     found = sum(source.received for source in report.sources)
     assert found == len(there)
-    # A hole is named: as missing, or as a problem of a file.
+    # A hole is reported as missing, or as a problem of a file.
     if there and len(there) <= max(there):
         assert not report.is_complete
 

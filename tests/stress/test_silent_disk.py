@@ -1,4 +1,4 @@
-"""A disk that does not answer: a thread hangs in the kernel, and nothing is lost."""
+"""A disk that does not answer: a thread is blocked in the kernel, nothing is lost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ N = 400
 
 
 class Disk:
-    """A folder on a disk that stands still while told to."""
+    """A directory on a disk that blocks on demand."""
 
     def __init__(self, place: Path) -> None:
         self.path, self.source, self.gate = place / "m", place / "s", place / "gate"
@@ -91,7 +91,7 @@ def _all_there(path: Path) -> None:
 
 @pytest.mark.parametrize("durability", ["os", "disk"])
 @pytest.mark.parametrize("seconds", [0.3, 30])
-def test_a_disk_that_stands_still_for_a_while_loses_nothing(
+def test_a_disk_that_blocks_for_a_while_loses_nothing(
     disk: Disk, figure: Any, durability: Any, seconds: float
 ) -> None:
     seconds = min(seconds, figure(30, 6.5))
@@ -106,7 +106,7 @@ def test_a_disk_that_stands_still_for_a_while_loses_nothing(
         sender.start()
         began = time.monotonic()
         if seconds > module.SILENT_S:
-            wait_until(lambda: session.statistics()["cam"].error, 20, "it is said")
+            wait_until(lambda: session.statistics()["cam"].error, 20, "the error")
             assert "has not answered" in session.statistics()["cam"].error
             assert camera.statistics().is_stalled
         time.sleep(max(0, began + seconds - time.monotonic()))
@@ -115,8 +115,8 @@ def test_a_disk_that_stands_still_for_a_while_loses_nothing(
     verdict = session.verdict["cam"]
     assert verdict.is_trusted, session.verdict
     assert (verdict.expected, verdict.received) == (N, N)
-    was_said = any("has not answered" in note for note in verdict.notes)
-    assert was_said == (seconds > module.SILENT_S), verdict.notes
+    was_reported = any("has not answered" in note for note in verdict.notes)
+    assert was_reported == (seconds > module.SILENT_S), verdict.notes
     _all_there(session.directory)
 
 
@@ -146,12 +146,12 @@ def test_a_disk_that_never_answers_is_not_waited_for(
 
 @pytest.mark.parametrize("durability", ["os", "disk"])
 @pytest.mark.parametrize(("width", "slots"), [(4, 8), (1024, 256), (4096, 64)])
-def test_the_users_word_lets_go_what_the_kernel_holds(
+def test_the_user_releases_producers_while_the_kernel_blocks(
     disk: Disk, monkeypatch: pytest.MonkeyPatch, durability: Any, width: int, slots: int
 ) -> None:
-    """What is in the file then is right, though producers overwrote what hung."""
+    """The file is correct, although producers overwrote the blocked frames."""
     monkeypatch.setattr(module, "SILENT_S", 0.5)
-    release, told = Latch(), []
+    release, reported = Latch(), []
     camera = Producer(
         "cam", shape=(width,), dtype="i8", buffer_count=slots, on_stall=id
     )
@@ -169,13 +169,13 @@ def test_the_users_word_lets_go_what_the_kernel_holds(
         sender.start()
 
         def refused(error: LoggerError) -> None:
-            told.append(str(error))
+            reported.append(str(error))
             release.set()
 
         left = recorder.finish(release, refused)
-        assert "has not answered" in told[0]
+        assert "has not answered" in reported[0]
         assert left["cam"][0] >= 100
-        sender.join(20)  # nobody waits for a reader that was let go
+        sender.join(20)  # producers do not wait for a released reader
         assert not sender.is_alive()
         disk.go_on()
         wait_until(lambda: not recorder.is_recording)
@@ -210,8 +210,8 @@ print("ended")
 """
 
 
-def test_a_program_comes_to_its_end_without_its_disk(disk: Disk) -> None:
-    """The kernel takes it away as soon as it lets its thread go."""
+def test_a_program_ends_without_its_disk(disk: Disk) -> None:
+    """The process ends when the kernel unblocks its thread."""
     program = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(disk.path / "r"), str(disk.gate)],
         stdout=subprocess.PIPE, text=True,
@@ -222,7 +222,7 @@ def test_a_program_comes_to_its_end_without_its_disk(disk: Disk) -> None:
         assert program.stdout.readline() == "ended\n"
     disk.go_on()
     assert program.wait(20) == 0
-    # What its thread had not written when it ended, another one does.
+    # Another recorder writes what it had not written.
     with suppress(StreamUnavailable), Recorder("cam", disk.path / "r"):
         pass
     (saved,) = verify(disk.path / "r", "cam").sources

@@ -1,4 +1,4 @@
-"""A disk that stalls or refuses, for writers of logs that are started from now on."""
+"""A disk that stalls or fails, for log writers started afterwards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHIM = TESTS / "shims" / "stall.c"
 
 
 class Disk:
-    """What writers see of the disk; `shims/stall.c` is between them."""
+    """The disk as writers see it, through `shims/stall.c`."""
 
     def __init__(self, where: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         compiler = shutil.which("gcc")
@@ -40,7 +40,7 @@ class Disk:
 
     @contextmanager
     def stalled(self, seconds: float) -> Iterator[threading.Event]:
-        """Stall for so long, from here on; the event says that it is over."""
+        """Stall for some time; the event is set at the end."""
         over = threading.Event()
 
         def end() -> None:
@@ -57,16 +57,16 @@ class Disk:
 
     def refusing(self) -> AbstractContextManager[None]:
         """Deny permission for every write."""
-        return _there(self._refuse)
+        return _existing(self._refuse)
 
     def losing(self) -> AbstractContextManager[None]:
-        """Take what is written, and fail to bring it to the disk."""
-        return _there(self._lose)
+        """Accept every write, and fail every sync."""
+        return _existing(self._lose)
 
 
 @contextmanager
-def _there(file: Path) -> Iterator[None]:
-    """Let a file be there meanwhile."""
+def _existing(file: Path) -> Iterator[None]:
+    """Create a file for the duration of the block."""
     file.touch()
     try:
         yield
@@ -79,7 +79,7 @@ def package(number: int) -> LogPackage:
 
 
 def a_logger(path: Path, **options) -> DataLogger:
-    """A logger whose writer is at work: it has written entry 0."""
+    """Return a logger whose writer has written entry 0."""
     # A slot has room for one package.
     logger = DataLogger(path / "log", buffer_count=4, buffer_size=200, **options)
     logger.start()
@@ -89,7 +89,7 @@ def a_logger(path: Path, **options) -> DataLogger:
 
 
 def through_a_stall(disk: Disk, path: Path, layout: str, seconds: float) -> None:
-    """Put all the while: nothing is lost, nobody waits longer than it said."""
+    """Put during a stall: nothing is lost, and timeouts hold."""
     logger = a_logger(path, layout=layout)
     number, longest, late = 1, 0.0, 0
     with disk.stalled(seconds) as over:

@@ -1,8 +1,8 @@
-"""A disk that stands still while told to: `python fuse_disk.py SOURCE MOUNT GATE`.
+"""A disk that blocks on demand: `python fuse_disk.py SOURCE MOUNT GATE`.
 
-A FUSE file system that shows the folder SOURCE at MOUNT. While the file GATE is there,
-no write and no sync returns: the thread that asked hangs in the kernel, which lets it
-go, even if it was killed, when GATE is gone or this program has ended.
+A FUSE file system that shows the directory SOURCE at MOUNT. While the file GATE exists,
+writes and syncs do not return: their thread is blocked in the kernel, even if it was
+killed, until GATE is removed or this program has ended.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 def main(source: str, mount: str, gate: str) -> None:
     import mfusepy  # type: ignore[import-untyped]
 
-    def stand() -> None:
+    def block() -> None:
         while os.path.exists(gate):
             time.sleep(0.01)
 
     class Disk(mfusepy.Operations):  # type: ignore[misc]
-        """What a recording needs of a disk."""
+        """The operations that a recording uses."""
 
         def _of(self, path: str) -> str:
             return source + path
@@ -66,7 +66,7 @@ def main(source: str, mount: str, gate: str) -> None:
             return os.pread(fh, size, offset)
 
         def write(self, path: str, data: bytes, offset: int, fh: int) -> int:
-            stand()
+            block()
             return os.pwrite(fh, data, offset)
 
         def truncate(self, path: str, length: int, fh: Any = None) -> None:
@@ -76,7 +76,7 @@ def main(source: str, mount: str, gate: str) -> None:
             raise mfusepy.FuseOSError(errno.EOPNOTSUPP)
 
         def fsync(self, path: str, datasync: int, fh: int) -> None:
-            stand()
+            block()
             os.fsync(fh)
 
         def release(self, path: str, fh: int) -> None:

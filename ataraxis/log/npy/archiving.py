@@ -58,13 +58,15 @@ class ArchiveReport:
             self.damaged | other.damaged,
         )
 
-    def complaint(self) -> str:
+    def warning_text(self) -> str:
         """Return what was left in place, in a few lines."""
         lines = [f"{path}: {why}" for path, why in self.damaged.items()]
         lines += [f"{path}: {NOT_AN_ENTRY}" for path in self.foreign]
         more = len(lines) - 10
         shown = lines[:10] + ([f"and {more} more"] if more > 0 else [])
         return "left as they are, not archived: " + "; ".join(shown)
+
+    complaint = warning_text
 
 
 def archive_directory(
@@ -452,7 +454,7 @@ def _archive(directories: list[Path], *, verbose: bool, **how: Any) -> ArchiveRe
         for directory in directories:
             report += archive_directory(directory, progress=progress, **how)
     if report.foreign or report.damaged:
-        warnings.warn(report.complaint(), RuntimeWarning, stacklevel=3)
+        warnings.warn(report.warning_text(), RuntimeWarning, stacklevel=3)
     return report
 
 
