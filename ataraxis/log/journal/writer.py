@@ -453,7 +453,7 @@ class JournalWriter(RecordKernel):
         ----------
         frames : bytes-like
             Consecutive frames of `ataraxis.frame`, each at a multiple of `align` bytes
-            from the first.
+            from the first. Frames without a checksum stay without.
         align : int
             1 for frames without padding.
         source, labels : int, optional
