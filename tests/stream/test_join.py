@@ -124,7 +124,7 @@ def test_an_interrupted_wait_leaves_no_stream(context: Path) -> None:
 def test_a_recorder_that_gives_up_leaves_no_announcement(
     tmp_path: Path, context: Path
 ) -> None:
-    with pytest.raises(TimeoutError, match="'cam' did not come"):
+    with pytest.raises(TimeoutError, match="'cam' did not appear"):
         Recorder("cam", tmp_path, timeout=0.1)
     with pytest.raises(FileNotFoundError):
         Recorder("cam", tmp_path)
