@@ -1,7 +1,7 @@
 """Conversion: nodes to values and back, one recursion over the annotations.
 
-A value is taken for what the file says or refused; nothing is converted silently.
-Every problem is noted, none is raised.
+A value is read as the file has it or refused; nothing is converted silently. Problems
+are collected, not raised.
 """
 
 from __future__ import annotations
@@ -42,13 +42,11 @@ from ataraxis.config.schema import (
     unwrap,
 )
 
-# ---- dataclasses from mappings: keys to fields, and the call that builds the instance
-
-# Also the stand-in that is used where text is only checked and no user code may run.
+# ---- dataclasses from mappings
 
 
 class Draft:
-    """The fields of an instance that was read but not built.
+    """The fields of an instance that was read but not built: no user code has run.
 
     Parameters
     ----------
@@ -63,7 +61,7 @@ class Draft:
         self.values = values
 
     def __eq__(self, other: object) -> bool:
-        """Equal when class and fields are, as frozen dataclasses used as keys."""
+        """Compare class and fields, as frozen dataclasses used as keys do."""
         return isinstance(other, Draft) and self._key() == other._key()
 
     def __hash__(self) -> int:
@@ -104,7 +102,7 @@ def read_fields(
             _note_unknown(reader, key, name, cls, place)
             continue
         kind = target.kind if isinstance(target, Scalar) else ""
-        # The same literal twice was noted by the parser already.
+        # The parser has noted a duplicate of the same literal already.
         if kinds.setdefault(name, kind) != kind and not reader.settings.lax:
             reader.refuse(key, place, "each key once", f"duplicate key {name!r}")
         values[name] = reader.read(value_node, schema.type, place)
@@ -121,15 +119,9 @@ def _note_unknown(
     known = [schema.name for schema in schemas if not schema.excluded]
     excluded = any(schema.excluded and schema.name == name for schema in schemas)
     hint = "the field is not kept in the file" if excluded else ""
-    problem = ConfigProblem(
-        str(reader.settings.path),
-        key.line,
-        place,
-        f"a field of {cls.__name__}",
-        f"unknown key {shown(name)}" if name else "a key that is no name",
-        hint or did_you_mean(name, known) or "it has " + ", ".join(known),
-    )
-    noted.append(problem)
+    hint = hint or did_you_mean(name, known) or "it has " + ", ".join(known)
+    found = f"unknown key {shown(name)}" if name else "a key that is not a name"
+    noted.append(reader.problem(key, place, f"a field of {cls.__name__}", found, hint))
 
 
 def note_missing(
@@ -137,30 +129,18 @@ def note_missing(
 ) -> None:
     """Note a required field that the file lacks, unless its value was refused."""
     place = f"{field}.{schema.name}" if field else schema.name
-    if any(_within(problem, place) for problem in reader.problems[before:]):
-        return
-    reader.problems.append(
-        ConfigProblem(
-            str(reader.settings.path),
-            node.line,
-            place,
-            type_name(schema.type),
-            "no such key",
-            f"add '{schema.name}: ...'",
-        )
-    )
-
-
-def _within(problem: ConfigProblem, place: str) -> bool:
-    """Tell whether a problem is about a field or something in it."""
-    rest = problem.field.removeprefix(place)
-    return problem.field.startswith(place) and rest[:1] in ("", ".", "[")
+    for problem in reader.problems[before:]:
+        rest = problem.field.removeprefix(place)
+        if problem.field.startswith(place) and rest[:1] in ("", ".", "["):
+            return
+    expected, hint = type_name(schema.type), f"add '{schema.name}: ...'"
+    reader.problems.append(reader.problem(node, place, expected, "no such key", hint))
 
 
 def build(
     reader: ConfigReader, node: YamlNode, cls: type, values: dict[str, Any], field: str
 ) -> Any:
-    """Call the dataclass; what it raises is a problem of the file."""
+    """Call the dataclass; an exception that it raises is a problem of the file."""
     if not reader.settings.build:
         return Draft(cls, values)
     schemas = fields_of(cls)
@@ -171,7 +151,7 @@ def build(
     }
     try:
         instance = cls(**arguments)
-    except Exception as error:  # user code: whatever it raises, the file caused it
+    except Exception as error:  # of user code, caused by the file
         found = f"{type(error).__name__}: {error}"
         reader.failure = error
         return reader.refuse(node, field, f"a valid {cls.__name__}", found)
@@ -185,11 +165,11 @@ def build(
 
 # Nodes read through aliases: a small file must not become a large value.
 _ALIAS_BUDGET = FILES.values
-_PROBLEMS = 1000  # more of them help nobody, and each hint takes its time
+_PROBLEMS = 1000  # each takes time for its hint
 
 
 class Unread:
-    """What stands for a value that could not be read."""
+    """The type of `UNREAD`, which stands for a value that could not be read."""
 
 
 UNREAD = Unread()
@@ -199,8 +179,8 @@ UNREAD = Unread()
 class ConvertOptions:
     """How a file is read.
 
-    `exact` refuses even 1 for a float (unions choose by it); `lax` keeps what does
-    not fit and warns; `build` makes the dataclasses, else stand-ins that run no code.
+    `exact` refuses even 1 for a float (unions choose by it); `lax` keeps values that do
+    not fit, and warns; `build` makes the dataclasses, else `Draft`.
     """
 
     path: Path
@@ -211,13 +191,7 @@ class ConvertOptions:
 
 
 class ConfigReader:
-    """Reads nodes as types; `problems` says what did not fit.
-
-    Parameters
-    ----------
-    settings : ConvertOptions
-        How to read.
-    """
+    """Reads nodes as types; collects what does not fit in `problems`."""
 
     def __init__(self, settings: ConvertOptions) -> None:
         self.settings = settings
@@ -228,7 +202,7 @@ class ConfigReader:
         self._aliases_open = 0
 
     def read(self, node: YamlNode, annotation: Any, field: str = "") -> Any:
-        """Read a node as a type; `UNREAD` when it does not fit."""
+        """Read a node as a type; `UNREAD` if it does not fit."""
         if isinstance(node, Alias):
             self._aliases_open += 1
             value = self.read(node.target, annotation, field)
@@ -244,14 +218,17 @@ class ConfigReader:
         alternatives = members(annotation)
         if len(alternatives) > 1:
             return read_union(self, node, alternatives, field)
-        if node.tag and not (node.tag == "!!set" and _is_set(annotation)):
+        sets = (set, frozenset, Any, object)
+        if node.tag and not (
+            node.tag == "!!set" and container_of(annotation)[0] in sets
+        ):
             return self.refuse(
                 node, field, type_name(annotation), f"tag '{node.tag}'", "remove it"
             )
         return self.read_member(node, annotation, field)
 
     def read_member(self, node: YamlNode, annotation: Any, field: str) -> Any:
-        """Read a node as a type that is no union, whatever its tag."""
+        """Read a node as a type that is not a union, whatever its tag."""
         if annotation is Any or annotation is object:
             return self._untyped(node, field)
         if get_origin(annotation) is Literal:
@@ -287,6 +264,19 @@ class ConfigReader:
                 error.node or node, field, error.expected, hint=error.hint
             )
 
+    def problem(
+        self,
+        node: YamlNode,
+        field: str,
+        expected: str,
+        found: str | None = None,
+        hint: str = "",
+    ) -> ConfigProblem:
+        """Return a problem at the place of a node."""
+        found = described(node) if found is None else found
+        path, line = str(self.settings.path), node.line or None
+        return ConfigProblem(path, line, field, expected, found, hint)
+
     def refuse(
         self,
         node: YamlNode,
@@ -295,22 +285,15 @@ class ConfigReader:
         found: str | None = None,
         hint: str = "",
     ) -> Any:
-        """Note a problem; reading goes on with the next value."""
-        problem = ConfigProblem(
-            str(self.settings.path),
-            node.line or None,
-            field,
-            expected,
-            described(node) if found is None else found,
-            hint,
-        )
+        """Note a problem; reading continues with the next value."""
+        problem = self.problem(node, field, expected, found, hint)
         if self.settings.lax and found is None:
             return self.keep(node, field, problem)
         self.problems.append(problem)
         return UNREAD
 
     def keep(self, node: YamlNode, field: str, problem: ConfigProblem) -> Any:
-        """Take a value that does not fit as it stands, as the originals did."""
+        """Return a value that does not fit as the file has it, with a warning."""
         before = len(self.problems)
         value = self._untyped(node, field)
         if value is not UNREAD and len(self.problems) == before:
@@ -328,20 +311,14 @@ class ConfigReader:
             except scalars.ScalarError as problem:
                 hint = problem.hint
             if settings.lax:
-                from ataraxis.config.scalars import read_leniently
-
-                found = read_leniently(node, annotation, settings.dialect)
+                found = scalars.read_leniently(node, annotation, settings.dialect)
                 if found is not None:
                     self._warn(node, field, type_name(annotation))
                     return found
         return self.refuse(node, field, type_name(annotation), hint=hint)
 
     def _warn(self, node: YamlNode, field: str, expected: str) -> None:
-        self.warnings.append(
-            ConfigProblem(
-                str(self.settings.path), node.line, field, expected, described(node)
-            )
-        )
+        self.warnings.append(self.problem(node, field, expected))
 
     def _choice(self, node: YamlNode, annotation: Any, field: str, read: Any) -> Any:
         try:
@@ -366,7 +343,7 @@ class ConfigReader:
             self.read(item, item_type, f"{field}[{index}]")
             for index, item in enumerate(items)
         ]
-        if UNREAD in values_by_identity(values):
+        if _has_unread(values):
             return UNREAD
         if origin is list:
             return values
@@ -403,7 +380,7 @@ class ConfigReader:
                 zip(node.items, types, strict=True)
             )
         ]
-        return UNREAD if UNREAD in values_by_identity(values) else tuple(values)
+        return UNREAD if _has_unread(values) else tuple(values)
 
     def _dict(
         self,
@@ -429,7 +406,7 @@ class ConfigReader:
             try:
                 if key in result and not self.settings.lax:
                     complete = False
-                    if place not in places:  # else the parser noted it
+                    if place not in places:  # else the parser has noted it
                         found = "a duplicate key"
                         self.refuse(key_node, place, "each key once", found)
                 result[key] = value
@@ -440,7 +417,7 @@ class ConfigReader:
         return result if complete else UNREAD
 
     def _untyped(self, node: YamlNode, field: str) -> Any:
-        """Read a node as what YAML takes it for."""
+        """Read a node as the type that YAML gives it."""
         if isinstance(node, Alias):
             return self.read(node, Any, field)
         if isinstance(node, Scalar):
@@ -456,15 +433,14 @@ class ConfigReader:
         return self._dict(node, dict[Any, Any], field, dict, (Any, Any))
 
 
-def values_by_identity(values: list[Any]) -> list[Any]:
-    """Keep only the sentinels: ``in`` on arrays would compare elements."""
-    return [value for value in values if value is UNREAD]
+def _has_unread(values: list[Any]) -> bool:
+    """Return whether a value is `UNREAD`; ``in`` would compare elements of arrays."""
+    return any(value is UNREAD for value in values)
 
 
 def described(node: YamlNode) -> str:
-    """Say in plain words what a node is."""
-    if isinstance(node, Alias):
-        return described(node.target)
+    """Return the kind and size of a node, for messages."""
+    node = resolved(node)
     if isinstance(node, Scalar):
         return scalars.described(node)
     if isinstance(node, Sequence):
@@ -474,20 +450,15 @@ def described(node: YamlNode) -> str:
 
 
 def key_text(node: YamlNode) -> str:
-    """Show a key inside a field path."""
-    while isinstance(node, Alias):
-        node = node.target
+    """Return a key as part of a field path."""
+    node = resolved(node)
     if isinstance(node, Scalar):
         return repr(node.text) if node.kind == "str" else node.text
     return "..."
 
 
-def _is_set(annotation: Any) -> bool:
-    return container_of(annotation)[0] in (set, frozenset, Any, object)
-
-
 def _items_of(node: YamlNode) -> list[YamlNode] | None:
-    """List the items of a sequence, or of YAML's own set."""
+    """List the items of a sequence or of a YAML set."""
     if isinstance(node, Sequence):
         return node.items
     if isinstance(node, Mapping) and node.tag == "!!set":
@@ -497,12 +468,12 @@ def _items_of(node: YamlNode) -> list[YamlNode] | None:
 
 # ---- unions: which member of ``Camera | Board`` a node or a value is
 
-# The first member that fits wins, exact fits before wider ones. Where that would choose
+# The first member that fits, exact fits before wider ones. If reading would choose
 # another member than the one written, the writer adds a local tag (``!Board``).
 
 
 def tags_of(alternatives: tuple[Any, ...]) -> list[str]:
-    """Name each member with a tag: its own name, numbered where two are alike."""
+    """Return the tag of each member: its name, numbered if two are equal."""
     names = [_base_name(member) for member in alternatives]
     return [
         f"!{name}" if names.count(name) == 1 else f"!{name}-{position}"
@@ -519,7 +490,7 @@ def _base_name(member: Any) -> str:
 def read_union(
     reader: ConfigReader, node: YamlNode, alternatives: tuple[Any, ...], field: str
 ) -> Any:
-    """Read a node as the member it is; else report what is nearest."""
+    """Read a node as the member that fits; else report the closest."""
     tags = tags_of(alternatives)
     if node.tag and node.tag != "!!set":
         if node.tag in tags:
@@ -541,19 +512,21 @@ def read_union(
                 return value
             trials.append(trial.problems)
     _report(reader, node, alternatives, trials, field)
-    return _unread(reader, node, field)
+    if not reader.settings.lax:
+        return UNREAD
+    return reader.keep(node, field, reader.problems.pop())
 
 
 def _passes(exact: bool) -> tuple[bool, ...]:
-    """Try exact fits, then wider ones; inside an exact try only once.
+    """Return the passes: exact fits, then wider ones; in an exact pass only one.
 
-    Trying twice at every level would double the work with every level of nesting.
+    Two passes at each level would double the work with each level of nesting.
     """
     return (True,) if exact else (True, False)
 
 
 def chosen(reader: ConfigReader, node: YamlNode, alternatives: tuple[Any, ...]) -> int:
-    """Tell the position of the member that reading an untagged node chooses."""
+    """Return the position of the member that reading an untagged node chooses."""
     for exact in _passes(reader.settings.exact):
         for position, member in enumerate(alternatives):
             trial = _trial(reader, exact)
@@ -564,17 +537,9 @@ def chosen(reader: ConfigReader, node: YamlNode, alternatives: tuple[Any, ...]) 
 
 
 def _trial(reader: ConfigReader, exact: bool) -> ConfigReader:
-    """Make a reader whose problems count for nothing."""
+    """Return a reader of its own problems, which are not reported."""
     settings = replace(reader.settings, exact=exact or reader.settings.exact, lax=False)
     return type(reader)(settings)
-
-
-def _unread(reader: ConfigReader, node: YamlNode, field: str) -> Any:
-    """End without a value; a lax reader keeps what the file says."""
-    if not reader.settings.lax:
-        return UNREAD
-    problem = reader.problems.pop()
-    return reader.keep(node, field, problem)
 
 
 def _report(
@@ -584,7 +549,7 @@ def _report(
     trials: list[list[ConfigProblem]],
     field: str,
 ) -> None:
-    """Note the problems of the closest member of the node's own shape."""
+    """Note the problems of the closest member that has the node's shape."""
     alike = [
         (len(problems), position)
         for position, problems in enumerate(trials)
@@ -594,15 +559,7 @@ def _report(
     if not alike or reader.settings.lax:
         hints = [problem.hint for problems in trials for problem in problems]
         hint = next(filter(None, hints), "") if not alike else ""
-        problem = ConfigProblem(
-            str(reader.settings.path),
-            node.line or None,
-            field,
-            everything,
-            described(node),
-            hint,
-        )
-        reader.problems.append(problem)
+        reader.problems.append(reader.problem(node, field, everything, None, hint))
         return
     position = min(alike)[1]
     closest = f"closest of {everything}: {type_name(alternatives[position])}"
@@ -612,7 +569,7 @@ def _report(
 
 
 def _alike(node: YamlNode, member: Any) -> bool:
-    """Tell whether a member has the shape of the node."""
+    """Return whether a member has the shape of the node."""
     origin = container_of(member)[0]
     if isinstance(node, Mapping):
         return is_dataclass_type(member) or origin is dict
@@ -624,7 +581,7 @@ def _alike(node: YamlNode, member: Any) -> bool:
 def write_union(
     writer: ConfigWriter, value: Any, alternatives: tuple[Any, ...], field: str
 ) -> YamlNode | None:
-    """Write a value as the member it is, tagged where reading would differ."""
+    """Write a value as its member, tagged if reading would choose another."""
     trials: list[tuple[int, list[ConfigProblem]]] = []
     for exact in _passes(writer.exact):
         trials.clear()
@@ -653,17 +610,17 @@ def write_union(
     return writer.refuse(value, field, everything)
 
 
-# ---- writing: values and annotations to nodes, or the problems that forbid it
+# ---- writing: values and annotations to nodes
 
-# What a reader would not take back as the same value is refused here, so that a file
-# that was written can always be read.
+# Values that would not be read back as equal are refused, so that every file that was
+# written can be read.
 
 _UNTYPED = (NoneType, bool, int, float, str, bytes, dt.datetime, dt.date)
 _DEEPEST = 90
 
 
 class ConfigWriter:
-    """Makes nodes of values; `problems` says what YAML cannot hold.
+    """Makes nodes of values; collects what YAML cannot hold in `problems`.
 
     Parameters
     ----------
@@ -672,7 +629,7 @@ class ConfigWriter:
     exact : bool
         Refuse even an int for a float; unions choose by it.
     depth : int
-        How deep in the document the writer begins.
+        Level of the document at which the writer begins.
     """
 
     def __init__(self, path: Path, exact: bool = False, depth: int = 0) -> None:
@@ -682,15 +639,15 @@ class ConfigWriter:
         self._depth = depth
 
     def trial(self, exact: bool) -> ConfigWriter:
-        """Make a writer whose problems count for nothing."""
+        """Return a writer of its own problems, which are not reported."""
         return ConfigWriter(self.path, exact or self.exact, self._depth)
 
     def checker(self) -> ConfigReader:
-        """Make a reader that builds nothing."""
+        """Return a reader that does not build instances."""
         return ConfigReader(ConvertOptions(self.path, build=False))
 
     def write(self, value: Any, annotation: Any, field: str = "") -> YamlNode | None:
-        """Write a value as a type; ``None`` when it does not fit."""
+        """Write a value as a type; ``None`` if it does not fit."""
         self._depth += 1
         if self._depth > _DEEPEST:
             node = self.refuse(value, field, f"at most {_DEEPEST} levels of nesting")
@@ -706,7 +663,7 @@ class ConfigWriter:
         return node
 
     def write_member(self, value: Any, annotation: Any, field: str) -> YamlNode | None:
-        """Write a value as a type that is no union."""
+        """Write a value as a type that is not a union."""
         annotation = unwrap(annotation)
         node: YamlNode | None = None
         if annotation is Any or annotation is object:
@@ -749,9 +706,9 @@ class ConfigWriter:
         return None
 
     def is_of(self, value: Any, cls: type) -> bool:
-        """Tell whether a value is an instance of the class itself, or stands for one.
+        """Return whether a value, or its `Draft`, is of exactly the class.
 
-        A subclass would come back as the class that the annotation names.
+        A subclass would be read back as the class of the annotation.
         """
         return (value.cls if isinstance(value, Draft) else type(value)) is cls
 
@@ -767,13 +724,14 @@ class ConfigWriter:
                     continue
                 item = value.values[schema.name]
             elif not hasattr(value, schema.name):
-                self.refuse(None, place, type_name(schema.type), "it was never set")
+                self.refuse(None, place, type_name(schema.type), "it is not set")
                 continue
             else:
                 item = getattr(value, schema.name)
             written = self.write(item, schema.type, place)
             if written is not None:
-                node.pairs.append((_field_key(schema), written))
+                key = Scalar(text=schema.name, remark=schema.remark)
+                node.pairs.append((key, written))
         return node if len(self.problems) == before else None
 
     def _container(
@@ -830,7 +788,7 @@ class ConfigWriter:
         return node if len(self.problems) == before else None
 
     def _untyped(self, value: Any, field: str) -> YamlNode | None:
-        """Write a value for ``Any``: only what YAML itself tells apart."""
+        """Write a value for ``Any``: only types that YAML distinguishes."""
         if type(value) in (list, dict):
             return self._container(value, type(value), (), type(value), field)
         if type(value) in _UNTYPED:
@@ -839,19 +797,15 @@ class ConfigWriter:
         return self.refuse(value, field, "a plain value", hint)
 
 
-def _field_key(schema: FieldSchema) -> Scalar:
-    return Scalar(text=schema.name, remark=schema.remark)
-
-
 def _sort_key(item: YamlNode) -> tuple[int, int, str]:
-    """Order the items of a set, so that equal sets make equal files."""
+    """Return the sort key of an item of a set, so that equal sets give equal files."""
     if isinstance(item, Scalar) and item.kind == "int":
         return (0, scalars.parse_int(item.text), "")
     return (1, 0, repr(_ordered_mark(fingerprint(item))))
 
 
 def _ordered_mark(mark: Any) -> Any:
-    """Sort what is unordered in a fingerprint."""
+    """Sort the unordered parts of a fingerprint."""
     if isinstance(mark, frozenset):
         return sorted(map(_ordered_mark, mark), key=repr)
     return tuple(map(_ordered_mark, mark)) if isinstance(mark, tuple) else mark

@@ -1,7 +1,7 @@
 """A YAML document: text to nodes with their lines, by the parser of ruamel.yaml.
 
-Only the parser is used, never a constructor: a document makes nodes and nothing else,
-so no tag can run code. What the nodes mean is decided by the reader.
+Uses the parser and not a constructor: tags cannot run code. The reader decides what the
+nodes mean.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _CORE = "tag:yaml.org,2002:"
 _SCALAR_TAGS = ("str", "int", "float", "bool", "null", "timestamp", "binary")
 _DEEPEST = FILES.depth
 _PROBLEMS = 1000
-# What the parser of ruamel raises on damaged text besides its own YAMLError.
+# Raised by ruamel's parser on damaged text, besides its own YAMLError.
 _PARSER_FAILURES = (ValueError, LookupError, AttributeError, TypeError, AssertionError)
 
 
 @dataclass(slots=True)
 class Document:
-    """What a text holds: its nodes and what is wrong with them."""
+    """The nodes of a text, and their problems."""
 
     text: str
     dialect: str = "1.2"
@@ -44,7 +44,7 @@ class Document:
 
 
 class Unreadable(Exception):
-    """The text is not YAML; carries the one problem that says why."""
+    """The text is not YAML; `problem` is the reason."""
 
     def __init__(self, problem: ConfigProblem) -> None:
         super().__init__(str(problem))
@@ -52,7 +52,7 @@ class Unreadable(Exception):
 
 
 def decoded(data: bytes, path: str) -> str:
-    """Read the bytes of a file as UTF-8, with or without a byte order mark."""
+    """Decode the bytes of a file as UTF-8, with or without a byte order mark."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -64,7 +64,7 @@ def decoded(data: bytes, path: str) -> str:
 
 
 def parse(text: str, path: str, dialect: str = "1.2") -> Document:
-    """Read a text into nodes; `Unreadable` when it is not one YAML document."""
+    """Parse a text into nodes; `Unreadable` if it is not one YAML document."""
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
     from ruamel.yaml.reader import ReaderError
 
@@ -91,7 +91,7 @@ def parse(text: str, path: str, dialect: str = "1.2") -> Document:
 
 
 class _Composer:
-    """Makes nodes of the parser's events; the stock one loses where an alias is."""
+    """Makes nodes of the parser's events; ruamel's composer loses aliases."""
 
     def __init__(self, text: str, path: str, dialect: str) -> None:
         self.document = Document(text, dialect)
@@ -103,7 +103,7 @@ class _Composer:
         self._place: list[str] = []
 
     def compose(self) -> Document:
-        """Read the whole stream."""
+        """Make the document of all events."""
         from ruamel.yaml import YAML
 
         yaml = YAML(typ="safe", pure=True)
@@ -120,18 +120,18 @@ class _Composer:
         return self.document
 
     def _problem(self, event: Any, expected: str, found: str, hint: str = "") -> None:
-        """Note something that is wrong wherever it stands."""
+        """Note a problem at the place of an event."""
         line = event.start_mark.line + 1
         self.document.problems.append(
             ConfigProblem(self.path, line, self._field(), expected, found, hint)
         )
 
     def _field(self) -> str:
-        """Give the path of the node at hand."""
+        """Return the path of the current node."""
         return "".join(self._place).removeprefix(".")
 
     def _stop(self, event: Any, expected: str, found: str) -> None:
-        """Give up: what follows cannot be understood."""
+        """Raise: the rest of the text cannot be read."""
         line = event.start_mark.line + 1
         raise Unreadable(ConfigProblem(self.path, line, "", expected, found))
 
@@ -174,7 +174,7 @@ class _Composer:
         return Alias(**place, end=event.end_mark.index, target=target or YamlNode())
 
     def _tag(self, event: Any, kind: str) -> tuple[str, str]:
-        """Split a tag: a local name to keep, or one of YAML's own types."""
+        """Return a tag as a local name to keep, and as one of YAML's types."""
         tag = str(event.tag) if event.tag is not None else ""
         if tag in ("", "!"):
             return "", "str" if tag and kind == "ScalarEvent" else ""
@@ -251,7 +251,7 @@ class _Composer:
         return node
 
     def _duplicate(self, key: Scalar, first: int) -> None:
-        """Note a key that was already there; strict reading refuses it."""
+        """Note a duplicate key; strict reading refuses it."""
         if len(self.document.duplicates) >= _PROBLEMS:
             return
         found, hint = f"duplicate key {shown(key.text)}", f"first on line {first}"
@@ -263,5 +263,5 @@ class _Composer:
 
 
 def _content_end(node: YamlNode, children: list[YamlNode]) -> int:
-    """End a block collection with its last content, not with what follows it."""
+    """Return the end of a block collection: that of its last content."""
     return max([child.end for child in children], default=node.start)

@@ -1,6 +1,6 @@
-"""Text of nodes: block style for people, brackets for short lists, remarks beside keys.
+"""Text of nodes: block style, brackets for short lists, remarks beside keys.
 
-Every line made here is read back and compared before a file is replaced.
+The text is read back and compared before a file is replaced.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _flow_key(key: YamlNode) -> str:
 
 
 def is_inline(node: YamlNode) -> bool:
-    """Tell whether a node is written on the line of its key."""
+    """Return whether a node is written on the line of its key."""
     if isinstance(node, Scalar):
         return not _is_literal(node)
     if isinstance(node, Sequence):
@@ -57,9 +57,9 @@ def is_inline(node: YamlNode) -> bool:
 
 
 def _is_literal(node: Scalar) -> bool:
-    """Tell whether a text is shown as a block of lines (``|``).
+    """Return whether a text is written as a block of lines (``|``).
 
-    Not where a line ends in a blank: editors remove it.
+    Not if a line ends in a blank, which editors remove.
     """
     lines = node.text.split("\n")
     return (
@@ -78,12 +78,12 @@ class Emitter:
     Parameters
     ----------
     remarks : bool
-        Write the remarks of keys as comments, each the first time only.
+        Write the remarks of keys as comments, each only once.
     """
 
     def __init__(self, remarks: bool) -> None:
         self._remarks = remarks
-        self._said: set[tuple[str, str]] = set()
+        self._written: set[tuple[str, str]] = set()
 
     def mapping_lines(self, node: Mapping, indent: int) -> list[str]:
         """Write the pairs of a mapping as lines at a column."""
@@ -101,9 +101,9 @@ class Emitter:
             return [f"{pad}? {key_text}", *self._lines(":", value, indent)]
         lines = self._lines(f"{key_text}:", value, indent)
         mark = (key_text, key.remark)
-        if not self._remarks or not key.remark or mark in self._said:
+        if not self._remarks or not key.remark or mark in self._written:
             return lines
-        self._said.add(mark)
+        self._written.add(mark)
         return _remarked(lines, key.remark, indent)
 
     def item_lines(self, value: YamlNode, indent: int) -> list[str]:
@@ -137,7 +137,7 @@ class Emitter:
 
 
 def _remarked(lines: list[str], remark: str, indent: int) -> list[str]:
-    """Add a comment: beside the key where it fits, else above it."""
+    """Add a comment beside the key if it fits, else above it."""
     printable = "".join(c if c.isprintable() or c == "\n" else " " for c in remark)
     words = " ".join(printable.split())
     if not words:

@@ -1,9 +1,7 @@
-"""Every limit of ataraxis in one table: what a file may ask for, and what a client may.
+"""The limits of ataraxis: of the files that it reads, and of the clients of a server.
 
-`FILES` is what any file may make of itself, whoever reads it: a file comes from a
-stranger more often than one thinks. `Limits` is what a server gives. Both are bounds,
-not tuning: what passes them is refused with a message that names the file or the
-request, and the limit.
+`FILES` applies to every file, since any may be untrusted; `Limits` to a server. A file
+or request that exceeds a limit is refused with a message that names both.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ def _limit(default: Any, about: str, unit: str = "") -> Any:
 
 @dataclass(frozen=True)
 class FileLimits:
-    """What a file may make of itself; see `FILES`.
+    """Limits of what reading a file may produce; see `FILES`.
 
     Examples
     --------
@@ -62,7 +60,7 @@ _lifted: ContextVar[bool] = ContextVar("ataraxis_lifted", default=False)
 
 @contextlib.contextmanager
 def lifted() -> Iterator[None]:
-    """Read files that are known to be good, however much they expand.
+    """Allow any expansion of files that are read meanwhile.
 
     Examples
     --------
@@ -79,7 +77,7 @@ def lifted() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of a server; a client that passes one is told which.
+    """Limits of a server; a client that exceeds one gets its name in the error.
 
     Examples
     --------
@@ -147,11 +145,11 @@ class Limits:
         for item in fields(self):
             value = getattr(self, item.name)
             if not value > 0:
-                raise ValueError(f"Limits.{item.name}={value!r}: expected above 0")
+                raise ValueError(f"Limits.{item.name} must be above 0, got {value!r}")
 
 
 def table(limits: Any) -> list[tuple[str, str, str]]:
-    """Return name, value with its unit, and meaning of each limit.
+    """List name, value with its unit, and meaning of each limit.
 
     Examples
     --------

@@ -1,14 +1,14 @@
-"""Saving over a file people edit: the old text with only the changed places changed.
+"""Saving over a file that people edit: only changed places of its text change.
 
-The text itself is edited, so comments, order, blank lines and unchanged literals stay
-as they are. The result is not trusted: the caller reads it back and compares.
+Comments, order, blank lines and unchanged literals stay. The caller reads the result
+back and compares it.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ataraxis.config.convert import UNREAD, ConfigReader, ConfigWriter, ConvertOptions
 from ataraxis.config.document import Document
@@ -20,17 +20,19 @@ from ataraxis.config.node import (
     Sequence,
     YamlNode,
     fingerprint,
+    is_merge,
 )
 
 _COMMENT = re.compile(r"[ \t]+#[^\r\n]*")
+Pair: TypeAlias = tuple[YamlNode, YamlNode]
 
 
 class Unmergeable(Exception):
-    """The old text has a shape that cannot be edited in place."""
+    """The old text cannot be edited in place."""
 
 
 class DocumentMerge:
-    """The edits that make an old document say what a new tree says.
+    """The edits that give an old document the values of a new tree.
 
     Parameters
     ----------
@@ -47,14 +49,8 @@ class DocumentMerge:
         self._newline = "\r\n" if "\r\n" in document.text else "\n"
         self._emitter = Emitter(remarks=True)
 
-    def revised(self, old: YamlNode, new: YamlNode) -> str:
-        """Return the old text, changed where the two trees differ.
-
-        Raises
-        ------
-        Unmergeable
-            An edit has no place in the text.
-        """
+    def merged_text(self, old: YamlNode, new: YamlNode) -> str:
+        """Return the old text, changed where the trees differ, or `Unmergeable`."""
         if not isinstance(old, Mapping) or not isinstance(new, Mapping):
             raise Unmergeable
         self._mapping(old, new)
@@ -69,32 +65,31 @@ class DocumentMerge:
         return text
 
     def _same(self, old: YamlNode, new: YamlNode) -> bool:
-        """Tell whether the old node already means the new value."""
+        """Return whether the old node already has the new value."""
         if old.tag != new.tag and old.tag != "!!set":
             return False
-        reader = ConfigReader(ConvertOptions(self._path, build=False))
-        value = reader.read(old, new.schema)
-        if reader.problems or value is UNREAD:
-            return False
-        node = ConfigWriter(self._path).write(value, new.schema)
+        node = self._rewritten(old, new.schema)
         return node is not None and fingerprint(node) == fingerprint(new)
+
+    def _rewritten(self, old: YamlNode, schema: Any) -> YamlNode | None:
+        """Return an old node as it would be written now; None if it does not fit."""
+        reader = ConfigReader(ConvertOptions(self._path, build=False))
+        value = reader.read(old, schema)
+        if reader.problems or value is UNREAD:
+            return None
+        return ConfigWriter(self._path).write(value, schema)
 
     def _mapping(self, old: Mapping, new: Mapping) -> None:
         """Change the pairs of a mapping one by one."""
         schema = new.pairs[0][0].schema if new.pairs else None
         left = {self._key_mark(pair[0], schema): pair for pair in old.pairs}
         order = [pair[0] for pair in old.pairs]
-        matched: list[
-            tuple[tuple[YamlNode, YamlNode] | None, tuple[YamlNode, YamlNode]]
-        ] = []
-        for key, value in new.pairs:
-            pair = left.pop(fingerprint(key), None)
-            matched.append((pair, (key, value)))
+        matched = [(left.pop(fingerprint(pair[0]), None), pair) for pair in new.pairs]
         kept = [pair for pair, _ in matched if pair is not None]
         places = [order.index(pair[0]) for pair in kept] if new.ordered else []
         if places != sorted(places):
             raise Unmergeable
-        gone = [pair for pair in left.values() if not self._is_merge(pair[0])]
+        gone = [pair for pair in left.values() if not is_merge(pair[0])]
         if old.flow or not kept:
             if old.flow and not gone and len(kept) == len(matched):
                 for pair, (_, value) in matched:
@@ -104,8 +99,8 @@ class DocumentMerge:
             raise Unmergeable
         for pair in gone:
             self._delete(old, pair)
-        after: tuple[YamlNode, YamlNode] | None = None
-        pending: list[tuple[YamlNode, YamlNode]] = []
+        after: Pair | None = None
+        pending: list[Pair] = []
         for pair, (key, value) in matched:
             if pair is None:
                 pending.append((key, value))
@@ -121,25 +116,13 @@ class DocumentMerge:
         self._insert_after(old, after, pending)
 
     def _key_mark(self, old: YamlNode, schema: Any) -> Any:
-        """Give the fingerprint that the key would have if it were written now."""
+        """Return the fingerprint of a key as it would be written now."""
         if schema is None:  # the name of a field
             return ("", "str", old.text) if isinstance(old, Scalar) else id(old)
-        reader = ConfigReader(ConvertOptions(self._path, build=False))
-        value = reader.read(old, schema)
-        if reader.problems or value is UNREAD:
-            return id(old)
-        node = ConfigWriter(self._path).write(value, schema)
+        node = self._rewritten(old, schema)
         return id(old) if node is None else fingerprint(node)
 
-    def _is_merge(self, key: YamlNode) -> bool:
-        return isinstance(key, Scalar) and key.kind == "merge"
-
-    def _value(
-        self,
-        pair: tuple[YamlNode, YamlNode],
-        new: tuple[YamlNode, YamlNode],
-        column: int,
-    ) -> None:
+    def _value(self, pair: Pair, new: Pair, column: int) -> None:
         """Change the value of a key that stays."""
         old_value, new_value = pair[1], new[1]
         if self._descend(old_value, new_value):
@@ -153,7 +136,7 @@ class DocumentMerge:
         self._replace_rest(colon, old_value, [head, *lines[1:]])
 
     def _descend(self, old: YamlNode, new: YamlNode) -> bool:
-        """Edit inside a value where that is enough; tell whether it was."""
+        """Edit inside a value; return whether that was enough."""
         if self._same(old, new):
             return True
         if old.tag != new.tag:
@@ -188,7 +171,7 @@ class DocumentMerge:
         self._edits.append((start, end, self._newline.join([head, *lines[1:]])))
 
     def _sequence(self, old: Sequence, new: Sequence) -> None:
-        """Change the items of a list: those at both ends that are the same stay."""
+        """Change the items of a list: equal ones at both ends stay."""
         count = min(len(old.items), len(new.items))
         if old.flow or not old.items:
             if len(old.items) != len(new.items):
@@ -233,17 +216,12 @@ class DocumentMerge:
         self._replace_rest(self._dash(old) + 1, old, [head, *lines[1:]])
 
     def _dash(self, item: YamlNode) -> int:
-        """Find the dash of an item."""
+        """Return the position of the dash of an item."""
         if item.start < 0:
             raise Unmergeable
         return self._text.rfind("-", 0, item.start)
 
-    def _insert_after(
-        self,
-        old: Mapping,
-        after: tuple[YamlNode, YamlNode],
-        pairs: list[tuple[YamlNode, YamlNode]],
-    ) -> None:
+    def _insert_after(self, old: Mapping, after: Pair, pairs: list[Pair]) -> None:
         lines = [
             line
             for key, value in pairs
@@ -255,16 +233,14 @@ class DocumentMerge:
 
     def _insert_lines(self, position: int, lines: list[str]) -> None:
         joined = "".join(self._newline + line for line in lines)
-        # An edit that ends here comes first, so that its text stays before.
+        # The text of an edit that ends here comes before the new lines.
         for index, (start, end, text) in enumerate(self._edits):
             if end == position and start < end and text:
                 self._edits[index] = (start, end, text + joined)
                 return
         self._edits.append((position, position, joined))
 
-    def _insert_before(
-        self, key: YamlNode, pairs: list[tuple[YamlNode, YamlNode]]
-    ) -> None:
+    def _insert_before(self, key: YamlNode, pairs: list[Pair]) -> None:
         lines = [
             line
             for new_key, value in pairs
@@ -273,8 +249,8 @@ class DocumentMerge:
         joined = self._newline.join([*lines, " " * key.column])
         self._edits.append((key.start, key.start, joined[key.column :]))
 
-    def _delete(self, old: Mapping, pair: tuple[YamlNode, YamlNode]) -> None:
-        """Remove a key with its value and the comment on its line, no other."""
+    def _delete(self, old: Mapping, pair: Pair) -> None:
+        """Remove a key with its value and the comment on its line."""
         key, value = pair
         position = old.pairs.index(pair)
         if self._begins_line(key.start):
@@ -296,14 +272,14 @@ class DocumentMerge:
         return not self._text[line_start:position].strip()
 
     def _line_end(self, position: int) -> int:
-        """Find the end of the line, before its line break."""
+        """Return the end of the line, before its line break."""
         end = self._text.find("\n", position)
         end = len(self._text) if end < 0 else end
         return end - 1 if end > position and self._text[end - 1] == "\r" else end
 
 
 def _is_one_line(node: YamlNode) -> bool:
-    """Tell whether a node of the file can be replaced where it stands."""
+    """Return whether a node of the file can be replaced within its line."""
     if isinstance(node, Scalar):
         return not node.block
     return isinstance(node, Alias) or (

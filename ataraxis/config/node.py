@@ -1,8 +1,7 @@
-"""The tree between text and values: what a YAML document says, and where.
+"""The nodes of a YAML document, between text and values; problems and their places.
 
-The parser makes these nodes with their places, the writer without; neither knows
-the other. A scalar keeps its text, so that a literal is never reformatted. A problem is
-noted at the place of its node.
+The parser makes nodes with places, the writer without. A scalar keeps its text, so that
+a literal is not reformatted.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ class YamlNode:
     Parameters
     ----------
     line : int
-        Line in the file, from 1; 0 for a node that comes from no file.
+        Line in the file, from 1; 0 for a node that is not from a file.
     start, end : int
-        Span of the node in the text, in characters; ``-1`` when it has none.
+        Span of the node in the text, in characters; ``-1`` if it has none.
     column : int
         Column of the first character, from 0.
     tag : str
@@ -47,7 +46,7 @@ class YamlNode:
 
 @dataclass(slots=True, eq=False)
 class Scalar(YamlNode):
-    """A single value: its text, and the kind of value YAML takes it for."""
+    """A single value: its text, and its kind in YAML."""
 
     text: str = ""
     kind: str = "str"
@@ -71,42 +70,48 @@ class Mapping(YamlNode):
     flow: bool = False
     ordered: bool = False
     merged: list[tuple[YamlNode, YamlNode]] | None = None
-    """Its pairs with those that ``<<`` merges in, once they were found."""
+    """Its pairs with those that ``<<`` merges in: the cache of `flattened`."""
 
 
 @dataclass(slots=True, eq=False)
 class Alias(YamlNode):
-    """A reference (``*name``) to a node that is elsewhere in the document."""
+    """A reference (``*name``) to another node of the document."""
 
     target: YamlNode = field(default_factory=YamlNode)
 
 
 def resolved(node: YamlNode) -> YamlNode:
-    """Follow an alias to what it means."""
+    """Return the node that an alias refers to, or the node itself."""
     while isinstance(node, Alias):
         node = node.target
     return node
 
 
-def flattened(node: Mapping) -> list[tuple[YamlNode, YamlNode]]:
-    """List the pairs of a mapping, with those that ``<<`` merges in after its own.
+def is_merge(key: YamlNode) -> bool:
+    """Return whether a key is ``<<``."""
+    return isinstance(key, Scalar) and key.kind == "merge"
 
-    They are found once: what a mapping merges in stands before it in a document, so
-    that each is found from those that were found already.
+
+def _merge_sources(node: Mapping) -> list[Mapping]:
+    """List the mappings that ``<<`` merges in."""
+    found: list[YamlNode] = []
+    for key, value in node.pairs:
+        if is_merge(key):
+            target = resolved(value)
+            found += target.items if isinstance(target, Sequence) else [target]
+    return [s for s in map(resolved, found) if isinstance(s, Mapping)]
+
+
+def flattened(node: Mapping) -> list[tuple[YamlNode, YamlNode]]:
+    """List the pairs of a mapping, then those that ``<<`` merges in.
+
+    Cached: a mapping's sources come before it in a document.
     """
     if node.merged is not None:
         return node.merged
-    sources: list[Mapping] = []
-    own: list[tuple[YamlNode, YamlNode]] = []
-    for key, value in node.pairs:
-        if isinstance(key, Scalar) and key.kind == "merge":
-            target = resolved(value)
-            items = target.items if isinstance(target, Sequence) else [target]
-            sources += [s for s in map(resolved, items) if isinstance(s, Mapping)]
-        else:
-            own.append((key, value))
+    own = [pair for pair in node.pairs if not is_merge(pair[0])]
     names = {_name(key) for key, _ in own}
-    for source in sources:
+    for source in _merge_sources(node):
         for key, value in flattened(source):
             if _name(key) not in names:
                 names.add(_name(key))
@@ -116,28 +121,20 @@ def flattened(node: Mapping) -> list[tuple[YamlNode, YamlNode]]:
 
 
 def merge_work(node: Mapping) -> int:
-    """Return how many pairs `flattened` looks at, of mappings that are flattened."""
-    work = 0
-    for key, value in node.pairs:
-        if isinstance(key, Scalar) and key.kind == "merge":
-            target = resolved(value)
-            items = target.items if isinstance(target, Sequence) else [target]
-            for source in map(resolved, items):
-                if isinstance(source, Mapping):
-                    work += 1 + len(source.merged or source.pairs)
-    return work
+    """Return how many pairs `flattened` reads, if its sources are cached."""
+    return sum(1 + len(s.merged or s.pairs) for s in _merge_sources(node))
 
 
 def _name(key: YamlNode) -> Any:
-    """Identify a key; a key that is no scalar is only itself."""
+    """Return the identity of a key; a key that is not a scalar equals only itself."""
     key = resolved(key)
     return (key.kind, key.text) if isinstance(key, Scalar) else id(key)
 
 
 def fingerprint(node: YamlNode) -> Any:
-    """Reduce a written node to a hashable value; equal values mean equal nodes.
+    """Return a hashable value of a written node, equal for equal nodes.
 
-    The order of a mapping counts only where the type says so.
+    The order of a mapping counts only if `Mapping.ordered` is set.
     """
     node = resolved(node)
     if isinstance(node, Scalar):
@@ -149,29 +146,27 @@ def fingerprint(node: YamlNode) -> Any:
     return (node.tag, "map", pairs if node.ordered else frozenset(pairs))
 
 
-# ---- one thing wrong with a configuration, and the error that carries all of them
-
-# Nothing here reads a file: readers and writers collect problems and raise once.
+# ---- problems of a configuration, collected and raised as one error
 
 _SHOWN_CHARACTERS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigProblem:
-    """Where a configuration does not fit, and how.
+    """A place where a configuration does not fit its dataclass.
 
     Parameters
     ----------
     path : str
         The file.
     line : int or None
-        Line in the file, from 1; ``None`` when a value could not be written.
+        Line in the file, from 1; ``None`` if a value could not be written.
     field : str
         Path of the field, as ``cameras[1].fps``; empty for the whole file.
     expected : str
-        What the dataclass asks for.
+        The type or value that the dataclass needs.
     found : str
-        What is there.
+        The value in the file.
     hint : str
         What to do, as ``did you mean 'fps'?``; may be empty.
 
@@ -189,7 +184,7 @@ class ConfigProblem:
     hint: str = ""
 
     def __str__(self) -> str:
-        """Say it on one line, as compilers do."""
+        """Return one line, as compilers print."""
         place = self.path if self.line is None else f"{self.path}:{self.line}"
         what = f"{self.field}: " if self.field else ""
         hint = f" ({self.hint})" if self.hint else ""
@@ -197,16 +192,16 @@ class ConfigProblem:
 
 
 def config_error(title: str, problems: Iterable[ConfigProblem]) -> ConfigError:
-    """Make the one error of many problems, in the order of their lines."""
+    """Return one error of all problems, in the order of their lines."""
     ordered = sorted(problems, key=lambda problem: problem.line or 0)
     return ConfigError("\n".join([title, *map(str, ordered)]), ordered)
 
 
 def shown(value: object) -> str:
-    """Quote a value for a message, shortened so that it stays one line."""
+    """Return the repr of a value for a message, shortened to one line."""
     try:
         text = repr(value)
-    except Exception as error:  # a message about a value must not fail on it
+    except Exception as error:  # a message must not fail
         text = f"<{type(error).__name__} in repr>"
     text = " ".join(text.split())
     if len(text) > _SHOWN_CHARACTERS:
@@ -215,7 +210,7 @@ def shown(value: object) -> str:
 
 
 def did_you_mean(word: str, choices: abc.Sequence[str]) -> str:
-    """Offer the nearest choice, or nothing when none is near."""
+    """Return a hint with the closest choice, or "" if none is close."""
     import difflib
 
     folded = {choice.casefold(): choice for choice in reversed(choices)}

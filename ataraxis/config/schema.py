@@ -1,7 +1,4 @@
-"""What a dataclass asks for: its fields, their types, and how types are named.
-
-Knows annotations only; no file and no value passes through here.
-"""
+"""The fields of a dataclass, their types, and the names of types in messages."""
 
 from __future__ import annotations
 
@@ -63,9 +60,9 @@ def fields_of(cls: type) -> dict[str, FieldSchema]:
 
 
 def _hints_of(cls: type) -> dict[str, Any]:
-    """Resolve the annotations of a class, each where it was written.
+    """Resolve the annotations of a class, each in its own module.
 
-    A name that is a field's means what is outside of the class, not the default.
+    A name that is also a field's refers to the module, not to the field's default.
     """
     hints: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
@@ -77,10 +74,10 @@ def _hints_of(cls: type) -> dict[str, Any]:
 
 
 def _unshadowed(cls: type, field: dataclasses.Field[Any], hint: Any) -> Any:
-    """Return the type that is meant by ``list: list = ...``, where a field hides it.
+    """Return the type of ``list: list = ...``, where a field hides the type's name.
 
-    Python evaluates the annotation after the value: it *is* the value there, and behind
-    it, too.
+    Python evaluates the annotation after the default, so it is the default there and in
+    the fields after it.
     """
     hiding = hint if isinstance(hint, dataclasses.Field) else None
     if hiding is None and hint is not None and not isinstance(hint, type):
@@ -114,7 +111,7 @@ def _field_schema(field: dataclasses.Field[Any], hint: Any) -> FieldSchema:
 
 
 def unwrap(annotation: Any) -> Any:
-    """Look through Annotated, NewType, Final and aliases to the type itself."""
+    """Return the type inside Annotated, NewType, Final and aliases."""
     while True:
         origin = typing.get_origin(annotation)
         if origin is typing.Annotated or origin is typing.Final:
@@ -134,7 +131,7 @@ def unwrap(annotation: Any) -> Any:
 
 
 def members(annotation: Any) -> tuple[Any, ...]:
-    """List the members of a union, flat; a type that is no union is its only one."""
+    """Return the members of a union, flat; another type is its only member."""
     annotation = unwrap(annotation)
     if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
         return (annotation,)
@@ -151,29 +148,23 @@ def container_of(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 def is_any_tuple(annotation: Any) -> bool:
-    """Tell ``tuple`` of anything from ``tuple[()]``, which has no arguments either."""
+    """Return whether it is a bare ``tuple``; ``tuple[()]`` has no arguments either."""
     return annotation is tuple or annotation is typing.Tuple  # noqa: UP006
 
 
 def is_dataclass_type(annotation: Any) -> bool:
-    """Tell whether the annotation is a dataclass."""
+    """Return whether the annotation is a dataclass."""
     return isinstance(annotation, type) and dataclasses.is_dataclass(annotation)
 
 
 def require_dataclass(cls: type) -> None:
-    """Refuse a subclass of YamlConfig that was not decorated.
-
-    Raises
-    ------
-    TypeError
-        The class is no dataclass.
-    """
+    """Raise `TypeError` for a subclass of YamlConfig that is not a dataclass."""
     if not dataclasses.is_dataclass(cls):
         raise TypeError(f"{cls.__name__} is not a dataclass: decorate it")
 
 
 def is_numpy(annotation: Any) -> bool:
-    """Tell whether a type is numpy's, without importing numpy."""
+    """Return whether a type is numpy's, without importing numpy."""
     numpy = sys.modules.get("numpy")
     origin = typing.get_origin(annotation) or annotation
     return (
@@ -184,7 +175,7 @@ def is_numpy(annotation: Any) -> bool:
 
 
 def type_name(annotation: Any) -> str:
-    """Name a type as a person would write it."""
+    """Return the name of a type as it is written in code."""
     annotation = unwrap(annotation)
     if annotation is NoneType:
         return "null"
@@ -206,6 +197,6 @@ def type_name(annotation: Any) -> str:
 
 
 def _array_dtype_name(arguments: tuple[Any, ...]) -> str:
-    """Name the element type of ``NDArray[np.float32]``."""
+    """Return the name of the element type of ``NDArray[np.float32]``."""
     inner = typing.get_args(arguments[-1]) or (arguments[-1],)
     return str(getattr(inner[0], "__name__", inner[0]))

@@ -1,8 +1,8 @@
-"""Bytes to a file and back, so that a reader finds the old file or the new, whole.
+"""Bytes to a file and back: a reader finds the whole old file or the whole new one.
 
-The new bytes go to a hidden file beside the target, reach the disk, and take its name
-in one step. A writer holds a kernel lock on its hidden file: one that nobody holds was
-left by a killed writer, and the next write to the same target removes it.
+The new bytes are written to a hidden file beside the target, synced to the disk, and
+renamed in one step. A writer locks its hidden file: one without a lock was left by a
+killed writer, and the next write to the same target removes it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SUFFIX = ".ataraxis-part"
 
 
 def read_bytes(path: Path) -> bytes | None:
-    """Read a file; ``None`` when there is none."""
+    """Read a file as `read_whole`; ``None`` if it does not exist."""
     try:
         return read_whole(path)
     except FileNotFoundError:
@@ -30,12 +30,12 @@ def read_bytes(path: Path) -> bytes | None:
 
 
 def read_whole(path: Path) -> bytes:
-    """Read a regular file that is not too long; never wait for one.
+    """Read a regular file; never waits, as for the writer of a pipe.
 
     Raises
     ------
     OSError
-        It is not there, is a device or pipe, or is longer than a text file may be.
+        It does not exist, is a device or pipe, or is longer than a text file may be.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     with os.fdopen(descriptor, "rb") as file:
@@ -53,15 +53,15 @@ def read_whole(path: Path) -> bytes:
 
 
 def replace_bytes(path: Path, data: bytes) -> None:
-    """Make the file hold the bytes, in one step.
+    """Replace the content of a file in one step.
 
     Follows symbolic links, keeps the mode bits (and the owner where allowed) of the
-    old file, makes the folders that are missing.
+    old file, makes missing folders.
 
     Raises
     ------
     OSError
-        The disk is full or the folder cannot be written; the old file is as it was.
+        The disk is full or the folder cannot be written; the old file is unchanged.
     """
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def replace_bytes(path: Path, data: bytes) -> None:
 
 
 def keep_copy(path: Path, data: bytes) -> Path:
-    """Keep the bytes of an old file as ``.bak``, never over another copy."""
+    """Write the bytes of an old file to ``.bak``, without replacing another copy."""
     target = Path(os.path.realpath(path))
     number = 1
     while True:
@@ -122,28 +122,28 @@ def _remove_abandoned(part: Path) -> None:
 
 @contextmanager
 def _part_of(target: Path) -> Iterator[tuple[int, Path]]:
-    """Lend a new hidden file, locked; it is gone afterwards unless renamed."""
+    """Give a new hidden file, locked; remove it afterwards unless renamed."""
     while True:
         part = target.with_name(f".{target.name}.{secrets.token_hex(8)}{_SUFFIX}")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         descriptor = os.open(part, flags, 0o666)
         with suppress(OSError):  # a file system without locks: nothing is swept either
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        # A sweeping writer may have removed it between open and lock.
+        # Another writer's sweep may have removed it between open and lock.
         if os.fstat(descriptor).st_nlink:
             break
         os.close(descriptor)
     try:
         yield descriptor, part
     finally:
-        # Unlinked before it is unlocked: nobody takes it for abandoned meanwhile.
+        # Unlinked before it is unlocked, so that no sweep finds it abandoned.
         with suppress(FileNotFoundError):
             os.unlink(part)
         os.close(descriptor)
 
 
 def _take_over_rights(target: Path, descriptor: int) -> None:
-    """Give the new file the mode and the owner of the old one."""
+    """Set the mode and the owner of the new file to those of the old one."""
     try:
         old = os.stat(target)
     except FileNotFoundError:
@@ -156,7 +156,7 @@ def _take_over_rights(target: Path, descriptor: int) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Put the new name on the disk; not every file system lets a folder be synced."""
+    """Sync the new name to the disk, if the file system can sync folders."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,6 +1,6 @@
-"""`YamlConfig`: the class that gives a dataclass its YAML file, and its load and save.
+"""`YamlConfig`: loads a dataclass from a YAML file and saves it.
 
-How text, nodes and values become each other is in the other files of this package.
+The other files of this package convert text, nodes and values.
 """
 
 from __future__ import annotations
@@ -29,23 +29,24 @@ from ataraxis.config.node import (
     resolved,
 )
 from ataraxis.config.schema import fields_of, require_dataclass, type_name
+from ataraxis.errors import ConfigWarning
 
 YAML_EXCLUDE_METADATA: abc.Mapping[str, bool] = MappingProxyType({"yaml_exclude": True})
 """Metadata of a field that is not kept in the file."""
 
 
 class YamlConfig:
-    """A dataclass that is kept in a YAML file which people may edit.
+    """A dataclass that is stored in a YAML file which people may edit.
 
-    Inherit from it and decorate with `dataclasses.dataclass`, frozen or not. The types
-    of the fields decide how each value is written, and reading gives back an equal
-    instance or says where the file does not fit.
+    Inherit from it and decorate with `dataclasses.dataclass`, frozen or not. Values are
+    written and read by the types of the fields. Reading returns an equal instance, or
+    raises an error that names each place where the file does not fit.
 
     Notes
     -----
     ``field(metadata={"units": "s", "help": "exposure of each frame"})`` is written as
     a comment in a new file. A field with ``metadata=YAML_EXCLUDE_METADATA`` is not
-    kept; if it is required, override `restore_excluded_fields`.
+    written; if it is required, override `restore_excluded_fields`.
 
     Examples
     --------
@@ -71,23 +72,22 @@ class YamlConfig:
     def to_yaml(self, file_path: str | Path) -> None:
         """Write the instance to a file, in one step.
 
-        A file that is there keeps its comments, order, mode bits and the text of every
-        value that did not change. A reader, or a kill at any moment, meets the old
-        file or the new one, whole. An old file that does not read as this class is
-        kept beside the new one as ``.bak``.
+        An existing file keeps its comments, order, mode bits and the text of unchanged
+        values. A reader, also after a kill at any moment, finds the whole old file or
+        the whole new one. An old file that does not fit the class is kept as ``.bak``.
 
         Parameters
         ----------
         file_path : str or Path
-            Where to; ends in ``.yaml`` or ``.yml``. Missing folders are made.
+            The file; ends in ``.yaml`` or ``.yml``. Missing folders are made.
 
         Raises
         ------
         ConfigError
-            The suffix is another, or a value does not fit its annotation or cannot be
-            held by YAML. ``errors`` lists all of them; the old file is as it was.
+            The suffix is another, or a value does not fit its annotation or YAML.
+            ``errors`` lists all of them; the old file is unchanged.
         OSError
-            The file cannot be written; the old one is as it was.
+            The file cannot be written; the old one is unchanged.
 
         Examples
         --------
@@ -101,8 +101,7 @@ class YamlConfig:
         ...     Rig.from_yaml(f"{folder}/rig.yml")
         Rig(cameras=2)
         """
-        path = _yaml_path(file_path)
-        _save(self, path)
+        _save(self, _yaml_path(file_path))
 
     @classmethod
     def from_yaml(cls, file_path: str | Path, *, strict: bool = True) -> Self:
@@ -113,15 +112,10 @@ class YamlConfig:
         file_path : str or Path
             The file; ends in ``.yaml`` or ``.yml``.
         strict : bool
-            ``False`` reads files of ataraxis-data-structures: in YAML 1.1, where ``no``
-            is false. Unknown and duplicate keys are left out, a value of another type
-            is converted where its meaning is plain and else kept as it stands; each is
-            a `ConfigWarning`. Tags that would run code are refused all the same.
-
-        Returns
-        -------
-        YamlConfig
-            A new instance of the class.
+            ``False`` reads files of ataraxis-data-structures, as YAML 1.1, where ``no``
+            is false. Unknown and duplicate keys are ignored; a value of another type
+            is converted if its meaning is clear, else kept unchanged; each is a
+            `ConfigWarning`. Tags that would run code are still refused.
 
         Raises
         ------
@@ -129,7 +123,7 @@ class YamlConfig:
             The file does not fit. ``errors`` lists every problem with file, line,
             field, what was expected and found, and a hint.
         FileNotFoundError
-            There is no such file.
+            The file does not exist.
 
         Examples
         --------
@@ -148,10 +142,7 @@ class YamlConfig:
         ...         print(error.errors[0].line, error.errors[0].field)
         1 cameras
         """
-        path = _yaml_path(file_path)
-        instance, noted = _load(cls, path, strict)
-        from ataraxis.errors import ConfigWarning
-
+        instance, noted = _load(cls, _yaml_path(file_path), strict)
         for problem in noted:
             warnings.warn(str(problem), ConfigWarning, stacklevel=2)
         return instance  # type: ignore[no-any-return]
@@ -160,10 +151,10 @@ class YamlConfig:
     def restore_excluded_fields(
         cls, data: dict[Any, Any], file_path: Path
     ) -> dict[Any, Any]:
-        """Give the values of the fields that are not kept in the file.
+        """Return the values of a file with those of the excluded fields added.
 
-        Override it in a class that has a required field marked with
-        `YAML_EXCLUDE_METADATA`; `from_yaml` calls it before it makes the instance.
+        Override it in a class with a required field marked `YAML_EXCLUDE_METADATA`;
+        `from_yaml` calls it before it makes the instance.
 
         Parameters
         ----------
@@ -171,11 +162,6 @@ class YamlConfig:
             Field name to value, as read.
         file_path : Path
             The file that was read.
-
-        Returns
-        -------
-        dict
-            The same with the missing values added.
 
         Examples
         --------
@@ -194,36 +180,23 @@ class YamlConfig:
 
 
 def _yaml_path(file_path: str | Path) -> Path:
-    """Check the name of a file."""
+    """Return the path of a YAML file, or refuse its suffix."""
     path = Path(file_path)
     if path.suffix.lower() not in (".yaml", ".yml"):
-        from ataraxis.config.node import ConfigProblem, config_error
-
         found = repr(path.suffix) if path.suffix else "no suffix"
-        problem = ConfigProblem(
-            str(path), None, "", "a file that ends in .yaml or .yml", found
-        )
+        expected = "a file that ends in .yaml or .yml"
+        problem = ConfigProblem(str(path), None, "", expected, found)
         raise config_error("not a YAML file", [problem])
     return path
 
 
-# ---- an instance to a file: write, merge into the old text, check, and replace
-
-# Nothing touches the disk until the new text has been read back and found equal.
+# ---- saving: the new text is read back and compared before the file is replaced
 
 _MARK = b"\xef\xbb\xbf"
 
 
 def _save(instance: Any, path: Path) -> None:
-    """Write an instance to a file.
-
-    Raises
-    ------
-    ConfigError
-        A value does not fit; nothing was written.
-    OSError
-        The file cannot be written; the old one is as it was.
-    """
+    """Write an instance to a file; raises as `YamlConfig.to_yaml`."""
     cls = type(instance)
     require_dataclass(cls)
     tree = _tree(instance, cls, path)
@@ -231,8 +204,8 @@ def _save(instance: Any, path: Path) -> None:
     text, is_kept = (None, True) if old is None else _merged(old, tree, cls, path)
     if text is None:
         text = emitter.document_text(tree)
-        if not _says(text, tree, cls, path):
-            found = "a value that does not come back from its own file"
+        if not _reads_back_as(tree, text, cls, path):
+            found = "a value that is not read back equal"
             problem = ConfigProblem(str(path), None, "", f"a {cls.__name__}", found)
             raise config_error(f"{cls.__name__} cannot be written", [problem])
     data = text.encode("utf-8")
@@ -244,7 +217,7 @@ def _save(instance: Any, path: Path) -> None:
 
 
 def _tree(instance: Any, cls: type, path: Path) -> Mapping:
-    """Make the nodes of an instance; all that do not fit are one error."""
+    """Return the nodes of an instance; all that do not fit are one error."""
     writer = ConfigWriter(path)
     node = writer.write(instance, cls)
     if writer.problems or not isinstance(node, Mapping):
@@ -255,35 +228,25 @@ def _tree(instance: Any, cls: type, path: Path) -> Mapping:
 def _merged(
     old: bytes, tree: Mapping, cls: type, path: Path
 ) -> tuple[str | None, bool]:
-    """Edit the old text; tell whether all of the old file is kept in the new."""
+    """Return the old text, edited, and whether the old file fits the class."""
     try:
-        text = document.decoded(old, str(path))
-        parsed = document.parse(text, str(path))
-    except document.Unreadable:
+        parsed = document.parse(document.decoded(old, str(path)), str(path))
+        if parsed.problems or parsed.duplicates or parsed.dialect != "1.2":
+            return None, False
+        if parsed.root is None:
+            return None, False
+        text = DocumentMerge(parsed, path).merged_text(parsed.root, tree)
+    except (document.Unreadable, Unmergeable):
         return None, False
-    if parsed.root is None or parsed.problems or parsed.duplicates:
+    if not _reads_back_as(tree, text, cls, path):
         return None, False
-    if parsed.dialect != "1.2":
-        return None, False
-    fitted = _fits(parsed.root, cls, path)
-    try:
-        revised = DocumentMerge(parsed, path).revised(parsed.root, tree)
-    except Unmergeable:
-        return None, False
-    if not _says(revised, tree, cls, path):
-        return None, False
-    return revised, fitted
-
-
-def _fits(root: YamlNode, cls: type, path: Path) -> bool:
-    """Tell whether the old file reads as the class."""
     reader = ConfigReader(ConvertOptions(path, build=False))
-    reader.read(root, cls)
-    return not reader.problems
+    reader.read(parsed.root, cls)
+    return text, not reader.problems
 
 
-def _says(text: str, tree: Mapping, cls: type, path: Path) -> bool:
-    """Read a text back, and compare it with what it should say."""
+def _reads_back_as(tree: Mapping, text: str, cls: type, path: Path) -> bool:
+    """Return whether a text is read as the values of a tree."""
     try:
         parsed = document.parse(text, str(path))
     except document.Unreadable:
@@ -298,19 +261,11 @@ def _says(text: str, tree: Mapping, cls: type, path: Path) -> bool:
     return again is not None and fingerprint(again) == fingerprint(tree)
 
 
-# ---- a file to an instance: parse, read, build, and raise all problems as one error
+# ---- loading: parse, read, build, and raise all problems as one error
 
 
 def _load(cls: Any, path: Path, strict: bool) -> tuple[Any, list[ConfigProblem]]:
-    """Read an instance, and what a lax reading let pass.
-
-    Raises
-    ------
-    ConfigError
-        The file does not fit.
-    FileNotFoundError
-        There is no such file.
-    """
+    """Return an instance, and the warnings of a lax reading."""
     require_dataclass(cls)
     title = f"{path.name} does not fit {cls.__name__}"
     try:
@@ -335,7 +290,7 @@ def _load(cls: Any, path: Path, strict: bool) -> tuple[Any, list[ConfigProblem]]
 def _root_mapping(
     root: YamlNode | None, cls: Any, path: Path, reader: ConfigReader
 ) -> Mapping | None:
-    """Check that the document is a mapping at all."""
+    """Return the document's mapping; note a problem if it is not one."""
     if root is not None and isinstance(resolved(root), Mapping) and not root.tag:
         return resolved(root)  # type: ignore[return-value]
     found = "an empty file" if root is None else described(root)
@@ -361,10 +316,7 @@ def _read_root(reader: ConfigReader, root: Mapping, cls: Any, path: Path) -> Any
         if schema.required and schema.excluded and schema.name not in values:
             expected = type_name(schema.type)
             hint = f"give it in {cls.__name__}.restore_excluded_fields"
-            problem = ConfigProblem(
-                str(path), root.line, schema.name, expected, "no value", hint
-            )
-            reader.problems.append(problem)
+            reader.refuse(root, schema.name, expected, "no value", hint)
     if reader.problems:
         return UNREAD
     return convert.build(reader, root, cls, values, "")
