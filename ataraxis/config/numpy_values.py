@@ -1,7 +1,7 @@
 """numpy in YAML: scalars, dtypes, and arrays as nested lists.
 
-An array whose type the annotation gives is a plain nested list; any other is a mapping
-of ``dtype``, ``shape`` and ``data``, so that empty arrays and odd types come back too.
+An array whose dtype is in its annotation is a plain nested list; any other is a mapping
+of ``dtype``, ``shape`` and ``data``, which preserves empty arrays and all dtypes.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ataraxis.config import scalars
 from ataraxis.config.node import Mapping, Scalar, Sequence, YamlNode, resolved
 from ataraxis.config.schema import container_of, type_name
 
-# ---- one numpy value and its text: scalars, and the elements of arrays
+# ---- scalars and elements of arrays
 
 # Written with the shortest digits of their own precision: float32 0.1 is ``0.1``.
 
 _REAL = r"[-+]?(?:\d[\d.]*(?:e[-+]?\d+)?|\.inf|\.nan)"
-# numpy has no zones: it would shift such a time with no more than a warning.
+# Refused: numpy has no zones, and would only warn when it shifts such a time.
 _ZONED = re.compile(r":.*(?:[Zz]|[-+]\d\d:?\d\d)$")
 _COMPLEX = re.compile(rf"({_REAL})([-+]{_REAL.removeprefix('[-+]?')})j", re.ASCII)
 
@@ -37,7 +37,7 @@ class ElementError(Exception):
 
 
 def write_element(value: Any) -> Scalar | None:
-    """Write one element; ``None`` for a kind that YAML cannot hold."""
+    """Write one element; ``None`` for a kind that is not kept."""
     kind = value.dtype.kind
     if kind == "b":
         return Scalar(text=str(bool(value)).lower(), kind="bool")
@@ -53,12 +53,14 @@ def write_element(value: Any) -> Scalar | None:
         return Scalar(text=str(value))
     if kind == "S":
         return Scalar(text=bytes(value).decode("latin-1"))
-    if kind == "M":
-        return Scalar(text=_write_datetime(value))
-    if kind == "m":
+    if kind in "mM":
         unit, count = np.datetime_data(value.dtype)
-        number = "NaT" if np.isnat(value) else str(value.astype("i8"))
-        return Scalar(text=f"{number} {_unit(unit, count)}")
+        unit = unit if count == 1 else f"{count}{unit}"
+        if kind == "M":
+            number = str(np.datetime_as_string(value))
+        else:
+            number = "NaT" if np.isnat(value) else str(value.astype("i8"))
+        return Scalar(text=f"{number} {unit}")
     return None
 
 
@@ -70,17 +72,8 @@ def _digits(value: Any) -> str:
     return scalars.dotted(str(value))
 
 
-def _unit(unit: str, count: int) -> str:
-    return unit if count == 1 else f"{count}{unit}"
-
-
-def _write_datetime(value: Any) -> str:
-    unit, count = np.datetime_data(value.dtype)
-    return f"{np.datetime_as_string(value)} {_unit(unit, count)}"
-
-
 def read_element(node: YamlNode, dtype: np.dtype[Any], exact: bool) -> Any:
-    """Read one element; a number that the dtype cannot hold is refused."""
+    """Read one element; `ElementError` for a number that the dtype cannot hold."""
     node = resolved(node)
     if not isinstance(node, Scalar):
         raise ElementError(node, dtype.name)
@@ -103,12 +96,12 @@ def read_element(node: YamlNode, dtype: np.dtype[Any], exact: bool) -> Any:
     if dtype.kind in "US" and kind in ("str", "timestamp", "merge"):
         return _read_text(node, dtype)
     if dtype.kind in "mM" and kind == "str":
-        return _read_moment(node, dtype)
+        return _read_time(node, dtype)
     raise ElementError(node, dtype.name)
 
 
 def _part_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Give the dtype of the real part of a complex one."""
+    """Return the dtype of the real part of a complex one."""
     return np.zeros((), dtype.newbyteorder("=")).real.dtype
 
 
@@ -121,7 +114,7 @@ def _read_float(node: YamlNode, text: str, dtype: np.dtype[Any]) -> Any:
     elif scalars.kind_of(text) == "int":
         digits = str(scalars.parse_int(text))
     with np.errstate(over="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # longdouble asks no errstate
+        warnings.simplefilter("ignore", RuntimeWarning)  # longdouble ignores errstate
         value = dtype.type(digits)
     if np.isinf(value) and "inf" not in digits:
         raise ElementError(node, dtype.name, f"{dtype.name} cannot hold it")
@@ -141,12 +134,12 @@ def _read_text(node: Scalar, dtype: np.dtype[Any]) -> Any:
     return dtype.type(raw)
 
 
-def _read_moment(node: Scalar, dtype: np.dtype[Any]) -> Any:
-    """Read ``2026-11-20T19:11 us`` or ``250 ms``: the unit is always said."""
+def _read_time(node: Scalar, dtype: np.dtype[Any]) -> Any:
+    """Read ``2026-11-20T19:11 us`` or ``250 ms``, always with the unit."""
     text, _, unit = node.text.rpartition(" ")
     example = "2026-11-20T19:11:42 ms" if dtype.kind == "M" else "250 ms"
     if not text or _ZONED.search(text):
-        hint = f"write it with its unit and no zone, as '{example}'"
+        hint = f"write it with its unit and without a zone, as '{example}'"
         raise ElementError(node, dtype.name, hint)
     fixed = np.datetime_data(dtype)[0] != "generic"
     try:
@@ -169,7 +162,7 @@ _MOST_DIMENSIONS = 32
 
 
 def write_numpy(value: Any, annotation: Any) -> YamlNode:
-    """Write a numpy scalar, dtype or array; `ElementError`: it would not come back."""
+    """Write a numpy scalar, dtype or array; `ElementError` if it is not kept."""
     origin = container_of(annotation)[0]
     node: YamlNode | None = None
     if issubclass(origin, np.dtype):
@@ -191,7 +184,7 @@ def _holds_objects(value: Any) -> bool:
 
 
 def _annotated_dtype(annotation: Any) -> np.dtype[Any] | None:
-    """Find the dtype in ``NDArray[np.float32]``; ``None`` when it says no one type."""
+    """Return the dtype of ``NDArray[np.float32]``; ``None`` if it is not concrete."""
     arguments = container_of(annotation)[1]
     inner = get_args(arguments[-1]) if arguments else ()
     scalar = inner[0] if inner else None
@@ -228,7 +221,7 @@ def _write_dtype(dtype: np.dtype[Any]) -> YamlNode | None:
             row.items.append(_shape_node(shape))
         rows.append(row)
     node = Sequence(items=rows)
-    # Padding and titles are not in the list: such a dtype would come back packed.
+    # A dtype with padding or titles, which are not in the list, is not kept.
     return node if _dtype_of(node) == dtype else None
 
 
@@ -249,7 +242,7 @@ def _write_array(value: Any, annotated: np.dtype[Any] | None) -> YamlNode | None
 
 
 def _write_nested(value: Any) -> YamlNode | None:
-    """Write an array as lists of lists, a record as the list of its fields."""
+    """Write an array as nested lists, a record as the list of its fields."""
     if isinstance(value, np.ndarray) and value.ndim:
         rows = [_write_nested(row) for row in value]
     elif value.dtype.names is not None:
@@ -261,7 +254,7 @@ def _write_nested(value: Any) -> YamlNode | None:
 
 
 def read_numpy(node: YamlNode, annotation: Any, exact: bool) -> Any:
-    """Read a numpy scalar, dtype or array; `ElementError`: the node is not one."""
+    """Read a numpy scalar, dtype or array; `ElementError` if the node is not one."""
     origin = container_of(annotation)[0]
     try:
         if issubclass(origin, np.dtype):
@@ -278,7 +271,7 @@ def read_numpy(node: YamlNode, annotation: Any, exact: bool) -> Any:
 
 
 def _dtype_of(node: YamlNode) -> np.dtype[Any]:
-    """Read a dtype; only names and lists of fields, never objects."""
+    """Read a dtype by name or as the list of its fields, without objects."""
     node = resolved(node)
     dtype: np.dtype[Any]
     if isinstance(node, Scalar) and node.kind == "str" and "," not in node.text:
@@ -318,7 +311,8 @@ def _read_array(node: YamlNode, annotated: np.dtype[Any] | None) -> Any:
     data = resolved(node)
     dtype = annotated
     if isinstance(data, Mapping):
-        parts = {resolved(k).text: v for k, v in data.pairs if _is_word(k)}  # type: ignore[attr-defined]
+        keys = [(resolved(key), value) for key, value in data.pairs]
+        parts = {key.text: value for key, value in keys if isinstance(key, Scalar)}
         if sorted(parts) != sorted(_KEYS) or len(data.pairs) != len(_KEYS):
             raise ElementError(data, "the keys dtype, shape and data")
         dtype, shape = _dtype_of(parts["dtype"]), _read_shape(parts["shape"])
@@ -336,12 +330,8 @@ def _read_array(node: YamlNode, annotated: np.dtype[Any] | None) -> Any:
     return array
 
 
-def _is_word(key: YamlNode) -> bool:
-    return isinstance(resolved(key), Scalar)
-
-
 def _shape_of(node: YamlNode) -> tuple[int, ...]:
-    """Tell the shape of nested lists by their first items."""
+    """Return the shape of nested lists, by their first items."""
     shape = []
     node = resolved(node)
     while isinstance(node, Sequence):
@@ -353,7 +343,7 @@ def _shape_of(node: YamlNode) -> tuple[int, ...]:
 
 
 def _inferred(node: YamlNode) -> np.dtype[Any]:
-    """Find the dtype of a bare list: bool, int64 or float64."""
+    """Return the dtype of a bare list: bool, int64 or float64."""
     kinds, stack = set(), [node]
     while stack:
         item = resolved(stack.pop())
@@ -388,6 +378,6 @@ def _read_nested(node: YamlNode, shape: tuple[int, ...], dtype: np.dtype[Any]) -
 
 
 def _field_dtype(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
-    """Give the dtype of one field of a record."""
+    """Return the dtype of one field of a record."""
     assert dtype.fields is not None
     return dtype.fields[name][0]

@@ -1,6 +1,6 @@
-"""Single values: the YAML form of numbers, text, paths, times and their like.
+"""Scalars in YAML: numbers, text, paths, times and enums.
 
-Each type has one writer and one reader, which are inverses; containers are elsewhere.
+Each type has one writer and one reader, which are inverses.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ataraxis.config.schema import NoneType
 
 # ---- dates, times and durations as text, exact to the microsecond
 
-# Python's own parser drops digits beyond the sixth silently; here they are refused.
+# Digits beyond the sixth, which Python's parser drops silently, are refused.
 
 _DATE = re.compile(r"(\d{4})-(\d\d?)-(\d\d?)", re.ASCII)
 _DATETIME = re.compile(
@@ -60,7 +60,7 @@ def parse_date(text: str) -> dt.date:
 
 
 def parse_datetime(text: str) -> dt.datetime:
-    """Read ``2026-11-20 19:11:42.5+01:00``, in every form YAML allows."""
+    """Read ``2026-11-20 19:11:42.5+01:00`` in all forms of YAML."""
     match = _DATETIME.fullmatch(text.strip())
     if match is None:
         raise ValueError("write a time as 2026-11-20T19:11:42")
@@ -73,11 +73,6 @@ def parse_datetime(text: str) -> dt.datetime:
         _zone(match["zone"]),
     )
     return dt.datetime.combine(day, time)
-
-
-def format_datetime(value: dt.datetime) -> str:
-    """Write a datetime as ISO 8601."""
-    return value.isoformat()
 
 
 def _microseconds(digits: str) -> int:
@@ -106,7 +101,7 @@ def _zone(text: str | None) -> dt.tzinfo | None:
 
 
 def format_duration(value: dt.timedelta) -> str:
-    """Write a duration in the units people use, as ``1 h 30 min`` or ``2.5 s``."""
+    """Write a duration as ``1 h 30 min`` or ``2.5 s``."""
     total = value // dt.timedelta(microseconds=1)
     sign, total = ("-" if total < 0 else ""), abs(total)
     if total == 0:
@@ -141,19 +136,17 @@ def parse_duration(text: str) -> dt.timedelta:
     sign = -1 if stripped.startswith("-") else 1
     rest_text = stripped.lstrip("+-") if stripped[:2] not in ("--", "++") else stripped
     total, position = 0, 0
-    while position < len(rest_text):
+    while position < len(rest_text) or not rest_text:
         part = _PART.match(rest_text, position)
         if part is None:
             raise ValueError("write a duration as '1 h 30 min', '2.5 s' or '250 ms'")
         total += _part_us(*part.groups())
         position = part.end()
-    if not rest_text:
-        raise ValueError("write a duration as '1 h 30 min', '2.5 s' or '250 ms'")
     return dt.timedelta(microseconds=sign * total)
 
 
 def _part_us(whole: str, fraction: str | None, power: str | None, unit: str) -> int:
-    """Turn one number and unit into microseconds, without rounding."""
+    """Return one number and unit in microseconds, without rounding."""
     exponent = int(power or 0)
     if abs(exponent) > _LARGEST_EXPONENT:
         raise ValueError("a duration within what a timedelta holds")
@@ -167,7 +160,7 @@ def _part_us(whole: str, fraction: str | None, power: str | None, unit: str) -> 
     return int(value)
 
 
-# ---- Literals: what kind of value a plain YAML word is, and numbers to and from text
+# ---- plain words of YAML: their kind, and numbers to and from text
 
 _TIMESTAMP = (
     r"\d{4}-\d\d?-\d\d?"
@@ -215,18 +208,18 @@ _COMPILED = {
     dialect: [(kind, re.compile(pattern, re.ASCII)) for kind, pattern in rows]
     for dialect, rows in _PATTERNS.items()
 }
-# Words other readers take for something else; quoted, never refused.
+# Quoted, because other readers give these words another type.
 _QUOTED_WORDS = frozenset({"y", "Y", "n", "N", "="})
 _PLAIN_START = re.compile(r"[^\W\d]|[/.\d(^+<]")
 _FLOW_MARKS = re.compile(r"[\[\]{},]|:\s|:$|\s#")
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
-# Python refuses to convert longer decimal numbers; hexadecimal has no such limit.
+# Python does not convert longer decimal numbers; longer ones are hexadecimal.
 _LONGEST_DECIMAL_BITS = 13_000
 _BASES = {"0b": 2, "0o": 8, "0x": 16}
 
 
 def kind_of(text: str, dialect: str = "1.2") -> str:
-    """Tell the kind of an unquoted word: null, bool, int, float, timestamp, str."""
+    """Return the kind of an unquoted word: null, bool, int, float, timestamp, str."""
     for kind, pattern in _COMPILED[dialect]:
         if pattern.fullmatch(text):
             return kind
@@ -239,7 +232,7 @@ def parse_bool(text: str) -> bool:
 
 
 def parse_int(text: str, dialect: str = "1.2") -> int:
-    """Read a word of kind int; ValueError where two readers would disagree."""
+    """Read a word of kind int; `ValueError` if other readers give another value."""
     sign = -1 if text.startswith("-") else 1
     digits = text.lstrip("+-").replace("_", "")
     if len(digits) > FILES.digits:
@@ -252,7 +245,7 @@ def parse_int(text: str, dialect: str = "1.2") -> int:
         if dialect == "1.1":
             return sign * int(digits, 8)
         raise ValueError(
-            f"a leading zero is octal to some readers; write {digits.lstrip('0') or 0}"
+            f"a leading zero is octal in some readers; write {digits.lstrip('0') or 0}"
             f" or 0o{digits.lstrip('0') or 0}"
         )
     return sign * int(digits)
@@ -270,7 +263,7 @@ def parse_float(text: str) -> float:
 
 
 def _sexagesimal(digits: str) -> float:
-    """Read 22:30 as YAML 1.1 does: digits to the base of 60."""
+    """Read 22:30 as YAML 1.1 does, in base 60."""
     value = 0.0
     for part in digits.split(":"):
         value = value * 60 + float(part)
@@ -283,7 +276,7 @@ def format_int(value: int) -> str:
 
 
 def format_float(value: float) -> str:
-    """Write a float so that every YAML reader takes it for the same float."""
+    """Write a float so that every YAML reader reads the same float."""
     if math.isnan(value):
         return ".nan"
     if math.isinf(value):
@@ -292,7 +285,7 @@ def format_float(value: float) -> str:
 
 
 def dotted(digits: str) -> str:
-    """Give a number a dot: PyYAML takes ``1e-05`` for a string, ``1.0e-05`` not."""
+    """Add a dot to a number: PyYAML reads ``1e-05`` as a string."""
     mantissa, mark, exponent = digits.partition("e")
     if "." not in mantissa:
         mantissa += ".0"
@@ -302,7 +295,7 @@ def dotted(digits: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Write a string, in quotes where a reader could take it for something else."""
+    """Write a string, in quotes if a reader could give it another type."""
     if text and not text.isprintable():
         return '"' + "".join(map(_escaped, text)) + '"'
     if (
@@ -336,7 +329,7 @@ Reading = Callable[[Scalar, str], Any]
 
 
 class ScalarError(ValueError):
-    """A scalar is not of the type asked for; says what to do when it is known."""
+    """A scalar is not of the type; `hint` is what to do, if known."""
 
     def __init__(self, hint: str = "", expected: str = "") -> None:
         super().__init__(hint)
@@ -345,14 +338,14 @@ class ScalarError(ValueError):
 
 
 def is_leaf(annotation: Any) -> bool:
-    """Tell whether the type is a single value."""
+    """Return whether the type is a single value."""
     return annotation in _READERS or (
         isinstance(annotation, type) and issubclass(annotation, PurePath)
     )
 
 
 def write_leaf(value: Any, annotation: Any, exact: bool) -> Scalar | None:
-    """Write a value of the type; ``None`` when it is of another."""
+    """Write a value of the type; ``None`` if it is of another type."""
     if not isinstance(annotation, type):
         return None
     if issubclass(annotation, PurePath):
@@ -368,7 +361,7 @@ def write_leaf(value: Any, annotation: Any, exact: bool) -> Scalar | None:
 
 
 def _widened(value: Any, annotation: type) -> Any:
-    """Turn a value into the equal one of a wider type, or ``None``."""
+    """Return the equal value of a wider type, or ``None``."""
     module = type(value).__module__
     if module == "numpy" and hasattr(value, "item") and value.shape == ():
         plain = value.item()
@@ -386,7 +379,7 @@ def _widened(value: Any, annotation: type) -> Any:
 
 
 def read_leaf(node: Scalar, annotation: Any, exact: bool, dialect: str = "1.2") -> Any:
-    """Read a scalar as the type; `ScalarError` when it is not one."""
+    """Read a scalar as the type; `ScalarError` if it is not one."""
     if issubclass(annotation, PurePath):
         return annotation(_text(node, dialect))
     if exact and annotation is float and node.kind == "int":
@@ -400,7 +393,7 @@ def read_leaf(node: Scalar, annotation: Any, exact: bool, dialect: str = "1.2") 
 
 
 def read_untyped(node: Scalar, dialect: str = "1.2") -> Any:
-    """Read a scalar as what YAML takes it for."""
+    """Read a scalar as the type that YAML gives it."""
     if node.kind == "timestamp":
         timed = ":" in node.text
         return parse_datetime(node.text) if timed else _date(node, dialect)
@@ -408,13 +401,13 @@ def read_untyped(node: Scalar, dialect: str = "1.2") -> Any:
 
 
 def described(node: Scalar) -> str:
-    """Say what a scalar is: its kind, and its text as the file has it."""
+    """Return the kind of a scalar, and its text in the file, for messages."""
     if node.kind == "null":
         return "null"
     if node.kind == "str":
         return f"str {shown(node.text)}"
-    moment_name = "datetime" if ":" in node.text else "date"
-    names = {"timestamp": moment_name, "binary": "bytes"}
+    timestamp = "datetime" if ":" in node.text else "date"
+    names = {"timestamp": timestamp, "binary": "bytes"}
     name = names.get(node.kind, node.kind)
     return f"{name} {shown(node.text)[1:-1]}"
 
@@ -450,7 +443,7 @@ def _float(node: Scalar, dialect: str) -> float:
 
 
 def _text(node: Scalar, dialect: str) -> str:
-    # A bare date is text to YAML 1.2; numbers, booleans and null are not.
+    # A bare date is text in YAML 1.2; numbers, booleans and null are not.
     if node.kind not in ("str", "timestamp", "merge"):
         raise ScalarError(f"for text write '{node.text}' with quotes")
     return node.text
@@ -558,7 +551,7 @@ _WRITERS: dict[Any, tuple[str, Callable[[Any], str]]] = {
     complex: ("str", lambda value: repr(value).strip("()")),
     range: ("str", repr),
     dt.date: ("timestamp", dt.date.isoformat),
-    dt.datetime: ("timestamp", format_datetime),
+    dt.datetime: ("timestamp", dt.datetime.isoformat),
     dt.time: ("str", dt.time.isoformat),
     dt.timedelta: ("str", format_duration),
     Decimal: ("str", str),
@@ -566,14 +559,14 @@ _WRITERS: dict[Any, tuple[str, Callable[[Any], str]]] = {
     uuid.UUID: ("str", str),
 }
 
-# ---- enumerations and literals: a word in the file chooses one of a few values
+# ---- enums and literals
 
-# An enum whose values are all text or whole numbers is written by value, as the
-# originals do; any other by the name of the member.
+# An enum whose values are all str or int is written by value, as the originals do; any
+# other by the name of the member.
 
 
 def _by_value(choices: type[enum.Enum]) -> bool:
-    """Tell whether the members' values serve as words."""
+    """Return whether members are written by value."""
     return all(
         type(_bare(member.value)) in (str, int)
         for member in choices.__members__.values()
@@ -581,7 +574,7 @@ def _by_value(choices: type[enum.Enum]) -> bool:
 
 
 def _bare(value: Any) -> Any:
-    """Strip a value of an IntEnum or StrEnum to the plain int or str."""
+    """Return a value of an IntEnum or StrEnum as plain int or str."""
     for plain in (bool, int, str, float):
         if isinstance(value, plain):
             return plain(value)
@@ -589,7 +582,7 @@ def _bare(value: Any) -> Any:
 
 
 def write_enum(value: Any, choices: type[enum.Enum]) -> Scalar | None:
-    """Write a member; ``None`` when the value is no member."""
+    """Write a member; ``None`` if the value is not one."""
     if not isinstance(value, choices):
         return None
     if isinstance(value, enum.Flag) and issubclass(choices, enum.Flag):
@@ -607,7 +600,7 @@ def write_enum(value: Any, choices: type[enum.Enum]) -> Scalar | None:
 
 
 def read_enum(node: YamlNode, choices: type[enum.Enum], dialect: str = "1.2") -> Any:
-    """Read a member by value or by name; `ScalarError` lists what there is."""
+    """Read a member by value or by name; `ScalarError` lists the members."""
     if isinstance(node, Scalar):
         value = _plain(node, dialect)
         if issubclass(choices, enum.Flag):
@@ -633,7 +626,7 @@ def read_enum(node: YamlNode, choices: type[enum.Enum], dialect: str = "1.2") ->
 
 
 def _read_flag(node: Scalar, choices: type[enum.Flag], value: Any) -> Any:
-    """Read ``READ | WRITE`` or the number that stands for it."""
+    """Read ``READ | WRITE`` or its number."""
     if type(value) is int:
         try:
             return choices(value)
@@ -650,14 +643,14 @@ def _read_flag(node: Scalar, choices: type[enum.Flag], value: Any) -> Any:
 
 
 def _words(choices: type[enum.Enum]) -> list[str]:
-    """List what may be written for the members."""
+    """List the words for the members."""
     if _by_value(choices):
         return [str(_bare(member.value)) for member in choices]
     return [member.name for member in choices]
 
 
 def _same_items(node: Sequence, values: tuple[Any, ...], dialect: str) -> bool:
-    """Compare a list in the file with the value of a member."""
+    """Return whether a list in the file equals the value of a member."""
     items = [
         _plain(item, dialect) if isinstance(item, Scalar) else node
         for item in node.items
@@ -666,7 +659,7 @@ def _same_items(node: Sequence, values: tuple[Any, ...], dialect: str) -> bool:
 
 
 def _plain(node: Scalar, dialect: str) -> Any:
-    """Read a scalar untyped, or as its own text when it is damaged."""
+    """Read a scalar untyped, or as text if it is damaged."""
     try:
         return read_untyped(node, dialect)
     except ValueError:
@@ -674,7 +667,7 @@ def _plain(node: Scalar, dialect: str) -> Any:
 
 
 def write_literal(value: Any, annotation: Any) -> Scalar | None:
-    """Write one of the values of a ``Literal``; ``None`` when it is none."""
+    """Write one of the values of a ``Literal``; ``None`` for another value."""
     for choice in get_args(annotation):
         if type(choice) is type(value) and choice == value:
             if isinstance(choice, enum.Enum):
@@ -684,7 +677,7 @@ def write_literal(value: Any, annotation: Any) -> Scalar | None:
 
 
 def read_literal(node: YamlNode, annotation: Any, dialect: str = "1.2") -> Any:
-    """Read one of the values of a ``Literal``; `ScalarError` lists what there is."""
+    """Read one of the values of a ``Literal``; `ScalarError` lists them."""
     choices = get_args(annotation)
     for choice in choices:
         if not isinstance(node, Scalar):
@@ -703,13 +696,11 @@ def read_literal(node: YamlNode, annotation: Any, dialect: str = "1.2") -> Any:
     raise ScalarError(hint, "one of " + ", ".join(map(repr, choices)))
 
 
-# ---- what ``strict=False`` converts: only where the meaning cannot be mistaken
-
-# Everything converted here is reported as a warning by the reader.
+# ---- conversions of ``strict=False``, each reported as a warning by the reader
 
 
 def read_leniently(node: Scalar, annotation: Any, dialect: str) -> Any:
-    """Read a scalar of another kind as the type, or ``None`` when it is not one."""
+    """Read a scalar of another kind as the type, or ``None`` if its meaning is open."""
     if node.kind == "null":
         return None
     if annotation is str:
