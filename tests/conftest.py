@@ -85,6 +85,8 @@ def context(
     monkeypatch.setenv("ATARAXIS_CONTEXT", str(path))
     # A program that a test starts finds the installed package, not the source folder.
     monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    # pytest-xdist sets it, and tables are then cut to fit.
+    monkeypatch.delenv("COLUMNS", raising=False)
     threads, children = set(threading.enumerate()), _children()
     try:
         yield path
