@@ -85,15 +85,15 @@ class Limits:
     2
     """
 
-    clients: int = _limit(64, "clients at a time, those away for a moment included")
+    clients: int = _limit(64, "clients at a time, those that may resume included")
     silent: int = _limit(
-        512, "connections at a time whose first words are not here yet"
+        512, "connections at a time that have sent nothing yet"
     )
     handshakes: int = _limit(
-        64, "connections at a time that have spoken, and not shown a token"
+        64, "connections at a time without an accepted token yet"
     )
     address_share: float = _limit(
-        0.75, "the part of these two that one address may have"
+        0.75, "the share of these two that one address may have"
     )
     handshake_s: float = _limit(5.0, "how long each of the two may take", "s")
     message_bytes: int = _limit(_MiB, "the longest message from a client", "bytes")
@@ -104,7 +104,7 @@ class Limits:
         5000.0, "messages of any kind that are read from a client; more wait", "1/s"
     )
     patience: int = _limit(
-        2000, "requests of a client that may wait; with more it is sent away"
+        2000, "requests of a client that may wait; with more it is disconnected"
     )
     streams: int = _limit(16, "streams of a client at a time: threads, open sources")
     all_streams: int = _limit(256, "streams of all clients")
