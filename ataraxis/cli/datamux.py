@@ -1,4 +1,4 @@
-"""Commands of live sources and of the remote API: proxy, serve and mirror."""
+"""Commands of live sources and the remote API: proxy, serve and mirror."""
 
 from __future__ import annotations
 
@@ -25,23 +25,27 @@ _LOOK_S, _HURRY_S = 0.05, 5.0
 @with_mode
 @click.argument("node")
 @click.argument("stream")
-@click.option("--name", help="Of the stream in shared memory; STREAM, if not given.")
+@click.option("--name", help="Name of the stream in shared memory; by default STREAM.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path),
-    help="Record it there, too: a journal, and what is known of its clock.",
+    help="Also record it in a journal in this directory, with the clock's offsets.",
 )  # fmt: skip
 @click.option(
     "--attr", "attrs", multiple=True, metavar="KEY=VALUE",
-    help="What the kind of source takes; may be given again.",
+    help="Attribute of the kind of source; may be repeated.",
 )  # fmt: skip
-@click.option("--samples", type=click.IntRange(1), help="Samples a frame; one.")
-@click.option("--buffer-seconds", type=float, help="How much the ring holds, s.")
 @click.option(
-    "--patience", type=float, help="How long to wait for a source that went, s; no end."
+    "--samples", type=click.IntRange(1), help="Samples per frame; by default one."
+)
+@click.option("--buffer-seconds", type=float, help="Length of the ring, s.")
+@click.option(
+    "--patience",
+    type=float,
+    help="How long to wait for a source that went away, s; by default forever.",
 )
 @click.option(
     "--durability", type=click.Choice(["os", "disk"]), default="os", show_default=True,
-    help="What recorded frames survive: every process, or also the loss of power.",
+    help="Recorded frames survive every process (os), or loss of power (disk).",
 )  # fmt: skip
 def proxy(
     context: str | None,
@@ -57,27 +61,27 @@ def proxy(
 ) -> None:
     """Pass STREAM of the live NODE into shared memory until it ends, or until Ctrl-C.
 
-    Ctrl-C, SIGTERM or SIGHUP: what came until then is recorded, with -o. While the disk
-    refuses, that goes on; a second signal ends it, and the frames that are not on the
-    disk are named.
+    With -o, frames up to Ctrl-C, SIGTERM or SIGHUP are recorded. If the disk refuses,
+    the command waits; a second signal ends it, and names the frames that are not on
+    the disk.
 
-    `ataraxis sources` lists the kinds; a node's streams are what
-    ataraxis.datamux.API().list_live_streams(NODE) says.
+    `ataraxis sources` lists the kinds;
+    ataraxis.datamux.API().list_live_streams(NODE) lists the streams of a node.
     """
     from ataraxis.datamux import API
 
     options: dict[str, Any] = {"context": context, "buffer_seconds": buffer_seconds}
-    said = dict(attr.partition("=")[::2] for attr in attrs)
+    pairs = dict(attr.partition("=")[::2] for attr in attrs)
     unsaved: dict[str, range] = {}
     try:
         with Ending(is_last=True) as ending, API() as api:
             if output is None:
                 ack, close = _shared(
-                    api, node, stream, said, name, patience, samples, options
+                    api, node, stream, pairs, name, patience, samples, options
                 )
             else:
                 ack = api.record_live_stream(
-                    node, stream, said, output, name, samples=samples,
+                    node, stream, pairs, output, name, samples=samples,
                     patience=patience, durability=durability, **options,
                 )  # fmt: skip
                 sink = ack.task.sink
@@ -90,7 +94,7 @@ def proxy(
                 if ending.second.is_set():
                     hurried = hurried or time.monotonic()
                     if time.monotonic() - hurried > _HURRY_S:
-                        break  # the source's own code does not come back
+                        break  # the code of the source does not return
             end = ack.task.end or End("stopped", None)
             found = ack.task.statistics()
             close()
@@ -98,9 +102,9 @@ def proxy(
         raise click.ClickException(str(error)) from error
     say(f"{name or stream}: {found.samples} samples, {found.lost} lost")
     for made, frames in unsaved.items():
-        say(f"{made}: {unsaved_text(frames)}: let go by {ending.name}", is_error=True)
+        say(f"{made}: {unsaved_text(frames)}: dropped by {ending.name}", is_error=True)
     for reason in found.reconnects:
-        say(f"  opened again: {reason}")
+        say(f"  reopened: {reason}")
     if end.error is not None:
         raise click.ClickException(str(end.error))
     if unsaved:
@@ -121,7 +125,7 @@ def _shared(
     samples: int | None,
     options: dict[str, Any],
 ) -> Any:
-    """Begin to pass a stream on into shared memory alone."""
+    """Start passing a stream into shared memory, without a journal."""
     from ataraxis.datamux import producer_of
 
     source = api.open_source(node, stream, attrs)
@@ -136,27 +140,31 @@ def _shared(
         raise
 
 
-# ---- Commands of the remote API: serve and mirror
+# ---- commands of the remote API: serve and mirror
 
 _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
-@click.command(short_help="Make STREAM of the server at URL one of ours.")
+@click.command(short_help="Mirror STREAM of the server at URL here.")
 @in_context
 @click.argument("url")
 @click.argument("stream")
-@click.option("--as", "name", help="What to call it here; STREAM by default.")
-@click.option("--node", default="shared", show_default=True, help="Of the server.")
+@click.option("--as", "name", help="Name here; by default STREAM.")
+@click.option("--node", default="shared", show_default=True, help="Node of the server.")
 @click.option(
     "--policy", type=click.Choice(["lossless", "lossy", "latest"]),
     help="How the server reads a shared stream. [default: lossless]",
 )  # fmt: skip
 @click.option("-c", "--codec", default="frame", show_default=True)
-@click.option("--token-file", type=_FILE, help="Holds the server's token (mode 0600).")
-@click.option("--certificate", type=_FILE, help="Of the server, or its authority, PEM.")
+@click.option(
+    "--token-file", type=_FILE, help="Contains the server's token (mode 0600)."
+)
+@click.option(
+    "--certificate", type=_FILE, help="Certificate of the server or its authority, PEM."
+)
 @click.option(
     "--patience", default=30.0, show_default=True,
-    help="How long to try to come back when the connection breaks, s.",
+    help="How long to try to reconnect after the connection breaks, s.",
 )  # fmt: skip
 def mirror(
     context: str | None,
@@ -170,10 +178,10 @@ def mirror(
     certificate: Path | None,
     patience: float,
 ) -> None:
-    """Make STREAM of the server at URL (ws://host:port) a stream of this machine.
+    """Mirror STREAM of the server at URL (ws://host:port) in shared memory here.
 
-    It is in shared memory then, for consumers, `ataraxis record` and everything else,
-    until it ends or Ctrl-C. The exit code is 1 if it was lost.
+    Consumers, `ataraxis record` and others can read it until it ends or Ctrl-C. The
+    exit code is 1 if it was lost.
     """
     from ataraxis.datamux.remote.access import token_from
     from ataraxis.datamux.remote.mirror import Mirror

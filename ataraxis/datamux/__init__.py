@@ -1,6 +1,6 @@
 """DataMux: recordings, live sources and models as streams.
 
-``import ataraxis.datamux as dm`` stands in for ``import streaminghub_datamux as dm``.
+``import ataraxis.datamux as dm`` replaces ``import streaminghub_datamux as dm``.
 Names are loaded on first use.
 """
 

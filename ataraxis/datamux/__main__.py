@@ -1,4 +1,4 @@
-"""``python -m ataraxis.datamux COMMAND``: what the seed prints for the shell."""
+"""``python -m ataraxis.datamux COMMAND``: the commands that the seed prints."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def main() -> None:
 @main.command()
 @click.option(
     "--data_dir", "--data-dir", default="$HOME/streaminghub", show_default=True,
-    help="Holds a folder of recordings for each collection.",
+    help="Contains a folder of recordings per collection.",
 )  # fmt: skip
 @click.option(
     "--meta_dir", "--meta-dir", default="$HOME/streaminghub", show_default=True,
-    help="Holds the descriptions of collections.",
+    help="Contains the descriptions of collections.",
 )  # fmt: skip
 def init(data_dir: str, meta_dir: str) -> None:
-    """Say where data and metadata are; kept in $HOME/.streaminghubrc."""
+    """Set the folders of data and metadata, in $HOME/.streaminghubrc."""
     try:
         path = Settings(expand(data_dir), expand(meta_dir)).save()
     except OSError as error:
@@ -33,7 +33,7 @@ def init(data_dir: str, meta_dir: str) -> None:
     click.echo(f"data in {expand(data_dir)}, metadata in {expand(meta_dir)}: {path}")
     shadow = Path.cwd() / path.name
     if shadow != path and shadow.is_file():
-        click.echo(f"note: {shadow} comes first in this folder", err=True)
+        click.echo(f"note: {shadow} takes precedence in this folder", err=True)
 
 
 main.add_command(serve)

@@ -1,4 +1,4 @@
-"""Samples handed over together; what moves from a source to a sink."""
+"""Blocks of samples, which move from a source to a sink."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Columns = Mapping[str, NDArray[Any]]
 
 
 class ArrayColumns(Mapping[str, NDArray[Any]]):
-    """The columns of one array, each a view that is made when it is asked for.
+    """The columns of one array, each a view that is made on access.
 
     Parameters
     ----------
     names : tuple of str
-        One a column.
+        Names of the columns.
     array : ndarray
         Shape (n, columns).
     """
@@ -62,19 +62,19 @@ class Block:
     Parameters
     ----------
     stream : Stream
-        What the columns mean.
+        Description of the columns.
     t : ndarray
         Times of the samples on the source's own clock, s, shape (n,), float64.
     values : mapping of str to ndarray
         Columns, each of shape (n, *shape of the field); not copied.
     index : mapping of str to ndarray, optional
-        Index columns as they were recorded, each of shape (n,); not copied.
+        Index columns as recorded, each of shape (n,); not copied.
     sequence : int
         Number of the first sample in its stream, from 0.
     arrived_ns : ndarray, optional
-        When each sample arrived here, monotonic ns, shape (n,); of live sources.
+        Time of arrival here, monotonic ns, shape (n,); of live sources.
     origin_s : float
-        What `records` takes off the times, s.
+        Time that `records` subtracts, s.
     array : ndarray, optional
         The values as one array (n, fields), of which `values` are the columns.
 
@@ -127,12 +127,12 @@ class Block:
     def __getitem__(self, rows: slice) -> Block:
         """Return some of the samples; views. A slice with step 1."""
         if not isinstance(rows, slice) or rows.step not in (None, 1):
-            raise TypeError(f"a block is sliced by rows, block[a:b]; got {rows!r}")
+            raise TypeError(f"slice a block by rows, block[a:b]; got {rows!r}")
         start, stop, _ = rows.indices(len(self))
         return self._with_each(lambda column: column[start:stop], start)
 
     def _with_each(self, change: Callable[[Any], Any], skipped: int = 0) -> Block:
-        """Return a block whose arrays are changed, of a sample this number later."""
+        """Return a block of changed arrays, which begins `skipped` samples later."""
         columns, array, arrived = self.values, self._joint(), self.arrived_ns
         if array is not None:
             array = change(array)
@@ -150,8 +150,8 @@ class Block:
     def array(self) -> NDArray[Any]:
         """The values as one array, (n, fields) or (n, *shape) of a single image field.
 
-        A view if the columns are stored so, else a copy in the dtype of the stream's
-        labels.
+        A view if the columns are stored in one array, else a copy in the dtype of the
+        stream's labels.
 
         Raises
         ------
@@ -174,19 +174,19 @@ class Block:
     def time_ns(self) -> NDArray[np.int64]:
         """The times in ns on the source's own clock; shape (n,), int64.
 
-        Exact where the time index has whole numbers or dates; `t` in seconds is rounded
-        to 128 ns by the size of this century's times.
+        Exact if the time index has integers or dates; `t` in seconds is rounded to
+        128 ns at present-day times.
         """
         rounded = np.rint(self.t * 1e9).astype(np.int64)
         exact = self._exact_ns()
         if exact is None or not len(rounded):
             return rounded
-        # Played in a loop or anew, the times are others than the recorded ones.
+        # In a repeated replay the times differ from the recorded ones.
         slack = 1 + 2e9 * float(np.spacing(np.abs(self.t).max()))
         return exact if np.abs(exact - rounded).max() <= slack else rounded
 
     def _exact_ns(self) -> NDArray[np.int64] | None:
-        """Return the time index in ns, if it has whole numbers of ns."""
+        """Return the time index in ns, if it holds whole ns."""
         name = self.stream.time
         raw = self.index.get(name)
         if raw is None or raw.ndim != 1 or not len(raw):
@@ -203,10 +203,10 @@ class Block:
         return raw.astype(np.int64) * each
 
     def records(self) -> list[dict[str, dict[str, Any]]]:
-        """Return one ``{"index": {...}, "value": {...}}`` a sample, of Python scalars.
+        """Return ``{"index": {...}, "value": {...}}`` per sample, of Python scalars.
 
-        The first index is time in seconds, less `origin_s`. A field that is an array
-        itself is a view.
+        The first index is time in seconds, less `origin_s`. Values of array fields are
+        views.
         """
         times = (self.t - self.origin_s if self.origin_s else self.t).tolist()
         name = self.stream.time
@@ -240,7 +240,7 @@ class Block:
         ]
 
     def to_xarray(self) -> xr.Dataset:
-        """Return an `xarray.Dataset` over dim ``time``, s; columns are not copied."""
+        """Return an `xarray.Dataset` over dim ``time``, s; not copied."""
         import xarray as xr
 
         fields = self.stream.fields
@@ -256,7 +256,7 @@ class Block:
         return xr.Dataset(variables, coords, {"name": self.stream.name})
 
     def followed_by(self, second: Block) -> Block:
-        """Return one block of this and what follows; a copy, unless one is empty."""
+        """Return one block of this and the next; a copy, unless one is empty."""
         if not len(self) or not len(second):
             return second if len(second) else self
         arrived, array, values = None, None, self.values
@@ -337,7 +337,7 @@ def _rebuilt(
     array: NDArray[Any] | None,
     state: tuple[int, NDArray[np.int64] | None, float],
 ) -> Block:
-    """Make a block again in another process, its columns views of its array."""
+    """Rebuild a block after pickling; its columns are views of its array."""
     if columns is None:
         assert array is not None
         columns = ArrayColumns(names, array)

@@ -1,8 +1,7 @@
 """The collections and nodes that are described in a folder, and their recordings.
 
-Files are looked at anew at each question, so that what was added is found. A file
-that is damaged spoils only itself: it is left out with a warning, and asking for it
-says why.
+Each call reads the files again, so that new ones are found. A damaged file is left out
+of lists with a warning, and raises when it is asked for.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ from typing import Any
 from ataraxis.datamux.description import Collection, Node, Stream
 from ataraxis.datamux.folder import Folder
 from ataraxis.datamux.formats import format_of
-from ataraxis.datamux.recording import Recording, damage_told
+from ataraxis.datamux.recording import Recording, damage_named
 from ataraxis.datamux.streaminghub.dfds import read_description
 from ataraxis.datamux.streaminghub.util import Settings
 from ataraxis.errors import ConfigError, ConfigWarning, SourceNotFound
 
-# ---- the pattern of a collection: paths of recordings to attributes and back
+# ---- the pattern of a collection: paths of recordings from and to attributes
 
 _NAME = 250
 _PLACE = re.compile(r"\{([^{}]*)\}")
 
 
 class NamePattern:
-    """Where recordings are, as ``csv://ses-{session}/{stream}``.
+    """The paths of recordings, as ``csv://ses-{session}/{stream}``.
 
     Parameters
     ----------
@@ -41,7 +40,7 @@ class NamePattern:
     Raises
     ------
     ConfigError
-        It is no pattern.
+        The pattern is invalid.
 
     Examples
     --------
@@ -61,7 +60,7 @@ class NamePattern:
                 f"pattern {text!r}: expected 'format://path', such as 'csv://{{subject}}'"
             )
         if self.path.startswith("/") or ".." in self.path.split("/"):
-            raise ConfigError(f"pattern {text!r}: its path must stay in its folder")
+            raise ConfigError(f"pattern {text!r}: its path must not leave its folder")
         expression, at = "", 0
         for place in _PLACE.finditer(self.path):
             name = place[1].partition(":")[0]
@@ -73,7 +72,7 @@ class NamePattern:
     def _group(self, name: str) -> str:
         if not name or not name.replace("_", "a").isalnum():
             raise ConfigError(
-                f"pattern {self.text!r}: {{{name}}} is no name of a group"
+                f"pattern {self.text!r}: {{{name}}} is not the name of a group"
             )
         if name in self.groups:
             return f"(?P=_{self.groups.index(name)})"
@@ -81,7 +80,7 @@ class NamePattern:
         return f"(?P<_{len(self.groups) - 1}>[^/]+?)"
 
     def match(self, key: str) -> dict[str, str] | None:
-        """Return the attributes of a path without suffix; None if it is not ours."""
+        """Return the attributes of a path without suffix; None if it does not match."""
         found = self._expression.fullmatch(key)
         if found is None:
             return None
@@ -90,7 +89,7 @@ class NamePattern:
     def key(self, attrs: Mapping[str, Any]) -> str:
         """Return the path of the recording that has these attributes.
 
-        Others than the pattern's groups are ignored.
+        Attributes that are not groups of the pattern are ignored.
 
         Raises
         ------
@@ -100,7 +99,7 @@ class NamePattern:
         missing = [name for name in self.groups if name not in attrs]
         if missing:
             raise SourceNotFound(
-                f"a recording of {self.text!r} is given by {self.groups}: attrs has no "
+                f"a recording of {self.text!r} needs attrs {self.groups}: missing "
                 f"{', '.join(missing)} (found {[*attrs]})"
             )
         values = {name: str(attrs[name]) for name in self.groups}
@@ -108,7 +107,7 @@ class NamePattern:
             is_odd = any(char in value for char in "/\\\0") or value in ("", ".", "..")
             if is_odd or len(value) > _NAME:
                 raise SourceNotFound(
-                    f"attrs[{name!r}] is {value[:200]!r}: not a part of a file's name"
+                    f"attrs[{name!r}] is {value[:200]!r}: not valid in a file's name"
                 )
         return _PLACE.sub(lambda place: values[place[1].partition(":")[0]], self.path)
 
@@ -119,15 +118,15 @@ _SUFFIXES = (".json", ".yaml", ".yml")
 
 
 class Catalog:
-    """What a metadata folder describes.
+    """The contents of a metadata folder.
 
     Parameters
     ----------
     settings : Settings
-        Where metadata and data are.
+        Folders of metadata and data.
     is_confined : bool
-        Whether it is for strangers: nothing outside of the two folders is opened, and
-        messages have names and no paths.
+        Whether it serves untrusted clients: no file outside the two folders is opened,
+        and messages have names instead of paths.
     """
 
     def __init__(self, settings: Settings, *, is_confined: bool = False) -> None:
@@ -147,7 +146,7 @@ class Catalog:
     # ---- collections
 
     def collections(self) -> list[Collection]:
-        """Return every collection that can be read, sorted by id."""
+        """Return every readable collection, sorted by id."""
         found = []
         for collection_id, name in self._files("collection").items():
             try:
@@ -168,7 +167,7 @@ class Catalog:
         SourceNotFound
             No file describes it.
         ConfigError
-            Its file is damaged.
+            The file is damaged.
         """
         paths = self._files("collection")
         name = pick(paths, collection_id, "collection", self._meta_shown)
@@ -184,12 +183,12 @@ class Catalog:
         return collection
 
     def _files(self, kind: str) -> dict[str, str]:
-        """Files ``<id>.<kind>.json`` or ``.yaml``, by id, sorted."""
+        """Return files ``<id>.<kind>.json`` or ``.yaml`` by id, sorted."""
         folder = self.settings.meta_dir
         if not self._meta.is_folder():
             raise FileNotFoundError(
                 2,
-                "the folder of metadata is not there; make it with 'python -m "
+                "the folder of metadata does not exist; make it with 'python -m "
                 "ataraxis.datamux init', or give API(meta_dir=...)",
                 self._meta.shown() if self.is_confined else str(folder),
             )
@@ -198,7 +197,7 @@ class Catalog:
             stem, dot, ending = file.rpartition(f".{kind}.")
             is_ours = dot and stem and f".{ending}" in _SUFFIXES
             if is_ours and self._meta.is_there(file):
-                found[stem] = file  # .json wins over .yaml of one id
+                found[stem] = file  # .json takes precedence over .yaml
         return dict(sorted(found.items()))
 
     # ---- recordings
@@ -206,8 +205,8 @@ class Catalog:
     def streams(self, collection_id: str) -> list[Stream]:
         """Return each stream of each recording of a collection.
 
-        Their `attrs` say which: the groups of the pattern, what the file itself says,
-        and ``collection``, ``id``, ``mode``. Sorted by the groups, in order.
+        Their `attrs` are the groups of the pattern, attributes of the file, and
+        ``collection``, ``id``, ``mode``. Sorted by the groups.
         """
         collection = self.collection(collection_id)
         pattern = NamePattern(collection.pattern)
@@ -231,9 +230,9 @@ class Catalog:
         Raises
         ------
         SourceNotFound
-            There is no such collection, stream or recording.
+            The collection, stream or recording does not exist.
         RecordingError
-            The file is damaged, or is not what is declared.
+            The file is damaged, or does not fit its description.
         """
         collection = self.collection(collection_id)
         declared = pick(
@@ -246,29 +245,29 @@ class Catalog:
         stream = _placed(declared, collection_id, stream_id, {**attrs, **groups})
         where = f"{folder.shown(key)} ({pattern.format})"
         try:
-            with damage_told(where):
+            with damage_named(where):
                 made = format_of(pattern.format)
                 columns = made.columns(folder, key, stream_id, stream)
                 return Recording.of(stream, columns, where)
         except FileNotFoundError as error:
             raise SourceNotFound(
                 f"collection {collection_id!r} has no recording {groups or key!r}: "
-                f"there is no {error.filename}; list_collection_streams says what is"
+                f"{error.filename} does not exist; list_collection_streams lists them"
             ) from error
 
     def _folder(self, collection: Collection) -> Folder:
         if not self.data.is_folder(collection.name):
             raise SourceNotFound(
                 f"collection {collection.id!r}: its folder "
-                f"{self.data.shown(collection.name)} is not there; put the recordings "
-                "there, or set data_dir"
+                f"{self.data.shown(collection.name)} does not exist; put the "
+                "recordings there, or set data_dir"
             )
         return self.data.below(collection.name)
 
     # ---- nodes
 
     def nodes(self) -> list[Node]:
-        """Return the nodes that are described by ``*.node.json`` or ``.yaml`` files."""
+        """Return the nodes of ``*.node.json`` or ``.yaml`` files."""
         found = []
         if not self._meta.is_folder():
             return []
@@ -289,7 +288,7 @@ class Catalog:
 def pick(
     named: Mapping[str, Any] | Iterable[str], name: str, kind: str, of: str
 ) -> Any:
-    """Return the one of a name, or raise `SourceNotFound` with what there is."""
+    """Return the item of a name, or raise `SourceNotFound` with the known names."""
     if isinstance(named, Mapping) and name in named:
         return named[name]
     names = [*named]
@@ -300,7 +299,7 @@ def pick(
 
 
 def made(homes: Mapping[str, str], name: str, kind: str) -> Any:
-    """Make the one of a name, of those whose ``module:Class`` is given; as `pick`."""
+    """Return an instance of the class of a name, given as ``module:Class``."""
     module, _, what = pick(homes, name, kind, "ataraxis").partition(":")
     return getattr(importlib.import_module(module), what)()
 
@@ -308,7 +307,7 @@ def made(homes: Mapping[str, str], name: str, kind: str) -> Any:
 def _placed(
     stream: Stream, collection_id: str, stream_id: str, attrs: Mapping[str, Any]
 ) -> Stream:
-    """Return a copy of a stream that says which recording it is of."""
+    """Return a copy of a stream with the attributes of its recording."""
     placed = stream.copy()
     if placed.node is None:
         placed.node = Node(id=collection_id)

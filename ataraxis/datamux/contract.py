@@ -1,4 +1,4 @@
-"""What every source must do, tried on one of yours; free of any test framework."""
+"""A check that a source does what `Source` requires; needs no test framework."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ataraxis.errors import AtaraxisError, EndOfStream
 def check_source(
     make: Callable[[], Source], *, samples: int = 4, timeout: float = 10.0
 ) -> None:
-    """Raise `AssertionError` where a source does not do what `Source` says.
+    """Raise `AssertionError` if a source violates the protocol `Source`.
 
     Parameters
     ----------
     make : callable
-        Returns a source that is not open, of something that is there and goes on giving
+        Returns a source that is not open, and whose device exists and keeps giving
         samples. Called once.
     samples : int
-        How many to read, each time.
+        Samples to read, each time.
     timeout : float
-        How long that may take, s.
+        Time limit of each read, s.
     """
     source = make()
     _check_closed(source, "before open()")
@@ -51,7 +51,7 @@ def _check_closed(source: Source, when: str) -> None:
         labels = source.labels
         out = np.zeros((1, *labels.shape), labels.dtype)
     except (AtaraxisError, ValueError):
-        out = np.zeros((1, 1))  # it does not know its labels before open(): fine
+        out = np.zeros((1, 1))  # labels may be unknown before open()
     try:
         source.read_into(out, timeout=0)
     except AtaraxisError:
@@ -62,19 +62,19 @@ def _check_closed(source: Source, when: str) -> None:
 def _check_descriptions(source: Source) -> None:
     stream, labels = source.stream, source.labels
     _expect(stream.fields, "an open source's stream has fields")
-    _expect(stream.index, "an open source's stream has an index, which is time")
-    _expect(labels.dtype.kind in "fiubU", f"a sample of {labels.dtype} is no array")
+    _expect(stream.index, "an open source's stream has a time index")
+    _expect(labels.dtype.kind in "fiubU", f"samples are {labels.dtype}")
     count = len(stream.fields)
     one = next(iter(stream.fields.values()))
     shape = tuple(one.shape) if count == 1 and one.shape else (count, *one.shape)
     _expect(
         labels.shape == shape,
-        f"labels have shape {labels.shape}: the fields of the stream make {shape}",
+        f"labels have shape {labels.shape}, the fields of the stream {shape}",
     )
     rate = labels.attrs.get("rate_hz")
     _expect(
         rate is None or rate == stream.rate_hz,
-        f"labels say {rate} Hz and the stream {stream.rate_hz} Hz",
+        f"labels have {rate} Hz and the stream {stream.rate_hz} Hz",
     )
 
 
@@ -89,7 +89,9 @@ def _check_refusals(source: Source) -> None:
             source.read_into(out, timeout=0)
         except ValueError:
             continue
-        raise AssertionError(f"read_into({out.dtype} {out.shape}) must be refused")
+        raise AssertionError(
+            f"read_into({out.dtype} {out.shape}) must raise ValueError"
+        )
 
 
 def _check_reading(source: Source, samples: int, timeout: float) -> None:
@@ -104,7 +106,7 @@ def _check_reading(source: Source, samples: int, timeout: float) -> None:
         try:
             n = source.read_into(out, stamps, timeout=0.05)
         except EndOfStream as end:
-            raise AssertionError(f"it ended after {got} of {samples} samples") from end
+            raise AssertionError(f"ended after {got} of {samples} samples") from end
         _expect(isinstance(n, int) and 0 <= n <= samples, f"read_into returned {n!r}")
         _expect(time.monotonic() - asked < 2.0, "timeout=0.05 took 2 s or more")
         times = stamps["time_ns"]

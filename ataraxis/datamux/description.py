@@ -1,7 +1,6 @@
-"""What a stream, a node and a collection are: plain dataclasses.
+"""Descriptions of streams, nodes and collections: plain dataclasses.
 
-Also their YAML files, by `YamlConfig`; the JSON of DFDS is in `dfds`. Nothing here
-opens a recording or a device.
+`YamlConfig` reads and writes them as YAML; `dfds` reads the JSON of DFDS.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ DTYPES: Mapping[str, str] = {
     "str": "U",
     "bytes": "S",
 }
-"""Names of dtypes in metadata, in bits as DFDS has them, to NumPy's."""
+"""Names of dtypes in metadata, in bits as in DFDS, to NumPy's."""
 
 TIME_UNITS: Mapping[str, float] = {"s": 1.0, "ms": 1e3, "us": 1e6, "µs": 1e6, "ns": 1e9}
-"""Units of an index, to how many make a second."""
+"""Units of an index, to their number per second."""
 
 
 @dataclass
@@ -42,19 +41,19 @@ class Field:
     """
 
     name: str = ""
-    """What people call it."""
+    """Name for people."""
     description: str = ""
-    """What it means."""
+    """Description for people."""
     dtype: str = "f64"
     """f16 f32 f64, i8 to i64, u8 to u64 (bits), bool, str or bytes."""
     unit: str = ""
-    """Its unit; of a time index s, ms, us or ns, or '' to find out."""
+    """Unit; of a time index s, ms, us or ns, or '' to derive it."""
     shape: tuple[int, ...] = ()
     """Shape of one value; () is a number."""
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
-        """The dtype, as NumPy has it."""
+        """The NumPy dtype."""
         return np.dtype(DTYPES[self.dtype])
 
 
@@ -63,11 +62,11 @@ class Device:
     """The instrument behind a node."""
 
     model: str = ""
-    """Its model."""
+    """Model."""
     manufacturer: str = ""
-    """Who makes it."""
+    """Manufacturer."""
     category: str = ""
-    """What kind of instrument it is."""
+    """Kind of instrument."""
 
 
 @dataclass
@@ -83,25 +82,25 @@ class Stream:
     """
 
     name: str = ""
-    """What people call it."""
+    """Name for people."""
     description: str = ""
-    """What it means."""
+    """Description for people."""
     unit: str = ""
-    """Unit of the fields that have none of their own."""
+    """Unit of the fields without a unit."""
     frequency: float | None = None
     """Samples a second; None or 0 for events."""
     fields: dict[str, Field] = field(default_factory=dict)
-    """Its value columns, in order."""
+    """Value columns, in order."""
     index: dict[str, Field] = field(default_factory=dict)
-    """Its index columns, in order; the first is time."""
+    """Index columns, in order; the first is time."""
     node: Node | None = None
-    """Where it comes from."""
+    """Node that gives the stream."""
     attrs: dict[str, Any] = field(default_factory=dict)
-    """Which recording or device it is, and whatever else is known of it."""
+    """Recording or device of the stream, and further attributes."""
 
     @property
     def id(self) -> str:
-        """Its id in its collection or node; its name if it has none."""
+        """Id in the collection or node; by default the name."""
         return str(self.attrs.get("id", self.name))
 
     @property
@@ -116,7 +115,7 @@ class Stream:
 
     @property
     def is_uniform(self) -> bool:
-        """Whether all fields have one dtype and shape, so that they make one array."""
+        """Whether all fields have one dtype and shape, and so make one array."""
         kinds = {(f.numpy_dtype, tuple(f.shape)) for f in self.fields.values()}
         return len(kinds) == 1 and next(iter(kinds))[0].kind in "fiub"
 
@@ -126,21 +125,21 @@ class Stream:
         Returns
         -------
         Labels
-            Shape (channels,) with the field names as coordinates; of a single field
-            that is an array itself, that field's shape. Fields that do not make one
-            array share the dtype that holds them all.
+            Shape (channels,) with the field names as coordinates; for a single array
+            field the shape of that field. Fields of several dtypes share the dtype
+            that holds them all.
 
         Raises
         ------
         ValueError
-            A field is text, or its shape is another than its neighbours'.
+            A field is text, or shapes differ.
         """
         kinds = [f.numpy_dtype for f in self.fields.values()]
         shapes = {tuple(f.shape) for f in self.fields.values()}
         if not kinds or len(shapes) > 1 or any(k.kind not in "fiub" for k in kinds):
             raise ValueError(
-                f"stream {self.id!r}: its fields {[*self.fields]} do not make one "
-                "array; use deliver='block', whose values keep their columns apart"
+                f"stream {self.id!r}: its fields {[*self.fields]} do not make an "
+                "array; use deliver='block', which has one array per field"
             )
         (shape,) = shapes
         attrs: dict[str, Any] = {"long_name": self.name} if self.name else {}
@@ -160,86 +159,86 @@ class Stream:
         return Labels(joint, (len(kinds), *shape), dims, coords, attrs)
 
     def copy(self) -> Stream:
-        """Return a copy that shares nothing with this one."""
+        """Return a deep copy."""
         return copy.deepcopy(self)
 
 
 @dataclass
 class Node(YamlConfig):
-    """Something that gives streams: a device, a program, a collection."""
+    """A source of streams: a device, a program, a collection."""
 
     id: str = ""
-    """Its id, as `list_live_streams` takes it."""
+    """Id, as `list_live_streams` takes it."""
     device: Device | None = None
-    """The instrument, if it is one."""
+    """The instrument, if any."""
     uri: str | None = None
-    """Where it is, if it has an address."""
+    """Address, if any."""
     inputs: dict[str, Stream] = field(default_factory=dict)
-    """Streams it takes."""
+    """Streams that the node takes."""
     outputs: dict[str, Stream] = field(default_factory=dict)
-    """Streams it gives."""
+    """Streams that the node gives."""
 
 
 @dataclass
 class Author:
-    """Somebody who made a collection."""
+    """An author of a collection."""
 
     name: str = ""
-    """Their name."""
+    """Name."""
     affiliation: str = ""
-    """Where they work."""
+    """Affiliation."""
     email: str = ""
-    """How to reach them."""
+    """Email address."""
 
 
 @dataclass
 class Group:
-    """One of the things by which recordings of a collection differ."""
+    """An attribute by which recordings of a collection differ."""
 
     description: str = ""
-    """What it is."""
+    """Description for people."""
     values: list[str] = field(default_factory=list)
-    """The values it has."""
+    """Possible values."""
 
 
 @dataclass
 class Collection(YamlConfig):
-    """A data set: which streams its recordings hold, and how their files are called."""
+    """A data set: the streams of its recordings, and the names of their files."""
 
     name: str = ""
-    """Its name, which is also that of its folder in the data directory."""
+    """Name, also that of its folder in the data directory."""
     description: str = ""
-    """What it holds."""
+    """Description for people."""
     keywords: list[str] = field(default_factory=list)
-    """Words to find it by."""
+    """Keywords."""
     authors: list[Author] = field(default_factory=list)
-    """Who made it."""
+    """Authors."""
     streams: dict[str, Stream] = field(default_factory=dict)
     """Streams of every recording."""
     groups: dict[str, Group] = field(default_factory=dict)
-    """What recordings differ by."""
+    """Attributes by which recordings differ."""
     pattern: str = ""
-    """``format://`` and the path of a recording, ``{group}`` standing for its value."""
+    """``format://`` and the path of a recording; ``{group}`` stands for a value."""
     id: str = ""
-    """Its id: the name of its file without ``.collection.json``."""
+    """Id: the name of its file without ``.collection.json``."""
 
 
-# ---- channels: what they are called, and their dtypes in metadata, LSL and arrays
+# ---- channels: their names, and their dtypes in metadata, LSL and arrays
 
 WIDER: Mapping[str, str] = {
     "bool": "i8", "u8": "i16", "u16": "i32", "u32": "i64", "f16": "f32",
 }  # fmt: skip
-"""The next dtype that LSL and XDF have, of those they have not."""
+"""Dtypes that LSL and XDF lack, to the next wider one they have."""
 
 DEVICE_UNITS = "device_time_units"
-"""Attribute of labels whose frames' device times are in a unit: "ns"."""
+"""Attribute of labels: the unit of the frames' device times, "ns"."""
 
 _NAMES = {np.dtype(kind): name for name, kind in DTYPES.items() if kind not in "US"}
 _TEXTS = {"U": "str", "S": "bytes"}
 
 
 def dtype_name(dtype: np.dtype[Any]) -> str | None:
-    """Return the name of a dtype in metadata; None if it has none.
+    """Return the name of a dtype in metadata; None if it cannot be named.
 
     Examples
     --------
@@ -250,7 +249,7 @@ def dtype_name(dtype: np.dtype[Any]) -> str | None:
 
 
 def channel_names(count: int, names: Sequence[str] | None = None) -> list[str]:
-    """Return `names` if they tell `count` channels apart, else ch0, ch1 and so on.
+    """Return `names` if they are `count` distinct names, else ch0, ch1 and so on.
 
     Examples
     --------
@@ -263,12 +262,12 @@ def channel_names(count: int, names: Sequence[str] | None = None) -> list[str]:
 
 
 def labels_of(stream: Stream) -> Labels:
-    """Return the labels that a stream was described from, or else those it amounts to.
+    """Return the labels from which a stream was described, or else `Stream.labels`.
 
     Raises
     ------
     LayoutError
-        Its labels are those of another: samples have another shape.
+        The labels do not fit the stream: their shape differs.
     """
     text = stream.attrs.get("labels")
     amounts = stream.labels()
@@ -276,7 +275,10 @@ def labels_of(stream: Stream) -> Labels:
         return amounts
     labels = Labels.from_json(text.encode())
     if labels.shape != amounts.shape:
-        raise LayoutError(f"stream {stream.id!r}: its labels are those of another")
+        raise LayoutError(
+            f"stream {stream.id!r}: its labels have shape {labels.shape}, its fields "
+            f"{amounts.shape}"
+        )
     return labels
 
 
@@ -286,21 +288,21 @@ def stream_of(name: str, labels: Labels, mode: str = "proxy") -> Stream:
     Parameters
     ----------
     name : str
-        Its name and id.
+        Name and id.
     labels : Labels
         Of one sample; a first dimension ``channel`` becomes fields.
     mode : {'proxy', 'replay'}
-        How it is had.
+        How the stream is read.
 
     Raises
     ------
     LayoutError
-        Its dtype is none that a field may have.
+        A field cannot have its dtype.
     """
     dtype = dtype_name(labels.dtype)
     if dtype is None:
         raise LayoutError(
-            f"stream {name!r} holds {labels.dtype}: DataMux takes numbers and text"
+            f"stream {name!r} holds {labels.dtype}: DataMux supports numbers and text"
         )
     units = labels.attrs.get("units", "")
     rate = labels.attrs.get("rate_hz")
@@ -318,6 +320,6 @@ def stream_of(name: str, labels: Labels, mode: str = "proxy") -> Stream:
         frequency=float(rate) if rate else None,
         fields={n: Field(n, dtype=dtype, unit=str(u), shape=shape) for n, u in pairs},
         index={"t": Field("time", unit="s")},
-        # All of its labels, for those who make it again elsewhere.
+        # All labels, so that a mirror can rebuild the stream.
         attrs={"id": name, "mode": mode, "labels": labels.to_json().decode()},
     )

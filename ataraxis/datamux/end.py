@@ -1,4 +1,4 @@
-"""`END_OF_STREAM`, the last thing a sink is given, and why it came."""
+"""`END_OF_STREAM`, the last item that a sink receives, and its reason."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ Reason = Literal["completed", "stopped", "failed", "lost"]
 
 
 class End:
-    """The end of a stream. All are equal, whatever their reason, and false.
+    """The end of a stream. All ends are equal, whatever their reason, and false.
 
     Compare with ``item == END_OF_STREAM``. A stream that was read to its end delivers
-    `END_OF_STREAM` itself; another end is equal to it and says what happened.
+    `END_OF_STREAM` itself; any other end is equal to it and has the reason.
 
     Parameters
     ----------
     reason : {'completed', 'stopped', 'failed', 'lost'}
         Read to its end; stopped by `stop_task`; an error; a live source went away.
     error : Exception, optional
-        What happened, of 'failed' and 'lost'.
+        The error of 'failed' and 'lost'.
 
     Examples
     --------
@@ -31,7 +31,7 @@ class End:
     """
 
     __slots__ = ("error", "reason")
-    __array_ufunc__ = None  # array == END_OF_STREAM asks us, and is one answer
+    __array_ufunc__ = None  # array == END_OF_STREAM is one bool
 
     reason: Reason
     error: Exception | None
@@ -46,7 +46,7 @@ class End:
         return isinstance(other, End)
 
     def __ne__(self, other: object) -> bool:
-        # Each item of a stream is asked: faster than the negated __eq__.
+        # Called for each item of a stream: faster than the negated __eq__.
         return not isinstance(other, End)
 
     def __hash__(self) -> int:
@@ -68,7 +68,7 @@ class End:
 
 
 END_OF_STREAM = End()
-"""Delivered last; also unpickled it is this same object."""
+"""Delivered last; unpickling returns this same object."""
 
 
 def _the_end() -> End:
@@ -80,11 +80,11 @@ def _an_end(reason: Reason, error: Exception | None) -> End:
 
 
 def portable(error: Exception | None) -> Exception | None:
-    """Return the error, or what it says if it does not survive pickling."""
+    """Return the error, or one with its text if it does not survive pickling."""
     if error is None:
         return None
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever a foreign error's own pickling raises
+    except Exception:  # a foreign error's pickling may raise anything
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error

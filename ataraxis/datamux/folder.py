@@ -1,9 +1,9 @@
-"""A folder of recordings or descriptions: opens what is in it, by name.
+"""A folder of recordings or descriptions: opens its files by name.
 
-For the user's own programs a folder is what the file system says. For clients of a
-server it is confined: nothing that leads out of it is opened, by '..' or by a link,
-messages have names in it and never paths, and a name that leads out, one that is not
-there and one that cannot be read are the same to them: not there.
+For programs of the user any path is opened. For clients of a server the folder is
+confined: a name that leads out of it, by '..' or by a link, is not opened; messages
+have names in it instead of paths; and a name that leads out, does not exist or cannot
+be read is reported as missing.
 """
 
 from __future__ import annotations
@@ -24,52 +24,52 @@ _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class OpenedFile(NamedTuple):
-    """A file that is open."""
+    """An open file."""
 
     file: BinaryIO
-    """To be read."""
+    """The file object, for reading."""
     path: str
-    """For a library that takes no open file; it names this very file."""
+    """Path of this open file, for libraries that need a path."""
     shown: str
-    """What it is called in messages."""
+    """Name in messages."""
     size: int
-    """Bytes."""
+    """Size in bytes."""
 
     def check(self, nbytes: int, what: str) -> None:
-        """Refuse a file that would become more than its size allows.
+        """Raise if the arrays of a file are larger than its size allows.
 
         Parameters
         ----------
         nbytes : int
-            How many bytes of arrays it declares.
+            Declared size of the arrays, bytes.
         what : str
-            Which part of it does.
+            Name of the part that declares it.
 
         Raises
         ------
         RecordingError
-            They are too many; nothing was read.
+            They are too large; nothing was read.
         """
         if nbytes > FILES.allowed(self.size):
             raise RecordingError(
                 f"{self.shown}: {what} declares {nbytes} bytes, the file has "
-                f"{self.size}: more than {FILES.expansion} times as much. If you know "
-                "that it is good, read it under 'with ataraxis.config.limits.lifted():'"
+                f"{self.size}: more than {FILES.expansion} times as much. If you trust "
+                "the file, read it under 'with ataraxis.config.limits.lifted():'"
             )
         charge(Price(recording_bytes=nbytes))
 
 
 class Folder:
-    """A folder; see the module.
+    """A folder that may be confined.
 
     Parameters
     ----------
     path : Path
-        Where it is.
+        Path of the folder.
     is_confined : bool
-        Whether nothing outside may be opened, nor be named in messages.
+        Whether files outside are not opened, nor named in messages.
     inside : str
-        A folder below `path` that is meant; what is confined is confined to `path`.
+        The folder below `path` that this is; confinement is to `path`.
     """
 
     def __init__(
@@ -80,12 +80,12 @@ class Folder:
         self._inside = inside
 
     def below(self, name: str) -> Folder:
-        """Return a folder in it."""
+        """Return a folder inside this one."""
         inside = f"{self._inside}/{name}" if self._inside else name
         return Folder(self.path, is_confined=self.is_confined, inside=inside)
 
     def shown(self, name: str = "") -> str:
-        """Return what a file in it is called in messages."""
+        """Return the name of a file in messages."""
         inside = "/".join(part for part in (self._inside, name) if part)
         if self.is_confined:
             return inside or "the folder"
@@ -97,12 +97,12 @@ class Folder:
     # ---- one file
 
     def descriptor(self, name: str, flags: int = _FLAGS) -> int:
-        """Open a file or folder in it; the caller closes the descriptor.
+        """Open a file or folder by name; the caller closes the descriptor.
 
         Raises
         ------
         OSError
-            As `os.open` raises it; `FileNotFoundError` whatever it is, if confined.
+            As `os.open` raises it; if confined, always `FileNotFoundError`.
         """
         within = self._within(name)
         if not self.is_confined:
@@ -124,14 +124,14 @@ class Folder:
 
     @contextlib.contextmanager
     def opened(self, name: str) -> Iterator[OpenedFile]:
-        """Open a regular file in it for reading, and never wait for one.
+        """Open a regular file for reading; does not wait for pipes.
 
-        What is raised meanwhile has the file's name, not its path, if confined.
+        If confined, errors raised meanwhile have the file's name, not its path.
 
         Raises
         ------
         FileNotFoundError
-            It is not there, or not a regular file.
+            It does not exist, or is not a regular file.
         """
         descriptor = self.descriptor(name)
         try:
@@ -156,7 +156,7 @@ class Folder:
 
     @contextlib.contextmanager
     def reworded(self, path: str, shown: str) -> Iterator[None]:
-        """Say a file's name where an error has its path, if confined."""
+        """If confined, replace a file's path in errors by its name."""
         if not self.is_confined:
             yield
             return
@@ -165,10 +165,10 @@ class Folder:
         except AtaraxisError as error:
             raise _renamed(error, path, shown, str(self.path)) from None
         except OSError as error:
-            raise SourceNotFound(f"{shown}: it cannot be read") from error
+            raise SourceNotFound(f"{shown}: cannot be read") from error
 
     def is_there(self, name: str) -> bool:
-        """Tell whether a regular file of the name is in it."""
+        """Whether a regular file of the name exists."""
         try:
             descriptor = self.descriptor(name)
         except OSError:
@@ -179,7 +179,7 @@ class Folder:
             os.close(descriptor)
 
     def is_folder(self, name: str = "") -> bool:
-        """Tell whether a folder of the name is in it."""
+        """Whether a folder of the name exists."""
         try:
             os.close(self.descriptor(name, _FLAGS | os.O_DIRECTORY))
         except OSError:
@@ -189,9 +189,9 @@ class Folder:
     # ---- all files
 
     def walk(self) -> Iterator[tuple[str, list[str]]]:
-        """Give each folder below it, '' first, and the files in it; links not followed.
+        """Yield each folder below, '' first, and its files; linked folders are skipped.
 
-        A file that is a link is there if what it leads to is a file, and may be opened.
+        A link to a file is included if the file may be opened.
         """
         pending = [""]
         while pending:
@@ -216,7 +216,7 @@ class Folder:
             yield inside, sorted(found)
 
     def files(self, suffix: str) -> list[tuple[str, Mapping[str, Any]]]:
-        """List the files of a suffix, also in sub-folders: paths without it, sorted."""
+        """Return the sorted paths, without suffix, of files, also in sub-folders."""
         found = []
         for inside, names in self.walk():
             found += [
@@ -238,10 +238,10 @@ class SuffixFormat:
 
 
 def _renamed(error: AtaraxisError, path: str, shown: str, folder: str) -> AtaraxisError:
-    """Return the same error with a name for a path."""
+    """Return the same error with a name instead of a path."""
     text = str(error).replace(path, shown).replace(f"{folder}/", "")
     make: Callable[[str], AtaraxisError] = type(error)
     try:
         return make(text)
-    except TypeError:  # an error that is made of more than words
+    except TypeError:  # an error that takes more than a text
         return RecordingError(text)

@@ -1,6 +1,6 @@
-"""Formats of recordings, by the name that a pattern begins with.
+"""Formats of recordings, by the name at the start of a pattern.
 
-What a format has to do is here; each is a file of ``sources``.
+The protocol of a format is here; each format is in a file of ``sources``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import DTYPES, Field, Stream
 from ataraxis.datamux.folder import Folder
-from ataraxis.datamux.recording import Recording, damage_told
+from ataraxis.datamux.recording import Recording, damage_named
 from ataraxis.datamux.sources.arrays import npz_arrays, npz_members
 from ataraxis.errors import ConfigError, RecordingError
 
@@ -35,10 +35,10 @@ _HOME: dict[str, tuple[str, str]] = {
 
 
 class RecordingFormat(Protocol):
-    """How recordings of one format are listed and read."""
+    """Lists and reads recordings of one format."""
 
     def keys(self, folder: Folder) -> Iterable[tuple[str, Mapping[str, Any]]]:
-        """Give the path, without suffix, and the attributes of each recording."""
+        """Return the path, without suffix, and the attributes of each recording."""
 
     def columns(
         self, folder: Folder, key: str, stream_id: str, stream: Stream
@@ -48,9 +48,9 @@ class RecordingFormat(Protocol):
         Raises
         ------
         FileNotFoundError
-            There is no such recording.
+            The recording does not exist.
         RecordingError
-            It is damaged, or has no such stream.
+            It is damaged, or does not contain the stream.
         """
 
 
@@ -60,19 +60,21 @@ def format_of(name: str) -> RecordingFormat:
     Raises
     ------
     ConfigError
-        There is none of that name.
+        The format is unknown.
     """
     if name not in _HOME:
         close = difflib.get_close_matches(name, _HOME, 1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(f"no format {name!r}: known are {', '.join(_HOME)}{hint}")
+        raise ConfigError(
+            f"unknown format {name!r}: known are {', '.join(_HOME)}{hint}"
+        )
     module, kind = _HOME[name]
     found = importlib.import_module(f"ataraxis.datamux.sources.{module}")
     made: RecordingFormat = getattr(found, kind)()
     return made
 
 
-# ---- Files that say themselves what is in them, opened without a collection
+# ---- files that describe themselves, opened without a collection
 
 _SUFFIXES = {
     ".hea": "wfdb", ".dat": "wfdb", ".xdf": "xdf", ".nwb": "nwb", ".axj": "log",
@@ -87,23 +89,23 @@ def open_recordings(path: str | Path) -> dict[str, Recording]:
     ----------
     path : str or Path
         ``x.xdf``, ``x.nwb``, ``x.hea`` of a WFDB record, the directory or archive of
-        a log, which a `Recorder` or `DataLogger` made, or ``x.npz`` with columns of one
-        length and their times ``t``, s, or one number ``rate_hz``.
+        a log of a `Recorder` or `DataLogger`, or ``x.npz`` with columns of one length
+        and their times ``t``, s, or one number ``rate_hz``.
 
     Returns
     -------
     dict of str to Recording
-        By the names that the file gives its streams; of WFDB ``signals`` and each
-        annotator, such as ``atr``; of a log its sources of numbers.
+        By the names of the streams in the file; of WFDB ``signals`` and each annotator,
+        such as ``atr``; of a log its numeric sources.
 
     Raises
     ------
     FileNotFoundError
-        It is not there.
+        The file does not exist.
     RecordingError
-        It is damaged.
+        The file is damaged.
     ValueError
-        It is none of these: describe it by a collection.
+        The file has another format, and needs a collection that describes it.
     """
     file = Path(path)
     return recordings_in(Folder(file.parent), file.name)
@@ -120,13 +122,13 @@ def recordings_in(folder: Folder, name: str) -> dict[str, Recording]:
     kind = "log" if is_log else _SUFFIXES.get(suffix.lower())
     if kind is None:
         raise ValueError(
-            f"{folder.shown(last)}: only {', '.join(_SUFFIXES)} say what is in them; "
+            f"{folder.shown(last)}: only {', '.join(_SUFFIXES)} describe themselves; "
             "describe it by a collection, or make a Recording of its columns"
         )
     made: Any = format_of(kind)
     key = last if kind == "log" else stem
     where = f"{folder.shown(last)} ({kind})"
-    with damage_told(where):
+    with damage_named(where):
         return {
             stream_id: Recording.of(
                 stream, made.columns(folder, key, stream_id, stream), where
@@ -141,12 +143,12 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _kind(values: NDArray[Any]) -> str:
-    """Name a dtype as metadata do.
+    """Return the name of a dtype in metadata.
 
     Raises
     ------
     RecordingError
-        They cannot.
+        Metadata cannot express it.
     """
     for name, kind in DTYPES.items():
         dtype = np.dtype(kind)
@@ -156,7 +158,7 @@ def _kind(values: NDArray[Any]) -> str:
 
 
 def _columns(folder: Folder, name: str) -> Recording | None:
-    """Read plain columns and their times, or rate; None: it is a log, if anything."""
+    """Read plain columns and their times or rate; None if the file is not of these."""
     stem = _split(name)[0]
     with folder.opened(name) as opened:
         members = npz_members(opened)
@@ -164,7 +166,7 @@ def _columns(folder: Folder, name: str) -> Recording | None:
             return None
         columns = npz_arrays(opened, [*members])
         where = f"{opened.shown} (npz)"
-        with damage_told(where):
+        with damage_named(where):
             return _recording_of(stem, columns, where)
 
 

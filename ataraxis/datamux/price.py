@@ -1,7 +1,7 @@
-"""What a request costs, said before it is granted, and who pays.
+"""What a request costs, and the account that is charged before it is granted.
 
-Code that is about to spend something calls `charge`. Where a server answers a client,
-an account of that client is set meanwhile and may refuse; elsewhere it is free.
+Code that is about to use resources calls `charge`. While a server answers a client, an
+account of that client is set, which may refuse; elsewhere `charge` does nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Price:
-    """What something costs as long as it goes on.
+    """What something costs while it runs.
 
     Examples
     --------
@@ -31,17 +31,17 @@ class Price:
     """
 
     bytes_s: float = 0.0
-    """Bytes a second that are made."""
+    """Bytes generated per second."""
     samples_hz: float = 0.0
-    """Samples a second that are made."""
+    """Samples generated per second."""
     memory_bytes: int = 0
-    """Memory in which they are made."""
+    """Memory in which they are generated."""
     recording_bytes: int = 0
     """Memory of recordings that are read."""
     files: int = 0
-    """Files that are open."""
+    """Open files."""
     streams: int = 0
-    """Streams: a thread each."""
+    """Streams, each with a thread."""
 
     def __add__(self, other: Price) -> Price:
         return Price(*map(operator.add, astuple(self), astuple(other)))
@@ -69,12 +69,12 @@ _CURE = {
 
 
 class Ledger:
-    """What all clients of a server spend together.
+    """The expenses of all clients of a server.
 
     Parameters
     ----------
     limits : Limits
-        What each client, and all of them, may spend.
+        Limits of each client, and of all together.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -84,12 +84,12 @@ class Ledger:
 
 
 class Account:
-    """What one client spends.
+    """The expenses of one client.
 
     Parameters
     ----------
     ledger : Ledger
-        That of the server.
+        The server's ledger.
 
     Examples
     --------
@@ -123,8 +123,8 @@ class Account:
                 everyone = getattr(ledger.limits, f"all_{name}", None)
                 if everyone is None:
                     continue
-                # Of what is for all, a client may have as much as it leaves: half, if
-                # it is alone. Those who take what they can leave a share to the next.
+                # A client may use as much of the total as it leaves free: half, if it
+                # is alone. So each client leaves a share to the next.
                 free = everyone - getattr(ledger.spent, name)
                 if not total <= free:
                     raise _refused(name, asked, total, free, f"all_{name}")
@@ -137,9 +137,9 @@ class Account:
 
     @contextlib.contextmanager
     def bill(self) -> Iterator[Bill]:
-        """Charge this account for what happens in a ``with``, in this thread.
+        """Charge this account for everything inside a ``with``, in this thread.
 
-        What it has cost is paid back at once if it fails.
+        If it fails, everything is paid back at once.
         """
         made = Bill(self)
         token = _bill.set(made)
@@ -157,13 +157,13 @@ def _refused(
 ) -> TooExpensive:
     what = _MEANS[name]
     return TooExpensive(
-        f"this asks for {asked:.6g} {what}, and the client would have {total:.6g}: at "
-        f"most {max(0, most):.6g} now ({limit}). Ask for {_CURE[name]}"
+        f"the request needs {asked:.6g} {what}, {total:.6g} with the client's others: "
+        f"at most {max(0, most):.6g} now ({limit}). Ask for {_CURE[name]}"
     )
 
 
 class Bill:
-    """What one request has cost, until it is paid back."""
+    """The expenses of one request, until they are paid back."""
 
     def __init__(self, account: Account) -> None:
         self._account = account
@@ -171,13 +171,13 @@ class Bill:
         self.price = Price()
 
     def add(self, price: Price) -> None:
-        """Take from the account, or raise."""
+        """Charge the account, or raise."""
         self._account._take(price)  # noqa: SLF001 - two halves of one mechanism
         with self._lock:
             self.price = self.price + price
 
     def pay_back(self, price: Price | None = None) -> None:
-        """Give a part back, or everything; twice is fine."""
+        """Pay a part back, or everything; a second call does nothing."""
         with self._lock:
             given = self.price if price is None else price
             self.price = self.price - given
@@ -188,12 +188,12 @@ _bill: ContextVar[Bill | None] = ContextVar("ataraxis_bill", default=None)
 
 
 def charge(price: Price) -> None:
-    """Say what is about to be spent.
+    """Charge the current bill, if one is set, for what follows.
 
     Raises
     ------
     TooExpensive
-        The client for whom this is done may not have it; nothing was spent.
+        It exceeds the client's limits; nothing was charged.
     """
     bill = _bill.get()
     if bill is not None:
@@ -201,7 +201,7 @@ def charge(price: Price) -> None:
 
 
 def refund(price: Price) -> None:
-    """Say that something that was charged here is over."""
+    """Pay back to the current bill what was charged."""
     bill = _bill.get()
     if bill is not None:
         bill.pay_back(price)

@@ -1,4 +1,4 @@
-"""Proxy: a live source as a feed of blocks, opened again when it goes away."""
+"""Proxy: a live source as a feed of blocks, reopened when it goes away."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _KEPT = 1000
 
 
 class Proxy:
-    """Gives the blocks of a source as they come.
+    """Yields the blocks of a source as they come.
 
     Parameters
     ----------
     source : Source
-        Open already.
+        An open source.
     use_relative_ts : bool
-        Records have times since the first sample.
+        Times of records are relative to the first sample.
     block : int or None
-        Most samples a block.
+        Most samples per block.
     patience : float or None
-        How long to try to open it again when it went away, s; None: without end.
+        How long to try to reopen the source after it went away, s; None: without end.
     lend : callable, optional
-        Gives rows to read into for labels, a sink's own; None when it has none now.
-        Such a sink keeps no block.
+        Returns rows of the sink to read into, for labels, or None if none are free.
+        Such a sink does not keep blocks.
     """
 
     timeline: Timeline | None = None
@@ -53,9 +53,9 @@ class Proxy:
         lend: Callable[[Labels], NDArray[Any] | None] | None = None,
     ) -> None:
         if patience is not None and not patience >= 0:
-            raise ValueError(f"patience={patience!r}: expected None or 0 s or more")
+            raise ValueError(f"patience must be None or 0 s or more, got {patience!r}")
         if block is not None and (not isinstance(block, int) or block < 1):
-            raise ValueError(f"block={block!r}: expected samples, at least 1")
+            raise ValueError(f"block must be at least 1 sample, got {block!r}")
         self.source = source
         self._is_relative = use_relative_ts
         width = max(1, source.labels.nbytes)
@@ -70,7 +70,7 @@ class Proxy:
         self._lost = 0
 
     def blocks(self, is_over: Callable[[], bool]) -> Iterator[Block]:
-        """Give what comes, until it ends."""
+        """Yield blocks until the source ends."""
         origin_s: float | None = None
         number = 0
         try:
@@ -97,7 +97,7 @@ class Proxy:
         if self._form is None:
             self._form = _Form(self.source)
             self._stamps, self._blank = _blank(self._size), _blank(self._size)
-        # Who is behind takes many small frames in one go, and copies them.
+        # When behind: read many small frames at once, and copy them.
         lent = None
         if self._lend is not None and not self._is_behind:
             lent = self._lend(labels)
@@ -114,7 +114,7 @@ class Proxy:
         if self._lend is not None:
             out = out[:got]
         elif got * 2 < self._size:
-            out = out[:got].copy()  # so that the buffer is used again
+            out = out[:got].copy()  # so that the buffer can be reused
         else:
             out, self._out = out[:got], None
         block = self._form.block(out, stamps[:got], number)
@@ -122,9 +122,9 @@ class Proxy:
         return block
 
     def _reopen(self, error: OSError, is_over: Callable[[], bool]) -> None:
-        """Open the source again, or raise that it is lost."""
+        """Reopen the source, or raise `SourceLost`."""
         reason = f"{type(error).__name__}: {error}"
-        self._out = self._form = None  # it may come back with other labels
+        self._out = self._form = None  # its labels may have changed
         self.source.close()
         began, pause = time.monotonic(), _PAUSE_S[0]
         while not is_over():
@@ -146,26 +146,26 @@ class Proxy:
             return
 
     def wake(self) -> None:
-        """Waits here are short."""
+        """Do nothing: waits are short."""
 
     def lateness(self) -> LatenessStatistics:
-        """Return nothing: a live source is not paced."""
+        """Return an empty summary: a live source is not paced."""
         return Lateness().summary()
 
     def losses(self) -> tuple[int, tuple[str, ...]]:
-        """Return samples that the source knows it lost, and why it was reopened."""
+        """Return samples the source knows it lost, and the reason of each reopening."""
         return self._lost, tuple(self._reconnects)
 
 
 def _blank(n: int) -> NDArray[Any]:
-    """Return stamps that say nothing."""
+    """Return empty stamps."""
     stamps = np.zeros(n, STAMP)
     stamps["device_s"], stamps["device_sequence"] = np.nan, -1
     return stamps
 
 
 class _Form:
-    """How what a source fills becomes blocks; as long as it is open.
+    """Turns the arrays that an open source fills into blocks.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ class _Form:
         self._is_one = self._stream.is_uniform and shape == (len(self._names),)
 
     def block(self, out: NDArray[Any], stamps: NDArray[Any], number: int) -> Block:
-        """Make a block; values are views, stamps are copied."""
+        """Return a block; values are views, stamps are copied."""
         t, arrived = stamps["device_s"].copy(), stamps["time_ns"].copy()
         if math.isnan(np.minimum.reduce(t)):
             has_none = np.isnan(t)

@@ -1,4 +1,4 @@
-"""A recording of one stream: its columns in the order of time, checked once."""
+"""A recording of one stream: its columns in order of time, checked once."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ataraxis.labels import fit, unmasked
 
 
 class Recording:
-    """Columns of one stream in the order of time; made by `Recording.of`.
+    """Columns of one stream in order of time; made by `Recording.of`.
 
     Attributes
     ----------
     stream : Stream
-        What it is.
+        Its description.
     t : ndarray of float64
         Times, s, shape (n,), not decreasing, read-only.
     where : str
-        The file it is from.
+        Name of its file, for errors.
 
     Examples
     --------
@@ -65,23 +65,23 @@ class Recording:
         columns: Mapping[str, NDArray[Any]],
         where: str = "the columns",
     ) -> Recording:
-        """Check columns against a description and bring them into the order of time.
+        """Check columns against a description, and sort them by time.
 
         Parameters
         ----------
         stream : Stream
-            What is declared: fields, dtypes, index, frequency.
+            Description: fields, dtypes, index, frequency.
         columns : mapping of str to ndarray
-            Fields, and the index if it was recorded; others are left out. Columns of
+            Fields, and the index if it was recorded; others are ignored. Columns of
             the declared dtype, in order, are not copied.
         where : str
-            What to call them in errors.
+            Name of the columns in errors.
 
         Raises
         ------
         RecordingError
-            A field is missing, a value does not fit its dtype, there is neither index
-            nor frequency, or a time is no number.
+            A field is missing, a value does not fit its dtype, index and frequency
+            are both missing, or a time is not finite.
         """
         missing = [name for name in stream.fields if name not in columns]
         if missing:
@@ -116,7 +116,7 @@ class Recording:
 
     @property
     def first_s(self) -> float:
-        """Time of the first sample, s; 0 if there is none."""
+        """Time of the first sample, s; 0 without samples."""
         return float(self.t[0]) if len(self.t) else 0.0
 
     @property
@@ -125,19 +125,17 @@ class Recording:
         return float(self.t[-1] - self.t[0]) if len(self.t) else 0.0
 
     def locate(self, offset_s: float) -> int:
-        """Number of the first sample at least `offset_s` after the first."""
+        """Return the number of the first sample at least `offset_s` after the first."""
         return int(np.searchsorted(self.t, self.first_s + offset_s, "left"))
 
     def read(self, start: int = 0, stop: int | None = None) -> Block:
-        """Return samples ``start`` to ``stop``; read-only views, nothing is copied."""
+        """Return samples ``start`` to ``stop``, as read-only views."""
         return Block(self.stream, self.t, self._values, self._index, array=self._array)[
             start : len(self) if stop is None else stop
         ]
 
     def price(self, speed: float) -> Price:
-        """Return what playing it costs, at so many of its seconds a second; 0: paced by
-        its reader.
-        """
+        """Return the price of a replay at a speed; 0: as fast as its reader."""
         rate = len(self) / self.duration_s * speed if self.duration_s > 0 else 0.0
         columns = [*self._values.values(), *self._index.values(), self.t]
         row = sum(c.nbytes // max(1, len(c)) for c in columns)
@@ -154,8 +152,8 @@ _DAMAGE = (
 
 
 @contextlib.contextmanager
-def damage_told(where: str) -> Iterator[None]:
-    """Say of which file it is when code that reads it meets what it never expected."""
+def damage_named(where: str) -> Iterator[None]:
+    """Turn errors of code that reads a damaged file into `RecordingError`."""
     try:
         yield
     except AtaraxisError:
@@ -166,7 +164,7 @@ def damage_told(where: str) -> Iterator[None]:
 
 
 def _joint(stream: Stream, values: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
-    """Make one array of columns of one dtype, so that a block of it is one view."""
+    """Return columns of one dtype as one array, so that a block is one view."""
     if not stream.is_uniform or any(c.ndim > 1 for c in values.values()):
         return None
     first, *others = values.values()
@@ -186,7 +184,7 @@ def _joint(stream: Stream, values: Mapping[str, NDArray[Any]]) -> NDArray[Any] |
 
 
 def _fitted(column: Any, field: Field, where: str, name: str) -> NDArray[Any]:
-    """Give a column its declared dtype, or say which value does not fit."""
+    """Return a column in its declared dtype; raise for the first misfit."""
     found = unmasked(column, f"{where}: {name!r}")
     shape = found.shape[1:]
     if tuple(field.shape) != shape:
@@ -199,7 +197,7 @@ def _fitted(column: Any, field: Field, where: str, name: str) -> NDArray[Any]:
         if found.dtype == object:
             for row, value in enumerate(found.flat):
                 if not isinstance(value, str | bytes):
-                    ways = "text has no null: give it a word, such as an empty one"
+                    ways = "text has no null: use a text such as ''"
                     raise _unfit(field, where, name, row, value, ways)
         return found if found.dtype.kind == target.kind else found.astype(target.kind)
     if found.dtype == target:
@@ -225,10 +223,10 @@ def _fitted(column: Any, field: Field, where: str, name: str) -> NDArray[Any]:
 
 
 def _into(found: NDArray[Any], target: np.dtype[Any], name: str) -> NDArray[Any]:
-    """Give numbers a dtype, each as it was; ValueError if one would be another."""
+    """Convert numbers to a dtype; ValueError if one would change."""
     is_cut = found.dtype.kind == "f" and target.kind in "iu"
     if is_cut and (np.abs(found) > 2**53).any():
-        raise ValueError("beyond 2**53 the file may have had another integer")
+        raise ValueError("beyond 2**53 the integer in the file may differ")
     return fit(found, target, None, name)
 
 
@@ -260,15 +258,17 @@ def _times(
     if name not in index:
         if rate is None:
             raise RecordingError(
-                f"{where}: stream {stream.id!r} has no column {name!r} and no "
-                f"frequency, so no time: found {[*columns]}; declare one of the two"
+                f"{where}: stream {stream.id!r} has neither a column {name!r} nor a "
+                f"frequency, so no times: found {[*columns]}; declare one of the two"
             )
         return np.arange(n) / rate, index
     raw = index[name]
     if raw.dtype.kind == "M":
         none = np.flatnonzero(np.isnat(raw))
         if len(none):
-            raise RecordingError(f"{where}: index {name!r}: row {none[0]} is no time")
+            raise RecordingError(
+                f"{where}: index {name!r}: row {none[0]} is not a time"
+            )
         seconds = raw.astype("M8[ns]").astype(np.int64) / 1e9
     elif raw.dtype.kind in "fiu":
         unit = stream.index[name].unit if name in stream.index else "s"
@@ -277,7 +277,7 @@ def _times(
         raise RecordingError(f"{where}: index {name!r} is {raw.dtype}, not time")
     wrong = np.flatnonzero(~np.isfinite(seconds))
     if len(wrong):
-        raise RecordingError(f"{where}: index {name!r}: row {wrong[0]} is no time")
+        raise RecordingError(f"{where}: index {name!r}: row {wrong[0]} is not a time")
     return seconds, index
 
 
@@ -285,7 +285,7 @@ def _fitted_index(column: Any, field: Field, where: str, name: str) -> NDArray[A
     found = np.asarray(column)
     if found.dtype.kind == "M":
         return found.view()
-    # A float32 of DFDS holds no more than 2^24 ms: keep what the file has.
+    # DFDS declares float32, exact to 2^24 ms only: keep the dtype of the file.
     if found.dtype.kind == "f" and field.numpy_dtype.kind == "f":
         return found.view()
     return _fitted(found, field, where, name)
@@ -294,7 +294,7 @@ def _fitted_index(column: Any, field: Field, where: str, name: str) -> NDArray[A
 def _per_second(
     raw: NDArray[Any], unit: str, rate: float | None, where: str, name: str
 ) -> float:
-    """How many of the index's unit make a second, by its unit or else its intervals."""
+    """Return the index units per second, by the unit or else by the intervals."""
     if unit:
         if unit not in TIME_UNITS:
             raise RecordingError(

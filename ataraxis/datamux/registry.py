@@ -1,4 +1,4 @@
-"""The kinds of live sources: built in, and of plug-ins, looked up at first use."""
+"""The kinds of live sources, built in or plug-ins, loaded at first use."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ class SourceKind:
     """A kind of source."""
 
     name: str
-    """Its name, which is also the scheme of its nodes' uri."""
+    """Name, also the scheme of its nodes' uri."""
     summary: str
-    """What it reads."""
+    """What the kind reads."""
     home: str
     """``module:class`` of its driver."""
     package: str = ""
-    """The module it needs; empty: none."""
+    """Module that the driver needs; empty: none."""
     install: str = ""
-    """What to type to have it."""
+    """Command that installs the module."""
 
     @property
     def is_here(self) -> bool:
-        """Whether what it needs is installed; nothing is imported."""
+        """Whether the module is installed; nothing is imported."""
         return not self.package or importlib.util.find_spec(self.package) is not None
 
     def driver(self) -> Driver:
@@ -51,7 +51,7 @@ class SourceKind:
         return cast(Driver, getattr(importlib.import_module(module), name)())
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
+        """Return plain values for JSON."""
         return {**asdict(self), "is_here": self.is_here}
 
 
@@ -61,7 +61,7 @@ def _built_in(name: str, summary: str, kind: str, package: str = "") -> SourceKi
     return SourceKind(name, summary, home, package, install)
 
 
-# Linux says by itself what telemetry asks.
+# On Linux telemetry reads /proc.
 _HOST = "" if os.path.exists("/proc/stat") else "psutil"
 BUILT_IN = {
     kind.name: kind
@@ -75,13 +75,13 @@ BUILT_IN = {
         _built_in("telemetry", "this machine itself", "Telemetry", _HOST),
     )
 }
-"""The kinds that come with ataraxis, by name."""
+"""The built-in kinds by name."""
 
 
 def kinds() -> dict[str, SourceKind]:
-    """Return every kind of source by name: built in, and of installed plug-ins.
+    """Return every kind of source by name, built in or of a plug-in.
 
-    A plug-in of a built-in name is left out with a warning.
+    A plug-in with a built-in name is left out with a warning.
     """
     found = dict(BUILT_IN)
     for point in importlib.metadata.entry_points(group=GROUP):
@@ -103,14 +103,14 @@ def kind_of(name: str) -> SourceKind:
     Raises
     ------
     SourceNotFound
-        There is none.
+        The kind does not exist.
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
     return cast(SourceKind, pick(kinds(), name, "kind of source", "ataraxis sources"))
 
 
-# ---- the live nodes of this machine: those that drivers find, and those that files say
+# ---- the live nodes of this machine: found by drivers, or described by files
 
 LOOK_S = 1.0
 
@@ -121,7 +121,7 @@ class Live:
     Parameters
     ----------
     catalog : Catalog
-        Whose ``*.node.yaml`` and ``.json`` files describe further nodes.
+        Its ``*.node.yaml`` and ``.json`` files describe further nodes.
     """
 
     def __init__(self, catalog: Catalog) -> None:
@@ -137,7 +137,7 @@ class Live:
             try:
                 for node in self._driver(kind.name).nodes(timeout):
                     found[node.id] = node
-            except Exception as error:  # a plug-in raises what it likes
+            except Exception as error:  # a plug-in may raise anything
                 warnings.warn(
                     f"sources of kind {kind.name!r} are left out: "
                     f"{type(error).__name__}: {error}",
@@ -149,14 +149,14 @@ class Live:
         return list(found.values())
 
     def node(self, node_id: str, timeout: float = LOOK_S) -> Node:
-        """Return the node of an id, at a URI, or of a node's file by its path.
+        """Return the node with an id, at a URI, or of a node file by its path.
 
         Raises
         ------
         SourceNotFound
-            There is none; if its package is missing, what to install.
+            It does not exist; if a package is missing, which to install.
         """
-        if not self._catalog.is_confined:  # strangers give names alone
+        if not self._catalog.is_confined:  # clients of a server give ids only
             if node_id.endswith(NODE_FILES):
                 return read_node(Path(node_id))
             if "://" in node_id:
@@ -178,7 +178,7 @@ class Live:
         return found_node
 
     def streams(self, node_id: str, timeout: float = LOOK_S) -> list[Stream]:
-        """Return the streams of a node, sorted by id; their `attrs` say which."""
+        """Return the streams of a node, sorted by id; their `attrs` identify them."""
         node = self.node(node_id, timeout)
         found = self._driver_of(node).streams(node, timeout)
         return [_placed(stream, node, key) for key, stream in sorted(found.items())]
@@ -193,8 +193,8 @@ class Live:
         scheme = urlsplit(node.uri or "").scheme
         if not scheme:
             raise ConfigError(
-                f"node {node.id!r} has no uri such as serial:///dev/ttyACM0: its file "
-                "says what it gives and not where it is"
+                f"node {node.id!r} has no uri: its file must also give the address of "
+                "its streams, such as uri: serial:///dev/ttyACM0"
             )
         return self._driver(scheme)
 
@@ -209,7 +209,7 @@ class Live:
 
 
 def opened_price(source: Source) -> Price:
-    """Return what an open source costs by its labels, if it says no price itself."""
+    """Return the price of an open source that has no `price`, by its labels."""
     labels = source.labels
     rate = source.stream.rate_hz or 0.0
     return Price(
@@ -218,12 +218,12 @@ def opened_price(source: Source) -> Price:
 
 
 def check_options(driver: Driver, attrs: Mapping[str, Any], what: str) -> None:
-    """Refuse attributes that a driver does not know, where it says which it knows.
+    """Check attributes against those a driver lists in ``options``, if it does.
 
     Raises
     ------
     ConfigError
-        One is unknown: says which there are, and what may have been meant.
+        One is unknown; the message lists the known ones.
     """
     known: frozenset[str] | None = getattr(driver, "options", None)
     if known is None:
@@ -233,7 +233,7 @@ def check_options(driver: Driver, attrs: Mapping[str, Any], what: str) -> None:
             close = difflib.get_close_matches(str(name), [*known], 1, 0.5)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ConfigError(
-                f"{what}: unknown attribute {name!r}: it takes "
+                f"{what}: unknown attribute {name!r}: known are "
                 f"{', '.join(map(repr, sorted(known))) or 'none'}{hint}"
             )
 

@@ -60,7 +60,7 @@ class PacedFeed:
 
 
 class Replay(PacedFeed):
-    """Gives the blocks of a recording in time, or as fast as they are taken.
+    """Yields the blocks of a recording in time, or as fast as they are taken.
 
     Parameters
     ----------
@@ -71,19 +71,19 @@ class Replay(PacedFeed):
     strict_time : bool
         Pace by the recorded times, else by the declared frequency.
     use_relative_ts : bool
-        Records have times since the first sample of the recording.
+        Times of records are relative to the first sample of the recording.
     start, stop : float or None
-        From and to where, s after the first sample; `stop` itself is left out.
+        First and last time, s after the first sample; `stop` itself is excluded.
     loop : bool or int
-        Again from the start, for ever, or so many times in all. Times go on.
+        Repeat without end, or this many times in all. Times continue to rise.
     block : int, float or None
-        Samples a block, an int, or seconds, a float. By default what takes 10 ms if
-        paced, else 4096 samples.
+        Samples per block (int), or seconds (float). By default 10 ms if paced, else
+        4096 samples.
 
     Raises
     ------
     ValueError
-        What is asked cannot be done with this recording.
+        An option does not fit this recording.
     """
 
     def __init__(
@@ -108,17 +108,17 @@ class Replay(PacedFeed):
             )
         for name, value in (("start", start), ("stop", stop)):
             if value is not None and not 0 <= value < math.inf:
-                raise ValueError(f"{name}={value!r}: expected seconds of 0 or more")
+                raise ValueError(f"{name} must be 0 s or more, got {value!r}")
         self._first = 0 if start is None else recording.locate(start)
         self._last = len(recording) if stop is None else recording.locate(stop)
         if start is not None and self._first >= self._last:
             raise ValueError(
-                f"start={start}, stop={stop}: no sample is there; the recording has "
+                f"start={start}, stop={stop}: no sample is between; the recording has "
                 f"{recording.duration_s:.6g} s"
             )
         self._laps = math.inf if loop is True else max(1, int(loop))
         self._size, self._span_s = sizes(block, timeline, recording.read(0, 1))
-        # The times blocks are paced by, and what a lap adds to them.
+        # The times by which blocks are paced, and what a lap adds to them.
         t = (
             recording.t
             if strict_time or rate is None
@@ -129,7 +129,7 @@ class Replay(PacedFeed):
         self._origin_s = recording.first_s if use_relative_ts else 0.0
 
     def _length(self) -> float:
-        """How long a lap is: to the last sample, and one interval more."""
+        """Return the length of a lap, s: to the last sample plus one interval."""
         t = self._due[self._first : self._last]
         if len(t) < 2:
             rate = self._recording.stream.rate_hz
@@ -137,7 +137,7 @@ class Replay(PacedFeed):
         return float(t[-1] - t[0] + np.median(np.diff(t)))
 
     def blocks(self, is_over: Callable[[], bool]) -> Iterator[Block]:
-        """Give each block when its last sample is due."""
+        """Yield each block when its last sample is due."""
         at, lap, number = self._first, 0, 0
         if at >= self._last:
             return
@@ -156,7 +156,7 @@ class Replay(PacedFeed):
                 at, lap = self._first, lap + 1
 
     def _edge(self, at: int) -> int:
-        """Where the block that begins at a sample stops."""
+        """Return where the block that begins at a sample stops."""
         stop = min(at + self._size, self._last)
         if self._span_s is not None:
             until = float(self._due[at]) + self._span_s
@@ -172,7 +172,7 @@ class Replay(PacedFeed):
         return block
 
     def _sought(self, target_s: float) -> tuple[int, int]:
-        """Return sample and lap of a place on the timeline."""
+        """Return sample and lap of a time on the timeline."""
         since = target_s - float(self._due[self._first])
         lap = max(0, int(since // self._lap_s)) if self._laps > 1 else 0
         at = int(np.searchsorted(self._due, target_s - lap * self._lap_s, "left"))
@@ -183,25 +183,25 @@ class Replay(PacedFeed):
     def seek(self, at_s: float) -> None:
         """Go to `at_s` seconds after the recording's first sample."""
         if self.timeline is None:
-            raise TypeError("a replay as fast as possible cannot seek: use start=")
+            raise TypeError("a replay with rate_limit=False cannot seek: use start=")
         if not math.isfinite(at_s):
-            raise ValueError(f"seek({at_s!r}): expected a time, s")
+            raise ValueError(f"seek needs a finite time, s, got {at_s!r}")
         self.timeline.seek(float(self._due[0]) + at_s)
 
     def losses(self) -> tuple[int, tuple[str, ...]]:
-        """Nothing is lost from a recording."""
+        """Return no losses: a recording loses nothing."""
         return 0, ()
 
 
 def sizes(
     block: int | float | None, timeline: Timeline | None, sample: Block
 ) -> tuple[int, float | None]:
-    """Return the most samples and the most seconds of a block.
+    """Return the limits of a block: samples, and seconds or None.
 
     Raises
     ------
     ValueError, TypeError
-        `block` is neither.
+        `block` is not a number of samples or seconds.
     """
     width = sum(column.nbytes for column in sample.values.values()) or 1
     most = max(1, BLOCK_BYTES // width)
@@ -210,9 +210,11 @@ def sizes(
             return min(UNPACED, most), None
         return most, PACED_S * timeline.speed
     if isinstance(block, bool) or not isinstance(block, (int, float)):
-        raise TypeError(f"block={block!r}: samples (an int) or seconds (a float)")
+        raise TypeError(
+            f"block must be samples (int) or seconds (float), got {block!r}"
+        )
     if not 0 < block < math.inf:
-        raise ValueError(f"block={block!r}: expected more than 0")
+        raise ValueError(f"block must be more than 0, got {block!r}")
     if isinstance(block, int):
         return block, None
     return most, float(block)

@@ -1,4 +1,4 @@
-"""A simulated stream: its chunks, and its feed of blocks in time."""
+"""Simulated streams: faults, signals, chunks, and a feed of blocks in time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ataraxis.errors import SourceLost
 
 Rng = np.random.Generator
 
-# ---- what goes wrong in laboratories, on request and reproducibly
+# ---- faults of real devices, reproducible
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,15 @@ class Faults:
     nan: float = 0.0
     """Probability that a sample's float values are NaN."""
     jitter_s: float = 0.0
-    """Standard deviation of the error of its times, s; they stay in order."""
+    """Standard deviation of the error of times, s; times stay in order."""
     drift_ppm: float = 0.0
-    """How much faster its clock runs, millionths."""
+    """How much faster the clock runs, parts per million."""
     burst: float = 0.0
-    """How often a second it stalls; what was held comes at once, late."""
+    """Stalls per second; delayed samples then come at once."""
     burst_s: float = 0.25
-    """How long a stall is, s."""
+    """Length of a stall, s."""
     lost_after_s: float | None = None
-    """When it goes away for good, s; None: it stays."""
+    """When the source goes away for good, s; None: never."""
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -57,16 +57,15 @@ class Faults:
             most = 1.0 if item.name in ("dropout", "nan") else float("inf")
             if not 0 <= value <= most:
                 raise ValueError(
-                    f"Faults.{item.name}={value!r}: expected 0 to {most:g}"
+                    f"Faults.{item.name} must be 0 to {most:g}, got {value!r}"
                 )
 
     def on(self, block: Block, rng: Rng, since_s: float) -> tuple[Block, int]:
-        """Return a chunk with these faults, and how many samples it lost.
+        """Return a chunk with these faults, and its number of lost samples.
 
-        `since_s` is the last time before it: times never go back.
+        `since_s` is the last time before the chunk, so that times do not decrease.
         """
-        # Every draw is made whatever the faults are, so that one fault does not change
-        # where another strikes.
+        # Draw every random number always, so that faults do not influence each other.
         n = len(block)
         is_kept = rng.random(n) >= self.dropout
         is_nan = rng.random(n) < self.nan
@@ -88,7 +87,7 @@ class Faults:
     def stall(
         self, start_s: float, stop_s: float, rng: Rng
     ) -> tuple[float, float] | None:
-        """Return from when to when it stalls, if it does so between two times."""
+        """Return begin and end of a stall between two times, or None."""
         chance, where = rng.random(2)
         if not self.burst or chance >= self.burst * (stop_s - start_s):
             return None
@@ -98,8 +97,8 @@ class Faults:
 
 # ---- signals of simulated streams, each a dataclass that gives values at given times
 
-# Values depend on the times, and on a random generator that the simulation seeds anew
-# for each chunk, so that a stream is the same whoever reads it and however fast.
+# Values depend on the times, and on a random generator that is seeded for each chunk:
+# a stream is the same for every reader and speed.
 
 Shape = tuple[int, ...]
 Times = NDArray[np.float64]
@@ -107,10 +106,10 @@ Values = NDArray[Any]
 
 
 class Signal(Protocol):
-    """What a field of a simulated stream shows."""
+    """The values of a field of a simulated stream."""
 
     def values(self, t: Times, shape: Shape, rng: Rng) -> Values:
-        """Give a value of `shape` for each time (s): shape (n, *shape)."""
+        """Return a value of `shape` for each time (s): shape (n, *shape)."""
 
 
 @dataclass(frozen=True)
@@ -125,16 +124,16 @@ class Sine:
     """
 
     frequency_hz: float = 1.0
-    """Cycles a second."""
+    """Cycles per second."""
     amplitude: float = 1.0
-    """Half of what lies between its peaks."""
+    """Half of the peak-to-peak value."""
     offset: float = 0.0
-    """Its mean."""
+    """Mean."""
     phase: float = 0.0
-    """Where it begins, cycles."""
+    """Phase at time 0, cycles."""
 
     def values(self, t: Times, shape: Shape, rng: Rng) -> Values:
-        """Give the sine, the same for every element."""
+        """Return the sine, the same for every element."""
         turn = 2 * np.pi * (self.frequency_hz * t + self.phase)
         return _spread(self.offset + self.amplitude * np.sin(turn), shape)
 
@@ -146,10 +145,10 @@ class Noise:
     scale: float = 1.0
     """Standard deviation."""
     offset: float = 0.0
-    """Its mean."""
+    """Mean."""
 
     def values(self, t: Times, shape: Shape, rng: Rng) -> Values:
-        """Give noise, each element its own."""
+        """Return noise, independent for each element."""
         return rng.normal(self.offset, self.scale, (len(t), *shape))
 
 
@@ -158,14 +157,14 @@ class Spikes:
     """Single samples that stand out of noise, at random times."""
 
     rate_hz: float = 5.0
-    """How many a second, on average."""
+    """Mean number per second."""
     amplitude: float = 10.0
-    """How high."""
+    """Height."""
     scale: float = 0.5
     """Standard deviation of the noise."""
 
     def values(self, t: Times, shape: Shape, rng: Rng) -> Values:
-        """Give noise with spikes, each element its own."""
+        """Return noise with spikes, independent for each element."""
         step = float(np.median(np.diff(t))) if len(t) > 1 else 1.0
         size = (len(t), *shape)
         are = rng.random(size) < self.rate_hz * step
@@ -174,29 +173,29 @@ class Spikes:
 
 @dataclass(frozen=True)
 class Ramp:
-    """A saw tooth: from 0 to `height` in each period."""
+    """A sawtooth: from 0 to `height` in each period."""
 
     period_s: float = 1.0
-    """How long a tooth is, s."""
+    """Period, s."""
     height: float = 1.0
-    """How high."""
+    """Height."""
 
     def values(self, t: Times, shape: Shape, rng: Rng) -> Values:
-        """Give the saw tooth, the same for every element."""
+        """Return the sawtooth, the same for every element."""
         return _spread(self.height * ((t / self.period_s) % 1.0), shape)
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """A camera's picture: a bar that crosses it once a period, on a gradient."""
+    """A camera's image: a bar that crosses it once a period, on a gradient."""
 
     period_s: float = 2.0
-    """How long the bar takes, s."""
+    """Period, s."""
     height: float = 255.0
-    """Brightness of the bar; the gradient goes to half of it."""
+    """Brightness of the bar; the gradient reaches half of it."""
 
     def values(self, t: Times, shape: Shape, rng: Rng) -> Values:
-        """Give pictures, (n, y, x) or (n, y, x, colour)."""
+        """Return images, (n, y, x) or (n, y, x, colour)."""
         if len(shape) < 2:
             return Ramp(self.period_s, self.height).values(t, shape, rng)
         x = np.arange(shape[1])
@@ -209,44 +208,44 @@ class Pattern:
 
 @dataclass(frozen=True)
 class Events:
-    """Codes of events, drawn at random; for streams without a rate."""
+    """Random event codes, for streams without a rate."""
 
     rate_hz: float = 2.0
-    """How many a second, on average."""
+    """Mean number per second."""
     count: int = 4
     """Codes are 1 to `count`."""
 
     def values(self, t: Times, shape: Shape, rng: Rng) -> Values:
-        """Give codes."""
+        """Return codes."""
         return rng.integers(1, self.count + 1, (len(t), *shape))
 
 
 @dataclass(frozen=True)
 class Function:
-    """Any function of time: takes times, s, (n,), and gives values, (n, *shape)."""
+    """A function of time: takes times, s, (n,), returns values, (n, *shape)."""
 
     function: Callable[[Times], Any]
     """The function."""
 
     def values(self, t: Times, shape: Shape, rng: Rng) -> Values:
-        """Give what the function gives.
+        """Return the function's values.
 
         Raises
         ------
         ValueError
-            It gives another shape.
+            Their shape is wrong.
         """
         found = np.asarray(self.function(t))
         if found.shape != (len(t), *shape):
             raise ValueError(
-                f"a simulated field's function gave shape {found.shape} for "
+                f"a simulated field's function returned shape {found.shape} for "
                 f"{len(t)} times: expected {(len(t), *shape)}"
             )
         return found
 
 
 def _spread(values: Values, shape: Shape) -> Values:
-    """Give every element the value of its time; read-only."""
+    """Return the value of each time for all elements; read-only."""
     if not shape:
         return values
     column = values.reshape(len(values), *(1 for _ in shape))
@@ -264,16 +263,16 @@ Signals = Mapping[str, Signal | Callable[[Any], Any]] | Signal
 
 
 class Chunk(NamedTuple):
-    """A piece of a simulated stream, the same for every reader."""
+    """A part of a simulated stream, the same for every reader."""
 
     block: Block
-    """Its samples."""
+    """The samples."""
     end_s: float
-    """Where the next begins, s."""
+    """Begin of the next chunk, s."""
     lost: int
-    """How many samples faults took."""
+    """Number of samples that faults removed."""
     stall: tuple[float, float] | None
-    """From when to when the source stalls, s, if it does."""
+    """Begin and end of a stall, s, if any."""
 
 
 class Simulation:
@@ -282,20 +281,20 @@ class Simulation:
     Parameters
     ----------
     stream : Stream
-        What it looks like: fields, dtypes, rate.
+        Description: fields, dtypes, rate.
     signals : Signal, or mapping of field to Signal or function, optional
-        What the fields show; sines of 1, 2, ... Hz, pictures for images, if not given.
+        Values of the fields; by default sines of 1, 2, ... Hz, and images.
     guide : Recording, optional
-        Take values from this recording instead: pieces of a second, drawn at random.
+        Take values from random pieces of this recording instead, of a second each.
     seed : int
-        Of everything random.
+        Seed of everything random.
     faults : Faults, optional
-        What goes wrong.
+        Faults to simulate.
 
     Raises
     ------
     ValueError, SourceNotFound
-        The stream cannot be simulated so.
+        The stream cannot be simulated with these options.
     """
 
     def __init__(
@@ -314,17 +313,17 @@ class Simulation:
         self._signals = _signals(stream, signals)
         text = [k for k, f in stream.fields.items() if f.numpy_dtype.kind in "US"]
         if guide is not None and not len(guide):
-            raise ValueError(f"{guide}: empty: it cannot guide a simulation")
+            raise ValueError(f"{guide} is empty: it cannot guide a simulation")
         if guide is None and text:
             raise ValueError(
-                f"stream {stream.id!r}: field {text[0]!r} is text, which only a "
-                "recording can guide"
+                f"stream {stream.id!r}: field {text[0]!r} is text, which needs a "
+                "recording as guide"
             )
 
     def price(self, speed: float = 1.0, block: int | float | None = None) -> Price:
-        """Return what it costs at so many seconds a second; 0: paced by its reader.
+        """Return the price at a speed; 0: as fast as its reader.
 
-        A chunk is made as float64, spread over the elements, and then in its dtypes.
+        A chunk is made as float64 for all elements, and then converted.
         """
         rate = self.stream.rate_hz
         hz = self._events_hz() if rate is None else rate
@@ -350,7 +349,7 @@ class Simulation:
         )
 
     def chunks(self) -> Iterator[Chunk]:
-        """Give chunks without end."""
+        """Yield chunks without end."""
         since, number, begin = -math.inf, 0, 0.0
         for k in range(2**62):
             rng = np.random.Generator(np.random.Philox(key=[self._seed, k]))
@@ -364,7 +363,7 @@ class Simulation:
             yield Chunk(block, end, lost, stall)
 
     def _chunk(self, k: int, begin: float, rng: Rng) -> tuple[Block, float]:
-        """Make chunk `k`, which begins at `begin` s: its samples, and when it ends."""
+        """Return the samples of chunk `k`, which begins at `begin` s, and its end."""
         if self._guide is not None:
             return self._guided(k, begin, rng)
         rate = self.stream.rate_hz
@@ -386,7 +385,7 @@ class Simulation:
         return max(rates, default=2.0)
 
     def _guided(self, k: int, begin: float, rng: Rng) -> tuple[Block, float]:
-        """Take a piece of the recording, from a random place, with its intervals."""
+        """Return a random piece of the recording, with its intervals, and its end."""
         guide = self._guide
         assert guide is not None
         rate = self.stream.rate_hz
@@ -405,8 +404,8 @@ class Simulation:
 
 
 def converted(found: Values, dtype: np.dtype[Any]) -> Values:
-    """Return values in a field's dtype: rounded and clipped, as a converter does."""
-    if 0 in found.strides and found.size:  # as pictures whose rows are all alike
+    """Return values in a field's dtype: rounded and clipped, as an ADC does."""
+    if 0 in found.strides and found.size:  # such as images whose rows are equal
         once = found[tuple(slice(None, None if s else 1) for s in found.strides)]
         if once.size < found.size:
             return np.broadcast_to(converted(once, dtype), found.shape)
@@ -438,27 +437,27 @@ def _signals(stream: Stream, given: Signals | None) -> dict[str, Signal]:
 
 
 def _signal(given: Any) -> Signal:
-    """Return a signal, also of a plain function."""
+    """Return a signal; a plain function becomes a `Function`."""
     if hasattr(given, "values"):
         return cast("Signal", given)
     if callable(given):
         return Function(given)
-    raise TypeError(f"signal {given!r}: expected one of ataraxis.datamux.simulation")
+    raise TypeError(f"signal must be one of ataraxis.datamux.simulation, got {given!r}")
 
 
 class Simulate(PacedFeed):
-    """Gives the blocks of a simulation in time, or as fast as they are taken.
+    """Yields the blocks of a simulation in time, or as fast as they are taken.
 
     Parameters
     ----------
     simulation : Simulation
-        What to give.
+        What to play.
     timeline : Timeline or None
         The clock; None is as fast as possible.
     duration : float, optional
-        How long, s; without end if not given.
+        Length, s; by default without end.
     block : int, float or None
-        Samples or seconds a block.
+        Samples or seconds per block.
     """
 
     def __init__(
@@ -470,7 +469,7 @@ class Simulate(PacedFeed):
         block: int | float | None = None,
     ) -> None:
         if duration is not None and not 0 <= duration < math.inf:
-            raise ValueError(f"duration={duration!r}: expected seconds of 0 or more")
+            raise ValueError(f"duration must be 0 s or more, got {duration!r}")
         self._simulation = simulation
         super().__init__(timeline)
         self._duration = math.inf if duration is None else duration
@@ -485,7 +484,7 @@ class Simulate(PacedFeed):
         self._lost = 0
 
     def blocks(self, is_over: Callable[[], bool]) -> Iterator[Block]:
-        """Give each block when its last sample is due, or a stall is over."""
+        """Yield each block when its last sample is due, or a stall is over."""
         stall: tuple[float, float] | None = None
         self._begin(0.0)
         for block, stalled in self._cut(is_over):
@@ -501,7 +500,7 @@ class Simulate(PacedFeed):
     def _cut(
         self, is_over: Callable[[], bool]
     ) -> Iterator[tuple[Block, tuple[float, float] | None]]:
-        """Give blocks of the size that was asked for, whatever the chunks'."""
+        """Cut the chunks into blocks of the requested size."""
         rest: Block | None = None
         lost_after = self._simulation.faults.lost_after_s
         until = min(self._duration, math.inf if lost_after is None else lost_after)
@@ -525,5 +524,5 @@ class Simulate(PacedFeed):
             raise SourceLost(f"simulated: the source went away after {lost_after} s")
 
     def losses(self) -> tuple[int, tuple[str, ...]]:
-        """Return how many samples `Faults.dropout` took."""
+        """Return the number of samples that `Faults.dropout` removed."""
         return self._lost, ()

@@ -1,7 +1,7 @@
-"""What a live source is, and what gives sources: the protocols of plug-ins.
+"""Live sources and their drivers: the protocols of plug-ins.
 
-A plug-in is a class that does what `Driver` says, under the entry-point group
-``ataraxis.sources``. `ataraxis.testing.check_source` tries its sources.
+A plug-in is a `Driver` under the entry-point group ``ataraxis.sources``.
+`ataraxis.testing.check_source` checks its sources.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ Array = NDArray[Any]
 Attrs = Mapping[str, Any]
 T = TypeVar("T")
 STAMP = np.dtype([("time_ns", "<i8"), ("device_s", "<f8"), ("device_sequence", "<i8")])
-"""Of each sample: when it came, monotonic ns here; what the source's own clock said,
-untouched, s (NaN: it has none); the source's own counter (-1: it has none)."""
+"""Per sample: time of arrival, monotonic ns here; unchanged time of the source's clock,
+s (NaN: none); the source's counter (-1: none)."""
 
 
 class Source(Protocol):
     """A live stream that is read in blocks, by one thread.
 
-    Besides, a source may have ``lost``, an int: samples it knows it lost; ``offsets``,
-    a list of `ataraxis.clock.Offset`: what its clock was found to be; ``command``, if
-    it takes commands; and ``price()``, a `ataraxis.datamux.price.Price`, called before
-    `open` where a server opens it for a client.
+    A source may also have ``lost``, an int: samples it knows it lost; ``offsets``, a
+    list of `ataraxis.clock.Offset`: measurements of its clock; ``command``, if it takes
+    commands; and ``price()``, a `ataraxis.datamux.price.Price`, called before `open`
+    when a server opens it for a client.
     """
 
     @property
     def stream(self) -> Stream:
-        """What it gives. Complete once it is open."""
+        """Description; complete once the source is open."""
 
     @property
     def labels(self) -> Labels:
         """Labels of one sample: dtype, shape, channels, units, rate."""
 
     def open(self) -> None:
-        """Begin. May be called again after `close`.
+        """Open the source. May be called again after `close`.
 
         Raises
         ------
         SourceNotFound, OSError
-            It is not there.
+            It does not exist or does not open.
         """
 
     def read_into(
@@ -63,36 +63,36 @@ class Source(Protocol):
         out : ndarray
             Shape (n, *labels.shape), dtype of the labels, n >= 1.
         stamps : ndarray of STAMP, optional
-            Shape (n,); filled alike.
+            Shape (n,); rows are filled alike.
         timeout : float or None
             Longest wait for the first sample, s.
 
         Returns
         -------
         int
-            How many rows were filled, what was there; 0 if nothing came in time.
+            Number of rows filled; 0 if no sample came in time.
 
         Raises
         ------
         EndOfStream
-            It has ended; nothing will come.
+            The source has ended.
         SourceLost, OSError
             It went away, and may come back after `close` and `open`.
         """
 
     def close(self) -> None:
-        """End. Closing twice is fine."""
+        """Close the source; a second call does nothing."""
 
 
 class Driver(Protocol):
-    """Finds nodes and opens their streams; made without arguments.
+    """Finds nodes and opens their streams; constructed without arguments.
 
-    One that opens files which `attrs` name may have ``confine(folder)``: a server calls
-    it with the `ataraxis.datamux.folder.Folder` in which clients may name files.
+    A driver that opens files named by `attrs` may have ``confine(folder)``: a server
+    calls it with the `ataraxis.datamux.folder.Folder` in which clients may name files.
     """
 
     def nodes(self, timeout: float) -> list[Node]:
-        """Return the nodes that are there, looking no longer than `timeout`, s.
+        """Return the nodes that exist; searches at most `timeout` s.
 
         Each has an `uri` whose scheme is the driver's name.
         """
@@ -121,12 +121,12 @@ class OneNodeDriver:
 
 
 def check_out(out: Array, labels: Labels) -> None:
-    """Refuse what cannot hold rows of a source.
+    """Raise if an array cannot hold rows of a source.
 
     Raises
     ------
     ValueError
-        Shape or dtype are others.
+        Shape or dtype do not fit.
     """
     if out.ndim < 1 or out.shape[1:] != labels.shape or out.dtype != labels.dtype:
         raise ValueError(
@@ -137,18 +137,18 @@ def check_out(out: Array, labels: Labels) -> None:
         raise ValueError("out has no rows: expected at least one")
 
 
-# ---- what sources share: what they give, what they hold while open, a wait in time
+# ---- shared parts of sources: description, handle of the device, wait
 
 _SLICE_S = 0.05
 
 
 class DescribedSource:
-    """A source that knows what it gives before it is opened.
+    """A source whose description is known before it is opened.
 
     Parameters
     ----------
     stream : Stream
-        What it gives.
+        Its description.
 
     Examples
     --------
@@ -161,11 +161,11 @@ class DescribedSource:
         self._stream = stream
         self._labels = stream.labels()
         self.lost = 0
-        """Samples it knows it lost."""
+        """Samples the source knows it lost."""
 
     @property
     def stream(self) -> Stream:
-        """What it gives."""
+        """Description of the samples."""
         return self._stream
 
     @property
@@ -175,14 +175,14 @@ class DescribedSource:
 
 
 class DeviceHandle(Generic[T]):
-    """What a source holds while it is open: a port, an inlet, a reader.
+    """Holds the device of an open source: a port, an inlet, a reader.
 
     Parameters
     ----------
     what : str
-        Whose it is, for errors: "camera 0".
+        Name of the device, for errors: "camera 0".
     close : callable
-        Lets go of it.
+        Closes the device.
 
     Examples
     --------
@@ -200,16 +200,16 @@ class DeviceHandle(Generic[T]):
 
     @property
     def is_open(self) -> bool:
-        """Whether it is held."""
+        """Whether the device is open."""
         return self._thing is not None
 
     def hold(self, thing: T) -> None:
-        """Hold it, instead of what was held before."""
+        """Hold a device; close the one held before."""
         self.close()
         self._thing = thing
 
     def get(self) -> T:
-        """Return it.
+        """Return the device.
 
         Raises
         ------
@@ -221,14 +221,14 @@ class DeviceHandle(Generic[T]):
         return self._thing
 
     def close(self) -> None:
-        """Let go of it; twice is fine."""
+        """Close the device; a second call does nothing."""
         thing, self._thing = self._thing, None
         if thing is not None:
             self._close(thing)
 
 
 def wait_until(due_ns: int, timeout: float | None) -> bool:
-    """Wait until a monotonic time, no longer than `timeout`, s; whether it is there."""
+    """Wait until a monotonic time, at most `timeout` s; whether it was reached."""
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     while (ahead_s := (due_ns - now_ns()) * 1e-9) > 0:
         ahead_s = min(ahead_s, deadline - time.monotonic(), _SLICE_S)

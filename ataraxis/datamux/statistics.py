@@ -1,4 +1,4 @@
-"""What a task has done: counts, losses, and how late its blocks were."""
+"""Statistics of a task: counts, losses, and how late its blocks were."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 _KEPT = 65536
 _BATCHES = 40
-_LEAST = 3  # independent batches, however much alike neighbours are
-_SURE = 3.0  # standard deviations that the error is a third of
+_LEAST = 3  # independent batches, however correlated neighbours are
+_SURE = 3.0  # standard deviations in the bounds, three times the error
 Times = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class LatenessStatistics:
-    """How long after their deadlines blocks were handed over."""
+    """How long after their deadlines blocks were delivered."""
 
     count: int
     """Blocks that were paced."""
@@ -28,15 +28,15 @@ class LatenessStatistics:
     max_s: float
     """The latest of all, s."""
     slope: float
-    """How lateness grows, s a second, of the last 65536; 0 if nothing drifts."""
+    """Growth of lateness, s per second, of the last 65536; 0 without drift."""
     slope_error: float
-    """Standard error of it: three are its bounds at 99.7 %, also where neighbours are
-    late together; infinite of fewer than 120 blocks."""
+    """Standard error of `slope`: three of them are its bounds at 99.7 %, also if
+    neighbours are late together; infinite for fewer than 120 blocks."""
 
 
 @dataclass(frozen=True)
 class TaskStatistics:
-    """What a task has done so far."""
+    """Counts of a task so far."""
 
     blocks: int
     """Blocks read."""
@@ -47,9 +47,9 @@ class TaskStatistics:
     dropped: int
     """Items dropped because the sink was full (`on_full`)."""
     lost: int
-    """Samples that the source says it lost."""
+    """Samples that the source reports as lost."""
     reconnects: tuple[str, ...]
-    """Why the source was opened again, each time."""
+    """The reason of each reopening of the source."""
     lateness: LatenessStatistics
     """How late blocks were, if paced."""
 
@@ -64,14 +64,14 @@ class Lateness:
         self._n = 0
 
     def add(self, now_ns: int, late_ns: int) -> None:
-        """Note that a block was handed over `late_ns` after its deadline."""
+        """Record that a block was delivered `late_ns` after its deadline."""
         self._late[self._n % _KEPT] = late_ns
         self._when[self._n % _KEPT] = now_ns
         self._max = max(self._max, late_ns)
         self._n += 1
 
     def summary(self) -> LatenessStatistics:
-        """Return what was found."""
+        """Return the statistics."""
         n = min(self._n, _KEPT)
         if n == 0:
             return LatenessStatistics(0, 0.0, 0.0, 0.0, 0.0, math.inf)
@@ -86,14 +86,14 @@ class Lateness:
 
 
 def _fit(x: Times, y: Times) -> tuple[float, float]:
-    """Return the slope of y over x, and a third of its bounds at 99.7 %.
+    """Return the slope of y over x, and one third of its bounds at 99.7 %.
 
-    The median of the slopes between any two of many batches, and bounds by Kendall's
-    statistic [1]_: a stall of the machine, which is no drift, moves neither. A busy
-    machine makes neighbours late together, for seconds and longer, and batches of them
-    too: as many count as independent as the correlation of neighbours leaves [2]_, or
-    that of neighbouring pairs, if fewer. It is found too low where batches are few, and
-    corrected for that [3]_.
+    The slope is the median of the slopes between any two batches, its bounds are those
+    of Kendall's statistic [1]_: a stall of the machine changes neither. On a busy
+    machine neighbouring blocks, and batches, are late together: the number of
+    independent batches follows from the correlation of neighbours [2]_, or of
+    neighbouring pairs if that gives fewer. The correlation of few batches is estimated
+    too low, and corrected [3]_.
 
     References
     ----------
@@ -125,7 +125,7 @@ def _fit(x: Times, y: Times) -> tuple[float, float]:
 
 
 def _independent(rest: Times) -> float:
-    """Return as how many independent values these count, by their ranks."""
+    """Return the effective number of independent values, by ranks."""
     n = len(rest)
     ranks = np.argsort(np.argsort(rest)) - (n - 1) / 2
     alike = float((ranks[1:] * ranks[:-1]).sum() / (ranks**2).sum())

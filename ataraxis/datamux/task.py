@@ -1,6 +1,6 @@
 """A task: a thread that reads blocks from a feed and puts them into a sink.
 
-Whatever happens, the sink gets an end that says why, and then the thread is over.
+In every case the sink receives an end with its reason, and then the thread ends.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _log = logging.getLogger("ataraxis.datamux")
 _log.addHandler(logging.NullHandler())
 T = TypeVar("T")
 prefix = "d_"
-"""What the id of a task begins with."""
+"""Prefix of the id of a task."""
 
 
 def gen_randseq(length: int = 16) -> str:
-    """Return random letters, of the system's entropy: no seed repeats them.
+    """Return random letters from the system's entropy; a seed does not repeat them.
 
     Examples
     --------
@@ -42,41 +42,41 @@ def gen_randseq(length: int = 16) -> str:
 
 
 def identity(x: T) -> T:
-    """Return what was given."""
+    """Return the argument."""
     return x
 
 
 class Feed(Protocol):
-    """Where a task's blocks come from: a replay, a simulation, a live source."""
+    """The blocks of a task: a replay, a simulation, a live source."""
 
     timeline: Timeline | None
 
     def blocks(self, is_over: Callable[[], bool]) -> Iterator[Block]:
-        """Give blocks, each when it is due, until the end or until it is over."""
+        """Yield blocks, each when it is due, until the end or until it is over."""
 
     def wake(self) -> None:
-        """Make a wait look whether it is over."""
+        """Make a wait check whether it is over."""
 
     def lateness(self) -> LatenessStatistics:
         """Return how late blocks were."""
 
     def losses(self) -> tuple[int, tuple[str, ...]]:
-        """Return samples lost, and why it was opened again, each time."""
+        """Return the number of lost samples, and the reason of each reopening."""
 
 
 class Task:
-    """A stream that runs: from its start until it ended or was stopped.
+    """A stream that runs, from its start until it ends or is stopped.
 
     Parameters
     ----------
     randseq : str
         Its id.
     feed : Feed
-        Where blocks come from.
+        Gives the blocks.
     sink : Sink
-        Where they go.
+        Takes the items.
     deliver : {'record', 'block', 'xarray'}
-        As what.
+        Kind of the items.
     transform : callable
         Applied to each item, or block, before it is put.
     """
@@ -90,9 +90,11 @@ class Task:
         transform: Callable[[Any], Any] = identity,
     ) -> None:
         if deliver not in DELIVERIES:
-            raise ValueError(f"deliver={deliver!r}: one of {', '.join(DELIVERIES)}")
+            raise ValueError(
+                f"deliver must be one of {', '.join(DELIVERIES)}, got {deliver!r}"
+            )
         if not callable(transform):
-            raise TypeError(f"transform={transform!r} is not callable")
+            raise TypeError(f"transform must be callable, got {transform!r}")
         self.randseq = randseq
         self._feed = feed
         self._sink = sink
@@ -104,7 +106,7 @@ class Task:
         self._lock = threading.Lock()
         self._blocks = self._samples = 0
         self.end: End | None = None
-        """The end that was delivered; None while it runs."""
+        """The end that was delivered; None while the task runs."""
         self._thread = Thread(self._run, f"ataraxis-{randseq}")
 
     def start(self) -> None:
@@ -127,7 +129,7 @@ class Task:
                     break
         except SourceLost as lost:
             reason, error = "lost", lost
-        except Exception as failure:  # whatever it is, the reader learns of it
+        except Exception as failure:  # any error reaches the reader as the end
             reason, error = "failed", failure
         finally:
             error, reason = self._closed(blocks, error, reason)
@@ -138,7 +140,7 @@ class Task:
     def _closed(
         self, blocks: Any, error: Exception | None, reason: Reason
     ) -> tuple[Exception | None, Reason]:
-        """Close the feed; an error of that counts if there was none before."""
+        """Close the feed; return its error, unless an earlier one exists."""
         try:
             blocks.close()
         except Exception as failure:  # of a plug-in's close()
@@ -161,7 +163,7 @@ class Task:
     def _finish(self, end: End) -> None:
         try:
             end = self._sink.finish(end, self._is_over.is_set)
-        except Exception as failure:  # of a user's callable: nobody else can be told
+        except Exception as failure:  # of a user's callable: only the log can report it
             _log.exception("task %s: its sink refused the end", self.randseq)
             if end.error is None:
                 end = End("failed", failure)
@@ -172,33 +174,33 @@ class Task:
         for callback in callbacks:
             callback(end)
 
-    # ---- for those who have it
+    # ---- from any thread
 
     @property
     def is_done(self) -> bool:
-        """Whether its end was delivered."""
+        """Whether the end was delivered."""
         return self._is_done.is_set()
 
     @property
     def source(self) -> Any:
-        """The live source behind it, to send commands to; None of others."""
+        """The live source, to which commands can be sent; None for other tasks."""
         return getattr(self._feed, "source", None)
 
     @property
     def sink(self) -> Sink:
-        """Where it puts what it reads, as it sees it."""
+        """The sink, as `sink_of` made it."""
         return self._sink
 
     @property
     def timeline(self) -> Timeline | None:
-        """The clock of a replay or simulation that is paced; None of others."""
+        """The clock of a paced replay or simulation; None for other tasks."""
         return self._feed.timeline
 
     def stop(self, timeout: float | None = 5.0) -> bool:
-        """Stop it and wait until its end was delivered; whether that is so.
+        """Stop the task and wait until its end was delivered; return whether it was.
 
-        What waits to be delivered is given up. From inside the task (a sink that is a
-        function) it does not wait.
+        Items that wait to be delivered are dropped. A call from inside the task (from a
+        function as sink) does not wait.
         """
         self._is_over.set()
         self._feed.wake()
@@ -207,12 +209,12 @@ class Task:
         return self._is_done.is_set()
 
     def wait(self, timeout: float | None = None) -> End:
-        """Wait until its end was delivered; that end.
+        """Wait until the end was delivered, and return it.
 
         Raises
         ------
         TimeoutError
-            It still runs after `timeout`, s.
+            The task still runs after `timeout` s.
         """
         if not self._is_done.wait(timeout):
             raise TimeoutError(f"task {self.randseq} still runs after {timeout} s")
@@ -221,7 +223,7 @@ class Task:
         return self.end
 
     def call_when_done(self, callback: Callable[[End], object]) -> None:
-        """Call with the end, from the task's thread, or now if it is done."""
+        """Call with the end, from the task's thread, or now if the task is done."""
         with self._lock:
             if self.end is None:
                 self._callbacks.append(callback)
@@ -229,11 +231,11 @@ class Task:
         callback(self.end)
 
     def pause(self) -> None:
-        """Let a paced task stand still."""
+        """Pause a paced task."""
         self._paced("pause").pause()
 
     def resume(self) -> None:
-        """Let a paced task go on from where it stands."""
+        """Resume a paced task where it was paused."""
         self._paced("resume").resume()
 
     def seek(self, at_s: float) -> None:
@@ -252,7 +254,7 @@ class Task:
         return self._feed.timeline
 
     def statistics(self) -> TaskStatistics:
-        """Return what it has done so far."""
+        """Return counts and lateness so far."""
         lost, reconnects = self._feed.losses()
         return TaskStatistics(
             blocks=self._blocks,
@@ -268,11 +270,11 @@ class Task:
         return f"<Task {self.randseq}: {'runs' if self.end is None else self.end}>"
 
 
-# ---- what calls of the API return: at once, and also to ``await``
+# ---- return values of the API's calls: available at once, and awaitable
 
 
 class Listing(list[T]):
-    """A list that may be awaited, which gives the list."""
+    """A list; awaiting it returns the list."""
 
     def __init__(self, items: Iterable[T] = ()) -> None:
         super().__init__(items)
@@ -284,7 +286,7 @@ class Listing(list[T]):
 
 @dataclass
 class StreamAck:
-    """That a request was taken; may be awaited, which gives itself.
+    """The acknowledgement of a request; awaiting it returns itself.
 
     Examples
     --------
@@ -293,9 +295,9 @@ class StreamAck:
     """
 
     status: bool
-    """Whether it was done."""
+    """Whether the request was fulfilled."""
     randseq: str | None = None
-    """Id of the task it is about."""
+    """Id of the task."""
     task: Task | None = field(default=None, repr=False, compare=False)
     """The task: ``pause``, ``resume``, ``seek``, ``statistics``."""
 
@@ -305,7 +307,7 @@ class StreamAck:
 
     @property
     def reason(self) -> Reason | None:
-        """Why the stream ended; None while it runs."""
+        """The reason why the stream ended; None while it runs."""
         end = self._task().end
         return None if end is None else end.reason
 
@@ -316,34 +318,34 @@ class StreamAck:
         return None if end is None else end.error
 
     def wait(self, timeout: float | None = None) -> End:
-        """Wait until the end was delivered, s; that end. Blocks the thread.
+        """Wait until the end was delivered, at most `timeout` s, and return it.
 
         Raises
         ------
         TimeoutError
-            It still runs after `timeout`, s.
+            The task still runs after `timeout` s.
         """
         return self._task().wait(timeout)
 
     async def done(self) -> End:
-        """Wait until the end was delivered; that end."""
+        """Wait until the end was delivered, and return it."""
         import asyncio
 
         loop = asyncio.get_running_loop()
         future: asyncio.Future[End] = loop.create_future()
 
-        def tell(end: End) -> None:
+        def finish(end: End) -> None:
             if not future.done():
                 future.set_result(end)
 
-        def told(end: End) -> None:
+        def call_soon(end: End) -> None:
             if not loop.is_closed():
-                loop.call_soon_threadsafe(tell, end)
+                loop.call_soon_threadsafe(finish, end)
 
-        self._task().call_when_done(told)
+        self._task().call_when_done(call_soon)
         return await future
 
     def _task(self) -> Task:
         if self.task is None:
-            raise ValueError(f"this answer is about no task of this process: {self}")
+            raise ValueError(f"{self} has no task in this process")
         return self.task

@@ -1,6 +1,6 @@
-"""When a recorded instant is due now: absolute deadlines, paused, moved and speeded.
+"""When a recorded instant is due now: absolute deadlines, pause, seek and speed.
 
-Several replays that share one timeline stay on one clock.
+Replays that share a timeline share one clock.
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ from collections.abc import Callable
 
 from ataraxis.clock import now_ns
 
-_SLICE_S = 0.5  # a wait looks up this often, should nobody wake it
+_SLICE_S = 0.5  # longest wait without a check, if no wake comes
 
 
 class Timeline:
     """The clock of a replay: source time, s, against monotonic time here.
 
-    Sample k is due at ``begin + (t_k - t_begin) / speed``: nothing adds up, so nothing
-    drifts.
+    Sample k is due at ``begin + (t_k - t_begin) / speed``: deadlines do not drift.
 
     Parameters
     ----------
     speed : float
-        Seconds of the recording a second; above 0.
+        Seconds of the recording per second; above 0.
 
     Examples
     --------
@@ -41,12 +40,12 @@ class Timeline:
         self._anchor_s = 0.0
         self._held_s: float | None = None
         self.moves = 0
-        """How often somebody has sought."""
+        """Number of seeks."""
         self.target_s = 0.0
-        """Where to, on the source's clock, s."""
+        """Target of the last seek, on the source's clock, s."""
 
     def begin(self, at_s: float) -> None:
-        """Say that source time `at_s` is now, unless another replay has begun."""
+        """Set source time `at_s` to now, unless another replay has begun."""
         with self._lock:
             if self._anchor_ns is None:
                 self._anchor(at_s)
@@ -71,7 +70,7 @@ class Timeline:
 
     @property
     def speed(self) -> float:
-        """Seconds of the recording a second; may be set while it runs."""
+        """Seconds of the recording per second; can be set while it runs."""
         return self._speed
 
     @speed.setter
@@ -84,17 +83,17 @@ class Timeline:
 
     @property
     def is_paused(self) -> bool:
-        """Whether time stands still."""
+        """Whether the clock is paused."""
         return self._held_s is not None
 
     def pause(self) -> None:
-        """Let time stand still."""
+        """Pause the clock."""
         with self._lock:
             if self._held_s is None:
                 self._held_s = self._position()
 
     def resume(self) -> None:
-        """Let time go on from where it stands."""
+        """Resume the clock where it was paused."""
         with self._lock:
             if self._held_s is not None:
                 held, self._held_s = self._held_s, None
@@ -103,9 +102,9 @@ class Timeline:
                 self._condition.notify_all()
 
     def seek(self, at_s: float) -> None:
-        """Go to source time `at_s`, s; it is due at once, or at the resume."""
+        """Go to source time `at_s`, s; it is due at once, or after `resume`."""
         if not math.isfinite(at_s):
-            raise ValueError(f"seek({at_s!r}): expected a time, s")
+            raise ValueError(f"seek needs a finite time, s, got {at_s!r}")
         with self._lock:
             self._anchor(at_s)
             if self._held_s is not None:
@@ -115,14 +114,14 @@ class Timeline:
             self._condition.notify_all()
 
     def wake(self) -> None:
-        """Make every wait look whether it is over."""
+        """Make every wait check whether it is over."""
         with self._lock:
             self._condition.notify_all()
 
     def wait(self, at_s: float, moves: int, is_over: Callable[[], bool]) -> int | None:
-        """Wait until source time `at_s` is due; how late it is now, ns.
+        """Wait until source time `at_s` is due; return how late it is, ns.
 
-        None: somebody sought since `moves`, or it is over.
+        None: a seek came after `moves`, or it is over.
         """
         with self._lock:
             while True:
@@ -139,10 +138,10 @@ class Timeline:
 
 
 def checked_speed(speed: float) -> float:
-    """Return the speed, or raise because it is none."""
+    """Return the speed; `ValueError` if it is not above 0 and finite."""
     if not 0 < speed < math.inf:
         raise ValueError(
-            f"speed={speed!r}: expected a number above 0; rate_limit=False is as fast "
-            "as possible"
+            f"speed must be above 0, got {speed!r}; rate_limit=False is as fast as "
+            "possible"
         )
     return float(speed)

@@ -1,4 +1,4 @@
-"""The names of StreamingHub's ``util``, where its programs look for them."""
+"""The names of StreamingHub's ``util``, at the path its programs import."""
 
 from ataraxis.datamux.streaminghub.util import (
     END_OF_STREAM,

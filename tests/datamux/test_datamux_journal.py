@@ -336,7 +336,7 @@ streams:
         np.testing.assert_allclose([i["index"]["t"] for i in items], whole.t[:n])
         with pytest.raises(SourceNotFound, match="no recording"):
             api.recording("rig", "count", {"session": "sunday"})
-        with pytest.raises(RecordingError, match="no log"):
+        with pytest.raises(RecordingError, match="not a log"):
             api.recording("rig", "count", {"session": "empty"})
 
 
@@ -406,7 +406,7 @@ def test_a_log_that_is_written_is_read_so_far_and_a_damaged_one_told(
     file.write_bytes(data)
     with pytest.raises(RecordingError, match=r"damaged: .*checksum"):
         dm.open_recordings(tmp_path / "log")
-    with pytest.raises(RecordingError, match="no log"):
+    with pytest.raises(RecordingError, match="not a log"):
         dm.open_recordings(tmp_path)
 
 

@@ -81,8 +81,8 @@ WRONG = {
     "dtype": ({"streams.gaze.fields.x.dtype": "float"}, "gaze.fields.x.dtype: expec"),
     "no fields": ({"streams.gaze.fields": {}}, "streams.gaze.fields: expected at lea"),
     "pattern": ({"pattern": "{a}"}, "pattern: expected a pattern such as"),
-    "format": ({"pattern": "cvs://{a}"}, "no format 'cvs'"),
-    "escape": ({"pattern": "csv://../{a}"}, "must stay in its folder"),
+    "format": ({"pattern": "cvs://{a}"}, "unknown format 'cvs'"),
+    "escape": ({"pattern": "csv://../{a}"}, "must not leave its folder"),
     "folder": ({"name": "../eyes"}, "name: expected the name of a folder"),
     "authors": ({"authors": [{"name": 3}]}, "authors[0].name: expected text, found 3"),
 }
@@ -122,9 +122,9 @@ def test_references_between_files_are_followed_and_circles_found(tmp_path):
     assert read_json(dm.Collection, path).streams["gaze"].unit == "px"
     for ref, told in [
         ("https://example.org/x.json", "only files are followed"),
-        ("gone.json", "there is no file"),
+        ("gone.json", "missing file"),
         ("#/streams/gaze", "a circle"),
-        ("parts.json#/nowhere", "no 'nowhere' there"),
+        ("parts.json#/nowhere", "'nowhere' is missing"),
     ]:
         data["streams"]["gaze"] = {"@ref": ref}
         path.write_text(json.dumps(data))
@@ -153,9 +153,9 @@ def test_what_is_not_there_is_said_with_what_is(tmp_path):
         api.recording("eyes", "gazes", attrs)
     with pytest.raises(SourceNotFound, match=r"no recording.*A_1_1.csv"):
         api.recording("eyes", "gaze", attrs)
-    with pytest.raises(SourceNotFound, match="attrs has no task"):
+    with pytest.raises(SourceNotFound, match="missing task"):
         api.recording("eyes", "gaze", {"subject": "A", "session": "1"})
-    with pytest.raises(SourceNotFound, match="not a part of a file's name"):
+    with pytest.raises(SourceNotFound, match="not valid in a file's name"):
         api.recording("eyes", "gaze", {**attrs, "task": "../../secret"})
     with pytest.raises(LookupError, match="its folder"):
         dm.API(tmp_path / "x", tmp_path).list_collection_streams("eyes")
@@ -168,7 +168,7 @@ def test_a_pattern_matches_what_it_makes():
     assert pattern.match("1-2/x_1") == {"a": "1", "b": "2"}
     assert pattern.match("1-2/x_2") is None
     assert pattern.key({"a": 1, "b": "q"}) == "1-q/x_1"
-    with pytest.raises(ConfigError, match="no name of a group"):
+    with pytest.raises(ConfigError, match="not the name of a group"):
         NamePattern("csv://{a b}")
 
 
@@ -247,5 +247,5 @@ def test_the_folders_own_settings_come_first(home, monkeypatch):
 @pytest.mark.parametrize("text", ["{", "[]", '{"data_dir": 3}'])
 def test_damaged_settings_say_how_to_mend_them(home, text):
     (home / ".streaminghubrc").write_text(text)
-    with pytest.raises(ConfigError, match="init' to write it anew"):
+    with pytest.raises(ConfigError, match="init' to rewrite it"):
         dm.API()

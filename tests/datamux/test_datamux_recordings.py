@@ -88,12 +88,16 @@ def test_declared_dtypes_are_kept_exactly():
     ("made", "columns", "told"),
     [
         (stream(), {"w": np.zeros(2)}, "has field 'v' and the file has ['w']"),
-        (stream(rate=None), {"v": np.zeros(2)}, "no frequency, so no time"),
+        (stream(rate=None), {"v": np.zeros(2)}, "nor a frequency, so no times"),
         (stream("i8"), {"v": np.array([1, 300])}, "row 1 is"),
         (stream("i16"), {"v": np.array([1.5])}, "row 0 is"),
         (stream("u8"), {"v": np.array([1.0, np.nan])}, "row 1 is"),
         (stream("f32"), {"v": np.array(["a"])}, "f32 is declared, found <U1"),
-        (stream(), {"v": np.zeros(2), "t": np.array([0, np.nan])}, "row 1 is no time"),
+        (
+            stream(),
+            {"v": np.zeros(2), "t": np.array([0, np.nan])},
+            "row 1 is not a time",
+        ),
         (stream(), {"v": np.zeros(2), "t": np.zeros(3)}, "has 3 rows, fields 2"),
         (stream(), {"v": np.zeros((2, 3))}, "shape () are declared, found (3,)"),
         (stream(unit="min"), {"v": np.zeros(1), "t": np.zeros(1)}, "is in 'min'"),
@@ -193,8 +197,8 @@ def test_a_damaged_file_says_so_and_spoils_only_itself(tmp_path, kind, damage):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "an empty file"),
-        ("t,x,x\n", "named twice"),
+        ("", "empty file: expected"),
+        ("t,x,x\n", "duplicate column names"),
         ("t,x,y\n0,1,2\n1,2\n", "A_1_1.csv:3: 2 cells, the header has 3"),
         ("t,x,y\n0,1,2\n1,two,3\n", "A_1_1.csv:3: column 'x': expected float32, foun"),
         ("t,x\n0,1\n", "has field 'y' and the file has ['t', 'x']"),
@@ -339,7 +343,7 @@ def test_xdf_that_cannot_hold_it_is_not_begun(tmp_path):
     fields = {"a": Field(dtype="f32"), "b": Field(dtype="i32")}
     made = Stream("x", frequency=1, fields=fields)
     columns = {"a": np.zeros(2, "f4"), "b": np.zeros(2, "i4")}
-    with pytest.raises(ValueError, match="one dtype a stream"):
+    with pytest.raises(ValueError, match="one dtype per stream"):
         dm.write_xdf(tmp_path / "a.xdf", {"x": Recording.of(made, columns)})
     assert not (tmp_path / "a.xdf").exists()
 
@@ -429,7 +433,7 @@ def test_a_time_that_is_none_is_named():
         "s", fields={"v": dm.Field()}, index={"t": dm.Field(dtype="i64")}
     )
     times = np.array(["2026-01-01", "NaT", "2026-01-02"], "M8[us]")
-    with pytest.raises(RecordingError, match="index 't': row 1 is no time"):
+    with pytest.raises(RecordingError, match="index 't': row 1 is not a time"):
         dm.Recording.of(stream, {"v": np.arange(3.0), "t": times})
 
 

@@ -83,7 +83,7 @@ def test_an_open_server_asks_for_none_and_only_here(tmp_path, context):
          "--open"], capture_output=True, text=True, check=False, timeout=90,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "--open is for this machine alone" in done.stderr
+    assert "--open is for this machine only" in done.stderr
 
 
 def test_no_command_takes_a_secret_on_its_command_line():

@@ -318,7 +318,7 @@ def test_a_ring_forgets_only_what_was_read():
     ring.clear(following=3)
     ring.append(Fragments([b"end"]))
     assert (taken(ring, 1), ring.first) == ([b"end"], 3)
-    with pytest.raises(RemoteError, match="is the next"):
+    with pytest.raises(RemoteError, match="the next is 4"):
         ring.rewind(7)
 
 
@@ -435,7 +435,7 @@ def test_tokens_in_files(tmp_path, monkeypatch):
         token_from(path)
     with pytest.raises(AccessDenied):
         checked_token("with a\nnewline" * 3)
-    with pytest.raises(AccessDenied, match="for all to read"):
+    with pytest.raises(AccessDenied, match="unencrypted"):
         identity_of("192.0.2.1", "t" * 43, tls=False)
     monkeypatch.setenv("ATARAXIS_TOKEN", "e" * 43)
     assert identity_of("127.0.0.1", None, None).token == "e" * 43

@@ -1,8 +1,8 @@
-"""Who may come in, and how the door is kept: tokens, TLS, Origin, Host, and users.
+"""Access control of a server: tokens, TLS, Origin, Host, and users.
 
-A server on loopback has a token too: every user of the machine reaches it there. It
-lies in a file of the user's own context, and `RemoteAPI` reads it there unasked. A
-server on a Unix socket asks the kernel who the peer is, and needs none.
+A server on loopback has a token too, as every user of the machine can reach it. The
+token is in a file of the user's context, where `RemoteAPI` finds it. A server on a Unix
+socket gets the peer's user from the kernel, and needs no token.
 """
 
 from __future__ import annotations
@@ -31,42 +31,42 @@ _BEARER = "Bearer "
 
 @dataclass(frozen=True)
 class Identity:
-    """What a client shows: its token, and how it makes sure of the server."""
+    """The credentials of a client, and how it verifies the server."""
 
     token: str | None = None
     """The server's token."""
     tls: ssl.SSLContext | None = None
-    """TLS; None is none."""
+    """TLS; None: unencrypted."""
     own_port: int = 0
-    """Port of a server of this user, which leaves a token in the context; 0: none."""
+    """Port of a server of this user with a token in the context; 0: none."""
 
     def shown_token(self) -> str | None:
-        """Return the token; of a server of this user, the one of its present life."""
+        """Return the token; of a server of this user, the current one."""
         if self.token is None and self.own_port:
             return token_of_context(self.own_port)
         return self.token
 
 
 class Access:
-    """What a server demands.
+    """The requirements of a server.
 
     Parameters
     ----------
     host : str
-        Where it listens.
+        Address on which it listens.
     token : str, optional
-        What clients must show; at least 128 bits.
+        Token that clients must show; at least 128 bits.
     certificate, key : str or Path, optional
-        Files of the server, PEM, for TLS.
+        Files of the server for TLS, PEM.
     origins : iterable of str
-        Web pages that may connect, as ``https://lab.example``; none by default.
+        Web pages that may connect, as ``https://lab.example``; by default none.
     names : iterable of str
-        Names by which clients may call the server, besides its own and addresses.
+        Further host names of the server, besides its own and addresses.
 
     Raises
     ------
     AccessDenied
-        It would listen beyond this machine without TLS and a token; the token is short.
+        It would serve other machines without TLS and a token; or the token is short.
     OSError
         A file cannot be read.
 
@@ -88,7 +88,7 @@ class Access:
         self._token = None if token is None else checked_token(token)
         self._file: TokenFile | None = None
         self.is_own = False
-        """Whether the token was made for this user's own clients."""
+        """Whether the token was generated for clients of this user."""
         self.is_unix = host.startswith(UNIX)
         self.tls: ssl.SSLContext | None = None
         if certificate is not None:
@@ -105,37 +105,37 @@ class Access:
                     f"certificate in PEM and its key: {error}"
                 ) from error
         if self.is_unix:
-            self._token = None  # the kernel says who it is
+            self._token = None  # the kernel names the user
         elif not is_loopback(host) and (self.tls is None or token is None):
             lacks = [
                 *(["TLS (--certificate and --key)"] if self.tls is None else []),
                 *(["a token (--token-file)"] if token is None else []),
             ]
             raise AccessDenied(
-                f"serving on {host!r} would open the door beyond this machine without "
+                f"serving on {host!r} would accept other machines without "
                 f"{' and '.join(lacks)}: give both, or serve on 127.0.0.1"
             )
         self._origins = frozenset(origins)
         self._names = {name.lower() for name in names} | _own_names(host)
 
     def publish(self, port: int) -> None:
-        """Leave the token in this user's context, before the first client can come."""
+        """Store the token in this user's context, before clients can connect."""
         if self.is_own and self._token is not None:
             self._file = TokenFile(port, self._token)
 
     def withdraw(self) -> None:
-        """Take the token out of the context. Twice is fine."""
+        """Remove the token from the context; a second call does nothing."""
         file, self._file = self._file, None
         if file is not None:
             file.remove()
 
     def refusal(self, headers: dict[str, str]) -> tuple[int, str] | None:
-        """Tell why a request is refused: HTTP status and words; None if it is not.
+        """Return HTTP status and reason of a refusal; None if the request is accepted.
 
         Parameters
         ----------
         headers : dict
-            Those of the request, by lower-case names.
+            Headers of the request, by lower-case names.
         """
         host = _host_of(headers.get("host", ""))
         if host not in self._names and not _is_address(host):
@@ -180,7 +180,7 @@ def _is_address(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine to itself, and nothing else.
+    """Whether a host is the loopback of this machine.
 
     Examples
     --------
@@ -204,27 +204,27 @@ def identity_of(
     tls: bool | str | Path | ssl.SSLContext | None,
     port: int = 0,
 ) -> Identity:
-    """Return what a client shows to a host.
+    """Return the identity of a client for a host.
 
     Parameters
     ----------
     host : str
-        Where the server is.
+        Host of the server.
     token : str, optional
-        Its token. If not given: ``$ATARAXIS_TOKEN``, as ``host=token`` or
-        ``host:port=token``, for that host alone; a token without a host, and the one in
-        this user's context, for a server of this machine alone.
+        Its token. By default ``$ATARAXIS_TOKEN``, as ``host=token`` or
+        ``host:port=token``, for that host only; a token without a host, and the one in
+        this user's context, for servers of this machine only.
     tls : bool, str, Path or SSLContext, optional
         A file of the server's certificate or its authority, PEM; True for the
-        authorities that this machine trusts; False for none. By default True beyond
-        this machine, else False.
+        authorities that this machine trusts; False for none. By default True for other
+        machines.
     port : int
-        Where the server listens.
+        Port of the server.
 
     Raises
     ------
     AccessDenied
-        The token would be seen on its way, or is not for this host.
+        The token would be sent unencrypted, or is not for this host.
     """
     if host.startswith(UNIX):
         return Identity(None, None)
@@ -245,58 +245,58 @@ def identity_of(
         context = ssl.create_default_context()
     if token is not None and context is None and not is_near:
         raise AccessDenied(
-            f"the token would go to {host!r} for all to read: use tls=True, or "
+            f"the token would be sent to {host!r} unencrypted: use tls=True, or "
             "tls='certificate.pem' of a server with its own"
         )
     return Identity(token, context, own_port)
 
 
 def _environments_token(host: str, port: int, is_near: bool) -> str | None:
-    """Return the token of the environment, if it is for this host."""
+    """Return the token of the environment if it is for this host."""
     value = os.environ.get("ATARAXIS_TOKEN") or ""
     place, sign, token = value.partition("=")
     if not sign or len(token) < _LEAST:
         if value and not is_near:
             raise AccessDenied(
-                f"$ATARAXIS_TOKEN does not say for which host it is, and goes to this "
-                f"machine alone: set it to '{host}=TOKEN', or give token="
+                f"$ATARAXIS_TOKEN without a host is sent to this machine only: set it "
+                f"to '{host}=TOKEN', or give token="
             )
         return value or None
     return token if place.lower() in (host.lower(), f"{host}:{port}".lower()) else None
 
 
 def _check_readable(path: str | Path) -> None:
-    """Raise what `open` says of a file, with its name, which ssl leaves out."""
+    """Raise the error of `open`, which has the file's name, as that of ssl has not."""
     with open(path, "rb"):
         pass
 
 
 def checked_token(token: str) -> str:
-    """Return the token, or raise because it is too short to be one."""
+    """Return the token; `AccessDenied` if it is too short."""
     if len(token) < _LEAST or not token.isascii() or not token.isprintable():
         raise AccessDenied(
-            f"a token of {len(token)} characters: at least {_LEAST}, such as "
-            "secrets.token_urlsafe() gives"
+            f"the token must have at least {_LEAST} printable characters, got "
+            f"{len(token)}: use secrets.token_urlsafe()"
         )
     return token
 
 
 def token_from(path: str | Path, *, is_made: bool = False) -> str:
-    """Return the token in a file that nobody else can read.
+    """Return the token in a file that only this user can read.
 
     Parameters
     ----------
     path : str or Path
         The file, mode 0600.
     is_made : bool
-        Make it, with a new token, if it is not there.
+        Create the file, with a new token, if it is missing.
 
     Raises
     ------
     AccessDenied
-        Others can read it, or what is in it is too short.
+        Other users can read it, or the token is too short.
     OSError
-        It cannot be read.
+        The file cannot be read.
     """
     path = Path(path)
     if is_made:
@@ -317,12 +317,14 @@ def token_from(path: str | Path, *, is_made: bool = False) -> str:
                 f"{path} has mode {mode:04o}, others can read the token: chmod 600 it"
             )
         if status.st_uid not in (os.geteuid(), 0):
-            raise AccessDenied(f"{path} is of user {status.st_uid}: make one of yours")
+            raise AccessDenied(
+                f"{path} belongs to user {status.st_uid}: use a file of this user"
+            )
         try:
             return checked_token(file.read(_LONGEST).decode("ascii").strip())
         except UnicodeDecodeError as error:
             raise AccessDenied(
-                f"{path} holds no token: {error}; remove it, and it is made"
+                f"{path} does not contain a token: {error}; remove it to make one"
             ) from error
         except AccessDenied as error:
             raise AccessDenied(f"{path}: {error}") from error
@@ -332,12 +334,12 @@ def token_from(path: str | Path, *, is_made: bool = False) -> str:
 
 
 class TokenFile:
-    """A new token for a server on loopback, in a file of the context until it closes.
+    """The token of a server on loopback, in a file of the context until it closes.
 
     Parameters
     ----------
     port : int
-        Where the server listens.
+        Port of the server.
     token : str
         The token.
     """
@@ -350,7 +352,7 @@ class TokenFile:
         with self._context.opened() as directory:
             self._descriptor = os.open(draft, flags, 0o600, dir_fd=directory)
             try:
-                # Its owner lives as long as this is locked.
+                # The lock shows that the server runs.
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 os.write(self._descriptor, token.encode() + b"\n")
                 os.rename(draft, self._name, src_dir_fd=directory, dst_dir_fd=directory)
@@ -361,7 +363,7 @@ class TokenFile:
                 raise
 
     def remove(self) -> None:
-        """Take it away, unless another server has replaced it."""
+        """Remove the file, unless another server has replaced it."""
         mine = os.fstat(self._descriptor)
         try:
             with self._context.opened() as directory:
@@ -369,7 +371,7 @@ class TokenFile:
                 if (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino):
                     os.unlink(self._name, dir_fd=directory)
         except OSError:
-            pass  # the context is gone, or not ours any more
+            pass  # the context is gone, or belongs to another user
         os.close(self._descriptor)
 
 
@@ -382,7 +384,7 @@ def _token_name(port: int) -> str:
 
 
 def _sweep(directory: int) -> None:
-    """Take away the files of servers that were killed."""
+    """Remove the files of servers that were killed."""
     for name in os.listdir(directory):
         if not name.startswith(_PREFIX) or _SUFFIX not in name:
             continue
@@ -395,13 +397,13 @@ def _sweep(directory: int) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.unlink(name, dir_fd=directory)
         except OSError:
-            pass  # its server lives
+            pass  # its server runs
         finally:
             os.close(descriptor)
 
 
 def token_of_context(port: int) -> str | None:
-    """Return the token of this user's server on a port; None if there is none."""
+    """Return the token of this user's server on a port; None without one."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         with Context.of(None).opened() as directory:
@@ -416,7 +418,7 @@ def token_of_context(port: int) -> str | None:
         return file.read(_LONGEST).decode("ascii", "replace").strip() or None
 
 
-# ---- a Unix socket, whose peer the kernel names
+# ---- a Unix socket, whose peer's user the kernel names
 
 _SOCKET = ".serve.sock"
 _UNIX_BYTES = 107
@@ -428,21 +430,23 @@ def unix_path(host: str) -> str:
     Raises
     ------
     ValueError
-        It is too long for a socket.
+        The path is too long for a socket.
     """
     path = host.removeprefix(UNIX) or Context.of(None).join(_SOCKET)
     if len(os.fsencode(path)) > _UNIX_BYTES:
-        raise ValueError(f"{path}: at most {_UNIX_BYTES} bytes for a Unix socket")
+        raise ValueError(
+            f"{path} is too long: a Unix socket has at most {_UNIX_BYTES} bytes"
+        )
     return path
 
 
 def is_same_user(transport: Any) -> bool:
-    """Tell whether the other end of a Unix socket is this user, or root."""
+    """Whether the peer of a Unix socket is this user, or root."""
     made = transport.get_extra_info("socket")
     size = struct.calcsize("iII")
     try:
-        told = made.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+        credentials = made.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     except (OSError, AttributeError):
         return False
-    user: int = struct.unpack("iII", told)[1]
+    user: int = struct.unpack("iII", credentials)[1]
     return user in (os.geteuid(), 0)

@@ -1,4 +1,4 @@
-"""The API of DataMux on another machine: the calls of `API`, answered by a server."""
+"""`RemoteAPI`: the calls of `API`, answered by a server."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ from ataraxis.datamux.timeline import Timeline, checked_speed
 from ataraxis.errors import NotConnectedError, SourceLost
 from ataraxis.shm.thread import Outcome
 
-# ---- what a remote call returns inside an event loop: an answer that is on its way
+# ---- what a remote call returns inside an event loop: an answer to come
 
 T = TypeVar("T")
 
 
 class Answer(Generic[T]):
-    """Await it; or use it as what it will be, which waits, and holds up the loop.
+    """Await it; or use it like its value, which waits and blocks the loop.
 
     Parameters
     ----------
     future : concurrent.futures.Future
-        Of the answer.
+        The answer to come.
 
     Examples
     --------
@@ -63,16 +63,16 @@ class Answer(Generic[T]):
         self._future = future
 
     def __await__(self) -> Generator[Any, None, T]:
-        # Shielded: who stops waiting does not take the answer from others.
+        # Shielded: a cancelled wait does not cancel the answer for others.
         return asyncio.shield(asyncio.wrap_future(self._future)).__await__()
 
     def result(self, timeout: float | None = None) -> T:
-        """Wait for the answer, s; it, or the error that it is.
+        """Wait for the answer, and return it or raise its error.
 
         Raises
         ------
         TimeoutError
-            It is not here after `timeout`, s.
+            It did not come within `timeout` s.
         """
         return self._future.result(timeout)
 
@@ -115,22 +115,22 @@ def answered(future: Future[T]) -> T:
     return made  # type: ignore[no-any-return]
 
 
-# ---- the clock of a replay on another machine
+# ---- the clock of a replay on the server
 
 Steer = Callable[[str, dict[str, Any]], Any]
 
 
 class RemoteTimeline(Timeline):
-    """A `Timeline` whose clock runs on the server; each use asks it.
+    """A `Timeline` whose clock runs on the server; each use is a request.
 
     Parameters
     ----------
     number : int
-        The stream it paces.
+        Number of the stream that it paces.
     steer : callable
-        Asks the server.
-    speed, is_paused
-        As it was started.
+        Sends a request to the server.
+    speed, paused
+        State at the start.
     """
 
     def __init__(self, number: int, steer: Steer, speed: float, paused: bool) -> None:
@@ -146,7 +146,7 @@ class RemoteTimeline(Timeline):
 
     @property
     def speed(self) -> float:
-        """Seconds of the recording a second; may be set while it runs."""
+        """Seconds of the recording per second; can be set while it runs."""
         return self._speed
 
     @speed.setter
@@ -156,16 +156,16 @@ class RemoteTimeline(Timeline):
 
     @property
     def is_paused(self) -> bool:
-        """Whether time stands still."""
+        """Whether the clock is paused."""
         return self._is_held
 
     def pause(self) -> None:
-        """Let time stand still."""
+        """Pause the clock."""
         self._is_held = True
         self._steer("pause", {})
 
     def resume(self) -> None:
-        """Let time go on from where it stands."""
+        """Resume the clock where it was paused."""
         self._is_held = False
         self._steer("resume", {})
 
@@ -175,9 +175,9 @@ class RemoteTimeline(Timeline):
 
 
 def steer_of(link: Link, inlet: Inlet) -> Steer:
-    """Return what asks the server about a stream: it waits for the answer.
+    """Return a function that sends requests about a stream, and waits for the answer.
 
-    Inside an event loop it waits only for one that is needed.
+    Inside an event loop it waits only for 'position'.
     """
 
     def steer(call: str, arguments: dict[str, Any]) -> Any:
@@ -191,26 +191,26 @@ def steer_of(link: Link, inlet: Inlet) -> Steer:
     return steer
 
 
-# ---- a client of a server: its connection, and how it asks for lists and streams
+# ---- futures of converted answers
 
 U = TypeVar("U")
 
 
 def then(future: Future[T], convert: Callable[[T], U]) -> Future[U]:
-    """Return a future of what becomes of another's result."""
+    """Return a future of the converted result of another."""
     made: Future[U] = Outcome()
 
     def pass_on(done: Future[T]) -> None:
         try:
             made.set_result(convert(done.result()))
-        except BaseException as error:  # it is the future's, whatever it is
+        except BaseException as error:  # any error becomes the future's
             made.set_exception(error)
 
     future.add_done_callback(pass_on)
     return made
 
 
-# ---- a recording that was fetched from a server, put together from its blocks
+# ---- a recording fetched from a server, joined from its blocks
 
 
 def recording_from(
@@ -219,28 +219,30 @@ def recording_from(
     stream_id: str,
     items: list[Any],
 ) -> Future[Recording]:
-    """Return a future of the recording whose blocks come into a list.
+    """Return a future of the recording whose blocks are put into a list.
 
     Parameters
     ----------
     started : Future of StreamAck
-        Of the replay that fetches it.
+        Start of the replay that fetches it.
     listed : Future
-        Of the streams of its collection, which describe one without samples.
+        Streams of the collection, to describe a recording without samples.
     stream_id : str
-        Which stream it is.
+        Id of the stream.
     items : list
-        Where blocks come, and then the end.
+        Receives the blocks, and then the end.
     """
     made: Future[Recording] = Outcome()
 
     def ended(end: End) -> None:
         try:
             if end.reason != "completed":
-                raise end.error or SourceLost("the recording was not fetched whole")
+                raise end.error or SourceLost(
+                    "the recording was not fetched completely"
+                )
             blocks = [item for item in items if isinstance(item, Block)]
             made.set_result(_joined(blocks) if blocks else _empty(listed, stream_id))
-        except Exception as error:  # it is the future's, whatever it is
+        except Exception as error:  # any error becomes the future's
             made.set_exception(error)
 
     def begun(done: Future[StreamAck]) -> None:
@@ -417,29 +419,29 @@ class RemoteAPI(DataMuxApi):
         Parameters
         ----------
         server_host, server_port
-            Where it is; ``unix:/a/path`` is a Unix socket, ``unix:`` the one in this
-            user's context, both without a port.
+            Address of the server; ``unix:/a/path`` is a Unix socket, ``unix:`` the one
+            in this user's context, both without a port.
         token : str, optional
-            The server's token. If not given: ``$ATARAXIS_TOKEN``, if it is
+            The server's token. By default that of ``$ATARAXIS_TOKEN``, if it is
             ``host=token`` of this host; for a server of this machine also a token
-            without a host, and the one that a server of this user left in the context.
+            without a host, or the one of a server of this user in the context.
         tls : bool, str, Path or SSLContext, optional
-            The file of the server's certificate, or True for authorities that this
-            machine trusts; by default True beyond this machine.
+            The file of the server's certificate, or True for the authorities that this
+            machine trusts; by default True for other machines.
         patience : float
-            How long to try to come back when the connection breaks, s. Streams go on
-            where they were if the server still has what is missing, else they end:
+            How long to try to reconnect after the connection breaks, s. Streams
+            continue if the server still has the missing messages, else they end as
             'lost'.
         heartbeat_s : float
-            How often to ask whether the server is there; it is gone after three in
-            vain.
+            Interval of heartbeats, s; after three without an answer the connection is
+            broken.
 
         Raises
         ------
         AccessDenied
-            The token is wrong, or would be seen on its way.
+            The token is wrong, or would be sent unencrypted.
         RemoteError, OSError
-            The server refuses, or is not there.
+            The server refuses, or cannot be reached.
         """
         self.disconnect()
         identity = identity_of(server_host, token, tls, int(server_port))
@@ -454,14 +456,14 @@ class RemoteAPI(DataMuxApi):
         return answered(opened)
 
     def disconnect(self) -> None:
-        """Leave: every stream ends here, and stops there. Twice is fine."""
+        """Disconnect, and stop every stream; a second call does nothing."""
         link, self._link = self._link, None
         if link is not None:
             self.stop()
             link.close()
 
     def __exit__(self, *exc: object) -> None:
-        """Leave."""
+        """Disconnect."""
         self.disconnect()
 
     def _linked(self) -> Link:
@@ -473,23 +475,23 @@ class RemoteAPI(DataMuxApi):
 
     @property
     def transforms(self) -> list[str]:
-        """Names of the transforms that the server has."""
+        """Names of the server's transforms."""
         return [str(name) for name in self._linked().welcome.get("transforms", [])]
 
     def measure_offset(self, round_trips: int = 8) -> Offset:
-        """Measure how far the server's monotonic clock is ahead; waits.
+        """Measure the offset of the server's monotonic clock; waits.
 
-        Times of samples stay those of the server: this is to be kept beside them.
+        Times of samples stay those of the server: record the offset with them.
 
         Parameters
         ----------
         round_trips : int
-            How many; the shortest counts.
+            Number of measurements; the shortest counts.
 
         Returns
         -------
         Offset
-            In ns, with its bound.
+            Offset in ns, with its bound.
         """
         link, samples = self._linked(), []
         for _ in range(round_trips):

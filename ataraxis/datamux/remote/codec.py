@@ -1,7 +1,7 @@
-"""How messages become bytes: the protocol, and the codecs by name.
+"""Messages as bytes: the protocol of codecs, and the codecs by name.
 
-A message is a dict with an ``"op"``, of plain values. A block has its own way, as it is
-most of what moves: its columns, in the order of a `Layout` that was sent before.
+A message is a dict with an ``"op"``, of plain values. Blocks, which are most of the
+traffic, are encoded separately: as columns, in the order of a `Layout` sent before.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ Arrays = Sequence[NDArray[Any]]
 
 
 class Codec(Protocol):
-    """Writes messages, and reads those of strangers: nothing is run, ever."""
+    """Encodes messages, and decodes untrusted ones without running code."""
 
     name: str
 
     def encode(self, message: Message) -> bytes:
-        """Write a message of plain values."""
+        """Encode a message of plain values."""
 
     def encode_block(
         self, stream: int, sequence: int, first: int, arrays: Arrays
     ) -> Fragments:
-        """Write a block: its stream and number, its first sample, its columns."""
+        """Encode a block: its stream and number, its first sample, its columns."""
 
     def decode(self, data: bytes | memoryview) -> Message:
-        """Read a message; of a block only ``stream`` and ``sequence`` for now.
+        """Decode a message; of a block only ``stream`` and ``sequence``.
 
         Raises
         ------
         BadMessage
-            It is none.
+            The bytes are not a message.
         """
 
     def arrays(
         self, message: Message, columns: Sequence[Column]
     ) -> tuple[int, list[NDArray[Any]]]:
-        """Read the rest of a block: the number of its first sample, and its columns.
+        """Decode the number of the first sample, and the columns, of a block.
 
         Raises
         ------
         BadMessage
-            It does not fit the columns.
+            The block does not fit the columns.
         """
 
 
@@ -68,9 +68,9 @@ def codec_of(name: str) -> Codec:
     Raises
     ------
     SourceNotFound
-        There is none of that name.
+        The codec is unknown.
     ModuleNotFoundError
-        What it needs is not installed: what to type.
+        Its package is not installed; the message names the command that installs it.
 
     Examples
     --------
@@ -82,7 +82,7 @@ def codec_of(name: str) -> Codec:
 
 
 def checked(message: Any) -> Message:
-    """Return a decoded message if it is one: a dict with an op, of plain values."""
+    """Return a decoded message, after checking its op and numbers."""
     if not isinstance(message, dict) or not isinstance(message.get("op"), str):
         raise BadMessage("not a message: expected an object with an 'op'")
     if message["op"] == "block":
@@ -92,17 +92,19 @@ def checked(message: Any) -> Message:
 
 
 def whole(message: Message, key: str) -> int:
-    """Return a whole number from 0 of a message, or say that it is none."""
+    """Return an integer of a message; `BadMessage` if it is not one of 0 or more."""
     value = message.get(key)
     if type(value) is not int or not 0 <= value < 2**63:
-        raise BadMessage(f"{message['op']}: {key} is {str(value)[:40]!r}: no number")
+        raise BadMessage(
+            f"{message['op']}: {key} must be 0 or more, got {str(value)[:40]!r}"
+        )
     return value
 
 
-# ---- A message on its way out, perhaps in pieces: what is large is not copied together
+# ---- an encoded message, perhaps in pieces, so that large columns are not copied
 
 LENT_BYTES = 2**14
-"""Columns from here on are not copied before they are sent: bytes cost more then."""
+"""Columns of this size are not copied before they are sent."""
 
 
 class Fragments:
@@ -111,7 +113,7 @@ class Fragments:
     Parameters
     ----------
     pieces : sequence of bytes-like
-        Not copied; they must not change until the message was read.
+        Not copied; must not change until the message is sent and confirmed.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""One client of a server: its requests, and its connection of the moment."""
+"""One client of a server: its requests, and its current connection."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from ataraxis.datamux.simulation import Faults
 from ataraxis.datamux.task import StreamAck, Task
 from ataraxis.errors import BadMessage, RemoteError, SourceNotFound
 
-# ---- what a client may ask of a server: each call, what it takes, and who does it
+# ---- the calls of a server: their arguments, and the functions that answer
 
-# Names and types are looked at here; what a value means is checked by the API itself.
+# Names and types are checked here, values by the API.
 
 Types = tuple[type, ...]
 _NONE = type(None)
@@ -66,7 +66,7 @@ STARTS: dict[str, dict[str, Types]] = {
         "faults": (dict, _NONE), "duration": _MAYBE, "transform": _TEXT, **_PACED,
     },
 }  # fmt: skip
-"""Calls that start a stream: what each takes."""
+"""Calls that start a stream, with their arguments."""
 LISTS: dict[str, tuple[dict[str, Types], Callable[[API, Message], Any]]] = {
     "list_collections": ({}, lambda api, _: api.list_collections()),
     "list_collection_streams": (
@@ -80,7 +80,7 @@ LISTS: dict[str, tuple[dict[str, Types], Callable[[API, Message], Any]]] = {
     ),
     "time": ({}, lambda api, _: now_ns()),
 }
-"""Calls that answer at once: what each takes, and who answers."""
+"""Calls that answer at once, with their arguments and functions."""
 STEERS: dict[str, tuple[dict[str, Types], Callable[[Task, Message], Any]]] = {
     "pause": ({}, lambda task, _: task.pause()),
     "resume": ({}, lambda task, _: task.resume()),
@@ -89,7 +89,7 @@ STEERS: dict[str, tuple[dict[str, Types], Callable[[Task, Message], Any]]] = {
     "position": ({}, lambda task, _: _timeline(task).position_s),
     "statistics": ({}, lambda task, _: statistics(task)),
 }
-"""Calls about a stream that runs: what each takes, and what it does."""
+"""Calls about a running stream, with their arguments and functions."""
 
 
 def _timeline(task: Task) -> Any:
@@ -103,10 +103,10 @@ def _set_speed(task: Task, speed: float) -> None:
 
 
 def statistics(task: Task) -> Message:
-    """Return what a task has done, as plain values."""
+    """Return the statistics of a task as plain values."""
     found = asdict(task.statistics())
     lateness = found["lateness"]
-    # An infinite error of the slope: JSON has no such number.
+    # The error of the slope may be infinite, which JSON cannot express.
     found["lateness"] = {
         k: (None if isinstance(v, float) and not math.isfinite(v) else v)
         for k, v in lateness.items()
@@ -117,24 +117,26 @@ def statistics(task: Task) -> Message:
 def checked_arguments(
     call: str, takes: Mapping[str, Types], given: Any, block_samples: int = 0
 ) -> Message:
-    """Return the arguments of a call if they are of the right names and types.
+    """Return the arguments of a call, after checking names and types.
 
     Raises
     ------
     BadMessage
-        They are not.
+        One is unknown, or has the wrong type.
     """
     if not isinstance(given, dict):
         raise BadMessage(f"{call}: expected arguments as an object")
     for name, value in given.items():
         if name not in takes:
-            raise BadMessage(f"{call} takes no {str(name)[:40]!r}: {[*takes]}")
+            raise BadMessage(
+                f"{call}: unknown argument {str(name)[:40]!r}: known are {[*takes]}"
+            )
         if type(value) not in takes[name]:
             wanted = " or ".join(kind.__name__ for kind in takes[name])
             raise BadMessage(f"{call}: {name}={str(value)[:40]!r}: expected {wanted}")
     block = given.get("block")
     if block_samples and isinstance(block, (int, float)) and block > block_samples:
-        raise BadMessage(f"{call}: block={block}: at most {block_samples}")
+        raise BadMessage(f"{call}: block must be at most {block_samples}, got {block}")
     return given
 
 
@@ -146,7 +148,7 @@ def start(
     transform: Callable[[Any], Any] | None,
     timeline: Any,
 ) -> StreamAck:
-    """Start a stream into a sink; the acknowledgement of the API."""
+    """Start a stream into a sink; return the acknowledgement of the API."""
     more = {k: v for k, v in arguments.items() if k not in ("transform", "timeline")}
     if transform is not None:
         more["transform"] = transform
@@ -166,7 +168,7 @@ def start(
         raise BadMessage(f"{call}: {error}") from error
 
 
-_UNPACED = 512  # samples of a block that is made as fast as it is taken
+_UNPACED = 512  # samples of a block without rate limit
 
 
 def _simulated(more: Message) -> Message:
@@ -175,7 +177,9 @@ def _simulated(more: Message) -> Message:
     if isinstance(more.get("source"), dict):
         stream = unpacked(Stream, more["source"])
         if stream.fields and stream.labels().nbytes > _SAMPLE_BYTES:
-            raise BadMessage(f"simulate_stream: a sample above {_SAMPLE_BYTES} bytes")
+            raise BadMessage(
+                f"simulate_stream: a sample of more than {_SAMPLE_BYTES} bytes"
+            )
         more["source"] = stream
     if more.get("faults") is not None:
         more["faults"] = unpacked(Faults, more["faults"])
@@ -185,7 +189,7 @@ def _simulated(more: Message) -> Message:
 
 
 def listed(api: API, call: str, given: Any) -> Any:
-    """Answer a call that asks for what there is."""
+    """Answer a call of `LISTS`."""
     takes, answer = LISTS[call]
     arguments = checked_arguments(call, takes, given)
     missing = [name for name in takes if name not in arguments]
@@ -195,26 +199,26 @@ def listed(api: API, call: str, given: Any) -> Any:
 
 
 def known(call: Any) -> str:
-    """Return the name of a call if there is one of that name.
+    """Return the name of a call, after checking that it exists.
 
     Raises
     ------
     SourceNotFound
-        There is none.
+        The call is unknown.
     """
     names = {name: name for name in (*STARTS, *LISTS, *STEERS, "stop")}
     found: str = pick(names, str(call)[:80], "call", "this server")
     return found
 
 
-# ---- transforms that run on a server: names in a registry, never code from a client
+# ---- transforms that run on a server: given by name, never as code of a client
 
 GROUP = "ataraxis.transforms"
 Transform = Callable[[Block], Block]
 
 
 class Transforms:
-    """Functions of a block by name: given to the server, or of plug-ins.
+    """Functions of a block by name, given to the server or from plug-ins.
 
     Parameters
     ----------
@@ -232,13 +236,13 @@ class Transforms:
         self._points: Any = None
 
     def _plugins(self) -> Any:
-        """Return the entry points, looked up once: it reads every package's files."""
+        """Return the entry points; cached, as the search reads many files."""
         if self._points is None:
             self._points = importlib.metadata.entry_points(group=GROUP)
         return self._points
 
     def names(self) -> list[str]:
-        """Return the names: given ones, and those of installed plug-ins."""
+        """Return the names, also of installed plug-ins."""
         return sorted({*self._given, *(point.name for point in self._plugins())})
 
     def find(self, name: str) -> Transform:
@@ -247,7 +251,7 @@ class Transforms:
         Raises
         ------
         SourceNotFound
-            There is none.
+            The transform is unknown.
         """
         if name in self._given:
             return self._given[name]
@@ -259,33 +263,33 @@ class Transforms:
         raise AssertionError(missing)
 
 
-# ---- the streams of one client on a server: started, steered, confirmed, stopped
+# ---- the streams of one client on a server: start, steer, confirm, stop
 
 _NUMBERS = 2**32
 _WINDOW = 8 * 2**20
 
 
 class Streams:
-    """Starts the streams of a client and finds them by the numbers it gave them.
+    """Starts the streams of a client and finds them by their numbers.
 
-    `answer` runs in a pool's thread, one call at a time; the rest in the loop.
+    `answer` runs in a thread of the pool, one call at a time; the rest in the loop.
 
     Parameters
     ----------
     api : API
-        Who does the work.
+        Answers the calls.
     codec : Codec
-        How blocks travel.
+        Encodes blocks.
     limits : Limits
-        What a client may take.
+        Limits of a client.
     transforms : Transforms
-        What may be done to blocks here.
-    tell : callable
-        Called when there is something to send.
+        Transforms of this server.
+    notify : callable
+        Called when messages are ready to be sent.
     account : Account
-        Who pays for them.
+        The client's account.
     total : Total
-        What all clients may have unread.
+        Unread bytes of all clients.
     """
 
     def __init__(
@@ -294,7 +298,7 @@ class Streams:
         codec: Codec,
         limits: Limits,
         transforms: Transforms,
-        tell: Callable[[], None],
+        notify: Callable[[], None],
         account: Account,
         total: Total,
     ) -> None:
@@ -302,7 +306,7 @@ class Streams:
         self._codec = codec
         self._limits = limits
         self._transforms = transforms
-        self._tell = tell
+        self._notify = notify
         self._account = account
         self._budget = Budget(limits.ring_bytes, total)
         self._window = min(_WINDOW, limits.ring_bytes)
@@ -315,27 +319,27 @@ class Streams:
     # ---- in the loop
 
     def outlets(self) -> list[Outlet]:
-        """Return what there is to send from."""
+        """Return the outlets."""
         with self._lock:
             return [*self._outlets.values()]
 
     def confirm(self, pairs: Any) -> None:
-        """Forget what the client has read: pairs of stream and next message.
+        """Drop the messages that the client has read: pairs of stream and next message.
 
         Raises
         ------
         BadMessage
-            They are no such pairs.
+            The pairs are invalid.
         """
         for number, until in _pairs(pairs):
             outlet = self._outlets.get(number)
             if outlet is not None:
                 outlet.confirm(until)
                 if outlet.is_over:
-                    self._stop(number, timeout=0)  # one that was evicted still runs
+                    self._stop(number, timeout=0)  # an evicted one still runs
 
     def rewind(self, pairs: Any) -> list[int]:
-        """Go back to what a client that comes back needs next; the streams it has."""
+        """Go back to the messages that a resuming client needs; return its streams."""
         asked = dict(_pairs(pairs))
         for outlet in self.outlets():
             if outlet.number in asked:
@@ -346,12 +350,12 @@ class Streams:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there are none."""
+        """Whether no streams exist."""
         return not self._outlets
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes that are kept until the client has read them."""
+        """Bytes kept until the client has read them."""
         return self._budget.used
 
     def _forget(self, number: int) -> StreamAck | None:
@@ -366,7 +370,7 @@ class Streams:
         return ack
 
     def _end_bill(self, ack: StreamAck | None, bill: Bill) -> None:
-        """Pay back what a stream cost, once its thread has ended."""
+        """Pay back the bill of a stream once its thread has ended."""
         if ack is None or ack.task is None:
             bill.pay_back()
         else:
@@ -375,7 +379,7 @@ class Streams:
     # ---- in a thread of the pool
 
     def answer(self, call: str, number: Any, given: Any) -> Any:
-        """Do what a client asks; the answer, of plain values."""
+        """Answer a call with plain values."""
         if call in LISTS:
             with self._account.bill() as bill:
                 found = listed(self._api, call, given)
@@ -394,18 +398,17 @@ class Streams:
             raise BadMessage(f"{call} needs {[*takes]}")
         task = self._acks[number].task if number in self._acks else None
         if task is None:
-            raise SourceNotFound(f"{call}: there is no stream {number}")
+            raise SourceNotFound(f"{call}: no stream {number}")
         return steer(task, arguments)
 
     def _start(self, call: str, number: int, given: Any) -> Message:
         limits = self._limits
         arguments = checked_arguments(call, STARTS[call], given, limits.block_samples)
         if number in self._acks:
-            return self._started(number)  # asked again, by a client that came back
+            return self._started(number)  # requested again by a resuming client
         if len(self._outlets) >= limits.streams:
             raise RemoteError(
-                f"{len(self._outlets)} streams run for this client, the most it may "
-                "have: stop one"
+                f"the client has {len(self._outlets)} streams, the limit: stop one"
             )
         transform = timeline = None
         if "transform" in arguments:
@@ -413,10 +416,10 @@ class Streams:
         if arguments.get("timeline") is not None:
             shared = self._acks.get(arguments["timeline"])
             if shared is None or shared.task is None or shared.task.timeline is None:
-                raise SourceNotFound("timeline: of a stream that is not there any more")
+                raise SourceNotFound("timeline: its stream has ended")
             timeline = shared.task.timeline
         outlet = Outlet(
-            number, self._codec, self._budget, self._tell,
+            number, self._codec, self._budget, self._notify,
             window=self._window,
             is_live=call == "proxy_live_stream",
             is_paced=arguments.get("rate_limit") is not False,
@@ -439,7 +442,7 @@ class Streams:
             task.call_when_done(lambda end: outlet.finish(end, lambda: True))
         if is_late:
             self._stop(number)
-        self._tell()
+        self._notify()
         return self._started(number)
 
     def _started(self, number: int) -> Message:
@@ -456,7 +459,7 @@ class Streams:
             ack.task.stop(timeout)
 
     def close(self) -> None:
-        """Stop all of them."""
+        """Stop all streams."""
         with self._lock:
             self._is_closed = True
             acks, outlets = [*self._acks.values()], [*self._outlets.values()]
@@ -491,31 +494,31 @@ _OUTBOX_BYTES = 2 * 2**20
 
 @dataclass(frozen=True)
 class ServerLimits:
-    """What all sessions of a server share."""
+    """What all clients of a server share."""
 
     api: API
-    """Who does the work."""
+    """Answers the calls."""
     limits: Limits
-    """What a client may take."""
+    """Limits of a client."""
     transforms: Transforms
-    """What may be done to blocks here."""
+    """Transforms of this server."""
     pool: Executor
-    """Where work that waits is done."""
+    """Threads for work that waits."""
     ledger: Ledger
-    """What all clients spend."""
+    """Expenses of all clients."""
     total: Total
-    """What all clients have unread."""
+    """Unread bytes of all clients."""
 
 
 class ClientConnection:
-    """Answers one client, whose connection may break and come back.
+    """Serves one client, whose connection may break and be resumed.
 
     Parameters
     ----------
     server_limits : ServerLimits
-        What it works with.
+        Shared by all clients.
     codec : Codec
-        How it talks.
+        Codec of the client.
     """
 
     def __init__(self, server_limits: ServerLimits, codec: Codec) -> None:
@@ -526,7 +529,7 @@ class ClientConnection:
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self.streams = Streams(
-            server_limits.api, codec, limits, server_limits.transforms, self._tell,
+            server_limits.api, codec, limits, server_limits.transforms, self._notify,
             Account(server_limits.ledger), server_limits.total,
         )  # fmt: skip
         self._requests: asyncio.Queue[tuple[Message, int]] = asyncio.Queue()
@@ -547,8 +550,8 @@ class ClientConnection:
         """Whether its client is connected."""
         return self._claims > 0
 
-    def _tell(self) -> None:
-        """Wake the sender, from any thread."""
+    def _notify(self) -> None:
+        """Wake the sender; from any thread."""
         if not self._wake.is_set():
             try:
                 self._loop.call_soon_threadsafe(self._wake.set)
@@ -558,9 +561,9 @@ class ClientConnection:
     # ---- its connection
 
     async def serve(self, connection: Connection, welcome: Message, asked: Any) -> bool:
-        """Serve a connection until it ends; whether the client left for good."""
+        """Serve a connection until it ends; return whether the client left for good."""
         if self._connection is not None:
-            self._connection.abort()  # a connection that died, and nobody noticed
+            self._connection.abort()  # a broken connection that was not detected
         self._claims += 1
         try:
             async with self._served:
@@ -599,7 +602,7 @@ class ClientConnection:
         return False
 
     async def _send(self, connection: Connection) -> None:
-        """Send answers first, then the streams in turn."""
+        """Send answers first, then from each stream in turn."""
         while True:
             self._wake.clear()
             is_idle = True
@@ -623,7 +626,7 @@ class ClientConnection:
         await connection.send(data)
 
     async def _read(self, connection: Connection) -> None:
-        """Read until the client says goodbye; too much of it has to wait."""
+        """Read until the client says goodbye; delay it at too many messages."""
         while True:
             data = await connection.receive()
             message = self.codec.decode(data)
@@ -641,13 +644,13 @@ class ClientConnection:
                 raise BadMessage(f"op {op[:40]!r}: expected request, confirm or bye")
 
     def _admit(self, message: Message, nbytes: int) -> None:
-        """Let a request wait for its turn; reading goes on, or no pong would come."""
+        """Queue a request; reading continues, so that heartbeats are answered."""
         whole(message, "id")
         limits, count = self._server_limits.limits, self._requests.qsize()
         if count >= limits.patience or self._waiting_bytes > _WAITING_BYTES:
             raise RemoteError(
-                f"too many requests: {limits.requests_hz:g} a second are answered, and "
-                f"{count} wait already"
+                f"too many requests: {limits.requests_hz:g} per second are answered, "
+                f"and {count} wait already"
             )
         self._waiting_bytes += nbytes
         self._requests.put_nowait((message, nbytes))
@@ -655,7 +658,7 @@ class ClientConnection:
     # ---- its requests
 
     async def _work(self) -> None:
-        """Answer requests, one after the other, and no more a second than is right."""
+        """Answer requests one after the other, at the limited rate."""
         while True:
             message, nbytes = await self._requests.get()
             self._waiting_bytes -= nbytes
@@ -665,7 +668,7 @@ class ClientConnection:
             try:
                 answer["result"] = await self._answer(message)
                 data = self.codec.encode(answer)
-            except Exception as error:  # whatever it is, the client is told
+            except Exception as error:  # any error is sent to the client
                 answer.pop("result", None)
                 data = self.codec.encode({**answer, "error": packed_error(error)})
             self._outbox.append(data)
@@ -680,7 +683,7 @@ class ClientConnection:
         arguments = message.get("arguments", {})
         number = message.get("stream")
         if call in STARTS:
-            # One after the other, where many are made as fast as they are taken.
+            # Wait while many streams run without rate limit.
             until_s = time.monotonic() + _QUEUE_S
             while (
                 self._server_limits.total.busy >= _BUSY and time.monotonic() < until_s
@@ -691,7 +694,7 @@ class ClientConnection:
         )
 
     async def drop(self) -> None:
-        """Stop everything of this client, and forget it."""
+        """Stop everything of this client."""
         if self.expiry is not None:
             self.expiry.cancel()
         self._worker.cancel()
@@ -699,11 +702,11 @@ class ClientConnection:
         await self._loop.run_in_executor(self._server_limits.pool, self.streams.close)
 
 
-# ---- What a server lets one client, and all of them, take: counted and paced
+# ---- rate limits
 
 
 class Bucket:
-    """How often something may happen: `rate_hz` on average, `burst` at once.
+    """A rate limit: `rate_hz` on average, `burst` at once.
 
     Examples
     --------
@@ -719,7 +722,7 @@ class Bucket:
         self._since = -float("inf")
 
     def take(self, now: float | None = None, count: float = 1) -> float:
-        """Take one, or `count`; how long to wait before it may happen, s."""
+        """Take `count`; return how long to wait, s."""
         now = time.monotonic() if now is None else now
         gained = (now - self._since) * self._rate_hz
         self._left = min(self._burst, self._left + gained) - count

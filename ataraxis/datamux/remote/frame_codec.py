@@ -1,9 +1,9 @@
-"""The codec ``frame``, our own: a block is its columns, each as one frame.
+"""The codec ``frame`` of ataraxis: a block is its columns, each as one frame.
 
-Column k of a block is a frame with labels id k + 1, which the stream's labels message
-says the meaning of; its source is the stream, its sequence that of the message. The
-first, of the times, has a device stamp: time of the first sample, ns, and its number.
-Frames begin at multiples of 8 bytes. Any other message is one frame of JSON, source 0.
+Column k of a block is a frame with labels id k + 1, which the labels message of the
+stream describes; its source is the stream, its sequence that of the message. The first
+column, time, has a device stamp: time of the first sample, ns, and its number. Frames
+begin at multiples of 8 bytes. Any other message is one frame of JSON, source 0.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _PEEK = struct.Struct("<16xQ24xI")  # sequence and source of a header
 # Kind, sequence, extents and source, CRC, labels, CRC of the header.
 _HEADER = struct.Struct("<16sQ8x20sIII")
 _CRC_AT, _HEADER_CRC_AT = 52, 60
-_SOUND = "iufc"  # of these, any bytes are values
+_SOUND = "iufc"  # any bytes are valid values of these
 _ORDER = struct.Struct("<Qq")
 _CRC = struct.Struct("<I")
 _STAMP = struct.Struct("<qQ")
 
 
 class FrameCodec:
-    """Blocks as frames: no work a sample, one copy on its way out, none on its way in.
+    """Blocks as frames: constant work per block, one copy to send, none to receive.
 
     Examples
     --------
@@ -56,15 +56,15 @@ class FrameCodec:
         self._seen: dict[tuple[int, int], ArrayCache] = {}
 
     def encode(self, message: Message) -> bytes:
-        """Write a message as one frame of JSON."""
+        """Encode a message as one frame of JSON."""
         return Frame.from_value(message, DType.JSON, time_ns=0).to_bytes()
 
     def encode_block(
         self, stream: int, sequence: int, first: int, arrays: Arrays
     ) -> Fragments:
-        """Write a block, a frame a column; see `Codec.encode_block`.
+        """Encode a block, one frame per column; see `Codec.encode_block`.
 
-        Large columns are not copied: the message is in pieces, and they are views.
+        Large columns are not copied: the message has pieces, which are views.
         """
         t = arrays[0]
         start_s = float(t[0]) if len(t) else 0.0
@@ -93,7 +93,7 @@ class FrameCodec:
         return Fragments([*pieces, small])
 
     def _head(self, key: tuple[Any, ...], array: NDArray[Any]) -> bytes:
-        """Make the header of a column; all but number, time and CRC stays."""
+        """Return the header of a column; number, time and CRC are filled in later."""
         k, stream = key[:2]
         stamp = None if k else 0
         frame = Frame.from_value(
@@ -108,9 +108,9 @@ class FrameCodec:
         return made
 
     def decode(self, data: bytes | memoryview) -> Message:
-        """Read a message; the frames of a block are left for `arrays`."""
+        """Decode a message; `arrays` decodes the frames of a block."""
         try:
-            # Of a block no more than this for now: `arrays` checks all of it.
+            # Of a block only this: `arrays` checks all of it.
             if len(data) >= HEADER_BYTES and data[:4] == MAGIC:
                 sequence, source = _PEEK.unpack_from(data)
                 if source:
@@ -122,15 +122,15 @@ class FrameCodec:
                     }
             frame = Frame.from_buffer(data)
             if frame.dtype != DType.JSON or frame.nbytes != len(data):
-                raise BadMessage(f"a {frame.dtype.name} frame: expected one of JSON")
+                raise BadMessage(f"expected a JSON frame, got {frame.dtype.name}")
             return checked(frame.value)
         except (CorruptFrame, RecursionError) as error:
-            raise BadMessage(f"no frame: {error}") from error
+            raise BadMessage(f"not a frame: {error}") from error
 
     def arrays(
         self, message: Message, columns: Sequence[Column]
     ) -> tuple[int, list[NDArray[Any]]]:
-        """Read the columns of a block; views of the message."""
+        """Decode the columns of a block; views of the message."""
         data, at, first = memoryview(message["data"]), 0, 0
         stream, sequence = message["stream"], message["sequence"]
         found: list[NDArray[Any]] = []
@@ -155,7 +155,7 @@ class FrameCodec:
         self, data: memoryview, at: int, k: int, column: Column, stream: int,
         sequence: int, rows: int,
     ) -> tuple[NDArray[Any], ArrayCache]:  # fmt: skip
-        """Read a column, whatever it is, and note what its header said."""
+        """Decode a column, and keep its header for the next block."""
         try:
             frame = Frame.from_buffer(data, at)
             if frame.dtype == DType.ND_ARR:
@@ -189,7 +189,7 @@ class FrameCodec:
 
 
 class ArrayCache(NamedTuple):
-    """A column whose header was checked: the next of its stream is mostly the same."""
+    """A checked header of a column, to which the next one is compared."""
 
     column: Column
     constant: tuple[bytes, bytes, int]
@@ -200,7 +200,7 @@ class ArrayCache(NamedTuple):
     stamp_at: int | None
 
     def again(self, data: memoryview, at: int, sequence: int) -> NDArray[Any] | None:
-        """Read the next, if it differs in number, time and values alone."""
+        """Decode the next column if only number, time and values differ."""
         end = at + self.nbytes
         if end > len(data):
             return None
@@ -211,7 +211,7 @@ class ArrayCache(NamedTuple):
             or crc32(data[at : at + _HEADER_CRC_AT]) != head_crc
             or crc32(data[at + HEADER_BYTES : end]) != crc
         ):
-            return None  # `Frame` finds out what it is instead
+            return None  # decoded as a `Frame` instead
         values = data[at + self.start : end]
         array: NDArray[Any] = np.frombuffer(values, self.column.dtype)
         return array.reshape(self.shape)

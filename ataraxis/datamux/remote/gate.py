@@ -1,14 +1,12 @@
-"""The listening sockets of a server, with their own idea of whom to accept first.
+"""The listening sockets of a server, which limit unauthenticated connections.
 
-A connection is counted from the moment the kernel has it, before TLS and before HTTP.
-It waits, as nothing but a socket, until its first words are here, whole: a request, or
-the first record of TLS. Then it is handed to asyncio, and is counted on until it has
-shown a token. Where there are too many, the oldest of the address that has most gives
-way to the new one: connections that say nothing, or a little and no more, keep no one
-out, and there are always descriptors for those inside.
+A connection is counted as soon as the kernel accepts it, before TLS and HTTP. It waits
+as a bare socket until its first data is complete: a request, or the first record of
+TLS. Then it is handed to asyncio, and counted until it has shown a token. If there are
+too many connections, the oldest of the address with the most is closed for a new one:
+silent connections cannot block others, and descriptors remain for admitted clients.
 
-asyncio polls one descriptor and calls `accept`. Here it is one of epoll, which can be
-polled as what it polls can.
+asyncio polls one descriptor and calls `accept`. Here it is that of an epoll.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ BACKLOG = 4096
 _AT_ONCE = 256
 _FIRST_BYTES = 2**14
 _TLS_HANDSHAKE = 0x16
-_KEPT = 64  # descriptors for what else a process opens
+_KEPT = 64  # descriptors reserved for the rest of the process
 
 
 class _Waiting(NamedTuple):
@@ -42,7 +40,7 @@ class _Waiting(NamedTuple):
 
 
 class _Line:
-    """Connections in the order in which they came, also those of each address."""
+    """Connections in order of arrival, in all and per address."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, _Waiting] = {}
@@ -58,12 +56,12 @@ class _Line:
         return self._waiting[number]
 
     def add(self, number: int, waiting: _Waiting) -> None:
-        """Let one wait, behind the others."""
+        """Append a connection."""
         self._waiting[number] = waiting
         self._numbers.setdefault(waiting.address, {})[number] = None
 
     def pop(self, number: int) -> _Waiting:
-        """Take one out."""
+        """Remove a connection."""
         waiting = self._waiting.pop(number)
         numbers = self._numbers[waiting.address]
         del numbers[number]
@@ -80,7 +78,7 @@ class _Line:
         return next(iter(self._waiting))
 
     def giving_way(self, address: str, most: int, share: int) -> int | None:
-        """Return who gives way to one of an address more; None: there is room."""
+        """Return the connection to close for a new one of an address, if any."""
         numbers = self._numbers.get(address, {})
         if len(numbers) < share:
             if len(self._waiting) < most:
@@ -97,7 +95,7 @@ class Gate:
     listeners : sequence of socket
         Bound, of one kind; closed with the gate.
     limits : Limits
-        How many may wait, and how long.
+        Numbers of waiting connections, and time limits.
     """
 
     type = socket.SOCK_STREAM
@@ -114,12 +112,12 @@ class Gate:
         for number in self._listeners:
             self._epoll.register(number, select.EPOLLIN)
         self.turned_away = 0
-        """Connections that gave way, or said nothing in time."""
+        """Connections closed for others, or after their time limit."""
 
-    # ---- what asyncio asks of a listening socket
+    # ---- what asyncio needs of a listening socket
 
     def fileno(self) -> int:
-        """Return what is readable when there is something to accept."""
+        """Return a descriptor that is readable when `accept` has a connection."""
         return self._epoll.fileno()
 
     def getsockname(self) -> Any:
@@ -127,7 +125,7 @@ class Gate:
         return next(iter(self._listeners.values())).getsockname()
 
     def setblocking(self, flag: bool) -> None:
-        """Never block."""
+        """Make the listeners nonblocking, always."""
         for made in self._listeners.values():
             made.setblocking(False)
 
@@ -137,7 +135,7 @@ class Gate:
             made.listen(BACKLOG)
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """Return a connection that has said something.
+        """Return a connection that has sent data.
 
         Raises
         ------
@@ -153,7 +151,7 @@ class Gate:
         raise BlockingIOError
 
     def close(self) -> None:
-        """Close the listeners, and every connection that waits."""
+        """Close the listeners, and every waiting connection."""
         for made in self._listeners.values():
             made.close()
         for number, waiting in self._silent.items():
@@ -164,20 +162,20 @@ class Gate:
         if not self._epoll.closed:
             self._epoll.close()
 
-    # ---- who waits
+    # ---- waiting connections
 
     @property
     def counts(self) -> tuple[int, int]:
-        """How many have said nothing, and how many have not shown a token."""
+        """Numbers of connections that are silent, and that have not shown a token."""
         return len(self._silent), len(self._shaking)
 
     def let_in(self, descriptor: int) -> None:
-        """Count a connection no more: it has shown a token."""
+        """Stop counting a connection that has shown a token."""
         if descriptor in self._shaking:
             self._shaking.pop(descriptor)
 
     def sweep(self) -> None:
-        """Turn away those who have waited for too long."""
+        """Close connections that have waited for too long."""
         if self._epoll.closed:
             return
         now = time.monotonic()
@@ -186,7 +184,7 @@ class Gate:
             if now - self._silent[number].since < self._limits.handshake_s:
                 break
             self._drop(number)
-        # TLS and HTTP have a time limit each, of their own: this is the last resort.
+        # TLS and HTTP have their own time limits: this is the last resort.
         for number, waiting in self._shaking.items():
             if waiting.connection.fileno() != number:
                 self._shaking.pop(number)
@@ -198,10 +196,10 @@ class Gate:
             if number in self._listeners:
                 self._take(self._listeners[number])
             elif number in self._silent:
-                self._speaks(number)
+                self._hand_over(number)
 
     def _take(self, listener: socket.socket) -> None:
-        """Take connections from the kernel; they wait until they speak."""
+        """Accept connections, which wait until they send data."""
         for _ in range(_AT_ONCE):
             try:
                 connection, address = listener.accept()
@@ -218,21 +216,21 @@ class Gate:
             self._addresses[number] = address
             self._epoll.register(number, select.EPOLLIN | select.EPOLLET)
 
-    def _speaks(self, number: int) -> bool:
-        """Hand over a connection whose first words are here, or close one that left."""
+    def _hand_over(self, number: int) -> bool:
+        """Hand over a connection with complete first data, or close one that left."""
         connection = self._silent[number].connection
         try:
-            said = connection.recv(_FIRST_BYTES, socket.MSG_PEEK)
+            data = connection.recv(_FIRST_BYTES, socket.MSG_PEEK)
         except BlockingIOError:
             return False
         except OSError:
-            said = b""
-        if said and not _is_whole(said):
+            data = b""
+        if data and not _is_whole(data):
             return False
         waiting = self._silent.pop(number)
         address = self._addresses.pop(number)
         self._epoll.unregister(number)
-        if not said:
+        if not data:
             connection.close()
             return True
         for other, shaking in self._shaking.items():
@@ -251,15 +249,15 @@ class Gate:
         most: int,
         give_way: Callable[[int], object],
     ) -> None:
-        """Let an old one give way to one of an address, where there are too many."""
+        """Close an old connection for one of an address, if there are too many."""
         share = max(1, int(most * self._limits.address_share))
         loser = line.giving_way(address, most, share)
         if loser is not None:
             give_way(loser)
 
     def _drop(self, number: int) -> None:
-        """Close a connection that has said nothing; hand over one that just has."""
-        if self._speaks(number):
+        """Close a silent connection; hand over one that has just sent data."""
+        if self._hand_over(number):
             return
         waiting = self._silent.pop(number)
         self._addresses.pop(number, None)
@@ -268,35 +266,35 @@ class Gate:
         self.turned_away += 1
 
     def _cut(self, number: int) -> None:
-        """End a connection that asyncio has: it sees the end, and closes it."""
+        """Shut down a connection of asyncio, which then closes it."""
         waiting = self._shaking.pop(number)
         self.turned_away += 1
         with contextlib.suppress(OSError):
             waiting.connection.shutdown(socket.SHUT_RDWR)
 
 
-def _is_whole(said: bytes) -> bool:
-    """Tell whether it is an HTTP request, a record of TLS, or too much of neither."""
-    if len(said) >= _FIRST_BYTES:
+def _is_whole(data: bytes) -> bool:
+    """Whether it is an HTTP request, a record of TLS, or too much of neither."""
+    if len(data) >= _FIRST_BYTES:
         return True
-    if said[0] == _TLS_HANDSHAKE:
-        return len(said) >= 5 and len(said) >= 5 + int.from_bytes(said[3:5], "big")
-    return b"\r\n\r\n" in said
+    if data[0] == _TLS_HANDSHAKE:
+        return len(data) >= 5 and len(data) >= 5 + int.from_bytes(data[3:5], "big")
+    return b"\r\n\r\n" in data
 
 
 def _where(address: Any) -> str:
-    """Return what counts as one address: a host, or a network of IPv6."""
+    """Return the address to count: a host, or a network of IPv6."""
     if not isinstance(address, tuple):
         return "here"
     host = str(address[0])
-    if len(address) == 4:  # IPv6: one customer has 2**64 addresses
+    if len(address) == 4:  # IPv6: one host may have 2**64 addresses
         with contextlib.suppress(OSError):
             return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8].hex()
     return host
 
 
 def _room_for_silent(limits: Limits) -> int:
-    """How many may wait, so that descriptors are left for those inside."""
+    """Return how many may wait, so that descriptors remain for clients."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if most == resource.RLIM_INFINITY:
         return limits.silent
@@ -312,11 +310,11 @@ def _room_for_silent(limits: Limits) -> int:
 # ---- bound sockets
 
 UNIX = "unix:"
-"""What the host of a Unix socket begins with; its path follows."""
+"""Prefix of the host of a Unix socket, before its path."""
 
 
 def bound(host: str, port: int) -> list[socket.socket]:
-    """Return sockets that are bound to every address of a host.
+    """Return sockets bound to every address of a host.
 
     Raises
     ------
@@ -332,7 +330,7 @@ def bound(host: str, port: int) -> list[socket.socket]:
             try:
                 listener = socket.socket(family, kind, protocol)
             except OSError:
-                continue  # a family that this kernel does not have
+                continue  # a family that this kernel lacks
             made.append(listener)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
@@ -343,8 +341,8 @@ def bound(host: str, port: int) -> list[socket.socket]:
                 listener.bind(address)
             except OSError as error:
                 what = (error.strerror or "").lower()
-                told = f"{host} port {int(address[1])}: {what}"
-                raise OSError(error.errno, told) from None
+                text = f"{host} port {int(address[1])}: {what}"
+                raise OSError(error.errno, text) from None
         if not made:
             raise OSError(errno.EADDRNOTAVAIL, f"no address of {host!r} can be used")
     except BaseException:
@@ -355,12 +353,12 @@ def bound(host: str, port: int) -> list[socket.socket]:
 
 
 def bound_unix(path: str) -> socket.socket:
-    """Return a socket that is bound to a path, mode 0600, in place of a dead one.
+    """Return a socket bound to a path, mode 0600; a dead socket there is replaced.
 
     Raises
     ------
     OSError
-        Something is there, or the path is too long.
+        The path is in use, or too long.
     """
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -379,7 +377,7 @@ def bound_unix(path: str) -> socket.socket:
 
 
 def _is_dead(path: str) -> bool:
-    """Tell whether a path is a socket of this user that no server listens on."""
+    """Whether a path is a socket of this user without a server."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as tried:
         try:
             tried.connect(path)

@@ -19,23 +19,23 @@ _CONFIRM_BYTES = 2**21
 
 
 class Inlet:
-    """Takes messages in the connection's thread, gives blocks in the task's.
+    """Takes messages in the connection's thread, yields blocks in the task's.
 
-    What was not read yet is bounded by the server: it sends no more than a window
-    beyond what is confirmed, and a block is confirmed once the task's sink has it.
+    The server bounds unread data: it sends at most a window beyond what is confirmed,
+    and a block is confirmed once the task's sink has it.
 
     Parameters
     ----------
     number : int
-        Of the stream.
+        Number of the stream.
     codec : Codec
-        How blocks travel.
+        Decodes blocks.
     confirm : callable
-        Called with the inlet when it is time to say what was read.
+        Called with the inlet when read blocks should be confirmed.
     release : callable
-        Called with the inlet once nobody reads any more.
+        Called with the inlet when reading has ended.
     ask : callable
-        Asks the server for the stream's statistics; None if it cannot.
+        Requests the statistics of the stream; returns None if that fails.
     """
 
     def __init__(
@@ -49,19 +49,19 @@ class Inlet:
         self.number = number
         self.timeline: Timeline | None = None
         self.seek: Callable[[float], None] | None = None
-        """Goes to another place, of a replay."""
+        """Seeks in a replay."""
         self.next = 0
         """Number of the next message from the server."""
         self.read = 0
         """Number of the next message that the task will read."""
         self.confirm_bytes = _CONFIRM_BYTES
-        """How much is read before that is said at once, and not a little later."""
+        """Bytes read before they are confirmed at once, not a little later."""
         self.is_started = False
-        """Whether the server has said that it runs."""
+        """Whether the server has started the stream."""
         self.is_ended = False
-        """Whether its last message is here."""
+        """Whether the last message has arrived."""
         self.reconnects: list[str] = []
-        """Why the connection was made again, each time."""
+        """The reason of each reconnection."""
         self._codec = codec
         self._confirm = confirm
         self._release = release
@@ -75,18 +75,18 @@ class Inlet:
     # ---- in the connection's thread
 
     def push(self, message: Message, nbytes: int) -> None:
-        """Take a message, unless it came before.
+        """Take a message, unless it is a duplicate.
 
         Raises
         ------
         BadMessage
-            One is missing in between.
+            A message is missing.
         """
         number = whole(message, "sequence")
         if number < self.next:
             return
         if number > self.next:
-            raise BadMessage(f"message {number} came, {self.next} was expected")
+            raise BadMessage(f"expected message {self.next}, got {number}")
         with self._lock:
             self.next += 1
             self.is_ended = self.is_ended or message["op"] == "end"
@@ -94,7 +94,7 @@ class Inlet:
             self._arrived.notify()
 
     def fail(self, error: Exception) -> None:
-        """End it after what is here: nothing more will come."""
+        """End the stream after the messages that have arrived."""
         with self._lock:
             if not self.is_ended:
                 self._failure = error
@@ -103,9 +103,9 @@ class Inlet:
     # ---- in the task's thread
 
     def blocks(self, is_over: Callable[[], bool]) -> Iterator[Block]:
-        """Give blocks as they come, until the end."""
+        """Yield blocks as they come, until the end."""
         layout: Layout | None = None
-        unsaid = 0
+        unconfirmed = 0
         try:
             while (found := self._next(is_over)) is not None:
                 message, nbytes = found
@@ -120,9 +120,9 @@ class Inlet:
                     first, arrays = self._codec.arrays(message, layout.columns)
                     yield layout.block(first, arrays)
                 self.read += 1
-                unsaid += nbytes
-                is_urgent = unsaid >= self.confirm_bytes
-                unsaid = 0 if is_urgent else unsaid
+                unconfirmed += nbytes
+                is_urgent = unconfirmed >= self.confirm_bytes
+                unconfirmed = 0 if is_urgent else unconfirmed
                 self._confirm(self, is_urgent)
         finally:
             self._release(self)
@@ -146,24 +146,24 @@ class Inlet:
             return
         if reason == "failed" and error is not None:
             raise unpacked_error(error)
-        told = unpacked_error(error) if error else RemoteError("the server stopped it")
-        raise SourceLost(str(told)) from told
+        cause = unpacked_error(error) if error else RemoteError("the server stopped it")
+        raise SourceLost(str(cause)) from cause
 
     def wake(self) -> None:
-        """Make a wait look whether it is over."""
+        """Make a wait check whether it is over."""
         with self._lock:
             self._arrived.notify_all()
 
-    # ---- for those who have the task
+    # ---- from any thread
 
-    def _told(self) -> Message:
+    def _report(self) -> Message:
         if not self._statistics and not self.is_ended:
             return self._ask(self) or {}
         return self._statistics
 
     def lateness(self) -> LatenessStatistics:
-        """Return how late blocks were, at the server."""
-        found = self._told().get("lateness")
+        """Return how late blocks were on the server."""
+        found = self._report().get("lateness")
         if not isinstance(found, dict):
             return Lateness().summary()
         values: dict[str, Any] = {
@@ -172,7 +172,7 @@ class Inlet:
         return LatenessStatistics(**values)
 
     def losses(self) -> tuple[int, tuple[str, ...]]:
-        """Return samples lost at the source, and why anything was opened again."""
-        told = self._told()
-        there = [str(reason) for reason in told.get("reconnects", [])]
-        return int(told.get("lost", 0)), (*there, *self.reconnects)
+        """Return samples lost at the source, and the reasons of reopenings."""
+        report = self._report()
+        there = [str(reason) for reason in report.get("reconnects", [])]
+        return int(report.get("lost", 0)), (*there, *self.reconnects)

@@ -1,4 +1,4 @@
-"""The codec ``json``: text that browsers read; exact, also NaN and big integers."""
+"""The codec ``json``: text for browsers; exact, also NaN and large integers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ataraxis.datamux.remote.codec import Arrays, Fragments, Message, checked, w
 from ataraxis.datamux.remote.layout import Column
 from ataraxis.errors import BadMessage
 
-_AT_ONCE = 512  # numbers: some 0.6 ms
+_AT_ONCE = 512  # numbers: about 0.6 ms
 _PLAIN = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 
 
 class JsonCodec:
-    """Columns as flat lists of numbers; what is not finite as text, as 'nan'.
+    """Columns as flat lists of numbers; numbers that are not finite as text.
 
     Examples
     --------
@@ -30,21 +30,21 @@ class JsonCodec:
     name = "json"
 
     def encode(self, message: Message) -> bytes:
-        """Write a message."""
+        """Encode a message."""
         return _PLAIN.encode(message).encode()
 
     def encode_block(
         self, stream: int, sequence: int, first: int, arrays: Arrays
     ) -> Fragments:
-        """Write a block; see `Codec.encode_block`."""
+        """Encode a block; see `Codec.encode_block`."""
         head = f'{{"op":"block","stream":{stream},"sequence":{sequence},"first":{first}'
         columns = ",".join(map(_text, arrays))
         return Fragments([f'{head},"columns":[{columns}]}}'.encode()])
 
     def decode(self, data: bytes | memoryview) -> Message:
-        """Read a message."""
+        """Decode a message."""
         try:
-            return checked(json.loads(bytes(data)))  # bytes stay what they are
+            return checked(json.loads(bytes(data)))  # not from a memoryview
         except (ValueError, RecursionError) as error:
             if isinstance(error, BadMessage):
                 raise
@@ -53,7 +53,7 @@ class JsonCodec:
     def arrays(
         self, message: Message, columns: Sequence[Column]
     ) -> tuple[int, list[NDArray[Any]]]:
-        """Read the columns of a block."""
+        """Decode the columns of a block."""
         lists = message.get("columns")
         if not isinstance(lists, list) or len(lists) != len(columns):
             raise BadMessage(f"block: expected {len(columns)} columns")
@@ -65,14 +65,14 @@ class JsonCodec:
                 found.append(flat.reshape(rows, *column.shape))
             except (TypeError, ValueError, OverflowError) as error:
                 raise BadMessage(
-                    f"block: column {column.name!r} is no {column.dtype} of "
-                    f"{rows} rows: {str(error)[:100]}"
+                    f"block: column {column.name!r} is not {rows} rows of "
+                    f"{column.dtype}: {str(error)[:100]}"
                 ) from error
         return whole(message, "first"), found
 
 
 def _text(array: NDArray[Any]) -> str:
-    """Write a column, in pieces: other threads have no turn within one of them."""
+    """Encode a column in pieces, as other threads cannot run within one."""
     items = _listed(array)
     pieces = (
         _PLAIN.encode(items[at : at + _AT_ONCE])[1:-1]

@@ -1,4 +1,4 @@
-"""The columns of a stream's blocks: sent once, so that blocks are numbers alone."""
+"""The columns of a stream's blocks: sent once, so that blocks are only numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ataraxis.datamux.description import Stream
 from ataraxis.datamux.streaminghub.dfds import build
 from ataraxis.errors import AtaraxisError, BadMessage, ConfigError, RemoteError
 
-# No objects, no records: numbers, text, times of one size.
+# Numbers, text and times of fixed size; neither objects nor records.
 _DTYPE = re.compile(r"[<|]([biuf][1248]|f16|c8|c16|c32|[SU]\d{1,7}|[mM]8(\[\w+\])?)")
 _MOST = 4096
 TIME, VALUE, INDEX, JOINT = "time", "value", "index", "joint"
@@ -30,35 +30,35 @@ class Column(NamedTuple):
     """One array of a block."""
 
     role: str
-    """'time', 'value', 'index', or 'joint': all values as one array."""
+    """'time', 'value', 'index', or 'joint': all values in one array."""
     name: str
-    """Which field it is; '' of time and joint ones."""
+    """Name of the field; '' for time and joint."""
     dtype: np.dtype[Any]
-    """Of its values."""
+    """Dtype of the values."""
     shape: tuple[int, ...]
     """Shape of one sample."""
 
     def pack(self) -> list[Any]:
-        """Return it as plain values."""
+        """Return plain values."""
         return [self.role, self.name, self.dtype.str, list(self.shape)]
 
     @classmethod
     def unpack(cls, data: Any) -> Column:
-        """Read it from a stranger."""
+        """Return a column from untrusted plain values."""
         try:
             role, name, dtype, shape = data
             is_ours = role in (TIME, VALUE, INDEX, JOINT) and _DTYPE.fullmatch(dtype)
             extents = tuple(int(n) for n in shape)
         except (TypeError, ValueError) as error:
-            raise BadMessage(f"labels: no column: {str(data)[:80]}") from error
+            raise BadMessage(f"labels: not a column: {str(data)[:80]}") from error
         if not is_ours or len(extents) > 7 or any(n < 0 for n in extents):
-            raise BadMessage(f"labels: no column of numbers: {str(data)[:80]}")
+            raise BadMessage(f"labels: invalid column: {str(data)[:80]}")
         return cls(role, str(name), np.dtype(dtype), extents)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the arrays of a stream's blocks are.
+    """The arrays of the blocks of a stream.
 
     Examples
     --------
@@ -71,13 +71,13 @@ class Layout:
     """
 
     stream: Stream
-    """What they mean."""
+    """Description of the stream."""
     columns: tuple[Column, ...]
     """The arrays, in order."""
     origin_s: float
-    """What records take off the times, s."""
+    """Time that records subtract, s."""
     has_arrived: bool
-    """Whether samples have a time of arrival: where they are read, it is taken anew."""
+    """Whether samples have a time of arrival, which the reader measures again."""
     names: tuple[str, ...] = field(default=())
     """The fields of a joint array."""
 
@@ -96,7 +96,7 @@ class Layout:
         return cls(block.stream, tuple(columns), block.origin_s, has_arrived, names)
 
     def fitted(self, block: Block) -> list[NDArray[Any]] | None:
-        """Return the arrays of a block as `arrays`; None if it has another layout."""
+        """Return the arrays of a block, or None if it has another layout."""
         if (
             block.stream is not self.stream
             or block.origin_s != self.origin_s
@@ -106,7 +106,7 @@ class Layout:
         if not self.names:
             fits = Layout.of(block).columns == self.columns
             return self.arrays(block) if fits else None
-        # Of one stream: uniform as before, unless its fields became arrays.
+        # Blocks of a stream are uniform, unless fields became arrays.
         first = next(iter(block.values.values()))
         if first.ndim != 1 or block.index.keys() != {c.name for c in self.columns[2:]}:
             return None
@@ -136,7 +136,7 @@ class Layout:
         Raises
         ------
         BadMessage
-            They are not those of one block.
+            Their lengths differ.
         """
         t, *others = arrays
         if any(len(array) != len(t) for array in others):
@@ -159,7 +159,7 @@ class Layout:
         )  # fmt: skip
 
     def pack(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return plain values."""
         return {
             "description": packed(self.stream),
             "columns": [column.pack() for column in self.columns],
@@ -170,12 +170,12 @@ class Layout:
 
     @classmethod
     def unpack(cls, data: Any) -> Layout:
-        """Read it from a stranger.
+        """Return a layout from untrusted plain values.
 
         Raises
         ------
         BadMessage
-            It is none.
+            They are not a layout.
         """
         columns, names = data.get("columns"), data.get("names")
         if not isinstance(columns, list) or not isinstance(names, list):
@@ -184,9 +184,9 @@ class Layout:
             raise BadMessage(f"labels: {len(columns)} columns")
         found = tuple(Column.unpack(column) for column in columns)
         if [c.role for c in found].count(TIME) != 1 or found[0].role != TIME:
-            raise BadMessage("labels: the first column, and no other, is time")
+            raise BadMessage("labels: the first column, and only that, must be time")
         if found[0].dtype != np.dtype("f8") or found[0].shape:
-            raise BadMessage("labels: time is a column of float64")
+            raise BadMessage("labels: time must be a column of float64")
         joints = [c for c in found if c.role == JOINT]
         if len(joints) > 1 or any(c.shape[:1] != (len(names),) for c in joints):
             raise BadMessage("labels: the joint array has another number of fields")
@@ -212,7 +212,7 @@ def _column(role: str, name: str, array: NDArray[Any]) -> Column:
     return Column(role, name, _little(array), array.shape[1:])
 
 
-# ---- Descriptions on the wire: streams, nodes, collections, faults, signals as values
+# ---- descriptions, faults and signals as plain values
 
 T = TypeVar("T")
 _SIGNALS = {
@@ -225,7 +225,7 @@ _SIGNALS = {
 
 
 def packed(made: Any) -> Any:
-    """Return a dataclass, or anything in its attributes, as plain values.
+    """Return a dataclass, with everything in it, as plain values.
 
     Examples
     --------
@@ -247,12 +247,12 @@ def packed(made: Any) -> Any:
 
 
 def unpacked(kind: type[T], data: Any) -> T:
-    """Return the description that a stranger sent.
+    """Return a description from untrusted plain values.
 
     Raises
     ------
     BadMessage
-        It is none.
+        They are not one.
     """
     try:
         return build(kind, data, kind.__name__, "", is_checked=False)
@@ -266,7 +266,7 @@ def packed_signals(given: Any) -> Any:
     Raises
     ------
     TypeError
-        A function, which stays on its machine.
+        A signal is a function, which cannot be sent.
     """
     if given is None:
         return None
@@ -274,19 +274,19 @@ def packed_signals(given: Any) -> Any:
         return {str(name): packed_signals(signal) for name, signal in given.items()}
     if type(given).__name__ not in _SIGNALS:
         raise TypeError(
-            f"signal {given!r}: functions do not travel to another machine; use "
-            f"one of {', '.join(sorted(_SIGNALS))}, or simulate here with API()"
+            f"signal {given!r}: functions cannot be sent to a server; use one of "
+            f"{', '.join(sorted(_SIGNALS))}, or simulate here with API()"
         )
     return {"signal": type(given).__name__, **packed(given)}
 
 
 def unpacked_signals(data: Any) -> Any:
-    """Return the signals that a stranger described.
+    """Return signals from untrusted plain values.
 
     Raises
     ------
     BadMessage
-        They are none.
+        They are not signals.
     """
     if data is None:
         return None
@@ -296,11 +296,13 @@ def unpacked_signals(data: Any) -> Any:
         return {name: unpacked_signals(value) for name, value in data.items()}
     kind = _SIGNALS.get(str(data["signal"]))
     if kind is None:
-        raise BadMessage(f"signal {str(data['signal'])[:40]!r}: {sorted(_SIGNALS)}")
+        raise BadMessage(
+            f"unknown signal {str(data['signal'])[:40]!r}: {sorted(_SIGNALS)}"
+        )
     return unpacked(kind, {k: v for k, v in data.items() if k != "signal"})
 
 
-# ---- errors on their way to another machine: their class by name, and what they say
+# ---- errors as plain values: the name of the class, and the message
 
 _BUILT_IN = (
     "ConnectionError", "EOFError", "FileExistsError", "FileNotFoundError",
@@ -338,9 +340,9 @@ def packed_error(error: BaseException) -> dict[str, str]:
 
 
 def unpacked_error(data: Any) -> Exception:
-    """Return the error that another machine told of.
+    """Return the error that another machine sent.
 
-    Its class is one of ataraxis or one that is built in; any other is `RemoteError`.
+    Its class is one of ataraxis or built in; any other becomes `RemoteError`.
 
     Examples
     --------
@@ -349,4 +351,4 @@ def unpacked_error(data: Any) -> Exception:
     """
     found = data if isinstance(data, dict) else {}
     kind = _known().get(str(found.get("type")), RemoteError)
-    return kind(str(found.get("message", "no reason was given"))[:_MOST])
+    return kind(str(found.get("message", "no reason given"))[:_MOST])

@@ -1,4 +1,4 @@
-"""A client's connection, which comes back when it breaks, and its requests."""
+"""A client's connection, which is restored when it breaks, and its requests."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ _GOODBYE_S = 2.0
 
 
 class Link:
-    """Keeps one session with a server, over as many connections as it takes.
+    """Keeps a session with a server, over as many connections as needed.
 
     Parameters
     ----------
     transport, codec, identity
-        How to talk.
+        Means of the connection.
     host, port
-        To whom.
+        Address of the server.
     patience : float
-        How long to try to come back after the connection broke, s.
+        How long to try to reconnect after the connection broke, s.
     heartbeat_s : float
-        How often to ask whether the server is there.
+        Interval of heartbeats, s.
     """
 
     def __init__(
@@ -82,26 +82,26 @@ class Link:
         self._streams = 0
         self._keeper: asyncio.Task[None] | None = None
         self._ending: Exception | None = None
-        self._farewell: asyncio.Task[None] | None = None
+        self._vanishing: asyncio.Task[None] | None = None
         self._is_retired = False
         self.welcome: Message = {}
-        """What the server said first."""
+        """The first message of the server."""
 
     # ---- from any thread
 
     @property
     def place(self) -> str:
-        """Where the server is."""
+        """Address of the server."""
         return f"{self._host}:{self._port}"
 
     def open(self) -> Future[None]:
-        """Connect for the first time; errors are the future's."""
+        """Connect for the first time; the future has the errors."""
         return self._thread.run(self._open())
 
     def request(
         self, call: str, arguments: Message, inlet: Inlet | None = None
     ) -> Future[Any]:
-        """Ask the server; its answer. It is asked again if the connection breaks."""
+        """Send a request; return a future of its answer. Resent after a reconnect."""
         future: Future[Any] = Outcome()
         message: Message = {"op": "request", "call": call, "arguments": arguments}
         if inlet is not None:
@@ -110,7 +110,7 @@ class Link:
         return future
 
     def start(self, call: str, arguments: Message, inlet: Inlet) -> Future[Any]:
-        """Ask for a stream; it is here to take its messages before they come."""
+        """Request a stream; the inlet is ready before its messages come."""
         future: Future[Any] = Outcome()
         message = {
             "op": "request", "call": call, "arguments": arguments,
@@ -120,7 +120,7 @@ class Link:
         return future
 
     def inlet(self) -> Inlet:
-        """Return an inlet with a number of its own."""
+        """Return an inlet with a new number."""
         self._streams += 1
         return Inlet(
             self._streams, self.codec, self._confirm, self._release, self._statistics
@@ -134,11 +134,11 @@ class Link:
 
     @property
     def is_current(self) -> bool:
-        """Whether this is called in the connection's own thread."""
+        """Whether this is called in the connection's thread."""
         return self._thread.is_current
 
     def close(self) -> None:
-        """Say goodbye, end every stream here, and the thread. Twice is fine."""
+        """Disconnect, end every stream and the thread; a second call does nothing."""
         atexit.unregister(self.close)
         if not self._thread.is_current:
             try:
@@ -148,13 +148,13 @@ class Link:
         self._thread.close()
 
     def retire(self) -> None:
-        """Close it soon, or let the last of its streams do so; does not wait."""
+        """Close once the last stream has ended; does not wait."""
         self._thread.call(self._retire)
 
     def _retire(self) -> None:
         self._is_retired = True
-        if not self._inlets and self._farewell is None:
-            self._farewell = asyncio.get_running_loop().create_task(self._vanish())
+        if not self._inlets and self._vanishing is None:
+            self._vanishing = asyncio.get_running_loop().create_task(self._vanish())
 
     async def _vanish(self) -> None:
         await self._leave()
@@ -187,7 +187,7 @@ class Link:
             data = self.codec.encode({**message, "id": self._count})
         except (TypeError, ValueError, OverflowError) as error:
             future.set_exception(
-                TypeError(f"{message['call']}: what cannot be sent: {error}")
+                TypeError(f"{message['call']}: an argument cannot be sent: {error}")
             )
             return
         self._asked[self._count] = (data, future)
@@ -227,7 +227,7 @@ class Link:
             self._wake.set()
 
     def _let_go(self, inlet: Inlet) -> None:
-        """Forget a stream: read to its end, or not wanted any more."""
+        """Forget a stream that was read to its end, or is not needed any more."""
         self._inlets.pop(inlet.number, None)
         if self._ending is not None:
             pass
@@ -246,7 +246,7 @@ class Link:
         self._keeper = asyncio.get_running_loop().create_task(self._stay(connection))
 
     async def _connect(self) -> Connection:
-        """Connect and say hello: as before, if there was one."""
+        """Connect and send hello; resume the session if one exists."""
         connection = await self._transport.connect(
             self._host, self._port, self.codec.name, self._identity, self._heartbeat_s
         )
@@ -264,7 +264,7 @@ class Link:
             if welcome["op"] != "welcome" or not isinstance(
                 welcome.get("session"), str
             ):
-                raise BadMessage(f"{welcome['op'][:40]!r} came: expected welcome")
+                raise BadMessage(f"expected welcome, got {welcome['op'][:40]!r}")
             self._welcomed(welcome)
         except BaseException:
             connection.abort()
@@ -282,7 +282,7 @@ class Link:
                 inlet.fail(
                     RemoteError(
                         "the server does not know this session any more: it was "
-                        "restarted, or the connection was away for too long"
+                        "restarted, or the connection was broken for too long"
                     )
                 )
         if is_back:
@@ -292,7 +292,7 @@ class Link:
             self._confirm_all()
 
     async def _stay(self, connection: Connection) -> None:
-        """Talk until the end; connect again when the connection breaks."""
+        """Serve the connection until the end; reconnect when it breaks."""
         while True:
             error: Exception
             try:
@@ -308,14 +308,14 @@ class Link:
                 return
             try:
                 connection = await self._again(error)
-            except Exception as failure:  # whatever it is, readers must learn of it
+            except Exception as failure:  # any error ends the streams
                 self._end(RemoteError(f"{failure} (the connection broke: {error})"))
                 return
             for inlet in self._inlets.values():
                 inlet.reconnects.append(str(error))
 
     async def _again(self, error: Exception) -> Connection:
-        """Connect again, for as long as it is worth trying."""
+        """Reconnect, within `patience`."""
         deadline, pause = time.monotonic() + self._patience, _PAUSE_S[0]
         while True:
             try:
@@ -365,7 +365,7 @@ class Link:
         elif op == "error":
             raise RemoteError(str(unpacked_error(message.get("error"))))
         else:
-            raise BadMessage(f"op {op[:40]!r} came from the server")
+            raise BadMessage(f"unknown op from the server: {op[:40]!r}")
 
     # ---- the end
 

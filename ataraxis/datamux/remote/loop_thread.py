@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, that ends and leaves nothing."""
+"""An event loop in a thread, which ends completely."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """Runs coroutines for those who have no loop; `close` ends them and the thread.
+    """Runs coroutines for other threads; `close` ends them and the thread.
 
     Parameters
     ----------
     name : str
-        Of the thread.
+        Name of the thread.
 
     Examples
     --------
@@ -64,12 +64,12 @@ class LoopThread:
         return self._thread.is_current
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run a coroutine in the loop; its future.
+        """Run a coroutine in the loop; return its future.
 
         Raises
         ------
         NotConnectedError
-            The loop was closed, or is that of the process this one was forked from.
+            The loop was closed, or belongs to the parent of this forked process.
         """
         made: Outcome[T] = Outcome()
 
@@ -93,7 +93,7 @@ class LoopThread:
         return made
 
     def call(self, function: Callable[..., object], *arguments: Any) -> bool:
-        """Call a function in the loop, soon; False if there is none any more."""
+        """Call a function soon in the loop; False if the loop is closed."""
         try:
             self.loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:
@@ -103,14 +103,14 @@ class LoopThread:
     def _check(self) -> None:
         if self._pid != os.getpid():
             raise NotConnectedError(
-                "this connection belongs to the process that forked this one: make "
-                "a new one here"
+                "this connection belongs to the parent process: make a new one after "
+                "the fork"
             )
         if self._is_closed:
             raise NotConnectedError("the connection was closed: connect again")
 
     def close(self, timeout: float | None = 10.0) -> None:
-        """End every coroutine, and the thread. Closing twice is fine."""
+        """End every coroutine, and the thread; a second call does nothing."""
         if self._pid != os.getpid():
             return
         with self._lock:

@@ -20,36 +20,36 @@ from ataraxis.stream import Producer
 class Mirror:
     """Receives a stream and sends it again here, until it ends or is closed.
 
-    A frame's device time is that of the frame there, its device sequence its number
-    there; its time is when it came here.
+    A frame has the device time of the original, its number there as device sequence,
+    and its time of arrival here.
 
     Parameters
     ----------
     url : str
-        Where the server is: ``ws://host:port``, or ``wss://`` with TLS.
+        Address of the server: ``ws://host:port``, or ``wss://`` with TLS.
     stream_id : str
-        Which stream.
+        Id of the stream.
     name : str, optional
-        What to call it here; the same, if not given.
+        Name here; by default `stream_id`.
     node_id : str
-        Which node of the server gives it: 'shared' are its streams of shared memory.
+        Node of the server; 'shared' has its streams of shared memory.
     attrs : mapping, optional
-        What the node takes: ``{"policy": "latest"}`` of a shared stream.
+        Attributes of the node, such as ``{"policy": "latest"}`` of 'shared'.
     codec_name : str
         'frame', 'msgpack' or 'json'.
     token, tls, patience
         As `RemoteAPI.connect` takes them; by default TLS if the url says wss.
     context : Context, str, Path or None
-        The directory it lives in here.
+        Directory of the stream here.
     **options
         As `Producer` takes them: ``buffer_count=`` and so on.
 
     Raises
     ------
     SourceNotFound
-        There is no such node or stream.
+        The node or stream does not exist.
     AccessDenied, RemoteError, OSError
-        The server refuses, or is not there.
+        The server refuses, or cannot be reached.
     SegmentExists
         The name is in use here.
     """
@@ -72,14 +72,14 @@ class Mirror:
         host, port, is_secure = place_of(url)
         self._api = RemoteAPI("websocket", codec_name)
         self.producer: Producer | None = None
-        """What sends it here."""
+        """The producer of the stream here."""
         try:
             answer = self._api.connect(
                 host, port, token=token, patience=patience,
                 tls=is_secure if tls is None else tls,
             )  # fmt: skip
             if answer is not None:
-                answer.result()  # called inside an event loop
+                answer.result()  # inside an event loop
             found = {s.id: s for s in self._api.list_live_streams(node_id)}
             stream = pick(found, stream_id, "stream", f"node {node_id!r} of {url}")
             self.producer = _producer(stream, name or stream_id, context, options)
@@ -91,17 +91,17 @@ class Mirror:
             raise
 
     def wait(self, timeout: float | None = None) -> End:
-        """Wait until the stream has ended, s; that end.
+        """Wait until the stream ends, at most `timeout` s, and return the end.
 
         Raises
         ------
         TimeoutError
-            It still runs after `timeout`, s.
+            The stream still runs after `timeout` s.
         """
         return self._ack.wait(timeout)
 
     def close(self) -> None:
-        """End the stream here, and leave the server. Twice is fine."""
+        """End the stream here, and disconnect; a second call does nothing."""
         self._api.disconnect()
         producer, self.producer = self.producer, None
         if producer is not None:
@@ -111,17 +111,17 @@ class Mirror:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """End it."""
+        """Close the mirror."""
         self.close()
 
 
 def place_of(url: str) -> tuple[str, int, bool]:
-    """Return host, port, and whether with TLS.
+    """Return host, port, and whether TLS is used.
 
     Raises
     ------
     ValueError
-        It is no such address.
+        The address is invalid.
 
     Examples
     --------
@@ -137,7 +137,7 @@ def place_of(url: str) -> tuple[str, int, bool]:
 def _producer(
     stream: Stream, name: str, context: ContextLike, options: Mapping[str, Any]
 ) -> Producer:
-    """Make a producer with the labels of the stream there."""
+    """Make a producer with the labels of the original stream."""
     if "labels" not in stream.attrs:
         return producer_of(stream, name, context=context, **options)
     return producer_with(labels_of(stream), name, context=context, **options)

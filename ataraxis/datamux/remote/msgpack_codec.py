@@ -31,14 +31,14 @@ class MsgpackCodec:
         self._msgpack = need("msgpack", "remote", "the codec 'msgpack'")
 
     def encode(self, message: Message) -> bytes:
-        """Write a message."""
+        """Encode a message."""
         data: bytes = self._msgpack.packb(message, use_bin_type=True)
         return data
 
     def encode_block(
         self, stream: int, sequence: int, first: int, arrays: Arrays
     ) -> Fragments:
-        """Write a block; see `Codec.encode_block`."""
+        """Encode a block; see `Codec.encode_block`."""
         message = {
             "op": "block",
             "stream": stream,
@@ -49,7 +49,7 @@ class MsgpackCodec:
         return Fragments([self.encode(message)])
 
     def decode(self, data: bytes | memoryview) -> Message:
-        """Read a message."""
+        """Decode a message."""
         try:
             return checked(
                 self._msgpack.unpackb(
@@ -58,13 +58,13 @@ class MsgpackCodec:
             )
         except BadMessage:
             raise
-        except Exception as error:  # msgpack has a dozen kinds of its own
+        except Exception as error:  # msgpack raises many kinds
             raise BadMessage(f"not msgpack: {str(error)[:200]}") from error
 
     def arrays(
         self, message: Message, columns: Sequence[Column]
     ) -> tuple[int, list[NDArray[Any]]]:
-        """Read the columns of a block; views of the message."""
+        """Decode the columns of a block; views of the message."""
         parts = message.get("columns")
         if not isinstance(parts, list) or len(parts) != len(columns):
             raise BadMessage(f"block: expected {len(columns)} columns")

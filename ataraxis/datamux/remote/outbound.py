@@ -15,56 +15,55 @@ from ataraxis.datamux.remote.layout import Layout, packed_error
 from ataraxis.datamux.sinks.sink import SLICE_S, IsOver
 from ataraxis.errors import RemoteError
 
-# ---- what a stream has sent and nobody has confirmed: kept, to be sent again
+# ---- messages of a stream that are not confirmed: kept, to be sent again
 
 SHORT_BYTES = 2**16
 
 
 class Total:
-    """Bytes that the rings of all clients hold together.
+    """Bytes that the buffers of all clients hold together.
 
     Parameters
     ----------
     limit : int
-        How many they may.
+        Most bytes.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
         self.busy = 0
-        """Streams that are being made as fast as they are taken, and do not wait."""
+        """Streams without rate limit that are not waiting."""
         self._lock = threading.Lock()
 
     @property
     def free(self) -> int:
-        """How many are left."""
+        """Bytes that are left."""
         return max(0, self.limit - self.used)
 
     def add(self, nbytes: int) -> None:
-        """Count some more, or less."""
+        """Add to the count; negative to subtract."""
         with self._lock:
             self.used += nbytes
 
     def add_busy(self, count: int) -> None:
-        """Count one more that is busy, or one less."""
+        """Add to the number of busy streams."""
         with self._lock:
             self.busy += count
 
 
 class Budget:
-    """Bytes that the rings of one client may hold together, and who waits for them.
+    """Bytes that the buffers of one client may hold together.
 
-    Of what all clients may hold, one may have as much as is free: half, if it is alone,
-    a third, if another one has its third, and so on. Clients that never read cannot
-    take the last of it.
+    A client may use as much of the total as it leaves free: half if it is alone, a
+    third if another has a third, and so on. Clients that never read cannot exhaust it.
 
     Parameters
     ----------
     limit : int
-        How many.
+        Most bytes.
     total : Total, optional
-        What all clients hold.
+        Bytes of all clients.
     """
 
     def __init__(self, limit: int, total: Total | None = None) -> None:
@@ -74,19 +73,19 @@ class Budget:
         self.changed = threading.Condition()
 
     def has(self, nbytes: int) -> bool:
-        """Tell whether there is budget for so many more."""
+        """Whether there is budget for so many more bytes."""
         return self.used + nbytes <= min(self.limit, self.total.free)
 
     def add(self, nbytes: int) -> None:
-        """Count some more, or less."""
+        """Add to the count; negative to subtract."""
         self.used += nbytes
         self.total.add(nbytes)
 
 
 class ResendBuffer:
-    """Messages of one stream by their numbers, from the first that is not confirmed.
+    """Messages of one stream by number, from the first that is not confirmed.
 
-    Where several threads use it, they hold ``budget.changed``.
+    Threads that share it hold ``budget.changed``.
 
     Parameters
     ----------
@@ -113,20 +112,20 @@ class ResendBuffer:
         self.first = 0
         """Number of the oldest message that is kept."""
         self.cursor = 0
-        """Number of the next to be sent."""
+        """Number of the next message to send."""
         self.flying = 0
-        """Bytes sent and not confirmed, also of what was given up since."""
+        """Bytes sent and not confirmed, also of messages evicted since."""
         self.evicted = 0
-        """Messages given up before they were confirmed."""
+        """Messages evicted before they were confirmed."""
 
     @property
     def next(self) -> int:
-        """Number that the next message will have."""
+        """Number of the next message to append."""
         return self.first + len(self._kept)
 
     def fits(self, nbytes: int) -> bool:
-        """Tell whether there is budget; for one message there always is, if it is short
-        or all clients together have budget for it.
+        """Whether there is budget; always for a single message that is short, or for
+        which all clients together have budget.
         """
         if self._kept:
             return self.budget.has(nbytes)
@@ -142,7 +141,7 @@ class ResendBuffer:
         self.first += 1
 
     def evict(self) -> bool:
-        """Give up the oldest message to make budget; whether there was one."""
+        """Drop the oldest message to free budget; whether one existed."""
         if not self._kept:
             return False
         self._drop()
@@ -151,20 +150,18 @@ class ResendBuffer:
 
     @property
     def is_due(self) -> bool:
-        """Whether only the newest is unsent, or something was given up unsent.
-
-        With more of them there is nothing to tell: their sender is busy, or waits until
-        something is confirmed.
+        """Whether the sender must be woken: only the newest message is unsent, or an
+        unsent one was evicted. Otherwise it is busy, or waits for a confirmation.
         """
         return self.cursor >= self.next - 1 or self.cursor < self.first
 
     def take(self, window: int) -> Fragments | None:
-        """Return the next message to send, unless so many bytes are on their way.
+        """Return the next message to send, unless `window` bytes are unconfirmed.
 
         Raises
         ------
         RemoteError
-            It was evicted.
+            The message was evicted.
         """
         self._check(self.cursor)
         if self.cursor >= self.next:
@@ -178,24 +175,24 @@ class ResendBuffer:
         return data
 
     def confirm(self, until: int) -> None:
-        """Forget what comes before the message of this number: it was read."""
+        """Drop the messages before this number, which were read."""
         while self.first < min(until, self.cursor):
             self._drop()
         while self._sent and self._sent[0][0] < until:
             self.flying -= self._sent.popleft()[1]
-        self._told()
+        self._notify()
 
     def rewind(self, to: int) -> None:
-        """Send again from the message of this number on.
+        """Send again from this number on.
 
         Raises
         ------
         RemoteError
-            It was evicted.
+            The message was evicted.
         """
         self._check(to)
         if to > self.next:
-            raise RemoteError(f"message {to} is asked for, {self.next} is the next")
+            raise RemoteError(f"message {to} was requested, the next is {self.next}")
         self.confirm(to)
         self.cursor = to
         self._sent.clear()
@@ -204,23 +201,23 @@ class ResendBuffer:
     def _check(self, number: int) -> None:
         if number < self.first:
             raise RemoteError(
-                f"evicted: {self.first - number} messages were given up before they "
+                f"evicted: {self.first - number} messages were dropped before they "
                 f"were read, as the {self.budget.limit} bytes kept for a client were "
-                "full; read faster, or ask for less"
+                "full; read faster, or request less"
             )
 
     def clear(self, following: int | None = None) -> None:
-        """Forget everything; the next message has the number `following`."""
+        """Drop everything; the next message has the number `following`."""
         while self._kept:
             self._drop()
         if following is not None:
             self.first = self.cursor = following
         self._sent.clear()
         self.flying = 0
-        self._told()
+        self._notify()
 
-    def _told(self) -> None:
-        """Wake those who wait for budget."""
+    def _notify(self) -> None:
+        """Wake threads that wait for budget."""
         with self.budget.changed:
             self.budget.changed.notify_all()
 
@@ -228,31 +225,31 @@ class ResendBuffer:
 # ---- the sink
 
 MESSAGE_BYTES = 4 * 2**20
-_JSON_BYTES = 2**17  # as text they are ten times as much on the way
+_JSON_BYTES = 2**17  # as text up to ten times as large
 _REST_S = 5.0
-_SHARE = 8  # messages are shorter where less than so many of them fit
+_SHARE = 8  # messages become shorter if fewer than this fit
 
 
 class Outlet:
-    """Writes blocks into a resend_buffer, from which a session sends them.
+    """Encodes blocks into a `ResendBuffer`, from which the connection sends them.
 
     Parameters
     ----------
     number : int
-        Of the stream, chosen by the client.
+        Number of the stream, chosen by the client.
     codec : Codec
-        How blocks become bytes.
+        Encodes blocks.
     budget : Budget
-        What the client's streams may hold together.
-    tell : callable
-        Called, from the task's thread, when there is something to send.
+        Budget of the client.
+    notify : callable
+        Called from the task's thread when messages are ready to be sent.
     window : int
-        Bytes that may be on their way.
+        Most unconfirmed bytes.
     is_live : bool
-        A live source is never held up: when the buffer is full, its oldest message is
-        given up, and a reader that needed it is told. A recording waits.
+        A live source is never delayed: if the buffer is full, its oldest message is
+        evicted, and a reader that needs it gets an error. A recording waits.
     is_paced : bool
-        Whether it waits for its own time; else it is made as fast as it is taken.
+        Whether the stream has a rate limit.
     """
 
     takes_blocks = True
@@ -262,7 +259,7 @@ class Outlet:
         number: int,
         codec: Codec,
         budget: Budget,
-        tell: Callable[[], None],
+        notify: Callable[[], None],
         *,
         window: int,
         is_live: bool,
@@ -272,17 +269,17 @@ class Outlet:
         self._codec = codec
         self._resend_buffer = ResendBuffer(budget)
         self._changed = budget.changed
-        self._tell = tell
+        self._notify = notify
         self._window = window
         self._is_live = is_live
         self._layout: Layout | None = None
         self._is_closed = False
         self.details: Callable[[], Message] = dict
-        """Called for what else the end is to say."""
+        """Returns further values for the end message."""
         self.delivered = 0
         self.dropped = 0
         self.is_ended = False
-        """Whether its last message is in the resend_buffer."""
+        """Whether the last message is in the buffer."""
         self._is_busy = False
         self._worked_s = 0.0
         self._is_paced = is_paced
@@ -291,11 +288,12 @@ class Outlet:
     # ---- in the task's thread
 
     def put(self, items: Sequence[Any], is_over: IsOver) -> None:
-        """Write blocks into the resend_buffer; wait while it is full, if it may."""
+        """Encode blocks into the buffer; a recording waits while it is full."""
         for block in items:
             if not isinstance(block, Block):
                 raise TypeError(
-                    f"a transform on a server gives blocks, not {type(block).__name__}"
+                    f"a transform on a server must return blocks, got "
+                    f"{type(block).__name__}"
                 )
             if not len(block):
                 continue
@@ -304,10 +302,10 @@ class Outlet:
             self._rest(is_over)
 
     def _rest(self, is_over: IsOver) -> None:
-        """Leave the processor to others as long as they had to leave it to this one.
+        """Pause as long as other busy streams had to wait for this one.
 
-        Many streams that are made as fast as they are taken would each run a thread,
-        and the one that serves clients would wait for all of them.
+        Otherwise the threads of many streams without rate limit would delay the thread
+        that serves clients.
         """
         total, worked_s = self._resend_buffer.budget.total, time.thread_time()
         self._be_busy(True)
@@ -329,8 +327,8 @@ class Outlet:
         arrays = None if layout is None else layout.fitted(block)
         if arrays is None:
             self._layout = layout = Layout.of(block)
-            told = layout.pack()
-            self._append(lambda number: self._said("labels", number, told))
+            packed = layout.pack()
+            self._append(lambda number: self._encoded("labels", number, packed))
             arrays = layout.arrays(block)
         size = sum(array.nbytes for array in arrays)
         free = self._resend_buffer.budget.total.free // _SHARE
@@ -348,7 +346,7 @@ class Outlet:
             self.delivered += 1
 
     def _append(self, encode: Callable[[int], Fragments]) -> None:
-        # Only this thread appends, so that the number holds until it does.
+        # Only this thread appends, so the number stays valid.
         data = encode(self._resend_buffer.next)
         with self._changed:
             if self._is_closed:
@@ -356,14 +354,14 @@ class Outlet:
             self._resend_buffer.append(data)
             is_due = self._resend_buffer.is_due
         if is_due:
-            self._tell()
+            self._notify()
 
-    def _said(self, op: str, number: int, more: Message) -> Fragments:
+    def _encoded(self, op: str, number: int, more: Message) -> Fragments:
         message = {"op": op, "stream": self.number, "sequence": number, **more}
         return Fragments([self._codec.encode(message)])
 
     def _waited(self, size: int, is_over: IsOver) -> bool:
-        """Wait until there is budget; whether there is."""
+        """Wait until there is budget; return whether there is."""
         with self._changed:
             while not (self._is_closed or self._resend_buffer.fits(size)):
                 if is_over():
@@ -374,41 +372,41 @@ class Outlet:
             return not self._is_closed
 
     def finish(self, end: End, is_over: IsOver) -> End:
-        """Write the end; it is the last message."""
+        """Encode the end, the last message."""
         error = None if end.error is None else packed_error(end.error)
         more = {"reason": end.reason, "error": error, **self.details()}
-        self._append(lambda number: self._said("end", number, more))
+        self._append(lambda number: self._encoded("end", number, more))
         self.is_ended = True
         self._be_busy(False)
-        self._tell()
+        self._notify()
         return end
 
     def wake(self) -> None:
-        """Make a wait look whether it is over."""
+        """Make a wait check whether it is over."""
         with self._changed:
             self._changed.notify_all()
 
-    # ---- in the session's loop
+    # ---- in the connection's loop
 
     def take(self) -> Fragments | None:
-        """Return the next message to send, if there is one and it may go."""
+        """Return the next message to send, if the window allows one."""
         with self._changed:
             try:
                 return self._resend_buffer.take(self._window)
             except RemoteError as error:
-                return self._gave_up(self._resend_buffer.cursor, error)
+                return self._end_as_lost(self._resend_buffer.cursor, error)
 
-    def _gave_up(self, number: int, error: RemoteError) -> Fragments | None:
-        """End the stream here: what should come next is not there any more."""
+    def _end_as_lost(self, number: int, error: RemoteError) -> Fragments | None:
+        """End the stream, whose next message was evicted."""
         self._resend_buffer.clear(following=number)
-        told = {"reason": "lost", "error": packed_error(error), **self.details()}
-        self._resend_buffer.append(self._said("end", number, told))
+        more = {"reason": "lost", "error": packed_error(error), **self.details()}
+        self._resend_buffer.append(self._encoded("end", number, more))
         self._is_closed = self.is_ended = True
         self._be_busy(False)
         return self._resend_buffer.take(self._window)
 
     def confirm(self, until: int) -> None:
-        """Forget what was read."""
+        """Drop the messages that were read."""
         with self._changed:
             self._resend_buffer.confirm(until)
 
@@ -418,12 +416,12 @@ class Outlet:
             try:
                 self._resend_buffer.rewind(to)
             except RemoteError as error:
-                self._gave_up(to, error)
+                self._end_as_lost(to, error)
                 self._resend_buffer.rewind(to)
 
     @property
     def is_over(self) -> bool:
-        """Whether everything was sent and read."""
+        """Whether all messages were sent and read."""
         with self._changed:
             return (
                 self.is_ended and self._resend_buffer.first == self._resend_buffer.next
@@ -431,11 +429,11 @@ class Outlet:
 
     @property
     def is_closed(self) -> bool:
-        """Whether nobody wants more of it."""
+        """Whether the stream was closed."""
         return self._is_closed
 
     def close(self) -> None:
-        """Forget it: nobody reads any more."""
+        """Drop all messages: the client does not read any more."""
         with self._changed:
             self._is_closed = self.is_ended = True
             self._resend_buffer.clear()

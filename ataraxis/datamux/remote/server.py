@@ -1,4 +1,4 @@
-"""The server of a remote API: sessions behind a listener, in a thread of their own."""
+"""The server of a remote API: a listener and its clients, in a thread."""
 
 from __future__ import annotations
 
@@ -52,37 +52,37 @@ _LOOK_S = 0.05
 
 
 class Server:
-    """Lets `RemoteAPI` of other processes and machines use an `API`.
+    """Serves an `API` to `RemoteAPI` of other processes and machines.
 
     Parameters
     ----------
     api : API, optional
-        Whose collections and sources; one of the settings of this user, if not given.
+        The API to serve; by default one with this user's settings.
     host, port
-        Where to listen: this machine alone, unless there are TLS and a token; a free
-        port, if it is 0. The host ``unix:/a/path`` is a Unix socket, for this user and
+        Address to listen on; other machines are served only with TLS and a token. Port
+        0 is a free one. The host ``unix:/a/path`` is a Unix socket, for this user and
         root; ``unix:`` one in this user's context.
     rpc_name : str
         The transport: 'websocket'.
     codecs : str or iterable of str
-        Which of 'frame', 'json' and 'msgpack' it speaks; all, if not given.
+        Some of 'frame', 'json' and 'msgpack'; by default all.
     token, certificate, key, origins, names
-        As `Access` takes them. Without a token, a server of this machine alone makes
-        one, in a file of mode 0600 of this user's context as long as it runs, where
-        `RemoteAPI` of the same user finds it.
+        As `Access` takes them. Without a token, a server of this machine generates one,
+        in a file of mode 0600 of this user's context while it runs, where `RemoteAPI`
+        of the same user finds it.
     is_open : bool
-        Ask for no token: every user and every program of this machine may connect.
+        Require no token: every user and program of this machine may connect.
     limits : Limits, optional
-        What clients may take.
+        Limits of clients.
     transforms : mapping of str to callable, optional
-        Functions of a block that clients may ask for by name.
+        Functions of a block that clients may request by name.
 
     Raises
     ------
     AccessDenied
-        It would listen beyond this machine without TLS and a token.
+        It would serve other machines without TLS and a token.
     SourceNotFound, ModuleNotFoundError
-        There is no such transport or codec, or what it needs is not installed.
+        A transport or codec is unknown, or its package is not installed.
 
     Examples
     --------
@@ -111,13 +111,13 @@ class Server:
         transforms: Mapping[str, Transform] | None = None,
         is_open: bool = False,
     ) -> None:
-        # Clients reach the two folders, and nothing else of the file system.
+        # Clients can open files of its two folders only.
         self._api = (API() if api is None else api).confined()
         self.host = host
         is_unix = host.startswith(UNIX)
         is_own = token is None and not is_open and not is_unix and is_loopback(host)
         self.token = secrets.token_urlsafe(32) if is_own else token
-        """What clients must show; None: nothing."""
+        """Token that clients must show; None: none."""
         self._asked_port = port
         chosen = (codecs,) if isinstance(codecs, str) else tuple(codecs)
         self._codecs = {name: codec_of(name) for name in chosen}
@@ -134,18 +134,18 @@ class Server:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """Port on which it listens."""
         if self._listener is None:
-            raise NotConnectedError("the server is not started: start() it")
+            raise NotConnectedError("the server is not started: call start()")
         return self._listener.port
 
     @property
     def is_secure(self) -> bool:
-        """Whether it speaks TLS."""
+        """Whether it uses TLS."""
         return self._access.tls is not None
 
     def start(self) -> Self:
-        """Listen.
+        """Start listening.
 
         Raises
         ------
@@ -174,12 +174,12 @@ class Server:
         )  # fmt: skip
 
     def close(self) -> None:
-        """Tell every client, stop what runs for them, and end. Twice is fine."""
+        """Disconnect every client, stop their streams, and end; may be called again."""
         self._access.withdraw()
-        # Forgotten at the end alone: after an interrupt it is called again.
+        # Reset at the end only: after an interrupt it is called again.
         if self._thread is not None:
             try:
-                with suppress(NotConnectedError):  # closed, by a call before
+                with suppress(NotConnectedError):  # closed by an earlier call
                     self._thread.run(self._end()).result(30)
             finally:
                 self._thread.close()
@@ -198,7 +198,7 @@ class Server:
         return self.start()
 
     def __exit__(self, *exc: object) -> None:
-        """End it."""
+        """Close the server."""
         self.close()
 
     # ---- in the loop
@@ -218,11 +218,11 @@ class Server:
             return
         except (BadMessage, RemoteError, TimeoutError) as error:
             if isinstance(error, TimeoutError):
-                error = RemoteError("no hello came in time")
+                error = RemoteError("no hello in time")
             await refuse(connection, codec, error)
             return
         if session.is_attached or session.key not in self._sessions:
-            return  # its client came back on another connection
+            return  # its client resumed on another connection
         if has_left or session.streams.is_empty:
             await self._drop(session)
         else:
@@ -244,12 +244,12 @@ class Server:
     async def _session(
         self, connection: Connection, hello: Message
     ) -> ClientConnection:
-        """Return the session of a client that comes back, or a new one."""
+        """Return the session of a resuming client, or a new one."""
         if hello["op"] != "hello":
             raise BadMessage(f"op {hello['op'][:40]!r}: expected hello first")
         if hello.get("version") != VERSION:
             raise RemoteError(
-                f"this server speaks version {VERSION} of the protocol, the client "
+                f"the server has version {VERSION} of the protocol, the client "
                 f"{str(hello.get('version'))[:20]}: install the same ataraxis"
             )
         key = hello.get("session")
@@ -260,7 +260,7 @@ class Server:
             away = [s for s in self._sessions.values() if not s.is_attached]
             if not away:
                 raise RemoteError(
-                    f"{len(self._sessions)} clients are here already: come again later"
+                    f"{len(self._sessions)} clients are connected, the limit: try later"
                 )
             await self._drop(away[0])
         assert self._server_limits is not None
@@ -279,7 +279,7 @@ class Server:
             await session.drop()
 
     def statistics(self) -> dict[str, Any]:
-        """Return how many clients and streams there are, and bytes kept for them."""
+        """Return the numbers of clients and streams, and bytes kept for them."""
         sessions = [*self._sessions.values()]
         return {
             "clients": len(sessions),
@@ -289,42 +289,48 @@ class Server:
         }
 
 
-# ---- the command ``serve``: an API for others, until it is told to end
+# ---- the command ``serve``
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
-@click.option("-H", "--host", default="127.0.0.1", show_default=True, help="Where.")
-@click.option("-p", "--port", default=8765, show_default=True, help="0: a free one.")
+@click.option(
+    "-H", "--host", default="127.0.0.1", show_default=True, help="Address to listen on."
+)
+@click.option(
+    "-p", "--port", default=8765, show_default=True, help="Port; 0: a free one."
+)
 @click.option("-r", "--rpc", default="websocket", show_default=True, help="Transport.")
 @click.option(
     "-c", "--codec", "codecs", multiple=True,
     help="frame, json or msgpack; may be repeated. [default: all]",
 )  # fmt: skip
-@click.option("--data_dir", "--data-dir", help="Holds the recordings.")
-@click.option("--meta_dir", "--meta-dir", help="Holds the descriptions.")
+@click.option("--data_dir", "--data-dir", help="Folder of recordings.")
+@click.option("--meta_dir", "--meta-dir", help="Folder of descriptions.")
 @click.option(
     "--token-file", type=_FILE,
-    help="Clients must show what is in it (mode 0600); made if it is not there.",
+    help="Contains the token that clients must show (mode 0600); made if missing.",
 )  # fmt: skip
-@click.option("--certificate", type=_FILE, help="Of this server, PEM: TLS.")
-@click.option("--key", type=_FILE, help="Of the certificate, PEM.")
+@click.option(
+    "--certificate", type=_FILE, help="Certificate of this server, PEM, for TLS."
+)
+@click.option("--key", type=_FILE, help="Key of the certificate, PEM.")
 @click.option("--origin", "origins", multiple=True, help="A web page that may connect.")
 @click.option("--name", "names", multiple=True, help="Another name of this server.")
-@click.option("--clients", type=click.IntRange(1), help="Most clients at a time.")
+@click.option("--clients", type=click.IntRange(1), help="Limit of clients.")
 @click.option(
     "--unix", "socket_path", is_flag=False, flag_value="", metavar="[PATH]",
-    help="A Unix socket instead, for this user alone, without a token; in this user's "
-    "context if no PATH is given. Clients connect to 'unix:PATH', or to 'unix:'.",
+    help="Listen on a Unix socket, for this user only, without a token; by default in "
+    "this user's context. Clients connect to 'unix:PATH', or to 'unix:'.",
 )  # fmt: skip
 @click.option(
     "--open", "is_open", is_flag=True,
-    help="On this machine: ask for no token. Every user of the machine may connect.",
+    help="Require no token: every user of this machine may connect.",
 )  # fmt: skip
 @click.option(
     "--limits", "shows_limits", is_flag=True,
-    help="Print what a client, and all of them, may take; and end.",
+    help="Print the limits of a client and of all clients, and exit.",
 )  # fmt: skip
 def serve(
     host: str,
@@ -345,10 +351,10 @@ def serve(
 ) -> None:
     """Serve collections and live sources of this machine to RemoteAPI.
 
-    Clients must show a token. On this machine RemoteAPI of the same user finds it
-    unasked. Beyond this machine (-H other than 127.0.0.1) only with --certificate and
-    --token-file. Ends at Ctrl-C, SIGTERM or SIGHUP: clients are told, and what runs for
-    them ends. A second signal does not wait for that.
+    Clients must show a token. On this machine RemoteAPI of the same user finds it.
+    Other machines (-H other than 127.0.0.1) need --certificate and --token-file. Ends
+    at Ctrl-C, SIGTERM or SIGHUP: clients are disconnected, and their streams end. A
+    second signal ends at once.
     """
     limits = Limits() if clients is None else Limits(clients=clients)
     if shows_limits:
@@ -357,8 +363,8 @@ def serve(
     if socket_path is not None:
         host = f"{UNIX}{socket_path}"
     if is_open and not is_loopback(host):
-        raise click.ClickException(f"--open is for this machine alone, not for {host}")
-    # Streams are threads, and the one that serves must not wait for all of them.
+        raise click.ClickException(f"--open is for this machine only, not for {host}")
+    # Streams are threads, and must not delay the thread that serves clients.
     sys.setswitchinterval(_SWITCH_S)
     try:
         token = _environments_token()
@@ -376,7 +382,7 @@ def serve(
             end.start()
             while not end.join(_LOOK_S):
                 if ending.second.is_set():
-                    # What it read and sent ends with it, as if it had been killed.
+                    # As if it had been killed.
                     os._exit(1)
     except (AtaraxisError, OSError, ModuleNotFoundError) as error:
         where = host if host.startswith(UNIX) else f"{host}:{port}"
@@ -384,13 +390,13 @@ def serve(
 
 
 def _environments_token() -> str | None:
-    """Return the token of ``$ATARAXIS_TOKEN``, with or without a host before it."""
+    """Return the token of ``$ATARAXIS_TOKEN``, without its host."""
     value = os.environ.get("ATARAXIS_TOKEN") or ""
     return value.rpartition("=")[2] if value else None
 
 
 def _limits_text(limits: Limits) -> str:
-    """Return the table of limits: of clients, and of files."""
+    """Return the table of limits of clients and files."""
     rows = [("LIMITS OF A SERVER", "", ""), *table(limits)]
     rows += [("", "", ""), ("LIMITS OF A FILE", "", ""), *table(FILES)]
     return "\n".join(

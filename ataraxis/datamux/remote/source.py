@@ -1,4 +1,4 @@
-"""A live stream of a server, to be read by whoever opened it."""
+"""A live stream of a server, read by its caller."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _BLOCKS = 16
 class RemoteSource:
     """A `Source` on another machine; see `ataraxis.datamux.source.Source`.
 
-    A sample's time is when it came here; its device time what its source said there;
-    its device sequence the source's own counter, or its number in the stream there.
+    A sample's time is its arrival here; its device time that of the source there; its
+    device sequence the counter of the source, or its number in the stream there.
 
     Parameters
     ----------
     stream_id, node_id : str
-        Which stream of which node.
+        Ids of stream and node.
     listed : callable
-        Asks for the streams of the node: a future of descriptions.
+        Requests the streams of the node: returns a future of descriptions.
     start : callable
-        Given a sink, starts the stream into it: a future of its ack.
+        Starts the stream into a sink: returns a future of its acknowledgement.
     """
 
     def __init__(
@@ -57,9 +57,11 @@ class RemoteSource:
 
     @property
     def stream(self) -> Stream:
-        """What it gives, as the server describes it."""
+        """Description by the server."""
         if self._stream is None:
-            raise NotConnectedError(f"stream {self._names[0]!r}: open() it first")
+            raise NotConnectedError(
+                f"stream {self._names[0]!r}: open() the source first"
+            )
         return self._stream
 
     @property
@@ -70,7 +72,7 @@ class RemoteSource:
         return self._labels
 
     def open(self) -> None:
-        """Start it there; waits for the server."""
+        """Start the stream on the server; waits for it."""
         stream_id, node_id = self._names
         found = {stream.id: stream for stream in self._listed().result()}
         self._stream = pick(found, stream_id, "stream", f"node {node_id!r} there")
@@ -83,7 +85,9 @@ class RemoteSource:
     ) -> int:
         """Fill rows with the next samples; see `Source.read_into`."""
         if self._ack is None:
-            raise NotConnectedError(f"stream {self._names[0]!r}: open() it first")
+            raise NotConnectedError(
+                f"stream {self._names[0]!r}: open() the source first"
+            )
         check_out(out, self.labels)
         block = self._next(timeout)
         if block is None:
@@ -117,15 +121,15 @@ class RemoteSource:
                 self.lost = self._ack.task.statistics().lost
         if self._end.reason in ("completed", "stopped"):
             raise EndOfStream(f"stream {self._names[0]!r}: {self._end.reason}")
-        told = self._end.error or self._end.reason
-        raise SourceLost(f"stream {self._names[0]!r}: {told}")
+        reason = self._end.error or self._end.reason
+        raise SourceLost(f"stream {self._names[0]!r}: {reason}")
 
     def close(self) -> None:
-        """Stop it there. Twice is fine."""
+        """Stop the stream on the server; a second call does nothing."""
         ack, self._ack = self._ack, None
         if ack is None or ack.task is None:
             return
-        # Its thread may wait for room in the sink.
+        # The task's thread may wait for room in the sink.
         while not ack.task.stop(0):
             try:
                 self._sink.get(timeout=0.02)

@@ -1,7 +1,4 @@
-"""What a remote API needs of a network: connections that carry whole messages in order.
-
-Small, so that another one fits beside WebSocket.
-"""
+"""The protocol of transports: connections that carry whole messages in order."""
 
 from __future__ import annotations
 
@@ -16,11 +13,11 @@ from ataraxis.datamux.remote.codec import Codec, Fragments
 from ataraxis.datamux.remote.layout import packed_error
 
 CLOSED_BY_PEER = 1000
-"""The other side left of its own will."""
+"""The peer disconnected."""
 GOING_AWAY = 1001
-"""The other side is shutting down."""
+"""The peer is shutting down."""
 REFUSED = 1008
-"""The other side refuses to go on: the reason says why."""
+"""The peer refuses to continue; see the reason."""
 
 
 class ConnectionLost(ConnectionError):
@@ -29,9 +26,9 @@ class ConnectionLost(ConnectionError):
     Parameters
     ----------
     reason : str
-        What is known of it.
+        Description.
     code : int or None
-        Why, as WebSocket has it; None if it just broke.
+        Code of WebSocket; None if the connection broke.
     """
 
     def __init__(self, reason: str, code: int | None = None) -> None:
@@ -40,20 +37,20 @@ class ConnectionLost(ConnectionError):
 
 
 class Connection(Protocol):
-    """One open connection. It finds out by itself, in time, that the peer is gone."""
+    """One open connection; it detects a peer that is gone."""
 
     codec: str
-    """Name of the codec that both sides have agreed on."""
+    """Name of the codec that both sides agreed on."""
     peer: str
-    """Who the other side is, for people."""
+    """Name of the peer, for people."""
 
     async def send(self, data: bytes | Fragments) -> None:
-        """Send a message; wait while the network is behind.
+        """Send a message; wait while the network is slow.
 
         Raises
         ------
         ConnectionLost
-            It is not there any more.
+            The connection ended.
         """
 
     async def receive(self) -> bytes | memoryview:
@@ -62,24 +59,24 @@ class Connection(Protocol):
         Raises
         ------
         ConnectionLost
-            It is not there any more.
+            The connection ended.
         """
 
     async def close(self, code: int, reason: str) -> None:
-        """End it, and say why."""
+        """Close the connection, with a reason."""
 
     def abort(self) -> None:
-        """Break it at once."""
+        """Break the connection at once."""
 
 
 class Listener(Protocol):
-    """Waits for connections."""
+    """Accepts connections."""
 
     port: int
-    """Where."""
+    """Port on which it listens."""
 
     async def close(self, code: int, reason: str) -> None:
-        """Stop, and end every connection."""
+        """Stop, and close every connection."""
 
 
 Serve = Callable[[Connection], Awaitable[None]]
@@ -96,21 +93,21 @@ class Transport(Protocol):
         Raises
         ------
         AccessDenied, RemoteError
-            The other side refused: its words.
+            The server refused.
         OSError
-            It is not there.
+            It cannot be reached.
         """
 
     async def listen(
         self, host: str, port: int, codecs: tuple[str, ...], access: Access,
         limits: Limits, serve: Serve,
     ) -> Listener:  # fmt: skip
-        """Wait for connections, and serve each.
+        """Accept connections, and serve each.
 
         Raises
         ------
         OSError
-            The address is in use, or is not ours.
+            The address is in use, or not of this machine.
         """
 
 
@@ -125,30 +122,30 @@ def transport_of(name: str) -> Transport:
     Raises
     ------
     SourceNotFound
-        There is none of that name.
+        The transport is unknown.
     ModuleNotFoundError
-        What it needs is not installed: what to type.
+        Its package is not installed; the message names the command that installs it.
     """
     found: Transport = made(_HOME, name, "rpc")
     return found
 
 
-# ---- how a client is sent away: with words that reach it
+# ---- refusing a client, so that it receives the reason
 
 _LINGER_S = 2.0
 _CLOSE_S = 3.0
 
 
 async def refuse(connection: Connection, codec: Codec, error: BaseException) -> None:
-    """Tell a client why, and close.
+    """Send an error to a client, and close.
 
-    What it still sends is read for a while, and forgotten: a connection that is closed
-    with something unread breaks, and takes the words with it.
+    Data that it still sends is read for a while and dropped: closing a connection with
+    unread data breaks it, and the error would be lost.
     """
     try:
         async with asyncio.timeout(_LINGER_S):
-            told = {"op": "error", "error": packed_error(error)}
-            await connection.send(codec.encode(told))
+            message = {"op": "error", "error": packed_error(error)}
+            await connection.send(codec.encode(message))
             while True:
                 await connection.receive()
     except ConnectionLost:

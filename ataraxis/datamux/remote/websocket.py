@@ -22,15 +22,15 @@ from ataraxis.datamux.remote.transport import Connection, ConnectionLost, Serve
 from ataraxis.errors import AccessDenied, RemoteError
 from ataraxis.log.optional import need
 
-# ---- the admission of a server: who is let in, and how many at a time
+# ---- the admission of clients: their identity, and their number
 
 PROTOCOL = "ataraxis.1."
-"""What the name of a codec follows in ``Sec-WebSocket-Protocol``."""
+"""Prefix of the name of a codec in ``Sec-WebSocket-Protocol``."""
 PATHS = ("/", "/ws")
 
 
 class Admission:
-    """Lets connections in, or says why not."""
+    """Accepts connections, or refuses them with a reason."""
 
     def __init__(
         self,
@@ -49,41 +49,41 @@ class Admission:
         admission = self
 
         class Admitted(module.ServerConnection):  # type: ignore[misc]
-            """A connection whose peer is looked at, if it is of this machine."""
+            """A connection whose user is checked on a Unix socket."""
 
             def connection_made(self, transport: Any) -> None:
-                """Break a connection of another user."""
+                """Abort a connection of another user."""
                 super().connection_made(transport)
                 if access.is_unix and not is_same_user(transport):
                     transport.abort()
 
             def connection_lost(self, error: Exception | None) -> None:
-                """Forget it."""
+                """Stop counting it."""
                 admission.let_in(self)
                 super().connection_lost(error)
 
         self.connection = Admitted
 
     def let_in(self, socket: Any) -> None:
-        """Count a connection no more: it is in, or gone."""
+        """Stop counting a connection at the gate: it was admitted, or is gone."""
         made = socket.transport.get_extra_info("socket")
         if self.gate is not None and made is not None and made.fileno() >= 0:
             self.gate.let_in(made.fileno())
 
     def refuse(self, socket: Any, request: Any) -> Any:
-        """Return the answer to a request that is refused; None if it is not."""
+        """Return the response that refuses a request; None if it is accepted."""
         headers = {name.lower(): value for name, value in request.headers.raw_items()}
         path = request.path.partition("?")[0]
         refusal = self._access.refusal(headers)
         offered = headers.get("sec-websocket-protocol", "")
         if path not in PATHS:
-            refusal = 404, f"nothing is at {path[:80]!r}: connect to /ws"
+            refusal = 404, f"{path[:80]!r} does not exist: connect to /ws"
         elif refusal is None and not self._chosen(offered.split(",")):
             spoken = ", ".join(self._codecs)
             refusal = 400, f"this server speaks {spoken}, not {offered[:80]!r}"
         elif refusal is None and self._open >= 2 * self._limits.clients:
-            # Those too who are being told why they may not stay.
-            refusal = 503, f"{self._open} connections are here: come again later"
+            # Including those that are being refused.
+            refusal = 503, f"the server has {self._open} connections: try later"
         if refusal is None:
             return None
         return socket.respond(http.HTTPStatus(refusal[0]), refusal[1] + "\n")
@@ -97,7 +97,7 @@ class Admission:
         return self._chosen(offered)
 
     async def serve(self, socket: Any) -> None:
-        """Serve a connection that was let in."""
+        """Serve an admitted connection."""
         self.let_in(socket)
         self._open += 1
         try:
@@ -106,16 +106,14 @@ class Admission:
             self._open -= 1
 
 
-# ---- long messages through `websockets` with one copy on each side, where it makes
-# four
+# ---- long messages through `websockets` with one copy on each side instead of four
 
-# It reads a socket into pieces, gathers these, cuts the message out and copies it once
-# more; it writes a message after a copy of each of its fragments. Here a long message
-# is received where it stays, and sent as one frame that is joined once. Handshakes,
-# heartbeats and closing stay what they are.
+# `websockets` reads a socket into pieces, joins them, cuts out the message and copies
+# it again; it sends a message after a copy of each fragment. Here a long message is
+# read into its final memory, and sent as one frame that is joined once.
 
 LONG_BYTES = 2**16
-"""From here on a message is read into memory of its own."""
+"""Messages of this size are read into their final memory."""
 _SCRATCH_BYTES = 2**18
 _HEAD_BYTES = 2**12
 _FINAL, _BYTES_2, _BYTES_8 = 0x80, 126, 127
@@ -123,7 +121,7 @@ _FINAL, _BYTES_2, _BYTES_8 = 0x80, 126, 127
 
 @functools.cache
 def reading(connection: Any, frames: Any) -> Any:
-    """Return a kind of a client's connection that reads long messages so.
+    """Return a class of client connections that reads long messages so.
 
     Parameters
     ----------
@@ -139,27 +137,27 @@ def reading(connection: Any, frames: Any) -> Any:
     """
 
     class BufferedConnection(connection, asyncio.BufferedProtocol):  # type: ignore[misc]
-        """Gives the socket the memory of the message that is to come."""
+        """Gives the socket the memory of the next message."""
 
         def __init__(self, *arguments: Any, **more: Any) -> None:
             super().__init__(*arguments, **more)
             self._scratch = memoryview(bytearray(_SCRATCH_BYTES))
-            self._rest = self._scratch[:0]  # of a long message: what is to come
-            self._is_long = False  # the last message was
+            self._rest = self._scratch[:0]  # the missing part of a long message
+            self._is_long = False  # whether the last message was long
             self._long: deque[memoryview] = deque()
             self._reader = self.protocol.reader
             self._read_short = self._reader.read_exact
             self._reader.read_exact = self._read_exact
 
         def get_buffer(self, sizehint: int) -> memoryview:
-            """Return where bytes shall come."""
+            """Return the memory for received bytes."""
             if self._rest:
                 return self._rest
-            # After a long message comes another: only its head passes by here.
+            # After a long message expect another: read only its head.
             return self._scratch[:_HEAD_BYTES] if self._is_long else self._scratch
 
         def buffer_updated(self, nbytes: int) -> None:
-            """Go on, once a long message is whole, or with what is short."""
+            """Continue with a complete long message, or with short ones."""
             if not self._rest:
                 self.data_received(self._scratch[:nbytes])
                 return
@@ -181,14 +179,14 @@ def reading(connection: Any, frames: Any) -> Any:
             try:
                 while self._rest:
                     if self._reader.eof:
-                        raise EOFError(f"{len(self._rest)} of {n} bytes did not come")
+                        raise EOFError(f"{len(self._rest)} of {n} bytes are missing")
                     yield
             finally:
                 self._rest = whole[:0]
             return whole.toreadonly()
 
         def process_event(self, event: Any) -> None:
-            """Lay a long message aside, and let an empty one stand for it."""
+            """Keep a long message, and pass an empty one in its place."""
             if (
                 isinstance(event, frames.Frame)
                 and isinstance(event.data, memoryview)
@@ -200,7 +198,7 @@ def reading(connection: Any, frames: Any) -> Any:
             super().process_event(event)
 
         def take(self, data: bytes) -> bytes | memoryview:
-            """Return the message that `data` stands for; itself if it is one."""
+            """Return the long message that an empty `data` stands for, or `data`."""
             return data if data or not self._long else self._long.popleft()
 
     return BufferedConnection
@@ -208,7 +206,7 @@ def reading(connection: Any, frames: Any) -> Any:
 
 @functools.cache
 def joined(frames: Any) -> Any:
-    """Return a kind of frame whose data is a `Fragments`: as sent by a server.
+    """Return a class of frames whose data is a `Fragments`, for servers.
 
     Parameters
     ----------
@@ -217,10 +215,10 @@ def joined(frames: Any) -> Any:
     """
 
     class Joined(frames.Frame):  # type: ignore[misc]
-        """Is put together when it is sent."""
+        """Joins its fragments when it is sent."""
 
         def serialize(self, *, mask: bool, extensions: Any = None) -> bytes:
-            """Return its bytes: not masked, and of no extension."""
+            """Return the bytes, without mask and extension."""
             data: Fragments = self.data
             return b"".join((_head(self.opcode, len(data)), *data.pieces))
 
@@ -228,7 +226,7 @@ def joined(frames: Any) -> Any:
 
 
 def _head(opcode: int, nbytes: int) -> bytes:
-    """Return what a message in one frame begins with: section 5.2 of RFC 6455."""
+    """Return the header of a message in one frame: section 5.2 of RFC 6455."""
     first = _FINAL | opcode
     if nbytes < _BYTES_2:
         return bytes((first, nbytes))
@@ -248,7 +246,7 @@ _OPEN_S = 5.0
 _BEATS = 3
 _log = logging.getLogger("ataraxis.datamux.websocket")
 _log.addHandler(logging.NullHandler())
-_log.propagate = False  # what strangers do at the admission is told to them, not to us
+_log.propagate = False  # refused clients get the reason, it is not logged
 
 
 class WebSocketConnection:
@@ -287,16 +285,16 @@ class WebSocketConnection:
     def _lost(self, error: Any) -> ConnectionLost:
         if error.rcvd is None:
             return ConnectionLost(f"the connection to {self.peer} broke: {error}")
-        words = error.rcvd.reason or "it gave no reason"
+        words = error.rcvd.reason or "no reason given"
         return ConnectionLost(words, error.rcvd.code)
 
     async def close(self, code: int, reason: str) -> None:
-        """End it, and say why, in as many of the words as a close frame holds."""
+        """Close the connection, with as much of the reason as a close frame holds."""
         short = reason.encode()[:120].decode(errors="ignore")
         await self._socket.close(code, short)
 
     def abort(self) -> None:
-        """Break it at once."""
+        """Break the connection at once."""
         self._socket.transport.abort()
 
 
@@ -317,7 +315,7 @@ class WebSocketListener:
             self._gate.sweep()
 
     async def close(self, code: int, reason: str) -> None:
-        """Stop, and end every connection."""
+        """Stop, and close every connection."""
         self._sweeper.cancel()
         await asyncio.gather(self._sweeper, return_exceptions=True)
         self._server.close(code=code, reason=reason)
@@ -328,7 +326,7 @@ class WebSocketListener:
 
 
 class WebSocket:
-    """WebSockets, with TLS if there is a context, and without compression."""
+    """WebSockets, with TLS if a context is given, without compression."""
 
     async def connect(
         self, host: str, port: int, codec: str, identity: Identity, heartbeat_s: float
@@ -370,17 +368,17 @@ class WebSocket:
             raise _refused(error.response, named) from error
         except exceptions.InvalidHandshake as error:
             raise RemoteError(
-                f"{named} answers, but not as a server of ataraxis: {error}"
+                f"{named} is not a server of ataraxis: {error}"
             ) from error
         except EOFError as error:
-            raise RemoteError(f"{named} hung up: {error}") from error
+            raise RemoteError(f"{named} closed the connection: {error}") from error
         return WebSocketConnection(socket, named)
 
     async def listen(
         self, host: str, port: int, codecs: tuple[str, ...], access: Access,
         limits: Limits, serve: Serve,
     ) -> WebSocketListener:  # fmt: skip
-        """Wait for connections; see `Transport.listen`."""
+        """Accept connections; see `Transport.listen`."""
         module = need("websockets.asyncio.server", "remote", "a remote API")
 
         async def serve_socket(socket: Any) -> None:
@@ -418,13 +416,13 @@ class WebSocket:
 
 @functools.cache
 def _direct(client: Any) -> Any:
-    """Return ``connect`` without redirects: a token goes where it was given for."""
+    """Return ``connect`` without redirects, as a token is for one server."""
 
     class Direct(client.connect):  # type: ignore[misc]
-        """Follows no redirect."""
+        """Does not follow redirects."""
 
         def process_redirect(self, exc: Exception) -> Exception:
-            """Take a redirect for the refusal that it is."""
+            """Treat a redirect as a refusal."""
             return exc
 
     return Direct

@@ -1,1 +1,1 @@
-"""Where a task puts what it reads: queues, callables, streams, journals."""
+"""Where a task puts its items: queues, callables, streams, journals."""

@@ -1,4 +1,4 @@
-"""`sink_of`: the sink that fits what a user gave."""
+"""`sink_of`: the sink for a queue, callable or stream."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def sink_of(
     *,
     policy: Overflow | None = None,
 ) -> Sink:
-    """Return the sink for what the user gave.
+    """Return the sink for a queue, callable or stream.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def sink_of(
     if hasattr(target, "send_block") and hasattr(target, "labels"):
         return StreamSink(target)
     if hasattr(target, "takes_blocks"):
-        made: Sink = target  # a sink already, such as an LslOutlet
+        made: Sink = target  # already a sink, such as an LslOutlet
         return made
     if hasattr(target, "put"):
         return QueueSink(target, on_full, buffer)
@@ -77,6 +77,6 @@ def sink_of(
     if callable(target):
         return CallSink(target)
     raise TypeError(
-        f"sink={target!r}: expected a queue (asyncio, queue, multiprocessing), a "
-        "callable or an ataraxis Producer"
+        f"sink must be a queue (asyncio, queue, multiprocessing), a callable or an "
+        f"ataraxis Producer, got {target!r}"
     )

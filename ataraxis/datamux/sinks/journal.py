@@ -1,4 +1,4 @@
-"""A stream and a journal as one sink: what comes is shared, and kept."""
+"""A stream and a journal as one sink: samples are shared and recorded."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from ataraxis.shm.thread import Latch
 from ataraxis.stream import Producer
 
 CLOCK = ("offset_ns", "bound_ns", "lost")
-"""Channels of the stream ``NAME.clock``, int64: what was measured of a source."""
+"""Channels of the stream ``NAME.clock``, int64: measurements of a source."""
 
 
 class JournalSink(StreamSink):
-    """Makes a stream of shared memory, and records every frame of it into a journal.
+    """Creates a stream of shared memory and records each of its frames in a journal.
 
     Parameters
     ----------
     stream : Stream
-        What it will carry.
+        Description of the samples.
     name : str
         Name of the stream in its context, and of the journal.
     directory : str or Path
-        Of the journal; made if it is not there.
+        Directory of the journal; created if missing.
     source : Source, optional
-        Where it comes from: its clock's offsets and its losses are recorded beside, as
-        the stream ``NAME.clock`` of `CLOCK`, a frame each time they change.
+        The source of the samples: the offsets of its clock and its losses are recorded
+        as the stream ``NAME.clock`` of `CLOCK`, one frame per change.
     samples : int, optional
         As `producer_of` takes it.
     context : Context, str, Path or None
-        The directory the stream lives in.
+        Directory of the stream.
     durability : {'os', 'disk'}
         As `Recorder` takes it.
     **options
@@ -56,10 +56,10 @@ class JournalSink(StreamSink):
 
     Notes
     -----
-    A sink as any other, for `proxy_live_stream`, `replay` and `simulate_stream`; good
-    for one task. Frames are delivered when they are in the ring; the end comes when
-    they are in the journal. If the disk refuses, the ring takes what it holds, and then
-    the task fails with the `LoggerError`, which says what is safe.
+    A sink for `proxy_live_stream`, `replay` and `simulate_stream`, for one task. Frames
+    are delivered when they are in the ring; the end comes when they are in the journal.
+    If the disk refuses, the ring fills, and then the task fails with the `LoggerError`,
+    which names the frames that are safe.
 
     Examples
     --------
@@ -104,26 +104,26 @@ class JournalSink(StreamSink):
             raise
         self._made = made
         self.release: Latch | None = None
-        """If it is given, the end waits for a disk that refuses until this is set."""
+        """If set, the end waits for a disk that refuses until this latch is set."""
         self.on_refusal: Callable[[LoggerError], object] = lambda error: None
-        """Called then."""
+        """Called when the disk refuses."""
         self.unsaved: dict[str, range] = {}
-        """Sequences of each stream that are in no file, since it was let go."""
+        """Sequences of each stream that were not recorded, since waiting was ended."""
         super().__init__(made[0])
 
     @property
     def producer(self) -> Producer:
-        """The stream; it ends with the task, and is closed with `close`."""
+        """The stream; it ends with the task; `close` closes it."""
         return self._made[0]
 
     def put(self, items: Sequence[Any], is_over: IsOver) -> None:
-        """Send blocks; while there is no room, look whether the journal goes on."""
+        """Send blocks; while the ring is full, check that the journal is written."""
         super().put(items, _asking(is_over, self.recorder.check))
         if self._source is not None:
             self._note(self._source)
 
     def _note(self, source: Source) -> None:
-        """Send what is new of the source's clock and losses."""
+        """Send the source's offsets and losses that changed."""
         offsets, lost = getattr(source, "offsets", ()), int(getattr(source, "lost", 0))
         new = [(o, o.measured_ns) for o in offsets[self._noted :]]
         if not new and lost != self._lost:
@@ -135,7 +135,7 @@ class JournalSink(StreamSink):
         self._noted, self._lost = len(offsets), lost
 
     def finish(self, end: End, is_over: IsOver) -> End:
-        """End the stream, and wait until all of it is in the journal."""
+        """End the stream; wait until all of it is in the journal."""
         if self._source is not None:
             self._note(self._source)
         super().finish(end, is_over)
@@ -152,7 +152,7 @@ class JournalSink(StreamSink):
         return end
 
     def close(self) -> None:
-        """Leave the stream, which readers may still read; the journal stays."""
+        """Close the stream, which readers may still read; the journal stays."""
         for producer in self._made:
             producer.close()
 
@@ -166,7 +166,7 @@ def _clock(name: str, context: ContextLike) -> Producer:
 
 
 def _asking(is_over: IsOver, check: Callable[[], None]) -> IsOver:
-    """Ask also `check`, from the second time on: then something is waited for."""
+    """Call `check` too, from the second call on: the sink waits by then."""
     asked = 0
 
     def ask() -> bool:

@@ -1,6 +1,6 @@
 """Sinks that belong to an event loop: `asyncio.Queue` and coroutine functions.
 
-The task's thread hands over a batch with one call into the loop, never one an item.
+The task's thread hands over a batch with one call into the loop, not one per item.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from ataraxis.datamux.sinks.sink import SLICE_S, IsOver, cut_short
 from ataraxis.errors import NotConnectedError, QueueFull
 from ataraxis.stream.overflow import Overflow
 
-_BATCH = 1024  # items moved in one go, so that the loop gets its turn
+_BATCH = 1024  # items moved at a time, so that the loop can run other tasks
 _PAUSE_S = 0.002
 
 
 def running_loop() -> asyncio.AbstractEventLoop:
-    """Return the loop this is called in.
+    """Return the running loop.
 
     Raises
     ------
     RuntimeError
-        There is none.
+        No loop runs.
     """
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
         raise RuntimeError(
-            "an asyncio sink belongs to an event loop and none runs here: call from "
-            "inside an async function, or give a queue.Queue"
+            "an asyncio sink needs a running event loop: call from an async function, "
+            "or give a queue.Queue"
         ) from None
 
 
 class LoopSink:
-    """Puts into an `asyncio.Queue` of the loop that the call was made in."""
+    """Puts into an `asyncio.Queue` of the loop in which it was made."""
 
     takes_blocks = False
 
@@ -62,7 +62,7 @@ class LoopSink:
     # ---- in the task's thread
 
     def put(self, items: Sequence[Any], is_over: IsOver) -> None:
-        """Hand a batch over; wait while one before it has not gone."""
+        """Hand a batch over, after the one before it was taken."""
         with self._lock:
             while self._waiting and not is_over():
                 self._check()
@@ -78,7 +78,7 @@ class LoopSink:
             self._check()
 
     def finish(self, end: End, is_over: IsOver) -> End:
-        """Hand the end over, and wait until it is in the queue."""
+        """Hand the end over; wait until it is in the queue."""
         with self._lock:
             self._error = None
             if not is_over() and self._on_full == "block":
@@ -100,7 +100,7 @@ class LoopSink:
             return end
 
     def wake(self) -> None:
-        """Make a wait look whether it is over."""
+        """Make a wait check whether it is over."""
         with self._lock:
             self._room.notify_all()
 
@@ -124,7 +124,7 @@ class LoopSink:
     # ---- in the loop
 
     def _drain(self) -> None:
-        """Move what waits into the queue, as far as it has room."""
+        """Move waiting items into the queue while it has room."""
         with self._lock:
             self._is_scheduled = False
             if self._pump is not None:
@@ -146,7 +146,7 @@ class LoopSink:
             self.delivered += 1
 
     def _no_room(self) -> bool:
-        """Do what `on_full` demands; whether the drain may go on."""
+        """Apply `on_full`; whether the drain may continue."""
         if self._on_full == "drop_newest":
             self.dropped += 1
             self._waiting.popleft()
@@ -174,7 +174,7 @@ class LoopSink:
         self._loop.call_later(delay_s, self._drain)
 
     async def _pumping(self) -> None:
-        """Put one by one into a queue with a bound, waiting for room."""
+        """Put items one by one into a bounded queue, waiting for room."""
         try:
             while self._waiting:
                 item = self._waiting[0]
@@ -190,7 +190,7 @@ class LoopSink:
             self._pump = None
 
     def _force(self, end: End) -> None:
-        """Put the end, even at the cost of what was not read."""
+        """Put the end, dropping unread items if the queue is full."""
         with self._lock:
             if self._pump is not None:
                 self._pump.cancel()
@@ -211,7 +211,7 @@ class LoopSink:
 
 
 class CoroutineSink:
-    """Awaits a coroutine function with each item, in the loop the call was made in."""
+    """Awaits a coroutine function with each item, in the loop in which it was made."""
 
     takes_blocks = False
 
@@ -222,7 +222,7 @@ class CoroutineSink:
         self.dropped = 0
 
     def put(self, items: Sequence[Any], is_over: IsOver) -> None:
-        """Await each in turn; what it raises ends the task."""
+        """Await each in turn; an exception ends the task."""
         for item in items:
             if is_over() or not self._run(item, is_over):
                 return
@@ -240,7 +240,7 @@ class CoroutineSink:
                 future.result(SLICE_S)
             except TimeoutError:
                 if future.done():
-                    raise  # the function's own
+                    raise  # raised by the function
                 if self._loop.is_closed() or is_over():
                     future.cancel()
                     return False
@@ -250,10 +250,10 @@ class CoroutineSink:
                 return True
 
     def finish(self, end: End, is_over: IsOver) -> End:
-        """Call with the end; not waited for once the task was stopped."""
+        """Call with the end; does not wait once the task was stopped."""
         if not self._loop.is_closed():
             self._run(end, is_over)
         return end
 
     def wake(self) -> None:
-        """Waits here are short."""
+        """Do nothing: waits are short."""

@@ -1,4 +1,4 @@
-"""Where a task puts what it reads: queues, callables, an ataraxis `Producer`.
+"""Where a task puts its items: queues, callables, an ataraxis `Producer`.
 
 Every sink is bounded: by the queue's own size, or by `buffer` items where the queue has
 none. `on_full` decides whether a full sink is waited for, or items are dropped and
@@ -26,23 +26,23 @@ IsOver = Callable[[], bool]
 
 
 class Sink(Protocol):
-    """What a task needs of a sink. Called by one thread."""
+    """The target of a task; called by one thread."""
 
     takes_blocks: bool
     delivered: int
     dropped: int
 
     def put(self, items: Sequence[Any], is_over: IsOver) -> None:
-        """Hand items over, in order; wait while there is no room and it is not over."""
+        """Hand items over, in order; wait for room until it is over."""
 
     def finish(self, end: End, is_over: IsOver) -> End:
-        """Hand over the end; once it is over, at the cost of what was not read.
+        """Hand over the end; once it is over, drop unread items to make room.
 
-        Returns the end that was handed over: if something gave way, 'stopped'.
+        Returns the end that was handed over: 'stopped' if items were dropped for it.
         """
 
     def wake(self) -> None:
-        """Make a wait look whether it is over."""
+        """Make a wait check whether it is over."""
 
 
 class CallSink:
@@ -56,7 +56,7 @@ class CallSink:
         self.dropped = 0
 
     def put(self, items: Sequence[Any], is_over: IsOver) -> None:
-        """Call for each; what it raises ends the task."""
+        """Call with each item; an exception ends the task."""
         for item in items:
             if is_over():
                 return
@@ -69,11 +69,11 @@ class CallSink:
         return end
 
     def wake(self) -> None:
-        """Nothing waits here."""
+        """Do nothing: this sink does not wait."""
 
 
 class QueueSink:
-    """Puts into a queue of `queue` or `multiprocessing`, or whatever has ``put``."""
+    """Puts into a queue of `queue` or `multiprocessing`, or any object with ``put``."""
 
     takes_blocks = False
 
@@ -82,13 +82,13 @@ class QueueSink:
         self._on_full = on_full
         self._buffer = buffer
         self._is_timed = hasattr(target, "put_nowait")
-        # Of multiprocessing: _maxsize is SEM_VALUE_MAX for none; qsize tells enough.
+        # A queue of multiprocessing has no maxsize; its qsize is enough.
         self._is_bounded = getattr(target, "maxsize", 0) > 0
         self.delivered = 0
         self.dropped = 0
 
     def put(self, items: Sequence[Any], is_over: IsOver) -> None:
-        """Put each, waiting in slices that look whether it is over."""
+        """Put each item; waits check regularly whether it is over."""
         at = 0
         while at < len(items):
             room = self._room(len(items) - at)
@@ -111,7 +111,7 @@ class QueueSink:
             return wanted
 
     def _make_room(self, is_over: IsOver) -> bool:
-        """Wait for a reader of an unbounded queue, or do what `on_full` demands."""
+        """Wait for a reader of an unbounded queue, or apply `on_full`."""
         if is_over() or self._on_full == "drop_newest":
             return False
         if self._on_full == "raise":
@@ -156,7 +156,7 @@ class QueueSink:
         return True
 
     def finish(self, end: End, is_over: IsOver) -> End:
-        """Put the end: wait for room, or make it once the task was stopped."""
+        """Put the end: wait for room, or make room once the task was stopped."""
         if not self._is_timed:
             self._queue.put(end)
             return end
@@ -166,7 +166,7 @@ class QueueSink:
                 self._queue.put(end, True, SLICE_S)
                 return end
             except queue.Full:
-                # A reader that left leaves a full queue: the oldest gives way.
+                # A reader that left leaves a full queue: drop the oldest item.
                 if self._on_full != "block":
                     self._evict()
                 elif is_over() and time.monotonic() > grace:
@@ -175,11 +175,11 @@ class QueueSink:
                         return end
 
     def wake(self) -> None:
-        """Waits here are short."""
+        """Do nothing: waits are short."""
 
 
 def cut_short(end: End) -> End:
-    """Return the end of a stream of which something could not be delivered."""
+    """Return the end of a stream of which not everything was delivered."""
     return End("stopped") if end.reason == "completed" else end
 
 

@@ -20,13 +20,12 @@ from ataraxis.stream.write_buffer import WriteBuffer
 
 
 class StreamSink:
-    """Sends each sample as one frame, or so many as a frame of the producer holds.
+    """Sends each sample as one frame, or as many as a frame of the producer holds.
 
-    A frame's device time is the sample's own time, ns; its device sequence is the
-    device's own counter, or else the sample's number; its time is when it was sent, or
-    arrived here from a live source. Of a frame of several samples they are those of the
-    first.
-    The producer is ended with the stream, and closed by whoever made it.
+    A frame's device time is the sample's time, ns; its device sequence is the device's
+    counter, or else the sample's number; its time is when it was sent, or arrived from
+    a live source. A frame of several samples has those of the first. The sink ends the
+    producer with the stream, and does not close it.
     """
 
     takes_blocks = True
@@ -36,10 +35,10 @@ class StreamSink:
         self.delivered = 0
         self.dropped = 0
         self._rest: Block | None = None
-        # What was asked for last, and whether it fits.
+        # The labels of the last `lend`, and whether they fit.
         self._known: Labels | None = None
         self._is_alike = False
-        # A frame that is filled in place, how far it is, and the stamps of its first.
+        # The frame that is filled in place, its samples, the stamps of its first.
         self._loan: WriteBuffer | None = None
         self._lent: NDArray[Any] | None = None
         self._filled = 0
@@ -51,10 +50,10 @@ class StreamSink:
             )
 
     def lend(self, labels: Labels) -> NDArray[Any] | None:
-        """Lend the rows of the next frame that are free, to be filled in place.
+        """Return a view of the free rows of the next frame, to be filled in place.
 
-        Blocks whose array they are need not be copied. None: frames are no rows of such
-        samples, or no slot is free now.
+        Blocks of this array are not copied. None: frames do not consist of such
+        samples, or no slot is free.
         """
         if labels is not self._known:
             own = self._producer.labels
@@ -67,7 +66,7 @@ class StreamSink:
         return self._lent[self._filled :]
 
     def _begin(self) -> bool:
-        """Have a frame to fill, with what is left over in it; whether there is one."""
+        """Open a frame, with the samples left over; whether a slot is free."""
         if self._loan is not None:
             return True
         loan = self._producer.next_to_send(blocking=False)
@@ -80,7 +79,7 @@ class StreamSink:
         return True
 
     def _add(self, block: Block) -> int:
-        """Copy into the frame that is filled; how many samples found room."""
+        """Copy into the open frame; return how many samples fit."""
         assert self._lent is not None
         place = self._lent[self._filled : self._filled + len(block)]
         place[:] = block.array[: len(place)]
@@ -88,7 +87,7 @@ class StreamSink:
         return len(place)
 
     def _fill(self, block: Block) -> None:
-        """Take in what stands in the lent frame; send it when it is full."""
+        """Count samples that are in the open frame; send it when it is full."""
         loan, lent = self._loan, self._lent
         assert loan is not None
         assert lent is not None
@@ -110,7 +109,7 @@ class StreamSink:
         for block in items:
             if not isinstance(block, Block):
                 raise TypeError(
-                    "a Producer takes blocks and transform gave "
+                    "a Producer takes blocks, transform returned "
                     f"{type(block).__name__}: return a Block, or use a queue"
                 )
             if self._lent is not None and block.array.base is self._lent:
@@ -126,7 +125,7 @@ class StreamSink:
             size = labels.shape[0]
             if self._rest is not None:
                 self._begin()
-            if self._lent is not None:  # what is begun is finished first
+            if self._lent is not None:  # complete the open frame first
                 block = block[self._add(block) :]
             if self._rest is not None:
                 block = self._rest.followed_by(block)
@@ -157,7 +156,7 @@ class StreamSink:
         times = block.arrived_ns
         if times is not None:
             times = np.ascontiguousarray(times[: n * size : size])
-        while at < n:  # tried before it is asked: what was read is sent if it can be
+        while at < n:  # try before asking is_over: send what was read if possible
             try:
                 sent = self._producer.send_block(
                     rows[at:],
@@ -167,7 +166,7 @@ class StreamSink:
                 )
                 self.dropped += n - at - sent
                 at = n
-            except TimeoutError as late:  # a reader that gates is behind
+            except TimeoutError as late:  # a lossless reader is behind
                 sent = getattr(late, "count", 0)
                 at += sent
                 if is_over():
@@ -179,7 +178,7 @@ class StreamSink:
             self.delivered += sent
 
     def finish(self, end: End, is_over: IsOver) -> End:
-        """End the producer; samples that fill no whole frame count as dropped."""
+        """End the producer; samples of an incomplete frame count as dropped."""
         self.dropped += self._filled if self._loan is not None else 0
         if self._rest is not None:
             self.dropped += len(self._rest)
@@ -188,11 +187,11 @@ class StreamSink:
         return end
 
     def wake(self) -> None:
-        """Waits here are short."""
+        """Do nothing: waits are short."""
 
 
 def _numbers(block: Block) -> NDArray[np.int64]:
-    """Return the device's own counter of each sample, or else its number."""
+    """Return the device's counter of each sample, or else its number."""
     found = block.index.get("device_sequence")
     if found is not None and found.dtype.kind in "iu" and found.min(initial=0) >= 0:
         return found
@@ -212,20 +211,20 @@ def producer_of(
     Parameters
     ----------
     stream : Stream
-        What it will carry.
+        Description of the samples.
     name : str
         Name of the stream in its context.
     samples : int, optional
-        Samples a frame, for a first dimension ``time``; one, without it, if not given.
+        Samples per frame, as first dimension ``time``; by default one, without it.
     context : Context, str, Path or None
-        The directory it lives in.
+        Directory of the stream.
     **options
         As `Producer` takes them: ``sync=True``, ``buffer_count=`` and so on.
 
     Returns
     -------
     Producer
-        To be given as a sink. It ends with the stream; close it when you are done.
+        A sink. It ends with the stream; the caller closes it.
     """
     labels = stream.labels()
     shape, dims = labels.shape, labels.dims

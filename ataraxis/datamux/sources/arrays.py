@@ -1,4 +1,4 @@
-"""Recordings in NumPy's files: npy and npz."""
+"""Recordings in NumPy files: npy and npz."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ataraxis.errors import RecordingError
 class Npy(SuffixFormat):
     """``npy://{a}``: records whose names are the columns, or (samples, fields).
 
-    Mapped, not read. A 2-d array holds the fields in their declared order, or first
+    The file is mapped. A 2-d array holds the fields in their declared order, or first
     the time and then the fields; a 1-d array of numbers is the only field.
     """
 
@@ -28,13 +28,13 @@ class Npy(SuffixFormat):
     def columns(
         self, folder: Folder, key: str, stream_id: str, stream: Stream
     ) -> Mapping[str, NDArray[Any]]:
-        """Map the file and name its columns."""
+        """Map the file and name the columns."""
         with folder.opened(f"{key}.npy") as opened:
             return named(_mapped(opened), stream, opened.shown)
 
 
 class Npz(SuffixFormat):
-    """``npz://{a}``: one array a column, or one named after the stream."""
+    """``npz://{a}``: one array per column, or one named after the stream."""
 
     suffix = ".npz"
 
@@ -75,15 +75,17 @@ def _mapped(opened: OpenedFile) -> NDArray[Any]:
         found = np.load(opened.path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy raises several kinds
         raise RecordingError(
-            f"{opened.shown}: not NumPy's, or damaged: {error}"
+            f"{opened.shown}: not a NumPy file, or damaged: {error}"
         ) from error
     if not isinstance(found, np.ndarray):
         found.close()
-        raise RecordingError(f"{opened.shown}: an archive of arrays, not one array")
+        raise RecordingError(
+            f"{opened.shown}: an archive of arrays: expected one array"
+        )
     return found
 
 
-# ---- npz: a zip of npy files, whose sizes are compared before anything is unpacked
+# ---- npz: a zip of npy files, whose sizes are checked before they are unpacked
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what NumPy writes
 
@@ -94,14 +96,14 @@ def npz_members(opened: OpenedFile) -> dict[str, zipfile.ZipInfo]:
     Raises
     ------
     RecordingError
-        It is damaged, or has too many.
+        The file is damaged, or has too many members.
     """
     try:
         with zipfile.ZipFile(opened.file) as archive:
             found = archive.infolist()
     except Exception as error:  # zipfile raises several kinds
         raise RecordingError(
-            f"{opened.shown}: not NumPy's, or damaged: {error}"
+            f"{opened.shown}: not a NumPy file, or damaged: {error}"
         ) from error
     if len(found) > FILES.columns:
         raise RecordingError(
@@ -116,7 +118,7 @@ def npz_arrays(opened: OpenedFile, names: list[str]) -> dict[str, NDArray[Any]]:
     Raises
     ------
     RecordingError
-        It is damaged, or an array would be more than the file's size allows.
+        The file is damaged, or an array is larger than the file's size allows.
     """
     members = npz_members(opened)
     opened.check(sum(members[name].file_size for name in names), "the archive")
@@ -125,7 +127,7 @@ def npz_arrays(opened: OpenedFile, names: list[str]) -> dict[str, NDArray[Any]]:
         for name in names:
             try:
                 found[name] = _member(archive, members[name])
-            except Exception as error:  # zipfile, zlib and NumPy each raise theirs
+            except Exception as error:  # zipfile, zlib and NumPy raise several kinds
                 raise RecordingError(
                     f"{opened.shown}: damaged: {name!r}: {error}"
                 ) from error
@@ -133,9 +135,9 @@ def npz_arrays(opened: OpenedFile, names: list[str]) -> dict[str, NDArray[Any]]:
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
-    """Read one array, if it is as large as its header declares."""
+    """Read one array; check that its size is the declared one."""
     if info.compress_type not in _METHODS:
-        raise ValueError(f"compression {info.compress_type} is not NumPy's")
+        raise ValueError(f"NumPy does not write compression {info.compress_type}")
     with archive.open(info) as opened:
         file: Any = opened
         version = np.lib.format.read_magic(file)
@@ -144,7 +146,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
             (2, 0): np.lib.format.read_array_header_2_0,
         }.get(version)
         if read is None:
-            raise ValueError(f"version {version} of npy")
+            raise ValueError(f"unknown version {version} of npy")
         shape, is_fortran, dtype = read(file)
         if dtype.hasobject:
             raise ValueError("it holds Python objects, which are not read")

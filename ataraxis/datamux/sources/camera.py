@@ -1,4 +1,4 @@
-"""Cameras and video files through OpenCV, a picture a sample."""
+"""Cameras and video files through OpenCV, one image per sample."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ STREAM_ID = "frames"
 class Cameras:
     """Driver of cameras: nodes ``camera0`` and so on, each with the stream ``frames``.
 
-    A node's file may say ``uri: camera://0`` or ``camera:///path/of/a/video.avi``.
-    Pictures are (y, x, colour), blue first, uint8.
+    A node's file may have ``uri: camera://0`` or ``camera:///path/of/a/video.avi``.
+    Images are (y, x, colour), blue first, uint8.
     """
 
     options: ClassVar[frozenset[str]] = frozenset([])
-    """Attributes that a stream takes."""
+    """Attributes of a stream."""
 
     def nodes(self, timeout: float) -> list[Node]:
         """Return the video devices of this machine; none is opened."""
@@ -33,7 +33,7 @@ class Cameras:
         return [Node(id=f"camera{n}", uri=f"camera://{n}") for n in numbers]
 
     def streams(self, node: Node, timeout: float) -> dict[str, Stream]:
-        """Open the camera to see what it gives."""
+        """Open the camera and describe its stream."""
         source = CameraSource(_place(node))
         source.open()
         source.close()
@@ -54,10 +54,10 @@ def _place(node: Node) -> int | str:
 
 
 class CameraSource:
-    """One camera, or one video file at its own rate.
+    """One camera, or one video file played at its rate.
 
-    Device times are what the driver or file says, ms since it began; device sequences
-    are its own numbers, of files. Numbers that are missing count as lost.
+    Device times are those of the driver or file, ms since its begin; device sequences
+    are the frame numbers of a file. Missing numbers count as lost.
 
     Parameters
     ----------
@@ -77,32 +77,34 @@ class CameraSource:
         self._began_ns = self._count = 0
         name = Path(place).name if isinstance(place, str) else f"camera {place}"
         attrs = {"id": STREAM_ID, "mode": "proxy", "place": str(place)}
-        # OpenCV gives no counter of a live camera: what it drops cannot be known.
+        # OpenCV has no counter for live cameras: dropped images are unknown.
         attrs["device_counter"] = "frames" if self._is_file else "unknown"
         self._stream = Stream(name, index={"t": Field("time", unit="s")}, attrs=attrs)
         self.lost = 0
 
     @property
     def stream(self) -> Stream:
-        """What it gives; complete once it is open."""
+        """Description; complete once the source is open."""
         return self._stream
 
     @property
     def labels(self) -> Labels:
-        """Labels of a picture."""
+        """Labels of an image."""
         if self._labels is None:
-            raise NotConnectedError(f"camera {self._place!r}: open() it first")
+            raise NotConnectedError(
+                f"camera {self._place!r} is closed: open() the source first"
+            )
         return self._labels
 
     def open(self) -> None:
-        """Open the device and take a first picture, which says its size."""
+        """Open the device and take a first image, which has the size."""
         self.close()
         capture = self._cv2.VideoCapture(self._place)
         is_read, picture = capture.read() if capture.isOpened() else (False, None)
         if not is_read or picture is None:
             capture.release()
             raise SourceNotFound(
-                f"camera {self._place!r} gives no picture: is it there, and free?"
+                f"camera {self._place!r} gives no image: is it connected, and free?"
             )
         rate = float(capture.get(self._cv2.CAP_PROP_FPS))
         self._stream.frequency = rate if 0 < rate < 1e4 else None
@@ -117,9 +119,9 @@ class CameraSource:
     def read_into(
         self, out: Array, stamps: Array | None = None, *, timeout: float | None = None
     ) -> int:
-        """Fill one row with the next picture; see `Source.read_into`.
+        """Fill one row with the next image; see `Source.read_into`.
 
-        A device that gives none blocks longer than `timeout`, as its driver does.
+        If the driver blocks, this waits longer than `timeout`.
         """
         capture = self._capture.get()
         check_out(out, self.labels)
@@ -133,7 +135,7 @@ class CameraSource:
             if not is_read and self._is_file:
                 raise EndOfStream(f"video {self._place!r} has ended")
             if not is_read:
-                raise SourceLost(f"camera {self._place!r} gives no more pictures")
+                raise SourceLost(f"camera {self._place!r} gives no more images")
         arrived = now_ns()
         out[0] = picture
         if stamps is not None:

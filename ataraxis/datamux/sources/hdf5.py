@@ -1,7 +1,7 @@
-"""Recordings in HDF5: one file ``data.h5`` a collection, as DFDS lays it out.
+"""Recordings in HDF5: one file ``data.h5`` per collection, as in DFDS.
 
-An HDF5 file can name other files: by external links, by raw data that lies outside, by
-virtual datasets. None of them is followed: what is read is in the file itself.
+An HDF5 file can refer to other files: by external links, external raw data or virtual
+datasets. None of them is followed.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _DEPTH = 16
 
 
 class Hdf5:
-    """``h5://{a}_{b}``: a dataset of records, or a group of columns, a recording.
+    """``h5://{a}_{b}``: a dataset of records, or a group of columns, per recording.
 
     Attributes of the dataset become attributes of its streams. Needs h5py.
     """
 
     def keys(self, folder: Folder) -> Iterable[tuple[str, Mapping[str, Any]]]:
-        """List the datasets, and the groups that hold only datasets."""
+        """List the datasets, and the groups that contain only datasets."""
         found: list[tuple[str, Mapping[str, Any]]] = []
         with opened_hdf5(folder, FILE) as (file, opened):
             for name, item in walk(file, opened):
@@ -67,7 +67,7 @@ class Hdf5:
 
 @contextmanager
 def opened_hdf5(folder: Folder, name: str) -> Iterator[tuple[Any, OpenedFile]]:
-    """Open an HDF5 file; what h5py raises meanwhile is that it is damaged."""
+    """Open an HDF5 file; errors of h5py become `RecordingError`."""
     if not folder.is_there(name):
         raise folder.not_there(name)
     h5py = need("h5py", "tables", "an HDF5 recording")
@@ -85,12 +85,12 @@ def opened_hdf5(folder: Folder, name: str) -> Iterator[tuple[Any, OpenedFile]]:
 
 
 def found_in(group: Any, path: str, opened: OpenedFile, depth: int = 0) -> Any:
-    """Return what is at a path of a group, through no link that leaves the file.
+    """Return the object at a path of a group; links to other files are not followed.
 
     Raises
     ------
     FileNotFoundError
-        Nothing is.
+        It does not exist.
     RecordingError
         A link leads out of the file, or in a circle.
     """
@@ -115,12 +115,12 @@ def found_in(group: Any, path: str, opened: OpenedFile, depth: int = 0) -> Any:
 
 
 def walk(file: Any, opened: OpenedFile) -> Iterator[tuple[str, Any]]:
-    """Give each group and dataset by its name, through hard links, each once.
+    """Yield each group and dataset with its name, once, through hard links.
 
     Raises
     ------
     RecordingError
-        There are too many, or they are too deep.
+        They are too many, or nested too deeply.
     """
     h5py = need("h5py", "tables", "an HDF5 recording")
     pending: list[tuple[str, Any, int]] = [("", file, 0)]
@@ -147,7 +147,7 @@ def walk(file: Any, opened: OpenedFile) -> Iterator[tuple[str, Any]]:
 
 
 def link_names(group: Any) -> list[str]:
-    """Return the names in a group, of links of every kind."""
+    """Return the names of all links of a group."""
     return [str(name) for name in group]
 
 
@@ -157,33 +157,35 @@ def _address(item: Any) -> Any:
 
 
 def check_inside(dataset: Any, opened: OpenedFile) -> None:
-    """Refuse a dataset whose values are in other files, or are too many.
-
-    Raises
-    ------
-    RecordingError
-        Which, and why.
-    """
-    h5py = need("h5py", "tables", "an HDF5 recording")
-    made = dataset.id.get_create_plist()
-    where = f"{opened.shown}{dataset.name}"
-    if made.get_layout() == h5py.h5d.VIRTUAL:
-        raise RecordingError(f"{where}: a virtual dataset: its values are elsewhere")
-    if made.get_external_count():
-        raise RecordingError(f"{where}: its values are in another file: not read")
-    if made.get_layout() == h5py.h5d.CHUNKED:
-        chunk = math.prod(made.get_chunk()) * max(1, dataset.id.get_type().get_size())
-        if chunk > FILES.allowed(opened.size):
-            raise RecordingError(f"{where}: chunks of {chunk} bytes: too large")
-
-
-def read_dataset(dataset: Any, opened: OpenedFile, rows: int | None = None) -> Any:
-    """Read a dataset, or its first rows, if they are in the file and not too many.
+    """Check that the values of a dataset are in its file, in chunks not too large.
 
     Raises
     ------
     RecordingError
         They are not.
+    """
+    h5py = need("h5py", "tables", "an HDF5 recording")
+    made = dataset.id.get_create_plist()
+    where = f"{opened.shown}{dataset.name}"
+    if made.get_layout() == h5py.h5d.VIRTUAL:
+        raise RecordingError(
+            f"{where}: a virtual dataset: its values are in other files"
+        )
+    if made.get_external_count():
+        raise RecordingError(f"{where}: its values are in another file: not read")
+    if made.get_layout() == h5py.h5d.CHUNKED:
+        chunk = math.prod(made.get_chunk()) * max(1, dataset.id.get_type().get_size())
+        if chunk > FILES.allowed(opened.size):
+            raise RecordingError(f"{where}: chunks of {chunk} bytes are too large")
+
+
+def read_dataset(dataset: Any, opened: OpenedFile, rows: int | None = None) -> Any:
+    """Read a dataset, or its first rows.
+
+    Raises
+    ------
+    RecordingError
+        Values are not in the file, or too many.
     """
     check_inside(dataset, opened)
     shape = dataset.shape
@@ -209,7 +211,7 @@ def read_dataset(dataset: Any, opened: OpenedFile, rows: int | None = None) -> A
 
 
 def _holds_columns(group: Any) -> bool:
-    """Tell whether everything in a group is a dataset of the file itself."""
+    """Whether a group contains only datasets, through hard links."""
     h5py = need("h5py", "tables", "an HDF5 recording")
     inside = link_names(group)
     return bool(inside) and all(
@@ -220,7 +222,7 @@ def _holds_columns(group: Any) -> bool:
 
 
 def _attributes(item: Any) -> dict[str, Any]:
-    """Return the attributes that are small, as Python's values."""
+    """Return the small attributes as Python values."""
     found = {}
     for name in item.attrs:
         try:
@@ -234,7 +236,7 @@ def _attributes(item: Any) -> dict[str, Any]:
 
 
 def _scalar(value: Any) -> Any:
-    """Turn NumPy's scalars of attributes into Python's."""
+    """Convert NumPy values to Python values."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value

@@ -1,9 +1,8 @@
-"""A trial of an HDF5 file in a process of its own, before it is opened in this one.
+"""A trial read of an HDF5 file in a child process, before it is opened in this one.
 
-A damaged file can make the HDF5 library crash, or go round in a circle for ever, with
-its lock held; no error comes back from either. So a file is first read where that harms
-nothing: in a process whose time and memory are limited. A file that was tried is not
-tried again, as long as it is the same.
+A damaged file can make the HDF5 library crash, or loop forever with its lock held. So a
+file is first read in a process with limited time and memory. The result is kept while
+the file is unchanged.
 """
 
 from __future__ import annotations
@@ -67,15 +66,9 @@ except Exception:
 
 
 def try_hdf5(opened: OpenedFile) -> None:
-    """Raise if reading the file crashes or hangs the HDF5 library.
-
-    Raises
-    ------
-    RecordingError
-        It does.
-    """
+    """Raise `RecordingError` if reading the file crashes or hangs the HDF5 library."""
     if getattr(sys, "frozen", False) or not sys.executable:
-        return  # there is no interpreter to try it in
+        return  # without an interpreter for the trial
     status = os.fstat(opened.file.fileno())
     which = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
     if problem := _trial(which, _Descriptor(opened.file.fileno())):
@@ -83,7 +76,7 @@ def try_hdf5(opened: OpenedFile) -> None:
 
 
 class _Descriptor(int):
-    """A number that is not looked at when a trial is looked up."""
+    """A descriptor that the cache of trials ignores."""
 
     def __eq__(self, other: object) -> bool:
         return True
@@ -94,7 +87,7 @@ class _Descriptor(int):
 
 @functools.lru_cache(maxsize=1024)
 def _trial(which: tuple[int, ...], descriptor: _Descriptor) -> str:
-    """Try it; what is wrong, or ''."""
+    """Return the problem of a file, or ''."""
     size = which[2]
     command = [
         sys.executable, "-c", _PROGRAM, f"/proc/self/fd/{int(descriptor)}",
@@ -107,7 +100,7 @@ def _trial(which: tuple[int, ...], descriptor: _Descriptor) -> str:
             stdin=subprocess.DEVNULL, timeout=_WALL_S + size / _BYTES_S,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return "the HDF5 library does not come to an end"
+        return "the HDF5 library hangs"
     if done.returncode < 0:
         return f"the HDF5 library crashes or hangs (signal {-done.returncode})"
     return ""

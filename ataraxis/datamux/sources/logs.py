@@ -1,4 +1,4 @@
-"""Recordings that ataraxis made: journals, and logs of the seed's layouts."""
+"""Recordings of ataraxis: journals, and logs in the seed's layouts."""
 
 from __future__ import annotations
 
@@ -26,15 +26,14 @@ _ENTRIES = (".axj", ".npy", ARCHIVE)
 class Logs:
     """``log://{session}``: a directory of journals or npy entries, or an ``.npz``.
 
-    A stream is a source of the log, by its name or, if it has none, its number. Times
-    are what the device said, where the recording says that these are ns, else when
-    frames were made, monotonic. An index may also declare ``time_ns``,
-    ``device_time``, ``device_sequence`` and ``sequence``, as they were recorded.
-    Frames of several samples become samples again.
+    A stream is a source of the log, by name or else by number. Times are those of the
+    device if the recording marks them as ns, else the monotonic times of the frames. An
+    index may also declare ``time_ns``, ``device_time``, ``device_sequence`` and
+    ``sequence``, as recorded. Frames of several samples are split into samples.
     """
 
     def keys(self, folder: Folder) -> Iterable[tuple[str, Mapping[str, Any]]]:
-        """List the directories that hold a log, and the archives elsewhere."""
+        """List the directories that contain a log, and other archives."""
         found: list[str] = []
         archives: list[str] = []
         for inside, names in folder.walk():
@@ -52,7 +51,7 @@ class Logs:
     def columns(
         self, folder: Folder, key: str, stream_id: str, stream: Stream
     ) -> Mapping[str, NDArray[Any]]:
-        """Read one source: its channels, and every time that was recorded of it."""
+        """Read one source: its channels, and all recorded times."""
         with _opened(folder, key) as archive:
             wanted = str(stream.attrs.get("log_name", stream_id))
             info = _source(archive, wanted)
@@ -69,7 +68,7 @@ class Logs:
         columns.setdefault(
             "t", np.repeat(ticks / (1e9 if is_ns else scale), count) + later
         )
-        # Of a frame of several samples there is one time for all.
+        # All samples of a frame have its time.
         columns["time_ns"] = np.repeat(block.time, count) * round(1e9 / scale)
         columns["sequence"] = np.repeat(block.sequence, count).astype(np.int64)
         if device is not None:
@@ -78,7 +77,7 @@ class Logs:
         return columns
 
     def describe(self, folder: Folder, key: str) -> dict[str, Stream]:
-        """Say which sources of a log hold numbers or text, by their names."""
+        """Return the sources of a log with numbers or text, by name."""
         described: dict[str, Stream] = {}
         with _opened(folder, key) as archive:
             for number, info in archive.sources.items():
@@ -89,11 +88,11 @@ class Logs:
                 try:
                     first = _read(archive, info, numbers.numbers[:1])
                     if first.data.dtype == object:
-                        continue  # text of any length
+                        continue  # variable-length text
                     row = first.labels or Labels(first.data.dtype, first.data.shape[1:])
                     made = stream_of(name, _sample_of(row)[0], "replay")
                 except (LayoutError, RecordingError):
-                    continue  # pickles, records: no columns
+                    continue  # pickles and records have no columns
                 made.index["time_ns"] = Field("made here", dtype="i64", unit="ns")
                 if first.device is not None:
                     for key_ in ("device_time", "device_sequence"):
@@ -112,14 +111,14 @@ def _opened(folder: Folder, key: str) -> Iterator[LogArchive]:
             with LogArchive(path) as archive:
                 yield archive
         except FileNotFoundError as error:
-            raise RecordingError(f"{path}: no log of ataraxis is there") from error
+            raise RecordingError(f"{path}: not a log of ataraxis") from error
         except (LayoutError, CorruptFrame) as error:
             raise RecordingError(f"{path}: damaged: {error}") from error
 
 
 @contextmanager
 def _found(folder: Folder, key: str) -> Iterator[tuple[str, str]]:
-    """Find a log's directory, or its archive: a path, and what it is called."""
+    """Open a log's directory or archive; yield its path, and its name."""
     for name in (key, f"{key}{ARCHIVE}"):
         if folder.is_there(name):
             with folder.opened(name) as opened:
@@ -139,12 +138,14 @@ def _found(folder: Folder, key: str) -> Iterator[tuple[str, str]]:
 
 
 def _check_entries(folder: Folder, descriptor: int, shown: str) -> None:
-    """Refuse links among the files of a log that a stranger asks for, and price it."""
+    """Charge for a log; raise for links in one that a client asks for."""
     nbytes = files = 0
     with os.scandir(descriptor) as entries:
         for entry in entries:
             if entry.is_symlink() and folder.is_confined:
-                raise RecordingError(f"{shown}/{entry.name}: a link: logs have none")
+                raise RecordingError(
+                    f"{shown}/{entry.name} is a link, and is not followed"
+                )
             if entry.is_file(follow_symlinks=False):
                 nbytes += entry.stat(follow_symlinks=False).st_size
                 files += 1
@@ -175,7 +176,7 @@ def _read(
 
 
 def _sample_of(row: Labels) -> tuple[Labels, int, float]:
-    """Return the labels of one sample, how many a frame has, and the step, s."""
+    """Return the labels of one sample, samples per frame, and their interval, s."""
     rate = row.attrs.get("sample_rate_hz")
     if not row.shape or row.dims[0] != "time":
         return row, 1, 0.0
@@ -196,7 +197,7 @@ def _sample_of(row: Labels) -> tuple[Labels, int, float]:
 def _columns(
     data: NDArray[Any], stream: Stream, sample: Labels, where: str
 ) -> dict[str, NDArray[Any]]:
-    """Name the columns: by their labels, or as the stream declares them; views."""
+    """Name the columns by their labels, or as the stream declares them; views."""
     fields = [*stream.fields]
     names = [*stream_of(stream.id, sample).fields]
     if len(names) == 1 and len(fields) == 1:
@@ -204,8 +205,6 @@ def _columns(
         return {fields[0]: data[:, 0] if is_channel else data}
     if not set(fields) <= set(names):
         if len(fields) != len(names):
-            raise RecordingError(
-                f"{where}: its channels are {names}, declared {fields}"
-            )
+            raise RecordingError(f"{where}: found channels {names}, declared {fields}")
         names = fields
     return {name: data[:, i] for i, name in enumerate(names)}

@@ -1,6 +1,6 @@
 """The Lab Streaming Layer: any outlet as a source, and any stream as an outlet.
 
-Times are the sender's, untouched; what its clock is off by is recorded in ``offsets``.
+Times are the sender's, unchanged; the offsets of its clock are recorded in ``offsets``.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def _pylsl() -> Any:
 class Lsl(OneNodeDriver):
     """Driver of the node "lsl": every outlet on the network, by source id or name.
 
-    ``attrs`` of a stream may choose by ``uid``, ``source_id``, ``name``, ``hostname``
-    or ``type``, and set ``gap_s``, above which a hole in the times counts as a loss.
+    ``attrs`` of a stream may select by ``uid``, ``source_id``, ``name``, ``hostname``
+    or ``type``, and set ``gap_s``: longer gaps in the times count as losses.
     """
 
     node_id = "lsl"
 
     def streams(self, node: Node, timeout: float) -> dict[str, Stream]:
-        """Look for outlets for `timeout` s."""
+        """Search for outlets for `timeout` s."""
         found: dict[str, Stream] = {}
         for info in _pylsl().resolve_streams(wait_time=timeout):
             stream = _described(info, None)
@@ -90,13 +90,13 @@ def _described(info: Any, full: Any) -> Stream:
         labels = _channels(full, "label", count)
         names, units = channel_names(count, labels), _channels(full, "unit", count)
         if own := _hub_fields(full, "fields"):
-            # Without a word in desc/channels, as StreamingHub describes its outlets.
+            # StreamingHub describes its outlets here, and not in desc/channels.
             if len(own) == count and not any(labels):
                 names = channel_names(count, [field.name for field in own])
                 units = [field.unit for field in own]
                 texts = [field.description for field in own]
             if named := _hub_fields(full, "index"):
-                # What LSL gives are seconds, whatever the unit that is declared.
+                # LSL gives seconds, whatever unit is declared.
                 text = named[0].description or "time of the sender"
                 index = {named[0].name: Field(text, unit="s")}
     dtype = _DTYPES[info.channel_format()]
@@ -122,7 +122,7 @@ def _described(info: Any, full: Any) -> Stream:
 
 
 def _channels(info: Any, key: str, count: int) -> list[str]:
-    """Return a text of each channel from desc/channels; empty where there is none."""
+    """Return a text of each channel from desc/channels; '' where it is missing."""
     channel = info.desc().child("channels").child("channel")
     found = []
     for _ in range(count):
@@ -140,30 +140,30 @@ class _HubField(NamedTuple):
 
 
 def _hub_fields(info: Any, part: str) -> list[_HubField]:
-    """Read StreamingHub's own layout: desc/fields/NAME, desc/index/NAME."""
+    """Read the layout of StreamingHub: desc/fields/NAME, desc/index/NAME."""
     found: list[_HubField] = []
     one = info.desc().child(part).first_child()
     while not one.empty() and len(found) < _MOST_FIELDS:
         if name := one.name():
-            told = (one.child_value(key) or "" for key in ("description", "unit"))
-            found.append(_HubField(name, *told))
+            texts = (one.child_value(key) or "" for key in ("description", "unit"))
+            found.append(_HubField(name, *texts))
         one = one.next_sibling()
     return found
 
 
 class LslSource:
-    """One outlet, by its id and what else is known of it.
+    """One outlet, by its id and further attributes.
 
     Parameters
     ----------
     stream_id : str
-        Its source id, uid or name.
+        Source id, uid or name.
     wanted : mapping, optional
-        What it must have: ``source_id``, ``uid``, ``name``, ``hostname``, ``type``.
+        Required attributes: ``source_id``, ``uid``, ``name``, ``hostname``, ``type``.
     gap_s : float
-        A hole in the times of a regular stream that is longer counts as lost samples.
+        Longer gaps in the times of a regular stream count as lost samples.
     timeout : float
-        How long to look for it, s.
+        How long to search for it, s.
     """
 
     def __init__(
@@ -191,25 +191,27 @@ class LslSource:
         self._is_behind = False
         self.lost = 0
         self.offsets: list[Offset] = []
-        """What to add to a time here, ns, to have the sender's; about every 5 s."""
+        """Add to a time here, ns, to get the sender's; measured about every 5 s."""
 
     @property
     def stream(self) -> Stream:
-        """What it gives; complete once it is open."""
+        """Description; complete once the source is open."""
         return self._stream
 
     @property
     def labels(self) -> Labels:
         """Labels of one sample; text has at most 256 characters."""
         if self._labels is None:
-            raise NotConnectedError(f"LSL stream {self._id!r}: open() it first")
+            raise NotConnectedError(
+                f"LSL stream {self._id!r} is closed: open() the source first"
+            )
         return self._labels
 
     def open(self) -> None:
-        """Find the outlet and connect; it is read from now on."""
+        """Find the outlet and connect; samples are buffered from now on."""
         self.close()
         info = self._found()
-        # recover=False: liblsl would come back without a word about what was lost.
+        # recover=False: liblsl would reconnect without reporting losses.
         inlet = self._lsl.StreamInlet(
             info, max_buflen=BUFFER_S, recover=False, as_numpy=True
         )
@@ -217,7 +219,7 @@ class LslSource:
             full = inlet.info(timeout=_INFO_S)
             inlet.open_stream(timeout=_INFO_S)
         except (self._lsl.util.LostError, self._lsl.util.TimeoutError) as error:
-            raise SourceLost(f"LSL stream {self._id!r}: it does not answer") from error
+            raise SourceLost(f"LSL stream {self._id!r} does not answer") from error
         self._stream = _described(info, full)
         self._stream.attrs["id"] = self._id
         self._is_text = info.channel_format() == _FORMATS["str"]
@@ -230,10 +232,10 @@ class LslSource:
         self._rate = self._stream.rate_hz
         self._inlet.hold(inlet)
         self._last_s, self._ask_ns = math.nan, 0
-        self._ask(_INFO_S)  # the first takes LSL half a second, the others none
+        self._ask(_INFO_S)  # the first takes LSL half a second
 
     def _found(self) -> Any:
-        """Return the outlet; by source id it is the same after a restart."""
+        """Return the outlet; its source id is the same after a restart."""
         wanted = dict(self._wanted)
         if wanted.get("source_id"):
             wanted.pop("uid", None)
@@ -244,7 +246,7 @@ class LslSource:
             predicate = _predicate(wanted)
         found = self._lsl.resolve_bypred(predicate, 1, self._timeout)
         if found and "uid" not in wanted:
-            # One more would have answered by now, too.
+            # A second one would have answered by now.
             found = self._lsl.resolve_bypred(predicate, 2, _ANOTHER_S) or found
         if not found:
             raise SourceNotFound(
@@ -254,8 +256,8 @@ class LslSource:
         return self._meant(found)
 
     def _meant(self, found: list[Any]) -> Any:
-        """Take the one outlet that is meant, or say how to tell them apart."""
-        # Started anew under its source id, the last one is meant.
+        """Return the outlet with the id; raise if several have it."""
+        # After a restart under the same source id the last one counts.
         newest = {
             info.source_id() or info.uid(): info
             for info in sorted(found, key=lambda info: info.created_at())
@@ -268,14 +270,14 @@ class LslSource:
             for info in newest.values()
         )
         raise SourceNotFound(
-            f"{len(newest)} LSL streams are called {self._id!r}, and one is needed: "
-            f"say which in attrs, by source_id, uid or hostname: {ways}"
+            f"{len(newest)} LSL streams are called {self._id!r}: select one in attrs, "
+            f"by source_id, uid or hostname: {ways}"
         )
 
     def read_into(
         self, out: Array, stamps: Array | None = None, *, timeout: float | None = None
     ) -> int:
-        """Fill rows with the samples that came; see `Source.read_into`."""
+        """Fill rows with the samples that arrived; see `Source.read_into`."""
         inlet = self._inlet.get()
         labels = self.labels
         if (
@@ -292,15 +294,17 @@ class LslSource:
                 return 0
             self._ask()
         except self._lsl.util.LostError as error:
-            raise SourceLost(f"LSL stream {self._id!r}: its outlet is gone") from error
+            raise SourceLost(
+                f"LSL stream {self._id!r}: its outlet went away"
+            ) from error
         got = len(t)
         if self._is_text:
             texts = [[value.decode() for value in row] for row in samples]
             longest = max(len(text) for row in texts for text in row)
             if longest > _TEXT:
                 raise DataOverflow(
-                    f"LSL stream {self._id!r}: a text of {longest} characters came, "
-                    f"and at most {_TEXT} fit"
+                    f"LSL stream {self._id!r}: a text of {longest} characters is too "
+                    f"long: at most {_TEXT} fit"
                 )
             out[:got] = texts
         elif not is_direct:
@@ -314,10 +318,10 @@ class LslSource:
     def _pull(
         self, inlet: Any, out: NDArray[Any], timeout: float | None, into: Any
     ) -> tuple[Any, NDArray[np.float64]]:
-        """Take what there is, or wait for the first; samples and their times."""
+        """Return the available samples and their times; wait for the first."""
         n = len(out)
         if self._is_behind:
-            # One call takes all that waits; to wait for one takes pylsl two.
+            # One call returns all available samples; waiting takes pylsl two.
             samples, t = inlet.pull_chunk(0.0, n, into)
             if len(t):
                 return samples, t
@@ -326,9 +330,9 @@ class LslSource:
         return samples, t
 
     def _count(self, t: NDArray[np.float64]) -> None:
-        """Count the samples that fit into the holes of the times."""
+        """Count the samples that are missing in gaps of the times."""
         rate, last = self._rate, float(t[-1])
-        # No hole fits where the whole chunk is in time; also false of a first, NaN.
+        # Without a late chunk there are no gaps; also False for the first, NaN.
         is_late = last - self._last_s - len(t) / (rate or 1.0) > self._gap_s / 2
         if rate is not None and (is_late or math.isnan(self._last_s)):
             gaps = np.diff(t, prepend=self._last_s) - 1 / rate
@@ -337,16 +341,16 @@ class LslSource:
         self._last_s = last
 
     def _ask(self, timeout: float = _ASK_S) -> None:
-        """Ask for the clock's offset, now and then; LSL measures beside us."""
+        """Read the clock's offset regularly; LSL measures it in a thread."""
         if now_ns() < self._ask_ns:
             return
         self._ask_ns = now_ns() + _AGAIN_NS
         try:
             correction = self._inlet.get().time_correction(timeout=timeout)
         except (self._lsl.util.TimeoutError, self._lsl.util.LostError):
-            return  # of a loss the next pull tells, after what has come
+            return  # the next pull reports a loss, after the samples
         self._ask_ns = now_ns() + round(OFFSET_S * 1e9)
-        # LSL's clock of this machine is not ours: their difference is part of it.
+        # LSL has another clock on this machine: include the difference.
         before, lsl_s, after = now_ns(), self._lsl.local_clock(), now_ns()
         here = round(lsl_s * 1e9) - (before + after) // 2
         offset_ns = here - round(correction * 1e9)
@@ -355,12 +359,12 @@ class LslSource:
         self.offsets.append(Offset(offset_ns, bound_ns, after, host))
 
     def close(self) -> None:
-        """Leave the outlet."""
+        """Disconnect from the outlet."""
         self._inlet.close()
 
 
 def _predicate(wanted: Mapping[str, str]) -> str:
-    """Return the query of LSL, XPath 1.0: a text with both quotes cannot be said."""
+    """Return the query for LSL, XPath 1.0, which cannot quote both quotes."""
     parts = []
     for key, value in wanted.items():
         quote = '"' if "'" in value else "'"
@@ -376,11 +380,11 @@ class LslOutlet:
     Parameters
     ----------
     stream : Stream
-        What it will carry: fields of one dtype.
+        Description of the samples: fields of one dtype.
     name : str, optional
-        Its name; the stream's, if not given.
+        Name of the outlet; by default the stream's.
     source_id : str, optional
-        By which readers find it again after a restart.
+        Id by which readers find it again after a restart.
     """
 
     takes_blocks = True
@@ -393,7 +397,7 @@ class LslOutlet:
         kinds = {WIDER.get(dtype, dtype) for dtype in declared}
         if len(kinds) != 1 or any(f.shape for f in stream.fields.values()):
             raise ValueError(
-                f"stream {stream.id!r}: LSL has one dtype a stream, found {declared}"
+                f"stream {stream.id!r}: LSL has one dtype per stream, found {declared}"
             )
         dtype = pick(_FORMATS, kinds.pop(), "dtype", "LSL")
         kind = str(stream.attrs.get("type", stream.description))
@@ -411,11 +415,11 @@ class LslOutlet:
         self.dropped = 0
 
     def wait_for_consumers(self, timeout: float) -> bool:
-        """Wait until somebody reads, s; whether somebody does."""
+        """Wait until a reader is connected, at most `timeout` s; whether one is."""
         return bool(self._outlet.wait_for_consumers(timeout))
 
     def put(self, items: Sequence[Any], is_over: IsOver) -> None:
-        """Push blocks; their last sample is now, the others before it as recorded."""
+        """Push blocks; the last sample is now, the others keep their intervals."""
         for block in items:
             if not isinstance(block, Block):
                 raise TypeError(f"an LSL outlet takes blocks, not {type(block)}")
@@ -431,10 +435,10 @@ class LslOutlet:
             self.delivered += len(block)
 
     def finish(self, end: End, is_over: IsOver) -> End:
-        """Close the outlet, after a second in which its readers may take the rest.
+        """Close the outlet, after a second in which readers can receive the rest.
 
-        LSL tells nobody what has arrived, and a reader that finds an outlet gone
-        cannot have what it had already been sent.
+        LSL does not report what has arrived, and a reader loses the data of an outlet
+        that is gone.
         """
         until = time.monotonic() + LINGER_S
         while time.monotonic() < until and self._outlet.have_consumers():
@@ -443,4 +447,4 @@ class LslOutlet:
         return end
 
     def wake(self) -> None:
-        """Nothing waits here."""
+        """Do nothing: this sink does not wait."""

@@ -24,8 +24,8 @@ from ataraxis.log.optional import need
 class Nwb(SuffixFormat):
     """``nwb://{session}``: each `TimeSeries` by its name.
 
-    A field of a float dtype has the value in the unit, one of an integer dtype what is
-    stored. Fields are the columns, in their order.
+    Float fields have the values in the unit, integer fields the stored values. Fields
+    are the columns in order.
     """
 
     suffix = ".nwb"
@@ -45,7 +45,7 @@ class Nwb(SuffixFormat):
             whole = _rows(_values(found.data, opened))
             if len(stream.fields) != whole.shape[1]:
                 raise RecordingError(
-                    f"{path}: {wanted!r} has {whole.shape[1]} columns, declared are "
+                    f"{path}: {wanted!r} has {whole.shape[1]} columns, declared "
                     f"{[*stream.fields]}"
                 )
             kinds = {f.numpy_dtype.kind for f in stream.fields.values()}
@@ -56,16 +56,16 @@ class Nwb(SuffixFormat):
         return {stream.time: t, **columns}
 
     def describe(self, folder: Folder, key: str) -> dict[str, Stream]:
-        """Say which time series a file has, by their names."""
+        """Return the time series of a file by name."""
         described = {}
         with _series_of(folder, f"{key}.nwb") as (series, opened):
             for name, found in series.items():
                 whole = _rows(_values(found.data, opened, 1))
                 dtype = "f64" if _is_scaled(found) else dtype_name(whole.dtype) or "str"
                 width = whole.shape[1]
-                said = (found.comments or "").partition("\n")[0]
-                said = said.removeprefix("fields: ").split(", ")
-                names = channel_names(width, said)
+                line = (found.comments or "").partition("\n")[0]
+                listed = line.removeprefix("fields: ").split(", ")
+                names = channel_names(width, listed)
                 described[name] = Stream(
                     name=name,
                     description=found.description,
@@ -79,13 +79,13 @@ class Nwb(SuffixFormat):
 
 
 def _is_scaled(found: Any) -> bool:
-    """Whether what is stored is not in the unit of the series."""
+    """Whether stored values must be scaled to the unit of the series."""
     each = getattr(found, "channel_conversion", None)
     return bool(found.conversion != 1.0 or found.offset or each is not None)
 
 
 def _conversion(found: Any, width: int) -> Any:
-    """Return what makes the unit of what is stored, for all or for each channel."""
+    """Return the factor from stored values to the unit, for all or per channel."""
     each = getattr(found, "channel_conversion", None)
     if each is None:
         return found.conversion
@@ -107,7 +107,7 @@ def _rows(data: Any) -> NDArray[Any]:
 
 
 def _values(data: Any, opened: OpenedFile, rows: int | None = None) -> Any:
-    """Read a dataset, or what pynwb has read of it already."""
+    """Read a dataset, unless pynwb has read it already."""
     if hasattr(data, "id"):
         return read_dataset(data, opened, rows)
     found = np.asarray(data)
@@ -129,12 +129,12 @@ def _series_of(
         raise folder.not_there(name)
     pynwb = need("pynwb", "nwb", "an NWB recording")
     with warnings.catch_warnings(), opened_hdf5(folder, name) as (file, opened):
-        warnings.simplefilter("ignore")  # of what hdmf thinks of cached schemas
+        warnings.simplefilter("ignore")  # of hdmf about cached schemas
         _check_links(file, opened)
         try:
             io = pynwb.NWBHDF5IO(file=file, mode="r")
             objects = io.read().objects.values()
-        except Exception as error:  # hdmf and h5py each raise theirs
+        except Exception as error:  # hdmf and h5py raise several kinds
             raise RecordingError(
                 f"{opened.shown}: not NWB, or damaged: {error}"
             ) from error
@@ -146,7 +146,7 @@ def _series_of(
 
 
 def _check_links(file: Any, opened: OpenedFile) -> None:
-    """Refuse a file that names another one anywhere: pynwb would follow it."""
+    """Raise if a file links to another one, as pynwb would follow the link."""
     h5py = need("h5py", "tables", "an NWB recording")
     for name, item in walk(file, opened):
         if isinstance(item, h5py.Dataset):
@@ -174,20 +174,20 @@ def write_nwb(
     Parameters
     ----------
     path : str or Path
-        The file; it must not be there.
+        The file; must not exist.
     recordings : mapping of str to Recording
-        Name of a time series to what it holds: fields of one dtype.
+        Recordings by the names of their time series: fields of one dtype.
     start : datetime, optional
-        When time 0 was; now, if not given.
+        Time 0; by default now.
     description : str
-        What the session was.
+        Description of the session.
 
     Raises
     ------
     ValueError
-        A recording's fields do not make one array; nothing is written.
+        The fields of a recording do not make an array; nothing is written.
     FileExistsError
-        The file is there.
+        The file exists.
     """
     pynwb = need("pynwb", "nwb", "an NWB file")
     if Path(path).exists():

@@ -1,4 +1,4 @@
-"""Recordings as sources: played in time, as if they came from a device."""
+"""Recordings as sources: played in time, like a device."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ from ataraxis.errors import (
 class Recorded(OneNodeDriver):
     """Driver of the node "recording"; ``attrs["path"]`` is the file or directory.
 
-    ``attrs`` may have ``speed``, seconds of the recording a second, and ``start`` and
-    ``stop``, s after its first sample. A node's file may say
-    ``uri: recording:///path/of/a/file.xdf``. Files are those of
+    ``attrs`` may have ``speed``, seconds of the recording per second, and ``start`` and
+    ``stop``, s after its first sample. A node's file may have
+    ``uri: recording:///path/of/a/file.xdf``. Formats are those of
     `ataraxis.datamux.open_recordings`. For a client of a server ``path`` is a name in
     the server's folder of data.
     """
 
     node_id = "recording"
     options: ClassVar[frozenset[str]] = frozenset(["path", "speed", "start", "stop"])
-    """Attributes that a stream takes."""
+    """Attributes of a stream."""
 
     def __init__(self) -> None:
         self._folder: Folder | None = None
 
     def confine(self, folder: Folder) -> None:
-        """Open nothing but what is in a folder, by names in it."""
+        """Open only files in a folder, by their names in it."""
         self._folder = folder
 
     def streams(self, node: Node, timeout: float) -> dict[str, Stream]:
@@ -65,7 +65,7 @@ class Recorded(OneNodeDriver):
         path = str(attrs.get("path", _path(node)))
         if not path:
             raise SourceNotFound(
-                'node "recording" plays a file: say which, attrs={"path": ...}'
+                'node "recording" needs the file to play: attrs={"path": ...}'
             )
         opened = (
             self._named(path)
@@ -82,7 +82,7 @@ class Recorded(OneNodeDriver):
         )
 
     def _named(self, name: str) -> dict[str, Recording]:
-        """Open a recording that a stranger names: the same answer for all others."""
+        """Open a recording that a client names; every failure has the same message."""
         assert self._folder is not None
         there = f"no recording {name[:200]!r}: give its name in the folder of data"
         if name.startswith("/") or ".." in name.split("/") or "\0" in name:
@@ -104,19 +104,18 @@ def _path(node: Node) -> str:
 
 
 class RecordedSource(DescribedSource):
-    """A recording that gives samples when their time has come, and then ends.
+    """A recording whose samples come when they are due, and which then ends.
 
-    Device times are those of the recording, device sequences the numbers of its
-    samples.
+    Device times are those of the recording, device sequences its sample numbers.
 
     Parameters
     ----------
     recording : Recording
         What to play; its fields make one array.
     speed : float
-        Seconds of it a second.
+        Seconds of the recording per second.
     start, stop : float
-        Which part, s after its first sample.
+        Part to play, s after the first sample.
     """
 
     def __init__(
@@ -127,7 +126,7 @@ class RecordedSource(DescribedSource):
         stop: float | None = None,
     ) -> None:
         if not 0 < speed < math.inf:
-            raise ValueError(f"speed={speed!r}: expected more than 0")
+            raise ValueError(f"speed must be above 0, got {speed!r}")
         self._recording, self._speed = recording, speed
         stream = recording.stream.copy()
         stream.index = stream.index or {"t": Field("time", unit="s")}
@@ -138,21 +137,21 @@ class RecordedSource(DescribedSource):
         self._began_ns = 0
 
     def price(self) -> Price:
-        """Return what playing it costs."""
+        """Return its price."""
         return self._recording.price(self._speed)
 
     def open(self) -> None:
-        """Begin anew, from the first sample."""
+        """Start from the first sample."""
         self._at, self._began_ns = self._first, now_ns()
 
     def read_into(
         self, out: Array, stamps: Array | None = None, *, timeout: float | None = None
     ) -> int:
-        """Fill rows with the samples whose time has come; see `Source.read_into`."""
+        """Fill rows with the samples that are due; see `Source.read_into`."""
         check_out(out, self._labels)
         at = self._at
         if at is None:
-            raise NotConnectedError("the recording is closed; open() it first")
+            raise NotConnectedError("the recording is closed: open() the source first")
         if at >= self._last:
             raise EndOfStream(f"{self._recording.where}: the recording has ended")
         t = self._recording.t
@@ -173,5 +172,5 @@ class RecordedSource(DescribedSource):
         return got
 
     def close(self) -> None:
-        """End."""
+        """Close the source."""
         self._at = None

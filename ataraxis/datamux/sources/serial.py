@@ -1,4 +1,4 @@
-"""Boards on a serial line: samples in lines or frames, commands and their replies."""
+"""Boards on a serial line: samples in lines or frames, commands and replies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ataraxis.datamux.source import (
 from ataraxis.errors import ConfigError, SourceLost, SourceNotFound
 from ataraxis.log.optional import need
 
-# ---- what comes over a serial line: lines of text, or frames of bytes, into rows
+# ---- the bytes of a serial line, as lines of text or frames, into rows
 
 _CHECKS = {"none": 0, "sum": 1, "xor": 1}
 _LONGEST = 65536
@@ -33,23 +33,23 @@ _LONGEST = 65536
 
 @dataclass
 class Arrived:
-    """What a protocol made of some bytes."""
+    """Samples and replies that were parsed from some bytes."""
 
     rows: list[tuple[float, int, tuple[Any, ...]]] = field(default_factory=list)
-    """Of each sample: device time, s (NaN: none), counter (-1: none), values."""
+    """Per sample: device time, s (NaN: none), counter (-1: none), values."""
     replies: list[bytes] = field(default_factory=list)
-    """Lines that are no samples: answers to commands."""
+    """Lines that are not samples: replies to commands."""
     malformed: int = 0
-    """Lines or frames that were thrown away."""
+    """Number of invalid lines or frames, which are dropped."""
 
 
 class Unwrapped:
-    """A clock of few bits that rises for ever, and begins anew when its board does.
+    """A clock of few bits without its wraps; it restarts with its board.
 
     Parameters
     ----------
     dtype : dtype
-        Of the clock: u1 to u4 go round, others do not.
+        Dtype of the clock: u1 to u4 wrap, others do not.
 
     Examples
     --------
@@ -59,20 +59,20 @@ class Unwrapped:
     """
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
-        goes_round = dtype.kind == "u" and dtype.itemsize < 8
-        self._span = 1 << (8 * dtype.itemsize) if goes_round else 0
+        wraps = dtype.kind == "u" and dtype.itemsize < 8
+        self._span = 1 << (8 * dtype.itemsize) if wraps else 0
         self._base, self._last = 0, -1
 
     def take(self, now: Any, most: float) -> Any:
-        """Return what a reading means.
+        """Return a reading without wraps.
 
         Parameters
         ----------
         now : number
             The reading.
         most : float
-            How far it can have gone since the one before. A step back that is further
-            round than this, or than half the way, is a board begun anew.
+            Largest possible step since the last reading. A step back that would be a
+            larger step, or more than half the range, means that the board restarted.
         """
         if not self._span:
             return now
@@ -85,12 +85,12 @@ class Unwrapped:
         return self._base + now
 
     def reset(self) -> None:
-        """Begin anew: the board was opened again."""
+        """Restart: the board was reopened."""
         self._base, self._last = 0, -1
 
 
 class Wire:
-    """Turns bytes into samples of a stream, as a node's uri describes it.
+    """Parses bytes into samples of a stream, as a node's uri describes.
 
     Each sample is: the device's time, if the stream's index has a unit; a counter, if
     the options name one (``counter=u16``); the fields, in order.
@@ -98,7 +98,7 @@ class Wire:
     Parameters
     ----------
     stream : Stream
-        Its fields and index.
+        Description: fields and index.
     options : mapping
         ``protocol`` lines or frames; of lines ``separator``; of frames ``sync`` (hex),
         ``order`` (little or big), ``check`` (none, sum or xor, one byte at the end).
@@ -106,7 +106,7 @@ class Wire:
     Raises
     ------
     ConfigError
-        An option is none.
+        An option is invalid.
     """
 
     def __init__(self, stream: Stream, options: Mapping[str, str]) -> None:
@@ -114,7 +114,7 @@ class Wire:
         unknown = set(options) - known
         if unknown:
             raise ConfigError(
-                f"serial: unknown option {sorted(unknown)[0]!r}: one of {sorted(known)}"
+                f"serial: unknown option {sorted(unknown)[0]!r}: known: {sorted(known)}"
             )
         self._is_text = _one_of(options, "protocol", ("lines", "frames")) == "lines"
         is_big = _one_of(options, "order", ("little", "big")) == "big"
@@ -135,11 +135,13 @@ class Wire:
             parts.append(("#t", index.numpy_dtype.newbyteorder(order)))
         if self._counter is not None:
             if self._counter.kind != "u":
-                raise ConfigError(f"serial: counter={self._counter}: u1, u2, u4 or u8")
+                raise ConfigError(
+                    f"serial: counter must be u1, u2, u4 or u8, got {self._counter}"
+                )
             parts.append(("#n", self._counter.newbyteorder(order)))
         for name, item in stream.fields.items():
             if item.numpy_dtype.kind not in "fiub" or item.shape:
-                raise ConfigError(f"serial: field {name!r}: a line carries numbers")
+                raise ConfigError(f"serial: field {name!r} must be a number")
             parts.append((name, item.numpy_dtype.newbyteorder(order)))
         clock = index.numpy_dtype if index is not None else np.dtype("f8")
         self._clock, self._taken_ns = Unwrapped(clock), now_ns()
@@ -150,17 +152,17 @@ class Wire:
             raise ConfigError("serial: frames need sync, such as sync=aa55")
 
     def take(self, data: bytes) -> Arrived:
-        """Take bytes as they came; what is whole is returned."""
+        """Take received bytes; return the complete samples and replies."""
         self._rest += data
         return self._lines() if self._is_text else self._frames()
 
     def reset(self) -> None:
-        """Forget what is half there, and where its clock was."""
+        """Drop incomplete data, and restart the clock."""
         self._rest = b""
         self._clock.reset()
 
     def missed(self, before: int, now: int) -> int:
-        """Return how many samples lie between two counters, which wrap."""
+        """Return the number of samples between two counters, which wrap."""
         if self._counter is None or before < 0:
             return 0
         return (now - before - 1) % (1 << (8 * self._counter.itemsize))
@@ -178,7 +180,7 @@ class Wire:
             try:
                 values = [_number(cell) for cell in cells]
             except ValueError:
-                # Text is an answer; a sample of which a cell is no number is damaged.
+                # Text is a reply; a row with a cell that is not a number is damaged.
                 if len(cells) == self._width and len(cells) > 1:
                     made.malformed += 1
                 else:
@@ -205,7 +207,7 @@ class Wire:
             body = data[at + len(self._sync) : at + whole]
             if not self._is_right(body):
                 made.malformed += 1
-                at += 1  # the sync may have been data: look on right behind it
+                at += 1  # the sync may have been data: search on after it
                 continue
             row = np.frombuffer(body, self._row, 1)[0]
             made.rows.append(self._named(row.tolist()))
@@ -246,7 +248,9 @@ def _number(cell: bytes) -> int | float:
 def _one_of(options: Mapping[str, str], name: str, known: tuple[str, ...]) -> str:
     found = options.get(name, known[0])
     if found not in known:
-        raise ConfigError(f"serial: {name}={found!r}: one of {', '.join(known)}")
+        raise ConfigError(
+            f"serial: {name} must be one of {', '.join(known)}, got {found!r}"
+        )
     return found
 
 
@@ -259,34 +263,34 @@ _REPLIES = 1000
 
 @dataclass(frozen=True)
 class Exchange:
-    """A command and what came back."""
+    """A command and its reply."""
 
     command: bytes
-    """What was sent."""
+    """The bytes sent."""
     sent_ns: int
-    """When it began to be handed to the port, monotonic ns: no reply is earlier."""
+    """Begin of sending, monotonic ns: every reply is later."""
     reply: bytes | None
-    """The line that came back, without its end; None if none was waited for."""
+    """The reply without line end; None if it was not waited for."""
     replied_ns: int | None
-    """When its last byte had come, monotonic ns."""
+    """Arrival of its last byte, monotonic ns."""
 
 
 class Serial:
     """Driver of boards that a ``*.node.yaml`` file describes.
 
-    Its uri says which port and protocol: ``serial:///dev/ttyACM0?baud=115200``, with
-    the options of `ataraxis.datamux.sources.serial.Wire`; one stream among its outputs.
+    Its uri has port and protocol: ``serial:///dev/ttyACM0?baud=115200``, with the
+    options of `ataraxis.datamux.sources.serial.Wire`; its outputs have one stream.
     """
 
     options: ClassVar[frozenset[str]] = frozenset(["fields", "time", "rate_hz"])
-    """Attributes that a stream takes."""
+    """Attributes of a stream."""
 
     def nodes(self, timeout: float) -> list[Node]:
-        """Return none: a port does not say what it sends."""
+        """Return an empty list: ports do not describe themselves."""
         return []
 
     def streams(self, node: Node, timeout: float) -> dict[str, Stream]:
-        """Return what the node's file describes."""
+        """Return the streams that the node's file describes."""
         return node.outputs
 
     def source(self, node: Node, stream_id: str, attrs: Attrs) -> SerialSource:
@@ -294,7 +298,7 @@ class Serial:
         if node.outputs:
             stream = pick(node.outputs, stream_id, "stream", f"node {node.id!r}").copy()
         else:
-            stream = _said(node, stream_id, attrs)
+            stream = _stream_from(node, stream_id, attrs)
         stream.attrs.update(id=stream_id, mode="proxy")
         parts = urlsplit(node.uri or "")
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
@@ -305,12 +309,12 @@ class Serial:
         return SerialSource(unquote(parts.path), stream, options)
 
 
-def _said(node: Node, stream_id: str, attrs: Mapping[str, Any]) -> Stream:
-    """Make the stream of a board that is named by its URI alone."""
+def _stream_from(node: Node, stream_id: str, attrs: Mapping[str, Any]) -> Stream:
+    """Return the stream of a board that is given by its URI alone."""
     fields = attrs.get("fields")
     if not isinstance(fields, Mapping) or not fields:
         raise ConfigError(
-            f"node {node.id!r}: no file says what it sends: give attrs "
+            f"node {node.id!r}: its data is not described: give attrs "
             "fields: {NAME: DTYPE}, and time: {dtype: u32, unit: us} if its samples "
             "begin with a time"
         )
@@ -328,14 +332,14 @@ def _said(node: Node, stream_id: str, attrs: Mapping[str, Any]) -> Stream:
 
 
 class SerialSource(DescribedSource):
-    """One board: read samples from it, and send it commands, from any thread.
+    """One board: read samples, and send commands, from any thread.
 
     Parameters
     ----------
     port : str
         The device.
     stream : Stream
-        What it sends.
+        Description of its samples.
     options : mapping, optional
         ``baud``, and those of `Wire`.
     """
@@ -348,7 +352,9 @@ class SerialSource(DescribedSource):
         try:
             self._baud = int(options.get("baud", 115200))
         except ValueError:
-            raise ConfigError(f"serial: baud={options['baud']!r}: a number") from None
+            raise ConfigError(
+                f"serial: baud must be a number, got {options['baud']!r}"
+            ) from None
         self._where = port
         super().__init__(stream)
         self._wire = Wire(stream, options)
@@ -363,10 +369,10 @@ class SerialSource(DescribedSource):
         self._number = -1
         self._failure: OSError | None = None
         self.malformed = 0
-        """Lines or frames that were thrown away."""
+        """Number of invalid lines or frames, which are dropped."""
 
     def open(self) -> None:
-        """Open the port, for nobody else."""
+        """Open the port exclusively."""
         self.close()
         try:
             port = self._serial.Serial(
@@ -374,7 +380,7 @@ class SerialSource(DescribedSource):
             )
         except (OSError, ValueError) as error:  # SerialException is an OSError
             raise SourceNotFound(
-                f"serial port {self._where!r} does not open: {error}"
+                f"cannot open serial port {self._where!r}: {error}"
             ) from error
         self._wire.reset()
         self._rows.clear()
@@ -385,7 +391,7 @@ class SerialSource(DescribedSource):
     def read_into(
         self, out: Array, stamps: Array | None = None, *, timeout: float | None = None
     ) -> int:
-        """Fill rows with the samples that came; see `Source.read_into`."""
+        """Fill rows with the samples that arrived; see `Source.read_into`."""
         check_out(out, self._labels)
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self._rows:
@@ -400,31 +406,31 @@ class SerialSource(DescribedSource):
         return got
 
     def command(self, data: bytes, *, timeout: float | None = 1.0) -> Exchange:
-        """Send a command, and wait for the next line that is no sample.
+        """Send a command, and wait for the next line that is not a sample.
 
         Parameters
         ----------
         data : bytes
-            Sent as it is: with its line end.
+            Bytes to send, including a line end.
         timeout : float or None
-            Longest wait for the reply, s; 0 does not wait for one.
+            Longest wait for the reply, s; 0: do not wait.
 
         Returns
         -------
         Exchange
-            Both, with their times.
+            Command and reply, with their times.
 
         Raises
         ------
         TimeoutError
-            Nothing came back in time.
+            No reply came in time.
         SourceLost
-            The board is gone.
+            The board went away.
         """
         port = self._port.get()
         with self._lock:
             self._replies.clear()
-        # Before the write: the reply may be here before the write has returned.
+        # Before the write, as the reply may come before it returns.
         sent_ns = now_ns()
         try:
             port.write(data)
@@ -447,9 +453,9 @@ class SerialSource(DescribedSource):
         return SourceLost(str(self._failure))
 
     def _pump(self, deadline: float | None) -> bool:
-        """Read what is there, or wait for who reads; False if the time is over.
+        """Read the port, or wait for the thread that does; False after the deadline.
 
-        Reader and commander are two threads and the port is one: whoever holds it
+        The threads of `read_into` and `command` share the port: the one that holds it
         reads for both.
         """
         left = _SLICE_S if deadline is None else deadline - time.monotonic()
@@ -459,7 +465,7 @@ class SerialSource(DescribedSource):
             with self._lock:
                 self._came.wait(min(max(left, 0.0), _SLICE_S))
             return left > 0
-        # Where two came at once, one waits for a slice of the other.
+        # If two threads come at once, one waits for the other.
         with self._reading:
             data = self._read(min(max(left, 0.0), _SLICE_S))
         if data:
@@ -471,7 +477,7 @@ class SerialSource(DescribedSource):
             port = self._port.get()
             port.timeout = wait_s
             found: bytes = port.read(max(1, port.in_waiting))
-        except (OSError, TypeError) as error:  # TypeError: closed meanwhile
+        except (OSError, TypeError) as error:  # TypeError: closed by another thread
             if not self._port.is_open:
                 raise self._gone(OSError("closed")) from error
             raise self._gone(OSError(str(error))) from error

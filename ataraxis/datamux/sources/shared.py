@@ -1,4 +1,4 @@
-"""Any stream of ataraxis in this machine's shared memory as a source."""
+"""Streams of ataraxis in the shared memory of this machine as sources."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ataraxis.stream.inspector import inspect
 
 
 class Shared(OneNodeDriver):
-    """Driver of the node "shared": the streams of this context, by their names.
+    """Driver of the node "shared": the streams of this context by name.
 
-    Another context is a node whose uri is ``shared:///its/path``.
+    A node with uri ``shared:///path`` has the streams of another context.
     """
 
     node_id = "shared"
     options: ClassVar[frozenset[str]] = frozenset(["policy"])
-    """Attributes that a stream takes."""
+    """Attributes of a stream."""
 
     def streams(self, node: Node, timeout: float) -> dict[str, Stream]:
-        """Return the streams that have a shape and dtype."""
+        """Return the streams with shape and dtype."""
         context = _context(node)
         found = {}
         for listed in inspect(context):
@@ -37,7 +37,7 @@ class Shared(OneNodeDriver):
                     if reader.is_typed:
                         found[listed.name] = stream_of(listed.name, reader.labels)
             except (OSError, RuntimeError, LayoutError):
-                continue  # it ended meanwhile, or is damaged: 'ataraxis ls' says
+                continue  # it has ended, or is damaged: see 'ataraxis ls'
         return found
 
     def source(self, node: Node, stream_id: str, attrs: Attrs) -> SharedSource:
@@ -51,16 +51,16 @@ def _context(node: Node) -> str | None:
 
 
 class SharedSource:
-    """Reads a stream of shared memory, a frame a sample.
+    """Reads a stream of shared memory, one frame per sample.
 
     Parameters
     ----------
     name : str
-        Its name.
+        Name of the stream.
     policy : str
         'lossless', 'lossy' or 'latest'.
     context : Context, str, Path or None
-        Where it lives.
+        Directory of the stream.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class SharedSource:
 
     @property
     def stream(self) -> Stream:
-        """What it gives."""
+        """Description of the samples."""
         return self._stream
 
     @property
@@ -130,5 +130,5 @@ class SharedSource:
         return got
 
     def close(self) -> None:
-        """Leave the stream."""
+        """Close the reader."""
         self._reader.close()

@@ -1,4 +1,4 @@
-"""The node "sim": simulated streams that come as if from a device."""
+"""The node "sim": simulated streams that behave like a device."""
 
 from __future__ import annotations
 
@@ -65,20 +65,19 @@ _STREAMS: dict[str, tuple[Stream, Signals]] = {
 
 
 def simulation_of(stream_id: str, attrs: Mapping[str, Any]) -> Simulation:
-    """Return the simulation of a built-in stream: its chunks, again, without waiting.
+    """Return the simulation of a built-in stream, whose chunks need no waiting.
 
     Parameters
     ----------
     stream_id : str
         'sine', 'noise', 'spikes', 'ramp', 'probe', 'camera' or 'events'.
     attrs : mapping
-        ``seed``; ``faults``; ``rate_hz``; ``channels``, how many; ``shape``, of
-        pictures.
+        ``seed``; ``faults``; ``rate_hz``; number of ``channels``; ``shape`` of images.
 
     Raises
     ------
     SourceNotFound, ValueError
-        There is no such stream, or `attrs` do not fit it.
+        The stream does not exist, or `attrs` do not fit it.
 
     Examples
     --------
@@ -102,12 +101,14 @@ def _simulation(node: Node, stream_id: str, attrs: Mapping[str, Any]) -> Simulat
 
 
 def _shaped(stream: Stream, attrs: Mapping[str, Any]) -> Stream:
-    """Give a stream the rate, channels and picture size that were asked for."""
+    """Return a stream with the rate, channels and image size of `attrs`."""
     stream = stream.copy()
     if "rate_hz" in attrs:
         rate = float(attrs["rate_hz"])
         if stream.rate_hz is None or not 0 < rate < math.inf:
-            raise ValueError(f"rate_hz={rate!r}: a stream with a rate, and above 0")
+            raise ValueError(
+                f"rate_hz must be above 0, for a stream with a rate, got {rate!r}"
+            )
         stream.frequency = rate
     first = next(iter(stream.fields.values()))
     if "channels" in attrs:
@@ -115,14 +116,14 @@ def _shaped(stream: Stream, attrs: Mapping[str, Any]) -> Stream:
         is_one = first.shape or stream.rate_hz is None
         if is_one or not 1 <= count <= FILES.columns:
             raise ValueError(
-                f"channels={count}: 1 or more, at most {FILES.columns}, of a stream "
-                "that has some"
+                f"channels must be 1 to {FILES.columns}, for a stream with channels, "
+                f"got {count}"
             )
         stream.fields = dict.fromkeys(channel_names(count), first)
     if "shape" in attrs:
         shape = tuple(int(n) for n in attrs["shape"])
         if len(shape) != len(first.shape) or min(shape, default=0) < 1:
-            raise ValueError(f"shape={shape}: expected {len(first.shape)} sizes")
+            raise ValueError(f"shape must have {len(first.shape)} extents, got {shape}")
         first.shape = shape
     return stream
 
@@ -133,7 +134,7 @@ class Simulated:
     options: ClassVar[frozenset[str]] = frozenset(
         ("seed", "faults", "rate_hz", "channels", "shape")
     )
-    """Attributes that a stream takes."""
+    """Attributes of a stream."""
 
     def nodes(self, timeout: float) -> list[Node]:
         """Return the one node."""
@@ -142,7 +143,7 @@ class Simulated:
         return [node]
 
     def streams(self, node: Node, timeout: float) -> dict[str, Stream]:
-        """Return the built-in streams, or what a node's file describes."""
+        """Return the built-in streams, or those that a node's file describes."""
         if node.outputs:
             return node.outputs
         return {name: stream.copy() for name, (stream, _) in _STREAMS.items()}
@@ -153,12 +154,12 @@ class Simulated:
 
 
 class SimulatedSource(DescribedSource):
-    """A simulation that gives samples when their time has come.
+    """A simulation whose samples come when they are due.
 
     Parameters
     ----------
     simulation : Simulation
-        What to give.
+        What to play.
     """
 
     def __init__(self, simulation: Simulation) -> None:
@@ -170,11 +171,11 @@ class SimulatedSource(DescribedSource):
         self._began_ns = 0
 
     def price(self) -> Price:
-        """Return what it costs."""
+        """Return its price."""
         return self._simulation.price()
 
     def open(self) -> None:
-        """Begin anew, from the first sample."""
+        """Start from the first sample."""
         self._chunks = self._simulation.chunks()
         self._pending, self._stall = None, None
         self._began_ns = now_ns()
@@ -182,7 +183,7 @@ class SimulatedSource(DescribedSource):
     def read_into(
         self, out: Array, stamps: Array | None = None, *, timeout: float | None = None
     ) -> int:
-        """Fill rows with the samples whose time has come; see `Source.read_into`."""
+        """Fill rows with the samples that are due; see `Source.read_into`."""
         check_out(out, self._labels)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -203,20 +204,20 @@ class SimulatedSource(DescribedSource):
         return got
 
     def _due(self, most: int) -> tuple[Block | None, float]:
-        """Return what is due, or how long until something is, s."""
+        """Return the samples that are due, or the time until some are, s."""
         if self._chunks is None:
-            raise NotConnectedError("the simulated source is closed; open() it")
+            raise NotConnectedError("the simulated source is closed: open() it first")
         now_s = (now_ns() - self._began_ns) * 1e-9
         gone = self._simulation.faults.lost_after_s
         if gone is None or now_s < gone:
             return self._due_at(now_s, most)
         block, wait_s = self._due_at(math.nextafter(gone, 0.0), most)
-        if block is None:  # what came before is given first
+        if block is None:  # earlier samples are given first
             raise SourceLost(f"simulated: the source went away after {gone} s")
         return block, wait_s
 
     def _due_at(self, now_s: float, most: int) -> tuple[Block | None, float]:
-        """Return what is due at a time, or how long until something is, s."""
+        """Return the samples that are due at a time, or the time until some are, s."""
         assert self._chunks is not None
         while self._pending is None:
             chunk = next(self._chunks)
@@ -236,5 +237,5 @@ class SimulatedSource(DescribedSource):
         return block, 0.0
 
     def close(self) -> None:
-        """End."""
+        """Close the source."""
         self._chunks = None

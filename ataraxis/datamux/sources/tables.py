@@ -1,4 +1,4 @@
-"""Recordings in tables: CSV and Parquet, one file a recording."""
+"""Recordings in tables: CSV and Parquet, one file per recording."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _TRUE = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no":
 
 
 class Csv(SuffixFormat):
-    """``csv://{a}_{b}``: a header line, then one row a sample, UTF-8.
+    """``csv://{a}_{b}``: a header line, then one row per sample, UTF-8.
 
-    Columns are read in their declared dtypes; an empty cell of a float is NaN.
+    Columns are read in their declared dtypes; an empty cell of a float column is NaN.
     """
 
     suffix = ".csv"
@@ -60,7 +60,7 @@ def _read(opened: OpenedFile, stream: Stream) -> Mapping[str, NDArray[Any]]:
                     comments=None, ndmin=1, quotechar='"',
                 )  # fmt: skip
         except (ValueError, UnicodeDecodeError, OverflowError):
-            pass  # read once more, slowly, to name the cell or forgive it
+            pass  # read again cell by cell, to name or accept the cell
         else:
             columns = {name: table[str(i)] for i, name in enumerate(wanted)}
             if not any(map(_is_unsure, columns.values())):
@@ -69,7 +69,7 @@ def _read(opened: OpenedFile, stream: Stream) -> Mapping[str, NDArray[Any]]:
 
 
 def _are_rows_whole(opened: OpenedFile, width: int) -> bool:
-    """Whether each row has as many commas as the header; in quotes they count, too."""
+    """Whether each row has as many commas as the header, also within quotes."""
     with _text(opened) as file:
         next(file, None)
         try:
@@ -81,10 +81,10 @@ def _are_rows_whole(opened: OpenedFile, width: int) -> bool:
 
 
 def _is_unsure(column: NDArray[Any]) -> bool:
-    """Whether the text may have had another number; cell by cell it is known.
+    """Whether numbers may differ from the text, so that cells must be read one by one.
 
-    One too large for the dtype has become infinite, and an integer that was written
-    with a decimal point came through a float.
+    A number too large for the dtype becomes infinite, and an integer with a decimal
+    point is read as a float.
     """
     if column.dtype.kind == "f":
         return bool(np.isinf(column).any())
@@ -93,7 +93,7 @@ def _is_unsure(column: NDArray[Any]) -> bool:
 
 @contextmanager
 def _text(opened: OpenedFile) -> Iterator[io.TextIOWrapper]:
-    """Read the file as text, from its beginning; it stays open."""
+    """Read the file as text from its start; the file stays open."""
     opened.file.seek(0)
     text = io.TextIOWrapper(opened.file, encoding="utf-8-sig", newline="")
     try:
@@ -105,7 +105,7 @@ def _text(opened: OpenedFile) -> Iterator[io.TextIOWrapper]:
 def _parsed_as(name: str, stream: Stream) -> np.dtype[Any]:
     field = stream.fields.get(name) or stream.index.get(name)
     dtype = np.dtype("f8") if field is None else field.numpy_dtype
-    # A time in float32, as much of DFDS declares, would lose what the text says.
+    # DFDS often declares times as float32, which would lose digits of the text.
     return np.dtype("f8") if name not in stream.fields and dtype.kind == "f" else dtype
 
 
@@ -117,19 +117,19 @@ def _header(opened: OpenedFile) -> list[str]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise RecordingError(f"{where}: not CSV text: {error}") from error
     if not names:
-        raise RecordingError(f"{where}: an empty file: expected a line of column names")
+        raise RecordingError(f"{where}: empty file: expected a line of column names")
     if len(names) > FILES.columns:
         raise RecordingError(
             f"{where}:1: {len(names)} columns, at most {FILES.columns} are read"
         )
     twice = sorted(n for n, count in collections.Counter(names).items() if count > 1)
     if twice:
-        raise RecordingError(f"{where}: columns named twice: {twice[:20]}")
+        raise RecordingError(f"{where}: duplicate column names: {twice[:20]}")
     return names
 
 
 _ROWS = 4096
-_DIGITS = 25  # more than any integer of 64 bits has
+_DIGITS = 25  # more than a 64-bit integer has
 
 
 def _slowly(
@@ -138,14 +138,14 @@ def _slowly(
     places: Mapping[str, int],
     wanted: Mapping[str, np.dtype[Any]],
 ) -> dict[str, NDArray[Any]]:
-    """Read cell by cell, and say which one is wrong."""
+    """Read cell by cell; raise for the first wrong one."""
     where = opened.shown
     pieces: dict[str, list[NDArray[Any]]] = {name: [] for name in wanted}
     cells: dict[str, list[Any]] = {name: [] for name in wanted}
     columns = [(name, dtype, places[name]) for name, dtype in wanted.items()]
 
     def pack() -> None:
-        """Keep what was read as arrays: lists of objects are many times larger."""
+        """Convert the cells to arrays: lists of objects are many times larger."""
         for name, dtype in wanted.items():
             try:
                 made = np.array(cells[name], dtype if dtype.kind != "S" else None)
@@ -183,13 +183,13 @@ def _slowly(
 
 
 def _check_text(opened: OpenedFile, name: str, pieces: list[NDArray[Any]]) -> None:
-    """Refuse text whose longest cell would make every row as long."""
+    """Raise if padding all rows to the longest cell needs too much memory."""
     widest = max(piece.dtype.itemsize for piece in pieces)
     rows = sum(len(piece) for piece in pieces)
     if widest * rows > FILES.allowed(opened.size):
         raise RecordingError(
-            f"{opened.shown}: column {name!r}: {rows} rows as long as the longest cell "
-            f"({widest} bytes) are {FILES.expansion} times more than the file has"
+            f"{opened.shown}: column {name!r}: {rows} rows padded to the longest cell "
+            f"({widest} bytes) are over {FILES.expansion} times the file's size"
         )
 
 
@@ -220,7 +220,7 @@ def _cell(text: str, dtype: np.dtype[Any], where: str, line: int, name: str) -> 
 
 
 class Parquet(SuffixFormat):
-    """``parquet://{a}_{b}``: one row a sample; needs pyarrow."""
+    """``parquet://{a}_{b}``: one row per sample; needs pyarrow."""
 
     suffix = ".parquet"
 
@@ -236,7 +236,7 @@ class Parquet(SuffixFormat):
                 return _parquet(parquet, opened, stream)
             except RecordingError:
                 raise
-            except Exception as error:  # Arrow has a dozen kinds, and OSError
+            except Exception as error:  # Arrow raises many kinds
                 raise RecordingError(
                     f"{opened.shown}: not a Parquet file, or damaged: {error}"
                 ) from error
@@ -277,7 +277,7 @@ def _parquet(
 
 
 def _plain(column: NDArray[Any], opened: OpenedFile, name: str) -> NDArray[Any]:
-    """Give text its NumPy dtype; Arrow makes objects of it."""
+    """Convert text, which Arrow returns as objects, to a NumPy dtype."""
     if column.dtype != object:
         return column
     values = column.tolist()

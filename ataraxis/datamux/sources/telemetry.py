@@ -1,4 +1,4 @@
-"""The machine itself as a source: its processors, memory, discs and network."""
+"""The machine as a source: processors, memory, disks and network."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from ataraxis.datamux.source import (
 from ataraxis.errors import NotConnectedError
 from ataraxis.log.optional import need
 
-# ---- what Linux says of the machine in ``/proc``, for where psutil is not installed
+# ---- counters of Linux in ``/proc``, used when psutil is not installed
 
-# The methods are those of psutil that telemetry asks, with the same names and units.
+# The methods have the names and units of psutil.
 
 PROC = Path("/proc")
 _SECTOR = 512
@@ -38,14 +38,14 @@ class Memory(NamedTuple):
 
 
 class Network(NamedTuple):
-    """Bytes since the machine began; of every interface but the loopback."""
+    """Bytes since boot, of every interface but the loopback."""
 
     bytes_sent: int
     bytes_recv: int
 
 
 class Disk(NamedTuple):
-    """Bytes since the machine began; of whole disks."""
+    """Bytes since boot, of whole disks."""
 
     read_bytes: int
     write_bytes: int
@@ -65,11 +65,11 @@ class ProcHost:
         self._before: dict[str, tuple[int, int]] = {}
 
     def cpu_count(self) -> int:
-        """Return how many processors there are."""
+        """Return the number of processors."""
         return len(_processors())
 
     def cpu_percent(self, percpu: bool = True) -> list[float]:
-        """Return how busy each was since the last call, %; 0 the first time."""
+        """Return the load of each since the last call, %; 0 the first time."""
         busy = []
         now = _processors()
         for name, (used, total) in now.items():
@@ -80,19 +80,19 @@ class ProcHost:
         return busy
 
     def virtual_memory(self) -> Memory:
-        """Return what of the memory is in use."""
-        said = _meminfo()
-        available = said.get("MemAvailable", said.get("MemFree", 0))
-        return Memory(said.get("MemTotal", 0) - available, available)
+        """Return used and available memory."""
+        values = _meminfo()
+        available = values.get("MemAvailable", values.get("MemFree", 0))
+        return Memory(values.get("MemTotal", 0) - available, available)
 
     def swap_memory(self) -> Memory:
-        """Return what of the swap space is in use."""
-        said = _meminfo()
-        free = said.get("SwapFree", 0)
-        return Memory(said.get("SwapTotal", 0) - free, free)
+        """Return used and available swap space."""
+        values = _meminfo()
+        free = values.get("SwapFree", 0)
+        return Memory(values.get("SwapTotal", 0) - free, free)
 
     def net_io_counters(self) -> Network | None:
-        """Return what went over the network."""
+        """Return the bytes sent and received."""
         sent = received = 0
         for line in (PROC / "net" / "dev").read_text().splitlines()[2:]:
             name, _, counts = line.partition(":")
@@ -102,18 +102,18 @@ class ProcHost:
         return Network(sent, received)
 
     def disk_io_counters(self) -> Disk | None:
-        """Return what went to and from disks."""
+        """Return the bytes read and written."""
         read = written = 0
         for line in (PROC / "diskstats").read_text().splitlines():
             words = line.split()
-            if os.path.isdir(f"/sys/block/{words[2]}"):  # no partitions
+            if os.path.isdir(f"/sys/block/{words[2]}"):  # skip partitions
                 read += int(words[5]) * _SECTOR
                 written += int(words[9]) * _SECTOR
         return Disk(read, written)
 
 
 def _processors() -> dict[str, tuple[int, int]]:
-    """Return of each processor the ticks that it was busy, and all."""
+    """Return busy and total ticks of each processor."""
     found = {}
     for line in (PROC / "stat").read_text().splitlines():
         name, *words = line.split()
@@ -124,7 +124,7 @@ def _processors() -> dict[str, tuple[int, int]]:
 
 
 def _meminfo() -> dict[str, int]:
-    """Return what ``meminfo`` says, bytes."""
+    """Return the values of ``meminfo``, bytes."""
     found = {}
     for line in (PROC / "meminfo").read_text().splitlines():
         name, _, rest = line.partition(":")
@@ -166,12 +166,12 @@ _READERS: dict[str, tuple[Callable[[Any], list[float]], list[str], str]] = {
 
 
 def host() -> Any:
-    """Return psutil, or what reads ``/proc`` in its place.
+    """Return psutil, or a `ProcHost` in its place.
 
     Raises
     ------
     ModuleNotFoundError
-        Neither is there: what to type.
+        Neither is available; the message names the command that installs psutil.
     """
     is_linux = (PROC / "stat").is_file()
     if is_linux and importlib.util.find_spec("psutil") is None:
@@ -180,14 +180,14 @@ def host() -> Any:
 
 
 class Telemetry(OneNodeDriver):
-    """Driver of the node "telemetry"; ``attrs["rate_hz"]`` is how often to look."""
+    """Driver of the node "telemetry"; ``attrs["rate_hz"]`` is the sampling rate."""
 
     node_id = "telemetry"
     options: ClassVar[frozenset[str]] = frozenset(["rate_hz"])
-    """Attributes that a stream takes."""
+    """Attributes of a stream."""
 
     def streams(self, node: Node, timeout: float) -> dict[str, Stream]:
-        """Return its streams: cpu, memory, network, disk."""
+        """Return the streams: cpu, memory, network, disk."""
         return {name: _described(name, RATE_HZ) for name in _READERS}
 
     def source(self, node: Node, stream_id: str, attrs: Attrs) -> TelemetrySource:
@@ -212,19 +212,19 @@ def _described(name: str, rate: float) -> Stream:
 
 
 class TelemetrySource(DescribedSource):
-    """Looks at this machine at absolute deadlines.
+    """Samples this machine at absolute deadlines.
 
     Parameters
     ----------
     name : str
         'cpu', 'memory', 'network' or 'disk'.
     rate_hz : float
-        How often a second.
+        Sampling rate, Hz.
     """
 
     def __init__(self, name: str, rate_hz: float = RATE_HZ) -> None:
         if not 0 < rate_hz <= 1000:
-            raise ValueError(f"rate_hz={rate_hz!r}: expected more than 0, at most 1000")
+            raise ValueError(f"rate_hz must be above 0, at most 1000, got {rate_hz!r}")
         self._psutil = host()
         self._read = _READERS[name][0]
         super().__init__(_described(name, rate_hz))
@@ -232,17 +232,17 @@ class TelemetrySource(DescribedSource):
         self._due_ns: int | None = None
 
     def open(self) -> None:
-        """Begin; the first look is one step from now."""
-        self._read(self._psutil)  # what follows is relative to this
+        """Open the source; the first sample is one step from now."""
+        self._read(self._psutil)  # later readings are relative to this
         self._due_ns = now_ns() + self._step_ns
 
     def read_into(
         self, out: Array, stamps: Array | None = None, *, timeout: float | None = None
     ) -> int:
-        """Wait for the next look, and fill one row; see `Source.read_into`."""
+        """Wait for the next sample and fill one row; see `Source.read_into`."""
         check_out(out, self._labels)
         if self._due_ns is None:
-            raise NotConnectedError("telemetry: the source is closed; open() it")
+            raise NotConnectedError("telemetry is closed: open() the source first")
         if not wait_until(self._due_ns, timeout):
             return 0
         missed = (now_ns() - self._due_ns) // self._step_ns
@@ -254,5 +254,5 @@ class TelemetrySource(DescribedSource):
         return 1
 
     def close(self) -> None:
-        """End."""
+        """Close the source."""
         self._due_ns = None

@@ -1,7 +1,7 @@
 """Recordings of PhysioNet: WFDB headers, signals and annotations, through ``wfdb``.
 
-A header names the files of its signals. They are files beside it, by plain names; and
-what they would become is compared with their size, before ``wfdb`` reads any of them.
+A header names the files of its signals. Only files beside it are read, and the declared
+amount of data is compared with their size before ``wfdb`` reads them.
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ ANNOTATOR = "annotator"
 class Wfdb(SuffixFormat):
     """``wfdb://{record}``: the signals of a record, or the annotations beside it.
 
-    A field of a float dtype has the physical value, one of an integer dtype what the
-    converter gave. Signals of several samples a frame have a rate of their own: where
-    there are several rates, ``signals_200hz`` are those of 200 Hz. A stream whose attrs
-    have ``annotator`` (``"atr"``) is the file of that suffix, an event stream with the
-    fields ``symbol`` and ``sample``.
+    A float field has the physical value, an integer field the value of the converter.
+    In a record with several rates the stream ``signals_200hz`` has the signals of
+    200 Hz. A stream whose attrs have ``annotator`` (``"atr"``) is the file of that
+    suffix, an event stream with the fields ``symbol`` and ``sample``.
     """
 
     suffix = ".hea"
@@ -43,7 +42,7 @@ class Wfdb(SuffixFormat):
     def columns(
         self, folder: Folder, key: str, stream_id: str, stream: Stream
     ) -> Mapping[str, NDArray[Any]]:
-        """Read the signals that are declared, or the annotations."""
+        """Read the declared signals, or the annotations."""
         if ANNOTATOR in stream.attrs:
             return _annotations(folder, key, str(stream.attrs[ANNOTATOR]))
         with _record(folder, key) as (path, shown):
@@ -68,9 +67,9 @@ class Wfdb(SuffixFormat):
         rate = rates.pop() if rates else header.fs
         if stream.rate_hz is not None and stream.rate_hz != rate:
             raise RecordingError(
-                f"{shown}.hea: {rate} Hz, and the stream declares {stream.rate_hz} Hz"
+                f"{shown}.hea: {rate} Hz, the stream declares {stream.rate_hz} Hz"
             )
-        # wfdb gives them frame by frame, unless it is to average them to one a frame.
+        # Otherwise wfdb averages several samples of a frame to one.
         has_frames = any(own != header.fs for own in header.rates)
         record = _read(path, shown, is_physical, has_frames)
         if has_frames:
@@ -88,7 +87,7 @@ class Wfdb(SuffixFormat):
         return {"t": np.arange(n) / rate, **columns}
 
     def describe(self, folder: Folder, key: str) -> dict[str, Stream]:
-        """Say which streams a record has: ``signals`` and each annotator."""
+        """Return the streams of a record: ``signals`` and each annotator."""
         with _record(folder, key) as (path, shown):
             header = _header(path, shown)
         found = {}
@@ -124,7 +123,7 @@ class Wfdb(SuffixFormat):
 
 
 def _suffixes(folder: Folder, key: str) -> list[str]:
-    """Return what follows the record's name and a dot, of the files beside it."""
+    """Return the suffixes of the files of a record."""
     parent, _, record = key.rpartition("/")
     for inside, names in folder.walk():
         if inside == parent:
@@ -134,7 +133,7 @@ def _suffixes(folder: Folder, key: str) -> list[str]:
 
 
 def _is_annotator(folder: Folder, name: str) -> bool:
-    """Whether a file ends as annotations do: in whole words, the last one 0."""
+    """Whether a file is words of two bytes, the last one 0, as annotations are."""
     if not _PLAIN.fullmatch(name.rpartition("/")[2]):
         return False
     with folder.opened(name) as opened:
@@ -145,12 +144,12 @@ def _is_annotator(folder: Folder, name: str) -> bool:
 
 
 class _Header(NamedTuple):
-    """What a header says of its signals, also that of a record of several segments."""
+    """The signals of a header, also of a record of several segments."""
 
     record: str
     fs: float
     names: list[str]
-    """Each once: of two signals of one name the second is ``ECG#2``."""
+    """Unique: the second signal named ``ECG`` is ``ECG#2``."""
     units: list[str]
     rates: list[float]
     comments: list[str]
@@ -160,13 +159,13 @@ def _header(path: Path, shown: str) -> _Header:
     wfdb = need("wfdb", "wfdb", "a WFDB recording")
     try:
         found = wfdb.rdheader(str(path))
-        said = found
+        described = found
         if getattr(found, "seg_name", None) is not None:
             segments = wfdb.rdheader(str(path), rd_segments=True).segments
-            said = next(s for s in segments if s is not None)
-        given = said.sig_name or []
+            described = next(s for s in segments if s is not None)
+        given = described.sig_name or []
         count = len(given)
-        frames = said.samps_per_frame or [1] * count
+        frames = described.samps_per_frame or [1] * count
         names: list[str] = []
         times: Counter[str] = Counter()
         for k, name in enumerate(given):
@@ -177,11 +176,11 @@ def _header(path: Path, shown: str) -> _Header:
             names = [f"ch{k}" for k in range(count)]
         return _Header(
             str(found.record_name), float(found.fs), names,
-            [unit or "" for unit in said.units or [""] * count],
+            [unit or "" for unit in described.units or [""] * count],
             [float(found.fs) * (each or 1) for each in frames],
             list(found.comments or []),
         )  # fmt: skip
-    except Exception as error:  # wfdb raises whatever its parsing meets
+    except Exception as error:  # wfdb may raise anything
         raise RecordingError(f"{shown}.hea: not a WFDB header: {error}") from error
 
 
@@ -191,8 +190,8 @@ def _read(path: Path, shown: str, is_physical: bool, has_frames: bool) -> Any:
         return wfdb.rdrecord(
             str(path), physical=is_physical, smooth_frames=not has_frames
         )
-    except Exception as error:  # wfdb raises whatever its parsing meets
-        raise RecordingError(f"{shown}: its signals do not read: {error}") from error
+    except Exception as error:  # wfdb may raise anything
+        raise RecordingError(f"{shown}: cannot read its signals: {error}") from error
 
 
 def _annotations(folder: Folder, key: str, suffix: str) -> Mapping[str, NDArray[Any]]:
@@ -203,28 +202,28 @@ def _annotations(folder: Folder, key: str, suffix: str) -> Mapping[str, NDArray[
         header = _header(path, shown)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of what pandas deprecates in wfdb
+                warnings.simplefilter("ignore")  # deprecations of pandas in wfdb
                 read = wfdb.rdann(str(path), suffix)
-        except Exception as error:  # wfdb raises whatever its parsing meets
+        except Exception as error:  # wfdb may raise anything
             raise RecordingError(
                 f"{shown}.{suffix}: not WFDB annotations: {error}"
             ) from error
         sample = np.asarray(read.sample, np.int64)
         symbols = np.array(read.symbol, "U") if len(sample) else np.empty(0, "U1")
-        rate = float(read.fs or header.fs)  # it may have a clock of its own
+        rate = float(read.fs or header.fs)  # annotations may have their own rate
     return {"t": sample / rate, "sample": sample, "symbol": symbols}
 
 
-# ---- the files of a record, each opened here, and shown to wfdb in a folder of links
+# ---- the files of a record, opened here, and passed to wfdb in a folder of links
 
 _PLAIN = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_.\-]*")
 _FORMAT = re.compile(r"\d+(?:x(?P<frame>\d+))?(?::(?P<skew>\d+))?(?:\+(?P<at>\d+))?")
-_NULL = "~"  # a file or segment that is not there
+_NULL = "~"  # a missing file or segment
 
 
 @contextlib.contextmanager
 def _record(folder: Folder, key: str, *suffixes: str) -> Iterator[tuple[Path, str]]:
-    """Open what belongs to a record; its path for wfdb, and its name for people."""
+    """Open the files of a record; yield its path for wfdb, and its name."""
     if not folder.is_there(f"{key}.hea"):
         raise folder.not_there(f"{key}.hea")
     parent, _, record = key.rpartition("/")
@@ -253,15 +252,17 @@ def _record(folder: Folder, key: str, *suffixes: str) -> Iterator[tuple[Path, st
 
 
 def _declared(use: Any, record: str, shown: str, depth: int) -> int:
-    """Open the files that a header names; how many bytes it makes of them."""
+    """Open the files that a header names; return the declared size in bytes."""
     opened = use(f"{record}.hea")
     if opened.size > FILES.text_bytes:
-        raise RecordingError(f"{shown}.hea: {opened.size} bytes are no header")
+        raise RecordingError(
+            f"{shown}.hea: {opened.size} bytes are too long for a header"
+        )
     opened.file.seek(0)
     text = opened.file.read().decode("latin-1")
     lines = [line for line in text.splitlines() if line.strip()[:1] not in ("", "#")]
     if not lines:
-        raise RecordingError(f"{shown}.hea: not a WFDB header: it is empty")
+        raise RecordingError(f"{shown}.hea: not a WFDB header: empty")
     words = lines[0].split()
     segments = words[0].partition("/")[2]
     try:
@@ -285,7 +286,9 @@ def _declared(use: Any, record: str, shown: str, depth: int) -> int:
             raise RecordingError(f"{shown}.hea: not a signal: {line[:80]!r}")
         per_frame = int(form["frame"] or 1)
         if int(form["skew"] or 0) > max(samples, 2**20):
-            raise RecordingError(f"{shown}.hea: a skew of {form['skew']} samples")
+            raise RecordingError(
+                f"{shown}.hea: skew of {form['skew']} samples is too large"
+            )
         if parts[0] != _NULL:
             size = _beside(use, parts[0], shown).size
             longest = max(longest, 0 if samples else size)
@@ -314,20 +317,20 @@ def _segments(use: Any, lines: list[str], signals: int, shown: str, depth: int) 
         try:
             seen[name] = _declared(use, name, f"{shown}: segment {name}", depth + 1)
         except FileNotFoundError as error:
-            raise RecordingError(f"{shown}.hea: no segment {name!r}") from error
+            raise RecordingError(f"{shown}.hea: missing segment {name!r}") from error
         nbytes += seen[name]
     return nbytes + total * signals * 8
 
 
 def _beside(use: Any, name: str, shown: str) -> OpenedFile:
-    """Open a file that a header names, if it lies beside the header."""
+    """Open a file that a header names, if it is beside the header."""
     if not _PLAIN.fullmatch(name):
         raise RecordingError(
-            f"{shown}.hea: its signals are in {name[:80]!r}: only files beside the "
-            "header are read"
+            f"{shown}.hea: signals in {name[:80]!r}: only files beside the header are "
+            "read"
         )
     try:
         opened: OpenedFile = use(name)
     except FileNotFoundError as error:
-        raise RecordingError(f"{shown}: its signals are not there: {name}") from error
+        raise RecordingError(f"{shown}: missing file of signals: {name}") from error
     return opened

@@ -34,8 +34,8 @@ _CHUNK = 4096
 class Xdf(SuffixFormat):
     """``xdf://{session}``: streams by their name in the file.
 
-    Times are as `pyxdf` gives them: clocks aligned, jitter of regular streams removed,
-    clock resets minded. The index ``raw``, if declared, has them as they were written.
+    Times are those of `pyxdf`: clocks aligned, jitter of regular streams removed, clock
+    resets handled. The index ``raw``, if declared, has the times as written.
     """
 
     suffix = ".xdf"
@@ -77,7 +77,7 @@ class Xdf(SuffixFormat):
         return made
 
     def describe(self, folder: Folder, key: str) -> dict[str, Stream]:
-        """Say which streams a file has, by their names."""
+        """Return the streams of a file by name."""
         described = {}
         for stream_id, found in _named(self._load(folder, key, True)).items():
             info = found["info"]
@@ -105,11 +105,11 @@ class Xdf(SuffixFormat):
 def _load(opened: OpenedFile, is_corrected: bool) -> list[dict[str, Any]]:
     file, where = opened.file, opened.shown
     if (found := file.read(4)) != b"XDF:":
-        raise RecordingError(f"{where}: not XDF: it begins with {found!r}")
+        raise RecordingError(f"{where}: not XDF: begins with {found!r}")
     pyxdf = need("pyxdf", "xdf", "an XDF recording")
     end = _check_chunks(opened)
     file.seek(0)
-    if end < opened.size:  # it was cut: what is whole is read
+    if end < opened.size:  # truncated: read the complete chunks
         file = io.BytesIO(file.read(end))
     try:
         streams, _ = pyxdf.load_xdf(
@@ -118,14 +118,14 @@ def _load(opened: OpenedFile, is_corrected: bool) -> list[dict[str, Any]]:
             dejitter_timestamps=is_corrected,
             verbose=False,
         )
-    except Exception as error:  # pyxdf raises whatever its parsing meets
+    except Exception as error:  # pyxdf may raise anything
         raise RecordingError(f"{where}: not XDF, or damaged: {error}") from error
     for stream in streams:
         _check_text(opened, stream)
     return list(streams)
 
 
-# ---- what a file declares is compared with what it has, before pyxdf makes room for it
+# ---- declared sizes are compared with the file's, before pyxdf allocates memory
 
 _HEADER, _SAMPLES, _CLOCK = 2, 3, 4
 _WIDTHS = {
@@ -137,11 +137,11 @@ _KIND = re.compile(rb"<channel_format>\s*(\w+)\s*</channel_format>")
 
 
 def _check_chunks(opened: OpenedFile) -> int:
-    """Refuse headers and samples that declare more than their chunks can hold.
+    """Raise for headers and samples that declare more than their chunks can hold.
 
-    pyxdf takes what a chunk declares at its word, and goes on where its samples end: so
-    these must end where the chunk does. A file that was cut ends somewhere; returns
-    where its last whole chunk does.
+    pyxdf trusts the declared sizes, and continues where the samples end: this must be
+    the end of the chunk. Return the end of the last complete chunk of the file, which
+    may be truncated.
     """
     widths: dict[int, int] = {}
     counts: dict[int, int] = {}
@@ -177,14 +177,14 @@ def _check_chunks(opened: OpenedFile) -> int:
             head = file.read(min(nbytes, 13))
             number, size = struct.unpack_from("<IB", head)
             if size not in (1, 4, 8) or len(head) < 5 + size:
-                raise RecordingError(f"{where}: samples without a number of them")
+                raise RecordingError(f"{where}: samples without a count")
             samples = int.from_bytes(head[5 : 5 + size], "little")
             if number not in widths:
                 raise RecordingError(f"{where}: samples of a stream without a header")
             least = samples * (1 + widths[number])
             if least > nbytes:
                 raise RecordingError(
-                    f"{where}: {samples} samples declared, {nbytes} bytes are there"
+                    f"{where}: {samples} samples declared, found {nbytes} bytes"
                 )
             declared += samples * (8 + widths[number])
             opened.check(declared, "the file")
@@ -193,12 +193,12 @@ def _check_chunks(opened: OpenedFile) -> int:
             width = -counts[number] if kinds[number] == "string" else widths[number]
             if _end_of(data, samples, width) != len(data):
                 raise RecordingError(
-                    f"{where}: damaged: its {samples} samples do not end where it does"
+                    f"{where}: damaged: {samples} samples do not end with the chunk"
                 )
         elif tag in (_SAMPLES, _HEADER):
             raise RecordingError(f"{where}: damaged: {nbytes} bytes")
         elif tag == _CLOCK and (nbytes != 20 or _number(file) not in widths):
-            raise RecordingError(f"{where}: damaged: an offset of an unknown clock")
+            raise RecordingError(f"{where}: damaged: offset of an unknown stream")
     return end
 
 
@@ -207,10 +207,7 @@ def _number(file: Any) -> int:
 
 
 def _end_of(data: bytes, samples: int, width: int) -> int:
-    """Return where samples end: of so many bytes each, or of so many texts, if below 0.
-
-    -1: they do not.
-    """
+    """Return where samples of `width` bytes end, or of -`width` texts; -1: invalid."""
     at, most = 0, len(data)
     for _ in range(samples):
         if at >= most:
@@ -228,7 +225,7 @@ def _end_of(data: bytes, samples: int, width: int) -> int:
 
 
 def _chunks(opened: OpenedFile) -> Iterator[tuple[int, int, int]]:
-    """Give where each chunk begins, its tag, and how many bytes follow that."""
+    """Yield the begin of each chunk, its tag, and the number of bytes after it."""
     file, at = opened.file, 4
     while at < opened.size:
         file.seek(at)
@@ -247,7 +244,7 @@ def _chunks(opened: OpenedFile) -> Iterator[tuple[int, int, int]]:
 
 
 def _check_text(opened: OpenedFile, stream: dict[str, Any]) -> None:
-    """Refuse text whose longest value would make every value as long."""
+    """Raise if padding all values to the longest text needs too much memory."""
     series = stream["time_series"]
     if isinstance(series, np.ndarray) or not len(series):
         return
@@ -256,7 +253,7 @@ def _check_text(opened: OpenedFile, stream: dict[str, Any]) -> None:
 
 
 def _named(streams: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return streams by name; those that share one by name and number."""
+    """Return streams by name; streams with equal names by name and number."""
     names = [str(found["info"]["name"][0]) for found in streams]
     return {
         name
@@ -271,21 +268,21 @@ def _chosen(loaded: Mapping[str, Any], wanted: str, name: str) -> str | None:
 
 
 def _labels(found: dict[str, Any]) -> list[str]:
-    """Labels of the channels, ch0... where the file has none."""
-    told = _of_channels(found, "label")
-    return channel_names(len(told), told)
+    """Return the labels of the channels; ch0... if the file does not label them."""
+    labels = _of_channels(found, "label")
+    return channel_names(len(labels), labels)
 
 
 def _of_channels(found: dict[str, Any], key: str) -> list[str]:
-    """Read what the file says of each channel; empty where it says nothing."""
+    """Return a text of each channel; '' where it is missing."""
     info = found["info"]
     count = int(info["channel_count"][0])
     try:
         channels = info["desc"][0]["channels"][0]["channel"]
-        told = [str((channel.get(key) or [""])[0] or "") for channel in channels]
+        texts = [str((channel.get(key) or [""])[0] or "") for channel in channels]
     except (TypeError, KeyError, IndexError, AttributeError):
-        told = []
-    return told if len(told) == count else [""] * count
+        texts = []
+    return texts if len(texts) == count else [""] * count
 
 
 def _columns(found: dict[str, Any], names: list[str]) -> dict[str, NDArray[Any]]:
@@ -307,18 +304,18 @@ def write_xdf(path: str | Path, recordings: Mapping[str, Recording]) -> None:
     Parameters
     ----------
     path : str or Path
-        The file; it must not be there.
+        The file; must not exist.
     recordings : mapping of str to Recording
-        Name of a stream to what it holds. Times and values are written exactly; fields
-        share one dtype, u8 to u32, bool and f16 become the next wider one that XDF has,
-        and where one field is text all are.
+        Recordings by the names of their streams. Times and values are written exactly;
+        the fields of a stream share one dtype; u8 to u32, bool and f16 become the next
+        wider one that XDF has; if one field is text, all are.
 
     Raises
     ------
     ValueError
         XDF cannot hold a recording; nothing is written.
     FileExistsError
-        The file is there.
+        The file exists.
 
     Examples
     --------
@@ -344,7 +341,7 @@ def write_xdf(path: str | Path, recordings: Mapping[str, Recording]) -> None:
             for name, rec in recordings.items()
         }
         for name, recording in recordings.items():
-            # One clock wrote them all: its offset to itself, once.
+            # All streams have one clock: write one offset of 0.
             clock = float(recording.t[0]) if len(recording) else 0.0
             xdf.clock(numbers[name], clock)
             for at in range(0, len(recording), _CHUNK):
@@ -358,7 +355,7 @@ def write_xdf(path: str | Path, recordings: Mapping[str, Recording]) -> None:
 
 
 def _kind_of(name: str, recording: Recording) -> str:
-    """Say of what kind, as XDF has them, all channels are."""
+    """Return the XDF format of all channels."""
     fields = recording.stream.fields.values()
     kinds = {fitting(field.numpy_dtype) for field in fields}
     if "str" in kinds:
@@ -367,9 +364,9 @@ def _kind_of(name: str, recording: Recording) -> str:
     if kind is None:
         declared = [field.dtype for field in fields]
         raise ValueError(
-            f"stream {name!r}: XDF has one dtype a stream, of "
+            f"stream {name!r}: XDF has one dtype per stream, of "
             f"{', '.join(_FORMATS.values())}; found {declared}"
         )
     if any(field.shape for field in fields):
-        raise ValueError(f"stream {name!r}: XDF has no fields that are arrays")
+        raise ValueError(f"stream {name!r}: XDF cannot hold array fields")
     return kind

@@ -1,7 +1,7 @@
 """DFDS metadata: the JSON files of StreamingHub, read and checked.
 
-Every problem names file and key. ``{"@ref": "file.json#/part"}`` is followed within
-files; nothing is fetched from a network.
+Errors name file and key. ``{"@ref": "file.json#/part"}`` is followed within the folder,
+never over a network.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def read_json(kind: type[T], path: Path, folder: Folder | None = None) -> T:
     Parameters
     ----------
     kind : type
-        What the file is.
+        Type of the result.
     path : Path
         The file, JSON; its name, if `folder` is given.
     folder : Folder, optional
-        Where it is.
+        Folder of the file.
 
     Returns
     -------
@@ -48,9 +48,9 @@ def read_json(kind: type[T], path: Path, folder: Folder | None = None) -> T:
     Raises
     ------
     ConfigError
-        The file does not fit: file, key, what was expected, what was found.
+        The file is invalid: file, key, what was expected, what was found.
     OSError
-        It cannot be read.
+        The file cannot be read.
     """
     path = Path(path)
     where = Folder(path.parent) if folder is None else folder
@@ -61,9 +61,9 @@ def read_json(kind: type[T], path: Path, folder: Folder | None = None) -> T:
 def build(
     kind: type[T], data: Any, file: str, key: str, *, is_checked: bool = True
 ) -> T:
-    """Make an instance of a dataclass of `description` from what JSON gave.
+    """Return an instance of a dataclass of `description` from parsed JSON.
 
-    Unless it `is_checked`, only types are looked at, not whether it is usable.
+    Types are checked; values too if `is_checked`.
     """
     if not isinstance(data, dict):
         raise _misfit(file, key, "an object {...}", data)
@@ -87,12 +87,12 @@ def build(
 
 
 def check(made: Any, file: str, key: str = "") -> None:
-    """Raise if an instance of `description` is not usable, whoever wrote it.
+    """Raise if values of an instance of `description` are invalid.
 
     Raises
     ------
     ConfigError
-        What is wrong, with file and key.
+        File, key, what was expected, what was found.
     """
     if isinstance(made, Field):
         if made.dtype not in DTYPES:
@@ -101,7 +101,7 @@ def check(made: Any, file: str, key: str = "") -> None:
         if any(extent < 1 for extent in made.shape):
             raise _misfit(file, _join(key, "shape"), "extents of 1 or more", made.shape)
         if len(made.shape) > 8 or math.prod(made.shape) > _SAMPLE:
-            expected = f"at most 8 extents, and {_SAMPLE} values a sample"
+            expected = f"at most 8 extents and {_SAMPLE} values per sample"
             raise _misfit(file, _join(key, "shape"), expected, made.shape)
     elif isinstance(made, Stream):
         rate = made.frequency
@@ -124,9 +124,8 @@ def check(made: Any, file: str, key: str = "") -> None:
 
 
 def check_all(made: Any, file: str) -> None:
-    """Check a `Collection` or `Node` that came from YAML, and all it holds."""
-    parts = {"streams": "streams", "outputs": "outputs", "inputs": "inputs"}
-    for name in parts:
+    """Check a `Collection` or `Node` read from YAML, and its parts."""
+    for name in ("streams", "outputs", "inputs"):
         for stream_id, stream in getattr(made, name, {}).items():
             key = f"{name}.{stream_id}"
             for side in ("fields", "index"):
@@ -139,12 +138,12 @@ def check_all(made: Any, file: str) -> None:
 @functools.cache
 def _hints(kind: Any) -> dict[str, Any]:
     if not dataclasses.is_dataclass(kind):
-        raise TypeError(f"{kind!r} is no description")
+        raise TypeError(f"{kind!r} is not a description")
     return typing.get_type_hints(kind)
 
 
 def _value(hint: Any, value: Any, file: str, key: str, is_checked: bool) -> Any:
-    """Fit a value of JSON to the annotation of its field."""
+    """Return a JSON value checked against the annotation of its field."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
@@ -175,7 +174,7 @@ def _value(hint: Any, value: Any, file: str, key: str, is_checked: bool) -> Any:
             typing.cast("type[Any]", hint), value, file, key, is_checked=is_checked
         )
     if hint is float and isinstance(value, (int, float)) and value is not True:
-        return value  # an integer rate stays one
+        return value  # an integer rate stays an integer
     if type(value) is not hint:
         raise _misfit(
             file, key, {"str": "text"}.get(hint.__name__, hint.__name__), value
@@ -199,9 +198,9 @@ def _join(key: str, name: str) -> str:
 
 
 class _References:
-    """Reads a file and what its references lead to, in one folder, so many and no more.
+    """Reads a file and those it refers to, in one folder, up to a limit.
 
-    Each file is parsed once, however often it is referred to.
+    Each file is parsed once.
     """
 
     def __init__(self, folder: Folder) -> None:
@@ -210,7 +209,7 @@ class _References:
         self._left = FILES.references
 
     def load(self, name: str, depth: int, fragment: str = "") -> Any:
-        """Return a file, or a part of it, with its references followed."""
+        """Return a file, or a part of it, with references resolved."""
         if name not in self._parsed:
             self._parsed[name] = read_text_json(self._folder, name)
         data = self._parsed[name]
@@ -218,13 +217,13 @@ class _References:
         for part in filter(None, fragment.split("/")):
             if not isinstance(data, dict) or part not in data:
                 raise ConfigError(
-                    f"{shown}: '#{fragment}' is asked for, no {part!r} there"
+                    f"{shown}: '#{fragment}' is referred to, {part!r} is missing"
                 )
             data = data[part]
         return self._followed(data, name, depth)
 
     def _followed(self, data: Any, name: str, depth: int) -> Any:
-        """Replace each reference by what it refers to."""
+        """Replace each reference by its target."""
         if not isinstance(data, dict):
             return data
         if set(data) != {"@ref"}:
@@ -236,7 +235,9 @@ class _References:
                 "copy beside it"
             )
         if depth >= _DEPTH:
-            raise ConfigError(f"{shown}: @ref {target!r}: {_DEPTH} deep, a circle?")
+            raise ConfigError(
+                f"{shown}: @ref {target!r}: nested {_DEPTH} deep, perhaps a circle"
+            )
         self._left -= 1
         if self._left < 0:
             raise ConfigError(
@@ -247,16 +248,15 @@ class _References:
         other = posixpath.normpath(posixpath.join(folder, other)) if other else name
         if other.startswith(("/", "..")) or "\0" in other:
             raise ConfigError(
-                f"{shown}: @ref {target[:200]!r}: it leads out of the folder; keep a "
-                "copy beside it"
+                f"{shown}: @ref {target[:200]!r}: leads out of the folder; keep a copy "
+                "in it"
             )
         if not self._folder.is_there(other):
             raise ConfigError(
-                f"{shown}: @ref {target!r}: there is no file "
-                f"{self._folder.shown(other)}"
+                f"{shown}: @ref {target!r}: missing file {self._folder.shown(other)}"
             )
         found = self.load(other, depth + 1, fragment)
-        # As the original: a reference to a whole node means its device.
+        # As in StreamingHub: a reference to a whole node means its device.
         if isinstance(found, dict) and "device" in found and not fragment:
             return {"device": found["device"]}
         return found
@@ -268,7 +268,7 @@ def read_text_json(folder: Folder, name: str) -> Any:
     Raises
     ------
     ConfigError
-        It is not JSON, or too long.
+        The file is not JSON, or too long.
     """
     with folder.opened(name) as opened:
         shown = opened.shown
@@ -300,7 +300,7 @@ def _whole(text: str) -> int:
 
 
 def read_node(path: Path, folder: Folder | None = None) -> Node:
-    """Read a node from DFDS JSON or YAML; its id is the file's stem unless it says."""
+    """Read a node from DFDS JSON or YAML; its id defaults to the file's stem."""
     path = Path(path)
     node = read_description(Node, path.name, folder or Folder(path.parent))
     node.id = node.id or path.name.split(".")[0]

@@ -1,4 +1,4 @@
-"""Small names that StreamingHub's ``util`` has, and the seed's snippets use."""
+"""Names of StreamingHub's ``util`` that the seed's examples use."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Enveloper:
     Parameters
     ----------
     prefix, suffix : bytes, optional
-        What goes before and after.
+        Placed before and after each item.
     transform : callable, optional
         Applied to the item first.
 
@@ -73,23 +73,22 @@ class Enveloper:
         return [*before, msg, *([] if self.suffix is None else [self.suffix])]
 
 
-# ---- the queue and the flag that StreamingHub's programs make with ``dm.Queue()``
+# ---- the queue and the flag of StreamingHub's programs
 
 Flag = Event
 
 
 class Queue:
-    """A queue between processes whose `get` gives None when nothing came in time.
+    """A queue between processes whose `get` returns None on timeout.
 
-    Any queue will do as a sink; this one is for programs that were written for the
-    original.
+    Any queue can be a sink; this one is for programs written for StreamingHub.
 
     Parameters
     ----------
     empty : bool
-        Without memory of its own, until `assign`.
+        Without a queue until `assign`.
     timeout : float or None
-        How long `get` waits, s; None: until something comes.
+        How long `get` waits, s; None: without limit.
 
     Examples
     --------
@@ -105,7 +104,7 @@ class Queue:
         self.q: Any = None if empty else multiprocessing.get_context("spawn").Queue()
 
     def assign(self, q: Queue) -> None:
-        """Be another handle on the same queue."""
+        """Use the queue of another handle."""
         self.q = q.q
 
     def get(self) -> Any:
@@ -116,7 +115,7 @@ class Queue:
             return None
 
     def get_nowait(self) -> Any:
-        """Return the next item; `queue.Empty` if there is none."""
+        """Return the next item; `queue.Empty` without one."""
         return self._whole().get_nowait()
 
     def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:
@@ -128,29 +127,27 @@ class Queue:
         self._whole().put_nowait(obj)
 
     def qsize(self) -> int:
-        """Return about how many items are there."""
+        """Return the approximate number of items."""
         return int(self._whole().qsize())
 
     def close(self) -> None:
-        """Put nothing more from here, and wait until what was put is on its way."""
+        """End putting from here; wait until all items are sent."""
         if self.q is not None:
             self.q.close()
             self.q.join_thread()
 
     def _whole(self) -> Any:
         if self.q is None:
-            raise ValueError(
-                "Queue(empty=True) has nothing behind it: assign() a queue"
-            )
+            raise ValueError("Queue(empty=True) has no queue: assign() one")
         return self.q
 
 
 def create_flag() -> Flag:
-    """Return an event that processes share."""
+    """Return an event shared by processes."""
     return multiprocessing.get_context("spawn").Event()
 
 
-# ---- Where DataMux looks for data and metadata, and the file that remembers it
+# ---- the folders of data and metadata, and the file that stores them
 
 FILE = ".streaminghubrc"
 _KEYS = ("data_dir", "meta_dir")
@@ -158,12 +155,12 @@ _KEYS = ("data_dir", "meta_dir")
 
 @dataclass(frozen=True)
 class Settings:
-    """Two folders; ``$HOME/streaminghub`` both, unless said otherwise."""
+    """The folders of data and metadata; by default both ``$HOME/streaminghub``."""
 
     data_dir: Path
-    """Holds a folder of recordings for each collection."""
+    """Contains a folder of recordings per collection."""
     meta_dir: Path
-    """Holds ``*.collection.json`` or ``.yaml`` files."""
+    """Contains ``*.collection.json`` or ``.yaml`` files."""
 
     @classmethod
     def load(cls) -> Settings:
@@ -172,7 +169,7 @@ class Settings:
         Raises
         ------
         ConfigError
-            A file is there and is not such a file.
+            The file is damaged.
         """
         for folder in (Path.cwd(), Path.home()):
             path = folder / FILE
@@ -183,7 +180,7 @@ class Settings:
 
     @classmethod
     def _read(cls, path: Path) -> Settings:
-        cure = "run 'python -m ataraxis.datamux init' to write it anew"
+        cure = "run 'python -m ataraxis.datamux init' to rewrite it"
         try:
             data = json.loads(path.read_text(encoding="utf-8-sig"))
         except ValueError as error:
@@ -200,7 +197,7 @@ class Settings:
         return cls(*(expand(value) for value in found))
 
     def save(self, path: Path | None = None) -> Path:
-        """Make both folders and write ``~/.streaminghubrc`` in one step; its path."""
+        """Make both folders and write ``~/.streaminghubrc``; return its path."""
         target = Path.home() / FILE if path is None else path
         for folder in (self.data_dir, self.meta_dir):
             folder.mkdir(parents=True, exist_ok=True)
@@ -212,5 +209,5 @@ class Settings:
 
 
 def expand(folder: str | Path) -> Path:
-    """Return a folder with ``~`` and ``$HOME`` filled in, absolute."""
+    """Return the absolute path of a folder, with ``~`` and ``$HOME`` expanded."""
     return Path(os.path.expandvars(folder)).expanduser().absolute()
