@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from ataraxis.datamux.folder import Folder, OpenedFile, SuffixFormat
 from ataraxis.datamux.recording import Recording
 from ataraxis.datamux.sources.hdf5 import check_inside, opened_hdf5, read_dataset, walk
 from ataraxis.errors import RecordingError
+from ataraxis.log.export.nwb import write_series
 from ataraxis.log.optional import need
 
 
@@ -195,24 +195,19 @@ def write_nwb(
     when = start or datetime.datetime.now(datetime.UTC)
     if when.tzinfo is None:
         when = when.astimezone()
-    file = pynwb.NWBFile(description, str(uuid.uuid4()), when)
+    made = []
     for name, recording in recordings.items():
         stream = recording.stream
-        data = _data(recording)
         units = {f.unit or stream.unit for f in stream.fields.values()}
-        series = pynwb.TimeSeries(
-            name=name,
-            data=data,
-            unit=units.pop() if len(units) == 1 else "mixed",
-            timestamps=recording.t,
-            description=stream.description or stream.name or "no description",
-            comments=f"fields: {', '.join(stream.fields)}",
-        )
-        file.add_acquisition(series)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with pynwb.NWBHDF5IO(str(path), "w") as io:
-            io.write(file)
+        made.append(
+            pynwb.TimeSeries(
+                name=name, data=_data(recording), timestamps=recording.t,
+                unit=units.pop() if len(units) == 1 else "mixed",
+                description=stream.description or stream.name or "no description",
+                comments=f"fields: {', '.join(stream.fields)}",
+            )
+        )  # fmt: skip
+    write_series(path, made, when, description)
 
 
 def _data(recording: Recording) -> Any:

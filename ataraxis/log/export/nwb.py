@@ -6,6 +6,7 @@ import datetime
 import math
 import uuid
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +51,28 @@ class NwbExporter:
         pynwb = need("pynwb", "nwb", "an NWB file")
         zero = zero_ns(items)
         when = datetime.datetime.fromtimestamp(zero // _SECOND, datetime.UTC)
-        file = pynwb.NWBFile("recorded by ataraxis", str(uuid.uuid4()), when)
-        if self.subject:
-            file.subject = pynwb.file.Subject(subject_id=self.subject)
-        for item in items:
-            for series in _series(pynwb, item, zero):
-                file.add_acquisition(series)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # hdmf warns about cached schemas
-            with pynwb.NWBHDF5IO(str(path), "w") as io:
-                io.write(file)
+        made = [series for item in items for series in _series(pynwb, item, zero)]
+        write_series(path, made, when, subject=self.subject)
+
+
+def write_series(
+    path: str | Path,
+    series: Iterable[Any],
+    start: datetime.datetime,
+    description: str = "recorded by ataraxis",
+    subject: str = "",
+) -> None:
+    """Write TimeSeries of pynwb, times in s since `start`, as a new file."""
+    pynwb = need("pynwb", "nwb", "an NWB file")
+    file = pynwb.NWBFile(description, str(uuid.uuid4()), start)
+    if subject:
+        file.subject = pynwb.file.Subject(subject_id=subject)
+    for item in series:
+        file.add_acquisition(item)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # hdmf warns about cached schemas
+        with pynwb.NWBHDF5IO(str(path), "w") as io:
+            io.write(file)
 
 
 def _series(pynwb: Any, item: ExportSeries, zero: int) -> list[Any]:
