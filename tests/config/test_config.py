@@ -545,7 +545,7 @@ def test_a_missing_required_key_is_named(tmp_path: Path) -> None:
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_a_document_that_is_no_mapping_has_its_line(
+def test_a_document_that_is_not_a_mapping_has_its_line(
     tmp_path: Path, text: str, line: int
 ) -> None:
     path = tmp_path / "a.yaml"
@@ -669,7 +669,7 @@ def test_excluded_fields_are_restored_by_the_class(tmp_path: Path) -> None:
     assert Tracker.from_yaml(path) == Tracker(path, 3)
 
 
-def test_a_required_excluded_field_that_nobody_restores_is_named(
+def test_a_required_excluded_field_without_a_value_is_named(
     tmp_path: Path,
 ) -> None:
     cls = dataclasses.make_dataclass(

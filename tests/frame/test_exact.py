@@ -75,13 +75,13 @@ def shapes_of(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _has_two(value: Any) -> bool:
-    """Tell whether it is one of those that `shapes_of` makes of a value."""
+    """Return whether it is one of those that `shapes_of` makes of a value."""
     is_array = isinstance(value, np.ndarray) and value.ndim > 0
     return isinstance(value, list) or is_array
 
 
 def is_same(given: Any, found: np.ndarray[Any, Any]) -> bool:
-    """Tell whether what was read is what was given, by numpy's own comparison."""
+    """Return whether what was read equals what was given, as numpy compares."""
     dtype = found.dtype
     if dtype.names is not None:
         items = [*given] if _has_two(given) else [given]
@@ -494,7 +494,7 @@ def test_a_mask_is_never_lost(value: Any) -> None:
 
 
 @pytest.mark.parametrize("cut", [1.5, np.float64(2.5), "1", None])
-def test_numbers_that_say_when_and_who_are_whole(tmp_path: Path, cut: Any) -> None:
+def test_stamps_and_sources_are_whole_numbers(tmp_path: Path, cut: Any) -> None:
     row = np.zeros((1, 2), "i4")
     with (
         Producer("t", shape=(2,), dtype="i4") as producer,

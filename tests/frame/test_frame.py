@@ -299,7 +299,7 @@ def test_array_is_copied_once_and_seen_live_until_then():
     assert Frame.from_buffer(frame.to_bytes()).value[0] == 5
 
 
-def test_raw_bytes_are_lent_as_an_array():
+def test_raw_bytes_are_viewed_as_an_array():
     for value in (b"abc", bytearray(b"abc"), memoryview(b"a.b.c.")[::2]):
         frame = trip(value)
         assert frame.value == b"abc"

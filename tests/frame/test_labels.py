@@ -1,4 +1,4 @@
-"""Labels: JSON and back exactly, strangers' JSON refused, labels found."""
+"""Labels: JSON and back exactly, untrusted JSON refused, labels found."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""The frame buffer's 14 decisions, each a test or more, and what a stranger may send.
+"""The frame buffer's 14 decisions, each a test or more, and untrusted input.
 
 The numbers are those of the decisions (study of core-framebuffer, section c). Deaths
 and signals are in test_framebuffer_life.py, the pages in test_framebuffer_seed.py.
@@ -111,7 +111,7 @@ def test_impossible_sizes_are_refused(server: FrameBufferServer, size: int) -> N
 def test_sizes_of_other_types_are_refused(
     server: FrameBufferServer, size: object
 ) -> None:
-    """Decision 3: bool, float and str are no sizes; numpy's integers are."""
+    """Decision 3: bool, float and str are not sizes; numpy's integers are."""
     with pytest.raises(TypeError, match="is an int"):
         server.allocate(size)  # type: ignore[arg-type]
     assert head(server) == 0
@@ -242,7 +242,7 @@ def test_what_is_hashed_is_what_is_returned(client: FrameBufferClient) -> None:
 
 
 def test_the_writer_certifies_its_own_bytes(client: FrameBufferClient) -> None:
-    """Decisions 5 and 8: never what somebody else put there meanwhile."""
+    """Decisions 5 and 8: never bytes that another client put there meanwhile."""
     digest = __import__("xxhash").xxh3_64_digest
     ring = client._segment.payload  # type: ignore[union-attr]
 
@@ -319,7 +319,7 @@ def test_a_view_lasts_until_its_bytes_are_handed_out(
 def test_errors_in_a_view_that_changed_are_its_doing(
     client: FrameBufferClient,
 ) -> None:
-    """Decision 5: what the bytes' change did is told as a timeout; the rest is not."""
+    """Decision 5: an error of changed bytes is a timeout; others are raised."""
 
     def look(error: type[BaseException], overwrites: bool) -> None:
         with client.view(0, 5, client.write(0, b"first")):
@@ -503,7 +503,7 @@ def test_stop_is_idempotent_and_start_comes_again(context: object) -> None:
 
 
 def test_stop_with_clients_attached(context: object) -> None:
-    """Decision 9: what they have stays readable; writing says that nobody serves."""
+    """Decision 9: what they have stays readable; writing raises: no server."""
     server, client = FrameBufferServer("key", 100), FrameBufferClient("key")
     server.start()
     client.start()
@@ -576,7 +576,7 @@ def test_other_keys_are_refused(key: object) -> None:
 
 
 def test_the_file_is_its_owners(context: object) -> None:
-    """Decision 12: mode 0600, or what was asked; never writable by everybody."""
+    """Decision 12: mode 0600, or what was asked; never writable by all users."""
     path = context / name_of("key")  # type: ignore[operator]
     with FrameBufferServer("key", 10):
         assert path.stat().st_mode & 0o777 == 0o600
@@ -592,7 +592,7 @@ def test_the_file_is_its_owners(context: object) -> None:
     path.unlink()
 
 
-def test_a_damaged_file_is_no_ring(context: object) -> None:
+def test_a_damaged_file_is_not_a_ring(context: object) -> None:
     """Decision 12: magic, version, kind and size are checked before anything."""
     from ataraxis.labels import Labels
     from ataraxis.shm import Segment
@@ -698,7 +698,7 @@ def test_other_data_are_refused(client: FrameBufferClient, bad: object) -> None:
 
 @pytest.mark.parametrize("fields", ["O", [("a", "u1"), ("b", "O")]])
 def test_objects_have_no_bytes(client: FrameBufferClient, fields: object) -> None:
-    """Decision 14: their memory is pointers, which would kill whoever reads them."""
+    """Decision 14: their memory is pointers, which kill a process that reads them."""
     objects = np.zeros(2, fields)
     for data in (objects, memoryview(objects)):
         with pytest.raises(TypeError, match="Python objects"):
@@ -706,7 +706,7 @@ def test_objects_have_no_bytes(client: FrameBufferClient, fields: object) -> Non
         checksum = client.write(0, bytes(objects.nbytes))
         with pytest.raises(TypeError, match="Python objects"):
             client.read_into(0, objects.nbytes, checksum, data)
-    # An 'O' in a name is no object.
+    # An 'O' in a name is not an object.
     named = np.ones(2, [("Offset", "u1")])
     checksum = client.write(0, memoryview(named))
     out = np.zeros_like(named)
@@ -883,7 +883,7 @@ def test_objects_are_never_put(client: FrameBufferClient) -> None:
         ("labels", None), ("labels", "\ud800"), ("extra", 1),
     ],
 )  # fmt: skip
-def test_tickets_of_strangers(
+def test_untrusted_tickets(
     client: FrameBufferClient, field: str, value: object
 ) -> None:
     """Whatever a hostile peer writes into one: a clear error, nothing else."""
@@ -895,7 +895,7 @@ def test_tickets_of_strangers(
 
 
 @pytest.mark.parametrize("bad", [5, None, "", "{", "[]", "[" * 100_000, b"\xff", {}])
-def test_what_is_no_ticket(client: FrameBufferClient, bad: object) -> None:
+def test_what_is_not_a_ticket(client: FrameBufferClient, bad: object) -> None:
     with pytest.raises((TypeError, ValueError)):
         client.get(bad)  # type: ignore[arg-type]
 
@@ -959,7 +959,7 @@ def test_age_in_rings_of_every_size(context: object, capacity: int) -> None:
 def test_age_after_a_kill_between_two_words(
     server: FrameBufferServer, client: FrameBufferClient
 ) -> None:
-    """Whoever dies after moving the head, before the stamps: the age is no older."""
+    """A death after moving the head, before the stamps: the age is not older."""
     for _ in range(25):
         server.allocate(100)
     segment = client._segment
@@ -982,7 +982,7 @@ def test_age_after_a_kill_between_two_words(
 def test_a_spoilt_head_leads_nowhere_outside(
     server: FrameBufferServer, client: FrameBufferClient
 ) -> None:
-    """A peer that writes nonsense into the control words harms no memory of ours."""
+    """A peer that damages the control words does not harm this process's memory."""
     geometry = client._segment.header.geometry  # type: ignore[union-attr]
     words = memoryview(client._segment.mapping)  # type: ignore[union-attr]
     chance = np.random.default_rng(3)

@@ -1,4 +1,4 @@
-"""Who owns the frame buffer's memory, and what every kind of end does to it.
+"""The owner of a frame buffer's memory, and what every kind of end does to it.
 
 Decisions 9, 10 and 11; deaths at random are in stress/test_framebuffer_stress.py.
 """
@@ -76,7 +76,7 @@ def test_a_second_live_server_is_refused(context: Path) -> None:
 
 
 def test_a_stopped_server_is_alive(context: Path) -> None:
-    """Decision 9: SIGSTOP is no death; liveness asks the kernel, not a clock."""
+    """Decision 9: SIGSTOP is not a death; liveness asks the kernel, not a clock."""
     with Program(SERVE) as program:
         program.expect("serving")
         os.kill(program.pid, signal.SIGSTOP)
@@ -88,7 +88,7 @@ def test_a_stopped_server_is_alive(context: Path) -> None:
 
 
 def test_a_killed_server_is_replaced(context: Path) -> None:
-    """Decision 9: its memory is taken back, also with clients attached, who follow."""
+    """Decision 9: its memory is freed, also with clients attached, which follow."""
     with Program(SERVE) as program:
         program.expect("serving")
         client = FrameBufferClient("key")
@@ -120,7 +120,7 @@ def test_a_crowded_ring_of_a_killed_server_is_replaced(context: Path) -> None:
         client = FrameBufferClient("key")
         client.start()
         killed(program, signal.SIGKILL)
-    # The dead server's slot goes to a client; that clears who serves.
+    # The dead server's slot goes to a client; that clears the server's slot.
     second = FrameBufferClient("key")
     with pytest.raises(SegmentNotFound):
         second.start()
@@ -170,7 +170,7 @@ def test_clients_never_unlink(context: Path, end: str) -> None:
 
 
 def test_a_server_whose_name_was_taken(context: Path) -> None:
-    """Decision 9: unlinking compares inodes: it takes nobody else's name away."""
+    """Decision 9: unlinking compares inodes: no other name is removed."""
     first = FrameBufferServer("key", 10)
     first.start()
     (context / name_of("key")).unlink()
@@ -181,7 +181,7 @@ def test_a_server_whose_name_was_taken(context: Path) -> None:
     segment = first._segment
     assert segment is not None
     assert segment.unlink()
-    assert first.allocate(1) == 0  # nobody else has the key
+    assert first.allocate(1) == 0  # no other server has the key
     with FrameBufferServer("key", 20):
         with pytest.raises(StaleSegment, match="another ring"):
             first.allocate(1)
@@ -424,7 +424,7 @@ def test_a_forked_child_follows_its_key(context: Path) -> None:
     assert not list(context.iterdir())
 
 
-def test_a_child_of_a_dead_server_is_no_server(context: Path) -> None:
+def test_a_child_of_a_dead_server_does_not_serve(context: Path) -> None:
     """Decision 9: the parent's life does not leak into what it forked."""
     code = SERVE.replace("input()", "child = os.fork()\n    time.sleep(60)")
     with Program(code) as program:
@@ -445,7 +445,7 @@ def test_a_child_of_a_dead_server_is_no_server(context: Path) -> None:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """Lend a file system of 3 MB: filling the machine's own would kill somebody."""
+    """A file system of 3 MB: filling the machine's own would kill processes."""
     mount = ["mount", "-t", "tmpfs", "-o", "size=3m,mode=700", "tmpfs", str(tmp_path)]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no tmpfs of our own for this user (needs CAP_SYS_ADMIN)")

@@ -34,7 +34,7 @@ SHM = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 @dataclass(frozen=True)
 class Chunk:
-    """An allocation nobody has written to."""
+    """An allocation that was not written to."""
 
     offset: int
     size: int
@@ -132,7 +132,7 @@ class Comparison(RuleBasedStateMachine):
         who=st.integers(0, 2),
     )
     def write(self, chunk: Chunk, seed: int, who: int) -> Message:
-        """In time or long after the chunk went to somebody else."""
+        """In time or long after the chunk was allocated again."""
         data = np.random.default_rng(seed).bytes(chunk.size)
         checksum = self.client(who).write(chunk.offset, data)
         self.plain.write(chunk.offset, data)

@@ -49,7 +49,7 @@ def test_the_widest_is_used(client: FrameBufferClient) -> None:
 
 @EVERY
 def test_the_hash_is_xxh3_at_every_size(client: FrameBufferClient, width: int) -> None:
-    """Stored, told and read back; and not a byte beside the chunk is touched."""
+    """Stored, checked and read back; and not a byte beside the chunk is touched."""
     use(client, width)
     ring = client._segment.payload  # type: ignore[union-attr]
     chance = random.Random(width)
@@ -140,7 +140,7 @@ def test_the_verdict_is_of_the_copy(client: FrameBufferClient, width: int) -> No
 
 @EVERY
 def test_changing_sources_never_pass(client: FrameBufferClient, width: int) -> None:
-    """Who changes its array while it is written is told late, not lied to."""
+    """An array that changes while it is written is an error later, not wrong data."""
     use(client, width)
     size = 1 << 20
     source = np.frombuffer(random.Random(3).randbytes(size), "u1").copy()

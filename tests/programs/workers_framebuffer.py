@@ -47,7 +47,7 @@ def pages(directory: Path) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Find ports that nobody listens on."""
+    """Find ports without a listener."""
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
@@ -58,7 +58,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def listens(port: int) -> bool:
-    """Whether somebody answers there."""
+    """Whether a server answers there."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
@@ -104,7 +104,7 @@ def write_until_told(key: str, seed: int, most: int, tickets: Any, stop: Any) ->
 
 
 def offer(queue: Any, item: Any) -> None:
-    """Put if there is room; nobody waits here, so nobody can be waited for."""
+    """Put if there is room: no process waits, or is waited for."""
     if queue.qsize() < 12:
         queue.put(item)
 
@@ -143,14 +143,14 @@ def read_until_told(key: str, seed: int, tickets: Any, stop: Any, counts: Any) -
 
 
 def serve_until_killed(key: str, size: int, stop: str) -> None:
-    """Serve a key until told to stop, or killed."""
+    """Serve a key until the board says stop, or killed."""
     with FrameBufferServer(key, size):
         while not os.path.exists(stop):
             time.sleep(0.005)
 
 
 def exchange_until_killed(key: str, me: int, boards: str, stop: str) -> None:
-    """Put, post what was put, get what others posted, until told to stop, or killed.
+    """Put, post what was put, get what others posted, until stopped or killed.
 
     A board is a file that is replaced as a whole, so that no kill leaves half of one.
     """
@@ -205,7 +205,7 @@ def progress(boards: Path) -> dict[int, int]:
 
 
 def race_to_serve(key: str, rounds: int, counts: Any) -> None:
-    """Serve and stop, again and again; while serving, nobody else may."""
+    """Serve and stop, again and again; while serving, no other server may."""
     won = clashes = 0
     for _ in range(rounds):
         server = FrameBufferServer(key, 5000)

@@ -1,7 +1,7 @@
 """Workers of the queue tests; run by spawn, fork, forkserver or a `Zygote`.
 
-Each frame has a number, and a ledger (plain bytes in a file, which survive whoever
-writes them) says of each whether its put began, returned, and how often it was got.
+Each frame has a number. A ledger (plain bytes in a file, which survive the process that
+writes them) records of each whether its put began, returned, and how often it was got.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def get_one(queue: Any) -> None:
 
 
 def open_ledger(path: str | Path, putters: int = 4) -> NDArray[np.uint8]:
-    """Open the ledger, shape (3, putters * EACH); all who open it share it."""
+    """Open the ledger, shape (3, putters * EACH); shared by all processes."""
     count = 3 * putters * EACH
     with open(path, "a+b") as file:
         file.truncate(count)
@@ -65,7 +65,7 @@ def number_of(value: NDArray[np.uint32]) -> int:
 def put(
     arena: Path, board: Any, worker: int, ledger: str, name: str = "q", n: int = EACH
 ) -> None:
-    """Put numbered frames in every way there is, until told to stop."""
+    """Put numbered frames in every way, until the board says stop."""
     from ataraxis import MemQ
 
     queue = MemQ.attach(name, context=arena, timeout=20)

@@ -44,7 +44,7 @@ def send(
     pause: float = 0.0,
     shared: bool = False,
 ) -> None:
-    """Send frames until told to stop, in every way there is."""
+    """Send frames in every way, until the board says stop."""
     warnings.simplefilter("ignore", RuntimeWarning)
     stream = open_producer(arena, name, words, buffer_count=slots, shared=shared)
     board.set_mine(worker, SLOT, stream._segment.participant.slot)
@@ -171,9 +171,9 @@ def receive_shared(arena: Path, board: Any, worker: int, name: str = "s") -> Non
         array = frame.array
         value = int(array[0])
         assert (array == value).all(), f"torn: {array}"
-        who, k = value >> 32, value & 0xFFFFFFFF
-        assert k == 0 or last.get(who, k - 1) == k - 1, f"{k} after {last[who]}"
-        last[who] = k
+        source, k = value >> 32, value & 0xFFFFFFFF
+        assert k == 0 or last.get(source, k - 1) == k - 1, f"{k} after {last[source]}"
+        last[source] = k
         board.set_mine(worker, COUNT, board.mine(worker, COUNT) + 1)
         del frame, array
     stream.close()

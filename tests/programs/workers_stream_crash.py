@@ -1,4 +1,4 @@
-"""Who walks past a crash point of a stream; run by a `Zygote` of the crash build.
+"""Processes that pass a crash point of a stream; run by a `Zygote` of the crash build.
 
 Each job gets ready, says so on the board, waits for GO, and only then can die.
 """
@@ -109,7 +109,7 @@ def consume(
 
 
 def sweep(arena: Path, board: Any, worker: int) -> None:
-    """Clean up after whoever is dead."""
+    """Clean up after the dead process."""
     from ataraxis.stream import Consumer
 
     fuse = Fuse(board, worker)

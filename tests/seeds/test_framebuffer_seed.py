@@ -31,7 +31,7 @@ from workers_framebuffer import (
 
 SEED = PRINTED
 # What is wrong in print, and what stands for the libraries it leaves open.
-MENDS = [
+REPAIRS = [
     (r"\bfrim\b", "from"),
     (r"from framebuffer\.", "from ataraxis.framebuffer."),
     (
@@ -55,7 +55,7 @@ DRIVERS = {
 
 def mended(name: str) -> str:
     text = (SEED / f"framebuffer_{name}.txt").read_text()
-    for pattern, replacement in MENDS:
+    for pattern, replacement in REPAIRS:
         text = re.sub(pattern, replacement, text)
     return text.rstrip() + "\n" + DRIVERS[name]
 
@@ -159,7 +159,7 @@ def test_the_howto_runs_between_containers(services: Services, context: Path) ->
 
 
 def test_the_seed_times_out(services: Services, context: Path) -> None:
-    """The reader is told of a chunk that was overtaken before it looked."""
+    """The reader gets an error for a chunk that was overtaken before it looked."""
     (services.directory / "seed_server.py").write_text(
         mended("server").replace("500 * 2**20", "3 * 2**19")
     )

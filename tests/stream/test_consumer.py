@@ -38,7 +38,7 @@ def stream() -> Iterator[Producer]:
     producer.unlink()
 
 
-def test_there_is_no_stream() -> None:
+def test_a_missing_stream_is_an_error() -> None:
     with pytest.raises(StreamUnavailable):
         Consumer("s")
     with pytest.raises(TimeoutError):
@@ -259,7 +259,7 @@ def test_async_iteration() -> None:
 
 
 def test_several_that_wait_sleep_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One thread sleeps for all of them; nobody looks again and again."""
+    """One thread sleeps for all of them; no task polls."""
     streams = [Producer(f"s{k}", 8, 4) for k in range(3)]
     consumers = [Consumer(f"s{k}") for k in range(3)]
     sleeps = []
@@ -328,7 +328,7 @@ def test_a_read_longer_than_the_ring_does_not_stall() -> None:
 
 
 @pytest.mark.parametrize("is_ended", [True, False])
-def test_who_had_every_frame_leaves_no_name(is_ended: bool) -> None:
+def test_a_reader_of_every_frame_leaves_no_name(is_ended: bool) -> None:
     stream = Producer("s", 8, 4)
     consumer = Consumer("s", policy="lossless")
     stream.send(b"1")
@@ -368,7 +368,7 @@ def test_a_durable_name_outlives_a_program_that_does_not_give_it_up() -> None:
         assert [frame.read() for frame in recorder] == [b"1"]
 
 
-def test_who_left_before_the_last_frame_leaves_the_name() -> None:
+def test_a_reader_that_left_early_leaves_the_name() -> None:
     stream = Producer("s", 8, 4)
     consumer = Consumer("s", policy="lossless")
     idle = Consumer("s", start="latest")
@@ -395,7 +395,7 @@ def test_wait_for_stream() -> None:
     made[0].unlink()
 
 
-def test_who_registers_while_the_name_goes_is_told(
+def test_a_registration_while_the_name_goes_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A durable reader is promised nothing by a stream that has lost its name."""
@@ -434,7 +434,7 @@ def test_who_registers_while_the_name_goes_is_told(
     new.unlink()
 
 
-def test_who_is_about_to_be_promised_something_counts(
+def test_a_registered_reader_without_a_cursor_counts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Registered, and not yet with a cursor: the name is not taken from it."""

@@ -32,7 +32,7 @@ LIMIT_S = 1.0
 
 @pytest.fixture
 def three() -> Iterator[Producer]:
-    """Lend a lossy stream of MomentumX's least number of buffers."""
+    """A lossy stream of MomentumX's least number of buffers."""
     producer = Producer("s", 16, 3)
     yield producer
     producer.unlink()
@@ -52,7 +52,7 @@ def test_every_flaw_has_a_test() -> None:
 # ---- death
 
 
-def test_who_comes_after_a_killed_producer_does_not_hang() -> None:
+def test_readers_of_a_killed_producer_do_not_hang() -> None:
     """Flaw 1: a blocked and a new consumer get what was sent, then the end."""
     code = """
     import time
@@ -115,8 +115,8 @@ time.sleep(60)
 """
 
 
-def test_a_killed_reader_stalls_nobody() -> None:
-    """Flaw 3: producer and other readers go on; it is no subscriber any more."""
+def test_a_killed_reader_stalls_no_process() -> None:
+    """Flaw 3: producer and other readers go on; it is not a subscriber any more."""
     stream = Producer("s", 8, 4, True)
     other = Consumer("s")
     with Program(READER.format(policy="lossless", hold=0)) as program:
@@ -169,7 +169,7 @@ def test_what_a_killed_viewer_held_comes_back() -> None:
     stream.unlink()
 
 
-def test_a_stopped_viewer_freezes_nobody() -> None:
+def test_a_stopped_viewer_freezes_no_process() -> None:
     """Flaw 5: nothing that a stopped process holds is waited for."""
     stream = Producer("s", 8, 4)
     code = """
@@ -294,7 +294,7 @@ def test_what_is_kept_of_a_sent_buffer_changes_nothing() -> None:
 
 
 def test_stamps_are_there(three: Producer) -> None:
-    """Flaw 14: a frame says when it was made; who joins late has dropped nothing."""
+    """Flaw 14: a frame says when it was made; a late reader has dropped nothing."""
     before = time.monotonic_ns()
     for _ in range(1000):
         three.send(b"x")
@@ -334,7 +334,7 @@ def test_steps_and_bounds_are_those_of_bytes(three: Producer) -> None:
     [b"", b"\0" * 100, b"\0" * 81920, b"ATRXSHM\x01", os.urandom(9000)],
     ids=["empty", "short", "zeros", "magic", "noise"],
 )
-def test_a_file_that_is_no_stream(content: bytes, context: Path) -> None:
+def test_a_file_that_is_not_a_stream(content: bytes, context: Path) -> None:
     """Flaw 17: it is refused, and a producer does not take it for its own."""
     path = context / "s"
     path.write_bytes(content)
@@ -392,7 +392,7 @@ def test_impossible_arguments(
 
 @pytest.fixture
 def small(context: Path) -> Iterator[Path]:
-    """Lend a tmpfs of 4 MB."""
+    """A tmpfs of 4 MB."""
     path = context / "small"
     path.mkdir(mode=0o700)
     command = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=0700", "tmpfs", path]
@@ -424,7 +424,7 @@ def test_memory_that_is_not_there(small: Path) -> None:
 
 @pytest.mark.parametrize("is_dangling", [False, True])
 def test_a_planted_symlink(is_dangling: bool, context: Path, tmp_path: Path) -> None:
-    """Flaw 18: it is not followed, neither by who makes a stream nor by who reads."""
+    """Flaw 18: neither a producer nor a consumer follows it."""
     victim = tmp_path / "victim"
     if not is_dangling:
         victim.write_bytes(b"precious")
@@ -472,7 +472,7 @@ def test_modes_and_descriptors(context: Path) -> None:
     assert np.all(np.array(counts) > 0)
 
 
-def test_nobody_there(context: Path) -> None:
+def test_a_missing_stream(context: Path) -> None:
     """Flaw 17: no file, no stream: an error of its own."""
     with pytest.raises(StreamUnavailable):
         Consumer("s")

@@ -41,10 +41,10 @@ def test_a_session_that_waits_misses_none_of_the_first_frames(
             wait_until(lambda: not (context / "cam").exists(), 20, "all of it")
         send("other").close()
     for name, times in (("cam", 3), ("other", 1)):
-        said = s.verdict[name]
-        assert said.is_trusted, s.verdict
-        assert said.expected == said.received == N * times
-        assert said.late == 0
+        verdict = s.verdict[name]
+        assert verdict.is_trusted, s.verdict
+        assert verdict.expected == verdict.received == N * times
+        assert verdict.late == 0
 
 
 def test_streams_of_one_recorder_may_come_in_any_order(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_streams_of_one_recorder_may_come_in_any_order(tmp_path: Path) -> None:
     assert len(made) == 3
 
 
-def test_who_does_not_join_in_time_is_named_and_kept_for(tmp_path: Path) -> None:
+def test_a_reader_that_joins_late_is_named_and_kept_for(tmp_path: Path) -> None:
     with Announcement("cam", "slow"):
         began = time.monotonic()
         with pytest.warns(RuntimeWarning, match="'slow' was announced"):
@@ -103,7 +103,7 @@ def test_a_dead_reader_that_was_announced_is_not_waited_for(context: Path) -> No
     assert not list(context.iterdir())
 
 
-def test_an_announcement_for_another_stream_keeps_nobody() -> None:
+def test_an_announcement_for_another_stream_keeps_no_frames() -> None:
     with Announcement("other", "recorder"):
         began = time.monotonic()
         Producer("cam", 8, 4, join_timeout=60).unlink()
@@ -133,7 +133,7 @@ def test_a_recorder_that_gives_up_leaves_no_announcement(
     assert any(p.name.startswith(PREFIX) for p in context.iterdir())
     s.close()
     assert not list(context.iterdir())
-    assert "was never there" in s.verdict["cam"].notes[0]
+    assert "never existed" in s.verdict["cam"].notes[0]
 
 
 @pytest.mark.parametrize("other", [True, False])

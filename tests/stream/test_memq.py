@@ -408,7 +408,7 @@ def test_a_closed_handle_gives_back(queue: MemQ) -> None:
     assert queue.get_many() == [b"c", "a"]
 
 
-def test_a_long_lease_delays_nobody(queue: MemQ) -> None:
+def test_a_long_lease_delays_no_getter(queue: MemQ) -> None:
     queue.put("slow")
     lease = queue.lease()
     for k in range(50):
@@ -564,7 +564,7 @@ def test_a_name_and_its_end(context: Path) -> None:
     other.put(b"kept")
     other.close()
     assert os.listdir(context) == ["q"]
-    with pytest.raises(SegmentExists, match="it holds frames"):
+    with pytest.raises(SegmentExists, match="undelivered"):
         MemQ("q", 4)
     last = MemQ.attach("q")
     assert last.get() == b"kept"
@@ -662,7 +662,7 @@ def test_ctrl_c_ends_a_wait(queue: MemQ) -> None:
     assert queue._users == 0
 
 
-def test_a_forked_copy_attaches_anew_and_ends_nothing(context: Path) -> None:
+def test_a_forked_copy_attaches_again_and_ends_nothing(context: Path) -> None:
     start = multiprocessing.get_context("fork")
     with MemQ("q", 8) as questions, MemQ("a", 8) as answers:
         questions.put("before")

@@ -66,7 +66,7 @@ def test_write_buffer_is_a_file(stream: Producer) -> None:
 
 
 def test_nothing_of_earlier_frames_shows(stream: Producer) -> None:
-    """Flaw 11: what nobody wrote is zeros."""
+    """Flaw 11: bytes that were not written are zeros."""
     consumer = Consumer("s")
     for _ in range(4):
         stream.send(b"SECRETSECRETSECR")
@@ -113,7 +113,7 @@ def test_what_does_not_fit_is_refused(stream: Producer) -> None:
     assert len(consumer.receive()) == 15
 
 
-def test_a_loan_that_was_not_sent_is_lent_anew(stream: Producer) -> None:
+def test_a_slot_that_was_not_sent_is_reused(stream: Producer) -> None:
     """Flaw 10: one slot, one number; the first buffer is over."""
     consumer = Consumer("s")
     first = stream.next_to_send()
@@ -127,7 +127,7 @@ def test_a_loan_that_was_not_sent_is_lent_anew(stream: Producer) -> None:
     assert consumer.receive(blocking=False) is None
 
 
-def test_an_exception_gives_the_frame_up() -> None:
+def test_an_exception_drops_the_frame() -> None:
     with Producer("s", shape=(2,), dtype="f4", buffer_count=4) as stream:
         consumer = Consumer("s", policy="lossless")
         with pytest.raises(ZeroDivisionError), stream.next_to_send() as frame:
@@ -235,7 +235,7 @@ def test_rows_of_a_block_have_their_own_stamps() -> None:
         stream.send_block(np.zeros(0, "i4"), time_ns=times[:0], device=device[:0]) == 0
     )
     del got
-    # Of what did not go in time, it is said how much did.
+    # `count` is how many rows were sent in time.
     with pytest.raises(PutTimeout) as error:
         stream.send_block(np.arange(12, dtype="i4"), timeout=0.01)
     assert error.value.count == 8
@@ -284,7 +284,7 @@ def test_unlink_throws_away_what_a_durable_reader_was_promised(
     consumer.close()
 
 
-def test_who_is_killed_while_it_waits_does_not_wait_on() -> None:
+def test_a_killed_producer_is_not_stalled() -> None:
     stream = Producer("s", 8, 2, shared=True)
     consumer = Consumer("s", policy="lossless")
     code = """
@@ -376,7 +376,7 @@ def test_a_run_passes_over_what_a_viewer_holds() -> None:
 
 
 def test_runs_take_the_pin_of_a_dead_viewer_away() -> None:
-    """Nobody waits and nobody asks who lives, but the producer that passes over it."""
+    """No process waits or checks who lives, except the producer that passes over it."""
     stream = Producer("s", shape=(2,), dtype="u8", buffer_count=64)
     rows = np.zeros((64, 2), "u8")
     code = """
@@ -427,7 +427,7 @@ def test_without_checksums_there_is_nothing_to_verify(stream: Producer) -> None:
 
 
 def test_sequences_of_a_shared_stream_go_up_and_may_have_gaps() -> None:
-    """A number goes with what was given up; a gating reader has dropped nothing."""
+    """A dropped frame takes its number with it; a gating reader has dropped nothing."""
     first, second = (Producer("s", 8, 8, shared=True) for _ in range(2))
     consumer = Consumer("s", policy="lossless")
     first.send(b"0")
@@ -448,7 +448,7 @@ def test_sequences_of_a_shared_stream_go_up_and_may_have_gaps() -> None:
 
 @pytest.mark.parametrize("free", [1, 3])
 def test_a_look_whether_there_is_room_costs_none(free: int) -> None:
-    """What was lent and dropped is lent again, also if it is the last place."""
+    """A slot that was requested and dropped is reused, also the last free one."""
     with Producer("looked", 8, 4) as producer:
         reader = Consumer("looked", policy="lossless")
         for k in range(4 - free):

@@ -22,7 +22,7 @@ from ataraxis.framebuffer.ring import name_of
 
 
 class Line(NamedTuple):
-    """Who dies there, of what, and what that leaves."""
+    """The process that dies there, of what, and what that leaves."""
 
     does: str
     """What comes past the point."""
@@ -102,7 +102,7 @@ def test_death_of_a_client_at(point: str, package: Path, arena: Path) -> None:
         after = server.statistics()
         moved = after.handed_out_bytes - before.handed_out_bytes
         if point.startswith("allocate"):
-            # Its bytes are handed out and nobody's; the ring comes round to them.
+            # Its bytes are allocated and unused; the ring comes round to them.
             assert moved == {"allocate_wrapped": 600 + 900}.get(point, 100)
             assert after.chunks == before.chunks
         else:
@@ -169,8 +169,8 @@ def test_death_of_a_server_at(
     assert not os.listdir(arena)
 
 
-def test_death_of_who_cleans_up_after_a_server(package: Path, arena: Path) -> None:
-    """The word that says who serves is cleared once, by whoever gets to it."""
+def test_a_death_while_cleaning_up_after_a_server(package: Path, arena: Path) -> None:
+    """The word of the server's slot is cleared once, by any process."""
     code = """
     server = FrameBufferServer("key", 1000)
     server.start()

@@ -1,4 +1,4 @@
-"""The frame buffer under load and under kills: not one wrong payload, nobody hangs.
+"""The frame buffer under load and under kills: not one wrong payload, no client hangs.
 
 Full figures (ATARAXIS_STRESS=1): 8 writers and 8 readers for 60 s in a ring much too
 small; 200 kills at random of clients and servers.
@@ -85,7 +85,7 @@ def test_many_writers_and_readers(place: Path, most: int) -> None:
             stop.wait(0.05)
         stop.set()
         found = [counts.get(timeout=60) for _ in range(many)]
-        # What nobody read keeps the writers' queue threads from ending.
+        # What was not read keeps the writers' queue threads from ending.
         ended(readers)
         ended(writers)
         right, late, wrong = map(sum, zip(*found, strict=True))
@@ -115,7 +115,7 @@ def test_random_kills(place: Path, tmp_path: Path) -> None:
     served = 0
     for kill in range(kills):
         progress = workers.progress(boards)
-        # Everybody gets on: no client hangs while another, or the server, is gone.
+        # No client hangs while another, or the server, is gone.
         wait_until(
             lambda seen=progress: all(
                 workers.progress(boards).get(k, 0) > seen.get(k, 0) for k in clients
@@ -144,7 +144,7 @@ def test_random_kills(place: Path, tmp_path: Path) -> None:
     ]
     ended([server])
     assert not list(place.iterdir())
-    # The ring's slots are all free again, and the key is nobody's.
+    # The ring's slots are all free again, and the key is free.
     with FrameBufferServer("key", 1000, participants=2), FrameBufferClient("key"):
         pass
 

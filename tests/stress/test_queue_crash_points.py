@@ -1,4 +1,4 @@
-"""A death at every named point of a work queue: what is left, and who goes on.
+"""A death at every named point of a work queue: what is left, and the others go on.
 
 `POINTS` is the queue's kill table. The names are read from the sources, so that a point
 without a line here, or a line whose point is gone, fails.
@@ -39,12 +39,12 @@ class Line(NamedTuple):
     is_large: bool = False
     """Whether the queue holds a large frame, NEW, as its first."""
     held: int = 0
-    """Frames that somebody else holds, and dies with, before."""
+    """Frames that another process holds, and dies with, before."""
 
 
 ALL = BEFORE
 POINTS = {
-    # Putting: before it is shown nobody sees it, from then on it is there.
+    # Putting: before it is published no getter sees it, from then on it is there.
     "put_before": Line("put", ALL),
     "put_claimed": Line("put", ALL),
     "put_half": Line("put", ALL),
@@ -70,7 +70,7 @@ POINTS = {
     "lease_over": Line("wait_over", (1, 2), held=1),
     # Nothing is left: is anything kept?
     "kept_marked": Line("wait", ()),
-    # Cleaning up after another: somebody else repeats it.
+    # Cleaning up after another: another process repeats it.
     "queue_cleanup_slot": Line("sweep", ALL, held=1),
     "queue_cleanup_slots": Line("sweep", ALL, held=1),
     "queue_cleanup_hinted": Line("sweep", ALL, held=1),
@@ -117,7 +117,7 @@ def test_death_at(point: str, mother: Zygote, arena: Path) -> None:
         assert mother.wait(holder) == -9
         byte_free(queue, board.mine(2, SLOT))
 
-    # Whoever is left gets what is there, within a second, and nothing else.
+    # A process that is left gets what is there, within a second, and nothing else.
     since = time.monotonic()
     got = []
     while True:

@@ -40,7 +40,7 @@ def read(ledger: Path) -> NDArray[np.uint8]:
 
 
 def byte_free(queue: MemQ, slot: int) -> float:
-    """Wait until nobody holds the byte of a slot; when that was."""
+    """Wait until no process holds the byte of a slot; when that was."""
     assert queue._segment is not None
     descriptor = queue._segment.participant.descriptor
     deadline = time.monotonic() + 20
@@ -131,7 +131,7 @@ def test_killed_at_random(
     assert queue.statistics().corrupt == 0
 
 
-def test_everybody_killed_and_the_rest_drained(
+def test_all_killed_and_the_rest_drained(
     zygote: Zygote, arena: Path, ledger: Path, figure: Callable[..., float]
 ) -> None:
     """After the death of all, the queue is there: attach and get what was put."""
@@ -167,7 +167,7 @@ def test_everybody_killed_and_the_rest_drained(
 def test_stopped_and_continued(
     zygote: Zygote, queue: MemQ, ledger: Path, figure: Callable[..., float]
 ) -> None:
-    """A stopped getter keeps its lease, a putter its place; nobody is reaped."""
+    """A stopped getter keeps its lease, a putter its place; none is reaped."""
     board, chance = zygote.board, random.Random(5)
     pids = {k: start(zygote, k, ledger, "lease") for k in PUTTERS + GETTERS}
     board.until(lambda: all(board.mine(k, COUNT) for k in pids))

@@ -59,7 +59,7 @@ def test_all_policies_on_one_stream(
     assert all(board.mine(k, LAST) == sent - 1 for k in range(1, 6))
 
 
-def test_a_frozen_viewer_stalls_nobody(
+def test_a_frozen_viewer_stalls_no_process(
     arena: Path, zygote: Zygote, figure: Callable[..., float]
 ) -> None:
     import signal

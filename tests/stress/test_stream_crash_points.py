@@ -1,7 +1,7 @@
-"""A death at every named point of the stream kernels: who is left goes on.
+"""A death at every named point of the stream kernels: the others go on.
 
-`POINTS` says what leads to each point. docs/explanation/concurrency.md has the same
-names in its kill table, with what is half done there and who mends it.
+`POINTS` lists what leads to each point. docs/explanation/concurrency.md has the same
+names in its kill table, with what is half done there and what repairs it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def test_every_point_has_a_line() -> None:
 
 
 class Stage:
-    """A stream of ours, two readers of ours, and whoever is to die."""
+    """A stream, two readers, and the process that dies."""
 
     def __init__(self, arena: Path, mother: Zygote, *, is_ours: bool = True) -> None:
         self.arena, self.mother, self.board = arena, mother, mother.board
@@ -123,8 +123,8 @@ class Stage:
         assert {e[0] for e in entries if not e[1]} == ours
         assert len([e for e in entries if e[1]]) == durable
         for word, pins in control_lines(self.stream):
-            assert word & 7 != 1, "a slot is being written by nobody"
-            assert pins == 0, "a slot is pinned by nobody"
+            assert word & 7 != 1, "a slot is being written by no producer"
+            assert pins == 0, "a slot is pinned by no reader"
         held = [s for s in range(128) if byte_held(part.descriptor, s)]
         assert set(held) <= ours | {part.slot}
 
@@ -179,7 +179,7 @@ def test_one_of_several_producers(point: str, stage: Stage) -> None:
     stage.send(2)
     free = stage.die(pid)
     got: list[int] = []
-    # What was shown is had, also when nobody was woken.
+    # What was published is received, also when no reader was woken.
     expected = [0, 1] + ([MARK + 1] if point == "publish_word" else [])
     got += values(gating, len(expected))
     for _ in range(3 * SLOTS):
@@ -227,7 +227,7 @@ def test_the_only_producer(point: str, mother: Zygote, arena: Path) -> None:
 def test_the_only_producer_in_a_run(
     point: str, is_kept: bool, mother: Zygote, arena: Path
 ) -> None:
-    """What of a run was shown is had, the rest is nobody's, and no slot is lost."""
+    """The published part of a run is received, the rest is not, and no slot is lost."""
     frames = 4  # a run of four follows: a ring of 64 slots is announced in parts
     stage = Stage(arena, mother, is_ours=False)
     pid = mother.start(
@@ -264,7 +264,7 @@ def test_the_only_producer_in_a_run(
 
 @pytest.mark.parametrize("point", ["publish_word", *of("wake")])
 def test_a_sleeper_is_not_forgotten(point: str, stage: Stage) -> None:
-    """The frame was shown, and who sleeps was not told: it looks by itself."""
+    """The frame was published, and the sleeper was not woken: it looks in time."""
     gating, watching = stage.readers()
     pid = stage.start(point, "produce", shared=True, frames=0)
     got: list[int] = []
@@ -428,7 +428,7 @@ def test_a_name_that_promised_nothing_is_not_kept(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("point", of("reap"))
-def test_who_cleans_up(point: str, stage: Stage) -> None:
+def test_a_death_while_cleaning_up(point: str, stage: Stage) -> None:
     """The next one does it again, whatever was done already."""
     gating, _ = stage.readers()
     durable = stage.start("", "consume", 3, durable="recorder")

@@ -1,4 +1,4 @@
-"""Who waits and gets nothing costs nothing."""
+"""A process that waits and gets nothing costs nothing."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def test_an_idle_reader_uses_no_processor(
     """
     for _ in range(3):
         with Program(CODE.format(policy=policy, seconds=figure(60, 15))) as program:
-            told = map(float, program.succeed(120).split())
-        share, wakes_hz, wake_s, bare_s = told
+            numbers = map(float, program.succeed(120).split())
+        share, wakes_hz, wake_s, bare_s = numbers
         print(f"{share:.4%}, {wakes_hz:.1f} wakes/s of {wake_s * 1e6:.0f} us,", end=" ")
         print(f"a bare one {bare_s * 1e6:.0f} us")
         assert wakes_hz < WAKES_HZ

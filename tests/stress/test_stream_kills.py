@@ -22,7 +22,7 @@ POLICIES = ("lossless", "lossy", "latest")
 
 
 def byte_free(stream: Consumer, slot: int) -> float:
-    """Wait until nobody holds the byte of a slot; when that was."""
+    """Wait until no process holds the byte of a slot; when that was."""
     descriptor = stream._segment.participant.descriptor
     deadline = time.monotonic() + 20
     while byte_held(descriptor, slot):
@@ -182,7 +182,7 @@ def test_a_durable_reader_killed_misses_nothing(
 def test_stopped_and_continued(
     arena: Path, zygote: Zygote, figure: Callable[..., float]
 ) -> None:
-    """Flaw 5: whoever is stopped, at whatever moment."""
+    """Flaw 5: any process stopped, at any moment."""
     stops = int(figure(200, 6))
     board, chance = zygote.board, random.Random(11)
     sender = zygote.start(
