@@ -78,18 +78,16 @@ def read_dataclass(reader: ConfigReader, node: YamlNode, cls: type, field: str) 
         return reader.refuse(node, field, f"{cls.__name__} (a mapping)")
     before = len(reader.problems)
     values = read_fields(reader, node, cls, field)
-    complete = len(reader.problems) == before
-    for schema in fields_of(cls).values():
-        if schema.required and not schema.excluded and schema.name not in values:
-            complete = False
-            note_missing(reader, node, schema, field, before)
-    return build(reader, node, cls, values, field) if complete else UNREAD
+    if len(reader.problems) > before:
+        return UNREAD
+    return build(reader, node, cls, values, field)
 
 
 def read_fields(
     reader: ConfigReader, node: Mapping, cls: type, field: str
 ) -> dict[str, Any]:
-    """Read the values of the fields that the mapping has."""
+    """Read the fields that the mapping has; note required ones that it lacks."""
+    before = len(reader.problems)
     schemas = fields_of(cls)
     values: dict[str, Any] = {}
     kinds: dict[str, str] = {}
@@ -106,7 +104,11 @@ def read_fields(
         if kinds.setdefault(name, kind) != kind and not reader.settings.lax:
             reader.refuse(key, place, "each key once", f"duplicate key {name!r}")
         values[name] = reader.read(value_node, schema.type, place)
-    return {name: value for name, value in values.items() if value is not UNREAD}
+    values = {name: value for name, value in values.items() if value is not UNREAD}
+    for schema in schemas.values():
+        if schema.required and not schema.excluded and schema.name not in values:
+            _note_missing(reader, node, schema, field, before)
+    return values
 
 
 def _note_unknown(
@@ -124,7 +126,7 @@ def _note_unknown(
     noted.append(reader.problem(key, place, f"a field of {cls.__name__}", found, hint))
 
 
-def note_missing(
+def _note_missing(
     reader: ConfigReader, node: YamlNode, schema: FieldSchema, field: str, before: int
 ) -> None:
     """Note a required field that the file lacks, unless its value was refused."""

@@ -86,12 +86,8 @@ class Limits:
     """
 
     clients: int = _limit(64, "clients at a time, those that may resume included")
-    silent: int = _limit(
-        512, "connections at a time that have sent nothing yet"
-    )
-    handshakes: int = _limit(
-        64, "connections at a time without an accepted token yet"
-    )
+    silent: int = _limit(512, "connections at a time that have sent nothing yet")
+    handshakes: int = _limit(64, "connections at a time without an accepted token yet")
     address_share: float = _limit(
         0.75, "the share of these two that one address may have"
     )

@@ -488,10 +488,6 @@ def _datetime(node: Scalar, dialect: str) -> dt.datetime:
     return parse_datetime(text)
 
 
-def _time(node: Scalar, dialect: str) -> dt.time:
-    return dt.time.fromisoformat(_expect(node, "str"))
-
-
 def _timedelta(node: Scalar, dialect: str) -> dt.timedelta:
     if node.kind in ("int", "float"):
         return parse_duration(node.text + " s")
@@ -507,14 +503,6 @@ def _decimal(node: Scalar, dialect: str) -> Decimal:
         raise ScalarError("a decimal number, as '0.10'") from error
 
 
-def _fraction(node: Scalar, dialect: str) -> Fraction:
-    return Fraction(_expect(node, "str", "int", "float"))
-
-
-def _uuid(node: Scalar, dialect: str) -> uuid.UUID:
-    return uuid.UUID(_expect(node, "str"))
-
-
 _READERS: dict[Any, Reading] = {
     NoneType: _null,
     bool: _bool,
@@ -526,11 +514,11 @@ _READERS: dict[Any, Reading] = {
     range: _range,
     dt.date: _date,
     dt.datetime: _datetime,
-    dt.time: _time,
+    dt.time: lambda node, dialect: dt.time.fromisoformat(_expect(node, "str")),
     dt.timedelta: _timedelta,
     Decimal: _decimal,
-    Fraction: _fraction,
-    uuid.UUID: _uuid,
+    Fraction: lambda node, dialect: Fraction(_expect(node, "str", "int", "float")),
+    uuid.UUID: lambda node, dialect: uuid.UUID(_expect(node, "str")),
 }
 _BY_KIND = {
     "null": NoneType,

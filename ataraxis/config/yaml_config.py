@@ -304,11 +304,7 @@ def _root_mapping(
 
 def _read_root(reader: ConfigReader, root: Mapping, cls: Any, path: Path) -> Any:
     """Read the fields, let the class add the excluded ones, and build."""
-    before = len(reader.problems)
     values = convert.read_fields(reader, root, cls, "")
-    for schema in fields_of(cls).values():
-        if schema.required and not schema.excluded and schema.name not in values:
-            convert.note_missing(reader, root, schema, "", before)
     if reader.problems:
         return UNREAD
     values = cls.restore_excluded_fields(values, path)
