@@ -1,7 +1,6 @@
-"""Screen: what the command line shows, as tables; plain text without a terminal.
+"""Tables of the command line; plain text without a terminal.
 
-Names come from files that anybody may have made: what cannot be printed is shown as an
-escape, and never reaches the terminal as it is.
+Names come from files of unknown origin: characters that cannot be printed are escaped.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _WIDE = 240
 
 
 def console() -> Console:
-    """Open the terminal, or standard output: plain and wide enough to cut nothing."""
+    """Return a console; without a terminal, one that is plain and wide."""
     terminal = Console(highlight=False)
     if terminal.is_terminal or "COLUMNS" in os.environ:
         return terminal
@@ -41,14 +40,14 @@ def console() -> Console:
 
 
 def plain(text: str) -> str:
-    """Return a text of unknown origin, with escapes for what cannot be printed."""
+    """Return a text with escapes for characters that cannot be printed."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
     )
 
 
 def size(count: float | None, unit: str = "B") -> str:
-    """Write a number of bytes, or of anything, with a prefix; '-' if unknown."""
+    """Format a number with a prefix and a unit; '-' if unknown."""
     if count is None:
         return "-"
     for prefix in ("", "k", "M", "G"):
@@ -59,7 +58,7 @@ def size(count: float | None, unit: str = "B") -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Write a time in the unit that fits; '-' if unknown."""
+    """Format a time in a suitable unit; '-' if unknown."""
     if seconds is None:
         return "-"
     if seconds < 1:
@@ -70,23 +69,16 @@ def duration(seconds: float | None) -> str:
 
 
 def segments(rows: Iterable[Listed]) -> Table:
-    """Lay out the segments of a context."""
+    """Return a table of the segments of a context."""
     heads = (
-        "name",
-        "kind",
-        "dtype",
-        "shape",
-        "bytes",
-        "inside",
-        "taking part",
-        "problem",
-    )
+        "name", "kind", "dtype", "shape", "bytes", "contents", "attached", "problem",
+    )  # fmt: skip
     return _table(heads, (_segment(row) for row in rows), right=("bytes",))
 
 
 def _segment(row: Listed) -> Sequence[str | Text]:
-    nobody = "nobody (kept)" if row.is_kept else "nobody (stale)"
-    users = "-" if row.problem else plain(", ".join(row.participants)) or nobody
+    unused = "none (kept)" if row.is_kept else "none (stale)"
+    users = "-" if row.problem else plain(", ".join(row.participants)) or unused
     inside = ""
     if isinstance(row.content, StreamStatistics):
         inside = _inside(row.content)
@@ -105,19 +97,19 @@ def _segment(row: Listed) -> Sequence[str | Text]:
 
 
 def _inside(stream: StreamStatistics) -> str:
-    """Say in a line what is in a stream."""
+    """Return the contents of a stream in a line."""
     policies = [reader.policy for reader in stream.readers]
-    told = [f"{policies.count(p)} {p}" for p in dict.fromkeys(policies)]
-    told += [f"{plain(name)} away" for name in stream.detached]
+    readers = [f"{policies.count(p)} {p}" for p in dict.fromkeys(policies)]
+    readers += [f"{plain(name)} away" for name in stream.detached]
     state = "" if stream.producers else ", ended"
     return (
         f"{stream.buffer_count} slots, {stream.sent:,} frames{state}; "
-        f"{', '.join(told) or 'no readers'}"
+        f"{', '.join(readers) or 'no readers'}"
     )
 
 
 def _inside_queue(queue: QueueStatistics) -> str:
-    """Say in a line what is in a work queue."""
+    """Return the contents of a work queue in a line."""
     return (
         f"{queue.buffer_count:,} slots, {queue.put:,} frames put; "
         f"{queue.waiting:,} wait, {queue.leased:,} leased"
@@ -125,7 +117,7 @@ def _inside_queue(queue: QueueStatistics) -> str:
 
 
 def top(reading: MeterReading) -> RenderableType:
-    """Lay out a reading of the streams: a line a stream, a line a reader below it."""
+    """Return a table of the streams, with a line for each stream and each reader."""
     heads = (
         "stream", "frames/s", "bytes/s", "frames", "age", "slots", "lag", "lapped",
         "backpressure", "",
@@ -136,10 +128,10 @@ def top(reading: MeterReading) -> RenderableType:
         slots = metered.stream.buffer_count if metered.stream else 0
         lines += [_reader(reader, slots) for reader in metered.readers]
     interval = reading.interval_s
-    told = f"{len(reading.streams)} streams" + (
+    summary = f"{len(reading.streams)} streams" + (
         f", rates over {duration(interval)}" if interval is not None else ""
     )
-    return Group(_table(heads, lines, right=heads[1:8]), Text(told, "dim"))
+    return Group(_table(heads, lines, right=heads[1:8]), Text(summary, "dim"))
 
 
 def _stream(metered: Metered) -> Sequence[str | Text]:
@@ -190,7 +182,7 @@ def _reader(reader: ReaderStatistics, slots: int) -> Sequence[str | Text]:
 def pipes(
     found: Sequence[RunStatistics], before: Sequence[RunStatistics], seconds: float
 ) -> Table:
-    """Lay out the workers of the pipes that run; rates are since `before`."""
+    """Return a table of the workers of pipes; rates are since `before`."""
     known = {(old.run, old.worker): old for old in before}
     heads = (
         "pipe", "worker", "pid", "values/s", "values", "emitted", "restarts", "dropped",
@@ -217,7 +209,7 @@ def pipes(
 
 
 def leftovers(found: Sequence[Leftover], is_dry: bool) -> RenderableType:
-    """Lay out what was, or would be, removed."""
+    """Return a table of what was, or would be, removed."""
     total = sum(left.bytes for left in found if left.is_removed)
     count = sum(left.is_removed for left in found)
     verb = "would be removed" if is_dry else "removed"
@@ -239,7 +231,7 @@ def leftovers(found: Sequence[Leftover], is_dry: bool) -> RenderableType:
 
 
 def checks(found: Iterable[Check]) -> Table:
-    """Lay out what the doctor found."""
+    """Return a table of the doctor's checks."""
     rows = (
         (
             check.name,
@@ -253,12 +245,12 @@ def checks(found: Iterable[Check]) -> Table:
 
 
 def sources(found: Iterable[SourceKind]) -> Table:
-    """Lay out the kinds of live sources."""
+    """Return a table of the kinds of live sources."""
     rows = (
         (
             plain(kind.name),
             plain(kind.summary),
-            Text("here", "green") if kind.is_here else Text("missing", "yellow"),
+            Text("available", "green") if kind.is_here else Text("missing", "yellow"),
             "" if kind.is_here else plain(kind.install),
         )
         for kind in found
@@ -281,14 +273,14 @@ def _table(
 
 
 class Watch:
-    """Reads a context again and again.
+    """Reads the statistics of a context repeatedly.
 
     Parameters
     ----------
     context : Context, str, Path or None
-        The directory.
+        The context.
     interval : float
-        Time between two looks, s.
+        Time between two readings, s.
     """
 
     def __init__(self, context: ContextLike, interval: float) -> None:
@@ -298,7 +290,7 @@ class Watch:
         self._before = list_runs(context)
 
     def look(self) -> RenderableType:
-        """Lay out what there is now."""
+        """Return a table of a new reading."""
         reading, found = top(self._meter.read()), list_runs(self._context)
         before, self._before = self._before, found
         if not found:
@@ -306,6 +298,6 @@ class Watch:
         return Group(reading, pipes(found, before, self._interval))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what there is now, for JSON."""
+        """Return a new reading, JSON-able."""
         workers = [dataclasses.asdict(seen) for seen in list_runs(self._context)]
         return {**self._meter.read().as_dict(), "pipes": workers}

@@ -1,4 +1,4 @@
-"""The command line: ``ataraxis COMMAND``. Says what to do; the rooms do it."""
+"""The command line: ``ataraxis COMMAND``."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def main() -> None:
     """Share, stream, record, replay and process arrays."""
 
 
-@main.command(short_help="Record a rig, kill its recorder, miss nothing.")
+@main.command(short_help="Record a rig, and kill its recorder without a loss.")
 @click.option(
     "--seconds", type=click.FloatRange(0.5, 3600), default=10.0, show_default=True,
     help="How long to record.",
 )  # fmt: skip
 @click.option(
     "--real", type=click.Path(path_type=Path),
-    help="Play and record this recording of yours: WFDB, XDF, NWB, npz, a session.",
+    help="Play and record this recording: WFDB, XDF, NWB, npz, a session.",
 )  # fmt: skip
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path),
@@ -36,9 +36,9 @@ def main() -> None:
 def demo(seconds: float, real: Path | None, output: Path | None, arrays: bool) -> None:
     """Record a rig, kill its recorder, and show that nothing is missing.
 
-    The machine itself, a probe of 64 channels at 30 kHz and a camera of 640x480 at 120
-    pictures a second, both simulated, for ten seconds. The exit code says whether every
-    sample is there.
+    Records the load of this machine, a probe of 64 channels at 30 kHz and a camera of
+    640x480 at 120 frames per second, both simulated. The exit code is 0 if every sample
+    was recorded.
     """
     from ataraxis.demo.arrays import show as show_arrays
     from ataraxis.demo.report import run
@@ -50,7 +50,7 @@ def demo(seconds: float, real: Path | None, output: Path | None, arrays: bool) -
 @in_context
 @as_json_too
 def list_segments(context: str | None, as_json: bool) -> None:
-    """List the segments of a context; reads only, disturbs nobody."""
+    """List the segments of a context; only reads."""
     from ataraxis import screen
     from ataraxis.shm.context import Context
     from ataraxis.stream.inspector import inspect
@@ -69,18 +69,16 @@ def list_segments(context: str | None, as_json: bool) -> None:
 @main.command()
 @in_context
 @as_json_too
-@click.option(
-    "--once", is_flag=True, help="Print one reading and stop, as does --json."
-)
+@click.option("--once", is_flag=True, help="Print one reading and end, as --json does.")
 @click.option(
     "--interval",
     type=click.FloatRange(0.01, 3600),
     default=1.0,
     show_default=True,
-    help="Time over which rates are taken, s.",
+    help="Time over which rates are measured, s.",
 )
 def top(context: str | None, as_json: bool, once: bool, interval: float) -> None:
-    """Watch the streams and pipes of a context; disturbs nobody."""
+    """Watch the streams and pipes of a context; only reads."""
     from rich.live import Live
 
     from ataraxis import screen
@@ -106,12 +104,12 @@ def top(context: str | None, as_json: bool, once: bool, interval: float) -> None
         pass
 
 
-@main.command(short_help="Remove segments that the dead left.")
+@main.command(short_help="Remove segments that are not in use.")
 @in_context
 @as_json_too
-@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--dry-run", is_flag=True, help="Report only; remove nothing.")
 def gc(context: str | None, as_json: bool, dry_run: bool) -> None:
-    """Remove segments that nobody takes part in; never live or kept ones."""
+    """Remove segments that no process is attached to; never live or kept ones."""
     from ataraxis import screen
     from ataraxis.shm.gc import collect
 
@@ -149,7 +147,7 @@ for _command in (
 @main.command(short_help="List the kinds of live sources.")
 @as_json_too
 def sources(as_json: bool) -> None:
-    """List the kinds of live sources, and what to install for those missing."""
+    """List the kinds of live sources, and what to install for missing ones."""
     from ataraxis import screen
     from ataraxis.datamux.registry import kinds
 

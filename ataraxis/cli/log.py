@@ -30,10 +30,10 @@ _name = click.option("--name", help="Only this journal of the directory.")
     type=click.Choice(["os", "disk"]),
     default="os",
     show_default=True,
-    help="What recorded frames survive: every process, or also the loss of power.",
+    help="Frames survive the end of every process (os), or a loss of power (disk).",
 )
 @click.option("--timeout", type=float, help="How long to wait for the streams, s.")
-@click.option("--name", default="recorder", show_default=True, help="Of this recorder.")
+@click.option("--name", default="recorder", show_default=True, help="Recorder's name.")
 def record(
     context: str | None,
     streams: tuple[str, ...],
@@ -44,54 +44,50 @@ def record(
 ) -> None:
     """Record STREAMS to a directory until they end, or until Ctrl-C.
 
-    Ctrl-C, SIGTERM or SIGHUP: what was sent until then is recorded. While the disk
-    refuses, producers wait; a second signal lets them go, and the frames that are not
-    on the disk are named. The exit code is 1 if a frame is missing.
+    After Ctrl-C, SIGTERM or SIGHUP, what was sent until then is recorded. While the
+    disk refuses writes, producers wait; a second signal releases them, and the frames
+    that are not on the disk are named. The exit code is 1 if a frame is missing.
     """
-    from ataraxis.errors import AtaraxisError
     from ataraxis.log.disk_watch import caution_of
     from ataraxis.log.modes import make_folder
     from ataraxis.log.recorder import Recorder
 
-    def tell(what: object) -> None:
+    def warn(what: object) -> None:
         say(str(what), is_error=True)
 
     with told(), Ending(is_last=True) as ending:
-        try:
-            if not _are_there(streams, context, timeout, ending):
-                raise click.ClickException(
-                    f"ended by {ending.name} before all streams were there; nothing "
-                    "was recorded"
-                )
-            make_folder(output)
-            if caution := caution_of(output):
-                tell(caution)
-            recorder = Recorder(
-                streams, output, context=context, durability=durability,  # type: ignore[arg-type]
-                name=name, on_loss=tell, on_error=tell, on_low_disk=tell,
-            )  # fmt: skip
-            while recorder.is_recording and not ending.first.wait(_LOOK_S):
-                pass
-            unsaved = recorder.finish(ending.second, lambda error: tell(still(error)))
-        except AtaraxisError as error:
-            raise click.ClickException(str(error)) from error
+        if not _wait_for(streams, context, timeout, ending):
+            raise click.ClickException(
+                f"ended by {ending.name} before all streams existed; nothing was "
+                "recorded"
+            )
+        make_folder(output)
+        if caution := caution_of(output):
+            warn(caution)
+        recorder = Recorder(
+            streams, output, context=context, durability=durability,  # type: ignore[arg-type]
+            name=name, on_loss=warn, on_error=warn, on_low_disk=warn,
+        )  # fmt: skip
+        while recorder.is_recording and not ending.first.wait(_LOOK_S):
+            pass
+        unsaved = recorder.finish(ending.second, lambda error: warn(still(error)))
     is_whole = not unsaved
     for stream, found in recorder.statistics().items():
-        old = "; it had ended before: these were left in its ring"
+        old = "; it had ended before: these frames were left in its ring"
         say(
             f"{stream}: {found.frames} frames recorded, {found.lost} lost"
             + (old if found.had_ended else "")
         )
         is_whole = is_whole and not found.lost
     for stream, frames in unsaved.items():
-        say(f"{stream}: {unsaved_text(frames)}: let go by {ending.name}", is_error=True)
+        warn(f"{stream}: {unsaved_text(frames)}: released by {ending.name}")
     sys.exit(not is_whole)
 
 
-def _are_there(
+def _wait_for(
     streams: tuple[str, ...], context: str | None, timeout: float | None, ending: Ending
 ) -> bool:
-    """Wait until all streams are there; False: a signal came first."""
+    """Wait until all streams exist; False: a signal came first."""
     from ataraxis.stream import wait_for_stream
 
     end = None if timeout is None else time.monotonic() + timeout
@@ -111,16 +107,16 @@ def _are_there(
 @in_context
 @_name
 @as_json_too
-@click.option("--dry-run", is_flag=True, help="Only look.")
+@click.option("--dry-run", is_flag=True, help="Report only; write nothing.")
 @click.argument("path", type=click.Path(path_type=Path))
 def recover(
     context: str | None, path: Path, name: str | None, as_json: bool, dry_run: bool
 ) -> None:
-    """Finish the logs at PATH: what killed loggers had accepted is written.
+    """Finish the logs at PATH: write the entries that killed loggers had accepted.
 
-    Sessions there whose process was killed are finished and judged. Then looks at every
-    byte of the journals there, mends their indexes, and says what is damaged or cut.
-    What was written is never changed, nothing is deleted.
+    Sessions whose process was killed are finished and judged. Then every byte of the
+    journals is read, their indexes are repaired, and damaged or cut entries are
+    reported. Entries are never changed or deleted.
     """
     from ataraxis.log import recover_log
     from ataraxis.log.recovery import recover as look
@@ -148,22 +144,22 @@ def recover(
         more = f": {s.problem}" if s.problem else ""
         click.echo(f"log {s.name}: {s.entries} entries written now{more}")
     for report in reports:
-        index = ", index written anew" if report.is_indexed_anew else ""
+        index = ", index rebuilt" if report.is_indexed_anew else ""
         live = ", still being written" if report.is_live else ""
         click.echo(f"{report.path}: {report.entries} entries whole{index}{live}")
         for problem in report.problems:
             click.echo(f"  {problem.nbytes} bytes at {problem.offset}: {problem.what}")
 
 
-@click.command(short_help="Count what is in a log, and what is missing.")
+@click.command(short_help="Count the entries of a log, and the missing ones.")
 @_name
 @as_json_too
 @click.argument("path", type=click.Path(path_type=Path))
 def verify(path: Path, name: str | None, as_json: bool) -> None:
     """Count the entries of the log at PATH; exit code 1 if any is missing.
 
-    Of a session also what its verdict doubts: a stream that was never there has no
-    journal that could miss it.
+    For a session also show what its verdict doubts: a stream that never existed has no
+    journal.
     """
     from ataraxis.log.verification import verify as look
 
@@ -174,8 +170,8 @@ def verify(path: Path, name: str | None, as_json: bool) -> None:
         found = [source.as_dict() for source in report.sources]
         problems = [str(problem) for problem in report.problems]
         doubts = verdict if is_doubted else []
-        said = {"sources": found, "problems": problems, "doubts": doubts}
-        click.echo(json.dumps(said))
+        result = {"sources": found, "problems": problems, "doubts": doubts}
+        click.echo(json.dumps(result))
     else:
         for source in report.sources:
             called = f" {source.name}" if source.name else ""
@@ -193,7 +189,7 @@ def verify(path: Path, name: str | None, as_json: bool) -> None:
 
 
 def _verdict(path: Path) -> tuple[bool, list[str]]:
-    """Say whether a session at `path` is doubted, and its verdict; nothing of a log."""
+    """Return whether a session is doubted, and its verdict in lines; none of a log."""
     from ataraxis.session import SessionFolder
 
     try:
@@ -202,20 +198,20 @@ def _verdict(path: Path) -> tuple[bool, list[str]]:
         return False, []
     if verdict is None:
         return True, [
-            "it has no verdict yet: it is being recorded, or was killed and "
-            f"'ataraxis recover {path}' ends it"
+            "it has no verdict yet: it is being recorded, or was killed; then "
+            f"'ataraxis recover {path}' finishes it"
         ]
-    said = verdict.headline if verdict.is_trusted else str(verdict)
-    lines = [f"its verdict: {line.strip()}" for line in said.splitlines()]
+    text = verdict.headline if verdict.is_trusted else str(verdict)
+    lines = [f"its verdict: {line.strip()}" for line in text.splitlines()]
     return not verdict.is_trusted, lines
 
 
 @click.command()
 @_name
-@click.option("--format", "kind", help="npz, nwb, zarr or xdf; as OUTPUT ends.")
+@click.option("--format", "kind", help="npz, nwb, zarr or xdf; by default of OUTPUT.")
 @click.option("--source", "sources", multiple=True, help="Only this stream or source.")
 @click.option("--onset-us", type=int, help="Onset of an npy log, UTC microseconds.")
-@click.option("--overwrite", is_flag=True, help="Replace OUTPUT once it is whole.")
+@click.option("--overwrite", is_flag=True, help="Replace OUTPUT when complete.")
 @click.option("--skip-damaged", is_flag=True, help="Leave damaged entries out.")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path))
@@ -231,7 +227,7 @@ def export(
 ) -> None:
     """Write the log at PATH to OUTPUT, a file of another format.
 
-    Every sample and every stamp is kept. OUTPUT is whole or not there.
+    Every sample and every stamp is kept. OUTPUT is complete, or is not made.
     """
     from ataraxis.cli.options import counting
     from ataraxis.errors import CorruptFrame
@@ -246,7 +242,7 @@ def export(
                 progress=progress,
             )  # fmt: skip
         except CorruptFrame as error:
-            more = "; or leave all damaged ones out: --skip-damaged"
+            more = "; or leave damaged entries out: --skip-damaged"
             raise click.ClickException(f"{error}{more}") from error
         except (ValueError, KeyError, ModuleNotFoundError) as error:
             raise click.ClickException(str(error.args[0])) from error

@@ -1,4 +1,4 @@
-"""What several commands take, and how they tell what is wrong."""
+"""Options and messages that several commands share."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import click
 
 in_context = click.option(
-    "--context", help="Directory of segments; your own by default."
+    "--context", help="Directory of segments; the user's default."
 )
 as_json_too = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def _set_mode(context: Any, parameter: Any, mode: str | None) -> None:
-    """Hand the mode of recordings on to every process that this one starts."""
+    """Pass the mode of recordings to all processes that are started."""
     if mode is None:
         return
     from ataraxis.log.modes import VARIABLE, checked_mode
@@ -30,42 +30,44 @@ def _set_mode(context: Any, parameter: Any, mode: str | None) -> None:
 
 with_mode = click.option(
     "--mode", callback=_set_mode, expose_value=False, metavar="OCTAL",
-    help="Permission bits of the files, as 0640; 0600, your own alone, by default.",
+    help="Permission bits of the files, such as 0640; 0600 by default.",
 )  # fmt: skip
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Tell what is wrong with a context in a line."""
+def told(*errors: type[Exception]) -> Iterator[None]:
+    """Show system errors, those of ataraxis, and others given, as a line."""
+    from ataraxis.errors import AtaraxisError
+
     try:
         yield
     except BrokenPipeError:
         raise
-    except OSError as error:
+    except (OSError, AtaraxisError, *errors) as error:
         raise click.ClickException(str(error)) from error
 
 
 def say(text: str, *, is_error: bool = False) -> None:
-    """Print a line, if the terminal is still there: work goes on without one."""
+    """Print a line; go on if the terminal was closed."""
     with suppress(OSError):
         click.echo(text, err=is_error)
 
 
 def still(why: object) -> str:
-    """Say what a command does that was told to end and cannot yet."""
+    """Return the message of a command that cannot end yet."""
     return (
-        f"{why}. Not over yet: what is not on the disk stays in shared memory, and "
-        "its producers wait. Make room, and it ends; or send the signal again, and "
-        "they go on without it"
+        f"{why}. Not over yet: frames that are not on the disk stay in shared memory, "
+        "and their producers wait. Free space, and the command ends; or send the "
+        "signal again, and they go on without it"
     )
 
 
-# ---- a bar for each thing that is worked on, on the terminal's error channel
+# ---- progress bars, on standard error
 
 
 @contextmanager
 def counting() -> Iterator[Callable[[str, int, int], None]]:
-    """Lend a function that is told of steps: ``told(name, of, done_now)``."""
+    """Give a function that shows progress: ``show(name, total, done_now)``."""
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import MofNCompleteColumn, Progress
@@ -76,9 +78,9 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         tasks: dict[str, Any] = {}
 
-        def told(name: str, total: int, done: int) -> None:
+        def show(name: str, total: int, done: int) -> None:
             if name not in tasks:
                 tasks[name] = bar.add_task(escape(plain(name)), total=total)
             bar.advance(tasks[name], done)
 
-        yield told
+        yield show

@@ -19,13 +19,13 @@ _LOOK_S = 0.05
 @in_context
 @with_mode
 @click.argument("rig", type=click.Path(path_type=Path))
-@click.option("--name", help="Of the session; the date and time, if not given.")
+@click.option("--name", help="Name of the session; by default date and time.")
 @click.option(
     "-o", "--output", default=".", type=click.Path(path_type=Path),
-    help="What the session's directory is made in; the current one.",
+    help="Where the session's directory is made; by default the current directory.",
 )  # fmt: skip
-@click.option("--subject", default="", help="Who or what is recorded.")
-@click.option("--duration", type=float, help="End it after so long, s.")
+@click.option("--subject", default="", help="Subject of the recording.")
+@click.option("--duration", type=float, help="Duration, s.")
 def run(
     context: str | None,
     rig: Path,
@@ -36,36 +36,30 @@ def run(
 ) -> None:
     """Run RIG, a YAML file, as a session, until its sources end or Ctrl-C.
 
-    Ctrl-C, SIGTERM or SIGHUP: the sources end, everything they sent is recorded and
-    judged. While the disk refuses, that goes on; a second signal ends it, and the
-    verdict names the frames that are not on the disk. The exit code is 1 if the session
-    is not to be trusted.
+    Ctrl-C, SIGTERM or SIGHUP ends the sources; all that they sent is recorded and
+    judged. While the disk refuses writes, that goes on; a second signal ends it, and
+    the verdict names the frames that are not on the disk. The exit code is 1 if the
+    session is not to be trusted.
     """
     from datetime import datetime
 
-    from ataraxis.errors import AtaraxisError
     from ataraxis.session import Rig, Session
 
     def refused(why: str) -> None:
         say(still(why), is_error=True)
 
     with told(), Ending(is_last=True) as ending:
+        setup = Rig.from_yaml(rig)
+        called = name or f"{datetime.now():%Y-%m-%d_%H%M%S}"
+        session = Session(called, directory=output, subject=subject, context=context)
         try:
-            setup = Rig.from_yaml(rig)
-            called = name or f"{datetime.now():%Y-%m-%d_%H%M%S}"
-            session = Session(
-                called, directory=output, subject=subject, context=context
-            )
-            try:
-                say(f"{session.directory}: recording; Ctrl-C ends it")
-                session.start(setup, ending.first).wait(duration)
-            except BaseException as error:
-                session.doubt(f"ended by {type(error).__name__}: {error}")
-                raise
-            finally:
-                verdict = session.close(ending.second, refused)
-        except AtaraxisError as error:
-            raise click.ClickException(str(error)) from error
+            say(f"{session.directory}: recording; Ctrl-C ends it")
+            session.start(setup, ending.first).wait(duration)
+        except BaseException as error:
+            session.doubt(f"ended by {type(error).__name__}: {error}")
+            raise
+        finally:
+            verdict = session.close(ending.second, refused)
     say(str(verdict))
     sys.exit(not verdict.is_trusted)
 
@@ -75,30 +69,26 @@ def run(
 @click.argument("rig", type=click.Path(path_type=Path))
 @click.option(
     "--soak", type=click.FloatRange(0.1), default=10.0, show_default=True,
-    help="How long to try it, s.",
+    help="Duration of the test, s.",
 )  # fmt: skip
 @click.option(
     "-o", "--output", default=".", type=click.Path(path_type=Path),
-    help="Where sessions will be recorded; the current directory.",
+    help="Where sessions will be recorded; by default the current directory.",
 )  # fmt: skip
 def check(as_json: bool, rig: Path, soak: float, output: Path) -> None:
-    """Try RIG before it counts; the exit code is 1 if it is not ready.
+    """Test RIG before a recording; the exit code is 1 if it is not ready.
 
-    Ctrl-C, SIGTERM or SIGHUP ends the try, and nothing is left of it.
+    Ctrl-C, SIGTERM or SIGHUP ends the test, whose files are removed.
     """
     from rich.table import Table
 
     from ataraxis import screen
-    from ataraxis.errors import AtaraxisError
     from ataraxis.session.preflight import check as look
 
     with told(), Ending(is_last=True) as ending:
-        try:
-            found = look(
-                rig, soak, directory=output, until=ending.first, release=ending.second
-            )
-        except AtaraxisError as error:
-            raise click.ClickException(str(error)) from error
+        found = look(
+            rig, soak, directory=output, until=ending.first, release=ending.second
+        )
     if as_json:
         click.echo(json.dumps(found.as_dict()))
         sys.exit(not found.is_ready)
@@ -114,7 +104,7 @@ def check(as_json: bool, rig: Path, soak: float, output: Path) -> None:
         )  # fmt: skip
     screen.console().print(table)
     if math.isinf(found.disk_s):
-        click.echo("how long the disk lasts is not known: nothing was recorded")
+        click.echo("how long the disk lasts is unknown: nothing was recorded")
     else:
         click.echo(f"the disk lasts {screen.duration(found.disk_s)}")
     for line in (*found.notes, *found.problems):
@@ -127,9 +117,9 @@ def check(as_json: bool, rig: Path, soak: float, output: Path) -> None:
 @in_context
 @click.argument("session", type=click.Path(path_type=Path))
 @click.option("--speed", type=float, default=1.0, show_default=True)
-@click.option("--stream", "streams", multiple=True, help="Only these; again for more.")
+@click.option("--stream", "streams", multiple=True, help="Name; may be repeated.")
 @click.option(
-    "--readers", type=int, default=0, help="Wait for so many readers of each."
+    "--readers", type=int, default=0, help="Readers of each stream to wait for."
 )
 def replay(
     context: str | None,
@@ -140,24 +130,22 @@ def replay(
 ) -> None:
     """Send the streams of SESSION again, under their own names, on one clock.
 
-    Ctrl-C, SIGTERM or SIGHUP: the streams end; what was sent can still be read.
+    Ctrl-C, SIGTERM or SIGHUP ends the streams; what was sent can still be read.
     """
-    from ataraxis.errors import AtaraxisError
     from ataraxis.session.playback import replay as play
 
-    with told(), Ending(is_last=True) as ending:
-        try:
-            with play(
-                session, speed=speed, context=context, streams=streams or None,
-                readers=readers, timeout=None,
-            ) as again:  # fmt: skip
-                while not again.is_over and not ending.first.wait(_LOOK_S):
-                    pass
-                if not again.is_over:
-                    again.stop()
-                sent, late = again.sent(), again.lateness()
-        except (AtaraxisError, KeyError, ValueError) as error:
-            raise click.ClickException(str(error)) from error
+    with (
+        told(KeyError, ValueError), Ending(is_last=True) as ending,
+        play(
+            session, speed=speed, context=context, streams=streams or None,
+            readers=readers, timeout=None,
+        ) as again,
+    ):  # fmt: skip
+        while not again.is_over and not ending.first.wait(_LOOK_S):
+            pass
+        if not again.is_over:
+            again.stop()
+        sent, late = again.sent(), again.lateness()
     for name, count in sent.items():
         click.echo(
             f"{name}: {count} frames, at most {late[name].max_s * 1e3:.3g} ms late"

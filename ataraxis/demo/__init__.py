@@ -1,5 +1,5 @@
-"""``ataraxis demo``: what a laboratory needs, shown between real processes.
+"""``ataraxis demo``: record a rig in real processes, and check the recording.
 
-`ataraxis.demo.report` runs it, `ataraxis.demo.scene` says what is recorded, and
-`ataraxis.demo.report` compares what is on disk with what the sources made.
+`ataraxis.demo.scene` describes what is recorded; `ataraxis.demo.report` records it, and
+compares the files with the sources.
 """

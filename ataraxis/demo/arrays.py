@@ -1,4 +1,4 @@
-"""``ataraxis demo --arrays``: exact counting, untorn copies, a writer killed half way.
+"""``ataraxis demo --arrays``: exact counting, whole copies, a writer killed half way.
 
 All between real processes.
 """
@@ -27,7 +27,7 @@ LOOK_S = 1.0
 
 
 def show() -> int:
-    """Run the demo; the exit code says whether everything held."""
+    """Run the demo; return the exit code, 0 if all results are as expected."""
     console = Console()
     root = (
         Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
@@ -107,18 +107,18 @@ def _die(place: Context) -> list[tuple[str, object, object]]:
         os.kill(worker.pid, signal.SIGKILL)
         worker.join()
         begun = time.monotonic()
-        told = "data whole"
+        result = "data whole"
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
                 shared[0]
             except OwnerDied:
-                told = "OwnerDied"
+                result = "OwnerDied"
         waited = time.monotonic() - begun
-        said = [w.category.__name__ for w in caught]
-        rows.append(("warnings about the dead owner", ["LockRecovered"], said))
-        rows.append(("a read after a writer was killed half way", "OwnerDied", told))
-        rows.append(("it had to wait less than 1 s", True, waited < 1))
+        names = [w.category.__name__ for w in caught]
+        rows.append(("warnings about the dead owner", ["LockRecovered"], names))
+        rows.append(("a read after a writer was killed half way", "OwnerDied", result))
+        rows.append(("it took less than 1 s", True, waited < 1))
         with shared.array() as view:
             view[:] = 7
         shared.heal()

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVEL = 6.0
-_DEVIATION = 0.6745  # of a normal distribution: half of it is nearer to its median
+_DEVIATION = 0.6745  # median absolute deviation of a normal distribution of std 1
 
 
 def spikes(block: NDArray[np.generic]) -> int:
@@ -22,8 +22,8 @@ def spikes(block: NDArray[np.generic]) -> int:
     Returns
     -------
     int
-        Crossings of 6 standard deviations, as estimated from the block itself by its
-        median absolute deviation.
+        Crossings of 6 standard deviations, estimated by the median absolute deviation
+        of the block.
 
     Examples
     --------

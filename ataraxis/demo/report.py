@@ -1,4 +1,4 @@
-"""Summary: what became of the demo, judged, drawn, replayed, and told."""
+"""Run the demo; compare, draw and replay its recording."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ from ataraxis.session.verdict import Verdict
 from ataraxis.shm.context import Context
 from ataraxis.stream import Consumer
 
-# ---- the plot of the demo, by matplotlib if it is installed
+# ---- the plot, if matplotlib is installed
 
 KILLED = "recorder_killed"
 CHANNELS = 16
 
 
 def draw(tree: Any, scene: Scene, path: Path) -> None:
-    """Draw what was recorded around the moment when the recorder was killed.
+    """Draw the recording around the kill of the recorder.
 
     Parameters
     ----------
@@ -55,12 +55,12 @@ def draw(tree: Any, scene: Scene, path: Path) -> None:
     scene : Scene
         What was recorded.
     path : Path
-        The picture, PNG; replaced if it is there.
+        The picture, PNG; replaced if it exists.
 
     Raises
     ------
     ModuleNotFoundError
-        matplotlib is not installed: what to type.
+        matplotlib is not installed.
     """
     need("matplotlib", "plot", "the plot")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -90,7 +90,7 @@ def draw(tree: Any, scene: Scene, path: Path) -> None:
 
 
 def _traces(axis: Any, tree: Any, stream: str) -> None:
-    """Draw the channels, one above the other, sample by sample."""
+    """Draw the channels, one above the other."""
     array = tree[stream][stream]
     rate = array.attrs.get("sample_rate_hz") or array.attrs.get("rate_hz") or 1.0
     count = array.sizes["time"] if array.dims[0] != "time" else 1
@@ -116,7 +116,7 @@ def _when(tree: Any) -> int:
 
 
 def _detected(axis: Any, tree: Any, names: Any) -> None:
-    """Draw what the detector found."""
+    """Draw the counts of the detector."""
     is_one = names == SPIKES
     if not is_one.any():
         return
@@ -125,7 +125,7 @@ def _detected(axis: Any, tree: Any, names: Any) -> None:
     axis.set(title="spikes, found while recording", xlabel="block", ylabel="count")
 
 
-# ---- proof: what is on disk, beside what the sources made; and what comes back of it
+# ---- comparison of the files with the sources, and replay
 
 BATCH_BYTES = 16 << 20
 SPEED = 4.0
@@ -133,48 +133,48 @@ SPEED = 4.0
 
 @dataclass(frozen=True)
 class Compared:
-    """One stream, sample by sample."""
+    """Result for one stream."""
 
     samples: int
-    """How many are on disk."""
+    """Samples on disk."""
     wrong: int
-    """How many of them are not what the source made."""
+    """Samples that differ from the source."""
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """A part of the session that was sent again."""
+    """Result of the replay of a part of the session."""
 
     frames: int
-    """How many came."""
+    """Frames received."""
     wrong: int
-    """How many of them were not what was recorded, or had another time."""
+    """Frames that differ from the recording, in data or time."""
     seconds: float
-    """How much of the session it was, s."""
+    """Length of the part, s."""
     late_s: float
-    """How late the latest one was, s."""
+    """Largest delay of a frame, s."""
     spikes: int | None
-    """What the detector found in them; None: it was not asked."""
+    """Spikes that the detector found; None without a detector."""
     spikes_then: int | None
-    """What it found while they were recorded."""
+    """Spikes that it found during the recording."""
 
     @property
     def is_same(self) -> bool:
-        """Whether everything came back as it was."""
+        """Whether the replay equals the recording."""
         return self.frames > 0 and not self.wrong and self.spikes == self.spikes_then
 
 
 def compare(path: Path, stream: str, truth: Iterator[NDArray[Any]]) -> Compared:
-    """Compare a recorded stream with what its source makes, from the first sample on.
+    """Compare a recorded stream with its source, from the first sample on.
 
     Parameters
     ----------
     path : Path
         Directory of the session.
     stream : str
-        Which one.
+        Name of the stream.
     truth : iterator of ndarray
-        As `Scene.truth` gives it.
+        Samples of the source, see `Scene.truth`.
     """
     samples = wrong = 0
     rest: NDArray[Any] | None = None
@@ -196,7 +196,7 @@ def compare(path: Path, stream: str, truth: Iterator[NDArray[Any]]) -> Compared:
 
 
 def _rows(archive: LogArchive, stream: str) -> Iterator[NDArray[Any]]:
-    """Go through the frames of a stream, some megabytes at a time."""
+    """Yield the frames of a stream, some megabytes at a time."""
     found = archive.select(stream)
     size = int(found.nbytes.max(initial=1))
     step = max(BATCH_BYTES // size, 1)
@@ -221,14 +221,14 @@ def play_again(
     scene : Scene
         What was recorded.
     context : Context
-        Where the streams come to life; no other has their names there.
+        Context of the streams.
     duration_s : float
-        How long the session was, s.
+        Duration of the session, s.
     """
     name = scene.main or next(iter(scene.rig.sources))
     with LogArchive(path) as archive:
         times = archive.select(name).time
-        # Of the stream itself, which may be much shorter than the session.
+        # The stream may be much shorter than the session.
         lasted_s = int(np.ptp(times)) * 1e-9 if len(times) else 0.0
         duration_s = min(duration_s, lasted_s)
         part = min(2.0, duration_s / 2)
@@ -263,14 +263,14 @@ def play_again(
 
 
 def _counts(archive: LogArchive) -> list[int]:
-    """Return what the detector said of each frame, in their order."""
+    """Return the detector's count of each frame, in order."""
     found = archive.read(EVENTS).data
     rows = found[found["event"] == SPIKES]
     return [int(parsed(data)["value"]) for data in rows["data"]]
 
 
 _FEW = 20
-"""Frames of which all are sent again."""
+"""With fewer frames, all of them are replayed."""
 
 # ---- the report
 
@@ -281,24 +281,19 @@ class Summary:
     Parameters
     ----------
     out : Console
-        Where.
+        Where to print.
     scene : Scene
         What was recorded.
     path : Path
         Directory of the session.
     verdict : Verdict
-        What became of it.
+        Verdict of the session.
     killed : int
         How often its recorder was killed.
     """
 
     def __init__(
-        self,
-        out: Console,
-        scene: Scene,
-        path: Path,
-        verdict: Verdict,
-        killed: int,
+        self, out: Console, scene: Scene, path: Path, verdict: Verdict, killed: int
     ) -> None:
         self._out, self._scene, self._path = out, scene, path
         self._verdict, self._killed = verdict, killed
@@ -334,12 +329,12 @@ class Summary:
             table.add_row(
                 screen.plain(s.name), f"{s.expected:,}", f"{s.received:,}",
                 Text(f"{s.missing:,}", good), screen.duration(s.longest_lag_s),
-                self._said(s.name),
+                self._comparison(s.name),
             )  # fmt: skip
         return table
 
-    def _said(self, stream: str) -> Text:
-        """Say how samples compare with what the source made."""
+    def _comparison(self, stream: str) -> Text:
+        """Return how the samples compare with the source."""
         found = self._compared.get(stream)
         if found is None:
             return Text("-")
@@ -365,18 +360,18 @@ class Summary:
             self._out.print(f"plot: {plot}", markup=False)
 
     def _played(self, found: Replayed) -> None:
-        told = f"replay: {found.seconds:.3g} s at {SPEED:g}x, {found.frames:,} frames, "
-        told += "all as they were" if not found.wrong else f"{found.wrong:,} WRONG"
-        told += f", at most {screen.duration(found.late_s)} late"
+        text = f"replay: {found.seconds:.3g} s at {SPEED:g}x, {found.frames:,} frames, "
+        text += "all as recorded" if not found.wrong else f"{found.wrong:,} WRONG"
+        text += f", at most {screen.duration(found.late_s)} late"
         if found.spikes is not None:
             is_same = found.spikes == found.spikes_then
-            told += f"; spikes found: {found.spikes:,}, "
-            told += "as then" if is_same else f"and {found.spikes_then:,} then"
-        self._out.print(told)
+            text += f"; spikes found: {found.spikes:,}, "
+            text += "as before" if is_same else f"and {found.spikes_then:,} before"
+        self._out.print(text)
 
     @property
     def is_good(self) -> bool:
-        """Whether nothing is missing, and everything came back as it was."""
+        """Whether nothing is missing, and the replay equals the recording."""
         return (
             self._verdict.is_trusted
             and not any(
@@ -388,7 +383,7 @@ class Summary:
         )
 
     def conclude(self, seconds: float) -> int:
-        """Print the last lines; the exit code."""
+        """Print the last lines; return the exit code."""
         frames = sum(s.received for s in self._verdict.streams)
         missing = sum(s.missing for s in self._verdict.streams)
         text = (
@@ -426,27 +421,27 @@ def run(
     Parameters
     ----------
     seconds : float
-        How long to record.
+        Duration of the recording, s.
     real : Path, optional
-        Record this recording instead of simulated devices.
+        Recording to play instead of simulated devices.
     output : Path, optional
-        Keep session and plot there; else the plot goes to the current directory, and
-        the session is removed.
+        Where session and plot are kept; by default the plot is written to the current
+        directory, and the session is removed.
     console : Console, optional
-        Where it is shown; the terminal, if not given.
+        Where it is shown; by default the terminal.
 
     Returns
     -------
     int
-        0 if nothing is missing and everything came back as it was, 1 if not, 130 after
-        Ctrl-C. Nothing is left behind in any case.
+        0 if nothing is missing and the replay equals the recording, 1 if not, 130 after
+        Ctrl-C. Temporary files are removed in any case.
     """
     out = console or screen.console()
     try:
         with _ended_in_order(), _places(output) as (place, folder):
             return _shown(out, seconds, real, output, place, folder)
     except KeyboardInterrupt:
-        out.print("\nended by Ctrl-C; nothing is left behind")
+        out.print("\nended by Ctrl-C; temporary files were removed")
         return INTERRUPTED
     except (AtaraxisError, OSError, ValueError, ModuleNotFoundError) as error:
         out.print(Text(f"the demo cannot go on: {error}", "red"))
@@ -455,7 +450,7 @@ def run(
 
 @contextlib.contextmanager
 def _ended_in_order() -> Iterator[None]:
-    """Let SIGTERM end the demo as Ctrl-C does; a second one does not disturb that."""
+    """Let SIGTERM end the demo as Ctrl-C does; further signals are ignored."""
     signals = (signal.SIGINT, signal.SIGTERM)
 
     def end(*_: Any) -> None:
@@ -477,7 +472,7 @@ def _ended_in_order() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _places(output: Path | None) -> Iterator[tuple[Context, Path]]:
-    """Lend a context and a directory; what is in them goes at the end."""
+    """Make a temporary context and a directory."""
     temporary = tempfile.gettempdir()
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
@@ -522,7 +517,7 @@ def _shown(
             f"{screen.size(_free(folder))} are free: use --output or fewer --seconds"
         )
     _introduce(out, scene, seconds, place)
-    with Session(NAME, directory=folder, subject="nobody", context=place) as session:
+    with Session(NAME, directory=folder, context=place) as session:
         out.print("starting sources, recorder, detector and this table ...")
         rig = session.start(scene.rig)
         killed = _recorded(out, session, rig, seconds)
@@ -540,17 +535,17 @@ def _shown(
 def _introduce(out: Console, scene: Scene, seconds: float, place: Context) -> None:
     out.print(Text("ataraxis demo", "bold"), end=": ")
     out.print(f"a rig for {seconds:g} s, in real processes, through {place.path}")
-    for name, what in scene.told.items():
+    for name, what in scene.descriptions.items():
         out.print(f"  {name:<10} {screen.plain(what)}")
     if scene.main is not None:
         out.print(f"  {'detector':<10} of spikes, in {scenes.WORKERS} workers")
-    out.print(f"  {RECORDER:<10} a process of its own, which will be killed half-way")
+    out.print(f"  {RECORDER:<10} a separate process, which will be killed half-way")
     for note in scene.notes:
         out.print(f"  {screen.plain(note)}")
 
 
 class _Table:
-    """What is seen while it records: in a terminal live, else a line now and then."""
+    """Progress of the recording: a live table in a terminal, else some lines."""
 
     def __init__(self, out: Console, context: Context, seconds: float) -> None:
         self._out, self._seconds = out, seconds
@@ -571,7 +566,7 @@ class _Table:
             self._live.stop()
 
     def show(self, elapsed: float) -> None:
-        """Show it, twice a second."""
+        """Update the table, twice a second."""
         if self._live is None or elapsed - self._shown < _SHOW_S:
             return
         self._shown = elapsed
@@ -584,7 +579,7 @@ class _Table:
 
 
 def _recorded(out: Console, session: Session, rig: RigRun, seconds: float) -> int:
-    """Record, and kill the recorder half-way; how often it was killed."""
+    """Record, and kill the recorder half-way; return how often it was killed."""
     victim, is_back = 0, False
     began = time.monotonic()
     with _Table(out, session.context, seconds) as table:
@@ -610,7 +605,7 @@ def _recorded(out: Console, session: Session, rig: RigRun, seconds: float) -> in
 
 
 def _killed(session: Session) -> int:
-    """Kill the recorder, and note when."""
+    """Kill the recorder, and record an event."""
     pid: int = session.recorders[RECORDER]
     session.event(KILLED, pid=pid)
     os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Scene: what the demo records, and what its sources make."""
+"""Scene: what the demo records, and what its sources send."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ class Scene:
 
     rig: Rig
     """Sources, and the detector."""
-    told: dict[str, str]
-    """Of each stream, what it is."""
+    descriptions: dict[str, str]
+    """Description of each stream."""
     main: str | None
-    """The stream that the detector has; None: none is fit for it."""
+    """Stream of the detector; None: no stream is suitable."""
     bytes_s: float
-    """About how much goes to disk a second."""
+    """Approximate bytes per second on disk."""
     seconds: float
-    """How long it lasts, at most."""
+    """Longest duration, s."""
     recordings: dict[str, Recording] = field(default_factory=dict)
-    """The user's own, by stream."""
+    """The user's recordings, by stream."""
     notes: list[str] = field(default_factory=list)
     """What was left out, and why."""
 
     def truth(self, stream: str) -> Iterator[NDArray[Any]] | None:
-        """Go through what a source makes, made again; None: nobody can know.
+        """Generate the samples of a source again; None: they cannot be known.
 
         Yields
         ------
@@ -69,39 +69,39 @@ def _pieces(recording: Recording) -> Iterator[NDArray[Any]]:
 
 
 def simulated(seconds: float, buffer_s: float) -> Scene:
-    """Return the machine itself, a probe and a camera.
+    """Return a scene of this machine's load, a probe and a camera.
 
     Parameters
     ----------
     seconds : float
-        How long to record.
+        Duration, s.
     buffer_s : float
-        How much the rings hold.
+        Capacity of the rings, s.
     """
     sources = {
         "probe": RigSource("sim", "probe", PROBE, PROBE_SAMPLES, 2 * buffer_s),
         "camera": RigSource("sim", "camera", CAMERA, buffer_s=buffer_s),
     }
-    told = {
+    descriptions = {
         "probe": "64 channels x 30 kHz, simulated",
         "camera": "640 x 480 x 120/s, simulated",
     }
     notes = []
     if BUILT_IN["telemetry"].is_here:
         sources["telemetry"] = RigSource("telemetry", "cpu", {"rate_hz": 10})
-        told["telemetry"] = "the processors of this machine"
+        descriptions["telemetry"] = "the processors of this machine"
     else:
         notes.append(f"telemetry is left out: {BUILT_IN['telemetry'].install}")
     rig = Rig(sources, pipes={SPIKES: _pipe("probe")})
-    return Scene(rig, told, "probe", float(BYTES_S), seconds, notes=notes)
+    return Scene(rig, descriptions, "probe", float(BYTES_S), seconds, notes=notes)
 
 
 _SHORT = 100
-"""Frames from which on a last one that is not full counts little."""
+"""With fewer frames, a last frame that is not full would matter."""
 
 
 def of_recording(path: Path, seconds: float) -> Scene:
-    """Return a user's own recording, played in time.
+    """Return a scene of a user's recording, played in real time.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def of_recording(path: Path, seconds: float) -> Scene:
     """
     notes: list[str] = []
     sources: dict[str, RigSource] = {}
-    told: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
     kept: dict[str, Recording] = {}
     total, main, fastest = 0.0, None, 0.0
     for key, recording in open_recordings(path).items():
@@ -127,11 +127,12 @@ def of_recording(path: Path, seconds: float) -> Scene:
         rate = stream.rate_hz
         samples = _samples(rate) if rate and len(labels.shape) == 1 else None
         if samples is not None and len(recording) < _SHORT * samples:
-            samples = 1  # what fills no whole frame would be left out
+            samples = 1  # samples that do not fill a frame are not sent
         attrs = {"path": str(path.absolute()), "stop": seconds}
         sources[name] = RigSource("recording", key, attrs, samples)
         size = "x".join(map(str, labels.shape)) or "1"
-        told[name] = f"{size} {labels.dtype} at {rate:g} Hz" if rate else "events"
+        description = f"{size} {labels.dtype} at {rate:g} Hz" if rate else "events"
+        descriptions[name] = description
         kept[name] = recording
         total += (rate or 1.0) * labels.nbytes
         if (rate or 0.0) > fastest and len(labels.shape) == 1:
@@ -141,11 +142,12 @@ def of_recording(path: Path, seconds: float) -> Scene:
     pipes = {} if main is None else {SPIKES: _pipe(main)}
     longest = max(r.duration_s for r in kept.values())
     seconds = min(seconds, max(longest, 0.1))
-    return Scene(Rig(sources, pipes=pipes), told, main, total, seconds, kept, notes)
+    rig = Rig(sources, pipes=pipes)
+    return Scene(rig, descriptions, main, total, seconds, kept, notes)
 
 
 def _samples(rate_hz: float) -> int:
-    """Return how many samples go into a frame: 10 ms of them, of slow streams 100."""
+    """Return the samples per frame: 10 ms of them; of slow streams 100 ms."""
     hz = BLOCKS_HZ if rate_hz > 10 * BLOCKS_HZ else BLOCKS_HZ / 10
     return max(1, round(rate_hz / hz))
 
@@ -156,7 +158,7 @@ def _pipe(stream: str) -> RigPipe:
 
 
 def _name(key: str, taken: dict[str, Recording]) -> str:
-    """Make a name of a stream of whatever a file calls it."""
+    """Return a valid and unused name for a stream of a file."""
     plain = re.sub(r"[^\w-]+", "_", key).strip("_")[:60] or "stream"
     if plain == "events":
         plain = "events_recorded"

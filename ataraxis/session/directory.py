@@ -1,4 +1,4 @@
-"""SessionFolder: the directory of a session, and who writes it."""
+"""SessionFolder: the directory of a session, and its writer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ataraxis.shm.files import is_owned, own
 if TYPE_CHECKING:
     from ataraxis.session.verdict import Verdict
 
-# ---- provenance: with what, where and by whom a session was recorded
+# ---- the origin of a session
 
 PACKAGES = ("ataraxis", "numpy", "xarray")
 _PATIENCE_S = 5.0
@@ -34,32 +34,32 @@ _PATIENCE_S = 5.0
 
 @dataclass(frozen=True)
 class Provenance:
-    """What is needed to know later how a session came about."""
+    """The origin of a session: machine, user, software."""
 
     host: str
     """Name of the machine."""
     user: str
-    """Who recorded it."""
+    """Name of the user."""
     system: str
     """Operating system and processor."""
     processors: int
-    """How many this process may use."""
+    """Processors that this process may use."""
     python: str
     """Version of Python."""
     packages: dict[str, str]
-    """Versions of the packages that count."""
+    """Versions of the main packages."""
     command: list[str]
-    """What was typed."""
+    """Command line of the program."""
     directory: str
-    """Where it was typed."""
+    """Current directory of the program."""
     git_commit: str = ""
-    """Commit of the repository that `directory` is in; empty if there is none."""
+    """Commit of the repository of `directory`; empty without one."""
     is_git_changed: bool = False
-    """Whether tracked files there differ from that commit."""
+    """Whether tracked files differ from that commit."""
 
     @classmethod
     def take(cls) -> Provenance:
-        """Look at this process, its machine and its repository."""
+        """Describe this process, its machine and its repository."""
         packages = {}
         for name in PACKAGES:
             try:
@@ -85,12 +85,12 @@ class Provenance:
 
 @dataclass
 class SessionRecord(YamlConfig):
-    """What ``session.yaml`` says: written when the session begins."""
+    """Contents of ``session.yaml``, written when the session begins."""
 
     name: str
     id: str = field(metadata={"help": "unique; its recorders are called session-<id>"})
     subject: str
-    context: str = field(metadata={"help": "where its streams lived"})
+    context: str = field(metadata={"help": "context of its streams"})
     clock: Anchor = field(metadata={"help": "one instant on both clocks, at the start"})
     provenance: Provenance
     streams: list[str] = field(
@@ -100,12 +100,12 @@ class SessionRecord(YamlConfig):
 
     ended: list[str] = field(
         default_factory=list,
-        metadata={"help": "of these, the ones that have ended and are whole on disk"},
+        metadata={"help": "those of streams that have ended and are whole on disk"},
     )
 
     @classmethod
     def take(cls, name: str, subject: str, context: str) -> SessionRecord:
-        """Write down what is known of a session that begins now."""
+        """Make the record of a session that begins now."""
         return cls(
             name=name,
             id=uuid.uuid4().hex[:12],
@@ -116,7 +116,7 @@ class SessionRecord(YamlConfig):
         )
 
     def mark(self, which: str, stream: str, is_there: bool) -> bool:
-        """Put a stream into one of the lists, or take it out; whether that is new."""
+        """Add a stream to one of the lists, or remove it; return whether it changed."""
         names: list[str] = getattr(self, which)
         if is_there == (stream in names):
             return False
@@ -125,7 +125,7 @@ class SessionRecord(YamlConfig):
 
     @property
     def recorder(self) -> str:
-        """The name under which producers know its recorders."""
+        """Name of its recorders, as readers of the streams."""
         return f"session-{self.id}"
 
 
@@ -137,7 +137,7 @@ def _user() -> str:
 
 
 def _git(*arguments: str) -> str:
-    """Ask git; empty if it does not answer."""
+    """Return the output of git; empty if it fails."""
     try:
         done = subprocess.run(
             ["git", *arguments],
@@ -155,42 +155,40 @@ def _git(*arguments: str) -> str:
 
 
 class SessionFolder:
-    """The directory of one session; also of one that is being recorded.
+    """The directory of one session, also while it is recorded.
 
     Parameters
     ----------
     path : str or Path
-        The directory, as a path: a session's name in the current directory will do.
+        The directory.
 
     Raises
     ------
     FileNotFoundError
-        There is no session.
+        It does not exist, or is not the directory of a session.
 
     Notes
     -----
-    In it: ``session.yaml`` (identity, provenance, clocks), ``config.yaml`` and
-    ``rig.yaml`` if they were given, ``session.log`` (what happened), a journal for each
-    stream (``NAME.000000.axj``), and, once it is finished, ``verdict.yaml``.
+    It contains ``session.yaml`` (identity, provenance, clocks), ``config.yaml`` and
+    ``rig.yaml`` if given, ``session.log``, a journal for each stream
+    (``NAME.000000.axj``), and, once it is finished, ``verdict.yaml``.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         if not self.record_path.is_file():
-            found = "no session.yaml in it" if self.path.is_dir() else "no directory"
-            raise FileNotFoundError(
-                2, f"a session was asked for, there is {found}", str(self.path)
-            )
+            what = "no session.yaml in it" if self.path.is_dir() else "no directory"
+            raise FileNotFoundError(2, f"not a session: {what}", str(self.path))
         self._lock = -1
 
     @classmethod
     def create(cls, directory: str | os.PathLike[str] | None, name: str) -> Path:
-        """Make the directory of a new session; returns it.
+        """Make the directory of a new session, and return it.
 
         Raises
         ------
         FileExistsError
-            Something is there: nothing is ever overwritten.
+            It exists and is not empty: nothing is overwritten.
         """
         path = Path(directory or ".") / checked_name(name)
         try:
@@ -199,26 +197,26 @@ class SessionFolder:
             if not path.is_dir() or any(path.iterdir()):
                 raise FileExistsError(
                     17,
-                    f"a new session {name!r} was asked for and something is there: "
-                    "give another name, or resume=True to go on with one that was cut "
-                    "off",
+                    f"session {name!r} cannot be made: its directory is not empty. "
+                    "Choose another name, or pass resume=True to continue a session "
+                    "that was cut off",
                     str(path),
                 ) from None
         return path
 
     @property
     def record_path(self) -> Path:
-        """Of ``session.yaml``."""
+        """Path of ``session.yaml``."""
         return self.path / "session.yaml"
 
     @property
     def log_path(self) -> Path:
-        """Of ``session.log``."""
+        """Path of ``session.log``."""
         return self.path / "session.log"
 
     @property
     def verdict_path(self) -> Path:
-        """Of ``verdict.yaml``; it is there once the session is finished."""
+        """Path of ``verdict.yaml``, which exists once the session is finished."""
         return self.path / "verdict.yaml"
 
     def record(self) -> SessionRecord:
@@ -226,7 +224,7 @@ class SessionFolder:
         return SessionRecord.from_yaml(self.record_path)
 
     def verdict(self) -> Verdict | None:
-        """Read ``verdict.yaml``; None: it was not finished."""
+        """Read ``verdict.yaml``; None: the session is not finished."""
         from ataraxis.session.verdict import Verdict
 
         if not self.verdict_path.is_file():
@@ -234,26 +232,21 @@ class SessionFolder:
         return Verdict.from_yaml(self.verdict_path)
 
     def keep_config(self, config: object, name: str = "config.yaml") -> None:
-        """Keep a configuration: a `YamlConfig`, or the path of a YAML file.
-
-        Raises
-        ------
-        TypeError
-            It is neither.
-        """
+        """Write a `YamlConfig`, or copy a YAML file, into the directory."""
         if isinstance(config, YamlConfig):
             config.to_yaml(self.path / name)
         elif isinstance(config, (str, os.PathLike)):
             shutil.copyfile(config, self.path / name)
         else:
             raise TypeError(
-                f"config={config!r}: a YamlConfig, or the path of a YAML file"
+                "config must be a YamlConfig or the path of a YAML file, got "
+                f"{config!r}"
             )
 
-    # ---- who writes it
+    # ---- the writer
 
     def own(self) -> bool:
-        """Become its writer, until `release` or death; False if somebody else is."""
+        """Become its writer, until `release`; return False if another process is."""
         descriptor = os.open(
             self.log_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE
         )
@@ -264,21 +257,21 @@ class SessionFolder:
         return True
 
     def release(self) -> None:
-        """Be its writer no more."""
+        """Stop being its writer."""
         descriptor, self._lock = self._lock, -1
         if descriptor >= 0:
             os.close(descriptor)
 
     @property
     def is_live(self) -> bool:
-        """Whether somebody writes it."""
+        """Whether a process writes it."""
         return self.log_path.is_file() and is_owned(self.log_path)
 
     def __repr__(self) -> str:
         return f"<SessionFolder {self.path}>"
 
 
-# ---- log: the log of what happened in a session, a line each
+# ---- the log of a session
 
 
 class SessionLog:
@@ -287,9 +280,9 @@ class SessionLog:
     Parameters
     ----------
     path : Path
-        The file; made if it is not there.
+        The file; made if it does not exist.
     clock : Anchor
-        What wall time it is.
+        Converts monotonic to wall time.
 
     Examples
     --------
@@ -309,10 +302,10 @@ class SessionLog:
         self._lock = threading.Lock()
 
     def write(self, text: str) -> None:
-        """Write one line: UTC, monotonic ns, and the text; its line breaks go."""
+        """Write one line: UTC, monotonic ns, and the text without line breaks."""
         now = now_ns()
         wall = str(self._clock.to_datetime64(now))[:23]
-        # On a disk that is full the line is lost, and the session goes on.
+        # If the disk is full the line is lost, and the session goes on.
         with self._lock, contextlib.suppress(OSError):
             if not self._file.closed:
                 self._file.write(f"{wall}Z {now} {' '.join(text.split())}\n")

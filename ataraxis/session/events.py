@@ -1,4 +1,4 @@
-"""EventStream: what happened when, as a stream beside the others."""
+"""EventStream: the events of a session, as a stream."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ataraxis.stream.inspector import Inspector
 EVENTS = "events"
 NAME_SIZE, DATA_SIZE = 64, 448
 EVENT = np.dtype([("event", f"U{NAME_SIZE}"), ("data", f"U{DATA_SIZE}")])
-"""One event: its name, and what else is known of it, a JSON object."""
+"""One event: its name, and its data, a JSON object."""
 
 
 class EventStream:
-    """The stream "events" of a context, to send into; any number of processes may.
+    """Sends into the stream "events" of a context, which several processes share.
 
     Parameters
     ----------
     context : Context, str, Path or None
-        The directory the stream lives in.
+        Context of the stream.
 
     Examples
     --------
@@ -52,24 +52,23 @@ class EventStream:
         Parameters
         ----------
         name : str
-            What happened, at most 64 characters.
+            Name of the event, at most 64 characters.
         time_ns : int, optional
-            When, monotonic ns; now, if not given.
+            Time of the event, monotonic ns; by default now.
         **data
-            What else is known: what JSON carries, NumPy's scalars and arrays too; at
-            most 448 characters in all.
+            JSON values, scalars and arrays of NumPy; at most 448 characters in all.
 
         Returns
         -------
         int
-            When, monotonic ns.
+            Time of the event, monotonic ns.
 
         Raises
         ------
         ValueError
             Name or data are too long: record large data as a stream.
         TypeError
-            JSON cannot carry something of it.
+            A value cannot be written as JSON.
         """
         from ataraxis.clock import now_ns
 
@@ -80,7 +79,7 @@ class EventStream:
         return when
 
     def close(self) -> None:
-        """Leave the stream; what was sent stays for its readers."""
+        """Close the stream; unread events stay."""
         self.producer.close()
 
 
@@ -90,17 +89,17 @@ def refuse_a_second(name: str, context: Context) -> None:
     Raises
     ------
     SegmentExists
-        Its events are read by a session's recorder.
+        A recorder of a session reads its events.
     """
     try:
-        there = Inspector(EVENTS, context).statistics()
+        found = Inspector(EVENTS, context).statistics()
     except FileNotFoundError:
         return
-    live = [r.label for r in there.readers if not r.is_detached]
+    live = [r.label for r in found.readers if not r.is_detached]
     if any(label.startswith("session-") for label in live):
         raise SegmentExists(
-            f"session {name!r} was asked for, and one is being recorded in "
-            f"context {context.path}: end that, or use another context="
+            f"session {name!r} cannot begin: another one is recorded in context "
+            f"{context.path}. End that, or use another context="
         )
 
 
@@ -113,18 +112,20 @@ def row_of(name: str, data: dict[str, Any]) -> np.ndarray[Any, Any]:
         As `EventStream.send`.
     """
     if not isinstance(name, str) or not 0 < len(name) <= NAME_SIZE:
-        raise ValueError(f"event {name!r}: a name of 1 to {NAME_SIZE} characters")
+        raise ValueError(
+            f"the name of an event must have 1 to {NAME_SIZE} characters, got {name!r}"
+        )
     text = json.dumps(data, default=_plain, ensure_ascii=False) if data else ""
     if len(text) > DATA_SIZE:
         raise ValueError(
-            f"event {name!r}: its data are {len(text)} characters of JSON and at most "
-            f"{DATA_SIZE} fit: send what is large as a stream of its own"
+            f"event {name!r}: its data are {len(text)} characters of JSON, and at most "
+            f"{DATA_SIZE} fit. Send large data as a stream"
         )
     return np.array((name, text), EVENT)
 
 
 def parsed(data: Any) -> dict[str, Any]:
-    """Read the data of an event."""
+    """Parse the data of an event."""
     text = str(data)
     found: dict[str, Any] = json.loads(text) if text else {}
     return found
@@ -133,4 +134,4 @@ def parsed(data: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()
-    raise TypeError(f"an event's data go as JSON, which has no {type(value).__name__}")
+    raise TypeError(f"event data must be JSON values, got {type(value).__name__}")

@@ -1,4 +1,4 @@
-"""`replay`: a session again, its streams under their own names, on one clock."""
+"""`replay`: send a recorded session again, its streams on one clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ataraxis.shm.context import ContextLike
 from ataraxis.shm.thread import Latch, Thread
 from ataraxis.stream import Producer
 
-# ---- voice: one stream of a session, sent again
+# ---- one stream of a session, sent again
 
 TOGETHER_S = 0.002
 BATCH_BYTES = 4 << 20
@@ -33,13 +33,13 @@ class StreamReplayer:
     Parameters
     ----------
     archive : LogArchive
-        Where its frames are; stays open.
+        Its frames; stays open.
     info : SourceInfo
-        Which source it is.
+        Its source.
     found : Selection
         The frames to send.
     context : Context, str, Path or None
-        Where the stream is made.
+        Context of the stream.
     **options
         As `Producer` takes them.
     """
@@ -56,7 +56,7 @@ class StreamReplayer:
         self.name = info.name or f"source_{info.number}"
         self.sent = 0
         self.failure: Exception | None = None
-        """What kept it from going on."""
+        """Error that ended it."""
         self._archive, self._found = archive, found
         self._lateness = Lateness()
         labels = info.labels
@@ -71,10 +71,10 @@ class StreamReplayer:
             size = int(found.nbytes.max()) if len(found) else 1
             self.producer = Producer(self.name, size, context=context, **options)
 
-    # ---- in its thread
+    # ---- in the thread
 
     def play(self, timeline: Timeline, is_over: Callable[[], bool]) -> None:
-        """Send every frame when it is due; ends the stream, whatever happens."""
+        """Send every frame when it is due; end the stream in any case."""
         try:
             for numbers, due_ns in self._batches(timeline.speed):
                 while True:
@@ -86,13 +86,13 @@ class StreamReplayer:
                     return
                 self._lateness.add(now_ns(), late)
                 self._send(numbers, is_over)
-        except Exception as error:  # told by `wait`
+        except Exception as error:  # raised by `wait`
             self.failure = error
         finally:
             self.producer.end()
 
     def _batches(self, speed: float) -> Iterator[tuple[NDArray[np.int64], int]]:
-        """Divide the frames into those that are sent together, and when, ns."""
+        """Divide the frames into batches; yield their numbers and due times, ns."""
         found = self._found
         times = np.maximum.accumulate(found.time) if len(found) else found.time
         size = int(found.nbytes.max(initial=1)) or 1
@@ -108,7 +108,7 @@ class StreamReplayer:
     def _send(self, numbers: NDArray[np.int64], is_over: Callable[[], bool]) -> None:
         if not self._is_typed:
             for frame in self._archive.entries(numbers=numbers):
-                self._patiently(
+                self._send_one(
                     is_over, frame.value, time_ns=frame.time_ns,
                     device_time=frame.device_time,
                     device_sequence=frame.device_sequence,
@@ -125,13 +125,11 @@ class StreamReplayer:
                     device=device,
                     timeout=_SLICE_S,
                 )
-            except TimeoutError as late:  # a reader that gates is behind
+            except TimeoutError as late:  # a gating reader is behind
                 at += int(getattr(late, "count", 0))
         self.sent += at
 
-    def _patiently(
-        self, is_over: Callable[[], bool], value: Any, **stamps: Any
-    ) -> None:
+    def _send_one(self, is_over: Callable[[], bool], value: Any, **stamps: Any) -> None:
         while not is_over():
             try:
                 self.producer.send(value, timeout=_SLICE_S, **stamps)
@@ -147,7 +145,7 @@ class StreamReplayer:
         return self._lateness.summary()
 
     def close(self) -> None:
-        """Leave the stream; its name goes, if nobody reads it."""
+        """Close the stream; remove its name if it has no reader."""
         if self.producer.subscriber_count:
             self.producer.close()
         else:
@@ -178,18 +176,18 @@ def replay(
     session : str or Path
         Directory of the session, or of any journals.
     speed : float
-        Seconds of the session a second.
+        Seconds of the session per second.
     context : Context, str, Path or None
-        Where the streams are made; not one in which they live already.
+        Context of the streams; it must not have live streams of these names.
     streams : iterable of str, optional
-        Only these.
+        Names; by default all.
     start, stop : float
-        Only this part of the session, s after its first frame; `stop` is left out.
+        Part of the session, s after its first frame; `stop` is excluded.
     readers : int
-        Begin when each stream has so many readers; who opens one later than that, or
-        with 0 later than the first frames, has not had these.
+        Begin when each stream has so many readers; a later reader misses the first
+        frames.
     timeout : float or None
-        How long to wait for them, s.
+        How long to wait for the readers, s.
     **options
         As `Producer` takes them: ``sync=True`` (wait for readers, drop nothing),
         ``buffer_seconds=``, ...
@@ -197,21 +195,21 @@ def replay(
     Returns
     -------
     SessionReplay
-        It plays from here on, from threads; ``wait()``, and leaving its ``with`` block,
-        waits for the end, and raises `TimeoutError` if there were too few readers.
+        It plays in threads. ``wait()``, and leaving its ``with`` block, waits for the
+        end, and raises `TimeoutError` if there were too few readers.
 
     Raises
     ------
     FileNotFoundError, KeyError
-        There is no session, or it has no such stream.
+        The session does not exist, or has no such stream.
     StreamExists
-        A live producer has the name of a stream: give another context.
+        A live producer has the name of a stream: choose another context.
 
     Notes
     -----
-    Frames are sent when they are due and keep what was recorded: bytes, labels, the
-    times they were made (``frame.time_ns``, of the clock of that day), device times and
-    device counters. Only their sequences count anew, from 0.
+    Frames are sent when they are due, as recorded: bytes, labels, times
+    (``frame.time_ns``, of the clock of the recording), device times and device
+    counters. Only their sequences start again, from 0.
 
     Examples
     --------
@@ -268,18 +266,18 @@ class SessionReplay:
                     )
                 )
         except BaseException:
-            for voice in self._replayers:
-                voice.close()
+            for replayer in self._replayers:
+                replayer.close()
             self._archive.close()
             raise
         self._failure: TimeoutError | None = None
         self._threads = [
             Thread(
-                voice.play,
-                f"ataraxis-replay-{voice.name}",
+                replayer.play,
+                f"ataraxis-replay-{replayer.name}",
                 (self.timeline, self._is_over.is_set),
             )
-            for voice in self._replayers
+            for replayer in self._replayers
         ]
         self._conductor = Thread(
             self._play, "ataraxis-replay", (begin_ns * 1e-9, readers, timeout)
@@ -287,16 +285,16 @@ class SessionReplay:
         self._conductor.start()
 
     def _play(self, begin_s: float, readers: int, timeout: float | None) -> None:
-        """Wait for the readers, and let all streams begin at one instant."""
+        """Wait for the readers, then start all streams at one instant."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        for voice in self._replayers:
-            while (n := voice.producer.subscriber_count) < readers:
+        for replayer in self._replayers:
+            while (n := replayer.producer.subscriber_count) < readers:
                 if self._is_over.wait(_PAUSE_S):
                     return
                 if deadline is not None and time.monotonic() >= deadline:
                     self._failure = TimeoutError(
-                        f"stream {voice.name!r}: {n} of {readers} readers within "
-                        f"{timeout} s; open Consumer({voice.name!r}) while it waits"
+                        f"stream {replayer.name!r}: {n} of {readers} readers within "
+                        f"{timeout} s; open Consumer({replayer.name!r}) while it waits"
                     )
                     return
         self.timeline.begin(begin_s)
@@ -307,8 +305,8 @@ class SessionReplay:
 
     @property
     def streams(self) -> list[str]:
-        """Names of the streams it makes."""
-        return [voice.name for voice in self._replayers]
+        """Names of its streams."""
+        return [replayer.name for replayer in self._replayers]
 
     @property
     def is_over(self) -> bool:
@@ -316,50 +314,50 @@ class SessionReplay:
         return not self._conductor.is_alive()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until everything was sent; whether that is so within `timeout`, s.
+        """Wait until everything was sent; return False after `timeout`, s.
 
         Raises
         ------
         TimeoutError
             There were too few readers within the replay's `timeout`.
         Exception
-            What kept a stream from being replayed.
+            The error that ended a stream.
         """
         self._conductor.join(timeout)
         if self._failure is not None:
             raise self._failure
-        for voice in self._replayers:
-            if voice.failure is not None:
-                raise voice.failure
+        for replayer in self._replayers:
+            if replayer.failure is not None:
+                raise replayer.failure
         return self.is_over
 
     def pause(self) -> None:
-        """Let time stand still."""
+        """Stop the clock."""
         self.timeline.pause()
 
     def resume(self) -> None:
-        """Let time go on."""
+        """Continue the clock."""
         self.timeline.resume()
 
     def sent(self) -> dict[str, int]:
         """Return how many frames of each stream were sent."""
-        return {voice.name: voice.sent for voice in self._replayers}
+        return {replayer.name: replayer.sent for replayer in self._replayers}
 
     def lateness(self) -> dict[str, LatenessStatistics]:
-        """Return of each stream how late its frames were."""
-        return {voice.name: voice.lateness() for voice in self._replayers}
+        """Return how late the frames of each stream were."""
+        return {replayer.name: replayer.lateness() for replayer in self._replayers}
 
     def stop(self) -> None:
-        """Send no more; the streams end."""
+        """End the streams."""
         self._is_over.set()
         self.timeline.wake()
         self._conductor.join()
 
     def close(self) -> None:
-        """Stop, and leave the streams; what their readers have not read stays."""
+        """Stop, and close the streams; unread frames stay."""
         self.stop()
-        for voice in self._replayers:
-            voice.close()
+        for replayer in self._replayers:
+            replayer.close()
         self._archive.close()
 
     def __enter__(self) -> SessionReplay:
@@ -381,7 +379,7 @@ class SessionReplay:
 def _chosen(
     archive: LogArchive, streams: Iterable[str] | None
 ) -> dict[int, SourceInfo]:
-    """Return the sources that have entries, or those of these names."""
+    """Return the sources that have entries, or those of the given names."""
     sources = {
         number: info
         for number, info in archive.sources.items()

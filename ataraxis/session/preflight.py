@@ -1,4 +1,4 @@
-"""`check`: a rig run for a while, before it counts."""
+"""`check`: run a rig for a while, as a test."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,44 +24,44 @@ LAG_S = 0.5
 
 @dataclass(frozen=True)
 class StreamCheck:
-    """How one stream did."""
+    """Result of one stream."""
 
     stream: str
-    """Its name."""
+    """Name of the stream."""
     rate_hz: float
-    """Frames a second, as measured."""
+    """Measured frames per second."""
     declared_hz: float | None
-    """As declared; None: it has no rate."""
+    """Declared frames per second; None without a rate."""
     bytes_hz: float
-    """Bytes a second."""
+    """Bytes per second."""
     missing: int
     """Frames that were not recorded."""
     longest_lag_s: float
-    """How far the recorder was behind, at most, s."""
+    """Longest lag of the recorder, s."""
     problem: str = ""
-    """What is wrong; empty if nothing is."""
+    """What is wrong; or ''."""
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """What a rig did while it was tried."""
+    """Result of a rig."""
 
     streams: tuple[StreamCheck, ...]
-    """Of each source."""
+    """Results of the sources."""
     disk_s: float
-    """How long the free space lasts, s."""
+    """Time until the disk is full, s."""
     problems: tuple[str, ...]
-    """What is wrong with the rig as a whole."""
+    """Problems of the rig as a whole."""
     notes: tuple[str, ...] = ()
-    """What is to be known, and wrong with nothing."""
+    """Remarks that are not problems."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether it has no problem."""
         return not self.problems and not any(s.problem for s in self.streams)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
+        """Return the fields, JSON-able."""
         return {**asdict(self), "is_ready": self.is_ready}
 
 
@@ -73,20 +73,20 @@ def check(
     until: Latch | None = None,
     release: Latch | None = None,
 ) -> Preflight:
-    """Run a rig for a while, in a context of its own, and look how it does.
+    """Run a rig for a while, in a temporary context, and check its streams.
 
     Parameters
     ----------
     rig : Rig, str or Path
         The rig, or its YAML file.
     soak : float
-        How long, s.
+        Duration, s.
     directory : str or Path
-        Where sessions will be recorded: it is recorded there too, and removed again.
+        Where sessions will be recorded: the test is recorded there, and removed.
     until : Latch, optional
-        Once it is set, by a signal's handler say, the try ends, and is not ready.
+        Once it is set, for example by a signal handler, the check ends as not ready.
     release : Latch, optional
-        Once it is set, what has not ended is killed.
+        Once it is set, processes that still run are killed.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def check(
     Raises
     ------
     ConfigError
-        The rig does not fit, or contradicts itself.
+        The file is not valid, or the rig contradicts itself.
     """
     rig = rig if isinstance(rig, Rig) else Rig.from_yaml(os.fspath(rig))
     shm = "/dev/shm" if os.path.isdir("/dev/shm") else None
@@ -126,7 +126,7 @@ def _tried(
     try:
         run = session.start(rig, until)
         declared = {name: _declared(name, context) for name in rig.sources}
-        until.wait(min(soak * 0.1, 1.0))  # until all are under way
+        until.wait(min(soak * 0.1, 1.0))  # until all sources send
         began = time.monotonic()
         before, end = _sent(rig, context), began + soak
         while run.look() and time.monotonic() < end and not until.is_set():
@@ -145,25 +145,25 @@ def _tried(
     streams = []
     for name in rig.sources:
         rate, bytes_hz = rates.get(name, (0.0, 0.0))
-        said = next((s for s in verdict.streams if s.name == name), None)
-        if said is not None and said.rate_hz is not None and rate:
-            rate = said.rate_hz  # as recorded: what came in one go is no rate
-        made = StreamCheck(
+        found = next((s for s in verdict.streams if s.name == name), None)
+        if found is not None and found.rate_hz is not None and rate:
+            rate = found.rate_hz  # as recorded: frames may be sent in bursts
+        result = StreamCheck(
             name, rate, declared.get(name), bytes_hz,
-            said.missing if said else 0, said.longest_lag_s if said else 0.0,
+            found.missing if found else 0, found.longest_lag_s if found else 0.0,
         )  # fmt: skip
-        why = _problem(made, said)
+        problem = _problem(result, found)
         if failed[0]:
-            others = f"not tried to its end: source {failed[0]!r} failed"
-            why = failed[1] if name == failed[0] else others
-        streams.append(StreamCheck(**{**asdict(made), "problem": why}))
+            others = f"not checked to the end: source {failed[0]!r} failed"
+            problem = failed[1] if name == failed[0] else others
+        streams.append(replace(result, problem=problem))
     total = sum(s.bytes_hz for s in streams if s.stream in rig.recorded)
     free = shutil.disk_usage(where).free
     lasts = free / total if total else float("inf")
     if lasts < rig.expected_s:
         problems.append(
             f"the disk lasts {lasts:.0f} s at this rate and {rig.expected_s:.0f} s are "
-            "expected: make room"
+            "expected: free space"
         )
     if not failed[0]:
         problems += verdict.notes
@@ -173,7 +173,7 @@ def _tried(
 
 
 def _sent(rig: Rig, context: Context) -> dict[str, tuple[int, int]]:
-    """Return how many frames and bytes each source that is there has sent."""
+    """Return the frames and bytes that each source has sent."""
     found = {}
     for name in rig.sources:
         try:
@@ -185,7 +185,7 @@ def _sent(rig: Rig, context: Context) -> dict[str, tuple[int, int]]:
 
 
 def _declared(name: str, context: Context) -> float | None:
-    """Return the rate of frames that a stream's labels say, Hz."""
+    """Return the rate of frames in a stream's labels, Hz."""
     from ataraxis.stream import Consumer
 
     try:
@@ -199,7 +199,7 @@ def _declared(name: str, context: Context) -> float | None:
 def _problem(found: StreamCheck, verdict: Any) -> str:
     wrong = []
     if not found.rate_hz:
-        wrong.append("nothing came")
+        wrong.append("no frames")
     elif found.declared_hz is not None:
         off = found.rate_hz / found.declared_hz - 1
         if abs(off) > RATE_TOLERANCE:

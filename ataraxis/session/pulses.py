@@ -1,7 +1,7 @@
-"""Pulses of a trigger line counted against the frames of a device.
+"""Compare the pulses of a trigger line with the frames of a device.
 
-A camera without a counter may lose frames that nobody misses. Where its trigger, or its
-exposure, is recorded by another device, each pulse is a frame that should be there.
+A camera without a counter may lose frames unnoticed. If another device records its
+trigger or exposure, each pulse is a frame that should exist.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from ataraxis.log.nodes import LogNode, Nodes
 
 @dataclass(frozen=True)
 class PulseCount:
-    """How the pulses of a line compare with the frames of a device."""
+    """Pulses of a line, and frames of a device."""
 
     pulses: int
     """Rising edges."""
     frames: int
-    """Frames that were sent, or given up here."""
+    """Frames that were sent, or dropped by this host."""
     open: int
-    """Pulses after the last frame: it was stopped in mid-exposure; 0 or 1."""
+    """Pulses after the last frame, which was stopped in mid-exposure; 0 or 1."""
 
     @property
     def lost(self) -> int:
-        """Frames that have a pulse and never came; below 0: that had no pulse."""
+        """Pulses without a frame; below 0: frames without a pulse."""
         return self.pulses - self.open - self.frames
 
 
@@ -42,20 +42,20 @@ def count_pulses(
     Parameters
     ----------
     directory : Path
-        Of the recording.
+        Directory of the recording.
     stream : str
-        Which stream has the line.
+        Stream that has the line.
     line : str or int
-        Its channel or field, by name; or by number.
+        Name of its channel or field; or number.
     frames : int
-        Of the device.
+        Number of frames of the device.
     last_ns : int
-        Time of its last frame, monotonic ns.
+        Time of the last frame, monotonic ns.
 
     Raises
     ------
     KeyError, FileNotFoundError
-        There is no such stream or line: says which there are.
+        The stream or line does not exist: names those that do.
     """
     nodes = Nodes(directory)
     try:
@@ -77,7 +77,7 @@ def _edges(node: LogNode, line: str | int) -> NDArray[np.int64]:
             low, high = min(low, values.min()), max(high, values.max())
     if not high > low:
         return np.empty(0, np.int64)
-    # Of what is high at first nobody knows when it rose.
+    # A line that is high at first has no known edge.
     middle, was_high, found = (low + high) / 2, True, [np.empty(0, np.int64)]
     per_ns = 1e9 / track.rate_hz if track.is_blocks and track.rate_hz else 0.0
     for _, rows in track.pieces():
@@ -93,7 +93,7 @@ def _edges(node: LogNode, line: str | int) -> NDArray[np.int64]:
 
 
 def _taker(track: ExportSeries, line: str | int) -> Any:
-    """Return what takes a line out of rows: shape (n,), or (n, samples) of blocks."""
+    """Return a function of rows to a line: shape (n,), or (n, samples) of blocks."""
     series = track.series
     names = [".".join(field) for field in fields_of(series.dtype)]
     if isinstance(line, str) and line in names:

@@ -1,9 +1,10 @@
-"""`finish_sessions`: sessions whose process was killed, brought to their end."""
+"""`finish_sessions`: finish sessions whose process was killed."""
 
 from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,19 +27,19 @@ _LOOK_S = 0.02
 
 @dataclass(frozen=True)
 class FinishedSession:
-    """A session that was left behind, and what became of it."""
+    """A session that was finished by recovery."""
 
     path: Path
     """Its directory."""
     frames: dict[str, int]
-    """Of each stream whose ring was still there: how many were written now."""
+    """Frames written now, of each stream whose ring still existed."""
     verdict: Verdict
-    """What may be trusted."""
+    """Verdict of the session."""
     problem: str = ""
-    """Why it could not be finished; what is left stays where it is."""
+    """Why it could not be finished; the rings stay as they are."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
+        """Return the fields, JSON-able."""
         return {
             "session": str(self.path),
             "frames": self.frames,
@@ -50,25 +51,24 @@ class FinishedSession:
 def finish_sessions(
     directory: str | os.PathLike[str], *, context: ContextLike = None
 ) -> list[FinishedSession]:
-    """Finish the session in a directory, or all those below it, that were cut off.
+    """Finish the sessions in a directory whose process was killed.
 
     Parameters
     ----------
     directory : str or Path
-        Of a session, or one that holds sessions.
+        Directory of a session, or of sessions.
     context : Context, str, Path or None
-        Where its streams lived; what the session itself says, if not given.
+        Context of its streams; by default that of the session.
 
     Returns
     -------
     list of FinishedSession
-        One for each that was finished now. Sessions that are being recorded, and those
-        that are finished, are left alone.
+        The sessions that were finished now; others are recorded now, or are finished.
 
     Notes
     -----
-    What the producers sent and kept for the dead recorder is written, then everything
-    is counted and ``verdict.yaml`` written. May be killed and run again.
+    It writes the frames that the rings keep for the dead recorder, counts all, and
+    writes ``verdict.yaml``. It may be killed and run again.
 
     Examples
     --------
@@ -108,7 +108,7 @@ def _finished(
     log: SessionLog,
 ) -> FinishedSession:
     place = _place(about, context)
-    log.write("recovery: the process of the session is gone")
+    log.write("recovery: the process of the session has died")
     frames: dict[str, int] = {}
     tracked: list[StreamVerdict] = []
     problem = ""
@@ -128,10 +128,8 @@ def _finished(
             known.notes.append(str(error))
         tracked.append(known)
     tracked += [StreamVerdict(name) for name in about.streams if name not in waiting]
-    try:
+    with suppress(FileNotFoundError):
         recover(folder.path)
-    except FileNotFoundError:
-        pass
     verdict = judge(folder.path, about.clock, tracked=tracked, notes=[
         "the process of the session was killed; recovery finished it"
     ])  # fmt: skip
@@ -142,7 +140,7 @@ def _finished(
 
 
 def _ended(directory: Path) -> set[str]:
-    """Name the streams whose recorder wrote that it had them to their end."""
+    """Return the streams that were recorded to their end."""
     found = set()
     for name, paths in files_of(directory).items():
         try:
@@ -157,17 +155,17 @@ def _ended(directory: Path) -> set[str]:
 
 
 def _doubt_the_rest(verdict: Verdict, known: set[str]) -> None:
-    """Of a stream whose ring is gone nobody knows what was sent at last."""
+    """Doubt streams whose ring was removed: their last frames are unknown."""
     for stream in verdict.streams:
         if stream.name not in known:
             stream.is_trusted = verdict.is_trusted = False
             stream.notes.append(
-                "its ring is gone: what was sent after the last frame is not known"
+                "its ring was removed: what was sent after the last frame is unknown"
             )
 
 
 def wait_until_detached(about: SessionRecord, context: Context) -> None:
-    """Let recorders of a session that was killed end: they follow it at once."""
+    """Wait until the recorders of a killed session have ended, as they do at once."""
     sweep(context)
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and any(
@@ -187,7 +185,7 @@ def _place(about: SessionRecord, context: ContextLike) -> Context | None:
 
 
 def _waiting(about: SessionRecord, context: ContextLike) -> dict[str, StreamStatistics]:
-    """Find the streams that keep frames for the session's recorder."""
+    """Return the streams that keep frames for the session's recorder."""
     place = _place(about, context)
     if place is None:
         return {}

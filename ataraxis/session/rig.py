@@ -1,4 +1,4 @@
-"""Rig: ``rig.yaml``, the sources, recorders, pipes and viewers of an experiment."""
+"""Rig: the sources, recorders, pipes and viewers of an experiment; ``rig.yaml``."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ataraxis.shm.context import checked_name
 class RigPulses:
     """A recorded line with one pulse for each frame of a source."""
 
-    stream: str = field(metadata={"help": "which stream has the line"})
+    stream: str = field(metadata={"help": "stream that has the line"})
     line: str | int = field(metadata={"help": "channel or field, by name or number"})
 
 
 @dataclass
 class RigSource:
-    """A live source, passed into a stream by a process of its own."""
+    """A live source, which a separate process passes into a stream."""
 
     node: str = field(
         default="",
@@ -30,20 +30,23 @@ class RigSource:
             "help": "as 'ataraxis sources' lists them; a URI; or a *.node.yaml file"
         },
     )
-    stream: str = field(default="", metadata={"help": "which stream of the node"})
+    stream: str = field(default="", metadata={"help": "stream of the node"})
     attrs: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "what the kind of source takes"}
+        default_factory=dict, metadata={"help": "options of the kind of source"}
     )
-    samples: int | None = field(default=None, metadata={"help": "samples a frame; one"})
+    samples: int | None = field(
+        default=None, metadata={"help": "samples per frame; 1 by default"}
+    )
     buffer_s: float = field(
-        default=2.0, metadata={"units": "s", "help": "how much the ring holds"}
+        default=2.0, metadata={"units": "s", "help": "capacity of the ring"}
     )
     patience_s: float | None = field(
-        default=None, metadata={"units": "s", "help": "for a source that went; no end"}
+        default=None,
+        metadata={"units": "s", "help": "wait for a lost source; without end"},
     )
     command: list[str] = field(
         default_factory=list,
-        metadata={"help": "a program of your own that makes the stream, instead"},
+        metadata={"help": "your program that makes the stream, instead of a node"},
     )
     pulses: RigPulses | None = field(
         default=None, metadata={"help": "a line that counts its frames"}
@@ -52,15 +55,15 @@ class RigSource:
 
 @dataclass
 class RigRecorder:
-    """What is recorded, and what the recording survives."""
+    """Streams that are recorded, and how durably."""
 
     streams: list[str] = field(
-        default_factory=list, metadata={"help": "none: every source of the rig"}
+        default_factory=list, metadata={"help": "empty: every source of the rig"}
     )
     durability: Literal["os", "disk"] = "disk"
     process: bool = field(
         default=True,
-        metadata={"help": "a process of its own, started again when it dies"},
+        metadata={"help": "a separate process, restarted when it dies"},
     )
 
 
@@ -76,25 +79,25 @@ class RigStep:
 
 @dataclass
 class RigPipe:
-    """Functions in worker processes that have every frame of a stream."""
+    """Functions in worker processes that take every frame of a stream."""
 
     stream: str
     steps: list[RigStep]
     event: str | None = field(
-        default=None, metadata={"help": "name of the events that its results become"}
+        default=None, metadata={"help": "name of the events of its results"}
     )
 
 
 @dataclass
 class RigViewer:
-    """A program that looks on; it is started again if it ends before the rig."""
+    """A program that reads streams; it is restarted if it ends before the rig."""
 
     command: list[str]
 
 
 @dataclass
 class Rig(YamlConfig):
-    """A whole rig; by name of stream, pipe and viewer.
+    """A rig: its parts by name of stream, pipe and viewer.
 
     Examples
     --------
@@ -108,7 +111,7 @@ class Rig(YamlConfig):
     pipes: dict[str, RigPipe] = field(default_factory=dict)
     viewers: dict[str, RigViewer] = field(default_factory=dict)
     expected_s: float = field(
-        default=3600.0, metadata={"units": "s", "help": "how long the disk must last"}
+        default=3600.0, metadata={"units": "s", "help": "time the disk must last"}
     )
 
     @property
@@ -133,7 +136,7 @@ class Rig(YamlConfig):
         ]
 
     def problems(self) -> list[str]:
-        """Say what contradicts itself; streams that others make may be named."""
+        """Return contradictions; streams of other programs may be named."""
         found = []
         for name in [*self.sources, *self.recorded, *self.pipes]:
             try:
@@ -159,18 +162,18 @@ class Rig(YamlConfig):
 
 
 def _problems_of(name: str, source: RigSource) -> list[str]:
-    """Say what is wrong with a source, as far as it can be known without opening it."""
+    """Return what is wrong with a source, as far as known without opening it."""
     where = f"sources.{name}"
     if source.command:
         if source.node or source.stream or source.attrs:
-            return [f"{where}: command goes instead of node, stream and attrs"]
+            return [f"{where}: give command, or node, stream and attrs, not both"]
         return []
     if not source.node or not source.stream:
-        return [f"{where}: it has neither node and stream, nor a command"]
+        return [f"{where}: node and stream, or a command, are missing"]
     scheme = urlsplit(source.node).scheme or source.node
     kind = BUILT_IN.get(scheme)
     if kind is None or not kind.is_here:
-        return []  # its own process says
+        return []  # checked by the source's process
     try:
         check_options(kind.driver(), source.attrs, f"{where}.attrs")
     except ConfigError as error:

@@ -31,41 +31,40 @@ SOON_S = 0.02
 
 
 class Session:
-    """Record an experiment: streams, events, configuration, and what became of them.
+    """Record an experiment: streams, events, configuration, and a verdict.
 
     Parameters
     ----------
     name : str
-        Of the session, and of its directory.
+        Name of the session, and of its directory.
     directory : str or Path, optional
-        What the session's directory is made in; the current one, if not given.
+        Where the session's directory is made; by default the current directory.
     subject : str
-        Who or what was recorded.
+        Subject of the recording.
     config : YamlConfig, str or Path, optional
         Kept as ``config.yaml``: an instance, or a YAML file.
     context : Context, str, Path or None
-        The directory the streams live in.
+        Directory of the streams.
     durability : {'os', 'disk'}
-        What recorded frames survive: every process, or also the loss of power.
+        Recorded frames survive the end of every process, or also a loss of power.
     resume : bool
-        Go on with a session of that name whose process was killed.
+        Continue a session of that name whose process was killed.
     on_loss : callable, optional
-        As the method takes it.
+        As `on_loss` takes it.
 
     Raises
     ------
     FileExistsError
-        A session, or anything else, has the name; nothing is overwritten.
+        The directory exists and is not empty; nothing is overwritten.
     SegmentExists
         A session is being recorded in this context.
 
     Notes
     -----
-    Recording is done by threads of this process, or by processes of their own
-    (``record(..., process=True)``), which are started again when they die; producers
-    wait for it, unless they were told not to. If this process is killed, what was sent
-    is kept in the rings, and ``ataraxis recover DIRECTORY`` finishes the session:
-    nothing is missing then.
+    Recording is done by threads of this process, or by separate processes
+    (``record(..., process=True)``), which are restarted when they die. Producers wait
+    for it unless configured otherwise. If this process is killed, the rings keep what
+    was sent, and ``ataraxis recover DIRECTORY`` finishes the session without a loss.
 
     Examples
     --------
@@ -85,7 +84,7 @@ class Session:
     """
 
     verdict: Verdict | None = None
-    """What became of it; None before the end."""
+    """Verdict; None before the end."""
 
     def __init__(
         self,
@@ -131,7 +130,7 @@ class Session:
         self._watcher.start()
 
     def _finish_events(self) -> None:
-        """Write the events that the killed process left in its ring: it is ended."""
+        """Write the events that the killed process left in its ring."""
         with contextlib.suppress(StreamUnavailable), Recorder(
             EVENTS, self._folder.path, context=self.context,
             name=self._about.recorder,
@@ -141,16 +140,16 @@ class Session:
     def _begin(
         self, directory: str | os.PathLike[str] | None, subject: str, resume: bool
     ) -> tuple[SessionFolder, SessionRecord]:
-        """Make the directory, or take one over; and become its writer."""
+        """Make the directory, or resume one; become its writer."""
         if resume:
             folder = SessionFolder(Path(directory or ".") / self.name)
             if folder.verdict_path.exists():
                 raise FileExistsError(
-                    17, "the session is finished and cannot be resumed: give a new "
-                    "one another name", str(folder.path),
+                    17, "the session is finished and cannot be resumed: choose "
+                    "another name for a new one", str(folder.path),
                 )  # fmt: skip
             if not folder.own():
-                raise SegmentExists(f"{folder.path} is being recorded by somebody else")
+                raise SegmentExists(f"{folder.path} is recorded by another process")
             return folder, folder.record()
         path = SessionFolder.create(directory, self.name)
         about = SessionRecord.take(self.name, subject, str(self.context.path))
@@ -163,12 +162,12 @@ class Session:
 
     @property
     def directory(self) -> Path:
-        """Where everything is."""
+        """Directory of the session."""
         return self._folder.path
 
     @property
     def streams(self) -> list[str]:
-        """Names of the streams it records, or will when they are there."""
+        """Names of its streams, including those that do not exist yet."""
         return list(self._stream_recorders)
 
     def record(
@@ -178,25 +177,25 @@ class Session:
         durability: Literal["os", "disk"] | None = None,
         process: bool = False,
     ) -> None:
-        """Record streams from now on, or from when they come.
+        """Record streams from now on, or from when they are made.
 
         Parameters
         ----------
         *streams : str
-            Their names. One that is recorded already is left as it is.
+            Names. A stream that is recorded already is left as it is.
         timeout : float or None
-            Wait so long for each that is not there, s; None: it is recorded from when
-            it comes, and a stream that never came is not trusted.
+            How long to wait for each stream, s; None: it is recorded from when it is
+            made, and not trusted if it never was.
         durability : {'os', 'disk'}, optional
-            That of the session, if not given.
+            By default that of the session.
         process : bool
-            By a process of its own, which is started again when it dies, and misses
-            nothing. It records from when the streams come: `timeout` is not minded.
+            Record in a separate process, which is restarted without a loss when it
+            dies. It waits for the streams: `timeout` is ignored.
 
         Raises
         ------
         TimeoutError, StreamUnavailable
-            One did not come within `timeout`.
+            A stream did not exist within `timeout`.
         LoggerError
             The directory cannot be written.
         """
@@ -225,52 +224,52 @@ class Session:
                 self._stream_recorders[stream] = track
 
     def _record_apart(self, streams: list[str], durability: str) -> None:
-        """Record streams by a process of its own."""
+        """Record streams in a separate process."""
         for stream in streams:
             self._promise(stream)
         number = len(self._recorders) + 1
-        made = RecorderProcess(
+        recorder = RecorderProcess(
             "recorder" if number == 1 else f"recorder-{number}", streams,
             self.directory, self.context, self._about.recorder, durability,
             say=self._log.write, on_loss=self._lose, on_end=self._end,
         )  # fmt: skip
-        self._recorders.append(made)
-        self._stream_recorders.update(made.tracks)
+        self._recorders.append(recorder)
+        self._stream_recorders.update(recorder.tracks)
 
     @property
     def recorders(self) -> dict[str, int]:
-        """Process ids of the recorders that are processes of their own."""
-        return {one.name: one.program.process.pid for one in self._recorders}
+        """Process ids of the recorders that are separate processes."""
+        return {r.name: r.program.process.pid for r in self._recorders}
 
     def _promise(self, stream: str, is_kept: bool = True) -> None:
-        """Write down that a stream is recorded, so that recovery can miss it."""
+        """Note in session.yaml that a stream is recorded, for recovery."""
         if self._about.mark("streams", stream, is_kept):
             self._about.to_yaml(self._folder.record_path)
 
     def _end(self, stream: str, is_ended: bool) -> None:
-        """Write down that a stream has ended, so that recovery need not miss it."""
+        """Note in session.yaml that a stream has ended, for recovery."""
         if self._about.mark("ended", stream, is_ended):
             try:
                 self._about.to_yaml(self._folder.record_path)
-            except OSError as error:  # recovery finds out by itself
+            except OSError as error:  # recovery reads the journal's end instead
                 self._log.write(f"session.yaml cannot be written: {error}")
 
     def event(self, name: str, /, *, time_ns: int | None = None, **data: Any) -> int:
-        """Note that something happened, with what is known of it.
+        """Record an event.
 
         Parameters
         ----------
         name : str
-            What, at most 64 characters.
+            Name of the event, at most 64 characters.
         time_ns : int, optional
-            When, monotonic ns; now, if not given.
+            Time of the event, monotonic ns; by default now.
         **data
-            What JSON carries, at most 448 characters: ``trial=3``.
+            JSON values, at most 448 characters: ``trial=3``.
 
         Returns
         -------
         int
-            When, monotonic ns. Other processes send with `EventStream`.
+            Time of the event, monotonic ns. Other processes use `EventStream`.
         """
         self._check()
         return self._events.send(name, time_ns=time_ns, **data)
@@ -281,18 +280,18 @@ class Session:
         self._log.write(text)
 
     def on_loss(self, callback: Callable[[SessionLoss], object]) -> None:
-        """Call with each `SessionLoss`, from a thread, as soon as it is known."""
+        """Call a function with each `SessionLoss`, from a thread, at once."""
         self._on_loss.append(callback)
 
     def _lose(self, loss: SessionLoss) -> None:
         for callback in self._on_loss:
             try:
                 callback(loss)
-            except Exception as error:  # the recording goes on, whatever it says
+            except Exception as error:  # the recording goes on
                 self._log.write(f"on_loss: {type(error).__name__}: {error}")
 
     def statistics(self) -> dict[str, RecordingStatistics]:
-        """Say of each stream how it goes."""
+        """Return the statistics of each stream."""
         return {
             name: track.statistics() for name, track in self._stream_recorders.items()
         }
@@ -304,12 +303,12 @@ class Session:
     ) -> RigRun:
         """Start the sources, pipes and viewers of a rig, and record its streams.
 
-        Once `until` is set, by a signal's handler say, nothing is waited for.
+        Once `until` is set, for example by a signal handler, its waits end.
 
         Raises
         ------
         ConfigError
-            The file does not fit, or the rig contradicts itself; nothing was started.
+            The file is not valid, or the rig contradicts itself; nothing was started.
         """
         from ataraxis.session.rig_run import RigRun
 
@@ -327,7 +326,7 @@ class Session:
     # ---- the watcher, and the end
 
     def _pause_s(self) -> float:
-        """Return how long to sleep: a producer waits for who was announced."""
+        """Return how long to sleep: producers wait for announced recorders."""
         is_waiting = any(
             track.is_waiting for track in list(self._stream_recorders.values())
         )
@@ -345,7 +344,7 @@ class Session:
                         recorder.look()
 
     def doubt(self, reason: str) -> None:
-        """Say why the session is not to be trusted."""
+        """Record a reason not to trust the session."""
         if reason not in self._doubts:
             self._log.write(f"not to be trusted: {reason}")
             self._doubts.append(reason)
@@ -355,22 +354,22 @@ class Session:
         release: Latch | None = None,
         on_refusal: Callable[[str], object] = lambda text: None,
     ) -> Verdict:
-        """End it: everything sent until now is recorded, counted and judged.
+        """End the session: record, count and judge all that was sent until now.
 
         Parameters
         ----------
         release : Latch, optional
-            If it is given, recording goes on while the disk refuses, and producers go
-            on waiting, until it is set, by a signal's handler say: then they are let
-            go, programs that have not ended are killed, and the verdict names the
-            frames that are not on the disk.
+            With it, while the disk refuses writes, the recorders try again and the
+            producers wait until it is set, for example by a signal handler. Then the
+            producers are released, programs that still run are killed, and the verdict
+            names the frames that are not on disk.
         on_refusal : callable
-            Called with a line if the disk refuses.
+            Called with a line if the disk refuses writes.
 
         Returns
         -------
         Verdict
-            Also in ``verdict.yaml``.
+            Also written to ``verdict.yaml``.
         """
         with self._lock:
             if self.verdict is not None:
@@ -413,25 +412,25 @@ class Session:
         self._log.write(f"session {self.name!r} ended: {verdict.headline}")
         self._log.close()
         self._folder.release()
-        # Last: what was interrupted is done again by the next call.
+        # Last: after an interrupt the next call repeats all steps.
         self.verdict = verdict
         return verdict
 
     def _check(self) -> None:
         if self._is_over.is_set():
-            raise NotConnectedError(f"session {self.name!r} is over: begin another one")
+            raise NotConnectedError(f"session {self.name!r} has ended: make another")
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        """End it; what was raised is in the log and verdict, a doubt is warned of."""
+        """End it; an exception becomes a doubt, a doubt a warning."""
         if error is not None and not isinstance(error, KeyboardInterrupt):
             self.doubt(f"ended by {type(error).__name__}: {error}")
         verdict = self.close()
         if error is None and not verdict.is_trusted:
-            said = f"session {self.name!r} is not to be trusted: {verdict}"
-            warnings.warn(said, RuntimeWarning, stacklevel=2)
+            text = f"session {self.name!r} is not to be trusted: {verdict}"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
 
     def __repr__(self) -> str:
         state = "over" if self._is_over.is_set() else "recording"

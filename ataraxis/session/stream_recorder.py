@@ -1,4 +1,4 @@
-"""`StreamRecorder`: one stream of a session, recorded from when it appears."""
+"""`StreamRecorder`: records one stream of a session, as soon as it exists."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from ataraxis.stream.announcement import Announcement
 from ataraxis.stream.inspector import Inspector
 from ataraxis.stream.statistics import StreamStatistics
 
-# ---- lag: how far behind the recorder of a stream is, and was at most
+# ---- how far the recorder of a stream is behind
 
 _SHORTEST_S = 0.05
 _OLDEST_S = 86400.0 * 365
 
 
 class Lag:
-    """Writes into a verdict how far behind its recorder was.
+    """Measures how far a recorder is behind, for the verdict.
 
     Parameters
     ----------
     verdict : StreamVerdict
-        Of the stream.
+        Verdict of the stream.
     recorder : str
-        The name its producer knows the recorder by.
+        Name of the recorder, as reader of the stream.
     context : Context
-        Where the stream lives.
+        Context of the stream.
     """
 
     def __init__(self, verdict: StreamVerdict, recorder: str, context: Context) -> None:
@@ -52,8 +52,8 @@ class Lag:
         self._last: tuple[float, int] | None = None
 
     def seen(self) -> StreamStatistics | None:
-        """Read the stream's words; None: it is not there."""
-        if not os.path.exists(self._path):  # the common answer: let it cost little
+        """Read the statistics of the stream; None: it does not exist."""
+        if not os.path.exists(self._path):  # the frequent case, made cheap
             return None
         try:
             return Inspector(self._verdict.name, self._context).statistics()
@@ -61,14 +61,14 @@ class Lag:
             return None
 
     def look(self, found: StreamStatistics) -> None:
-        """Take in what was just seen."""
+        """Update the verdict with new statistics."""
         now, verdict = time.monotonic(), self._verdict
         lag = self._of(found)
         verdict.longest_lag = max(verdict.longest_lag, lag)
         if self._last is None or self._first is None:
             self._first = self._last = now, found.sent
         elif now - self._last[0] > _SHORTEST_S:
-            # A stream that pauses or ends while some wait is not behind any further.
+            # By the faster rate: while the stream pauses, the lag does not grow.
             rate = max(
                 (found.sent - sent) / (now - when)
                 for when, sent in (self._first, self._last)
@@ -78,7 +78,7 @@ class Lag:
             self._last = now, found.sent
 
     def was_away(self, found: StreamStatistics) -> None:
-        """Take in how long frames have waited for a recorder that comes back now."""
+        """Update the verdict with the time that a recorder was away."""
         for reader in found.readers:
             if reader.label == self._recorder and reader.is_detached and reader.lag:
                 seconds = min(reader.detached_s, _OLDEST_S)
@@ -86,16 +86,16 @@ class Lag:
                 self._verdict.longest_lag = max(self._verdict.longest_lag, reader.lag)
 
     def forget(self) -> None:
-        """Begin anew: the stream has ended."""
+        """Forget the rate: the stream has ended."""
         self._first = self._last = None
 
     def behind(self) -> int:
-        """Count the frames that wait in the ring for the recorder."""
+        """Return how many frames wait in the ring for the recorder."""
         found = self.seen()
         return 0 if found is None else self._of(found)
 
     def is_promised(self, found: StreamStatistics) -> bool:
-        """Whether the ring keeps frames for the recorder, which is away."""
+        """Return whether the ring keeps frames for the recorder, which is away."""
         return any(r.label == self._recorder and r.is_detached for r in found.readers)
 
     def _of(self, found: StreamStatistics) -> int:
@@ -104,7 +104,7 @@ class Lag:
 
 
 def unsaved_text(frames: range) -> str:
-    """Name frames that are in no file."""
+    """Return a text that names frames that were not written."""
     return f"frames {frames[0]} to {frames[-1]} ({len(frames)}) are not on the disk"
 
 
@@ -115,42 +115,42 @@ _PAUSE_S = 0.02
 
 @dataclass(frozen=True)
 class SessionLoss:
-    """Frames of a session that are missing, as soon as it is known."""
+    """Missing frames of a session."""
 
     stream: str
-    """Whose."""
+    """Name of the stream."""
     first: int
-    """Sequence of the first one."""
+    """Sequence of the first frame."""
     count: int
-    """How many."""
+    """Number of frames."""
     reason: str
-    """Why, as far as is known."""
+    """Reason, as far as known."""
     time_ns: int
-    """When it was noticed, monotonic ns."""
+    """Time of the discovery, monotonic ns."""
 
 
 class StreamRecorder:
-    """Records one stream of a session, again each time it is made anew.
+    """Records one stream of a session, again each time it is made.
 
     Parameters
     ----------
     stream : str
-        Its name; it need not be there yet.
+        Its name; it need not exist yet.
     directory : Path
-        Of the session.
+        Directory of the session.
     context : Context
-        Where the stream lives, or will.
+        Context of the stream.
     recorder : str
-        The name its producer knows the recorder by.
+        Name of the recorder, as reader of the stream.
     say : callable
-        Takes lines of the session's log, from any thread.
+        Takes lines for the session's log, from any thread.
     on_loss : callable
         Called with each `SessionLoss`, from the recorder's thread.
     on_end : callable, optional
         Called with the stream's name and True when it has ended and is whole on disk,
         with False when it begins again.
     is_known : bool
-        It was recorded before, by a process that died: it may be over already.
+        It was recorded before, by a process that died, and may have ended.
     **options
         As `Recorder` takes them.
     """
@@ -178,20 +178,20 @@ class StreamRecorder:
         self._times = 0
         self._announcement: Announcement | None = None
         self._was_absent = False
-        self._said = ""
+        self._error = ""
         self._before = RecordingStatistics(stream, -1, 0, 0, 0, 0, False, "")
         self._lock = threading.Lock()
 
-    # ---- while it goes on
+    # ---- recording
 
     @property
     def is_recording(self) -> bool:
-        """Whether the stream is there and being recorded."""
+        """Whether the stream is recorded now."""
         return self._recorder is not None and self._recorder.is_recording
 
     @property
     def has_begun(self) -> bool:
-        """Whether it was there, ever."""
+        """Whether it was ever recorded."""
         return self._times > 0
 
     @property
@@ -200,18 +200,17 @@ class StreamRecorder:
         return not self.is_recording
 
     def begin(self, timeout: float | None = 0) -> None:
-        """Record it, if it is there (within `timeout`).
+        """Record it, if it exists within `timeout`.
 
         Raises
         ------
         StreamUnavailable, TimeoutError
-            It is not; or what has its name ended before, and is no frame of this
-            session.
+            It does not exist; or it ended before this session.
         LoggerError
             The directory cannot be written.
         """
         if self._announcement is None:
-            # Announced first, and looked for then: its producer waits for us.
+            # Announced before it is looked for: its producer waits for the recorder.
             self._announcement = Announcement(self.name, self._called, self._context)
             self._was_absent = self._lag.seen() is None
         self._leave_the_past(timeout or 0)
@@ -222,37 +221,37 @@ class StreamRecorder:
             timeout=timeout, on_loss=self._lose, on_error=self._warn,
             on_low_disk=self._low, is_whole=self._was_absent, **self._options,
         )  # fmt: skip
-        # It stays announced: made again, it begins at its first frame, too.
+        # It stays announced: if made again, it is recorded from its first frame on.
         self._was_absent = True
         self._times += 1
         self._on_end(self.name, False)
-        again = "" if self._times == 1 else f", made anew, time {self._times}"
+        again = "" if self._times == 1 else f", made again, time {self._times}"
         self._say(f"recording {self.name!r}{again}")
 
     def withdraw(self) -> None:
-        """Announce it no longer."""
+        """Withdraw its announcement."""
         announcement, self._announcement = self._announcement, None
         if announcement is not None:
             announcement.withdraw()
 
     def _leave_the_past(self, timeout: float) -> None:
-        """Wait while the name means a stream that ended before it was recorded."""
+        """Wait while the name means a stream that ended before this session."""
         deadline = time.monotonic() + timeout
         while (found := self._lag.seen()) is not None and not self._is_ours(found):
             if time.monotonic() >= deadline:
                 raise StreamUnavailable(
-                    f"stream {self.name!r} had ended before it was to be recorded: "
-                    "what it left in its ring is of an earlier run ('ataraxis gc' "
+                    f"stream {self.name!r} had ended before its recording began: "
+                    "its ring holds frames of an earlier run ('ataraxis gc' "
                     "removes it). Start its source"
                 )
             time.sleep(_PAUSE_S)
 
     def _is_ours(self, found: StreamStatistics) -> bool:
-        """Whether somebody sends, or the ring keeps frames for our recorder."""
+        """Return whether it has a producer, or keeps frames for this recorder."""
         return bool(found.producers) or self._lag.is_promised(found)
 
     def look(self) -> None:
-        """Look how far behind the recorder is; begin, if the stream has come."""
+        """Measure how far behind the recorder is; begin if the stream was made."""
         found = self._lag.seen()
         if found is None:
             self._retire()
@@ -264,20 +263,20 @@ class StreamRecorder:
             return
         self._lag.look(found)
         error = self.statistics().error
-        if error and error != self._said:
+        if error and error != self._error:
             self._warn(error)
-        self._said = error
+        self._error = error
 
     def _try(self) -> None:
         try:
             self.begin()
         except (StreamUnavailable, NotConnectedError):
-            return  # not there yet, or its producer just keeps the name for us
-        except Exception as error:  # told at the end, and in the log
+            return  # it does not exist yet, or only its name is reserved
+        except Exception as error:  # it is in the log and in the verdict
             self._doubt(f"could not be recorded: {error}")
 
     def _retire(self) -> None:
-        """Let go of a recorder whose stream has ended."""
+        """Close a recorder whose stream has ended."""
         recorder = self._recorder
         if recorder is None or recorder.is_recording:
             return
@@ -287,7 +286,7 @@ class StreamRecorder:
             self._doubt(str(error))
         else:
             self._on_end(self.name, True)
-        self._let_go()
+        self._drop_recorder()
         self._say(f"{self.name!r} has ended; {self._before.frames} frames recorded")
 
     # ---- the end
@@ -297,11 +296,11 @@ class StreamRecorder:
         release: Latch | None = None,
         on_refusal: Callable[[str], object] = lambda text: None,
     ) -> StreamVerdict:
-        """Record what was sent until now, and end; what is known by then.
+        """Record what was sent until now, and end; return the verdict.
 
-        With `release`, it goes on trying while the disk refuses, and says so to
-        `on_refusal`, until that is set: then the producer is let go, and the verdict
-        names the frames that are not on the disk.
+        With `release`, it tries again while the disk refuses writes, and calls
+        `on_refusal`, until that is set: then the producer is released, and the verdict
+        names the frames that are not on disk.
         """
         self.look()
         self.withdraw()
@@ -315,13 +314,13 @@ class StreamRecorder:
             except LoggerError as error:
                 self._verdict.missing += self._lag.behind()
                 self._doubt(f"{error}; make room, then run 'ataraxis recover'")
-            self._let_go()
+            self._drop_recorder()
             frames = self._before.frames
             self._say(f"stopped recording {self.name!r}; {frames} frames recorded")
         if not self._times and not self._is_known:
             self._doubt(self._absence())
         if self._times > 1:
-            self._note(f"was made anew {self._times - 1} times")
+            self._note(f"was made again {self._times - 1} times")
         return self._verdict
 
     def _finish(
@@ -332,16 +331,16 @@ class StreamRecorder:
 
         for unsaved in recorder.finish(release, refused).values():
             self._verdict.missing += len(unsaved)
-            self._doubt(f"{unsaved_text(unsaved)}: let go before the disk took them")
+            self._doubt(f"{unsaved_text(unsaved)}: released before they were written")
 
     def _absence(self) -> str:
-        """Say why nothing of it was recorded."""
+        """Return why nothing of it was recorded."""
         if self._lag.seen() is None:
-            return "was never there"
-        return "had ended before it was to be recorded: start the session first"
+            return "never existed"
+        return "had ended before its recording began: start the session first"
 
     def statistics(self) -> RecordingStatistics:
-        """Say how it goes, each time that the stream was made taken together."""
+        """Return the statistics of all recordings of the stream together."""
         with self._lock:
             recorder, before = self._recorder, self._before
             now = recorder.statistics()[self.name] if recorder is not None else None
@@ -355,16 +354,15 @@ class StreamRecorder:
             skipped=now.skipped + before.skipped,
         )
 
-    def _let_go(self) -> Recorder | None:
-        """Count what the recorder did, and be without one."""
+    def _drop_recorder(self) -> None:
+        """Add the statistics of the recorder to those before, and drop it."""
         done = self.statistics()
         with self._lock:
-            recorder, self._recorder = self._recorder, None
+            self._recorder = None
             self._before = replace(done, is_recording=False)
         self._lag.forget()
-        return recorder
 
-    # ---- what goes wrong
+    # ---- losses and errors
 
     def _lose(self, gap: Gap) -> None:
         loss = SessionLoss(self.name, gap.first, gap.count, gap.reason, gap.time_ns)
@@ -375,7 +373,7 @@ class StreamRecorder:
         self._on_loss(loss)
 
     def _warn(self, error: LoggerError | str) -> None:
-        self._said = str(error)
+        self._error = str(error)
         self._say(f"{self.name!r} cannot be written: {error}")
         self._note(f"could not be written for some time: {error}")
 

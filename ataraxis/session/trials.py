@@ -1,4 +1,4 @@
-"""`around`: what the streams of a session showed around its events, trial by trial."""
+"""`around`: the streams of a session around its events, trial by trial."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def around(
     *,
     streams: str | Iterable[str] | None = None,
 ) -> xr.DataTree:
-    """Cut a session into trials: a piece of each stream around each event.
+    """Cut a session into trials: a part of each stream around each event.
 
     Parameters
     ----------
@@ -34,25 +34,25 @@ def around(
     event : str
         Name of the events that are the trials.
     before, after : float
-        From how long before to how long after each event, s.
+        Length of the part before and after each event, s.
     streams : str or iterable of str, optional
-        Only these; all that have a rate, if not given.
+        Names; by default all streams with a rate.
 
     Returns
     -------
     xarray.DataTree
-        A node a stream, with the dims (trial, time, ...). "time" is in seconds since
-        the event, at the stream's own rate; each place has the sample nearest to it.
-        What the events say is along "trial": a datum called "trial" is its coordinate.
-        Where a stream has no sample within one interval, floats are NaN, others 0, and
-        ``is_there`` (trial, time) is false. In memory: only what is needed is read.
+        A node for each stream, with the dims (trial, time, ...). "time" is in seconds
+        since the event, at the stream's rate; the nearest sample is taken. The data of
+        the events are coordinates along "trial"; a datum "trial" is its index. Without
+        a sample within one interval, floats are NaN, others 0, and ``is_there`` (trial,
+        time) is false. In memory: only the parts are read.
 
     Raises
     ------
     TypeError, ValueError
-        It is no session, no name, or no time.
+        `tree` is not a session, `event` not a name, or a time is not valid.
     KeyError
-        The session has no events, none of that name, or no such stream.
+        The session has no events, no event of that name, or no such stream.
 
     Examples
     --------
@@ -84,8 +84,8 @@ def around(
         raise TypeError(f"around takes the name of an event, got {event!r}")
     if not (before >= 0 and after >= 0 and before + after > 0):
         raise ValueError(
-            f"before={before!r}, after={after!r}: seconds of 0 or more, each counted "
-            "from the event, 'before' backwards"
+            f"before and after must be seconds, 0 or more, and not both 0; got "
+            f"before={before!r}, after={after!r}"
         )
     times, coords = _events(tree, event)
     wanted = [streams] if isinstance(streams, str) else streams
@@ -97,11 +97,11 @@ def around(
     for name in names:
         if name not in tree.children:
             raise KeyError(f"no stream {name!r}: the session has {[*tree.children]}")
-        made = _cut(tree[name].to_dataset(), times, before, after)
-        if made is not None:
-            nodes[name] = made.assign_coords(coords)
+        part = _cut(tree[name].to_dataset(), times, before, after)
+        if part is not None:
+            nodes[name] = part.assign_coords(coords)
         elif wanted is not None:
-            raise ValueError(f"stream {name!r} has no rate: too few samples to tell")
+            raise ValueError(f"stream {name!r} has no rate: it has too few samples")
     attrs = {"event": event, "before_s": before, "after_s": after}
     return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **nodes})
 
@@ -111,7 +111,7 @@ def _has_stamps(node: Any) -> bool:
 
 
 def _events(tree: xr.DataTree, event: str) -> tuple[NDArray[np.int64], dict[str, Any]]:
-    """Return when the events were, and what they say, along the trials."""
+    """Return the times of the events, and their data as coordinates of trials."""
     if EVENTS not in tree.children:
         raise KeyError(f"the session has no events: it has {[*tree.children]}")
     node = tree[EVENTS].to_dataset()
@@ -120,12 +120,12 @@ def _events(tree: xr.DataTree, event: str) -> tuple[NDArray[np.int64], dict[str,
     if not len(at):
         raise KeyError(f"no event {event!r}: the session has {sorted({*names})}")
     times = node[STAMP].values[at].astype(np.int64)
-    said = [parsed(text) for text in node["data"].values[at]]
+    data = [parsed(text) for text in node["data"].values[at]]
     coords: dict[str, Any] = {TRIAL: np.arange(len(at)), "event_ns": (TRIAL, times)}
-    for key in dict.fromkeys(key for one in said for key in one):
-        values = [one.get(key) for one in said]
+    for key in dict.fromkeys(key for one in data for key in one):
+        values = [one.get(key) for one in data]
         if not all(isinstance(v, (bool, int, float, str)) for v in values):
-            continue  # not there in all, or no scalar
+            continue  # missing in some events, or not a scalar
         called = key if key not in (TIME, "is_there", "event_ns") else f"event_{key}"
         coords[called] = (TRIAL, np.array(values))
     return times, coords
@@ -134,7 +134,7 @@ def _events(tree: xr.DataTree, event: str) -> tuple[NDArray[np.int64], dict[str,
 def _cut(
     dataset: xr.Dataset, times: NDArray[np.int64], before: float, after: float
 ) -> xr.Dataset | None:
-    """Cut one stream; None if its rate cannot be told."""
+    """Cut one stream; None if it has no rate."""
     import xarray as xr
 
     dim = str(dataset[STAMP].dims[0])
@@ -179,7 +179,7 @@ def _cut(
 
 
 def _samples_in(dataset: xr.Dataset, dim: str) -> tuple[str | None, int]:
-    """Return the dim of a frame's samples, if it has several, and how many."""
+    """Return the dim of a frame's samples, None if it has one sample; and how many."""
     if dim != TIME and TIME in dataset.sizes:
         return TIME, dataset.sizes[TIME]
     return None, 1
@@ -188,7 +188,7 @@ def _samples_in(dataset: xr.Dataset, dim: str) -> tuple[str | None, int]:
 def _rate_of(
     dataset: xr.Dataset, stamps: NDArray[np.int64], count: int
 ) -> float | None:
-    """Return the rate of samples, Hz: as declared, or by their times."""
+    """Return the rate of samples, Hz, as declared or measured."""
     key = "sample_rate_hz" if count > 1 else "rate_hz"
     for variable in dataset.data_vars.values():
         if variable.attrs.get(key):

@@ -1,4 +1,4 @@
-"""Verdict: what was made, what is there, and whether it may be trusted."""
+"""Verdict: what was sent, what was recorded, and whether it may be trusted."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ataraxis.log.verification import LogReport, verify
 from ataraxis.session.pulses import count_pulses
 
 WAITED_S = 0.1
-"""A source that waited less than this for its readers did not, s."""
+"""Shorter waits of a source for its readers are not reported, s."""
 RATE_TOLERANCE = 0.05
-"""How far the rate of a device may be from the declared one."""
+"""Largest relative difference of a device's rate from the declared one."""
 _FEW = 20
 DEEP_S = 2.0
-"""How long checksums are compared before a verdict is given, s."""
+"""How long checksums are compared for a verdict, s."""
 
 
 @dataclass
 class StreamVerdict:
-    """What is to be said of one stream."""
+    """Verdict of one stream."""
 
     name: str
     expected: int = field(
@@ -45,11 +45,11 @@ class StreamVerdict:
         default="frames", metadata={"help": "frames or samples, as its counter counts"}
     )
     is_device: bool = field(
-        default=False, metadata={"help": "it comes from a device, as far as it says"}
+        default=False, metadata={"help": "its labels name a device"}
     )
     waited_s: float = field(
         default=0.0,
-        metadata={"units": "s", "help": "that its source waited for readers"},
+        metadata={"units": "s", "help": "time that its source waited for readers"},
     )
     rate_hz: float | None = field(
         default=None, metadata={"units": "Hz", "help": "frames a second, as measured"}
@@ -64,7 +64,7 @@ class StreamVerdict:
 
 @dataclass
 class Verdict(YamlConfig):
-    """What is to be said of a session; ``verdict.yaml``."""
+    """Verdict of a session; ``verdict.yaml``."""
 
     is_trusted: bool
     duration_s: float = field(metadata={"units": "s"})
@@ -105,7 +105,7 @@ class Verdict(YamlConfig):
 
 
 def _device(stream: StreamVerdict) -> str:
-    """Say what is known of losses in the device."""
+    """Return what is known of losses in the device."""
     if stream.device_lost is None:
         return ", device loss cannot be known" if stream.is_device else ""
     return f", {stream.device_lost} {stream.device_unit} lost in the device"
@@ -120,29 +120,28 @@ def judge(
     notes: Iterable[str] = (),
     ended_ns: int | None = None,
 ) -> Verdict:
-    """Count every entry of a session, and say what may be trusted.
+    """Count every entry of a session, and decide what may be trusted.
 
     Parameters
     ----------
     directory : Path
-        Of the session. Every entry of its journals is counted, by its header; their
-        checksums are compared for `DEEP_S`, and what came later is taken as it was
-        written: `verify` reads every byte.
+        Directory of the session. Every entry of its journals is counted, by its header;
+        checksums are compared for `DEEP_S`. `verify` reads every byte.
     begun : Anchor
         When it began.
     tracked : iterable of StreamVerdict
-        What is known of streams while they were recorded: lags, notes, and, as
-        `missing`, frames that are known to be on no disk.
+        What the recorders observed: lags, notes, and, as `missing`, frames that were
+        never written.
     doubts, notes : iterable of str
         Of the session as a whole; a doubt is a reason not to trust it.
     ended_ns : int, optional
-        When it ended, monotonic; now, if not given.
+        When it ended, monotonic ns; by default now.
 
     Returns
     -------
     Verdict
-        A stream is trusted if nothing of it is missing or damaged, and nothing made
-        that uncertain. A session is, if all of its streams are.
+        A stream is trusted if nothing is missing, damaged or uncertain; a session, if
+        all of its streams are.
     """
     clock = Anchor.take()
     found = {stream.name: stream for stream in tracked}
@@ -170,7 +169,7 @@ def judge(
     problems = report.problems
     doubted = [*doubts, *(str(p) for p in problems if not _is_cut(p))]
     if report.unknown:
-        doubted.append(f"{report.unknown} entries are gone, of sources not known")
+        doubted.append(f"{report.unknown} entries of unknown sources are missing")
     notes = [*notes, *(str(p) for p in problems if _is_cut(p))]
     if not report.is_deep:
         notes.append(
@@ -187,9 +186,9 @@ def judge(
 
 
 def _is_cut(problem: Problem) -> bool:
-    """Whether a file merely ends early, as a killed writer leaves it.
+    """Return whether a file only ends early, as a killed writer leaves it.
 
-    What was cut off was in the ring still: if nobody wrote it later, it is missing.
+    The ring still held what was cut off: unless written later, it counts as missing.
     """
     if not problem.nbytes:
         return problem.offset > 0
@@ -197,10 +196,10 @@ def _is_cut(problem: Problem) -> bool:
 
 
 def _add(found: dict[str, StreamVerdict], source: SourceReport) -> None:
-    """Add what the journal of a stream holds; a stream made anew counts again."""
+    """Add the counts of a stream's journal; a stream may have several."""
     name = source.name or f"source {source.source}"
     stream = found.setdefault(name, StreamVerdict(name))
-    # What never reached a disk was expected, too.
+    # Frames that were never written were expected, too.
     if not stream.expected:
         stream.expected = stream.missing
     stream.expected += source.expected
@@ -217,20 +216,20 @@ def _add(found: dict[str, StreamVerdict], source: SourceReport) -> None:
         if device.resets:
             stream.is_trusted = False
             stream.notes.append(
-                f"the counter of its device began anew {device.resets} times: what was "
-                "lost then cannot be known"
+                f"the counter of its device restarted {device.resets} times: losses at "
+                "these times cannot be known"
             )
     if _is_off(source):
         stream.is_trusted = False
         stream.notes.append(
-            f"its device made {source.rate_hz:.6g} frames a second by its own clock, "
+            f"its device made {source.rate_hz:.6g} frames a second by its clock, "
             f"{source.declared_hz:.6g} are declared"
         )
     stream.is_device |= source.is_device
 
 
 def _pulses(directory: Path) -> dict[str, tuple[str, str | int]]:
-    """Read which lines count the frames of which streams, of the session's rig."""
+    """Return the lines that count frames, by stream, of the session's rig."""
     from ataraxis.session.rig import Rig
 
     try:
@@ -247,7 +246,7 @@ def _pulses(directory: Path) -> dict[str, tuple[str, str | int]]:
 def _compare_pulses(
     directory: Path, stream: StreamVerdict, line_stream: str, line: str | int
 ) -> None:
-    """Add what a recorded pulse train says of the frames of a device."""
+    """Compare the frames of a device with its recorded pulses."""
     try:
         with LogArchive(directory) as archive:
             times = archive.select(stream.name).time
@@ -272,7 +271,7 @@ def _compare_pulses(
 
 
 def _is_off(source: SourceReport) -> bool:
-    """Tell whether the device itself was not as fast as declared."""
+    """Return whether the device itself was not as fast as declared."""
     rate, declared = source.rate_hz, source.declared_hz
     if not source.is_device_rate or rate is None or declared is None:
         return False

@@ -41,17 +41,17 @@ _PR_SET_PDEATHSIG = 1
 
 
 def process_command(entry: str, *arguments: str) -> list[str]:
-    """Return the command of a process that runs an entry, and imports what this would.
+    """Return the command of a process that runs an entry.
 
-    It looks for modules where this process does now, whatever the current folder
-    holds: a source folder of ataraxis, say, which would hide the installed package.
+    Its module path is the current one of this process, without the current folder: a
+    source folder of ataraxis would hide the installed package.
 
     Parameters
     ----------
     entry : str
         ``module:function``, of ataraxis.
     *arguments : str
-        What it is called with. What it returns is the exit code, None is 0.
+        Arguments of the function, which returns the exit code; None is 0.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def process_command(entry: str, *arguments: str) -> list[str]:
 
 
 def check_can_start() -> None:
-    """Find out whether processes of ours can be started, before anything is touched.
+    """Check that this program can start processes of ataraxis.
 
     Raises
     ------
@@ -95,11 +95,11 @@ def check_can_start() -> None:
 
 
 def freeze_support() -> None:
-    """Be a process of ataraxis's, if this frozen program was started as one.
+    """Run a process of ataraxis, if this frozen program was started as one.
 
-    The first line of a frozen program's main module. Returns if it was started by a
-    user; also in a program that is not frozen, where it does nothing. A program that is
-    built with PyInstaller need not call it.
+    Call it first in the main module of a frozen program. It returns if the program was
+    started by a user, or is not frozen. Programs built with PyInstaller need not call
+    it.
 
     Examples
     --------
@@ -114,7 +114,7 @@ def freeze_support() -> None:
 
 
 def enter() -> None:
-    """Run the entry that ``sys.argv`` names, and end."""
+    """Run the entry in ``sys.argv``, and exit."""
     entry, *arguments = sys.argv[1:]
     sys.argv[1:] = arguments
     module, _, function = entry.partition(":")
@@ -442,24 +442,23 @@ def is_readable(descriptor: int, timeout: float) -> bool:
     return bool(poll.poll(timeout * 1000))
 
 
-# ---- `Ending`: the signals that end a program, taken as flags
+# ---- `Ending`: signals that end a program, as flags
 
-SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Ending:
     """While it is entered, signals that would end the program set flags instead.
 
-    Nothing is thrown into the middle of anything: the program looks at the flags, or
-    waits for them, and ends in order. Those that the program was told to ignore
-    (``nohup``, a shell's background job) stay ignored; the handlers that were there are
-    put back.
+    The program reads the flags, or waits for them, and ends in order. Ignored signals
+    (``nohup``, a shell's background job) stay ignored; the handlers are restored at the
+    end.
 
     Parameters
     ----------
     is_last : bool
-        Once a signal came, further ones are ignored afterwards: what follows is the end
-        of the program, and they do not change its exit code.
+        After a signal, further ones are ignored also after the end of this block: they
+        do not change the exit code of the program.
 
     Examples
     --------
@@ -475,19 +474,17 @@ class Ending:
         self.first = Latch()
         """Set by the first signal: end in order."""
         self.second = Latch()
-        """Set by the second: end now."""
+        """Set by the second signal: end now."""
         self.name = ""
-        """Of the signal that came last."""
+        """Name of the last signal."""
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        # Python hands signals to the main thread alone.
+        # Python calls handlers in the main thread only.
         if threading.current_thread() is threading.main_thread():
-            for name in SIGNALS:
-                number = getattr(signal, name, None)
-                if number is None or signal.getsignal(number) == signal.SIG_IGN:
-                    continue
-                self._before[number] = signal.signal(number, self._take)
+            for number in SIGNALS:
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._take)
         return self
 
     def _take(self, number: int, frame: FrameType | None) -> None:
@@ -495,7 +492,7 @@ class Ending:
         (self.second if self.first.is_set() else self.first).set()
 
     def __exit__(self, *exc: object) -> None:
-        """Put the handlers back."""
+        """Restore the handlers."""
         while self._before:
             number, before = self._before.popitem()
             if self._is_last and self.first.is_set():

@@ -240,10 +240,10 @@ def test_an_unsafe_or_absent_context_is_told_in_a_line(context: Path):
         assert "'/nowhere' is not a directory" in text
     context.chmod(0o777)
     try:
-        assert "anybody may write there" in call("ls", code=1)
+        assert "every user may write there" in call("ls", code=1)
         report = call_json("doctor", code=1)
         assert report[-1]["verdict"] == "fail"
-        assert "anybody may write there" in report[-1]["found"]
+        assert "every user may write there" in report[-1]["found"]
     finally:
         context.chmod(0o700)
 
@@ -534,7 +534,7 @@ def test_gc_leaves_what_is_promised_to_a_durable_reader():
     (left,) = call_json("gc")
     assert (left["is_removed"], left["name"]) == (False, "kept")
     assert "promised" in left["reason"]
-    assert "nobody (kept)" in call("ls")
+    assert "none (kept)" in call("ls")
     report = {check["name"]: check for check in call_json("doctor")}
     assert report["kept segments"]["found"] == "kept"
     reader = Consumer("kept", durable="recorder")

@@ -88,7 +88,7 @@ def test_the_demo_records_kills_compares_and_replays(
     code, told = ran(tmp_path, "--seconds", 2)
     assert code == 0, told
     for words in (
-        "killed by SIGKILL", "is back", "0 frames missing", "all as they were",
+        "killed by SIGKILL", "is back", "0 frames missing", "all as recorded",
         "nothing is missing", "int16 (entry:",
     ):  # fmt: skip
         assert words in told
@@ -148,7 +148,7 @@ def test_ctrl_c_leaves_nothing(
     finally:
         process.kill()
     assert process.returncode == report.INTERRUPTED, told
-    assert "nothing is left behind" in told
+    assert "temporary files were removed" in told
     assert "Traceback" not in told
     wait_until(lambda: not left(process.pid))
     assert list(temporary.iterdir()) == []

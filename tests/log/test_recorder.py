@@ -340,7 +340,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert json.loads(done.output)["sources"][0]["received"] == 8
     done = run(main, ["recover", str(tmp_path)])
-    assert "8 entries whole, index written anew" in done.output
+    assert "8 entries whole, index rebuilt" in done.output
     assert "cut off" in done.output
     assert data.read_bytes() == whole[:-394]
     done = run(main, ["recover", "--json", str(tmp_path)])

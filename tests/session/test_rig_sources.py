@@ -60,9 +60,9 @@ def test_unknown_attributes_are_refused_before_anything_starts(
 
 
 def test_a_source_is_a_node_or_a_command() -> None:
-    assert "neither" in Rig({"a": RigSource()}).problems()[0]
+    assert "are missing" in Rig({"a": RigSource()}).problems()[0]
     both = RigSource("sim", "camera", command=["x"])
-    assert "goes instead" in Rig({"a": both}).problems()[0]
+    assert "not both" in Rig({"a": both}).problems()[0]
 
 
 def test_the_row_of_the_source_that_failed_says_why(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_record_that_waits_for_a_stream_ends_at_once(tmp_path: Path) -> None:
         running.process.send_signal(signal.SIGTERM)
         code, said = running.end()
     assert code == 1
-    assert "ended by SIGTERM before all streams were there" in said
+    assert "ended by SIGTERM before all streams existed" in said
     assert not (tmp_path / "log").exists()
 
 
@@ -157,7 +157,7 @@ def test_the_second_signal_lets_the_camera_go_and_names_the_frames(
     with contextlib.closing(LogArchive(tmp_path / "log")) as archive:
         found = archive.read("camera").sequence.tolist()
     assert found == list(range(found[0], first))
-    assert "let go by SIGTERM" in said
+    assert "released by SIGTERM" in said
 
 
 @pytest.mark.parametrize("process", [False, True], ids=["thread", "process"])
