@@ -420,10 +420,7 @@ class DataMuxApi(abc.ABC):
         )
 
     def recording(
-        self,
-        collection_id: str,
-        stream_id: str,
-        attrs: Attrs | None = None,
+        self, collection_id: str, stream_id: str, attrs: Attrs | None = None
     ) -> Recording:
         """Read one stream of one recording; from a server, fetch all of it.
 
@@ -556,11 +553,7 @@ class DataMuxApi(abc.ABC):
         return self._start(feed, made, into)
 
     def publish_collection_stream(
-        self,
-        collection_id: str,
-        stream_id: str,
-        attrs: Attrs,
-        **options: Any,
+        self, collection_id: str, stream_id: str, attrs: Attrs, **options: Any
     ) -> StreamAck:
         """Replay one stream of one recording onto the network, as an LSL outlet.
 

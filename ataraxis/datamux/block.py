@@ -17,15 +17,7 @@ Columns = Mapping[str, NDArray[Any]]
 
 
 class ArrayColumns(Mapping[str, NDArray[Any]]):
-    """The columns of one array, each a view that is made on access.
-
-    Parameters
-    ----------
-    names : tuple of str
-        Names of the columns.
-    array : ndarray
-        Shape (n, columns).
-    """
+    """The columns of one array, shape (n, columns), each a view made on access."""
 
     __slots__ = ("_array", "_names")
 
@@ -89,15 +81,9 @@ class Block:
     """
 
     __slots__ = (
-        "_array",
-        "arrived_ns",
-        "index",
-        "origin_s",
-        "sequence",
-        "stream",
-        "t",
-        "values",
-    )
+        "_array", "arrived_ns", "index", "origin_s",
+        "sequence", "stream", "t", "values",
+    )  # fmt: skip
     __array_ufunc__ = None
 
     def __init__(

@@ -50,32 +50,19 @@ class Price:
         return Price(*map(operator.sub, astuple(self), astuple(other)))
 
 
-_MEANS = {
-    "bytes_s": "bytes a second",
-    "samples_hz": "samples a second",
-    "memory_bytes": "bytes of memory",
-    "recording_bytes": "bytes of recordings in memory",
-    "files": "open files",
-    "streams": "streams",
-}
-_CURE = {
-    "bytes_s": "a lower rate or speed, or fewer channels",
-    "samples_hz": "a lower rate or speed",
-    "memory_bytes": "smaller samples, or fewer channels",
-    "recording_bytes": "fewer recordings at a time",
-    "files": "fewer recordings at a time",
-    "streams": "fewer: stop one",
+# The unit of each part of a price, and what to ask for instead.
+_WORDS = {
+    "bytes_s": ("bytes per second", "a lower rate or speed, or fewer channels"),
+    "samples_hz": ("samples per second", "a lower rate or speed"),
+    "memory_bytes": ("bytes of memory", "smaller samples, or fewer channels"),
+    "recording_bytes": ("bytes of recordings in memory", "fewer recordings at a time"),
+    "files": ("open files", "fewer recordings at a time"),
+    "streams": ("streams", "fewer: stop one"),
 }
 
 
 class Ledger:
-    """The expenses of all clients of a server.
-
-    Parameters
-    ----------
-    limits : Limits
-        Limits of each client, and of all together.
-    """
+    """The expenses of all clients of a server, and their limits."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -84,12 +71,7 @@ class Ledger:
 
 
 class Account:
-    """The expenses of one client.
-
-    Parameters
-    ----------
-    ledger : Ledger
-        The server's ledger.
+    """The expenses of one client, also counted in the server's ledger.
 
     Examples
     --------
@@ -155,10 +137,10 @@ class Account:
 def _refused(
     name: str, asked: float, total: float, most: float, limit: str
 ) -> TooExpensive:
-    what = _MEANS[name]
+    what, cure = _WORDS[name]
     return TooExpensive(
         f"the request needs {asked:.6g} {what}, {total:.6g} with the client's others: "
-        f"at most {max(0, most):.6g} now ({limit}). Ask for {_CURE[name]}"
+        f"at most {max(0, most):.6g} now ({limit}). Ask for {cure}"
     )
 
 

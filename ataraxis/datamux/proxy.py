@@ -165,13 +165,7 @@ def _blank(n: int) -> NDArray[Any]:
 
 
 class _Form:
-    """Turns the arrays that an open source fills into blocks.
-
-    Parameters
-    ----------
-    source : Source
-        Open.
-    """
+    """Turns the arrays that an open source fills into blocks."""
 
     def __init__(self, source: Source) -> None:
         self._stream = source.stream

@@ -118,10 +118,7 @@ LOOK_S = 1.0
 class Live:
     """Finds live nodes and opens their streams; drivers are loaded at first use.
 
-    Parameters
-    ----------
-    catalog : Catalog
-        Its ``*.node.yaml`` and ``.json`` files describe further nodes.
+    The ``*.node.yaml`` and ``.json`` files of the catalog describe further nodes.
     """
 
     def __init__(self, catalog: Catalog) -> None:

@@ -20,12 +20,9 @@ BLOCK_BYTES = 4 * 2**20
 
 
 class PacedFeed:
-    """What a feed with a clock does: wait until blocks are due, note how late they are.
+    """A feed with a clock: waits until blocks are due, and records how late they are.
 
-    Parameters
-    ----------
-    timeline : Timeline or None
-        The clock; None is as fast as possible.
+    Without a clock (None) it is as fast as possible.
     """
 
     def __init__(self, timeline: Timeline | None) -> None:

@@ -448,16 +448,7 @@ def _signal(given: Any) -> Signal:
 class Simulate(PacedFeed):
     """Yields the blocks of a simulation in time, or as fast as they are taken.
 
-    Parameters
-    ----------
-    simulation : Simulation
-        What to play.
-    timeline : Timeline or None
-        The clock; None is as fast as possible.
-    duration : float, optional
-        Length, s; by default without end.
-    block : int, float or None
-        Samples or seconds per block.
+    It lasts `duration` s, or without end; `block` is in samples or seconds.
     """
 
     def __init__(

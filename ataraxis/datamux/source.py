@@ -143,12 +143,14 @@ _SLICE_S = 0.05
 
 
 class DescribedSource:
-    """A source whose description is known before it is opened.
+    """A source with a description, complete once it is open, or before.
 
     Parameters
     ----------
     stream : Stream
         Its description.
+    what : str, optional
+        Name of the device, for errors, if labels are known only once it is open.
 
     Examples
     --------
@@ -157,9 +159,10 @@ class DescribedSource:
     dtype('int16')
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, what: str = "") -> None:
         self._stream = stream
-        self._labels = stream.labels()
+        self._what = what
+        self._labels = None if what else stream.labels()
         self.lost = 0
         """Samples the source knows it lost."""
 
@@ -171,18 +174,15 @@ class DescribedSource:
     @property
     def labels(self) -> Labels:
         """Labels of one sample."""
+        if self._labels is None:
+            raise NotConnectedError(f"{self._what} is closed: open() the source first")
         return self._labels
 
 
 class DeviceHandle(Generic[T]):
     """Holds the device of an open source: a port, an inlet, a reader.
 
-    Parameters
-    ----------
-    what : str
-        Name of the device, for errors: "camera 0".
-    close : callable
-        Closes the device.
+    `what` is its name in errors, `close` closes it.
 
     Examples
     --------

@@ -67,18 +67,8 @@ class Feed(Protocol):
 class Task:
     """A stream that runs, from its start until it ends or is stopped.
 
-    Parameters
-    ----------
-    randseq : str
-        Its id.
-    feed : Feed
-        Gives the blocks.
-    sink : Sink
-        Takes the items.
-    deliver : {'record', 'block', 'xarray'}
-        Kind of the items.
-    transform : callable
-        Applied to each item, or block, before it is put.
+    It reads blocks from a feed, converts them to items, as `deliver` and `transform`
+    demand, and puts these into a sink. `randseq` is its id.
     """
 
     def __init__(
@@ -257,14 +247,9 @@ class Task:
         """Return counts and lateness so far."""
         lost, reconnects = self._feed.losses()
         return TaskStatistics(
-            blocks=self._blocks,
-            samples=self._samples,
-            delivered=self._sink.delivered,
-            dropped=self._sink.dropped,
-            lost=lost,
-            reconnects=reconnects,
-            lateness=self._feed.lateness(),
-        )
+            self._blocks, self._samples, self._sink.delivered, self._sink.dropped,
+            lost, reconnects, self._feed.lateness(),
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         return f"<Task {self.randseq}: {'runs' if self.end is None else self.end}>"

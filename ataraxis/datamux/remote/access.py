@@ -132,10 +132,7 @@ class Access:
     def refusal(self, headers: dict[str, str]) -> tuple[int, str] | None:
         """Return HTTP status and reason of a refusal; None if the request is accepted.
 
-        Parameters
-        ----------
-        headers : dict
-            Headers of the request, by lower-case names.
+        Names of `headers` are lower-case.
         """
         host = _host_of(headers.get("host", ""))
         if host not in self._names and not _is_address(host):
@@ -334,15 +331,7 @@ def token_from(path: str | Path, *, is_made: bool = False) -> str:
 
 
 class TokenFile:
-    """The token of a server on loopback, in a file of the context until it closes.
-
-    Parameters
-    ----------
-    port : int
-        Port of the server.
-    token : str
-        The token.
-    """
+    """The token of a server on loopback, in a file of the context until it closes."""
 
     def __init__(self, port: int, token: str) -> None:
         self._name = _token_name(port)

@@ -46,11 +46,6 @@ T = TypeVar("T")
 class Answer(Generic[T]):
     """Await it; or use it like its value, which waits and blocks the loop.
 
-    Parameters
-    ----------
-    future : concurrent.futures.Future
-        The answer to come.
-
     Examples
     --------
     >>> future = Future()
@@ -121,17 +116,7 @@ Steer = Callable[[str, dict[str, Any]], Any]
 
 
 class RemoteTimeline(Timeline):
-    """A `Timeline` whose clock runs on the server; each use is a request.
-
-    Parameters
-    ----------
-    number : int
-        Number of the stream that it paces.
-    steer : callable
-        Sends a request to the server.
-    speed, paused
-        State at the start.
-    """
+    """A `Timeline` of a stream whose clock runs on the server; each use is a request."""
 
     def __init__(self, number: int, steer: Steer, speed: float, paused: bool) -> None:
         super().__init__(speed)
@@ -219,18 +204,9 @@ def recording_from(
     stream_id: str,
     items: list[Any],
 ) -> Future[Recording]:
-    """Return a future of the recording whose blocks are put into a list.
+    """Return a future of the recording whose replay has started into `items`.
 
-    Parameters
-    ----------
-    started : Future of StreamAck
-        Start of the replay that fetches it.
-    listed : Future
-        Streams of the collection, to describe a recording without samples.
-    stream_id : str
-        Id of the stream.
-    items : list
-        Receives the blocks, and then the end.
+    `listed` has the streams of the collection, to describe one without samples.
     """
     made: Future[Recording] = Outcome()
 

@@ -108,12 +108,7 @@ LENT_BYTES = 2**14
 
 
 class Fragments:
-    """The pieces of a message, in order.
-
-    Parameters
-    ----------
-    pieces : sequence of bytes-like
-        Not copied; must not change until the message is sent and confirmed.
+    """The pieces of a message, in order; not copied, so they must not change.
 
     Examples
     --------

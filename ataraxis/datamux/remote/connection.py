@@ -220,11 +220,6 @@ Transform = Callable[[Block], Block]
 class Transforms:
     """Functions of a block by name, given to the server or from plug-ins.
 
-    Parameters
-    ----------
-    given : mapping of str to callable
-        Each takes a `Block` and returns one.
-
     Examples
     --------
     >>> Transforms({"first": lambda block: block[:1]}).names()
@@ -273,23 +268,7 @@ class Streams:
     """Starts the streams of a client and finds them by their numbers.
 
     `answer` runs in a thread of the pool, one call at a time; the rest in the loop.
-
-    Parameters
-    ----------
-    api : API
-        Answers the calls.
-    codec : Codec
-        Encodes blocks.
-    limits : Limits
-        Limits of a client.
-    transforms : Transforms
-        Transforms of this server.
-    notify : callable
-        Called when messages are ready to be sent.
-    account : Account
-        The client's account.
-    total : Total
-        Unread bytes of all clients.
+    `notify` is called when messages are ready to be sent.
     """
 
     def __init__(
@@ -511,15 +490,7 @@ class ServerLimits:
 
 
 class ClientConnection:
-    """Serves one client, whose connection may break and be resumed.
-
-    Parameters
-    ----------
-    server_limits : ServerLimits
-        Shared by all clients.
-    codec : Codec
-        Codec of the client.
-    """
+    """Serves one client, whose connection may break and be resumed."""
 
     def __init__(self, server_limits: ServerLimits, codec: Codec) -> None:
         self.key = secrets.token_urlsafe(24)

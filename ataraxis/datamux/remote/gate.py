@@ -43,45 +43,32 @@ class _Line:
     """Connections in order of arrival, in all and per address."""
 
     def __init__(self) -> None:
-        self._waiting: dict[int, _Waiting] = {}
+        self.waiting: dict[int, _Waiting] = {}
         self._numbers: dict[str, dict[int, None]] = {}
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def __contains__(self, number: int) -> bool:
-        return number in self._waiting
-
-    def __getitem__(self, number: int) -> _Waiting:
-        return self._waiting[number]
 
     def add(self, number: int, waiting: _Waiting) -> None:
         """Append a connection."""
-        self._waiting[number] = waiting
+        self.waiting[number] = waiting
         self._numbers.setdefault(waiting.address, {})[number] = None
 
     def pop(self, number: int) -> _Waiting:
         """Remove a connection."""
-        waiting = self._waiting.pop(number)
+        waiting = self.waiting.pop(number)
         numbers = self._numbers[waiting.address]
         del numbers[number]
         if not numbers:
             del self._numbers[waiting.address]
         return waiting
 
-    def items(self) -> list[tuple[int, _Waiting]]:
-        """Return all, the oldest first."""
-        return [*self._waiting.items()]
-
     def first(self) -> int:
         """Return the oldest."""
-        return next(iter(self._waiting))
+        return next(iter(self.waiting))
 
     def giving_way(self, address: str, most: int, share: int) -> int | None:
         """Return the connection to close for a new one of an address, if any."""
         numbers = self._numbers.get(address, {})
         if len(numbers) < share:
-            if len(self._waiting) < most:
+            if len(self.waiting) < most:
                 return None
             numbers = max(self._numbers.values(), key=len)
         return next(iter(numbers))
@@ -90,12 +77,7 @@ class _Line:
 class Gate:
     """Several listening sockets as one, for ``loop.create_server(sock=)``.
 
-    Parameters
-    ----------
-    listeners : sequence of socket
-        Bound, of one kind; closed with the gate.
-    limits : Limits
-        Numbers of waiting connections, and time limits.
+    The listeners are bound sockets of one kind, and closed with the gate.
     """
 
     type = socket.SOCK_STREAM
@@ -154,7 +136,7 @@ class Gate:
         """Close the listeners, and every waiting connection."""
         for made in self._listeners.values():
             made.close()
-        for number, waiting in self._silent.items():
+        for number, waiting in [*self._silent.waiting.items()]:
             self._silent.pop(number)
             waiting.connection.close()
         while self._ready:
@@ -167,11 +149,11 @@ class Gate:
     @property
     def counts(self) -> tuple[int, int]:
         """Numbers of connections that are silent, and that have not shown a token."""
-        return len(self._silent), len(self._shaking)
+        return len(self._silent.waiting), len(self._shaking.waiting)
 
     def let_in(self, descriptor: int) -> None:
         """Stop counting a connection that has shown a token."""
-        if descriptor in self._shaking:
+        if descriptor in self._shaking.waiting:
             self._shaking.pop(descriptor)
 
     def sweep(self) -> None:
@@ -179,13 +161,13 @@ class Gate:
         if self._epoll.closed:
             return
         now = time.monotonic()
-        while self._silent:
+        while self._silent.waiting:
             number = self._silent.first()
-            if now - self._silent[number].since < self._limits.handshake_s:
+            if now - self._silent.waiting[number].since < self._limits.handshake_s:
                 break
             self._drop(number)
         # TLS and HTTP have their own time limits: this is the last resort.
-        for number, waiting in self._shaking.items():
+        for number, waiting in [*self._shaking.waiting.items()]:
             if waiting.connection.fileno() != number:
                 self._shaking.pop(number)
             elif now - waiting.since > 3 * self._limits.handshake_s:
@@ -195,7 +177,7 @@ class Gate:
         for number, _ in self._epoll.poll(0, _AT_ONCE):
             if number in self._listeners:
                 self._take(self._listeners[number])
-            elif number in self._silent:
+            elif number in self._silent.waiting:
                 self._hand_over(number)
 
     def _take(self, listener: socket.socket) -> None:
@@ -204,7 +186,7 @@ class Gate:
             try:
                 connection, address = listener.accept()
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE) and self._silent:
+                if error.errno in (errno.EMFILE, errno.ENFILE) and self._silent.waiting:
                     self._drop(self._silent.first())
                     continue
                 return
@@ -218,7 +200,7 @@ class Gate:
 
     def _hand_over(self, number: int) -> bool:
         """Hand over a connection with complete first data, or close one that left."""
-        connection = self._silent[number].connection
+        connection = self._silent.waiting[number].connection
         try:
             data = connection.recv(_FIRST_BYTES, socket.MSG_PEEK)
         except BlockingIOError:
@@ -233,7 +215,7 @@ class Gate:
         if not data:
             connection.close()
             return True
-        for other, shaking in self._shaking.items():
+        for other, shaking in [*self._shaking.waiting.items()]:
             if shaking.connection.fileno() != other:
                 self._shaking.pop(other)
         most = self._limits.handshakes
@@ -243,11 +225,7 @@ class Gate:
         return True
 
     def _make_room(
-        self,
-        line: _Line,
-        address: str,
-        most: int,
-        give_way: Callable[[int], object],
+        self, line: _Line, address: str, most: int, give_way: Callable[[int], object]
     ) -> None:
         """Close an old connection for one of an address, if there are too many."""
         share = max(1, int(most * self._limits.address_share))

@@ -22,20 +22,9 @@ class Inlet:
     """Takes messages in the connection's thread, yields blocks in the task's.
 
     The server bounds unread data: it sends at most a window beyond what is confirmed,
-    and a block is confirmed once the task's sink has it.
-
-    Parameters
-    ----------
-    number : int
-        Number of the stream.
-    codec : Codec
-        Decodes blocks.
-    confirm : callable
-        Called with the inlet when read blocks should be confirmed.
-    release : callable
-        Called with the inlet when reading has ended.
-    ask : callable
-        Requests the statistics of the stream; returns None if that fails.
+    and a block is confirmed once the task's sink has it. `confirm` is called when read
+    blocks should be confirmed, `release` when reading has ended, and `ask` for the
+    statistics of the stream, which it returns, or None.
     """
 
     def __init__(

@@ -22,12 +22,7 @@ from ataraxis.datamux.remote.transport import (
     ConnectionLost,
     Transport,
 )
-from ataraxis.errors import (
-    AccessDenied,
-    BadMessage,
-    NotConnectedError,
-    RemoteError,
-)
+from ataraxis.errors import AccessDenied, BadMessage, NotConnectedError, RemoteError
 from ataraxis.shm.thread import Outcome
 
 VERSION = 1
@@ -40,16 +35,7 @@ _GOODBYE_S = 2.0
 class Link:
     """Keeps a session with a server, over as many connections as needed.
 
-    Parameters
-    ----------
-    transport, codec, identity
-        Means of the connection.
-    host, port
-        Address of the server.
-    patience : float
-        How long to try to reconnect after the connection broke, s.
-    heartbeat_s : float
-        Interval of heartbeats, s.
+    `patience` and `heartbeat_s` are those of `RemoteAPI.connect`.
     """
 
     def __init__(

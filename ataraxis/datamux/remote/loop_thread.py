@@ -18,11 +18,6 @@ T = TypeVar("T")
 class LoopThread:
     """Runs coroutines for other threads; `close` ends them and the thread.
 
-    Parameters
-    ----------
-    name : str
-        Name of the thread.
-
     Examples
     --------
     >>> async def double(x):

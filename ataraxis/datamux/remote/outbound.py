@@ -21,13 +21,7 @@ SHORT_BYTES = 2**16
 
 
 class Total:
-    """Bytes that the buffers of all clients hold together.
-
-    Parameters
-    ----------
-    limit : int
-        Most bytes.
-    """
+    """Bytes that the buffers of all clients hold together, and their limit."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -57,13 +51,6 @@ class Budget:
 
     A client may use as much of the total as it leaves free: half if it is alone, a
     third if another has a third, and so on. Clients that never read cannot exhaust it.
-
-    Parameters
-    ----------
-    limit : int
-        Most bytes.
-    total : Total, optional
-        Bytes of all clients.
     """
 
     def __init__(self, limit: int, total: Total | None = None) -> None:
@@ -86,11 +73,6 @@ class ResendBuffer:
     """Messages of one stream by number, from the first that is not confirmed.
 
     Threads that share it hold ``budget.changed``.
-
-    Parameters
-    ----------
-    budget : Budget
-        Shared with the other streams of the client.
 
     Examples
     --------
@@ -233,23 +215,10 @@ _SHARE = 8  # messages become shorter if fewer than this fit
 class Outlet:
     """Encodes blocks into a `ResendBuffer`, from which the connection sends them.
 
-    Parameters
-    ----------
-    number : int
-        Number of the stream, chosen by the client.
-    codec : Codec
-        Encodes blocks.
-    budget : Budget
-        Budget of the client.
-    notify : callable
-        Called from the task's thread when messages are ready to be sent.
-    window : int
-        Most unconfirmed bytes.
-    is_live : bool
-        A live source is never delayed: if the buffer is full, its oldest message is
-        evicted, and a reader that needs it gets an error. A recording waits.
-    is_paced : bool
-        Whether the stream has a rate limit.
+    At most `window` bytes are unconfirmed. A live source is never delayed: if the buffer
+    is full, its oldest message is evicted, and a reader that needs it gets an error. A
+    recording waits. A stream is paced if it has a rate limit. `notify` is called from
+    the task's thread when messages are ready to be sent.
     """
 
     takes_blocks = True

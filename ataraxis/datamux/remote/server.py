@@ -17,12 +17,7 @@ import click
 from ataraxis.config.limits import FILES, Limits, table
 from ataraxis.datamux.api import API
 from ataraxis.datamux.price import Ledger
-from ataraxis.datamux.remote.access import (
-    Access,
-    is_loopback,
-    token_from,
-    unix_path,
-)
+from ataraxis.datamux.remote.access import Access, is_loopback, token_from, unix_path
 from ataraxis.datamux.remote.codec import CODECS, Message, codec_of
 from ataraxis.datamux.remote.connection import (
     ClientConnection,
@@ -232,14 +227,12 @@ class Server:
             )
 
     def _welcome(self, is_resumed: bool) -> Message:
+        limits = self.limits
         return {
-            "op": "welcome",
-            "version": VERSION,
-            "is_resumed": is_resumed,
-            "heartbeat_s": self.limits.heartbeat_s,
-            "resume_s": self.limits.resume_s,
+            "op": "welcome", "version": VERSION, "is_resumed": is_resumed,
+            "heartbeat_s": limits.heartbeat_s, "resume_s": limits.resume_s,
             "transforms": self._transforms.names(),
-        }
+        }  # fmt: skip
 
     async def _session(
         self, connection: Connection, hello: Message
@@ -333,22 +326,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Print the limits of a client and of all clients, and exit.",
 )  # fmt: skip
 def serve(
-    host: str,
-    port: int,
-    rpc: str,
-    codecs: tuple[str, ...],
-    data_dir: str | None,
-    meta_dir: str | None,
-    token_file: Path | None,
-    certificate: Path | None,
-    key: Path | None,
-    origins: tuple[str, ...],
-    names: tuple[str, ...],
-    clients: int | None,
-    socket_path: str | None,
-    is_open: bool,
-    shows_limits: bool,
-) -> None:
+    host: str, port: int, rpc: str, codecs: tuple[str, ...], data_dir: str | None,
+    meta_dir: str | None, token_file: Path | None, certificate: Path | None,
+    key: Path | None, origins: tuple[str, ...], names: tuple[str, ...],
+    clients: int | None, socket_path: str | None, is_open: bool, shows_limits: bool,
+) -> None:  # fmt: skip
     """Serve collections and live sources of this machine to RemoteAPI.
 
     Clients must show a token. On this machine RemoteAPI of the same user finds it.

@@ -28,14 +28,8 @@ class RemoteSource:
     A sample's time is its arrival here; its device time that of the source there; its
     device sequence the counter of the source, or its number in the stream there.
 
-    Parameters
-    ----------
-    stream_id, node_id : str
-        Ids of stream and node.
-    listed : callable
-        Requests the streams of the node: returns a future of descriptions.
-    start : callable
-        Starts the stream into a sink: returns a future of its acknowledgement.
+    `listed` requests the descriptions of the node's streams, `start` starts the stream
+    into a sink; both return futures.
     """
 
     def __init__(

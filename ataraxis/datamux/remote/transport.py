@@ -21,15 +21,7 @@ REFUSED = 1008
 
 
 class ConnectionLost(ConnectionError):
-    """A connection ended.
-
-    Parameters
-    ----------
-    reason : str
-        Description.
-    code : int or None
-        Code of WebSocket; None if the connection broke.
-    """
+    """A connection ended, with a code of WebSocket; None if it broke."""
 
     def __init__(self, reason: str, code: int | None = None) -> None:
         super().__init__(reason)

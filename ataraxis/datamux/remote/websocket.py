@@ -121,19 +121,9 @@ _FINAL, _BYTES_2, _BYTES_8 = 0x80, 126, 127
 
 @functools.cache
 def reading(connection: Any, frames: Any) -> Any:
-    """Return a class of client connections that reads long messages so.
+    """Return a subclass of ``ClientConnection`` that reads long messages so.
 
-    Parameters
-    ----------
-    connection : type
-        ``websockets.asyncio.client.ClientConnection``.
-    frames : module
-        ``websockets.frames``.
-
-    Returns
-    -------
-    type
-        Its `take` turns what ``recv(decode=False)`` returned into the message.
+    Its `take` turns the result of ``recv(decode=False)`` into the message.
     """
 
     class BufferedConnection(connection, asyncio.BufferedProtocol):  # type: ignore[misc]
@@ -206,13 +196,7 @@ def reading(connection: Any, frames: Any) -> Any:
 
 @functools.cache
 def joined(frames: Any) -> Any:
-    """Return a class of frames whose data is a `Fragments`, for servers.
-
-    Parameters
-    ----------
-    frames : module
-        ``websockets.frames``.
-    """
+    """Return a class of ``websockets.frames`` with a `Fragments` as data."""
 
     class Joined(frames.Frame):  # type: ignore[misc]
         """Joins its fragments when it is sent."""
@@ -345,25 +329,15 @@ class WebSocket:
             place, named = "localhost", host
             where = {"unix": True, "path": unix_path(host)}
         try:
+            frames = need("websockets.frames", "remote", "RemoteAPI")
             socket = await _direct(client)(
-                f"{scheme}://{place}/ws",
-                **where,
-                subprotocols=[PROTOCOL + codec],
-                additional_headers=headers,
-                compression=None,
-                proxy=None,
-                open_timeout=_OPEN_S,
-                close_timeout=_CLOSE_S,
-                ping_interval=heartbeat_s,
-                ping_timeout=heartbeat_s * (_BEATS - 1),
-                max_size=CLIENT_BYTES,
-                write_limit=_WRITE_BYTES,
-                logger=_log,
-                create_connection=reading(
-                    client.ClientConnection,
-                    need("websockets.frames", "remote", "RemoteAPI"),
-                ),
-            )
+                f"{scheme}://{place}/ws", **where, subprotocols=[PROTOCOL + codec],
+                additional_headers=headers, compression=None, proxy=None,
+                open_timeout=_OPEN_S, close_timeout=_CLOSE_S,
+                ping_interval=heartbeat_s, ping_timeout=heartbeat_s * (_BEATS - 1),
+                max_size=CLIENT_BYTES, write_limit=_WRITE_BYTES, logger=_log,
+                create_connection=reading(client.ClientConnection, frames),
+            )  # fmt: skip
         except exceptions.InvalidStatus as error:
             raise _refused(error.response, named) from error
         except exceptions.InvalidHandshake as error:
@@ -393,24 +367,15 @@ class WebSocket:
         if not path:
             access.publish(gate.getsockname()[1])
         server = await module.serve(
-            admission.serve,
-            sock=gate,
-            backlog=BACKLOG,
-            ssl=access.tls,
-            process_request=admission.refuse,
-            select_subprotocol=admission.choose,
-            create_connection=admission.connection,
-            compression=None,
-            server_header=None,
-            open_timeout=limits.handshake_s,
-            close_timeout=_CLOSE_S,
-            ping_interval=limits.heartbeat_s,
+            admission.serve, sock=gate, backlog=BACKLOG, ssl=access.tls,
+            process_request=admission.refuse, select_subprotocol=admission.choose,
+            create_connection=admission.connection, compression=None,
+            server_header=None, open_timeout=limits.handshake_s,
+            close_timeout=_CLOSE_S, ping_interval=limits.heartbeat_s,
             ping_timeout=limits.heartbeat_s * (_BEATS - 1),
-            max_size=limits.message_bytes,
-            max_queue=2,
-            write_limit=_WRITE_BYTES,
+            max_size=limits.message_bytes, max_queue=2, write_limit=_WRITE_BYTES,
             logger=_log,
-        )
+        )  # fmt: skip
         return WebSocketListener(server, gate, path)
 
 

@@ -6,13 +6,7 @@ import inspect
 import sys
 from typing import Any
 
-from ataraxis.datamux.sinks.sink import (
-    BUFFER,
-    ON_FULL,
-    CallSink,
-    QueueSink,
-    Sink,
-)
+from ataraxis.datamux.sinks.sink import BUFFER, ON_FULL, CallSink, QueueSink, Sink
 from ataraxis.datamux.sinks.stream import StreamSink
 from ataraxis.stream.overflow import Overflow, check_on_full
 

@@ -13,7 +13,7 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 from ataraxis.datamux.end import End
-from ataraxis.datamux.sinks.sink import SLICE_S, IsOver, cut_short
+from ataraxis.datamux.sinks.sink import SLICE_S, IsOver, ShortWaits, cut_short
 from ataraxis.errors import NotConnectedError, QueueFull
 from ataraxis.stream.overflow import Overflow
 
@@ -210,16 +210,12 @@ class LoopSink:
             self._room.notify_all()
 
 
-class CoroutineSink:
+class CoroutineSink(ShortWaits):
     """Awaits a coroutine function with each item, in the loop in which it was made."""
-
-    takes_blocks = False
 
     def __init__(self, function: Callable[[Any], Coroutine[Any, Any, object]]) -> None:
         self._loop = running_loop()
         self._function = function
-        self.delivered = 0
-        self.dropped = 0
 
     def put(self, items: Sequence[Any], is_over: IsOver) -> None:
         """Await each in turn; an exception ends the task."""
@@ -254,6 +250,3 @@ class CoroutineSink:
         if not self._loop.is_closed():
             self._run(end, is_over)
         return end
-
-    def wake(self) -> None:
-        """Do nothing: waits are short."""

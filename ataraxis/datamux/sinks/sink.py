@@ -45,15 +45,22 @@ class Sink(Protocol):
         """Make a wait check whether it is over."""
 
 
-class CallSink:
-    """Calls a function with each item, in the task's thread."""
+class ShortWaits:
+    """What sinks share that wait for short times only: counts, and no `wake`."""
 
     takes_blocks = False
+    delivered = 0
+    dropped = 0
+
+    def wake(self) -> None:
+        """Do nothing: waits are short."""
+
+
+class CallSink(ShortWaits):
+    """Calls a function with each item, in the task's thread."""
 
     def __init__(self, function: Callable[[Any], object]) -> None:
         self._function = function
-        self.delivered = 0
-        self.dropped = 0
 
     def put(self, items: Sequence[Any], is_over: IsOver) -> None:
         """Call with each item; an exception ends the task."""
@@ -68,14 +75,9 @@ class CallSink:
         self._function(end)
         return end
 
-    def wake(self) -> None:
-        """Do nothing: this sink does not wait."""
 
-
-class QueueSink:
+class QueueSink(ShortWaits):
     """Puts into a queue of `queue` or `multiprocessing`, or any object with ``put``."""
-
-    takes_blocks = False
 
     def __init__(self, target: Any, on_full: Overflow, buffer: int) -> None:
         self._queue = target
@@ -84,8 +86,6 @@ class QueueSink:
         self._is_timed = hasattr(target, "put_nowait")
         # A queue of multiprocessing has no maxsize; its qsize is enough.
         self._is_bounded = getattr(target, "maxsize", 0) > 0
-        self.delivered = 0
-        self.dropped = 0
 
     def put(self, items: Sequence[Any], is_over: IsOver) -> None:
         """Put each item; waits check regularly whether it is over."""
@@ -173,9 +173,6 @@ class QueueSink:
                     end = cut_short(end)
                     if not self._evict():
                         return end
-
-    def wake(self) -> None:
-        """Do nothing: waits are short."""
 
 
 def cut_short(end: End) -> End:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ataraxis.datamux.block import Block
 from ataraxis.datamux.description import DEVICE_UNITS, Stream
 from ataraxis.datamux.end import End
-from ataraxis.datamux.sinks.sink import SLICE_S, IsOver
+from ataraxis.datamux.sinks.sink import SLICE_S, IsOver, ShortWaits
 from ataraxis.errors import QueueFull
 from ataraxis.labels import Labels
 from ataraxis.shm.context import ContextLike
@@ -19,7 +19,7 @@ from ataraxis.stream import Producer
 from ataraxis.stream.write_buffer import WriteBuffer
 
 
-class StreamSink:
+class StreamSink(ShortWaits):
     """Sends each sample as one frame, or as many as a frame of the producer holds.
 
     A frame's device time is the sample's time, ns; its device sequence is the device's
@@ -32,8 +32,6 @@ class StreamSink:
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
-        self.delivered = 0
-        self.dropped = 0
         self._rest: Block | None = None
         # The labels of the last `lend`, and whether they fit.
         self._known: Labels | None = None
@@ -185,9 +183,6 @@ class StreamSink:
         self._loan = self._lent = None
         self._producer.end()
         return end
-
-    def wake(self) -> None:
-        """Do nothing: waits are short."""
 
 
 def _numbers(block: Block) -> NDArray[np.int64]:

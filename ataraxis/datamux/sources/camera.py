@@ -8,9 +8,15 @@ from urllib.parse import unquote, urlsplit
 
 from ataraxis.clock import now_ns
 from ataraxis.datamux.description import Field, Node, Stream
-from ataraxis.datamux.source import Array, Attrs, DeviceHandle, check_out, wait_until
-from ataraxis.errors import EndOfStream, NotConnectedError, SourceLost, SourceNotFound
-from ataraxis.labels import Labels
+from ataraxis.datamux.source import (
+    Array,
+    Attrs,
+    DescribedSource,
+    DeviceHandle,
+    check_out,
+    wait_until,
+)
+from ataraxis.errors import EndOfStream, SourceLost, SourceNotFound
 from ataraxis.log.optional import need
 
 STREAM_ID = "frames"
@@ -53,7 +59,7 @@ def _place(node: Node) -> int | str:
     return int(parts.netloc) if parts.netloc.isdecimal() else unquote(parts.path)
 
 
-class CameraSource:
+class CameraSource(DescribedSource):
     """One camera, or one video file played at its rate.
 
     Device times are those of the driver or file, ms since its begin; device sequences
@@ -68,10 +74,8 @@ class CameraSource:
     def __init__(self, place: int | str) -> None:
         self._cv2 = need("cv2", "camera", "a camera")
         self._place = place
-        self._capture = DeviceHandle[Any](
-            f"camera {place!r}", lambda made: made.release()
-        )
-        self._labels: Labels | None = None
+        what = f"camera {place!r}"
+        self._capture = DeviceHandle[Any](what, lambda made: made.release())
         self._first: Any = None
         self._is_file = isinstance(place, str)
         self._began_ns = self._count = 0
@@ -79,22 +83,8 @@ class CameraSource:
         attrs = {"id": STREAM_ID, "mode": "proxy", "place": str(place)}
         # OpenCV has no counter for live cameras: dropped images are unknown.
         attrs["device_counter"] = "frames" if self._is_file else "unknown"
-        self._stream = Stream(name, index={"t": Field("time", unit="s")}, attrs=attrs)
-        self.lost = 0
-
-    @property
-    def stream(self) -> Stream:
-        """Description; complete once the source is open."""
-        return self._stream
-
-    @property
-    def labels(self) -> Labels:
-        """Labels of an image."""
-        if self._labels is None:
-            raise NotConnectedError(
-                f"camera {self._place!r} is closed: open() the source first"
-            )
-        return self._labels
+        index = {"t": Field("time", unit="s")}
+        super().__init__(Stream(name, index=index, attrs=attrs), what)
 
     def open(self) -> None:
         """Open the device and take a first image, which has the size."""

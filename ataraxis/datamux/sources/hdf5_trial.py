@@ -7,7 +7,6 @@ the file is unchanged.
 
 from __future__ import annotations
 
-import functools
 import os
 import subprocess
 import sys
@@ -20,6 +19,8 @@ _CPU_S = 1.0
 _BYTES_S = 20e6
 _MEMORY = 1 << 30
 _WALL_S = 30.0
+_KEPT = 1024
+_trials: dict[tuple[int, ...], str] = {}
 _PROGRAM = r"""
 import math, resource, sys
 import h5py
@@ -71,32 +72,24 @@ def try_hdf5(opened: OpenedFile) -> None:
         return  # without an interpreter for the trial
     status = os.fstat(opened.file.fileno())
     which = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-    if problem := _trial(which, _Descriptor(opened.file.fileno())):
+    if which not in _trials:
+        if len(_trials) >= _KEPT:
+            _trials.clear()
+        _trials[which] = _trial(opened.file.fileno(), status.st_size)
+    if problem := _trials[which]:
         raise RecordingError(f"{opened.shown}: damaged: {problem}")
 
 
-class _Descriptor(int):
-    """A descriptor that the cache of trials ignores."""
-
-    def __eq__(self, other: object) -> bool:
-        return True
-
-    def __hash__(self) -> int:
-        return 0
-
-
-@functools.lru_cache(maxsize=1024)
-def _trial(which: tuple[int, ...], descriptor: _Descriptor) -> str:
+def _trial(descriptor: int, size: int) -> str:
     """Return the problem of a file, or ''."""
-    size = which[2]
     command = [
-        sys.executable, "-c", _PROGRAM, f"/proc/self/fd/{int(descriptor)}",
+        sys.executable, "-c", _PROGRAM, f"/proc/self/fd/{descriptor}",
         str(int(_CPU_S + size / _BYTES_S)), str(_MEMORY + 4 * FILES.allowed(size)),
         str(FILES.allowed(size)),
     ]  # fmt: skip
     try:
         done = subprocess.run(
-            command, pass_fds=(int(descriptor),), capture_output=True, check=False,
+            command, pass_fds=(descriptor,), capture_output=True, check=False,
             stdin=subprocess.DEVNULL, timeout=_WALL_S + size / _BYTES_S,
         )  # fmt: skip
     except subprocess.TimeoutExpired:

@@ -19,14 +19,15 @@ from ataraxis.datamux.block import Block
 from ataraxis.datamux.catalog import pick
 from ataraxis.datamux.description import WIDER, Field, Node, Stream, channel_names
 from ataraxis.datamux.end import End
-from ataraxis.datamux.sinks.sink import IsOver
-from ataraxis.datamux.source import Array, DeviceHandle, OneNodeDriver, check_out
-from ataraxis.errors import (
-    DataOverflow,
-    NotConnectedError,
-    SourceLost,
-    SourceNotFound,
+from ataraxis.datamux.sinks.sink import IsOver, ShortWaits
+from ataraxis.datamux.source import (
+    Array,
+    DescribedSource,
+    DeviceHandle,
+    OneNodeDriver,
+    check_out,
 )
+from ataraxis.errors import DataOverflow, SourceLost, SourceNotFound
 from ataraxis.labels import Labels
 from ataraxis.log.optional import need
 
@@ -101,24 +102,18 @@ def _described(info: Any, full: Any) -> Stream:
                 index = {named[0].name: Field(text, unit="s")}
     dtype = _DTYPES[info.channel_format()]
     return Stream(
-        name=info.name(),
-        description=info.type(),
-        frequency=info.nominal_srate() or None,
+        info.name(), info.type(), frequency=info.nominal_srate() or None,
         fields={
             name: Field(name, text, dtype=dtype, unit=unit)
             for name, text, unit in zip(names, texts, units, strict=True)
         },
         index=index,
         attrs={
-            "id": info.source_id() or info.name(),
-            "mode": "proxy",
-            "name": info.name(),
-            "type": info.type(),
-            "source_id": info.source_id(),
-            "uid": info.uid(),
-            "hostname": info.hostname(),
+            "id": info.source_id() or info.name(), "mode": "proxy",
+            "name": info.name(), "type": info.type(), "source_id": info.source_id(),
+            "uid": info.uid(), "hostname": info.hostname(),
         },
-    )
+    )  # fmt: skip
 
 
 def _channels(info: Any, key: str, count: int) -> list[str]:
@@ -151,7 +146,7 @@ def _hub_fields(info: Any, part: str) -> list[_HubField]:
     return found
 
 
-class LslSource:
+class LslSource(DescribedSource):
     """One outlet, by its id and further attributes.
 
     Parameters
@@ -179,33 +174,18 @@ class LslSource:
         self._wanted = dict(wanted or {})
         self._gap_s = gap_s
         self._timeout = timeout
-        self._inlet = DeviceHandle[Any](
-            f"LSL stream {stream_id!r}", lambda i: i.close_stream()
+        what = f"LSL stream {stream_id!r}"
+        super().__init__(
+            Stream(stream_id, attrs={"id": stream_id, "mode": "proxy"}), what
         )
-        self._stream = Stream(name=stream_id, attrs={"id": stream_id, "mode": "proxy"})
+        self._inlet = DeviceHandle[Any](what, lambda i: i.close_stream())
         self._is_text = False
-        self._labels: Labels | None = None
         self._rate: float | None = None
         self._last_s = math.nan
         self._ask_ns = 0
         self._is_behind = False
-        self.lost = 0
         self.offsets: list[Offset] = []
         """Add to a time here, ns, to get the sender's; measured about every 5 s."""
-
-    @property
-    def stream(self) -> Stream:
-        """Description; complete once the source is open."""
-        return self._stream
-
-    @property
-    def labels(self) -> Labels:
-        """Labels of one sample; text has at most 256 characters."""
-        if self._labels is None:
-            raise NotConnectedError(
-                f"LSL stream {self._id!r} is closed: open() the source first"
-            )
-        return self._labels
 
     def open(self) -> None:
         """Find the outlet and connect; samples are buffered from now on."""
@@ -374,7 +354,7 @@ def _predicate(wanted: Mapping[str, str]) -> str:
     return " and ".join(parts)
 
 
-class LslOutlet:
+class LslOutlet(ShortWaits):
     """Publishes a stream on the network; a sink for replay, simulation and proxy.
 
     Parameters
@@ -411,8 +391,6 @@ class LslOutlet:
             channel.append_child_value("label", key)
             channel.append_child_value("unit", field.unit or stream.unit)
         self._outlet: Any = self._lsl.StreamOutlet(info)
-        self.delivered = 0
-        self.dropped = 0
 
     def wait_for_consumers(self, timeout: float) -> bool:
         """Wait until a reader is connected, at most `timeout` s; whether one is."""
@@ -445,6 +423,3 @@ class LslOutlet:
             time.sleep(_SLICE_S)
         self._outlet = None
         return end
-
-    def wake(self) -> None:
-        """Do nothing: this sink does not wait."""

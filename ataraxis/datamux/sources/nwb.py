@@ -67,14 +67,10 @@ class Nwb(SuffixFormat):
                 listed = line.removeprefix("fields: ").split(", ")
                 names = channel_names(width, listed)
                 described[name] = Stream(
-                    name=name,
-                    description=found.description,
-                    unit=found.unit or "",
-                    frequency=found.rate,
+                    name, found.description, found.unit or "", found.rate,
                     fields={n: Field(n, dtype=dtype) for n in names},
-                    index={"t": Field("time", unit="s")},
-                    attrs={"id": name},
-                )
+                    index={"t": Field("time", unit="s")}, attrs={"id": name},
+                )  # fmt: skip
         return described
 
 

@@ -148,7 +148,7 @@ class RecordedSource(DescribedSource):
         self, out: Array, stamps: Array | None = None, *, timeout: float | None = None
     ) -> int:
         """Fill rows with the samples that are due; see `Source.read_into`."""
-        check_out(out, self._labels)
+        check_out(out, self.labels)
         at = self._at
         if at is None:
             raise NotConnectedError("the recording is closed: open() the source first")

@@ -392,7 +392,7 @@ class SerialSource(DescribedSource):
         self, out: Array, stamps: Array | None = None, *, timeout: float | None = None
     ) -> int:
         """Fill rows with the samples that arrived; see `Source.read_into`."""
-        check_out(out, self._labels)
+        check_out(out, self.labels)
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self._rows:
             if not self._pump(deadline):

@@ -6,9 +6,15 @@ from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
 from ataraxis.datamux.description import Node, Stream, stream_of
-from ataraxis.datamux.source import Array, Attrs, DeviceHandle, OneNodeDriver, check_out
+from ataraxis.datamux.source import (
+    Array,
+    Attrs,
+    DescribedSource,
+    DeviceHandle,
+    OneNodeDriver,
+    check_out,
+)
 from ataraxis.errors import EndOfStream, LayoutError, SourceNotFound
-from ataraxis.labels import Labels
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.header import Kind
 from ataraxis.stream import Consumer
@@ -50,7 +56,7 @@ def _context(node: Node) -> str | None:
     return unquote(urlsplit(node.uri or "").path) or None
 
 
-class SharedSource:
+class SharedSource(DescribedSource):
     """Reads a stream of shared memory, one frame per sample.
 
     Parameters
@@ -69,19 +75,9 @@ class SharedSource:
         self._name = name
         self._policy: Any = policy
         self._context = context
-        self._reader = DeviceHandle(f"stream {name!r}", Consumer.close)
-        self._stream = Stream(name=name, attrs={"id": name, "mode": "proxy"})
-        self.lost = 0
-
-    @property
-    def stream(self) -> Stream:
-        """Description of the samples."""
-        return self._stream
-
-    @property
-    def labels(self) -> Labels:
-        """Labels of one frame."""
-        return self._reader.get().labels
+        what = f"stream {name!r}"
+        super().__init__(Stream(name, attrs={"id": name, "mode": "proxy"}), what)
+        self._reader = DeviceHandle(what, Consumer.close)
 
     def open(self) -> None:
         """Join the stream."""
@@ -96,6 +92,7 @@ class SharedSource:
                 "dtype are sources"
             )
         self._stream = stream_of(self._name, reader.labels)
+        self._labels = reader.labels
         self._reader.hold(reader)
 
     def read_into(

@@ -38,14 +38,10 @@ def _stream(name: str, rate: float | None, field: Field, count: int = 4) -> Stre
     if field.shape:
         names = ["frame"]
     return Stream(
-        name=name,
-        description=f"simulated {name}",
-        unit=field.unit,
-        frequency=rate,
-        fields=dict.fromkeys(names, field),
-        index={"t": Field("time", unit="s")},
+        name, f"simulated {name}", field.unit, rate,
+        fields=dict.fromkeys(names, field), index={"t": Field("time", unit="s")},
         attrs={"id": name, "mode": "proxy"},
-    )
+    )  # fmt: skip
 
 
 _PICTURE = Field("picture", dtype="u8", shape=(48, 64))
@@ -184,7 +180,7 @@ class SimulatedSource(DescribedSource):
         self, out: Array, stamps: Array | None = None, *, timeout: float | None = None
     ) -> int:
         """Fill rows with the samples that are due; see `Source.read_into`."""
-        check_out(out, self._labels)
+        check_out(out, self.labels)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             block, wait_s = self._due(len(out))

@@ -246,9 +246,7 @@ def _parquet(
     parquet: Any, opened: OpenedFile, stream: Stream
 ) -> Mapping[str, NDArray[Any]]:
     file = parquet.ParquetFile(
-        opened.file,
-        thrift_string_size_limit=2**24,
-        thrift_container_size_limit=2**20,
+        opened.file, thrift_string_size_limit=2**24, thrift_container_size_limit=2**20
     )
     metadata = file.metadata
     names = [

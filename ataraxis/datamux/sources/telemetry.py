@@ -201,14 +201,10 @@ def _described(name: str, rate: float) -> Stream:
     if name == "cpu":
         names = [f"cpu{i}" for i in range(host().cpu_count() or 1)]
     return Stream(
-        name=name,
-        description=f"{name} of this machine",
-        unit=unit,
-        frequency=rate,
+        name, f"{name} of this machine", unit, rate,
         fields={n: Field(n, dtype="f64", unit=unit) for n in names},
-        index={"t": Field("time", unit="s")},
-        attrs={"id": name, "mode": "proxy"},
-    )
+        index={"t": Field("time", unit="s")}, attrs={"id": name, "mode": "proxy"},
+    )  # fmt: skip
 
 
 class TelemetrySource(DescribedSource):
@@ -240,7 +236,7 @@ class TelemetrySource(DescribedSource):
         self, out: Array, stamps: Array | None = None, *, timeout: float | None = None
     ) -> int:
         """Wait for the next sample and fill one row; see `Source.read_into`."""
-        check_out(out, self._labels)
+        check_out(out, self.labels)
         if self._due_ns is None:
             raise NotConnectedError("telemetry is closed: open() the source first")
         if not wait_until(self._due_ns, timeout):

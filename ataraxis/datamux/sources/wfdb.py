@@ -94,8 +94,7 @@ class Wfdb(SuffixFormat):
         for rate in dict.fromkeys(header.rates):
             name = "signals" if len({*header.rates}) == 1 else f"signals_{rate:g}hz"
             found[name] = Stream(
-                name=header.record,
-                frequency=rate,
+                header.record, frequency=rate,
                 fields={
                     field: Field(field, dtype="f64", unit=unit)
                     for field, unit, own in zip(
@@ -105,20 +104,20 @@ class Wfdb(SuffixFormat):
                 },
                 index={"t": Field("time", unit="s")},
                 attrs={"id": name, "comments": header.comments},
-            )
+            )  # fmt: skip
         for suffix in _suffixes(folder, key):
             if suffix not in ("hea", "dat", "xws", "mat") and _is_annotator(
                 folder, f"{key}.{suffix}"
             ):
+                fields = {
+                    "symbol": Field("annotation", dtype="str"),
+                    "sample": Field("sample", dtype="i64"),
+                }
                 found[suffix] = Stream(
-                    name=f"{header.record} {suffix}",
-                    fields={
-                        "symbol": Field("annotation", dtype="str"),
-                        "sample": Field("sample", dtype="i64"),
-                    },
+                    f"{header.record} {suffix}", fields=fields,
                     index={"t": Field("time", unit="s")},
                     attrs={"id": suffix, ANNOTATOR: suffix},
-                )
+                )  # fmt: skip
         return found
 
 

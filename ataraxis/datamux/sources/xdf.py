@@ -24,6 +24,7 @@ from ataraxis.log.export.xdf import XdfWriter, fitting
 from ataraxis.log.optional import need
 
 RAW = "raw"
+_INDEX = {"t": "time", RAW: "as written"}
 _FORMATS = {
     "float32": "f32", "double64": "f64", "int8": "i8", "int16": "i16", "int32": "i32",
     "int64": "i64", "string": "str",
@@ -83,22 +84,17 @@ class Xdf(SuffixFormat):
             info = found["info"]
             dtype = _FORMATS[info["channel_format"][0]]
             rate = float(info["nominal_srate"][0])
+            kind = info["type"][0] or ""
+            units = _of_channels(found, "unit")
             described[stream_id] = Stream(
-                name=info["name"][0],
-                description=info["type"][0] or "",
-                frequency=rate or None,
+                info["name"][0], kind, frequency=rate or None,
                 fields={
                     name: Field(name, dtype=dtype, unit=unit)
-                    for name, unit in zip(
-                        _labels(found), _of_channels(found, "unit"), strict=True
-                    )
+                    for name, unit in zip(_labels(found), units, strict=True)
                 },
-                index={
-                    "t": Field("time", unit="s"),
-                    RAW: Field("as written", unit="s"),
-                },
-                attrs={"id": stream_id, "type": info["type"][0] or ""},
-            )
+                index={name: Field(text, unit="s") for name, text in _INDEX.items()},
+                attrs={"id": stream_id, "type": kind},
+            )  # fmt: skip
         return described
 
 
@@ -113,11 +109,9 @@ def _load(opened: OpenedFile, is_corrected: bool) -> list[dict[str, Any]]:
         file = io.BytesIO(file.read(end))
     try:
         streams, _ = pyxdf.load_xdf(
-            file,
-            synchronize_clocks=is_corrected,
-            dejitter_timestamps=is_corrected,
+            file, synchronize_clocks=is_corrected, dejitter_timestamps=is_corrected,
             verbose=False,
-        )
+        )  # fmt: skip
     except Exception as error:  # pyxdf may raise anything
         raise RecordingError(f"{where}: not XDF, or damaged: {error}") from error
     for stream in streams:
