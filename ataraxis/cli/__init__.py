@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from ataraxis.cli import datamux, log, session
-from ataraxis.cli.options import as_json_too, in_context, told
+from ataraxis.cli.options import as_json_too, in_context, showing_errors
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -55,7 +55,7 @@ def list_segments(context: str | None, as_json: bool) -> None:
     from ataraxis.shm.context import Context
     from ataraxis.stream.inspector import inspect
 
-    with told():
+    with showing_errors():
         place = Context.of(context)
         rows = inspect(place)
     if as_json:
@@ -83,7 +83,7 @@ def top(context: str | None, as_json: bool, once: bool, interval: float) -> None
 
     from ataraxis import screen
 
-    with told():
+    with showing_errors():
         watch = screen.Watch(context, interval)
     out = screen.console()
     try:
@@ -113,7 +113,7 @@ def gc(context: str | None, as_json: bool, dry_run: bool) -> None:
     from ataraxis import screen
     from ataraxis.shm.gc import collect
 
-    with told():
+    with showing_errors():
         found = collect(context, is_dry=dry_run)
     if as_json:
         click.echo(json.dumps([left.as_dict() for left in found]))

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ataraxis.cli.options import in_context, say, still, told, with_mode
+from ataraxis.cli.options import in_context, say, showing_errors, still, with_mode
 from ataraxis.datamux.end import End
 from ataraxis.datamux.remote.server import serve
 from ataraxis.session.stream_recorder import unsaved_text
@@ -187,7 +187,7 @@ def mirror(
     from ataraxis.datamux.remote.mirror import Mirror
     from ataraxis.errors import AtaraxisError
 
-    with told():
+    with showing_errors():
         try:
             token = None if token_file is None else token_from(token_file)
             with Mirror(

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import click
 
-from ataraxis.cli.options import as_json_too, in_context, say, still, told, with_mode
+from ataraxis.cli.options import (
+    as_json_too,
+    in_context,
+    say,
+    showing_errors,
+    still,
+    with_mode,
+)
 from ataraxis.session.stream_recorder import unsaved_text
 from ataraxis.shm.process import Ending
 
@@ -55,7 +62,7 @@ def record(
     def warn(what: object) -> None:
         say(str(what), is_error=True)
 
-    with told(), Ending(is_last=True) as ending:
+    with showing_errors(), Ending(is_last=True) as ending:
         if not _wait_for(streams, context, timeout, ending):
             raise click.ClickException(
                 f"ended by {ending.name} before all streams existed; nothing was "
@@ -122,7 +129,7 @@ def recover(
     from ataraxis.log.recovery import recover as look
     from ataraxis.session.recovery import finish_sessions
 
-    with told():
+    with showing_errors():
         saved = [] if dry_run else recover_log(path, context=context)
         finished = [] if dry_run else finish_sessions(path, context=context)
         try:
@@ -163,7 +170,7 @@ def verify(path: Path, name: str | None, as_json: bool) -> None:
     """
     from ataraxis.log.verification import verify as look
 
-    with told():
+    with showing_errors():
         report = look(path, name)
         is_doubted, verdict = _verdict(path)
     if as_json:
@@ -234,7 +241,7 @@ def export(
     from ataraxis.log import export_log
 
     numbers = [int(one) if one.isdigit() else one for one in sources]
-    with told(), counting() as progress:
+    with showing_errors(), counting() as progress:
         try:
             made = export_log(
                 path, output, format=kind, sources=numbers or None, name=name,

@@ -35,15 +35,16 @@ with_mode = click.option(
 
 
 @contextmanager
-def told(*errors: type[Exception]) -> Iterator[None]:
+def showing_errors(*errors: type[Exception]) -> Iterator[None]:
     """Show system errors, those of ataraxis, and others given, as a line."""
     from ataraxis.errors import AtaraxisError
 
+    shown: tuple[type[Exception], ...] = (OSError, AtaraxisError, *errors)
     try:
         yield
     except BrokenPipeError:
         raise
-    except (OSError, AtaraxisError, *errors) as error:
+    except shown as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import click
 
-from ataraxis.cli.options import as_json_too, in_context, say, still, told, with_mode
+from ataraxis.cli.options import (
+    as_json_too,
+    in_context,
+    say,
+    showing_errors,
+    still,
+    with_mode,
+)
 from ataraxis.shm.process import Ending
 
 _LOOK_S = 0.05
@@ -48,7 +55,7 @@ def run(
     def refused(why: str) -> None:
         say(still(why), is_error=True)
 
-    with told(), Ending(is_last=True) as ending:
+    with showing_errors(), Ending(is_last=True) as ending:
         setup = Rig.from_yaml(rig)
         called = name or f"{datetime.now():%Y-%m-%d_%H%M%S}"
         session = Session(called, directory=output, subject=subject, context=context)
@@ -85,7 +92,7 @@ def check(as_json: bool, rig: Path, soak: float, output: Path) -> None:
     from ataraxis import screen
     from ataraxis.session.preflight import check as look
 
-    with told(), Ending(is_last=True) as ending:
+    with showing_errors(), Ending(is_last=True) as ending:
         found = look(
             rig, soak, directory=output, until=ending.first, release=ending.second
         )
@@ -135,7 +142,7 @@ def replay(
     from ataraxis.session.playback import replay as play
 
     with (
-        told(KeyError, ValueError), Ending(is_last=True) as ending,
+        showing_errors(KeyError, ValueError), Ending(is_last=True) as ending,
         play(
             session, speed=speed, context=context, streams=streams or None,
             readers=readers, timeout=None,

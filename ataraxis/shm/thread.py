@@ -309,7 +309,7 @@ class Outcome(Future[T]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait until it is done; return its error, or None."""
         if not self._settled.wait(timeout):
-            raise TimeoutError(f"there was no answer within {timeout} s")
+            raise TimeoutError(f"no result within {timeout} s")
         if self._is_cancelled:
             raise CancelledError
         return self._error

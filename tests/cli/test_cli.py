@@ -1,4 +1,4 @@
-"""The command line: ls, top, gc, doctor; what they see, and that nobody notices."""
+"""The command line: ls, top, gc, doctor; what they see, without an effect."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SIZES = {"ax_u64": 8, "uint64_t": 8, "ax_u32": 4, "uint32_t": 4, "char": 1}
 
 @contextlib.contextmanager
 def running(target: Any, *arguments: Any, stop: Any = None, **more: Any):
-    """A worker that has said that it is ready; killed at the end if need be."""
+    """A worker that is ready; killed at the end if it still runs."""
     ready = spawn.Event()
     before = (ready,) if stop is None else (ready, stop)
     process = spawn.Process(target=target, args=(*arguments, *before), kwargs=more)
@@ -299,7 +299,7 @@ def test_top_tells_time_in_backpressure_and_who_causes_it():
         keeper.close()
 
 
-def test_top_shows_the_dead_as_gone_before_anybody_cleans_up():
+def test_top_shows_the_dead_as_gone_before_a_clean_up():
     ready = spawn.Event()
     stream = Producer("cam", 64, 8)
     process = spawn.Process(target=workers.consume_durable, args=("cam", ready))
@@ -323,13 +323,13 @@ def test_top_shows_the_dead_as_gone_before_anybody_cleans_up():
         True,
         True,
     )
-    assert snapshot.reader_count(stream._segment.participant) == 2  # nobody cleaned up
+    assert snapshot.reader_count(stream._segment.participant) == 2  # without a clean-up
     assert "away" in call("ls")
     Consumer("cam", durable="recorder").close()  # gives the name up
     stream.unlink()
 
 
-def test_looking_disturbs_nobody(context: Path):
+def test_looking_has_no_effect(context: Path):
     """No slot, no store, no wake-up: the control block stays as it is, bit for bit."""
     stop, ready = spawn.Event(), spawn.Event()
     sleeper = spawn.Process(
@@ -580,7 +580,7 @@ def test_gc_sweeps_old_temporaries_and_not_young_or_held_ones(context: Path):
 
 
 def test_gc_and_one_who_attaches_never_both_win():
-    """Whoever attaches while gc runs keeps the name, or finds none."""
+    """A process that attaches while gc runs keeps the name, or does not find it."""
     with running(workers.hold_array, "a") as victim:
         victim.kill()
         victim.join()
@@ -640,7 +640,7 @@ def test_statfs_agrees_with_proc():
         line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()
     )
     if mounts.get("/dev/shm") != "tmpfs":
-        pytest.skip("/dev/shm is no tmpfs here")
+        pytest.skip("/dev/shm is not a tmpfs here")
     assert clinic.statfs_type(Path("/dev/shm")) == 0x01021994
     assert clinic.statfs_type(Path("/nowhere")) == -1
 
@@ -752,7 +752,7 @@ def test_numbers_and_texts_of_unknown_origin():
 
 
 def test_the_command_line_stays_thin():
-    """No loop over data, no file, no number: it says what to do, and rooms do it."""
+    """No loop over data, no file, no number: it calls the rooms."""
     tree = ast.parse((ROOT / "ataraxis" / "cli" / "__init__.py").read_text())
     assert (
         len((ROOT / "ataraxis" / "cli" / "__init__.py").read_text().splitlines()) < 200

@@ -43,17 +43,17 @@ def command(*arguments: object) -> list[str]:
 
 
 def left(pid: int) -> list[str]:
-    """What is left of a demo: its context, and processes that were told of it."""
+    """What is left of a demo: its context, and processes that have it."""
     place = f"ataraxis-demo-{pid}"
     found = [str(p) for p in SHM.glob(place)]
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            told = (process / "environ").read_bytes() + (
+            text = (process / "environ").read_bytes() + (
                 process / "cmdline"
             ).read_bytes()
         except OSError:
             continue
-        if place.encode() in told:
+        if place.encode() in text:
             found.append(f"process {process.name}")
     return found
 
@@ -75,23 +75,23 @@ def ran(folder: Path, *arguments: object) -> tuple[int, str]:
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
-        told, _ = process.communicate(timeout=170)
+        output, _ = process.communicate(timeout=170)
     finally:
         process.kill()
     assert left(process.pid) == []
-    return process.returncode, told
+    return process.returncode, output
 
 
 def test_the_demo_records_kills_compares_and_replays(
     tmp_path: Path, temporary: Path
 ) -> None:
-    code, told = ran(tmp_path, "--seconds", 2)
-    assert code == 0, told
+    code, output = ran(tmp_path, "--seconds", 2)
+    assert code == 0, output
     for words in (
         "killed by SIGKILL", "is back", "0 frames missing", "all as recorded",
         "nothing is missing", "int16 (entry:",
     ):  # fmt: skip
-        assert words in told
+        assert words in output
     assert list(temporary.iterdir()) == []
     assert {p.name for p in tmp_path.iterdir()} <= {report.PLOT, "temporary"}
 
@@ -102,13 +102,13 @@ def test_a_recording_of_ones_own_is_played_and_the_session_kept(
     rng = np.random.default_rng(1)
     np.savez(tmp_path / "mine.npz", v=rng.normal(size=(3000, 4)), rate_hz=1000.0)
     kept = tmp_path / "kept"
-    code, told = ran(
+    code, output = ran(
         tmp_path, "--seconds", 60, "--real", tmp_path / "mine.npz", "-o", kept
     )
-    assert code == 0, told
+    assert code == 0, output
     # It ends after as long as the recording lasts: the last frame may be under way.
-    found = re.search(r"all ([\d,]+) samples", told)
-    assert found, told
+    found = re.search(r"all ([\d,]+) samples", output)
+    assert found, output
     assert 2800 <= int(found[1].replace(",", "")) <= 3000
     (recording,) = [
         r for name, r in open_recordings(kept / "demo").items() if name == "mine"
@@ -118,9 +118,9 @@ def test_a_recording_of_ones_own_is_played_and_the_session_kept(
 
 
 def test_what_cannot_be_recorded_is_said(tmp_path: Path, temporary: Path) -> None:
-    code, told = ran(tmp_path, "--real", tmp_path / "none.xdf")
+    code, output = ran(tmp_path, "--real", tmp_path / "none.xdf")
     assert code == 1
-    assert "cannot go on" in told
+    assert "cannot go on" in output
     np.savez(tmp_path / "text.npz", v=np.array(["a", "b"]), rate_hz=1.0)
     with pytest.raises(ValueError, match="text"):
         of_recording(tmp_path / "text.npz", 1)
@@ -144,20 +144,20 @@ def test_ctrl_c_leaves_nothing(
         for _ in range(3):  # as the impatient do
             process.send_signal(sent)
             time.sleep(0.01)
-        told, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == report.INTERRUPTED, told
-    assert "temporary files were removed" in told
-    assert "Traceback" not in told
+    assert process.returncode == report.INTERRUPTED, output
+    assert "temporary files were removed" in output
+    assert "Traceback" not in output
     wait_until(lambda: not left(process.pid))
     assert list(temporary.iterdir()) == []
 
 
 def test_the_arrays_are_shown_too(tmp_path: Path, temporary: Path) -> None:
-    code, told = ran(tmp_path, "--arrays")
-    assert code == 0, told
-    assert "OwnerDied" in told
+    code, output = ran(tmp_path, "--arrays")
+    assert code == 0, output
+    assert "OwnerDied" in output
 
 
 def test_without_matplotlib_it_says_what_to_install(
@@ -207,7 +207,7 @@ def test_the_exit_code_says_whether_all_is_well(tmp_path: Path) -> None:
         (good, Compared(3, 0), Replayed(0, 0, 1.0, 0.0, 0, 0), 1),
         (good, Compared(3, 0), None, 1),
     ):
-        with open(tmp_path / "told", "w") as file:
+        with open(tmp_path / "output", "w") as file:
             summary = Summary(Console(file=file), what, tmp_path, verdict, 1)
             summary._compared, summary._replayed = {"probe": compared}, replayed
             assert summary.conclude(1.0) == code

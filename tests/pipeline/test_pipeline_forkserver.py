@@ -82,10 +82,10 @@ def test_what_a_worker_has_is_of_the_moment_it_is_started(
         import numpy as np
 
         names = "PIPE_MARKS", "OPENBLAS_NUM_THREADS"
-        said = [os.environ.get(name) for name in names]
+        values = [os.environ.get(name) for name in names]
         group = os.getpgid(0) == os.getpid()
         number = np.random.randint(2**60)  # noqa: NPY002 - what forks would share
-        return os.getcwd(), sys.path[-1], said, group, number
+        return os.getcwd(), sys.path[-1], values, group, number
 
     numbers = []
     with Local("forkserver") as local:
@@ -98,10 +98,10 @@ def test_what_a_worker_has_is_of_the_moment_it_is_started(
             pipe = chain(Processor("a", func=about, threads=1))
             with pipe.run([None], found := [], engine=local):
                 pass
-            cwd, last, said, group, number = found[0]
+            cwd, last, values, group, number = found[0]
             assert cwd == str(tmp_path / folder)
             assert last == folder
-            assert said == [folder, "1"]
+            assert values == [folder, "1"]
             assert group
             numbers.append(number)
         several = chain(Processor("a", func=about, threads=2))
@@ -150,7 +150,7 @@ def test_how_a_worker_ended_is_known(func: object, message: str) -> None:
 
 
 @pytest.mark.parametrize("victim", ["worker", "server"])
-def test_nothing_is_lost_whoever_is_killed(victim: str) -> None:
+def test_nothing_is_lost_after_a_kill(victim: str) -> None:
     pipe, found = (
         chain(
             Processor("a", func=w.uneven, workers=2, ordered=True, restart=QUICK,

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def produce(name: str, ready: Any, stop: Any, **more: Any) -> None:
-    """Send frames of 8 bytes, a thousand a second, until told to stop."""
+    """Send frames of 8 bytes, a thousand a second, until stopped."""
     from ataraxis import Producer
 
     with Producer(name, shape=(2,), dtype="u4", **more) as stream:

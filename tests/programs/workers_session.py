@@ -35,9 +35,9 @@ def record_apart(streams: list[str], name: str, directory: Path, ready: object) 
 
 
 def record_and_tell(
-    streams: list[str], name: str, directory: Path, told: object
+    streams: list[str], name: str, directory: Path, pids: object
 ) -> None:
-    """Record by a process of its own until killed; tells its id whenever it is new."""
+    """Record in a separate process until killed; send each new pid of it."""
     import time
 
     from ataraxis import Session
@@ -49,7 +49,7 @@ def record_and_tell(
             found, now = session.statistics(), session.recorders["recorder"]
             if now != pid and (pid or all(found[s].is_recording for s in streams)):
                 pid = now
-                told.send(pid)  # type: ignore[attr-defined]
+                pids.send(pid)  # type: ignore[attr-defined]
             time.sleep(0.01)
 
 

@@ -171,7 +171,7 @@ class Zygote:
 
 
 def serve(directory: str) -> None:
-    """Fork workers as told, line by line, until the input ends."""
+    """Fork workers as the input requests, line by line, until it ends."""
     pids: set[int] = set()
     board = Board(Path(directory))
     for line in sys.stdin:
@@ -425,7 +425,7 @@ def hold(
     way: str = "lock",
     seconds: float = 60,
 ) -> None:
-    """Take the lock, say so, and stay until told (GO set to our number + 1)."""
+    """Take the lock, report it, and stay until GO is set to our number + 1."""
     array = open_array(arena, name)
     board.set_mine(worker, SLOT, array._participant.slot)
     context = array.lock if way == "lock" else array.array()
@@ -438,7 +438,7 @@ def hold(
         while board[GO] != worker + 1 and time.monotonic() < deadline:
             time.sleep(0.0005)
             if board[OWNER] != worker + 1:
-                raise AssertionError("somebody else is in the section")
+                raise AssertionError("another process is in the section")
     board.set_mine(worker, PHASE, OTHER)
 
 
@@ -454,7 +454,7 @@ def take(
             board[OWNER] = worker + 1
             board.set_mine(worker, PHASE, WRITING)
             if board[OWNER] != worker + 1:
-                raise AssertionError("somebody else is in the section")
+                raise AssertionError("another process is in the section")
         board.set_mine(worker, COUNT, board.mine(worker, COUNT) + 1)
     board.set_mine(worker, PHASE, OTHER)
 
@@ -516,7 +516,7 @@ def suffer(arena: Path, board: Board, worker: int, seed: int) -> None:
                 array[...] = large
                 board.set_mine(worker, PHASE, IDLE)
             elif do == "attach":
-                # A handle of its own segment, taken part in anew each time.
+                # A handle of its own segment, attached again each time.
                 other = SharedMemoryArray.attach("side", context=arena, timeout=5)
                 other.add(0, 1)
                 other.disconnect()
@@ -535,7 +535,7 @@ def suffer(arena: Path, board: Board, worker: int, seed: int) -> None:
             else:
                 array[...]
         except OwnerDied:
-            # Somebody else died half way; the test heals.
+            # Another process died half way; the test heals.
             board.set_mine(worker, PHASE, IDLE)
         except (SegmentNotFound, StaleSegment):
             pass
@@ -554,7 +554,7 @@ def sleepy(arena: Path, board: Board, worker: int, name: str = "main") -> None:
 
 
 def fork_in_section(arena: Path, board: Board, worker: int) -> None:
-    """Fork inside a section; the child leaves it, the parent stays until told."""
+    """Fork inside a section; the child leaves it, the parent stays for a while."""
     array = open_array(arena, "main")
     with array.array() as view:
         board[OWNER] = worker + 1
@@ -633,14 +633,14 @@ def closes_all(arena: Path, board: Board, worker: int, first: str) -> None:
     if first == "hold":
         array.lock.acquire()
     os.closerange(3, 200)
-    # Their numbers are somebody else's now.
+    # Other processes have their numbers now.
     others = [os.open("/dev/null", os.O_RDONLY) for _ in range(50)]
     board.set_mine(worker, PHASE, WRITING)
     board.until(lambda: board[GO] == worker + 1)
     if first == "hold":
         array.lock.release()
     else:
-        # Somebody died holding it: found out by a probe that was opened again.
+        # A process died holding it: found out by a probe that was opened again.
         if not array.lock.acquire(5):
             raise AssertionError("a dead owner is taken for alive")
         array.lock.release()
@@ -686,7 +686,7 @@ def reaps_with_child(arena: Path, board: Board, worker: int) -> None:
 
 
 def leave(arena: Path, board: Board, worker: int, name: str) -> None:
-    """Create and destroy; told to die in between."""
+    """Create and destroy; die in between, if requested."""
     from ataraxis import SharedMemoryArray
 
     SharedMemoryArray.create_array(name, np.ones(4), context=arena).destroy()
@@ -719,7 +719,7 @@ def crash(arena: Path, board: Board, worker: int, way: str) -> None:
     elif way == "element":
         array[3] = 9
     elif way == "wait":
-        # Somebody holds it until told by our word.
+        # A process holds it until our word is set.
         board.until(lambda: array.statistics().owner >= 0)
         board.set_mine(worker, PHASE, READING)
         with array.lock:

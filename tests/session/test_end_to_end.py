@@ -73,7 +73,7 @@ class Lab:
             )
             for name, found in recordings.items()
         }  # fmt: skip
-        self.told, theirs = spawn.Pipe(duplex=False)
+        self.pipe, theirs = spawn.Pipe(duplex=False)
         self.session = spawn.Process(
             target=workers_session.record_and_tell,
             args=([*recordings], "lab", directory, theirs),
@@ -83,8 +83,8 @@ class Lab:
 
     def recorder(self) -> int:
         """Wait for the next word of the session: its recorder's process."""
-        assert self.told.poll(60)
-        return self.told.recv()
+        assert self.pipe.poll(60)
+        return self.pipe.recv()
 
     def play(self) -> list[Any]:
         """Begin: one recording is replayed, the other comes as if from a device."""
@@ -113,7 +113,7 @@ class Lab:
     def close(self) -> None:
         self.session.kill()
         self.session.join()
-        self.told.close()
+        self.pipe.close()
         self.api.stop()
         for producer in self.producers.values():
             producer.unlink()

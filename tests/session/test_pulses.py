@@ -68,16 +68,16 @@ def test_pulses_are_counted_against_frames(
     is_trusted: bool, line: str | int, is_block: bool,
 ) -> None:  # fmt: skip
     record(tmp_path, frames, pulses, line, is_block=is_block, open_=open_)
-    said = judge(tmp_path, Anchor.take())["cam"]
-    assert (said.device_lost, said.is_trusted) == (lost, is_trusted), said
-    assert any("mid-exposure" in note for note in said.notes) == open_
+    found = judge(tmp_path, Anchor.take())["cam"]
+    assert (found.device_lost, found.is_trusted) == (lost, is_trusted), found
+    assert any("mid-exposure" in note for note in found.notes) == open_
     if lost is None:
-        assert "2 have no pulse" in said.notes[0]
+        assert "2 have no pulse" in found.notes[0]
 
 
 def test_a_line_that_is_not_there_is_named(tmp_path: Path) -> None:
     record(tmp_path, 10, 10, "tigger", is_block=True, open_=False)
-    said = judge(tmp_path, Anchor.take())["cam"]
-    assert not said.is_trusted
-    assert "no line 'tigger'" in said.notes[0]
-    assert "trigger" in said.notes[0]
+    found = judge(tmp_path, Anchor.take())["cam"]
+    assert not found.is_trusted
+    assert "no line 'tigger'" in found.notes[0]
+    assert "trigger" in found.notes[0]

@@ -81,7 +81,7 @@ def test_a_rig_is_run_recorded_and_judged(
         assert [*run.programs] == ["probe", "camera", "look"]
         viewer, recorder = run.programs["look"], session.recorders["recorder"]
         os.kill(recorder, signal.SIGKILL)  # misses nothing
-        os.kill(viewer, signal.SIGKILL)  # nobody else is troubled
+        os.kill(viewer, signal.SIGKILL)  # no other process is affected
 
         def is_again() -> bool:
             assert run.look()

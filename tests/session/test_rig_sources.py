@@ -162,7 +162,7 @@ def test_a_clock_of_few_bits_rises_for_ever(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("last", [10**6, 3 * 10**9, 2**32 - 2 * 10**7])
-def test_a_board_that_began_anew_is_no_wrap(last: int) -> None:
+def test_a_board_that_restarted_is_not_a_wrap(last: int) -> None:
     clock = Unwrapped(np.dtype("u4"))
     assert clock.take(last, 10**6) == last
     assert clock.take(500, 10**6) == 500

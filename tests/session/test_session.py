@@ -89,9 +89,9 @@ def test_a_session_is_one_directory_with_everything_in_it(
     assert (about.name, about.subject) == ("m42_day3", "m42")
     assert about.provenance.packages["numpy"] == np.__version__
     assert about.clock.boot_id == s.verdict.clock.boot_id
-    told = folder.log_path.read_text()
+    text = folder.log_path.read_text()
     for line in ("begun", "recording 'camera'", "sneezed", "ended: trusted"):
-        assert line in told
+        assert line in text
     assert not folder.is_live
 
 
@@ -129,13 +129,13 @@ def test_a_stream_that_comes_later_is_recorded_from_its_first_frame(
 @doubted
 def test_a_stream_that_never_came_is_not_trusted(tmp_path: Path) -> None:
     with Session("s", directory=tmp_path) as s:
-        s.record("nobody")
+        s.record("missing")
         with pytest.raises((StreamUnavailable, TimeoutError)):
             s.record("nobody_either", timeout=0.01)
     assert s.verdict is not None
     assert not s.verdict.is_trusted
-    assert s.verdict["nobody"].notes == ["never existed"]
-    assert [v.name for v in s.verdict.streams] == ["events", "nobody"]
+    assert s.verdict["missing"].notes == ["never existed"]
+    assert [v.name for v in s.verdict.streams] == ["events", "missing"]
 
 
 def misspelt(directory: Path) -> None:
@@ -182,17 +182,17 @@ def test_what_an_earlier_run_left_is_no_frame_of_this_one(
 def test_losses_are_told_at_once_and_in_the_verdict(tmp_path: Path) -> None:
     hasty = Producer("hasty", 64, 4, on_full="drop_newest", sync=True)
     slow = Consumer("hasty")
-    told: list[SessionLoss] = []
+    losses: list[SessionLoss] = []
     with Session("s", directory=tmp_path) as s:
-        s.on_loss(told.append)
+        s.on_loss(losses.append)
         s.on_loss(lambda loss: 1 / 0)  # the recording goes on
         s.record("hasty")
         sent = sum(hasty.send(b"x") for _ in range(10))
         for _ in range(sent):
             slow.receive().release()
-        wait_until(lambda: sum(loss.count for loss in told) == 10 - sent)
+        wait_until(lambda: sum(loss.count for loss in losses) == 10 - sent)
         hasty.send(b"y")
-    assert {loss.stream for loss in told} == {"hasty"}
+    assert {loss.stream for loss in losses} == {"hasty"}
     assert s.verdict is not None
     verdict = s.verdict["hasty"]
     assert (verdict.expected, verdict.received) == (11, sent + 1)
@@ -203,7 +203,7 @@ def test_losses_are_told_at_once_and_in_the_verdict(tmp_path: Path) -> None:
     hasty.unlink()
 
 
-def test_damage_is_seen_by_whoever_judges(tmp_path: Path, camera: Producer) -> None:
+def test_every_verdict_sees_damage(tmp_path: Path, camera: Producer) -> None:
     session = Session("s", directory=tmp_path)
     session.record("camera")
     fill(camera)
@@ -420,7 +420,7 @@ def test_one_that_is_killed_while_it_ends_is_started_again(
     verdict = s.close()
     assert verdict.is_trusted, str(verdict)
     assert verdict["camera"].received == 70
-    assert verdict["late"].received == 5  # over before: nobody need find it again
+    assert verdict["late"].received == 5  # it ended before, and need not be found again
 
 
 def test_what_ended_while_the_recorder_was_away_is_recorded(
@@ -443,17 +443,17 @@ def test_what_ended_while_the_recorder_was_away_is_recorded(
 def test_losses_are_told_by_a_process_too(tmp_path: Path) -> None:
     hasty = Producer("hasty", 64, 4, on_full="drop_newest", sync=True)
     slow = Consumer("hasty")
-    told: list[SessionLoss] = []
-    with Session("s", directory=tmp_path, on_loss=told.append) as s:
-        s.record("hasty", "nobody", process=True)
+    losses: list[SessionLoss] = []
+    with Session("s", directory=tmp_path, on_loss=losses.append) as s:
+        s.record("hasty", "missing", process=True)
         wait_until(lambda: s.statistics()["hasty"].is_recording, 60)
         sent = sum(hasty.send(b"x") for _ in range(10))
         for _ in range(sent):
             slow.receive().release()
-        wait_until(lambda: sum(loss.count for loss in told) == 10 - sent, 60)
+        wait_until(lambda: sum(loss.count for loss in losses) == 10 - sent, 60)
     assert s.verdict is not None
     assert s.verdict["hasty"].missing == 10 - sent
-    assert "never existed" in s.verdict["nobody"].notes
+    assert "never existed" in s.verdict["missing"].notes
     assert not s.verdict.is_trusted
     slow.close()
     hasty.unlink()

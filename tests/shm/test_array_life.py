@@ -291,7 +291,7 @@ def test_the_name_of_a_killed_creator_is_free_again(context: Path) -> None:
         assert array.shape == (5,)
 
 
-def test_the_name_stays_taken_while_anybody_uses_a_killed_creators_array() -> None:
+def test_the_name_stays_taken_while_a_killed_creators_array_is_used() -> None:
     program = """
         import numpy as np
         from ataraxis import SharedMemoryArray

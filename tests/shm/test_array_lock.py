@@ -278,7 +278,7 @@ def test_a_disconnect_in_another_thread_does_not_upset_a_waiter() -> None:
 def test_disconnecting_inside_a_section_does_not_keep_the_lock(
     array: SharedMemoryArray,
 ) -> None:
-    """Whatever the section says of it, nobody else may wait for ever."""
+    """In any case no other thread waits for ever."""
     other = attach("x")
     try:
         with array.array() as view:

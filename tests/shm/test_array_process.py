@@ -128,7 +128,7 @@ def test_an_unrelated_program_attaches_by_name(context: Path) -> None:
         )
 
 
-def test_a_name_that_nobody_has_is_told_with_close_ones() -> None:
+def test_the_error_for_an_unknown_name_has_similar_names() -> None:
     with SharedMemoryArray.create_array("pose", np.zeros(3)):
         for opener in (attach, SharedMemoryArray.attach):
             with pytest.raises(SegmentNotFound, match="pose"):

@@ -1,4 +1,4 @@
-"""A process dies holding the lock: nobody hangs, and half-written data are told."""
+"""A process dies holding the lock: none hangs, and half-written data are reported."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_the_lock_of_a_killed_process_is_recovered_with_one_warning(
 def test_a_recovery_that_is_raised_leaves_the_lock_free(
     array: SharedMemoryArray,
 ) -> None:
-    """Under -W error the warning is an exception; nobody may hang for it."""
+    """Under -W error the warning is an exception; no process may hang for it."""
     with Program(DIES_WITH_WHOLE_DATA) as holder:
         holder.expect("held")
         holder.finish()

@@ -1,4 +1,4 @@
-"""The version counts writes and nothing else: whoever waits relies on it."""
+"""The version counts writes and nothing else: waits depend on it."""
 
 from __future__ import annotations
 

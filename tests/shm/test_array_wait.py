@@ -147,7 +147,7 @@ def attach_in_thread_acquires(timeout: float) -> None:
 
 
 def test_a_write_in_another_process_wakes_who_waits() -> None:
-    """Flaw 13: there was no wait."""
+    """Flaw 13: waiting was impossible."""
     program = """
         from ataraxis import attach
         array = attach("x")

@@ -1,4 +1,4 @@
-"""Programs that the library starts and that do not start: told, bounded, and over."""
+"""Programs that the library starts and that fail at once: reported, and bounded."""
 
 from __future__ import annotations
 
@@ -86,9 +86,9 @@ def test_an_interpreter_that_is_none_is_told_at_once(
 
 
 def test_a_program_that_fails_at_each_start_is_given_up(context: Path) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     command = ["sh", "-c", f"echo {WORDS} >&2; exit 3"]
-    program = Program("probe", command, str(context), said.append, pause_s=0.0)
+    program = Program("probe", command, str(context), lines.append, pause_s=0.0)
     wait_until(lambda: not program.look(), SOON_S)
     assert program.restarts == MOST_FAILS - 1
     assert WORDS in program.failure

@@ -153,7 +153,7 @@ def test_nothing_is_shared_where_a_stranger_was_first(context: Path, mode: int) 
     squatted.mkdir()
     os.chown(squatted, OTHER, OTHER)
     squatted.chmod(mode)
-    said = programs.run(
+    output = programs.run(
         AS_USER
         + """
     try:
@@ -163,10 +163,10 @@ def test_nothing_is_shared_where_a_stranger_was_first(context: Path, mode: int) 
     """,
         root,
     )
-    assert f"user {OTHER}" in said
-    assert f"mode {mode:04o}" in said
-    assert "ask" in said
-    assert "ATARAXIS_CONTEXT=" in said
+    assert f"user {OTHER}" in output
+    assert f"mode {mode:04o}" in output
+    assert "ask" in output
+    assert "ATARAXIS_CONTEXT=" in output
     assert list(squatted.iterdir()) == []
     squatted.rmdir()
     root.rmdir()
@@ -181,7 +181,7 @@ def test_the_way_out_that_the_error_names_works(context: Path) -> None:
     root.chmod(0o1777)
     squatted = root / f"ataraxis-{ME}"
     squatted.symlink_to("/")
-    said = programs.run(
+    output = programs.run(
         AS_USER
         + """
     try:
@@ -199,7 +199,7 @@ def test_the_way_out_that_the_error_names_works(context: Path) -> None:
     """,
         root,
     )
-    assert said.startswith(f"2.0 {root}/")
+    assert output.startswith(f"2.0 {root}/")
     squatted.unlink()
     root.rmdir()
 
@@ -224,7 +224,7 @@ def test_a_group_context_is_for_its_group(context: Path, is_member: bool) -> Non
     made = Context.create(context / "group", group=OTHER)
     os.chown(made.path, OTHER, OTHER)
     made.path.chmod(0o2770)
-    said = programs.run(
+    output = programs.run(
         f"""
     import os, sys
     from ataraxis.errors import UnsafeContext
@@ -239,7 +239,7 @@ def test_a_group_context_is_for_its_group(context: Path, is_member: bool) -> Non
     """,
         made.path,
     )
-    assert said == "True\n" if is_member else "not safe" in said
+    assert output == "True\n" if is_member else "not safe" in output
     made.path.rmdir()
 
 

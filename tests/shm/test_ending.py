@@ -1,4 +1,4 @@
-"""Commands told to end: in order at the first signal, at once at the second."""
+"""Commands end in order at the first signal, at once at the second."""
 
 from __future__ import annotations
 
@@ -93,9 +93,9 @@ def test_record_that_waits_for_a_stream_ends_at_once(tmp_path: Path) -> None:
     with Command("record", "never", "-o", str(tmp_path / "log")) as running:
         running.expect("it heeds signals")
         running.process.send_signal(signal.SIGTERM)
-        code, said = running.end()
+        code, output = running.end()
     assert code == 1
-    assert "ended by SIGTERM before all streams existed" in said
+    assert "ended by SIGTERM before all streams existed" in output
     assert not (tmp_path / "log").exists()
 
 
@@ -118,12 +118,12 @@ def test_while_the_disk_refuses_the_first_signal_waits_and_room_ends_it(
                 running.process.send_signal(signal.SIGINT)
                 running.expect("Not over yet")
                 wait_until(lambda: Inspector("camera").statistics().is_stalled, 20)
-            code, said = running.end()
-        assert code == 0, said
+            code, output = running.end()
+        assert code == 0, output
         assert camera.goes_on()
     finally:
         camera.close()
-    (stream,) = re.findall(r"camera: (\d+) frames recorded, 0 lost", said)
+    (stream,) = re.findall(r"camera: (\d+) frames recorded, 0 lost", output)
     with contextlib.closing(LogArchive(tmp_path / "log")) as archive:
         found = archive.read("camera").sequence.tolist()
     assert found == list(range(found[0], found[0] + int(stream)))
@@ -142,7 +142,7 @@ def test_the_second_signal_lets_the_camera_go_and_names_the_frames(
             sent = Inspector("camera").statistics().sent
             began = time.monotonic()
             running.process.send_signal(signal.SIGTERM)
-            code, said = running.end()
+            code, output = running.end()
             assert time.monotonic() - began < 5
             assert camera.goes_on()
         assert not Inspector("camera").statistics().readers
@@ -150,14 +150,14 @@ def test_the_second_signal_lets_the_camera_go_and_names_the_frames(
         camera.close()
     assert code == 1
     first, last, count = map(
-        int, re.search(r"frames (\d+) to (\d+) \((\d+)\) are not on", said).groups()
+        int, re.search(r"frames (\d+) to (\d+) \((\d+)\) are not on", output).groups()
     )
     assert count == last - first + 1
     assert last == sent - 1
     with contextlib.closing(LogArchive(tmp_path / "log")) as archive:
         found = archive.read("camera").sequence.tolist()
     assert found == list(range(found[0], first))
-    assert "released by SIGTERM" in said
+    assert "released by SIGTERM" in output
 
 
 @pytest.mark.parametrize("process", [False, True], ids=["thread", "process"])
@@ -174,12 +174,12 @@ def test_a_session_whose_disk_refuses_is_ended_by_the_second_signal(
             time.sleep(0.2)
             running.process.send_signal(signal.SIGINT)
             time.sleep(1.0)
-        code, said = running.end()
-    assert code == 1, said
-    assert "NOT TRUSTED" in said
-    assert re.search(r"frames \d+ to \d+ \(\d+\) are not on the disk", said), said
+        code, output = running.end()
+    assert code == 1, output
+    assert "NOT TRUSTED" in output
+    assert re.search(r"frames \d+ to \d+ \(\d+\) are not on the disk", output), output
     if SessionFolder(tmp_path / "s").verdict() is None:
-        assert "verdict.yaml could not be written" in said
+        assert "verdict.yaml could not be written" in output
 
 
 def _size(where: Path) -> int:

@@ -34,8 +34,8 @@ def test_the_demo_again_and_again(
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
     for _ in range(int(figure(20, 1))):
-        code, told = ran(tmp_path, "--seconds", 2)
-        assert code == 0, told
+        code, output = ran(tmp_path, "--seconds", 2)
+        assert code == 0, output
         assert list(temporary.iterdir()) == []
 
 
@@ -45,7 +45,7 @@ def soak_s(figure: Callable[..., float]) -> float:
     return 1800.0 if is_full else figure(450, 9)
 
 
-def test_a_rig_goes_on_whoever_is_killed(
+def test_a_rig_goes_on_after_any_kill(
     figure: Callable[..., float], arena: Path, tmp_path: Path
 ) -> None:
     left = soak_s(figure)
@@ -63,7 +63,7 @@ def test_a_rig_goes_on_whoever_is_killed(
 
 
 class Soak:
-    """One session of a rig, of which somebody is killed now and then."""
+    """One session of a rig, of which a process is killed now and then."""
 
     def __init__(
         self, context: Path, directory: Path, name: str, rng: random.Random
@@ -98,7 +98,7 @@ class Soak:
         self.check(session, rig)
 
     def kill(self, kind: str, session: Session, rig: RigRun) -> None:
-        """Kill somebody who is there; one who is away just now is spared."""
+        """Kill a process that runs; one that is away just now is spared."""
         pids = {
             "recorder": [*session.recorders.values()],
             "look": [rig.programs["look"]],
@@ -129,7 +129,7 @@ class Soak:
             assert verdict[name].missing == 0
             report, size = rig.reports[name], source.samples or 1
             recorded = verdict[name].received * size
-            # What it had read when it was told to end, and had no room for, it says.
+            # What it had read at its end, and could not keep, is in its report.
             given_up = report["samples"] - recorded
             assert 0 <= given_up < (report["dropped"] + 1) * size, (name, report)
             truth = self.scene.truth(name)

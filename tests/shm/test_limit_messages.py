@@ -50,11 +50,11 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_limit_says_which_it_is_and_what_to_do(case: str, context: Path) -> None:
     limit, value, make, before, *texts = CASES[case]
-    said = programs.run(
+    output = programs.run(
         MAKE.format(limit=limit, value=value, make=make, before=before), warnings=""
     )
     for text in (limit, *texts):
-        assert text in said, said
+        assert text in output, output
     for path in context.iterdir():
         path.unlink()
 
@@ -80,13 +80,13 @@ def test_a_producer_that_waits_for_its_own_process_says_so() -> None:
             producer.send(b"x")
         with pytest.raises(TimeoutError):
             producer.send(b"x", timeout=2.0)
-    (said,) = [str(w.message) for w in caught if "has waited" in str(w.message)]
-    assert "a consumer of this process is open" in said
+    (text,) = [str(w.message) for w in caught if "has waited" in str(w.message)]
+    assert "a consumer of this process is open" in text
     consumer.close()
     producer.unlink()
 
 
-def test_of_another_process_nothing_is_said_of_ours() -> None:
+def test_consumers_of_other_processes_are_not_named() -> None:
     producer = Producer("cam", 64, 4)
     code = (
         "from ataraxis import Consumer; c = Consumer('cam', policy='lossless'); input()"
@@ -98,9 +98,9 @@ def test_of_another_process_nothing_is_said_of_ours() -> None:
             producer.send(b"x")
         with pytest.raises(TimeoutError):
             producer.send(b"x", timeout=2.0)
-    said = [str(w.message) for w in caught if "has waited" in str(w.message)]
-    assert said
-    assert not any("of this process" in text for text in said)
+    texts = [str(w.message) for w in caught if "has waited" in str(w.message)]
+    assert texts
+    assert not any("of this process" in text for text in texts)
     producer.unlink()
 
 
