@@ -1,4 +1,4 @@
-"""ApiContract: what every API of DataMux does, here or on another machine, as tests."""
+"""ApiContract: tests for every API of DataMux, here or on a server."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def write_eyes(folder: Path) -> None:
 
 
 class ApiContract:
-    """Laws of an `API`, for those who make another.
+    """Tests of an `API`.
 
     Subclass it in a test module and give `make`; pytest runs the tests it inherits.
     """
 
     def make(self, folder: Path) -> AbstractContextManager[Any]:
-        """Return a context manager that gives an API of the collections in a folder."""
+        """Return a context manager of an API of the collections in a folder."""
         raise NotImplementedError
 
     @contextmanager
@@ -77,7 +77,7 @@ class ApiContract:
     # ---- lists
 
     def test_lists(self) -> None:
-        """Collections, their streams, live nodes and theirs, as descriptions."""
+        """Collections and live nodes, and their streams, are described."""
         with self._api() as api:
             (collection,) = api.list_collections()
             assert (collection.id, collection.pattern) == ("eyes", "csv://{subject}")
@@ -91,7 +91,7 @@ class ApiContract:
             assert found["events"].rate_hz is None
 
     def test_what_is_missing_is_refused_in_the_call(self) -> None:
-        """With the same error; the sink stays empty, and the next call works."""
+        """It raises the same error everywhere; the next call works."""
         sink: queue.Queue[Any] = queue.Queue()
         with self._api() as api:
             refused = [
@@ -131,7 +131,7 @@ class ApiContract:
         return items, item
 
     def test_a_replay_gives_every_sample_once(self) -> None:
-        """In order, with its times, and then the one end."""
+        """In order, with its times, and then one end."""
         with self._api() as api:
             items, end = self._replayed(api, rate_limit=False)
             assert end is END_OF_STREAM
@@ -167,7 +167,7 @@ class ApiContract:
             assert items == [i / 2 for i in range(ROWS)]
 
     def test_a_replay_is_steered(self) -> None:
-        """It waits for its resume, seeks, stands still, and is stopped."""
+        """It waits for `resume`, seeks, pauses, and is stopped."""
         sink: queue.Queue[Any] = queue.Queue()
         with self._api() as api:
             ack = api.replay_collection_stream(
@@ -189,7 +189,7 @@ class ApiContract:
             assert found.dropped == 0
 
     def test_two_replays_share_a_clock(self) -> None:
-        """What pauses one pauses both."""
+        """Pausing one pauses both."""
         one: queue.Queue[Any] = queue.Queue()
         two: queue.Queue[Any] = queue.Queue()
         with self._api() as api:
@@ -205,7 +205,7 @@ class ApiContract:
             assert one.qsize() == two.qsize() == ROWS + 1
 
     def test_a_recording_is_the_same(self) -> None:
-        """Fetched whole, and replayed by itself."""
+        """Read completely, and replayed as an object."""
         sink: queue.Queue[Any] = queue.Queue()
         with self._api() as api:
             recording = api.recording("eyes", "gaze", WHICH)
@@ -219,7 +219,7 @@ class ApiContract:
     # ---- live streams and simulations
 
     def test_a_live_stream_runs_until_it_is_stopped(self) -> None:
-        """Its samples are numbered without a gap; the end says 'stopped'."""
+        """Samples are numbered without gaps; the reason of the end is 'stopped'."""
         sink: queue.Queue[Any] = queue.Queue()
         with self._api() as api:
             ack = api.proxy_live_stream("sim", "ramp", {}, sink, deliver="block")
@@ -233,7 +233,7 @@ class ApiContract:
             assert (item.reason, ack.reason) == ("stopped", "stopped")
 
     def test_a_live_stream_that_goes_away_is_lost(self) -> None:
-        """The end says so, and why."""
+        """The end has the reason and the error."""
         sink: queue.Queue[Any] = queue.Queue()
         attrs = {"faults": {"lost_after_s": 0.05}}
         with self._api() as api:
@@ -243,7 +243,7 @@ class ApiContract:
             assert "went away" in str(ack.error)
 
     def test_simulations(self) -> None:
-        """The same seed gives the same samples; faults and signals count."""
+        """The same seed gives the same samples; faults and signals apply."""
         stream = Stream("s", frequency=1000, fields={"v": Field(dtype="f32")})
         with self._api() as api:
 
@@ -268,7 +268,7 @@ class ApiContract:
     # ---- sinks
 
     def test_sinks_of_every_kind(self) -> None:
-        """A function, a coroutine function, a queue of asyncio with a bound."""
+        """A function, a coroutine function, a bounded queue of asyncio."""
         got: list[Any] = []
         with self._api() as api:
             replay = api.replay_collection_stream
@@ -294,14 +294,14 @@ class ApiContract:
 
             asyncio.run(main())
 
-    def test_a_live_stream_is_read_by_whoever_opens_it(self) -> None:
-        """In blocks of their own size, each sample once, with the source's counter."""
+    def test_a_live_stream_is_read_by_its_opener(self) -> None:
+        """In blocks of any size, each sample once, with the source's counter."""
         with self._api() as api:
             _expect(SourceNotFound, api.open_source, "sim", "no_such")
 
             def ramp() -> Any:
                 source = api.open_source("sim", "ramp")
-                source.close()  # as one that was not opened yet
+                source.close()  # as if it was not opened yet
                 return source
 
             check_source(ramp)
@@ -367,7 +367,7 @@ class ApiContract:
             _expect(ValueError, api.simulate_stream, "eyes", "gaze", sink=full, **both)
 
     def test_a_sink_that_fails_ends_the_stream(self) -> None:
-        """With its own error."""
+        """With the sink's error."""
 
         def refuse(item: Any) -> None:
             if item != END_OF_STREAM:
@@ -379,7 +379,7 @@ class ApiContract:
             assert "full up" in str(ack.error)
 
     def test_the_end_of_the_api_ends_its_streams(self) -> None:
-        """Nothing runs on, and no thread is left."""
+        """No stream continues, and no thread is left."""
         before = threading.active_count()
         sink: queue.Queue[Any] = queue.Queue()
         with self._api() as api:

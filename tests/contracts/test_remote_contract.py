@@ -1,4 +1,4 @@
-"""One behaviour, written once: the API here, and on a server by each codec."""
+"""One contract for the API here, and on a server with each codec."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ EEG = Stream(
 
 
 class Counting:
-    """A source of as many rows a time as `sizes` says, then the end."""
+    """A source that gives `sizes` rows at a time, then ends."""
 
     stream = EEG
     labels = EEG.labels()
@@ -61,7 +61,7 @@ class Counting:
         self._has_clock = has_clock
         self.at = 0
         self.lost = 0
-        self.places: list[int] = []  # where it was made to write
+        self.places: list[int] = []  # where it wrote
         self.offsets: list[Offset] = []
         self.before = None
 
@@ -255,7 +255,7 @@ def test_a_disk_that_refuses_ends_the_task_when_the_ring_is_full(
 ) -> None:
     source = Counting([4] * 1000)
     sink = JournalSink(EEG, "eeg", tmp_path, buffer_count=8)
-    gate = Consumer("eeg", policy="lossless")  # nobody reads: as if the recorder waits
+    gate = Consumer("eeg", policy="lossless")  # never reads: as if the recorder waits
     refusal = LoggerError("the disk is full")
 
     def check() -> None:
@@ -285,12 +285,12 @@ def test_the_command_line_proxies_into_a_stream_and_a_journal(tmp_path: Path) ->
         with Consumer("rig", timeout=30) as viewer:
             assert viewer.receive(timeout=10).array.shape == (4,)
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=30)
+        report, _ = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert process.returncode == 0, said
-    count = int(said.split("rig: ")[1].split()[0])
-    assert "0 lost" in said
+    assert process.returncode == 0, report
+    count = int(report.split("rig: ")[1].split()[0])
+    assert "0 lost" in report
     assert len(dm.open_recordings(tmp_path / "log")["rig"]) == count > 0
 
 
@@ -331,7 +331,7 @@ streams:
         )
         items, end = drained(sink)
         assert end is END_OF_STREAM
-        n = 100 if samples is None else 98  # what fills no frame was never sent
+        n = 100 if samples is None else 98  # an incomplete frame is not sent
         assert [item["value"]["c1"] for item in items] == [*range(n)]
         np.testing.assert_allclose([i["index"]["t"] for i in items], whole.t[:n])
         with pytest.raises(SourceNotFound, match="no recording"):
@@ -356,7 +356,7 @@ def test_a_log_says_what_is_in_it(tmp_path: Path) -> None:
     opened = dm.open_recordings(tmp_path)
     assert [*opened] == ["image", "text"]
     found = opened["image"]
-    # A device's own ticks are no seconds: the times are ours, the ticks beside.
+    # Ticks of a device are not seconds: the times are those of the frames.
     np.testing.assert_array_equal(found.t, [0, 1, 2])
     assert found.read().index["device_time"].tolist() == [0, 17, 34]
     assert found.read().values["image"].shape == (3, 2, 3)
@@ -386,7 +386,7 @@ def test_logs_of_the_seeds_layout_are_recordings_too(tmp_path: Path) -> None:
     )
 
 
-def test_a_log_that_is_written_is_read_so_far_and_a_damaged_one_told(
+def test_a_log_that_is_written_is_read_so_far_and_a_damaged_one_raises(
     tmp_path: Path,
 ) -> None:
     producer = Producer("live", shape=(), dtype="i4")

@@ -1,4 +1,4 @@
-"""Collections, nodes and settings: read, checked, and told what is wrong."""
+"""Collections, nodes and settings: read and checked, with useful errors."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("change", "told"), WRONG.values(), ids=WRONG)
-def test_a_damaged_description_spoils_only_itself(tmp_path, change, told):
+@pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG)
+def test_a_damaged_description_spoils_only_itself(tmp_path, change, message):
     write_collection(tmp_path, "good")
     path = tmp_path / "eyes.collection.json"
     if isinstance(change, dict):
@@ -108,7 +108,7 @@ def test_a_damaged_description_spoils_only_itself(tmp_path, change, told):
         assert [c.id for c in api.list_collections()] == ["good"]
     with pytest.raises(ConfigError) as caught:
         api.list_collection_streams("eyes")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "eyes.collection.json" in str(caught.value)
     assert api.list_collection_streams("good") == []
 
@@ -120,7 +120,7 @@ def test_references_between_files_are_followed_and_circles_found(tmp_path):
     data = gaze_json(streams={"gaze": {"@ref": "parts.json#/streams/gaze"}})
     path.write_text(json.dumps(data))
     assert read_json(dm.Collection, path).streams["gaze"].unit == "px"
-    for ref, told in [
+    for ref, message in [
         ("https://example.org/x.json", "only files are followed"),
         ("gone.json", "missing file"),
         ("#/streams/gaze", "a circle"),
@@ -128,7 +128,7 @@ def test_references_between_files_are_followed_and_circles_found(tmp_path):
     ]:
         data["streams"]["gaze"] = {"@ref": ref}
         path.write_text(json.dumps(data))
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=message):
             read_json(dm.Collection, path)
 
 
@@ -143,7 +143,7 @@ def test_a_node_is_read_from_json_and_yaml(tmp_path):
     assert read_node(tmp_path / "eye.node.yaml") == node
 
 
-def test_what_is_not_there_is_said_with_what_is(tmp_path):
+def test_a_missing_name_raises_with_the_known_ones(tmp_path):
     write_collection(tmp_path)
     api = dm.API(tmp_path, tmp_path)
     with pytest.raises(SourceNotFound, match=r"no collection 'eye'.*mean 'eyes'"):
@@ -190,7 +190,7 @@ PLACES = [
 
 
 @given(value=JSON, place=st.sampled_from(PLACES))
-def test_any_json_anywhere_is_read_or_told_apart(tmp_path_factory, value, place):
+def test_any_json_anywhere_is_read_or_raises(tmp_path_factory, value, place):
     data = gaze_json()
     if place:
         inner = data
@@ -201,15 +201,15 @@ def test_any_json_anywhere_is_read_or_told_apart(tmp_path_factory, value, place)
         data = value
     folder = tmp_path_factory.mktemp("any")
     (folder / "eyes.collection.json").write_text(json.dumps(data))
-    told = "eyes.collection.json"
+    message = "eyes.collection.json"
     with contextlib.suppress(ConfigError):
         dm.API(folder, folder)._catalog.collection("eyes")
-        told = ""
+        message = ""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         listed = dm.API(folder, folder).list_collections()
-    assert [c.id for c in listed] == ([] if told else ["eyes"])
-    assert all(told in str(warning.message) for warning in caught)
+    assert [c.id for c in listed] == ([] if message else ["eyes"])
+    assert all(message in str(warning.message) for warning in caught)
 
 
 # ---- settings

@@ -1,4 +1,4 @@
-"""Recordings: every format gives the samples that were written, or says why not."""
+"""Recordings: every format gives the samples that were written, or an error."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_declared_dtypes_are_kept_exactly():
 
 
 @pytest.mark.parametrize(
-    ("made", "columns", "told"),
+    ("made", "columns", "message"),
     [
         (stream(), {"w": np.zeros(2)}, "has field 'v' and the file has ['w']"),
         (stream(rate=None), {"v": np.zeros(2)}, "nor a frequency, so no times"),
@@ -104,10 +104,10 @@ def test_declared_dtypes_are_kept_exactly():
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_columns_that_do_not_fit_are_named(made, columns, told):
+def test_columns_that_do_not_fit_are_named(made, columns, message):
     with pytest.raises(RecordingError) as caught:
         Recording.of(made, columns, "the file")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "the file" in str(caught.value)
 
 
@@ -195,7 +195,7 @@ def test_a_damaged_file_says_so_and_spoils_only_itself(tmp_path, kind, damage):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "empty file: expected"),
         ("t,x,x\n", "duplicate column names"),
@@ -204,12 +204,12 @@ def test_a_damaged_file_says_so_and_spoils_only_itself(tmp_path, kind, damage):
         ("t,x\n0,1\n", "has field 'y' and the file has ['t', 'x']"),
     ],
 )
-def test_a_wrong_cell_is_named_with_its_line(tmp_path, text, told):
+def test_a_wrong_cell_is_named_with_its_line(tmp_path, text, message):
     folder = write_collection(tmp_path)
     (folder / "A_1_1.csv").write_text(text)
     with pytest.raises(RecordingError) as caught:
         dm.API(tmp_path, tmp_path).recording("eyes", "gaze", ATTRS)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_csv_of_text_booleans_integers_and_gaps(tmp_path):
@@ -349,7 +349,7 @@ def test_xdf_that_cannot_hold_it_is_not_begun(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"nothing"])
-def test_what_is_no_xdf_says_so(tmp_path, content):
+def test_a_file_that_is_not_xdf_raises(tmp_path, content):
     path = tmp_path / "a.xdf"
     path.write_bytes(content)
     with pytest.raises(RecordingError, match=r"a\.xdf: not XDF"):
@@ -364,7 +364,7 @@ def test_xdf_that_was_cut_before_its_first_stream_has_none(tmp_path, content):
     assert dm.open_recordings(path) == {}
 
 
-def test_xdf_streams_of_one_name_are_told_apart(tmp_path):
+def test_xdf_streams_of_one_name_are_distinct(tmp_path):
     pytest.importorskip("pyxdf")
     one, two = tmp_path / "a.xdf", tmp_path / "b.xdf"
     dm.write_xdf(one, {"m": markers(), "n": markers()})
@@ -428,7 +428,7 @@ def test_times_of_this_century_are_replayed_to_the_ns(unit, each):
     assert got == ns.tolist()
 
 
-def test_a_time_that_is_none_is_named():
+def test_a_time_that_is_not_finite_is_named():
     stream = dm.Stream(
         "s", fields={"v": dm.Field()}, index={"t": dm.Field(dtype="i64")}
     )
@@ -449,7 +449,7 @@ def test_signals_of_several_rates_names_and_annotation_clocks_of_wfdb(tmp_path):
     frame = np.arange(18, dtype="<i2").reshape(3, 6)
     frame.tofile(tmp_path / "m.dat")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what pandas deprecates in wfdb
+        warnings.simplefilter("ignore")  # deprecations of pandas in wfdb
         wfdb.wrann(
             "m", "qrs", np.array([500, 1500]), np.array(["N", "V"]), fs=1000,
             write_dir=str(tmp_path),

@@ -361,7 +361,7 @@ def test_a_producer_that_does_not_fit_is_refused(api):
 
 
 @pytest.mark.parametrize("sink", [3, None, object()], ids=str)
-def test_what_is_no_sink_is_refused_in_the_call(api, sink):
+def test_an_invalid_sink_is_refused_in_the_call(api, sink):
     with pytest.raises(TypeError, match="sink must be a queue"):
         api.replay(counting(3), sink)
 
@@ -373,7 +373,7 @@ def test_drops_of_a_full_sink_are_counted(api):
         end = ack.wait(10)
         assert end.reason == "completed"
         items, _ = drained(sink)
-        assert numbers(items) == kept[1:]  # one gave way to the end
+        assert numbers(items) == kept[1:]  # one was dropped for the end
         assert ack.task.statistics().dropped == 7
     sink = queue.Queue(4)
     end = api.replay(counting(10), sink, rate_limit=False, on_full="raise").wait(10)
@@ -480,7 +480,7 @@ def test_ids_do_not_follow_pythons_seed(api):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"speed": 0}, "speed must be above 0, got 0"),
         ({"start": -1}, "start must be 0 s or more, got -1"),
@@ -495,9 +495,9 @@ def test_ids_do_not_follow_pythons_seed(api):
     ],
     ids=str,
 )
-def test_options_that_are_none_are_refused_in_the_call(api, options, told):
+def test_invalid_options_are_refused_in_the_call(api, options, message):
     sink = queue.Queue()
-    with pytest.raises((ValueError, TypeError), match=told):
+    with pytest.raises((ValueError, TypeError), match=message):
         api.replay(counting(3), sink, **options)
     assert sink.empty()
     api.replay(counting(3), sink, rate_limit=False)

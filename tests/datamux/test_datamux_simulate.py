@@ -1,4 +1,4 @@
-"""Simulation: the same seed gives the same samples; faults strike as they are told."""
+"""Simulation: the same seed gives the same samples; faults strike as configured."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def stream(rate: float | None = 200, dtype: str = "f64", **fields) -> Stream:
 
 
 def simulated(api, made, *, expect: str = "completed", **options):
-    """Everything of it: times, and one array; and its blocks."""
+    """Return all times, one array of all values, and the blocks."""
     sink = queue.Queue()
     options = {"rate_limit": False, "duration": 5.0, "deliver": "block", **options}
     ack = api.simulate_stream(made, sink=sink, **options)
@@ -210,7 +210,7 @@ def test_times_never_go_back_whatever_the_faults(dropout, nan, jitter, drift, se
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "told"),
+    ("options", "error", "message"),
     [
         ({"signals": {"c": Sine()}}, SourceNotFound, "no field 'c'"),
         ({"signals": 3}, TypeError, "signal must be one of .*, got 3"),
@@ -221,9 +221,9 @@ def test_times_never_go_back_whatever_the_faults(dropout, nan, jitter, drift, se
     ],
     ids=str,
 )
-def test_what_cannot_be_simulated_is_refused_in_the_call(api, options, error, told):
+def test_what_cannot_be_simulated_is_refused_in_the_call(api, options, error, message):
     sink = options.pop("sink", queue.Queue())
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         api.simulate_stream(stream(), sink=sink, **options)
 
 

@@ -1,4 +1,4 @@
-"""Live sources: they keep the contract, give what is sent, say when they are lost."""
+"""Live sources: they keep the contract, give what is sent, and report losses."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_proc_says_what_psutil_says():
     before, seen, after = (
         psutil.net_io_counters(), host.net_io_counters(), psutil.net_io_counters()
     )  # fmt: skip
-    assert seen.bytes_recv <= after.bytes_recv  # theirs have the loopback too
+    assert seen.bytes_recv <= after.bytes_recv  # psutil includes the loopback
     assert before.bytes_sent >= 0
     busy = [host.cpu_percent() for _ in range(2)][1]
     assert all(0 <= share <= 100 for share in busy)
@@ -195,7 +195,7 @@ class Liar(SimulatedSource):
 
 
 @pytest.mark.parametrize(
-    ("lie", "told"),
+    ("lie", "message"),
     [
         ("never refuses", "must raise NotConnectedError"),
         ("takes all", "must raise"),
@@ -204,8 +204,8 @@ class Liar(SimulatedSource):
         ("too many", "read_into returned"),
     ],
 )
-def test_the_contract_finds_who_breaks_it(lie, told):
-    with pytest.raises(AssertionError, match=told):
+def test_the_contract_finds_a_source_that_breaks_it(lie, message):
+    with pytest.raises(AssertionError, match=message):
         check_source(lambda: Liar(lie))
 
 
@@ -239,7 +239,7 @@ def test_a_live_stream_is_passed_on_until_it_is_stopped(api):
     np.testing.assert_allclose(np.diff([0.0, *times]), 1e-3, atol=1e-9)
 
 
-def test_a_source_that_comes_back_is_read_on_and_why_is_told(api):
+def test_a_source_that_comes_back_is_read_on_with_the_reason(api):
     sink = queue.Queue()
     attrs = {"faults": {"lost_after_s": 0.15}}
     ack = api.proxy_live_stream("sim", "sine", attrs, sink)
@@ -472,7 +472,7 @@ def test_a_board_that_is_pulled_out_is_lost(board, api, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"protocol": "morse"}, "got 'morse'"),
         ({"sync": "zz"}, "sync or counter"),
@@ -482,8 +482,8 @@ def test_a_board_that_is_pulled_out_is_lost(board, api, tmp_path):
     ],
     ids=str,
 )
-def test_a_protocol_that_is_none_is_refused(options, told):
-    with pytest.raises(ConfigError, match=told):
+def test_an_invalid_protocol_is_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
         Wire(adc(), options)
 
 
@@ -578,7 +578,7 @@ def test_an_outlet_keeps_values_raw_times_labels_and_offsets(outlet):
     np.testing.assert_array_equal(stamps["device_s"], t)
     assert source.lost == 0
     assert abs(source.offsets[0].offset_ns) < 10**18
-    # A hole of 30 samples in the times of a regular stream.
+    # A gap of 30 samples in the times of a regular stream.
     pushed.push_chunk(values[:10], (1000 + (530 + np.arange(10)) / 100).tolist())
     read(source, 10)
     assert source.lost == 30
@@ -607,7 +607,7 @@ def test_text_that_is_too_long_is_not_cut(outlet):
     source.close()
 
 
-def test_two_outlets_of_one_name_are_told_apart(outlet, api):
+def test_two_outlets_of_one_name_are_distinct(outlet, api):
     pylsl = pytest.importorskip("pylsl")
     made = [
         pylsl.StreamOutlet(
@@ -617,12 +617,12 @@ def test_two_outlets_of_one_name_are_told_apart(outlet, api):
     ]
     with pytest.raises(
         SourceNotFound, match=r"2 LSL streams are called 'twin'"
-    ) as told:
+    ) as caught:
         lsl_source("twin").open()
     for k, pushed in enumerate(made):
         uid = pushed.get_info().uid()
-        assert f"source_id='twin-{k}'" in str(told.value)
-        assert uid in str(told.value)
+        assert f"source_id='twin-{k}'" in str(caught.value)
+        assert uid in str(caught.value)
         for source in (
             lsl_source("twin", wanted={"source_id": f"twin-{k}"}),
             lsl_source("twin", wanted={"uid": uid}),
@@ -668,7 +668,7 @@ def test_an_outlet_described_as_streaminghub_does_keeps_its_names():
 def test_an_outlet_that_is_not_there(api):
     pytest.importorskip("pylsl")
     with pytest.raises(SourceNotFound, match="is its program running"):
-        lsl_source("nobody", timeout=0.1).open()
+        lsl_source("missing", timeout=0.1).open()
     with pytest.raises(SourceNotFound, match="both kinds of quotes"):
         lsl_source("a'b\"c").open()
 
@@ -771,8 +771,8 @@ def test_a_plug_in_is_found_by_its_entry_point_and_a_broken_one_left_out(
     with pytest.warns(ConfigWarning) as caught:
         nodes = {node.id for node in api.list_live_nodes()}
     assert {"oven", "sim"} <= nodes
-    told = [str(warning.message) for warning in caught]
-    assert any("'broken' are left out: RuntimeError: no bus" in text for text in told)
+    texts = [str(warning.message) for warning in caught]
+    assert any("'broken' are left out: RuntimeError: no bus" in text for text in texts)
     sink = queue.Queue()
     with pytest.warns(ConfigWarning):
         api.proxy_live_stream("oven", "T", {}, sink)

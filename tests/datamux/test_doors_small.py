@@ -1,4 +1,4 @@
-"""Small doors: names in errors, where a token goes, who reads a recording, limits."""
+"""Names in errors, tokens and their hosts, modes of recordings, limits."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_token_of_a_loopback_server_is_in_the_context_as_long_as_it_runs(
         other = served(tmp_path)
         with other as second, connected(second) as api:
             assert api.list_collections() == []
-        file.chmod(0o644)  # others could have read it: it is not used
+        file.chmod(0o644)  # readable by others: not used
         with pytest.raises(AccessDenied):
             dm.RemoteAPI().connect("127.0.0.1", server.port)
     assert not file.exists()
@@ -137,7 +137,7 @@ def test_a_huge_number_in_one_description_spoils_only_itself(tmp_path):
 
 @pytest.mark.parametrize("layout", ["journal", "npy"])
 @pytest.mark.parametrize(("mode", "files"), [(None, 0o600), ("0640", 0o640)])
-def test_a_recording_is_its_owners_alone_unless_told_otherwise(
+def test_a_recording_is_its_owners_alone_unless_a_mode_is_given(
     tmp_path, monkeypatch, layout, mode, files
 ):
     if mode is not None:
@@ -160,7 +160,7 @@ def test_a_recording_is_its_owners_alone_unless_told_otherwise(
 
 
 @pytest.mark.parametrize("mode", ["0666", "0400", "0777", "x", "0602"])
-def test_a_mode_that_lets_everybody_write_is_refused(mode):
+def test_a_mode_that_lets_every_user_write_is_refused(mode):
     with pytest.raises(ValueError, match="mode"):
         checked_mode(mode)
 

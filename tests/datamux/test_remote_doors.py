@@ -1,4 +1,4 @@
-"""Who is let in, what a client may take, and what the command says."""
+"""Access to a server, limits of clients, and the command."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_server_of_one_codec_says_so(tmp_path):
         dm.RemoteAPI("zenoh", "json")
 
 
-def test_nobody_there(tmp_path):
+def test_a_server_that_does_not_exist(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -117,7 +117,7 @@ def test_connections_that_say_nothing_are_counted_and_cut(tmp_path):
             assert last.recv(1) == b""
         except ConnectionResetError:
             pass
-        # Those that were let wait are cut in time, and there is room again.
+        # Waiting connections are cut in time, which makes room.
         deadline_api = dm.RemoteAPI()
 
         def is_in():
@@ -157,7 +157,7 @@ def test_transforms_are_names(tmp_path):
 
 
 def test_serving_to_another_room_needs_tls_and_a_token(tmp_path):
-    """With them a client comes in that trusts the certificate, and no other."""
+    """Only a client that trusts the certificate connects."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl(1) makes the certificate")
     certificate, key, token = (tmp_path / n for n in ("c.pem", "k.pem", "token"))
@@ -203,7 +203,7 @@ def test_serving_to_another_room_needs_tls_and_a_token(tmp_path):
 
 
 def test_a_browser_could_speak_json(tmp_path):
-    """Every message is JSON, also what is not finite, without NaN literals."""
+    """Every message is JSON without NaN literals, also of numbers not finite."""
     from ataraxis.datamux.remote.codec import codec_of
 
     stream = {"name": "s", "frequency": 1000, "fields": {"v": {"dtype": "f32"}}}

@@ -1,4 +1,4 @@
-"""Long messages: received where they stay, however the network cuts them."""
+"""Long messages: read into their final memory, however the network cuts them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SIZES = (
 
 
 class Wire(asyncio.Transport):
-    """What a connection writes to; never reads by itself."""
+    """The target of a connection's writes; does not read."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ def test_messages_come_whole_however_they_are_cut(seed):
         wire = b""
         for message in sent:
             kind = rng.randrange(4)
-            if kind == 0:  # fragments of another kind of server
+            if kind == 0:  # fragments of another server
                 server.send_binary(message[: len(message) // 2], fin=False)
                 server.send_continuation(message[len(message) // 2 :], fin=True)
             elif kind == 1:
@@ -193,7 +193,7 @@ def test_a_header_like_the_last_is_still_checked_byte_for_byte():
     for at in range(len(message)):
         damaged = bytearray(message)
         damaged[at] ^= 1 << at % 8
-        with pytest.raises(BadMessage):  # noqa: PT012 - either of them says it
+        with pytest.raises(BadMessage):  # noqa: PT012 - either may raise
             found = codec.decode(bytes(damaged))
             codec.arrays({**found, "stream": 7, "sequence": 1}, layout.columns)
     for shorter in (message[:-1], message[:-8], message[:64], message + bytes(8)):
@@ -209,36 +209,36 @@ def test_blocks_of_a_stream_may_change_their_length():
         data = codec.encode_block(7, i, 9, layout.arrays(block))
         first, (t, a) = codec.arrays(codec.decode(bytes(data)), layout.columns)
         assert (first, len(t), a[:, 0].tolist()) == (9, n, list(range(n)))
-    # Columns of two lengths, each of which was seen.
+    # Columns of two lengths, both seen before.
     mixed = [np.arange(5) / 10, np.arange(3).reshape(3, 1)]
     data = codec.encode_block(7, 8, 0, mixed)
     with pytest.raises(BadMessage, match="column 1"):
         codec.arrays(codec.decode(bytes(data)), layout.columns)
 
 
-# ---- who is told
+# ---- waking the sender
 
 
-def test_the_sender_is_told_once_it_has_nothing_else_to_send():
-    told: list[None] = []
+def test_the_sender_is_woken_once_it_has_nothing_else_to_send():
+    wakes: list[None] = []
     stream = Stream("s", fields={"a": Field(dtype="i64")})
     block = Block(stream, np.arange(4) / 10, {"a": np.arange(4)})
     room = Budget(2**20)
     outlet = Outlet(
-        1, codec_of("frame"), room, lambda: told.append(None),
+        1, codec_of("frame"), room, lambda: wakes.append(None),
         window=2**20, is_live=False,
     )  # fmt: skip
     outlet.put([block] * 9, lambda: False)
-    assert len(told) == 1  # its labels; the sender looks until nothing is left
+    assert len(wakes) == 1  # its labels; the sender sends until nothing is left
     sent = []
     while (data := outlet.take()) is not None:
         sent.append(data)
     assert len(sent) == 10
     outlet.put([block], lambda: False)
-    assert len(told) == 2
+    assert len(wakes) == 2
 
 
-def test_the_sender_is_told_when_what_it_needs_was_given_up():
+def test_the_sender_is_woken_when_its_next_message_was_evicted():
     ring = ResendBuffer(Budget(10))
     ring.append(Fragments([b"abc"]))
     assert ring.is_due

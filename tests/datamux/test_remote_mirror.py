@@ -1,4 +1,4 @@
-"""A remote stream mirrored into shared memory is local data to everything else."""
+"""A remote stream mirrored into shared memory is read like a local one."""
 
 from __future__ import annotations
 

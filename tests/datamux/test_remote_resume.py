@@ -1,4 +1,4 @@
-"""Connections that break: what was not read comes again, once, or the end says why."""
+"""Broken connections: unread messages come again, once, or the end has the reason."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_requests_are_answered_over_a_cut(tmp_path):
 
 
 def test_silence_is_noticed_and_survived(tmp_path):
-    """Neither side hears anything, and no packet says so: the heartbeat does."""
+    """No side receives anything, and no packet reports it: the heartbeat does."""
     sink = queue.Queue()
     limits = dm.Limits(heartbeat_s=0.2)
     with (
@@ -104,7 +104,7 @@ def test_silence_is_noticed_and_survived(tmp_path):
 
 
 def test_a_live_stream_that_was_away_too_long_says_evicted(tmp_path):
-    """The source is not held up: what is too old is gone, and that is told."""
+    """The source is not delayed: old messages are dropped, with an error."""
     sink = queue.Queue()
     limits = dm.Limits(ring_bytes=100_000)
     with (
@@ -156,7 +156,7 @@ def test_a_reader_that_is_too_slow_never_holds_a_source_up(tmp_path):
 
 
 def test_a_client_that_does_not_come_back_is_forgotten(tmp_path):
-    """Its tasks are stopped after the time that it has; one that leaves, at once."""
+    """Its tasks are stopped after its time limit; those of one that leaves, at once."""
     limits = dm.Limits(resume_s=0.5)
     with (
         served(tmp_path, limits=limits) as server,

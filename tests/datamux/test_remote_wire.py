@@ -1,4 +1,4 @@
-"""Bytes on the wire: codecs there and back, strangers' bytes, rings, errors, access."""
+"""Bytes on the wire: codecs, untrusted bytes, buffers, errors, access."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OF = {"f": "f64", "i": "i64", "u": "u64", "b": "bool", "U": "str", "S": "bytes"}
 
 
 def extreme(dtype: str, n: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """Values of a dtype, its worst ones among them."""
+    """Values of a dtype, including its extremes."""
     kind = np.dtype(dtype)
     rng = np.random.default_rng(seed)
     raw = rng.integers(0, 256, n * int(np.prod(shape)) * kind.itemsize, "u1")
@@ -57,13 +57,13 @@ def same(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def sent(codec, block: Block) -> Block:
-    """A block after its journey, its labels included."""
+    """Return a block after encoding and decoding, with its labels."""
     layout = Layout.of(block)
     assert layout.fitted(block) is not None
-    told = codec.decode(
+    message = codec.decode(
         codec.encode({"op": "labels", "stream": 3, "sequence": 0, **layout.pack()})
     )
-    there = Layout.unpack(told)
+    there = Layout.unpack(message)
     data = codec.encode_block(3, 9, block.sequence, layout.arrays(block))
     message = codec.decode(bytes(data))
     assert (message["op"], message["stream"], message["sequence"]) == ("block", 3, 9)
@@ -151,7 +151,7 @@ def test_no_copy_is_made_of_a_frame():
 
 
 def test_large_columns_are_sent_as_they_are():
-    """Neither copied nor joined; what comes is the same."""
+    """Neither copied nor joined; the bytes are the same."""
     codec = codec_of("frame")
     rows = LENT_BYTES // 8 + 1
     stream = Stream("s", fields={"a": Field(dtype="i64")})
@@ -169,11 +169,11 @@ def test_large_columns_are_sent_as_they_are():
     assert all((a == b).all() for a, b in zip(arrays, found, strict=True))
 
 
-# ---- strangers
+# ---- untrusted bytes
 
 
 def hostile_reads(codec, data: bytes) -> None:
-    """Read whatever it is as a server and as a client do: one error comes out."""
+    """Decode bytes as a server and as a client do: only one error is raised."""
     try:
         message = codec.decode(data)
         if message["op"] == "block":
@@ -194,7 +194,7 @@ LAYOUT = Layout.of(_BLOCK)
 
 @settings(max_examples=300)
 @given(data=st.binary(max_size=300))
-def test_random_bytes_are_no_message(data):
+def test_random_bytes_are_not_a_message(data):
     for name in CODECS:
         hostile_reads(codec_of(name), data)
 
@@ -254,7 +254,7 @@ def test_known_tricks_are_refused(name, data):
 
 
 def test_nothing_is_unpickled(codec, tmp_path):
-    """Not even a pickle in a frame of ours, which is what `frame` is made of."""
+    """Not even a pickle in a frame of the codec `frame`."""
     import pickle
 
     from ataraxis.frame import Frame
@@ -285,12 +285,12 @@ def test_nothing_is_unpickled(codec, tmp_path):
     ],
 )
 def test_labels_of_strangers_are_checked(columns):
-    told = {**LAYOUT.pack(), "columns": columns}
+    message = {**LAYOUT.pack(), "columns": columns}
     with pytest.raises(BadMessage):
-        Layout.unpack(told)
+        Layout.unpack(message)
 
 
-# ---- rings, rates, errors
+# ---- buffers, rates, errors
 
 
 def taken(ring, count, window=10**6):
@@ -307,7 +307,7 @@ def test_a_ring_forgets_only_what_was_read():
     assert taken(ring, 3, 4) == [b"\0\0", b"\1\1", None]
     ring.confirm(1)
     assert taken(ring, 1, 4) == [b"\2\2"]
-    ring.confirm(99)  # what was not sent cannot have been read
+    ring.confirm(99)  # unsent messages cannot be confirmed
     assert (ring.first, ring.next, ring.budget.used) == (3, 5, 4)
     assert taken(ring, 1, 4) == [b"\3\3"]
     ring.rewind(3)
@@ -324,7 +324,7 @@ def test_a_ring_forgets_only_what_was_read():
 
 @given(st.lists(st.sampled_from("atcre"), max_size=60), st.randoms())
 def test_a_ring_is_a_list_with_a_beginning(actions, rng):
-    """Against a list of everything that was ever appended."""
+    """Compare with a list of all appended messages."""
     ring, sent_, first, cursor, read = ResendBuffer(Budget(1000)), [], 0, 0, 0
     for action in actions:
         if action == "a":
@@ -350,7 +350,7 @@ def test_a_ring_is_a_list_with_a_beginning(actions, rng):
             first = min(first + 1, len(sent_))
         assert ring.first == first
         assert ring.budget.used == sum(map(len, sent_[first:]))
-        # What was given up is on its way still: a window is of what was not read.
+        # Evicted messages still count: the window is of unread messages.
         assert ring.flying == sum(map(len, sent_[read:cursor]))
 
 
@@ -390,7 +390,7 @@ def test_foreign_errors_become_the_nearest_known():
         assert type(unpacked_error(data)) is RemoteError
 
 
-# ---- who may come in
+# ---- access
 
 
 def test_beyond_this_machine_only_with_tls_and_token():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 
-def push_lsl(name: str, channels: int, rate: float, seconds: float, told: Any) -> None:
+def push_lsl(name: str, channels: int, rate: float, seconds: float, pipe: Any) -> None:
     """Push counted samples through an LSL outlet in time, 100 chunks a second.
 
     Channel c of sample k is ``(k + c) % 2**24``; its time is ``k / rate`` after the
@@ -18,25 +18,25 @@ def push_lsl(name: str, channels: int, rate: float, seconds: float, told: Any) -
 
     info = pylsl.StreamInfo(name, "EEG", channels, rate, "float32", f"id-{name}")
     outlet = pylsl.StreamOutlet(info)
-    told.send("ready")
+    pipe.send("ready")
     if not outlet.wait_for_consumers(30):
-        told.send("nobody came")
+        pipe.send("no reader came")
         return
-    told.recv()
+    pipe.recv()
     size = max(1, round(rate / 100))
     begin, first_s = time.monotonic(), pylsl.local_clock()
     pushed, total = 0, -(-round(rate * seconds) // size) * size
-    told.send((total, first_s))
+    pipe.send((total, first_s))
     while pushed < total:
         k = pushed + np.arange(size)
         rows = ((k[:, None] + np.arange(channels)) % 2**24).astype("f4")
         outlet.push_chunk(rows, first_s + (pushed + size - 1) / rate)
         pushed += size
         time.sleep(max(0.0, begin + pushed / rate - time.monotonic()))
-    told.recv()
+    pipe.recv()
 
 
 def burn(until: Any) -> None:
-    """Keep a core busy until told."""
+    """Keep a core busy until stopped."""
     while not until.is_set():
         np.linalg.norm(np.random.default_rng(0).normal(size=20_000))

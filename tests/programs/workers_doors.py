@@ -1,6 +1,6 @@
 """Attackers of a server, each a program: ``workers_doors.py KIND PORT TOKEN TLS COUNT``.
 
-They go on until the count is reached, or until they are told to end, and print what
+They run until the count is reached, or until they are stopped, and print what
 they were answered.
 """
 # ruff: noqa: E501
@@ -39,7 +39,7 @@ def socket_of(port: int, token: str, tls: str, codec: str = "json") -> Any:
 
 
 async def silent(port: int, token: str, tls: str, count: int) -> None:
-    """Connections that say nothing, or one byte; so many at a time, again and again."""
+    """Open connections that send nothing, or one byte; many at a time, repeatedly."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, count + 500), most))
     rng, held, made = random.Random(1), collections.deque(), 0
@@ -52,7 +52,7 @@ async def silent(port: int, token: str, tls: str, count: int) -> None:
                 one.connect(("127.0.0.1", port))
             held.append(one)
             made += 1
-        for one in rng.sample([*held], 10):  # some say a little, and no more
+        for one in rng.sample([*held], 10):  # some send a little
             with contextlib.suppress(OSError):
                 one.send(rng.choice((b"\x16", b"G", b"\x16\x03\x01\x02\x00", b"\0")))
         while len(held) > count:
@@ -62,7 +62,7 @@ async def silent(port: int, token: str, tls: str, count: int) -> None:
 
 
 def hostile_message(codec: str, rng: random.Random) -> bytes:
-    """Something that a client of ours would not send."""
+    """Return a message that RemoteAPI would not send."""
     kind = rng.randrange(12)
     big = rng.choice((2**31, 2**63, 10**18, -1, 1.5, "x", None, [], {}, True))
     calls = ("proxy_live_stream", "replay_collection_stream", "simulate_stream", "seek",
@@ -109,7 +109,7 @@ def hostile_message(codec: str, rng: random.Random) -> bytes:
 
 
 async def messages(port: int, token: str, tls: str, count: int) -> None:
-    """Hostile messages for each codec, some dozens a connection."""
+    """Send hostile messages for each codec, dozens per connection."""
     heard: collections.Counter[str] = collections.Counter()
 
     async def one(codec: str) -> None:
@@ -160,8 +160,8 @@ PRICED = (
 
 
 async def priced(port: int, token: str, tls: str, count: int) -> None:
-    """Requests that cost too much: each is refused, with words."""
-    refused, told = 0, collections.Counter()
+    """Send requests that cost too much: each is refused with a reason."""
+    refused, counts = 0, collections.Counter()
     async with socket_of(port, token, tls) as made:
         await made.send(json.dumps({"op": "hello", "version": 1}))
         await made.recv()
@@ -174,8 +174,10 @@ async def priced(port: int, token: str, tls: str, count: int) -> None:
                 if answer["op"] == "reply":
                     break
             refused += "error" in answer
-            told[answer.get("error", {}).get("type", "GRANTED " + str(arguments))] += 1
-    print("priced", refused, "of", count, dict(told))
+            counts[
+                answer.get("error", {}).get("type", "GRANTED " + str(arguments))
+            ] += 1
+    print("priced", refused, "of", count, dict(counts))
 
 
 async def unread(port: int, token: str, tls: str, count: int) -> None:

@@ -25,38 +25,38 @@ def count_into(api: Any, sink: Any, rate: float, seconds: float | None) -> Any:
     stream.frequency = rate
     return api.simulate_stream(
         stream, sink=sink, signals={"x": Ramp(2e9 / rate, 2e9)}, duration=seconds,
-        buffer=2**18,  # a sink that nobody empties before the end
+        buffer=2**18,  # a sink that is not read before the end
     )  # fmt: skip
 
 
-def serve(path: Path, token: str | None, limits: dict[str, Any], told: Any) -> None:
-    """Serve; say the port; answer each 'statistics' until told 'end'."""
+def serve(path: Path, token: str | None, limits: dict[str, Any], pipe: Any) -> None:
+    """Serve; send the port; answer each 'statistics' until 'end'."""
     with dm.Server(dm.API(path, path), token=token, limits=dm.Limits(**limits)) as made:
-        told.send(made.port)
-        while told.recv() == "statistics":
+        pipe.send(made.port)
+        while pipe.recv() == "statistics":
             status = Path("/proc/self/status").read_text()
             rss_kib = int(status.partition("VmRSS:")[2].split()[0])
-            told.send({**made.statistics(), "rss_bytes": rss_kib * 1024})
+            pipe.send({**made.statistics(), "rss_bytes": rss_kib * 1024})
 
 
-def read_on(port: int, codec: str, told: Any) -> None:
-    """Read counted samples until killed; say when the first was there."""
+def read_on(port: int, codec: str, pipe: Any) -> None:
+    """Read counted samples until killed; report the first."""
     with dm.RemoteAPI("websocket", codec) as api:
         api.connect("127.0.0.1", port)
         seen = []
         count_into(api, seen.append, 2000, None)
         while not seen:
             time.sleep(0.001)
-        told.send("reads")
-        told.recv()
+        pipe.send("reads")
+        pipe.recv()
 
 
 # ---- hostile ones
 
 
-def attack(port: int, token: str, seconds: float, told: Any) -> None:
-    """Let twenty clients misbehave for so long; what they were told, counted."""
-    told.send(dict(asyncio.run(_attack(port, token, seconds))))
+def attack(port: int, token: str, seconds: float, pipe: Any) -> None:
+    """Let twenty clients misbehave for some seconds; send the counts of answers."""
+    pipe.send(dict(asyncio.run(_attack(port, token, seconds))))
 
 
 async def _attack(port: int, token: str, seconds: float) -> Counter[str]:
@@ -82,7 +82,7 @@ async def _attack(port: int, token: str, seconds: float) -> Counter[str]:
 
 
 def _closed() -> Any:
-    """What a connection ends with; also in its first second, on a busy machine."""
+    """Errors of a closed connection, also during its handshake."""
     from websockets.exceptions import ConnectionClosed, InvalidMessage
 
     return ConnectionClosed, InvalidMessage
@@ -117,16 +117,16 @@ def _socket(port: int, token: str, codec: str = "json") -> Any:
 
 async def _hello(socket: Any, **more: Any) -> Any:
     await socket.send(json.dumps({"op": "hello", "version": 1, **more}))
-    said = json.loads(await socket.recv())
-    if said["op"] == "error":
-        # Too late, on a busy machine: a second is all that a handshake may take.
-        raise ConnectionRefusedError(said["error"]["message"])
-    assert said["op"] == "welcome", said
-    return said
+    message = json.loads(await socket.recv())
+    if message["op"] == "error":
+        # Too late on a busy machine: a handshake may take a second.
+        raise ConnectionRefusedError(message["error"]["message"])
+    assert message["op"] == "welcome", message
+    return message
 
 
 async def noise(port, token, rng, heard) -> None:
-    """Random bytes at the door, and behind it."""
+    """Send random bytes before and after the handshake."""
     _, writer = await _raw(port)
     writer.write(rng.randbytes(rng.randrange(1, 4000)))
     await writer.drain()
@@ -140,7 +140,7 @@ async def noise(port, token, rng, heard) -> None:
 
 
 async def half_open(port, token, rng, heard) -> None:
-    """Say nothing, or begin to, or stop after the handshake."""
+    """Send nothing, or a part, or stop after the handshake."""
     reader, writer = await _raw(port)
     writer.write([b"", b"GET /ws HTTP/1.1\r\nHost: 127"][rng.randrange(2)])
     await writer.drain()
@@ -161,7 +161,7 @@ async def huge_lengths(port, token, rng, heard) -> None:
 
 
 async def wrong_token(port, token, rng, heard) -> None:
-    """Guess."""
+    """Guess the token."""
     from websockets.exceptions import InvalidStatus
 
     try:
@@ -172,7 +172,7 @@ async def wrong_token(port, token, rng, heard) -> None:
 
 
 async def slow_reader(port, token, rng, heard) -> None:
-    """Ask for everything as fast as it goes, and never read."""
+    """Request streams without rate limit, and never read."""
     async with _socket(port, token) as socket:
         await _hello(socket)
         fields = {f"c{i}": {"dtype": "f64"} for i in range(16)}
@@ -185,11 +185,11 @@ async def slow_reader(port, token, rng, heard) -> None:
             }))  # fmt: skip
         socket.transport.pause_reading()
         heard["slow reader"] += 1
-        await asyncio.sleep(3)  # so long it does not read
+        await asyncio.sleep(3)  # without reading
 
 
 async def unknown_ids(port, token, rng, heard) -> None:
-    """Streams, calls and arguments that there are not."""
+    """Request unknown streams, calls and arguments."""
     asked = [
         {"call": "pause", "stream": 77},
         {"call": "nonsense"},
@@ -215,7 +215,7 @@ async def unknown_ids(port, token, rng, heard) -> None:
 
 
 async def many_requests(port, token, rng, heard) -> None:
-    """A million requests, as fast as they are taken."""
+    """Send a million requests as fast as possible."""
     async with _socket(port, token) as socket:
         await _hello(socket)
 
@@ -237,7 +237,7 @@ async def many_requests(port, token, rng, heard) -> None:
 
 
 async def bad_messages(port, token, rng, heard) -> None:
-    """What is no message, or none that comes now."""
+    """Send invalid messages, or valid ones at the wrong time."""
     codec = rng.choice(["json", "frame", "msgpack"])
     async with _socket(port, token, codec) as socket:
         if codec == "json" and rng.random() < 0.7:
@@ -254,7 +254,7 @@ async def bad_messages(port, token, rng, heard) -> None:
 
 
 async def thief(port, token, rng, heard) -> None:
-    """Guess the session of another."""
+    """Guess the session of another client."""
     async with _socket(port, token) as socket:
         guess = rng.choice(["", "a" * 32, 3])
         welcome = await _hello(socket, session=guess, streams=[[1, 0]])
@@ -262,7 +262,7 @@ async def thief(port, token, rng, heard) -> None:
 
 
 async def connects(port, token, rng, heard) -> None:
-    """Come, ask for something, and vanish."""
+    """Connect, send a request, and vanish."""
     async with _socket(port, token) as socket:
         await _hello(socket)
         await socket.send(json.dumps({

@@ -1,4 +1,4 @@
-"""The seed's local snippets as printed; what is mended is listed, and nothing else.
+"""The seed's local examples as printed; every correction is listed.
 
 tests/seeds/printed/datamux_*.txt are the seed's own words.
 """
@@ -18,7 +18,7 @@ from places import PRINTED
 
 SEED = PRINTED
 ATTRS = '{"subject": "A", "session": "1", "task": "1"}'
-# What is wrong in print, and what stands for the reader's own names.
+# Errors in print, and values for the reader's own names.
 MENDS = [
     (r"import streaminghub_datamux as dm", "import ataraxis.datamux as dm"),
     (r"attrs, sink\)", "attrs=attrs, sink=sink)"),
@@ -29,7 +29,7 @@ IDS = {
     "proxy": [(r'node_id="<id>"', 'node_id="sim"')],
 }
 STREAM = {"replay": "gaze", "proxy": "sine"}
-# Between the lines as printed: see what came, and end a live stream, which has none.
+# Between the printed lines: check the items, and end a live stream.
 WATCH = """\
     received.append(item)
     if len(received) == {enough}:

@@ -1,4 +1,4 @@
-"""The seed's remote snippets, with every codec; what is mended is listed.
+"""The seed's remote examples, with every codec; corrections are listed.
 
 Option B as printed, then the two loops as printed; the server is started by the command
 as printed, in a process of its own.
@@ -114,7 +114,7 @@ def test_the_same_calls_without_await(port, codec):
 
 
 def test_a_client_that_is_forgotten_leaves_nothing(port, codec):
-    """The seed never disconnects: its thread ends when nobody has the API any more."""
+    """The seed never disconnects: the thread ends when the API is garbage."""
     import threading
 
     import ataraxis.datamux as dm

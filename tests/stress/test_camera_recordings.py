@@ -77,15 +77,15 @@ def test_a_camera_is_recorded_to_the_frame(
     program.communicate()
     timer.join()
     verdict = judge(tmp_path, Anchor.take())
-    said = verdict["camera"]
+    found = verdict["camera"]
     with LogArchive(tmp_path) as log:
         numbers = log.read("camera").sequence.tolist()
     # Of those sent since it had joined, or was announced, none is missing.
-    assert numbers == list(range(said.late, sent))
-    assert said.received == sent - said.late
+    assert numbers == list(range(found.late, sent))
+    assert found.received == sent - found.late
     lost = refused if on_full == "drop_newest" else 0
     assert given_up == lost or on_full == "raise"
-    assert (said.expected, said.missing) == (sent - said.late + lost, lost)
+    assert (found.expected, found.missing) == (sent - found.late + lost, lost)
     if when == "after":
-        assert said.late == 0
+        assert found.late == 0
     assert verdict.is_trusted == (not lost)

@@ -25,7 +25,7 @@ MEMORY, SERVED_S, DESCRIPTORS = 300 << 20, 2.0, 1024
 
 
 class Watch(threading.Thread):
-    """The server's memory and descriptors, until it is told to stop."""
+    """Sample the server's memory and descriptors until stopped."""
 
     def __init__(self, pid: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ def test_a_client_with_a_token_is_served_whatever_others_do(tmp_path, figure, tl
         secret = token.read_text().strip()
         known = {"token": secret, "tls": pem or None}
         with connected(server.port, **known) as api:
-            api.list_collections()  # what is loaded at the first use
+            api.list_collections()  # loads modules at first use
         watch = Watch(server.process.pid)
         watch.start()
         attackers = {
@@ -80,7 +80,7 @@ def test_a_client_with_a_token_is_served_whatever_others_do(tmp_path, figure, tl
                  secret, pem, str(count)],
                 env={**os.environ, "PYTHONPATH": PATH},
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                preexec_fn=lambda: os.nice(19),  # they have machines of their own
+                preexec_fn=lambda: os.nice(19),  # in reality they run on other machines
             )
             for kind, count in counts.items()
         }  # fmt: skip
@@ -100,9 +100,9 @@ def test_a_client_with_a_token_is_served_whatever_others_do(tmp_path, figure, tl
             watch.is_over.set()
             watch.join()
         assert server.end() == 0
-    for kind, (said, complaint) in heard.items():
-        assert said.startswith(kind), complaint[-500:]
-        print(said.strip())
+    for kind, (report, complaint) in heard.items():
+        assert report.startswith(kind), complaint[-500:]
+        print(report.strip())
     print(
         f"{'tls' if tls else 'plain'}: served {len(served)} times, the slowest in "
         f"{max(served):.2f} s; memory {watch.memory / 2**20:.0f} MiB; descriptors "

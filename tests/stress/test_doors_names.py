@@ -42,7 +42,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root is another 
 
 
 def secrets(folder: Path) -> None:
-    """Files that no client may read, of every format that is to be had here."""
+    """Files that no client may read, of every format available here."""
     folder.mkdir()
     x, t = np.full(30, NUMBER), np.arange(30) / 10
     np.savez(folder / "secret.npz", x=x, t=t)
@@ -338,12 +338,12 @@ def test_without_a_token_nothing_is_answered(tmp_path, figure):
     count = int(figure(10_000, 100))
     with dm.Server(dm.API(tmp_path, tmp_path)) as server:
         watch = hostile.Watch(tmp_path / "outside")
-        said = programs.run(HTTP, server.port, count, 1, timeout=500)
+        report = programs.run(HTTP, server.port, count, 1, timeout=500)
         assert not watch.has_seen()
     watch.close()
-    print(said)
-    assert "LET IN" not in said
-    assert said.startswith(f"{count} ")
+    print(report)
+    assert "LET IN" not in report
+    assert report.startswith(f"{count} ")
 
 
 AS_STRANGER = """
@@ -352,7 +352,7 @@ AS_STRANGER = """
     import ataraxis.datamux as dm
     from ataraxis.errors import AccessDenied
     with dm.Server() as loads, dm.RemoteAPI("websocket", "json") as api:
-        api.connect("127.0.0.1", loads.port)  # loads what this user may not read
+        api.connect("127.0.0.1", loads.port)  # loads modules that this user may not read
     unix = socket.socket(socket.AF_UNIX)
     os.setgroups([]); os.setresgid(54322, 54322, 54322); os.setresuid(54322, 54322, 54322)
     for use in (
@@ -393,7 +393,7 @@ def test_another_user_of_this_machine_is_a_stranger(tmp_path, context, figure):
         try:
             port = int(server.stdout.readline().rsplit(":", 1)[1])
             assert (mine / f".serve-{port}.token").stat().st_mode & 0o777 == 0o600
-            said = programs.run(code, mine, port, theirs)
+            report = programs.run(code, mine, port, theirs)
             count = int(figure(10_000, 100))
             stranger = (
                 "import encodings.idna, os, random, socket, sys\n"
@@ -405,9 +405,9 @@ def test_another_user_of_this_machine_is_a_stranger(tmp_path, context, figure):
         finally:
             server.terminate()
             server.wait(30)
-    print(said, heard)
-    assert "LET IN" not in said + heard
-    assert "a token is needed" in said
+    print(report, heard)
+    assert "LET IN" not in report + heard
+    assert "a token is needed" in report
     assert not any(path.name.startswith(".serve") for path in mine.iterdir())
     mine.rmdir()
     theirs.rmdir()
@@ -424,7 +424,7 @@ def test_a_unix_socket_knows_its_peer(tmp_path, context):
             api.connect(f"unix:{where}")
             assert "sim" in [node.id for node in api.list_live_nodes()]
         where.chmod(0o777)  # as a careless administrator might
-        said = programs.run(
+        report = programs.run(
             """
             import os, socket, sys
             os.setgroups([]); os.setresgid(54322, 54322, 54322)
@@ -440,7 +440,7 @@ def test_a_unix_socket_knows_its_peer(tmp_path, context):
             """,
             where,
         )
-        assert said.strip() in ("b''", "ConnectionResetError", "BrokenPipeError")
+        assert report.strip() in ("b''", "ConnectionResetError", "BrokenPipeError")
     assert not where.exists()
 
 

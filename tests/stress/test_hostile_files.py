@@ -24,7 +24,7 @@ def test_no_file_takes_more_than_its_size_allows(tmp_path, context, figure, kind
     module = hostile.NEEDS.get(kind)
     if module is not None and importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not installed")
-    count, wrong, said = int(figure(5000, 40)), [], []
+    count, wrong, done_lines = int(figure(5000, 40)), [], []
     for seed, begin in enumerate(range(0, count, BATCH)):
         folder = tmp_path / f"{seed}"
         folder.mkdir()
@@ -42,6 +42,6 @@ def test_no_file_takes_more_than_its_size_allows(tmp_path, context, figure, kind
         wrong += [
             f"seed {seed}: {line}" for line in lines if not line.startswith("done")
         ]
-        said += [line for line in lines if line.startswith("done")]
-    print(kind, count, said)
+        done_lines += [line for line in lines if line.startswith("done")]
+    print(kind, count, done_lines)
     assert wrong == []

@@ -63,7 +63,7 @@ def link():
 
 
 def test_a_link_that_is_cut_for_8_seconds(link, tmp_path):
-    """With TLS and a token; nothing is lost, nothing comes twice, nothing is left."""
+    """With TLS and a token; no sample is lost or duplicated, no thread is left."""
     here, there, end = link
     certificate, key, token = (tmp_path / n for n in ("c.pem", "k.pem", "token"))
     subprocess.run(
@@ -90,7 +90,7 @@ def test_a_link_that_is_cut_for_8_seconds(link, tmp_path):
         try:
             assert client.stdout.readline() == "cut\n"
             sh(f"ip -n {there} link set {end} down")
-            time.sleep(CUT_S)  # this is the length of the cut, not a wait for luck
+            time.sleep(CUT_S)  # the length of the cut
             sh(f"ip -n {there} link set {end} up")
             out, _ = client.communicate(timeout=150)
             assert client.returncode == 0

@@ -30,11 +30,11 @@ LIMITS = {
 
 @contextlib.contextmanager
 def worker(target, *arguments):
-    """A process of its own, and a pipe to it."""
+    """A process, and a pipe to it."""
     here, there = SPAWN.Pipe()
     process = SPAWN.Process(target=target, args=(*arguments, there))
     process.start()
-    there.close()  # its end alone: if it dies, there is an end to what is read
+    there.close()  # only the child has this end: reading ends if it dies
     try:
         yield process, here
     finally:
@@ -56,7 +56,7 @@ def counted(sink) -> list[int]:
 
 
 def test_a_good_client_among_twenty_hostile_ones(tmp_path, figure):
-    """It loses nothing, memory stays bounded, and the bad ones are told why."""
+    """It loses nothing, memory stays bounded, and bad clients get the reason."""
     seconds = figure(60, 6)
     token = secrets.token_urlsafe(32)
     folder(tmp_path)
@@ -76,17 +76,17 @@ def test_a_good_client_among_twenty_hostile_ones(tmp_path, figure):
             assert ack.wait(WAIT_S) is dm.END_OF_STREAM
             assert counted(sink) == [*range(round(RATE * seconds))]
             assert len(api.list_collections()) == 1
-            # Four slow readers, with what a ring and the sockets' buffers hold.
+            # Four slow readers, each with a full ring and socket buffers.
             assert most - before["rss_bytes"] < 400 * 2**20
         wait_until(lambda: answer(server, "statistics")["streams"] == 0, WAIT_S)
     assert heard.get("wrong token was let in", 0) == 0
     assert heard.get("thief was let in", 0) == 0
-    for told in (
+    for answer_text in (
         "noise was cut off", "half-open was cut off", "huge: 1009", "token: 401",
         "unknown: SourceNotFound", "unknown: BadMessage", "bad: 1008",
         "thief was a new one", "vanished", "flood: too many requests",
     ):  # fmt: skip
-        assert heard.get(told, 0) > 0, (told, heard)
+        assert heard.get(answer_text, 0) > 0, (answer_text, heard)
 
 
 def test_clients_killed_at_any_moment_leave_nothing(tmp_path, figure):

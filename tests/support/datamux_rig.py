@@ -14,7 +14,7 @@ from ataraxis.datamux import END_OF_STREAM, Field, Recording, Stream
 
 
 def gaze_json(**changes: Any) -> dict[str, Any]:
-    """A collection as StreamingHub's own files have it."""
+    """A collection in StreamingHub's format."""
     field = {"description": "", "dtype": "f32"}
     made = {
         "$schema": "https://raw.githubusercontent.com/nirdslab/streaminghub/master/"
@@ -47,7 +47,7 @@ def gaze_json(**changes: Any) -> dict[str, Any]:
 
 
 def write_collection(folder: Path, name: str = "eyes", **changes: Any) -> Path:
-    """Write its description; its folder of recordings."""
+    """Write its description; return its folder of recordings."""
     made = gaze_json(name=name, **changes)
     (folder / f"{name}.collection.json").write_text(json.dumps(made))
     (folder / name).mkdir(exist_ok=True)
@@ -63,7 +63,7 @@ def write_csv(path: Path, n: int = 20, rate: float = 100.0, header: str = "t,x,y
 
 
 def counting(n: int = 100, rate: float | None = 100.0, fields: int = 2) -> Recording:
-    """A recording whose every value is its sample's number."""
+    """A recording whose values are the sample numbers."""
     names = [f"c{i}" for i in range(fields)]
     stream = Stream(
         "count", frequency=rate, fields={k: Field(dtype="i32") for k in names}

@@ -1,4 +1,4 @@
-"""A network between a client and a server that can be cut and that can fall silent."""
+"""A network between a client and a server that can be cut or silenced."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ataraxis.datamux.remote.loop_thread import LoopThread
 
 
 class Relay:
-    """Passes bytes on to a port of this machine."""
+    """Forwards bytes to a port of this machine."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -17,7 +17,7 @@ class Relay:
         self._thread = LoopThread("relay")
         self._flows = self._thread.run(self._made()).result(10)
         self.connections = 0
-        """How many there were."""
+        """Number of connections so far."""
         self._server = self._thread.run(self._listen()).result(10)
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -60,20 +60,20 @@ class Relay:
                 writer.transport.abort()
 
     def shut(self) -> None:
-        """Break every connection, and let none through."""
+        """Break every connection, and refuse new ones."""
         self._is_open = False
         self.cut()
 
     def open(self) -> None:
-        """Let connections through again."""
+        """Accept connections again."""
         self._is_open = True
 
     def silence(self) -> None:
-        """Let nothing through, and tell nobody."""
+        """Hold all bytes, without an error."""
         self._thread.loop.call_soon_threadsafe(self._flows.clear)
 
     def speak(self) -> None:
-        """Let what came meanwhile through."""
+        """Forward the held bytes."""
         self._thread.loop.call_soon_threadsafe(self._flows.set)
 
     def __enter__(self) -> Relay:

@@ -42,7 +42,7 @@ def connected(server: Any, codec: str = "frame", **options: Any) -> Iterator[Any
 
 
 class ServeCommand:
-    """``python -m ataraxis.datamux serve`` in a process of its own; ends with it."""
+    """``python -m ataraxis.datamux serve`` in a process, which ends with it."""
 
     def __init__(self, path: Path, *options: str, port: int = 0) -> None:
         self.process = subprocess.Popen(
@@ -68,7 +68,7 @@ class ServeCommand:
 
     def __exit__(self, *exc: object) -> None:
         if self.process.poll() is None:
-            self.process.terminate()  # it takes its token out of the context
+            self.process.terminate()  # it removes its token from the context
             try:
                 self.process.communicate(timeout=30)
             except subprocess.TimeoutExpired:
@@ -76,7 +76,7 @@ class ServeCommand:
         self.process.communicate()
 
     def end(self) -> int:
-        """Ask it to end; its exit code."""
+        """End it; return its exit code."""
         self.process.terminate()
         self.process.communicate(timeout=90)
         return self.process.returncode

@@ -116,7 +116,7 @@ Steer = Callable[[str, dict[str, Any]], Any]
 
 
 class RemoteTimeline(Timeline):
-    """A `Timeline` of a stream whose clock runs on the server; each use is a request."""
+    """A `Timeline` whose clock runs on the server; each use is a request."""
 
     def __init__(self, number: int, steer: Steer, speed: float, paused: bool) -> None:
         super().__init__(speed)

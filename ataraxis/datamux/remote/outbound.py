@@ -215,10 +215,10 @@ _SHARE = 8  # messages become shorter if fewer than this fit
 class Outlet:
     """Encodes blocks into a `ResendBuffer`, from which the connection sends them.
 
-    At most `window` bytes are unconfirmed. A live source is never delayed: if the buffer
-    is full, its oldest message is evicted, and a reader that needs it gets an error. A
-    recording waits. A stream is paced if it has a rate limit. `notify` is called from
-    the task's thread when messages are ready to be sent.
+    At most `window` bytes are unconfirmed. A live source is never delayed: if the
+    buffer is full, its oldest message is evicted, and a reader that needs it gets an
+    error. A recording waits. A stream is paced if it has a rate limit. `notify` is
+    called from the task's thread when messages are ready to be sent.
     """
 
     takes_blocks = True
