@@ -8,7 +8,6 @@ for the caller; it drains what was accepted, and ends.
 from __future__ import annotations
 
 import os
-import signal
 import struct
 import subprocess
 import time
@@ -47,6 +46,7 @@ from ataraxis.log.status import (
     LogStatus,
 )
 from ataraxis.shm.process import (
+    SIGNALS,
     ChildProcess,
     ProcessOutput,
     ProcessWatch,
@@ -443,7 +443,6 @@ _GATHER_S, _GATHER_LARGE_S = 0.004, 0.001
 _GATHER_BYTES = 1 << 17
 _GATHER_SLOTS = 256
 _SMALL_BYTES = 1024
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def start_writer(path: str | Path, errors: ProcessOutput) -> ChildProcess:
@@ -453,7 +452,7 @@ def start_writer(path: str | Path, errors: ProcessOutput) -> ChildProcess:
     """
     return spawn(
         process_command("ataraxis.log.writer:main", str(path)),
-        blocked=_SIGNALS,
+        blocked=SIGNALS,
         stdout=subprocess.DEVNULL,
         stderr=errors,
         process_group=None,

@@ -123,19 +123,12 @@ class RecorderProxy:
         self._lag, self._recorder = Lag(self.verdict, recorder, context), recorder
         self._lost = 0
         # Until its process has begun: a stream made meanwhile waits for the recorder.
-        self._announcement: Announcement | None = Announcement(
-            stream, recorder, context
-        )
+        self._announcement = Announcement(stream, recorder, context)
 
     @property
     def is_waiting(self) -> bool:
         """False: its process waits for the stream."""
         return False
-
-    def _withdraw(self) -> None:
-        announcement, self._announcement = self._announcement, None
-        if announcement is not None:
-            announcement.withdraw()
 
     def look(self) -> None:
         """Measure how far behind its recorder is."""
@@ -152,7 +145,7 @@ class RecorderProxy:
         ours = next((r for r in readers if r.label == self._recorder), None)
         self.is_known |= ours is not None
         if self.is_known:  # its process has announced itself
-            self._withdraw()
+            self._announcement.withdraw()
         return found, ours
 
     def lose(self, loss: SessionLoss) -> None:
@@ -161,17 +154,12 @@ class RecorderProxy:
 
     def merge(self, other: StreamVerdict) -> None:
         """Add the verdict of a recorder process."""
-        self.note(*other.notes)
+        self.verdict.note(*other.notes)
         self.verdict.is_trusted &= other.is_trusted
         self.verdict.missing += other.missing
         self.verdict.longest_lag = max(self.verdict.longest_lag, other.longest_lag)
         behind = max(self.verdict.longest_lag_s, other.longest_lag_s)
         self.verdict.longest_lag_s = behind
-
-    def note(self, *texts: str) -> None:
-        """Add notes to the verdict, each once."""
-        known = self.verdict.notes
-        known += [text for text in texts if text not in known]
 
     def stop(
         self,
@@ -179,12 +167,13 @@ class RecorderProxy:
         on_refusal: Callable[[str], object] = lambda text: None,
     ) -> StreamVerdict:
         """Return the verdict; its recorder has ended."""
-        self._withdraw()
+        self._announcement.withdraw()
         found = self._lag.seen()
         if found is not None and self._lag.is_promised(found):
             self.verdict.missing += self._lag.behind()
-            self.verdict.is_trusted = False
-            self.note("its ring holds what is not recorded: run 'ataraxis recover'")
+            self.verdict.doubt(
+                "its ring holds what is not recorded: run 'ataraxis recover'"
+            )
         return self.verdict
 
     def statistics(self) -> RecordingStatistics:
@@ -325,13 +314,13 @@ class RecorderProcess:
         died = self.program.restarts
         for name, track in self.tracks.items():
             if self.program.failure:
-                track.verdict.is_trusted = False
-                track.note(self.program.failure)
+                track.verdict.doubt(self.program.failure)
             if died:
-                track.note(f"its recorder died and was started again, {died} times")
+                track.verdict.note(
+                    f"its recorder died and was started again, {died} times"
+                )
             if name not in self._verdicts:
-                track.verdict.is_trusted = False
-                track.note(
+                track.verdict.doubt(
                     f"its recorder did not end in order{reason}; run 'ataraxis recover'"
                 )
 

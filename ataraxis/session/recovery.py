@@ -124,8 +124,7 @@ def _finished(
             log.write(f"recovery: {frames[name]} frames of {name!r} written")
         except (AtaraxisError, OSError) as error:
             problem = f"{name}: {error}"
-            known.is_trusted = False
-            known.notes.append(str(error))
+            known.doubt(str(error))
         tracked.append(known)
     tracked += [StreamVerdict(name) for name in about.streams if name not in waiting]
     with suppress(FileNotFoundError):
@@ -158,8 +157,8 @@ def _doubt_the_rest(verdict: Verdict, known: set[str]) -> None:
     """Doubt streams whose ring was removed: their last frames are unknown."""
     for stream in verdict.streams:
         if stream.name not in known:
-            stream.is_trusted = verdict.is_trusted = False
-            stream.notes.append(
+            verdict.is_trusted = False
+            stream.doubt(
                 "its ring was removed: what was sent after the last frame is unknown"
             )
 

@@ -230,9 +230,8 @@ class StreamRecorder:
 
     def withdraw(self) -> None:
         """Withdraw its announcement."""
-        announcement, self._announcement = self._announcement, None
-        if announcement is not None:
-            announcement.withdraw()
+        if self._announcement is not None:
+            self._announcement.withdraw()
 
     def _leave_the_past(self, timeout: float) -> None:
         """Wait while the name means a stream that ended before this session."""
@@ -320,7 +319,7 @@ class StreamRecorder:
         if not self._times and not self._is_known:
             self._doubt(self._absence())
         if self._times > 1:
-            self._note(f"was made again {self._times - 1} times")
+            self._verdict.note(f"was made again {self._times - 1} times")
         return self._verdict
 
     def _finish(
@@ -369,23 +368,18 @@ class StreamRecorder:
         self._say(
             f"LOST {gap.count} frames of {self.name!r} at {gap.first}: {gap.reason}"
         )
-        self._note(f"{gap.count} frames from {gap.first} on: {gap.reason}")
+        self._verdict.note(f"{gap.count} frames from {gap.first} on: {gap.reason}")
         self._on_loss(loss)
 
     def _warn(self, error: LoggerError | str) -> None:
         self._error = str(error)
         self._say(f"{self.name!r} cannot be written: {error}")
-        self._note(f"could not be written for some time: {error}")
+        self._verdict.note(f"could not be written for some time: {error}")
 
     def _low(self, low: LowDisk) -> None:
         self._say(f"the disk is filling up: {low}")
 
-    def _note(self, text: str) -> None:
-        if text not in self._verdict.notes:
-            self._verdict.notes.append(text)
-
     def _doubt(self, text: str) -> None:
         if text not in self._verdict.notes:
             self._say(f"{self.name!r}: {text}")
-        self._verdict.is_trusted = False
-        self._note(text)
+        self._verdict.doubt(text)

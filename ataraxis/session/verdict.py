@@ -61,6 +61,15 @@ class StreamVerdict:
     is_trusted: bool = True
     notes: list[str] = field(default_factory=list)
 
+    def note(self, *texts: str) -> None:
+        """Add notes, each once."""
+        self.notes += [text for text in dict.fromkeys(texts) if text not in self.notes]
+
+    def doubt(self, *texts: str) -> None:
+        """Add notes that are reasons not to trust it."""
+        self.is_trusted = False
+        self.note(*texts)
+
 
 @dataclass
 class Verdict(YamlConfig):
@@ -214,14 +223,12 @@ def _add(found: dict[str, StreamVerdict], source: SourceReport) -> None:
         stream.device_lost = (stream.device_lost or 0) + device.lost
         stream.device_unit = device.unit
         if device.resets:
-            stream.is_trusted = False
-            stream.notes.append(
+            stream.doubt(
                 f"the counter of its device restarted {device.resets} times: losses at "
                 "these times cannot be known"
             )
     if _is_off(source):
-        stream.is_trusted = False
-        stream.notes.append(
+        stream.doubt(
             f"its device made {source.rate_hz:.6g} frames a second by its clock, "
             f"{source.declared_hz:.6g} are declared"
         )
@@ -254,8 +261,7 @@ def _compare_pulses(
         frames = stream.expected + (stream.device_lost or 0)
         found = count_pulses(directory, line_stream, line, frames, last_ns)
     except (KeyError, OSError, ValueError) as error:
-        stream.is_trusted = False
-        stream.notes.append(f"its pulses cannot be counted: {error}")
+        stream.doubt(f"its pulses cannot be counted: {error}")
         return
     stream.is_device = True
     if found.open:
@@ -263,8 +269,7 @@ def _compare_pulses(
     if found.lost >= 0:
         stream.device_lost = (stream.device_lost or 0) + found.lost
     else:
-        stream.is_trusted = False
-        stream.notes.append(
+        stream.doubt(
             f"{found.pulses} pulses on line {line!r} of {line_stream!r}, and "
             f"{found.frames} frames: {-found.lost} have no pulse"
         )

@@ -39,18 +39,7 @@ _WAIT, _WAKE = 0, 1
 
 
 def check_locks(context: Context) -> str:
-    """Check that a byte stays locked exactly as long as the mapping that holds it.
-
-    Parameters
-    ----------
-    context : Context
-        Where a file without a name is made for the test.
-
-    Returns
-    -------
-    str
-        What is wrong, or ''.
-    """
+    """Test that a byte is locked as long as a mapping; return what is wrong, or ''."""
     return _on_scratch(context, _try_locks)
 
 
@@ -72,18 +61,7 @@ def _try_locks(new: Nameless) -> str:
 
 
 def check_futex(context: Context) -> str:
-    """Check that a process can sleep on a word of a shared file.
-
-    Parameters
-    ----------
-    context : Context
-        Where a file without a name is made for the test.
-
-    Returns
-    -------
-    str
-        What is wrong, or ''.
-    """
+    """Test that a process can sleep on a shared word; return what is wrong, or ''."""
     call = _FUTEX_CALL.get(platform.machine())
     if call is None:
         return f"not tried on {platform.machine()}"

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 
+from ataraxis.clock import boot_id
 from ataraxis.errors import LayoutError
 
 MAGIC = b"ATRXSHM\x01"
@@ -126,27 +127,11 @@ class SegmentHeader:
         """Return the header page without the live words: 0x400 bytes."""
         g = self.geometry
         fixed = _FIXED.pack(
-            MAGIC,
-            0x01020304,
-            MAJOR,
-            MINOR,
-            self.kind,
-            layout_id(self.kind),
-            g.total,
-            0,
-            0,
-            self.uuid,
-            self.created_ns,
-            self.uid,
-            PAGE,
-            self.boot_id,
-            g.participants,
-            g.control_bytes,
-            g.labels_bytes,
-            g.payload_bytes,
-            *g.offsets,
-            self.labels_crc,
-        )
+            MAGIC, 0x01020304, MAJOR, MINOR, self.kind, layout_id(self.kind), g.total,
+            0, 0, self.uuid, self.created_ns, self.uid, PAGE, self.boot_id,
+            g.participants, g.control_bytes, g.labels_bytes, g.payload_bytes,
+            *g.offsets, self.labels_crc,
+        )  # fmt: skip
         body = fixed.ljust(_CRC_AT, b"\0")
         return body + struct.pack("<I", zlib.crc32(body))
 
@@ -236,8 +221,5 @@ def _up(n: int, step: int) -> int:
 
 @cache
 def _boot_id() -> bytes:
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as f:
-            return uuids.UUID(f.read().strip()).bytes
-    except (OSError, ValueError):
-        return bytes(16)
+    text = boot_id()
+    return uuids.UUID(text).bytes if text else bytes(16)

@@ -91,18 +91,11 @@ def _look(
             labels = Labels.from_json(text)
             users = files.participants(found.descriptor, g.participants)
             inside = looks.get(header.kind)
+            content = None if inside is None else inside(found, header)
             return Listed(
-                name,
-                header.kind.name.lower(),
-                str(labels.dtype),
-                labels.shape,
-                size,
-                tuple(users),
-                "",
-                found.is_kept(),
-                header.uuid.hex(),
-                inside(found, header) if inside is not None else None,
-            )
+                name, header.kind.name.lower(), str(labels.dtype), labels.shape, size,
+                tuple(users), "", found.is_kept(), header.uuid.hex(), content,
+            )  # fmt: skip
     except SegmentNotFound:
         return None
     except (LayoutError, OSError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import math
 import os
 import select
 import signal
@@ -301,17 +302,9 @@ class ProcessOutput:
 
 
 class RestartBudget:
-    """How often a process may die, and how long to wait before it is started again.
+    """Up to `limit` deaths of a process within a window, s; None: any number.
 
-    Parameters
-    ----------
-    limit : int or None
-        So many deaths within the window are allowed; None: any number.
-    window_s : float
-        The window, s.
-    backoff_s : float
-        Wait before the first restart, s; doubled by each death in the window, up to
-        5 s.
+    Before the first restart it waits `backoff_s`, doubled by each death, up to 5 s.
 
     Examples
     --------
@@ -321,10 +314,7 @@ class RestartBudget:
     """
 
     def __init__(
-        self,
-        limit: int | None,
-        window_s: float = float("inf"),
-        backoff_s: float = 0.0,
+        self, limit: int | None, window_s: float = math.inf, backoff_s: float = 0.0
     ) -> None:
         self.limit, self.window_s, self._backoff_s = limit, window_s, backoff_s
         self._deaths: deque[float] = deque()
