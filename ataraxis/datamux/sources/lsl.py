@@ -312,7 +312,7 @@ class LslSource(DescribedSource):
     def _count(self, t: NDArray[np.float64]) -> None:
         """Count the samples that are missing in gaps of the times."""
         rate, last = self._rate, float(t[-1])
-        # Without a late chunk there are no gaps; also False for the first, NaN.
+        # Only a late chunk has gaps; False for the first too, whose time is NaN.
         is_late = last - self._last_s - len(t) / (rate or 1.0) > self._gap_s / 2
         if rate is not None and (is_late or math.isnan(self._last_s)):
             gaps = np.diff(t, prepend=self._last_s) - 1 / rate
