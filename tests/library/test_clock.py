@@ -49,7 +49,7 @@ def test_anchor_keeps_the_tightest_reading(monkeypatch):
 
 
 def test_anchor_needs_a_reading():
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="at least 1"):
         Anchor.take(readings=0)
 
 
