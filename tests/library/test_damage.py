@@ -501,7 +501,7 @@ def test_a_lock_that_had_another_owner_at_its_release_makes_the_data_doubtful(
     mine = made.statistics().owner
     words.half(0, 1 + (mine + 1) % PARTICIPANTS)
     made.lock.release()
-    with pytest.raises(OwnerDied, match="another owner when it was given back"):
+    with pytest.raises(OwnerDied, match="another owner when it was released"):
         made[...]
     made[...] = np.zeros(4, int)
     assert made[...].tolist() == [0, 0, 0, 0]
