@@ -1,8 +1,8 @@
 """Locked reads and writes of an n-d array in a segment: lock and copy in one call.
 
-The algorithm half moves bytes between private memory and the payload under the guard of lock.pxd;
-the bridge half turns the commonest indices into offsets and leaves every other form to numpy, in
-shm/array.py. The one kernel that uses the NumPy C-API: for scalars and result arrays.
+The algorithm half copies bytes between private memory and the payload under the guard of lock.pxd. The bridge half
+turns the commonest indices into offsets and leaves every other form to numpy, in shm/array.py. Uses the NumPy C-API
+for scalars and result arrays.
 """
 cimport numpy as cnp
 from cpython.buffer cimport PyObject_GetBuffer
@@ -32,13 +32,13 @@ cdef extern from "numpy/arrayobject.h":
 cnp.import_array()
 
 cdef enum:
-    LOOKS = 8              # unlocked tries of a reader before it takes the lock
+    LOOKS = 8              # unlocked attempts of a reader before it takes the lock
 
 
 # ---- the bridge
 
 cdef inline Py_ssize_t position_of(object index, Py_ssize_t size):
-    # 0 to size - 1, or -1: out of range, which numpy complains of in its own words.
+    # 0 to size - 1, or -1: out of range; numpy raises the error.
     cdef Py_ssize_t i = PyLong_AsSsize_t(index)
     if i < 0:
         if i == -1 and PyErr_Occurred():
@@ -49,17 +49,17 @@ cdef inline Py_ssize_t position_of(object index, Py_ssize_t size):
 
 
 cdef class ArrayKernel(LockHandle):
-    """The memory and lock behind a SharedMemoryArray; its subclass gives the manners.
+    """The memory and lock of a SharedMemoryArray.
 
     A subclass provides `_revive()` (make the handle usable or raise), `_read(index)` and
     `_write(index, value)` (every index form not handled here) and `_fail(status)` (raise).
     """
 
-    cdef unsigned char[::1] memory      # the payload, acquired once
+    cdef unsigned char[::1] memory      # the payload
     cdef char *data
     cdef object dtype                   # numpy dtype
     cdef object scalar                  # its scalar type
-    cdef int kind                       # numpy type number where elements are quick, else -1
+    cdef int kind                       # numpy type number of dtypes with a fast path, else -1
     cdef int ndim
     cdef Py_ssize_t itemsize
     cdef Py_ssize_t bytes
@@ -67,7 +67,7 @@ cdef class ArrayKernel(LockHandle):
     cdef Py_ssize_t strides[8]
 
     def _open(self, memory, Participant participant not None, object dtype, tuple shape):
-        """Connect to the payload `memory` (uint8, read and written in place)."""
+        """Use the payload `memory` (uint8, read and written in place)."""
         cdef Py_ssize_t step
         cdef int k
         self.memory = memory
@@ -83,20 +83,20 @@ cdef class ArrayKernel(LockHandle):
             self.strides[k] = step
             step *= shape[k]
         if step != self.bytes:
-            raise ValueError("the payload does not hold dtype and shape")
+            raise ValueError("dtype and shape do not fit the payload")
         self.kind = -1
         if self.bytes and dtype.isnative and dtype.isbuiltin and dtype.kind in "biufc" and dtype.char not in "gG":
             self.kind = dtype.num
         self._connect(participant)
 
     def _shut(self):
-        """Let go of segment and memory; views of it stay valid."""
+        """Release segment and memory; existing views stay valid."""
         LockHandle._shut(self)
         self.data = NULL
         self.memory = None
 
     cdef int fetch(self, char *to, Py_ssize_t offset, Py_ssize_t count) except -1:
-        # Bytes of the payload as no writer left them half way.
+        # Copy bytes of the payload, never torn.
         cdef ax_guard *guard = self.guard
         cdef const char *from_ = self.data + offset
         cdef int looks = LOOKS
@@ -109,8 +109,7 @@ cdef class ArrayKernel(LockHandle):
         return self.fetch_locked(to, offset, count)
 
     cdef int fetch_long(self, char *to, Py_ssize_t offset, Py_ssize_t count) except -1:
-        # The same without the GIL; the memoryview of our own keeps the mapping while another thread
-        # may disconnect the handle.
+        # The same without the GIL. The local memoryview keeps the mapping if another thread disconnects the handle.
         cdef unsigned char[::1] memory = self.memory
         cdef ax_guard *guard = self.guard
         cdef int looks = LOOKS
@@ -155,7 +154,7 @@ cdef class ArrayKernel(LockHandle):
         return 0
 
     cdef Py_ssize_t place(self, object index) except -2:
-        # Offset of one element for a plain index, or -1: not one we know.
+        # Offset of one element for a plain index, or -1: no fast path.
         cdef Py_ssize_t i, offset = 0
         cdef int k
         if self.ndim == 1:
@@ -176,7 +175,7 @@ cdef class ArrayKernel(LockHandle):
         return offset
 
     cdef bint span(self, object index, Py_ssize_t *offset, Py_ssize_t *count, Py_ssize_t *rows) except -1:
-        # Whole rows by a plain slice or Ellipsis: where, how many bytes, how many rows (-1: all dims).
+        # Find the whole rows that a plain slice or Ellipsis selects: offset, bytes, rows.
         cdef Py_ssize_t start = 0, stop = 0, step = 1
         if self.ndim == 0 or self.kind < 0:
             return False
@@ -219,7 +218,7 @@ cdef class ArrayKernel(LockHandle):
         cdef Py_ssize_t offset = 0, count = 0, rows = 0
         cdef uint64_t element_[2]     # aligned for every type
         cdef char *element = <char *>element_
-        cdef Participant keep        # taking the lock may let another thread disconnect the handle
+        cdef Participant keep        # another thread may disconnect the handle during take()
         cdef ax_guard *guard
         cdef char *to
         self.ready()
@@ -246,24 +245,24 @@ cdef class ArrayKernel(LockHandle):
         self._write(index, value)
 
     cdef bint fits(self, cnp.ndarray value, Py_ssize_t rows):
-        # Exactly the shape that is written, and no part of us: broadcasting and overlap are numpy's.
+        # Exactly the shape of the target, not a view of it: numpy does broadcasting and overlap.
         cdef int k
         cdef char *from_ = <char *>cnp.PyArray_DATA(value)
         if cnp.PyArray_NDIM(value) != self.ndim or cnp.PyArray_DIM(value, 0) != rows:
             return False
         if self.data - cnp.PyArray_NBYTES(value) < from_ < self.data + self.bytes:
-            return False          # a live view of ourselves may overlap: numpy knows how
+            return False
         for k in range(1, self.ndim):
             if cnp.PyArray_DIM(value, k) != self.shape[k]:
                 return False
         return True
 
     cdef bint overlaps(self, const char *from_, Py_ssize_t count) noexcept:
-        # A view of our own memory: numpy knows how to move that.
+        # A view of this array's memory: numpy copies that.
         return from_ < self.data + self.bytes and self.data < from_ + count
 
     cdef bint encode(self, object value, char *to) except -1:
-        # A Python number or a scalar of our own type as bytes; False where it does not fit exactly.
+        # Encode a Python number or a scalar of this dtype; False if it does not fit exactly.
         cdef int overflow = 0
         cdef long long number
         cdef double real
@@ -287,7 +286,7 @@ cdef class ArrayKernel(LockHandle):
         return False
 
     def add(self, index, amount, /):
-        """Add `amount` to one element atomically; the new value, a numpy scalar.
+        """Add `amount` to one element atomically and return the new value.
 
         Parameters
         ----------
@@ -304,13 +303,13 @@ cdef class ArrayKernel(LockHandle):
         Raises
         ------
         OverflowError
-            The sum does not fit the integer dtype; nothing was changed.
+            The sum does not fit the integer dtype; the element is unchanged.
         OwnerDied
-            A writer died half way and nobody has healed the array.
+            A writer died during a write and the array is not healed yet.
 
         Notes
         -----
-        Waits for the lock without end; no other locked access comes between.
+        Waits for the lock without limit; atomic among all locked accesses.
 
         Examples
         --------
@@ -348,7 +347,7 @@ cdef class ArrayKernel(LockHandle):
         return ax_scalar(self.kind, sum_, self.dtype)
 
     def _fetch_into(self, cnp.ndarray out not None):
-        """Copy the whole payload into `out` (C-contiguous, as many bytes), never torn."""
+        """Copy the whole payload into `out` (C-contiguous, of the same size), never torn."""
         self.ready()
         if not (cnp.PyArray_IS_C_CONTIGUOUS(out) and cnp.PyArray_ISWRITEABLE(out)) or cnp.PyArray_NBYTES(out) != self.bytes:
             raise ValueError("out must be C-contiguous, writable and of the array's size")
@@ -356,9 +355,9 @@ cdef class ArrayKernel(LockHandle):
             self.fetch(<char *>cnp.PyArray_DATA(out), 0, self.bytes)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
-        # The live, read-only ndarray view exports itself: it owns the mapping.
+        # The live, read-only ndarray view exports its buffer: it keeps the mapping.
         self.ready()
         array = self.__array__(copy=False)
         if array.dtype.kind == "V" and array.dtype.names is None:
-            raise BufferError("the buffer protocol has no void type: take numpy.asarray")
+            raise BufferError("the buffer protocol has no void type: use numpy.asarray")
         PyObject_GetBuffer(array, buffer, flags)

@@ -1,4 +1,4 @@
-# A consumer's end of a stream, and a frame that it has lent.
+# A consumer's handle on a stream, and the frames it returns.
 from libc.stdint cimport int64_t, uint64_t
 
 from ataraxis._kernels.frame cimport ax_frame
@@ -6,13 +6,13 @@ from ataraxis._kernels.ring cimport Endpoint, ax_got
 
 cdef class ConsumerHandle(Endpoint):
     cdef unsigned char[::1] out
-    cdef list returned                  # frames given back while a thread was inside
-    cdef Frame pending                  # looked at by is_alive, not yet received
-    cdef object dtype                   # of our own shape's frames, or None
+    cdef list returned                  # frames released while a thread was inside
+    cdef Frame pending                  # fetched by `_await`, not yet received
+    cdef object dtype                   # dtype of frames with the stream's labels, or None
     cdef uint64_t joined                # first sequence that counted
     cdef bint is_drained
     cdef public object cancel_event
-    cdef public bint _verifies          # every frame is compared with its checksum
+    cdef public bint _verifies          # verify the checksum of every frame
     cdef uint64_t last                  # sequence of the last frame received
 
     cdef int settle(self) noexcept
@@ -31,11 +31,11 @@ cdef class Frame:
     cdef Py_ssize_t bytes
     cdef uint64_t index
     cdef uint64_t position
-    cdef int held                       # HELD_BY_*, or -1: given back
+    cdef int held                       # HELD_BY_*, or -1: released
     cdef bint is_over                   # released by the user
-    cdef Py_ssize_t lent                # views of it that live
+    cdef Py_ssize_t lent                # live views
     cdef Py_ssize_t cursor              # of read()
-    cdef object copy                    # bytes of our own, where the slot could not be kept
+    cdef object copy                    # private copy, where the slot could not be held
 
     cdef int ready(self) except -1
     cdef void drop(self) noexcept

@@ -1,8 +1,7 @@
-"""The consumer's end of a stream: wait for frames, lend them, or copy them into arrays.
+"""The consumer's handle on a stream: wait for frames, return them as views, or copy them into arrays.
 
-The algorithm is ring.pyx's; this is the bridge. A frame goes back to its lender when it was released and the last view
-of it is gone, from whichever thread that is. It uses the NumPy C-API for views of a frame and for filling result
-arrays.
+ring.pyx has the algorithm; this is the bridge. A frame's slot is released when the frame was released and its last
+view is gone, in any thread. Uses the NumPy C-API for views of a frame and for filling result arrays.
 """
 cimport numpy as cnp
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_READ, PyBuffer_FillInfo, PyObject_GetBuffer
@@ -39,14 +38,14 @@ cnp.import_array()
 
 @no_gc_clear   # `ring` points into `participant` and `memory`: neither goes before it
 cdef class ConsumerHandle(Endpoint):
-    """A consumer's cursor and pins, and what it has lent; its subclass gives the manners.
+    """A consumer's cursor, pins and held frames.
 
     A subclass provides `_revive()` (make usable or raise), `_fail(status)` (raise), `_dtype_of(code)`,
-    `_over(frame)` (raise: it was released) and the hooks of `Frame`.
+    `_over(frame)` (raise: the frame was released) and the hooks of `Frame`.
     """
 
     def _open(self, memory, Participant participant not None, dtype, uint32_t policy, bint from_oldest, int durable):
-        """Take part as a reader. False: the geometry does not fit the segment."""
+        """Join as a reader. Return False if the geometry does not fit the segment."""
         cdef uint64_t slots
         self.memory = memory
         self.participant = participant
@@ -63,14 +62,14 @@ cdef class ConsumerHandle(Endpoint):
         self.is_open = True
         return True
 
-    # ---- a thread inside, and frames that come back meanwhile
+    # ---- one thread inside, and frames that are released meanwhile
 
     cdef void interrupt(self) noexcept:
         ax_store32(&self.ring.wake_flag, 1)
         event_wake(&self.ring.stream.data)
 
     cdef void finish(self) noexcept:
-        # A frame that was looked at and not received was not had.
+        # A frame that was fetched and not received does not count as read.
         if self.pending is None:
             settle_had(&self.ring)
         self.pending = None
@@ -92,7 +91,7 @@ cdef class ConsumerHandle(Endpoint):
         Endpoint.leave(self)
 
     cdef int settle(self) noexcept:
-        # Frames that were given back while a thread was inside.
+        # Release the frames that came back while a thread was inside.
         cdef list returned
         ax_store32(&self.ring.wake_flag, 0)
         while self.returned is not None:
@@ -108,7 +107,7 @@ cdef class ConsumerHandle(Endpoint):
             give_back(&self.ring, index, position, held)
             self.leave()
             return
-        # A thread is inside: it takes the frame back, soon.
+        # A thread is inside: that thread releases the frame.
         if self.returned is None:
             self.returned = []
         self.returned.append((index, position, held))
@@ -116,7 +115,7 @@ cdef class ConsumerHandle(Endpoint):
             ax_store32(&self.ring.wake_flag, 1)
             event_wake(&self.ring.stream.data)
 
-    # ---- taking
+    # ---- receiving
 
     cdef int next(self, ax_got *got, int64_t deadline) except -100:
         # AX_OK, AX_EMPTY (not waiting), AX_TIMEOUT, AX_ENDED, AX_BUSY (cancelled). The caller is inside.
@@ -125,7 +124,7 @@ cdef class ConsumerHandle(Endpoint):
         cdef bint first = True
         if status != AX_EMPTY or deadline == 0:
             return status
-        # Ever rarer looks: every look takes the slot's line away from the producer that is writing it.
+        # Increasing pauses: every check takes the slot's cache line from the producer that is writing it.
         while pauses <= PAUSES:
             pause(pauses)
             pauses *= 2
@@ -147,7 +146,7 @@ cdef class ConsumerHandle(Endpoint):
                 self._revive()
 
     cdef Frame wrap(self, ax_got *got):
-        # A frame as an object, or None: it was overwritten while we copied it.
+        # Make a Frame; None if it was overwritten during the copy.
         cdef Frame frame = Frame.__new__(Frame)
         frame.owner = self
         frame.index = got.index
@@ -161,7 +160,7 @@ cdef class ConsumerHandle(Endpoint):
         return frame
 
     cdef Frame fetch(self, int64_t deadline, int *status):
-        # Our next frame, counted; None with its status otherwise. The caller is inside.
+        # Return the next frame, counted; or None and a status. The caller is inside.
         cdef ax_got got
         cdef Frame frame = None
         while frame is None:
@@ -176,33 +175,33 @@ cdef class ConsumerHandle(Endpoint):
         return frame
 
     def receive(self, blocking=True, *, timeout=None, minimum_ts=None):
-        """Wait for the next frame and lend it.
+        """Wait for the next frame and return a view of it.
 
         Parameters
         ----------
         blocking : bool
-            Wait for it; if false, None when there is none now.
+            Wait for a frame; if false, return None if none is ready.
         timeout : float or None
-            Longest wait, s; None waits without end.
+            Longest wait, s; None waits without limit.
         minimum_ts : int, optional
-            Accepted, and without meaning, as in MomentumX.
+            Accepted and ignored, as in MomentumX.
 
         Returns
         -------
         Frame or None
-            Held until it is released or dropped, and all views of it are gone. None: nothing there
-            (not blocking), the wait was cancelled, or the stream has ended and everything was read.
+            Its slot is held until the frame is released or dropped and all its views are gone. None: no frame
+            (not blocking), a cancelled wait, or the stream has ended and everything was read.
 
         Raises
         ------
         TimeoutError
-            Nothing came within `timeout`.
+            No frame came within `timeout`.
         NotConnectedError
-            The consumer was closed.
+            The consumer is closed.
 
         Notes
         -----
-        Looks, then sleeps in the kernel with the GIL released; Ctrl-C ends the wait.
+        Spins, then sleeps in the kernel with the GIL released; Ctrl-C ends the wait.
 
         Examples
         --------
@@ -244,7 +243,7 @@ cdef class ConsumerHandle(Endpoint):
         return frame
 
     def _await(self, timeout):
-        """Make sure that the next frame is at hand: a status, AX_OK if it is."""
+        """Wait for the next frame and keep it for `receive`; return a status."""
         cdef int status = AX_OK
         self.enter()
         try:
@@ -258,16 +257,16 @@ cdef class ConsumerHandle(Endpoint):
 
     @property
     def _has_next(self):
-        """Whether a frame we have not had was sent or is being written."""
+        """Whether an unread frame was sent or is being written."""
         return self.is_open and (self.pending is not None or has_next(&self.ring))
 
     @property
     def _is_live(self):
-        """Whether somebody sends."""
+        """Whether the stream has a producer."""
         return self.is_open and anybody_sends(&self.ring)
 
     def _read_into(self, cnp.ndarray out not None, cnp.ndarray times, Py_ssize_t start, timeout):
-        """Copy whole frames into the rows of `out` from `start` on: rows filled, and why it ended."""
+        """Copy whole frames into the rows of `out` from `start` on; return the rows filled and a status."""
         cdef Py_ssize_t rows = cnp.PyArray_DIM(out, 0), done = start
         cdef Py_ssize_t each = cnp.PyArray_NBYTES(out) // rows if rows else 0
         cdef char *to = <char *>cnp.PyArray_DATA(out)
@@ -289,7 +288,7 @@ cdef class ConsumerHandle(Endpoint):
                         stamps[done] = self.pending.head.time_ns
                     self.last = self.pending.head.sequence
                     self.pending = None
-                    # We are inside, so the frame went to `returned`: give it back now, or its slot is missed.
+                    # This thread is inside, so the frame went to `returned`: release its slot now.
                     self.settle()
                     done += 1
                     continue
@@ -301,11 +300,11 @@ cdef class ConsumerHandle(Endpoint):
                 if status == AX_EMPTY:
                     status = self.next(&got, deadline)
                     if status == AX_OK:
-                        # Ours now: nothing may come between.
+                        # Taken: drain it before anything else can raise.
                         has_got = True
                         continue
                 elif status == AX_OVERFLOW:
-                    # One of another size is kept, and refused on the next round; so is one that is verified.
+                    # A frame of another size is kept and refused in the next round; a verified one is kept too.
                     status = AX_OK
                     frame = self.wrap(&got)
                     if frame is not None:
@@ -322,7 +321,7 @@ cdef class ConsumerHandle(Endpoint):
     cdef int drain(
         self, char *to, int64_t *stamps, Py_ssize_t each, Py_ssize_t rows, Py_ssize_t *done, ax_got *got, bint has_got,
     ) noexcept nogil:
-        # Frames that are there, copied; first the one that we have, if we do.
+        # Copy the frames that are ready; first `got`, if has_got.
         cdef int status = AX_OK
         cdef Py_ssize_t run
         cdef bint whole
@@ -358,7 +357,7 @@ cdef class ConsumerHandle(Endpoint):
         return status
 
     def _latest_into(self, cnp.ndarray out not None, cnp.ndarray times not None):
-        """Copy the newest frames into the last rows of `out`, whatever was received; how many there were."""
+        """Copy the newest frames into the last rows of `out`, received or not; return how many."""
         cdef Py_ssize_t rows = cnp.PyArray_DIM(out, 0), left = rows
         cdef Py_ssize_t each = cnp.PyArray_NBYTES(out) // rows if rows else 0
         cdef char *to = <char *>cnp.PyArray_DATA(out)
@@ -391,7 +390,7 @@ cdef class ConsumerHandle(Endpoint):
 
     @property
     def _words(self):
-        """position, received, dropped, held, joined; also after closing."""
+        """Position, received, dropped, held, joined; also after closing."""
         cdef ax_ring *ring = &self.ring
         if self.memory is not None and ring.expected != AX_UNKNOWN:
             self.joined = ax_peek64(&ring.line.joined)
@@ -399,7 +398,7 @@ cdef class ConsumerHandle(Endpoint):
 
 
 cdef bint copied(ax_ring *ring, ax_got *got, Frame frame) except -1:
-    # Where nothing keeps the slot: the frame as bytes of our own, if it stayed whole meanwhile.
+    # Copy an unprotected frame; False if it was overwritten during the copy.
     cdef Py_ssize_t front = frame.data - <char *>frame.head
     cdef char *source = <char *>frame.head
     cdef Py_ssize_t count = front + frame.bytes
@@ -418,7 +417,7 @@ cdef bint copied(ax_ring *ring, ax_got *got, Frame frame) except -1:
 @final
 @no_gc_clear
 cdef class PinnedSlot:
-    """Holds a frame for a view of it."""
+    """Keeps a frame's slot while a view of it lives."""
     cdef Frame frame
 
     def __dealloc__(self):
@@ -429,11 +428,11 @@ cdef class PinnedSlot:
 
 @final
 @freelist(64)
-@no_gc_clear   # gives its slot back through its owner
+@no_gc_clear   # releases its slot through its owner
 cdef class Frame:
-    """One frame, lent by a consumer: read-only, and not overwritten while it or a view of it lives.
+    """One received frame: read-only, and not overwritten while it or a view of it lives.
 
-    Behaves like MomentumX's ReadBuffer, and like an array with labels.
+    Has the methods of MomentumX's ReadBuffer; converts to an array and to a labelled array.
     """
 
     def __dealloc__(self):
@@ -450,7 +449,7 @@ cdef class Frame:
         return 0
 
     def release(self):
-        """Give the slot back; views that live keep it until they are gone. May be repeated."""
+        """Release the slot, once the last live view is gone. May be repeated."""
         self.is_over = True
         if not self.lent:
             self.drop()
@@ -464,15 +463,15 @@ cdef class Frame:
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         self.ready()
         if flags & PyBUF_FORMAT and (self.head.labels or self.head.ndim or self.head.dtype > AX_DTYPE_RAW and self.head.dtype != AX_DTYPE_STR):
-            # Who asks for a format gets the array, its dtype and shape: `numpy.asarray`, `memoryview`. NumPy goes on to
-            # `__array__` where there is none.
+            # A consumer of formats (`numpy.asarray`, `memoryview`) gets the array with its dtype and shape. After a
+            # BufferError, NumPy goes on to `__array__`.
             array = self.array
             if array.dtype.kind == "V" and array.dtype.names is None:
-                raise BufferError(f"the buffer protocol has no {array.dtype}: take .array, or .buffer, its bytes")
+                raise BufferError(f"the buffer protocol has no {array.dtype}: use .array, or .buffer for the bytes")
             try:
                 PyObject_GetBuffer(array, buffer, flags)
             except ValueError:
-                raise BufferError(f"the buffer protocol has no {array.dtype}: take .array, or .buffer, its bytes") from None
+                raise BufferError(f"the buffer protocol has no {array.dtype}: use .array, or .buffer for the bytes") from None
             return
         PyBuffer_FillInfo(buffer, self, self.data, self.bytes, 1, flags)
         self.lent += 1
@@ -484,7 +483,7 @@ cdef class Frame:
 
     @property
     def buffer(self):
-        """The payload's bytes: a read-only memoryview, shape (bytes,); valid as long as it lives."""
+        """The payload's bytes: a read-only memoryview, shape (bytes,). It keeps the slot."""
         if self.bytes == 0:
             return memoryview(b"")
         return memoryview(self.array.reshape(-1).view("u1"))
@@ -495,9 +494,9 @@ cdef class Frame:
 
     @property
     def array(self):
-        """The payload: a read-only view, of the stream's dtype and the frame's own shape.
+        """The payload: a read-only view with the stream's dtype and the frame's shape.
 
-        Valid as long as it lives, under every policy. uint8, shape (bytes,), if the frame is no array.
+        It keeps the slot, under every policy. uint8 with shape (bytes,) if the frame is not an array.
         """
         cdef cnp.npy_intp dims[4]
         cdef int k, ndim
@@ -536,17 +535,17 @@ cdef class Frame:
         return array if dtype is None or dtype == array.dtype else array.astype(dtype)
 
     def verify(self):
-        """Look whether the bytes are those that were sent, by the frame's CRC-32.
+        """Compare the frame with its CRC-32.
 
         Returns
         -------
         bool
-            True if they are; False if it has none (the producer's ``checksum=False``).
+            True if they match; False if the frame has no checksum (the producer's ``checksum=False``).
 
         Raises
         ------
         CorruptFrame
-            They are others.
+            The bytes changed since they were sent.
         """
         cdef Py_ssize_t front
         self.ready()
@@ -566,7 +565,7 @@ cdef class Frame:
 
     @property
     def value(self):
-        """What was sent, as a Python or NumPy object; arrays are read-only views."""
+        """The value that was sent, as a Python or NumPy object; arrays are read-only views."""
         self.ready()
         return self.owner._value(self)
 
@@ -590,7 +589,7 @@ cdef class Frame:
         return (<unsigned char *>self.data)[i]
 
     def read(self, count=None):
-        """Read all bytes, or `count` from the cursor on; a copy."""
+        """Return all bytes, or `count` bytes from the cursor on; a copy."""
         cdef Py_ssize_t start = 0, stop = self.bytes
         self.ready()
         if count is not None:
@@ -602,14 +601,14 @@ cdef class Frame:
         return PyBytes_FromStringAndSize(self.data + start, stop - start)
 
     def seek(self, index):
-        """Move the cursor of `read`; where it is now."""
+        """Move the cursor of `read` and return it."""
         if not 0 <= index <= self.bytes:
             raise ValueError(f"position {index} is outside the frame's {self.bytes} bytes")
         self.cursor = index
         return index
 
     def tell(self):
-        """Where the cursor of `read` is."""
+        """Return the cursor of `read`."""
         return self.cursor
 
     @property
@@ -626,19 +625,19 @@ cdef class Frame:
 
     @property
     def time_ns(self):
-        """When it was made: monotonic time of the producer's host, ns."""
+        """Time of the data: monotonic clock of the producer's host, ns."""
         self.ready()
         return self.head.time_ns
 
     @property
     def data_timestamp(self):
-        """When it was made, ns (MomentumX)."""
+        """Time of the data, ns (MomentumX)."""
         self.ready()
         return self.head.time_ns
 
     @property
     def device_time(self):
-        """The device's own time in its ticks, or None."""
+        """The device's time in its ticks, or None."""
         self.ready()
         if not self.head.flags & AX_FLAG_DEVICE_STAMP:
             return None
@@ -648,7 +647,7 @@ cdef class Frame:
 
     @property
     def device_sequence(self):
-        """The device's own counter, or None."""
+        """The device's counter, or None."""
         self.ready()
         return (<uint64_t *>(self.data - 8))[0] if self.head.flags & AX_FLAG_DEVICE_STAMP else None
 
@@ -676,22 +675,22 @@ cdef class Frame:
 
     @property
     def buffer_id(self):
-        """Which buffer it lies in, iteration modulo the number of buffers (MomentumX)."""
+        """Index of its buffer: iteration modulo the number of buffers (MomentumX)."""
         return (self.position + 1) % self.owner.ring.slots
 
     @property
     def buffer_size(self):
-        """Bytes a slot holds."""
+        """Capacity of a slot in bytes."""
         return self.owner.ring.capacity
 
     @property
     def buffer_count(self):
-        """Slots of the stream."""
+        """Number of slots of the stream."""
         return self.owner.ring.slots
 
     @property
     def dropped_count(self):
-        """Frames its consumer has lost so far."""
+        """Frames that its consumer lost so far."""
         return self.owner.ring.dropped
 
     @property
@@ -705,6 +704,6 @@ cdef class Frame:
         return f"<Frame {self.head.sequence}: {self.bytes} bytes>"
 
 
-# Statuses, for the rooms.
+# Statuses, for other packages.
 OK, BUSY, TIMEOUT, FULL, EMPTY, ENDED, OVERFLOW, LAPPED = AX_OK, AX_BUSY, AX_TIMEOUT, -1, AX_EMPTY, AX_ENDED, AX_OVERFLOW, AX_LAPPED
 DAMAGED = AX_DAMAGED

@@ -1,4 +1,4 @@
-# Bytes between private memory and a payload guarded by a lock and a seqlock (lock.pxd).
+# Copies between private memory and a payload that a lock and a seqlock guard (lock.pxd).
 from libc.stdint cimport uint64_t
 
 from ataraxis._kernels.atomics cimport (
@@ -10,13 +10,13 @@ from ataraxis._kernels.memory cimport ax_party
 from ataraxis._kernels.platform cimport ax_crash
 
 cdef inline bint copy_out(ax_guard *guard, char *to, const char *from_, size_t count) noexcept nogil:
-    # One optimistic look of a seqlock's reader (Boehm 2012); False if a writer was about.
+    # One optimistic read of a seqlock (Boehm 2012); False if a writer interfered.
     # Acquire: pairs with the release in section_close.
     cdef uint64_t version = ax_load64(&guard.version)
     if version & 1 or ax_peek32(&guard.health):
         return False
     ax_copy(to, from_, count)
-    # The fence keeps the copy's loads above the second look at the version.
+    # The fence keeps the copy's loads above the second load of the version.
     ax_fence_acquire()
     return ax_peek64(&guard.version) == version
 
@@ -41,11 +41,11 @@ cdef inline void copy_in(ax_guard *guard, ax_party *party, char *to, const char 
     ax_crash("write_section_closed")
 
 cdef inline void store_element(ax_guard *guard, ax_party *party, char *to, const char *from_, size_t count) noexcept nogil:
-    # One aligned store needs no section: it is there or it is not. The version tells readers of more.
+    # One aligned store needs no section: it is atomic. The version makes readers of more than it retry.
     if count > 8 or party.depth > 1:
         copy_in(guard, party, to, from_, count, False)
         return
-    # Pairs with the acquire fence in copy_out: who sees this store sees every earlier commit.
+    # Pairs with the acquire fence in copy_out: a reader that sees this store sees every earlier commit.
     ax_fence_release()
     ax_copy(to, from_, count)
     ax_crash("store_element_stored")

@@ -1,4 +1,4 @@
-# The checksums of crc.h; a kernel that uses them calls ax_crc_init when it is loaded.
+# The checksums of crc.h. The importing module must call ax_crc_init().
 from libc.stdint cimport uint32_t
 
 cdef extern from "crc.h" nogil:

@@ -1,4 +1,4 @@
-# Elements: the frame's code of a type of NumPy's, a Python integer encoded, two elements added. No exceptions.
+# Elements: frame codes of NumPy types, encoding of Python integers, addition. No exceptions.
 cimport numpy as cnp
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -74,7 +74,7 @@ cdef inline int add_element(int kind, char *to, const char *a, const char *b) no
     return AX_OK
 
 cdef inline int code_of(int kind) noexcept:
-    # The frame's code of a NumPy type number, 0: none that goes quickly.
+    # The frame code of a NumPy type number, 0: no fast path.
     if kind == cnp.NPY_UINT8:
         return AX_DTYPE_U8
     if kind == cnp.NPY_UINT16:
@@ -104,7 +104,7 @@ cdef inline int code_of(int kind) noexcept:
     return AX_DTYPE_BOOL if kind == cnp.NPY_BOOL else 0
 
 cdef inline int kind_of(int code) noexcept:
-    # The NumPy type number of a frame's code, -1: none that goes quickly. A bool may be neither 0 nor 1.
+    # The NumPy type number of a frame code, -1: no fast path. BOOL has none: a byte may be neither 0 nor 1.
     if code == AX_DTYPE_U8:
         return cnp.NPY_UINT8
     if code == AX_DTYPE_U16:

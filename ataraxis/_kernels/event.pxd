@@ -1,12 +1,12 @@
-# The eventcount of rings: sleep until something happens, without a system call when nobody sleeps.
+# Eventcount: sleep until an event. Signalling makes no system call while no thread sleeps.
 #
-#   sleeper    read count; set its bit; fence E; look again; sleep while count is unchanged; clear its bit
+#   sleeper    read count; set its bit; fence E; check again; sleep while count is unchanged; clear its bit
 #   signaller  publish; fence E; if any bit is set: clear them all; count + 1, wake all
 #
 # Modelled in tests/models/wake.pml. The two fences are Dekker's: without either of them both sides can
-# miss each other. Bits go before the count: a bit set after that was set by somebody who read the new
-# count, or whose sleep the new count ends. Who waits is woken once, however much happens before it
-# runs. A signaller killed between the two leaves sleepers to the end of their slice (PROBE_NS).
+# miss each other. Bits are cleared before the count changes: a bit set after that belongs to a sleeper that read the
+# new count, or whose sleep the new count ends. A sleeper is woken once, however many events precede its wake-up.
+# A signaller killed between the two leaves sleepers to the end of their slice (PROBE_NS).
 from libc.stdint cimport uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport ax_add32, ax_and64, ax_fence_full, ax_load32, ax_or64, ax_peek64
@@ -24,7 +24,7 @@ cdef inline void event_wake(ax_event *event) noexcept nogil:
 cdef inline void event_signal(ax_event *event, uint32_t words) noexcept nogil:
     cdef uint32_t k
     cdef bint anybody = False
-    # Fence E: what was published before is seen by whoever sets its bit after our look.
+    # Fence E: a sleeper whose bit is set after the check below sees what was published before.
     ax_fence_full()
     for k in range(words):
         if ax_peek64(&event.sleepers[k]):
@@ -37,11 +37,11 @@ cdef inline void event_signal(ax_event *event, uint32_t words) noexcept nogil:
 cdef inline uint32_t event_prepare(ax_event *event, uint32_t slot) noexcept nogil:
     cdef uint32_t seen = ax_load32(&event.count)
     ax_or64(&event.sleepers[slot >> 6], <uint64_t>1 << (slot & 63))
-    # Fence E: our bit is set before we look again.
+    # Fence E: the bit is set before the caller checks again.
     ax_fence_full()
     return seen
 
 cdef inline void event_cancel(ax_event *event, uint32_t slot) noexcept nogil:
-    # Whoever woke us has cleared it.
+    # A signaller that woke this thread has cleared it.
     if ax_peek64(&event.sleepers[slot >> 6]) >> (slot & 63) & 1:
         ax_and64(&event.sleepers[slot >> 6], ~(<uint64_t>1 << (slot & 63)))

@@ -1,4 +1,4 @@
-# What fork.h offers; its state is static, so one kernel only may take it (memory.pyx).
+# The functions of fork.h. Its state is static: only memory.pyx may use it.
 from libc.stdint cimport uint64_t
 
 cdef extern from "fork.h" nogil:

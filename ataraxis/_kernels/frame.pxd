@@ -1,4 +1,4 @@
-# The header of a frame, and its flags and codes: frame.h.
+# The frame header, flags and codes of frame.h.
 from cpython.long cimport PyLong_CheckExact
 from cpython.number cimport PyNumber_Index
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -33,10 +33,10 @@ cdef extern from "frame.h" nogil:
     uint32_t ax_front_bytes(uint32_t flags)
 
 cdef inline object whole(value, str what):
-    # A whole number of a header as Python has it; TypeError where C would cut it: 1.9 to 1.
+    # A header field as a Python int; TypeError where C would truncate: 1.9 to 1.
     if PyLong_CheckExact(value):
         return value
     try:
         return PyNumber_Index(value)
     except TypeError:
-        raise TypeError(f"{what}={value!r}: a whole number, got {type(value).__name__}") from None
+        raise TypeError(f"{what} must be a whole number, got {value!r}") from None

@@ -1,9 +1,9 @@
-"""The frame buffer: a ring of chunks handed out by one CAS on a head that never comes back; copies in and out, checked.
+"""The frame buffer: a ring of chunks, allocated by one CAS on a head that only grows; copies in and out, checked.
 
-Who is overtaken finds out by checksum, never by waiting. A process that is killed leaves nothing behind, except the word
-that says who serves. A chunk is copied first and then the copy is checked, never the other way round: the bytes may
-change in between. Where the machine has the vectors for it, one pass does both (xxh3_copy.h: what is hashed is what was
-stored); else the hash is given from above. Short copies keep the GIL, long ones do not.
+A reader whose chunk was overwritten finds out by checksum and never waits. A killed process leaves nothing to clean up
+except the word that names the server. A chunk is copied first and then the copy is checked, because the bytes in the
+ring may change in between. With AVX2 or AVX-512, one pass does both (xxh3_copy.h hashes the stored bytes); otherwise
+the subclass's hash is used. Short copies keep the GIL, long ones release it.
 """
 from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
@@ -27,7 +27,7 @@ cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object value, int *overflow)
 
 cdef enum:
-    LOOKS = 8              # tries to see the stamps of a ring that is being allocated from
+    LOOKS = 8              # attempts to read the stamps while others allocate
     CHECKSUM_BYTES = 8
 
 CONTROL_BYTES = sizeof(ax_framebuffer)
@@ -37,17 +37,17 @@ SERVER_AT = <size_t>&(<ax_framebuffer *>NULL).server
 # ---- the algorithm
 
 cdef uint64_t sectors_of(uint64_t capacity) noexcept nogil:
-    # None is empty, also in the smallest ring.
+    # At most one sector per byte: no sector is empty.
     return min(<uint64_t>AX_SECTORS, capacity)
 
 
 cdef uint64_t sector_from(uint64_t offset, uint64_t capacity) noexcept nogil:
-    # The first sector that starts at `offset` or later; their number if none does.
+    # The first sector that starts at `offset` or later; the number of sectors if none does.
     return (offset - 1) * sectors_of(capacity) // capacity + 1 if offset else 0
 
 
 cdef void stamp(ax_framebuffer *ring, uint64_t capacity, uint64_t lap, uint64_t start, uint64_t end) noexcept nogil:
-    # Say when head passed the sectors that start in [start, end) of a lap.
+    # Record when the head passed the sectors that start in [start, end) of a lap.
     cdef uint64_t time = <uint64_t>ax_now_ns() & ~<uint64_t>AX_LAP_MASK | lap & AX_LAP_MASK
     cdef uint64_t k
     for k in range(sector_from(start, capacity), min(sector_from(end, capacity), sectors_of(capacity))):
@@ -58,10 +58,10 @@ cdef uint64_t ring_allocate(
     ax_framebuffer *ring, uint64_t capacity, uint64_t size, uint64_t align, uint64_t *position
 ) noexcept nogil:
     # 1 <= size <= capacity, align a power of two. The offset is computed without the position, so that
-    # a head that somebody spoilt cannot lead out of the ring.
+    # a damaged head cannot lead out of the ring.
     cdef uint64_t head, lap = 0, offset = 0, start = 0
     while True:
-        # Relaxed: nothing is read through head; the CAS orders the allocators.
+        # Relaxed: no data are read through head; the CAS orders the allocators.
         head = ax_peek64(&ring.head)
         lap, offset = head // capacity, head % capacity
         start = (offset + align - 1) & ~(align - 1)
@@ -71,9 +71,9 @@ cdef uint64_t ring_allocate(
         position[0] = (lap if start >= offset else lap + 1) * capacity + start
         if ax_cas64(&ring.head, head, position[0] + size):
             break
-    # Pairs with the fence in turned(): who sees bytes of whoever was given this chunk sees the head.
+    # Pairs with the fence in turned(): a reader that sees bytes of this chunk's writer sees the head.
     ax_fence_release()
-    # Killed from here on: head has moved, the stamps are of an older lap, which oldest_stamp() sees.
+    # After a kill here the head has moved and the stamps are of an older lap; oldest_stamp() detects it.
     ax_crash("allocate_moved")
     if start < offset:
         stamp(ring, capacity, lap, offset, capacity)
@@ -86,21 +86,21 @@ cdef uint64_t ring_allocate(
 
 
 cdef bint ring_holds(ax_framebuffer *ring, uint64_t capacity, uint64_t position, uint64_t size) noexcept nogil:
-    # Whether a chunk has been handed out and not been overtaken. Pairs with the CAS in ring_allocate.
+    # Whether a chunk was allocated and not overwritten since. Pairs with the CAS in ring_allocate.
     cdef uint64_t head = ax_load64(&ring.head)
     return size <= head and position <= head - size and head - position <= capacity
 
 
 cdef uint64_t oldest_stamp(ax_framebuffer *ring, uint64_t sectors, uint64_t lap, uint64_t sector) noexcept nogil:
-    # The first stamp of its own lap from a sector on, all round; 0 if there is none.
+    # The first stamp of its own lap, searching the whole ring from a sector on; 0 if none.
     cdef uint64_t left = sectors, seen
     while left:
         if sector == sectors:
             sector, lap = 0, lap + 1
         seen = ax_peek64(&ring.stamps[sector])
-        # Of another lap: its allocator has not come to it yet, or was killed there. The next is younger.
+        # Of another lap: its allocator has not written it yet, or was killed. The next one is younger.
         if seen and (seen ^ lap) & AX_LAP_MASK == 0:
-            # Rounded up: nothing is called older than it is.
+            # Rounded up, so that an age is never overstated.
             return seen | AX_LAP_MASK
         sector += 1
         left -= 1
@@ -108,7 +108,7 @@ cdef uint64_t oldest_stamp(ax_framebuffer *ring, uint64_t sectors, uint64_t lap,
 
 
 cdef uint64_t ring_oldest(ax_framebuffer *ring, uint64_t capacity) noexcept nogil:
-    # When the oldest bytes that are still whole were handed out, ns; 0 if none are. Exact to a sector.
+    # When the oldest intact bytes were allocated, ns; 0 if none. Exact to a sector.
     cdef uint64_t head, start, seen = 0
     cdef int looks = LOOKS
     while looks:
@@ -122,7 +122,7 @@ cdef uint64_t ring_oldest(ax_framebuffer *ring, uint64_t capacity) noexcept nogi
 
 
 cdef void ring_cleanup(ax_party *party, uint32_t slot) noexcept nogil:
-    # The control block of a damaged file may be too small.
+    # A damaged file may be too small for the control block.
     cdef ax_framebuffer *ring = <ax_framebuffer *>party.control
     if party.control + sizeof(ax_framebuffer) <= party.base + party.bytes:
         ax_cas32(&ring.server, slot + 1, 0)
@@ -146,7 +146,7 @@ cdef uint64_t move_by(ax_mover mover, char *chunk, char *bytes, Py_ssize_t count
 
 
 cdef uint64_t big_endian(uint64_t hash) noexcept nogil:
-    # As XXH3's canonical form has it, on machines of either order.
+    # XXH3's canonical byte order, on any machine.
     cdef unsigned char *to = <unsigned char *>&hash
     cdef uint64_t rest = hash
     cdef int k
@@ -166,7 +166,7 @@ cdef ax_framebuffer *ring_of(Participant participant) except NULL:
 
 
 def turn_of(Participant participant not None, uint64_t capacity, uint64_t at, uint64_t count):
-    """How far the head may come, from now on, without handing out any of the bytes [at, at + count)."""
+    """Return how far the head may move before any of the bytes [at, at + count) is allocated."""
     # Acquire: pairs with the CAS in ring_allocate.
     cdef uint64_t head = ax_load64(&ring_of(participant).head)
     cdef uint64_t gone = head % capacity
@@ -176,20 +176,20 @@ def turn_of(Participant participant not None, uint64_t capacity, uint64_t at, ui
 
 
 def turned(Participant participant not None, uint64_t turn):
-    """Whether the head has come further, before what was read of the ring until now was written."""
-    # Pairs with the release fence in ring_allocate; keeps the reads above the look at the head.
+    """Return whether the head moved further before the bytes read until now were written."""
+    # Pairs with the release fence in ring_allocate; keeps the reads above the load of the head.
     ax_fence_acquire()
     return ax_load64(&ring_of(participant).head) > turn
 
 
 cdef class RingKernel:
-    """The ring behind a frame buffer's handle; its subclass gives the manners.
+    """The ring of a frame buffer.
 
     A subclass provides `_revive(writes)` (make the handle usable or raise) and `_number(value, is_offset)`
     (an int from what is not exactly one, or raise).
     """
 
-    cdef unsigned char[::1] memory      # the payload, acquired once
+    cdef unsigned char[::1] memory      # the payload
     cdef char *data
     cdef Py_ssize_t capacity
     cdef ax_framebuffer *ring
@@ -197,7 +197,7 @@ cdef class RingKernel:
     cdef Participant participant
 
     def _open(self, memory, Participant participant not None):
-        """Work on the payload `memory` (uint8, read and written in place) of a segment."""
+        """Use the payload `memory` (uint8, read and written in place) of a segment."""
         cdef ax_party *party = &participant.party
         cdef unsigned char[::1] payload = memory
         if party.control + sizeof(ax_framebuffer) > party.base + party.bytes or payload.shape[0] < 1:
@@ -210,7 +210,7 @@ cdef class RingKernel:
         self.data = <char *>&payload[0]
 
     def _shut(self):
-        """Let go of the segment; views of it stay valid."""
+        """Release the segment; existing views stay valid."""
         self.data = NULL
         self.ring = NULL
         self.live = NULL
@@ -218,7 +218,7 @@ cdef class RingKernel:
         self.memory = None
 
     cdef int ready(self, bint writes) except -1:
-        # Acquire: pairs with nothing of ours; who sees the name taken away looks what it means now.
+        # Acquire: pairs with no store of this kernel. If the name was unlinked, the subclass decides.
         if self.data == NULL or ax_load32(&self.live.state) != AX_READY:
             self._revive(writes)
             if self.data == NULL:
@@ -226,7 +226,7 @@ cdef class RingKernel:
         return 0
 
     cdef Py_ssize_t number(self, object value, bint is_offset) except -2:
-        # -1: negative, or of more than 63 bits.
+        # -1: negative, or more than 63 bits.
         cdef int overflow = 0
         cdef long long result
         if not PyLong_CheckExact(value):
@@ -238,20 +238,20 @@ cdef class RingKernel:
         return 0 <= at and 0 < count <= self.capacity and at <= self.capacity - count
 
     def _serve(self):
-        """Say that this participant is the server."""
-        # Release: whoever sees it sees a segment that is whole.
+        """Declare this participant the server."""
+        # Release: a process that sees it sees a complete segment.
         ax_store32(&self.ring.server, self.participant.party.slot + 1)
         ax_crash("serve_said")
 
     def _served(self):
-        """Whether the participant that serves lives."""
+        """Return whether the server is alive."""
         cdef uint32_t server
         self.ready(False)
         server = ax_load32(&self.ring.server)
         return server != 0 and alive(&self.participant.party, server - 1) != 0
 
     def _allocate(self, size, align):
-        """Offset and position of a new chunk; None if it can never fit."""
+        """Allocate a chunk; return its offset and position, or None if it can never fit."""
         cdef Py_ssize_t count = self.number(size, False)
         cdef Py_ssize_t step = self.number(align, False)
         cdef uint64_t position = 0
@@ -263,12 +263,12 @@ cdef class RingKernel:
         return offset, position
 
     def _holds(self, uint64_t position, uint64_t size):
-        """Whether the chunk at a position is whole."""
+        """Return whether the chunk at a position is intact."""
         self.ready(False)
         return ring_holds(self.ring, self.capacity, position, size)
 
     def _look(self):
-        """Capacity, bytes and chunks handed out, and when the oldest whole bytes were, ns (0: none are)."""
+        """Return capacity, bytes and chunks allocated, time of the oldest intact bytes (ns, 0: none), and now."""
         self.ready(False)
         return (
             self.capacity, ax_load64(&self.ring.head), ax_peek64(&self.ring.chunks),
@@ -277,52 +277,52 @@ cdef class RingKernel:
 
 
 cdef int borrow(object data, Py_buffer *buffer, int flags) except -1:
-    # C-contiguous memory of bytes. Raw bytes of Python objects are pointers: whoever reads them into an
-    # array of objects dies of it. An 'O' may also be in a field's name: whoever is above looks closer.
+    # Get C-contiguous memory of bytes. Writing raw bytes into Python objects would crash the process. An 'O' may also
+    # stand in a field's name: the subclass examines those closer.
     if PyByteArray_CheckExact(data):
         PyObject_GetBuffer(data, buffer, PyBUF_SIMPLE | flags)
         return 0
     PyObject_GetBuffer(data, buffer, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | flags)
     if buffer.format != NULL and strchr(buffer.format, c'O') != NULL:
         PyBuffer_Release(buffer)
-        raise TypeError("perhaps Python objects")
+        raise TypeError("data may contain Python objects")
     return 0
 
 
 def widths():
-    """Bytes of the vectors that copies can be hashed by while they are made, best first."""
+    """Return the vector widths, in bytes, for which copies can be hashed in one pass, best first."""
     return [width for width in (64, 32) if ax_mover_of(width) != NULL]
 
 
 cdef class ChunkKernel(RingKernel):
     """Copies between private memory and chunks, and their checksums.
 
-    A subclass also provides `_plain(data)` and `_checksum(value)` (contiguous bytes and exactly bytes, or
+    A subclass also provides `_plain(data)` and `_checksum(value)` (return contiguous bytes and exactly bytes, or
     raise), `_outside(offset, size)` and `_expired(offset, size, checksum)` (raise).
     """
 
     cdef object digest                  # bytes-like -> checksum, bytes
-    cdef ax_mover mover                 # copies and hashes at once, or NULL
-    cdef ax_mover far_mover             # the same, of long copies
+    cdef ax_mover mover                 # copies and hashes in one pass, or NULL
+    cdef ax_mover far_mover             # the same, for long copies
 
     def _hash_by(self, digest, int width=0):
-        """Take the hash of bytes-like objects; it lets other threads run while it works on large ones.
+        """Set the hash function of bytes-like objects; it releases the GIL for large ones.
 
-        With a width (one of `widths()`), copies of more than 240 bytes are hashed while they are made, by
-        XXH3; then `digest` must be that, too.
+        With a width (one of `widths()`), copies of more than 240 bytes are hashed during the copy, by
+        XXH3; then `digest` must be XXH3, too.
         """
         self.digest = digest
         self.mover = ax_mover_of(width)
-        # Beyond the nearest cache the narrower vectors win: fewer of their stores straddle two lines.
+        # Beyond L1 narrower vectors are faster: fewer stores straddle two lines.
         self.far_mover = ax_mover_of(32) if width == 64 else self.mover
 
     cdef bint moves(self, Py_ssize_t count) noexcept:
-        # Whether copies of so many bytes come with their hash.
+        # Whether copies of so many bytes are hashed during the copy.
         return count > AX_MOVE_SHORT and self.mover != NULL
 
     cdef uint64_t move(self, Py_ssize_t at, char *bytes, Py_ssize_t count, bint stores) noexcept:
-        # Into the chunk or out of it; the hash, if it comes with it. The memoryview of our own keeps the
-        # mapping while another thread may stop the handle.
+        # Copy into the chunk or out of it; returns the hash, if `moves`. The local memoryview keeps the mapping if
+        # another thread closes the handle.
         cdef unsigned char[::1] memory
         cdef ax_mover mover
         cdef uint64_t hash
@@ -335,7 +335,7 @@ cdef class ChunkKernel(RingKernel):
         return hash
 
     cdef object store(self, Py_ssize_t at, const char *from_, Py_ssize_t count, object data):
-        # Of the caller's bytes, never of the ring's: those may be somebody else's by now.
+        # Hash the caller's bytes, never the ring's: those may be overwritten by now.
         cdef uint64_t hash = self.move(at, <char *>from_, count, True)
         if not self.moves(count):
             return self.digest(data)
@@ -343,7 +343,7 @@ cdef class ChunkKernel(RingKernel):
         return PyBytes_FromStringAndSize(<char *>&hash, CHECKSUM_BYTES)
 
     cdef bint fetch(self, Py_ssize_t at, char *to, Py_ssize_t count, object copy, object checksum) except -1:
-        # Whether the copy is what the checksum, exactly bytes, is of.
+        # Whether the copy matches the checksum, exactly bytes.
         cdef uint64_t hash = self.move(at, to, count, False)
         if not self.moves(count):
             return self.digest(copy) == checksum
@@ -358,7 +358,7 @@ cdef class ChunkKernel(RingKernel):
         Parameters
         ----------
         offset : int
-            What `allocate` gave; decimal text is taken too.
+            Result of `allocate`; decimal text is accepted too.
         data : bytes-like
             C-contiguous, at most as many bytes as were allocated. Copied.
 
@@ -370,19 +370,19 @@ cdef class ChunkKernel(RingKernel):
         Raises
         ------
         TypeError, ValueError
-            `data` is text, or not contiguous, or does not lie inside the ring.
+            `data` is text, not contiguous, or does not lie inside the ring.
         SegmentNotFound
             The server has stopped.
 
         Notes
         -----
         Never waits. Copies and hashes more than 64 KiB with the GIL released. If the
-        ring has come round since `allocate`, the reader finds out, by the checksum.
+        ring wrapped since `allocate`, the reader finds out, by the checksum.
         """
         cdef Py_buffer source
         cdef Py_ssize_t at = self.number(offset, True)
         if PyBytes_CheckExact(data):
-            # They neither change nor move: nothing is to be borrowed.
+            # Immutable: no buffer is needed.
             self.ready(True)
             if not self.inside(at, PyBytes_GET_SIZE(data)):
                 self._outside(offset, PyBytes_GET_SIZE(data))
@@ -405,28 +405,28 @@ cdef class ChunkKernel(RingKernel):
         Parameters
         ----------
         offset : int
-            Where it begins; decimal text is taken too.
+            Offset of the chunk; decimal text is accepted too.
         size : int
-            Its bytes.
+            Its size in bytes.
         checksum : bytes-like
             What `write` gave.
 
         Returns
         -------
         bytes
-            What was written. A copy.
+            The bytes that were written. A copy.
 
         Raises
         ------
         FrameBufferTimeout
-            The ring came round before: these are not the bytes of the checksum.
+            The ring wrapped: the bytes do not match the checksum.
         ValueError
             The chunk would not lie inside the ring.
 
         Notes
         -----
         Never waits. Copies and hashes more than 64 KiB with the GIL released. The
-        memory of a large new `bytes` costs more than the copy: see `read_into`.
+        allocation of a large `bytes` costs more than the copy: see `read_into`.
         """
         cdef Py_ssize_t at = self.number(offset, True)
         cdef Py_ssize_t count = self.number(size, False)
@@ -441,12 +441,12 @@ cdef class ChunkKernel(RingKernel):
         return copy
 
     def read_into(self, offset, size, checksum, out):
-        """Copy a chunk into memory of the caller's, and check the copy.
+        """Copy a chunk into the caller's memory, and check the copy.
 
         Parameters
         ----------
         offset, size : int
-            Where it begins, and its bytes.
+            Offset and size in bytes.
         checksum : bytes-like
             What `write` gave.
         out : writable bytes-like
@@ -455,13 +455,13 @@ cdef class ChunkKernel(RingKernel):
         Raises
         ------
         FrameBufferTimeout
-            The ring came round before. `out` then holds bytes that are no chunk.
+            The ring wrapped. `out` then holds bytes that are not a chunk.
         ValueError
             The chunk would not lie inside the ring, or `out` is of another size.
 
         Notes
         -----
-        Never waits. The fastest way to read: no memory is made.
+        Never waits. The fastest way to read: allocates no memory.
         """
         cdef Py_buffer target
         cdef Py_ssize_t at = self.number(offset, True)
@@ -484,6 +484,6 @@ cdef class ChunkKernel(RingKernel):
         finally:
             PyBuffer_Release(&target)
         if not fits:
-            raise ValueError(f"out has {target.len} bytes, the chunk {count}: give exactly as many")
+            raise ValueError(f"out must have the chunk's {count} bytes, got {target.len}")
         if not whole:
             self._expired(offset, size, checksum)

@@ -1,7 +1,7 @@
-"""Frames as they are found: listed, checked and gathered from a file, looked over in a drained buffer; entries of a log.
+"""Reading frames from files and buffers: listing, checking, gathering; entries of a log.
 
-Nothing in the bytes is trusted. Every one that is looked at lies inside the memory given; what is not a frame is passed
-over, 64 bytes at a time. It uses the NumPy C-API for the quick look at an array.
+The bytes are not trusted. All reads stay inside the given memory; bytes that are not a frame are skipped, 64 at a
+time. Uses the NumPy C-API to examine arrays.
 """
 cimport numpy as cnp
 from cpython.bool cimport PyBool_Check
@@ -38,7 +38,7 @@ cdef inline bint is_header(const char *data, uint64_t left, ax_seal seal, ax_fra
 
 
 cdef int look(const char *data, uint64_t at, uint64_t stop, ax_seal seal, uint64_t stride, ax_entry *entry) noexcept nogil:
-    # What begins at `at`: a frame, a frame that is cut off, or a gap until the next frame.
+    # Describe what begins at `at`: a frame, a truncated frame, or a gap until the next frame.
     cdef ax_frame head
     cdef uint64_t next = at
     if is_header(data + at, stop - at, seal, &head):
@@ -64,19 +64,19 @@ cdef inline uint64_t after(ax_entry *entry, uint64_t stop) noexcept nogil:
         return stop
     if entry.state == AX_ENTRY_LOST:
         return entry.offset + entry.bytes
-    # Perhaps behind the end of the file: its padding may be cut, or not yet be there.
+    # May be after the end of the file: padding may be missing.
     return entry.offset + ax_padded(sizeof(ax_frame) + entry.bytes)
 
 
 cdef bint is_whole(const char *data, ax_entry *entry) noexcept nogil:
-    # Whether the bytes behind the header are those that were written, as far as a checksum tells.
+    # Whether the checksum matches, if there is one.
     cdef ax_frame head
     memcpy(&head, data + entry.offset, sizeof(ax_frame))
     return not head.flags & AX_FLAG_CHECKSUM or head.crc == ax_crc32(0, data + entry.offset + sizeof(ax_frame), entry.bytes)
 
 
 cdef size_t index(const char *data, uint64_t *at, uint64_t stop, ax_seal seal, ax_run *runs, size_t room) noexcept nogil:
-    # Runs of what lies between `at` and `stop`, as many as there is room for; `at` moves on.
+    # Make runs of the bytes between `at` and `stop`, at most `room`; moves `at`.
     cdef size_t count = 0
     cdef ax_entry entry
     cdef ax_frame head
@@ -100,7 +100,7 @@ cdef struct ax_survey:
 
 
 cdef void survey_frames(const char *data, uint64_t bytes, uint64_t *numbers, uint64_t room, ax_survey *found) noexcept nogil:
-    # Go from frame to frame, each padded to 64; `end` is where something that is none begins.
+    # Go from frame to frame, each padded to 64; `end` is the first byte that does not begin a frame.
     cdef ax_frame head
     cdef uint64_t at = 0, length, front
     while at + sizeof(ax_frame) <= bytes and found.frames < room:
@@ -126,7 +126,7 @@ cdef void survey_frames(const char *data, uint64_t bytes, uint64_t *numbers, uin
 
 def list_entries(const unsigned char[::1] data not None, uint64_t start, uint64_t stop, uint32_t seed, uint64_t stride,
                  unsigned char[::1] out not None, bint verify):
-    """List what lies between two bytes: how many entries, and the byte behind them. Stops when `out` is full."""
+    """List the entries between two bytes; return how many, and the byte after them. Stops when `out` is full."""
     cdef ax_seal seal = ax_seal_of(seed)
     cdef size_t count = 0, room = out.shape[0] // sizeof(ax_entry)
     cdef const char *base
@@ -146,7 +146,7 @@ def list_entries(const unsigned char[::1] data not None, uint64_t start, uint64_
 
 def list_runs(const unsigned char[::1] data not None, uint64_t start, uint64_t stop, uint32_t seed,
               unsigned char[::1] out not None):
-    """Make the index of what lies between two bytes: how many runs, and the byte behind them."""
+    """Make the index of the bytes from `start` to `stop`; return how many runs, and the byte after them."""
     cdef ax_seal seal = ax_seal_of(seed)
     cdef size_t count, k, room = out.shape[0] // sizeof(ax_run)
     cdef ax_run *runs
@@ -161,7 +161,7 @@ def list_runs(const unsigned char[::1] data not None, uint64_t start, uint64_t s
 
 
 def good_runs(const unsigned char[::1] data not None, uint32_t seed, uint64_t start, uint64_t size):
-    """Count the runs that can be believed: whole, each behind the one before, inside the file."""
+    """Count the valid runs: with a correct CRC, contiguous, inside the file."""
     cdef ax_seal seal = ax_seal_of(seed)
     cdef size_t k, count = data.shape[0] // sizeof(ax_run)
     cdef ax_run run
@@ -178,7 +178,7 @@ def good_runs(const unsigned char[::1] data not None, uint32_t seed, uint64_t st
 
 
 def check_entries(const unsigned char[::1] data not None, unsigned char[::1] table not None):
-    """Mark each good entry whose checksum does not fit as broken: how many there are."""
+    """Mark each good entry with a wrong checksum as broken; return how many."""
     cdef size_t k, count = table.shape[0] // sizeof(ax_entry), bad = 0
     cdef uint64_t size = data.shape[0]
     cdef ax_entry *entries
@@ -202,16 +202,16 @@ cdef inline bint inside(ax_entry *entry, uint64_t size) noexcept nogil:
 
 
 cdef inline bint is_alike(const char *a, const char *b) noexcept nogil:
-    # Of one code, shape and labels.
+    # Whether dtype, shape and labels are equal.
     return memcmp(a + 4, b + 4, 2) == 0 and memcmp(a + 32, b + 32, 16) == 0 and memcmp(a + 56, b + 56, 4) == 0
 
 
 def gather(const unsigned char[::1] data not None, const unsigned char[::1] table not None,
            unsigned char[:, ::1] out not None, bint verify):
-    """Copy the payloads of entries into the rows of `out`: the first entry that does not go there, or how many did.
+    """Copy the payloads of entries into the rows of `out`; return the index of the first that fails, or their number.
 
-    It does not go if it is damaged, its payload has not the bytes of a row, or is of another kind or shape than
-    the first one's.
+    An entry fails if it is damaged, its payload is not of a row's size, or its dtype or shape differs from the first
+    one's.
     """
     cdef size_t k = 0, count = table.shape[0] // sizeof(ax_entry)
     cdef uint64_t size = data.shape[0], row = out.shape[1], front
@@ -245,7 +245,7 @@ def gather(const unsigned char[::1] data not None, const unsigned char[::1] tabl
 
 
 def device_stamps(const unsigned char[::1] data not None, const unsigned char[::1] table not None, int64_t[:, ::1] out not None):
-    """Copy device time and counter of entries into rows of two; the first entry without them, or how many had."""
+    """Copy device time and counter of entries into rows of two; return the first entry without, or their number."""
     cdef size_t k = 0, count = table.shape[0] // sizeof(ax_entry)
     cdef uint64_t size = data.shape[0], at
     cdef ax_entry entry
@@ -263,9 +263,9 @@ def device_stamps(const unsigned char[::1] data not None, const unsigned char[::
 
 
 def summarize_frames(const unsigned char[::1] data not None, uint64_t[::1] numbers not None):
-    """Look at drained frames: how many, bytes of payload, and where they end.
+    """Return the number of drained frames, their bytes of payload, and where they end.
 
-    The number of each goes into `numbers`, which is as long as there may be frames.
+    Writes their sequences to `numbers`, which must be long enough.
     """
     cdef ax_survey found
     found.frames = found.payload = found.end = 0
@@ -276,9 +276,9 @@ def summarize_frames(const unsigned char[::1] data not None, uint64_t[::1] numbe
 
 
 cdef class Package:
-    """A source, a stamp and the bytes to keep; a subclass gives names and complaints.
+    """A source, a stamp and the bytes to store.
 
-    It provides `_settle(source, stamp, data)` -> the same, as plain integers and a uint8 vector, or raises.
+    A subclass provides `_settle(source, stamp, data)` -> the same, as plain integers and a uint8 vector, or raises.
     """
 
     cdef readonly uint32_t source
@@ -293,7 +293,7 @@ cdef class Package:
             self.source, self.stamp, self.payload = source_id, timestamp, data
 
     cdef bint take(self, source, stamp, data) except -1:
-        # Whether all three are as they should be; then they are taken.
+        # Store the three if no conversion is needed; else False.
         cdef uint64_t number
         if not (
             cnp.PyArray_CheckExact(data) and cnp.PyArray_TYPE(data) == cnp.NPY_UINT8 and cnp.PyArray_NDIM(data) == 1
@@ -311,6 +311,6 @@ cdef class Package:
         return True
 
 
-# States of entries and kinds of runs, for the rooms.
+# States of entries and kinds of runs, for other packages.
 GOOD, LOST, BROKEN, CUT = AX_ENTRY_GOOD, AX_ENTRY_LOST, AX_ENTRY_BROKEN, AX_ENTRY_CUT
 DATA, CONTROL, DAMAGE = AX_RUN_DATA, AX_RUN_CONTROL, AX_RUN_DAMAGE

@@ -1,8 +1,8 @@
-"""Frames on their way into a file: stamped, checksummed, padded, and written many at a time; from arrays, rings and queues.
+"""Writing frames into a journal, many at a time: stamped, checksummed, padded; from arrays, rings and queues.
 
-The buffer holds whole frames only. What failed to be written stays in it, and is written again to the same place by the
-next try. A ring's slots are given back, and a queue's frames acknowledged, once they are safe in the file. There is no
-copy but the one into it: large frames are written from the slots they lie in.
+The buffer holds complete frames only. If a write fails they stay in it, and the next attempt writes them to the same
+offset. A ring's slots are released, and a queue's frames acknowledged, once they are in the file. Frames are copied
+once, into the buffer; large frames are written directly from their slots.
 """
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -31,27 +31,27 @@ cdef struct ax_sink:
     int fd
     int index_fd
     ax_seal seal
-    uint32_t shift              # from a header's checksum without a seed to that with ours: XOR
-    uint64_t at                 # where in the file the buffer's first byte goes
-    uint64_t limit              # no frame begins at or behind it
+    uint32_t shift              # XOR from a header's checksum without seed to the one with this file's seed
+    uint64_t at                 # file offset of the buffer's first byte
+    uint64_t limit              # no frame begins at or after it
     uint64_t index_at
     uint64_t used
     uint64_t capacity
     uint64_t frames             # in the file
     uint64_t waiting            # in the buffer
-    size_t runs                 # not in the index yet; the last one may be open
+    size_t runs                 # not written to the index yet; the last one may grow
     int error                   # of the last write, -errno
     char *buffer
     ax_run *run
 
 cdef enum:
-    DIRECT_BYTES = 16384        # a longer payload is not copied first
-    SEVERAL = 32                # such in one write, at most
-    RUNS = 1024                 # kept until the index is written
-    LATENCY_ROWS = 4096         # rows between looks at signals
-    BATCH_BYTES = 1 << 24       # in files before slots are given back
-    AHEAD = 6                   # frames that are asked for before they are looked at,
-    SHORT = 512                 # if they are no longer
+    DIRECT_BYTES = 16384        # longer payloads are written without a copy
+    SEVERAL = 32                # most of those in one write
+    RUNS = 1024                 # runs kept until the index is written
+    LATENCY_ROWS = 4096         # rows between checks of signals
+    BATCH_BYTES = 1 << 24       # most bytes recorded before slots are released
+    AHEAD = 6                   # frames prefetched ahead,
+    SHORT = 512                 # if they are not longer
 
 ax_crc_init()
 
@@ -65,7 +65,7 @@ cdef extern from *:
 # ---- the algorithm
 
 cdef int drain(ax_sink *sink, const char *more, uint64_t count) noexcept nogil:
-    # The buffer, and `count` bytes behind it, into the file; `more` ends a frame, so it is padded.
+    # Write the buffer, and `count` bytes after it, to the file; `more` ends a frame, so it is padded.
     cdef char zeros[64]
     cdef iovec pieces[3]
     cdef int n = 1
@@ -93,7 +93,7 @@ cdef int drain(ax_sink *sink, const char *more, uint64_t count) noexcept nogil:
 
 
 cdef int write_index(ax_sink *sink) noexcept nogil:
-    # The runs of what is in the file; whoever dies before only costs a scan.
+    # Write the runs of frames in the file. If the process dies before, a reader scans the file.
     cdef iovec piece
     cdef size_t k
     if not sink.runs:
@@ -111,7 +111,7 @@ cdef int write_index(ax_sink *sink) noexcept nogil:
 
 
 cdef int room(ax_sink *sink, uint64_t wanted) noexcept nogil:
-    # A place for a frame and for its run. AX_FULL: the file is.
+    # Make room for a frame and its run. AX_FULL: the file is full.
     if sink.at + sink.used >= sink.limit:
         return AX_FULL
     if sink.used + wanted > sink.capacity and drain(sink, NULL, 0) != AX_OK:
@@ -123,7 +123,7 @@ cdef int room(ax_sink *sink, uint64_t wanted) noexcept nogil:
 
 cdef int put(ax_sink *sink, ax_frame *head, const char *front, uint64_t front_bytes, const char *data, uint64_t count,
              bint is_checked) noexcept nogil:
-    # One frame. `front`: its extensions; is_checked: its checksum is in the header already.
+    # Write one frame. `front`: its extensions; is_checked: its checksum is in the header already.
     cdef uint64_t inside = sizeof(ax_frame) + front_bytes, offset, padded
     cdef bint is_direct = count > DIRECT_BYTES
     cdef int status = room(sink, ax_padded(inside + (0 if is_direct else count)))
@@ -140,7 +140,7 @@ cdef int put(ax_sink *sink, ax_frame *head, const char *front, uint64_t front_by
     if count and not is_direct:
         memcpy(to + inside, data, count)
     if head.flags & AX_FLAG_CHECKSUM and not is_checked:
-        # Of the copy, in one go; of what is not copied, from where it is.
+        # Of the copy in one pass; of a payload that is not copied, from its memory.
         crc = ax_crc32(0, to + sizeof(ax_frame), front_bytes + (0 if is_direct else count))
         head.crc = ax_crc32(crc, data, count) if is_direct else crc
     head.header_crc = ax_header_crc(sink.seal, head)
@@ -160,8 +160,8 @@ cdef int put(ax_sink *sink, ax_frame *head, const char *front, uint64_t front_by
 
 
 cdef int put_whole(ax_sink *sink, const char *frame, uint64_t padded) noexcept nogil:
-    # A frame of DIRECT_BYTES or less as it is, with its padding. A CRC is linear: one XOR makes that of a header from no
-    # seed into that of this file's, and what was wrong before stays wrong.
+    # Write an unchanged, padded frame of at most DIRECT_BYTES. A CRC is linear: one XOR turns a header's CRC without a
+    # seed into the one with this file's seed, and a wrong one stays wrong.
     cdef char *to
     cdef int status = room(sink, padded)
     if status != AX_OK:
@@ -176,8 +176,8 @@ cdef int put_whole(ax_sink *sink, const char *frame, uint64_t padded) noexcept n
 
 
 cdef int put_several(ax_sink *sink, ax_frame *heads, const char **data, uint32_t *count) noexcept nogil:
-    # Frames of DIRECT_BYTES or more, at most SEVERAL, in one write: all that this file takes of them, or TORN and none.
-    # `data`: what follows the header, padded as in a file; checksums are in the headers already.
+    # Write frames longer than DIRECT_BYTES, at most SEVERAL, in one write: all that fit this file, or on TORN none.
+    # `data`: the bytes after the header, padded as in a file; checksums are in the headers already.
     cdef iovec pieces[2 * SEVERAL]
     cdef uint64_t start = sink.at + sink.used, end = start
     cdef uint32_t k, n = 0
@@ -219,7 +219,7 @@ cdef int put_several(ax_sink *sink, ax_frame *heads, const char **data, uint32_t
 
 
 cdef uint64_t frame_bytes(const char *data, uint64_t left) noexcept nogil:
-    # Of the frame that begins here, or 0: none does.
+    # Size of the frame that begins here, 0 if none does.
     cdef uint64_t length = 0
     if left < sizeof(ax_frame) or memcmp(data, AX_FRAME_MAGIC, 4) != 0:
         return 0
@@ -227,16 +227,16 @@ cdef uint64_t frame_bytes(const char *data, uint64_t left) noexcept nogil:
     return sizeof(ax_frame) + length if length <= left - sizeof(ax_frame) else 0
 
 
-# ---- what was leased from a queue
+# ---- frames leased from a queue
 
-# As far as its headers say.
+# Totals according to the headers.
 cdef struct ax_sum:
     uint64_t frames
     uint64_t payload
-    uint64_t torn               # frames whose header is not whole
+    uint64_t torn               # frames with an invalid header
 
 
-# What is recorded next: a slot, a frame of it, its first byte, that of the frame behind it.
+# The next frame to record: its slot, its index there, its offset, the offset of the following frame.
 cdef struct ax_place:
     Py_ssize_t slot
     uint32_t frame
@@ -245,7 +245,7 @@ cdef struct ax_place:
 
 
 cdef inline uint64_t frame_of(const char *at, uint64_t room, ax_frame *head) noexcept nogil:
-    # Copy the header, which is not believed: bytes of the frame, 0 if it does not fit.
+    # Copy the header, which is not trusted; returns the size of the frame, 0 if it does not fit.
     if room < sizeof(ax_frame):
         return 0
     memcpy(head, at, sizeof(ax_frame))
@@ -257,7 +257,7 @@ cdef inline uint64_t frame_of(const char *at, uint64_t room, ax_frame *head) noe
 
 
 cdef void summarize_frames(const char *slot, ax_lease *slot_lease, uint64_t *numbers, ax_sum *found) noexcept nogil:
-    # The numbers of a slot's frames, behind those that are there; what they hold.
+    # Append the sequences of a slot's frames to `numbers`, and add up their contents.
     cdef ax_frame head
     cdef uint64_t at = 0, bytes, line
     cdef uint32_t k
@@ -265,7 +265,7 @@ cdef void summarize_frames(const char *slot, ax_lease *slot_lease, uint64_t *num
         bytes = frame_of(slot + at, slot_lease.bytes - at, &head)
         if not bytes:
             found.torn += ones(slot_lease.left >> k)
-            # Nothing of it can be read; it goes with the slot.
+            # It cannot be read, and is acknowledged with the slot.
             slot_lease.frames = k
             return
         if slot_lease.left >> k & 1:
@@ -274,7 +274,7 @@ cdef void summarize_frames(const char *slot, ax_lease *slot_lease, uint64_t *num
             found.payload += head.length - (AX_EXTENTS_BYTES if head.flags & AX_FLAG_EXTENTS else 0)
             found.payload -= AX_STAMP_BYTES if head.flags & AX_FLAG_DEVICE_STAMP else 0
         bytes = ax_padded(bytes)
-        # Whoever put them has the lines; the next ones are mostly as long.
+        # The lines are in the putter's cache; the following frames are mostly of the same size.
         if bytes <= SHORT:
             for line in range(0, bytes, 64):
                 ax_prefetch(slot + at + AHEAD * bytes + line)
@@ -284,7 +284,7 @@ cdef void summarize_frames(const char *slot, ax_lease *slot_lease, uint64_t *num
 
 
 cdef bint next_place(QueueHandle queue, ax_place *place, ax_frame *head, const char **at) noexcept nogil:
-    # Go to the next frame to record, and copy its header; False: there is none.
+    # Move to the next frame to record, and copy its header; False at the end.
     cdef ax_lease *slot_lease
     cdef uint64_t bytes
     while place.slot < queue.held_count:
@@ -309,7 +309,7 @@ cdef inline void pass_on(ax_place *place) noexcept nogil:
 
 
 cdef int put_long(QueueHandle queue, ax_sink *sink, ax_place *place) noexcept nogil:
-    # Long frames that follow each other, in one write.
+    # Record consecutive long frames in one write.
     cdef ax_frame heads[SEVERAL]
     cdef const char *data[SEVERAL]
     cdef ax_place ahead = place[0]
@@ -340,7 +340,7 @@ cdef int put_long(QueueHandle queue, ax_sink *sink, ax_place *place) noexcept no
 # ---- the bridge
 
 cdef class RecordKernel:
-    """A file of frames and its index, both open for writing; a subclass names them and gives the manners."""
+    """A file of frames and its index, both open for writing."""
 
     cdef ax_sink sink
     cdef unsigned char[::1] buffer
@@ -348,7 +348,7 @@ cdef class RecordKernel:
 
     def _open(self, int fd, int index_fd, uint64_t at, uint64_t index_at, uint64_t limit, uint32_t seed,
               Py_ssize_t capacity):
-        """Write from `at` on; what waits in the buffer goes there too."""
+        """Write to these files from `at` on; buffered frames go there, too."""
         cdef ax_sink *sink = &self.sink
         cdef ax_frame nothing
         if sink.buffer == NULL:
@@ -363,7 +363,7 @@ cdef class RecordKernel:
 
     def _rows(self, const unsigned char[::1] template not None, const unsigned char[:, ::1] rows not None,
               const unsigned char[:, ::1] fronts, uint64_t sequence, const int64_t[::1] times, int64_t time, int64_t step):
-        """Take rows as frames like `template`: how many, and FULL, TORN or OK."""
+        """Write rows as frames with the header `template`; return how many, and FULL, TORN or OK."""
         cdef ax_frame head
         cdef uint64_t count = rows.shape[1], front_bytes = fronts.shape[1] if fronts is not None else 0
         cdef Py_ssize_t n = rows.shape[0], k = 0, stop
@@ -391,10 +391,10 @@ cdef class RecordKernel:
 
     def _packed(self, const unsigned char[::1] data not None, Py_ssize_t start, Py_ssize_t align, int64_t source,
                 int64_t labels):
-        """Take frames that lie back to back, `align` bytes apart: how many, the next byte, and the status.
+        """Write frames that lie `align` bytes apart; return how many, the next byte, and a status.
 
-        `source` and `labels` replace theirs if they are not negative, the labels only of frames that have some. Here only the magic and the length are looked
-        at: what no frame begins stops it, with OK.
+        `source` and `labels` replace those of the frames if not negative, labels only in frames that have some. Only magic
+        and length are checked: the first byte that does not begin a frame ends it, with OK.
         """
         cdef ax_frame head
         cdef uint64_t whole, n = data.shape[0], at = start
@@ -424,7 +424,7 @@ cdef class RecordKernel:
         return frames, at, status
 
     def _flush(self):
-        """Bring all of it into the file, and the runs into the index: OK or TORN."""
+        """Write the buffer to the file, and the runs to the index; return OK or TORN."""
         cdef int status
         with nogil:
             status = drain(&self.sink, NULL, 0)
@@ -434,22 +434,22 @@ cdef class RecordKernel:
         return status
 
     def _limit(self, uint64_t limit):
-        """Let no frame begin at or behind a byte of the file."""
+        """Set the offset at or after which no frame begins."""
         self.sink.limit = limit
 
     @property
     def _error(self):
-        """errno of the last write, 0 if it went well."""
+        """errno of the last write, 0 if it succeeded."""
         return -self.sink.error
 
     @property
     def _written(self):
-        """Bytes of the file, and frames brought into it since the kernel was made."""
+        """Bytes of the file, and frames written to it by this object."""
         return self.sink.at, self.sink.frames
 
     @property
     def _waiting(self):
-        """Bytes and frames that are in the buffer."""
+        """Bytes and frames in the buffer."""
         return self.sink.used, self.sink.waiting
 
     @property
@@ -458,24 +458,24 @@ cdef class RecordKernel:
 
 
 def crc32(const unsigned char[::1] data not None, uint32_t value=0):
-    """CRC-32 of bytes, as zlib's."""
+    """Return the CRC-32 of bytes, as zlib's."""
     cdef size_t n = data.shape[0]
     return ax_crc32(value, &data[0], n) if n else value
 
 
 cdef class RingToFile:
-    """The end of a lossless consumer, for one thread; frames it took are held until `release`."""
+    """Records a lossless consumer's frames, in one thread; slots are held until `release`."""
 
     cdef ConsumerHandle consumer
     cdef unsigned char[::1] memory
     cdef ax_got *kept
     cdef uint64_t count, most, first_missing, passed
-    cdef ax_got stuck                   # taken from the ring, and not by the file
+    cdef ax_got stuck                   # taken from the ring, not recorded yet
     cdef bint is_stuck
-    cdef ax_u32 aside                   # producers do not wait for us any more: slots may be overwritten under us
+    cdef ax_u32 aside                   # producers do not wait for this reader any more: slots may be overwritten
 
     def __init__(self, ConsumerHandle consumer not None, expected=None):
-        """`expected`: the first sequence that the file has not."""
+        """`expected`: the first sequence that is not in the file."""
         self.consumer = consumer
         self.most = consumer.ring.slots // 2 + 1
         self.memory = bytearray(self.most * sizeof(ax_got))
@@ -483,7 +483,7 @@ cdef class RingToFile:
         self.first_missing = AX_UNKNOWN if expected is None else <uint64_t>expected
 
     def wait(self, timeout):
-        """Wait for a frame, and hold it for `record`: OK, TIMEOUT, ENDED, or BUSY (cancelled)."""
+        """Wait for a frame and hold it for `record`; return OK, TIMEOUT, ENDED, or BUSY (cancelled)."""
         cdef ConsumerHandle consumer = self.consumer
         cdef int status = AX_OK
         if self.is_stuck:
@@ -501,10 +501,10 @@ cdef class RingToFile:
         return status
 
     def record(self, RecordKernel file not None, int64_t source, int64_t labels):
-        """Put what is in the ring into the file: frames, bytes, and a status.
+        """Write the frames of the ring to the file; return frames, bytes, and a status.
 
-        EMPTY: there is no more now; OK: `release` comes first; LAPPED: the frame `found` is next where `expected`
-        should be, `accept` it; DAMAGED: the ring is; the file's own status: it did not take the next frame.
+        EMPTY: no more now; OK: call `release` first; LAPPED: the next frame is `found` instead of
+        `expected`, see `accept`; DAMAGED: of the ring; others: of the file, which did not take the next frame.
         """
         cdef ConsumerHandle consumer = self.consumer
         cdef ax_ring *ring = &consumer.ring
@@ -525,7 +525,7 @@ cdef class RingToFile:
                         count_frame(ring, frame_at(ring, self.stuck.index).sequence)
                     frame = frame_at(ring, self.stuck.index)
                     data = payload_at(ring, self.stuck.index)
-                    # The disk is waited for before the slot is read, and producers may be let go meanwhile.
+                    # Wait for the disk before reading the slot: producers may stop waiting meanwhile.
                     nbytes_of = sizeof(ax_frame) + (data - <char *>frame - sizeof(ax_frame)) + bytes_at(ring, self.stuck.index)
                     status = room(&file.sink, ax_padded(min(nbytes_of, 2 * DIRECT_BYTES)))
                     if status != AX_OK:
@@ -563,7 +563,7 @@ cdef class RingToFile:
         return frames, nbytes, status
 
     def release(self):
-        """Give the slots back: what they held is safe."""
+        """Release the slots of recorded frames."""
         cdef ConsumerHandle consumer = self.consumer
         cdef uint64_t k
         if not self.count:
@@ -578,22 +578,22 @@ cdef class RingToFile:
             consumer.leave()
 
     def stand_aside(self):
-        """Let producers go on, from another thread: the one that is inside hangs in the kernel."""
+        """Stop holding up producers. Called by another thread while the one inside hangs in the kernel."""
         if self.consumer.is_open:
             ax_store32(&self.aside, 1)                  # pairs with the load in record
             reader_stand_aside(&self.consumer.ring)
 
     @property
     def is_aside(self):
-        """Whether producers were let go: what is in the slots is not for the file."""
+        """Whether `stand_aside` was called: the slots may be overwritten and must not be recorded."""
         return ax_load32(&self.aside) != 0
 
     def complain(self):
-        """Raise what DAMAGED means."""
+        """Raise the error of DAMAGED."""
         self.consumer._fail(AX_DAMAGED)
 
     def accept(self):
-        """Go on with the frame that is not the expected one; how many are missing before it."""
+        """Go on with the frame `found`; return how many are missing before it."""
         cdef uint64_t missing = 0
         if self.is_stuck:
             missing = self.found - self.first_missing
@@ -602,14 +602,14 @@ cdef class RingToFile:
 
     @property
     def found(self):
-        """Sequence of the frame that is next; None: there is none at hand."""
+        """Sequence of the next frame; None if none was taken."""
         if not self.is_stuck:
             return None
         return frame_at(&self.consumer.ring, self.stuck.index).sequence
 
     @property
     def expected(self):
-        """First sequence that the file has not; None before the first frame."""
+        """First sequence that is not in the file; None before the first frame."""
         return None if self.first_missing == AX_UNKNOWN else self.first_missing
 
     @property
@@ -619,12 +619,12 @@ cdef class RingToFile:
 
     @property
     def skipped(self):
-        """Frames that the file had already."""
+        """Frames that were in the file already."""
         return self.passed
 
 
 cdef class QueueToFile:
-    """What a writer has leased from a queue, for one thread; its handle acknowledges it, or gives it back."""
+    """Records frames leased from a queue, in one thread. The queue's handle acknowledges them, or gives them back."""
 
     cdef QueueHandle queue
     cdef ax_place place
@@ -633,10 +633,10 @@ cdef class QueueToFile:
         self.queue = queue
 
     def lease(self, uint64_t[::1] numbers not None, uint64_t most, timeout):
-        """Lease slots up to `most` bytes: frames, bytes of payload, and whether a large frame is next.
+        """Lease slots of up to `most` bytes; return frames, bytes of payload, and whether a large frame is next.
 
-        Waits for the first. The numbers of the frames go into `numbers`, which is as long as there may be frames. A
-        large frame is not leased: `drain_into` is for it.
+        Waits for the first. Writes the sequences of the frames to `numbers`, which must be long enough. Large frames are
+        not leased: see `drain_into`.
         """
         cdef QueueHandle queue = self.queue
         cdef ax_lease slot_lease
@@ -669,7 +669,7 @@ cdef class QueueToFile:
         return found.frames, found.payload, is_large
 
     def record(self, RecordKernel file not None):
-        """Put what is leased and not recorded yet into the file: its status; if not OK, it did not take the next frame."""
+        """Write leased frames to the file that are not recorded yet; return its status, not OK if one frame failed."""
         cdef QueueHandle queue = self.queue
         cdef ax_place *place = &self.place
         cdef ax_frame head
@@ -699,6 +699,6 @@ cdef class QueueToFile:
         return status
 
 
-# Statuses, for the rooms.
+# Statuses, for other packages.
 OK, FULL, TORN = AX_OK, AX_FULL, AX_TORN
 EMPTY, ENDED, LAPPED, DAMAGED = AX_EMPTY, AX_ENDED, AX_LAPPED, AX_DAMAGED

@@ -2,12 +2,12 @@
 #
 #   lock word      WAITERS | CHANGE | owner (slot + 1; 0 free)
 #   version        even at rest, odd inside a section, + 2 per commit
-#   event          futex of those who wait for change; + 1 per wake-up
+#   event          futex of threads that wait for a change; + 1 per wake-up
 #   unlocked       writes made without the lock
-#   dirty          the owner may have half written something
-#   health         1: an owner died while dirty, and nobody has healed the data since; 2: another had the lock at a release
+#   dirty          the owner may have written partly
+#   health         1: an owner died while dirty and the data are not healed yet; 2: a release found another owner
 #
-# Everything but `lock` is written by the owner only, or by whoever owns a dead owner's byte.
+# Everything but `lock` is written by the owner only, or by the holder of a dead owner's byte.
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -27,7 +27,7 @@ cdef inline bint lock_mine(ax_party *party) noexcept nogil:
     return ax_peek64(&party.holder) == <uint64_t>pthread_self()
 
 cdef inline bint lock_try(ax_guard *guard, ax_party *party) noexcept nogil:
-    # One look. Taken again by its holder, it only counts.
+    # One attempt. The lock is recursive: its holder only counts.
     cdef uint32_t seen
     if lock_mine(party):
         party.depth += 1
@@ -49,15 +49,15 @@ cdef inline void lock_release(ax_guard *guard, ax_party *party) noexcept nogil:
     if party.depth:
         return
     ax_put64(&party.holder, 0)
-    # Release: pairs with the CAS in lock_try. The swap also takes the sleepers' bits, so that nobody who
-    # set one before it is forgotten, and whoever sets one after it sees the new version.
+    # Release: pairs with the CAS in lock_try. The swap also takes the sleepers' bits: a thread that set one before it
+    # is woken, and a thread that sets one after it sees the new version.
     seen = ax_swap32(&guard.lock, 0)
     ax_crash("lock_released")
     if seen != party.slot + 1:
         lock_left(guard, party, seen)
 
 cdef inline bint section_is_open(ax_guard *guard) noexcept nogil:
-    # For the lock's owner only: nobody else makes the version odd or even.
+    # For the lock's owner only: no other thread changes the version's parity.
     return ax_peek64(&guard.version) & 1
 
 cdef inline void section_open(ax_guard *guard) noexcept nogil:
@@ -66,17 +66,17 @@ cdef inline void section_open(ax_guard *guard) noexcept nogil:
     ax_fence_release()
 
 cdef inline void section_close(ax_guard *guard) noexcept nogil:
-    # The data are whole from here on: a kill after this line must not call them torn.
+    # The data are complete from here on: a kill after this line must not mark them torn.
     ax_store32(&guard.dirty, 0)
     # Release: pairs with the acquire load of `version` in readers.
     ax_store64(&guard.version, (ax_peek64(&guard.version) | 1) + 1)
 
 cdef inline void section_leave(ax_guard *guard) noexcept nogil:
-    # Nothing was written: the even version that readers had seen is true again, and nobody is woken.
+    # Nothing was written: the even version that readers saw is valid again. Wakes no waiter.
     ax_store64(&guard.version, ax_peek64(&guard.version) & ~<uint64_t>1)
 
 cdef inline uint64_t changes(ax_guard *guard) noexcept nogil:
-    # Writes that are complete. Acquire: who is told of one can read it.
+    # Number of complete writes. Acquire: a reader that learns of one can read it.
     return (ax_load64(&guard.version) >> 1) + ax_load64(&guard.unlocked)
 
 cdef void lock_wake(ax_guard *guard, uint32_t seen) noexcept nogil
@@ -98,14 +98,14 @@ cdef class LockHandle:
 
     @cython.final
     cdef inline int ready(self) except -1:
-        # Connected, not a forked copy, not unlinked; else the subclass decides.
+        # Return if connected, not a forked copy and not unlinked; otherwise the subclass decides.
         if self.party == NULL or inherited(self.party) or ax_peek32(&live_of(self.party).state) != AX_READY:
             return self.revive()
         return 0
 
     @cython.final
     cdef inline int take(self, int64_t deadline) except -1:
-        # Hold the lock, or raise; says so when it came from a dead owner.
+        # Take the lock, or raise. Warns if it was taken from a dead owner.
         if not lock_try(self.guard, self.party) or ax_peek32(&self.party.recovered):
             return self.wait(deadline)
         return 0

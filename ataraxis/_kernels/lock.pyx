@@ -1,4 +1,4 @@
-"""The lock of a segment: a futex word that names its owner's slot, and recovery when that owner dies; its handle. And
+"""The lock of a segment: a futex word that names its owner's slot, recovery when that owner dies, and its handle; also
 a lock between the threads of one process.
 
 Source: docs/explanation/concurrency.md; the mutex is Drepper's ("Futexes are tricky", 2011) with the
@@ -30,11 +30,11 @@ cdef extern from "pythread.h" nogil:
     int PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int is_interruptible)
 
 cdef enum:
-    SLICE_NS = 50000000    # longest sleep before looking at signals
-    PROBE_NS = 20000000    # longest wait before asking whether the owner lives
+    SLICE_NS = 50000000    # longest sleep before checking signals
+    PROBE_NS = 20000000    # longest wait before checking whether the owner is alive
     EVERYBODY = 0x7FFFFFFF
-    LINGER = 20            # some 1 us between looks
-    SHARED = 2             # ax_guard.health: another had the lock when it was given back
+    LINGER = 20            # some 1 us between attempts
+    SHARED = 2             # ax_guard.health: a release found another owner
 
 
 # ---- the algorithm
@@ -43,15 +43,15 @@ cdef void lock_wake(ax_guard *guard, uint32_t seen) noexcept nogil:
     if seen & AX_LOCK_WAITERS:
         ax_futex_wake(&guard.lock, 1)
     if seen & AX_LOCK_CHANGE:
-        # Who took the bit wakes; the count keeps whoever is about to sleep from sleeping through it.
+        # The thread that cleared the bit wakes. The count keeps a thread about to sleep from missing it.
         ax_add32(&guard.event, 1)
         ax_futex_wake(&guard.event, EVERYBODY)
 
 
 cdef void lock_left(ax_guard *guard, ax_party *party, uint32_t seen) noexcept nogil:
-    # The lock was given back, and the word was not just our name: others wait, or it was damaged.
+    # The released word was not only this owner: threads wait, or it was damaged.
     if seen & AX_LOCK_OWNER != party.slot + 1:
-        # Another had it beside us, or might have had: what either has written may be mixed.
+        # Another participant may have held the lock too: the data may be mixed.
         ax_put32(&guard.torn_pid, 0)
         ax_put32(&guard.health, SHARED)
         ax_add64(&guard.torn, 1)
@@ -60,26 +60,26 @@ cdef void lock_left(ax_guard *guard, ax_party *party, uint32_t seen) noexcept no
 
 
 cdef bint lock_lost(ax_guard *guard, ax_party *party, uint32_t seen) noexcept nogil:
-    # Whether the lock names an owner that cannot be, or a place where nobody is: nobody will give it back.
+    # Whether the lock names an impossible or absent owner, which will never release it.
     cdef uint32_t owner = (seen & AX_LOCK_OWNER) - 1
     cdef bint found
     if owner >= party.slots:
         return seen & AX_LOCK_OWNER and ax_load32(&guard.lock) & AX_LOCK_OWNER == seen & AX_LOCK_OWNER
     if not hold_vacant(party, owner):
         return False
-    # Nobody takes the place meanwhile; its last tenant's lock was freed before the place was.
+    # The slot cannot be taken meanwhile; its last owner's lock was freed before it was.
     found = ax_load32(&guard.lock) & AX_LOCK_OWNER == owner + 1
     let_vacant(party, owner)
     return found
 
 
 cdef int lock_wait(ax_guard *guard, ax_party *party, int64_t deadline, int64_t *probed, bint first) noexcept nogil:
-    # One slice: AX_OK taken, AX_BUSY look at your signals and call again, AX_TIMEOUT. `probed` outlives the
-    # slice: signals may cut every one short, and the owner's death must still be noticed.
+    # One slice of waiting: AX_OK taken, AX_BUSY check signals and call again, AX_TIMEOUT. `probed` outlives the
+    # slice: signals may cut every slice short, and the owner's death must still be noticed.
     cdef int64_t now, started = ax_now_ns()
     cdef uint32_t seen, looks = party.spins if first else 0
     while looks:
-        # Each look takes the line away from the owner: a few far between let it do many turns meanwhile.
+        # Each attempt takes the cache line from the owner: few attempts, far apart.
         for _ in range(LINGER):
             ax_linger()
         if lock_try(guard, party):
@@ -88,7 +88,7 @@ cdef int lock_wait(ax_guard *guard, ax_party *party, int64_t deadline, int64_t *
     while True:
         seen = ax_load32(&guard.lock)
         if not seen & AX_LOCK_OWNER:
-            # WAITERS stays set: others may sleep beside us. Acquire as in lock_try.
+            # WAITERS stays set: others may still sleep. Acquire as in lock_try.
             if ax_cas32(&guard.lock, seen, seen | AX_LOCK_WAITERS | (party.slot + 1)):
                 ax_crash("lock_waited")
                 ax_put64(&party.holder, <uint64_t>pthread_self())
@@ -97,13 +97,13 @@ cdef int lock_wait(ax_guard *guard, ax_party *party, int64_t deadline, int64_t *
             continue
         now = ax_now_ns()
         if not seen & AX_LOCK_WAITERS:
-            # Also by who gives up: the wake-up that it may have been given was meant for somebody.
+            # Also before a timeout: a wake-up that this thread received must reach another waiter.
             if not ax_cas32(&guard.lock, seen, seen | AX_LOCK_WAITERS):
                 continue
             seen |= AX_LOCK_WAITERS
             ax_crash("lock_waiting")
         if now >= deadline:
-            # However short the wait was, a dead owner is not worth an answer of "busy".
+            # However short the wait was, check for a dead owner before the timeout.
             if reap(party, (seen & AX_LOCK_OWNER) - 1):
                 continue
             return AX_DAMAGED if lock_lost(guard, party, seen) else AX_TIMEOUT
@@ -122,10 +122,10 @@ cdef int lock_wait(ax_guard *guard, ax_party *party, int64_t deadline, int64_t *
 cdef int change_wait(ax_guard *guard, ax_party *party, uint64_t last, int64_t deadline) noexcept nogil:
     # One slice of waiting until more than `last` writes are complete.
     cdef int64_t now = ax_now_ns()
-    # The count before the bit: whoever takes the bit counts, so that the futex does not sleep through it.
+    # Load the count before setting the bit: clearing the bit changes the count, which ends the futex wait.
     cdef uint32_t event = ax_load32(&guard.event)
     cdef uint32_t seen
-    # The bit before the look: pairs with the swap in lock_release, which either sees the bit or is seen.
+    # Set the bit before the check: pairs with the swap in lock_release, which either sees the bit or is seen.
     seen = ax_or32(&guard.lock, AX_LOCK_CHANGE)
     ax_crash("change_waiting")
     if changes(guard) != last:
@@ -138,13 +138,13 @@ cdef int change_wait(ax_guard *guard, ax_party *party, uint64_t last, int64_t de
     if changes(guard) != last:
         return AX_OK
     if seen & AX_LOCK_OWNER and ax_load32(&guard.lock) & AX_LOCK_OWNER == seen & AX_LOCK_OWNER:
-        # The same owner for a whole slice: it may have died between its write and saying so.
+        # The same owner for a whole slice: it may have died between its write and its wake-up.
         reap(party, (seen & AX_LOCK_OWNER) - 1)
     return AX_BUSY
 
 
 cdef void guard_cleanup(ax_party *party, uint32_t slot) noexcept nogil:
-    # The only repair: free the lock if `slot` held it. May be interrupted at any line and repeated.
+    # The only clean-up: free the lock if `slot` held it. May be interrupted at any line and repeated.
     cdef ax_guard *guard = <ax_guard *>party.control
     cdef uint32_t seen = ax_load32(&guard.lock)
     cdef uint64_t version
@@ -158,7 +158,7 @@ cdef void guard_cleanup(ax_party *party, uint32_t slot) noexcept nogil:
         ax_crash("cleanup_torn")
     version = ax_peek64(&guard.version)
     # Release: a reader that sees the even version sees `health` too. An even one may hide a single-element
-    # store whose commit was cut off: readers that copied meanwhile must look again.
+    # store whose commit was cut off: readers that copied meanwhile must retry.
     ax_store64(&guard.version, version + 1 if version & 1 else version + 2)
     ax_put32(&guard.dirty, 0)
     ax_crash("cleanup_version")
@@ -181,7 +181,7 @@ on_death(AX_KIND_ARRAY, guard_cleanup)
 # ---- the bridge
 
 cdef int lock_take(ax_guard *guard, ax_party *party, int64_t deadline) except -100:
-    # Try with the GIL; wait without it, looking at signals between slices.
+    # Try with the GIL; wait without it, checking signals between slices.
     cdef int status, looks = 1
     cdef bint first = True
     cdef int64_t probed = 0
@@ -190,7 +190,7 @@ cdef int lock_take(ax_guard *guard, ax_party *party, int64_t deadline) except -1
             return AX_OK
         looks -= 1
     if deadline <= 0:
-        # Not at all; but a dead owner is not worth an answer of "busy".
+        # Do not wait, but check for a dead owner.
         with nogil:
             reap(party, (ax_load32(&guard.lock) & AX_LOCK_OWNER) - 1)
         if lock_try(guard, party):
@@ -207,33 +207,33 @@ cdef int lock_take(ax_guard *guard, ax_party *party, int64_t deadline) except -1
 
 
 cdef void release(ax_guard *guard, ax_party *party) noexcept:
-    # No write, no section: who only looked has changed nothing.
+    # Without a write no section is open, and the version stays.
     if party.depth == 1 and section_is_open(guard):
         section_close(guard)
         ax_crash("lock_section_closed")
     lock_release(guard, party)
 
 
-@no_gc_clear   # `party` points into `participant`: neither goes before the other
+@no_gc_clear   # `party` points into `participant`, which must outlive it
 cdef class LockHandle:
-    """The lock of a segment as a handle of Python's: connected or not, held or not.
+    """The lock of a segment as a Python handle: connected or not, held or not.
 
     A subclass provides `_revive()` (make the handle usable or raise), `_fail(status)` (raise) and
-    `_warn_recovered()` (say that a lock was taken from a dead owner).
+    `_warn_recovered()` (warn that a lock was taken from a dead owner).
     """
 
     def _connect(self, Participant participant not None):
-        """Use the lock of the segment that `participant` takes part in."""
+        """Use the lock of the participant's segment."""
         self.participant = participant
         self.guard = <ax_guard *>participant.party.control
         self.party = &participant.party
 
     def _ready(self):
-        """Make sure that the handle is usable, or raise."""
+        """Make the handle usable, or raise."""
         self.ready()
 
     def _shut(self):
-        """Let go of the segment."""
+        """Release the segment."""
         self.party = NULL
         self.guard = NULL
         self.participant = None
@@ -249,7 +249,7 @@ cdef class LockHandle:
         return 0
 
     cdef int wait(self, int64_t deadline) except -1:
-        # The slow half of take(); may be entered holding the lock, with a recovery to report.
+        # The slow path of take(); may be entered holding the lock, with a recovery to report.
         cdef Participant keep = self.participant
         cdef int status = AX_OK
         if not lock_mine(&keep.party):
@@ -260,13 +260,13 @@ cdef class LockHandle:
             try:
                 self._warn_recovered()
             except:
-                # Warnings may be errors: nobody else may pay for it.
+                # Warnings may be errors: release the lock then.
                 lock_release(<ax_guard *>keep.party.control, &keep.party)
                 raise
         return 0
 
     cdef int patience(self, int64_t deadline) except -100:
-        # The GIL is given up meanwhile: another thread may disconnect the handle, which leaves `keep` alone.
+        # The GIL is released meanwhile: another thread may disconnect the handle; `keep` stays valid.
         cdef Participant keep = self.participant
         cdef ax_guard *guard = self.guard
         cdef int status = lock_take(guard, &keep.party, deadline)
@@ -277,7 +277,7 @@ cdef class LockHandle:
         raise RuntimeError("another thread disconnected the handle while this one waited for its lock")
 
     def _acquire(self, timeout):
-        """Take the lock; False if it was not to be had in time. The first write opens the section."""
+        """Take the lock; return False on timeout. The first write opens the section."""
         cdef int64_t deadline = deadline_of(timeout)
         self.ready()
         cdef Participant keep = self.participant
@@ -297,7 +297,7 @@ cdef class LockHandle:
         return True
 
     def _mark_dirty(self):
-        """Say that data may be half written until the section closes; whether that opened the section."""
+        """Mark the data as partly written until the section closes; return whether this opened the section."""
         if self.guard == NULL:
             raise RuntimeError("the handle was disconnected inside its write section")
         cdef bint opened = not section_is_open(self.guard)
@@ -310,13 +310,13 @@ cdef class LockHandle:
         return opened
 
     def _unmark_dirty(self):
-        """Say that nothing was written after all, in the section that `_mark_dirty` opened."""
+        """Undo `_mark_dirty` in the section that it opened: nothing was written."""
         if self.guard != NULL:
             ax_put32(&self.guard.dirty, 0)
             section_leave(self.guard)
 
     def _heal(self):
-        """Declare the data whole; the caller holds the lock."""
+        """Declare the data complete. The caller holds the lock."""
         if self.guard != NULL:
             ax_put32(&self.guard.health, 0)
             ax_crash("section_healed")
@@ -326,16 +326,16 @@ cdef class LockHandle:
         return self.party != NULL and not inherited(self.party) and lock_mine(self.party)
 
     def _changed_unlocked(self):
-        """Count a write made without the lock, and wake who waits for changes."""
+        """Count a write made without the lock, and wake threads that wait for changes."""
         cdef uint32_t seen
         self.ready()
         ax_add64(&self.guard.unlocked, 1)
-        # A read-modify-write, not a look: pairs with the one in change_wait, so that one sees the other.
+        # A read-modify-write, not a load: pairs with the one in change_wait, so that one sees the other.
         seen = ax_and32(&self.guard.lock, ~AX_LOCK_CHANGE)
         lock_wake(self.guard, seen & AX_LOCK_CHANGE)
 
     def _wait_change(self, uint64_t last, timeout):
-        """Wait until more than `last` writes are complete; a status."""
+        """Wait until more than `last` writes are complete; return a status."""
         cdef int status = AX_BUSY
         cdef int64_t deadline = deadline_of(timeout)
         cdef Participant keep
@@ -350,7 +350,7 @@ cdef class LockHandle:
         return status
 
     def _guard(self):
-        """Version, health, recoveries, torn writes, pid of the last writer that died half way, owner slot."""
+        """Return version, health, recoveries, torn writes, pid of the last writer that died in a write, owner slot."""
         if self.guard == NULL:
             return None
         return (
@@ -361,7 +361,7 @@ cdef class LockHandle:
 
     @property
     def _damage(self):
-        """What is wrong with the lock's word, as text."""
+        """The damage of the lock's word, as text."""
         cdef ax_damage damage
         damaged(
             &damage, AX_WORD_OWNER, 0, <uint64_t>(ax_peek32(&self.guard.lock) & AX_LOCK_OWNER) - 1, self.participant.party.slots,
@@ -369,14 +369,14 @@ cdef class LockHandle:
         return damage_text(&damage)
 
     def _release(self):
-        """Close the write section and give the lock back."""
+        """Close the write section and release the lock."""
         if self.participant is None:
             raise RuntimeError("this thread does not hold the lock: the handle is not connected")
         leave(self.participant)
 
 
 cdef int leave(Participant participant) except -1:
-    # Close the write section that this thread opened; nothing in a forked child, whose lock it is not.
+    # Close the write section and release the lock. A no-op in a forked child, which does not hold it.
     if inherited(&participant.party):
         return 0
     if not lock_mine(&participant.party):
@@ -385,8 +385,8 @@ cdef int leave(Participant participant) except -1:
     return 0
 
 
-# ---- with blocks: entry and exit are one call in C, so that no exception of a signal handler comes between taking the
-# lock and knowing that it is held, or between leaving the block and giving it back
+# ---- with blocks: entry and exit are one call in C, so that no exception of a signal handler can come between taking
+# the lock and recording it, or between leaving the block and releasing it
 
 cdef class LockKernel:
     """The lock of a handle as an object: `acquire`, `release`, and ``with``."""
@@ -402,7 +402,7 @@ cdef class LockKernel:
         Parameters
         ----------
         timeout : float or None
-            Longest wait, s. ``None`` waits without end, ``0`` does not wait.
+            Longest wait, s. ``None`` waits without limit, ``0`` does not wait.
 
         Returns
         -------
@@ -411,14 +411,14 @@ cdef class LockKernel:
 
         Notes
         -----
-        Waits with the GIL released; Ctrl-C ends the wait. From your first write until `release`, readers everywhere
+        Waits with the GIL released; Ctrl-C ends the wait. From your first write until `release`, all readers
         wait: they see all of your writes or none. An exception of a signal handler may come between this call and
-        your next line: a ``with`` block gives the lock back then, ``acquire`` and ``try`` do not.
+        your next line: a ``with`` block releases the lock then, ``acquire`` and ``try`` do not.
         """
         return self.handle._acquire(timeout)
 
     def release(self):
-        """Give the lock back.
+        """Release the lock.
 
         Raises
         ------
@@ -441,23 +441,23 @@ cdef class LockKernel:
         self.handle._release()
 
 
-@no_gc_clear   # `held` gives locks back when it goes
+@no_gc_clear   # releases held locks when it is deallocated
 cdef class SectionKernel:
-    """An array's memory, lent for the length of a ``with`` block.
+    """An array's memory for the duration of a ``with`` block.
 
     Parameters
     ----------
     handle : LockHandle
-        Whose memory it is; its ``_view`` is lent.
+        The array's handle; the block gets a view of its ``_view``.
     is_locked : bool
-        Hold the lock and lend a writable view; else a read-only one.
+        Hold the lock and return a writable view; else return a read-only one.
     is_dirty : bool
-        Whether anything may be half written from the start. Else only the lock is held, and the version stands
-        still, until `_mark_dirty`.
+        Whether data may be partly written from the start. If not, only the lock is held, and the version is
+        unchanged, until `_mark_dirty`.
 
     Notes
     -----
-    A section that is dropped inside its block, from whichever thread, gives the lock back.
+    A section that is dropped inside its block, in any thread, releases the lock.
     """
 
     cdef LockHandle handle
@@ -493,7 +493,7 @@ cdef class SectionKernel:
     def __exit__(self, *exc):
         if self.is_locked:
             view, keep, _ = self.held.pop()
-            # Kept views go on as read-only ones.
+            # Views that were kept become read-only.
             view.flags.writeable = False
             leave(keep)
 
@@ -502,12 +502,12 @@ cdef class SectionKernel:
         cdef uint64_t thread
         while self.held:
             _, keep, thread = self.held.pop()
-            # Unless it was given back by hand meanwhile.
+            # Unless the lock was released explicitly meanwhile.
             if not inherited(&keep.party) and ax_peek64(&keep.party.holder) == thread:
                 release(<ax_guard *>keep.party.control, &keep.party)
 
 
-# Statuses, for the rooms.
+# Statuses, for other packages.
 OK, BUSY, TIMEOUT, TORN, RETIRED, FULL = AX_OK, AX_BUSY, AX_TIMEOUT, AX_TORN, AX_RETIRED, AX_FULL
 ENDED, CROWDED, KEPT, OVERFLOW, DAMAGED = AX_ENDED, AX_CROWDED, AX_KEPT, AX_OVERFLOW, AX_DAMAGED
 
@@ -515,10 +515,10 @@ ENDED, CROWDED, KEPT, OVERFLOW, DAMAGED = AX_ENDED, AX_CROWDED, AX_KEPT, AX_OVER
 # ---- between the threads of this process
 
 cdef class ThreadLock:
-    """A lock between threads, taken for a `with` block, or not if that took too long.
+    """A lock between threads, for `with` blocks, with a timeout.
 
-    What `threading.Lock` cannot: ``if lock.acquire(timeout=1): try: ...`` keeps the lock for good if an interrupt
-    comes before the ``try``. Here it is taken and given back in C.
+    With `threading.Lock`, ``if lock.acquire(timeout=1): try: ...`` keeps the lock forever if an interrupt
+    comes before the ``try``. This lock is taken and released in C.
 
     Examples
     --------
@@ -533,20 +533,20 @@ cdef class ThreadLock:
     def __cinit__(self):
         self.lock = PyThread_allocate_lock()
         if self.lock == NULL:
-            raise MemoryError("the system has no room for a lock")
+            raise MemoryError("the system cannot allocate a lock")
 
     def __dealloc__(self):
         if self.lock != NULL:
             PyThread_free_lock(self.lock)
 
     def within(self, double seconds):
-        """Return a context manager: waits so long for the lock, and says whether it has it."""
+        """Return a context manager that waits so long for the lock; it gives whether the lock was taken."""
         return ThreadHold(self, seconds)
 
 
-@no_gc   # a lock refers to nothing
+@no_gc   # a lock has no references
 cdef class ThreadHold:
-    """One way into a `ThreadLock`; dropped, it gives back what it has."""
+    """One attempt to hold a `ThreadLock`; releases it when dropped."""
 
     cdef ThreadLock lock
     cdef long long wait_us
@@ -561,7 +561,7 @@ cdef class ThreadHold:
         cdef long long wait_us = self.wait_us
         cdef bint has_it = PyThread_acquire_lock_timed(lock, 0, 0) == PY_LOCK_ACQUIRED
         if not has_it and wait_us:
-            # Not cut short by signals: what their handlers raise comes after the block was entered, and leaves it.
+            # Not interruptible: exceptions of signal handlers come after the block was entered, and leave it.
             with nogil:
                 has_it = PyThread_acquire_lock_timed(lock, wait_us, 0) == PY_LOCK_ACQUIRED
         self.is_held |= has_it

@@ -1,4 +1,4 @@
-# A mapped file; who takes part in a segment, who is still alive, and who cleans up after the dead.
+# Mapped files; participants of a segment, their liveness, and the clean-up after dead ones.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport ax_u32, ax_u64
@@ -17,22 +17,22 @@ cdef struct ax_party:
     uint64_t bytes                # length of the mapping
     uint32_t kind
     uint32_t slots                # participants the segment has room for
-    uint32_t slot                 # ours
-    uint32_t spins                # looks before sleeping; 0 where there is one CPU
-    int probe                     # changes: a descriptor of the file, to ask for other slots' bytes
-    void *watch                   # what closes the probe in a forked child
-    char *home                    # where the file is by name, should user code close the probe
+    uint32_t slot                 # of this participant
+    uint32_t spins                # attempts before sleeping; 0 with one CPU
+    int probe                     # changes: a descriptor of the file, to query other slots' bytes
+    void *watch                   # registration that closes the probe in a forked child
+    char *home                    # path of the file, in case user code closes the probe
     uint64_t dev
     uint64_t ino
-    void *page                    # the mapping that keeps our byte locked
-    uint64_t fork                 # *forks when we attached; differs in a forked child
+    void *page                    # the mapping that keeps this slot's byte locked
+    uint64_t fork                 # *forks at attachment; differs in a forked child
     uint64_t *forks
     ax_cleanup cleanup
-    ax_u64 holder                 # changes: the thread of ours that holds the lock, 0 none
+    ax_u64 holder                 # changes: the thread of this process that holds the lock, 0 none
     uint32_t depth                # changes: how often it holds it; written by the holder only
-    ax_u32 recovered              # changes: locks we freed after a death and have not reported
-    ax_u64 swept_ns               # changes: when we last looked for the dead
-    uint64_t cells                # slots of the ring or queue, as an end of ours has checked them; 0: not yet
+    ax_u32 recovered              # changes: locks freed after a death and not reported yet
+    ax_u64 swept_ns               # changes: time of the last sweep
+    uint64_t cells                # slots of the ring or queue, as a handle has checked them; 0: not yet
 
 cdef inline ax_live *live_of(ax_party *party) noexcept nogil:
     return <ax_live *>(party.base + 0x800)
@@ -52,17 +52,17 @@ cdef int sweep(ax_party *party, int64_t period_ns) noexcept nogil
 cdef bint hold_vacant(ax_party *party, uint32_t slot) noexcept nogil
 cdef void let_vacant(ax_party *party, uint32_t slot) noexcept nogil
 
-# A word of shared memory that no program of ours can have written: which, what was found, what it contradicts.
+# Kinds of damage: a word of shared memory with an impossible value.
 cdef enum:
-    AX_WORD_OWNER = 1         # of the lock: a participant there cannot be, or that nobody is
-    AX_WORD_AHEAD = 2         # of a slot: a lap that no producer has come to
-    AX_WORD_BEHIND = 3        # of a slot: a lap before the one that the tail says was claimed
-    AX_WORD_STATE = 4         # of a slot: there is no such state
-    AX_WORD_WRITER = 5        # of a slot: written by a participant that is no producer
-    AX_WORD_TAIL = 6          # more than a ring from a reader that gates, or beyond what a word can say
+    AX_WORD_OWNER = 1         # of the lock: an impossible or absent participant
+    AX_WORD_AHEAD = 2         # of a slot: a lap that no producer has reached
+    AX_WORD_BEHIND = 3        # of a slot: a lap before the one claimed according to the tail
+    AX_WORD_STATE = 4         # of a slot: an unknown state
+    AX_WORD_WRITER = 5        # of a slot: written by a participant that is not a producer
+    AX_WORD_TAIL = 6          # more than a ring from a reader that gates, or too large for a word
     AX_WORD_HEAD = 7          # of a queue: beyond its tail
-    AX_WORD_LEFT = 8          # of a slot: frames that are left, of as many as there are
-    AX_WORD_OVERTAKEN = 9     # of a slot: written while a reader kept it from that
+    AX_WORD_LEFT = 8          # of a slot: more frames left than it has
+    AX_WORD_OVERTAKEN = 9     # of a slot: overwritten while a reader held it
 
 cdef struct ax_damage:
     int word

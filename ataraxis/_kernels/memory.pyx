@@ -1,9 +1,9 @@
-"""Memory of a segment: files mapped, and who takes part in them; names given back on a signal; vector registers.
+"""Mapped files, participants of segments, unlinking on signals, and vector registers.
 
-Nothing unmaps while a view lives: the mapping goes with its last reference, never by a call. A participant has one
-kernel-locked byte, which dies with its owner (the liveness protocol of docs/explanation/concurrency.md): no pid and no
-clock decides anything. A slot is free when the kernel says that nobody holds its byte, and only the holder of a byte
-cleans up what its former tenant left.
+A mapping is unmapped with its last reference, never by a call, so that views stay valid. A participant holds one
+kernel-locked byte, which is released when its process dies (the liveness protocol of docs/explanation/concurrency.md):
+no decision depends on a pid or a clock. A slot is free when its byte is unlocked, and only the holder of a byte
+cleans up after the slot's last owner.
 """
 from cpython.buffer cimport PyBuffer_FillInfo
 from cython cimport no_gc_clear
@@ -28,12 +28,12 @@ from ataraxis._kernels.platform cimport (
 from ataraxis._kernels.unlink_on_signal cimport ax_will, ax_will_make, ax_will_revoke
 
 cdef enum:
-    SPINS = 12   # looks at a lock before sleeping, 1 us apart: a wake-up across cores costs 30
+    SPINS = 12   # attempts at a lock before sleeping, 1 us apart: a wake-up across cores costs 30 us
 
 cdef ax_cleanup cleanups[8]
 
 cdef void on_death(uint32_t kind, ax_cleanup cleanup) noexcept:
-    # A kind's kernel says, when it is loaded, how to clean up after one of its participants.
+    # Register the clean-up function of a kind of segment; called when its kernel is loaded.
     cleanups[kind] = cleanup
 
 cdef extern from *:
@@ -56,13 +56,13 @@ cdef extern from *:
 # ---- the algorithm
 
 cdef bint probing(ax_party *party) noexcept nogil:
-    # Whether the probe is good; opened again, by name, where user code closed it (closerange in a daemon).
+    # Whether the probe is valid; reopened by name if user code closed it (closerange in a daemon).
     cdef int fresh
     if ax_same_file(party.probe, party.dev, party.ino):
         return True
     ax_gate_enter()
     if not ax_same_file(party.probe, party.dev, party.ino):
-        # Its number may be somebody else's by now: left alone.
+        # The old number may be in use elsewhere by now: it is not closed.
         fresh = ax_reopen(party.home, party.dev, party.ino) if party.home != NULL else -1
         if fresh >= 0:
             party.probe = fresh
@@ -71,9 +71,9 @@ cdef bint probing(ax_party *party) noexcept nogil:
 
 
 cdef int alive(ax_party *party, uint32_t slot) noexcept nogil:
-    # 1 alive, 0 dead, -1 cannot tell (treated as alive: exclusion comes first).
+    # 1 alive, 0 dead, -1 unknown (treated as alive: exclusion comes first).
     if slot >= party.slots:
-        # A damaged word: nobody can be there.
+        # A damaged word: an impossible slot.
         return 0
     if slot == party.slot:
         return 1
@@ -84,7 +84,7 @@ cdef int alive(ax_party *party, uint32_t slot) noexcept nogil:
 
 
 cdef bint reap(ax_party *party, uint32_t slot) noexcept nogil:
-    # Clean up after a dead participant: own its byte first, so that no two do it, nor a new tenant.
+    # Clean up after a dead participant. Owning its byte keeps out other cleaners and new owners.
     cdef bint done = False
     if slot >= party.slots or alive(party, slot) != 0:
         return False
@@ -104,7 +104,7 @@ cdef bint vacate(ax_party *party, uint32_t slot) noexcept nogil:
         return False
     party.cleanup(party, slot)
     ax_crash("vacate_cleaned")
-    # Release: whoever sees the slot free sees it clean.
+    # Release: a process that sees the slot free sees it clean.
     ax_store32(&entry_of(party, slot).state, AX_FREE)
     ax_add64(&live_of(party).recoveries, 1)
     return True
@@ -119,15 +119,15 @@ cdef int sweep(ax_party *party, int64_t period_ns) noexcept nogil:
     if now - before < <uint64_t>period_ns or not ax_cas64(&party.swept_ns, before, now):
         return 0
     for slot in range(party.slots):
-        # Not FREE, whatever it is: a damaged state of one that lives is left alone.
+        # Any state but FREE: reap() leaves a live participant with a damaged state alone.
         if slot != party.slot and ax_load32(&entry_of(party, slot).state) != AX_FREE:
             found += reap(party, slot)
     return found
 
 
 cdef bint hold_vacant(ax_party *party, uint32_t slot) noexcept nogil:
-    # Own the byte of a slot where nobody is, and after whose last tenant everything was cleaned up: a word that names
-    # it meanwhile was damaged. `let_vacant` gives it back.
+    # Own the byte of a slot without an owner, whose last owner was cleaned up: a word that names this slot meanwhile
+    # is damaged. `let_vacant` releases it.
     if slot >= party.slots or alive(party, slot) != 0:
         return False
     ax_gate_enter()
@@ -150,7 +150,7 @@ cdef int damaged(ax_damage *damage, int word, uint64_t index, uint64_t found, ui
 
 
 cdef int settle(ax_party *party, const char *path, size_t page_bytes, uint32_t role, const char *label) noexcept nogil:
-    # Take a slot: empty ones first, then those whose tenant may have died. >= 0, AX_CROWDED or -1000 - errno.
+    # Take a slot: free ones first, then those whose owner may have died. >= 0, AX_CROWDED or -1000 - errno.
     cdef uint32_t k, slot
     cdef uint32_t start = <uint32_t>(ax_now_ns() >> 4) % party.slots
     cdef int look, r
@@ -214,54 +214,54 @@ cdef class Mapping:
         return self.bytes
 
 cdef str damage_text(ax_damage *damage):
-    # Which word, what was found, what is possible.
+    # The word, its value, and what is possible.
     word, index, found, other = damage.word, damage.index, damage.found, damage.other
     if word == AX_WORD_OWNER:
-        return f"the lock names participant {found} as its owner, and nobody is there (participants are 0 to {other - 1})"
+        return f"the lock names participant {found} as its owner, which does not exist (participants are 0 to {other - 1})"
     if word == AX_WORD_AHEAD:
         return f"the word of slot {index} says lap {found}, and producers have come to lap {other}"
     if word == AX_WORD_BEHIND:
         return f"the word of slot {index} says lap {found}, and by the tail lap {other} was claimed there"
     if word == AX_WORD_STATE:
-        return f"the word of slot {index} says state {found}, and there is no such state (lap {other})"
+        return f"the word of slot {index} says state {found}, which does not exist (lap {other})"
     if word == AX_WORD_WRITER:
-        return f"the word of slot {index} says that participant {found} writes it, which is not a producer (lap {other})"
+        return f"the word of slot {index} names participant {found} as its writer, which is not a producer (lap {other})"
     if word == AX_WORD_TAIL:
-        return f"the tail is {found}, which cannot be: a reader that gates, or the ring's first slot, stands at {other}"
+        return f"the tail is {found}, which is impossible: a reader that gates, or the ring's first slot, is at {other}"
     if word == AX_WORD_HEAD:
-        return f"the head is {found}, and cannot be beyond the tail, {other}"
+        return f"the head is {found}, which is impossible: the tail is {other}"
     if word == AX_WORD_LEFT:
-        return f"slot {index} says that of its {other} frames those of the bits {found:#x} are left; its frames are given up"
+        return f"slot {index} has {other} frames, but marks {found:#x} as left; its frames are dropped"
     return f"slot {index} was written again (lap {found}) while a reader kept it at lap {other}"
 
 def allocate(int descriptor, int64_t offset, int64_t bytes):
-    """Back the range with memory; 0 or -errno. The caller goes in pieces and looks at signals."""
+    """Back the range with memory; return 0 or -errno. The caller proceeds in pieces and checks signals."""
     cdef int status
     with nogil:
         status = ax_allocate(descriptor, offset, bytes)
     return status
 
 def watch_open(bytes directory, bint writes=False):
-    """Watch a directory for new names, perhaps also for writes and closes; a descriptor, or -errno."""
+    """Watch a directory for new names, optionally for writes and closes; return a descriptor, or -errno."""
     return ax_watch_open(directory, writes)
 
 def watch_wait(int descriptor, int64_t wait_ns):
-    """Sleep until something was seen or `wait_ns` passed; >= 0, or -errno."""
+    """Sleep until an event, or until `wait_ns` passed; return >= 0, or -errno."""
     cdef int status
     with nogil:
         status = ax_watch_wait(descriptor, wait_ns)
     return status
 
 def crash_point(bytes name):
-    """Die here, as by SIGKILL, if a crash-test build was told so; nothing otherwise."""
+    """Kill the process here if a crash-test build is configured to; otherwise do nothing."""
     ax_crash(name)
 
 
-@no_gc_clear   # __dealloc__ writes into the mapping: the garbage collector must not take it first
+@no_gc_clear   # __dealloc__ writes into the mapping, which must outlive it
 cdef class Participant:
-    """Take part in a mapped segment until the last reference goes.
+    """A participant of a mapped segment, until its last reference is dropped.
 
-    Owns `descriptor` from here on, also when taking a slot fails (then `slot` is the status).
+    Owns `descriptor` from here on, also if no slot was free (then `slot` is -1).
     """
 
     def __cinit__(self, Mapping mapping not None, int descriptor, uint64_t dev, uint64_t ino, bytes path,
@@ -310,7 +310,7 @@ cdef class Participant:
         if party.page != NULL and party.forks != NULL and not inherited(party):
             party.cleanup(party, party.slot)
             ax_crash("detach_cleaned")
-            # Release: the next tenant sees a clean slot.
+            # Release: the next owner sees a clean slot.
             ax_store32(&entry_of(party, party.slot).state, AX_FREE)
             ax_crash("detach_freed")
             munmap(party.page, <size_t>sysconf(_SC_PAGESIZE))
@@ -321,7 +321,7 @@ cdef class Participant:
 
     @property
     def slot(self):
-        """Our slot, or -1 if every slot was held."""
+        """Its slot, or -1 if every slot was held."""
         return -1 if self.party.page == NULL else <int>self.party.slot
 
     @property
@@ -331,7 +331,7 @@ cdef class Participant:
 
     @property
     def recoveries(self):
-        """How many dead participants were cleaned up after, by anybody."""
+        """Dead participants of the segment that were cleaned up, by any process."""
         return ax_load64(&live_of(&self.party).recoveries)
 
     @property
@@ -341,11 +341,11 @@ cdef class Participant:
         return self.party.probe
 
     def take_recovered(self):
-        """How many locks this process freed after a death since the last call."""
+        """Return how many locks this process freed after a death since the last call."""
         return ax_swap32(&self.party.recovered, 0)
 
     def sweep(self):
-        """Clean up after every dead participant; how many there were."""
+        """Clean up after every dead participant; return how many there were."""
         cdef int found
         if inherited(&self.party):
             return 0
@@ -356,21 +356,21 @@ cdef class Participant:
 
 
 def byte_held(int descriptor, int64_t slot):
-    """Whether somebody else holds the byte of `slot` in the file; 1, 0 or -errno."""
+    """Return whether another process holds the byte of `slot`; 1, 0 or -errno."""
     return ax_byte(descriptor, 1, F_WRLCK, slot)
 
 
 def anybody(int descriptor, int64_t slots):
-    """Whether somebody takes part in the segment; 1, 0 or -errno."""
+    """Return whether the segment has a participant; 1, 0 or -errno."""
     return ax_bytes(descriptor, 1, F_WRLCK, 0, slots)
 
 
 def unlink(int descriptor, int directory, bytes name, int64_t slots, bint force):
-    """Take `name` away from the very file `descriptor`; a status (see ax_unlink in platform.h)."""
+    """Unlink `name` if it names the file `descriptor`; return a status (see ax_unlink in platform.h)."""
     cdef int status
     cdef const char *text = name
     with nogil:
-        # The gate: a fork in between would inherit the descriptor and, with it, the byte.
+        # Inside the gate: a forked child would inherit the descriptor and, with it, the byte.
         ax_gate_enter()
         status = ax_unlink(descriptor, directory, text, slots, force)
         ax_gate_leave()
@@ -378,9 +378,9 @@ def unlink(int descriptor, int directory, bytes name, int64_t slots, bint force)
 
 
 cdef class UnlinkOnSignal:
-    """Take `path` away from the segment that `participant` takes part in if a signal kills us.
+    """Unlink `path`, which names the participant's segment, if a signal kills the process.
 
-    Until `cancel`, or the last reference to the will goes.
+    Until `cancel`, or until the last reference is dropped.
     """
 
     cdef ax_will *will
@@ -392,10 +392,10 @@ cdef class UnlinkOnSignal:
             participant.party.probe, participant.party.dev, participant.party.ino, participant.party.slots, path
         )
         if self.will == NULL:
-            raise MemoryError("the path is too long, or there is no memory")
+            raise MemoryError("the path is too long, or memory is exhausted")
 
     def cancel(self):
-        """Leave the name alone from here on."""
+        """Keep the name from here on."""
         if self.will != NULL:
             ax_will_revoke(self.will)
         self.will = NULL
@@ -407,11 +407,11 @@ cdef class UnlinkOnSignal:
 
 
 def vzeroupper():
-    """Say that the upper halves of the vector registers are in use no more.
+    """Execute VZEROUPPER: mark the upper halves of the vector registers as unused.
 
-    Hand-written AVX code that ends without VZEROUPPER (ISA-L's checksums) leaves them in use. From then on every SSE
-    instruction of the thread also waits for them: all code that was compiled for plain x86-64 is slower, CPython's
-    included, and that of forked children. Source: Intel 64 and IA-32 Architectures Optimization Reference Manual,
+    AVX code that ends without VZEROUPPER (ISA-L's checksums) leaves them in use. From then on every SSE
+    instruction of the thread also waits for them: all code that was compiled for plain x86-64 is slower, including
+    CPython and forked children. Source: Intel 64 and IA-32 Architectures Optimization Reference Manual,
     "Mixing AVX code with SSE code".
     """
     ax_leave_vectors()

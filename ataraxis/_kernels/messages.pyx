@@ -1,8 +1,7 @@
-"""Small values, straight in and out of a slot: as a frame's payload, and as a frame that says which value it came of.
+"""Small values, straight into and out of a slot: as payloads, and as frames with an origin (messages of pipelines).
 
-Numbers, None, bytes, ASCII text, arrays of plain numbers; what is written is what `ataraxis.frame` writes of the same
-value. Every other value, and every frame that is not as it should be, goes the long way. Frames with an origin are for
-pipelines. It uses the NumPy C-API for the quick look at an array, and to make result arrays.
+Numbers, None, bytes, ASCII text and arrays of plain numbers, encoded as `ataraxis.frame` encodes them. Other values,
+and invalid frames, have no fast path here. Uses the NumPy C-API to examine arrays and to make result arrays.
 """
 cimport numpy as cnp
 from cpython.bool cimport PyBool_Check
@@ -30,7 +29,7 @@ cnp.import_array()
 ax_crc_init()
 
 cdef enum:
-    SMALL = 40             # what a number, with its origin, takes at most of a cache line
+    SMALL = 40             # most bytes of a scalar payload that is read
 
 cdef extern from *:
     """
@@ -63,7 +62,7 @@ cdef extern from *:
 # ---- the bridge
 
 cdef bint lay_number(ax_payload *payload, value, int code) except -1:
-    # An integer as its code has it, two's complement; False if it does not fit.
+    # Encode an integer for its code, two's complement; False if it does not fit.
     cdef int overflow = 0, bits
     cdef int64_t number = PyLong_AsLongLongAndOverflow(value, &overflow)
     cdef uint64_t size
@@ -100,7 +99,7 @@ cdef bint lay_number(ax_payload *payload, value, int code) except -1:
 
 
 cdef bint lay_value(ax_payload *payload, value, int code) except -1:
-    # A value as payload, which it keeps alive; False if it is none that goes quickly.
+    # Encode a value as a payload that may point into it; False: no fast path.
     cdef Py_ssize_t bytes = 0
     cdef int k
     if PyLong_CheckExact(value):
@@ -138,7 +137,7 @@ cdef bint lay_value(ax_payload *payload, value, int code) except -1:
 
 
 cdef object number_of(int code, const char *data, uint64_t bytes):
-    # The scalar that lies there; NotImplemented if it is none of ours.
+    # Decode a scalar; NotImplemented: no fast path.
     cdef int64_t number = 0
     cdef double real = 0
     if bytes > 8:
@@ -161,25 +160,25 @@ cdef object number_of(int code, const char *data, uint64_t bytes):
 
 
 cdef object text_of(const char *data, uint64_t bytes):
-    # Text as it was written, UTF-8.
+    # Decode UTF-8 text, surrogates included.
     return ax_text(data, bytes)
 
 
 # ---- frames with an origin
 
 cdef int lay_message(char *slot, ax_payload *payload, ax_message_header *header, crc_of) except -1:
-    # The frame with its origin, zeros up to its padding. `crc_of(data, value)`: of long payloads.
+    # Write the frame with its origin, zero-padded. `crc_of(data, value)` computes the CRC of long payloads.
     cdef uint64_t bytes = payload.bytes
     cdef uint32_t crc = ax_crc32(0, &header.origin, sizeof(ax_origin))
     cdef char *to = slot + sizeof(ax_frame) + sizeof(ax_origin)
     memcpy(slot + sizeof(ax_frame), &header.origin, sizeof(ax_origin))
     if 0 < bytes <= AX_GIL_BYTES:
         memcpy(to, payload.data, bytes)
-    elif bytes:         # of None there are none, and no address
+    elif bytes:         # None has no bytes and no address
         with nogil:
             ax_copy(to, payload.data, bytes)
     ax_crash("put_half")
-    # Of what lies there: nobody else writes it, and the value may change meanwhile.
+    # Of the copy in the slot: the value may change meanwhile.
     if bytes <= AX_CRC_BYTES:
         crc = ax_crc32(crc, to, bytes)
     else:
@@ -198,7 +197,7 @@ cdef int lay_message(char *slot, ax_payload *payload, ax_message_header *header,
 
 
 cdef object read_message(ax_work *work, ax_lease *slot_lease, ax_message_header *header, crc_of):
-    # The value of a leased slot, checked; NotImplemented: it goes the long way. The caller is inside.
+    # The value of a leased slot, checked; NotImplemented: no fast path. The caller is inside.
     cdef uint64_t at = 0, bytes = 0, count
     cdef ax_frame head
     cdef char small[SMALL]

@@ -1,4 +1,4 @@
-# What platform.h offers to kernels.
+# The functions of platform.h.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 cdef extern from "platform.h" nogil:

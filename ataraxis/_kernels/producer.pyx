@@ -1,7 +1,7 @@
-"""The producer's end of a stream: claim a slot, fill it, show it; rows of an array in runs; a slot lent for writing.
+"""The producer's handle on a stream: claim a slot, fill it, publish it; rows of an array in runs; slots for writing.
 
-The algorithm is ring.pyx's; this is the bridge. It uses the NumPy C-API for the quick look at an
-array that is sent as it is; every other form goes through `_encode` of the subclass.
+ring.pyx has the algorithm; this is the bridge. Uses the NumPy C-API to examine arrays; values that are not sent as
+they are go through `_encode` of the subclass.
 """
 cimport numpy as cnp
 from cpython.buffer cimport PyBUF_READ, PyBuffer_FillInfo
@@ -30,7 +30,7 @@ from ataraxis._kernels.ring cimport (
 from ataraxis._kernels.run cimport ask_for, claim_run
 from ataraxis._kernels.timing cimport deadline_of
 
-# What a frame says beside its payload.
+# Times of a frame.
 cdef struct ax_stamp:
     int64_t time_ns
     bint has_device
@@ -38,7 +38,7 @@ cdef struct ax_stamp:
     uint64_t device_time
     uint64_t device_sequence
 
-# Rows of an array on their way.
+# Rows of an array that are being sent.
 cdef struct ax_rows:
     const char *data
     Py_ssize_t count
@@ -49,14 +49,14 @@ cdef struct ax_rows:
 cnp.import_array()
 
 cdef enum:
-    RUN = 16               # frames that are claimed at once; sleepers are told after them
-    RUN_BYTES = 4096       # of their payloads, at most: longer ones were slower
+    RUN = 16               # frames that are claimed together; sleepers are woken after them
+    RUN_BYTES = 4096       # most payload bytes of a run: longer runs were slower
 
 
 # ---- the algorithm
 
 cdef inline void number_head(ax_ring *ring, ax_frame *frame, uint64_t length, uint64_t sequence, int64_t time_ns) noexcept nogil:
-    # What differs from frame to frame.
+    # Write the fields that differ from frame to frame.
     ax_put64(<ax_u64 *>&frame.length, length)
     ax_put64(<ax_u64 *>&frame.sequence, ring.position if ring.shared else sequence)
     ax_put64(<ax_u64 *>&frame.time_ns, <uint64_t>time_ns)
@@ -67,21 +67,21 @@ cdef inline void number_head(ax_ring *ring, ax_frame *frame, uint64_t length, ui
 
 @no_gc_clear   # as Endpoint
 cdef class ProducerHandle(Endpoint):
-    """A producer's words and slots; its subclass gives the manners.
+    """A producer's state and slots.
 
     A subclass provides `_encode(value)` -> (code, shape, bytes-like), `_cast(value, casting)` -> array, `_fail(status, sent)` (raise) and
     `_revive()` (make the handle usable or raise).
     """
 
-    cdef ax_frame typed                 # header of a frame of our own dtype and shape
-    cdef int kind                       # numpy type number of it, -1: any frame
+    cdef ax_frame typed                 # header of a frame of the stream's dtype and shape
+    cdef int kind                       # its numpy type number, -1: any frame
     cdef Py_ssize_t typed_bytes
     cdef int ndim
     cdef Py_ssize_t shape[8]
     cdef public int _on_full            # 0 block, 1 raise, 2 drop the newest
     cdef public object cancel_event
-    cdef uint64_t ticket                # changes when a loan is over
-    cdef uint64_t orphan                # of a loan that went unsent while a thread was inside; 0: none
+    cdef uint64_t ticket                # changes when a loan ends
+    cdef uint64_t orphan                # of a loan dropped while a thread was inside; 0: none
     cdef uint64_t next_device
     cdef bint has_device
     cdef uint32_t source
@@ -89,7 +89,7 @@ cdef class ProducerHandle(Endpoint):
     cdef bint is_summed
 
     def _open(self, memory, Participant participant not None, dtype, shape, int code, uint32_t labels, uint32_t source):
-        """Take part as a producer; `memory` is the payload (uint8). False: the geometry does not fit."""
+        """Join as a producer; `memory` is the payload (uint8). Return False if the geometry does not fit."""
         cdef int k
         self.memory = memory
         self.participant = participant
@@ -120,7 +120,7 @@ cdef class ProducerHandle(Endpoint):
         return True
 
     def _shut(self):
-        """Leave the stream: nothing more will be sent from here."""
+        """Leave the stream."""
         self.ticket += self.is_open
         Endpoint._shut(self)
 
@@ -135,7 +135,7 @@ cdef class ProducerHandle(Endpoint):
             self.memory = None
 
     cdef int take(self, int64_t deadline) except -100:
-        # Own a slot: AX_OK, AX_FULL (not waiting), AX_TIMEOUT, AX_BUSY (cancelled). The caller is inside.
+        # Claim a slot: AX_OK, AX_FULL (not waiting), AX_TIMEOUT, AX_BUSY (cancelled). The caller is inside.
         cdef int status
         cdef bint first = True
         cdef int64_t started
@@ -154,7 +154,7 @@ cdef class ProducerHandle(Endpoint):
                     return status
                 first = False
                 if ax_peek64(&self.ring.stream.stalled_since_ns) == 0:
-                    # Another producer's wait ended, or it died: ours goes on.
+                    # Cleared by another producer, or by a clean-up: this wait goes on.
                     ax_put64(&self.ring.stream.stalled_since_ns, <uint64_t>started)
                 PyErr_CheckSignals()
                 if self.cancel_event is not None and self.cancel_event.is_set():
@@ -167,7 +167,7 @@ cdef class ProducerHandle(Endpoint):
             ax_add64(&self.ring.stream.stalled_ns, <uint64_t>(ax_now_ns() - started))
 
     def _sum_with(self, crc):
-        """Give each frame the checksum that `crc(bytes)` returns, over all that follows its header."""
+        """Give each frame the checksum that `crc(bytes)` returns, over everything after its header."""
         self.crc = crc
         self.is_summed = True
 
@@ -175,8 +175,8 @@ cdef class ProducerHandle(Endpoint):
         return self.crc(PyMemoryView_FromMemory(data, bytes, PyBUF_READ)) if bytes else 0
 
     cdef uint32_t write_head(self, Py_ssize_t bytes, const ax_frame *head, ax_stamp *stamp, uint64_t sequence) noexcept nogil:
-        # Write the header in front of the payload: where in the slot the frame begins. Atomic, or by ax_copy: a reader
-        # that copies and looks again may be reading it.
+        # Write the header before the payload; returns the frame's offset in the slot. Uses atomics or ax_copy, because a
+        # reader that copies and checks again may be reading it.
         cdef uint32_t at = AX_PAYLOAD_AT - sizeof(ax_frame)
         cdef uint16_t flags = head.flags
         cdef char *payload = payload_at(&self.ring, self.ring.index)
@@ -203,18 +203,18 @@ cdef class ProducerHandle(Endpoint):
         return at
 
     cdef void seal(self, Py_ssize_t bytes, const ax_frame *head, ax_stamp *stamp) noexcept nogil:
-        # The payload is there: show the frame.
+        # Publish the frame; its payload is written.
         publish(&self.ring, self.write_head(bytes, head, stamp, self.ring.sent), bytes)
 
     cdef int put(self, const char *data, Py_ssize_t bytes, const ax_frame *head, ax_stamp *stamp, int64_t deadline) except -100:
-        # One frame, one copy. The caller keeps `data` alive.
+        # Send one frame with one copy. The caller keeps `data` alive.
         cdef int status
         cdef char *to
         if <uint64_t>bytes > self.ring.capacity:
             return AX_OVERFLOW
         self.enter()
         try:
-            # A buffer that was lent and not sent is over: its slot is ours.
+            # A loan that was not sent is over: its slot is used.
             self.ticket += self.ring.claimed
             status = self.take(deadline)
             if status == AX_OK:
@@ -227,7 +227,7 @@ cdef class ProducerHandle(Endpoint):
                 else:
                     ax_copy(to, data, bytes)
                 self.seal(bytes, head, stamp)
-                # Where all copy, they would only take the lines back: it was slower.
+                # Only for readers that gate: with readers that copy, the prefetch was slower.
                 if self.ring.is_followed:
                     ask_for(&self.ring, self.ring.index)
         finally:
@@ -238,7 +238,7 @@ cdef class ProducerHandle(Endpoint):
         return deadline_of(timeout) if self._on_full == 0 else 0
 
     cdef bint answer(self, int status) except -1:
-        # True sent, False given up; the rest is raised.
+        # True: sent, False: dropped; other statuses raise.
         if status == AX_OK:
             return True
         if status == AX_FULL and self._on_full == 2:
@@ -250,43 +250,43 @@ cdef class ProducerHandle(Endpoint):
         return False
 
     def send(self, value, *, timeout=None, device_time=None, device_sequence=None, time_ns=None, casting=None):
-        """Send one frame: one copy, from `value` into the stream.
+        """Send one frame, with one copy from `value` into the stream.
 
         Parameters
         ----------
-        value : ndarray, bytes-like, str, number or what a frame can hold
-            Of a stream with a shape: an array of its dtype, of its shape or of another that fits.
+        value : ndarray, bytes-like, str, number or any value that a frame can hold
+            For a stream with a shape: an array of its dtype, with its shape or another that fits.
         timeout : float or None
-            Longest wait for readers that gate, s; None waits without end, 0 not at all.
+            Longest wait for readers that gate, s; None waits without limit, 0 does not wait.
         device_time : int, optional
-            The device's own time, in its ticks.
+            The device's time, in its ticks.
         device_sequence : int, optional
-            The device's own counter; numbers that are missing are counted.
+            The device's counter; missing numbers are counted as gaps.
         time_ns : int, optional
             Monotonic time of the data, ns; now, if not given.
         casting : str, optional
-            Not given, values that would change in the stream's dtype are refused. "unsafe" allows all; "same_kind" and
+            By default, values that would change in the stream's dtype are refused. "unsafe" allows all; "same_kind" and
             the others are numpy's rules.
 
         Returns
         -------
         bool
-            True; False if the frame was given up (``on_full="drop_newest"``, a cancelled wait).
+            False if the frame was dropped (``on_full="drop_newest"``, a cancelled wait).
 
         Raises
         ------
         DataOverflow
-            It does not fit a slot.
+            The frame does not fit a slot.
         QueueFull
             A reader that gates is behind (``on_full="raise"``).
         TimeoutError
-            It still was after `timeout`.
+            It still is after `timeout`.
         ValueError, TypeError
-            Its values, dims or labels do not fit the stream; nothing was sent.
+            Values, dims or labels do not fit the stream; nothing was sent.
 
         Notes
         -----
-        Waits for readers that gate, and for nobody else; Ctrl-C ends the wait.
+        Waits only for readers that gate; Ctrl-C ends the wait.
 
         Examples
         --------
@@ -332,9 +332,9 @@ cdef class ProducerHandle(Endpoint):
         return self.answer(self.put(<const char *>&view[0], view.shape[0], head, stamp, self.patience(timeout)))
 
     def _lend(self, kind, timeout):
-        """Own a slot and lend it as a `kind` of WriteLoan; or a status.
+        """Claim a slot and return it as a `kind` of WriteLoan; or return a status.
 
-        No exception of a signal handler comes between: whoever has the slot is an object that gives it up.
+        No exception of a signal handler can come in between: a claimed slot always has an object that drops it.
         """
         cdef int status
         self.enter()
@@ -347,32 +347,32 @@ cdef class ProducerHandle(Endpoint):
         return kind(self, self.ticket) if status == AX_OK else status
 
     cdef void give_up(self, uint64_t ticket) noexcept:
-        # A loan that was not sent is over, in whichever thread.
+        # End a loan that was not sent; in any thread.
         if not self.is_open or inherited(self.ring.party) or ticket != self.ticket or not self.ring.claimed:
             return
         self.orphan = ticket
-        # A thread that is inside gives it up when it leaves, unless it fills the slot itself.
+        # A thread that is inside drops the slot when it leaves, unless it uses the slot itself.
         if ax_take_turn(&self.busy):
             self.leave()
 
     cdef void leave(self) noexcept:
         if self.orphan:
             if self.orphan == self.ticket and self.ring.claimed:
-                # Of the only producer the slot stays claimed, and is lent again: to give it up would cost a place.
+                # A single producer keeps the slot claimed and reuses it: dropping it would waste a position.
                 if self.ring.shared:
                     abandon(&self.ring)
                 self.ticket += 1
             self.orphan = 0
         Endpoint.leave(self)
 
-    # ---- rows: every row of an array is a frame, claimed and shown in runs
+    # ---- rows: every row of an array is a frame, claimed and published in runs
 
     def _send_rows(
         self, cnp.ndarray block not None, const int64_t[::1] times not None, int64_t step_ns, const int64_t[:, ::1] device, timeout,
     ):
-        """Send each row of a C-contiguous array as a frame of our dtype and shape; how many were sent.
+        """Send each row of a C-contiguous array as a frame of the stream's dtype and shape; return how many were sent.
 
-        `times` has one a row, or the first only; `device` is (n, 2) or None.
+        `times` has one per row, or only the first; `device` is (n, 2) or None.
         """
         cdef ax_rows rows
         cdef int status = AX_OK
@@ -385,7 +385,7 @@ cdef class ProducerHandle(Endpoint):
         stamp.time_ns = times[0] if times.shape[0] else 0
         self.enter()
         try:
-            # A buffer that was lent and not sent is over: its slot is ours.
+            # A loan that was not sent is over: its slot is used.
             self.ticket += self.ring.claimed
             while rows.sent < rows.count:
                 with nogil:
@@ -405,7 +405,7 @@ cdef class ProducerHandle(Endpoint):
         return rows.sent
 
     cdef int burst(self, ax_rows *rows, ax_stamp *stamp, int64_t step_ns) noexcept nogil:
-        # Frames as long as there is room: runs, or one where there is something in the way of a run.
+        # Send frames while there is room: in runs where possible, else one by one.
         cdef Py_ssize_t most = max(1, min(RUN, RUN_BYTES // max(1, self.typed_bytes)))
         cdef uint64_t run
         while rows.sent < rows.count:
@@ -420,8 +420,8 @@ cdef class ProducerHandle(Endpoint):
         return AX_OK
 
     cdef void send_run(self, uint64_t run, ax_rows *rows, ax_stamp *stamp, int64_t step_ns) noexcept nogil:
-        # Fill all slots of a run, then show them in order: a reader that is close behind takes no line from us that we
-        # still write to.
+        # Fill all slots of a run, then publish them in order: a reader close behind then takes no cache line that is
+        # still being written.
         cdef ax_ring *ring = &self.ring
         cdef uint64_t position = ring.position, end = position + run, sequence = ring.sent
         cdef uint32_t at = 0  # the same for all
@@ -437,7 +437,7 @@ cdef class ProducerHandle(Endpoint):
         publish_run(ring, end, at, self.typed_bytes)
 
     cdef inline uint32_t fill(self, ax_rows *rows, ax_stamp *stamp, int64_t step_ns, uint64_t sequence) noexcept nogil:
-        # The next row into the slot where we stand: where in it the frame begins.
+        # Write the next row into the current slot; returns the frame's offset in the slot.
         cdef Py_ssize_t k = rows.sent
         cdef char *payload = payload_at(&self.ring, self.ring.index)
         cdef ax_frame *frame = <ax_frame *>(payload - sizeof(ax_frame))
@@ -491,21 +491,20 @@ cdef int head_of(ax_frame *head, int code, tuple shape, uint32_t labels, uint32_
 cdef class WriteLoan:
     """The payload of a claimed slot, writable until it is sent; exports a buffer.
 
-    A buffer cannot be taken away from who keeps it. So what is exported is memory of our own, which is
-    copied into the slot when it is sent; `_memory` is the slot itself, for who can be told that it is over.
+    An exported buffer cannot be revoked. So the exported memory is private, and is copied into the slot when it is
+    sent; `_memory` exports the slot itself, for callers that stop using it when the loan is over.
 
-    A loan that goes unsent gives its slot up. A subclass provides `send()` and `_over()`, which raises because the
-    loan is over.
+    A loan that is dropped unsent drops its slot. A subclass provides `send()` and `_over()` (raise: the loan is over).
     """
 
     cdef ProducerHandle producer
     cdef uint64_t ticket
     cdef char *data
     cdef readonly Py_ssize_t buffer_size
-    cdef Py_ssize_t lent                # times its memory was lent out
-    cdef Py_ssize_t written             # bytes put in, gaps included
-    cdef bint in_place                  # the slot itself was lent: everybody sees the slot
-    cdef unsigned char[::1] own         # what is exported instead of the slot
+    cdef Py_ssize_t lent                # times its memory was exported
+    cdef Py_ssize_t written             # bytes written, gaps included
+    cdef bint in_place                  # the slot itself was exported, not private memory
+    cdef unsigned char[::1] own         # private memory that is exported instead of the slot
     cdef readonly uint64_t _position
     cdef readonly uint64_t _sequence
     cdef unsigned char[::1] memory      # keeps the mapping
@@ -530,7 +529,7 @@ cdef class WriteLoan:
 
     @property
     def _was_lent(self):
-        """Whether somebody was given its memory, so that what is in it is known to them only."""
+        """Whether its memory was exported: only the caller knows which bytes are written."""
         return self.lent > 0
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
@@ -545,11 +544,11 @@ cdef class WriteLoan:
 
     @property
     def _memory(self):
-        """Where the frame is put together: exports the slot, unless a buffer of our own was exported before."""
+        """An exporter of the slot, or of the private memory if that was exported before."""
         return SlotView(self)
 
     def _put(self, Py_ssize_t offset, const unsigned char[::1] data):
-        """Copy bytes in; the caller has checked that they fit."""
+        """Copy bytes in. The caller has checked that they fit."""
         if not self.ours():
             self._over()
         if not 0 <= offset <= self.buffer_size - data.shape[0]:
@@ -559,7 +558,7 @@ cdef class WriteLoan:
             self.written = max(self.written, offset + data.shape[0])
 
     def _clear(self, Py_ssize_t start, Py_ssize_t stop):
-        """Zero bytes that nobody wrote, so that no earlier frame shows through."""
+        """Zero bytes that were not written, so that no earlier frame shows."""
         if not self.ours():
             self._over()
         if 0 <= start < stop <= self.buffer_size:
@@ -574,7 +573,7 @@ cdef class WriteLoan:
         return (<char *>self.data)[start:stop]
 
     def _send(self, Py_ssize_t bytes, int code, tuple shape, int labels, device_time, device_sequence, time_ns):
-        """Show the first `bytes` as a frame; the loan is over."""
+        """Send the first `bytes` as a frame. Ends the loan."""
         cdef ax_stamp stamp
         cdef ax_frame head
         cdef char *slot
@@ -602,7 +601,7 @@ cdef class WriteLoan:
         return self
 
     def __exit__(self, kind, *exc):
-        """Send the frame if it was not sent yet; give it up after an exception."""
+        """Send the frame if it was not sent yet; drop it after an exception."""
         if not self.ours():
             return
         if kind is not None:
@@ -621,7 +620,7 @@ cdef class WriteLoan:
 
 @final
 cdef class SlotView:
-    """Exports the memory in which a loan's frame is put together."""
+    """Exports the memory in which a loan's frame is assembled."""
 
     cdef WriteLoan loan
 

@@ -1,20 +1,20 @@
-# A work queue: words and claims. Each slot is put once and leased until it is acknowledged.
+# The work queue: words and claims. Each slot is put once and leased until it is acknowledged.
 #
 #   word     lap << 20 | lease << 13 | owner << 3 | FREE WRITING READY LEASED RETRY GROWING; position p lives in slot p % n, lap p / n + 1
-#   tail     next position to claim, or behind it: a hint that everybody helps along
+#   tail     next position to claim, or behind it: a hint that every participant advances
 #   head     next position to lease, or behind it: the same
-#   hint     a slot may be RETRY: its getter died, gave it back, lost its lease, or left frames of it to others
+#   hint     a slot may be RETRY: its getter died, gave it back, lost its lease, or acknowledged only part of it
 #
 #   FREE --claim--> WRITING --publish--> READY --lease--> LEASED --ack--> FREE
 #                      | its putter dies                   | ^  \--give back, death, lease over--> RETRY --lease--> LEASED
 #                      v                                   v |
 #                     FREE                                RETRY
 #
-#   READY --grow--> GROWING --publish--> READY: its putter adds a frame behind those that are there. If it dies, READY with
-#   as many as `frames` says, which is written last.
+#   READY --grow--> GROWING --publish--> READY: its putter appends a frame. If the putter dies, the slot becomes READY
+#   with `frames` frames; `frames` is written last.
 #
-# A slot that is leased when the ring comes round is passed over: putters raise its lap and go on, as long as another slot
-# is free. So a long lease delays nobody. Modelled in tests/models/queue.pml; fence E is event.pxd's.
+# A slot that is still leased one lap later is passed over: putters raise its lap and go on, as long as another slot
+# is free, so that a long lease delays no other process. Modelled in tests/models/queue.pml; fence E is event.pxd's.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport ax_u32, ax_u64
@@ -22,42 +22,42 @@ from ataraxis._kernels.frame cimport ax_frame, ax_padded
 from ataraxis._kernels.layout cimport AX_SLOT_GROWING, AX_SLOT_WRITING, ax_message, ax_queue, ax_tally
 from ataraxis._kernels.memory cimport ax_damage, ax_party
 
-# The slot that a handle has put into last, where it may add to it; frames 0: none.
+# The last slot that a handle put into, where it may append; frames 0: none.
 cdef struct ax_last:
     uint64_t index
     uint64_t position
     uint32_t bytes
     uint32_t frames
 
-# One handle: private to it; nothing of it is read from shared memory after queue_open.
+# State of one handle, private to it; copied from shared memory once, in queue_open.
 cdef struct ax_work:
     ax_party *party
     ax_queue *queue
     ax_message *lines
-    ax_tally *tally           # ours
+    ax_tally *tally           # of this participant
     char *frames
     uint64_t slots
     uint64_t stride
     uint64_t lease_ns
     uint32_t words            # of a mask
-    uint32_t me               # our slot
-    ax_last last              # guarded by Python's lock
-    ax_u32 gate               # guards the next
-    uint32_t asleep[2]        # threads of ours that sleep for data, for space
-    ax_u32 wake_flag               # those who wait come out and look
-    ax_u64 expired_ns         # when we last looked for leases that ran out
-    ax_u64 spin_ns            # adaptive: how long looking pays before sleeping; 0 where there is one CPU
-    int cpus                  # we may run on
-    ax_u64 doubted_ns         # when we last looked for owners that cannot be
-    ax_u32 is_damaged         # what a thread of ours found when it looked last
-    ax_damage damage          # what AX_DAMAGED means
+    uint32_t me               # this participant
+    ax_last last              # guarded by the lock of MemQ
+    ax_u32 gate               # guards `asleep`
+    uint32_t asleep[2]        # threads of this handle that sleep for data, for space
+    ax_u32 wake_flag          # waiting threads return and check
+    ax_u64 expired_ns         # time of the last check for expired leases
+    ax_u64 spin_ns            # adaptive: how long to spin before sleeping; 0 with one CPU
+    int cpus                  # that this process may use
+    ax_u64 doubted_ns         # time of the last check for absent owners
+    ax_u32 is_damaged         # result of the last check
+    ax_damage damage          # details of AX_DAMAGED
 
-# What a getter has of a slot.
+# A getter's lease of a slot.
 cdef struct ax_lease:
     uint64_t index
     uint64_t id
-    uint64_t lease            # of the word: tells this lease from the owner's next one
-    uint64_t left             # a bit per frame to be had
+    uint64_t lease            # lease number in the word: tells this lease from the owner's next one
+    uint64_t left             # a bit per frame not acknowledged
     uint32_t bytes
     uint32_t frames
     uint32_t flags
@@ -90,7 +90,7 @@ cdef inline char *slot_of(ax_work *work, uint64_t index) noexcept nogil:
     return work.frames + index * work.stride
 
 cdef inline bint frame_at(ax_lease *slot_lease, const char *slot, int k, uint64_t *at, uint64_t *bytes) noexcept nogil:
-    # Where frame k of a slot is; False if its headers do not say so. What is in the slot is not believed.
+    # Find frame k of a slot; False if a header is invalid. The slot's contents are not trusted.
     cdef int i
     at[0] = 0
     for i in range(k + 1):
@@ -116,7 +116,7 @@ cdef uint64_t next_free(ax_work *work, uint64_t tail) noexcept nogil
 cdef void queue_settle_kept(ax_party *party) noexcept nogil
 cdef void queue_told(ax_work *work, bint of_data) noexcept nogil
 
-# What one waits for.
+# What to wait for.
 cdef enum:
     AX_WAIT_DATA = 0
     AX_WAIT_ROOM = 1

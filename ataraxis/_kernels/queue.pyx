@@ -1,9 +1,9 @@
-"""The work queue: claims, leases, acknowledgements, waiting, and the one clean-up after whoever died.
+"""The work queue: claims, leases, acknowledgements, waiting, and the clean-up after dead participants.
 
-Source: docs/explanation/concurrency.md. The claim and the lease are compare-and-swaps on the slot's own
-word, so that whoever is killed at any instruction leaves either nothing or a slot owned by a dead participant.
-Who waits looks, spins for as long as that has paid lately where there are cores to spare, then sleeps; never longer
-than a slice, and by elapsed time asks who lives and which leases ran out.
+Source: docs/explanation/concurrency.md. Claims and leases are compare-and-swaps on the slot's word, so that a process
+killed at any instruction leaves either nothing or a slot owned by a dead participant. A waiting thread checks, spins
+for as long as spinning paid lately where cores are free, then sleeps, never longer than a slice; by elapsed time it
+checks liveness and expired leases.
 """
 from libc.errno cimport EINTR
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -26,12 +26,12 @@ from ataraxis._kernels.platform cimport ax_cpus, ax_crash, ax_futex_wait, ax_now
 from ataraxis._kernels.timing cimport PAUSES, ROOM_PAUSES, SPIN_CROWDED_NS, SPIN_MAX_NS, next_spin, spin_on
 
 cdef enum:
-    KEPT = 1                # ax_live.kept: frames are here; 2 + slot: that participant looks whether there are
-    SLICE_NS = 50000000     # longest sleep before looking at signals
-    PROBE_NS = 20000000     # longest wait before asking who lives
-    IDLE_NS = 500000000     # the same where nothing has come for some time: an idle getter costs nothing
-    DOUBLINGS = 5           # slices in which a nap becomes twice as long
-    DOUBT_NS = 100000000    # longest wait before asking whether the owners of slots can be
+    KEPT = 1                # ax_live.kept: holds frames; 2 + slot: that participant is checking for frames
+    SLICE_NS = 50000000     # longest sleep before checking signals
+    PROBE_NS = 20000000     # longest wait before checking liveness
+    IDLE_NS = 500000000     # the same on an idle queue, where a getter should cost little
+    DOUBLINGS = 5           # slices after which the sleep doubles
+    DOUBT_NS = 100000000    # longest wait before checking that owners of slots exist
     LAP_BITS = 44           # of a word
 
 
@@ -71,44 +71,44 @@ cdef int queue_open(ax_work *work, ax_party *party, char *frames, uint64_t bytes
 
 
 cdef int queue_claim(ax_work *work, uint64_t *index, uint64_t *position) noexcept nogil:
-    # Own the next free slot: WRITING in our name. AX_OK, AX_FULL, or AX_DAMAGED.
+    # Claim the next free slot: WRITING, owned by this participant. AX_OK, AX_FULL, or AX_DAMAGED.
     cdef ax_queue *queue = work.queue
     cdef ax_message *line
     cdef uint64_t tail, lap, i, seen, open_until = 0
     while True:
-        # Acquire: pairs with the swap of whoever moved it.
+        # Acquire: pairs with the swap that moved it.
         tail = ax_load64(&queue.tail)
         lap = tail // work.slots + 1
         i = tail - (lap - 1) * work.slots
         line = &work.lines[i]
-        # Acquire: pairs with the acknowledgement of the lap before.
+        # Acquire: pairs with the acknowledgement of the previous lap.
         seen = ax_load64(&line.word)
         if seen >> LAP > lap and unborn(work, i, seen):
             return AX_DAMAGED
         if seen >> LAP >= lap:
-            # Claimed, or passed over, by somebody who has not said so: help.
+            # Claimed or passed over by a putter that has not moved the tail yet: help.
             ax_cas64(&queue.tail, tail, tail + 1)
             continue
         if seen & 7 == AX_SLOT_FREE:
             ax_crash("put_before")
             if lap >> LAP_BITS:
                 return damaged(&work.damage, AX_WORD_TAIL, 0, tail, 0)
-            # One winner; the loser looks again.
+            # One winner; the loser tries again.
             if not ax_cas64(&line.word, seen, word_of(lap, 0, work.me, AX_SLOT_WRITING)):
                 continue
             ax_crash("put_claimed")
             ax_cas64(&queue.tail, tail, tail + 1)
-            # Whoever lost the lease of this slot and still copies it finds the word changed (queue_holds).
+            # A getter that lost the lease of this slot and still copies it sees the word changed (queue_holds).
             ax_fence_release()
             ax_put64(&line.deadline_ns, 0)
-            # What comes now is behind what we put before.
+            # Later frames must not be appended to an earlier slot.
             work.last.frames = 0
             index[0] = i
             position[0] = tail
             return AX_OK
         if seen & 7 != AX_SLOT_LEASED and seen & 7 != AX_SLOT_RETRY:
             return AX_FULL
-        # Somebody works on it. Pass it over if another slot is free.
+        # Leased. Pass it over if another slot is free.
         if tail >= open_until:
             open_until = next_free(work, tail)
             if open_until == 0:
@@ -118,11 +118,11 @@ cdef int queue_claim(ax_work *work, uint64_t *index, uint64_t *position) noexcep
 
 
 cdef uint64_t next_free(ax_work *work, uint64_t tail) noexcept nogil:
-    # The first position from `tail` on whose slot is free, 0 if there is none: slots that wait for a getter lie
-    # between head and tail, so only those behind them are looked at.
+    # The first position from `tail` on whose slot is free, 0 if none. Slots that wait for a getter lie
+    # between head and tail, so only those after them are checked.
     cdef uint64_t position, lap, i, seen, end
     help_head(work)
-    # No further than the ring, wherever the head is.
+    # At most one lap, wherever the head is.
     end = min(ax_load64(&work.queue.head), tail) + work.slots
     position = tail
     while position < end:
@@ -136,7 +136,7 @@ cdef uint64_t next_free(ax_work *work, uint64_t tail) noexcept nogil:
 
 
 cdef bint unborn(ax_work *work, uint64_t i, uint64_t seen) noexcept nogil:
-    # Whether the word of slot i is of a position that no putter has come to: who writes it has seen a tail as far.
+    # Whether slot i's word has a position that no putter has reached: its writer would have seen a tail as far.
     cdef uint64_t tail = ax_load64(&work.queue.tail), lap = tail // work.slots + 1
     if seen >> LAP < lap or (seen >> LAP == lap and i <= tail - (lap - 1) * work.slots):
         return False
@@ -145,13 +145,13 @@ cdef bint unborn(ax_work *work, uint64_t i, uint64_t seen) noexcept nogil:
 
 
 cdef inline void pass_head(ax_work *work, uint64_t head) noexcept nogil:
-    # On to the next position; at once to the last lap, if the head is further behind: putters have passed all before it.
+    # Move the head to the next position, or to the last lap if it is further behind: putters passed everything before.
     cdef uint64_t tail = ax_load64(&work.queue.tail)
     ax_cas64(&work.queue.head, head, max(head + 1, tail - work.slots) if tail > work.slots else head + 1)
 
 
 cdef void help_head(ax_work *work) noexcept nogil:
-    # Move the head past what is done.
+    # Move the head past slots that need no getter.
     cdef uint64_t head, lap, seen, left = 2 * work.slots + 2
     while left:
         left -= 1
@@ -164,16 +164,16 @@ cdef void help_head(ax_work *work) noexcept nogil:
 
 
 cdef bint queue_grow(ax_work *work) noexcept nogil:
-    # Own the slot we put into last once more, if nobody has had it: GROWING. What is behind its frames is ours then.
+    # Claim the last slot of this handle again, if it is not leased yet: GROWING, to append after its frames.
     cdef ax_last *last = &work.last
     cdef uint64_t word = word_of(last.position // work.slots + 1, 0, work.me, AX_SLOT_READY)
     ax_crash("grow_before")
-    # Acquire: pairs with nothing, nobody else has written there since. One winner: this, or a getter.
+    # Acquire: pairs with no store: no other thread wrote there since. One winner: this, or a getter.
     if not ax_cas64(&work.lines[last.index].word, word, word & ~<uint64_t>7 | AX_SLOT_GROWING):
         last.frames = 0
         return False
     ax_crash("grow_claimed")
-    # A lease that was lost long ago and still copies finds the word changed, as in queue_claim.
+    # A getter that lost its lease and still copies sees the word changed, as in queue_claim.
     ax_fence_release()
     return True
 
@@ -183,7 +183,7 @@ cdef inline uint64_t first_bits(uint32_t count) noexcept nogil:
 
 
 cdef void queue_publish(ax_work *work, uint64_t index, uint64_t position, uint32_t bytes, uint32_t frames, uint32_t flags) noexcept nogil:
-    # The slot we own holds whole frames: show them. The caller tells sleepers (queue_told).
+    # Publish the claimed slot, which holds complete frames. The caller wakes sleepers (queue_told).
     cdef ax_message *line = &work.lines[index]
     cdef ax_u32 *kept = &live_of(work.party).kept
     ax_put64(&line.id, position)
@@ -194,21 +194,21 @@ cdef void queue_publish(ax_work *work, uint64_t index, uint64_t position, uint32
     # Last, and behind the frames themselves: the clean-up of a GROWING slot believes it.
     ax_fence_release()
     ax_put32(&line.frames, frames)
-    # Before the frame is there: it is never reclaimed.
+    # Before the frame is published: a segment with frames is never reclaimed.
     if ax_peek32(kept) != KEPT:
         ax_store32(kept, KEPT)
     ax_crash("put_written")
-    # Release: pairs with the acquire of getters. Nobody else changes the word of a live writer.
+    # Release: pairs with the acquire of getters. Only a live writer changes its word.
     ax_store64(&line.word, word_of(position // work.slots + 1, 0, work.me, AX_SLOT_READY))
     ax_crash("put_shown")
 
 
 cdef void queue_told(ax_work *work, bint of_data) noexcept nogil:
-    # Wake who waits for what we did before.
+    # Wake threads that wait for data, or for room, after a change.
     cdef ax_u32 *kept = &live_of(work.party).kept
     if of_data:
         event_signal(&work.queue.data, work.words)
-        # After the fence in there, which pairs with that in queue_settle_kept: it sees the frame, or we see its mark.
+        # After the fence in event_signal, which pairs with that in queue_settle_kept: it sees the frame, or this its mark.
         if ax_load32(kept) != KEPT:
             ax_store32(kept, KEPT)
     else:
@@ -216,7 +216,7 @@ cdef void queue_told(ax_work *work, bint of_data) noexcept nogil:
 
 
 cdef void queue_abandon(ax_work *work, uint64_t index) noexcept nogil:
-    # Give the claimed slot up; getters pass over it.
+    # Free the claimed slot; getters pass over it.
     cdef ax_u64 *word = &work.lines[index].word
     ax_store64(word, ax_peek64(word) & ~<uint64_t>7 | AX_SLOT_FREE)
     queue_told(work, True)
@@ -224,7 +224,7 @@ cdef void queue_abandon(ax_work *work, uint64_t index) noexcept nogil:
 
 
 cdef int queue_lease(ax_work *work, ax_lease *slot_lease) noexcept nogil:
-    # Own the next slot that nobody has had, or that somebody failed with: AX_OK, AX_EMPTY, or AX_DAMAGED.
+    # Lease the next READY or RETRY slot: AX_OK, AX_EMPTY, or AX_DAMAGED.
     cdef ax_queue *queue = work.queue
     cdef uint64_t head, lap, i, seen
     cdef int status
@@ -253,7 +253,7 @@ cdef int queue_lease(ax_work *work, ax_lease *slot_lease) noexcept nogil:
                 return damaged(&work.damage, AX_WORD_STATE, i, seen & 7, lap)
         elif unborn(work, i, seen):
             return AX_DAMAGED
-        # Somebody has it, or nobody ever will.
+        # Leased already, or done.
         pass_head(work, head)
 
 
@@ -262,7 +262,7 @@ cdef inline bint is_state(uint64_t seen) noexcept nogil:
 
 
 cdef int give_up(ax_work *work, ax_lease *slot_lease) noexcept nogil:
-    # A slot of which nobody can say which frames it has: free it, and say so once.
+    # A slot whose frames cannot be determined: free it and report it once.
     queue_settle(work, slot_lease, <uint64_t>-1, False)
     queue_told(work, False)
     ax_put64(&work.tally.corrupt, ax_peek64(&work.tally.corrupt) + 1)
@@ -270,12 +270,12 @@ cdef int give_up(ax_work *work, ax_lease *slot_lease) noexcept nogil:
 
 
 cdef bint take(ax_work *work, uint64_t i, uint64_t seen, ax_lease *slot_lease) noexcept nogil:
-    # Whether we have it. Frames 0: its words contradict each other.
+    # Lease slot i; False if another thread did. Frames 0: its words contradict each other.
     cdef ax_message *line = &work.lines[i]
     cdef uint64_t all_
     slot_lease.lease = (seen >> LEASE) + 1 & LEASE_MASK
     ax_crash("get_before")
-    # One winner; the loser looks again.
+    # One winner; the loser tries again.
     if not ax_cas64(&line.word, seen, word_of(seen >> LAP, slot_lease.lease, work.me, AX_SLOT_LEASED)):
         return False
     ax_crash("get_taken")
@@ -299,7 +299,7 @@ cdef bint take(ax_work *work, uint64_t i, uint64_t seen, ax_lease *slot_lease) n
 
 
 cdef int lease_again(ax_work *work, ax_lease *slot_lease) noexcept nogil:
-    # A slot that somebody failed with: AX_OK, AX_EMPTY, AX_DAMAGED. The hint goes before the look, so that a mark made during it is not lost.
+    # Lease a RETRY slot: AX_OK, AX_EMPTY, AX_DAMAGED. The hint is cleared before the search, so that a mark set meanwhile is not lost.
     cdef uint64_t start = ax_peek32(&work.queue.hint), k, i, seen
     ax_store32(&work.queue.hint, 0)
     ax_fence_full()
@@ -316,7 +316,7 @@ cdef int lease_again(ax_work *work, ax_lease *slot_lease) noexcept nogil:
                     return give_up(work, slot_lease)
                 if slot_lease.left:
                     return AX_OK
-                # All of it was acknowledged by somebody who died before saying so.
+                # Every frame was acknowledged by a getter that died before it freed the slot.
                 queue_settle(work, slot_lease, 0, False)
                 queue_told(work, False)
                 break
@@ -325,7 +325,7 @@ cdef int lease_again(ax_work *work, ax_lease *slot_lease) noexcept nogil:
 
 
 cdef inline bint ours(ax_work *work, uint64_t word, ax_lease *slot_lease) noexcept nogil:
-    # The lap may have been raised meanwhile; the id tells another frame in the same slot.
+    # The lap may have been raised meanwhile; the id distinguishes another frame in the same slot.
     return (
         word & ((<uint64_t>1 << LAP) - 1) == word_of(0, slot_lease.lease, work.me, AX_SLOT_LEASED)
         and ax_peek64(&work.lines[slot_lease.index].id) == slot_lease.id
@@ -333,13 +333,13 @@ cdef inline bint ours(ax_work *work, uint64_t word, ax_lease *slot_lease) noexce
 
 
 cdef bint queue_holds(ax_work *work, ax_lease *slot_lease) noexcept nogil:
-    # After copying: was the lease ours all the time? The fence keeps the copy's loads above this look.
+    # Check after a copy that the lease still holds. The fence keeps the copy's loads above this load.
     ax_fence_acquire()
     return ours(work, ax_load64(&work.lines[slot_lease.index].word), slot_lease)
 
 
 cdef int queue_mark(ax_work *work, ax_lease *slot_lease, uint64_t done) noexcept nogil:
-    # Acknowledge some frames and keep the rest. What a lost lease marks here was processed all the same.
+    # Acknowledge some frames and keep the rest leased. A lease lost meanwhile may still mark: its frames were processed.
     cdef ax_message *line = &work.lines[slot_lease.index]
     if not ours(work, ax_load64(&line.word), slot_lease):
         return AX_DEAD
@@ -348,8 +348,8 @@ cdef int queue_mark(ax_work *work, ax_lease *slot_lease, uint64_t done) noexcept
 
 
 cdef int queue_settle(ax_work *work, ax_lease *slot_lease, uint64_t done, bint failed) noexcept nogil:
-    # Acknowledge the frames `done`; what is left of the slot goes back to all. AX_OK, or AX_DEAD: the lease was over.
-    # The caller tells those who wait for room.
+    # Acknowledge the frames `done`; a slot with frames left becomes RETRY. AX_OK, or AX_DEAD: the lease was over.
+    # The caller wakes threads that wait for room.
     cdef ax_message *line = &work.lines[slot_lease.index]
     cdef uint64_t left = 0, seen
     ax_crash("ack_before")
@@ -365,7 +365,7 @@ cdef int queue_settle(ax_work *work, ax_lease *slot_lease, uint64_t done, bint f
             ax_crash("ack_marked")
         elif left and failed:
             ax_put32(&line.failures, slot_lease.failures + 1)
-        # Release: pairs with the next claim, or the next lease. The lap may be raised meanwhile: look again.
+        # Release: pairs with the next claim, or the next lease. The lap may be raised meanwhile: try again.
         if ax_cas64(&line.word, seen, seen & ~<uint64_t>7 | (AX_SLOT_RETRY if left else AX_SLOT_FREE)):
             break
     ax_crash("ack_settled")
@@ -377,7 +377,7 @@ cdef int queue_settle(ax_work *work, ax_lease *slot_lease, uint64_t done, bint f
 
 
 cdef uint64_t cells_of(ax_party *party, ax_message *lines) noexcept nogil:
-    # Slots. Not looked at by a handle of ours: believed if lines and slots fit into the file, else none.
+    # Number of slots. Not checked by a handle: accepted if lines and slots fit into the file, else 0.
     cdef ax_queue *queue = <ax_queue *>party.control
     cdef uint64_t slots = queue.slots, stride = queue.stride
     if party.cells:
@@ -388,12 +388,12 @@ cdef uint64_t cells_of(ax_party *party, ax_message *lines) noexcept nogil:
 
 
 cdef void queue_settle_kept(ax_party *party) noexcept nogil:
-    # Nothing is kept once every slot is free. A mark of our own first: a frame put meanwhile replaces it.
+    # Clear `kept` once every slot is free. A mark of this participant first: a frame put meanwhile replaces it.
     cdef ax_message *lines = <ax_message *>(party.control + sizeof(ax_queue) + party.slots * sizeof(ax_tally))
     cdef ax_u32 *kept = &live_of(party).kept
     cdef uint32_t seen = ax_load32(kept), mine = party.slot + 2
     cdef uint64_t i, slots = cells_of(party, lines)
-    # A segment without slots holds one large frame: whoever acknowledges it takes its name.
+    # A segment without slots holds one large frame: the getter that acknowledges it unlinks it.
     if seen == 0 or slots == 0 or not ax_cas32(kept, seen, mine):
         return
     ax_crash("kept_marked")
@@ -407,7 +407,7 @@ cdef void queue_settle_kept(ax_party *party) noexcept nogil:
 
 
 cdef void queue_cleanup(ax_party *party, uint32_t who) noexcept nogil:
-    # The only repair. The caller owns byte `who`; may be interrupted at any line and repeated.
+    # The only clean-up. The caller owns byte `who`. May be interrupted at any line and repeated.
     cdef ax_queue *queue = <ax_queue *>party.control
     cdef ax_message *lines = <ax_message *>(party.control + sizeof(ax_queue) + party.slots * sizeof(ax_tally))
     cdef ax_tally *tally = <ax_tally *>(party.control + sizeof(ax_queue)) + who
@@ -418,7 +418,7 @@ cdef void queue_cleanup(ax_party *party, uint32_t who) noexcept nogil:
             if word & 7 == AX_SLOT_WRITING:
                 state = AX_SLOT_FREE
             elif word & 7 == AX_SLOT_GROWING:
-                # `frames` counts whole ones; `left` may have one more.
+                # `frames` counts complete frames; `left` may have one more.
                 ax_put64(&lines[i].left, first_bits(ax_load32(&lines[i].frames)))
                 state = AX_SLOT_READY
             elif word & 7 == AX_SLOT_LEASED:
@@ -427,7 +427,7 @@ cdef void queue_cleanup(ax_party *party, uint32_t who) noexcept nogil:
             else:
                 break
             ax_crash("queue_cleanup_slot")
-            # The loser was passed over by a putter: look again.
+            # The swap lost to a putter that passed over: check again.
             if ax_cas64(&lines[i].word, word, word & ~<uint64_t>7 | state):
                 break
             word = ax_load64(&lines[i].word)
@@ -435,7 +435,7 @@ cdef void queue_cleanup(ax_party *party, uint32_t who) noexcept nogil:
     ax_and64(&queue.data.sleepers[who >> 6], ~(<uint64_t>1 << (who & 63)))
     ax_and64(&queue.space.sleepers[who >> 6], ~(<uint64_t>1 << (who & 63)))
     ax_put64(&tally.stalled_since_ns, 0)
-    # Always, and last: the dead may have cleared it and not looked.
+    # Always, and last: the dead participant may have cleared it before its search.
     ax_store32(&queue.hint, 1)
     ax_crash("queue_cleanup_hinted")
     event_wake(&queue.data)
@@ -446,10 +446,10 @@ cdef void queue_cleanup(ax_party *party, uint32_t who) noexcept nogil:
 on_death(AX_KIND_QUEUE, queue_cleanup)
 
 
-# ---- waiting: for a frame, for room, for every acknowledgement
+# ---- waiting: for a frame, for room, until idle
 
 cdef void expire(ax_work *work) noexcept nogil:
-    # Leases that ran out go back to all.
+    # Expired leases become RETRY.
     cdef uint64_t now, before, i, seen, deadline
     if not work.lease_ns:
         return
@@ -463,7 +463,7 @@ cdef void expire(ax_work *work) noexcept nogil:
             continue
         deadline = ax_peek64(&work.lines[i].deadline_ns)
         if deadline == 0 or (deadline > now and deadline <= <uint64_t>ax_now_ns() + work.lease_ns):
-            # Later than any lease that was ever given: a damaged one, over.
+            # Not expired. A deadline later than any possible lease is damaged and counts as expired.
             continue
         # The swap loses to the acknowledgement.
         if ax_cas64(&work.lines[i].word, seen, seen & ~<uint64_t>7 | AX_SLOT_RETRY):
@@ -474,15 +474,15 @@ cdef void expire(ax_work *work) noexcept nogil:
 
 
 cdef void queue_reap(ax_work *work) noexcept nogil:
-    # Somebody finds nothing, or no room: are there any dead, or leases that ran out? At most once per PROBE_NS.
+    # Called when there is no frame or no room: clean up after dead participants, expire leases. At most once per PROBE_NS.
     sweep(work.party, PROBE_NS)
     expire(work)
     ax_put32(&work.is_damaged, implausible(work) or ownerless(work))
 
 
 cdef bint implausible(ax_work *work) noexcept nogil:
-    # Whether the words where getters and putters stand contradict each other. Loaded in this order: a head is at most
-    # one ahead of the tail, and where the tail has been, the word is of that lap.
+    # Whether head, tail and the words there contradict each other. Loaded in this order: the head is at most
+    # one ahead of the tail, and a slot that the tail has passed has a word of that lap.
     cdef uint64_t head = ax_load64(&work.queue.head), lap = head // work.slots + 1
     cdef uint64_t i = head - (lap - 1) * work.slots
     cdef ax_u64 *word = &work.lines[i].word
@@ -503,8 +503,8 @@ cdef bint implausible(ax_work *work) noexcept nogil:
 
 
 cdef bint ownerless(ax_work *work) noexcept nogil:
-    # Slots whose owner cannot be, or that name a place where nobody is: what was leased goes back to all; whether one
-    # is being put, by nobody. Rarely: it looks at every slot.
+    # Find slots whose owner is impossible or absent: leased ones become RETRY; returns whether one is being put, which
+    # no participant will finish. Rare, because it reads every slot.
     cdef uint64_t now = <uint64_t>ax_now_ns(), before = ax_peek64(&work.doubted_ns), i, seen
     cdef uint32_t owner
     cdef bint found, any_ = False
@@ -520,13 +520,13 @@ cdef bint ownerless(ax_work *work) noexcept nogil:
         if owner < work.party.slots:
             if not hold_vacant(work.party, owner):
                 continue
-            # Nobody takes the place meanwhile, and its last tenant's slots were given back before the place was.
+            # The participant slot cannot be taken meanwhile, and its last owner's slots were freed before it was.
             found = ax_load64(&work.lines[i].word) == seen
             let_vacant(work.party, owner)
             if not found:
                 continue
         if seen & 7 != AX_SLOT_LEASED:
-            # Who puts there may live, under another number: it is left to it.
+            # The putter may be alive under another number: leave the slot to it.
             damaged(&work.damage, AX_WORD_WRITER, i, owner, seen >> LAP)
             any_ = True
         elif ax_cas64(&work.lines[i].word, seen, seen & ~<uint64_t>7 | AX_SLOT_RETRY):
@@ -555,7 +555,7 @@ cdef bint queue_has_room(ax_work *work) noexcept nogil:
 
 
 cdef bint queue_idle(ax_work *work) noexcept nogil:
-    # Whether every slot is free: everything that was put is acknowledged.
+    # Whether every slot is free: every frame was acknowledged.
     cdef uint64_t i
     for i in range(work.slots):
         if ax_load64(&work.lines[i].word) & 7 != AX_SLOT_FREE:
@@ -564,7 +564,7 @@ cdef bint queue_idle(ax_work *work) noexcept nogil:
 
 
 cdef void sleep_on(ax_work *work, int side, int step) noexcept nogil:
-    # Threads of a handle share its bit: the last one that wakes takes it off.
+    # Threads of a handle share its bit: the last one that wakes clears it.
     cdef ax_event *event = &work.queue.space if side else &work.queue.data
     while not ax_cas32(&work.gate, 0, 1):
         ax_pause()
@@ -582,7 +582,7 @@ cdef inline bint happened(ax_work *work, int what) noexcept nogil:
 
 
 cdef int64_t spin_time(ax_work *work) noexcept nogil:
-    # How long to look before sleeping; briefly, if there are more handles than CPUs.
+    # How long to spin before sleeping; briefly if there are more handles than CPUs.
     cdef int64_t spin_ns = <int64_t>ax_peek64(&work.spin_ns)
     cdef uint32_t k
     cdef int count = 0
@@ -594,17 +594,17 @@ cdef int64_t spin_time(ax_work *work) noexcept nogil:
 
 
 cdef int queue_wait(ax_work *work, int what, int64_t deadline, uint32_t slices) noexcept nogil:
-    # One slice of waiting, after `slices` others: AX_OK look again, AX_BUSY look at your signals, AX_TIMEOUT, AX_DAMAGED.
+    # One slice of waiting, after `slices` others: AX_OK check again, AX_BUSY check signals and call again, AX_TIMEOUT, AX_DAMAGED.
     cdef bint first = slices == 0
     cdef int side = 0 if what == AX_WAIT_DATA else 1
     cdef ax_event *event = &work.queue.space if side else &work.queue.data
     cdef int64_t now = ax_now_ns(), started = now
     cdef int64_t spin_ns = spin_time(work) if first and what != AX_WAIT_IDLE else 0
-    # Room is looked for more rarely: that may mean to look at every slot, and takes their lines from whoever frees them.
+    # Longer pauses for room: a check may read every slot, and takes cache lines from the getters that free them.
     cdef uint32_t seen, pauses = <uint32_t>min(work.slots // 2 + 1, ROOM_PAUSES) if side else PAUSES
     cdef int64_t nap = PROBE_NS
     cdef bint is_there
-    # Who waits for room waits for somebody who may have died; leases run out on time.
+    # Longer sleeps only for data without leases: a thread waiting for room waits for a getter that may have died.
     if what == AX_WAIT_DATA and work.lease_ns == 0:
         nap = min(IDLE_NS, nap << min(slices, <uint32_t>DOUBLINGS))
     while spin_ns and spin_on(pauses, started, spin_ns):
@@ -643,7 +643,7 @@ cdef int queue_wait(ax_work *work, int what, int64_t deadline, uint32_t slices) 
 # ---- the bridge
 
 def control_bytes(uint64_t slots, uint32_t participants):
-    """Bytes of the control block of a queue; a multiple of 128."""
+    """Return the size of a queue's control block in bytes; a multiple of 128."""
     return (sizeof(ax_queue) + participants * sizeof(ax_tally) + slots * sizeof(ax_message) + 127) // 128 * 128
 
 
@@ -657,12 +657,12 @@ def describe(unsigned char[::1] control, uint64_t slots, uint64_t stride, uint64
 
 
 def note_large(unsigned char[::1] control):
-    """Write into a queue's control block that a frame gets a segment of its own; before that is made."""
+    """Record that a frame is put in a separate segment, before that is created."""
     cdef ax_queue *queue = <ax_queue *>&control[0]
     if not ax_peek32(&queue.has_larges):
         ax_store32(&queue.has_larges, 1)             # pairs with the load in has_larges
 
 
 def has_larges(unsigned char[::1] control):
-    """Whether a frame ever got a segment of its own; True stays True."""
+    """Return whether a frame was ever put in a separate segment."""
     return ax_load32(&(<ax_queue *>&control[0]).has_larges) != 0   # pairs with the store in note_large

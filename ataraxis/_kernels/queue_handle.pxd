@@ -1,4 +1,4 @@
-# A handle on a work queue, and what it leases.
+# A handle on a work queue, and its leases.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport ax_u32
@@ -7,16 +7,16 @@ from ataraxis._kernels.memory cimport Participant
 from ataraxis._kernels.messages cimport ax_message_header
 from ataraxis._kernels.queue cimport ax_lease, ax_last, ax_work
 
-# A frame in pieces: header, extension, payload; `kept` keeps the payload alive.
+# A frame in pieces: header, device stamp, payload.
 cdef struct ax_piece:
     ax_frame head
     uint64_t stamp[2]
     uint32_t stamp_bytes
     const char *data
     uint64_t bytes
-    bint whole                # `data` is a whole frame already: header and all
+    bint whole                # `data` is a complete frame with header
 
-# Rows of one array: what their frames share, and where each goes on from the one before.
+# Rows of one array: the fields that their frames share, and the next row.
 cdef struct ax_rows:
     ax_frame head
     const char *data
@@ -26,7 +26,7 @@ cdef struct ax_rows:
     uint64_t step
 
 cdef enum:
-    UNFIT = -2                # of a put: no frame that goes quickly
+    UNFIT = -2                # of a put: no fast path for this value
 
 cdef class SlotLease:
     cdef ax_lease slot_lease
@@ -38,16 +38,16 @@ cdef class QueueHandle:
     cdef ax_work work
     cdef readonly bint is_open
     cdef bint is_leaving
-    cdef ax_u32 users                   # calls that are inside
+    cdef ax_u32 users                   # calls in progress
     cdef Participant participant
-    cdef unsigned char[::1] memory      # the payload, acquired once
+    cdef unsigned char[::1] memory      # the payload
     cdef object crc_of                  # crc32(data, value), for long payloads
     cdef bint checks                    # frames get a checksum
-    cdef public bint _packs             # a put goes behind the last one where nobody has taken that yet
+    cdef public bint _packs             # a put is appended to the last slot while that is not leased
     cdef public bint _acknowledges      # a get acknowledges when it returns
-    cdef public bint _is_plain          # it does, and no slot is handed out frame by frame
-    cdef public list _partial            # slots that are
-    cdef ax_lease *held                  # what was drained and nobody acknowledged
+    cdef public bint _is_plain          # it does, and `_partial` is empty
+    cdef public list _partial            # leased slots whose frames are handed out one by one
+    cdef ax_lease *held                  # drained and not acknowledged yet
     cdef Py_ssize_t held_count, held_room
 
     cdef int enter(self) except -1
@@ -82,9 +82,9 @@ cdef class QueueHandle:
 cdef class FrameLease:
     cdef QueueHandle handle
     cdef SlotLease slot_lease
-    cdef int place                      # which frame of the slot
-    cdef readonly bint is_over          # it was acknowledged, given back, or had run out
-    cdef readonly bytes data            # the whole frame, or the name of the segment it lies in
+    cdef int place                      # index of the frame in the slot
+    cdef readonly bint is_over          # acknowledged, given back, or expired
+    cdef readonly bytes data            # the whole frame, or the name of its segment
 
 cdef class Message:
     cdef QueueHandle queue

@@ -1,9 +1,8 @@
-"""A handle on a work queue: put, get, drain; one class.
+"""A handle on a work queue: put, get, drain.
 
-Any number of threads use it at a time. The algorithms of claims, leases and waiting are queue.pyx's. Bytes and arrays
-of plain numbers are written and read here, small values with an origin in messages.pyx; every other value goes through
-`_encode` and `_decode` of the subclass. It uses the NumPy C-API for the quick look at an array, and to make result
-arrays.
+Any number of threads use it at a time. queue.pyx has the algorithms of claims, leases and waiting. Bytes and arrays
+of plain numbers are written and read here, small values with an origin in messages.pyx; other values go through
+`_encode` and `_decode` of the subclass. Uses the NumPy C-API to examine arrays and to make result arrays.
 """
 cimport numpy as cnp
 from cpython.buffer cimport PyBUF_READ
@@ -45,10 +44,10 @@ cnp.import_array()
 ax_crc_init()
 
 cdef enum:
-    # Flags of a frame that is more than a value as it is.
+    # Flags of frames without a fast path.
     UNUSUAL = AX_FLAG_END_OF_STREAM | AX_FLAG_PICKLED | AX_FLAG_EXTENTS | AX_FLAG_SESSION_EVENT
-    BATCH = 64             # slots of a run between two looks at those who wait for room
-    GLANCES = 40           # looks for a frame before it is said that there is none, some 10 us
+    BATCH = 64             # slots between two wake-ups of putters that wait for room
+    GLANCES = 40           # checks for a frame before giving up, some 10 us
 
 
 # ---- the algorithm
@@ -58,7 +57,7 @@ cdef inline uint64_t length_of(ax_piece *piece) noexcept nogil:
 
 
 cdef void lay(char *to, ax_piece *piece) noexcept nogil:
-    # The frame at `to`, zeros up to its padding; its number and the header's checksum come later.
+    # Write the frame at `to`, zero-padded; its sequence and the header's checksum come later.
     cdef uint64_t bytes = length_of(piece), at = 0
     if not piece.whole:
         memcpy(to, &piece.head, sizeof(ax_frame))
@@ -77,7 +76,7 @@ cdef inline void number(char *to, uint64_t sequence) noexcept nogil:
 
 
 cdef void lay_rows(char *to, ax_rows *rows, uint64_t sequence, uint64_t count) noexcept nogil:
-    # `count` frames at `to`, one behind the other, from `sequence` on.
+    # Write `count` frames at `to`, back to back, numbered from `sequence` on.
     cdef ax_frame *head
     cdef uint64_t stamp[2]
     cdef uint64_t k, whole = sizeof(ax_frame) + AX_STAMP_BYTES + rows.width
@@ -90,7 +89,7 @@ cdef void lay_rows(char *to, ax_rows *rows, uint64_t sequence, uint64_t count) n
         ax_copy(to + sizeof(ax_frame) + AX_STAMP_BYTES, rows.data, rows.width)
         memset(to + whole, 0, rows.each - whole)
         if head.flags & AX_FLAG_CHECKSUM:
-            # Of the copy, in one go.
+            # Of the copy, in one pass.
             head.crc = ax_crc32(0, to + sizeof(ax_frame), AX_STAMP_BYTES + rows.width)
         head.sequence = sequence + k
         head.header_crc = ax_crc32(0, head, sizeof(ax_frame) - 4)
@@ -100,7 +99,7 @@ cdef void lay_rows(char *to, ax_rows *rows, uint64_t sequence, uint64_t count) n
 
 
 cdef uint64_t pour(char *to, const char *slot, ax_lease *slot_lease, uint32_t seed) noexcept nogil:
-    # The frames of a slot that are left, one behind the other: bytes written. A header that is not whole ends it.
+    # Copy the unacknowledged frames of a slot, back to back; returns the bytes written. An invalid header ends it.
     cdef uint64_t at = 0, bytes, done = 0
     cdef uint32_t k
     cdef ax_frame *frame
@@ -124,27 +123,27 @@ cdef uint64_t pour(char *to, const char *slot, ax_lease *slot_lease, uint32_t se
 # ---- the bridge
 
 cdef class SlotLease:
-    """A slot that is leased: `pending` frames are not handed out yet, `out` ones are."""
+    """A leased slot: `pending` frames are not handed out yet, `out` frames are."""
 
     @property
     def left(self):
-        """How many frames are not handed out yet."""
+        """Frames not handed out yet."""
         return ones(self.pending)
 
 
-@no_gc_clear   # `work` points into `participant` and `memory`: neither goes before it
+@no_gc_clear   # `work` points into `participant` and `memory`, which must outlive it
 cdef class QueueHandle:
-    """A participant of a queue; its subclass gives the manners.
+    """A participant of a queue.
 
-    It provides `_revive()` (make the handle usable or raise), `_gone()` (the last call has left) and
+    A subclass provides `_revive()` (make the handle usable or raise), `_gone()` (the last call has left) and
     `_fail(status, is_put)` (raise);
 
-    of putting, `_encode(value, source, time_ns, device_time, device_sequence)` -> bytes of a whole frame and whether to
-    number it, `_put_large(frame, is_numbered, deadline)` (in a segment of its own) and `_put_other(value, deadline, ...)`
-    (whatever does not go quickly), both a status;
+    for putting, `_encode(value, source, time_ns, device_time, device_sequence)` -> bytes of a whole frame and whether to
+    number it, `_put_large(frame, is_numbered, deadline)` (in a separate segment) and `_put_other(value, deadline, ...)`
+    (every value without a fast path), both -> status;
 
-    of getting, `_decode(frame)` -> value, `_open_large(name)` -> the frame's bytes or None (it was acknowledged),
-    `_unlink_large(name)`, `_lose(id)` (raise: a lease ran out), and `_get_leased(block, timeout)` for where `_is_plain`
+    for getting, `_decode(frame)` -> value, `_open_large(name)` -> the frame's bytes or None (it was acknowledged),
+    `_unlink_large(name)`, `_lose(id)` (raise: a lease expired), and `_get_leased(block, timeout)`, used if `_is_plain`
     is False.
     """
 
@@ -152,7 +151,7 @@ cdef class QueueHandle:
         free(self.held)
 
     def _open(self, memory, Participant participant not None, crc_of, bint checks):
-        """Take part; `memory` is the payload (uint8). False: the geometry does not fit."""
+        """Use the payload `memory` (uint8). Return False if the geometry does not fit."""
         self.memory = memory
         self.participant = participant
         self.crc_of = crc_of
@@ -166,7 +165,7 @@ cdef class QueueHandle:
         return True
 
     def _shut(self):
-        """Leave the queue, now or when the last call that is inside comes out; what is leased goes back to all."""
+        """Leave the queue once no call is in progress; leased frames are redelivered."""
         if not self.is_open:
             return
         self.is_open = False
@@ -183,7 +182,7 @@ cdef class QueueHandle:
         self.leave()
 
     cdef inline int enter(self) except -1:
-        # Any number of threads: what they share is atomic.
+        # Any number of threads may be inside: their shared state is atomic.
         if not self.is_open or inherited(self.work.party):
             self._revive()
         ax_add32(&self.users, 1)
@@ -198,7 +197,7 @@ cdef class QueueHandle:
         return 0
 
     cdef int wait(self, int what, int64_t deadline) except -100:
-        # Until it may have happened: AX_OK, AX_TIMEOUT, AX_DAMAGED. The caller is inside.
+        # Wait until `what` may hold: AX_OK, AX_TIMEOUT, AX_DAMAGED. The caller is inside.
         cdef int status
         cdef uint32_t slices = 0
         while True:
@@ -212,7 +211,7 @@ cdef class QueueHandle:
                 self._revive()
 
     def _await_idle(self, timeout):
-        """Wait until every frame was acknowledged: a status."""
+        """Wait until every frame was acknowledged; return a status."""
         cdef int64_t deadline = deadline_of(timeout)
         self.enter()
         try:
@@ -221,7 +220,7 @@ cdef class QueueHandle:
             self.leave()
 
     def _await_data(self, timeout):
-        """Wait until there may be a frame: a status."""
+        """Wait until there may be a frame; return a status."""
         cdef int64_t deadline = deadline_of(timeout)
         self.enter()
         try:
@@ -233,7 +232,7 @@ cdef class QueueHandle:
             self.leave()
 
     def _nudge(self):
-        """Have those who wait for a frame look again."""
+        """Wake getters that wait for a frame."""
         self.enter()
         try:
             ax_store32(&self.work.queue.hint, 1)
@@ -264,7 +263,7 @@ cdef class QueueHandle:
             self.leave()
 
     def _counts(self):
-        """Frames that wait, frames that are leased, slots that are not free."""
+        """Return the numbers of waiting frames, leased frames and used slots."""
         cdef uint64_t i, word, waiting = 0, leased = 0, used = 0
         cdef int frames
         self.enter()
@@ -278,7 +277,7 @@ cdef class QueueHandle:
                 if word & 7 == AX_SLOT_READY or word & 7 == AX_SLOT_RETRY:
                     waiting += frames
                 elif word & 7 == AX_SLOT_GROWING:
-                    # Those before the one that is being put.
+                    # The frames before the one being appended.
                     waiting += ax_peek32(&self.work.lines[i].frames)
                 elif word & 7 == AX_SLOT_LEASED:
                     leased += frames
@@ -287,7 +286,7 @@ cdef class QueueHandle:
         return waiting, leased, used
 
     def _had_before(self):
-        """Numbers of frames that a getter has, or had and did not acknowledge."""
+        """Return the ids of frames that were leased and not acknowledged."""
         cdef ax_message *line
         cdef uint64_t i, word, left
         cdef int k
@@ -308,8 +307,8 @@ cdef class QueueHandle:
         return numbers
 
     def _tallies(self):
-        """Sums over all participants there ever were: put, put_bytes, acknowledged, redelivered, refused, stalled_ns,
-        lost, corrupt; the last put and get, ns; since when each that waits for room does."""
+        """Return sums over all participants, past and present: put, put_bytes, acknowledged, redelivered, refused,
+        stalled_ns, lost, corrupt; the time of the last put and get, ns; and since when each waiting putter waits, ns."""
         cdef ax_tally *tally
         cdef uint32_t k
         cdef uint64_t last_put = 0, last_get = 0
@@ -339,23 +338,23 @@ cdef class QueueHandle:
 
     @property
     def _damage(self):
-        """Which word the last DAMAGED was about, what was found, and what is possible."""
+        """The last DAMAGED as text: the word, its value, and what is possible."""
         return damage_text(&self.work.damage)
 
     @property
     def _geometry(self):
-        """Slots, bytes of a slot, how long a lease lasts in ns."""
+        """Slots, bytes of a slot, duration of a lease in ns."""
         return self.work.slots, self.work.stride, self.work.lease_ns
 
     @property
     def _users(self):
-        """Calls that are inside."""
+        """Calls in progress."""
         return ax_load32(&self.users)
 
     # ---- putting
 
     cdef int piece_of(self, ax_piece *piece, value, source, time_ns, device_time, device_sequence) except -1:
-        # 1: `value` in pieces, which it keeps alive. 0: it is none that goes quickly.
+        # Describe `value` as a piece that points into it: 1; 0: no fast path.
         cdef int code, k
         cdef int64_t signed_
         piece.whole = False
@@ -398,7 +397,7 @@ cdef class QueueHandle:
         return 1
 
     cdef int seal(self, ax_piece *piece) except -1:
-        # The checksum of what follows the header.
+        # Compute the checksum of everything after the header.
         cdef uint32_t crc
         if not self.checks:
             return 0
@@ -412,7 +411,7 @@ cdef class QueueHandle:
         return 0
 
     cdef int claim(self, uint64_t *index, uint64_t *position, int64_t deadline) except -100:
-        # Own a slot: AX_OK, AX_FULL (not waiting), AX_TIMEOUT, AX_DAMAGED. The caller is inside.
+        # Claim a slot: AX_OK, AX_FULL (not waiting), AX_TIMEOUT, AX_DAMAGED. The caller is inside.
         cdef int status = queue_claim(&self.work, index, position)
         cdef int64_t started
         if status != AX_FULL:
@@ -448,7 +447,7 @@ cdef class QueueHandle:
         ax_put64(&self.work.tally.last_put_ns, <uint64_t>now)
 
     cdef uint32_t reopen(self, uint64_t each) noexcept:
-        # Own our last slot once more: how many frames of `each` bytes it takes; 0: it is full, or somebody has taken it.
+        # Claim the last slot again: returns how many frames of `each` bytes fit; 0: it is full, or leased already.
         cdef ax_last *last = &self.work.last
         cdef uint64_t room
         if not 0 < last.frames < AX_QUEUE_FRAMES:
@@ -457,7 +456,7 @@ cdef class QueueHandle:
         return room if room and queue_grow(&self.work) else 0
 
     cdef void show(self, ax_last *slot, uint64_t bytes, uint32_t frames) noexcept:
-        # The slot we own has so much more; the next put may add to it. The caller tells sleepers.
+        # Publish more frames in the claimed slot; the next put may append. The caller wakes sleepers.
         slot.bytes += bytes
         slot.frames += frames
         queue_publish(&self.work, slot.index, slot.position, slot.bytes, slot.frames, 0)
@@ -465,7 +464,7 @@ cdef class QueueHandle:
             self.work.last = slot[0]
 
     cdef bint add(self, ax_piece *piece, uint64_t bytes) noexcept:
-        # Put a frame behind those that nobody has taken yet out of our last slot. The caller is inside.
+        # Append a frame to the last slot, if that is not leased yet. The caller is inside.
         cdef ax_last last
         cdef char *to
         if piece.whole or bytes > AX_GIL_BYTES or not self.reopen(bytes):
@@ -478,7 +477,7 @@ cdef class QueueHandle:
         return True
 
     cdef int put_alone(self, ax_piece *piece, uint64_t bytes, int64_t deadline) except -100:
-        # One frame into a slot of its own.
+        # Put one frame into a new slot.
         cdef ax_last slot = ax_last(0, 0, 0, 0)
         cdef int status = self.claim(&slot.index, &slot.position, deadline)
         cdef char *to
@@ -495,7 +494,7 @@ cdef class QueueHandle:
         return status
 
     cdef int put_piece(self, ax_piece *piece, int64_t deadline) except -100:
-        # One frame, behind others of ours where it may be. The caller keeps the payload alive.
+        # Put one frame, into the last slot where possible. The caller keeps the payload alive.
         cdef uint64_t bytes = ax_padded(length_of(piece))
         cdef int status
         if bytes > self.work.stride:
@@ -513,32 +512,32 @@ cdef class QueueHandle:
         return status
 
     def put(self, obj, block=True, timeout=None, *, source=0, time_ns=None, device_time=None, device_sequence=None):
-        """Put one value: one copy, from `obj` into the queue.
+        """Put one value, with one copy from `obj` into the queue.
 
         Parameters
         ----------
-        obj : bytes, ndarray, Frame or whatever a frame can hold
-            A `Frame` travels as it is; of anything else one is made. One that is larger than a slot travels in
-            a segment of its own.
+        obj : bytes, ndarray, Frame or any value that a frame can hold
+            A `Frame` is put unchanged; other values are encoded as one. A frame larger than a slot is put in a
+            separate segment.
         block : bool
             Wait for room.
         timeout : float or None
-            Longest wait, s; None waits without end, 0 not at all.
+            Longest wait, s; None waits without limit, 0 does not wait.
         source : int, optional
             Source id, u32.
         time_ns : int, optional
             Monotonic time of the data, ns; now, if not given.
         device_time, device_sequence : int, optional
-            The source's own time, in its ticks, and counter.
+            The source's time, in its ticks, and counter.
 
         Raises
         ------
         QueueFull
-            No room, not waiting.
+            No room and `block` is false.
         TimeoutError
             No room within `timeout`; also a ``queue.Full``.
         TypeError
-            No frame carries such a value.
+            A frame cannot hold such a value.
 
         Examples
         --------
@@ -562,7 +561,7 @@ cdef class QueueHandle:
             self._fail(status, True)
 
     def _put_frame(self, const unsigned char[::1] frame not None, bint numbered, int64_t deadline):
-        """Put a whole frame, encoded already: a status."""
+        """Put an encoded frame; return a status."""
         cdef ax_piece piece
         piece.whole = True
         piece.stamp_bytes = numbered
@@ -571,7 +570,7 @@ cdef class QueueHandle:
         return self.put_piece(&piece, deadline)
 
     def _put_ticket(self, bytes name not None, uint64_t payload, bint numbered, int64_t deadline):
-        """Put the name of a segment that holds a frame too large for a slot, whether to number it: a status."""
+        """Put the name of a segment that holds a frame too large for a slot; return a status."""
         cdef uint64_t index = 0, position = 0
         cdef uint32_t bytes = len(name)
         cdef int status
@@ -593,7 +592,7 @@ cdef class QueueHandle:
         return status
 
     cdef int put_packed(self, char *frames, uint32_t bytes, uint32_t count, uint64_t payload, int64_t deadline) except -100:
-        # Frames laid out one behind the other, into one slot. Numbers: 0 in a frame that keeps its own.
+        # Put consecutive frames into one slot. A header_crc of 0 marks frames to number.
         cdef uint64_t index = 0, position = 0
         cdef uint32_t k, at = 0
         cdef char *to
@@ -614,13 +613,13 @@ cdef class QueueHandle:
         return status
 
     def _put_many(self, values, bint pack, int64_t deadline, source, time_ns):
-        """Put each value, as many to a slot as it takes: how many were put, and a status."""
+        """Put each value, as many per slot as fit; return how many were put, and a status."""
         cdef ax_piece piece
         cdef uint64_t bytes, at = 0, payload = 0
         cdef uint32_t count = 0
         cdef Py_ssize_t done = 0
         cdef int status = AX_OK
-        cdef bint is_staged = True      # what is staged may be put; not after a wait for room that was interrupted
+        cdef bint is_staged = True      # staged frames may be put; not after an interrupted wait for room
         cdef char *stage = <char *>malloc(self.work.stride)
         if stage == NULL:
             raise MemoryError()
@@ -667,7 +666,7 @@ cdef class QueueHandle:
                 status = self.put_packed(stage, at, count, payload, deadline)
                 done += count if status == AX_OK else 0
         except BaseException:
-            # Those before the one that cannot be put.
+            # Put the frames before the one that cannot be put.
             if is_staged:
                 self.put_packed(stage, at, count, payload, deadline)
             raise
@@ -676,10 +675,10 @@ cdef class QueueHandle:
             self.leave()
         return done, status
 
-    # ---- putting an array row by row: each row a frame with its stamp, without an object a row
+    # ---- putting an array row by row: each row a frame with its stamp, without Python objects
 
     cdef int fill(self, ax_rows *rows, uint64_t most, uint64_t *done, int64_t deadline) except -100:
-        # As many of `most` rows as one slot takes, behind others of ours where that may be. The caller is inside.
+        # Put up to `most` rows into one slot, the last one where possible. The caller is inside.
         cdef uint64_t count = self.reopen(rows.each), first
         cdef ax_last slot = self.work.last
         cdef int status
@@ -705,9 +704,9 @@ cdef class QueueHandle:
 
     def _put_rows(self, const unsigned char[:, ::1] rows not None, const unsigned char[::1] template not None,
                   uint64_t stamp, uint64_t step, int64_t deadline):
-        """Put each row with the device time `stamp`, and `step` more from row to row: how many were put, and a status.
+        """Put each row as a frame; its device time is `stamp`, plus `step` per row. Return how many were put, and a status.
 
-        The header `template` (64 bytes) says what a row is, and its source. OVERFLOW: a row is larger than a slot.
+        The header `template` (64 bytes) gives dtype, shape and source. OVERFLOW: a row is larger than a slot.
         """
         cdef ax_rows block
         cdef uint64_t done = 0, count = rows.shape[0], width = rows.shape[1]
@@ -763,7 +762,7 @@ cdef class QueueHandle:
         return status
 
     cdef object copy_of(self, ax_lease *slot_lease, int k):
-        # Frame k of the slot, as bytes of our own; whatever is there, if its header is not whole.
+        # Copy frame k of the slot to bytes; the rest of the slot if its header is invalid.
         cdef uint64_t at = 0, bytes = 0
         cdef char *to
         cdef char *slot = slot_of(&self.work, slot_lease.index)
@@ -780,7 +779,7 @@ cdef class QueueHandle:
         return copy
 
     cdef object quick(self, ax_lease *slot_lease, int k):
-        # Frame k as a value, or NotImplemented: it is none that goes quickly, or something is wrong with it.
+        # Decode frame k; NotImplemented: no fast path, or the frame is damaged.
         cdef uint64_t at = 0, bytes = 0
         cdef ax_frame head
         cdef char *slot = slot_of(&self.work, slot_lease.index)
@@ -830,7 +829,7 @@ cdef class QueueHandle:
         return value
 
     cdef object one(self, ax_lease *slot_lease, int k, bint *is_had):
-        # Frame k as a value, acknowledged; is_had False: the lease was over, or a large one had been acknowledged.
+        # Decode frame k and acknowledge it. is_had False: the lease was over, or a large frame was acknowledged already.
         cdef bint is_large = slot_lease.flags & AX_MESSAGE_LARGE
         value = NotImplemented
         name = frame = None
@@ -862,7 +861,7 @@ cdef class QueueHandle:
         return value
 
     def _checked(self, frame):
-        """Decode a frame, counting those that are damaged."""
+        """Decode a frame; count a damaged one."""
         try:
             return self._decode(frame)
         except ValueError:
@@ -870,33 +869,33 @@ cdef class QueueHandle:
             raise
 
     def get(self, block=True, timeout=None):
-        """Get one value; no other getter gets it.
+        """Get one value. No other getter receives it.
 
         Parameters
         ----------
         block : bool
-            Wait for one.
+            Wait for a value.
         timeout : float or None
-            Longest wait, s; None waits without end, 0 not at all.
+            Longest wait, s; None waits without limit, 0 does not wait.
 
         Returns
         -------
         object
-            What was put: a copy. Arrays of plain numbers are the caller's own, other arrays read-only. A `Frame`
-            that was put comes back as its value, see `get_frame`.
+            A copy of the value. Arrays of plain numbers are writable, other arrays read-only. A `Frame`
+            that was put is returned as its value, see `get_frame`.
 
         Raises
         ------
         QueueEmpty
-            Nothing there, not waiting.
+            No value and `block` is false.
         TimeoutError
-            Nothing came within `timeout`; also a ``queue.Empty``.
+            No value came within `timeout`; also a ``queue.Empty``.
         CorruptFrame
-            The bytes changed between putter and getter. The frame is gone, the next one comes next.
+            The bytes changed between put and get. The frame is dropped; the next get returns the next one.
 
         Notes
         -----
-        Acknowledged when it returns, unless the handle says otherwise (`acknowledge`).
+        Acknowledges when it returns, unless the queue was opened with another `acknowledge`.
 
         Examples
         --------
@@ -927,7 +926,7 @@ cdef class QueueHandle:
         return value
 
     def _get_many(self, Py_ssize_t limit, int64_t deadline):
-        """Values that are there, at most `limit`; waits for the first. A list, and a status."""
+        """Return a list of at most `limit` values, and a status. Waits for the first value only."""
         cdef ax_lease slot_lease
         cdef int status = AX_OK
         values = []
@@ -943,7 +942,7 @@ cdef class QueueHandle:
         return values, AX_OK if values else status
 
     cdef bint several(self, ax_lease *slot_lease, Py_ssize_t limit, list values) except -1:
-        # Frames of one slot, decoded and then acknowledged together. False: stop here.
+        # Decode frames of one slot, then acknowledge them together. False: stop here.
         cdef uint64_t done = 0, left = slot_lease.left
         cdef Py_ssize_t before = len(values)
         cdef bint is_had = True
@@ -963,7 +962,7 @@ cdef class QueueHandle:
                 left &= left - 1
                 done |= <uint64_t>1 << k
         except ValueError:
-            # A damaged one comes alone: after those before it, by the next call.
+            # A damaged frame raises in a call without other values: the next one, if there are any before it.
             if not values:
                 self.finish_lease(slot_lease, <uint64_t>1 << k, False, False)
                 raise
@@ -979,9 +978,9 @@ cdef class QueueHandle:
     # ---- leases
 
     def _lease(self, kind, int64_t deadline):
-        """Lease a frame as a `kind` of FrameLease, of a slot that we have or of the next one; or a status.
+        """Lease a frame of a held slot or of the next one. Return a `kind` (a FrameLease), or a status.
 
-        No exception of a signal handler comes between: whoever has the frame is an object that gives it back.
+        No exception of a signal handler can come in between: a leased frame always has an object that gives it back.
         """
         cdef FrameLease lease
         cdef ax_lease leased
@@ -1010,7 +1009,7 @@ cdef class QueueHandle:
         return slot_lease
 
     cdef bint read(self, FrameLease lease, SlotLease slot_lease) except -1:
-        # Hand out the next frame of a slot: whether the lease of the slot was still ours.
+        # Hand out the next frame of a slot; False if the lease of the slot was over.
         lease.handle, lease.slot_lease, lease.place = self, slot_lease, first_bit(slot_lease.pending)
         slot_lease.pending &= ~(<uint64_t>1 << lease.place)
         slot_lease.out |= <uint64_t>1 << lease.place
@@ -1025,7 +1024,7 @@ cdef class QueueHandle:
         return False
 
     cdef int drop(self, SlotLease slot_lease) except -1:
-        # Hand out no more of a slot.
+        # Hand out no more frames of a slot.
         slot_lease.pending = 0
         if slot_lease in self._partial:
             self._partial.remove(slot_lease)
@@ -1033,7 +1032,7 @@ cdef class QueueHandle:
         return 0
 
     cdef FrameLease adopt(self, ax_lease *leased):
-        # A leased slot with one frame in it, as a lease; None: its frames come by `_lease`.
+        # Make a FrameLease of a leased slot with one frame; None: get its frames from `_lease`.
         cdef FrameLease lease
         cdef SlotLease slot_lease = self.keep_partial(leased)
         if slot_lease.pending != 1 or leased.flags & AX_MESSAGE_LARGE:
@@ -1042,7 +1041,7 @@ cdef class QueueHandle:
         return lease if self.read(lease, slot_lease) else None
 
     cdef int end_lease(self, FrameLease lease, bint is_done) except -100:
-        # End the lease of a frame: AX_OK, or AX_DEAD if it was over. No bytecode runs in here.
+        # End the lease of a frame: AX_OK, or AX_DEAD if it was over. No bytecode runs here.
         cdef SlotLease slot_lease = lease.slot_lease
         cdef uint64_t bit = <uint64_t>1 << lease.place
         cdef int status = AX_OK
@@ -1061,11 +1060,11 @@ cdef class QueueHandle:
                 ax_put64(&self.work.tally.acknowledged, ax_peek64(&self.work.tally.acknowledged) + 1)
         return status
 
-    # ---- draining: whole runs of frames into one buffer, for writers of files, without an object a frame
+    # ---- draining: frames into one buffer, for writers of files, without an object per frame
 
     def _drain(self, unsigned char[::1] buffer not None, Py_ssize_t at, uint32_t seed, bint keeps, int64_t deadline):
-        """Copy frames that are there into `buffer` from `at` on, each padded: end, frames, status; of a large one
-        that came and is leased, the name, or None, and its number, or None if it keeps its own."""
+        """Copy waiting frames into `buffer` from `at` on, each padded. Return the end, the number of frames and a status;
+        of a large frame that was leased, the name, or None, and its number, or None if it has its own."""
         cdef ax_lease slot_lease
         cdef int status
         cdef uint64_t frames = 0, here
@@ -1115,7 +1114,7 @@ cdef class QueueHandle:
         return 0
 
     def _release_drained(self, bint done, Py_ssize_t first):
-        """Acknowledge what drain has leased from number `first` on, or give it back: how many leases were over."""
+        """Acknowledge the drained slots from number `first` on, or give them back; return how many leases were over."""
         cdef Py_ssize_t k, lost = 0
         self.enter()
         try:
@@ -1130,13 +1129,13 @@ cdef class QueueHandle:
 
     @property
     def _drained(self):
-        """Slots that drain has leased."""
+        """Slots that are drained and still leased."""
         return self.held_count
 
-    # ---- frames with an origin: a value straight into a slot, and straight out of it
+    # ---- messages: values with an origin, straight into and out of a slot
 
     cdef int post(self, value, int code, ax_message_header *header, int64_t deadline) except -100:
-        # Put a value; `code` -1: as itself. UNFIT: nothing was done.
+        # Put a value with dtype `code`, -1: its own. UNFIT: no fast path, nothing was put.
         cdef ax_payload payload
         cdef uint64_t index = 0, position = 0, bytes
         cdef int status
@@ -1167,7 +1166,7 @@ cdef class QueueHandle:
         self, value, int code, uint64_t lane, uint64_t sequence, uint32_t part, uint32_t overlap, uint32_t source,
         int64_t time_ns, int64_t deadline,
     ):
-        """Put a value: a status, UNFIT if it goes the long way."""
+        """Put a value; return a status, UNFIT if it has no fast path."""
         cdef ax_message_header header
         header.origin.lane, header.origin.sequence = lane, sequence
         header.origin.part, header.origin.overlap = part, overlap
@@ -1175,7 +1174,7 @@ cdef class QueueHandle:
         return self.post(value, code, &header, deadline)
 
     cdef int lease_soon(self, ax_lease *slot_lease) except -100:
-        # Lease a slot if there is one now, or nearly: AX_OK, AX_EMPTY. The caller is inside.
+        # Lease a slot, checking for some 10 us: AX_OK, AX_EMPTY, AX_DAMAGED. The caller is inside.
         cdef int status = queue_lease(&self.work, slot_lease), left = GLANCES
         if status == AX_EMPTY:
             if self.work.cpus > 1:
@@ -1191,8 +1190,8 @@ cdef class QueueHandle:
         return status
 
     def _fetch(self, int64_t deadline):
-        """Lease a slot: a Message if its frame reads quickly, else a FrameLease, or None if its frames come by `_lease`;
-        or a status."""
+        """Lease a slot. Return a Message if its frame has a fast path, else a FrameLease, or None if its frames come from
+        `_lease`; or a status."""
         cdef Message message = Message.__new__(Message)
         value = NotImplemented
         cdef int status
@@ -1212,12 +1211,12 @@ cdef class QueueHandle:
         return self.adopt(&message.slot_lease)
 
 
-@no_gc_clear   # `handle` and `slot_lease` go after the lease
+@no_gc_clear   # `handle` and `slot_lease` must outlive it
 cdef class FrameLease:
-    """A frame out to a getter, as its bytes: nobody else gets it until it is given back.
+    """A leased frame, as bytes. No other getter receives it until it is given back.
 
-    A context manager: acknowledges at the end of the block, gives the frame back after an exception. One that is
-    dropped, in whichever thread, gives it back. Entry, exit and end are one call in C.
+    A context manager: acknowledges at the end of the block, gives the frame back after an exception. A lease that is
+    dropped, in any thread, gives its frame back. Entry, exit and end are one call in C.
     """
 
     def __cinit__(self):
@@ -1234,21 +1233,21 @@ cdef class FrameLease:
 
     @property
     def attempt(self):
-        """1 at the first delivery; more after a getter had it and failed."""
+        """1 at the first delivery, more after failures."""
         return self.slot_lease.slot_lease.failures + 1
 
     @property
     def is_large(self):
-        """Whether the frame lies in a segment of its own, of which `data` is the name."""
+        """Whether the frame lies in a separate segment, named by `data`."""
         return bool(self.slot_lease.slot_lease.flags & AX_MESSAGE_LARGE)
 
     def acknowledge(self):
-        """Say that the frame is done with; does nothing the second time.
+        """Acknowledge the frame. Does nothing the second time.
 
         Raises
         ------
         LeaseLost
-            The lease ran out, and another getter has, or had, the frame.
+            The lease expired, and the frame may have gone to another getter.
         """
         cdef QueueHandle handle = self.handle
         cdef int status = AX_OK
@@ -1258,7 +1257,7 @@ cdef class FrameLease:
             if not handle.is_open or inherited(handle.work.party) or queue_mark(&handle.work, &self.slot_lease.slot_lease, 0) != AX_OK:
                 status = AX_DEAD
             else:
-                # May be interrupted: then the lease is as it was.
+                # May be interrupted: then the lease is unchanged.
                 handle._unlink_large(self.data)
         if status == AX_OK:
             status = handle.end_lease(self, True)
@@ -1267,7 +1266,7 @@ cdef class FrameLease:
             handle._lose(self.id)
 
     def give_back(self):
-        """Let another getter have the frame; does nothing after the lease is over."""
+        """Give the frame back for redelivery. Does nothing once the lease is over."""
         if not self.is_over:
             self.handle.end_lease(self, False)
 
@@ -1286,41 +1285,41 @@ cdef class FrameLease:
             raise
 
 
-@no_gc_clear   # `queue` goes after the lease
+@no_gc_clear   # `queue` must outlive it
 cdef class Message:
-    """A leased frame of one value, read and checked: what a `FrameLease` is, and what the frame says."""
+    """A leased frame of one value, decoded and checked."""
 
     def __cinit__(self):
         self.is_over = True
 
     def __dealloc__(self):
-        # Who dropped it has failed with it; a handle that was closed has given it back.
+        # A dropped message counts as failed. A closed handle has given it back already.
         if not self.is_over and self.queue.is_open and not inherited(self.queue.work.party):
             self.queue.finish_lease(&self.slot_lease, 0, True, True)
 
     @property
     def lane(self):
-        """The way it has come."""
+        """Lane of the pipeline."""
         return self.header.origin.lane
 
     @property
     def sequence(self):
-        """Its number there."""
+        """Sequence in the lane."""
         return self.header.origin.sequence
 
     @property
     def overlap(self):
-        """Samples of the block before."""
+        """Samples shared with the previous block."""
         return self.header.origin.overlap
 
     @property
     def source(self):
-        """Who emitted it."""
+        """Source id of the emitter."""
         return self.header.source
 
     @property
     def time_ns(self):
-        """Of what time it is, ns."""
+        """Time of the data, ns."""
         return self.header.time_ns
 
     @property
@@ -1330,12 +1329,12 @@ cdef class Message:
 
     @property
     def attempt(self):
-        """1 at the first delivery; more after somebody had it and failed."""
+        """1 at the first delivery, more after failures."""
         return self.slot_lease.failures + 1
 
     @property
     def data(self):
-        """The whole frame, as long as it is leased."""
+        """The whole frame; empty once the lease is over."""
         self.queue.enter()
         try:
             copy = self.queue.copy_of(&self.slot_lease, 0)
@@ -1344,11 +1343,11 @@ cdef class Message:
             self.queue.leave()
 
     def acknowledge(self):
-        """Say that the frame is done with: whether the lease was still ours."""
+        """Acknowledge the frame; return whether the lease still held."""
         return self.finish(True)
 
     def give_back(self):
-        """Let another getter have the frame; does nothing after the lease is over."""
+        """Give the frame back for redelivery. Does nothing once the lease is over."""
         return self.finish(False)
 
     cdef bint finish(self, bint is_done) except -1:
@@ -1364,5 +1363,5 @@ cdef class Message:
         return status == AX_OK
 
 
-# Statuses, for the rooms.
+# Statuses, for other packages.
 OK, BUSY, TIMEOUT, FULL, EMPTY, OVERFLOW, LOST, DAMAGED = AX_OK, AX_BUSY, AX_TIMEOUT, AX_FULL, AX_EMPTY, AX_OVERFLOW, AX_DEAD, AX_DAMAGED

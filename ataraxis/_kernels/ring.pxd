@@ -1,14 +1,14 @@
 # The ring of a stream: words, claims and cursors.
 #
 #   slot word    lap << 16 | owner << 3 | FREE WRITING READY SKIP; position p lives in slot p % n, lap p / n + 1
-#   tail         next position to claim, or behind what is just being claimed: a hint that everybody helps along
-#   cursor       position << 2 | IDLE GATING DETACHED WATCHING: the reader is done with all before it
-#   pins         a bit per participant and slot: a reader that gates nobody looks at this slot
+#   tail         next position to claim, or behind it during a claim: a hint that every producer advances
+#   cursor       position << 2 | IDLE GATING DETACHED WATCHING: the reader is done with everything before it
+#   pins         a bit per participant and slot: a reader that does not gate reads this slot
 #
 # Half the slots are never pinned (viewers copy their frames): whatever viewers hold, a producer finds a slot
-# to write while a reader that gates still holds the frame before. With one such slot only, a reader that holds
-# its last frame while it waits for the next one would wait for ever.
-# Modelled in tests/models/{ring,lossy,mixed}.pml. Fences, by their letters: J join/scan, P pin/overwrite, E event.pxd.
+# to write while a reader that gates still holds the previous frame. With only one such slot, a reader that holds
+# its last frame while it waits for the next one would wait forever.
+# Modelled in tests/models/ring.pml. Fences by letter: J join/scan, P pin/overwrite, E event.pxd.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport ax_load64, ax_peek64, ax_u32, ax_u64
@@ -18,7 +18,7 @@ from ataraxis._kernels.lock cimport pthread_t
 from ataraxis._kernels.memory cimport Participant, ax_damage, ax_party
 from ataraxis._kernels.timing cimport SPIN_CROWDED_NS
 
-# One end of a stream: private to its handle; nothing of it is read from shared memory after ring_open.
+# State of one handle on a stream, private to it; the geometry is copied from shared memory once, in ring_open.
 cdef struct ax_ring:
     ax_party *party
     ax_stream *stream
@@ -29,41 +29,41 @@ cdef struct ax_ring:
     uint64_t stride
     uint64_t capacity
     uint64_t control_stride
-    uint64_t unpinned         # slots below it are never pinned: half of them, and two at least
+    uint64_t unpinned         # slots below it are never pinned: half of them, at least two
     uint32_t participants
     uint32_t words            # of a mask
-    uint32_t me               # our slot
+    uint32_t me               # this participant
     bint shared
-    # where this end stands; index and lap advance with position
+    # the next position of this handle; index and lap follow it
     uint64_t position
     uint64_t index
     uint64_t lap
-    # a producer's
-    uint64_t limit            # may claim below it
+    # of a producer
+    uint64_t limit            # may claim positions below it
     uint64_t sent             # frames published (not shared)
     bint claimed
-    uint64_t passed           # positions passed over, because a viewer looked at the slot
-    bint is_followed          # a reader that gates was behind when we last looked
-    # a reader's
+    uint64_t passed           # positions skipped because a viewer had pinned the slot
+    bint is_followed          # a reader that gates was behind at the last check
+    # of a reader
     ax_reader *line
     uint32_t policy
     bint gates
-    uint64_t oldest           # first position not given back
+    uint64_t oldest           # first position not released
     uint64_t oldest_index
-    uint8_t *out              # per slot: 1 handed out and gating
-    uint64_t held             # frames handed out
-    uint64_t freed            # positions given back since who waits for room was told
+    uint8_t *out              # per slot: 1 if handed out and gating
+    uint64_t held             # frames handed out and not released
+    uint64_t freed            # positions released since the last signal to `space`
     uint64_t expected         # next sequence, AX_UNKNOWN before the first
     uint64_t received
     uint64_t dropped
-    uint32_t slices             # slices of a wait that found nothing
-    uint32_t looks            # that found nothing and did not wait
-    bint is_overtaken         # a slot was written again while we kept it
-    ax_u32 wake_flag               # another thread wants the one that waits to come out
-    # both
-    ax_damage damage          # what AX_DAMAGED means
-    int cpus                  # we may run on
-    int64_t spin_ns           # adaptive: how long looking pays before sleeping; 0 where there is one CPU
+    uint32_t slices           # slices of a wait that found nothing
+    uint32_t looks            # checks that found nothing and did not wait
+    bint is_overtaken         # a slot was overwritten while this reader held it
+    ax_u32 wake_flag          # asks the waiting thread to return
+    # of both
+    ax_damage damage          # details of AX_DAMAGED
+    int cpus                  # that this process may use
+    int64_t spin_ns           # adaptive: how long to spin before sleeping; 0 with one CPU
 
 cdef enum:
     OWNER_MASK = 0x1FFF
@@ -84,7 +84,7 @@ cdef inline ax_u64 *pins_at(ax_ring *ring, uint64_t index) noexcept nogil:
     return <ax_u64 *>(ring.controls + index * ring.control_stride + 64)
 
 cdef inline bint pinned(ax_ring *ring, uint64_t index) noexcept nogil:
-    # Whether a viewer looks at it.
+    # Whether a viewer reads it.
     cdef ax_u64 *pins
     cdef uint32_t k
     if index < ring.unpinned:
@@ -100,11 +100,11 @@ cdef inline char *payload_at(ax_ring *ring, uint64_t index) noexcept nogil:
     return ring.frames + index * ring.stride + 192
 
 cdef inline ax_frame *frame_at(ax_ring *ring, uint64_t index) noexcept nogil:
-    # `at` comes from shared memory: a frame never begins outside its slot, whatever is there.
+    # `at` comes from shared memory: masked, so that a frame never begins outside its slot.
     cdef uint32_t at = <uint32_t>ax_peek64(<ax_u64 *>&slot_at(ring, index).at) & 0xFF
     return <ax_frame *>(ring.frames + index * ring.stride + (at if at <= 128 else 128))
 
-# Of a frame that may be overwritten while we look: the caller asks `unchanged` afterwards.
+# The frame may be overwritten during these reads: the caller checks `unchanged` afterwards.
 cdef inline uint64_t sequence_at(ax_ring *ring, uint64_t index) noexcept nogil:
     return ax_peek64(<ax_u64 *>&frame_at(ring, index).sequence)
 
@@ -134,7 +134,7 @@ cdef extern from *:
     uint32_t count_bits "ax_count_bits"(uint64_t mask) nogil
 
 cdef inline int64_t spin_time(ax_ring *ring) noexcept nogil:
-    # How long to look before sleeping.
+    # How long to spin before sleeping.
     cdef uint32_t k, count = count_bits(ax_peek64(&ring.stream.durables))
     for k in range(ring.words):
         count += count_bits(ax_peek64(&ring.stream.readers[k])) + count_bits(ax_peek64(&ring.stream.producers[k]))
@@ -163,11 +163,11 @@ cdef int producer_join(ax_ring *ring) noexcept nogil
 cdef void producer_leave(ax_ring *ring) noexcept nogil
 
 cdef enum:
-    HELD_BY_CURSOR = 0        # our cursor keeps it: nobody overwrites it
-    HELD_BY_PIN = 1           # our pin keeps it
-    HELD_BY_COPY = 2          # nobody keeps it: copy, then ask `unchanged`
+    HELD_BY_CURSOR = 0        # this reader's cursor protects the slot
+    HELD_BY_PIN = 1           # this reader's pin protects the slot
+    HELD_BY_COPY = 2          # unprotected: copy, then check `unchanged`
 
-# A frame handed to us.
+# A frame that was taken.
 cdef struct ax_got:
     uint64_t index
     uint64_t position
@@ -188,15 +188,15 @@ cdef int reader_join(ax_ring *ring, uint32_t policy, bint from_oldest, int durab
 cdef void reader_leave(ax_ring *ring) noexcept nogil
 cdef void reader_stand_aside(ax_ring *ring) noexcept nogil
 
-# One end of a stream: what it holds, and whose turn it is. Base of ProducerHandle and ConsumerHandle.
+# Base of ProducerHandle and ConsumerHandle.
 cdef class Endpoint:
     cdef ax_ring ring
     cdef readonly bint is_open
-    cdef bint is_leaving                # closed; somebody is inside, or frames are still held
+    cdef bint is_leaving                # closed, but a thread is inside, or frames are still held
     cdef Participant participant
-    cdef unsigned char[::1] memory      # the payload, acquired once
-    cdef uint32_t busy                  # a thread is inside
-    cdef pthread_t inside               # this one
+    cdef unsigned char[::1] memory      # the payload
+    cdef uint32_t busy                  # 1: a thread is inside
+    cdef pthread_t inside               # that thread
 
     cdef int enter(self) except -1
     cdef void leave(self) noexcept

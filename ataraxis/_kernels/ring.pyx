@@ -1,10 +1,10 @@
-"""The ring of a stream: claims, frames taken and given back, readers that come and go, and the one clean-up after the dead.
+"""The ring of a stream: claims, publishing, taking and releasing frames, joining and leaving readers, and the clean-up.
 
 Source: docs/explanation/concurrency.md. A broadcast ring with gating cursors after the LMAX
-Disruptor (Thompson et al., 2011); the claim is a compare-and-swap on the slot's own word, so that a
-producer killed at any instruction leaves either nothing or a slot owned by a dead participant. A reader that gates
-reads what nobody overwrites; one that does not pins a slot and looks again (Dekker), or copies and looks again (Boehm,
-MSPC 2012). Who joins says where it stands before it looks at what it may have.
+Disruptor (Thompson et al., 2011). A claim is a compare-and-swap on the slot's word, so that a producer killed at any
+instruction leaves either nothing or a slot owned by a dead participant. A reader that gates reads slots that no
+producer overwrites. A reader that does not gate pins a slot and checks again (Dekker), or copies and checks again
+(Boehm, MSPC 2012). A joining reader publishes its cursor before it decides where to start.
 """
 from cython cimport no_gc_clear
 from libc.errno cimport EINTR
@@ -30,15 +30,15 @@ from ataraxis._kernels.platform cimport ax_cpus, ax_crash, ax_end_turn, ax_futex
 from ataraxis._kernels.timing cimport PAUSES, ROOM_PAUSES, SPIN_MAX_NS, next_spin, spin_on
 
 cdef enum:
-    SLICE_NS = 50000000     # longest sleep before looking at signals
-    PROBE_NS = 20000000     # longest wait before asking who lives
-    AHEAD = 16              # a producer looks at the cursors that often a lap
-    SKIPS = 16              # pinned slots passed over before asking whether their readers live
-    IDLE_NS = 500000000     # the same where nothing has come for some time: an idle reader costs nothing
-    DOUBLINGS = 5           # slices in which a nap becomes twice as long
-    RUN = 32                # frames that are copied before they are given back
+    SLICE_NS = 50000000     # longest sleep before checking signals
+    PROBE_NS = 20000000     # longest wait before checking liveness
+    AHEAD = 16              # a producer reads the cursors that often a lap
+    SKIPS = 16              # pinned slots skipped before checking whether their readers are alive
+    IDLE_NS = 500000000     # the same on an idle stream, where a reader should cost little
+    DOUBLINGS = 5           # slices after which the sleep doubles
+    RUN = 32                # frames that are copied before they are released
     LAP_BITS = 48           # of a word
-    POLLS = 64              # looks without waiting, after which a reader that finds nothing asks whether that can be
+    POLLS = 64              # checks without a frame before a reader verifies the ring's words
 
 
 # ---- the algorithm
@@ -84,11 +84,11 @@ cdef uint64_t control_stride_of(uint32_t participants) noexcept nogil:
 
 
 cdef enum:
-    DURABLE_BITS = 0xFFFF   # of their mask; others are damage
+    DURABLE_BITS = 0xFFFF   # valid bits of the mask
 
 cdef uint64_t gate(ax_ring *ring) noexcept nogil:
     # The first position that may not be claimed: n past the slowest reader that gates.
-    # Never far ahead of the tail, so that who joins finds most of the ring still safe to read.
+    # Never far ahead of the tail, so that most of the ring is still safe to read for a joining reader.
     cdef uint64_t tail, low, mask, top, seen
     cdef uint32_t k, reader
     tail = ax_load64(&ring.stream.tail)
@@ -96,16 +96,16 @@ cdef uint64_t gate(ax_ring *ring) noexcept nogil:
     seen = ax_load64(&ring.stream.announced)
     while seen < top and not ax_cas64(&ring.stream.announced, seen, top):
         seen = ax_load64(&ring.stream.announced)
-    # Fence J: pairs with the one in reader_join. Either we see the joiner's cursor, or it sees what we announced.
+    # Fence J: pairs with the one in reader_join. Either this loop sees the joiner's cursor, or it sees `announced`.
     ax_fence_full()
     for k in range(ring.words):
-        # Acquire: pairs with reader_leave; who is gone has looked at its last frame.
+        # Acquire: pairs with reader_leave; a reader that left has read its last frame.
         mask = ax_load64(&ring.stream.readers[k])
         while mask:
             reader = k * 64 + first_bit(mask)
             mask &= mask - 1
             if reader >= ring.participants:
-                # A damaged mask.
+                # The mask is damaged.
                 break
             low = lower(low, ax_load64(&ring.readers[reader].cursor))
     mask = ax_load64(&ring.stream.durables) & DURABLE_BITS
@@ -132,8 +132,8 @@ cdef extern from *:
 
 
 cdef int full(ax_ring *ring) noexcept nogil:
-    # No room where we stand: can that be? AX_FULL, or AX_DAMAGED: more than the ring lies between the tail and a reader
-    # that gates. Not while one joins: its cursor is still on its way up.
+    # No room at this position: AX_FULL, or AX_DAMAGED if more than the ring lies between the tail and a reader
+    # that gates. Joining readers are left out: their cursor is still moving up.
     cdef uint64_t cursor
     cdef uint32_t k
     cdef ax_reader *line
@@ -148,7 +148,7 @@ cdef int full(ax_ring *ring) noexcept nogil:
         elif not ax_load64(&ring.stream.durables) >> (k - ring.participants) & 1:
             continue
         line = &ring.readers[k]
-        # Acquire, each: who joins marks its policy before its first cursor, and unmarks it behind its last.
+        # Acquire, each: a joining reader marks its policy before its first cursor and unmarks it after its last.
         cursor = ax_load64(&line.cursor)
         if ax_load32(&line.policy) & AX_POLICY_JOINING or ax_load64(&line.cursor) != cursor:
             continue
@@ -158,7 +158,7 @@ cdef int full(ax_ring *ring) noexcept nogil:
 
 
 cdef int claim(ax_ring *ring) noexcept nogil:
-    # Own the next free slot: WRITING in our name. AX_OK, AX_FULL (readers that gate are behind), or AX_DAMAGED.
+    # Claim the next free slot: WRITING, owned by this participant. AX_OK, AX_FULL (gating readers are behind), or AX_DAMAGED.
     cdef ax_stream *stream = ring.stream
     cdef ax_u64 *word
     cdef uint64_t seen, tail
@@ -173,34 +173,34 @@ cdef int claim(ax_ring *ring) noexcept nogil:
             if ring.position >= ring.limit or ring.lap >> LAP_BITS:
                 return full(ring)
         word = &slot_at(ring, ring.index).word
-        # Acquire: pairs with publish and abandon of the lap before.
+        # Acquire: pairs with publish and abandon of the previous lap.
         seen = ax_load64(word)
         if seen >> 16 > ring.lap:
-            # Who claims for a later lap has seen a later tail. If there is none, nobody has.
+            # A producer that claims for a later lap has seen a later tail. Without one, the word is damaged.
             if ax_load64(&stream.tail) == tail:
                 return damaged(&ring.damage, AX_WORD_AHEAD, ring.index, seen >> 16, ring.lap)
             continue
         if seen >> 16 == ring.lap:
-            # Somebody claimed it and has not said so: help.
+            # Claimed by a producer that has not moved the tail yet: help.
             ax_cas64(&stream.tail, tail, tail + 1)
             continue
         if seen & 7 == AX_SLOT_WRITING:
-            # Its writer is a lap behind and nobody gates on it: it has lost its frame. The winner of the
-            # swap moves on; the loser looks again.
+            # Its writer is a lap behind and no reader gates on it: its frame is lost. The winner of the
+            # swap moves on; the loser checks again.
             ax_cas64(word, seen, word_of(ring.lap, seen >> 3 & OWNER_MASK, AX_SLOT_WRITING))
             skips += 1
             if skips > 2 * ring.slots:
-                # Every slot is being written or looked at: wait as for room.
+                # Every slot is being written or read: wait as for room.
                 return AX_FULL
             continue
         ax_crash("claim_before")
-        # One winner; the loser looks again.
+        # One winner; the loser tries again.
         if not ax_cas64(word, seen, word_of(ring.lap, ring.me, AX_SLOT_WRITING)):
             continue
         ax_crash("claim_word")
         advance(ring, tail)
         ax_crash("claim_tail")
-        # Fence P: pairs with the one in `pin`; also keeps the payload's stores below WRITING, for readers
+        # Fence P: pairs with the one in `pin`. It also keeps the payload's stores below WRITING, for readers
         # that copy and validate.
         ax_fence_full()
         ring.claimed = True
@@ -212,7 +212,7 @@ cdef int claim(ax_ring *ring) noexcept nogil:
 
 
 cdef bint passed_over(ax_ring *ring) noexcept nogil:
-    # Whether a viewer looks at the slot we have claimed: then its data is left alone, and the position skipped.
+    # If a viewer has pinned the claimed slot: leave its data alone and skip the position.
     if not pinned(ring, ring.index):
         return False
     settle(ring, AX_SLOT_SKIP)
@@ -226,7 +226,7 @@ cdef bint passed_over(ax_ring *ring) noexcept nogil:
 
 
 cdef inline void advance(ax_ring *ring, uint64_t tail) noexcept nogil:
-    # Release: whoever sees the tail sees the claim.
+    # Release: a thread that sees the tail sees the claim.
     if ring.shared:
         ax_cas64(&ring.stream.tail, tail, tail + 1)
     else:
@@ -243,7 +243,7 @@ cdef inline void settle(ax_ring *ring, uint64_t state) noexcept nogil:
         return
     if ax_cas64(word, word_of(ring.lap, ring.me, AX_SLOT_WRITING), word_of(ring.lap, ring.me, state)):
         return
-    # Bumped by a producer that has gone round the ring: the frame is lost, the slot ours until it is passed over.
+    # A producer one lap ahead raised the lap: the frame is lost; the slot stays claimed until it is marked SKIP.
     seen = ax_load64(word)
     while not ax_cas64(word, seen, seen & ~<uint64_t>7 | AX_SLOT_SKIP):
         seen = ax_load64(word)
@@ -268,13 +268,13 @@ cdef inline void show(ax_ring *ring, uint32_t at, uint64_t bytes) noexcept nogil
 
 
 cdef void publish(ax_ring *ring, uint32_t at, uint64_t bytes) noexcept nogil:
-    # The claimed slot holds a whole frame: show it.
+    # Publish the claimed slot, which holds a complete frame.
     show(ring, at, bytes)
     event_signal(&ring.stream.data, ring.words)
 
 
 cdef void publish_run(ax_ring *ring, uint64_t end, uint32_t at, uint64_t bytes) noexcept nogil:
-    # What of a run up to `end` was not passed over holds whole frames: show them in order. Only we change the words.
+    # Publish in order the slots of a run up to `end` that were not skipped. No other thread changes their words.
     while ring.position < end:
         if ax_peek64(&slot_at(ring, ring.index).word) & 7 == AX_SLOT_WRITING:
             show(ring, at, bytes)
@@ -284,7 +284,7 @@ cdef void publish_run(ax_ring *ring, uint64_t end, uint32_t at, uint64_t bytes) 
 
 
 cdef void abandon(ax_ring *ring) noexcept nogil:
-    # Give the claimed slot up; readers pass over it.
+    # Drop the claimed slot; readers skip it.
     if ring.claimed:
         settle(ring, AX_SLOT_SKIP)
         event_signal(&ring.stream.data, ring.words)
@@ -292,11 +292,11 @@ cdef void abandon(ax_ring *ring) noexcept nogil:
 
 
 cdef int claim_wait(ax_ring *ring, int64_t deadline, bint first) noexcept nogil:
-    # One slice of waiting for room: AX_OK claimed, AX_BUSY look at your signals, AX_TIMEOUT, AX_DAMAGED.
+    # One slice of waiting for room: AX_OK claimed, AX_BUSY check signals and call again, AX_TIMEOUT, AX_DAMAGED.
     cdef ax_stream *stream = ring.stream
     cdef int64_t now = ax_now_ns(), started = now, spin_ns = spin_time(ring)
     cdef uint32_t seen
-    # Many slots, rarer looks: right behind a reader, a producer takes cache lines from it, and it from the producer.
+    # Longer pauses with many slots: a producer close behind a reader would exchange cache lines with it all the time.
     cdef uint32_t pauses = <uint32_t>min(ring.slots // 2 + 1, ROOM_PAUSES)
     cdef int status
     while first and spin_ns and spin_on(pauses, started, spin_ns):
@@ -327,7 +327,7 @@ cdef int claim_wait(ax_ring *ring, int64_t deadline, bint first) noexcept nogil:
 
 
 cdef void expire(ax_ring *ring, int64_t now) noexcept nogil:
-    # Durable readers that stayed away too long stop gating. The swap loses to one that returns just now.
+    # Durable readers that stayed away too long stop gating. The swap loses to a reader that returns now.
     cdef uint64_t mask = ax_load64(&ring.stream.durables) & DURABLE_BITS, cursor, since
     cdef ax_reader *line
     while mask:
@@ -336,7 +336,7 @@ cdef void expire(ax_ring *ring, int64_t now) noexcept nogil:
         since = ax_load64(&line.detached_ns)
         if (
             cursor & 3 == AX_CURSOR_DETACHED
-            # It may have gone after we looked at the clock.
+            # The reader may have left after `now` was taken.
             and <uint64_t>now > since and <uint64_t>now - since > ax_load64(&line.timeout_ns)
             and ax_cas64(&line.cursor, cursor, cursor & ~<uint64_t>3 | AX_CURSOR_IDLE)
         ):
@@ -353,14 +353,14 @@ cdef int producer_join(ax_ring *ring) noexcept nogil:
 
 
 cdef void producer_leave(ax_ring *ring) noexcept nogil:
-    # Acquire-release: pairs with anybody_sends; a reader that sees us gone sees our last frame.
+    # Acquire-release: pairs with anybody_sends; a reader that sees the bit cleared sees the last frame.
     abandon(ring)
     ax_and64(&ring.stream.producers[ring.me >> 6], ~(<uint64_t>1 << (ring.me & 63)))
     event_signal(&ring.stream.data, ring.words)
 
 
 cdef void stream_cleanup(ax_party *party, uint32_t who) noexcept nogil:
-    # The only repair. The caller owns byte `who`; may be interrupted at any line and repeated.
+    # The only clean-up. The caller owns byte `who`. May be interrupted at any line and repeated.
     cdef ax_stream *stream = <ax_stream *>party.control
     cdef ax_reader *readers = <ax_reader *>(party.control + sizeof(ax_stream))
     cdef char *controls = <char *>(readers + party.slots + AX_DURABLES)
@@ -372,7 +372,7 @@ cdef void stream_cleanup(ax_party *party, uint32_t who) noexcept nogil:
     if party.cells:
         slots = party.cells
     elif (
-        # Not looked at by an end of ours: believed if slots and frames fit into the file.
+        # Not checked by a handle: accepted if slots and frames fit into the file.
         slots >> 32 or stream.stride >> 46
         or slots > <uint64_t>(party.base + party.bytes - controls) // (stride + stream.stride)
     ):
@@ -382,7 +382,7 @@ cdef void stream_cleanup(ax_party *party, uint32_t who) noexcept nogil:
         word = ax_load64(&slot.word)
         while word & 7 == AX_SLOT_WRITING and word >> 3 & OWNER_MASK == who:
             ax_crash("cleanup_slot")
-            # The loser was bumped by a producer: look again.
+            # The swap lost to a producer that raised the lap: check again.
             if ax_cas64(&slot.word, word, word & ~<uint64_t>7 | AX_SLOT_SKIP):
                 break
             word = ax_load64(&slot.word)
@@ -393,22 +393,22 @@ cdef void stream_cleanup(ax_party *party, uint32_t who) noexcept nogil:
     ax_store64(&readers[who].cursor, AX_CURSOR_IDLE)
     ax_and64(&stream.readers[group], ~bit)
     if detach(stream, readers + party.slots, who):
-        # It died before anything was promised to its name, and nothing is to anybody.
+        # It died before its name was guaranteed any frame, and no other name is.
         ax_store32(&live_of(party).kept, 0)
     ax_crash("cleanup_cursor")
     ax_and64(&stream.data.sleepers[group], ~bit)
     ax_and64(&stream.space.sleepers[group], ~bit)
     if ax_load64(&stream.producers[group]) & bit:
-        # It may have died waiting; another that waits says so again.
+        # It may have died waiting; another producer that waits sets it again.
         ax_put64(&stream.stalled_since_ns, 0)
-    # Last, so that a reader that sees the end sees every frame, and every claim passed over.
+    # Last, so that a reader that sees the end sees every frame, and every dropped claim.
     ax_and64(&stream.producers[group], ~bit)
     event_wake(&stream.data)
     event_wake(&stream.space)
 
 
 cdef bint detach(ax_stream *stream, ax_reader *durables, uint32_t who) noexcept nogil:
-    # A durable cursor outlives its reader, and gates on. Whether a name was given up, and no other is left.
+    # A durable cursor outlives its reader and goes on gating. Returns whether a name was freed and no other is left.
     cdef int k
     cdef uint64_t cursor
     cdef bint found = False, alone = True
@@ -417,7 +417,7 @@ cdef bint detach(ax_stream *stream, ax_reader *durables, uint32_t who) noexcept 
             continue
         cursor = ax_load64(&durables[k].cursor)
         if cursor & 3 == AX_CURSOR_GATING and ax_peek32(&durables[k].policy) & AX_POLICY_JOINING:
-            # Nothing was promised yet: what is at the cursor may be gone.
+            # No frame was guaranteed yet: those at the cursor may be overwritten.
             ax_store64(&durables[k].cursor, AX_CURSOR_IDLE)
             cursor = AX_CURSOR_IDLE
         if cursor & 3 == AX_CURSOR_GATING:
@@ -425,13 +425,13 @@ cdef bint detach(ax_stream *stream, ax_reader *durables, uint32_t who) noexcept 
             ax_cas64(&durables[k].cursor, cursor, cursor & ~<uint64_t>3 | AX_CURSOR_DETACHED)
             ax_crash("cleanup_detached")
         elif cursor & 3 == AX_CURSOR_IDLE or cursor & 3 == AX_CURSOR_WATCHING:
-            # It stood aside: nothing is promised to it any more.
+            # It stopped gating: no frame is guaranteed to it any more.
             ax_store64(&durables[k].cursor, AX_CURSOR_IDLE)
             ax_and64(&stream.durables, ~(<uint64_t>1 << k))
             found = True
         ax_store32(&durables[k].owner, 0)
     for k in range(AX_DURABLES):
-        # Who owns a line is about to be promised something.
+        # An owned line is about to be guaranteed frames.
         alone &= ax_load32(&durables[k].owner) == 0
     return found and alone and ax_load64(&stream.durables) == 0
 
@@ -439,10 +439,10 @@ cdef bint detach(ax_stream *stream, ax_reader *durables, uint32_t who) noexcept 
 on_death(AX_KIND_STREAM, stream_cleanup)
 
 
-# ---- readers: take a frame, give it back, wait
+# ---- readers: take a frame, release it, wait
 
 cdef int next_frame(ax_ring *ring, ax_got *got) noexcept nogil:
-    # The next frame under our policy: AX_OK, AX_EMPTY, AX_ENDED, or AX_DAMAGED.
+    # Take the next frame under this reader's policy: AX_OK, AX_EMPTY, AX_ENDED, or AX_DAMAGED.
     cdef int status
     if ring.is_overtaken:
         ring.is_overtaken = False
@@ -454,7 +454,7 @@ cdef int next_frame(ax_ring *ring, ax_got *got) noexcept nogil:
     else:
         status = watched(ring, got)
     if status == AX_EMPTY and not anybody_sends(ring) and not has_next(ring):
-        # Who sent last showed its frames before it left: what is not there now will never be.
+        # The last producer published its frames before it left: no more will come.
         settle_drained(ring, ring.position)
         return AX_ENDED
     if status == AX_EMPTY and ring.freed:
@@ -467,8 +467,8 @@ cdef int next_frame(ax_ring *ring, ax_got *got) noexcept nogil:
 
 
 cdef uint64_t copy_run(ax_ring *ring, char *to, int64_t *stamps, uint64_t each, uint64_t most) noexcept nogil:
-    # Frames of `each` bytes that lie ready one behind the other, for a reader that gates and holds none: copied, and
-    # given back at once, as if we had held all of them until now. How many; what is not plain is `next_frame`'s.
+    # Copy consecutive ready frames of `each` bytes, for a gating reader that holds none, and release them together.
+    # Returns how many. Other frames are left to `next_frame`.
     cdef uint64_t done = 0, word, sequence
     cdef uint64_t index = ring.index
     if not ring.gates or ring.oldest != ring.position:
@@ -486,7 +486,7 @@ cdef uint64_t copy_run(ax_ring *ring, char *to, int64_t *stamps, uint64_t each, 
         count_frame(ring, sequence)
         done += 1
         index += 1
-    # The first of them is overwritten first, if our cursor keeps nobody from it: what was copied is not to be believed.
+    # The first one would be overwritten first. If the cursor did not protect it, the copies are not trusted.
     if done == 0 or not is_kept(ring, ring.index, ring.position):
         return 0
     ring.position += done
@@ -526,12 +526,12 @@ cdef inline int gated(ax_ring *ring, ax_got *got) noexcept nogil:
         return AX_OK
     if word >> 16 <= ring.lap:
         return AX_EMPTY
-    # It cannot be while we gate.
+    # Impossible while this reader gates.
     return damaged(&ring.damage, AX_WORD_OVERTAKEN, ring.index, word >> 16, ring.lap)
 
 
 cdef inline bint is_kept(ax_ring *ring, uint64_t index, uint64_t position) noexcept nogil:
-    # Whether a slot that our cursor keeps is what it was; the fence keeps our reads of it above the look.
+    # Whether a slot protected by the cursor is unchanged. The fence keeps the reads of it above this load.
     cdef uint64_t found
     ax_fence_acquire()
     found = ax_peek64(&slot_at(ring, index).word) >> 16
@@ -543,7 +543,7 @@ cdef inline bint is_kept(ax_ring *ring, uint64_t index, uint64_t position) noexc
 
 
 cdef int doubt(ax_ring *ring) noexcept nogil:
-    # Nothing there for us, who are inside: can that be? AX_EMPTY, or AX_DAMAGED.
+    # No frame for this reader: check the words. AX_EMPTY, or AX_DAMAGED. The caller is inside.
     if ring.gates:
         mend_cursor(ring)
     return implausible(ring)
@@ -553,15 +553,15 @@ cdef int implausible(ax_ring *ring) noexcept nogil:
     cdef ax_u64 *word = &slot_at(ring, ring.index).word
     cdef uint64_t seen = ax_load64(word), tail = ax_load64(&ring.stream.tail)
     cdef uint64_t owner = seen >> 3 & OWNER_MASK
-    # A run that was claimed by a producer that died is not in the tail yet: a reader may be as far ahead.
+    # A run claimed by a producer that died is not in the tail yet: a reader may be that far ahead.
     if ring.position > ring.slots and ring.position - ring.slots > tail:
         return damaged(&ring.damage, AX_WORD_TAIL, 0, tail, ring.position)
     if seen >> 16 < ring.lap:
-        # The word comes before the tail: looked at again.
+        # The word was loaded before the tail: load it again.
         if tail > ring.position and ax_load64(word) >> 16 < ring.lap:
             return damaged(&ring.damage, AX_WORD_BEHIND, ring.index, seen >> 16, ring.lap)
     elif seen >> 16 == ring.lap and seen & 7 == AX_SLOT_WRITING:
-        # Its bit is set before it claims, and cleared after its last slot was shown or given up.
+        # A producer's bit is set before it claims, and cleared after its last slot was published or dropped.
         if (
             (owner >= ring.participants or not ax_load64(&ring.stream.producers[owner >> 6]) >> (owner & 63) & 1)
             and ax_load64(word) == seen
@@ -573,7 +573,7 @@ cdef int implausible(ax_ring *ring) noexcept nogil:
 
 
 cdef void mend_cursor(ax_ring *ring) noexcept nogil:
-    # Nobody but us writes our cursor and our bit while we gate: if they are others, they were damaged.
+    # Only this reader writes its cursor and its bit while it gates: restore them if they were damaged.
     cdef ax_stream *stream = ring.stream
     cdef uint64_t bit
     if ax_peek64(&ring.line.cursor) != ring.oldest << 2 | AX_CURSOR_GATING:
@@ -589,7 +589,7 @@ cdef void mend_cursor(ax_ring *ring) noexcept nogil:
 
 
 cdef int watched(ax_ring *ring, ax_got *got) noexcept nogil:
-    # In order, but overtaken when slow.
+    # Frames in order; a slow reader is lapped.
     cdef uint64_t word, tail, left = 2 * ring.slots + 2
     while left:
         left -= 1
@@ -609,17 +609,17 @@ cdef int watched(ax_ring *ring, ax_got *got) noexcept nogil:
                 step(ring)
                 watch_cursor(ring)
                 return AX_OK
-        # Lapped: go on where there is most time before the producer comes round again.
+        # Lapped: continue at the oldest position that is not being overwritten.
         tail = ax_load64(&ring.stream.tail)
         tail = tail - ring.slots + 1 if tail >= ring.slots else 0
         locate(ring, max(tail, ring.position + 1))
         watch_cursor(ring)
-    # So many in a row: we look again later.
+    # Too many retries: the caller tries again.
     return AX_EMPTY
 
 
 cdef int newest(ax_ring *ring, ax_got *got) noexcept nogil:
-    # The newest frame that is complete, if it is not one we had.
+    # The newest complete frame that was not taken yet.
     cdef uint64_t next = ring.position, position = ax_load64(&ring.stream.tail), low
     cdef uint64_t word
     # The tail may lag by one behind a claim.
@@ -642,7 +642,7 @@ cdef int newest(ax_ring *ring, ax_got *got) noexcept nogil:
 
 
 cdef inline bint pin(ax_ring *ring, uint64_t index, uint64_t position, uint64_t word, ax_got *got) noexcept nogil:
-    # Keep the slot's frame from being overwritten, or False: it was overtaken.
+    # Protect the slot's frame from being overwritten; False: it was overwritten already.
     cdef ax_u64 *pins
     got.index, got.position, got.word = index, position, word
     if index < ring.unpinned:
@@ -652,7 +652,7 @@ cdef inline bint pin(ax_ring *ring, uint64_t index, uint64_t position, uint64_t 
     got.held = HELD_BY_PIN
     pins = pins_at(ring, index) + (ring.me >> 6)
     ax_or64(pins, <uint64_t>1 << (ring.me & 63))
-    # Fence P: pairs with the one in `claim`. Either the producer sees our pin, or we see its claim.
+    # Fence P: pairs with the one in `claim`. Either the producer sees the pin, or this reader sees its claim.
     ax_fence_full()
     ax_crash("pin_set")
     if ax_load64(&slot_at(ring, index).word) == word:
@@ -663,7 +663,7 @@ cdef inline bint pin(ax_ring *ring, uint64_t index, uint64_t position, uint64_t 
 
 
 cdef int at_position(ax_ring *ring, uint64_t position, ax_got *got) noexcept nogil:
-    # The frame at a position, held as a viewer would, whatever our policy: AX_OK, AX_EMPTY, AX_LAPPED.
+    # Take the frame at a position without protection, under any policy: AX_OK, AX_EMPTY, AX_LAPPED.
     cdef uint64_t lap = position // ring.slots + 1
     cdef uint64_t index = position - (lap - 1) * ring.slots
     cdef uint64_t word = ax_load64(&slot_at(ring, index).word)
@@ -676,13 +676,13 @@ cdef int at_position(ax_ring *ring, uint64_t position, ax_got *got) noexcept nog
 
 
 cdef bint unchanged(ax_ring *ring, ax_got *got) noexcept nogil:
-    # After copying: was it one whole frame? The fence keeps the copy's loads above the second look.
+    # Check after a copy that the frame was not overwritten. The fence keeps the copy's loads above this load.
     ax_fence_acquire()
     return ax_peek64(&slot_at(ring, got.index).word) == got.word
 
 
 cdef void count_frame(ax_ring *ring, uint64_t sequence) noexcept nogil:
-    # A frame was had: what lies between it and the one before was lost to us.
+    # Count a received frame; a gap before it counts as dropped.
     if ring.expected == AX_UNKNOWN:
         ax_put64(&ring.line.joined, sequence)
     elif sequence > ring.expected:
@@ -694,11 +694,11 @@ cdef void count_frame(ax_ring *ring, uint64_t sequence) noexcept nogil:
 
 
 cdef void give_back(ax_ring *ring, uint64_t index, uint64_t position, int held) noexcept nogil:
-    # Who waits for room is told when a quarter of the ring is free, or there is nothing more to read: a wake-up
-    # costs more than many frames. Its own probe bounds what a reader that stops in between makes it wait.
+    # Producers that wait are woken when a quarter of the ring is free, or nothing is left to read: a wake-up
+    # costs more than many frames. If the reader stops in between, they wait at most until their next probe.
     ring.held -= 1
     if held == HELD_BY_PIN:
-        # Release: pairs with `pinned`; our last access is over.
+        # Release: pairs with `pinned`; the last access is over.
         ax_and64(pins_at(ring, index) + (ring.me >> 6), ~(<uint64_t>1 << (ring.me & 63)))
         return
     if held == HELD_BY_COPY:
@@ -726,13 +726,13 @@ cdef void tell_space(ax_ring *ring) noexcept nogil:
 
 
 cdef inline void move_cursor(ax_ring *ring, uint64_t position) noexcept nogil:
-    # Release: pairs with `gate`; all our accesses below the position are over. Only we write it, unless
-    # a durable one was declared away for good.
+    # Release: pairs with `gate`; all accesses below the position are over. Only this reader writes it, unless
+    # a durable one was expired.
     ax_store64(&ring.line.cursor, position << 2 | AX_CURSOR_GATING)
 
 
 cdef inline void watch_cursor(ax_ring *ring) noexcept nogil:
-    # For statistics only: nobody waits for a reader that watches.
+    # For statistics only: producers do not wait for a reader that watches.
     ax_put64(&ring.line.cursor, ring.position << 2 | AX_CURSOR_WATCHING)
 
 
@@ -743,14 +743,14 @@ cdef void settle_drained(ax_ring *ring, uint64_t position) noexcept nogil:
 
 
 cdef void settle_had(ax_ring *ring) noexcept nogil:
-    # A reader stops: if it had every frame so far, say so, though nobody told it of an end.
+    # A reader stops: record it if every frame so far was read, though no end was seen.
     cdef uint64_t tail = ax_load64(&ring.stream.tail)
     if ring.received and not has_next(ring):
         settle_drained(ring, tail)
 
 
 cdef bint has_next(ax_ring *ring) noexcept nogil:
-    # Whether something we have not had was sent, or is being written; passes over what was given up.
+    # Whether an unread frame was sent or is being written; ignores dropped claims.
     cdef uint64_t position = ring.position, lap, index, word, tail, left = 2 * ring.slots + 2
     while left:
         left -= 1
@@ -769,7 +769,7 @@ cdef bint has_next(ax_ring *ring) noexcept nogil:
 
 
 cdef int next_wait(ax_ring *ring, ax_got *got, int64_t deadline, bint first) noexcept nogil:
-    # One slice of waiting: as next_frame, or AX_BUSY look at your signals, AX_TIMEOUT, AX_DAMAGED.
+    # One slice of waiting: as next_frame, or AX_BUSY check signals and call again, AX_TIMEOUT, AX_DAMAGED.
     cdef ax_stream *stream = ring.stream
     cdef int64_t now = ax_now_ns(), started = now, spin_ns = spin_time(ring)
     cdef int64_t nap
@@ -808,10 +808,10 @@ cdef int next_wait(ax_ring *ring, ax_got *got, int64_t deadline, bint first) noe
             return AX_BUSY
 
 
-# ---- readers: come and go
+# ---- readers: join and leave
 
 cdef int reader_join(ax_ring *ring, uint32_t policy, bint from_oldest, int durable) noexcept nogil:
-    # Take part as a reader; `durable` is the line of our name, -1 without one.
+    # Join as a reader; `durable` is the line of its durable name, -1 without one.
     cdef ax_stream *stream = ring.stream
     cdef ax_reader *line = &ring.readers[ring.me if durable < 0 else ring.participants + durable]
     cdef uint64_t state, tail, start, floor, cursor = ax_load64(&line.cursor)
@@ -823,16 +823,16 @@ cdef int reader_join(ax_ring *ring, uint32_t policy, bint from_oldest, int durab
     ring.dropped = ax_load64(&line.dropped) if durable >= 0 else 0
     ring.expected = AX_UNKNOWN
     if durable >= 0 and cursor & 3 == AX_CURSOR_DETACHED:
-        # A name's reader is at most the ring behind the tail, and never before it.
+        # A durable cursor is at most the ring behind the tail, and never ahead of it.
         tail = ax_load64(&stream.tail)
         if (cursor >> 2) > tail + ring.slots or (cursor >> 2) + ring.slots < tail:
             return damaged(&ring.damage, AX_WORD_TAIL, 0, tail, cursor >> 2)
-        # Back before the time was up? The swap loses to `expire`.
+        # Resume. The swap loses to `expire`.
         if ax_cas64(&line.cursor, cursor, cursor & ~<uint64_t>3 | AX_CURSOR_GATING):
             return stand_at(ring, cursor >> 2)
     ax_put64(&line.received, 0)
     ax_put64(&line.dropped, 0)
-    # Release: a cleaner that sees the cursor sees that nothing is promised yet.
+    # Release: a cleaner that sees the cursor sees that no frame is guaranteed yet.
     ax_store32(&line.policy, policy | AX_POLICY_JOINING)
     tail = ax_load64(&stream.tail)
     start = tail
@@ -850,9 +850,9 @@ cdef int reader_join(ax_ring *ring, uint32_t policy, bint from_oldest, int durab
     if not from_oldest:
         start = tail
     elif ring.gates and anybody_sends(ring):
-        # What is below may be overwritten by a producer that has not seen us.
+        # Frames below may be overwritten by a producer that has not seen this cursor.
         floor = ax_load64(&stream.announced)
-        # Never further ahead of the tail, or it is damaged.
+        # A value further ahead of the tail is damaged.
         floor = min(floor, ax_load64(&stream.tail) + max(1, ring.slots // AHEAD))
         start = max(start, floor - ring.slots if floor > ring.slots else 0)
     while start < tail and overwritten(ring, start):
@@ -860,7 +860,7 @@ cdef int reader_join(ax_ring *ring, uint32_t policy, bint from_oldest, int durab
     if policy == AX_POLICY_LATEST and from_oldest and tail:
         start = tail - 1
     ax_store64(&line.cursor, start << 2 | state)
-    # Release: what is promised from here on is above the cursor.
+    # Release: frames from the cursor on are guaranteed from here on.
     ax_store32(&line.policy, policy)
     ax_crash("join_done")
     stand_at(ring, start)
@@ -882,7 +882,7 @@ cdef bint overwritten(ax_ring *ring, uint64_t position) noexcept nogil:
 
 
 cdef uint64_t first_expected(ax_ring *ring, uint64_t start, uint64_t tail) noexcept nogil:
-    # The sequence that comes first for a reader that begins at `start`, so that losses count from there.
+    # The first sequence for a reader that begins at `start`: losses count from there.
     cdef uint64_t position, sequence
     cdef ax_got got
     if ring.shared or tail == 0:
@@ -903,7 +903,7 @@ cdef uint64_t first_expected(ax_ring *ring, uint64_t start, uint64_t tail) noexc
 
 
 cdef void reader_leave(ax_ring *ring) noexcept nogil:
-    # Go for good: a durable name is forgotten too.
+    # Leave for good; a durable name is removed too.
     cdef ax_stream *stream = ring.stream
     ax_store64(&ring.line.cursor, AX_CURSOR_IDLE)
     if ring.line == &ring.readers[ring.me]:
@@ -917,11 +917,11 @@ cdef void reader_leave(ax_ring *ring) noexcept nogil:
 
 
 cdef void reader_stand_aside(ax_ring *ring) noexcept nogil:
-    # Gate no longer, said by a thread that is not inside: the one that is may hang in the kernel. What it looks at may be
-    # overwritten under it. The line stays ours.
+    # Stop gating, called by a thread that is not inside: the one inside may hang in the kernel. Slots that it reads may
+    # be overwritten meanwhile. The reader line stays owned.
     cdef uint64_t cursor = ax_load64(&ring.line.cursor)
     if cursor & 3 == AX_CURSOR_GATING:
-        # Loses to `move_cursor` of a thread that came back; pairs with `gate`.
+        # Loses to `move_cursor` of a thread that continues; pairs with `gate`.
         ax_cas64(&ring.line.cursor, cursor, cursor & ~<uint64_t>3 | AX_CURSOR_WATCHING)
     event_wake(&ring.stream.space)
 
@@ -930,19 +930,19 @@ cdef void reader_stand_aside(ax_ring *ring) noexcept nogil:
 
 @no_gc_clear   # `ring` points into `participant` and `memory`: neither goes before it
 cdef class Endpoint:
-    """An end's place in the ring, used by one thread at a time; who closes it waits for that one, or leaves it to it.
+    """A handle on the ring, used by one thread at a time. Closing it waits for that thread, or leaves the rest to it.
 
-    A subclass opens it, and provides `_revive()` (make the handle usable or raise), `interrupt` (make a thread that
-    waits inside look up), `finish` (what is done in the last turn) and `detach` (leave, if that is due).
+    A subclass opens it, and provides `_revive()` (make the handle usable or raise), `interrupt` (wake a thread that
+    waits inside), `finish` (called once before leaving) and `detach` (leave, if that is due).
     """
 
     @property
     def _damage(self):
-        """Which word the last DAMAGED was about, what was found, and what is possible."""
+        """The last DAMAGED as text: the word, its value, and what is possible."""
         return damage_text(&self.ring.damage)
 
     def _shut(self):
-        """Leave the stream, when nobody is inside any more."""
+        """Leave the stream once no thread is inside."""
         if not self.is_open:
             return
         self.is_open = False
@@ -953,7 +953,7 @@ cdef class Endpoint:
             return
         while not ax_take_turn(&self.busy):
             if self.inside == pthread_self():
-                # Closed from a signal handler, or the like: the call below us leaves.
+                # Closed in a signal handler, or the like: the interrupted call leaves.
                 return
             self.interrupt()
             self._yield()
@@ -961,7 +961,7 @@ cdef class Endpoint:
         self.leave()
 
     cdef int enter(self) except -1:
-        # One thread at a time; another waits its turn.
+        # Admit one thread at a time.
         if not self.is_open or inherited(self.ring.party):
             self._revive()
         while not ax_take_turn(&self.busy):
@@ -985,6 +985,6 @@ cdef class Endpoint:
         pass
 
     def _yield(self):
-        """Let the thread that is inside get on."""
+        """Let the thread that is inside run."""
         import time
         time.sleep(0.0001)

@@ -1,3 +1,3 @@
-# NumPy's scalars, made quickly: scalar.h. Whoever takes it has imported NumPy's C-API.
+# Fast NumPy scalars, of scalar.h. The importing module must call import_array().
 cdef extern from "scalar.h":
     object ax_scalar(int kind, const void *bytes, object dtype)

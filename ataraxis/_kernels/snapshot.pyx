@@ -1,7 +1,7 @@
-"""A stream's control words as Python numbers, and the names of its durable readers.
+"""A stream's control words as Python numbers, and the registration of durable readers.
 
-Reads disturb nobody. Registering a durable name is arbitrated by a byte of the file, which dies with
-whoever holds it.
+Reading never disturbs the stream. A locked byte of the file guards registration; the kernel unlocks it when its
+holder dies.
 """
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
@@ -23,8 +23,8 @@ cdef enum:
 # ---- the algorithm
 
 cdef int register(ax_party *party, const char *name, uint64_t timeout_ns) noexcept nogil:
-    # A line for the name, ours from here on; the caller holds the registration byte. Or AX_BUSY, AX_CROWDED,
-    # AX_RETIRED: the stream has lost its name, and nobody could come back to what it promises.
+    # Find a line for the name and own it; the caller holds the registration byte. Or AX_BUSY, AX_CROWDED,
+    # AX_RETIRED: the stream was unlinked, so that a reader could not return to a durable name.
     cdef ax_reader *lines = <ax_reader *>(party.control + sizeof(ax_stream)) + party.slots
     cdef int k, free = -1
     cdef char theirs[64]
@@ -42,7 +42,7 @@ cdef int register(ax_party *party, const char *name, uint64_t timeout_ns) noexce
             break
     if free < 0:
         return AX_CROWDED
-    # Kept before anything is promised: an undelivered frame is never reclaimed.
+    # `kept` is set before frames are guaranteed: a segment with undelivered frames is never reclaimed.
     ax_store32(&live_of(party).kept, 1)
     ax_store32(&lines[free].owner, party.slot + 1)
     ax_crash("durable_owned")
@@ -54,7 +54,7 @@ cdef int register(ax_party *party, const char *name, uint64_t timeout_ns) noexce
 # ---- the bridge
 
 def register_durable(Participant participant not None, bytes name, uint64_t timeout_ns):
-    """Own the line of a durable name: its number, BUSY (somebody reads under it), CROWDED, RETIRED, or None to try again."""
+    """Own the line of a durable name. Return its number, BUSY (it has a reader), CROWDED, RETIRED, or None to try again."""
     cdef char text[64]
     cdef ax_party *party = &participant.party
     cdef int status
@@ -68,17 +68,17 @@ def register_durable(Participant participant not None, bytes name, uint64_t time
 
 
 def hold_names(Participant participant not None):
-    """Keep others from registering durable names; false if somebody is at it: try again."""
+    """Lock registration of durable names; return False if another process holds the lock."""
     return ax_byte(participant.party.probe, 0, F_WRLCK, REGISTER_BYTE) == 0
 
 
 def free_names(Participant participant not None):
-    """Let others register again."""
+    """Unlock registration of durable names."""
     ax_byte(participant.party.probe, 0, F_UNLCK, REGISTER_BYTE)
 
 
 def registered(Participant participant not None):
-    """Durable names whose reader has registered and has no cursor yet."""
+    """Return the durable names whose reader has registered and has no cursor yet."""
     cdef ax_reader *lines = <ax_reader *>(participant.party.control + sizeof(ax_stream)) + participant.party.slots
     cdef char text[64]
     cdef int k
@@ -90,29 +90,29 @@ def registered(Participant participant not None):
     return found
 
 def keep(Participant participant not None, bint kept):
-    """Say whether the segment holds frames that are promised to somebody."""
+    """Set whether the segment holds frames guaranteed to a reader."""
     ax_store32(&live_of(&participant.party).kept, kept)
 
 
 def label(Participant participant not None, bytes name):
-    """Name our reader line, for messages and statistics."""
+    """Name this participant's reader line, for messages and statistics."""
     cdef ax_party *party = &participant.party
     cdef ax_reader *lines = <ax_reader *>(party.control + sizeof(ax_stream))
     cdef char text[64]
     memset(text, 0, 64)
     memcpy(text, <char *>name, min(len(name), 63))
-    # Whoever looks meanwhile may see half of it: it is for messages only.
+    # Not atomic: the name is for messages only.
     ax_copy(lines[party.slot].name, text, 64)
 
 
 def geometry(Participant participant not None):
-    """slots, capacity, flags."""
+    """Return slots, capacity, flags."""
     cdef ax_stream *stream = <ax_stream *>participant.party.control
     return stream.slots, stream.capacity, stream.flags
 
 
 def words(Participant participant not None):
-    """tail, sent, bytes, last_ns, stalled_ns, stalled_since_ns, refused, skipped, gaps, drained."""
+    """Return tail, sent, bytes, last_ns, stalled_ns, stalled_since_ns, refused, skipped, gaps, drained."""
     cdef ax_stream *stream = <ax_stream *>participant.party.control
     return (
         ax_load64(&stream.tail), ax_load64(&stream.sent), ax_peek64(&stream.sent_bytes), ax_peek64(&stream.last_ns),
@@ -122,7 +122,7 @@ def words(Participant participant not None):
 
 
 def producers(Participant participant not None):
-    """Participants that send."""
+    """Return the participants that are producers."""
     cdef ax_stream *stream = <ax_stream *>participant.party.control
     cdef uint32_t k
     found = []
@@ -133,14 +133,14 @@ def producers(Participant participant not None):
 
 
 def announce(Participant participant not None):
-    """Count as a producer, before anybody can see the stream without one."""
+    """Mark this participant as a producer, before the stream is visible without one."""
     cdef ax_stream *stream = <ax_stream *>participant.party.control
     ax_or64(&stream.producers[participant.party.slot >> 6], <uint64_t>1 << (participant.party.slot & 63))
 
 
 def readers(Participant participant not None):
-    """Each reader: slot (None: durable and away), is_durable, state, position, policy, received, dropped, joined,
-    detached_ns, timeout_ns, name."""
+    """Return for each reader: slot (None: durable and away), is_durable, state, position, policy, received, dropped,
+    joined, detached_ns, timeout_ns, name."""
     cdef ax_party *party = &participant.party
     cdef ax_stream *stream = <ax_stream *>party.control
     cdef ax_reader *lines = <ax_reader *>(party.control + sizeof(ax_stream))
@@ -168,7 +168,7 @@ def readers(Participant participant not None):
 
 
 def reader_count(Participant participant not None):
-    """How many readers there are, durable ones that are away included."""
+    """Return the number of readers, durable ones that are away included."""
     cdef ax_stream *stream = <ax_stream *>participant.party.control
     cdef uint32_t k
     cdef int count = (<object>ax_load64(&stream.durables)).bit_count()
@@ -178,12 +178,12 @@ def reader_count(Participant participant not None):
 
 
 def control_bytes(uint64_t slots, uint32_t participants):
-    """Bytes of the control block of a stream; a multiple of 128."""
+    """Return the size of a stream's control block in bytes; a multiple of 128."""
     return sizeof(ax_stream) + (participants + AX_DURABLES) * sizeof(ax_reader) + slots * control_stride_of(participants)
 
 
 def stride_of(uint64_t capacity):
-    """Bytes from slot to slot for frames of at most `capacity` payload bytes; a multiple of 128."""
+    """Return the bytes from slot to slot for at most `capacity` payload bytes; a multiple of 128."""
     return (AX_PAYLOAD_AT + capacity + 127) // 128 * 128
 
 
@@ -198,5 +198,5 @@ def describe(unsigned char[::1] control, uint64_t slots, uint64_t capacity, uint
     stream.flags = flags
 
 
-# A status, for the rooms.
+# A status, for other packages.
 RETIRED = AX_RETIRED

@@ -1,4 +1,4 @@
-# What unlink_on_signal.h offers; its list is static, so one kernel only may take it (memory.pyx).
+# The functions of unlink_on_signal.h. Its list is static: only memory.pyx may use it.
 from libc.stdint cimport int64_t, uint64_t
 
 cdef extern from "unlink_on_signal.h" nogil:

@@ -1,6 +1,6 @@
-"""A worker's way in and out, as quick as it goes: emit and get, plain and awaited.
+"""Fast paths of a worker's emit and get, plain and awaited.
 
-One look, in the words of the board and the queue; whatever takes longer, or is out of the ordinary, is the subclass's.
+One check of the board's and the queue's words. Everything else is left to the subclass.
 """
 from cpython.exc cimport PyErr_Occurred, PyErr_WarnEx
 from cpython.ref cimport Py_INCREF
@@ -18,7 +18,7 @@ cdef extern from *:
     typedef int (*ax_sender)(PyObject *, PyObject *, void **);
     static void ax_give_send(PyTypeObject *type, ax_sender send)
     {
-        /* Who awaits calls it without an exception for the result (3.10, 3.11); others use __next__. */
+        /* `await` calls it, which saves the StopIteration (3.10, 3.11); other callers use __next__. */
         if (type->tp_as_async) type->tp_as_async->am_send = (sendfunc)(void (*)(void))send;
     }
     static void ax_drop(void *p) { Py_DECREF((PyObject *)p); }
@@ -41,7 +41,7 @@ cdef enum:
 
 cdef extern from *:
     """
-    #define AX_CALL ((uint64_t)1 << 62)      /* of a lane: a caller waits for the result; frames.py has it too */
+    #define AX_CALL ((uint64_t)1 << 62)      /* bit of a lane: a caller waits for the result; also in frames.py */
     """
     const uint64_t CALL "AX_CALL"
 
@@ -53,25 +53,25 @@ cdef enum:
 # ---- the bridge
 
 cdef class WorkerHandle:
-    """What emits and gets; a subclass gives the manners.
+    """Emit and get of a pipeline's worker.
 
-    It provides `_emit(value, dtype, timeout)` and `_get(timeout)`, which wait; `_accept(lease)`, which has a leased frame
-    that does not read quickly (None: its frames come one by one); `acknowledge()`; and for each awaited call a coroutine of the rest of it:
-    `_emit_later(value, dtype)`, `_emit_sync_later(value, dtype, timeout)`, `_get_later()`, `_get_sync_later(timeout)`.
+    A subclass provides `_emit(value, dtype, timeout)` and `_get(timeout)`, which wait; `_accept(lease)`, which takes a
+    leased frame without a fast path (None: its frames come one by one); `acknowledge()`; and for each awaited call a
+    coroutine that finishes it:
     """
 
-    cdef QueueHandle outbox             # of the only child; None: emitting goes the long way
-    cdef QueueHandle inbox              # None: so does getting
+    cdef QueueHandle outbox             # of the only child; None: emit has no fast path
+    cdef QueueHandle inbox              # None: get has no fast path
     cdef int64_t[::1] board
-    cdef Py_ssize_t state, finished     # words of the board: of the run, of the only child
+    cdef Py_ssize_t state, finished     # indices on the board: of the run's state, of the only child's
     cdef Py_ssize_t emitted, received, bins, last_bin, lane_at, began, last
     cdef Py_ssize_t edge
     cdef ax_lease slot_lease
     cdef ax_message_header header       # of the frame that `next_value` returned
-    cdef bint is_held                   # `slot_lease` is leased: what `get` or `next_value` returned last
+    cdef bint is_held                   # `slot_lease` is the lease of the last value of `get` or `next_value`
     cdef Py_ssize_t busy
-    cdef bint tells_gaps                # a value without a result is told to the child
-    cdef uint64_t lane_in, lane_out     # results of frames of the one lane go on in the other
+    cdef bint tells_gaps                # send the child a gap marker for a value without a result
+    cdef uint64_t lane_in, lane_out     # results of frames in `lane_in` are sent in `lane_out`
     cdef object lane_of
     cdef public uint64_t _lane, _sequence
     cdef uint64_t source
@@ -79,7 +79,7 @@ cdef class WorkerHandle:
     cdef public object _job, _values
 
     def _plug(self, board, dict words, QueueHandle inbox, QueueHandle outbox):
-        """Take the words of the board and the queues; `words` says where which word is."""
+        """Use the board and the queues; `words` maps names to indices on the board."""
         self.board = board
         self.state, self.finished, self.edge = words["state"], words["finished"], words["edge"]
         self.emitted, self.received = words["emitted"], words["received"]
@@ -91,7 +91,7 @@ cdef class WorkerHandle:
         self._is_quick = inbox is not None
 
     def _unplug(self, bint is_done):
-        """Leave: what was got last is acknowledged, or goes back."""
+        """Leave; acknowledge the last value, or give it back."""
         if self.is_held:
             self.is_held = False
             if self.inbox.is_open:
@@ -105,7 +105,7 @@ cdef class WorkerHandle:
         self.board = None
 
     cdef bint try_emit(self, value, dtype) except -1:
-        # Whether it went; False: the long way says why not.
+        # Emit if there is a fast path; False: `_emit` does it, or raises.
         cdef ax_message_header header
         cdef int code = -1, status
         if self.outbox is None or self.board[self.state] > RUNNING or self.board[self.finished] == FINISHED:
@@ -128,7 +128,7 @@ cdef class WorkerHandle:
         return True
 
     cdef int acknowledge_previous(self, int64_t now) except -1:
-        # Acknowledge what was got last. The caller is inside.
+        # Acknowledge the last value. The caller is inside.
         if self.is_held:
             self.is_held = False
             self.inbox.finish_lease(&self.slot_lease, 1, False, True)
@@ -138,7 +138,7 @@ cdef class WorkerHandle:
         return 0
 
     cdef object try_get(self):
-        # The next value; LATER: there is none now, or it goes the long way.
+        # Return the next value; LATER: none is ready, or it has no fast path.
         cdef QueueHandle inbox = self.inbox
         cdef ax_message_header header
         cdef int64_t now
@@ -180,7 +180,7 @@ cdef class WorkerHandle:
         return value
 
     def _ack_deferred(self):
-        """Acknowledge what was got last, if it was got quickly."""
+        """Acknowledge the last value, if it came by the fast path."""
         if self.is_held:
             self.inbox.enter()
             try:
@@ -188,7 +188,7 @@ cdef class WorkerHandle:
             finally:
                 self.inbox.leave()
 
-    # ---- a function of a value: the next value, and what came of it
+    # ---- a plain function: the next value, and its result
 
     def _serve_with(self, lane_of, bint tells_gaps):
         """Prepare `next_value` and `emit_result`; `lane_of` maps the lane of a frame to that of its results."""
@@ -197,8 +197,8 @@ cdef class WorkerHandle:
     def next_value(self):
         """Lease the next frame and return its value, waiting for it without a limit.
 
-        NotImplemented: it goes the long way, by the inbox. A frame does so if it is not one plain value, if a caller
-        waits for its result, or if a worker has failed with it before.
+        NotImplemented: no fast path; the inbox returns the frame. So for a frame that is not one plain value, one for
+        whose result a caller waits, and one with which a worker has failed before.
         """
         cdef QueueHandle inbox = self.inbox
         cdef int64_t now
@@ -232,9 +232,9 @@ cdef class WorkerHandle:
         return value
 
     def emit_result(self, result):
-        """Send what came of the value of `next_value`, then acknowledge the value.
+        """Send the result for the value of `next_value`, then acknowledge the value.
 
-        False: it goes the long way, and nothing was done; see `message`.
+        Return False if there is no fast path and nothing was done; see `message`.
         """
         cdef ax_message_header header = self.header
         cdef int64_t now
@@ -263,7 +263,7 @@ cdef class WorkerHandle:
         return True
 
     def message(self, value):
-        """Return the leased frame of `next_value` as a `Message`, which is acknowledged or given back from now on."""
+        """Return the leased frame of `next_value` as a `Message`, which now holds the lease."""
         cdef Message made = Message.__new__(Message)
         made.queue, made.slot_lease, made.header, made.value = self.inbox, self.slot_lease, self.header, value
         made.is_over = self.is_held = False
@@ -272,16 +272,16 @@ cdef class WorkerHandle:
     # ---- plain
 
     def emit(self, value, dtype=None, timeout=0.5):
-        """Hand a value to every child, or to none: False if there was no room in time.
+        """Emit a value to every child, or to none. Return False if there was no room in time.
 
         Parameters
         ----------
         value : object
             As for `Frame.from_value`. Copied.
         dtype : DType, optional
-            How to send it, if not as itself.
+            Dtype to send it as; by default its own.
         timeout : float or None
-            Longest wait, s; None waits without end.
+            Longest wait, s; None waits without limit.
 
         Raises
         ------
@@ -291,10 +291,10 @@ cdef class WorkerHandle:
         return self.try_emit(value, dtype) or self._emit(value, dtype, timeout)
 
     def get(self, timeout=5):
-        """Return the next value, waiting up to `timeout`, s; None: for ever.
+        """Return the next value. Waits up to `timeout`, s; None waits without limit.
 
-        Acknowledged by the next `get`. Raises `TimeoutError` and `EndOfStream` as
-        ``await get_sync()`` does.
+        The next `get` acknowledges it. Raises `TimeoutError` and `EndOfStream` like
+        ``await get_sync()``.
         """
         value = self.try_get()
         return self._get(timeout) if value is LATER else value
@@ -311,11 +311,11 @@ cdef class WorkerHandle:
         return ready(self, EMIT, value, d_type, None)
 
     def _emitting_sync(self, value, d_type=None, timeout=None):
-        """Emit, however long it takes, awaited: see `Processor.emit_sync`."""
+        """Emit, waiting for room, awaited: see `Processor.emit_sync`."""
         return ready(self, EMIT_SYNC, value, d_type, timeout)
 
     def _getting(self):
-        """Get what there is, awaited: see `Processor.get`."""
+        """Get a value that is ready, awaited: see `Processor.get`."""
         return ready(self, GET, None, None, None)
 
     def _getting_sync(self, timeout=5):
@@ -330,10 +330,10 @@ cdef inline ReadyAwaitable ready(WorkerHandle port, int what, value, more, timeo
 
 
 @final
-@no_gc       # it lives as long as one await, and nothing that it holds knows it
+@no_gc       # it lives as long as one await, and is in no reference cycle
 @freelist(16)
 cdef class ReadyAwaitable:
-    """A coroutine that has its result at its first step, if that is possible at all."""
+    """A coroutine that returns at its first step if the result is ready."""
 
     cdef WorkerHandle port
     cdef int what
@@ -377,18 +377,18 @@ cdef class ReadyAwaitable:
         return self.send(None)
 
     def send(self, value):
-        """Go on."""
+        """Resume."""
         cdef void *result = NULL
         cdef int how = self.go(value, &result)
         found = <object>result
-        # It was ours to keep: `found` has taken another reference.
+        # `result` is a new reference, and `found` holds another one.
         give_up(result)
         if how == RETURN:
             raise StopIteration(found)
         return found
 
     def throw(self, kind, value=None, trace=None):
-        """Go on with an exception."""
+        """Resume with an exception."""
         self.is_begun = True
         if self.inner is not None:
             return self.inner.throw(kind if value is None else value)

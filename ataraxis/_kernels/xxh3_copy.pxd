@@ -1,4 +1,4 @@
-# Copies that are hashed while they are made: xxh3_copy.h.
+# Copying with hashing, of xxh3_copy.h.
 from libc.stdint cimport uint64_t
 
 cdef extern from "xxh3_copy.h" nogil:

@@ -1,7 +1,7 @@
 /* C11 atomics as opaque structs, so that a plain access to a shared word does not compile.
  *
  * Names tell the order: load = acquire, peek = relaxed, store = release, put = relaxed;
- * cas/swap/or/and/add are acquire-release. Whoever uses one says which access it pairs with.
+ * cas/swap/or/and/add are acquire-release. Each use names the access it pairs with.
  */
 #ifndef AX_ATOMICS_H
 #define AX_ATOMICS_H
@@ -60,8 +60,8 @@ static inline void ax_pause(void)
 #endif
 }
 
-/* Let some 50 ns pass. Pauses close together would hand a virtual CPU back to its host ("pause-loop
- * exiting"), which takes far longer than what is waited for. */
+/* Wait about 50 ns. Pauses close together would hand a virtual CPU back to its host ("pause-loop
+ * exiting"), which takes far longer. */
 static inline void ax_linger(void)
 {
     ax_pause();

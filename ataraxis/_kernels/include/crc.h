@@ -1,4 +1,4 @@
-/* CRC-32 (IEEE, as zlib's) for frames in files: fast also where a frame is a hundred bytes.
+/* CRC-32 (IEEE, as zlib's) for frames in files; fast for short frames too.
  *
  * x86-64 folds 64 bytes at a time by carry-less multiplication (V. Gopal et al., "Fast CRC Computation for
  * Generic Polynomials Using PCLMULQDQ", Intel 2009); aarch64 has an instruction; elsewhere slicing by 8. */
@@ -14,13 +14,13 @@
 #include <arm_acle.h>
 #endif
 
-#define AX_CRC_BYTES 1024           /* a longer payload goes to a checksum that is faster there */
+#define AX_CRC_BYTES 1024           /* longer payloads use the subclass's checksum, which is faster there */
 #define AX_CRC_POLYNOMIAL 0xEDB88320u
 
 static uint32_t ax_crc_table[8][256];
 static int ax_crc_folds;
 
-/* Once, at import, before any other thread knows this module. */
+/* Call once, at import, before another thread can use the module. */
 static inline void ax_crc_init(void)
 {
     for (uint32_t i = 0; i < 256; i++) {
@@ -38,7 +38,7 @@ static inline void ax_crc_init(void)
 #endif
 }
 
-/* The functions below take and give the register itself, not zlib's complement of it. */
+/* The functions below take and return the register itself, not zlib's complement of it. */
 static inline uint32_t ax_crc_bytes(uint32_t state, const unsigned char *p, size_t n)
 {
 #if defined(__ARM_FEATURE_CRC32)
@@ -113,7 +113,7 @@ AX_FOLDING uint32_t ax_crc_fold(uint32_t state, const unsigned char *p, size_t n
     return ax_crc_reduce(a);
 }
 
-/* Four bytes in front of a header's 60, and all of them in registers. */
+/* CRC of four bytes in front of a header's 60, in registers. */
 AX_FOLDING uint32_t ax_crc_fold_header(uint32_t front, const unsigned char *p)
 {
     __m128i a = _mm_or_si128(_mm_slli_si128(AX_LOAD(p), 4), _mm_cvtsi32_si128((int)front));
@@ -137,8 +137,8 @@ static inline uint32_t ax_crc32(uint32_t crc, const void *data, size_t n)
     return ~ax_crc_bytes(state, p, n);
 }
 
-/* The CRC of a header is of 60 bytes and goes on from a seed. Where folding pays, four bytes are put in front that
- * bring the empty register to that seed, and the whole is 64: they are the seed run backwards. */
+/* A header's CRC covers 60 bytes and continues from a seed. Where folding is available, four bytes are put in front that
+ * bring the empty register to that seed, to make 64 bytes: they are the seed run backwards. */
 typedef struct { uint32_t seed, front; } ax_seal;
 
 static inline ax_seal ax_seal_of(uint32_t seed)

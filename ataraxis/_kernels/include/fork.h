@@ -1,6 +1,6 @@
-/* Forks, watched from one place (memory.pyx includes this, nothing else does): the generation
+/* Fork detection (memory.pyx includes this, nothing else does): the generation
  * tells an inherited handle from its original; the gate keeps a fork from happening between taking a
- * byte and MADV_DONTFORK, which would leak a life into the child. Registered at the first attachment. */
+ * byte and MADV_DONTFORK, which would leave the child holding the byte. Registered at the first attachment. */
 #ifndef AX_FORK_H
 #define AX_FORK_H
 
@@ -11,8 +11,8 @@
 #include "platform.h"
 
 /* A byte taken through a probe belongs to its open file description. A forked child's copy would keep the
- * description, and so the byte, when the parent is killed half way through a clean-up: the child closes its
- * copies before anything else runs. Changed and walked inside the gate only. */
+ * description, and so the byte, when the parent is killed during a clean-up: the child closes its
+ * copies before anything else runs. The list is changed and walked inside the gate only. */
 typedef struct ax_probe {
     struct ax_probe *next, *previous;
     int *fd;
@@ -42,7 +42,7 @@ static inline void ax_watch_forks(void) { pthread_once(&ax_watched, ax_watch_for
 static inline void ax_gate_enter(void) { pthread_mutex_lock(&ax_gate); }
 static inline void ax_gate_leave(void) { pthread_mutex_unlock(&ax_gate); }
 
-/* Watch the descriptor *fd of the file dev, ino; NULL: no memory. */
+/* Register the descriptor *fd of the file dev, ino; NULL: out of memory. */
 static inline ax_probe *ax_watch_probe(int *fd, uint64_t dev, uint64_t ino)
 {
     ax_probe *probe = malloc(sizeof *probe);

@@ -1,5 +1,5 @@
-/* The header of a frame and what may stand in it, as ataraxis.frame writes them; docs/explanation/formats.md draws them.
- * tests/frame/test_frame_header.py holds these names to that room's. */
+/* The frame header, its flags and dtype codes, as ataraxis.frame writes them; see docs/explanation/formats.md.
+ * tests/frame/test_frame_header.py compares both. */
 #ifndef AX_FRAME_H
 #define AX_FRAME_H
 
@@ -7,8 +7,8 @@
 #include <stdint.h>
 
 #define AX_FRAME_MAGIC "AXF1"
-#define AX_FRAME_PAD 64            /* frames lie at multiples of it: in slots, in drained buffers, in files */
-#define AX_EXTENTS_BYTES 64        /* of the extensions, in their order behind the header */
+#define AX_FRAME_PAD 64            /* frames are padded to it: in slots, drained buffers and files */
+#define AX_EXTENTS_BYTES 64        /* the extensions, in the order in which they follow the header */
 #define AX_STAMP_BYTES 16
 #define AX_ORIGIN_BYTES 24
 
@@ -24,22 +24,22 @@ typedef struct {
     uint32_t source;
     uint32_t crc;
     uint32_t labels;
-    uint32_t header_crc;                               /* 0 inside a stream: stamped where the frame leaves it */
+    uint32_t header_crc;                               /* 0 inside a stream: set where the frame leaves it */
 } ax_frame;
 _Static_assert(sizeof(ax_frame) == 64 && offsetof(ax_frame, extents) == 32 && offsetof(ax_frame, header_crc) == 60, "ax_frame");
 
 enum {
-    AX_FLAG_CHECKSUM = 1,          /* crc is of all behind the header */
+    AX_FLAG_CHECKSUM = 1,          /* crc covers everything after the header */
     AX_FLAG_END_OF_STREAM = 2,
     AX_FLAG_PICKLED = 4,
-    AX_FLAG_EXTENTS = 8,           /* more than four dimensions, or long ones: behind the header */
+    AX_FLAG_EXTENTS = 8,           /* more than four dimensions, or long ones: after the header */
     AX_FLAG_DEVICE_STAMP = 16,
     AX_FLAG_DEVICE_UNSIGNED = 32,
-    AX_FLAG_ORIGIN = 64,           /* which value of a pipeline it came of */
+    AX_FLAG_ORIGIN = 64,           /* the pipeline value it was made from */
     AX_FLAG_SESSION_EVENT = 128
 };
 
-/* Codes of payloads that kernels write or read. */
+/* Dtype codes that kernels write or read. */
 enum {
     AX_DTYPE_RAW = 0, AX_DTYPE_U8 = 1, AX_DTYPE_U16 = 2, AX_DTYPE_U32 = 3, AX_DTYPE_U64 = 4, AX_DTYPE_STR = 5,
     AX_DTYPE_I8 = 10, AX_DTYPE_I16 = 11, AX_DTYPE_I32 = 12, AX_DTYPE_I64 = 13, AX_DTYPE_F16 = 14, AX_DTYPE_F32 = 15,

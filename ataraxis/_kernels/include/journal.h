@@ -1,4 +1,4 @@
-/* The bytes of a journal and of the index beside it, and how frames become runs; docs/explanation/formats.md draws them. */
+/* Layout of a journal and its index, and how frames are grouped into runs; see docs/explanation/formats.md. */
 #ifndef AX_JOURNAL_H
 #define AX_JOURNAL_H
 
@@ -10,22 +10,22 @@
 #include "crc.h"
 #include "frame.h"
 
-#define AX_CONTROL 0xFFFFFFFFu     /* source of the journal's own records */
-#define AX_SEVERAL 0xFFFFFFFFu     /* a run's source where it has more than one */
-#define AX_RUN_FRAMES 65536        /* frames of one size in a run, at most */
-#define AX_WALK_FRAMES 1024        /* frames of several sizes in a run, at most */
-#define AX_WALK_BEGINS 16          /* a shorter run takes frames of other sizes in */
+#define AX_CONTROL 0xFFFFFFFFu     /* source id of the journal's own records */
+#define AX_SEVERAL 0xFFFFFFFFu     /* source of a run with more than one source */
+#define AX_RUN_FRAMES 65536        /* most frames of one size in a run */
+#define AX_WALK_FRAMES 1024        /* most frames of mixed sizes in a run */
+#define AX_WALK_BEGINS 16          /* a shorter run accepts frames of other sizes */
 
 /* One entry of the index: frames back to back. */
 enum { AX_RUN_DATA = 0, AX_RUN_CONTROL = 1, AX_RUN_DAMAGE = 2 };
 typedef struct {
-    uint64_t offset;               /* of its first byte in the file */
+    uint64_t offset;               /* of the first byte in the file */
     uint64_t bytes;                /* padding included */
-    uint32_t count;                /* frames; of damage 0 */
-    uint32_t stride;               /* bytes from frame to frame; 0: they differ, follow their lengths */
-    int64_t time_min, time_max;    /* of its frames, ns */
-    uint64_t sequence;             /* of its first frame */
-    uint32_t source;               /* of all its frames, or AX_SEVERAL */
+    uint32_t count;                /* frames; 0 for damage */
+    uint32_t stride;               /* bytes from frame to frame; 0: mixed sizes, follow the lengths */
+    int64_t time_min, time_max;    /* ns */
+    uint64_t sequence;             /* of the first frame */
+    uint32_t source;               /* of all frames, or AX_SEVERAL */
     uint16_t kind;                 /* AX_RUN_* */
     uint16_t reserved;
     uint32_t reserved2;
@@ -35,11 +35,11 @@ _Static_assert(sizeof(ax_run) == 64 && offsetof(ax_run, count) == 16 && offsetof
                offsetof(ax_run, sequence) == 40 && offsetof(ax_run, source) == 48 && offsetof(ax_run, kind) == 52 &&
                offsetof(ax_run, crc) == 60, "ax_run");
 
-/* One frame as a reader lists it; in memory only. */
+/* One listed frame or gap; in memory only. */
 enum { AX_ENTRY_GOOD = 0, AX_ENTRY_LOST = 1, AX_ENTRY_BROKEN = 2, AX_ENTRY_CUT = 3 };
 typedef struct {
-    uint64_t offset;               /* of its header; lost: where the gap begins */
-    uint64_t bytes;                /* behind the header; lost: of the gap */
+    uint64_t offset;               /* of the header; lost: of the gap */
+    uint64_t bytes;                /* after the header; lost: of the gap */
     int64_t time_ns;
     uint64_t sequence;
     uint32_t source;
@@ -51,7 +51,7 @@ typedef struct {
 } ax_entry;
 _Static_assert(sizeof(ax_entry) == 48 && offsetof(ax_entry, source) == 32 && offsetof(ax_entry, state) == 44, "ax_entry");
 
-/* Put a frame into the last of `count` runs, or into a new one; how many runs there are then. */
+/* Add a frame to the last of `count` runs, or to a new one. Returns the new count. */
 static inline size_t ax_run_add(ax_run *runs, size_t closed, size_t count, uint64_t offset, uint64_t bytes,
                                 const ax_frame *head)
 {
@@ -81,7 +81,7 @@ static inline size_t ax_run_add(ax_run *runs, size_t closed, size_t count, uint6
     return count + 1;
 }
 
-/* Write all of it at `at`, whatever the system takes at a time; 0 or -errno. */
+/* Write everything at offset `at`, in as many calls as needed; 0 or -errno. */
 static inline int ax_write_all(int fd, struct iovec *pieces, int count, uint64_t at)
 {
     while (count) {

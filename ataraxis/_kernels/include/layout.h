@@ -1,5 +1,5 @@
-/* The bytes of a segment that kernels touch; docs/explanation/memory.md draws them.
- * The header page itself is packed and validated by shm/header.py. */
+/* Shared memory layout that kernels use; see docs/explanation/memory.md.
+ * shm/header.py packs and validates the header page. */
 #ifndef AX_LAYOUT_H
 #define AX_LAYOUT_H
 
@@ -12,10 +12,10 @@
 #define AX_MAX_PARTICIPANTS 1024
 #define AX_LABEL_BYTES 24
 
-/* What kind of segment it is. */
+/* Kinds of segments. */
 enum { AX_KIND_ARRAY = 1, AX_KIND_STREAM = 2, AX_KIND_QUEUE = 3, AX_KIND_FRAMEBUFFER = 4, AX_KIND_LIMIT = 8 };
 
-/* Statuses of kernels: FULL and EMPTY are answers, the others become exceptions in one place a room. */
+/* Statuses of kernels. Each room turns those other than FULL and EMPTY into exceptions in one place. */
 enum {
     AX_OK = 0, AX_FULL = -1, AX_EMPTY = -2, AX_LAPPED = -3, AX_ENDED = -4, AX_DEAD = -5, AX_TIMEOUT = -6,
     AX_BUSY = -7, AX_TORN = -8, AX_RETIRED = -9, AX_CROWDED = -10, AX_OVERFLOW = -11, AX_KEPT = -12, AX_DAMAGED = -13
@@ -25,20 +25,20 @@ enum {
 enum { AX_READY = 1, AX_RETIRED_STATE = 2 };
 typedef struct {
     ax_u32 state;        /* AX_READY or AX_RETIRED_STATE */
-    ax_u32 kept;         /* not 0: holds frames nobody has had yet; never reclaimed as stale */
-    ax_u64 recoveries;   /* participants that died and were cleaned up after */
+    ax_u32 kept;         /* not 0: holds undelivered frames; never reclaimed as stale */
+    ax_u64 recoveries;   /* dead participants that were cleaned up */
 } ax_live;
 _Static_assert(offsetof(ax_live, state) == 0 && offsetof(ax_live, kept) == 4 && offsetof(ax_live, recoveries) == 8, "ax_live");
 
 /* One participant. Its byte in the file (AX_BYTES + slot) is locked by the kernel for as long as its
- * owner's address space lives; this entry only says that somebody must be cleaned up after. */
+ * owner's address space lives; this entry only records that a clean-up is due. */
 enum { AX_FREE = 0, AX_ACTIVE = 1 };
 typedef struct {
     ax_u32 state;
-    uint32_t role;                /* what it is: bits of the kind's own */
+    uint32_t role;                /* bits that the kind defines */
     uint64_t nonce;               /* differs for each tenant of the slot */
     int64_t attach_ns;            /* CLOCK_MONOTONIC */
-    int32_t pid;                  /* for messages only; nothing is decided by it */
+    int32_t pid;                  /* for messages only, never for decisions */
     uint32_t uid;
     char label[AX_LABEL_BYTES];
     uint64_t reserved;
@@ -47,21 +47,21 @@ _Static_assert(sizeof(ax_participant) == 64, "ax_participant");
 _Static_assert(offsetof(ax_participant, nonce) == 8 && offsetof(ax_participant, pid) == 24 &&
                offsetof(ax_participant, label) == 32, "ax_participant");
 
-/* The lock and the write section it guards: everything in it is written by the lock's owner, so it
+/* The lock and its write section: everything in it is written by the lock's owner, so it
  * shares one line. lock = WAITERS | CHANGE | owner, owner = slot + 1, 0 free. */
-#define AX_LOCK_WAITERS 0x80000000u   /* somebody sleeps on `lock` */
-#define AX_LOCK_CHANGE 0x40000000u    /* somebody sleeps on `event` */
+#define AX_LOCK_WAITERS 0x80000000u   /* a thread sleeps on `lock` */
+#define AX_LOCK_CHANGE 0x40000000u    /* a thread sleeps on `event` */
 #define AX_LOCK_OWNER 0x0000FFFFu
 typedef struct {
     _Alignas(128) ax_u32 lock;
-    ax_u32 health;        /* 0, or 1: a writer died half way and nobody has healed it */
+    ax_u32 health;        /* 1: a writer died during a write and the data are not healed; 2: the lock was shared */
     ax_u64 version;       /* seqlock: odd inside a write section; + 2 per commit */
-    ax_u32 dirty;         /* the owner may have half written something */
-    ax_u32 torn_pid;      /* for messages: who died half way */
+    ax_u32 dirty;         /* the owner may have written partly */
+    ax_u32 torn_pid;      /* for messages: the writer that died */
     ax_u64 recoveries;    /* times the lock was taken from a dead owner */
-    ax_u64 torn;          /* times data were left half written */
-    ax_u64 unlocked;      /* writes made without the lock; by whoever makes them, atomically */
-    ax_u32 event;         /* futex of those who wait for change: counts wake-ups */
+    ax_u64 torn;          /* times data were left partly written */
+    ax_u64 unlocked;      /* writes made without the lock; added atomically by each writer */
+    ax_u32 event;         /* futex of threads that wait for a change: counts wake-ups */
 } ax_guard;
 _Static_assert(sizeof(ax_guard) == 128, "one line");
 _Static_assert(offsetof(ax_guard, lock) == 0 && offsetof(ax_guard, health) == 4 && offsetof(ax_guard, version) == 8 &&
@@ -74,16 +74,16 @@ _Static_assert(offsetof(ax_guard, lock) == 0 && offsetof(ax_guard, health) == 4 
 #define AX_SECTORS 128
 #define AX_LAP_MASK 0xFFFu
 typedef struct {
-    _Alignas(128) ax_u64 head;     /* writers: whoever allocates, by CAS */
+    _Alignas(128) ax_u64 head;     /* writers: allocators, by CAS */
     ax_u64 chunks;                 /* chunks handed out; same writers, after head */
-    _Alignas(128) ax_u32 server;   /* slot + 1 of the participant that serves it, 0 none; writer: it, or its reaper */
+    _Alignas(128) ax_u32 server;   /* slot + 1 of the server, 0 none; writer: the server, or its reaper */
     _Alignas(128) ax_u64 stamps[AX_SECTORS]; /* when head last passed the start of each 128th: ns, low 12 bits the lap */
 } ax_framebuffer;
 _Static_assert(sizeof(ax_framebuffer) == 256 + 8 * AX_SECTORS, "ax_framebuffer");
 _Static_assert(offsetof(ax_framebuffer, head) == 0 && offsetof(ax_framebuffer, chunks) == 8 &&
                offsetof(ax_framebuffer, server) == 128 && offsetof(ax_framebuffer, stamps) == 256, "ax_framebuffer");
 /* A stream. Control block: ax_stream, then a reader line per participant and per durable name, then a
- * control line per slot. Payload: the slots; a frame ends its headers at AX_PAYLOAD_AT of its slot. */
+ * control line per slot. Payload: the slots; payload bytes start at AX_PAYLOAD_AT of a slot, headers end there. */
 enum { AX_SLOT_FREE = 0, AX_SLOT_WRITING = 1, AX_SLOT_READY = 2, AX_SLOT_SKIP = 3 };
 enum { AX_CURSOR_IDLE = 0, AX_CURSOR_GATING = 1, AX_CURSOR_DETACHED = 2, AX_CURSOR_WATCHING = 3 };
 enum { AX_POLICY_LOSSLESS = 0, AX_POLICY_LOSSY = 1, AX_POLICY_LATEST = 2, AX_POLICY_JOINING = 0x100 };
@@ -92,10 +92,10 @@ enum { AX_STREAM_SHARED = 1, AX_STREAM_SYNC = 2, AX_STREAM_TYPED = 4 };
 #define AX_MASK_WORDS (AX_MAX_PARTICIPANTS / 64)
 #define AX_PAYLOAD_AT 192          /* header 64, extents 64, device stamp 16, origin 24, aligned */
 
-/* An eventcount: who sleeps is attributed, so that a dead sleeper only costs wakes. */
+/* An eventcount. Sleepers are named, so that a dead one costs only wake-ups. */
 typedef struct {
-    _Alignas(128) ax_u32 count;                        /* futex; writers: who signals */
-    _Alignas(128) ax_u64 sleepers[AX_MASK_WORDS];      /* bit of a participant; writers: who sleeps */
+    _Alignas(128) ax_u32 count;                        /* futex; writers: signallers */
+    _Alignas(128) ax_u64 sleepers[AX_MASK_WORDS];      /* a bit per participant; writers: sleepers */
 } ax_event;
 _Static_assert(sizeof(ax_event) == 256 && offsetof(ax_event, sleepers) == 128, "ax_event");
 
@@ -108,23 +108,23 @@ typedef struct {
     uint32_t participants;
     uint32_t flags;                                    /* AX_STREAM_* */
     uint64_t reserved;
-    /* Next position to claim, or behind it while it is claimed. Writers: producers. */
+    /* Next position to claim, or one behind while it is claimed. Writers: producers. */
     _Alignas(128) ax_u64 tail;
-    ax_u64 announced;                                  /* no producer claims at or above it without looking at cursors */
-    /* What producers say about themselves. */
+    ax_u64 announced;                                  /* no producer claims at or above it without reading the cursors */
+    /* Statistics of producers. */
     _Alignas(128) ax_u64 sent;                         /* frames published */
     ax_u64 sent_bytes;
-    ax_u64 last_ns;                                    /* when the last one was */
+    ax_u64 last_ns;                                    /* time of the last frame */
     ax_u64 stalled_ns;                                 /* time spent waiting for readers */
     ax_u64 stalled_since_ns;                           /* 0: not waiting now */
-    ax_u64 refused;                                    /* frames given up because of on_full */
+    ax_u64 refused;                                    /* frames dropped because of on_full */
     ax_u64 skipped;                                    /* positions passed over for a pin */
     ax_u64 gaps;                                       /* frames missing in the device counter */
-    /* Who is what: a bit per participant. */
+    /* Roles: a bit per participant. */
     _Alignas(128) ax_u64 producers[AX_MASK_WORDS];
     _Alignas(128) ax_u64 readers[AX_MASK_WORDS];
     _Alignas(128) ax_u64 durables;                     /* a bit per durable name */
-    ax_u64 drained;                                    /* the position up to which somebody has read */
+    ax_u64 drained;                                    /* the position up to which a reader has read everything */
     ax_event data;
     ax_event space;
 } ax_stream;
@@ -133,16 +133,16 @@ _Static_assert(offsetof(ax_stream, tail) == 128 && offsetof(ax_stream, sent) == 
                offsetof(ax_stream, durables) == 640 && offsetof(ax_stream, data) == 768 &&
                offsetof(ax_stream, space) == 1024 && sizeof(ax_stream) == 1280, "ax_stream");
 
-/* One reader. Writer: the reader; after its death, whoever owns its byte. */
+/* One reader. Writer: the reader; after its death, the owner of its byte. */
 typedef struct {
     _Alignas(128) ax_u64 cursor;                       /* position << 2 | AX_CURSOR_*: all before it is done */
     ax_u32 policy;
-    ax_u32 owner;                                      /* durable lines: participant + 1, 0 nobody */
+    ax_u32 owner;                                      /* durable lines: participant + 1, 0 none */
     ax_u64 received;
     ax_u64 dropped;
-    ax_u64 joined;                                     /* sequence it began to count at */
-    ax_u64 detached_ns;                                /* durable: since when its reader is away */
-    ax_u64 timeout_ns;                                 /* durable: how long it may be */
+    ax_u64 joined;                                     /* first sequence that counts */
+    ax_u64 detached_ns;                                /* durable: time at which the reader left */
+    ax_u64 timeout_ns;                                 /* durable: how long it may stay away */
     ax_u64 last_ns;
     char name[64];                                     /* label or durable name, UTF-8, zero-padded */
 } ax_reader;
@@ -163,7 +163,7 @@ _Static_assert(sizeof(ax_slot) <= AX_PINS_AT && offsetof(ax_slot, bytes) == 16, 
 enum { AX_SLOT_LEASED = 4, AX_SLOT_RETRY = 5, AX_SLOT_GROWING = 6 };
 enum { AX_MESSAGE_LARGE = 1,       /* the name of a segment that holds the frame */
        AX_MESSAGE_NUMBERED = 2 };  /* whose number is the slot's, not its own */
-#define AX_QUEUE_FRAMES 64         /* a slot packs as many, a bit each */
+#define AX_QUEUE_FRAMES 64         /* most frames in a slot, a bit each */
 typedef struct {
     /* Written before publication, read once. */
     _Alignas(128) uint64_t slots;
@@ -171,10 +171,10 @@ typedef struct {
     uint64_t lease_ns;                                 /* how long a lease lasts, 0: until it is acknowledged */
     uint32_t participants;
     uint32_t reserved;
-    _Alignas(128) ax_u64 tail;                         /* next position to claim, or behind it. Writers: putters, who help each other */
-    _Alignas(128) ax_u64 head;                         /* next position to lease, or behind it. Writers: whoever finds it done */
+    _Alignas(128) ax_u64 tail;                         /* next position to claim, or behind it. Writers: putters, which help each other */
+    _Alignas(128) ax_u64 head;                         /* next position to lease, or behind it. Writers: putters and getters */
     ax_u32 hint;                                       /* not 0: a slot may be RETRY, look from hint - 1 on */
-    ax_u32 has_larges;                                 /* 1: a frame was put in a segment of its own. Writers: putters, before they make it */
+    ax_u32 has_larges;                                 /* 1: a frame was put in a separate segment. Writers: putters, before they create it */
     ax_event data;
     ax_event space;
 } ax_queue;
@@ -182,23 +182,23 @@ _Static_assert(offsetof(ax_queue, tail) == 128 && offsetof(ax_queue, head) == 25
                offsetof(ax_queue, has_larges) == 268 &&
                offsetof(ax_queue, data) == 384 && offsetof(ax_queue, space) == 640 && sizeof(ax_queue) == 896, "ax_queue");
 
-/* What a participant has done; its slot's next tenant counts on. Writer: the participant. */
+/* Counters of a participant; the next owner of its slot continues them. Writer: the participant. */
 typedef struct {
     _Alignas(128) ax_u64 put;                          /* frames */
     ax_u64 put_bytes;
     ax_u64 acknowledged;                               /* frames */
-    ax_u64 redelivered;                                /* slots leased again after somebody failed */
-    ax_u64 refused;                                    /* puts that found no room and did not wait for it */
+    ax_u64 redelivered;                                /* slots leased again after a failure */
+    ax_u64 refused;                                    /* puts that found no room and did not wait */
     ax_u64 stalled_ns;                                 /* time spent waiting for room */
     ax_u64 stalled_since_ns;                           /* 0: not waiting now */
     ax_u64 lost;                                       /* leases that ran out before the acknowledgement */
-    ax_u64 corrupt;                                    /* frames whose bytes had changed */
+    ax_u64 corrupt;                                    /* damaged frames */
     ax_u64 last_put_ns;
     ax_u64 last_get_ns;
 } ax_tally;
 _Static_assert(sizeof(ax_tally) == 128 && offsetof(ax_tally, refused) == 32 && offsetof(ax_tally, last_get_ns) == 80, "ax_tally");
 
-/* The control line of a slot. Written by whoever owns the word: putter, then leaseholder, then whoever cleans up. */
+/* The control line of a slot. Writer: the owner of the word: putter, then lease holder, then cleaner. */
 typedef struct {
     _Alignas(64) ax_u64 word;                          /* lap << 20 | lease << 13 | owner << 3 | AX_SLOT_* */
     ax_u64 left;                                       /* a bit per frame not yet acknowledged */

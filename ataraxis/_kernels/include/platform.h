@@ -1,4 +1,4 @@
-/* The operating system behind one header: futexes, byte locks that die with their owner, clock, fork.
+/* Operating system services: futexes, byte locks that die with their owner, clock, fork.
  * Linux is the first tier. Elsewhere waits are bounded sleeps and a byte lock is an F_SETLK whose
  * descriptor stays open; compiled there, not tested. */
 #ifndef AX_PLATFORM_H
@@ -27,9 +27,9 @@
 #include <sys/syscall.h>
 #endif
 
-/* Byte of slot s: beyond any file's end, where nothing else lives. */
+/* Lock byte of slot 0, beyond the end of any file. */
 #define AX_BYTES ((off_t)1 << 62)
-#define AX_RECLAIM_BYTE (1 << 20)   /* held by whoever is about to unlink this very file */
+#define AX_RECLAIM_BYTE (1 << 20)   /* held while this file is being unlinked */
 
 /* Crash points: compiled in only with -DAX_CRASH_POINTS. The process kills itself, as SIGKILL would,
  * at the point named by $ATARAXIS_CRASH_AT. */
@@ -54,7 +54,7 @@ static inline int64_t ax_now_ns(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* Map the pages of `bytes` from `memory` now rather than at their first use. Only a hint. */
+/* Map the pages of `bytes` from `memory` now, not at first use. A hint. */
 static inline void ax_prefault(char *memory, size_t bytes)
 {
 #ifdef __linux__
@@ -69,7 +69,7 @@ static inline void ax_prefault(char *memory, size_t bytes)
 #endif
 }
 
-/* Sleep until *word differs from expected, somebody wakes it, a signal comes (-EINTR), or wait_ns passed.
+/* Sleep until *word differs from expected, a wake-up, a signal (-EINTR), or wait_ns passed.
  * Shared futexes (no FUTEX_PRIVATE_FLAG): the waker is another process. */
 static inline int ax_futex_wait(void *word, uint32_t expected, int64_t wait_ns)
 {
@@ -97,7 +97,7 @@ static inline void ax_futex_wake(void *word, int n)
 }
 
 /* Bytes of a file from that of `slot` on, by an open-file-description lock: command F_SETLK or F_GETLK, type F_WRLCK or F_UNLCK.
- * Set: 0 or -errno. Get: 1 held by somebody else, 0 free, -errno. */
+ * Set: 0 or -errno. Get: 1 held by another process, 0 free, -errno. */
 static inline int ax_bytes(int fd, int get, int type, int64_t slot, int64_t count)
 {
     struct flock lock;
@@ -119,14 +119,14 @@ static inline int ax_bytes(int fd, int get, int type, int64_t slot, int64_t coun
 
 static inline int ax_byte(int fd, int get, int type, int64_t slot) { return ax_bytes(fd, get, type, slot, 1); }
 
-/* Same file? User code may have closed our descriptor and opened something else under its number. */
+/* Whether `fd` still is that file: user code may have closed it and reused its number. */
 static inline int ax_same_file(int fd, uint64_t dev, uint64_t ino)
 {
     struct stat s;
     return fd >= 0 && fstat(fd, &s) == 0 && (uint64_t)s.st_dev == dev && (uint64_t)s.st_ino == ino;
 }
 
-/* Open the file that `path` names if it is that very file; a descriptor or -errno. */
+/* Open `path` if it names that file; a descriptor or -errno. */
 static inline int ax_reopen(const char *path, uint64_t dev, uint64_t ino)
 {
     int fd = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_NOFOLLOW);
@@ -139,7 +139,7 @@ static inline int ax_reopen(const char *path, uint64_t dev, uint64_t ino)
     return fd;
 }
 
-/* Take the byte of `slot` for the life of a mapping: open the file anew, lock, map one page, keep the
+/* Lock the byte of `slot` for the life of a mapping: open the file again, lock, map one page, keep the
  * page out of children, close. The description, and so the lock, lives exactly as long as the mapping.
  * 0, or -errno (-EAGAIN: held). On success *page is the mapping. The caller holds the fork gate (memory.pyx). */
 static inline int ax_hold_slot(const char *path, uint64_t dev, uint64_t ino, int64_t slot, size_t page_bytes, void **page)
@@ -176,10 +176,10 @@ static inline int ax_hold_slot(const char *path, uint64_t dev, uint64_t ino, int
     return 0;
 }
 
-/* Take `name` away from the very file `fd` (else AX_ENDED), unless somebody takes part in it (AX_FULL; `force` ignores that), it
- * holds undelivered frames (AX_KEPT) or another is at it (AX_BUSY). The
- * reclaim byte makes check and unlink one step: only its holder unlinks, and a name that is taken cannot
- * be taken again. State goes first, so that whoever attaches meanwhile looks again. */
+/* Unlink `name` if it names the file `fd` (else AX_ENDED), unless it has participants (AX_FULL; `force` ignores them),
+ * holds undelivered frames (AX_KEPT) or is being unlinked by another process (AX_BUSY). The
+ * reclaim byte makes check and unlink one step: only its holder unlinks, and a name that is in use cannot
+ * be taken again. The state changes first, so that a process that attaches meanwhile checks again. */
 static inline int ax_unlink(int fd, int dirfd, const char *name, int64_t slots, int force)
 {
     struct stat mine, named;
@@ -189,7 +189,7 @@ static inline int ax_unlink(int fd, int dirfd, const char *name, int64_t slots, 
         return AX_BUSY;
     r = AX_ENDED;
     if (!force && ax_bytes(fd, 1, F_WRLCK, 0, slots)) {
-        /* Nobody else is at it: who was has died there, or the word was damaged. */
+        /* No other process unlinks it now: the one that began died, or the word was damaged. */
         if (pread(fd, word, sizeof word, AX_LIVE_OFFSET) == (ssize_t)sizeof word && word[0] != AX_READY &&
             fstat(fd, &mine) == 0 && fstatat(dirfd, name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
             mine.st_dev == named.st_dev && mine.st_ino == named.st_ino) {
@@ -223,7 +223,7 @@ static inline int ax_unlink(int fd, int dirfd, const char *name, int64_t slots, 
     return r;
 }
 
-/* One thread at a time in an object's methods: 1 if it is our turn. The GIL guards the word where there is one. */
+/* Admit one thread at a time to an object's methods: 1 if admitted. With a GIL, the GIL guards the word. */
 static inline int ax_take_turn(uint32_t *busy)
 {
 #ifdef Py_GIL_DISABLED
@@ -243,7 +243,7 @@ static inline void ax_end_turn(uint32_t *busy)
 #endif
 }
 
-/* How many CPUs this process may use: with one, spinning only delays whoever is waited for. */
+/* CPUs that this process may use. With one, spinning only delays the thread that is waited for. */
 static inline int ax_cpus(void)
 {
 #ifdef __linux__
@@ -255,7 +255,7 @@ static inline int ax_cpus(void)
 }
 
 /* Back `bytes` from `offset` with memory now, so that a store never meets SIGBUS. 0 or -errno; -EINTR
- * asks the caller to look at its signals and go on. */
+ * asks the caller to handle signals and continue. */
 static inline int ax_allocate(int fd, int64_t offset, int64_t bytes)
 {
 #ifdef __linux__
@@ -294,7 +294,7 @@ static inline int ax_watch_open(const char *directory, int writes)
 #endif
 }
 
-/* Sleep until something was seen or wait_ns passed. */
+/* Sleep until an event or until wait_ns passed. */
 static inline int ax_watch_wait(int fd, int64_t wait_ns)
 {
 #ifdef __linux__

@@ -1,4 +1,4 @@
-/* The commonest numpy scalars, made without PyArray_Scalar's detours. Include after numpy/arrayobject.h. */
+/* Fast creation of the commonest numpy scalars. Include after numpy/arrayobject.h. */
 #ifndef AX_SCALAR_H
 #define AX_SCALAR_H
 

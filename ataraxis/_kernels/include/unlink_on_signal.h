@@ -1,8 +1,8 @@
-/* What a process has to give back when a signal kills it: names of segments.
+/* Unlink names of segments when a signal kills the process.
  *
- * Only where the signal would kill at once (SIG_DFL): then a handler of ours, which Python does not know of, takes the
- * names away, puts SIG_DFL back and raises the signal again. It needs no interpreter, so the process dies as promptly as
- * it always did, and of the signal. A handler that the application sets later replaces ours. Everything called here
+ * Only where the signal would kill at once (SIG_DFL): a handler unknown to Python then unlinks the
+ * names, restores SIG_DFL and raises the signal again. It needs no interpreter, so the process dies as promptly as
+ * without it, and of the signal. A handler that the application sets later replaces this one. Everything called here
  * is async-signal-safe (POSIX.1-2017, 2.4.3). */
 #ifndef AX_UNLINK_ON_SIGNAL_H
 #define AX_UNLINK_ON_SIGNAL_H
@@ -11,9 +11,9 @@
 #include "platform.h"
 
 typedef struct ax_will {
-    struct ax_will *next;     /* never changes; the list only grows, its members are used again */
+    struct ax_will *next;     /* never changes; the list only grows, entries are reused */
     _Atomic int armed;
-    pid_t pid;                /* whose will it is: a forked child's copy is void */
+    pid_t pid;                /* owner: a forked child ignores its copy */
     int fd;
     uint64_t dev, ino;
     int64_t slots;
@@ -41,10 +41,10 @@ static void ax_execute(int number)
     memset(&fatal, 0, sizeof fatal);
     fatal.sa_handler = SIG_DFL;
     sigaction(number, &fatal, NULL);
-    /* The kernel spares the first process of a container what it does not catch: it would go on without its names. */
+    /* The kernel drops uncaught signals of the first process of a container: exit instead of running on without names. */
     if (getpid() == 1)
         _exit(128 + number);
-    raise(number);   /* blocked in here: it kills on return */
+    raise(number);   /* blocked here: it kills on return */
 }
 
 static inline void ax_will_watch(int on)
@@ -62,7 +62,7 @@ static inline void ax_will_watch(int on)
             sigaction(ax_deadly[k], &ours, NULL);
 }
 
-/* The caller holds the GIL, or a lock. NULL: no memory, or the path is too long. */
+/* The caller holds the GIL or a lock. NULL: out of memory, or the path is too long. */
 static inline ax_will *ax_will_make(int fd, uint64_t dev, uint64_t ino, int64_t slots, const char *path)
 {
     ax_will *first = atomic_load_explicit(&ax_wills, memory_order_acquire), *will = first;

@@ -1,9 +1,9 @@
 /* XXH3-64 (its published specification, seed 0, default secret) of more than AX_MOVE_SHORT bytes, while they are copied:
- * one pass over memory, for vector units that xxhash has code for too. The library itself hashes the rest; tests hold the
- * two to the same answer at every size.
+ * one pass over memory, with AVX2 or AVX-512. The xxhash library hashes everything else; tests compare
+ * both at every size.
  *
- * What is hashed is what was stored. Each stripe is loaded once, into a register that the compiler cannot load again
- * (the empty asm), and stored and hashed from there: the source may be shared, and change. */
+ * The stored bytes are hashed: each stripe is loaded once, into a register that the compiler cannot reload
+ * (the empty asm), then stored and hashed from there, because the source may be shared and change. */
 #ifndef AX_XXH3_COPY_H
 #define AX_XXH3_COPY_H
 
@@ -14,16 +14,16 @@
 
 #define AX_MOVE_SHORT 240
 
-/* Copy n > AX_MOVE_SHORT bytes; the hash of the copy. `mine` is whichever of the two is private memory: the last stripe
- * overlaps others, and is loaded from there. */
+/* Copy n > AX_MOVE_SHORT bytes; returns the hash of the copy. `mine` is the private one of the two: the last stripe
+ * overlaps others and is loaded from there. */
 typedef uint64_t (*ax_mover)(char *to, const char *from, size_t n, const char *mine);
 
 /* ThreadSanitizer wants atomic copies of shared bytes. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(AX_TSAN)
 #include <immintrin.h>
 
-#define AX_STRIPE 64                /* bytes; each takes the secret 8 bytes further */
-#define AX_BLOCK (16 * AX_STRIPE)   /* then the sums are scrambled */
+#define AX_STRIPE 64                /* bytes; each uses the secret 8 bytes further on */
+#define AX_BLOCK (16 * AX_STRIPE)   /* the sums are scrambled after each */
 #define AX_PRIME32_1 0x9E3779B1u
 #define AX_PRIME64_1 0x9E3779B185EBCA87u
 
@@ -45,7 +45,7 @@ static const uint64_t ax_sums[8] = {
     0xC2B2AE3Du, AX_PRIME64_1, 0xC2B2AE3D27D4EB4Fu, 0x165667B19E3779F9u,
     0x85EBCA77C2B2AE63u, 0x85EBCA77u, 0x27D4EB2F165667C5u, AX_PRIME32_1
 };
-/* Where in the secret scrambling, the last stripe and the end begin. */
+/* Offsets in the secret: for scrambling, the last stripe, the final merge. */
 enum { AX_SCRAMBLE_AT = 192 - 64, AX_LAST_AT = 192 - 64 - 7, AX_MERGE_AT = 11 };
 
 static inline uint64_t ax_merge(const uint64_t *sums, uint64_t n)
@@ -62,7 +62,7 @@ static inline uint64_t ax_merge(const uint64_t *sums, uint64_t n)
     return hash ^ hash >> 32;
 }
 
-/* The words of a stripe are added to the neighbours' sums: all of a block at once, at its end. */
+/* The words of a stripe are added to the neighbours' sums, once per block, at its end. */
 #define AX_STRIPE_64(to, from, secret) do { \
     __m512i word = _mm512_loadu_si512(from), key; \
     __asm__("" : "+v"(word)); \
@@ -153,7 +153,7 @@ static uint64_t ax_move_32(char *to, const char *from, size_t n, const char *min
     return ax_merge(out, n);
 }
 
-/* What moves by vectors of so many bytes, or NULL: this machine has none. */
+/* The function for vectors of so many bytes, or NULL if this CPU has none. */
 static inline ax_mover ax_mover_of(int bytes)
 {
     __builtin_cpu_init();
