@@ -484,6 +484,6 @@ cdef class ChunkKernel(RingKernel):
         finally:
             PyBuffer_Release(&target)
         if not fits:
-            raise ValueError(f"out must have the chunk's {count} bytes, got {target.len}")
+            raise ValueError(f"out must have exactly the chunk's {count} bytes, got {target.len}")
         if not whole:
             self._expired(offset, size, checksum)
