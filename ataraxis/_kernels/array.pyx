@@ -99,26 +99,26 @@ cdef class ArrayKernel(LockHandle):
         # Copy bytes of the payload, never torn.
         cdef ax_guard *guard = self.guard
         cdef const char *from_ = self.data + offset
-        cdef int looks = LOOKS
+        cdef int attempts = LOOKS
         if count > AX_GIL_BYTES:
             return self.fetch_long(to, offset, count)
-        while looks:
+        while attempts:
             if copy_out(guard, to, from_, count):
                 return 0
-            looks -= 1
+            attempts -= 1
         return self.fetch_locked(to, offset, count)
 
     cdef int fetch_long(self, char *to, Py_ssize_t offset, Py_ssize_t count) except -1:
         # The same without the GIL. The local memoryview keeps the mapping if another thread disconnects the handle.
         cdef unsigned char[::1] memory = self.memory
         cdef ax_guard *guard = self.guard
-        cdef int looks = LOOKS
+        cdef int attempts = LOOKS
         with nogil:
-            while looks:
+            while attempts:
                 if copy_out(guard, to, <char *>&memory[0] + offset, count):
                     break
-                looks -= 1
-        return 0 if looks else self.fetch_locked(to, offset, count)
+                attempts -= 1
+        return 0 if attempts else self.fetch_locked(to, offset, count)
 
     cdef int fetch_locked(self, char *to, Py_ssize_t offset, Py_ssize_t count) except -1:
         cdef Participant keep
@@ -153,7 +153,7 @@ cdef class ArrayKernel(LockHandle):
         lock_release(guard, &keep.party)
         return 0
 
-    cdef Py_ssize_t place(self, object index) except -2:
+    cdef Py_ssize_t offset_of(self, object index) except -2:
         # Offset of one element for a plain index, or -1: no fast path.
         cdef Py_ssize_t i, offset = 0
         cdef int k
@@ -174,7 +174,7 @@ cdef class ArrayKernel(LockHandle):
             offset += i * self.strides[k]
         return offset
 
-    cdef bint span(self, object index, Py_ssize_t *offset, Py_ssize_t *count, Py_ssize_t *rows) except -1:
+    cdef bint find_rows(self, object index, Py_ssize_t *offset, Py_ssize_t *count, Py_ssize_t *rows) except -1:
         # Find the whole rows that a plain slice or Ellipsis selects: offset, bytes, rows.
         cdef Py_ssize_t start = 0, stop = 0, step = 1
         if self.ndim == 0 or self.kind < 0:
@@ -200,11 +200,11 @@ cdef class ArrayKernel(LockHandle):
         cdef int k
         self.ready()
         if self.kind >= 0:
-            offset = self.place(index)
+            offset = self.offset_of(index)
             if offset >= 0:
                 self.fetch(element, offset, self.itemsize)
                 return ax_scalar(self.kind, element, self.dtype)
-            if self.span(index, &offset, &count, &rows):
+            if self.find_rows(index, &offset, &count, &rows):
                 dims[0] = rows
                 for k in range(1, self.ndim):
                     dims[k] = self.shape[k]
@@ -223,7 +223,7 @@ cdef class ArrayKernel(LockHandle):
         cdef char *to
         self.ready()
         if self.kind >= 0:
-            offset = self.place(index)
+            offset = self.offset_of(index)
             if offset >= 0:
                 if self.encode(value, element):
                     keep, guard, to = self.participant, self.guard, self.data + offset
@@ -235,7 +235,7 @@ cdef class ArrayKernel(LockHandle):
                 cnp.PyArray_CheckExact(value)
                 and cnp.PyArray_TYPE(value) == self.kind
                 and cnp.PyArray_ISCARRAY_RO(value)
-                and self.span(index, &offset, &count, &rows)
+                and self.find_rows(index, &offset, &count, &rows)
                 and self.fits(value, rows)
                 and not self.overlaps(<char *>cnp.PyArray_DATA(value), count)
             ):
@@ -326,7 +326,7 @@ cdef class ArrayKernel(LockHandle):
         cdef char *sum_ = <char *>sum__
         cdef int status
         self.ready()
-        offset = self.place(index) if self.kind >= 0 else -1
+        offset = self.offset_of(index) if self.kind >= 0 else -1
         if offset < 0 or not self.encode(amount, element):
             return self._add(index, amount)
         cdef Participant keep = self.participant

@@ -15,8 +15,8 @@ cdef class ConsumerHandle(Endpoint):
     cdef public bint _verifies          # verify the checksum of every frame
     cdef uint64_t last                  # sequence of the last frame received
 
-    cdef int settle(self) noexcept
-    cdef void back(self, uint64_t index, uint64_t position, int held) noexcept
+    cdef int release_returned(self) noexcept
+    cdef void release_slot(self, uint64_t index, uint64_t position, int held) noexcept
     cdef int next(self, ax_got *got, int64_t deadline) except -100
     cdef Frame wrap(self, ax_got *got)
     cdef int drain(
@@ -33,9 +33,9 @@ cdef class Frame:
     cdef uint64_t position
     cdef int held                       # HELD_BY_*, or -1: released
     cdef bint is_over                   # released by the user
-    cdef Py_ssize_t lent                # live views
+    cdef Py_ssize_t views                # live views
     cdef Py_ssize_t cursor              # of read()
     cdef object copy                    # private copy, where the slot could not be held
 
     cdef int ready(self) except -1
-    cdef void drop(self) noexcept
+    cdef void release_held(self) noexcept

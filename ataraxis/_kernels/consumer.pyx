@@ -22,9 +22,9 @@ from ataraxis._kernels.lock cimport pthread_self
 from ataraxis._kernels.memory cimport Participant, inherited
 from ataraxis._kernels.platform cimport ax_prefault, ax_take_turn
 from ataraxis._kernels.ring cimport (
-    AX_UNKNOWN, HELD_BY_COPY, anybody_sends, at_position, ax_got, ax_ring, bytes_at, copy_run, count_frame, frame_at,
-    give_back, has_next, next_frame, next_wait, payload_at, reader_join, reader_leave, ring_open, sequence_at,
-    settle_had, time_at, unchanged,
+    AX_UNKNOWN, HELD_BY_COPY, has_producers, at_position, ax_got, ax_ring, bytes_at, copy_run, count_frame, frame_at,
+    release_frame, has_next, next_frame, next_wait, payload_at, reader_join, reader_leave, ring_open, sequence_at,
+    mark_read, time_at, unchanged,
 )
 from ataraxis._kernels.timing cimport PAUSES, deadline_of, pause
 
@@ -71,7 +71,7 @@ cdef class ConsumerHandle(Endpoint):
     cdef void finish(self) noexcept:
         # A frame that was fetched and not received does not count as read.
         if self.pending is None:
-            settle_had(&self.ring)
+            mark_read(&self.ring)
         self.pending = None
 
     cdef void detach(self) noexcept:
@@ -87,24 +87,24 @@ cdef class ConsumerHandle(Endpoint):
         if self.is_leaving:
             self.pending = None
         if self.returned is not None:
-            self.settle()
+            self.release_returned()
         Endpoint.leave(self)
 
-    cdef int settle(self) noexcept:
+    cdef int release_returned(self) noexcept:
         # Release the frames that came back while a thread was inside.
         cdef list returned
         ax_store32(&self.ring.wake_flag, 0)
         while self.returned is not None:
             returned, self.returned = self.returned, None
             for index, position, held in returned:
-                give_back(&self.ring, index, position, held)
+                release_frame(&self.ring, index, position, held)
         return 0
 
-    cdef void back(self, uint64_t index, uint64_t position, int held) noexcept:
+    cdef void release_slot(self, uint64_t index, uint64_t position, int held) noexcept:
         if inherited(self.ring.party):
             return
         if ax_take_turn(&self.busy):
-            give_back(&self.ring, index, position, held)
+            release_frame(&self.ring, index, position, held)
             self.leave()
             return
         # A thread is inside: that thread releases the frame.
@@ -138,7 +138,7 @@ cdef class ConsumerHandle(Endpoint):
                 return status
             first = False
             if self.returned is not None:
-                self.settle()
+                self.release_returned()
             PyErr_CheckSignals()
             if self.cancel_event is not None and self.cancel_event.is_set():
                 return AX_BUSY
@@ -155,7 +155,7 @@ cdef class ConsumerHandle(Endpoint):
         frame.head = frame_at(&self.ring, got.index)
         frame.data = payload_at(&self.ring, got.index)
         frame.bytes = bytes_at(&self.ring, got.index)
-        if got.held == HELD_BY_COPY and not copied(&self.ring, got, frame):
+        if got.held == HELD_BY_COPY and not copy_frame(&self.ring, got, frame):
             return None
         return frame
 
@@ -263,7 +263,7 @@ cdef class ConsumerHandle(Endpoint):
     @property
     def _is_live(self):
         """Whether the stream has a producer."""
-        return self.is_open and anybody_sends(&self.ring)
+        return self.is_open and has_producers(&self.ring)
 
     def _read_into(self, cnp.ndarray out not None, cnp.ndarray times, Py_ssize_t start, timeout):
         """Copy whole frames into the rows of `out` from `start` on; return the rows filled and a status."""
@@ -289,7 +289,7 @@ cdef class ConsumerHandle(Endpoint):
                     self.last = self.pending.head.sequence
                     self.pending = None
                     # This thread is inside, so the frame went to `returned`: release its slot now.
-                    self.settle()
+                    self.release_returned()
                     done += 1
                     continue
                 status = AX_OVERFLOW if has_got else AX_EMPTY
@@ -347,7 +347,7 @@ cdef class ConsumerHandle(Endpoint):
             stamp = time_at(&self.ring, got.index)
             ax_copy(to + done[0] * each, payload_at(&self.ring, got.index), each)
             whole = got.held != HELD_BY_COPY or unchanged(&self.ring, got)
-            give_back(&self.ring, got.index, got.position, got.held)
+            release_frame(&self.ring, got.index, got.position, got.held)
             if whole:
                 count_frame(&self.ring, sequence)
                 self.last = sequence
@@ -397,7 +397,7 @@ cdef class ConsumerHandle(Endpoint):
         return ring.position, ring.received, ring.dropped, ring.held, None if ring.expected == AX_UNKNOWN else self.joined
 
 
-cdef bint copied(ax_ring *ring, ax_got *got, Frame frame) except -1:
+cdef bint copy_frame(ax_ring *ring, ax_got *got, Frame frame) except -1:
     # Copy an unprotected frame; False if it was overwritten during the copy.
     cdef Py_ssize_t front = frame.data - <char *>frame.head
     cdef char *source = <char *>frame.head
@@ -421,9 +421,9 @@ cdef class PinnedSlot:
     cdef Frame frame
 
     def __dealloc__(self):
-        self.frame.lent -= 1
-        if self.frame.is_over and not self.frame.lent:
-            self.frame.drop()
+        self.frame.views -= 1
+        if self.frame.is_over and not self.frame.views:
+            self.frame.release_held()
 
 
 @final
@@ -436,11 +436,11 @@ cdef class Frame:
     """
 
     def __dealloc__(self):
-        self.drop()
+        self.release_held()
 
-    cdef inline void drop(self) noexcept:
+    cdef inline void release_held(self) noexcept:
         if self.held >= 0 and self.owner is not None:
-            self.owner.back(self.index, self.position, self.held)
+            self.owner.release_slot(self.index, self.position, self.held)
             self.held = -1
 
     cdef inline int ready(self) except -1:
@@ -451,8 +451,8 @@ cdef class Frame:
     def release(self):
         """Release the slot, once the last live view is gone. May be repeated."""
         self.is_over = True
-        if not self.lent:
-            self.drop()
+        if not self.views:
+            self.release_held()
 
     def __enter__(self):
         return self
@@ -474,12 +474,12 @@ cdef class Frame:
                 raise BufferError(f"the buffer protocol has no {array.dtype}: use .array, or .buffer for the bytes") from None
             return
         PyBuffer_FillInfo(buffer, self, self.data, self.bytes, 1, flags)
-        self.lent += 1
+        self.views += 1
 
     def __releasebuffer__(self, Py_buffer *buffer):
-        self.lent -= 1
-        if self.is_over and not self.lent:
-            self.drop()
+        self.views -= 1
+        if self.is_over and not self.views:
+            self.release_held()
 
     @property
     def buffer(self):
@@ -524,7 +524,7 @@ cdef class Frame:
             self.owner._corrupt(self)
         keep = PinnedSlot.__new__(PinnedSlot)
         keep.frame = self
-        self.lent += 1
+        self.views += 1
         Py_INCREF(descr)
         result = PyArray_NewFromDescr(cnp.ndarray, descr, ndim, dims, NULL, self.data, cnp.NPY_ARRAY_C_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED, None)
         cnp.set_array_base(result, keep)

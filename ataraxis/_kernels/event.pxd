@@ -14,23 +14,23 @@ from ataraxis._kernels.layout cimport ax_event
 from ataraxis._kernels.platform cimport ax_crash, ax_futex_wake
 
 cdef enum:
-    EVERYBODY = 0x7FFFFFFF
+    ALL_SLEEPERS = 0x7FFFFFFF
 
 cdef inline void event_wake(ax_event *event) noexcept nogil:
     # Acquire-release: pairs with the load in event_prepare.
     ax_add32(&event.count, 1)
-    ax_futex_wake(&event.count, EVERYBODY)
+    ax_futex_wake(&event.count, ALL_SLEEPERS)
 
 cdef inline void event_signal(ax_event *event, uint32_t words) noexcept nogil:
     cdef uint32_t k
-    cdef bint anybody = False
+    cdef bint has_sleepers = False
     # Fence E: a sleeper whose bit is set after the check below sees what was published before.
     ax_fence_full()
     for k in range(words):
         if ax_peek64(&event.sleepers[k]):
             ax_and64(&event.sleepers[k], 0)
-            anybody = True
-    if anybody:
+            has_sleepers = True
+    if has_sleepers:
         ax_crash("wake_cleared")
         event_wake(event)
 

@@ -46,7 +46,7 @@ cdef uint64_t sector_from(uint64_t offset, uint64_t capacity) noexcept nogil:
     return (offset - 1) * sectors_of(capacity) // capacity + 1 if offset else 0
 
 
-cdef void stamp(ax_framebuffer *ring, uint64_t capacity, uint64_t lap, uint64_t start, uint64_t end) noexcept nogil:
+cdef void write_stamps(ax_framebuffer *ring, uint64_t capacity, uint64_t lap, uint64_t start, uint64_t end) noexcept nogil:
     # Record when the head passed the sectors that start in [start, end) of a lap.
     cdef uint64_t time = <uint64_t>ax_now_ns() & ~<uint64_t>AX_LAP_MASK | lap & AX_LAP_MASK
     cdef uint64_t k
@@ -76,10 +76,10 @@ cdef uint64_t ring_allocate(
     # After a kill here the head has moved and the stamps are of an older lap; oldest_stamp() detects it.
     ax_crash("allocate_moved")
     if start < offset:
-        stamp(ring, capacity, lap, offset, capacity)
+        write_stamps(ring, capacity, lap, offset, capacity)
         lap, offset = lap + 1, 0
         ax_crash("allocate_wrapped")
-    stamp(ring, capacity, lap, offset, start + size)
+    write_stamps(ring, capacity, lap, offset, start + size)
     ax_crash("allocate_stamped")
     ax_add64(&ring.chunks, 1)
     return start
@@ -110,14 +110,14 @@ cdef uint64_t oldest_stamp(ax_framebuffer *ring, uint64_t sectors, uint64_t lap,
 cdef uint64_t ring_oldest(ax_framebuffer *ring, uint64_t capacity) noexcept nogil:
     # When the oldest intact bytes were allocated, ns; 0 if none. Exact to a sector.
     cdef uint64_t head, start, seen = 0
-    cdef int looks = LOOKS
-    while looks:
+    cdef int attempts = LOOKS
+    while attempts:
         head = ax_load64(&ring.head)
         start = head - capacity if head > capacity else 0
         seen = oldest_stamp(ring, sectors_of(capacity), start // capacity, sector_from(start % capacity, capacity))
         if ax_load64(&ring.head) == head:
             break
-        looks -= 1
+        attempts -= 1
     return seen
 
 
@@ -132,7 +132,7 @@ cdef void ring_cleanup(ax_party *party, uint32_t slot) noexcept nogil:
 on_death(AX_KIND_FRAMEBUFFER, ring_cleanup)
 
 
-cdef uint64_t move_by(ax_mover mover, char *chunk, char *bytes, Py_ssize_t count, bint stores) noexcept nogil:
+cdef uint64_t copy_by(ax_mover mover, char *chunk, char *bytes, Py_ssize_t count, bint stores) noexcept nogil:
     cdef char *to = chunk if stores else bytes
     cdef const char *from_ = bytes if stores else chunk
     cdef Py_ssize_t half = count // 2
@@ -276,7 +276,7 @@ cdef class RingKernel:
         )
 
 
-cdef int borrow(object data, Py_buffer *buffer, int flags) except -1:
+cdef int get_buffer(object data, Py_buffer *buffer, int flags) except -1:
     # Get C-contiguous memory of bytes. Writing raw bytes into Python objects would crash the process. An 'O' may also
     # stand in a field's name: the subclass examines those closer.
     if PyByteArray_CheckExact(data):
@@ -316,36 +316,36 @@ cdef class ChunkKernel(RingKernel):
         # Beyond L1 narrower vectors are faster: fewer stores straddle two lines.
         self.far_mover = ax_mover_of(32) if width == 64 else self.mover
 
-    cdef bint moves(self, Py_ssize_t count) noexcept:
+    cdef bint hashes_copy(self, Py_ssize_t count) noexcept:
         # Whether copies of so many bytes are hashed during the copy.
         return count > AX_MOVE_SHORT and self.mover != NULL
 
-    cdef uint64_t move(self, Py_ssize_t at, char *bytes, Py_ssize_t count, bint stores) noexcept:
+    cdef uint64_t copy(self, Py_ssize_t at, char *bytes, Py_ssize_t count, bint stores) noexcept:
         # Copy into the chunk or out of it; returns the hash, if `moves`. The local memoryview keeps the mapping if
         # another thread closes the handle.
         cdef unsigned char[::1] memory
         cdef ax_mover mover
         cdef uint64_t hash
         if count <= AX_GIL_BYTES:
-            return move_by(self.mover, self.data + at, bytes, count, stores)
+            return copy_by(self.mover, self.data + at, bytes, count, stores)
         memory = self.memory
         mover = self.far_mover
         with nogil:
-            hash = move_by(mover, <char *>&memory[at], bytes, count, stores)
+            hash = copy_by(mover, <char *>&memory[at], bytes, count, stores)
         return hash
 
     cdef object store(self, Py_ssize_t at, const char *from_, Py_ssize_t count, object data):
         # Hash the caller's bytes, never the ring's: those may be overwritten by now.
-        cdef uint64_t hash = self.move(at, <char *>from_, count, True)
-        if not self.moves(count):
+        cdef uint64_t hash = self.copy(at, <char *>from_, count, True)
+        if not self.hashes_copy(count):
             return self.digest(data)
         hash = big_endian(hash)
         return PyBytes_FromStringAndSize(<char *>&hash, CHECKSUM_BYTES)
 
     cdef bint fetch(self, Py_ssize_t at, char *to, Py_ssize_t count, object copy, object checksum) except -1:
         # Whether the copy matches the checksum, exactly bytes.
-        cdef uint64_t hash = self.move(at, to, count, False)
-        if not self.moves(count):
+        cdef uint64_t hash = self.copy(at, to, count, False)
+        if not self.hashes_copy(count):
             return self.digest(copy) == checksum
         hash = big_endian(hash)
         return PyBytes_GET_SIZE(checksum) == CHECKSUM_BYTES and (
@@ -388,7 +388,7 @@ cdef class ChunkKernel(RingKernel):
                 self._outside(offset, PyBytes_GET_SIZE(data))
             return self.store(at, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), data)
         try:
-            borrow(data, &source, 0)
+            get_buffer(data, &source, 0)
         except (TypeError, ValueError, BufferError):
             return self.write(offset, self._plain(data))
         try:
@@ -470,7 +470,7 @@ cdef class ChunkKernel(RingKernel):
         if not PyBytes_CheckExact(checksum):
             checksum = self._checksum(checksum)
         try:
-            borrow(out, &target, PyBUF_WRITABLE)
+            get_buffer(out, &target, PyBUF_WRITABLE)
         except (TypeError, ValueError, BufferError):
             out = self._plain(out)
             PyObject_GetBuffer(out, &target, PyBUF_SIMPLE | PyBUF_WRITABLE)

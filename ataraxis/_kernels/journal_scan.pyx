@@ -37,7 +37,7 @@ cdef inline bint is_header(const char *data, uint64_t left, ax_seal seal, ax_fra
     return head.header_crc == ax_header_crc(seal, head) and head.length >= ax_front_bytes(head.flags)
 
 
-cdef int look(const char *data, uint64_t at, uint64_t stop, ax_seal seal, uint64_t stride, ax_entry *entry) noexcept nogil:
+cdef int describe_entry(const char *data, uint64_t at, uint64_t stop, ax_seal seal, uint64_t stride, ax_entry *entry) noexcept nogil:
     # Describe what begins at `at`: a frame, a truncated frame, or a gap until the next frame.
     cdef ax_frame head
     cdef uint64_t next = at
@@ -59,7 +59,7 @@ cdef int look(const char *data, uint64_t at, uint64_t stop, ax_seal seal, uint64
     return AX_ENTRY_LOST
 
 
-cdef inline uint64_t after(ax_entry *entry, uint64_t stop) noexcept nogil:
+cdef inline uint64_t entry_end(ax_entry *entry, uint64_t stop) noexcept nogil:
     if entry.state == AX_ENTRY_CUT:
         return stop
     if entry.state == AX_ENTRY_LOST:
@@ -68,28 +68,28 @@ cdef inline uint64_t after(ax_entry *entry, uint64_t stop) noexcept nogil:
     return entry.offset + ax_padded(sizeof(ax_frame) + entry.bytes)
 
 
-cdef bint is_whole(const char *data, ax_entry *entry) noexcept nogil:
+cdef bint checksum_matches(const char *data, ax_entry *entry) noexcept nogil:
     # Whether the checksum matches, if there is one.
     cdef ax_frame head
     memcpy(&head, data + entry.offset, sizeof(ax_frame))
     return not head.flags & AX_FLAG_CHECKSUM or head.crc == ax_crc32(0, data + entry.offset + sizeof(ax_frame), entry.bytes)
 
 
-cdef size_t index(const char *data, uint64_t *at, uint64_t stop, ax_seal seal, ax_run *runs, size_t room) noexcept nogil:
+cdef size_t make_runs(const char *data, uint64_t *at, uint64_t stop, ax_seal seal, ax_run *runs, size_t room) noexcept nogil:
     # Make runs of the bytes between `at` and `stop`, at most `room`; moves `at`.
     cdef size_t count = 0
     cdef ax_entry entry
     cdef ax_frame head
     while at[0] < stop and count < room:
-        if look(data, at[0], stop, seal, 0, &entry) == AX_ENTRY_GOOD:
+        if describe_entry(data, at[0], stop, seal, 0, &entry) == AX_ENTRY_GOOD:
             memcpy(&head, data + at[0], sizeof(ax_frame))
-            count = ax_run_add(runs, 0, count, at[0], after(&entry, stop) - at[0], &head)
+            count = ax_run_add(runs, 0, count, at[0], entry_end(&entry, stop) - at[0], &head)
         else:
             memset(&runs[count], 0, sizeof(ax_run))
-            runs[count].offset, runs[count].bytes = at[0], after(&entry, stop) - at[0]
+            runs[count].offset, runs[count].bytes = at[0], entry_end(&entry, stop) - at[0]
             runs[count].kind = AX_RUN_DAMAGE
             count += 1
-        at[0] = after(&entry, stop)
+        at[0] = entry_end(&entry, stop)
     return count
 
 
@@ -136,10 +136,10 @@ def list_entries(const unsigned char[::1] data not None, uint64_t start, uint64_
     base, entries = <const char *>&data[0], <ax_entry *>&out[0]
     with nogil:
         while start < stop and count < room:
-            if look(base, start, stop, seal, stride, &entries[count]) == AX_ENTRY_GOOD:
-                if verify and not is_whole(base, &entries[count]):
+            if describe_entry(base, start, stop, seal, stride, &entries[count]) == AX_ENTRY_GOOD:
+                if verify and not checksum_matches(base, &entries[count]):
                     entries[count].state = AX_ENTRY_BROKEN
-            start = after(&entries[count], stop)
+            start = entry_end(&entries[count], stop)
             count += 1
     return count, start
 
@@ -154,7 +154,7 @@ def list_runs(const unsigned char[::1] data not None, uint64_t start, uint64_t s
         return 0, start
     runs = <ax_run *>&out[0]
     with nogil:
-        count = index(<const char *>&data[0], &start, stop, seal, runs, room)
+        count = make_runs(<const char *>&data[0], &start, stop, seal, runs, room)
         for k in range(count):
             runs[k].crc = ax_header_crc(seal, &runs[k])
     return count, start
@@ -190,7 +190,7 @@ def check_entries(const unsigned char[::1] data not None, unsigned char[::1] tab
         for k in range(count):
             if entries[k].state != AX_ENTRY_GOOD:
                 continue
-            if not inside(&entries[k], size) or not is_whole(base, &entries[k]):
+            if not inside(&entries[k], size) or not checksum_matches(base, &entries[k]):
                 entries[k].state = AX_ENTRY_BROKEN
                 bad += 1
     return bad
@@ -201,7 +201,7 @@ cdef inline bint inside(ax_entry *entry, uint64_t size) noexcept nogil:
         entry.bytes <= size - entry.offset - sizeof(ax_frame)
 
 
-cdef inline bint is_alike(const char *a, const char *b) noexcept nogil:
+cdef inline bint is_same_kind(const char *a, const char *b) noexcept nogil:
     # Whether dtype, shape and labels are equal.
     return memcmp(a + 4, b + 4, 2) == 0 and memcmp(a + 32, b + 32, 16) == 0 and memcmp(a + 56, b + 56, 4) == 0
 
@@ -232,11 +232,11 @@ def gather(const unsigned char[::1] data not None, const unsigned char[::1] tabl
             front = ax_front_bytes(entry.flags)
             if entry.state != AX_ENTRY_GOOD or not inside(&entry, size) or entry.bytes != front + row:
                 break
-            if verify and not is_whole(base, &entry):
+            if verify and not checksum_matches(base, &entry):
                 break
             if k == 0:
                 first = base + entry.offset
-            elif not is_alike(first, base + entry.offset):
+            elif not is_same_kind(first, base + entry.offset):
                 break
             if row:
                 memcpy(to + k * row, base + entry.offset + sizeof(ax_frame) + front, row)

@@ -23,7 +23,7 @@ from ataraxis._kernels.platform cimport ax_crash
 from ataraxis._kernels.queue cimport ax_lease, ones, queue_lease, queue_settle, slot_of
 from ataraxis._kernels.queue_handle cimport QueueHandle
 from ataraxis._kernels.ring cimport (
-    AX_UNKNOWN, ax_got, ax_ring, bytes_at, count_frame, frame_at, give_back, next_frame, payload_at, reader_stand_aside,
+    AX_UNKNOWN, ax_got, ax_ring, bytes_at, count_frame, frame_at, release_frame, next_frame, payload_at, reader_stop_gating,
 )
 from ataraxis._kernels.timing cimport deadline_of
 
@@ -46,7 +46,7 @@ cdef struct ax_sink:
 
 cdef enum:
     DIRECT_BYTES = 16384        # longer payloads are written without a copy
-    SEVERAL = 32                # most of those in one write
+    MOST_DIRECT = 32                # most of those in one write
     RUNS = 1024                 # runs kept until the index is written
     LATENCY_ROWS = 4096         # rows between checks of signals
     BATCH_BYTES = 1 << 24       # most bytes recorded before slots are released
@@ -64,7 +64,7 @@ cdef extern from *:
 
 # ---- the algorithm
 
-cdef int drain(ax_sink *sink, const char *more, uint64_t count) noexcept nogil:
+cdef int flush(ax_sink *sink, const char *more, uint64_t count) noexcept nogil:
     # Write the buffer, and `count` bytes after it, to the file; `more` ends a frame, so it is padded.
     cdef char zeros[64]
     cdef iovec pieces[3]
@@ -110,23 +110,23 @@ cdef int write_index(ax_sink *sink) noexcept nogil:
     return AX_OK
 
 
-cdef int room(ax_sink *sink, uint64_t wanted) noexcept nogil:
+cdef int reserve(ax_sink *sink, uint64_t wanted) noexcept nogil:
     # Make room for a frame and its run. AX_FULL: the file is full.
     if sink.at + sink.used >= sink.limit:
         return AX_FULL
-    if sink.used + wanted > sink.capacity and drain(sink, NULL, 0) != AX_OK:
+    if sink.used + wanted > sink.capacity and flush(sink, NULL, 0) != AX_OK:
         return AX_TORN
-    if sink.runs >= RUNS - 1 and (drain(sink, NULL, 0) != AX_OK or write_index(sink) != AX_OK):
+    if sink.runs >= RUNS - 1 and (flush(sink, NULL, 0) != AX_OK or write_index(sink) != AX_OK):
         return AX_TORN
     return AX_OK
 
 
-cdef int put(ax_sink *sink, ax_frame *head, const char *front, uint64_t front_bytes, const char *data, uint64_t count,
+cdef int put_frame(ax_sink *sink, ax_frame *head, const char *front, uint64_t front_bytes, const char *data, uint64_t count,
              bint is_checked) noexcept nogil:
     # Write one frame. `front`: its extensions; is_checked: its checksum is in the header already.
     cdef uint64_t inside = sizeof(ax_frame) + front_bytes, offset, padded
     cdef bint is_direct = count > DIRECT_BYTES
-    cdef int status = room(sink, ax_padded(inside + (0 if is_direct else count)))
+    cdef int status = reserve(sink, ax_padded(inside + (0 if is_direct else count)))
     cdef uint32_t crc
     cdef char *to
     if status != AX_OK:
@@ -148,7 +148,7 @@ cdef int put(ax_sink *sink, ax_frame *head, const char *front, uint64_t front_by
     sink.waiting += 1
     if is_direct:
         sink.used += inside
-        if drain(sink, data, count) != AX_OK:
+        if flush(sink, data, count) != AX_OK:
             sink.used -= inside
             sink.waiting -= 1
             return AX_TORN
@@ -163,7 +163,7 @@ cdef int put_whole(ax_sink *sink, const char *frame, uint64_t padded) noexcept n
     # Write an unchanged, padded frame of at most DIRECT_BYTES. A CRC is linear: one XOR turns a header's CRC without a
     # seed into the one with this file's seed, and a wrong one stays wrong.
     cdef char *to
-    cdef int status = room(sink, padded)
+    cdef int status = reserve(sink, padded)
     if status != AX_OK:
         return status
     to = sink.buffer + sink.used
@@ -175,18 +175,18 @@ cdef int put_whole(ax_sink *sink, const char *frame, uint64_t padded) noexcept n
     return AX_OK
 
 
-cdef int put_several(ax_sink *sink, ax_frame *heads, const char **data, uint32_t *count) noexcept nogil:
+cdef int put_frames(ax_sink *sink, ax_frame *heads, const char **data, uint32_t *count) noexcept nogil:
     # Write frames longer than DIRECT_BYTES, at most SEVERAL, in one write: all that fit this file, or on TORN none.
     # `data`: the bytes after the header, padded as in a file; checksums are in the headers already.
-    cdef iovec pieces[2 * SEVERAL]
+    cdef iovec pieces[2 * MOST_DIRECT]
     cdef uint64_t start = sink.at + sink.used, end = start
     cdef uint32_t k, n = 0
-    cdef int status = room(sink, SEVERAL * sizeof(ax_frame))
+    cdef int status = reserve(sink, MOST_DIRECT * sizeof(ax_frame))
     cdef char *to
     if status != AX_OK:
         count[0] = 0
         return status
-    if sink.runs + SEVERAL >= RUNS and (drain(sink, NULL, 0) != AX_OK or write_index(sink) != AX_OK):
+    if sink.runs + MOST_DIRECT >= RUNS and (flush(sink, NULL, 0) != AX_OK or write_index(sink) != AX_OK):
         count[0] = 0
         return AX_TORN
     to = sink.buffer + sink.used
@@ -287,8 +287,8 @@ cdef bint next_place(QueueHandle queue, ax_place *place, ax_frame *head, const c
     # Move to the next frame to record, and copy its header; False at the end.
     cdef ax_lease *slot_lease
     cdef uint64_t bytes
-    while place.slot < queue.held_count:
-        slot_lease = &queue.held[place.slot]
+    while place.slot < queue.drained_count:
+        slot_lease = &queue.drained[place.slot]
         while place.frame < slot_lease.frames:
             at[0] = slot_of(&queue.work, slot_lease.index) + place.at
             bytes = frame_of(at[0], slot_lease.bytes - place.at, head)
@@ -297,27 +297,27 @@ cdef bint next_place(QueueHandle queue, ax_place *place, ax_frame *head, const c
             place.next = min(place.at + ax_padded(bytes), <uint64_t>slot_lease.bytes)
             if slot_lease.left >> place.frame & 1:
                 return True
-            pass_on(place)
+            step_place(place)
         place.slot += 1
         place.frame, place.at = 0, 0
     return False
 
 
-cdef inline void pass_on(ax_place *place) noexcept nogil:
+cdef inline void step_place(ax_place *place) noexcept nogil:
     place.at = place.next
     place.frame += 1
 
 
 cdef int put_long(QueueHandle queue, ax_sink *sink, ax_place *place) noexcept nogil:
     # Record consecutive long frames in one write.
-    cdef ax_frame heads[SEVERAL]
-    cdef const char *data[SEVERAL]
+    cdef ax_frame heads[MOST_DIRECT]
+    cdef const char *data[MOST_DIRECT]
     cdef ax_place ahead = place[0]
     cdef ax_frame head
     cdef const char *at = NULL
     cdef uint32_t n = 0
     cdef int status
-    while n < SEVERAL and next_place(queue, &ahead, &head, &at):
+    while n < MOST_DIRECT and next_place(queue, &ahead, &head, &at):
         if head.length <= DIRECT_BYTES or not head.flags & AX_FLAG_CHECKSUM:
             break
         # Its padding is in the slot too.
@@ -326,13 +326,13 @@ cdef int put_long(QueueHandle queue, ax_sink *sink, ax_place *place) noexcept no
         heads[n] = head
         data[n] = at + sizeof(ax_frame)
         n += 1
-        pass_on(&ahead)
+        step_place(&ahead)
     if n < 2:
         return AX_BUSY
-    status = put_several(sink, heads, data, &n)
+    status = put_frames(sink, heads, data, &n)
     while n:
         next_place(queue, place, &head, &at)
-        pass_on(place)
+        step_place(place)
         n -= 1
     return status
 
@@ -381,7 +381,7 @@ cdef class RecordKernel:
                 while k < stop:
                     head.sequence = sequence + <uint64_t>k
                     head.time_ns = times[k] if times is not None else time + k * step
-                    status = put(&self.sink, &head, front, front_bytes, data + <uint64_t>k * count, count, False)
+                    status = put_frame(&self.sink, &head, front, front_bytes, data + <uint64_t>k * count, count, False)
                     if status != AX_OK:
                         break
                     k += 1
@@ -413,7 +413,7 @@ cdef class RecordKernel:
                     head.source = <uint32_t>source
                 if labels >= 0 and head.labels:
                     head.labels = <uint32_t>labels
-                status = put(
+                status = put_frame(
                     &self.sink, &head, NULL, 0, base + at + sizeof(ax_frame), whole - sizeof(ax_frame),
                     head.flags & AX_FLAG_CHECKSUM,
                 )
@@ -427,7 +427,7 @@ cdef class RecordKernel:
         """Write the buffer to the file, and the runs to the index; return OK or TORN."""
         cdef int status
         with nogil:
-            status = drain(&self.sink, NULL, 0)
+            status = flush(&self.sink, NULL, 0)
             if status == AX_OK:
                 status = write_index(&self.sink)
         PyErr_CheckSignals()
@@ -468,10 +468,10 @@ cdef class RingToFile:
 
     cdef ConsumerHandle consumer
     cdef unsigned char[::1] memory
-    cdef ax_got *kept
+    cdef ax_got *recorded
     cdef uint64_t count, most, first_missing, passed
-    cdef ax_got stuck                   # taken from the ring, not recorded yet
-    cdef bint is_stuck
+    cdef ax_got taken                   # taken from the ring, not recorded yet
+    cdef bint has_taken
     cdef ax_u32 aside                   # producers do not wait for this reader any more: slots may be overwritten
 
     def __init__(self, ConsumerHandle consumer not None, expected=None):
@@ -479,21 +479,21 @@ cdef class RingToFile:
         self.consumer = consumer
         self.most = consumer.ring.slots // 2 + 1
         self.memory = bytearray(self.most * sizeof(ax_got))
-        self.kept = <ax_got *>&self.memory[0]
+        self.recorded = <ax_got *>&self.memory[0]
         self.first_missing = AX_UNKNOWN if expected is None else <uint64_t>expected
 
     def wait(self, timeout):
         """Wait for a frame and hold it for `record`; return OK, TIMEOUT, ENDED, or BUSY (cancelled)."""
         cdef ConsumerHandle consumer = self.consumer
         cdef int status = AX_OK
-        if self.is_stuck:
+        if self.has_taken:
             return status
         consumer.enter()
         try:
-            status = consumer.next(&self.stuck, deadline_of(timeout))
+            status = consumer.next(&self.taken, deadline_of(timeout))
             if status == AX_OK:
-                self.is_stuck = True
-                count_frame(&consumer.ring, frame_at(&consumer.ring, self.stuck.index).sequence)
+                self.has_taken = True
+                count_frame(&consumer.ring, frame_at(&consumer.ring, self.taken.index).sequence)
         finally:
             consumer.leave()
         if status == AX_DAMAGED:
@@ -510,24 +510,24 @@ cdef class RingToFile:
         cdef ax_ring *ring = &consumer.ring
         cdef ax_frame *frame
         cdef ax_frame head
-        cdef uint64_t frames = 0, nbytes = 0, front, nbytes_of
+        cdef uint64_t frames = 0, nbytes = 0, front, wanted
         cdef int status = AX_OK
         cdef const char *data
         consumer.enter()
         try:
             with nogil:
                 while self.count < self.most and nbytes < BATCH_BYTES:
-                    if not self.is_stuck:
-                        status = next_frame(ring, &self.stuck)
+                    if not self.has_taken:
+                        status = next_frame(ring, &self.taken)
                         if status != AX_OK:
                             break
-                        self.is_stuck = True
-                        count_frame(ring, frame_at(ring, self.stuck.index).sequence)
-                    frame = frame_at(ring, self.stuck.index)
-                    data = payload_at(ring, self.stuck.index)
+                        self.has_taken = True
+                        count_frame(ring, frame_at(ring, self.taken.index).sequence)
+                    frame = frame_at(ring, self.taken.index)
+                    data = payload_at(ring, self.taken.index)
                     # Wait for the disk before reading the slot: producers may stop waiting meanwhile.
-                    nbytes_of = sizeof(ax_frame) + (data - <char *>frame - sizeof(ax_frame)) + bytes_at(ring, self.stuck.index)
-                    status = room(&file.sink, ax_padded(min(nbytes_of, 2 * DIRECT_BYTES)))
+                    wanted = sizeof(ax_frame) + (data - <char *>frame - sizeof(ax_frame)) + bytes_at(ring, self.taken.index)
+                    status = reserve(&file.sink, ax_padded(min(wanted, 2 * DIRECT_BYTES)))
                     if status != AX_OK:
                         break
                     if ax_load32(&self.aside):          # pairs with the store in stand_aside
@@ -546,18 +546,18 @@ cdef class RingToFile:
                             head.labels = <uint32_t>labels
                         head.flags |= AX_FLAG_CHECKSUM
                         front = data - <char *>frame - sizeof(ax_frame)
-                        status = put(
+                        status = put_frame(
                             &file.sink, &head, <char *>frame + sizeof(ax_frame), front, data,
-                            bytes_at(ring, self.stuck.index), False,
+                            bytes_at(ring, self.taken.index), False,
                         )
                         if status != AX_OK:
                             break
                         frames += 1
                         nbytes += sizeof(ax_frame) + head.length
                         self.first_missing = head.sequence + 1
-                    self.kept[self.count] = self.stuck
+                    self.recorded[self.count] = self.taken
                     self.count += 1
-                    self.is_stuck = False
+                    self.has_taken = False
         finally:
             consumer.leave()
         return frames, nbytes, status
@@ -572,7 +572,7 @@ cdef class RingToFile:
         try:
             with nogil:
                 for k in range(self.count):
-                    give_back(&consumer.ring, self.kept[k].index, self.kept[k].position, self.kept[k].held)
+                    release_frame(&consumer.ring, self.recorded[k].index, self.recorded[k].position, self.recorded[k].held)
                 self.count = 0
         finally:
             consumer.leave()
@@ -581,7 +581,7 @@ cdef class RingToFile:
         """Stop holding up producers. Called by another thread while the one inside hangs in the kernel."""
         if self.consumer.is_open:
             ax_store32(&self.aside, 1)                  # pairs with the load in record
-            reader_stand_aside(&self.consumer.ring)
+            reader_stop_gating(&self.consumer.ring)
 
     @property
     def is_aside(self):
@@ -595,7 +595,7 @@ cdef class RingToFile:
     def accept(self):
         """Go on with the frame `found`; return how many are missing before it."""
         cdef uint64_t missing = 0
-        if self.is_stuck:
+        if self.has_taken:
             missing = self.found - self.first_missing
             self.first_missing = self.found
         return missing
@@ -603,9 +603,9 @@ cdef class RingToFile:
     @property
     def found(self):
         """Sequence of the next frame; None if none was taken."""
-        if not self.is_stuck:
+        if not self.has_taken:
             return None
-        return frame_at(&self.consumer.ring, self.stuck.index).sequence
+        return frame_at(&self.consumer.ring, self.taken.index).sequence
 
     @property
     def expected(self):
@@ -647,17 +647,17 @@ cdef class QueueToFile:
         cdef bint is_large = False
         found.frames = found.payload = found.torn = 0
         memset(&self.place, 0, sizeof(ax_place))
-        self.place.slot = queue.held_count
+        self.place.slot = queue.drained_count
         queue.enter()
         try:
-            status = queue.hold(&slot_lease, deadline)
+            status = queue.lease_next(&slot_lease, deadline)
             while status == AX_OK:
                 if slot_lease.flags & AX_MESSAGE_LARGE:
                     queue_settle(&queue.work, &slot_lease, 0, False)
                     is_large = True
                     break
                 summarize_frames(slot_of(&queue.work, slot_lease.index), &slot_lease, &numbers[0], &found)
-                queue.remember(&slot_lease)
+                queue.keep_drained(&slot_lease)
                 bytes += slot_lease.bytes
                 if bytes >= most or found.frames + 64 > <uint64_t>numbers.shape[0]:
                     break
@@ -688,12 +688,12 @@ cdef class QueueToFile:
                     if head.length <= DIRECT_BYTES and place.next - place.at == ax_padded(sizeof(ax_frame) + head.length):
                         status = put_whole(&file.sink, at, place.next - place.at)
                     else:
-                        status = put(
+                        status = put_frame(
                             &file.sink, &head, NULL, 0, at + sizeof(ax_frame), head.length, head.flags & AX_FLAG_CHECKSUM,
                         )
                     if status != AX_OK:
                         break
-                    pass_on(place)
+                    step_place(place)
         finally:
             queue.leave()
         return status

@@ -54,7 +54,7 @@ cdef inline void lock_release(ax_guard *guard, ax_party *party) noexcept nogil:
     seen = ax_swap32(&guard.lock, 0)
     ax_crash("lock_released")
     if seen != party.slot + 1:
-        lock_left(guard, party, seen)
+        lock_release_slow(guard, party, seen)
 
 cdef inline bint section_is_open(ax_guard *guard) noexcept nogil:
     # For the lock's owner only: no other thread changes the version's parity.
@@ -80,9 +80,9 @@ cdef inline uint64_t changes(ax_guard *guard) noexcept nogil:
     return (ax_load64(&guard.version) >> 1) + ax_load64(&guard.unlocked)
 
 cdef void lock_wake(ax_guard *guard, uint32_t seen) noexcept nogil
-cdef void lock_left(ax_guard *guard, ax_party *party, uint32_t seen) noexcept nogil
+cdef void lock_release_slow(ax_guard *guard, ax_party *party, uint32_t seen) noexcept nogil
 cdef int lock_wait(ax_guard *guard, ax_party *party, int64_t deadline, int64_t *probed, bint first) noexcept nogil
-cdef bint lock_lost(ax_guard *guard, ax_party *party, uint32_t seen) noexcept nogil
+cdef bint is_lock_lost(ax_guard *guard, ax_party *party, uint32_t seen) noexcept nogil
 cdef int change_wait(ax_guard *guard, ax_party *party, uint64_t last, int64_t deadline) noexcept nogil
 cdef int lock_take(ax_guard *guard, ax_party *party, int64_t deadline) except -100
 
@@ -94,7 +94,7 @@ cdef class LockHandle:
 
     cdef int revive(self) except -1
     cdef int wait(self, int64_t deadline) except -1
-    cdef int patience(self, int64_t deadline) except -100
+    cdef int wait_for_lock(self, int64_t deadline) except -100
 
     @cython.final
     cdef inline int ready(self) except -1:

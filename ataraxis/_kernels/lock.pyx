@@ -19,7 +19,7 @@ from ataraxis._kernels.layout cimport (
     AX_OK, AX_OVERFLOW, AX_RETIRED, AX_RETIRED_STATE, AX_TIMEOUT, AX_TORN, ax_guard,
 )
 from ataraxis._kernels.memory cimport (
-    AX_WORD_OWNER, Participant, ax_damage, ax_party, damage_text, damaged, entry_of, hold_vacant, inherited, let_vacant, live_of,
+    AX_WORD_OWNER, Participant, ax_damage, ax_party, damage_text, damaged, entry_of, lock_vacant, inherited, unlock_vacant, live_of,
     on_death, reap,
 )
 from ataraxis._kernels.platform cimport ax_crash, ax_futex_wait, ax_futex_wake, ax_now_ns
@@ -32,7 +32,7 @@ cdef extern from "pythread.h" nogil:
 cdef enum:
     SLICE_NS = 50000000    # longest sleep before checking signals
     PROBE_NS = 20000000    # longest wait before checking whether the owner is alive
-    EVERYBODY = 0x7FFFFFFF
+    ALL_SLEEPERS = 0x7FFFFFFF
     LINGER = 20            # some 1 us between attempts
     SHARED = 2             # ax_guard.health: a release found another owner
 
@@ -45,10 +45,10 @@ cdef void lock_wake(ax_guard *guard, uint32_t seen) noexcept nogil:
     if seen & AX_LOCK_CHANGE:
         # The thread that cleared the bit wakes. The count keeps a thread about to sleep from missing it.
         ax_add32(&guard.event, 1)
-        ax_futex_wake(&guard.event, EVERYBODY)
+        ax_futex_wake(&guard.event, ALL_SLEEPERS)
 
 
-cdef void lock_left(ax_guard *guard, ax_party *party, uint32_t seen) noexcept nogil:
+cdef void lock_release_slow(ax_guard *guard, ax_party *party, uint32_t seen) noexcept nogil:
     # The released word was not only this owner: threads wait, or it was damaged.
     if seen & AX_LOCK_OWNER != party.slot + 1:
         # Another participant may have held the lock too: the data may be mixed.
@@ -59,17 +59,17 @@ cdef void lock_left(ax_guard *guard, ax_party *party, uint32_t seen) noexcept no
     lock_wake(guard, seen)
 
 
-cdef bint lock_lost(ax_guard *guard, ax_party *party, uint32_t seen) noexcept nogil:
+cdef bint is_lock_lost(ax_guard *guard, ax_party *party, uint32_t seen) noexcept nogil:
     # Whether the lock names an impossible or absent owner, which will never release it.
     cdef uint32_t owner = (seen & AX_LOCK_OWNER) - 1
     cdef bint found
     if owner >= party.slots:
         return seen & AX_LOCK_OWNER and ax_load32(&guard.lock) & AX_LOCK_OWNER == seen & AX_LOCK_OWNER
-    if not hold_vacant(party, owner):
+    if not lock_vacant(party, owner):
         return False
     # The slot cannot be taken meanwhile; its last owner's lock was freed before it was.
     found = ax_load32(&guard.lock) & AX_LOCK_OWNER == owner + 1
-    let_vacant(party, owner)
+    unlock_vacant(party, owner)
     return found
 
 
@@ -77,14 +77,14 @@ cdef int lock_wait(ax_guard *guard, ax_party *party, int64_t deadline, int64_t *
     # One slice of waiting: AX_OK taken, AX_BUSY check signals and call again, AX_TIMEOUT. `probed` outlives the
     # slice: signals may cut every slice short, and the owner's death must still be noticed.
     cdef int64_t now, started = ax_now_ns()
-    cdef uint32_t seen, looks = party.spins if first else 0
-    while looks:
+    cdef uint32_t seen, attempts = party.spins if first else 0
+    while attempts:
         # Each attempt takes the cache line from the owner: few attempts, far apart.
         for _ in range(LINGER):
             ax_linger()
         if lock_try(guard, party):
             return AX_OK
-        looks -= 1
+        attempts -= 1
     while True:
         seen = ax_load32(&guard.lock)
         if not seen & AX_LOCK_OWNER:
@@ -106,14 +106,14 @@ cdef int lock_wait(ax_guard *guard, ax_party *party, int64_t deadline, int64_t *
             # However short the wait was, check for a dead owner before the timeout.
             if reap(party, (seen & AX_LOCK_OWNER) - 1):
                 continue
-            return AX_DAMAGED if lock_lost(guard, party, seen) else AX_TIMEOUT
+            return AX_DAMAGED if is_lock_lost(guard, party, seen) else AX_TIMEOUT
         if now - started >= SLICE_NS:
             return AX_BUSY
         if now - probed[0] >= PROBE_NS:
             probed[0] = now
             if reap(party, (seen & AX_LOCK_OWNER) - 1):
                 continue
-            if lock_lost(guard, party, seen):
+            if is_lock_lost(guard, party, seen):
                 return AX_DAMAGED
         if ax_futex_wait(&guard.lock, seen, min(PROBE_NS, deadline - now)) == -EINTR:
             return AX_BUSY
@@ -182,20 +182,20 @@ on_death(AX_KIND_ARRAY, guard_cleanup)
 
 cdef int lock_take(ax_guard *guard, ax_party *party, int64_t deadline) except -100:
     # Try with the GIL; wait without it, checking signals between slices.
-    cdef int status, looks = 1
+    cdef int status, attempts = 1
     cdef bint first = True
     cdef int64_t probed = 0
-    while looks:
+    while attempts:
         if lock_try(guard, party):
             return AX_OK
-        looks -= 1
+        attempts -= 1
     if deadline <= 0:
         # Do not wait, but check for a dead owner.
         with nogil:
             reap(party, (ax_load32(&guard.lock) & AX_LOCK_OWNER) - 1)
         if lock_try(guard, party):
             return AX_OK
-        return AX_DAMAGED if lock_lost(guard, party, ax_load32(&guard.lock)) else AX_TIMEOUT
+        return AX_DAMAGED if is_lock_lost(guard, party, ax_load32(&guard.lock)) else AX_TIMEOUT
     probed = ax_now_ns()
     while True:
         with nogil:
@@ -253,7 +253,7 @@ cdef class LockHandle:
         cdef Participant keep = self.participant
         cdef int status = AX_OK
         if not lock_mine(&keep.party):
-            status = self.patience(deadline)
+            status = self.wait_for_lock(deadline)
         if status != AX_OK:
             self._fail(status)
         if ax_peek32(&keep.party.recovered):
@@ -265,7 +265,7 @@ cdef class LockHandle:
                 raise
         return 0
 
-    cdef int patience(self, int64_t deadline) except -100:
+    cdef int wait_for_lock(self, int64_t deadline) except -100:
         # The GIL is released meanwhile: another thread may disconnect the handle; `keep` stays valid.
         cdef Participant keep = self.participant
         cdef ax_guard *guard = self.guard
@@ -282,7 +282,7 @@ cdef class LockHandle:
         self.ready()
         cdef Participant keep = self.participant
         cdef ax_guard *guard = self.guard
-        cdef int status = AX_OK if lock_try(guard, &keep.party) else self.patience(deadline)
+        cdef int status = AX_OK if lock_try(guard, &keep.party) else self.wait_for_lock(deadline)
         if status == AX_TIMEOUT:
             return False
         if status != AX_OK:

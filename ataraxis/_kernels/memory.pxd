@@ -49,8 +49,8 @@ cdef bint probing(ax_party *party) noexcept nogil
 cdef int alive(ax_party *party, uint32_t slot) noexcept nogil
 cdef bint reap(ax_party *party, uint32_t slot) noexcept nogil
 cdef int sweep(ax_party *party, int64_t period_ns) noexcept nogil
-cdef bint hold_vacant(ax_party *party, uint32_t slot) noexcept nogil
-cdef void let_vacant(ax_party *party, uint32_t slot) noexcept nogil
+cdef bint lock_vacant(ax_party *party, uint32_t slot) noexcept nogil
+cdef void unlock_vacant(ax_party *party, uint32_t slot) noexcept nogil
 
 # Kinds of damage: a word of shared memory with an impossible value.
 cdef enum:

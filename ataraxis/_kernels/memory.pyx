@@ -25,7 +25,7 @@ from ataraxis._kernels.platform cimport (
     AX_CRASH_BUILD, F_UNLCK, F_WRLCK, ax_allocate, ax_byte, ax_bytes, ax_cpus, ax_crash, ax_hold_slot, ax_now_ns,
     ax_reopen, ax_same_file, ax_unlink, ax_watch_open, ax_watch_wait,
 )
-from ataraxis._kernels.unlink_on_signal cimport ax_will, ax_will_make, ax_will_revoke
+from ataraxis._kernels.unlink_on_signal cimport ax_unlink_entry, ax_unlink_register, ax_unlink_cancel
 
 cdef enum:
     SPINS = 12   # attempts at a lock before sleeping, 1 us apart: a wake-up across cores costs 30 us
@@ -99,7 +99,7 @@ cdef bint reap(ax_party *party, uint32_t slot) noexcept nogil:
 
 
 cdef bint vacate(ax_party *party, uint32_t slot) noexcept nogil:
-    # The caller owns byte `slot`. Acquire pairs with the release of AX_ACTIVE in `settle`.
+    # The caller owns byte `slot`. Acquire pairs with the release of AX_ACTIVE in `fill_entry`.
     if ax_load32(&entry_of(party, slot).state) == AX_FREE:
         return False
     party.cleanup(party, slot)
@@ -125,9 +125,9 @@ cdef int sweep(ax_party *party, int64_t period_ns) noexcept nogil:
     return found
 
 
-cdef bint hold_vacant(ax_party *party, uint32_t slot) noexcept nogil:
+cdef bint lock_vacant(ax_party *party, uint32_t slot) noexcept nogil:
     # Own the byte of a slot without an owner, whose last owner was cleaned up: a word that names this slot meanwhile
-    # is damaged. `let_vacant` releases it.
+    # is damaged. `unlock_vacant` releases it.
     if slot >= party.slots or alive(party, slot) != 0:
         return False
     ax_gate_enter()
@@ -139,7 +139,7 @@ cdef bint hold_vacant(ax_party *party, uint32_t slot) noexcept nogil:
     return False
 
 
-cdef void let_vacant(ax_party *party, uint32_t slot) noexcept nogil:
+cdef void unlock_vacant(ax_party *party, uint32_t slot) noexcept nogil:
     ax_byte(party.probe, 0, F_UNLCK, slot)
     ax_gate_leave()
 
@@ -149,7 +149,7 @@ cdef int damaged(ax_damage *damage, int word, uint64_t index, uint64_t found, ui
     return AX_DAMAGED
 
 
-cdef int settle(ax_party *party, const char *path, size_t page_bytes, uint32_t role, const char *label) noexcept nogil:
+cdef int take_slot(ax_party *party, const char *path, size_t page_bytes, uint32_t role, const char *label) noexcept nogil:
     # Take a slot: free ones first, then those whose owner may have died. >= 0, AX_CROWDED or -1000 - errno.
     cdef uint32_t k, slot
     cdef uint32_t start = <uint32_t>(ax_now_ns() >> 4) % party.slots
@@ -171,13 +171,13 @@ cdef int settle(ax_party *party, const char *path, size_t page_bytes, uint32_t r
             party.slot = slot
             party.page = page
             vacate(party, slot)
-            introduce(party, entry_of(party, slot), role, label)
+            fill_entry(party, entry_of(party, slot), role, label)
             ax_crash("attach_settled")
             return <int>slot
     return AX_CROWDED
 
 
-cdef void introduce(ax_party *party, ax_participant *entry, uint32_t role, const char *label) noexcept nogil:
+cdef void fill_entry(ax_party *party, ax_participant *entry, uint32_t role, const char *label) noexcept nogil:
     entry.role = role
     entry.attach_ns = ax_now_ns()
     entry.nonce = <uint64_t>entry.attach_ns * 0x9E3779B97F4A7C15u + <uint64_t>getpid()
@@ -298,7 +298,7 @@ cdef class Participant:
         cdef const char *where = path
         cdef size_t page_bytes = <size_t>sysconf(_SC_PAGESIZE)
         with nogil:
-            status = settle(&self.party, where, page_bytes, role, name)
+            status = take_slot(&self.party, where, page_bytes, role, name)
         if status < 0:
             self.party.slot = 0xFFFFFFFFu
             self.party.page = NULL
@@ -383,27 +383,27 @@ cdef class UnlinkOnSignal:
     Until `cancel`, or until the last reference is dropped.
     """
 
-    cdef ax_will *will
+    cdef ax_unlink_entry *unlink_entry
     cdef Participant participant        # keeps the descriptor open
 
     def __cinit__(self, Participant participant not None, bytes path):
         self.participant = participant
-        self.will = ax_will_make(
+        self.unlink_entry = ax_unlink_register(
             participant.party.probe, participant.party.dev, participant.party.ino, participant.party.slots, path
         )
-        if self.will == NULL:
+        if self.unlink_entry == NULL:
             raise MemoryError("the path is too long, or memory is exhausted")
 
     def cancel(self):
         """Keep the name from here on."""
-        if self.will != NULL:
-            ax_will_revoke(self.will)
-        self.will = NULL
+        if self.unlink_entry != NULL:
+            ax_unlink_cancel(self.unlink_entry)
+        self.unlink_entry = NULL
         self.participant = None
 
     def __dealloc__(self):
-        if self.will != NULL:
-            ax_will_revoke(self.will)
+        if self.unlink_entry != NULL:
+            ax_unlink_cancel(self.unlink_entry)
 
 
 def vzeroupper():

@@ -24,7 +24,7 @@ cdef struct ax_message_header:
     int64_t time_ns
     uint32_t source
 
-cdef bint lay_value(ax_payload *payload, value, int code) except -1
-cdef int lay_message(char *slot, ax_payload *payload, ax_message_header *header, crc_of) except -1
+cdef bint encode_value(ax_payload *payload, value, int code) except -1
+cdef int write_message(char *slot, ax_payload *payload, ax_message_header *header, crc_of) except -1
 # The value of a leased slot, checked; NotImplemented: no fast path.
 cdef object read_message(ax_work *work, ax_lease *slot_lease, ax_message_header *header, crc_of)

@@ -61,7 +61,7 @@ cdef extern from *:
 
 # ---- the bridge
 
-cdef bint lay_number(ax_payload *payload, value, int code) except -1:
+cdef bint encode_number(ax_payload *payload, value, int code) except -1:
     # Encode an integer for its code, two's complement; False if it does not fit.
     cdef int overflow = 0, bits
     cdef int64_t number = PyLong_AsLongLongAndOverflow(value, &overflow)
@@ -98,12 +98,12 @@ cdef bint lay_number(ax_payload *payload, value, int code) except -1:
     return code == AX_DTYPE_I64 or -(<int64_t>1 << bits) <= number < <int64_t>1 << bits
 
 
-cdef bint lay_value(ax_payload *payload, value, int code) except -1:
+cdef bint encode_value(ax_payload *payload, value, int code) except -1:
     # Encode a value as a payload that may point into it; False: no fast path.
     cdef Py_ssize_t bytes = 0
     cdef int k
     if PyLong_CheckExact(value):
-        return (code == -1 or AX_DTYPE_U8 <= code <= AX_DTYPE_U64 or AX_DTYPE_I8 <= code <= AX_DTYPE_I64) and lay_number(payload, value, code)
+        return (code == -1 or AX_DTYPE_U8 <= code <= AX_DTYPE_U64 or AX_DTYPE_I8 <= code <= AX_DTYPE_I64) and encode_number(payload, value, code)
     if code != -1:
         return False
     if PyFloat_CheckExact(value):
@@ -166,7 +166,7 @@ cdef object text_of(const char *data, uint64_t bytes):
 
 # ---- frames with an origin
 
-cdef int lay_message(char *slot, ax_payload *payload, ax_message_header *header, crc_of) except -1:
+cdef int write_message(char *slot, ax_payload *payload, ax_message_header *header, crc_of) except -1:
     # Write the frame with its origin, zero-padded. `crc_of(data, value)` computes the CRC of long payloads.
     cdef uint64_t bytes = payload.bytes
     cdef uint32_t crc = ax_crc32(0, &header.origin, sizeof(ax_origin))

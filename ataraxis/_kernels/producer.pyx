@@ -24,10 +24,10 @@ from ataraxis._kernels.layout cimport AX_BUSY, AX_FULL, AX_OK, AX_OVERFLOW, AX_P
 from ataraxis._kernels.memory cimport Participant, inherited
 from ataraxis._kernels.platform cimport ax_crash, ax_now_ns, ax_prefault, ax_take_turn
 from ataraxis._kernels.ring cimport (
-    Endpoint, abandon, ax_ring, claim, claim_wait, locate, passed_over, payload_at, pinned, producer_join,
+    Endpoint, abandon, ax_ring, claim, claim_wait, locate, skip_pinned, payload_at, pinned, producer_join,
     producer_leave, publish, publish_run, ring_open, step,
 )
-from ataraxis._kernels.run cimport ask_for, claim_run
+from ataraxis._kernels.run cimport prefetch_slot, claim_run
 from ataraxis._kernels.timing cimport deadline_of
 
 # Times of a frame.
@@ -81,7 +81,7 @@ cdef class ProducerHandle(Endpoint):
     cdef public int _on_full            # 0 block, 1 raise, 2 drop the newest
     cdef public object cancel_event
     cdef uint64_t ticket                # changes when a loan ends
-    cdef uint64_t orphan                # of a loan dropped while a thread was inside; 0: none
+    cdef uint64_t dropped_ticket                # of a loan dropped while a thread was inside; 0: none
     cdef uint64_t next_device
     cdef bint has_device
     cdef uint32_t source
@@ -134,7 +134,7 @@ cdef class ProducerHandle(Endpoint):
             self.participant = None
             self.memory = None
 
-    cdef int take(self, int64_t deadline) except -100:
+    cdef int claim_slot(self, int64_t deadline) except -100:
         # Claim a slot: AX_OK, AX_FULL (not waiting), AX_TIMEOUT, AX_BUSY (cancelled). The caller is inside.
         cdef int status
         cdef bint first = True
@@ -202,7 +202,7 @@ cdef class ProducerHandle(Endpoint):
         number_head(&self.ring, frame, length, sequence, stamp.time_ns)
         return at
 
-    cdef void seal(self, Py_ssize_t bytes, const ax_frame *head, ax_stamp *stamp) noexcept nogil:
+    cdef void publish_frame(self, Py_ssize_t bytes, const ax_frame *head, ax_stamp *stamp) noexcept nogil:
         # Publish the frame; its payload is written.
         publish(&self.ring, self.write_head(bytes, head, stamp, self.ring.sent), bytes)
 
@@ -216,7 +216,7 @@ cdef class ProducerHandle(Endpoint):
         try:
             # A loan that was not sent is over: its slot is used.
             self.ticket += self.ring.claimed
-            status = self.take(deadline)
+            status = self.claim_slot(deadline)
             if status == AX_OK:
                 to = payload_at(&self.ring, self.ring.index)
                 if bytes > AX_GIL_BYTES:
@@ -226,18 +226,18 @@ cdef class ProducerHandle(Endpoint):
                         ax_copy(to + bytes // 2, data + bytes // 2, bytes - bytes // 2)
                 else:
                     ax_copy(to, data, bytes)
-                self.seal(bytes, head, stamp)
+                self.publish_frame(bytes, head, stamp)
                 # Only for readers that gate: with readers that copy, the prefetch was slower.
                 if self.ring.is_followed:
-                    ask_for(&self.ring, self.ring.index)
+                    prefetch_slot(&self.ring, self.ring.index)
         finally:
             self.leave()
         return status
 
-    cdef inline int64_t patience(self, object timeout) except -1:
+    cdef inline int64_t deadline_for(self, object timeout) except -1:
         return deadline_of(timeout) if self._on_full == 0 else 0
 
-    cdef bint answer(self, int status) except -1:
+    cdef bint result_of(self, int status) except -1:
         # True: sent, False: dropped; other statuses raise.
         if status == AX_OK:
             return True
@@ -311,12 +311,12 @@ cdef class ProducerHandle(Endpoint):
                     if cnp.PyArray_DIM(value, k) != self.shape[k]:
                         break
                 else:
-                    return self.answer(self.put(
-                        <char *>cnp.PyArray_DATA(value), self.typed_bytes, &self.typed, &stamp, self.patience(timeout),
+                    return self.result_of(self.put(
+                        <char *>cnp.PyArray_DATA(value), self.typed_bytes, &self.typed, &stamp, self.deadline_for(timeout),
                     ))
         elif PyBytes_CheckExact(value) and self.typed_bytes == 0:
-            return self.answer(self.put(
-                PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), &self.typed, &stamp, self.patience(timeout),
+            return self.result_of(self.put(
+                PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), &self.typed, &stamp, self.deadline_for(timeout),
             ))
         code, shape, data, labels, pickled = self._encode(value)
         head_of(&other, code, shape, labels, self.source)
@@ -327,9 +327,9 @@ cdef class ProducerHandle(Endpoint):
     cdef object _send_bytes(self, data, ax_frame *head, ax_stamp *stamp, timeout):
         cdef const unsigned char[::1] view
         if len(data) == 0:
-            return self.answer(self.put(NULL, 0, head, stamp, self.patience(timeout)))
+            return self.result_of(self.put(NULL, 0, head, stamp, self.deadline_for(timeout)))
         view = data
-        return self.answer(self.put(<const char *>&view[0], view.shape[0], head, stamp, self.patience(timeout)))
+        return self.result_of(self.put(<const char *>&view[0], view.shape[0], head, stamp, self.deadline_for(timeout)))
 
     def _lend(self, kind, timeout):
         """Claim a slot and return it as a `kind` of WriteLoan; or return a status.
@@ -339,30 +339,30 @@ cdef class ProducerHandle(Endpoint):
         cdef int status
         self.enter()
         try:
-            status = self.take(deadline_of(timeout))
+            status = self.claim_slot(deadline_of(timeout))
             if status == AX_OK:
                 self.ticket += 1
         finally:
             self.leave()
         return kind(self, self.ticket) if status == AX_OK else status
 
-    cdef void give_up(self, uint64_t ticket) noexcept:
+    cdef void end_loan(self, uint64_t ticket) noexcept:
         # End a loan that was not sent; in any thread.
         if not self.is_open or inherited(self.ring.party) or ticket != self.ticket or not self.ring.claimed:
             return
-        self.orphan = ticket
+        self.dropped_ticket = ticket
         # A thread that is inside drops the slot when it leaves, unless it uses the slot itself.
         if ax_take_turn(&self.busy):
             self.leave()
 
     cdef void leave(self) noexcept:
-        if self.orphan:
-            if self.orphan == self.ticket and self.ring.claimed:
+        if self.dropped_ticket:
+            if self.dropped_ticket == self.ticket and self.ring.claimed:
                 # A single producer keeps the slot claimed and reuses it: dropping it would waste a position.
                 if self.ring.shared:
                     abandon(&self.ring)
                 self.ticket += 1
-            self.orphan = 0
+            self.dropped_ticket = 0
         Endpoint.leave(self)
 
     # ---- rows: every row of an array is a frame, claimed and published in runs
@@ -376,7 +376,7 @@ cdef class ProducerHandle(Endpoint):
         """
         cdef ax_rows rows
         cdef int status = AX_OK
-        cdef int64_t deadline = self.patience(timeout)
+        cdef int64_t deadline = self.deadline_for(timeout)
         cdef ax_stamp stamp
         rows.data, rows.count, rows.sent = <char *>cnp.PyArray_DATA(block), cnp.PyArray_DIM(block, 0), 0
         rows.times = &times[0] if times.shape[0] == rows.count else NULL
@@ -389,9 +389,9 @@ cdef class ProducerHandle(Endpoint):
             self.ticket += self.ring.claimed
             while rows.sent < rows.count:
                 with nogil:
-                    status = self.burst(&rows, &stamp, step_ns)
+                    status = self.send_while_room(&rows, &stamp, step_ns)
                 if status == AX_FULL:
-                    status = self.take(deadline)
+                    status = self.claim_slot(deadline)
                 if status != AX_OK:
                     if status == AX_FULL and self._on_full == 2:
                         ax_add64(&self.ring.stream.refused, rows.count - rows.sent)
@@ -404,7 +404,7 @@ cdef class ProducerHandle(Endpoint):
             self.leave()
         return rows.sent
 
-    cdef int burst(self, ax_rows *rows, ax_stamp *stamp, int64_t step_ns) noexcept nogil:
+    cdef int send_while_room(self, ax_rows *rows, ax_stamp *stamp, int64_t step_ns) noexcept nogil:
         # Send frames while there is room: in runs where possible, else one by one.
         cdef Py_ssize_t most = max(1, min(RUN, RUN_BYTES // max(1, self.typed_bytes)))
         cdef uint64_t run
@@ -427,7 +427,7 @@ cdef class ProducerHandle(Endpoint):
         cdef uint32_t at = 0  # the same for all
         while ring.position < end:
             ring.claimed = True
-            if pinned(ring, ring.index) and passed_over(ring):
+            if pinned(ring, ring.index) and skip_pinned(ring):
                 continue
             at = self.fill(rows, stamp, step_ns, sequence)
             sequence += 1
@@ -501,7 +501,7 @@ cdef class WriteLoan:
     cdef uint64_t ticket
     cdef char *data
     cdef readonly Py_ssize_t buffer_size
-    cdef Py_ssize_t lent                # times its memory was exported
+    cdef Py_ssize_t exports                # times its memory was exported
     cdef Py_ssize_t written             # bytes written, gaps included
     cdef bint in_place                  # the slot itself was exported, not private memory
     cdef unsigned char[::1] own         # private memory that is exported instead of the slot
@@ -522,24 +522,24 @@ cdef class WriteLoan:
     @property
     def _is_ours(self):
         """Whether the slot may still be written and sent."""
-        return self.ours()
+        return self.is_usable()
 
-    cdef inline bint ours(self):
+    cdef inline bint is_usable(self):
         return self.producer.is_open and self.ticket == self.producer.ticket and self.producer.ring.claimed
 
     @property
     def _was_lent(self):
         """Whether its memory was exported: only the caller knows which bytes are written."""
-        return self.lent > 0
+        return self.exports > 0
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
-        if not self.ours():
+        if not self.is_usable():
             self._over()
         if not self.in_place and self.own is None and self.buffer_size:
             self.own = bytearray(self.buffer_size)
             memcpy(&self.own[0], self.data, self.written)
             self.data = <char *>&self.own[0]
-        self.lent += 1
+        self.exports += 1
         PyBuffer_FillInfo(buffer, self, self.data, self.buffer_size, 0, flags)
 
     @property
@@ -549,7 +549,7 @@ cdef class WriteLoan:
 
     def _put(self, Py_ssize_t offset, const unsigned char[::1] data):
         """Copy bytes in. The caller has checked that they fit."""
-        if not self.ours():
+        if not self.is_usable():
             self._over()
         if not 0 <= offset <= self.buffer_size - data.shape[0]:
             raise ValueError("outside the slot")
@@ -559,14 +559,14 @@ cdef class WriteLoan:
 
     def _clear(self, Py_ssize_t start, Py_ssize_t stop):
         """Zero bytes that were not written, so that no earlier frame shows."""
-        if not self.ours():
+        if not self.is_usable():
             self._over()
         if 0 <= start < stop <= self.buffer_size:
             ax_zero(self.data + start, stop - start)
 
     def _get(self, Py_ssize_t start, Py_ssize_t stop):
         """Copy bytes out."""
-        if not self.ours():
+        if not self.is_usable():
             self._over()
         if not 0 <= start <= stop <= self.buffer_size:
             raise ValueError("outside the slot")
@@ -586,13 +586,13 @@ cdef class WriteLoan:
         head_of(&head, code, shape, labels, self.producer.source)
         self.producer.enter()
         try:
-            if not self.ours():
+            if not self.is_usable():
                 self._over()
             if self.own is not None:
                 slot = payload_at(&self.producer.ring, self.producer.ring.index)
                 with nogil:
                     ax_copy(slot, self.data, bytes)
-            self.producer.seal(bytes, &head, &stamp)
+            self.producer.publish_frame(bytes, &head, &stamp)
             self.producer.ticket += 1
         finally:
             self.producer.leave()
@@ -602,20 +602,20 @@ cdef class WriteLoan:
 
     def __exit__(self, kind, *exc):
         """Send the frame if it was not sent yet; drop it after an exception."""
-        if not self.ours():
+        if not self.is_usable():
             return
         if kind is not None:
-            self.producer.give_up(self.ticket)
+            self.producer.end_loan(self.ticket)
             return
         try:
             self.send()
         except:
-            self.producer.give_up(self.ticket)
+            self.producer.end_loan(self.ticket)
             raise
 
     def __dealloc__(self):
         if self.producer is not None:
-            self.producer.give_up(self.ticket)
+            self.producer.end_loan(self.ticket)
 
 
 @final
@@ -628,8 +628,8 @@ cdef class SlotView:
         self.loan = loan
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
-        if not self.loan.ours():
+        if not self.loan.is_usable():
             self.loan._over()
         self.loan.in_place = self.loan.own is None
-        self.loan.lent += 1
+        self.loan.exports += 1
         PyBuffer_FillInfo(buffer, self, self.loan.data, self.loan.buffer_size, 0, flags)

@@ -114,7 +114,7 @@ cdef int queue_mark(ax_work *work, ax_lease *slot_lease, uint64_t done) noexcept
 cdef bint queue_holds(ax_work *work, ax_lease *slot_lease) noexcept nogil
 cdef uint64_t next_free(ax_work *work, uint64_t tail) noexcept nogil
 cdef void queue_settle_kept(ax_party *party) noexcept nogil
-cdef void queue_told(ax_work *work, bint of_data) noexcept nogil
+cdef void queue_wake(ax_work *work, bint of_data) noexcept nogil
 
 # What to wait for.
 cdef enum:

@@ -20,7 +20,7 @@ from ataraxis._kernels.layout cimport (
 )
 from ataraxis._kernels.memory cimport (
     AX_WORD_AHEAD, AX_WORD_BEHIND, AX_WORD_HEAD, AX_WORD_LEFT, AX_WORD_STATE, AX_WORD_TAIL, AX_WORD_WRITER, ax_party, damaged,
-    entry_of, hold_vacant, let_vacant, live_of, on_death, sweep,
+    entry_of, lock_vacant, unlock_vacant, live_of, on_death, sweep,
 )
 from ataraxis._kernels.platform cimport ax_cpus, ax_crash, ax_futex_wait, ax_now_ns
 from ataraxis._kernels.timing cimport PAUSES, ROOM_PAUSES, SPIN_CROWDED_NS, SPIN_MAX_NS, next_spin, spin_on
@@ -83,7 +83,7 @@ cdef int queue_claim(ax_work *work, uint64_t *index, uint64_t *position) noexcep
         line = &work.lines[i]
         # Acquire: pairs with the acknowledgement of the previous lap.
         seen = ax_load64(&line.word)
-        if seen >> LAP > lap and unborn(work, i, seen):
+        if seen >> LAP > lap and is_ahead(work, i, seen):
             return AX_DAMAGED
         if seen >> LAP >= lap:
             # Claimed or passed over by a putter that has not moved the tail yet: help.
@@ -135,7 +135,7 @@ cdef uint64_t next_free(ax_work *work, uint64_t tail) noexcept nogil:
     return 0
 
 
-cdef bint unborn(ax_work *work, uint64_t i, uint64_t seen) noexcept nogil:
+cdef bint is_ahead(ax_work *work, uint64_t i, uint64_t seen) noexcept nogil:
     # Whether slot i's word has a position that no putter has reached: its writer would have seen a tail as far.
     cdef uint64_t tail = ax_load64(&work.queue.tail), lap = tail // work.slots + 1
     if seen >> LAP < lap or (seen >> LAP == lap and i <= tail - (lap - 1) * work.slots):
@@ -144,7 +144,7 @@ cdef bint unborn(ax_work *work, uint64_t i, uint64_t seen) noexcept nogil:
     return True
 
 
-cdef inline void pass_head(ax_work *work, uint64_t head) noexcept nogil:
+cdef inline void advance_head(ax_work *work, uint64_t head) noexcept nogil:
     # Move the head to the next position, or to the last lap if it is further behind: putters passed everything before.
     cdef uint64_t tail = ax_load64(&work.queue.tail)
     ax_cas64(&work.queue.head, head, max(head + 1, tail - work.slots) if tail > work.slots else head + 1)
@@ -160,7 +160,7 @@ cdef void help_head(ax_work *work) noexcept nogil:
         seen = ax_load64(&work.lines[head - (lap - 1) * work.slots].word)
         if seen >> LAP < lap or (seen >> LAP == lap and (seen & 7 == AX_SLOT_READY or is_being_put(seen))):
             return
-        pass_head(work, head)
+        advance_head(work, head)
 
 
 cdef bint queue_grow(ax_work *work) noexcept nogil:
@@ -183,7 +183,7 @@ cdef inline uint64_t first_bits(uint32_t count) noexcept nogil:
 
 
 cdef void queue_publish(ax_work *work, uint64_t index, uint64_t position, uint32_t bytes, uint32_t frames, uint32_t flags) noexcept nogil:
-    # Publish the claimed slot, which holds complete frames. The caller wakes sleepers (queue_told).
+    # Publish the claimed slot, which holds complete frames. The caller wakes sleepers (queue_wake).
     cdef ax_message *line = &work.lines[index]
     cdef ax_u32 *kept = &live_of(work.party).kept
     ax_put64(&line.id, position)
@@ -203,7 +203,7 @@ cdef void queue_publish(ax_work *work, uint64_t index, uint64_t position, uint32
     ax_crash("put_shown")
 
 
-cdef void queue_told(ax_work *work, bint of_data) noexcept nogil:
+cdef void queue_wake(ax_work *work, bint of_data) noexcept nogil:
     # Wake threads that wait for data, or for room, after a change.
     cdef ax_u32 *kept = &live_of(work.party).kept
     if of_data:
@@ -219,8 +219,8 @@ cdef void queue_abandon(ax_work *work, uint64_t index) noexcept nogil:
     # Free the claimed slot; getters pass over it.
     cdef ax_u64 *word = &work.lines[index].word
     ax_store64(word, ax_peek64(word) & ~<uint64_t>7 | AX_SLOT_FREE)
-    queue_told(work, True)
-    queue_told(work, False)
+    queue_wake(work, True)
+    queue_wake(work, False)
 
 
 cdef int queue_lease(ax_work *work, ax_lease *slot_lease) noexcept nogil:
@@ -229,7 +229,7 @@ cdef int queue_lease(ax_work *work, ax_lease *slot_lease) noexcept nogil:
     cdef uint64_t head, lap, i, seen
     cdef int status
     if ax_peek32(&queue.hint):
-        status = lease_again(work, slot_lease)
+        status = lease_retry(work, slot_lease)
         if status != AX_EMPTY:
             return status
     while True:
@@ -244,32 +244,32 @@ cdef int queue_lease(ax_work *work, ax_lease *slot_lease) noexcept nogil:
             if is_being_put(seen):
                 return AX_EMPTY
             if seen & 7 == AX_SLOT_READY:
-                if not take(work, i, seen, slot_lease):
+                if not lease_slot(work, i, seen, slot_lease):
                     continue
                 ax_cas64(&queue.head, head, head + 1)
                 ax_crash("get_leased")
-                return AX_OK if slot_lease.frames else give_up(work, slot_lease)
+                return AX_OK if slot_lease.frames else free_corrupt(work, slot_lease)
             if not is_state(seen):
                 return damaged(&work.damage, AX_WORD_STATE, i, seen & 7, lap)
-        elif unborn(work, i, seen):
+        elif is_ahead(work, i, seen):
             return AX_DAMAGED
         # Leased already, or done.
-        pass_head(work, head)
+        advance_head(work, head)
 
 
 cdef inline bint is_state(uint64_t seen) noexcept nogil:
     return seen & 7 != AX_SLOT_SKIP and seen & 7 != 7
 
 
-cdef int give_up(ax_work *work, ax_lease *slot_lease) noexcept nogil:
+cdef int free_corrupt(ax_work *work, ax_lease *slot_lease) noexcept nogil:
     # A slot whose frames cannot be determined: free it and report it once.
     queue_settle(work, slot_lease, <uint64_t>-1, False)
-    queue_told(work, False)
+    queue_wake(work, False)
     ax_put64(&work.tally.corrupt, ax_peek64(&work.tally.corrupt) + 1)
     return AX_DAMAGED
 
 
-cdef bint take(ax_work *work, uint64_t i, uint64_t seen, ax_lease *slot_lease) noexcept nogil:
+cdef bint lease_slot(ax_work *work, uint64_t i, uint64_t seen, ax_lease *slot_lease) noexcept nogil:
     # Lease slot i; False if another thread did. Frames 0: its words contradict each other.
     cdef ax_message *line = &work.lines[i]
     cdef uint64_t all_
@@ -298,7 +298,7 @@ cdef bint take(ax_work *work, uint64_t i, uint64_t seen, ax_lease *slot_lease) n
     return True
 
 
-cdef int lease_again(ax_work *work, ax_lease *slot_lease) noexcept nogil:
+cdef int lease_retry(ax_work *work, ax_lease *slot_lease) noexcept nogil:
     # Lease a RETRY slot: AX_OK, AX_EMPTY, AX_DAMAGED. The hint is cleared before the search, so that a mark set meanwhile is not lost.
     cdef uint64_t start = ax_peek32(&work.queue.hint), k, i, seen
     ax_store32(&work.queue.hint, 0)
@@ -309,22 +309,22 @@ cdef int lease_again(ax_work *work, ax_lease *slot_lease) noexcept nogil:
         i = start + k if start + k < work.slots else start + k - work.slots
         seen = ax_load64(&work.lines[i].word)
         while seen & 7 == AX_SLOT_RETRY:
-            if take(work, i, seen, slot_lease):
+            if lease_slot(work, i, seen, slot_lease):
                 # There may be more.
                 ax_store32(&work.queue.hint, <uint32_t>i + 1)
                 if slot_lease.frames == 0:
-                    return give_up(work, slot_lease)
+                    return free_corrupt(work, slot_lease)
                 if slot_lease.left:
                     return AX_OK
                 # Every frame was acknowledged by a getter that died before it freed the slot.
                 queue_settle(work, slot_lease, 0, False)
-                queue_told(work, False)
+                queue_wake(work, False)
                 break
             seen = ax_load64(&work.lines[i].word)
     return AX_EMPTY
 
 
-cdef inline bint ours(ax_work *work, uint64_t word, ax_lease *slot_lease) noexcept nogil:
+cdef inline bint still_leased(ax_work *work, uint64_t word, ax_lease *slot_lease) noexcept nogil:
     # The lap may have been raised meanwhile; the id distinguishes another frame in the same slot.
     return (
         word & ((<uint64_t>1 << LAP) - 1) == word_of(0, slot_lease.lease, work.me, AX_SLOT_LEASED)
@@ -335,13 +335,13 @@ cdef inline bint ours(ax_work *work, uint64_t word, ax_lease *slot_lease) noexce
 cdef bint queue_holds(ax_work *work, ax_lease *slot_lease) noexcept nogil:
     # Check after a copy that the lease still holds. The fence keeps the copy's loads above this load.
     ax_fence_acquire()
-    return ours(work, ax_load64(&work.lines[slot_lease.index].word), slot_lease)
+    return still_leased(work, ax_load64(&work.lines[slot_lease.index].word), slot_lease)
 
 
 cdef int queue_mark(ax_work *work, ax_lease *slot_lease, uint64_t done) noexcept nogil:
     # Acknowledge some frames and keep the rest leased. A lease lost meanwhile may still mark: its frames were processed.
     cdef ax_message *line = &work.lines[slot_lease.index]
-    if not ours(work, ax_load64(&line.word), slot_lease):
+    if not still_leased(work, ax_load64(&line.word), slot_lease):
         return AX_DEAD
     ax_put64(&line.left, ax_peek64(&line.left) & ~done)
     return AX_OK
@@ -355,7 +355,7 @@ cdef int queue_settle(ax_work *work, ax_lease *slot_lease, uint64_t done, bint f
     ax_crash("ack_before")
     while True:
         seen = ax_load64(&line.word)
-        if not ours(work, seen, slot_lease):
+        if not still_leased(work, seen, slot_lease):
             ax_put64(&work.tally.lost, ax_peek64(&work.tally.lost) + 1)
             return AX_DEAD
         left = ax_peek64(&line.left) & ~done
@@ -372,7 +372,7 @@ cdef int queue_settle(ax_work *work, ax_lease *slot_lease, uint64_t done, bint f
     if left:
         ax_store32(&work.queue.hint, <uint32_t>slot_lease.index + 1)
         ax_crash("ack_hinted")
-        queue_told(work, True)
+        queue_wake(work, True)
     return AX_OK
 
 
@@ -391,19 +391,19 @@ cdef void queue_settle_kept(ax_party *party) noexcept nogil:
     # Clear `kept` once every slot is free. A mark of this participant first: a frame put meanwhile replaces it.
     cdef ax_message *lines = <ax_message *>(party.control + sizeof(ax_queue) + party.slots * sizeof(ax_tally))
     cdef ax_u32 *kept = &live_of(party).kept
-    cdef uint32_t seen = ax_load32(kept), mine = party.slot + 2
+    cdef uint32_t seen = ax_load32(kept), marker = party.slot + 2
     cdef uint64_t i, slots = cells_of(party, lines)
     # A segment without slots holds one large frame: the getter that acknowledges it unlinks it.
-    if seen == 0 or slots == 0 or not ax_cas32(kept, seen, mine):
+    if seen == 0 or slots == 0 or not ax_cas32(kept, seen, marker):
         return
     ax_crash("kept_marked")
-    # Pairs with the fence in queue_told.
+    # Pairs with the fence in queue_wake.
     ax_fence_full()
     for i in range(slots):
         if ax_load64(&lines[i].word) & 7 != AX_SLOT_FREE:
-            ax_cas32(kept, mine, KEPT)
+            ax_cas32(kept, marker, KEPT)
             return
-    ax_cas32(kept, mine, 0)
+    ax_cas32(kept, marker, 0)
 
 
 cdef void queue_cleanup(ax_party *party, uint32_t who) noexcept nogil:
@@ -470,17 +470,17 @@ cdef void expire(ax_work *work) noexcept nogil:
             ax_crash("lease_over")
             ax_put32(&work.lines[i].failures, ax_peek32(&work.lines[i].failures) + 1)
             ax_store32(&work.queue.hint, <uint32_t>i + 1)
-            queue_told(work, True)
+            queue_wake(work, True)
 
 
 cdef void queue_reap(ax_work *work) noexcept nogil:
     # Called when there is no frame or no room: clean up after dead participants, expire leases. At most once per PROBE_NS.
     sweep(work.party, PROBE_NS)
     expire(work)
-    ax_put32(&work.is_damaged, implausible(work) or ownerless(work))
+    ax_put32(&work.is_damaged, is_inconsistent(work) or find_ownerless(work))
 
 
-cdef bint implausible(ax_work *work) noexcept nogil:
+cdef bint is_inconsistent(ax_work *work) noexcept nogil:
     # Whether head, tail and the words there contradict each other. Loaded in this order: the head is at most
     # one ahead of the tail, and a slot that the tail has passed has a word of that lap.
     cdef uint64_t head = ax_load64(&work.queue.head), lap = head // work.slots + 1
@@ -502,7 +502,7 @@ cdef bint implausible(ax_work *work) noexcept nogil:
     return False
 
 
-cdef bint ownerless(ax_work *work) noexcept nogil:
+cdef bint find_ownerless(ax_work *work) noexcept nogil:
     # Find slots whose owner is impossible or absent: leased ones become RETRY; returns whether one is being put, which
     # no participant will finish. Rare, because it reads every slot.
     cdef uint64_t now = <uint64_t>ax_now_ns(), before = ax_peek64(&work.doubted_ns), i, seen
@@ -518,11 +518,11 @@ cdef bint ownerless(ax_work *work) noexcept nogil:
         if owner < work.party.slots and ax_peek32(&entry_of(work.party, owner).state) == AX_ACTIVE:
             continue
         if owner < work.party.slots:
-            if not hold_vacant(work.party, owner):
+            if not lock_vacant(work.party, owner):
                 continue
             # The participant slot cannot be taken meanwhile, and its last owner's slots were freed before it was.
             found = ax_load64(&work.lines[i].word) == seen
-            let_vacant(work.party, owner)
+            unlock_vacant(work.party, owner)
             if not found:
                 continue
         if seen & 7 != AX_SLOT_LEASED:
@@ -532,7 +532,7 @@ cdef bint ownerless(ax_work *work) noexcept nogil:
         elif ax_cas64(&work.lines[i].word, seen, seen & ~<uint64_t>7 | AX_SLOT_RETRY):
             ax_put32(&work.lines[i].failures, ax_peek32(&work.lines[i].failures) + 1)
             ax_store32(&work.queue.hint, <uint32_t>i + 1)
-            queue_told(work, True)
+            queue_wake(work, True)
     return any_
 
 
@@ -575,7 +575,7 @@ cdef void sleep_on(ax_work *work, int side, int step) noexcept nogil:
     ax_store32(&work.gate, 0)
 
 
-cdef inline bint happened(ax_work *work, int what) noexcept nogil:
+cdef inline bint condition_holds(ax_work *work, int what) noexcept nogil:
     if what == AX_WAIT_DATA:
         return queue_has_data(work)
     return queue_has_room(work) if what == AX_WAIT_ROOM else queue_idle(work)
@@ -602,25 +602,25 @@ cdef int queue_wait(ax_work *work, int what, int64_t deadline, uint32_t slices) 
     cdef int64_t spin_ns = spin_time(work) if first and what != AX_WAIT_IDLE else 0
     # Longer pauses for room: a check may read every slot, and takes cache lines from the getters that free them.
     cdef uint32_t seen, pauses = <uint32_t>min(work.slots // 2 + 1, ROOM_PAUSES) if side else PAUSES
-    cdef int64_t nap = PROBE_NS
+    cdef int64_t sleep_ns = PROBE_NS
     cdef bint is_there
     # Longer sleeps only for data without leases: a thread waiting for room waits for a getter that may have died.
     if what == AX_WAIT_DATA and work.lease_ns == 0:
-        nap = min(IDLE_NS, nap << min(slices, <uint32_t>DOUBLINGS))
+        sleep_ns = min(IDLE_NS, sleep_ns << min(slices, <uint32_t>DOUBLINGS))
     while spin_ns and spin_on(pauses, started, spin_ns):
-        if happened(work, what):
+        if condition_holds(work, what):
             return AX_OK
     if what == AX_WAIT_DATA:
         queue_settle_kept(work.party)
     while True:
         sleep_on(work, side, 1)
         seen = event_prepare(event, work.me)
-        is_there = happened(work, what) or ax_load32(&work.wake_flag)
+        is_there = condition_holds(work, what) or ax_load32(&work.wake_flag)
         if not is_there and now < deadline and now - started < SLICE_NS:
-            if ax_futex_wait(&event.count, seen, min(nap, deadline - now)) == -EINTR:
+            if ax_futex_wait(&event.count, seen, min(sleep_ns, deadline - now)) == -EINTR:
                 sleep_on(work, side, -1)
                 return AX_BUSY
-            is_there = happened(work, what)
+            is_there = condition_holds(work, what)
         sleep_on(work, side, -1)
         if ax_load32(&work.wake_flag):
             return AX_BUSY
@@ -630,7 +630,7 @@ cdef int queue_wait(ax_work *work, int what, int64_t deadline, uint32_t slices) 
             return AX_OK
         now = ax_now_ns()
         queue_reap(work)
-        if happened(work, what):
+        if condition_holds(work, what):
             return AX_OK
         if ax_peek32(&work.is_damaged):
             return AX_DAMAGED

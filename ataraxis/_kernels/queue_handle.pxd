@@ -47,36 +47,36 @@ cdef class QueueHandle:
     cdef public bint _acknowledges      # a get acknowledges when it returns
     cdef public bint _is_plain          # it does, and `_partial` is empty
     cdef public list _partial            # leased slots whose frames are handed out one by one
-    cdef ax_lease *held                  # drained and not acknowledged yet
-    cdef Py_ssize_t held_count, held_room
+    cdef ax_lease *drained                  # drained and not acknowledged yet
+    cdef Py_ssize_t drained_count, drained_room
 
     cdef int enter(self) except -1
     cdef int leave(self) except -1
     cdef int wait(self, int what, int64_t deadline) except -100
     cdef int piece_of(self, ax_piece *piece, value, source, time_ns, device_time, device_sequence) except -1
     cdef int claim(self, uint64_t *index, uint64_t *position, int64_t deadline) except -100
-    cdef int seal(self, ax_piece *piece) except -1
+    cdef int checksum(self, ax_piece *piece) except -1
     cdef int put_alone(self, ax_piece *piece, uint64_t bytes, int64_t deadline) except -100
     cdef int put_piece(self, ax_piece *piece, int64_t deadline) except -100
     cdef int put_packed(self, char *frames, uint32_t bytes, uint32_t count, uint64_t payload, int64_t deadline) except -100
     cdef void count(self, uint64_t frames, uint64_t bytes, int64_t now) noexcept
     cdef uint32_t reopen(self, uint64_t each) noexcept
-    cdef void show(self, ax_last *slot, uint64_t bytes, uint32_t frames) noexcept
-    cdef bint add(self, ax_piece *piece, uint64_t bytes) noexcept
-    cdef int fill(self, ax_rows *rows, uint64_t most, uint64_t *done, int64_t deadline) except -100
-    cdef int hold(self, ax_lease *slot_lease, int64_t deadline) except -100
-    cdef int finish_lease(self, ax_lease *slot_lease, uint64_t done, bint failed, bint tell) noexcept
+    cdef void publish_frames(self, ax_last *slot, uint64_t bytes, uint32_t frames) noexcept
+    cdef bint append_frame(self, ax_piece *piece, uint64_t bytes) noexcept
+    cdef int fill_slot(self, ax_rows *rows, uint64_t most, uint64_t *done, int64_t deadline) except -100
+    cdef int lease_next(self, ax_lease *slot_lease, int64_t deadline) except -100
+    cdef int finish_lease(self, ax_lease *slot_lease, uint64_t done, bint failed, bint wake) noexcept
     cdef object copy_of(self, ax_lease *slot_lease, int k)
-    cdef object quick(self, ax_lease *slot_lease, int k)
-    cdef object one(self, ax_lease *slot_lease, int k, bint *is_had)
-    cdef bint several(self, ax_lease *slot_lease, Py_ssize_t limit, list values) except -1
-    cdef int remember(self, ax_lease *slot_lease) except -1
-    cdef int post(self, value, int code, ax_message_header *header, int64_t deadline) except -100
-    cdef int lease_soon(self, ax_lease *slot_lease) except -100
+    cdef object decode_fast(self, ax_lease *slot_lease, int k)
+    cdef object take_frame(self, ax_lease *slot_lease, int k, bint *is_leased)
+    cdef bint take_frames(self, ax_lease *slot_lease, Py_ssize_t limit, list values) except -1
+    cdef int keep_drained(self, ax_lease *slot_lease) except -1
+    cdef int put_message(self, value, int code, ax_message_header *header, int64_t deadline) except -100
+    cdef int try_lease(self, ax_lease *slot_lease) except -100
     cdef SlotLease keep_partial(self, ax_lease *leased)
-    cdef bint read(self, FrameLease lease, SlotLease slot_lease) except -1
-    cdef int drop(self, SlotLease slot_lease) except -1
-    cdef FrameLease adopt(self, ax_lease *leased)
+    cdef bint hand_out(self, FrameLease lease, SlotLease slot_lease) except -1
+    cdef int forget_slot(self, SlotLease slot_lease) except -1
+    cdef FrameLease frame_lease_of(self, ax_lease *leased)
     cdef int end_lease(self, FrameLease lease, bint is_done) except -100
 
 cdef class FrameLease:

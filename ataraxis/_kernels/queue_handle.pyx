@@ -31,12 +31,12 @@ from ataraxis._kernels.layout cimport (
     AX_SLOT_FREE, AX_SLOT_GROWING, AX_SLOT_LEASED, AX_SLOT_READY, AX_SLOT_RETRY, AX_TIMEOUT, ax_message, ax_tally,
 )
 from ataraxis._kernels.memory cimport Participant, damage_text, inherited
-from ataraxis._kernels.messages cimport ax_origin, ax_payload, lay_message, lay_value, read_message
+from ataraxis._kernels.messages cimport ax_origin, ax_payload, write_message, encode_value, read_message
 from ataraxis._kernels.platform cimport ax_crash, ax_now_ns
 from ataraxis._kernels.queue cimport (
     AX_WAIT_DATA, AX_WAIT_IDLE, AX_WAIT_ROOM, ax_lease, ax_last, first_bit, frame_at, ones, queue_abandon, queue_claim,
     queue_grow, queue_has_data, queue_has_room, queue_holds, queue_lease, queue_reap, queue_mark, queue_open,
-    queue_publish, queue_settle, queue_told, queue_wait, slot_of,
+    queue_publish, queue_settle, queue_wake, queue_wait, slot_of,
 )
 from ataraxis._kernels.timing cimport deadline_of
 
@@ -47,7 +47,7 @@ cdef enum:
     # Flags of frames without a fast path.
     UNUSUAL = AX_FLAG_END_OF_STREAM | AX_FLAG_PICKLED | AX_FLAG_EXTENTS | AX_FLAG_SESSION_EVENT
     BATCH = 64             # slots between two wake-ups of putters that wait for room
-    GLANCES = 40           # checks for a frame before giving up, some 10 us
+    CHECKS = 40           # checks for a frame before giving up, some 10 us
 
 
 # ---- the algorithm
@@ -56,7 +56,7 @@ cdef inline uint64_t length_of(ax_piece *piece) noexcept nogil:
     return piece.bytes if piece.whole else sizeof(ax_frame) + piece.stamp_bytes + piece.bytes
 
 
-cdef void lay(char *to, ax_piece *piece) noexcept nogil:
+cdef void write_frame(char *to, ax_piece *piece) noexcept nogil:
     # Write the frame at `to`, zero-padded; its sequence and the header's checksum come later.
     cdef uint64_t bytes = length_of(piece), at = 0
     if not piece.whole:
@@ -69,13 +69,13 @@ cdef void lay(char *to, ax_piece *piece) noexcept nogil:
     memset(to + bytes, 0, ax_padded(bytes) - bytes)
 
 
-cdef inline void number(char *to, uint64_t sequence) noexcept nogil:
+cdef inline void number_frame(char *to, uint64_t sequence) noexcept nogil:
     cdef ax_frame *frame = <ax_frame *>to
     frame.sequence = sequence
     frame.header_crc = ax_crc32(0, frame, sizeof(ax_frame) - 4)
 
 
-cdef void lay_rows(char *to, ax_rows *rows, uint64_t sequence, uint64_t count) noexcept nogil:
+cdef void write_rows(char *to, ax_rows *rows, uint64_t sequence, uint64_t count) noexcept nogil:
     # Write `count` frames at `to`, back to back, numbered from `sequence` on.
     cdef ax_frame *head
     cdef uint64_t stamp[2]
@@ -98,7 +98,7 @@ cdef void lay_rows(char *to, ax_rows *rows, uint64_t sequence, uint64_t count) n
         rows.stamp += rows.step
 
 
-cdef uint64_t pour(char *to, const char *slot, ax_lease *slot_lease, uint32_t seed) noexcept nogil:
+cdef uint64_t copy_frames(char *to, const char *slot, ax_lease *slot_lease, uint32_t seed) noexcept nogil:
     # Copy the unacknowledged frames of a slot, back to back; returns the bytes written. An invalid header ends it.
     cdef uint64_t at = 0, bytes, done = 0
     cdef uint32_t k
@@ -148,7 +148,7 @@ cdef class QueueHandle:
     """
 
     def __dealloc__(self):
-        free(self.held)
+        free(self.drained)
 
     def _open(self, memory, Participant participant not None, crc_of, bint checks):
         """Use the payload `memory` (uint8). Return False if the geometry does not fit."""
@@ -396,7 +396,7 @@ cdef class QueueHandle:
         piece.head.length = piece.stamp_bytes + piece.bytes
         return 1
 
-    cdef int seal(self, ax_piece *piece) except -1:
+    cdef int checksum(self, ax_piece *piece) except -1:
         # Compute the checksum of everything after the header.
         cdef uint32_t crc
         if not self.checks:
@@ -455,7 +455,7 @@ cdef class QueueHandle:
         room = min((self.work.stride - last.bytes) // each, <uint64_t>AX_QUEUE_FRAMES - last.frames)
         return room if room and queue_grow(&self.work) else 0
 
-    cdef void show(self, ax_last *slot, uint64_t bytes, uint32_t frames) noexcept:
+    cdef void publish_frames(self, ax_last *slot, uint64_t bytes, uint32_t frames) noexcept:
         # Publish more frames in the claimed slot; the next put may append. The caller wakes sleepers.
         slot.bytes += bytes
         slot.frames += frames
@@ -463,7 +463,7 @@ cdef class QueueHandle:
         if self._packs:
             self.work.last = slot[0]
 
-    cdef bint add(self, ax_piece *piece, uint64_t bytes) noexcept:
+    cdef bint append_frame(self, ax_piece *piece, uint64_t bytes) noexcept:
         # Append a frame to the last slot, if that is not leased yet. The caller is inside.
         cdef ax_last last
         cdef char *to
@@ -471,9 +471,9 @@ cdef class QueueHandle:
             return False
         last = self.work.last
         to = slot_of(&self.work, last.index) + last.bytes
-        lay(to, piece)
-        number(to, last.position * AX_QUEUE_FRAMES + last.frames)
-        self.show(&last, bytes, 1)
+        write_frame(to, piece)
+        number_frame(to, last.position * AX_QUEUE_FRAMES + last.frames)
+        self.publish_frames(&last, bytes, 1)
         return True
 
     cdef int put_alone(self, ax_piece *piece, uint64_t bytes, int64_t deadline) except -100:
@@ -485,12 +485,12 @@ cdef class QueueHandle:
             to = slot_of(&self.work, slot.index)
             if bytes > AX_GIL_BYTES:
                 with nogil:
-                    lay(to, piece)
+                    write_frame(to, piece)
             else:
-                lay(to, piece)
+                write_frame(to, piece)
             if not piece.whole or piece.stamp_bytes:
-                number(to, slot.position * AX_QUEUE_FRAMES)
-            self.show(&slot, bytes, 1)
+                number_frame(to, slot.position * AX_QUEUE_FRAMES)
+            self.publish_frames(&slot, bytes, 1)
         return status
 
     cdef int put_piece(self, ax_piece *piece, int64_t deadline) except -100:
@@ -502,10 +502,10 @@ cdef class QueueHandle:
         self.enter()
         try:
             if not piece.whole:
-                self.seal(piece)
-            status = AX_OK if self.add(piece, bytes) else self.put_alone(piece, bytes, deadline)
+                self.checksum(piece)
+            status = AX_OK if self.append_frame(piece, bytes) else self.put_alone(piece, bytes, deadline)
             if status == AX_OK:
-                queue_told(&self.work, True)
+                queue_wake(&self.work, True)
                 self.count(1, piece.bytes, ax_now_ns() if piece.whole else piece.head.time_ns)
         finally:
             self.leave()
@@ -585,7 +585,7 @@ cdef class QueueHandle:
                     &self.work, index, position, bytes, 1,
                     AX_MESSAGE_LARGE | (AX_MESSAGE_NUMBERED if numbered else 0),
                 )
-                queue_told(&self.work, True)
+                queue_wake(&self.work, True)
                 self.count(1, payload, ax_now_ns())
         finally:
             self.leave()
@@ -605,10 +605,10 @@ cdef class QueueHandle:
             memcpy(to, frames, bytes)
             for k in range(count):
                 if (<ax_frame *>(to + at)).header_crc == 0:
-                    number(to + at, position * AX_QUEUE_FRAMES + k)
+                    number_frame(to + at, position * AX_QUEUE_FRAMES + k)
                 at += ax_padded(sizeof(ax_frame) + (<ax_frame *>(to + at)).length)
             queue_publish(&self.work, index, position, bytes, count, 0)
-            queue_told(&self.work, True)
+            queue_wake(&self.work, True)
             self.count(count, payload, ax_now_ns())
         return status
 
@@ -645,7 +645,7 @@ cdef class QueueHandle:
                     piece.data = PyBytes_AS_STRING(whole)
                     piece.bytes = len(whole)
                 else:
-                    self.seal(&piece)
+                    self.checksum(&piece)
                     is_numbered = True
                 bytes = ax_padded(length_of(&piece))
                 if count == AX_QUEUE_FRAMES or at + bytes > self.work.stride or (count and not pack):
@@ -655,7 +655,7 @@ cdef class QueueHandle:
                         break
                     is_staged = True
                     done, at, count, payload = done + count, 0, 0, 0
-                lay(stage + at, &piece)
+                write_frame(stage + at, &piece)
                 if is_numbered:
                     (<ax_frame *>(stage + at)).header_crc = 0
                 at += bytes
@@ -677,7 +677,7 @@ cdef class QueueHandle:
 
     # ---- putting an array row by row: each row a frame with its stamp, without Python objects
 
-    cdef int fill(self, ax_rows *rows, uint64_t most, uint64_t *done, int64_t deadline) except -100:
+    cdef int fill_slot(self, ax_rows *rows, uint64_t most, uint64_t *done, int64_t deadline) except -100:
         # Put up to `most` rows into one slot, the last one where possible. The caller is inside.
         cdef uint64_t count = self.reopen(rows.each), first
         cdef ax_last slot = self.work.last
@@ -694,11 +694,11 @@ cdef class QueueHandle:
         first = slot.position * AX_QUEUE_FRAMES + slot.frames
         if count * rows.each > AX_GIL_BYTES:
             with nogil:
-                lay_rows(to, rows, first, count)
+                write_rows(to, rows, first, count)
         else:
-            lay_rows(to, rows, first, count)
-        self.show(&slot, count * rows.each, count)
-        queue_told(&self.work, True)
+            write_rows(to, rows, first, count)
+        self.publish_frames(&slot, count * rows.each, count)
+        queue_wake(&self.work, True)
         done[0] += count
         return AX_OK
 
@@ -725,7 +725,7 @@ cdef class QueueHandle:
         self.enter()
         try:
             while done < count and status == AX_OK:
-                status = self.fill(&block, count - done, &done, deadline)
+                status = self.fill_slot(&block, count - done, &done, deadline)
         finally:
             self.count(done, done * width, block.head.time_ns)
             self.leave()
@@ -733,7 +733,7 @@ cdef class QueueHandle:
 
     # ---- getting
 
-    cdef int hold(self, ax_lease *slot_lease, int64_t deadline) except -100:
+    cdef int lease_next(self, ax_lease *slot_lease, int64_t deadline) except -100:
         # Lease a slot: AX_OK, AX_EMPTY (not waiting), AX_TIMEOUT, AX_DAMAGED. The caller is inside.
         cdef int status = queue_lease(&self.work, slot_lease)
         if status == AX_EMPTY:
@@ -752,11 +752,11 @@ cdef class QueueHandle:
             ax_put64(&self.work.tally.redelivered, ax_peek64(&self.work.tally.redelivered) + 1)
         return status
 
-    cdef int finish_lease(self, ax_lease *slot_lease, uint64_t done, bint failed, bint tell) noexcept:
+    cdef int finish_lease(self, ax_lease *slot_lease, uint64_t done, bint failed, bint wake) noexcept:
         cdef int status = queue_settle(&self.work, slot_lease, done, failed)
         if status == AX_OK:
-            if tell:
-                queue_told(&self.work, False)
+            if wake:
+                queue_wake(&self.work, False)
             ax_put64(&self.work.tally.acknowledged, ax_peek64(&self.work.tally.acknowledged) + ones(done))
             ax_put64(&self.work.tally.last_get_ns, <uint64_t>ax_now_ns())
         return status
@@ -778,7 +778,7 @@ cdef class QueueHandle:
             ax_copy(to, slot + at, bytes)
         return copy
 
-    cdef object quick(self, ax_lease *slot_lease, int k):
+    cdef object decode_fast(self, ax_lease *slot_lease, int k):
         # Decode frame k; NotImplemented: no fast path, or the frame is damaged.
         cdef uint64_t at = 0, bytes = 0
         cdef ax_frame head
@@ -828,13 +828,13 @@ cdef class QueueHandle:
                 return NotImplemented
         return value
 
-    cdef object one(self, ax_lease *slot_lease, int k, bint *is_had):
+    cdef object take_frame(self, ax_lease *slot_lease, int k, bint *is_leased):
         # Decode frame k and acknowledge it. is_had False: the lease was over, or a large frame was acknowledged already.
         cdef bint is_large = slot_lease.flags & AX_MESSAGE_LARGE
         value = NotImplemented
         name = frame = None
         try:
-            value = self.quick(slot_lease, k)
+            value = self.decode_fast(slot_lease, k)
             if value is NotImplemented:
                 frame = self.copy_of(slot_lease, k)
                 name = frame
@@ -845,7 +845,7 @@ cdef class QueueHandle:
             raise
         ax_crash("get_copied")
         if not queue_holds(&self.work, slot_lease):
-            is_had[0] = False
+            is_leased[0] = False
             self.finish_lease(slot_lease, 0, False, False)
             return None
         if is_large:
@@ -854,9 +854,9 @@ cdef class QueueHandle:
             except BaseException:
                 self.finish_lease(slot_lease, 0, True, True)
                 raise
-        is_had[0] = self.finish_lease(slot_lease, <uint64_t>1 << k, False, True) == AX_OK and not (is_large and frame is None)
+        is_leased[0] = self.finish_lease(slot_lease, <uint64_t>1 << k, False, True) == AX_OK and not (is_large and frame is None)
         slot_lease.left &= ~(<uint64_t>1 << k)
-        if value is NotImplemented and is_had[0]:
+        if value is NotImplemented and is_leased[0]:
             return self._checked(frame)
         return value
 
@@ -908,17 +908,17 @@ cdef class QueueHandle:
         cdef ax_lease slot_lease
         cdef int64_t deadline = deadline_of(timeout) if block else 0
         cdef int status = AX_OK
-        cdef bint is_had = False
+        cdef bint is_leased = False
         value = None
         if not self._is_plain:
             return self._get_leased(block, timeout)
         self.enter()
         try:
-            while not is_had:
-                status = self.hold(&slot_lease, deadline)
+            while not is_leased:
+                status = self.lease_next(&slot_lease, deadline)
                 if status != AX_OK:
                     break
-                value = self.one(&slot_lease, first_bit(slot_lease.left), &is_had)
+                value = self.take_frame(&slot_lease, first_bit(slot_lease.left), &is_leased)
         finally:
             self.leave()
         if status != AX_OK:
@@ -933,29 +933,29 @@ cdef class QueueHandle:
         self.enter()
         try:
             while len(values) < limit:
-                status = self.hold(&slot_lease, 0 if values else deadline)
-                if status != AX_OK or not self.several(&slot_lease, limit, values):
+                status = self.lease_next(&slot_lease, 0 if values else deadline)
+                if status != AX_OK or not self.take_frames(&slot_lease, limit, values):
                     break
         finally:
-            queue_told(&self.work, False)
+            queue_wake(&self.work, False)
             self.leave()
         return values, AX_OK if values else status
 
-    cdef bint several(self, ax_lease *slot_lease, Py_ssize_t limit, list values) except -1:
+    cdef bint take_frames(self, ax_lease *slot_lease, Py_ssize_t limit, list values) except -1:
         # Decode frames of one slot, then acknowledge them together. False: stop here.
         cdef uint64_t done = 0, left = slot_lease.left
         cdef Py_ssize_t before = len(values)
-        cdef bint is_had = True
+        cdef bint is_leased = True
         cdef int k = 0
         if slot_lease.flags & AX_MESSAGE_LARGE:
-            value = self.one(slot_lease, 0, &is_had)
-            if is_had:
+            value = self.take_frame(slot_lease, 0, &is_leased)
+            if is_leased:
                 values.append(value)
             return True
         try:
             while left and len(values) < limit:
                 k = first_bit(left)
-                value = self.quick(slot_lease, k)
+                value = self.decode_fast(slot_lease, k)
                 if value is NotImplemented:
                     value = self._checked(self.copy_of(slot_lease, k))
                 values.append(value)
@@ -989,12 +989,12 @@ cdef class QueueHandle:
         try:
             while True:
                 if not self._partial:
-                    status = self.hold(&leased, deadline)
+                    status = self.lease_next(&leased, deadline)
                     if status != AX_OK:
                         return status
                     self.keep_partial(&leased)
                 lease = kind.__new__(kind)
-                if self.read(lease, self._partial[0]):
+                if self.hand_out(lease, self._partial[0]):
                     return lease
         finally:
             self.leave()
@@ -1008,22 +1008,22 @@ cdef class QueueHandle:
         self._is_plain = False
         return slot_lease
 
-    cdef bint read(self, FrameLease lease, SlotLease slot_lease) except -1:
+    cdef bint hand_out(self, FrameLease lease, SlotLease slot_lease) except -1:
         # Hand out the next frame of a slot; False if the lease of the slot was over.
         lease.handle, lease.slot_lease, lease.place = self, slot_lease, first_bit(slot_lease.pending)
         slot_lease.pending &= ~(<uint64_t>1 << lease.place)
         slot_lease.out |= <uint64_t>1 << lease.place
         lease.is_over = False
         if not slot_lease.pending:
-            self.drop(slot_lease)
+            self.forget_slot(slot_lease)
         lease.data = self.copy_of(&slot_lease.slot_lease, lease.place)
         if queue_holds(&self.work, &slot_lease.slot_lease):
             return True
         lease.is_over = True
-        self.drop(slot_lease)
+        self.forget_slot(slot_lease)
         return False
 
-    cdef int drop(self, SlotLease slot_lease) except -1:
+    cdef int forget_slot(self, SlotLease slot_lease) except -1:
         # Hand out no more frames of a slot.
         slot_lease.pending = 0
         if slot_lease in self._partial:
@@ -1031,14 +1031,14 @@ cdef class QueueHandle:
         self._is_plain = self._acknowledges and not self._partial
         return 0
 
-    cdef FrameLease adopt(self, ax_lease *leased):
+    cdef FrameLease frame_lease_of(self, ax_lease *leased):
         # Make a FrameLease of a leased slot with one frame; None: get its frames from `_lease`.
         cdef FrameLease lease
         cdef SlotLease slot_lease = self.keep_partial(leased)
         if slot_lease.pending != 1 or leased.flags & AX_MESSAGE_LARGE:
             return None
         lease = FrameLease.__new__(FrameLease)
-        return lease if self.read(lease, slot_lease) else None
+        return lease if self.hand_out(lease, slot_lease) else None
 
     cdef int end_lease(self, FrameLease lease, bint is_done) except -100:
         # End the lease of a frame: AX_OK, or AX_DEAD if it was over. No bytecode runs here.
@@ -1051,7 +1051,7 @@ cdef class QueueHandle:
         slot_lease.out &= ~bit
         if not is_done:
             slot_lease.failed = True
-            self.drop(slot_lease)
+            self.forget_slot(slot_lease)
         if not slot_lease.out | slot_lease.pending:
             return self.finish_lease(&slot_lease.slot_lease, bit if is_done else 0, slot_lease.failed, True)
         if is_done:
@@ -1073,44 +1073,44 @@ cdef class QueueHandle:
         name = number = None
         self.enter()
         try:
-            status = self.hold(&slot_lease, deadline) if room - at >= <Py_ssize_t>self.work.stride else AX_OVERFLOW
+            status = self.lease_next(&slot_lease, deadline) if room - at >= <Py_ssize_t>self.work.stride else AX_OVERFLOW
             while status == AX_OK:
                 if slot_lease.flags & AX_MESSAGE_LARGE:
                     name = PyBytes_FromStringAndSize(slot_of(&self.work, slot_lease.index), slot_lease.bytes)
                     if slot_lease.flags & AX_MESSAGE_NUMBERED:
                         number = slot_lease.id * AX_QUEUE_FRAMES
-                    self.remember(&slot_lease)
+                    self.keep_drained(&slot_lease)
                     break
                 if keeps:
-                    self.remember(&slot_lease)
+                    self.keep_drained(&slot_lease)
                 with nogil:
-                    here = pour(to + at, slot_of(&self.work, slot_lease.index), &slot_lease, seed)
+                    here = copy_frames(to + at, slot_of(&self.work, slot_lease.index), &slot_lease, seed)
                 at += here
                 frames += ones(slot_lease.left)
                 if not keeps and self.finish_lease(&slot_lease, slot_lease.left, False, False) != AX_OK:
                     at -= here
                     frames -= ones(slot_lease.left)
                 if frames % BATCH == 0:
-                    queue_told(&self.work, False)
+                    queue_wake(&self.work, False)
                 status = queue_lease(&self.work, &slot_lease) if room - at >= <Py_ssize_t>self.work.stride else AX_OVERFLOW
         finally:
-            queue_told(&self.work, False)
+            queue_wake(&self.work, False)
             self.leave()
         return at, frames, status, name, number
 
-    cdef int remember(self, ax_lease *slot_lease) except -1:
+    cdef int keep_drained(self, ax_lease *slot_lease) except -1:
         cdef Py_ssize_t wanted
         cdef void *more
-        if self.held_count == self.held_room:
-            wanted = max(64, 2 * self.held_room)
-            more = realloc(self.held, wanted * sizeof(ax_lease))
+        if self.drained_count == self.drained_room:
+            wanted = max(64, 2 * self.drained_room)
+            more = realloc(self.drained, wanted * sizeof(ax_lease))
             if more == NULL:
                 queue_settle(&self.work, slot_lease, 0, True)
                 raise MemoryError()
-            self.held = <ax_lease *>more
-            self.held_room = wanted
-        self.held[self.held_count] = slot_lease[0]
-        self.held_count += 1
+            self.drained = <ax_lease *>more
+            self.drained_room = wanted
+        self.drained[self.drained_count] = slot_lease[0]
+        self.drained_count += 1
         return 0
 
     def _release_drained(self, bint done, Py_ssize_t first):
@@ -1118,11 +1118,11 @@ cdef class QueueHandle:
         cdef Py_ssize_t k, lost = 0
         self.enter()
         try:
-            for k in range(first, self.held_count):
-                if self.finish_lease(&self.held[k], self.held[k].left if done else 0, not done, k % BATCH == 0) != AX_OK:
+            for k in range(first, self.drained_count):
+                if self.finish_lease(&self.drained[k], self.drained[k].left if done else 0, not done, k % BATCH == 0) != AX_OK:
                     lost += 1
-            self.held_count = min(first, self.held_count)
-            queue_told(&self.work, False)
+            self.drained_count = min(first, self.drained_count)
+            queue_wake(&self.work, False)
         finally:
             self.leave()
         return lost
@@ -1130,17 +1130,17 @@ cdef class QueueHandle:
     @property
     def _drained(self):
         """Slots that are drained and still leased."""
-        return self.held_count
+        return self.drained_count
 
     # ---- messages: values with an origin, straight into and out of a slot
 
-    cdef int post(self, value, int code, ax_message_header *header, int64_t deadline) except -100:
+    cdef int put_message(self, value, int code, ax_message_header *header, int64_t deadline) except -100:
         # Put a value with dtype `code`, -1: its own. UNFIT: no fast path, nothing was put.
         cdef ax_payload payload
         cdef uint64_t index = 0, position = 0, bytes
         cdef int status
         memset(&payload, 0, sizeof(ax_payload))
-        if not lay_value(&payload, value, code):
+        if not encode_value(&payload, value, code):
             return UNFIT
         bytes = ax_padded(sizeof(ax_frame) + sizeof(ax_origin) + payload.bytes)
         if bytes > self.work.stride:
@@ -1151,12 +1151,12 @@ cdef class QueueHandle:
             if status != AX_OK:
                 return status
             try:
-                lay_message(slot_of(&self.work, index), &payload, header, self.crc_of)
+                write_message(slot_of(&self.work, index), &payload, header, self.crc_of)
             except BaseException:
                 queue_abandon(&self.work, index)
                 raise
             queue_publish(&self.work, index, position, bytes, 1, 0)
-            queue_told(&self.work, True)
+            queue_wake(&self.work, True)
             self.count(1, payload.bytes, header.time_ns)
         finally:
             self.leave()
@@ -1171,11 +1171,11 @@ cdef class QueueHandle:
         header.origin.lane, header.origin.sequence = lane, sequence
         header.origin.part, header.origin.overlap = part, overlap
         header.source, header.time_ns = source, time_ns
-        return self.post(value, code, &header, deadline)
+        return self.put_message(value, code, &header, deadline)
 
-    cdef int lease_soon(self, ax_lease *slot_lease) except -100:
+    cdef int try_lease(self, ax_lease *slot_lease) except -100:
         # Lease a slot, checking for some 10 us: AX_OK, AX_EMPTY, AX_DAMAGED. The caller is inside.
-        cdef int status = queue_lease(&self.work, slot_lease), left = GLANCES
+        cdef int status = queue_lease(&self.work, slot_lease), left = CHECKS
         if status == AX_EMPTY:
             if self.work.cpus > 1:
                 while status == AX_EMPTY and left:
@@ -1197,7 +1197,7 @@ cdef class QueueHandle:
         cdef int status
         self.enter()
         try:
-            status = self.hold(&message.slot_lease, deadline)
+            status = self.lease_next(&message.slot_lease, deadline)
             if status != AX_OK:
                 return status
             message.queue, message.is_over = self, False
@@ -1208,7 +1208,7 @@ cdef class QueueHandle:
             message.value = value
             return message
         message.is_over = True
-        return self.adopt(&message.slot_lease)
+        return self.frame_lease_of(&message.slot_lease)
 
 
 @no_gc_clear   # `handle` and `slot_lease` must outlive it

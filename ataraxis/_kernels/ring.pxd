@@ -91,7 +91,7 @@ cdef inline bint pinned(ax_ring *ring, uint64_t index) noexcept nogil:
         return False
     pins = pins_at(ring, index)
     for k in range(ring.words):
-        # Acquire: pairs with the release in `give_back`.
+        # Acquire: pairs with the release in `release_frame`.
         if ax_load64(&pins[k]):
             return True
     return False
@@ -140,7 +140,7 @@ cdef inline int64_t spin_time(ax_ring *ring) noexcept nogil:
         count += count_bits(ax_peek64(&ring.stream.readers[k])) + count_bits(ax_peek64(&ring.stream.producers[k]))
     return ring.spin_ns if <int>count <= ring.cpus else min(ring.spin_ns, SPIN_CROWDED_NS)
 
-cdef inline bint anybody_sends(ax_ring *ring) noexcept nogil:
+cdef inline bint has_producers(ax_ring *ring) noexcept nogil:
     # Acquire: pairs with the release that clears a producer's bit after its last frame.
     cdef uint32_t k
     for k in range(ring.words):
@@ -152,9 +152,9 @@ cdef int ring_open(ax_ring *ring, ax_party *party, char *frames, uint64_t bytes)
 cdef uint64_t control_stride_of(uint32_t participants) noexcept nogil
 cdef uint64_t gate(ax_ring *ring) noexcept nogil
 cdef int claim(ax_ring *ring) noexcept nogil
-cdef int full(ax_ring *ring) noexcept nogil
-cdef int implausible(ax_ring *ring) noexcept nogil
-cdef bint passed_over(ax_ring *ring) noexcept nogil
+cdef int check_full(ax_ring *ring) noexcept nogil
+cdef int check_words(ax_ring *ring) noexcept nogil
+cdef bint skip_pinned(ax_ring *ring) noexcept nogil
 cdef void publish(ax_ring *ring, uint32_t at, uint64_t bytes) noexcept nogil
 cdef void publish_run(ax_ring *ring, uint64_t end, uint32_t at, uint64_t bytes) noexcept nogil
 cdef void abandon(ax_ring *ring) noexcept nogil
@@ -180,13 +180,13 @@ cdef int next_wait(ax_ring *ring, ax_got *got, int64_t deadline, bint first) noe
 cdef int at_position(ax_ring *ring, uint64_t position, ax_got *got) noexcept nogil
 cdef bint unchanged(ax_ring *ring, ax_got *got) noexcept nogil
 cdef void count_frame(ax_ring *ring, uint64_t sequence) noexcept nogil
-cdef void give_back(ax_ring *ring, uint64_t index, uint64_t position, int held) noexcept nogil
+cdef void release_frame(ax_ring *ring, uint64_t index, uint64_t position, int held) noexcept nogil
 cdef bint has_next(ax_ring *ring) noexcept nogil
-cdef void settle_had(ax_ring *ring) noexcept nogil
+cdef void mark_read(ax_ring *ring) noexcept nogil
 
 cdef int reader_join(ax_ring *ring, uint32_t policy, bint from_oldest, int durable) noexcept nogil
 cdef void reader_leave(ax_ring *ring) noexcept nogil
-cdef void reader_stand_aside(ax_ring *ring) noexcept nogil
+cdef void reader_stop_gating(ax_ring *ring) noexcept nogil
 
 # Base of ProducerHandle and ConsumerHandle.
 cdef class Endpoint:

@@ -131,7 +131,7 @@ cdef extern from *:
     uint32_t first_bit "ax_first_bit"(uint64_t mask) nogil
 
 
-cdef int full(ax_ring *ring) noexcept nogil:
+cdef int check_full(ax_ring *ring) noexcept nogil:
     # No room at this position: AX_FULL, or AX_DAMAGED if more than the ring lies between the tail and a reader
     # that gates. Joining readers are left out: their cursor is still moving up.
     cdef uint64_t cursor
@@ -171,7 +171,7 @@ cdef int claim(ax_ring *ring) noexcept nogil:
         if ring.position >= ring.limit:
             ring.limit = gate(ring)
             if ring.position >= ring.limit or ring.lap >> LAP_BITS:
-                return full(ring)
+                return check_full(ring)
         word = &slot_at(ring, ring.index).word
         # Acquire: pairs with publish and abandon of the previous lap.
         seen = ax_load64(word)
@@ -204,18 +204,18 @@ cdef int claim(ax_ring *ring) noexcept nogil:
         # that copy and validate.
         ax_fence_full()
         ring.claimed = True
-        if not passed_over(ring):
+        if not skip_pinned(ring):
             return AX_OK
         skips += 1
         if skips > 2 * ring.slots:
             return AX_FULL
 
 
-cdef bint passed_over(ax_ring *ring) noexcept nogil:
+cdef bint skip_pinned(ax_ring *ring) noexcept nogil:
     # If a viewer has pinned the claimed slot: leave its data alone and skip the position.
     if not pinned(ring, ring.index):
         return False
-    settle(ring, AX_SLOT_SKIP)
+    set_state(ring, AX_SLOT_SKIP)
     event_signal(&ring.stream.data, ring.words)
     ax_add64(&ring.stream.skipped, 1)
     step(ring)
@@ -233,7 +233,7 @@ cdef inline void advance(ax_ring *ring, uint64_t tail) noexcept nogil:
         ax_store64(&ring.stream.tail, tail + 1)
 
 
-cdef inline void settle(ax_ring *ring, uint64_t state) noexcept nogil:
+cdef inline void set_state(ax_ring *ring, uint64_t state) noexcept nogil:
     # Release: pairs with the acquire of readers and of the next claimer.
     cdef ax_u64 *word = &slot_at(ring, ring.index).word
     cdef uint64_t seen
@@ -249,13 +249,13 @@ cdef inline void settle(ax_ring *ring, uint64_t state) noexcept nogil:
         seen = ax_load64(word)
 
 
-cdef inline void show(ax_ring *ring, uint32_t at, uint64_t bytes) noexcept nogil:
+cdef inline void publish_slot(ax_ring *ring, uint32_t at, uint64_t bytes) noexcept nogil:
     cdef ax_slot *slot = slot_at(ring, ring.index)
     cdef ax_stream *stream = ring.stream
     ax_put64(<ax_u64 *>&slot.at, at)
     ax_put64(&slot.bytes, bytes)
     ax_crash("publish_before")
-    settle(ring, AX_SLOT_READY)
+    set_state(ring, AX_SLOT_READY)
     ax_crash("publish_word")
     ring.sent += 1
     if ring.shared:
@@ -269,7 +269,7 @@ cdef inline void show(ax_ring *ring, uint32_t at, uint64_t bytes) noexcept nogil
 
 cdef void publish(ax_ring *ring, uint32_t at, uint64_t bytes) noexcept nogil:
     # Publish the claimed slot, which holds a complete frame.
-    show(ring, at, bytes)
+    publish_slot(ring, at, bytes)
     event_signal(&ring.stream.data, ring.words)
 
 
@@ -277,7 +277,7 @@ cdef void publish_run(ax_ring *ring, uint64_t end, uint32_t at, uint64_t bytes) 
     # Publish in order the slots of a run up to `end` that were not skipped. No other thread changes their words.
     while ring.position < end:
         if ax_peek64(&slot_at(ring, ring.index).word) & 7 == AX_SLOT_WRITING:
-            show(ring, at, bytes)
+            publish_slot(ring, at, bytes)
         else:
             step(ring)
     event_signal(&ring.stream.data, ring.words)
@@ -286,7 +286,7 @@ cdef void publish_run(ax_ring *ring, uint64_t end, uint32_t at, uint64_t bytes) 
 cdef void abandon(ax_ring *ring) noexcept nogil:
     # Drop the claimed slot; readers skip it.
     if ring.claimed:
-        settle(ring, AX_SLOT_SKIP)
+        set_state(ring, AX_SLOT_SKIP)
         event_signal(&ring.stream.data, ring.words)
         step(ring)
 
@@ -353,7 +353,7 @@ cdef int producer_join(ax_ring *ring) noexcept nogil:
 
 
 cdef void producer_leave(ax_ring *ring) noexcept nogil:
-    # Acquire-release: pairs with anybody_sends; a reader that sees the bit cleared sees the last frame.
+    # Acquire-release: pairs with has_producers; a reader that sees the bit cleared sees the last frame.
     abandon(ring)
     ax_and64(&ring.stream.producers[ring.me >> 6], ~(<uint64_t>1 << (ring.me & 63)))
     event_signal(&ring.stream.data, ring.words)
@@ -448,21 +448,21 @@ cdef int next_frame(ax_ring *ring, ax_got *got) noexcept nogil:
         ring.is_overtaken = False
         return AX_DAMAGED
     if ring.policy == AX_POLICY_LATEST:
-        status = newest(ring, got)
+        status = next_latest(ring, got)
     elif ring.gates:
-        status = gated(ring, got)
+        status = next_gating(ring, got)
     else:
-        status = watched(ring, got)
-    if status == AX_EMPTY and not anybody_sends(ring) and not has_next(ring):
+        status = next_watching(ring, got)
+    if status == AX_EMPTY and not has_producers(ring) and not has_next(ring):
         # The last producer published its frames before it left: no more will come.
-        settle_drained(ring, ring.position)
+        mark_drained(ring, ring.position)
         return AX_ENDED
     if status == AX_EMPTY and ring.freed:
-        tell_space(ring)
+        signal_space(ring)
     if status == AX_EMPTY:
         ring.looks += 1
         if ring.looks % POLLS == 0:
-            return doubt(ring)
+            return check_waiting(ring)
     return status
 
 
@@ -475,7 +475,7 @@ cdef uint64_t copy_run(ax_ring *ring, char *to, int64_t *stamps, uint64_t each, 
         return 0
     most = min(min(most, RUN), min(max(1, ring.slots // 8), ring.slots - index))
     while done < most:
-        # Acquire: pairs with `settle` in ring.pyx.
+        # Acquire: pairs with `set_state`.
         word = ax_load64(&slot_at(ring, index).word)
         if word >> 16 != ring.lap or word & 7 != AX_SLOT_READY or bytes_at(ring, index) != each:
             break
@@ -487,7 +487,7 @@ cdef uint64_t copy_run(ax_ring *ring, char *to, int64_t *stamps, uint64_t each, 
         done += 1
         index += 1
     # The first one would be overwritten first. If the cursor did not protect it, the copies are not trusted.
-    if done == 0 or not is_kept(ring, ring.index, ring.position):
+    if done == 0 or not is_intact(ring, ring.index, ring.position):
         return 0
     ring.position += done
     ring.index = index
@@ -500,12 +500,12 @@ cdef uint64_t copy_run(ax_ring *ring, char *to, int64_t *stamps, uint64_t each, 
     move_cursor(ring, ring.position)
     ax_crash("cursor_moved")
     if ring.freed * 4 >= ring.slots:
-        tell_space(ring)
+        signal_space(ring)
     return done
 
 
-cdef inline int gated(ax_ring *ring, ax_got *got) noexcept nogil:
-    # Acquire: pairs with `settle` in ring.pyx.
+cdef inline int next_gating(ax_ring *ring, ax_got *got) noexcept nogil:
+    # Acquire: pairs with `set_state`.
     cdef uint64_t word = ax_load64(&slot_at(ring, ring.index).word)
     cdef bint passed = False
     while word >> 16 == ring.lap and word & 7 == AX_SLOT_SKIP:
@@ -517,7 +517,7 @@ cdef inline int gated(ax_ring *ring, ax_got *got) noexcept nogil:
     if passed and not ring.held:
         ring.oldest, ring.oldest_index = ring.position, ring.index
         move_cursor(ring, ring.position)
-        tell_space(ring)
+        signal_space(ring)
     if word >> 16 == ring.lap and word & 7 == AX_SLOT_READY:
         got.index, got.position, got.word, got.held = ring.index, ring.position, word, HELD_BY_CURSOR
         ring.out[ring.index] = 1
@@ -530,7 +530,7 @@ cdef inline int gated(ax_ring *ring, ax_got *got) noexcept nogil:
     return damaged(&ring.damage, AX_WORD_OVERTAKEN, ring.index, word >> 16, ring.lap)
 
 
-cdef inline bint is_kept(ax_ring *ring, uint64_t index, uint64_t position) noexcept nogil:
+cdef inline bint is_intact(ax_ring *ring, uint64_t index, uint64_t position) noexcept nogil:
     # Whether a slot protected by the cursor is unchanged. The fence keeps the reads of it above this load.
     cdef uint64_t found
     ax_fence_acquire()
@@ -542,14 +542,14 @@ cdef inline bint is_kept(ax_ring *ring, uint64_t index, uint64_t position) noexc
     return False
 
 
-cdef int doubt(ax_ring *ring) noexcept nogil:
+cdef int check_waiting(ax_ring *ring) noexcept nogil:
     # No frame for this reader: check the words. AX_EMPTY, or AX_DAMAGED. The caller is inside.
     if ring.gates:
-        mend_cursor(ring)
-    return implausible(ring)
+        restore_cursor(ring)
+    return check_words(ring)
 
 
-cdef int implausible(ax_ring *ring) noexcept nogil:
+cdef int check_words(ax_ring *ring) noexcept nogil:
     cdef ax_u64 *word = &slot_at(ring, ring.index).word
     cdef uint64_t seen = ax_load64(word), tail = ax_load64(&ring.stream.tail)
     cdef uint64_t owner = seen >> 3 & OWNER_MASK
@@ -572,7 +572,7 @@ cdef int implausible(ax_ring *ring) noexcept nogil:
     return AX_EMPTY
 
 
-cdef void mend_cursor(ax_ring *ring) noexcept nogil:
+cdef void restore_cursor(ax_ring *ring) noexcept nogil:
     # Only this reader writes its cursor and its bit while it gates: restore them if they were damaged.
     cdef ax_stream *stream = ring.stream
     cdef uint64_t bit
@@ -588,7 +588,7 @@ cdef void mend_cursor(ax_ring *ring) noexcept nogil:
             ax_or64(&stream.durables, bit)
 
 
-cdef int watched(ax_ring *ring, ax_got *got) noexcept nogil:
+cdef int next_watching(ax_ring *ring, ax_got *got) noexcept nogil:
     # Frames in order; a slow reader is lapped.
     cdef uint64_t word, tail, left = 2 * ring.slots + 2
     while left:
@@ -618,7 +618,7 @@ cdef int watched(ax_ring *ring, ax_got *got) noexcept nogil:
     return AX_EMPTY
 
 
-cdef int newest(ax_ring *ring, ax_got *got) noexcept nogil:
+cdef int next_latest(ax_ring *ring, ax_got *got) noexcept nogil:
     # The newest complete frame that was not taken yet.
     cdef uint64_t next = ring.position, position = ax_load64(&ring.stream.tail), low
     cdef uint64_t word
@@ -693,7 +693,7 @@ cdef void count_frame(ax_ring *ring, uint64_t sequence) noexcept nogil:
     ax_put64(&ring.line.received, ring.received)
 
 
-cdef void give_back(ax_ring *ring, uint64_t index, uint64_t position, int held) noexcept nogil:
+cdef void release_frame(ax_ring *ring, uint64_t index, uint64_t position, int held) noexcept nogil:
     # Producers that wait are woken when a quarter of the ring is free, or nothing is left to read: a wake-up
     # costs more than many frames. If the reader stops in between, they wait at most until their next probe.
     ring.held -= 1
@@ -703,7 +703,7 @@ cdef void give_back(ax_ring *ring, uint64_t index, uint64_t position, int held) 
         return
     if held == HELD_BY_COPY:
         return
-    is_kept(ring, index, position)
+    is_intact(ring, index, position)
     ring.out[index] = 0
     if position != ring.oldest:
         return
@@ -717,10 +717,10 @@ cdef void give_back(ax_ring *ring, uint64_t index, uint64_t position, int held) 
     move_cursor(ring, ring.oldest)
     ax_crash("cursor_moved")
     if ring.freed * 4 >= ring.slots:
-        tell_space(ring)
+        signal_space(ring)
 
 
-cdef void tell_space(ax_ring *ring) noexcept nogil:
+cdef void signal_space(ax_ring *ring) noexcept nogil:
     ring.freed = 0
     event_signal(&ring.stream.space, ring.words)
 
@@ -736,17 +736,17 @@ cdef inline void watch_cursor(ax_ring *ring) noexcept nogil:
     ax_put64(&ring.line.cursor, ring.position << 2 | AX_CURSOR_WATCHING)
 
 
-cdef void settle_drained(ax_ring *ring, uint64_t position) noexcept nogil:
+cdef void mark_drained(ax_ring *ring, uint64_t position) noexcept nogil:
     cdef uint64_t seen = ax_load64(&ring.stream.drained)
     while seen < position and not ax_cas64(&ring.stream.drained, seen, position):
         seen = ax_load64(&ring.stream.drained)
 
 
-cdef void settle_had(ax_ring *ring) noexcept nogil:
+cdef void mark_read(ax_ring *ring) noexcept nogil:
     # A reader stops: record it if every frame so far was read, though no end was seen.
     cdef uint64_t tail = ax_load64(&ring.stream.tail)
     if ring.received and not has_next(ring):
-        settle_drained(ring, tail)
+        mark_drained(ring, tail)
 
 
 cdef bint has_next(ax_ring *ring) noexcept nogil:
@@ -772,11 +772,11 @@ cdef int next_wait(ax_ring *ring, ax_got *got, int64_t deadline, bint first) noe
     # One slice of waiting: as next_frame, or AX_BUSY check signals and call again, AX_TIMEOUT, AX_DAMAGED.
     cdef ax_stream *stream = ring.stream
     cdef int64_t now = ax_now_ns(), started = now, spin_ns = spin_time(ring)
-    cdef int64_t nap
+    cdef int64_t sleep_ns
     cdef uint32_t seen
     cdef int status
     ring.slices = 0 if first else ring.slices + 1
-    nap = min(IDLE_NS, <int64_t>PROBE_NS << min(ring.slices, DOUBLINGS))
+    sleep_ns = min(IDLE_NS, <int64_t>PROBE_NS << min(ring.slices, DOUBLINGS))
     while first and spin_ns and spin_on(PAUSES, started, spin_ns):
         status = next_frame(ring, got)
         if status != AX_EMPTY:
@@ -788,7 +788,7 @@ cdef int next_wait(ax_ring *ring, ax_got *got, int64_t deadline, bint first) noe
             event_cancel(&stream.data, ring.me)
             return AX_BUSY
         if status == AX_EMPTY and now < deadline and now - started < SLICE_NS:
-            if ax_futex_wait(&stream.data.count, seen, min(nap, deadline - now)) == -EINTR:
+            if ax_futex_wait(&stream.data.count, seen, min(sleep_ns, deadline - now)) == -EINTR:
                 event_cancel(&stream.data, ring.me)
                 return AX_BUSY
             status = next_frame(ring, got)
@@ -799,7 +799,7 @@ cdef int next_wait(ax_ring *ring, ax_got *got, int64_t deadline, bint first) noe
                 ring.spin_ns = next_spin(ring.spin_ns, now - started)
             return status
         sweep(ring.party, PROBE_NS)
-        if doubt(ring) != AX_EMPTY:
+        if check_waiting(ring) != AX_EMPTY:
             return AX_DAMAGED
         if now >= deadline:
             status = next_frame(ring, got)
@@ -829,7 +829,7 @@ cdef int reader_join(ax_ring *ring, uint32_t policy, bint from_oldest, int durab
             return damaged(&ring.damage, AX_WORD_TAIL, 0, tail, cursor >> 2)
         # Resume. The swap loses to `expire`.
         if ax_cas64(&line.cursor, cursor, cursor & ~<uint64_t>3 | AX_CURSOR_GATING):
-            return stand_at(ring, cursor >> 2)
+            return set_position(ring, cursor >> 2)
     ax_put64(&line.received, 0)
     ax_put64(&line.dropped, 0)
     # Release: a cleaner that sees the cursor sees that no frame is guaranteed yet.
@@ -849,7 +849,7 @@ cdef int reader_join(ax_ring *ring, uint32_t policy, bint from_oldest, int durab
     tail = ax_load64(&stream.tail)
     if not from_oldest:
         start = tail
-    elif ring.gates and anybody_sends(ring):
+    elif ring.gates and has_producers(ring):
         # Frames below may be overwritten by a producer that has not seen this cursor.
         floor = ax_load64(&stream.announced)
         # A value further ahead of the tail is damaged.
@@ -863,13 +863,13 @@ cdef int reader_join(ax_ring *ring, uint32_t policy, bint from_oldest, int durab
     # Release: frames from the cursor on are guaranteed from here on.
     ax_store32(&line.policy, policy)
     ax_crash("join_done")
-    stand_at(ring, start)
+    set_position(ring, start)
     ring.expected = first_expected(ring, start, tail)
     ax_put64(&line.joined, 0 if ring.expected == AX_UNKNOWN else ring.expected)
     return AX_OK
 
 
-cdef int stand_at(ax_ring *ring, uint64_t position) noexcept nogil:
+cdef int set_position(ax_ring *ring, uint64_t position) noexcept nogil:
     locate(ring, position)
     ring.oldest = position
     ring.oldest_index = ring.index
@@ -916,7 +916,7 @@ cdef void reader_leave(ax_ring *ring) noexcept nogil:
     event_signal(&stream.space, ring.words)
 
 
-cdef void reader_stand_aside(ax_ring *ring) noexcept nogil:
+cdef void reader_stop_gating(ax_ring *ring) noexcept nogil:
     # Stop gating, called by a thread that is not inside: the one inside may hang in the kernel. Slots that it reads may
     # be overwritten meanwhile. The reader line stays owned.
     cdef uint64_t cursor = ax_load64(&ring.line.cursor)

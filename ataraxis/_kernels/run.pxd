@@ -22,7 +22,7 @@ cdef extern from *:
     """
     void ax_prefetch_to_write(const void *address) nogil
 
-cdef inline void ask_for(ax_ring *ring, uint64_t index) noexcept nogil:
+cdef inline void prefetch_slot(ax_ring *ring, uint64_t index) noexcept nogil:
     # Prefetch the lines of a slot for writing: they are in its last reader's cache.
     ax_prefetch_to_write(slot_at(ring, index))
     ax_prefetch_to_write(payload_at(ring, index) - 64)
@@ -43,11 +43,11 @@ cdef inline uint64_t claim_run(ax_ring *ring, uint64_t most) noexcept nogil:
     for k in range(most):
         ax_prefetch_to_write(slot_at(ring, ring.index + k))
     for k in range(most):
-        # Acquire: pairs with `settle` of the previous lap, by a producer that has left.
+        # Acquire: pairs with `set_state` of the previous lap, by a producer that has left.
         seen = ax_load64(&slot_at(ring, ring.index + k).word)
         if seen >> 16 >= ring.lap or seen & 7 == AX_SLOT_WRITING:
             break
-        ask_for(ring, ring.index + k)
+        prefetch_slot(ring, ring.index + k)
         count += 1
     if count == 0:
         return 0

@@ -2,7 +2,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
 cdef extern from "unlink_on_signal.h" nogil:
-    ctypedef struct ax_will:
+    ctypedef struct ax_unlink_entry:
         pass
-    ax_will *ax_will_make(int fd, uint64_t dev, uint64_t ino, int64_t slots, const char *path)
-    void ax_will_revoke(ax_will *will)
+    ax_unlink_entry *ax_unlink_register(int fd, uint64_t dev, uint64_t ino, int64_t slots, const char *path)
+    void ax_unlink_cancel(ax_unlink_entry *entry)

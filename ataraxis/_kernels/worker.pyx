@@ -32,7 +32,7 @@ cdef extern from *:
     void ax_give_send(object type, ax_sender send)
     int ax_send(object to, object value, void **result) except -1
     int ax_log2(uint64_t n) nogil
-    void give_up "ax_drop"(void *)
+    void drop_reference "ax_drop"(void *)
 
 cdef enum:
     RUNNING = 1            # states of the board
@@ -45,7 +45,7 @@ cdef extern from *:
     """
     const uint64_t CALL "AX_CALL"
 
-cdef object LATER = object()
+cdef object NOT_READY = object()
 cdef enum:
     EMIT, EMIT_SYNC, GET, GET_SYNC
 
@@ -117,7 +117,7 @@ cdef class WorkerHandle:
         header.origin.lane, header.origin.sequence = self._lane, self._sequence
         header.origin.part = header.origin.overlap = 0
         header.source, header.time_ns = self.source, ax_now_ns()
-        status = self.outbox.post(value, code, &header, 0)
+        status = self.outbox.put_message(value, code, &header, 0)
         if status != AX_OK:
             return False
         self._sequence += 1
@@ -138,7 +138,7 @@ cdef class WorkerHandle:
         return 0
 
     cdef object try_get(self):
-        # Return the next value; LATER: none is ready, or it has no fast path.
+        # Return the next value; NOT_READY: none is ready, or it has no fast path.
         cdef QueueHandle inbox = self.inbox
         cdef ax_message_header header
         cdef int64_t now
@@ -146,7 +146,7 @@ cdef class WorkerHandle:
         cdef int status = AX_EMPTY
         value = NotImplemented
         if not self._is_quick or self._values:
-            return LATER
+            return NOT_READY
         if self._job is not None:
             self.acknowledge()
         self._has_got = True
@@ -154,7 +154,7 @@ cdef class WorkerHandle:
         try:
             now = ax_now_ns()
             self.acknowledge_previous(now)
-            status = inbox.lease_soon(&self.slot_lease)
+            status = inbox.try_lease(&self.slot_lease)
             is_there = status == AX_OK
             if is_there:
                 try:
@@ -167,10 +167,10 @@ cdef class WorkerHandle:
         if status == AX_DAMAGED:
             inbox._fail(status, False)
         if not is_there:
-            return LATER
+            return NOT_READY
         if value is NotImplemented:
-            self._accept(inbox.adopt(&self.slot_lease))
-            return LATER
+            self._accept(inbox.frame_lease_of(&self.slot_lease))
+            return NOT_READY
         self.is_held = True
         self.board[self.lane_at] = header.origin.lane
         self.board[self.lane_at + 1] = header.origin.sequence
@@ -208,7 +208,7 @@ cdef class WorkerHandle:
             return value
         inbox.enter()
         try:
-            status = inbox.hold(&self.slot_lease, INT64_MAX)
+            status = inbox.lease_next(&self.slot_lease, INT64_MAX)
             now = ax_now_ns()
             if status == AX_OK and self.slot_lease.failures == 0:
                 try:
@@ -221,7 +221,7 @@ cdef class WorkerHandle:
         if status != AX_OK:
             return NotImplemented
         if value is NotImplemented or self.header.origin.overlap or self.header.origin.lane & CALL:
-            self._accept(inbox.adopt(&self.slot_lease))
+            self._accept(inbox.frame_lease_of(&self.slot_lease))
             return NotImplemented
         self.is_held = True
         self.board[self.lane_at] = self.header.origin.lane
@@ -249,7 +249,7 @@ cdef class WorkerHandle:
                 self.lane_in = header.origin.lane
             header.origin.lane, header.source = self.lane_out, self.source
             header.origin.part = header.origin.overlap = 0
-            if self.outbox.post(result, -1, &header, 0) != AX_OK:
+            if self.outbox.put_message(result, -1, &header, 0) != AX_OK:
                 return False
             self.board[self.emitted] += 1
             self.board[self.edge] += 1
@@ -297,13 +297,13 @@ cdef class WorkerHandle:
         ``await get_sync()``.
         """
         value = self.try_get()
-        return self._get(timeout) if value is LATER else value
+        return self._get(timeout) if value is NOT_READY else value
 
     # ---- awaited
 
-    cdef object attempt(self, int what, value, more):
+    cdef object try_now(self, int what, value, more):
         if what == EMIT or what == EMIT_SYNC:
-            return True if self.try_emit(value, more) else LATER
+            return True if self.try_emit(value, more) else NOT_READY
         return self.try_get()
 
     def _emitting(self, value, d_type=None):
@@ -323,9 +323,9 @@ cdef class WorkerHandle:
         return ready(self, GET_SYNC, None, None, timeout)
 
 
-cdef inline ReadyAwaitable ready(WorkerHandle port, int what, value, more, timeout):
+cdef inline ReadyAwaitable ready(WorkerHandle handle, int what, value, more, timeout):
     cdef ReadyAwaitable made = ReadyAwaitable.__new__(ReadyAwaitable)
-    made.port, made.what, made.value, made.more, made.timeout = port, what, value, more, timeout
+    made.handle, made.what, made.value, made.more, made.timeout = handle, what, value, more, timeout
     return made
 
 
@@ -335,7 +335,7 @@ cdef inline ReadyAwaitable ready(WorkerHandle port, int what, value, more, timeo
 cdef class ReadyAwaitable:
     """A coroutine that returns at its first step if the result is ready."""
 
-    cdef WorkerHandle port
+    cdef WorkerHandle handle
     cdef int what
     cdef object value, more, timeout, inner
     cdef bint is_begun
@@ -344,27 +344,27 @@ cdef class ReadyAwaitable:
         if not self.is_begun and not PyErr_Occurred():
             PyErr_WarnEx(RuntimeWarning, b"emit or get of a worker was never awaited: nothing was done", 1)
 
-    cdef int go(self, value, void **result) except -1:
-        cdef WorkerHandle port = self.port
+    cdef int step(self, value, void **result) except -1:
+        cdef WorkerHandle handle = self.handle
         if self.inner is None:
             if self.is_begun:
                 raise RuntimeError("cannot reuse already awaited coroutine")
             self.is_begun = True
             if value is not None:
                 raise TypeError("can't send non-None value to a just-started coroutine")
-            found = port.attempt(self.what, self.value, self.more)
-            if found is not LATER:
+            found = handle.try_now(self.what, self.value, self.more)
+            if found is not NOT_READY:
                 Py_INCREF(found)
                 result[0] = <void *>found
                 return RETURN
             if self.what == EMIT:
-                self.inner = port._emit_later(self.value, self.more)
+                self.inner = handle._emit_later(self.value, self.more)
             elif self.what == EMIT_SYNC:
-                self.inner = port._emit_sync_later(self.value, self.more, self.timeout)
+                self.inner = handle._emit_sync_later(self.value, self.more, self.timeout)
             elif self.what == GET:
-                self.inner = port._get_later()
+                self.inner = handle._get_later()
             else:
-                self.inner = port._get_sync_later(self.timeout)
+                self.inner = handle._get_sync_later(self.timeout)
         return ax_send(self.inner, value, result)
 
     def __await__(self):
@@ -379,11 +379,11 @@ cdef class ReadyAwaitable:
     def send(self, value):
         """Resume."""
         cdef void *result = NULL
-        cdef int how = self.go(value, &result)
+        cdef int status = self.step(value, &result)
         found = <object>result
         # `result` is a new reference, and `found` holds another one.
-        give_up(result)
-        if how == RETURN:
+        drop_reference(result)
+        if status == RETURN:
             raise StopIteration(found)
         return found
 
@@ -403,8 +403,8 @@ cdef class ReadyAwaitable:
             self.inner.close()
 
 
-cdef int send(promise, value, void **result) except -1:
-    return (<ReadyAwaitable>promise).go(value, result)
+cdef int send(awaitable, value, void **result) except -1:
+    return (<ReadyAwaitable>awaitable).step(value, result)
 
 
 ax_give_send(ReadyAwaitable, send)

@@ -191,7 +191,7 @@ inline reap(s) {
     fi
 }
 
-/* settle: any slot whose byte is to be had. The code prefers free ones; here each is tried. */
+/* take_slot: any slot whose byte is free. The code prefers free ones; here each is tried. */
 inline attach() {
     if
     :: atomic { held_by[1] == NOBODY -> held_by[1] = me + 1; slot = 1 }

@@ -244,7 +244,7 @@ proctype Getter(byte me) {
      has = 0;
      if
      :: hint ->
-        /* lease_again */
+        /* lease_retry */
 #ifndef MUTANT_HINT_AFTER_LOOK
         hint = 0;
 #endif

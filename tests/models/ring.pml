@@ -118,7 +118,7 @@ inline sweep() {
 inline leave(x) { atomic { done[x] = 1; dirty[x] = 0; byte_[x] = 0; alive[x] = 0 } }
 
 /* The word to a state of ours: a store where nobody else writes it, else a swap that may find it bumped. */
-inline settle(p, state) {
+inline set_state(p, state) {
   atomic {
     assert(st[p % N] == WRITING && own[p % N] == me);
     if
@@ -158,7 +158,7 @@ inline send_run() {
   :: q < p + r ->
      if
 #ifndef MUTANT_NO_PIN_CHECK
-     :: q % N >= UNPINNED && pin[q % N] != 0 -> settle(q, SKIP)
+     :: q % N >= UNPINNED && pin[q % N] != 0 -> set_state(q, SKIP)
 #endif
      :: else ->
         atomic { assert(!kept[q % N]); da[q % N] = me * 100 + k + c + 1 };
@@ -171,7 +171,7 @@ inline send_run() {
   q = p;
   do
   :: q < p + r ->
-     if :: st[q % N] == WRITING -> settle(q, READY); k++ :: else fi;
+     if :: st[q % N] == WRITING -> set_state(q, READY); k++ :: else fi;
      q++
   :: q == p + r -> break
   od
@@ -241,7 +241,7 @@ next:
 #else
      :: p % N >= UNPINNED && pin[p % N] != 0 ->
 #endif
-        settle(p, SKIP);
+        set_state(p, SKIP);
         goto next
      :: else
      fi;
@@ -251,12 +251,12 @@ next:
 #endif
 #ifdef MUTANT_READY_EARLY
      atomic { assert(!kept[p % N]); da[p % N] = me * 100 + k + 1 };
-     settle(p, READY);
+     set_state(p, READY);
      atomic { assert(!kept[p % N]); db[p % N] = me * 100 + k + 1 };
 #else
      atomic { assert(!kept[p % N]); da[p % N] = me * 100 + k + 1 };
      atomic { assert(!kept[p % N]); db[p % N] = me * 100 + k + 1 };
-     settle(p, READY);
+     set_state(p, READY);
 #endif
      k++;
 sent: skip

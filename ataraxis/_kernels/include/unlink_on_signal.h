@@ -10,32 +10,32 @@
 #include <limits.h>
 #include "platform.h"
 
-typedef struct ax_will {
-    struct ax_will *next;     /* never changes; the list only grows, entries are reused */
+typedef struct ax_unlink_entry {
+    struct ax_unlink_entry *next;     /* never changes; the list only grows, entries are reused */
     _Atomic int armed;
     pid_t pid;                /* owner: a forked child ignores its copy */
     int fd;
     uint64_t dev, ino;
     int64_t slots;
     char path[PATH_MAX];
-} ax_will;
+} ax_unlink_entry;
 
-static _Atomic(ax_will *) ax_wills;
-static const int ax_deadly[] = { SIGINT, SIGTERM, SIGHUP };
-#define AX_DEADLY ((int)(sizeof ax_deadly / sizeof *ax_deadly))
+static _Atomic(ax_unlink_entry *) ax_unlink_entries;
+static const int ax_fatal_signals[] = { SIGINT, SIGTERM, SIGHUP };
+#define AX_FATAL_SIGNALS ((int)(sizeof ax_fatal_signals / sizeof *ax_fatal_signals))
 
-static void ax_execute(int number)
+static void ax_unlink_handler(int number)
 {
     const struct timespec pause = { 0, 1000000 };
     struct sigaction fatal;
-    ax_will *will;
+    ax_unlink_entry *entry;
     int tries;
     ax_crash("will_read");
-    /* Acquire: pairs with the releases in ax_will_make. */
-    for (will = atomic_load_explicit(&ax_wills, memory_order_acquire); will; will = will->next)
-        if (atomic_load_explicit(&will->armed, memory_order_acquire) && will->pid == getpid() &&
-            ax_same_file(will->fd, will->dev, will->ino))
-            for (tries = 0; tries < 50 && ax_unlink(will->fd, AT_FDCWD, will->path, will->slots, 1) == AX_BUSY; tries++)
+    /* Acquire: pairs with the releases in ax_unlink_register. */
+    for (entry = atomic_load_explicit(&ax_unlink_entries, memory_order_acquire); entry; entry = entry->next)
+        if (atomic_load_explicit(&entry->armed, memory_order_acquire) && entry->pid == getpid() &&
+            ax_same_file(entry->fd, entry->dev, entry->ino))
+            for (tries = 0; tries < 50 && ax_unlink(entry->fd, AT_FDCWD, entry->path, entry->slots, 1) == AX_BUSY; tries++)
                 nanosleep(&pause, NULL);
     ax_crash("will_done");
     memset(&fatal, 0, sizeof fatal);
@@ -47,57 +47,57 @@ static void ax_execute(int number)
     raise(number);   /* blocked here: it kills on return */
 }
 
-static inline void ax_will_watch(int on)
+static inline void ax_unlink_handle_signals(int on)
 {
-    struct sigaction now, ours;
+    struct sigaction now, action;
     int k;
-    memset(&ours, 0, sizeof ours);
-    ours.sa_handler = on ? ax_execute : SIG_DFL;
-    ours.sa_flags = on ? SA_ONSTACK : 0;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on ? ax_unlink_handler : SIG_DFL;
+    action.sa_flags = on ? SA_ONSTACK : 0;
     if (on)
-        sigfillset(&ours.sa_mask);
-    for (k = 0; k < AX_DEADLY; k++)
-        if (sigaction(ax_deadly[k], NULL, &now) == 0 && !(now.sa_flags & SA_SIGINFO) &&
-            now.sa_handler == (on ? SIG_DFL : ax_execute))
-            sigaction(ax_deadly[k], &ours, NULL);
+        sigfillset(&action.sa_mask);
+    for (k = 0; k < AX_FATAL_SIGNALS; k++)
+        if (sigaction(ax_fatal_signals[k], NULL, &now) == 0 && !(now.sa_flags & SA_SIGINFO) &&
+            now.sa_handler == (on ? SIG_DFL : ax_unlink_handler))
+            sigaction(ax_fatal_signals[k], &action, NULL);
 }
 
 /* The caller holds the GIL or a lock. NULL: out of memory, or the path is too long. */
-static inline ax_will *ax_will_make(int fd, uint64_t dev, uint64_t ino, int64_t slots, const char *path)
+static inline ax_unlink_entry *ax_unlink_register(int fd, uint64_t dev, uint64_t ino, int64_t slots, const char *path)
 {
-    ax_will *first = atomic_load_explicit(&ax_wills, memory_order_acquire), *will = first;
-    if (strlen(path) >= sizeof will->path)
+    ax_unlink_entry *first = atomic_load_explicit(&ax_unlink_entries, memory_order_acquire), *entry = first;
+    if (strlen(path) >= sizeof entry->path)
         return NULL;
-    while (will && atomic_load_explicit(&will->armed, memory_order_relaxed))
-        will = will->next;
-    if (!will) {
-        will = calloc(1, sizeof *will);
-        if (!will)
+    while (entry && atomic_load_explicit(&entry->armed, memory_order_relaxed))
+        entry = entry->next;
+    if (!entry) {
+        entry = calloc(1, sizeof *entry);
+        if (!entry)
             return NULL;
-        will->next = first;
-        atomic_store_explicit(&ax_wills, will, memory_order_release);
+        entry->next = first;
+        atomic_store_explicit(&ax_unlink_entries, entry, memory_order_release);
     }
-    will->pid = getpid();
-    will->fd = fd;
-    will->dev = dev;
-    will->ino = ino;
-    will->slots = slots;
-    strcpy(will->path, path);
-    atomic_store_explicit(&will->armed, 1, memory_order_release);
+    entry->pid = getpid();
+    entry->fd = fd;
+    entry->dev = dev;
+    entry->ino = ino;
+    entry->slots = slots;
+    strcpy(entry->path, path);
+    atomic_store_explicit(&entry->armed, 1, memory_order_release);
     ax_crash("will_made");
-    ax_will_watch(1);
-    return will;
+    ax_unlink_handle_signals(1);
+    return entry;
 }
 
-static inline void ax_will_revoke(ax_will *will)
+static inline void ax_unlink_cancel(ax_unlink_entry *entry)
 {
-    ax_will *other;
-    atomic_store_explicit(&will->armed, 0, memory_order_release);
+    ax_unlink_entry *other;
+    atomic_store_explicit(&entry->armed, 0, memory_order_release);
     ax_crash("will_revoked");
-    for (other = atomic_load_explicit(&ax_wills, memory_order_acquire); other; other = other->next)
+    for (other = atomic_load_explicit(&ax_unlink_entries, memory_order_acquire); other; other = other->next)
         if (atomic_load_explicit(&other->armed, memory_order_relaxed))
             return;
-    ax_will_watch(0);
+    ax_unlink_handle_signals(0);
 }
 
 #endif
