@@ -41,7 +41,7 @@ cdef struct ax_work:
     uint64_t lease_ns
     uint32_t words            # of a mask
     uint32_t me               # this participant
-    ax_last last              # guarded by the lock of MemQ
+    ax_last last              # guarded by the GIL; not used without one
     ax_u32 gate               # guards `asleep`
     uint32_t asleep[2]        # threads of this handle that sleep for data, for space
     ax_u32 wake_flag          # waiting threads return and check

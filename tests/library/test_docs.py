@@ -200,7 +200,7 @@ def test_every_crash_point_is_in_the_kill_table(table, named):
 def test_times_and_counts_are_the_codes():
     page = (DOCS / "explanation" / "concurrency.md").read_text()
     sources = "".join(p.read_text() for p in KERNELS.glob("*.pyx"))
-    found = re.findall(r"(\d+) (ms|looks in vain|looks) \(`(\w+)`\)", page)
+    found = re.findall(r"(\d+) (ms|attempts) \(`(\w+)`\)", page)
     assert {name for _, _, name in found} == {
         "PROBE_NS", "SLICE_NS", "IDLE_NS", "LOOKS",
     }  # fmt: skip
