@@ -8,7 +8,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from ataraxis._kernels.atomics cimport ax_load32, ax_peek64, ax_put64, ax_store32, ax_u32
+from ataraxis._kernels.atomics cimport ax_load32, ax_store32, ax_u32
 from ataraxis._kernels.consumer cimport ConsumerHandle
 from ataraxis._kernels.crc cimport ax_crc32, ax_crc_init, ax_header_crc, ax_seal, ax_seal_of
 from ataraxis._kernels.frame cimport (
@@ -20,7 +20,7 @@ from ataraxis._kernels.layout cimport (
     AX_BUSY, AX_DAMAGED, AX_EMPTY, AX_ENDED, AX_FULL, AX_LAPPED, AX_MESSAGE_LARGE, AX_OK, AX_TORN,
 )
 from ataraxis._kernels.platform cimport ax_crash
-from ataraxis._kernels.queue cimport ax_lease, ones, queue_lease, queue_settle, slot_of
+from ataraxis._kernels.queue cimport add_to, ax_lease, ones, queue_lease, queue_settle, slot_of
 from ataraxis._kernels.queue_handle cimport QueueHandle
 from ataraxis._kernels.ring cimport (
     AX_UNKNOWN, ax_got, ax_ring, bytes_at, count_frame, frame_at, release_frame, next_frame, payload_at, reader_stop_gating,
@@ -663,7 +663,7 @@ cdef class QueueToFile:
                     break
                 status = queue_lease(&queue.work, &slot_lease)
             if found.torn:
-                ax_put64(&queue.work.tally.corrupt, ax_peek64(&queue.work.tally.corrupt) + found.torn)
+                add_to(&queue.work.tally.corrupt, found.torn)
         finally:
             queue.leave()
         return found.frames, found.payload, is_large

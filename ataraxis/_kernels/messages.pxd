@@ -1,6 +1,11 @@
 # Small values as payloads, and as frames with an origin.
+from cpython.buffer cimport PyBUF_READ
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
+from ataraxis._kernels.atomics cimport AX_GIL_BYTES, ax_copy
+from ataraxis._kernels.crc cimport AX_CRC_BYTES, ax_crc32
 from ataraxis._kernels.frame cimport ax_frame
 from ataraxis._kernels.queue cimport ax_lease, ax_work
 
@@ -23,6 +28,20 @@ cdef struct ax_message_header:
     ax_origin origin
     int64_t time_ns
     uint32_t source
+
+cdef inline void copy_bytes(char *to, const char *from_, uint64_t count) noexcept:
+    # Releases the GIL for a long copy.
+    if count <= AX_GIL_BYTES:
+        memcpy(to, from_, count)
+    else:
+        with nogil:
+            ax_copy(to, from_, count)
+
+cdef inline uint32_t crc_after(crc_of, uint32_t crc, const char *data, uint64_t count) except? 0xFFFFFFFF:
+    # Continue a CRC; `crc_of(data, crc)` is faster for long payloads.
+    if count <= AX_CRC_BYTES:
+        return ax_crc32(crc, data, count)
+    return crc_of(PyMemoryView_FromMemory(<char *>data, count, PyBUF_READ), crc)
 
 cdef bint encode_value(ax_payload *payload, value, int code) except -1
 cdef int write_message(char *slot, ax_payload *payload, ax_message_header *header, crc_of) except -1

@@ -5,17 +5,14 @@ and invalid frames, have no fast path here. Uses the NumPy C-API to examine arra
 """
 cimport numpy as cnp
 from cpython.bool cimport PyBool_Check
-from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.long cimport PyLong_CheckExact
-from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from ataraxis._kernels.atomics cimport AX_GIL_BYTES, ax_copy
-from ataraxis._kernels.crc cimport AX_CRC_BYTES, ax_crc32, ax_crc_init
+from ataraxis._kernels.crc cimport ax_crc32, ax_crc_init
 from ataraxis._kernels.element cimport code_of, kind_of
 from ataraxis._kernels.frame cimport (
     AX_DTYPE_BOOL, AX_DTYPE_F64, AX_DTYPE_I8, AX_DTYPE_I64, AX_DTYPE_INT, AX_DTYPE_NONE, AX_DTYPE_RAW, AX_DTYPE_STR,
@@ -172,17 +169,11 @@ cdef int write_message(char *slot, ax_payload *payload, ax_message_header *heade
     cdef uint32_t crc = ax_crc32(0, &header.origin, sizeof(ax_origin))
     cdef char *to = slot + sizeof(ax_frame) + sizeof(ax_origin)
     memcpy(slot + sizeof(ax_frame), &header.origin, sizeof(ax_origin))
-    if 0 < bytes <= AX_GIL_BYTES:
-        memcpy(to, payload.data, bytes)
-    elif bytes:         # None has no bytes and no address
-        with nogil:
-            ax_copy(to, payload.data, bytes)
+    if bytes:           # None has no bytes and no address
+        copy_bytes(to, payload.data, bytes)
     ax_crash("put_half")
     # Of the copy in the slot: the value may change meanwhile.
-    if bytes <= AX_CRC_BYTES:
-        crc = ax_crc32(crc, to, bytes)
-    else:
-        crc = crc_of(PyMemoryView_FromMemory(to, bytes, PyBUF_READ), crc)
+    crc = crc_after(crc_of, crc, to, bytes)
     memset(to + bytes, 0, ax_padded(sizeof(ax_frame) + sizeof(ax_origin) + bytes) - sizeof(ax_frame) - sizeof(ax_origin) - bytes)
     memcpy(payload.head.magic, AX_FRAME_MAGIC, 4)
     payload.head.flags = AX_FLAG_CHECKSUM | AX_FLAG_ORIGIN
@@ -240,18 +231,10 @@ cdef object read_message(ax_work *work, ax_lease *slot_lease, ax_message_header 
         if <uint64_t>cnp.PyArray_NBYTES(value) != count:
             return NotImplemented
         to = <char *>cnp.PyArray_DATA(value)
-    if count <= AX_GIL_BYTES:
-        memcpy(to, slot, count)
-    else:
-        with nogil:
-            ax_copy(to, slot, count)
+    copy_bytes(to, slot, count)
     ax_crash("get_copied")
     crc = ax_crc32(0, &header.origin, sizeof(ax_origin))
-    if count <= AX_CRC_BYTES:
-        crc = ax_crc32(crc, to, count)
-    else:
-        crc = crc_of(PyMemoryView_FromMemory(to, count, PyBUF_READ), crc)
-    if crc != head.crc or not queue_holds(work, slot_lease):
+    if crc_after(crc_of, crc, to, count) != head.crc or not queue_holds(work, slot_lease):
         return NotImplemented
     if head.ndim == 0 and head.dtype == AX_DTYPE_STR:
         return text_of(to, count)

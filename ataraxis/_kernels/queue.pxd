@@ -17,7 +17,7 @@
 # is free, so that a long lease delays no other process. Modelled in tests/models/queue.pml; fence E is event.pxd's.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from ataraxis._kernels.atomics cimport ax_u32, ax_u64
+from ataraxis._kernels.atomics cimport ax_peek64, ax_put64, ax_u32, ax_u64
 from ataraxis._kernels.frame cimport ax_frame, ax_padded
 from ataraxis._kernels.layout cimport AX_SLOT_GROWING, AX_SLOT_WRITING, ax_message, ax_queue, ax_tally
 from ataraxis._kernels.memory cimport ax_damage, ax_party
@@ -85,6 +85,10 @@ cdef extern from *:
     """
     int first_bit "ax_ctz"(uint64_t mask) nogil
     int ones "ax_ones"(uint64_t mask) nogil
+
+cdef inline void add_to(ax_u64 *word, uint64_t number) noexcept nogil:
+    # To a word that only this participant writes.
+    ax_put64(word, ax_peek64(word) + number)
 
 cdef inline char *slot_of(ax_work *work, uint64_t index) noexcept nogil:
     return work.frames + index * work.stride

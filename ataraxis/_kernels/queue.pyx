@@ -265,7 +265,7 @@ cdef int free_corrupt(ax_work *work, ax_lease *slot_lease) noexcept nogil:
     # A slot whose frames cannot be determined: free it and report it once.
     queue_settle(work, slot_lease, <uint64_t>-1, False)
     queue_wake(work, False)
-    ax_put64(&work.tally.corrupt, ax_peek64(&work.tally.corrupt) + 1)
+    add_to(&work.tally.corrupt, 1)
     return AX_DAMAGED
 
 
@@ -356,7 +356,7 @@ cdef int queue_settle(ax_work *work, ax_lease *slot_lease, uint64_t done, bint f
     while True:
         seen = ax_load64(&line.word)
         if not still_leased(work, seen, slot_lease):
-            ax_put64(&work.tally.lost, ax_peek64(&work.tally.lost) + 1)
+            add_to(&work.tally.lost, 1)
             return AX_DEAD
         left = ax_peek64(&line.left) & ~done
         if done:

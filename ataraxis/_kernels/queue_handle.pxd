@@ -54,17 +54,16 @@ cdef class QueueHandle:
     cdef int leave(self) except -1
     cdef int wait(self, int what, int64_t deadline) except -100
     cdef int piece_of(self, ax_piece *piece, value, source, time_ns, device_time, device_sequence) except -1
-    cdef int claim(self, uint64_t *index, uint64_t *position, int64_t deadline) except -100
+    cdef int claim_slot(self, ax_last *slot, int64_t deadline) except -100
+    cdef int claim_room(self, ax_last *slot, uint64_t each, int64_t deadline) except -100
+    cdef void publish_slot(self, ax_last *slot, uint32_t flags, uint64_t frames, uint64_t payload, int64_t now) noexcept
+    cdef void publish_frames(self, ax_last *slot, uint64_t bytes, uint32_t frames, uint64_t payload, int64_t now) noexcept
     cdef int checksum(self, ax_piece *piece) except -1
-    cdef int put_alone(self, ax_piece *piece, uint64_t bytes, int64_t deadline) except -100
     cdef int put_piece(self, ax_piece *piece, int64_t deadline) except -100
     cdef int put_packed(self, char *frames, uint32_t bytes, uint32_t count, uint64_t payload, int64_t deadline) except -100
-    cdef void count(self, uint64_t frames, uint64_t bytes, int64_t now) noexcept
-    cdef uint32_t reopen(self, uint64_t each) noexcept
-    cdef void publish_frames(self, ax_last *slot, uint64_t bytes, uint32_t frames) noexcept
-    cdef bint append_frame(self, ax_piece *piece, uint64_t bytes) noexcept
     cdef int fill_slot(self, ax_rows *rows, uint64_t most, uint64_t *done, int64_t deadline) except -100
     cdef int lease_next(self, ax_lease *slot_lease, int64_t deadline) except -100
+    cdef int count_lease(self, ax_lease *slot_lease, int status) noexcept
     cdef int finish_lease(self, ax_lease *slot_lease, uint64_t done, bint failed, bint wake) noexcept
     cdef object copy_of(self, ax_lease *slot_lease, int k)
     cdef object decode_fast(self, ax_lease *slot_lease, int k)

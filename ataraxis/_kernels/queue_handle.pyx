@@ -5,10 +5,8 @@ of plain numbers are written and read here, small values with an origin in messa
 `_encode` and `_decode` of the subclass. Uses the NumPy C-API to examine arrays and to make result arrays.
 """
 cimport numpy as cnp
-from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.memoryview cimport PyMemoryView_FromMemory
 from cython cimport no_gc_clear
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
@@ -18,7 +16,7 @@ from ataraxis._kernels.atomics cimport (
     AX_GIL_BYTES, ax_add32, ax_copy, ax_linger, ax_load32, ax_load64, ax_peek32, ax_peek64, ax_put32, ax_put64,
     ax_store32,
 )
-from ataraxis._kernels.crc cimport AX_CRC_BYTES, ax_crc32, ax_crc_init
+from ataraxis._kernels.crc cimport ax_crc32, ax_crc_init
 from ataraxis._kernels.element cimport code_of, kind_of
 from ataraxis._kernels.event cimport event_signal, event_wake
 from ataraxis._kernels.frame cimport (
@@ -31,10 +29,12 @@ from ataraxis._kernels.layout cimport (
     AX_SLOT_FREE, AX_SLOT_GROWING, AX_SLOT_LEASED, AX_SLOT_READY, AX_SLOT_RETRY, AX_TIMEOUT, ax_message, ax_tally,
 )
 from ataraxis._kernels.memory cimport Participant, damage_text, inherited
-from ataraxis._kernels.messages cimport ax_origin, ax_payload, write_message, encode_value, read_message
+from ataraxis._kernels.messages cimport (
+    ax_origin, ax_payload, copy_bytes, crc_after, encode_value, read_message, write_message,
+)
 from ataraxis._kernels.platform cimport ax_crash, ax_now_ns
 from ataraxis._kernels.queue cimport (
-    AX_WAIT_DATA, AX_WAIT_IDLE, AX_WAIT_ROOM, ax_lease, ax_last, first_bit, frame_at, ones, queue_abandon, queue_claim,
+    AX_WAIT_DATA, AX_WAIT_IDLE, AX_WAIT_ROOM, add_to, ax_lease, ax_last, first_bit, frame_at, ones, queue_abandon, queue_claim,
     queue_grow, queue_has_data, queue_has_room, queue_holds, queue_lease, queue_reap, queue_mark, queue_open,
     queue_publish, queue_settle, queue_wake, queue_wait, slot_of,
 )
@@ -403,27 +403,24 @@ cdef class QueueHandle:
             return 0
         piece.head.flags |= AX_FLAG_CHECKSUM
         crc = ax_crc32(0, piece.stamp, piece.stamp_bytes)
-        if piece.bytes > AX_CRC_BYTES:
-            crc = self.crc_of(PyMemoryView_FromMemory(<char *>piece.data, piece.bytes, PyBUF_READ), crc)
-        else:
-            crc = ax_crc32(crc, piece.data, piece.bytes)
-        piece.head.crc = crc
+        piece.head.crc = crc_after(self.crc_of, crc, piece.data, piece.bytes)
         return 0
 
-    cdef int claim(self, uint64_t *index, uint64_t *position, int64_t deadline) except -100:
-        # Claim a slot: AX_OK, AX_FULL (not waiting), AX_TIMEOUT, AX_DAMAGED. The caller is inside.
-        cdef int status = queue_claim(&self.work, index, position)
+    cdef int claim_slot(self, ax_last *slot, int64_t deadline) except -100:
+        # Claim a new slot: AX_OK, AX_FULL (not waiting), AX_TIMEOUT, AX_DAMAGED. The caller is inside.
+        cdef int status = queue_claim(&self.work, &slot.index, &slot.position)
         cdef int64_t started
+        slot.bytes = slot.frames = 0
         if status != AX_FULL:
             return status
         queue_reap(&self.work)
-        status = queue_claim(&self.work, index, position)
+        status = queue_claim(&self.work, &slot.index, &slot.position)
         if status != AX_FULL:
             return status
         if ax_peek32(&self.work.is_damaged):
             return AX_DAMAGED
         if deadline == 0:
-            ax_put64(&self.work.tally.refused, ax_peek64(&self.work.tally.refused) + 1)
+            add_to(&self.work.tally.refused, 1)
             return status
         started = ax_now_ns()
         ax_put64(&self.work.tally.stalled_since_ns, <uint64_t>started)
@@ -431,82 +428,66 @@ cdef class QueueHandle:
             while status == AX_FULL:
                 status = self.wait(AX_WAIT_ROOM, deadline)
                 if status == AX_TIMEOUT:
-                    status = queue_claim(&self.work, index, position)
+                    status = queue_claim(&self.work, &slot.index, &slot.position)
                     return status if status != AX_FULL else AX_TIMEOUT
                 if status != AX_OK:
                     return status
-                status = queue_claim(&self.work, index, position)
+                status = queue_claim(&self.work, &slot.index, &slot.position)
         finally:
             ax_put64(&self.work.tally.stalled_since_ns, 0)
-            ax_put64(&self.work.tally.stalled_ns, ax_peek64(&self.work.tally.stalled_ns) + <uint64_t>(ax_now_ns() - started))
+            add_to(&self.work.tally.stalled_ns, <uint64_t>(ax_now_ns() - started))
         return status
 
-    cdef void count(self, uint64_t frames, uint64_t bytes, int64_t now) noexcept:
-        ax_put64(&self.work.tally.put, ax_peek64(&self.work.tally.put) + frames)
-        ax_put64(&self.work.tally.put_bytes, ax_peek64(&self.work.tally.put_bytes) + bytes)
+    cdef void publish_slot(self, ax_last *slot, uint32_t flags, uint64_t frames, uint64_t payload, int64_t now) noexcept:
+        # Publish the claimed slot, of whose frames so many are new; wake getters, count the frames.
+        queue_publish(&self.work, slot.index, slot.position, slot.bytes, slot.frames, flags)
+        queue_wake(&self.work, True)
+        add_to(&self.work.tally.put, frames)
+        add_to(&self.work.tally.put_bytes, payload)
         ax_put64(&self.work.tally.last_put_ns, <uint64_t>now)
 
-    cdef uint32_t reopen(self, uint64_t each) noexcept:
-        # Claim the last slot again: returns how many frames of `each` bytes fit; 0: it is full, or leased already.
+    cdef int claim_room(self, ax_last *slot, uint64_t each, int64_t deadline) except -100:
+        # Claim the last slot again if it has room for a frame of `each` bytes and is not leased yet; else a new one.
         cdef ax_last *last = &self.work.last
-        cdef uint64_t room
-        if not 0 < last.frames < AX_QUEUE_FRAMES:
-            return 0
-        room = min((self.work.stride - last.bytes) // each, <uint64_t>AX_QUEUE_FRAMES - last.frames)
-        return room if room and queue_grow(&self.work) else 0
+        if 0 < last.frames < AX_QUEUE_FRAMES and self.work.stride - last.bytes >= each and queue_grow(&self.work):
+            slot[0] = last[0]
+            return AX_OK
+        return self.claim_slot(slot, deadline)
 
-    cdef void publish_frames(self, ax_last *slot, uint64_t bytes, uint32_t frames) noexcept:
-        # Publish more frames in the claimed slot; the next put may append. The caller wakes sleepers.
+    cdef void publish_frames(self, ax_last *slot, uint64_t bytes, uint32_t frames, uint64_t payload, int64_t now) noexcept:
+        # Publish `frames` more frames in the claimed slot; the next put may append.
         slot.bytes += bytes
         slot.frames += frames
-        queue_publish(&self.work, slot.index, slot.position, slot.bytes, slot.frames, 0)
+        self.publish_slot(slot, 0, frames, payload, now)
         if self._packs:
             self.work.last = slot[0]
-
-    cdef bint append_frame(self, ax_piece *piece, uint64_t bytes) noexcept:
-        # Append a frame to the last slot, if that is not leased yet. The caller is inside.
-        cdef ax_last last
-        cdef char *to
-        if piece.whole or bytes > AX_GIL_BYTES or not self.reopen(bytes):
-            return False
-        last = self.work.last
-        to = slot_of(&self.work, last.index) + last.bytes
-        write_frame(to, piece)
-        number_frame(to, last.position * AX_QUEUE_FRAMES + last.frames)
-        self.publish_frames(&last, bytes, 1)
-        return True
-
-    cdef int put_alone(self, ax_piece *piece, uint64_t bytes, int64_t deadline) except -100:
-        # Put one frame into a new slot.
-        cdef ax_last slot = ax_last(0, 0, 0, 0)
-        cdef int status = self.claim(&slot.index, &slot.position, deadline)
-        cdef char *to
-        if status == AX_OK:
-            to = slot_of(&self.work, slot.index)
-            if bytes > AX_GIL_BYTES:
-                with nogil:
-                    write_frame(to, piece)
-            else:
-                write_frame(to, piece)
-            if not piece.whole or piece.stamp_bytes:
-                number_frame(to, slot.position * AX_QUEUE_FRAMES)
-            self.publish_frames(&slot, bytes, 1)
-        return status
 
     cdef int put_piece(self, ax_piece *piece, int64_t deadline) except -100:
         # Put one frame, into the last slot where possible. The caller keeps the payload alive.
         cdef uint64_t bytes = ax_padded(length_of(piece))
+        cdef ax_last slot
         cdef int status
+        cdef char *to
         if bytes > self.work.stride:
             return AX_OVERFLOW
         self.enter()
         try:
             if not piece.whole:
                 self.checksum(piece)
-            status = AX_OK if self.append_frame(piece, bytes) else self.put_alone(piece, bytes, deadline)
+            if piece.whole or bytes > AX_GIL_BYTES:
+                status = self.claim_slot(&slot, deadline)
+            else:
+                status = self.claim_room(&slot, bytes, deadline)
             if status == AX_OK:
-                queue_wake(&self.work, True)
-                self.count(1, piece.bytes, ax_now_ns() if piece.whole else piece.head.time_ns)
+                to = slot_of(&self.work, slot.index) + slot.bytes
+                if bytes > AX_GIL_BYTES:
+                    with nogil:
+                        write_frame(to, piece)
+                else:
+                    write_frame(to, piece)
+                if not piece.whole or piece.stamp_bytes:
+                    number_frame(to, slot.position * AX_QUEUE_FRAMES + slot.frames)
+                self.publish_frames(&slot, bytes, 1, piece.bytes, ax_now_ns() if piece.whole else piece.head.time_ns)
         finally:
             self.leave()
         return status
@@ -571,45 +552,40 @@ cdef class QueueHandle:
 
     def _put_ticket(self, bytes name not None, uint64_t payload, bint numbered, int64_t deadline):
         """Put the name of a segment that holds a frame too large for a slot; return a status."""
-        cdef uint64_t index = 0, position = 0
-        cdef uint32_t bytes = len(name)
+        cdef uint32_t bytes = len(name), flags = AX_MESSAGE_LARGE | (AX_MESSAGE_NUMBERED if numbered else 0)
+        cdef ax_last slot
         cdef int status
         if bytes > self.work.stride:
             return AX_OVERFLOW
         self.enter()
         try:
-            status = self.claim(&index, &position, deadline)
+            status = self.claim_slot(&slot, deadline)
             if status == AX_OK:
-                memcpy(slot_of(&self.work, index), <char *>name, bytes)
-                queue_publish(
-                    &self.work, index, position, bytes, 1,
-                    AX_MESSAGE_LARGE | (AX_MESSAGE_NUMBERED if numbered else 0),
-                )
-                queue_wake(&self.work, True)
-                self.count(1, payload, ax_now_ns())
+                memcpy(slot_of(&self.work, slot.index), <char *>name, bytes)
+                slot.bytes, slot.frames = bytes, 1
+                self.publish_slot(&slot, flags, 1, payload, ax_now_ns())
         finally:
             self.leave()
         return status
 
     cdef int put_packed(self, char *frames, uint32_t bytes, uint32_t count, uint64_t payload, int64_t deadline) except -100:
         # Put consecutive frames into one slot. A header_crc of 0 marks frames to number.
-        cdef uint64_t index = 0, position = 0
+        cdef ax_last slot
         cdef uint32_t k, at = 0
         cdef char *to
         cdef int status
         if count == 0:
             return AX_OK
-        status = self.claim(&index, &position, deadline)
+        status = self.claim_slot(&slot, deadline)
         if status == AX_OK:
-            to = slot_of(&self.work, index)
+            to = slot_of(&self.work, slot.index)
             memcpy(to, frames, bytes)
             for k in range(count):
                 if (<ax_frame *>(to + at)).header_crc == 0:
-                    number_frame(to + at, position * AX_QUEUE_FRAMES + k)
+                    number_frame(to + at, slot.position * AX_QUEUE_FRAMES + k)
                 at += ax_padded(sizeof(ax_frame) + (<ax_frame *>(to + at)).length)
-            queue_publish(&self.work, index, position, bytes, count, 0)
-            queue_wake(&self.work, True)
-            self.count(count, payload, ax_now_ns())
+            slot.bytes, slot.frames = bytes, count
+            self.publish_slot(&slot, 0, count, payload, ax_now_ns())
         return status
 
     def _put_many(self, values, bint pack, int64_t deadline, source, time_ns):
@@ -679,16 +655,13 @@ cdef class QueueHandle:
 
     cdef int fill_slot(self, ax_rows *rows, uint64_t most, uint64_t *done, int64_t deadline) except -100:
         # Put up to `most` rows into one slot, the last one where possible. The caller is inside.
-        cdef uint64_t count = self.reopen(rows.each), first
-        cdef ax_last slot = self.work.last
-        cdef int status
+        cdef uint64_t count, first
+        cdef ax_last slot
+        cdef int status = self.claim_room(&slot, rows.each, deadline)
         cdef char *to
-        if not count:
-            slot = ax_last(0, 0, 0, 0)
-            status = self.claim(&slot.index, &slot.position, deadline)
-            if status != AX_OK:
-                return status
-            count = min(self.work.stride // rows.each, <uint64_t>AX_QUEUE_FRAMES)
+        if status != AX_OK:
+            return status
+        count = min((self.work.stride - slot.bytes) // rows.each, <uint64_t>AX_QUEUE_FRAMES - slot.frames)
         count = min(count, most)
         to = slot_of(&self.work, slot.index) + slot.bytes
         first = slot.position * AX_QUEUE_FRAMES + slot.frames
@@ -697,8 +670,7 @@ cdef class QueueHandle:
                 write_rows(to, rows, first, count)
         else:
             write_rows(to, rows, first, count)
-        self.publish_frames(&slot, count * rows.each, count)
-        queue_wake(&self.work, True)
+        self.publish_frames(&slot, count * rows.each, count, count * rows.width, rows.head.time_ns)
         done[0] += count
         return AX_OK
 
@@ -727,7 +699,6 @@ cdef class QueueHandle:
             while done < count and status == AX_OK:
                 status = self.fill_slot(&block, count - done, &done, deadline)
         finally:
-            self.count(done, done * width, block.head.time_ns)
             self.leave()
         return done, status
 
@@ -748,8 +719,11 @@ cdef class QueueHandle:
                 return status if status != AX_EMPTY else AX_TIMEOUT
             if status == AX_OK:
                 status = queue_lease(&self.work, slot_lease)
+        return self.count_lease(slot_lease, status)
+
+    cdef inline int count_lease(self, ax_lease *slot_lease, int status) noexcept:
         if status == AX_OK and slot_lease.failures:
-            ax_put64(&self.work.tally.redelivered, ax_peek64(&self.work.tally.redelivered) + 1)
+            add_to(&self.work.tally.redelivered, 1)
         return status
 
     cdef int finish_lease(self, ax_lease *slot_lease, uint64_t done, bint failed, bint wake) noexcept:
@@ -757,7 +731,7 @@ cdef class QueueHandle:
         if status == AX_OK:
             if wake:
                 queue_wake(&self.work, False)
-            ax_put64(&self.work.tally.acknowledged, ax_peek64(&self.work.tally.acknowledged) + ones(done))
+            add_to(&self.work.tally.acknowledged, ones(done))
             ax_put64(&self.work.tally.last_get_ns, <uint64_t>ax_now_ns())
         return status
 
@@ -813,18 +787,10 @@ cdef class QueueHandle:
             if <uint64_t>cnp.PyArray_NBYTES(value) != count or kind == cnp.NPY_BOOL:
                 return NotImplemented
             to = <char *>cnp.PyArray_DATA(value)
-        if count > AX_GIL_BYTES:
-            with nogil:
-                ax_copy(to, data, count)
-        else:
-            memcpy(to, data, count)
+        copy_bytes(to, data, count)
         if head.flags & AX_FLAG_CHECKSUM:
             crc = ax_crc32(0, data - front + sizeof(ax_frame), front - sizeof(ax_frame))
-            if count > AX_CRC_BYTES:
-                crc = self.crc_of(PyMemoryView_FromMemory(to, count, PyBUF_READ), crc)
-            else:
-                crc = ax_crc32(crc, to, count)
-            if crc != head.crc:
+            if crc_after(self.crc_of, crc, to, count) != head.crc:
                 return NotImplemented
         return value
 
@@ -865,7 +831,7 @@ cdef class QueueHandle:
         try:
             return self._decode(frame)
         except ValueError:
-            ax_put64(&self.work.tally.corrupt, ax_peek64(&self.work.tally.corrupt) + 1)
+            add_to(&self.work.tally.corrupt, 1)
             raise
 
     def get(self, block=True, timeout=None):
@@ -1057,7 +1023,7 @@ cdef class QueueHandle:
         if is_done:
             status = queue_mark(&self.work, &slot_lease.slot_lease, bit)
             if status == AX_OK:
-                ax_put64(&self.work.tally.acknowledged, ax_peek64(&self.work.tally.acknowledged) + 1)
+                add_to(&self.work.tally.acknowledged, 1)
         return status
 
     # ---- draining: frames into one buffer, for writers of files, without an object per frame
@@ -1137,7 +1103,8 @@ cdef class QueueHandle:
     cdef int put_message(self, value, int code, ax_message_header *header, int64_t deadline) except -100:
         # Put a value with dtype `code`, -1: its own. UNFIT: no fast path, nothing was put.
         cdef ax_payload payload
-        cdef uint64_t index = 0, position = 0, bytes
+        cdef ax_last slot
+        cdef uint64_t bytes
         cdef int status
         memset(&payload, 0, sizeof(ax_payload))
         if not encode_value(&payload, value, code):
@@ -1147,17 +1114,16 @@ cdef class QueueHandle:
             return UNFIT
         self.enter()
         try:
-            status = self.claim(&index, &position, deadline)
+            status = self.claim_slot(&slot, deadline)
             if status != AX_OK:
                 return status
             try:
-                write_message(slot_of(&self.work, index), &payload, header, self.crc_of)
+                write_message(slot_of(&self.work, slot.index), &payload, header, self.crc_of)
             except BaseException:
-                queue_abandon(&self.work, index)
+                queue_abandon(&self.work, slot.index)
                 raise
-            queue_publish(&self.work, index, position, bytes, 1, 0)
-            queue_wake(&self.work, True)
-            self.count(1, payload.bytes, header.time_ns)
+            slot.bytes, slot.frames = bytes, 1
+            self.publish_slot(&slot, 0, 1, payload.bytes, header.time_ns)
         finally:
             self.leave()
         return AX_OK
@@ -1185,9 +1151,7 @@ cdef class QueueHandle:
             else:
                 queue_reap(&self.work)
                 status = queue_lease(&self.work, slot_lease)
-        if status == AX_OK and slot_lease.failures:
-            ax_put64(&self.work.tally.redelivered, ax_peek64(&self.work.tally.redelivered) + 1)
-        return status
+        return self.count_lease(slot_lease, status)
 
     def _fetch(self, int64_t deadline):
         """Lease a slot. Return a Message if its frame has a fast path, else a FrameLease, or None if its frames come from
