@@ -1,4 +1,4 @@
-"""A damaged control word is reported where others contradict it, else waited for.
+"""A damaged control word is reported if other words contradict it, else waited for.
 
 What is waited for obeys `timeout` and Ctrl-C, and lets other threads run.
 docs/explanation/concurrency.md, "Damaged words".
@@ -54,7 +54,7 @@ LINE = {
 
 
 class Words:
-    """The control block of a segment, to look at and to damage."""
+    """Return the control block of a segment, to inspect and damage."""
 
     def __init__(self, path: Path) -> None:
         with open(path, "r+b") as file:
@@ -76,12 +76,12 @@ class Words:
 
 @pytest.fixture
 def opened(context: Path) -> Iterator[list[Any]]:
-    """Close what a test opens, the damaged segment's name included."""
+    """Close the test's handles, and remove the damaged segment's name."""
     handles: list[Any] = []
     yield handles
     for handle in reversed(handles):
         handle.map.close() if isinstance(handle, Words) else handle.close()
-    # A stream keeps its name as long as it was not read to its end.
+    # A stream keeps its name until it was read to its end.
     for path in context.iterdir():
         path.unlink()
 
@@ -103,7 +103,7 @@ def reader(opened: list[Any], **how: Any) -> Consumer:
 
 
 def no_participant(number: int, *handles: Any) -> int:
-    """Return `number`, or the next one that none of the handles has."""
+    """Return `number`, or the next one that is not a handle's."""
     taken = {handle.slot for handle in handles}
     while number in taken:
         number = (number + 1) % PARTICIPANTS
@@ -242,7 +242,7 @@ def test_a_cursor_that_is_merely_low_is_a_slow_reader(
     with pytest.raises(TimeoutError):
         producer.send(b"x", timeout=0.3)
     assert 0.25 < time.monotonic() - began < 1.3
-    # Its reader knows better, and says so when it next waits.
+    # Its reader restores the cursor at its next wait.
     with pytest.raises(TimeoutError):
         consumer.receive(timeout=0.05)
     assert producer.send(b"x", timeout=0.3)
@@ -366,7 +366,7 @@ def test_a_head_beyond_the_tail_is_reported(opened: list[Any], context: Path) ->
 
 def test_a_head_far_behind_catches_up_at_once(opened: list[Any], context: Path) -> None:
     made, words = queue(opened, context)
-    # A queue that has been used for long, without using it for long.
+    # The state of a queue that was used for a long time.
     lap = 1 << 30
     for k in range(SLOTS):
         words[line(k)] = lap << 20
@@ -394,7 +394,7 @@ def test_frames_that_cannot_be_left_are_given_up_and_reported_once(
 
 
 @pytest.mark.parametrize("owner", [77, 9, 0x3FF])
-def test_a_lease_that_nobody_has_goes_back_to_all(
+def test_a_lease_of_an_absent_owner_is_redelivered(
     opened: list[Any], context: Path, owner: int
 ) -> None:
     made, words = queue(opened, context, 1)
@@ -432,7 +432,7 @@ def test_a_damaged_ticket_opens_and_removes_nothing_else(
     made.put(b"two")
     victim = context / "victim"
     victim.write_bytes(b"")
-    # Slot 0 says that its frame lies in a segment of its own, of a name not our own.
+    # Slot 0 names a separate segment that is not the queue's.
     words.half(line(0, "flags"), 1)
     assert made.get(timeout=0.3) == b"one"  # the frame was there all the same
     made.put(b"three")
@@ -459,7 +459,7 @@ def array(opened: list[Any], context: Path) -> tuple[SharedMemoryArray, Words]:
 
 
 @pytest.mark.parametrize("owner", [499, 11, 0xFFFE])
-def test_a_lock_that_nobody_can_give_back_is_reported(
+def test_a_lock_of_an_absent_owner_is_reported(
     opened: list[Any], context: Path, owner: int
 ) -> None:
     made, words = array(opened, context)
@@ -482,7 +482,7 @@ def test_a_lock_that_nobody_can_give_back_is_reported(
     made.destroy()
 
 
-def test_an_odd_version_that_nobody_writes_is_read_all_the_same(
+def test_an_odd_version_without_a_writer_does_not_stop_reads(
     opened: list[Any], context: Path
 ) -> None:
     made, words = array(opened, context)
@@ -536,7 +536,7 @@ def test_who_attaches_puts_the_state_of_a_segment_right(
 # ---- frame buffer
 
 
-def test_a_damaged_head_expires_chunks_and_hangs_nobody(
+def test_a_damaged_head_expires_chunks_and_hangs_no_process(
     opened: list[Any], context: Path
 ) -> None:
     with FrameBufferServer("k", 4096) as server, FrameBufferClient("k") as client:
@@ -557,7 +557,7 @@ def test_a_damaged_head_expires_chunks_and_hangs_nobody(
         assert not server.statistics().is_served
 
 
-# ---- what cannot be proved: waited for, with the GIL released, until Ctrl-C
+# ---- damage that is not detectable: waited for, with the GIL released, until Ctrl-C
 
 WAITS = """
 import os, struct, sys, threading, time
@@ -580,7 +580,7 @@ elif sys.argv[1] == "queue":
     queue = MemQ("q", SLOTS, 256, participants=16)
     queue.put(1)
     words = Words(context / "q")
-    # Leased by a participant that lives, and has not leased it.
+    # Leased by a live participant that has not leased it.
     words[line(0)] = 1 << 20 | 1 << 13 | queue._segment.participant.slot << 3 | LEASED
     words[256] = 1
     deed = lambda: queue.get()

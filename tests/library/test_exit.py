@@ -1,4 +1,4 @@
-"""A program that ends while a daemon thread of it waits: nothing said, nothing left."""
+"""A program ends while a daemon thread waits: nothing printed, nothing left."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def test_a_daemon_thread_that_waits_is_silent_at_the_end(
     what: str, pause: float, context: Path
 ) -> None:
     make, wait = WAITS[what]
-    said = programs.run(FRAME.format(make=make, wait=wait, pause=pause), warnings="")
-    assert said == ""
-    # What a getter has yet to come for stays by intent.
+    printed = programs.run(FRAME.format(make=make, wait=wait, pause=pause), warnings="")
+    assert printed == ""
+    # A segment with undelivered frames stays on purpose.
     kept = ["q"] if what == "put" else ["s"] if what == "send" else []
     left = sorted(path.name for path in context.iterdir())
     assert left == kept
@@ -60,7 +60,7 @@ def test_a_daemon_thread_that_waits_is_silent_at_the_end(
 
 
 def test_in_the_main_thread_a_closed_handle_is_still_an_error() -> None:
-    said = programs.run("""
+    printed = programs.run("""
         import atexit
         from ataraxis import Consumer, Producer
         def last():
@@ -72,4 +72,4 @@ def test_in_the_main_thread_a_closed_handle_is_still_an_error() -> None:
         producer = Producer("s", 64, 4)
         consumer = Consumer("s")
         """)
-    assert said == "True\n"
+    assert printed == "True\n"

@@ -1,4 +1,4 @@
-"""After an interrupt at whatever instruction, nothing hangs and a stop is a stop."""
+"""After an interrupt at any instruction, nothing hangs and a stop really stops."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SOON_S = 5.0
 
 
 def is_usable(flag: Latch) -> None:
-    """Another thread can set it and wait for it, without a hang."""
+    """Another thread can set the flag and wait for it, without hanging."""
 
     def use() -> bool:
         flag.set()
@@ -170,15 +170,15 @@ def test_an_outcome_is_given_after_the_one_who_waits_was_interrupted(use: Any) -
 
 
 def test_an_outcome_is_a_future() -> None:
-    told: list[Any] = []
+    results: list[Any] = []
     outcome: Outcome[int] = Outcome()
-    outcome.add_done_callback(lambda done: told.append(done.exception()))
+    outcome.add_done_callback(lambda done: results.append(done.exception()))
     with pytest.raises(TimeoutError):
         outcome.result(0)
     error = KeyError("why")
     outcome.set_exception(error)
-    outcome.add_done_callback(told.append)
-    assert told == [error, outcome]
+    outcome.add_done_callback(results.append)
+    assert results == [error, outcome]
     with pytest.raises(KeyError, match="why"):
         outcome.result(0)
     with pytest.raises(InvalidStateError):
@@ -196,14 +196,14 @@ def test_an_outcome_is_a_future() -> None:
 
 def test_an_interrupted_cancel_leaves_those_who_answer_free() -> None:
     injector = Injector("shm/thread.py", "concurrent/futures/_base.py", "threading.py")
-    told: list[str] = []
+    results: list[str] = []
 
     def check(outcome: Outcome[int]) -> None:
         def answer() -> None:
             try:
                 outcome.set_result(7)
             except InvalidStateError:
-                told.append("given up")
+                results.append("given up")
 
         in_thread(answer)
         assert outcome.done()
@@ -214,13 +214,13 @@ def test_an_interrupted_cancel_leaves_those_who_answer_free() -> None:
             assert outcome.result(0) == 7
 
     assert injector.each(Outcome, Outcome.cancel, check) == injector.count >= 3
-    assert told
+    assert results
 
 
 @pytest.mark.parametrize("end", ["result", "error", "cancel"])
 def test_an_outcome_is_waited_for_beside_others(end: str) -> None:
     outcomes: list[Outcome[int]] = [Outcome(), Outcome(), Outcome()]
-    outcomes[0].set_result(0)  # before, while and after others look
+    outcomes[0].set_result(0)  # before, while and after others check
 
     def answer() -> None:
         if end == "result":
@@ -248,7 +248,7 @@ def test_a_lock_is_had_by_one_thread_at_a_time() -> None:
         assert is_ours
         with lock.within(0.01) as is_ours_twice:
             assert not is_ours_twice
-        with lock.within(0) as is_still_taken:  # who had nothing gave nothing back
+        with lock.within(0) as is_still_taken:  # nothing was released
             assert not is_still_taken
     waiting = lock.within(SOON_S)
     with lock.within(-1) as is_free:
@@ -321,7 +321,7 @@ def test_a_child_that_runs_is_waited_for_within_the_timeout() -> None:
     ids=["wake", "pause", "resume", "seek", "position", "wait"],
 )
 def test_a_clock_goes_on_after_an_interrupt(use: Callable[[Timeline], object]) -> None:
-    # Not the inside of a wait: that is for the threads of tasks, which no signal meets.
+    # Not inside a wait: those are in threads of tasks, which receive no signals.
     injector = Injector("datamux/timeline.py")
 
     def prepare() -> Timeline:
@@ -336,7 +336,7 @@ def test_a_clock_goes_on_after_an_interrupt(use: Callable[[Timeline], object]) -
     assert injector.each(prepare, use, check) == injector.count >= 2
 
 
-# ---- what uses them
+# ---- their users
 
 
 def recorded(directory: Path, name: str) -> int:

@@ -1,4 +1,4 @@
-"""Queues, streams and arrays in the loops of others: asyncio, uvloop, trio, select."""
+"""Queues, streams and arrays in event loops: asyncio, uvloop, trio, select."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LOOPS = ("asyncio", "uvloop", "trio")
 
 
 def run_in(loop: str, main: Callable[[], Any]) -> Any:
-    """Run a coroutine function in one of the loops; skip if it is not installed."""
+    """Run a coroutine function in a loop; skip if it is not installed."""
     if loop == "asyncio":
         return asyncio.run(main())
     module = pytest.importorskip(loop, reason=f"{loop} is not installed")
@@ -39,7 +39,7 @@ def run_in(loop: str, main: Callable[[], Any]) -> Any:
 
 
 async def limited(loop: str, seconds: float, coroutine: Any) -> tuple[bool, Any]:
-    """Await something for so long: whether it was done, and what it returned."""
+    """Await for a limited time; return whether it was done, and the result."""
     if loop == "trio":
         trio = importlib.import_module("trio")
         with trio.move_on_after(seconds):
@@ -303,7 +303,7 @@ def test_the_descriptor_of_a_queue() -> None:
     with MemQ("q", buffer_count=8) as queue, MemQ.attach("q") as other:
         number = queue.fileno()
         assert queue.fileno() == number
-        assert is_readable(number)  # until the first look
+        assert is_readable(number)  # until the first check
         with pytest.raises(QueueEmpty):
             queue.get_nowait()
         assert not is_readable(number)
@@ -336,7 +336,7 @@ def test_the_descriptor_of_a_consumer() -> None:
         assert consumer.receive(blocking=False).read() == b"one"
         assert consumer.receive(blocking=False) is None
         assert not is_readable(number)
-        loan = producer.next_to_send()  # being written: not there yet
+        loan = producer.next_to_send()  # being written: not ready yet
         looks = 0
         began = time.monotonic()
         while time.monotonic() < began + 0.5:
@@ -359,7 +359,7 @@ def test_the_descriptor_of_a_consumer() -> None:
 
 
 def test_add_reader_of_a_loop() -> None:
-    """One message a call, as a QSocketNotifier's slot would take."""
+    """One message per call, as in a QSocketNotifier's slot."""
     with MemQ("q", buffer_count=8) as queue, MemQ.attach("q") as other:
         found: list[int] = []
 
@@ -415,5 +415,5 @@ def test_who_waits_does_not_use_the_processor() -> None:
             task.cancel()
             return used / 2
 
-        # The stress test measures it; a loop that polls would take several per cent.
+        # The stress test measures this; a polling loop would use several per cent.
         assert asyncio.run(main()) < 0.02

@@ -5,12 +5,12 @@
  * framebuffer_litmus.cpp). A checksum is the bytes themselves: equal only if all are. Contents repeat,
  * so that bytes may change and change back. Set on the command line, see tests/models/test_framebuffer_models.py:
  *
- *   CAP      bytes of the ring (3)                   WRITERS  who allocate and write (2)
+ *   CAP      bytes of the ring (3)                   WRITERS  processes that allocate and write (2)
  *   TURNS    chunks of each writer (2)               LOOKS    chunks a reader takes (1)
- *   VIEWS    1: readers lend, 0: they copy (0)       AGES     looks at the stamps; then nobody reads (0)
+ *   VIEWS    1: readers use views, 0: copies (0)     AGES     queries of the stamps; then no reader (0)
  *   KILLS    kills of writers at any step (0)        MUTANT_* one mistake each, that Spin must catch
  *
- * Nobody waits for anybody: a process that could not end would show as an invalid end state.
+ * No process waits for another: a process that could not end would show as an invalid end state.
  */
 #ifndef CAP
 #define CAP 3
@@ -41,18 +41,18 @@ byte head;
 byte stamp[CAP], lap_of[CAP];         /* one sector a byte: a stamp's time and lap, one word */
 byte clock;                             /* a clock that every allocation advances */
 byte kills;
-/* What was posted: by chunk. */
+/* Posted tickets, by chunk. */
 bit posted[CHUNKS];
 byte at[CHUNKS], size[CHUNKS], pos[CHUNKS], sum0[CHUNKS], sum1[CHUNKS];
 /* ghosts */
-byte sent[CHUNKS];                    /* what its writer meant to send */
-byte owner[CAP];                      /* chunk that a byte was last handed to, + 1 */
-byte born[CAP];                       /* when; of the bytes that are whole now */
+byte sent[CHUNKS];                    /* bytes that its writer sent */
+byte owner[CAP];                      /* chunk to which a byte was last allocated, + 1 */
+byte born[CAP];                       /* when; of the bytes that are intact */
 
-/* May die here, for good. */
+/* May be killed here. */
 #define MAY_DIE if :: kills < KILLS -> kills++; goto dead :: skip fi
 
-/* Whether a chunk was handed out and not overtaken: ring_holds. */
+/* ring_holds: a chunk was allocated and not overwritten. */
 #ifdef MUTANT_HOLDS_LONGER
 #define HOLDS(h, p, n) (n <= h && p <= h - n && h - p <= CAP + 1)
 #else
@@ -95,7 +95,7 @@ again:
      };
      MAY_DIE;
 #if AGES
-     /* stamp(): the skipped tail first, then the chunk; the time is read after the head has moved */
+     /* write_stamps(): the skipped tail first, then the chunk; the time is read after the head has moved */
      atomic { clock++; time = clock };
      k = h;
      do
@@ -116,7 +116,7 @@ again:
 #else
      sum0[mine] = value; sum1[mine] = value;
 #endif
-     /* put() looks once more */
+     /* put() checks once more */
      h = head;
      if :: HOLDS(h, pos[mine], n) -> posted[mine] = 1 :: else fi;
 #endif
@@ -126,14 +126,14 @@ again:
 dead: skip
 }
 
-/* All bytes of a chunk are still its own: nobody was given them since. */
+/* No byte of a chunk was allocated again. */
 #define ITS_OWN(c) (owner[at[c]] == c + 1 && (size[c] == 1 || owner[(at[c] + 1) % CAP] == c + 1))
 
 proctype Reader() {
   byte c, look, h, a, b, x, y, turn, gone;
   do
   :: look < LOOKS ->
-     /* any chunk that was posted */
+     /* any posted chunk */
      atomic {
        c = 0;
        do
@@ -142,7 +142,7 @@ proctype Reader() {
        :: c == CHUNKS -> goto late
        od
      };
-     /* get(): the position first. The ghost is of the very step that loads head. */
+     /* get(): the position first. The ghost belongs to the step that loads head. */
      atomic {
        h = head;
        if
@@ -151,7 +151,7 @@ proctype Reader() {
        fi
      };
 #if VIEWS
-     /* view(): where head will come to one of these bytes again; check; use; check again */
+     /* view(): where head reaches one of these bytes again; check; use; check again */
      gone = h % CAP;
      turn = (gone >= at[c] && gone < at[c] + size[c] -> h : h + (at[c] + CAP - gone) % CAP);
      a = cell[at[c]];
@@ -183,7 +183,7 @@ proctype Reader() {
 #endif
 #endif
 #endif
-     /* accepted: what was sent, and nothing else */
+     /* accepted: only bytes that were sent */
      assert(x == sent[c]);
      assert(size[c] == 1 || y == sent[c]);
 late:
@@ -192,7 +192,7 @@ late:
   od
 }
 
-/* statistics(): when the oldest whole bytes were handed out. Never said to be older than they are. */
+/* statistics(): when the oldest intact bytes were allocated. The age is never overstated. */
 proctype Watcher() {
   byte look, h, start, k, left, seen, truth;
   do
@@ -216,7 +216,7 @@ proctype Watcher() {
 #ifndef MUTANT_NO_RECHECK
      if :: head != h -> goto moved :: else fi;
 #endif
-     /* `truth` is of the moment of the first look; without a second one it is of now */
+     /* `truth` is of the first check; without a second one it is of now */
 #ifdef MUTANT_NO_RECHECK
      atomic { start = (head > CAP -> head - CAP : 0); truth = born[start % CAP] };
 #endif

@@ -1,6 +1,6 @@
 // Memory orders of the frame buffer: ataraxis/_kernels/framebuffer.pyx, line by line. The checksum
-// asks for no order at all: whatever a copy is made of, it is compared with what was sent. What does
-// is the second check of a view: bytes that were right, wrong and right again.
+// needs no order: a copy is compared with the bytes that were sent. Order is needed
+// for the second check of a view: bytes that were right, wrong and right again.
 #include "wmm.hpp"
 
 using namespace wmm;
@@ -11,7 +11,7 @@ constexpr bool OK = true, VIOLATION = false;
 
 enum { HEAD, BYTE, SERVER, LABELS };
 
-// ring_allocate, then the bytes of whoever was given the chunk.
+// ring_allocate, then the bytes of the chunk's writer.
 static void allocate_and_write(Litmus &l, int t, int value, bool is_fenced)
 {
     l.update(t, 7, HEAD, [](int old, R) { return old + 1; }, BOTH);
@@ -20,7 +20,7 @@ static void allocate_and_write(Litmus &l, int t, int value, bool is_fenced)
     l.store(t, BYTE, value, RELAXED);
 }
 
-// turn_of, check, use, check, turned: r2 is what was used. Head may not move at all here.
+// turn_of, check, use, check, turned: r2 is the used value. Head may not move at all here.
 static void view(Litmus &l, int t, bool is_fenced, bool has_second_check)
 {
     l.load(t, 0, HEAD, ACQUIRE);
@@ -49,7 +49,7 @@ static void lend(const char *name, bool is_writer_fenced, bool is_viewer_fenced,
     all_as_expected &= l.run(ok);
 }
 
-// Somebody was given the chunk before the view, and writes late: only the checksum can tell.
+// A writer got the chunk before the view, and writes late: only the checksum detects it.
 static void late(const char *name, bool has_second_check, bool ok)
 {
     Litmus l(name, 2, 5);
@@ -76,7 +76,7 @@ static void allocators(const char *name, bool is_cas, bool ok)
     all_as_expected &= l.run(ok);
 }
 
-// serve: who sees the server's word sees a ring that is whole.
+// serve: a process that sees the server's word sees a complete ring.
 static void serve(const char *name, Order order, bool ok)
 {
     Litmus l(name, 2, 4);

@@ -1,19 +1,19 @@
 /* The lock of a segment, as ataraxis/_kernels/lock.pxd, lock.pyx, copy.pxd and memory.pyx have it.
  *
- * One step here is one shared access there. Memory is sequentially consistent: what weaker orders do
- * is asked in lock_litmus.cpp. Sizes and variants are set on the command line (-D...), see
+ * One step here is one shared access there. Memory is sequentially consistent: lock_litmus.cpp checks weaker
+ * orders. Sizes and variants are set on the command line (-D...), see
  * docs/explanation/concurrency-models.md and tests/models/test_models.py:
  *
  *   LOCKERS   processes that lock and write (2)      TURNS     writes of each (2)
  *   SLOTS     slots of the segment (LOCKERS)         KILLS     kills, at any step, of lockers (0)
  *   RESTARTS  killed lockers that come back (0)      GIVEUPS   waits for the lock that time out (0)
- *   READS     optimistic looks of a reader (0)       CHANGES   1: somebody waits for every change (0)
+ *   READS     optimistic reads of a reader (0)       CHANGES   1: a process waits for every change (0)
  *   ELEMENTS  turns store one element each           UNTIMED   sleepers rely on being woken (not with KILLS, GIVEUPS)
  *   NIGHTLY   the sizes of the longer run instead: 2 kills and 2 restarts
  *   MUTANT_*  one mistake each, that Spin must catch
  *
- * A timed sleeper comes back by itself only where looking again gets it on: the lock is free, or its
- * owner's byte is. So a wait that nothing ends shows as an invalid end state.
+ * A timed sleeper wakes up by itself only if it can go on: the lock is free, or its
+ * owner's byte is. So a wait without end shows as an invalid end state.
  */
 #ifdef NIGHTLY
 #define KILLS 2
@@ -44,10 +44,10 @@
 #define CHANGES 0
 #endif
 
-#define OWNER 15            /* slot + 1, as there */
+#define OWNER 15            /* slot + 1, as in the kernels */
 #define WAITERS 16
 #define CHANGE 32
-#define NOBODY 0
+#define NONE 0
 #define IS_ODD(v) ((v) & 1)
 #define BIT(process) (1 << (process))
 
@@ -66,11 +66,11 @@ byte dozing;                /* on `event`: bits of processes */
 bit alive[LOCKERS];
 byte kills = KILLS, restarts = RESTARTS, giveups = GIVEUPS;
 
-/* ---- ghosts: they are looked at by assertions only */
-byte inside;                /* process + 1 that took the lock and has not given it back */
-bit died_dirty;             /* an owner died while dirty, and no whole write has ended since */
+/* ---- ghosts: read by assertions only */
+byte inside;                /* process + 1 that holds the lock */
+bit died_dirty;             /* an owner died while dirty, and no complete write has ended since */
 
-/* first and second, as no writer leaves them */
+/* complete states of first and second */
 #ifdef ELEMENTS
 #define WHOLE(a, b) ((a) == (b) || (a) == (b) + 1)     /* elements are stored in turns */
 #define WRITTEN (first + second)                       /* how many writes the data show */
@@ -79,11 +79,11 @@ bit died_dirty;             /* an owner died while dirty, and no whole write has
 #define WRITTEN second
 #endif
 
-/* Who has just taken the lock finds the house in order. */
+/* Invariants when the lock is taken. */
 inline enter() {
-    assert(inside == NOBODY);                          /* mutual exclusion */
+    assert(inside == NONE);                          /* mutual exclusion */
     inside = me + 1;
-    assert(!IS_ODD(version));                          /* every section was ended by somebody */
+    assert(!IS_ODD(version));                          /* every section was closed */
     assert(health == died_dirty);                      /* flagged if and only if an owner died dirty */
     assert(health || WHOLE(first, second));            /* and dirty enough */
 }
@@ -92,7 +92,7 @@ inline cas(expected, desired) {
     atomic { ok = (lock == expected); if :: ok -> lock = desired :: else fi }
 }
 
-/* Futex wake of one sleeper: whichever the kernel likes. */
+/* Futex wake of one sleeper: any of them. */
 inline wake_one() {
     atomic {
         if
@@ -112,7 +112,7 @@ inline lock_wake(bits) {
     if
     :: CHANGES && ((bits) & CHANGE) ->
 #ifndef MUTANT_CHANGE_ON_VERSION
-        event++;            /* before the wake: who has not slept yet will not */
+        event++;            /* before the wake: a process about to sleep does not */
 #endif
         dozing = 0
     :: else
@@ -127,7 +127,7 @@ inline lock_free() {
     lock_wake(WAITERS | CHANGE)
 }
 
-/* guard_cleanup: the caller owns byte s, or thinks so. Interrupted anywhere, somebody repeats it. */
+/* guard_cleanup: the caller owns byte s, or thinks so. If interrupted, another process repeats it. */
 inline cleanup(s) {
     seen = lock;
     if
@@ -176,15 +176,15 @@ inline vacate(s) {
 inline reap(s) {
     if
 #ifdef MUTANT_STEAL
-    :: held_by[s] == NOBODY -> vacate(s)               /* dead, so repair; without owning the byte */
+    :: held_by[s] == NONE -> vacate(s)               /* dead, so clean up; without owning the byte */
 #else
-    :: atomic { held_by[s] == NOBODY -> held_by[s] = me + 1 };
+    :: atomic { held_by[s] == NONE -> held_by[s] = me + 1 };
 #ifdef MUTANT_BYTE_EARLY
-       held_by[s] = NOBODY;
+       held_by[s] = NONE;
        vacate(s)
 #else
        vacate(s);
-       held_by[s] = NOBODY
+       held_by[s] = NONE
 #endif
 #endif
     :: else
@@ -194,12 +194,12 @@ inline reap(s) {
 /* take_slot: any slot whose byte is free. The code prefers free ones; here each is tried. */
 inline attach() {
     if
-    :: atomic { held_by[1] == NOBODY -> held_by[1] = me + 1; slot = 1 }
+    :: atomic { held_by[1] == NONE -> held_by[1] = me + 1; slot = 1 }
 #if SLOTS > 1
-    :: atomic { held_by[2] == NOBODY -> held_by[2] = me + 1; slot = 2 }
+    :: atomic { held_by[2] == NONE -> held_by[2] = me + 1; slot = 2 }
 #endif
 #if SLOTS > 2
-    :: atomic { held_by[3] == NOBODY -> held_by[3] = me + 1; slot = 3 }
+    :: atomic { held_by[3] == NONE -> held_by[3] = me + 1; slot = 3 }
 #endif
     fi;
 #ifndef MUTANT_NO_VACATE
@@ -212,13 +212,13 @@ inline attach() {
 inline detach() {
     cleanup(slot);
     tenant[slot] = 0;
-    atomic { held_by[slot] = NOBODY; slot = 0 }
+    atomic { held_by[slot] = NONE; slot = 0 }
 }
 
 #ifdef UNTIMED
 #define COMES_BACK false
 #else
-#define COMES_BACK ((lock & OWNER) == 0 || held_by[lock & OWNER] == NOBODY)
+#define COMES_BACK ((lock & OWNER) == 0 || held_by[lock & OWNER] == NONE)
 #endif
 #ifdef MUTANT_WAITERS_FORGOTTEN
 #define KEPT 0
@@ -226,7 +226,7 @@ inline detach() {
 #define KEPT WAITERS
 #endif
 
-/* lock_try, then lock_wait: ok says whether it was taken. */
+/* lock_try, then lock_wait: ok is 1 if it was taken. */
 inline take() {
     seen = lock;
     if
@@ -243,8 +243,8 @@ inline take() {
        :: else ->
           if
           :: giveups > 0 -> giveups--; break
-          :: held_by[seen & OWNER] == NOBODY -> victim = seen & OWNER; reap(victim); victim = 0
-          :: true ->                                  /* not time to ask yet: sleep first */
+          :: held_by[seen & OWNER] == NONE -> victim = seen & OWNER; reap(victim); victim = 0
+          :: true ->                                  /* not time to probe yet: sleep first */
              ok = 1;
              if
              :: !(seen & WAITERS) -> cas(seen, seen | WAITERS); seen = seen | WAITERS
@@ -271,10 +271,10 @@ inline take() {
 
 inline release() {
 #ifdef MUTANT_PLAIN_RELEASE
-    seen = lock;                                       /* look, then store: not a swap */
-    atomic { inside = NOBODY; lock = 0 };
+    seen = lock;                                       /* load, then store: not a swap */
+    atomic { inside = NONE; lock = 0 };
 #else
-    atomic { inside = NOBODY; seen = lock; lock = 0 };
+    atomic { inside = NONE; seen = lock; lock = 0 };
 #endif
 #ifndef MUTANT_NO_WAKE
     lock_wake(seen);
@@ -304,14 +304,14 @@ inline write_section() {
     was = 0;
     atomic { health = 0; died_dirty = 0 };
 #ifdef MUTANT_EVEN_KEPT
-    version = version & ~1;                            /* even again, and no count */
+    version = version & ~1;                            /* even again, not counted */
 #else
     version = (version | 1) + 1;
 #endif
     dirty = 0
 }
 
-/* store_element, without a section: in turns, so that which one is newer can be told. */
+/* store_element, without a section: in turns, so that the newer one is known. */
 inline store_element() {
     if
     :: first == second ->
@@ -365,17 +365,17 @@ start:
 }
 
 #if LOCKERS > 2
-#define ANYBODY (alive[0] || alive[1] || alive[2])
+#define ANY_ALIVE (alive[0] || alive[1] || alive[2])
 #else
-#define ANYBODY (alive[0] || alive[1])
+#define ANY_ALIVE (alive[0] || alive[1])
 #endif
 
-/* The kernel's share of SIGKILL: descriptions are closed, so bytes come free; nobody sleeps on. */
+/* The kernel's part of SIGKILL: descriptions are closed, so bytes are freed; the process does not sleep any more. */
 active proctype Killer() {
     byte victim, s;
 end_killer:
     do
-    :: atomic { kills > 0 && ANYBODY ->
+    :: atomic { kills > 0 && ANY_ALIVE ->
            kills--;
            if
            :: alive[0] -> victim = 0
@@ -388,12 +388,12 @@ end_killer:
            asleep = asleep & ~BIT(victim);
            s = 1;
            do
-           :: s <= SLOTS -> if :: held_by[s] == victim + 1 -> held_by[s] = NOBODY :: else fi; s++
+           :: s <= SLOTS -> if :: held_by[s] == victim + 1 -> held_by[s] = NONE :: else fi; s++
            :: else -> break
            od;
            if
            :: inside == victim + 1 ->
-              inside = NOBODY;
+              inside = NONE;
               if
               :: dirty -> died_dirty = 1
               :: else
@@ -406,7 +406,7 @@ end_killer:
 }
 
 #if READS
-/* copy_out: what it accepts, nobody left half way. */
+/* copy_out: accepts only complete writes. */
 active proctype Reader() {
     byte looks = READS, v, a, b;
     do
@@ -414,7 +414,7 @@ active proctype Reader() {
        looks--;
        v = version;
        if
-       :: !IS_ODD(v) && !health ->                     /* two loads there; `health` goes up in odd versions only */
+       :: !IS_ODD(v) && !health ->                     /* two loads in the kernel; `health` is set in odd versions only */
           a = first;
           b = second;
           if
@@ -447,7 +447,7 @@ active proctype Waiter() {
 #endif
        if
        :: v / 2 != last ->
-          assert(WRITTEN >= v / 2);                    /* who is told of a write can read it */
+          assert(WRITTEN >= v / 2);                    /* a process that learns of a write can read it */
           last = v / 2
        :: else ->
 #ifdef MUTANT_CHANGE_ON_VERSION

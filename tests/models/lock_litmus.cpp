@@ -1,5 +1,5 @@
 // Memory orders of the lock, the write section and the single-element store: ataraxis/_kernels/lock.pxd,
-// lock.pyx and copy.pxd, line by line. Each test says what it expects; mutants must be violations. The
+// lock.pyx and copy.pxd, line by line. Each test has an expected outcome; mutants must be violations. The
 // program exits with 1 if any outcome is another one.
 #include "wmm.hpp"
 
@@ -10,7 +10,7 @@ static bool all_as_expected = true;
 static void expect(Litmus &l, bool ok) { all_as_expected &= l.run(ok); }
 constexpr bool OK = true, VIOLATION = false;
 
-// ---- the pieces, as the kernels have them
+// ---- the code, as in the kernels
 
 enum { VERSION, A, B, HEALTH, DIRTY, LOCK, EVENT, QUEUE };
 
@@ -33,7 +33,7 @@ static void store_element(Litmus &l, int t, int element, int value, int version,
     l.store(t, VERSION, version, RELEASE);
 }
 
-// copy_out: r0 version, r1 A, r2 B. Copies in either order, then checks what it accepts.
+// copy_out: r0 version, r1 A, r2 B. Copies in either order, then checks.
 static void copy_out(Litmus &l, int t, bool is_b_first, Function law, bool is_fenced = true)
 {
     l.load(t, 0, VERSION, ACQUIRE);
@@ -67,7 +67,7 @@ static void section(const char *name, Odd odd, Order even, bool is_reader_fenced
     expect(l, ok);
 }
 
-// The data are torn and flagged; a whole write heals them. Who sees health 0 sees the odd version.
+// The data are torn and flagged; a complete write heals them. A reader that sees health 0 sees the odd version.
 static void heal(const char *name, Odd odd, bool ok)
 {
     Litmus l(name, 2, 4);
@@ -155,7 +155,7 @@ static void hand_over(const char *name, Order release, Order acquire, bool is_bi
     l.start(LOCK, 1);
     l.store(0, A, 1, RELAXED);
     l.update(0, 7, LOCK, [](int, R) { return 0; }, release);
-    if (is_bit_set_between)                           // change_wait's fetch_or: a release sequence goes through it
+    if (is_bit_set_between)                           // change_wait's fetch_or: the release sequence continues through it
         l.update(2, 7, LOCK, [](int old, R) { return old | 64; }, RELAXED);
     l.load(1, 0, LOCK, RELAXED);
     l.leave_if(1, [](R r) { return r[0] & 15; });
@@ -166,8 +166,8 @@ static void hand_over(const char *name, Order release, Order acquire, bool is_bi
     expect(l, ok);
 }
 
-// Thread 0 commits `commits` times and wakes whom it finds; thread 1 waits once, for a version beyond `last`.
-// QUEUE is the kernel's: on it before comparing, as under the kernel's lock; nobody takes it off: lost.
+// Thread 0 commits `commits` times and wakes sleepers; thread 1 waits once, for a version beyond `last`.
+// QUEUE is the kernel's: entered before comparing, as under the kernel's lock; not removed: a lost wake-up.
 struct Change { int commits = 1, last = 0; bool is_swap = true, is_bit_first = true, has_event = true; Order order = BOTH; };
 
 static void change(const char *name, Change c, bool ok)
@@ -209,9 +209,9 @@ static void change(const char *name, Change c, bool ok)
     expect(l, ok);
 }
 
-// ---- death and repair
+// ---- death and clean-up
 
-// The writer dies anywhere; thread 1 finds out and cleans up; thread 2 reads.
+// The writer dies anywhere; thread 1 notices and cleans up; thread 2 reads.
 static void death_in_section(const char *name, bool is_health_first, Order even, bool ok)
 {
     Litmus l(name, 3, 5);
@@ -259,14 +259,14 @@ static void death_in_element(const char *name, bool is_bumped, bool ok)
     expect(l, ok);
 }
 
-// ---- writes without the lock count, too (_changed_unlocked), beside somebody's section
+// ---- writes without the lock are counted, too (_changed_unlocked), during another thread's section
 
 enum class Count { LOADED_AND_STORED, UPDATED, OWN_WORD };
 
 static void unlocked(const char *name, Count count, bool ok)
 {
     Litmus l(name, 3, 5);
-    const int own = DIRTY;                            // a word that nobody else uses here
+    const int own = DIRTY;                            // a word that is not used otherwise here
     auto advance = [&](int to_odd, Order o) {
         auto next = [to_odd](int old) { return to_odd ? old | 1 : (old | 1) + 1; };
         if (count == Count::UPDATED) {
@@ -286,7 +286,7 @@ static void unlocked(const char *name, Count count, bool ok)
     expect(l, ok);
 }
 
-// The unlocked writer looks for the bit of a waiter, as the owner's swap does.
+// The unlocked writer checks the bit of a waiter, as the owner's swap does.
 static void unlocked_change(const char *name, bool is_update, bool ok)
 {
     Litmus l(name, 2, 6);

@@ -1,12 +1,12 @@
-/* A work queue: each frame to one getter, who acknowledges it; whoever is killed leaves nothing that is stuck or lost.
+/* A work queue: each frame goes to one getter, which acknowledges it; a kill leaves no frame stuck or lost.
  *
  * The words of ataraxis/_kernels/queue.pxd: a slot has lap, state, owner, number of the lease; `tail`, `head` and `hint` are
- * hints. A slot holds PACK frames. With GROW (and PACK 2) a putter puts the first alone, then adds the second behind it
- * unless somebody has taken the slot; then it is not put at all. What a step between two labels does is one atomic access of queue.pyx.
+ * hints. A slot holds PACK frames. With GROW (and PACK 2) a putter puts the first alone, then appends the second
+ * unless the slot is leased; then it is not put at all. A step between two labels is one atomic access of queue.pyx.
  *
- * Checked: no frame is held by two getters that live (without EXPIRE); what a getter reads is what was put; every frame
- * whose put returned is acknowledged, and acknowledged once; once read if nobody was killed (and nothing expired); the
- * segment is kept while such a frame is there; nobody waits for ever (Spin's invalid end states). */
+ * Checked: no frame is held by two live getters (without EXPIRE); a getter reads what was put; every frame
+ * whose put returned is acknowledged once; read once without kills and expiry; the
+ * segment is kept while such a frame is there; no process waits forever (Spin's invalid end states). */
 #ifndef SLOTS
 #define SLOTS 2
 #endif
@@ -55,16 +55,16 @@
 byte lap[SLOTS]; byte st[SLOTS]; byte own[SLOTS]; bit lse[SLOTS];
 byte data[SLOTS]; byte id[SLOTS]; byte left[SLOTS];
 #if GROW
-byte more[SLOTS]; byte num[SLOTS];  /* the second frame, how many there are */
+byte more[SLOTS]; byte num[SLOTS];  /* the second frame, the number of frames */
 bit back[TOTAL * PACK];             /* the put of this one returned */
 #endif
 byte tail = 0; byte head = 0; bit hint = 0; byte kept = 0;
 
 bit alive[WHO]; bit held[WHO]; byte reaper[WHO]; bit dirty[WHO]; bit over[WHO];
 byte kills = 0; byte expired = 0; byte backs = 0;
-/* The checker's own. Frame f has bits PACK * f ... */
+/* Ghosts. Frame f has bits PACK * f ... */
 bit returned[TOTAL]; byte acked[TOTAL * PACK]; byte got[TOTAL * PACK]; byte holder[TOTAL];
-byte shown = 0; byte gone = 0;      /* slots shown, slots acknowledged wholly */
+byte shown = 0; byte gone = 0;      /* slots published, slots fully acknowledged */
 
 /* queue_settle_kept */
 inline settle_kept() {
@@ -96,7 +96,7 @@ inline settle_kept() {
 #endif
 }
 
-/* reap: own the dead one's byte, clean up, give it back; a reaper that is killed loses the byte. */
+/* reap: own the dead participant's byte, clean up, release it; a killed reaper loses the byte. */
 inline reap(x) {
   if
   :: atomic { !held[x] && reaper[x] == 0 && dirty[x] -> reaper[x] = me + 1 };
@@ -233,7 +233,7 @@ end:
   skip
 }
 
-/* ours: is the word still of this lease? The lap may have been raised. */
+/* still_leased: the lap may have been raised. */
 #define OURS (st[s] == LEASED && own[s] == me && lse[s] == mine && id[s] == frame)
 
 proctype Getter(byte me) {
@@ -296,7 +296,7 @@ proctype Getter(byte me) {
         goto next
      :: wl < LAP(h) ->
         settle_kept();
-        /* Nothing there: sleep until something happens, or a sweep finds somebody dead. */
+        /* No frame: sleep until an event, or until a sweep finds a dead participant. */
         if
         :: atomic { hint || head != h || lap[h % SLOTS] >= LAP(h) -> skip }
         :: atomic { !held[0] && dirty[0] && reaper[0] == 0 -> skip }; reap(0)
@@ -316,14 +316,14 @@ proctype Getter(byte me) {
         goto next
      fi;
 work:
-     /* take: what is in the slot */
+     /* lease_slot: the slot's contents */
      atomic { v = data[s]; frame = id[s] };
      bits = left[s];
 #if EXPIRE == 0
      atomic { assert(v > 0 && v <= TOTAL); assert(holder[v - 1] == 0); holder[v - 1] = me + 1 };
 #endif
      if
-     :: bits == 0 -> skip       /* acknowledged by somebody who died before the slot was free */
+     :: bits == 0 -> skip       /* acknowledged by a getter that died before it freed the slot */
      :: else ->
         b = 0;
         do :: !(bits & (1 << b)) -> b++ :: else -> break od;
@@ -382,7 +382,7 @@ active proctype Killer() {
   byte v; byte j;
   do
   :: atomic { kills < KILLS ->
-       /* Anybody but the last getter. */
+       /* Any process but the last getter. */
        if
        :: alive[0] && !over[0] -> v = 0
 #if PUTTERS > 1
@@ -410,7 +410,7 @@ fin:
 
 #ifdef WITH_KEPT
 active proctype Collector() {
-  /* Whoever looks finds the segment kept while a frame is promised. */
+  /* The segment is kept while a frame is guaranteed. */
 end:
 #if GROW
   atomic { kept == 0 && (back[0] && !acked[0] || back[1] && !acked[1]) -> assert(false) }
@@ -436,7 +436,7 @@ init {
     run Getter(PUTTERS + 2);
 #endif
   };
-  /* The last getter is never killed: it ends when all is done. */
+  /* The last getter is never killed: it ends when everything is done. */
   over[WHO - 1];
   j = 0;
   do

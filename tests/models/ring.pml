@@ -6,14 +6,14 @@
  *   PRODUCERS  1, or 2 that share the stream       GATERS    readers that gate, joining late (1)
  *   WATCHERS   readers that pin or copy (1)        LOOKS     frames a watcher takes (1)
  *   N          slots (2)                           M         frames of each producer (3)
- *   UNPINNED   slots below it are copied (1)       KILLS     kills at any step, of anybody (0)
- *   FREEZE     watchers keep their pins for ever   HOLD      gaters keep a frame until they have the next
- *   RUN        slots that the only producer claims at once, shown in order when all are filled (1)
- *   DURABLE    gater 0 gates on when it dies, and comes back once
+ *   UNPINNED   slots below it are copied (1)       KILLS     kills at any step, of any process (0)
+ *   FREEZE     watchers keep their pins forever    HOLD      gaters keep a frame until they have the next
+ *   RUN        slots that the only producer claims together, published in order when all are filled (1)
+ *   DURABLE    gater 0 goes on gating when it dies, and comes back once
  *   MUTANT_*   one mistake each, that Spin must catch
  *
- * Waiting is a guard: a wait that nothing ends shows as an invalid end state. Timed sleepers also wake
- * to reap whose byte is free.
+ * Waiting is a guard: a wait without end shows as an invalid end state. Timed sleepers also wake
+ * to reap dead participants.
  */
 #ifndef PRODUCERS
 #define PRODUCERS 1
@@ -50,7 +50,7 @@
 #define W0 4
 #define ALL 6
 #define LAP(p) ((p) / N + 1)
-#define MOST 24         /* positions: a producer that runs away is an error */
+#define MOST 24         /* positions: more are an error */
 #define SHARED (PRODUCERS > 1)
 #ifndef OLDEST
 #define OLDEST 0       /* 1: gaters begin with the oldest frame that is safe */
@@ -72,7 +72,7 @@ bit sends[2];
 bit byte_[ALL], reaper[ALL], dirty[ALL], alive[ALL], done[ALL];
 byte kills;
 /* ghosts */
-byte pub[MOST];                       /* position -> what was published there */
+byte pub[MOST];                       /* position -> frame published there */
 byte need[2]; bit joined[2];          /* a live gater needs all from here on */
 byte kept[N];                         /* bit of a live watcher with a confirmed pin */
 bit came_back;
@@ -108,7 +108,7 @@ inline reap(x) {
   fi
 }
 #define DEAD(x) (dirty[x] && !byte_[x] && !reaper[x])
-/* A timed sleeper looks who died. */
+/* A timed sleeper reaps dead participants. */
 inline sweep() {
   if :: DEAD(0) -> reap(0) :: DEAD(1) -> reap(1) :: DEAD(2) -> reap(2) :: DEAD(3) -> reap(3)
      :: DEAD(4) -> reap(4) :: DEAD(5) -> reap(5) :: else fi
@@ -117,7 +117,7 @@ inline sweep() {
 #define GATED(c, p) (cst[c] != IDLE && cur[c] + N <= (p))
 inline leave(x) { atomic { done[x] = 1; dirty[x] = 0; byte_[x] = 0; alive[x] = 0 } }
 
-/* The word to a state of ours: a store where nobody else writes it, else a swap that may find it bumped. */
+/* Set the state of a claimed word: a store with one producer, else a swap that may find the lap raised. */
 inline set_state(p, state) {
   atomic {
     assert(st[p % N] == WRITING && own[p % N] == me);
@@ -128,11 +128,11 @@ inline set_state(p, state) {
   }
 }
 
-/* A claim never overwrites what somebody still needs. */
+/* A claim never overwrites a frame that a reader still needs. */
 #define NEEDED(c, p) ((p) >= N && joined[c] && need[c] <= (p) - N && pub[(p) - N])
 
 #if RUN > 1
-/* Words, looked at and then stored: nobody else changes them. One store of the tail behind them all. */
+/* Words are loaded and then stored: no other process changes them. One store of the tail after all of them. */
 inline claim_run() {
   r = 0;
   do
@@ -222,7 +222,7 @@ next:
      if
      :: wl > LAP(p) -> goto next
      :: wl == LAP(p) -> atomic { if :: tail == p -> tail = p + 1 :: else fi }; goto next
-     :: wl < LAP(p) && ws == WRITING ->        /* a lap behind, and nobody gates on it: bump */
+     :: wl < LAP(p) && ws == WRITING ->        /* a lap behind, and no reader gates on it: raise the lap */
         atomic { if :: lap[p % N] == wl && st[p % N] == ws && own[p % N] == wo -> lap[p % N] = LAP(p) :: else fi };
         goto next
      :: else ->
@@ -274,7 +274,7 @@ proctype Gater(byte me) {
   g = me - G0;
   {
   if
-  :: cst[g] == DETACHED ->                     /* a durable name: go on where its reader died */
+  :: cst[g] == DETACHED ->                     /* a durable name: continue where its reader died */
      atomic { cst[g] = GATING; pos = cur[g]; need[g] = pos; joined[g] = 1 }
   :: else ->
      t = tail;
@@ -304,7 +304,7 @@ proctype Gater(byte me) {
         :: atomic { lap[pos % N] >= LAP(pos) && st[pos % N] != WRITING -> skip }
         :: atomic { ANY_DEAD -> skip }; sweep()
         :: atomic { !sends[0] && !sends[1] && wl < LAP(pos) && !ANY_DEAD -> skip };
-           if                                  /* the end: look again after nobody sends */
+           if                                  /* the end: check again once no producer is left */
            :: lap[pos % N] < LAP(pos) ->
               t = pos;
               atomic { do :: t < MOST -> assert(!pub[t]); t++ :: t == MOST -> break od; ended = 1 };
@@ -325,7 +325,7 @@ proctype Gater(byte me) {
         atomic { need[g] = pos; cur[g] = pos + 1 };
 #endif
 #ifdef HOLD
-        if :: !first -> cur[g] = pos :: else fi;    /* the frame before goes back now */
+        if :: !first -> cur[g] = pos :: else fi;    /* the previous frame is released now */
         first = 0;
 #endif
         v = da[pos % N];
@@ -343,7 +343,7 @@ proctype Gater(byte me) {
   } unless { !alive[me] && !done[me] };
 end0:
 #ifdef DURABLE
-  /* It comes back: with its byte, and after the one before was cleaned up. */
+  /* It comes back: with its byte, after the previous owner was cleaned up. */
   if
   :: atomic { !done[me] && g == 0 && !came_back && !reaper[me] && !dirty[me] ->
        came_back = 1; alive[me] = 1; byte_[me] = 1; dirty[me] = 1; run Gater(me) }
@@ -393,7 +393,7 @@ proctype Watcher(byte me) {
            :: else
            fi;
            pin[pos % N] = pin[pos % N] & (255 - bit_)
-        :: else ->                             /* copy, and look again */
+        :: else ->                             /* copy, and check again */
            a = da[pos % N]; b = db[pos % N];
 #ifdef MUTANT_NO_COPY_CHECK
            ok = 1;
@@ -426,7 +426,7 @@ proctype Killer() {
      if :: v >= W0 -> kept[0] = kept[0] & (255 - (1 << (v - W0))); kept[N - 1] = kept[N - 1] & (255 - (1 << (v - W0)));
                       kept[N / 2] = kept[N / 2] & (255 - (1 << (v - W0)))
 #ifdef DURABLE
-        :: v >= G0 && v < W0 -> skip           /* gates on, and still needs all it has not had */
+        :: v >= G0 && v < W0 -> skip           /* goes on gating, and still needs all frames not read */
 #else
         :: v >= G0 && v < W0 -> joined[v - G0] = 0
 #endif

@@ -1,6 +1,6 @@
 // Memory orders of a stream's ring: ataraxis/_kernels/ring.pyx and event.pxd, line by line.
 // One slot, position 0 published before anything begins; the producer claims position 1 in the same slot.
-// Each test says what it expects; mutants must be violations. The program exits with 1 if any outcome is
+// Each test has an expected outcome; mutants must be violations. The program exits with 1 if any outcome is
 // another one.
 #include "wmm.hpp"
 
@@ -24,7 +24,7 @@ static void publish(Litmus &l, int t, Order o = RELEASE)
     l.store(t, WORD, READY_1, o);
 }
 
-// What a side does between its write and its look: the fence, as the kernels do; or both are seq_cst, which would do.
+// Between a side's write and its check: the fence, as in the kernels; or both are seq_cst, which would do.
 enum class Dekker { FENCED, TOTAL, BARE, TOTAL_WRITE_ONLY };
 
 static void full(Litmus &l, int t, bool is_there)
@@ -33,7 +33,7 @@ static void full(Litmus &l, int t, bool is_there)
         l.fence_seq_cst(t);
 }
 
-// The slot's word to WRITING: swapped; of a run, stored, because nobody else changes it.
+// The slot's word to WRITING: swapped; in a run stored, because no other thread changes it.
 static void claim(Litmus &l, bool is_run, Order o = BOTH)
 {
     if (is_run)
@@ -44,7 +44,7 @@ static void claim(Litmus &l, bool is_run, Order o = BOTH)
 
 static int is_old(R r) { return r[1] == 1 && r[2] == 1; }
 
-// ---- J: a joiner announces its cursor and looks at what was announced; a producer the other way round
+// ---- J: a joiner publishes its cursor and reads `announced`; a producer the other way round
 
 struct Join { bool is_run = false, has_gate_fence = true, has_join_fence = true, is_announced_first = true, is_floor_looked_at = true; };
 
@@ -61,7 +61,7 @@ static void join(const char *name, Join c, bool ok)
     l.load(0, 1, CURSOR, ACQUIRE);
     if (!c.is_announced_first)
         announce();
-    l.leave_if(0, [](R r) { return r[0] && r[1] == 1; });                // somebody gates at position 0: full
+    l.leave_if(0, [](R r) { return r[0] && r[1] == 1; });                // a reader gates at position 0: full
     claim(l, c.is_run);
     l.fence_seq_cst(0);                                                  // P
     publish(l, 0);
@@ -80,7 +80,7 @@ static void join(const char *name, Join c, bool ok)
     expect(l, ok);
 }
 
-// ---- P: a viewer pins and looks again; a producer claims and looks at the pins
+// ---- P: a viewer pins and checks again; a producer claims and checks the pins
 
 struct Pin { bool is_run = false; Dekker claim = Dekker::FENCED; bool has_pin_fence = true, is_looked_again = true, is_claimed_first = true; };
 
@@ -100,7 +100,7 @@ static void pin(const char *name, Pin c, bool ok)
     if (c.is_claimed_first)
         l.load(0, 0, PIN, looked);
     l.skip_if(0, 2, [](R r) { return !r[0]; });
-    l.store(0, WORD, SKIP_1, RELEASE);                                   // passed over
+    l.store(0, WORD, SKIP_1, RELEASE);                                   // skipped
     l.leave_if(0, [](R) { return 1; });
     publish(l, 0);
     l.load(1, 0, WORD, ACQUIRE);
@@ -117,7 +117,7 @@ static void pin(const char *name, Pin c, bool ok)
     expect(l, ok);
 }
 
-// ---- copies of a slot that nothing keeps: look, copy, look again
+// ---- copies of an unprotected slot: check, copy, check again
 
 struct Copy { bool is_run = false, has_claim_fence = true, has_copy_fence = true, is_looked_again = true; Order shown = RELEASE, seen = ACQUIRE; };
 
@@ -142,7 +142,7 @@ static void copy(const char *name, Copy c, bool is_b_first, bool ok)
     expect(l, ok);
 }
 
-// ---- E: the eventcount. QUEUE is the kernel's: on it before comparing, as under the kernel's lock.
+// ---- E: the eventcount. QUEUE is the kernel's: entered before comparing, as under the kernel's lock.
 
 struct Event {
     Dekker signal = Dekker::FENCED;
@@ -180,7 +180,7 @@ static void event(const char *name, Event c, bool ok)
     expect(l, ok);
 }
 
-// ---- the end: who sees that nobody sends sees every frame
+// ---- the end: a reader that sees no producer sees every frame
 
 struct End { Order left = BOTH, asked = ACQUIRE; bool is_looked_again = true; };
 
@@ -199,11 +199,11 @@ static void end(const char *name, End c, bool ok)
         l.load(1, 0, WORD, ACQUIRE);
         l.leave_if(1, [](R r) { return r[0] == READY_0; });
     }
-    l.check(1, [](R) { return 0; });                                     // it was told of the end and missed a frame
+    l.check(1, [](R) { return 0; });                                     // it saw the end and missed a frame
     expect(l, ok);
 }
 
-// ---- death: the producer dies anywhere; a cleaner that owns its byte passes over what it had claimed
+// ---- death: the producer dies anywhere; a cleaner that owns its byte skips its claims
 
 static void death(const char *name, bool is_word_first, Order senders, bool ok)
 {
@@ -224,7 +224,7 @@ static void death(const char *name, bool is_word_first, Order senders, bool ok)
     l.cas(1, 6, WORD, [](R) { return WRITING_0; }, [](R) { return SKIP_0; }, BOTH);
     if (is_word_first)
         forget();
-    // A reader: who is told of the end leaves no frame, and no claim, behind; what it has is whole.
+    // A reader that sees the end has read every frame, and left no claim; its frames are complete.
     l.load(2, 1, SENDERS, ACQUIRE);
     l.load(2, 0, WORD, ACQUIRE);
     l.check(2, [](R r) { return r[1] || r[0] != WRITING_0; });

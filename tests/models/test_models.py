@@ -1,8 +1,8 @@
 """The models of the lock: no schedule breaks it, and every mutant breaks.
 
 `tests/models/lock.pml` is checked with Spin, the memory orders with the explorer of
-`tests/models/lock_litmus.cpp`; docs/explanation/concurrency-models.md tells what they
-say and what they do not.
+`tests/models/lock_litmus.cpp`; docs/explanation/concurrency-models.md describes both
+and their limits.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 /* The eventcount of a ring, as ataraxis/_kernels/event.pxd has it; waits are not timed here.
  *
- *   SLEEPERS  who waits (2)     EVENTS  things that happen, each signaller's (2)
- *   SIGNALLERS  who makes them happen (1)     KILLS  sleepers that die (0)
+ *   SLEEPERS  processes that wait (2)     EVENTS  events of each signaller (2)
+ *   SIGNALLERS  processes that signal (1)     KILLS  sleepers that die (0)
  *   MUTANT_*  one mistake each, that Spin must catch
  */
 #ifndef SLEEPERS

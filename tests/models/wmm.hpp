@@ -3,14 +3,14 @@
 // View-based operational semantics: each store leaves a message in its location's modification order,
 // each thread has a view of what it has read, and a thread may read any message that its view does not
 // forbid, and place a store anywhere after the last one it knows. Release and acquire move views;
-// fences, release sequences through read-modify-writes and seq_cst fences are there. Not there: load
+// fences, release sequences through read-modify-writes and seq_cst fences are modelled. Not modelled: load
 // buffering (a load never sees a store that comes later in program order). A seq_cst access (TOTAL) is an
 // acquire or release one that also takes its turn among the others and the fences, for its own location:
 // it reads nothing older than they have written or seen, and they nothing older than it.
 // Data that C11 would call racy are modelled as relaxed atomics.
 //
 // A thread may be killed before any of its steps (`mortal`); `probe` is the kernel's answer to "does it
-// live?", and brings all that the dead had done, as the release of its byte lock does.
+// live?", and makes all stores of a dead thread visible, as the release of its byte lock does.
 #pragma once
 #include <algorithm>
 #include <array>
@@ -34,7 +34,7 @@ struct Message {
     unsigned char id;
     short value;
     View view;
-    bool is_followed;                                 // a read-modify-write read it: nothing goes between
+    bool is_followed;                                 // a read-modify-write read it: no store may be placed between
 };
 
 struct Thread {
@@ -137,7 +137,7 @@ private:
                 to[l] = from[l];
     }
 
-    // What tells states apart: places in modification order, not ids, so that equal worlds meet.
+    // A state's identity: places in modification order, not ids, so that equal worlds are merged.
     std::string key(const World &w) const
     {
         std::string k;

@@ -32,7 +32,7 @@ LENGTH = 16384
 
 
 class Handle(ArrayKernel):
-    """The kernel with the least manners."""
+    """The kernel with minimal hooks."""
 
     def _revive(self) -> None:
         raise ConnectionError
@@ -47,11 +47,11 @@ class Handle(ArrayKernel):
         raise TimeoutError(status)
 
     def _warn_recovered(self) -> None:
-        raise AssertionError("nobody dies here")
+        raise AssertionError("no participant dies in this test")
 
 
 def another(segment: Segment) -> Handle:
-    """Take part once more, on the very same mapping."""
+    """Attach once more, on the same mapping."""
     first = segment.participant.descriptor
     path = os.fsencode(segment.context.path / segment.name)
     status = os.fstat(first)
@@ -136,11 +136,11 @@ def main(directory: str, seconds: float) -> None:
         two._shut()
         del one, two
     print("done", done)
-    assert all(done), "somebody starved"
+    assert all(done), "a thread starved"
 
 
 def every_form(array: SharedMemoryArray) -> None:
-    """Index and write in all the ways there are, in range and out of it."""
+    """Read and write with every form of index, in range and out of it."""
     chance = random.Random(7)
     for _ in range(500):
         i = chance.choice([0, -1, LENGTH - 1, LENGTH, -LENGTH - 1, 1 << 62, -(1 << 62)])

@@ -117,7 +117,7 @@ def main(directory: str, seconds: float) -> None:
             every_form(another(segment, width))
         clients.clear()
     print("done", done)
-    assert all(done), "somebody starved"
+    assert all(done), "a thread starved"
 
 
 def every_form(client: FrameBufferClient) -> None:

@@ -41,7 +41,7 @@ WORDS = {
 
 
 class Port(WorkerHandle):
-    """The manners of a worker's port: hardly any."""
+    """Minimal hooks of a worker's handle."""
 
     def __init__(self, inbox: MemQ | None, outbox: MemQ | None, lane: int) -> None:
         self.taken, self.given, self._lane = inbox, outbox, lane
@@ -87,7 +87,7 @@ class Port(WorkerHandle):
 
 
 def done(promise: Any) -> Any:
-    """Step through a coroutine that has nothing to wait for."""
+    """Run a coroutine that does not wait."""
     try:
         promise.send(None)
     except StopIteration as stop:
@@ -96,7 +96,7 @@ def done(promise: Any) -> Any:
 
 
 def value_of(k: int) -> tuple[Any, Any]:
-    """The k-th value, and how to send it."""
+    """Return the k-th value, and its dtype."""
     ways = (
         (k, None), (k, DType.U32), (float(k), None), (str(k), None),
         (k.to_bytes(8, "little"), None), (np.full(7, k), None), ({"k": k}, None),
@@ -106,7 +106,7 @@ def value_of(k: int) -> tuple[Any, Any]:
 
 
 def number_of(value: Any) -> int:
-    """Say which it is; whole, if it is an array."""
+    """Return its number; check that an array is complete."""
     if isinstance(value, np.ndarray):
         low, high = value.min(), value.max()
         assert low == high, f"torn: {low} to {high}"
@@ -223,7 +223,7 @@ def main(directory: str, seconds: float) -> None:
     second = MemQ("second", SLOTS, SIZE, context=directory)
     counts = drive(first, second, seconds)
     print("got, worked, worked, put:", counts)
-    assert all(counts), "somebody starved"
+    assert all(counts), "a thread starved"
     shared = MemQ("shared", SLOTS, 4096, context=directory)
     print("shared:", share(shared, seconds / 3))
     shared.unlink()

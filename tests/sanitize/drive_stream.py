@@ -35,7 +35,7 @@ LOSSLESS, LOSSY, LATEST = 0, 1, 2
 
 
 class Ends:
-    """The manners of both ends: hardly any."""
+    """Minimal hooks of both handles."""
 
     def _revive(self) -> NoReturn:
         raise ConnectionError
@@ -53,7 +53,7 @@ class Ends:
         raise AssertionError("corrupt")
 
     def _stalled(self, seconds: float) -> None:
-        assert seconds < 60, "nobody reads"
+        assert seconds < 60, "the reader does not read"
 
 
 class Sender(Ends, ProducerHandle):
@@ -70,7 +70,7 @@ class Buffer(WriteLoan):
 
 
 class Stream:
-    """One segment, one mapping of it, and as many ends as we like."""
+    """One segment, one mapping of it, any number of handles."""
 
     def __init__(self, name: str, words: int, shared: bool, directory: str) -> None:
         self.words = words
@@ -108,7 +108,7 @@ class Stream:
 
 
 def send(stream: Stream, end: ProducerHandle, k: int) -> int:
-    """Send a frame, a block, or a frame put together in its slot; the next number."""
+    """Send a frame, a block, or a loan; return the next number."""
     if k % 3 == 0:
         rows = np.repeat(np.arange(k, k + 3, dtype=TYPE)[:, None], stream.words, 1)
         stamps = np.arange(2 * 3, dtype="i8").reshape(3, 2) + k
@@ -155,7 +155,7 @@ def gate(stream: Stream, end: Receiver, k: int) -> int:
 
 
 def watch(stream: Stream, end: Receiver, k: int) -> int:
-    """What there is; held by a view while others go by."""
+    """Receive available frames; hold one by a view while others are sent."""
     frame = end.receive(timeout=20)
     if frame is None:
         return -1
@@ -172,7 +172,7 @@ def watch(stream: Stream, end: Receiver, k: int) -> int:
 
 
 def look(stream: Stream, end: Receiver, k: int) -> int:
-    """The newest rows, the statistics, a joiner that comes and goes, a sweep."""
+    """Read the newest rows and the statistics; join and leave; sweep."""
     out, times = np.empty((4, stream.words), TYPE), np.empty(4, np.int64)
     for row in out[4 - end._latest_into(out, times) :]:
         check(row)
@@ -249,7 +249,7 @@ def main(directory: str, seconds: float) -> None:
         stream = Stream(name, words, senders > 1, directory)
         done = drive(stream, senders, seconds / 3)
         print(name, done)
-        assert all(done), "somebody starved"
+        assert all(done), "a thread starved"
         stream.first.unlink()
     print("done")
 

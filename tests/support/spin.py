@@ -30,7 +30,7 @@ def tool(name: str) -> str:
 
 
 def run(command: list[str], where: Path, seconds: float) -> str:
-    """Run a program that must succeed; what it printed."""
+    """Run a program that must succeed; return its output."""
     done = subprocess.run(
         command, cwd=where, capture_output=True, text=True, timeout=seconds
     )
@@ -40,7 +40,7 @@ def run(command: list[str], where: Path, seconds: float) -> str:
 
 
 def check(where: Path, what: str, seconds: float = RUN_SECONDS) -> tuple[int, str]:
-    """Explore a model in `where`; how many errors, and what Spin says.
+    """Explore a model in `where`; return the number of errors, and Spin's report.
 
     `what` is the model's name and what to define: "ring M=3 KILLS=1".
     """
@@ -60,19 +60,19 @@ def check(where: Path, what: str, seconds: float = RUN_SECONDS) -> tuple[int, st
 
 
 def holds(where: Path, what: str, seconds: float = RUN_SECONDS) -> None:
-    """Demand that no schedule breaks a model."""
+    """Check that no schedule breaks a model."""
     errors, report = check(where, what, seconds)
     assert errors == 0, report
 
 
 def breaks(where: Path, what: str, mutant: str) -> None:
-    """Demand that a model with one mistake in it breaks."""
+    """Check that a model with one mistake breaks."""
     errors, report = check(where, f"{what} MUTANT_{mutant}")
     assert errors > 0, report
 
 
 def explore_orders(where: Path, program: str, compiler: str) -> list[str]:
-    """Build and run a program of litmus tests; what it says."""
+    """Build and run a program of litmus tests; return its lines."""
     compiler = tool(compiler)
     flags = ["-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror"]
     source, made = str(MODELS / f"{program}.cpp"), str(where / program)
@@ -83,12 +83,12 @@ def explore_orders(where: Path, program: str, compiler: str) -> list[str]:
 
 
 def mutants(*models: str) -> set[str]:
-    """Names of all the mistakes that models offer."""
+    """Return the names of all mutants of models."""
     text = "".join((MODELS / f"{model}.pml").read_text() for model in models)
     return set(re.findall(r"MUTANT_([A-Z_]+)", text))
 
 
 def skip_unless_nightly() -> None:
-    """Leave the sizes that take minutes and gigabytes to the nightly run."""
+    """Skip sizes that take minutes and gigabytes, except in the nightly run."""
     if float(os.environ.get("ATARAXIS_STRESS", "0")) < 1:
         pytest.skip("minutes and gigabytes: set ATARAXIS_STRESS=1")

@@ -39,7 +39,7 @@ KERNELS = (
     "consumer", "snapshot", "queue", "queue_handle", "messages", "worker",
     "journal_write", "journal_scan",
 )  # fmt: skip
-# What arrays alone need: built in a quarter of the time.
+# Enough for arrays, built in a quarter of the time.
 ARRAYS = (
     "_cython", "memory", "lock", "array", "framebuffer", "ring", "queue",
 )  # fmt: skip
@@ -48,12 +48,12 @@ QUEUE_FILES = ("queue.pyx", "queue_handle.pyx", "messages.pyx", "lease.py")
 
 
 def crash_points() -> set[str]:
-    """Names of all crash points but those of work queues."""
+    """Return the names of all crash points but those of work queues."""
     return array_points() | stream_points() | framebuffer_points() | journal_points()
 
 
 def array_points() -> set[str]:
-    """Those of segments, locks and arrays (tests/stress/test_crash_points.py)."""
+    """Return those of segments, locks, arrays (tests/stress/test_crash_points.py)."""
     found: set[str] = set()
     for path in (ROOT / "ataraxis").rglob("*"):
         if path.suffix in {".h", ".pyx", ".pxd", ".py"}:
@@ -63,7 +63,7 @@ def array_points() -> set[str]:
 
 
 def stream_points() -> set[str]:
-    """Those of the ring and what stands on it (test_stream_crash_points.py)."""
+    """Return those of the ring and its users (test_stream_crash_points.py)."""
     found: set[str] = set()
     for path in (ROOT / "ataraxis").rglob("*"):
         if path.name in QUEUE_FILES or path.name == "journal_write.pyx":
@@ -77,19 +77,19 @@ def stream_points() -> set[str]:
 
 
 def framebuffer_points() -> set[str]:
-    """Those that only frame buffers come past (test_framebuffer_crashes.py)."""
+    """Return those of frame buffers only (test_framebuffer_crashes.py)."""
     kernels = ROOT / "ataraxis" / "_kernels"
     return set().union(*(_points(kernels / name) for name in FRAMEBUFFER))
 
 
 def queue_points() -> set[str]:
-    """Those of work queues (test_queue_crash_points.py)."""
+    """Return those of work queues (test_queue_crash_points.py)."""
     paths = (ROOT / "ataraxis").rglob("*")
     return set().union(*(_points(path) for path in paths if path.name in QUEUE_FILES))
 
 
 def journal_points() -> set[str]:
-    """Those of journals (test_journal_stress.py)."""
+    """Return those of journals (test_journal_stress.py)."""
     paths = [ROOT / "ataraxis" / "_kernels" / "journal_write.pyx"]
     paths += (ROOT / "ataraxis" / "log" / "journal").glob("*.py")
     found: set[str] = set().union(*map(_points, paths))
@@ -101,7 +101,7 @@ def _points(path: Path) -> set[str]:
 
 
 def missing() -> str | None:
-    """Say what is not here that a build needs, or None."""
+    """Return what is missing for a build, or None."""
     if not (ROOT / "meson.build").exists():
         return f"no sources in {ROOT}"
     for module in ("mesonbuild", "Cython", "numpy"):
@@ -119,13 +119,13 @@ def tool(name: str) -> str | None:
 
 
 def search_path() -> str:
-    """Tools of our own virtual environment first."""
+    """Search path, this virtual environment first."""
     here = str(Path(sys.executable).parent)
     return os.pathsep.join([here, os.environ.get("PATH", "")])
 
 
 def build(variant: str, directory: Path, kernels: tuple[str, ...] = KERNELS) -> Path:
-    """Build a variant below `directory`; the folder that holds its package."""
+    """Build a variant below `directory`; return the folder of its package."""
     target = directory / (variant if kernels == KERNELS else f"{variant}-arrays")
     if (target / "ataraxis" / "__init__.py").exists():
         return target
@@ -148,8 +148,8 @@ def build(variant: str, directory: Path, kernels: tuple[str, ...] = KERNELS) -> 
 def run(command: list[str | Path], env: dict[str, str]) -> None:
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     if done.returncode:
-        said = " ".join(map(str, command))
-        raise RuntimeError(f"{said}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
+        text = " ".join(map(str, command))
+        raise RuntimeError(f"{text}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
 
 
 if __name__ == "__main__":
