@@ -93,13 +93,13 @@ cdef size_t make_runs(const char *data, uint64_t *at, uint64_t stop, ax_seal sea
     return count
 
 
-cdef struct ax_survey:
+cdef struct ax_summary:
     uint64_t frames
     uint64_t payload
     uint64_t end
 
 
-cdef void survey_frames(const char *data, uint64_t bytes, uint64_t *numbers, uint64_t room, ax_survey *found) noexcept nogil:
+cdef void add_up_frames(const char *data, uint64_t bytes, uint64_t *numbers, uint64_t room, ax_summary *found) noexcept nogil:
     # Go from frame to frame, each padded to 64; `end` is the first byte that does not begin a frame.
     cdef ax_frame head
     cdef uint64_t at = 0, length, front
@@ -267,11 +267,11 @@ def summarize_frames(const unsigned char[::1] data not None, uint64_t[::1] numbe
 
     Writes their sequences to `numbers`, which must be long enough.
     """
-    cdef ax_survey found
+    cdef ax_summary found
     found.frames = found.payload = found.end = 0
     if data.shape[0] and numbers.shape[0]:
         with nogil:
-            survey_frames(<const char *>&data[0], data.shape[0], &numbers[0], numbers.shape[0], &found)
+            add_up_frames(<const char *>&data[0], data.shape[0], &numbers[0], numbers.shape[0], &found)
     return found.frames, found.payload, found.end
 
 

@@ -48,7 +48,7 @@ cdef struct ax_work:
     ax_u64 expired_ns         # time of the last check for expired leases
     ax_u64 spin_ns            # adaptive: how long to spin before sleeping; 0 with one CPU
     int cpus                  # that this process may use
-    ax_u64 doubted_ns         # time of the last check for absent owners
+    ax_u64 owners_checked_ns  # time of the last check for absent owners
     ax_u32 is_damaged         # result of the last check
     ax_damage damage          # details of AX_DAMAGED
 

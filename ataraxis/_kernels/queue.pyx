@@ -31,7 +31,7 @@ cdef enum:
     PROBE_NS = 20000000     # longest wait before checking liveness
     IDLE_NS = 500000000     # the same on an idle queue, where a getter should cost little
     DOUBLINGS = 5           # slices after which the sleep doubles
-    DOUBT_NS = 100000000    # longest wait before checking that owners of slots exist
+    OWNERS_NS = 100000000    # longest wait before checking that owners of slots exist
     LAP_BITS = 44           # of a word
 
 
@@ -57,7 +57,7 @@ cdef int queue_open(ax_work *work, ax_party *party, char *frames, uint64_t bytes
     ax_put64(&work.spin_ns, SPIN_MAX_NS if party.spins else 0)
     work.cpus = ax_cpus()
     ax_put32(&work.is_damaged, 0)
-    ax_put64(&work.doubted_ns, 0)
+    ax_put64(&work.owners_checked_ns, 0)
     if not (
         0 < work.slots < (<uint64_t>1 << 32)
         and 0 < work.stride < (<uint64_t>1 << 32)
@@ -505,10 +505,10 @@ cdef bint is_inconsistent(ax_work *work) noexcept nogil:
 cdef bint find_ownerless(ax_work *work) noexcept nogil:
     # Find slots whose owner is impossible or absent: leased ones become RETRY; returns whether one is being put, which
     # no participant will finish. Rare, because it reads every slot.
-    cdef uint64_t now = <uint64_t>ax_now_ns(), before = ax_peek64(&work.doubted_ns), i, seen
+    cdef uint64_t now = <uint64_t>ax_now_ns(), before = ax_peek64(&work.owners_checked_ns), i, seen
     cdef uint32_t owner
     cdef bint found, any_ = False
-    if now - before < <uint64_t>DOUBT_NS or not ax_cas64(&work.doubted_ns, before, now):
+    if now - before < <uint64_t>OWNERS_NS or not ax_cas64(&work.owners_checked_ns, before, now):
         return ax_peek32(&work.is_damaged) and work.damage.word == AX_WORD_WRITER
     for i in range(work.slots):
         seen = ax_load64(&work.lines[i].word)
