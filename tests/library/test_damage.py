@@ -386,7 +386,7 @@ def test_frames_that_cannot_be_left_are_given_up_and_reported_once(
 ) -> None:
     made, words = queue(opened, context, 2)
     words.half(line(0, word), value)
-    with pytest.raises(LayoutError, match="slot 0 has .* frames, but marks"):
+    with pytest.raises(LayoutError, match=r"slot 0 has .* frames, but marks"):
         made.get(timeout=0.3)
     assert made.get(timeout=0.3) == 1
     assert made.statistics().corrupt == 1
