@@ -248,7 +248,7 @@ FORMS: list[tuple[Any, Any, str]] = [
 
 
 @pytest.mark.parametrize(
-    ("kind", "value", "form"), FORMS, ids=[f"{k}-{v!r}"[:50] for k, v, _ in FORMS]
+    ("kind", "value", "form"), FORMS, ids=[f"{k}-{form}"[:50] for k, _, form in FORMS]
 )
 def test_each_type_has_its_form_and_comes_back(
     tmp_path: Path, kind: Any, value: Any, form: str
