@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
-import re
 import shutil
 import signal
 import tempfile
@@ -59,8 +58,6 @@ def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
     """Leave stress and models out of plain ``pytest``: `.ci/run` runs them, or -m."""
-    for item in items:  # the same names in each process, whatever the addresses are
-        item._nodeid = re.sub(r" at 0x[0-9a-f]+", "", item.nodeid)
     if not _is_whole(config) or config.option.markexpr:
         return
     slow = [item for item in items if _is_slow(item)]

@@ -21,6 +21,7 @@ from typing import Annotated, Any, ClassVar, Literal, NewType, Optional, Union
 
 import numpy as np
 import pytest
+from ids import plain
 from numpy.typing import NDArray
 from places import GOLDEN, ROOT
 
@@ -413,7 +414,7 @@ UNWRITABLE: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "value"), UNWRITABLE, ids=repr)
+@pytest.mark.parametrize(("kind", "value"), UNWRITABLE, ids=plain)
 def test_what_would_not_come_back_is_not_written(
     tmp_path: Path, kind: Any, value: Any
 ) -> None:

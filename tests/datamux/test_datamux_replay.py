@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from datamux_rig import counting, drained, drained_async
 from deadline import wait_until
+from ids import plain
 
 import ataraxis.datamux as dm
 from ataraxis import Consumer
@@ -360,7 +361,7 @@ def test_a_producer_that_does_not_fit_is_refused(api):
         producer.unlink()
 
 
-@pytest.mark.parametrize("sink", [3, None, object()], ids=str)
+@pytest.mark.parametrize("sink", [3, None, object()], ids=plain)
 def test_an_invalid_sink_is_refused_in_the_call(api, sink):
     with pytest.raises(TypeError, match="sink must be a queue"):
         api.replay(counting(3), sink)

@@ -16,6 +16,7 @@ import xarray as xr
 from golden_frames import CASES, FILE, LABELLED, Pose, frame_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from ids import plain
 from places import ROOT
 
 from ataraxis import testing
@@ -252,7 +253,7 @@ def test_every_code_has_its_type():
         (np.ma.array([1, 2], mask=[0, 1]), None, TypeError, "masked"),
         (np.zeros((1,) * 9), None, ValueError, "at most 8"),
     ],
-    ids=repr,
+    ids=plain,
 )
 def test_value_that_does_not_fit_is_explained(value, dtype, kind, message):
     with pytest.raises(kind, match=message):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ids import plain
 
 from ataraxis import SharedMemoryArray
 
@@ -98,7 +99,7 @@ def same(found: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize("with_lock", [True, False])
-@pytest.mark.parametrize(("dtype", "value"), LOSSY, ids=repr)
+@pytest.mark.parametrize(("dtype", "value"), LOSSY, ids=plain)
 def test_values_that_would_change_are_refused_and_nothing_is_written(
     dtype: str, value: Any, with_lock: bool
 ) -> None:

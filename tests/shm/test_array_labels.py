@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from ids import plain
 
 from ataraxis import SharedMemoryArray, attach
 
@@ -191,7 +192,7 @@ def test_labels_reach_every_handle() -> None:
         {"dims": DIMS, "coords": {"axis": [object()] * 3}},
         {"attrs": {"function": print}},
     ],
-    ids=str,
+    ids=plain,
 )
 def test_labels_that_do_not_fit_are_refused_before_anything_is_made(
     wrong: dict[str, Any], context: Path
