@@ -11,7 +11,7 @@ from typing import Any
 
 # Public name -> the module it lives in.
 _HOME = {
-    "APIProcSettings": "ataraxis.pipeline.settings",
+    "APIProcSettings": "ataraxis.pipeline.upipe",
     "DType": "ataraxis.frame",
     "DataFrame": "ataraxis.frame",
     "Engine": "ataraxis.pipeline.engine",
@@ -25,7 +25,7 @@ _HOME = {
     "ProcessorError": "ataraxis.errors",
     "Restart": "ataraxis.pipeline.settings",
     "Run": "ataraxis.pipeline.run",
-    "Worker": "ataraxis.pipeline.processors",
+    "Worker": "ataraxis.pipeline.upipe",
     "processor": "ataraxis.pipeline.processors",
     "register_data_type": "ataraxis.frame",
     "types": "ataraxis.pipeline.upipe",

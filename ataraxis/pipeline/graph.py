@@ -132,7 +132,7 @@ class Graph:
             )
         ):
             found.append(
-                f"{node.name!r}: order needs overflow='block' from where values are "
+                f"{node.name!r}: order needs on_full='block' from where values are "
                 "shared out to where they are in order again; drop before that"
             )
         if said.overlap or said.split:
@@ -427,7 +427,7 @@ def _entrances(
             yield from _entrances(graph, source, path)
 
 
-def stretch(graph: Graph) -> set[int]:
+def ordered_region(graph: Graph) -> set[int]:
     """Return the processors within stretches, and those at their ends (-1: the end)."""
     found: set[int] = set()
     for ends in windows(graph).values():

@@ -49,7 +49,7 @@ class Outbox:
         self._board = board
         self._queues = [MemQ.attach(name, context=context) for name in target.queues]
         self._queue = self._queues[0]
-        self._policy = target.overflow
+        self._on_full = target.on_full
         self._state = board.of_processor(target.index)
         self._credit: SharedMemoryArray | None = None
         if target.ends:
@@ -72,7 +72,7 @@ class Outbox:
     @property
     def direct(self) -> MemQ | None:
         """The queue, if all there is to do is to put into it."""
-        is_direct = self.is_plain and self._policy == "block" and not self.target.ends
+        is_direct = self.is_plain and self._on_full == "block" and not self.target.ends
         return self._queue if is_direct else None
 
     @property
@@ -95,7 +95,7 @@ class Outbox:
     @property
     def is_full(self) -> bool:
         """Whether a put would probably wait."""
-        return self._policy == "block" and any(q.full() for q in self._queues)
+        return self._on_full == "block" and any(q.full() for q in self._queues)
 
     def put(self, frame: bytes, timeout: float | None, which: int = 0) -> bool:
         """Put a whole frame: False if there was no room in time.
@@ -105,7 +105,7 @@ class Outbox:
         if self.is_finished:
             return True
         queue = self._queues[which] if which else self._queue
-        if self._policy != "block":
+        if self._on_full != "block":
             return self._force(queue, frame)
         if timeout == 0:
             return queue.offer(frame, 0)
@@ -133,7 +133,7 @@ class Outbox:
         code = -1 if dtype is None else dtype
         if kind == PLAIN and self.target.marks_calls and is_call(lane):
             kind = CALLED
-        if self._policy == "block" and isinstance(code, int):
+        if self._on_full == "block" and isinstance(code, int):
             wait: float | None = 0
             while not self.is_finished:
                 went = queue.post(
@@ -152,16 +152,16 @@ class Outbox:
 
     def _force(self, queue: MemQ, frame: bytes) -> bool:
         """Put where a full queue is not waited for."""
-        if self._policy == "latest":
+        if self._on_full == "latest":
             while self._evict(queue):
                 pass
         while not queue.offer(frame, 0):
-            if self._policy == "error":
+            if self._on_full == "raise":
                 raise QueueFull(
-                    f"the input of {self.target.name!r} is full, and its overflow= is "
-                    "'error': 'block' waits, 'drop_oldest' and 'drop_newest' count"
+                    f"the input of {self.target.name!r} is full, and its on_full= is "
+                    "'raise': 'block' waits, 'drop_oldest' and 'drop_newest' count"
                 )
-            if self._policy == "drop_newest" or not self._evict(queue):
+            if self._on_full == "drop_newest" or not self._evict(queue):
                 self.dropped += 1
                 return True
         return True
@@ -178,7 +178,7 @@ class Outbox:
             return True
         return False
 
-    def is_near(self, lane: int, sequence: int, timeout: float | None) -> bool:
+    def in_window(self, lane: int, sequence: int, timeout: float | None) -> bool:
         """Wait until a value may go on its way; False: not in time.
 
         It must not be too far ahead of the oldest one that is not in order yet.
@@ -340,7 +340,7 @@ def send_to_all(
             return False
     for outbox in outboxes:
         outbox.check(value, kind)
-    if not all(o.is_near(lane, sequence, timeout) for o in outboxes):
+    if not all(o.in_window(lane, sequence, timeout) for o in outboxes):
         return False
     for outbox in outboxes:
         put = outbox.send if outbox.is_plain else outbox.put_value

@@ -32,7 +32,7 @@ class Pipe:
         Any number of pipes may have it, and run at once.
     context : Context, str, Path or None
         The directory that its queues live in, while it runs.
-    letters : str or Path, optional
+    dead_letters : str or Path, optional
         Directory of dead letters: values that killed their workers, or that nobody
         could read. One of the system's temporary directory, if not given; made when
         there is a first one.
@@ -54,10 +54,18 @@ class Pipe:
     """
 
     def __init__(
-        self, name: str, *, context: ContextLike = None, letters: Any = None
+        self,
+        name: str,
+        *,
+        context: ContextLike = None,
+        dead_letters: Any = None,
+        letters: Any = None,
     ) -> None:
+        if letters is not None and dead_letters is not None:
+            raise TypeError("dead_letters= was given, and letters=, its old name, too")
         self._name = checked_name(name)
-        self._context, self._letters = context, letters
+        self._context = context
+        self._dead_letters = letters if dead_letters is None else dead_letters
         self._roots: list[Processor] = []
         self._run: Run | None = None
         self._is_parallel = False
@@ -178,7 +186,7 @@ class Pipe:
             sink,
             engine=engine,
             context=self._context,
-            letters=self._letters,
+            dead_letters=self._dead_letters,
             on_skip=on_skip,
         )
         return self._run

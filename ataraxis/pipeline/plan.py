@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ataraxis.pipeline.graph import Graph, GraphNode, stretch, windows
+from ataraxis.pipeline.graph import Graph, GraphNode, ordered_region, windows
 from ataraxis.pipeline.spec import WINDOW, Target, WorkerSpec
 from ataraxis.shm.context import Context
 from ataraxis.stream import MemQ
@@ -89,7 +89,7 @@ class Plan:
         """Return how many slots an input queue has: room for all that waits in it."""
         last = self.graph.leaves() if index < 0 else [index]
         wanted = max(self.graph.nodes[k].settings.buffer_count for k in last)
-        if index in stretch(self.graph):
+        if index in ordered_region(self.graph):
             wanted = max(wanted, WINDOW * self._ways(index))
         workers = 1 if index < 0 else self.graph.nodes[index].settings.workers
         return wanted + workers
@@ -127,7 +127,7 @@ class Plan:
             node.name,
             index,
             self.inboxes(node),
-            said.overflow,
+            said.on_full,
             said.allow_pickle,
             said.overlap,
             said.split is not None,

@@ -79,7 +79,7 @@ class Run:
         *,
         engine: Engine | Start | None = None,
         context: ContextLike = None,
-        letters: Any = None,
+        dead_letters: Any = None,
         on_skip: Callable[[], object] | None = None,
     ) -> None:
         name = f"{graph.name}-{uuid.uuid4().hex[:8]}"
@@ -88,7 +88,7 @@ class Run:
             graph,
             name,
             Context.of(context),
-            Plan.letters_of(name, letters),
+            Plan.letters_of(name, dead_letters),
             taker is not None,
         )
         specs = plan.specs()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
-Overflow: TypeAlias = Literal["block", "drop_oldest", "drop_newest", "latest", "error"]
+from ataraxis.stream.overflow import Overflow, check_on_full
+
 When: TypeAlias = Literal["never", "on-failure", "always"]
-OVERFLOWS = ("block", "drop_oldest", "drop_newest", "latest", "error")
 _WHEN = ("never", "on-failure", "always")
 _ON_ERROR = ("fail", "skip", "restart")
 
@@ -29,7 +29,7 @@ class Restart:
     limit: int | None = 3
     """How many restarts within `window_s` are one too many; None: any number."""
     window_s: float = 60.0
-    """ReadyResult what time they are counted, s."""
+    """Over what time they are counted, s."""
     backoff_s: float = 0.05
     """How long to wait before the first restart, s; doubled by each one in the window,
     up to 5 s."""
@@ -41,20 +41,6 @@ class Restart:
             raise ValueError(f"limit={self.limit}: None, or 0 and more")
         if not self.window_s > 0 or not self.backoff_s >= 0:
             raise ValueError("window_s is above 0, backoff_s 0 or more")
-
-
-@dataclass(frozen=True)
-class APIProcSettings:
-    """The settings object of uPipe, as `Processor(settings=...)` takes it."""
-
-    priority: int = 1
-    """Accepted; never had a meaning."""
-    autoscale: int = 1
-    """How many worker processes: started at once."""
-    input_buffer_size: int = 4_096_000
-    """Bytes of the input queue."""
-    host: str | None = None
-    """On which host of the engine."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +59,8 @@ class ProcessorSettings:
     """How many values one call takes, as a list; it returns as many."""
     max_wait: float = 0.0
     """How long to wait for a batch to fill, s."""
-    overflow: Overflow = "block"
-    """What a full input queue means for those who put into it."""
+    on_full: Overflow = "block"
+    """What a put into a full input queue does; see `ataraxis.stream.overflow`."""
     restart: Restart | None = None
     """What a death means; if not given, 'on-failure' for functions of a value, 'never'
     for those that get and emit themselves."""
@@ -101,10 +87,7 @@ class ProcessorSettings:
         for name, least in _LEAST.items():
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name}={getattr(self, name)!r}: at least {least}")
-        if self.overflow not in OVERFLOWS:
-            raise ValueError(
-                f"overflow={self.overflow!r}: one of {', '.join(OVERFLOWS)}"
-            )
+        check_on_full(self.on_full, get_args(Overflow))
         if self.on_error not in _ON_ERROR:
             raise ValueError(
                 f"on_error={self.on_error!r}: one of {', '.join(_ON_ERROR)}"
@@ -119,20 +102,41 @@ class ProcessorSettings:
     @property
     def drops(self) -> bool:
         """Whether values may be lost on the way in."""
-        return self.overflow not in ("block", "error")
+        return self.on_full not in ("block", "raise")
+
+    @property
+    def overflow(self) -> str:
+        """`on_full` under its old name."""
+        return self.on_full
 
     def as_dict(self) -> dict[str, Any]:
         """Return what differs from the defaults, for JSON."""
-        said = dataclasses.asdict(self)
+        given = dataclasses.asdict(self)
         plain = dataclasses.asdict(ProcessorSettings())
-        return {k: v for k, v in said.items() if v != plain[k]}
+        options = {k: v for k, v in given.items() if v != plain[k]}
+        if "on_full" in options:  # the file format has the old spelling
+            on_full = options.pop("on_full")
+            options["overflow"] = "error" if on_full == "raise" else on_full
+        return options
 
     @classmethod
     def from_dict(cls, said: dict[str, Any]) -> ProcessorSettings:
         """Read what `as_dict` returned."""
-        if said.get("restart") is not None:
-            said = {**said, "restart": Restart(**said["restart"])}
-        return cls(**said)
+        options = _renamed(said)
+        if options.get("restart") is not None:
+            options["restart"] = Restart(**options["restart"])
+        return cls(**options)
+
+
+def _renamed(given: dict[str, Any]) -> dict[str, Any]:
+    """Return options with `on_full` in place of ``overflow``, its old name."""
+    options = dict(given)
+    if "overflow" in options:
+        if "on_full" in options:
+            raise TypeError("on_full= was given, and overflow=, its old name, too")
+        old = options.pop("overflow")
+        options["on_full"] = "raise" if old == "error" else old
+    return options
 
 
 _LEAST = {
@@ -152,7 +156,7 @@ def settings_of(given: Any, keywords: dict[str, Any]) -> ProcessorSettings:
     if isinstance(given, ProcessorSettings):
         said = {f.name: getattr(given, f.name) for f in dataclasses.fields(given)}
     elif isinstance(given, dict):
-        said = dict(given)
+        said = _renamed(given)
     elif given is not None:
         said = {
             "workers": max(1, int(getattr(given, "autoscale", 1))),
@@ -161,7 +165,7 @@ def settings_of(given: Any, keywords: dict[str, Any]) -> ProcessorSettings:
         size = int(getattr(given, "input_buffer_size", 0))
         if size:
             said["buffer_count"] = max(2, size // (65536 + 192))
-    said.update(keywords)
+    said.update(_renamed(keywords))
     if isinstance(said.get("restart"), str):
         said["restart"] = Restart(said["restart"])
     unknown = said.keys() - {f.name for f in dataclasses.fields(ProcessorSettings)}

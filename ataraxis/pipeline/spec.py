@@ -22,7 +22,7 @@ class Target:
     index: int
     """That processor's index; of the pipe's end, the number of processors."""
     queues: tuple[str, ...]
-    overflow: str = "block"
+    on_full: str = "block"
     allow_pickle: bool = False
     overlap: int = 0
     split: bool = False

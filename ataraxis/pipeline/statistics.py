@@ -23,7 +23,7 @@ _COUNTS = {
     "emitted": (words_of.EMITTED, "frames it has emitted"),
     "errors": (words_of.ERRORS, "exceptions of its function"),
     "repeated": (words_of.REPEATED, "values that came again and were dropped"),
-    "dropped": (words_of.DROPPED, "frames that overflow= has dropped"),
+    "dropped": (words_of.DROPPED, "frames that on_full= has dropped"),
     "corrupt": (words_of.CORRUPT, "frames whose bytes had changed"),
     "restarts": (words_of.RESTARTS, "times its process was started anew"),
     "dead_letters": (words_of.LETTERS, "values in the dead letters"),
@@ -131,7 +131,7 @@ class RunStatistics:
     restarts: int
     """Times its process was started anew."""
     dropped: int
-    """Frames that overflow= has dropped."""
+    """Frames that on_full= has dropped."""
     dead_letters: int
     """Values in the dead letters."""
     last_ns: int

@@ -67,7 +67,7 @@ _SLICE_S, _SHORT_S = 0.01, 0.1
 _LONG_S = 0.25
 
 
-async def patiently(attempt: Callable[[float], bool], deadline: float | None) -> bool:
+async def wait_async(attempt: Callable[[float], bool], deadline: float | None) -> bool:
     """Try until it works, or the deadline, monotonic s.
 
     The only task of a loop sleeps in the kernel itself, in short slices. Beside other
@@ -389,7 +389,7 @@ class WorkerIO(WorkerHandle):
             except TimeoutError:
                 pass
             assert self.queue is not None
-            if not await patiently(self.queue.wait, deadline):
+            if not await wait_async(self.queue.wait, deadline):
                 raise TimeoutError(
                     f"processor {self.name!r}: nothing came within {timeout} s"
                 )
@@ -490,7 +490,7 @@ class WorkerIO(WorkerHandle):
         if outbox is not None and (not is_call(lane) or len(self.outboxes) == 1):
             if kind == GAP and not self._spec.tells_gaps and not is_call(lane):
                 return True
-            if not outbox.is_near(lane, sequence, timeout) or not outbox.send(
+            if not outbox.in_window(lane, sequence, timeout) or not outbox.send(
                 value, dtype, lane, sequence, kind, self._spec.index, time_ns, timeout
             ):
                 return False
@@ -580,7 +580,7 @@ class WorkerIO(WorkerHandle):
         while is_starting:
             is_starting = self._words[STATE] == STARTING
             deadline = time.monotonic() + EMIT_WAIT_S
-            if await patiently(lambda wait: self._emit(value, dtype, wait), deadline):
+            if await wait_async(lambda wait: self._emit(value, dtype, wait), deadline):
                 return True
         return False
 
@@ -588,4 +588,4 @@ class WorkerIO(WorkerHandle):
         self, value: Any, dtype: Any, timeout: float | None
     ) -> bool:
         deadline = None if timeout is None else time.monotonic() + timeout
-        return await patiently(lambda wait: self._emit(value, dtype, wait), deadline)
+        return await wait_async(lambda wait: self._emit(value, dtype, wait), deadline)

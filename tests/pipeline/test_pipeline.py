@@ -22,7 +22,7 @@ from test_seed_array import chapter_file
 from ataraxis import Consumer, Producer
 from ataraxis.errors import EndOfStream, NotConnectedError, PipeError
 from ataraxis.pipeline import Pipe, Processor, Worker, processor
-from ataraxis.pipeline.graph import stretch, windows
+from ataraxis.pipeline.graph import ordered_region, windows
 
 SEED = PRINTED / "pipe_counter.txt"
 DECLARATION = SEED.with_name("pipe_declaration.txt")
@@ -149,7 +149,7 @@ def test_one_late_value_stops_no_ordered_stage() -> None:
 
 def test_what_is_dropped_before_an_ordered_stage_holds_nobody_up() -> None:
     pipe = chain(
-        Processor("first", func=w.slow, overflow="drop_oldest", buffer_count=2),
+        Processor("first", func=w.slow, on_full="drop_oldest", buffer_count=2),
         Processor("a", func=w.same, workers=2, ordered=True),
         Processor("b", func=w.same),
     )
@@ -160,8 +160,8 @@ def test_what_is_dropped_before_an_ordered_stage_holds_nobody_up() -> None:
     assert found == sorted(set(found))
     assert len(found) == int(statistics.received.sel(worker="first"))
     assert len(found) < 100 < max(found)
-    with pytest.raises(ValueError, match="order needs overflow='block'"):
-        chain(Processor("a", func=w.same, workers=2, overflow="latest"),
+    with pytest.raises(ValueError, match="order needs on_full='block'"):
+        chain(Processor("a", func=w.same, workers=2, on_full="latest"),
               Processor("b", func=w.same, workers=2, ordered=True)).graph()  # fmt: skip
 
 
@@ -182,7 +182,7 @@ def test_where_values_enter_stretches_that_are_put_in_order() -> None:
         (A, C): ((D, (C,)),),
         (D, E): ((-1, (E,)),),
     }
-    assert stretch(graph) == {B, C, D, E, -1}
+    assert ordered_region(graph) == {B, C, D, E, -1}
 
 
 def test_a_diamond() -> None:
@@ -453,11 +453,31 @@ def test_overflow_drops_and_counts(overflow: str) -> None:
 def test_overflow_as_an_error() -> None:
     pipe = Pipe("p")
     pipe.add(Processor("counting", func=w.counting)).add(
-        Processor("slow", func=w.slow, overflow="error", buffer_count=2)
+        Processor("slow", func=w.slow, on_full="raise", buffer_count=2)
     )
     with pytest.raises(PipeError) as caught, pipe.run():
         pass
     assert "QueueFull" in str(caught.value.exceptions[0])
+
+
+def test_the_old_names_of_renamed_options_are_accepted(tmp_path: Path) -> None:
+    old = Processor("p", func=w.same, overflow="error")
+    new = Processor("p", func=w.same, on_full="raise")
+    assert old.settings == new.settings
+    assert new.settings.overflow == "raise"
+    assert old.settings.as_dict() == {"overflow": "error"}, "the format keeps it"
+    with pytest.raises(TypeError, match="old name"):
+        Processor("p", func=w.same, overflow="block", on_full="block")
+    with pytest.raises(ValueError, match="on_full must be one of"):
+        Processor("p", func=w.same, on_full="error")
+    with pytest.raises(TypeError, match="old name"):
+        Pipe("p", letters=tmp_path, dead_letters=tmp_path)
+    for keywords in ({"letters": tmp_path}, {"dead_letters": tmp_path}):
+        pipe = Pipe("p", **keywords)
+        pipe.add(Processor("absolute", func=abs, on_error="skip"))
+        results = pipe.map([-1, "two"])
+        assert list(results) == [1]
+        assert [letter.value for letter in results.dead_letters] == ["two"]
 
 
 # ---- the graph as a value

@@ -231,7 +231,7 @@ def test_a_caller_is_told_that_its_value_went_to_the_dead_letters(
     pipe = chain(
         Processor("a", func=w.fails_at_odd, on_error="skip"),
         Processor("b", func=w.double),
-        letters=tmp_path / "letters",
+        dead_letters=tmp_path / "letters",
     )
     with pipe.run() as run:
         with pytest.raises(ProcessorError, match="went to the dead letters"):

@@ -218,7 +218,7 @@ def test_a_value_that_kills_three_workers_is_buried(
 ) -> None:
     limit = HANG_S if func is w.hangs_at_five else None
     stage = Processor("a", func=func, restart=QUICK, hang_timeout=limit, ordered=True)
-    pipe = chain(stage, Processor("b", func=w.same), letters=tmp_path / "letters")
+    pipe = chain(stage, Processor("b", func=w.same), dead_letters=tmp_path / "letters")
     assert list(pipe.map(range(10))) == [0, 1, 2, 3, 4, 6, 7, 8, 9]
     (letter,) = letters(tmp_path / "letters")
     assert letter["processor"] == "a"
@@ -232,7 +232,7 @@ def test_on_error_skip_buries_what_cannot_be_processed(tmp_path: Path) -> None:
     stage = Processor(
         "a", func=w.fails_at_five, on_error="skip", workers=2, ordered=True
     )
-    pipe = chain(stage, letters=tmp_path / "letters")
+    pipe = chain(stage, dead_letters=tmp_path / "letters")
     assert list(pipe.map(range(10))) == [0, 1, 2, 3, 4, 6, 7, 8, 9]
     (letter,) = letters(tmp_path / "letters")
     assert "KeyError" in letter["why"]
@@ -240,7 +240,7 @@ def test_on_error_skip_buries_what_cannot_be_processed(tmp_path: Path) -> None:
 
 def test_on_error_restart_tries_again_and_then_buries(tmp_path: Path) -> None:
     stage = Processor("a", func=w.fails_at_five, on_error="restart", restart=QUICK)
-    pipe = chain(stage, letters=tmp_path / "letters")
+    pipe = chain(stage, dead_letters=tmp_path / "letters")
     assert list(pipe.map(range(10))) == [0, 1, 2, 3, 4, 6, 7, 8, 9]
     assert len(letters(tmp_path / "letters")) == 1
 
@@ -249,7 +249,7 @@ def test_on_error_restart_tries_again_and_then_buries(tmp_path: Path) -> None:
 def test_a_corrupt_byte_is_buried_and_the_queue_goes_on(
     at: int, tmp_path: Path, context: Path
 ) -> None:
-    pipe, found = Pipe("p", letters=tmp_path / "letters"), []
+    pipe, found = Pipe("p", dead_letters=tmp_path / "letters"), []
     gate = tmp_path / "gate"
 
     def hold(value: int) -> int:

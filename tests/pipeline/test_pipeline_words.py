@@ -199,7 +199,7 @@ def test_skipped_values_have_a_placeholder_where_it_is_asked_for(
         pipe = chain(
             Processor("a", func=w.fails_at_odd, on_error="skip", **more),
             Processor("b", func=w.double),
-            letters=tmp_path / f"letters{len(more)}",
+            dead_letters=tmp_path / f"letters{len(more)}",
         )
         results = pipe.map(range(6), placeholder="?")
         assert list(results) == [0, "?", 4, "?", 8, "?"]
@@ -215,7 +215,7 @@ def test_skipped_values_are_counted_and_said(
 ) -> None:
     pipe = chain(
         Processor("a", func=w.fails_at_odd, on_error="skip"),
-        letters=tmp_path / "letters",
+        dead_letters=tmp_path / "letters",
     )
     results = pipe.map(range(6))
     assert results.skipped == 0
@@ -244,7 +244,7 @@ def test_results_that_are_dropped_end_the_pipe() -> None:
 
 def test_a_value_that_kills_its_workers_has_a_placeholder_too(tmp_path: Path) -> None:
     stage = Processor("a", func=w.fails_at_five_and_two, on_error="skip", attempts=1)
-    results = chain(stage, letters=tmp_path / "letters").map(
+    results = chain(stage, dead_letters=tmp_path / "letters").map(
         [3, 2, 5, 7], placeholder=None
     )
     assert list(results) == [-0.5, None, None, 0.5]

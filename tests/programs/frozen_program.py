@@ -63,7 +63,7 @@ def wait_until(condition: object, what: str) -> None:
 
 def pipe(directory: Path, engine: str) -> dict[str, object]:
     restart = Restart(limit=None, backoff_s=0.01)
-    made = Pipe("frozen", letters=directory / "letters")
+    made = Pipe("frozen", dead_letters=directory / "letters")
     made.add(Processor("double", func=double, restart=restart)).add(
         Processor("halve", func=Halve, restart=restart)
     )
