@@ -1,7 +1,7 @@
 """Pipelines: functions in worker processes, joined by queues into a graph.
 
-``from ataraxis.pipeline import Processor, Pipe, DType`` stands in for ``from upipe
-import ...``. Names are loaded on first use.
+``from ataraxis.pipeline import Processor, Pipe, DType`` replaces ``from upipe import
+...``. Names are loaded on first use.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-# Public name -> the module it lives in.
+# Public name -> its module.
 _HOME = {
     "APIProcSettings": "ataraxis.pipeline.upipe",
     "DType": "ataraxis.frame",
@@ -40,12 +40,12 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'ataraxis.pipeline' has no attribute {name!r}")
     module = importlib.import_module(_HOME[name])
-    # `upipe.types` is a module, with the settings object in it.
+    # In uPipe, `types` is a module.
     value = module if name == "types" else getattr(module, _OTHER_NAME.get(name, name))
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    """List the public names, loaded or not."""
+    """Return the public names, loaded or not."""
     return sorted({*globals(), *_HOME})

@@ -1,54 +1,51 @@
-"""Arrays on their way through a function: labels off, labels on, parts and wholes."""
+"""Arrays on their way through a function: labels, parts and overlaps."""
 
 from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ataraxis.labels import is_data_array
 
-_PLAIN = ("ndarray", "NDArray", "ArrayLike")
+_NUMPY = ("ndarray", "NDArray", "ArrayLike")
 
 
-def wants_plain(function: Any) -> bool:
-    """Whether a function says that its first parameter is a NumPy array."""
-    target = function
+def _parameters(function: Any) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of a function, or of the ``process`` of a class."""
     if not inspect.isroutine(function) and hasattr(function, "process"):
-        target = function.process
+        function = function.process
     try:
-        parameters = [
-            p for p in inspect.signature(target).parameters.values() if p.name != "self"
-        ]
+        return inspect.signature(function).parameters
     except (TypeError, ValueError):
-        return False
-    if not parameters or parameters[0].annotation is inspect.Parameter.empty:
-        return False
-    said = parameters[0].annotation
-    text = said if isinstance(said, str) else getattr(said, "__name__", str(said))
-    return any(name in text for name in _PLAIN)
+        return {}
+
+
+def wants_numpy(function: Any) -> bool:
+    """Return whether a function annotates its first parameter as a NumPy array."""
+    for parameter in _parameters(function).values():
+        if parameter.name != "self":
+            found = parameter.annotation
+            if not isinstance(found, str):
+                found = getattr(found, "__name__", str(found))
+            return any(name in found for name in _NUMPY)
+    return False
 
 
 def takes_overlap(function: Any) -> bool:
-    """Whether a function has a parameter ``overlap``."""
-    target = function
-    if not inspect.isroutine(function) and hasattr(function, "process"):
-        target = function.process
-    try:
-        return "overlap" in inspect.signature(target).parameters
-    except (TypeError, ValueError):
-        return False
+    """Return whether a function has a parameter ``overlap``."""
+    return "overlap" in _parameters(function)
 
 
-def relabelled(result: Any, like: Any) -> Any:
-    """Put the labels of a function's input on its output, as far as they fit.
+def relabel(result: Any, like: Any) -> Any:
+    """Put the labels of a function's input on its result, as far as they fit.
 
-    An array of as many dimensions keeps the dims, and the coordinates of those that are
-    as long as before. Of fewer dimensions, each keeps the dim that is as long, in
-    order. What does not fit stays as it is.
+    A result with as many dimensions keeps the dims, and the coordinates of those whose
+    length is unchanged. With fewer dimensions, each keeps the next dim of its length,
+    in order. If that fails, the result is returned as it is.
     """
     if not is_data_array(like) or not isinstance(result, np.ndarray) or not result.ndim:
         return result
@@ -67,18 +64,13 @@ def relabelled(result: Any, like: Any) -> Any:
 def _dims(shape: tuple[int, ...], sizes: dict[Any, int]) -> tuple[Any, ...] | None:
     if len(shape) == len(sizes):
         return tuple(sizes)
-    found, left = [], list(sizes.items())
-    for extent in shape:
-        while left and left[0][1] != extent:
-            left.pop(0)
-        if not left:
-            return None
-        found.append(left.pop(0)[0])
-    return tuple(found)
+    left = iter(sizes.items())
+    found = [next((dim for dim, n in left if n == extent), None) for extent in shape]
+    return None if None in found else tuple(found)
 
 
-def joined(parts: Sequence[Any], axis: int) -> Any:
-    """Join arrays along an axis; labels and all, if the first has some."""
+def concatenate(parts: Sequence[Any], axis: int) -> Any:
+    """Join arrays along an axis; with labels, if the first one has some."""
     first = parts[0]
     if is_data_array(first):
         import xarray
@@ -87,16 +79,16 @@ def joined(parts: Sequence[Any], axis: int) -> Any:
     return np.concatenate(parts, axis)
 
 
-def shared(value: Any, count: int) -> list[Any]:
-    """Cut an array along its last axis into as many parts, as equal as can be."""
+def split_channels(value: Any, count: int) -> list[Any]:
+    """Cut an array along its last axis into `count` parts of about equal size."""
     if count == 1:
         return [value]
     edges = np.linspace(0, value.shape[-1], count + 1).astype(int)
     return [value[..., a:b] for a, b in itertools.pairwise(edges)]
 
 
-def trimmed(result: Any, overlap: int, length: int) -> Any:
-    """Take the overlap off a result that is as long as what went in."""
+def trim_overlap(result: Any, overlap: int, length: int) -> Any:
+    """Remove the overlap from a result that has the length of the input."""
     if overlap and getattr(result, "ndim", 0) and result.shape[0] == length:
         return result[overlap:]
     return result

@@ -1,7 +1,7 @@
-"""`StatusBoard`: what the processes of a run say of themselves, in shared memory.
+"""`StatusBoard`: states and counters of the processes of a run, in shared memory.
 
-A segment of int64 words that lasts as long as the run. Each word has one writer. The
-name of the segment is the run's, its attributes say what the rows are.
+A segment of int64 words that exists as long as the run and has its name. Each word has
+one writer. The attributes of the segment describe the rows.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from ataraxis.shm.context import Context, ContextLike
 from ataraxis.shm.process import ProcessIdentity
 from ataraxis.shm.segment import Segment
 
-# Words of the head.
+# Words of the run.
 OWNER, STARTED, STATE, OWNER_START, TAKEN = range(5)
 HEAD = 8
-# Words of a processor: its state, and who has killed workers, 8 (lane, sequence).
+# Words of a processor: its state, and 8 values (lane, sequence) that killed workers.
 POISON, POISONS = 8, 8
-# Then up to 32 lanes that it puts in order: (lane, next sequence).
+# Then up to 32 lanes that it resequences: (lane, next sequence).
 LANES, MOST_LANES = POISON + 2 * POISONS, 32
 PROCESSOR = LANES + 2 * MOST_LANES
 # Words of a worker.
 (
     PID, ROW_STATE, RECEIVED, EMITTED, ERRORS, REPEATED, DROPPED, CORRUPT, BUSY_NS,
-    BEGAN_NS, LANE, SEQUENCE, RESTARTS, LETTERS, LAST_NS, WAITED_NS,
+    BEGAN_NS, LANE, SEQUENCE, RESTARTS, DEAD_LETTERS, LAST_NS, WAITED_NS,
 ) = range(16)  # fmt: skip
 BINS, N_BINS = 16, 32
 EDGES, N_EDGES = BINS + N_BINS, 16
@@ -43,7 +43,7 @@ MARK = "ataraxis_pipe"
 
 
 class StatusBoard:
-    """The words of a run; made by its program, opened by its workers."""
+    """The words of a run, created by its program and attached by its workers."""
 
     def __init__(self, segment: Segment, owner: SharedMemoryArray | None) -> None:
         self._segment: Segment | None = segment
@@ -59,9 +59,9 @@ class StatusBoard:
     def create(
         cls, name: str, about: dict[str, Any], context: ContextLike
     ) -> StatusBoard:
-        """Make the board of a run; `about` is JSON-able and has its processors."""
+        """Create the board of a run; `about` describes it, as `Plan.about` returns."""
         workers = sum(p["workers"] for p in about["processors"])
-        # The pipe's own end keeps lanes as a processor does, and counts as a worker.
+        # The end of the pipe has the words of a processor and of a worker, too.
         words = HEAD + PROCESSOR * (len(about["processors"]) + 1)
         words += WORKER * (workers + 2)
         owner = SharedMemoryArray.create_array(
@@ -70,27 +70,27 @@ class StatusBoard:
             attrs={MARK: json.dumps(about)},
             context=context,
         )
-        made = cls(Segment.attach(name, context=context), owner)
-        made.words[OWNER_START] = ProcessIdentity.of(os.getpid()).start
-        made.words[OWNER] = os.getpid()
-        return made
+        board = cls(Segment.attach(name, context=context), owner)
+        board.words[OWNER_START] = ProcessIdentity.of(os.getpid()).start
+        board.words[OWNER] = os.getpid()
+        return board
 
     @classmethod
     def attach(cls, name: str, context: ContextLike) -> StatusBoard:
-        """Open the board of a run that is going on."""
+        """Attach the board of a run; `LayoutError` if the segment is not a board."""
         segment = Segment.attach(name, context=context)
         if MARK not in segment.labels.attrs:
-            raise LayoutError(f"segment {name!r} is no board of a pipe")
+            raise LayoutError(f"segment {name!r} is not the status board of a pipe")
         return cls(segment, None)
 
     @property
     def segment(self) -> Segment:
-        """The segment it is in."""
+        """The segment that holds the words."""
         assert self._segment is not None
         return self._segment
 
     def close(self) -> None:
-        """Leave; whoever made it takes the name away."""
+        """Detach; in the program that created the board, remove it too."""
         self.words.release()
         self.array = np.zeros(0, np.int64)
         self._segment = None
@@ -102,11 +102,11 @@ class StatusBoard:
 
     @staticmethod
     def of_processor(index: int) -> int:
-        """Return where the words of a processor begin."""
+        """Return the index of a processor's first word."""
         return HEAD + PROCESSOR * index
 
     def of_worker(self, row: int) -> int:
-        """Return where the words of a worker begin."""
+        """Return the index of a worker's first word."""
         return HEAD + PROCESSOR * (self.processors + 1) + WORKER * row
 
     def state_of(self, index: int) -> int:
@@ -115,75 +115,78 @@ class StatusBoard:
 
     # ---- lanes
 
-    def next_of(self, index: int, lane: int) -> int:
+    def next_sequence(self, index: int, lane: int) -> int:
         """Return the sequence that a processor waits for next in a lane."""
-        at = self.of_processor(index) + LANES
-        for k in range(at, at + 2 * MOST_LANES, 2):
+        for k in self._lane_words(index):
             if self.words[k] == lane:
                 return self.words[k + 1]
             if self.words[k] == 0:
                 break
         return 0
 
-    def place_of(self, index: int, lane: int) -> int:
-        """Return the word of a lane's next sequence, for its one writer."""
-        at = self.of_processor(index) + LANES
-        for k in range(at, at + 2 * MOST_LANES, 2):
+    def sequence_word(self, index: int, lane: int) -> int:
+        """Return the index of the word that holds a lane's next sequence.
+
+        For the writer of the word: adds the lane if it is new.
+        """
+        for k in self._lane_words(index):
             if self.words[k] == 0:
                 self.words[k + 1] = 0
                 self.words[k] = lane
             if self.words[k] == lane:
                 return k + 1
         raise RuntimeError(
-            f"a processor puts more than {MOST_LANES} sequences in order: too many "
-            "ways lead to it, or workers of its sources were restarted too often"
+            f"a processor resequences more than {MOST_LANES} lanes: too many paths "
+            "lead to it, or workers of its sources were restarted too often"
         )
 
-    # ---- values that kill
+    def _lane_words(self, index: int) -> range:
+        first = self.of_processor(index) + LANES
+        return range(first, first + 2 * MOST_LANES, 2)
+
+    # ---- values that kill workers
 
     def is_poison(self, index: int, lane: int, sequence: int) -> bool:
-        """Whether a value has killed as many workers as it may."""
-        at = self.of_processor(index) + POISON
+        """Whether a value has killed as many workers as `attempts=` allows."""
+        first = self.of_processor(index) + POISON
         words = self.words
         return any(
             words[k] == lane and words[k + 1] == sequence
-            for k in range(at, at + 2 * POISONS, 2)
+            for k in range(first, first + 2 * POISONS, 2)
             if words[k]
         )
 
     def add_poison(self, index: int, lane: int, sequence: int, count: int) -> None:
-        """Mark a value; the oldest of more than 8 marks gives way."""
+        """Mark a value, after `count` others; only the last 8 marks are kept."""
         at = self.of_processor(index) + POISON + 2 * (count % POISONS)
         self.words[at] = 0
         self.words[at + 1] = sequence
         self.words[at] = lane
 
 
-# ---- what a run leaves behind whose program was killed when no worker could notice
-
-
-def names_of(run: str, context: Context) -> list[str]:
-    """Return every name that belongs to a run."""
-    return [n for n in context.names() if n == run or n.startswith(f"{run}.")]
+# ---- runs whose program was killed
 
 
 def clear(run: str, context: Context) -> None:
-    """Take away every name of a run whose program is gone."""
-    for name in names_of(run, context):
-        with suppress(FileNotFoundError):
-            os.unlink(context.join(name))
+    """Remove every name of a run whose program has ended."""
+    for name in context.names():
+        if name == run or name.startswith(f"{run}."):
+            with suppress(FileNotFoundError):
+                os.unlink(context.join(name))
 
 
-def clear_dead(context: Context) -> list[str]:
-    """Clear every run of a context whose program is gone; which they were."""
+def board_names(context: Context) -> list[str]:
+    """Return the names of the boards in a context: those of its runs."""
     names = set(context.names())
-    found = []
-    for run in sorted(n for n in names if f"{n}.credit" in names):
+    return sorted(name for name in names if f"{name}.credit" in names)
+
+
+def reap_dead_runs(context: Context) -> None:
+    """Remove the names of every run in a context whose program has ended."""
+    for run in board_names(context):
         with suppress(SegmentNotFound, LayoutError):
             board = StatusBoard.attach(run, context)
             owner, start = board.words[OWNER], board.words[OWNER_START]
             board.close()
             if owner and not ProcessIdentity(owner, start).is_alive():
                 clear(run, context)
-                found.append(run)
-    return found

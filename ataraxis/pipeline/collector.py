@@ -1,4 +1,4 @@
-"""`Collector`: the thread of the program that has what comes out of a pipe."""
+"""`Collector`: the thread of the program that receives the results of a pipe."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from ataraxis.pipeline.board import (
     TAKEN,
     StatusBoard,
 )
+from ataraxis.pipeline.feeder import failure_of
 from ataraxis.pipeline.frames import SKIPPED, is_call, lane_of
 from ataraxis.pipeline.inbox import Inbox, Job
 from ataraxis.pipeline.plan import Plan
@@ -35,56 +36,45 @@ from ataraxis.shm.array import SharedMemoryArray
 from ataraxis.shm.thread import Thread
 from ataraxis.stream import MemQ
 
-# ---- what takes the results at a pipe's end: a callable, a list, a stream, a log,
-# xarray
-
-# Called by one thread of the program, with each result once, in order where the pipe
-# has one. What waits there holds the pipe up.
+# ---- sinks: a callable, a list, a stream, a log, a labelled array
 
 ResultSink = Callable[[Any], object]
+"""Called by the collector with each result once; the pipe waits while it runs."""
 
 
 def result_sink_of(sink: Any) -> ResultSink:
-    """Return the function that takes results, for what the user gave.
+    """Return the function that receives results, for a sink that the user gave.
 
     Raises
     ------
     TypeError
-        It is nothing that takes values.
+        It is not a sink.
     """
     if isinstance(sink, list):
         return sink.append
     if is_data_array(sink):
         return _array(sink)
-    for kind, make in _KINDS:
-        if hasattr(sink, kind):
-            return make(sink)
-    if callable(sink):
-        made: ResultSink = sink
-        return made
-    raise TypeError(
-        f"sink={sink!r}: a callable, a list, a queue with put(), a Producer, a "
-        "JournalWriter, a DataLogger or a DataArray of NumPy's memory"
-    )
-
-
-def _stream(producer: Any) -> ResultSink:
-    """Send arrays into a stream; labelled ones by the labels that it has."""
-
-    def take(value: Any) -> None:
-        producer.send(
+    if hasattr(sink, "send"):
+        return lambda value: sink.send(
             value
             if is_data_array(value)
             else np.ascontiguousarray(unmasked(value, "sink"))
         )
-
-    return take
+    if hasattr(sink, "log"):
+        return lambda value: sink.log(0, value)
+    result_sink: ResultSink = getattr(sink, "put", sink)
+    if not callable(result_sink):
+        raise TypeError(
+            "sink must be a callable, a list, a queue with put(), a Producer, a "
+            f"JournalWriter, a DataLogger or a DataArray in NumPy memory, got {sink!r}"
+        )
+    return result_sink
 
 
 def _array(sink: Any) -> ResultSink:
-    """Write results into a labelled array, one behind the other along its first dim.
+    """Write results one after the other along the first dim of a labelled array.
 
-    One of as many dimensions is a block of rows, one of a dimension less is a row.
+    A result with as many dimensions is a block of rows; with one less, it is a row.
     """
     rows, at = sink.data, 0
     inner = sink.dims[1:]
@@ -95,8 +85,8 @@ def _array(sink: Any) -> ResultSink:
     }
     if not isinstance(rows, np.ndarray) or not rows.ndim or not rows.flags.writeable:
         raise TypeError(
-            f"sink: a DataArray of {type(rows).__name__} takes no results; one of "
-            "NumPy's memory that can be written, of at least one dimension, does"
+            "sink must be a writable DataArray in NumPy memory with at least one "
+            f"dimension, got one of {type(rows).__name__}, shape {sink.shape}"
         )
 
     def take(value: Any) -> None:
@@ -110,8 +100,8 @@ def _array(sink: Any) -> ResultSink:
         block = data if data.ndim == rows.ndim else data[np.newaxis]
         if at + len(block) > len(rows):
             raise DataOverflow(
-                f"the sink has {len(rows)} rows along {sink.dims[0]!r}, and row "
-                f"{at + len(block)} came: make it longer"
+                f"the sink has {len(rows)} rows along {sink.dims[0]!r}, got row "
+                f"{at + len(block)}: make it longer"
             )
         rows[at : at + len(block)] = block
         at += len(block)
@@ -119,32 +109,15 @@ def _array(sink: Any) -> ResultSink:
     return take
 
 
-def _log(log: Any) -> ResultSink:
-    """Log values as entries of source 0."""
-    return lambda value: log.log(0, value)
-
-
-def _queue(queue: Any) -> ResultSink:
-    """Put values into a queue, waiting for room."""
-    made: ResultSink = queue.put
-    return made
-
-
-_KINDS: tuple[tuple[str, Callable[[Any], ResultSink]], ...] = (
-    ("send", _stream),
-    ("log", _log),
-    ("put", _queue),
-)
-
 # ---- the collector
 
 GRACE_S = 5.0
-# Lanes of the parts of a value, beside those of processors.
+# Lanes of the parts of a value, in addition to those of processors.
 _PARTS = 1 << 20
 
 
 class Collector:
-    """Hands results over: each once, whatever was killed on the way."""
+    """Hands each result over once, also if processes are killed."""
 
     def __init__(
         self,
@@ -158,60 +131,52 @@ class Collector:
         self._queue = MemQ.attach(plan.end, context=plan.context)
         self._credit = SharedMemoryArray.attach(plan.credit, context=plan.context)
         self._words = board.words
-        self._index = len(plan.graph.nodes)
         self._row = board.of_worker(len(plan.specs()))
-        self._taker, self._answer, self._on_over = result_sink, answer, on_over
-        self._on_skip, self._letters = on_skip, plan.letters
+        self._result_sink, self._answer = result_sink, answer
+        self._on_over, self._on_skip = on_over, on_skip
+        self._dead_letters = plan.dead_letters
         self.skipped = 0
-        """How many values came out as dead letters."""
+        """How many values arrived as dead letters."""
         self._seen = DuplicateFilter()
         self._skipped: set[tuple[int, int]] = set()
         self._groups: dict[tuple[int, int], dict[int, tuple[Any, ...]]] = {}
         self._ordered = plan.graph.ordered_parents(-1)
-        self._line: Resequencer[Job] = Resequencer(
-            board.words, lambda lane: board.place_of(self._index, lane)
+        index = len(plan.graph.nodes)
+        self._resequencer: Resequencer[Job] = Resequencer(
+            board.words, lambda lane: board.sequence_word(index, lane)
         )
         self._inbox = Inbox(
-            self._queue, self._ordered, self._line, self._repeated, self._corrupt
+            self._queue, self._ordered, self._resequencer, self._repeated, self._corrupt
         )
         self.thread = Thread(self._run, "ataraxis-pipe-end")
 
     def keep(self, results: deque[Any]) -> None:
         """From now on, append results to `results` as well."""
-        before = self._taker
+        before = self._result_sink
 
         def take(value: Any) -> None:
             if before is not None:
                 before(value)
             results.append(value)
 
-        self._taker = take
+        self._result_sink = take
         self._words[TAKEN] = 1
 
-    def start(self) -> None:
-        """Begin."""
-        self.thread.start()
-
     def close(self) -> None:
-        """End now; what was not handed over is lost.
+        """Stop now; results that were not handed over are lost.
 
-        A sink that does not return is left to itself after 5 s.
+        A sink that does not return within 5 s is left running.
         """
         self._queue.close()
         self.thread.join(GRACE_S)
 
     def _run(self) -> None:
-        problem: Exception | None = None
-        try:
-            for job in self._inbox:
-                self._take(job)
-        except NotConnectedError:
-            pass
-        except Exception as error:
-            problem = error
-        except BaseException as error:  # sys.exit() in a sink ends no program
-            problem = RuntimeError(f"{type(error).__name__}: {error}")
-            problem.__cause__ = error
+        def collect() -> None:
+            with suppress(NotConnectedError):
+                for job in self._inbox:
+                    self._take(job)
+
+        problem = failure_of(collect)
         with suppress(NotConnectedError):
             if self._inbox.last is not None:
                 self._inbox.last.acknowledge()
@@ -233,35 +198,36 @@ class Collector:
             self.skipped += 1
             if self._on_skip is not None:
                 self._on_skip()
-        elif self._taker is not None:
+        elif self._result_sink is not None:
             for value in job.values:
-                self._taker(value)
+                self._result_sink(value)
         if is_ordered:
-            self._line.passed(job)
+            self._resequencer.finish(job)
             if job.sequence & 15 == 15:
                 self._credit.add(0, 1)
         job.acknowledge()
         words[row + LAST_NS] = now_ns()
 
     def _call(self, job: Job) -> None:
-        """Answer who waits, once all that came of his value is here."""
-        values = job.values
+        """Answer a caller, once all results of its value are here."""
+        values, key = job.values, (job.lane, job.sequence)
+        is_skipped = job.kind == SKIPPED
         if job.count:
-            key = job.lane, job.sequence
             groups = self._groups.setdefault(key, {})
             groups[job.part[0]] = values
-            if job.kind == SKIPPED:
+            if is_skipped:
                 self._skipped.add(key)
             if len(groups) < job.count:
                 return
             del self._groups[key]
             values = tuple(v for k in sorted(groups) for v in groups[k])
-        error, key = None, (job.lane, job.sequence)
-        if job.kind == SKIPPED or key in self._skipped:
+        error = None
+        if is_skipped or key in self._skipped:
             self._skipped.discard(key)
             self.skipped += 1
             error = ProcessorError(
-                f"the value went to the dead letters: see {self._letters} for why"
+                "the value went to the dead letters: the reason is in "
+                f"{self._dead_letters}"
             )
         self._answer(job.sequence, values, error)
 

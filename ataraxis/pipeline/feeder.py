@@ -1,4 +1,4 @@
-"""`Feeder`: the program's own way into a pipe."""
+"""`Feeder`: how the program puts values into a pipe."""
 
 from __future__ import annotations
 
@@ -14,35 +14,33 @@ from ataraxis.clock import now_ns
 from ataraxis.errors import EndOfStream, NotConnectedError, PipeError
 from ataraxis.frame import DType
 from ataraxis.pipeline.board import StatusBoard
-from ataraxis.pipeline.frames import CALL_LANE, GAP, HEAD_LANE, PLAIN
-from ataraxis.pipeline.outbox import Outbox, send_to_all
+from ataraxis.pipeline.frames import CALL_LANE, GAP, HEAD_LANE, PLAIN, Stamp
+from ataraxis.pipeline.outbox import SLICE_S, Outbox, put_into_all
 from ataraxis.pipeline.plan import Plan
 from ataraxis.shm.thread import Thread
 from ataraxis.shm.waiting import NOTHING, until
 
-# ---- what a pipe is fed with: values one by one, of anything that has some
+# ---- the values of a source
 
 _ROWS = 1024
-_SLICE_S = 0.25
-_TURN_S = 0.001
 Value = tuple[Any, int | None]
 
 
 def values_of(source: Any, is_over: Callable[[], bool]) -> Iterator[Value]:
-    """Go through a source: each value, and its time, ns, if it has one.
+    """Iterate over a source: each value, and its time, ns, if it has one.
 
     Parameters
     ----------
     source : iterable, Consumer or datamux Source
-        Of a stream, a copy of each frame's array; of a live source, blocks of shape
+        A stream gives a copy of each frame's array; a live source gives blocks of shape
         (n, *labels.shape) as they come.
     is_over : callable
-        Whether the pipe is being stopped.
+        Returns whether the pipe is stopping.
 
     Raises
     ------
     TypeError
-        It is nothing that has values.
+        It is none of these.
     """
     if hasattr(source, "read_into"):
         return _blocks(source, is_over)
@@ -50,7 +48,8 @@ def values_of(source: Any, is_over: Callable[[], bool]) -> Iterator[Value]:
         return _frames(source, is_over)
     if not isinstance(source, Iterable):
         raise TypeError(
-            f"source={source!r}: an iterable, a Consumer, or a live source of datamux"
+            "source must be an iterable, a Consumer or a live source of datamux, got "
+            f"{source!r}"
         )
     return ((value, None) for value in source)
 
@@ -58,8 +57,8 @@ def values_of(source: Any, is_over: Callable[[], bool]) -> Iterator[Value]:
 def _frames(consumer: Any, is_over: Callable[[], bool]) -> Iterator[Value]:
     while not is_over():
         try:
-            frame = consumer.receive(timeout=_SLICE_S)
-        except TimeoutError:  # a pause of the producer's
+            frame = consumer.receive(timeout=SLICE_S)
+        except TimeoutError:  # the producer pauses
             continue
         if frame is None:
             return
@@ -78,7 +77,7 @@ def _blocks(source: Any, is_over: Callable[[], bool]) -> Iterator[Value]:
         out = np.zeros((_ROWS, *labels.shape), labels.dtype)
         while not is_over():
             try:
-                n = source.read_into(out, stamps, timeout=_SLICE_S)
+                n = source.read_into(out, stamps, timeout=SLICE_S)
             except EndOfStream:
                 return
             if n:
@@ -89,11 +88,12 @@ def _blocks(source: Any, is_over: Callable[[], bool]) -> Iterator[Value]:
 
 # ---- the feeder
 
-_NOBODY = 2**32 - 1  # source of a value that no processor made
+_TURN_S = 0.001
+_NO_PROCESSOR = 2**32 - 1
 
 
 class Feeder:
-    """Puts values into the first processors of a run; any thread may."""
+    """Puts values into the first processors of a run; any thread may use it."""
 
     def __init__(self, plan: Plan, board: StatusBoard) -> None:
         self._outboxes = [
@@ -101,17 +101,16 @@ class Feeder:
             for node in plan.graph.nodes
             if -1 in node.parents and plan.inboxes(node)
         ]
-        self._names = ", ".join(o.target.name for o in self._outboxes)
         self._numbers = {HEAD_LANE: 0, CALL_LANE: 0}
         self._lock = ThreadLock()
-        # Of each lane, the next number if it may have gone into the pipe all the same.
+        # By lane: a number whose put was interrupted, and may have succeeded.
         self._uncertain: dict[int, int] = {}
         self._waiting: dict[int, Future[Any]] = {}
         self.is_closed = False
         self._error: BaseException | None = None
         self.thread: Thread | None = None
         self.fed = 0
-        """How many values went in."""
+        """How many values were put in."""
         self.late = 0
         """How many answers came for callers that had given up."""
 
@@ -125,18 +124,16 @@ class Feeder:
     ) -> bool:
         """Put a value into every first processor, or none; False: no room in time.
 
-        `future` gets what comes of it. Raises `EndOfStream` once the head is closed or
-        no reader is left, and `PipeError` after the pipe has failed.
+        `future` receives its result. Raises `EndOfStream` once the head is closed or no
+        reader is left, and `PipeError` after the pipe has failed.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            wait = _SLICE_S
-            if deadline is not None:
-                wait = min(wait, max(0.0, deadline - time.monotonic()))
-            # In slices: a caller that may not wait does not wait for one that may; only
-            # for one that is just putting.
-            with self._lock.within(max(wait, _TURN_S)) as is_ours:
-                if is_ours and self._send(value, dtype, time_ns, future, wait):
+            wait = _slice(deadline)
+            # In slices, so that a caller with a short timeout does not wait for one
+            # with a long timeout, only for one that is putting now.
+            with self._lock.within(max(wait, _TURN_S)) as is_locked:
+                if is_locked and self._send(value, dtype, time_ns, future, wait):
                     return True
             if deadline is not None and time.monotonic() >= deadline:
                 return False
@@ -155,14 +152,15 @@ class Feeder:
         time_ns = time_ns or now_ns()
         number, is_sent, is_lost = -1, False, False
         try:
-            if not self._settle(lane, time_ns, wait):
+            if lane in self._uncertain and not self._settle(lane, time_ns, wait):
                 return False
             number = self._numbers[lane]
             if future is not None:
                 self._waiting[number] = future
-            # Until it is known, the number is taken: no other value may have it.
+            # Until the put has returned, no other value may use the number.
             self._uncertain[lane] = number
-            is_sent = self._put(value, dtype, lane, number, PLAIN, time_ns, wait)
+            stamp = Stamp(lane, number, PLAIN, _NO_PROCESSOR, time_ns)
+            is_sent = put_into_all(self._outboxes, value, dtype, stamp, wait)
             if is_sent:
                 self._numbers[lane] = number + 1
                 self.fed += 1
@@ -174,9 +172,8 @@ class Feeder:
             if future is not None and (is_lost or not is_sent):
                 self._waiting.pop(number, None)
         if is_lost:
-            raise EndOfStream(
-                f"value not delivered: {self._names} have finished, and read no more"
-            )
+            names = ", ".join(o.target.name for o in self._outboxes)
+            raise EndOfStream(f"value not delivered: {names} have finished")
         return is_sent
 
     async def send_async(
@@ -186,83 +183,70 @@ class Feeder:
         timeout: float | None,
         future: Future[Any] | None = None,
     ) -> bool:
-        """Put a value as `send` does, awaited; who is cancelled has not put it."""
+        """Put a value as `send` does, awaited; a cancelled call has not put it."""
 
         def attempt() -> Any:
             return self.send(value, dtype, 0, future=future) or NOTHING
 
         if self.is_closed or not self._outboxes:
             raise self._refusal()
-        # In slices, as where a thread waits: a reader that has finished makes no room.
+        # In slices, as in a thread: a reader that has finished makes no room.
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            wait = _SLICE_S
-            if deadline is not None:
-                wait = min(wait, max(0.0, deadline - time.monotonic()))
             try:
                 room = [event for outbox in self._outboxes for event in outbox.room()]
             except NotConnectedError:
                 raise self._refusal() from None
-            if await until(attempt, *room, timeout=wait) is not NOTHING:
+            found = await until(attempt, *room, timeout=_slice(deadline))
+            if found is not NOTHING:
                 return True
             if deadline is not None and time.monotonic() >= deadline:
                 return False
 
     def _refusal(self) -> Exception:
-        """Return why no value is taken: the cause, if the pipe has failed."""
+        """Return the error of a put: the cause, if the pipe has failed."""
         if isinstance(self._error, PipeError):
             return PipeError(self._error.message, self._error.exceptions)
         why = self._error or (
-            "it is being stopped, has ended, or its first processors are sources"
+            "it is stopping, has ended, or its first processors are sources"
         )
         return EndOfStream(f"the pipe takes no values: {why}")
 
     def _settle(self, lane: int, time_ns: int, wait: float) -> bool:
-        """Leave a number behind whose put was interrupted; False: no room in time.
+        """Skip a number whose put was interrupted; False: no room in time.
 
-        Its value may be in the pipe, in one first processor of two, or not at all. So
-        whatever the number is, nothing more comes of it: those who have it drop this
-        as a repeat, and those who put in order do not wait for it.
+        Its value may be in the pipe, or in one first processor of two, or lost. So a
+        gap with its number is put: processors that have read the value drop the gap as
+        a repeat, and those that resequence do not wait for the number.
         """
-        number = self._uncertain.get(lane)
-        if number is None:
-            return True
+        number = self._uncertain[lane]
         if number == self._numbers[lane]:
-            if not self._put(None, None, lane, number, GAP, time_ns, wait):
+            stamp = Stamp(lane, number, GAP, _NO_PROCESSOR, time_ns)
+            if not put_into_all(self._outboxes, None, None, stamp, wait):
                 return False
             self._numbers[lane] = number + 1
         self._uncertain.pop(lane, None)
         return True
 
-    def _put(
-        self, value: Any, dtype: Any, lane: int, number: int, kind: int, time_ns: int,
-        wait: Any,
-    ) -> bool:  # fmt: skip
-        return send_to_all(
-            self._outboxes, value, dtype, lane, number, kind, _NOBODY, time_ns, wait
-        )
-
     def answer(
         self, number: int, values: tuple[Any, ...], error: Exception | None = None
     ) -> None:
-        """Give a waiting caller what came of its value; the first answer counts.
+        """Give a waiting caller the results of its value; the first answer counts.
 
         The answer of a caller that has given up is dropped, and counted in `late`.
         """
         future = self._waiting.pop(number, None)
-        if future is None:
-            return
-        value = values[0] if len(values) == 1 else (list(values) or None)
-        self.late += not _is_answered(future, value, error)
+        if future is not None:
+            value = values[0] if len(values) == 1 else (list(values) or None)
+            self.late += not _is_answered(future, value, error)
 
     # ---- feeding
 
     def feed(self, source: Any, on_over: Callable[[Exception | None], None]) -> None:
-        """Put everything that a source has, in a thread; then `on_over`."""
+        """Put every value of a source, in a thread; then call `on_over`."""
         values = values_of(source, lambda: self.is_closed)
 
         def pour() -> None:
-            problem: Exception | None = None
             try:
                 for value, time_ns in values:
                     if self.is_closed:
@@ -270,18 +254,12 @@ class Feeder:
                     self.send(value, None, None, time_ns)
             except EndOfStream:
                 pass
-            except Exception as error:
-                problem = error
-            except BaseException as error:  # sys.exit() in a source ends no program
-                problem = RuntimeError(f"{type(error).__name__}: {error}")
-                problem.__cause__ = error
-            on_over(problem)
 
-        self.thread = Thread(pour, "ataraxis-pipe-head")
+        self.thread = Thread(lambda: on_over(failure_of(pour)), "ataraxis-pipe-head")
         self.thread.start()
 
     def close(self, error: BaseException | None = None) -> None:
-        """Take no more; who waits for an answer gets `error`, if there is one."""
+        """Take no more values; with `error`, raise it in the callers that wait."""
         if error is not None and self._error is None:
             self._error = error
         self.is_closed = True
@@ -289,11 +267,34 @@ class Feeder:
             return
         for outbox in self._outboxes:
             outbox.close()
-        # What is added from here on is taken out again by who adds it: it cannot put.
+        # A caller that adds itself from now on cannot put, and removes itself.
         for number in list(self._waiting):
             future = self._waiting.pop(number, None)
             if future is not None:
                 _is_answered(future, None, error)
+
+
+def failure_of(step: Callable[[], object]) -> Exception | None:
+    """Take a step of the user's source or sink; return what it raised, or None.
+
+    ``sys.exit()`` in there does not end the program.
+    """
+    try:
+        step()
+    except Exception as error:
+        return error
+    except BaseException as error:
+        problem = RuntimeError(f"{type(error).__name__}: {error}")
+        problem.__cause__ = error
+        return problem
+    return None
+
+
+def _slice(deadline: float | None) -> float:
+    """Return how long to wait until the next check, s; `deadline` is monotonic, s."""
+    if deadline is None:
+        return SLICE_S
+    return min(SLICE_S, max(0.0, deadline - time.monotonic()))
 
 
 def _is_answered(future: Future[Any], value: Any, error: BaseException | None) -> bool:

@@ -1,9 +1,9 @@
-"""Frames of a pipe: which value they came from, and how they are written quickly.
+"""Frames of a pipe: their origin, and a quick way to write and read them.
 
-The origin of a frame is its name: ``source`` is its lane, the way it has come from the
-head of the pipe; ``sequence`` the number of the value at that head. A function of one
-value makes exactly one frame of each: what several values came of travels together, and
-nothing is a frame too. So whoever has lost a frame, or has one twice, can tell.
+The origin identifies a frame: ``source`` is its lane, the path from the head of the
+pipe; ``sequence`` is the number of the value at the head. A function of one value makes
+exactly one frame per value: several results travel together, and no result is a frame
+too. So a reader notices a lost or a repeated frame.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import numpy as np
 from ataraxis.clock import now_ns
 from ataraxis.frame import MAGIC, DType, Flag, Frame, Origin, crc32
 
-# What is in the frame, in the low byte of the origin's part.
-# A group: of the values that one came to those of some keys; others are elsewhere.
-# A caller waits for what comes of a called one, and its worker emits itself: it is read
-# by Python, so that the worker's next `get` can answer. A skipped one is a gap where a
-# value went to the dead letters.
+# The kind of a frame, in the low byte of the origin's part.
+# BUNDLE: several results of one value. GAP: no result. SKIPPED: a gap where the value
+# went to the dead letters. GROUP: the results that belong to the keys of one worker;
+# other workers get the rest. CALLED: a caller waits for the result, and the worker
+# emits itself: Python reads the frame, so that the worker's next `get` can answer.
 PLAIN, BUNDLE, GAP, GROUP, CALLED, SKIPPED = range(6)
 GAPS = (GAP, SKIPPED)
-# Of a frame that was split: which part, and of how many, in the bytes above.
+# Of a value in parts: the index of the part and their count, in the bytes above.
 _INDEX, _COUNT = 8, 20
 _MOST_PARTS = 0xFFF
 # Any two lanes differ in more bits than a damaged byte has.
@@ -59,35 +59,47 @@ _QUICK = 64 + _ORIGIN.size
 
 
 def lane_of(lane: int, index: int) -> int:
-    """Return the lane of what a processor makes of the frames of a lane."""
+    """Return the lane of a processor's results of the frames of a lane."""
     mixed = (lane * 0x9E3779B97F4A7C15 + index + 11) & (2**64 - 1)
     mixed = ((mixed ^ mixed >> 29) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
     return (mixed ^ mixed >> 32) & (2**61 - 1) | 2**61 | lane & _CALL
 
 
 def is_call(lane: int) -> bool:
-    """Whether somebody waits at the head for what comes of the frames of a lane."""
+    """Whether callers at the head wait for the results of a lane's frames."""
     return bool(lane & _CALL)
 
 
 def part_of(kind: int, index: int = 0, count: int = 0) -> int:
-    """Return the origin's part."""
+    """Return an origin's part: a kind, and which of `count` parts of a value."""
     if count > _MOST_PARTS:
         raise ValueError(
-            f"a value in {count} parts: at most {_MOST_PARTS}; several stages with "
-            "key= behind each other, whose values make several, multiply their workers"
+            f"a value can have at most {_MOST_PARTS} parts, got {count}: consecutive "
+            "processors with key= whose inputs are several results of one value "
+            "multiply their numbers of workers; use fewer workers"
         )
     return kind | index << _INDEX | count << _COUNT
 
 
 def kind_of(part: int) -> int:
-    """Return what is in a frame."""
+    """Return the kind of a frame."""
     return part & 0xFF
 
 
 def index_of(part: int) -> tuple[int, int]:
-    """Return which part of a value it is, and of how many; (0, 0): the whole."""
+    """Return the index of a part and their count; (0, 0): the whole value."""
     return part >> _INDEX & 0xFFF, part >> _COUNT
+
+
+class Stamp(NamedTuple):
+    """Where and when a frame was made, for its header and its origin."""
+
+    lane: int
+    sequence: int
+    part: int
+    source: int
+    """Index of the processor that emits it."""
+    time_ns: int
 
 
 def write(
@@ -101,11 +113,10 @@ def write(
     time_ns: int,
     allow_pickle: bool = False,
 ) -> bytes:
-    """Write a value as a whole frame, with its origin.
+    """Return a value as the bytes of a frame with its origin; see `Stamp`.
 
-    The number is in the header too, which has a checksum of its own. `source` is the
-    index of the processor that emits it, `overlap` how many samples
-    come from the block before. Raises as `Frame.from_value`.
+    The sequence is in the header too, which has its own checksum. `overlap` is the
+    number of samples from the previous block. Raises as `Frame.from_value`.
     """
     shape: tuple[int, ...] = ()
     kind = type(value)
@@ -116,7 +127,7 @@ def write(
         try:
             data = _NUMBERS[DType(code)].pack(value)
         except struct.error:
-            data = None  # let from_value say why
+            data = None  # from_value raises an error that gives the reason
     elif kind is np.ndarray and dtype is None and 0 < value.ndim <= 4:
         plain = _ARRAYS.get(value.dtype.str)
         if plain is not None and value.size and value.flags.c_contiguous:
@@ -135,7 +146,7 @@ def write(
             code, data = DType.NONE, b""
     if data is None:
         if isinstance(value, Frame):
-            # Made by the function itself, as uPipe has it: only what is in it goes on.
+            # Made by the function itself, as in uPipe: only its value is sent.
             value = value.value
         return Frame.from_value(
             value,
@@ -160,7 +171,7 @@ def write(
 
 
 class Read(NamedTuple):
-    """A frame as `read` found it."""
+    """A frame, as `read` returns it."""
 
     lane: int
     sequence: int
@@ -173,9 +184,9 @@ class Read(NamedTuple):
 
 
 def read(data: bytes, allow_pickle: bool = False) -> Read:
-    """Read a whole frame, checked; raises `CorruptFrame`.
+    """Read and check a whole frame; raises `CorruptFrame`.
 
-    Arrays are read-only views of `data`, as everywhere.
+    Arrays are read-only views of `data`.
     """
     if len(data) >= _QUICK:
         head = _FIXED.unpack_from(data)
@@ -198,7 +209,7 @@ def read(data: bytes, allow_pickle: bool = False) -> Read:
 
 
 def read_frame(frame: Frame) -> Read:
-    """Say the same of a frame that was read already."""
+    """Return the same of a `Frame`."""
     origin = frame.origin
     if frame.end_of_stream:
         return Read(0, 0, GAP, 0, 0, frame.time_ns, True, None)
@@ -211,5 +222,5 @@ def read_frame(frame: Frame) -> Read:
 
 
 def last_frame() -> bytes:
-    """Write the frame that says that no frame follows."""
+    """Return the frame that marks the end of a queue."""
     return Frame.from_value(None, end_of_stream=True).to_bytes()

@@ -1,8 +1,8 @@
-"""A processor's function: what kind it is, and how it travels to its workers.
+"""A processor's function: its kind, and how it travels to its workers.
 
-A function that a worker can import travels as ``module:name``; one of ``__main__``, of
-a notebook cell or inside another function by cloudpickle, and only from the user's own
-program to the processes that it starts itself.
+A function that a worker can import travels as ``module:name``. One of ``__main__``, of
+a notebook cell or inside another function travels by cloudpickle, only from the user's
+program to the processes that it starts.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ Kind: TypeAlias = Literal["dialect", "source", "map", "script"]
 
 @dataclass(frozen=True)
 class Code:
-    """What a worker runs, in a form that travels."""
+    """The code that a worker runs, in a form that travels."""
 
     kind: Kind
-    """'dialect': gets and emits itself; 'source': yields values; 'map': a value in,
-    what it returns out; 'script': a file."""
+    """'dialect': it gets and emits itself; 'source': it yields values; 'map': it takes
+    a value and returns a result; 'script': a file."""
     name: str = ""
     """``module:qualname``, if it can be imported."""
     pickle: bytes = b""
-    """By cloudpickle, if it cannot."""
+    """The function by cloudpickle, if it cannot be imported."""
     entry: str = ""
     """Path of the script."""
 
@@ -47,12 +47,12 @@ class Code:
 
 
 def kind_of(function: Any) -> Kind:
-    """Tell what a function is by what it takes.
+    """Return the kind of a function, by its parameters.
 
     Raises
     ------
     TypeError
-        It is no function, nor a class with ``process``.
+        It is neither a function nor a class with ``process``.
     """
     target, skipped = function, 0
     if not inspect.isroutine(function) and hasattr(function, "process"):
@@ -60,7 +60,8 @@ def kind_of(function: Any) -> Kind:
         skipped = int(inspect.isclass(function) and not _is_bound(function))
     if not callable(target):
         raise TypeError(
-            f"func={function!r}: a function, or a class with process(self, value)"
+            f"func must be a function or a class with process(self, value), got "
+            f"{function!r}"
         )
     try:
         parameters = list(inspect.signature(target).parameters.values())[skipped:]
@@ -77,19 +78,19 @@ def kind_of(function: Any) -> Kind:
     if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
         return "source"
     if target is not function:
-        raise TypeError(f"{function!r}: process(self, value) takes a value")
+        raise TypeError(f"process(self, value) of {function!r} must take a value")
     return "dialect"
 
 
 def _is_bound(cls: Any) -> bool:
-    """Whether ``process`` of the class takes no instance."""
+    """Return whether ``process`` of a class is static, or a class method."""
     return isinstance(
         inspect.getattr_static(cls, "process"), (staticmethod, classmethod)
     )
 
 
 def code_of(function: Any, entry: str | None) -> Code:
-    """Put a function into the form that travels."""
+    """Return a function, or the script `entry`, in the form that travels."""
     if entry is not None:
         return Code("script", entry=str(entry))
     kind = kind_of(function)
@@ -100,17 +101,17 @@ def code_of(function: Any, entry: str | None) -> Code:
 
 
 def _pickled(function: Any) -> bytes:
-    """Pickle a function by value, with the names of its files and their lines.
+    """Pickle a function by value, with the names and text of its source files.
 
-    cloudpickle forgets the file of a code object: a traceback would show no line.
+    cloudpickle drops the file of a code object, so a traceback would show no line.
     """
     try:
         import cloudpickle  # type: ignore[import-untyped]
     except ImportError:
         raise ImportError(
-            f"{function!r} cannot be imported by its worker, since it is in the main "
-            "program, a notebook or another function: pip install 'cloudpickle>=3', "
-            "or move it to a module"
+            f"the worker cannot import {function!r}, since it is in the main program, "
+            "a notebook or another function: pip install 'cloudpickle>=3', or move it "
+            "to a module"
         ) from None
     table = cloudpickle.Pickler.dispatch_table
     reduce_code: Callable[[CodeType], Any] = table[CodeType]
@@ -132,7 +133,7 @@ def _pickled(function: Any) -> bytes:
 
 
 def _source_of(name: str) -> tuple[str, str]:
-    """Return the whole name of a source file; and its text, if it is not on disk."""
+    """Return the absolute name of a source file, and its text if it is not on disk."""
     if os.path.exists(name):
         return os.path.abspath(name), ""
     return name, "".join(linecache.getlines(name))
@@ -141,15 +142,15 @@ def _source_of(name: str) -> tuple[str, str]:
 def located(
     name: str, text: str, make: Callable[..., CodeType], arguments: tuple[Any, ...]
 ) -> CodeType:
-    """Make a code object anew, in the worker, and know its source."""
+    """Make the code object in the worker, and register its source for tracebacks."""
     if text and name not in linecache.cache:
-        # Without a time of change: nothing on disk replaces it.
+        # Without a modification time, so that no file on disk replaces it.
         linecache.cache[name] = (len(text), None, text.splitlines(True), name)
     return make(*arguments).replace(co_filename=name)
 
 
 def name_of(function: Any) -> str:
-    """Return ``module:qualname`` if that finds the same function again, or ''."""
+    """Return ``module:qualname`` if that leads to the same function, or ''."""
     module = getattr(function, "__module__", None)
     qualname = getattr(function, "__qualname__", None)
     if not module or not qualname or module == "__main__" or "<" in qualname:
@@ -166,5 +167,5 @@ def _named(name: str) -> Any:
     found: Any = importlib.import_module(module)
     for part in path.split("."):
         found = getattr(found, part)
-    # `@processor` leaves a declaration in the function's place.
+    # `@processor` replaces a function by a `Processor`.
     return getattr(found, "undecorated", found)

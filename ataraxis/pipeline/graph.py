@@ -1,10 +1,10 @@
-"""The graph of a pipe as a value: processors, edges, what is wrong with them; JSON."""
+"""The graph of a pipe as a value: processors and edges, checked; its JSON and SVG."""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -24,9 +24,9 @@ class GraphNode:
     processor: Processor
     index: int
     parents: tuple[int, ...] = ()
-    """Processors whose output it has; the pipe itself is -1."""
+    """Processors whose output it receives; -1 is the head of the pipe."""
     children: tuple[int, ...] = ()
-    """Processors that have its output."""
+    """Processors that receive its output."""
 
     @property
     def name(self) -> str:
@@ -40,24 +40,24 @@ class GraphNode:
 
     @property
     def inboxes(self) -> int:
-        """How many input queues it has: one for all workers, or one each."""
+        """How many input queues it has: one for all workers, or one for each."""
         is_shared = self.settings.split is None and self.processor.key is None
         return 1 if is_shared else self.settings.workers
 
     @property
     def is_parallel(self) -> bool:
-        """Whether what it emits may overtake what it emitted before."""
+        """Whether its results may overtake each other."""
         return self.settings.workers > 1
 
     @property
     def keeps_order(self) -> bool:
-        """Whether those who have its output shall have it in order."""
+        """Whether its results are put in order further on."""
         return self.settings.ordered or self.settings.split is not None
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Processors in an order in which each comes after all of its parents."""
+    """Processors, each after all of its parents."""
 
     name: str
     nodes: tuple[GraphNode, ...] = ()
@@ -65,17 +65,17 @@ class Graph:
 
     @classmethod
     def of(cls, name: str, roots: Iterable[Processor]) -> Graph:
-        """Walk from the roots down, and check everything.
+        """Return the checked graph of the first processors, `roots`.
 
         Raises
         ------
         ValueError
-            There is nothing, a cycle, two processors of one name, one without code, or
-            settings that do not go together. All problems are named at once.
+            The graph is empty or has a cycle; two processors have one name, one has no
+            code, or settings contradict each other. Lists all problems.
         """
         roots = list(roots)
         if not roots:
-            raise ValueError(f"pipe {name!r} is empty: pipe.add(Processor(...))")
+            raise ValueError(f"pipe {name!r} is empty: call pipe.add(Processor(...))")
         order = _ordered(name, roots)
         index = {id(p): k for k, p in enumerate(order)}
         parents: list[list[int]] = [[] for _ in order]
@@ -88,29 +88,31 @@ class Graph:
             GraphNode(p, k, tuple(parents[k]), tuple(index[id(c)] for c in p.children))
             for k, p in enumerate(order)
         )
-        made = cls(name, nodes, {node.name: node.index for node in nodes})
-        if problems := made.problems():
+        graph = cls(name, nodes, {node.name: node.index for node in nodes})
+        if problems := graph.problems():
             raise ValueError(f"pipe {name!r} cannot run: " + "; ".join(problems))
-        return made
+        return graph
 
     def problems(self) -> list[str]:
-        """Say everything that is wrong."""
-        found = []
+        """Return all problems, in words."""
         names = [node.name for node in self.nodes]
-        for name in sorted({n for n in names if names.count(n) > 1}):
-            found.append(f"two processors have the name {name!r}: rename one")
+        found = [
+            f"two processors have the name {name!r}: rename one"
+            for name in sorted({n for n in names if names.count(n) > 1})
+        ]
         for node in self.nodes:
             found += self._problems_of(node)
         return found
 
     def _problems_of(self, node: GraphNode) -> list[str]:
-        found, said, kind = [], node.settings, node.processor.kind
+        found, settings, kind = [], node.settings, node.processor.kind
+        cuts_blocks = bool(settings.overlap or settings.split)
+        is_map = kind == "map"
         if kind is None:
             found.append(f"{node.name!r} has nothing to run: give func= or entry=")
-        is_map = kind == "map"
         if kind == "source" and node.parents != (-1,):
-            found.append(f"{node.name!r} takes no value, but has parents")
-        if (said.ordered or said.split or said.overlap) and not is_map:
+            found.append(f"{node.name!r} is a source and cannot have parents")
+        if (settings.ordered or cuts_blocks) and not is_map:
             found.append(
                 f"{node.name!r}: ordered=, split= and overlap= are for functions of a "
                 "value"
@@ -118,45 +120,46 @@ class Graph:
         if node.processor.key is not None:
             if not is_map:
                 found.append(f"{node.name!r}: key= is for functions of a value")
-            if said.overlap or said.split:
+            if cuts_blocks:
                 found.append(
-                    f"{node.name!r}: key= goes with neither overlap= nor split=, which "
-                    "share blocks out in ways of their own"
+                    f"{node.name!r}: key= cannot be combined with overlap= or split=, "
+                    "which distribute blocks themselves"
                 )
-        if said.drops and (
-            said.ordered
-            or self.resequences(node.index)
+        loses_order = (
+            settings.ordered
+            or self.ordered_parents(node.index)
             or (
                 self.needs_every_number(node.index)
                 and not self.emits_in_order(node.index)
             )
-        ):
+        )
+        if settings.drops and loses_order:
             found.append(
                 f"{node.name!r}: order needs on_full='block' from where values are "
-                "shared out to where they are in order again; drop before that"
+                "distributed to where they are in order again; drop before that"
             )
-        if said.overlap or said.split:
-            for k in node.parents:
-                if k >= 0 and self.nodes[k].settings.workers > 1:
-                    found.append(
-                        f"{node.name!r}: overlap= and split= need one worker before "
-                        f"them, and {self.nodes[k].name!r} has several: put a "
-                        "processor of one worker between them"
-                    )
-        if node.keeps_order and node.is_parallel:
-            for k in node.children:
-                if said.split and self.nodes[k].settings.workers > 1:
-                    found.append(
-                        f"{self.nodes[k].name!r} follows split= of {node.name!r} and "
-                        "needs workers=1, where the parts are joined"
-                    )
+        if cuts_blocks:
+            found += [
+                f"{node.name!r}: overlap= and split= need one worker before them, and "
+                f"{self.nodes[k].name!r} has several: put a processor with one worker "
+                "between them"
+                for k in node.parents
+                if k >= 0 and self.nodes[k].is_parallel
+            ]
+        if settings.split and node.is_parallel:
+            found += [
+                f"{self.nodes[k].name!r} follows split= of {node.name!r} and needs "
+                "workers=1, where the parts are joined"
+                for k in node.children
+                if self.nodes[k].is_parallel
+            ]
         return found
 
     def parallel_heads(self) -> list[str]:
-        """Return the first processors that all have every value and join nowhere.
+        """Return the first processors, if all get every value and one is also the last.
 
-        As many results of each value come out: what ``pipe.add(a); pipe.add(b)`` makes,
-        which looks like a chain.
+        Each value then has several results: ``pipe.add(a); pipe.add(b)`` does this, and
+        looks like a chain.
         """
         heads = [
             node
@@ -168,34 +171,31 @@ class Graph:
 
     # ---- order
 
-    def resequences(self, index: int) -> bool:
-        """Whether a processor (-1: whoever has the results) puts frames in order."""
-        if index >= 0 and self.nodes[index].settings.workers > 1:
-            return False
-        if index >= 0 and self.nodes[index].processor.kind != "map":
-            return False
-        before = self.leaves() if index < 0 else self.nodes[index].parents
-        return any(
-            k >= 0 and self.nodes[k].is_parallel and self.nodes[k].keeps_order
-            for k in before
-        )
+    def leaves(self) -> list[int]:
+        """Return the last processors."""
+        return [node.index for node in self.nodes if not node.children]
+
+    def parents(self, index: int) -> Sequence[int]:
+        """Return the parents of a processor; of -1, the end, the last processors."""
+        return self.leaves() if index < 0 else self.nodes[index].parents
 
     def ordered_parents(self, index: int) -> tuple[int, ...]:
-        """Return whose frames a processor (-1: the end) puts in order."""
-        if not self.resequences(index):
-            return ()
-        before = self.leaves() if index < 0 else self.nodes[index].parents
+        """Return the parents whose frames a processor (-1: the end) puts in order."""
         nodes = self.nodes
+        if index >= 0 and (
+            nodes[index].is_parallel or nodes[index].processor.kind != "map"
+        ):
+            return ()
         return tuple(
             k
-            for k in before
+            for k in self.parents(index)
             if k >= 0 and nodes[k].is_parallel and nodes[k].keeps_order
         )
 
     def emits_in_order(self, index: int) -> bool:
-        """Whether what a processor (-1: the head) emits comes in order of its lanes."""
+        """Return whether a processor (-1: the head) emits each lane in order."""
         if index < 0 or self.nodes[index].processor.kind != "map":
-            return True  # it numbers what it emits itself
+            return True  # it numbers its values itself
         node = self.nodes[index]
         ordered = self.ordered_parents(index)
         return not node.is_parallel and all(
@@ -203,60 +203,50 @@ class Graph:
         )
 
     def needs_every_number(self, index: int) -> bool:
-        """Whether somebody below puts frames in order, and so must know of gaps."""
-        waiting, seen = [*self.nodes[index].children], set()
-        if not self.nodes[index].children and self.resequences(-1):
-            return True
+        """Return whether frames are put in order further on, which needs every gap."""
+        below: set[int] = set()
+        waiting = [index]
         while waiting:
-            k = waiting.pop()
-            if k in seen:
-                continue
-            seen.add(k)
-            if self.resequences(k):
-                return True
-            waiting += self.nodes[k].children
-            if not self.nodes[k].children and self.resequences(-1):
-                return True
-        return False
-
-    def leaves(self) -> list[int]:
-        """Return those without children."""
-        return [node.index for node in self.nodes if not node.children]
+            children = self.nodes[waiting.pop()].children or (-1,)
+            waiting += [k for k in children if k >= 0 and k not in below]
+            below.update(children)
+        return any(self.ordered_parents(k) for k in below)
 
     # ---- JSON
 
     def to_json(self) -> str:
-        """Write it; functions that cannot be imported go as cloudpickle, base64."""
+        """Return it as JSON; functions without a module as cloudpickle in base64."""
         processors = []
         for node in self.nodes:
             code = node.processor.code()
             assert code is not None
-            said: dict[str, Any] = {"name": node.name, "kind": code.kind}
-            for key in ("name", "entry"):
-                if getattr(code, key):
-                    said["function" if key == "name" else key] = getattr(code, key)
+            fields: dict[str, Any] = {"name": node.name, "kind": code.kind}
+            if code.name:
+                fields["function"] = code.name
+            if code.entry:
+                fields["entry"] = code.entry
             if code.pickle:
-                said["pickle"] = base64.b64encode(code.pickle).decode()
+                fields["pickle"] = base64.b64encode(code.pickle).decode()
             if node.processor.key is not None:
-                said["key"] = node.processor.key.as_dict()
+                fields["key"] = node.processor.key.as_dict()
             if node.processor.config:
-                said["config"] = node.processor.config
-            said["settings"] = node.settings.as_dict()
-            said["parents"] = [
+                fields["config"] = node.processor.config
+            fields["settings"] = node.settings.as_dict()
+            fields["parents"] = [
                 self.nodes[k].name if k >= 0 else None for k in node.parents
             ]
-            processors.append(said)
+            processors.append(fields)
         whole = {"ataraxis-pipe": VERSION, "name": self.name, "processors": processors}
         return json.dumps(whole, indent=1)
 
 
 def read_json(text: str, *, allow_pickle: bool = False) -> tuple[str, list[Processor]]:
-    """Read what `Graph.to_json` wrote: the name, and the roots.
+    """Return the name and the roots of a graph that `Graph.to_json` has written.
 
     Raises
     ------
     ValueError
-        It is no such text, or holds a pickle, which runs code when it is read
+        `text` is not such JSON, or holds a pickle, which runs code when it is read
         (`allow_pickle` false).
     """
     try:
@@ -264,36 +254,36 @@ def read_json(text: str, *, allow_pickle: bool = False) -> tuple[str, list[Proce
         if whole.get("ataraxis-pipe") != VERSION:
             raise ValueError(f"expected ataraxis-pipe {VERSION}")
         made, roots = {}, []
-        for said in whole["processors"]:
-            pickle = base64.b64decode(said.get("pickle", ""))
-            key = Key.from_dict(said["key"]) if "key" in said else None
+        for fields in whole["processors"]:
+            name = fields["name"]
+            pickle = base64.b64decode(fields.get("pickle", ""))
+            key = Key.from_dict(fields["key"]) if "key" in fields else None
             is_pickled = pickle or (key and key.code and key.code.pickle)
             if is_pickled and not allow_pickle:
                 what = "function" if pickle else "key="
                 raise ValueError(
-                    f"the {what} of {said['name']!r} is a pickle, which runs code "
-                    "when it is read: from_json(text, allow_pickle=True) if you trust "
-                    "it, or have the function in a module"
+                    f"the {what} of {name!r} is a pickle, which runs code when it is "
+                    "read: call from_json(text, allow_pickle=True) if you trust it, or "
+                    "put the function into a module"
                 )
-            code = Code(
-                said["kind"], said.get("function", ""), pickle, said.get("entry", "")
+            function, entry = fields.get("function", ""), fields.get("entry", "")
+            code = Code(fields["kind"], function, pickle, entry)
+            settings = ProcessorSettings.from_dict(fields.get("settings", {}))
+            made[name] = p = Processor.of_code(
+                name, code, settings, fields.get("config", {}), key
             )
-            settings = ProcessorSettings.from_dict(said.get("settings", {}))
-            made[said["name"]] = p = Processor.of_code(
-                said["name"], code, settings, said.get("config", {}), key
-            )
-            for parent in said["parents"]:
+            for parent in fields["parents"]:
                 if parent is None:
                     roots.append(p)
                 else:
                     made[parent].add(p)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"this is no pipe in JSON: {error!r}") from error
+        raise ValueError(f"invalid pipe JSON: {error!r}") from error
     return whole["name"], roots
 
 
 def _ordered(name: str, roots: list[Processor]) -> list[Processor]:
-    """Return all processors, parents first; refuse a cycle, naming it."""
+    """Return all processors, parents first; `ValueError` names a cycle."""
     order: list[Processor] = []
     done: set[int] = set()
     path: list[Processor] = []
@@ -327,7 +317,7 @@ _LINE = 'fill="none" stroke="#4a6fa5" stroke-width="1.5" marker-end="url(#arrow)
 
 
 def svg(graph: Graph) -> str:
-    """Draw processors as boxes, and edges as arrows.
+    """Return the graph as SVG: processors as boxes, edges as arrows.
 
     Examples
     --------
@@ -355,7 +345,7 @@ def svg(graph: Graph) -> str:
 
 
 def _places(graph: Graph) -> dict[int, tuple[int, int]]:
-    """Give each processor a column behind all of its parents."""
+    """Return the position of each processor, in a column after all of its parents."""
     column: dict[int, int] = {}
     for node in graph.nodes:
         column[node.index] = 1 + max(
@@ -378,9 +368,10 @@ def _edge(start: tuple[int, int], end: tuple[int, int]) -> str:
 
 
 def _box(node: GraphNode, x: int, y: int) -> str:
-    said = node.settings
-    notes = [f"{said.workers} workers"] * (said.workers > 1)
-    notes += ["ordered"] * said.ordered + [f"split {said.split}"] * bool(said.split)
+    settings = node.settings
+    notes = [f"{settings.workers} workers"] * node.is_parallel
+    notes += ["ordered"] * settings.ordered
+    notes += [f"split {settings.split}"] * bool(settings.split)
     text = (
         f'<text x="{x + _WIDE // 2}" y="{y + (18 if notes else 27)}" '
         f'text-anchor="middle">{escape(node.name)}</text>'
@@ -393,21 +384,21 @@ def _box(node: GraphNode, x: int, y: int) -> str:
     return f'<rect x="{x}" y="{y}" width="{_WIDE}" height="{_HIGH}" {_BOX}/>{text}'
 
 
-# ---- windows: how far values may be ahead of the oldest one that is not in order yet
+# ---- the ordering window: how far values may be ahead of the oldest unordered one
 
-# Where several workers overtake each other, and somebody behind puts frames in order,
-# all that is on its way between the two is bounded: whoever starts values into such a
-# stretch waits until its end has come near enough. Every queue in between has room for
-# all of it. So nobody in a stretch ever waits for room that only a missing frame could
-# make.
+# Between a processor with several workers and the place where its results are put in
+# order, the number of values is limited: a value enters such a region only while it is
+# within the window of the oldest value that has not left it. Every queue of the region
+# has room for a whole window. So no put in a region waits for room that only a missing
+# frame could make.
 
-End = tuple[int, tuple[int, ...]]
-"""Who puts frames in order (-1: the end), and through which processors they go."""
+WindowEnd = tuple[int, tuple[int, ...]]
+"""Where frames are put in order (-1: the end), and the processors on the way there."""
 
 
-def windows(graph: Graph) -> dict[tuple[int, int], tuple[End, ...]]:
-    """Return, of each edge by which values enter a stretch, where the stretches end."""
-    found: dict[tuple[int, int], list[End]] = {}
+def ordering_windows(graph: Graph) -> dict[tuple[int, int], tuple[WindowEnd, ...]]:
+    """Return, for each edge by which values enter a region, where the region ends."""
+    found: dict[tuple[int, int], list[WindowEnd]] = {}
     for last in (*range(len(graph.nodes)), -1):
         for k in graph.ordered_parents(last):
             for edge, path in _entrances(graph, k, ()):
@@ -418,7 +409,7 @@ def windows(graph: Graph) -> dict[tuple[int, int], tuple[End, ...]]:
 def _entrances(
     graph: Graph, index: int, path: tuple[int, ...]
 ) -> Iterator[tuple[tuple[int, int], tuple[int, ...]]]:
-    """Go from a processor of a stretch up to where values enter it, every way."""
+    """Yield the edges by which values enter a region, and the paths from there."""
     path = (index, *path)
     for source in graph.nodes[index].parents:
         if graph.emits_in_order(source):
@@ -428,9 +419,9 @@ def _entrances(
 
 
 def ordered_region(graph: Graph) -> set[int]:
-    """Return the processors within stretches, and those at their ends (-1: the end)."""
+    """Return the processors in regions, and those at their ends (-1: the end)."""
     found: set[int] = set()
-    for ends in windows(graph).values():
+    for ends in ordering_windows(graph).values():
         for last, path in ends:
             found.update(path)
             found.add(last)

@@ -1,4 +1,4 @@
-"""`Inbox`: frames out of an input queue, as jobs: whole, in order, each once."""
+"""`Inbox`: the frames of an input queue as jobs: whole, in order, each once."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from ataraxis._kernels.queue_handle import FrameLease, Message
 from ataraxis.errors import CorruptFrame
 from ataraxis.frame import Frame
-from ataraxis.pipeline.arrays import joined
+from ataraxis.pipeline.arrays import concatenate
 from ataraxis.pipeline.frames import (
     BUNDLE,
     CALL_LANE,
@@ -24,6 +24,7 @@ from ataraxis.pipeline.frames import (
     SKIPPED,
     Read,
     index_of,
+    kind_of,
     read,
     read_frame,
 )
@@ -31,15 +32,15 @@ from ataraxis.pipeline.reorder import Resequencer
 from ataraxis.stream import MemQ
 from ataraxis.stream.lease import Lease
 
-# How long to wait for a number that a damaged frame may have had.
+# How long to wait for a number that a damaged frame may have had, s.
 _MISSING_S = 1.0
-_BYTE = 8
-Letter = Message | FrameLease
+_BITS_OF_A_BYTE = 8
+AnyLease: TypeAlias = Message | FrameLease
 
 
 @dataclass(slots=True)
 class Job:
-    """A frame that came in, or the parts of one."""
+    """A frame that was received, or the parts of one."""
 
     lane: int
     sequence: int
@@ -49,7 +50,7 @@ class Job:
     time_ns: int
     source: int
     attempt: int
-    leases: list[Letter]
+    leases: list[AnyLease]
     parts: dict[int, Any] = field(default_factory=dict)
     count: int = 0
     is_skipped: bool = False
@@ -64,80 +65,76 @@ class Job:
 
     @property
     def part(self) -> tuple[int, int]:
-        """Which part of a value it is, and of how many; (0, 0): the whole."""
+        """The index of a part of a value and their count; (0, 0): the whole value."""
         return (next(iter(self.parts)), self.count) if self.count else (0, 0)
 
-    @property
-    def _gap(self) -> int:
-        return SKIPPED if self.is_skipped else GAP
-
     def acknowledge(self) -> None:
-        """Say that it is done with."""
+        """Acknowledge its frames."""
         for lease in self.leases:
             lease.acknowledge()
 
     def give_back(self) -> None:
-        """Let another worker have it."""
+        """Give its frames back, for another worker."""
         for lease in self.leases:
             lease.give_back()
 
-    def add(self, other: Job) -> bool:
-        """Take another part of the same value; whether it is whole now."""
-        for k in other.parts:
-            if k in self.parts:
-                other.acknowledge()
-                return len(self.parts) == self.count
+    def merge(self, other: Job) -> None:
+        """Add another part of the same value; acknowledge it if it is a repeat."""
+        if not other.parts.keys().isdisjoint(self.parts):
+            other.acknowledge()
+            return
         if other.kind == GROUP:
             self.kind = GROUP
         self.is_skipped |= other.kind == SKIPPED
         self.parts.update(other.parts)
         self.leases += other.leases
-        if len(self.parts) < self.count:
-            return False
+
+    def join(self) -> None:
+        """Make one value of all parts."""
         parts = [self.parts[k] for k in range(self.count)]
+        gap = SKIPPED if self.is_skipped else GAP
         self.count = 0
         if self.kind == GROUP:
             self.value = tuple(v for part in parts for v in part or ())
-            self.kind = BUNDLE if self.value else self._gap
+            self.kind = BUNDLE if self.value else gap
         elif all(part is None for part in parts):
-            self.kind = self._gap
+            self.kind = gap
         elif all(getattr(part, "ndim", 0) for part in parts):
-            self.kind, self.value = PLAIN, joined(parts, parts[0].ndim - 1)
+            self.kind, self.value = PLAIN, concatenate(parts, parts[0].ndim - 1)
         else:
             self.kind, self.value = BUNDLE, tuple(p for p in parts if p is not None)
-        return True
 
 
-def job_of(lease: FrameLease, found: Read) -> Job:
-    """Make a job of a frame that was read."""
+def _job_of(lease: FrameLease, found: Read) -> Job:
+    """Return the job of a frame that was read."""
     lane, sequence, part, overlap, source, time_ns, _, value = found
     if sequence < 0:
-        # Somebody put it into the queue by hand: it is numbered by the queue.
+        # A frame without an origin, put by hand: the queue numbers it.
         sequence = lease.id
-    kind = part & 0xFF
+    kind = kind_of(part)
     job = Job(lane, sequence, PLAIN if kind == CALLED else kind, value, overlap,
               time_ns, source, lease.attempt, [lease])  # fmt: skip
-    if part > 0xFF:
-        index, count = index_of(part)
+    index, count = index_of(part)
+    if count:
         job.parts, job.count = {index: value}, count
     return job
 
 
-def job_in(message: Message) -> Job:
-    """Make a job of a frame that was read when it was leased."""
+def job_of_message(message: Message) -> Job:
+    """Return the job of a frame that was read when it was leased."""
     return Job(
         message.lane, message.sequence, PLAIN, message.value, message.overlap,
         message.time_ns, message.source, message.attempt, [message],
     )  # fmt: skip
 
 
-def data_of(lease: Letter) -> bytes:
+def data_of(lease: AnyLease) -> bytes:
     """Return the bytes of a frame."""
     return lease.frame.to_bytes() if isinstance(lease, Lease) else lease.data
 
 
 class Inbox:
-    """Jobs out of a queue, until the frame that says that none follows.
+    """Jobs from a queue, until the frame that marks its end.
 
     Parameters
     ----------
@@ -145,10 +142,10 @@ class Inbox:
         The input queue.
     ordered : tuple of int
         Parents whose frames are put in order first.
-    line : Resequencer
-        What puts them in order.
+    resequencer : Resequencer
+        Puts them in order.
     on_repeat, on_corrupt : callable
-        Told of a frame that has been here before, and of a damaged one.
+        Called with a repeated frame, and for a damaged one.
     allow_pickle : bool
         Whether pickles are read.
     """
@@ -157,7 +154,7 @@ class Inbox:
         self,
         queue: MemQ,
         ordered: tuple[int, ...],
-        line: Resequencer[Job],
+        resequencer: Resequencer[Job],
         on_repeat: Callable[[Job], None],
         on_corrupt: Callable[[CorruptFrame, Job | None], None],
         allow_pickle: bool = False,
@@ -165,49 +162,43 @@ class Inbox:
         self._queue = queue
         self._allow_pickle = allow_pickle
         self._ordered = frozenset(ordered)
-        self._line = line
+        self._resequencer = resequencer
         self._partial: dict[tuple[int, int], Job] = {}
         self._ready: deque[Job] = deque()
-        self._on_repeat = on_repeat
-        self._on_corrupt = on_corrupt
+        self._on_repeat, self._on_corrupt = on_repeat, on_corrupt
         self._lanes = {HEAD_LANE, CALL_LANE}
         self._missing = 0
-        self.last: Letter | None = None
-        """The lease of the last frame, once it has come."""
+        self.last: AnyLease | None = None
+        """The lease of the last frame, once it has arrived."""
 
     def __iter__(self) -> Iterator[Job]:
-        """Go through the jobs as they come, until the last frame."""
+        """Iterate over the jobs as they come, until the last frame."""
         while (job := self.next(None)) is not None:
             yield job
 
     def next(self, timeout: float | None) -> Job | None:
-        """Return the next job, or None at the end; `TimeoutError`: none in time."""
+        """Return the next job, or None at the end; `TimeoutError`: not in time."""
+        early = self._resequencer
         while True:
             if self._ready:
                 return self._ready.popleft()
-            if not self._ordered:
-                if self.last is not None:
-                    return None
-                self._take(timeout)
-                continue
-            job = self._line.pop()
+            job = early.pop() if self._ordered else None
             if job is not None:
                 return job
             if self.last is not None:
-                if not len(self._line):
+                if not len(early):
                     return None
-                self._line.skip()
+                early.skip()
                 continue
-            wait, is_short = timeout, False
-            if self._missing and len(self._line):
-                is_short = timeout is None or timeout > _MISSING_S
-                wait = _MISSING_S if is_short else timeout
+            wait = timeout
+            if self._missing and len(early):
+                wait = _MISSING_S if timeout is None else min(timeout, _MISSING_S)
             try:
                 self._take(wait)
             except TimeoutError:
-                if not is_short:
+                if wait == timeout:
                     raise
-                self._line.skip()
+                early.skip()
                 self._missing = 0
 
     def _take(self, timeout: float | None) -> None:
@@ -217,23 +208,19 @@ class Inbox:
             self._damaged(error)
             return
         if lease is None:
-            raise TimeoutError("nothing came in time")
+            raise TimeoutError("no frame came in time")
         if isinstance(lease, Message):
-            self._sort(job_in(lease))
+            self._sort(job_of_message(lease))
         else:
-            self._open(lease)
-
-    def accept(self, lease: FrameLease | None) -> None:
-        """Take a frame that was leased already; None: its slot's come one by one."""
-        if lease is not None:
-            self._open(lease)
+            self.accept(lease)
 
     @property
     def is_empty(self) -> bool:
-        """Whether what comes next comes from the queue."""
+        """Whether the next job comes from the queue."""
         return not self._ready and self.last is None
 
-    def _open(self, lease: FrameLease) -> None:
+    def accept(self, lease: FrameLease) -> None:
+        """Take a frame that was leased already."""
         try:
             if isinstance(lease, Lease):
                 found = read_frame(lease.frame)
@@ -247,49 +234,50 @@ class Inbox:
         if found.is_last:
             self.last = lease
         else:
-            self._sort(job_of(lease, found))
+            self._sort(_job_of(lease, found))
 
     def _sort(self, job: Job) -> None:
+        """Add a job to those that are ready, or to those that wait for others."""
         self._lanes.add(job.lane)
         if job.source not in self._ordered:
             self._ready.append(job)
             return
         if job.count:
             key = (job.lane, job.sequence)
-            first = self._partial.get(key)
-            if first is None:
-                self._partial[key] = first = job
-                is_whole = job.count == 1 and job.add(Job(*_NOTHING, [], {}, 0))
+            first = self._partial.setdefault(key, job)
+            if first is not job:
+                first.merge(job)
             else:
-                is_whole = first.add(job)
-            if not is_whole:
+                job.is_skipped |= job.kind == SKIPPED
+            if len(first.parts) < first.count:
                 return
             del self._partial[key]
+            first.join()
             job = first
-        if not self._line.push(job):
+        if not self._resequencer.push(job):
             self._on_repeat(job)
             job.acknowledge()
 
     def _damaged(self, error: CorruptFrame) -> None:
-        """Go on without a damaged frame; say which it was, if its head says so."""
+        """Report a damaged frame, and replace it by a gap if its origin is readable."""
         job = None
         if error.data is not None:
             with suppress(CorruptFrame):
-                job = self._rest_of(Frame.from_buffer(error.data, verify=False))
+                job = self._gap_of(Frame.from_buffer(error.data, verify=False))
         self._on_corrupt(error, job)
         if job is None:
             self._missing += 1
         else:
             self._sort(job)
 
-    def _rest_of(self, frame: Frame) -> Job | None:
-        """Return what stands for a damaged frame whose header is whole."""
+    def _gap_of(self, frame: Frame) -> Job | None:
+        """Return the gap for a damaged frame whose header is intact."""
         origin = frame.origin
         if origin is None:
             return None
-        # The checksum of the header does not cover the lane: which may it have been?
+        # The checksum of the header does not cover the lane: take the closest one.
         lane = min(self._lanes, key=lambda known: _distance(known, origin.source))
-        if _distance(lane, origin.source) > _BYTE:
+        if _distance(lane, origin.source) > _BITS_OF_A_BYTE:
             return None
         job = Job(
             lane, frame.sequence, SKIPPED, None, 0, frame.time_ns, frame.source, 1, []
@@ -302,6 +290,3 @@ class Inbox:
 
 def _distance(a: int, b: int) -> int:
     return (a ^ b).bit_count()
-
-
-_NOTHING = (0, 0, GAP, None, 0, 0, 0, 1)

@@ -1,7 +1,7 @@
-"""`Key`: which worker of several has a value, by something in it: always the same one.
+"""`Key`: distributes values to workers by key; each key always to the same worker.
 
-A value goes into the input queue of one worker, so values of one key are worked on in
-the order in which they came, and a class may keep what it knows of a key in itself.
+A value goes into the input queue of one worker, so values of one key are processed in
+order, and a class may keep the state of a key in itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _F64 = struct.Struct("<d")
 
 @dataclass(frozen=True)
 class Key:
-    """What tells values apart, in a form that travels.
+    """The key of values, in a form that travels.
 
     Examples
     --------
@@ -30,30 +30,30 @@ class Key:
     """
 
     item: str | int | None = None
-    """What stands in brackets behind the value; None: ask the function."""
+    """Name or index of the key in the value; None: call the function."""
     code: Code | None = None
 
     @classmethod
     def of(cls, processor: str, given: Any) -> Key:
-        """Make it of what ``Processor(key=...)`` was given.
+        """Return the key for ``Processor(key=given)``.
 
         Raises
         ------
         TypeError
-            It is no plain function of a value, nor a name or a number.
+            `given` is not a plain function of a value, a name or an index.
         """
         if isinstance(given, str | int) and not isinstance(given, bool):
             return cls(given)
         is_plain = callable(given) and not inspect.iscoroutinefunction(given)
         if not is_plain or kind_of(given) != "map":
             raise TypeError(
-                f"key={given!r} of processor {processor!r}: a plain function of a "
-                "value, or the name or number that stands in brackets behind it"
+                f"key= of processor {processor!r} must be a plain function of a value, "
+                f"a field name or an index, got {given!r}"
             )
         return cls(code=code_of(given, None))
 
     def as_dict(self) -> dict[str, Any]:
-        """Write it for JSON."""
+        """Return the fields, for JSON."""
         if self.code is None:
             return {"item": self.item}
         if self.code.name:
@@ -61,30 +61,30 @@ class Key:
         return {"pickle": base64.b64encode(self.code.pickle).decode()}
 
     @classmethod
-    def from_dict(cls, said: dict[str, Any]) -> Key:
-        """Read what `as_dict` returned."""
-        if "item" in said:
-            return cls(said["item"])
-        pickle = base64.b64decode(said.get("pickle", ""))
-        return cls(code=Code("map", said.get("function", ""), pickle))
+    def from_dict(cls, fields: dict[str, Any]) -> Key:
+        """Return the key of which `as_dict` has returned the fields."""
+        if "item" in fields:
+            return cls(fields["item"])
+        pickle = base64.b64decode(fields.get("pickle", ""))
+        return cls(code=Code("map", fields.get("function", ""), pickle))
 
 
 class Router:
-    """Says which worker has a value; made where values are put.
+    """Selects the worker of a value, in the process that puts the value.
 
     Parameters
     ----------
     key : Key
-        What tells values apart.
+        The key.
     processor : str
-        Whose key it is.
+        The processor of the key.
     count : int
-        How many workers it has.
+        Its number of workers.
 
     Examples
     --------
     >>> router = Router(Key("mouse"), "track", 3)
-    >>> router.place_of({"mouse": 7, "x": 0.5}), router.place_of({"mouse": 7.0})
+    >>> router.worker_of({"mouse": 7, "x": 0.5}), router.worker_of({"mouse": 7.0})
     (1, 1)
     """
 
@@ -92,49 +92,46 @@ class Router:
         self._key, self._processor, self._count = key, processor, count
         self._call: Callable[[Any], Any] | None = None
 
-    def place_of(self, value: Any) -> int:
-        """Return the number of the worker that has a value.
+    def worker_of(self, value: Any) -> int:
+        """Return the number of the worker that gets a value.
 
         Raises
         ------
         ValueError
             The key's function raised, or the value has no such item.
         TypeError
-            What it returned is no number, text, bytes, None, or tuple of these.
+            The key is not a number, text, bytes, None, or a tuple of these.
         """
         try:
-            key = self._function()(value)
+            if self._call is None:
+                code, item = self._key.code, self._key.item
+                self._call = (lambda each: each[item]) if code is None else code.load()
+            key = self._call(value)
         except Exception as error:
             raise ValueError(
                 f"key= of processor {self._processor!r} raised {type(error).__name__}: "
-                f"{error}; it was asked of a {type(value).__name__}"
+                f"{error}; its value was a {type(value).__name__}"
             ) from error
         try:
             return number_of(key) % self._count
         except TypeError:
             raise TypeError(
-                f"key= of processor {self._processor!r} returned a "
-                f"{type(key).__name__}: a number, text, bytes, None or a tuple of these"
+                f"key= of processor {self._processor!r} must return a number, text, "
+                f"bytes, None or a tuple of these, got {type(key).__name__}"
             ) from None
 
     def shares_of(self, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """Share values out: those of each worker, in their order."""
+        """Return the values of each worker, in their order."""
         shares: list[list[Any]] = [[] for _ in range(self._count)]
         for value in values:
-            shares[self.place_of(value)].append(value)
+            shares[self.worker_of(value)].append(value)
         return [tuple(share) for share in shares]
-
-    def _function(self) -> Callable[[Any], Any]:
-        if self._call is None:
-            code, item = self._key.code, self._key.item
-            self._call = (lambda value: value[item]) if code is None else code.load()
-        return self._call
 
 
 def number_of(key: Any) -> int:
-    """Return a number of a key: the same in every process, also of equal keys.
+    """Return a number for a key: the same in every process, and for equal keys.
 
-    A whole number is its own, so that keys from 0 on are shared out evenly.
+    The number of an integer is the integer, so that keys from 0 on spread evenly.
 
     Examples
     --------
@@ -155,4 +152,4 @@ def number_of(key: Any) -> int:
         return 0
     if isinstance(key, tuple):
         return zlib.crc32(repr([number_of(part) for part in key]).encode())
-    raise TypeError(f"{type(key).__name__} is no key")
+    raise TypeError(f"a key cannot be a {type(key).__name__}")

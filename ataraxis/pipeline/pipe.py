@@ -1,4 +1,4 @@
-"""`Pipe`: processors joined into a graph; a value until it is started."""
+"""`Pipe`: a graph of processors, and its results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ataraxis.pipeline.upipe import ReadyResult, SinkQueue
 from ataraxis.shm.context import ContextLike, checked_name
 
 _log = logging.getLogger("ataraxis.pipeline")
-_NONE = object()
+_NONE, _END = object(), object()
 
 
 class Pipe:
@@ -29,17 +29,16 @@ class Pipe:
     Parameters
     ----------
     name : str
-        Any number of pipes may have it, and run at once.
+        Several pipes with one name may run at once.
     context : Context, str, Path or None
-        The directory that its queues live in, while it runs.
+        The directory of its queues while it runs.
     dead_letters : str or Path, optional
-        Directory of dead letters: values that killed their workers, or that nobody
-        could read. One of the system's temporary directory, if not given; made when
-        there is a first one.
+        Directory of dead letters: values that could not be processed. If not given, one
+        in the system's temporary directory. Created with the first of them.
 
     Notes
     -----
-    Nothing is started, and no file touched, before `start` or `run`.
+    Before `start`, `run` or `map`, no process is started and no file created.
 
     Examples
     --------
@@ -62,7 +61,7 @@ class Pipe:
         letters: Any = None,
     ) -> None:
         if letters is not None and dead_letters is not None:
-            raise TypeError("dead_letters= was given, and letters=, its old name, too")
+            raise TypeError("give dead_letters= or letters=, its old name, not both")
         self._name = checked_name(name)
         self._context = context
         self._dead_letters = letters if dead_letters is None else dead_letters
@@ -74,60 +73,60 @@ class Pipe:
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The name."""
         return self._name
 
     def add(self, processor: Processor) -> Processor:
-        """Add a first processor; returns it, so that the next one is added to it.
+        """Add a first processor; return it, to add the next one to it.
 
         A chain is ``pipe.add(a).add(b)``. ``pipe.add(a); pipe.add(b)`` makes two first
-        processors, as in uPipe, where two producers begin a pipe like this. If both are
-        functions of a value, and one is also the last, each value has two results: then
-        `run` warns. Say `connect_to` if you mean it.
+        processors, as in uPipe, where a pipe may begin with two producers. If both take
+        values, and one is also the last, each value has two results and `run` warns;
+        `connect_to` confirms that it is intended.
         """
         if not isinstance(processor, Processor):
-            raise TypeError(f"add({processor!r}): a Processor")
+            raise TypeError(f"add() needs a Processor, got {processor!r}")
         if processor not in self._roots:
             self._roots.append(processor)
         return processor
 
     def connect_to(self, *processors: Processor) -> Self:
-        """Add several first processors, each of which has every value; this pipe."""
+        """Add several first processors, which get every value; return this pipe."""
         for processor in processors:
             self.add(processor)
         self._is_parallel = True
         return self
 
     def graph(self) -> Graph:
-        """Return the graph as it is now, checked.
+        """Return the graph as it is now.
 
         Raises
         ------
         ValueError
-            It cannot run: says why, all of it.
+            It cannot run; the message lists all reasons.
         """
         return Graph.of(self._name, self._roots)
 
     def to_json(self) -> str:
-        """Write the graph as JSON; functions of a notebook go as cloudpickle."""
+        """Return the graph as JSON, with functions of a notebook as cloudpickle."""
         return self.graph().to_json()
 
     @classmethod
     def from_json(
         cls, text: str, *, allow_pickle: bool = False, context: ContextLike = None
     ) -> Pipe:
-        """Read what `to_json` wrote.
+        """Return the pipe of which `to_json` has returned `text`.
 
         Raises
         ------
         ValueError
-            It is no pipe, or a function in it is a pickle (`allow_pickle` false).
+            `text` is not the JSON of a pipe, or a function in it is a pickle
+            (`allow_pickle` false).
         """
         name, roots = read_json(text, allow_pickle=allow_pickle)
-        pipe = cls(name, context=context)
-        return pipe.connect_to(*roots)
+        return cls(name, context=context).connect_to(*roots)
 
-    # ---- plain
+    # ---- without asyncio
 
     def run(
         self,
@@ -136,29 +135,28 @@ class Pipe:
         *,
         engine: Engine | Start | None = None,
     ) -> Run:
-        """Start it: every worker is being started when this returns.
+        """Start it, and return without waiting for the workers.
 
         Parameters
         ----------
         source : iterable, Consumer or datamux Source, optional
-            What the first processors have; then the pipe ends when it has ended.
-            Without it they have what `Run.emit` and `Run.call` put in, until
-            `Run.stop`.
+            Gives the values for the first processors; the pipe ends when it ends.
+            Without it, `Run.emit` and `Run.call` put values in, until `Run.stop`.
         sink : callable, list, queue, Producer, JournalWriter, DataLogger or DataArray
-            Has every result of the last processors, each once. A `xarray.DataArray` is
-            filled along its first dimension.
+            Receives every result of the last processors, each once. A
+            `xarray.DataArray` is filled along its first dimension.
         engine : Engine, 'spawn' or 'forkserver', optional
-            Where and how workers are started; here, each a new interpreter, if not
-            given. See `Local`.
+            Where and how workers are started. If not given, on this machine, each as a
+            new interpreter. See `Local`.
 
         Raises
         ------
         ValueError
             The graph cannot run; nothing was started.
         RuntimeError
-            It runs already.
+            The pipe runs already.
         """
-        if self._run is not None and self._run.state == "running":
+        if self.running:
             raise RuntimeError(f"pipe {self._name!r} runs already: wait for its end")
         return self._start(source, sink, engine)
 
@@ -170,14 +168,14 @@ class Pipe:
         on_skip: Any = None,
         depth: int = 3,
     ) -> Run:
-        # `depth`: how many calls above this one the user's own is, for warnings.
+        # `depth`: the distance to the call of the user, for warnings.
         graph = self.graph()
         if not self._is_parallel and (heads := graph.parallel_heads()):
             names = ", ".join(map(repr, heads))
             warnings.warn(
-                f"pipe {self._name!r}: {names} are all first processors, and each "
-                "value has a result of each. For a chain: pipe.add(a).add(b). If you "
-                "mean it: pipe.connect_to(a, b)",
+                f"pipe {self._name!r}: {names} are all first processors, so each value "
+                "has one result from each. For a chain, write pipe.add(a).add(b); if "
+                "this is intended, pipe.connect_to(a, b)",
                 stacklevel=depth,
             )
         self._run = Run(
@@ -198,29 +196,22 @@ class Pipe:
         placeholder: Any = _NONE,
         engine: Engine | Start | None = None,
     ) -> Results:
-        """Feed the pipe, and go through what comes out, as it comes.
+        """Put every value of a source in, and return an iterator over the results.
 
         Parameters
         ----------
-        source : iterable, Consumer or datamux Source
+        source, engine
             As for `run`.
         placeholder : object, optional
-            What comes in place of a value that went to the dead letters, where the
-            pipe has an order in its place. If not given, nothing comes: the iterator's
-            ``skipped`` is how many there were, and the log of the program says so at
+            The result for a value that went to the dead letters; in its place, if the
+            pipe keeps the order. If not given, such a value has no result: the
+            iterator's ``skipped`` counts them, and the program's log reports them at
             the end.
-        engine : Engine, 'spawn' or 'forkserver', optional
-            As for `run`.
 
         Returns
         -------
         Results
-            An iterator; its ``dead_letters`` are the values, each with the reason.
-
-        Raises
-        ------
-        PipeError
-            By the iterator: the pipe failed.
+            The iterator. It raises `PipeError` if the pipe fails.
 
         Examples
         --------
@@ -243,7 +234,7 @@ class Pipe:
         *,
         engine: Engine | Start | None = None,
     ) -> Run:
-        """Start it, and wait until every worker takes part. See `run`.
+        """Start it as `run` does, and wait until every worker takes part.
 
         Raises
         ------
@@ -255,50 +246,34 @@ class Pipe:
         return run
 
     async def load(self) -> Self:
-        """Check the graph; there is no server to load it into."""
+        """Check the graph; for programs of uPipe, which load it into a server."""
         self.graph()
         return self
 
     @property
     def execution(self) -> Run:
-        """The run that was started last."""
+        """The latest run."""
         if self._run is None:
             raise NotConnectedError(
-                f"pipe {self._name!r} was not started: await start(), or run()"
+                f"pipe {self._name!r} was not started: call run(), or await start()"
             )
         return self._run
 
     async def wait_for_completion(self) -> None:
-        """Wait until the pipe has completed.
-
-        Raises
-        ------
-        PipeError
-            It failed: a group of `ProcessorError`, with the tracebacks of the workers.
-        """
+        """Wait until the pipe has completed. Raises as `Run.wait`."""
         await self.execution.completion()
 
     async def emit(self, value: Any, d_type: DType | int | None = None) -> bool:
-        """Put a value into the first processors; False: no room within 0.5 s."""
+        """Put a value in; False: no room within 0.5 s. Raises as `Run.emit`."""
         return await self.execution.emit_async(value, d_type)
 
     async def emit_sync(
         self, value: Any, d_type: DType | int | None = None, timeout_ms: float = -1
     ) -> Any:
-        """Put a value in, and return what the last processor made of it.
+        """Put a value in, and return its result, as `Run.call` does.
 
-        A list, if it made several; None, if nothing. A caller that gives up, by
-        `timeout_ms` or by being cancelled, harms nobody: what comes of its value is
-        dropped, and counted in ``execution.late_answers``.
-
-        Raises
-        ------
-        TimeoutError
-            Nothing came within `timeout_ms`; -1: wait for ever.
-        PipeError
-            The pipe failed, meanwhile or before.
-        ProcessorError
-            The value went to the dead letters.
+        -1 as `timeout_ms` waits without a limit. If the call is cancelled or times out,
+        the answer is dropped, and counted in ``execution.late_answers``.
         """
         timeout = None if timeout_ms < 0 else timeout_ms * 1e-3
         run = self.execution
@@ -307,21 +282,21 @@ class Pipe:
                 future = await run.submit_async(value, d_type)
                 return await asyncio.wrap_future(future)
         except TimeoutError as error:
-            if error.args:  # of the pipe's own
+            if error.args:  # raised by the pipe
                 raise
             raise TimeoutError(
                 f"pipe {self._name!r} did not answer within {timeout_ms:g} ms"
             ) from None
 
     async def stop(self) -> None:
-        """Let it run dry, and wait for its end. Raises as `wait_for_completion`."""
+        """Stop it as `Run.stop` does, and wait for its end. Raises as `Run.wait`."""
         self.execution.stop(wait=False)
         await self.execution.completion()
 
     def terminate(self) -> ReadyResult:
-        """End every worker now, if it runs; what is inside is lost.
+        """End every worker now, if it runs; values in the pipe are lost.
 
-        It has ended when this returns: ``await pipe.terminate()`` is the same.
+        It has ended when this returns; ``await pipe.terminate()`` is the same.
         """
         if self._run is not None:
             self._run.terminate()
@@ -329,9 +304,9 @@ class Pipe:
 
     @property
     def sink_q(self) -> SinkQueue:
-        """What comes out and has no caller who waits for it, from now on.
+        """The results for which no caller waits, from now on, also with a sink.
 
-        For programs of uPipe; with a sink, both have it.
+        For programs of uPipe.
         """
         return SinkQueue(self.execution.kept)
 
@@ -342,12 +317,12 @@ class Pipe:
 
     @property
     def pending_termination(self) -> bool:
-        """Whether it was told to stop, or has ended."""
+        """Whether it is stopping, or has ended."""
         return self._run is not None and self._run.is_stopping
 
     @property
     def completed(self) -> bool:
-        """Whether it has completed; never true of one that failed."""
+        """Whether it has completed; False if it failed."""
         return self._run is not None and self._run.state == "completed"
 
     def __repr__(self) -> str:
@@ -355,7 +330,7 @@ class Pipe:
         return f"<Pipe {self._name!r}, {self._shape()}, {state}>"
 
     def _shape(self) -> str:
-        """Say what is in it, in a line; whatever is wrong with it."""
+        """Return the graph in one line, also one that cannot run."""
         if not self._roots:
             return "empty: add(Processor(...))"
         names, last = [], self._roots
@@ -370,7 +345,7 @@ class Pipe:
         return f"{count} processors from {first} on"
 
     def _repr_svg_(self) -> str | None:
-        """Draw the graph, for a notebook; nothing, as long as it cannot run."""
+        """Return a drawing of the graph, for a notebook; None if it cannot run."""
         from ataraxis.pipeline.graph import svg
 
         try:
@@ -380,10 +355,10 @@ class Pipe:
 
 
 class Results:
-    """What comes out of a pipe, as it comes; made by `Pipe.map`.
+    """An iterator over the results of a pipe, from `Pipe.map`.
 
-    The pipe is started by the first look, and terminated if this is closed, or dropped,
-    before its end.
+    The first ``next`` starts the pipe. If the iterator is closed or dropped before its
+    end, the pipe is terminated.
     """
 
     def __init__(
@@ -400,53 +375,18 @@ class Results:
         self._run: Run | None = None
         self._values = self._go()
 
-    def _go(self) -> Iterator[Any]:
-        results: SimpleQueue[tuple[bool, Any]] = SimpleQueue()
-        on_skip = None
-        if self._placeholder is not _NONE:
-
-            def on_skip() -> None:
-                results.put((True, self._placeholder))
-
-        run = self._run = self._start(
-            self._source,
-            lambda value: results.put((True, value)),
-            self._engine,
-            on_skip,
-            4,
-        )
-        run.when_over(lambda: results.put((False, None)))
-        try:
-            while (found := results.get())[0]:
-                yield found[1]
-        except BaseException:
-            run.terminate()
-            raise
-        run.wait()
-        if run.skipped and on_skip is None:
-            _log.warning(
-                "pipe %r: %d of %d values were skipped; they are in %s, and in "
-                "dead_letters of what map() returned; placeholder= puts something in "
-                "their place",
-                self._pipe.name,
-                run.skipped,
-                run.progress[0],
-                run.letters,
-            )
-
     @property
     def run(self) -> Run:
-        """The run; there is one from the first look on."""
+        """The run; the first ``next`` starts it."""
         if self._run is None:
             raise NotConnectedError(
-                f"pipe {self._pipe.name!r}: map() starts it with the first result that "
-                "is asked for"
+                f"pipe {self._pipe.name!r} was not started: the first next() starts it"
             )
         return self._run
 
     @property
     def skipped(self) -> int:
-        """How many values went to the dead letters, so far."""
+        """How many values went to the dead letters so far."""
         return 0 if self._run is None else self._run.skipped
 
     @property
@@ -468,3 +408,33 @@ class Results:
         if self._run is None:
             return f"<Results of pipe {self._pipe.name!r}, not started>"
         return f"<Results of {self._run!r}>"
+
+    def _go(self) -> Iterator[Any]:
+        results: SimpleQueue[Any] = SimpleQueue()
+        on_skip = None
+        if self._placeholder is not _NONE:
+
+            def on_skip() -> None:
+                results.put(self._placeholder)
+
+        run = self._run = self._start(
+            self._source, results.put, self._engine, on_skip, 4
+        )
+        run.when_over(lambda: results.put(_END))
+        try:
+            while (result := results.get()) is not _END:
+                yield result
+        except BaseException:
+            run.terminate()
+            raise
+        run.wait()
+        if run.skipped and on_skip is None:
+            _log.warning(
+                "pipe %r: %d of %d values were skipped; they are in %s, and in "
+                "dead_letters of the iterator; placeholder= gives a result in their "
+                "place",
+                self._pipe.name,
+                run.skipped,
+                run.progress[0],
+                run.letters,
+            )

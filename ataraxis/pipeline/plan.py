@@ -1,33 +1,37 @@
-"""`Plan`: what a graph needs to run: queues, their sizes, what each worker is told."""
+"""`Plan`: the queues of a run, their sizes, and the specification of each worker."""
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ataraxis.pipeline.graph import Graph, GraphNode, ordered_region, windows
+from ataraxis.pipeline.graph import (
+    Graph,
+    GraphNode,
+    ordered_region,
+    ordering_windows,
+)
 from ataraxis.pipeline.spec import WINDOW, Target, WorkerSpec
 from ataraxis.shm.context import Context
 from ataraxis.stream import MemQ
 
-_MOST_WAYS = 256
+_MOST_PATHS = 256
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Names, sizes and specifications of a run; nothing is made yet."""
+    """Names, sizes and specifications of a run; creates nothing until `make_queues`."""
 
     graph: Graph
     run: str
     context: Context
-    letters: Path
-    has_taker: bool
+    dead_letters: Path
+    has_sink: bool
 
     @property
     def credit(self) -> str:
-        """Name of the array whose change says that frames were put in order."""
+        """Name of the array that changes when frames were put in order."""
         return f"{self.run}.credit"
 
     @property
@@ -35,109 +39,101 @@ class Plan:
         """Name of the queue at the pipe's end."""
         return f"{self.run}.end"
 
-    @staticmethod
-    def letters_of(run: str, given: Any) -> Path:
-        """Return where dead letters go."""
-        if given is not None:
-            return Path(given).resolve()
-        return Path(tempfile.gettempdir()) / f"ataraxis-letters-{run}"
-
     # ---- queues
 
     def inboxes(self, node: GraphNode) -> tuple[str, ...]:
         """Return the names of a processor's input queues."""
         if node.processor.kind == "source" or not node.parents:
             return ()
-        names = f"{self.run}.in.{node.name}"
+        name = f"{self.run}.in.{node.name}"
         if node.inboxes == 1:
-            return (names,)
-        return tuple(f"{names}.{k}" for k in range(node.inboxes))
+            return (name,)
+        return tuple(f"{name}.{k}" for k in range(node.inboxes))
 
     def make_queues(self) -> dict[str, MemQ]:
-        """Make every queue; all or none."""
-        made: dict[str, MemQ] = {}
+        """Create every queue, or none."""
+        queues: dict[str, MemQ] = {}
         try:
             for node in self.graph.nodes:
+                settings = node.settings
                 for name in self.inboxes(node):
-                    made[name] = self._queue(name, node.index, node.settings)
-            made[self.end] = self._queue(self.end, -1, None)
+                    queues[name] = self._queue(
+                        name, node.index, settings.buffer_size, settings.allow_pickle
+                    )
+            # Results are about as large as the inputs of the last processors.
+            last = [self.graph.nodes[k].settings for k in self.graph.leaves()]
+            size = max(settings.buffer_size for settings in last)
+            queues[self.end] = self._queue(self.end, -1, size, False)
         except BaseException:
-            for queue in made.values():
+            for queue in queues.values():
                 queue.unlink()
             raise
-        return made
+        return queues
 
-    def _queue(self, name: str, index: int, settings: Any) -> MemQ:
-        if settings is None:
-            # Results are as large as what the last processors have, more or less.
-            last = [self.graph.nodes[k].settings for k in self.graph.leaves()]
-            size = max(said.buffer_size for said in last)
-        else:
-            size = settings.buffer_size
-        # Each worker may have died a few times before somebody cleans up after it.
+    def _queue(self, name: str, index: int, size: int, allow_pickle: bool) -> MemQ:
+        # Each worker may die a few times before another process cleans up after it.
         workers = sum(node.settings.workers for node in self.graph.nodes)
         return MemQ(
             name,
-            self.slots(index),
+            self._slots(index),
             size,
-            allow_pickle=bool(settings and settings.allow_pickle),
+            allow_pickle=allow_pickle,
             context=self.context,
             participants=min(1024, -(-(4 * workers + 16) // 64) * 64),
         )
 
-    def slots(self, index: int) -> int:
-        """Return how many slots an input queue has: room for all that waits in it."""
+    def _slots(self, index: int) -> int:
+        """Return the number of slots of an input queue: room for all that may wait."""
         last = self.graph.leaves() if index < 0 else [index]
-        wanted = max(self.graph.nodes[k].settings.buffer_count for k in last)
+        count = max(self.graph.nodes[k].settings.buffer_count for k in last)
         if index in ordered_region(self.graph):
-            wanted = max(wanted, WINDOW * self._ways(index))
+            count = max(count, WINDOW * self._paths(index))
         workers = 1 if index < 0 else self.graph.nodes[index].settings.workers
-        return wanted + workers
+        return count + workers
 
-    def _ways(self, index: int) -> int:
-        """Count the ways from the heads to a processor, parts of a split each."""
+    def _paths(self, index: int) -> int:
+        """Count the paths from the heads to a processor, each part of a split one."""
         counts: dict[int, int] = {}
+
+        def paths(parents: Any) -> int:
+            # At a head, a lane for values and one for calls.
+            return sum(2 if k < 0 else counts[k] for k in parents)
+
         for node in self.graph.nodes:
-            # A lane for values, one for calls.
-            counts[node.index] = sum(2 if k < 0 else counts[k] for k in node.parents)
-            counts[node.index] = max(1, counts[node.index]) * node.inboxes
-        last = self.graph.leaves() if index < 0 else self.graph.nodes[index].parents
-        ways = sum(2 if k < 0 else counts[k] for k in last)
-        if ways > _MOST_WAYS:
+            counts[node.index] = max(1, paths(node.parents)) * node.inboxes
+        count = paths(self.graph.parents(index))
+        if count > _MOST_PATHS:
             raise ValueError(
-                f"{ways} ways lead to one that puts frames in order: at most "
-                f"{_MOST_WAYS}"
+                f"at most {_MOST_PATHS} paths may lead to where frames are put in "
+                f"order, got {count}"
             )
-        return ways
+        return count
 
     # ---- specifications
 
     def target(self, index: int, source: int) -> Target:
         """Return how `source` (-1: the head) puts into a processor (-1: the end)."""
         count = len(self.graph.nodes)
-        ends = tuple(
-            (last % (count + 1), path)
-            for last, path in windows(self.graph).get((source, index), ())
-        )
         if index < 0:
             return Target("", count, (self.end,), is_end=True)
         node = self.graph.nodes[index]
-        said = node.settings
+        settings = node.settings
+        windows = ordering_windows(self.graph).get((source, index), ())
         return Target(
             node.name,
             index,
             self.inboxes(node),
-            said.on_full,
-            said.allow_pickle,
-            said.overlap,
-            said.split is not None,
+            settings.on_full,
+            settings.allow_pickle,
+            settings.overlap,
+            settings.split is not None,
             node.processor.key if node.inboxes > 1 else None,
-            ends,
+            tuple((last % (count + 1), path) for last, path in windows),
             marks_calls=node.processor.kind in ("dialect", "script"),
         )
 
     def specs(self) -> list[WorkerSpec]:
-        """Return what each worker is told, in the order of the board's rows."""
+        """Return the specification of each worker, in the order of the board's rows."""
         specs: list[WorkerSpec] = []
         for node in self.graph.nodes:
             inboxes = self.inboxes(node)
@@ -148,12 +144,9 @@ class Plan:
         return specs
 
     def _spec(self, node: GraphNode) -> WorkerSpec:
-        said = node.settings
+        settings, graph = node.settings, self.graph
         code = node.processor.code()
         assert code is not None
-        targets = [self.target(k, node.index) for k in node.children]
-        if not node.children:
-            targets.append(self.target(-1, node.index))
         return WorkerSpec(
             run=self.run,
             context=str(self.context.path),
@@ -164,24 +157,24 @@ class Plan:
             code=code,
             config=node.processor.config,
             inbox="",
-            targets=tuple(targets),
-            resequences=self.graph.resequences(node.index),
-            tells_gaps=(tells := self.graph.needs_every_number(node.index)),
-            fills=tells and said.drops,
-            has_taker=self.has_taker,
-            max_batch=said.max_batch,
-            max_wait=said.max_wait,
-            on_error=said.on_error,
-            attempts=said.attempts,
-            allow_pickle=said.allow_pickle,
-            letters=str(self.letters),
-            threads=said.threads,
-            host=said.host,
-            ordered_parents=self.graph.ordered_parents(node.index),
+            targets=tuple(self.target(k, node.index) for k in node.children or (-1,)),
+            ordered_parents=graph.ordered_parents(node.index),
+            tells_gaps=(tells_gaps := graph.needs_every_number(node.index)),
+            fills_gaps=tells_gaps and settings.drops,
+            # The ordering window moves on when results arrive at the end.
+            has_sink=self.has_sink or bool(graph.ordered_parents(-1)),
+            max_batch=settings.max_batch,
+            max_wait=settings.max_wait,
+            on_error=settings.on_error,
+            attempts=settings.attempts,
+            allow_pickle=settings.allow_pickle,
+            dead_letters=str(self.dead_letters),
+            threads=settings.threads,
+            host=settings.host,
         )
 
     def about(self) -> dict[str, Any]:
-        """Describe the run, for its board."""
+        """Return the description of the run, for its board."""
         nodes = self.graph.nodes
         return {
             "pipe": self.graph.name,

@@ -1,4 +1,4 @@
-"""`Processor`: a declaration of what runs; and, in its worker, the way in and out."""
+"""`Processor`: declares what runs in workers; in a worker, its input and output."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from ataraxis.pipeline.settings import ProcessorSettings, settings_of
 from ataraxis.pipeline.upipe import WorkerMethods
 from ataraxis.shm.context import checked_name
 
-# ---- the processor
-
 
 class Processor(WorkerMethods):
     """Something that runs in worker processes of a pipe.
@@ -22,26 +20,29 @@ class Processor(WorkerMethods):
     Parameters
     ----------
     name : str
-        One processor of a pipe has it.
+        Unique in its pipe.
     entry : str, optional
         Path of a script that the workers run.
     func : callable, optional
-        A function of one value: what it returns goes on, None does not, of a list of
-        values returned by a generator each one does. A class, or an instance, with
-        ``process(value)``, and ``setup()`` and ``teardown()`` if it likes. A generator
-        function without parameters: a source. Any other function without parameters
-        gets and emits itself, by ``Processor(name)`` and `connect`. Plain or ``async``.
-        One that annotates its parameter ``np.ndarray`` has arrays also where labelled
-        ones come, and their labels are put on what it returns.
+        Plain or ``async``:
+
+        - a function of one value. Its result continues, unless it is None; a generator
+          passes on each of its values. With a parameter annotated ``np.ndarray``, it
+          gets plain arrays also for labelled ones, and its result gets the labels.
+        - a class or an instance with ``process(value)``, and optionally ``setup()`` and
+          ``teardown()``.
+        - a generator function without parameters: a source.
+        - any other function without parameters: it gets and emits values itself, with
+          ``Processor(name)`` and `connect`.
     settings : ProcessorSettings, APIProcSettings or dict, optional
         The same as the keywords.
     config : dict, optional
-        For the workers: ``Processor(name).config`` there. What JSON carries.
+        For the workers, as ``Processor(name).config``. JSON types.
     key : callable, str or int, optional
-        Which values belong together: a function of a value, or what stands in brackets
-        behind it. Of several workers one has all values of a key, in the order in which
-        they came. It returns a number, text, bytes, None or a tuple of these, for the
-        same value always the same; it is called where values are put in.
+        Distributes values to several workers: all values of a key go to the same one,
+        in order. A function of a value, or the index of the key in the value. A key is
+        a number, text, bytes, None or a tuple of these. The function is called where
+        values are put in, and must return the same each time.
     **keywords
         Any field of `ProcessorSettings`: ``workers=3, ordered=True, overlap=64``, ...
 
@@ -73,7 +74,7 @@ class Processor(WorkerMethods):
         self._name = checked_name(name)
         if entry is not None and func is not None:
             raise ChildProcessError(
-                f"processor {name!r} has entry= and func=: give one of them"
+                f"processor {name!r}: give entry= and func=, not both"
             )
         self._entry = None if entry is None else str(entry)
         self.undecorated = func
@@ -83,7 +84,9 @@ class Processor(WorkerMethods):
         try:
             self._config_text = json.dumps(self._config, sort_keys=True)
         except TypeError as error:
-            raise TypeError(f"config of processor {name!r}: {error}") from None
+            raise TypeError(
+                f"config of processor {name!r} must be JSON: {error}"
+            ) from None
         self._kind: Kind | None = None
         self._code: Code | None = None
         if entry is not None:
@@ -100,55 +103,55 @@ class Processor(WorkerMethods):
         config: dict[str, Any],
         key: Key | None = None,
     ) -> Processor:
-        """Make a processor of code in the form that travels."""
+        """Return the processor of a function in the form that travels."""
         made = cls(name, code.entry or None, None, settings, config)
         made._code, made._kind, made._key = code, code.kind, key
         return made
 
-    # ---- what it is
+    # ---- attributes
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The name."""
         return self._name
 
     @property
     def kind(self) -> Kind | None:
-        """'dialect', 'source', 'map', 'script', or None: there is nothing to run."""
+        """'dialect', 'source', 'map', 'script', or None: it has nothing to run."""
         return self._kind
 
     @property
     def settings(self) -> ProcessorSettings:
-        """How it runs."""
+        """The settings."""
         return self._settings
 
     @property
     def key(self) -> Key | None:
-        """By what its workers share out their values, if they do."""
+        """The key that distributes values to its workers, if it has one."""
         return self._key
 
     @property
     def config(self) -> dict[str, Any]:
-        """What its workers are told; in a worker, what it was told."""
+        """The configuration for its workers; in a worker, that of its declaration."""
         io = self._io
         return dict(self._config if io is None else io.config)
 
     @property
     def id(self) -> str:
-        """Its name, and a digest of its configuration if it has one."""
+        """The name, and a digest of the configuration if it has one."""
         if not self._config:
             return self._name
         return f"{self._name}:{self.config_hash}"
 
     @property
     def config_hash(self) -> str:
-        """A digest of its configuration."""
+        """A digest of the configuration."""
         return hashlib.md5(
             self._config_text.encode(), usedforsecurity=False
         ).hexdigest()
 
     def code(self) -> Code | None:
-        """Return what its workers run, in the form that travels."""
+        """Return the function or script, in the form that travels."""
         if self._code is None and self._kind is not None:
             self._code = code_of(self.undecorated, self._entry)
         return self._code
@@ -156,7 +159,7 @@ class Processor(WorkerMethods):
     # ---- the graph
 
     def add(self, child: Processor) -> Processor:
-        """Let a processor have what this one emits; returns that processor.
+        """Add a child, which gets the values that this processor emits; return it.
 
         Examples
         --------
@@ -165,24 +168,24 @@ class Processor(WorkerMethods):
         'b'
         """
         if not isinstance(child, Processor):
-            raise TypeError(f"add({child!r}): a Processor")
+            raise TypeError(f"add() needs a Processor, got {child!r}")
         if child not in self._children:
             self._children.append(child)
         return child
 
     def connect_to(self, *children: Processor) -> Self:
-        """Add several children; returns this processor."""
+        """Add several children; return this processor."""
         for child in children:
             self.add(child)
         return self
 
     @property
     def children(self) -> tuple[Processor, ...]:
-        """Those that have what it emits, in the order they were added."""
+        """The children, in the order in which they were added."""
         return tuple(self._children)
 
     def get_child(self, name: str) -> Processor | None:
-        """Return the child of that name."""
+        """Return the child of that name, or None."""
         return next((c for c in self._children if c.name == name), None)
 
     def all_child_procs(self) -> list[Processor]:
@@ -197,7 +200,7 @@ class Processor(WorkerMethods):
         return list(found.values())
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
-        """Call the function, here: what `@processor` decorates stays a function."""
+        """Call the function in this process, as without `@processor`."""
         if self.undecorated is None:
             raise TypeError(f"processor {self._name!r} has no function to call")
         return self.undecorated(*args, **keywords)
@@ -210,7 +213,7 @@ class Processor(WorkerMethods):
 def processor(
     function: Any = None, /, *, name: str | None = None, **keywords: Any
 ) -> Any:
-    """Make a processor of a function; bare, or with the keywords of `Processor`.
+    """Decorate a function as a processor; bare, or with the keywords of `Processor`.
 
     Examples
     --------

@@ -1,18 +1,17 @@
-"""`Resequencer`: frames of several workers, back in the order of their numbers.
+"""`Resequencer`: puts the frames of several workers back into order.
 
-Each lane has every number once, so what is missing is known, and nothing is guessed by
-time. It holds what came too early; whoever starts values on their way is kept from
-running ahead by more than the window (`window`).
+Each lane has every number once, so a missing frame is known without a timeout. Frames
+that come early are kept; the ordering window (`Outbox.in_window`) limits how many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableSequence
+from collections.abc import Callable, MutableSequence
 from typing import Any, Generic, Protocol, TypeVar
 
 
 class Numbered(Protocol):
-    """What can be put in order."""
+    """A frame that can be put in order."""
 
     lane: int
     sequence: int
@@ -22,46 +21,48 @@ _J = TypeVar("_J", bound=Numbered)
 
 
 class Resequencer(Generic[_J]):
-    """Takes frames as they come, gives them in order, each once.
+    """Takes frames as they come, returns them in order, each once.
 
     Parameters
     ----------
     words : mutable sequence of int
-        Where the next number of each lane is kept: of a board, or any list.
-    place_of : callable
-        Returns the word of a lane.
+        Holds the next number of each lane: the words of a board, or any list.
+    word_of : callable
+        Returns the index of a lane's word.
 
     Examples
     --------
     >>> from types import SimpleNamespace as Frame
-    >>> line = Resequencer([0], lambda lane: 0)
-    >>> line.push(Frame(lane=1, sequence=1)), line.pop()
+    >>> frames = Resequencer([0], lambda lane: 0)
+    >>> frames.push(Frame(lane=1, sequence=1)), frames.pop()
     (True, None)
-    >>> line.push(Frame(lane=1, sequence=0))
+    >>> frames.push(Frame(lane=1, sequence=0))
     True
-    >>> first = line.pop()
-    >>> line.passed(first)
-    >>> first.sequence, line.pop().sequence
+    >>> first = frames.pop()
+    >>> frames.finish(first)
+    >>> first.sequence, frames.pop().sequence
     (0, 1)
     """
 
-    def __init__(self, words: MutableSequence[int] | Any, place_of: Any) -> None:
+    def __init__(
+        self, words: MutableSequence[int] | Any, word_of: Callable[[int], int]
+    ) -> None:
         self._words = words
-        self._place_of = place_of
+        self._word_of = word_of
         self._places: dict[int, int] = {}
         self._next: dict[int, int] = {}
         self._early: dict[int, dict[int, _J]] = {}
 
     def __len__(self) -> int:
-        """How many it holds."""
+        """Return how many frames it holds."""
         return sum(map(len, self._early.values()))
 
     def push(self, frame: _J) -> bool:
-        """Take a frame; False if its number has passed already, or is here."""
+        """Take a frame; False if its number was returned already, or is here."""
         lane = frame.lane
         place = self._places.get(lane)
         if place is None:
-            place = self._places[lane] = self._place_of(lane)
+            place = self._places[lane] = self._word_of(lane)
             self._next[lane] = self._words[place]
             self._early[lane] = {}
         early = self._early[lane]
@@ -80,37 +81,27 @@ class Resequencer(Generic[_J]):
                     return frame
         return None
 
-    def passed(self, frame: _J) -> None:
-        """Say that a frame is done with, for good: kept for whoever comes after us."""
+    def finish(self, frame: _J) -> None:
+        """Store that a frame is done, for the next process of this worker."""
         self._words[self._places[frame.lane]] = frame.sequence + 1
 
-    def skip(self) -> int:
-        """Go on without what is missing: how many numbers were passed over."""
-        skipped = 0
+    def skip(self) -> None:
+        """Continue without the missing numbers."""
         for lane, early in self._early.items():
             if early:
-                first = min(early)
-                skipped += first - self._next[lane]
-                self._next[lane] = first
-        return skipped
-
-    def held(self) -> Iterator[_J]:
-        """Go through what it holds."""
-        for early in self._early.values():
-            yield from early.values()
+                self._next[lane] = min(early)
 
 
-# ---- `DuplicateFilter`: which numbers of a lane have been here, in little memory
+# ---- `DuplicateFilter`: which numbers of a lane were seen, in little memory
 
 _PAGE = 4096
 _KEPT = 1024
 
 
 class DuplicateFilter:
-    """A set of (lane, sequence) that grow, more or less: a bit each.
+    """A set of (lane, sequence), for sequences that mostly grow: a bit each.
 
-    The last four million numbers of a lane are remembered one by one; what is older
-    than that counts as seen.
+    The last four million numbers of a lane are kept; older ones count as seen.
 
     Examples
     --------
@@ -124,7 +115,7 @@ class DuplicateFilter:
         self._oldest: dict[int, int] = {}
 
     def add(self, lane: int, sequence: int) -> bool:
-        """Remember a number; False if it was here before."""
+        """Add a number; False if it was added before."""
         pages = self._pages.setdefault(lane, {})
         number, bit = divmod(sequence, _PAGE)
         if number < self._oldest.get(lane, 0):
@@ -142,7 +133,7 @@ class DuplicateFilter:
         if page[at] & mask:
             return False
         page[at] |= mask
-        # How many of the page there are; a full one needs no bits.
+        # The last two bytes count the numbers of the page; a full one needs no bits.
         count = int.from_bytes(page[-2:], "little") + 1
         if count == _PAGE:
             pages[number] = None

@@ -1,8 +1,9 @@
-"""`Run`: a pipe that is running, and all that can be asked of it."""
+"""`Run`: a pipe that is running, its values, events and statistics."""
 
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import threading
 import time
 import uuid
@@ -11,6 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -25,7 +27,7 @@ from ataraxis.pipeline.board import (
     STATES,
     TERMINATED,
     StatusBoard,
-    clear_dead,
+    reap_dead_runs,
 )
 from ataraxis.pipeline.collector import GRACE_S, Collector, result_sink_of
 from ataraxis.pipeline.dead_letters import DeadLetters
@@ -55,9 +57,10 @@ def _at_exit(supervisor: Supervisor) -> None:
 
 
 class Run:
-    """A pipe that is running. Made by `Pipe.run` and ``await pipe.start()``.
+    """A pipe that is running, from `Pipe.run` or ``await pipe.start()``.
 
-    A context manager: waits for the pipe's end, or terminates it after an exception.
+    As a context manager, it waits for the end of the pipe, or terminates it after an
+    exception.
 
     Examples
     --------
@@ -83,16 +86,18 @@ class Run:
         on_skip: Callable[[], object] | None = None,
     ) -> None:
         name = f"{graph.name}-{uuid.uuid4().hex[:8]}"
-        taker = None if sink is None else result_sink_of(sink)
-        plan = Plan(
+        if dead_letters is None:
+            dead_letters = Path(tempfile.gettempdir()) / f"ataraxis-letters-{name}"
+        self.graph = graph
+        self._plan = Plan(
             graph,
             name,
             Context.of(context),
-            Plan.letters_of(name, dead_letters),
-            taker is not None,
+            Path(dead_letters).resolve(),
+            sink is not None,
         )
-        specs = plan.specs()
-        self.graph, self._plan = graph, plan
+        result_sink = None if sink is None else result_sink_of(sink)
+        specs = self._plan.specs()
         self._local: Local | None = None
         if engine is None or isinstance(engine, str):
             engine = self._local = Local(engine or "spawn")
@@ -108,10 +113,9 @@ class Run:
         self._kept: deque[Any] | None = None
         self._is_stopping = self._is_terminated = False
         self._total = len(source) if hasattr(source, "__len__") else None
-        self._open(taker, specs, on_skip)
-        nodes = graph.nodes
+        self._open(result_sink, on_skip)
         self._supervisor = Supervisor(
-            [WorkerSlot(spec, nodes[spec.index]) for spec in specs],
+            [WorkerSlot(spec, graph.nodes[spec.index]) for spec in specs],
             engine,
             self._board,
             self._tell,
@@ -121,15 +125,15 @@ class Run:
             self._over,
         )
         self._ender = weakref.finalize(self, _at_exit, self._supervisor)
-        self._collector.start()
+        self._collector.thread.start()
         self._supervisor.start()
         if source is not None:
             self._feeder.feed(source, self._fed)
 
-    def _open(self, taker: Any, specs: list[Any], on_skip: Any) -> None:
-        """Make everything that is shared; all or nothing."""
+    def _open(self, result_sink: Any, on_skip: Any) -> None:
+        """Create everything that is shared, or nothing."""
         plan = self._plan
-        clear_dead(plan.context)
+        reap_dead_runs(plan.context)
         self._queues = plan.make_queues()
         try:
             self._board = StatusBoard.create(plan.run, plan.about(), plan.context)
@@ -139,7 +143,12 @@ class Run:
             self._board.words[words_of.STARTED] = now_ns()
             self._feeder = Feeder(plan, self._board)
             self._collector = Collector(
-                plan, self._board, taker, self._feeder.answer, self._collected, on_skip
+                plan,
+                self._board,
+                result_sink,
+                self._feeder.answer,
+                self._collected,
+                on_skip,
             )
         except BaseException:
             for queue in self._queues.values():
@@ -147,17 +156,11 @@ class Run:
             raise
         self._snapshot = self._board.array.copy()
 
-    def _words(self) -> Any:
-        with self._gate:
-            if self._state == RUNNING:
-                self._snapshot = self._board.array.copy()
-            return self._snapshot
-
-    # ---- what it is
+    # ---- attributes
 
     @property
     def name(self) -> str:
-        """Its name in the context: that of the pipe, and a part of its own."""
+        """Name in the context: the pipe's name and a random part."""
         return self._plan.run
 
     @property
@@ -166,38 +169,38 @@ class Run:
         return STATES[self._state]
 
     @property
-    def letters(self) -> Any:
-        """The directory of dead letters, there once there is one."""
-        return self._plan.letters
-
-    @property
     def dead_letters(self) -> DeadLetters:
         """The values that were not processed, with the reason; see `on_error`."""
-        return DeadLetters(self._plan.letters, self._plan.run)
+        return DeadLetters(self._plan.dead_letters, self._plan.run)
+
+    @property
+    def letters(self) -> Path:
+        """The directory of the dead letters; it exists once there is one."""
+        return self._plan.dead_letters
 
     @property
     def progress(self) -> tuple[int, int | None]:
-        """How many values were fed, and of how many, if that is known."""
+        """How many values were put in, and of how many, if that is known."""
         return self._feeder.fed, self._total
 
     @property
     def workers(self) -> dict[tuple[str, int], int | None]:
         """The process id of each worker, by processor and number.
 
-        None: it has no process now, since it is being started, or has ended.
+        None: it has no process now, since it is starting or has ended.
         """
         words = self._words()
         return {
             (spec.processor, spec.worker): int(
                 words[self._board.of_worker(spec.row) + words_of.PID]
             )
-            or None  # to signal 0 would be to signal the program itself
+            or None  # pid 0 would signal the program itself
             for spec in self._plan.specs()
         }
 
     @property
     def is_stopping(self) -> bool:
-        """Whether it was told to stop, or has ended."""
+        """Whether it is stopping, or has ended."""
         return self._is_stopping or self._is_terminated or self._state != RUNNING
 
     @property
@@ -207,14 +210,14 @@ class Run:
 
     @property
     def skipped(self) -> int:
-        """How many values came out as dead letters in place of results."""
+        """How many values came out as dead letters instead of results."""
         return self._collector.skipped
 
     @property
     def kept(self) -> deque[Any]:
-        """Results that no caller waits for, from the first look at this on.
+        """Results for which no caller waits, from the first use of this on.
 
-        Any length: take them out.
+        Its length has no limit: take them out.
         """
         if self._kept is None:
             self._kept = deque()
@@ -223,7 +226,65 @@ class Run:
                     self._collector.keep(self._kept)
         return self._kept
 
-    # ---- in
+    @property
+    def history(self) -> list[Event]:
+        """The last 10,000 events."""
+        with self._gate:
+            return list(self._events)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Iterate over past and new events, until the run has ended.
+
+        Examples
+        --------
+        ``async for event in run.events(): show(event)``
+        """
+        queue: asyncio.Queue[Event] = asyncio.Queue()
+        listener = (asyncio.get_running_loop(), queue)
+        with self._gate:
+            for event in self._events:
+                queue.put_nowait(event)
+            self._listeners.append(listener)
+        try:
+            while True:
+                event = await queue.get()
+                yield event
+                if event.what in STATES:
+                    return
+        finally:
+            with self._gate:
+                self._listeners.remove(listener)
+
+    def statistics(self) -> xr.Dataset:
+        """Return the counters of every worker, processor and edge, as xarray.
+
+        See `ataraxis.pipeline.statistics.dataset` for its variables.
+        """
+        from ataraxis.pipeline.statistics import dataset
+
+        return dataset(self._plan.about(), self._words())
+
+    def _words(self) -> Any:
+        with self._gate:
+            if self._state == RUNNING:
+                self._snapshot = self._board.array.copy()
+            return self._snapshot
+
+    def __repr__(self) -> str:
+        notes = [self.state, f"{self._feeder.fed} values in"]
+        if self.skipped:
+            notes.append(f"{self.skipped} skipped, in {str(self.letters)!r}")
+        if self.late_answers:
+            notes.append(f"{self.late_answers} late answers dropped")
+        return f"<Run {self.name!r}, {', '.join(notes)}>"
+
+    def _repr_svg_(self) -> str:
+        """Return a drawing of the graph, for a notebook."""
+        from ataraxis.pipeline.graph import svg
+
+        return svg(self.graph)
+
+    # ---- values
 
     def emit(
         self,
@@ -236,24 +297,28 @@ class Run:
         Raises
         ------
         EndOfStream
-            The pipe takes no more.
+            The pipe is stopping or has ended.
+        PipeError
+            The pipe has failed.
         """
         return self._feeder.send(value, dtype, timeout)
 
     def call(
         self, value: Any, dtype: DType | int | None = None, timeout: float | None = None
     ) -> Any:
-        """Put a value in, and return what the last processor made of it.
+        """Put a value in, and return its result.
 
-        A list, if it made several; None, if nothing. With several last processors,
-        what comes first.
+        The result is a list if there are several, and None if there is none. With
+        several last processors, the first result counts.
 
         Raises
         ------
         TimeoutError
-            Nothing came within `timeout`, s.
+            The result did not come within `timeout`, s.
         PipeError
-            The pipe failed meanwhile.
+            The pipe has failed.
+        ProcessorError
+            The value went to the dead letters.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         future = self.submit(value, dtype, timeout)
@@ -261,7 +326,7 @@ class Run:
         try:
             return future.result(left)
         except TimeoutError:
-            # Of ours, or of the pipe's? Who has given up is not answered any more.
+            # Raised here, or by the pipe? A cancelled future gets no answer.
             if not future.cancel():
                 raise
             raise TimeoutError(f"the pipe did not answer within {timeout} s") from None
@@ -269,7 +334,7 @@ class Run:
     def submit(
         self, value: Any, dtype: DType | int | None = None, timeout: float | None = None
     ) -> Future[Any]:
-        """Put a value in: a future of what the last processor makes of it."""
+        """Put a value in; return a future of its result. See `call`."""
         future: Future[Any] = Outcome()
         if not self._feeder.send(value, dtype, timeout, future=future):
             raise TimeoutError(f"the pipe had no room within {timeout} s")
@@ -278,7 +343,7 @@ class Run:
     async def submit_async(
         self, value: Any, dtype: DType | int | None = None, timeout: float | None = None
     ) -> Future[Any]:
-        """Put a value in as `submit` does, awaited; who is cancelled has not put it."""
+        """Put a value in as `submit` does; if cancelled, it has not been put."""
         future: Future[Any] = Outcome()
         if not await self._feeder.send_async(value, dtype, timeout, future):
             raise TimeoutError(f"the pipe had no room within {timeout} s")
@@ -290,10 +355,10 @@ class Run:
         dtype: DType | int | None = None,
         timeout: float | None = EMIT_WAIT_S,
     ) -> bool:
-        """Put a value in as `emit` does, awaited; who is cancelled has not put it."""
+        """Put a value in as `emit` does; if cancelled, it has not been put."""
         return await self._feeder.send_async(value, dtype, timeout)
 
-    # ---- to the end
+    # ---- the end
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the pipe has completed.
@@ -303,7 +368,7 @@ class Run:
         PipeError
             It failed: a group of `ProcessorError`, with the tracebacks of the workers.
         TimeoutError
-            It has not within `timeout`, s; it goes on.
+            It has not completed within `timeout`, s; it continues.
         """
         self._done.result(timeout)
         self._join()
@@ -313,25 +378,25 @@ class Run:
         self._ready.result(timeout)
 
     async def ready(self) -> None:
-        """Wait until every worker takes part; awaited."""
+        """Wait until every worker takes part. Raises as `wait`."""
         await asyncio.shield(asyncio.wrap_future(self._ready))
 
     async def completion(self) -> None:
-        """Wait until the pipe has completed; awaited. Raises as `wait`."""
+        """Wait until the pipe has completed. Raises as `wait`."""
         await asyncio.shield(asyncio.wrap_future(self._done))
         self._join()
 
     def stop(self, timeout: float | None = None, *, wait: bool = True) -> None:
-        """Let the pipe run dry: sources end, what is inside comes out, all end.
+        """Stop the sources, let the pipe process the values in it, and wait.
 
-        Raises as `wait`, unless `wait` is false.
+        With ``wait=False``, return at once. Raises as `wait`.
         """
         self._supervisor.do(self._stop)
         if wait:
             self.wait(timeout)
 
     def terminate(self) -> None:
-        """End every worker now, once; what is inside is lost."""
+        """End every worker now; values in the pipe are lost."""
 
         def end() -> None:
             self._is_terminated = True
@@ -350,74 +415,17 @@ class Run:
             if kind is None:
                 self.wait()
         finally:
-            # Nothing, unless something was raised: here, or in the block.
+            # Without an exception, the run has ended, and this does nothing.
             self.terminate()
 
-    # ---- seeing it
-
-    @property
-    def history(self) -> list[Event]:
-        """What has happened, the last 10,000 events."""
-        with self._gate:
-            return list(self._events)
-
-    async def events(self) -> AsyncIterator[Event]:
-        """Go through what has happened and happens, until the run has ended.
-
-        Examples
-        --------
-        ``async for event in run.events(): show(event)``
-        """
-        queue: asyncio.Queue[Event] = asyncio.Queue()
-        listener = (asyncio.get_running_loop(), queue)
-        with self._gate:
-            known = list(self._events)
-            self._listeners.append(listener)
-        try:
-            for event in known:
-                yield event
-                if event.what in STATES:
-                    return
-            while True:
-                event = await queue.get()
-                yield event
-                if event.what in STATES:
-                    return
-        finally:
-            with self._gate:
-                self._listeners.remove(listener)
-
-    def statistics(self) -> xr.Dataset:
-        """Return what every worker, processor and edge has done, as xarray.
-
-        See `ataraxis.pipeline.statistics.dataset` for what is in it.
-        """
-        from ataraxis.pipeline.statistics import dataset
-
-        return dataset(self._plan.about(), self._words())
-
-    def __repr__(self) -> str:
-        notes = [self.state, f"{self._feeder.fed} values in"]
-        if self.skipped:
-            notes.append(f"{self.skipped} skipped, in {str(self.letters)!r}")
-        if self.late_answers:
-            notes.append(f"{self.late_answers} late answers dropped")
-        return f"<Run {self.name!r}, {', '.join(notes)}>"
-
-    def _repr_svg_(self) -> str:
-        """Draw the graph, for a notebook."""
-        from ataraxis.pipeline.graph import svg
-
-        return svg(self.graph)
-
-    # ---- what happens; in the supervisor's thread, unless it says otherwise
-
     def when_over(self, call: Callable[[], object]) -> None:
-        """Have a function called when the run has ended, in a thread of its own."""
+        """Call a function when the run has ended, in the supervisor's thread."""
         self._done.add_done_callback(lambda _: call())
 
+    # ---- reactions; in the supervisor's thread, unless stated otherwise
+
     def _sweep(self) -> None:
-        """Give back what those who have died had."""
+        """Give back the leases of dead workers."""
         for queue in self._queues.values():
             queue.sweep()
 
@@ -431,10 +439,10 @@ class Run:
     def _processor_finished(self, index: int) -> None:
         self._finished.add(index)
         self._board.words[self._board.of_processor(index)] = FINISHED
-        self._pass_the_end_on()
+        self._pass_end_on()
 
-    def _pass_the_end_on(self) -> None:
-        """Tell those whose parents have all finished that no frame follows."""
+    def _pass_end_on(self) -> None:
+        """Put last frames into the queues of processors whose parents have finished."""
         ended = self._finished | ({-1} if self._feeder.is_closed else set())
         for node in self.graph.nodes:
             if node.index not in self._finished and ended.issuperset(node.parents):
@@ -446,7 +454,7 @@ class Run:
             self._end(self._plan.end, 1)
 
     def _end(self, name: str, count: int) -> None:
-        """Put last frames into a queue, once, for each who gets from it."""
+        """Put `count` last frames into a queue, once: one for each of its readers."""
         queue = self._queues[name]
         if name in self._ended:
             return
@@ -459,7 +467,7 @@ class Run:
 
         def later() -> None:
             left = count
-            with suppress(Exception):  # the queue goes with the run
+            with suppress(Exception):  # the end of the run closes the queue
                 while left:
                     left -= queue.offer(frame, _SLICE_S)
 
@@ -468,29 +476,27 @@ class Run:
         thread.start()
 
     def _fed(self, problem: Exception | None) -> None:
-        """The source has ended; in the head's thread."""
+        """React to the end of the source; in the feeder's thread."""
         if problem is None:
             self._supervisor.do(self._close_head)
         else:
             self._fail("the source of the pipe", problem)
 
     def _collected(self, problem: Exception | None) -> None:
-        """All results are handed over; in the collector's thread."""
+        """React when all results were handed over; in the collector's thread."""
         if problem is not None:
             self._fail("the sink of the pipe", problem)
         else:
             self._supervisor.do(self._supervisor.finish)
 
-    def _fail(self, who: str, problem: Exception) -> None:
-        error = ProcessorError(f"{who} raised {type(problem).__name__}: {problem}")
-        error.__cause__ = problem
+    def _fail(self, name: str, problem: Exception) -> None:
+        error = _error(f"{name} raised {type(problem).__name__}: {problem}", problem)
         self._supervisor.do(lambda: self._supervisor.finish(error))
 
     def _over(self, errors: list[ProcessorError]) -> None:
-        """Take everything away, and say how it went: the last thing that happens.
+        """Remove everything, and report how the run went.
 
-        Each step is taken, whatever the one before has raised: the run ends, and says
-        so, in any case.
+        Each step is taken, also if the one before raised: the run ends in any case.
         """
         finished = len(self._finished) == len(self.graph.nodes)
         if not errors and not finished and not self._is_terminated:
@@ -505,7 +511,7 @@ class Run:
                 self._state = state
 
         ended = failure or EndOfStream(
-            "the pipe was terminated, and what was inside is lost"
+            "the pipe was terminated, and the values in it are lost"
             if state == TERMINATED
             else "the pipe has ended"
         )
@@ -525,9 +531,8 @@ class Run:
             try:
                 step()
             except Exception as error:
-                made = ProcessorError(f"its end raised {type(error).__name__}: {error}")
-                made.__cause__ = error
-                errors = [*errors, made]
+                text = f"its end raised {type(error).__name__}: {error}"
+                errors = [*errors, _error(text, error)]
                 failure, what = self._failure(errors), "failed"
                 self._state = words_of.FAILED
         self._tell(Event(what, now_ns(), text=str(failure or "")))
@@ -538,7 +543,7 @@ class Run:
                 future.set_result(None)
 
     def _failure(self, errors: list[ProcessorError]) -> PipeError | None:
-        """Return the error of the pipe, whose text names what failed first."""
+        """Return the error of the pipe, whose text is that of the first one."""
         if not errors:
             return None
         more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
@@ -555,7 +560,7 @@ class Run:
 
     def _close_head(self) -> None:
         self._feeder.close()
-        self._pass_the_end_on()
+        self._pass_end_on()
 
     def _join(self) -> None:
         for thread in (self._supervisor.thread, self._feeder.thread, *self._threads):
@@ -567,5 +572,11 @@ class Run:
             self._events.append(event)
             listeners = list(self._listeners)
         for loop, queue in listeners:
-            with suppress(RuntimeError):  # the loop was closed meanwhile
+            with suppress(RuntimeError):  # the loop was closed
                 loop.call_soon_threadsafe(queue.put_nowait, event)
+
+
+def _error(text: str, cause: Exception) -> ProcessorError:
+    error = ProcessorError(text)
+    error.__cause__ = cause
+    return error

@@ -1,4 +1,4 @@
-"""What a processor is told: how many workers, which order, what a death means."""
+"""The settings of a processor: workers, order, what happens when a worker dies."""
 
 from __future__ import annotations
 
@@ -24,23 +24,28 @@ class Restart:
     """
 
     when: When = "on-failure"
-    """'never'; 'on-failure', when it was killed or ended without being asked to; or
-    'always', also when its function has returned."""
+    """'never'; 'on-failure': if it was killed or ended unexpectedly; 'always': also if
+    its function has returned."""
     limit: int | None = 3
-    """How many restarts within `window_s` are one too many; None: any number."""
+    """How many restarts are allowed within `window_s`; None: any number."""
     window_s: float = 60.0
-    """Over what time they are counted, s."""
+    """The time over which restarts are counted, s."""
     backoff_s: float = 0.05
-    """How long to wait before the first restart, s; doubled by each one in the window,
-    up to 5 s."""
+    """Wait before the first restart, s; doubled by each further one in the window, up
+    to 5 s."""
 
     def __post_init__(self) -> None:
         if self.when not in _WHEN:
-            raise ValueError(f"restart={self.when!r}: one of {', '.join(_WHEN)}")
+            raise ValueError(
+                f"restart must be one of {', '.join(_WHEN)}, got {self.when!r}"
+            )
         if self.limit is not None and self.limit < 0:
-            raise ValueError(f"limit={self.limit}: None, or 0 and more")
+            raise ValueError(f"limit must be None or at least 0, got {self.limit}")
         if not self.window_s > 0 or not self.backoff_s >= 0:
-            raise ValueError("window_s is above 0, backoff_s 0 or more")
+            raise ValueError(
+                "window_s must be above 0 and backoff_s at least 0, got "
+                f"{self.window_s!r} and {self.backoff_s!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -50,23 +55,23 @@ class ProcessorSettings:
     workers: int = 1
     """Worker processes, each a copy of the processor."""
     ordered: bool = False
-    """Whether what several workers return goes on in the order of what they got."""
+    """Whether the results of several workers continue in the order of the inputs."""
     overlap: int = 0
-    """Samples of the block before that are put before each block, along axis 0."""
+    """Samples of the previous block to put in front of each block, along axis 0."""
     split: str | None = None
-    """'channel': each worker has its own part of the last axis."""
+    """'channel': each worker gets its own part of the last axis."""
     max_batch: int = 1
-    """How many values one call takes, as a list; it returns as many."""
+    """Most values of one call; above 1, it gets a list and returns one as long."""
     max_wait: float = 0.0
-    """How long to wait for a batch to fill, s."""
+    """Longest wait for a batch to fill, s."""
     on_full: Overflow = "block"
     """What a put into a full input queue does; see `ataraxis.stream.overflow`."""
     restart: Restart | None = None
-    """What a death means; if not given, 'on-failure' for functions of a value, 'never'
-    for those that get and emit themselves."""
+    """What happens when a worker dies; if not given, 'on-failure' for functions of a
+    value, 'never' for those that get and emit themselves."""
     on_error: Literal["fail", "skip", "restart"] = "fail"
-    """An exception of the function ends the pipe; or the value goes to the dead
-    letters; or the worker is started anew and has the value again."""
+    """What happens when the function raises: 'fail' ends the pipe; 'skip' moves the
+    value to the dead letters; 'restart' tries it again in a new process."""
     hang_timeout: float | None = None
     """Longest time for one value, s; a worker that takes longer is killed."""
     attempts: int = 3
@@ -74,34 +79,36 @@ class ProcessorSettings:
     buffer_count: int = 256
     """Slots of the input queue."""
     buffer_size: int = 65536
-    """Payload bytes of a slot; larger values take a detour of some 300 us."""
+    """Payload bytes of a slot; a larger value costs some 300 us more."""
     threads: int | None = 1
-    """Threads of BLAS and OpenMP in a worker; None: leave them alone."""
+    """Threads of BLAS and OpenMP in a worker; None: their defaults."""
     allow_pickle: bool = False
-    """Whether values that nothing else carries may be pickled into the input queue."""
+    """Whether values without a native encoding may be pickled into the input queue."""
     host: str | None = None
-    """On which host of the engine; None: the first."""
+    """The host of the engine that runs it; None: the first."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be, before anything is started."""
+        """Check the settings."""
         for name, least in _LEAST.items():
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name}={getattr(self, name)!r}: at least {least}")
+            if not (value := getattr(self, name)) >= least:
+                raise ValueError(f"{name} must be at least {least}, got {value!r}")
         check_on_full(self.on_full, get_args(Overflow))
         if self.on_error not in _ON_ERROR:
             raise ValueError(
-                f"on_error={self.on_error!r}: one of {', '.join(_ON_ERROR)}"
+                f"on_error must be one of {', '.join(_ON_ERROR)}, got {self.on_error!r}"
             )
         if self.split not in (None, "channel"):
-            raise ValueError(f"split={self.split!r}: None or 'channel'")
+            raise ValueError(f"split must be None or 'channel', got {self.split!r}")
         if self.hang_timeout is not None and not self.hang_timeout > 0:
-            raise ValueError(f"hang_timeout={self.hang_timeout!r}: None or above 0 s")
+            raise ValueError(
+                f"hang_timeout must be None or above 0 s, got {self.hang_timeout!r}"
+            )
         if self.max_batch > 1 and (self.overlap or self.split):
-            raise ValueError("max_batch goes with neither overlap= nor split=")
+            raise ValueError("max_batch cannot be combined with overlap= or split=")
 
     @property
     def drops(self) -> bool:
-        """Whether values may be lost on the way in."""
+        """Whether a full input queue drops values."""
         return self.on_full not in ("block", "raise")
 
     @property
@@ -110,19 +117,19 @@ class ProcessorSettings:
         return self.on_full
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what differs from the defaults, for JSON."""
+        """Return the settings that differ from the defaults, for JSON."""
         given = dataclasses.asdict(self)
-        plain = dataclasses.asdict(ProcessorSettings())
-        options = {k: v for k, v in given.items() if v != plain[k]}
-        if "on_full" in options:  # the file format has the old spelling
+        defaults = dataclasses.asdict(ProcessorSettings())
+        options = {k: v for k, v in given.items() if v != defaults[k]}
+        if "on_full" in options:  # the JSON keeps the old spelling
             on_full = options.pop("on_full")
             options["overflow"] = "error" if on_full == "raise" else on_full
         return options
 
     @classmethod
-    def from_dict(cls, said: dict[str, Any]) -> ProcessorSettings:
-        """Read what `as_dict` returned."""
-        options = _renamed(said)
+    def from_dict(cls, fields: dict[str, Any]) -> ProcessorSettings:
+        """Return the settings that `as_dict` has returned."""
+        options = _renamed(fields)
         if options.get("restart") is not None:
             options["restart"] = Restart(**options["restart"])
         return cls(**options)
@@ -133,7 +140,7 @@ def _renamed(given: dict[str, Any]) -> dict[str, Any]:
     options = dict(given)
     if "overflow" in options:
         if "on_full" in options:
-            raise TypeError("on_full= was given, and overflow=, its old name, too")
+            raise TypeError("give on_full= or overflow=, its old name, not both")
         old = options.pop("overflow")
         options["on_full"] = "raise" if old == "error" else old
     return options
@@ -151,27 +158,35 @@ _LEAST = {
 
 
 def settings_of(given: Any, keywords: dict[str, Any]) -> ProcessorSettings:
-    """Make settings of what `Processor` was given: uPipe's object, a dict, keywords."""
-    said: dict[str, Any] = {}
+    """Return the settings for what `Processor` was given.
+
+    Parameters
+    ----------
+    given : ProcessorSettings, APIProcSettings, dict or None
+        Its ``settings=``.
+    keywords : dict
+        Its further keywords.
+    """
+    names = [f.name for f in dataclasses.fields(ProcessorSettings)]
+    options: dict[str, Any] = {}
     if isinstance(given, ProcessorSettings):
-        said = {f.name: getattr(given, f.name) for f in dataclasses.fields(given)}
+        options = {name: getattr(given, name) for name in names}
     elif isinstance(given, dict):
-        said = _renamed(given)
+        options = _renamed(given)
     elif given is not None:
-        said = {
+        options = {
             "workers": max(1, int(getattr(given, "autoscale", 1))),
             "host": getattr(given, "host", None),
         }
         size = int(getattr(given, "input_buffer_size", 0))
         if size:
-            said["buffer_count"] = max(2, size // (65536 + 192))
-    said.update(_renamed(keywords))
-    if isinstance(said.get("restart"), str):
-        said["restart"] = Restart(said["restart"])
-    unknown = said.keys() - {f.name for f in dataclasses.fields(ProcessorSettings)}
-    if unknown:
-        known = ", ".join(f.name for f in dataclasses.fields(ProcessorSettings))
+            options["buffer_count"] = max(2, size // (65536 + 192))
+    options.update(_renamed(keywords))
+    if isinstance(options.get("restart"), str):
+        options["restart"] = Restart(options["restart"])
+    if unknown := options.keys() - set(names):
         raise TypeError(
-            f"Processor has no setting {', '.join(sorted(unknown))}; it has {known}"
+            f"Processor has no setting {', '.join(sorted(unknown))}; it has "
+            + ", ".join(names)
         )
-    return ProcessorSettings(**said)
+    return ProcessorSettings(**options)

@@ -1,4 +1,4 @@
-"""What a run's words say, as xarray: rates, latencies, depths, restarts."""
+"""The statistics of runs, from the words of their status boards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ import numpy as np
 from ataraxis.clock import now_ns
 from ataraxis.errors import LayoutError, SegmentNotFound
 from ataraxis.pipeline import board as words_of
-from ataraxis.pipeline.board import HEAD, PROCESSOR, STATES, WORKER, StatusBoard
+from ataraxis.pipeline.board import (
+    HEAD,
+    PROCESSOR,
+    STATES,
+    WORKER,
+    StatusBoard,
+    board_names,
+)
 from ataraxis.shm.context import Context, ContextLike
 
 if TYPE_CHECKING:
@@ -19,20 +26,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _COUNTS = {
-    "received": (words_of.RECEIVED, "values it has taken"),
-    "emitted": (words_of.EMITTED, "frames it has emitted"),
-    "errors": (words_of.ERRORS, "exceptions of its function"),
-    "repeated": (words_of.REPEATED, "values that came again and were dropped"),
-    "dropped": (words_of.DROPPED, "frames that on_full= has dropped"),
-    "corrupt": (words_of.CORRUPT, "frames whose bytes had changed"),
-    "restarts": (words_of.RESTARTS, "times its process was started anew"),
-    "dead_letters": (words_of.LETTERS, "values in the dead letters"),
-    "pid": (words_of.PID, "its process"),
+    "received": (words_of.RECEIVED, "values received"),
+    "emitted": (words_of.EMITTED, "frames emitted"),
+    "errors": (words_of.ERRORS, "exceptions of the function"),
+    "repeated": (words_of.REPEATED, "repeated values dropped"),
+    "dropped": (words_of.DROPPED, "frames dropped by on_full="),
+    "corrupt": (words_of.CORRUPT, "corrupt frames"),
+    "restarts": (words_of.RESTARTS, "restarts of the process"),
+    "dead_letters": (words_of.DEAD_LETTERS, "dead letters"),
+    "pid": (words_of.PID, "process id"),
 }
 
 
 def workers_of(about: dict[str, Any]) -> list[str]:
-    """Name each worker, in the order of the rows; the last is the pipe's end."""
+    """Return the name of each worker, in the order of the rows; the end is last."""
     names = [
         f"{p['name']}.{k}" if p["workers"] > 1 else p["name"]
         for p in about["processors"]
@@ -42,7 +49,7 @@ def workers_of(about: dict[str, Any]) -> list[str]:
 
 
 def rows_of(about: dict[str, Any], words: NDArray[np.int64]) -> NDArray[np.int64]:
-    """View the words of the workers, shape (workers + 1, words of one)."""
+    """Return a view of the workers' words, shape (workers + 1, words of a worker)."""
     start = HEAD + PROCESSOR * (len(about["processors"]) + 1)
     count = len(workers_of(about))
     rows = words[start : start + count * WORKER]
@@ -55,39 +62,40 @@ def dataset(about: dict[str, Any], words: NDArray[np.int64]) -> xr.Dataset:
     Parameters
     ----------
     about : dict
-        As on the board.
+        The description of the run.
     words : ndarray of int64
-        Of the board, or a copy.
+        The words of its board, or a copy.
 
     Returns
     -------
     xarray.Dataset
-        Of each ``worker``: counts, ``busy`` (the share of the time that its function
-        ran), ``rate`` (values a second since the start) and ``latency``, a histogram
-        over ``age``: how old values were, since they entered the pipe, when it took
-        them, bins by powers of two, s. Of each ``edge``: frames ``sent``. Of each
+        For each ``worker``: counts, ``busy`` (the share of the time in which its
+        function ran), ``rate`` (values per second since the start) and ``latency``, a
+        histogram over ``age``, the time from the head of the pipe to this worker, with
+        bins of powers of two, s. For each ``edge``: frames ``sent``. For each
         ``processor``: its ``state``.
     """
     import xarray as xr
 
     rows = rows_of(about, words)
     names = workers_of(about)
-    said: dict[str, Any] = {
+    variables: dict[str, Any] = {
         key: ("worker", rows[:, at].copy(), {"long_name": text})
         for key, (at, text) in _COUNTS.items()
     }
     seconds = max(now_ns() - int(words[words_of.STARTED]), 1) * 1e-9
-    said["rate"] = ("worker", rows[:, words_of.RECEIVED] / seconds, {"units": "1/s"})
-    said["busy"] = ("worker", rows[:, words_of.BUSY_NS] * 1e-9 / seconds)
+    rate = rows[:, words_of.RECEIVED] / seconds
+    variables["rate"] = ("worker", rate, {"units": "1/s"})
+    variables["busy"] = ("worker", rows[:, words_of.BUSY_NS] * 1e-9 / seconds)
     bins = rows[:, words_of.BINS : words_of.BINS + words_of.N_BINS]
-    said["latency"] = (("worker", "age"), bins.copy(), {"long_name": "values"})
+    variables["latency"] = (("worker", "age"), bins.copy(), {"long_name": "values"})
     edges, sent = _edges(about, rows)
-    said["sent"] = ("edge", sent)
+    variables["sent"] = ("edge", sent)
     states = [
         STATES[int(words[HEAD + PROCESSOR * k])]
         for k in range(len(about["processors"]))
     ]
-    said["state"] = ("processor", states)
+    variables["state"] = ("processor", states)
     coords = {
         "worker": names,
         "age": ("age", 2.0 ** np.arange(words_of.N_BINS) * 1e-9, {"units": "s"}),
@@ -95,7 +103,7 @@ def dataset(about: dict[str, Any], words: NDArray[np.int64]) -> xr.Dataset:
         "processor": [p["name"] for p in about["processors"]],
     }
     attrs = {"pipe": about["pipe"], "seconds": seconds}
-    return xr.Dataset(said, coords, attrs)
+    return xr.Dataset(variables, coords, attrs)
 
 
 def _edges(
@@ -111,35 +119,36 @@ def _edges(
     return names, sent
 
 
-# ---- what runs in a context: every pipe, its workers, their counts
+# ---- the workers of all runs in a context
 
 
 @dataclass(frozen=True)
 class RunStatistics:
-    """A worker of a pipe that runs."""
+    """The counters of a worker of a running pipe; see `dataset` for their meaning."""
 
     run: str
-    """The run: the pipe's name, and a part of its own."""
+    """Name of the run: the pipe's name and a random part."""
     worker: str
     """The processor, and which of its workers."""
     pid: int
-    """Its process; 0: none now."""
+    """Process id; 0: no process now."""
     received: int
-    """Values it has taken."""
     emitted: int
-    """Frames it has emitted."""
     restarts: int
-    """Times its process was started anew."""
     dropped: int
-    """Frames that on_full= has dropped."""
     dead_letters: int
-    """Values in the dead letters."""
     last_ns: int
-    """When it was done with a value last, monotonic ns; 0: never."""
+    """When it finished its last value, monotonic ns; 0: never."""
+
+
+_SHOWN = (
+    words_of.PID, words_of.RECEIVED, words_of.EMITTED, words_of.RESTARTS,
+    words_of.DROPPED, words_of.DEAD_LETTERS, words_of.LAST_NS,
+)  # fmt: skip
 
 
 def list_runs(context: ContextLike = None) -> list[RunStatistics]:
-    """Read the boards of a context; the pipes do not notice.
+    """Return the counters of every worker of every run in a context.
 
     Examples
     --------
@@ -147,31 +156,13 @@ def list_runs(context: ContextLike = None) -> list[RunStatistics]:
     []
     """
     where = Context.of(context)
-    names = set(where.names())
     found: list[RunStatistics] = []
-    for name in sorted(names):
-        if f"{name}.credit" in names:
-            with suppress(SegmentNotFound, LayoutError):
-                found += _workers(StatusBoard.attach(name, where))
+    for run in board_names(where):
+        with suppress(SegmentNotFound, LayoutError):
+            board = StatusBoard.attach(run, where)
+            names = workers_of(board.about)
+            rows = rows_of(board.about, board.array).tolist()
+            board.close()
+            for name, row in zip(names, rows, strict=True):
+                found.append(RunStatistics(run, name, *(row[k] for k in _SHOWN)))
     return found
-
-
-def _workers(board: StatusBoard) -> list[RunStatistics]:
-    run = board.segment.name
-    names = workers_of(board.about)
-    rows = rows_of(board.about, board.array).copy()
-    board.close()
-    return [_seen(run, *pair) for pair in zip(names, rows, strict=True)]
-
-
-def _seen(run: str, worker: str, row: Any) -> RunStatistics:
-    at = (
-        words_of.PID,
-        words_of.RECEIVED,
-        words_of.EMITTED,
-        words_of.RESTARTS,
-        words_of.DROPPED,
-        words_of.LETTERS,
-        words_of.LAST_NS,
-    )
-    return RunStatistics(run, worker, *(int(row[k]) for k in at))

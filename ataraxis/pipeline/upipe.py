@@ -1,4 +1,4 @@
-"""The names of uPipe: what its programs use in a worker, and see of a pipe.
+"""The names that programs of uPipe use in a worker, and with a pipe.
 
 ``types`` of `ataraxis.pipeline` is this module.
 """
@@ -21,18 +21,15 @@ __all__ = ["APIProcSettings", "DType", "EdgeQueue", "ReadyResult", "SinkQueue"]
 
 @dataclass(frozen=True)
 class EdgeQueue:
-    """A queue between two processors, as ``in_qs`` and ``out_qs`` of a worker show it.
-
-    Its counters are of the moment when they are asked for.
-    """
+    """A queue of a worker, in its ``in_qs`` or ``out_qs``; the counters are live."""
 
     name: str
     count: Callable[[], tuple[int, int]]
-    """Returns how many frames were got from it, and how many wait in it."""
+    """Returns how many frames were received from it, and how many wait in it."""
 
     @property
     def exe_counter(self) -> int:
-        """How many frames were got from it, by all workers of the processor."""
+        """How many frames all workers of the processor received from it."""
         return self.count()[0]
 
     @property
@@ -47,19 +44,19 @@ class EdgeQueue:
 
 
 class SinkQueue:
-    """What comes out of a pipe, and has no caller who waits for it.
+    """The results of a pipe for which no caller waits.
 
     Parameters
     ----------
     results : deque
-        What came out and was not taken yet.
+        Those that were not taken yet.
     """
 
     def __init__(self, results: deque[Any]) -> None:
         self._results = results
 
     async def get(self) -> Any:
-        """Return the oldest result, or None if there is none now."""
+        """Return the oldest result, or None if none waits."""
         return self._results.popleft() if self._results else None
 
     @property
@@ -69,7 +66,7 @@ class SinkQueue:
 
 
 class ReadyResult:
-    """Something that is done already: it may be awaited, and need not be."""
+    """An awaitable that is done: awaiting it is optional."""
 
     def __await__(self) -> Generator[Any, None, None]:
         return
@@ -81,52 +78,53 @@ class APIProcSettings:
     """The settings object of uPipe, as `Processor(settings=...)` takes it."""
 
     priority: int = 1
-    """Accepted; never had a meaning."""
+    """Ignored."""
     autoscale: int = 1
-    """How many worker processes: started at once."""
+    """Number of worker processes."""
     input_buffer_size: int = 4_096_000
     """Bytes of the input queue."""
     host: str | None = None
-    """On which host of the engine."""
+    """The host of the engine that runs it."""
 
 
-# ---- what a worker says and hears: connect, emit, get; awaited, as uPipe has them
+# ---- the methods of a worker: connect, emit and get, awaited
 
-# The plain forms are those of the `WorkerIO` that `WorkerMethods.open` returns.
+# `WorkerMethods.open` returns the `WorkerIO`, which has them without asyncio.
 
 
 class WorkerMethods:
-    """The half of `Processor` and `Worker` that is used inside a worker."""
+    """The methods of `Processor` and `Worker` for use in a worker."""
 
     _name: str
     _io: WorkerIO | None = None
 
     def open(self) -> WorkerIO:
-        """Connect, without asyncio: the io of this worker.
+        """Connect, without asyncio; return the `WorkerIO` of this worker.
 
         Raises
         ------
         NotConnectedError
-            This process is no worker of a processor of that name.
+            This process is not a worker of a processor of that name.
         """
         io = worker_io.current()
         if io is None:
             raise NotConnectedError(
-                f"processor {self._name!r}: this process is no worker of a pipe; "
-                "connect() is for the function that Pipe.start() runs"
+                f"processor {self._name!r}: this process is not a worker of a pipe; "
+                "call connect() in the function that Pipe.start() runs"
             )
         if io.name != self._name:
             raise NotConnectedError(
-                f"this is a worker of processor {io.name!r}, not {self._name!r}"
+                f"this process is a worker of processor {io.name!r}, not of "
+                f"{self._name!r}"
             )
         self._io = io
-        # In front of the methods below, which are slower and say the same.
+        # These hide the methods below, which are slower and do the same.
         self.__dict__.update(io.awaited)
-        io.say_ready()
+        io.report_ready()
         return io
 
     async def connect(self) -> None:
-        """Take part in the pipe, in a worker. Raises as `open`."""
+        """Connect this worker to the pipe. Raises as `open`."""
         self.open()
 
     @property
@@ -137,21 +135,20 @@ class WorkerMethods:
     def _connected(self) -> WorkerIO:
         if self._io is None:
             raise NotConnectedError(
-                f"processor {self._name!r} is not connected: await connect() first, in "
+                f"processor {self._name!r} is not connected: first await connect(), in "
                 "the function that its worker runs"
             )
         return self._io
 
     async def emit(self, value: Any, d_type: DType | int | None = None) -> bool:
-        """Hand a value to every child, or to none.
+        """Send a value to every child, or to none.
 
         Parameters
         ----------
         value : object
-            As for `Frame.from_value`; or a `DataFrame`, of which the value goes on.
-            Copied.
+            As for `Frame.from_value`; of a `DataFrame`, its value is sent. Copied.
         d_type : DType, optional
-            How to send it, if not as itself.
+            How to encode it, if not by its type.
 
         Returns
         -------
@@ -162,10 +159,10 @@ class WorkerMethods:
         Raises
         ------
         TypeError, ValueError
-            No frame carries such a value, or not as `d_type`.
+            A frame cannot carry the value, or not as `d_type`.
         EndOfStream
-            The children have finished; nobody will have it. Left alone, it ends this
-            worker in good order.
+            All children have finished, and the value is discarded. If it is not caught,
+            this worker ends in good order.
         """
         return bool(await self._connected().awaited["emit"](value, d_type))
 
@@ -175,18 +172,18 @@ class WorkerMethods:
         d_type: DType | int | None = None,
         timeout: float | None = None,
     ) -> bool:
-        """Hand a value to every child, however long it takes to have room.
+        """Send a value to every child, waiting for room up to `timeout`, s.
 
-        False only after `timeout`, s. Otherwise as `emit`.
+        None waits without a limit. Otherwise as `emit`.
         """
         send = self._connected().awaited["emit_sync"]
         return bool(await send(value, d_type, timeout))
 
     async def get(self) -> Any:
-        """Return the next value, or None if there is none now.
+        """Return the next value, or None if none waits.
 
-        It is acknowledged by the next `get`, or when the worker ends in good order; if
-        the worker dies before, another one has it. Raises as `get_sync`.
+        The next `get` acknowledges it, or the end of the worker in good order; if the
+        worker dies before, another one gets the value. Raises as `get_sync`.
         """
         return await self._connected().awaited["get"]()
 
@@ -198,25 +195,24 @@ class WorkerMethods:
         TimeoutError
             None came within `timeout`, s.
         EndOfInput
-            The parents have finished and nothing is left. It is an `EndOfStream`, and
-            a `TimeoutError` as in uPipe: what stands behind ``except TimeoutError:
-            break`` is done. Left alone, it ends this worker in good order, and so
-            does the next call after it.
+            The parents have finished and the queue is empty. It is an `EndOfStream`,
+            and, as in uPipe, a `TimeoutError`: the code after ``except TimeoutError:
+            break`` runs. If it is not caught, this worker ends in good order; a further
+            call ends it, too.
 
         Notes
         -----
-        A frame whose bytes have changed goes to the dead letters, and is counted; the
-        next one comes next.
+        A corrupt frame goes to the dead letters, and is counted; the next one follows.
         """
         return await self._connected().awaited["get_sync"](timeout)
 
-    # ---- counters, as uPipe has them
+    # ---- counters of uPipe
 
     _more_processed = 0
 
     @property
     def processed_counter(self) -> int:
-        """How many values this worker has emitted; a program may add to it."""
+        """How many values this worker has emitted; the program may add to it."""
         return self._connected().emitted + self._more_processed
 
     @processed_counter.setter
@@ -225,12 +221,12 @@ class WorkerMethods:
 
     @property
     def received_counter(self) -> int:
-        """How many values this worker has got."""
+        """How many values this worker has received."""
         return self._connected().received
 
     @property
     def in_qs(self) -> list[EdgeQueue]:
-        """The input queue: one, for all parents."""
+        """The input queue, one for all parents."""
         io = self._connected()
         queue = io.queue
         if queue is None:
@@ -239,7 +235,7 @@ class WorkerMethods:
 
     @property
     def out_qs(self) -> list[EdgeQueue]:
-        """The input queues of the children; of the last processor, the pipe's sink."""
+        """The input queues of the children; for the last processor, the pipe's sink."""
         io = self._connected()
 
         def queue_of(outbox: Outbox) -> EdgeQueue:
@@ -252,22 +248,22 @@ class WorkerMethods:
         return [queue_of(outbox) for outbox in io.outboxes]
 
     def _get_next_q_to_emit(self) -> EdgeQueue | None:
-        """Return the first output queue; examples of uPipe ask for it."""
+        """Return the first output queue, as examples of uPipe need it."""
         return next(iter(self.out_qs), None)
 
 
-# ---- `Worker`: what later releases of uPipe call a processor inside its process
+# ---- `Worker`: in later releases of uPipe, a processor inside its process
 
 
 class Worker(WorkerMethods):
-    """The process it is made in, as a worker of a processor.
+    """A handle on this process, as a worker of a processor.
 
     Parameters
     ----------
     name : str, optional
-        The processor's; found out if not given.
+        Name of the processor; found if not given.
     **ignored
-        ``entry``, ``func``, ``settings``, ``config``: of the declaration.
+        ``entry``, ``func``, ``settings``, ``config`` of the declaration.
 
     Examples
     --------
@@ -286,7 +282,7 @@ class Worker(WorkerMethods):
         self._name = name or (io.name if io is not None else "")
 
     async def join(self) -> None:
-        """Take part in the pipe, as `Processor.connect`."""
+        """Connect this worker to the pipe, as `Processor.connect`."""
         self.open()
 
     @property
@@ -296,7 +292,7 @@ class Worker(WorkerMethods):
 
     @property
     def config(self) -> dict[str, Any]:
-        """What the declaration's ``config=`` says."""
+        """The ``config=`` of the declaration."""
         return dict(self._connected().config)
 
     @property

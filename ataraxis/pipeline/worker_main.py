@@ -1,4 +1,4 @@
-"""The main program of a worker process: start, work, say how it went, leave."""
+"""The main program of a worker process: start, work, report the end, leave."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ataraxis.clock import now_ns
 from ataraxis.errors import EndOfStream
 from ataraxis.labels import is_data_array
 from ataraxis.pipeline.arrays import (
-    relabelled,
+    relabel,
     takes_overlap,
-    trimmed,
-    wants_plain,
+    trim_overlap,
+    wants_numpy,
 )
 from ataraxis.pipeline.board import (
     BEGAN_NS,
@@ -35,7 +35,7 @@ from ataraxis.pipeline.board import (
     StatusBoard,
     clear,
 )
-from ataraxis.pipeline.inbox import Job, job_in
+from ataraxis.pipeline.inbox import Job, job_of_message
 from ataraxis.pipeline.spec import WorkerSpec
 from ataraxis.pipeline.worker_io import WorkerIO
 from ataraxis.shm.context import Context
@@ -44,25 +44,25 @@ from ataraxis.shm.process import signal_at_end_of
 if TYPE_CHECKING:
     import asyncio
 
-# ---- `Work`: what a worker does with a function: values in, what it returns out
+# ---- `Work`: calls a function with values, and sends its results
 
 
 class Work:
-    """A function at work: made in the worker, after it was loaded.
+    """A function at work in its worker.
 
     Parameters
     ----------
     function : callable or class
         As for `Processor`.
     spec : WorkerSpec
-        What the worker was told.
+        The worker's settings.
     io : WorkerIO
-        Its way in and out.
+        Its input and output.
     """
 
     def __init__(self, function: Any, spec: WorkerSpec, io: WorkerIO) -> None:
         self._spec, self._io = spec, io
-        self._is_plain = wants_plain(function)
+        self._wants_numpy = wants_numpy(function)
         self._takes_overlap = takes_overlap(function)
         self._stage = function
         if inspect.isclass(function) and hasattr(function, "process"):
@@ -76,10 +76,10 @@ class Work:
     # ---- the life of a worker
 
     def run(self) -> None:
-        """Work until no more comes; ``setup()`` before, ``teardown()`` after."""
+        """Work until the input ends; ``setup()`` before, ``teardown()`` after."""
         try:
             self._do("setup")
-            self._io.say_ready()
+            self._io.report_ready()
             try:
                 if self._spec.code.kind == "source":
                     self._pour()
@@ -109,13 +109,13 @@ class Work:
     def _pour(self) -> None:
         io = self._io
         words = io.board.words
-        for value in self._through(self._call()):
+        for value in self._iterate(self._call()):
             io.emit(value, None, None)
             if words[STATE] > RUNNING:
-                raise EndOfStream("the pipe is being stopped")
+                raise EndOfStream("the pipe is stopping")
 
-    def _through(self, made: Any) -> Iterator[Any]:
-        """Go through a generator, also an asynchronous one."""
+    def _iterate(self, made: Any) -> Iterator[Any]:
+        """Iterate over a generator, also an asynchronous one."""
         if not hasattr(made, "__anext__"):
             yield from made
             return
@@ -128,10 +128,10 @@ class Work:
     # ---- a function of a value
 
     def _serve(self) -> None:
-        """Work off the input queue: plain values at once, anything else as a job."""
+        """Process the input queue: plain values directly, all others as jobs."""
         io, spec = self._io, self._spec
         is_plain = not (
-            spec.max_batch > 1 or spec.fills or self._takes_overlap or self._loop
+            spec.max_batch > 1 or spec.fills_gaps or self._takes_overlap or self._loop
         )
         if is_plain:
             io.serve_quickly()
@@ -151,8 +151,8 @@ class Work:
     def _end_value(
         self, value: Any, made: Any = None, error: BaseException | None = None
     ) -> None:
-        """Finish a plain value that takes more than a look: its result or its error."""
-        job = job_in(self._io.message(value))
+        """Handle a result of a plain value that the kernel cannot send, or an error."""
+        job = job_of_message(self._io.message(value))
 
         def results() -> list[list[Any]]:
             if error is not None:
@@ -166,7 +166,7 @@ class Work:
         jobs: list[Job] | None = None,
         results: Callable[[], list[list[Any]]] | None = None,
     ) -> None:
-        """Handle the next jobs, or those given: with what came of them, if known."""
+        """Handle the next jobs, or those given, with their results if known."""
         jobs = jobs or self._gather()
         try:
             self._handle(jobs, results or (lambda: self._results(jobs)))
@@ -176,7 +176,7 @@ class Work:
             raise
 
     def _gather(self) -> list[Job]:
-        """Take a job, or as many as one call takes."""
+        """Take one job, or up to `max_batch` jobs."""
         io, spec = self._io, self._spec
         jobs = [io.take(None)]
         if spec.max_batch == 1 or jobs[0].attempt > 1:
@@ -186,7 +186,7 @@ class Work:
             try:
                 jobs.append(io.take(max(0.0, deadline - time.monotonic())))
             except (TimeoutError, EndOfStream):
-                break  # the end is said again by the next look
+                break  # the next `take` raises the end again
             except BaseException:
                 for job in jobs:
                     job.give_back()
@@ -201,7 +201,7 @@ class Work:
             lane, sequence = jobs[0].lane, jobs[0].sequence
             if io.board.is_poison(spec.index, lane, sequence):
                 why = f"it has killed {spec.attempts} workers of {spec.processor!r}"
-                self._bury(jobs, why)
+                self._dead_letter(jobs, why)
                 return
         words, row = io.board.words, io.board.of_worker(spec.row)
         try:
@@ -211,10 +211,11 @@ class Work:
             if spec.on_error != "skip":
                 io.failed_with = self._described(jobs)
                 raise
-            self._bury(jobs, f"{type(error).__name__}: {error}")
+            self._dead_letter(jobs, f"{type(error).__name__}: {error}")
             return
         words[row + BUSY_NS] += now_ns() - words[row + BEGAN_NS]
-        words[row + BEGAN_NS] = words[row + LANE] = 0  # waiting for room is no hanging
+        # The wait for room does not count for hang_timeout=.
+        words[row + BEGAN_NS] = words[row + LANE] = 0
         for job, found in zip(jobs, results, strict=True):
             self._send(job, found)
             io.done(job)
@@ -229,69 +230,69 @@ class Work:
 
     @staticmethod
     def _described(jobs: list[Job]) -> str:
-        """Say which value it was; of a batch, which values."""
+        """Return in words which value it is; for a batch, which values."""
         number = f"number {jobs[0].sequence}"
         if len(jobs) > 1:
             return f"values {number} to {jobs[-1].sequence}"
         values = jobs[0].values
         if len(values) != 1:
             return f"value {number}, in {len(values)} parts"
-        return f"value {number}: {described(values[0])}"
+        return f"value {number}: {_described(values[0])}"
 
-    def _bury(self, jobs: list[Job], why: str) -> None:
+    def _dead_letter(self, jobs: list[Job], why: str) -> None:
         for job in jobs:
             self._io.dead_letter(job, why)
             self._io.send_results(job, [], is_skipped=True)
             self._io.done(job)
 
     def _results(self, jobs: list[Job]) -> list[list[Any]]:
-        """Call the function: what came of each job."""
+        """Call the function; return the results of each job."""
         if self._spec.max_batch > 1:
             return self._batch(jobs)
         return [[r for value in job.values for r in self._one(job, value)]
                 for job in jobs]  # fmt: skip
 
     def _one(self, job: Job, value: Any) -> list[Any]:
-        like = value
-        if self._is_plain and is_data_array(value):
-            value = value.values
         more = {"overlap": job.overlap} if self._takes_overlap else {}
-        return self._results_of(job, like, self._call(value, **more))
+        return self._results_of(job, value, self._call(self._given(value), **more))
+
+    def _given(self, value: Any) -> Any:
+        """Return what the function receives: without labels, if it asks for that."""
+        return value.values if self._wants_numpy and is_data_array(value) else value
 
     def _results_of(self, job: Job, like: Any, made: Any) -> list[Any]:
-        """Return the results in what a call of the function with `like` returned."""
+        """Return the results in `made`, which a call with `like` has returned."""
         if inspect.isawaitable(made):
             made = self._await(made)
         if inspect.isgenerator(made) or hasattr(made, "__anext__"):
-            found = list(self._through(made))
+            found = list(self._iterate(made))
         else:
             found = [] if made is None else [made]
         if is_data_array(like):
-            found = [relabelled(result, like) for result in found]
+            found = [relabel(result, like) for result in found]
         if job.overlap and not self._takes_overlap:
-            found = [trimmed(result, job.overlap, len(like)) for result in found]
+            found = [trim_overlap(result, job.overlap, len(like)) for result in found]
         return found
 
     def _batch(self, jobs: list[Job]) -> list[list[Any]]:
-        """Call the function with the values of several jobs, and share the results."""
+        """Call the function with the values of several jobs; return their results."""
         values = [value for job in jobs for value in job.values]
         if not values:
             return [[] for _ in jobs]
-        given = [v.values if self._is_plain and is_data_array(v) else v for v in values]
-        made = self._call(given)
+        made = self._call([self._given(value) for value in values])
         if inspect.isawaitable(made):
             made = self._await(made)
         made = [None] * len(values) if made is None else list(made)
         if len(made) != len(values):
             raise ValueError(
-                f"processor {self._spec.processor!r} takes batches: it had "
-                f"{len(values)} values and returned {len(made)}; one for each, or None"
+                f"processor {self._spec.processor!r} must return one result for each "
+                f"value of a batch, or None; got {len(made)} for {len(values)} values"
             )
         found = iter(zip(values, made, strict=True))
         shares = []
         for job in jobs:
             pairs = [next(found) for _ in job.values]
-            shares.append([relabelled(m, v) for v, m in pairs if m is not None])
+            shares.append([relabel(m, v) for v, m in pairs if m is not None])
         return shares
 
 
@@ -301,23 +302,30 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop()
 
 
-# ---- the worker main
+# ---- the main program
 
 FAILED = 70
-"""Exit code after an exception, which was told before."""
+"""Exit code after an exception, which was reported before."""
 
 
 def main(
-    given: int | str, told: int | str, parent: int | str, program: int = -1
+    spec_file: int | str, messages: int | str, parent: int | str, program: int = -1
 ) -> None:
-    """Be a worker: read what to do from `given`, tell the program through `told`.
+    """Run a worker.
 
-    `parent` is the process that has started this one; if that is not the program
-    itself, `program` is a pidfd of it. Numbers, as text on a command line.
+    Parameters
+    ----------
+    spec_file, messages : int or str
+        Descriptors: the `WorkerSpec` is read from the one, messages to the program are
+        written to the other. On a command line, numbers are text.
+    parent : int or str
+        The process that has started this one.
+    program : int
+        A pidfd of the program, if that is not the parent.
     """
-    given, told, parent = int(given), int(told), int(parent)
+    messages, parent = int(messages), int(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with open(given, "rb") as file:
+    with open(int(spec_file), "rb") as file:
         spec = WorkerSpec.from_bytes(file.read())
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
@@ -326,34 +334,34 @@ def main(
         board = StatusBoard.attach(spec.run, spec.context)
         board.words[board.of_worker(spec.row) + PID] = os.getpid()
         _end_with(parent, spec, program)
-        io = WorkerIO(spec, board, told)
+        io = WorkerIO(spec, board, messages)
     except OSError:
-        # Whoever was quicker has taken names away already.
+        # Another worker may have removed the names already.
         if os.getppid() != parent:
             _orphaned(spec, program)
         raise
     try:
         _work(spec, io)
-        with suppress(EndOfStream):  # nobody is left who would have the answer
+        with suppress(EndOfStream):  # no reader is left for the answer
             io.acknowledge()
     except BaseException as error:
         _leave(io, error)
     _flush()
-    # Before the last frame is acknowledged: whoever is killed in between has ended.
-    io.tell("done", ended=io.has_ended)
+    # Before the last frame is acknowledged: a worker killed in between has ended.
+    io.report("done", ended=io.has_ended)
     io.close(is_done=True)
     _flush()
 
 
 def _work(spec: WorkerSpec, io: WorkerIO) -> None:
-    """Run the function to its end; what ends it in good order ends here."""
+    """Run the function to its end; catch what ends it in good order."""
     try:
         function = spec.code.load()
         if spec.code.kind in ("map", "source"):
             Work(function, spec, io).run()
             return
-        # One that gets and emits itself may never connect.
-        io.say_ready()
+        # A function that gets and emits itself may never connect.
+        io.report_ready()
         made: Any = function()
         if inspect.iscoroutine(made):
             import asyncio
@@ -367,19 +375,20 @@ def _work(spec: WorkerSpec, io: WorkerIO) -> None:
 
 
 def _leave(io: WorkerIO, error: BaseException) -> None:
-    """Say what went wrong, and end without a word of the interpreter's own."""
+    """Report an error, and end without a traceback of the interpreter."""
     if isinstance(error, SystemExit):
-        io.tell("exit", text=f"sys.exit({error.code!r})")
+        io.report("exit", text=f"sys.exit({error.code!r})")
     else:
         notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
-        io.tell(
+        steps = _steps_of(error)
+        io.report(
             "error",
             type=type(error).__name__,
             text=str(error),
             notes=notes,
             value=io.failed_with or io.number_in_hand,
-            place=_place_of(error),
-            traceback=_told(error),
+            place=_place_of(steps),
+            traceback="".join(traceback.format_exception(type(error), error, steps)),
         )
     with suppress(Exception):
         io.close(is_done=False)
@@ -388,37 +397,29 @@ def _leave(io: WorkerIO, error: BaseException) -> None:
 
 
 def _steps_of(error: BaseException) -> TracebackType | None:
-    """Return a traceback without the frames of this library above the user's."""
+    """Return a traceback that begins in the user's code, not in this library."""
     steps = error.__traceback__
-    while steps is not None and steps.tb_next is not None:
-        if not _is_ours(steps):
-            break
+    while steps is not None and steps.tb_next is not None and _is_internal(steps):
         steps = steps.tb_next
     return steps
 
 
-def _is_ours(step: TracebackType) -> bool:
+def _is_internal(step: TracebackType) -> bool:
     name = str(step.tb_frame.f_globals.get("__name__", ""))
     return name.startswith("ataraxis.pipeline.")
 
 
-def _told(error: BaseException) -> str:
-    """Write a traceback, as the user's function has it."""
-    return "".join(traceback.format_exception(type(error), error, _steps_of(error)))
-
-
-def _place_of(error: BaseException) -> str:
+def _place_of(first: TracebackType | None) -> str:
     """Return where in the user's file it was raised: file, line and function."""
-    first = _steps_of(error)
-    if first is None or _is_ours(first):
+    if first is None or _is_internal(first):
         return ""
     steps = traceback.extract_tb(first)
-    mine = [step for step in steps if step.filename == steps[0].filename]
-    return f"{mine[-1].filename}:{mine[-1].lineno} in {mine[-1].name}"
+    last = [step for step in steps if step.filename == steps[0].filename][-1]
+    return f"{last.filename}:{last.lineno} in {last.name}"
 
 
-def described(value: Any) -> str:
-    """Say what a value is, in a line."""
+def _described(value: Any) -> str:
+    """Return a description of a value, in one line."""
     if isinstance(getattr(value, "shape", None), tuple):
         kind = type(value).__name__
         return f"{kind} of {getattr(value, 'dtype', '?')}, shape {value.shape}"
@@ -429,21 +430,18 @@ def described(value: Any) -> str:
 
 
 def _end_with(parent: int, spec: WorkerSpec, program: int) -> None:
-    """End with the process that started this one, and take the run's names along."""
+    """Make this process end when its parent has ended."""
     signal.signal(signal.SIGHUP, lambda *_: _orphaned(spec, program))
     signal_at_end_of(parent, signal.SIGHUP)
 
 
 def _orphaned(spec: WorkerSpec, program: int) -> NoReturn:
-    """End without a parent; if that was a fork server alone, the run goes on."""
+    """End without a parent; remove the run's names if the program has ended.
+
+    It has not if the parent was a fork server: then the run continues.
+    """
     if program < 0 or select.select([program], [], [], 0)[0]:
-        _clear(spec)
-    os._exit(FAILED)
-
-
-def _clear(spec: WorkerSpec) -> NoReturn:
-    """Take away every name of a run whose program is gone; each worker does."""
-    clear(spec.run, Context.of(spec.context))
+        clear(spec.run, Context.of(spec.context))
     os._exit(FAILED)
 
 

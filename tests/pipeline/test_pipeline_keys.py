@@ -54,7 +54,7 @@ def test_numbers_are_spread_and_do_not_change() -> None:
     # Of a format: another version must not share them out otherwise halfway.
     assert number_of("mouse") == 2939533037
     assert number_of((1, "a", None, b"b")) == 2317675420
-    places = [Router(Key(0), "p", 3).place_of([f"cell {k}"]) for k in range(300)]
+    places = [Router(Key(0), "p", 3).worker_of([f"cell {k}"]) for k in range(300)]
     assert all(places.count(k) > 60 for k in range(3))
 
 
@@ -126,6 +126,27 @@ def test_what_a_generator_gives_goes_to_the_workers_of_its_keys(ordered: bool) -
         assert [v["at"] for v in found] == [at for _, at in wanted]
 
 
+@pytest.mark.parametrize("ordered", [False, True])
+def test_parts_of_a_value_are_distributed_again(ordered: bool) -> None:
+    """One worker's part has keys of two workers, the others' of one: none is lost."""
+    pipe = chain(
+        Processor("four", func=w.four),
+        Processor("a", func=w.without_one, key="k", workers=3, ordered=ordered),
+        Processor("b", func=w.same, key="third", workers=2, ordered=ordered),
+    )
+    wanted = [
+        (value, k) for value in range(60) for k in range(4) if k != 1 or value % 2 == 0
+    ]
+    found = [(v["value"], v["k"]) for v in pipe.map(range(60))]
+    assert sorted(found) == wanted
+    if ordered:
+        assert [value for value, _ in found] == [value for value, _ in wanted]
+    with pipe.run() as run:
+        for value, ks in ((4, [0, 1, 2, 3]), (5, [0, 2, 3])):
+            assert sorted(v["k"] for v in run.call(value, timeout=60)) == ks
+        run.stop(60)
+
+
 def test_an_answer_has_the_values_of_all_keys() -> None:
     pipe = chain(
         Processor("mice", func=w.mice),
@@ -194,14 +215,14 @@ def test_groups_come_once_when_workers_are_killed_from_outside() -> None:
 
 @pytest.mark.parametrize("key", [3.5, True, ["mouse"], w.later, w.counting])
 def test_what_is_no_key_is_refused_at_once(key: object) -> None:
-    with pytest.raises(TypeError, match="of processor 'a': a plain function"):
+    with pytest.raises(TypeError, match="of processor 'a' must be a plain function"):
         Processor("a", func=w.same, key=key)
 
 
 @pytest.mark.parametrize(
     ("func", "settings", "message"),
     [
-        (w.same, {"split": "channel"}, "key= goes with neither overlap= nor split="),
+        (w.same, {"split": "channel"}, "key= cannot be combined with overlap= or split="),
         (w.forward, {}, "key= is for functions of a value"),
     ],
 )
@@ -217,8 +238,8 @@ def test_what_does_not_go_with_a_key(
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("colour", "key= of processor 'b' raised KeyError: 'colour'; it was asked of"),
-        (w.no_key, "key= of processor 'b' returned a list: a number, text, bytes"),
+        ("colour", "key= of processor 'b' raised KeyError: 'colour'; its value was"),
+        (w.no_key, "key= of processor 'b' must return a number, text, bytes"),
     ],
 )
 def test_a_value_without_a_key_fails_the_pipe_and_says_why(

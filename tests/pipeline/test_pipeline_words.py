@@ -219,7 +219,7 @@ def test_skipped_values_are_counted_and_said(
     )
     results = pipe.map(range(6))
     assert results.skipped == 0
-    with pytest.raises(NotConnectedError, match="with the first result"):
+    with pytest.raises(NotConnectedError, match="the first next"):
         _ = results.dead_letters
     with caplog.at_level(logging.WARNING, "ataraxis.pipeline"):
         assert list(results) == [0, 2, 4]

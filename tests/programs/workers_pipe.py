@@ -220,7 +220,7 @@ async def produce_for_ever() -> None:
 
 
 async def wrong_name() -> None:
-    await Processor("somebody").connect()
+    await Processor("other").connect()
 
 
 def as_pair(value: Any) -> tuple[str, Any]:
@@ -316,6 +316,16 @@ def mice(value: int) -> Iterator[dict[str, int]]:
     """Three mice of each value; of every fifth none."""
     for mouse in range(3 if value % 5 else 0):
         yield {"mouse": mouse + value % 4, "at": value}
+
+
+def four(value: int) -> Iterator[dict[str, int]]:
+    for k in range(4):
+        yield {"value": value, "k": k, "third": k // 3}
+
+
+def without_one(part: dict[str, int]) -> dict[str, int] | None:
+    """Returns nothing for the second part of each odd value."""
+    return None if part["k"] == 1 and part["value"] % 2 else part
 
 
 class PerMouse:
