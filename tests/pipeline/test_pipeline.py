@@ -1,4 +1,4 @@
-"""Pipes: what goes in comes out, in the order asked for, through several processes."""
+"""Pipes: every value has its result, in the order that was requested."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def run_counter(limit: int) -> list[str]:
 
 
 def test_the_seeds_declaration_as_printed() -> None:
-    """It stands in an ``async`` function, and says nothing of what runs."""
+    """It is in an ``async`` function, and its processors have no code."""
     head, _, tail = seed_counter(3).partition("async def main():\n")
     main = textwrap.indent(textwrap.dedent(DECLARATION.read_text("utf-8")), "    ")
     code = f"{head}async def main():\n{main}\n{tail[tail.index('if __name__') :]}"
@@ -96,9 +96,9 @@ def test_the_seeds_declaration_as_printed() -> None:
 
 def test_the_seeds_counter_as_printed() -> None:
     lines = run_counter(20_000)
-    for who, last in (("a", 20), ("b", 19)):  # b leaves its loop before it says so
-        said = [x for x in lines if x.startswith(f"[{who}]") and x.endswith("K")]
-        assert said == [f"[{who}] {float(k)}K" for k in range(1, last + 1)]
+    for name, last in (("a", 20), ("b", 19)):  # b leaves its loop before it prints
+        counts = [x for x in lines if x.startswith(f"[{name}]") and x.endswith("K")]
+        assert counts == [f"[{name}] {float(k)}K" for k in range(1, last + 1)]
     assert "[a] a done" in lines
     assert "[b] embedded processor b completed" in lines
     assert "failed" not in "".join(lines)
@@ -137,8 +137,8 @@ def test_order_holds_across_parallel_stages_filters_and_generators() -> None:
     assert found == [k for k in range(0, 600, 2) for _ in range(k % 4)]
 
 
-def test_one_late_value_stops_no_ordered_stage() -> None:
-    """All others wait behind it, and in no queue is there no room for it."""
+def test_one_late_value_does_not_stop_ordered_stages() -> None:
+    """All others wait for it, and every queue still has room for it."""
     pipe = chain(
         Processor("a", func=w.first_late, workers=2, ordered=True),
         Processor("b", func=w.same, workers=2, ordered=True),
@@ -173,7 +173,7 @@ def test_what_is_dropped_before_an_ordered_stage_does_not_block_the_rest() -> No
               Processor("b", func=w.same, workers=2, ordered=True)).graph()  # fmt: skip
 
 
-def test_where_values_enter_stretches_that_are_put_in_order() -> None:
+def test_where_values_enter_regions_that_are_put_in_order() -> None:
     two = {"func": w.same, "workers": 2}
     a, d = Processor("a", func=w.same), Processor("d", func=w.same)
     b = Processor("b", **two)
@@ -274,8 +274,8 @@ def test_emit_and_get_are_coroutines_in_every_way() -> None:
         assert [run.emit(k) for k in range(4)] == [True] * 4
         wait_until(lambda: len(found) == 2, 60)
         run.stop(30)
-    said, error = found
-    assert said == (
+    results, error = found
+    assert results == (
         0, 1, 2, "slept", True, 3, "cannot reuse already awaited coroutine",
         ["RuntimeWarning", "RuntimeWarning"], "cancelled", None, "timeout",
     )  # fmt: skip
@@ -298,7 +298,7 @@ def test_a_script(tmp_path: Path) -> None:
     assert list(pipe.map(range(10))) == [-k for k in range(10)]
 
 
-def test_who_has_no_readers_left_ends_in_good_order() -> None:
+def test_a_producer_without_readers_ends_in_good_order() -> None:
     pipe = chain(
         Processor("produce", func=w.produce_for_ever, buffer_count=4),
         Processor("consume", func=w.consume_few),
@@ -308,7 +308,7 @@ def test_who_has_no_readers_left_ends_in_good_order() -> None:
     assert run.state == "completed"
 
 
-def test_stop_ends_sources_and_keeps_what_is_inside() -> None:
+def test_stop_ends_sources_and_processes_the_values_inside() -> None:
     pipe, found = Pipe("p"), []
     pipe.add(Processor("endless", func=w.endless)).add(Processor("b", func=w.slow))
     run = pipe.run(sink=found)
@@ -320,7 +320,7 @@ def test_stop_ends_sources_and_keeps_what_is_inside() -> None:
     assert emitted == len(found)
 
 
-def test_outside_of_a_worker_there_is_nothing_to_connect_to() -> None:
+def test_outside_of_a_worker_connect_raises() -> None:
     with pytest.raises(NotConnectedError, match="not a worker of a pipe"):
         Processor("a").open()
     with pytest.raises(NotConnectedError):
@@ -372,7 +372,7 @@ def labelled(blocks: int, rows: int, channels: int = 4) -> list[xr.DataArray]:
     ]
 
 
-def test_labels_flow_along() -> None:
+def test_labels_are_kept_along_a_chain() -> None:
     blocks = labelled(5, 10)
     found = list(chain(Processor("a", func=w.plain_array)).map(blocks))
     for before, after in zip(blocks, found, strict=True):
@@ -561,11 +561,11 @@ def test_drawing_statistics_and_events() -> None:
     seen = asyncio.run(main())
     assert seen[-1] == "completed"
     assert seen.count("ready") == 3
-    told = pipe.execution.statistics()
-    assert int(told.received.sel(worker="c")) == 50
-    assert int(told.sent.sel(edge="a<b -> c")) == 50
-    assert int(told.latency.sel(worker="c").sum()) == 50
-    assert list(told.worker.values) == ["a<b.0", "a<b.1", "c", "(end)"]
+    counters = pipe.execution.statistics()
+    assert int(counters.received.sel(worker="c")) == 50
+    assert int(counters.sent.sel(edge="a<b -> c")) == 50
+    assert int(counters.latency.sel(worker="c").sum()) == 50
+    assert list(counters.worker.values) == ["a<b.0", "a<b.1", "c", "(end)"]
     assert pipe.execution.progress == (50, 50)
 
 
@@ -582,12 +582,12 @@ def test_two_pipes_of_one_name_run_at_once() -> None:
 def test_settings_of_upipe() -> None:
     from ataraxis.pipeline import APIProcSettings
 
-    said = Processor("a", func=w.same, settings=APIProcSettings(autoscale=3)).settings
-    assert said.workers == 3
-    assert sys.getsizeof(said) > 0
+    stage = Processor("a", func=w.same, settings=APIProcSettings(autoscale=3))
+    assert stage.settings.workers == 3
+    assert sys.getsizeof(stage.settings) > 0
 
 
-def test_emit_says_when_there_is_no_room() -> None:
+def test_emit_returns_false_without_room() -> None:
     pipe = chain(Processor("a", func=w.slow, buffer_count=2))
     with pipe.run() as run:
         sent = [run.emit(k, timeout=0) for k in range(50)]
@@ -597,7 +597,7 @@ def test_emit_says_when_there_is_no_room() -> None:
     assert int(run.statistics().received.sel(worker="a")) == sum(sent)
 
 
-def test_emit_waits_for_those_who_are_not_there_yet() -> None:
+def test_emit_waits_for_workers_that_are_starting() -> None:
     pipe = chain(Processor("eager", func=w.eager),
                  Processor("slow", func=w.SlowStart, buffer_count=2))  # fmt: skip
     found: list[object] = []
@@ -644,11 +644,11 @@ def test_top_shows_pipes() -> None:
     with chain(Processor("stage", func=w.double, workers=2)).run() as run:
         run.call(1, timeout=60)
         table = CliRunner().invoke(main, ["top", "--once", "--interval", "0.01"])
-        said = CliRunner().invoke(main, ["top", "--json", "--interval", "0.01"])
+        report = CliRunner().invoke(main, ["top", "--json", "--interval", "0.01"])
         run.stop(60)
     assert "stage.1" in table.output
     assert run.name in table.output
-    assert [p["worker"] for p in json.loads(said.output)["pipes"]] == [
+    assert [p["worker"] for p in json.loads(report.output)["pipes"]] == [
         "stage.0",
         "stage.1",
         "(end)",

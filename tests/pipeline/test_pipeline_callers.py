@@ -1,4 +1,4 @@
-"""Callers that give up harm nobody; every caller is told what failed, and why."""
+"""Callers: giving up does not affect others; all get the cause of a failure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def chain(*stages: Processor, **keywords: object) -> Pipe:
     return pipe
 
 
-def test_one_that_is_cancelled_harms_nobody() -> None:
+def test_a_cancelled_caller_does_not_affect_others() -> None:
     async def main() -> None:
         pipe = chain(Processor("a", func=w.sleeps))
         run = await pipe.start()
@@ -44,7 +44,7 @@ def test_one_that_is_cancelled_harms_nobody() -> None:
     asyncio.run(main())
 
 
-def test_a_timeout_of_its_own_harms_nobody() -> None:
+def test_a_timeout_of_a_call_does_not_affect_others() -> None:
     async def main() -> None:
         pipe = chain(Processor("a", func=w.sleeps))
         await pipe.start()
@@ -56,7 +56,7 @@ def test_a_timeout_of_its_own_harms_nobody() -> None:
     asyncio.run(main())
 
 
-def test_a_thread_that_gives_up_harms_nobody() -> None:
+def test_a_thread_that_gives_up_does_not_affect_others() -> None:
     with chain(Processor("a", func=w.sleeps)).run() as run:
         run.wait_until_ready(60)
         with pytest.raises(TimeoutError, match=r"did not answer within 0\.05 s"):
@@ -71,7 +71,7 @@ def test_a_thread_that_gives_up_harms_nobody() -> None:
     assert run.state == "completed"
 
 
-def test_a_pipe_that_is_terminated_tells_who_waits_and_who_has_given_up() -> None:
+def test_terminate_raises_in_callers_that_wait() -> None:
     async def main() -> None:
         pipe = chain(Processor("a", func=w.sleeps))
         await pipe.start()
@@ -90,8 +90,8 @@ def test_a_pipe_that_is_terminated_tells_who_waits_and_who_has_given_up() -> Non
     asyncio.run(main())
 
 
-def test_a_full_pipe_holds_up_no_event_loop() -> None:
-    """Callers wait for room in the loop: who is cancelled has put nothing."""
+def test_a_full_pipe_does_not_block_the_event_loop() -> None:
+    """Callers wait for room in the loop: a cancelled one has put nothing."""
 
     async def main() -> None:
         pipe = chain(Processor("a", func=w.sleeps, buffer_count=2))
@@ -115,8 +115,8 @@ def test_a_full_pipe_holds_up_no_event_loop() -> None:
     asyncio.run(main())
 
 
-def test_a_source_that_waits_for_room_does_not_hold_up_a_caller() -> None:
-    """The program's own way in is not taken by who may wait."""
+def test_a_source_that_waits_for_room_does_not_block_a_caller() -> None:
+    """A put that may wait does not hold the lock of the feeder."""
 
     async def main() -> None:
         pipe = chain(Processor("a", func=w.sleeps, buffer_count=2))
@@ -139,7 +139,7 @@ def test_a_source_that_waits_for_room_does_not_hold_up_a_caller() -> None:
 # ---- the cause
 
 
-def test_every_later_caller_is_told_the_cause() -> None:
+def test_every_later_caller_gets_the_cause() -> None:
     async def main() -> None:
         pipe = chain(Processor("a", func=w.fails_at_five))
         await pipe.start()
@@ -169,17 +169,17 @@ def test_the_supervisor_fails_the_run_with_what_it_raised(
     assert run.call(1, timeout=60) == 1
 
     def broken() -> None:
-        raise SystemExit("a bug of ours")
+        raise SystemExit("an internal bug")
 
     run._supervisor.do(broken)
-    with pytest.raises(PipeError, match="its supervisor raised SystemExit: a bug"):
+    with pytest.raises(PipeError, match="its supervisor raised SystemExit: an"):
         run.wait(30)
-    with pytest.raises(PipeError, match="a bug of ours"):
+    with pytest.raises(PipeError, match="an internal bug"):
         run.call(2, timeout=30)
     assert run.state == "failed"
 
 
-def test_a_step_of_the_end_that_raises_is_told_and_the_others_are_taken(
+def test_a_step_of_the_end_that_raises_is_reported_and_the_others_are_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = chain(Processor("a", func=w.same)).run()
@@ -215,7 +215,7 @@ def test_sys_exit_in_a_source_or_a_sink_fails_the_pipe(where: str) -> None:
         pass
 
 
-def test_a_future_that_its_owner_has_set_harms_nobody() -> None:
+def test_a_future_that_its_owner_has_set_is_left_alone() -> None:
     with chain(Processor("a", func=w.sleeps)).run() as run:
         futures: list[Future] = [run.submit(0.05), run.submit(0.05)]
         futures[0].set_result("mine")
@@ -225,7 +225,7 @@ def test_a_future_that_its_owner_has_set_harms_nobody() -> None:
     assert futures[0].result(0) == "mine"
 
 
-def test_a_caller_is_told_that_its_value_went_to_the_dead_letters(
+def test_a_caller_gets_an_error_if_its_value_went_to_the_dead_letters(
     tmp_path: Path,
 ) -> None:
     pipe = chain(
@@ -271,7 +271,7 @@ def test_callers_that_give_up_while_others_wait() -> None:
 def test_a_caller_that_waits_for_an_answer_when_the_pipe_fails() -> None:
     run = chain(Processor("a", func=w.dies_at_five, restart="never")).run()
     futures = [run.submit(k) for k in (1, 5, 2)]
-    wait_until(lambda: all(f.done() for f in futures), 60, "every caller to be told")
+    wait_until(lambda: all(f.done() for f in futures), 60, "an answer for every caller")
     assert futures[0].result() == 1
     for future in futures[1:]:
         with pytest.raises(PipeError, match="killed by SIGKILL"):

@@ -79,7 +79,7 @@ def test_without_restarts_a_death_is_an_error(func: object, message: str) -> Non
         raise error
 
 
-def test_a_result_of_a_wrong_type_says_whose() -> None:
+def test_the_error_of_a_wrong_type_names_the_processor() -> None:
     error = error_of(chain(Processor("a", func=w.returns_an_object)))
     assert "processor 'a' returned: object" in str(error)
 
@@ -89,7 +89,7 @@ def test_a_hanging_worker_is_killed() -> None:
     assert "hang_timeout=3 s" in str(error_of(chain(stage)))
 
 
-def test_a_worker_that_is_slow_to_be_rid_of_values_does_not_hang() -> None:
+def test_a_wait_for_room_does_not_count_for_hang_timeout() -> None:
     pipe = chain(
         Processor("a", func=w.same, hang_timeout=HANG_S, restart="never"),
         Processor("b", func=w.slow_at_first, buffer_count=2),
@@ -117,7 +117,7 @@ def test_a_source_or_a_sink_that_raises() -> None:
     )
 
 
-def test_who_waits_for_an_answer_gets_the_error() -> None:
+def test_a_caller_that_waits_gets_the_error() -> None:
     run = chain(Processor("a", func=w.fails_at_five)).run()
     assert run.call(4, timeout=60) == 4
     with pytest.raises(PipeError):
@@ -126,7 +126,7 @@ def test_who_waits_for_an_answer_gets_the_error() -> None:
         run.wait(60)
 
 
-def test_a_module_that_is_not_there_for_the_worker() -> None:
+def test_a_module_that_the_worker_cannot_import() -> None:
     pipe = Pipe.from_json(
         chain(Processor("a", func=w.same)).to_json().replace("workers_pipe", "nowhere")
     )
@@ -136,7 +136,7 @@ def test_a_module_that_is_not_there_for_the_worker() -> None:
 # ---- again
 
 
-def test_a_killed_workers_values_come_again(
+def test_the_values_of_a_killed_worker_are_redelivered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIPE_MARKS", str(tmp_path))
@@ -213,7 +213,7 @@ def letters(directory: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize("func", [w.dies_at_five, w.hangs_at_five])
-def test_a_value_that_kills_three_workers_is_buried(
+def test_a_value_that_kills_three_workers_is_a_dead_letter(
     func: object, tmp_path: Path
 ) -> None:
     limit = HANG_S if func is w.hangs_at_five else None
@@ -228,7 +228,7 @@ def test_a_value_that_kills_three_workers_is_buried(
     assert any(e.what == "dead letter" for e in pipe.execution.history)
 
 
-def test_on_error_skip_buries_what_cannot_be_processed(tmp_path: Path) -> None:
+def test_on_error_skip_makes_a_dead_letter(tmp_path: Path) -> None:
     stage = Processor(
         "a", func=w.fails_at_five, on_error="skip", workers=2, ordered=True
     )
@@ -238,7 +238,7 @@ def test_on_error_skip_buries_what_cannot_be_processed(tmp_path: Path) -> None:
     assert "KeyError" in letter["why"]
 
 
-def test_on_error_restart_tries_again_and_then_buries(tmp_path: Path) -> None:
+def test_on_error_restart_tries_again_before_a_dead_letter(tmp_path: Path) -> None:
     stage = Processor("a", func=w.fails_at_five, on_error="restart", restart=QUICK)
     pipe = chain(stage, dead_letters=tmp_path / "letters")
     assert list(pipe.map(range(10))) == [0, 1, 2, 3, 4, 6, 7, 8, 9]
@@ -246,7 +246,7 @@ def test_on_error_restart_tries_again_and_then_buries(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("at", [70, -1], ids=["in the origin", "in the value"])
-def test_a_corrupt_byte_is_buried_and_the_queue_goes_on(
+def test_a_corrupt_frame_is_a_dead_letter_and_the_queue_continues(
     at: int, tmp_path: Path, context: Path
 ) -> None:
     pipe, found = Pipe("p", dead_letters=tmp_path / "letters"), []
@@ -303,13 +303,13 @@ def test_a_pickle_is_refused_unless_allowed() -> None:
 
         return Fraction(value, 3)
 
-    def told(value: object) -> str:
+    def text_of(value: object) -> str:
         return str(value)
 
-    pipe = chain(Processor("a", func=made), Processor("b", func=told))
+    pipe = chain(Processor("a", func=made), Processor("b", func=text_of))
     assert "no frame carries a fractions.Fraction" in str(error_of(pipe))
     pipe = chain(
-        Processor("a", func=made), Processor("b", func=told, allow_pickle=True)
+        Processor("a", func=made), Processor("b", func=text_of, allow_pickle=True)
     )
     assert list(pipe.map([1, 2])) == ["1/3", "2/3"]
 
@@ -324,7 +324,7 @@ def test_terminate_is_immediate_and_leaves_nothing(context: Path) -> None:
     pids = list(run.workers.values())
     pipe.terminate()
     assert run.state == "terminated"
-    # Not 0: who signals that signals himself.
+    # Not 0: a signal to pid 0 would reach this program.
     assert run.workers == {("a", 0): None, ("b", 0): None}
     assert not pipe.completed
     assert list(context.iterdir()) == []
@@ -378,7 +378,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_what_nobody_was_left_to_take_away_goes_with_the_next_pipe(
+def test_the_next_pipe_removes_the_names_of_a_run_that_was_killed_as_a_whole(
     context: Path,
 ) -> None:
     with programs.Program(ALL_DIE) as program:
@@ -426,7 +426,7 @@ def test_output_comes_in_whole_lines_with_a_prefix(
     assert err.count("no end") == 300
 
 
-def test_emitting_to_nobody_in_particular_is_fine() -> None:
+def test_results_need_no_sink() -> None:
     pipe = chain(Processor("a", func=w.same))
     with pipe.run(np.arange(5)):
         pass

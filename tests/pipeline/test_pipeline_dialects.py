@@ -1,4 +1,4 @@
-"""Every place in a chain, every dialect, every way in and out: each value once."""
+"""Every place in a chain, every dialect, every input and output: each value once."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def _mixed(pipe: Pipe, local: Local) -> tuple[list[int], list[int]]:
 
 
 @pytest.mark.parametrize("func", [w.sums_up, w.sums_up_plainly])
-def test_what_stands_behind_the_loop_is_done(func: object) -> None:
+def test_the_code_after_the_loop_runs(func: object) -> None:
     pipe = chain(Processor("sum", func=func))
     assert list(pipe.map(range(10))) == [("total", 45)]
     assert pipe.completed
@@ -109,8 +109,8 @@ def test_the_end_of_the_input_is_an_end_and_a_timeout() -> None:
     assert str(EndOfInput("nothing is left")) == "nothing is left"
 
 
-def test_a_caller_has_all_that_comes_of_its_value() -> None:
-    """As of a generator: a list of several, None of nothing."""
+def test_a_caller_gets_all_results_of_its_value() -> None:
+    """As with a generator: a list of several, None for none."""
     for stages in (
         [Processor("a", func=w.emits_twice_or_never)],
         [Processor("a", func=w.emits_twice_or_never), Processor("b", func=w.same)],
@@ -124,13 +124,13 @@ def test_a_caller_has_all_that_comes_of_its_value() -> None:
             run.stop(60)
 
 
-def test_what_was_emitted_does_not_change_afterwards() -> None:
+def test_an_emitted_value_is_a_copy() -> None:
     with chain(Processor("a", func=w.emits_an_array_and_changes_it)).run() as run:
         assert run.call(7, timeout=60).tolist() == [7, 7, 7]
         run.stop(60)
 
 
-def test_one_that_never_gets_again_answers_and_goes_on() -> None:
+def test_a_worker_that_never_gets_again_answers_and_continues() -> None:
     found: list[int] = []
     run = chain(Processor("a", func=w.emits_for_ever_after_one)).run(sink=found)
     first = run.call(10, timeout=60)
@@ -212,7 +212,7 @@ def test_a_queue_of_so_many_bytes() -> None:
         MemQ("none", size=0)
 
 
-# ---- programs as uPipe's examples are, with the import changed; all of our own writing
+# ---- programs like the examples of uPipe, with the import changed
 
 FORWARDER = """
     import asyncio

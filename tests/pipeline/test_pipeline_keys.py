@@ -1,4 +1,4 @@
-"""Several workers by key: all values of a key at one of them, in their order."""
+"""Several workers by key: one of them gets all values of a key, in order."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_equal_keys_have_equal_numbers(one: object, other: object) -> None:
 
 def test_numbers_are_spread_and_do_not_change() -> None:
     assert [number_of(k) for k in range(4)] == [0, 1, 2, 3]
-    # Of a format: another version must not share them out otherwise halfway.
+    # Part of the format: every version must distribute keys in the same way.
     assert number_of("mouse") == 2939533037
     assert number_of((1, "a", None, b"b")) == 2317675420
     places = [Router(Key(0), "p", 3).worker_of([f"cell {k}"]) for k in range(300)]
@@ -76,9 +76,9 @@ def test_a_key_is_always_at_one_worker_and_in_order(key: object, ordered: bool) 
     assert len({v["pid"] for v in found}) == 3
     if ordered:
         assert [v["at"] for v in found] == list(range(len(VALUES)))
-    told = pipe.execution.statistics()
+    counters = pipe.execution.statistics()
     each = [sum(number_of(v["mouse"]) % 3 == k for v in VALUES) for k in range(3)]
-    assert told.received.values.tolist()[1:4] == each
+    assert counters.received.values.tolist()[1:4] == each
 
 
 def test_from_the_head_and_in_batches() -> None:
@@ -96,7 +96,7 @@ def test_from_the_head_and_in_batches() -> None:
         assert len({pid for _, pid in mine}) == 1
 
 
-def test_one_worker_asks_for_no_key() -> None:
+def test_one_worker_does_not_need_the_key() -> None:
     pipe = chain(Processor("a", func=w.same, key="nothing has it"))
     assert list(pipe.map(range(5))) == list(range(5))
 
@@ -214,7 +214,7 @@ def test_groups_come_once_when_workers_are_killed_from_outside() -> None:
 
 
 @pytest.mark.parametrize("key", [3.5, True, ["mouse"], w.later, w.counting])
-def test_what_is_no_key_is_refused_at_once(key: object) -> None:
+def test_an_invalid_key_is_refused_at_once(key: object) -> None:
     with pytest.raises(TypeError, match="of processor 'a' must be a plain function"):
         Processor("a", func=w.same, key=key)
 
@@ -222,11 +222,11 @@ def test_what_is_no_key_is_refused_at_once(key: object) -> None:
 @pytest.mark.parametrize(
     ("func", "settings", "message"),
     [
-        (w.same, {"split": "channel"}, "key= cannot be combined with overlap= or split="),
+        (w.same, {"split": "channel"}, "key= cannot be combined with"),
         (w.forward, {}, "key= is for functions of a value"),
     ],
 )
-def test_what_does_not_go_with_a_key(
+def test_settings_that_cannot_be_combined_with_a_key(
     func: Callable[..., Any], settings: dict[str, Any], message: str, context: Path
 ) -> None:
     stage = Processor("a", func=func, key="mouse", workers=2, **settings)
@@ -242,7 +242,7 @@ def test_what_does_not_go_with_a_key(
         (w.no_key, "key= of processor 'b' must return a number, text, bytes"),
     ],
 )
-def test_a_value_without_a_key_fails_the_pipe_and_says_why(
+def test_a_value_without_a_key_fails_the_pipe_with_the_reason(
     key: object, message: str
 ) -> None:
     pipe = chain(
@@ -253,7 +253,7 @@ def test_a_value_without_a_key_fails_the_pipe_and_says_why(
     assert message in str(caught.value.exceptions[0])
 
 
-def test_a_value_without_a_key_is_refused_before_anyone_has_it() -> None:
+def test_a_value_without_a_key_is_put_into_no_queue() -> None:
     pipe, found = Pipe("p"), []
     pipe.connect_to(
         Processor("plain", func=w.same),

@@ -1,4 +1,4 @@
-"""What a pipe says: errors that name what failed, tracebacks, reprs, skipped values."""
+"""Texts of a pipe: errors that name the cause, tracebacks, reprs, skipped values."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_several_errors_are_counted() -> None:
     assert "processor 'a': no, and 1 more" in str(run._failure(errors))
 
 
-# ---- a chain that is none
+# ---- two first processors
 
 
 def test_two_first_processors_that_look_like_a_chain_warn() -> None:
@@ -140,7 +140,7 @@ def test_two_first_processors_that_look_like_a_chain_warn() -> None:
         assert sorted(pipe.map([1, 2])) == [1, 2, 2, 4]
 
 
-def test_first_processors_that_are_meant_do_not_warn() -> None:
+def test_intended_first_processors_do_not_warn() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         meant = Pipe("meant").connect_to(
@@ -164,7 +164,7 @@ def test_first_processors_that_are_meant_do_not_warn() -> None:
 # ---- reprs
 
 
-def test_reprs_say_what_is_in_it() -> None:
+def test_the_repr_of_a_pipe_describes_its_graph() -> None:
     pipe = Pipe("x")
     assert repr(pipe) == "<Pipe 'x', empty: add(Processor(...)), not started>"
     assert pipe._repr_svg_() is None
@@ -182,7 +182,7 @@ def test_reprs_say_what_is_in_it() -> None:
     assert repr(fan) == "<Pipe 'fan', 3 processors from c on, not started>"
 
 
-def test_a_run_says_how_much_went_in() -> None:
+def test_the_repr_of_a_run_counts_its_values() -> None:
     pipe = chain(Processor("a", func=w.same))
     list(pipe.map(range(3)))
     assert repr(pipe) == "<Pipe 'p', a, completed>"
@@ -210,7 +210,7 @@ def test_skipped_values_have_a_placeholder_where_it_is_asked_for(
         assert "3 skipped, in" in repr(results)
 
 
-def test_skipped_values_are_counted_and_said(
+def test_skipped_values_are_counted_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pipe = chain(
@@ -226,7 +226,7 @@ def test_skipped_values_are_counted_and_said(
     assert results.skipped == len(results.dead_letters) == 3
     (record,) = caplog.records
     assert "3 of 6 values were skipped" in record.getMessage()
-    # Another run with the same directory has letters of its own.
+    # Another run with the same directory has separate dead letters.
     again = pipe.map([1])
     assert list(again) == []
     assert len(again.dead_letters) == 1

@@ -87,7 +87,7 @@ def endless() -> Iterator[int]:
 
 
 class Sum:
-    """Keeps what it has had; says so at the end."""
+    """Keeps the sum of its values, and prints it at the end."""
 
     def setup(self) -> None:
         self.sum = 0
@@ -135,7 +135,7 @@ def returns_an_object(value: int) -> object:
 
 
 class DiesOnce:
-    """Kills its process once at each of some values: a file says whether it has."""
+    """Kills its process once at each of some values, and marks that by a file."""
 
     directory = ""
 
@@ -235,23 +235,23 @@ async def every_way() -> None:
 
     me = Processor("ways")
     await me.connect()
-    said: list[Any] = []
+    results: list[Any] = []
     task = asyncio.create_task(me.get_sync(timeout=30))
-    said.append(await task)
-    said.append(await asyncio.wait_for(me.get_sync(30), 30))
-    said += await asyncio.gather(me.get_sync(30), asyncio.sleep(0, "slept"))
+    results.append(await task)
+    results.append(await asyncio.wait_for(me.get_sync(30), 30))
+    results += await asyncio.gather(me.get_sync(30), asyncio.sleep(0, "slept"))
     promise = me.get_sync(30)
-    said.append(isinstance(promise, collections.abc.Coroutine))
-    said.append(await promise)
+    results.append(isinstance(promise, collections.abc.Coroutine))
+    results.append(await promise)
     try:
         await promise
     except RuntimeError as error:
-        said.append(str(error))
+        results.append(str(error))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         me.get_sync(30)
         me.emit("not sent")
-    said.append([w.category.__name__ for w in caught])
+    results.append([w.category.__name__ for w in caught])
     me.get_sync(30).close()
     waits = asyncio.create_task(me.get_sync(30))
     await asyncio.sleep(0)
@@ -259,13 +259,13 @@ async def every_way() -> None:
     try:
         await waits
     except asyncio.CancelledError:
-        said.append("cancelled")
-    said.append(await me.get())
+        results.append("cancelled")
+    results.append(await me.get())
     try:
         await me.get_sync(0.01)
     except TimeoutError:
-        said.append("timeout")
-    await me.emit(value=tuple(said), d_type=None)
+        results.append("timeout")
+    await me.emit(value=tuple(results), d_type=None)
     try:
         await me.emit(object())
     except TypeError as error:
@@ -273,7 +273,7 @@ async def every_way() -> None:
 
 
 def first_late(value: int) -> int:
-    """Has the first value for long, so that others are far ahead of it."""
+    """Takes long for the first value, so that others are far ahead of it."""
     if value == 0:
         time.sleep(1.0)
     return value
@@ -450,7 +450,7 @@ if __name__ == "__main__":
 
 
 async def sums_up() -> None:
-    """Emits what stands behind its loop, as programs of uPipe do."""
+    """Emits after its loop, as programs of uPipe do."""
     me = Worker()
     await me.join()
     total = 0

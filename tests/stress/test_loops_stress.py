@@ -1,4 +1,4 @@
-"""Loops of others at length: 100,000 messages, cancelled 1,000 times, idle for long."""
+"""Event loops, for long: 100,000 messages, 1,000 cancellations, long idle times."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MESSAGES, CANCELS = 100_000, 1000
 
 
 def feed(name: str, count: int) -> threading.Thread:
-    """Put numbers into a queue, with pauses, so that the other side waits often."""
+    """Put numbers into a queue, with pauses, so that the reader waits often."""
 
     def put() -> None:
         with MemQ.attach(name) as queue:
@@ -41,7 +41,7 @@ def feed(name: str, count: int) -> threading.Thread:
 def test_a_getter_that_is_cancelled_again_and_again(
     loop: str, figure: Callable[..., float]
 ) -> None:
-    """Nothing is lost, nothing comes twice, all of it in order."""
+    """No value is lost or repeated, and all are in order."""
     count, cancels = int(figure(MESSAGES, 2000)), int(figure(CANCELS, 50))
     with MemQ("q", buffer_count=64) as queue:
         found: list[int] = []
@@ -141,7 +141,7 @@ def used() -> tuple[float, int]:
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_who_waits_uses_less_than_a_thousandth_of_a_core(
+def test_a_waiting_task_uses_less_than_a_thousandth_of_a_core(
     loop: str, figure: Callable[..., float]
 ) -> None:
     windows, seconds = 6, figure(10, 2)
@@ -152,7 +152,7 @@ def test_who_waits_uses_less_than_a_thousandth_of_a_core(
         wakes: list[float] = []
 
         async def measure(sleep: Callable[[float], Any]) -> None:
-            await sleep(4)  # by then it looks rarely
+            await sleep(4)  # by then it checks rarely
             for _ in range(windows):
                 cpu, count = used()
                 await sleep(seconds)
@@ -179,7 +179,7 @@ def test_who_waits_uses_less_than_a_thousandth_of_a_core(
                 task.cancel()
 
         run_in(loop, main)
-        # Of several windows: what a busy host takes from this machine counts as ours.
+        # The best of several windows: other work on the host counts as this process.
         print(
             f"{loop}: {100 * min(shares):.3f} to {100 * max(shares):.3f} % of a core, "
             f"{max(wakes):.1f} wake-ups a second, while two wait"
@@ -196,7 +196,7 @@ def test_who_waits_uses_less_than_a_thousandth_of_a_core(
 def test_callers_that_give_up_at_random_moments_under_load(
     slots: int, figure: Callable[..., float]
 ) -> None:
-    """No run dies, every other answer is right, no caller waits for ever."""
+    """No run fails, every other answer is right, no caller waits without an end."""
     count = int(figure(CANCELS, 50))
 
     async def main() -> tuple[int, int]:

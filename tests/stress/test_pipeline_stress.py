@@ -1,4 +1,4 @@
-"""Pipes under kills, at length: nothing is lost, nothing twice, nothing left."""
+"""Pipes whose workers are killed, for long: no value is lost or repeated."""
 
 from __future__ import annotations
 
