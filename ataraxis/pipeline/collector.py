@@ -9,30 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ataraxis.clock import now_ns
-from ataraxis.errors import (
-    CorruptFrame,
-    DataOverflow,
-    NotConnectedError,
-    ProcessorError,
-)
+from ataraxis.errors import DataOverflow, NotConnectedError, ProcessorError
 from ataraxis.labels import Coordinate, align, fit, is_data_array, unmasked
-from ataraxis.pipeline.board import (
-    BINS,
-    CORRUPT,
-    LAST_NS,
-    N_BINS,
-    RECEIVED,
-    REPEATED,
-    TAKEN,
-    StatusBoard,
-)
+from ataraxis.pipeline.board import REPEATED, TAKEN, StatusBoard
 from ataraxis.pipeline.feeder import failure_of
 from ataraxis.pipeline.frames import SKIPPED, is_call, lane_of
 from ataraxis.pipeline.inbox import Inbox, Job
 from ataraxis.pipeline.plan import Plan
-from ataraxis.pipeline.reorder import DuplicateFilter, Resequencer
-from ataraxis.shm.array import SharedMemoryArray
+from ataraxis.pipeline.reorder import DuplicateFilter
 from ataraxis.shm.thread import Thread
 from ataraxis.stream import MemQ
 
@@ -128,10 +112,13 @@ class Collector:
         on_over: Callable[[Exception | None], None],
         on_skip: Callable[[], object] | None = None,
     ) -> None:
-        self._queue = MemQ.attach(plan.end, context=plan.context)
-        self._credit = SharedMemoryArray.attach(plan.credit, context=plan.context)
-        self._words = board.words
-        self._row = board.of_worker(len(plan.specs()))
+        row, context = len(plan.specs()), plan.context
+        self._queue = MemQ.attach(plan.end, context=context)
+        self._inbox = Inbox(
+            self._queue, board, len(plan.graph.nodes), row,
+            plan.graph.ordered_parents(-1), plan.credit, context,
+        )  # fmt: skip
+        self._words, self._repeated = board.words, board.of_worker(row) + REPEATED
         self._result_sink, self._answer = result_sink, answer
         self._on_over, self._on_skip = on_over, on_skip
         self._dead_letters = plan.dead_letters
@@ -140,14 +127,6 @@ class Collector:
         self._seen = DuplicateFilter()
         self._skipped: set[tuple[int, int]] = set()
         self._groups: dict[tuple[int, int], dict[int, tuple[Any, ...]]] = {}
-        self._ordered = plan.graph.ordered_parents(-1)
-        index = len(plan.graph.nodes)
-        self._resequencer: Resequencer[Job] = Resequencer(
-            board.words, lambda lane: board.sequence_word(index, lane)
-        )
-        self._inbox = Inbox(
-            self._queue, self._ordered, self._resequencer, self._repeated, self._corrupt
-        )
         self.thread = Thread(self._run, "ataraxis-pipe-end")
 
     def keep(self, results: deque[Any]) -> None:
@@ -180,18 +159,14 @@ class Collector:
         with suppress(NotConnectedError):
             if self._inbox.last is not None:
                 self._inbox.last.acknowledge()
-        self._credit.disconnect()
+        self._inbox.close()
         self._on_over(problem)
 
     def _take(self, job: Job) -> None:
-        words, row = self._words, self._row
-        words[row + RECEIVED] += 1
-        wait = max(now_ns() - job.time_ns, 1)
-        words[row + BINS + min(wait.bit_length() - 1, N_BINS - 1)] += 1
-        is_ordered = job.source in self._ordered
         lane = lane_of(job.lane, _PARTS + job.part[0]) if job.count else job.lane
+        is_ordered = self._inbox.is_ordered(job)
         if not is_ordered and not self._seen.add(lane, job.sequence):
-            words[row + REPEATED] += 1
+            self._words[self._repeated] += 1
         elif is_call(job.lane):
             self._call(job)
         elif job.kind == SKIPPED:
@@ -201,12 +176,7 @@ class Collector:
         elif self._result_sink is not None:
             for value in job.values:
                 self._result_sink(value)
-        if is_ordered:
-            self._resequencer.finish(job)
-            if job.sequence & 15 == 15:
-                self._credit.add(0, 1)
-        job.acknowledge()
-        words[row + LAST_NS] = now_ns()
+        self._inbox.finish(job)
 
     def _call(self, job: Job) -> None:
         """Answer a caller, once all results of its value are here."""
@@ -230,9 +200,3 @@ class Collector:
                 f"{self._dead_letters}"
             )
         self._answer(job.sequence, values, error)
-
-    def _repeated(self, job: Job) -> None:
-        self._words[self._row + REPEATED] += 1
-
-    def _corrupt(self, error: CorruptFrame, job: Job | None) -> None:
-        self._words[self._row + CORRUPT] += 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,19 +32,14 @@ _MOST_PARTS = 0xFFF
 HEAD_LANE = 0x1B3F_6A59_C7D2_84E1
 _CALL = 2**62
 CALL_LANE = 0x24C0_95A6_382D_7B1E | _CALL
+_FLAGS = int(Flag.CHECKSUM | Flag.ORIGIN)
 _FIXED = struct.Struct("<4sBBHQQq4IIII")
 _ORIGIN = struct.Struct("<QQII")
 _WORD = struct.Struct("<I")
-_FLAGS = int(Flag.CHECKSUM | Flag.ORIGIN)
-_NUMBERS = {
-    DType.U8: struct.Struct("<B"),
-    DType.U16: struct.Struct("<H"),
-    DType.U32: struct.Struct("<I"),
-    DType.U64: struct.Struct("<Q"),
-    DType.I8: struct.Struct("<b"),
-    DType.I16: struct.Struct("<h"),
-    DType.I32: struct.Struct("<i"),
-    DType.I64: struct.Struct("<q"),
+_NUMBERS: dict[int, struct.Struct] = {
+    DType[f"{kind}{8 << k}"]: struct.Struct(f"<{form}")
+    for kind, forms in (("U", "BHIQ"), ("I", "bhiq"))
+    for k, form in enumerate(forms)
 }
 _ARRAYS = {
     "|u1": DType.U8, "<u2": DType.U16, "<u4": DType.U32, "<u8": DType.U64,
@@ -51,11 +47,8 @@ _ARRAYS = {
     "<f2": DType.F16, "<f4": DType.F32, "<f8": DType.F64, "<c8": DType.C64,
     "<c16": DType.C128,
 }  # fmt: skip
-_LONG = 1024
 _F64 = struct.Struct("<d")
-_CODES: dict[int, struct.Struct] = {int(k): v for k, v in _NUMBERS.items()}
-_CODES[int(DType.F64)] = _F64
-_QUICK = 64 + _ORIGIN.size
+_LONG = 1024
 
 
 def lane_of(lane: int, index: int) -> int:
@@ -121,29 +114,26 @@ def write(
     shape: tuple[int, ...] = ()
     kind = type(value)
     data: Any = None
-    code = 0
-    if kind is int and dtype is not None and dtype in _NUMBERS:
+    code: int | None = None
+    if kind is int and dtype in _NUMBERS:
         code = int(dtype)
-        try:
-            data = _NUMBERS[DType(code)].pack(value)
-        except struct.error:
-            data = None  # from_value raises an error that gives the reason
-    elif kind is np.ndarray and dtype is None and 0 < value.ndim <= 4:
-        plain = _ARRAYS.get(value.dtype.str)
-        if plain is not None and value.size and value.flags.c_contiguous:
-            code, shape = int(plain), value.shape
-            data = memoryview(value).cast("B") if value.ndim else None
-    elif dtype is None:
-        if kind is int:
-            code = DType.INT
-            length = value.bit_length() // 8 + 1
-            data = value.to_bytes(length, "little", signed=True)
-        elif kind is float:
-            code, data = DType.F64, _F64.pack(value)
-        elif kind is bytes:
-            code, data = DType.RAW, value
-        elif value is None:
-            code, data = DType.NONE, b""
+        with suppress(struct.error):  # from_value raises an error with the reason
+            data = _NUMBERS[code].pack(value)
+    elif dtype is not None:
+        pass
+    elif kind is np.ndarray:
+        code, shape = _ARRAYS.get(value.dtype.str), value.shape
+        if code is not None and value.flags.c_contiguous and value.size:
+            data = memoryview(value).cast("B") if 0 < value.ndim <= 4 else None
+    elif kind is int:
+        code = DType.INT
+        data = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+    elif kind is float:
+        code, data = DType.F64, _F64.pack(value)
+    elif kind is bytes:
+        code, data = DType.RAW, value
+    elif value is None:
+        code, data = DType.NONE, b""
     if data is None:
         if isinstance(value, Frame):
             # Made by the function itself, as in uPipe: only its value is sent.
@@ -160,12 +150,10 @@ def write(
     origin = _ORIGIN.pack(lane, sequence, part, overlap)
     crc = zlib.crc32(origin)
     crc = zlib.crc32(data, crc) if len(data) < _LONG else crc32(data, crc)
-    length = len(origin) + len(data)
-    ndim = len(shape)
-    extents = shape + (0,) * (4 - ndim)
+    extents = shape + (0,) * (4 - len(shape))
     head = _FIXED.pack(
-        MAGIC, code, ndim, _FLAGS, length, sequence, time_ns or now_ns(), *extents,
-        source, crc, 0,
+        MAGIC, code, len(shape), _FLAGS, len(origin) + len(data), sequence,
+        time_ns or now_ns(), *extents, source, crc, 0,
     )  # fmt: skip
     return b"".join((head, _WORD.pack(zlib.crc32(head)), origin, data))
 
@@ -188,23 +176,6 @@ def read(data: bytes, allow_pickle: bool = False) -> Read:
 
     Arrays are read-only views of `data`.
     """
-    if len(data) >= _QUICK:
-        head = _FIXED.unpack_from(data)
-        flags, crc = head[3], head[12]
-        end = _QUICK + head[4] - _ORIGIN.size
-        number = _CODES.get(head[1]) if head[2] == 0 else None
-        if (
-            number is not None
-            and flags == _FLAGS
-            and head[0] == MAGIC
-            and end == len(data)
-            and zlib.crc32(data[:60]) == _WORD.unpack_from(data, 60)[0]
-            and zlib.crc32(data[64:]) == crc
-            and end == _QUICK + number.size
-        ):
-            lane, sequence, part, overlap = _ORIGIN.unpack_from(data, 64)
-            value = number.unpack_from(data, _QUICK)[0]
-            return Read(lane, sequence, part, overlap, head[11], head[6], False, value)
     return read_frame(Frame.from_buffer(data, allow_pickle=allow_pickle))
 
 

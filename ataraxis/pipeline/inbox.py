@@ -9,9 +9,19 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from ataraxis._kernels.queue_handle import FrameLease, Message
+from ataraxis.clock import now_ns
 from ataraxis.errors import CorruptFrame
 from ataraxis.frame import Frame
 from ataraxis.pipeline.arrays import concatenate
+from ataraxis.pipeline.board import (
+    BINS,
+    CORRUPT,
+    LAST_NS,
+    N_BINS,
+    RECEIVED,
+    REPEATED,
+    StatusBoard,
+)
 from ataraxis.pipeline.frames import (
     BUNDLE,
     CALL_LANE,
@@ -29,6 +39,8 @@ from ataraxis.pipeline.frames import (
     read_frame,
 )
 from ataraxis.pipeline.reorder import Resequencer
+from ataraxis.shm.array import SharedMemoryArray
+from ataraxis.shm.context import ContextLike
 from ataraxis.stream import MemQ
 from ataraxis.stream.lease import Lease
 
@@ -134,18 +146,24 @@ def data_of(lease: AnyLease) -> bytes:
 
 
 class Inbox:
-    """Jobs from a queue, until the frame that marks its end.
+    """Jobs from an input queue, until the frame that marks its end.
 
     Parameters
     ----------
     queue : MemQ
-        The input queue.
+        The queue.
+    board : StatusBoard
+        The board of the run.
+    index, row : int
+        The processor, and the row of the reader, on the board.
     ordered : tuple of int
-        Parents whose frames are put in order first.
-    resequencer : Resequencer
-        Puts them in order.
-    on_repeat, on_corrupt : callable
-        Called with a repeated frame, and for a damaged one.
+        Parents whose frames are put in order.
+    credit : str
+        Name of the array that changes when frames were put in order.
+    context : Context, str, Path or None
+        The directory of the array.
+    on_corrupt : callable, optional
+        Called for a damaged frame.
     allow_pickle : bool
         Whether pickles are read.
     """
@@ -153,23 +171,37 @@ class Inbox:
     def __init__(
         self,
         queue: MemQ,
+        board: StatusBoard,
+        index: int,
+        row: int,
         ordered: tuple[int, ...],
-        resequencer: Resequencer[Job],
-        on_repeat: Callable[[Job], None],
-        on_corrupt: Callable[[CorruptFrame, Job | None], None],
+        credit: str,
+        context: ContextLike,
+        on_corrupt: Callable[[CorruptFrame, Job | None], None] | None = None,
         allow_pickle: bool = False,
     ) -> None:
         self._queue = queue
-        self._allow_pickle = allow_pickle
+        self._words, self._row = board.words, board.of_worker(row)
         self._ordered = frozenset(ordered)
-        self._resequencer = resequencer
+        self._credit: SharedMemoryArray | None = None
+        if ordered:
+            self._credit = SharedMemoryArray.attach(credit, context=context)
+        self._resequencer: Resequencer[Job] = Resequencer(
+            board.words, lambda lane: board.sequence_word(index, lane)
+        )
+        self._on_corrupt, self._allow_pickle = on_corrupt, allow_pickle
         self._partial: dict[tuple[int, int], Job] = {}
         self._ready: deque[Job] = deque()
-        self._on_repeat, self._on_corrupt = on_repeat, on_corrupt
         self._lanes = {HEAD_LANE, CALL_LANE}
         self._missing = 0
         self.last: AnyLease | None = None
         """The lease of the last frame, once it has arrived."""
+
+    def close(self) -> None:
+        """Close the queue."""
+        self._queue.close()
+        if self._credit is not None:
+            self._credit.disconnect()
 
     def __iter__(self) -> Iterator[Job]:
         """Iterate over the jobs as they come, until the last frame."""
@@ -178,6 +210,28 @@ class Inbox:
 
     def next(self, timeout: float | None) -> Job | None:
         """Return the next job, or None at the end; `TimeoutError`: not in time."""
+        job = self._next(timeout)
+        if job is not None:
+            words, row = self._words, self._row
+            words[row + RECEIVED] += 1
+            age = max(now_ns() - job.time_ns, 1)
+            words[row + BINS + min(age.bit_length() - 1, N_BINS - 1)] += 1
+        return job
+
+    def is_ordered(self, job: Job) -> bool:
+        """Return whether a job was put in order, and so has no repeats."""
+        return job.source in self._ordered
+
+    def finish(self, job: Job) -> None:
+        """Acknowledge a job whose results were sent."""
+        if job.source in self._ordered:
+            self._resequencer.finish(job)
+            if self._credit is not None and job.sequence & 15 == 15:
+                self._credit.add(0, 1)
+        job.acknowledge()
+        self._words[self._row + LAST_NS] = now_ns()
+
+    def _next(self, timeout: float | None) -> Job | None:
         early = self._resequencer
         while True:
             if self._ready:
@@ -255,7 +309,7 @@ class Inbox:
             first.join()
             job = first
         if not self._resequencer.push(job):
-            self._on_repeat(job)
+            self._words[self._row + REPEATED] += 1
             job.acknowledge()
 
     def _damaged(self, error: CorruptFrame) -> None:
@@ -264,7 +318,9 @@ class Inbox:
         if error.data is not None:
             with suppress(CorruptFrame):
                 job = self._gap_of(Frame.from_buffer(error.data, verify=False))
-        self._on_corrupt(error, job)
+        self._words[self._row + CORRUPT] += 1
+        if self._on_corrupt is not None:
+            self._on_corrupt(error, job)
         if job is None:
             self._missing += 1
         else:

@@ -19,7 +19,6 @@ from ataraxis.pipeline.board import (
     BEGAN_NS,
     BINS,
     BUSY_NS,
-    CORRUPT,
     DEAD_LETTERS,
     DROPPED,
     EDGES,
@@ -29,7 +28,6 @@ from ataraxis.pipeline.board import (
     N_BINS,
     N_EDGES,
     RECEIVED,
-    REPEATED,
     RUNNING,
     SEQUENCE,
     STARTING,
@@ -51,9 +49,7 @@ from ataraxis.pipeline.frames import (
 )
 from ataraxis.pipeline.inbox import Inbox, Job
 from ataraxis.pipeline.outbox import Outbox, put_into_all
-from ataraxis.pipeline.reorder import Resequencer
 from ataraxis.pipeline.spec import WorkerSpec
-from ataraxis.shm.array import SharedMemoryArray
 from ataraxis.stream import MemQ
 
 # ---- awaited waiting for room or for a value, without blocking the event loop
@@ -135,21 +131,15 @@ class WorkerIO(WorkerHandle):
         self.outboxes = [Outbox(t, board, credit, context) for t in spec.targets]
         # The last processor has one outbox, to the pipe's end.
         self._is_last = any(outbox.target.is_end for outbox in self.outboxes)
-        self._credit: SharedMemoryArray | None = None
-        if spec.ordered_parents:
-            self._credit = SharedMemoryArray.attach(credit, context=context)
         self.queue: MemQ | None = None
         self.inbox: Inbox | None = None
-        self._resequencer: Resequencer[Job] = Resequencer(
-            board.words, lambda lane: board.sequence_word(spec.index, lane)
-        )
         if spec.inbox:
             self.queue = MemQ.attach(
                 spec.inbox, context=context, allow_pickle=spec.allow_pickle
             )
             self.inbox = Inbox(
-                self.queue, spec.ordered_parents, self._resequencer, self._repeated,
-                self._corrupt, spec.allow_pickle,
+                self.queue, board, spec.index, spec.row, spec.ordered_parents, credit,
+                context, self._corrupt, spec.allow_pickle,
             )  # fmt: skip
         # The lane of values that a function emits itself.
         self._lane = lane_of(spec.index + 1, spec.worker + 4096 * (spec.generation + 1))
@@ -316,12 +306,8 @@ class WorkerIO(WorkerHandle):
                 "queue is empty"
             )
         words, row = self._words, self._row
-        now = now_ns()
         words[row + LANE], words[row + SEQUENCE] = job.lane, job.sequence
-        words[row + BEGAN_NS] = now
-        words[row + RECEIVED] += 1
-        wait = max(now - job.time_ns, 1)
-        words[row + BINS + min(wait.bit_length() - 1, N_BINS - 1)] += 1
+        words[row + BEGAN_NS] = now_ns()
         return job
 
     def acknowledge(self) -> None:
@@ -335,20 +321,12 @@ class WorkerIO(WorkerHandle):
 
     def done(self, job: Job) -> None:
         """Acknowledge a job whose results were sent."""
+        assert self.inbox is not None
+        self.inbox.finish(job)
         words, row = self._words, self._row
-        if job.source in self._spec.ordered_parents:
-            self._resequencer.finish(job)
-            if self._credit is not None and job.sequence & 15 == 15:
-                self._credit.add(0, 1)
-        job.acknowledge()
         words[row + BEGAN_NS] = words[row + LANE] = 0
-        words[row + LAST_NS] = now_ns()
-
-    def _repeated(self, job: Job) -> None:
-        self._words[self._row + REPEATED] += 1
 
     def _corrupt(self, error: CorruptFrame, job: Job | None) -> None:
-        self._words[self._row + CORRUPT] += 1
         self.dead_letter(job, f"CorruptFrame: {error}", error.data)
         self.report("corrupt", text=str(error))
 
@@ -524,16 +502,12 @@ class WorkerIO(WorkerHandle):
         global _current
         _current = None
         self._unplug(is_done)
-        if is_done:
-            last = self.inbox.last if self.inbox is not None else None
-            if last is not None:
-                last.acknowledge()
-        elif self._job is not None:
+        if not is_done and self._job is not None:
             self._job.give_back()
         self._dead_letters.close()
         for outbox in self.outboxes:
             outbox.close()
-        if self.queue is not None:
-            self.queue.close()
-        if self._credit is not None:
-            self._credit.disconnect()
+        if self.inbox is not None:
+            if is_done and self.inbox.last is not None:
+                self.inbox.last.acknowledge()
+            self.inbox.close()
