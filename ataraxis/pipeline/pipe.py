@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -223,7 +224,8 @@ class Pipe:
         >>> list(results), results.skipped, [x.value for x in results.dead_letters]
         ([1, 'skipped', 3], 1, ['two'])
         """
-        return Results(self, self._start, source, placeholder, engine)
+        start = functools.partial(self._start, source, engine=engine, depth=4)
+        return Results(self, start, placeholder)
 
     # ---- awaited
 
@@ -361,17 +363,8 @@ class Results:
     end, the pipe is terminated.
     """
 
-    def __init__(
-        self,
-        pipe: Pipe,
-        start: Callable[..., Run],
-        source: Any,
-        placeholder: Any,
-        engine: Any,
-    ) -> None:
-        self._start = start
-        self._pipe, self._source, self._placeholder = pipe, source, placeholder
-        self._engine = engine
+    def __init__(self, pipe: Pipe, start: Callable[..., Run], placeholder: Any) -> None:
+        self._pipe, self._start, self._placeholder = pipe, start, placeholder
         self._run: Run | None = None
         self._values = self._go()
 
@@ -417,9 +410,7 @@ class Results:
             def on_skip() -> None:
                 results.put(self._placeholder)
 
-        run = self._run = self._start(
-            self._source, results.put, self._engine, on_skip, 4
-        )
+        run = self._run = self._start(results.put, on_skip=on_skip)
         run.when_over(lambda: results.put(_END))
         try:
             while (result := results.get()) is not _END:

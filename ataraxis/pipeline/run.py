@@ -128,7 +128,7 @@ class Run:
         self._collector.thread.start()
         self._supervisor.start()
         if source is not None:
-            self._feeder.feed(source, self._fed)
+            self._feeder.feed(source, self._after("source", self._close_head))
 
     def _open(self, result_sink: Any, on_skip: Any) -> None:
         """Create everything that is shared, or nothing."""
@@ -147,7 +147,7 @@ class Run:
                 self._board,
                 result_sink,
                 self._feeder.answer,
-                self._collected,
+                self._after("sink", lambda: self._supervisor.finish()),
                 on_skip,
             )
         except BaseException:
@@ -475,23 +475,19 @@ class Run:
         self._threads.append(thread)
         thread.start()
 
-    def _fed(self, problem: Exception | None) -> None:
-        """React to the end of the source; in the feeder's thread."""
-        if problem is None:
-            self._supervisor.do(self._close_head)
-        else:
-            self._fail("the source of the pipe", problem)
+    def _after(
+        self, name: str, command: Callable[[], None]
+    ) -> Callable[[Exception | None], None]:
+        """Return a call for the end of the source or sink: do a command, or fail."""
 
-    def _collected(self, problem: Exception | None) -> None:
-        """React when all results were handed over; in the collector's thread."""
-        if problem is not None:
-            self._fail("the sink of the pipe", problem)
-        else:
-            self._supervisor.do(self._supervisor.finish)
+        def on_over(problem: Exception | None) -> None:
+            if problem is None:
+                self._supervisor.do(command)
+                return
+            error = _error(f"the {name} of the pipe", problem)
+            self._supervisor.do(lambda: self._supervisor.finish(error))
 
-    def _fail(self, name: str, problem: Exception) -> None:
-        error = _error(f"{name} raised {type(problem).__name__}: {problem}", problem)
-        self._supervisor.do(lambda: self._supervisor.finish(error))
+        return on_over
 
     def _over(self, errors: list[ProcessorError]) -> None:
         """Remove everything, and report how the run went.
@@ -531,8 +527,7 @@ class Run:
             try:
                 step()
             except Exception as error:
-                text = f"its end raised {type(error).__name__}: {error}"
-                errors = [*errors, _error(text, error)]
+                errors = [*errors, _error("its end", error)]
                 failure, what = self._failure(errors), "failed"
                 self._state = words_of.FAILED
         self._tell(Event(what, now_ns(), text=str(failure or "")))
@@ -576,7 +571,7 @@ class Run:
                 loop.call_soon_threadsafe(queue.put_nowait, event)
 
 
-def _error(text: str, cause: Exception) -> ProcessorError:
-    error = ProcessorError(text)
+def _error(name: str, cause: Exception) -> ProcessorError:
+    error = ProcessorError(f"{name} raised {type(cause).__name__}: {cause}")
     error.__cause__ = cause
     return error
