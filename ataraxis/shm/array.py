@@ -241,18 +241,12 @@ class SharedMemoryArray(ArrayKernel):
         auto_connect : bool
             Whether the handle connects itself in the processes that it is sent to; the
             creator's is connected.
-        dims : sequence of str, optional
-            One name per dimension.
-        coords : mapping, optional
-            Labels along the dimensions, as xarray has them.
-        attrs : mapping, optional
-            Units, rates and the like.
+        dims, coords, attrs : sequence of str, mapping, mapping, optional
+            Names of the dimensions, labels along them, units and the like: `Labels`.
         context : Context, str, Path or None
             Directory of the array; None is the user's default.
-        mode : int, optional
-            Permission bits; 0o600, or 0o660 in a group context.
-        group : str or int, optional
-            Owning group.
+        mode, group : int or str, optional
+            Permission bits, 0o600 or 0o660 in a group context, and owning group.
         participants : int
             Largest number of processes that are attached at a time.
 
@@ -338,10 +332,8 @@ class SharedMemoryArray(ArrayKernel):
 
         Raises
         ------
-        SegmentNotFound
-            No array has the name (`timeout` 0).
-        TimeoutError
-            No array had the name within `timeout`.
+        SegmentNotFound, TimeoutError
+            No array has the name (within `timeout`).
         LayoutError
             The file is damaged, of another version, or not an array.
         """
@@ -624,10 +616,7 @@ class SharedMemoryArray(ArrayKernel):
     def change_event(self, since: int | None = None) -> ChangeEvent:
         """Return what `ataraxis.shm.waiting.until` waits for: the next write.
 
-        Parameters
-        ----------
-        since : int, optional
-            A `version` read before; by default the current one.
+        `since` is a `version` read before; by default the current one.
         """
         version = self.statistics().version if since is None else since
         return ChangeEvent(self, self._attached_segment(), version)
@@ -639,8 +628,7 @@ class SharedMemoryArray(ArrayKernel):
 
     def statistics(self) -> ArrayStatistics:
         """Read the array's control words."""
-        words = self._guard_or_revive()
-        version, health, recoveries, torn, pid, owner = words
+        version, health, recoveries, torn, pid, owner = self._guard_or_revive()
         return ArrayStatistics(version, bool(health), recoveries, torn, pid, owner)
 
     def heal(self) -> None:
@@ -997,8 +985,7 @@ class SharedMemoryArray(ArrayKernel):
         """
         with Section(self, is_locked=True, is_dirty=False):
             self._check_not_torn()
-            new = function(_copied(self._view[index]))
-            value = self._fitted(new, index, casting)
+            value = self._fitted(function(_copied(self._view[index])), index, casting)
             self._store(index, value)
             return _copied(self._view[index])
 

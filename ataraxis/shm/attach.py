@@ -40,10 +40,8 @@ def attach(name: str, *, timeout: float | None = 0, context: ContextLike = None)
 
     Raises
     ------
-    SegmentNotFound
-        The name does not exist (`timeout` 0).
-    TimeoutError
-        The name did not exist within `timeout`.
+    SegmentNotFound, TimeoutError
+        The name does not exist (within `timeout`).
     LayoutError
         The file is damaged, of another version, or of a kind this release cannot open.
 

@@ -71,28 +71,11 @@ def has_openat2() -> bool:
 def open_beneath(
     directory: int, path: str, flags: int = os.O_RDONLY, *, resolve: int = 0
 ) -> int:
-    """Open a file below a directory.
+    """Open a file below a directory; the caller closes the descriptor.
 
-    Parameters
-    ----------
-    directory : int
-        Descriptor of the directory.
-    path : str
-        Relative to the directory.
-    flags : int
-        Flags of `os.open`; nothing is created.
-    resolve : int
-        What is refused besides: `NO_LINKS`, `NO_MOUNTS`.
-
-    Returns
-    -------
-    int
-        A descriptor, which the caller closes.
-
-    Raises
-    ------
-    OSError
-        The file does not exist, or `path` leads out: EXDEV or ELOOP.
+    `path` is relative to the directory; `flags` are those of `os.open`, but nothing is
+    created; `resolve` refuses more: `NO_LINKS`, `NO_MOUNTS`. Raises `OSError` if the
+    file does not exist, or the path leads out: EXDEV or ELOOP.
     """
     flags |= os.O_CLOEXEC | os.O_NOCTTY
     if "\0" in path:

@@ -130,22 +130,13 @@ class Context:
         return iter(self.names())
 
     def path_of(self, name: str) -> Path:
-        """Return the path of a segment; check the name.
-
-        Raises
-        ------
-        ValueError
-            `name` cannot name a segment.
-        """
+        """Return the path of a segment; raise `ValueError` for an invalid name."""
         return self.path / checked_name(name)
 
     def open_directory(self) -> int:
-        """Open and check the directory; the caller closes the descriptor.
+        """Open the directory; raise `UnsafeContext` if it is not safe any more.
 
-        Raises
-        ------
-        UnsafeContext
-            It is not safe any more.
+        The caller closes the descriptor.
         """
         return _open_checked(str(self.path))[0]
 
@@ -159,13 +150,7 @@ class Context:
             os.close(directory)
 
     def unlink(self, name: str) -> None:
-        """Remove a name that was checked already.
-
-        Raises
-        ------
-        FileNotFoundError
-            It does not exist.
-        """
+        """Remove a name that was checked already, or raise `FileNotFoundError`."""
         with self.opened() as directory:
             os.unlink(name, dir_fd=directory)
 
@@ -186,12 +171,7 @@ ContextLike: TypeAlias = Context | str | Path | None
 def checked_name(name: str | bytes) -> str:
     """Return `name` as text if it can name a segment.
 
-    Raises
-    ------
-    TypeError
-        Not text or bytes.
-    ValueError
-        Empty, too long, or not a plain file name.
+    Raises `TypeError`; or `ValueError` if it is empty, too long, or no plain file name.
     """
     if isinstance(name, bytes):
         name = os.fsdecode(name)
@@ -221,13 +201,7 @@ def _problem(name: str) -> str | None:
 
 
 def group_id(group: str | int) -> int:
-    """Return the number of a group given by name or number.
-
-    Raises
-    ------
-    LookupError
-        No such group.
-    """
+    """Return the number of a group given by name or number, or raise `LookupError`."""
     if isinstance(group, int):
         return group
     import grp

@@ -157,12 +157,6 @@ def examine(context: ContextLike = None) -> list[Check]:
     -------
     list of Check
         Of the machine; and of the context, if that is safe to use.
-
-    Examples
-    --------
-    >>> from ataraxis.shm.doctor import examine
-    >>> {check.verdict for check in examine()} <= {"ok", "warn", "fail"}
-    True
     """
     checks = [_kernel(platform.release()), _cpus(), _proc()]
     try:

@@ -203,8 +203,7 @@ def make_room(
         if status == _status.BUSY:
             return "busy"
         if status == _status.FULL:
-            users = holders(found.descriptor, slots)
-            return f"the name is in use by {users}"
+            return f"the name is in use by {holders(found.descriptor, slots)}"
         if status == _status.KEPT:
             return "it holds undelivered frames ('ataraxis recover')"
         _raise_unlink(status, context.path / name)
@@ -270,10 +269,8 @@ _FLOCK = "hhqqi4x"
 def own(descriptor: int) -> bool:
     """Become the writer of an open file; return False if another process is.
 
-    Parameters
-    ----------
-    descriptor : int
-        Open for writing. The lock ends when it and all its copies are closed.
+    The descriptor is open for writing. The lock ends when it and all its copies are
+    closed.
     """
     lock = struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 1, 0)
     try:
@@ -284,13 +281,7 @@ def own(descriptor: int) -> bool:
 
 
 def is_owned(file: Path | str | int) -> bool:
-    """Return whether a file has a writer.
-
-    Parameters
-    ----------
-    file : Path, str or int
-        A file that exists; or a descriptor of it, open for reading.
-    """
+    """Return whether a file that exists, or a descriptor for reading, has a writer."""
     lock = struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 1, 0)
     with open(file, "rb", buffering=0, closefd=not isinstance(file, int)) as opened:
         found = fcntl.fcntl(opened, fcntl.F_OFD_GETLK, lock)

@@ -137,21 +137,10 @@ class SegmentHeader:
 
     @classmethod
     def unpack(cls, page: bytes, file_bytes: int, where: str | Path) -> SegmentHeader:
-        """Validate a header of unknown contents.
+        """Validate a header of unknown contents: a private copy of 4096 bytes.
 
-        Parameters
-        ----------
-        page : bytes
-            The first 4096 bytes of the file, a private copy.
-        file_bytes : int
-            Length of the file.
-        where : str or Path
-            Named in errors.
-
-        Raises
-        ------
-        LayoutError
-            Not a segment, another version, or damaged: names the wrong byte.
+        Raises `LayoutError`, which names `where` and the wrong byte, if it is not a
+        segment, of another version, or damaged.
         """
         if len(page) < PAGE:
             raise _wrong(

@@ -13,16 +13,8 @@ __all__ = ["advice", "raise_explained"]
 def raise_explained(error: OSError, what: str, path: str, needed: int = 0) -> None:
     """Raise the error with advice if it is about a limit; else return.
 
-    Parameters
-    ----------
-    error : OSError
-        Raised by the system.
-    what : str
-        What failed, as ``"segment 'x' cannot be made"``.
-    path : str
-        Path of the context.
-    needed : int
-        Bytes needed; 0: unknown.
+    `what` is what failed, as ``"segment 'x' cannot be made"``; `path` that of the
+    context; `needed` bytes, 0 if unknown.
     """
     text = advice(error.errno, path, needed)
     if text and error.errno is not None:

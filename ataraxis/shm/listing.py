@@ -51,20 +51,11 @@ Look: TypeAlias = Callable[[files.Found, SegmentHeader], Any]
 def list_segments(
     context: ContextLike = None, looks: Mapping[Kind, Look] | None = None
 ) -> list[Listed]:
-    """Describe every segment of a context.
+    """Describe every segment of a context, sorted by name.
 
-    Parameters
-    ----------
-    context : Context, str, Path or None
-        The directory; None is the user's default.
-    looks : mapping of Kind to callable, optional
-        Functions that read segments of a kind: each takes the open file and its header,
-        and returns the `content`.
-
-    Returns
-    -------
-    list of Listed
-        Sorted by name. Damaged and other files are listed with their problem.
+    Damaged segments and other files are listed with their problem. `looks` are
+    functions that read segments of a kind: each takes the open file and its header, and
+    returns the `content`.
     """
     context = Context.of(context)
     directory = context.open_directory()

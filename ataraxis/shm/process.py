@@ -42,27 +42,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 def process_command(entry: str, *arguments: str) -> list[str]:
-    """Return the command of a process that runs an entry.
+    """Return the command of a process that runs an entry, ``module:function``.
 
     Its module path is the current one of this process, without the current folder: a
-    source folder of ataraxis would hide the installed package.
-
-    Parameters
-    ----------
-    entry : str
-        ``module:function``, of ataraxis.
-    *arguments : str
-        Arguments of the function, which returns the exit code; None is 0.
-
-    Raises
-    ------
-    OSError
-        This program cannot start itself: see `check_can_start`.
-
-    Examples
-    --------
-    >>> process_command("ataraxis.log.writer:main", "status")[-2:]
-    ['ataraxis.log.writer:main', 'status']
+    source folder of ataraxis would hide the installed package. The function takes the
+    arguments, and returns the exit code; None is 0. Raises as `check_can_start`.
     """
     check_can_start()
     if _is_frozen():
@@ -74,13 +58,10 @@ def process_command(entry: str, *arguments: str) -> list[str]:
 
 
 def check_can_start() -> None:
-    """Check that this program can start processes of ataraxis.
+    """Raise `OSError` if this program cannot start processes of ataraxis.
 
-    Raises
-    ------
-    OSError
-        This program is embedded, and does not know its Python; or it is frozen, and
-        each process would be the whole program again.
+    It is embedded, and does not know its Python; or it is frozen, and each process
+    would be the whole program again.
     """
     if not sys.executable:
         raise OSError(
@@ -101,10 +82,6 @@ def freeze_support() -> None:
     Call it first in the main module of a frozen program. It returns if the program was
     started by a user, or is not frozen. Programs built with PyInstaller need not call
     it.
-
-    Examples
-    --------
-    >>> freeze_support()
     """
     if not _is_frozen():
         return
@@ -136,19 +113,9 @@ def spawn(
 ) -> ChildProcess:
     """Start a process in a group of its own: Ctrl-C is the caller's business.
 
-    Parameters
-    ----------
-    command : sequence of str
-        What is run, see `process_command`.
-    blocked : collection of int
-        Signals that are blocked in the process from its first instruction on.
-    **options
-        As `subprocess.Popen` takes them; without ``stdin`` its input is empty.
-
-    Raises
-    ------
-    OSError
-        It cannot be started.
+    `command` is as of `process_command`; `blocked` are signals that are blocked from
+    its first instruction on; the options are those of `subprocess.Popen`; without
+    ``stdin`` its input is empty. Raises `OSError`.
 
     Examples
     --------
@@ -169,13 +136,6 @@ class ChildProcess:
     `subprocess.Popen` guards ``poll`` and ``wait`` by a lock that an exception at the
     wrong instruction leaves taken, and loses an exit code that way. Here the code is
     read before the system forgets it, so that an interrupted look is repeated.
-
-    Parameters
-    ----------
-    command : sequence of str
-        What is run.
-    **options
-        As `subprocess.Popen` takes them.
     """
 
     def __init__(self, command: Sequence[str], **options: Any) -> None:
@@ -216,13 +176,7 @@ class ChildProcess:
         return self.code
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait until it has ended; return its exit code.
-
-        Raises
-        ------
-        TimeoutError
-            It still runs after `timeout`, s.
-        """
+        """Wait until it has ended, or raise `TimeoutError`; return its exit code."""
         end = None if timeout is None else time.monotonic() + timeout
         while (code := self.poll()) is None:
             left = _SLICE_S if end is None else min(end - time.monotonic(), _SLICE_S)
@@ -348,13 +302,7 @@ class RestartBudget:
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """A process, distinguished from a later one that has the same pid.
-
-    Examples
-    --------
-    >>> ProcessIdentity.of(os.getpid()).is_alive()
-    True
-    """
+    """A process, distinguished from a later one that has the same pid."""
 
     pid: int
     start: int
@@ -376,13 +324,7 @@ class ProcessIdentity:
 
 
 class ProcessWatch:
-    """Notices the end of a process, which need not be a child of this one.
-
-    Examples
-    --------
-    >>> ProcessWatch.of_parent().is_gone()
-    False
-    """
+    """Notices the end of a process, which need not be a child of this one."""
 
     def __init__(self, process: ProcessIdentity) -> None:
         self._process = process
@@ -407,10 +349,7 @@ class ProcessWatch:
 def signal_at_end_of(parent: int, number: int) -> None:
     """Have the kernel send this process a signal when its parent ends.
 
-    Raises
-    ------
-    ProcessLookupError
-        Its parent has another pid than `parent`: that one has ended already.
+    Raises `ProcessLookupError` if its parent is not `parent`: that one has ended.
     """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
@@ -442,13 +381,8 @@ class Ending:
 
     The program reads the flags, or waits for them, and ends in order. Ignored signals
     (``nohup``, a shell's background job) stay ignored; the handlers are restored at the
-    end.
-
-    Parameters
-    ----------
-    is_last : bool
-        After a signal, further ones are ignored also after the end of this block: they
-        do not change the exit code of the program.
+    end. If `is_last`, further ones are ignored also after the end of this block: they
+    do not change the exit code of the program.
 
     Examples
     --------
@@ -482,7 +416,6 @@ class Ending:
         (self.second if self.first.is_set() else self.first).set()
 
     def __exit__(self, *exc: object) -> None:
-        """Restore the handlers."""
         while self._before:
             number, before = self._before.popitem()
             if self._is_last and self.first.is_set():

@@ -144,8 +144,7 @@ class Nameless:
 
     def found(self) -> Found:
         """Return it as an open file, to attach to it."""
-        name = self._temporary or "(no name yet)"
-        where = self._context.join(name)
+        where = self._context.join(self._temporary or "(no name yet)")
         status = os.fstat(self.descriptor)
         return Found(where, self.descriptor, status, self._directory)
 
@@ -287,10 +286,8 @@ class Segment:
             Its directory; see `Context.of`.
         participants : int
             Largest number of participants at a time, 1 to 1024.
-        mode : int, optional
-            Permission bits; 0o600, or 0o660 in a group context.
-        group : str or int, optional
-            Owning group of the file.
+        mode, group : int or str, optional
+            Permission bits, 0o600 or 0o660 in a group context, and owning group.
         exist_ok : bool
             Replace a live segment of the name; its users get `StaleSegment`.
 
@@ -368,10 +365,8 @@ class Segment:
 
         Raises
         ------
-        SegmentNotFound
-            No segment has the name (`timeout` 0).
-        TimeoutError
-            No segment had the name within `timeout`.
+        SegmentNotFound, TimeoutError
+            No segment has the name (within `timeout`).
         LayoutError
             The file is damaged, of another version, or of another kind.
         StaleSegment
@@ -444,8 +439,7 @@ class Segment:
     @property
     def payload(self) -> NDArray[np.uint8]:
         """The data: a live, writable view, shape (bytes,)."""
-        g = self.header.geometry
-        return self.view((g.payload_bytes,), np.dtype(np.uint8))
+        return self.view((self.header.geometry.payload_bytes,), np.dtype(np.uint8))
 
     def view(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """View the payload as an array; the view keeps the mapping."""

@@ -27,14 +27,7 @@ _log = logging.getLogger("concurrent.futures")
 
 
 class Latch:
-    """An event that is set once; signal handlers may set it, or raise.
-
-    Examples
-    --------
-    >>> latch = Latch()
-    >>> latch.wait(0), latch.set(), latch.wait(0)
-    (False, None, True)
-    """
+    """An event that is set once; signal handlers may set it, or raise."""
 
     __slots__ = ("_gate", "_is_set")
 
@@ -69,16 +62,7 @@ class Latch:
 
 
 class Thread:
-    """A daemon thread whose end is a `Latch`.
-
-    Parameters
-    ----------
-    target : callable
-        Called in the thread; dropped at its end.
-    name : str
-        Name of the thread.
-    args : tuple
-        Arguments of `target`.
+    """A daemon thread whose end is a `Latch`; `target` is dropped at its end.
 
     Examples
     --------
@@ -100,12 +84,9 @@ class Thread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Start it, once; may be called again after an interrupt.
+        """Start it, once; raise `RuntimeError` if the system cannot start a thread.
 
-        Raises
-        ------
-        RuntimeError
-            The system cannot start another thread.
+        May be called again after an interrupt.
         """
         # `threading.Thread.start` waits for an `Event`, so it is called in a thread
         # that signals do not interrupt.
@@ -143,8 +124,7 @@ class Thread:
 
     def is_alive(self) -> bool:
         """Return whether it was started, in this process, and has not ended."""
-        is_ours = self._pid == os.getpid()
-        return is_ours and self._is_wanted and not self._ended.is_set()
+        return self._pid == os.getpid() and self._is_wanted and not self._ended.is_set()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until it has ended; return False after `timeout`, s.

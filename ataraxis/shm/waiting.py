@@ -64,15 +64,9 @@ class Waitable(Protocol):
 class EventWord:
     """A futex of a segment, and the bit of its participant for sleeping.
 
-    Parameters
-    ----------
-    segment : Segment
-        Its mapping is kept.
-    event : int
-        Offset of the futex in the control block.
-    word, bit : int, optional
-        Offset of the word with the bit, and which bit; by default the bit of the
-        segment's participant, behind the futex.
+    `event` is its offset in the control block; `word` and `bit` are the offset of the
+    word with the bit, and which bit, by default that of the segment's participant,
+    behind the futex. The mapping is kept.
     """
 
     def __init__(
@@ -197,16 +191,9 @@ def _system() -> _System:
 
 
 class WaitEntry:
-    """A wait, and the function that the thread calls once at its end.
+    """A wait, armed by `Waitable.arm`, and what the thread calls once at its end.
 
-    Parameters
-    ----------
-    what : Waitable
-        It was armed.
-    armed : tuple of int
-        What `Waitable.arm` returned.
-    notify : callable
-        Must not wait.
+    `notify` must not wait.
     """
 
     def __init__(
@@ -337,21 +324,8 @@ async def until(
     """Try until `attempt` returns something else than `NOTHING`, and return it.
 
     In asyncio, uvloop and, through anyio, trio. Nothing is awaited between a success
-    and the return: a cancelled wait loses nothing.
-
-    Parameters
-    ----------
-    attempt : callable
-        Does not wait.
-    *what : Waitable
-        Events after which another attempt may succeed.
-    timeout : float or None
-        Longest wait, s.
-
-    Returns
-    -------
-    object
-        `NOTHING` if no attempt succeeded within `timeout`.
+    and the return: a cancelled wait loses nothing. `attempt` does not wait; after one
+    of the events `what`, another one may succeed. Returns `NOTHING` after `timeout`, s.
     """
     in_trio = _in_trio()
     if in_trio:
@@ -444,11 +418,6 @@ class Descriptor:
     """An eventfd that is readable while a try may succeed: for `select` and Qt.
 
     It is readable at first; `rearm`, after a try that failed, clears it.
-
-    Parameters
-    ----------
-    what : Waitable
-        What is waited for.
     """
 
     def __init__(self, what: Waitable) -> None:
