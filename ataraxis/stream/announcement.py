@@ -123,11 +123,9 @@ class Announcement:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Withdraw it."""
         self.withdraw()
 
     def __del__(self) -> None:
-        """Withdraw it with the last reference."""
         if getattr(self, "_descriptor", -1) >= 0:
             self.withdraw()
 
@@ -199,18 +197,9 @@ def wait_for_announced(
 ) -> None:
     """Wait until the announced readers have joined; called by the producer.
 
-    Parameters
-    ----------
-    stream : str
-        The stream's name, published already.
-    context : Context, str, Path or None
-        The directory the stream lives in.
-    timeout : float
-        Longest wait, s. A reader that has not joined by then is named in a warning.
-    has_joined : callable
-        Return whether the reader of a durable name has joined.
-    keep_for : callable
-        Keep the stream's frames for a durable name that has not joined.
+    The stream is published already. A reader that has not joined within `timeout`, s,
+    is named in a warning. `has_joined` and `keep_for` take a durable name: whether its
+    reader has joined, and to keep the frames for one that has not.
     """
     deadline, pause = time.monotonic() + timeout, _PAUSE_S
     while True:

@@ -129,10 +129,8 @@ class Consumer(Endpoint, ConsumerHandle):
     ------
     CorruptFrame
         By `receive` and `read`: see `verify`.
-    StreamUnavailable
-        No stream has the name (`timeout` 0).
-    TimeoutError
-        No stream had it within `timeout`.
+    StreamUnavailable, TimeoutError
+        No stream has the name (within `timeout`).
 
     Examples
     --------

@@ -95,11 +95,9 @@ class Endpoint:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Close."""
         self.close()
 
     def __del__(self) -> None:
-        """Leave with the last reference."""
         self._drop()
 
     def _drop(self) -> None:
@@ -281,10 +279,8 @@ def open_to_send(
 ) -> Segment:
     """Make the stream, or join it as another producer if it is shared.
 
-    Raises
-    ------
-    StreamExists
-        A live producer has the name, or a durable reader has frames to read.
+    Raises `StreamExists` if a live producer has the name, or a durable reader has
+    frames to read.
     """
 
     def fill(segment: Segment) -> None:
@@ -434,14 +430,9 @@ def dtype_of(code: int) -> np.dtype[Any]:
 def encode(value: Any, labels: Labels | None, what: str) -> Encoded:
     """Encode a value, for a stream with a dtype if `labels` are given.
 
-    `what` names the stream in errors.
-
-    Raises
-    ------
-    TypeError
-        A stream does not take such a value, or it is not of the stream's dtype.
-    ValueError
-        It would change: 300 does not fit a stream of uint8.
+    `what` names the stream in errors: `TypeError` if a stream does not take such a
+    value, or it is not of the stream's dtype; `ValueError` if it would change: 300 does
+    not fit uint8.
     """
     if isinstance(value, str):
         return Encoded(STR, (), value.encode(), 0, False)

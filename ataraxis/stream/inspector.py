@@ -53,14 +53,8 @@ Entry: TypeAlias = tuple[Any, ...]
 class Control:
     """A copy of a control block, which does not change any more.
 
-    Parameters
-    ----------
-    words : list of int
-        The block as 64-bit words, up to the end of the readers' lines.
-    names : list of bytes
-        The name in each reader's line.
-    participants : int
-        How many may take part.
+    `words` are 64-bit, up to the end of the readers' lines; `names` are those in the
+    lines.
     """
 
     def __init__(self, words: list[int], names: list[bytes], participants: int) -> None:
@@ -208,31 +202,17 @@ class Inspector:
 
 
 def inspect(context: ContextLike = None) -> list[Listed]:
-    """Describe every segment of a context, streams with their `StreamStatistics`.
+    """Describe every segment of a context, sorted by name.
 
-    Parameters
-    ----------
-    context : Context, str, Path or None
-        The directory; None is this user's own.
-
-    Returns
-    -------
-    list of Listed
-        By name; a stream's `content` is its `StreamStatistics`, a work queue's its
-        `QueueStatistics`.
+    The `content` of a stream is its `StreamStatistics`, of a queue its
+    `QueueStatistics`.
     """
     readers = {Kind.STREAM: read_stream, Kind.QUEUE: statistics.read_queue}
     return list_segments(context, readers)
 
 
 def read_stream(found: files.Found, header: SegmentHeader) -> StreamStatistics:
-    """Read the stream in an open file with a valid header.
-
-    Raises
-    ------
-    LayoutError
-        Its control block does not fit the file.
-    """
+    """Read the stream in an open file with a valid header; or raise `LayoutError`."""
     g, status = header.geometry, found.status
     readers = g.participants + DURABLES
     needed = STREAM_BYTES + readers * READER_BYTES
@@ -258,8 +238,7 @@ def read_stream(found: files.Found, header: SegmentHeader) -> StreamStatistics:
     sending = [slot for slot in control.members("producers") if is_alive(slot)]
     counts = {name: control.word(name) for name in COUNTS}
     if counts["gaps"]:
-        text = os.pread(found.descriptor, g.labels_bytes, g.labels)
-        labels = Labels.from_json(text)
+        labels = Labels.from_json(os.pread(found.descriptor, g.labels_bytes, g.labels))
         for _ in range(_TRIES):  # a gap is counted just before its frame
             again = _copy(found, g.control, needed, g.participants)
             if again.word("sent") == counts["sent"]:
@@ -355,11 +334,6 @@ class MeterReading:
 
 class Meter:
     """Read the streams of a context repeatedly, without taking part in them.
-
-    Parameters
-    ----------
-    context : Context, str, Path or None
-        The directory; None is this user's own.
 
     Examples
     --------

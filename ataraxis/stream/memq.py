@@ -240,10 +240,8 @@ class MemQ(QueueHandle):
 
         Raises
         ------
-        SegmentNotFound
-            No segment has the name (`timeout` 0).
-        TimeoutError
-            No segment had it within `timeout`.
+        SegmentNotFound, TimeoutError
+            No segment has the name (within `timeout`).
         LayoutError
             It is not a queue, or is damaged.
         """
@@ -357,11 +355,9 @@ class MemQ(QueueHandle):
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Close."""
         self.close()
 
     def __del__(self) -> None:
-        """Leave with the last reference."""
         if getattr(self, "_segment", None) is not None:
             self.close()
 
@@ -673,8 +669,7 @@ class MemQ(QueueHandle):
         Raises
         ------
         ValueError
-            Every `get` is acknowledged, as always without
-            ``acknowledge="task_done"``.
+            Every `get` is acknowledged, as always without ``acknowledge="task_done"``.
         LeaseLost
             The lease expired before.
         """
@@ -958,26 +953,11 @@ class MemQ(QueueHandle):
     ) -> bool:
         """Put each row as a frame, several to a slot if they fit, in one call.
 
-        Parameters
-        ----------
-        rows : ndarray
-            uint8, shape (n, bytes); contiguous.
-        header : bytes
-            64 bytes: the frame header of a row.
-        device_time, step : int
-            Of the first row, and from row to row; u64.
-        timeout : float or None
-            Longest wait, s; None waits without limit, 0 not at all.
-
-        Returns
-        -------
-        bool
-            False: a row is larger than a slot, nothing was put.
-
-        Raises
-        ------
-        QueueFull, TimeoutError
-            No room; `count` of the error is how many were put.
+        The rows are uint8, (n, bytes), contiguous; `header` is the frame header of a
+        row, 64 bytes; `device_time` and `step` are of the first row, and from row to
+        row, u64. A `timeout` of 0 does not wait. Returns False, with nothing put, if a
+        row is larger than a slot. Raises `QueueFull` or `TimeoutError`, whose `count`
+        is how many were put.
         """
         deadline = self._deadline(True, timeout) if timeout != 0 else 0
         done, status = self._put_rows(rows, header, device_time, step, deadline)
@@ -988,12 +968,8 @@ class MemQ(QueueHandle):
     def offer(self, frame: bytes, timeout: float | None = None) -> bool:
         """Put an encoded frame as it is; return whether it found room.
 
-        Parameters
-        ----------
-        frame : bytes
-            As `Frame.to_bytes` writes it; keeps its own checksum.
-        timeout : float or None
-            Longest wait, s; None waits without limit, 0 not at all.
+        It keeps its own checksum. A `timeout` of None waits without limit, of 0 not at
+        all.
         """
         deadline = self._deadline(True, timeout)
         if len(frame) <= self._geometry[1]:
@@ -1058,23 +1034,10 @@ class MemQ(QueueHandle):
     ) -> bool | None:
         """Put a value as a frame with an origin; return whether it found room.
 
-        Parameters
-        ----------
-        value : object
-            A number, None, bytes, text or an array: encoded in place.
-        code : int
-            Its `DType`; -1: that of the value itself.
-        origin : tuple of int
-            The frame's `Origin`: source, sequence, part. The frame gets its sequence.
-        source, time_ns : int
-            Of the frame.
-        timeout : float or None
-            As for `offer`.
-
-        Returns
-        -------
-        bool or None
-            None: the kernel cannot encode it, nothing was done; encode it and `offer`.
+        The value is a number, None, bytes, text or an array, encoded in place as
+        `code`, a `DType`, or -1 for its own. `origin` is source, sequence and part of
+        `Origin`; the frame gets its sequence. Returns None, with nothing done, if the
+        kernel cannot encode it: encode it and `offer`, which has the same `timeout`.
         """
         deadline = 0 if timeout == 0 else self._deadline(True, timeout)
         status = self._post(value, code, *origin, 0, source, time_ns, deadline)

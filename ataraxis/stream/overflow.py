@@ -12,13 +12,7 @@ T = TypeVar("T", bound=str)
 
 
 def check_on_full(on_full: T, allowed: tuple[str, ...]) -> T:
-    """Return `on_full`; `ValueError` if it is not one of `allowed`.
-
-    Examples
-    --------
-    >>> check_on_full("block", ("block", "raise"))
-    'block'
-    """
+    """Return `on_full`; `ValueError` if it is not one of `allowed`."""
     if on_full not in allowed:
         raise ValueError(
             f"on_full must be one of {', '.join(allowed)}, got {on_full!r}"

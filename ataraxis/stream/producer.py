@@ -350,8 +350,7 @@ class Producer(Endpoint, ProducerHandle):
                     f"device has shape {device.shape}, expected {(len(rows), 2)}"
                 )
         times = np.ascontiguousarray(times)
-        step = whole(step_ns, "step_ns")
-        return self._send_rows(rows, times, step, device, timeout)
+        return self._send_rows(rows, times, whole(step_ns, "step_ns"), device, timeout)
 
     def _cast(self, value: Any, casting: str) -> NDArray[Any]:
         """Convert a value to the stream's dtype by one of numpy's casting rules."""

@@ -66,8 +66,7 @@ class WriteBuffer(WriteLoan):
         array = self._array() if self._array is not None else None
         if array is None:
             labels = self._producer.labels
-            place = memoryview(self._memory)
-            array = np.ndarray(labels.shape, labels.dtype, place)
+            array = np.ndarray(labels.shape, labels.dtype, memoryview(self._memory))
             self._array = weakref.ref(array)
         return array
 
