@@ -35,13 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Payload(Header):
-    """A header and its payload, decoded on use.
-
-    Examples
-    --------
-    >>> Payload(dtype=DType.U8, shape=(2,), parts=(memoryview(b"ab"),)).array
-    array([97, 98], dtype=uint8)
-    """
+    """A header and its payload, decoded on use."""
 
     parts: tuple[memoryview, ...] = ()
     """The payload in pieces, bytes."""
@@ -146,12 +140,6 @@ class Payload(Header):
         -------
         xarray.DataArray
             A read-only view of `array`. Without labels its dims are ``dim_0, ...``.
-
-        Examples
-        --------
-        >>> from ataraxis.frame import Frame
-        >>> Frame.from_value(np.zeros((2, 3))).to_xarray().dims
-        ('dim_0', 'dim_1')
         """
         array = self.array
         labels = self.labels or Labels(array.dtype, array.shape)
@@ -263,11 +251,6 @@ class Frame(Payload):
         ValueError
             The value nests too deep or does not fit `dtype`; a number does not fit its
             field.
-
-        Examples
-        --------
-        >>> Frame.from_value(np.arange(3, dtype="u1"), time_ns=0).to_bytes()[-3:].hex()
-        '000102'
         """
         encoded = encode(
             value,
@@ -381,13 +364,7 @@ class Frame(Payload):
         return frame
 
     def to_bytes(self, *, seed: int = 0) -> bytes:
-        """Return the whole frame as bytes: a copy.
-
-        Examples
-        --------
-        >>> len(Frame.from_value(None).to_bytes())
-        64
-        """
+        """Return the whole frame as bytes: a copy."""
         data = bytearray(self.nbytes)
         self.encode_into(data, seed=seed)
         return bytes(data)
@@ -396,13 +373,7 @@ class Frame(Payload):
 
     @classmethod
     def from_byte_arr(cls, arr: Buffer, allow_pickle: bool = False) -> Frame:
-        """Read a frame: uPipe's name of `from_buffer`.
-
-        Examples
-        --------
-        >>> Frame.from_byte_arr(Frame.from_value([-1, None]).to_byte_arr()).value
-        [-1, None]
-        """
+        """Read a frame: uPipe's name of `from_buffer`."""
         return cls.from_buffer(arr, allow_pickle=allow_pickle)
 
     def encode_into(self, buffer: Buffer, offset: int = 0, *, seed: int = 0) -> int:
@@ -454,7 +425,6 @@ class Frame(Payload):
         return size
 
     def __repr__(self) -> str:
-        """Show the header, not the payload."""
         return (
             f"<Frame {self.sequence} of source {self.source}: {self.dtype.name}"
             f"{list(self.shape) if self.shape else ''}, {self.payload_bytes} bytes>"

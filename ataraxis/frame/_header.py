@@ -97,7 +97,6 @@ class DType(IntEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> DType | None:
-        """Make a member for a custom code."""
         if not isinstance(value, int) or not CUSTOM_START <= value <= CUSTOM_END:
             return None
         member = int.__new__(cls, value)
@@ -295,8 +294,7 @@ def read_fields(view: memoryview, at: int, seed: int) -> dict[str, object]:
         raise corrupt(extents_at, "extents", listed, f"{ndim} in their shortest form")
     device_time = device_sequence = origin = None
     if bits & _DEVICE_STAMP:
-        unsigned = bits & _DEVICE_UNSIGNED
-        stamp = STAMP_UNSIGNED if unsigned else STAMP_SIGNED
+        stamp = STAMP_UNSIGNED if bits & _DEVICE_UNSIGNED else STAMP_SIGNED
         device_time, device_sequence = stamp.unpack_from(view, start)
         start += stamp.size
     if bits & _ORIGIN:
@@ -501,13 +499,6 @@ class Header:
         ------
         CorruptFrame
             There is no header at `offset`.
-
-        Examples
-        --------
-        >>> buffer = bytearray(64)
-        >>> Header(payload_bytes=1000).write(buffer)
-        >>> Header.peek_nbytes(buffer)
-        1064
         """
         length: int = read_fixed(memoryview(buffer), offset, seed)[4]
         return HEADER_BYTES + length

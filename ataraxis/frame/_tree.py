@@ -28,7 +28,7 @@ MAX_DEPTH = 64
 EMBEDDED = 255
 COUNT = struct.Struct("<I")
 LENGTH = struct.Struct("<Q")
-_INLINE = {
+INLINE = {
     type(None): DType.NONE,
     bool: DType.BOOL,
     int: DType.INT,
@@ -78,7 +78,7 @@ class _Writer:
             self.node(item, depth)
 
     def node(self, value: Any, depth: int) -> None:
-        code = _INLINE.get(type(value))
+        code = INLINE.get(type(value))
         if code is None:
             self.embed(value)
             return

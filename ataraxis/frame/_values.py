@@ -22,6 +22,7 @@ from ataraxis.frame._arrays import (
 )
 from ataraxis.frame._header import CUSTOM_END, CUSTOM_START, PLAIN, DType, corrupt
 from ataraxis.frame._tree import (
+    INLINE,
     MAX_DEPTH,
     TREES,
     decode_bool,
@@ -35,20 +36,7 @@ from ataraxis.labels import fit, is_data_array
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-_CODE_OF_CLASS = {
-    type(None): DType.NONE,
-    bool: DType.BOOL,
-    int: DType.INT,
-    float: DType.F64,
-    complex: DType.C128,
-    str: DType.STR,
-    bytes: DType.RAW,
-    bytearray: DType.RAW,
-    memoryview: DType.RAW,
-    list: DType.ARRAY,
-    tuple: DType.TUPLE,
-    dict: DType.DICT,
-}
+_CODE_OF_CLASS = {**INLINE, bytearray: DType.RAW, memoryview: DType.RAW}
 _CLASSES: dict[int, tuple[type[Any], ...]] = {
     DType.RAW: (bytes, bytearray, memoryview),
     DType.STR: (str,),
@@ -231,7 +219,6 @@ def decode(
 
 
 def _decode_number(code: DType, payload: memoryview) -> Any:
-    """Decode one number as a Python number."""
     dtype, layout = PLAIN[code]
     if len(payload) != dtype.itemsize:
         raise corrupt(0, code.name, f"{len(payload)} bytes", dtype.itemsize)

@@ -32,15 +32,9 @@ class View:
     """A chunk of a frame buffer for the length of a ``with`` block, without a copy.
 
     Made by ``FrameBufferClient.view``. Results of the block are valid only if it ends
-    without `FrameBufferTimeout`: the bytes may change meanwhile.
-
-    Parameters
-    ----------
-    find : callable
-        Return the live bytes, uint8, shape (bytes,), and a function that raises if they
-        are not, or were not since then, the bytes that were written.
-    dtype, shape : dtype, tuple of int
-        Of the view.
+    without `FrameBufferTimeout`: the bytes may change meanwhile. `find` returns the
+    live bytes, uint8, shape (bytes,), and a function that raises if they are not, or
+    were not since then, the bytes that were written.
     """
 
     def __init__(
@@ -155,10 +149,8 @@ class FrameBufferClient(Ring, ChunkKernel):
 
         Raises
         ------
-        SegmentNotFound
-            No server serves the key (`timeout` 0).
-        TimeoutError
-            No server did within `timeout`.
+        SegmentNotFound, TimeoutError
+            No server serves the key (within `timeout`).
         LayoutError
             The file is damaged, or of another version.
         """
@@ -227,12 +219,8 @@ class FrameBufferClient(Ring, ChunkKernel):
         ----------
         array : array-like or DataArray
             Any dtype without Python objects. A DataArray brings its own labels.
-        dims : sequence of str, optional
-            One name per dimension.
-        coords : mapping, optional
-            Labels along the dimensions, as xarray has them.
-        attrs : mapping, optional
-            Units, rates and the like.
+        dims, coords, attrs : sequence of str, mapping, mapping, optional
+            Names of the dimensions, labels along them, units and the like: `Labels`.
         align : int
             As in `allocate`.
 

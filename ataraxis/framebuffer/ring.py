@@ -45,7 +45,6 @@ class Ring(RingKernel):
         self._segment: Segment | None = None
 
     def _bind(self, segment: Segment) -> None:
-        """Use the ring in a segment."""
         found = segment.header.geometry.control_bytes
         if found != CONTROL_BYTES or not segment.header.geometry.payload_bytes:
             raise LayoutError(
@@ -111,13 +110,7 @@ class Ring(RingKernel):
         return chunk
 
     def statistics(self) -> FrameBufferStatistics:
-        """Read the ring's control words.
-
-        Returns
-        -------
-        FrameBufferStatistics
-            `oldest_s` is how late a reader may be.
-        """
+        """Read the ring's control words; `oldest_s` is how late a reader may be."""
         capacity, head, chunks, oldest, now = self._look()
         # At least 1 ns: 0 means that nothing was allocated.
         age = max(now - oldest, 1) / 1e9 if oldest else 0.0

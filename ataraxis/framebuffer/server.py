@@ -28,10 +28,8 @@ class FrameBufferServer(Ring):
         Bytes of the ring. All of it is backed by memory while the server runs.
     context : Context, str, Path or None
         The directory it lives in; None is this user's own.
-    mode : int, optional
-        Permission bits; 0o600, or 0o660 in a group context.
-    group : str or int, optional
-        Owning group.
+    mode, group : int or str, optional
+        Permission bits, 0o600 or 0o660 in a group context, and owning group.
     participants : int
         How many handles may be attached at a time, the server's included.
 

@@ -45,8 +45,7 @@ def labels_at(
             return None
         kept.append(dim)
         if dim in coords:
-            values = coords[dim].values[item]
-            found[dim] = Coordinate((dim,), values, {})
+            found[dim] = Coordinate((dim,), coords[dim].values[item], {})
     is_moved = lists > 0 and len(kept) < len(dims)
     return None if is_moved else (tuple(kept), found)
 

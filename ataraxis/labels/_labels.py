@@ -254,11 +254,6 @@ class Labels:
         ------
         LayoutError
             `data` is not valid. No other exception is raised.
-
-        Examples
-        --------
-        >>> Labels.from_json(b'{"dims":["t"],"dtype":"<f4","shape":[9]}').dims
-        ('t',)
         """
         if len(data) > limit:
             raise LayoutError(f"labels of {len(data)} bytes: at most {limit} are read.")
@@ -335,8 +330,7 @@ class Labels:
             hint = f"; did you mean {close[0]!r}?" if close else "."
             raise KeyError(f"no dimension {dim!r} among {self.dims}{hint}")
         if dim not in self.coords:
-            size = self.shape[self.dims.index(dim)]
-            return position_without_labels(dim, size, label)
+            return position_without_labels(dim, self.shape[self.dims.index(dim)], label)
         return position_of(dim, self.coords[dim].values, label)
 
     def to_xarray(
