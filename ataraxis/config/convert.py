@@ -46,15 +46,7 @@ from ataraxis.config.schema import (
 
 
 class Draft:
-    """The fields of an instance that was read but not built: no user code has run.
-
-    Parameters
-    ----------
-    cls : type
-        The dataclass it stands for.
-    values : dict
-        Field name to value.
-    """
+    """The fields, by name, of a `cls` that was read but not built: no user code ran."""
 
     def __init__(self, cls: type, values: dict[str, Any]) -> None:
         self.cls = cls
@@ -65,7 +57,6 @@ class Draft:
         return isinstance(other, Draft) and self._key() == other._key()
 
     def __hash__(self) -> int:
-        """Hash as a frozen dataclass does."""
         return hash(self._key())
 
     def _key(self) -> tuple[Any, ...]:
@@ -256,7 +247,6 @@ class ConfigReader:
         )
 
     def _numpy(self, node: YamlNode, annotation: Any, field: str) -> Any:
-        """Read a numpy scalar, dtype or array."""
         from ataraxis.config.numpy_values import ElementError, read_numpy
 
         try:
@@ -336,7 +326,6 @@ class ConfigReader:
         origin: Any,
         arguments: tuple[Any, ...],
     ) -> Any:
-        """Read a list or a set."""
         item_type = arguments[0] if arguments else Any
         items = _items_of(node)
         if items is None:
@@ -409,8 +398,7 @@ class ConfigReader:
                 if key in result and not self.settings.lax:
                     complete = False
                     if place not in places:  # else the parser has noted it
-                        found = "a duplicate key"
-                        self.refuse(key_node, place, "each key once", found)
+                        self.refuse(key_node, place, "each key once", "a duplicate key")
                 result[key] = value
                 places.add(place)
             except TypeError:
@@ -624,14 +612,8 @@ _DEEPEST = 90
 class ConfigWriter:
     """Makes nodes of values; collects what YAML cannot hold in `problems`.
 
-    Parameters
-    ----------
-    path : Path
-        The file, for messages.
-    exact : bool
-        Refuse even an int for a float; unions choose by it.
-    depth : int
-        Level of the document at which the writer begins.
+    `exact` refuses even an int for a float, by which unions choose; `depth` is the
+    level of the document at which the writer begins.
     """
 
     def __init__(self, path: Path, exact: bool = False, depth: int = 0) -> None:

@@ -106,8 +106,7 @@ class _Composer:
         """Make the document of all events."""
         from ruamel.yaml import YAML
 
-        yaml = YAML(typ="safe", pure=True)
-        events = yaml.parse(self.document.text)
+        events = YAML(typ="safe", pure=True).parse(self.document.text)
         for event in events:
             kind = type(event).__name__
             self.line = event.start_mark.line + 1
@@ -120,7 +119,6 @@ class _Composer:
         return self.document
 
     def _problem(self, event: Any, expected: str, found: str, hint: str = "") -> None:
-        """Note a problem at the place of an event."""
         line = event.start_mark.line + 1
         self.document.problems.append(
             ConfigProblem(self.path, line, self._field(), expected, found, hint)
@@ -136,7 +134,6 @@ class _Composer:
         raise Unreadable(ConfigProblem(self.path, line, "", expected, found))
 
     def _node(self, event: Any, events: Iterator[Any]) -> YamlNode:
-        """Make the node that begins with this event."""
         kind = type(event).__name__
         self.line = event.start_mark.line + 1
         self._depth += 1
@@ -263,5 +260,4 @@ class _Composer:
 
 
 def _content_end(node: YamlNode, children: list[YamlNode]) -> int:
-    """Return the end of a block collection: that of its last content."""
     return max([child.end for child in children], default=node.start)

@@ -73,13 +73,7 @@ def _is_literal(node: Scalar) -> bool:
 
 
 class Emitter:
-    """Writes block style.
-
-    Parameters
-    ----------
-    remarks : bool
-        Write the remarks of keys as comments, each only once.
-    """
+    """Writes block style; with `remarks`, those of keys as comments, each only once."""
 
     def __init__(self, remarks: bool) -> None:
         self._remarks = remarks

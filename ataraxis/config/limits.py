@@ -21,13 +21,7 @@ def _limit(default: Any, about: str, unit: str = "") -> Any:
 
 @dataclass(frozen=True)
 class FileLimits:
-    """Limits of what reading a file may produce; see `FILES`.
-
-    Examples
-    --------
-    >>> FILES.allowed(1000) == 16 * 1000 + 2**25
-    True
-    """
+    """Limits of what reading a file may produce; see `FILES`."""
 
     expansion: int = _limit(16, "bytes of arrays that a byte of a file may become")
     expansion_bytes: int = _limit(
@@ -77,13 +71,7 @@ def lifted() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a server; a client that exceeds one gets its name in the error.
-
-    Examples
-    --------
-    >>> Limits(clients=2).clients
-    2
-    """
+    """Limits of a server; a client that exceeds one gets its name in the error."""
 
     clients: int = _limit(64, "clients at a time, those that may resume included")
     silent: int = _limit(512, "connections at a time that have sent nothing yet")
@@ -145,13 +133,7 @@ class Limits:
 
 
 def table(limits: Any) -> list[tuple[str, str, str]]:
-    """List name, value with its unit, and meaning of each limit.
-
-    Examples
-    --------
-    >>> table(FILES)[2]
-    ('columns', '16384', 'columns, channels or fields of a recording')
-    """
+    """List name, value with its unit, and meaning of each limit."""
     rows = []
     for item in fields(limits):
         value, unit = getattr(limits, item.name), item.metadata["unit"]

@@ -32,15 +32,7 @@ class Unmergeable(Exception):
 
 
 class DocumentMerge:
-    """The edits that give an old document the values of a new tree.
-
-    Parameters
-    ----------
-    document : Document
-        The old text and its nodes.
-    path : Path
-        The file, for messages.
-    """
+    """The edits that give an old document the values of a new tree."""
 
     def __init__(self, document: Document, path: Path) -> None:
         self._text = document.text
@@ -65,7 +57,6 @@ class DocumentMerge:
         return text
 
     def _same(self, old: YamlNode, new: YamlNode) -> bool:
-        """Return whether the old node already has the new value."""
         if old.tag != new.tag and old.tag != "!!set":
             return False
         node = self._rewritten(old, new.schema)
@@ -216,7 +207,6 @@ class DocumentMerge:
         self._replace_rest(self._dash(old) + 1, old, [head, *lines[1:]])
 
     def _dash(self, item: YamlNode) -> int:
-        """Return the position of the dash of an item."""
         if item.start < 0:
             raise Unmergeable
         return self._text.rfind("-", 0, item.start)

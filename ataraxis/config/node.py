@@ -184,7 +184,6 @@ class ConfigProblem:
     hint: str = ""
 
     def __str__(self) -> str:
-        """Return one line, as compilers print."""
         place = self.path if self.line is None else f"{self.path}:{self.line}"
         what = f"{self.field}: " if self.field else ""
         hint = f" ({self.hint})" if self.hint else ""

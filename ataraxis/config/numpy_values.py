@@ -378,6 +378,5 @@ def _read_nested(node: YamlNode, shape: tuple[int, ...], dtype: np.dtype[Any]) -
 
 
 def _field_dtype(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
-    """Return the dtype of one field of a record."""
     assert dtype.fields is not None
     return dtype.fields[name][0]

@@ -83,7 +83,6 @@ def _microseconds(digits: str) -> int:
 
 
 def _zone(text: str | None) -> dt.tzinfo | None:
-    """Read an offset from UTC."""
     if text is None:
         return None
     if text in "Zz":
@@ -312,7 +311,6 @@ def quoted(text: str) -> str:
 
 
 def _escaped(character: str) -> str:
-    """Write one character of a double-quoted string."""
     if character in _ESCAPES:
         return _ESCAPES[character]
     if character.isprintable():
@@ -395,8 +393,7 @@ def read_leaf(node: Scalar, annotation: Any, exact: bool, dialect: str = "1.2") 
 def read_untyped(node: Scalar, dialect: str = "1.2") -> Any:
     """Read a scalar as the type that YAML gives it."""
     if node.kind == "timestamp":
-        timed = ":" in node.text
-        return parse_datetime(node.text) if timed else _date(node, dialect)
+        return parse_datetime(node.text) if ":" in node.text else _date(node, dialect)
     return _READERS[_BY_KIND[node.kind]](node, dialect)
 
 
@@ -631,7 +628,6 @@ def _read_flag(node: Scalar, choices: type[enum.Flag], value: Any) -> Any:
 
 
 def _words(choices: type[enum.Enum]) -> list[str]:
-    """List the words for the members."""
     if _by_value(choices):
         return [str(_bare(member.value)) for member in choices]
     return [member.name for member in choices]

@@ -32,10 +32,8 @@ def read_bytes(path: Path) -> bytes | None:
 def read_whole(path: Path) -> bytes:
     """Read a regular file; never waits, as for the writer of a pipe.
 
-    Raises
-    ------
-    OSError
-        It does not exist, is a device or pipe, or is longer than a text file may be.
+    Raises `OSError` if it does not exist, is a device or pipe, or is longer than a text
+    file may be.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     with os.fdopen(descriptor, "rb") as file:
@@ -53,15 +51,10 @@ def read_whole(path: Path) -> bytes:
 
 
 def replace_bytes(path: Path, data: bytes) -> None:
-    """Replace the content of a file in one step.
+    """Replace the content of a file in one step; after an `OSError` it is unchanged.
 
     Follows symbolic links, keeps the mode bits (and the owner where allowed) of the
     old file, makes missing folders.
-
-    Raises
-    ------
-    OSError
-        The disk is full or the folder cannot be written; the old file is unchanged.
     """
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)

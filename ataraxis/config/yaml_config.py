@@ -88,18 +88,6 @@ class YamlConfig:
             ``errors`` lists all of them; the old file is unchanged.
         OSError
             The file cannot be written; the old one is unchanged.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> from dataclasses import dataclass
-        >>> @dataclass(frozen=True)
-        ... class Rig(YamlConfig):
-        ...     cameras: int
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     Rig(2).to_yaml(f"{folder}/rig.yml")
-        ...     Rig.from_yaml(f"{folder}/rig.yml")
-        Rig(cameras=2)
         """
         _save(self, _yaml_path(file_path))
 
@@ -270,8 +258,7 @@ def _load(cls: Any, path: Path, strict: bool) -> tuple[Any, list[ConfigProblem]]
     title = f"{path.name} does not fit {cls.__name__}"
     try:
         text = document.decoded(storage.read_whole(path), str(path))
-        dialect = "1.2" if strict else "1.1"
-        parsed = document.parse(text, str(path), dialect)
+        parsed = document.parse(text, str(path), "1.2" if strict else "1.1")
     except document.Unreadable as error:
         raise config_error(title, [error.problem]) from error
     reader = ConfigReader(ConvertOptions(path, dialect=parsed.dialect, lax=not strict))
