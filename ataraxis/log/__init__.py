@@ -33,7 +33,6 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    """Load a name from its file on first use."""
     if name not in _HOME:
         raise AttributeError(f"module 'ataraxis.log' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)

@@ -41,10 +41,7 @@ BACKENDS = [
 def open_source(path: str | os.PathLike[str], name: str | None = None) -> LogSource:
     """Open a log with the backend of its layout.
 
-    Raises
-    ------
-    FileNotFoundError
-        The path does not exist, or no backend accepts it.
+    Raises `FileNotFoundError` if the path does not exist, or no backend accepts it.
     """
     for module, class_name in BACKENDS:
         backend = getattr(importlib.import_module(module), class_name)
@@ -459,7 +456,6 @@ class LogArchive(Messages):
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Close."""
         self.close()
 
     def __repr__(self) -> str:

@@ -165,10 +165,7 @@ class DeviceStamps:
     def losses(self, refused: int) -> DeviceLoss | None:
         """Count what is missing in the counter and was not lost later.
 
-        Parameters
-        ----------
-        refused : int
-            Frames that the producer gave up and that have no sequence number.
+        `refused` frames were given up by the producer and have no sequence number.
         """
         kind = self._attrs.get(COUNTER)
         if kind in ("none", "unknown") or not self._counters or not self._are_all:

@@ -42,13 +42,7 @@ _MEMORY = {"tmpfs", "ramfs"}
 
 
 def filesystem_of(path: Path) -> str:
-    """Return the kind of file system of a path, as the system names it; '' if unknown.
-
-    Examples
-    --------
-    >>> filesystem_of(Path("/proc"))
-    'proc'
-    """
+    """Return the kind of file system of a path, as the system names it, or ''."""
     try:
         place = os.path.realpath(path)
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
@@ -85,18 +79,11 @@ def caution_of(path: Path) -> str:
 
 
 class DiskWatch:
-    """Check the free space now and then, and report once when it gets low.
+    """Check the free space of a directory's disk, and report once when it gets low.
 
-    Parameters
-    ----------
-    path : Path
-        A directory of the disk.
-    seconds : float
-        Report when the space lasts less than this, s, or is below 256 MiB.
-    on_low : callable or None
-        Called with `LowDisk`. Default: a warning.
-    on_enough : callable, optional
-        Called without arguments when there is enough space again.
+    That is below 256 MiB, or when the space lasts less than `seconds`. `on_low` is
+    called with `LowDisk`, by default a warning; `on_enough` when there is enough space
+    again.
     """
 
     def __init__(

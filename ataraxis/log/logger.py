@@ -134,7 +134,6 @@ def _await_children() -> None:
 
 
 def _is_at_exit() -> bool:
-    """Whether the interpreter runs its exit handlers."""
     return getattr(weakref.finalize, "_shutdown", False)
 
 
@@ -328,12 +327,10 @@ class DataLogger:
         )
 
     def __enter__(self) -> DataLogger:
-        """Start."""
         self.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Stop."""
         self.stop()
 
     def close(self) -> None:

@@ -17,15 +17,8 @@ FILE_MODE = 0o600
 def checked_mode(text: str) -> int:
     """Return the file mode that an octal text gives.
 
-    Raises
-    ------
-    ValueError
-        The owner could not read and write them, or everyone could write.
-
-    Examples
-    --------
-    >>> oct(checked_mode("0640"))
-    '0o640'
+    Raises `ValueError` if the owner could not read and write them, or everyone could
+    write.
     """
     try:
         mode = int(text, 8)
@@ -54,10 +47,7 @@ def permit(descriptor: int) -> None:
 def make_folder(path: Path, *, exist_ok: bool = True) -> None:
     """Create the directory of a recording and its parents; keep an existing one.
 
-    Raises
-    ------
-    FileExistsError
-        The path is a file, or exists without `exist_ok`.
+    Raises `FileExistsError` if it is a file, or exists without `exist_ok`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -31,14 +31,8 @@ class Loss:
 class LogWatch:
     """A thread that checks a log's status five times a second and calls back.
 
-    Parameters
-    ----------
-    queue : LogQueue
-        Makes the error message.
-    status : LogStatus
-        Of the log.
-    on_loss, on_error, on_low_disk : callable or None
-        Called with `Loss`, with `LoggerError`, with `LowDisk`, from the thread.
+    `queue` makes the error message. The callbacks take `Loss`, `LoggerError` and
+    `LowDisk`.
     """
 
     def __init__(

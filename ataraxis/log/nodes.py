@@ -38,29 +38,9 @@ class LogNode:
 
 
 class Nodes(Sequence[LogNode]):
-    """The nodes at a path, open until `close`.
+    """The nodes at a path, open until `close`; with `name`, of this journal only.
 
-    Parameters
-    ----------
-    path : str or Path
-        Directory or file of a log.
-    name : str, optional
-        Only this journal of the directory.
-
-    Raises
-    ------
-    FileNotFoundError
-        The path has no log.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from ataraxis.log.journal.writer import JournalWriter
-    >>> with tempfile.TemporaryDirectory() as directory:
-    ...     with JournalWriter(directory, "rig") as journal:
-    ...         _ = journal.log(3, "hello"), journal.log(4, [1.0])
-    ...     [node.name for node in Nodes(directory)]
-    ['source_3', 'source_4']
+    Raises `FileNotFoundError` if the path has no log.
     """
 
     def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
@@ -101,25 +81,19 @@ class Nodes(Sequence[LogNode]):
             self._nodes.append(LogNode(own, info, log, journal, self))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the arguments."""
         return Nodes, (self.path, self._name)
 
     def __len__(self) -> int:
         return len(self._nodes)
 
     def __getitem__(self, key: Any) -> Any:
-        """Return one by its position."""
         return self._nodes[key]
 
     def find(self, source: int | str | None = None) -> LogNode:
         """Return one by name or number; without either, the only one.
 
-        Raises
-        ------
-        ValueError
-            There are several; the message lists them.
-        KeyError
-            It does not exist; the message lists the existing ones.
+        Raises `ValueError` if there are several, `KeyError` if it does not exist; the
+        message lists them.
         """
         if source is None:
             found = self._nodes

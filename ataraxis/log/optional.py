@@ -7,21 +7,10 @@ from typing import Any
 
 
 def need(module: str, extra: str, what: str) -> Any:
-    """Import an optional package when it is used.
+    """Import an optional package, of an extra of ataraxis, when `what` needs it.
 
-    Parameters
-    ----------
-    module : str
-        Name of the module.
-    extra : str
-        The extra of ataraxis that installs it.
-    what : str
-        What needs it, for the message.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        It is not installed, or fails to load; the message has the pip command.
+    Raises `ModuleNotFoundError` with the pip command if it is not installed, or fails
+    to load.
     """
     try:
         return importlib.import_module(module)

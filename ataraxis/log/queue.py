@@ -45,16 +45,8 @@ from ataraxis.stream import MemQ
 class QueuedRows:
     """Puts each row as an entry; a further call continues where there was no room.
 
-    Parameters
-    ----------
-    queue : MemQ
-        Queue of the log.
-    source : int
-        Source of all rows.
-    rows : ndarray
-        Shape (n, ...); contiguous, any dtype without Python objects.
-    stamp, step : int
-        Stamp of the first row, and increment per row; u64.
+    The rows, (n, ...), are contiguous, of any dtype without Python objects; `stamp` is
+    that of the first row, `step` the increment per row, u64.
     """
 
     def __init__(

@@ -91,24 +91,10 @@ class ResumePoint:
 class ActiveRecording:
     """Records one stream, in a thread; made by `Recorder`.
 
-    Parameters
-    ----------
-    consumer, journal : Consumer, JournalWriter
-        Of this recording alone; closed at the end. The consumer is durable.
-    source : int
-        Number of the stream.
-    resume : ResumePoint
-        Where to resume.
-    on_loss, on_error : callable or None
-        As of `Recorder`; called from the thread.
-    on_bytes : callable
-        Called after frames were recorded.
-    open_consumer, open_journal : callable
-        Open them again, under the same names.
-    is_whole : bool
-        Count frames that were sent before the recorder joined as missing.
-    refused : int
-        Frames that the producer had given up before the recorder joined.
+    Its durable consumer and its journal are closed at the end, and opened again under
+    the same names by `open_consumer` and `open_journal`. The callbacks are called from
+    the thread: `on_bytes` after frames were recorded, others as of `Recorder`.
+    `refused` counts frames that the producer had given up before the recorder joined.
     """
 
     def __init__(
@@ -512,12 +498,9 @@ class ActiveRecording:
         )
 
     def end(self) -> None:
-        """Wait for the end, unless the disk does not answer.
+        """Wait for the end; raise `LoggerError` after `STUCK_S` without an answer.
 
-        Raises
-        ------
-        LoggerError
-            The disk has not answered for `STUCK_S`; the thread is still blocked.
+        The disk has not answered then, and the thread is still blocked.
         """
         while not self.join(CHECK_S):
             if self.is_silent(STUCK_S):
@@ -929,7 +912,6 @@ class Recorder:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Stop."""
         self.stop()
 
     def __repr__(self) -> str:

@@ -65,26 +65,11 @@ class FileReport:
 def recover(
     path: str | os.PathLike[str], name: str | None = None, *, is_dry: bool = False
 ) -> list[FileReport]:
-    """Scan every byte of a journal, and rebuild wrong indexes.
+    """Scan every byte of a journal, and rebuild wrong indexes, unless `is_dry`.
 
-    Parameters
-    ----------
-    path : str or Path
-        A directory, or a file of a journal.
-    name : str, optional
-        Only this journal of the directory.
-    is_dry : bool
-        Only scan.
-
-    Returns
-    -------
-    list of FileReport
-        One per file. Data files are never changed, and nothing is deleted.
-
-    Raises
-    ------
-    FileNotFoundError
-        The path has no journal.
+    `path` and `name` are those of `JournalReader`. Returns one report per file. Data
+    files are never changed, and nothing is deleted. Raises `FileNotFoundError` without
+    a journal.
 
     Examples
     --------
@@ -205,11 +190,6 @@ def recover_log(
     -----
     Nothing is written twice, and nothing is removed before it is written. It may be
     killed and run again.
-
-    Examples
-    --------
-    >>> recover_log("/tmp/no_such_log")
-    []
     """
     found = []
     for path in statuses(context):
@@ -277,5 +257,4 @@ def _recovered(status: LogStatus) -> Recovery | None:
     if not problem:
         _await_detached(status)
         remove_unused(status)
-    entries = status.words[WRITTEN] - before
-    return Recovery(about["name"], directory, entries, problem)
+    return Recovery(about["name"], directory, status.words[WRITTEN] - before, problem)

@@ -24,11 +24,6 @@ def distinct(numbers: NDArray[Any]) -> NDArray[Any]:
 
     Like `numpy.unique`, but faster where the input is sorted or consists of a few
     sorted pieces, as sequence numbers are: `unique` hashes every number.
-
-    Examples
-    --------
-    >>> distinct(np.array([3, 3, 4, 7, 4]))
-    array([3, 4, 7])
     """
     for _ in range(2):
         is_new = np.ones(len(numbers), bool)
@@ -137,7 +132,6 @@ class LogSource(Protocol):
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Close."""
         self.close()
 
     def __repr__(self) -> str:

@@ -29,21 +29,12 @@ _TIME_AXIS = {"standard_name": "time", "axis": "T"}
 
 
 class Times:
-    """Converts the stamps of a source to times.
+    """Converts the stamps of a source of a log to times.
 
     One shift per session is added to the stamps: of the session's anchor, or the onset
     of an npy log. So differences of times equal those of the stamps, even if the wall
-    clock was adjusted in between.
-
-    Parameters
-    ----------
-    source : LogSource
-        The log.
-    number : int
-        Number of the source.
-    onset_us : int, optional
-        Onset of an npy log, UTC microseconds. Default: an entry of stamp 0 whose 8
-        bytes are microseconds of this century.
+    clock was adjusted in between. By default the onset, UTC microseconds, is an entry
+    of stamp 0 whose 8 bytes are microseconds of this century.
     """
 
     def __init__(
@@ -208,13 +199,7 @@ class RowKind:
 
     @classmethod
     def of(cls, frame: Frame) -> RowKind:
-        """Return the kind of an entry.
-
-        Raises
-        ------
-        TypeError
-            It is neither an array, nor text, nor a number.
-        """
+        """Return the kind of an entry: an array, text or a number; else `TypeError`."""
         if frame.dtype in _TEXTS:
             return cls(frame.dtype, TEXT, (), False)
         if frame.dtype == DType.INT:
@@ -315,25 +300,8 @@ Take = Callable[[NDArray[Any]], NDArray[Any]]
 class Series:
     """Read a source like one array; nothing is read before it is indexed.
 
-    Parameters
-    ----------
-    source : LogSource
-        The log.
-    info : SourceInfo
-        The source.
-    entries : slice, optional
-        Only these entries of the source.
-    dtype : dtype-like, optional
-        Dtype of the bytes of each entry, if the log does not give it.
-    onset_us : int, optional
-        UTC microseconds from which the stamps of an npy log count.
-    verify : bool
-        Whether to check checksums.
-
-    Raises
-    ------
-    ValueError
-        The entries differ in kind; the message states how to read them.
+    The options are those of ``xarray.open_dataset(engine="ataraxis")``. Raises
+    `ValueError` if the entries differ in kind; the message states how to read them.
 
     Examples
     --------
@@ -491,22 +459,10 @@ class Series:
     def read(self, rows: Rows, take: Take | None = None) -> NDArray[Any]:
         """Read rows into an array, shape (n, *shape): a copy.
 
-        Parameters
-        ----------
-        rows : slice or array of int
-            Which rows.
-        take : callable, optional
-            Applied to each piece of rows; returns the part to keep. So a part of each
-            row needs no memory for the whole.
-
-        Raises
-        ------
-        ValueError
-            A row is of another kind; the message states which and what to do.
-        CorruptFrame
-            A row is damaged; the message states which.
-        NotConnectedError
-            The series is closed.
+        `take` is applied to each piece of rows, and returns the part to keep: so a part
+        of each row needs no memory for the whole. Raises `ValueError` for a row of
+        another kind and `CorruptFrame` for a damaged one, whose messages state which;
+        and `NotConnectedError` if the series is closed.
         """
         found = self.pick(rows)
         step = max(1, PIECE_BYTES // max(self.row_bytes, 1))

@@ -54,13 +54,7 @@ STOPPED, RUNNING, STOPPING, ENDED, FAILED = range(5)
 
 
 class LogStatus:
-    """The shared state of one log; opened by its path.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file, made by `create`.
-    """
+    """The shared state of one log; opened by the path of the file made by `create`."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
@@ -81,18 +75,10 @@ class LogStatus:
     def create(
         cls, queue: str, about: dict[str, Any], context: Context, frames: int
     ) -> LogStatus:
-        """Create the status file of the log of a queue.
+        """Create the status file of the log of a queue, given its segment's name.
 
-        Parameters
-        ----------
-        queue : str
-            Name of the queue's segment.
-        about : dict
-            Destination and options: JSON of at most 8188 bytes.
-        context : Context
-            Context of the queue.
-        frames : int
-            Capacity of the queue.
+        `about` is destination and options, JSON of at most 8188 bytes; `frames` is the
+        capacity of the queue.
         """
         size = max(_BYTES, _NUMBERS + 8 * frames)
         text = json.dumps(about).encode()

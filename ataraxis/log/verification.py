@@ -64,7 +64,8 @@ def verify(
     Parameters
     ----------
     path : str or Path
-        A directory, a file of a journal, or an npz archive.
+        A directory, a file of a journal, or an npz archive; `FileNotFoundError` if it
+        has no log.
     name : str, optional
         Only this journal of the directory.
     seconds : float, optional
@@ -81,11 +82,6 @@ def verify(
         later recorder resumed the same streams, since that one wrote or counted what
         was missing. In npy files and npz archives every entry counts as expected;
         `problems` has other known losses.
-
-    Raises
-    ------
-    FileNotFoundError
-        The path has no log.
 
     Examples
     --------
@@ -125,8 +121,7 @@ def verify(
             is_deep &= is_whole
             close = file.records.close or {}
             if "dropped" in close:  # by all processes, since the logger was made
-                now = int(close["dropped"])
-                dropped[journal] = max(now, dropped.get(journal, 0))
+                dropped[journal] = max(int(close["dropped"]), dropped.get(journal, 0))
             problems += [*file.problems, *file.losses(), *sessions.add(file)]
             endings.append(_Ending(_streams(file), file.ending()))
             file.close()

@@ -103,12 +103,8 @@ def delivered(data: memoryview) -> Iterator[Delivered]:
 class WriterCheckpoint:
     """The batch that the last writer did not acknowledge, and that of this one.
 
-    Parameters
-    ----------
-    status : LogStatus
-        Has the checkpoint of the last writer, and receives this one's.
-    again : list of int
-        Numbers that the queue may redeliver; the others were acknowledged.
+    `status` has the last writer's and receives this one's. `again` are the numbers that
+    the queue may redeliver; the others were acknowledged.
     """
 
     def __init__(self, status: LogStatus, again: Iterable[int]) -> None:
@@ -178,14 +174,9 @@ class EntrySink(Protocol):
 
 
 class DrainBuffer:
-    """Drains frames into one buffer.
+    """Drains frames into one buffer, which `write` writes.
 
-    Parameters
-    ----------
-    write : callable
-        Writes the frames.
-    size : int
-        Bytes to drain at a time; grows for a larger frame.
+    It drains `size` bytes at a time; the buffer grows for a larger frame.
     """
 
     def __init__(

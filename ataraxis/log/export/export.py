@@ -209,7 +209,6 @@ def _name(new: Path, output: Path, replace: bool) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Sync a file, or a directory and everything in it."""
     found = [path]
     if path.is_dir() and path.name.startswith(_TEMPORARY):
         for here, _, files in os.walk(path):

@@ -16,16 +16,7 @@ from ataraxis.log.series import PIECE_BYTES, TEXT, Series
 class ExportSeries:
     """A source to export: its properties, and its rows in pieces of some MB.
 
-    Parameters
-    ----------
-    node : LogNode
-        The source.
-    onset_us : int, optional
-        As for `Series`.
-    skip_damaged : bool
-        Whether to leave out damaged entries.
-    progress : callable, optional
-        Called as ``progress(name, total_rows, new_rows)``.
+    The options are those of `export_log`, for the one source.
     """
 
     def __init__(
@@ -89,8 +80,7 @@ class ExportSeries:
         dtype = self.series.dtype
         for name in field:
             dtype = dtype[name]
-        inner = dtype.shape
-        return dtype.base, (*self.series.shape, *inner)
+        return dtype.base, (*self.series.shape, *dtype.shape)
 
     def take(self, field: tuple[str, ...]) -> Callable[[Any], NDArray[Any]]:
         """Return a function that selects a field of rows."""
@@ -122,19 +112,14 @@ class ExportSeries:
     ) -> Iterator[tuple[int, Any]]:
         """Iterate over pieces: the first row, and the rows of the series.
 
-        Parameters
-        ----------
-        each : int, optional
-            Rows per piece. Default: as many as are `PIECE_BYTES`.
-        most : int, optional
-            Maximum rows per piece.
+        A piece has `each` rows, by default as many as are `PIECE_BYTES`; at `most` so
+        many.
         """
         if each is None:
             each = max(1, PIECE_BYTES // max(self.series.row_bytes, 16))
         each = min(each, most or each)
         for start in range(0, len(self), each):
-            stop = min(start + each, len(self))
-            yield start, self.at(start, stop)
+            yield start, self.at(start, min(start + each, len(self)))
 
     def at(self, start: int, stop: int) -> Any:
         """Return the rows of the series from `start` to before `stop`."""

@@ -56,29 +56,9 @@ class _Stream:
 
 
 class XdfWriter:
-    """Write streams to one XDF file, chunk by chunk.
+    """Write streams to one XDF file, chunk by chunk; the file must be new.
 
-    Parameters
-    ----------
-    path : str or Path
-        A new file.
-    more : mapping of str to object
-        Further elements of the file header.
-
-    Raises
-    ------
-    FileExistsError
-        The file exists.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with XdfWriter(f"{folder}/a.xdf") as xdf:
-    ...         number = xdf.stream("x", "f4", [("a", "mV"), ("b", "mV")], 10)
-    ...         xdf.samples(number, np.array([0.0, 0.1]), np.zeros((2, 2)))
-    ...     Path(f"{folder}/a.xdf").read_bytes()[:4]
-    b'XDF:'
+    `more` has further elements of the file header.
     """
 
     def __init__(self, path: str | Path, more: Mapping[str, Any] | None = None) -> None:
@@ -101,20 +81,8 @@ class XdfWriter:
     ) -> int:
         """Describe a stream; return its number.
 
-        Parameters
-        ----------
-        name : str
-            Name of the stream.
-        kind : str
-            One of `FORMATS`.
-        channels : sequence of (label, unit)
-            Label and unit of each channel.
-        rate_hz : float, optional
-            Nominal rate, Hz; 0: irregular.
-        type : str, optional
-            Type of its content.
-        more : str, optional
-            XML for its ``desc``.
+        `kind` is one of `FORMATS`; a channel is its label and unit; a rate of 0 is
+        irregular; `type` is that of the content; `more` is XML for the ``desc``.
         """
         number = len(self._streams) + 1
         self._streams[number] = _Stream(kind)
@@ -139,17 +107,7 @@ class XdfWriter:
         self._chunk(_CLOCK, struct.pack("<Idd", number, time_s, 0.0))
 
     def samples(self, number: int, times_s: NDArray[np.float64], rows: Any) -> None:
-        """Write samples, each with its time.
-
-        Parameters
-        ----------
-        number : int
-            Number of the stream.
-        times_s : float64 array
-            Shape (n,), s.
-        rows : array-like
-            Shape (n, channels); converted to the stream's type.
-        """
+        """Write samples, (n, channels), each with its time, s; cast to the kind."""
         kind = self._streams[number].kind
         if kind == "str":
             body = b"".join(
@@ -167,17 +125,7 @@ class XdfWriter:
     def blocks(
         self, number: int, times_s: NDArray[np.float64], rows: NDArray[Any]
     ) -> None:
-        """Write blocks of samples; only the first sample of a block has a time.
-
-        Parameters
-        ----------
-        number : int
-            Number of the stream.
-        times_s : float64 array
-            Shape (n,), s.
-        rows : ndarray
-            Shape (n, samples, channels).
-        """
+        """Write blocks, (n, samples, channels); only first samples have a time, s."""
         kind, (n, length, width) = self._streams[number].kind, rows.shape
         value = ("v", f"<{kind}", (width,))
         rest = np.dtype([("size", "u1"), value])
@@ -222,7 +170,6 @@ class XdfWriter:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Close."""
         self.close()
 
 
@@ -348,8 +295,7 @@ def _described(
 
 
 def _type_of(item: ExportSeries) -> str:
-    default = "Markers" if item.is_text else ""
-    return str(item.series.attrs.get("type", default))
+    return str(item.series.attrs.get("type", "Markers" if item.is_text else ""))
 
 
 def _names(item: ExportSeries, count: int, field: tuple[str, ...]) -> list[str]:

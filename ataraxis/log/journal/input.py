@@ -126,10 +126,8 @@ class InputFile:
 
     def _count(self) -> None:
         self._listed = None
-        is_data = self.runs["kind"] == journal_scan.DATA
-        self.data_runs = self.runs[is_data]
-        counts = self.data_runs["count"].astype(np.int64)
-        ends = np.cumsum(counts)
+        self.data_runs = self.runs[self.runs["kind"] == journal_scan.DATA]
+        ends = np.cumsum(self.data_runs["count"].astype(np.int64))
         if self._limit is not None and len(ends) and ends[-1] > self._limit:
             last = int(np.searchsorted(ends, self._limit))
             kept = self._limit - (int(ends[last - 1]) if last else 0)
@@ -417,17 +415,8 @@ Entries = NDArray[Any]
 def valid_runs(index: bytes | memoryview, seed: int, size: int) -> Runs:
     """Return the runs of an index up to the first one that does not fit its file.
 
-    Parameters
-    ----------
-    index : bytes-like
-        Any bytes; the index file with its first page.
-    seed, size : int
-        Seed and size of the data file.
-
-    Returns
-    -------
-    ndarray of RUN
-        Contiguous runs, a view of `index`.
+    `index` is any bytes, with its first page; the result, contiguous runs, is a view of
+    it. `seed` and `size` are those of the data file.
     """
     body = memoryview(index)[PAGE:]
     body = body[: len(body) // RUN_BYTES * RUN_BYTES]
@@ -446,24 +435,11 @@ def scan_runs(data: Any, start: int, stop: int, seed: int) -> Runs:
 
 
 def list_entries(data: Any, run: Any, seed: int, out: Entries | None = None) -> Entries:
-    """List the entries of a run, damaged ones included.
+    """List the entries of a run of a data file, damaged ones included.
 
-    Parameters
-    ----------
-    data : bytes-like
-        The data file.
-    run : one of RUN
-        A run of the file.
-    seed : int
-        Seed of the file.
-    out : ndarray of ENTRY, optional
-        Filled and returned; has the length of the run.
-
-    Returns
-    -------
-    ndarray of ENTRY
-        For a damaged header, `state` is LOST, and `offset` and `bytes` are those of the
-        damage; adjacent lost frames of different sizes share one.
+    Fills and returns `out`, of the length of the run, if given. For a damaged header,
+    `state` is LOST, and `offset` and `bytes` are those of the damage; adjacent lost
+    frames of different sizes share one.
     """
     start, stride, count = int(run["offset"]), int(run["stride"]), int(run["count"])
     stop = min(start + int(run["bytes"]), len(data))

@@ -19,21 +19,11 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 class OutputFile:
-    """A new file and its index, under the first free number.
+    """A new file and its index, under the first free number of a journal.
 
     The data file is locked while it is open: readers see whether a writer is alive,
-    since the lock ends with its process.
-
-    Parameters
-    ----------
-    directory : Path
-        An existing directory.
-    name : str
-        Name of the journal.
-    about : dict
-        For the first page.
-    session : str or None
-        Session of the writer; None starts one.
+    since the lock ends with its process. `about` is for the first page; without
+    `session`, one of the writer is started.
     """
 
     def __init__(
@@ -61,8 +51,7 @@ class OutputFile:
             os.pwrite(self.fd, page, 0)
             crash_point(b"journal_begun")
             index = index_path(self.path)
-            flags = _FLAGS & ~os.O_EXCL | os.O_TRUNC
-            self.index_fd = os.open(index, flags, FILE_MODE)
+            self.index_fd = os.open(index, _FLAGS & ~os.O_EXCL | os.O_TRUNC, FILE_MODE)
             permit(self.index_fd)
             os.pwrite(self.index_fd, page, 0)
         except BaseException:
@@ -135,16 +124,10 @@ class Journal(Protocol):
 
 
 class Syncer:
-    """A thread that flushes a writer and syncs its file.
+    """A thread that flushes a writer and syncs its file; it ends with the writer.
 
-    Parameters
-    ----------
-    output : weak reference to Journal
-        The writer; the thread ends with it.
-    seconds : float
-        Interval, s.
-    limit_bytes : int
-        `pace` waits while more bytes than this are not on the disk.
+    It does so every `seconds`; `pace` waits while more than `limit_bytes` are not on
+    the disk.
     """
 
     def __init__(
@@ -181,13 +164,7 @@ class Syncer:
             del output
 
     def wait(self) -> None:
-        """Sync everything accepted before this call.
-
-        Raises
-        ------
-        LoggerError
-            The file could not be written, or the disk failed.
-        """
+        """Sync everything accepted before this call; `LoggerError` if that fails."""
         output = self._output()
         if output is None:
             return

@@ -37,14 +37,7 @@ _FILE = re.compile(r"(?P<name>.+)\.(?P<number>\d{6,})\.axj")
 
 @dataclass(frozen=True)
 class FileHeader:
-    """Contents of the first page of a journal's file.
-
-    Examples
-    --------
-    >>> page = FileHeader.make("camera", 0)
-    >>> FileHeader.unpack(page.pack()) == page
-    True
-    """
+    """Contents of the first page of a journal's file."""
 
     name: str
     """Name of the journal."""
@@ -105,10 +98,7 @@ class FileHeader:
     def unpack(cls, page: bytes, where: str = "the file") -> FileHeader:
         """Read a page of any content.
 
-        Raises
-        ------
-        LayoutError
-            It is not the first page of a journal's file, or is damaged.
+        Raises `LayoutError` if it is not a journal's first page, or is damaged.
         """
         if len(page) < PAGE:
             raise LayoutError(
@@ -155,19 +145,9 @@ def split_name(path: Path) -> tuple[str, int] | None:
 
 
 def files_of(path: Path, name: str | None = None) -> dict[str, list[Path]]:
-    """List the journals of a directory, or the journal of a file.
+    """List the journals of a directory, or of a file: their files, in order, by name.
 
-    Parameters
-    ----------
-    path : Path
-        A directory, or a file of a journal.
-    name : str, optional
-        Only this journal.
-
-    Returns
-    -------
-    dict of str to list of Path
-        The files of each journal, in order.
+    With `name`, only this journal.
     """
     if path.is_file():
         own = split_name(path)
@@ -287,7 +267,6 @@ def recover_crc_seed(data: Any) -> int | None:
 
 
 def _header_offsets(view: memoryview) -> Any:
-    """Iterate over offsets where headers may begin."""
     step = 2**20
     for start in range(PAGE, len(view) - HEADER_BYTES + 1, step):
         words = np.frombuffer(

@@ -37,8 +37,7 @@ def extents(file: InputFile, source: int) -> NDArray[np.int64]:
     Runs of one source are not read; of runs with several, the headers are.
     """
     runs, starts = file.data_runs, file.starts
-    is_own = runs["source"] == source
-    at = np.flatnonzero(is_own)
+    at = np.flatnonzero(runs["source"] == source)
     found = [np.stack([starts[at], starts[at + 1]], 1)]
     for k in np.flatnonzero(runs["source"] == SEVERAL).tolist():
         table = list_entries(file.data, runs[k], file.seed)
@@ -107,27 +106,14 @@ class JournalReader(LogSource):
 
     Raises
     ------
-    FileNotFoundError
-        The path has no journal.
-    LayoutError
-        A file is not a journal's.
+    FileNotFoundError, LayoutError
+        The path has no journal; a file is not a journal's.
 
     Notes
     -----
     Opening reads indexes, not data. Entries are numbered from 0, file after file.
     Arrays and frames are views of the mapped files and keep them mapped. `LogArchive`
     reads journals with it.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from ataraxis.log.journal.writer import JournalWriter
-    >>> with tempfile.TemporaryDirectory() as directory:
-    ...     with JournalWriter(directory) as journal:
-    ...         _ = journal.log(300, "hello", time_ns=5)
-    ...     reader = JournalReader(directory)
-    ...     reader.frame(0).value, reader.select(source=300).time.tolist()
-    ('hello', [5])
     """
 
     unit = "ns"

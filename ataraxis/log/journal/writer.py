@@ -807,11 +807,9 @@ class JournalWriter(RecordKernel):
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Close."""
         self.close()
 
     def __del__(self) -> None:
-        """Write everything, if it is still open."""
         if self.is_open:
             try:
                 self.close()

@@ -294,8 +294,7 @@ class _ExistingArchive:
 
     def until(self, at: int, stamp: int) -> int:
         """Return the position, from `at` on, of the first stamp of at least `stamp`."""
-        key = np.uint64(stamp)
-        return at + int(np.searchsorted(self.stamps[at:], key))
+        return at + int(np.searchsorted(self.stamps[at:], np.uint64(stamp)))
 
     def rows(self, start: int, stop: int) -> list[Any]:
         """Return members by position in ascending order."""

@@ -29,12 +29,8 @@ _REMEMBERED = 65536
 class EntryDirectory:
     """Write entries to a directory, each by a link: a kill leaves no partial file.
 
-    Parameters
-    ----------
-    path : str or Path
-        An existing directory.
-    before : callable, optional
-        Called with the descriptor of each complete file before it gets its name.
+    `before` is called with the descriptor of each complete file before it gets its
+    name.
 
     Examples
     --------
@@ -75,21 +71,10 @@ class EntryDirectory:
     def write(
         self, source: int, stamp: int, payload: Buffer, *, durable: bool = False
     ) -> str:
-        """Write one entry; return its file name.
+        """Write one entry, of contiguous bytes; return its file name.
 
-        Parameters
-        ----------
-        source, stamp : int
-            Source id and stamp.
-        payload : bytes-like
-            Contiguous.
-        durable : bool, optional
-            Return only when the bytes are on the disk; `sync` does it for the name.
-
-        Raises
-        ------
-        OSError
-            It was not written, and left nothing behind.
+        If `durable`, its bytes are on the disk then; `sync` does it for the name. After
+        `OSError` nothing is left behind.
         """
         data = memoryview(payload).cast("B")
         parts = (entry_head(source, stamp, len(data)), data)
@@ -229,15 +214,7 @@ def _after(parts: list[memoryview], count: int) -> list[memoryview]:
 
 
 def keys_in(path: str | Path) -> tuple[list[tuple[EntryKey, str]], list[str]]:
-    """List the entries of a directory, unsorted, and other npy files.
-
-    Returns
-    -------
-    entries : list of (EntryKey, str)
-        Key and file name.
-    foreign : list of str
-        Names of the other files that end in ``.npy``.
-    """
+    """List a directory, unsorted: (key, name) of entries; names of other npy files."""
     entries, foreign = [], []
     with os.scandir(path) as listing:
         for found in listing:

@@ -72,13 +72,7 @@ def parse_stem(stem: str) -> EntryKey | None:
 
 @functools.lru_cache(maxsize=4096)
 def npy_header(count: int) -> bytes:
-    """Return the npy header of a uint8 array of shape (count,), as `numpy.save` does.
-
-    Examples
-    --------
-    >>> len(npy_header(12))
-    128
-    """
+    """Return the npy header of a uint8 array, shape (count,), as `numpy.save` does."""
     text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({count},), }}"
     text = text.ljust(NPY_BYTES - 11) + "\n"
     return _MAGIC + b"\x01\x00" + struct.pack("<H", len(text)) + text.encode("ascii")
@@ -129,7 +123,6 @@ def _foreign_header(head: bytes) -> tuple[int, int]:
 
 
 def _is_vector(shape: object) -> bool:
-    """Return whether it is the shape of a one-dimensional array."""
     return (
         isinstance(shape, tuple)
         and len(shape) == 1

@@ -113,8 +113,7 @@ def _fill(
 ) -> None:
     """Read members whose records have equal lengths."""
     for field, (column, kind) in _FIXED.items():
-        width = int(kind[2])
-        table[field] = _column(rows, column, width).view(kind)[:, 0]
+        table[field] = _column(rows, column, int(kind[2])).view(kind)[:, 0]
     stride = rows.shape[1]
     table["name_bytes"] = name_bytes
     table["name_at"] = at + CENTRAL.size + stride * np.arange(len(rows), dtype="u8")
@@ -245,8 +244,7 @@ def search(data: NDArray[np.uint8]) -> tuple[Table, list[Lost]]:
         table[i] = row
     if behind < stop:
         begun.append(behind)
-    names = _directory_names(data, buffer, stop)
-    return table, _lost(data, table, begun, stop, names)
+    return table, _lost(data, table, begun, stop, _directory_names(data, buffer, stop))
 
 
 def read_local(data: NDArray[np.uint8], at: int) -> Any:
@@ -364,14 +362,9 @@ def open_bytes(path: str | Path) -> NDArray[np.uint8]:
 
 
 class NpzIndex:
-    """The members of one archive.
+    """The members of one archive of any version, intact or not.
 
-    Parameters
-    ----------
-    path : str or Path
-        An npz of any version, intact or not.
-    dtype : dtype, optional
-        `MEMBER`, or a dtype with its fields.
+    `dtype` is `MEMBER`, or a dtype with its fields.
 
     Attributes
     ----------

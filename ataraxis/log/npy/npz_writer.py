@@ -60,12 +60,8 @@ class Member(NamedTuple):
 class NpzWriter:
     """Write members one after another, then the directory; keeps nothing in memory.
 
-    Parameters
-    ----------
-    path : str or Path
-        A new file; the caller renames it when it is complete.
-    compress : bool
-        Deflate the members, as NumPy's ``savez_compressed`` does.
+    The file at `path` is new; the caller renames it when it is complete. With
+    `compress`, members are deflated, as NumPy's ``savez_compressed`` does.
     """
 
     def __init__(self, path: str | Path, *, compress: bool) -> None:
@@ -83,16 +79,9 @@ class NpzWriter:
         self._file.close()
 
     def add(self, name: str, data: memoryview | bytes, written_ns: int = 0) -> Member:
-        """Add a member; return its directory entry.
+        """Add a member, named without suffix, of the bytes of an npy file.
 
-        Parameters
-        ----------
-        name : str
-            Name of the entry, without suffix.
-        data : bytes-like
-            The npy file.
-        written_ns : int, optional
-            Time of that file.
+        Returns its directory entry. `written_ns` is the time of that file.
         """
         crc = crc32(data)
         packed: Buffer = data

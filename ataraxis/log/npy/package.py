@@ -218,13 +218,7 @@ class Messages:
 
     @property
     def onset_timestamp_us(self) -> np.uint64:
-        """The onset, UTC microseconds.
-
-        Raises
-        ------
-        ValueError
-            The log has none: give ``onset_us=``.
-        """
+        """The onset, UTC microseconds; `ValueError` without one: give ``onset_us=``."""
         self._messages()
         if self._onset is None:
             raise ValueError(
@@ -269,8 +263,7 @@ class Messages:
         onset = self.onset_timestamp_us
         numbers = found.numbers[begin:] if keys is None else np.asarray(keys, np.int64)
         at = np.searchsorted(found.numbers, numbers)
-        part = self._source.pick(numbers)
-        frames = self._source.frames(part, verify=self._verify)
+        frames = self._source.frames(self._source.pick(numbers), verify=self._verify)
         for k, frame in zip(at, frames, strict=True):
             yield LogMessage(onset + stamps[k], np.frombuffer(frame.payload, np.uint8))
 

@@ -35,29 +35,12 @@ _LAST = np.uint64(2**63 - 1)
 class PackageReader(LogSource):
     """Read npz archives of any version, an npy directory, or both at once.
 
-    Parameters
-    ----------
-    path : str or Path
-        A directory of entries and archives, or one archive.
-
-    Notes
-    -----
     Entries are numbered in the order of stamps; later ones follow. An entry that is in
     an archive and also a file counts once. `Frame.device_time` is the stamp; so is the
     time, as far as 63 bits hold it.
 
     The directory of an archive is used until it fails to find an intact member; then
     the member's own header corrects it.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from ataraxis.log.npy.directory import EntryDirectory
-    >>> with tempfile.TemporaryDirectory() as path:
-    ...     with EntryDirectory(path) as entries:
-    ...         _ = entries.write(7, 5, b"payload")
-    ...     bytes(PackageReader(path).frame(0).payload)
-    b'payload'
     """
 
     unit = "us"
@@ -137,8 +120,7 @@ class PackageReader(LogSource):
         keys, foreign = keys_in(self.path)
         for name in foreign:
             path = self.path / name
-            size = path.stat().st_size
-            self._problems[path] = Problem(path, 0, size, NOT_AN_ENTRY)
+            self._problems[path] = Problem(path, 0, path.stat().st_size, NOT_AN_ENTRY)
         new = [(key, name) for key, name in keys if key not in self._keys]
         self._keys.update(key for key, _ in new)
         self._waiting = [name for _, name in new]
@@ -315,8 +297,7 @@ def _sorted(table: NDArray[np.void]) -> NDArray[np.void]:
     stamps = table["stamp"]
     if len(table) and (stamps[1:] > stamps[:-1]).all():
         return table
-    order = np.lexsort((table["copy"], table["source"], stamps))
-    return np.asarray(table[order])
+    return np.asarray(table[np.lexsort((table["copy"], table["source"], stamps))])
 
 
 def _keys(table: NDArray[Any]) -> Iterator[tuple[int, int, int]]:

@@ -18,14 +18,8 @@ Key = tuple[Any, ...]
 class Opened:
     """An open series that is reopened where it is unpickled, with as many rows.
 
-    Parameters
-    ----------
-    series : Series
-        The series.
-    home : Nodes
-        Closed with it.
-    path, name, number, options
-        Arguments of `Nodes`, `Nodes.find` and `LogNode.series`, to open it again.
+    `home` is closed with it; the others, arguments of `Nodes`, `Nodes.find` and
+    `LogNode.series`, open it again.
     """
 
     def __init__(
@@ -45,11 +39,9 @@ class Opened:
         self._how = path, name, number, options
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the arguments."""
         return _reopened, self._how
 
     def __eq__(self, other: object) -> bool:
-        """Compare the arguments."""
         if not isinstance(other, Opened):
             return NotImplemented
         return self is other or self._how == other._how
@@ -87,7 +79,6 @@ class RowArray(BackendArray):
         self.shape: tuple[int, ...] = (len(series), *series.shape, *inner)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        """Return the selected part."""
         return indexing.explicit_indexing_adapter(
             key, self.shape, indexing.IndexingSupport.OUTER, self._get
         )
@@ -110,18 +101,9 @@ class RowArray(BackendArray):
 
 
 class ColumnArray(BackendArray):
-    """One number per entry: its time, sequence number or device time.
+    """One number per entry, by one of `Series.columns`: its time, for example.
 
-    Parameters
-    ----------
-    opened : Opened
-        The series.
-    read : callable
-        One of `Series.columns`.
-    dtype : dtype
-        Dtype of its result.
-    rows : range, optional
-        Only these rows.
+    With `rows`, only these.
     """
 
     def __init__(
@@ -137,7 +119,6 @@ class ColumnArray(BackendArray):
         self.shape: tuple[int, ...] = (len(self._rows),)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        """Return the selected part."""
         return indexing.explicit_indexing_adapter(
             key, self.shape, indexing.IndexingSupport.OUTER, self._get
         )

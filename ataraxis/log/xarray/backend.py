@@ -43,17 +43,6 @@ class AtaraxisBackend(BackendEntrypoint):
     Coordinates: ``time``; ``monotonic_ns``, the stamps; ``sequence``; and
     ``device_time`` and ``device_sequence`` if present. Each access reads the selected
     part from disk; `load()` keeps it.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from ataraxis.log.journal.writer import JournalWriter
-    >>> with tempfile.TemporaryDirectory() as directory:
-    ...     with JournalWriter(directory) as journal:
-    ...         _ = journal.log_block(3, np.eye(2), step_ns=10)
-    ...     with AtaraxisBackend().open_dataset(directory) as ds:
-    ...         ds.data.isel(time=1).values
-    array([0., 1.])
     """
 
     description = "Recordings and logs of ataraxis, lazy"
@@ -223,8 +212,7 @@ def dataset_of(
     for name, (dtype, read) in series.columns().items():
         attrs = series.times.attrs if name == "time" else None
         if name == "device_time":
-            is_us = series.times.unit == "us"
-            unit = "us" if is_us else series.attrs.get(DEVICE_UNITS)
+            unit = "us" if series.times.unit == "us" else series.attrs.get(DEVICE_UNITS)
             attrs = None if unit is None else {"units": unit}
         column = key if name == "time" else name
         column = column if column not in {*coords, *series.dims} else f"entry_{column}"

@@ -39,7 +39,6 @@ class TimeIndex(PandasIndex):
         self.coord_dtype = opened.series.times.dtype
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the arguments."""
         return TimeIndex, (self._opened, self._rows, self.dim)
 
     # ---- operations that read every time
