@@ -58,7 +58,6 @@ __all__ = sorted([*_HOME, "util"])
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name from its file on first use."""
     if name == "util":
         return importlib.import_module("ataraxis.datamux.util")
     if name not in _HOME:
@@ -70,5 +69,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List the public names, loaded or not."""
     return sorted({*globals(), *__all__})

@@ -62,13 +62,7 @@ class SinkOptions(NamedTuple):
 
     @classmethod
     def taken_from(cls, options: dict[str, Any], **given: Any) -> SinkOptions:
-        """Take the sink's options out of all options of a replay.
-
-        Raises
-        ------
-        TypeError
-            What remains is not an option of a replay.
-        """
+        """Take the sink's options out of those of a replay; `TypeError` for others."""
         found = {name: options.pop(name) for name in cls._fields if name in options}
         for name in options:
             if name not in _REPLAY_OPTIONS:
@@ -113,14 +107,9 @@ class DataMuxApi(abc.ABC):
     # ---- tasks
 
     def stop_task(self, randseq: str) -> StreamAck:
-        """Stop a task; its sink gets an end whose reason is 'stopped'.
+        """Stop a task, or one that has ended; raise `SourceNotFound` for other ids.
 
-        A task that has ended may be stopped, too.
-
-        Raises
-        ------
-        SourceNotFound
-            No task has that id.
+        Its sink gets an end whose reason is 'stopped'.
         """
         with self._lock:
             task: Task = pick(self._tasks, randseq, "task", "this API")

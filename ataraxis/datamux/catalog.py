@@ -30,17 +30,9 @@ _PLACE = re.compile(r"\{([^{}]*)\}")
 
 
 class NamePattern:
-    """The paths of recordings, as ``csv://ses-{session}/{stream}``.
+    """The paths of recordings: ``format://`` and a path without suffix, with {groups}.
 
-    Parameters
-    ----------
-    text : str
-        ``format://`` and a path without suffix; ``{group}`` stands for a value.
-
-    Raises
-    ------
-    ConfigError
-        The pattern is invalid.
+    Raises `ConfigError` if the text is invalid.
 
     Examples
     --------
@@ -87,14 +79,9 @@ class NamePattern:
         return {name: found[f"_{i}"] for i, name in enumerate(self.groups)}
 
     def key(self, attrs: Mapping[str, Any]) -> str:
-        """Return the path of the recording that has these attributes.
+        """Return the path of the recording with these attributes; others are ignored.
 
-        Attributes that are not groups of the pattern are ignored.
-
-        Raises
-        ------
-        SourceNotFound
-            A group has no value, or one that cannot be in a path.
+        Raises `SourceNotFound` if a group has no value, or one not possible in a path.
         """
         missing = [name for name in self.groups if name not in attrs]
         if missing:
@@ -118,15 +105,10 @@ _SUFFIXES = (".json", ".yaml", ".yml")
 
 
 class Catalog:
-    """The contents of a metadata folder.
+    """The contents of the folders of metadata and data that `settings` name.
 
-    Parameters
-    ----------
-    settings : Settings
-        Folders of metadata and data.
-    is_confined : bool
-        Whether it serves untrusted clients: no file outside the two folders is opened,
-        and messages have names instead of paths.
+    If `is_confined`, it serves untrusted clients: no file outside the two folders is
+    opened, and messages have names instead of paths.
     """
 
     def __init__(self, settings: Settings, *, is_confined: bool = False) -> None:
@@ -160,15 +142,7 @@ class Catalog:
         return found
 
     def collection(self, collection_id: str) -> Collection:
-        """Return one collection.
-
-        Raises
-        ------
-        SourceNotFound
-            No file describes it.
-        ConfigError
-            The file is damaged.
-        """
+        """Return a collection; raise `SourceNotFound`, or `ConfigError` if damaged."""
         paths = self._files("collection")
         name = pick(paths, collection_id, "collection", self._meta_shown)
         return self._collection(collection_id, name)
@@ -225,15 +199,7 @@ class Catalog:
     def recording(
         self, collection_id: str, stream_id: str, attrs: Mapping[str, Any]
     ) -> Recording:
-        """Read one stream of one recording.
-
-        Raises
-        ------
-        SourceNotFound
-            The collection, stream or recording does not exist.
-        RecordingError
-            The file is damaged, or does not fit its description.
-        """
+        """Read one stream of one recording; raises as `DataMuxApi.recording`."""
         collection = self.collection(collection_id)
         declared = pick(
             collection.streams, stream_id, "stream", f"collection {collection_id!r}"

@@ -15,18 +15,7 @@ from ataraxis.errors import AtaraxisError, EndOfStream
 def check_source(
     make: Callable[[], Source], *, samples: int = 4, timeout: float = 10.0
 ) -> None:
-    """Raise `AssertionError` if a source violates the protocol `Source`.
-
-    Parameters
-    ----------
-    make : callable
-        Returns a source that is not open, and whose device exists and keeps giving
-        samples. Called once.
-    samples : int
-        Samples to read, each time.
-    timeout : float
-        Time limit of each read, s.
-    """
+    """Check a source: see `ataraxis.testing.check_source`."""
     source = make()
     _check_closed(source, "before open()")
     for _ in range(2):

@@ -155,8 +155,7 @@ class Stream:
             return Labels(kinds[0], shape, dims, attrs=attrs)
         coords = {"channel": [*self.fields]}
         dims = ("channel", *(f"dim_{i}" for i in range(len(shape))))
-        joint = np.result_type(*kinds)
-        return Labels(joint, (len(kinds), *shape), dims, coords, attrs)
+        return Labels(np.result_type(*kinds), (len(kinds), *shape), dims, coords, attrs)
 
     def copy(self) -> Stream:
         """Return a deep copy."""
@@ -238,13 +237,7 @@ _TEXTS = {"U": "str", "S": "bytes"}
 
 
 def dtype_name(dtype: np.dtype[Any]) -> str | None:
-    """Return the name of a dtype in metadata; None if it cannot be named.
-
-    Examples
-    --------
-    >>> [dtype_name(np.dtype(text)) for text in (">i2", "U8", "c8")]
-    ['i16', 'str', None]
-    """
+    """Return the name of a dtype in metadata; None if it cannot be named."""
     return _TEXTS.get(dtype.kind) or _NAMES.get(dtype.newbyteorder("="))
 
 
@@ -264,10 +257,7 @@ def channel_names(count: int, names: Sequence[str] | None = None) -> list[str]:
 def labels_of(stream: Stream) -> Labels:
     """Return the labels from which a stream was described, or else `Stream.labels`.
 
-    Raises
-    ------
-    LayoutError
-        The labels do not fit the stream: their shape differs.
+    Raises `LayoutError` if their shape is not that of the stream.
     """
     text = stream.attrs.get("labels")
     amounts = stream.labels()
@@ -285,19 +275,8 @@ def labels_of(stream: Stream) -> Labels:
 def stream_of(name: str, labels: Labels, mode: str = "proxy") -> Stream:
     """Return the description of a stream whose samples have these labels.
 
-    Parameters
-    ----------
-    name : str
-        Name and id.
-    labels : Labels
-        Of one sample; a first dimension ``channel`` becomes fields.
-    mode : {'proxy', 'replay'}
-        How the stream is read.
-
-    Raises
-    ------
-    LayoutError
-        A field cannot have its dtype.
+    A first dimension ``channel`` becomes fields; `mode`, how the stream is read, is
+    'proxy' or 'replay'. Raises `LayoutError` if a field cannot have its dtype.
     """
     dtype = dtype_name(labels.dtype)
     if dtype is None:

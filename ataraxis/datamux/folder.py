@@ -36,19 +36,9 @@ class OpenedFile(NamedTuple):
     """Size in bytes."""
 
     def check(self, nbytes: int, what: str) -> None:
-        """Raise if the arrays of a file are larger than its size allows.
+        """Raise `RecordingError` if `nbytes` of arrays are more than the file allows.
 
-        Parameters
-        ----------
-        nbytes : int
-            Declared size of the arrays, bytes.
-        what : str
-            Name of the part that declares it.
-
-        Raises
-        ------
-        RecordingError
-            They are too large; nothing was read.
+        Nothing was read then; `what` names the part that declares them.
         """
         if nbytes > FILES.allowed(self.size):
             raise RecordingError(
@@ -60,16 +50,9 @@ class OpenedFile(NamedTuple):
 
 
 class Folder:
-    """A folder that may be confined.
+    """A folder that may be confined: files outside are not opened, nor named in errors.
 
-    Parameters
-    ----------
-    path : Path
-        Path of the folder.
-    is_confined : bool
-        Whether files outside are not opened, nor named in messages.
-    inside : str
-        The folder below `path` that this is; confinement is to `path`.
+    `inside` is the folder below `path` that this is; confinement is to `path`.
     """
 
     def __init__(
@@ -99,10 +82,7 @@ class Folder:
     def descriptor(self, name: str, flags: int = _FLAGS) -> int:
         """Open a file or folder by name; the caller closes the descriptor.
 
-        Raises
-        ------
-        OSError
-            As `os.open` raises it; if confined, always `FileNotFoundError`.
+        Raises as `os.open`; if confined, always `FileNotFoundError`.
         """
         within = self._within(name)
         if not self.is_confined:
@@ -124,14 +104,9 @@ class Folder:
 
     @contextlib.contextmanager
     def opened(self, name: str) -> Iterator[OpenedFile]:
-        """Open a regular file for reading; does not wait for pipes.
+        """Open a regular file for reading, or raise `FileNotFoundError`; never waits.
 
         If confined, errors raised meanwhile have the file's name, not its path.
-
-        Raises
-        ------
-        FileNotFoundError
-            It does not exist, or is not a regular file.
         """
         descriptor = self.descriptor(name)
         try:

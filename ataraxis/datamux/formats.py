@@ -45,23 +45,13 @@ class RecordingFormat(Protocol):
     ) -> Mapping[str, NDArray[Any]]:
         """Read the columns of one stream of a recording.
 
-        Raises
-        ------
-        FileNotFoundError
-            The recording does not exist.
-        RecordingError
-            It is damaged, or does not contain the stream.
+        Raises `FileNotFoundError`; or `RecordingError` if it is damaged, or does not
+        contain the stream.
         """
 
 
 def format_of(name: str) -> RecordingFormat:
-    """Return the format that a pattern names.
-
-    Raises
-    ------
-    ConfigError
-        The format is unknown.
-    """
+    """Return the format that a pattern names; raise `ConfigError` if it is unknown."""
     if name not in _HOME:
         close = difflib.get_close_matches(name, _HOME, 1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -118,8 +108,7 @@ def recordings_in(folder: Folder, name: str) -> dict[str, Recording]:
     stem, suffix = _split(last)
     if suffix.lower() == ".npz" and (found := _columns(folder, last)) is not None:
         return {stem: found}
-    is_log = folder.is_folder(last)
-    kind = "log" if is_log else _SUFFIXES.get(suffix.lower())
+    kind = "log" if folder.is_folder(last) else _SUFFIXES.get(suffix.lower())
     if kind is None:
         raise ValueError(
             f"{folder.shown(last)}: only {', '.join(_SUFFIXES)} describe themselves; "
@@ -143,13 +132,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _kind(values: NDArray[Any]) -> str:
-    """Return the name of a dtype in metadata.
-
-    Raises
-    ------
-    RecordingError
-        Metadata cannot express it.
-    """
+    """Return the name of a dtype in metadata; `RecordingError` if it has none."""
     for name, kind in DTYPES.items():
         dtype = np.dtype(kind)
         if values.dtype == dtype or (values.dtype.kind == dtype.kind in "US"):

@@ -22,13 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Price:
-    """What something costs while it runs.
-
-    Examples
-    --------
-    >>> (Price(memory_bytes=3) + Price(memory_bytes=4, streams=1)).memory_bytes
-    7
-    """
+    """What something costs while it runs."""
 
     bytes_s: float = 0.0
     """Bytes generated per second."""
@@ -172,10 +166,7 @@ _bill: ContextVar[Bill | None] = ContextVar("ataraxis_bill", default=None)
 def charge(price: Price) -> None:
     """Charge the current bill, if one is set, for what follows.
 
-    Raises
-    ------
-    TooExpensive
-        It exceeds the client's limits; nothing was charged.
+    Raises `TooExpensive`, with nothing charged, if it exceeds the client's limits.
     """
     bill = _bill.get()
     if bill is not None:

@@ -24,21 +24,11 @@ _KEPT = 1000
 
 
 class Proxy:
-    """Yields the blocks of a source as they come.
+    """Yields the blocks of an open source as they come, of at most `block` samples.
 
-    Parameters
-    ----------
-    source : Source
-        An open source.
-    use_relative_ts : bool
-        Times of records are relative to the first sample.
-    block : int or None
-        Most samples per block.
-    patience : float or None
-        How long to try to reopen the source after it went away, s; None: without end.
-    lend : callable, optional
-        Returns rows of the sink to read into, for labels, or None if none are free.
-        Such a sink does not keep blocks.
+    `use_relative_ts` and `patience` are those of `API.proxy_live_stream`. `lend`, of a
+    sink that keeps no blocks, returns rows of it to read into, for labels, or None if
+    none are free.
     """
 
     timeline: Timeline | None = None
@@ -158,7 +148,6 @@ class Proxy:
 
 
 def _blank(n: int) -> NDArray[Any]:
-    """Return empty stamps."""
     stamps = np.zeros(n, STAMP)
     stamps["device_s"], stamps["device_sequence"] = np.nan, -1
     return stamps

@@ -98,13 +98,7 @@ def kinds() -> dict[str, SourceKind]:
 
 
 def kind_of(name: str) -> SourceKind:
-    """Return the kind of a name.
-
-    Raises
-    ------
-    SourceNotFound
-        The kind does not exist.
-    """
+    """Return the kind of a name; raise `SourceNotFound` if it does not exist."""
     if name in BUILT_IN:
         return BUILT_IN[name]
     return cast(SourceKind, pick(kinds(), name, "kind of source", "ataraxis sources"))
@@ -148,10 +142,7 @@ class Live:
     def node(self, node_id: str, timeout: float = LOOK_S) -> Node:
         """Return the node with an id, at a URI, or of a node file by its path.
 
-        Raises
-        ------
-        SourceNotFound
-            It does not exist; if a package is missing, which to install.
+        Raises `SourceNotFound`; if a package is missing, it names which to install.
         """
         if not self._catalog.is_confined:  # clients of a server give ids only
             if node_id.endswith(NODE_FILES):
@@ -183,8 +174,7 @@ class Live:
     def source(self, node_id: str, stream_id: str, attrs: Mapping[str, Any]) -> Source:
         """Return the source of a stream, not opened yet."""
         node = self.node(node_id)
-        driver = self._driver_of(node)
-        return driver.source(node, stream_id, attrs)
+        return self._driver_of(node).source(node, stream_id, attrs)
 
     def _driver_of(self, node: Node) -> Driver:
         scheme = urlsplit(node.uri or "").scheme
@@ -217,10 +207,7 @@ def opened_price(source: Source) -> Price:
 def check_options(driver: Driver, attrs: Mapping[str, Any], what: str) -> None:
     """Check attributes against those a driver lists in ``options``, if it does.
 
-    Raises
-    ------
-    ConfigError
-        One is unknown; the message lists the known ones.
+    Raises `ConfigError` for an unknown one, with a list of the known ones.
     """
     known: frozenset[str] | None = getattr(driver, "options", None)
     if known is None:

@@ -59,28 +59,9 @@ class PacedFeed:
 class Replay(PacedFeed):
     """Yields the blocks of a recording in time, or as fast as they are taken.
 
-    Parameters
-    ----------
-    recording : Recording
-        What to replay.
-    timeline : Timeline or None
-        The clock; None is as fast as possible.
-    strict_time : bool
-        Pace by the recorded times, else by the declared frequency.
-    use_relative_ts : bool
-        Times of records are relative to the first sample of the recording.
-    start, stop : float or None
-        First and last time, s after the first sample; `stop` itself is excluded.
-    loop : bool or int
-        Repeat without end, or this many times in all. Times continue to rise.
-    block : int, float or None
-        Samples per block (int), or seconds (float). By default 10 ms if paced, else
-        4096 samples.
-
-    Raises
-    ------
-    ValueError
-        An option does not fit this recording.
+    The options are those of `API.replay`; without a `timeline` it is as fast as
+    possible, with blocks of 4096 samples by default. Raises `ValueError` if an option
+    does not fit the recording.
     """
 
     def __init__(
@@ -195,10 +176,7 @@ def sizes(
 ) -> tuple[int, float | None]:
     """Return the limits of a block: samples, and seconds or None.
 
-    Raises
-    ------
-    ValueError, TypeError
-        `block` is not a number of samples or seconds.
+    Raises `ValueError` or `TypeError` if `block` is not a number of these.
     """
     width = sum(column.nbytes for column in sample.values.values()) or 1
     most = max(1, BLOCK_BYTES // width)

@@ -26,13 +26,7 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class Faults:
-    """Faults of a simulated stream; none by default.
-
-    Examples
-    --------
-    >>> Faults(dropout=0.1).dropout
-    0.1
-    """
+    """Faults of a simulated stream; none by default."""
 
     dropout: float = 0.0
     """Probability that a sample is missing."""
@@ -81,8 +75,7 @@ class Faults:
             values[name] = column[is_kept] if self.dropout else column
         if self.dropout:
             t = t[is_kept]
-        made = Block(block.stream, t, values, sequence=block.sequence)
-        return made, n - len(t)
+        return Block(block.stream, t, values, sequence=block.sequence), n - len(t)
 
     def stall(
         self, start_s: float, stop_s: float, rng: Rng
@@ -228,13 +221,7 @@ class Function:
     """The function."""
 
     def values(self, t: Times, shape: Shape, rng: Rng) -> Values:
-        """Return the function's values.
-
-        Raises
-        ------
-        ValueError
-            Their shape is wrong.
-        """
+        """Return the function's values; raise `ValueError` if their shape is wrong."""
         found = np.asarray(self.function(t))
         if found.shape != (len(t), *shape):
             raise ValueError(
@@ -420,7 +407,6 @@ def converted(found: Values, dtype: np.dtype[Any]) -> Values:
 
 
 def _signals(stream: Stream, given: Signals | None) -> dict[str, Signal]:
-    """Return a signal for each field."""
     made: dict[str, Signal] = {}
     for i, (name, field) in enumerate(stream.fields.items()):
         if stream.rate_hz is None:
@@ -437,7 +423,6 @@ def _signals(stream: Stream, given: Signals | None) -> dict[str, Signal]:
 
 
 def _signal(given: Any) -> Signal:
-    """Return a signal; a plain function becomes a `Function`."""
     if hasattr(given, "values"):
         return cast("Signal", given)
     if callable(given):

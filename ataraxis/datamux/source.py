@@ -101,13 +101,7 @@ class Driver(Protocol):
         """Return the streams of a node by their ids."""
 
     def source(self, node: Node, stream_id: str, attrs: Attrs) -> Source:
-        """Return the source of a stream, not opened yet.
-
-        Raises
-        ------
-        SourceNotFound
-            The node has no such stream.
-        """
+        """Return the source of a stream, not opened; `SourceNotFound` without it."""
 
 
 class OneNodeDriver:
@@ -121,13 +115,7 @@ class OneNodeDriver:
 
 
 def check_out(out: Array, labels: Labels) -> None:
-    """Raise if an array cannot hold rows of a source.
-
-    Raises
-    ------
-    ValueError
-        Shape or dtype do not fit.
-    """
+    """Raise `ValueError` if an array lacks the shape or dtype of a source's rows."""
     if out.ndim < 1 or out.shape[1:] != labels.shape or out.dtype != labels.dtype:
         raise ValueError(
             f"out is {out.dtype} {out.shape}: expected {labels.dtype} "
@@ -145,18 +133,7 @@ _SLICE_S = 0.05
 class DescribedSource:
     """A source with a description, complete once it is open, or before.
 
-    Parameters
-    ----------
-    stream : Stream
-        Its description.
-    what : str, optional
-        Name of the device, for errors, if labels are known only once it is open.
-
-    Examples
-    --------
-    >>> from ataraxis.datamux import Field
-    >>> DescribedSource(Stream("x", fields={"a": Field(dtype="i16")})).labels.dtype
-    dtype('int16')
+    `what` names the device in errors, if labels are known only once it is open.
     """
 
     def __init__(self, stream: Stream, what: str = "") -> None:
@@ -209,13 +186,7 @@ class DeviceHandle(Generic[T]):
         self._thing = thing
 
     def get(self) -> T:
-        """Return the device.
-
-        Raises
-        ------
-        NotConnectedError
-            The source is not open.
-        """
+        """Return the device; raise `NotConnectedError` if the source is not open."""
         if self._thing is None:
             raise NotConnectedError(f"{self._what} is closed: open() the source first")
         return self._thing

@@ -31,13 +31,7 @@ prefix = "d_"
 
 
 def gen_randseq(length: int = 16) -> str:
-    """Return random letters from the system's entropy; a seed does not repeat them.
-
-    Examples
-    --------
-    >>> len(gen_randseq()), gen_randseq() == gen_randseq()
-    (16, False)
-    """
+    """Return random letters from the system's entropy; a seed does not repeat them."""
     return "".join(secrets.choice(string.ascii_letters) for _ in range(length))
 
 
@@ -271,13 +265,7 @@ class Listing(list[T]):
 
 @dataclass
 class StreamAck:
-    """The acknowledgement of a request; awaiting it returns itself.
-
-    Examples
-    --------
-    >>> StreamAck(True, "d_abc").randseq
-    'd_abc'
-    """
+    """The acknowledgement of a request; awaiting it returns itself."""
 
     status: bool
     """Whether the request was fulfilled."""

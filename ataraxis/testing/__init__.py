@@ -31,10 +31,6 @@ def dtypes(*, structured: bool = True) -> SearchStrategy[np.dtype[Any]]:
     structured : bool, optional
         Include records: nested, aligned, with sub-arrays and gaps.
 
-    Returns
-    -------
-    SearchStrategy of numpy.dtype
-
     Examples
     --------
     >>> from hypothesis import find
@@ -110,16 +106,6 @@ def shapes(max_ndim: int = 8, max_size: int = 64) -> SearchStrategy[tuple[int, .
         Most dimensions.
     max_size : int, optional
         Most items.
-
-    Returns
-    -------
-    SearchStrategy of tuple of int
-
-    Examples
-    --------
-    >>> from hypothesis import find
-    >>> find(shapes(), lambda shape: len(shape) == 2)
-    (0, 0)
     """
     from hypothesis import strategies as st
 
@@ -137,10 +123,6 @@ def arrays(
     ----------
     dtype, shape : SearchStrategy, optional
         By default `dtypes()` and `shapes()`.
-
-    Returns
-    -------
-    SearchStrategy of ndarray
 
     Examples
     --------
@@ -198,16 +180,6 @@ def labels(shape: tuple[int, ...] | None = None) -> SearchStrategy[Labels]:
     ----------
     shape : tuple of int, optional
         Of the array; by default any.
-
-    Returns
-    -------
-    SearchStrategy of Labels
-
-    Examples
-    --------
-    >>> from hypothesis import find
-    >>> find(labels((2, 1)), lambda labels: bool(labels.coords)).shape
-    (2, 1)
     """
     from hypothesis import strategies as st
 
@@ -246,18 +218,7 @@ def labels(shape: tuple[int, ...] | None = None) -> SearchStrategy[Labels]:
 
 
 def values() -> SearchStrategy[Any]:
-    """Draw values that frames carry: Python's and NumPy's, nested.
-
-    Returns
-    -------
-    SearchStrategy of object
-
-    Examples
-    --------
-    >>> from hypothesis import find
-    >>> find(values(), lambda value: isinstance(value, dict))
-    {}
-    """
+    """Draw values that frames carry: Python's and NumPy's, nested."""
     from hypothesis import strategies as st
 
     huge = st.integers(-(2**600), 2**600)
@@ -288,18 +249,7 @@ def values() -> SearchStrategy[Any]:
 
 
 def numpy_scalars() -> SearchStrategy[Any]:
-    """Draw NumPy scalars of every kind except raw bytes and text.
-
-    Returns
-    -------
-    SearchStrategy of numpy.generic
-
-    Examples
-    --------
-    >>> from hypothesis import find
-    >>> find(numpy_scalars(), lambda scalar: scalar.dtype == np.int16)
-    np.int16(0)
-    """
+    """Draw NumPy scalars of every kind except raw bytes and text."""
     from hypothesis import strategies as st
 
     kept = dtypes(structured=False).filter(
@@ -351,12 +301,13 @@ def equal(one: Any, other: Any) -> bool:
 def check_source(
     make: Callable[[], Source], *, samples: int = 4, timeout: float = 10.0
 ) -> None:
-    """Raise `AssertionError` where a source breaks the contract of DataMux.
+    """Raise `AssertionError` if a source violates the protocol `Source`.
 
     Parameters
     ----------
     make : callable
-        Return a source that is not open and does not end.
+        Returns a source that is not open, and whose device exists and keeps giving
+        samples. Called once.
     samples : int, optional
         How many to read, each time.
     timeout : float, optional

@@ -238,8 +238,7 @@ class ApiContract:
         attrs = {"faults": {"lost_after_s": 0.05}}
         with self._api() as api:
             ack = api.proxy_live_stream("sim", "sine", attrs, sink, patience=0)
-            end = ack.wait(WAIT_S)
-            assert end.reason == "lost"
+            assert ack.wait(WAIT_S).reason == "lost"
             assert "went away" in str(ack.error)
 
     def test_simulations(self) -> None:
@@ -256,8 +255,7 @@ class ApiContract:
                 assert ack.wait(WAIT_S) is END_OF_STREAM
                 return [sink.get()["value"] for _ in range(sink.qsize() - 1)]
 
-            signal = Ramp(1.0, 1000.0)
-            plain = simulated(stream, signals={"v": signal})
+            plain = simulated(stream, signals={"v": Ramp(1.0, 1000.0)})
             assert [round(v["v"]) for v in plain] == [*range(500)]
             faulty = simulated(stream, seed=3, faults=Faults(dropout=0.5))
             assert 150 < len(faulty) < 350

@@ -107,8 +107,7 @@ class LogContract:
 
     def test_entries_have_numbers(self, tmp_path: Path) -> None:
         """Numbers start at 0; negative ones count from the end."""
-        entries = self.entries()
-        archive, _ = self.open(self.write(tmp_path, entries))
+        archive, _ = self.open(self.write(tmp_path, self.entries()))
         whole = [bytes(frame.payload) for frame in archive]
         assert [bytes(archive[k].payload) for k in range(len(whole))] == whole
         assert bytes(archive[-1].payload) == whole[-1]

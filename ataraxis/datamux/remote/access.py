@@ -177,13 +177,7 @@ def _is_address(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is the loopback of this machine.
-
-    Examples
-    --------
-    >>> is_loopback("127.0.0.1"), is_loopback("0.0.0.0"), is_loopback("")
-    (True, False, False)
-    """
+    """Whether a host is the loopback of this machine."""
     if not host:
         return False
     if _is_address(host):
@@ -201,27 +195,11 @@ def identity_of(
     tls: bool | str | Path | ssl.SSLContext | None,
     port: int = 0,
 ) -> Identity:
-    """Return the identity of a client for a host.
+    """Return the identity of a client for a host; `token` and `tls` as of `connect`.
 
-    Parameters
-    ----------
-    host : str
-        Host of the server.
-    token : str, optional
-        Its token. By default ``$ATARAXIS_TOKEN``, as ``host=token`` or
-        ``host:port=token``, for that host only; a token without a host, and the one in
-        this user's context, for servers of this machine only.
-    tls : bool, str, Path or SSLContext, optional
-        A file of the server's certificate or its authority, PEM; True for the
-        authorities that this machine trusts; False for none. By default True for other
-        machines.
-    port : int
-        Port of the server.
-
-    Raises
-    ------
-    AccessDenied
-        The token would be sent unencrypted, or is not for this host.
+    ``$ATARAXIS_TOKEN`` may also be ``host:port=token``; ``tls=False`` is for none.
+    Raises `AccessDenied` if the token would be sent unencrypted, or is not for this
+    host.
     """
     if host.startswith(UNIX):
         return Identity(None, None)
@@ -279,21 +257,10 @@ def checked_token(token: str) -> str:
 
 
 def token_from(path: str | Path, *, is_made: bool = False) -> str:
-    """Return the token in a file that only this user can read.
+    """Return the token in a file of mode 0600; if `is_made`, make a missing file.
 
-    Parameters
-    ----------
-    path : str or Path
-        The file, mode 0600.
-    is_made : bool
-        Create the file, with a new token, if it is missing.
-
-    Raises
-    ------
-    AccessDenied
-        Other users can read it, or the token is too short.
-    OSError
-        The file cannot be read.
+    Raises `AccessDenied` if other users can read it, or the token is too short, and
+    `OSError` if the file cannot be read.
     """
     path = Path(path)
     if is_made:
@@ -416,10 +383,7 @@ _UNIX_BYTES = 107
 def unix_path(host: str) -> str:
     """Return the path of ``unix:path``; of ``unix:`` the one in this user's context.
 
-    Raises
-    ------
-    ValueError
-        The path is too long for a socket.
+    Raises `ValueError` if the path is too long for a socket.
     """
     path = host.removeprefix(UNIX) or Context.of(None).join(_SOCKET)
     if len(os.fsencode(path)) > _UNIX_BYTES:

@@ -44,15 +44,7 @@ T = TypeVar("T")
 
 
 class Answer(Generic[T]):
-    """Await it; or use it like its value, which waits and blocks the loop.
-
-    Examples
-    --------
-    >>> future = Future()
-    >>> future.set_result([1, 2])
-    >>> len(Answer(future)), Answer(future)[1]
-    (2, 2)
-    """
+    """Await it; or use it like its value, which waits and blocks the loop."""
 
     def __init__(self, future: Future[T]) -> None:
         self._future = future
@@ -62,13 +54,7 @@ class Answer(Generic[T]):
         return asyncio.shield(asyncio.wrap_future(self._future)).__await__()
 
     def result(self, timeout: float | None = None) -> T:
-        """Wait for the answer, and return it or raise its error.
-
-        Raises
-        ------
-        TimeoutError
-            It did not come within `timeout` s.
-        """
+        """Wait up to `timeout` s for the answer; return it or raise its error."""
         return self._future.result(timeout)
 
     def __getattr__(self, name: str) -> Any:
@@ -439,7 +425,6 @@ class RemoteAPI(DataMuxApi):
             link.close()
 
     def __exit__(self, *exc: object) -> None:
-        """Disconnect."""
         self.disconnect()
 
     def _linked(self) -> Link:

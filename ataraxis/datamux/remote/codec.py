@@ -33,24 +33,15 @@ class Codec(Protocol):
         """Encode a block: its stream and number, its first sample, its columns."""
 
     def decode(self, data: bytes | memoryview) -> Message:
-        """Decode a message; of a block only ``stream`` and ``sequence``.
+        """Decode a message, or raise `BadMessage`; of a block only its head.
 
-        Raises
-        ------
-        BadMessage
-            The bytes are not a message.
+        The head is ``stream`` and ``sequence``.
         """
 
     def arrays(
         self, message: Message, columns: Sequence[Column]
     ) -> tuple[int, list[NDArray[Any]]]:
-        """Decode the number of the first sample, and the columns, of a block.
-
-        Raises
-        ------
-        BadMessage
-            The block does not fit the columns.
-        """
+        """Decode first number and columns of a block; `BadMessage` if they misfit."""
 
 
 _HOME = {
@@ -65,17 +56,8 @@ CODECS = tuple(_HOME)
 def codec_of(name: str) -> Codec:
     """Return the codec of a name: 'frame', 'json' or 'msgpack'.
 
-    Raises
-    ------
-    SourceNotFound
-        The codec is unknown.
-    ModuleNotFoundError
-        Its package is not installed; the message names the command that installs it.
-
-    Examples
-    --------
-    >>> codec_of("json").decode(b'{"op": "bye"}')
-    {'op': 'bye'}
+    Raises `SourceNotFound` for others; `ModuleNotFoundError`, with the command that
+    installs it, if its package is missing.
     """
     found: Codec = made(_HOME, name, "codec")
     return found
@@ -108,14 +90,7 @@ LENT_BYTES = 2**14
 
 
 class Fragments:
-    """The pieces of a message, in order; not copied, so they must not change.
-
-    Examples
-    --------
-    >>> data = Fragments([b"ab", memoryview(b"c")])
-    >>> len(data), bytes(data)
-    (3, b'abc')
-    """
+    """The pieces of a message, in order; not copied, so they must not change."""
 
     __slots__ = ("_nbytes", "pieces")
 

@@ -117,13 +117,7 @@ def statistics(task: Task) -> Message:
 def checked_arguments(
     call: str, takes: Mapping[str, Types], given: Any, block_samples: int = 0
 ) -> Message:
-    """Return the arguments of a call, after checking names and types.
-
-    Raises
-    ------
-    BadMessage
-        One is unknown, or has the wrong type.
-    """
+    """Return the arguments of a call; `BadMessage` for unknown or wrong ones."""
     if not isinstance(given, dict):
         raise BadMessage(f"{call}: expected arguments as an object")
     for name, value in given.items():
@@ -199,13 +193,7 @@ def listed(api: API, call: str, given: Any) -> Any:
 
 
 def known(call: Any) -> str:
-    """Return the name of a call, after checking that it exists.
-
-    Raises
-    ------
-    SourceNotFound
-        The call is unknown.
-    """
+    """Return the name of a call; raise `SourceNotFound` if it is unknown."""
     names = {name: name for name in (*STARTS, *LISTS, *STEERS, "stop")}
     found: str = pick(names, str(call)[:80], "call", "this server")
     return found
@@ -218,13 +206,7 @@ Transform = Callable[[Block], Block]
 
 
 class Transforms:
-    """Functions of a block by name, given to the server or from plug-ins.
-
-    Examples
-    --------
-    >>> Transforms({"first": lambda block: block[:1]}).names()
-    ['first']
-    """
+    """Functions of a block by name, given to the server or from plug-ins."""
 
     def __init__(self, given: Mapping[str, Transform] | None = None) -> None:
         self._given = dict(given or {})
@@ -241,13 +223,7 @@ class Transforms:
         return sorted({*self._given, *(point.name for point in self._plugins())})
 
     def find(self, name: str) -> Transform:
-        """Return the function of a name.
-
-        Raises
-        ------
-        SourceNotFound
-            The transform is unknown.
-        """
+        """Return the function of a name; raise `SourceNotFound` if it is unknown."""
         if name in self._given:
             return self._given[name]
         for point in self._plugins():
@@ -305,10 +281,7 @@ class Streams:
     def confirm(self, pairs: Any) -> None:
         """Drop the messages that the client has read: pairs of stream and next message.
 
-        Raises
-        ------
-        BadMessage
-            The pairs are invalid.
+        Raises `BadMessage` if the pairs are invalid.
         """
         for number, until in _pairs(pairs):
             outlet = self._outlets.get(number)

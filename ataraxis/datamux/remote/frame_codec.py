@@ -40,14 +40,7 @@ _STAMP = struct.Struct("<qQ")
 
 
 class FrameCodec:
-    """Blocks as frames: constant work per block, one copy to send, none to receive.
-
-    Examples
-    --------
-    >>> codec = FrameCodec()
-    >>> codec.decode(codec.encode({"op": "bye"}))
-    {'op': 'bye'}
-    """
+    """Blocks as frames: constant work per block, one copy to send, none to receive."""
 
     name = "frame"
 

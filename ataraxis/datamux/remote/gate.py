@@ -117,13 +117,7 @@ class Gate:
             made.listen(BACKLOG)
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """Return a connection that has sent data.
-
-        Raises
-        ------
-        BlockingIOError
-            None has.
-        """
+        """Return a connection that has sent data, or raise `BlockingIOError`."""
         if not self._ready:
             self._look()
         while self._ready:
@@ -292,13 +286,7 @@ UNIX = "unix:"
 
 
 def bound(host: str, port: int) -> list[socket.socket]:
-    """Return sockets bound to every address of a host.
-
-    Raises
-    ------
-    OSError
-        An address is in use, or not of this machine.
-    """
+    """Return sockets bound to every address of a host, or raise `OSError`."""
     infos = socket.getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
@@ -333,10 +321,7 @@ def bound(host: str, port: int) -> list[socket.socket]:
 def bound_unix(path: str) -> socket.socket:
     """Return a socket bound to a path, mode 0600; a dead socket there is replaced.
 
-    Raises
-    ------
-    OSError
-        The path is in use, or too long.
+    Raises `OSError` if the path is in use, or too long.
     """
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

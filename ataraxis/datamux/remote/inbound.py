@@ -64,13 +64,7 @@ class Inlet:
     # ---- in the connection's thread
 
     def push(self, message: Message, nbytes: int) -> None:
-        """Take a message, unless it is a duplicate.
-
-        Raises
-        ------
-        BadMessage
-            A message is missing.
-        """
+        """Take a message, unless it is a duplicate; `BadMessage` if one is missing."""
         number = whole(message, "sequence")
         if number < self.next:
             return

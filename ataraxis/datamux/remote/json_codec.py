@@ -61,8 +61,7 @@ class JsonCodec:
         rows = len(lists[0]) if isinstance(lists[0], list) else 0
         for listed, column in zip(lists, columns, strict=True):
             try:
-                flat = _array(listed, column.dtype)
-                found.append(flat.reshape(rows, *column.shape))
+                found.append(_array(listed, column.dtype).reshape(rows, *column.shape))
             except (TypeError, ValueError, OverflowError) as error:
                 raise BadMessage(
                     f"block: column {column.name!r} is not {rows} rows of "

@@ -131,13 +131,7 @@ class Layout:
         ]
 
     def block(self, first: int, arrays: Sequence[NDArray[Any]]) -> Block:
-        """Return the block of these arrays, which are not copied.
-
-        Raises
-        ------
-        BadMessage
-            Their lengths differ.
-        """
+        """Return the block of arrays, not copied; `BadMessage` if lengths differ."""
         t, *others = arrays
         if any(len(array) != len(t) for array in others):
             raise BadMessage(f"block {first}: its columns differ in length")
@@ -170,13 +164,7 @@ class Layout:
 
     @classmethod
     def unpack(cls, data: Any) -> Layout:
-        """Return a layout from untrusted plain values.
-
-        Raises
-        ------
-        BadMessage
-            They are not a layout.
-        """
+        """Return a layout from untrusted plain values, or raise `BadMessage`."""
         columns, names = data.get("columns"), data.get("names")
         if not isinstance(columns, list) or not isinstance(names, list):
             raise BadMessage("labels: no columns")
@@ -225,14 +213,7 @@ _SIGNALS = {
 
 
 def packed(made: Any) -> Any:
-    """Return a dataclass, with everything in it, as plain values.
-
-    Examples
-    --------
-    >>> from ataraxis.datamux import Device
-    >>> packed({"device": Device("X1"), "gain": np.float32(2.0)})["gain"]
-    2.0
-    """
+    """Return a dataclass, with everything in it, as plain values."""
     if dataclasses.is_dataclass(made) and not isinstance(made, type):
         return {f.name: packed(getattr(made, f.name)) for f in dataclasses.fields(made)}
     if isinstance(made, Mapping):
@@ -247,13 +228,7 @@ def packed(made: Any) -> Any:
 
 
 def unpacked(kind: type[T], data: Any) -> T:
-    """Return a description from untrusted plain values.
-
-    Raises
-    ------
-    BadMessage
-        They are not one.
-    """
+    """Return a description from untrusted plain values, or raise `BadMessage`."""
     try:
         return build(kind, data, kind.__name__, "", is_checked=False)
     except ConfigError as error:
@@ -261,13 +236,7 @@ def unpacked(kind: type[T], data: Any) -> T:
 
 
 def packed_signals(given: Any) -> Any:
-    """Return signals of a simulation as plain values.
-
-    Raises
-    ------
-    TypeError
-        A signal is a function, which cannot be sent.
-    """
+    """Return signals as plain values; raise `TypeError` for a function."""
     if given is None:
         return None
     if isinstance(given, Mapping):
@@ -281,13 +250,7 @@ def packed_signals(given: Any) -> Any:
 
 
 def unpacked_signals(data: Any) -> Any:
-    """Return signals from untrusted plain values.
-
-    Raises
-    ------
-    BadMessage
-        They are not signals.
-    """
+    """Return signals from untrusted plain values, or raise `BadMessage`."""
     if data is None:
         return None
     if not isinstance(data, dict):
@@ -324,13 +287,7 @@ def _known() -> dict[str, type[Exception]]:
 
 
 def packed_error(error: BaseException) -> dict[str, str]:
-    """Return an error as plain values.
-
-    Examples
-    --------
-    >>> packed_error(FileNotFoundError("no such file"))
-    {'type': 'FileNotFoundError', 'message': 'no such file'}
-    """
+    """Return an error as plain values."""
     known = _known()
     name = next((k.__name__ for k in type(error).__mro__ if k.__name__ in known), "")
     message = str(error) or type(error).__name__

@@ -240,8 +240,7 @@ class Link:
             hello: Message = {"op": "hello", "version": VERSION}
             if self._session is not None:
                 hello["session"] = self._session
-                pairs = [[i.number, i.next] for i in self._inlets.values()]
-                hello["streams"] = pairs
+                hello["streams"] = [[i.number, i.next] for i in self._inlets.values()]
             await connection.send(self.codec.encode(hello))
             async with asyncio.timeout(_HELLO_S):
                 welcome = self.codec.decode(await connection.receive())

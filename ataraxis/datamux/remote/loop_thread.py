@@ -46,8 +46,7 @@ class LoopThread:
             for task in tasks:
                 task.cancel()
             if tasks:
-                ended = asyncio.gather(*tasks, return_exceptions=True)
-                loop.run_until_complete(ended)
+                loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.run_until_complete(loop.shutdown_default_executor())
             asyncio.set_event_loop(None)
@@ -61,10 +60,8 @@ class LoopThread:
     def run(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine in the loop; return its future.
 
-        Raises
-        ------
-        NotConnectedError
-            The loop was closed, or belongs to the parent of this forked process.
+        Raises `NotConnectedError` if the loop was closed, or belongs to the parent of
+        this forked process.
         """
         made: Outcome[T] = Outcome()
 

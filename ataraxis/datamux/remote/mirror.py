@@ -111,17 +111,11 @@ class Mirror:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Close the mirror."""
         self.close()
 
 
 def place_of(url: str) -> tuple[str, int, bool]:
-    """Return host, port, and whether TLS is used.
-
-    Raises
-    ------
-    ValueError
-        The address is invalid.
+    """Return host, port, and whether TLS is used; `ValueError` if the url is invalid.
 
     Examples
     --------

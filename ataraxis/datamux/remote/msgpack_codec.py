@@ -16,14 +16,7 @@ from ataraxis.log.optional import need
 
 
 class MsgpackCodec:
-    """Columns as binary, little-endian, in C order.
-
-    Examples
-    --------
-    >>> codec = MsgpackCodec()
-    >>> codec.decode(codec.encode({"op": "bye"}))
-    {'op': 'bye'}
-    """
+    """Columns as binary, little-endian, in C order."""
 
     name = "msgpack"
 

@@ -140,10 +140,7 @@ class ResendBuffer:
     def take(self, window: int) -> Fragments | None:
         """Return the next message to send, unless `window` bytes are unconfirmed.
 
-        Raises
-        ------
-        RemoteError
-            The message was evicted.
+        Raises `RemoteError` if it was evicted.
         """
         self._check(self.cursor)
         if self.cursor >= self.next:
@@ -165,13 +162,7 @@ class ResendBuffer:
         self._notify()
 
     def rewind(self, to: int) -> None:
-        """Send again from this number on.
-
-        Raises
-        ------
-        RemoteError
-            The message was evicted.
-        """
+        """Send again from this number on; raise `RemoteError` if it was evicted."""
         self._check(to)
         if to > self.next:
             raise RemoteError(f"message {to} was requested, the next is {self.next}")

@@ -193,7 +193,6 @@ class Server:
         return self.start()
 
     def __exit__(self, *exc: object) -> None:
-        """Close the server."""
         self.close()
 
     # ---- in the loop
@@ -378,7 +377,6 @@ def _environments_token() -> str | None:
 
 
 def _limits_text(limits: Limits) -> str:
-    """Return the table of limits of clients and files."""
     rows = [("LIMITS OF A SERVER", "", ""), *table(limits)]
     rows += [("", "", ""), ("LIMITS OF A FILE", "", ""), *table(FILES)]
     return "\n".join(

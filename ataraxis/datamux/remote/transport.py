@@ -37,22 +37,10 @@ class Connection(Protocol):
     """Name of the peer, for people."""
 
     async def send(self, data: bytes | Fragments) -> None:
-        """Send a message; wait while the network is slow.
-
-        Raises
-        ------
-        ConnectionLost
-            The connection ended.
-        """
+        """Send a message; wait while the network is slow. Raises `ConnectionLost`."""
 
     async def receive(self) -> bytes | memoryview:
-        """Wait for the next message.
-
-        Raises
-        ------
-        ConnectionLost
-            The connection ended.
-        """
+        """Wait for the next message; raise `ConnectionLost` if the connection ended."""
 
     async def close(self, code: int, reason: str) -> None:
         """Close the connection, with a reason."""
@@ -82,42 +70,23 @@ class Transport(Protocol):
     ) -> Connection:
         """Open a connection.
 
-        Raises
-        ------
-        AccessDenied, RemoteError
-            The server refused.
-        OSError
-            It cannot be reached.
+        Raises `AccessDenied` or `RemoteError` if the server refuses, `OSError` if it
+        cannot be reached.
         """
 
     async def listen(
         self, host: str, port: int, codecs: tuple[str, ...], access: Access,
         limits: Limits, serve: Serve,
     ) -> Listener:  # fmt: skip
-        """Accept connections, and serve each.
-
-        Raises
-        ------
-        OSError
-            The address is in use, or not of this machine.
-        """
+        """Accept connections, and serve each; raise `OSError` if it cannot listen."""
 
 
 _HOME = {"websocket": "ataraxis.datamux.remote.websocket:WebSocket"}
-TRANSPORTS = tuple(_HOME)
 """Names of the transports."""
 
 
 def transport_of(name: str) -> Transport:
-    """Return the transport of a name: 'websocket'.
-
-    Raises
-    ------
-    SourceNotFound
-        The transport is unknown.
-    ModuleNotFoundError
-        Its package is not installed; the message names the command that installs it.
-    """
+    """Return the transport of a name, 'websocket'; raises as `codec_of`."""
     found: Transport = made(_HOME, name, "rpc")
     return found
 

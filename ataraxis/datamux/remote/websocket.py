@@ -269,8 +269,7 @@ class WebSocketConnection:
     def _lost(self, error: Any) -> ConnectionLost:
         if error.rcvd is None:
             return ConnectionLost(f"the connection to {self.peer} broke: {error}")
-        words = error.rcvd.reason or "no reason given"
-        return ConnectionLost(words, error.rcvd.code)
+        return ConnectionLost(error.rcvd.reason or "no reason given", error.rcvd.code)
 
     async def close(self, code: int, reason: str) -> None:
         """Close the connection, with as much of the reason as a close frame holds."""
@@ -290,8 +289,7 @@ class WebSocketListener:
         self._gate = gate
         self._path = path
         self.port: int = 0 if path else gate.getsockname()[1]
-        loop = asyncio.get_running_loop()
-        self._sweeper = loop.create_task(self._sweep())
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
 
     async def _sweep(self) -> None:
         while True:

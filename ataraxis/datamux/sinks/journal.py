@@ -145,8 +145,7 @@ class JournalSink(StreamSink):
             if self.release is None:
                 self.recorder.stop()
             else:
-                left = self.recorder.finish(self.release, self.on_refusal)
-                self.unsaved.update(left)
+                self.unsaved.update(self.recorder.finish(self.release, self.on_refusal))
         except LoggerError as error:
             return End("failed", end.error or error)
         return end

@@ -22,13 +22,7 @@ _PAUSE_S = 0.002
 
 
 def running_loop() -> asyncio.AbstractEventLoop:
-    """Return the running loop.
-
-    Raises
-    ------
-    RuntimeError
-        No loop runs.
-    """
+    """Return the running loop; raise `RuntimeError` if no loop runs."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

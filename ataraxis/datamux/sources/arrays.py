@@ -93,10 +93,7 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what NumPy writes
 def npz_members(opened: OpenedFile) -> dict[str, zipfile.ZipInfo]:
     """Return the members of an npz file by the names of their arrays.
 
-    Raises
-    ------
-    RecordingError
-        The file is damaged, or has too many members.
+    Raises `RecordingError` if the file is damaged, or has too many.
     """
     try:
         with zipfile.ZipFile(opened.file) as archive:
@@ -115,10 +112,7 @@ def npz_members(opened: OpenedFile) -> dict[str, zipfile.ZipInfo]:
 def npz_arrays(opened: OpenedFile, names: list[str]) -> dict[str, NDArray[Any]]:
     """Read arrays of an npz file.
 
-    Raises
-    ------
-    RecordingError
-        The file is damaged, or an array is larger than the file's size allows.
+    Raises `RecordingError` if the file is damaged, or too small for an array.
     """
     members = npz_members(opened)
     opened.check(sum(members[name].file_size for name in names), "the archive")
@@ -163,5 +157,4 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
             raise ValueError(f"its header declares {declared} bytes, found {found}")
     if not declared:
         return np.zeros(shape, dtype)
-    array = np.frombuffer(data, dtype)
-    return array.reshape(shape, order="F" if is_fortran else "C")
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if is_fortran else "C")

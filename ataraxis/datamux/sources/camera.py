@@ -60,15 +60,10 @@ def _place(node: Node) -> int | str:
 
 
 class CameraSource(DescribedSource):
-    """One camera, or one video file played at its rate.
+    """One camera, by its number; or one video file, by its path, played at its rate.
 
     Device times are those of the driver or file, ms since its begin; device sequences
     are the frame numbers of a file. Missing numbers count as lost.
-
-    Parameters
-    ----------
-    place : int or str
-        Number of the device, or path of a video file.
     """
 
     def __init__(self, place: int | str) -> None:

@@ -87,12 +87,8 @@ def opened_hdf5(folder: Folder, name: str) -> Iterator[tuple[Any, OpenedFile]]:
 def found_in(group: Any, path: str, opened: OpenedFile, depth: int = 0) -> Any:
     """Return the object at a path of a group; links to other files are not followed.
 
-    Raises
-    ------
-    FileNotFoundError
-        It does not exist.
-    RecordingError
-        A link leads out of the file, or in a circle.
+    Raises `FileNotFoundError`; or `RecordingError` if a link leads out of the file, or
+    in a circle.
     """
     h5py = need("h5py", "tables", "an HDF5 recording")
     where = f"{opened.shown}/{path}"
@@ -117,10 +113,7 @@ def found_in(group: Any, path: str, opened: OpenedFile, depth: int = 0) -> Any:
 def walk(file: Any, opened: OpenedFile) -> Iterator[tuple[str, Any]]:
     """Yield each group and dataset with its name, once, through hard links.
 
-    Raises
-    ------
-    RecordingError
-        They are too many, or nested too deeply.
+    Raises `RecordingError` if they are too many, or nested too deeply.
     """
     h5py = need("h5py", "tables", "an HDF5 recording")
     pending: list[tuple[str, Any, int]] = [("", file, 0)]
@@ -157,13 +150,7 @@ def _address(item: Any) -> Any:
 
 
 def check_inside(dataset: Any, opened: OpenedFile) -> None:
-    """Check that the values of a dataset are in its file, in chunks not too large.
-
-    Raises
-    ------
-    RecordingError
-        They are not.
-    """
+    """Raise `RecordingError` unless values are in the file, in chunks not too large."""
     h5py = need("h5py", "tables", "an HDF5 recording")
     made = dataset.id.get_create_plist()
     where = f"{opened.shown}{dataset.name}"
@@ -180,13 +167,7 @@ def check_inside(dataset: Any, opened: OpenedFile) -> None:
 
 
 def read_dataset(dataset: Any, opened: OpenedFile, rows: int | None = None) -> Any:
-    """Read a dataset, or its first rows.
-
-    Raises
-    ------
-    RecordingError
-        Values are not in the file, or too many.
-    """
+    """Read a dataset, or its first rows; raise `RecordingError` as `check_inside`."""
     check_inside(dataset, opened)
     shape = dataset.shape
     if shape is None:
@@ -236,7 +217,6 @@ def _attributes(item: Any) -> dict[str, Any]:
 
 
 def _scalar(value: Any) -> Any:
-    """Convert NumPy values to Python values."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value

@@ -54,8 +54,7 @@ class Logs:
         """Read one source: its channels, and all recorded times."""
         with _opened(folder, key) as archive:
             wanted = str(stream.attrs.get("log_name", stream_id))
-            info = _source(archive, wanted)
-            block = _read(archive, info)
+            block = _read(archive, _source(archive, wanted))
         row = block.labels or Labels(block.data.dtype, block.data.shape[1:])
         sample, count, step_s = _sample_of(row)
         data = block.data.reshape(len(block) * count, *sample.shape)
@@ -129,8 +128,7 @@ def _found(folder: Folder, key: str) -> Iterator[tuple[str, str]]:
             try:
                 shown = folder.shown(name)
                 _check_entries(folder, descriptor, shown)
-                is_confined = folder.is_confined
-                yield (path_of(descriptor) if is_confined else shown), shown
+                yield (path_of(descriptor) if folder.is_confined else shown), shown
             finally:
                 os.close(descriptor)
             return

@@ -147,18 +147,11 @@ def _hub_fields(info: Any, part: str) -> list[_HubField]:
 
 
 class LslSource(DescribedSource):
-    """One outlet, by its id and further attributes.
+    """One outlet, by its source id, uid or name, and further attributes in `wanted`.
 
-    Parameters
-    ----------
-    stream_id : str
-        Source id, uid or name.
-    wanted : mapping, optional
-        Required attributes: ``source_id``, ``uid``, ``name``, ``hostname``, ``type``.
-    gap_s : float
-        Longer gaps in the times of a regular stream count as lost samples.
-    timeout : float
-        How long to search for it, s.
+    These are ``source_id``, ``uid``, ``name``, ``hostname`` and ``type``. Gaps in the
+    times of a regular stream that are longer than `gap_s` count as lost samples. The
+    outlet is searched for up to `timeout` s.
     """
 
     def __init__(

@@ -106,16 +106,8 @@ def _path(node: Node) -> str:
 class RecordedSource(DescribedSource):
     """A recording whose samples come when they are due, and which then ends.
 
-    Device times are those of the recording, device sequences its sample numbers.
-
-    Parameters
-    ----------
-    recording : Recording
-        What to play; its fields make one array.
-    speed : float
-        Seconds of the recording per second.
-    start, stop : float
-        Part to play, s after the first sample.
+    Device times are those of the recording, device sequences its sample numbers; its
+    fields make one array. `speed`, `start` and `stop` are those of `API.replay`.
     """
 
     def __init__(

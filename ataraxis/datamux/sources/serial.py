@@ -46,10 +46,7 @@ class Arrived:
 class Unwrapped:
     """A clock of few bits without its wraps; it restarts with its board.
 
-    Parameters
-    ----------
-    dtype : dtype
-        Dtype of the clock: u1 to u4 wrap, others do not.
+    Clocks of dtype u1 to u4 wrap, others do not.
 
     Examples
     --------
@@ -64,15 +61,11 @@ class Unwrapped:
         self._base, self._last = 0, -1
 
     def take(self, now: Any, most: float) -> Any:
-        """Return a reading without wraps.
+        """Return a reading, `now`, without wraps.
 
-        Parameters
-        ----------
-        now : number
-            The reading.
-        most : float
-            Largest possible step since the last reading. A step back that would be a
-            larger step, or more than half the range, means that the board restarted.
+        `most` is the largest possible step since the last reading. A step back that
+        would be a larger step, or more than half the range, means that the board
+        restarted.
         """
         if not self._span:
             return now
@@ -209,8 +202,7 @@ class Wire:
                 made.malformed += 1
                 at += 1  # the sync may have been data: search on after it
                 continue
-            row = np.frombuffer(body, self._row, 1)[0]
-            made.rows.append(self._named(row.tolist()))
+            made.rows.append(self._named(np.frombuffer(body, self._row, 1)[0].tolist()))
             at += whole
         self._rest = data[at:]
         return made
@@ -332,16 +324,9 @@ def _stream_from(node: Node, stream_id: str, attrs: Mapping[str, Any]) -> Stream
 
 
 class SerialSource(DescribedSource):
-    """One board: read samples, and send commands, from any thread.
+    """One board at a port: read samples, and send commands, from any thread.
 
-    Parameters
-    ----------
-    port : str
-        The device.
-    stream : Stream
-        Description of its samples.
-    options : mapping, optional
-        ``baud``, and those of `Wire`.
+    The options are ``baud``, and those of `Wire`.
     """
 
     def __init__(

@@ -57,17 +57,7 @@ def _context(node: Node) -> str | None:
 
 
 class SharedSource(DescribedSource):
-    """Reads a stream of shared memory, one frame per sample.
-
-    Parameters
-    ----------
-    name : str
-        Name of the stream.
-    policy : str
-        'lossless', 'lossy' or 'latest'.
-    context : Context, str, Path or None
-        Directory of the stream.
-    """
+    """Reads a stream of shared memory, one frame per sample; options as `Consumer`."""
 
     def __init__(
         self, name: str, policy: str = "lossless", context: ContextLike = None

@@ -150,13 +150,7 @@ class Simulated:
 
 
 class SimulatedSource(DescribedSource):
-    """A simulation whose samples come when they are due.
-
-    Parameters
-    ----------
-    simulation : Simulation
-        What to play.
-    """
+    """A simulation whose samples come when they are due."""
 
     def __init__(self, simulation: Simulation) -> None:
         super().__init__(simulation.stream)

@@ -52,14 +52,7 @@ class Disk(NamedTuple):
 
 
 class ProcHost:
-    """Reads ``/proc``.
-
-    Examples
-    --------
-    >>> host = ProcHost()
-    >>> host.virtual_memory().used > 0, len(host.cpu_percent()) == host.cpu_count()
-    (True, True)
-    """
+    """Reads ``/proc``."""
 
     def __init__(self) -> None:
         self._before: dict[str, tuple[int, int]] = {}
@@ -168,10 +161,8 @@ _READERS: dict[str, tuple[Callable[[Any], list[float]], list[str], str]] = {
 def host() -> Any:
     """Return psutil, or a `ProcHost` in its place.
 
-    Raises
-    ------
-    ModuleNotFoundError
-        Neither is available; the message names the command that installs psutil.
+    Raises `ModuleNotFoundError` if neither is available, with the command that installs
+    psutil.
     """
     is_linux = (PROC / "stat").is_file()
     if is_linux and importlib.util.find_spec("psutil") is None:
@@ -208,15 +199,7 @@ def _described(name: str, rate: float) -> Stream:
 
 
 class TelemetrySource(DescribedSource):
-    """Samples this machine at absolute deadlines.
-
-    Parameters
-    ----------
-    name : str
-        'cpu', 'memory', 'network' or 'disk'.
-    rate_hz : float
-        Sampling rate, Hz.
-    """
+    """Samples 'cpu', 'memory', 'network' or 'disk' at absolute deadlines."""
 
     def __init__(self, name: str, rate_hz: float = RATE_HZ) -> None:
         if not 0 < rate_hz <= 1000:

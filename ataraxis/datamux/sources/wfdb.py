@@ -122,7 +122,6 @@ class Wfdb(SuffixFormat):
 
 
 def _suffixes(folder: Folder, key: str) -> list[str]:
-    """Return the suffixes of the files of a record."""
     parent, _, record = key.rpartition("/")
     for inside, names in folder.walk():
         if inside == parent:

@@ -349,7 +349,6 @@ def write_xdf(path: str | Path, recordings: Mapping[str, Recording]) -> None:
 
 
 def _kind_of(name: str, recording: Recording) -> str:
-    """Return the XDF format of all channels."""
     fields = recording.stream.fields.values()
     kinds = {fitting(field.numpy_dtype) for field in fields}
     if "str" in kinds:

@@ -30,27 +30,10 @@ _IGNORED = {"$schema", "$id", "@id"}
 
 
 def read_json(kind: type[T], path: Path, folder: Folder | None = None) -> T:
-    """Read a `Collection`, `Node` or `Stream` from a DFDS file.
+    """Read a `Collection`, `Node` or `Stream`, as `kind` is, from a DFDS file.
 
-    Parameters
-    ----------
-    kind : type
-        Type of the result.
-    path : Path
-        The file, JSON; its name, if `folder` is given.
-    folder : Folder, optional
-        Folder of the file.
-
-    Returns
-    -------
-    Collection, Node or Stream
-
-    Raises
-    ------
-    ConfigError
-        The file is invalid: file, key, what was expected, what was found.
-    OSError
-        The file cannot be read.
+    `path` is the file, JSON; its name, if `folder` is given. Raises `OSError`; or
+    `ConfigError` with file, key, what was expected and found.
     """
     path = Path(path)
     where = Folder(path.parent) if folder is None else folder
@@ -87,12 +70,9 @@ def build(
 
 
 def check(made: Any, file: str, key: str = "") -> None:
-    """Raise if values of an instance of `description` are invalid.
+    """Raise `ConfigError` if values of an instance of `description` are invalid.
 
-    Raises
-    ------
-    ConfigError
-        File, key, what was expected, what was found.
+    It names file, key, what was expected and what was found.
     """
     if isinstance(made, Field):
         if made.dtype not in DTYPES:
@@ -263,13 +243,7 @@ class _References:
 
 
 def read_text_json(folder: Folder, name: str) -> Any:
-    """Read a file of JSON.
-
-    Raises
-    ------
-    ConfigError
-        The file is not JSON, or too long.
-    """
+    """Read a file of JSON; raise `ConfigError` if it is not, or too long."""
     with folder.opened(name) as opened:
         shown = opened.shown
         if opened.size > FILES.text_bytes:
