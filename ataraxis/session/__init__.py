@@ -30,7 +30,6 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    """Load a name from its file on first use."""
     if name not in _HOME:
         raise AttributeError(f"module 'ataraxis.session' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)
@@ -39,5 +38,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List the public names, loaded or not."""
     return sorted({*globals(), *__all__})

@@ -277,23 +277,7 @@ class SessionFolder:
 class SessionLog:
     r"""Appends lines to ``session.log``; each is in the file when `write` returns.
 
-    Parameters
-    ----------
-    path : Path
-        The file; made if it does not exist.
-    clock : Anchor
-        Converts monotonic to wall time.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     log = SessionLog(Path(folder) / "session.log", Anchor.take())
-    ...     log.write("begun")
-    ...     log.close()
-    ...     line = (Path(folder) / "session.log").read_text()
-    >>> line.split(maxsplit=2)[2]
-    'begun\n'
+    `clock` converts monotonic to wall time.
     """
 
     def __init__(self, path: Path, clock: Anchor) -> None:

@@ -84,13 +84,7 @@ class EventStream:
 
 
 def refuse_a_second(name: str, context: Context) -> None:
-    """Refuse a session in a context where one is being recorded.
-
-    Raises
-    ------
-    SegmentExists
-        A recorder of a session reads its events.
-    """
+    """Raise `SegmentExists` in a context where a session is being recorded."""
     try:
         found = Inspector(EVENTS, context).statistics()
     except FileNotFoundError:
@@ -104,13 +98,7 @@ def refuse_a_second(name: str, context: Context) -> None:
 
 
 def row_of(name: str, data: dict[str, Any]) -> np.ndarray[Any, Any]:
-    """Write an event as one row of `EVENT`, shape ().
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `EventStream.send`.
-    """
+    """Write an event as one row of `EVENT`, shape (); raises as `EventStream.send`."""
     if not isinstance(name, str) or not 0 < len(name) <= NAME_SIZE:
         raise ValueError(
             f"the name of an event must have 1 to {NAME_SIZE} characters, got {name!r}"

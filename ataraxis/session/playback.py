@@ -28,20 +28,9 @@ _SLICE_S = 0.1
 
 
 class StreamReplayer:
-    """Sends one recorded stream again, each frame when it is due.
+    """Sends the found frames of a stream of an archive again, each when it is due.
 
-    Parameters
-    ----------
-    archive : LogArchive
-        Its frames; stays open.
-    info : SourceInfo
-        Its source.
-    found : Selection
-        The frames to send.
-    context : Context, str, Path or None
-        Context of the stream.
-    **options
-        As `Producer` takes them.
+    `options` are those of `Producer`.
     """
 
     def __init__(

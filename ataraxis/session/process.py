@@ -218,14 +218,9 @@ def run(options: dict[str, Any]) -> dict[str, Any]:
     """Pass a live source into a stream; return its report, as `RigRun.reports`.
 
     It ends with the source, with its standard input, or with the process that started
-    it.
-
-    Parameters
-    ----------
-    options : dict
-        ``node``, ``stream``, ``attrs``, ``name``, ``samples``, ``buffer_s``,
-        ``patience_s``, ``context``; and ``readers``, the number that it waits for
-        first, for ``timeout_s``.
+    it. The options are ``node``, ``stream``, ``attrs``, ``name``, ``samples``,
+    ``buffer_s``, ``patience_s``, ``context``; and ``readers``, the number that it waits
+    for first, for ``timeout_s``.
     """
     with API() as api:
         address = options["node"], options["stream"], options["attrs"]

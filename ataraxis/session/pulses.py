@@ -37,25 +37,11 @@ class PulseCount:
 def count_pulses(
     directory: Path, stream: str, line: str | int, frames: int, last_ns: int
 ) -> PulseCount:
-    """Count the rising edges of a recorded line.
+    """Count the rising edges of a line, given by name or number, of a recorded stream.
 
-    Parameters
-    ----------
-    directory : Path
-        Directory of the recording.
-    stream : str
-        Stream that has the line.
-    line : str or int
-        Name of its channel or field; or number.
-    frames : int
-        Number of frames of the device.
-    last_ns : int
-        Time of the last frame, monotonic ns.
-
-    Raises
-    ------
-    KeyError, FileNotFoundError
-        The stream or line does not exist: names those that do.
+    They are compared with `frames` of a device, the last of which was at `last_ns`.
+    Raises `KeyError` or `FileNotFoundError` without the stream or line; the message
+    names those that exist.
     """
     nodes = Nodes(directory)
     try:
@@ -83,8 +69,7 @@ def _edges(node: LogNode, line: str | int) -> NDArray[np.int64]:
     for _, rows in track.pieces():
         values = take(track.series.read(rows))
         is_high = (values > middle).reshape(-1)
-        before = np.concatenate([[was_high], is_high[:-1]])
-        at = np.flatnonzero(is_high & ~before)
+        at = np.flatnonzero(is_high & ~np.concatenate([[was_high], is_high[:-1]]))
         was_high = bool(is_high[-1]) if len(is_high) else was_high
         each = values.shape[1] if values.ndim > 1 else 1
         times = track.series.pick(rows).time

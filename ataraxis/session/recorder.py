@@ -35,11 +35,8 @@ SOON_S = 0.02
 def run(options: dict[str, Any]) -> None:
     """Record streams until an order to end.
 
-    Parameters
-    ----------
-    options : dict
-        ``streams``, ``directory``, ``context``, ``recorder``, ``durability``, and
-        ``known``, the streams that a recorder that died had begun with.
+    The options are ``streams``, ``directory``, ``context``, ``recorder``,
+    ``durability``, and ``known``, the streams that a recorder that died had begun with.
     """
     lock = threading.Lock()
 
@@ -103,16 +100,9 @@ def main(text: str) -> None:
 
 
 class RecorderProxy:
-    """One stream of a session that another process records.
+    """One stream, which may not exist yet, that another process records.
 
-    Parameters
-    ----------
-    stream : str
-        Its name; it may not exist yet.
-    context : Context
-        Context of the stream.
-    recorder : str
-        Name of the recorder, as reader of the stream.
+    `recorder` is its name as reader of the stream.
     """
 
     def __init__(self, stream: str, context: Context, recorder: str) -> None:
@@ -197,22 +187,8 @@ TRIES = 3
 class RecorderProcess:
     """A process that records some streams; it is restarted when it dies.
 
-    Parameters
-    ----------
-    name : str
-        Its name in the session's log.
-    streams : sequence of str
-        What it records.
-    directory : Path
-        Directory of the session.
-    context : Context
-        Context of the streams.
-    recorder : str
-        Its name as reader of the streams.
-    durability : str
-        As `Recorder` takes it.
-    say, on_loss, on_end
-        As `StreamRecorder` takes them; called within `look` and `finish`.
+    `name` is its name in the session's log, `recorder` that as reader of the streams.
+    The callbacks are those of `StreamRecorder`, called within `look` and `finish`.
     """
 
     def __init__(

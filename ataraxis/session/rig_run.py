@@ -58,21 +58,9 @@ class RigHost(Protocol):
 class RigRun:
     """The sources, pipes and viewers of a rig; made by `Session.start`.
 
-    Parameters
-    ----------
-    session : RigHost
-        Records the streams, and keeps the log.
-    rig : Rig, str or Path
-        The rig, or its YAML file.
-    until : Latch, optional
-        Once it is set, `wait` ends, and so does the wait for a source.
-
-    Raises
-    ------
-    ConfigError
-        It contradicts itself; nothing was started.
-    SourceFailed
-        A source gave no stream; what was started was ended.
+    Once `until` is set, `wait` ends, and so does the wait for a source. Raises
+    `ConfigError` if the rig contradicts itself, before anything was started;
+    `SourceFailed` if a source gave no stream: what was started was ended.
     """
 
     def __init__(
@@ -103,8 +91,7 @@ class RigRun:
         self._is_over = False
         self.reports: dict[str, dict[str, Any]] = {}
         """Report of each source that has ended, such as `samples`."""
-        rig_path = session.directory / "rig.yaml"
-        self.rig.to_yaml(rig_path)
+        self.rig.to_yaml(session.directory / "rig.yaml")
         try:
             for recorder, names in self.rig.recordings():
                 session.record(

@@ -259,17 +259,13 @@ class Session:
 
         Parameters
         ----------
-        name : str
-            Name of the event, at most 64 characters.
-        time_ns : int, optional
-            Time of the event, monotonic ns; by default now.
-        **data
-            JSON values, at most 448 characters: ``trial=3``.
+        name, time_ns, **data
+            As for `EventStream.send`, which other processes use: ``trial=3``.
 
         Returns
         -------
         int
-            Time of the event, monotonic ns. Other processes use `EventStream`.
+            Time of the event, monotonic ns.
         """
         self._check()
         return self._events.send(name, time_ns=time_ns, **data)

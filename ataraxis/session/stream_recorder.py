@@ -33,17 +33,7 @@ _OLDEST_S = 86400.0 * 365
 
 
 class Lag:
-    """Measures how far a recorder is behind, for the verdict.
-
-    Parameters
-    ----------
-    verdict : StreamVerdict
-        Verdict of the stream.
-    recorder : str
-        Name of the recorder, as reader of the stream.
-    context : Context
-        Context of the stream.
-    """
+    """Measures how far a recorder is behind, for the verdict of its stream."""
 
     def __init__(self, verdict: StreamVerdict, recorder: str, context: Context) -> None:
         self._verdict, self._recorder, self._context = verdict, recorder, context
@@ -202,12 +192,8 @@ class StreamRecorder:
     def begin(self, timeout: float | None = 0) -> None:
         """Record it, if it exists within `timeout`.
 
-        Raises
-        ------
-        StreamUnavailable, TimeoutError
-            It does not exist; or it ended before this session.
-        LoggerError
-            The directory cannot be written.
+        Raises `StreamUnavailable` or `TimeoutError` if it does not, or ended before
+        this session; `LoggerError` if the directory cannot be written.
         """
         if self._announcement is None:
             # Announced before it is looked for: its producer waits for the recorder.

@@ -147,13 +147,11 @@ def _cut(
     moments = (stamps[:, None] + np.round(np.arange(count) * step).astype("i8")).ravel()
     order = np.argsort(moments, kind="stable")
     moments = moments[order]
-    places = round((before + after) * rate)
-    offsets = np.arange(places) / rate - before
+    offsets = np.arange(round((before + after) * rate)) / rate - before
     targets = times[:, None] + np.round(offsets * 1e9).astype("i8")
     nearest = _nearest(moments, targets)
     is_there = np.abs(moments[nearest] - targets) <= step
-    chosen = order[nearest]
-    rows, which = np.divmod(chosen, count)
+    rows, which = np.divmod(order[nearest], count)
     needed, back = np.unique(rows, return_inverse=True)
     back = back.reshape(rows.shape)
     found: dict[str, Any] = {"is_there": ((TRIAL, TIME), is_there)}

@@ -84,7 +84,6 @@ class Verdict(YamlConfig):
     notes: list[str] = field(default_factory=list)
 
     def __getitem__(self, name: str) -> StreamVerdict:
-        """Return the verdict of one stream."""
         for stream in self.streams:
             if stream.name == name:
                 return stream
