@@ -26,7 +26,6 @@ class _Hinted:
     hint: Callable[[], str] | None = None
 
     def __str__(self) -> str:
-        """Return the message, with similar names."""
         text = super().__str__()
         return text if self.hint is None else f"{text} ({self.hint()})"
 

@@ -273,15 +273,7 @@ def _table(
 
 
 class Watch:
-    """Reads the statistics of a context repeatedly.
-
-    Parameters
-    ----------
-    context : Context, str, Path or None
-        The context.
-    interval : float
-        Time between two readings, s.
-    """
+    """Reads the statistics of a context repeatedly, every `interval` s."""
 
     def __init__(self, context: ContextLike, interval: float) -> None:
         self._context, self._interval = context, interval

@@ -46,21 +46,9 @@ CHANNELS = 16
 
 
 def draw(tree: Any, scene: Scene, path: Path) -> None:
-    """Draw the recording around the kill of the recorder.
+    """Draw the recording around the kill of the recorder, in a PNG file at `path`.
 
-    Parameters
-    ----------
-    tree : xarray.DataTree
-        The session.
-    scene : Scene
-        What was recorded.
-    path : Path
-        The picture, PNG; replaced if it exists.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        matplotlib is not installed.
+    Raises `ModuleNotFoundError` if matplotlib is not installed.
     """
     need("matplotlib", "plot", "the plot")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -90,13 +78,11 @@ def draw(tree: Any, scene: Scene, path: Path) -> None:
 
 
 def _traces(axis: Any, tree: Any, stream: str) -> None:
-    """Draw the channels, one above the other."""
     array = tree[stream][stream]
     rate = array.attrs.get("sample_rate_hz") or array.attrs.get("rate_hz") or 1.0
     count = array.sizes["time"] if array.dims[0] != "time" else 1
     width = math.ceil((0.05 if rate > 5000 else 2.0) * rate / count)
-    stamps = array[STAMP].values
-    at = int(np.searchsorted(stamps, _when(tree)))
+    at = int(np.searchsorted(array[STAMP].values, _when(tree)))
     part = array[max(at - width, 0) : at + width].values
     values: Any = part.reshape(part.shape[0] * count, -1)[:, :CHANNELS]
     values = values - np.nanmedian(values, axis=0)
@@ -116,7 +102,6 @@ def _when(tree: Any) -> int:
 
 
 def _detected(axis: Any, tree: Any, names: Any) -> None:
-    """Draw the counts of the detector."""
     is_one = names == SPIKES
     if not is_one.any():
         return
@@ -167,14 +152,7 @@ class Replayed:
 def compare(path: Path, stream: str, truth: Iterator[NDArray[Any]]) -> Compared:
     """Compare a recorded stream with its source, from the first sample on.
 
-    Parameters
-    ----------
-    path : Path
-        Directory of the session.
-    stream : str
-        Name of the stream.
-    truth : iterator of ndarray
-        Samples of the source, see `Scene.truth`.
+    `truth` is the samples of the source, see `Scene.truth`.
     """
     samples = wrong = 0
     rest: NDArray[Any] | None = None
@@ -212,19 +190,7 @@ def _differing(a: NDArray[Any], b: NDArray[Any]) -> int:
 def play_again(
     path: Path, scene: Scene, context: Context, duration_s: float
 ) -> Replayed:
-    """Replay the middle of a session at 4x, and run the detector on it again.
-
-    Parameters
-    ----------
-    path : Path
-        Directory of the session.
-    scene : Scene
-        What was recorded.
-    context : Context
-        Context of the streams.
-    duration_s : float
-        Duration of the session, s.
-    """
+    """Replay the middle of a session at 4x, and run the detector on it again."""
     name = scene.main or next(iter(scene.rig.sources))
     with LogArchive(path) as archive:
         times = archive.select(name).time
@@ -263,7 +229,6 @@ def play_again(
 
 
 def _counts(archive: LogArchive) -> list[int]:
-    """Return the detector's count of each frame, in order."""
     found = archive.read(EVENTS).data
     rows = found[found["event"] == SPIKES]
     return [int(parsed(data)["value"]) for data in rows["data"]]
@@ -276,21 +241,7 @@ _FEW = 20
 
 
 class Summary:
-    """Shows that nothing is missing, or what is.
-
-    Parameters
-    ----------
-    out : Console
-        Where to print.
-    scene : Scene
-        What was recorded.
-    path : Path
-        Directory of the session.
-    verdict : Verdict
-        Verdict of the session.
-    killed : int
-        How often its recorder was killed.
-    """
+    """Shows that nothing is missing, or what is."""
 
     def __init__(
         self, out: Console, scene: Scene, path: Path, verdict: Verdict, killed: int
@@ -472,7 +423,6 @@ def _ended_in_order() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _places(output: Path | None) -> Iterator[tuple[Context, Path]]:
-    """Make a temporary context and a directory."""
     temporary = tempfile.gettempdir()
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
@@ -605,7 +555,6 @@ def _recorded(out: Console, session: Session, rig: RigRun, seconds: float) -> in
 
 
 def _killed(session: Session) -> int:
-    """Kill the recorder, and record an event."""
     pid: int = session.recorders[RECORDER]
     session.event(KILLED, pid=pid)
     os.kill(pid, signal.SIGKILL)

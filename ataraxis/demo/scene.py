@@ -71,12 +71,7 @@ def _pieces(recording: Recording) -> Iterator[NDArray[Any]]:
 def simulated(seconds: float, buffer_s: float) -> Scene:
     """Return a scene of this machine's load, a probe and a camera.
 
-    Parameters
-    ----------
-    seconds : float
-        Duration, s.
-    buffer_s : float
-        Capacity of the rings, s.
+    It takes `seconds`; the rings hold `buffer_s`.
     """
     sources = {
         "probe": RigSource("sim", "probe", PROBE, PROBE_SAMPLES, 2 * buffer_s),
@@ -103,10 +98,8 @@ _SHORT = 100
 def of_recording(path: Path, seconds: float) -> Scene:
     """Return a scene of a user's recording, played in real time.
 
-    Raises
-    ------
-    ValueError, RecordingError, FileNotFoundError
-        It cannot be read, or has no stream of numbers.
+    Raises `ValueError`, `RecordingError` or `FileNotFoundError` if it cannot be read,
+    or has no stream of numbers.
     """
     notes: list[str] = []
     sources: dict[str, RigSource] = {}
