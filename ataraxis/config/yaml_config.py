@@ -88,6 +88,18 @@ class YamlConfig:
             ``errors`` lists all of them; the old file is unchanged.
         OSError
             The file cannot be written; the old one is unchanged.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True)
+        ... class Rig(YamlConfig):
+        ...     cameras: int
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Rig(2).to_yaml(f"{folder}/rig.yml")
+        ...     Rig.from_yaml(f"{folder}/rig.yml")
+        Rig(cameras=2)
         """
         _save(self, _yaml_path(file_path))
 

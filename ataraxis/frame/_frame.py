@@ -251,6 +251,11 @@ class Frame(Payload):
         ValueError
             The value nests too deep or does not fit `dtype`; a number does not fit its
             field.
+
+        Examples
+        --------
+        >>> Frame.from_value(np.arange(3, dtype="u1"), time_ns=0).to_bytes()[-3:].hex()
+        '000102'
         """
         encoded = encode(
             value,
@@ -364,7 +369,13 @@ class Frame(Payload):
         return frame
 
     def to_bytes(self, *, seed: int = 0) -> bytes:
-        """Return the whole frame as bytes: a copy."""
+        """Return the whole frame as bytes: a copy.
+
+        Examples
+        --------
+        >>> len(Frame.from_value(None).to_bytes())
+        64
+        """
         data = bytearray(self.nbytes)
         self.encode_into(data, seed=seed)
         return bytes(data)

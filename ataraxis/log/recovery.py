@@ -190,6 +190,11 @@ def recover_log(
     -----
     Nothing is written twice, and nothing is removed before it is written. It may be
     killed and run again.
+
+    Examples
+    --------
+    >>> recover_log("/tmp/no_such_log")
+    []
     """
     found = []
     for path in statuses(context):

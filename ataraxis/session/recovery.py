@@ -69,6 +69,11 @@ def finish_sessions(
     -----
     It writes the frames that the rings keep for the dead recorder, counts all, and
     writes ``verdict.yaml``. It may be killed and run again.
+
+    Examples
+    --------
+    >>> finish_sessions("/tmp/no_such_session")
+    []
     """
     place = Path(directory)
     folders = [p.parent for p in sorted(place.glob("**/session.yaml"))]

@@ -616,7 +616,10 @@ class SharedMemoryArray(ArrayKernel):
     def change_event(self, since: int | None = None) -> ChangeEvent:
         """Return what `ataraxis.shm.waiting.until` waits for: the next write.
 
-        `since` is a `version` read before; by default the current one.
+        Parameters
+        ----------
+        since : int, optional
+            A `version` read before; by default the current one.
         """
         version = self.statistics().version if since is None else since
         return ChangeEvent(self, self._attached_segment(), version)

@@ -82,6 +82,10 @@ def freeze_support() -> None:
     Call it first in the main module of a frozen program. It returns if the program was
     started by a user, or is not frozen. Programs built with PyInstaller need not call
     it.
+
+    Examples
+    --------
+    >>> freeze_support()
     """
     if not _is_frozen():
         return
