@@ -1,8 +1,8 @@
 """Every exception and warning of ataraxis; nothing is raised from here.
 
 Each class derives from `AtaraxisError` and from the built-in exceptions that fit, so
-that handlers written for the systems that ataraxis replaces still work. A message says
-what was asked, what was found and what to do.
+that handlers written for the systems that ataraxis replaces still work. A message
+names what was asked, what was found and what to do.
 """
 
 from __future__ import annotations

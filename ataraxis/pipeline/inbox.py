@@ -44,7 +44,7 @@ from ataraxis.shm.context import ContextLike
 from ataraxis.stream import MemQ
 from ataraxis.stream.lease import Lease
 
-# How long to wait for a number that a damaged frame may have had, s.
+# How long to wait for the number of a damaged frame, s.
 _MISSING_S = 1.0
 _BITS_OF_A_BYTE = 8
 AnyLease: TypeAlias = Message | FrameLease

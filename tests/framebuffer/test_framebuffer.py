@@ -691,7 +691,7 @@ def test_any_contiguous_buffer_is_data(client: FrameBufferClient) -> None:
 
 @pytest.mark.parametrize("bad", ["text", 5, None, [1, 2], 1.5, {}])
 def test_other_data_are_refused(client: FrameBufferClient, bad: object) -> None:
-    """Decision 14: str is a TypeError that says what to do."""
+    """Decision 14: str is a TypeError that names the remedy."""
     with pytest.raises(TypeError, match="bytes-like"):
         client.write(0, bad)
 

@@ -1,4 +1,4 @@
-"""Nothing is counted twice and nothing is lost, whoever counts."""
+"""Nothing is counted twice and nothing is lost, whichever process counts."""
 
 from __future__ import annotations
 

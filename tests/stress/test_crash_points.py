@@ -65,7 +65,7 @@ POINTS = {
     "write_copied": Line("assign", True, HALF, 1),
     "write_section_closed": Line("assign", values=(9,), recoveries=1),
     "store_element_stored": Line("element", values=HALF, recoveries=1),
-    # Cleaning up after another: somebody else repeats it.
+    # Cleaning up after another: a third process repeats it.
     "reap_before_cleanup": Line("reap", True, recoveries=1),
     "cleanup_torn": Line("reap", True, recoveries=1),
     "cleanup_version": Line("reap", True, recoveries=1),
@@ -121,7 +121,7 @@ def test_death_at(point: str, mother: Zygote, arena: Path) -> None:
         if board.mine(1, READY):
             assert byte_held(number, board.mine(1, SLOT)) == 0
 
-        # Whoever is left goes on, within a second.
+        # The others go on, within a second.
         since = time.monotonic()
         worker = mother.start("take", 3)
         assert array.lock.acquire(1)
@@ -145,7 +145,7 @@ def test_death_at(point: str, mother: Zygote, arena: Path) -> None:
         array.add(0, 1)
         array[...] = np.zeros_like(copy)
 
-        # Names: whatever is left has nobody in it, and gives way at once.
+        # Names: a name that is left has no participant, and gives way at once.
         left = sorted(os.listdir(arena))
         assert left == sorted(["main", *([line.name] if line.name else [])])
         for name in ("made", "half"):

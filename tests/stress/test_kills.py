@@ -1,4 +1,4 @@
-"""Participants killed at random: whoever is left goes on, and nothing is left."""
+"""Participants killed at random: the others go on, and nothing is left."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ LIMIT_NS = 1_000_000_000
 
 
 def byte_free(descriptor: int, slot: int, pid: int) -> int:
-    """Wait until nobody holds the byte; when that was, ns."""
+    """Wait until no process holds the byte; when that was, ns."""
     deadline = time.monotonic() + 20
     while byte_held(descriptor, slot) != 0:
         if time.monotonic() > deadline:
-            # A paused machine's clock jumps: whoever is to die has a second more.
+            # A paused machine's clock jumps: give it a second more.
             time.sleep(1)
             if byte_held(descriptor, slot) == 0:
                 break
@@ -130,7 +130,7 @@ def test_random_deaths(
         assert said <= final.recoveries, "an event was warned of twice"
         assert final.owner == -1
         assert array._participant.recoveries >= kills
-        # Nobody but us takes part in either.
+        # Only this process takes part in either.
         held = [s for s in range(128) if byte_held(probe, s)]
         assert held == [array._participant.slot]
         # What the dead left under the name they fought for is replaced at once.

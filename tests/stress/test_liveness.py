@@ -138,7 +138,7 @@ def test_who_closed_all_descriptors_still_sees_the_dead(
     zygote.kill(holder)
     assert zygote.wait(holder) == -9
     board[GO] = 2
-    # Only the closer looks: nobody else takes the lock meanwhile.
+    # Only the closer looks: no other process takes the lock meanwhile.
     zygote.finish(closer)
     assert array.statistics().recoveries == 1
 
@@ -149,7 +149,7 @@ def test_a_zombie_is_dead(array: SharedMemoryArray, zygote: Zygote) -> None:
     board.until(lambda: board.mine(1, PHASE) == WRITING)
     zygote.kill(pid)
     board.until(lambda: not held(array, zygote))
-    # Nobody has waited for it: kill(pid, 0) says that it is there.
+    # No process has waited for it: kill(pid, 0) says that it is there.
     os.kill(pid, 0)
     assert array.lock.acquire(1)
     array.lock.release()

@@ -84,7 +84,7 @@ def test_a_group_killed_at_random_moments(arena, tmp_path, monkeypatch, figure, 
 
 
 def check_whole(path: Path) -> None:
-    """Every accepted entry is there once; each producer may have had one in flight."""
+    """Every accepted entry is there once; each producer may leave one in flight."""
     found: dict[int, list[int]] = {source: [] for source in range(PRODUCERS)}
     for data in accepted(path / "data_logger_data_log"):
         source, number = data.split(b" ")[:2]

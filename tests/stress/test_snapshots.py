@@ -51,7 +51,7 @@ def test_copies_of_a_megabyte_are_never_torn(
         seconds = figure(60, 1)
         done = run(zygote, pids, seconds)
         print(f"in {seconds} s: writes {done[:2]}, untorn copies {done[2:]}")
-        assert all(n > 5 * seconds for n in done), f"somebody starved: {done}"
+        assert all(n > 5 * seconds for n in done), f"a reader starved: {done}"
         assert not array.statistics().torn
 
 
