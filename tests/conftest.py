@@ -23,6 +23,7 @@ GRACE_S = 3.0
 # A shell's background jobs are told to ignore it, and so are the programs they start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+SLOW = ("stress", "model", "slow")
 _failed = pytest.StashKey[bool]()
 
 
@@ -57,7 +58,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Leave stress and models out of plain ``pytest``: `.ci/run` runs them, or -m."""
+    """Leave what is slow out of plain ``pytest``: `.ci/run` runs it, or -m."""
     if not _is_whole(config) or config.option.markexpr:
         return
     slow = [item for item in items if _is_slow(item)]
@@ -66,7 +67,7 @@ def pytest_collection_modifyitems(
 
 
 def _is_slow(item: pytest.Item) -> bool:
-    return any(item.get_closest_marker(name) for name in ("stress", "model"))
+    return any(item.get_closest_marker(name) for name in SLOW)
 
 
 def pytest_collection_finish() -> None:

@@ -19,12 +19,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from laws import examples
 from numpy.typing import NDArray
 
 from ataraxis.config import ConfigError, YamlConfig
 
 LAW = settings(
-    max_examples=200,
+    max_examples=examples(200),
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
@@ -387,7 +388,7 @@ def has_right_types(loaded: Damaged) -> bool:
     )
 
 
-@settings(LAW, max_examples=500)
+@settings(LAW, max_examples=examples(500))
 @given(st.data())
 def test_any_damage_loads_right_or_is_an_error_with_a_line(data: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -414,7 +415,7 @@ def test_any_damage_loads_right_or_is_an_error_with_a_line(data: Any) -> None:
             assert has_right_types(Damaged.from_yaml(path))
 
 
-@settings(LAW, max_examples=300)
+@settings(LAW, max_examples=examples(300))
 @given(st.binary(max_size=40))
 def test_any_bytes_at_all_are_an_error_with_a_line(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from laws import examples
 from remote_rig import CODECS
 
 from ataraxis import errors
@@ -75,7 +76,10 @@ def codec(request):
     return codec_of(request.param)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(60),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     dtypes=st.lists(st.sampled_from(NUMBERS), min_size=1, max_size=4),
     n=st.integers(0, 9),
@@ -192,14 +196,14 @@ _BLOCK = Block(
 LAYOUT = Layout.of(_BLOCK)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(data=st.binary(max_size=300))
 def test_random_bytes_are_not_a_message(data):
     for name in CODECS:
         hostile_reads(codec_of(name), data)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     name=st.sampled_from(CODECS),
     which=st.integers(0, 2),

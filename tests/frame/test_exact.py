@@ -20,6 +20,7 @@ import pytest
 import xarray as xr
 from hypothesis import settings
 from hypothesis import strategies as st
+from laws import examples
 
 from ataraxis import (
     Consumer,
@@ -591,7 +592,7 @@ def data_arrays(draw: Any) -> xr.DataArray:
     return made.transpose(*draw(st.permutations(made.dims)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @hypothesis.given(value=data_arrays())
 def test_a_data_array_goes_by_its_labels_or_is_refused(value: xr.DataArray) -> None:
     fits = set(value.dims) == {"y", "x"} and all(

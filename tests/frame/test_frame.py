@@ -17,6 +17,7 @@ from golden_frames import CASES, FILE, LABELLED, Pose, frame_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ids import plain
+from laws import examples
 from places import ROOT
 
 from ataraxis import testing
@@ -154,7 +155,7 @@ def test_every_field_is_where_the_design_says():
 # ---------------------------------------------------------------------- round trips
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(testing.values())
 @example([])
 @example({(1, (2, None)): {}})
@@ -164,7 +165,7 @@ def test_value_comes_back_as_it_was(value):
     assert testing.equal(trip(value).value, value)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(testing.arrays())
 def test_array_comes_back_as_a_read_only_view(array):
     data = Frame.from_value(array).to_bytes()
@@ -176,7 +177,7 @@ def test_array_comes_back_as_a_read_only_view(array):
     assert len(data) == frame_size(array) == frame.nbytes
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(testing.labels())
 def test_labels_come_back_through_json(labels):
     back = Labels.from_json(labels.to_json())
@@ -184,7 +185,7 @@ def test_labels_come_back_through_json(labels):
     assert back.dtype == labels.dtype
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(testing.dtypes())
 def test_dtype_comes_back_through_json(dtype):
     back = dtype_from_json(json.loads(json.dumps(dtype_to_json(dtype))))
@@ -749,7 +750,7 @@ def look(data, **arguments):
 SEEDS = [bytes.fromhex(data) for name, data in GOLDEN.items() if name != "no checksum"]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(
     st.sampled_from(SEEDS),
     st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=4),
@@ -773,7 +774,7 @@ def test_mutated_frame_is_refused_or_read(seed, edits, length, mend):
             Frame.from_buffer(bytes(data))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.binary(max_size=200), st.sampled_from([*DType, 150]), st.integers(0, 1))
 def test_any_payload_is_refused_or_read(payload, code, ndim):
     flags = 5 if code == DType.PICKLED else 1
@@ -781,14 +782,14 @@ def test_any_payload_is_refused_or_read(payload, code, ndim):
     look(bytes.fromhex(data))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused(data):
     look(data)
     look(b"AXF1" + data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(testing.labels(), st.lists(st.tuples(st.integers(0), st.binary(max_size=3))))
 def test_mutated_labels_are_refused_or_read(labels, edits):
     data = bytearray(labels.to_json())

@@ -344,6 +344,7 @@ def recorded(directory: Path, name: str) -> int:
         return len(archive.read(name).data)
 
 
+@pytest.mark.slow
 def test_a_recorder_stops_for_real_after_an_interrupted_wait(tmp_path: Path) -> None:
     injector = Injector("log/recorder.py", "shm/thread.py")
     count = [0]

@@ -16,6 +16,7 @@ NOTEBOOKS = ROOT / "notebooks"
 DEADLINE_S = 60
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from laws import examples
 
 from ataraxis import SharedMemoryArray
 
@@ -231,7 +232,7 @@ def arrays_and_indices(draw: st.DrawFn) -> tuple[np.ndarray, Any]:
 
 
 @given(arrays_and_indices())
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_reading_is_numpys(case: tuple[np.ndarray, Any]) -> None:
     plain, index = case
     with SharedMemoryArray.create_array("x", plain) as array:
@@ -252,7 +253,7 @@ def test_reading_is_numpys(case: tuple[np.ndarray, Any]) -> None:
 
 
 @given(arrays_and_indices(), st.data())
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_writing_is_numpys(case: tuple[np.ndarray, Any], data: st.DataObject) -> None:
     plain, index = case
     with SharedMemoryArray.create_array("x", plain) as array:
