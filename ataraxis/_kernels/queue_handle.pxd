@@ -71,6 +71,7 @@ cdef class QueueHandle:
     cdef bint take_frames(self, ax_lease *slot_lease, Py_ssize_t limit, list values) except -1
     cdef int keep_drained(self, ax_lease *slot_lease) except -1
     cdef int put_message(self, value, int code, ax_message_header *header, int64_t deadline) except -100
+    cdef bint probably_has_room(self) except -1
     cdef int try_lease(self, ax_lease *slot_lease) except -100
     cdef SlotLease keep_partial(self, ax_lease *leased)
     cdef bint hand_out(self, FrameLease lease, SlotLease slot_lease) except -1

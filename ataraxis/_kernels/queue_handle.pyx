@@ -251,6 +251,13 @@ cdef class QueueHandle:
         finally:
             self.leave()
 
+    cdef bint probably_has_room(self) except -1:
+        # Whether a put would find room, without a look for dead participants.
+        self.enter()
+        cdef bint found = queue_has_room(&self.work)
+        self.leave()
+        return found
+
     @property
     def _has_room(self):
         """Whether a put would probably find room."""

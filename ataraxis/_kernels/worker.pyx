@@ -57,7 +57,8 @@ cdef class WorkerHandle:
 
     A subclass provides `_emit(value, dtype, timeout)` and `_get(timeout)`, which wait; `_accept(lease)`, which takes a
     leased frame without a fast path (None: its frames come one by one); `acknowledge()`; and for each awaited call a
-    coroutine that finishes it:
+    coroutine that finishes it: `_emit_later(value, dtype)`, `_emit_sync_later(value, dtype, timeout)`, `_get_later()`,
+    `_get_sync_later(timeout)`.
     """
 
     cdef QueueHandle outbox             # of the only child; None: emit has no fast path
@@ -67,8 +68,12 @@ cdef class WorkerHandle:
     cdef Py_ssize_t emitted, received, bins, last_bin, lane_at, began, last
     cdef Py_ssize_t edge
     cdef ax_lease slot_lease
-    cdef ax_message_header header       # of the frame that `next_value` returned
-    cdef bint is_held                   # `slot_lease` is the lease of the last value of `get` or `next_value`
+    cdef bint is_held                   # `slot_lease` is the lease of the last value of `get`
+    # A function may use the pipe itself while it has a value, so that value has a lease of its own: only `emit_result`
+    # acknowledges it, and whatever else ends the worker gives it back.
+    cdef ax_lease served
+    cdef bint is_served                 # `served` is the lease of the last value of `next_value`
+    cdef ax_message_header header       # of that value
     cdef Py_ssize_t busy
     cdef bint tells_gaps                # send the child a gap marker for a value without a result
     cdef uint64_t lane_in, lane_out     # results of frames in `lane_in` are sent in `lane_out`
@@ -86,20 +91,23 @@ cdef class WorkerHandle:
         self.bins, self.last_bin = words["bins"], words["last_bin"]
         self.lane_at, self.began, self.last = words["lane"], words["began"], words["last"]
         self.source, self.busy = words["source"], words["busy"]
-        self.lane_in = self.lane_out = 0
+        self.lane_in = <uint64_t>-1     # no frame has it
         self.inbox, self.outbox = inbox, outbox
         self._is_quick = inbox is not None
 
     def _unplug(self, bint is_done):
-        """Leave; acknowledge the last value, or give it back."""
-        if self.is_held:
-            self.is_held = False
-            if self.inbox.is_open:
-                self.inbox.enter()
-                try:
+        """Leave; acknowledge the last value of `get`, or give it back; give that of `next_value` back."""
+        cdef bint is_open = (self.is_held or self.is_served) and self.inbox.is_open
+        if is_open:
+            self.inbox.enter()
+            try:
+                if self.is_held:
                     self.inbox.finish_lease(&self.slot_lease, is_done, not is_done, True)
-                finally:
-                    self.inbox.leave()
+                if self.is_served:
+                    self.inbox.finish_lease(&self.served, 0, True, True)
+            finally:
+                self.inbox.leave()
+        self.is_held = self.is_served = False
         self._is_quick = False
         self.inbox = self.outbox = None
         self.board = None
@@ -208,22 +216,24 @@ cdef class WorkerHandle:
             return value
         inbox.enter()
         try:
-            status = inbox.lease_next(&self.slot_lease, INT64_MAX)
+            status = inbox.lease_next(&self.served, INT64_MAX)
             now = ax_now_ns()
-            if status == AX_OK and self.slot_lease.failures == 0:
-                try:
-                    value = read_message(&inbox.work, &self.slot_lease, &self.header, inbox.crc_of)
-                except BaseException:
-                    inbox.finish_lease(&self.slot_lease, 0, True, True)
-                    raise
+            if status == AX_OK:
+                self.is_served = True
+                value = read_message(&inbox.work, &self.served, &self.header, inbox.crc_of)
         finally:
             inbox.leave()
         if status != AX_OK:
+            if status == AX_DAMAGED:
+                inbox._fail(status, False)
             return NotImplemented
-        if value is NotImplemented or self.header.origin.overlap or self.header.origin.lane & CALL:
-            self._accept(inbox.frame_lease_of(&self.slot_lease))
+        if value is NotImplemented:
+            self.is_served = False
+            self._accept(inbox.frame_lease_of(&self.served))
             return NotImplemented
-        self.is_held = True
+        if self.served.failures or self.header.origin.overlap or self.header.origin.lane & CALL:
+            self._accept(self.message(value))
+            return NotImplemented
         self.board[self.lane_at] = self.header.origin.lane
         self.board[self.lane_at + 1] = self.header.origin.sequence
         self.board[self.began] = now
@@ -242,7 +252,7 @@ cdef class WorkerHandle:
             if self.tells_gaps:
                 return False
         else:
-            if self.outbox is None or self.board[self.finished] == FINISHED:
+            if self.outbox is None or self.board[self.finished] == FINISHED or not self.outbox.probably_has_room():
                 return False
             if header.origin.lane != self.lane_in:
                 self.lane_out = self.lane_of(header.origin.lane)
@@ -254,19 +264,23 @@ cdef class WorkerHandle:
             self.board[self.emitted] += 1
             self.board[self.edge] += 1
         now = ax_now_ns()
-        self.board[self.busy] += now - self.board[self.began]
+        if self.board[self.began]:      # 0: an emit of the function's own waited
+            self.board[self.busy] += now - self.board[self.began]
         self.inbox.enter()
         try:
-            self.acknowledge_previous(now)
+            self.is_served = False
+            self.inbox.finish_lease(&self.served, 1, False, True)
         finally:
             self.inbox.leave()
+        self.board[self.began] = self.board[self.lane_at] = 0
+        self.board[self.last] = now
         return True
 
     def message(self, value):
         """Return the leased frame of `next_value` as a `Message`, which now holds the lease."""
         cdef Message made = Message.__new__(Message)
-        made.queue, made.slot_lease, made.header, made.value = self.inbox, self.slot_lease, self.header, value
-        made.is_over = self.is_held = False
+        made.queue, made.slot_lease, made.header, made.value = self.inbox, self.served, self.header, value
+        made.is_over = self.is_served = False
         return made
 
     # ---- plain

@@ -185,6 +185,7 @@ class Local:
         )
         if process.descriptor < 0:
             process.signal(signal.SIGKILL)
+            process.wait()
             raise OSError(
                 f"process {process.pid} has no pidfd: its end would go unseen"
             )

@@ -263,18 +263,18 @@ class Inbox:
             return
         if lease is None:
             raise TimeoutError("no frame came in time")
-        if isinstance(lease, Message):
-            self._sort(job_of_message(lease))
-        else:
-            self.accept(lease)
+        self.accept(lease)
 
     @property
     def is_empty(self) -> bool:
         """Whether the next job comes from the queue."""
         return not self._ready and self.last is None
 
-    def accept(self, lease: FrameLease) -> None:
+    def accept(self, lease: AnyLease) -> None:
         """Take a frame that was leased already."""
+        if isinstance(lease, Message):
+            self._sort(job_of_message(lease))
+            return
         try:
             if isinstance(lease, Lease):
                 found = read_frame(lease.frame)

@@ -16,7 +16,7 @@ from ataraxis.pipeline import worker_io
 from ataraxis.pipeline.outbox import Outbox
 from ataraxis.pipeline.worker_io import WorkerIO
 
-__all__ = ["APIProcSettings", "DType", "EdgeQueue", "ReadyResult", "SinkQueue"]
+__all__ = ["APIProcSettings", "DType", "EdgeQueue", "Over", "ReadyResult", "SinkQueue"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,10 @@ class ReadyResult:
     def __await__(self) -> Generator[Any, None, None]:
         return
         yield
+
+
+Over = ReadyResult
+"""Its old name."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ataraxis._kernels.queue_handle import FrameLease
 from ataraxis._kernels.worker import WorkerHandle
 from ataraxis.clock import now_ns
 from ataraxis.errors import CorruptFrame, EndOfInput, EndOfStream
@@ -47,7 +46,7 @@ from ataraxis.pipeline.frames import (
     lane_of,
     part_of,
 )
-from ataraxis.pipeline.inbox import Inbox, Job
+from ataraxis.pipeline.inbox import AnyLease, Inbox, Job
 from ataraxis.pipeline.outbox import Outbox, put_into_all
 from ataraxis.pipeline.spec import WorkerSpec
 from ataraxis.stream import MemQ
@@ -259,8 +258,8 @@ class WorkerIO(WorkerHandle):
             return EndOfInput(text)
         return EndOfStream(text) if self._ends == 2 else SystemExit(0)
 
-    def _accept(self, lease: FrameLease | None) -> None:
-        """Take a frame that the kernel has leased but cannot read."""
+    def _accept(self, lease: AnyLease | None) -> None:
+        """Take a frame that the kernel has leased and does not handle itself."""
         assert self.inbox is not None
         self._is_quick = False
         if lease is not None:

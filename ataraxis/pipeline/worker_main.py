@@ -213,7 +213,8 @@ class Work:
                 raise
             self._dead_letter(jobs, f"{type(error).__name__}: {error}")
             return
-        words[row + BUSY_NS] += now_ns() - words[row + BEGAN_NS]
+        if words[row + BEGAN_NS]:  # 0: an emit of the function's own waited
+            words[row + BUSY_NS] += now_ns() - words[row + BEGAN_NS]
         # The wait for room does not count for hang_timeout=.
         words[row + BEGAN_NS] = words[row + LANE] = 0
         for job, found in zip(jobs, results, strict=True):

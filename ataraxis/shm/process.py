@@ -126,12 +126,24 @@ def spawn(
     >>> spawn([sys.executable, "-c", "raise SystemExit(3)"]).wait(60)
     3
     """
+    _dropped[:] = [pid for pid in _dropped if not _is_reaped(pid)]
     before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     try:
         defaults = {"stdin": subprocess.DEVNULL, "process_group": 0}
         return ChildProcess(command, **{**defaults, **options})
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# Children that were dropped while they ran: `spawn` reaps those that have ended.
+_dropped: list[int] = []
+
+
+def _is_reaped(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:  # it is not a child of this process
+        return True
 
 
 class ChildProcess:
@@ -167,7 +179,8 @@ class ChildProcess:
                     os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT
                 )
             except ChildProcessError:
-                self.code = 0
+                if self.code is None:  # another thread sets it before it reaps
+                    self.code = 0
             else:
                 if ended is not None:
                     is_exit = ended.si_code == os.CLD_EXITED
@@ -207,6 +220,8 @@ class ChildProcess:
 
     def __del__(self) -> None:
         if hasattr(self, "descriptor"):
+            if self.poll() is None:
+                _dropped.append(self.pid)
             self._close()
             self._process.returncode = self.code or 0  # Popen warns of one that runs
 

@@ -154,6 +154,14 @@ def test_no_copy_is_made_of_a_frame():
     assert found.ctypes.data % 8 == 0
 
 
+def test_as_many_columns_as_a_stream_may_have_are_sent(codec):
+    kinds = ["i16", "f32"]
+    fields = {f"c{k}": Field(dtype=kinds[k % 2]) for k in range(4095)}
+    values = {name: np.ones(2, f.numpy_dtype) for name, f in fields.items()}
+    block = Block(Stream("many", fields=fields), np.zeros(2), values)
+    assert len(sent(codec, block).values) == len(fields)
+
+
 def test_large_columns_are_sent_as_they_are():
     """Neither copied nor joined; the bytes are the same."""
     codec = codec_of("frame")

@@ -279,6 +279,24 @@ def test_a_word_means_one_thing() -> None:
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
+def test_a_name_is_bound_once_in_a_module() -> None:
+    """A constant that a second one hides has another value than its reader expects."""
+    twice = []
+    for module, tree in TREES.items():
+        bound: set[str] = set()
+        for node in tree.body:
+            names = []
+            if isinstance(node, ast.Assign):
+                names = [n.id for n in node.targets if isinstance(n, ast.Name)]
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                names = [node.target.id]
+            elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names = [] if node.decorator_list else [node.name]
+            twice += [f"{module}.{name}" for name in names if name in bound]
+            bound |= set(names)
+    assert twice == []
+
+
 def test_no_module_hides_a_public_name() -> None:
     """``pipeline.processor`` is the decorator, whatever was imported before."""
     report = programs.run("""

@@ -431,3 +431,52 @@ def test_results_need_no_sink() -> None:
     with pipe.run(np.arange(5)):
         pass
     assert pipe.completed
+
+
+# ---- a value that a worker has leased is acknowledged by its result alone
+
+
+def test_a_worker_that_ends_in_good_order_loses_no_value() -> None:
+    stage = Processor("p", func=w.EndsAtASignal, restart=Restart("always", None, 60, 0))
+    results: list[int] = []
+    with chain(stage).run(sink=results) as run:
+        fed = 0
+        while int(run.statistics().restarts[0]) < 15:
+            fed += run.emit(fed, timeout=1)
+        wait_until(lambda: len(results) > fed - 300, 60)
+        got = list(results)
+        run.terminate()
+    assert set(range(max(got))) - set(got) == set()
+
+
+def test_a_function_that_gets_a_value_itself_loses_none(tmp_path: Path) -> None:
+    stage = Processor("p", func=w.takes_a_pair, config={"died": str(tmp_path / "died")})
+    results: list[int] = []
+    with chain(stage).run(range(8), results) as run:
+        run.wait(60)
+    found = sorted(n for pair in results for n in ((pair // 1000, pair % 1000)))
+    assert (tmp_path / "died").exists()
+    assert set(found) == set(range(8))
+
+
+def test_an_emit_of_the_function_is_no_progress_of_its_value() -> None:
+    stage = Processor(
+        "p", func=w.emits_and_hangs, hang_timeout=1.0, attempts=1, on_error="skip"
+    )
+    with chain(stage, Processor("q", func=w.same)).run([1], []) as run:
+        run.wait(60)
+    assert "hung" in [event.what for event in run.history]
+
+
+def test_a_function_may_change_the_array_that_it_is_given(tmp_path: Path) -> None:
+    with chain(Processor("p", func=w.doubles_in_place)).run() as run:
+        assert run.call(np.arange(3.0), timeout=60).tolist() == [0, 2, 4]
+        run.stop()
+    for keywords in ({"overlap": 2}, {"config": {"died": str(tmp_path / "died")}}):
+        func = w.doubles_in_place if "overlap" in keywords else None
+        func = func or w.doubles_in_place_and_dies_once
+        results: list[np.ndarray] = []
+        blocks = [np.ones(4), np.ones(4), np.ones(4)]
+        with chain(Processor("p", func=func, **keywords)).run(blocks, results) as run:
+            run.wait(60)
+        assert [r.tolist() for r in results] == [[2.0] * 4] * 3

@@ -549,3 +549,64 @@ def fails_at_five_and_two(value: int) -> float:
     if value == 2:
         return dies_at_five(5)
     return 1 / (value - 5)
+
+
+# ---- functions that have a leased value, and end or use the pipe themselves
+
+
+class EndsAtASignal:
+    """Ends in good order by a signal, at whatever instruction that comes."""
+
+    def setup(self) -> None:
+        signal.signal(signal.SIGALRM, lambda *_: sys.exit(0))
+        signal.setitimer(signal.ITIMER_REAL, 0.002 + os.getpid() % 50 / 5000)
+
+    def process(self, value: int) -> int:
+        return value
+
+
+def takes_a_pair(value: int, config: Path | None = None) -> Any:
+    """Get a second value; die once with both."""
+    from ataraxis.pipeline import worker_io
+
+    me = worker_io.current()
+    assert me is not None
+    try:
+        second = me.get(2)
+    except (TimeoutError, EOFError):
+        return value
+    if value == 0 and not os.path.exists(f"{me.config['died']}"):
+        Path(me.config["died"]).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 1000 * value + second
+
+
+def emits_and_hangs(value: int) -> int:
+    """Emit again and again, and take longer than a value may."""
+    from ataraxis.pipeline import worker_io
+
+    me = worker_io.current()
+    assert me is not None
+    for _ in range(12):
+        time.sleep(0.3)
+        me.emit(-value)
+    return value
+
+
+def doubles_in_place(block: Any) -> Any:
+    """Change the array that was given."""
+    block *= 2
+    return block
+
+
+def doubles_in_place_and_dies_once(block: Any) -> Any:
+    """As `doubles_in_place`; the first worker that has a block of ones dies."""
+    from ataraxis.pipeline import worker_io
+
+    me = worker_io.current()
+    assert me is not None
+    if block[0] == 1 and not os.path.exists(me.config["died"]):
+        Path(me.config["died"]).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    block *= 2
+    return block

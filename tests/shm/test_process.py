@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import re
 import runpy
 import subprocess
@@ -13,6 +15,7 @@ import numpy as np
 import programs
 import pytest
 import workers_pipe as w
+from deadline import wait_until
 
 from ataraxis import DataLogger
 from ataraxis.pipeline import Local, Pipe, Processor
@@ -136,3 +139,30 @@ def test_in_a_program_that_is_not_frozen_nothing_happens() -> None:
     command = process.process_command("ataraxis.log.writer:main")
     assert re.search(r"sys\.path\[:\] = \[", command[2])
     assert np.__name__ == "numpy"
+
+
+def test_a_child_that_was_dropped_while_it_ran_is_reaped() -> None:
+    dropped = [process.spawn(["/bin/sleep", "0.1"]).pid for _ in range(3)]
+    gc.collect()
+
+    def is_gone() -> bool:
+        process.spawn([sys.executable, "-c", ""]).wait(60)
+        return not any(Path(f"/proc/{pid}").exists() for pid in dropped)
+
+    wait_until(is_gone, 30)
+
+
+def test_an_exit_code_is_kept_when_two_threads_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    child = process.spawn([sys.executable, "-c", "raise SystemExit(7)"])
+    ask = os.waitid
+
+    def another_first(*arguments: int) -> object:
+        monkeypatch.setattr(os, "waitid", ask)
+        wait_until(lambda: child.poll() is not None, 60)
+        return ask(*arguments)
+
+    monkeypatch.setattr(os, "waitid", another_first)
+    assert child.poll() == 7
+    assert child.code == 7

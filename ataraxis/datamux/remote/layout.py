@@ -22,7 +22,7 @@ from ataraxis.errors import AtaraxisError, BadMessage, ConfigError, RemoteError
 
 # Numbers, text and times of fixed size; neither objects nor records.
 _DTYPE = re.compile(r"[<|]([biuf][1248]|f16|c8|c16|c32|[SU]\d{1,7}|[mM]8(\[\w+\])?)")
-_MOST = 4096
+_MOST_COLUMNS = 4096
 TIME, VALUE, INDEX, JOINT = "time", "value", "index", "joint"
 
 
@@ -168,7 +168,7 @@ class Layout:
         columns, names = data.get("columns"), data.get("names")
         if not isinstance(columns, list) or not isinstance(names, list):
             raise BadMessage("labels: no columns")
-        if not 1 <= len(columns) <= _MOST:
+        if not 1 <= len(columns) <= _MOST_COLUMNS:
             raise BadMessage(f"labels: {len(columns)} columns")
         found = tuple(Column.unpack(column) for column in columns)
         if [c.role for c in found].count(TIME) != 1 or found[0].role != TIME:
@@ -274,7 +274,7 @@ _BUILT_IN = (
     "OverflowError", "PermissionError", "RuntimeError", "TimeoutError", "TypeError",
     "ValueError",
 )  # fmt: skip
-_MOST = 2000
+_MOST_TEXT = 2000
 
 
 def _known() -> dict[str, type[Exception]]:
@@ -293,7 +293,7 @@ def packed_error(error: BaseException) -> dict[str, str]:
     message = str(error) or type(error).__name__
     if name != type(error).__name__:
         message = f"{type(error).__name__}: {message}"
-    return {"type": name, "message": message[:_MOST]}
+    return {"type": name, "message": message[:_MOST_TEXT]}
 
 
 def unpacked_error(data: Any) -> Exception:
@@ -308,4 +308,4 @@ def unpacked_error(data: Any) -> Exception:
     """
     found = data if isinstance(data, dict) else {}
     kind = _known().get(str(found.get("type")), RemoteError)
-    return kind(str(found.get("message", "no reason given"))[:_MOST])
+    return kind(str(found.get("message", "no reason given"))[:_MOST_TEXT])

@@ -72,11 +72,13 @@ def try_hdf5(opened: OpenedFile) -> None:
         return  # without an interpreter for the trial
     status = os.fstat(opened.file.fileno())
     which = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-    if which not in _trials:
+    problem = _trials.get(which)
+    if problem is None:
+        problem = _trial(opened.file.fileno(), status.st_size)
         if len(_trials) >= _KEPT:
-            _trials.clear()
-        _trials[which] = _trial(opened.file.fileno(), status.st_size)
-    if problem := _trials[which]:
+            _trials.pop(next(iter(_trials)), None)
+        _trials[which] = problem
+    if problem:
         raise RecordingError(f"{opened.shown}: damaged: {problem}")
 
 
