@@ -20,10 +20,9 @@ from ataraxis.datamux.end import End
 from ataraxis.datamux.recording import Recording
 from ataraxis.datamux.remote.access import identity_of
 from ataraxis.datamux.remote.codec import codec_of
-from ataraxis.datamux.remote.inbound import Inlet
+from ataraxis.datamux.remote.inbound import Inlet, RemoteSource
 from ataraxis.datamux.remote.layout import packed, packed_signals, unpacked
 from ataraxis.datamux.remote.link import Link
-from ataraxis.datamux.remote.source import RemoteSource
 from ataraxis.datamux.remote.transport import transport_of
 from ataraxis.datamux.source import Source
 from ataraxis.datamux.task import (

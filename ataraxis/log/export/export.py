@@ -14,8 +14,8 @@ from typing import Protocol
 from ataraxis.config.document import Unreadable, parse
 from ataraxis.config.node import Mapping, Scalar
 from ataraxis.config.storage import read_whole
+from ataraxis.log.archive import Nodes
 from ataraxis.log.export.series import ExportSeries
-from ataraxis.log.nodes import Nodes
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(source, total_rows, new_rows)``."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.errors import CorruptFrame
-from ataraxis.log.nodes import LogNode
+from ataraxis.log.archive import LogNode
 from ataraxis.log.series import PIECE_BYTES, TEXT, Series
 
 

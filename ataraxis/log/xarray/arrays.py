@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from ataraxis.log.nodes import Nodes
+from ataraxis.log.archive import Nodes
 from ataraxis.log.series import Column, Rows, Series
 
 Key = tuple[Any, ...]

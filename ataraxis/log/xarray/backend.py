@@ -17,8 +17,8 @@ from numpy.typing import DTypeLike
 from xarray.backends import BackendEntrypoint
 from xarray.core.indexing import LazilyIndexedArray
 
+from ataraxis.log.archive import LogNode, Nodes
 from ataraxis.log.export.series import fields_of
-from ataraxis.log.nodes import LogNode, Nodes
 from ataraxis.log.npy.archiving import ARCHIVE_SUFFIX
 from ataraxis.log.npy.entries import SUFFIX, parse_stem
 from ataraxis.log.xarray import arrays
