@@ -10,8 +10,9 @@ faster-fifo pickles it, and ataraxis checks it with a CRC-32; "put_many" is
 faster-fifo's own way, 1000 numbers a call, each pickled. *1 MB, 3 stages*: every stage
 copies the block and changes it; joblib gives all blocks to two workers, stage after
 stage. *Two workers*: their speed-up over one, compared with two bare processes that
-share nothing. The original has no batches, and pickles arrays into a queue of 4 MB: it
-takes part in the counter only.
+share nothing. *Plain functions*: two stages of a function that does next to nothing,
+one value at a time, compared with both calls in one task of a pool. The original has
+no batches, and pickles arrays into a queue of 4 MB: it takes part in the counter only.
 
 Peers that are not installed are left out, and listed: faster-fifo; joblib, for this
 version of Python; dataloop-upipe, for Python 3.9. The latter two may be in virtual
@@ -238,6 +239,47 @@ def peer_arrays(make: Callable[[], Any], count: int) -> float:
     return count / seconds
 
 
+# ---- plain functions: small values one by one through two of them
+
+
+def add_one(value: int) -> int:
+    """Return the next number: the work is nothing, so that the way is measured."""
+    return value + 1
+
+
+def add_two(value: int) -> int:
+    """Do what two stages do, in one call: a pool has no stages."""
+    return add_one(add_one(value))
+
+
+def plain(count: int) -> float:
+    """Return values a second through two plain functions, from end to end."""
+    pipe = Pipe("plain")
+    pipe.add(Processor("a", func=add_one)).add(Processor("b", func=add_one))
+    results: list[int] = []
+    with pipe.run(sink=results) as run:
+        run.wait_until_ready(60)
+        began = time.perf_counter()
+        for k in range(count):
+            run.emit(k, timeout=None)
+        run.stop(wait=False)
+        run.wait(300)
+        seconds = time.perf_counter() - began
+    assert results == list(range(2, count + 2))
+    return count / seconds
+
+
+def pool_plain(count: int) -> float:
+    """Return values a second through multiprocessing's pool of two, one by one."""
+    with SPAWN.Pool(2) as pool:
+        pool.map(add_two, range(100))
+        began = time.perf_counter()
+        results = list(pool.imap(add_two, range(count)))
+        seconds = time.perf_counter() - began
+    assert results == list(range(2, count + 2))
+    return count / seconds
+
+
 # ---- two workers, compared with two bare processes
 
 
@@ -396,6 +438,7 @@ def joblib_rate(count: int) -> float:
 
 COUNT, BATCHED, STAGES = "counter", f"counter, batches of {BATCH}", "1 MB, 3 stages"
 PAIR, START, IDLE = "two workers : one", "start to first result", "idle pipe"
+PLAIN, POOL = "plain functions, 8 B", "multiprocessing.Pool.imap"
 OURS, BARE, BOUND = "ataraxis", "bare processes", "aim of the issue"
 FIFO, MANY, UPIPE = "faster-fifo", "faster-fifo, put_many", "dataloop-upipe"
 OTHERS = ("multiprocessing.Queue", FIFO, MANY, UPIPE, "joblib")
@@ -404,6 +447,7 @@ AIMS = [
     Aim(COUNT, OURS, UPIPE, 20, 20, False),
     Aim(BATCHED, OURS, OTHERS, 10, 5, False),
     Aim(STAGES, OURS, OTHERS, 3, 2, False),
+    Aim(PLAIN, OURS, POOL, 2, 1, False),
     Aim(PAIR, OURS, BARE, 0.9, 0.9, False),
     Aim(START, OURS, BARE, 1.5, 1.5),
     Aim(IDLE, OURS, BOUND, 1, 1),
@@ -472,6 +516,8 @@ def all_cases(
         COUNT: ("/s", one),
         BATCHED: ("/s", few),
         STAGES: ("/s", large),
+        PLAIN: ("/s", {OURS: lambda: plain(numbers),
+                       POOL: lambda: pool_plain(numbers)}),
         PAIR: ("x", {OURS: lambda: speed_up(values),
                      BARE: lambda: bare_speed_up(values)}),
         START: ("x", {OURS: start_ratio, BARE: lambda: 1.0}),
