@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import struct
 import warnings
 from pathlib import Path
 
@@ -541,3 +542,52 @@ def test_columns_of_npz_never_take_the_name_of_another(tmp_path):
     assert {name: column.tolist() for name, column in values.items()} == {
         "x[0]": [1, 3], "x[1]": [2, 4], "x0": [100, 200],
     }  # fmt: skip
+
+
+def xdf_of(path: Path, rate: float, rows: list[tuple[float, int]]) -> Path:
+    """Write one int16 channel chunk by chunk, as a recorder of LSL does."""
+
+    def chunk(tag: int, content: bytes) -> bytes:
+        content = struct.pack("<H", tag) + content
+        return b"\x04" + struct.pack("<I", len(content)) + content
+
+    info = (
+        b'<?xml version="1.0"?><info><name>s</name><type>EEG</type><channel_count>1'
+        b"</channel_count><nominal_srate>%g</nominal_srate><channel_format>int16"
+        b"</channel_format><desc/></info>" % rate
+    )
+    samples = b"".join(b"\x08" + struct.pack("<dh", *row) for row in rows)
+    count = b"\x04" + struct.pack("<I", len(rows))
+    path.write_bytes(
+        b"XDF:"
+        + chunk(1, b'<?xml version="1.0"?><info><version>1.0</version></info>')
+        + chunk(2, struct.pack("<I", 1) + info)
+        + chunk(3, struct.pack("<I", 1) + count + samples)
+    )
+    return path
+
+
+@pytest.mark.parametrize("rate", [0.0, 8.0])
+def test_samples_keep_their_order_after_clock_resets(tmp_path: Path, rate: float):
+    """B8: what came after a reset was put before what came before it."""
+    pyxdf = pytest.importorskip("pyxdf")
+    starts = [500.0, 2.0, 300.0, 1.0]  # back, forward, back
+    rows = [(s + k / 8, 10 * n + k) for n, s in enumerate(starts) for k in range(6)]
+    path = xdf_of(tmp_path / "a.xdf", rate, rows)
+    with pytest.warns(RuntimeWarning, match=r"reset at sample 6, 18, and no"):
+        read = dm.open_recordings(path)["s"].read()
+    (theirs,), _ = pyxdf.load_xdf(str(path))
+    assert read.values["ch0"].tolist() == theirs["time_series"][:, 0].tolist()
+    assert read.index["raw"].tolist() == [t for t, _ in rows]
+    times = read.t
+    assert (np.diff(times) >= 0).all()
+    # The gap forward is as written; the two back are one interval, if that is known.
+    assert times[12] - times[11] == pytest.approx(300 - 2 - 5 / 8)
+    assert times[6] - times[5] == pytest.approx(1 / rate if rate else 0, abs=1e-6)
+
+
+def test_a_short_step_back_is_not_a_clock_reset(tmp_path: Path):
+    pytest.importorskip("pyxdf")
+    rows = [(0.0, 1), (4.0, 2), (3.0, 3), (5.0, 4)]
+    read = dm.open_recordings(xdf_of(tmp_path / "a.xdf", 0.0, rows))["s"].read()
+    assert read.values["ch0"].tolist() == [1, 3, 2, 4]

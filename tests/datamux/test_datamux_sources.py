@@ -383,6 +383,28 @@ def test_lines_of_a_board_with_its_own_clock_and_counter(board):
     source.close()
 
 
+def test_lines_that_are_read_together_are_told_apart_by_device_time(board):
+    """B4: they had one stamp, and nothing could select by time."""
+    source = board.source(adc(), counter="u1")
+    source.open()
+    sent = now_ns()
+    # 10 ms apart by the device's clock, ms; it is reset before the last two.
+    lines = [f"{t},{k},1,1\n" for k, t in enumerate([10, 20, 30, 40, 5, 15])]
+    board.write("".join(lines).encode())
+    _, stamps = read(source, 6)
+    arrived = now_ns()
+    host = stamps["time_ns"]
+    assert np.diff(host[[0, 1, 2, 3]]).tolist() == [10**7] * 3
+    assert host[5] - host[4] == 10**7 - 1
+    assert host[3] < host[4], "before the reset is before what came after it"
+    assert sent <= host[5] <= arrived
+    # The next ones never come before those that are there, however their clock runs.
+    board.write(b"5000,6,1,1\n6000,7,1,1\n")
+    _, later = read(source, 2)
+    assert host[5] < later["time_ns"][0] < later["time_ns"][1] <= now_ns()
+    source.close()
+
+
 @pytest.mark.parametrize("check", ["none", "sum", "xor"])
 @pytest.mark.parametrize("order", ["little", "big"])
 def test_frames_of_bytes_find_their_way_back(check, order):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -323,6 +324,27 @@ def _stream_from(node: Node, stream_id: str, attrs: Mapping[str, Any]) -> Stream
     )
 
 
+def spread_by_device(device_s: Sequence[float], arrived_ns: int) -> list[int]:
+    """Return stamps of samples that were read together, monotonic ns.
+
+    The last one has the time of arrival; each one before it is earlier by what its
+    device's time, s, is earlier. Samples without a device time, or from before the
+    device's clock was reset, have the stamp of the next one: they arrived no later.
+
+    Examples
+    --------
+    >>> spread_by_device([0.5, 0.75, 1.0], 2_000_000_000)
+    [1500000000, 1750000000, 2000000000]
+    """
+    stamps, stamp, later = [], arrived_ns, math.nan
+    for at_s in reversed(device_s):
+        if at_s <= later:  # false without a device time
+            stamp -= round((later - at_s) * 1e9)
+        stamps.append(stamp)
+        later = at_s
+    return stamps[::-1]
+
+
 class SerialSource(DescribedSource):
     """One board at a port: read samples, and send commands, from any thread.
 
@@ -351,7 +373,7 @@ class SerialSource(DescribedSource):
         self._came = threading.Condition(self._lock)
         self._rows: deque[tuple[int, float, int, Any]] = deque(maxlen=_KEPT)
         self._replies: deque[tuple[int, bytes]] = deque(maxlen=_REPLIES)
-        self._number = -1
+        self._number, self._stamped_ns = -1, 0
         self._failure: OSError | None = None
         self.malformed = 0
         """Number of invalid lines or frames, which are dropped."""
@@ -472,11 +494,17 @@ class SerialSource(DescribedSource):
         made = self._wire.take(data)
         self.malformed += made.malformed
         with self._lock:
-            for device_s, number, values in made.rows:
+            stamps = spread_by_device([row[0] for row in made.rows], arrived_ns)
+            for stamp, (device_s, number, values) in zip(
+                stamps, made.rows, strict=True
+            ):
                 self.lost += self._wire.missed(self._number, number)
                 self._number = number
                 self.lost += len(self._rows) == _KEPT
-                self._rows.append((arrived_ns, device_s, number, values))
+                self._stamped_ns = max(
+                    stamp, self._stamped_ns + (not math.isnan(device_s))
+                )
+                self._rows.append((self._stamped_ns, device_s, number, values))
             self._replies.extend((arrived_ns, reply) for reply in made.replies)
             self._came.notify_all()
 

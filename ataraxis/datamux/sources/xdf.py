@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,16 @@ _FORMATS = {
     "int64": "i64", "string": "str",
 }  # fmt: skip
 _CHUNK = 4096
+_RESET_S = 5.0
 
 
 class Xdf(SuffixFormat):
     """``xdf://{session}``: streams by their name in the file.
 
     Times are those of `pyxdf`: clocks aligned, jitter of regular streams removed, clock
-    resets handled. The index ``raw``, if declared, has the times as written.
+    resets handled by the file's clock offsets. After a reset without offsets, times
+    continue where they were, with a warning. The index ``raw``, if declared, has the
+    times as written.
     """
 
     suffix = ".xdf"
@@ -71,7 +75,9 @@ class Xdf(SuffixFormat):
         if set(stream.fields) - set(names) and len(stream.fields) == len(names):
             names = [*stream.fields]  # the file does not label its channels
         made = _columns(loaded[chosen], names)
-        made[stream.time] = loaded[chosen]["time_stamps"]
+        rate = float(loaded[chosen]["info"]["nominal_srate"][0])
+        where = f"{path}: stream {wanted!r}"
+        made[stream.time] = _continued(loaded[chosen]["time_stamps"], rate, where)
         if RAW in stream.index:
             raw = _named(self._load(folder, key, False))
             made[RAW] = raw[chosen]["time_stamps"]
@@ -277,6 +283,30 @@ def _of_channels(found: dict[str, Any], key: str) -> list[str]:
     except (TypeError, KeyError, IndexError, AttributeError):
         texts = []
     return texts if len(texts) == count else [""] * count
+
+
+def _continued(stamps: Any, rate_hz: float, where: str) -> NDArray[np.float64]:
+    """Return times that go on after a clock reset, so that samples keep their order.
+
+    A step back of `_RESET_S` or more is a reset, as for pyxdf; shorter ones are not.
+    """
+    times: NDArray[np.float64] = np.asarray(stamps, np.float64)
+    resets = np.flatnonzero(np.diff(times) <= -_RESET_S) + 1
+    if not len(resets):
+        return times
+    step = 1 / rate_hz if rate_hz else 0.0
+    moved = np.zeros(len(times))
+    moved[resets] = times[resets - 1] + step - times[resets]
+    warnings.warn(
+        f"{where}: its clock was reset at sample {', '.join(map(str, resets[:5]))}"
+        f"{' ...' if len(resets) > 5 else ''}, and no clock offset shows by how much: "
+        "times continue without a gap from there, and the true gap is unknown; declare "
+        f"the index {RAW!r} for the times as written",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    times = times + np.cumsum(moved)
+    return times
 
 
 def _columns(found: dict[str, Any], names: list[str]) -> dict[str, NDArray[Any]]:
