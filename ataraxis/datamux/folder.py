@@ -82,8 +82,20 @@ class Folder:
     def descriptor(self, name: str, flags: int = _FLAGS) -> int:
         """Open a file or folder by name; the caller closes the descriptor.
 
-        Raises as `os.open`; if confined, always `FileNotFoundError`.
+        A file's suffix may be in capitals: ``A.XDF`` is found as ``A.xdf``. Raises as
+        `os.open`; if confined, always `FileNotFoundError`.
         """
+        try:
+            return self._descriptor(name, flags)
+        except FileNotFoundError:
+            stem, dot, suffix = name.rpartition(".")
+            if not dot or suffix == suffix.upper() or flags & os.O_DIRECTORY:
+                raise
+            with contextlib.suppress(FileNotFoundError):
+                return self._descriptor(f"{stem}.{suffix.upper()}", flags)
+            raise
+
+    def _descriptor(self, name: str, flags: int) -> int:
         within = self._within(name)
         if not self.is_confined:
             try:
@@ -197,9 +209,9 @@ class Folder:
             found += [
                 f"{inside}/{name}" if inside else name
                 for name in names
-                if name.endswith(suffix)
+                if name.endswith((suffix, suffix.upper()))
             ]
-        return [(name.removesuffix(suffix), {}) for name in sorted(found)]
+        return [(name[: -len(suffix)], {}) for name in sorted(found)]
 
 
 class SuffixFormat:

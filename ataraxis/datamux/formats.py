@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -86,14 +87,15 @@ def open_recordings(path: str | Path) -> dict[str, Recording]:
     -------
     dict of str to Recording
         By the names of the streams in the file; of WFDB ``signals`` and each annotator,
-        such as ``atr``; of a log its numeric sources.
+        such as ``atr``; of a log its numeric sources. A stream that cannot be read is
+        left out with a warning, and raises its error when it is looked up.
 
     Raises
     ------
     FileNotFoundError
         The file does not exist.
     RecordingError
-        The file is damaged.
+        The file is damaged, or none of its streams can be read.
     ValueError
         The file has another format, and needs a collection that describes it.
     """
@@ -117,13 +119,36 @@ def recordings_in(folder: Folder, name: str) -> dict[str, Recording]:
     made: Any = format_of(kind)
     key = last if kind == "log" else stem
     where = f"{folder.shown(last)} ({kind})"
+    recordings = _Recordings()
     with damage_named(where):
-        return {
-            stream_id: Recording.of(
-                stream, made.columns(folder, key, stream_id, stream), where
-            )
-            for stream_id, stream in made.describe(folder, key).items()
-        }
+        described = made.describe(folder, key)
+    for stream_id, stream in described.items():
+        try:
+            with damage_named(where):
+                columns = made.columns(folder, key, stream_id, stream)
+                recordings[stream_id] = Recording.of(stream, columns, where)
+        except RecordingError as error:
+            recordings.problems[stream_id] = error
+    if recordings.problems and not recordings:
+        raise next(iter(recordings.problems.values()))
+    for stream_id, problem in recordings.problems.items():
+        warnings.warn(
+            f"stream {stream_id!r} is left out: {problem}", RuntimeWarning, stacklevel=3
+        )
+    return recordings
+
+
+class _Recordings(dict[str, Recording]):
+    """The recordings of a file; a stream that was left out raises when it is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.problems: dict[str, RecordingError] = {}
+
+    def __missing__(self, stream_id: str) -> Recording:
+        if stream_id in self.problems:
+            raise self.problems[stream_id]
+        raise KeyError(stream_id)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -133,9 +158,10 @@ def _split(name: str) -> tuple[str, str]:
 
 def _kind(values: NDArray[Any]) -> str:
     """Return the name of a dtype in metadata; `RecordingError` if it has none."""
+    native = values.dtype.newbyteorder("=")
     for name, kind in DTYPES.items():
         dtype = np.dtype(kind)
-        if values.dtype == dtype or (values.dtype.kind == dtype.kind in "US"):
+        if native == dtype or (native.kind == dtype.kind in "US"):
             return name
     raise RecordingError(f"a column of {values.dtype}: expected {', '.join(DTYPES)}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -83,13 +83,7 @@ class Recording:
             A field is missing, a value does not fit its dtype, index and frequency
             are both missing, or a time is not finite.
         """
-        missing = [name for name in stream.fields if name not in columns]
-        if missing:
-            close = difflib.get_close_matches(missing[0], columns, 1)
-            raise RecordingError(
-                f"{where}: stream {stream.id!r} has field {missing[0]!r} and the file "
-                f"has {[*columns]}" + (f"; did you mean {close[0]!r}?" if close else "")
-            )
+        check_fields(stream, columns, where)
         values = {
             name: _fitted(columns[name], field, where, name)
             for name, field in stream.fields.items()
@@ -309,3 +303,15 @@ def _per_second(
     ratio = float(np.median(steps)) * rate
     scales = np.array([1.0, 1e3, 1e6, 1e9])
     return float(scales[np.abs(np.log(scales) - np.log(ratio)).argmin()])
+
+
+def check_fields(stream: Stream, names: Iterable[str], where: str) -> None:
+    """Raise `RecordingError` if a field of the stream is not among a file's columns."""
+    columns = [name for name in names if name]
+    missing = [name for name in stream.fields if name not in columns]
+    if missing:
+        close = difflib.get_close_matches(missing[0], columns, 1)
+        raise RecordingError(
+            f"{where}: stream {stream.id!r} has field {missing[0]!r} and the file "
+            f"has {columns}" + (f"; did you mean {close[0]!r}?" if close else "")
+        )

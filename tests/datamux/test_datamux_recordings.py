@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import queue
 import struct
 import warnings
@@ -15,6 +16,7 @@ from places import DATA
 import ataraxis.datamux as dm
 from ataraxis import Consumer
 from ataraxis.datamux import Field, Recording, Stream
+from ataraxis.datamux.description import channel_names
 from ataraxis.errors import RecordingError, SourceNotFound
 
 if not DATA.is_dir():
@@ -591,3 +593,119 @@ def test_a_short_step_back_is_not_a_clock_reset(tmp_path: Path):
     rows = [(0.0, 1), (4.0, 2), (3.0, 3), (5.0, 4)]
     read = dm.open_recordings(xdf_of(tmp_path / "a.xdf", 0.0, rows))["s"].read()
     assert read.values["ch0"].tolist() == [1, 3, 2, 4]
+
+
+def test_comments_of_nwb_are_not_names_of_channels(tmp_path: Path):
+    pynwb = pytest.importorskip("pynwb")
+    date = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
+    file = pynwb.NWBFile("d", "u", date)
+    for name, comments in (("lick", "no comments"), ("nose", "a poke, seen by hand")):
+        data = np.zeros((3, len(comments.split(", "))))
+        file.add_acquisition(
+            pynwb.TimeSeries(
+                name=name, data=data, unit="V", rate=10.0, comments=comments
+            )
+        )
+    with pynwb.NWBHDF5IO(str(tmp_path / "n.nwb"), "w") as io:
+        io.write(file)
+    found = dm.open_recordings(tmp_path / "n.nwb")
+    assert [*found["lick"].stream.fields] == [*channel_names(1)]
+    assert [*found["nose"].stream.fields] == [*channel_names(2)]
+
+
+@pytest.mark.parametrize("name", ["A.NPZ", "A.Npz", "a.npz"])
+def test_columns_of_npz_of_any_byte_order_and_suffixes_in_capitals(tmp_path, name):
+    column = np.array([1, -2, 300], ">i2")
+    np.savez(tmp_path / "x.npz", t=np.arange(3.0), x=column)
+    (tmp_path / "x.npz").rename(tmp_path / name)
+    (read,) = dm.open_recordings(tmp_path / name).values()
+    assert read.read().values["x"].tolist() == [1, -2, 300]
+    assert read.read().values["x"].dtype == np.dtype("i2")
+
+
+@pytest.mark.parametrize("name", ["B.XDF", "b.XDF"])
+def test_a_suffix_may_be_in_capitals(tmp_path: Path, name: str):
+    pytest.importorskip("pyxdf")
+    xdf_of(tmp_path / name, 8.0, [(1.0, 5), (1.125, 6)])
+    assert dm.open_recordings(tmp_path / name)["s"].read().values["ch0"].tolist() == [
+        5,
+        6,
+    ]
+    with pytest.raises(FileNotFoundError, match=r"C\.xdf"):
+        dm.open_recordings(tmp_path / "C.XDF")
+
+
+def test_a_header_of_csv_may_end_with_columns_without_a_name(tmp_path: Path):
+    folder = write_collection(
+        tmp_path, pattern="csv://{subject}",
+        streams={"s": {"fields": {"x": {"dtype": "f64"}}, "index": {"t": {}}}},
+    )  # fmt: skip
+    (folder / "a.csv").write_text("t,x,,\n0,5.0,,\n1,6.0,,\n")
+    api = dm.API(tmp_path, tmp_path)
+    found = api.recording("eyes", "s", {"subject": "a"}).read()
+    assert found.values["x"].tolist() == [5.0, 6.0]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_field_that_a_table_lacks_is_told_with_all_its_columns(tmp_path, kind):
+    folder = write_collection(
+        tmp_path, pattern=f"{kind}://{{subject}}",
+        streams={"s": {"fields": {"gaze-x": {"dtype": "f64"}}, "index": {"t": {}}}},
+    )  # fmt: skip
+    if kind == "csv":
+        (folder / "a.csv").write_text("t,gaze_x,other\n0,1,2\n")
+    else:
+        pa = pytest.importorskip("pyarrow")
+        columns = {"t": [0.0], "gaze_x": [1.0], "other": [2.0]}
+        pytest.importorskip("pyarrow.parquet").write_table(
+            pa.table(columns), folder / "a.parquet"
+        )
+    with pytest.raises(RecordingError) as caught:
+        dm.API(tmp_path, tmp_path).recording("eyes", "s", {"subject": "a"})
+    assert "['t', 'gaze_x', 'other']; did you mean 'gaze_x'?" in str(caught.value)
+
+
+def test_images_of_nwb_are_one_field_of_their_shape(tmp_path: Path):
+    pynwb = pytest.importorskip("pynwb")
+    date = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
+    file = pynwb.NWBFile("d", "u", date)
+    images = np.arange(3 * 4 * 5, dtype="u1").reshape(3, 4, 5)
+    file.add_acquisition(
+        pynwb.TimeSeries(name="camera", data=images, unit="n.a.", rate=10.0)
+    )
+    file.add_acquisition(
+        pynwb.TimeSeries(
+            name="scaled", data=images, unit="V", rate=10.0, conversion=0.5, offset=1.0
+        )
+    )
+    with pynwb.NWBHDF5IO(str(tmp_path / "n.nwb"), "w") as io:
+        io.write(file)
+    found = dm.open_recordings(tmp_path / "n.nwb")
+    camera = found["camera"]
+    assert [f.shape for f in camera.stream.fields.values()] == [(4, 5)]
+    assert camera.read().values["camera"].tolist() == images.tolist()
+    scaled = found["scaled"].read().values["scaled"]
+    assert scaled.tolist() == (images * 0.5 + 1).tolist()
+
+
+def test_a_stream_that_cannot_be_read_is_left_out_and_raises_when_asked_for(tmp_path):
+    pynwb = pytest.importorskip("pynwb")
+    date = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
+    good = {"name": "lick", "data": np.arange(4.0), "unit": "V", "rate": 10.0}
+    bad = {"name": "nose", "data": np.arange(3.0), "unit": "V"}
+    bad["timestamps"] = [0.0, np.nan, 2.0]
+    for name, series in (("both", [bad, good]), ("bad", [bad])):
+        file = pynwb.NWBFile("d", "u", date)
+        for options in series:
+            file.add_acquisition(pynwb.TimeSeries(**options))
+        with pynwb.NWBHDF5IO(str(tmp_path / f"{name}.nwb"), "w") as io:
+            io.write(file)
+    with pytest.warns(RuntimeWarning, match=r"'nose' is left out: .*row 1 is not a"):
+        found = dm.open_recordings(tmp_path / "both.nwb")
+    assert [*found] == ["lick"]
+    with pytest.raises(RecordingError, match="row 1 is not a time"):
+        found["nose"]
+    with pytest.raises(KeyError):
+        found["neither"]
+    with pytest.raises(RecordingError, match="row 1 is not a time"):
+        dm.open_recordings(tmp_path / "bad.nwb")

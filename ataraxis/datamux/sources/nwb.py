@@ -42,7 +42,11 @@ class Nwb(SuffixFormat):
                     f"{path}: no time series {wanted!r}: found {[*series]}"
                 )
             found = series[wanted]
-            whole = _rows(_values(found.data, opened))
+            data = _values(found.data, opened)
+            if [f.shape for f in stream.fields.values()] == [_shape_of(data)] != [()]:
+                whole = np.asarray(data)[:, np.newaxis]  # one field of that shape
+            else:
+                whole = _rows(data)
             if len(stream.fields) != whole.shape[1]:
                 raise RecordingError(
                     f"{path}: {wanted!r} has {whole.shape[1]} columns, declared "
@@ -60,15 +64,18 @@ class Nwb(SuffixFormat):
         described = {}
         with _series_of(folder, f"{key}.nwb") as (series, opened):
             for name, found in series.items():
-                whole = _rows(_values(found.data, opened, 1))
+                data = _values(found.data, opened, 1)
+                whole, shape = _rows(data), _shape_of(data)
                 dtype = "f64" if _is_scaled(found) else dtype_name(whole.dtype) or "str"
                 width = whole.shape[1]
                 line = (found.comments or "").partition("\n")[0]
-                listed = line.removeprefix("fields: ").split(", ")
-                names = channel_names(width, listed)
+                # Only what `write_nwb` wrote; comments of others are prose.
+                is_ours = line.startswith("fields: ")
+                listed = line.removeprefix("fields: ").split(", ") if is_ours else []
+                names = [name] if shape else channel_names(width, listed)
                 described[name] = Stream(
                     name, found.description, found.unit or "", found.rate,
-                    fields={n: Field(n, dtype=dtype) for n in names},
+                    fields={n: Field(n, dtype=dtype, shape=shape) for n in names},
                     index={"t": Field("time", unit="s")}, attrs={"id": name},
                 )  # fmt: skip
         return described
@@ -91,6 +98,12 @@ def _conversion(found: Any, width: int) -> Any:
             f"{found.name!r} has {width} channels and {each.shape} conversions"
         )
     return found.conversion * each
+
+
+def _shape_of(data: Any) -> tuple[int, ...]:
+    """Return the shape of a sample that is an image, or larger; () of channels."""
+    shape = tuple(np.shape(data))
+    return shape[1:] if len(shape) > 2 else ()
 
 
 def _rows(data: Any) -> NDArray[Any]:

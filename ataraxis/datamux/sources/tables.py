@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import Stream
 from ataraxis.datamux.folder import Folder, OpenedFile, SuffixFormat
+from ataraxis.datamux.recording import check_fields
 from ataraxis.errors import RecordingError
 from ataraxis.log.optional import need
 
@@ -41,6 +42,7 @@ class Csv(SuffixFormat):
 
 def _read(opened: OpenedFile, stream: Stream) -> Mapping[str, NDArray[Any]]:
     header = _header(opened)
+    check_fields(stream, header, opened.shown)
     wanted = {
         name: _parsed_as(name, stream)
         for name in header
@@ -122,7 +124,9 @@ def _header(opened: OpenedFile) -> list[str]:
         raise RecordingError(
             f"{where}:1: {len(names)} columns, at most {FILES.columns} are read"
         )
-    twice = sorted(n for n, count in collections.Counter(names).items() if count > 1)
+    # A spreadsheet leaves columns without a name behind its own.
+    named = collections.Counter(name for name in names if name)
+    twice = sorted(name for name, count in named.items() if count > 1)
     if twice:
         raise RecordingError(f"{where}: duplicate column names: {twice[:20]}")
     return names
@@ -249,6 +253,7 @@ def _parquet(
         opened.file, thrift_string_size_limit=2**24, thrift_container_size_limit=2**20
     )
     metadata = file.metadata
+    check_fields(stream, file.schema_arrow.names, opened.shown)
     names = [
         name
         for name in file.schema_arrow.names
