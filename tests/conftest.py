@@ -23,6 +23,8 @@ GRACE_S = 3.0
 # A shell's background jobs are told to ignore it, and so are the programs they start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # so does nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 SLOW = ("stress", "model", "slow")
 _failed = pytest.StashKey[bool]()
 
