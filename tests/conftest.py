@@ -53,7 +53,7 @@ def pytest_configure_node(node) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run all tests in two processes, as they mostly wait; some of them in one."""
-    return 2 if _is_whole(config) else 0
+    return 2 if _is_whole(config) and not config.option.markexpr else 0
 
 
 @pytest.hookimpl(trylast=True)
