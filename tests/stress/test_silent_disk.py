@@ -218,7 +218,7 @@ def test_a_program_ends_without_its_disk(disk: Disk) -> None:
     )  # fmt: skip
     assert program.stdout is not None
     with program.stdout:
-        assert "is not waited for" in program.stdout.readline()
+        assert "gave up waiting for the disk" in program.stdout.readline()
         assert program.stdout.readline() == "ended\n"
     disk.go_on()
     assert program.wait(20) == 0
