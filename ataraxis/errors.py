@@ -147,6 +147,19 @@ class SourceLost(AtaraxisError, ConnectionError):
     """A live source was lost, and did not return within its patience."""
 
 
+class AmbiguousMatch(AtaraxisError, ValueError):
+    """Two recordings of a signal match in several ways that fit equally well.
+
+    Attributes
+    ----------
+    candidates : tuple of int
+        The shifts that fit equally well, ns: time of the other clock minus time of the
+        device, at the device's first edge.
+    """
+
+    candidates: tuple[int, ...] = ()
+
+
 class RecordingError(AtaraxisError, ValueError):
     """A recording's file is damaged, or differs from its description."""
 

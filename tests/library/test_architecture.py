@@ -399,6 +399,7 @@ BUILT_IN = {
     "CorruptFrame": (ValueError,),
     "LoggerError": (ChildProcessError, RuntimeError),
     "ConfigError": (ValueError,),
+    "AmbiguousMatch": (ValueError,),
     "RemoteError": (ConnectionError,),
     "ProcessorError": (RuntimeError,),
     "PipeError": (ExceptionGroup,),

@@ -1,9 +1,4 @@
-"""The clock: monotonic nanoseconds, their wall time, and the clocks of other hosts.
-
-Every stamp in ataraxis is `now_ns()`: CLOCK_MONOTONIC of this host, int64 ns. An
-`Anchor` converts it to wall time, an `Offset` to another host's clock. Stamps are never
-changed: both are recorded beside them.
-"""
+"""The clocks of hosts: monotonic time, wall time, offsets between hosts."""
 
 from __future__ import annotations
 
