@@ -19,7 +19,7 @@ from hypothesis import settings
 settings.register_profile("ataraxis", deadline=None, derandomize=True)
 settings.load_profile("ataraxis")
 
-GRACE_S = 3.0
+GRACE_S = 10.0
 # A shell's background jobs are told to ignore it, and so are the programs they start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
