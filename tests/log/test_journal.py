@@ -20,10 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from places import ROOT
 
+from ataraxis._kernels import journal_scan
 from ataraxis.errors import CorruptFrame, LoggerError, NotConnectedError
 from ataraxis.frame import Frame
 from ataraxis.labels import Labels
 from ataraxis.log import JournalWriter, LogArchive
+from ataraxis.log.journal import input as journal_input
 from ataraxis.log.journal.output import Syncer
 from ataraxis.log.journal.page import PAGE, FileHeader
 from ataraxis.shm.files import is_owned, own
@@ -586,3 +588,20 @@ def test_the_methods_of_log_archive_reader(tmp_path: Path) -> None:
     assert len(batches) == 8
     read = [m for batch in batches for m in LogArchive(tmp_path).iter_messages(batch)]
     assert [m.timestamp_us for m in read] == stamps.tolist()
+
+
+def test_entries_of_a_damaged_run_are_as_many_as_the_run_had() -> None:
+    good, lost = journal_scan.GOOD, journal_scan.LOST
+    run = np.zeros((), journal_input.RUN)
+    table = np.zeros(4, journal_input.ENTRY)
+    table["state"] = [good, lost, good, lost]
+    table["bytes"] = [64, 640, 64, 128]
+
+    def states(count: int, entries=table) -> list[int]:
+        run["count"] = count
+        return journal_input._fit_count(entries, run)["state"].tolist()
+
+    # The widest damage hides those that are missing; padding looks like one more lost.
+    assert states(6) == [good, lost, lost, lost, good, lost]
+    assert states(3) == [good, lost, good]
+    assert states(3, table[[0, 2]]) == [good, good, lost]
