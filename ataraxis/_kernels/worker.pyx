@@ -83,14 +83,18 @@ cdef class WorkerHandle:
     cdef public bint _has_got, _is_quick
     cdef public object _job, _values
 
-    def _plug(self, board, dict words, QueueHandle inbox, QueueHandle outbox):
-        """Use the board and the queues; `words` maps names to indices on the board."""
+    def _plug(self, board, dict words, QueueHandle inbox, QueueHandle outbox, lane_of, bint tells_gaps):
+        """Use the board and the queues; `words` maps names to indices on the board.
+
+        `lane_of` maps the lane of a value to that of its results; `tells_gaps`: the child is told of a value without any.
+        """
         self.board = board
         self.state, self.finished, self.edge = words["state"], words["finished"], words["edge"]
         self.emitted, self.received = words["emitted"], words["received"]
         self.bins, self.last_bin = words["bins"], words["last_bin"]
         self.lane_at, self.began, self.last = words["lane"], words["began"], words["last"]
         self.source, self.busy = words["source"], words["busy"]
+        self.lane_of, self.tells_gaps = lane_of, tells_gaps
         self.lane_in = <uint64_t>-1     # no frame has it
         self.inbox, self.outbox = inbox, outbox
         self._is_quick = inbox is not None
@@ -140,9 +144,22 @@ cdef class WorkerHandle:
         if self.is_held:
             self.is_held = False
             self.inbox.finish_lease(&self.slot_lease, 1, False, True)
-            self.board[self.began] = 0
-            self.board[self.lane_at] = 0
-            self.board[self.last] = now
+            self.end(now)
+        return 0
+
+    cdef int begin(self, ax_message_header *header, int64_t now) except -1:
+        # Count a value, and show on the board that the worker has it.
+        self.board[self.lane_at] = header.origin.lane
+        self.board[self.lane_at + 1] = header.origin.sequence
+        self.board[self.began] = now
+        self.board[self.received] += 1
+        self.board[self.bins + min(ax_log2(max(now - header.time_ns, 1)), self.last_bin)] += 1
+        return 0
+
+    cdef int end(self, int64_t now) except -1:
+        # Show on the board that the worker has acknowledged its value.
+        self.board[self.began] = self.board[self.lane_at] = 0
+        self.board[self.last] = now
         return 0
 
     cdef object try_get(self):
@@ -180,11 +197,7 @@ cdef class WorkerHandle:
             self._accept(inbox.frame_lease_of(&self.slot_lease))
             return NOT_READY
         self.is_held = True
-        self.board[self.lane_at] = header.origin.lane
-        self.board[self.lane_at + 1] = header.origin.sequence
-        self.board[self.began] = now
-        self.board[self.received] += 1
-        self.board[self.bins + min(ax_log2(max(now - header.time_ns, 1)), self.last_bin)] += 1
+        self.begin(&header, now)
         return value
 
     def _ack_deferred(self):
@@ -197,10 +210,6 @@ cdef class WorkerHandle:
                 self.inbox.leave()
 
     # ---- a plain function: the next value, and its result
-
-    def _serve_with(self, lane_of, bint tells_gaps):
-        """Prepare `next_value` and `emit_result`; `lane_of` maps the lane of a frame to that of its results."""
-        self.lane_of, self.tells_gaps = lane_of, tells_gaps
 
     def next_value(self):
         """Lease the next frame and return its value, waiting for it without a limit.
@@ -234,11 +243,7 @@ cdef class WorkerHandle:
         if self.served.failures or self.header.origin.overlap or self.header.origin.lane & CALL:
             self._accept(self.message(value))
             return NotImplemented
-        self.board[self.lane_at] = self.header.origin.lane
-        self.board[self.lane_at + 1] = self.header.origin.sequence
-        self.board[self.began] = now
-        self.board[self.received] += 1
-        self.board[self.bins + min(ax_log2(max(now - self.header.time_ns, 1)), self.last_bin)] += 1
+        self.begin(&self.header, now)
         return value
 
     def emit_result(self, result):
@@ -272,8 +277,7 @@ cdef class WorkerHandle:
             self.inbox.finish_lease(&self.served, 1, False, True)
         finally:
             self.inbox.leave()
-        self.board[self.began] = self.board[self.lane_at] = 0
-        self.board[self.last] = now
+        self.end(now)
         return True
 
     def message(self, value):

@@ -175,6 +175,8 @@ class WorkerIO(WorkerHandle):
             words,
             None if spec.ordered_parents else self.queue,
             self.outboxes[0].direct if is_direct else None,
+            lambda lane: lane_of(lane, spec.index),
+            spec.tells_gaps,
         )
 
     @property
@@ -242,7 +244,7 @@ class WorkerIO(WorkerHandle):
                 self._call = job
                 self._connect()
             self._values.extend(job.values)
-        self._is_quick = self._call is None and self.is_served_quickly()
+        self._is_quick = self._call is None and self._can_skip_inbox()
         return self._values.popleft()
 
     def _end_of_input(self, text: str) -> BaseException:
@@ -278,21 +280,20 @@ class WorkerIO(WorkerHandle):
             pass
         return values
 
-    def serve_quickly(self) -> None:
-        """Prepare `next_value` and `emit_result`, which do not use the inbox."""
-        index = self._spec.index
-        self._serve_with(lambda lane: lane_of(lane, index), self._spec.tells_gaps)
+    def serve_quickly(self) -> bool:
+        """Let `next_value` lease the next frame, if it may; return whether it may."""
+        self._is_quick = self._can_skip_inbox()
+        return self._is_quick
 
-    def is_served_quickly(self) -> bool:
-        """Set and return whether the kernel may lease the next frame."""
-        self._is_quick = (
+    def _can_skip_inbox(self) -> bool:
+        """Return whether no frame has to be taken before the queue's next one."""
+        return (
             self.queue is not None
             and self.inbox is not None
             and self.inbox.is_empty
             and not self.queue.has_partial
             and not self._spec.ordered_parents
         )
-        return self._is_quick
 
     def take(self, timeout: float | None) -> Job:
         """Return the next job; `EndOfStream` at the end of the input."""

@@ -133,11 +133,9 @@ class Work:
         is_plain = not (
             spec.max_batch > 1 or spec.fills_gaps or self._takes_overlap or self._loop
         )
-        if is_plain:
-            io.serve_quickly()
         call, next_value, emit_result = self._call, io.next_value, io.emit_result
         while True:
-            if is_plain and io.is_served_quickly():
+            if is_plain and io.serve_quickly():
                 while (value := next_value()) is not NotImplemented:
                     try:
                         made = call(value)

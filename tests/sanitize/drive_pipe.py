@@ -36,7 +36,7 @@ WIDE = 9_000  # float64, longer than what is copied with the GIL
 RUNNING = 1
 WORDS = {
     "state": 0, "finished": 1, "emitted": 2, "edge": 3, "received": 4, "lane": 5,
-    "began": 7, "last": 8, "bins": 9, "last_bin": 31, "source": 1,
+    "began": 7, "last": 8, "bins": 9, "last_bin": 31, "source": 1, "busy": 42,
 }  # fmt: skip
 
 
@@ -49,7 +49,8 @@ class Port(WorkerHandle):
         self.kept: deque[Any] = deque()
         words = np.zeros(64, np.int64)
         words[0] = RUNNING
-        self._plug(words.data.cast("B").cast("q"), WORDS, inbox, outbox)
+        board = words.data.cast("B").cast("q")
+        self._plug(board, WORDS, inbox, outbox, lambda lane: lane + 1, False)
 
     def acknowledge(self) -> None:
         self._ack_deferred()
@@ -135,14 +136,29 @@ def drive(first: MemQ, second: MemQ, seconds: float) -> list[int]:
         port = Port(first, second, me + 1)
         value: Any = 0
         while value is not None and not failed:
-            if counts[me] % 2:
+            if counts[me] % 3 == 0:
                 value = port.get(20)
                 assert port.emit(value, None, 20)
-            else:
+            elif counts[me] % 3 == 1:
                 value = done(port._getting_sync(20))
                 assert done(port._emitting_sync(value, None, 20))
+            else:
+                value = serve(port)
             counts[me] += 1
         port._unplug(True)
+
+    def serve(port: Port) -> Any:
+        """Pass a value on as a plain function's worker does."""
+        port.acknowledge()
+        value = port.next_value()
+        if value is NotImplemented:
+            value = port._get(20)
+            assert port.emit(value, None, 20)
+        elif value is None or not port.emit_result(value):
+            message = port.message(value)
+            assert port.emit(value, None, 20)
+            message.acknowledge()
+        return value
 
     def get(me: int) -> None:
         port, left = Port(second, None, 0), WORKERS
