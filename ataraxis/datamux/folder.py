@@ -211,7 +211,9 @@ class Folder:
                 for name in names
                 if name.endswith((suffix, suffix.upper()))
             ]
-        return [(name[: -len(suffix)], {}) for name in sorted(found)]
+        # Of two files that differ in the case of the suffix alone, one is opened.
+        keys = dict.fromkeys(name[: -len(suffix)] for name in sorted(found))
+        return [(key, {}) for key in keys]
 
 
 class SuffixFormat:

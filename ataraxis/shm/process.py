@@ -126,7 +126,9 @@ def spawn(
     >>> spawn([sys.executable, "-c", "raise SystemExit(3)"]).wait(60)
     3
     """
-    _dropped[:] = [pid for pid in _dropped if not _is_reaped(pid)]
+    for pid in _dropped.copy():
+        if _is_reaped(pid):
+            _dropped.discard(pid)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     try:
         defaults = {"stdin": subprocess.DEVNULL, "process_group": 0}
@@ -136,7 +138,7 @@ def spawn(
 
 
 # Children that were dropped while they ran: `spawn` reaps those that have ended.
-_dropped: list[int] = []
+_dropped: set[int] = set()
 
 
 def _is_reaped(pid: int) -> bool:
@@ -221,7 +223,7 @@ class ChildProcess:
     def __del__(self) -> None:
         if hasattr(self, "descriptor"):
             if self.poll() is None:
-                _dropped.append(self.pid)
+                _dropped.add(self.pid)
             self._close()
             self._process.returncode = self.code or 0  # Popen warns of one that runs
 

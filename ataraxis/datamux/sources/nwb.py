@@ -43,7 +43,8 @@ class Nwb(SuffixFormat):
                 )
             found = series[wanted]
             data = _values(found.data, opened)
-            if [f.shape for f in stream.fields.values()] == [_shape_of(data)] != [()]:
+            image = _shape_of(data)
+            if image and [f.shape for f in stream.fields.values()] == [image]:
                 whole = np.asarray(data)[:, np.newaxis]  # one field of that shape
             else:
                 whole = _rows(data)

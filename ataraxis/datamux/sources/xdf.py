@@ -305,8 +305,8 @@ def _continued(stamps: Any, rate_hz: float, where: str) -> NDArray[np.float64]:
         RuntimeWarning,
         stacklevel=2,
     )
-    times = times + np.cumsum(moved)
-    return times
+    continued: NDArray[np.float64] = times + np.cumsum(moved)
+    return continued
 
 
 def _columns(found: dict[str, Any], names: list[str]) -> dict[str, NDArray[Any]]:
