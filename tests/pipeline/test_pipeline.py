@@ -16,6 +16,7 @@ import pytest
 import workers_pipe as w
 import xarray as xr
 from deadline import wait_until
+from pipelines import chain
 from places import PRINTED
 from test_seed_array import chapter_file
 
@@ -27,14 +28,6 @@ from ataraxis.pipeline.graph import ordered_region, ordering_windows
 SEED = PRINTED / "pipe_counter.txt"
 DECLARATION = SEED.with_name("pipe_declaration.txt")
 IMPORT = "from upipe import"
-
-
-def chain(*stages: Processor, name: str = "p") -> Pipe:
-    pipe = Pipe(name)
-    last = pipe.add(stages[0])
-    for stage in stages[1:]:
-        last = last.add(stage)
-    return pipe
 
 
 def test_a_stream_that_pauses_does_not_fail_the_pipe_it_feeds() -> None:

@@ -11,17 +11,10 @@ from pathlib import Path
 import pytest
 import workers_pipe as w
 from deadline import wait_until
+from pipelines import chain
 
 from ataraxis.errors import EndOfStream, PipeError, ProcessorError
-from ataraxis.pipeline import Pipe, Processor
-
-
-def chain(*stages: Processor, **keywords: object) -> Pipe:
-    pipe = Pipe("p", **keywords)
-    last = pipe.add(stages[0])
-    for stage in stages[1:]:
-        last = last.add(stage)
-    return pipe
+from ataraxis.pipeline import Processor
 
 
 def test_a_cancelled_caller_does_not_affect_others() -> None:

@@ -11,6 +11,7 @@ import programs
 import pytest
 import workers_pipe as w
 from deadline import wait_until
+from pipelines import chain
 
 from ataraxis.errors import PipeError, ProcessorError
 from ataraxis.frame import Frame
@@ -22,14 +23,6 @@ from ataraxis.shm.context import Context
 QUICK = Restart(limit=None, backoff_s=0.01)
 # Longer than a busy machine lets a process wait for its turn.
 HANG_S = 3.0
-
-
-def chain(*stages: Processor, **keywords: object) -> Pipe:
-    pipe = Pipe("p", **keywords)
-    last = pipe.add(stages[0])
-    for stage in stages[1:]:
-        last = last.add(stage)
-    return pipe
 
 
 def error_of(pipe: Pipe, source: object = range(10)) -> ProcessorError:

@@ -9,6 +9,7 @@ import numpy as np
 import programs
 import pytest
 import workers_pipe as w
+from pipelines import chain
 
 from ataraxis.errors import EndOfInput, EndOfStream
 from ataraxis.pipeline import (
@@ -36,14 +37,6 @@ DIALECTS = {
     "entry": None,
 }
 PLACES = {"alone": (0, 1), "first": (0, 2), "middle": (1, 3), "last": (1, 2)}
-
-
-def chain(*stages: Processor) -> Pipe:
-    pipe = Pipe("p")
-    last = pipe.add(stages[0])
-    for stage in stages[1:]:
-        last = last.add(stage)
-    return pipe
 
 
 def pipe_of(dialect: str, place: str, directory: Path) -> Pipe:

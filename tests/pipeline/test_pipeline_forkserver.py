@@ -10,22 +10,15 @@ import programs
 import pytest
 import workers_pipe as w
 from deadline import wait_until
+from pipelines import chain
 from test_pipeline import seed_counter
 from test_pipeline_deaths import PARENT, alive, children_of
 
 from ataraxis.errors import PipeError, ProcessorError
-from ataraxis.pipeline import Local, Pipe, Processor, Restart
+from ataraxis.pipeline import Local, Processor, Restart
 from ataraxis.shm.context import Context
 
 QUICK = Restart(limit=None, backoff_s=0.01)
-
-
-def chain(*stages: Processor, **keywords: object) -> Pipe:
-    pipe = Pipe("p", **keywords)
-    last = pipe.add(stages[0])
-    for stage in stages[1:]:
-        last = last.add(stage)
-    return pipe
 
 
 def server_of(local: Local) -> int:

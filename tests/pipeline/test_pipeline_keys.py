@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import workers_pipe as w
 from deadline import wait_until
+from pipelines import chain
 
 from ataraxis.errors import PipeError
 from ataraxis.pipeline import Pipe, Processor, Restart
@@ -20,14 +21,6 @@ from ataraxis.pipeline.partition import Key, Router, number_of
 
 QUICK = Restart(limit=None, backoff_s=0.01)
 VALUES = [{"mouse": k * k % 7, "at": k} for k in range(600)]
-
-
-def chain(*stages: Processor, **keywords: object) -> Pipe:
-    pipe = Pipe("p", **keywords)
-    last = pipe.add(stages[0])
-    for stage in stages[1:]:
-        last = last.add(stage)
-    return pipe
 
 
 def of_each_mouse(found: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:

@@ -12,17 +12,10 @@ import numpy as np
 import programs
 import pytest
 import workers_pipe as w
+from pipelines import chain
 
 from ataraxis.errors import NotConnectedError, PipeError, ProcessorError
 from ataraxis.pipeline import Pipe, Processor
-
-
-def chain(*stages: Processor, **keywords: object) -> Pipe:
-    pipe = Pipe("p", **keywords)
-    last = pipe.add(stages[0])
-    for stage in stages[1:]:
-        last = last.add(stage)
-    return pipe
 
 
 def failure_of(pipe: Pipe, source: object = range(10)) -> PipeError:
