@@ -17,7 +17,7 @@ from ataraxis.log.recovery import recover
 from ataraxis.session.directory import SessionFolder, SessionLog, SessionRecord
 from ataraxis.session.verdict import StreamVerdict, Verdict, judge
 from ataraxis.shm.context import Context, ContextLike
-from ataraxis.stream.announcement import sweep
+from ataraxis.stream.announcement import announced, sweep
 from ataraxis.stream.inspector import inspect
 from ataraxis.stream.statistics import StreamStatistics
 
@@ -165,15 +165,24 @@ def _doubt_the_rest(verdict: Verdict, known: set[str]) -> None:
 
 def wait_until_detached(about: SessionRecord, context: Context) -> None:
     """Wait until the recorders of a killed session have ended, as they do at once."""
-    sweep(context)
     deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline and any(
+    while time.monotonic() < deadline and _is_recording(about, context):
+        time.sleep(_LOOK_S)
+    sweep(context)
+
+
+def _is_recording(about: SessionRecord, context: Context) -> bool:
+    """Return whether a recorder of the session reads a stream, or is announced."""
+    return any(
+        one.durable == about.recorder
+        for name in about.streams
+        for one in announced(name, context)
+    ) or any(
         r.label == about.recorder and not r.is_detached
         for listed in inspect(context)
         if isinstance(listed.content, StreamStatistics)
         for r in listed.content.readers
-    ):
-        time.sleep(_LOOK_S)
+    )
 
 
 def _place(about: SessionRecord, context: ContextLike) -> Context | None:

@@ -24,6 +24,7 @@ from ataraxis.errors import NotConnectedError, SegmentExists, StreamUnavailable
 from ataraxis.log.journal.page import files_of
 from ataraxis.session import EventStream, SessionFolder, SessionLoss, finish_sessions
 from ataraxis.shm.context import Context
+from ataraxis.stream.announcement import Announcement
 
 doubted = pytest.mark.filterwarnings("ignore:session .* not to be trusted")
 
@@ -468,6 +469,23 @@ def test_a_session_that_is_killed_takes_its_recorder_along_and_is_recovered(
     for name in ("camera", "probe"):
         assert done.verdict[name].received == 70
     assert camera.statistics().detached == ()
+
+
+def test_what_a_dying_recorder_announced_is_removed_once_it_is_dead(
+    tmp_path: Path, camera: Producer, probe: Producer, context: Path
+) -> None:
+    """It waits for a stream that is not there, and dies some time after its session."""
+    path = killed(tmp_path, camera, probe, 40)
+    late = Announcement("camera", SessionFolder(path).record().recorder)
+    death = threading.Timer(0.3, lambda: os.close(late._descriptor))
+    death.start()
+    try:
+        (done,) = finish_sessions(path)
+    finally:
+        death.join()
+        late._descriptor = -1
+    assert done.verdict.is_trusted, str(done.verdict)
+    assert not list(context.glob(".await-*"))
 
 
 # ---- afterwards
