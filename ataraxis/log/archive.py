@@ -26,8 +26,9 @@ from ataraxis.labels import Labels
 from ataraxis.log.journal.page import Gap, files_of
 from ataraxis.log.journal.reader import JournalReader
 from ataraxis.log.npy.package import Messages
+from ataraxis.log.rows import TEXT, RowKind, read_rows
 from ataraxis.log.selection import EntryBlock, LogSource, Problem, Selection, SourceInfo
-from ataraxis.log.series import TEXT, RowKind, Series, by_anchors, read_rows
+from ataraxis.log.series import Series, by_anchors
 
 LONGEST_SLEEP_S = 0.5
 CHUNK = 4096

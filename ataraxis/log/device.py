@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 COUNTER, BITS = "device_counter", "device_counter_bits"
-UNITS = "device_time_units"
+UNITS, BITS_OF_TIME = "device_time_units", "device_time_bits"
 PER_S = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 PARTS = 8
 """Number of parts of a recording whose rates are compared."""

@@ -94,6 +94,8 @@ class Selection:
     """Size of each, extensions included."""
     where: Any = None
     """Positions, private to the backend."""
+    known: NDArray[np.bool_] | None = None
+    """Whether the header of each is intact; None: all are."""
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -112,6 +114,7 @@ class Selection:
             self.source[key],
             self.nbytes[key],
             where,
+            None if self.known is None else self.known[key],
         )
 
 
@@ -212,6 +215,24 @@ class LogSource(Protocol):
 
     def extents(self, source: int) -> NDArray[np.int64]:
         """Return the entries of a source as ranges of numbers, (k, 2), in order."""
+
+    def sizes(self, source: int) -> NDArray[np.int64]:
+        """Return the entries of a source as ranges of one size, (k, 3), in order.
+
+        First number, number after the last, and bytes of each as `Selection.nbytes`.
+        """
+        found = [np.empty((0, 3), np.int64)]
+        for first, last in self.extents(source).tolist():
+            nbytes = self.pick(range(first, last)).nbytes.astype(np.int64)
+            edges = np.flatnonzero(np.diff(nbytes)) + 1
+            starts = np.concatenate([[0], edges])
+            stops = np.concatenate([edges, [last - first]])
+            found.append(np.stack([starts + first, stops + first, nbytes[starts]], 1))
+        return np.concatenate(found)
+
+    def is_numbered(self, source: int) -> bool:
+        """Return whether a gap in the sequence numbers of a source is a loss."""
+        return False
 
     def account(self, source: int) -> tuple[int, int]:
         """Return how many entries of a source are missing, and how many were late."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
@@ -14,6 +13,8 @@ from ataraxis.clock import Anchor
 from ataraxis.errors import CorruptFrame, NotConnectedError
 from ataraxis.frame import DType, Frame
 from ataraxis.labels import Labels
+from ataraxis.log.blocks import Blocks
+from ataraxis.log.rows import PIECE_BYTES, TEXT, RowKind, frame_kind, read_rows
 from ataraxis.log.selection import LogSource, Selection, SourceInfo, distinct
 
 # ---- times: stamps as wall times, and entries by time
@@ -177,119 +178,6 @@ def _clipped(value: int) -> int:
     return min(max(value, _FIRST), _LAST)
 
 
-# ---- rows: entries of one kind in one array
-
-PIECE_BYTES = 1 << 24
-TEXT = np.dtype(object)
-_TEXTS = (DType.STR, DType.JSON)
-
-
-@dataclass(frozen=True)
-class RowKind:
-    """Dtype and shape that the entries of one array share."""
-
-    code: DType | None
-    """Code of their headers; None: any payload of that size."""
-    dtype: np.dtype[Any]
-    """Dtype of a row; object: text."""
-    shape: tuple[int, ...]
-    """Shape of a row."""
-    is_plain: bool
-    """Whether the payload is the row's bytes; else entries are read one by one."""
-
-    @classmethod
-    def of(cls, frame: Frame) -> RowKind:
-        """Return the kind of an entry: an array, text or a number; else `TypeError`."""
-        if frame.dtype in _TEXTS:
-            return cls(frame.dtype, TEXT, (), False)
-        if frame.dtype == DType.INT:
-            if not -(2**63) <= frame.value < 2**63:
-                raise TypeError("the number does not fit int64")
-            return cls(frame.dtype, np.dtype("i8"), (), False)
-        array = frame.array
-        # The payload of some frames includes their labels.
-        is_plain = len(frame.payload) == array.nbytes
-        return cls(frame.dtype, array.dtype, array.shape, is_plain)
-
-    @property
-    def row_bytes(self) -> int:
-        """Size of a row."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-    def is_of(self, frame: Frame) -> bool:
-        """Return whether an entry is of this kind."""
-        if self.code is None:
-            return len(frame.payload) == self.row_bytes
-        if frame.dtype in _TEXTS or self.dtype == TEXT:
-            return frame.dtype in _TEXTS and self.dtype == TEXT
-        if frame.dtype != self.code:
-            return False
-        if self.code == DType.INT:
-            return bool(-(2**63) <= frame.value < 2**63)
-        return (frame.array.dtype, frame.array.shape) == (self.dtype, self.shape)
-
-    def value(self, frame: Frame) -> Any:
-        """Return the row of an entry of this kind."""
-        if self.dtype == TEXT:
-            return bytes(frame.payload).decode()
-        if self.code is None:
-            return np.frombuffer(frame.payload, self.dtype).reshape(self.shape)
-        return frame.value if self.code == DType.INT else frame.array
-
-    def __str__(self) -> str:
-        return "text" if self.dtype == TEXT else f"{self.dtype} of shape {self.shape}"
-
-
-def read_rows(
-    source: LogSource,
-    found: Selection,
-    kind: RowKind,
-    *,
-    verify: bool,
-    refuse: Callable[[Frame, int], NoReturn],
-    damaged: Callable[[int, CorruptFrame], NoReturn],
-) -> NDArray[Any]:
-    """Read entries of one kind into an array, shape (n, *shape): a copy.
-
-    `refuse` and `damaged` raise for an entry of another kind or a damaged one, given
-    its number.
-    """
-    out = np.empty((len(found), *kind.shape), kind.dtype)
-    is_bulk = kind.is_plain and kind.row_bytes > 0
-    flat = None
-    if is_bulk and len(out):
-        flat = out.reshape(-1).view(np.uint8).reshape(len(out), -1)
-    done = 0
-    while done < len(found):
-        number = int(found.numbers[done])
-        try:
-            # Bulk rows equal the first of them in kind, so only that is checked here.
-            frame = source.frame(number, verify=False)
-            if not kind.is_of(frame):
-                refuse(frame, number)
-            many = 0
-            if flat is not None:
-                many = source.gather(found[done:], flat[done:], verify=verify)
-            if not many:
-                # It is damaged, or refers to the same labels by another number.
-                if verify:
-                    frame = source.frame(number, verify=True)
-                out[done] = kind.value(frame)
-                many = 1
-        except CorruptFrame as error:
-            damaged(number, error)
-        done += many
-    return out
-
-
-def frame_kind(frame: Frame) -> str:
-    """Return the kind of an entry, for a message."""
-    try:
-        return f"{frame.array.dtype} of shape {frame.array.shape}"
-    except TypeError:
-        return frame.dtype.name
-
-
 # ---- the series
 
 _TRIES = 64
@@ -332,9 +220,9 @@ class Series:
         ranges = source.extents(info.number)
         self.times = Times(source, info.number, onset_us)
         ranges = self.times.without_onset(ranges)
-        self._ranges = _slice_ranges(ranges, entries)
-        self._starts = np.zeros(len(self._ranges) + 1, np.int64)
-        np.cumsum(self._ranges[:, 1] - self._ranges[:, 0], out=self._starts[1:])
+        self.whole_ranges = ranges
+        """Numbers of all entries of the source, (k, 2), also those left out."""
+        self.use_ranges(_slice_ranges(ranges, entries))
         self.labels: Labels | None = info.labels
         """Labels of a row, if known."""
         self.has_device = self.is_device_unsigned = False
@@ -430,6 +318,36 @@ class Series:
         """Attributes of a row: units, rates."""
         return self.labels.attrs if self.labels is not None else {}
 
+    @property
+    def is_blocks(self) -> bool:
+        """Whether each entry has samples along a first dimension "time".
+
+        Not if a coordinate of the labels is along it: that holds within an entry only.
+        """
+        if self.labels is None or not self.shape or self.dims[0] != "time":
+            return False
+        return all("time" not in coord.dims for coord in self.labels.coords.values())
+
+    def whole(self, rows: int | None = None) -> Series:
+        """Return a series with all entries of its source, or the first `rows`."""
+        made = copy.copy(self)
+        part = None if rows is None else slice(0, rows)
+        made.use_ranges(_slice_ranges(self.whole_ranges, part))
+        return made
+
+    def use_ranges(self, ranges: NDArray[np.int64]) -> None:
+        """Set the numbers of its entries, as ranges, (k, 2)."""
+        self._ranges = ranges
+        self._starts = np.zeros(len(ranges) + 1, np.int64)
+        np.cumsum(ranges[:, 1] - ranges[:, 0], out=self._starts[1:])
+
+    def blocks(self) -> Blocks:
+        """Return the samples of the entries, which must be blocks."""
+        return Blocks(
+            self.source, self.number, self._ranges, self._kind, verify=self._verify,
+            refuse=self._refuse, damaged=self._damaged,
+        )  # fmt: skip
+
     # ---- rows
 
     def numbers(self, rows: Rows) -> NDArray[np.int64]:
@@ -448,12 +366,16 @@ class Series:
         at, numbers = at[good], numbers[good]
         return np.asarray(numbers - self._ranges[at, 0] + self._starts[at], np.int64)
 
-    def pick(self, rows: Rows) -> Selection:
-        """Return rows without reading payloads."""
+    def check_open(self) -> None:
+        """Raise `NotConnectedError` if it is closed."""
         if not self._is_open:
             raise NotConnectedError(
                 f"{self.title} is closed: open it again, or load() before closing"
             )
+
+    def pick(self, rows: Rows) -> Selection:
+        """Return rows without reading payloads."""
+        self.check_open()
         return self.source.pick(self.numbers(rows))
 
     def read(self, rows: Rows, take: Take | None = None) -> NDArray[Any]:

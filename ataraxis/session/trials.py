@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ataraxis.labels import sample_rate
 from ataraxis.session.events import EVENTS, parsed
 
 if TYPE_CHECKING:
     import xarray as xr
 
-TRIAL, TIME = "trial", "time"
-STAMP = "monotonic_ns"
+TRIAL, TIME, ENTRY = "trial", "time", "entry"
+STAMP, POSITION = "monotonic_ns", "position"
+MARGIN = 64
+"""Samples before and after a trial that are looked at."""
+MOST_DRIFT = 1e-3
+"""Largest relative difference of a rate from the declared one within a trial."""
 
 
 def around(
@@ -42,10 +47,19 @@ def around(
     -------
     xarray.DataTree
         A node for each stream, with the dims (trial, time, ...). "time" is in seconds
-        since the event, at the stream's rate; the nearest sample is taken. The data of
-        the events are coordinates along "trial"; a datum "trial" is its index. Without
-        a sample within one interval, floats are NaN, others 0, and ``is_there`` (trial,
-        time) is false. In memory: only the parts are read.
+        since the event, at the stream's rate; the sample nearest to the start of a
+        trial is the first. The data of the events are coordinates along "trial"; a
+        datum "trial" is its index. In memory: only the parts are read.
+
+    Notes
+    -----
+    Of a stream with a rate (blocks, or ``sample_rate_hz`` in its attrs) a trial has
+    every sample of its part exactly once: each is at its position, which counts lost
+    ones. Of others it has the sample nearest to each moment, within one interval.
+
+    Where no sample is, ``is_there`` (trial, time) is false, and the value is NaN, NaT
+    or ``""``; of integers the least, of unsigned ones the largest of their dtype, which
+    is then the attribute "missing_value"; of booleans False.
 
     Raises
     ------
@@ -62,7 +76,8 @@ def around(
     >>> from ataraxis import Producer, Session
     >>> directory = tempfile.TemporaryDirectory()
     >>> with Session("s", directory=directory.name) as s:
-    ...     probe = Producer("doc_trials", shape=(), dtype="f8", attrs={"rate_hz": 10})
+    ...     rate = {"sample_rate_hz": 10}
+    ...     probe = Producer("doc_trials", shape=(), dtype="f8", attrs=rate)
     ...     s.record("doc_trials")
     ...     for k in range(20):
     ...         _ = probe.send(float(k), time_ns=k * 10**8)
@@ -110,7 +125,69 @@ def _has_stamps(node: Any) -> bool:
     return STAMP in node.coords and len(node[STAMP]) > 0
 
 
-def _events(tree: xr.DataTree, event: str) -> tuple[NDArray[np.int64], dict[str, Any]]:
+def events_of(tree: xr.DataTree) -> xr.Dataset:
+    """Return the events of a session as columns.
+
+    Parameters
+    ----------
+    tree : xarray.DataTree
+        A session, opened with ``xr.open_datatree(path, engine="ataraxis")``.
+
+    Returns
+    -------
+    xarray.Dataset
+        Along "time": "event", their names, and a variable for each datum that some of
+        them have, if it is a number, a text or a boolean in all of these. A missing
+        number is NaN, a missing text "". In memory.
+
+    Raises
+    ------
+    KeyError
+        The session has no events.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import xarray as xr
+    >>> from ataraxis import Session
+    >>> directory = tempfile.TemporaryDirectory()
+    >>> with Session("s", directory=directory.name) as s:
+    ...     _ = s.event("stim_on", trial=7), s.event("reward", ml=0.5)
+    >>> with xr.open_datatree(f"{directory.name}/s", engine="ataraxis") as tree:
+    ...     events_of(tree).trial.values
+    array([ 7., nan])
+    >>> directory.cleanup()
+    """
+    if EVENTS not in tree.children:
+        raise KeyError(f"the session has no events: it has {[*tree.children]}")
+    node = tree[EVENTS].to_dataset()
+    data = [parsed(text) for text in node["data"].values]
+    found = node[["event"]].load()
+    found["event"] = found["event"].astype(str)
+    for key in dict.fromkeys(key for one in data for key in one):
+        column = _column([one.get(key) for one in data])
+        called = key if key not in found.variables else f"event_{key}"
+        if column is not None:
+            found[called] = (TIME, column)
+    return found
+
+
+def _column(values: list[Any]) -> NDArray[Any] | None:
+    """Return values as one array, None if they are not of one kind of scalar."""
+    there = [value for value in values if value is not None]
+    if all(isinstance(value, bool) for value in there) and len(there) == len(values):
+        return np.array(values, bool)
+    if all(isinstance(v, int | float) and not isinstance(v, bool) for v in there):
+        if len(there) < len(values):
+            return np.array([np.nan if v is None else v for v in values], "f8")
+        made = np.array(values)
+        return made if made.dtype.kind in "iuf" else None
+    if all(isinstance(value, str) for value in there):
+        return np.array(["" if value is None else value for value in values])
+    return None
+
+
+def _events(tree: xr.DataTree, event: str) -> tuple[NDArray[Any], dict[str, Any]]:
     """Return the times of the events, and their data as coordinates of trials."""
     if EVENTS not in tree.children:
         raise KeyError(f"the session has no events: it has {[*tree.children]}")
@@ -119,88 +196,261 @@ def _events(tree: xr.DataTree, event: str) -> tuple[NDArray[np.int64], dict[str,
     at = np.flatnonzero(names == event)
     if not len(at):
         raise KeyError(f"no event {event!r}: the session has {sorted({*names})}")
-    times = node[STAMP].values[at].astype(np.int64)
     data = [parsed(text) for text in node["data"].values[at]]
-    coords: dict[str, Any] = {TRIAL: np.arange(len(at)), "event_ns": (TRIAL, times)}
+    stamps = node[STAMP].values[at].astype(np.int64)
+    coords: dict[str, Any] = {TRIAL: np.arange(len(at)), "event_ns": (TRIAL, stamps)}
     for key in dict.fromkeys(key for one in data for key in one):
         values = [one.get(key) for one in data]
         if not all(isinstance(v, (bool, int, float, str)) for v in values):
             continue  # missing in some events, or not a scalar
         called = key if key not in (TIME, "is_there", "event_ns") else f"event_{key}"
         coords[called] = (TRIAL, np.array(values))
-    return times, coords
+    return node[TIME].values[at], coords
+
+
+# ---- one stream
 
 
 def _cut(
-    dataset: xr.Dataset, times: NDArray[np.int64], before: float, after: float
+    dataset: xr.Dataset, events: NDArray[Any], before: float, after: float
 ) -> xr.Dataset | None:
     """Cut one stream; None if it has no rate."""
     import xarray as xr
 
-    dim = str(dataset[STAMP].dims[0])
-    stamps = dataset[STAMP].values.astype(np.int64)
-    inner, count = _samples_in(dataset, dim)
-    rate = _rate_of(dataset, stamps, count)
+    if TIME not in dataset.coords:
+        raise ValueError(
+            f"the times of {sorted(map(str, dataset.data_vars))} go back: open the "
+            "session with time='fitted' to cut it into trials"
+        )
+    times = _Times(dataset)
+    if times.dtype.kind != events.dtype.kind:
+        raise ValueError(
+            "events and samples have times of two clocks: open the session with "
+            "time='fitted' or 'host' to cut it into trials"
+        )
+    declared = _declared_rate(dataset)
+    rate = declared or times.measured_rate()
     if rate is None:
         return None
-    step = 1e9 / rate
-    moments = (stamps[:, None] + np.round(np.arange(count) * step).astype("i8")).ravel()
-    order = np.argsort(moments, kind="stable")
-    moments = moments[order]
-    offsets = np.arange(round((before + after) * rate)) / rate - before
-    targets = times[:, None] + np.round(offsets * 1e9).astype("i8")
-    nearest = _nearest(moments, targets)
-    is_there = np.abs(moments[nearest] - targets) <= step
-    rows, which = np.divmod(order[nearest], count)
-    needed, back = np.unique(rows, return_inverse=True)
-    back = back.reshape(rows.shape)
+    count = round((before + after) * rate)
+    offsets = np.arange(count) / rate - before
+    first = events.astype("i8") - round(before * 1e9)
+    if declared is None:
+        wanted = first[:, None] + np.round(np.arange(count) * (1e9 / rate)).astype("i8")
+        samples, is_there = times.nearest(wanted, 1e9 / rate)
+    else:
+        samples, is_there = _by_position(dataset, times, first, count, rate)
     found: dict[str, Any] = {"is_there": ((TRIAL, TIME), is_there)}
+    needed, back = np.unique(samples[is_there], return_inverse=True)
     for name, variable in dataset.data_vars.items():
-        if dim not in variable.dims:
+        if TIME not in variable.dims:
             continue
-        read = variable.isel({dim: needed}).transpose(dim, ...)
-        values, dims = read.values, [str(d) for d in read.dims[1:]]
-        if inner is not None and inner in dims:
-            values = np.moveaxis(values, 1 + dims.index(inner), 1)[back, which]
-            dims.remove(inner)
-        else:
-            values = values[back]
-        values[~is_there] = (
-            np.nan if values.dtype.kind == "f" else np.zeros((), values.dtype)
-        )
-        found[str(name)] = ((TRIAL, TIME, *dims), values, variable.attrs)
+        read = variable.isel({TIME: needed}).transpose(TIME, ...)
+        dims = [str(d) for d in read.dims[1:]]
+        source, attrs = read.values, dict(variable.attrs)
+        fill = _fill(source.dtype)
+        values = np.full((*is_there.shape, *source.shape[1:]), fill, source.dtype)
+        values[is_there] = source[back]
+        if source.dtype.kind in "iu" and not is_there.all():
+            attrs["missing_value"] = fill
+        found[str(name)] = ((TRIAL, TIME, *dims), values, attrs)
     coords = {
-        n: c.variable for n, c in dataset.coords.items() if not {dim, inner} & {*c.dims}
+        n: c.variable
+        for n, c in dataset.coords.items()
+        if not {TIME, ENTRY} & {*c.dims}
     }
     coords[TIME] = xr.Variable((TIME,), offsets, {"units": "s"})
-    return xr.Dataset(found, coords, attrs={**dataset.attrs, "rate_hz": rate})
+    attrs = {**dataset.attrs, "sample_rate_hz": rate, "rate_hz": rate}
+    return xr.Dataset(found, coords, attrs=attrs)
 
 
-def _samples_in(dataset: xr.Dataset, dim: str) -> tuple[str | None, int]:
-    """Return the dim of a frame's samples, None if it has one sample; and how many."""
-    if dim != TIME and TIME in dataset.sizes:
-        return TIME, dataset.sizes[TIME]
-    return None, 1
+def _fill(dtype: np.dtype[Any]) -> Any:
+    """Return what stands where no sample is."""
+    if dtype.kind == "i":
+        return np.iinfo(dtype).min
+    if dtype.kind == "u":
+        return np.iinfo(dtype).max
+    if dtype.kind in "fc":
+        return np.nan
+    if dtype.kind in "mM":
+        return np.array("NaT", dtype)
+    return "" if dtype.hasobject else np.zeros((), dtype)[()]
 
 
-def _rate_of(
-    dataset: xr.Dataset, stamps: NDArray[np.int64], count: int
-) -> float | None:
-    """Return the rate of samples, Hz, as declared or measured."""
-    key = "sample_rate_hz" if count > 1 else "rate_hz"
-    for variable in dataset.data_vars.values():
-        if variable.attrs.get(key):
-            return float(variable.attrs[key])
-    steps = np.diff(np.sort(stamps))
-    steps = steps[steps > 0]
-    return 1e9 / float(np.median(steps)) * count if len(steps) else None
+def _declared_rate(dataset: xr.Dataset) -> float | None:
+    """Return the rate of samples that the attributes of the data state, Hz."""
+    rates = (sample_rate(variable.attrs) for variable in dataset.data_vars.values())
+    return next((rate for rate in rates if rate is not None), None)
 
 
-def _nearest(
-    moments: NDArray[np.int64], targets: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Return the number of the moment nearest to each target."""
-    right = np.clip(np.searchsorted(moments, targets), 0, len(moments) - 1)
-    left = np.maximum(right - 1, 0)
-    is_left = np.abs(targets - moments[left]) <= np.abs(moments[right] - targets)
-    return np.where(is_left, left, right)
+def _by_position(
+    dataset: xr.Dataset,
+    times: _Times,
+    first: NDArray[np.int64],
+    count: int,
+    rate: float,
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the sample at each place of each trial, and whether one is there."""
+    step = 1e9 / rate
+    slack = round(MARGIN * step)
+    low = times.search(first - slack)
+    high = times.search(first + round(count * step) + slack)
+    samples = np.zeros((len(first), count), np.int64)
+    is_there = np.zeros((len(first), count), bool)
+    # All windows at once, one behind the other.
+    sizes = high - low
+    starts = np.cumsum(sizes) - sizes
+    trial = np.repeat(np.arange(len(first)), sizes)
+    own = np.arange(int(sizes.sum())) - starts[trial] + low[trial]
+    if not len(own):
+        return samples, is_there
+    own = times.numbers(own)
+    away = (times.at(own) - first[trial]) / step
+    name = POSITION if POSITION in dataset.coords else "sequence"
+    position = _read(dataset[name], own).astype("i8")
+    # Where the grid begins, by the middle of a trial's samples: jitter has no effect.
+    begin = np.zeros(len(first))
+    gap = away - (position - position[np.minimum(starts, len(own) - 1)][trial])
+    for k in np.flatnonzero(sizes).tolist():
+        begin[k] = np.median(gap[starts[k] : starts[k] + sizes[k]])
+    base = position[np.minimum(starts, len(own) - 1)] - np.rint(begin).astype("i8")
+    place = position - base[trial]
+    # Beyond a jump of a clock, or where numbers are not of samples, times count.
+    is_off = np.abs(place - away) > np.maximum(MARGIN, MOST_DRIFT * count)
+    place = np.where(is_off, np.rint(away).astype("i8"), place)
+    is_in = (place >= 0) & (place < count)
+    samples[trial[is_in], place[is_in]] = own[is_in]
+    is_there[trial[is_in], place[is_in]] = True
+    return samples, is_there
+
+
+def _read(coord: xr.DataArray, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Read a coordinate along time at some rows, each once."""
+    needed, back = np.unique(rows, return_inverse=True)
+    return np.asarray(coord.variable.isel({TIME: needed}).values)[back]
+
+
+class _Times:
+    """The times of a stream, looked up where its index can, else in memory."""
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self._index = dataset.xindexes.get(TIME)
+        self._coord, self.dtype = dataset[TIME], dataset[TIME].dtype
+        self._size = dataset.sizes[TIME]
+        self._order: NDArray[np.int64] | None = None
+        self._is_lazy = bool(getattr(self._index, "is_searchable", False))
+        if not self._is_lazy:
+            self._values = self._coord.values.astype("i8")
+            if not (self._values[1:] >= self._values[:-1]).all():
+                self._order = np.argsort(self._values, kind="stable")
+                self._values = self._values[self._order]
+
+    def search(self, wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how many samples are before each time."""
+        if self._is_lazy:
+            found: NDArray[np.int64] = self._index.search(wanted)  # type: ignore[union-attr]
+            return found
+        return np.searchsorted(self._values, wanted)
+
+    def numbers(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the samples at places in the order of time."""
+        return places if self._order is None else self._order[places]
+
+    def at(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the times of samples."""
+        if self._is_lazy or self._order is not None:
+            return _read(self._coord, numbers).astype("i8")
+        return self._values[numbers]
+
+    def nearest(
+        self, wanted: NDArray[np.int64], step: float
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the sample nearest to each moment, and whether it is within a step."""
+        if not self._size:
+            return np.zeros(wanted.shape, "i8"), np.zeros(wanted.shape, bool)
+        right = np.clip(self.search(wanted.ravel()), 0, self._size - 1)
+        left = np.maximum(right - 1, 0)
+        ends = [self.numbers(left), self.numbers(right)]
+        times = [self.at(end) for end in ends]
+        flat = wanted.ravel()
+        is_left = np.abs(flat - times[0]) <= np.abs(times[1] - flat)
+        samples = np.where(is_left, ends[0], ends[1])
+        away = np.abs(np.where(is_left, times[0], times[1]) - flat)
+        return samples.reshape(wanted.shape), (away <= step).reshape(wanted.shape)
+
+    def measured_rate(self) -> float | None:
+        """Return samples per second by the median of intervals; None with too few."""
+        values = self._coord.values.astype("i8") if self._is_lazy else self._values
+        steps = np.diff(values)
+        steps = steps[steps > 0]
+        return 1e9 / float(np.median(steps)) if len(steps) else None
+
+
+# ---- what is often drawn
+
+
+def psth(
+    times: NDArray[Any], events: NDArray[Any], edges: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the rate of point events around other events, Hz.
+
+    Parameters
+    ----------
+    times : array, shape (n,)
+        Times of the points, such as spikes: datetime64, or numbers in s.
+    events : array, shape (m,)
+        Times around which they are counted, alike.
+    edges : array, shape (k + 1,)
+        Edges of the bins relative to an event, s, increasing.
+
+    Returns
+    -------
+    float64 array, shape (k,)
+        Mean over the events, per second.
+
+    Examples
+    --------
+    >>> psth(np.array([1.01, 2.01, 2.02]), np.array([1.0, 2.0]), np.array([0, 0.1]))
+    array([15.])
+    """
+    widths = np.diff(edges)
+    counted = np.zeros(len(widths))
+    for points in raster(times, events, (float(edges[0]), float(edges[-1]))):
+        counted += np.histogram(points, edges)[0]
+    return np.asarray(counted / (max(len(events), 1) * widths))
+
+
+def raster(
+    times: NDArray[Any], events: NDArray[Any], window_s: tuple[float, float]
+) -> list[NDArray[np.float64]]:
+    """Return the points around each event, s relative to it: for `eventplot`.
+
+    Parameters
+    ----------
+    times, events : array
+        As for `psth`.
+    window_s : tuple of float
+        First and last moment relative to an event, s.
+
+    Returns
+    -------
+    list of float64 array
+        One for each event, in order.
+
+    Examples
+    --------
+    >>> raster(np.array([0.9, 1.25, 3.0]), np.array([1.0, 2.0]), (-0.5, 0.5))
+    [array([-0.1 ,  0.25]), array([], dtype=float64)]
+    """
+    points, centres = np.sort(np.asarray(times)), np.asarray(events)
+    is_time = points.dtype.kind in "mM"
+    low, high = (
+        np.timedelta64(round(s * 1e9), "ns") if is_time else s for s in window_s
+    )
+    found = []
+    for centre in centres:
+        first = np.searchsorted(points, centre + low, "left")
+        last = np.searchsorted(points, centre + high, "right")
+        away = points[first:last] - centre
+        found.append(away.astype("m8[ns]").astype("i8") / 1e9 if is_time else away)
+    return found

@@ -202,6 +202,10 @@ def test_rows_with_a_time_of_their_own_are_along_entry(tmp_path: Path) -> None:
         producer.send(np.ones((4, 2), "i2"))
         producer.send(np.zeros((4, 2), "i2"))
     with opened(tmp_path) as dataset:
+        assert dataset.daq.dims == ("time", "channel")
+        assert dataset.entry_time.dims == ("entry",)
+        assert dataset.daq.values.sum(1).tolist() == [2, 2, 2, 2, 0, 0, 0, 0]
+    with opened(tmp_path, by_entry=True) as dataset:
         assert dataset.daq.dims == ("entry", "time", "channel")
         assert dataset.entry_time.dims == ("entry",)
         assert dataset.daq.sum("time").values.tolist() == [[4, 4], [0, 0]]
@@ -301,6 +305,7 @@ def test_the_index_on_disk_is_that_of_pandas(tmp_path: Path, kind: str) -> None:
                 entries.write(7, 0, ONSET_US.to_bytes(8, "little"))
     with opened(tmp_path) as lazy, opened(tmp_path) as other:
         assert isinstance(lazy.xindexes["time"], index.TimeIndex)
+        assert "TimeIndex" in repr(lazy.isel(time=slice(100)).xindexes)
         plain = other.load().assign_coords(time=other.time.values)
         assert type(plain.xindexes["time"]) is not index.TimeIndex
         t = plain.time.values
@@ -325,7 +330,6 @@ def test_the_index_on_disk_is_that_of_pandas(tmp_path: Path, kind: str) -> None:
         assert (lazy.data - lazy.data[10:]).shape == plain.data[10:].shape
         assert lazy.isel(time=3).time.values == t[3]
         assert len(xr.concat([lazy.data, lazy.data], "time").time) == 400
-        assert "TimeIndex" in repr(lazy.isel(time=slice(100)).xindexes)
 
 
 @pytest.mark.usefixtures("on_disk")

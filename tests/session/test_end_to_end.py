@@ -201,9 +201,10 @@ def is_on_disk(
 def is_in_xarray(path: Path, name: str, samples: np.ndarray) -> None:
     with xr.open_datatree(path, engine="ataraxis") as tree:
         array = tree[name][name]
-        assert array.dims == ("entry", "time", "channel")
-        np.testing.assert_array_equal(array.values.reshape(samples.shape), samples)
-        last = array.isel(entry=-1, time=-1).values
+        assert array.dims == ("time", "channel")
+        np.testing.assert_array_equal(array.values, samples)
+        assert (np.diff(array.time.values) > np.timedelta64(0)).all()
+        last = array.isel(time=-1).values
     np.testing.assert_array_equal(last, samples[-1])
 
 

@@ -60,7 +60,8 @@ def camera():
 def probe():
     with Producer(
         "probe", shape=(10, 4), dtype="i2", dims=("time", "channel"), buffer_count=256,
-        coords={"channel": [*"abcd"]}, attrs={"sample_rate_hz": 1000, "units": "uV"},
+        coords={"channel": [*"abcd"]},
+        attrs={"sample_rate_hz": 1000, "units": "uV", "stamp_of": "sample"},
     ) as producer:  # fmt: skip
         yield producer
         producer.unlink()
@@ -524,11 +525,12 @@ def test_a_session_opens_in_xarray_and_is_cut_into_trials(recorded: Path) -> Non
         first = probe.sel(trial=3, channel="a").values
         assert first.tolist() == list(range(400, 700))
         there = trials["probe"]["is_there"].sel(trial=4)
-        assert there.values.sum() == 201  # one interval beyond the last sample
+        assert there.values.sum() == 200
         assert probe.sel(trial=4, channel="b").values[:200].tolist() == list(
             range(1800, 2000)
         )
-        assert not probe.sel(trial=4).values[201:].any()
+        assert (probe.sel(trial=4).values[200:] == -(2**15)).all()
+        assert probe.attrs["missing_value"] == -(2**15)
         camera = trials["camera"]["camera"]
         assert camera.dims == ("trial", "time", "y", "x")
         assert camera.dtype == np.uint8

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ataraxis.errors import CorruptFrame
 from ataraxis.log.archive import LogNode
-from ataraxis.log.series import PIECE_BYTES, TEXT, Series
+from ataraxis.log.rows import PIECE_BYTES, TEXT
+from ataraxis.log.series import Series
 
 
 class ExportSeries:

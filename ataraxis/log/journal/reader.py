@@ -14,7 +14,7 @@ from ataraxis._kernels import journal_scan
 from ataraxis.clock import Anchor
 from ataraxis.errors import CorruptFrame, LayoutError
 from ataraxis.frame import DType, Frame
-from ataraxis.log.account import SourceAccount
+from ataraxis.log.account import SourceAccount, is_numbered
 from ataraxis.log.journal.input import (
     ENTRY,
     SEVERAL,
@@ -29,6 +29,7 @@ from ataraxis.log.selection import LogSource, Problem, Selection, SourceInfo
 # ---- entries of a source as ranges, and their wall times
 
 NOT_A_TIME = np.iinfo(np.int64).min
+_SPARSE = 64
 
 
 def extents(file: InputFile, source: int) -> NDArray[np.int64]:
@@ -46,6 +47,32 @@ def extents(file: InputFile, source: int) -> NDArray[np.int64]:
         found.append(edges.reshape(-1, 2) + starts[k])
     ranges = np.concatenate(found)
     return merge_ranges(ranges[np.argsort(ranges[:, 0], kind="stable")])
+
+
+def sizes_of(file: InputFile, first: int, last: int) -> NDArray[np.int64]:
+    """Return entries of a file as ranges of one size in a run, (k, 3).
+
+    The size is -1 where headers are damaged.
+    """
+    runs, starts, found = file.data_runs, file.starts, [np.empty((0, 3), np.int64)]
+    at = int(np.searchsorted(starts, first, "right")) - 1
+    while first < last:
+        stop = min(int(starts[at + 1]), last)
+        if runs["stride"][at]:
+            head = file.entries(first, min(first + _SPARSE, stop))
+            whole = head["bytes"][head["state"] != journal_scan.LOST]
+            size = int(whole[0]) if len(whole) else -1
+            found.append(np.array([[first, stop, size]], np.int64))
+        else:
+            table = file.entries(first, stop)
+            is_lost = table["state"] == journal_scan.LOST
+            nbytes = np.where(is_lost, -1, table["bytes"].astype(np.int64))
+            edges = np.flatnonzero(np.diff(nbytes)) + 1
+            heads = np.concatenate([[0], edges])
+            tails = np.concatenate([edges, [stop - first]])
+            found.append(np.stack([heads + first, tails + first, nbytes[heads]], 1))
+        first, at = stop, at + 1
+    return np.concatenate(found)
 
 
 def merge_ranges(ranges: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -90,8 +117,6 @@ def _end_sequence(file: InputFile, numbers: range) -> int | None:
 
 
 # ---- the reader
-
-_SPARSE = 64
 
 
 class JournalReader(LogSource):
@@ -269,6 +294,7 @@ class JournalReader(LogSource):
     ) -> Selection:
         table = np.concatenate(tables) if len(tables) != 1 else tables[0]
         lengths = [len(t) for t in tables]
+        known = table["state"] != journal_scan.LOST
         return Selection(
             np.concatenate(numbers) if len(numbers) != 1 else numbers[0],
             table["time_ns"],
@@ -276,6 +302,7 @@ class JournalReader(LogSource):
             table["source"],
             table["bytes"],
             (table, np.repeat(np.fromiter(files, np.int32, len(tables)), lengths)),
+            None if known.all() else known,
         )
 
     def frame(self, number: int, *, verify: bool = True) -> Frame:
@@ -328,6 +355,31 @@ class JournalReader(LogSource):
             for file, start in zip(self.files, self.starts, strict=False)
         ]
         return merge_ranges(np.concatenate([np.empty((0, 2), np.int64), *parts]))
+
+    def sizes(self, source: int) -> NDArray[np.int64]:
+        """Return the entries of a source as ranges of one size, (k, 3), in order.
+
+        Reads one header of a run whose frames are of one size, and all of the others.
+        """
+        found = [np.empty((0, 3), np.int64)]
+        for file, start in zip(self.files, self.starts, strict=False):
+            for first, last in extents(file, source).tolist():
+                parts = sizes_of(file, first, last)
+                parts[:, :2] += start
+                found.append(parts)
+        parts = np.concatenate(found)
+        is_new = np.ones(len(parts), bool)
+        is_new[1:] = (parts[1:, 2] != parts[:-1, 2]) | (parts[1:, 0] != parts[:-1, 1])
+        first = np.flatnonzero(is_new)
+        parts[first, 1] = parts[np.append(first[1:], len(parts)) - 1, 1]
+        return parts[first]
+
+    def is_numbered(self, source: int) -> bool:
+        """Return whether a gap in the sequence numbers of a source is a loss."""
+        return all(
+            is_numbered(file.header, file.records.sources.get(source, {}))
+            for file in self.files
+        )
 
     def account(self, source: int) -> tuple[int, int]:
         """Return how many entries of a source are missing, and how many were late."""

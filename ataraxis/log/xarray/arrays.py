@@ -11,6 +11,7 @@ from xarray.core import indexing
 
 from ataraxis.log.archive import Nodes
 from ataraxis.log.series import Column, Rows, Series
+from ataraxis.log.timeline import EntryTimeline, SampleTimeline, Timeline, timeline_of
 
 Key = tuple[Any, ...]
 
@@ -18,8 +19,9 @@ Key = tuple[Any, ...]
 class Opened:
     """An open series that is reopened where it is unpickled, with as many rows.
 
-    `home` is closed with it; the others, arguments of `Nodes`, `Nodes.find` and
-    `LogNode.series`, open it again.
+    `home` is closed with it; the others, arguments of `Nodes`, `Nodes.find`,
+    `LogNode.series` and `timeline_of`, open it again. With `is_by_entry`, rows are
+    entries also of blocks.
     """
 
     def __init__(
@@ -30,13 +32,18 @@ class Opened:
         name: str | None,
         number: int,
         options: dict[str, Any],
+        time: str | None = None,
+        is_by_entry: bool = False,
     ) -> None:
         self.series, self._home = series, home
+        self.timeline: Timeline = (
+            EntryTimeline(series) if is_by_entry else timeline_of(series, time)
+        )
         first = 0 if options.get("entries") is None else options["entries"].start or 0
         # A log in progress grows; the dataset must not.
         if first >= 0:
             options = {**options, "entries": slice(first, first + len(series))}
-        self._how = path, name, number, options
+        self._how = path, name, number, options, time, is_by_entry
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, self._how
@@ -54,29 +61,34 @@ class Opened:
 
 
 def _reopened(
-    path: str, name: str | None, number: int, options: dict[str, Any]
-) -> Opened:
+    path: str, name: str | None, number: int, options: dict[str, Any],
+    time: str | None, is_by_entry: bool,
+) -> Opened:  # fmt: skip
     home = Nodes(path, name)
     series = home.find(number).series(**options)
-    return Opened(series, home, path, name, number, options)
+    return Opened(series, home, path, name, number, options, time, is_by_entry)
 
 
 class RowArray(BackendArray):
-    """Rows of a series, or one field of them, along a first dimension of entries.
+    """Rows of a series, or one field of them, along a first dimension.
 
-    `field` is the path to a field of a structured dtype; () for all.
+    Rows are entries, or the samples of blocks. `field` is the path to a field of a
+    structured dtype; () for all.
     """
 
     def __init__(self, opened: Opened, field: tuple[str, ...] = ()) -> None:
         self._opened, self._field = opened, field
-        series = opened.series
+        series, timeline = opened.series, opened.timeline
         dtype, inner = series.dtype, ()
         for name in field:
             dtype = dtype[name]
         if dtype.subdtype is not None:
             dtype, inner = dtype.subdtype
         self.dtype: np.dtype[Any] = dtype
-        self.shape: tuple[int, ...] = (len(series), *series.shape, *inner)
+        row = series.shape
+        if isinstance(timeline, SampleTimeline):
+            row = timeline.blocks.rest
+        self.shape: tuple[int, ...] = (len(timeline), *row, *inner)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(
@@ -94,28 +106,33 @@ class RowArray(BackendArray):
                 piece = piece[(slice(None),) * axis + (rest[axis - 1],)]
             return piece
 
-        found = self._opened.series.read(
-            _rows(rows), None if is_whole and not self._field else take
-        )
+        how = None if is_whole and not self._field else take
+        timeline = self._opened.timeline
+        if isinstance(timeline, SampleTimeline):
+            found = timeline.read(_rows(rows), how)
+        else:
+            found = self._opened.series.read(_rows(rows), how)
         return found if _is_many(rows) else found[0]
 
 
-class ColumnArray(BackendArray):
-    """One number per entry, by one of `Series.columns`: its time, for example.
+class TimeArray(BackendArray):
+    """Times of rows of a timeline, or positions of samples.
 
-    With `rows`, only these.
+    With `rows`, only these. When all are read, `whole` gets them.
     """
 
     def __init__(
         self,
         opened: Opened,
-        read: Column,
-        dtype: Any,
         rows: range | None = None,
+        whole: list[NDArray[Any]] | None = None,
+        *,
+        is_position: bool = False,
     ) -> None:
-        self._opened, self._read = opened, read
-        self._rows = range(len(opened.series)) if rows is None else rows
-        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self._opened, self._whole, self._is_position = opened, whole, is_position
+        timeline = opened.timeline
+        self._rows = range(len(timeline)) if rows is None else rows
+        self.dtype: np.dtype[Any] = np.dtype("i8") if is_position else timeline.dtype
         self.shape: tuple[int, ...] = (len(self._rows),)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
@@ -128,7 +145,33 @@ class ColumnArray(BackendArray):
         own = self._rows
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(len(own)), dtype=np.int64)
-        found = self._read(self._opened.series, own.start + own.step * rows)
+        timeline, rows = self._opened.timeline, own.start + own.step * rows
+        if not self._is_position:
+            found = timeline.times(rows)
+        else:
+            assert isinstance(timeline, SampleTimeline)
+            found = timeline.positions(rows)
+        is_all = isinstance(key[0], slice) and len(rows) == len(own)
+        if self._whole is not None and is_all and key[0].step in (None, 1):
+            self._whole[:] = [found]
+        return found if _is_many(key[0]) else found[0]
+
+
+class ColumnArray(BackendArray):
+    """One number per entry, by one of `Series.columns`: its stamp, for example."""
+
+    def __init__(self, opened: Opened, read: Column, dtype: Any) -> None:
+        self._opened, self._read = opened, read
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self.shape: tuple[int, ...] = (len(opened.series),)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._get
+        )
+
+    def _get(self, key: Key) -> Any:
+        found = self._read(self._opened.series, _rows(key[0]))
         return found if _is_many(key[0]) else found[0]
 
 

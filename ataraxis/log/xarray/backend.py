@@ -21,12 +21,13 @@ from ataraxis.log.archive import LogNode, Nodes
 from ataraxis.log.export.series import fields_of
 from ataraxis.log.npy.archiving import ARCHIVE_SUFFIX
 from ataraxis.log.npy.entries import SUFFIX, parse_stem
+from ataraxis.log.timeline import SampleTimeline, checked_kind
 from ataraxis.log.xarray import arrays
 from ataraxis.log.xarray.index import TimeIndex
 
 CHUNK_BYTES = 1 << 24
 AT_ONCE = 4096
-"""Opening reads the times of at most this many entries; others stay on disk."""
+"""Opening reads the times of at most this many rows; others stay on disk."""
 DEVICE_UNITS = "device_time_units"
 """Attribute of labels for the unit of device times."""
 _LOOKED_AT = 1000
@@ -39,17 +40,20 @@ class AtaraxisBackend(BackendEntrypoint):
     -----
     A source becomes one variable along "time" (one per field of a structured dtype),
     named after its labels or its stream, with the dims, coordinates and attributes of
-    its labels. If the rows have a "time" of their own, entries are along "entry".
-    Coordinates: ``time``; ``monotonic_ns``, the stamps; ``sequence``; and
-    ``device_time`` and ``device_sequence`` if present. Each access reads the selected
-    part from disk; `load()` keeps it.
+    its labels. Coordinates: ``time``; ``monotonic_ns``, the stamps; ``sequence``; and
+    ``device_time`` and ``device_sequence`` if present.
+
+    The samples of blocks (a first dimension "time" of each entry) are along one "time",
+    with their ``position``, which counts lost ones; what belongs to an entry is along
+    "entry", with ``first_sample``. Each access reads the selected part from disk;
+    `load()` keeps it.
     """
 
     description = "Recordings and logs of ataraxis, lazy"
     url = "https://ataraxis.readthedocs.io"
     open_dataset_parameters: ClassVar[tuple[str, ...]] = (
         "filename_or_obj", "drop_variables", "source", "group", "name", "entries",
-        "dtype", "onset_us", "verify",
+        "dtype", "onset_us", "verify", "time", "by_entry",
     )  # fmt: skip
     supports_groups: ClassVar[bool] = True
 
@@ -77,6 +81,8 @@ class AtaraxisBackend(BackendEntrypoint):
         dtype: DTypeLike | None = None,
         onset_us: int | None = None,
         verify: bool = True,
+        time: str | None = None,
+        by_entry: bool = False,
     ) -> xr.Dataset:
         """Open one source of a log.
 
@@ -100,12 +106,19 @@ class AtaraxisBackend(BackendEntrypoint):
             UTC microseconds from which the stamps of an npy log count.
         verify : bool
             Whether to check checksums.
+        time : {'fitted', 'host', 'device'}, optional
+            Clock of "time": the host's by a fit of the device's clock, or of the rate
+            of samples; the host's stamps; or the device's own. Default: 'fitted' of
+            blocks and where a fit is kept beside the log, else 'host'. Times of samples
+            that go back have no index, and are ``time_host`` or ``time_device``.
+        by_entry : bool
+            Whether blocks are along "entry", one behind the other.
 
         Raises
         ------
         ValueError
-            There are several sources, or entries differ in kind; the message states
-            what to do.
+            There are several sources, entries differ in kind, or the source lacks that
+            clock; the message states what to do.
         FileNotFoundError
             The path has no log.
         """
@@ -117,7 +130,9 @@ class AtaraxisBackend(BackendEntrypoint):
                 "entries": entries, "dtype": dtype, "onset_us": onset_us,
                 "verify": verify,
             }  # fmt: skip
-            return dataset_of(node, path, options, drop_variables)
+            return dataset_of(
+                node, path, options, drop_variables, time=time, by_entry=by_entry
+            )
         except BaseException:
             opened.close()
             raise
@@ -132,8 +147,14 @@ class AtaraxisBackend(BackendEntrypoint):
         name: str | None = None,
         onset_us: int | None = None,
         verify: bool = True,
+        time: str | None = None,
+        by_entry: bool = False,
     ) -> dict[str, xr.Dataset]:
-        """Open all sources of a log, or the named ones, by their paths: "/camera"."""
+        """Open all sources of a log, or the named ones, by their paths: "/camera".
+
+        A source that lacks the clock `time` is opened with that of the host.
+        """
+        checked_kind(time)
         path = os.path.abspath(filename_or_obj)
         opened = Nodes(path, name)
         try:
@@ -145,7 +166,9 @@ class AtaraxisBackend(BackendEntrypoint):
             found = {"/": xr.Dataset(attrs={"path": path})}
             for node in nodes:
                 try:
-                    made = dataset_of(node, path, options, drop_variables)
+                    made = _dataset_with(
+                        node, path, options, drop_variables, time, by_entry
+                    )
                 except ValueError as error:
                     others = [n.name for n in nodes if n is not node]
                     raise ValueError(
@@ -186,49 +209,92 @@ def _has_log(path: Path) -> bool:
     return False
 
 
+def _dataset_with(
+    node: LogNode,
+    path: str,
+    options: dict[str, Any],
+    drop: str | Iterable[str] | None,
+    time: str | None,
+    by_entry: bool,
+) -> xr.Dataset:
+    """Return the dataset of a node, with the host's times if it lacks others."""
+    try:
+        return dataset_of(node, path, options, drop, time=time, by_entry=by_entry)
+    except ValueError:
+        if time in (None, "host"):
+            raise
+    return dataset_of(node, path, options, drop, time="host", by_entry=by_entry)
+
+
 def dataset_of(
     node: LogNode,
     path: str,
     options: dict[str, Any],
     drop: str | Iterable[str] | None = None,
+    *,
+    time: str | None = None,
+    by_entry: bool = False,
 ) -> xr.Dataset:
     """Return the lazy dataset of an open node.
 
     `path` and the `options` of `Series` open it again in another process; `drop` names
-    variables to leave out.
+    variables to leave out; `time` and `by_entry` are as in `open_dataset`.
     """
     series = node.series(**options)
-    how = path, node.journal, node.info.number, options
+    how = path, node.journal, node.info.number, options, time, by_entry
     opened = arrays.Opened(series, node.home, *how)
+    timeline = opened.timeline
     dropped = {drop} if isinstance(drop, str) else set(drop or ())
     labels = series.labels.coords if series.labels is not None else {}
-    is_own = "time" in series.dims or "time" in labels
-    dim, key = ("entry", "entry_time") if is_own else ("time", "time")
     coords: dict[str, xr.Variable] = {
         name: xr.Variable(coord.dims, coord.values, coord.attrs)
         for name, coord in labels.items()
     }
-
+    samples = timeline if isinstance(timeline, SampleTimeline) else None
+    is_samples = samples is not None
+    is_own = not is_samples and ("time" in series.dims or "time" in labels)
+    dim = "entry" if is_own else "time"
+    row = series.dims[1:] if is_samples else series.dims
+    entry = "entry" if is_samples else dim
+    if samples is not None:
+        # Before the others, so that these are named beside them.
+        coords |= _sample_coords(opened, samples)
     for name, (dtype, read) in series.columns().items():
+        if name == "time" and not is_own and not is_samples:
+            lazy = LazilyIndexedArray(arrays.TimeArray(opened))
+            coords["time"] = xr.Variable((dim,), lazy, timeline.attrs)
+            continue
         attrs = series.times.attrs if name == "time" else None
         if name == "device_time":
             unit = "us" if series.times.unit == "us" else series.attrs.get(DEVICE_UNITS)
             attrs = None if unit is None else {"units": unit}
-        column = key if name == "time" else name
-        column = column if column not in {*coords, *series.dims} else f"entry_{column}"
+        column = f"entry_{name}" if name == "time" else name
+        column = column if column not in {*coords, *row} else f"entry_{column}"
         lazy = LazilyIndexedArray(arrays.ColumnArray(opened, read, dtype))
-        coords[column] = xr.Variable((dim,), lazy, attrs)
+        coords[column] = xr.Variable((entry,), lazy, attrs)
     coords = {name: var for name, var in coords.items() if name not in dropped}
     variables = {
         name: var
-        for name, var in _variables(opened, dim, {*coords, *series.dims, dim}).items()
+        for name, var in _variables(opened, (dim, *row), {*coords, *row, dim}).items()
         if name not in dropped
     }
     dataset = xr.Dataset(variables, attrs=_attrs(node))
     index = {}
-    if key == dim and dim in coords and len(series) > AT_ONCE:
-        index = {dim: TimeIndex(opened, range(len(series)), dim)}
-    own = {name: var for name, var in coords.items() if var.dims == (name,)}
+    if "time" in coords and not is_own:
+        # Whether stamps go back is looked up only where they were asked for.
+        if time in (None, "fitted") or timeline.is_sorted:
+            index["time"] = made = TimeIndex(opened, range(len(timeline)), "time")
+            if len(timeline) <= AT_ONCE:
+                made.read()
+                coords |= made.create_variables(coords)
+        else:
+            # Under the name of its dim xarray would index it.
+            coords[f"time_{time}"] = coords.pop("time")
+    own = {
+        name: var
+        for name, var in coords.items()
+        if var.dims == (name,) and name not in ("time", "entry")
+    }
     lazy_index = xr.Coordinates(
         {n: v for n, v in coords.items() if n in index or n not in own}, index
     )
@@ -238,10 +304,25 @@ def dataset_of(
     return dataset
 
 
-def _variables(
-    opened: arrays.Opened, dim: str, taken: set[str]
+def _sample_coords(
+    opened: arrays.Opened, timeline: SampleTimeline
 ) -> dict[str, xr.Variable]:
-    """Make the data variables: one per field."""
+    """Make the coordinates of samples, and which of them an entry begins with."""
+    first = np.cumsum(timeline.blocks.counts) - timeline.blocks.counts
+    time = LazilyIndexedArray(arrays.TimeArray(opened))
+    position = LazilyIndexedArray(arrays.TimeArray(opened, is_position=True))
+    where = {"long_name": "number of the sample at the device, lost ones counted"}
+    return {
+        "time": xr.Variable(("time",), time, timeline.attrs),
+        "position": xr.Variable(("time",), position, where),
+        "first_sample": xr.Variable(("entry",), first),
+    }
+
+
+def _variables(
+    opened: arrays.Opened, of_row: tuple[str, ...], taken: set[str]
+) -> dict[str, xr.Variable]:
+    """Make the data variables, along `of_row` each: one per field."""
     series = opened.series
     found = {}
     for field in fields_of(series.dtype):
@@ -249,11 +330,11 @@ def _variables(
         if name in taken:
             name = f"{series.name}_{name}" if field else "data"
         data = arrays.RowArray(opened, field)
-        more = len(data.shape) - 1 - len(series.dims)
-        dims = (dim, *series.dims, *(f"{name}_{i}" for i in range(more)))
+        more = len(data.shape) - len(of_row)
+        dims = (*of_row, *(f"{name}_{i}" for i in range(more)))
         row_bytes = max(int(np.prod(data.shape[1:])) * data.dtype.itemsize, 1)
         chunks = dict(zip(dims, data.shape, strict=True))
-        chunks[dim] = max(1, min(len(series), CHUNK_BYTES // row_bytes))
+        chunks[dims[0]] = max(1, min(data.shape[0], CHUNK_BYTES // row_bytes))
         variable = xr.Variable(dims, LazilyIndexedArray(data), dict(series.attrs))
         variable.encoding = {"preferred_chunks": chunks}
         found[name] = variable

@@ -12,8 +12,8 @@ from xarray import Variable
 from xarray.core.indexes import PandasIndex
 from xarray.core.indexing import IndexSelResult, LazilyIndexedArray
 
-from ataraxis.log.series import Series
-from ataraxis.log.xarray.arrays import ColumnArray, Opened
+from ataraxis.log.timeline import SampleTimeline
+from ataraxis.log.xarray.arrays import Opened, TimeArray
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
@@ -24,21 +24,40 @@ _NEAREST = ("nearest", "pad", "ffill", "backfill", "bfill")
 _WIDEST_NS = 1 << 62
 
 
-class TimeIndex(PandasIndex):
+class _OneOfPandas(type):
+    """Makes a subclass of `PandasIndex` equal to it as a key of a dict.
+
+    xarray groups the indexes that it aligns by their exact type, so that a subclass
+    would conflict with the index of any other array (`Aligner._collect_indexes`).
+    """
+
+    def __eq__(cls, other: object) -> bool:
+        return other is PandasIndex or type.__eq__(cls, other)
+
+    def __hash__(cls) -> int:
+        return hash(PandasIndex)
+
+
+class TimeIndex(PandasIndex, metaclass=_OneOfPandas):
     """An index of times on disk; falls back to pandas in memory.
 
-    Slices of labels, single labels and nearest labels are looked up in the index of the
-    log. Slicing reads nothing; a short slice gets a pandas index. Alignment, lists of
-    labels and other operations read all times once. `rows` are those of the series.
+    Slices of labels, single labels and nearest labels are looked up in the log. Slicing
+    reads nothing; a short slice gets a pandas index. Alignment, lists of labels and
+    other operations read all times once; `load()` keeps them. `rows` are those of the
+    timeline.
     """
 
     def __init__(self, opened: Opened, rows: range, dim: Hashable) -> None:
         self._opened, self._rows = opened, rows
+        self._timeline = opened.timeline
+        self._read: list[NDArray[Any]] = []
         self._whole: pd.Index[Any] | None = None
         self.dim = dim
-        self.coord_dtype = opened.series.times.dtype
+        self.coord_dtype = self._timeline.dtype
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self.is_in_memory:
+            return PandasIndex, (self.index, self.dim, self.coord_dtype)
         return TimeIndex, (self._opened, self._rows, self.dim)
 
     # ---- operations that read every time
@@ -47,9 +66,19 @@ class TimeIndex(PandasIndex):
     def index(self) -> pd.Index[Any]:
         """All times, in memory."""
         if self._whole is None:
-            times = self._opened.series.time(_array(self._rows))
-            self._whole = pd.Index(times, name=self.dim)
+            if not self._read:
+                self._read[:] = [self._timeline.times(_array(self._rows))]
+            self._whole = pd.Index(self._read[0], name=self.dim)
         return self._whole
+
+    def read(self) -> None:
+        """Read all times into memory."""
+        assert self.index is not None
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether all times are in memory."""
+        return self._whole is not None or bool(self._read)
 
     def _replace(
         self, index: Any, dim: Hashable = None, coord_dtype: Any = None
@@ -89,22 +118,45 @@ class TimeIndex(PandasIndex):
         return alike and self._opened == other._opened
 
     def _copy(self, deep: bool = True, memo: Any = None) -> TimeIndex:
-        return TimeIndex(self._opened, self._rows, self.dim)
+        made = TimeIndex(self._opened, self._rows, self.dim)
+        made._read, made._whole = self._read, self._whole
+        return made
 
     def create_variables(
         self, variables: Mapping[Any, Variable] | None = None
     ) -> dict[Any, Variable]:
-        """Return the lazy coordinate."""
+        """Return the coordinate: lazy, unless the times are in memory."""
+        if self.is_in_memory:
+            made: dict[Any, Variable] = self._replace(self.index).create_variables(
+                variables
+            )
+            return made
         old = (variables or {}).get(self.dim)
-        data = ColumnArray(self._opened, Series.time, self.coord_dtype, self._rows)
+        data = TimeArray(self._opened, self._rows, self._read)
         attrs, encoding = (None, None) if old is None else (old.attrs, old.encoding)
         lazy = LazilyIndexedArray(data)
         return {self.dim: Variable((self.dim,), lazy, attrs, encoding)}
+
+    # ---- many times at once
+
+    @property
+    def is_searchable(self) -> bool:
+        """Whether `search` works: all rows of times that do not go back."""
+        axis = getattr(self._timeline, "axis", None)
+        is_whole = self._rows == range(len(self._timeline))
+        return is_whole and axis is not None and self._timeline.is_sorted
+
+    def search(self, times_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how many rows are before each time, ns."""
+        assert isinstance(self._timeline, SampleTimeline)
+        return self._timeline.search(times_ns)
 
     # ---- by position
 
     def isel(self, indexers: Mapping[Any, Any]) -> PandasIndex | None:
         """Return a part of it by positions."""
+        if self.is_in_memory:
+            return self._replace(self.index).isel(indexers)
         wanted = indexers[self.dim]
         if isinstance(wanted, Variable):
             if wanted.dims != (self.dim,):
@@ -122,7 +174,7 @@ class TimeIndex(PandasIndex):
         return self._replace(self._some(_array(rows)))
 
     def _some(self, rows: NDArray[np.int64]) -> pd.Index[Any]:
-        return pd.Index(self._opened.series.time(rows), name=self.dim)
+        return pd.Index(self._timeline.times(rows), name=self.dim)
 
     # ---- by label
 
@@ -132,7 +184,7 @@ class TimeIndex(PandasIndex):
         """Return the positions of labels."""
         (label,) = labels.values()
         found: Any = None
-        if tolerance is None and self._whole is None:
+        if tolerance is None and not self.is_in_memory:
             if isinstance(label, slice) and method is None:
                 found = self._slice(label)
             elif np.ndim(label) == 0 and not isinstance(label, dict):
@@ -146,9 +198,9 @@ class TimeIndex(PandasIndex):
         if start is NotImplemented or stop is NotImplemented:
             return None
         rows = self._positions(start, stop)
-        if label.step is not None:
-            rows = rows[:: label.step]
-        return _shortest(rows)
+        if isinstance(rows, slice):
+            return slice(rows.start, rows.stop, label.step)
+        return _shortest(rows[:: label.step])
 
     def _one(self, label: Any, method: str | None) -> Any:
         label = label.values[()] if hasattr(label, "values") else label
@@ -157,10 +209,10 @@ class TimeIndex(PandasIndex):
             return None
         if method is not None:
             return self._near(start, method) if method in _NEAREST else None
-        rows = self._positions(start, stop)
+        rows = _as_array(self._positions(start, stop))
         if not len(rows):
             raise KeyError(
-                f"{label!r} is not a time of {self._opened.series.title}; use "
+                f"{label!r} is not a time of {self._timeline.title}; use "
                 "method='nearest' for the closest"
             )
         is_period = stop - start > 1
@@ -172,16 +224,16 @@ class TimeIndex(PandasIndex):
         while width <= _WIDEST_NS:
             start = wanted if method in ("backfill", "bfill") else wanted - width
             stop = wanted + 1 if method in ("pad", "ffill") else wanted + width + 1
-            rows = self._positions(start, stop)
+            rows = _as_array(self._positions(start, stop))
             if len(rows):
                 own = self._rows.start + self._rows.step * rows
-                times = self._opened.series.time(own).view(np.int64)
+                times = self._timeline.times(own).view(np.int64)
                 far = np.abs(times - wanted)
                 # Of two equally close ones the later, as pandas does.
                 best = np.flatnonzero(far == far.min())
                 return int(rows[best[np.argmax(times[best])]])
             width <<= 3
-        raise KeyError(f"{self._opened.series.title} has no time on the requested side")
+        raise KeyError(f"{self._timeline.title} has no time on the requested side")
 
     def _bounds(self, label: Any) -> tuple[Any, Any]:
         """Return the first time that a label means, and the first one after it."""
@@ -207,14 +259,21 @@ class TimeIndex(PandasIndex):
             return NotImplemented, NotImplemented
         return at, at + 1
 
-    def _positions(self, start: Any, stop: Any) -> NDArray[np.int64]:
+    def _positions(self, start: Any, stop: Any) -> slice | NDArray[np.int64]:
         """Return the positions of times from `start` to before `stop`."""
-        rows = self._opened.series.between(start, stop) - self._rows.start
-        rows = rows[(rows % self._rows.step == 0)] // self._rows.step
-        return np.sort(rows[(rows >= 0) & (rows < len(self._rows))])
+        found, own = self._timeline.find(start, stop), self._rows
+        if isinstance(found, slice):
+            if own.step == 1:
+                low = min(max(found.start - own.start, 0), len(own))
+                high = min(max(found.stop - own.start, low), len(own))
+                return slice(low, high)
+            found = _as_array(found)
+        rows = found - own.start
+        rows = rows[(rows % own.step == 0)] // own.step
+        return np.sort(rows[(rows >= 0) & (rows < len(own))])
 
     def __repr__(self) -> str:
-        return f"<TimeIndex of {self._opened.series.title}, {len(self._rows)} times>"
+        return f"<TimeIndex of {self._timeline.title}, {len(self._rows)} times>"
 
     def _repr_inline_(self, max_width: int) -> str:
         return f"TimeIndex ({len(self._rows)} times on disk)"
@@ -226,6 +285,12 @@ def _ns(time: np.datetime64) -> int:
 
 def _array(rows: range) -> NDArray[np.int64]:
     return np.arange(rows.start, rows.stop, rows.step, dtype=np.int64)
+
+
+def _as_array(rows: slice | NDArray[np.int64]) -> NDArray[np.int64]:
+    if isinstance(rows, slice):
+        return np.arange(rows.start, rows.stop, dtype=np.int64)
+    return rows
 
 
 def _shortest(rows: NDArray[np.int64]) -> Any:

@@ -1,0 +1,224 @@
+"""Fits of the clocks of sources, kept beside their data in the folder ``fits``.
+
+A fit says which host time each sample had. Stamps are never changed by it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import warnings
+import zipfile
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis.clock import ClockFit, fit_arrivals
+from ataraxis.labels import sample_rate, stamp_of
+from ataraxis.log.device import BITS_OF_TIME, PER_S, UNITS
+from ataraxis.log.sample_axis import (
+    LATENCY,
+    FrameTimes,
+    fit_frames,
+    measured_rate,
+)
+from ataraxis.log.series import Series
+
+FOLDER = "fits"
+POSITIONS, DEVICE_TIME = "positions", "device_time"
+_MOST_BYTES = 1 << 26
+_KEPT = 20_000
+_ARRAYS = ("residuals", "ticks", "used", "partners")
+
+
+@dataclass(frozen=True)
+class SourceFit:
+    """The fit of one source."""
+
+    fit: ClockFit
+    """Host time of its ticks."""
+    of: str
+    """What the ticks are: ``positions`` of samples, or ``device_time``."""
+    entries: int
+    """How many entries of the source it was made from."""
+
+    @property
+    def summary(self) -> str:
+        """What it claims, in one line."""
+        worst = max(int(part.bound_ns.max()) for part in self.fit.segments)
+        parts = len(self.fit.segments)
+        text = f"fitted from {self.fit.kind}, within {worst / 1000:.3g} us"
+        if parts > 1:
+            text += f", in {parts} segments"
+        if not self.fit.is_absolute:
+            text += "; the fixed delay of its device is unknown"
+        return text
+
+
+# ---- making one
+
+
+def fit_series(series: Series) -> SourceFit:
+    """Fit a source: positions of its samples, or its device's times, to its stamps.
+
+    Raises
+    ------
+    ValueError
+        It has neither samples at a rate nor device times of a known unit, or its stamps
+        cannot be fitted.
+    """
+    return fit_of_frames(series, frames_of(series))
+
+
+def fit_of_frames(series: Series, frames: FrameTimes) -> SourceFit:
+    """Fit a source, given the times of all its entries."""
+    attrs = series.attrs
+    latency = latency_of(attrs)
+    if series.is_blocks:
+        rate = sample_rate(attrs)
+        positions = frames.positions(rate, attrs)
+        rate = rate or measured_rate(frames, positions)
+        if rate is None:
+            raise ValueError(
+                f"{series.title} has blocks without a rate, and too few to measure it: "
+                "declare attrs['sample_rate_hz']"
+            )
+        made = fit_frames(frames, positions, rate, stamp_of(attrs), latency)
+        return SourceFit(made, POSITIONS, len(frames))
+    unit = PER_S.get(str(attrs.get(UNITS)))
+    if frames.device is None or unit is None:
+        raise ValueError(
+            f"{series.title} has no device times of a known unit, and no blocks of "
+            "samples: its times are those of arrival. Declare "
+            f"attrs[{UNITS!r}] and send device_time="
+        )
+    rows = frames.rows
+    bits = attrs.get(BITS_OF_TIME)
+    made = fit_arrivals(
+        frames.device[rows, 0], frames.time_ns[rows],
+        unit_ns=Fraction(10**9, unit), bits=None if bits is None else int(bits),
+        latency_ms=latency,
+    )  # fmt: skip
+    return SourceFit(made, DEVICE_TIME, len(frames))
+
+
+def latency_of(attrs: Any) -> tuple[float, float] | None:
+    """Return the declared least and largest fixed delay of a device, ms.
+
+    Raises `ValueError` if the attribute is not two numbers, 0 <= least <= largest.
+    """
+    given = attrs.get(LATENCY)
+    if given is None:
+        return None
+    try:
+        low, high = (float(value) for value in given)
+    except (TypeError, ValueError):
+        low, high = 0.0, -1.0
+    if not 0 <= low <= high < float("inf"):
+        raise ValueError(
+            f"attrs[{LATENCY!r}] must be the least and largest delay, ms, such as "
+            f"[2.0, 5.0], got {given!r}"
+        )
+    return low, high
+
+
+def frames_of(series: Series, rows: int | None = None) -> FrameTimes:
+    """Return the times of all entries of a source, or of its first `rows`.
+
+    Reads their headers, not their payloads.
+    """
+    whole = series.whole(rows)
+    found = whole.pick(slice(None))
+    wall = series.source.wall_ns(found)
+    known = found.known
+    shift: NDArray[np.int64] | int = 0
+    if wall is not None:
+        shift = wall - found.time
+        if known is not None and known.any():
+            # Of a damaged header the shift is that of the entry before.
+            last = np.maximum.accumulate(np.where(known, np.arange(len(known)), 0))
+            shift = shift[np.where(known[last], last, np.flatnonzero(known)[0])]
+    is_numbered = series.source.is_numbered(series.number)
+    counts = whole.blocks().counts if series.is_blocks else np.ones(len(whole), "i8")
+    device = None
+    if series.has_device and known is None:
+        device = series.source.device_stamps(found)
+    return FrameTimes(
+        counts, found.time, found.sequence if is_numbered else None, device, shift,
+        known,
+    )  # fmt: skip
+
+
+# ---- on disk
+
+
+def path_of(directory: Path, name: str) -> Path:
+    """Return the file of the fit of a source of a log in a directory."""
+    return directory / FOLDER / f"{quote(name, safe='')}.npz"
+
+
+def save_fit(directory: Path, name: str, made: SourceFit) -> Path:
+    """Write the fit of a source beside its data; an older one is replaced.
+
+    At most 20,000 residuals are kept, evenly spread.
+    """
+    tree = made.fit.as_dict()
+    for key in _ARRAYS:
+        tree[key] = []
+    text = json.dumps({"fit": tree, "of": made.of, "entries": made.entries})
+    every = max(1, -(-len(made.fit.residuals) // _KEPT))
+    arrays = {
+        key: np.asarray(getattr(made.fit, key))[::every]
+        for key in _ARRAYS
+        if len(getattr(made.fit, key))
+    }
+    path = path_of(directory, name)
+    path.parent.mkdir(exist_ok=True)
+    new = path.with_name(f".{secrets.token_hex(8)}.npz")
+    try:
+        with open(new, "wb") as file:
+            arrays["fit"] = np.frombuffer(text.encode(), "u1")
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+    return path
+
+
+def load_fit(directory: Path, name: str) -> SourceFit | None:
+    """Return the fit that is kept of a source; None without one.
+
+    A file that is not valid is left aside, with a warning.
+    """
+    path = path_of(directory, name)
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"it has more than {_MOST_BYTES} bytes")
+        with np.load(path, allow_pickle=False) as found:
+            tree = json.loads(bytes(found["fit"]))
+            fit = {**tree["fit"]}
+            for key in _ARRAYS:
+                fit[key] = found.get(key, [])
+            made = ClockFit.from_dict(fit)
+            return SourceFit(made, str(tree["of"]), int(tree["entries"]))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (
+        OSError, ValueError, KeyError, TypeError, IndexError, AttributeError,
+        OverflowError, ZeroDivisionError, EOFError, RecursionError, zipfile.BadZipFile,
+    ) as error:  # fmt: skip
+        warnings.warn(
+            f"{path} is not a fit ({type(error).__name__}: {error}): it is left aside; "
+            "'ataraxis fit' makes it again",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None

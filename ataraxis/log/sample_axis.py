@@ -1,0 +1,303 @@
+"""Sample axis: position and time of every sample of a source, by its number.
+
+Samples are numbered from 0 as they are in the file. The position of a sample counts the
+lost ones, too. A line through positions and arrivals (`ataraxis.clock.fit_arrivals`)
+gives each sample its time, so that the jitter of arrivals is not in the times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis.clock import ClockFit, FitSegment, fit_arrivals
+from ataraxis.clock._host import UNKNOWN_DRIFT
+from ataraxis.labels import sample_times
+from ataraxis.log.device import BITS, COUNTER, PER_S, UNITS, unwrapped
+
+Ints = NDArray[np.int64]
+LATENCY = "latency_ms"
+"""Attribute of labels: least and largest fixed delay of the device, ms."""
+NOMINAL = "the declared rate is exact: there are too few frames to fit it"
+_EMPTY = np.empty(0, np.int64)
+
+# ---- what is known of the frames
+
+
+@dataclass(frozen=True)
+class FrameTimes:
+    """Stamps of the frames of a source, and how many samples each has."""
+
+    counts: Ints
+    """Samples of each frame, (n,)."""
+    time_ns: Ints
+    """Stamp of each frame, monotonic ns, (n,)."""
+    sequence: NDArray[np.uint64] | None = None
+    """Sequence numbers, (n,); None if a gap in them is not a loss."""
+    device: Ints | None = None
+    """Device times and counters, (n, 2)."""
+    shift_ns: Ints | int = 0
+    """What is added to each stamp, ns, (n,): wall minus monotonic time."""
+    known: NDArray[np.bool_] | None = None
+    """Whether each header is intact, (n,); None: all are."""
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    @property
+    def numbers(self) -> Ints:
+        """Number of the first sample of each frame, and of samples: (n + 1,)."""
+        return np.concatenate([[0], np.cumsum(self.counts)])
+
+    @property
+    def rows(self) -> NDArray[np.intp]:
+        """Indices of the frames whose headers are intact."""
+        if self.known is None:
+            return np.arange(len(self))
+        return np.flatnonzero(self.known)
+
+    def positions(self, rate: float | None, attrs: Mapping[str, Any]) -> Ints:
+        """Return the position of the first sample of each frame, (n,).
+
+        Lost samples count: by the sequence numbers of frames; by the device's counter
+        if it counts samples; by its clock, if it shows a gap of a hundredth of a frame
+        or more.
+        """
+        rows, numbers = self.rows, self.numbers[:-1]
+        lost = np.zeros(len(self), np.int64)
+        if len(rows) > 1:
+            here = np.diff(numbers[rows])
+            found = np.zeros(len(here), np.int64)
+            if self.sequence is not None:
+                steps = np.diff(self.sequence[rows]).view(np.int64) - np.diff(rows)
+                found = np.maximum(steps, 0) * int(self.counts.max())
+            if self.device is not None:
+                own = self._lost_in_device(rows, here, rate, attrs)
+                found = np.maximum(found, own)
+            lost[rows[1:]] = found
+        return numbers + np.cumsum(lost)
+
+    def _lost_in_device(
+        self,
+        rows: NDArray[np.intp],
+        here: Ints,
+        rate: float | None,
+        attrs: Mapping[str, Any],
+    ) -> Ints:
+        assert self.device is not None
+        device = self.device[rows]
+        if attrs.get(COUNTER) == "samples":
+            bits = int(attrs.get(BITS, 64))
+            counters = device[:, 1].copy().view(np.uint64)
+            steps, resets, _ = unwrapped(counters, bits, self.time_ns[rows])
+            excess = steps - here
+            excess[resets] = 0
+            return np.asarray(np.maximum(excess, 0))
+        per_s = PER_S.get(str(attrs.get(UNITS)))
+        if per_s is None or rate is None:
+            return np.zeros(len(here), np.int64)
+        passed = np.diff(device[:, 0]) * (rate / per_s)
+        excess = np.rint(passed - here).astype(np.int64)
+        is_gap = excess >= np.maximum(2, here // 100)
+        return np.asarray(np.where(is_gap, excess, 0))
+
+
+# ---- the fit
+
+
+def fit_frames(
+    frames: FrameTimes,
+    positions: Ints,
+    rate: float,
+    stamp_of: str,
+    latency_ms: tuple[float, float] | None = None,
+) -> ClockFit:
+    """Fit the host's time of samples, by position, to the stamps of their frames.
+
+    Too few frames for `fit_arrivals` get a line of the declared rate below them.
+    """
+    unit = 10**9 / Fraction(repr(float(rate)))
+    rows = frames.rows[frames.counts[frames.rows] > 0]
+    ticks, host = positions[rows], frames.time_ns[rows]
+    if stamp_of == "arrival":
+        ticks = ticks + frames.counts[rows] - 1
+    try:
+        return fit_arrivals(ticks, host, unit_ns=unit, latency_ms=latency_ms)
+    except ValueError:
+        return _nominal(ticks, host, unit, latency_ms)
+
+
+def _nominal(
+    ticks: Ints,
+    host: Ints,
+    unit: Fraction,
+    latency_ms: tuple[float, float] | None,
+) -> ClockFit:
+    """Return the line of the nominal rate through the fastest arrival."""
+    delays = host - (ticks * float(unit)).astype(np.int64)
+    best = int(np.argmin(delays))
+    spread = int(delays.max() - delays.min())
+    latency = None
+    if latency_ms is not None:
+        latency = round(latency_ms[0] * 1e6), round(latency_ms[1] * 1e6)
+    part = FitSegment(
+        ticks[best : best + 1], host[best : best + 1], np.array([spread], np.int64),
+        growth=UNKNOWN_DRIFT,
+    )  # fmt: skip
+    return ClockFit(
+        "arrivals", NOMINAL, unit.limit_denominator(10**6), (part,), None, "host",
+        latency,
+    )  # fmt: skip
+
+
+def measured_rate(frames: FrameTimes, positions: Ints) -> float | None:
+    """Return the samples per second by the stamps; None with too few frames."""
+    rows = frames.rows
+    if len(rows) < 2:
+        return None
+    samples = int(positions[rows[-1]] - positions[rows[0]])
+    passed = int(frames.time_ns[rows[-1]]) - int(frames.time_ns[rows[0]])
+    return samples * 1e9 / passed if samples > 0 and passed > 0 else None
+
+
+# ---- the axis
+
+
+class SampleAxis:
+    """Time and position of samples, by number, without an array of them.
+
+    `starts` are the numbers at which parts begin, and the number of samples: within a
+    part, times increase. `time_of` and `position_of` take numbers, (m,).
+    """
+
+    def __init__(
+        self,
+        starts: Ints,
+        time_of: Callable[[Ints], Ints],
+        position_of: Callable[[Ints], Ints],
+        fit: ClockFit | None = None,
+    ) -> None:
+        is_part = np.concatenate([np.diff(starts) > 0, [True]])
+        self._starts, self.at, self.position = starts[is_part], time_of, position_of
+        self.fit = fit
+        """Line of a fitted axis: positions as ticks, host time."""
+        self._ends = time_of(self._starts[1:] - 1) if len(self) else _EMPTY
+        firsts = time_of(self._starts[:-1]) if len(self) else _EMPTY
+        self._firsts = firsts
+        self.is_sorted = bool((firsts[1:] > self._ends[:-1]).all())
+        """Whether times increase from the first sample to the last."""
+
+    def __len__(self) -> int:
+        return int(self._starts[-1]) if len(self._starts) else 0
+
+    # ---- the kinds
+
+    @classmethod
+    def fitted(cls, frames: FrameTimes, positions: Ints, fit: ClockFit) -> SampleAxis:
+        """Return the axis of a fit of positions: strictly increasing in a segment."""
+        numbers = frames.numbers
+        shifts = np.broadcast_to(np.asarray(frames.shift_ns, np.int64), len(frames))
+        is_new = np.ones(len(frames), bool)
+        follows = positions[:-1] + frames.counts[:-1] == positions[1:]
+        is_new[1:] = ~follows | (shifts[1:] != shifts[:-1])
+        first, begin = numbers[:-1][is_new], positions[is_new]
+        shift = shifts[is_new]
+
+        def position_of(number: Ints) -> Ints:
+            part = np.searchsorted(first, number, "right") - 1
+            return np.asarray(begin[part] + (number - first[part]))
+
+        def time_of(number: Ints) -> Ints:
+            part = np.searchsorted(first, number, "right") - 1
+            ticks = begin[part] + (number - first[part])
+            return np.asarray(fit.to_host_ns(ticks) + shift[part])
+
+        # A new segment of the fit begins halfway between the knots of two.
+        ends = np.array([s.device[-1] for s in fit.segments[:-1]], np.int64)
+        heads = np.array([s.device[0] for s in fit.segments[1:]], np.int64)
+        middles = ends + (heads - ends) // 2 + 1
+        at = np.maximum(np.searchsorted(begin, middles, "right") - 1, 0)
+        cuts = (
+            np.clip(first[at] + middles - begin[at], 0, numbers[-1])
+            if len(begin)
+            else _EMPTY
+        )
+        starts = np.unique(np.concatenate([first, cuts, numbers[-1:]]))
+        return cls(starts, time_of, position_of, fit)
+
+    @classmethod
+    def stamped(
+        cls,
+        frames: FrameTimes,
+        positions: Ints,
+        stamps_ns: Ints,
+        rate: float | None,
+        stamp_of: str,
+    ) -> SampleAxis:
+        """Return the axis of the frames' own stamps: each frame is a part."""
+        numbers = frames.numbers
+        first = numbers[:-1]
+        one = np.ones(len(frames), np.int64)
+        behind = frames.counts if stamp_of == "arrival" else one
+        most = int(frames.counts.max(initial=1))
+        # Distances within a frame, as `sample_times` rounds them.
+        step = sample_times([0], most, rate, "sample") if most > 1 else one[:1] * 0
+        base = stamps_ns - (step[np.maximum(behind - 1, 0)] if most > 1 else 0)
+
+        def position_of(number: Ints) -> Ints:
+            row = np.searchsorted(numbers, number, "right") - 1
+            return np.asarray(positions[row] + (number - first[row]))
+
+        def time_of(number: Ints) -> Ints:
+            row = np.searchsorted(numbers, number, "right") - 1
+            inner = number - first[row]
+            if stamp_of != "arrival" or most == 1:
+                return np.asarray(base[row] + step[inner])
+            return np.asarray(stamps_ns[row] - step[frames.counts[row] - 1 - inner])
+
+        return cls(numbers, time_of, position_of)
+
+    # ---- search
+
+    def search(self, times_ns: Ints) -> Ints:
+        """Return how many samples are before each time; the axis must be sorted."""
+        wanted = np.asarray(times_ns, np.int64)
+        if not len(self):
+            return np.zeros(wanted.shape, np.int64)
+        part = np.searchsorted(self._ends, wanted, "left")
+        is_behind = part == len(self._ends)
+        part = np.minimum(part, len(self._ends) - 1)
+        low, high = self._starts[part].copy(), self._starts[part + 1].copy()
+        # Most are near a straight line between the ends of their part.
+        for _ in range(64):
+            is_open = low < high
+            if not is_open.any():
+                break
+            middle = (low + high) // 2
+            is_less = is_open & (self.at(np.where(is_open, middle, low)) < wanted)
+            low = np.where(is_less, middle + 1, low)
+            high = np.where(is_open & ~is_less, middle, high)
+        return np.asarray(np.where(is_behind, len(self), low))
+
+    def find(self, start: int | None, stop: int | None) -> slice | Ints:
+        """Return the numbers of samples from `start` to before `stop`, ns."""
+        if self.is_sorted:
+            ends = [self.search(np.array([t]))[0] if t is not None else None
+                    for t in (start, stop)]  # fmt: skip
+            low = 0 if ends[0] is None else int(ends[0])
+            high = len(self) if ends[1] is None else int(ends[1])
+            return slice(low, max(low, high))
+        found = [_EMPTY]
+        low_ns = -(2**63) if start is None else start
+        high_ns = 2**63 - 1 if stop is None else stop
+        hit = (self._ends >= low_ns) & (self._firsts < high_ns)
+        for part in np.flatnonzero(hit).tolist():
+            own = np.arange(self._starts[part], self._starts[part + 1])
+            times = self.at(own)
+            found.append(own[(times >= low_ns) & (times < high_ns)])
+        return np.concatenate(found)
