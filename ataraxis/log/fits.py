@@ -26,7 +26,7 @@ from ataraxis.log.sample_axis import (
     LATENCY,
     FrameTimes,
     fit_frames,
-    measured_rate,
+    rate_of,
 )
 from ataraxis.log.series import Series
 
@@ -81,9 +81,9 @@ def fit_of_frames(series: Series, frames: FrameTimes) -> SourceFit:
     attrs = series.attrs
     latency = latency_of(attrs)
     if series.is_blocks:
-        rate = sample_rate(attrs)
-        positions = frames.positions(rate, attrs)
-        rate = rate or measured_rate(frames, positions)
+        declared = sample_rate(attrs)
+        positions = frames.positions(declared, attrs)
+        rate = rate_of(frames, positions, declared)
         if rate is None:
             raise ValueError(
                 f"{series.title} has blocks without a rate, and too few to measure it: "

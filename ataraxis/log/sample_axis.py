@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.clock import ClockFit, FitSegment, fit_arrivals
-from ataraxis.clock._host import UNKNOWN_DRIFT
+from ataraxis.clock import UNKNOWN_DRIFT, ClockFit, FitSegment, fit_arrivals
 from ataraxis.labels import sample_times
 from ataraxis.log.device import BITS, COUNTER, PER_S, UNITS, unwrapped
 
@@ -155,14 +154,33 @@ def _nominal(
     )  # fmt: skip
 
 
-def measured_rate(frames: FrameTimes, positions: Ints) -> float | None:
-    """Return the samples per second by the stamps; None with too few frames."""
+RATE_TOLERANCE = 0.05
+_LAGS = 64
+
+
+def rate_of(
+    frames: FrameTimes, positions: Ints, declared: float | None
+) -> float | None:
+    """Return the samples per second: as declared, unless the stamps contradict it.
+
+    A recording that was replayed faster, say, has the rate of its arrivals. None
+    without a declared rate and with too few frames.
+    """
     rows = frames.rows
     if len(rows) < 2:
-        return None
-    samples = int(positions[rows[-1]] - positions[rows[0]])
-    passed = int(frames.time_ns[rows[-1]]) - int(frames.time_ns[rows[0]])
-    return samples * 1e9 / passed if samples > 0 and passed > 0 else None
+        return declared
+    lag = max(1, len(rows) // _LAGS)
+    ticks, host = positions[rows], frames.time_ns[rows]
+    samples, passed = ticks[lag:] - ticks[:-lag], host[lag:] - host[:-lag]
+    is_some = (samples > 0) & (passed > 0)
+    if not is_some.any():
+        return declared
+    rate = float(np.median(samples[is_some] / passed[is_some])) * 1e9
+    if declared is not None and (
+        len(rows) < _LAGS or abs(rate / declared - 1) < RATE_TOLERANCE
+    ):
+        return declared
+    return rate
 
 
 # ---- the axis

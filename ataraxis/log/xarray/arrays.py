@@ -10,8 +10,8 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from ataraxis.log.archive import Nodes
+from ataraxis.log.row_times import EntryTimes, RowTimes, SampleTimes, row_times_of
 from ataraxis.log.series import Column, Rows, Series
-from ataraxis.log.timeline import EntryTimeline, SampleTimeline, Timeline, timeline_of
 
 Key = tuple[Any, ...]
 
@@ -20,7 +20,7 @@ class Opened:
     """An open series that is reopened where it is unpickled, with as many rows.
 
     `home` is closed with it; the others, arguments of `Nodes`, `Nodes.find`,
-    `LogNode.series` and `timeline_of`, open it again. With `is_by_entry`, rows are
+    `LogNode.series` and `row_times_of`, open it again. With `is_by_entry`, rows are
     entries also of blocks.
     """
 
@@ -36,8 +36,8 @@ class Opened:
         is_by_entry: bool = False,
     ) -> None:
         self.series, self._home = series, home
-        self.timeline: Timeline = (
-            EntryTimeline(series) if is_by_entry else timeline_of(series, time)
+        self.times: RowTimes = (
+            EntryTimes(series) if is_by_entry else row_times_of(series, time)
         )
         first = 0 if options.get("entries") is None else options["entries"].start or 0
         # A log in progress grows; the dataset must not.
@@ -78,7 +78,7 @@ class RowArray(BackendArray):
 
     def __init__(self, opened: Opened, field: tuple[str, ...] = ()) -> None:
         self._opened, self._field = opened, field
-        series, timeline = opened.series, opened.timeline
+        series, times = opened.series, opened.times
         dtype, inner = series.dtype, ()
         for name in field:
             dtype = dtype[name]
@@ -86,9 +86,9 @@ class RowArray(BackendArray):
             dtype, inner = dtype.subdtype
         self.dtype: np.dtype[Any] = dtype
         row = series.shape
-        if isinstance(timeline, SampleTimeline):
-            row = timeline.blocks.rest
-        self.shape: tuple[int, ...] = (len(timeline), *row, *inner)
+        if isinstance(times, SampleTimes):
+            row = times.blocks.rest
+        self.shape: tuple[int, ...] = (len(times), *row, *inner)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(
@@ -107,16 +107,16 @@ class RowArray(BackendArray):
             return piece
 
         how = None if is_whole and not self._field else take
-        timeline = self._opened.timeline
-        if isinstance(timeline, SampleTimeline):
-            found = timeline.read(_rows(rows), how)
+        times = self._opened.times
+        if isinstance(times, SampleTimes):
+            found = times.read(_rows(rows), how)
         else:
             found = self._opened.series.read(_rows(rows), how)
         return found if _is_many(rows) else found[0]
 
 
 class TimeArray(BackendArray):
-    """Times of rows of a timeline, or positions of samples.
+    """Times of rows, or positions of samples.
 
     With `rows`, only these. When all are read, `whole` gets them.
     """
@@ -130,9 +130,9 @@ class TimeArray(BackendArray):
         is_position: bool = False,
     ) -> None:
         self._opened, self._whole, self._is_position = opened, whole, is_position
-        timeline = opened.timeline
-        self._rows = range(len(timeline)) if rows is None else rows
-        self.dtype: np.dtype[Any] = np.dtype("i8") if is_position else timeline.dtype
+        times = opened.times
+        self._rows = range(len(times)) if rows is None else rows
+        self.dtype: np.dtype[Any] = np.dtype("i8") if is_position else times.dtype
         self.shape: tuple[int, ...] = (len(self._rows),)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
@@ -145,12 +145,12 @@ class TimeArray(BackendArray):
         own = self._rows
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(len(own)), dtype=np.int64)
-        timeline, rows = self._opened.timeline, own.start + own.step * rows
+        times, rows = self._opened.times, own.start + own.step * rows
         if not self._is_position:
-            found = timeline.times(rows)
+            found = times.at(rows)
         else:
-            assert isinstance(timeline, SampleTimeline)
-            found = timeline.positions(rows)
+            assert isinstance(times, SampleTimes)
+            found = times.positions(rows)
         is_all = isinstance(key[0], slice) and len(rows) == len(own)
         if self._whole is not None and is_all and key[0].step in (None, 1):
             self._whole[:] = [found]

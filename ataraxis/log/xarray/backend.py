@@ -21,7 +21,7 @@ from ataraxis.log.archive import LogNode, Nodes
 from ataraxis.log.export.series import fields_of
 from ataraxis.log.npy.archiving import ARCHIVE_SUFFIX
 from ataraxis.log.npy.entries import SUFFIX, parse_stem
-from ataraxis.log.timeline import SampleTimeline, checked_kind
+from ataraxis.log.row_times import SampleTimes, checked_kind
 from ataraxis.log.xarray import arrays
 from ataraxis.log.xarray.index import TimeIndex
 
@@ -243,14 +243,14 @@ def dataset_of(
     series = node.series(**options)
     how = path, node.journal, node.info.number, options, time, by_entry
     opened = arrays.Opened(series, node.home, *how)
-    timeline = opened.timeline
+    times = opened.times
     dropped = {drop} if isinstance(drop, str) else set(drop or ())
     labels = series.labels.coords if series.labels is not None else {}
     coords: dict[str, xr.Variable] = {
         name: xr.Variable(coord.dims, coord.values, coord.attrs)
         for name, coord in labels.items()
     }
-    samples = timeline if isinstance(timeline, SampleTimeline) else None
+    samples = times if isinstance(times, SampleTimes) else None
     is_samples = samples is not None
     is_own = not is_samples and ("time" in series.dims or "time" in labels)
     dim = "entry" if is_own else "time"
@@ -262,7 +262,7 @@ def dataset_of(
     for name, (dtype, read) in series.columns().items():
         if name == "time" and not is_own and not is_samples:
             lazy = LazilyIndexedArray(arrays.TimeArray(opened))
-            coords["time"] = xr.Variable((dim,), lazy, timeline.attrs)
+            coords["time"] = xr.Variable((dim,), lazy, times.attrs)
             continue
         attrs = series.times.attrs if name == "time" else None
         if name == "device_time":
@@ -282,9 +282,9 @@ def dataset_of(
     index = {}
     if "time" in coords and not is_own:
         # Whether stamps go back is looked up only where they were asked for.
-        if time in (None, "fitted") or timeline.is_sorted:
-            index["time"] = made = TimeIndex(opened, range(len(timeline)), "time")
-            if len(timeline) <= AT_ONCE:
+        if time in (None, "fitted") or times.is_sorted:
+            index["time"] = made = TimeIndex(opened, range(len(times)), "time")
+            if len(times) <= AT_ONCE:
                 made.read()
                 coords |= made.create_variables(coords)
         else:
@@ -304,16 +304,14 @@ def dataset_of(
     return dataset
 
 
-def _sample_coords(
-    opened: arrays.Opened, timeline: SampleTimeline
-) -> dict[str, xr.Variable]:
+def _sample_coords(opened: arrays.Opened, times: SampleTimes) -> dict[str, xr.Variable]:
     """Make the coordinates of samples, and which of them an entry begins with."""
-    first = np.cumsum(timeline.blocks.counts) - timeline.blocks.counts
+    first = np.cumsum(times.blocks.counts) - times.blocks.counts
     time = LazilyIndexedArray(arrays.TimeArray(opened))
     position = LazilyIndexedArray(arrays.TimeArray(opened, is_position=True))
     where = {"long_name": "number of the sample at the device, lost ones counted"}
     return {
-        "time": xr.Variable(("time",), time, timeline.attrs),
+        "time": xr.Variable(("time",), time, times.attrs),
         "position": xr.Variable(("time",), position, where),
         "first_sample": xr.Variable(("entry",), first),
     }

@@ -12,7 +12,7 @@ from xarray import Variable
 from xarray.core.indexes import PandasIndex
 from xarray.core.indexing import IndexSelResult, LazilyIndexedArray
 
-from ataraxis.log.timeline import SampleTimeline
+from ataraxis.log.row_times import SampleTimes
 from ataraxis.log.xarray.arrays import Opened, TimeArray
 
 if TYPE_CHECKING:
@@ -44,16 +44,16 @@ class TimeIndex(PandasIndex, metaclass=_OneOfPandas):
     Slices of labels, single labels and nearest labels are looked up in the log. Slicing
     reads nothing; a short slice gets a pandas index. Alignment, lists of labels and
     other operations read all times once; `load()` keeps them. `rows` are those of the
-    timeline.
+    dataset.
     """
 
     def __init__(self, opened: Opened, rows: range, dim: Hashable) -> None:
         self._opened, self._rows = opened, rows
-        self._timeline = opened.timeline
+        self._times = opened.times
         self._read: list[NDArray[Any]] = []
         self._whole: pd.Index[Any] | None = None
         self.dim = dim
-        self.coord_dtype = self._timeline.dtype
+        self.coord_dtype = self._times.dtype
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.is_in_memory:
@@ -67,7 +67,7 @@ class TimeIndex(PandasIndex, metaclass=_OneOfPandas):
         """All times, in memory."""
         if self._whole is None:
             if not self._read:
-                self._read[:] = [self._timeline.times(_array(self._rows))]
+                self._read[:] = [self._times.at(_array(self._rows))]
             self._whole = pd.Index(self._read[0], name=self.dim)
         return self._whole
 
@@ -142,14 +142,14 @@ class TimeIndex(PandasIndex, metaclass=_OneOfPandas):
     @property
     def is_searchable(self) -> bool:
         """Whether `search` works: all rows of times that do not go back."""
-        axis = getattr(self._timeline, "axis", None)
-        is_whole = self._rows == range(len(self._timeline))
-        return is_whole and axis is not None and self._timeline.is_sorted
+        axis = getattr(self._times, "axis", None)
+        is_whole = self._rows == range(len(self._times))
+        return is_whole and axis is not None and self._times.is_sorted
 
     def search(self, times_ns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return how many rows are before each time, ns."""
-        assert isinstance(self._timeline, SampleTimeline)
-        return self._timeline.search(times_ns)
+        assert isinstance(self._times, SampleTimes)
+        return self._times.search(times_ns)
 
     # ---- by position
 
@@ -174,7 +174,7 @@ class TimeIndex(PandasIndex, metaclass=_OneOfPandas):
         return self._replace(self._some(_array(rows)))
 
     def _some(self, rows: NDArray[np.int64]) -> pd.Index[Any]:
-        return pd.Index(self._timeline.times(rows), name=self.dim)
+        return pd.Index(self._times.at(rows), name=self.dim)
 
     # ---- by label
 
@@ -212,7 +212,7 @@ class TimeIndex(PandasIndex, metaclass=_OneOfPandas):
         rows = _as_array(self._positions(start, stop))
         if not len(rows):
             raise KeyError(
-                f"{label!r} is not a time of {self._timeline.title}; use "
+                f"{label!r} is not a time of {self._times.title}; use "
                 "method='nearest' for the closest"
             )
         is_period = stop - start > 1
@@ -227,13 +227,13 @@ class TimeIndex(PandasIndex, metaclass=_OneOfPandas):
             rows = _as_array(self._positions(start, stop))
             if len(rows):
                 own = self._rows.start + self._rows.step * rows
-                times = self._timeline.times(own).view(np.int64)
+                times = self._times.at(own).view(np.int64)
                 far = np.abs(times - wanted)
                 # Of two equally close ones the later, as pandas does.
                 best = np.flatnonzero(far == far.min())
                 return int(rows[best[np.argmax(times[best])]])
             width <<= 3
-        raise KeyError(f"{self._timeline.title} has no time on the requested side")
+        raise KeyError(f"{self._times.title} has no time on the requested side")
 
     def _bounds(self, label: Any) -> tuple[Any, Any]:
         """Return the first time that a label means, and the first one after it."""
@@ -261,7 +261,7 @@ class TimeIndex(PandasIndex, metaclass=_OneOfPandas):
 
     def _positions(self, start: Any, stop: Any) -> slice | NDArray[np.int64]:
         """Return the positions of times from `start` to before `stop`."""
-        found, own = self._timeline.find(start, stop), self._rows
+        found, own = self._times.find(start, stop), self._rows
         if isinstance(found, slice):
             if own.step == 1:
                 low = min(max(found.start - own.start, 0), len(own))
@@ -273,7 +273,7 @@ class TimeIndex(PandasIndex, metaclass=_OneOfPandas):
         return np.sort(rows[(rows >= 0) & (rows < len(own))])
 
     def __repr__(self) -> str:
-        return f"<TimeIndex of {self._timeline.title}, {len(self._rows)} times>"
+        return f"<TimeIndex of {self._times.title}, {len(self._rows)} times>"
 
     def _repr_inline_(self, max_width: int) -> str:
         return f"TimeIndex ({len(self._rows)} times on disk)"

@@ -1,4 +1,4 @@
-"""Timelines: the time of each row of a dataset, and rows by time.
+"""Row times: the time of each row of a dataset, and rows by time.
 
 A row is an entry, or a sample of a source of blocks.
 """
@@ -26,7 +26,7 @@ from ataraxis.log.fits import (
     load_fit,
 )
 from ataraxis.log.rows import PIECE_BYTES
-from ataraxis.log.sample_axis import FrameTimes, SampleAxis, measured_rate
+from ataraxis.log.sample_axis import FrameTimes, SampleAxis, rate_of
 from ataraxis.log.series import Series, Take
 
 Ints = NDArray[np.int64]
@@ -43,7 +43,7 @@ def checked_kind(time: str | None) -> str | None:
     raise ValueError(f"time must be one of {', '.join(KINDS)}, got {time!r}{hint}")
 
 
-class Timeline(Protocol):
+class RowTimes(Protocol):
     """Times of rows; `start` and `stop` of `find` are integers of `dtype`."""
 
     title: str
@@ -54,7 +54,7 @@ class Timeline(Protocol):
     """Attributes of the coordinate."""
 
     def __len__(self) -> int: ...
-    def times(self, rows: Ints) -> NDArray[Any]:
+    def at(self, rows: Ints) -> NDArray[Any]:
         """Return the times of rows, (n,), of `dtype`."""
 
     def find(self, start: int | None, stop: int | None) -> slice | Ints:
@@ -65,7 +65,7 @@ class Timeline(Protocol):
         """Whether times may have an index: they do not go back."""
 
 
-class EntryTimeline:
+class EntryTimes:
     """Stamps of entries, looked up on disk."""
 
     is_sorted = True  # an index of entries is used as it is
@@ -77,7 +77,7 @@ class EntryTimeline:
     def __len__(self) -> int:
         return len(self._series)
 
-    def times(self, rows: Ints) -> NDArray[Any]:
+    def at(self, rows: Ints) -> NDArray[Any]:
         """Return the times of rows, (n,), of `dtype`."""
         return self._series.time(rows)
 
@@ -86,7 +86,7 @@ class EntryTimeline:
         return self._series.between(start, stop)
 
 
-class ConvertedTimeline:
+class ConvertedTimes:
     """Times of entries by their device's clock, converted at the first use."""
 
     is_sorted = True
@@ -126,7 +126,7 @@ class ConvertedTimeline:
             made = made + frames.shift_ns
         return np.asarray(made[_begin(self._series) :])
 
-    def times(self, rows: Ints) -> NDArray[Any]:
+    def at(self, rows: Ints) -> NDArray[Any]:
         """Return the times of rows, (n,), of `dtype`."""
         with self._lock:
             return self._times[rows].view(self.dtype)
@@ -143,7 +143,7 @@ class ConvertedTimeline:
         return np.flatnonzero(is_in)
 
 
-class SampleTimeline:
+class SampleTimes:
     """Times of the samples of blocks; nothing is read before the first use.
 
     With `kind` None it is the fitted one, or, if the stamps cannot be fitted, that of
@@ -175,9 +175,9 @@ class SampleTimeline:
     def _made(self) -> SampleAxis:
         series = self._series
         frames = frames_of(series, _end(series))
-        rate = sample_rate(series.attrs)
-        positions = frames.positions(rate, series.attrs)
-        rate = rate or measured_rate(frames, positions)
+        declared = sample_rate(series.attrs)
+        positions = frames.positions(declared, series.attrs)
+        rate = declared or rate_of(frames, positions, declared)
         kind = self._kind or "fitted"
         if kind == "fitted":
             try:
@@ -236,7 +236,7 @@ class SampleTimeline:
         pieces = range(0, len(rows), each)
         return np.concatenate([take(blocks.take(rows[k : k + each])) for k in pieces])
 
-    def times(self, rows: Ints) -> NDArray[Any]:
+    def at(self, rows: Ints) -> NDArray[Any]:
         """Return the times of samples, (n,), of `dtype`."""
         if not len(rows):
             return np.empty(0, self.dtype)
@@ -293,8 +293,8 @@ def _usable(saved: SourceFit | None, of: str, frames: FrameTimes) -> SourceFit |
     return saved if is_same else None
 
 
-def timeline_of(series: Series, time: str | None = None) -> Timeline:
-    """Return the timeline of a series by one of `KINDS`.
+def row_times_of(series: Series, time: str | None = None) -> RowTimes:
+    """Return the times of a series by one of `KINDS`.
 
     By default the fitted one, of blocks, and where a fit is kept beside the log; else
     that of the host.
@@ -304,14 +304,14 @@ def timeline_of(series: Series, time: str | None = None) -> Timeline:
     directory = Path(series.source.path)
     saved = load_fit(directory, name) if kind in (None, "fitted") else None
     if series.is_blocks:
-        return SampleTimeline(series, kind, saved)
+        return SampleTimes(series, kind, saved)
     if kind == "host" or (kind is None and saved is None):
-        return EntryTimeline(series)
+        return EntryTimes(series)
     if kind is None and (saved is None or saved.of != DEVICE_TIME):
-        return EntryTimeline(series)
+        return EntryTimes(series)
     try:
-        return ConvertedTimeline(series, kind or "fitted", saved)
+        return ConvertedTimes(series, kind or "fitted", saved)
     except ValueError:
         if kind is not None:
             raise
-        return EntryTimeline(series)
+        return EntryTimes(series)
