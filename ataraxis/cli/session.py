@@ -120,6 +120,66 @@ def check(as_json: bool, rig: Path, soak: float, output: Path) -> None:
     sys.exit(not found.is_ready)
 
 
+@click.command(short_help="Fit the clocks of SESSION's devices to the host's.")
+@as_json_too
+@click.option("--stream", "streams", multiple=True, help="Name; may be repeated.")
+@click.option(
+    "--latency", "latencies", multiple=True, metavar="STREAM=MIN,MAX",
+    help="Least and largest fixed delay of a device, ms; may be repeated.",
+)  # fmt: skip
+@click.argument("session", type=click.Path(path_type=Path))
+def fit(
+    as_json: bool, streams: tuple[str, ...], latencies: tuple[str, ...], session: Path
+) -> None:
+    """Fit the clock of each source of SESSION, a session or a log, to the host's.
+
+    The fits are kept in its folder "fits"; stamps are never changed. A session makes
+    them at its end.
+    """
+    from rich.table import Table
+
+    from ataraxis import screen
+    from ataraxis.session.clocks import fit_session
+
+    with showing_errors():
+        found = fit_session(
+            session, streams=streams or None,
+            latency_ms=dict(_latency(text) for text in latencies),
+        )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps([one.as_dict() for one in found]))
+        return
+    table = Table("stream", "time", "bound", "drift", "segments", "")
+    for one in found:
+        bound, made = one.bound_us, one.made
+        drift = (
+            ", ".join(f"{1e6 * rate:+.1f} ppm" for rate in made.fit.rates[:2])
+            if (made)
+            else "-"
+        )
+        table.add_row(
+            screen.plain(one.name), one.kind,
+            "-" if bound is None else screen.duration(bound * 1e-6), drift,
+            str(len(made.fit.segments)) if made else "-",
+            screen.plain(one.reason or (made.fit.assumption if made else "")),
+        )  # fmt: skip
+    screen.console().print(table)
+
+
+def _latency(text: str) -> tuple[str, tuple[float, float]]:
+    name, _, given = text.rpartition("=")
+    try:
+        low, high = map(float, given.split(","))
+    except ValueError:
+        low, high = 0.0, -1.0
+    if not name or not 0 <= low <= high < math.inf:
+        raise click.BadParameter(
+            f"expected STREAM=MIN,MAX in ms, such as camera=2,5, got {text!r}",
+            param_hint="--latency",
+        )
+    return name, (low, high)
+
+
 @click.command(short_help="Send the streams of SESSION again.")
 @in_context
 @click.argument("session", type=click.Path(path_type=Path))

@@ -160,7 +160,7 @@ class ClockFit:
             array.flags.writeable = False
 
     def __repr__(self) -> str:
-        ppm = ", ".join(f"{1e6 * rate:+.1f}" for rate in self._rates()[:3])
+        ppm = ", ".join(f"{1e6 * rate:+.1f}" for rate in self.rates[:3])
         more = ", ..." if len(self.segments) > 3 else ""
         worst = max(int(s.bound_ns.max()) for s in self.segments)
         absolute = "known" if self.is_absolute else "unknown"
@@ -178,8 +178,9 @@ class ClockFit:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def _rates(self) -> list[float]:
-        """Return each segment's mean rate minus the nominal one, ns per ns."""
+    @property
+    def rates(self) -> list[float]:
+        """Each segment's mean rate minus the nominal one, ns per ns."""
         rates = []
         for part in self.segments:
             ticks = part.device[-1:] - part.device[:1]

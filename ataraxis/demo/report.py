@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import shutil
 import signal
@@ -28,13 +27,14 @@ from ataraxis.demo import scene as scenes
 from ataraxis.demo.detector import spikes
 from ataraxis.demo.scene import SPIKES, Scene
 from ataraxis.errors import AtaraxisError
+from ataraxis.labels import sample_rate
 from ataraxis.log.archive import LogArchive
 from ataraxis.log.optional import need
 from ataraxis.session import Session
 from ataraxis.session.events import EVENTS, parsed
 from ataraxis.session.playback import replay
 from ataraxis.session.rig_run import RigRun
-from ataraxis.session.trials import STAMP, around
+from ataraxis.session.trials import around
 from ataraxis.session.verdict import Verdict
 from ataraxis.shm.context import Context
 from ataraxis.stream import Consumer
@@ -79,26 +79,24 @@ def draw(tree: Any, scene: Scene, path: Path) -> None:
 
 def _traces(axis: Any, tree: Any, stream: str) -> None:
     array = tree[stream][stream]
-    rate = array.attrs.get("sample_rate_hz") or array.attrs.get("rate_hz") or 1.0
-    count = array.sizes["time"] if array.dims[0] != "time" else 1
-    width = math.ceil((0.05 if rate > 5000 else 2.0) * rate / count)
-    at = int(np.searchsorted(array[STAMP].values, _when(tree)))
-    part = array[max(at - width, 0) : at + width].values
-    values: Any = part.reshape(part.shape[0] * count, -1)[:, :CHANNELS]
+    width = 0.05 if (sample_rate(array.attrs) or 1.0) > 5000 else 2.0
+    when, away = _when(tree), np.timedelta64(round(width * 1e9), "ns")
+    part = array.sel(time=slice(when - away, when + away))
+    values: Any = part.values.reshape(len(part), -1)[:, :CHANNELS]
     values = values - np.nanmedian(values, axis=0)
     step = 6 * float(np.nanstd(values)) or 1.0
-    ms = (np.arange(len(values)) - min(at, width) * count) / rate * 1e3
+    ms = (part.time.values - when) / np.timedelta64(1, "ms")
     axis.plot(ms, values + step * np.arange(values.shape[1]), linewidth=0.5)
     axis.axvline(0, color="black", linestyle=":")
     axis.set(title=f"{stream}: not one sample is missing", yticks=[])
     axis.set_xlabel("ms since the recorder was killed")
 
 
-def _when(tree: Any) -> int:
-    """Return when the recorder was killed, monotonic ns."""
+def _when(tree: Any) -> Any:
+    """Return when the recorder was killed."""
     events = tree[EVENTS]
     at = np.flatnonzero(events["event"].values.astype(str) == KILLED)
-    return int(events[STAMP].values[at[0]])
+    return events["time"].values[at[0]]
 
 
 def _detected(axis: Any, tree: Any, names: Any) -> None:

@@ -27,6 +27,7 @@ from ataraxis.log.sample_axis import (
     FrameTimes,
     fit_frames,
     rate_of,
+    thinned,
 )
 from ataraxis.log.series import Series
 
@@ -64,8 +65,13 @@ class SourceFit:
 # ---- making one
 
 
-def fit_series(series: Series) -> SourceFit:
+def fit_series(
+    series: Series, latency_ms: tuple[float, float] | None = None
+) -> SourceFit:
     """Fit a source: positions of its samples, or its device's times, to its stamps.
+
+    `latency_ms` is the least and largest fixed delay of its device; by default as its
+    labels declare it.
 
     Raises
     ------
@@ -73,13 +79,21 @@ def fit_series(series: Series) -> SourceFit:
         It has neither samples at a rate nor device times of a known unit, or its stamps
         cannot be fitted.
     """
-    return fit_of_frames(series, frames_of(series))
+    return fit_of_frames(series, frames_of(series), latency_ms)
 
 
-def fit_of_frames(series: Series, frames: FrameTimes) -> SourceFit:
+def fit_of_frames(
+    series: Series,
+    frames: FrameTimes,
+    latency_ms: tuple[float, float] | None = None,
+) -> SourceFit:
     """Fit a source, given the times of all its entries."""
     attrs = series.attrs
+    if latency_ms is not None:
+        attrs = {**attrs, LATENCY: list(latency_ms)}
     latency = latency_of(attrs)
+    if not frames.counts[frames.rows].any():
+        raise ValueError(f"{series.title} has no samples to fit")
     if series.is_blocks:
         declared = sample_rate(attrs)
         positions = frames.positions(declared, attrs)
@@ -98,7 +112,7 @@ def fit_of_frames(series: Series, frames: FrameTimes) -> SourceFit:
             "samples: its times are those of arrival. Declare "
             f"attrs[{UNITS!r}] and send device_time="
         )
-    rows = frames.rows
+    rows = thinned(frames.rows)
     bits = attrs.get(BITS_OF_TIME)
     made = fit_arrivals(
         frames.device[rows, 0], frames.time_ns[rows],

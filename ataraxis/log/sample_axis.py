@@ -121,7 +121,7 @@ def fit_frames(
     Too few frames for `fit_arrivals` get a line of the declared rate below them.
     """
     unit = 10**9 / Fraction(repr(float(rate)))
-    rows = frames.rows[frames.counts[frames.rows] > 0]
+    rows = thinned(frames.rows[frames.counts[frames.rows] > 0])
     ticks, host = positions[rows], frames.time_ns[rows]
     if stamp_of == "arrival":
         ticks = ticks + frames.counts[rows] - 1
@@ -129,6 +129,14 @@ def fit_frames(
         return fit_arrivals(ticks, host, unit_ns=unit, latency_ms=latency_ms)
     except ValueError:
         return _nominal(ticks, host, unit, latency_ms)
+
+
+MOST_FITTED = 2_000_000
+
+
+def thinned(rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return at most `MOST_FITTED` of some rows, evenly spread."""
+    return rows[:: max(1, -(-len(rows) // MOST_FITTED))]
 
 
 def _nominal(

@@ -18,11 +18,16 @@ _HOME = {
     "SessionFolder": "ataraxis.session.directory",
     "SessionLoss": "ataraxis.session.stream_recorder",
     "SessionReplay": "ataraxis.session.playback",
+    "StreamClock": "ataraxis.session.clocks",
     "StreamVerdict": "ataraxis.session.verdict",
     "Verdict": "ataraxis.session.verdict",
     "around": "ataraxis.session.trials",
     "check": "ataraxis.session.preflight",
+    "events_of": "ataraxis.session.trials",
     "finish_sessions": "ataraxis.session.recovery",
+    "fit_session": "ataraxis.session.clocks",
+    "psth": "ataraxis.session.trials",
+    "raster": "ataraxis.session.trials",
     "replay": "ataraxis.session.playback",
 }
 

@@ -18,6 +18,7 @@ from ataraxis.log.archive import LogArchive, LogNode, Nodes
 from ataraxis.log.export.series import ExportSeries, fields_of
 from ataraxis.log.selection import Problem
 from ataraxis.log.verification import LogReport, verify
+from ataraxis.session.clocks import ARRIVAL, fit_session
 
 WAITED_S = 0.1
 """Shorter waits of a source for its readers are not reported, s."""
@@ -62,6 +63,16 @@ class StreamVerdict:
         default=0, metadata={"help": "frames that waited to be recorded, at most"}
     )
     longest_lag_s: float = field(default=0.0, metadata={"units": "s"})
+    clock: str = field(
+        default="",
+        metadata={
+            "help": "how its times are known: arrival, fitted (but for a fixed delay), "
+            "absolute; empty: it has neither a device nor a rate"
+        },
+    )
+    clock_bound_us: float | None = field(
+        default=None, metadata={"units": "us", "help": "largest error of fitted times"}
+    )
     is_trusted: bool = True
     notes: list[str] = field(default_factory=list)
 
@@ -97,6 +108,11 @@ class Verdict(YamlConfig):
         )
 
     @property
+    def by_arrival(self) -> list[str]:
+        """Streams of devices whose times are known by arrival only."""
+        return [s.name for s in self.streams if s.clock == ARRIVAL]
+
+    @property
     def headline(self) -> str:
         """The verdict in a line."""
         streams = f"{len(self.streams)} stream" + "s" * (len(self.streams) != 1)
@@ -112,6 +128,9 @@ class Verdict(YamlConfig):
                 "behind" + ("" if s.is_trusted else "; NOT TRUSTED")
             )
             lines += [f"    {note}" for note in s.notes]
+        if self.by_arrival:
+            names = ", ".join(self.by_arrival)
+            lines.append(f"  time known by arrival only: {names}")
         lines += [f"  {note}" for note in self.notes]
         return "\n".join(lines)
 
@@ -178,6 +197,7 @@ def judge(
             stream.notes.append(
                 f"its source waited {stream.waited_s:.1f} s in all for readers"
             )
+    notes = [*notes, *_add_clocks(directory, found)]
     problems = report.problems
     doubted = [*doubts, *(str(p) for p in problems if not _is_cut(p))]
     if report.unknown:
@@ -195,6 +215,21 @@ def judge(
         streams=sorted(found.values(), key=lambda stream: stream.name),
         notes=[*doubted, *notes],
     )
+
+
+def _add_clocks(directory: Path, found: dict[str, StreamVerdict]) -> list[str]:
+    """Fit the clocks of the streams, and keep the fits; return what went wrong."""
+    try:
+        clocks = fit_session(directory)
+    except FileNotFoundError:
+        return []
+    except Exception as error:  # the verdict is written in any case
+        return [f"the clocks of its streams were not fitted: {error}: 'ataraxis fit'"]
+    for clock in clocks:
+        if clock.name in found:
+            found[clock.name].clock = clock.kind
+            found[clock.name].clock_bound_us = clock.bound_us
+    return []
 
 
 def _is_cut(problem: Problem) -> bool:

@@ -89,7 +89,7 @@ def test_the_demo_records_kills_compares_and_replays(
     assert code == 0, output
     for words in (
         "killed by SIGKILL", "is back", "0 frames missing", "all as recorded",
-        "nothing is missing", "int16 (entry:",
+        "nothing is missing", "int16 (time:",
     ):  # fmt: skip
         assert words in output
     assert list(temporary.iterdir()) == []

@@ -368,6 +368,8 @@ class JournalReader(LogSource):
                 parts[:, :2] += start
                 found.append(parts)
         parts = np.concatenate(found)
+        if not len(parts):
+            return parts
         is_new = np.ones(len(parts), bool)
         is_new[1:] = (parts[1:, 2] != parts[:-1, 2]) | (parts[1:, 0] != parts[:-1, 1])
         first = np.flatnonzero(is_new)
