@@ -30,7 +30,7 @@ FLOORS = [
     {"datamux"},
     {"pipeline"},
     {"session"},
-    {"viewer", "screen"},
+    {"viewer", "screen", "latency"},
     {"demo"},
     {"cli"},
 ]
