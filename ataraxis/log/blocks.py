@@ -95,6 +95,14 @@ class Blocks:
         """Samples of each entry, (n,)."""
         return np.repeat(self._each, np.diff(self._rows))
 
+    def samples_of(self, rows: Ints) -> Ints:
+        """Return the samples of some rows, in order."""
+        counts = self.counts
+        first = (np.cumsum(counts) - counts)[rows]
+        each = counts[rows]
+        behind = np.cumsum(each) - each
+        return np.asarray(np.arange(int(each.sum())) - np.repeat(behind - first, each))
+
     def rows_of(self, samples: Ints) -> tuple[Ints, Ints]:
         """Return the row of each sample, and its place in it."""
         part = np.searchsorted(self._starts, samples, "right") - 1

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ataraxis.clock import Anchor
 from ataraxis.config import YamlConfig
 from ataraxis.errors import ConfigError
+from ataraxis.labels import sample_rate
 from ataraxis.log.account import SourceReport
 from ataraxis.log.archive import LogArchive, LogNode, Nodes
 from ataraxis.log.export.series import ExportSeries, fields_of
@@ -361,7 +362,7 @@ def count_pulses(
 
 def _edges(node: LogNode, line: str | int) -> NDArray[np.int64]:
     """Return when a line rose above the middle of its extremes, monotonic ns."""
-    track = ExportSeries(node)
+    track = ExportSeries(node, by_entry=True)
     take = _taker(track, line)
     low, high = np.inf, -np.inf
     for _, rows in track.pieces():
@@ -372,7 +373,8 @@ def _edges(node: LogNode, line: str | int) -> NDArray[np.int64]:
         return np.empty(0, np.int64)
     # A line that is high at first has no known edge.
     middle, was_high, found = (low + high) / 2, True, [np.empty(0, np.int64)]
-    per_ns = 1e9 / track.rate_hz if track.is_blocks and track.rate_hz else 0.0
+    rate = sample_rate(track.series.attrs) if track.series.is_blocks else None
+    per_ns = 1e9 / rate if rate else 0.0
     for _, rows in track.pieces():
         values = take(track.series.read(rows))
         is_high = (values > middle).reshape(-1)

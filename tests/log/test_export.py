@@ -210,11 +210,53 @@ def test_blocks_of_samples_are_samples_in_xdf(tmp_path: Path) -> None:
     made = export_log(tmp_path, tmp_path / "a.xdf")
     (stream,), header = pyxdf.load_xdf(str(made), dejitter_timestamps=False)
     np.testing.assert_array_equal(stream["time_series"], rows.reshape(80, 2))
-    firsts = np.rint(stream["time_stamps"][::4] * 1e9).astype("i8")
-    firsts += int(header["info"]["zero_ns"][0])
-    np.testing.assert_array_equal(firsts, truth(tmp_path, "daq")[2].astype("i8"))
-    steps = np.diff(stream["time_stamps"].reshape(20, 4), axis=1)
-    np.testing.assert_allclose(steps, 1e-3, atol=1e-9)
+    stamps = np.rint(stream["time_stamps"] * 1e9).astype("i8")
+    stamps += int(header["info"]["zero_ns"][0])
+    with xr.open_dataset(tmp_path, engine="ataraxis", name="daq") as fitted:
+        np.testing.assert_array_equal(stamps, fitted.time.values.astype("i8"))
+    np.testing.assert_allclose(np.diff(stream["time_stamps"]), 1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["nwb", "zarr"])
+def test_blocks_of_samples_are_samples_in_other_formats(
+    tmp_path: Path, kind: str
+) -> None:
+    needed(kind)
+    daq = Producer(
+        "daq", shape=(4, 2), dtype="i2", dims=("time", "channel"),
+        attrs={"sample_rate_hz": 1000.0, "device_time_units": "us"},
+    )  # fmt: skip
+    rows = np.arange(160, dtype="i2").reshape(20, 4, 2)
+    with daq, Recorder("daq", tmp_path):
+        for k, row in enumerate(rows):
+            daq.send(row, time_ns=10**9 + 4 * 10**6 * k, device_time=4000 * k)
+    made = export_log(tmp_path, tmp_path / f"a.{kind}")
+    with xr.open_dataset(tmp_path, engine="ataraxis", name="daq") as fitted:
+        times, stamps = fitted.time.values, fitted.monotonic_ns.values
+    if kind == "zarr":
+        with xr.open_zarr(made, group="daq", consolidated=False) as found:
+            np.testing.assert_array_equal(found.daq.values, rows.reshape(80, 2))
+            assert found.daq.dims == ("time", "channel")
+            np.testing.assert_array_equal(found.time.values, times)
+            np.testing.assert_array_equal(found.monotonic_ns.values, stamps)
+            np.testing.assert_array_equal(found.first_sample.values, range(0, 80, 4))
+            np.testing.assert_array_equal(found.position.values, range(80))
+        return
+    import pynwb
+
+    with pynwb.NWBHDF5IO(str(made), "r") as io:
+        file = io.read()
+        daq = file.acquisition["daq"]
+        np.testing.assert_array_equal(daq.data[:], rows.reshape(80, 2))
+        zero = np.datetime64(int(file.session_start_time.timestamp()), "s")
+        away = (times - zero).astype("m8[ns]").astype("i8") / 1e9
+        np.testing.assert_array_equal(daq.timestamps[:], away)
+        entries = file.acquisition["daq_entries"].data[:]
+        np.testing.assert_array_equal(entries[:, 0], stamps)
+        np.testing.assert_array_equal(entries[:, 1], range(0, 80, 4))
+        device = file.acquisition["daq_device"]
+        np.testing.assert_array_equal(device.data[:, 0], range(0, 80_000, 4000))
+        assert len(device.timestamps[:]) == 20
 
 
 DTYPES = ["u1", "<i2", ">i4", "<u8", "f2", ">f8", "c16", "?", "M8[us]", "S5", "<U3"]

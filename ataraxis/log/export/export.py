@@ -134,7 +134,11 @@ def export_log(
             raise ValueError(f"{path} is a log without entries")
         items = [
             ExportSeries(
-                node, onset_us=onset_us, skip_damaged=skip_damaged, progress=progress
+                node,
+                onset_us=onset_us,
+                skip_damaged=skip_damaged,
+                progress=progress,
+                by_entry=kind == "npz",
             )
             for node in chosen
         ]

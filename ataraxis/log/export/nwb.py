@@ -89,7 +89,7 @@ def _series(pynwb: Any, item: ExportSeries, zero: int) -> list[Any]:
         dtype, shape = item.kind(field)
         width = math.prod(shape)
         kept = shape if len(shape) < MOST_DIMS else (width,)
-        names = field or item.dim_labels(item.series.dims) or [item.series.name]
+        names = field or item.dim_labels(item.row_dims) or [item.series.name]
         data: Any = _Column(item, _kind(dtype), kept, _reader(item, field, kept))
         if item.is_text:
             data = _texts(item)
@@ -102,22 +102,48 @@ def _series(pynwb: Any, item: ExportSeries, zero: int) -> list[Any]:
             comments=f"fields: {', '.join(names)}{rate}{text}",
         )
         made.append(series)
+    stamps: Any = made[0]
+    if item.is_samples:
+        # What belongs to an entry of several samples has times of its own.
+        read = item.series.time
+        stamps = _Column(
+            item, np.dtype("f8"), (),
+            lambda rows: (read(rows).view(np.int64) - zero) / _SECOND, True,
+        ).data()  # fmt: skip
+        made.append(
+            pynwb.TimeSeries(
+                name=f"{name}_entries",
+                data=_Column(item, np.dtype("i8"), (2,), _entries(item), True).data(),
+                unit=_NO_UNIT,
+                timestamps=stamps,
+                description=f"each entry of {name}: monotonic stamp, first sample",
+                comments="fields: monotonic_ns, first_sample",
+            )
+        )
+        stamps = made[-1]
     if item.series.has_device:
         sign = np.dtype("u8" if item.series.is_device_unsigned else "i8")
-        stamps = _Column(
-            item, sign, (2,), lambda rows: item.series.device(rows).view(sign)
+        column = _Column(
+            item, sign, (2,), lambda rows: item.series.device(rows).view(sign), True
         )
         made.append(
             pynwb.TimeSeries(
                 name=f"{name}_device",
-                data=stamps.data(),
+                data=column.data(),
                 unit="us" if item.series.times.unit == "us" else _NO_UNIT,
-                timestamps=made[0],
+                timestamps=stamps,
                 description=f"device stamps of {name}: ticks, and a counter",
                 comments="fields: device_time, device_sequence",
             )
         )
     return made
+
+
+def _entries(item: ExportSeries) -> Any:
+    def read(rows: Any) -> Any:
+        return np.stack([item.series.monotonic(rows), item.first_samples(rows)], 1)
+
+    return read
 
 
 def _kind(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -134,7 +160,7 @@ def _reader(item: ExportSeries, field: tuple[str, ...], shape: tuple[int, ...]) 
     take = item.take(field)
 
     def read(rows: Any) -> Any:
-        piece = take(item.series.read(rows))
+        piece = take(item.read(rows))
         item.report(len(piece))
         if piece.dtype.kind in "mM":
             piece = piece.astype(piece.dtype.newbyteorder("=")).view("i8")
@@ -146,13 +172,13 @@ def _reader(item: ExportSeries, field: tuple[str, ...], shape: tuple[int, ...]) 
 def _texts(item: ExportSeries) -> list[str]:
     found: list[str] = []
     for _, rows in item.pieces():
-        found += map(str, item.series.read(rows))
+        found += map(str, item.read(rows))
     item.report(len(found))
     return found
 
 
 class _Column:
-    """Data of each row, read by hdmf in pieces."""
+    """Data of each row, or of each entry, read by hdmf in pieces."""
 
     def __init__(
         self,
@@ -160,12 +186,15 @@ class _Column:
         dtype: np.dtype[Any],
         shape: tuple[int, ...],
         read: Any,
+        is_of_entries: bool = False,
     ) -> None:
-        self.item, self.dtype, self.shape, self.read = item, dtype, shape, read
+        self.dtype, self.shape, self.read = dtype, shape, read
+        self.at = item.entries_at if is_of_entries else item.at
+        self.count = item.entry_count if is_of_entries else len(item)
 
     def data(self) -> Any:
         """Return an hdmf iterator, or an array if empty."""
-        shape = (len(self.item), *self.shape)
+        shape = (self.count, *self.shape)
         if not math.prod(shape):
             return np.empty(shape, self.dtype)
         return _iterator_class()(self)
@@ -181,8 +210,8 @@ def _iterator_class() -> Any:
         def __init__(self, column: _Column) -> None:
             self._column = column
             row = max(math.prod(column.shape) * column.dtype.itemsize, 1)
-            each = max(1, min(len(column.item), CHUNK_BYTES // row))
-            most = max(1, min(len(column.item), 16 * CHUNK_BYTES // row // each * each))
+            each = max(1, min(column.count, CHUNK_BYTES // row))
+            most = max(1, min(column.count, 16 * CHUNK_BYTES // row // each * each))
             super().__init__(
                 chunk_shape=(each, *column.shape),
                 buffer_shape=(max(each, most), *column.shape),
@@ -190,11 +219,11 @@ def _iterator_class() -> Any:
 
         def _get_data(self, selection: tuple[slice, ...]) -> Any:
             rows = selection[0]
-            read = self._column.read(self._column.item.at(rows.start, rows.stop))
+            read = self._column.read(self._column.at(rows.start, rows.stop))
             return read[(slice(None), *selection[1:])]
 
         def _get_maxshape(self) -> tuple[int, ...]:
-            return (len(self._column.item), *self._column.shape)
+            return (self._column.count, *self._column.shape)
 
         def _get_dtype(self) -> Any:
             return self._column.dtype

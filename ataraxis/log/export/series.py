@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.errors import CorruptFrame
+from ataraxis.labels import sample_rate
 from ataraxis.log.archive import LogNode
+from ataraxis.log.row_times import EntryTimes, RowTimes, SampleTimes, row_times_of
 from ataraxis.log.rows import PIECE_BYTES, TEXT
 from ataraxis.log.series import Series
 
@@ -17,7 +20,8 @@ from ataraxis.log.series import Series
 class ExportSeries:
     """A source to export: its properties, and its rows in pieces of some MB.
 
-    The options are those of `export_log`, for the one source.
+    Rows are the samples of blocks, with their fitted times, else entries. The options
+    are those of `export_log`, for the one source; with `by_entry` rows are entries.
     """
 
     def __init__(
@@ -27,24 +31,86 @@ class ExportSeries:
         onset_us: int | None = None,
         skip_damaged: bool = False,
         progress: Callable[[str, int, int], None] | None = None,
+        by_entry: bool = False,
     ) -> None:
         self.node, self.name = node, node.name
         self.options = {"onset_us": onset_us}
         """Options of `Series`."""
         self.series: Series = node.series(**self.options)
-        self.rows: NDArray[np.int64] | slice = slice(0, len(self.series))
-        self._count = len(self.series)
+        self._times: RowTimes = (
+            EntryTimes(self.series) if by_entry else row_times_of(self.series)
+        )
+        self.entries: NDArray[np.int64] | slice = slice(0, len(self.series))
+        """Entries that are exported."""
+        self.rows: NDArray[np.int64] | slice = slice(0, len(self._times))
+        self._count = len(self._times)
         if skip_damaged:
-            self.rows = intact_rows(self.series)
-            self._count = len(self.rows)
+            self.entries = intact_rows(self.series)
+            if len(self.entries) < len(self.series):
+                self.rows = self.entries
+                if isinstance(self._times, SampleTimes):
+                    self.rows = self._times.blocks.samples_of(self.entries)
+                self._count = len(self.rows)
         self._progress = progress
 
     def __len__(self) -> int:
         return self._count
 
     @property
+    def is_samples(self) -> bool:
+        """Whether rows are the samples of blocks."""
+        return isinstance(self._times, SampleTimes)
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of a row."""
+        times = self._times
+        return (
+            times.blocks.rest if isinstance(times, SampleTimes) else self.series.shape
+        )
+
+    @property
+    def row_dims(self) -> tuple[str, ...]:
+        """Names of the dimensions of a row."""
+        return self.series.dims[1:] if self.is_samples else self.series.dims
+
+    def read(self, rows: Any) -> NDArray[Any]:
+        """Read rows into an array, (n, *row_shape): a copy."""
+        times = self._times
+        if isinstance(times, SampleTimes):
+            return times.read(rows)
+        return self.series.read(rows)
+
+    def time(self, rows: Any) -> NDArray[Any]:
+        """Return the times of rows, (n,)."""
+        if isinstance(rows, slice):
+            rows = np.arange(*rows.indices(len(self._times)), dtype=np.int64)
+        return self._times.at(rows)
+
+    @property
+    def entry_count(self) -> int:
+        """Number of entries that are exported."""
+        if isinstance(self.entries, slice):
+            return len(self.series)
+        return len(self.entries)
+
+    def entries_at(self, start: int, stop: int) -> Any:
+        """Return exported entries from `start` to before `stop`."""
+        if isinstance(self.entries, slice):
+            return slice(start, stop)
+        return self.entries[start:stop]
+
+    def first_samples(self, entries: Any) -> NDArray[np.int64]:
+        """Return the number of the first sample of entries of blocks, (n,)."""
+        assert isinstance(self._times, SampleTimes)
+        counts = self._times.blocks.counts
+        return np.asarray((np.cumsum(counts) - counts)[entries])
+
+    @property
     def dim(self) -> str:
         """Name of the dimension of rows in xarray."""
+        if self.is_samples:
+            return "time"
         labels = self.series.labels
         is_own = labels is not None and "time" in labels.coords
         return "entry" if is_own or "time" in self.series.dims else "time"
@@ -52,14 +118,9 @@ class ExportSeries:
     @property
     def rate_hz(self) -> float:
         """Nominal rate of its samples, Hz; 0 if unknown."""
-        name = "sample_rate_hz" if self.is_blocks else "rate_hz"
-        rate = self.series.attrs.get(name)
-        return float(rate) if isinstance(rate, (int, float)) else 0.0
-
-    @property
-    def is_blocks(self) -> bool:
-        """Whether a row has several samples, along a first dimension "time"."""
-        return self.series.dims[:1] == ("time",) and len(self.series.shape) > 0
+        if self.is_samples or self.series.dims[:1] != ("time",):
+            return sample_rate(self.series.attrs) or 0.0
+        return 0.0
 
     @property
     def units(self) -> str:
@@ -81,7 +142,7 @@ class ExportSeries:
         dtype = self.series.dtype
         for name in field:
             dtype = dtype[name]
-        return dtype.base, (*self.series.shape, *dtype.shape)
+        return dtype.base, (*self.row_shape, *dtype.shape)
 
     def take(self, field: tuple[str, ...]) -> Callable[[Any], NDArray[Any]]:
         """Return a function that selects a field of rows."""
@@ -117,7 +178,8 @@ class ExportSeries:
         many.
         """
         if each is None:
-            each = max(1, PIECE_BYTES // max(self.series.row_bytes, 16))
+            row_bytes = math.prod(self.row_shape) * self.series.dtype.itemsize
+            each = max(1, PIECE_BYTES // max(row_bytes, 16))
         each = min(each, most or each)
         for start in range(0, len(self), each):
             yield start, self.at(start, min(start + each, len(self)))

@@ -122,19 +122,6 @@ class XdfWriter:
             body = made.tobytes()
         self._samples(number, times_s, len(times_s), body)
 
-    def blocks(
-        self, number: int, times_s: NDArray[np.float64], rows: NDArray[Any]
-    ) -> None:
-        """Write blocks, (n, samples, channels); only first samples have a time, s."""
-        kind, (n, length, width) = self._streams[number].kind, rows.shape
-        value = ("v", f"<{kind}", (width,))
-        rest = np.dtype([("size", "u1"), value])
-        first = [("size", "u1"), ("t", "<f8"), value]
-        made = np.zeros(n, [*first, ("rest", rest, (length - 1,))])
-        made["size"], made["t"], made["v"] = 8, times_s, rows[:, 0]
-        made["rest"]["v"] = rows[:, 1:]
-        self._samples(number, times_s, n * length, made.tobytes())
-
     def _samples(
         self, number: int, times_s: NDArray[np.float64], count: int, body: bytes
     ) -> None:
@@ -205,17 +192,12 @@ class XdfExporter:
                         f"{series.title} is {dtype}, which XDF cannot hold: export it "
                         "to npz, nwb or zarr"
                     )
-                if _channels(item, shape) > MOST_CHANNELS:
+                if math.prod(shape) > MOST_CHANNELS:
                     raise ValueError(
                         f"{series.title} has rows of shape {shape}, and XDF holds at "
                         f"most {MOST_CHANNELS} channels: export it to nwb or zarr"
                     )
             item.check_times("XDF")
-            if item.is_blocks and not item.rate_hz:
-                raise ValueError(
-                    f"{series.title} has several samples per entry, but no rate (attrs "
-                    "sample_rate_hz): export it to npz, nwb or zarr"
-                )
 
     def write(self, path: Path, items: list[ExportSeries]) -> None:
         """Write a new file."""
@@ -230,12 +212,17 @@ class XdfExporter:
                     if not start:
                         for number in streams if device is None else [*streams, device]:
                             xdf.clock(number, float(t[0]))
-                    read = item.series.read(rows)
+                    read = item.read(rows)
                     for number, field in zip(streams, item.fields, strict=True):
-                        _write(xdf, item, number, t, item.take(field)(read))
-                    if device is not None:
-                        xdf.samples(device, t, _stamps(item, rows))
+                        part = item.take(field)(read)
+                        xdf.samples(number, t, part.reshape(len(t), -1))
                     item.report(len(t))
+                for start in range(0, item.entry_count if device else 0, 1 << 15):
+                    stop = min(start + (1 << 15), item.entry_count)
+                    entries = item.entries_at(start, stop)
+                    t = (item.series.time(entries).view(np.int64) - zero) / _SECOND
+                    assert device is not None
+                    xdf.samples(device, t, _stamps(item, entries))
 
 
 def zero_ns(items: list[ExportSeries]) -> int:
@@ -243,14 +230,14 @@ def zero_ns(items: list[ExportSeries]) -> int:
     firsts = []
     for item in items:
         if len(item):
-            first = item.series.time(item.at(0, 1)).view(np.int64)[0]
+            first = item.time(item.at(0, 1)).view(np.int64)[0]
             firsts.append(int(first))
     return min(firsts, default=0) // _SECOND * _SECOND
 
 
 def seconds(item: ExportSeries, rows: Any, zero: int) -> NDArray[np.float64]:
     """Return times of rows, s after `zero`."""
-    return (item.series.time(rows).view(np.int64) - zero) / _SECOND
+    return (item.time(rows).view(np.int64) - zero) / _SECOND
 
 
 def _stamps(item: ExportSeries, rows: Any) -> NDArray[np.int64]:
@@ -261,10 +248,6 @@ def _stamps(item: ExportSeries, rows: Any) -> NDArray[np.int64]:
             "unsigned numbers: export it to npz, nwb or zarr"
         )
     return stamps
-
-
-def _channels(item: ExportSeries, shape: tuple[int, ...]) -> int:
-    return math.prod(shape[1:] if item.is_blocks else shape)
 
 
 def _described(
@@ -278,7 +261,7 @@ def _described(
     streams = []
     for field in item.fields:
         dtype, shape = item.kind(field)
-        count = _channels(item, shape)
+        count = math.prod(shape)
         names = [(label, item.units) for label in _names(item, count, field)]
         name = ".".join((item.name, *field))
         kind = fitting(dtype)
@@ -289,7 +272,7 @@ def _described(
         )
     device = None
     if series.has_device:
-        rate = 0.0 if item.is_blocks else item.rate_hz
+        rate = 0.0 if item.is_samples else item.rate_hz
         device = xdf.stream(f"{item.name} device", "i8", _DEVICE, rate, "device")
     return streams, device
 
@@ -300,20 +283,9 @@ def _type_of(item: ExportSeries) -> str:
 
 def _names(item: ExportSeries, count: int, field: tuple[str, ...]) -> list[str]:
     """Return the names of channels: the coordinate of their only dimension, if any."""
-    dims = item.series.dims[1:] if item.is_blocks else item.series.dims
-    found = item.dim_labels(dims)
+    found = item.dim_labels(item.row_dims)
     if len(found) == count:
         return found
     if count == 1:
         return [field[-1] if field else item.series.name]
     return [f"ch{i}" for i in range(count)]
-
-
-def _write(
-    xdf: XdfWriter, item: ExportSeries, number: int, t: NDArray[np.float64], rows: Any
-) -> None:
-    n = len(t)
-    if item.is_blocks:
-        xdf.blocks(number, t, rows.reshape(n, rows.shape[1], -1))
-    else:
-        xdf.samples(number, t, rows.reshape(n, -1))

@@ -55,8 +55,10 @@ class ZarrExporter:
 
 def _write(group: Any, name: str, variable: Any, item: ExportSeries) -> None:
     """Write a variable in pieces of whole chunks."""
-    is_long = variable.dims[:1] == (item.dim,)
-    shape = (len(item), *variable.shape[1:]) if is_long else variable.shape
+    is_entry = item.is_samples and variable.dims[:1] == ("entry",)
+    is_long = variable.dims[:1] == (item.dim,) or is_entry
+    count = item.entry_count if is_entry else len(item)
+    shape = (count, *variable.shape[1:]) if is_long else variable.shape
     dtype, attrs = _kind(variable)
     row_bytes = max(int(np.prod(shape[1:])) * np.dtype(variable.dtype).itemsize, 1)
     each = max(1, min(max(shape[:1], default=1), CHUNK_BYTES // row_bytes))
@@ -72,8 +74,11 @@ def _write(group: Any, name: str, variable: Any, item: ExportSeries) -> None:
     if not is_long:
         array[...] = _encoded(np.asarray(variable.values), dtype)
         return
-    is_data = not attrs and name not in item.series.columns()
-    for start, rows in item.pieces(each):
+    is_data = not attrs and variable.ndim == 1 + len(item.row_shape)
+    is_data &= name not in (*item.series.columns(), "position", "first_sample")
+    for start in range(0, count, each):
+        stop = min(start + each, count)
+        rows = item.entries_at(start, stop) if is_entry else item.at(start, stop)
         piece = _encoded(np.asarray(variable[rows].values), dtype)
         array[start : start + len(piece)] = piece
         if is_data:
