@@ -270,7 +270,9 @@ class Supervisor:
         slot.report, slot.is_hung = None, False
         slot.handle = self._engine.spawn(host, spec)
         self._by_handle[slot.handle] = slot
-        slot.output = PrintedLines(spec.processor, spec.worker, slot.node.settings.workers)
+        slot.output = PrintedLines(
+            spec.processor, spec.worker, slot.node.settings.workers
+        )
         self._note("restarted" if spec.generation else "spawned", slot, host)
 
     def _dismiss(self) -> None:

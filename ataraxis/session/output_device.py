@@ -127,7 +127,7 @@ class OutputDevice:
                     self._path, self._baud, timeout=0, write_timeout=0, exclusive=True
                 )
                 self._in = self._out = self._port.fileno()
-        except (OSError, ValueError) as error:  # SerialException is an OSError
+        except (OSError, ValueError, termios.error) as error:
             raise OutputError(f"cannot open {self.where}: {error}") from error
         os.set_blocking(self._in, False)
         os.set_blocking(self._out, False)

@@ -22,6 +22,7 @@ from ataraxis.stream import MemQ, Producer
 
 START_S = 60.0
 ENDS = 3
+_GRACE_S = 0.5
 _FIRST_S = 0.05
 """Pause before the second restart in a row, doubled by each: the first is at once."""
 
@@ -60,6 +61,7 @@ class OutputProcess:
             "uri": output.uri, "command": output.command, "reply": output.reply,
             "timeout_ms": output.timeout_ms, "parent": [me.pid, me.start],
         }  # fmt: skip
+        self._grace_s = _GRACE_S + output.within_ms / 1000
         self._budget = RestartBudget(None, 30.0, _FIRST_S)
         self._log = self._new_log(attrs)
         try:
@@ -173,28 +175,33 @@ class OutputProcess:
         self._over.set()
         self._thread.join()
         with self._lock:
-            if self.program.is_closed:
-                return
-            code = -1
-            for left in reversed(range(ENDS)):
-                self.program.request_end()
-                code = self.program.wait(hurry)
-                self._read_messages()
-                if code == 0 or not left or not self._is_ready:
-                    break
-                self.program.restart()
-            if code and self._is_ready:
-                self._doubt(
-                    f"output {self.name!r} may not be safe: its process did not end in "
-                    f"order, exit code {code}: {self.program.last_error()}"
-                )
-            if died := self.program.restarts:
-                self._doubt(
-                    f"output {self.name!r} died and was started again, {died} times"
-                )
-            self.program.end()
+            if not self.program.is_closed:
+                self._end(hurry)
             self._log.close()
             self._queue.close()
-            if code:
-                with contextlib.suppress(OSError):
-                    self._context.unlink(orders_of(self.name))
+            # Gone, unless the process was killed.
+            with contextlib.suppress(OSError):
+                self._context.unlink(orders_of(self.name))
+
+    def _end(self, hurry: Latch | None) -> None:
+        """End its process; one that dies meanwhile is started again, for this."""
+        code = -1
+        for left in reversed(range(ENDS)):
+            self.program.request_end()
+            with contextlib.suppress(TimeoutError):  # also in a hurry
+                self.program.process.wait(self._grace_s)
+            code = self.program.wait(hurry)
+            self._read_messages()
+            if code == 0 or not left or not self._is_ready:
+                break
+            self.program.restart()
+        if code and self._is_ready:
+            self._doubt(
+                f"output {self.name!r} may not be safe: its process did not end in "
+                f"order, exit code {code}: {self.program.last_error()}"
+            )
+        if died := self.program.restarts:
+            self._doubt(
+                f"output {self.name!r} died and was started again, {died} times"
+            )
+        self.program.end()

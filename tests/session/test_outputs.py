@@ -16,7 +16,7 @@ from output_rig import Device, records
 
 from ataraxis import Session
 from ataraxis.errors import ConfigError, OutputError
-from ataraxis.session import Output, Rig, SessionFolder, finish_sessions
+from ataraxis.session import Output, Rig, SessionFolder, check, finish_sessions
 from ataraxis.session.rig import RigOutput, RigSource
 from ataraxis.shm.process import ProcessIdentity
 
@@ -217,6 +217,61 @@ def test_a_serial_port_is_an_output(tmp_path: Path) -> None:
     verdict = session.close()
     assert not verdict.is_trusted
     assert any("lost its device" in note for note in verdict.notes)
+
+
+def test_a_device_that_comes_back_is_made_safe_first(
+    device: Device, tmp_path: Path
+) -> None:
+    doubted = pytest.warns(RuntimeWarning, match="lost its device: program .* is gone")
+    with doubted, Session("s", directory=tmp_path) as session:
+        run = session.start(device.rig(within_ms=2000))
+        with Output("valve") as valve:
+            valve.send("open", wait=True)
+            wait_until(lambda: device.commands() == ["V0", "V1"], 30)
+            (output,) = run._outputs
+            assert output._device is not None
+            os.kill(output._device[0], signal.SIGKILL)
+            wait_until(lambda: device.commands() == ["V0", "V1", "V0"], 30)
+            valve.send("close", wait=True)
+    assert device.commands() == ["V0", "V1", "V0", "V2", "V0"]
+
+
+def test_while_the_log_cannot_be_written_the_output_is_made_safe(
+    device: Device, tmp_path: Path
+) -> None:
+    from ataraxis import Consumer
+
+    with Session("s", directory=tmp_path) as session:
+        session.start(device.rig(within_ms=2000))
+        full = Consumer("valve", policy="lossless")  # and does not read
+        ordered = []
+        with programs.Program(CONTROLLER, "hangs") as controller:
+            assert controller.process.stdout is not None
+            controller.process.stdout.readline()
+            with Output("valve") as valve:
+                held = pytest.raises(OutputError, match="takes no orders")
+                with held:
+                    for _ in range(3000):
+                        ordered.append(valve.send("open", timeout=2).order)
+                count = device.commands().count("V0")
+                controller.process.kill()
+                wait_until(lambda: device.commands().count("V0") > count)
+        full.close()
+    logged = [r.order for r in records(session.directory) if r.order in {*ordered}]
+    assert len(ordered) > 1024
+    assert sorted(logged) == sorted(ordered)
+    assert ("watchdog", "safe") in causes(session)
+
+
+def test_check_tries_the_outputs_of_a_rig(device: Device, tmp_path: Path) -> None:
+    found = check(device.rig(within_ms=2000), 0.2, directory=tmp_path)
+    assert found.is_ready, found
+    assert device.commands() == ["V0", "V0"]
+    missing = RigOutput("V0\n", "serial:///dev/no_such_port")
+    found = check(Rig(outputs={"valve": missing}), 0.2, directory=tmp_path)
+    assert not found.is_ready
+    assert "no_such_port" in found.problems[0]
+    assert "connect the device" in found.problems[0]
 
 
 # ---- the watchdog
