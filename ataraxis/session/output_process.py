@@ -56,6 +56,7 @@ TRIES = 3
 _LOOK_S, _AGAIN_S, _SOON_S = 0.25, 0.2, 0.001
 _FINISH_S = 2.0
 _BLIND_S = 0.005
+_JUST_NS = 1_000_000
 
 
 @dataclass(eq=False)
@@ -213,7 +214,9 @@ class OutputServer:
     def _pause_s(self, is_blind: bool) -> float:
         """Return how long nothing is due, s."""
         now = now_ns()
-        due = [(c.deadline_ns - now) / 1e9 for c in (*self._answers, *self._safes)]
+        left = [c.deadline_ns - now for c in (*self._answers, *self._safes)]
+        # One that is over for longer has been noticed: nothing is due then.
+        due = [ns / 1e9 for ns in left if ns > -_JUST_NS]
         if self._controller is not None and self._controller.has_beats:
             due.append((self._beat_due_ns(self._controller) - now) / 1e9)
         if not self._device.is_open:
@@ -648,4 +651,9 @@ def _joined(*texts: str) -> str:
 
 def main(text: str) -> int:
     """Run with `_Settings` in JSON."""
+    with contextlib.suppress(OSError):
+        # Where it is allowed: the safe command must not wait behind other programs. It
+        # sleeps most of the time, and what it starts has the usual priority.
+        policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK
+        os.sched_setscheduler(0, policy, os.sched_param(1))
     return OutputServer(_Settings(**json.loads(text))).run()

@@ -19,8 +19,11 @@ from ataraxis.shm.context import Context
 from ataraxis.shm.process import ProcessIdentity, RestartBudget, process_command
 from ataraxis.shm.thread import Latch, Thread
 from ataraxis.stream import MemQ, Producer
+from ataraxis.stream.inspector import Inspector
 
 START_S = 60.0
+OTHERS_S = 15.0
+"""How long an earlier rig, or another program, may use the name of an output, s."""
 ENDS = 3
 _GRACE_S = 0.5
 _FIRST_S = 0.05
@@ -76,15 +79,31 @@ class OutputProcess:
         self._thread = Thread(self._watch, f"ataraxis-output-{name}")
 
     def _new_log(self, attrs: dict[str, Any]) -> Producer:
-        """Make the log; a resumed session first records that of the killed one."""
-        end = time.monotonic() + START_S
+        """Make the log, once that of a killed rig has ended and was recorded.
+
+        The process of an output outlives its rig until the output is safe; a resumed
+        session first records what it has logged.
+        """
+        end = time.monotonic() + OTHERS_S
         while True:
-            try:
-                return open_log(self.name, attrs, self._context)
-            except SegmentExists:
-                if time.monotonic() > end:
-                    raise
-                time.sleep(0.02)
+            if not self._is_used():
+                with contextlib.suppress(SegmentExists):
+                    return open_log(self.name, attrs, self._context)
+            if time.monotonic() > end:
+                raise OutputError(
+                    f"output {self.name!r} needs a stream of its name in context "
+                    f"{self._context.path}, which another program uses, or has left "
+                    "unread: end that program ('ataraxis ls' lists it), or use "
+                    "another name"
+                )
+            time.sleep(0.02)
+
+    def _is_used(self) -> bool:
+        """Return whether a process sends into a stream of this name."""
+        try:
+            return bool(Inspector(self.name, self._context).statistics().producers)
+        except (OSError, AtaraxisError):
+            return False
 
     def _new_queue(self) -> MemQ:
         """Make the queue of orders; one of a killed rig is removed, with its orders."""

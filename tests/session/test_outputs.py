@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import programs
 import pytest
+from commands import Command
 from deadline import wait_until
 from output_rig import Device, records
 
-from ataraxis import Session
+from ataraxis import Producer, Session
 from ataraxis.errors import ConfigError, OutputError
 from ataraxis.session import Output, Rig, SessionFolder, check, finish_sessions
-from ataraxis.session.rig import RigOutput, RigSource
+from ataraxis.session.rig import RigOutput, RigSource, RigViewer
 from ataraxis.shm.process import ProcessIdentity
 
 
@@ -443,3 +444,77 @@ def test_orders_of_programs_that_are_not_ours_do_no_harm(
             assert valve.send("open", wait=True).sent_ns
             assert valve.send("safe", wait=True).sent_ns
     assert device.commands() == ["V0", "V1", "V0", "V0"]
+
+
+def test_ctrl_c_makes_the_outputs_of_a_rig_safe(device: Device, tmp_path: Path) -> None:
+    path = tmp_path / "rig.yaml"
+    rig, begun = device.rig(within_ms=2000), tmp_path / "begun"
+    rig.viewers["last"] = RigViewer(["sh", "-c", f"touch {begun}; exec sleep 1000"])
+    rig.to_yaml(path)
+    with Command("run", str(path), "--name", "s", "-o", str(tmp_path)) as command:
+        command.expect("it heeds signals")
+        wait_until(begun.exists, 60)
+        with Output("valve") as valve:
+            valve.send("open", wait=True)
+            command.process.send_signal(signal.SIGINT)
+            code, said = command.end()
+    assert code == 0, said
+    assert device.commands() == ["V0", "V1", "V0"]
+    assert records(tmp_path / "s")[-1].cause == "end"
+
+
+def test_a_forked_copy_orders_and_does_not_control(
+    device: Device, tmp_path: Path
+) -> None:
+    with Session("s", directory=tmp_path) as session:
+        session.start(device.rig(within_ms=2000))
+        programs.run(
+            """
+            import os
+            from ataraxis.session import Output
+            with Output("valve", controller=True) as valve:
+                pid = os.fork()
+                if not pid:
+                    assert valve.send("close", wait=True).pid == os.getpid()
+                    assert not valve.is_armed
+                    valve.close()
+                    os._exit(0)
+                assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+                assert valve.is_armed
+                valve.send("open", wait=True)
+            """
+        )
+    assert device.commands() == ["V0", "V2", "V1", "V0", "V0"]
+
+
+def test_a_resumed_session_goes_on_with_its_outputs(
+    device: Device, tmp_path: Path
+) -> None:
+    support = Path(__file__).parents[1] / "support"
+    with programs.Program(SESSION, support, tmp_path) as program:
+        assert program.process.stdout is not None
+        program.process.stdout.readline()
+        with Output("valve") as valve:
+            valve.send("open", wait=True)
+            program.process.kill()
+            program.process.wait(60)
+    with Session("s", directory=tmp_path, resume=True) as session:
+        session.start(device.rig(within_ms=2000))
+        with Output("valve") as valve:
+            valve.send("close", wait=True)
+    found = [c for c, _ in causes(session)]
+    assert found == ["start", "order", "watchdog", "start", "order", "end"]
+    assert device.commands() == ["V0", "V1", "V0", "V0", "V2", "V0"]
+
+
+def test_the_name_of_a_live_stream_is_refused(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ataraxis.session.output_run.OTHERS_S", 0.1)
+    with Producer("valve", shape=(), dtype="f8"):
+        session = Session("s", directory=tmp_path)
+        with pytest.raises(OutputError, match="another program uses"):
+            session.start(device.rig())
+        session.close()
+        with pytest.raises(OutputError, match="is a stream, not an output"):
+            Output("valve")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class Device:
 
     path: Path
     mode: str = "silent"
+    _read: int = 0
+    _lines: list[tuple[int, str]] = field(default_factory=list)
 
     def output(self, **more: Any) -> RigOutput:
         """Return the output of a rig with this device."""
@@ -43,11 +45,15 @@ class Device:
 
     def lines(self) -> list[tuple[int, str]]:
         """Return stamps and lines."""
-        if not self.path.exists():
-            return []
-        text = self.path.read_text()
-        rows = [row.split(" ", 1) for row in text.splitlines(keepends=True)]
-        return [(int(when), line.strip()) for when, line in rows if line[-1:] == "\n"]
+        if self.path.exists():
+            with open(self.path, "rb") as file:
+                file.seek(self._read)
+                whole, end, _ = file.read().rpartition(b"\n")
+            self._read += len(whole) + len(end)
+            for row in whole.decode().splitlines():
+                when, _, line = row.partition(" ")
+                self._lines.append((int(when), line))
+        return self._lines
 
     def commands(self) -> list[str]:
         """Return the lines."""
