@@ -139,6 +139,10 @@ class SourceFailed(AtaraxisError, RuntimeError):
     source: str = ""
 
 
+class OutputError(AtaraxisError, RuntimeError):
+    """A command to an output was not sent, or was not answered as declared."""
+
+
 class SourceNotFound(AtaraxisError, LookupError):
     """No collection, node, stream, recording, task or kind of source has that name."""
 

@@ -52,10 +52,10 @@ class Event:
         return dataclasses.asdict(self)
 
 
-# ---- `Output`: what a worker prints, forwarded in whole lines with its name
+# ---- `PrintedLines`: what a worker prints, forwarded in whole lines with its name
 
 
-class Output:
+class PrintedLines:
     """Forwards the standard output and error of a worker; nothing is lost.
 
     Parameters
@@ -121,7 +121,7 @@ class WorkerSlot:
     """Its message about its end, an error or an exit."""
     due: float | None = None
     """When it is restarted, monotonic s."""
-    output: Output | None = None
+    output: PrintedLines | None = None
     policy: Restart = field(init=False)
     """What its death means."""
     budget: RestartBudget = field(init=False)
@@ -270,7 +270,9 @@ class Supervisor:
         slot.report, slot.is_hung = None, False
         slot.handle = self._engine.spawn(host, spec)
         self._by_handle[slot.handle] = slot
-        slot.output = Output(spec.processor, spec.worker, slot.node.settings.workers)
+        slot.output = PrintedLines(
+            spec.processor, spec.worker, slot.node.settings.workers
+        )
         self._note("restarted" if spec.generation else "spawned", slot, host)
 
     def _dismiss(self) -> None:

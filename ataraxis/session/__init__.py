@@ -11,6 +11,8 @@ from typing import Any
 # Public name -> the module it lives in.
 _HOME = {
     "EventStream": "ataraxis.session.events",
+    "Output": "ataraxis.session.outputs",
+    "OutputRecord": "ataraxis.session.outputs",
     "Preflight": "ataraxis.session.preflight",
     "Provenance": "ataraxis.session.directory",
     "Rig": "ataraxis.session.rig",

@@ -208,7 +208,8 @@ class Program:
     def _close(self) -> None:
         for file in (self.process.stdin, self._output, self._errors):
             if file is not None:
-                file.close()
+                with contextlib.suppress(BrokenPipeError):  # it has died unread
+                    file.close()
 
 
 # ---- the program of one source of a rig; `Program.of_source` starts it

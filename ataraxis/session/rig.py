@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -9,6 +10,9 @@ from urllib.parse import urlsplit
 from ataraxis.config import YamlConfig
 from ataraxis.datamux.registry import BUILT_IN, check_options
 from ataraxis.errors import ConfigError
+from ataraxis.session.events import EVENTS
+from ataraxis.session.output_device import problems_of_uri
+from ataraxis.session.outputs import NAME_SIZE, SAFE
 from ataraxis.shm.context import checked_name
 
 
@@ -96,8 +100,32 @@ class RigViewer:
 
 
 @dataclass
+class RigOutput:
+    """A device that takes commands, and the state to which a watchdog brings it."""
+
+    safe: str = field(metadata={"help": "command that makes it safe, with line end"})
+    uri: str = field(default="", metadata={"help": "serial:///dev/ttyUSB0?baud=115200"})
+    command: list[str] = field(
+        default_factory=list,
+        metadata={"help": "your program that reads commands, instead of a uri"},
+    )
+    commands: dict[str, str] = field(
+        default_factory=dict, metadata={"help": "by name, what is written"}
+    )
+    within_ms: float = field(
+        default=50.0, metadata={"units": "ms", "help": "safe after so long at most"}
+    )
+    reply: str | None = field(
+        default=None, metadata={"help": "pattern of the line that answers a command"}
+    )
+    timeout_ms: float = field(
+        default=1000.0, metadata={"units": "ms", "help": "longest wait for a reply"}
+    )
+
+
+@dataclass
 class Rig(YamlConfig):
-    """A rig: its parts by name of stream, pipe and viewer.
+    """A rig: its parts by name of stream, pipe, viewer and output.
 
     Examples
     --------
@@ -110,6 +138,7 @@ class Rig(YamlConfig):
     recorders: list[RigRecorder] = field(default_factory=lambda: [RigRecorder()])
     pipes: dict[str, RigPipe] = field(default_factory=dict)
     viewers: dict[str, RigViewer] = field(default_factory=dict)
+    outputs: dict[str, RigOutput] = field(default_factory=dict)
     expected_s: float = field(
         default=3600.0, metadata={"units": "s", "help": "time the disk must last"}
     )
@@ -138,7 +167,7 @@ class Rig(YamlConfig):
     def problems(self) -> list[str]:
         """Return contradictions; streams of other programs may be named."""
         found = []
-        for name in [*self.sources, *self.recorded, *self.pipes]:
+        for name in [*self.sources, *self.recorded, *self.pipes, *self.outputs]:
             try:
                 checked_name(name)
             except ValueError as error:
@@ -158,7 +187,41 @@ class Rig(YamlConfig):
             for name, viewer in self.viewers.items()
             if not viewer.command
         ]
+        for name, output in self.outputs.items():
+            found += _problems_of_output(name, output)
+            if name in self.sources or name == EVENTS:
+                found.append(
+                    f"outputs.{name}: another stream of the rig has this name, and the "
+                    "output's log needs it"
+                )
         return found
+
+
+def _problems_of_output(name: str, output: RigOutput) -> list[str]:
+    """Return what is wrong with an output, as far as known without opening it."""
+    found = []
+    if bool(output.uri) == bool(output.command):
+        found.append("give a uri or a command, one of them")
+    elif output.uri:
+        found += problems_of_uri(output.uri)
+    if SAFE in output.commands:
+        found.append(f"commands.{SAFE}: the name is that of the safe command")
+    for key, text in {SAFE: output.safe, **output.commands}.items():
+        if not text:
+            found.append(f"{key}: it is empty")
+        elif output.command and not text.endswith("\n"):
+            found.append(f'{key}: {text!r}: a program reads lines: end it by "\\n"')
+        if not key or len(key) > NAME_SIZE:
+            found.append(f"{key!r}: a name must have 1 to {NAME_SIZE} characters")
+        if any(ord(character) > 255 for character in text):
+            found.append(f"{key}: {text!r}: each character is one byte, up to \\xff")
+    for key, value in (
+        ("within_ms", output.within_ms),
+        ("timeout_ms", output.timeout_ms),
+    ):
+        if not 0 < value < math.inf:
+            found.append(f"{key}: must be more than 0 ms, got {value!r}")
+    return [f"outputs.{name}: {text}" for text in found]
 
 
 def _problems_of(name: str, source: RigSource) -> list[str]:

@@ -17,6 +17,7 @@ from ataraxis.datamux.registry import NODE_FILES
 from ataraxis.datamux.streaminghub.util import Settings
 from ataraxis.errors import AtaraxisError, ConfigError, SourceFailed
 from ataraxis.pipeline import Pipe, Processor
+from ataraxis.session.output_run import OutputProcess
 from ataraxis.session.process import Program
 from ataraxis.session.rig import Rig, RigPipe, RigSource
 from ataraxis.shm.context import Context
@@ -56,11 +57,12 @@ class RigHost(Protocol):
 
 
 class RigRun:
-    """The sources, pipes and viewers of a rig; made by `Session.start`.
+    """The outputs, sources, pipes and viewers of a rig; made by `Session.start`.
 
     Once `until` is set, `wait` ends, and so does the wait for a source. Raises
     `ConfigError` if the rig contradicts itself, before anything was started;
-    `SourceFailed` if a source gave no stream: what was started was ended.
+    `SourceFailed` if a source gave no stream, `OutputError` if an output could not be
+    made safe: what was started was ended.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class RigRun:
         }
         self._session = session
         self._programs: list[Program] = []
+        self._outputs: list[OutputProcess] = []
         self._pipes: list[tuple[str, Any, Consumer]] = []
         self._is_over = False
         self.reports: dict[str, dict[str, Any]] = {}
@@ -97,6 +100,7 @@ class RigRun:
                 session.record(
                     *names, durability=recorder.durability, process=recorder.process
                 )
+            self._start_outputs()
             for name in self.rig.sources:
                 self._programs.append(self._source(name))
             for name in self.rig.sources:
@@ -112,6 +116,18 @@ class RigRun:
         except BaseException:
             self.stop()
             raise
+
+    def _start_outputs(self) -> None:
+        """Start them first: the other programs may order."""
+        session = self._session
+        session.record(*self.rig.outputs)
+        for name, output in self.rig.outputs.items():
+            made = OutputProcess(
+                name, output, session.context, session.note, session.doubt
+            )
+            self._outputs.append(made)
+        for made in self._outputs:
+            made.await_ready(self._until)
 
     def _node(self, source: RigSource) -> str:
         """Return the node of a source; its file is copied into the session."""
@@ -216,8 +232,9 @@ class RigRun:
 
     @property
     def programs(self) -> dict[str, int]:
-        """Process ids of sources and viewers."""
-        return {program.name: program.process.pid for program in self._programs}
+        """Process ids of outputs, sources and viewers."""
+        programs = [*(o.program for o in self._outputs), *self._programs]
+        return {program.name: program.process.pid for program in programs}
 
     def look(self) -> bool:
         """Restart what failed; return whether a source still runs."""
@@ -240,13 +257,15 @@ class RigRun:
         self.stop()
 
     def stop(self, hurry: Latch | None = None) -> None:
-        """End the sources, let the pipes run dry, end the viewers.
+        """Make the outputs safe, end the sources, let the pipes run dry, end the rest.
 
         Once `hurry` is set, what has not ended is killed.
         """
         if self._is_over:
             return
         # After an interrupt it is called again: each step may be repeated.
+        for output in self._outputs:
+            output.request_safe()
         sources = [p for p in self._programs if not p.is_viewer]
         for program in sources:
             program.request_end()
@@ -270,6 +289,8 @@ class RigRun:
                 program.request_end()
                 program.wait(hurry)
                 program.end()
+        for output in self._outputs:
+            output.finish(hurry)
         self._is_over = True
 
     def _end_pipe(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ataraxis.labels import sample_rate
 from ataraxis.session.events import EVENTS, parsed
+from ataraxis.session.outputs import OUTPUT_ROW
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -105,7 +106,7 @@ def around(
     times, coords = _events(tree, event)
     wanted = [streams] if isinstance(streams, str) else streams
     if wanted is None:
-        names = [n for n in tree.children if n != EVENTS and _has_stamps(tree[n])]
+        names = [n for n in tree.children if n != EVENTS and _is_sampled(tree[n])]
     else:
         names = list(wanted)
     nodes = {}
@@ -121,8 +122,10 @@ def around(
     return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **nodes})
 
 
-def _has_stamps(node: Any) -> bool:
-    return STAMP in node.coords and len(node[STAMP]) > 0
+def _is_sampled(node: Any) -> bool:
+    """Return whether it has samples, and is not the log of an output."""
+    has_stamps = STAMP in node.coords and len(node[STAMP]) > 0
+    return has_stamps and not {*(OUTPUT_ROW.names or ())} <= {*node.data_vars}
 
 
 def events_of(tree: xr.DataTree) -> xr.Dataset:

@@ -170,6 +170,11 @@ class ChildProcess:
         """Its standard input, if that is a pipe."""
         return self._process.stdin
 
+    @property
+    def stdout(self) -> Any:
+        """Its standard output, if that is a pipe."""
+        return self._process.stdout
+
     def poll(self) -> int | None:
         """Return its exit code; None: it runs.
 
@@ -357,6 +362,16 @@ class ProcessWatch:
     def of_parent(cls) -> Self:
         """Watch the parent of this process."""
         return cls(ProcessIdentity.of(os.getppid()))
+
+    def fileno(self) -> int:
+        """Return a pidfd, readable once the process has ended; -1: unavailable."""
+        return self._descriptor
+
+    def close(self) -> None:
+        """Close the pidfd; nothing happens the second time."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def is_gone(self) -> bool:
         """Return whether the process has ended; does not wait."""
