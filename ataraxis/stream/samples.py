@@ -97,7 +97,7 @@ class SampleBlock:
     sequence: int | None
     """Sequence of the frame that the first sample was in; None without samples."""
     lost: int
-    """Samples lost between the last block and this one; a lost frame counts as whole."""
+    """Samples lost since the last block; a lost frame counts as a whole one."""
     labels: Labels = field(repr=False)
     """Labels of the stream's frames."""
     name: str

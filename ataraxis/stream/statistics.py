@@ -13,7 +13,7 @@ from ataraxis._kernels import snapshot
 from ataraxis._kernels.memory import Participant
 from ataraxis.clock import now_ns
 from ataraxis.errors import LayoutError
-from ataraxis.labels import Labels
+from ataraxis.labels import Labels, samples_per_frame
 from ataraxis.shm import files
 from ataraxis.shm.header import LIVE, SegmentHeader
 
@@ -106,7 +106,7 @@ def device_gaps(gaps: int, sent: int, labels: Labels) -> int:
     >>> device_gaps(199 * 456 + 3, 457, block), device_gaps(3, 457, block)
     (3, 3)
     """
-    each = labels.shape[0] if labels.dims[:1] == ("time",) and labels.shape else 1
+    each = samples_per_frame(labels)
     whole = max(sent - 1, 0) * (each - 1)
     counts = labels.attrs.get("device_counter")
     if each > 1 and counts != "frames" and (counts == "samples" or gaps >= whole):

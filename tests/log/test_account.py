@@ -63,6 +63,26 @@ def counted(
     return stamps.losses(refused)
 
 
+@pytest.mark.parametrize(
+    ("attrs", "each", "wanted"),
+    [
+        ({"rate_hz": 20000}, 200, 100.0),
+        ({"sample_rate_hz": 20000}, 200, 100.0),
+        ({"sample_rate_hz": 20000, "rate_hz": 100}, 200, 100.0),
+        ({"rate_hz": 120}, 1, 120.0),
+        ({"rate_hz": 0}, 1, None),
+        ({}, 200, None),
+    ],
+)
+def test_the_declared_rate_is_of_frames(
+    attrs: dict[str, Any], each: int, wanted: float | None
+) -> None:
+    """Fault B1: 20,000 Hz in blocks of 200 are 100 frames a second."""
+    stamps = DeviceStamps()
+    stamps.describe(attrs, each)
+    assert stamps.declared_hz == wanted
+
+
 @pytest.mark.parametrize("lost", [1, 40, 5000])
 @pytest.mark.parametrize("bits", [8, 16, 32, 64])
 def test_numbers_that_the_device_left_out_are_counted(lost: int, bits: int) -> None:
