@@ -28,6 +28,7 @@ from ataraxis.demo import scene as scenes
 from ataraxis.demo.detector import spikes
 from ataraxis.demo.scene import SPIKES, Scene
 from ataraxis.errors import AtaraxisError
+from ataraxis.labels import sample_rate
 from ataraxis.log.archive import LogArchive
 from ataraxis.log.optional import need
 from ataraxis.session import Session
@@ -79,7 +80,7 @@ def draw(tree: Any, scene: Scene, path: Path) -> None:
 
 def _traces(axis: Any, tree: Any, stream: str) -> None:
     array = tree[stream][stream]
-    rate = array.attrs.get("sample_rate_hz") or array.attrs.get("rate_hz") or 1.0
+    rate = sample_rate(array.attrs) or 1.0
     count = array.sizes["time"] if array.dims[0] != "time" else 1
     width = math.ceil((0.05 if rate > 5000 else 2.0) * rate / count)
     at = int(np.searchsorted(array[STAMP].values, _when(tree)))
