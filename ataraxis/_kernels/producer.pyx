@@ -86,6 +86,7 @@ cdef class ProducerHandle(Endpoint):
     cdef bint has_device
     cdef uint32_t source
     cdef bint takes_short               # frames may be shorter along the first dimension
+    cdef bint counts_samples            # the device's counter counts samples, not frames
     cdef object crc                     # CRC-32 of bytes; None: frames have no checksum
     cdef bint is_summed
 
@@ -172,9 +173,13 @@ cdef class ProducerHandle(Endpoint):
         self.crc = crc
         self.is_summed = True
 
-    def _take_short(self):
-        """Send arrays that are shorter along the first dimension, too: frames are blocks of samples."""
+    def _take_short(self, bint counts_samples):
+        """Send arrays that are shorter along the first dimension, too: frames are blocks of samples.
+
+        counts_samples: the device's counter advances by the samples of a block.
+        """
         self.takes_short = self.ndim > 0
+        self.counts_samples = self.takes_short and counts_samples
 
     cdef uint32_t sum(self, char *data, Py_ssize_t bytes) noexcept with gil:
         return self.crc(PyMemoryView_FromMemory(data, bytes, PyBUF_READ)) if bytes else 0
@@ -198,6 +203,8 @@ cdef class ProducerHandle(Endpoint):
                 ax_add64(&self.ring.stream.gaps, stamp.device_sequence - self.next_device)
             self.has_device = True
             self.next_device = stamp.device_sequence + 1
+            if self.counts_samples:
+                self.next_device += (head.extents[0] if head.labels else <uint64_t>self.shape[0]) - 1
         frame = <ax_frame *>(payload - AX_PAYLOAD_AT + at)
         ax_copy(frame, head, sizeof(ax_frame))
         if self.is_summed:

@@ -9,6 +9,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
@@ -466,7 +467,7 @@ class Consumer(Endpoint, ConsumerHandle):
         next call returns those that came before it.
         """
         self._attached()
-        n, labels, layout = whole(n, "n"), self._labels, SampleLayout.of(self._labels)
+        n, labels, layout = whole(n, "n"), self._labels, self._layout
         if n < 0:
             raise ValueError(f"n must be 0 or more samples, got {n}")
         self._check_times(layout)
@@ -527,6 +528,10 @@ class Consumer(Endpoint, ConsumerHandle):
             self._kept.appendleft((rest, numbers[n:]))
         return replace(block, data=block.data[:n], time_ns=block.time_ns[:n])
 
+    @cached_property
+    def _layout(self) -> SampleLayout:
+        return SampleLayout.of(self._labels)
+
     def _check_times(self, layout: SampleLayout) -> None:
         """Refuse blocks whose samples have no times."""
         if not layout.has_times:
@@ -550,7 +555,7 @@ class Consumer(Endpoint, ConsumerHandle):
         ndarray
             Shape ``(up to n, *shape of a sample)``, oldest first; a copy.
         """
-        return self._newest(n, SampleLayout.of(self._labels))[0]
+        return self._newest(n, self._layout)[0]
 
     def _newest(
         self, n: int | float, layout: SampleLayout
@@ -589,7 +594,7 @@ class Consumer(Endpoint, ConsumerHandle):
         ValueError
             Frames are blocks and the labels have no rate.
         """
-        layout = SampleLayout.of(self._labels)
+        layout = self._layout
         self._check_times(layout)
         data, frames = self._newest(n, layout)
         first = int(frames[:, 2].sum()) - len(data)
@@ -632,7 +637,7 @@ class Consumer(Endpoint, ConsumerHandle):
         import xarray as xr
 
         array, labels = frame.array, self._labels
-        layout = SampleLayout.of(labels)
+        layout = self._layout
         if (
             layout.are_blocks
             and layout.rate is not None

@@ -233,7 +233,7 @@ class Producer(Endpoint, ProducerHandle):
             self._sum_with(crc32)
         self._is_blocks = is_typed and is_blocks(labels)
         if self._is_blocks:
-            self._take_short()
+            self._take_short(labels.attrs.get("device_counter") == "samples")
         self._register(segment)
         try:
             wait_for_announced(

@@ -88,7 +88,7 @@ class StreamStatistics:
 
 
 def device_gaps(gaps: int, sent: int, labels: Labels) -> int:
-    """Return the gaps of a device's counter without the steps inside blocks.
+    """Return the gaps of a device's counter without the steps inside whole blocks.
 
     Parameters
     ----------
@@ -97,8 +97,9 @@ def device_gaps(gaps: int, sent: int, labels: Labels) -> int:
     sent : int
         Frames.
     labels : Labels
-        Of a frame. Its attribute ``device_counter`` is 'samples' or 'frames'; without
-        it, a counter that advanced by a whole block each time counts samples.
+        Of a frame. With its attribute ``device_counter`` the producer counted only what
+        is missing, of 'samples' or 'frames'; without it, a counter that advanced by a
+        whole block each time counts samples.
 
     Examples
     --------
@@ -108,8 +109,8 @@ def device_gaps(gaps: int, sent: int, labels: Labels) -> int:
     """
     each = samples_per_frame(labels)
     whole = max(sent - 1, 0) * (each - 1)
-    counts = labels.attrs.get("device_counter")
-    if each > 1 and counts != "frames" and (counts == "samples" or gaps >= whole):
+    is_known = labels.attrs.get("device_counter") in ("frames", "samples")
+    if each > 1 and not is_known and gaps >= whole:
         return max(gaps - whole, 0)
     return gaps
 
