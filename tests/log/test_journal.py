@@ -9,6 +9,7 @@ import resource
 import signal
 import threading
 import time
+import zlib
 from pathlib import Path
 from unittest import mock
 
@@ -666,3 +667,22 @@ def test_text_of_many_lengths_keeps_long_runs(tmp_path: Path) -> None:
         runs = file.data_runs
         assert runs["count"].tolist() == [3000]
         assert runs["padding"].tolist() == [0]
+
+
+def test_an_index_of_before_is_read(tmp_path: Path) -> None:
+    """Its runs do not state whether frames are alike."""
+    with JournalWriter(tmp_path) as journal:
+        for k in range(40):
+            journal.log(1, np.full(20, k, "u1"))
+    path = only(tmp_path, "axi")
+    data = bytearray(path.read_bytes())
+    runs = np.frombuffer(data, journal_input.RUN, offset=PAGE)
+    seed = zlib.crc32(FileHeader.unpack(bytes(data[:PAGE])).uuid)
+    for run in runs:
+        run["padding"] = run["alike"] = 0
+        run["crc"] = zlib.crc32(run.tobytes()[:60], seed)
+    path.write_bytes(data)
+    (file, _) = _files_of(tmp_path)
+    assert len(file.runs) == len(runs)
+    assert not file.runs["padding"].any()
+    assert LogArchive(tmp_path).read(1).data[:, 0].tolist() == [*range(40)]
