@@ -4,10 +4,24 @@ from libc.stdint cimport int64_t, uint64_t
 from ataraxis._kernels.frame cimport ax_frame
 from ataraxis._kernels.ring cimport Endpoint, ax_got
 
+# Samples that are being copied out of frames, into rows of an array.
+cdef struct ax_samples:
+    char *to
+    int64_t *frames           # three a frame: its time, its sequence, its samples
+    Py_ssize_t rows
+    Py_ssize_t done
+    Py_ssize_t room           # for frames
+    Py_ssize_t count          # frames
+    Py_ssize_t row            # bytes of a sample
+    Py_ssize_t whole          # samples of a whole frame
+    bint are_blocks           # frames have samples along their first dimension
+
 cdef class ConsumerHandle(Endpoint):
     cdef unsigned char[::1] out
     cdef list returned                  # frames released while a thread was inside
-    cdef Frame pending                  # fetched by `_await`, not yet received
+    cdef Frame pending                  # fetched by `_await` or `_read_samples`, not yet received
+    cdef Py_ssize_t taken               # samples of it that were copied
+    cdef uint64_t shown                 # of the frames lost, those that `_read_samples` has shown
     cdef object dtype                   # dtype of frames with the stream's labels, or None
     cdef uint64_t joined                # first sequence that counted
     cdef bint is_drained
@@ -23,6 +37,9 @@ cdef class ConsumerHandle(Endpoint):
         self, char *to, int64_t *stamps, Py_ssize_t each, Py_ssize_t rows, Py_ssize_t *done, ax_got *got, bint has_got,
     ) noexcept nogil
     cdef Frame fetch(self, int64_t deadline, int *status)
+    cdef int copy_whole(self, ax_samples *want, ax_got *got, bint *is_left) noexcept nogil
+    cdef int copy_part(self, ax_samples *want, int64_t *state)
+    cdef int hold(self, ax_got *got) except -1
 
 cdef class Frame:
     cdef ConsumerHandle owner

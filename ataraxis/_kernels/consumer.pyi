@@ -113,6 +113,17 @@ class ConsumerHandle(Endpoint):
         start: int,
         timeout: float | None,
     ) -> tuple[int, int]: ...
-    def _latest_into(self, out: NDArray[Any], times: NDArray[np.int64]) -> int: ...
+    def _read_samples(
+        self,
+        out: NDArray[Any],
+        frames: NDArray[np.int64],
+        state: NDArray[np.int64],
+        whole: int,
+        are_blocks: bool,
+        timeout: float | None,
+    ) -> int: ...
+    def _latest_into(
+        self, out: NDArray[Any], frames: NDArray[np.int64], whole: int, are_blocks: bool
+    ) -> tuple[int, int]: ...
     @property
     def _words(self) -> tuple[int, int, int, int, int | None]: ...

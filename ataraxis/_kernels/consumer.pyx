@@ -12,7 +12,7 @@ from cpython.ref cimport Py_INCREF
 from cython cimport final, freelist, no_gc_clear
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from ataraxis._kernels.atomics cimport ax_copy, ax_load64, ax_peek64, ax_store32
+from ataraxis._kernels.atomics cimport AX_GIL_BYTES, ax_copy, ax_load64, ax_peek64, ax_store32
 from ataraxis._kernels.event cimport event_wake
 from ataraxis._kernels.frame cimport AX_DTYPE_RAW, AX_DTYPE_STR, AX_FLAG_CHECKSUM, AX_FLAG_DEVICE_STAMP, AX_FLAG_DEVICE_UNSIGNED, ax_frame
 from ataraxis._kernels.layout cimport (
@@ -219,7 +219,7 @@ cdef class ConsumerHandle(Endpoint):
         try:
             if self.pending is not None:
                 frame = self.pending
-                self.pending = None
+                self.pending, self.taken = None, 0
                 self.last = frame.head.sequence
                 return frame
             frame = self.fetch(deadline_of(timeout) if blocking else 0, &status)
@@ -287,7 +287,7 @@ cdef class ConsumerHandle(Endpoint):
                     if stamps != NULL:
                         stamps[done] = self.pending.head.time_ns
                     self.last = self.pending.head.sequence
-                    self.pending = None
+                    self.pending, self.taken = None, 0
                     # This thread is inside, so the frame went to `returned`: release its slot now.
                     self.release_returned()
                     done += 1
@@ -356,20 +356,142 @@ cdef class ConsumerHandle(Endpoint):
                 done[0] += 1
         return status
 
-    def _latest_into(self, cnp.ndarray out not None, cnp.ndarray times not None):
-        """Copy the newest frames into the last rows of `out`, received or not; return how many."""
-        cdef Py_ssize_t rows = cnp.PyArray_DIM(out, 0), left = rows
-        cdef Py_ssize_t each = cnp.PyArray_NBYTES(out) // rows if rows else 0
-        cdef char *to = <char *>cnp.PyArray_DATA(out)
-        cdef int64_t *stamps = <int64_t *>cnp.PyArray_DATA(times)
-        cdef uint64_t position, looks = self.ring.slots + 1
-        cdef int status
+    # ---- samples of frames, across their edges
+
+    def _read_samples(
+        self, cnp.ndarray out not None, int64_t[:, ::1] frames not None, int64_t[::1] state not None, Py_ssize_t whole,
+        bint are_blocks, timeout,
+    ):
+        """Copy the next samples into the rows of `out`, at most to the next loss; return a status.
+
+        `frames` gets time, sequence and number of samples of each frame; `state`, also if this raises: the rows filled, the
+        frames used, which sample of the first frame was the first one, and the frames lost before it. LAPPED: frames were
+        lost behind the rows filled; OVERFLOW: the next frame does not consist of samples. A frame of which only a part was
+        copied is kept: the next call continues with it, and `receive` returns it. Each sample is copied once from the
+        ring, except for those of such a frame in a slot that a reader cannot hold.
+        """
+        cdef ax_samples want
         cdef ax_got got
+        cdef int64_t deadline = deadline_of(timeout)
+        cdef int status = AX_OK
+        cdef bint is_left
+        prepare(&want, out, frames, whole, are_blocks)
+        self.enter()
+        try:
+            while want.done < want.rows and want.count < want.room and status == AX_OK:
+                if self.pending is not None:
+                    status = self.copy_part(&want, &state[0])
+                    continue
+                is_left = False
+                with nogil:
+                    status = self.copy_whole(&want, &got, &is_left)
+                if status == AX_EMPTY:
+                    status = self.next(&got, deadline)
+                    is_left = status == AX_OK
+                if is_left:
+                    self.hold(&got)
+                PyErr_CheckSignals()
+        finally:
+            if not want.done:
+                # Nothing is returned that follows the loss: it is shown by the next call.
+                self.shown -= <uint64_t>state[3]
+                state[3] = 0
+            state[0], state[1] = want.done, want.count
+            self.leave()
+        self.is_drained |= status == AX_ENDED
+        return status
+
+    cdef int copy_whole(self, ax_samples *want, ax_got *got, bint *is_left) noexcept nogil:
+        # Copy whole frames that follow each other. is_left: `got` was taken and is left to the caller.
+        cdef Py_ssize_t count
+        cdef ax_frame head
+        cdef bint is_good
+        cdef int status
+        while want.done < want.rows and want.count < want.room:
+            status = next_frame(&self.ring, got)
+            if status != AX_OK:
+                return status
+            ax_copy(&head, frame_at(&self.ring, got.index), sizeof(ax_frame))
+            count = samples_of(want, &head, bytes_at(&self.ring, got.index))
+            if (
+                self._verifies or count < 0 or count > want.rows - want.done or self.ring.dropped != self.shown
+                or self.ring.expected != AX_UNKNOWN and head.sequence != self.ring.expected
+            ):
+                is_left[0] = True
+                return AX_OK
+            ax_copy(want.to + want.done * want.row, payload_at(&self.ring, got.index), count * want.row)
+            is_good = got.held != HELD_BY_COPY or unchanged(&self.ring, got)
+            release_frame(&self.ring, got.index, got.position, got.held)
+            if is_good:
+                count_frame(&self.ring, head.sequence)
+                self.last = head.sequence
+                add_frame(want, &head, count)
+                want.done += count
+        return AX_OK
+
+    cdef int copy_part(self, ax_samples *want, int64_t *state):
+        # Copy what fits of the pending frame: AX_OK, AX_LAPPED (frames were lost before it), AX_OVERFLOW.
+        cdef Frame frame = self.pending
+        cdef Py_ssize_t count = samples_of(want, frame.head, frame.bytes), taken = self.taken
+        cdef Py_ssize_t part = min(count - taken, want.rows - want.done)
+        cdef char *to = want.to + want.done * want.row
+        if count < taken:
+            return AX_OVERFLOW
+        if self.ring.dropped != self.shown:
+            if want.done:
+                return AX_LAPPED
+            state[3] += <int64_t>(self.ring.dropped - self.shown)
+            self.shown = self.ring.dropped
+        if part * want.row > AX_GIL_BYTES:
+            with nogil:
+                ax_copy(to, frame.data + taken * want.row, part * want.row)
+        else:
+            ax_copy(to, frame.data + taken * want.row, part * want.row)
+        if not want.done:
+            state[2] = taken
+        if part:
+            add_frame(want, frame.head, count)
+        want.done += part
+        self.taken += part
+        self.last = frame.head.sequence
+        if self.taken == count:
+            self.pending, self.taken = None, 0
+            frame = None
+            # This thread is inside, so the frame went to `returned`: release its slot now.
+            self.release_returned()
+        return AX_OK
+
+    cdef int hold(self, ax_got *got) except -1:
+        # Keep a frame as the pending one, unless it was overwritten. One whose checksum is wrong counts as lost.
+        cdef Frame frame = self.wrap(got)
+        if frame is None:
+            return 0
+        count_frame(&self.ring, frame.head.sequence)
+        if self._verifies:
+            self.shown -= 1
+            frame.verify()
+            self.shown += 1
+        self.pending, self.taken = frame, 0
+        return 0
+
+    def _latest_into(self, cnp.ndarray out not None, int64_t[:, ::1] frames not None, Py_ssize_t whole, bint are_blocks):
+        """Copy the newest samples into the last rows of `out`, received or not; return the rows and the frames.
+
+        The last rows of `frames` get time, sequence and number of samples of each frame.
+        """
+        cdef ax_samples want
+        cdef uint64_t position, looks = self.ring.slots + 1
+        cdef Py_ssize_t count, part, left, at
+        cdef ax_frame head
+        cdef ax_got got
+        cdef int status
+        prepare(&want, out, frames, whole, are_blocks)
+        left = want.rows
         self.enter()
         try:
             with nogil:
                 position = ax_load64(&self.ring.stream.tail)
-                while left and position and looks:
+                while left and position and looks and want.count < want.room:
                     position -= 1
                     looks -= 1
                     status = at_position(&self.ring, position, &got)
@@ -377,16 +499,25 @@ cdef class ConsumerHandle(Endpoint):
                         break
                     if status == AX_EMPTY:
                         continue
-                    if bytes_at(&self.ring, got.index) != <uint64_t>each:
+                    ax_copy(&head, frame_at(&self.ring, got.index), sizeof(ax_frame))
+                    count = samples_of(&want, &head, bytes_at(&self.ring, got.index))
+                    if count < 0:
                         break
-                    ax_copy(to + (left - 1) * each, payload_at(&self.ring, got.index), each)
-                    stamps[left - 1] = time_at(&self.ring, got.index)
+                    part = min(count, left)
+                    ax_copy(
+                        want.to + (left - part) * want.row, payload_at(&self.ring, got.index) + (count - part) * want.row,
+                        part * want.row,
+                    )
                     if not unchanged(&self.ring, &got):
                         break
-                    left -= 1
+                    left -= part
+                    if part:
+                        want.count += 1
+                        at = 3 * (want.room - want.count)
+                        want.frames[at], want.frames[at + 1], want.frames[at + 2] = head.time_ns, <int64_t>head.sequence, count
         finally:
             self.leave()
-        return rows - left
+        return want.rows - left, want.count
 
     @property
     def _words(self):
@@ -395,6 +526,33 @@ cdef class ConsumerHandle(Endpoint):
         if self.memory is not None and ring.expected != AX_UNKNOWN:
             self.joined = ax_peek64(&ring.line.joined)
         return ring.position, ring.received, ring.dropped, ring.held, None if ring.expected == AX_UNKNOWN else self.joined
+
+
+cdef int prepare(ax_samples *want, cnp.ndarray out, int64_t[:, ::1] frames, Py_ssize_t whole, bint are_blocks) except -1:
+    want.rows, want.done = cnp.PyArray_DIM(out, 0), 0
+    want.row = cnp.PyArray_NBYTES(out) // want.rows if want.rows else 0
+    want.to = <char *>cnp.PyArray_DATA(out)
+    want.room, want.count = frames.shape[0], 0
+    want.frames = &frames[0, 0] if frames.shape[0] else NULL
+    want.whole, want.are_blocks = whole, are_blocks
+    return 0
+
+
+cdef Py_ssize_t samples_of(ax_samples *want, ax_frame *head, uint64_t bytes) noexcept nogil:
+    # How many samples a frame has; -1: it does not consist of the stream's samples. The header is not trusted.
+    cdef Py_ssize_t count = want.whole
+    if want.are_blocks and head.labels:
+        count = <Py_ssize_t>head.extents[0]
+        if not head.ndim or count > want.whole:
+            return -1
+    return count if <uint64_t>(count * want.row) == bytes else -1
+
+
+cdef inline void add_frame(ax_samples *want, ax_frame *head, Py_ssize_t count) noexcept nogil:
+    cdef int64_t *frame = want.frames + 3 * want.count
+    if count:
+        frame[0], frame[1], frame[2] = head.time_ns, <int64_t>head.sequence, count
+        want.count += 1
 
 
 cdef bint copy_frame(ax_ring *ring, ax_got *got, Frame frame) except -1:

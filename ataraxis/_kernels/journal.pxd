@@ -22,8 +22,8 @@ cdef extern from "journal.h" nogil:
         uint64_t sequence
         uint32_t source
         uint16_t kind
-        uint16_t reserved
-        uint32_t reserved2
+        uint16_t padding
+        uint32_t alike
         uint32_t crc
 
     ctypedef struct ax_entry:

@@ -85,6 +85,8 @@ cdef class ProducerHandle(Endpoint):
     cdef uint64_t next_device
     cdef bint has_device
     cdef uint32_t source
+    cdef bint takes_short               # frames may be shorter along the first dimension
+    cdef bint counts_samples            # the device's counter counts samples, not frames
     cdef object crc                     # CRC-32 of bytes; None: frames have no checksum
     cdef bint is_summed
 
@@ -171,6 +173,14 @@ cdef class ProducerHandle(Endpoint):
         self.crc = crc
         self.is_summed = True
 
+    def _take_short(self, bint counts_samples):
+        """Send arrays that are shorter along the first dimension, too: frames are blocks of samples.
+
+        counts_samples: the device's counter advances by the samples of a block.
+        """
+        self.takes_short = self.ndim > 0
+        self.counts_samples = self.takes_short and counts_samples
+
     cdef uint32_t sum(self, char *data, Py_ssize_t bytes) noexcept with gil:
         return self.crc(PyMemoryView_FromMemory(data, bytes, PyBUF_READ)) if bytes else 0
 
@@ -193,6 +203,8 @@ cdef class ProducerHandle(Endpoint):
                 ax_add64(&self.ring.stream.gaps, stamp.device_sequence - self.next_device)
             self.has_device = True
             self.next_device = stamp.device_sequence + 1
+            if self.counts_samples:
+                self.next_device += (head.extents[0] if head.labels else <uint64_t>self.shape[0]) - 1
         frame = <ax_frame *>(payload - AX_PAYLOAD_AT + at)
         ax_copy(frame, head, sizeof(ax_frame))
         if self.is_summed:
@@ -255,7 +267,8 @@ cdef class ProducerHandle(Endpoint):
         Parameters
         ----------
         value : ndarray, bytes-like, str, number or any value that a frame can hold
-            For a stream with a shape: an array of its dtype, with its shape or another that fits.
+            For a stream with a shape: an array of its dtype, with its shape or another that fits. For a stream of blocks
+            (first dim "time"): a block of any length up to that of its shape.
         timeout : float or None
             Longest wait for readers that gate, s; None waits without limit, 0 does not wait.
         device_time : int, optional
@@ -263,7 +276,8 @@ cdef class ProducerHandle(Endpoint):
         device_sequence : int, optional
             The device's counter; missing numbers are counted as gaps.
         time_ns : int, optional
-            Monotonic time of the data, ns; now, if not given.
+            Monotonic time of the data, ns; now, if not given. Of a block: as ``attrs["stamp_of"]`` states, by default of
+            its last sample.
         casting : str, optional
             By default, values that would change in the stream's dtype are refused. "unsafe" allows all; "same_kind" and
             the others are numpy's rules.
@@ -276,7 +290,7 @@ cdef class ProducerHandle(Endpoint):
         Raises
         ------
         DataOverflow
-            The frame does not fit a slot.
+            The frame does not fit a slot, or a block has more samples than the stream's shape.
         QueueFull
             A reader that gates is behind (``on_full="raise"``).
         TimeoutError
@@ -298,6 +312,7 @@ cdef class ProducerHandle(Endpoint):
         """
         cdef ax_stamp stamp
         cdef ax_frame other
+        cdef Py_ssize_t count
         cdef int k
         stamp.has_device = False
         stamp.time_ns = ax_now_ns() if time_ns is None else whole(time_ns, "time_ns")
@@ -307,13 +322,22 @@ cdef class ProducerHandle(Endpoint):
             value = self._cast(value, casting)
         if cnp.PyArray_CheckExact(value) and self.kind >= 0:
             if cnp.PyArray_TYPE(value) == self.kind and cnp.PyArray_NDIM(value) == self.ndim and cnp.PyArray_ISCARRAY_RO(value):
-                for k in range(self.ndim):
+                for k in range(self.takes_short, self.ndim):
                     if cnp.PyArray_DIM(value, k) != self.shape[k]:
                         break
                 else:
-                    return self.result_of(self.put(
-                        <char *>cnp.PyArray_DATA(value), self.typed_bytes, &self.typed, &stamp, self.deadline_for(timeout),
-                    ))
+                    count = cnp.PyArray_DIM(value, 0) if self.takes_short else 0
+                    if not self.takes_short or count == self.shape[0]:
+                        return self.result_of(self.put(
+                            <char *>cnp.PyArray_DATA(value), self.typed_bytes, &self.typed, &stamp, self.deadline_for(timeout),
+                        ))
+                    if count < self.shape[0]:
+                        other = self.typed
+                        other.extents[0] = count
+                        return self.result_of(self.put(
+                            <char *>cnp.PyArray_DATA(value), self.typed_bytes // self.shape[0] * count, &other, &stamp,
+                            self.deadline_for(timeout),
+                        ))
         elif PyBytes_CheckExact(value) and self.typed_bytes == 0:
             return self.result_of(self.put(
                 PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), &self.typed, &stamp, self.deadline_for(timeout),

@@ -10,6 +10,7 @@ import numpy as np
 from ataraxis.clock import now_ns
 from ataraxis.datamux.source import STAMP, Source
 from ataraxis.errors import AtaraxisError, EndOfStream
+from ataraxis.labels import frame_rate
 
 
 def check_source(
@@ -60,7 +61,7 @@ def _check_descriptions(source: Source) -> None:
         labels.shape == shape,
         f"labels have shape {labels.shape}, the fields of the stream {shape}",
     )
-    rate = labels.attrs.get("rate_hz")
+    rate = frame_rate(labels)
     _expect(
         rate is None or rate == stream.rate_hz,
         f"labels have {rate} Hz and the stream {stream.rate_hz} Hz",

@@ -14,7 +14,7 @@ import numpy as np
 
 from ataraxis.config import YamlConfig
 from ataraxis.errors import LayoutError
-from ataraxis.labels import Labels
+from ataraxis.labels import Labels, frame_rate
 
 DTYPES: Mapping[str, str] = {
     **{f"f{bits}": f"f{bits // 8}" for bits in (16, 32, 64)},
@@ -275,7 +275,8 @@ def labels_of(stream: Stream) -> Labels:
 def stream_of(name: str, labels: Labels, mode: str = "proxy") -> Stream:
     """Return the description of a stream whose samples have these labels.
 
-    A first dimension ``channel`` becomes fields; `mode`, how the stream is read, is
+    Frames that are blocks count as samples. A first dimension ``channel`` becomes
+    fields; `mode`, how the stream is read, is
     'proxy' or 'replay'. Raises `LayoutError` if a field cannot have its dtype.
     """
     dtype = dtype_name(labels.dtype)
@@ -284,7 +285,7 @@ def stream_of(name: str, labels: Labels, mode: str = "proxy") -> Stream:
             f"stream {name!r} holds {labels.dtype}: DataMux supports numbers and text"
         )
     units = labels.attrs.get("units", "")
-    rate = labels.attrs.get("rate_hz")
+    rate = frame_rate(labels)
     names, shape = [name], labels.shape
     if labels.shape and labels.dims[0] == "channel":
         count, shape = labels.shape[0], labels.shape[1:]
@@ -296,7 +297,7 @@ def stream_of(name: str, labels: Labels, mode: str = "proxy") -> Stream:
     return Stream(
         name=name,
         unit=units if isinstance(units, str) else "",
-        frequency=float(rate) if rate else None,
+        frequency=rate,
         fields={n: Field(n, dtype=dtype, unit=str(u), shape=shape) for n, u in pairs},
         index={"t": Field("time", unit="s")},
         # All labels, so that a mirror can rebuild the stream.

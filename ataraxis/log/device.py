@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ataraxis.labels import frame_rate
+
 COUNTER, BITS = "device_counter", "device_counter_bits"
 UNITS, BITS_OF_TIME = "device_time_units", "device_time_bits"
 PER_S = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -126,10 +128,7 @@ class DeviceStamps:
     @property
     def declared_hz(self) -> float | None:
         """Frames per second according to the labels."""
-        rate = self._attrs.get("rate_hz")
-        if not isinstance(rate, (int, float)) or not rate > 0:
-            return None
-        return float(rate)
+        return frame_rate(self._attrs, self._per_frame)
 
     def rate_hz(self) -> tuple[float | None, bool]:
         """Return frames per second, and whether the device's clock was used.

@@ -19,6 +19,7 @@ from ataraxis.stream.inspector import Inspector
 from ataraxis.stream.lease import Lease
 from ataraxis.stream.memq import MemQ
 from ataraxis.stream.producer import Producer
+from ataraxis.stream.samples import SampleBlock
 from ataraxis.stream.statistics import (
     QueueStatistics,
     ReaderStatistics,
@@ -42,6 +43,7 @@ __all__ = [
     "ReadBuffer",
     "ReaderStatistics",
     "ReleasedBuffer",
+    "SampleBlock",
     "StreamExists",
     "StreamStatistics",
     "StreamUnavailable",

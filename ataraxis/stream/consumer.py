@@ -6,7 +6,10 @@ import math
 import os
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
@@ -25,6 +28,7 @@ from ataraxis._kernels.consumer import (
 )
 from ataraxis.errors import CorruptFrame, ReleasedBuffer
 from ataraxis.frame import crc32
+from ataraxis.labels import is_blocks, whole
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.header import Kind
 from ataraxis.shm.segment import Segment
@@ -40,6 +44,7 @@ from ataraxis.stream.endpoint import (
     plain_name,
     register_durable,
 )
+from ataraxis.stream.samples import SampleBlock, SampleLayout, labelled_samples
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -194,6 +199,7 @@ class Consumer(Endpoint, ConsumerHandle):
     ) -> None:
         """Join the stream in a segment; the consumer is open from here on."""
         self._name = segment.name
+        self._kept: deque[tuple[SampleBlock, NDArray[np.int64]]] = deque()
         flags = snapshot.geometry(segment.participant)[2]
         if durable is not None:
             policy = "lossless"
@@ -374,7 +380,7 @@ class Consumer(Endpoint, ConsumerHandle):
         *,
         timeout: float | None = None,
     ) -> NDArray[Any]:
-        """Receive `n` frames into one array, in one call.
+        """Receive `n` frames into one array, in one call; see also `read_block`.
 
         Parameters
         ----------
@@ -412,66 +418,188 @@ class Consumer(Endpoint, ConsumerHandle):
         done, status = self._read_into(out, None, 0, timeout)
         if n and not done:
             if status == OVERFLOW:
+                hint = ", or read_block()" if is_blocks(labels) else ""
                 raise ValueError(
                     f"stream {self._name!r}: the next frame is not of the stream's "
-                    f"shape {labels.shape}: receive() it"
+                    f"shape {labels.shape}: receive() it{hint}"
                 )
             if status in (ENDED, TIMEOUT, EMPTY, DAMAGED):
                 self._fail(TIMEOUT if status == EMPTY else status)
         return out[:done]
 
+    # ---- samples with their times
+
+    def read_block(self, n: int, *, timeout: float | None = None) -> SampleBlock:
+        """Receive `n` samples with their times, in one call, across edges of blocks.
+
+        Where the first dim of the labels is "time", a frame is a block of samples; else
+        it is one sample. A loss is never inside: the block ends before it, with fewer
+        samples, and `lost` of the next one shows it.
+
+        Parameters
+        ----------
+        n : int
+            How many samples.
+        timeout : float or None
+            Longest wait for all of them, s.
+
+        Returns
+        -------
+        SampleBlock
+            A copy; fewer samples at a loss, at the end of the stream, after `timeout`,
+            or if the wait was cancelled.
+
+        Raises
+        ------
+        EndOfStream
+            The stream ended and everything was read.
+        TimeoutError
+            No sample came within `timeout`. If some came, they are returned.
+        ValueError
+            The next frame does not consist of samples, or blocks have no rate.
+
+        Notes
+        -----
+        Samples are copied once, in the kernel, without the GIL; except for a part of a
+        block that a lossy reader could not hold in the ring. The rest of a block is
+        kept for the next call: its slot stays held, and `receive` or `read` would
+        return that block as a whole. An exception, such as Ctrl-C, loses no sample: the
+        next call returns those that came before it.
+        """
+        self._attached()
+        n, labels, layout = whole(n, "n"), self._labels, self._layout
+        if n < 0:
+            raise ValueError(f"n must be 0 or more samples, got {n}")
+        self._check_times(layout)
+        if n and (kept := self._take_kept(n)) is not None:
+            return kept
+        out = np.empty((n, *layout.shape), labels.dtype)
+        frames, state = np.empty((n, 3), np.int64), np.zeros(4, np.int64)
+        try:
+            status = self._read_samples(
+                out, frames, state, layout.whole, layout.are_blocks, timeout
+            )
+        except BaseException:
+            if state[0]:
+                block = self._samples(out, frames, state, layout)
+                first, stop = state[2], state[2] + len(block)
+                numbers = frames[: state[1], 1].repeat(frames[: state[1], 2])
+                self._kept.append((block, numbers[first:stop]))
+            raise
+        if n and not state[0]:
+            if status == OVERFLOW:
+                raise ValueError(
+                    f"stream {self._name!r}: the next frame does not consist of "
+                    f"samples of shape {layout.shape}: receive() it"
+                )
+            if status in (ENDED, TIMEOUT, EMPTY, DAMAGED):
+                self._fail(TIMEOUT if status == EMPTY else status)
+        return self._samples(out, frames, state, layout)
+
+    def _samples(
+        self,
+        out: NDArray[Any],
+        frames: NDArray[np.int64],
+        state: NDArray[np.int64],
+        layout: SampleLayout,
+    ) -> SampleBlock:
+        """Return the samples that the kernel copied."""
+        done, used, first, lost = state.tolist()
+        return SampleBlock(
+            out[:done],
+            layout.times(frames[:used], first, done),
+            int(frames[0, 1]) if used else None,
+            lost * layout.whole,
+            self._labels,
+            self._name,
+        )
+
+    def _take_kept(self, n: int) -> SampleBlock | None:
+        """Return at most `n` of the samples that came before an exception."""
+        try:
+            block, numbers = self._kept.popleft()
+        except IndexError:
+            return None
+        if len(block) > n:
+            rest = replace(
+                block, data=block.data[n:], time_ns=block.time_ns[n:], lost=0,
+                sequence=int(numbers[n]),
+            )  # fmt: skip
+            self._kept.appendleft((rest, numbers[n:]))
+        return replace(block, data=block.data[:n], time_ns=block.time_ns[:n])
+
+    @cached_property
+    def _layout(self) -> SampleLayout:
+        return SampleLayout.of(self._labels)
+
+    def _check_times(self, layout: SampleLayout) -> None:
+        """Refuse blocks whose samples have no times."""
+        if not layout.has_times:
+            raise ValueError(
+                f"stream {self._name!r} has blocks of {layout.whole} samples and no "
+                "rate: make it with attrs={'sample_rate_hz': ...}, or read() its frames"
+            )
+
     def latest(self, n: int | float = 1) -> NDArray[Any]:
-        """Copy the newest frames in the ring, received before or not.
+        """Copy the newest samples in the ring, received before or not.
 
         Parameters
         ----------
         n : int or float
-            How many frames; a float is seconds, by the stream's ``attrs["rate_hz"]``.
+            How many samples; a float is seconds, by ``attrs["sample_rate_hz"]``. Where
+            the first dim of the labels is "time", a frame is a block of samples; else
+            it is one sample.
 
         Returns
         -------
         ndarray
-            Shape ``(up to n, *shape)``, oldest first; a copy.
+            Shape ``(up to n, *shape of a sample)``, oldest first; a copy.
         """
-        return self._newest(n)[0]
+        return self._newest(n, self._layout)[0]
 
-    def _newest(self, n: int | float) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    def _newest(
+        self, n: int | float, layout: SampleLayout
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Return the newest samples, and time, sequence and samples of their frames."""
         self._attached()
         if isinstance(n, float):
-            rate = self._labels.attrs.get("rate_hz")
-            if not rate:
+            if layout.rate is None:
                 raise ValueError(
-                    f"{n} s of stream {self._name!r}: attrs['rate_hz'] is missing; "
-                    "give the number of frames, an int"
+                    f"{n} s of stream {self._name!r}: attrs['sample_rate_hz'] is "
+                    "missing; give the number of samples, an int"
                 )
-            n = max(1, math.ceil(n * rate))
-        rows = min(int(n), self._slots)
-        out = np.empty((rows, *self._labels.shape), self._labels.dtype)
-        times = np.empty(rows, np.int64)
-        count = self._latest_into(out, times)
-        return out[rows - count :], times[rows - count :]
+            n = max(1, math.ceil(n * layout.rate))
+        rows = min(whole(n, "n"), self._slots * layout.whole)
+        out = np.empty((rows, *layout.shape), self._labels.dtype)
+        frames = np.empty((min(rows, self._slots + 1), 3), np.int64)
+        count, used = self._latest_into(out, frames, layout.whole, layout.are_blocks)
+        return out[rows - count :], frames[len(frames) - used :]
 
     def to_xarray(self, n: int | float) -> xr.DataArray:
-        """Return the newest frames with labels and a time coordinate.
+        """Return the newest samples with labels and one time axis.
 
         Parameters
         ----------
         n : int or float
-            As for `latest`: frames, or seconds.
+            As for `latest`: samples, or seconds.
 
         Returns
         -------
         xarray.DataArray
-            Dims ``("time", *dims)``; coordinate "time", monotonic ns, int64. A copy.
-        """
-        import xarray as xr
+            Dims ``("time", *dims of a sample)``; coordinate "time", monotonic ns,
+            int64. A copy.
 
-        data, times = self._newest(n)
-        frame = self._labels.to_xarray(np.zeros(self._labels.shape, self._labels.dtype))
-        coords: dict[Any, Any] = dict(frame.coords.items())
-        dim = "time" if "time" not in frame.dims else "frame_time"
-        coords[dim] = (dim, times, {"units": "ns", "long_name": "monotonic time"})
-        return xr.DataArray(data, coords, (dim, *frame.dims), self._name, frame.attrs)
+        Raises
+        ------
+        ValueError
+            Frames are blocks and the labels have no rate.
+        """
+        layout = self._layout
+        self._check_times(layout)
+        data, frames = self._newest(n, layout)
+        first = int(frames[:, 2].sum()) - len(data)
+        times = layout.times(frames, first, len(data))
+        return labelled_samples(data, times, self._labels, self._name)
 
     # ---- called by the kernel
 
@@ -508,9 +636,21 @@ class Consumer(Endpoint, ConsumerHandle):
     def _to_xarray(self, frame: Frame) -> xr.DataArray:
         import xarray as xr
 
-        array = frame.array
-        if array.shape == self._labels.shape and array.dtype == self._labels.dtype:
-            result = self._labels.to_xarray(array)
+        array, labels = frame.array, self._labels
+        layout = self._layout
+        if (
+            layout.are_blocks
+            and layout.rate is not None
+            and array.ndim == len(labels.shape)
+            and array.shape[1:] == layout.shape
+            and array.dtype == labels.dtype
+        ):
+            header = np.array([[frame.time_ns, frame.sequence, len(array)]])
+            times = layout.times(header, 0, len(array))
+            result = labelled_samples(array, times, labels, labels.name)
+            return result.assign_coords(sequence=((), frame.sequence))
+        if array.shape == labels.shape and array.dtype == labels.dtype:
+            result = labels.to_xarray(array)
         else:
             result = xr.DataArray(array)
         return result.assign_coords(

@@ -15,8 +15,19 @@ from ataraxis._kernels import snapshot
 from ataraxis._kernels.consumer import BUSY, FULL
 from ataraxis._kernels.producer import ProducerHandle
 from ataraxis.clock import now_ns
+from ataraxis.errors import DataOverflow
 from ataraxis.frame import crc32
-from ataraxis.labels import Labels, align, fit, is_data_array, unmasked, whole
+from ataraxis.labels import (
+    Labels,
+    align,
+    check_times,
+    fit,
+    frame_rate,
+    is_blocks,
+    is_data_array,
+    unmasked,
+    whole,
+)
 from ataraxis.shm.context import ContextLike
 from ataraxis.stream.announcement import wait_for_announced
 from ataraxis.stream.consumer import Consumer
@@ -62,8 +73,11 @@ def frame_labels(
                 "buffer_size must be the bytes of a frame (or give shape=), got "
                 f"{buffer_size!r}"
             )
-        return Labels("u1", (buffer_size,), attrs=attrs), buffer_size
+        labels = Labels("u1", (buffer_size,), attrs=attrs)
+        check_times(labels)
+        return labels, buffer_size
     labels = Labels("f8" if dtype is None else dtype, shape, dims, coords, attrs)
+    check_times(labels)
     if len(labels.shape) > 4:
         raise ValueError(f"shape must have at most 4 dimensions, got {labels.shape}")
     return labels, max(labels.nbytes, buffer_size or 0)
@@ -74,13 +88,13 @@ def slot_count(
 ) -> int:
     """Return the number of slots."""
     if seconds is not None:
-        rate = labels.attrs.get("rate_hz")
+        rate = frame_rate(labels)
         if count is not None or not rate or not seconds > 0:
             raise ValueError(
                 f"buffer_seconds={seconds!r} replaces buffer_count and needs "
-                "attrs={'rate_hz': ...}, frames per second"
+                "attrs={'sample_rate_hz': ...}, samples per second"
             )
-        return max(2, math.ceil(seconds * float(rate)) + 1)
+        return max(2, math.ceil(seconds * rate) + 1)
     if count is None:
         return int(min(MOST, max(LEAST, DEFAULT_BYTES // (capacity + 192))))
     if not 0 < count < 1 << 31:
@@ -114,11 +128,15 @@ class Producer(Endpoint, ProducerHandle):
         As for `Consumer`.
     shape, dtype : optional
         Of each frame, at most 4 dimensions. `send` also takes other shapes of the dtype
-        that fit the slot, such as a shorter last block, which readers get as they are;
-        `send_block` and `read` take rows of this shape only.
+        that fit the slot, which readers get as they are; `send_block` and `read` take
+        rows of this shape only. In a stream of blocks, `shape` is that of the longest
+        block: `send` takes shorter ones, and no other shapes.
     dims, coords, attrs : optional
-        Labels of each frame, as xarray's; ``attrs={"rate_hz": 120}`` is the rate that
-        `buffer_seconds` needs.
+        Labels of each frame, as xarray's. A first dim "time" makes a stream of blocks:
+        each frame holds samples. ``attrs={"sample_rate_hz": 20000}`` is the rate of
+        samples, which `buffer_seconds` and times of samples need;
+        ``attrs={"stamp_of": "sample"}`` states that the time of a block is of its first
+        sample, not of its last one.
     buffer_seconds : float, optional
         Instead of `buffer_count`: how many seconds the ring holds.
     on_full : {'block', 'raise', 'drop_newest'}
@@ -143,6 +161,8 @@ class Producer(Endpoint, ProducerHandle):
     ------
     StreamExists
         A live producer has the name.
+    ValueError
+        An option or an attribute of rates, stamps or exposures is wrong.
 
     Examples
     --------
@@ -211,6 +231,9 @@ class Producer(Endpoint, ProducerHandle):
             self._misfit()
         if checksum:
             self._sum_with(crc32)
+        self._is_blocks = is_typed and is_blocks(labels)
+        if self._is_blocks:
+            self._take_short(labels.attrs.get("device_counter") == "samples")
         self._register(segment)
         try:
             wait_for_announced(
@@ -297,7 +320,9 @@ class Producer(Endpoint, ProducerHandle):
         Parameters
         ----------
         block : ndarray
-            Shape ``(n, *shape)``, of values that the stream's dtype holds.
+            Shape ``(n, *shape)``, of values that the stream's dtype holds. In a stream
+            of blocks each row is a whole block; `send` takes a single one, of any
+            length.
         time_ns : int or int64 array, optional
             Monotonic time of the first row, ns, by default now; or of every row, shape
             (n,).
@@ -330,9 +355,11 @@ class Producer(Endpoint, ProducerHandle):
             rows = self._fitted(block, casting)
         rows = np.ascontiguousarray(rows)
         if not self.is_typed or rows.shape[1:] != labels.shape:
+            hint = ": send() takes one block" if self._is_blocks else ""
             raise ValueError(
                 f"send_block takes rows of the stream's shape: got {rows.shape}, the "
                 f"stream has frames of {labels.shape if self.is_typed else 'bytes'}"
+                f"{hint}"
             )
         check_timeout(timeout)
         if time_ns is None:
@@ -449,7 +476,22 @@ class Producer(Endpoint, ProducerHandle):
 
     def _encode(self, value: Any) -> Encoded:
         labels = self._labels if self.is_typed else None
-        return encode(value, labels, f"stream {self._name!r}")
+        what = f"stream {self._name!r}"
+        encoded = encode(value, labels, what)
+        if labels is None or not self._is_blocks or not encoded.labels:
+            return encoded
+        found, most = encoded.shape, labels.shape
+        if len(found) != len(most) or found[1:] != most[1:]:
+            raise ValueError(
+                f"{what} takes blocks of the dims {labels.dims}, the longest of the "
+                f"shape {most}: got {found}; only the number of samples may differ"
+            )
+        if found[0] > most[0]:
+            raise DataOverflow(
+                f"{what} takes blocks of at most {most[0]} samples, got {found[0]}: "
+                "send it in parts, or make the stream with a longer shape="
+            )
+        return encoded
 
     def _stalled(self, seconds: float) -> None:
         """Report, once per stall, that readers make the producer wait."""

@@ -13,7 +13,7 @@ from ataraxis._kernels import snapshot
 from ataraxis._kernels.memory import Participant
 from ataraxis.clock import now_ns
 from ataraxis.errors import LayoutError
-from ataraxis.labels import Labels
+from ataraxis.labels import Labels, samples_per_frame
 from ataraxis.shm import files
 from ataraxis.shm.header import LIVE, SegmentHeader
 
@@ -88,7 +88,7 @@ class StreamStatistics:
 
 
 def device_gaps(gaps: int, sent: int, labels: Labels) -> int:
-    """Return the gaps of a device's counter without the steps inside blocks.
+    """Return the gaps of a device's counter without the steps inside whole blocks.
 
     Parameters
     ----------
@@ -97,8 +97,9 @@ def device_gaps(gaps: int, sent: int, labels: Labels) -> int:
     sent : int
         Frames.
     labels : Labels
-        Of a frame. Its attribute ``device_counter`` is 'samples' or 'frames'; without
-        it, a counter that advanced by a whole block each time counts samples.
+        Of a frame. With its attribute ``device_counter`` the producer counted only what
+        is missing, of 'samples' or 'frames'; without it, a counter that advanced by a
+        whole block each time counts samples.
 
     Examples
     --------
@@ -106,10 +107,10 @@ def device_gaps(gaps: int, sent: int, labels: Labels) -> int:
     >>> device_gaps(199 * 456 + 3, 457, block), device_gaps(3, 457, block)
     (3, 3)
     """
-    each = labels.shape[0] if labels.dims[:1] == ("time",) and labels.shape else 1
+    each = samples_per_frame(labels)
     whole = max(sent - 1, 0) * (each - 1)
-    counts = labels.attrs.get("device_counter")
-    if each > 1 and counts != "frames" and (counts == "samples" or gaps >= whole):
+    is_known = labels.attrs.get("device_counter") in ("frames", "samples")
+    if each > 1 and not is_known and gaps >= whole:
         return max(gaps - whole, 0)
     return gaps
 

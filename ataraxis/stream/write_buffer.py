@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ataraxis._kernels.producer import WriteLoan
 from ataraxis.errors import AlreadySent, DataOverflow, ReleasedBuffer
-from ataraxis.labels import Labels
+from ataraxis.labels import Labels, is_blocks
 from ataraxis.stream.endpoint import RAW, TYPED_LABELS, code_of
 
 
@@ -185,7 +185,8 @@ class WriteBuffer(WriteLoan):
         ----------
         data_size : int, optional
             How many bytes it has. By default those that were written, or the whole
-            slot if `array` or the buffer's memory was used.
+            slot if `array` or the buffer's memory was used. In a stream of blocks, the
+            bytes of fewer samples of `array` make a shorter block.
         blocking : bool
             Ignored; accepted as MomentumX has it.
         release : bool
@@ -204,18 +205,29 @@ class WriteBuffer(WriteLoan):
             self._clear(self._high, size)
         if not release:
             self._kept = self._get(0, self.buffer_size)
-        labels, is_typed = self._producer.labels, self._producer.is_typed
-        whole = is_typed and self._array is not None and size == labels.nbytes
-        code = code_of(labels.dtype) if whole else RAW
-        shape = labels.shape if whole else ()
-        sign = TYPED_LABELS if whole else 0
-        self._send(size, code, shape, sign, *self._stamps)
+        labels = self._producer.labels
+        shape = self._shape_of(size)
+        code = RAW if shape is None else code_of(labels.dtype)
+        sign = 0 if shape is None else TYPED_LABELS
+        self._send(size, code, shape or (), sign, *self._stamps)
         self._is_sent = True
         self._sent_size = size
         array = self._array() if self._array is not None else None
         if array is not None:
             array.flags.writeable = False
         return True
+
+    def _shape_of(self, size: int) -> tuple[int, ...] | None:
+        """Return the shape of so many bytes of `array`; None: they are not an array."""
+        labels = self._producer.labels
+        if not self._producer.is_typed or self._array is None:
+            return None
+        if size == labels.nbytes:
+            return labels.shape
+        if is_blocks(labels) and 0 <= size < labels.nbytes:
+            count, rest = divmod(size, labels.nbytes // labels.shape[0])
+            return None if rest else (count, *labels.shape[1:])
+        return None
 
     def _check_unsent(self) -> None:
         if self._is_sent:

@@ -17,6 +17,7 @@ from ataraxis.labels import Labels
 WAIT_S = 30.0
 SLOTS = 16
 SHAPE, DTYPE = (2, 3), "i4"
+BLOCK, MS = 5, 1_000_000
 LABELS: dict[str, Any] = {
     "dims": ("y", "axis"),
     "coords": {"axis": ["a", "b", "c"]},
@@ -31,7 +32,8 @@ class StreamContract:
     producer has ``send(array, device_time=, device_sequence=)`` and ``end()``; a
     consumer ``receive(timeout=)``, which returns a frame, or at the end None or
     `EndOfStream`, ``labels``, ``received_count`` and ``dropped_count``; a frame
-    ``array`` and ``release()``, and stamps if `has_stamps`.
+    ``array`` and ``release()``, and stamps if `has_stamps`. If `has_samples`, a
+    producer also has ``send(array, time_ns=)``, and a consumer ``read_block(n)``.
 
     Examples
     --------
@@ -52,6 +54,8 @@ class StreamContract:
     """Whether arrays are read-only views; else the caller's own copies."""
     has_stamps = True
     """Whether frames carry time_ns, device_time and device_sequence."""
+    has_samples = True
+    """Whether frames may be blocks, and the consumer reads samples with their times."""
     is_bounded = True
     """Whether a send without a free slot is refused while the consumer is behind."""
 
@@ -77,6 +81,34 @@ class StreamContract:
         raise NotImplementedError
 
     # ---- what the tests share
+
+    @contextmanager
+    def blocks(self, slots: int, stamp: str) -> Iterator[tuple[Any, Any]]:
+        """Give a producer of blocks of up to `BLOCK` samples and its consumer."""
+        options: dict[str, Any] = {"shape": (BLOCK, 2), "dtype": "i4"}
+        options |= {"dims": ("time", "axis"), "coords": {"axis": ["a", "b"]}}
+        attrs = {"sample_rate_hz": 1000, "stamp_of": stamp}
+        with self.make(buffer_count=slots, attrs=attrs, **options) as (one, other):
+            yield one, other
+
+    def send_blocks(self, producer: Any, lengths: list[int], stamp: str) -> None:
+        """Send samples 0, 1, 2, ..., one a millisecond, in blocks."""
+        at = 0
+        for n in lengths:
+            rows = np.arange(at, at + n, dtype="i4")
+            at += n
+            first = (at - n if stamp == "sample" else at - 1) * MS
+            producer.send(np.stack([rows, -rows], 1), time_ns=first)
+
+    def read_blocks(self, consumer: Any, sizes: list[int]) -> list[Any]:
+        """Read samples until the end, `sizes` at a time, round and round."""
+        found: list[Any] = []
+        while True:
+            try:
+                n = sizes[len(found) % len(sizes)]
+                found.append(consumer.read_block(n, timeout=WAIT_S))
+            except EndOfStream:
+                return found
 
     def frame(self, k: int) -> NDArray[np.int32]:
         """Return frame number `k`: every item is `k`."""
@@ -199,6 +231,42 @@ class StreamContract:
             assert len(found) == 1
         else:
             assert 1 < len(found) < count
+
+    def test_blocks_are_read_as_samples(self) -> None:
+        """In order, once, with their times, however the blocks were cut."""
+        if not self.has_samples or self.policy != "lossless":
+            return
+        lengths = [BLOCK, 1, 3, BLOCK, BLOCK, 2, BLOCK, 1, 1, BLOCK - 1]
+        for stamp in ("arrival", "sample"):
+            for sizes in ([1], [BLOCK], [3, 1, 4], [100]):
+                with self.blocks(SLOTS, stamp) as (producer, consumer):
+                    self.send_blocks(producer, lengths, stamp)
+                    producer.end()
+                    found = self.read_blocks(consumer, sizes)
+                numbers = np.concatenate([block.data[:, 0] for block in found])
+                times = np.concatenate([block.time_ns for block in found])
+                np.testing.assert_array_equal(numbers, np.arange(sum(lengths)))
+                np.testing.assert_array_equal(times, numbers.astype("i8") * MS)
+                assert [block.lost for block in found] == [0] * len(found)
+
+    def test_no_block_of_samples_spans_a_loss(self) -> None:
+        """What a slow consumer missed lies between blocks, which tell how much."""
+        if not self.has_samples or self.policy == "lossless":
+            return
+        with self.blocks(SLOTS, "sample") as (producer, consumer):
+            self.send_blocks(producer, [BLOCK] * (4 * SLOTS), "sample")
+            producer.end()
+            found = self.read_blocks(consumer, [2 * BLOCK + 1])
+        expected = 0
+        for block in found:
+            first = int(block.data[0, 0])
+            numbers = np.arange(first, first + len(block))
+            np.testing.assert_array_equal(block.data[:, 0], numbers)
+            np.testing.assert_array_equal(block.time_ns, numbers * MS)
+            assert block.lost == first - expected
+            expected = first + len(block)
+        assert expected == 4 * SLOTS * BLOCK
+        assert found[0].lost > 0
 
     def test_what_is_held_stays_as_it_was(self) -> None:
         """Arrays of held frames do not change; a view is read-only, a copy is not."""

@@ -114,6 +114,7 @@ class Rows:
 
 class TestSharedSource(Lossless):
     gives_views = False
+    has_samples = False
 
     def open(self, name: str) -> Any:
         return Rows(SharedSource(name, self.policy))
@@ -127,6 +128,7 @@ class TestMirror(Lossless):
     """Through a server, into a context of its own."""
 
     is_bounded = False  # what is on its way has left the ring
+    has_samples = False  # its times are of the arrival here, its blocks of one length
 
     @contextmanager
     def mirror(self, name: str) -> Iterator[Any]:
@@ -193,6 +195,7 @@ class TestFrameBuffer(StreamContract):
     policy = "lossy"
     gives_views = False
     has_stamps = False
+    has_samples = False
 
     @contextmanager
     def make(self, **options: Any) -> Iterator[tuple[Any, Any]]:

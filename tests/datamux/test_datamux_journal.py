@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import re
 import signal
@@ -27,7 +28,7 @@ from ataraxis import (
     assemble_log_archives,
 )
 from ataraxis.clock import Offset, now_ns
-from ataraxis.datamux import END_OF_STREAM, Field, JournalSink, Stream
+from ataraxis.datamux import END_OF_STREAM, Block, Field, JournalSink, Stream
 from ataraxis.datamux.proxy import Proxy
 from ataraxis.datamux.sinks.journal import CLOCK
 from ataraxis.datamux.sinks.stream import StreamSink
@@ -364,6 +365,46 @@ def test_a_log_says_what_is_in_it(tmp_path: Path) -> None:
     assert opened["text"].read().records()[0]["value"] == {"ch0": "go"}
     single = dm.open_recordings(next(tmp_path.glob("image*.axj")))
     assert [*single] == ["image"]
+
+
+@pytest.mark.parametrize("stamp", ["arrival", "sample"])
+@pytest.mark.parametrize("lengths", [[4, 4, 4], [4, 4, 3], [1, 4, 2, 2], [2, 2]])
+def test_recorded_blocks_are_samples(
+    tmp_path: Path, lengths: list[int], stamp: str
+) -> None:
+    """Each sample has its time, by what the labels state of stamps."""
+    daq = Producer(
+        "daq", shape=(4, 2), dtype="i2", dims=("time", "channel"),
+        coords={"channel": ["a", "b"]}, attrs={"rate_hz": 100, "stamp_of": stamp},
+    )  # fmt: skip
+    starts = np.cumsum([0, *lengths])
+    with Recorder("daq", tmp_path):
+        for first, stop in itertools.pairwise(starts.tolist()):
+            at = first if stamp == "sample" else stop - 1
+            rows = np.arange(first, stop, dtype="i2")
+            daq.send(np.stack([rows, -rows], 1), time_ns=at * 10**7)
+    daq.unlink()
+    found = dm.open_recordings(tmp_path)["daq"]
+    assert found.stream.rate_hz == 100
+    np.testing.assert_allclose(found.t, np.arange(starts[-1]) / 100)
+    assert found.read().values["b"].tolist() == [-k for k in range(starts[-1])]
+
+
+def test_a_block_that_arrived_is_stamped_as_its_labels_state() -> None:
+    """Of the last sample, or of the first one; by rows, and in place."""
+    for stamp, wanted in (("arrival", 3), ("sample", 0)):
+        options = {"shape": (4, 3), "dtype": "i4", "dims": ("time", "channel")}
+        attrs = {"sample_rate_hz": 1000, "stamp_of": stamp}
+        with Producer("daq", **options, attrs=attrs) as daq, Consumer("daq") as reader:
+            sink = StreamSink(daq)
+            for first, stop in ((0, 3), (3, 8)):
+                number = np.arange(first, stop)
+                columns = {f"c{i}": number.astype("i4") for i in range(3)}
+                block = Block(EEG, number / 1e3, columns, arrived_ns=number * 10**6)
+                sink.put([block], lambda: False)
+            sink.finish(END_OF_STREAM, lambda: False)
+            times = [frame.time_ns for frame in reader]
+            assert times == [wanted * 10**6, (wanted + 4) * 10**6]
 
 
 def test_logs_of_the_seeds_layout_are_recordings_too(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from deadline import wait_until
 from remote_rig import ServeCommand, served
 
 from ataraxis import Consumer, Producer
+from ataraxis.clock import now_ns
 from ataraxis.datamux import Mirror
 from ataraxis.errors import SegmentNotFound, SourceNotFound
 
@@ -62,6 +63,31 @@ def test_a_mirror_has_the_same_frames_and_labels(there, tmp_path, monkeypatch):
             assert consumer.receive(timeout=20) is None
     with pytest.raises(SegmentNotFound):
         Consumer("pose2", context=here, timeout=0)
+
+
+def test_blocks_are_mirrored_with_their_arrival_here(there, tmp_path, monkeypatch):
+    """A shorter one, which a mirror cannot pass on, ends it with an error."""
+    monkeypatch.setenv("ATARAXIS_CONTEXT", str(there))
+    here = tmp_path / "here"
+    here.mkdir(mode=0o700)
+    attrs = {"sample_rate_hz": 1000, "stamp_of": "sample"}
+    daq = Producer("daq", shape=(4, 2), dims=("time", "axis"), attrs=attrs)
+    with daq, served(tmp_path) as server:
+        url = f"ws://127.0.0.1:{server.port}"
+        with (
+            Mirror(url, "daq", context=here) as mirror,
+            Consumer("daq", context=here, policy="lossless") as reader,
+        ):
+            wait_until(lambda: daq.subscriber_count == 1)
+            assert reader.labels.attrs == {**attrs, "stamp_of": "arrival"}
+            before = now_ns()
+            daq.send(np.zeros((4, 2)), time_ns=17)
+            block = reader.read_block(4, timeout=20)
+            assert before <= block.time_ns[-1] <= now_ns()
+            daq.send(np.ones((1, 2)))
+            end = mirror.wait(20)
+            assert end.reason == "failed"
+            assert "shape (1, 2)" in str(end)
 
 
 def test_a_mirror_of_nothing_says_what_there_is(there, tmp_path, monkeypatch):

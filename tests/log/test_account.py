@@ -63,6 +63,26 @@ def counted(
     return stamps.losses(refused)
 
 
+@pytest.mark.parametrize(
+    ("attrs", "each", "wanted"),
+    [
+        ({"rate_hz": 20000}, 200, 100.0),
+        ({"sample_rate_hz": 20000}, 200, 100.0),
+        ({"sample_rate_hz": 20000, "rate_hz": 100}, 200, 100.0),
+        ({"rate_hz": 120}, 1, 120.0),
+        ({"rate_hz": 0}, 1, None),
+        ({}, 200, None),
+    ],
+)
+def test_the_declared_rate_is_of_frames(
+    attrs: dict[str, Any], each: int, wanted: float | None
+) -> None:
+    """Fault B1: 20,000 Hz in blocks of 200 are 100 frames a second."""
+    stamps = DeviceStamps()
+    stamps.describe(attrs, each)
+    assert stamps.declared_hz == wanted
+
+
 @pytest.mark.parametrize("lost", [1, 40, 5000])
 @pytest.mark.parametrize("bits", [8, 16, 32, 64])
 def test_numbers_that_the_device_left_out_are_counted(lost: int, bits: int) -> None:
@@ -125,6 +145,11 @@ def test_a_loss_of_the_ring_is_not_a_loss_of_the_device() -> None:
 def test_samples_and_frames_are_not_mixed(gaps: int, sent: int, expected: int) -> None:
     block = Labels("i2", (200, 4), dims=("time", "channel"))
     assert device_gaps(gaps, sent, block) == expected
+    for counter in ("samples", "frames"):
+        known = Labels(
+            "i2", (200, 4), ("time", "channel"), attrs={"device_counter": counter}
+        )
+        assert device_gaps(gaps, sent, known) == gaps
     picture = Labels("u1", (200, 4), dims=("y", "x"))
     assert device_gaps(gaps, sent, picture) == gaps
 
@@ -139,6 +164,28 @@ def test_a_block_source_has_no_gaps_in_its_statistics(lost: int) -> None:
         assert Inspector("daq").statistics().device_gaps == lost
         output = CliRunner().invoke(main, ["top", "--once"]).output
         assert (f"{lost} missing in the device" in output) == bool(lost)
+        daq.unlink()
+
+
+@pytest.mark.parametrize("lost", [0, 3])
+def test_blocks_of_any_length_have_no_gaps_inside(lost: int) -> None:
+    attrs = {"device_counter": "samples"}
+    shape, dims = (50, 2), ("time", "channel")
+    daq = Producer("daq", shape=shape, dtype="i2", dims=dims, attrs=attrs)
+    with daq:
+        at = 0
+        for n in (50, 3, 49, 0, 1, 50, 7):
+            at += lost if n == 1 else 0
+            rows = np.zeros((n, 2), "i2")
+            assert daq.send(rows, device_time=at, device_sequence=at)
+            at += n
+        with daq.next_to_send() as slot:
+            slot.array[:] = 0
+            slot.stamp(device_sequence=at)
+        device = np.array([[0, at + 50], [0, at + 100]])
+        daq.send_block(np.zeros((2, *shape), "i2"), device=device)
+        assert daq.statistics().device_gaps == lost
+        assert Inspector("daq").statistics().device_gaps == lost
         daq.unlink()
 
 

@@ -9,6 +9,7 @@ import resource
 import signal
 import threading
 import time
+import zlib
 from pathlib import Path
 from unittest import mock
 
@@ -605,3 +606,83 @@ def test_entries_of_a_damaged_run_are_as_many_as_the_run_had() -> None:
     assert states(6) == [good, lost, lost, lost, good, lost]
     assert states(3) == [good, lost, good]
     assert states(3, table[[0, 2]]) == [good, good, lost]
+
+
+# ---- runs: which frames are alike
+
+
+def _files_of(directory: Path) -> list[journal_input.InputFile]:
+    """Return a file with the runs that its writer wrote, and with rebuilt ones."""
+    path = only(directory)
+    return [journal_input.InputFile(path, is_index_used=used) for used in (True, False)]
+
+
+@given(
+    lengths=st.lists(
+        st.tuples(st.integers(0, 70), st.integers(1, 40)), min_size=1, max_size=6
+    )
+)
+def test_a_run_states_whether_its_frames_are_alike(
+    lengths: list[tuple[int, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Blocks of several lengths, some of one padded size: never a wrong length."""
+    tmp_path = tmp_path_factory.mktemp("runs")
+    with JournalWriter(tmp_path) as journal:
+        for length, count in lengths:
+            for _ in range(count):
+                journal.log(1, np.zeros(length, "u1"))
+    for file in _files_of(tmp_path):
+        for run in file.data_runs:
+            entries = journal_input.list_entries(file.data, run, file.seed)
+            word = entries["dtype"] | entries["ndim"].astype("u4") << 8
+            word |= entries["flags"].astype("u4") << 16
+            if run["padding"]:
+                assert run["stride"]
+                own = run["stride"] - 64 - (run["padding"] - 1)
+                assert set(entries["bytes"].tolist()) == {int(own)}
+                assert set(word.tolist()) == {int(run["alike"])}
+            else:
+                assert run["alike"] == 0
+                assert len(set(zip(entries["bytes"], word, strict=True))) > 1
+
+
+def test_a_shorter_last_block_has_a_run_of_its_own(tmp_path: Path) -> None:
+    """One header still tells the length of the many that were whole."""
+    with JournalWriter(tmp_path) as journal:
+        for _ in range(1000):
+            journal.log(1, np.zeros(100, "i2"))
+        journal.log(1, np.zeros(99, "i2"))
+    for file in _files_of(tmp_path):
+        runs = file.data_runs
+        assert runs["count"].tolist() == [1000, 1]
+        assert len(set(runs["stride"].tolist())) == 1
+        assert (runs["padding"] > 0).all()
+
+
+def test_text_of_many_lengths_keeps_long_runs(tmp_path: Path) -> None:
+    with JournalWriter(tmp_path) as journal:
+        for k in range(3000):
+            journal.log(1, "x" * (1 + k % 60))
+    for file in _files_of(tmp_path):
+        runs = file.data_runs
+        assert runs["count"].tolist() == [3000]
+        assert runs["padding"].tolist() == [0]
+
+
+def test_an_index_of_before_is_read(tmp_path: Path) -> None:
+    """Its runs do not state whether frames are alike."""
+    with JournalWriter(tmp_path) as journal:
+        for k in range(40):
+            journal.log(1, np.full(20, k, "u1"))
+    path = only(tmp_path, "axi")
+    data = bytearray(path.read_bytes())
+    runs = np.frombuffer(data, journal_input.RUN, offset=PAGE)
+    seed = zlib.crc32(FileHeader.unpack(bytes(data[:PAGE])).uuid)
+    for run in runs:
+        run["padding"] = run["alike"] = 0
+        run["crc"] = zlib.crc32(run.tobytes()[:60], seed)
+    path.write_bytes(data)
+    (file, _) = _files_of(tmp_path)
+    assert len(file.runs) == len(runs)
+    assert not file.runs["padding"].any()
+    assert LogArchive(tmp_path).read(1).data[:, 0].tolist() == [*range(40)]

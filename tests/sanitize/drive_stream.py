@@ -22,7 +22,12 @@ import numpy as np  # noqa: E402
 
 from ataraxis._kernels import ring as sanitized  # noqa: E402
 from ataraxis._kernels import snapshot  # noqa: E402
-from ataraxis._kernels.consumer import ENDED, OK, ConsumerHandle  # noqa: E402
+from ataraxis._kernels.consumer import (  # noqa: E402
+    ENDED,
+    LAPPED,
+    OK,
+    ConsumerHandle,
+)
 from ataraxis._kernels.memory import Participant  # noqa: E402
 from ataraxis._kernels.producer import ProducerHandle, WriteLoan  # noqa: E402
 from ataraxis.stream import Producer  # noqa: E402
@@ -171,11 +176,40 @@ def watch(stream: Stream, end: Receiver, k: int) -> int:
     return k + 1
 
 
+def check_samples(
+    out: np.ndarray[Any, Any], frames: np.ndarray[Any, Any], count: int, is_end: bool
+) -> None:
+    """Compare samples with the numbers of their frames; `is_end`: they end with one."""
+    numbers = frames[:, 1].repeat(frames[:, 2])
+    cut = numbers[len(numbers) - count :] if is_end else numbers[:count]
+    assert (out[:count] == cut).all(), f"torn: {out[:count]} of {cut}"
+
+
+def cut(stream: Stream, end: Receiver, k: int) -> int:
+    """Read samples, frames as blocks, up to a loss; each once and in order."""
+    out = np.empty((k % 5 + 1) * stream.words // 2 + k % 3, TYPE)
+    frames, state = np.empty((len(out), 3), np.int64), np.zeros(4, np.int64)
+    status = end._read_samples(out, frames, state, stream.words, True, 20)
+    done, used, first, lost = state.tolist()
+    if status == ENDED and not done:
+        return -1
+    assert status in (OK, LAPPED, ENDED), status
+    frames = frames[:used]
+    frames[0, 2] -= first
+    check_samples(out, frames, done, False)
+    assert (np.diff(frames[:, 1]) == 1).all(), "a loss inside"
+    assert lost >= 0
+    return k + 1
+
+
 def look(stream: Stream, end: Receiver, k: int) -> int:
     """Read the newest rows and the statistics; join and leave; sweep."""
-    out, times = np.empty((4, stream.words), TYPE), np.empty(4, np.int64)
-    for row in out[4 - end._latest_into(out, times) :]:
-        check(row)
+    out, frames = np.empty(5 * stream.words // 2, TYPE), np.empty((4, 3), np.int64)
+    count, used = end._latest_into(out, frames, stream.words, True)
+    if stream.first.is_shared:  # sequences are not the numbers that are sent
+        assert not count or check(out[-min(count, stream.words) :]) >= 0
+    else:
+        check_samples(out[len(out) - count :], frames[4 - used :], count, True)
     part = stream.segment.participant
     snapshot.words(part), snapshot.readers(part), snapshot.producers(part)
     joiner = stream.receiver(k % 3)
@@ -213,6 +247,7 @@ def drive(stream: Stream, senders: int, seconds: float) -> list[int]:
     if senders == 1:
         ends += [(gate, stream.receiver(LOSSLESS)) for _ in range(2)]
         ends += [(watch, stream.receiver(p)) for p in (LOSSY, LOSSY, LATEST)]
+        ends += [(cut, stream.receiver(p)) for p in (LOSSLESS, LOSSY)]
         ends += [(send, stream.first)]
     else:
         ends += [(several, stream.receiver(p)) for p in (LOSSLESS, LOSSY, LATEST)]

@@ -180,6 +180,10 @@ class Streams(Room):
             producer.send_block(np.zeros((3, 4)), timeout=SOON)
             reader.read(3, timeout=SOON)
 
+        def samples() -> None:
+            producer.send_block(np.zeros((3, 4)), timeout=SOON)
+            reader.read_block(3, timeout=SOON)
+
         def viewed() -> None:
             producer.send(self.frame, timeout=SOON)
             frame = viewer.receive(timeout=SOON)
@@ -205,6 +209,7 @@ class Streams(Room):
             "receive": received,
             "for": iterated,
             "read": rows,
+            "read samples": samples,
             "viewer": viewed,
             "latest": lambda: viewer.latest(2),
             "statistics": producer.statistics,

@@ -13,6 +13,7 @@ from ataraxis.datamux.end import End
 from ataraxis.datamux.remote.api import RemoteAPI
 from ataraxis.datamux.sinks.stream import producer_of, producer_with
 from ataraxis.datamux.task import StreamAck
+from ataraxis.labels import Labels, stamp_of
 from ataraxis.shm.context import ContextLike
 from ataraxis.stream import Producer
 
@@ -21,7 +22,8 @@ class Mirror:
     """Receives a stream and sends it again here, until it ends or is closed.
 
     A frame has the device time of the original, its number there as device sequence,
-    and its time of arrival here.
+    and its time of arrival here: the labels state that, whatever they stated there.
+    Blocks must have the length that the labels state.
 
     Parameters
     ----------
@@ -134,4 +136,10 @@ def _producer(
     """Make a producer with the labels of the original stream."""
     if "labels" not in stream.attrs:
         return producer_of(stream, name, context=context, **options)
-    return producer_with(labels_of(stream), name, context=context, **options)
+    labels = labels_of(stream)
+    if stamp_of(labels) != "arrival":
+        attrs = {**labels.attrs, "stamp_of": "arrival"}
+        labels = Labels(
+            labels.dtype, labels.shape, labels.dims, labels.coords, attrs, labels.name
+        )
+    return producer_with(labels, name, context=context, **options)

@@ -13,7 +13,7 @@ from ataraxis.datamux.description import DEVICE_UNITS, Stream
 from ataraxis.datamux.end import End
 from ataraxis.datamux.sinks.sink import SLICE_S, IsOver, ShortWaits
 from ataraxis.errors import QueueFull
-from ataraxis.labels import Labels
+from ataraxis.labels import Labels, stamp_of
 from ataraxis.shm.context import ContextLike
 from ataraxis.stream import Producer
 from ataraxis.stream.write_buffer import WriteBuffer
@@ -23,9 +23,10 @@ class StreamSink(ShortWaits):
     """Sends each sample as one frame, or as many as a frame of the producer holds.
 
     A frame's device time is the sample's time, ns; its device sequence is the device's
-    counter, or else the sample's number; its time is when it was sent, or arrived from
-    a live source. A frame of several samples has those of the first. The sink ends the
-    producer with the stream, and does not close it.
+    counter, or else the sample's number; of a frame of several samples, those of its
+    first one. Its time is when it was sent, or arrived from a live source: its last
+    sample, or its first one if the labels state ``stamp_of="sample"``. The sink ends
+    the producer with the stream, and does not close it.
     """
 
     takes_blocks = True
@@ -41,6 +42,7 @@ class StreamSink(ShortWaits):
         self._lent: NDArray[Any] | None = None
         self._filled = 0
         self._first: tuple[int, int, int | None] = (0, 0, None)
+        self._is_first_stamped = stamp_of(producer.labels) != "arrival"
         if not producer.is_typed:
             raise TypeError(
                 f"producer {producer.name!r} holds bytes: make it with shape= and "
@@ -97,6 +99,8 @@ class StreamSink(ShortWaits):
         self._filled += len(block)
         if self._filled == len(lent):
             stamp, number, arrived = self._first
+            if not self._is_first_stamped and block.arrived_ns is not None:
+                arrived = int(block.arrived_ns[-1])
             loan.stamp(device_time=stamp, device_sequence=number, time_ns=arrived)
             self._loan = self._lent = None
             loan.send(lent.nbytes)
@@ -153,7 +157,8 @@ class StreamSink(ShortWaits):
         device[:, 1] = _numbers(block)[: n * size : size]
         times = block.arrived_ns
         if times is not None:
-            times = np.ascontiguousarray(times[: n * size : size])
+            at_first = 0 if self._is_first_stamped else size - 1
+            times = np.ascontiguousarray(times[at_first : n * size : size])
         while at < n:  # try before asking is_over: send what was read if possible
             try:
                 sent = self._producer.send_block(
@@ -210,7 +215,8 @@ def producer_of(
     name : str
         Name of the stream in its context.
     samples : int, optional
-        Samples per frame, as first dimension ``time``; by default one, without it.
+        Samples per frame, as first dimension ``time``; by default one, without it. The
+        attribute ``rate_hz`` is then of frames, beside ``sample_rate_hz``.
     context : Context, str, Path or None
         Directory of the stream.
     **options

@@ -14,7 +14,7 @@ from ataraxis.datamux.description import DEVICE_UNITS, Field, Stream, stream_of
 from ataraxis.datamux.folder import Folder
 from ataraxis.datamux.price import Price, charge
 from ataraxis.errors import CorruptFrame, LayoutError, RecordingError
-from ataraxis.labels import Labels
+from ataraxis.labels import Labels, is_blocks, sample_rate, sample_times, stamp_of
 from ataraxis.log.archive import LogArchive
 from ataraxis.log.selection import EntryBlock, SourceInfo
 from ataraxis.shm.beneath import path_of
@@ -29,7 +29,8 @@ class Logs:
     A stream is a source of the log, by name or else by number. Times are those of the
     device if the recording marks them as ns, else the monotonic times of the frames. An
     index may also declare ``time_ns``, ``device_time``, ``device_sequence`` and
-    ``sequence``, as recorded. Frames of several samples are split into samples.
+    ``sequence``, as recorded. Blocks are split into samples; their device times are of
+    their first sample, their monotonic times of what the labels' ``stamp_of`` states.
     """
 
     def keys(self, folder: Folder) -> Iterable[tuple[str, Mapping[str, Any]]]:
@@ -54,25 +55,38 @@ class Logs:
         """Read one source: its channels, and all recorded times."""
         with _opened(folder, key) as archive:
             wanted = str(stream.attrs.get("log_name", stream_id))
-            block = _read(archive, _source(archive, wanted))
-        row = block.labels or Labels(block.data.dtype, block.data.shape[1:])
-        sample, count, step_s = _sample_of(row)
-        data = block.data.reshape(len(block) * count, *sample.shape)
+            info = _source(archive, wanted)
+            parts = _read_parts(archive, info)
+        row = _labels_of(info, parts[0])
+        sample = _sample_of(row)
+        each = [part.data.shape[1] if is_blocks(row) else 1 for part in parts]
+        counts = np.repeat(each, [*map(len, parts)])
+        samples = [
+            part.data.reshape(len(part) * n, *sample.shape)
+            for part, n in zip(parts, each, strict=True)
+        ]
+        data = _joined(samples)
         columns = _columns(data, stream, sample, f"{archive.path}, {wanted!r}")
-        later = np.tile(np.arange(count) * step_s, len(block))
-        scale = 1e9 if block.unit == "ns" else 1e6
-        device = block.device
+        time = _joined([part.time for part in parts])
+        stamps = [part.device for part in parts if part.device is not None]
+        device = _joined(stamps) if len(stamps) == len(parts) else None
+        scale = 10**9 if parts[0].unit == "ns" else 10**6
         is_ns = device is not None and row.attrs.get(DEVICE_UNITS) == "ns"
-        ticks = device[:, 0] if device is not None and is_ns else block.time
-        columns.setdefault(
-            "t", np.repeat(ticks / (1e9 if is_ns else scale), count) + later
-        )
+        ticks = device[:, 0] if device is not None and is_ns else time
+        per_s, stamp = (10**9, "sample") if is_ns else (scale, stamp_of(row))
+        rate = sample_rate(row)
+        if is_blocks(row) and rate is not None:
+            ticks = sample_times(ticks * (10**9 // per_s), counts, rate, stamp)
+            columns.setdefault("t", ticks / 1e9)
+        else:
+            columns.setdefault("t", np.repeat(ticks / per_s, counts))
         # All samples of a frame have its time.
-        columns["time_ns"] = np.repeat(block.time, count) * round(1e9 / scale)
-        columns["sequence"] = np.repeat(block.sequence, count).astype(np.int64)
+        columns["time_ns"] = np.repeat(time, counts) * (10**9 // scale)
+        sequence = _joined([part.sequence for part in parts])
+        columns["sequence"] = np.repeat(sequence, counts).astype(np.int64)
         if device is not None:
-            columns["device_time"] = np.repeat(device[:, 0], count)
-            columns["device_sequence"] = np.repeat(device[:, 1], count)
+            columns["device_time"] = np.repeat(device[:, 0], counts)
+            columns["device_sequence"] = np.repeat(device[:, 1], counts)
         return columns
 
     def describe(self, folder: Folder, key: str) -> dict[str, Stream]:
@@ -88,8 +102,8 @@ class Logs:
                     first = _read(archive, info, numbers.numbers[:1])
                     if first.data.dtype == object:
                         continue  # variable-length text
-                    row = first.labels or Labels(first.data.dtype, first.data.shape[1:])
-                    made = stream_of(name, _sample_of(row)[0], "replay")
+                    sample = _sample_of(_labels_of(info, first))
+                    made = stream_of(name, sample, "replay")
                 except (LayoutError, RecordingError):
                     continue  # pickles and records have no columns
                 made.index["time_ns"] = Field("made here", dtype="i64", unit="ns")
@@ -173,11 +187,35 @@ def _read(
         raise RecordingError(f"{archive.path}: {error}") from error
 
 
-def _sample_of(row: Labels) -> tuple[Labels, int, float]:
-    """Return the labels of one sample, samples per frame, and their interval, s."""
-    rate = row.attrs.get("sample_rate_hz")
-    if not row.shape or row.dims[0] != "time":
-        return row, 1, 0.0
+def _read_parts(archive: LogArchive, info: SourceInfo) -> list[EntryBlock]:
+    """Read the entries of a source, in parts of one shape: blocks may be shorter."""
+    if info.labels is not None and is_blocks(info.labels):
+        found = archive.select(info.number)
+        edges = np.flatnonzero(found.nbytes[1:] != found.nbytes[:-1]) + 1
+        if len(edges):
+            parts = np.split(found.numbers, edges)
+            return [_read(archive, info, part) for part in parts]
+    return [_read(archive, info)]
+
+
+def _labels_of(info: SourceInfo, block: EntryBlock) -> Labels:
+    """Return the labels of a row of a block, which may be shorter than they state."""
+    labels, data = info.labels, block.data
+    if block.labels is None and labels is not None and is_blocks(labels):
+        row = (data.dtype, data.ndim - 1, data.shape[2:])
+        if row == (labels.dtype, len(labels.shape), labels.shape[1:]):
+            return labels
+    return block.labels or Labels(data.dtype, data.shape[1:])
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _sample_of(row: Labels) -> Labels:
+    """Return the labels of one sample of a frame with these labels."""
+    if not is_blocks(row):
+        return row
     coords = {
         name: (coord.dims, coord.values, coord.attrs)
         for name, coord in row.coords.items()
@@ -186,10 +224,9 @@ def _sample_of(row: Labels) -> tuple[Labels, int, float]:
     attrs = {
         k: v for k, v in row.attrs.items() if k not in ("rate_hz", "sample_rate_hz")
     }
-    if rate:
-        attrs["rate_hz"] = float(rate)
-    sample = Labels(row.dtype, row.shape[1:], row.dims[1:], coords, attrs, row.name)
-    return sample, row.shape[0], 1 / float(rate) if rate else 0.0
+    if (rate := sample_rate(row)) is not None:
+        attrs["rate_hz"] = rate
+    return Labels(row.dtype, row.shape[1:], row.dims[1:], coords, attrs, row.name)
 
 
 def _columns(

@@ -57,7 +57,11 @@ def _context(node: Node) -> str | None:
 
 
 class SharedSource(DescribedSource):
-    """Reads a stream of shared memory, one frame per sample; options as `Consumer`."""
+    """Reads a stream of shared memory, one frame per sample; options as `Consumer`.
+
+    Blocks must have the length that the labels state: `read_into` raises `LayoutError`
+    for a shorter one.
+    """
 
     def __init__(
         self, name: str, policy: str = "lossless", context: ContextLike = None
@@ -102,6 +106,12 @@ class SharedSource(DescribedSource):
                     break
                 raise EndOfStream(f"stream {self._name!r} has ended")
             with frame:
+                if (shape := frame.array.shape) != out.shape[1:]:
+                    raise LayoutError(
+                        f"stream {self._name!r}: frame {frame.sequence} has shape "
+                        f"{shape}, a source gives frames of {out.shape[1:]} only: "
+                        "read shorter blocks with Consumer.read_block"
+                    )
                 out[got] = frame.array
                 if stamps is not None:
                     stamps["time_ns"][got] = frame.time_ns

@@ -395,7 +395,7 @@ RUN = np.dtype(
     [
         ("offset", "<u8"), ("bytes", "<u8"), ("count", "<u4"), ("stride", "<u4"),
         ("time_min", "<i8"), ("time_max", "<i8"), ("sequence", "<u8"),
-        ("source", "<u4"), ("kind", "<u2"), ("reserved", "<u2"), ("reserved2", "<u4"),
+        ("source", "<u4"), ("kind", "<u2"), ("padding", "<u2"), ("alike", "<u4"),
         ("crc", "<u4"),
     ]
 )  # fmt: skip
