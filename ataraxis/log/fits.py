@@ -165,7 +165,7 @@ def frames_of(series: Series, rows: int | None = None) -> FrameTimes:
         device = series.source.device_stamps(found)
     return FrameTimes(
         counts, found.time, found.sequence if is_numbered else None, device, shift,
-        known,
+        known, series.shape[0] if series.is_blocks else 1,
     )  # fmt: skip
 
 
@@ -216,7 +216,7 @@ def load_fit(directory: Path, name: str) -> SourceFit | None:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"it has more than {_MOST_BYTES} bytes")
-        with np.load(path, allow_pickle=False) as found:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as found:
             tree = json.loads(bytes(found["fit"]))
             fit = {**tree["fit"]}
             for key in _ARRAYS:

@@ -44,6 +44,8 @@ class FrameTimes:
     """What is added to each stamp, ns, (n,): wall minus monotonic time."""
     known: NDArray[np.bool_] | None = None
     """Whether each header is intact, (n,); None: all are."""
+    whole: int = 1
+    """Samples that a lost frame had: those of a whole one."""
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -74,7 +76,7 @@ class FrameTimes:
             found = np.zeros(len(here), np.int64)
             if self.sequence is not None:
                 steps = np.diff(self.sequence[rows]).view(np.int64) - np.diff(rows)
-                found = np.maximum(steps, 0) * int(self.counts.max())
+                found = np.maximum(steps, 0) * self.whole
             if self.device is not None:
                 own = self._lost_in_device(rows, here, rate, attrs)
                 found = np.maximum(found, own)

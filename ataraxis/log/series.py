@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from ataraxis.clock import Anchor
 from ataraxis.errors import CorruptFrame, NotConnectedError
 from ataraxis.frame import DType, Frame
-from ataraxis.labels import Labels
+from ataraxis.labels import Labels, is_blocks
 from ataraxis.log.blocks import Blocks
 from ataraxis.log.rows import PIECE_BYTES, TEXT, RowKind, frame_kind, read_rows
 from ataraxis.log.selection import LogSource, Selection, SourceInfo, distinct
@@ -254,6 +255,11 @@ class Series:
                 f".entries({self.number})"
             ) from None
         labels = None if self.dtype == TEXT else frame.labels or self.info.labels
+        whole = self.info.labels
+        if whole is not None and is_blocks(whole) and _is_part(self._kind, whole):
+            # The first block may be a shorter one.
+            labels = whole
+            self._kind = replace(self._kind, shape=whole.shape)
         kind = labels and (labels.dtype, labels.shape)
         self.labels = labels if kind == (self.dtype, self.shape) else None
         if dtype is not None and self.dtype != TEXT:
@@ -487,6 +493,13 @@ class Series:
 
 
 Column = Callable[[Series, Rows], NDArray[Any]]
+
+
+def _is_part(kind: RowKind, whole: Labels) -> bool:
+    """Return whether an entry may be a block of labels, of any length."""
+    return (kind.dtype, kind.shape[1:]) == (whole.dtype, whole.shape[1:]) and (
+        len(kind.shape) == len(whole.shape)
+    )
 
 
 def _slice_ranges(

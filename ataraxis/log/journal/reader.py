@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ataraxis._kernels import journal_scan
 from ataraxis.clock import Anchor
 from ataraxis.errors import CorruptFrame, LayoutError
-from ataraxis.frame import DType, Frame
+from ataraxis.frame import HEADER_BYTES, DType, Frame
 from ataraxis.log.account import SourceAccount, is_numbered
 from ataraxis.log.journal.input import (
     ENTRY,
@@ -58,10 +58,9 @@ def sizes_of(file: InputFile, first: int, last: int) -> NDArray[np.int64]:
     at = int(np.searchsorted(starts, first, "right")) - 1
     while first < last:
         stop = min(int(starts[at + 1]), last)
-        if runs["stride"][at]:
-            head = file.entries(first, min(first + _SPARSE, stop))
-            whole = head["bytes"][head["state"] != journal_scan.LOST]
-            size = int(whole[0]) if len(whole) else -1
+        if runs["padding"][at]:
+            # All frames are alike: the run itself tells their size.
+            size = int(runs["stride"][at]) - HEADER_BYTES - int(runs["padding"][at]) + 1
             found.append(np.array([[first, stop, size]], np.int64))
         else:
             table = file.entries(first, stop)
@@ -359,7 +358,7 @@ class JournalReader(LogSource):
     def sizes(self, source: int) -> NDArray[np.int64]:
         """Return the entries of a source as ranges of one size, (k, 3), in order.
 
-        Reads one header of a run whose frames are of one size, and all of the others.
+        Reads no header of a run that states that its frames are alike.
         """
         found = [np.empty((0, 3), np.int64)]
         for file, start in zip(self.files, self.starts, strict=False):
