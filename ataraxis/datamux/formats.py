@@ -21,6 +21,7 @@ from ataraxis.datamux.folder import Folder
 from ataraxis.datamux.recording import Recording, damage_named
 from ataraxis.datamux.sources.arrays import npz_arrays, npz_members
 from ataraxis.errors import ConfigError, RecordingError
+from ataraxis.labels import RATES, given_rate
 
 _HOME: dict[str, tuple[str, str]] = {
     "csv": ("tables", "Csv"),
@@ -81,7 +82,7 @@ def open_recordings(path: str | Path) -> dict[str, Recording]:
     path : str or Path
         ``x.xdf``, ``x.nwb``, ``x.hea`` of a WFDB record, the directory or archive of
         a log of a `Recorder` or `DataLogger`, or ``x.npz`` with columns of one length
-        and their times ``t``, s, or one number ``rate_hz``.
+        and their times ``t``, s, or one number ``sample_rate_hz`` (or ``rate_hz``).
 
     Returns
     -------
@@ -171,7 +172,7 @@ def _columns(folder: Folder, name: str) -> Recording | None:
     stem = _split(name)[0]
     with folder.opened(name) as opened:
         members = npz_members(opened)
-        if not {"t", "rate_hz"} & {*members}:
+        if not {"t", *RATES} & {*members}:
             return None
         columns = npz_arrays(opened, [*members])
         where = f"{opened.shown} (npz)"
@@ -180,9 +181,12 @@ def _columns(folder: Folder, name: str) -> Recording | None:
 
 
 def _recording_of(stem: str, columns: dict[str, NDArray[Any]], where: str) -> Recording:
-    rate = columns.pop("rate_hz", None)
+    rate = given_rate(columns)
+    columns = {name: found for name, found in columns.items() if name not in RATES}
     if rate is not None and rate.size != 1:
-        raise RecordingError(f"{where}: rate_hz: expected one number, found {rate!r}")
+        raise RecordingError(
+            f"{where}: {RATES[0]}: expected one number, found {rate!r}"
+        )
     fields, flat = {}, {}
     for name, column in columns.items():
         if name == "t":

@@ -15,8 +15,10 @@ from ataraxis.labels._coordinates import Coordinate
 from ataraxis.labels._dtypes import MAX_NDIM, dtype_from_json, dtype_to_json
 from ataraxis.labels._labels import LABELS_LIMIT, Labels
 from ataraxis.labels._rates import (
+    RATES,
     check_times,
     frame_rate,
+    given_rate,
     is_blocks,
     sample_rate,
     sample_times,
@@ -27,6 +29,7 @@ from ataraxis.labels._rates import (
 __all__ = [
     "LABELS_LIMIT",
     "MAX_NDIM",
+    "RATES",
     "Coordinate",
     "Labels",
     "align",
@@ -35,6 +38,7 @@ __all__ = [
     "dtype_to_json",
     "fit",
     "frame_rate",
+    "given_rate",
     "is_blocks",
     "is_data_array",
     "labels_at",

@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ataraxis.labels._labels import Labels
 
-SAMPLE_RATE, RATE = "sample_rate_hz", "rate_hz"
+RATES = SAMPLE_RATE, RATE = "sample_rate_hz", "rate_hz"
+"""Names of the attribute of the rate of samples; the first is preferred."""
 STAMP_OF = "stamp_of"
 STAMPS = ("arrival", "sample", "exposure_start", "exposure_mid", "exposure_end")
 DURATIONS = ("exposure_ns", "readout_ns", "line_time_ns")
@@ -43,6 +44,11 @@ def samples_per_frame(labels: Labels) -> int:
     return labels.shape[0] if is_blocks(labels) else 1
 
 
+def given_rate(attrs: Mapping[str, Any]) -> Any:
+    """Return the rate of samples as it was given, under either name; else None."""
+    return attrs.get(SAMPLE_RATE, attrs.get(RATE))
+
+
 def sample_rate(labels: Labels | Mapping[str, Any]) -> float | None:
     """Return the samples per second that labels, or their attrs, state.
 
@@ -62,7 +68,7 @@ def sample_rate(labels: Labels | Mapping[str, Any]) -> float | None:
     20000.0
     """
     attrs = labels.attrs if isinstance(labels, Labels) else labels
-    return _positive(attrs.get(SAMPLE_RATE, attrs.get(RATE)))
+    return _positive(given_rate(attrs))
 
 
 def frame_rate(
@@ -138,7 +144,7 @@ def check_times(labels: Labels) -> None:
     ``exposure_ns``, ``readout_ns`` and ``line_time_ns`` are integers of 0 or more.
     """
     stamp_of(labels)
-    for name in (SAMPLE_RATE, RATE):
+    for name in RATES:
         rate = labels.attrs.get(name, 0)
         is_number = isinstance(rate, int | float) and not isinstance(rate, bool)
         if not is_number or not 0 <= rate < math.inf:

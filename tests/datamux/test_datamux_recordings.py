@@ -537,6 +537,15 @@ def test_a_row_of_csv_with_too_many_or_few_cells_is_an_error(tmp_path, row):
         dm.API(tmp_path, tmp_path).recording("eyes", "s", {"subject": "a"})
 
 
+@pytest.mark.parametrize("name", ["sample_rate_hz", "rate_hz"])
+def test_columns_of_npz_may_have_a_rate_under_either_name(tmp_path, name):
+    np.savez(tmp_path / "x.npz", x=np.arange(4.0), **{name: 50.0})
+    found = dm.open_recordings(tmp_path / "x.npz")["x"]
+    assert found.stream.rate_hz == 50
+    np.testing.assert_allclose(found.t, np.arange(4) / 50)
+    assert [*found.stream.fields] == ["x"]
+
+
 def test_columns_of_npz_never_take_the_name_of_another(tmp_path):
     two = np.array([[1, 2], [3, 4]])
     np.savez(tmp_path / "x.npz", t=np.arange(2.0), x=two, x0=np.array([100, 200]))

@@ -94,7 +94,7 @@ def test_telemetry_keeps_the_contract(api, name, has_psutil, monkeypatch):
         pytest.importorskip("psutil")
     else:
         monkeypatch.setattr(telemetry, "host", ProcHost)
-    check_source(lambda: api._live.source("telemetry", name, {"rate_hz": 100}))
+    check_source(lambda: api._live.source("telemetry", name, {"sample_rate_hz": 100}))
 
 
 def test_proc_says_what_psutil_says():
@@ -140,7 +140,7 @@ def test_a_recording_is_played_in_time_and_ends(api):
 
 
 def test_simulated_streams_have_the_size_that_was_asked_for(api):
-    probe = api.open_source("sim", "probe", {"channels": 3, "rate_hz": 2000})
+    probe = api.open_source("sim", "probe", {"channels": 3, "sample_rate_hz": 2000})
     assert probe.labels.shape == (3,)
     assert probe.stream.rate_hz == 2000
     out = np.zeros((10, 3), "i2")
@@ -306,7 +306,7 @@ def test_telemetry_counts_what_it_could_not_look_at(api):
     pytest.importorskip("psutil")
     with pytest.raises(ValueError, match="rate_hz"):
         api.open_source("telemetry", "cpu", {"rate_hz": 0})
-    source = api.open_source("telemetry", "memory", {"rate_hz": 1000})
+    source = api.open_source("telemetry", "memory", {"sample_rate_hz": 1000})
     out = np.zeros((1, 3))
     assert source.read_into(out, timeout=5) == 1
     assert (out[0, :2] > 0).all()

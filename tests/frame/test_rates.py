@@ -14,6 +14,7 @@ from ataraxis.labels import (
     Labels,
     check_times,
     frame_rate,
+    given_rate,
     is_blocks,
     sample_rate,
     sample_times,
@@ -44,6 +45,7 @@ def test_a_first_dim_of_time_makes_blocks() -> None:
 def test_a_rate_alone_is_of_samples_under_both_names() -> None:
     """Fault B1: 20000 is not the rate of frames."""
     for name in ("rate_hz", "sample_rate_hz"):
+        assert given_rate({name: "20 kHz"}) == "20 kHz"
         assert sample_rate(block(**{name: 20000})) == 20000.0
         assert frame_rate(block(**{name: 20000})) == 100.0
     both = block(sample_rate_hz=20000, rate_hz=90)

@@ -24,6 +24,7 @@ from ataraxis.datamux.source import (
     check_out,
 )
 from ataraxis.errors import ConfigError, SourceLost, SourceNotFound
+from ataraxis.labels import given_rate
 from ataraxis.log.optional import need
 
 # ---- the bytes of a serial line, as lines of text or frames, into rows
@@ -275,7 +276,9 @@ class Serial:
     options of `ataraxis.datamux.sources.serial.Wire`; its outputs have one stream.
     """
 
-    options: ClassVar[frozenset[str]] = frozenset(["fields", "time", "rate_hz"])
+    options: ClassVar[frozenset[str]] = frozenset(
+        ["fields", "time", "sample_rate_hz", "rate_hz"]
+    )
     """Attributes of a stream."""
 
     def nodes(self, timeout: float) -> list[Node]:
@@ -315,7 +318,7 @@ def _stream_from(node: Node, stream_id: str, attrs: Mapping[str, Any]) -> Stream
     if isinstance(time := attrs.get("time"), Mapping):
         unit = str(time.get("unit", "us"))
         index["t"] = Field("t", dtype=str(time.get("dtype", "u32")), unit=unit)
-    rate = attrs.get("rate_hz")
+    rate = given_rate(attrs)
     return Stream(
         stream_id,
         frequency=None if rate is None else float(rate),

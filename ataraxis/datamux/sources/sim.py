@@ -29,6 +29,7 @@ from ataraxis.datamux.simulation import (
 )
 from ataraxis.datamux.source import Array, Attrs, DescribedSource, check_out
 from ataraxis.errors import NotConnectedError, SourceLost
+from ataraxis.labels import given_rate
 
 _SLICE_S = 0.02
 
@@ -68,7 +69,8 @@ def simulation_of(stream_id: str, attrs: Mapping[str, Any]) -> Simulation:
     stream_id : str
         'sine', 'noise', 'spikes', 'ramp', 'probe', 'camera' or 'events'.
     attrs : mapping
-        ``seed``; ``faults``; ``rate_hz``; number of ``channels``; ``shape`` of images.
+        ``seed``; ``faults``; ``sample_rate_hz`` (or ``rate_hz``); number of
+        ``channels``; ``shape`` of images.
 
     Raises
     ------
@@ -77,7 +79,8 @@ def simulation_of(stream_id: str, attrs: Mapping[str, Any]) -> Simulation:
 
     Examples
     --------
-    >>> chunk = next(simulation_of("camera", {"shape": [6, 8], "rate_hz": 10}).chunks())
+    >>> attrs = {"shape": [6, 8], "sample_rate_hz": 10}
+    >>> chunk = next(simulation_of("camera", attrs).chunks())
     >>> chunk.block.array.shape
     (1, 6, 8)
     """
@@ -99,11 +102,12 @@ def _simulation(node: Node, stream_id: str, attrs: Mapping[str, Any]) -> Simulat
 def _shaped(stream: Stream, attrs: Mapping[str, Any]) -> Stream:
     """Return a stream with the rate, channels and image size of `attrs`."""
     stream = stream.copy()
-    if "rate_hz" in attrs:
-        rate = float(attrs["rate_hz"])
+    if (given := given_rate(attrs)) is not None:
+        rate = float(given)
         if stream.rate_hz is None or not 0 < rate < math.inf:
             raise ValueError(
-                f"rate_hz must be above 0, for a stream with a rate, got {rate!r}"
+                "sample_rate_hz must be above 0, for a stream with a rate, got "
+                f"{rate!r}"
             )
         stream.frequency = rate
     first = next(iter(stream.fields.values()))
@@ -128,7 +132,7 @@ class Simulated:
     """Driver of the node "sim"; ``attrs`` as `simulation_of` takes them."""
 
     options: ClassVar[frozenset[str]] = frozenset(
-        ("seed", "faults", "rate_hz", "channels", "shape")
+        ("seed", "faults", "sample_rate_hz", "rate_hz", "channels", "shape")
     )
     """Attributes of a stream."""
 

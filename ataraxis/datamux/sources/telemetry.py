@@ -20,6 +20,7 @@ from ataraxis.datamux.source import (
     wait_until,
 )
 from ataraxis.errors import NotConnectedError
+from ataraxis.labels import given_rate
 from ataraxis.log.optional import need
 
 # ---- counters of Linux in ``/proc``, used when psutil is not installed
@@ -171,10 +172,10 @@ def host() -> Any:
 
 
 class Telemetry(OneNodeDriver):
-    """Driver of the node "telemetry"; ``attrs["rate_hz"]`` is the sampling rate."""
+    """Driver of the node "telemetry", with ``sample_rate_hz`` in `attrs`."""
 
     node_id = "telemetry"
-    options: ClassVar[frozenset[str]] = frozenset(["rate_hz"])
+    options: ClassVar[frozenset[str]] = frozenset(["sample_rate_hz", "rate_hz"])
     """Attributes of a stream."""
 
     def streams(self, node: Node, timeout: float) -> dict[str, Stream]:
@@ -184,7 +185,8 @@ class Telemetry(OneNodeDriver):
     def source(self, node: Node, stream_id: str, attrs: Attrs) -> TelemetrySource:
         """Return the source of a stream."""
         pick(_READERS, stream_id, "stream", f"node {node.id!r}")
-        return TelemetrySource(stream_id, float(attrs.get("rate_hz", RATE_HZ)))
+        rate = given_rate(attrs)
+        return TelemetrySource(stream_id, RATE_HZ if rate is None else float(rate))
 
 
 def _described(name: str, rate: float) -> Stream:
