@@ -97,7 +97,7 @@ def fit_of_frames(
     if series.is_blocks:
         declared = sample_rate(attrs)
         positions = frames.positions(declared, attrs)
-        rate = rate_of(frames, positions, declared)
+        rate = rate_of(frames, positions, declared, stamp_of(attrs))
         if rate is None:
             raise ValueError(
                 f"{series.title} has blocks without a rate, and too few to measure it: "

@@ -177,13 +177,14 @@ class SampleTimes:
         frames = frames_of(series, _end(series))
         declared = sample_rate(series.attrs)
         positions = frames.positions(declared, series.attrs)
-        rate = declared or rate_of(frames, positions, declared)
+        kind_of_stamp = stamp_of(series.attrs)
+        rate = declared or rate_of(frames, positions, declared, kind_of_stamp)
         kind = self._kind or "fitted"
         if kind == "fitted":
             try:
                 saved = _usable(self._saved, POSITIONS, frames)
                 saved = saved or fit_of_frames(series, frames)
-                return SampleAxis.fitted(frames, positions, saved.fit)
+                return SampleAxis.fitted(frames, positions, saved.fit, kind_of_stamp)
             except ValueError as error:
                 if self._kind is not None or not len(frames):
                     raise
@@ -194,9 +195,7 @@ class SampleTimes:
                 )
         if kind != "device":
             stamps = frames.time_ns + frames.shift_ns
-            return SampleAxis.stamped(
-                frames, positions, stamps, rate, stamp_of(series.attrs)
-            )
+            return SampleAxis.stamped(frames, positions, stamps, rate, kind_of_stamp)
         if frames.device is None:
             raise ValueError(
                 f"not every entry of {self.title} has a device time: open it with "

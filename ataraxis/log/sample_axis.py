@@ -123,10 +123,7 @@ def fit_frames(
     Too few frames for `fit_arrivals` get a line of the declared rate below them.
     """
     unit = 10**9 / Fraction(repr(float(rate)))
-    rows = thinned(frames.rows[frames.counts[frames.rows] > 0])
-    ticks, host = positions[rows], frames.time_ns[rows]
-    if stamp_of == "arrival":
-        ticks = ticks + frames.counts[rows] - 1
+    ticks, host = stamped_samples(frames, positions, stamp_of)
     try:
         return fit_arrivals(ticks, host, unit_ns=unit, latency_ms=latency_ms)
     except ValueError:
@@ -134,6 +131,17 @@ def fit_frames(
 
 
 MOST_FITTED = 2_000_000
+
+
+def stamped_samples(
+    frames: FrameTimes, positions: Ints, stamp_of: str
+) -> tuple[Ints, Ints]:
+    """Return positions of samples whose times the stamps are, and the stamps, ns."""
+    rows = thinned(frames.rows[frames.counts[frames.rows] > 0])
+    ticks = positions[rows]
+    if stamp_of == "arrival":
+        ticks = ticks + frames.counts[rows] - 1
+    return ticks, frames.time_ns[rows]
 
 
 def thinned(rows: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -169,31 +177,37 @@ _LAGS = 64
 
 
 def rate_of(
-    frames: FrameTimes, positions: Ints, declared: float | None
+    frames: FrameTimes, positions: Ints, declared: float | None, stamp_of: str
 ) -> float | None:
     """Return the samples per second: as declared, unless the stamps contradict it.
 
     A recording that was replayed faster, say, has the rate of its arrivals. None
     without a declared rate and with too few frames.
     """
-    rows = frames.rows
-    if len(rows) < 2:
+    ticks, host = stamped_samples(frames, positions, stamp_of)
+    if len(ticks) < 2:
         return declared
-    lag = max(1, len(rows) // _LAGS)
-    ticks, host = positions[rows], frames.time_ns[rows]
+    lag = max(1, len(ticks) // _LAGS)
     samples, passed = ticks[lag:] - ticks[:-lag], host[lag:] - host[:-lag]
     is_some = (samples > 0) & (passed > 0)
     if not is_some.any():
         return declared
     rate = float(np.median(samples[is_some] / passed[is_some])) * 1e9
     if declared is not None and (
-        len(rows) < _LAGS or abs(rate / declared - 1) < RATE_TOLERANCE
+        len(ticks) < _LAGS or abs(rate / declared - 1) < RATE_TOLERANCE
     ):
         return declared
     return rate
 
 
 # ---- the axis
+
+
+def _segments_at(fit: ClockFit, ticks: Ints) -> NDArray[np.intp]:
+    """Return the number of the segment whose knots are nearest to each tick."""
+    ends = np.array([part.device[-1] for part in fit.segments[:-1]], np.int64)
+    heads = np.array([part.device[0] for part in fit.segments[1:]], np.int64)
+    return np.searchsorted(ends + (heads - ends) // 2, ticks, "left")
 
 
 class SampleAxis:
@@ -226,15 +240,26 @@ class SampleAxis:
     # ---- the kinds
 
     @classmethod
-    def fitted(cls, frames: FrameTimes, positions: Ints, fit: ClockFit) -> SampleAxis:
-        """Return the axis of a fit of positions: strictly increasing in a segment."""
+    def fitted(
+        cls, frames: FrameTimes, positions: Ints, fit: ClockFit, stamp_of: str
+    ) -> SampleAxis:
+        """Return the axis of a fit of positions: strictly increasing in a segment.
+
+        The samples of a frame are in the segment of its stamp.
+        """
         numbers = frames.numbers
         shifts = np.broadcast_to(np.asarray(frames.shift_ns, np.int64), len(frames))
+        stamped = positions + (np.maximum(frames.counts - 1, 0)) * (
+            stamp_of == "arrival"
+        )
+        segments = _segments_at(fit, stamped)
         is_new = np.ones(len(frames), bool)
         follows = positions[:-1] + frames.counts[:-1] == positions[1:]
         is_new[1:] = ~follows | (shifts[1:] != shifts[:-1])
+        is_new[1:] |= segments[1:] != segments[:-1]
         first, begin = numbers[:-1][is_new], positions[is_new]
-        shift = shifts[is_new]
+        shift, segment = shifts[is_new] - fit.half_latencies[0], segments[is_new]
+        lines = fit.segments
 
         def position_of(number: Ints) -> Ints:
             part = np.searchsorted(first, number, "right") - 1
@@ -243,19 +268,16 @@ class SampleAxis:
         def time_of(number: Ints) -> Ints:
             part = np.searchsorted(first, number, "right") - 1
             ticks = begin[part] + (number - first[part])
-            return np.asarray(fit.to_host_ns(ticks) + shift[part])
+            if len(lines) == 1:
+                return np.asarray(lines[0].line(ticks, fit.unit) + shift[part])
+            made = np.empty(ticks.shape, np.int64)
+            where = segment[part]
+            for one in np.unique(where).tolist():
+                mine = where == one
+                made[mine] = lines[one].line(ticks[mine], fit.unit)
+            return np.asarray(made + shift[part])
 
-        # A new segment of the fit begins halfway between the knots of two.
-        ends = np.array([s.device[-1] for s in fit.segments[:-1]], np.int64)
-        heads = np.array([s.device[0] for s in fit.segments[1:]], np.int64)
-        middles = ends + (heads - ends) // 2 + 1
-        at = np.maximum(np.searchsorted(begin, middles, "right") - 1, 0)
-        cuts = (
-            np.clip(first[at] + middles - begin[at], 0, numbers[-1])
-            if len(begin)
-            else _EMPTY
-        )
-        starts = np.unique(np.concatenate([first, cuts, numbers[-1:]]))
+        starts = np.append(first, numbers[-1:])
         return cls(starts, time_of, position_of, fit)
 
     @classmethod

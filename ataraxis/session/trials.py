@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,8 @@ MARGIN = 64
 """Samples before and after a trial that are looked at."""
 MOST_DRIFT = 1e-3
 """Largest relative difference of a rate from the declared one within a trial."""
+GROUP_BYTES = 1 << 25
+"""Overlapping trials are read together up to this size."""
 
 
 def around(
@@ -240,22 +243,20 @@ def _cut(
     first = events.astype("i8") - round(before * 1e9)
     if declared is None:
         wanted = first[:, None] + np.round(np.arange(count) * (1e9 / rate)).astype("i8")
-        samples, is_there = times.nearest(wanted, 1e9 / rate)
+        places = _Places(len(first), count)
+        places.add(np.arange(len(first)), *times.nearest(wanted, 1e9 / rate))
     else:
-        samples, is_there = _by_position(dataset, times, first, count, rate)
-    found: dict[str, Any] = {"is_there": ((TRIAL, TIME), is_there)}
-    needed, back = np.unique(samples[is_there], return_inverse=True)
+        places = _by_position(dataset, times, first, count, rate)
+    found: dict[str, Any] = {"is_there": ((TRIAL, TIME), places.is_there)}
     for name, variable in dataset.data_vars.items():
         if TIME not in variable.dims:
             continue
-        read = variable.isel({TIME: needed}).transpose(TIME, ...)
-        dims = [str(d) for d in read.dims[1:]]
-        source, attrs = read.values, dict(variable.attrs)
-        fill = _fill(source.dtype)
-        values = np.full((*is_there.shape, *source.shape[1:]), fill, source.dtype)
-        values[is_there] = source[back]
-        if source.dtype.kind in "iu" and not is_there.all():
+        order = variable.variable.transpose(TIME, ...)
+        fill, attrs = _fill(order.dtype), dict(variable.attrs)
+        values = places.read(order, fill)
+        if order.dtype.kind in "iu" and not places.is_there.all():
             attrs["missing_value"] = fill
+        dims = [str(d) for d in order.dims[1:]]
         found[str(name)] = ((TRIAL, TIME, *dims), values, attrs)
     coords = {
         n: c.variable
@@ -286,51 +287,141 @@ def _declared_rate(dataset: xr.Dataset) -> float | None:
     return next((rate for rate in rates if rate is not None), None)
 
 
+class _Places:
+    """Which sample is at each place of each trial.
+
+    Most trials are one span of samples that follow each other.
+    """
+
+    def __init__(self, trials: int, count: int) -> None:
+        self.is_there = np.zeros((trials, count), bool)
+        self._spans: list[tuple[int, int, int, int]] = []
+        self._others: list[tuple[int, NDArray[np.int64]]] = []
+
+    def add_span(self, trial: int, place: int, first: int, last: int) -> None:
+        """Put samples `first` to before `last` at a place and those behind it."""
+        self._spans.append((first, last, trial, place))
+        self.is_there[trial, place : place + last - first] = True
+
+    def add(
+        self,
+        trials: NDArray[np.int64],
+        samples: NDArray[np.int64],
+        is_there: NDArray[np.bool_],
+    ) -> None:
+        """Put samples, (m, count), at the places of trials where they are there."""
+        self.is_there[trials] = is_there
+        self._others += zip(trials.tolist(), samples, strict=True)
+
+    def read(self, variable: xr.Variable, fill: Any) -> NDArray[Any]:
+        """Read the samples into one array, (trial, time, ...)."""
+        shape = (*self.is_there.shape, *variable.shape[1:])
+        values = np.empty(shape, variable.dtype)
+        if not self.is_there.all():
+            values[~self.is_there] = fill
+        row_bytes = max(variable.dtype.itemsize * math.prod(shape[2:]), 1)
+        for group in _neighbours(self._spans, max(1, GROUP_BYTES // row_bytes)):
+            begin = group[0][0]
+            part = variable[begin : max(span[1] for span in group)].values
+            for first, last, trial, place in group:
+                into = values[trial, place : place + last - first]
+                into[...] = part[first - begin : last - begin]
+        for trial, samples in self._others:
+            is_there = self.is_there[trial]
+            values[trial, is_there] = _rows(variable, samples[is_there])
+        return values
+
+
+def _neighbours(
+    spans: list[tuple[int, int, int, int]], most: int
+) -> Iterator[list[tuple[int, int, int, int]]]:
+    """Group spans that overlap, so that each part is read once; at most so many."""
+    group: list[tuple[int, int, int, int]] = []
+    end = 0
+    for span in sorted(spans):
+        if group and (span[0] > end or span[1] - group[0][0] > most):
+            yield group
+            group = []
+        end = max(end, span[1]) if group else span[1]
+        group.append(span)
+    if group:
+        yield group
+
+
 def _by_position(
     dataset: xr.Dataset,
     times: _Times,
     first: NDArray[np.int64],
     count: int,
     rate: float,
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the sample at each place of each trial, and whether one is there."""
+) -> _Places:
+    """Place samples by their positions, so that each is there exactly once."""
     step = 1e9 / rate
     slack = round(MARGIN * step)
     low = times.search(first - slack)
     high = times.search(first + round(count * step) + slack)
-    samples = np.zeros((len(first), count), np.int64)
-    is_there = np.zeros((len(first), count), bool)
-    # All windows at once, one behind the other.
-    sizes = high - low
-    starts = np.cumsum(sizes) - sizes
-    trial = np.repeat(np.arange(len(first)), sizes)
-    own = np.arange(int(sizes.sum())) - starts[trial] + low[trial]
-    if not len(own):
-        return samples, is_there
-    own = times.numbers(own)
-    away = (times.at(own) - first[trial]) / step
     name = POSITION if POSITION in dataset.coords else "sequence"
-    position = _read(dataset[name], own).astype("i8")
-    # Where the grid begins, by the middle of a trial's samples: jitter has no effect.
-    begin = np.zeros(len(first))
-    gap = away - (position - position[np.minimum(starts, len(own) - 1)][trial])
-    for k in np.flatnonzero(sizes).tolist():
-        begin[k] = np.median(gap[starts[k] : starts[k] + sizes[k]])
-    base = position[np.minimum(starts, len(own) - 1)] - np.rint(begin).astype("i8")
-    place = position - base[trial]
-    # Beyond a jump of a clock, or where numbers are not of samples, times count.
-    is_off = np.abs(place - away) > np.maximum(MARGIN, MOST_DRIFT * count)
-    place = np.where(is_off, np.rint(away).astype("i8"), place)
-    is_in = (place >= 0) & (place < count)
-    samples[trial[is_in], place[is_in]] = own[is_in]
-    is_there[trial[is_in], place[is_in]] = True
-    return samples, is_there
+    places = _Places(len(first), count)
+    left = high > low
+    if times.is_lazy:
+        left &= ~_whole_spans(dataset[name], times, places, first, low, high, step)
+    for trial in np.flatnonzero(left).tolist():
+        own = times.numbers(np.arange(low[trial], high[trial]))
+        away = (times.at(own) - first[trial]) / step
+        position = _rows(dataset[name].variable, own).astype("i8")
+        position -= position[0]
+        # Where the grid begins, by the middle of all: jitter has no effect.
+        place = position + round(float(np.median(away - position)))
+        # Beyond a jump of a clock, or where numbers are not of samples, times count.
+        is_off = np.abs(place - away) > np.maximum(MARGIN, MOST_DRIFT * count)
+        place = np.where(is_off, np.rint(away).astype("i8"), place)
+        is_in = (place >= 0) & (place < count)
+        samples = np.zeros((1, count), np.int64)
+        is_there = np.zeros((1, count), bool)
+        samples[0, place[is_in]] = own[is_in]
+        is_there[0, place[is_in]] = True
+        places.add(np.array([trial]), samples, is_there)
+    return places
 
 
-def _read(coord: xr.DataArray, rows: NDArray[np.int64]) -> NDArray[Any]:
-    """Read a coordinate along time at some rows, each once."""
+def _whole_spans(
+    position: xr.DataArray,
+    times: _Times,
+    places: _Places,
+    first: NDArray[np.int64],
+    low: NDArray[np.int64],
+    high: NDArray[np.int64],
+    step: float,
+) -> NDArray[np.bool_]:
+    """Place trials without a loss or a jump of the clock; return which they are."""
+    count = places.is_there.shape[1]
+    trials = np.flatnonzero(high > low)
+    ends = low[trials], high[trials] - 1
+    behind = ends[1] - ends[0]
+    is_whole = np.zeros(len(first), bool)
+    if not len(trials):
+        return is_whole
+    both = _rows(position.variable, np.concatenate(ends)).astype("i8")
+    at = (times.at(np.concatenate(ends)).reshape(2, -1) - first[trials]) / step
+    begin = np.rint((at[0] + at[1] - behind) / 2).astype("i8")
+    good = both[len(trials) :] - both[: len(trials)] == behind
+    good &= np.abs(at[0] - begin) <= max(MARGIN, MOST_DRIFT * count)
+    is_whole[trials[good]] = True
+    for k in np.flatnonzero(good).tolist():
+        start, place = int(ends[0][k]), int(begin[k])
+        skipped = max(-place, 0)
+        last = start + min(int(behind[k]) + 1, count - place)
+        if start + skipped < last:
+            places.add_span(int(trials[k]), place + skipped, start + skipped, last)
+    return is_whole
+
+
+def _rows(variable: xr.Variable, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Read some rows of a variable; each part of the file once."""
+    if len(rows) and (np.diff(rows) == 1).all():
+        return np.asarray(variable[int(rows[0]) : int(rows[-1]) + 1].values)
     needed, back = np.unique(rows, return_inverse=True)
-    return np.asarray(coord.variable.isel({TIME: needed}).values)[back]
+    return np.asarray(variable[needed].values)[back]
 
 
 class _Times:
@@ -341,8 +432,8 @@ class _Times:
         self._coord, self.dtype = dataset[TIME], dataset[TIME].dtype
         self._size = dataset.sizes[TIME]
         self._order: NDArray[np.int64] | None = None
-        self._is_lazy = bool(getattr(self._index, "is_searchable", False))
-        if not self._is_lazy:
+        self.is_lazy = bool(getattr(self._index, "is_searchable", False))
+        if not self.is_lazy:
             self._values = self._coord.values.astype("i8")
             if not (self._values[1:] >= self._values[:-1]).all():
                 self._order = np.argsort(self._values, kind="stable")
@@ -350,7 +441,7 @@ class _Times:
 
     def search(self, wanted: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return how many samples are before each time."""
-        if self._is_lazy:
+        if self.is_lazy:
             found: NDArray[np.int64] = self._index.search(wanted)  # type: ignore[union-attr]
             return found
         return np.searchsorted(self._values, wanted)
@@ -361,8 +452,8 @@ class _Times:
 
     def at(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the times of samples."""
-        if self._is_lazy or self._order is not None:
-            return _read(self._coord, numbers).astype("i8")
+        if self.is_lazy or self._order is not None:
+            return _rows(self._coord.variable, numbers).astype("i8")
         return self._values[numbers]
 
     def nearest(
@@ -383,7 +474,7 @@ class _Times:
 
     def measured_rate(self) -> float | None:
         """Return samples per second by the median of intervals; None with too few."""
-        values = self._coord.values.astype("i8") if self._is_lazy else self._values
+        values = self._coord.values.astype("i8") if self.is_lazy else self._values
         steps = np.diff(values)
         steps = steps[steps > 0]
         return 1e9 / float(np.median(steps)) if len(steps) else None
