@@ -49,6 +49,7 @@ class StreamReplayer:
         self._archive, self._found = archive, found
         self._lateness = Lateness()
         labels = info.labels
+        self._shape = None if labels is None else labels.shape
         self._is_typed = labels is not None and labels.dtype is not None
         if labels is not None and self._is_typed:
             coords = {n: (c.dims, c.values, c.attrs) for n, c in labels.coords.items()}
@@ -91,6 +92,9 @@ class StreamReplayer:
         while at < len(found):
             until = int(np.searchsorted(times, times[at] + span, "right"))
             until = min(max(until, at + 1), at + most)
+            # Blocks of one length at a time.
+            sizes = found.nbytes[at:until]
+            until = at + int(np.argmin(np.append(sizes == sizes[0], False)))
             yield found.numbers[at:until], int(times[until - 1])
             at = until
 
@@ -104,6 +108,15 @@ class StreamReplayer:
                 )  # fmt: skip
             return
         block = self._archive.read(numbers=numbers)
+        if block.data.shape[1:] != self._shape:  # shorter blocks than declared
+            for k, row in enumerate(block.data):
+                device = (None, None) if block.device is None else block.device[k]
+                self._send_one(
+                    is_over, row, time_ns=int(block.time[k]),
+                    device_time=None if device[0] is None else int(device[0]),
+                    device_sequence=None if device[1] is None else int(device[1]),
+                )  # fmt: skip
+            return
         at, n = 0, len(block)
         while at < n and not is_over():
             device = None if block.device is None else block.device[at:]
