@@ -22,7 +22,7 @@ from ataraxis._kernels.memory import watch_open, watch_wait
 from ataraxis.clock import Anchor
 from ataraxis.errors import CorruptFrame
 from ataraxis.frame import Frame
-from ataraxis.labels import Labels
+from ataraxis.labels import Labels, is_blocks
 from ataraxis.log.journal.page import Gap, files_of
 from ataraxis.log.journal.reader import JournalReader
 from ataraxis.log.npy.package import Messages
@@ -287,6 +287,7 @@ class LogArchive(Messages):
         -------
         EntryBlock
             `data` has shape (n, *shape), a copy; text is an array of str objects.
+            Without a shorter last block of samples, which `left_out` lists.
 
         Raises
         ------
@@ -300,7 +301,8 @@ class LogArchive(Messages):
         -----
         RuntimeWarning
             Damage in the files may have contained more such entries, whose headers are
-            lost. `EntryBlock.problems` shows where.
+            lost. `EntryBlock.problems` shows where. Or the last block of samples is
+            shorter than the others, and is left out.
         """
         found = self.select(source, start, stop, numbers=numbers)
         problems = (
@@ -339,6 +341,15 @@ class LogArchive(Messages):
                 "select a source or numbers of one kind"
             )
 
+        found, rest = self._whole_blocks(found, kind, frame)
+        if len(rest):
+            left_out = np.concatenate([left_out, rest])
+            warnings.warn(
+                f"the last block of {self.path} is shorter and is left out: the "
+                "samples of all are in xarray.open_dataset(path, engine='ataraxis')",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         data = read_rows(
             self._source, found, kind, verify=self._verify, refuse=refuse,
             damaged=self._damaged,
@@ -355,6 +366,21 @@ class LogArchive(Messages):
             left_out=left_out,
             problems=tuple(problems),
         )
+
+    def _whole_blocks(
+        self, found: Selection, kind: RowKind, first: Frame
+    ) -> tuple[Selection, NDArray[np.int64]]:
+        """Leave out a shorter last block of samples; return its number, too."""
+        none = np.empty(0, np.int64)
+        if len(found) < 2 or found.nbytes[-1] >= found.nbytes[0]:
+            return found, none
+        info = self.sources.get(first.source)
+        labels = info.labels if info is not None else None
+        if labels is None or not is_blocks(labels) or labels.shape != kind.shape:
+            return found, none
+        if (found.nbytes[:-1] != found.nbytes[0]).any():
+            return found, none
+        return found[: len(found) - 1], found.numbers[-1:]
 
     def _is_whole(self, number: int) -> bool:
         try:

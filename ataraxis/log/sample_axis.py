@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.clock import UNKNOWN_DRIFT, ClockFit, FitSegment, fit_arrivals
-from ataraxis.labels import sample_times
+from ataraxis.labels import sample_rate, sample_times, stamp_of
 from ataraxis.log.device import BITS, COUNTER, PER_S, UNITS, unwrapped
 
 Ints = NDArray[np.int64]
@@ -351,3 +351,21 @@ class SampleAxis:
             times = self.at(own)
             found.append(own[(times >= low_ns) & (times < high_ns)])
         return np.concatenate(found)
+
+
+def axis_of(frames: FrameTimes, attrs: Mapping[str, Any]) -> SampleAxis:
+    """Return the fitted axis of frames whose labels have these attributes.
+
+    Raises `ValueError` if frames have several samples and their rate is neither
+    declared nor can be measured.
+    """
+    kind, declared = stamp_of(attrs), sample_rate(attrs)
+    positions = frames.positions(declared, attrs)
+    rate = rate_of(frames, positions, declared, kind)
+    if rate is None:
+        raise ValueError(
+            "blocks without a rate, and too few to measure it: declare "
+            "attrs['sample_rate_hz']"
+        )
+    fit = fit_frames(frames, positions, rate, kind)
+    return SampleAxis.fitted(frames, positions, fit, kind)

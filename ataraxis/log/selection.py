@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ataraxis.clock import Anchor
 from ataraxis.frame import Frame
-from ataraxis.labels import Labels
+from ataraxis.labels import Labels, is_blocks
 from ataraxis.log.journal.page import Gap
 
 if TYPE_CHECKING:
@@ -295,12 +295,15 @@ class EntryBlock:
         xarray.DataArray
             Dims ("time", *dims), or "entry" if the rows have a "time" themselves; a
             view of `data`. Coordinates time and sequence, and device_time and
-            device_sequence if present.
+            device_sequence if present. The samples of blocks are along one "time", with
+            times fitted to the stamps of these entries, and their "position".
         """
         import xarray as xr
 
         labels = self.labels or Labels(self.data.dtype, self.data.shape[1:])
         row = labels.to_xarray(np.zeros(labels.shape, labels.dtype), name)
+        if is_blocks(labels) and not any("time" in c.dims for c in row.coords.values()):
+            return self._samples(labels, row)
         dim = "time" if "time" not in row.dims else "entry"
         key = "time" if "time" not in row.coords else "entry_time"
         coords: dict[Any, Any] = dict(row.coords.items())
@@ -310,3 +313,21 @@ class EntryBlock:
             coords["device_time"] = (dim, self.device[:, 0])
             coords["device_sequence"] = (dim, self.device[:, 1])
         return xr.DataArray(self.data, coords, (dim, *row.dims), row.name, row.attrs)
+
+    def _samples(self, labels: Labels, row: xr.DataArray) -> xr.DataArray:
+        """Return the samples of blocks along one time."""
+        import xarray as xr
+
+        from ataraxis.log.sample_axis import FrameTimes, axis_of
+
+        counts = np.full(len(self.data), labels.shape[0])
+        frames = FrameTimes(
+            counts, self.time, self.sequence, self.device, whole=labels.shape[0]
+        )
+        axis = axis_of(frames, labels.attrs)
+        numbers = np.arange(int(counts.sum()))
+        coords: dict[Any, Any] = dict(row.coords.items())
+        coords["time"] = ("time", axis.at(numbers), {"units": self.unit})
+        coords["position"] = ("time", axis.position(numbers))
+        data = self.data.reshape(-1, *labels.shape[1:])
+        return xr.DataArray(data, coords, row.dims, row.name, row.attrs)
