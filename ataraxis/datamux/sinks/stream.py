@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from ataraxis.datamux.description import DEVICE_UNITS, Stream
 from ataraxis.datamux.end import End
 from ataraxis.datamux.sinks.sink import SLICE_S, IsOver, ShortWaits
 from ataraxis.errors import QueueFull
-from ataraxis.labels import Labels, is_blocks, stamp_of
+from ataraxis.labels import Labels, stamp_of
 from ataraxis.shm.context import ContextLike
 from ataraxis.stream import Producer
 from ataraxis.stream.write_buffer import WriteBuffer
@@ -98,21 +97,14 @@ class StreamSink(ShortWaits):
             number = block.sequence if own is None else max(int(own[0]), 0)
             self._first = round(float(block.t[0]) * 1e9), number, arrived
         self._filled += len(block)
-        if not self._is_first_stamped and block.arrived_ns is not None:
-            self._first = *self._first[:2], int(block.arrived_ns[-1])
         if self._filled == len(lent):
-            self._send()
-
-    def _send(self) -> None:
-        """Send the open frame; one that is not full is a shorter block."""
-        loan, lent = self._loan, self._lent
-        assert loan is not None
-        assert lent is not None
-        stamp, number, arrived = self._first
-        loan.stamp(device_time=stamp, device_sequence=number, time_ns=arrived)
-        self._loan = self._lent = None
-        loan.send(lent[: self._filled].nbytes)
-        self.delivered += 1
+            stamp, number, arrived = self._first
+            if not self._is_first_stamped and block.arrived_ns is not None:
+                arrived = int(block.arrived_ns[-1])
+            loan.stamp(device_time=stamp, device_sequence=number, time_ns=arrived)
+            self._loan = self._lent = None
+            loan.send(lent.nbytes)
+            self.delivered += 1
 
     def put(self, items: Sequence[Any], is_over: IsOver) -> None:
         """Send blocks."""
@@ -189,18 +181,7 @@ class StreamSink(ShortWaits):
             self.delivered += sent
 
     def finish(self, end: End, is_over: IsOver) -> End:
-        """End the producer, after the samples of an incomplete frame.
-
-        They are a shorter block, if frames are blocks, and count as dropped otherwise,
-        or if no slot becomes free before `is_over`.
-        """
-        if is_blocks(self._producer.labels):
-            while self._rest is not None and not self._begin():
-                if is_over():
-                    break
-                time.sleep(SLICE_S)
-            if self._loan is not None and self._filled:
-                self._send()
+        """End the producer; samples of an incomplete frame count as dropped."""
         self.dropped += self._filled if self._loan is not None else 0
         if self._rest is not None:
             self.dropped += len(self._rest)
