@@ -185,6 +185,74 @@ def test_resets_and_jumps_begin_a_segment(event, segments, bits):
     assert (fit.to_host_ns(raw, near_ns=host) == fit.to_host_ns(fit.ticks)).all()
 
 
+@pytest.mark.parametrize("by_us", [-2700, -600, -250, -100, 100, 250, 600, 1500])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_jump_that_hides_in_the_jitter_widens_the_bound(by_us, seed):
+    """A line cannot show a jump of a tenth of the jitter: the claim must stay true."""
+    rng, oven = np.random.default_rng(seed), Oscillator(0, 50, HOUR)
+    t = sample_times(rng, 20_000, hours=1)
+    jump = np.where(t > t[rng.integers(1000, 19_000)], by_us * US, 0)
+    host = t + jump + delays(rng, len(t), 12)
+    fit = fit_arrivals(oven.stamp(t), host, unit_ns=1000)
+    away = np.abs(errors(fit, t + jump))
+    bound = fit.bound_at(fit.ticks)
+    assert (away <= bound).all()
+    assert np.median(bound) < 150 * US
+    assert np.mean(away < 100 * US) > 0.95
+
+
+def resumed(kept, duration_s, clock_stands):
+    """A host is suspended, and buffers stamps; its clock may stand still meanwhile."""
+
+    def event(oven, t, raw, host):
+        start = t[len(t) // 2]
+        end = start + duration_s * SECOND
+        inside = (t > start) & (t < end)
+        which = np.flatnonzero(inside)
+        lost = {"all": which[:0], "first": which[200:], "last": which[:-200]}[kept]
+        keep = np.full(len(t), True)
+        keep[lost] = False
+        stood = np.clip(t - start, 0, end - start) if clock_stands else np.zeros_like(t)
+        resume = end - stood[-1] + 50 * MS
+        burst = resume + np.cumsum(inside) * 20 * US
+        host = np.maximum.accumulate(np.where(inside, burst, host - stood))
+        return (t - stood)[keep], raw[keep], host[keep], inside[keep]
+
+    return event
+
+
+@pytest.mark.parametrize("clock_stands", [True, False])
+@pytest.mark.parametrize("kept", ["all", "first", "last"])
+@pytest.mark.parametrize("duration_s", [20, 300, 2000])
+def test_what_a_suspended_host_buffered_spoils_nothing(clock_stands, kept, duration_s):
+    oven, t, raw, host = arrivals(1)
+    event = resumed(kept, duration_s, clock_stands)
+    t, raw, host, is_buffered = event(oven, t, raw, host)
+    fit = fit_arrivals(raw, host, unit_ns=1000)
+    away = errors(fit, t)
+    assert np.abs(away[~is_buffered]).max() < 100 * US
+    assert (np.abs(away) <= fit.bound_at(fit.ticks)).all()
+    assert len(fit.segments) == (2 if clock_stands else 1)
+
+
+@pytest.mark.parametrize("gap_s", [0, 0.5, 20])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_reset_that_hides_in_a_counter_of_few_bits(seed, gap_s):
+    """16 bits of us lap 15 times a second, the device sends 5: only the phase jumps."""
+    oven, t, raw, host = arrivals(seed)
+    for at in np.random.default_rng(seed).integers(12_000, 48_000, 1 + seed % 2):
+        raw = np.where(t >= t[at], raw - int(oven.stamp(t[at])), raw)
+        kept = (t < t[at]) | (t >= t[at] + gap_s * SECOND)
+        t, raw, host = t[kept], raw[kept], host[kept]
+    fit = fit_arrivals(raw % 2**16, host, unit_ns=1000, bits=16)
+    away = np.abs(errors(fit, t))
+    assert (away <= fit.bound_at(fit.ticks)).all()
+    assert np.mean(away < 100 * US) > 0.99
+    near = fit.to_host_ns(raw % 2**16, near_ns=host)
+    bound = fit.bound_at(raw % 2**16, near_ns=host)
+    assert (np.abs(near - t - 12 * MS) <= bound).all()
+
+
 def test_a_fast_counter_is_unwrapped_through_stalls_and_gaps():
     """A counter of 16 bits of us wraps 15 times a second; the device sends at 1 kHz."""
     rng, oven = np.random.default_rng(0), Oscillator()
@@ -406,6 +474,11 @@ def test_a_fit_goes_through_json_and_stays_frozen():
     assert back != trips()
     assert (back.bound_at(raw) == fit.bound_at(raw)).all()
     assert (host - fit.to_host_ns(fit.ticks) == fit.residuals + 1_500_000).all()
+    small = ClockFit.from_dict(json.loads(json.dumps(fit.as_dict(residuals=False))))
+    assert len(small.residuals) == 0
+    assert (small.to_host_ns(raw) == fit.to_host_ns(raw)).all()
+    assert (small.bound_at(raw) == fit.bound_at(raw)).all()
+    assert small.as_dict(residuals=False) == fit.as_dict(residuals=False)
     with pytest.raises(ValueError, match="is missing"):
         ClockFit.from_dict({"kind": "pulses", "assumption": "", "segments": []})
     with pytest.raises(AttributeError):
@@ -443,6 +516,15 @@ class Axes:
 
     def __getattr__(self, name):
         return lambda *args, **options: self.drawn.append(name)
+
+
+def test_a_plot_draws_residuals_and_bounds():
+    pytest.importorskip("matplotlib", reason="the plot extra is not installed")
+    axes = trips().plot()
+    assert axes.get_xlabel() == "host time, s"
+    (residuals,) = axes.lines
+    assert len(residuals.get_xdata()) == 100
+    assert len(axes.collections) == 1
 
 
 def test_a_plot_needs_matplotlib_only_when_it_is_drawn(monkeypatch):
