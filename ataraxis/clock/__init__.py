@@ -17,8 +17,11 @@ from ataraxis.clock._host import (
     boot_id,
     now_ns,
 )
+from ataraxis.clock._offsets import fit_offsets
+from ataraxis.clock._order import convert_in_order
 from ataraxis.clock._pulses import fit_pulses
 from ataraxis.clock._round_trips import fit_round_trips
+from ataraxis.clock._strobes import fit_strobes
 from ataraxis.clock._unwrap import DeviceTicks, unwrap
 
 __all__ = [
@@ -31,9 +34,12 @@ __all__ = [
     "FitSegment",
     "Offset",
     "boot_id",
+    "convert_in_order",
     "fit_arrivals",
+    "fit_offsets",
     "fit_pulses",
     "fit_round_trips",
+    "fit_strobes",
     "now_ns",
     "relate",
     "unwrap",

@@ -114,7 +114,7 @@ class FitSegment:
 class ClockFit:
     """A device's time as host time, with a bound and what the bound assumes.
 
-    `fit_arrivals`, `fit_pulses` and `fit_round_trips` return one. Stamps are given
+    `fit_arrivals`, `fit_pulses` and the other fits return one. Stamps are given
     without wraps, as `unwrap` returns them, or as the device counts, with the time
     near which each arrived.
 
@@ -131,7 +131,7 @@ class ClockFit:
     """
 
     kind: str
-    """``arrivals``, ``pulses`` or ``round trips``."""
+    """``arrivals``, ``offsets``, ``pulses``, ``round trips`` or ``relation``."""
     assumption: str
     """What `bound_at` assumes, in words."""
     unit: Fraction
@@ -191,7 +191,8 @@ class ClockFit:
     @property
     def is_absolute(self) -> bool:
         """Whether `absolute_bound_at` is known."""
-        return self.kind != "arrivals" or self.latency_ns is not None
+        is_relative = self.kind in ("arrivals", "offsets")
+        return not is_relative or self.latency_ns is not None
 
     # ---- conversion
 
@@ -362,6 +363,8 @@ class ClockFit:
             mine = where == number
             result[mine] = part.bound(ticks[mine], self.unit)
         for left, right in zip(self.segments, self.segments[1:], strict=False):
+            if left.base != right.base:  # a reset: the ticks show which line holds
+                continue
             # Between segments either line may hold.
             between = (ticks > left.device[-1]) & (ticks < right.device[0])
             lines = [part.line(ticks[between], self.unit) for part in (left, right)]
@@ -551,8 +554,8 @@ def relate(fit_a: ClockFit, fit_b: ClockFit) -> ClockFit:
         if not fit.is_absolute:
             raise ValueError(
                 f"{name} knows jitter and drift only: its device's fixed delay is"
-                " unknown. Declare latency_ms=(min, max), or record one pulse train by"
-                " both devices and use fit_pulses"
+                " unknown. Declare latency_ms=(min, max), of offsets round_trip_ns, or"
+                " record one pulse train by both devices and use fit_pulses"
             )
     if fit_a.clock != fit_b.clock:
         raise ValueError(
