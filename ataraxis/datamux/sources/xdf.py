@@ -419,9 +419,11 @@ def write_xdf(path: str | Path, recordings: Mapping[str, Recording]) -> None:
     path : str or Path
         The file; must not exist.
     recordings : mapping of str to Recording
-        Recordings by the names of their streams. Times and values are written exactly;
-        the fields of a stream share one dtype; u8 to u32, bool and f16 become the next
-        wider one that XDF has; if one field is text, all are.
+        Recordings by the names of their streams. Times `t` and values are written
+        exactly. XDF has times in seconds as doubles, which hold the ns up to 97 days;
+        of ns since 1970 they are off by up to 128. The fields of a stream share
+        one dtype; u8 to u32, bool and f16 become the next wider one that XDF has; if
+        one field is text, all are.
 
     Raises
     ------
