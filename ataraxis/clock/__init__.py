@@ -10,6 +10,7 @@ from ataraxis.clock._arrivals import fit_arrivals
 from ataraxis.clock._fit import ClockFit, FitSegment, relate
 from ataraxis.clock._host import (
     BOOT_ID,
+    SLEW,
     UNKNOWN_DRIFT,
     WANDER,
     Anchor,
@@ -26,6 +27,7 @@ from ataraxis.clock._unwrap import DeviceTicks, unwrap
 
 __all__ = [
     "BOOT_ID",
+    "SLEW",
     "UNKNOWN_DRIFT",
     "WANDER",
     "Anchor",

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ataraxis.clock._fit import SLEW, ClockFit, FitSegment
-from ataraxis.clock._host import UNKNOWN_DRIFT, WANDER
+from ataraxis.clock._fit import ClockFit, FitSegment
+from ataraxis.clock._host import SLEW, UNKNOWN_DRIFT, WANDER
 from ataraxis.clock._unwrap import Times, is_dense, ns_of_ticks, unit_of, unwrap_by_host
 
 ASSUMPTION = (

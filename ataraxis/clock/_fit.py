@@ -9,12 +9,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from ataraxis.clock._host import UNKNOWN_DRIFT, WANDER
+from ataraxis.clock._host import SLEW, UNKNOWN_DRIFT, WANDER
 from ataraxis.clock._unwrap import Times, ns_of_ticks
-
-SLEW = 1e-16
-"""A rate changes by this at most, per ns, and by `UNKNOWN_DRIFT` in total: 0.1 ppm a
-second, as a board does that is switched on or carried into the cold."""
 
 
 def _empty() -> Times:

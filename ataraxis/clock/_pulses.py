@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ataraxis.clock._fit import SLEW, ClockFit
-from ataraxis.clock._host import UNKNOWN_DRIFT
+from ataraxis.clock._fit import ClockFit
+from ataraxis.clock._host import SLEW, UNKNOWN_DRIFT
 from ataraxis.clock._lines import Floats, line_through
 from ataraxis.clock._unwrap import Times, ns_of_ticks, unit_of, unwrap
 from ataraxis.errors import AmbiguousMatch

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ataraxis.clock._fit import SLEW, ClockFit, FitSegment
-from ataraxis.clock._host import UNKNOWN_DRIFT, WANDER
+from ataraxis.clock._fit import ClockFit, FitSegment
+from ataraxis.clock._host import SLEW, UNKNOWN_DRIFT, WANDER
 from ataraxis.clock._lines import spread
 from ataraxis.clock._unwrap import (
     Times,
