@@ -277,7 +277,14 @@ class _Search:
         if not near:
             return []
         most = max(match.quality for match, _, _ in near)
-        near.sort(key=lambda found: -found[0].quality)
+        # Of shifts that fit equally well there, those first that let most edges match.
+        near.sort(
+            key=lambda found: (
+                found[0].quality < _AS_MANY * most,
+                -train.overlap(found[2]),
+                -found[0].quality,
+            )
+        )
         made: list[_Match] = []
         for match, chunk, lag in near:
             is_known = any(_is_same(match, other) for other in made)
@@ -359,6 +366,12 @@ class _Train:
         # The rate changes while the line is drawn on.
         turned = SLEW / 2 * (usual * (self._recent + self._step)) ** 2
         self._tolerance = tolerance + min(turned, usual / 8)
+
+    def overlap(self, lag: float) -> float:
+        """Return for how long both recorded if the shift is `lag`, ns."""
+        ours, others = self.ours, self.others
+        start = max(float(ours[0]) + lag, float(others[0]))
+        return min(float(ours[-1]) + lag, float(others[-1])) - start
 
     def match(self, chunk: slice, lag: float, reach: int) -> _Match | None:
         """Match edges outwards from a part, following the drift; None if few match."""

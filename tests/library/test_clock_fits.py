@@ -342,7 +342,7 @@ def test_equal_pulses_are_refused(dirt, start):
     with pytest.raises(AmbiguousMatch, match="fit equally well") as caught:
         pulse_fit(edges=equal(), ours={**dirt, "start": start}, others=dirt)
     assert len(caught.value.candidates) > 1
-    assert str(round(caught.value.candidates[0] / 1e6)) in str(caught.value)
+    assert f"{caught.value.candidates[0] / 1e6:.3f}" in str(caught.value)
     assert pickle.loads(pickle.dumps(caught.value)).candidates
 
 
