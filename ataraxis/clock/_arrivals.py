@@ -311,14 +311,22 @@ class _Blocks:
         return _Cut(index, jump, before=doubtful)
 
     def _risen(self, k: int, old: float, limit: float) -> _Cut:
-        start = int(self.starts[max(k - 1, 0)])
         # A stamp below the new line is of the old one.
-        new, end = float(self.flat[k]), int(self.ends[k])
-        level, otherwise = self.level[start:end], int(self.starts[k]) - start
+        start, end = int(self.starts[max(k - 1, 0)]), int(self.ends[k])
+        new, otherwise = float(self.flat[k]), int(self.starts[k]) - start
+        # Here the rate may differ from the mean one.
+        near = slice(max(k - 4, 0), k + 5)
+        apart = np.maximum(np.diff(self.at[near]), 1)
+        rate = float(np.median(np.diff(self.flat[near]) / apart)) if len(apart) else 0.0
+        away = self._elapsed[start:end] - self.at[k]
+        level = self.level[start:end] - rate * away
+        old += rate * float(self.at[k] - self.at[max(k - 1, 0)])
         index = _last_below(level, new - min(limit / 2, 3 * self.usual), otherwise)
         first = _last_below(level, new - min(limit, (new - old) / 2), otherwise)
         doubtful = _doubtful(level[:index] - old, new - old) if index else 0
-        return _Cut(start + index, new - old, max(index - first, 0), doubtful)
+        # Where a jump is hardly seen, the block before it is doubtful.
+        before = index if new - old < 2 * limit else max(index - first, 0)
+        return _Cut(start + index, new - old, before, doubtful)
 
 
 def _doubtful(jitter: Floats, jump: float) -> int:
