@@ -10,6 +10,7 @@ from ataraxis.clock._arrivals import fit_arrivals
 from ataraxis.clock._fit import ClockFit, FitSegment, relate
 from ataraxis.clock._host import (
     BOOT_ID,
+    SLEW,
     UNKNOWN_DRIFT,
     WANDER,
     Anchor,
@@ -17,12 +18,16 @@ from ataraxis.clock._host import (
     boot_id,
     now_ns,
 )
+from ataraxis.clock._offsets import fit_offsets
+from ataraxis.clock._order import convert_in_order
 from ataraxis.clock._pulses import fit_pulses
 from ataraxis.clock._round_trips import fit_round_trips
+from ataraxis.clock._strobes import fit_strobes
 from ataraxis.clock._unwrap import DeviceTicks, unwrap
 
 __all__ = [
     "BOOT_ID",
+    "SLEW",
     "UNKNOWN_DRIFT",
     "WANDER",
     "Anchor",
@@ -31,9 +36,12 @@ __all__ = [
     "FitSegment",
     "Offset",
     "boot_id",
+    "convert_in_order",
     "fit_arrivals",
+    "fit_offsets",
     "fit_pulses",
     "fit_round_trips",
+    "fit_strobes",
     "now_ns",
     "relate",
     "unwrap",

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ataraxis.clock._fit import SLEW, ClockFit, FitSegment
-from ataraxis.clock._host import UNKNOWN_DRIFT, WANDER
+from ataraxis.clock._fit import ClockFit, FitSegment
+from ataraxis.clock._host import SLEW, UNKNOWN_DRIFT, WANDER
 from ataraxis.clock._unwrap import Times, is_dense, ns_of_ticks, unit_of, unwrap_by_host
 
 ASSUMPTION = (
@@ -28,9 +28,11 @@ _CELLS = 64
 # Trends that are removed one after the other: each is better near the ends.
 _TURNS = 2
 # P(no stamp has less jitter than the bound) = exp(-_DOUBT) in a window.
-_DOUBT = 16.0
+_DOUBT = 20.0
 # A stall that lasts longer than this is taken for a jump of a clock, ns.
 _STALL = 120 * _SECOND
+# A stamp that is later than this is left out, ns.
+_LATE = _SECOND // 2
 # The rate may change by so much in a gap, ns per ns.
 _IN_GAPS = 20e-6
 # Blocks of so many stamps show small jumps.
@@ -88,7 +90,9 @@ def fit_arrivals(
     that is below their mean, after a smooth trend is removed. The bound is the delay
     below which some stamp of each window would almost surely be if the line were
     wrong by more. A jump of a clock that is smaller than about a quarter of the jitter
-    cannot be told from jitter: it bends the line.
+    cannot be told from jitter: it bends the line, and widens the bound there. So does a
+    reset of a counter that laps between two stamps, which hides in its phase. Stamps
+    that a suspended host receives when it resumes are left out, but converted.
 
     References
     ----------
@@ -126,14 +130,20 @@ def fit_arrivals(
     host, unit = host.astype("i8"), unit_of(unit_ns)
     made = unwrap_by_host(device, host, unit, bits)
     envelopes = []
+    # A reset of a counter that laps between stamps hides in its phase.
+    lap = float(unit * (1 << bits)) if bits and not is_dense(host, unit, bits) else 0.0
     for part, base in zip(made.slices(), made.bases, strict=True):
         ticks, arrived = made.ticks[part], host[part]
         elapsed = ns_of_ticks(ticks - ticks[0], unit)
         delay = (arrived - arrived[0] - elapsed).astype("f8")
         envelopes += [
             _Envelope(ticks, arrived, piece, unit, base)
-            for piece in _pieces(elapsed.astype("f8"), delay, float(unit))
+            for piece in _pieces(elapsed.astype("f8"), delay, float(unit), lap)
         ]
+    for before, after in pairwise(envelopes):
+        if before.base == after.base:
+            before.compare(after)
+            after.compare(before)
     jitter = np.maximum(np.concatenate([line.jitter for line in envelopes]), 0)
     segments = tuple(line.segment(jitter) for line in envelopes)
     fit = ClockFit(
@@ -141,7 +151,7 @@ def fit_arrivals(
         np.zeros(len(host), "i8"), made.ticks, np.arange(len(host)),
     )  # fmt: skip
     ticks = made.ticks
-    if bits and not is_dense(host, unit, bits):  # a reset hides in the phase
+    if lap:
         ticks = fit.ticks_near(device, host)
     residuals = host - fit.to_host_ns(ticks)
     return replace(
@@ -187,8 +197,13 @@ class _Piece:
     last: _Cut
 
 
-def _pieces(elapsed: Floats, delay: Floats, rounds: float) -> Iterator[_Piece]:
-    """Split stamps where a clock jumped."""
+def _pieces(
+    elapsed: Floats, delay: Floats, rounds: float, lap: float
+) -> Iterator[_Piece]:
+    """Split stamps where a clock jumped.
+
+    If laps are counted by arrival times, `lap`, ns, those next to a cut may be wrong.
+    """
     n = len(delay)
     period = max(float(np.median(np.diff(elapsed))), 1.0) if n > 1 else 1.0
     block = int(np.clip(10 * _SECOND / period, 4, 64))
@@ -200,7 +215,15 @@ def _pieces(elapsed: Floats, delay: Floats, rounds: float) -> Iterator[_Piece]:
         if len(kept) >= 10 * _SMALL_BLOCK:
             small = _small_jumps(elapsed[kept], delay[kept], rounds)
             cuts += [replace(cut, index=int(kept[cut.index])) for cut in small]
-    cuts = [*sorted(cuts, key=lambda cut: cut.index), _Cut(n)]
+    cuts.sort(key=lambda cut: cut.index)
+    if lap:
+        cuts = [
+            cut if not cut.index else
+            _Cut(cut.index, max(cut.jump, lap), max(cut.before, 2 * block),
+                 max(cut.after, 2 * block))
+            for cut in cuts
+        ]  # fmt: skip
+    cuts.append(_Cut(n))
     for first, last in pairwise(cuts):
         if last.index > first.index:
             where = slice(first.index, last.index)
@@ -222,7 +245,7 @@ class _Blocks:
             apart = np.maximum(self.at[far:] - self.at[:-far], 1)
             rate = float(np.median((least[far:] - least[:-far]) / apart))
         self.flat = least - rate * self.at
-        self.level = delay - rate * elapsed
+        self.level, self._elapsed = delay - rate * elapsed, elapsed
         change = np.abs(np.diff(self.flat))
         self.usual = float(np.median(change)) if len(change) > 1 else np.inf
 
@@ -246,23 +269,35 @@ class _Blocks:
                     flat[settled] - limit
                 ):
                     settled += 1  # what a suspended host receives when it resumes
-                on_time[early[0] : self.starts[settled]] = False
+                start = int(self.starts[settled])
+                late = level[start : self.ends[settled]] > flat[settled] + limit
+                on_time[early[0] : start + int(np.argmin(late))] = False
                 cuts.append(self._fallen(int(early[0]), settled, now, limit))
                 k, recent = settled, [float(flat[settled])]
             elif flat[k] > now + bound:
                 # A stall ends; what does not end is a jump of the host's clock.
                 last = np.searchsorted(self.at, self.at[k] + _STALL)
-                if (flat[k + 1 : last] < now + bound).any():
+                is_stall = bool((flat[k + 1 : last] < now + bound / 2).any())
+                if is_stall or self._is_burst(a, b):
                     on_time[a:b] = False
                     k += 1
                     continue
                 cuts.append(self._risen(k, now, limit))
+                on_time[cuts[-1].index : a] = True
                 recent = [float(flat[k])]
             else:
                 recent = [*recent[-3:], float(flat[k])]
+            # What is this late tells nothing, and may be all that a window has.
+            a = max(a, cuts[-1].index)
+            on_time[a:b] &= level[a:b] < flat[k] + _LATE + 20 * limit
             seen = float(self.at[k])
             k += 1
         return on_time, cuts
+
+    def _is_burst(self, a: int, b: int) -> bool:
+        """Return whether stamps arrive much faster than they were made."""
+        caught_up = float(self.level[a] - self.level[b - 1])
+        return caught_up > float(self._elapsed[b - 1] - self._elapsed[a]) / 2 > 0
 
     def _is_glitch(self, k: int, early: Any, below: float) -> bool:
         until = int(self.ends[min(k + 1, len(self.ends) - 1)])
@@ -276,14 +311,22 @@ class _Blocks:
         return _Cut(index, jump, before=doubtful)
 
     def _risen(self, k: int, old: float, limit: float) -> _Cut:
-        start = int(self.starts[max(k - 1, 0)])
         # A stamp below the new line is of the old one.
-        new = float(self.flat[k]) - min(limit / 2, 3 * self.usual)
-        below = np.flatnonzero(self.level[start : int(self.ends[k])] < new)
-        cut = start + int(below[-1]) + 1 if len(below) else int(self.starts[k])
-        before = self.level[max(start, 0) : cut]
-        doubtful = _doubtful(before - old, new - old) if len(before) else 0
-        return _Cut(cut, float(self.flat[k]) - old, after=doubtful)
+        start, end = int(self.starts[max(k - 1, 0)]), int(self.ends[k])
+        new, otherwise = float(self.flat[k]), int(self.starts[k]) - start
+        # Here the rate may differ from the mean one.
+        near = slice(max(k - 4, 0), k + 5)
+        apart = np.maximum(np.diff(self.at[near]), 1)
+        rate = float(np.median(np.diff(self.flat[near]) / apart)) if len(apart) else 0.0
+        away = self._elapsed[start:end] - self.at[k]
+        level = self.level[start:end] - rate * away
+        old += rate * float(self.at[k] - self.at[max(k - 1, 0)])
+        index = _last_below(level, new - min(limit / 2, 3 * self.usual), otherwise)
+        first = _last_below(level, new - min(limit, (new - old) / 2), otherwise)
+        doubtful = _doubtful(level[:index] - old, new - old) if index else 0
+        # Where a jump is hardly seen, the block before it is doubtful.
+        before = index if new - old < 2 * limit else max(index - first, 0)
+        return _Cut(start + index, new - old, before, doubtful)
 
 
 def _doubtful(jitter: Floats, jump: float) -> int:
@@ -311,7 +354,7 @@ def _small_jumps(elapsed: Floats, delay: Floats, rounds: float) -> list[_Cut]:
         own = np.append(slopes, slopes[-1])
     surprise = np.diff(least) - slopes * apart
     usual = float(np.percentile(np.abs(surprise), 90))
-    limit = 7 * usual + 2 * rounds
+    limit, usual_apart = 10 * usual + 2 * rounds, float(np.median(apart))
     found: list[_Cut] = []
     e = np.pad(surprise, 3)
     for k in np.flatnonzero(np.abs(surprise) > limit / 2):
@@ -321,9 +364,13 @@ def _small_jumps(elapsed: Floats, delay: Floats, rounds: float) -> list[_Cut]:
         if low < 0 or high >= len(starts) or (found and found[-1].index > starts[low]):
             continue
         change = float(surprise[k] + surprise[k + way])
-        # A block without a fast stamp comes back at once, and drift goes on.
+        # A block without a fast stamp comes back at once, drift goes on, and in a gap
+        # the rate may have changed.
+        gap = float(max(apart[k], apart[np.clip(k + way, 0, len(apart) - 1)]))
         others = np.abs([*e[low + 1 : low + 3], *e[high + 3 : high + 5]]).max()
         needed = max(limit, 2.5 * others)
+        if gap > 3 * usual_apart:
+            needed += _IN_GAPS * gap
         if not 2 <= k < len(surprise) - 2:
             needed *= 3
         is_step = _is_step(at, least, int(low), int(high), change)
@@ -335,18 +382,23 @@ def _small_jumps(elapsed: Floats, delay: Floats, rounds: float) -> list[_Cut]:
         jump = new - old
         if abs(jump) <= limit:
             continue
-        edge = usual + rounds
-        if jump > 0:
-            is_old = np.flatnonzero(level < new - edge)
-            index = int(is_old[-1]) + 1 if len(is_old) else size
-            doubtful = _doubtful(level[:index] - old, jump - edge)
-            found.append(_Cut(a + index, jump, after=doubtful))
-        else:
-            is_new = np.flatnonzero(level < old - edge)
-            index = int(is_new[0]) if len(is_new) else size
-            doubtful = _doubtful(level[index:] - new, -jump - edge)
-            found.append(_Cut(a + index, -jump, before=doubtful))
+        if jump < 0:  # the same, backwards
+            level, old, new = level[::-1], new, old
+        index = _last_below(level, new - usual - rounds, size)
+        first = _last_below(level, new - min(limit, abs(jump) / 2), size)
+        doubtful = _doubtful(level[:first] - old, abs(jump) - usual - rounds)
+        # So many of the stamps before `index` are doubtful, and after it.
+        near = (index - first, max(doubtful - (index - first), 0))
+        if jump < 0:
+            index, near = len(level) - index, near[::-1]
+        found.append(_Cut(a + index, abs(jump), *near))
     return found
+
+
+def _last_below(level: Floats, limit: float, otherwise: int) -> int:
+    """Return the index after the last stamp below a limit."""
+    below = np.flatnonzero(level < limit)
+    return int(below[-1]) + 1 if len(below) else otherwise
 
 
 def _is_step(at: Floats, least: Floats, low: int, high: int, jump: float) -> bool:
@@ -383,19 +435,17 @@ class _Envelope:
         order = np.argsort(ticks, kind="stable")
         self._ticks, self._host, self._unit = ticks[order], host[order], unit
         elapsed = ns_of_ticks(self._ticks - self._ticks[0], unit)
-        self._base = base
-        self._doubtful = (
-            ns_of_ticks(ticks_of[doubtful] - self._ticks[0], unit), extra[doubtful]
-        )  # fmt: skip
+        self.base = base
+        self._doubtful = ticks_of[doubtful], extra[doubtful]
         self._x = elapsed.astype("f8")
         self._y = (self._host - self._host[0] - elapsed).astype("f8")
         duration, n = float(self._x[-1]), len(self._x)
         dense = float(np.clip(_STAMPS * duration / n, _SHORTEST, _LONGEST))
         self._window = max(dense, _FEWEST * duration / n)
         knots = [self._stretch(a, b) for a, b in self._stretches()]
-        self._at = np.concatenate([at for at, _, _ in knots])
-        self._value = np.concatenate([value for _, value, _ in knots])
-        self._bend = np.concatenate([bend for _, _, bend in knots])
+        self._at, self._value, self._bend, self._step = (
+            np.concatenate(parts) for parts in zip(*knots, strict=True)
+        )
         self._extend()
         self.jitter = self._y - np.interp(self._x, self._at, self._value)
 
@@ -404,7 +454,7 @@ class _Envelope:
         at, value = self._at, self._value
         if len(at) < 2 or not len(self._doubtful[0]):
             return
-        x = self._doubtful[0].astype("f8")
+        x = ns_of_ticks(self._doubtful[0] - self._ticks[0], self._unit).astype("f8")
         for end, edge in ((0, x.min()), (-1, x.max())):
             inside = at[0] <= edge <= at[-1]
             if not inside and (edge < at[0]) == (end == 0):
@@ -416,6 +466,26 @@ class _Envelope:
                 self._at = np.insert(self._at, where, edge)
                 self._value = np.insert(self._value, where, low)
                 self._bend = np.insert(self._bend, where, self._bend[end])
+                self._step = np.insert(self._step, where, self._step[end])
+
+    def compare(self, other: _Envelope) -> None:
+        """Measure the jump between two lines where it is doubtful which one holds."""
+        ticks, jump = self._doubtful
+        apart = np.abs(other.host_at(ticks) - self.host_at(ticks))
+        self._doubtful = ticks, np.maximum(jump, apart)
+
+    def host_at(self, ticks: Times) -> Times:
+        """Return the line's host times, ns, also before and after it."""
+        elapsed = ns_of_ticks(ticks - self._ticks[0], self._unit)
+        x, at, value = elapsed.astype("f8"), self._at, self._value
+        delay = np.interp(x, at, value)
+        near = min(self._window / 2, float(at[-1] - at[0]))
+        if near > 0:
+            inner = np.interp([at[0] + near, at[-1] - near], at, value)
+            delay += (inner[0] - value[0]) / near * np.minimum(x - at[0], 0)
+            delay += (value[-1] - inner[1]) / near * np.maximum(x - at[-1], 0)
+        result: Times = self._host[0] + elapsed + np.rint(delay).astype("i8")
+        return result
 
     def _stretches(self) -> Iterator[tuple[int, int]]:
         """Return parts without gaps of half a window."""
@@ -423,15 +493,15 @@ class _Envelope:
         cuts = [0, *(int(i) for i in gaps), len(self._x)]
         return pairwise(cuts)
 
-    def _stretch(self, a: int, b: int) -> tuple[Floats, Floats, Floats]:
-        """Return knots, values there, and how much the line bends in a window."""
+    def _stretch(self, a: int, b: int) -> tuple[Floats, Floats, Floats, Floats]:
+        """Return knots, values there, and how much the line bends, and steps, there."""
         x, y = self._x[a:b], self._y[a:b]
         start, end, window = float(x[0]), float(x[-1]), self._window
         if end - start < 1.25 * window:
             at = np.array([start, end]) if end > start else np.array([start])
             slope, middle = _support(x, y, (start + end) / 2)
             line = middle + slope * (at - (start + end) / 2)
-            return at, line, np.zeros(len(at))
+            return at, line, np.zeros(len(at)), np.zeros(len(at))
         count = int(np.ceil(4 * (end - start - window) / window)) + 1
         centres = np.linspace(start + window / 2, end - window / 2, count)
         rough = self._hulls(x, y, centres)
@@ -444,19 +514,54 @@ class _Envelope:
         value = trend(fine) + low
         bend = np.abs(rough - value[1:-1]) / 4
         at = np.union1d(np.linspace(start, end, 4 * len(fine)), fine)
-        return at, trend(at) + np.interp(at, fine, low), np.interp(at, centres, bend)
+        line = trend(at) + np.interp(at, fine, low)
+        step = self._steps(x, y, at, line)
+        return at, line, np.interp(at, centres, bend), step
 
-    def _hulls(self, x: Floats, y: Floats, centres: Floats) -> Floats:
-        """Return the lower hull's value in the middle of each window."""
+    def _steps(self, x: Floats, y: Floats, at: Floats, line: Floats) -> Floats:
+        """Return how far the delays on both sides of each knot may be apart, ns.
+
+        A jump that is too small to be seen as one bends the line, which hides a part
+        of it.
+        """
+        half = self._window / 2
+        edges = np.linspace(
+            at[0], at[-1], int(np.ceil(4 * (at[-1] - at[0]) / half)) + 1
+        )
+        centres, spacing = edges[1:-1], edges[1] - edges[0]
+        number = np.arange(1, len(edges) - 1)
+        # A window from each edge on; those at the ends are narrower.
+        left, right = np.minimum(number, 4), np.minimum(number[::-1], 4)
+        starts = np.concatenate([edges[1:-1], edges[:1].repeat(3)])
+        widths = np.concatenate([right, [1, 2, 3]]) * spacing
+        after = self._hulls(x, y, starts + widths / 2, widths)
+        first = self._hulls(x, y, edges[:1] + 2 * spacing, 4 * spacing)
+        before = np.concatenate([after[-3:], first, after[: -3 - 4]])
+        change = after[:-3] - before
+        left, right = left * spacing, right * spacing
+        ends = np.clip(centres + 2 * half * np.array([[-1], [1]]), at[0], at[-1])
+        levels = np.interp(ends, at, line)
+        hidden = (left + right) / 2 / (ends[1] - ends[0])
+        step = np.abs(change - (levels[1] - levels[0]) * hidden) / (1 - hidden)
+        step = np.nan_to_num(step, nan=0.0)
+        low = np.searchsorted(centres, at - half)
+        high = np.searchsorted(centres, at + half, "right")
+        return np.array([step[i:j].max() for i, j in zip(low, high, strict=True)])
+
+    def _hulls(
+        self, x: Floats, y: Floats, centres: Floats, window: Any = None
+    ) -> Floats:
+        """Return the lower hull's value in the middle of each window; NaN: empty."""
+        half = (self._window if window is None else window) / 2
         cell = np.floor((x - x[0]) / (self._window / _CELLS)).astype(int)
         order = np.lexsort((y, cell))
         first = np.concatenate([[True], np.diff(cell[order]) > 0])
         x, y = x[order[first]], y[order[first]]
-        low = np.searchsorted(x, centres - self._window / 2)
-        high = np.searchsorted(x, centres + self._window / 2, "right")
+        low = np.searchsorted(x, centres - half)
+        high = np.searchsorted(x, centres + half, "right")
         return np.array(
             [
-                _support(x[i:j], y[i:j], c)[1]
+                _support(x[i:j], y[i:j], c)[1] if j > i else np.nan
                 for i, j, c in zip(low, high, centres, strict=True)
             ]
         )
@@ -470,8 +575,12 @@ class _Envelope:
             [_excess(self.jitter[i:j], pool) for i, j in zip(low, high, strict=True)]
         )
         bounds += self._bend + max(float(self._unit), 1.0) + 1
+        # A step is as uncertain as the line.
+        bounds = np.maximum(bounds, 1.1 * self._step + bounds / 2)
         usual = float(np.median(bounds))
-        for at, jump in zip(*self._doubtful, strict=True):
+        doubtful, jumps = self._doubtful
+        doubtful = ns_of_ticks(doubtful - self._ticks[0], self._unit)
+        for at, jump in zip(doubtful, jumps, strict=True):
             k = int(np.searchsorted(self._at, at))
             near = slice(max(k - 1, 0), k + 1)
             bounds[near] = np.maximum(bounds[near], jump + jump / 50 + 3 * usual)
@@ -482,7 +591,7 @@ class _Envelope:
         ends = max(int(keep.sum() * self._window / max(self._x[-1], 1.0)), 1)
         return FitSegment(
             ticks[keep], host[keep], np.ceil(bounds[keep]).astype("i8"),
-            self._growth(bounds), int(self._window / 8), self._base, ends,
+            self._growth(bounds), int(self._window / 8), self.base, ends,
         )  # fmt: skip
 
     def _growth(self, bounds: Floats) -> float:
@@ -553,4 +662,5 @@ def _excess(mine: Floats, pool: Floats) -> float:
     source = pool if is_few else mine
     rank = min(int(np.ceil(share * len(source))), len(source) - 1)
     least = float(mine.max()) if is_few and len(mine) else 0.0
-    return float(max(np.partition(source, rank)[rank], least)) + below
+    # A line that is too high makes its own delays look small.
+    return float(max(np.partition(source, rank)[rank], least)) + 2 * below

@@ -9,12 +9,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from ataraxis.clock._host import UNKNOWN_DRIFT, WANDER
+from ataraxis.clock._host import SLEW, UNKNOWN_DRIFT, WANDER
 from ataraxis.clock._unwrap import Times, ns_of_ticks
-
-SLEW = 1e-16
-"""A rate changes by this at most, per ns, and by `UNKNOWN_DRIFT` in total: 0.1 ppm a
-second, as a board does that is switched on or carried into the cold."""
 
 
 def _empty() -> Times:
@@ -114,7 +110,7 @@ class FitSegment:
 class ClockFit:
     """A device's time as host time, with a bound and what the bound assumes.
 
-    `fit_arrivals`, `fit_pulses` and `fit_round_trips` return one. Stamps are given
+    `fit_arrivals`, `fit_pulses` and the other fits return one. Stamps are given
     without wraps, as `unwrap` returns them, or as the device counts, with the time
     near which each arrived.
 
@@ -131,7 +127,7 @@ class ClockFit:
     """
 
     kind: str
-    """``arrivals``, ``pulses`` or ``round trips``."""
+    """``arrivals``, ``offsets``, ``pulses``, ``round trips`` or ``relation``."""
     assumption: str
     """What `bound_at` assumes, in words."""
     unit: Fraction
@@ -192,7 +188,8 @@ class ClockFit:
     @property
     def is_absolute(self) -> bool:
         """Whether `absolute_bound_at` is known."""
-        return self.kind != "arrivals" or self.latency_ns is not None
+        is_relative = self.kind in ("arrivals", "offsets")
+        return not is_relative or self.latency_ns is not None
 
     # ---- conversion
 
@@ -363,6 +360,8 @@ class ClockFit:
             mine = where == number
             result[mine] = part.bound(ticks[mine], self.unit)
         for left, right in zip(self.segments, self.segments[1:], strict=False):
+            if left.base != right.base:  # a reset: the ticks show which line holds
+                continue
             # Between segments either line may hold.
             between = (ticks > left.device[-1]) & (ticks < right.device[0])
             lines = [part.line(ticks[between], self.unit) for part in (left, right)]
@@ -398,8 +397,14 @@ class ClockFit:
 
     # ---- JSON, picture
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self, *, residuals: bool = True) -> dict[str, Any]:
         """Return the fit as a dict for JSON; `from_dict` reads it back, equal.
+
+        Parameters
+        ----------
+        residuals : bool, optional
+            Whether to include `residuals`, `ticks`, `used` and `partners`, four numbers
+            for each input. Without them the fit converts as before, in a few kB.
 
         Examples
         --------
@@ -407,7 +412,7 @@ class ClockFit:
         >>> fit_round_trips([0], [5], [400], unit_ns=10**6).as_dict()["unit"]
         [1000000, 1]
         """
-        return {
+        made = {
             "kind": self.kind,
             "assumption": self.assumption,
             "unit": [self.unit.numerator, self.unit.denominator],
@@ -426,11 +431,10 @@ class ClockFit:
                 }
                 for part in self.segments
             ],
-            "residuals": self.residuals.tolist(),
-            "ticks": self.ticks.tolist(),
-            "used": self.used.tolist(),
-            "partners": self.partners.tolist(),
         }
+        if residuals:
+            made |= {name: getattr(self, name).tolist() for name in _INPUTS}
+        return made
 
     @classmethod
     def from_dict(cls, made: Mapping[str, Any]) -> ClockFit:
@@ -468,7 +472,7 @@ class ClockFit:
                 made["bits"],
                 made["clock"],
                 (int(low_high[0]), int(low_high[1])) if low_high else None,
-                *(np.array(made[key], "i8") for key in _INPUTS),
+                *(np.array(made.get(name, ()), "i8") for name in _INPUTS),
             )
         except KeyError as error:
             raise ValueError(
@@ -547,8 +551,8 @@ def relate(fit_a: ClockFit, fit_b: ClockFit) -> ClockFit:
         if not fit.is_absolute:
             raise ValueError(
                 f"{name} knows jitter and drift only: its device's fixed delay is"
-                " unknown. Declare latency_ms=(min, max), or record one pulse train by"
-                " both devices and use fit_pulses"
+                " unknown. Declare latency_ms=(min, max), of offsets round_trip_ns, or"
+                " record one pulse train by both devices and use fit_pulses"
             )
     if fit_a.clock != fit_b.clock:
         raise ValueError(

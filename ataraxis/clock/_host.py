@@ -121,6 +121,9 @@ UNKNOWN_DRIFT = 1e-4
 """Largest difference of the rates of two clocks that were compared briefly: 100 ppm."""
 WANDER = 2e-6
 """Largest change of a crystal's rate with temperature between measurements: 2 ppm."""
+SLEW = 1e-16
+"""A rate changes by this at most, per ns, and by `UNKNOWN_DRIFT` in total: 0.1 ppm a
+second, as a board does that is switched on or carried into the cold."""
 _SPAN_NS = 10 * 10**9
 
 
@@ -134,7 +137,8 @@ class Offset:
     Notes
     -----
     The bound assumes that the clocks' rates differ by a constant during the
-    measurement, and by `UNKNOWN_DRIFT` at most if that was short.
+    measurement, and by `UNKNOWN_DRIFT` at most if that was short; and that they change
+    by `SLEW` at most before and after it, as temperature does.
 
     References
     ----------
@@ -241,7 +245,10 @@ class Offset:
         """Return the largest error of the offset at a local monotonic time, ns."""
         after = local_ns - self.measured_ns
         age = max(after, -after - self.span_ns, 0)
-        return self.bound_ns + math.ceil(self.growth * age)
+        # The rate that was measured changes with temperature, to what is possible.
+        rate = self.growth + SLEW * (age + self.span_ns if self.span_ns else 0)
+        most = max(self.growth, UNKNOWN_DRIFT + abs(self.drift))
+        return self.bound_ns + math.ceil(min(rate, most) * age)
 
     def to_local_ns(self, remote_ns: int) -> int:
         """Convert a remote time to local time, ns; the error is within `bound_at`."""

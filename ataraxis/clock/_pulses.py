@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ataraxis.clock._fit import SLEW, ClockFit, FitSegment
-from ataraxis.clock._host import UNKNOWN_DRIFT, WANDER
-from ataraxis.clock._round_trips import spread
+from ataraxis.clock._fit import ClockFit
+from ataraxis.clock._host import SLEW, UNKNOWN_DRIFT
+from ataraxis.clock._lines import Floats, line_through
 from ataraxis.clock._unwrap import Times, ns_of_ticks, unit_of, unwrap
 from ataraxis.errors import AmbiguousMatch
 
@@ -34,8 +34,6 @@ _FOLLOWED = 6
 # Edges on each side of a part that show which shifts are likely.
 _NEAR = 200
 _MINUTE = 60e9
-
-Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def fit_pulses(
@@ -145,7 +143,13 @@ def fit_pulses(
     assumption = ASSUMPTION
     if name == "inverted":
         assumption += "; the other recording's polarity is inverted"
-    segments = tuple(search.line(match, made.ticks, edges) for match in matches)
+    quantum = float(unit) + float(other_unit)
+    segments = tuple(
+        line_through(
+            made.ticks[match.used], edges[match.partners], unit, quantum, match.base
+        )
+        for match in matches
+    )
     used = np.concatenate([match.used for match in matches])
     partners = np.concatenate([match.partners for match in matches])
     fit = ClockFit("pulses", assumption, unit, segments, bits, clock,
@@ -273,7 +277,14 @@ class _Search:
         if not near:
             return []
         most = max(match.quality for match, _, _ in near)
-        near.sort(key=lambda found: -found[0].quality)
+        # Of shifts that fit equally well there, those first that let most edges match.
+        near.sort(
+            key=lambda found: (
+                found[0].quality < _AS_MANY * most,
+                -train.overlap(found[2]),
+                -found[0].quality,
+            )
+        )
         made: list[_Match] = []
         for match, chunk, lag in near:
             is_known = any(_is_same(match, other) for other in made)
@@ -340,48 +351,6 @@ class _Search:
                 taken[near[0] : near[1]] = True
         return peaks
 
-    # ---- the line
-
-    def line(self, match: _Match, ticks: Times, other: Times) -> FitSegment:
-        """Return the line through matched edges, with its bound."""
-        x, y = ticks[match.used], other[match.partners]
-        keep = np.concatenate([[True], np.diff(x) > 0])
-        x, y = x[keep], y[keep]
-        elapsed = ns_of_ticks(x - x[0], self._unit)
-        at, lag = elapsed.astype("f8"), (y - y[0] - elapsed).astype("f8")
-        for _ in range(2):  # bounced and false edges that are close by
-            smooth, size = _smoothed(at, lag)
-            away = np.abs(lag - smooth)
-            good = away <= 4 * float(np.median(away)) + self._quantum
-            x, y, at, lag = x[good], y[good], at[good], lag[good]
-        elapsed = ns_of_ticks(x - x[0], self._unit)
-        at, lag = elapsed.astype("f8"), (y - y[0] - elapsed).astype("f8")
-        smooth, size = _smoothed(at, lag)
-        knots = np.unique(
-            np.append(np.arange(0, len(x), max(size // 2, 1)), len(x) - 1)
-        )
-        # Knots stay next to gaps, so that the line bends there.
-        gaps = np.flatnonzero(np.diff(at) > 20 * np.median(np.diff(at)))
-        knots = np.union1d(knots, np.concatenate([gaps, gaps + 1])).astype(int)
-        level = np.rint(smooth[knots]).astype("i8")
-        off = np.abs(lag - np.interp(at, at[knots], smooth[knots]))
-        width = max(size, 2)
-        around = np.pad(off, width, mode="edge")
-        worst = np.lib.stride_tricks.sliding_window_view(around, 2 * width + 1).max(1)
-        spacing = float(np.median(np.diff(at))) if len(at) > 1 else 0.0
-        bound = np.ceil(worst[knots] + self._quantum + 2).astype("i8")
-        line = FitSegment(x[knots], y[0] + elapsed[knots] + level, bound, 0.0, 0,
-                          match.base)  # fmt: skip
-        span = max(float(at[-1]), 1.0)
-        length = min(span, max(size, 16) * max(spacing, 1.0))
-        growth = (
-            2 * float(np.median(bound)) / length + WANDER + spread(line, self._unit)
-        )
-        return replace(
-            line, growth=min(growth, 1.0), reach_ns=int(2 * spacing),
-            ends=max(int(np.ceil(length / span * len(knots))), 1),
-        )  # fmt: skip
-
 
 class _Train:
     """Two recordings of a pulse train, ns from the first edge of each."""
@@ -397,6 +366,12 @@ class _Train:
         # The rate changes while the line is drawn on.
         turned = SLEW / 2 * (usual * (self._recent + self._step)) ** 2
         self._tolerance = tolerance + min(turned, usual / 8)
+
+    def overlap(self, lag: float) -> float:
+        """Return for how long both recorded if the shift is `lag`, ns."""
+        ours, others = self.ours, self.others
+        start = max(float(ours[0]) + lag, float(others[0]))
+        return min(float(ours[-1]) + lag, float(others[-1])) - start
 
     def match(self, chunk: slice, lag: float, reach: int) -> _Match | None:
         """Match edges outwards from a part, following the drift; None if few match."""
@@ -470,6 +445,8 @@ class _Train:
 
 def _local(x: Floats, y: Floats) -> tuple[float, float, float]:
     """Return shift, rate and place of a robust line through shifts (Theil, Sen)."""
+    if x[0] > x[-1]:  # of edges that are matched backwards
+        x, y = x[::-1], y[::-1]
     lag, at = y - x, float(np.median(x))
     half = len(x) // 2
     if half < 2:
@@ -536,45 +513,3 @@ def _nearest(
     chosen = np.sort(order[first])
     chosen = chosen[off[chosen] <= within]
     return which[chosen], partner[chosen]
-
-
-def _smoothed(x: Floats, y: Floats) -> tuple[Floats, int]:
-    """Return a line through noisy values, and of how many neighbours on each side.
-
-    The number is the one whose lines predict the values that are left out best.
-    """
-    if len(x) < 6:
-        return y.copy(), 1
-    best: tuple[float, Floats, int] | None = None
-    for size in (1, 2, 4, 8, 16, 32, 64):
-        if 2 * size + 1 > len(x):
-            break
-        fitted, left_out = _local_lines(x, y, size)
-        error = float(np.mean((left_out[1:-1] - y[1:-1]) ** 2))
-        if best is None or error < best[0]:
-            best = error, fitted, size
-    assert best is not None
-    return best[1], best[2]
-
-
-def _local_lines(x: Floats, y: Floats, size: int) -> tuple[Floats, Floats]:
-    """Return local straight lines' values, with and without the value itself."""
-    n = len(x)
-    low = np.maximum(np.arange(n) - size, 0)
-    high = np.minimum(np.arange(n) + size + 1, n)
-    # Sums of windows by differences; x from its window's middle, against cancellation.
-    scale = max(float(x[-1] - x[0]), 1.0)
-    u = (x - x[0]) / scale
-    m = high - low
-
-    def sums(values: Floats) -> Floats:
-        total = np.concatenate([[0.0], np.cumsum(values)])
-        return np.asarray(total[high] - total[low])
-
-    su, sy = sums(u) / m, sums(y) / m
-    suu = np.maximum(sums(u * u) / m - su * su, 1e-30)
-    suy = sums(u * y) / m - su * sy
-    fitted = sy + suy / suu * (u - su)
-    leverage = 1 / m + (u - su) ** 2 / (suu * m)
-    left_out = y - (y - fitted) / np.maximum(1 - leverage, 1e-6)
-    return fitted, left_out

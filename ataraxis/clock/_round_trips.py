@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from ataraxis.clock._fit import SLEW, ClockFit, FitSegment
-from ataraxis.clock._host import UNKNOWN_DRIFT, WANDER
-from ataraxis.clock._unwrap import Times, ns_of_ticks, unit_of, unwrap_by_host
+from ataraxis.clock._fit import ClockFit, FitSegment
+from ataraxis.clock._host import SLEW, UNKNOWN_DRIFT, WANDER
+from ataraxis.clock._lines import spread
+from ataraxis.clock._unwrap import (
+    Times,
+    ns_of_ticks,
+    set_apart,
+    unit_of,
+    unwrap_by_host,
+)
 
 _TRIPS = 8
 """Of so many trips in a row the fastest is a knot."""
@@ -54,8 +62,8 @@ def fit_round_trips(
     Notes
     -----
     The device's stamp lies between request and answer: the middle is right within half
-    of the round trip, whatever the way there and back. Trips that contradict the line
-    widen the bound.
+    of the round trip, whatever the way there and back. The line begins again where two
+    trips contradict each other; those that contradict the line widen the bound.
 
     References
     ----------
@@ -82,11 +90,13 @@ def fit_round_trips(
     unit = unit_of(unit_ns)
     half = (received - sent + 1) // 2
     middle = sent + (received - sent) // 2
-    made = unwrap_by_host(device, middle, unit, bits)
+    made = set_apart(unwrap_by_host(device, middle, unit, bits), unit, bits)
     tick = -(-unit.numerator // unit.denominator) if unit != 1 else 0
+    half = half + tick
     segments = tuple(
-        _segment(made.ticks[part], middle[part], half[part] + tick, unit, base)
+        _segment(made.ticks[piece], middle[piece], half[piece], unit, base)
         for part, base in zip(made.slices(), made.bases, strict=True)
+        for piece in _between_jumps(made.ticks, middle, half, unit, part)
     )
     fit = ClockFit(
         "round trips",
@@ -96,6 +106,21 @@ def fit_round_trips(
     )  # fmt: skip
     residuals = middle - fit.to_host_ns(made.ticks)
     return replace(fit, residuals=residuals)
+
+
+def _between_jumps(
+    ticks: Times, middle: Times, half: Times, unit: Any, part: slice
+) -> Iterator[slice]:
+    """Yield parts of some trips: where two contradict each other, a clock jumped."""
+    x = ns_of_ticks(ticks[part] - ticks[part.start], unit).astype("f8")
+    lag, apart = (middle[part] - middle[part.start]) - x, np.maximum(np.diff(x), 1)
+    steps = np.diff(lag)
+    usual = float(np.median(steps / apart)) if len(steps) else 0.0
+    most = half[part][1:] + half[part][:-1] + UNKNOWN_DRIFT * apart
+    cuts = np.flatnonzero(np.abs(steps - usual * apart) > most) + 1
+    edges = [0, *(int(i) for i in cuts), len(x)]
+    for a, b in pairwise(edges):
+        yield slice(part.start + a, part.start + b)
 
 
 def _segment(
@@ -123,15 +148,3 @@ def _segment(
     outside = np.abs(middle - line.line(ticks, unit)) - half - line.bound(ticks, unit)
     bound = bound + np.maximum(outside.max(), 0)
     return replace(line, bound_ns=bound)
-
-
-def spread(line: FitSegment, unit: Any) -> float:
-    """Return how much the rate changes beyond what the bounds explain, ns per ns."""
-    if len(line.device) < 3:
-        return 0.0
-    ticks = np.diff(line.device)
-    ns = np.maximum(ns_of_ticks(ticks, unit), 1)
-    rates = (np.diff(line.host_ns) - ns) / ns
-    doubt = (line.bound_ns[1:] + line.bound_ns[:-1]) / ns
-    away = np.abs(rates - np.median(rates)) - doubt
-    return float(max(away.max(), 0.0))

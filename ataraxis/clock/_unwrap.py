@@ -12,6 +12,7 @@ import numpy as np
 Times = np.ndarray[Any, np.dtype[np.int64]]
 
 _SECOND = 10**9
+_HOUR = 3600 * _SECOND
 # A stamp may arrive this much later than the one after it, ns.
 _BACKLOG_NS = 10 * _SECOND
 
@@ -187,6 +188,26 @@ def unwrap_by_host(
         late[i:] -= missed * span * per_tick
         laps[i:] += missed
     return _with_laps(made, laps * span)
+
+
+def set_apart(made: DeviceTicks, unit: Fraction, bits: int | None) -> DeviceTicks:
+    """Return ticks with an hour between segments, for stamps after the last one known.
+
+    Of sparse stamps: those of samples between the last one and the reset follow it.
+    """
+    gap = int(_HOUR / unit)
+    if bits is not None and bits < 64:
+        gap = -(-gap >> bits) << bits  # whole laps
+    steps = gap * np.arange(len(made.starts))
+    if int(made.ticks[-1]) + int(steps[-1]) >= 2**63:
+        return made
+    ticks = made.ticks.copy()
+    for part, step in zip(made.slices(), steps, strict=True):
+        ticks[part] += step
+    bases = tuple(
+        base + int(step) for base, step in zip(made.bases, steps, strict=True)
+    )
+    return DeviceTicks(ticks, made.starts, bases)
 
 
 def is_dense(host_ns: Times, unit: Fraction, bits: int) -> bool:

@@ -52,6 +52,7 @@ _HOME = {
     "sleep": "streaminghub.util",
     "write_nwb": "sources.nwb",
     "write_xdf": "sources.xdf",
+    "xdf_fits": "sources.xdf",
 }
 
 __all__ = sorted([*_HOME, "util"])

@@ -9,9 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.datamux.description import TIME_UNITS, Stream
+from ataraxis.errors import RecordingError
 
 if TYPE_CHECKING:
     import xarray as xr
+
+# Seconds that ns in 64 bits hold, on either side of 0.
+_MOST_S = 2.0**63 / 1e9
 
 Columns = Mapping[str, NDArray[Any]]
 
@@ -161,8 +165,13 @@ class Block:
         """The times in ns on the source's own clock; shape (n,), int64.
 
         Exact if the time index has integers or dates; `t` in seconds is rounded to
-        128 ns at present-day times.
+        128 ns at present-day times. Raises `RecordingError` from 292 years on.
         """
+        if len(self.t) and max(abs(self.t[0]), abs(self.t[-1])) >= _MOST_S:
+            raise RecordingError(
+                f"stream {self.stream.id!r}: times up to {self.t[-1]:g} s do not fit"
+                f" into ns of 64 bits: declare the unit of index {self.stream.time!r}"
+            )
         rounded = np.rint(self.t * 1e9).astype(np.int64)
         exact = self._exact_ns()
         if exact is None or not len(rounded):

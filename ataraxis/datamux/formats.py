@@ -74,7 +74,7 @@ _SUFFIXES = {
 }  # fmt: skip
 
 
-def open_recordings(path: str | Path) -> dict[str, Recording]:
+def open_recordings(path: str | Path, *, times: str = "file") -> dict[str, Recording]:
     """Open every stream of an XDF, WFDB or NWB file, or of a log of ataraxis.
 
     Parameters
@@ -83,6 +83,10 @@ def open_recordings(path: str | Path) -> dict[str, Recording]:
         ``x.xdf``, ``x.nwb``, ``x.hea`` of a WFDB record, the directory or archive of
         a log of a `Recorder` or `DataLogger`, or ``x.npz`` with columns of one length
         and their times ``t``, s, or one number ``sample_rate_hz`` (or ``rate_hz``).
+    times : str, optional
+        Of XDF: ``file``, as pyxdf corrects them, or ``fitted``: those as written,
+        converted by a fit of the file's clock offsets, with the largest error of each
+        in the index ``bound``, s.
 
     Returns
     -------
@@ -98,17 +102,26 @@ def open_recordings(path: str | Path) -> dict[str, Recording]:
     RecordingError
         The file is damaged, or none of its streams can be read.
     ValueError
-        The file has another format, and needs a collection that describes it.
+        The file has another format, and needs a collection that describes it; or
+        fitted times of a file that is not XDF.
     """
     file = Path(path)
-    return recordings_in(Folder(file.parent), file.name)
+    return recordings_in(Folder(file.parent), file.name, times)
 
 
-def recordings_in(folder: Folder, name: str) -> dict[str, Recording]:
+def recordings_in(
+    folder: Folder, name: str, times: str = "file"
+) -> dict[str, Recording]:
     """Open every stream of a file, or log, of a folder; as `open_recordings`."""
     inside, _, last = name.rpartition("/")
     folder = folder.below(inside) if inside else folder
     stem, suffix = _split(last)
+    options = {} if times == "file" else {"times": times}
+    if options and suffix.lower() != ".xdf":
+        raise ValueError(
+            f"{folder.shown(last)}: times={times!r} is for XDF, which has offsets"
+            " of clocks; fit the clock of others by ataraxis.clock"
+        )
     if suffix.lower() == ".npz" and (found := _columns(folder, last)) is not None:
         return {stem: found}
     kind = "log" if folder.is_folder(last) else _SUFFIXES.get(suffix.lower())
@@ -122,7 +135,7 @@ def recordings_in(folder: Folder, name: str) -> dict[str, Recording]:
     where = f"{folder.shown(last)} ({kind})"
     recordings = _Recordings()
     with damage_named(where):
-        described = made.describe(folder, key)
+        described = made.describe(folder, key, **options)
     for stream_id, stream in described.items():
         try:
             with damage_named(where):

@@ -263,7 +263,14 @@ def _times(
             raise RecordingError(
                 f"{where}: index {name!r}: row {none[0]} is not a time"
             )
-        seconds = raw.astype("M8[ns]").astype(np.int64) / 1e9
+        exact = raw.astype("M8[ns]")  # which wraps outside of 1678 to 2262
+        beyond = np.flatnonzero(exact.astype(raw.dtype) != raw)
+        if len(beyond):
+            raise RecordingError(
+                f"{where}: index {name!r}: row {beyond[0]} is {raw[beyond[0]]}, and ns"
+                " in 64 bits hold the years 1678 to 2262: is its unit right?"
+            )
+        seconds = exact.astype(np.int64) / 1e9
     elif raw.dtype.kind in "fiu":
         unit = stream.index[name].unit if name in stream.index else "s"
         seconds = raw.astype(np.float64) / _per_second(raw, unit, rate, where, name)

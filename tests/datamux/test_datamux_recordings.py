@@ -440,6 +440,51 @@ def test_a_time_that_is_not_finite_is_named():
         dm.Recording.of(stream, {"v": np.arange(3.0), "t": times})
 
 
+@pytest.mark.parametrize("unit", ["D", "s", "us"])
+def test_a_time_that_ns_cannot_hold_is_named(unit):
+    """The year 2500 became 1915."""
+    stream = dm.Stream(
+        "s", fields={"v": dm.Field()}, index={"t": dm.Field(dtype="i64")}
+    )
+    times = np.array(["2026-01-01", "2500-01-01"], f"M8[{unit}]")
+    with pytest.raises(RecordingError, match=r"row 1 is 2500-.* 1678 to 2262"):
+        dm.Recording.of(stream, {"v": np.arange(2.0), "t": times})
+    seconds = dm.Stream("s", fields={"v": dm.Field()}, index={"t": dm.Field(unit="s")})
+    made = dm.Recording.of(seconds, {"v": np.arange(2.0), "t": np.array([0, 1.7e12])})
+    with pytest.raises(RecordingError, match="declare the unit of index 't'"):
+        _ = made.read().time_ns
+
+
+FIRST_NS = 1_700_000_000_123_456_789
+
+
+def to_the_ns() -> tuple[np.ndarray, Recording]:
+    ns = FIRST_NS + np.arange(1000) * 101
+    stream = dm.Stream(
+        "s", fields={"v": Field()}, index={"t": Field(dtype="i64", unit="ns")},
+        attrs={"id": "s"},
+    )  # fmt: skip
+    return ns, dm.Recording.of(stream, {"v": np.arange(1000.0), "t": ns})
+
+
+@pytest.mark.parametrize("kind", ["xdf", "nwb"])
+def test_seconds_since_1970_are_off_by_128_ns_at_most(tmp_path, kind):
+    """docs/howto/export.md and collections.md state how many."""
+    pytest.importorskip({"xdf": "pyxdf", "nwb": "pynwb"}[kind])
+    ns, recording = to_the_ns()
+    path = tmp_path / f"a.{kind}"
+    {"xdf": dm.write_xdf, "nwb": dm.write_nwb}[kind](path, {"s": recording})
+    back = np.rint(dm.open_recordings(path)["s"].t * 1e9).astype("i8")
+    assert np.abs(back - ns).max() <= 128
+    near = dm.Recording.of(
+        recording.stream, {"v": np.arange(1000.0), "t": ns - FIRST_NS + 1}
+    )
+    path = tmp_path / f"b.{kind}"
+    {"xdf": dm.write_xdf, "nwb": dm.write_nwb}[kind](path, {"s": near})
+    back = np.rint(dm.open_recordings(path)["s"].t * 1e9).astype("i8")
+    assert back.tolist() == (ns - FIRST_NS + 1).tolist()
+
+
 # ---- what other readers would have read
 
 

@@ -599,7 +599,13 @@ def test_an_outlet_keeps_values_raw_times_labels_and_offsets(outlet):
     np.testing.assert_array_equal(out, values)
     np.testing.assert_array_equal(stamps["device_s"], t)
     assert source.lost == 0
-    assert abs(source.offsets[0].offset_ns) < 10**18
+    (offset,) = source.offsets
+    pylsl = pytest.importorskip("pylsl")  # which has the same clock here
+    before, lsl_s, after = now_ns(), pylsl.local_clock(), now_ns()
+    apart = round(lsl_s * 1e9) - (before + after) // 2 - offset.offset_ns
+    assert abs(apart) <= offset.bound_ns + (after - before)
+    assert 0 < offset.bound_ns < 100_000_000
+    assert 0 <= after - offset.measured_ns < 60 * 10**9
     # A gap of 30 samples in the times of a regular stream.
     pushed.push_chunk(values[:10], (1000 + (530 + np.arange(10)) / 100).tolist())
     read(source, 10)

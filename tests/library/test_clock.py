@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from clock_rig import Oscillator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -122,6 +123,22 @@ def test_a_clock_that_drifts_is_within_the_bound_at_any_time(
     span = len(ways) * every_s
     if span > 60 and len(ways) > 10:
         assert found.drift == pytest.approx(drift, abs=2 * found.bound_ns / 1e10)
+
+
+@pytest.mark.parametrize("measured_s", [30, 120, 600])
+def test_a_rate_that_changes_with_temperature_stays_within_the_bound(measured_s):
+    """20 ppm in 45 minutes: a line through a minute is 36 ms off an hour later."""
+    rng, oven = np.random.default_rng(measured_s), Oscillator(20, 20, unit_ns=1)
+    for start in range(0, 5400, 600):
+        sent = (start + np.arange(measured_s)) * SECOND
+        out, back = (rng.integers(30_000, 200_000, measured_s) for _ in range(2))
+        there = oven.stamp(sent + out)
+        trips = np.stack([sent, there, there, sent + out + back], axis=1)
+        found = Offset.from_round_trips(trips)
+        for later_s in (0, 10, 100, 1000, 3600, 7200):
+            here = int(trips[-1, 3]) + later_s * SECOND
+            away = abs(found.to_remote_ns(here) - int(oven.stamp(here)))
+            assert away <= found.bound_at(here) + 2
 
 
 def test_a_line_of_bad_measurements_claims_little():

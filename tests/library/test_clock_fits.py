@@ -14,6 +14,7 @@ from clock_rig import (
     SECOND,
     Oscillator,
     barcodes,
+    camera,
     delays,
     recorded,
     sample_times,
@@ -24,9 +25,12 @@ from laws import examples
 
 from ataraxis.clock import (
     ClockFit,
+    convert_in_order,
     fit_arrivals,
+    fit_offsets,
     fit_pulses,
     fit_round_trips,
+    fit_strobes,
     relate,
     unwrap,
 )
@@ -185,6 +189,74 @@ def test_resets_and_jumps_begin_a_segment(event, segments, bits):
     assert (fit.to_host_ns(raw, near_ns=host) == fit.to_host_ns(fit.ticks)).all()
 
 
+@pytest.mark.parametrize("by_us", [-2700, -600, -250, -100, 100, 250, 600, 1500])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_jump_that_hides_in_the_jitter_widens_the_bound(by_us, seed):
+    """A line cannot show a jump of a tenth of the jitter: the claim must stay true."""
+    rng, oven = np.random.default_rng(seed), Oscillator(0, 50, HOUR)
+    t = sample_times(rng, 20_000, hours=1)
+    jump = np.where(t > t[rng.integers(1000, 19_000)], by_us * US, 0)
+    host = t + jump + delays(rng, len(t), 12)
+    fit = fit_arrivals(oven.stamp(t), host, unit_ns=1000)
+    away = np.abs(errors(fit, t + jump))
+    bound = fit.bound_at(fit.ticks)
+    assert (away <= bound).all()
+    assert np.median(bound) < 150 * US
+    assert np.mean(away < 100 * US) > 0.95
+
+
+def resumed(kept, duration_s, clock_stands):
+    """A host is suspended, and buffers stamps; its clock may stand still meanwhile."""
+
+    def event(oven, t, raw, host):
+        start = t[len(t) // 2]
+        end = start + duration_s * SECOND
+        inside = (t > start) & (t < end)
+        which = np.flatnonzero(inside)
+        lost = {"all": which[:0], "first": which[200:], "last": which[:-200]}[kept]
+        keep = np.full(len(t), True)
+        keep[lost] = False
+        stood = np.clip(t - start, 0, end - start) if clock_stands else np.zeros_like(t)
+        resume = end - stood[-1] + 50 * MS
+        burst = resume + np.cumsum(inside) * 20 * US
+        host = np.maximum.accumulate(np.where(inside, burst, host - stood))
+        return (t - stood)[keep], raw[keep], host[keep], inside[keep]
+
+    return event
+
+
+@pytest.mark.parametrize("clock_stands", [True, False])
+@pytest.mark.parametrize("kept", ["all", "first", "last"])
+@pytest.mark.parametrize("duration_s", [20, 300, 2000])
+def test_what_a_suspended_host_buffered_spoils_nothing(clock_stands, kept, duration_s):
+    oven, t, raw, host = arrivals(1)
+    event = resumed(kept, duration_s, clock_stands)
+    t, raw, host, is_buffered = event(oven, t, raw, host)
+    fit = fit_arrivals(raw, host, unit_ns=1000)
+    away = errors(fit, t)
+    assert np.abs(away[~is_buffered]).max() < 100 * US
+    assert (np.abs(away) <= fit.bound_at(fit.ticks)).all()
+    assert len(fit.segments) == (2 if clock_stands else 1)
+
+
+@pytest.mark.parametrize("gap_s", [0, 0.5, 20])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_reset_that_hides_in_a_counter_of_few_bits(seed, gap_s):
+    """16 bits of us lap 15 times a second, the device sends 5: only the phase jumps."""
+    oven, t, raw, host = arrivals(seed)
+    for at in np.random.default_rng(seed).integers(12_000, 48_000, 1 + seed % 2):
+        raw = np.where(t >= t[at], raw - int(oven.stamp(t[at])), raw)
+        kept = (t < t[at]) | (t >= t[at] + gap_s * SECOND)
+        t, raw, host = t[kept], raw[kept], host[kept]
+    fit = fit_arrivals(raw % 2**16, host, unit_ns=1000, bits=16)
+    away = np.abs(errors(fit, t))
+    assert (away <= fit.bound_at(fit.ticks)).all()
+    assert np.mean(away < 100 * US) > 0.99
+    near = fit.to_host_ns(raw % 2**16, near_ns=host)
+    bound = fit.bound_at(raw % 2**16, near_ns=host)
+    assert (np.abs(near - t - 12 * MS) <= bound).all()
+
+
 def test_a_fast_counter_is_unwrapped_through_stalls_and_gaps():
     """A counter of 16 bits of us wraps 15 times a second; the device sends at 1 kHz."""
     rng, oven = np.random.default_rng(0), Oscillator()
@@ -270,7 +342,7 @@ def test_equal_pulses_are_refused(dirt, start):
     with pytest.raises(AmbiguousMatch, match="fit equally well") as caught:
         pulse_fit(edges=equal(), ours={**dirt, "start": start}, others=dirt)
     assert len(caught.value.candidates) > 1
-    assert str(round(caught.value.candidates[0] / 1e6)) in str(caught.value)
+    assert f"{caught.value.candidates[0] / 1e6:.3f}" in str(caught.value)
     assert pickle.loads(pickle.dumps(caught.value)).candidates
 
 
@@ -375,6 +447,151 @@ def test_round_trips_that_are_impossible_are_refused():
         fit_round_trips([], [], [])
 
 
+@pytest.mark.parametrize("jump", [-3 * SECOND, 40 * MS])
+def test_round_trips_begin_again_where_they_contradict_each_other(jump):
+    rng = np.random.default_rng(0)
+    true = np.arange(200) * 5 * SECOND
+    sent, received = true - rng.integers(1, MS, 200), true + rng.integers(1, MS, 200)
+    device = true + np.where(np.arange(200) >= 90, jump, 0)
+    fit = fit_round_trips(sent, device, received)
+    assert len(fit.segments) == 2
+    bound = fit.bound_at(device)
+    assert (np.abs(fit.to_host_ns(device, near_ns=true) - true) <= bound).all()
+    assert np.median(bound) < 2 * MS
+
+
+# ---- offsets
+
+
+def offsets(seed, seconds=3600, noise=50 * US, oven=None):
+    rng, oven = np.random.default_rng(seed), oven or Oscillator(20, 5, HOUR, 1)
+    true = np.arange(1, seconds, 5) * SECOND
+    device = oven.stamp(true)
+    return device, true - device + np.rint(rng.normal(0, noise, len(true))).astype("i8")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_offsets_with_outliers_hold_their_bound(seed):
+    oven = Oscillator(20, 5, HOUR, 1)
+    device, measured = offsets(seed, oven=oven)
+    measured[[10, 11, 100, 400]] += np.array([300, -300, 20, -5000]) * MS
+    fit = fit_offsets(device, measured)
+    assert len(fit.segments) == 1
+    assert len(fit.used) == len(device) - 4
+    ticks = np.random.default_rng(0).integers(device[0], device[-1] + HOUR, 10_000)
+    away = np.abs(fit.to_host_ns(ticks) - oven.true_ns(ticks))
+    assert (away <= fit.bound_at(ticks)).all()
+    assert np.median(fit.bound_at(device)) < 500 * US
+    assert not fit.is_absolute
+    with pytest.raises(ValueError, match="round_trip_ns"):
+        relate(fit, fit)
+
+
+def test_offsets_with_their_round_trips_are_absolute():
+    device, measured = offsets(0)
+    fit = fit_offsets(device, measured, round_trip_ns=600 * US)
+    true = Oscillator(20, 5, HOUR, 1).true_ns(device)
+    assert fit.is_absolute
+    assert (np.abs(fit.to_host_ns(device) - true) <= fit.bound_at(device)).all()
+
+
+def test_few_offsets_claim_what_is_stated():
+    fit = fit_offsets([0, 5 * SECOND], [100, 300])
+    assert fit.bound_at(0) > 200 * US
+    assert "they are few" in fit.assumption
+    assert fit_offsets([7], [5]).to_host_ns(7) == 12
+
+
+def test_offsets_that_are_not_whole_or_not_pairs_are_refused():
+    with pytest.raises(ValueError, match="one shape"):
+        fit_offsets([1, 2], [1])
+    with pytest.raises(ValueError, match="at least one offset"):
+        fit_offsets([], [])
+    with pytest.raises(ValueError, match=r"np\.rint"):
+        fit_offsets([1, 2], [0.5, 0.5])
+
+
+def restarted(*runs):
+    """Return a fit by offsets of a device that was on at (from s, to s, its clock)."""
+    true = [np.arange(a, b, 5) * SECOND for a, b, _ in runs]
+    device = [t - a * SECOND + own * SECOND
+              for t, (a, _, own) in zip(true, runs, strict=True)]  # fmt: skip
+    both = np.concatenate(device)
+    return fit_offsets(both, np.concatenate(true) - both)
+
+
+@pytest.mark.parametrize("second", [3, 600, 50_000], ids=["back", "on", "ahead"])
+def test_stamps_are_converted_through_resets_by_their_order(second):
+    runs = (0, 300, 1000), (304, 600, second)
+    fit = restarted(*runs)
+    true = np.arange(0, 600 * SECOND, 7 * MS)
+    true = true[(true < 299 * SECOND) | (true >= 304 * SECOND)]
+    stamps = np.where(true < 304 * SECOND, true + 1000 * SECOND,
+                      true + (second - 304) * SECOND)  # fmt: skip
+    host, bound = convert_in_order(fit, stamps)
+    assert (np.abs(host - true) <= bound).all()
+    assert bound.max() < MS
+
+
+def test_a_reset_that_no_stamp_shows_is_refused_or_told_apart():
+    runs = (0, 300, 1000), (310, 400, 5), (410, 700, 5)
+    fit = restarted(*runs)
+    first = np.arange(1000, 1300) * SECOND
+    # Only the third run is that long.
+    host, _ = convert_in_order(fit, np.concatenate([first, np.arange(5, 290) * SECOND]))
+    assert abs(host[-1] - 694 * SECOND) < MS
+    with pytest.raises(AmbiguousMatch, match=r"stamp 300 may be of several") as caught:
+        convert_in_order(fit, np.concatenate([first, np.arange(5, 50) * SECOND]))
+    assert caught.value.candidates == pytest.approx((310 * SECOND, 410 * SECOND))
+    with pytest.raises(ValueError, match="reset 3 times"):
+        convert_in_order(fit, np.tile(np.arange(5, 50), 4) * SECOND)
+    with pytest.raises(ValueError, match="near_ns"):
+        convert_in_order(fit_round_trips([1], [1], [1], bits=8), [1])
+
+
+# ---- strobes
+
+
+@pytest.mark.parametrize(
+    "rig",
+    [
+        {}, {"bits": 16, "first": 60_000}, {"bits": 8}, {"span_s": (100, 400)},
+        {"pauses": ((200, 5), (400, 0.7))}, {"reset": 15_000},
+        {"lost": 0.1, "dropped": 0.2}, {"hz": 200.0, "seconds": 200},
+    ],
+    ids=["dirty", "u16", "u8", "late start, early stop", "pauses", "reset",
+         "very dirty", "200 Hz"],
+)  # fmt: skip
+def test_every_frame_has_its_own_strobe(rig):
+    true, frames, arrivals, strobes = camera(3, **rig)
+    bits = rig.get("bits")
+    delay_ms = (11, 14) if "hz" in rig else (8, 16)
+    fit = fit_strobes(strobes, frames, arrivals, delay_ms=delay_ms, bits=bits)
+    assert (strobes[fit.partners] == true[fit.used]).all()
+    recorded_share = 0.5 if "span_s" in rig else 1 - rig.get("lost", 0.01)
+    assert len(fit.used) > 0.97 * recorded_share * len(frames)
+    away = np.abs(fit.to_host_ns(frames, near_ns=arrivals) - true)
+    bound = fit.bound_at(frames, near_ns=arrivals)
+    inside = np.abs(away) < 100 * MS  # not between two parts
+    assert np.mean(away <= bound) > 0.9999
+    assert np.median(bound) < 20 * US
+    assert inside.mean() > 0.99
+
+
+def test_strobes_that_may_be_of_other_frames_are_refused():
+    _, frames, arrivals, strobes = camera(5)
+    with pytest.raises(AmbiguousMatch, match="fit equally well") as caught:
+        fit_strobes(strobes, frames, arrivals, delay_ms=(0, 50))
+    shifts = np.diff(sorted(caught.value.candidates)) / 1e6
+    assert shifts == pytest.approx(1000 / 60, abs=0.1)
+    with pytest.raises(ValueError, match="too few edges match"):
+        fit_strobes(strobes, frames, arrivals, delay_ms=(30, 40))
+    with pytest.raises(ValueError, match="at least 8 integers"):
+        fit_strobes(strobes[:7], frames, arrivals, delay_ms=(8, 16))
+    with pytest.raises(ValueError, match="one shape"):
+        fit_strobes(strobes, frames[1:], arrivals, delay_ms=(8, 16))
+
+
 # ---- every fit
 
 
@@ -406,6 +623,11 @@ def test_a_fit_goes_through_json_and_stays_frozen():
     assert back != trips()
     assert (back.bound_at(raw) == fit.bound_at(raw)).all()
     assert (host - fit.to_host_ns(fit.ticks) == fit.residuals + 1_500_000).all()
+    small = ClockFit.from_dict(json.loads(json.dumps(fit.as_dict(residuals=False))))
+    assert len(small.residuals) == 0
+    assert (small.to_host_ns(raw) == fit.to_host_ns(raw)).all()
+    assert (small.bound_at(raw) == fit.bound_at(raw)).all()
+    assert small.as_dict(residuals=False) == fit.as_dict(residuals=False)
     with pytest.raises(ValueError, match="is missing"):
         ClockFit.from_dict({"kind": "pulses", "assumption": "", "segments": []})
     with pytest.raises(AttributeError):
@@ -443,6 +665,15 @@ class Axes:
 
     def __getattr__(self, name):
         return lambda *args, **options: self.drawn.append(name)
+
+
+def test_a_plot_draws_residuals_and_bounds():
+    pytest.importorskip("matplotlib", reason="the plot extra is not installed")
+    axes = trips().plot()
+    assert axes.get_xlabel() == "host time, s"
+    (residuals,) = axes.lines
+    assert len(residuals.get_xdata()) == 100
+    assert len(axes.collections) == 1
 
 
 def test_a_plot_needs_matplotlib_only_when_it_is_drawn(monkeypatch):

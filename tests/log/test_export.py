@@ -15,6 +15,7 @@ import pytest
 import xarray as xr
 from click.testing import CliRunner
 
+import ataraxis.datamux as dm
 from ataraxis import Producer, Recorder
 from ataraxis.cli import main
 from ataraxis.errors import CorruptFrame
@@ -478,3 +479,35 @@ def test_the_command_line(recording: Path, tmp_path: Path) -> None:
     assert "not one of npz, nwb, zarr, xdf" in wrong.output
     wrong = runner.invoke(main, ["export", str(tmp_path), str(tmp_path / "b.npz")])
     assert "no log" in wrong.output
+
+
+@pytest.mark.parametrize("suffix", ["journal", "npz", "nwb", "zarr", "xdf"])
+def test_ns_of_this_century_come_back_from_every_format(
+    tmp_path: Path, suffix: str
+) -> None:
+    ns = 1_700_000_000_123_456_789 + np.arange(1000) * 101
+    stream = dm.Stream(
+        "s", fields={"v": dm.Field()}, index={"t": dm.Field(dtype="i64", unit="ns")}
+    )
+    recording = dm.Recording.of(stream, {"v": np.arange(1000.0), "t": ns})
+    sink = dm.JournalSink(stream, "s", tmp_path / "log")
+    dm.API().replay(recording, sink, rate_limit=False).wait()
+    sink.close()
+    if suffix == "journal":
+        block = dm.open_recordings(tmp_path / "log")["s"].read()
+        assert block.index["device_time"].tolist() == ns.tolist()
+        return
+    module = needed(suffix)
+    out = export_log(tmp_path / "log", tmp_path / f"out.{suffix}")
+    if suffix == "npz":
+        found = np.load(out)["s.device_time"]
+    elif suffix == "nwb":
+        with module.NWBHDF5IO(str(out), "r") as io:
+            found = io.read().acquisition["s_device"].data[:, 0]
+    elif suffix == "zarr":
+        found = module.open_group(str(out))["s"]["device_time"][:]
+    else:
+        streams, _ = module.load_xdf(str(out), dejitter_timestamps=False)
+        (device,) = (s for s in streams if s["info"]["name"][0] == "s device")
+        found = device["time_series"][:, 0]
+    assert np.asarray(found).tolist() == ns.tolist()

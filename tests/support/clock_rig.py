@@ -69,3 +69,35 @@ def recorded(rng, edges, *, lost=0.01, extra=0.01, bounced=0.01, start=0, stop=N
     again = kept[rng.random(len(kept)) < bounced]
     again = again + rng.integers(100_000, 3 * MS, len(again))
     return np.sort(np.concatenate([kept, false, again]))
+
+
+def camera(
+    seed, hz=60.0, seconds=600, pauses=(), reset=None, bits=None, first=0, span_s=None,
+    lost=0.01, dropped=0.02, fixed_ms=12,
+):  # fmt: skip
+    """Simulate a camera whose strobes a DAQ records, and whose frames arrive.
+
+    Returns the true times of the frames that arrived, their numbers as counted, their
+    arrivals and the recorded strobes, ns. `pauses` are (after s, for s).
+    """
+    rng = np.random.default_rng(seed)
+    oven = Oscillator(30, 20, 1800 * SECOND, unit_ns=1)
+    number = np.arange(int(hz * seconds))
+    ideal = number * (SECOND / hz)
+    for after_s, for_s in pauses:
+        ideal = ideal + np.where(number >= after_s * hz, for_s * SECOND, 0)
+    jitter = rng.normal(0, 2000, len(number))
+    true = np.rint(oven.true_ns(ideal) + jitter).astype("i8") + 5 * SECOND
+    start_s, stop_s = span_s or (0, 10 * seconds)
+    strobes = recorded(
+        rng, true, lost=lost, start=true[0] + start_s * SECOND,
+        stop=min(true[-1], true[0] + stop_s * SECOND),
+    )  # fmt: skip
+    counted = number + first
+    if reset is not None:
+        counted = np.where(number >= reset, number - reset, counted)
+    if bits is not None:
+        counted = counted % (1 << bits)
+    arrived = np.maximum.accumulate(true + delays(rng, len(true), fixed_ms))
+    kept = rng.random(len(true)) >= dropped
+    return true[kept], counted[kept], arrived[kept], strobes

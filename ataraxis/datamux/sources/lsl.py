@@ -5,6 +5,7 @@ Times are the sender's, unchanged; the offsets of its clock are recorded in ``of
 
 from __future__ import annotations
 
+import ctypes
 import math
 import time
 import warnings
@@ -319,7 +320,7 @@ class LslSource(DescribedSource):
             return
         self._ask_ns = now_ns() + _AGAIN_NS
         try:
-            correction = self._inlet.get().time_correction(timeout=timeout)
+            correction, round_trip, sender = self._correction(timeout)
         except (self._lsl.util.TimeoutError, self._lsl.util.LostError):
             return  # the next pull reports a loss, after the samples
         self._ask_ns = now_ns() + round(OFFSET_S * 1e9)
@@ -327,9 +328,25 @@ class LslSource(DescribedSource):
         before, lsl_s, after = now_ns(), self._lsl.local_clock(), now_ns()
         here = round(lsl_s * 1e9) - (before + after) // 2
         offset_ns = here - round(correction * 1e9)
+        measured_ns = min(round((sender + correction) * 1e9) - here, after)
         host = str(self._stream.attrs.get("hostname", ""))
-        bound_ns = 1_000_000 + (after - before)
-        self.offsets.append(Offset(offset_ns, bound_ns, after, host))
+        # Whatever the way there and back, the error is half of both.
+        bound_ns = math.ceil(round_trip * 5e8) + (after - before)
+        self.offsets.append(Offset(offset_ns, bound_ns, measured_ns, host))
+
+    def _correction(self, timeout: float) -> tuple[float, float, float]:
+        """Return what to add to the sender's time, the duration of the round trip, and
+        the sender's time then, s. pylsl has a call for the first of them only.
+        """
+        remote, trip, code = ctypes.c_double(), ctypes.c_double(), ctypes.c_int()
+        ask = self._lsl.lib.lib.lsl_time_correction_ex
+        ask.restype = ctypes.c_double
+        correction = ask(
+            self._inlet.get().obj, ctypes.byref(remote), ctypes.byref(trip),
+            ctypes.c_double(timeout), ctypes.byref(code),
+        )  # fmt: skip
+        self._lsl.util.handle_error(code)
+        return float(correction), trip.value, remote.value
 
     def close(self) -> None:
         """Disconnect from the outlet."""

@@ -186,7 +186,9 @@ def write_nwb(
     path : str or Path
         The file; must not exist.
     recordings : mapping of str to Recording
-        Recordings by the names of their time series: fields of one dtype.
+        Recordings by the names of their time series: fields of one dtype. NWB has
+        times in seconds as doubles, which hold the ns up to 97 days; of ns since 1970
+        they are off by up to 128.
     start : datetime, optional
         Time 0; by default now.
     description : str

@@ -16,16 +16,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ataraxis.clock import ClockFit, convert_in_order, fit_offsets
 from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import Field, Stream, channel_names
 from ataraxis.datamux.folder import Folder, OpenedFile, SuffixFormat
 from ataraxis.datamux.recording import Recording
-from ataraxis.errors import RecordingError
+from ataraxis.errors import ConfigError, RecordingError
 from ataraxis.log.export.xdf import XdfWriter, fitting
 from ataraxis.log.optional import need
 
 RAW = "raw"
+BOUND = "bound"
 _INDEX = {"t": "time", RAW: "as written"}
+_FITTED = {**_INDEX, BOUND: "largest error of the time"}
 _FORMATS = {
     "float32": "f32", "double64": "f64", "int8": "i8", "int16": "i16", "int32": "i32",
     "int64": "i64", "string": "str",
@@ -41,6 +44,10 @@ class Xdf(SuffixFormat):
     resets handled by the file's clock offsets. After a reset without offsets, times
     continue where they were, with a warning. The index ``raw``, if declared, has the
     times as written.
+
+    With ``attrs: {times: fitted}`` a stream's times are those as written, converted by
+    `fit_offsets` of its clock offsets; jitter stays. The index ``bound``, if declared,
+    has the largest error of each, s: of jitter and drift, see `ClockFit.bound_at`.
     """
 
     suffix = ".xdf"
@@ -75,16 +82,34 @@ class Xdf(SuffixFormat):
         if set(stream.fields) - set(names) and len(stream.fields) == len(names):
             names = [*stream.fields]  # the file does not label its channels
         made = _columns(loaded[chosen], names)
+        if _is_fitted(stream.attrs.get("times", "file"), path):
+            raw = _named(self._load(folder, key, False))[chosen]
+            made[stream.time], made[BOUND] = _fitted(raw, f"{path}: stream {wanted!r}")
+            made[RAW] = raw["time_stamps"]
+            return made
         rate = float(loaded[chosen]["info"]["nominal_srate"][0])
         where = f"{path}: stream {wanted!r}"
         made[stream.time] = _continued(loaded[chosen]["time_stamps"], rate, where)
         if RAW in stream.index:
-            raw = _named(self._load(folder, key, False))
-            made[RAW] = raw[chosen]["time_stamps"]
+            made[RAW] = _named(self._load(folder, key, False))[chosen]["time_stamps"]
         return made
 
-    def describe(self, folder: Folder, key: str) -> dict[str, Stream]:
-        """Return the streams of a file by name."""
+    def fits(self, folder: Folder, key: str) -> dict[str, ClockFit]:
+        """Return the fit of each stream that has clock offsets."""
+        loaded = _named(self._load(folder, key, False))
+        where = folder.shown(f"{key}.xdf")
+        return {
+            name: _fit_of(found, f"{where}: stream {name!r}")
+            for name, found in loaded.items()
+            if len(found["clock_times"])
+        }
+
+    def describe(
+        self, folder: Folder, key: str, times: str = "file"
+    ) -> dict[str, Stream]:
+        """Return the streams of a file by name, with times as pyxdf's or fitted."""
+        is_fitted = _is_fitted(times, folder.shown(f"{key}.xdf"))
+        index, more = (_FITTED, {"times": times}) if is_fitted else (_INDEX, {})
         described = {}
         for stream_id, found in _named(self._load(folder, key, True)).items():
             info = found["info"]
@@ -98,10 +123,74 @@ class Xdf(SuffixFormat):
                     name: Field(name, dtype=dtype, unit=unit)
                     for name, unit in zip(_labels(found), units, strict=True)
                 },
-                index={name: Field(text, unit="s") for name, text in _INDEX.items()},
-                attrs={"id": stream_id, "type": kind},
+                index={name: Field(text, unit="s") for name, text in index.items()},
+                attrs={"id": stream_id, "type": kind, **more},
             )  # fmt: skip
         return described
+
+
+def _is_fitted(times: object, where: str) -> bool:
+    if times not in ("file", "fitted"):
+        raise ConfigError(f"{where}: times must be 'file' or 'fitted', got {times!r}")
+    return times == "fitted"
+
+
+def xdf_fits(path: str | Path) -> dict[str, ClockFit]:
+    """Fit the clock of each stream of an XDF file by the file's clock offsets.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    dict of str to ClockFit
+        By the names of streams that have offsets: a stream's times, ns, to those of
+        the computer that recorded the file. ``open_recordings(path, times="fitted")``
+        applies them.
+
+    Raises
+    ------
+    FileNotFoundError
+        The file does not exist.
+    RecordingError
+        The file is damaged.
+    """
+    file = Path(path)
+    return Xdf().fits(Folder(file.parent), file.stem)
+
+
+def _fit_of(found: dict[str, Any], where: str) -> ClockFit:
+    """Fit the clock of a stream as read without corrections."""
+    if not len(found["clock_times"]):
+        raise RecordingError(
+            f"{where}: without clock offsets, its times cannot be fitted: read it with"
+            " times='file'"
+        )
+    seconds, offsets = (np.array(found[k]) for k in ("clock_times", "clock_values"))
+    is_good = np.isfinite(seconds) & np.isfinite(offsets)
+    if not is_good.any():
+        raise RecordingError(f"{where}: none of its clock offsets is a number")
+    host = "the recording computer"
+    return fit_offsets(_ns(seconds[is_good]), _ns(offsets[is_good]), clock=host)
+
+
+def _fitted(found: dict[str, Any], where: str) -> tuple[Any, Any]:
+    """Return a stream's times by the fit of its clock, and their bounds, s."""
+    fit = _fit_of(found, where)
+    try:
+        host_ns, bound_ns = convert_in_order(fit, _ns(found["time_stamps"]))
+    except ValueError as error:  # AmbiguousMatch, too
+        raise RecordingError(
+            f"{where}: its times cannot be fitted: {error}. Read it with times='file'"
+        ) from error
+    return host_ns / 1e9, bound_ns / 1e9
+
+
+def _ns(seconds: Any) -> NDArray[np.int64]:
+    """Return seconds as whole ns."""
+    return np.rint(np.asarray(seconds, np.float64) * 1e9).astype(np.int64)
 
 
 def _load(opened: OpenedFile, is_corrected: bool) -> list[dict[str, Any]]:
@@ -330,9 +419,11 @@ def write_xdf(path: str | Path, recordings: Mapping[str, Recording]) -> None:
     path : str or Path
         The file; must not exist.
     recordings : mapping of str to Recording
-        Recordings by the names of their streams. Times and values are written exactly;
-        the fields of a stream share one dtype; u8 to u32, bool and f16 become the next
-        wider one that XDF has; if one field is text, all are.
+        Recordings by the names of their streams. Times `t` and values are written
+        exactly. XDF has times in seconds as doubles, which hold the ns up to 97 days;
+        of ns since 1970 they are off by up to 128. The fields of a stream share
+        one dtype; u8 to u32, bool and f16 become the next wider one that XDF has; if
+        one field is text, all are.
 
     Raises
     ------

@@ -280,7 +280,8 @@ class TimeIndex(PandasIndex, metaclass=_OneOfPandas):
 
 
 def _ns(time: np.datetime64) -> int:
-    return int(time.astype("M8[ns]").view("i8"))
+    """Return ns since 1970; ValueError outside of 1678 to 2262."""
+    return int(pd.Timestamp(time).as_unit("ns").value)
 
 
 def _array(rows: range) -> NDArray[np.int64]:
