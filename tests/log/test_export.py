@@ -260,6 +260,26 @@ def test_blocks_of_samples_are_samples_in_other_formats(
         assert len(device.timestamps[:]) == 20
 
 
+def test_what_a_stamp_is_travels_to_xarray_and_nwb(tmp_path: Path) -> None:
+    needed("nwb")
+    import pynwb
+
+    attrs = {
+        "stamp_of": "exposure_mid", "exposure_ns": 8_000_000, "readout_ns": 2_000_000,
+        "line_time_ns": 15_000,
+    }  # fmt: skip
+    camera = Producer("camera", shape=(2, 3), dtype="u1", dims=("y", "x"), attrs=attrs)
+    with camera, Recorder("camera", tmp_path):
+        camera.send(np.zeros((2, 3), "u1"))
+    with xr.open_dataset(tmp_path, engine="ataraxis", name="camera") as found:
+        assert attrs.items() <= found.camera.attrs.items()
+    made = export_log(tmp_path, tmp_path / "a.nwb")
+    with pynwb.NWBHDF5IO(str(made), "r") as io:
+        comments = io.read().acquisition["camera"].comments
+    labels = json.loads(comments.partition("labels: ")[2])
+    assert attrs.items() <= labels["attrs"].items()
+
+
 DTYPES = ["u1", "<i2", ">i4", "<u8", "f2", ">f8", "c16", "?", "M8[us]", "S5", "<U3"]
 
 
