@@ -149,6 +149,12 @@ class LogArchive(Messages):
         assert number is not None
         return self._source.account(number)[0]
 
+    def is_numbered(self, source: int | str) -> bool:
+        """Return whether a gap in the sequence numbers of a source is a loss."""
+        number = self._number(source)
+        assert number is not None
+        return self._source.is_numbered(number)
+
     @property
     def anchors(self) -> list[Anchor]:
         """Pairs of monotonic and wall time, taken during the recording."""

@@ -186,14 +186,14 @@ def _sent(rig: Rig, context: Context) -> dict[str, tuple[int, int]]:
 
 def _declared(name: str, context: Context) -> float | None:
     """Return the rate of frames in a stream's labels, Hz."""
+    from ataraxis.labels import frame_rate
     from ataraxis.stream import Consumer
 
     try:
         with Consumer(name, context=context, policy="latest") as reader:
-            rate = reader.labels.attrs.get("rate_hz")
+            return frame_rate(reader.labels)
     except FileNotFoundError:
         return None
-    return float(rate) if rate else None
 
 
 def _problem(found: StreamCheck, verdict: Any) -> str:

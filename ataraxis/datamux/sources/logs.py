@@ -16,6 +16,7 @@ from ataraxis.datamux.price import Price, charge
 from ataraxis.errors import CorruptFrame, LayoutError, RecordingError
 from ataraxis.labels import Labels, is_blocks, sample_rate, sample_times, stamp_of
 from ataraxis.log.archive import LogArchive
+from ataraxis.log.sample_axis import FrameTimes, axis_of
 from ataraxis.log.selection import EntryBlock, SourceInfo
 from ataraxis.shm.beneath import path_of
 
@@ -29,8 +30,8 @@ class Logs:
     A stream is a source of the log, by name or else by number. Times are those of the
     device if the recording marks them as ns, else the monotonic times of the frames. An
     index may also declare ``time_ns``, ``device_time``, ``device_sequence`` and
-    ``sequence``, as recorded. Blocks are split into samples; their device times are of
-    their first sample, their monotonic times of what the labels' ``stamp_of`` states.
+    ``sequence``, as recorded. Blocks are split into samples: their times are fitted to
+    the stamps, as xarray shows them; their device times are of the first sample.
     """
 
     def keys(self, folder: Folder) -> Iterable[tuple[str, Mapping[str, Any]]]:
@@ -57,6 +58,7 @@ class Logs:
             wanted = str(stream.attrs.get("log_name", stream_id))
             info = _source(archive, wanted)
             parts = _read_parts(archive, info)
+            is_numbered = archive.is_numbered(info.number)
         row = _labels_of(info, parts[0])
         sample = _sample_of(row)
         each = [part.data.shape[1] if is_blocks(row) else 1 for part in parts]
@@ -75,14 +77,21 @@ class Logs:
         ticks = device[:, 0] if device is not None and is_ns else time
         per_s, stamp = (10**9, "sample") if is_ns else (scale, stamp_of(row))
         rate = sample_rate(row)
-        if is_blocks(row) and rate is not None:
+        sequence = _joined([part.sequence for part in parts])
+        if is_blocks(row) and not is_ns and scale == 10**9 and len(counts) > 1:
+            frames = FrameTimes(
+                counts, time, sequence if is_numbered else None, device,
+                whole=row.shape[0],
+            )  # fmt: skip
+            ticks = axis_of(frames, row.attrs).at(np.arange(int(counts.sum())))
+            columns.setdefault("t", ticks / 1e9)
+        elif is_blocks(row) and rate is not None:
             ticks = sample_times(ticks * (10**9 // per_s), counts, rate, stamp)
             columns.setdefault("t", ticks / 1e9)
         else:
             columns.setdefault("t", np.repeat(ticks / per_s, counts))
         # All samples of a frame have its time.
         columns["time_ns"] = np.repeat(time, counts) * (10**9 // scale)
-        sequence = _joined([part.sequence for part in parts])
         columns["sequence"] = np.repeat(sequence, counts).astype(np.int64)
         if device is not None:
             columns["device_time"] = np.repeat(device[:, 0], counts)
