@@ -74,10 +74,10 @@ def timed(work: object) -> float:
     return 1 / (time.perf_counter() - start)
 
 
-def main() -> None:
+def main() -> int:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--directory")
     options = parser.parse_args()
@@ -131,8 +131,8 @@ def main() -> None:
         tree.close()
         fast.close()
         checked.close()
-    report(results, AIMS, options.json)
+    return report(results, AIMS, options.json)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

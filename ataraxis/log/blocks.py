@@ -121,7 +121,11 @@ class Blocks:
     # ---- reading
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Read samples from `start` to before `stop`: a copy, one in memory."""
+        """Read samples from `start` to before `stop`: a copy."""
+        if start < stop:
+            part = int(np.searchsorted(self._starts, start, "right")) - 1
+            if stop <= self._starts[part + 1]:
+                return self._within(part, start, stop)
         out = np.empty((max(stop - start, 0), *self.rest), self._kind.dtype)
         at = start
         while at < stop:
@@ -140,6 +144,17 @@ class Blocks:
             self._rows_as(part, row, row + many, place.reshape(many, each, *self.rest))
             at += many * each
         return out
+
+    def _within(self, part: int, start: int, stop: int) -> NDArray[Any]:
+        """Read samples of entries of one size, by whole entries."""
+        each, begin = int(self._each[part]), int(self._starts[part])
+        first, inner = divmod(start - begin, each)
+        last = -(-(stop - begin) // each)
+        blocks = self._rows_as(part, first, last)
+        flat = blocks.reshape((last - first) * each, *self.rest)
+        found = flat[inner : inner + stop - start]
+        # A small part does not keep all of them in memory.
+        return found if 2 * len(found) > len(flat) else found.copy()
 
     def _rows_as(
         self, part: int, first: int, last: int, out: NDArray[Any] | None = None
