@@ -27,8 +27,15 @@ from ataraxis.log.journal.page import Gap, files_of
 from ataraxis.log.journal.reader import JournalReader
 from ataraxis.log.npy.package import Messages
 from ataraxis.log.rows import TEXT, RowKind, read_rows
-from ataraxis.log.selection import EntryBlock, LogSource, Problem, Selection, SourceInfo
-from ataraxis.log.series import Series, by_anchors
+from ataraxis.log.selection import (
+    EntryBlock,
+    LogSource,
+    Problem,
+    Selection,
+    SourceInfo,
+    distinct,
+)
+from ataraxis.log.series import Series, Times, by_anchors
 
 LONGEST_SLEEP_S = 0.5
 CHUNK = 4096
@@ -282,6 +289,8 @@ class LogArchive(Messages):
     ) -> EntryBlock:
         """Read entries of one dtype and shape into one array.
 
+        Onsets of npy logs are left out, unless `numbers` has them.
+
         Parameters
         ----------
         source, start, stop, numbers
@@ -311,6 +320,8 @@ class LogArchive(Messages):
             shorter than the others, and is left out.
         """
         found = self.select(source, start, stop, numbers=numbers)
+        if numbers is None:
+            found = self.without_onsets(found)
         problems = (
             self._source.unknown(self._number(source), start, stop)
             if numbers is None
@@ -372,6 +383,29 @@ class LogArchive(Messages):
             left_out=left_out,
             problems=tuple(problems),
         )
+
+    def without_onsets(self, found: Selection) -> Selection:
+        """Leave the onsets of an npy log out of a selection: they are times, not data.
+
+        Parameters
+        ----------
+        found : Selection
+            Of this archive.
+
+        Returns
+        -------
+        Selection
+            Without entries of stamp 0 whose 8 bytes are microseconds of this century.
+        """
+        if self.unit != "us":
+            return found
+        behind = [
+            Times(self._source, int(number)).onset_numbers
+            for number in distinct(found.source)
+        ]
+        onsets = np.concatenate([np.empty(0, np.int64), *behind])
+        is_onset = np.isin(found.numbers, onsets)
+        return self._source.pick(found.numbers[~is_onset]) if is_onset.any() else found
 
     def _whole_blocks(
         self, found: Selection, kind: RowKind, first: Frame

@@ -84,6 +84,11 @@ class Times:
                 behind.append(number)
         self._behind = np.array(behind, np.int64)
 
+    @property
+    def onset_numbers(self) -> NDArray[np.int64]:
+        """Numbers of the entries that are onsets."""
+        return self._behind
+
     def without_onset(self, ranges: NDArray[np.int64]) -> NDArray[np.int64]:
         """Remove the onsets from the entries of the source."""
         for number in self._behind.tolist():

@@ -569,3 +569,35 @@ def test_keys_are_listed_without_links_and_hidden_files(tmp_path: Path) -> None:
         keys, foreign = keys_in(tmp_path)
     assert len(keys) == 2
     assert foreign == ["007_5.npy"]
+
+
+# ---- onsets
+
+
+@pytest.mark.parametrize("size", [2, 8])
+def test_a_log_with_an_onset_is_read_in_every_way(tmp_path: Path, size: int) -> None:
+    """The onset is a time: it is in no array of values, wherever the log is opened."""
+    import xarray as xr
+
+    import ataraxis.datamux as dm
+
+    onset = 1_700_000_000_000_000
+    rows = np.arange(5 * size, dtype="u1").reshape(5, size)
+    with EntryDirectory(tmp_path) as entries:
+        entries.write(1, 0, onset.to_bytes(8, "little"))
+        for k, row in enumerate(rows):
+            entries.write(1, 100 * (k + 1), row.tobytes())
+        entries.write(2, 0, onset.to_bytes(8, "little"))
+    with LogArchive(tmp_path) as archive:
+        np.testing.assert_array_equal(archive.read(1).data, rows)
+        assert archive.read(1).time.tolist() == [100, 200, 300, 400, 500]
+        assert len(archive.select(1)) == 6
+        assert archive.read(numbers=archive.select(1).numbers[:1]).data.shape == (1, 8)
+        assert archive.onset_timestamp_us == onset
+    with xr.open_dataset(tmp_path, engine="ataraxis", source=1) as found:
+        np.testing.assert_array_equal(found.data.values, rows)
+    recordings = dm.open_recordings(tmp_path)
+    assert [*recordings] == ["1"]
+    block = recordings["1"].read()
+    values = np.stack([*block.values.values()], -1).reshape(5, size)
+    np.testing.assert_array_equal(values, rows)

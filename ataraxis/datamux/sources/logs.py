@@ -103,7 +103,7 @@ class Logs:
         described: dict[str, Stream] = {}
         with _opened(folder, key) as archive:
             for number, info in archive.sources.items():
-                numbers = archive.select(number)
+                numbers = archive.without_onsets(archive.select(number))
                 if not len(numbers):
                     continue
                 name = info.name or str(number)
