@@ -4,6 +4,7 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from ataraxis._kernels.arena cimport Arena
 from ataraxis._kernels.atomics cimport AX_GIL_BYTES, ax_copy
 from ataraxis._kernels.crc cimport AX_CRC_BYTES, ax_crc32
 from ataraxis._kernels.frame cimport ax_frame
@@ -44,6 +45,9 @@ cdef inline uint32_t crc_after(crc_of, uint32_t crc, const char *data, uint64_t 
     return crc_of(PyMemoryView_FromMemory(<char *>data, count, PyBUF_READ), crc)
 
 cdef bint encode_value(ax_payload *payload, value, int code) except -1
-cdef int write_message(char *slot, ax_payload *payload, ax_message_header *header, crc_of) except -1
-# The value of a leased slot, checked; NotImplemented: no fast path.
-cdef object read_message(ax_work *work, ax_lease *slot_lease, ax_message_header *header, crc_of)
+cdef int write_message(char *slot, ax_payload *payload, ax_message_header *header, crc_of, bint is_there) except -1
+# The value of a leased slot, whose frame is at `slot`, checked; NotImplemented: no fast path. An array in a chunk is a view
+# of it if `arena` is given, else a copy.
+cdef object read_message(
+    ax_work *work, ax_lease *slot_lease, char *slot, uint64_t bytes, Arena arena, ax_message_header *header, crc_of
+)

@@ -8,7 +8,7 @@ from cython cimport final, freelist, no_gc
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
 from ataraxis._kernels.layout cimport AX_DAMAGED, AX_EMPTY, AX_OK
-from ataraxis._kernels.messages cimport ax_message_header, read_message
+from ataraxis._kernels.messages cimport ax_message_header
 from ataraxis._kernels.platform cimport ax_now_ns
 from ataraxis._kernels.queue cimport ax_lease
 from ataraxis._kernels.queue_handle cimport Message, QueueHandle
@@ -183,7 +183,7 @@ cdef class WorkerHandle:
             is_there = status == AX_OK
             if is_there:
                 try:
-                    value = read_message(&inbox.work, &self.slot_lease, &header, inbox.crc_of)
+                    value = inbox.read(&self.slot_lease, &header)
                 except BaseException:
                     inbox.finish_lease(&self.slot_lease, 0, True, True)
                     raise
@@ -229,7 +229,7 @@ cdef class WorkerHandle:
             now = ax_now_ns()
             if status == AX_OK:
                 self.is_served = True
-                value = read_message(&inbox.work, &self.served, &self.header, inbox.crc_of)
+                value = inbox.read(&self.served, &self.header)
         finally:
             inbox.leave()
         if status != AX_OK:

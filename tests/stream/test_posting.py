@@ -59,6 +59,7 @@ def test_the_frame_is_the_one_that_frame_writes(queue: MemQ, value: Any) -> None
 
 @pytest.mark.parametrize("value", LONG, ids=lambda v: repr(v)[:20])
 def test_what_goes_the_long_way_is_not_put(queue: MemQ, value: Any) -> None:
+    queue._is_without_arena = True
     assert post(queue, value) is None
     assert queue.empty()
 
