@@ -71,6 +71,7 @@ cdef class QueueHandle:
     cdef int put_ticket(self, ax_last *slot, ax_ticket *ticket, uint64_t payload, int64_t now) except -100
     cdef int put_piece_in_chunk(self, ax_piece *piece, int64_t deadline) except -100
     cdef int put_message_in_chunk(self, value, ax_payload *payload, ax_message_header *header, int64_t deadline) except -100
+    cdef Chunk own_chunk(self, value, ax_payload *payload)
     cdef char *frame_of(self, ax_lease *slot_lease, int k, uint64_t *bytes) except? NULL
     cdef object read(self, ax_lease *slot_lease, ax_message_header *header)
     cdef int put_packed(self, char *frames, uint32_t bytes, uint32_t count, uint64_t payload, int64_t deadline) except -100

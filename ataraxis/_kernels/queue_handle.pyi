@@ -111,6 +111,9 @@ class QueueHandle:
         time_ns: int,
         deadline: int,
     ) -> int: ...
+    def _empty(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> NDArray[Any] | None: ...
     def _fetch(self, deadline: int) -> Message | FrameLease | int | None: ...
 
 @disjoint_base

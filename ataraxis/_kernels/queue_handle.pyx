@@ -1314,25 +1314,90 @@ cdef class QueueHandle:
         cdef ax_ticket ticket
         cdef ax_last slot
         cdef char *to
+        cdef bint is_given
+        cdef Chunk own = self.own_chunk(value, payload)
         cdef int status = self.await_room(deadline)
         if status != AX_OK:
             return status
-        to = self.take_chunk(front, front + payload.bytes, &chunk, &ticket)
-        if to == NULL:
-            return UNFIT
+        if own is None:
+            to = self.take_chunk(front, front + payload.bytes, &chunk, &ticket)
+            if to == NULL:
+                return UNFIT
+        else:
+            # No other thread gives it meanwhile.
+            own.is_filling = False
+            ticket.chunk, ticket.at, ticket.bytes = own.chunk, AX_PAYLOAD_AT - front, front + payload.bytes
+            to = own.start - front
+        status = AX_DEAD
         try:
-            write_message(to, payload, header, self.crc_of, False)
+            write_message(to, payload, header, self.crc_of, own is not None)
             status = self.claim_slot(&slot, deadline)
-        except:
-            arena_drop(&self.arena.store, chunk)
-            raise
+        finally:
+            if status != AX_OK:
+                if own is None:
+                    arena_drop(&self.arena.store, chunk)
+                else:
+                    own.is_filling = True
         if status != AX_OK:
-            arena_drop(&self.arena.store, chunk)
             return status
-        if not arena_give(&self.arena.store, chunk, slot.position):
+        if own is None:
+            is_given = arena_give(&self.arena.store, chunk, slot.position)
+        else:
+            is_given = own.give(slot.position)
+            cnp.PyArray_CLEARFLAGS(value, cnp.NPY_ARRAY_WRITEABLE)
+            base = cnp.get_array_base(value)
+            if cnp.PyArray_CheckExact(base):
+                cnp.PyArray_CLEARFLAGS(base, cnp.NPY_ARRAY_WRITEABLE)
+        if not is_given:
             queue_abandon(&self.work, slot.index)
             return UNFIT
         return self.put_ticket(&slot, &ticket, payload.bytes, header.time_ns)
+
+    cdef Chunk own_chunk(self, value, ax_payload *payload):
+        # The chunk in whose place for a payload the value lies; None: it lies elsewhere.
+        cdef Chunk own
+        if not cnp.PyArray_CheckExact(value):
+            return None
+        base = cnp.get_array_base(value)
+        if cnp.PyArray_CheckExact(base):       # the array of `_empty`, of which this is a view
+            base = cnp.get_array_base(base)
+        if not isinstance(base, Chunk):
+            return None
+        own = base
+        if not own.is_filling or own.arena is not self.arena:
+            return None
+        # Of a part of it, the bytes behind would be overwritten by the padding.
+        return own if payload.data == own.start and payload.bytes == <uint64_t>own.bytes else None
+
+    def _empty(self, shape, dtype not None):
+        """Return an array for a message to be filled, in a chunk, or None: it would fit a slot, or there is no chunk."""
+        cdef uint64_t front = sizeof(ax_frame) + sizeof(ax_origin), chunk = 0, bytes = dtype.itemsize
+        cdef cnp.npy_intp dims[4]
+        cdef ax_ticket ticket
+        cdef char *to
+        cdef int k = 0
+        cdef Chunk pin = None
+        if not dtype.isnative or code_of(dtype.num) == 0 or not 0 < len(shape) <= 4:
+            return None
+        for extent in shape:
+            if not 0 < extent < 1 << 32 or bytes * extent >= 1 << 62:
+                return None
+            dims[k] = extent
+            bytes *= <uint64_t>dims[k]
+            k += 1
+        if ax_padded(front + bytes) <= self.work.stride:
+            return None
+        self.enter()
+        try:
+            to = self.take_chunk(front, front + bytes, &chunk, &ticket)
+            if to == NULL:
+                return None
+            pin = filling_chunk(self.arena, chunk, to + front, bytes)
+        finally:
+            self.leave()
+        array = cnp.PyArray_SimpleNewFromData(k, dims, dtype.num, to + front)
+        cnp.set_array_base(array, pin)
+        return array
 
     def _post(
         self, value, int code, uint64_t lane, uint64_t sequence, uint32_t part, uint32_t overlap, uint32_t source,

@@ -211,7 +211,26 @@ cdef class WorkerHandle:
 
     # ---- a plain function: the next value, and its result
 
-    def next_value(self):
+    def serve(self, call, end_value):
+        """Get each value, call a function with it, send its result and acknowledge the value, until one has no fast path.
+
+        `end_value(value, result, error)` handles a result that the kernel cannot send, or what the function raised.
+        """
+        while True:
+            value = self.next_value()
+            if value is NotImplemented:
+                return
+            try:
+                result = call(value)
+            except BaseException as error:
+                end_value(value, None, error)
+            else:
+                if not self.emit_result(result):
+                    end_value(value, result, None)
+            # Views end here, not after a wait for the next value.
+            value = result = None
+
+    cpdef object next_value(self):
         """Lease the next frame and return its value, waiting for it without a limit.
 
         NotImplemented: no fast path; the inbox returns the frame. So for a frame that is not one plain value, one for
@@ -246,7 +265,7 @@ cdef class WorkerHandle:
         self.begin(&self.header, now)
         return value
 
-    def emit_result(self, result):
+    cpdef bint emit_result(self, result) except -1:
         """Send the result for the value of `next_value`, then acknowledge the value.
 
         Return False if there is no fast path and nothing was done; see `message`.

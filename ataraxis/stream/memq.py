@@ -1077,6 +1077,19 @@ class MemQ(QueueHandle):
             return True
         return False if status in _NO_ROOM else None
 
+    def copy_large(self) -> None:
+        """From now on, leased frames in chunks are copies, not views of the chunk."""
+        self._views = False
+
+    def empty_message(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> NDArray[Any] | None:
+        """Return an array to fill and `post`, without a copy then.
+
+        None: it would fit a slot, its dtype has no fast path, or no chunk is free.
+        """
+        return self._empty(shape, dtype)
+
     @property
     def has_partial(self) -> bool:
         """Whether frames of a slot that is leased already come next."""
