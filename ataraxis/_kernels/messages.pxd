@@ -6,7 +6,7 @@ from libc.string cimport memcpy
 
 from ataraxis._kernels.arena cimport Arena
 from ataraxis._kernels.atomics cimport AX_GIL_BYTES, ax_copy
-from ataraxis._kernels.crc cimport AX_CRC_BYTES, ax_crc32
+from ataraxis._kernels.crc cimport AX_CRC_BYTES, ax_copy_crc32, ax_crc32, ax_crc_is_wide
 from ataraxis._kernels.frame cimport ax_frame
 from ataraxis._kernels.queue cimport ax_lease, ax_work
 
@@ -39,10 +39,25 @@ cdef inline void copy_bytes(char *to, const char *from_, uint64_t count) noexcep
             ax_copy(to, from_, count)
 
 cdef inline uint32_t crc_after(crc_of, uint32_t crc, const char *data, uint64_t count) except? 0xFFFFFFFF:
-    # Continue a CRC; `crc_of(data, crc)` is faster for long payloads.
-    if count <= AX_CRC_BYTES:
+    # Continue a CRC; `crc_of(data, crc)` is faster for long payloads on some machines. Releases the GIL for a long one.
+    if count > AX_CRC_BYTES and not ax_crc_is_wide:
+        return crc_of(PyMemoryView_FromMemory(<char *>data, count, PyBUF_READ), crc)
+    if count <= AX_GIL_BYTES:
         return ax_crc32(crc, data, count)
-    return crc_of(PyMemoryView_FromMemory(<char *>data, count, PyBUF_READ), crc)
+    with nogil:
+        crc = ax_crc32(crc, data, count)
+    return crc
+
+cdef inline uint32_t copy_crc(crc_of, uint32_t crc, char *to, const char *from_, uint64_t count) except? 0xFFFFFFFF:
+    # Copy, and continue a CRC by what was copied, in one pass where possible.
+    if count > AX_CRC_BYTES and not ax_crc_is_wide:
+        copy_bytes(to, from_, count)
+        return crc_after(crc_of, crc, to, count)
+    if count <= AX_GIL_BYTES:
+        return ax_copy_crc32(crc, to, from_, count)
+    with nogil:
+        crc = ax_copy_crc32(crc, to, from_, count)
+    return crc
 
 cdef bint encode_value(ax_payload *payload, value, int code) except -1
 cdef int write_message(char *slot, ax_payload *payload, ax_message_header *header, crc_of, bint is_there) except -1

@@ -171,11 +171,12 @@ cdef int write_message(char *slot, ax_payload *payload, ax_message_header *heade
     cdef uint32_t crc = ax_crc32(0, &header.origin, sizeof(ax_origin))
     cdef char *to = slot + sizeof(ax_frame) + sizeof(ax_origin)
     memcpy(slot + sizeof(ax_frame), &header.origin, sizeof(ax_origin))
-    if bytes and not is_there:           # None has no bytes and no address
-        copy_bytes(to, payload.data, bytes)
-    ax_crash("put_half")
     # Of the copy in the slot: the value may change meanwhile.
-    crc = crc_after(crc_of, crc, to, bytes)
+    if is_there:
+        crc = crc_after(crc_of, crc, to, bytes)
+    elif bytes:           # None has no bytes and no address
+        crc = copy_crc(crc_of, crc, to, payload.data, bytes)
+    ax_crash("put_half")
     memset(to + bytes, 0, ax_padded(sizeof(ax_frame) + sizeof(ax_origin) + bytes) - sizeof(ax_frame) - sizeof(ax_origin) - bytes)
     memcpy(payload.head.magic, AX_FRAME_MAGIC, 4)
     payload.head.flags = AX_FLAG_CHECKSUM | AX_FLAG_ORIGIN
@@ -263,11 +264,10 @@ cdef object read_message(
             if <uint64_t>cnp.PyArray_NBYTES(value) != count:
                 return NotImplemented
             to = <char *>cnp.PyArray_DATA(value)
-    if pin is None:
-        copy_bytes(to, slot, count)
-    ax_crash("get_copied")
     crc = ax_crc32(0, &header.origin, sizeof(ax_origin))
-    if crc_after(crc_of, crc, to, count) != head.crc or not queue_holds(work, slot_lease):
+    crc = copy_crc(crc_of, crc, to, slot, count) if pin is None else crc_after(crc_of, crc, to, count)
+    ax_crash("get_copied")
+    if crc != head.crc or not queue_holds(work, slot_lease):
         return NotImplemented
     if head.ndim == 0 and head.dtype == AX_DTYPE_STR:
         return text_of(to, count)

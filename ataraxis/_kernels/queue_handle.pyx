@@ -34,7 +34,7 @@ from ataraxis._kernels.layout cimport (
 )
 from ataraxis._kernels.memory cimport Participant, damage_text, inherited
 from ataraxis._kernels.messages cimport (
-    ax_message_header, ax_origin, ax_payload, copy_bytes, crc_after, encode_value, read_message, write_message,
+    ax_message_header, ax_origin, ax_payload, copy_bytes, copy_crc, crc_after, encode_value, read_message, write_message,
 )
 from ataraxis._kernels.platform cimport ax_crash, ax_now_ns
 from ataraxis._kernels.queue cimport (
@@ -939,12 +939,11 @@ cdef class QueueHandle:
             if <uint64_t>cnp.PyArray_NBYTES(value) != count or kind == cnp.NPY_BOOL:
                 return NotImplemented
             to = <char *>cnp.PyArray_DATA(value)
-        copy_bytes(to, data, count)
-        if head.flags & AX_FLAG_CHECKSUM:
-            crc = ax_crc32(0, data - front + sizeof(ax_frame), front - sizeof(ax_frame))
-            if crc_after(self.crc_of, crc, to, count) != head.crc:
-                return NotImplemented
-        return value
+        if not head.flags & AX_FLAG_CHECKSUM:
+            copy_bytes(to, data, count)
+            return value
+        crc = ax_crc32(0, data - front + sizeof(ax_frame), front - sizeof(ax_frame))
+        return value if copy_crc(self.crc_of, crc, to, data, count) == head.crc else NotImplemented
 
     cdef object take_frame(self, ax_lease *slot_lease, int k, bint *is_leased):
         # Decode frame k and acknowledge it. is_had False: the lease was over, or a large frame was acknowledged already.
