@@ -42,6 +42,7 @@ cdef struct ax_work:
     uint32_t words            # of a mask
     uint32_t me               # this participant
     ax_last last              # guarded by the GIL; not used without one
+    ax_u64 depth              # not 0: the queue counts as full while so many frames wait; set by the last put
     ax_u32 gate               # guards `asleep`
     uint32_t asleep[2]        # threads of this handle that sleep for data, for space
     ax_u32 wake_flag          # waiting threads return and check
@@ -130,6 +131,7 @@ cdef enum:
 
 cdef void queue_reap(ax_work *work) noexcept nogil
 cdef bint queue_has_data(ax_work *work) noexcept nogil
+cdef uint64_t queue_waiting(ax_work *work) noexcept nogil
 cdef bint queue_has_room(ax_work *work) noexcept nogil
 cdef bint queue_idle(ax_work *work) noexcept nogil
 cdef int queue_wait(ax_work *work, int what, int64_t deadline, uint32_t slices) noexcept nogil

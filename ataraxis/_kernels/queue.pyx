@@ -53,6 +53,7 @@ cdef int queue_open(ax_work *work, ax_party *party, char *frames, uint64_t bytes
     work.frames = frames
     work.asleep[0] = work.asleep[1] = 0
     work.last.frames = 0
+    ax_put64(&work.depth, 0)
     ax_put32(&work.gate, 0)
     ax_put32(&work.wake_flag, 0)
     ax_put64(&work.spin_ns, SPIN_MAX_NS if party.spins else 0)
@@ -563,8 +564,19 @@ cdef bint queue_has_data(ax_work *work) noexcept nogil:
     return seen >> LAP > lap or (seen >> LAP == lap and not is_being_put(seen))
 
 
+cdef uint64_t queue_waiting(ax_work *work) noexcept nogil:
+    # How many slots wait for a getter, those being put included.
+    cdef uint64_t head, tail
+    help_head(work)
+    head = ax_load64(&work.queue.head)
+    tail = ax_load64(&work.queue.tail)
+    return min(tail - head, work.slots) if tail > head else 0
+
+
 cdef bint queue_has_room(ax_work *work) noexcept nogil:
-    cdef uint64_t tail = ax_load64(&work.queue.tail), lap, seen
+    cdef uint64_t tail = ax_load64(&work.queue.tail), lap, seen, depth = ax_peek64(&work.depth)
+    if depth and queue_waiting(work) >= depth:
+        return False
     lap = tail // work.slots + 1
     seen = ax_load64(&work.lines[tail - (lap - 1) * work.slots].word)
     if seen >> LAP >= lap or seen & 7 == AX_SLOT_FREE:

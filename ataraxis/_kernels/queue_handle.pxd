@@ -51,6 +51,8 @@ cdef class QueueHandle:
     cdef public list _partial            # leased slots whose frames are handed out one by one
     cdef readonly Arena arena           # of the queue; None: not attached
     cdef public bint _is_without_arena  # there was no room for one, or no place in it
+    cdef public uint64_t _deep_bytes    # large frames that wait, together, at which the queue counts as full; 0: no limit
+    cdef public uint64_t _least_frames  # but not with fewer
     cdef public bint _views             # arrays in a chunk, and leased frames there, are views of it, not copies
     cdef ax_lease *drained                  # drained and not acknowledged yet
     cdef Py_ssize_t drained_count, drained_room
@@ -66,7 +68,7 @@ cdef class QueueHandle:
     cdef int checksum(self, ax_piece *piece) except -1
     cdef int put_piece(self, ax_piece *piece, int64_t deadline) except -100
     cdef Arena attach_arena(self, uint64_t bytes)
-    cdef int await_room(self, int64_t deadline) except -100
+    cdef int await_room(self, uint64_t bytes, int64_t deadline) except -100
     cdef char *take_chunk(self, uint64_t front, uint64_t bytes, uint64_t *chunk, ax_ticket *ticket) except? NULL
     cdef int put_ticket(self, ax_last *slot, ax_ticket *ticket, uint64_t payload, int64_t now) except -100
     cdef int put_piece_in_chunk(self, ax_piece *piece, int64_t deadline) except -100

@@ -430,7 +430,7 @@ cdef class QueueHandle:
         cdef ax_ticket ticket
         cdef ax_last slot
         cdef char *to
-        cdef int status = self.await_room(deadline)
+        cdef int status = self.await_room(bytes, deadline)
         if status != AX_OK:
             return status
         to = self.take_chunk(front, bytes, &chunk, &ticket)
@@ -531,9 +531,12 @@ cdef class QueueHandle:
         piece.head.crc = crc_after(self.crc_of, crc, piece.data, piece.bytes)
         return 0
 
-    cdef int await_room(self, int64_t deadline) except -100:
-        # Wait until there may be room: AX_OK, AX_FULL (not waiting), AX_TIMEOUT, AX_DAMAGED. The caller is inside.
+    cdef int await_room(self, uint64_t bytes, int64_t deadline) except -100:
+        # Wait until there may be room for a frame larger than a slot: AX_OK, AX_FULL (not waiting), AX_TIMEOUT, AX_DAMAGED.
+        # The caller is inside.
         cdef int64_t started
+        if self._deep_bytes:
+            ax_put64(&self.work.depth, max(self._deep_bytes // bytes, self._least_frames))
         if queue_has_room(&self.work):
             return AX_OK
         queue_reap(&self.work)
@@ -556,6 +559,7 @@ cdef class QueueHandle:
         # Claim a new slot: AX_OK, AX_FULL (not waiting), AX_TIMEOUT, AX_DAMAGED. The caller is inside.
         cdef int status = queue_claim(&self.work, &slot.index, &slot.position)
         cdef int64_t started
+        ax_put64(&self.work.depth, 0)
         slot.bytes = slot.frames = 0
         if status != AX_FULL:
             return status
@@ -1315,7 +1319,7 @@ cdef class QueueHandle:
         cdef char *to
         cdef bint is_given
         cdef Chunk own = self.own_chunk(value, payload)
-        cdef int status = self.await_room(deadline)
+        cdef int status = self.await_room(payload.bytes, deadline)
         if status != AX_OK:
             return status
         if own is None:

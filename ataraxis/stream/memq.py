@@ -1077,6 +1077,15 @@ class MemQ(QueueHandle):
             return True
         return False if status in _NO_ROOM else None
 
+    def limit_depth(self, nbytes: int, frames: int) -> None:
+        """From now on, large puts of this handle also wait while many of them wait.
+
+        The queue counts as full while frames of the size of the one to be put wait in
+        it that have `nbytes` together, or more, and are at least `frames`: a short
+        queue stays in the cache.
+        """
+        self._deep_bytes, self._least_frames = nbytes, max(1, frames)
+
     def copy_large(self) -> None:
         """From now on, leased frames in chunks are copies, not views of the chunk."""
         self._views = False

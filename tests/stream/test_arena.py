@@ -21,7 +21,7 @@ from places import PATH
 
 from ataraxis import MemQ, attach
 from ataraxis._kernels import arena as kernel
-from ataraxis.errors import CorruptFrame, LayoutError
+from ataraxis.errors import CorruptFrame, LayoutError, QueueFull
 from ataraxis.shm import gc as shm_gc
 from ataraxis.shm.header import Kind, layout_id
 from ataraxis.stream import arena as arenas
@@ -186,6 +186,40 @@ def test_the_arena_takes_no_more_than_its_share(context: Path) -> None:
     free = room.f_bavail * room.f_frsize
     size = arenas.size_of_arena(Context.of(context), 256, 1 << 20)
     assert 0 < size <= min(free // arenas.SHARE, arenas.MOST_BYTES)
+
+
+def test_a_queue_of_large_values_may_count_as_full_before_its_slots_are(
+    queue: MemQ,
+) -> None:
+    queue.limit_depth(400_000, 2)
+    queue.put(numbers(0))
+    queue.put(numbers(1))
+    assert queue.full()
+    with pytest.raises(QueueFull):
+        queue.put_nowait(numbers(2))
+    with pytest.raises(TimeoutError):
+        queue.put(numbers(2), timeout=0.02)
+    # Small ones are put as ever, and others have no limit.
+    queue.put(b"small")
+    assert not queue.full()
+    with MemQ.attach("q") as other:
+        other.put(numbers(2))
+    # A getter that has leased a value makes room.
+    leases = [queue.lease() for _ in range(3)]
+    late = threading.Timer(0.05, lambda: leases.append(queue.lease()))
+    queue.put(numbers(3), timeout=20)
+    late.start()
+    queue.put(numbers(4), timeout=20)
+    queue.put(numbers(5), timeout=20)
+    late.join()
+    values = [lease.value for lease in leases]
+    assert [v if isinstance(v, bytes) else int(v[0]) for v in values] == [
+        0,
+        1,
+        b"small",
+        2,
+    ]
+    del values, leases
 
 
 # ---- views
