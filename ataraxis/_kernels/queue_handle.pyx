@@ -874,6 +874,9 @@ cdef class QueueHandle:
     cdef inline int count_lease(self, ax_lease *slot_lease, int status) noexcept:
         if status == AX_OK and slot_lease.failures:
             add_to(&self.work.tally.redelivered, 1)
+        if status == AX_OK and slot_lease.flags & AX_MESSAGE_CHUNK:
+            # A putter may wait until fewer frames wait (`_deep_bytes`).
+            queue_wake(&self.work, False)
         return status
 
     cdef int finish_lease(self, ax_lease *slot_lease, uint64_t done, bint failed, bint wake) noexcept:
