@@ -116,11 +116,16 @@ def diamond(how: dict[str, Any]) -> Pipe:
 
 @pytest.mark.parametrize("how", [{"ordered": True}, {}], ids=["ordered", "any order"])
 def test_a_diamond_of_all_sizes_under_kills(how: dict[str, Any], context: Path) -> None:
-    run_diamond(diamond(how), how, context, 400, 4)
+    run_diamond(diamond(how), how, context, 400, 4, 300)
 
 
 def run_diamond(
-    pipe: Pipe, how: dict[str, Any], context: Path, values: int, kills: int
+    pipe: Pipe,
+    how: dict[str, Any],
+    context: Path,
+    values: int,
+    kills: int,
+    seconds: float,
 ) -> None:
     """Every value comes out once on each side, in order, and all chunks are free."""
     left: list[int] = []
@@ -139,7 +144,7 @@ def run_diamond(
             assert run.emit(w.of_size(k), timeout=None)
             if (k + 1) % (values // kills) == 0:
                 done += kill_one(run, k)
-        wait_until(lambda: len(left) + len(right) >= 2 * values, 300, "the results")
+        wait_until(lambda: len(left) + len(right) >= 2 * values, seconds, "the results")
         for queue in arenas(context):
             wait_until(lambda q=queue: q.sweep() or q.arena_bytes == 0, 30, queue.name)  # type: ignore[misc]
             queue.close()

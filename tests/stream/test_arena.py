@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
 import struct
 import subprocess
@@ -217,6 +218,33 @@ def test_a_queue_of_large_values_may_count_as_full_before_its_slots_are(
 
 def number_of(value: Any) -> int:
     return -1 if isinstance(value, bytes) else int(value[0])
+
+
+# ---- bytes
+
+
+def test_golden_bytes_of_a_frame_in_a_chunk(queue: MemQ, context: Path) -> None:
+    for k in range(2):
+        queue.put(numbers(k), source=3, time_ns=99, device_time=7 + k)
+    parts = {"queue": (context / "q").read_bytes()}
+    parts["arena"] = arena_of(context).read_bytes()
+    starts = {n: struct.unpack_from("<4Q4Q", data, 0x60) for n, data in parts.items()}
+    stride = struct.unpack_from("<Q", parts["queue"], starts["queue"][5] + 8)[0]
+    words = starts["arena"][5] + 640
+    chunks = struct.unpack_from("<Q", parts["arena"], starts["arena"][5])[0]
+    found = {}
+    for k in range(2):
+        ticket = starts["queue"][7] + k * stride
+        found[f"ticket {k}"] = parts["queue"][ticket : ticket + 24].hex()
+        word = words + 8 * k
+        found[f"word {k}"] = parts["arena"][word : word + 8].hex()
+        extent = words + -(-8 * chunks // 128) * 128 + 8 * k
+        found[f"extent {k}"] = parts["arena"][extent : extent + 8].hex()
+        offset = int.from_bytes(bytes.fromhex(found[f"extent {k}"]), "little") >> 32
+        chunk = starts["arena"][7] + offset * GRAIN
+        found[f"frame {k}"] = parts["arena"][chunk + 112 : chunk + 200].hex()
+    golden = Path(__file__).parents[1] / "golden" / "arena.json"
+    assert found == json.loads(golden.read_text())
 
 
 # ---- views
