@@ -9,7 +9,7 @@
 #
 # No two puts have the same position, so it is the generation of the word as well: a ticket that a getter kept names the
 # chunk only while the word has its position. A chunk may be filled again if its word is FREE and it has no pins. A pin is
-# set first and the word is checked then; a chunk is taken first and its pins are checked then (fence C, both sides): one of
+# set first and the word is checked then; a chunk is taken first and its pins are checked then (fence P, both sides, as in ring.pyx): one of
 # the two sees the other. The lists of free chunks are hints, rebuilt from the words. Modelled in tests/models/arena.pml.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 

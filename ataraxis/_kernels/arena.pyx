@@ -141,7 +141,7 @@ cdef bint take(ax_store *store, uint64_t chunk) noexcept nogil:
     if not ax_cas64(&store.words[chunk], AX_CHUNK_FREE, <uint64_t>store.me << 2 | AX_CHUNK_FILLING):
         return False
     ax_crash("chunk_taken")
-    # Fence C: pairs with that in arena_pin. Also keeps the frame's stores behind: a getter that lost its lease and still
+    # Fence P: pairs with that in arena_pin. Also keeps the frame's stores behind: a getter that lost its lease and still
     # copies sees the slot's word changed (queue_holds).
     ax_fence_full()
     if not is_pinned(store, chunk):
@@ -303,7 +303,7 @@ cdef bint arena_pin(ax_store *store, uint64_t chunk, uint64_t position) noexcept
     store.counts[chunk] += 1
     ax_or64(&store.pins[chunk * store.mask + (store.me >> 6)], <uint64_t>1 << (store.me & 63))
     ax_crash("chunk_pinned")
-    # Fence C: pairs with that in take. Set first, then check: a putter that took the chunk before sees the pin, or this
+    # Fence P: pairs with that in take. Set first, then check: a putter that took the chunk before sees the pin, or this
     # its word.
     ax_fence_full()
     holds = ax_load64(&store.words[chunk]) == (position << 2 | AX_CHUNK_GIVEN)
