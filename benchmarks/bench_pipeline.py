@@ -198,10 +198,9 @@ def arrays(count: int) -> float:
     """Return blocks of 1 MB a second through three processors."""
     block = np.zeros(1 << 17)
     pipe = Pipe("arrays")
-    size = {"buffer_size": 1 << 20, "buffer_count": 16}
-    last = pipe.add(Processor("a", func=touch, **size))
+    last = pipe.add(Processor("a", func=touch))
     for name in "bc":
-        last = last.add(Processor(name, func=touch, **size))
+        last = last.add(Processor(name, func=touch))
     found: list[float] = []
     with pipe.run(sink=lambda value: found.append(time.perf_counter())) as run:
         run.wait_until_ready()
