@@ -13,16 +13,22 @@ stage. *Two workers*: their speed-up over one, compared with two bare processes 
 share nothing. *Plain functions*: two stages of a function that does next to nothing,
 one value at a time, compared with both calls in one task of a pool. The original has
 no batches, and pickles arrays into a queue of 4 MB: it takes part in the counter only.
+*1 ms, SIZE, N workers* is a curve over sizes and workers: a function keeps a core busy
+for some 1 ms and returns its value; bare processes do the same with a value of their
+own, which goes nowhere. Only numbers of workers that leave a core for the program are
+measured, and two on two; with one, joblib calls the function itself. *One edge*: a value of 160 KB from a function that emits to
+one that gets, both awaited; less twice the time of a memcpy, measured in between.
 
-Peers that are not installed are left out, and listed: faster-fifo; joblib, for this
-version of Python; dataloop-upipe, for Python 3.9. The latter two may be in virtual
-environments: $ATARAXIS_PEERS/joblib and .../upipe (/tmp/peers).
+Peers that are not installed are left out, and listed: faster-fifo; joblib and dask, for
+this version of Python; dataloop-upipe, for Python 3.9. The latter may be in virtual
+environments: $ATARAXIS_PEERS/joblib (both) and .../upipe (/tmp/peers).
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import multiprocessing as mp
 import os
 import subprocess
@@ -193,10 +199,9 @@ def arrays(count: int) -> float:
     """Return blocks of 1 MB a second through three processors."""
     block = np.zeros(1 << 17)
     pipe = Pipe("arrays")
-    size = {"buffer_size": 1 << 20, "buffer_count": 16}
-    last = pipe.add(Processor("a", func=touch, **size))
+    last = pipe.add(Processor("a", func=touch))
     for name in "bc":
-        last = last.add(Processor(name, func=touch, **size))
+        last = last.add(Processor(name, func=touch))
     found: list[float] = []
     with pipe.run(sink=lambda value: found.append(time.perf_counter())) as run:
         run.wait_until_ready()
@@ -278,6 +283,210 @@ def pool_plain(count: int) -> float:
         seconds = time.perf_counter() - began
     assert results == list(range(2, count + 2))
     return count / seconds
+
+
+# ---- one edge: a large value, less what two copies cost
+
+EDGE_BYTES = 160_000
+
+
+def edge(count: int) -> float:
+    """Return us a value of 160 KB through one edge, beyond two copies of it."""
+
+    async def produce() -> None:
+        me = Processor("produce")
+        await me.connect()
+        value = np.zeros(EDGE_BYTES // 8)
+        for _ in range(count):
+            while not await me.emit(value):
+                pass
+
+    async def consume() -> None:
+        me = Processor("consume")
+        await me.connect()
+        await me.get_sync(60)
+        start = time.perf_counter()
+        for _ in range(count - 1):
+            await me.get_sync(60)
+        print(f"took {time.perf_counter() - start}", flush=True)
+
+    pipe = Pipe("bench")
+    pipe.add(Processor("produce", func=produce)).add(Processor("consume", func=consume))
+    return max(1e6 * _told(pipe) / count - 2 * copy_us(), 0.1)
+
+
+def copy_us() -> float:
+    """Return the time of a copy of 160 KB in the cache, us."""
+    source = np.zeros(EDGE_BYTES // 8)
+    target, times = source.copy(), []
+    for _ in range(101):
+        start = time.perf_counter()
+        np.copyto(target, source)
+        times.append(time.perf_counter() - start)
+    return 1e6 * sorted(times)[50]
+
+
+# ---- a curve over sizes and workers: 1 ms of work a value
+
+SIZES = {"8 B": 8, "20 KB": 20_000, "160 KB": 160_000, "1 MB": 1 << 20, "8 MB": 8 << 20}
+CORES = os.cpu_count() or 1
+WORKERS = [1, 2, *(n for n in (4, 8, 14) if n < CORES)]
+# A second of results, but not more than so many bytes.
+MOST_BYTES = 2 << 30
+
+
+def busy(value: np.ndarray) -> np.ndarray:
+    """Keep a core busy for some 1 ms, and return the value."""
+    total = 0
+    for k in range(20_000):
+        total += k
+    return value
+
+
+def results_of(nbytes: int, workers: int, share: int) -> int:
+    """Return how many values a measurement takes."""
+    return max(min(1000 * workers, MOST_BYTES // nbytes) // share, 40)
+
+
+def our_curve(nbytes: int, workers: int, count: int) -> float:
+    """Return results a second of a pipe of one function."""
+    value = np.zeros(nbytes // 8)
+    pipe = Pipe("curve")
+    pipe.add(Processor("busy", func=busy, workers=workers))
+    found: list[float] = []
+    with pipe.run(sink=lambda result: found.append(time.perf_counter())) as run:
+        run.wait_until_ready()
+        for _ in range(2 * workers):
+            run.emit(value, timeout=None)
+        while len(found) < 2 * workers:
+            time.sleep(0.001)
+        start = time.perf_counter()
+        for _ in range(count):
+            run.emit(value, timeout=None)
+        run.stop()
+    return count / (found[-1] - start)
+
+
+def _bare_curve(ready: Any, go: Any, done: Any, nbytes: int, count: int) -> None:
+    value = np.zeros(nbytes // 8)
+    busy(value)
+    ready.release()
+    go.wait()
+    for _ in range(count):
+        busy(value)
+    done.release()
+
+
+def bare_curve(nbytes: int, workers: int, count: int) -> float:
+    """Return the same of bare processes."""
+    ready, go, done = SPAWN.Semaphore(0), SPAWN.Event(), SPAWN.Semaphore(0)
+    each = count // workers
+    made = [
+        SPAWN.Process(target=_bare_curve, args=(ready, go, done, nbytes, each))
+        for _ in range(workers)
+    ]
+    for process in made:
+        process.start()
+    for _ in made:
+        ready.acquire()
+    start = time.perf_counter()
+    go.set()
+    for _ in made:
+        done.acquire()
+    seconds = time.perf_counter() - start
+    for process in made:
+        process.join()
+    return each * workers / seconds
+
+
+def pool_curve(nbytes: int, workers: int, count: int) -> float:
+    """Return the same of multiprocessing's pool."""
+    value = np.zeros(nbytes // 8)
+    with SPAWN.Pool(workers) as pool:
+        for _ in pool.imap(busy, [value] * 2 * workers):
+            pass
+        start = time.perf_counter()
+        got = sum(1 for _ in pool.imap(busy, (value for _ in range(count))))
+        seconds = time.perf_counter() - start
+    assert got == count
+    return count / seconds
+
+
+def joblib_curve(nbytes: int, workers: int, count: int) -> float:
+    """Return the same of joblib."""
+    from joblib import Parallel, delayed
+
+    os.environ["PYTHONPATH"] = str(JOBLIB)
+    value = np.zeros(nbytes // 8)
+    with Parallel(n_jobs=workers, return_as="generator") as parallel:
+        for _ in parallel(delayed(busy)(value) for _ in range(2 * workers)):
+            pass
+        start = time.perf_counter()
+        got = sum(1 for _ in parallel(delayed(busy)(value) for _ in range(count)))
+        seconds = time.perf_counter() - start
+    del os.environ["PYTHONPATH"]
+    assert got == count
+    return count / seconds
+
+
+def dask_curve(nbytes: int, workers: int, count: int) -> float:
+    """Return the same of dask, with a process for each worker."""
+    from distributed import Client, LocalCluster
+
+    os.environ["PYTHONPATH"] = str(JOBLIB)
+    value = np.zeros(nbytes // 8)
+    # It reports each connection that its own end closes.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    cluster = LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address=None,
+        silence_logs=logging.CRITICAL,
+    )
+    with cluster, Client(cluster) as client:
+        client.gather(client.map(busy, [value] * 2 * workers, pure=False))
+        start = time.perf_counter()
+        done = client.gather(client.map(busy, [value] * count, pure=False))
+        seconds = time.perf_counter() - start
+    del os.environ["PYTHONPATH"]
+    assert len(done) == count
+    return count / seconds
+
+
+def has_dask() -> bool:
+    """Search for dask in this Python and among the peers."""
+    has_joblib()  # extends the path
+    with suppress(ImportError):
+        import distributed  # noqa: F401
+
+        return True
+    return False
+
+
+def curve_name(size: str, workers: int) -> str:
+    return f"1 ms, {size}, {workers} worker{'s' if workers > 1 else ''}"
+
+
+def curve(share: int) -> dict[str, tuple[str, dict[str, Callable[[], float]]]]:
+    """Return the cases of the curve."""
+    makers = {BARE: bare_curve, POOL: pool_curve, OURS: our_curve}
+    if has_joblib():
+        makers["joblib"] = joblib_curve
+    if has_dask():
+        makers["dask"] = dask_curve
+    cases: dict[str, tuple[str, dict[str, Callable[[], float]]]] = {}
+    for size, nbytes in SIZES.items():
+        for workers in WORKERS:
+            count = results_of(nbytes, workers, share)
+            cases[curve_name(size, workers)] = (
+                "/s",
+                {
+                    who: lambda make=make, a=nbytes, b=workers, c=count: make(a, b, c)
+                    for who, make in makers.items()
+                },
+            )
+    return cases
 
 
 # ---- two workers, compared with two bare processes
@@ -439,6 +648,7 @@ def joblib_rate(count: int) -> float:
 COUNT, BATCHED, STAGES = "counter", f"counter, batches of {BATCH}", "1 MB, 3 stages"
 PAIR, START, IDLE = "two workers : one", "start to first result", "idle pipe"
 PLAIN, POOL = "plain functions, 8 B", "multiprocessing.Pool.imap"
+EDGE = "160 KB, one edge, beyond two copies"
 OURS, BARE, BOUND = "ataraxis", "bare processes", "aim of the issue"
 FIFO, MANY, UPIPE = "faster-fifo", "faster-fifo, put_many", "dataloop-upipe"
 OTHERS = ("multiprocessing.Queue", FIFO, MANY, UPIPE, "joblib")
@@ -448,7 +658,13 @@ AIMS = [
     Aim(BATCHED, OURS, OTHERS, 10, 5, False),
     Aim(STAGES, OURS, OTHERS, 3, 2, False),
     Aim(PLAIN, OURS, POOL, 2, 1, False),
-    Aim(PAIR, OURS, BARE, 0.9, 0.9, False),
+    Aim(EDGE, OURS, BOUND, 1, 3),
+    Aim(PAIR, OURS, BARE, 0.95, 0.9, False),
+    *(
+        Aim(curve_name(size, 14), OURS, BARE, 0.9, 0.8, False)
+        for size in ("8 B", "20 KB", "160 KB")
+    ),
+    Aim(curve_name("1 MB", 4), OURS, BARE, 0.85, 0.7, False),
     Aim(START, OURS, BARE, 1.5, 1.5),
     Aim(IDLE, OURS, BOUND, 1, 1),
 ]
@@ -470,6 +686,7 @@ def main() -> int:
         asked.numbers // share // BATCH * BATCH,
         asked.blocks // share,
         asked.values // share,
+        share,
     )
     found = []
     for case, (unit, who) in cases.items():
@@ -486,6 +703,8 @@ def absent() -> list[str]:
         missing.append("faster-fifo is missing: pip install 'faster-fifo>=1.5'")
     if not has_joblib():
         missing.append("joblib is missing: pip install joblib")
+    if not has_dask():
+        missing.append("dask is missing: pip install dask distributed")
     if upipe_python() is None:
         missing.append(
             f"dataloop-upipe is missing: python3.9 -m venv {PEERS}/upipe; "
@@ -495,7 +714,7 @@ def absent() -> list[str]:
 
 
 def all_cases(
-    numbers: int, blocks: int, values: int
+    numbers: int, blocks: int, values: int, share: int
 ) -> dict[str, tuple[str, dict[str, Callable[[], float]]]]:
     """Return the cases: name, unit, peers."""
     many = numbers * 100  # a few milliseconds are too short to measure
@@ -518,6 +737,8 @@ def all_cases(
         STAGES: ("/s", large),
         PLAIN: ("/s", {OURS: lambda: plain(numbers),
                        POOL: lambda: pool_plain(numbers)}),
+        EDGE: ("us", {OURS: lambda: edge(numbers // 20), BOUND: lambda: 10.0}),
+        **curve(share),
         PAIR: ("x", {OURS: lambda: speed_up(values),
                      BARE: lambda: bare_speed_up(values)}),
         START: ("x", {OURS: start_ratio, BARE: lambda: 1.0}),

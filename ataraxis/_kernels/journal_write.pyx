@@ -17,7 +17,7 @@ from ataraxis._kernels.frame cimport (
 )
 from ataraxis._kernels.journal cimport ax_run, ax_run_add, ax_write_all, iovec
 from ataraxis._kernels.layout cimport (
-    AX_BUSY, AX_DAMAGED, AX_EMPTY, AX_ENDED, AX_FULL, AX_LAPPED, AX_MESSAGE_LARGE, AX_OK, AX_TORN,
+    AX_BUSY, AX_DAMAGED, AX_EMPTY, AX_ENDED, AX_FULL, AX_LAPPED, AX_MESSAGE_CHUNK, AX_MESSAGE_LARGE, AX_OK, AX_TORN,
 )
 from ataraxis._kernels.platform cimport ax_crash
 from ataraxis._kernels.queue cimport add_to, ax_lease, ones, queue_lease, queue_settle, slot_of
@@ -635,8 +635,8 @@ cdef class QueueToFile:
     def lease(self, uint64_t[::1] numbers not None, uint64_t most, timeout):
         """Lease slots of up to `most` bytes; return frames, bytes of payload, and whether a large frame is next.
 
-        Waits for the first. Writes the sequences of the frames to `numbers`, which must be long enough. Large frames are
-        not leased: see `drain_into`.
+        Waits for the first. Writes the sequences of the frames to `numbers`, which must be long enough. Frames larger
+        than a slot are not leased: see `drain_into`.
         """
         cdef QueueHandle queue = self.queue
         cdef ax_lease slot_lease
@@ -652,7 +652,7 @@ cdef class QueueToFile:
         try:
             status = queue.lease_next(&slot_lease, deadline)
             while status == AX_OK:
-                if slot_lease.flags & AX_MESSAGE_LARGE:
+                if slot_lease.flags & (AX_MESSAGE_LARGE | AX_MESSAGE_CHUNK):
                     queue_settle(&queue.work, &slot_lease, 0, False)
                     is_large = True
                     break

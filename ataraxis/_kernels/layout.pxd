@@ -4,7 +4,7 @@ from ataraxis._kernels.atomics cimport ax_u32, ax_u64
 
 cdef extern from "layout.h" nogil:
     int AX_LIVE_OFFSET, AX_PARTICIPANTS_OFFSET, AX_MAX_PARTICIPANTS, AX_LABEL_BYTES
-    int AX_KIND_ARRAY, AX_KIND_STREAM, AX_KIND_QUEUE, AX_KIND_FRAMEBUFFER, AX_KIND_LIMIT
+    int AX_KIND_ARRAY, AX_KIND_STREAM, AX_KIND_QUEUE, AX_KIND_FRAMEBUFFER, AX_KIND_ARENA, AX_KIND_LIMIT
     int AX_OK, AX_FULL, AX_EMPTY, AX_LAPPED, AX_ENDED, AX_DEAD, AX_TIMEOUT, AX_BUSY, AX_TORN
     int AX_RETIRED, AX_CROWDED, AX_OVERFLOW, AX_KEPT, AX_DAMAGED
     uint32_t AX_READY, AX_RETIRED_STATE, AX_FREE, AX_ACTIVE
@@ -96,7 +96,8 @@ cdef extern from "layout.h" nogil:
         ax_u32 reserved
         ax_u64 bytes
 
-    int AX_SLOT_LEASED, AX_SLOT_RETRY, AX_SLOT_GROWING, AX_MESSAGE_LARGE, AX_MESSAGE_NUMBERED, AX_QUEUE_FRAMES
+    int AX_SLOT_LEASED, AX_SLOT_RETRY, AX_SLOT_GROWING, AX_MESSAGE_LARGE, AX_MESSAGE_NUMBERED, AX_MESSAGE_CHUNK
+    int AX_QUEUE_FRAMES
 
     ctypedef struct ax_queue:
         uint64_t slots
@@ -132,3 +133,17 @@ cdef extern from "layout.h" nogil:
         ax_u32 frames
         ax_u32 flags
         ax_u32 failures
+
+    int AX_CHUNK_FREE, AX_CHUNK_FILLING, AX_CHUNK_GIVEN, AX_CHUNK_CLASSES, AX_CHUNK_GRAIN, AX_ARENA_CHUNKS
+
+    ctypedef struct ax_arena:
+        uint64_t chunks
+        uint64_t bytes
+        uint32_t participants
+        ax_u32 cut
+        ax_u64 free[48]
+
+    ctypedef struct ax_ticket:
+        uint64_t chunk
+        uint64_t at
+        uint64_t bytes

@@ -12,15 +12,16 @@ from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
+from ataraxis._kernels.arena cimport Arena, Chunk, pinned_chunk
 from ataraxis._kernels.crc cimport ax_crc32, ax_crc_init
 from ataraxis._kernels.element cimport code_of, kind_of
 from ataraxis._kernels.frame cimport (
     AX_DTYPE_BOOL, AX_DTYPE_F64, AX_DTYPE_I8, AX_DTYPE_I64, AX_DTYPE_INT, AX_DTYPE_NONE, AX_DTYPE_RAW, AX_DTYPE_STR,
     AX_DTYPE_U8, AX_DTYPE_U32, AX_DTYPE_U64, AX_FLAG_CHECKSUM, AX_FLAG_ORIGIN, AX_FRAME_MAGIC, ax_frame, ax_padded,
 )
-from ataraxis._kernels.layout cimport AX_MESSAGE_LARGE
+from ataraxis._kernels.layout cimport AX_MESSAGE_CHUNK
 from ataraxis._kernels.platform cimport ax_crash
-from ataraxis._kernels.queue cimport ax_lease, ax_work, frame_at, queue_holds, slot_of
+from ataraxis._kernels.queue cimport ax_lease, ax_work, queue_holds
 
 cnp.import_array()
 ax_crc_init()
@@ -163,17 +164,19 @@ cdef object text_of(const char *data, uint64_t bytes):
 
 # ---- frames with an origin
 
-cdef int write_message(char *slot, ax_payload *payload, ax_message_header *header, crc_of) except -1:
-    # Write the frame with its origin, zero-padded. `crc_of(data, value)` computes the CRC of long payloads.
+cdef int write_message(char *slot, ax_payload *payload, ax_message_header *header, crc_of, bint is_there) except -1:
+    # Write the frame with its origin, zero-padded; `is_there`: the payload is in its place already.
+    # `crc_of(data, value)` computes the CRC of long payloads.
     cdef uint64_t bytes = payload.bytes
     cdef uint32_t crc = ax_crc32(0, &header.origin, sizeof(ax_origin))
     cdef char *to = slot + sizeof(ax_frame) + sizeof(ax_origin)
     memcpy(slot + sizeof(ax_frame), &header.origin, sizeof(ax_origin))
-    if bytes:           # None has no bytes and no address
-        copy_bytes(to, payload.data, bytes)
-    ax_crash("put_half")
     # Of the copy in the slot: the value may change meanwhile.
-    crc = crc_after(crc_of, crc, to, bytes)
+    if is_there:
+        crc = crc_after(crc_of, crc, to, bytes)
+    elif bytes:           # None has no bytes and no address
+        crc = copy_crc(crc_of, crc, to, payload.data, bytes)
+    ax_crash("put_half")
     memset(to + bytes, 0, ax_padded(sizeof(ax_frame) + sizeof(ax_origin) + bytes) - sizeof(ax_frame) - sizeof(ax_origin) - bytes)
     memcpy(payload.head.magic, AX_FRAME_MAGIC, 4)
     payload.head.flags = AX_FLAG_CHECKSUM | AX_FLAG_ORIGIN
@@ -187,17 +190,38 @@ cdef int write_message(char *slot, ax_payload *payload, ax_message_header *heade
     return 0
 
 
-cdef object read_message(ax_work *work, ax_lease *slot_lease, ax_message_header *header, crc_of):
+cdef uint64_t bytes_of(int ndim, cnp.npy_intp *dims, int kind) except? 0:
+    # Bytes of an array; the largest number if it is none that fits a chunk.
+    cdef uint64_t count = cnp.PyDataType_ELSIZE(cnp.PyArray_DescrFromType(kind))
+    cdef int k
+    for k in range(ndim):
+        if dims[k] and count >= (<uint64_t>1 << 62) // <uint64_t>dims[k]:
+            return <uint64_t>-1
+        count *= <uint64_t>dims[k]
+    return count
+
+
+cdef object view_of(Chunk pin, char *data, int ndim, cnp.npy_intp *dims, int kind):
+    # A read-only array of bytes in a pinned chunk.
+    value = cnp.PyArray_SimpleNewFromData(ndim, dims, kind, data)
+    cnp.PyArray_CLEARFLAGS(value, cnp.NPY_ARRAY_WRITEABLE)
+    cnp.set_array_base(value, pin)
+    return value
+
+
+cdef object read_message(
+    ax_work *work, ax_lease *slot_lease, char *slot, uint64_t bytes, Arena arena, ax_message_header *header, crc_of
+):
     # The value of a leased slot, checked; NotImplemented: no fast path. The caller is inside.
-    cdef uint64_t at = 0, bytes = 0, count
+    cdef uint64_t count
     cdef ax_frame head
     cdef char small[SMALL]
-    cdef char *slot = slot_of(work, slot_lease.index)
     cdef char *to = small
     cdef uint32_t crc
     cdef int kind, i
     cdef cnp.npy_intp dims[4]
-    if slot_lease.flags & AX_MESSAGE_LARGE or slot_lease.frames != 1 or not frame_at(slot_lease, slot, 0, &at, &bytes):
+    cdef Chunk pin = None
+    if slot == NULL or slot_lease.frames != 1:
         return NotImplemented
     memcpy(&head, slot, sizeof(ax_frame))
     if (
@@ -227,14 +251,23 @@ cdef object read_message(ax_work *work, ax_lease *slot_lease, ax_message_header 
             return NotImplemented
         for i in range(head.ndim):
             dims[i] = head.extents[i]
-        value = cnp.PyArray_EMPTY(head.ndim, dims, kind, 0)
-        if <uint64_t>cnp.PyArray_NBYTES(value) != count:
-            return NotImplemented
-        to = <char *>cnp.PyArray_DATA(value)
-    copy_bytes(to, slot, count)
-    ax_crash("get_copied")
+        if arena is not None and slot_lease.flags & AX_MESSAGE_CHUNK:
+            if bytes_of(head.ndim, dims, kind) != count:
+                return NotImplemented
+            pin = pinned_chunk(arena, slot_lease.ticket.chunk, slot_lease.id, slot, count)
+            if pin is None:
+                return NotImplemented
+            to = slot
+            value = view_of(pin, slot, head.ndim, dims, kind)
+        else:
+            value = cnp.PyArray_EMPTY(head.ndim, dims, kind, 0)
+            if <uint64_t>cnp.PyArray_NBYTES(value) != count:
+                return NotImplemented
+            to = <char *>cnp.PyArray_DATA(value)
     crc = ax_crc32(0, &header.origin, sizeof(ax_origin))
-    if crc_after(crc_of, crc, to, count) != head.crc or not queue_holds(work, slot_lease):
+    crc = copy_crc(crc_of, crc, to, slot, count) if pin is None else crc_after(crc_of, crc, to, count)
+    ax_crash("get_copied")
+    if crc != head.crc or not queue_holds(work, slot_lease):
         return NotImplemented
     if head.ndim == 0 and head.dtype == AX_DTYPE_STR:
         return text_of(to, count)

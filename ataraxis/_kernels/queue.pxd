@@ -19,7 +19,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport ax_peek64, ax_put64, ax_u32, ax_u64
 from ataraxis._kernels.frame cimport ax_frame, ax_padded
-from ataraxis._kernels.layout cimport AX_SLOT_GROWING, AX_SLOT_WRITING, ax_message, ax_queue, ax_tally
+from ataraxis._kernels.layout cimport AX_SLOT_GROWING, AX_SLOT_WRITING, ax_message, ax_queue, ax_tally, ax_ticket
 from ataraxis._kernels.memory cimport ax_damage, ax_party
 
 # The last slot that a handle put into, where it may append; frames 0: none.
@@ -42,6 +42,7 @@ cdef struct ax_work:
     uint32_t words            # of a mask
     uint32_t me               # this participant
     ax_last last              # guarded by the GIL; not used without one
+    ax_u64 depth              # not 0: the queue counts as full while so many frames wait; set by the last put
     ax_u32 gate               # guards `asleep`
     uint32_t asleep[2]        # threads of this handle that sleep for data, for space
     ax_u32 wake_flag          # waiting threads return and check
@@ -62,6 +63,7 @@ cdef struct ax_lease:
     uint32_t frames
     uint32_t flags
     uint32_t failures
+    ax_ticket ticket          # of a frame in a chunk; not trusted
 
 cdef enum:
     LAP = 20                  # of a word: shifts and masks
@@ -117,6 +119,7 @@ cdef int queue_settle(ax_work *work, ax_lease *slot_lease, uint64_t done, bint f
 cdef int queue_mark(ax_work *work, ax_lease *slot_lease, uint64_t done) noexcept nogil
 cdef bint queue_holds(ax_work *work, ax_lease *slot_lease) noexcept nogil
 cdef uint64_t next_free(ax_work *work, uint64_t tail) noexcept nogil
+cdef bint queue_keeps(void *queue, uint64_t position) noexcept nogil
 cdef void queue_settle_kept(ax_party *party) noexcept nogil
 cdef void queue_wake(ax_work *work, bint of_data) noexcept nogil
 
@@ -128,6 +131,7 @@ cdef enum:
 
 cdef void queue_reap(ax_work *work) noexcept nogil
 cdef bint queue_has_data(ax_work *work) noexcept nogil
+cdef uint64_t queue_waiting(ax_work *work) noexcept nogil
 cdef bint queue_has_room(ax_work *work) noexcept nogil
 cdef bint queue_idle(ax_work *work) noexcept nogil
 cdef int queue_wait(ax_work *work, int what, int64_t deadline, uint32_t slices) noexcept nogil

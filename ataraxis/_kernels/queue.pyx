@@ -7,6 +7,7 @@ checks liveness and expired leases.
 """
 from libc.errno cimport EINTR
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from ataraxis._kernels.atomics cimport (
     ax_and64, ax_cas32, ax_cas64, ax_fence_acquire, ax_fence_full, ax_fence_release, ax_load32, ax_load64, ax_pause,
@@ -14,9 +15,9 @@ from ataraxis._kernels.atomics cimport (
 )
 from ataraxis._kernels.event cimport event_cancel, event_prepare, event_signal, event_wake
 from ataraxis._kernels.layout cimport (
-    AX_ACTIVE, AX_BUSY, AX_DAMAGED, AX_DEAD, AX_EMPTY, AX_FULL, AX_KIND_QUEUE, AX_OK, AX_OVERFLOW, AX_QUEUE_FRAMES, AX_SLOT_FREE,
+    AX_ACTIVE, AX_BUSY, AX_DAMAGED, AX_DEAD, AX_EMPTY, AX_FULL, AX_KIND_QUEUE, AX_MESSAGE_CHUNK, AX_OK, AX_OVERFLOW, AX_QUEUE_FRAMES, AX_SLOT_FREE,
     AX_SLOT_GROWING, AX_SLOT_LEASED, AX_SLOT_READY, AX_SLOT_RETRY, AX_SLOT_SKIP, AX_SLOT_WRITING, AX_TIMEOUT, ax_event, ax_message,
-    ax_queue, ax_tally,
+    ax_queue, ax_tally, ax_ticket,
 )
 from ataraxis._kernels.memory cimport (
     AX_WORD_AHEAD, AX_WORD_BEHIND, AX_WORD_HEAD, AX_WORD_LEFT, AX_WORD_STATE, AX_WORD_TAIL, AX_WORD_WRITER, ax_party, damaged,
@@ -52,6 +53,7 @@ cdef int queue_open(ax_work *work, ax_party *party, char *frames, uint64_t bytes
     work.frames = frames
     work.asleep[0] = work.asleep[1] = 0
     work.last.frames = 0
+    ax_put64(&work.depth, 0)
     ax_put32(&work.gate, 0)
     ax_put32(&work.wake_flag, 0)
     ax_put64(&work.spin_ns, SPIN_MAX_NS if party.spins else 0)
@@ -288,6 +290,8 @@ cdef bint lease_slot(ax_work *work, uint64_t i, uint64_t seen, ax_lease *slot_le
     slot_lease.frames = ax_peek32(&line.frames)
     slot_lease.flags = ax_peek32(&line.flags)
     slot_lease.failures = ax_peek32(&line.failures)
+    if slot_lease.flags & AX_MESSAGE_CHUNK:
+        memcpy(&slot_lease.ticket, slot_of(work, i), sizeof(ax_ticket))
     all_ = first_bits(slot_lease.frames)
     if (
         slot_lease.frames == 0 or slot_lease.frames > <uint32_t>AX_QUEUE_FRAMES or slot_lease.left & ~all_ != 0
@@ -336,6 +340,21 @@ cdef bint queue_holds(ax_work *work, ax_lease *slot_lease) noexcept nogil:
     # Check after a copy that the lease still holds. The fence keeps the copy's loads above this load.
     ax_fence_acquire()
     return still_leased(work, ax_load64(&work.lines[slot_lease.index].word), slot_lease)
+
+
+cdef bint queue_keeps(void *queue, uint64_t position) noexcept nogil:
+    # Whether the slot of a position holds what was put there. The caller knows that the position was claimed: in its slot
+    # every state and id is of that position or of a later one.
+    cdef ax_work *work = <ax_work *>queue
+    cdef uint64_t lap = position // work.slots + 1, i = position - (lap - 1) * work.slots
+    # Acquire: pairs with the acknowledgement, and with queue_publish, which writes the id first.
+    cdef uint64_t seen = ax_load64(&work.lines[i].word)
+    if seen & 7 == AX_SLOT_FREE:
+        return False
+    if seen & 7 == AX_SLOT_LEASED or seen & 7 == AX_SLOT_RETRY:
+        # The lap may have been raised.
+        return ax_peek64(&work.lines[i].id) == position
+    return seen >> LAP == lap
 
 
 cdef int queue_mark(ax_work *work, ax_lease *slot_lease, uint64_t done) noexcept nogil:
@@ -545,8 +564,19 @@ cdef bint queue_has_data(ax_work *work) noexcept nogil:
     return seen >> LAP > lap or (seen >> LAP == lap and not is_being_put(seen))
 
 
+cdef uint64_t queue_waiting(ax_work *work) noexcept nogil:
+    # How many slots wait for a getter, those being put included.
+    cdef uint64_t head, tail
+    help_head(work)
+    head = ax_load64(&work.queue.head)
+    tail = ax_load64(&work.queue.tail)
+    return min(tail - head, work.slots) if tail > head else 0
+
+
 cdef bint queue_has_room(ax_work *work) noexcept nogil:
-    cdef uint64_t tail = ax_load64(&work.queue.tail), lap, seen
+    cdef uint64_t tail = ax_load64(&work.queue.tail), lap, seen, depth = ax_peek64(&work.depth)
+    if depth and queue_waiting(work) >= depth:
+        return False
     lap = tail // work.slots + 1
     seen = ax_load64(&work.lines[tail - (lap - 1) * work.slots].word)
     if seen >> LAP >= lap or seen & 7 == AX_SLOT_FREE:
@@ -657,12 +687,12 @@ def describe(unsigned char[::1] control, uint64_t slots, uint64_t stride, uint64
 
 
 def note_large(unsigned char[::1] control):
-    """Record that a frame is put in a separate segment, before that is created."""
+    """Record that a frame is put in a separate segment or an arena, before that is created."""
     cdef ax_queue *queue = <ax_queue *>&control[0]
     if not ax_peek32(&queue.has_larges):
         ax_store32(&queue.has_larges, 1)             # pairs with the load in has_larges
 
 
 def has_larges(unsigned char[::1] control):
-    """Return whether a frame was ever put in a separate segment."""
+    """Return whether a frame was ever put in a separate segment or an arena."""
     return ax_load32(&(<ax_queue *>&control[0]).has_larges) != 0   # pairs with the store in note_large

@@ -1,10 +1,12 @@
 # A handle on a work queue, and its leases.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from ataraxis._kernels.arena cimport Arena, Chunk
 from ataraxis._kernels.atomics cimport ax_u32
 from ataraxis._kernels.frame cimport ax_frame
+from ataraxis._kernels.layout cimport ax_ticket
 from ataraxis._kernels.memory cimport Participant
-from ataraxis._kernels.messages cimport ax_message_header
+from ataraxis._kernels.messages cimport ax_message_header, ax_payload
 from ataraxis._kernels.queue cimport ax_lease, ax_last, ax_work
 
 # A frame in pieces: header, device stamp, payload.
@@ -47,6 +49,11 @@ cdef class QueueHandle:
     cdef public bint _acknowledges      # a get acknowledges when it returns
     cdef public bint _is_plain          # it does, and `_partial` is empty
     cdef public list _partial            # leased slots whose frames are handed out one by one
+    cdef readonly Arena arena           # of the queue; None: not attached
+    cdef public bint _is_without_arena  # there was no room for one, or no place in it
+    cdef public uint64_t _deep_bytes    # large frames that wait, together, at which the queue counts as full; 0: no limit
+    cdef public uint64_t _least_frames  # but not with fewer
+    cdef public bint _views             # arrays in a chunk, and leased frames there, are views of it, not copies
     cdef ax_lease *drained                  # drained and not acknowledged yet
     cdef Py_ssize_t drained_count, drained_room
 
@@ -60,6 +67,15 @@ cdef class QueueHandle:
     cdef void publish_frames(self, ax_last *slot, uint64_t bytes, uint32_t frames, uint64_t payload, int64_t now) noexcept
     cdef int checksum(self, ax_piece *piece) except -1
     cdef int put_piece(self, ax_piece *piece, int64_t deadline) except -100
+    cdef Arena attach_arena(self, uint64_t bytes)
+    cdef int await_room(self, uint64_t bytes, int64_t deadline) except -100
+    cdef char *take_chunk(self, uint64_t front, uint64_t bytes, uint64_t *chunk, ax_ticket *ticket) except? NULL
+    cdef int put_ticket(self, ax_last *slot, ax_ticket *ticket, uint64_t payload, int64_t now) except -100
+    cdef int put_piece_in_chunk(self, ax_piece *piece, int64_t deadline) except -100
+    cdef int put_message_in_chunk(self, value, ax_payload *payload, ax_message_header *header, int64_t deadline) except -100
+    cdef Chunk own_chunk(self, value, ax_payload *payload)
+    cdef char *frame_of(self, ax_lease *slot_lease, int k, uint64_t *bytes) except? NULL
+    cdef object read(self, ax_lease *slot_lease, ax_message_header *header)
     cdef int put_packed(self, char *frames, uint32_t bytes, uint32_t count, uint64_t payload, int64_t deadline) except -100
     cdef int fill_slot(self, ax_rows *rows, uint64_t most, uint64_t *done, int64_t deadline) except -100
     cdef int lease_next(self, ax_lease *slot_lease, int64_t deadline) except -100
@@ -75,6 +91,7 @@ cdef class QueueHandle:
     cdef int try_lease(self, ax_lease *slot_lease) except -100
     cdef SlotLease keep_partial(self, ax_lease *leased)
     cdef bint hand_out(self, FrameLease lease, SlotLease slot_lease) except -1
+    cdef Chunk pinned_frame(self, ax_lease *leased)
     cdef int forget_slot(self, SlotLease slot_lease) except -1
     cdef FrameLease frame_lease_of(self, ax_lease *leased)
     cdef int end_lease(self, FrameLease lease, bint is_done) except -100
@@ -84,7 +101,8 @@ cdef class FrameLease:
     cdef SlotLease slot_lease
     cdef int place                      # index of the frame in the slot
     cdef readonly bint is_over          # acknowledged, given back, or expired
-    cdef readonly bytes data            # the whole frame, or the name of its segment
+    cdef readonly bytes data            # the whole frame, or the name of its segment; empty if `view` has it
+    cdef readonly Chunk view            # a frame in a chunk, pinned; None: it is not in one, or the handle has no views
 
 cdef class Message:
     cdef QueueHandle queue

@@ -7,11 +7,14 @@ of plain numbers are written and read here, small values with an origin in messa
 cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
-from cython cimport no_gc_clear
+from cython cimport critical_section, no_gc_clear
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
 
+from ataraxis._kernels.arena cimport (
+    Arena, Chunk, arena_drop, arena_give, arena_rebuild, arena_release, arena_take, chunk_at, filling_chunk, pinned_chunk,
+)
 from ataraxis._kernels.atomics cimport (
     AX_GIL_BYTES, ax_add32, ax_copy, ax_linger, ax_load32, ax_load64, ax_peek32, ax_peek64, ax_put32, ax_put64,
     ax_store32,
@@ -25,17 +28,18 @@ from ataraxis._kernels.frame cimport (
     ax_padded, whole,
 )
 from ataraxis._kernels.layout cimport (
-    AX_BUSY, AX_DAMAGED, AX_DEAD, AX_EMPTY, AX_FULL, AX_MESSAGE_LARGE, AX_MESSAGE_NUMBERED, AX_OK, AX_OVERFLOW, AX_QUEUE_FRAMES,
-    AX_SLOT_FREE, AX_SLOT_GROWING, AX_SLOT_LEASED, AX_SLOT_READY, AX_SLOT_RETRY, AX_TIMEOUT, ax_message, ax_tally,
+    AX_BUSY, AX_DAMAGED, AX_DEAD, AX_EMPTY, AX_FULL, AX_MESSAGE_CHUNK, AX_MESSAGE_LARGE, AX_MESSAGE_NUMBERED, AX_OK,
+    AX_OVERFLOW, AX_PAYLOAD_AT, AX_QUEUE_FRAMES, AX_SLOT_FREE, AX_SLOT_GROWING, AX_SLOT_LEASED, AX_SLOT_READY,
+    AX_SLOT_RETRY, AX_TIMEOUT, ax_message, ax_tally, ax_ticket,
 )
 from ataraxis._kernels.memory cimport Participant, damage_text, inherited
 from ataraxis._kernels.messages cimport (
-    ax_origin, ax_payload, copy_bytes, crc_after, encode_value, read_message, write_message,
+    ax_message_header, ax_origin, ax_payload, copy_bytes, copy_crc, crc_after, encode_value, read_message, write_message,
 )
 from ataraxis._kernels.platform cimport ax_crash, ax_now_ns
 from ataraxis._kernels.queue cimport (
     AX_WAIT_DATA, AX_WAIT_IDLE, AX_WAIT_ROOM, add_to, ax_lease, ax_last, first_bit, frame_at, ones, queue_abandon, queue_claim,
-    queue_grow, queue_has_data, queue_has_room, queue_holds, queue_lease, queue_reap, queue_mark, queue_open,
+    queue_grow, queue_has_data, queue_has_room, queue_holds, queue_keeps, queue_lease, queue_reap, queue_mark, queue_open,
     queue_publish, queue_settle, queue_wake, queue_wait, slot_of,
 )
 from ataraxis._kernels.timing cimport deadline_of
@@ -138,9 +142,11 @@ cdef class QueueHandle:
     A subclass provides `_revive()` (make the handle usable or raise), `_gone()` (the last call has left) and
     `_fail(status, is_put)` (raise);
 
+    `_attach_arena(bytes)` (the `Arena` of the queue, made if a frame of so many bytes is to be put; None: there is none);
+
     for putting, `_encode(value, source, time_ns, device_time, device_sequence)` -> bytes of a whole frame and whether to
-    number it, `_put_large(frame, is_numbered, deadline)` (in a separate segment) and `_put_other(value, deadline, ...)`
-    (every value without a fast path), both -> status;
+    number it, `_put_whole(frame, is_numbered, deadline)` (of any size) and `_put_other(value, deadline, ...)` (every value
+    without a fast path), both -> status;
 
     for getting, `_decode(frame)` -> value, `_open_large(name)` -> the frame's bytes or None (it was acknowledged),
     `_unlink_large(name)`, `_lose(id)` (raise: a lease expired), and `_get_leased(block, timeout)`, used if `_is_plain`
@@ -157,6 +163,8 @@ cdef class QueueHandle:
         self.crc_of = crc_of
         self.checks = checks
         self._partial = []
+        self.arena = None
+        self._is_without_arena = False
         self.is_leaving = False
         ax_put32(&self.users, 0)
         if queue_open(&self.work, &participant.party, <char *>&self.memory[0], self.memory.shape[0]) != AX_OK:
@@ -170,7 +178,7 @@ cdef class QueueHandle:
             return
         self.is_open = False
         if inherited(self.work.party):
-            self.participant = None
+            self.participant = self.arena = None
             self.memory = None
             self._gone()
             return
@@ -191,7 +199,7 @@ cdef class QueueHandle:
     cdef inline int leave(self) except -1:
         if ax_add32(&self.users, <uint32_t>-1) == 1 and self.is_leaving:
             self.is_leaving = False
-            self.participant = None
+            self.participant = self.arena = None
             self.memory = None
             self._gone()
         return 0
@@ -358,6 +366,116 @@ cdef class QueueHandle:
         """Calls in progress."""
         return ax_load32(&self.users)
 
+    # ---- the arena
+
+    cdef Arena attach_arena(self, uint64_t bytes):
+        # The arena, attached at the first use; None: there is none. Of `bytes`, it is made if need be.
+        cdef Arena made
+        if self.arena is None and not (bytes and self._is_without_arena):
+            made = self._attach_arena(bytes)
+            with critical_section(self):
+                # Another thread may have been faster: there is one for all of them.
+                if self.arena is None:
+                    self.arena = made
+                self._is_without_arena = self.arena is None
+        return self.arena
+
+    @property
+    def _arena_used(self):
+        """Bytes of chunks that are not free."""
+        self.enter()
+        try:
+            return 0 if self.attach_arena(0) is None else self.arena.used
+        finally:
+            self.leave()
+
+    def _sweep_arena(self):
+        """Clean up after dead participants of the arena, and free the chunks that no slot holds."""
+        self.enter()
+        try:
+            if self.attach_arena(0) is not None:
+                self.arena.sweep()
+                arena_rebuild(&self.arena.store, <uint64_t>-1, queue_keeps, &self.work)
+        finally:
+            self.leave()
+
+    cdef char *take_chunk(self, uint64_t front, uint64_t bytes, uint64_t *chunk, ax_ticket *ticket) except? NULL:
+        # Take a chunk for a frame of so many bytes, the payload of which begins after `front`; NULL: there is none. The
+        # caller fills it, and gives or drops it.
+        cdef Arena arena = self.attach_arena(bytes)
+        cdef char *start
+        ticket.at = AX_PAYLOAD_AT - front if front < <uint64_t>AX_PAYLOAD_AT else 0
+        ticket.bytes = bytes
+        if arena is None:
+            return NULL
+        if arena_take(&arena.store, ticket.at + ax_padded(bytes), queue_keeps, &self.work, &ticket.chunk) != AX_OK:
+            return NULL
+        chunk[0] = ticket.chunk
+        start = chunk_at(&arena.store, ticket.chunk, ticket.at, ax_padded(bytes))
+        if start == NULL:       # damaged: it is not used again
+            return NULL
+        return start
+
+    cdef int put_ticket(self, ax_last *slot, ax_ticket *ticket, uint64_t payload, int64_t now) except -100:
+        # Publish the claimed slot, with a frame in a chunk that was given to it.
+        memcpy(slot_of(&self.work, slot.index), ticket, sizeof(ax_ticket))
+        slot.bytes, slot.frames = sizeof(ax_ticket), 1
+        self.publish_slot(slot, AX_MESSAGE_CHUNK, 1, payload, now)
+        return AX_OK
+
+    cdef int put_piece_in_chunk(self, ax_piece *piece, int64_t deadline) except -100:
+        # Put one frame in a chunk; OVERFLOW: there is none. The caller is inside.
+        cdef uint64_t bytes = length_of(piece), chunk = 0
+        cdef uint64_t front = sizeof(ax_frame) + (ax_front_bytes((<ax_frame *>piece.data).flags) if piece.whole else piece.stamp_bytes)
+        cdef ax_ticket ticket
+        cdef ax_last slot
+        cdef char *to
+        cdef int status = self.await_room(bytes, deadline)
+        if status != AX_OK:
+            return status
+        to = self.take_chunk(front, bytes, &chunk, &ticket)
+        if to == NULL:
+            return AX_OVERFLOW
+        try:
+            with nogil:
+                write_frame(to, piece)
+            status = self.claim_slot(&slot, deadline)
+        except:
+            arena_drop(&self.arena.store, chunk)
+            raise
+        if status != AX_OK:
+            arena_drop(&self.arena.store, chunk)
+            return status
+        if not piece.whole or piece.stamp_bytes:
+            number_frame(to, slot.position * AX_QUEUE_FRAMES)
+        if not arena_give(&self.arena.store, chunk, slot.position):
+            queue_abandon(&self.work, slot.index)
+            return AX_OVERFLOW
+        return self.put_ticket(&slot, &ticket, piece.bytes, ax_now_ns() if piece.whole else piece.head.time_ns)
+
+    cdef char *frame_of(self, ax_lease *slot_lease, int k, uint64_t *bytes) except? NULL:
+        # Find frame k of a slot, in it or in its chunk; NULL: its header is invalid, or it is elsewhere.
+        cdef uint64_t at = 0
+        cdef char *slot = slot_of(&self.work, slot_lease.index)
+        cdef ax_ticket *ticket = &slot_lease.ticket
+        if slot_lease.flags & AX_MESSAGE_LARGE:
+            return NULL
+        if not slot_lease.flags & AX_MESSAGE_CHUNK:
+            return slot + at if frame_at(slot_lease, slot, k, &at, bytes) else NULL
+        if k or ticket.bytes < sizeof(ax_frame) or ticket.bytes > <uint64_t>1 << 62 or self.attach_arena(0) is None:
+            return NULL
+        slot = chunk_at(&self.arena.store, ticket.chunk, ticket.at, ax_padded(ticket.bytes))
+        if slot == NULL:
+            return NULL
+        bytes[0] = sizeof(ax_frame) + (<ax_frame *>slot).length
+        return slot if bytes[0] == ticket.bytes else NULL
+
+    cdef object read(self, ax_lease *slot_lease, ax_message_header *header):
+        # The value of a message; NotImplemented: no fast path. The caller is inside.
+        cdef uint64_t bytes = 0
+        cdef char *frame = self.frame_of(slot_lease, 0, &bytes)
+        return read_message(&self.work, slot_lease, frame, bytes, self.arena if self._views else None, header, self.crc_of)
+
     # ---- putting
 
     cdef int piece_of(self, ax_piece *piece, value, source, time_ns, device_time, device_sequence) except -1:
@@ -413,10 +531,35 @@ cdef class QueueHandle:
         piece.head.crc = crc_after(self.crc_of, crc, piece.data, piece.bytes)
         return 0
 
+    cdef int await_room(self, uint64_t bytes, int64_t deadline) except -100:
+        # Wait until there may be room for a frame larger than a slot: AX_OK, AX_FULL (not waiting), AX_TIMEOUT, AX_DAMAGED.
+        # The caller is inside.
+        cdef int64_t started
+        if self._deep_bytes:
+            ax_put64(&self.work.depth, max(self._deep_bytes // bytes, self._least_frames))
+        if queue_has_room(&self.work):
+            return AX_OK
+        queue_reap(&self.work)
+        if queue_has_room(&self.work):
+            return AX_OK
+        if ax_peek32(&self.work.is_damaged):
+            return AX_DAMAGED
+        if deadline == 0:
+            add_to(&self.work.tally.refused, 1)
+            return AX_FULL
+        started = ax_now_ns()
+        ax_put64(&self.work.tally.stalled_since_ns, <uint64_t>started)
+        try:
+            return self.wait(AX_WAIT_ROOM, deadline)
+        finally:
+            ax_put64(&self.work.tally.stalled_since_ns, 0)
+            add_to(&self.work.tally.stalled_ns, <uint64_t>(ax_now_ns() - started))
+
     cdef int claim_slot(self, ax_last *slot, int64_t deadline) except -100:
         # Claim a new slot: AX_OK, AX_FULL (not waiting), AX_TIMEOUT, AX_DAMAGED. The caller is inside.
         cdef int status = queue_claim(&self.work, &slot.index, &slot.position)
         cdef int64_t started
+        ax_put64(&self.work.depth, 0)
         slot.bytes = slot.frames = 0
         if status != AX_FULL:
             return status
@@ -473,14 +616,14 @@ cdef class QueueHandle:
         # Put one frame, into the last slot where possible. The caller keeps the payload alive.
         cdef uint64_t bytes = ax_padded(length_of(piece))
         cdef ax_last slot
-        cdef int status
+        cdef int status = AX_OK
         cdef char *to
-        if bytes > self.work.stride:
-            return AX_OVERFLOW
         self.enter()
         try:
             if not piece.whole:
                 self.checksum(piece)
+            if bytes > self.work.stride:
+                return self.put_piece_in_chunk(piece, deadline)
             if piece.whole or bytes > AX_GIL_BYTES:
                 status = self.claim_slot(&slot, deadline)
             else:
@@ -505,8 +648,8 @@ cdef class QueueHandle:
         Parameters
         ----------
         obj : bytes, ndarray, Frame or any value that a frame can hold
-            A `Frame` is put unchanged; other values are encoded as one. A frame larger than a slot is put in a
-            separate segment.
+            A `Frame` is put unchanged; other values are encoded as one. A frame larger than a slot is put in a chunk of
+            the queue's arena, or, if none is free, in a separate segment.
         block : bool
             Wait for room.
         timeout : float or None
@@ -549,7 +692,7 @@ cdef class QueueHandle:
             self._fail(status, True)
 
     def _put_frame(self, const unsigned char[::1] frame not None, bint numbered, int64_t deadline):
-        """Put an encoded frame; return a status."""
+        """Put an encoded frame; return a status, OVERFLOW if it fits neither a slot nor a chunk."""
         cdef ax_piece piece
         piece.whole = True
         piece.stamp_bytes = numbered
@@ -618,7 +761,7 @@ cdef class QueueHandle:
                         if status != AX_OK:
                             break
                         done, at, count, payload = done + count, 0, 0, 0
-                        status = self._put_large(whole, is_numbered, deadline)
+                        status = self._put_whole(whole, is_numbered, deadline)
                         if status != AX_OK:
                             break
                         done += 1
@@ -731,11 +874,16 @@ cdef class QueueHandle:
     cdef inline int count_lease(self, ax_lease *slot_lease, int status) noexcept:
         if status == AX_OK and slot_lease.failures:
             add_to(&self.work.tally.redelivered, 1)
+        if status == AX_OK and slot_lease.flags & AX_MESSAGE_CHUNK:
+            # A putter may wait until fewer frames wait (`_deep_bytes`).
+            queue_wake(&self.work, False)
         return status
 
     cdef int finish_lease(self, ax_lease *slot_lease, uint64_t done, bint failed, bint wake) noexcept:
         cdef int status = queue_settle(&self.work, slot_lease, done, failed)
         if status == AX_OK:
+            if slot_lease.flags & AX_MESSAGE_CHUNK and self.arena is not None and done & slot_lease.left == slot_lease.left:
+                arena_release(&self.arena.store, slot_lease.ticket.chunk, slot_lease.id)
             if wake:
                 queue_wake(&self.work, False)
             add_to(&self.work.tally.acknowledged, ones(done))
@@ -749,7 +897,11 @@ cdef class QueueHandle:
         cdef char *slot = slot_of(&self.work, slot_lease.index)
         if slot_lease.flags & AX_MESSAGE_LARGE:
             return PyBytes_FromStringAndSize(slot, slot_lease.bytes)
-        if not frame_at(slot_lease, slot, k, &at, &bytes):
+        if slot_lease.flags & AX_MESSAGE_CHUNK:
+            slot = self.frame_of(slot_lease, k, &bytes)
+            if slot == NULL:
+                return b""
+        elif not frame_at(slot_lease, slot, k, &at, &bytes):
             bytes = slot_lease.bytes - at if slot_lease.bytes > at else 0
         if bytes <= AX_GIL_BYTES:
             return PyBytes_FromStringAndSize(slot + at, bytes)
@@ -761,25 +913,25 @@ cdef class QueueHandle:
 
     cdef object decode_fast(self, ax_lease *slot_lease, int k):
         # Decode frame k; NotImplemented: no fast path, or the frame is damaged.
-        cdef uint64_t at = 0, bytes = 0
+        cdef uint64_t bytes = 0
         cdef ax_frame head
-        cdef char *slot = slot_of(&self.work, slot_lease.index)
+        cdef char *slot = self.frame_of(slot_lease, k, &bytes)
         cdef const char *data
         cdef char *to
         cdef uint32_t front, crc
         cdef int kind, i
         cdef cnp.npy_intp dims[4]
         cdef uint64_t count
-        if slot_lease.flags & AX_MESSAGE_LARGE or not frame_at(slot_lease, slot, k, &at, &bytes):
+        if slot == NULL:
             return NotImplemented
-        memcpy(&head, slot + at, sizeof(ax_frame))
+        memcpy(&head, slot, sizeof(ax_frame))
         front = sizeof(ax_frame) + ax_front_bytes(head.flags)
         if (
             head.flags & UNUSUAL or memcmp(head.magic, AX_FRAME_MAGIC, 4) or front > bytes
             or ax_crc32(0, &head, sizeof(ax_frame) - 4) != head.header_crc
         ):
             return NotImplemented
-        data = slot + at + front
+        data = slot + front
         count = bytes - front
         if head.dtype == AX_DTYPE_RAW and head.ndim == 0:
             value = PyBytes_FromStringAndSize(NULL, count)
@@ -794,12 +946,11 @@ cdef class QueueHandle:
             if <uint64_t>cnp.PyArray_NBYTES(value) != count or kind == cnp.NPY_BOOL:
                 return NotImplemented
             to = <char *>cnp.PyArray_DATA(value)
-        copy_bytes(to, data, count)
-        if head.flags & AX_FLAG_CHECKSUM:
-            crc = ax_crc32(0, data - front + sizeof(ax_frame), front - sizeof(ax_frame))
-            if crc_after(self.crc_of, crc, to, count) != head.crc:
-                return NotImplemented
-        return value
+        if not head.flags & AX_FLAG_CHECKSUM:
+            copy_bytes(to, data, count)
+            return value
+        crc = ax_crc32(0, data - front + sizeof(ax_frame), front - sizeof(ax_frame))
+        return value if copy_crc(self.crc_of, crc, to, data, count) == head.crc else NotImplemented
 
     cdef object take_frame(self, ax_lease *slot_lease, int k, bint *is_leased):
         # Decode frame k and acknowledge it. is_had False: the lease was over, or a large frame was acknowledged already.
@@ -989,12 +1140,20 @@ cdef class QueueHandle:
         lease.is_over = False
         if not slot_lease.pending:
             self.forget_slot(slot_lease)
-        lease.data = self.copy_of(&slot_lease.slot_lease, lease.place)
+        if slot_lease.slot_lease.flags & AX_MESSAGE_CHUNK and self._views:
+            lease.view = self.pinned_frame(&slot_lease.slot_lease)
+        lease.data = self.copy_of(&slot_lease.slot_lease, lease.place) if lease.view is None else b""
         if queue_holds(&self.work, &slot_lease.slot_lease):
             return True
         lease.is_over = True
         self.forget_slot(slot_lease)
         return False
+
+    cdef Chunk pinned_frame(self, ax_lease *leased):
+        # A view of a frame in a chunk; None: there is none, or the chunk is not the slot's any more.
+        cdef uint64_t bytes = 0
+        cdef char *frame = self.frame_of(leased, 0, &bytes)
+        return None if frame == NULL else pinned_chunk(self.arena, leased.ticket.chunk, leased.id, frame, bytes)
 
     cdef int forget_slot(self, SlotLease slot_lease) except -1:
         # Hand out no more frames of a slot.
@@ -1008,7 +1167,7 @@ cdef class QueueHandle:
         # Make a FrameLease of a leased slot with one frame; None: get its frames from `_lease`.
         cdef FrameLease lease
         cdef SlotLease slot_lease = self.keep_partial(leased)
-        if slot_lease.pending != 1 or leased.flags & AX_MESSAGE_LARGE:
+        if slot_lease.pending != 1 or leased.flags & (AX_MESSAGE_LARGE | AX_MESSAGE_CHUNK):
             return None
         lease = FrameLease.__new__(FrameLease)
         return lease if self.hand_out(lease, slot_lease) else None
@@ -1037,9 +1196,12 @@ cdef class QueueHandle:
 
     def _drain(self, unsigned char[::1] buffer not None, Py_ssize_t at, uint32_t seed, bint keeps, int64_t deadline):
         """Copy waiting frames into `buffer` from `at` on, each padded. Return the end, the number of frames and a status;
-        of a large frame that was leased, the name, or None, and its number, or None if it has its own."""
-        cdef ax_lease slot_lease
+        of a large frame that was leased, the name, or None, and its number, or None if it has its own. OVERFLOW: the next
+        frame does not fit; the number is how many bytes it has, or None."""
+        cdef ax_lease slot_lease, inside
         cdef int status
+        cdef char *frame
+        cdef uint64_t bytes = 0
         cdef uint64_t frames = 0, here
         cdef char *to = <char *>&buffer[0]
         cdef Py_ssize_t room = buffer.shape[0]
@@ -1054,10 +1216,27 @@ cdef class QueueHandle:
                         number = slot_lease.id * AX_QUEUE_FRAMES
                     self.keep_drained(&slot_lease)
                     break
+                frame, inside = slot_of(&self.work, slot_lease.index), slot_lease
+                if slot_lease.flags & AX_MESSAGE_CHUNK:
+                    try:
+                        frame = self.frame_of(&slot_lease, 0, &bytes)
+                    except:
+                        self.finish_lease(&slot_lease, 0, True, True)
+                        raise
+                    if frame == NULL:
+                        # Not a ticket of the arena: reported as a name that is not one.
+                        name = b""
+                        self.keep_drained(&slot_lease)
+                        break
+                    inside.bytes = <uint32_t>min(ax_padded(bytes), <uint64_t>0xFFFFFFFFu)
+                    if ax_padded(bytes) > <uint64_t>(room - at):
+                        self.finish_lease(&slot_lease, 0, False, True)
+                        number, status = bytes, AX_OVERFLOW
+                        break
                 if keeps:
                     self.keep_drained(&slot_lease)
                 with nogil:
-                    here = copy_frames(to + at, slot_of(&self.work, slot_lease.index), &slot_lease, seed)
+                    here = copy_frames(to + at, frame, &inside, seed)
                 at += here
                 frames += ones(slot_lease.left)
                 if not keeps and self.finish_lease(&slot_lease, slot_lease.left, False, False) != AX_OK:
@@ -1117,15 +1296,15 @@ cdef class QueueHandle:
         if not encode_value(&payload, value, code):
             return UNFIT
         bytes = ax_padded(sizeof(ax_frame) + sizeof(ax_origin) + payload.bytes)
-        if bytes > self.work.stride:
-            return UNFIT
         self.enter()
         try:
+            if bytes > self.work.stride:
+                return self.put_message_in_chunk(value, &payload, header, deadline)
             status = self.claim_slot(&slot, deadline)
             if status != AX_OK:
                 return status
             try:
-                write_message(slot_of(&self.work, slot.index), &payload, header, self.crc_of)
+                write_message(slot_of(&self.work, slot.index), &payload, header, self.crc_of, False)
             except BaseException:
                 queue_abandon(&self.work, slot.index)
                 raise
@@ -1134,6 +1313,97 @@ cdef class QueueHandle:
         finally:
             self.leave()
         return AX_OK
+
+    cdef int put_message_in_chunk(self, value, ax_payload *payload, ax_message_header *header, int64_t deadline) except -100:
+        # Put a message in a chunk, or in the one that it lies in already; UNFIT: there is none. The caller is inside.
+        cdef uint64_t front = sizeof(ax_frame) + sizeof(ax_origin), chunk = 0
+        cdef ax_ticket ticket
+        cdef ax_last slot
+        cdef char *to
+        cdef bint is_given
+        cdef Chunk own = self.own_chunk(value, payload)
+        cdef int status = self.await_room(payload.bytes, deadline)
+        if status != AX_OK:
+            return status
+        if own is None:
+            to = self.take_chunk(front, front + payload.bytes, &chunk, &ticket)
+            if to == NULL:
+                return UNFIT
+        else:
+            # No other thread gives it meanwhile.
+            own.is_filling = False
+            ticket.chunk, ticket.at, ticket.bytes = own.chunk, AX_PAYLOAD_AT - front, front + payload.bytes
+            to = own.start - front
+        status = AX_DEAD
+        try:
+            write_message(to, payload, header, self.crc_of, own is not None)
+            status = self.claim_slot(&slot, deadline)
+        finally:
+            if status != AX_OK:
+                if own is None:
+                    arena_drop(&self.arena.store, chunk)
+                else:
+                    own.is_filling = True
+        if status != AX_OK:
+            return status
+        if own is None:
+            is_given = arena_give(&self.arena.store, chunk, slot.position)
+        else:
+            is_given = own.give(slot.position)
+            cnp.PyArray_CLEARFLAGS(value, cnp.NPY_ARRAY_WRITEABLE)
+            base = cnp.get_array_base(value)
+            if cnp.PyArray_CheckExact(base):
+                cnp.PyArray_CLEARFLAGS(base, cnp.NPY_ARRAY_WRITEABLE)
+        if not is_given:
+            queue_abandon(&self.work, slot.index)
+            return UNFIT
+        return self.put_ticket(&slot, &ticket, payload.bytes, header.time_ns)
+
+    cdef Chunk own_chunk(self, value, ax_payload *payload):
+        # The chunk in whose place for a payload the value lies; None: it lies elsewhere.
+        cdef Chunk own
+        if not cnp.PyArray_CheckExact(value):
+            return None
+        base = cnp.get_array_base(value)
+        if cnp.PyArray_CheckExact(base):       # the array of `_empty`, of which this is a view
+            base = cnp.get_array_base(base)
+        if not isinstance(base, Chunk):
+            return None
+        own = base
+        if not own.is_filling or own.arena is not self.arena:
+            return None
+        # Of a part of it, the bytes behind would be overwritten by the padding.
+        return own if payload.data == own.start and payload.bytes == <uint64_t>own.bytes else None
+
+    def _empty(self, shape, dtype not None):
+        """Return an array for a message to be filled, in a chunk, or None: it would fit a slot, or there is no chunk."""
+        cdef uint64_t front = sizeof(ax_frame) + sizeof(ax_origin), chunk = 0, bytes = dtype.itemsize
+        cdef cnp.npy_intp dims[4]
+        cdef ax_ticket ticket
+        cdef char *to
+        cdef int k = 0
+        cdef Chunk pin = None
+        if not dtype.isnative or code_of(dtype.num) == 0 or not 0 < len(shape) <= 4:
+            return None
+        for extent in shape:
+            if not 0 < extent < 1 << 32 or bytes * extent >= 1 << 62:
+                return None
+            dims[k] = extent
+            bytes *= <uint64_t>dims[k]
+            k += 1
+        if ax_padded(front + bytes) <= self.work.stride:
+            return None
+        self.enter()
+        try:
+            to = self.take_chunk(front, front + bytes, &chunk, &ticket)
+            if to == NULL:
+                return None
+            pin = filling_chunk(self.arena, chunk, to + front, bytes)
+        finally:
+            self.leave()
+        array = cnp.PyArray_SimpleNewFromData(k, dims, dtype.num, to + front)
+        cnp.set_array_base(array, pin)
+        return array
 
     def _post(
         self, value, int code, uint64_t lane, uint64_t sequence, uint32_t part, uint32_t overlap, uint32_t source,
@@ -1172,7 +1442,7 @@ cdef class QueueHandle:
             if status != AX_OK:
                 return status
             message.queue, message.is_over = self, False
-            value = read_message(&self.work, &message.slot_lease, &message.header, self.crc_of)
+            value = self.read(&message.slot_lease, &message.header)
         finally:
             self.leave()
         if value is not NotImplemented:

@@ -8,7 +8,7 @@ from cython cimport final, freelist, no_gc
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
 from ataraxis._kernels.layout cimport AX_DAMAGED, AX_EMPTY, AX_OK
-from ataraxis._kernels.messages cimport ax_message_header, read_message
+from ataraxis._kernels.messages cimport ax_message_header
 from ataraxis._kernels.platform cimport ax_now_ns
 from ataraxis._kernels.queue cimport ax_lease
 from ataraxis._kernels.queue_handle cimport Message, QueueHandle
@@ -183,7 +183,7 @@ cdef class WorkerHandle:
             is_there = status == AX_OK
             if is_there:
                 try:
-                    value = read_message(&inbox.work, &self.slot_lease, &header, inbox.crc_of)
+                    value = inbox.read(&self.slot_lease, &header)
                 except BaseException:
                     inbox.finish_lease(&self.slot_lease, 0, True, True)
                     raise
@@ -211,7 +211,26 @@ cdef class WorkerHandle:
 
     # ---- a plain function: the next value, and its result
 
-    def next_value(self):
+    def serve(self, call, end_value):
+        """Get each value, call a function with it, send its result and acknowledge the value, until one has no fast path.
+
+        `end_value(value, result, error)` handles a result that the kernel cannot send, or what the function raised.
+        """
+        while True:
+            value = self.next_value()
+            if value is NotImplemented:
+                return
+            try:
+                result = call(value)
+            except BaseException as error:
+                end_value(value, None, error)
+            else:
+                if not self.emit_result(result):
+                    end_value(value, result, None)
+            # Views end here, not after a wait for the next value.
+            value = result = None
+
+    cpdef object next_value(self):
         """Lease the next frame and return its value, waiting for it without a limit.
 
         NotImplemented: no fast path; the inbox returns the frame. So for a frame that is not one plain value, one for
@@ -229,7 +248,7 @@ cdef class WorkerHandle:
             now = ax_now_ns()
             if status == AX_OK:
                 self.is_served = True
-                value = read_message(&inbox.work, &self.served, &self.header, inbox.crc_of)
+                value = inbox.read(&self.served, &self.header)
         finally:
             inbox.leave()
         if status != AX_OK:
@@ -246,7 +265,7 @@ cdef class WorkerHandle:
         self.begin(&self.header, now)
         return value
 
-    def emit_result(self, result):
+    cpdef bint emit_result(self, result) except -1:
         """Send the result for the value of `next_value`, then acknowledge the value.
 
         Return False if there is no fast path and nothing was done; see `message`.

@@ -114,6 +114,8 @@ class Collector:
     ) -> None:
         row, context = len(plan.specs()), plan.context
         self._queue = MemQ.attach(plan.end, context=context)
+        # A sink keeps results for as long as it likes, and may change them.
+        self._queue.copy_large()
         self._inbox = Inbox(
             self._queue, board, len(plan.graph.nodes), row,
             plan.graph.ordered_parents(-1), plan.credit, context,

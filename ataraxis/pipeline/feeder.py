@@ -32,8 +32,8 @@ def values_of(source: Any, is_over: Callable[[], bool]) -> Iterator[Value]:
     Parameters
     ----------
     source : iterable, Consumer or datamux Source
-        A stream gives a copy of each frame's array; a live source gives blocks of shape
-        (n, *labels.shape) as they come.
+        A stream gives each frame's array, held until the next one is asked for; a live
+        source gives blocks of shape (n, *labels.shape) as they come.
     is_over : callable
         Returns whether the pipe is stopping.
 
@@ -63,8 +63,8 @@ def _frames(consumer: Any, is_over: Callable[[], bool]) -> Iterator[Value]:
         if frame is None:
             return
         with frame:
-            value, time_ns = np.array(frame.array), frame.time_ns
-        yield value, time_ns
+            # Held until it was put: copied once, from the stream into the queue.
+            yield frame.array, frame.time_ns
 
 
 def _blocks(source: Any, is_over: Callable[[], bool]) -> Iterator[Value]:

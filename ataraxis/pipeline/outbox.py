@@ -37,6 +37,10 @@ from ataraxis.stream.memq import MemQ, RoomEvent
 
 # How often a wait for room checks whether a reader is left.
 SLICE_S = 0.25
+# Large values that wait in a queue, together, so that they stay in the cache; but as
+# many as this for each worker.
+DEEP_BYTES = 8 << 20
+WAITING_EACH = 2
 _ANY = 1 << 62
 
 
@@ -57,6 +61,9 @@ class Outbox:
         self._board = board
         self._queues = [MemQ.attach(name, context=context) for name in target.queues]
         self._on_full = target.on_full
+        if target.on_full == "block":
+            for queue in self._queues:
+                queue.limit_depth(DEEP_BYTES, WAITING_EACH * target.workers)
         self._state = board.of_processor(target.index)
         self._credit: SharedMemoryArray | None = None
         if target.ends:

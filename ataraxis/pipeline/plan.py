@@ -130,6 +130,7 @@ class Plan:
             node.processor.key if node.inboxes > 1 else None,
             tuple((last % (count + 1), path) for last, path in windows),
             marks_calls=node.processor.kind in ("dialect", "script"),
+            workers=settings.workers,
         )
 
     def specs(self) -> list[WorkerSpec]:

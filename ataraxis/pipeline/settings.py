@@ -79,7 +79,7 @@ class ProcessorSettings:
     buffer_count: int = 256
     """Slots of the input queue."""
     buffer_size: int = 65536
-    """Payload bytes of a slot; a larger value costs some 300 us more."""
+    """Payload bytes of a slot; a larger value lies in a chunk of the queue's arena."""
     threads: int | None = 1
     """Threads of BLAS and OpenMP in a worker; None: their defaults."""
     allow_pickle: bool = False

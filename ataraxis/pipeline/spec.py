@@ -34,6 +34,7 @@ class Target:
     is_end: bool = False
     marks_calls: bool = False
     """Whether its workers emit themselves, and must see which values are calls."""
+    workers: int = 1
 
 
 @dataclass(frozen=True)

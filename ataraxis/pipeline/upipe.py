@@ -10,6 +10,8 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
+from numpy.typing import DTypeLike, NDArray
+
 from ataraxis.errors import NotConnectedError
 from ataraxis.frame import DType
 from ataraxis.pipeline import worker_io
@@ -209,6 +211,13 @@ class WorkerMethods:
         A corrupt frame goes to the dead letters, and is counted; the next one follows.
         """
         return await self._connected().awaited["get_sync"](timeout)
+
+    def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """Return an array for a result, which is sent without a copy.
+
+        See `WorkerIO.empty`.
+        """
+        return self._connected().empty(shape, dtype)
 
     # ---- counters of uPipe
 

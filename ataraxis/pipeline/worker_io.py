@@ -10,6 +10,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
 from ataraxis._kernels.worker import WorkerHandle
 from ataraxis.clock import now_ns
 from ataraxis.errors import CorruptFrame, EndOfInput, EndOfStream
@@ -170,11 +173,12 @@ class WorkerIO(WorkerHandle):
             "began": row + BEGAN_NS, "last": row + LAST_NS, "source": spec.index,
             "busy": row + BUSY_NS,
         }  # fmt: skip
+        self._direct = self.outboxes[0].direct if is_direct else None
         self._plug(
             self._words,
             words,
             None if spec.ordered_parents else self.queue,
-            self.outboxes[0].direct if is_direct else None,
+            self._direct,
             lambda lane: lane_of(lane, spec.index),
             spec.tells_gaps,
         )
@@ -489,6 +493,38 @@ class WorkerIO(WorkerHandle):
         return await wait_async(
             lambda wait: self._emit(value, dtype, wait), _deadline(timeout)
         )
+
+    # ---- a result where it will lie
+
+    def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """Return an array for a result, not initialized.
+
+        If it is emitted or returned, it is sent without a copy, and is read-only from
+        then on. A small one, one of another kind than plain numbers, and one for
+        several children are ordinary arrays: they are copied when they are sent.
+
+        Parameters
+        ----------
+        shape, dtype
+            As for `numpy.empty`.
+
+        Examples
+        --------
+        >>> from ataraxis.pipeline import Processor
+        >>> class Double:
+        ...     def setup(self):
+        ...         self.me = Processor("double").open()
+        ...
+        ...     def process(self, image):
+        ...         result = self.me.empty(image.shape, image.dtype)
+        ...         result[:] = 2 * image
+        ...         return result
+        """
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        kind = np.dtype(dtype)
+        queue = self._direct
+        made = None if queue is None else queue.empty_message(shape, kind)
+        return np.empty(shape, kind) if made is None else made
 
     # ---- leaving
 

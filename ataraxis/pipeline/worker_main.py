@@ -133,22 +133,12 @@ class Work:
         is_plain = not (
             spec.max_batch > 1 or spec.fills_gaps or self._takes_overlap or self._loop
         )
-        call, next_value, emit_result = self._call, io.next_value, io.emit_result
         while True:
             if is_plain and io.serve_quickly():
-                while (value := next_value()) is not NotImplemented:
-                    try:
-                        made = call(value)
-                    except BaseException as error:
-                        self._end_value(value, error=error)
-                    else:
-                        if not emit_result(made):
-                            self._end_value(value, made)
+                io.serve(self._call, self._end_value)
             self._serve_jobs()
 
-    def _end_value(
-        self, value: Any, made: Any = None, error: BaseException | None = None
-    ) -> None:
+    def _end_value(self, value: Any, made: Any, error: BaseException | None) -> None:
         """Handle a result of a plain value that the kernel cannot send, or an error."""
         job = job_of_message(self._io.message(value))
 
@@ -405,7 +395,7 @@ def _steps_of(error: BaseException) -> TracebackType | None:
 
 def _is_internal(step: TracebackType) -> bool:
     name = str(step.tb_frame.f_globals.get("__name__", ""))
-    return name.startswith("ataraxis.pipeline.")
+    return name.startswith(("ataraxis.pipeline.", "ataraxis._kernels."))
 
 
 def _place_of(first: TracebackType | None) -> str:

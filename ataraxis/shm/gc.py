@@ -89,9 +89,13 @@ def _segment(
             kind = header.kind.name.lower()
             if anybody(found.descriptor, header.geometry.participants):
                 return None
-            if found.is_kept():
+            is_alone = header.kind is Kind.ARENA and not _has_queue(context, name)
+            if found.is_kept() and not is_alone:
                 return Leftover(name, kind, taken, False, _why_kept(name, header.kind))
             slots = header.geometry.participants
+            if is_alone and not is_dry:
+                context.unlink(name)
+                return Leftover(name, kind, taken, True, "its queue is gone")
             if is_dry or files.take_name(
                 found.descriptor, directory, name, slots, is_forced=False
             ):
@@ -103,8 +107,15 @@ def _segment(
         return Leftover(name, "", taken, False, f"not touched: {error}")
 
 
+def _has_queue(context: Context, arena: str) -> bool:
+    """Return whether the queue of an arena, named before the last '~', still exists."""
+    return arena.rpartition("~")[0] in context.names()
+
+
 def _why_kept(name: str, kind: Kind) -> str:
     """Return why a segment is kept, and what takes its frames."""
+    if kind is Kind.ARENA:
+        return "kept: it holds frames of its queue, and goes with it"
     if kind is Kind.QUEUE:
         return (
             "kept: undelivered frames; if they are a log's, 'ataraxis recover "

@@ -51,6 +51,7 @@ class Kind(enum.IntEnum):
     STREAM = 2
     QUEUE = 3
     FRAMEBUFFER = 4
+    ARENA = 5
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,13 @@ def layout_id(kind: Kind) -> int:
 
     The structs are asserted in layout.h; raise the revision with every change of them.
     """
-    revision = {Kind.ARRAY: 1, Kind.STREAM: 1, Kind.QUEUE: 1, Kind.FRAMEBUFFER: 1}
+    revision = {
+        Kind.ARRAY: 1,
+        Kind.STREAM: 1,
+        Kind.QUEUE: 2,
+        Kind.FRAMEBUFFER: 1,
+        Kind.ARENA: 1,
+    }
     return zlib.crc32(f"{kind.name}/{revision[kind]}/{PARTICIPANT_BYTES}".encode())
 
 

@@ -115,7 +115,7 @@ class Nameless:
         room = os.fstatvfs(self._directory)
         if self.total > room.f_bavail * room.f_frsize:
             raise self._no_room(name, errno.ENOSPC)
-        if self.total > CHUNK and self.total > _free_memory():
+        if self.total > CHUNK and self.total > free_memory():
             # A tmpfs may be larger than the memory: the kernel would kill processes.
             raise self._no_room(name, errno.ENOMEM)
         done, chunk = 0, CHUNK
@@ -166,7 +166,7 @@ class Nameless:
         return True
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
     """Return the bytes available without killing a process; without /proc, no limit."""
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:

@@ -19,6 +19,7 @@ from ataraxis.labels import Labels
 from ataraxis.shm import files
 from ataraxis.shm.header import Kind, SegmentHeader
 from ataraxis.shm.segment import Segment
+from ataraxis.stream.arena import MARK, name_of_arena
 
 if TYPE_CHECKING:
     from ataraxis.shm.context import Context
@@ -47,7 +48,7 @@ class Lease(FrameLease):
 
     @property
     def frame(self) -> Frame:
-        """The frame: a copy, or a view of a large frame's segment; stays valid."""
+        """The frame: a copy, or a view of a large frame; stays valid."""
         return self._frame
 
     @property
@@ -63,13 +64,12 @@ class Lease(FrameLease):
         return f"<Lease of frame {self.id}, {state}>"
 
 
-# ---- frames larger than a slot: each in a segment of its own, named in the slot
+# ---- frames that fit no chunk: each in a segment of its own, named in the slot
 
 # The segment is kept from before its name is in the queue until the acknowledgement
 # removes it. A process that dies in between leaves nothing, or a file that `ataraxis
 # gc` or the last process to leave the queue removes.
 
-MARK = "~"
 _HEX = b"0123456789abcdef"
 PARTICIPANTS = 8
 
@@ -130,7 +130,12 @@ def remove_large(name: str, context: Context) -> None:
 
 
 def remove_empty_queue(
-    queue: str, context: Context, descriptor: int, slots: int, has_larges: bool
+    queue: str,
+    context: Context,
+    descriptor: int,
+    slots: int,
+    has_larges: bool,
+    uuid: bytes,
 ) -> None:
     """Remove a queue's name if it is empty and has no participant."""
     try:
@@ -141,14 +146,18 @@ def remove_empty_queue(
     try:
         gone = files.take_name(descriptor, directory, queue, slots, is_forced=False)
         if gone and has_larges:
-            sweep_large(queue, context)
+            sweep_large(queue, context, uuid)
     finally:
         os.close(directory)
         os.close(descriptor)
 
 
-def sweep_large(queue: str, context: Context) -> None:
-    """Remove segments that killed processes left of a queue that is gone."""
+def sweep_large(queue: str, context: Context, uuid: bytes) -> None:
+    """Remove the arena of a queue that is gone, and what killed processes left.
+
+    Live views keep the arena's memory, not its name.
+    """
+    arena = name_of_arena(queue, uuid)
     directory = context.open_directory()
     try:
         try:
@@ -163,9 +172,10 @@ def sweep_large(queue: str, context: Context) -> None:
                     size = found.status.st_size
                     header = SegmentHeader.unpack(found.page, size, found.path)
                     slots = header.geometry.participants
-                    if header.kind is Kind.QUEUE and not anybody(
-                        found.descriptor, slots
-                    ):
+                    is_unused = not anybody(found.descriptor, slots)
+                    if header.kind is Kind.ARENA:
+                        is_unused |= name == arena
+                    if header.kind in (Kind.QUEUE, Kind.ARENA) and is_unused:
                         remove_large(name, context)
             except (SegmentNotFound, LayoutError, OSError):
                 continue

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ataraxis._kernels import queue as kernel
 from ataraxis._kernels import queue_handle as status_of
 from ataraxis._kernels import snapshot
+from ataraxis._kernels.arena import Arena
 from ataraxis._kernels.queue_handle import FrameLease, Message, QueueHandle
 from ataraxis.clock import now_ns
 from ataraxis.errors import (
@@ -46,6 +47,7 @@ from ataraxis.shm.waiting import (
     EventWord,
     until,
 )
+from ataraxis.stream.arena import open_arena
 from ataraxis.stream.endpoint import check_timeout, plain_name
 from ataraxis.stream.lease import (
     Lease,
@@ -113,8 +115,9 @@ class MemQ(QueueHandle):
     buffer_count : int
         Slots: how many frames it holds; more if small ones are packed by `put_many`.
     buffer_size : int
-        Payload bytes that fit a slot. A larger frame travels in a segment of its own,
-        which takes some 300 us more.
+        Payload bytes that fit a slot. A larger frame travels in a chunk of the queue's
+        arena, which is made at the first one; if no chunk is free, in a segment of its
+        own, which takes some 300 us more.
     lease_timeout : float, optional
         How long a getter may keep a frame without acknowledging it, s, before another
         gets it. By default as long as the getter lives.
@@ -329,7 +332,7 @@ class MemQ(QueueHandle):
             segment.unlink()
         self.close()
         if has_larges:
-            sweep_large(self._name, self._where)
+            sweep_large(self._name, self._where, self._uuid)
 
     def join_thread(self) -> None:
         """Do nothing: a value is in the queue when `put` returns."""
@@ -347,7 +350,9 @@ class MemQ(QueueHandle):
             context, slots = segment.context, segment.header.geometry.participants
             has_larges = kernel.has_larges(_control(segment))
             del segment
-            remove_empty_queue(self._name, context, descriptor, slots, has_larges)
+            remove_empty_queue(
+                self._name, context, descriptor, slots, has_larges, self._uuid
+            )
         finally:
             self._has_left.set()
 
@@ -410,7 +415,20 @@ class MemQ(QueueHandle):
 
     def sweep(self) -> int:
         """Clean up after dead participants now; return how many there were."""
-        return self._attached().participant.sweep()
+        swept = self._attached().participant.sweep()
+        if self._has_larges:
+            self._sweep_arena()
+        return swept
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes of the arena's chunks that hold frames, or views of them."""
+        return self._arena_used if self._has_larges else 0
+
+    @property
+    def _has_larges(self) -> bool:
+        """Whether a frame larger than a slot was ever put."""
+        return bool(kernel.has_larges(_control(self._attached())))
 
     def __repr__(self) -> str:
         return f"<MemQ {self._name!r}, {'open' if self.is_open else 'closed'}>"
@@ -422,6 +440,7 @@ class MemQ(QueueHandle):
     def _reset_leases(self) -> None:
         """Drop all leases: at the start, and in a forked child."""
         self._descriptor = None
+        self._views = True
         self._partial = []
         self._unfinished: deque[Lease] = deque()
         self._segments: list[str] = []
@@ -599,7 +618,7 @@ class MemQ(QueueHandle):
             if isinstance(lease, int):
                 self._fail(lease, False)
             try:
-                frame: Any = lease.data
+                frame: Any = lease.data if lease.view is None else lease.view
                 name = name_of_large(frame, self._name) if lease.is_large else None
                 if name is not None:
                     frame = view_large(name, self._where)
@@ -783,6 +802,11 @@ class MemQ(QueueHandle):
             if acknowledge:
                 self._settle_drained(True, before)
         if not frames:
+            if status == status_of.OVERFLOW and number is not None:
+                raise DataOverflow(
+                    f"queue {self._name!r}: the next frame has {number} bytes, the "
+                    f"buffer {len(view)}; drain into a larger one"
+                )
             if status == status_of.OVERFLOW:
                 raise DataOverflow(
                     f"queue {self._name!r}: a buffer of {len(view)} bytes is shorter "
@@ -972,11 +996,7 @@ class MemQ(QueueHandle):
         all.
         """
         deadline = self._deadline(True, timeout)
-        if len(frame) <= self._geometry[1]:
-            status = self._put_frame(frame, False, deadline)
-        else:
-            status = self._put_large(frame, False, deadline)
-        return status == status_of.OK
+        return self._put_whole(frame, False, deadline) == status_of.OK
 
     def _encode(
         self,
@@ -1001,11 +1021,23 @@ class MemQ(QueueHandle):
         return frame.to_bytes(), True
 
     def _put_other(self, value: Any, deadline: int, *stamps: Any) -> int:
-        """Put a value that the kernel does not encode, or that does not fit a slot."""
+        """Put a value that the kernel does not encode, or that fits no chunk."""
         frame, is_numbered = self._encode(value, *stamps)
-        if len(frame) <= self._geometry[1]:
-            return self._put_frame(frame, is_numbered, deadline)
-        return self._put_large(frame, is_numbered, deadline)
+        return self._put_whole(frame, is_numbered, deadline)
+
+    def _put_whole(self, frame: bytes, is_numbered: bool, deadline: int) -> int:
+        """Put an encoded frame of any size: into a slot, a chunk or a segment."""
+        status = self._put_frame(frame, is_numbered, deadline)
+        if status == status_of.OVERFLOW:
+            status = self._put_large(frame, is_numbered, deadline)
+        return status
+
+    def _attach_arena(self, nbytes: int) -> Arena | None:
+        """Attach to the arena; make it for a frame of `nbytes`, if that is not 0."""
+        segment = self._attached()
+        if nbytes:
+            kernel.note_large(_control(segment))
+        return open_arena(segment, self._geometry[0], nbytes)
 
     def _put_large(self, frame: bytes, is_numbered: bool, deadline: int) -> int:
         if self._segment is not None:
@@ -1044,6 +1076,28 @@ class MemQ(QueueHandle):
         if status == status_of.OK:
             return True
         return False if status in _NO_ROOM else None
+
+    def limit_depth(self, nbytes: int, frames: int) -> None:
+        """From now on, large puts of this handle also wait while many of them wait.
+
+        The queue counts as full while frames of the size of the one to be put wait in
+        it that have `nbytes` together, or more, and are at least `frames`: a short
+        queue stays in the cache.
+        """
+        self._deep_bytes, self._least_frames = nbytes, max(1, frames)
+
+    def copy_large(self) -> None:
+        """From now on, leased frames in chunks are copies, not views of the chunk."""
+        self._views = False
+
+    def empty_message(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> NDArray[Any] | None:
+        """Return an array to fill and `post`, without a copy then.
+
+        None: it would fit a slot, its dtype has no fast path, or no chunk is free.
+        """
+        return self._empty(shape, dtype)
 
     @property
     def has_partial(self) -> bool:

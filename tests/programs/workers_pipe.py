@@ -610,3 +610,76 @@ def doubles_in_place_and_dies_once(block: Any) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
     block *= 2
     return block
+
+
+# ---- large values
+
+
+def of_size(k: int) -> Any:
+    """Return value k: an array of 100 B to 4 MB whose every element says k."""
+    size = int(100 * 40_000 ** (k * 0.6180339887 % 1))
+    return np.full(-(-size // 8), k)
+
+
+def number_of(value: Any) -> int:
+    """Return the number of a value; check that it is whole."""
+    number = int(value[0])
+    assert (value == number).all(), f"torn: {number}, {value.min()}, {value.max()}"
+    return number
+
+
+def to_the_left(value: Any) -> Any:
+    number_of(value)
+    return 2 * value
+
+
+class ToTheRight:
+    """Writes each result where it will lie."""
+
+    def setup(self) -> None:
+        from ataraxis.pipeline import worker_io
+
+        self.me: Any = worker_io.current()
+
+    def process(self, value: Any) -> Any:
+        number_of(value)
+        result = self.me.empty(value.shape, value.dtype)
+        np.multiply(value, 2, out=result)
+        result += 1
+        return result
+
+
+def is_writable(value: Any) -> bool:
+    return bool(value.flags.writeable)
+
+
+def passes_on_whole(value: Any) -> Any:
+    number_of(value)
+    return value
+
+
+class Keeps:
+    """Keeps views, and says at the end whether they are what they were."""
+
+    def setup(self) -> None:
+        self.kept: list[tuple[int, Any]] = []
+
+    def process(self, value: Any) -> int:
+        self.kept.append((number_of(value), value))
+        return sum(number_of(view) == number for number, view in self.kept)
+
+
+def forwards_in_place() -> None:
+    """Send the half of an array of `empty`, then in one piece, then again."""
+    me = Processor("forward").open()
+    value = me.get(None)
+    made = me.empty(value.shape, value.dtype)
+    place = made.__array_interface__["data"][0]
+    made[:] = value
+    assert me.emit(made[: len(made) // 2], timeout=None)
+    assert made.flags.writeable
+    assert me.emit(made.reshape(2, -1), timeout=None)
+    assert not made.flags.writeable
+    assert me.emit(made, timeout=None)
+    assert me.emit(np.array([place % 64]), timeout=None)
+    assert np.array_equal(made, value)

@@ -164,7 +164,17 @@ def crash(arena: Path, board: Any, worker: int, way: str, name: str = "q") -> No
             queue.put(np.full(3, 100, np.uint32), timeout=20)
             queue.get_many()
     elif way == "large":
+        queue._is_without_arena = True
         queue.put(np.full(BIG, 100, np.uint32), timeout=20)
+    elif way == "chunk":
+        queue.put(np.full(BIG, 100, np.uint32), timeout=20)
+    elif way == "chunk_again":
+        queue.get(timeout=20)
+        queue.put(np.full(BIG, 100, np.uint32), timeout=20)
+    elif way == "chunk_view":
+        lease = queue.lease(timeout=20)
+        lease.acknowledge()
+        del lease
     elif way in ("get", "large_get"):
         queue.get(timeout=20)
     elif way == "wait":

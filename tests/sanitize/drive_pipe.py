@@ -20,7 +20,7 @@ sys.path.insert(0, sys.argv[1])
 
 import numpy as np  # noqa: E402
 
-from ataraxis._kernels import messages, queue_handle  # noqa: E402
+from ataraxis._kernels import arena, messages, queue_handle  # noqa: E402
 from ataraxis._kernels import worker as sanitized  # noqa: E402
 from ataraxis._kernels.queue_handle import Message  # noqa: E402
 from ataraxis._kernels.worker import WorkerHandle  # noqa: E402
@@ -29,9 +29,10 @@ from ataraxis.log.journal.writer import plain_header  # noqa: E402
 from ataraxis.pipeline.frames import read, write  # noqa: E402
 from ataraxis.stream import MemQ  # noqa: E402
 
-for kernel in (sanitized, queue_handle, messages):
+for kernel in (sanitized, arena, queue_handle, messages):
     assert kernel.__file__.startswith(sys.argv[1]), kernel.__file__
 WORKERS, SLOTS, SIZE = 2, 8, 100_000
+SMALL = 1024  # wide values lie in chunks
 WIDE = 9_000  # float64, longer than what is copied with the GIL
 RUNNING = 1
 WORDS = {
@@ -235,16 +236,20 @@ def share(queue: MemQ, seconds: float) -> int:
 
 
 def main(directory: str, seconds: float) -> None:
-    first = MemQ("first", SLOTS, SIZE, context=directory)
-    second = MemQ("second", SLOTS, SIZE, context=directory)
-    counts = drive(first, second, seconds)
-    print("got, worked, worked, put:", counts)
-    assert all(counts), "a thread starved"
+    for size in (SIZE, SMALL):
+        first = MemQ("first", SLOTS, size, context=directory)
+        second = MemQ("second", SLOTS, size, context=directory)
+        counts = drive(first, second, seconds)
+        print("got, worked, worked, put:", counts)
+        assert all(counts), "a thread starved"
+        if size == SMALL:
+            assert first.arena is not None, "no frame was in a chunk"
+        assert first.arena_bytes == second.arena_bytes == 0
+        first.unlink()
+        second.unlink()
     shared = MemQ("shared", SLOTS, 4096, context=directory)
     print("shared:", share(shared, seconds / 3))
     shared.unlink()
-    first.unlink()
-    second.unlink()
     print("done")
 
 

@@ -311,7 +311,10 @@ def test_numbers_are_unique(queue: MemQ) -> None:
 # ---- large frames
 
 
-def test_a_large_frame_has_a_segment_of_its_own(queue: MemQ, context: Path) -> None:
+def test_a_frame_that_fits_no_chunk_has_a_segment_of_its_own(
+    queue: MemQ, context: Path
+) -> None:
+    queue._is_without_arena = True
     big = np.arange(100_000)
     queue.put_many([b"a", big, b"b"])
     assert len(os.listdir(context)) == 2
@@ -331,8 +334,14 @@ def test_only_a_queue_that_had_large_frames_looks_for_them_at_its_end(
     queue: MemQ, context: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[str] = []
-    monkeypatch.setattr(memq, "sweep_large", lambda name, _: looked.append(name))
-    monkeypatch.setattr(lease, "sweep_large", lambda name, _: looked.append(name))
+    real = lease.sweep_large
+
+    def sweep(name: str, *more: Any) -> None:
+        looked.append(name)
+        real(name, *more)
+
+    monkeypatch.setattr(memq, "sweep_large", sweep)
+    monkeypatch.setattr(lease, "sweep_large", sweep)
     for large in (False, True):
         for end in ("close", "unlink"):
             with MemQ(f"{end}-{large}", 8, 64) as other:
@@ -356,6 +365,7 @@ def test_a_large_frame_that_finds_no_room_leaves_nothing(
 
 
 def test_a_leased_large_frame_comes_again(queue: MemQ, context: Path) -> None:
+    queue._is_without_arena = True
     queue.put(bytes(10_000))
     lease = queue.lease()
     lease.give_back()
@@ -532,6 +542,7 @@ def test_a_buffer_too_small_takes_nothing(queue: MemQ) -> None:
 
 
 def test_a_context_lists_what_is_in_a_queue(queue: MemQ) -> None:
+    queue._is_without_arena = True
     queue.put_many([b"a", b"b", b"c"])
     queue.put(bytes(10_000))
     lease = queue.lease()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import test_pipeline
+import test_pipeline_large
 import workers_pipe as w
 
 from ataraxis.pipeline import Pipe, Processor, Restart
@@ -68,6 +69,20 @@ def test_a_diamond_under_kills(
         if "key" in how:
             for rest in range(7):
                 assert side_of(side, rest) == list(range(rest, frames, 7))
+
+
+@pytest.mark.parametrize("how", [{"ordered": True}, {}], ids=["ordered", "any order"])
+def test_a_diamond_of_all_sizes_under_kills(
+    how: dict[str, Any],
+    arena: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    figure: Callable[..., float],
+) -> None:
+    """Values of 100 B to 4 MB: once, in order; all chunks are free at the end."""
+    monkeypatch.setenv("ATARAXIS_CONTEXT", str(arena))
+    pipe = test_pipeline_large.diamond(how)
+    values, kills = int(figure(1_000_000, 1000)), int(figure(100, 5))
+    test_pipeline_large.run_diamond(pipe, how, arena, values, kills, 7200)
 
 
 def side_of(side: list[int], rest: int) -> list[int]:

@@ -38,6 +38,10 @@ class Line(NamedTuple):
     """Segments of large frames that the death leaves until the queue goes."""
     is_large: bool = False
     """Whether the queue holds a large frame, NEW, as its first."""
+    is_in_chunk: bool = False
+    """Whether that lies in a chunk, not in a segment of its own."""
+    first: str = ""
+    """Where a process that does the same dies before."""
     held: int = 0
     """Frames that another process holds, and dies with, before."""
 
@@ -68,6 +72,27 @@ POINTS = {
     "ack_hinted": Line("get", (2, 3)),
     "large_gone": Line("large_get", ALL, is_large=True),
     "lease_over": Line("wait_over", (1, 2), held=1),
+    # The arena. A chunk that is not given to a slot holds no frame.
+    "arena_made": Line("chunk", ALL),
+    "arena_kept": Line("chunk", ALL),
+    "chunk_cut": Line("chunk", ALL),
+    "chunk_taken": Line("chunk", ALL),
+    "chunk_filled": Line("chunk", ALL),
+    "chunk_given": Line("chunk", ALL),
+    "chunk_popped": Line("chunk_again", ALL, is_large=True, is_in_chunk=True),
+    # A chunk whose frame is acknowledged is free.
+    "chunk_acknowledged": Line("get", ALL, is_large=True, is_in_chunk=True),
+    "chunk_freed": Line("get", ALL, is_large=True, is_in_chunk=True),
+    "chunk_listing": Line("get", ALL, is_large=True, is_in_chunk=True),
+    "chunk_reclaimed": Line("sweep", ALL, first="chunk_given"),
+    "chunk_pinned": Line("chunk_view", (*ALL, NEW), is_large=True, is_in_chunk=True),
+    "chunk_unpinned": Line("chunk_view", ALL, is_large=True, is_in_chunk=True),
+    "arena_cleanup_chunk": Line(
+        "sweep", (*ALL, NEW), is_large=True, is_in_chunk=True, held=1
+    ),
+    "arena_cleaned": Line(
+        "sweep", (*ALL, NEW), is_large=True, is_in_chunk=True, held=1
+    ),
     # Nothing is left: is anything kept?
     "kept_marked": Line("wait", ()),
     # Cleaning up after another: another process repeats it.
@@ -97,8 +122,10 @@ def test_death_at(point: str, mother: Zygote, arena: Path) -> None:
     board = mother.board
     lease_timeout = 0.02 if line.way == "wait_over" else None
     queue = MemQ("q", 4, 256, lease_timeout=lease_timeout, context=arena)
+    queue._is_without_arena = not line.is_in_chunk
     if line.is_large:
         queue.put(frame(NEW, BIG))
+    queue._is_without_arena = False
     queue.put_many([frame(1), frame(2)])
     queue.put(frame(3))
     if line.held:
@@ -108,6 +135,10 @@ def test_death_at(point: str, mother: Zygote, arena: Path) -> None:
             mother.kill(holder)
             assert mother.wait(holder) == -9
             byte_free(queue, board.mine(2, SLOT))
+    if line.first:
+        pid = mother.start("workers_queue:crash", 1, way="chunk", crash_at=line.first)
+        assert mother.wait(pid) == -9, f"{line.first} was not reached"
+        byte_free(queue, board.mine(1, SLOT))
     pid = mother.start("workers_queue:crash", 1, way=line.way, crash_at=point)
     # It really died there: a point that is never reached ends with 0.
     assert mother.wait(pid) == -9, f"{point} was not reached: {mother.complaints()}"
@@ -119,7 +150,7 @@ def test_death_at(point: str, mother: Zygote, arena: Path) -> None:
 
     # A process that is left gets what is there, within a second, and nothing else.
     since = time.monotonic()
-    got = []
+    got, lease = [], None
     while True:
         try:
             with queue.lease(timeout=0.1) as lease:
@@ -133,7 +164,14 @@ def test_death_at(point: str, mother: Zygote, arena: Path) -> None:
         for k in range(4):
             queue.put(frame(k), timeout=LIMIT_S)
         assert [int(queue.get(timeout=LIMIT_S)[0]) for _ in range(4)] == [0, 1, 2, 3]
+    for _ in range(2):
+        for k in range(4):
+            queue.put(frame(k, BIG), timeout=LIMIT_S)
+        assert [int(queue.get(timeout=LIMIT_S)[0]) for _ in range(4)] == [0, 1, 2, 3]
+    queue.sweep()
     assert queue.statistics().used == 0
+    del lease
+    assert queue.arena_bytes == 0
     queue.close()
     # Nothing is left of an empty queue.
     assert os.listdir(arena) == []

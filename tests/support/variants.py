@@ -36,7 +36,7 @@ POINT = re.compile(r'(?:ax_crash\(|crash_point\(b)"(\w+)"\)')
 # All of them.
 KERNELS = (
     "_cython", "memory", "lock", "array", "framebuffer", "ring", "producer",
-    "consumer", "snapshot", "queue", "queue_handle", "messages", "worker",
+    "consumer", "snapshot", "queue", "arena", "queue_handle", "messages", "worker",
     "journal_write", "journal_scan",
 )  # fmt: skip
 # Enough for arrays, built in a quarter of the time.
@@ -44,7 +44,10 @@ ARRAYS = (
     "_cython", "memory", "lock", "array", "framebuffer", "ring", "queue",
 )  # fmt: skip
 FRAMEBUFFER = ("framebuffer.pyx", "include/unlink_on_signal.h")
-QUEUE_FILES = ("queue.pyx", "queue_handle.pyx", "messages.pyx", "lease.py")
+QUEUE_FILES = (
+    "arena.pyx", "arena.py", "queue.pyx", "queue_handle.pyx", "messages.pyx",
+    "lease.py",
+)  # fmt: skip
 
 
 def crash_points() -> set[str]:

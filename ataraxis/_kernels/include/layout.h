@@ -13,7 +13,7 @@
 #define AX_LABEL_BYTES 24
 
 /* Kinds of segments. */
-enum { AX_KIND_ARRAY = 1, AX_KIND_STREAM = 2, AX_KIND_QUEUE = 3, AX_KIND_FRAMEBUFFER = 4, AX_KIND_LIMIT = 8 };
+enum { AX_KIND_ARRAY = 1, AX_KIND_STREAM = 2, AX_KIND_QUEUE = 3, AX_KIND_FRAMEBUFFER = 4, AX_KIND_ARENA = 5, AX_KIND_LIMIT = 8 };
 
 /* Statuses of kernels. Each room turns those other than FULL and EMPTY into exceptions in one place. */
 enum {
@@ -162,7 +162,8 @@ _Static_assert(sizeof(ax_slot) <= AX_PINS_AT && offsetof(ax_slot, bytes) == 16, 
  * one frame or several, back to back, every one padded to AX_FRAME_PAD. Position p lies in slot p % n, lap p / n + 1. */
 enum { AX_SLOT_LEASED = 4, AX_SLOT_RETRY = 5, AX_SLOT_GROWING = 6 };
 enum { AX_MESSAGE_LARGE = 1,       /* the name of a segment that holds the frame */
-       AX_MESSAGE_NUMBERED = 2 };  /* whose number is the slot's, not its own */
+       AX_MESSAGE_NUMBERED = 2,    /* whose number is the slot's, not its own */
+       AX_MESSAGE_CHUNK = 4 };     /* an ax_ticket: the frame lies in a chunk of the arena */
 #define AX_QUEUE_FRAMES 64         /* most frames in a slot, a bit each */
 typedef struct {
     /* Written before publication, read once. */
@@ -174,7 +175,7 @@ typedef struct {
     _Alignas(128) ax_u64 tail;                         /* next position to claim, or behind it. Writers: putters, which help each other */
     _Alignas(128) ax_u64 head;                         /* next position to lease, or behind it. Writers: putters and getters */
     ax_u32 hint;                                       /* not 0: a slot may be RETRY, look from hint - 1 on */
-    ax_u32 has_larges;                                 /* 1: a frame was put in a separate segment. Writers: putters, before they create it */
+    ax_u32 has_larges;                                 /* 1: an arena, or a segment of a large frame, was made. Writers: putters, before that */
     ax_event data;
     ax_event space;
 } ax_queue;
@@ -210,5 +211,35 @@ typedef struct {
     ax_u32 failures;                                   /* leases that ended without an acknowledgement */
 } ax_message;
 _Static_assert(sizeof(ax_message) == 64 && offsetof(ax_message, id) == 16 && offsetof(ax_message, bytes) == 32, "ax_message");
+
+/* The arena of a queue: chunks for frames larger than a slot, in a segment of its own. Control block: ax_arena, then arrays
+ * with an element per chunk, each array at a multiple of 128 bytes: words, extents, next (u32), listed (u32), and the pins, a
+ * bit per participant. Payload: the chunks, cut from it one after the other. The frame in a chunk begins before
+ * AX_PAYLOAD_AT, so that its payload begins there. */
+enum { AX_CHUNK_FREE = 0,          /* 0 */
+       AX_CHUNK_FILLING = 1,       /* participant << 2 | FILLING */
+       AX_CHUNK_GIVEN = 2 };       /* position << 2 | GIVEN: of the slot at this position of the queue */
+#define AX_CHUNK_CLASSES 48        /* of sizes: class 2k has (16 KiB << k) + 8 KiB, class 2k + 1 (24 KiB << k) + 8 KiB */
+#define AX_CHUNK_GRAIN 8192        /* every size and offset is a multiple of it */
+#define AX_ARENA_CHUNKS 65536      /* most chunks */
+typedef struct {
+    /* Written before publication, read once. */
+    _Alignas(128) uint64_t chunks;                     /* most chunks */
+    uint64_t bytes;                                    /* of all chunks together */
+    uint32_t participants;
+    uint32_t reserved;
+    _Alignas(128) ax_u32 cut;                          /* chunks cut so far, or fewer: a hint. Writers: putters */
+    _Alignas(128) ax_u64 free[AX_CHUNK_CLASSES];       /* per class, a hint: the chunk freed last, tag << 32 | chunk + 1 */
+} ax_arena;
+_Static_assert(sizeof(ax_arena) == 640 && offsetof(ax_arena, bytes) == 8 && offsetof(ax_arena, participants) == 16 &&
+               offsetof(ax_arena, cut) == 128 && offsetof(ax_arena, free) == 256, "ax_arena");
+
+/* What a slot holds of a frame in a chunk. */
+typedef struct {
+    uint64_t chunk;
+    uint64_t at;                                       /* where the frame begins in its chunk */
+    uint64_t bytes;                                    /* of the frame, header included */
+} ax_ticket;
+_Static_assert(sizeof(ax_ticket) == 24 && offsetof(ax_ticket, bytes) == 16, "ax_ticket");
 
 #endif
