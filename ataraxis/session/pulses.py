@@ -258,14 +258,7 @@ def fit_to_pulses(
             tolerance_ns=_TOLERANCE_NS + 2 * pulses.sample_ns,
         )  # fmt: skip
     except AmbiguousMatch as error:
-        shifts = ", ".join(f"{shift / 1e6:.1f}" for shift in error.candidates[:2])
-        raise ValueError(
-            f"pulses that are a period apart match equally well (shifts of {shifts} ms "
-            f"...), as its frames may arrive {delay_ms[0]:.3g} to {delay_ms[1]:.3g} ms "
-            "after their pulses: declare attrs['latency_ms'], the least and largest "
-            f"fixed delay, of it and of {pulses.stream!r}, so that both ranges are "
-            "together shorter than a period"
-        ) from error
+        raise ValueError(_not_told_apart(error, pulses, delay_ms)) from error
     segments = tuple(_widened(part, pulses) for part in fit.segments)
     half = pulses.half_ns
     made = replace(
@@ -291,6 +284,28 @@ def fit_to_pulses(
             "later than those of the frames before: their numbers do not increase"
         )
     return SourceFit(made, of, len(frames))
+
+
+def _not_told_apart(
+    error: AmbiguousMatch, pulses: PulseTimes, delay_ms: tuple[float, float]
+) -> str:
+    shifts = ", ".join(f"{shift / 1e6:.1f}" for shift in error.candidates[:2])
+    low, high = delay_ms
+    text = (
+        f"pulses that are a period apart match equally well (shifts of {shifts} ms "
+        f"...), as its frames may arrive {low:.3g} to {high:.3g} ms after their pulses"
+    )
+    period = float(np.median(np.diff(pulses.edges_ns))) / 1e6
+    if high - low < period:
+        return (
+            f"{text}, and their jitter, or a pause next to few frames, hides which of "
+            f"them, {period:.3g} ms apart, is whose"
+        )
+    return (
+        f"{text}: declare attrs['latency_ms'], the least and largest fixed delay, of "
+        f"it and of {pulses.stream!r}, so that both ranges are together shorter than "
+        f"the period of {period:.3g} ms"
+    )
 
 
 def _delays(

@@ -223,6 +223,48 @@ def test_a_line_that_is_not_there_is_a_reason(tmp_path: Path) -> None:
         fit_session(tmp_path, pulses={"camera": ("dax", 1)})
 
 
+@pytest.mark.parametrize("attrs", [{"device_time_units": "us"}, {}])
+def test_a_daq_that_sends_samples_one_by_one_has_a_clock_of_its_own(
+    tmp_path: Path, attrs: dict[str, str]
+) -> None:
+    rng = np.random.default_rng(5)
+    n, frames = 12_000, np.delete(np.arange(290), [7, 100])
+    line = np.zeros((n, 1), "i2")
+    for at in range(100, n, 40):
+        line[at : at + 9] = 1
+    true = 10**12 + np.arange(n) * 10**6
+    labels = Labels("i2", (1,), ("channel",), {"channel": ["trigger"]}, attrs)
+    with JournalWriter(tmp_path, "log") as journal:
+        journal.describe(0, "daq", labels)
+        late = rng.exponential(2e5, n).astype("i8") + 10**6
+        journal.log_block(
+            0, line, time_ns=np.sort(true + late), device_time=np.arange(n) * 1000,
+            device_sequence=np.arange(n),
+        )  # fmt: skip
+        journal.describe(1, "camera", Labels("u1", (2, 2)))
+        pulses = true[100 + 40 * frames]
+        arrived = pulses + rng.exponential(1e6, len(frames)).astype("i8") + 10**7
+        journal.log_block(
+            1, np.zeros((len(frames), 2, 2), "u1"), time_ns=np.sort(arrived),
+            device_time=frames * 0, device_sequence=frames,
+        )  # fmt: skip
+    lines = {"camera": ("daq", "trigger")}
+    latency = {"camera": (5, 20), "daq": (0, 2)} if attrs else {"camera": (5, 20)}
+    clocks = {
+        c.name: c for c in fit_session(tmp_path, latency_ms=latency, pulses=lines)
+    }
+    made = clocks["camera"].made
+    if not attrs:
+        assert made is None
+        assert "has no device times" in clocks["camera"].reason
+        return
+    assert made is not None, clocks["camera"].reason
+    assert made.fit.is_absolute
+    late = made.fit.to_host_ns(frames) - pulses
+    assert (abs(late) <= made.fit.bound_at(frames)).all()
+    assert np.ptp(late) < 200_000
+
+
 def test_a_fit_is_left_aside_once_the_recording_has_grown(tmp_path: Path) -> None:
     Scene().record(tmp_path)
     fit_session(tmp_path, latency_ms=BOTH)
