@@ -127,14 +127,23 @@ def check(as_json: bool, rig: Path, soak: float, output: Path) -> None:
     "--latency", "latencies", multiple=True, metavar="STREAM=MIN,MAX",
     help="Least and largest fixed delay of a device, ms; may be repeated.",
 )  # fmt: skip
+@click.option(
+    "--pulses", multiple=True, metavar="STREAM=STREAM:LINE",
+    help="Line that recorded a pulse for each frame, by name or number; may be "
+    "repeated. Else as the rig declares it.",
+)  # fmt: skip
 @click.argument("session", type=click.Path(path_type=Path))
 def fit(
-    as_json: bool, streams: tuple[str, ...], latencies: tuple[str, ...], session: Path
+    as_json: bool,
+    streams: tuple[str, ...],
+    latencies: tuple[str, ...],
+    pulses: tuple[str, ...],
+    session: Path,
 ) -> None:
     """Fit the clock of each source of SESSION, a session or a log, to the host's.
 
     The fits are kept in its folder "fits"; stamps are never changed. A session makes
-    them at its end.
+    them at its end. Frames with recorded pulses have the times of these.
     """
     from rich.table import Table
 
@@ -145,6 +154,7 @@ def fit(
         found = fit_session(
             session, streams=streams or None,
             latency_ms=dict(_latency(text) for text in latencies),
+            pulses=dict(_line(text) for text in pulses),
         )  # fmt: skip
     if as_json:
         click.echo(json.dumps([one.as_dict() for one in found]))
@@ -178,6 +188,18 @@ def _latency(text: str) -> tuple[str, tuple[float, float]]:
             param_hint="--latency",
         )
     return name, (low, high)
+
+
+def _line(text: str) -> tuple[str, tuple[str, str | int]]:
+    name, _, given = text.partition("=")
+    stream, _, line = given.rpartition(":")
+    if not name or not stream or not line:
+        raise click.BadParameter(
+            "expected STREAM=STREAM:LINE, such as camera=daq:trigger for the frames of "
+            f"'camera' and line 'trigger' of 'daq', got {text!r}",
+            param_hint="--pulses",
+        )
+    return name, (stream, int(line) if line.isdecimal() else line)
 
 
 @click.command(short_help="Send the streams of SESSION again.")

@@ -127,7 +127,8 @@ class ClockFit:
     """
 
     kind: str
-    """``arrivals``, ``offsets``, ``pulses``, ``round trips`` or ``relation``."""
+    """``arrivals``, ``offsets``, ``pulses``, ``strobes`` that a device recorded whose
+    clock is itself fitted, ``round trips`` or ``relation``."""
     assumption: str
     """What `bound_at` assumes, in words."""
     unit: Fraction
@@ -139,7 +140,8 @@ class ClockFit:
     clock: str = "host"
     """Name of the clock that the fit converts to."""
     latency_ns: tuple[int, int] | None = None
-    """Of arrivals: declared least and largest fixed delay, ns."""
+    """Of arrivals: declared least and largest fixed delay, ns; of strobes: by how much
+    the times of the device that recorded them are late, as far as known."""
     residuals: Times = field(default_factory=_empty, repr=False)
     """Recorded minus fitted host time of each input that was used, ns, int64."""
     ticks: Times = field(default_factory=_empty, repr=False)
@@ -188,7 +190,7 @@ class ClockFit:
     @property
     def is_absolute(self) -> bool:
         """Whether `absolute_bound_at` is known."""
-        is_relative = self.kind in ("arrivals", "offsets")
+        is_relative = self.kind in ("arrivals", "offsets", "strobes")
         return not is_relative or self.latency_ns is not None
 
     # ---- conversion

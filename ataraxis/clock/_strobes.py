@@ -23,6 +23,7 @@ _TICK_NS = 1000
 _FEWEST = 8
 # Intervals of up to so many frames show the period.
 _MISSED = 3
+_LAGS = 2, 4, 8, 16, 32, 64, 128, 256
 
 
 def fit_strobes(
@@ -159,7 +160,19 @@ def _period(strobes: Times) -> float:
     is_good &= np.abs(steps / usual - frames) < 0.1
     if not is_good.any():
         return usual
-    return max(float(np.median(steps[is_good] / frames[is_good])), 1.0)
+    period = max(float(np.median(steps[is_good] / frames[is_good])), 1.0)
+    # Strobes of a DAQ are whole samples: longer intervals show what a sample hides.
+    for lag in _LAGS:
+        if 2 * lag > len(strobes):
+            break
+        apart = (strobes[lag:] - strobes[:-lag]) / period
+        frames = np.rint(apart)
+        is_good = (frames >= 1) & (frames <= _MISSED * lag)
+        is_good &= np.abs(apart - frames) < 0.1
+        if not is_good.any():
+            break
+        period *= max(float(np.median(apart[is_good] / frames[is_good])), 0.5)
+    return period
 
 
 def _window(

@@ -258,6 +258,9 @@ def unit_of(unit_ns: Any) -> Fraction:
 
 def ns_of_ticks(ticks: Times, unit: Fraction) -> Times:
     """Return a number of ticks in ns, rounded down; in integers, so none is lost."""
+    ns, parts = divmod(unit.numerator, unit.denominator)
     whole, rest = np.divmod(ticks, unit.denominator)
-    result: Times = whole * unit.numerator + rest * unit.numerator // unit.denominator
+    # The product of rest and numerator may not fit: frames are 10**8 ns, say.
+    result: Times = whole * unit.numerator + rest * ns
+    result += rest * parts // unit.denominator
     return result

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ataraxis.clock import ClockFit, fit_arrivals
 from ataraxis.labels import sample_rate, stamp_of
-from ataraxis.log.device import BITS_OF_TIME, PER_S, UNITS
+from ataraxis.log.device import BITS_OF_TIME, COUNTER, PER_S, UNITS
 from ataraxis.log.sample_axis import (
     LATENCY,
     FrameTimes,
@@ -33,6 +33,8 @@ from ataraxis.log.series import Series
 
 FOLDER = "fits"
 POSITIONS, DEVICE_TIME = "positions", "device_time"
+NUMBERS = "device_sequence", "sequence"
+"""Of frames: by the counter of the device, or by that of the sender."""
 _MOST_BYTES = 1 << 26
 _KEPT = 20_000
 _ARRAYS = ("residuals", "ticks", "used", "partners")
@@ -45,7 +47,8 @@ class SourceFit:
     fit: ClockFit
     """Host time of its ticks."""
     of: str
-    """What the ticks are: ``positions`` of samples, or ``device_time``."""
+    """What the ticks are: ``positions`` of samples, ``device_time``, or the numbers of
+    frames, ``device_sequence`` or ``sequence``."""
     entries: int
     """How many entries of the source it was made from."""
 
@@ -58,7 +61,9 @@ class SourceFit:
         if parts > 1:
             text += f", in {parts} segments"
         if not self.fit.is_absolute:
-            text += "; the fixed delay of its device is unknown"
+            is_own = self.of not in NUMBERS
+            whose = "its device" if is_own else "the device that recorded them"
+            text += f"; the fixed delay of {whose} is unknown"
         return text
 
 
@@ -167,6 +172,60 @@ def frames_of(series: Series, rows: int | None = None) -> FrameTimes:
         counts, found.time, found.sequence if is_numbered else None, device, shift,
         known, series.shape[0] if series.is_blocks else 1,
     )  # fmt: skip
+
+
+# ---- numbers of frames
+
+
+def kind_of_numbers(series: Series, frames: FrameTimes) -> str:
+    """Return by which of `NUMBERS` the frames of a source are counted.
+
+    By the device's counter, if its labels declare one of frames, or declare nothing
+    and it increases.
+
+    Raises
+    ------
+    ValueError
+        Frames have no numbers, or a damaged header hides them.
+    """
+    counter, device = series.attrs.get(COUNTER), frames.device
+    if counter == "frames" and device is None:
+        raise ValueError(
+            f"not every entry of {series.title} has an intact device_sequence, which "
+            "counts its frames"
+        )
+    if device is not None and (
+        counter == "frames" or (counter is None and (np.diff(device[:, 1]) > 0).all())
+    ):
+        return NUMBERS[0]
+    if frames.sequence is None:
+        raise ValueError(f"the frames of {series.title} have no numbers")
+    return NUMBERS[1]
+
+
+def numbers_of(frames: FrameTimes, of: str) -> NDArray[np.int64]:
+    """Return the number of each frame, (n,), by one of `NUMBERS`.
+
+    That of a damaged header follows that of the frame before.
+
+    Raises
+    ------
+    ValueError
+        Not every frame has one.
+    """
+    if of == NUMBERS[0]:
+        if frames.device is None:
+            raise ValueError("not every frame has an intact device_sequence")
+        return frames.device[:, 1]
+    if frames.sequence is None:
+        raise ValueError("the frames have no sequence numbers")
+    numbers = frames.sequence.astype(np.int64)
+    rows = frames.rows
+    if len(rows) in (0, len(frames)):
+        return numbers
+    every = np.arange(len(frames))
+    last = rows[np.maximum(np.searchsorted(rows, every, "right") - 1, 0)]
+    return np.asarray(numbers[last] + every - last)
 
 
 # ---- on disk

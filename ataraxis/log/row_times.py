@@ -19,11 +19,13 @@ from ataraxis.labels import sample_rate, stamp_of
 from ataraxis.log.device import PER_S, UNITS
 from ataraxis.log.fits import (
     DEVICE_TIME,
+    NUMBERS,
     POSITIONS,
     SourceFit,
     fit_of_frames,
     frames_of,
     load_fit,
+    numbers_of,
 )
 from ataraxis.log.rows import PIECE_BYTES
 from ataraxis.log.sample_axis import FrameTimes, SampleAxis, rate_of
@@ -87,7 +89,10 @@ class EntryTimes:
 
 
 class ConvertedTimes:
-    """Times of entries by their device's clock, converted at the first use."""
+    """Times of entries by their device's clock, converted at the first use.
+
+    With a fit of `NUMBERS` the fitted ones are those of the pulses of its frames.
+    """
 
     is_sorted = True
 
@@ -97,13 +102,14 @@ class ConvertedTimes:
         is_host = kind == "fitted"
         self.dtype = series.times.dtype if is_host else np.dtype("m8[ns]")
         self.attrs = {**series.times.attrs, "clock": kind} if is_host else _of_device()
+        self._is_numbered = is_host and saved is not None and saved.of in NUMBERS
         unit = PER_S.get(str(series.attrs.get(UNITS)))
-        if not series.has_device or unit is None:
+        if not self._is_numbered and (not series.has_device or unit is None):
             raise ValueError(
                 f"{self.title} has no device times of a known unit "
                 f"(attrs[{UNITS!r}]): open it with time='host'"
             )
-        self._ns = 10**9 // unit
+        self._ns = 10**9 // (unit or 1)
 
     def __len__(self) -> int:
         return len(self._series)
@@ -111,6 +117,8 @@ class ConvertedTimes:
     @cached_property
     def _times(self) -> Ints:
         frames = frames_of(self._series, _end(self._series))
+        if self._is_numbered:
+            return self._pulsed(frames)[_begin(self._series) :]
         if frames.device is None:
             raise ValueError(
                 f"not every entry of {self.title} has a device time: open it with "
@@ -125,6 +133,18 @@ class ConvertedTimes:
             made = saved.fit.to_host_ns(device, near_ns=frames.time_ns)
             made = made + frames.shift_ns
         return np.asarray(made[_begin(self._series) :])
+
+    def _pulsed(self, frames: FrameTimes) -> Ints:
+        """Return the time of each frame by its number."""
+        assert self._saved is not None
+        try:
+            numbers = numbers_of(frames, self._saved.of)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.title} has no fitted times: {error}; open it with time='host'"
+            ) from error
+        made = self._saved.fit.to_host_ns(numbers, near_ns=frames.time_ns)
+        return np.asarray(made + frames.shift_ns)
 
     def at(self, rows: Ints) -> NDArray[Any]:
         """Return the times of rows, (n,), of `dtype`."""
@@ -304,9 +324,9 @@ def row_times_of(series: Series, time: str | None = None) -> RowTimes:
     saved = load_fit(directory, name) if kind in (None, "fitted") else None
     if series.is_blocks:
         return SampleTimes(series, kind, saved)
-    if kind == "host" or (kind is None and saved is None):
-        return EntryTimes(series)
-    if kind is None and (saved is None or saved.of != DEVICE_TIME):
+    if saved is not None and saved.of in NUMBERS and saved.entries < _end(series):
+        saved = None  # the recording has grown
+    if kind == "host" or (kind is None and (saved is None or saved.of == POSITIONS)):
         return EntryTimes(series)
     try:
         return ConvertedTimes(series, kind or "fitted", saved)

@@ -53,7 +53,7 @@ class RigSource:
         metadata={"help": "your program that makes the stream, instead of a node"},
     )
     pulses: RigPulses | None = field(
-        default=None, metadata={"help": "a line that counts its frames"}
+        default=None, metadata={"help": "a line that counts and times its frames"}
     )
 
 

@@ -5,21 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ataraxis.clock import Anchor
 from ataraxis.config import YamlConfig
-from ataraxis.errors import ConfigError
-from ataraxis.labels import sample_rate
 from ataraxis.log.account import SourceReport
-from ataraxis.log.archive import LogArchive, LogNode, Nodes
-from ataraxis.log.export.series import ExportSeries, fields_of
+from ataraxis.log.archive import LogArchive
 from ataraxis.log.selection import Problem
 from ataraxis.log.verification import LogReport, verify
 from ataraxis.session.clocks import ARRIVAL, fit_session
+from ataraxis.session.pulses import count_pulses, pulses_of
 
 WAITED_S = 0.1
 """Shorter waits of a source for its readers are not reported, s."""
@@ -183,7 +177,8 @@ def judge(
         report = LogReport((), ())
     for source in report.sources:
         _add(found, source)
-    for name, (line_stream, line) in _pulses(directory).items():
+    lines = pulses_of(directory)
+    for name, (line_stream, line) in lines.items():
         if name in found:
             _compare_pulses(directory, found[name], line_stream, line)
     for stream in found.values():
@@ -198,7 +193,7 @@ def judge(
             stream.notes.append(
                 f"its source waited {stream.waited_s:.1f} s in all for readers"
             )
-    notes = [*notes, *_add_clocks(directory, found)]
+    notes = [*notes, *_add_clocks(directory, found, lines)]
     problems = report.problems
     doubted = [*doubts, *(str(p) for p in problems if not _is_cut(p))]
     if report.unknown:
@@ -218,7 +213,9 @@ def judge(
     )
 
 
-def _add_clocks(directory: Path, found: dict[str, StreamVerdict]) -> list[str]:
+def _add_clocks(
+    directory: Path, found: dict[str, StreamVerdict], lines: Iterable[str]
+) -> list[str]:
     """Fit the clocks of the streams, and keep the fits; return what went wrong."""
     try:
         clocks = fit_session(directory)
@@ -230,6 +227,8 @@ def _add_clocks(directory: Path, found: dict[str, StreamVerdict]) -> list[str]:
         if clock.name in found:
             found[clock.name].clock = clock.kind
             found[clock.name].clock_bound_us = clock.bound_us
+            if clock.reason and clock.name in lines:
+                found[clock.name].note(clock.reason)
     return []
 
 
@@ -274,21 +273,6 @@ def _add(found: dict[str, StreamVerdict], source: SourceReport) -> None:
     stream.is_device |= source.is_device
 
 
-def _pulses(directory: Path) -> dict[str, tuple[str, str | int]]:
-    """Return the lines that count frames, by stream, of the session's rig."""
-    from ataraxis.session.rig import Rig
-
-    try:
-        rig = Rig.from_yaml(directory / "rig.yaml")
-    except (FileNotFoundError, ConfigError):
-        return {}
-    return {
-        name: (source.pulses.stream, source.pulses.line)
-        for name, source in rig.sources.items()
-        if source.pulses is not None
-    }
-
-
 def _compare_pulses(
     directory: Path, stream: StreamVerdict, line_stream: str, line: str | int
 ) -> None:
@@ -320,91 +304,3 @@ def _is_off(source: SourceReport) -> bool:
     if not source.is_device_rate or rate is None or declared is None:
         return False
     return source.received > _FEW and abs(rate / declared - 1) > RATE_TOLERANCE
-
-
-# ---- Compare the pulses of a trigger line with the frames of a device
-
-
-@dataclass(frozen=True)
-class PulseCount:
-    """Pulses of a line, and frames of a device."""
-
-    pulses: int
-    """Rising edges."""
-    frames: int
-    """Frames that were sent, or dropped by this host."""
-    open: int
-    """Pulses after the last frame, which was stopped in mid-exposure; 0 or 1."""
-
-    @property
-    def lost(self) -> int:
-        """Pulses without a frame; below 0: frames without a pulse."""
-        return self.pulses - self.open - self.frames
-
-
-def count_pulses(
-    directory: Path, stream: str, line: str | int, frames: int, last_ns: int
-) -> PulseCount:
-    """Count the rising edges of a line, given by name or number, of a recorded stream.
-
-    They are compared with `frames` of a device, the last of which was at `last_ns`.
-    Raises `KeyError` or `FileNotFoundError` without the stream or line; the message
-    names those that exist.
-    """
-    nodes = Nodes(directory)
-    try:
-        edges = _edges(nodes.find(stream), line)
-    finally:
-        nodes.close()
-    is_open = len(edges) > frames and len(edges) > 0 and int(edges[-1]) >= last_ns
-    return PulseCount(len(edges), frames, int(is_open))
-
-
-def _edges(node: LogNode, line: str | int) -> NDArray[np.int64]:
-    """Return when a line rose above the middle of its extremes, monotonic ns."""
-    track = ExportSeries(node, by_entry=True)
-    take = _taker(track, line)
-    low, high = np.inf, -np.inf
-    for _, rows in track.pieces():
-        values = take(track.series.read(rows))
-        if values.size:
-            low, high = min(low, values.min()), max(high, values.max())
-    if not high > low:
-        return np.empty(0, np.int64)
-    # A line that is high at first has no known edge.
-    middle, was_high, found = (low + high) / 2, True, [np.empty(0, np.int64)]
-    rate = sample_rate(track.series.attrs) if track.series.is_blocks else None
-    per_ns = 1e9 / rate if rate else 0.0
-    for _, rows in track.pieces():
-        values = take(track.series.read(rows))
-        is_high = (values > middle).reshape(-1)
-        at = np.flatnonzero(is_high & ~np.concatenate([[was_high], is_high[:-1]]))
-        was_high = bool(is_high[-1]) if len(is_high) else was_high
-        each = values.shape[1] if values.ndim > 1 else 1
-        times = track.series.pick(rows).time
-        found.append(times[at // each] + np.round(at % each * per_ns).astype("i8"))
-    return np.concatenate(found)
-
-
-def _taker(track: ExportSeries, line: str | int) -> Any:
-    """Return a function of rows to a line: shape (n,), or (n, samples) of blocks."""
-    series = track.series
-    names = [".".join(field) for field in fields_of(series.dtype)]
-    if isinstance(line, str) and line in names:
-        return track.take(tuple(line.split(".")))
-    channels: list[str] = []
-    if series.labels is not None and series.shape:
-        coord = series.labels.coords.get(series.dims[-1])
-        if coord is not None:
-            channels = [str(name) for name in coord.values.tolist()]
-    if isinstance(line, str):
-        if line not in channels:
-            raise KeyError(
-                f"stream {track.name!r} has no line {line!r}: it has "
-                f"{[name for name in names if name] + channels}"
-            )
-        line = channels.index(line)
-    number = int(line)
-    if not series.shape or not 0 <= number < series.shape[-1]:
-        raise KeyError(f"stream {track.name!r} of shape {series.shape} has no {number}")
-    return lambda rows: rows[..., number]

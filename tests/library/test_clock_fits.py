@@ -578,6 +578,21 @@ def test_every_frame_has_its_own_strobe(rig):
     assert inside.mean() > 0.99
 
 
+@pytest.mark.parametrize("rate", [1000, 10_000])
+@pytest.mark.parametrize("period_ns", [16_666_667, 33_333_333, 109_994_440])
+def test_strobes_that_are_whole_samples_fit(rate, period_ns):
+    sample = SECOND // rate
+    true = SECOND + np.arange(400) * period_ns
+    strobes = -(-true // sample) * sample
+    arrivals = true + delays(np.random.default_rng(2), 400, 12)
+    fit = fit_strobes(
+        np.delete(strobes, [20, 90]), np.arange(400)[60:], arrivals[60:],
+        delay_ms=(10, 14), tolerance_ns=50 * US + 2 * sample,
+    )  # fmt: skip
+    # Also of the 60 frames before the first one.
+    assert abs(fit.to_host_ns(np.arange(400)) - true).max() < 1.5 * sample
+
+
 def test_strobes_that_may_be_of_other_frames_are_refused():
     _, frames, arrivals, strobes = camera(5)
     with pytest.raises(AmbiguousMatch, match="fit equally well") as caught:
