@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from laws import examples
 
 from ataraxis.frame import Frame
 from ataraxis.labels import Labels, sample_times
-from ataraxis.log import JournalWriter
+from ataraxis.log import JournalWriter, blocks
 from ataraxis.log.fits import FOLDER, load_fit
 from ataraxis.session import fit_session
 
@@ -156,6 +157,27 @@ def test_a_shorter_and_an_empty_block_are_samples_too(tmp_path: Path) -> None:
         assert found.sizes == {"time": 16, "channel": 2, "entry": 6}
     with pytest.raises(ValueError, match="entry 2"):
         opened(tmp_path, by_entry=True).load()
+
+
+def test_samples_of_many_blocks_are_read_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "PIECE_BYTES", 64)
+    lengths = [4, 4, 0, 3, 4, 1] * 9 + [2]
+    stamps = [(k + 1) * 4 * STEP for k in range(len(lengths))]
+    data = written(tmp_path, lengths, stamps, labels(4))
+    rng = np.random.default_rng(4)
+    with (
+        opened(tmp_path) as found,
+        mock.patch.object(blocks, "read_rows", side_effect=blocks.read_rows) as reads,
+    ):
+        for count in (1, 5, 300):
+            some = rng.integers(0, len(data), count)
+            np.testing.assert_array_equal(found.daq[some].values, data[some])
+        reads.reset_mock()
+        odd = found.daq[1::2].values
+    np.testing.assert_array_equal(odd, data[1::2])
+    assert reads.call_count < len(lengths)
 
 
 def test_parts_of_a_recording_have_the_times_of_the_whole(tmp_path: Path) -> None:
