@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import shutil
 import tempfile
 import warnings
 from pathlib import Path
@@ -390,6 +393,45 @@ OPERATIONS = {
     "combine_first": lambda d, o: d.daq.astype(float).combine_first(o),
     "cumulative": lambda d, o: d.daq.cumsum("time"),
 }
+
+
+LARGE = (
+    "minus a part", "a part minus it", "plus a foreign", "reindex nearest",
+    "outer merge", "inner align", "outer align", "concat", "sel nearest", "sel slice",
+    "combine_first",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ten_million(tmp_path_factory):
+    """A recording of 10 million samples, or a part of them, and the same in memory."""
+    path = tmp_path_factory.mktemp("large")
+    count = int(10_000 * float(os.environ.get("ATARAXIS_STRESS", "0.1")))
+    lengths = [1000] * count + [7]
+    stamps = (np.cumsum(lengths) - 1) * STEP + SECOND
+    written(path, lengths, stamps.tolist(), labels(1000))
+    with opened(path) as found:
+        plain = found.drop_dims("entry").load()
+        plain = plain.assign_coords(time=plain.time.values)
+    yield path, plain
+    shutil.rmtree(path)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("operation", [*LARGE, "resample to 100"])
+def test_operations_of_ten_million_samples(ten_million, operation) -> None:
+    path, plain = ten_million
+    other = foreign(plain)
+
+    def hundred(d: xr.Dataset, o: xr.DataArray) -> xr.DataArray:
+        return d.daq.resample(time=f"{len(d.time) // 100}ms").mean()
+
+    work = OPERATIONS.get(operation, hundred)
+    with opened(path) as found:
+        got = work(found.drop_dims("entry"), other).load()
+    xr.testing.assert_equal(got.drop_attrs(), work(plain, other).drop_attrs())
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 8 << 20
 
 
 @pytest.mark.filterwarnings("ignore")
