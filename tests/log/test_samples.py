@@ -374,7 +374,7 @@ OPERATIONS = {
         coords="minimal",
         compat="override",
     ),
-    "resample": lambda d, o: d.daq.resample(time="2ms").mean(),
+    "resample": lambda d, o: d.daq.resample(time=f"{2 + len(d.time) // 500}ms").mean(),
     "interp": lambda d, o: d.daq.interp(time=o.time.values[1:-1]),
     "sel of some": lambda d, o: d.daq.sel(time=d.time.values[[0, -1]]),
     "sel nearest": lambda d, o: d.daq.sel(time=o.time.values, method="nearest"),
