@@ -16,8 +16,9 @@ no batches, and pickles arrays into a queue of 4 MB: it takes part in the counte
 *1 ms, SIZE, N workers* is a curve over sizes and workers: a function keeps a core busy
 for some 1 ms and returns its value; bare processes do the same with a value of their
 own, which goes nowhere. Only numbers of workers that leave a core for the program are
-measured, and two on two; with one, joblib calls the function itself. *One edge*: a value of 160 KB from a function that emits to
-one that gets, both awaited; less twice the time of a memcpy, measured in between.
+measured, and two on two; with one, joblib calls the function itself. *One edge*: a
+value of 160 KB from a function that emits to one that gets, both awaited; less twice
+the time of a memcpy, measured in between.
 
 Peers that are not installed are left out, and listed: faster-fifo; joblib and dask, for
 this version of Python; dataloop-upipe, for Python 3.9. The latter may be in virtual

@@ -176,22 +176,34 @@ class Blocks:
             return self.read(int(samples[0]), int(samples[-1]) + 1)
         rows, inner = self.rows_of(samples)
         needed, back = np.unique(rows, return_inverse=True)
-        if len(np.unique(self.counts_of(needed))) > 1:
-            # Blocks of several lengths: by runs of neighbours.
-            edges = np.flatnonzero(steps != 1) + 1
-            pieces = np.split(samples, edges)
-            parts = [self.read(int(p[0]), int(p[-1]) + 1) for p in pieces]
-            return np.concatenate(parts)
-        each = int(self.counts_of(needed[:1])[0])
-        whole = max(1, PIECE_BYTES // max(each * self.sample_bytes, 1))
-        if len(needed) <= whole:
-            return self._picked(needed, each, back, inner)
+        # Blocks of one length behind each other.
+        counts = self.counts_of(needed)
+        order = np.argsort(counts, kind="stable")
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        needed, back = needed[order], place[back]
+        lengths, heads = np.unique(counts[order], return_index=True)
+        pieces = [
+            (at, min(at + self._at_once(each), last), each)
+            for each, head, last in zip(
+                lengths.tolist(), heads, [*heads[1:], len(needed)], strict=True
+            )
+            for at in range(head, last, self._at_once(each))
+        ]
+        if len(pieces) == 1:
+            return self._picked(needed, pieces[0][2], back, inner)
         out = np.empty((len(samples), *self.rest), self._kind.dtype)
-        for at in range(0, len(needed), whole):
-            mine = np.flatnonzero((back >= at) & (back < at + whole))
-            part = needed[at : at + whole]
-            out[mine] = self._picked(part, each, back[mine] - at, inner[mine])
+        sorted_by = np.argsort(back, kind="stable")
+        edges = np.searchsorted(back[sorted_by], [at for at, _, _ in pieces])
+        for (at, end, each), mine in zip(
+            pieces, np.split(sorted_by, edges[1:]), strict=True
+        ):
+            out[mine] = self._picked(needed[at:end], each, back[mine] - at, inner[mine])
         return out
+
+    def _at_once(self, each: int) -> int:
+        """Return how many blocks of a length are read at once."""
+        return max(1, PIECE_BYTES // max(each * self.sample_bytes, 1))
 
     def counts_of(self, rows: Ints) -> Ints:
         """Return the samples of some rows."""

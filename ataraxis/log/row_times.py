@@ -290,7 +290,7 @@ class SampleTimes:
 
 
 def _of_device() -> dict[str, Any]:
-    return {"long_name": "time of the device", "clock": "device"}
+    return {"long_name": "time of the device", "axis": "T", "clock": "device"}
 
 
 def _begin(series: Series) -> int:

@@ -27,7 +27,8 @@ _ONSET_BYTES = 8
 _LOOKED_AT = 64
 
 
-_TIME_AXIS = {"standard_name": "time", "axis": "T"}
+TIME_AXIS = {"standard_name": "time", "axis": "T"}
+"""Attributes by which cf_xarray finds the axis of time."""
 
 
 class Times:
@@ -112,7 +113,7 @@ class Times:
             name = "time since the onset, which was not recorded"
         else:
             name = "time since the machine started"
-        found: dict[str, Any] = {"long_name": name, **_TIME_AXIS}
+        found: dict[str, Any] = {"long_name": name, **TIME_AXIS}
         if not is_wall and len(self.onsets) > 1:
             found["onsets_us"] = self.onsets
         return found

@@ -59,7 +59,7 @@ def test_a_session_exports_its_subject_units_and_axes(recording: Path) -> None:
             assert found == subject
             units = {name: each.unit for name, each in file.acquisition.items()}
     assert units["probe"] == "mV"
-    assert units["camera"] == units["camera_device"] == "dimensionless"
+    assert units["camera"] == units["camera_device"] == "count"
     with xr.open_dataset(recording, engine="ataraxis", group="camera") as dataset:
         assert dataset.time.attrs["axis"] == "T"
         assert dataset.time.attrs["standard_name"] == "time"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import shutil
 import tempfile
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,7 +19,7 @@ from laws import examples
 
 from ataraxis.frame import Frame
 from ataraxis.labels import Labels, sample_times
-from ataraxis.log import JournalWriter
+from ataraxis.log import JournalWriter, blocks
 from ataraxis.log.fits import FOLDER, load_fit
 from ataraxis.session import fit_session
 
@@ -156,6 +160,27 @@ def test_a_shorter_and_an_empty_block_are_samples_too(tmp_path: Path) -> None:
         assert found.sizes == {"time": 16, "channel": 2, "entry": 6}
     with pytest.raises(ValueError, match="entry 2"):
         opened(tmp_path, by_entry=True).load()
+
+
+def test_samples_of_many_blocks_are_read_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "PIECE_BYTES", 64)
+    lengths = [4, 4, 0, 3, 4, 1] * 9 + [2]
+    stamps = [(k + 1) * 4 * STEP for k in range(len(lengths))]
+    data = written(tmp_path, lengths, stamps, labels(4))
+    rng = np.random.default_rng(4)
+    with (
+        opened(tmp_path) as found,
+        mock.patch.object(blocks, "read_rows", side_effect=blocks.read_rows) as reads,
+    ):
+        for count in (1, 5, 300):
+            some = rng.integers(0, len(data), count)
+            np.testing.assert_array_equal(found.daq[some].values, data[some])
+        reads.reset_mock()
+        odd = found.daq[1::2].values
+    np.testing.assert_array_equal(odd, data[1::2])
+    assert reads.call_count < len(lengths)
 
 
 def test_parts_of_a_recording_have_the_times_of_the_whole(tmp_path: Path) -> None:
@@ -349,7 +374,7 @@ OPERATIONS = {
         coords="minimal",
         compat="override",
     ),
-    "resample": lambda d, o: d.daq.resample(time="2ms").mean(),
+    "resample": lambda d, o: d.daq.resample(time=f"{2 + len(d.time) // 500}ms").mean(),
     "interp": lambda d, o: d.daq.interp(time=o.time.values[1:-1]),
     "sel of some": lambda d, o: d.daq.sel(time=d.time.values[[0, -1]]),
     "sel nearest": lambda d, o: d.daq.sel(time=o.time.values, method="nearest"),
@@ -370,9 +395,50 @@ OPERATIONS = {
 }
 
 
+LARGE = (
+    "minus a part", "a part minus it", "plus a foreign", "reindex nearest",
+    "outer merge", "inner align", "outer align", "concat", "sel nearest", "sel slice",
+    "combine_first",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ten_million(tmp_path_factory):
+    """A recording of 10 million samples, or a part of them, and the same in memory."""
+    path = tmp_path_factory.mktemp("large")
+    count = int(10_000 * float(os.environ.get("ATARAXIS_STRESS", "0.1")))
+    lengths = [1000] * count + [7]
+    stamps = (np.cumsum(lengths) - 1) * STEP + SECOND
+    written(path, lengths, stamps.tolist(), labels(1000))
+    with opened(path) as found:
+        plain = found.drop_dims("entry").load()
+        plain = plain.assign_coords(time=plain.time.values)
+    yield path, plain
+    shutil.rmtree(path)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("operation", [*LARGE, "resample to 100"])
+def test_operations_of_ten_million_samples(ten_million, operation) -> None:
+    path, plain = ten_million
+    other = foreign(plain)
+
+    def hundred(d: xr.Dataset, o: xr.DataArray) -> xr.DataArray:
+        return d.daq.resample(time=f"{len(d.time) // 100}ms").mean()
+
+    work = OPERATIONS.get(operation, hundred)
+    with opened(path) as found:
+        got = work(found.drop_dims("entry"), other).load()
+    xr.testing.assert_equal(got.drop_attrs(), work(plain, other).drop_attrs())
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 8 << 20
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 def test_operations_are_those_of_the_same_data_in_memory(pair, operation) -> None:
+    if operation == "interp":
+        pytest.importorskip("scipy", reason="needs scipy")
     lazy, plain = pair
     other = foreign(plain)
     work = OPERATIONS[operation]

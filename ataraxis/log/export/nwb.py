@@ -19,7 +19,12 @@ from ataraxis.log.optional import need
 CHUNK_BYTES = 1 << 20
 MOST_DIMS = 4
 _SECOND = 10**9
-_NO_UNIT = "dimensionless"  # quantities and neo accept this unit
+_NO_UNIT = "dimensionless"
+# neo takes a final "s" off and looks for the rest in quantities: "ms" would be metres.
+_COUNT = "count"
+_WRITTEN_OUT = {
+    "s": "second", "ms": "millisecond", "us": "microsecond", "ns": "nanosecond",
+}  # fmt: skip
 
 
 class NwbExporter:
@@ -96,7 +101,7 @@ def _series(pynwb: Any, item: ExportSeries, zero: int) -> list[Any]:
         series = pynwb.TimeSeries(
             name="_".join((name, *field)),
             data=data.data() if isinstance(data, _Column) else data,
-            unit=item.units or _NO_UNIT,
+            unit=_unit(item.units, dtype),
             timestamps=made[0] if made else times.data(),
             description=str(item.series.attrs.get("description", "a recorded stream")),
             comments=f"fields: {', '.join(names)}{rate}{text}",
@@ -114,7 +119,7 @@ def _series(pynwb: Any, item: ExportSeries, zero: int) -> list[Any]:
             pynwb.TimeSeries(
                 name=f"{name}_entries",
                 data=_Column(item, np.dtype("i8"), (2,), _entries(item), True).data(),
-                unit=_NO_UNIT,
+                unit=_COUNT,
                 timestamps=stamps,
                 description=f"each entry of {name}: monotonic stamp, first sample",
                 comments="fields: monotonic_ns, first_sample",
@@ -130,13 +135,20 @@ def _series(pynwb: Any, item: ExportSeries, zero: int) -> list[Any]:
             pynwb.TimeSeries(
                 name=f"{name}_device",
                 data=column.data(),
-                unit="us" if item.series.times.unit == "us" else _NO_UNIT,
+                unit=_WRITTEN_OUT["us"] if item.series.times.unit == "us" else _COUNT,
                 timestamps=stamps,
                 description=f"device stamps of {name}: ticks, and a counter",
                 comments="fields: device_time, device_sequence",
             )
         )
     return made
+
+
+def _unit(declared: str | None, dtype: np.dtype[Any]) -> str:
+    """Return the unit in the file; integers without one are counts."""
+    if declared:
+        return _WRITTEN_OUT.get(declared, declared)
+    return _COUNT if dtype.kind in "iub" else _NO_UNIT
 
 
 def _entries(item: ExportSeries) -> Any:

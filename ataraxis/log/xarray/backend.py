@@ -22,6 +22,7 @@ from ataraxis.log.export.series import fields_of
 from ataraxis.log.npy.archiving import ARCHIVE_SUFFIX
 from ataraxis.log.npy.entries import SUFFIX, parse_stem
 from ataraxis.log.row_times import SampleTimes, checked_kind
+from ataraxis.log.series import TIME_AXIS
 from ataraxis.log.xarray import arrays
 from ataraxis.log.xarray.index import TimeIndex
 
@@ -264,7 +265,10 @@ def dataset_of(
             lazy = LazilyIndexedArray(arrays.TimeArray(opened))
             coords["time"] = xr.Variable((dim,), lazy, times.attrs)
             continue
-        attrs = series.times.attrs if name == "time" else None
+        attrs = dict(series.times.attrs) if name == "time" else None
+        if attrs is not None and is_samples:
+            # For cf_xarray, the axis T is that of the samples.
+            attrs = {k: v for k, v in attrs.items() if k not in TIME_AXIS}
         if name == "device_time":
             unit = "us" if series.times.unit == "us" else series.attrs.get(DEVICE_UNITS)
             attrs = None if unit is None else {"units": unit}
