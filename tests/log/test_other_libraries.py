@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+import ataraxis.datamux as dm
 from ataraxis.frame import Frame
 from ataraxis.labels import Labels
 from ataraxis.log import JournalWriter, export_log
@@ -220,3 +221,17 @@ def test_neo_reads_the_nwb_and_knows_its_units(
         steps = np.diff(ds.time.values).astype("f8") / SECOND
     got = np.diff(found["daq"].times.rescale("s").magnitude)
     np.testing.assert_allclose(got, steps, atol=1e-8)
+
+
+def test_neo_reads_the_nwb_of_a_collection(recording: Path, tmp_path: Path) -> None:
+    needed("pynwb")
+    neo = needed("neo")
+    recordings = dm.open_recordings(recording)
+    dm.write_nwb(tmp_path / "b.nwb", recordings)
+    again = dm.open_recordings(tmp_path / "b.nwb")
+    for name in ("daq", "camera", "delay"):
+        assert again[name].stream.unit == recordings[name].stream.unit
+    (block,) = neo.NWBIO(str(tmp_path / "b.nwb"), "r").read_all_blocks()
+    found = {s.name: s for s in block.segments[0].irregularlysampledsignals}
+    assert found["delay"].units.dimensionality.string == "ms"
+    assert found["camera"].units.dimensionality.string == "ct"

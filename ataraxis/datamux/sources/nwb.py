@@ -17,7 +17,7 @@ from ataraxis.datamux.folder import Folder, OpenedFile, SuffixFormat
 from ataraxis.datamux.recording import Recording
 from ataraxis.datamux.sources.hdf5 import check_inside, opened_hdf5, read_dataset, walk
 from ataraxis.errors import RecordingError
-from ataraxis.log.export.nwb import write_series
+from ataraxis.log.export.nwb import declared_unit, write_series, written_unit
 from ataraxis.log.optional import need
 
 
@@ -74,8 +74,10 @@ class Nwb(SuffixFormat):
                 is_ours = line.startswith("fields: ")
                 listed = line.removeprefix("fields: ").split(", ") if is_ours else []
                 names = [name] if shape else channel_names(width, listed)
+                unit = found.unit or ""
+                unit = declared_unit(unit) if is_ours else unit
                 described[name] = Stream(
-                    name, found.description, found.unit or "", found.rate,
+                    name, found.description, unit, found.rate,
                     fields={n: Field(n, dtype=dtype, shape=shape) for n in names},
                     index={"t": Field("time", unit="s")}, attrs={"id": name},
                 )  # fmt: skip
@@ -211,10 +213,12 @@ def write_nwb(
     for name, recording in recordings.items():
         stream = recording.stream
         units = {f.unit or stream.unit for f in stream.fields.values()}
+        data = _data(recording)
+        unit = units.pop() if len(units) == 1 else "mixed"
         made.append(
             pynwb.TimeSeries(
-                name=name, data=_data(recording), timestamps=recording.t,
-                unit=units.pop() if len(units) == 1 else "mixed",
+                name=name, data=data, timestamps=recording.t,
+                unit=written_unit(unit, np.asarray(data).dtype),
                 description=stream.description or stream.name or "no description",
                 comments=f"fields: {', '.join(stream.fields)}",
             )

@@ -27,6 +27,20 @@ _WRITTEN_OUT = {
 }  # fmt: skip
 
 
+def written_unit(declared: str, dtype: np.dtype[Any]) -> str:
+    """Return the unit in the file; integers without one are counts."""
+    if declared:
+        return _WRITTEN_OUT.get(declared, declared)
+    return _COUNT if dtype.kind in "iub" else _NO_UNIT
+
+
+def declared_unit(written: str) -> str:
+    """Return the unit that `written_unit` wrote; none of a count."""
+    if written in (_COUNT, _NO_UNIT):
+        return ""
+    return next((k for k, v in _WRITTEN_OUT.items() if v == written), written)
+
+
 class NwbExporter:
     """TimeSeries by the names of the sources; device stamps as ``NAME_device``.
 
@@ -101,7 +115,7 @@ def _series(pynwb: Any, item: ExportSeries, zero: int) -> list[Any]:
         series = pynwb.TimeSeries(
             name="_".join((name, *field)),
             data=data.data() if isinstance(data, _Column) else data,
-            unit=_unit(item.units, dtype),
+            unit=written_unit(item.units, dtype),
             timestamps=made[0] if made else times.data(),
             description=str(item.series.attrs.get("description", "a recorded stream")),
             comments=f"fields: {', '.join(names)}{rate}{text}",
@@ -142,13 +156,6 @@ def _series(pynwb: Any, item: ExportSeries, zero: int) -> list[Any]:
             )
         )
     return made
-
-
-def _unit(declared: str | None, dtype: np.dtype[Any]) -> str:
-    """Return the unit in the file; integers without one are counts."""
-    if declared:
-        return _WRITTEN_OUT.get(declared, declared)
-    return _COUNT if dtype.kind in "iub" else _NO_UNIT
 
 
 def _entries(item: ExportSeries) -> Any:
