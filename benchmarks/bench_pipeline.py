@@ -16,8 +16,9 @@ no batches, and pickles arrays into a queue of 4 MB: it takes part in the counte
 *1 ms, SIZE, N workers* is a curve over sizes and workers: a function keeps a core busy
 for some 1 ms and returns its value; bare processes do the same with a value of their
 own, which goes nowhere. Only numbers of workers that leave a core for the program are
-measured, and two on two. *One edge*: a value of 160 KB from a function that emits to
-one that gets, both awaited; less twice the time of a memcpy, measured in between.
+measured, and two on two; with one, joblib calls the function itself. *One edge*: a
+value of 160 KB from a function that emits to one that gets, both awaited; less twice
+the time of a memcpy, measured in between.
 
 Peers that are not installed are left out, and listed: faster-fifo; joblib and dask, for
 this version of Python; dataloop-upipe, for Python 3.9. The latter may be in virtual
@@ -28,6 +29,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import multiprocessing as mp
 import os
 import subprocess
@@ -366,21 +368,22 @@ def our_curve(nbytes: int, workers: int, count: int) -> float:
     return count / (found[-1] - start)
 
 
-def _bare_curve(ready: Any, go: Any, nbytes: int, count: int) -> None:
+def _bare_curve(ready: Any, go: Any, done: Any, nbytes: int, count: int) -> None:
     value = np.zeros(nbytes // 8)
     busy(value)
     ready.release()
     go.wait()
     for _ in range(count):
         busy(value)
+    done.release()
 
 
 def bare_curve(nbytes: int, workers: int, count: int) -> float:
     """Return the same of bare processes."""
-    ready, go = SPAWN.Semaphore(0), SPAWN.Event()
+    ready, go, done = SPAWN.Semaphore(0), SPAWN.Event(), SPAWN.Semaphore(0)
     each = count // workers
     made = [
-        SPAWN.Process(target=_bare_curve, args=(ready, go, nbytes, each))
+        SPAWN.Process(target=_bare_curve, args=(ready, go, done, nbytes, each))
         for _ in range(workers)
     ]
     for process in made:
@@ -389,9 +392,12 @@ def bare_curve(nbytes: int, workers: int, count: int) -> float:
         ready.acquire()
     start = time.perf_counter()
     go.set()
+    for _ in made:
+        done.acquire()
+    seconds = time.perf_counter() - start
     for process in made:
         process.join()
-    return each * workers / (time.perf_counter() - start)
+    return each * workers / seconds
 
 
 def pool_curve(nbytes: int, workers: int, count: int) -> float:
@@ -430,8 +436,14 @@ def dask_curve(nbytes: int, workers: int, count: int) -> float:
 
     os.environ["PYTHONPATH"] = str(JOBLIB)
     value = np.zeros(nbytes // 8)
+    # It reports each connection that its own end closes.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     cluster = LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address=None,
+        silence_logs=logging.CRITICAL,
     )
     with cluster, Client(cluster) as client:
         client.gather(client.map(busy, [value] * 2 * workers, pure=False))

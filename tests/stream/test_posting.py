@@ -57,6 +57,23 @@ def test_the_frame_is_the_one_that_frame_writes(queue: MemQ, value: Any) -> None
     assert queue.empty()
 
 
+def test_a_copy_of_any_length_has_the_checksum_of_its_bytes(queue: MemQ) -> None:
+    """Short, long, and around each step of the copy that sums as it goes."""
+    data = np.random.default_rng(4).bytes(300_100)
+    steps = [k + d for k in (1024, 4096, 65536, 300_000) for d in (-65, -1, 0, 1, 63)]
+    for k, length in enumerate([*range(700), *steps]):
+        value = data[k % 64 :][:length]
+        assert post(queue, value)
+        parcel = queue.hold(0)
+        assert isinstance(parcel, Message)
+        assert parcel.value == value
+        made = Frame.from_value(
+            value, sequence=6, source=3, time_ns=99, origin=Origin(5, 6, 0, 0)
+        )
+        assert parcel.data == made.to_bytes()
+        assert parcel.acknowledge()
+
+
 @pytest.mark.parametrize("value", LONG, ids=lambda v: repr(v)[:20])
 def test_what_goes_the_long_way_is_not_put(queue: MemQ, value: Any) -> None:
     queue._is_without_arena = True
