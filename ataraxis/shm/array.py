@@ -30,6 +30,7 @@ from ataraxis.shm.context import Context, ContextLike
 from ataraxis.shm.header import Kind
 from ataraxis.shm.lock import Lock, Section
 from ataraxis.shm.segment import Segment
+from ataraxis.shm.thread import end_daemon
 from ataraxis.shm.waiting import (
     ARRAY_BIT,
     ARRAY_EVENT,
@@ -514,6 +515,7 @@ class SharedMemoryArray(ArrayKernel):
 
     def _revive(self) -> None:
         """Reconnect a handle inherited by fork; raise if it cannot be used."""
+        end_daemon()
         segment = self._segment
         if segment is None:
             raise NotConnectedError(
@@ -657,6 +659,7 @@ class SharedMemoryArray(ArrayKernel):
 
     def _fail(self, status: int) -> None:
         """Turn a status of the kernel into its exception; the only place that does."""
+        end_daemon()
         name = self._name
         if status == status_of.DAMAGED:
             raise LayoutError(

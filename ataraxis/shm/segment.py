@@ -7,6 +7,7 @@ the participants.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import functools
 import os
@@ -47,6 +48,7 @@ from ataraxis.shm.context import Context, ContextLike, checked_name, group_id
 from ataraxis.shm.files import Found, has_proc
 from ataraxis.shm.header import LIVE, PAGE, READY, Geometry, Kind, SegmentHeader
 from ataraxis.shm.limits import raise_explained
+from ataraxis.shm.thread import begin_exit
 
 # ---- files without a name until they are complete
 
@@ -333,6 +335,10 @@ class Segment:
         segment._unlinker = weakref.finalize(
             segment, _unlink, participant, context, name, geometry.participants
         )
+        # The program's end calls what was registered last first: before the finalizer
+        # ends what daemon threads wait for, they learn that the program ends.
+        atexit.unregister(begin_exit)
+        atexit.register(begin_exit)
         if kind in ONE_PER_PROCESS:
             with _known_guard():
                 _known[header.uuid] = segment

@@ -268,6 +268,7 @@ def test_check_tries_the_outputs_of_a_rig(device: Device, tmp_path: Path) -> Non
     found = check(device.rig(within_ms=2000), 0.2, directory=tmp_path)
     assert found.is_ready, found
     assert device.commands() == ["V0", "V0"]
+    pytest.importorskip("serial")
     missing = RigOutput("V0\n", "serial:///dev/no_such_port")
     found = check(Rig(outputs={"valve": missing}), 0.2, directory=tmp_path)
     assert not found.is_ready

@@ -45,7 +45,7 @@ def run(
         check=False,
     )
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stderr}"
-    assert done.stderr == ""
+    assert done.stderr == "", done.stderr
     return done.stdout
 
 
