@@ -88,6 +88,7 @@ class SampleBlock:
     >>> block = reader.read_block(3)
     >>> block.data.shape, block.time_ns, block.lost
     ((3, 2), array([5000000, 6000000, 7000000]), 0)
+    >>> reader.close(); daq.unlink()
     """
 
     data: NDArray[Any]
