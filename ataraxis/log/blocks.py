@@ -95,11 +95,15 @@ class Blocks:
         """Samples of each entry, (n,)."""
         return np.repeat(self._each, np.diff(self._rows))
 
+    def first_samples(self, rows: Ints) -> Ints:
+        """Return the number of the first sample of some rows."""
+        part = np.searchsorted(self._rows, rows, "right") - 1
+        behind = rows - self._rows[part]
+        return np.asarray(self._starts[part] + behind * self._each[part])
+
     def samples_of(self, rows: Ints) -> Ints:
         """Return the samples of some rows, in order."""
-        counts = self.counts
-        first = (np.cumsum(counts) - counts)[rows]
-        each = counts[rows]
+        first, each = self.first_samples(rows), self.counts_of(rows)
         behind = np.cumsum(each) - each
         return np.asarray(np.arange(int(each.sum())) - np.repeat(behind - first, each))
 
@@ -160,10 +164,15 @@ class Blocks:
         self, part: int, first: int, last: int, out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
         """Read rows of a part of entries of one size."""
-        head = int(self._heads[part])
-        found = self._source.pick(range(head + first, head + last))
+        head, each = int(self._heads[part]), int(self._each[part])
+        return self._read_rows(range(head + first, head + last), each, out)
+
+    def _read_rows(
+        self, numbers: Ints | range, each: int, out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        """Read entries of `each` samples by their numbers."""
         return read_rows(
-            self._source, found, self._kind_of(int(self._each[part])), out,
+            self._source, self._source.pick(numbers), self._kind_of(each), out,
             verify=self._verify, refuse=self._refuse, damaged=self._damaged,
         )  # fmt: skip
 
@@ -213,11 +222,7 @@ class Blocks:
     def _picked(
         self, rows: Ints, each: int, back: NDArray[np.intp], inner: Ints
     ) -> NDArray[Any]:
-        found = self._source.pick(self._numbers(rows))
-        blocks = read_rows(
-            self._source, found, self._kind_of(each), None,
-            verify=self._verify, refuse=self._refuse, damaged=self._damaged,
-        )  # fmt: skip
+        blocks = self._read_rows(self._numbers(rows), each)
         flat = blocks.reshape(len(rows) * each, *self.rest)
         return np.asarray(flat[back * each + inner])
 

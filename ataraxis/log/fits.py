@@ -13,20 +13,19 @@ import zipfile
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.clock import ClockFit, fit_arrivals
-from ataraxis.labels import sample_rate, stamp_of
+from ataraxis.labels import sample_rate
 from ataraxis.log.device import BITS_OF_TIME, COUNTER, PER_S, UNITS
 from ataraxis.log.sample_axis import (
     LATENCY,
     FrameTimes,
-    fit_frames,
-    rate_of,
+    fit_samples,
+    latency_of,
     thinned,
 )
 from ataraxis.log.series import Series
@@ -96,20 +95,14 @@ def fit_of_frames(
     attrs = series.attrs
     if latency_ms is not None:
         attrs = {**attrs, LATENCY: list(latency_ms)}
-    latency = latency_of(attrs)
-    if not frames.counts[frames.rows].any():
-        raise ValueError(f"{series.title} has no samples to fit")
     if series.is_blocks:
-        declared = sample_rate(attrs)
-        positions = frames.positions(declared, attrs)
-        rate = rate_of(frames, positions, declared, stamp_of(attrs))
-        if rate is None:
-            raise ValueError(
-                f"{series.title} has blocks without a rate, and too few to measure it: "
-                "declare attrs['sample_rate_hz']"
+        positions = frames.positions(sample_rate(attrs), attrs)
+        try:
+            return SourceFit(
+                fit_samples(frames, positions, attrs), POSITIONS, len(frames)
             )
-        made = fit_frames(frames, positions, rate, stamp_of(attrs), latency)
-        return SourceFit(made, POSITIONS, len(frames))
+        except ValueError as error:
+            raise ValueError(f"{series.title}: {error}") from error
     unit = PER_S.get(str(attrs.get(UNITS)))
     if frames.device is None or unit is None:
         raise ValueError(
@@ -122,29 +115,9 @@ def fit_of_frames(
     made = fit_arrivals(
         frames.device[rows, 0], frames.time_ns[rows],
         unit_ns=Fraction(10**9, unit), bits=None if bits is None else int(bits),
-        latency_ms=latency,
+        latency_ms=latency_of(attrs),
     )  # fmt: skip
     return SourceFit(made, DEVICE_TIME, len(frames))
-
-
-def latency_of(attrs: Any) -> tuple[float, float] | None:
-    """Return the declared least and largest fixed delay of a device, ms.
-
-    Raises `ValueError` if the attribute is not two numbers, 0 <= least <= largest.
-    """
-    given = attrs.get(LATENCY)
-    if given is None:
-        return None
-    try:
-        low, high = (float(value) for value in given)
-    except (TypeError, ValueError):
-        low, high = 0.0, -1.0
-    if not 0 <= low <= high < float("inf"):
-        raise ValueError(
-            f"attrs[{LATENCY!r}] must be the least and largest delay, ms, such as "
-            f"[2.0, 5.0], got {given!r}"
-        )
-    return low, high
 
 
 def frames_of(series: Series, rows: int | None = None) -> FrameTimes:

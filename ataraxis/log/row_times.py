@@ -27,13 +27,12 @@ from ataraxis.log.fits import (
     load_fit,
     numbers_of,
 )
-from ataraxis.log.rows import PIECE_BYTES
-from ataraxis.log.sample_axis import FrameTimes, SampleAxis, rate_of
-from ataraxis.log.series import Series, Take
+from ataraxis.log.rows import PIECE_BYTES, Take, in_pieces
+from ataraxis.log.sample_axis import FrameTimes, SampleAxis, axis_of, rate_of
+from ataraxis.log.series import Series
 
 Ints = NDArray[np.int64]
 KINDS = ("fitted", "host", "device")
-_LOOKED_AT = 1 << 16
 
 
 def checked_kind(time: str | None) -> str | None:
@@ -195,16 +194,14 @@ class SampleTimes:
     def _made(self) -> SampleAxis:
         series = self._series
         frames = frames_of(series, _end(series))
-        declared = sample_rate(series.attrs)
-        positions = frames.positions(declared, series.attrs)
         kind_of_stamp = stamp_of(series.attrs)
-        rate = declared or rate_of(frames, positions, declared, kind_of_stamp)
         kind = self._kind or "fitted"
         if kind == "fitted":
+            saved = _usable(self._saved, POSITIONS, frames)
             try:
-                saved = _usable(self._saved, POSITIONS, frames)
-                saved = saved or fit_of_frames(series, frames)
-                return SampleAxis.fitted(frames, positions, saved.fit, kind_of_stamp)
+                return axis_of(
+                    frames, series.attrs, None if saved is None else saved.fit
+                )
             except ValueError as error:
                 if self._kind is not None or not len(frames):
                     raise
@@ -213,6 +210,9 @@ class SampleTimes:
                     RuntimeWarning,
                     stacklevel=2,
                 )
+        declared = sample_rate(series.attrs)
+        positions = frames.positions(declared, series.attrs)
+        rate = declared or rate_of(frames, positions, declared, kind_of_stamp)
         if kind != "device":
             stamps = frames.time_ns + frames.shift_ns
             return SampleAxis.stamped(frames, positions, stamps, rate, kind_of_stamp)
@@ -249,11 +249,7 @@ class SampleTimes:
                 return blocks.read(start, max(stop, start))
             rows = np.arange(start, stop, step, dtype=np.int64)
         each = max(1, PIECE_BYTES // max(blocks.sample_bytes, 1))
-        if take is None or len(rows) <= each:
-            found = blocks.take(rows)
-            return found if take is None else take(found)
-        pieces = range(0, len(rows), each)
-        return np.concatenate([take(blocks.take(rows[k : k + each])) for k in pieces])
+        return in_pieces(rows, each, blocks.take, take)
 
     def at(self, rows: Ints) -> NDArray[Any]:
         """Return the times of samples, (n,), of `dtype`."""

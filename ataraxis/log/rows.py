@@ -119,6 +119,24 @@ def read_rows(
     return out
 
 
+Take = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+def in_pieces(
+    rows: Any, each: int, read: Callable[[Any], NDArray[Any]], take: Take | None
+) -> NDArray[Any]:
+    """Read rows; with `take`, `each` at a time, and keep what it returns of them.
+
+    `rows` is what `read` takes, and has a length and slices.
+    """
+    if take is None:
+        return read(rows)
+    if len(rows) <= each:
+        return take(read(rows))
+    pieces = range(0, len(rows), each)
+    return np.concatenate([take(read(rows[k : k + each])) for k in pieces])
+
+
 def frame_kind(frame: Frame) -> str:
     """Return the kind of an entry, for a message."""
     try:

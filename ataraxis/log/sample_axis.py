@@ -130,6 +130,46 @@ def fit_frames(
         return _nominal(ticks, host, unit, latency_ms)
 
 
+def fit_samples(
+    frames: FrameTimes, positions: Ints, attrs: Mapping[str, Any]
+) -> ClockFit:
+    """Fit frames whose labels have these attributes.
+
+    Raises `ValueError` if there are no samples, if their rate is neither declared nor
+    can be measured, or if the declared latency is not valid.
+    """
+    if not frames.counts[frames.rows].any():
+        raise ValueError("there are no samples to fit")
+    kind, declared = stamp_of(attrs), sample_rate(attrs)
+    rate = rate_of(frames, positions, declared, kind)
+    if rate is None:
+        raise ValueError(
+            "blocks without a rate, and too few to measure it: declare "
+            "attrs['sample_rate_hz']"
+        )
+    return fit_frames(frames, positions, rate, kind, latency_of(attrs))
+
+
+def latency_of(attrs: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the declared least and largest fixed delay of a device, ms.
+
+    Raises `ValueError` if the attribute is not two numbers, 0 <= least <= largest.
+    """
+    given = attrs.get(LATENCY)
+    if given is None:
+        return None
+    try:
+        low, high = (float(value) for value in given)
+    except (TypeError, ValueError):
+        low, high = 0.0, -1.0
+    if not 0 <= low <= high < float("inf"):
+        raise ValueError(
+            f"attrs[{LATENCY!r}] must be the least and largest delay, ms, such as "
+            f"[2.0, 5.0], got {given!r}"
+        )
+    return low, high
+
+
 MOST_FITTED = 2_000_000
 
 
@@ -222,16 +262,12 @@ class SampleAxis:
         starts: Ints,
         time_of: Callable[[Ints], Ints],
         position_of: Callable[[Ints], Ints],
-        fit: ClockFit | None = None,
     ) -> None:
         is_part = np.concatenate([np.diff(starts) > 0, [True]])
         self._starts, self.at, self.position = starts[is_part], time_of, position_of
-        self.fit = fit
-        """Line of a fitted axis: positions as ticks, host time."""
         self._ends = time_of(self._starts[1:] - 1) if len(self) else _EMPTY
-        firsts = time_of(self._starts[:-1]) if len(self) else _EMPTY
-        self._firsts = firsts
-        self.is_sorted = bool((firsts[1:] > self._ends[:-1]).all())
+        self._firsts = time_of(self._starts[:-1]) if len(self) else _EMPTY
+        self.is_sorted = bool((self._firsts[1:] > self._ends[:-1]).all())
         """Whether times increase from the first sample to the last."""
 
     def __len__(self) -> int:
@@ -278,7 +314,7 @@ class SampleAxis:
             return np.asarray(made + shift[part])
 
         starts = np.append(first, numbers[-1:])
-        return cls(starts, time_of, position_of, fit)
+        return cls(starts, time_of, position_of)
 
     @classmethod
     def stamped(
@@ -292,12 +328,9 @@ class SampleAxis:
         """Return the axis of the frames' own stamps: each frame is a part."""
         numbers = frames.numbers
         first = numbers[:-1]
-        one = np.ones(len(frames), np.int64)
-        behind = frames.counts if stamp_of == "arrival" else one
         most = int(frames.counts.max(initial=1))
         # Distances within a frame, as `sample_times` rounds them.
-        step = sample_times([0], most, rate, "sample") if most > 1 else one[:1] * 0
-        base = stamps_ns - (step[np.maximum(behind - 1, 0)] if most > 1 else 0)
+        step = sample_times([0], most, rate, "sample")
 
         def position_of(number: Ints) -> Ints:
             row = np.searchsorted(numbers, number, "right") - 1
@@ -306,8 +339,8 @@ class SampleAxis:
         def time_of(number: Ints) -> Ints:
             row = np.searchsorted(numbers, number, "right") - 1
             inner = number - first[row]
-            if stamp_of != "arrival" or most == 1:
-                return np.asarray(base[row] + step[inner])
+            if stamp_of != "arrival":
+                return np.asarray(stamps_ns[row] + step[inner])
             return np.asarray(stamps_ns[row] - step[frames.counts[row] - 1 - inner])
 
         return cls(numbers, time_of, position_of)
@@ -323,7 +356,6 @@ class SampleAxis:
         is_behind = part == len(self._ends)
         part = np.minimum(part, len(self._ends) - 1)
         low, high = self._starts[part].copy(), self._starts[part + 1].copy()
-        # Most are near a straight line between the ends of their part.
         for _ in range(64):
             is_open = low < high
             if not is_open.any():
@@ -353,19 +385,15 @@ class SampleAxis:
         return np.concatenate(found)
 
 
-def axis_of(frames: FrameTimes, attrs: Mapping[str, Any]) -> SampleAxis:
+def axis_of(
+    frames: FrameTimes, attrs: Mapping[str, Any], fit: ClockFit | None = None
+) -> SampleAxis:
     """Return the fitted axis of frames whose labels have these attributes.
 
-    Raises `ValueError` if frames have several samples and their rate is neither
-    declared nor can be measured.
+    `fit` is one of their positions; by default it is made by `fit_samples`, which may
+    raise.
     """
-    kind, declared = stamp_of(attrs), sample_rate(attrs)
-    positions = frames.positions(declared, attrs)
-    rate = rate_of(frames, positions, declared, kind)
-    if rate is None:
-        raise ValueError(
-            "blocks without a rate, and too few to measure it: declare "
-            "attrs['sample_rate_hz']"
-        )
-    fit = fit_frames(frames, positions, rate, kind)
-    return SampleAxis.fitted(frames, positions, fit, kind)
+    positions = frames.positions(sample_rate(attrs), attrs)
+    if fit is None:
+        fit = fit_samples(frames, positions, attrs)
+    return SampleAxis.fitted(frames, positions, fit, stamp_of(attrs))

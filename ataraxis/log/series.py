@@ -15,7 +15,15 @@ from ataraxis.errors import CorruptFrame, NotConnectedError
 from ataraxis.frame import DType, Frame
 from ataraxis.labels import Labels, is_blocks
 from ataraxis.log.blocks import Blocks
-from ataraxis.log.rows import PIECE_BYTES, TEXT, RowKind, frame_kind, read_rows
+from ataraxis.log.rows import (
+    PIECE_BYTES,
+    TEXT,
+    RowKind,
+    Take,
+    frame_kind,
+    in_pieces,
+    read_rows,
+)
 from ataraxis.log.selection import LogSource, Selection, SourceInfo, distinct
 
 # ---- times: stamps as wall times, and entries by time
@@ -189,7 +197,6 @@ def _clipped(value: int) -> int:
 
 _TRIES = 64
 Rows = slice | NDArray[np.int64]
-Take = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 class Series:
@@ -400,11 +407,7 @@ class Series:
         """
         found = self.pick(rows)
         step = max(1, PIECE_BYTES // max(self.row_bytes, 1))
-        if take is None or len(found) <= step:
-            whole = self._read(found)
-            return whole if take is None else take(whole)
-        pieces = range(0, len(found), step)
-        return np.concatenate([take(self._read(found[k : k + step])) for k in pieces])
+        return in_pieces(found, step, self._read, take)
 
     def _read(self, found: Selection) -> NDArray[Any]:
         return read_rows(

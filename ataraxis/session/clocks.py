@@ -11,7 +11,8 @@ from typing import Any
 from ataraxis.errors import AtaraxisError
 from ataraxis.log.archive import LogNode, Nodes
 from ataraxis.log.device import COUNTER
-from ataraxis.log.fits import SourceFit, fit_series, latency_of, save_fit
+from ataraxis.log.fits import SourceFit, fit_series, save_fit
+from ataraxis.log.sample_axis import latency_of
 from ataraxis.log.series import Series
 from ataraxis.session.events import EVENTS
 from ataraxis.session.pulses import fit_to_pulses, pulse_times, pulses_of

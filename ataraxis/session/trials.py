@@ -164,9 +164,7 @@ def events_of(tree: xr.DataTree) -> xr.Dataset:
     array([ 7., nan])
     >>> directory.cleanup()
     """
-    if EVENTS not in tree.children:
-        raise KeyError(f"the session has no events: it has {[*tree.children]}")
-    node = tree[EVENTS].to_dataset()
+    node = _event_node(tree)
     data = [parsed(text) for text in node["data"].values]
     found = node[["event"]].load()
     found["event"] = found["event"].astype(str)
@@ -176,6 +174,13 @@ def events_of(tree: xr.DataTree) -> xr.Dataset:
         if column is not None:
             found[called] = (TIME, column)
     return found
+
+
+def _event_node(tree: xr.DataTree) -> xr.Dataset:
+    """Return the events of a session as they were recorded."""
+    if EVENTS not in tree.children:
+        raise KeyError(f"the session has no events: it has {[*tree.children]}")
+    return tree[EVENTS].to_dataset()
 
 
 def _column(values: list[Any]) -> NDArray[Any] | None:
@@ -195,9 +200,7 @@ def _column(values: list[Any]) -> NDArray[Any] | None:
 
 def _events(tree: xr.DataTree, event: str) -> tuple[NDArray[Any], dict[str, Any]]:
     """Return the times of the events, and their data as coordinates of trials."""
-    if EVENTS not in tree.children:
-        raise KeyError(f"the session has no events: it has {[*tree.children]}")
-    node = tree[EVENTS].to_dataset()
+    node = _event_node(tree)
     names = node["event"].values.astype(str)
     at = np.flatnonzero(names == event)
     if not len(at):

@@ -230,6 +230,16 @@ def _forget_parent() -> None:
 TRIES = 8
 
 
+@functools.cache
+def _announce_exit() -> None:
+    """Have daemon threads learn that the program ends, before finalizers run.
+
+    The program's end calls what was registered last first, so it is called once a
+    finalizer exists.
+    """
+    atexit.register(begin_exit)
+
+
 class Segment:
     """One attachment to a named, mapped file. Made by `create` and `attach`.
 
@@ -335,10 +345,7 @@ class Segment:
         segment._unlinker = weakref.finalize(
             segment, _unlink, participant, context, name, geometry.participants
         )
-        # The program's end calls what was registered last first: before the finalizer
-        # ends what daemon threads wait for, they learn that the program ends.
-        atexit.unregister(begin_exit)
-        atexit.register(begin_exit)
+        _announce_exit()
         if kind in ONE_PER_PROCESS:
             with _known_guard():
                 _known[header.uuid] = segment

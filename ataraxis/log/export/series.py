@@ -103,8 +103,9 @@ class ExportSeries:
     def first_samples(self, entries: Any) -> NDArray[np.int64]:
         """Return the number of the first sample of entries of blocks, (n,)."""
         assert isinstance(self._times, SampleTimes)
-        counts = self._times.blocks.counts
-        return np.asarray((np.cumsum(counts) - counts)[entries])
+        if isinstance(entries, slice):
+            entries = np.arange(entries.start, entries.stop)
+        return self._times.blocks.first_samples(entries)
 
     @property
     def dim(self) -> str:

@@ -310,7 +310,7 @@ def dataset_of(
 
 def _sample_coords(opened: arrays.Opened, times: SampleTimes) -> dict[str, xr.Variable]:
     """Make the coordinates of samples, and which of them an entry begins with."""
-    first = np.cumsum(times.blocks.counts) - times.blocks.counts
+    first = times.blocks.first_samples(np.arange(len(opened.series)))
     time = LazilyIndexedArray(arrays.TimeArray(opened))
     position = LazilyIndexedArray(arrays.TimeArray(opened, is_position=True))
     where = {"long_name": "number of the sample at the device, lost ones counted"}
