@@ -378,12 +378,13 @@ def _bare_curve(ready: Any, go: Any, done: Any, nbytes: int, count: int) -> None
     done.release()
 
 
-def bare_curve(nbytes: int, workers: int, count: int) -> float:
-    """Return the same of bare processes."""
-    ready, go, done = SPAWN.Semaphore(0), SPAWN.Event(), SPAWN.Semaphore(0)
-    each = count // workers
+def _let_go(
+    target: Callable[..., None], workers: int, *arguments: object
+) -> tuple[list[Any], float]:
+    """Start processes; return them, and when all of them began to work, s."""
+    ready, go = SPAWN.Semaphore(0), SPAWN.Event()
     made = [
-        SPAWN.Process(target=_bare_curve, args=(ready, go, done, nbytes, each))
+        SPAWN.Process(target=target, args=(ready, go, *arguments))
         for _ in range(workers)
     ]
     for process in made:
@@ -392,6 +393,13 @@ def bare_curve(nbytes: int, workers: int, count: int) -> float:
         ready.acquire()
     start = time.perf_counter()
     go.set()
+    return made, start
+
+
+def bare_curve(nbytes: int, workers: int, count: int) -> float:
+    """Return the same of bare processes."""
+    done, each = SPAWN.Semaphore(0), count // workers
+    made, start = _let_go(_bare_curve, workers, done, nbytes, each)
     for _ in made:
         done.acquire()
     seconds = time.perf_counter() - start
@@ -532,17 +540,7 @@ def _bare(ready: Any, go: Any, count: int) -> None:
 
 
 def _bare_rate(count: int, workers: int) -> float:
-    ready, go = SPAWN.Semaphore(0), SPAWN.Event()
-    made = [
-        SPAWN.Process(target=_bare, args=(ready, go, count // workers))
-        for _ in range(workers)
-    ]
-    for process in made:
-        process.start()
-    for _ in made:
-        ready.acquire()
-    start = time.perf_counter()
-    go.set()
+    made, start = _let_go(_bare, workers, count // workers)
     for process in made:
         process.join()
     return count / (time.perf_counter() - start)
