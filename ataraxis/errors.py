@@ -108,6 +108,10 @@ class LoggerError(AtaraxisError, ChildProcessError, RuntimeError):
     """The log could not be written; the message states which frames are safe."""
 
 
+class SpoolFull(LoggerError):
+    """The spool of a mirrored stream has reached its bounds; nothing was lost."""
+
+
 class ConfigError(AtaraxisError, ValueError):
     """The YAML does not fit the dataclass.
 
@@ -170,6 +174,10 @@ class RecordingError(AtaraxisError, ValueError):
 
 class RemoteError(AtaraxisError, ConnectionError):
     """The server refused a request or failed."""
+
+
+class HostUnavailable(RemoteError):
+    """Another host of the lab cannot be reached: its name, address, and the reason."""
 
 
 class TooExpensive(RemoteError):
