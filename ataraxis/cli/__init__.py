@@ -140,7 +140,7 @@ def doctor(context: str | None, as_json: bool) -> None:
 for _command in (
     log.record, log.recover, log.verify, log.export, datamux.proxy, datamux.serve,
     datamux.mirror, session.run, session.check, session.fit, session.replay,
-    latency.latency,
+    latency.latency, datamux.info,
 ):  # fmt: skip
     main.add_command(_command)
 

@@ -1,1 +1,1 @@
-"""Cluster: this host and the others of the lab, and the streams mirrored between them."""
+"""Cluster: the hosts of a lab, and the streams mirrored between them."""
