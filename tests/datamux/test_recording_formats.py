@@ -570,3 +570,139 @@ def test_info_lists_what_a_recording_holds(tmp_path: Path) -> None:
     ran = CliRunner().invoke(main, ["info", str(tmp_path / "no.npz")])
     assert ran.exit_code == 1
     assert "no.npz" in ran.output
+
+
+def test_a_stream_that_cannot_be_read_is_left_out_beside_good_ones(tmp_path) -> None:
+    """With a warning; and asked for, it raises."""
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["good"] = np.arange(5)
+        file["pairs"] = np.zeros(4, [("a", "i4"), ("b", "f4")])
+        file["empty"] = np.zeros(0, "f4")
+    with pytest.warns(RuntimeWarning, match="'pairs' is left out"):
+        found = dm.open_recordings(tmp_path / "x.h5")
+    assert {*found} == {"good", "empty"}
+    assert len(found["empty"]) == 0
+    with pytest.raises(RecordingError, match="array 'pairs' is"):
+        found["pairs"]
+
+
+class TestBrainVision(RecordingContract):
+    suffix = ".vhdr"
+    has_empty = False
+
+    def write(self, path: Path, names: list[str], values: np.ndarray) -> None:
+        pytest.importorskip("mne")
+        values.astype("<i2").tofile(path.with_suffix(".eeg"))
+        lines = [
+            "Brain Vision Data Exchange Header File Version 1.0", "[Common Infos]",
+            "Codepage=UTF-8", f"DataFile={path.stem}.eeg",
+            f"MarkerFile={path.stem}.vmrk", "DataFormat=BINARY",
+            "DataOrientation=MULTIPLEXED", f"NumberOfChannels={len(names)}",
+            f"SamplingInterval={round(1e6 / RATE)}", "[Binary Infos]",
+            "BinaryFormat=INT_16", "[Channel Infos]",
+            *(f"Ch{i}={name},,0.5,uV" for i, name in enumerate(names, 1)),
+        ]  # fmt: skip
+        path.write_text("\n".join(lines) + "\n")
+        path.with_suffix(".vmrk").write_text(
+            "Brain Vision Data Exchange Marker File, Version 1.0\n[Common Infos]\n"
+            f"Codepage=UTF-8\nDataFile={path.stem}.eeg\n[Marker Infos]\n"
+            "Mk1=Stimulus,S  1,1,1,0\n"
+        )
+
+    def read_reference(self, path: Path) -> Referred:
+        import mne
+
+        raw = mne.io.read_raw_brainvision(path, verbose="error")
+        return Referred(raw.get_data().T, raw.times, ("V",) * len(raw.ch_names))
+
+    def test_a_cut_file_gives_no_wrong_value(self, tmp_path: Path) -> None:
+        pytest.skip("the header is text; the values are in another file")
+
+    def test_a_file_that_grew_is_read_anew(self, tmp_path: Path) -> None:
+        path = self._made(tmp_path, 20)
+        with path.with_suffix(".eeg").open("ab") as file:
+            file.write(bytes(6 * 40))
+        assert len(self._compare(path)) == 60
+
+
+def test_the_streams_of_open_ephys(tmp_path: Path) -> None:
+    import json
+
+    rawio = pytest.importorskip("neo.rawio")
+    place = tmp_path / "rec" / "Record Node 101" / "experiment1" / "recording1"
+    folder = place / "continuous" / "Rhythm-100.0"
+    folder.mkdir(parents=True)
+    values = np.random.default_rng(1).integers(-99, 99, (500, 4)).astype("<i2")
+    values.tofile(folder / "continuous.dat")
+    np.save(folder / "timestamps.npy", np.arange(500) / 30_000 + 7)
+    np.save(folder / "sample_numbers.npy", np.arange(500, dtype="i8") + 210_000)
+    channels = [
+        {"channel_name": f"CH{i}", "bit_volts": 0.195, "units": "uV"} for i in range(4)
+    ]
+    continuous = {
+        "folder_name": "Rhythm-100.0/", "sample_rate": 30000, "stream_name": "Rhythm",
+        "source_processor_name": "Rhythm", "source_processor_id": 100,
+        "num_channels": 4, "channels": channels,
+    }  # fmt: skip
+    described = {"GUI version": "0.6.7", "continuous": [continuous], "events": []}
+    (place / "structure.oebin").write_text(json.dumps(described))
+    (place.parent.parent / "settings.xml").write_text("<SETTINGS/>")
+    raw = rawio.OpenEphysBinaryRawIO(str(tmp_path / "rec"))
+    raw.parse_header()
+    found = dm.open_recordings(tmp_path / "rec")
+    (name,) = [str(n) for n in raw.header["signal_streams"]["name"]]
+    block = found[name].read()
+    np.testing.assert_array_equal(block.array, values)
+    assert block.t[0] == raw.get_signal_t_start(0, 0, 0)
+    assert found[name].stream.attrs["gain"] == [0.195] * 4
+
+
+def test_large_and_scanimage_stacks(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    images = np.random.default_rng(5).integers(0, 9999, (12, 8, 6)).astype("u2")
+    tifffile.imwrite(
+        tmp_path / "big.tif", images, bigtiff=True, photometric="minisblack"
+    )
+    recording = dm.open_recordings(tmp_path / "big.tif")["frames"]
+    np.testing.assert_array_equal(recording.read(3, 9).array, images[3:9])
+    assert recording.t.tolist() == [*range(12)]  # numbers: the file has no times
+    lines = [
+        "SI.VERSION_MAJOR = 2020", "SI.hChannels.channelSave = [1;3]",
+        "SI.hRoiManager.scanFrameRate = 30.5",
+    ]  # fmt: skip
+    header = "\n".join(lines).encode() + b"\0"
+    with tifffile.TiffWriter(tmp_path / "si.tif", bigtiff=True) as file:
+        for image in images:
+            file.write(image, software=header.decode(), metadata=None)
+    found = dm.open_recordings(tmp_path / "si.tif")
+    with tifffile.TiffFile(tmp_path / "si.tif") as file:
+        if not file.is_scanimage:
+            pytest.skip("tifffile does not take it for ScanImage's")
+    assert [*found] == ["channel1", "channel3"]
+    np.testing.assert_array_equal(found["channel3"].read().array, images[1::2])
+    assert found["channel1"].stream.rate_hz == 30.5
+
+
+def test_gaze_of_eyelink(tmp_path: Path) -> None:
+    mne = pytest.importorskip("mne")
+    lines = [
+        "** CONVERTED FROM x.edf", "** DATE: Tue Jan  6 10:11:12 2026",
+        "** TYPE: EDF_FILE BINARY EVENT SAMPLE TAGGED", "** VERSION: EYELINK II 1",
+        "MSG\t1000 DISPLAY_COORDS 0 0 1919 1079", "MSG\t1000 RECCFG CR 1000 2 1 R",
+        "MSG\t1000 GAZE_COORDS 0.00 0.00 1919.00 1079.00",
+        "START\t1000\tRIGHT\tSAMPLES\tEVENTS", "PRESCALER\t1", "VPRESCALER\t1",
+        "PUPIL\tAREA",
+        "EVENTS\tGAZE\tRIGHT\tRATE\t1000.00\tTRACKING\tCR\tFILTER\t2",
+        "SAMPLES\tGAZE\tRIGHT\tRATE\t1000.00\tTRACKING\tCR\tFILTER\t2",
+        *(f"{1000 + i}\t{500.5 + i}\t{400 - i}.0\t{900 + i}.0\t..." for i in range(50)),
+        "MSG\t1030 go", "END\t1050\tSAMPLES\tEVENTS\tRES\t30.0\t25.0",
+    ]  # fmt: skip
+    path = tmp_path / "x.asc"
+    path.write_text("\n".join(lines) + "\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        raw = mne.io.read_raw_eyelink(path, verbose="error")
+    recording = dm.open_recordings(path)["signals"]
+    np.testing.assert_array_equal(recording.read().array, raw.get_data().T)
+    assert [*recording.stream.fields] == raw.ch_names

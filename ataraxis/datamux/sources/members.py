@@ -64,7 +64,7 @@ class ArrayFile(SuffixFormat):
             groups: dict[str, dict[str, Any]] = {}
             for path, member in members.items():
                 group, _, name = path.rpartition("/")
-                if (member.shape and dtype_name(member.dtype)) or name in RATES:
+                if member.shape or name in RATES:
                     groups.setdefault(group, {})[name] = member
             described: dict[str, Stream] = {}
             for group, own in groups.items():
@@ -84,7 +84,11 @@ class ArrayFile(SuffixFormat):
         length = members[time].shape[0] if time else None
         if length is None and rate and rest:
             length = max(member.shape[0] for member in rest.values())
-        columns = [own for own, member in rest.items() if member.shape[0] == length]
+        columns = [
+            own
+            for own, member in rest.items()
+            if member.shape[0] == length and dtype_name(member.dtype)
+        ]
         path = f"{group}/" if group else ""
         described = {}
         if columns:
@@ -133,6 +137,11 @@ class ArrayFile(SuffixFormat):
                     raise RecordingError(
                         f"{where}: no array {path!r}: found {[*members][:50]}"
                     )
+                if dtype_name(members[path].dtype) is None:
+                    raise RecordingError(
+                        f"{where}: array {path!r} is {members[path].dtype}: expected "
+                        "numbers or text"
+                    )
                 found = self.read(members[path])
                 own = path.rpartition("/")[2]
                 names = [name for name, *_ in fields_of(own, found)]
@@ -148,11 +157,12 @@ class ArrayFile(SuffixFormat):
 def fields_of(name: str, member: NamedArray) -> list[tuple[str, str, tuple[int, ...]]]:
     """Return name, dtype and shape of each field of an array.
 
-    An array of two dimensions has a field a column, ``name0`` and so on.
+    An array of two dimensions has a field a column, ``name0`` and so on. An array of
+    another dtype is described as a number, and refused when it is read.
     """
     kind = dtype_name(member.dtype)
     if kind is None:
-        raise RecordingError(f"{name!r} is {member.dtype}: expected numbers or text")
+        return [(name, "f64", ())]
     shape = tuple(int(n) for n in member.shape)
     if len(shape) == 2 and 0 < shape[1] <= FILES.columns:
         return [(f"{name}{i}", kind, ()) for i in range(shape[1])]

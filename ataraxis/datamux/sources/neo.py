@@ -166,9 +166,11 @@ def _parts(raw: Any) -> list[tuple[Stream, Any]]:
             f"{raw.ataraxis_path}: {len(names) + len(events)} streams, at most "
             f"{FILES.streams} are read"
         )
-    for block in range(header["nb_block"]):
-        for segment in range(header["nb_segment"][block]):
-            place = sum(header["nb_segment"][:block]) + segment
+    # A list, or a dict, as its reader likes.
+    segments = [int(header["nb_segment"][b]) for b in range(header["nb_block"])]
+    for block, count in enumerate(segments):
+        for segment in range(count):
+            place = sum(segments[:block]) + segment
             end = f":{place}" if place else ""
             at = {"block_index": block, "seg_index": segment}
             for number, name in enumerate(names):
@@ -191,7 +193,7 @@ def _signals(raw: Any, number: int, name: str, at: dict[str, int]) -> Stream:
     units = [str(unit) for unit in channels["units"]]
     is_stored = any(gain != 1 for gain in gains) or any(offsets)
     return Stream(
-        name, frequency=float(raw.get_signal_sampling_rate(number)),
+        name, frequency=float(raw.get_signal_sampling_rate(stream_index=number)),
         fields={
             label: Field(label, dtype=dtype or "f64", unit="" if is_stored else unit)
             for label, unit in zip(labels, units, strict=True)
@@ -209,7 +211,7 @@ def _signal_part(raw: Any, found: Stream, stream: Stream, where: str) -> Recordi
     number, at = found.attrs["neo"], _at(found)
     count = int(raw.get_signal_size(stream_index=number, **at))
     first = float(raw.get_signal_t_start(stream_index=number, **at))
-    rate = float(raw.get_signal_sampling_rate(number))
+    rate = float(raw.get_signal_sampling_rate(stream_index=number))
     names = [*found.fields]
     missing = [name for name in stream.fields if name not in names]
     if missing:

@@ -115,7 +115,11 @@ class _Stack:
 def _metadata(file: Any) -> tuple[float, list[int]]:
     """Return the rate of frames, 0 if unknown, and the numbers of the channels."""
     if file.is_scanimage:
-        found = (file.scanimage_metadata or {}).get("FrameData", {})
+        tifffile = need("tifffile", "tiff", "a TIFF stack")
+        found = (file.scanimage_metadata or {}).get("FrameData") or {}
+        if _SCANIMAGE_CHANNELS not in found:
+            text = file.pages[0].tags.valueof("Software", "")
+            found = tifffile.matlabstr2py(str(text))
         saved = found.get(_SCANIMAGE_CHANNELS, 1)
         names = [int(n) for n in np.ravel(np.asarray(saved))]
         return float(found.get(_SCANIMAGE_RATE, 0) or 0), names
