@@ -136,7 +136,7 @@ def main() -> int:
     notes = [
         f"{size / 1e9:.0f} GB opened for the first time in {first:.2f} s, neo's import "
         f"included; peak memory {peak / 1024:.0f} MB, {before / 1024:.0f} before",
-        f"99 % of the blocks of a replay were late by {max(lateness) * 1e3:.2f} ms or less",
+        f"99 % of blocks replayed were late by {max(lateness) * 1e3:.2f} ms or less",
     ]
     return report(results, AIMS, options.json, notes)
 
