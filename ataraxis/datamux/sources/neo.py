@@ -256,7 +256,7 @@ def _at(found: Stream) -> dict[str, int]:
 
 def _events(raw: Any, number: int, name: str, at: dict[str, int]) -> Stream:
     fields = {"label": Field("label", dtype="str")}
-    if str(raw.header["event_channels"][number]["type"]) == "epoch":
+    if raw.header["event_channels"][number]["type"] in ("epoch", b"epoch"):
         fields["duration"] = Field("duration", dtype="f64", unit="s")
     return Stream(
         name, fields=fields, index={"t": Field("time", unit="s")},
