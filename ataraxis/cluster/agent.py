@@ -253,12 +253,14 @@ class Agent:
     def _restore(self) -> None:
         """Make the mirrors of the agent before, and the standing ones of the file."""
         known: list[dict[str, Any]] = []
-        with contextlib.suppress(OSError, ValueError):
-            with self._context.opened() as directory:
-                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-                descriptor = os.open(STATE, flags, dir_fd=directory)
-                with open(descriptor, encoding="utf-8") as file:
-                    known = json.load(file)["mirrors"]
+        with (
+            contextlib.suppress(OSError, ValueError, KeyError, TypeError),
+            self._context.opened() as directory,
+        ):
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(STATE, flags, dir_fd=directory)
+            with open(descriptor, encoding="utf-8") as file:
+                known = list(json.load(file)["mirrors"])
         standing = [
             MirrorWish(
                 one.stream, one.host, one.name or one.stream, one.policy,
@@ -472,7 +474,7 @@ class Agent:
         assert self._outlets is not None
         match what:
             case "mirrors":
-                names = {str(name) for name in arguments["names"]}
+                names = {str(name) for name in given["names"]}
                 for run in self._outlets.runs:
                     for key in run.outlet.mirrors:
                         if key.host == host and key.mirror not in names:
@@ -480,7 +482,7 @@ class Agent:
                 return {}
             case "streams":
                 self._check_right(host, "read")
-                return self._streams(str(arguments.get("after", "")))
+                return self._streams(str(given.get("after", "")))
             case "examine":
                 self._check_right(host, "read")
                 found = checks_here(host, self._hosts, self._outlets.runs)

@@ -419,7 +419,7 @@ class InletRun:
             talk.receive(pause)
 
     def _publish(self, talk: Conversation, now: float) -> bool:
-        """Publish what has arrived, take its messages; return whether the ring is full."""
+        """Publish what has arrived; return whether the ring is full."""
         inlet = self._inlet
         while talk.start < talk.stop:
             before = talk.start
