@@ -223,7 +223,7 @@ def mirror_host(
     timeout: float | None,
     **options: Any,
 ) -> None:
-    """Mirror ``HOST:STREAM`` until its end or Ctrl-C; detached: leave it to the agent."""
+    """Mirror ``HOST:STREAM`` until its end or Ctrl-C; detached: until its end."""
     from ataraxis.cluster.mirror import drop_mirror
 
     host, stream = place_of_stream(source)

@@ -474,7 +474,7 @@ class Agent:
         assert self._outlets is not None
         match what:
             case "mirrors":
-                names = {str(name) for name in given["names"]}
+                names = {str(name) for name in arguments["names"]}
                 for run in self._outlets.runs:
                     for key in run.outlet.mirrors:
                         if key.host == host and key.mirror not in names:
@@ -482,7 +482,7 @@ class Agent:
                 return {}
             case "streams":
                 self._check_right(host, "read")
-                return self._streams(str(given.get("after", "")))
+                return self._streams(str(arguments.get("after", "")))
             case "examine":
                 self._check_right(host, "read")
                 found = checks_here(host, self._hosts, self._outlets.runs)
@@ -493,7 +493,7 @@ class Agent:
 
     def _streams(self, after: str) -> dict[str, Any]:
         """Return a page of the streams here, by name."""
-        rows = []
+        rows: list[dict[str, Any]] = []
         for listed in inspect(self._context):
             if listed.kind != "stream" or listed.problem or listed.name <= after:
                 continue

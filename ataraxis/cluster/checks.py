@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from ataraxis.clock import now_ns
 from ataraxis.cluster.control import HostContact
@@ -58,11 +59,10 @@ def examine_host(
         f"{contact.address} answered after {(time.monotonic() - began) * 1e3:.3g} ms"
     )
     checks += [Check("reach", "ok", found), _clock(contact), _rate(contact)]
-    for fields in far if isinstance(far, list) else []:
-        try:
-            checks.append(Check(**{k: str(v) for k, v in fields.items()}))
-        except TypeError:
-            continue  # of another version
+    for fields in far:
+        verdict: Literal["ok", "warn"] = "ok" if fields["verdict"] == "ok" else "warn"
+        found, advice = str(fields["found"]), str(fields["advice"])
+        checks.append(Check(str(fields["name"]), verdict, found, advice))
     return checks + [_mirror(one) for one in mirrors]
 
 

@@ -350,18 +350,20 @@ class OutletChannel:
         sender = Thread(self._send, name, (run, link))
         sender.start()
         try:
-            while not any(isinstance(message, Want) for message in waiting):
-                now = time.monotonic()
-                for message in waiting:
+            while True:
+                now, is_news = time.monotonic(), bool(waiting)
+                while waiting and not isinstance(waiting[0], Want):
+                    message = waiting.pop(0)
                     if isinstance(message, Ack):
                         with run.lock:
                             link.ack(message, now)
                             run.tick()
                     elif not self._is_answered(message):
                         raise BadMessage(f"unexpected {type(message).__name__}")
-                if waiting or self._talk.session.next_wake(now) <= now:
+                if waiting:
+                    return
+                if is_news or self._talk.session.next_wake(now) <= now:
                     self._alarm.ring()
-                waiting.clear()
                 if self._failure is not None:
                     raise self._failure
                 if not link.is_current:
@@ -458,11 +460,16 @@ class OutletRuns:
             stream, self._spools, self._limit, self._report, consumer, memory
         )
 
-    def _opened(self, name: str) -> OutletRun:
-        """Return the outlet of the stream that has a name now; make it if needed."""
+    def _opened(self, name: str, *, but: str = "") -> OutletRun | None:
+        """Return the outlet of the stream that has a name now; make it if needed.
+
+        None: it is the stream `but`.
+        """
         segment = Segment.attach(name, kind=Kind.STREAM, context=self._context)
         stream_id = segment.header.uuid.hex()
         del segment
+        if stream_id == but:
+            return None
         if stream_id in self._runs:
             return self._runs[stream_id]
         consumer = Consumer(name, context=self._context, durable=DURABLE)
@@ -500,7 +507,7 @@ class OutletRuns:
         if want.policy != "lossless":
             return self._open_fleeting(want)
         try:
-            self._opened(want.stream)
+            self._opened(want.stream, but=want.stream_id if want.has_ended else "")
         except (SegmentNotFound, FileNotFoundError):
             pass  # only older ones, or none
         except LayoutError as error:
