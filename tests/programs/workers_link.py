@@ -66,8 +66,9 @@ def camera(
 ) -> None:
     """Send numbered frames at `hz` (0: as fast as possible), and measure each `send`.
 
-    Waits for `readers` first. After the last frame it ends the stream, and stays until
-    a signal or `keep` is False: as a camera's program whose window is open.
+    Waits for `readers` first. Ends the stream after `count` frames, or after SIGUSR1;
+    then stays until SIGTERM, unless `keep` is False. `slow` of its status are the sends
+    that took more than 20 ms: wall time, and how long, s.
     """
     import numpy as np
 
@@ -75,6 +76,9 @@ def camera(
 
     told = Status(status)
     stalls: list[str] = []
+    slow: list[tuple[float, float]] = []
+    over = threading.Event()
+    signal.signal(signal.SIGUSR1, lambda *_: over.set())
 
     def stalled(statistics: Any) -> None:
         stalls.append(", ".join(r.label for r in statistics.readers))
@@ -94,7 +98,10 @@ def camera(
     began = time.monotonic() + lag_s
     if lag_s:
         time.sleep(lag_s)
+    sent = 0
     for k in range(count):
+        if over.is_set():
+            break
         due = began + k / hz if hz else 0.0
         if (pause := due - time.monotonic()) > 0:
             time.sleep(pause)
@@ -102,11 +109,15 @@ def camera(
         frame[HEAD:] = plain[k % KINDS : k % KINDS + size - HEAD]
         before = time.monotonic()
         producer.send(frame, device_time=k * 10**6, device_sequence=k, timeout=600)
-        worst = max(worst, time.monotonic() - before)
+        took = time.monotonic() - before
+        if took > 0.02 and len(slow) < 5000:
+            slow.append((time.time(), took))
+        worst = max(worst, took)
         late = max(late, before - due) if hz else 0.0
-        told.set(sent=k + 1, worst_s=worst, late_s=late)
+        sent = k + 1
+        told.set(sent=sent, worst_s=worst, late_s=late)
     producer.end()
-    told.set(now=True, done=True, sent=count, worst_s=worst, late_s=late)
+    told.set(now=True, done=True, sent=sent, worst_s=worst, late_s=late, slow=slow)
     if keep:
         signal.sigwait({signal.SIGTERM})
     producer.close()

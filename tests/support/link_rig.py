@@ -168,6 +168,10 @@ class Program:
         found = {k: int(v) for k, v in re.findall(r"(Rss\w+):\s+(\d+) kB", text)}
         return 1024 * (found["RssAnon"] + found["RssFile"])
 
+    def descriptors(self) -> int:
+        """How many files it has open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
     def anonymous(self) -> int:
         """Resident memory of its own, bytes: what a leak is made of."""
         text = Path(f"/proc/{self.pid}/status").read_text()
@@ -178,7 +182,7 @@ class Program:
 
 
 @dataclass
-class LabHost:
+class RigHost:
     """One host: names, directories, and what runs on it."""
 
     name: str
@@ -253,18 +257,14 @@ class LabHost:
         return started
 
     def wait_for_agent(self, started: Program, timeout: float = 40) -> None:
+        from ataraxis.cluster.door import agent_pid
+
         def is_there() -> bool:
             if not started.is_running:
                 raise AssertionError(f"{started.name} ended: {started.said()[-3000:]}")
-            with socket.socket(socket.AF_UNIX) as door:
-                door.settimeout(1)
-                try:
-                    door.connect(str(self.context / "agent"))
-                except OSError:
-                    return False
-            return True
+            return agent_pid(self.context) == started.pid
 
-        wait_until(is_there, timeout, f"{started.name} to answer: {started.said()}")
+        wait_until(is_there, timeout, f"{started.name} to answer")
 
     def run(
         self, *arguments: str, timeout: float = 60, check: bool = True
@@ -301,6 +301,13 @@ class LabHost:
             else:
                 text += line if text.endswith("\n") else "\n" + line
         self.hosts_file.write_text(text)
+
+    def mirror_state(self, name: str = "camera") -> dict[str, Any]:
+        """What the agent here says of a mirror; empty without agent or mirror."""
+        from ataraxis.cluster.status import mirrors_here
+
+        found = [m.as_dict() for m in mirrors_here(self.context) if m.name == name]
+        return found[0] if found else {}
 
     def files(self) -> list[str]:
         return sorted(p.name for p in self.context.iterdir())
@@ -346,7 +353,7 @@ class Lab:
         spool_bytes: int = 4 * 10**9,
     ) -> None:
         self.carrier = carrier
-        self.hosts: dict[str, LabHost] = {}
+        self.hosts: dict[str, RigHost] = {}
         self.wire: Wire | None = None
         self._stack = contextlib.ExitStack()
         self._tag = f"ax{os.getpid() % 100000}"
@@ -370,12 +377,11 @@ class Lab:
         self._stack.callback(shutil.rmtree, self.root, ignore_errors=True)
         contexts = Path(tempfile.mkdtemp(prefix="ataraxis-lab-", dir="/dev/shm"))
         self._stack.callback(shutil.rmtree, contexts, ignore_errors=True)
-        addresses = {
-            name: f"{NETWORK}.{k + 1}:{PORT}" if namespaces else f"127.0.0.1:{port}"
-            for k, (name, port) in enumerate(
-                zip(names, _free_ports(len(names)), strict=True)
-            )
-        }
+        if namespaces:
+            addresses = {n: f"{NETWORK}.{k + 1}:{PORT}" for k, n in enumerate(names)}
+        else:
+            ports = _free_ports(len(names))
+            addresses = {n: f"127.0.0.1:{p}" for n, p in zip(names, ports, strict=True)}
         self.folder = self.root / "rig"
         self._certify(addresses)
         for k, name in enumerate(names):
@@ -383,7 +389,7 @@ class Lab:
             context.mkdir(mode=0o700)
             for folder in ("spool", "logs"):
                 (self.root / name / folder).mkdir(parents=True)
-            host = LabHost(
+            host = RigHost(
                 name, addresses[name], context, self.folder / name,
                 self.root / name / "spool", self.root / name / "logs", package=package,
             )  # fmt: skip
@@ -409,7 +415,7 @@ class Lab:
             self._stack.callback(self.wire.close)
 
     def _certify(self, addresses: dict[str, str]) -> None:
-        from ataraxis.cluster import Hosts
+        from ataraxis.link.hosts import Hosts
 
         Hosts.create(self.folder, "rig", addresses)
 
@@ -501,7 +507,7 @@ class Lab:
         entry = {"stream": stream, "host": source, "policy": "lossless", **options}
         host.configure(mirrors=[*mirrors, entry])
 
-    def __getitem__(self, name: str) -> LabHost:
+    def __getitem__(self, name: str) -> RigHost:
         return self.hosts[name]
 
     def __enter__(self) -> Self:
@@ -537,6 +543,24 @@ def _free_ports(count: int) -> list[int]:
 
 
 # ---- what readers had
+
+
+def tell(row: str, **figures: Any) -> None:
+    """Print a figure of a row of the plan; append it to $ATARAXIS_FIGURES, if set."""
+    text = ", ".join(
+        f"{k.replace('_', ' ')} {v:.3g}" if isinstance(v, float) else f"{k} {v}"
+        for k, v in figures.items()
+    )
+    print(f"{row}: {text}")
+    if path := os.environ.get("ATARAXIS_FIGURES"):
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%H:%M:%S')} {row}: {text}\n")
+
+
+def worst_send_s(status: Mapping[str, Any], since: float, until: float) -> float:
+    """The longest `send` of a camera that ended between two wall times, s."""
+    found = [took for at, took in status["slow"] if since <= at <= until]
+    return float(max(found, default=0.02))
 
 
 @dataclass(frozen=True)
@@ -593,3 +617,101 @@ def assert_all(rows: Path, count: int, what: str = "") -> Received:
         f"{found.repeated} repeated, {found.disordered} out of order"
     )
     return found
+
+
+# ---- what most proofs do
+
+
+class Filming:
+    """A camera on the first host, mirrored to the last one, where a reader has it all.
+
+    Agents, camera and reader run when this is made, and frames flow. `finish` ends the
+    camera, waits until the reader has the end, and judges what it has.
+    """
+
+    def __init__(
+        self,
+        lab: Lab,
+        *,
+        hz: float = 120.0,
+        size: int = 100_000,
+        slots: int = 32,
+        count: int = 10**7,
+        reader: Mapping[str, Any] | None = None,
+        flowing: int = 60,
+        **mirror: Any,
+    ) -> None:
+        self.lab = lab
+        self.here, self.there = list(lab.hosts.values())[:: len(lab.hosts) - 1]
+        self._reader = {"stream": "camera", **(reader or {})}
+        lab.mirror("camera", self.here.name, self.there.name, **mirror)
+        self.agents = {host.name: host.start_agent() for host in lab.hosts.values()}
+        self.camera = self.here.start(
+            "camera", stream="camera", count=count, hz=hz, size=size, slots=slots
+        )
+        self.reader = self.start_reader()
+        if flowing:
+            self.flows(flowing)
+
+    def start_reader(self) -> Program:
+        self.reader = self.there.start("reader", **self._reader)
+        return self.reader
+
+    def restart(self, host: str, **arguments: Any) -> Program:
+        """Start a host's agent again; it was killed or has died."""
+        self.agents[host].close()
+        self.agents[host] = self.lab[host].start_agent(**arguments)
+        return self.agents[host]
+
+    @property
+    def rows(self) -> int:
+        """How many frames the reader has written."""
+        assert self.reader.rows_path is not None
+        path = self.reader.rows_path
+        return path.stat().st_size // ROW if path.exists() else 0
+
+    def flows(self, more: int = 30, timeout: float = 60) -> float:
+        """Wait until the reader has so many more frames; how long that took, s."""
+        before, began = self.rows, time.monotonic()
+
+        def is_there() -> bool:
+            for program in (self.camera, self.reader):
+                if not program.is_running:
+                    raise AssertionError(f"{program.name}: {program.said()[-3000:]}")
+            return self.rows >= before + more
+
+        wait_until(is_there, timeout, f"{more} frames after {before}; {self.state()}")
+        return time.monotonic() - began
+
+    def state(self) -> str:
+        """What all sides say, for messages."""
+        said = {name: agent.said()[-1000:] for name, agent in self.agents.items()}
+        try:
+            mirror: Any = self.there.mirror_state()
+        except Exception as error:
+            mirror = error
+        return f"camera {self.camera.status()}, mirror {mirror}, agents {said}"
+
+    def finish(self, timeout: float = 120) -> Received:
+        """End the camera; all that it sent was received, once and in order."""
+        sent = self.end_camera()
+        found = self.reader.until(timeout, ended=True)
+        assert (found["damaged"], found["lost"]) == (0, 0), found
+        assert self.reader.rows_path is not None
+        return assert_all(self.reader.rows_path, sent, self.lab.carrier)
+
+    def end_camera(self, timeout: float = 60) -> int:
+        """Let the camera send its end; how many frames it has sent."""
+        if self.camera.is_running:
+            self.camera.process.send_signal(signal.SIGUSR1)
+        return int(self.camera.until(timeout, done=True)["sent"])
+
+    def leave(self) -> None:
+        """End everything in order; the contexts hold no file of ours after that."""
+        for name, agent in self.agents.items():
+            code = agent.terminate()
+            assert code == 0, (name, code, agent.said())
+        assert self.camera.terminate() in (0, -signal.SIGTERM), self.camera.said()
+        for host in self.lab.hosts.values():
+            left = [f for f in host.files() if not f.startswith("clock.")]
+            assert not left, f"left on {host.name}: {left}"

@@ -63,7 +63,10 @@ class Wire:
             raise
 
     def set(self, **state: float) -> dict[str, int]:
-        """Change `delay_ms`, `jitter_ms`, `loss`, `mbit`, `cut` (1: nothing passes).
+        """Change `delay_ms`, `jitter_ms`, `loss`, `mbit`, `cut`.
+
+        `cut` is 1 if nothing passes, 2 if nothing from the first end does, 3 if nothing
+        from the second one does.
 
         Returns packets `passed` and `dropped` so far.
         """
@@ -130,7 +133,10 @@ class _Copying:
                 return
             except OSError:  # the device is down
                 return
-            if state["cut"] or self._chance.random() < state["loss"]:
+            if (
+                state["cut"] in (1, 2 + direction)
+                or self._chance.random() < state["loss"]
+            ):
                 self._dropped += 1
                 continue
             now = time.monotonic()
