@@ -132,13 +132,14 @@ def reader(
     policy: str = "lossless",
     timeout: float = 60.0,
     hold_s: float = 0.0,
-    after: int = 0,
+    skips: bool = False,
 ) -> None:
     """Receive all frames; append a row for each to a file, before it is released.
 
     `hold_s` is how long each frame is held, as by a reader that is slow. A frame that a
     killed reader had written but not released comes again: one a kill, which is counted
-    apart and not written twice.
+    apart and not written twice. `skips`: any number of them, as after a restart of the
+    host, where the ring knows nothing of the reader.
     """
     from ataraxis import Consumer
 
@@ -173,13 +174,13 @@ def reader(
             zlib.crc32(data[HEAD:]) == total == sums[number % KINDS]
             and frame.device_sequence == number
             and frame.device_time == number * 10**6
-            and frame.sequence == number + after
+            and frame.sequence == number
             and frame.time_ns >= last_time
         )
         damaged += not is_whole
         last_time = frame.time_ns
         received += 1
-        if number == newest and received == 1:
+        if (number == newest and received == 1) or (skips and number <= newest):
             again += 1  # written by the one before this, which died with it
         else:
             os.write(file, ints(number, time.time_ns(), sent))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from link_rig import CARRIERS, Filming, Lab, need, tell
+from link_rig import CARRIERS, Filming, Lab, assert_all, need, tell
 from places import ROOT
 from variants import POINT
 
@@ -135,6 +135,56 @@ def test_cable_out_and_both_killed(carrier: str, figure: Callable[..., float]) -
         found = filming.finish()
         tell(f"F1 F3 {carrier}, cable out and both killed", frames=found.received)
         filming.leave()
+
+
+def test_the_readers_host_restarts(carrier: str, figure: Callable[..., float]) -> None:
+    """Its memory is gone; with acknowledge="recorded" the other host still has all."""
+    with Lab(carrier=carrier) as lab:
+        filming = Filming(lab, acknowledge="recorded", reader={"hold_s": 0.004})
+        for _ in range(int(figure(10, 2))):
+            filming.flows(200)
+            filming.agents["gpu"].kill()
+            filming.reader.kill()
+            for path in lab["gpu"].context.iterdir():
+                path.unlink()
+            filming.restart("gpu")
+            filming.reader = lab["gpu"].start("reader", stream="camera", skips=True)
+        filming.flows(200)
+        found = filming.finish()
+        tell(f"{carrier}, the reader's host restarts", frames=found.received)
+        filming.leave()
+
+
+def test_the_cameras_host_restarts(carrier: str, figure: Callable[..., float]) -> None:
+    """What was on its disk arrives, without a hole; then the next stream of the name."""
+    with Lab(carrier=carrier) as lab:
+        filming = Filming(lab)
+        lab.cable_out()
+        time.sleep(figure(8.0, 5.0))
+        filming.agents["acq"].kill()
+        filming.camera.kill()
+        sent = int(filming.camera.status()["sent"])
+        for path in lab["acq"].context.iterdir():
+            path.unlink()
+        before = filming.rows
+        lab.cable_in()
+        filming.restart("acq")
+        found = filming.reader.until(60, ended=True)
+        assert filming.reader.rows_path is not None
+        had = assert_all(filming.reader.rows_path, int(found["newest"]) + 1, carrier)
+        tell(
+            f"{carrier}, the camera's host restarts", sent=sent, received=had.received,
+            from_the_spool=had.received - before,
+        )  # fmt: skip
+        assert had.received > before
+        # A ring of 32 frames is gone, and what the camera's program had not told.
+        assert sent - had.received <= 64
+        again = lab["acq"].start("camera", "again", stream="camera", count=200)
+        reader = lab["gpu"].start("reader", "reader again", stream="camera")
+        reader.until(60, ended=True)
+        assert reader.rows_path is not None
+        assert_all(reader.rows_path, 200, carrier)
+        again.terminate()
 
 
 @pytest.mark.parametrize("side", ["acq", "gpu"])
