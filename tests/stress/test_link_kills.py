@@ -156,7 +156,7 @@ def test_the_readers_host_restarts(carrier: str, figure: Callable[..., float]) -
 
 
 def test_the_cameras_host_restarts(carrier: str, figure: Callable[..., float]) -> None:
-    """What was on its disk arrives, without a hole; then the next stream of the name."""
+    """What was on its disk arrives without a hole; then the next stream of the name."""
     with Lab(carrier=carrier) as lab:
         filming = Filming(lab)
         lab.cable_out()
