@@ -27,23 +27,6 @@ from ataraxis._kernels.ring cimport (
 )
 from ataraxis._kernels.timing cimport deadline_of
 
-cdef struct ax_sink:
-    int fd
-    int index_fd
-    ax_seal seal
-    uint32_t shift              # XOR from a header's checksum without seed to the one with this file's seed
-    uint64_t at                 # file offset of the buffer's first byte
-    uint64_t limit              # no frame begins at or after it
-    uint64_t index_at
-    uint64_t used
-    uint64_t capacity
-    uint64_t frames             # in the file
-    uint64_t waiting            # in the buffer
-    size_t runs                 # not written to the index yet; the last one may grow
-    int error                   # of the last write, -errno
-    char *buffer
-    ax_run *run
-
 cdef enum:
     DIRECT_BYTES = 16384        # longer payloads are written without a copy
     MOST_DIRECT = 32                # most of those in one write
@@ -341,10 +324,6 @@ cdef int put_long(QueueHandle queue, ax_sink *sink, ax_place *place) noexcept no
 
 cdef class RecordKernel:
     """A file of frames and its index, both open for writing."""
-
-    cdef ax_sink sink
-    cdef unsigned char[::1] buffer
-    cdef unsigned char[::1] run_memory
 
     def _open(self, int fd, int index_fd, uint64_t at, uint64_t index_at, uint64_t limit, uint32_t seed,
               Py_ssize_t capacity):

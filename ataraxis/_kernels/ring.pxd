@@ -151,6 +151,7 @@ cdef inline bint has_producers(ax_ring *ring) noexcept nogil:
 cdef int ring_open(ax_ring *ring, ax_party *party, char *frames, uint64_t bytes) noexcept nogil
 cdef uint64_t control_stride_of(uint32_t participants) noexcept nogil
 cdef uint64_t gate(ax_ring *ring) noexcept nogil
+cdef uint64_t slowest(ax_ring *ring, uint64_t low) noexcept nogil
 cdef int claim(ax_ring *ring) noexcept nogil
 cdef int check_full(ax_ring *ring) noexcept nogil
 cdef int check_words(ax_ring *ring) noexcept nogil

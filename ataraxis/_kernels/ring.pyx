@@ -89,15 +89,23 @@ cdef enum:
 cdef uint64_t gate(ax_ring *ring) noexcept nogil:
     # The first position that may not be claimed: n past the slowest reader that gates.
     # Never far ahead of the tail, so that most of the ring is still safe to read for a joining reader.
-    cdef uint64_t tail, low, mask, top, seen
-    cdef uint32_t k, reader
+    cdef uint64_t tail, low, top, seen
     tail = ax_load64(&ring.stream.tail)
-    low, top = tail, tail + max(1, ring.slots // AHEAD)
+    top = tail + max(1, ring.slots // AHEAD)
     seen = ax_load64(&ring.stream.announced)
     while seen < top and not ax_cas64(&ring.stream.announced, seen, top):
         seen = ax_load64(&ring.stream.announced)
     # Fence J: pairs with the one in reader_join. Either this loop sees the joiner's cursor, or it sees `announced`.
     ax_fence_full()
+    low = slowest(ring, tail)
+    ring.is_followed = low < tail
+    return min(low + ring.slots, top)
+
+
+cdef uint64_t slowest(ax_ring *ring, uint64_t low) noexcept nogil:
+    # The position of the slowest reader that gates, or `low` if all are past it.
+    cdef uint64_t mask
+    cdef uint32_t k, reader
     for k in range(ring.words):
         # Acquire: pairs with reader_leave; a reader that left has read its last frame.
         mask = ax_load64(&ring.stream.readers[k])
@@ -113,8 +121,7 @@ cdef uint64_t gate(ax_ring *ring) noexcept nogil:
         reader = ring.participants + first_bit(mask)
         mask &= mask - 1
         low = lower(low, ax_load64(&ring.readers[reader].cursor))
-    ring.is_followed = low < tail
-    return min(low + ring.slots, top)
+    return low
 
 
 cdef inline uint64_t lower(uint64_t low, uint64_t cursor) noexcept nogil:
@@ -884,9 +891,13 @@ cdef bint overwritten(ax_ring *ring, uint64_t position) noexcept nogil:
 cdef uint64_t first_expected(ax_ring *ring, uint64_t start, uint64_t tail) noexcept nogil:
     # The first sequence for a reader that begins at `start`: losses count from there.
     cdef uint64_t position, sequence
+    # Acquire: pairs with the releases of `sent`. Before the slots: a frame found nowhere below has this number or a larger one.
+    cdef uint64_t sent = ax_load64(&ring.stream.sent)
     cdef ax_got got
-    if ring.shared or tail == 0:
+    if ring.shared:
         return start
+    if tail == 0:
+        return sent
     for position in range(start, min(tail, start + ring.slots)):
         if at_position(ring, position, &got) == AX_OK:
             sequence = sequence_at(ring, got.index)
@@ -898,7 +909,7 @@ cdef uint64_t first_expected(ax_ring *ring, uint64_t start, uint64_t tail) noexc
         if at_position(ring, position, &got) == AX_OK:
             sequence = sequence_at(ring, got.index)
             if unchanged(ring, &got):
-                return sequence + 1
+                return max(sequence + 1, sent)
     return AX_UNKNOWN
 
 
