@@ -1,0 +1,94 @@
+"""Every carrier keeps the contract: fake, tls and zenoh."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from ataraxis.errors import HostUnavailable
+from ataraxis.link.carrier import ChannelClosed, split_address
+from ataraxis.testing.carriers import (
+    WAIT_S,
+    CarrierContract,
+    FakeCarrier,
+    FakeNetwork,
+    pattern,
+)
+
+
+class TestFake(CarrierContract):
+    @contextmanager
+    def make(self, *hosts: str) -> Iterator[list[FakeCarrier]]:
+        network = FakeNetwork()
+        carriers = [FakeCarrier(network, host) for host in hosts]
+        carriers[0].listen("acq:0")
+        yield carriers
+        for carrier in carriers:
+            carrier.close()
+
+
+class TestFaults:
+    """What the fake's network can do to a channel."""
+
+    @contextmanager
+    def lab(self) -> Iterator[tuple[FakeNetwork, FakeCarrier, FakeCarrier]]:
+        network = FakeNetwork()
+        acq, gpu = FakeCarrier(network, "acq"), FakeCarrier(network, "gpu")
+        acq.listen("acq:7411")
+        yield network, acq, gpu
+
+    def test_a_cut_loses_what_is_on_its_way(self) -> None:
+        with self.lab() as (network, acq, gpu):
+            one = gpu.dial("acq:7411", "acq", "control", WAIT_S)
+            other = acq.accept(WAIT_S)
+            assert other is not None
+            one.send(pattern(0, 100), WAIT_S)
+            network.cut("gpu", "acq", drop_tail=40)
+            assert CarrierContract().read(other, 60) == pattern(0, 60)
+            assert "cut" in CarrierContract().closed(other)
+            with pytest.raises(ChannelClosed):
+                one.send(b"x", WAIT_S)
+            with pytest.raises(HostUnavailable):
+                gpu.dial("acq:7411", "acq", "control", WAIT_S)
+            network.heal("acq", "gpu")
+            gpu.dial("acq:7411", "acq", "control", WAIT_S)
+
+    def test_a_stall_keeps_it(self) -> None:
+        with self.lab() as (network, acq, gpu):
+            one = gpu.dial("acq:7411", "acq", "control", WAIT_S)
+            other = acq.accept(WAIT_S)
+            assert other is not None
+            network.stall("gpu", "acq")
+            one.send(b"late", WAIT_S)
+            scratch = memoryview(bytearray(9))
+            assert other.receive_into(scratch, 0.01) == 0
+            other.send(b"one way", WAIT_S)
+            assert one.receive_into(scratch, WAIT_S) == 7
+            with pytest.raises(HostUnavailable, match="did not answer"):
+                gpu.dial("acq:7411", "acq", "control", 0.01)
+            network.heal("gpu", "acq")
+            assert other.receive_into(scratch, WAIT_S) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("a", ("a", 7411)),
+        ("a:0", ("a", 0)),
+        ("[::1]", ("::1", 7411)),
+        ("[fe80::1]:65535", ("fe80::1", 65535)),
+    ],
+)
+def test_an_address(text: str, parts: tuple[str, int]) -> None:
+    assert split_address(text) == parts
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":1", "a:", "a:-1", "a:65536", "::1", "[::1", "[x]:1", "[::1]x", "a b:1"],
+)
+def test_what_is_not_an_address(text: str) -> None:
+    with pytest.raises(ValueError, match="address"):
+        split_address(text)
