@@ -1,0 +1,29 @@
+"""Tables of another host's clock: the streams ``clock.HOST``, and what readers find.
+
+Each row relates the clock of the host that records to that of another host, at one
+instant. `ataraxis.link` sends them as an ordinary stream; a `Recorder` of a stream
+whose stamps are of the other host records them beside it.
+"""
+
+from __future__ import annotations
+
+PREFIX = "clock."
+"""Streams of this prefix have the rows of a table: ``clock.acq`` that of host acq."""
+FIELDS = ("local_ns", "offset_ns", "bound_ns", "drift_ppb")
+"""Columns of a table, int64: time of the host that records, ns; time of the other host
+minus it, ns; largest error of this, ns; its growth, ns per s."""
+CLOCK = "clock"
+"""Attribute of labels that names the clock of the stamps: ``HOST/BOOT-ID``."""
+HOST, BOOT = "host", "boot_id"
+"""Attributes of a table: the other host, and its boot."""
+
+
+def table_name(host: str) -> str:
+    """Return the name of the stream that has the clock of a host.
+
+    Examples
+    --------
+    >>> table_name("acq")
+    'clock.acq'
+    """
+    return f"{PREFIX}{host}"
