@@ -26,7 +26,7 @@ from ataraxis._kernels.platform cimport ax_crash
 from ataraxis._kernels.producer cimport ProducerHandle
 from ataraxis._kernels.ring cimport (
     AX_UNKNOWN, HELD_BY_COPY, HELD_BY_CURSOR, ax_got, ax_ring, bytes_at, claim, claim_wait, count_frame, frame_at,
-    next_frame, payload_at, publish, release_frame, sequence_at, slowest, unchanged,
+    is_over, next_frame, payload_at, publish, release_frame, sequence_at, slowest, unchanged,
 )
 from ataraxis._kernels.timing cimport deadline_of
 
@@ -211,6 +211,8 @@ cdef class RingToBuffer:
         while done[0] < most and self.count < self.most:
             if not self.has_taken:
                 status = next_frame(ring, &self.taken)
+                if status == AX_ENDED and self.missing_at_end():
+                    return AX_LAPPED
                 if status != AX_OK:
                     return status
                 self.has_taken = True
@@ -236,6 +238,13 @@ cdef class RingToBuffer:
             self.has_taken = False
             done[0] += 1
         return AX_OK
+
+    cdef uint64_t missing_at_end(self) noexcept nogil:
+        # Frames that were lost after the last one. Acquire: pairs with the releases of `sent`.
+        cdef uint64_t sent = ax_load64(&self.consumer.ring.stream.sent)
+        if self.has_taken or self.consumer.ring.shared or self.wanted == AX_UNKNOWN or not is_over(&self.consumer.ring):
+            return 0
+        return sent - self.wanted if sent > self.wanted else 0
 
     cdef void drop_taken(self) noexcept nogil:
         self.has_taken = False
@@ -285,8 +294,8 @@ cdef class RingToBuffer:
     def take(self, uint64_t most):
         """Hold up to `most` more frames that are there; return how many, and a status.
 
-        OK: `most`, or every slot is held; EMPTY: no more now; ENDED; LAPPED: the next frame is `found` instead of `next`,
-        see `accept`; DAMAGED, see `complain`. Never waits.
+        OK: `most`, or every slot is held; EMPTY: no more now; ENDED; LAPPED: the next frame is `found` instead of `next`, or
+        frames are missing before the end, see `accept`; DAMAGED, see `complain`. Never waits.
         """
         cdef ConsumerHandle consumer = self.consumer
         cdef uint64_t done = 0
@@ -406,13 +415,13 @@ cdef class RingToBuffer:
         return done
 
     def accept(self):
-        """Go on with the frame `found`; return how many are missing before it: from `next` on, before this call."""
-        cdef uint64_t missing = 0, found
+        """Go on with the frame `found`, or the end; return how many are missing before it: from `next` on, before this call."""
+        cdef uint64_t missing = self.missing_at_end(), found
         if self.has_taken and self.wanted != AX_UNKNOWN:
             found = sequence_at(&self.consumer.ring, self.taken.index)
             if found > self.wanted:
                 missing = found - self.wanted
-                self.wanted = found
+        self.wanted += missing
         return missing
 
     def complain(self):

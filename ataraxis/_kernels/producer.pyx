@@ -88,6 +88,11 @@ cdef class ProducerHandle(Endpoint):
         self.is_open = True
         return True
 
+    def _leave(self):
+        """Leave the stream without an end, as if this process died."""
+        self.ring.leaves = True
+        self._shut()
+
     def _shut(self):
         """Leave the stream."""
         self.ticket += self.is_open
