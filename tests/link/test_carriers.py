@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,8 @@ import pytest
 
 from ataraxis.errors import HostUnavailable
 from ataraxis.link.carrier import ChannelClosed, split_address
+from ataraxis.link.hosts import Hosts
+from ataraxis.link.tls_carrier import TlsCarrier
 from ataraxis.testing.carriers import (
     WAIT_S,
     CarrierContract,
@@ -27,6 +30,20 @@ class TestFake(CarrierContract):
         yield carriers
         for carrier in carriers:
             carrier.close()
+
+
+class TestTls(CarrierContract):
+    @contextmanager
+    def make(self, *hosts: str) -> Iterator[list[TlsCarrier]]:
+        with tempfile.TemporaryDirectory() as folder:
+            made = Hosts.create(folder, "rig", dict.fromkeys(hosts, "127.0.0.1"))
+            carriers = [TlsCarrier(made[host]) for host in hosts]
+        try:
+            carriers[0].listen("127.0.0.1:0")
+            yield carriers
+        finally:
+            for carrier in carriers:
+                carrier.close()
 
 
 class TestFaults:
