@@ -107,6 +107,8 @@ class Want:
     """Id of the stream whose frames are here already; '' if there are none."""
     next: int | None = _number(default=None)
     """Number of the first frame that is not here; None without a stream id."""
+    acked: int | None = _number(default=None)
+    """Every frame before this number may be forgotten; None: before `next`."""
     has_ended: bool = False
     """Whether that stream is here to its end: the next one of the name is wanted."""
     credit: int = _number(default=0)

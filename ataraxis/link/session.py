@@ -1,10 +1,10 @@
-"""`LinkSession`: one end of a channel; who is there, whether it lives, what time it has.
+"""`LinkSession`: one end of a channel; who is there, whether it lives, what time.
 
 It does no I/O and reads no clock: `now` is the host's monotonic time, s, and messages
 are returned. The first message of both sides is `Hello`. A side that has sent nothing,
-or heard nothing, for `BEAT_S` sends a `Beat`, which the other side returns; so each beat
-is also a round trip of the two clocks. A side that has heard nothing for `DEAD_S` closes
-the channel, whatever the carrier says.
+or heard nothing, for `BEAT_S` sends a `Beat`, which the other side returns; so each
+beat is also a round trip of the two clocks. A side that has heard nothing for `DEAD_S`
+closes the channel, whatever the carrier says.
 """
 
 from __future__ import annotations
