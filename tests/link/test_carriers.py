@@ -12,6 +12,7 @@ from ataraxis.errors import HostUnavailable
 from ataraxis.link.carrier import ChannelClosed, split_address
 from ataraxis.link.hosts import Hosts
 from ataraxis.link.tls_carrier import TlsCarrier
+from ataraxis.link.zenoh_carrier import ZenohCarrier
 from ataraxis.testing.carriers import (
     WAIT_S,
     CarrierContract,
@@ -32,18 +33,32 @@ class TestFake(CarrierContract):
             carrier.close()
 
 
-class TestTls(CarrierContract):
+class _OverTls(CarrierContract):
+    kind: type[TlsCarrier] | type[ZenohCarrier]
+
     @contextmanager
-    def make(self, *hosts: str) -> Iterator[list[TlsCarrier]]:
+    def make(self, *hosts: str) -> Iterator[list[TlsCarrier | ZenohCarrier]]:
         with tempfile.TemporaryDirectory() as folder:
             made = Hosts.create(folder, "rig", dict.fromkeys(hosts, "127.0.0.1"))
-            carriers = [TlsCarrier(made[host]) for host in hosts]
-        try:
-            carriers[0].listen("127.0.0.1:0")
-            yield carriers
-        finally:
-            for carrier in carriers:
-                carrier.close()
+            carriers = [self.kind(made[host]) for host in hosts]
+            try:
+                carriers[0].listen("127.0.0.1:0")
+                yield carriers
+            finally:
+                for carrier in carriers:
+                    carrier.close()
+
+
+class TestTls(_OverTls):
+    kind = TlsCarrier
+
+
+class TestZenoh(_OverTls):
+    kind = ZenohCarrier
+
+    @pytest.fixture(autouse=True)
+    def installed(self) -> None:
+        pytest.importorskip("zenoh", reason="the carrier zenoh needs eclipse-zenoh")
 
 
 class TestFaults:
