@@ -24,6 +24,7 @@ DIAL_S = 3.0
 """Longest time of one attempt to reach a host, s."""
 _PUBLISH_S = 1.0
 _LINGER_S = 30.0
+_SELDOM_S = 5.0
 _MOST_WAITING = 64
 
 Report = Callable[[str], None]
@@ -60,6 +61,8 @@ class HostContact:
         Where its clock is published.
     report : callable
         Called with a line of text when the host comes, goes, or its clock jumps.
+    on_open : callable
+        Called in a thread of its own each time the host was reached.
     """
 
     def __init__(
@@ -70,9 +73,11 @@ class HostContact:
         host: str,
         context: Context,
         report: Report,
+        on_open: Callable[[HostContact], object],
     ) -> None:
         self.host, self.address = host, hosts.address_of(host)
         self._me, self._carrier, self._report = me, carrier, report
+        self._on_open = on_open
         self._talk: Conversation | None = None
         self._holds = 0
         self._until = 0.0
@@ -89,8 +94,6 @@ class HostContact:
         """When this state began, monotonic s."""
         self.problem = ""
         """Why it was not reached; '' if it was."""
-        self.on_open: list[Callable[[HostContact], object]] = []
-        """Called in a thread of its own each time the host was reached."""
         self._thread = Thread(self._run, f"ataraxis-control-{host}")
         self._thread.start()
 
@@ -108,6 +111,13 @@ class HostContact:
             self._holds -= 1
         self._wake.set()
 
+    def call(self) -> None:
+        """Reach the host now, for some time; a host that is away is tried seldom."""
+        now = time.monotonic()
+        if now >= self._until:
+            self._until = now + _LINGER_S
+            self._wake.set()
+
     def ask(self, what: str, timeout: float, **arguments: Any) -> dict[str, Any]:
         """Ask the other agent, and return its answer.
 
@@ -120,14 +130,12 @@ class HostContact:
         """
         deadline = time.monotonic() + timeout
         self._until = max(self._until, deadline + _LINGER_S)
-        self._wake.set()
-        while (talk := self._talk) is None:
-            if time.monotonic() >= deadline or self._is_closed:
-                raise HostUnavailable(
-                    f"host {self.host!r} at {self.address} was not reached within "
-                    f"{timeout:g} s: {self.problem or 'no answer'}"
-                )
-            time.sleep(0.02)
+        talk = self._reached(deadline)
+        if talk is None:
+            raise HostUnavailable(
+                f"host {self.host!r} at {self.address} was not reached within "
+                f"{timeout:g} s: {self.problem or 'no answer'}"
+            )
         question = _Question()
         with self._gate:
             if len(self._questions) >= _MOST_WAITING:
@@ -155,15 +163,27 @@ class HostContact:
             raise RemoteError(f"host {self.host!r}: {reply.error}")
         return reply.result
 
+    def _reached(self, deadline: float) -> Conversation | None:
+        """Wait for the channel; it is dialled often meanwhile."""
+        self.hold()
+        try:
+            while self._talk is None and not self._is_closed:
+                if time.monotonic() >= deadline:
+                    break
+                time.sleep(0.02)
+            return self._talk
+        finally:
+            self.let_go()
+
     def offset(self) -> Offset | None:
         """Return how far its clock is ahead; None if it was not measured."""
         with self._gate:
             return self._clock.offset(now_ns())
 
     @property
-    def boot(self) -> str:
-        """Boot of the other host, as last seen; '' if it was never reached."""
-        return self._clock.boot_id
+    def is_connected(self) -> bool:
+        """Whether the channel lives."""
+        return self._talk is not None
 
     @property
     def is_needed(self) -> bool:
@@ -198,8 +218,11 @@ class HostContact:
                 self._enter("away", str(error))
             if self.is_needed:
                 now = time.monotonic()
+                pause = backoff.failed(now) - now
+                if not self._holds:
+                    pause = _SELDOM_S
                 self._wake.clear()
-                self._wake.wait(backoff.failed(now) - now)
+                self._wake.wait(pause)
 
     def _talk_once(self, backoff: Backoff) -> None:
         channel = self._carrier.dial(self.address, self.host, CONTROL, DIAL_S)
@@ -215,8 +238,8 @@ class HostContact:
                     self._clock = HostClock(self.host, session.hello.boot)
             self._talk = talk
             self._enter("connected", "")
-            for call in self.on_open:
-                Thread(call, f"ataraxis-reached-{self.host}", (self,)).start()
+            name = f"ataraxis-reached-{self.host}"
+            Thread(self._on_open, name, (self,)).start()
             self._exchange(talk)
         finally:
             self._talk = None

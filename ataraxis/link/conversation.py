@@ -134,6 +134,11 @@ class Conversation:
             if not is_known:
                 yield message
 
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more can be received before something was taken."""
+        return self.stop - self.start >= max(len(self._memory), MOST_BYTES)
+
     def _make_room(self) -> None:
         """Move the bytes to the front, if the buffer is more than half full."""
         if self.start == self.stop:

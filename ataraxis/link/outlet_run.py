@@ -10,26 +10,33 @@ acknowledged.
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+from ataraxis._kernels import snapshot
 from ataraxis._kernels.link import RingToBuffer
 from ataraxis.errors import (
     AtaraxisError,
     BadMessage,
     HostUnavailable,
     LayoutError,
-    LoggerError,
     SegmentNotFound,
 )
 from ataraxis.link.carrier import ChannelClosed
 from ataraxis.link.conversation import Conversation
 from ataraxis.link.messages import Absent, Ack, Ask, LinkMessage, Reply, Want
-from ataraxis.link.outlet import OutletLink, OutletStatistics, StreamOutlet
+from ataraxis.link.outlet import (
+    OutletLink,
+    OutletStatistics,
+    StreamOutlet,
+    choose_outlet,
+)
 from ataraxis.link.session import DEAD_S
-from ataraxis.link.spool import MirrorKey, Spool
+from ataraxis.link.spool import MirrorKey, Spool, SpoolMemory, spools_of
 from ataraxis.shm.context import Context
 from ataraxis.shm.header import Kind
 from ataraxis.shm.segment import Segment
@@ -78,8 +85,6 @@ class OutletRun:
     ----------
     stream : str
         Its name.
-    context : Context
-        Where it is.
     spools : Path
         Directory of spools.
     limit : int
@@ -87,39 +92,40 @@ class OutletRun:
     report : callable
         Called with a line of text: the spool is nearly full, or cannot be written.
     consumer : Consumer or None
-        The stream's durable reader `DURABLE`; None: its ring is gone, and what is left
-        is in the spool.
-    stream_id : str, optional
+        The stream's durable reader `DURABLE`, or one that is not lossless, for a single
+        mirror; None: its ring is gone, and what is left is in the spool.
+    memory : SpoolMemory, optional
         Of the spool, without a consumer.
     """
 
     def __init__(
         self,
         stream: str,
-        context: Context,
         spools: Path,
         limit: int,
         report: Report,
         consumer: Consumer | None,
-        stream_id: str = "",
+        memory: SpoolMemory | None = None,
     ) -> None:
-        self.stream, self._context, self._report = stream, context, report
-        self.stream_id = consumer.stream_id if consumer is not None else stream_id
+        self.stream, self._report = stream, report
         self.lock = threading.Lock()
         self.consumer = consumer
-        self._spool = Spool(spools, self.stream_id, limit)
-        memory = self._spool.recall()
+        self.is_lossless = consumer is None or consumer.policy == "lossless"
+        self._event: FrameEvent | None = None
+        store: HeldRing | None = None
         if consumer is not None:
-            labels = consumer.labels.to_json().decode()
+            self.stream_id, labels = consumer.stream_id, labels_text(consumer)
             slots, slot_bytes = consumer.buffer_count, consumer.buffer_size
-            self._event: FrameEvent | None = FrameEvent(consumer)
-            store: HeldRing | None = HeldRing(consumer)
+            self._event, store = FrameEvent(consumer), HeldRing(consumer)
         else:
-            labels, self._event, store = memory.labels, None, None
+            assert memory is not None
+            self.stream_id, labels = memory.stream_id, memory.labels
             slots, slot_bytes = memory.slots, memory.slot_bytes
+        spool = Spool(spools, self.stream_id, limit) if self.is_lossless else None
+        self._spool = spool
         self.outlet = StreamOutlet(
-            stream, self.stream_id, labels, store, self._spool, slots=slots,
-            slot_bytes=slot_bytes, now=time.monotonic(),
+            stream, self.stream_id, labels, store, spool, slots=slots,
+            slot_bytes=slot_bytes, now=time.monotonic(), is_lossless=self.is_lossless,
         )  # fmt: skip
         self._alarm = Alarm()
         self._is_closed = False
@@ -129,7 +135,8 @@ class OutletRun:
         with self.lock:
             self.tick()
         self._thread = Thread(self._keep, f"ataraxis-outlet-{stream}")
-        self._thread.start()
+        if self.is_lossless:
+            self._thread.start()
 
     # ---- with the lock
 
@@ -138,10 +145,8 @@ class OutletRun:
         now = time.monotonic()
         if self.consumer is not None and now - self._account_at >= _ACTIVE_S:
             self._account_at = now
-            found = self.consumer.statistics()
-            self.outlet.account(
-                found.refused, found.device_gaps or 0, round(found.stalled_s * 1e9)
-            )
+            words = snapshot.words(self.consumer._attached().participant)  # noqa: SLF001
+            self.outlet.account(refused=words[6], gaps=words[8], stalled_ns=words[4])
             # Sweeps: the end of a producer that was killed is noticed.
             _ = self.consumer.is_ended
         self.outlet.tick(now)
@@ -211,7 +216,7 @@ class OutletRun:
     @property
     def spooled_bytes(self) -> int:
         """Bytes of the spool's files."""
-        return self._spool.nbytes
+        return 0 if self._spool is None else self._spool.nbytes
 
     def forget(self, key: MirrorKey) -> None:
         """Keep nothing for a mirror any more."""
@@ -227,12 +232,20 @@ class OutletRun:
         with self.lock:
             consumer, self.consumer = self.consumer, None
             self._event = self.outlet.store = None
-            self._spool.close()
-            if is_final:
-                self._spool.remove()
-        if consumer is not None and is_final:
+            if self._spool is not None:
+                self._spool.close()
+                if is_final:
+                    self._spool.remove()
+        if consumer is not None and (is_final or not self.is_lossless):
             consumer.close()
         # Else it is dropped: the durable name keeps the frames for the next agent.
+
+
+class OpenedOutlet(NamedTuple):
+    """A stream, and the link to one of its mirrors."""
+
+    run: OutletRun
+    link: OutletLink
 
 
 # ---- one mirror of one stream: a sender and a receiver
@@ -255,7 +268,7 @@ class OutletChannel:
     def __init__(
         self,
         talk: Conversation,
-        open_run: Callable[[MirrorKey, Want], OutletRun | None],
+        open_run: Callable[[MirrorKey, Want], OpenedOutlet | None],
         forget: Callable[[MirrorKey], None],
     ) -> None:
         self._talk, self._open_run, self._forget = talk, open_run, forget
@@ -275,10 +288,7 @@ class OutletChannel:
         waiting = list(early)
         try:
             while True:
-                want = self._next_want(waiting)
-                run = self._found(want)
-                assert self._key is not None
-                self._serve(run, self._key, want, waiting)
+                self._serve(*self._found(self._next_want(waiting)), waiting)
         except (ChannelClosed, TimeoutError):
             raise
         except (AtaraxisError, OSError, ValueError) as error:
@@ -318,29 +328,26 @@ class OutletChannel:
         self._talk.send(Reply(message.number, error=f"{message.what!r} is not known"))
         return True
 
-    def _found(self, want: Want) -> OutletRun:
+    def _found(self, want: Want) -> OpenedOutlet:
         """Return the stream, as soon as it exists."""
         self._key = MirrorKey(self._talk.channel.peer, want.mirror)
         is_told = False
-        while (run := self._open_run(self._key, want)) is None:
+        while (opened := self._open_run(self._key, want)) is None:
             if not is_told:
                 self._talk.send(Absent(want.stream))
                 is_told = True
             for message in self._received(_LOOK_S):
                 if not self._is_answered(message) and not isinstance(message, Ack):
                     raise BadMessage(f"expected nothing, got {type(message).__name__}")
-        return run
+        return opened
 
     def _serve(
-        self, run: OutletRun, key: MirrorKey, want: Want, waiting: list[LinkMessage]
+        self, run: OutletRun, link: OutletLink, waiting: list[LinkMessage]
     ) -> None:
         """Send a stream until the mirror has its end, or wants something else."""
-        with run.lock:
-            link = run.outlet.want(key, want, time.monotonic())
         self._is_over = False
-        sender = Thread(
-            self._send, f"ataraxis-send-{run.stream}-{key.host}", (run, link)
-        )
+        name = f"ataraxis-send-{run.stream}-{link.key.host}"
+        sender = Thread(self._send, name, (run, link))
         sender.start()
         try:
             while not any(isinstance(message, Want) for message in waiting):
@@ -369,6 +376,8 @@ class OutletChannel:
             if not sender.join(_IDLE_S):
                 self._talk.close()  # a send that hangs
                 sender.join(DEAD_S + 2)
+            if not run.is_lossless:
+                run.close(is_final=True)
 
     def _send(self, run: OutletRun, link: OutletLink) -> None:
         """Send frames and messages; the sender's thread."""
@@ -423,7 +432,6 @@ class OutletRuns:
         self._report = report
         self._gate = threading.Lock()
         self._runs: dict[str, OutletRun] = {}
-        self._fleeting: set[OutletRun] = set()
         self._is_closed = False
         self._return()
 
@@ -433,22 +441,22 @@ class OutletRuns:
             with contextlib.suppress(AtaraxisError, OSError):
                 if _has_durable(name, self._context):
                     self._opened(name)
-        for stream_id, stream in _left_spools(self._spools):
-            if stream_id not in self._runs:
-                try:
-                    self._add(
-                        OutletRun(
-                            stream, self._context, self._spools, self._limit,
-                            self._report, None, stream_id,
-                        )
-                    )  # fmt: skip
-                except (AtaraxisError, OSError, ValueError) as error:
-                    self._report(f"the spool of {stream!r} cannot be read: {error}")
+        for memory in spools_of(self._spools):
+            if memory.stream_id in self._runs:
+                continue
+            try:
+                run = self._made(memory.stream, None, memory)
+                self._runs[memory.stream_id] = run
+            except (AtaraxisError, OSError, ValueError) as error:
+                self._report(f"the spool of {memory.stream!r} cannot be read: {error}")
         self.sweep()
 
-    def _add(self, run: OutletRun) -> OutletRun:
-        self._runs[run.stream_id] = run
-        return run
+    def _made(
+        self, stream: str, consumer: Consumer | None, memory: SpoolMemory | None = None
+    ) -> OutletRun:
+        return OutletRun(
+            stream, self._spools, self._limit, self._report, consumer, memory
+        )
 
     def _opened(self, name: str) -> OutletRun:
         """Return the outlet of the stream that has a name now; make it if needed."""
@@ -459,19 +467,15 @@ class OutletRuns:
             return self._runs[stream_id]
         consumer = Consumer(name, context=self._context, durable=DURABLE)
         try:
-            return self._add(
-                OutletRun(
-                    name, self._context, self._spools, self._limit, self._report,
-                    consumer,
-                )
-            )  # fmt: skip
+            run = self._runs[consumer.stream_id] = self._made(name, consumer)
         except BaseException:
             if consumer.received_count == 0:
                 consumer.close()
             raise
+        return run
 
-    def open(self, key: MirrorKey, want: Want) -> OutletRun | None:
-        """Return the stream that a mirror wants; None: it does not exist yet.
+    def open(self, key: MirrorKey, want: Want) -> OpenedOutlet | None:
+        """Open the stream that a mirror wants; None: it does not exist yet.
 
         A stream that the mirror has begun goes on; then older ones that it has not
         received; then the one of the name.
@@ -479,26 +483,46 @@ class OutletRuns:
         with self._gate:
             if self._is_closed:
                 raise HostUnavailable("this agent ends")
-            if want.policy != "lossless":
-                return self._open_fleeting(want)
-            if want.stream_id in self._runs and not want.has_ended:
-                return self._runs[want.stream_id]
-            for run in self._runs.values():
-                is_older = run.stream == want.stream and run.stream_id != want.stream_id
-                if is_older and run.outlet.knows(key):
-                    return run
+            run = self._chosen(key, want)
+            if run is None:
+                return None
             try:
-                run = self._opened(want.stream)
-            except (SegmentNotFound, FileNotFoundError):
-                return None
-            except LayoutError as error:
-                raise SegmentNotFound(f"{want.stream!r} is not a stream") from error
-            if run.stream_id == want.stream_id and want.has_ended:
-                return None
-            return run
+                with run.lock:
+                    return OpenedOutlet(
+                        run, run.outlet.want(key, want, time.monotonic())
+                    )
+            except BaseException:
+                if not run.is_lossless:
+                    run.close(is_final=True)
+                raise
+
+    def _chosen(self, key: MirrorKey, want: Want) -> OutletRun | None:
+        if want.policy != "lossless":
+            return self._open_fleeting(want)
+        try:
+            self._opened(want.stream)
+        except (SegmentNotFound, FileNotFoundError):
+            pass  # only older ones, or none
+        except LayoutError as error:
+            raise SegmentNotFound(f"{want.stream!r} is not a stream") from error
+        runs = [run for run in self._runs.values() if run.stream == want.stream]
+        found = choose_outlet([run.outlet for run in runs], key, want)
+        return next((run for run in runs if run.outlet is found), None)
 
     def _open_fleeting(self, want: Want) -> OutletRun | None:
-        raise NotImplementedError
+        """Return a stream for one channel, whose frames may be overwritten."""
+        try:
+            consumer = Consumer(
+                want.stream, context=self._context, start="latest",
+                policy="latest" if want.policy == "latest" else "lossy",
+                label=DURABLE,
+            )  # fmt: skip
+        except (SegmentNotFound, FileNotFoundError):
+            return None
+        if consumer.stream_id == want.stream_id and want.has_ended:
+            consumer.close()
+            return None
+        return self._made(want.stream, consumer)
 
     def forget(self, key: MirrorKey) -> None:
         """Keep nothing for a mirror any more, of any stream."""
@@ -538,9 +562,16 @@ def _has_durable(name: str, context: Context) -> bool:
     from ataraxis.stream.inspector import Inspector
 
     found = Inspector(name, context).statistics()
-    return any(reader.label == DURABLE and reader.is_durable for reader in found.readers)
+    return any(
+        reader.label == DURABLE and reader.is_durable for reader in found.readers
+    )
 
 
-def _left_spools(directory: Path) -> list[tuple[str, str]]:
-    """Return id and name of each stream that has a spool."""
-    raise NotImplementedError
+def labels_text(consumer: Consumer) -> str:
+    """Return what a mirror needs to make the same stream, as JSON."""
+    described = {
+        "labels": json.loads(consumer.labels.to_json()),
+        "typed": consumer.is_typed,
+        "sync": consumer.is_sync,
+    }
+    return json.dumps(described, separators=(",", ":"))

@@ -7,6 +7,10 @@ whose stamps are of the other host records them beside it.
 
 from __future__ import annotations
 
+import zlib
+
+from ataraxis.labels import Labels
+
 PREFIX = "clock."
 """Streams of this prefix have the rows of a table: ``clock.acq`` that of host acq."""
 FIELDS = ("local_ns", "offset_ns", "bound_ns", "drift_ppb")
@@ -27,3 +31,27 @@ def table_name(host: str) -> str:
     'clock.acq'
     """
     return f"{PREFIX}{host}"
+
+
+FIRST_TABLE = 1 << 31
+"""Tables have source numbers from here on: two recorders give one the same."""
+
+
+def table_number(host: str) -> int:
+    """Return the source number of the recorded clock of a host."""
+    return FIRST_TABLE | (zlib.crc32(host.encode()) & 0x3FFFFFFF)
+
+
+def clock_of(labels: Labels | None) -> tuple[str, str]:
+    """Return the host and the boot whose clock the stamps of a stream are of.
+
+    Two empty texts: of the host that has the stream.
+
+    Examples
+    --------
+    >>> clock_of(Labels("u1", (4,), attrs={"clock": "acq/0a1b"}))
+    ('acq', '0a1b')
+    """
+    found = "" if labels is None else labels.attrs.get(CLOCK, "")
+    host, _, boot = found.partition("/") if isinstance(found, str) else ("", "", "")
+    return host, boot

@@ -181,6 +181,20 @@ class Inspector:
         LayoutError
             The file is damaged, or is not a stream.
         """
+        found: StreamStatistics = self._read(read_stream)
+        return found
+
+    def stream_id(self) -> str:
+        """Return the id of the stream that has the name now, as `Consumer.stream_id`.
+
+        Raises
+        ------
+        SegmentNotFound, LayoutError
+            As `statistics`.
+        """
+        return str(self._read(lambda found, header: header.uuid.hex()))
+
+    def _read(self, read: Callable[[files.Found, SegmentHeader], Any]) -> Any:
         directory = self._context.open_directory()
         try:
             with files.find(directory, self._context, self._name, os.O_RDONLY) as found:
@@ -190,7 +204,7 @@ class Inspector:
                     raise LayoutError(
                         f"{found.path} holds a {header.kind.name.lower()}, not a stream"
                     )
-                return read_stream(found, header)
+                return read(found, header)
         finally:
             os.close(directory)
 

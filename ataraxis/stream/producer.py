@@ -286,10 +286,13 @@ class Producer(Endpoint, ProducerHandle):
             for entry in snapshot.readers(self._attached().participant)
         )
 
-    def _keep_for(self, durable: str) -> None:
+    def _keep_for(self, durable: str, timeout: float | None) -> None:
         """Gate for a durable reader that has not joined, as for one that died."""
         segment = self._attached()
-        consumer = Consumer(self._name, context=segment.context, durable=durable)
+        consumer = Consumer(
+            self._name, context=segment.context, durable=durable,
+            detached_timeout=timeout,
+        )  # fmt: skip
         del consumer  # not closed: the name keeps gating
 
     # ---- sending
