@@ -28,7 +28,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ataraxis.errors import BadMessage, CorruptFrame
-from ataraxis.frame import HEADER_BYTES, DType, Frame
+from ataraxis.frame import HEADER_BYTES, DType, Frame, crc32
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -42,7 +42,7 @@ MOST_LABELS = 1 << 20
 """Longest labels of an `Offer`, JSON of a `Reply`."""
 MOST_SEQUENCE = 2**62
 _TEXT = 255
-_LENGTH_AT, _SOURCE_AT = 8, 48
+_LENGTH_AT, _SOURCE_AT, _CRC_AT = 8, 48, 60
 
 
 def _text(most: int = _TEXT, default: Any = MISSING) -> Any:
@@ -306,6 +306,8 @@ def next_message(
     if stop - start < HEADER_BYTES:
         return None, start
     head = data[start : start + HEADER_BYTES]
+    if crc32(head[:_CRC_AT]) != int.from_bytes(head[_CRC_AT:], "little"):
+        raise BadMessage("no message begins here, or its header is damaged")
     length = int.from_bytes(head[_LENGTH_AT : _LENGTH_AT + 8], "little")
     source = int.from_bytes(head[_SOURCE_AT : _SOURCE_AT + 4], "little")
     if source != MESSAGE_SOURCE or length > MOST_LABELS + MOST_BYTES:

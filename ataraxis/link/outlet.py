@@ -709,7 +709,7 @@ class StreamOutlet:
 
     def _push_account(self, link: OutletLink, state: _MirrorState, now: float) -> None:
         """Tell the mirror of losses, waits and backlog, at intervals."""
-        if now - link.account_at < ACCOUNT_S:
+        if now - link.account_at < ACCOUNT_S or link.has_sent_end:
             return
         link.account_at = now
         known = self._account

@@ -1,9 +1,9 @@
 """`Spool`: frames of a stream that cannot wait in its ring; and which mirrors exist.
 
 A spool is a directory, named by the stream's id, with files of a journal and a file of
-what is remembered. Frames are in a file, and survive this process, before their slots are
-given back; a file is removed once no mirror needs its frames. What a dead agent left is
-opened as it is: of a frame that was cut off, the ring still has the whole one.
+what is remembered. Frames are in a file, and survive this process, before their slots
+are given back; a file is removed once no mirror needs its frames. What a dead agent
+left is opened as it is: of a frame that was cut off, the ring still has the whole one.
 """
 
 from __future__ import annotations
