@@ -33,13 +33,15 @@ from ataraxis.link.spool import HeldFrames, KnownMirror, MirrorKey, SpoolMemory
 
 PATIENCE_S = 0.5
 """A mirror that acknowledges nothing for so long has its frames spooled."""
-FULL_S = 0.1
-"""A ring that is full for so long is spooled, also if mirrors acknowledge slowly."""
+FULL_S = 0.5
+"""A full ring whose frames are not acknowledged in this time is spooled: its link is too
+slow. One that is full of newer frames has a fast producer, which waits."""
+LOOK_S = 0.05
 RETRY_S = 1.0
 """A disk that failed is tried again after this time."""
 ACCOUNT_S = 0.5
 REMEMBER_S = 5.0
-BATCH_BYTES = 1 << 24
+BATCH_BYTES = 1 << 22
 HEAD_BYTES = 64 + 64 + 16 + 24
 """Most bytes of a frame before its payload."""
 
@@ -269,6 +271,7 @@ class StreamOutlet:
         self._events: list[str] = []
         self._account = FarAccount(0, 0, 0, 0)
         self._full_since: float | None = None
+        self._full_until = 0
         self._retry_at = self._remember_at = now
         self._is_warned = self._is_drained = False
         if spool is not None:
@@ -393,20 +396,25 @@ class StreamOutlet:
 
     # ---- the stream
 
-    def tick(self, now: float) -> None:
-        """Hold new frames; release, spool and forget others, as far as allowed."""
+    def tick(self, now: float, *, may_write: bool = True) -> None:
+        """Hold new frames; release, spool and forget others, as far as allowed.
+
+        Without `may_write` nothing is spooled: another thread does, which may wait.
+        """
         if self.is_lossless:
+            for state in self._mirrors.values():
+                if state.needs >= self.next:
+                    state.progress_at = now  # patience begins with the next frame
             self._take(self.slots)
             oldest = self._oldest()
             for state in self._mirrors.values():
                 if state.link is None:
                     state.needs = max(state.needs, oldest)
-                if state.needs >= self.next:
-                    state.progress_at = now
             self._release()
+        if self.is_lossless and may_write:
             self._spill(now)
             self._trim()
-        if now - self._remember_at >= REMEMBER_S and self._mirrors:
+        if may_write and now - self._remember_at >= REMEMBER_S and self._mirrors:
             self._remember_at = now
             try:
                 self._remember()
@@ -532,8 +540,8 @@ class StreamOutlet:
         held = store.held
         if held < self.slots - max(1, self.slots // 16):
             self._full_since = None
-        elif self._full_since is None:
-            self._full_since = now
+        elif self._full_since is None or store.first >= self._full_until:
+            self._full_since, self._full_until = now, store.next
         is_stuck = any(
             m.link is None or m.needs < self._first or now - m.progress_at >= PATIENCE_S
             for m in self._mirrors.values()

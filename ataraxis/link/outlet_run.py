@@ -140,8 +140,14 @@ class OutletRun:
 
     # ---- with the lock
 
+    def step(self) -> None:
+        """Hold new frames and give slots back; the caller has the lock."""
+        self.outlet.tick(time.monotonic(), may_write=False)
+        if self.outlet.next != self._newest:
+            self._newest, self._moved_at = self.outlet.next, time.monotonic()
+
     def tick(self) -> None:
-        """Do what is due: hold, release, spool, account; the caller has the lock."""
+        """Do what is due, also what may wait for a disk; the caller has the lock."""
         now = time.monotonic()
         if self.consumer is not None and now - self._account_at >= _ACTIVE_S:
             self._account_at = now
@@ -357,7 +363,7 @@ class OutletChannel:
                     if isinstance(message, Ack):
                         with run.lock:
                             link.ack(message, now)
-                            run.tick()
+                            run.step()
                     elif not self._is_answered(message):
                         raise BadMessage(f"unexpected {type(message).__name__}")
                 if waiting:
@@ -388,13 +394,13 @@ class OutletChannel:
             while not self._is_over and link.is_current:
                 seen = self._alarm.count
                 with run.lock:
-                    run.tick()
+                    run.step()
                     count = link.fill(buffer, time.monotonic())
                     armed = () if count else run.armed()
                 if not count:
                     # What came before it was armed does not wake it.
                     with run.lock:
-                        run.tick()
+                        run.step()
                         count = link.fill(buffer, time.monotonic())
                 if count:
                     self._talk.send_frames(buffer[:count], count)
