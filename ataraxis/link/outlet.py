@@ -274,6 +274,8 @@ class StreamOutlet:
         self._full_until = 0
         self._retry_at = self._remember_at = now
         self._is_warned = self._is_drained = False
+        self._has_begun = False
+        """Whether it has had a mirror: before, all frames wait for the first one."""
         if spool is not None:
             memory = spool.recall()
             for key, known in memory.mirrors.items():
@@ -282,6 +284,7 @@ class StreamOutlet:
                 state.has_ended = known.has_ended
                 state.needs = max(state.needs, self._oldest())
                 self._mirrors[key] = state
+                self._has_begun = True
             self._end = memory.end
         if store is None and self._end is None:
             self.end(
@@ -322,6 +325,7 @@ class StreamOutlet:
             self.close(made.link, now)
         made.needs = start if needs is None else max(made.needs, needs)
         made.has_ended = is_same and want.has_ended
+        self._has_begun = True
         made.progress_at = now
         made.links += 1
         made.link = OutletLink(self, key, start, acked, want.credit)
@@ -379,6 +383,7 @@ class StreamOutlet:
                 state = _MirrorState(key, self._oldest(), known.progress_at)
                 state.on_spool_full = known.on_spool_full
                 self._mirrors[key] = state
+                self._has_begun = True
         self._remember()
 
     def finish(self, key: MirrorKey) -> None:
@@ -493,7 +498,7 @@ class StreamOutlet:
 
     def _release(self) -> None:
         """Give back slots whose frames every mirror has, or a file."""
-        if self.store is None:
+        if self.store is None or not self._has_begun:
             return
         until = self._least_needed()
         if self.spool is not None:

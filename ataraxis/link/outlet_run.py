@@ -64,6 +64,9 @@ class HeldRing(RingToBuffer):
         # Read before a look at the ring: the number of the next frame, or an older one.
         self._unseen = consumer.last_sent_iteration if expected is None else expected
         super().__init__(consumer, expected)
+        if expected is None and consumer.policy == "lossless":
+            # What a dead agent held is held again, before `first` is asked for.
+            self.take(consumer.buffer_count)
 
     @property
     def first(self) -> int:
