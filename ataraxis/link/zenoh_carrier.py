@@ -46,8 +46,7 @@ STUCK_S = 2.0
 WINDOW = 4 << 20
 _IN_FLIGHT = 8 << 20  # bytes of a channel that its receiver has not taken
 _GRANT = 1 << 20  # bytes taken between two grants
-_GATHERED = 64 << 10  # small data are joined up to so many bytes
-_LARGEST = 1 << 20  # bytes of a put
+_PUT = 256 << 10  # bytes of a put; smaller data are joined while zenoh is busy
 _UNSENT = 2 << 20  # bytes of a channel that wait for their put
 _WAITING = 64  # channels that `accept` has not returned
 _OPENED = 1000  # channels of a connection
@@ -295,8 +294,8 @@ class ZenohCarrier:
             channel.close()
             raise HostUnavailable(
                 f"host {host!r} at {address} did not answer over zenoh within "
-                f"{timeout:.3g} s: it may have revoked this host's certificate, or its hosts.yaml "
-                f"lacks host {self._hosts.me!r}; its log states why"
+                f"{timeout:.3g} s: its hosts.yaml may lack host {self._hosts.me!r} or "
+                "have its certificate revoked; its log states why"
             ) from error
         except BaseException:
             channel.close()
@@ -332,14 +331,14 @@ class ZenohCarrier:
             session = zenoh.open(config_of(self._hosts, connect=address, timeout=left))
         except zenoh.ZError as error:
             raise HostUnavailable(
-                f"host {host!r} at {address}: TLS works, zenoh does not: {error}; it needs "
-                "carrier: zenoh in its hosts.yaml, too"
+                f"host {host!r} at {address}: TLS works, zenoh does not: {error}; "
+                "write carrier: zenoh in its hosts.yaml, too"
             ) from error
         names = [link.auth_identifier for link in session.info.links()]
         if names != [self._hosts.name_of(host)]:
             _close_later(session)
             raise AccessDenied(
-                f"host {host!r} at {address}: its certificate has the name {names}, and "
+                f"host {host!r} at {address}: its certificate has the name {names}, "
                 f"{self._hosts.name_of(host)!r} is valid"
             )
         zid = str(session.zid())
@@ -549,7 +548,7 @@ class ZenohChannel:
         self._line, self._puts, self._identity = line, puts, identity
         self._changed = threading.Condition(threading.Lock())
         # Out: pieces that wait for their put; the last one may grow.
-        self._pieces: deque[bytes | bytearray] = deque()
+        self._pieces: deque[bytearray] = deque()
         self._unsent = 0
         self._notes: deque[tuple[int, bytes]] = deque()
         self._is_ready = False
@@ -574,18 +573,10 @@ class ZenohChannel:
         at, size = 0, view.nbytes
         while at < size:
             with self._changed:
-                count = self._room(min(size - at, _LARGEST), deadline, timeout)
-                is_added = False
-                if 0 < count < _GATHERED:
-                    self._gather(view[at : at + count])
-                    is_added = self._has_work()
-            if count >= _GATHERED:
-                piece = bytes(view[at : at + count])
-                with self._changed:
-                    self._check()
-                    self._pieces.append(piece)
-                    self._count(count)
-                    is_added = self._has_work()
+                count = self._room(min(size - at, _PUT), deadline, timeout)
+                if count:
+                    self._append(view[at : at + count])
+                is_added = self._has_work()
             if is_added:
                 self._puts.add(self)
             if not count:
@@ -594,7 +585,7 @@ class ZenohChannel:
 
     def _room(self, wanted: int, deadline: float, timeout: float) -> int:
         """Wait for room; return how many bytes may be added now; 0: zenoh is stuck."""
-        least = min(wanted, _GATHERED)
+        least = min(wanted, _PUT // 4)
         while True:
             self._check()
             granted = self._taken_there + _IN_FLIGHT - self._sent
@@ -609,18 +600,15 @@ class ZenohChannel:
                 raise TimeoutError(f"{self}: not sent within {timeout:g} s")
             self._changed.wait(min(left, _ASLEEP_S))
 
-    def _gather(self, part: memoryview) -> None:
-        """Append a small part to the last piece, or as a new one."""
+    def _append(self, part: memoryview) -> None:
+        """Append data to the last piece that waits for its put, or as a new one."""
         last = self._pieces[-1] if self._pieces else None
-        if isinstance(last, bytearray) and len(last) + len(part) <= _GATHERED:
+        if last is not None and len(last) + len(part) <= _PUT:
             last += part
         else:
             self._pieces.append(bytearray(part))
-        self._count(len(part))
-
-    def _count(self, count: int) -> None:
-        self._sent += count
-        self._unsent += count
+        self._sent += len(part)
+        self._unsent += len(part)
 
     def _has_work(self) -> bool:
         """Note that there is something to put; whether its thread must be told."""
@@ -796,7 +784,7 @@ class ZenohChannel:
 
 
 def _key(lab: str, to: str, sender: str, rest: str) -> str:
-    """Return a key of what ``sender``, which its certificate proves, puts for ``to``."""
+    """Return a key of what ``sender`` puts for ``to``; its certificate proves it."""
     return f"{_ROOT}/{lab}/{to}/from/{sender}/{rest}"
 
 
@@ -866,7 +854,7 @@ def config_of(
         "transport/unicast/accept_timeout": 5000,
         "transport/link/protocols": ["tls"],
         "transport/link/tx/lease": int(LEASE_S * 1000),
-        "transport/link/rx/max_message_size": 4 * _LARGEST,
+        "transport/link/rx/max_message_size": 4 * _PUT,
         "transport/link/tls": tls,
         "access_control": _access(hosts),
     }
