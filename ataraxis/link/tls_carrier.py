@@ -543,7 +543,8 @@ def _connection(host: str, port: int, deadline: float) -> socket.socket:
 def _ask(sock: ssl.SSLSocket, name: bytes, deadline: float) -> None:
     """Name the channel, and wait for its acceptance."""
     asked = _ASK.pack(_MAGIC, len(name)) + name
-    _until(sock, lambda: sock.send(asked), deadline)
+    with suppress(ssl.SSLEOFError, ConnectionError):  # the alert tells why it closed
+        _until(sock, lambda: sock.send(asked), deadline)
     head = _read(sock, _ANSWER.size, deadline)
     magic, is_accepted, length = _ANSWER.unpack(head)
     if magic != _MAGIC or length > _REASON_BYTES:
