@@ -21,10 +21,9 @@ from ataraxis.link.carrier import (
     ChannelClosed,
     OnRefused,
     checked_channel_name,
-    joined_address,
-    split_address,
 )
 from ataraxis.link.certificates import CertificateFacts, facts_of
+from ataraxis.link.hosts import joined_address, split_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

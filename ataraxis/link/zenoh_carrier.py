@@ -26,10 +26,9 @@ from ataraxis.link.carrier import (
     ChannelClosed,
     OnRefused,
     checked_channel_name,
-    joined_address,
-    split_address,
 )
 from ataraxis.link.certificates import host_of
+from ataraxis.link.hosts import joined_address, split_address
 from ataraxis.link.tls_carrier import connected, contexts
 
 if TYPE_CHECKING:
@@ -109,8 +108,10 @@ class ZenohCarrier:
         self._arrived: deque[ZenohChannel] = deque()
         self._listening: Any = None
         self._declared: list[Any] = []
-        self._lines: dict[tuple[str, str], _Line] = {}  # dialled, by address and host
-        self._callers: dict[tuple[str, str], _Line] = {}  # by host and session
+        self._lines: dict[
+            tuple[str, str], _ZenohLink
+        ] = {}  # dialled, by address and host
+        self._callers: dict[tuple[str, str], _ZenohLink] = {}  # by host and session
         self._is_closed = False
         # Threads of zenoh only put in here: they must not run Python for long.
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -191,7 +192,7 @@ class ZenohCarrier:
                 self._refuse(host, f"it has {_LINES} connections already")
                 return
             if line is None or line.is_broken:
-                line = _Line(self._listening, self._hosts, host, session)
+                line = _ZenohLink(self._listening, self._hosts, host, session)
                 self._callers[key] = line
             known = line.channel(identity)
             if known is not None:  # asked twice
@@ -302,7 +303,7 @@ class ZenohCarrier:
             raise
         return channel
 
-    def _line(self, address: str, host: str, deadline: float) -> _Line:
+    def _line(self, address: str, host: str, deadline: float) -> _ZenohLink:
         """Return the connection to a host; make it if there is none that works."""
         key = address, host
         wait = max(deadline - time.monotonic(), 0)
@@ -321,7 +322,7 @@ class ZenohCarrier:
         finally:
             self._dialling.release()
 
-    def _connect(self, address: str, host: str, deadline: float) -> _Line:
+    def _connect(self, address: str, host: str, deadline: float) -> _ZenohLink:
         import zenoh
 
         # zenoh's errors do not say why: shake hands first.
@@ -342,7 +343,7 @@ class ZenohCarrier:
                 f"{self._hosts.name_of(host)!r} is valid"
             )
         zid = str(session.zid())
-        line = _Line(session, self._hosts, host, zid)
+        line = _ZenohLink(session, self._hosts, host, zid)
         direct = zenoh.handlers.Callback
 
         def take(sample: Any) -> None:
@@ -362,7 +363,7 @@ class ZenohCarrier:
         ]
         return line
 
-    def _drop(self, line: _Line, reason: str) -> None:
+    def _drop(self, line: _ZenohLink, reason: str) -> None:
         """End a connection that was dialled; zenoh would connect it again."""
         line.lose(reason)
         _close_later(line.session)
@@ -404,7 +405,7 @@ class ZenohCarrier:
                 _log.exception("a message of zenoh was not handled")
 
 
-class _Line:
+class _ZenohLink:
     """A connection of zenoh to one host, and the channels in it."""
 
     def __init__(self, session: Any, hosts: Hosts, peer: str, zid: str) -> None:
@@ -465,7 +466,7 @@ class _Line:
 class _Puts:
     """A thread that puts what the channels of a connection have to send, in turn."""
 
-    def __init__(self, line: _Line, is_urgent: bool) -> None:
+    def __init__(self, line: _ZenohLink, is_urgent: bool) -> None:
         self._line, self._is_urgent = line, is_urgent
         self._changed = threading.Condition(threading.Lock())
         self._ready: deque[ZenohChannel] = deque()
@@ -540,7 +541,7 @@ class ZenohChannel:
     window: int | None = WINDOW
 
     def __init__(
-        self, line: _Line, puts: _Puts, identity: str, name: str, key: str
+        self, line: _ZenohLink, puts: _Puts, identity: str, name: str, key: str
     ) -> None:
         self.peer, self.name, self.key = line.peer, name, key
         self.reason = ""

@@ -16,9 +16,9 @@ import pytest
 
 from ataraxis.errors import AccessDenied, HostUnavailable
 from ataraxis.link import tls_carrier
-from ataraxis.link.carrier import Carrier, Channel, carrier_of, split_address
+from ataraxis.link.carrier import Carrier, Channel, carrier_of
 from ataraxis.link.certificates import Authority
-from ataraxis.link.hosts import Hosts
+from ataraxis.link.hosts import Hosts, split_address
 from ataraxis.link.zenoh_carrier import config_of
 
 WAIT_S = 20.0
@@ -216,7 +216,7 @@ def test_what_is_not_tls(
 def test_garbage_inside_of_tls(
     acq: tuple[Carrier, Refusals], lab: Path, kind: str
 ) -> None:
-    """Of a host whose certificate is valid: it is no channel, and nothing breaks."""
+    """Of a host whose certificate is valid: it does not become a channel."""
     carrier, refusals = acq
     pair = lab / "gpu" / "gpu.pem", lab / "gpu" / "gpu.key"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
