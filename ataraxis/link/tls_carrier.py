@@ -21,10 +21,9 @@ from ataraxis.link.carrier import (
     ChannelClosed,
     OnRefused,
     checked_channel_name,
-    joined_address,
-    split_address,
 )
 from ataraxis.link.certificates import CertificateFacts, facts_of
+from ataraxis.link.hosts import joined_address, split_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -543,7 +542,8 @@ def _connection(host: str, port: int, deadline: float) -> socket.socket:
 def _ask(sock: ssl.SSLSocket, name: bytes, deadline: float) -> None:
     """Name the channel, and wait for its acceptance."""
     asked = _ASK.pack(_MAGIC, len(name)) + name
-    _until(sock, lambda: sock.send(asked), deadline)
+    with suppress(ssl.SSLEOFError, ConnectionError):  # the alert tells why it closed
+        _until(sock, lambda: sock.send(asked), deadline)
     head = _read(sock, _ANSWER.size, deadline)
     magic, is_accepted, length = _ANSWER.unpack(head)
     if magic != _MAGIC or length > _REASON_BYTES:
