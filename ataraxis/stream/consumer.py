@@ -320,7 +320,7 @@ class Consumer(Endpoint, ConsumerHandle):
 
     @property
     def is_ended(self) -> bool:
-        """Whether every producer has ended or died."""
+        """Whether every producer has ended or died; if it can be resumed, has ended."""
         segment = self._attached()
         if self._is_live and time.monotonic() - self._swept > 0.02:
             self._swept = time.monotonic()
