@@ -33,9 +33,9 @@ from ataraxis.link.spool import HeldFrames, KnownMirror, MirrorKey, SpoolMemory
 
 PATIENCE_S = 0.5
 """A mirror that acknowledges nothing for so long has its frames spooled."""
-FULL_S, WARY_S = 0.05, 10.0
-"""A ring that is full for so long is spooled, also if mirrors acknowledge slowly; and
-after that it is not filled again for a while."""
+FULL_S, WARY_S = 0.1, 10.0
+"""A ring of which 3/4 are held for so long is spooled, also if mirrors acknowledge, as
+they do it too slowly; for a while after that, without a wait."""
 RETRY_S = 1.0
 """A disk that failed is tried again after this time."""
 ACCOUNT_S = 0.5
@@ -511,7 +511,7 @@ class StreamOutlet:
             return
         until = self._spill_until(store, now)
         if until <= self._first:
-            if 4 * store.held < 3 * self.slots:
+            if self._full_since is None:
                 self.problem = ""
             return
         if self._append(store, spool, until, now) or (
@@ -532,7 +532,7 @@ class StreamOutlet:
     def _spill_until(self, store: FrameStore, now: float) -> int:
         """Return the number before which frames go to the spool now."""
         held = store.held
-        if held < self.slots - max(1, self.slots // 16):
+        if 4 * held < 3 * self.slots:
             self._full_since = None
         elif self._full_since is None:
             self._full_since = now
@@ -546,7 +546,7 @@ class StreamOutlet:
         is_full = now < self._wary_until
         if self.is_ended and is_stuck:
             until = self._after  # its ring goes with its program
-        elif 4 * held >= 3 * self.slots and (is_stuck or is_full):
+        elif self._full_since is not None and (is_stuck or is_full):
             until = self._after - self.slots // 2
         else:
             return self._first
