@@ -33,9 +33,10 @@ from ataraxis.link.spool import HeldFrames, KnownMirror, MirrorKey, SpoolMemory
 
 PATIENCE_S = 0.5
 """A mirror that acknowledges nothing for so long has its frames spooled."""
-FULL_S = 0.5
-"""A full ring whose frames are not acknowledged in this time is spooled: its link is too
-slow. One that is full of newer frames has a fast producer, which waits."""
+FULL_S, WARY_S = 0.1, 2.0
+"""Frames of which 3/4 of a ring is full, and that mirrors do not acknowledge within this
+time, are spooled: the link is too slow; for a while after that, without a wait. A ring
+that is full of newer frames has a fast producer, which waits."""
 LOOK_S = 0.05
 RETRY_S = 1.0
 """A disk that failed is tried again after this time."""
@@ -272,6 +273,7 @@ class StreamOutlet:
         self._account = FarAccount(0, 0, 0, 0)
         self._full_since: float | None = None
         self._full_until = 0
+        self._wary_until = now
         self._retry_at = self._remember_at = now
         self._is_warned = self._is_drained = False
         self._has_begun = False
@@ -522,7 +524,7 @@ class StreamOutlet:
             return
         until = self._spill_until(store, now)
         if until <= self._first:
-            if 4 * store.held < 3 * self.slots:
+            if self._full_since is None:
                 self.problem = ""
             return
         if self._append(store, spool, until, now) or (
@@ -543,19 +545,21 @@ class StreamOutlet:
     def _spill_until(self, store: FrameStore, now: float) -> int:
         """Return the number before which frames go to the spool now."""
         held = store.held
-        if held < self.slots - max(1, self.slots // 16):
+        if 4 * held < 3 * self.slots:
             self._full_since = None
-        elif self._full_since is None or store.first >= self._full_until:
-            self._full_since, self._full_until = now, store.next
+        elif self._full_since is None or self._first >= self._full_until:
+            self._full_since, self._full_until = now, self._after
         is_stuck = any(
             m.link is None or m.needs < self._first or now - m.progress_at >= PATIENCE_S
             for m in self._mirrors.values()
             if not m.has_ended and m.needs <= self._first
         )
-        is_full = self._full_since is not None and now - self._full_since >= FULL_S
+        if self._full_since is not None and now - self._full_since >= FULL_S:
+            self._wary_until = now + WARY_S
+        is_full = now < self._wary_until
         if self.is_ended and is_stuck:
             until = self._after  # its ring goes with its program
-        elif 4 * held >= 3 * self.slots and (is_stuck or is_full):
+        elif self._full_since is not None and (is_stuck or is_full):
             until = self._after - self.slots // 2
         else:
             return self._first
@@ -644,7 +648,7 @@ class StreamOutlet:
         """Copy frames from one place; or queue what is to be said before others."""
         if not self.is_lossless and link.sent_bytes < link.granted:
             most = min(len(buffer) - at, link.granted - link.sent_bytes)
-            self._take(max(1, min(most // self.slot_bytes, 64)))
+            self._take(max(1, min(most // (HEAD_BYTES + self.slot_bytes), 64)))
         store = self.store
         found = self._place(link.sent)
         if found is None:
