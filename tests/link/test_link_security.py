@@ -389,7 +389,14 @@ def test_own_files_are_checked_before_a_socket_is_opened(
     if case == "expired":
         authority.issue(lab / "acq", "acq", "acq", days=-1)
     elif case == "revoked":
-        Hosts.load(lab / "acq").revoke("acq")
+        Hosts.load(lab / "gpu").revoke("acq")
+        (lab / "acq" / "hosts.yaml").write_bytes(
+            (lab / "gpu" / "hosts.yaml")
+            .read_bytes()
+            .replace(b"me: gpu", b"me: acq")
+            .replace(b"gpu.pem", b"acq.pem")
+            .replace(b"gpu.key", b"acq.key")
+        )
     elif case == "other host":
         authority.issue(lab / "acq", "acq", "gpu")
     elif case == "key":
