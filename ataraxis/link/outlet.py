@@ -270,7 +270,7 @@ class StreamOutlet:
         self._account = FarAccount(0, 0, 0, 0)
         self._full_since: float | None = None
         self._retry_at = self._remember_at = now
-        self._is_warned = self._is_drained = False
+        self._is_warned = self._is_full_told = self._is_drained = False
         self._has_begun = False
         """Whether it has had a mirror: before, all frames wait for the first one."""
         if spool is not None:
@@ -504,7 +504,7 @@ class StreamOutlet:
             if until > self.spool.first:
                 self.spool.trim(until)
             if 5 * self.spool.nbytes < 3 * self.spool.limit:
-                self._is_warned = False
+                self._is_warned = self._is_full_told = False
 
     def _spill(self, now: float) -> None:
         """Write the oldest held frames to the spool, if they cannot wait."""
@@ -563,7 +563,11 @@ class StreamOutlet:
         try:
             spool.append(store, until)
         except SpoolFull as error:
-            self._complain(f"the spool of {self.stream!r} is full: {error}")
+            problem = f"the spool of {self.stream!r} is full: {error}"
+            if self._is_full_told:  # once: it is full again after each frame
+                self.problem = problem
+            self._complain(problem)
+            self._is_full_told = True
             return False
         except (LoggerError, OSError) as error:
             self._retry_at = now + RETRY_S
