@@ -8,7 +8,6 @@ above it, so no carrier is trusted with them.
 from __future__ import annotations
 
 import importlib
-import ipaddress
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
 NAME_BYTES = 200
 """Longest name of a channel, bytes of UTF-8."""
-PORT = 7411
-"""Port of an agent whose address has none."""
 _CARRIERS = {
     "tls": ("ataraxis.link.tls_carrier", "TlsCarrier"),
     "zenoh": ("ataraxis.link.zenoh_carrier", "ZenohCarrier"),
@@ -196,38 +193,3 @@ def checked_channel_name(name: str) -> bytes:
             f"the name of a channel must have 1 to {NAME_BYTES} bytes, got {len(data)}"
         )
     return data
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Return host and port of ``host:port``, ``host`` or ``[v6]:port``.
-
-    Raises `ValueError` if it is another text.
-
-    Examples
-    --------
-    >>> split_address("192.0.2.10"), split_address("[::1]:80")
-    (('192.0.2.10', 7411), ('::1', 80))
-    """
-    host, port = address, str(PORT)
-    if address.startswith("["):
-        host, bracket, rest = address[1:].partition("]")
-        if not bracket or (rest and not rest.startswith(":")):
-            raise ValueError(f"address {address!r} is not [IPv6 address]:port")
-        try:
-            ipaddress.IPv6Address(host)
-        except ValueError as error:
-            raise ValueError(f"address {address!r}: {error}") from error
-        port = rest[1:] if rest else port
-    elif address.count(":") == 1:
-        host, _, port = address.partition(":")
-    elif ":" in address:
-        raise ValueError(f"address {address!r}: put an IPv6 address in brackets")
-    is_number = port.isascii() and port.isdigit() and int(port) < 65536
-    if not host or not is_number or any(c.isspace() or c in "/@?#" for c in host):
-        raise ValueError(f"address {address!r} is not host:port, as 192.0.2.10:{PORT}")
-    return host, int(port)
-
-
-def joined_address(host: str, port: int) -> str:
-    """Return ``host:port``, with brackets around an IPv6 address."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

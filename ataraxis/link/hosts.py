@@ -6,6 +6,7 @@ The file is the only registry of hosts: nothing is discovered.
 from __future__ import annotations
 
 import datetime
+import ipaddress
 import os
 import re
 import shutil
@@ -26,7 +27,6 @@ from ataraxis.config.node import (
     resolved,
 )
 from ataraxis.errors import AccessDenied, HostUnavailable
-from ataraxis.link.carrier import joined_address, split_address
 from ataraxis.link.certificates import (
     Authority,
     CertificateFacts,
@@ -37,6 +37,8 @@ from ataraxis.link.certificates import (
 Right = Literal["read", "put", "run"]
 
 FILE = "hosts.yaml"
+PORT = 7411
+"""Port of an agent whose address has none."""
 VARIABLE = "ATARAXIS_HOSTS"
 SPOOL_BYTES = 20_000_000_000
 _AUTHORITY = "authority"
@@ -536,6 +538,41 @@ def check_host_name(name: str) -> None:
             f"{name!r} is not a name of a host or lab: use 1 to 63 letters, digits, "
             "- and _"
         )
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of ``host:port``, ``host`` or ``[v6]:port``.
+
+    Raises `ValueError` if it is another text.
+
+    Examples
+    --------
+    >>> split_address("192.0.2.10"), split_address("[::1]:80")
+    (('192.0.2.10', 7411), ('::1', 80))
+    """
+    host, port = address, str(PORT)
+    if address.startswith("["):
+        host, bracket, rest = address[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise ValueError(f"address {address!r} is not [IPv6 address]:port")
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError as error:
+            raise ValueError(f"address {address!r}: {error}") from error
+        port = rest[1:] if rest else port
+    elif address.count(":") == 1:
+        host, _, port = address.partition(":")
+    elif ":" in address:
+        raise ValueError(f"address {address!r}: put an IPv6 address in brackets")
+    is_number = port.isascii() and port.isdigit() and int(port) < 65536
+    if not host or not is_number or any(c.isspace() or c in "/@?#" for c in host):
+        raise ValueError(f"address {address!r} is not host:port, as 192.0.2.10:{PORT}")
+    return host, int(port)
+
+
+def joined_address(host: str, port: int) -> str:
+    """Return ``host:port``, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def size_of(text: int | str) -> int:

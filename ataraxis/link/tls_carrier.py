@@ -11,7 +11,7 @@ import struct
 import threading
 import time
 from collections import deque
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +21,11 @@ from ataraxis.link.carrier import (
     ChannelClosed,
     OnRefused,
     checked_channel_name,
-    joined_address,
-    split_address,
 )
 from ataraxis.link.certificates import CertificateFacts, facts_of
+from ataraxis.link.hosts import joined_address, split_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from typing_extensions import Buffer
 
     from ataraxis.link.hosts import Hosts
@@ -46,12 +43,14 @@ _MAGIC = b"AXC1"
 _REASON_BYTES = 1000
 _HIGH = 6  # SO_PRIORITY that needs no right
 _MOST = 1 << 18  # bytes that one receive returns
+_RECORDS = 8  # of 16 KiB that a thread codes in its turn
 
 _log = logging.getLogger("ataraxis.link")
 _log.addHandler(logging.NullHandler())
 
 _CLOSED_HERE = "this side has closed it"
 _CLOSED_THERE = "the other side has closed it"
+_LOST = "the connection was lost"
 _ALERTS = {
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it did not show a certificate",
     "UNSUPPORTED_PROTOCOL": "it does not speak TLS 1.3",
@@ -207,7 +206,7 @@ class TlsChannel:
         self._sock = sock
         self._forget = forget
         self._turn = _Turn()
-        self._threads = 0
+        self._is_sending = self._is_receiving = False
         self._is_closed = False
         self._unsendable = ""
         self._unreceivable = ""
@@ -217,13 +216,17 @@ class TlsChannel:
         """Send all bytes; as `Channel.send`."""
         rest = memoryview(data).cast("B")
         sock, turn, deadline = self._sock, self._turn, 0.0
-        with self._thread():
+        self._is_sending = True
+        try:
             while rest:
                 wait = 0
                 with turn:
                     self._check(self._unsendable)
                     try:
-                        rest = rest[sock.send(rest) :]
+                        for _ in range(_RECORDS):
+                            rest = rest[sock.send(rest) :]
+                            if not rest:
+                                return
                     except ssl.SSLWantWriteError:
                         wait = select.POLLOUT
                     except ssl.SSLWantReadError:
@@ -236,29 +239,37 @@ class TlsChannel:
                     if not self._is_ready(self._to_send, wait, deadline):
                         self.close()
                         raise TimeoutError(f"{self}: not sent within {timeout:g} s")
+        finally:
+            self._is_sending = False
+            if self._is_closed:
+                self._release()
 
     def receive_into(self, buffer: memoryview, timeout: float) -> int:
         """Receive what has arrived; as `Channel.receive_into`."""
         rest = buffer.cast("B")[:_MOST]
         size = rest.nbytes
         sock, turn, deadline = self._sock, self._turn, 0.0
-        with self._thread():
+        self._is_receiving = True
+        try:
             while rest:
                 wait = 0
                 with turn:
                     self._check(self._unreceivable)
                     try:
-                        count = sock.recv_into(rest)
+                        for _ in range(_RECORDS):
+                            count = sock.recv_into(rest)
+                            rest = rest[count:]
+                            if not count:
+                                self._unreceivable = _CLOSED_THERE
+                            if not count or not rest:
+                                break
                     except ssl.SSLWantReadError:
                         wait = select.POLLIN
                     except ssl.SSLWantWriteError:
                         wait = select.POLLOUT
                     except OSError as error:
                         self._unreceivable = _ending(error)
-                    else:
-                        rest = rest[count:]
-                        if not count:
-                            self._unreceivable = _CLOSED_THERE
+                self._unsendable = self._unsendable or self._unreceivable
                 done = size - rest.nbytes
                 if done and (wait or self._unreceivable):
                     return done
@@ -267,6 +278,10 @@ class TlsChannel:
                     if not self._is_ready(self._to_receive, wait, deadline):
                         return 0
             return size
+        finally:
+            self._is_receiving = False
+            if self._is_closed:
+                self._release()
 
     def close(self) -> None:
         """End the channel; as `Channel.close`."""
@@ -274,27 +289,22 @@ class TlsChannel:
             if self._is_closed:
                 return
             self._is_closed = True
+            with suppress(OSError, ValueError):
+                self._sock.unwrap()  # tells the other side, and does not wait for it
             # Not that of SSLSocket, after which it would send plain text.
             with suppress(OSError):
                 socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
-            is_last = not self._threads
-            if is_last:
-                self._sock.close()
+        self._release()
         self._forget(self)
 
-    @contextmanager
-    def _thread(self) -> Iterator[None]:
-        """Keep the descriptor open while a thread uses it."""
+    def _release(self) -> None:
+        """Close the descriptor once no thread uses it; the last one does it.
+
+        A thread that comes later finds the channel closed before it uses the socket.
+        """
         with self._turn:
-            self._check("")
-            self._threads += 1
-        try:
-            yield
-        finally:
-            with self._turn:
-                self._threads -= 1
-                if self._is_closed and not self._threads:
-                    self._sock.close()
+            if not self._is_sending and not self._is_receiving:
+                self._sock.close()
 
     def _check(self, reason: str) -> None:
         if self._is_closed or reason:
@@ -433,7 +443,10 @@ class _Door:
             connection.setblocking(False)
             tune(connection)
             wrapped = self._context.wrap_socket(
-                connection, server_side=True, do_handshake_on_connect=False
+                connection,
+                server_side=True,
+                do_handshake_on_connect=False,
+                suppress_ragged_eofs=False,
             )
         except OSError as error:
             connection.close()
@@ -507,7 +520,9 @@ def connected(
         raise _failure(error, address, host, timeout) from error
     made = None
     try:
-        made = context.wrap_socket(plain, do_handshake_on_connect=False)
+        made = context.wrap_socket(
+            plain, do_handshake_on_connect=False, suppress_ragged_eofs=False
+        )
         _until(made, made.do_handshake, deadline)
         _checked_peer(hosts, made, host)
     except BaseException as error:
@@ -543,7 +558,8 @@ def _connection(host: str, port: int, deadline: float) -> socket.socket:
 def _ask(sock: ssl.SSLSocket, name: bytes, deadline: float) -> None:
     """Name the channel, and wait for its acceptance."""
     asked = _ASK.pack(_MAGIC, len(name)) + name
-    _until(sock, lambda: sock.send(asked), deadline)
+    with suppress(ssl.SSLEOFError, ConnectionError):  # the alert tells why it closed
+        _until(sock, lambda: sock.send(asked), deadline)
     head = _read(sock, _ANSWER.size, deadline)
     magic, is_accepted, length = _ANSWER.unpack(head)
     if magic != _MAGIC or length > _REASON_BYTES:
@@ -731,7 +747,9 @@ def _words(error: Exception) -> str:
 
 def _ending(error: OSError) -> str:
     """Return why a channel ended."""
-    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError | BrokenPipeError):
+    if isinstance(error, ssl.SSLEOFError | ConnectionError):
+        return _LOST
+    if isinstance(error, ssl.SSLZeroReturnError):
         return _CLOSED_THERE
     if isinstance(error, TimeoutError):
         return f"the other side did not answer for {SILENCE_S} s"

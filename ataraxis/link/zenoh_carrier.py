@@ -26,10 +26,9 @@ from ataraxis.link.carrier import (
     ChannelClosed,
     OnRefused,
     checked_channel_name,
-    joined_address,
-    split_address,
 )
 from ataraxis.link.certificates import host_of
+from ataraxis.link.hosts import joined_address, split_address
 from ataraxis.link.tls_carrier import connected, contexts
 
 if TYPE_CHECKING:
@@ -46,8 +45,7 @@ STUCK_S = 2.0
 WINDOW = 4 << 20
 _IN_FLIGHT = 8 << 20  # bytes of a channel that its receiver has not taken
 _GRANT = 1 << 20  # bytes taken between two grants
-_GATHERED = 64 << 10  # small data are joined up to so many bytes
-_LARGEST = 1 << 20  # bytes of a put
+_PUT = 256 << 10  # bytes of a put; smaller data are joined while zenoh is busy
 _UNSENT = 2 << 20  # bytes of a channel that wait for their put
 _WAITING = 64  # channels that `accept` has not returned
 _OPENED = 1000  # channels of a connection
@@ -110,8 +108,10 @@ class ZenohCarrier:
         self._arrived: deque[ZenohChannel] = deque()
         self._listening: Any = None
         self._declared: list[Any] = []
-        self._lines: dict[tuple[str, str], _Line] = {}  # dialled, by address and host
-        self._callers: dict[tuple[str, str], _Line] = {}  # by host and session
+        self._lines: dict[
+            tuple[str, str], _ZenohLink
+        ] = {}  # dialled, by address and host
+        self._callers: dict[tuple[str, str], _ZenohLink] = {}  # by host and session
         self._is_closed = False
         # Threads of zenoh only put in here: they must not run Python for long.
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -192,7 +192,7 @@ class ZenohCarrier:
                 self._refuse(host, f"it has {_LINES} connections already")
                 return
             if line is None or line.is_broken:
-                line = _Line(self._listening, self._hosts, host, session)
+                line = _ZenohLink(self._listening, self._hosts, host, session)
                 self._callers[key] = line
             known = line.channel(identity)
             if known is not None:  # asked twice
@@ -295,15 +295,15 @@ class ZenohCarrier:
             channel.close()
             raise HostUnavailable(
                 f"host {host!r} at {address} did not answer over zenoh within "
-                f"{timeout:.3g} s: it may have revoked this host's certificate, or its hosts.yaml "
-                f"lacks host {self._hosts.me!r}; its log states why"
+                f"{timeout:.3g} s: its hosts.yaml may lack host {self._hosts.me!r} or "
+                "have its certificate revoked; its log states why"
             ) from error
         except BaseException:
             channel.close()
             raise
         return channel
 
-    def _line(self, address: str, host: str, deadline: float) -> _Line:
+    def _line(self, address: str, host: str, deadline: float) -> _ZenohLink:
         """Return the connection to a host; make it if there is none that works."""
         key = address, host
         wait = max(deadline - time.monotonic(), 0)
@@ -322,7 +322,7 @@ class ZenohCarrier:
         finally:
             self._dialling.release()
 
-    def _connect(self, address: str, host: str, deadline: float) -> _Line:
+    def _connect(self, address: str, host: str, deadline: float) -> _ZenohLink:
         import zenoh
 
         # zenoh's errors do not say why: shake hands first.
@@ -332,18 +332,18 @@ class ZenohCarrier:
             session = zenoh.open(config_of(self._hosts, connect=address, timeout=left))
         except zenoh.ZError as error:
             raise HostUnavailable(
-                f"host {host!r} at {address}: TLS works, zenoh does not: {error}; it needs "
-                "carrier: zenoh in its hosts.yaml, too"
+                f"host {host!r} at {address}: TLS works, zenoh does not: {error}; "
+                "write carrier: zenoh in its hosts.yaml, too"
             ) from error
         names = [link.auth_identifier for link in session.info.links()]
         if names != [self._hosts.name_of(host)]:
             _close_later(session)
             raise AccessDenied(
-                f"host {host!r} at {address}: its certificate has the name {names}, and "
+                f"host {host!r} at {address}: its certificate has the name {names}, "
                 f"{self._hosts.name_of(host)!r} is valid"
             )
         zid = str(session.zid())
-        line = _Line(session, self._hosts, host, zid)
+        line = _ZenohLink(session, self._hosts, host, zid)
         direct = zenoh.handlers.Callback
 
         def take(sample: Any) -> None:
@@ -363,7 +363,7 @@ class ZenohCarrier:
         ]
         return line
 
-    def _drop(self, line: _Line, reason: str) -> None:
+    def _drop(self, line: _ZenohLink, reason: str) -> None:
         """End a connection that was dialled; zenoh would connect it again."""
         line.lose(reason)
         _close_later(line.session)
@@ -405,7 +405,7 @@ class ZenohCarrier:
                 _log.exception("a message of zenoh was not handled")
 
 
-class _Line:
+class _ZenohLink:
     """A connection of zenoh to one host, and the channels in it."""
 
     def __init__(self, session: Any, hosts: Hosts, peer: str, zid: str) -> None:
@@ -466,7 +466,7 @@ class _Line:
 class _Puts:
     """A thread that puts what the channels of a connection have to send, in turn."""
 
-    def __init__(self, line: _Line, is_urgent: bool) -> None:
+    def __init__(self, line: _ZenohLink, is_urgent: bool) -> None:
         self._line, self._is_urgent = line, is_urgent
         self._changed = threading.Condition(threading.Lock())
         self._ready: deque[ZenohChannel] = deque()
@@ -541,7 +541,7 @@ class ZenohChannel:
     window: int | None = WINDOW
 
     def __init__(
-        self, line: _Line, puts: _Puts, identity: str, name: str, key: str
+        self, line: _ZenohLink, puts: _Puts, identity: str, name: str, key: str
     ) -> None:
         self.peer, self.name, self.key = line.peer, name, key
         self.reason = ""
@@ -549,7 +549,7 @@ class ZenohChannel:
         self._line, self._puts, self._identity = line, puts, identity
         self._changed = threading.Condition(threading.Lock())
         # Out: pieces that wait for their put; the last one may grow.
-        self._pieces: deque[bytes | bytearray] = deque()
+        self._pieces: deque[bytearray] = deque()
         self._unsent = 0
         self._notes: deque[tuple[int, bytes]] = deque()
         self._is_ready = False
@@ -574,18 +574,10 @@ class ZenohChannel:
         at, size = 0, view.nbytes
         while at < size:
             with self._changed:
-                count = self._room(min(size - at, _LARGEST), deadline, timeout)
-                is_added = False
-                if 0 < count < _GATHERED:
-                    self._gather(view[at : at + count])
-                    is_added = self._has_work()
-            if count >= _GATHERED:
-                piece = bytes(view[at : at + count])
-                with self._changed:
-                    self._check()
-                    self._pieces.append(piece)
-                    self._count(count)
-                    is_added = self._has_work()
+                count = self._room(min(size - at, _PUT), deadline, timeout)
+                if count:
+                    self._append(view[at : at + count])
+                is_added = self._has_work()
             if is_added:
                 self._puts.add(self)
             if not count:
@@ -594,7 +586,7 @@ class ZenohChannel:
 
     def _room(self, wanted: int, deadline: float, timeout: float) -> int:
         """Wait for room; return how many bytes may be added now; 0: zenoh is stuck."""
-        least = min(wanted, _GATHERED)
+        least = min(wanted, _PUT // 4)
         while True:
             self._check()
             granted = self._taken_there + _IN_FLIGHT - self._sent
@@ -609,18 +601,15 @@ class ZenohChannel:
                 raise TimeoutError(f"{self}: not sent within {timeout:g} s")
             self._changed.wait(min(left, _ASLEEP_S))
 
-    def _gather(self, part: memoryview) -> None:
-        """Append a small part to the last piece, or as a new one."""
+    def _append(self, part: memoryview) -> None:
+        """Append data to the last piece that waits for its put, or as a new one."""
         last = self._pieces[-1] if self._pieces else None
-        if isinstance(last, bytearray) and len(last) + len(part) <= _GATHERED:
+        if last is not None and len(last) + len(part) <= _PUT:
             last += part
         else:
             self._pieces.append(bytearray(part))
-        self._count(len(part))
-
-    def _count(self, count: int) -> None:
-        self._sent += count
-        self._unsent += count
+        self._sent += len(part)
+        self._unsent += len(part)
 
     def _has_work(self) -> bool:
         """Note that there is something to put; whether its thread must be told."""
@@ -796,7 +785,7 @@ class ZenohChannel:
 
 
 def _key(lab: str, to: str, sender: str, rest: str) -> str:
-    """Return a key of what ``sender``, which its certificate proves, puts for ``to``."""
+    """Return a key of what ``sender`` puts for ``to``; its certificate proves it."""
     return f"{_ROOT}/{lab}/{to}/from/{sender}/{rest}"
 
 
@@ -866,7 +855,7 @@ def config_of(
         "transport/unicast/accept_timeout": 5000,
         "transport/link/protocols": ["tls"],
         "transport/link/tx/lease": int(LEASE_S * 1000),
-        "transport/link/rx/max_message_size": 4 * _LARGEST,
+        "transport/link/rx/max_message_size": 4 * _PUT,
         "transport/link/tls": tls,
         "access_control": _access(hosts),
     }

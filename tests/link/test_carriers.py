@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import pytest
 
 from ataraxis.errors import HostUnavailable
-from ataraxis.link.carrier import ChannelClosed, split_address
-from ataraxis.link.hosts import Hosts
+from ataraxis.link.carrier import ChannelClosed
+from ataraxis.link.hosts import Hosts, split_address
 from ataraxis.link.tls_carrier import TlsCarrier
 from ataraxis.link.zenoh_carrier import ZenohCarrier
 from ataraxis.testing.carriers import (
