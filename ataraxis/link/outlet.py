@@ -33,8 +33,9 @@ from ataraxis.link.spool import HeldFrames, KnownMirror, MirrorKey, SpoolMemory
 
 PATIENCE_S = 0.5
 """A mirror that acknowledges nothing for so long has its frames spooled."""
-FULL_S = 0.1
-"""A ring that is full for so long is spooled, also if mirrors acknowledge slowly."""
+FULL_S, WARY_S = 0.1, 10.0
+"""A ring of which 3/4 are held for so long is spooled, also if mirrors acknowledge, as
+they do it too slowly; for a while after that, without a wait."""
 RETRY_S = 1.0
 """A disk that failed is tried again after this time."""
 ACCOUNT_S = 0.5
@@ -269,6 +270,7 @@ class StreamOutlet:
         self._events: list[str] = []
         self._account = FarAccount(0, 0, 0, 0)
         self._full_since: float | None = None
+        self._wary_until = now
         self._retry_at = self._remember_at = now
         self._is_warned = self._is_full_told = self._is_drained = False
         self._has_begun = False
@@ -514,7 +516,7 @@ class StreamOutlet:
             return
         until = self._spill_until(store, now)
         if until <= self._first:
-            if 4 * store.held < 3 * self.slots:
+            if self._full_since is None:
                 self.problem = ""
             return
         if self._append(store, spool, until, now) or (
@@ -535,7 +537,7 @@ class StreamOutlet:
     def _spill_until(self, store: FrameStore, now: float) -> int:
         """Return the number before which frames go to the spool now."""
         held = store.held
-        if held < self.slots - max(1, self.slots // 16):
+        if 4 * held < 3 * self.slots:
             self._full_since = None
         elif self._full_since is None:
             self._full_since = now
@@ -544,10 +546,12 @@ class StreamOutlet:
             for m in self._mirrors.values()
             if not m.has_ended and m.needs <= self._first
         )
-        is_full = self._full_since is not None and now - self._full_since >= FULL_S
+        if self._full_since is not None and now - self._full_since >= FULL_S:
+            self._wary_until = now + WARY_S
+        is_full = now < self._wary_until
         if self.is_ended and is_stuck:
             until = self._after  # its ring goes with its program
-        elif 4 * held >= 3 * self.slots and (is_stuck or is_full):
+        elif self._full_since is not None and (is_stuck or is_full):
             until = self._after - self.slots // 2
         else:
             return self._first
@@ -640,7 +644,7 @@ class StreamOutlet:
         """Copy frames from one place; or queue what is to be said before others."""
         if not self.is_lossless and link.sent_bytes < link.granted:
             most = min(len(buffer) - at, link.granted - link.sent_bytes)
-            self._take(max(1, min(most // self.slot_bytes, 64)))
+            self._take(max(1, min(most // (HEAD_BYTES + self.slot_bytes), 64)))
         store = self.store
         found = self._place(link.sent)
         if found is None:
