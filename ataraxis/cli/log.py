@@ -94,7 +94,7 @@ def record(
             f"{stream}: {found.frames} frames recorded, {found.lost} lost"
             + (old if found.had_ended else "")
         )
-        is_whole = is_whole and not found.lost
+        is_whole = is_whole and (not found.lost or found.is_clock)
     for stream, frames in unsaved.items():
         warn(f"{stream}: {unsaved_text(frames)}: released by {ending.name}")
     sys.exit(not is_whole)

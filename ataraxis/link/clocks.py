@@ -10,7 +10,7 @@ import numpy as np
 
 from ataraxis.clock import UNKNOWN_DRIFT, Offset
 from ataraxis.errors import AtaraxisError
-from ataraxis.log.clock_table import BOOT, FIELDS, HOST, table_name
+from ataraxis.log.clock_table import BOOT, FIELDS, HOST, LOCAL, table_name
 from ataraxis.shm.context import ContextLike
 from ataraxis.stream import Producer
 
@@ -194,6 +194,8 @@ class ClockPublisher:
         The directory of the stream.
     host : str
         Name of the other host.
+    local : str, optional
+        Name of this host, by which ``clock=`` of readers finds it.
 
     Examples
     --------
@@ -211,8 +213,8 @@ class ClockPublisher:
     >>> reader.close(); publisher.close()
     """
 
-    def __init__(self, context: ContextLike, host: str) -> None:
-        self.host, self.name = host, table_name(host)
+    def __init__(self, context: ContextLike, host: str, local: str = "") -> None:
+        self.host, self.name, self._local = host, table_name(host), local
         self._context, self._boot_id = context, ""
         self._producer: Producer | None = None
         self.error = ""
@@ -262,7 +264,7 @@ class ClockPublisher:
             on_full="drop_newest", join_timeout=0.0,
             attrs={
                 "long_name": f"clock of {self.host} minus the clock of this host",
-                HOST: self.host, BOOT: boot_id,
+                HOST: self.host, BOOT: boot_id, LOCAL: self._local,
             },
         )  # fmt: skip
         self._boot_id = boot_id

@@ -123,6 +123,14 @@ class MirroredRing(BufferToRing):
         self._producer.end()
         self._producer.close()
 
+    def remove(self) -> None:
+        """End the stream and take its name away, but for durable readers of it."""
+        found = self._producer.statistics()
+        if found.detached or any(reader.is_durable for reader in found.readers):
+            self.finish()
+        else:
+            self._producer.unlink()
+
     def leave(self) -> None:
         """Leave the stream as it is: readers wait for the next agent."""
         self._producer.leave()
@@ -216,12 +224,12 @@ class MirrorRings:
             ring.finish()
 
     def close(self, *, is_final: bool) -> None:
-        """Leave the ring; if final, end it."""
+        """Leave the ring; if final, end it, and keep nothing for later readers."""
         ring, self.ring = self.ring, None
         if ring is None:
             return
         if is_final:
-            ring.finish()
+            ring.remove()
         else:
             ring.leave()
 

@@ -33,14 +33,18 @@ from ataraxis.link.spool import HeldFrames, KnownMirror, MirrorKey, SpoolMemory
 
 PATIENCE_S = 0.5
 """A mirror that acknowledges nothing for so long has its frames spooled."""
-FULL_S, WARY_S = 0.1, 10.0
-"""A ring of which 3/4 are held for so long is spooled, also if mirrors acknowledge, as
-they do it too slowly; for a while after that, without a wait."""
+FULL_S = 0.5
+"""A full ring whose frames are not acknowledged in this time is spooled: its link is too
+slow. One that is full of newer frames has a fast producer, which waits."""
+MOSTLY_S, WARY_S = 0.1, 10.0
+"""If the producer is paced by a device, a ring of which 3/4 are held for so long is
+spooled, also if mirrors acknowledge; and for a while after that without a wait."""
+LOOK_S = 0.05
 RETRY_S = 1.0
 """A disk that failed is tried again after this time."""
 ACCOUNT_S = 0.5
 REMEMBER_S = 5.0
-BATCH_BYTES = 1 << 24
+BATCH_BYTES = 1 << 22
 HEAD_BYTES = 64 + 64 + 16 + 24
 """Most bytes of a frame before its payload."""
 
@@ -238,6 +242,9 @@ class StreamOutlet:
     is_lossless : bool, optional
         False: for one mirror of policy 'lossy' or 'latest', which has a consumer of its
         own. Frames are released as they are sent; those that were overwritten are told.
+    is_paced : bool, optional
+        Whether frames come at a rate of their own, as a device's, which must not wait
+        for a slow link; False: a producer that is faster than its link waits.
 
     Notes
     -----
@@ -258,7 +265,9 @@ class StreamOutlet:
         slot_bytes: int,
         now: float,
         is_lossless: bool = True,
+        is_paced: bool = True,
     ) -> None:
+        self.is_paced = is_paced
         self.stream, self.stream_id, self.labels = stream, stream_id, labels
         self.store, self.spool = store, spool
         self.slots, self.slot_bytes = slots, slot_bytes
@@ -270,6 +279,7 @@ class StreamOutlet:
         self._events: list[str] = []
         self._account = FarAccount(0, 0, 0, 0)
         self._full_since: float | None = None
+        self._full_until = 0
         self._wary_until = now
         self._retry_at = self._remember_at = now
         self._is_warned = self._is_full_told = self._is_drained = False
@@ -400,20 +410,25 @@ class StreamOutlet:
 
     # ---- the stream
 
-    def tick(self, now: float) -> None:
-        """Hold new frames; release, spool and forget others, as far as allowed."""
+    def tick(self, now: float, *, may_write: bool = True) -> None:
+        """Hold new frames; release, spool and forget others, as far as allowed.
+
+        Without `may_write` nothing is spooled: another thread does, which may wait.
+        """
         if self.is_lossless:
+            for state in self._mirrors.values():
+                if state.needs >= self.next:
+                    state.progress_at = now  # patience begins with the next frame
             self._take(self.slots)
             oldest = self._oldest()
             for state in self._mirrors.values():
                 if state.link is None:
                     state.needs = max(state.needs, oldest)
-                if state.needs >= self.next:
-                    state.progress_at = now
             self._release()
+        if self.is_lossless and may_write:
             self._spill(now)
             self._trim()
-        if now - self._remember_at >= REMEMBER_S and self._mirrors:
+        if may_write and now - self._remember_at >= REMEMBER_S and self._mirrors:
             self._remember_at = now
             try:
                 self._remember()
@@ -537,18 +552,20 @@ class StreamOutlet:
     def _spill_until(self, store: FrameStore, now: float) -> int:
         """Return the number before which frames go to the spool now."""
         held = store.held
+        is_newer = not self.is_paced and store.first >= self._full_until
         if 4 * held < 3 * self.slots:
             self._full_since = None
-        elif self._full_since is None:
-            self._full_since = now
+        elif self._full_since is None or is_newer:
+            self._full_since, self._full_until = now, self._after
         is_stuck = any(
             m.link is None or m.needs < self._first or now - m.progress_at >= PATIENCE_S
             for m in self._mirrors.values()
             if not m.has_ended and m.needs <= self._first
         )
-        if self._full_since is not None and now - self._full_since >= FULL_S:
+        full_s = 0.0 if self._full_since is None else now - self._full_since
+        if self.is_paced and full_s >= MOSTLY_S:
             self._wary_until = now + WARY_S
-        is_full = now < self._wary_until
+        is_full = now < self._wary_until or full_s >= FULL_S
         if self.is_ended and is_stuck:
             until = self._after  # its ring goes with its program
         elif self._full_since is not None and (is_stuck or is_full):

@@ -119,16 +119,18 @@ class OutletRun:
         if consumer is not None:
             self.stream_id, labels = consumer.stream_id, labels_text(consumer)
             slots, slot_bytes = consumer.buffer_count, consumer.buffer_size
+            is_paced = "rate_hz" in consumer.labels.attrs
             self._event, store = FrameEvent(consumer), HeldRing(consumer)
         else:
             assert memory is not None
             self.stream_id, labels = memory.stream_id, memory.labels
-            slots, slot_bytes = memory.slots, memory.slot_bytes
+            slots, slot_bytes, is_paced = memory.slots, memory.slot_bytes, False
         spool = Spool(spools, self.stream_id, limit) if self.is_lossless else None
         self._spool = spool
         self.outlet = StreamOutlet(
             stream, self.stream_id, labels, store, spool, slots=slots,
             slot_bytes=slot_bytes, now=time.monotonic(), is_lossless=self.is_lossless,
+            is_paced=is_paced,
         )  # fmt: skip
         self._alarm = Alarm()
         self._is_closed = False
@@ -143,8 +145,14 @@ class OutletRun:
 
     # ---- with the lock
 
+    def step(self) -> None:
+        """Hold new frames and give slots back; the caller has the lock."""
+        self.outlet.tick(time.monotonic(), may_write=False)
+        if self.outlet.next != self._newest:
+            self._newest, self._moved_at = self.outlet.next, time.monotonic()
+
     def tick(self) -> None:
-        """Do what is due: hold, release, spool, account; the caller has the lock."""
+        """Do what is due, also what may wait for a disk; the caller has the lock."""
         now = time.monotonic()
         if self.consumer is not None and now - self._account_at >= _ACTIVE_S:
             self._account_at = now
@@ -360,7 +368,7 @@ class OutletChannel:
                     if isinstance(message, Ack):
                         with run.lock:
                             link.ack(message, now)
-                            run.tick()
+                            run.step()
                     elif not self._is_answered(message):
                         raise BadMessage(f"unexpected {type(message).__name__}")
                 if waiting:
@@ -391,13 +399,13 @@ class OutletChannel:
             while not self._is_over and link.is_current:
                 seen = self._alarm.count
                 with run.lock:
-                    run.tick()
+                    run.step()
                     count = link.fill(buffer, time.monotonic())
                     armed = () if count else run.armed()
                 if not count:
                     # What came before it was armed does not wake it.
                     with run.lock:
-                        run.tick()
+                        run.step()
                         count = link.fill(buffer, time.monotonic())
                 if count:
                     self._talk.send_frames(buffer[:count], count)

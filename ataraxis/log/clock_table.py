@@ -18,8 +18,8 @@ FIELDS = ("local_ns", "offset_ns", "bound_ns", "drift_ppb")
 minus it, ns; largest error of this, ns; its growth, ns per s."""
 CLOCK = "clock"
 """Attribute of labels that names the clock of the stamps: ``HOST/BOOT-ID``."""
-HOST, BOOT = "host", "boot_id"
-"""Attributes of a table: the other host, and its boot."""
+HOST, BOOT, LOCAL = "host", "boot_id", "local_host"
+"""Attributes of a table: the other host, its boot, and the host that measured."""
 
 
 def table_name(host: str) -> str:
@@ -55,3 +55,11 @@ def clock_of(labels: Labels | None) -> tuple[str, str]:
     found = "" if labels is None else labels.attrs.get(CLOCK, "")
     host, _, boot = found.partition("/") if isinstance(found, str) else ("", "", "")
     return host, boot
+
+
+def is_table(name: str, labels: Labels | None) -> bool:
+    """Return whether a stream or source is the clock of another host."""
+    if not name.startswith(PREFIX) or labels is None or labels.shape != (len(FIELDS),):
+        return False
+    coord = labels.coords.get("field")
+    return coord is not None and tuple(map(str, coord.values)) == FIELDS

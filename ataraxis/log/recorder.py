@@ -728,8 +728,11 @@ class FollowedRecording:
         try:
             part, error = self._begin(self._last), None
         except (AtaraxisError, OSError, ValueError) as found:
-            part, error = None, LoggerError(
-                f"the next stream {self.name!r} cannot be recorded: {found}"
+            part, error = (
+                None,
+                LoggerError(
+                    f"the next stream {self.name!r} cannot be recorded: {found}"
+                ),
             )
         is_new = error is not None and self._failure is None
         self._failure = error

@@ -1,4 +1,4 @@
-"""Agents of several hosts on one machine: each with a context and a spool of its own."""
+"""Agents of several hosts in one process: each has a context and a spool."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from ataraxis.clock import Anchor
 from ataraxis.errors import CorruptFrame, LayoutError
 from ataraxis.frame import HEADER_BYTES, DType, Frame
 from ataraxis.log.account import SourceAccount, is_numbered
+from ataraxis.log.clock_table import clock_of
 from ataraxis.log.journal.input import (
     ENTRY,
     SEVERAL,
@@ -450,17 +451,38 @@ class JournalReader(LogSource):
         return list(found.values())
 
     def shifts_ns(self, source: int) -> list[int | None]:
-        """Return wall minus monotonic time of each file; None if unknown."""
+        """Return wall minus monotonic time of each file; None if unknown.
+
+        That of another host is not known: the anchors are of the host that recorded.
+        """
+        if source in self._of_others():
+            return [None]
         return wall_shifts(self.files)
 
+    def _of_others(self) -> list[int]:
+        """Return the sources whose stamps are of another host."""
+        found = set()
+        for file in self.files:
+            for source, fields in file.records.sources.items():
+                labels = file.records.labels.get(fields.get("labels", 0))
+                if clock_of(labels)[0]:
+                    found.add(source)
+        return sorted(found)
+
     def wall_ns(self, selection: Selection) -> NDArray[np.int64] | None:
-        """Return wall times, ns since 1970; see `LogSource.wall_ns`."""
+        """Return wall times, ns since 1970; see `LogSource.wall_ns`.
+
+        NaT for entries of a source whose stamps are of another host; None, if all are.
+        """
+        is_other = np.isin(selection.source, self._of_others())
+        if len(selection) and is_other.all():
+            return None
         known = [shift for shift in wall_shifts(self.files) if shift is not None]
         if len(known) < len(self.files):
             return None
         table, which = selection.where
         wall = table["time_ns"] + np.array(known or [0], np.int64)[which]
-        wall[table["state"] == journal_scan.LOST] = NOT_A_TIME
+        wall[(table["state"] == journal_scan.LOST) | is_other] = NOT_A_TIME
         return np.asarray(wall)
 
     def device_stamps(self, selection: Selection) -> NDArray[np.int64] | None:
