@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +84,8 @@ class ClockTable:
         _, order = np.unique(rows[:, 0] + shift, return_index=True)
         rows = rows[order].astype(np.int64)
         return cls(
-            host, rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3] * 1e-9, shift[order],
-            boot[order], local_name, shift_ns is not None,
+            host, rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3].astype("f8") * 1e-9,
+            shift[order], boot[order], local_name, shift_ns is not None,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -105,11 +105,7 @@ class ClockTable:
                 f"{sorted(set(self.boots.tolist()))}, not of {boot!r}: its stream was "
                 "not there while this one was recorded"
             )
-        names = "local_ns", "offset_ns", "bound_ns", "drift", "shift_ns", "boots"
-        parts = {name: getattr(self, name)[is_own] for name in names}
-        return ClockTable(
-            self.host, **parts, local_name=self.local_name, has_wall=self.has_wall
-        )
+        return self.rows(is_own)
 
     # ---- conversions
 
@@ -130,9 +126,8 @@ class ClockTable:
         return local + self.shift_ns[row], bound
 
     def _to_local(self, remote_ns: Ints) -> tuple[Ints, Ints, NDArray[np.intp]]:
-        at = self.local_ns + self.offset_ns
-        order = np.argsort(at, kind="stable")
-        return self._sorted(order)._convert(np.asarray(remote_ns, np.int64), -1, order)
+        order = np.argsort(self.local_ns + self.offset_ns, kind="stable")
+        return _converted(self.rows(order), np.asarray(remote_ns, np.int64), -1, order)
 
     def to_remote(self, local_ns: Ints) -> tuple[Ints, Ints]:
         """Convert times of the host that recorded to times of the other host.
@@ -143,57 +138,63 @@ class ClockTable:
             Of the shape of `local_ns`: the time, and its largest error, ns.
         """
         order = np.argsort(self.local_ns, kind="stable")
-        found = self._sorted(order)._convert(np.asarray(local_ns, np.int64), 1, order)
-        return found[0], found[1]
+        stamps = np.asarray(local_ns, np.int64)
+        remote, bound, _ = _converted(self.rows(order), stamps, 1, order)
+        return remote, bound
 
-    def _sorted(self, order: NDArray[np.intp]) -> ClockTable:
+    def rows(self, which: NDArray[Any]) -> ClockTable:
+        """Return the table of some rows."""
         names = "local_ns", "offset_ns", "bound_ns", "drift", "shift_ns", "boots"
-        parts = {name: getattr(self, name)[order] for name in names}
-        return ClockTable(self.host, **parts)
+        parts = {name: getattr(self, name)[which] for name in names}
+        return replace(self, **parts)
 
-    def _convert(
-        self, stamps: Ints, way: int, order: NDArray[np.intp]
-    ) -> tuple[Ints, Ints, NDArray[np.intp]]:
-        """Convert stamps; rows are in the order of the clock of the stamps.
 
-        `way` is 1 to the other host's clock, -1 from it. Returns also the row of the
-        table, in the order before, that each is converted by.
-        """
-        at = self.local_ns + (self.offset_ns if way < 0 else 0)
-        after = np.searchsorted(at, stamps, "right")
-        low = np.clip(after - 1, 0, len(at) - 1)
-        high = np.clip(after, 0, len(at) - 1)
-        step = self.local_ns[high] - self.local_ns[low]
-        change = self.offset_ns[high] - self.offset_ns[low]
-        most = self.bound_ns[high] + self.bound_ns[low] + UNKNOWN_DRIFT * np.abs(step)
-        is_jump = np.abs(change) > most
-        is_jump |= self.shift_ns[high] != self.shift_ns[low]
-        is_between = (high > low) & ~is_jump
-        # Beside a jump, or outside of the table, the nearer row and its drift count.
-        is_high = (high > low) & ~is_between & (at[high] - stamps < stamps - at[low])
-        row = np.where(is_high, high, low)
-        away = stamps - at[row]
-        width = np.maximum(at[high] - at[low], 1)
-        rate = self.drift[row]
-        if way < 0:
-            rate = rate / (1 + rate)
-        grown = np.where(is_between, change * (away / width), rate * away)
-        found = stamps + way * (self.offset_ns[row] + np.rint(grown).astype(np.int64))
-        between = np.maximum(self.bound_ns[low], self.bound_ns[high]) + np.ceil(
-            np.minimum(UNKNOWN_DRIFT, WANDER + SLEW * width) * width / 2
-        )
-        beyond = self.bound_ns[row] + np.ceil(self._growth(row, away) * np.abs(away))
-        jump = np.abs(change) + np.ceil(UNKNOWN_DRIFT * np.abs(step))
-        beyond += np.where(is_jump & (high > low) & (away != 0), jump, 0)
-        bound = np.where(is_between, between, beyond).astype(np.int64)
-        return found, bound, order[row]
+def _converted(
+    table: ClockTable, stamps: Ints, way: int, order: NDArray[np.intp]
+) -> tuple[Ints, Ints, NDArray[np.intp]]:
+    """Convert stamps; rows are in the order of the clock of the stamps.
 
-    def _growth(self, row: NDArray[np.intp], away: Ints) -> NDArray[np.float64]:
-        """Return how fast the error grows beyond some rows, ns per ns."""
-        known = 2 * self.bound_ns[row] / _SPAN_NS + WANDER
-        known = known + SLEW * (np.abs(away) + _WINDOW_NS)
-        most = UNKNOWN_DRIFT + np.abs(self.drift[row])
-        return np.where(self.drift[row] == 0, most, np.minimum(known, most))
+    `way` is 1 to the other host's clock, -1 from it. Returns also the row of the
+    table, in the order before, that each is converted by.
+    """
+    at = table.local_ns + (table.offset_ns if way < 0 else 0)
+    after = np.searchsorted(at, stamps, "right")
+    low = np.clip(after - 1, 0, len(at) - 1)
+    high = np.clip(after, 0, len(at) - 1)
+    step = table.local_ns[high] - table.local_ns[low]
+    change = table.offset_ns[high] - table.offset_ns[low]
+    most = table.bound_ns[high] + table.bound_ns[low] + UNKNOWN_DRIFT * np.abs(step)
+    is_jump = np.abs(change) > most
+    is_jump |= table.shift_ns[high] != table.shift_ns[low]
+    is_between = (high > low) & ~is_jump
+    # Beside a jump, or outside of the table, the nearer row and its drift count.
+    is_high = (high > low) & ~is_between & (at[high] - stamps < stamps - at[low])
+    row = np.where(is_high, high, low)
+    away = stamps - at[row]
+    width = np.maximum(at[high] - at[low], 1)
+    rate = table.drift[row]
+    if way < 0:
+        rate = rate / (1 + rate)
+    grown = np.where(is_between, change * (away / width), rate * away)
+    found = stamps + way * (table.offset_ns[row] + np.rint(grown).astype(np.int64))
+    between = np.maximum(table.bound_ns[low], table.bound_ns[high]) + np.ceil(
+        np.minimum(UNKNOWN_DRIFT, WANDER + SLEW * width) * width / 2
+    )
+    beyond = table.bound_ns[row] + np.ceil(_growth(table, row, away) * np.abs(away))
+    jump = np.abs(change) + np.ceil(UNKNOWN_DRIFT * np.abs(step))
+    beyond += np.where(is_jump & (high > low) & (away != 0), jump, 0)
+    bound = np.where(is_between, between, beyond).astype(np.int64)
+    return found, bound, order[row]
+
+
+def _growth(
+    table: ClockTable, row: NDArray[np.intp], away: Ints
+) -> NDArray[np.float64]:
+    """Return how fast the error grows beyond some rows, ns per ns."""
+    known = 2 * table.bound_ns[row] / _SPAN_NS + WANDER
+    known = known + SLEW * (np.abs(away) + _WINDOW_NS)
+    most = UNKNOWN_DRIFT + np.abs(table.drift[row])
+    return np.where(table.drift[row] == 0, most, np.minimum(known, most))
 
 
 def read_tables(path: str | os.PathLike[str]) -> dict[str, ClockTable]:

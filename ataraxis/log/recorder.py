@@ -896,8 +896,8 @@ class Recorder:
     low_disk_s : float
         Report when the free space lasts less than this at the present rate, s.
     is_whole : bool
-        Count frames that were sent before this recorder joined as missing. By default
-        they count as late.
+        Count frames that were sent before this recorder joined as missing. By default,
+        and of a mirror of another host's stream, they count as late.
     follow : bool
         When a stream ends, go on with the next stream of the name, until `stop`: its
         program was restarted. Each is a part of its own in the journal.
@@ -1015,7 +1015,8 @@ class Recorder:
             number,
             resume=resume,
             on_bytes=self._check_disk,
-            is_whole=self._is_whole or found.was_absent,
+            # A mirror begins in the midst of its stream: what was before is late.
+            is_whole=(self._is_whole or found.was_absent) and not host,
             refused=found.refused,
             open_journal=open_journal,
             open_consumer=functools.partial(
@@ -1106,7 +1107,7 @@ class Recorder:
         )
 
     def _withdraw(self) -> None:
-        """Let the next producers begin without it, or without a dead one of its name."""
+        """Let the next producers begin without it, or a dead one of its name."""
         for announcement in self._announcements:
             announcement.withdraw()
         for stream in self._names:
@@ -1161,8 +1162,9 @@ class Recorder:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until every stream has ended and is recorded; return whether it is.
 
-        With ``follow=True`` none ends before `stop`. While the disk fails, frames stay in their ring and writing is retried without
-        limit: see `check`, `statistics` and `on_error`.
+        With ``follow=True`` none ends before `stop`. While the disk fails, frames stay
+        in their ring and writing is retried without limit: see `check`, `statistics`
+        and `on_error`.
 
         Raises
         ------

@@ -13,7 +13,7 @@ from ataraxis.clock import Anchor
 from ataraxis.config import YamlConfig
 from ataraxis.log.account import SourceReport
 from ataraxis.log.archive import LogArchive
-from ataraxis.log.clock_table import clock_of, is_table
+from ataraxis.log.clock_table import clock_of, is_table, table_name
 from ataraxis.log.selection import Problem
 from ataraxis.log.verification import LogReport, verify
 from ataraxis.session.clocks import ARRIVAL, fit_session
@@ -252,8 +252,12 @@ def _relation(
         return text
     try:
         local, bounds = archive.to_clock(source, times, here)
-    except ValueError as error:
-        return f"{text}, which cannot be related to the clock here: {error}"
+    except ValueError:
+        known = table_name(host)
+        return (
+            f"{text}, which cannot be related to the clock here: {known!r} was not "
+            "recorded"
+        )
     ahead = int(times[-1] - local[-1]) / 1e9
     return (
         f"{text}: {ahead:.6f} s ahead of the clock here at its end, "

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ataraxis import Producer, Session
+from ataraxis._kernels.link import BufferToRing
 from ataraxis.clock import Offset, now_ns
 from ataraxis.link.clocks import ClockPublisher
 from ataraxis.session.trials import around
@@ -83,6 +84,56 @@ def test_the_verdict_names_the_mirror_and_its_clock(
     assert "5000.000000 s ahead" in note
     assert "+-" in note
     assert not [n for n in verdict["licks"].notes if "mirror" in n]
+
+
+def test_losses_and_waits_of_the_other_host_are_judged(
+    tmp_path: Path, context: Path
+) -> None:
+    """They come through the words of the ring, and the stamps of its device."""
+    camera = Producer(
+        "camera", shape=(), dtype="i8", first_sequence=5000,
+        attrs={"clock": "acq/boot-1", "device_counter": "frames"}, resume=True,
+    )  # fmt: skip
+    inflow = BufferToRing(camera)
+    s = Session("s", directory=tmp_path)
+    s.record("camera")
+    for k in range(20):
+        if k == 10:
+            inflow.account(7, 3, 2_500_000_000)
+        counter = k if k < 15 else k + 3
+        camera.send(np.int64(k), device_time=k, device_sequence=counter)
+    wait_for(lambda: s.statistics()["camera"].lost == 7)
+    wait_for(lambda: s.statistics()["camera"].frames == 20)
+    s.close()
+    camera.unlink()
+    assert s.verdict is not None
+    found = s.verdict["camera"]
+    assert (found.received, found.missing) == (20, 7)
+    assert found.device_lost == 3
+    assert found.late == 5000
+    assert not found.is_trusted
+    assert found.waited_s == pytest.approx(2.5)
+    assert any("given up by the producer" in note for note in found.notes)
+    assert any("waited 2.5 s" in note for note in found.notes)
+
+
+def test_a_session_that_waited_for_a_mirror_misses_nothing_before_it(
+    tmp_path: Path, context: Path
+) -> None:
+    """A mirror begins in the midst of its stream: what was before is late."""
+    with Session("s", directory=tmp_path) as s:
+        s.record("camera")
+        camera = Producer(
+            "camera", shape=(), dtype="i8", first_sequence=5000, attrs=ATTRS,
+            resume=True,
+        )  # fmt: skip
+        camera.send(np.int64(1))
+        wait_for(lambda: s.statistics()["camera"].frames == 1)
+        camera.unlink()
+    assert s.verdict is not None
+    assert s.verdict["camera"].missing == 0
+    assert s.verdict["camera"].late == 5000
+    assert s.verdict["camera"].is_trusted, str(s.verdict)
 
 
 def test_events_and_frames_of_two_clocks_are_related(

@@ -292,9 +292,7 @@ def dataset_of(
         lazy = LazilyIndexedArray(arrays.ColumnArray(opened, read, dtype))
         coords[column] = xr.Variable((entry,), lazy, attrs)
     if clock is not None:
-        other = arrays.ClockArray(opened, read_tables(path), clock)
-        lazy = LazilyIndexedArray(other)
-        coords[f"time_{clock}"] = xr.Variable((dim,), lazy, other.attrs)
+        coords[f"time_{clock}"] = _on_clock(opened, path, clock, dim)
     coords = {name: var for name, var in coords.items() if name not in dropped}
     variables = {
         name: var
@@ -338,6 +336,12 @@ def _sample_coords(opened: arrays.Opened, times: SampleTimes) -> dict[str, xr.Va
         "position": xr.Variable(("time",), position, where),
         "first_sample": xr.Variable(("entry",), first),
     }
+
+
+def _on_clock(opened: arrays.Opened, path: str, clock: str, dim: str) -> xr.Variable:
+    """Make the times of rows on the clock of a host."""
+    times = arrays.ClockArray(opened, read_tables(path), clock)
+    return xr.Variable((dim,), LazilyIndexedArray(times), times.attrs)
 
 
 def _variables(
