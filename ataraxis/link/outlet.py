@@ -33,10 +33,12 @@ from ataraxis.link.spool import HeldFrames, KnownMirror, MirrorKey, SpoolMemory
 
 PATIENCE_S = 0.5
 """A mirror that acknowledges nothing for so long has its frames spooled."""
-FULL_S, WARY_S = 0.1, 2.0
-"""Frames of which 3/4 of a ring is full, and that mirrors do not acknowledge within this
-time, are spooled: the link is too slow; for a while after that, without a wait. A ring
-that is full of newer frames has a fast producer, which waits."""
+FULL_S = 0.5
+"""A full ring whose frames are not acknowledged in this time is spooled: its link is too
+slow. One that is full of newer frames has a fast producer, which waits."""
+MOSTLY_S, WARY_S = 0.1, 10.0
+"""If the producer is paced by a device, a ring of which 3/4 are held for so long is
+spooled, also if mirrors acknowledge; and for a while after that without a wait."""
 LOOK_S = 0.05
 RETRY_S = 1.0
 """A disk that failed is tried again after this time."""
@@ -240,6 +242,9 @@ class StreamOutlet:
     is_lossless : bool, optional
         False: for one mirror of policy 'lossy' or 'latest', which has a consumer of its
         own. Frames are released as they are sent; those that were overwritten are told.
+    is_paced : bool, optional
+        Whether frames come at a rate of their own, as a device's, which must not wait
+        for a slow link; False: a producer that is faster than its link waits.
 
     Notes
     -----
@@ -260,7 +265,9 @@ class StreamOutlet:
         slot_bytes: int,
         now: float,
         is_lossless: bool = True,
+        is_paced: bool = True,
     ) -> None:
+        self.is_paced = is_paced
         self.stream, self.stream_id, self.labels = stream, stream_id, labels
         self.store, self.spool = store, spool
         self.slots, self.slot_bytes = slots, slot_bytes
@@ -275,7 +282,7 @@ class StreamOutlet:
         self._full_until = 0
         self._wary_until = now
         self._retry_at = self._remember_at = now
-        self._is_warned = self._is_drained = False
+        self._is_warned = self._is_full_told = self._is_drained = False
         self._has_begun = False
         """Whether it has had a mirror: before, all frames wait for the first one."""
         if spool is not None:
@@ -514,7 +521,7 @@ class StreamOutlet:
             if until > self.spool.first:
                 self.spool.trim(until)
             if 5 * self.spool.nbytes < 3 * self.spool.limit:
-                self._is_warned = False
+                self._is_warned = self._is_full_told = False
 
     def _spill(self, now: float) -> None:
         """Write the oldest held frames to the spool, if they cannot wait."""
@@ -545,18 +552,20 @@ class StreamOutlet:
     def _spill_until(self, store: FrameStore, now: float) -> int:
         """Return the number before which frames go to the spool now."""
         held = store.held
+        is_newer = not self.is_paced and store.first >= self._full_until
         if 4 * held < 3 * self.slots:
             self._full_since = None
-        elif self._full_since is None or self._first >= self._full_until:
+        elif self._full_since is None or is_newer:
             self._full_since, self._full_until = now, self._after
         is_stuck = any(
             m.link is None or m.needs < self._first or now - m.progress_at >= PATIENCE_S
             for m in self._mirrors.values()
             if not m.has_ended and m.needs <= self._first
         )
-        if self._full_since is not None and now - self._full_since >= FULL_S:
+        full_s = 0.0 if self._full_since is None else now - self._full_since
+        if self.is_paced and full_s >= MOSTLY_S:
             self._wary_until = now + WARY_S
-        is_full = now < self._wary_until
+        is_full = now < self._wary_until or full_s >= FULL_S
         if self.is_ended and is_stuck:
             until = self._after  # its ring goes with its program
         elif self._full_since is not None and (is_stuck or is_full):
@@ -575,7 +584,11 @@ class StreamOutlet:
         try:
             spool.append(store, until)
         except SpoolFull as error:
-            self._complain(f"the spool of {self.stream!r} is full: {error}")
+            problem = f"the spool of {self.stream!r} is full: {error}"
+            if self._is_full_told:  # once: it is full again after each frame
+                self.problem = problem
+            self._complain(problem)
+            self._is_full_told = True
             return False
         except (LoggerError, OSError) as error:
             self._retry_at = now + RETRY_S

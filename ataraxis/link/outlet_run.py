@@ -119,16 +119,18 @@ class OutletRun:
         if consumer is not None:
             self.stream_id, labels = consumer.stream_id, labels_text(consumer)
             slots, slot_bytes = consumer.buffer_count, consumer.buffer_size
+            is_paced = "rate_hz" in consumer.labels.attrs
             self._event, store = FrameEvent(consumer), HeldRing(consumer)
         else:
             assert memory is not None
             self.stream_id, labels = memory.stream_id, memory.labels
-            slots, slot_bytes = memory.slots, memory.slot_bytes
+            slots, slot_bytes, is_paced = memory.slots, memory.slot_bytes, False
         spool = Spool(spools, self.stream_id, limit) if self.is_lossless else None
         self._spool = spool
         self.outlet = StreamOutlet(
             stream, self.stream_id, labels, store, spool, slots=slots,
             slot_bytes=slot_bytes, now=time.monotonic(), is_lossless=self.is_lossless,
+            is_paced=is_paced,
         )  # fmt: skip
         self._alarm = Alarm()
         self._is_closed = False

@@ -237,7 +237,7 @@ class Producer(Endpoint, ProducerHandle):
                 "out shared=True, whose producers join and leave at any time"
             )
         self._name = plain_name(stream_name)
-        self._is_ended = self._has_left = False
+        self._is_ended = False
         self._is_stall_reported = False
         self._on_stall = on_stall
         self.cancel_event = cancel_event
@@ -498,6 +498,8 @@ class Producer(Endpoint, ProducerHandle):
             snapshot.keep(segment.participant, False)
             segment.unlink()
         self.close()
+
+    _has_left = False
 
     # ---- what it is
 

@@ -482,6 +482,29 @@ def test_an_agent_that_is_told_to_end_leaves_nothing(number: int) -> None:
             assert "Traceback" not in host.programs[0].said()
 
 
+def test_an_ended_stream_does_not_come_again() -> None:
+    """Its program is still there, as a camera's with an open window; agents restart."""
+    need("tls", namespaces=False)
+    with Lab(carrier="tls", namespaces=False) as lab:
+        lab.mirror("camera")
+        agents = {host.name: host.start_agent() for host in lab.hosts.values()}
+        with camera(lab) as producer:
+            with reader_of(lab) as reader:
+                send(producer, *range(20))
+                producer.end()
+                assert [int(frame.array[0]) for frame in reader] == [*range(20)]
+            for name in ("gpu", "acq", "gpu"):
+                wait_until(
+                    lambda: "camera" not in lab["gpu"].files(), 10, "the end of it"
+                )
+                agents[name].kill()
+                agents[name] = lab[name].start_agent()
+                deadline = time.monotonic() + 3
+                while time.monotonic() < deadline:
+                    assert "camera" not in lab["gpu"].files(), f"{name} restarted"
+                    time.sleep(0.05)
+
+
 @pytest.mark.parametrize("what", ["", ".cluster", ".link", ".cli"])
 def test_nothing_optional_is_imported(what: str) -> None:
     """X1: neither zenoh nor cryptography nor dask, until an agent needs them."""
