@@ -14,6 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ataraxis.cluster.status import HostState, MirrorStatistics, mirrors_here
 from ataraxis.datamux.registry import SourceKind
 from ataraxis.datamux.summary import StreamSummary
 from ataraxis.pipeline.statistics import RunStatistics, list_runs
@@ -209,6 +210,97 @@ def pipes(
     return _table(heads, rows, right=heads[2:])
 
 
+def hosts(found: Iterable[HostState]) -> Table:
+    """Return a table of the hosts of a lab."""
+    heads = (
+        "host", "address", "state", "since", "clock ahead", "bound", "drift",
+        "mirrors", "served", "behind", "spooled", "",
+    )  # fmt: skip
+    rows = (
+        (
+            Text(plain(host.name), "bold"),
+            plain(host.address),
+            Text(host.state, _HOST_COLOUR.get(host.state, "")),
+            duration(host.since_s),
+            _nanoseconds(host.offset_ns),
+            _nanoseconds(host.bound_ns, "±"),
+            "-" if host.drift_ppb is None else f"{host.drift_ppb / 1000:+.3g} ppm",
+            f"{host.mirrors:,}",
+            f"{host.served:,}",
+            f"{host.behind_frames:,}",
+            size(host.spooled_bytes),
+            Text(plain(host.problem), "red"),
+        )
+        for host in found
+    )
+    return _table(heads, rows, right=heads[3:11])
+
+
+_HOST_COLOUR = {"connected": "green", "suspect": "yellow", "away": "red"}
+
+
+def _nanoseconds(count: int | None, sign: str = "") -> str:
+    if count is None:
+        return "-"
+    if abs(count) < 10**9:
+        return f"{sign}{count / 1000:,.4g} us"
+    return f"{sign}{count / 10**9:,.6f} s"
+
+
+def mirrors(found: Iterable[MirrorStatistics]) -> Table:
+    """Return a table of the mirrors here of streams of other hosts."""
+    heads = (
+        "mirror", "of", "state", "since", "frames", "lost", "repeated", "reconnects",
+        "behind", "spooled there", "",
+    )  # fmt: skip
+    rows = (
+        (
+            Text(plain(one.name), "bold"),
+            plain(f"{one.host}:{one.stream}"),
+            Text(one.state, _MIRROR_COLOUR.get(one.state, "")),
+            duration(one.since_s),
+            f"{one.frames:,}",
+            Text(f"{one.lost:,}", "red" if one.lost else ""),
+            f"{one.repeated:,}",
+            f"{one.reconnects:,}",
+            f"{one.behind_frames:,}",
+            size(one.spooled_bytes),
+            plain(", ".join(_mirror_notes(one))),
+        )
+        for one in found
+    )
+    return _table(heads, rows, right=heads[3:10])
+
+
+_MIRROR_COLOUR = {
+    "flowing": "green", "spooling": "yellow", "disconnected": "red", "lost": "red",
+}  # fmt: skip
+
+
+def _mirror_notes(one: MirrorStatistics) -> list[str]:
+    notes = [one.policy] * (one.policy != "lossless")
+    notes += ["detached"] * one.is_detached
+    return notes + [one.problem] * bool(one.problem)
+
+
+def remote_streams(rows: Iterable[dict[str, Any]]) -> Table:
+    """Return a table of the streams of another host."""
+    heads = ("stream", "dtype", "shape", "slots", "frames", "frames/s", "state")
+    lines = (
+        (
+            Text(plain(str(row["name"])), "bold"),
+            plain(str(row["dtype"])),
+            "x".join(map(str, row["shape"])) or "-",
+            f"{row['slots']:,}",
+            f"{row['sent']:,}",
+            "-" if row.get("rate_hz") is None else f"{row['rate_hz']:.4g}",
+            "ended" if row["is_ended"] else "live",
+        )
+        for row in rows
+    )
+    return _table(heads, lines, right=heads[3:6])
+
+
 def leftovers(found: Sequence[Leftover], is_dry: bool) -> RenderableType:
     """Return a table of what was, or would be, removed."""
     total = sum(left.bytes for left in found if left.is_removed)
@@ -321,13 +413,18 @@ class Watch:
 
     def look(self) -> RenderableType:
         """Return a table of a new reading."""
-        reading, found = top(self._meter.read()), list_runs(self._context)
+        parts, found = [top(self._meter.read())], list_runs(self._context)
         before, self._before = self._before, found
-        if not found:
-            return reading
-        return Group(reading, pipes(found, before, self._interval))
+        if found:
+            parts.append(pipes(found, before, self._interval))
+        if mirrored := mirrors_here(self._context):
+            parts.append(mirrors(mirrored))
+        return Group(*parts) if len(parts) > 1 else parts[0]
 
     def as_dict(self) -> dict[str, Any]:
         """Return a new reading, JSON-able."""
         workers = [dataclasses.asdict(seen) for seen in list_runs(self._context)]
-        return {**self._meter.read().as_dict(), "pipes": workers}
+        mirrored = [one.as_dict() for one in mirrors_here(self._context)]
+        return {
+            **self._meter.read().as_dict(), "pipes": workers, "mirrors": mirrored,
+        }  # fmt: skip

@@ -22,7 +22,7 @@ from ataraxis._kernels.lock cimport pthread_self
 from ataraxis._kernels.memory cimport Participant, inherited
 from ataraxis._kernels.platform cimport ax_prefault, ax_take_turn
 from ataraxis._kernels.ring cimport (
-    AX_UNKNOWN, HELD_BY_COPY, has_producers, at_position, ax_got, ax_ring, bytes_at, copy_run, count_frame, frame_at,
+    AX_UNKNOWN, HELD_BY_COPY, at_position, ax_got, ax_ring, bytes_at, copy_run, count_frame, frame_at, is_over,
     release_frame, has_next, next_frame, next_wait, payload_at, reader_join, reader_leave, ring_open, sequence_at,
     mark_read, time_at, unchanged,
 )
@@ -262,8 +262,8 @@ cdef class ConsumerHandle(Endpoint):
 
     @property
     def _is_live(self):
-        """Whether the stream has a producer."""
-        return self.is_open and has_producers(&self.ring)
+        """Whether frames may still be published."""
+        return self.is_open and not is_over(&self.ring)
 
     def _read_into(self, cnp.ndarray out not None, cnp.ndarray times, Py_ssize_t start, timeout):
         """Copy whole frames into the rows of `out` from `start` on; return the rows filled and a status."""

@@ -8,7 +8,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from ataraxis._kernels.atomics cimport ax_load32, ax_store32, ax_u32
+from ataraxis._kernels.atomics cimport ax_load32, ax_load64, ax_store32, ax_u32
 from ataraxis._kernels.consumer cimport ConsumerHandle
 from ataraxis._kernels.crc cimport ax_crc32, ax_crc_init, ax_header_crc, ax_seal, ax_seal_of
 from ataraxis._kernels.frame cimport (
@@ -23,26 +23,10 @@ from ataraxis._kernels.platform cimport ax_crash
 from ataraxis._kernels.queue cimport add_to, ax_lease, ones, queue_lease, queue_settle, slot_of
 from ataraxis._kernels.queue_handle cimport QueueHandle
 from ataraxis._kernels.ring cimport (
-    AX_UNKNOWN, ax_got, ax_ring, bytes_at, count_frame, frame_at, release_frame, next_frame, payload_at, reader_stop_gating,
+    AX_UNKNOWN, ax_got, ax_ring, bytes_at, count_frame, frame_at, is_over, next_frame, payload_at,
+    reader_stop_gating, release_frame,
 )
 from ataraxis._kernels.timing cimport deadline_of
-
-cdef struct ax_sink:
-    int fd
-    int index_fd
-    ax_seal seal
-    uint32_t shift              # XOR from a header's checksum without seed to the one with this file's seed
-    uint64_t at                 # file offset of the buffer's first byte
-    uint64_t limit              # no frame begins at or after it
-    uint64_t index_at
-    uint64_t used
-    uint64_t capacity
-    uint64_t frames             # in the file
-    uint64_t waiting            # in the buffer
-    size_t runs                 # not written to the index yet; the last one may grow
-    int error                   # of the last write, -errno
-    char *buffer
-    ax_run *run
 
 cdef enum:
     DIRECT_BYTES = 16384        # longer payloads are written without a copy
@@ -342,10 +326,6 @@ cdef int put_long(QueueHandle queue, ax_sink *sink, ax_place *place) noexcept no
 cdef class RecordKernel:
     """A file of frames and its index, both open for writing."""
 
-    cdef ax_sink sink
-    cdef unsigned char[::1] buffer
-    cdef unsigned char[::1] run_memory
-
     def _open(self, int fd, int index_fd, uint64_t at, uint64_t index_at, uint64_t limit, uint32_t seed,
               Py_ssize_t capacity):
         """Write to these files from `at` on; buffered frames go there, too."""
@@ -504,7 +484,7 @@ cdef class RingToFile:
         """Write the frames of the ring to the file; return frames, bytes, and a status.
 
         EMPTY: no more now; OK: call `release` first; LAPPED: the next frame is `found` instead of
-        `expected`, see `accept`; DAMAGED: of the ring; others: of the file, which did not take the next frame.
+        `expected`, or frames are missing before the end, see `accept`; DAMAGED: of the ring; others: of the file, which did not take the next frame.
         """
         cdef ConsumerHandle consumer = self.consumer
         cdef ax_ring *ring = &consumer.ring
@@ -519,6 +499,8 @@ cdef class RingToFile:
                 while self.count < self.most and nbytes < BATCH_BYTES:
                     if not self.has_taken:
                         status = next_frame(ring, &self.taken)
+                        if status == AX_ENDED and self.missing_at_end():
+                            status = AX_LAPPED
                         if status != AX_OK:
                             break
                         self.has_taken = True
@@ -562,6 +544,13 @@ cdef class RingToFile:
             consumer.leave()
         return frames, nbytes, status
 
+    cdef uint64_t missing_at_end(self) noexcept nogil:
+        # Frames that were lost after the last one. Acquire: pairs with the releases of `sent`.
+        cdef uint64_t sent = ax_load64(&self.consumer.ring.stream.sent)
+        if self.has_taken or self.consumer.ring.shared or self.first_missing == AX_UNKNOWN or not is_over(&self.consumer.ring):
+            return 0
+        return sent - self.first_missing if sent > self.first_missing else 0
+
     def release(self):
         """Release the slots of recorded frames."""
         cdef ConsumerHandle consumer = self.consumer
@@ -593,11 +582,11 @@ cdef class RingToFile:
         self.consumer._fail(AX_DAMAGED)
 
     def accept(self):
-        """Go on with the frame `found`; return how many are missing before it."""
-        cdef uint64_t missing = 0
+        """Go on with the frame `found`, or the end; return how many are missing before it."""
+        cdef uint64_t missing = self.missing_at_end()
         if self.has_taken:
             missing = self.found - self.first_missing
-            self.first_missing = self.found
+        self.first_missing += missing
         return missing
 
     @property

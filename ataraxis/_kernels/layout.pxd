@@ -47,7 +47,7 @@ cdef extern from "layout.h" nogil:
     int AX_SLOT_FREE, AX_SLOT_WRITING, AX_SLOT_READY, AX_SLOT_SKIP
     int AX_CURSOR_IDLE, AX_CURSOR_GATING, AX_CURSOR_DETACHED, AX_CURSOR_WATCHING
     int AX_POLICY_LOSSLESS, AX_POLICY_LOSSY, AX_POLICY_LATEST, AX_POLICY_JOINING
-    int AX_STREAM_SHARED, AX_STREAM_SYNC
+    int AX_STREAM_SHARED, AX_STREAM_SYNC, AX_STREAM_TYPED, AX_STREAM_RESUMABLE
     int AX_DURABLES, AX_MASK_WORDS, AX_PAYLOAD_AT, AX_PINS_AT
 
     ctypedef struct ax_event:
@@ -71,10 +71,12 @@ cdef extern from "layout.h" nogil:
         ax_u64 refused
         ax_u64 skipped
         ax_u64 gaps
+        ax_u64 absent
         ax_u64 producers[16]
         ax_u64 readers[16]
         ax_u64 durables
         ax_u64 drained
+        ax_u64 over
         ax_event data
         ax_event space
 

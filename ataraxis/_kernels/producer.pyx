@@ -30,22 +30,6 @@ from ataraxis._kernels.ring cimport (
 from ataraxis._kernels.run cimport prefetch_slot, claim_run
 from ataraxis._kernels.timing cimport deadline_of
 
-# Times of a frame.
-cdef struct ax_stamp:
-    int64_t time_ns
-    bint has_device
-    bint is_unsigned
-    uint64_t device_time
-    uint64_t device_sequence
-
-# Rows of an array that are being sent.
-cdef struct ax_rows:
-    const char *data
-    Py_ssize_t count
-    Py_ssize_t sent
-    const int64_t *times    # one a row, or NULL
-    const int64_t *device   # two a row: time and counter; or NULL
-
 cnp.import_array()
 
 cdef enum:
@@ -73,23 +57,6 @@ cdef class ProducerHandle(Endpoint):
     `_revive()` (make the handle usable or raise).
     """
 
-    cdef ax_frame typed                 # header of a frame of the stream's dtype and shape
-    cdef int kind                       # its numpy type number, -1: any frame
-    cdef Py_ssize_t typed_bytes
-    cdef int ndim
-    cdef Py_ssize_t shape[8]
-    cdef public int _on_full            # 0 block, 1 raise, 2 drop the newest
-    cdef public object cancel_event
-    cdef uint64_t ticket                # changes when a loan ends
-    cdef uint64_t dropped_ticket                # of a loan dropped while a thread was inside; 0: none
-    cdef uint64_t next_device
-    cdef bint has_device
-    cdef uint32_t source
-    cdef bint takes_short               # frames may be shorter along the first dimension
-    cdef bint counts_samples            # the device's counter counts samples, not frames
-    cdef object crc                     # CRC-32 of bytes; None: frames have no checksum
-    cdef bint is_summed
-
     def _open(self, memory, Participant participant not None, dtype, shape, int code, uint32_t labels, uint32_t source):
         """Join as a producer; `memory` is the payload (uint8). Return False if the geometry does not fit."""
         cdef int k
@@ -109,7 +76,7 @@ cdef class ProducerHandle(Endpoint):
             self.typed.labels = labels
             self.ndim = len(shape)
             self.typed.ndim = self.ndim
-            self.typed_bytes = dtype.itemsize
+            self.typed_bytes = self.item_bytes = dtype.itemsize
             for k in range(self.ndim):
                 self.shape[k] = shape[k]
                 self.typed_bytes *= shape[k]
@@ -120,6 +87,11 @@ cdef class ProducerHandle(Endpoint):
         producer_join(&self.ring)
         self.is_open = True
         return True
+
+    def _leave(self):
+        """Leave the stream without an end, as if this process died."""
+        self.ring.leaves = True
+        self._shut()
 
     def _shut(self):
         """Leave the stream."""

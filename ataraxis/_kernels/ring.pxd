@@ -34,6 +34,7 @@ cdef struct ax_ring:
     uint32_t words            # of a mask
     uint32_t me               # this participant
     bint shared
+    bint resumable            # the death of its producer is no end
     # the next position of this handle; index and lap follow it
     uint64_t position
     uint64_t index
@@ -42,6 +43,7 @@ cdef struct ax_ring:
     uint64_t limit            # may claim positions below it
     uint64_t sent             # frames published (not shared)
     bint claimed
+    bint leaves               # without an end, as if it died
     uint64_t passed           # positions skipped because a viewer had pinned the slot
     bint is_followed          # a reader that gates was behind at the last check
     # of a reader
@@ -148,9 +150,14 @@ cdef inline bint has_producers(ax_ring *ring) noexcept nogil:
             return True
     return False
 
+cdef inline bint is_over(ax_ring *ring) noexcept nogil:
+    # Whether no frame will be published any more. Acquire: `over` is stored after the last frame; nobody clears it.
+    return not has_producers(ring) and (not ring.resumable or ax_load64(&ring.stream.over) != 0)
+
 cdef int ring_open(ax_ring *ring, ax_party *party, char *frames, uint64_t bytes) noexcept nogil
 cdef uint64_t control_stride_of(uint32_t participants) noexcept nogil
 cdef uint64_t gate(ax_ring *ring) noexcept nogil
+cdef uint64_t slowest(ax_ring *ring, uint64_t low) noexcept nogil
 cdef int claim(ax_ring *ring) noexcept nogil
 cdef int check_full(ax_ring *ring) noexcept nogil
 cdef int check_words(ax_ring *ring) noexcept nogil

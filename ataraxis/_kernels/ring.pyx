@@ -18,8 +18,8 @@ from ataraxis._kernels.event cimport event_cancel, event_prepare, event_signal, 
 from ataraxis._kernels.layout cimport (
     AX_BUSY, AX_CURSOR_DETACHED, AX_CURSOR_GATING, AX_CURSOR_IDLE, AX_CURSOR_WATCHING, AX_DAMAGED, AX_DURABLES, AX_EMPTY,
     AX_ENDED, AX_FULL, AX_KIND_STREAM, AX_LAPPED, AX_OK, AX_OVERFLOW, AX_PAYLOAD_AT, AX_POLICY_JOINING,
-    AX_POLICY_LATEST, AX_POLICY_LOSSLESS, AX_SLOT_READY, AX_SLOT_SKIP, AX_SLOT_WRITING, AX_STREAM_SHARED, AX_TIMEOUT,
-    ax_reader, ax_slot, ax_stream,
+    AX_POLICY_LATEST, AX_POLICY_LOSSLESS, AX_SLOT_READY, AX_SLOT_SKIP, AX_SLOT_WRITING, AX_STREAM_RESUMABLE,
+    AX_STREAM_SHARED, AX_TIMEOUT, ax_reader, ax_slot, ax_stream,
 )
 from ataraxis._kernels.lock cimport pthread_self
 from ataraxis._kernels.memory cimport (
@@ -58,6 +58,7 @@ cdef int ring_open(ax_ring *ring, ax_party *party, char *frames, uint64_t bytes)
     ring.words = (party.slots + 63) // 64
     ring.me = party.slot
     ring.shared = stream.flags & AX_STREAM_SHARED
+    ring.resumable = stream.flags & AX_STREAM_RESUMABLE
     ring.readers = <ax_reader *>(party.control + sizeof(ax_stream))
     ring.controls = party.control + lines
     ring.frames = frames
@@ -89,15 +90,23 @@ cdef enum:
 cdef uint64_t gate(ax_ring *ring) noexcept nogil:
     # The first position that may not be claimed: n past the slowest reader that gates.
     # Never far ahead of the tail, so that most of the ring is still safe to read for a joining reader.
-    cdef uint64_t tail, low, mask, top, seen
-    cdef uint32_t k, reader
+    cdef uint64_t tail, low, top, seen
     tail = ax_load64(&ring.stream.tail)
-    low, top = tail, tail + max(1, ring.slots // AHEAD)
+    top = tail + max(1, ring.slots // AHEAD)
     seen = ax_load64(&ring.stream.announced)
     while seen < top and not ax_cas64(&ring.stream.announced, seen, top):
         seen = ax_load64(&ring.stream.announced)
     # Fence J: pairs with the one in reader_join. Either this loop sees the joiner's cursor, or it sees `announced`.
     ax_fence_full()
+    low = slowest(ring, tail)
+    ring.is_followed = low < tail
+    return min(low + ring.slots, top)
+
+
+cdef uint64_t slowest(ax_ring *ring, uint64_t low) noexcept nogil:
+    # The position of the slowest reader that gates, or `low` if all are past it.
+    cdef uint64_t mask
+    cdef uint32_t k, reader
     for k in range(ring.words):
         # Acquire: pairs with reader_leave; a reader that left has read its last frame.
         mask = ax_load64(&ring.stream.readers[k])
@@ -113,8 +122,7 @@ cdef uint64_t gate(ax_ring *ring) noexcept nogil:
         reader = ring.participants + first_bit(mask)
         mask &= mask - 1
         low = lower(low, ax_load64(&ring.readers[reader].cursor))
-    ring.is_followed = low < tail
-    return min(low + ring.slots, top)
+    return low
 
 
 cdef inline uint64_t lower(uint64_t low, uint64_t cursor) noexcept nogil:
@@ -262,7 +270,8 @@ cdef inline void publish_slot(ax_ring *ring, uint32_t at, uint64_t bytes) noexce
         ax_add64(&stream.sent, 1)
         ax_add64(&stream.sent_bytes, bytes)
     else:
-        ax_put64(&stream.sent, ring.sent)
+        # Release: pairs with `first_expected`.
+        ax_store64(&stream.sent, ring.sent)
         ax_put64(&stream.sent_bytes, ax_peek64(&stream.sent_bytes) + bytes)
     step(ring)
 
@@ -349,12 +358,38 @@ cdef int producer_join(ax_ring *ring) noexcept nogil:
     ring.sent = ax_load64(&ring.stream.sent)
     locate(ring, ax_load64(&ring.stream.tail))
     ring.limit = 0
+    if not ring.shared:
+        count_last(ring)
     return AX_OK
+
+
+cdef void count_last(ax_ring *ring) noexcept nogil:
+    # The producer before may have died after it published a frame, and before it counted it. Its slots were cleaned up.
+    cdef uint64_t position = ring.position, least, sequence
+    cdef ax_got got
+    least = position - ring.slots if position > ring.slots else 0
+    while position > least:
+        position -= 1
+        if at_position(ring, position, &got) != AX_OK:
+            continue
+        sequence = sequence_at(ring, got.index)
+        if sequence >= ring.sent and sequence != AX_UNKNOWN:
+            ring.sent = sequence + 1
+            ax_put64(&ring.stream.sent_bytes, ax_peek64(&ring.stream.sent_bytes) + bytes_at(ring, got.index))
+            ax_crash("resume_counting")
+            # Release: pairs with `first_expected`.
+            ax_store64(&ring.stream.sent, ring.sent)
+        return
 
 
 cdef void producer_leave(ax_ring *ring) noexcept nogil:
     # Acquire-release: pairs with has_producers; a reader that sees the bit cleared sees the last frame.
     abandon(ring)
+    if ring.resumable and not ring.leaves:
+        ax_crash("end_unmarked")
+        # Release: pairs with `is_over`. Before the bit is cleared, so that a death in between is an end.
+        ax_store64(&ring.stream.over, 1)
+        ax_crash("end_marked")
     ax_and64(&ring.stream.producers[ring.me >> 6], ~(<uint64_t>1 << (ring.me & 63)))
     event_signal(&ring.stream.data, ring.words)
 
@@ -453,9 +488,10 @@ cdef int next_frame(ax_ring *ring, ax_got *got) noexcept nogil:
         status = next_gating(ring, got)
     else:
         status = next_watching(ring, got)
-    if status == AX_EMPTY and not has_producers(ring) and not has_next(ring):
+    if status == AX_EMPTY and is_over(ring) and not has_next(ring):
         # The last producer published its frames before it left: no more will come.
         mark_drained(ring, ring.position)
+        count_end(ring)
         return AX_ENDED
     if status == AX_EMPTY and ring.freed:
         signal_space(ring)
@@ -693,6 +729,16 @@ cdef void count_frame(ax_ring *ring, uint64_t sequence) noexcept nogil:
     ax_put64(&ring.line.received, ring.received)
 
 
+cdef inline void count_end(ax_ring *ring) noexcept nogil:
+    # At the end: numbers that no frame will have any more count as dropped. Acquire: pairs with the releases of `sent`.
+    cdef uint64_t sent = ax_load64(&ring.stream.sent)
+    if ring.shared or ring.expected == AX_UNKNOWN or sent <= ring.expected:
+        return
+    ring.dropped += sent - ring.expected
+    ring.expected = sent
+    ax_put64(&ring.line.dropped, ring.dropped)
+
+
 cdef void release_frame(ax_ring *ring, uint64_t index, uint64_t position, int held) noexcept nogil:
     # Producers that wait are woken when a quarter of the ring is free, or nothing is left to read: a wake-up
     # costs more than many frames. If the reader stops in between, they wait at most until their next probe.
@@ -884,9 +930,13 @@ cdef bint overwritten(ax_ring *ring, uint64_t position) noexcept nogil:
 cdef uint64_t first_expected(ax_ring *ring, uint64_t start, uint64_t tail) noexcept nogil:
     # The first sequence for a reader that begins at `start`: losses count from there.
     cdef uint64_t position, sequence
+    # Acquire: pairs with the releases of `sent`. Before the slots: a frame found nowhere below has this number or a larger one.
+    cdef uint64_t sent = ax_load64(&ring.stream.sent)
     cdef ax_got got
-    if ring.shared or tail == 0:
+    if ring.shared:
         return start
+    if tail == 0:
+        return sent
     for position in range(start, min(tail, start + ring.slots)):
         if at_position(ring, position, &got) == AX_OK:
             sequence = sequence_at(ring, got.index)
@@ -898,7 +948,7 @@ cdef uint64_t first_expected(ax_ring *ring, uint64_t start, uint64_t tail) noexc
         if at_position(ring, position, &got) == AX_OK:
             sequence = sequence_at(ring, got.index)
             if unchanged(ring, &got):
-                return sequence + 1
+                return max(sequence + 1, sent)
     return AX_UNKNOWN
 
 

@@ -7,10 +7,12 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from ataraxis._kernels.atomics cimport (
-    ax_copy, ax_load32, ax_load64, ax_or64, ax_peek32, ax_peek64, ax_put64, ax_store32,
+    ax_copy, ax_load32, ax_load64, ax_or64, ax_peek32, ax_peek64, ax_put64, ax_store32, ax_store64,
 )
+from ataraxis._kernels.event cimport event_wake
 from ataraxis._kernels.layout cimport (
-    AX_BUSY, AX_CROWDED, AX_CURSOR_IDLE, AX_DURABLES, AX_PAYLOAD_AT, AX_READY, AX_RETIRED, ax_reader, ax_stream,
+    AX_BUSY, AX_CROWDED, AX_CURSOR_IDLE, AX_DURABLES, AX_PAYLOAD_AT, AX_READY, AX_RETIRED, AX_STREAM_RESUMABLE, ax_reader,
+    ax_stream,
 )
 from ataraxis._kernels.memory cimport Participant, ax_party, live_of
 from ataraxis._kernels.platform cimport F_UNLCK, F_WRLCK, ax_byte, ax_crash
@@ -112,12 +114,12 @@ def geometry(Participant participant not None):
 
 
 def words(Participant participant not None):
-    """Return tail, sent, bytes, last_ns, stalled_ns, stalled_since_ns, refused, skipped, gaps, drained."""
+    """Return tail, sent, bytes, last_ns, stalled_ns, stalled_since_ns, refused, skipped, gaps, absent, drained."""
     cdef ax_stream *stream = <ax_stream *>participant.party.control
     return (
         ax_load64(&stream.tail), ax_load64(&stream.sent), ax_peek64(&stream.sent_bytes), ax_peek64(&stream.last_ns),
         ax_peek64(&stream.stalled_ns), ax_peek64(&stream.stalled_since_ns), ax_peek64(&stream.refused),
-        ax_peek64(&stream.skipped), ax_peek64(&stream.gaps), ax_load64(&stream.drained),
+        ax_peek64(&stream.skipped), ax_peek64(&stream.gaps), ax_peek64(&stream.absent), ax_load64(&stream.drained),
     )
 
 
@@ -132,10 +134,42 @@ def producers(Participant participant not None):
     return found
 
 
+def is_over(Participant participant not None):
+    """Return whether no frame will be published any more: no producer is left, and none may resume the stream."""
+    cdef ax_stream *stream = <ax_stream *>participant.party.control
+    cdef uint32_t k
+    for k in range((participant.party.slots + 63) // 64):
+        if ax_load64(&stream.producers[k]):
+            return False
+    # Acquire: pairs with the release in `producer_leave`.
+    return not stream.flags & AX_STREAM_RESUMABLE or ax_load64(&stream.over) != 0
+
+
+def end(Participant participant not None):
+    """Mark the end of a stream whose producer died, and that will not be resumed; wake its readers."""
+    cdef ax_stream *stream = <ax_stream *>participant.party.control
+    # Release: pairs with `is_over`.
+    ax_store64(&stream.over, 1)
+    event_wake(&stream.data)
+
+
 def announce(Participant participant not None):
     """Mark this participant as a producer, before the stream is visible without one."""
     cdef ax_stream *stream = <ax_stream *>participant.party.control
     ax_or64(&stream.producers[participant.party.slot >> 6], <uint64_t>1 << (participant.party.slot & 63))
+
+
+def take_over(Participant participant not None):
+    """Mark this participant as the producer of a stream that has none and is not over; return whether it is.
+
+    The caller has called `hold_names`, so that of several one succeeds.
+    """
+    if producers(participant) or is_over(participant):
+        return False
+    ax_crash("resume_alone")
+    announce(participant)
+    ax_crash("resume_announced")
+    return True
 
 
 def readers(Participant participant not None):
@@ -187,8 +221,13 @@ def stride_of(uint64_t capacity):
     return (AX_PAYLOAD_AT + capacity + 127) // 128 * 128
 
 
-def describe(unsigned char[::1] control, uint64_t slots, uint64_t capacity, uint32_t participants, uint32_t flags):
-    """Write a stream's geometry into its control block, which is all zeros and not published yet."""
+def describe(
+    unsigned char[::1] control, uint64_t slots, uint64_t capacity, uint32_t participants, uint32_t flags, uint64_t first=0,
+):
+    """Write a stream's geometry into its control block, which is all zeros and not published yet.
+
+    `first`: number of its first frame.
+    """
     cdef ax_stream *stream = <ax_stream *>&control[0]
     stream.slots = slots
     stream.stride = stride_of(capacity)
@@ -196,6 +235,8 @@ def describe(unsigned char[::1] control, uint64_t slots, uint64_t capacity, uint
     stream.control_stride = control_stride_of(participants)
     stream.participants = participants
     stream.flags = flags
+    ax_put64(&stream.sent, first)
+    ax_put64(&stream.absent, first)
 
 
 # A status, for other packages.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ataraxis.cli import datamux, latency, log, session
+from ataraxis.cli import datamux, hosts, latency, log, session
 from ataraxis.cli.options import as_json_too, in_context, showing_errors
 
 
@@ -49,12 +49,17 @@ def demo(seconds: float, real: Path | None, output: Path | None, arrays: bool) -
 @main.command(name="ls")
 @in_context
 @as_json_too
-def list_segments(context: str | None, as_json: bool) -> None:
-    """List the segments of a context; only reads."""
+@click.argument("host", required=False, metavar="[HOST:]")
+def list_segments(context: str | None, as_json: bool, host: str | None) -> None:
+    """List the segments of a context, or the streams of another HOST; only reads."""
     from ataraxis import screen
     from ataraxis.shm.context import Context
     from ataraxis.stream.inspector import inspect
 
+    if host is not None:
+        if not host.endswith(":") or host == ":":
+            raise click.BadParameter(f"{host!r} is not HOST:, as in 'ataraxis ls acq:'")
+        return hosts.list_host(host[:-1], context, as_json)
     with showing_errors():
         place = Context.of(context)
         rows = inspect(place)
@@ -64,6 +69,7 @@ def list_segments(context: str | None, as_json: bool) -> None:
         screen.console().print(screen.segments(rows))
     else:
         click.echo(f"nothing is shared in {place.path}")
+    return None
 
 
 @main.command()
@@ -124,11 +130,18 @@ def gc(context: str | None, as_json: bool, dry_run: bool) -> None:
 @main.command(short_help="Check whether ataraxis can work on this machine.")
 @in_context
 @as_json_too
-def doctor(context: str | None, as_json: bool) -> None:
-    """Check this machine; the exit code is 1 if ataraxis cannot work here."""
+@click.argument("host", required=False)
+def doctor(context: str | None, as_json: bool, host: str | None) -> None:
+    """Check this machine; the exit code is 1 if ataraxis cannot work here.
+
+    With HOST, check the way to another host: reach, certificates, clock, rate, disk of
+    the spool, and the mirrored streams.
+    """
     from ataraxis import screen
     from ataraxis.shm.doctor import examine
 
+    if host is not None:
+        hosts.examine_host(host.removesuffix(":"), context, as_json)
     found = examine(context)
     if as_json:
         click.echo(json.dumps([check.as_dict() for check in found]))
@@ -140,7 +153,7 @@ def doctor(context: str | None, as_json: bool) -> None:
 for _command in (
     log.record, log.recover, log.verify, log.export, datamux.proxy, datamux.serve,
     datamux.mirror, session.run, session.check, session.fit, session.replay,
-    latency.latency, datamux.info,
+    latency.latency, datamux.info, hosts.hosts, hosts.agent,
 ):  # fmt: skip
     main.add_command(_command)
 

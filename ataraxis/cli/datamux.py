@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ataraxis.cli.hosts import mirror_host
 from ataraxis.cli.options import (
     as_json_too,
     in_context,
@@ -149,49 +150,92 @@ def _shared(
         raise
 
 
-# ---- commands of the remote API: serve and mirror
+# ---- mirror: of another host of the lab, or of a server of the remote API
 
 _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
-@click.command(short_help="Mirror STREAM of the server at URL here.")
+@click.command(short_help="Mirror HOST:STREAM, or URL STREAM, here.")
 @in_context
-@click.argument("url")
-@click.argument("stream")
+@click.argument("source", metavar="HOST:STREAM | URL")
+@click.argument("stream", required=False)
 @click.option("--as", "name", help="Name here; by default STREAM.")
-@click.option("--node", default="shared", show_default=True, help="Node of the server.")
 @click.option(
     "--policy", type=click.Choice(["lossless", "lossy", "latest"]),
-    help="How the server reads a shared stream. [default: lossless]",
+    help="How the stream is read there. [default: lossless]",
 )  # fmt: skip
-@click.option("-c", "--codec", default="frame", show_default=True)
+@click.option("--detach", is_flag=True, help="HOST: leave the mirror to the agent.")
+@click.option("--end", "is_ending", is_flag=True, help="HOST: end a mirror.")
 @click.option(
-    "--token-file", type=_FILE, help="Contains the server's token (mode 0600)."
+    "--acknowledge", type=click.Choice(["ring", "recorded"]),
+    help="HOST: it forgets a frame that is in the ring here, or recorded here.",
+)  # fmt: skip
+@click.option(
+    "--on-spool-full", type=click.Choice(["wait", "lose"]),
+    help="HOST: what it does when its disk is full: wait, or lose and count frames.",
+)  # fmt: skip
+@click.option("--timeout", type=float, help="HOST: how long to wait for STREAM, s.")
+@click.option("--node", help="URL: node of the server. [default: shared]")
+@click.option("-c", "--codec", help="URL: how frames are coded. [default: frame]")
+@click.option("--token-file", type=_FILE, help="URL: contains its token (mode 0600).")
+@click.option(
+    "--certificate", type=_FILE, help="URL: certificate of it or its authority, PEM."
 )
 @click.option(
-    "--certificate", type=_FILE, help="Certificate of the server or its authority, PEM."
-)
-@click.option(
-    "--patience", default=30.0, show_default=True,
-    help="How long to try to reconnect after the connection breaks, s.",
+    "--patience", type=float,
+    help="URL: how long to try to reconnect after a break, s. [default: 30]",
 )  # fmt: skip
 def mirror(
     context: str | None,
-    url: str,
-    stream: str,
+    source: str,
+    stream: str | None,
     name: str | None,
-    node: str,
     policy: str | None,
-    codec: str,
-    token_file: Path | None,
-    certificate: Path | None,
-    patience: float,
+    **options: Any,
 ) -> None:
-    """Mirror STREAM of the server at URL (ws://host:port) in shared memory here.
+    """Mirror a stream of another machine in shared memory here.
+
+    HOST:STREAM: of a host of the lab (see `ataraxis hosts`), by the agent of this
+    host. No frame is lost or repeated, whatever breaks. URL STREAM: of the server at
+    URL (ws://host:port); frames are lost when the connection breaks for long.
 
     Consumers, `ataraxis record` and others can read it until it ends or Ctrl-C. The
     exit code is 1 if it was lost.
     """
+    of_host = {"detach", "is_ending", "acknowledge", "on_spool_full", "timeout"}
+    is_url = "://" in source
+    if is_url == (stream is None):
+        raise click.UsageError(
+            "give HOST:STREAM, as acq:camera, or a URL and a STREAM, as "
+            "ws://192.0.2.10:8765 camera"
+        )
+    given = {key: value for key, value in options.items() if value not in (None, False)}
+    if wrong := sorted(k for k in given if (k in of_host) == is_url):
+        named = ", ".join("--" + k.removeprefix("is_").replace("_", "-") for k in wrong)
+        raise click.UsageError(f"{named} has no effect for {source!r}")
+    if policy is not None:
+        given["policy"] = policy
+    if is_url:
+        _mirror_url(context, source, stream or "", name, **given)
+        return
+    given["detached"] = given.pop("detach", False)
+    is_ending, timeout = given.pop("is_ending", False), given.pop("timeout", None)
+    mirror_host(source, name, context, is_ending=is_ending, timeout=timeout, **given)
+
+
+def _mirror_url(
+    context: str | None,
+    url: str,
+    stream: str,
+    name: str | None,
+    *,
+    policy: str | None = None,
+    node: str = "shared",
+    codec: str = "frame",
+    token_file: Path | None = None,
+    certificate: Path | None = None,
+    patience: float = 30.0,
+) -> None:
     from ataraxis.datamux.remote.access import token_from
     from ataraxis.datamux.remote.mirror import Mirror
     from ataraxis.errors import AtaraxisError

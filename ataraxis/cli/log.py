@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -51,6 +52,9 @@ def record(
 ) -> None:
     """Record STREAMS to a directory until they end, or until Ctrl-C.
 
+    HOST:STREAM is a stream of another host of the lab: it is mirrored first, and its
+    first frame here is recorded.
+
     After Ctrl-C, SIGTERM or SIGHUP, what was sent until then is recorded. While the
     disk refuses writes, producers wait; a second signal releases them, and the frames
     that are not on the disk are named. The exit code is 1 if a frame is missing.
@@ -62,8 +66,13 @@ def record(
     def warn(what: object) -> None:
         say(str(what), is_error=True)
 
-    with showing_errors(), Ending(is_last=True) as ending:
-        if not _wait_for(streams, context, timeout, ending):
+    with (
+        showing_errors(ValueError),
+        Ending(is_last=True) as ending,
+        ExitStack() as mirrors,
+    ):
+        here = _mirrored(streams, context, timeout, ending, mirrors)
+        if not _wait_for(here, context, timeout, ending):
             raise click.ClickException(
                 f"ended by {ending.name} before all streams existed; nothing was "
                 "recorded"
@@ -72,7 +81,7 @@ def record(
         if caution := caution_of(output):
             warn(caution)
         recorder = Recorder(
-            streams, output, context=context, durability=durability,  # type: ignore[arg-type]
+            here, output, context=context, durability=durability,  # type: ignore[arg-type]
             name=name, on_loss=warn, on_error=warn, on_low_disk=warn,
         )  # fmt: skip
         while recorder.is_recording and not ending.first.wait(_LOOK_S):
@@ -85,10 +94,38 @@ def record(
             f"{stream}: {found.frames} frames recorded, {found.lost} lost"
             + (old if found.had_ended else "")
         )
-        is_whole = is_whole and not found.lost
+        is_whole = is_whole and (not found.lost or found.is_clock)
     for stream, frames in unsaved.items():
         warn(f"{stream}: {unsaved_text(frames)}: released by {ending.name}")
     sys.exit(not is_whole)
+
+
+def _mirrored(
+    streams: tuple[str, ...],
+    context: str | None,
+    timeout: float | None,
+    ending: Ending,
+    mirrors: ExitStack,
+) -> tuple[str, ...]:
+    """Mirror each HOST:STREAM, and return the names of all streams here."""
+    from ataraxis.cli.hosts import wait_for_mirror
+    from ataraxis.shm.context import Context
+
+    known = Context.of(context).names()
+    here = []
+    for stream in streams:
+        if ":" not in stream or stream in known:
+            here.append(stream)
+            continue
+        host, _, stream = stream.partition(":")
+        mirror = wait_for_mirror(
+            stream, host, None, context, ending.first.is_set, timeout
+        )
+        if mirror is None:
+            break
+        mirrors.enter_context(mirror)
+        here.append(mirror.name)
+    return tuple(here)
 
 
 def _wait_for(

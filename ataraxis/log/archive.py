@@ -23,6 +23,8 @@ from ataraxis.clock import Anchor
 from ataraxis.errors import CorruptFrame
 from ataraxis.frame import Frame
 from ataraxis.labels import Labels, is_blocks
+from ataraxis.log.clock_table import clock_of, is_table
+from ataraxis.log.host_times import Route, read_tables
 from ataraxis.log.journal.page import Gap, files_of
 from ataraxis.log.journal.reader import JournalReader
 from ataraxis.log.npy.package import Messages
@@ -196,6 +198,45 @@ class LogArchive(Messages):
             that a monotonic time is ambiguous.
         """
         return by_anchors(self.anchors, times, str(self.path))
+
+    def to_clock(
+        self, source: int | str, times: NDArray[np.int64], clock: str
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Convert monotonic times of a source to those of a host, with their bounds.
+
+        Parameters
+        ----------
+        source : int or str
+            Number or name of a source: its labels state whose clock its stamps are of.
+        times : int64 array
+            Monotonic times, as in `EntryBlock.time`, ns, shape (n,).
+        clock : str
+            Name of the host: of the one that recorded, or of one whose clock was
+            recorded.
+
+        Returns
+        -------
+        times, bounds : int64 array
+            Monotonic times of that host, ns, and the largest error of each, ns.
+
+        Raises
+        ------
+        ValueError
+            No recorded clock leads to that of the host.
+        """
+        number = self._number(source)
+        assert number is not None
+        hosts = [clock_of(part.labels) for part in self._source.parts(number)]
+        if len(set(hosts)) != 1:
+            raise ValueError(
+                f"{self.path}: the stamps of source {source!r} are of the clocks "
+                f"{sorted(set(hosts))}: xarray.open_dataset(..., clock={clock!r}) "
+                "converts each by its own"
+            )
+        here = {anchor.host for anchor in self.anchors}
+        title = f"source {source!r} of {self.path}"
+        route = Route(title, read_tables(self.path), here, clock)
+        return route.convert(np.asarray(times, np.int64), *hosts[0])
 
     # ---- one by one
 
@@ -611,11 +652,15 @@ class Nodes(Sequence[LogNode]):
     def find(self, source: int | str | None = None) -> LogNode:
         """Return one by name or number; without either, the only one.
 
-        Raises `ValueError` if there are several, `KeyError` if it does not exist; the
-        message lists them.
+        The recorded clocks of other hosts count only if there is nothing else. Raises
+        `ValueError` if there are several, `KeyError` if it does not exist; the message
+        lists them.
         """
         if source is None:
-            found = self._nodes
+            found = [
+                node for node in self._nodes
+                if not is_table(node.info.name or "", node.info.labels)
+            ] or self._nodes  # fmt: skip
         elif isinstance(source, str):
             wanted = source.strip("/")
             found = [n for n in self._nodes if wanted in (n.name, n.info.name)][:1]

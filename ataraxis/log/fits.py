@@ -28,6 +28,7 @@ from ataraxis.log.sample_axis import (
     latency_of,
     thinned,
 )
+from ataraxis.log.selection import Selection
 from ataraxis.log.series import Series
 
 FOLDER = "fits"
@@ -141,10 +142,35 @@ def frames_of(series: Series, rows: int | None = None) -> FrameTimes:
     device = None
     if series.has_device and known is None:
         device = series.source.device_stamps(found)
+    sequence = _continued(series, found) if is_numbered else None
     return FrameTimes(
-        counts, found.time, found.sequence if is_numbered else None, device, shift,
-        known, series.shape[0] if series.is_blocks else 1,
+        counts, found.time, sequence, device, shift, known,
+        series.shape[0] if series.is_blocks else 1,
     )  # fmt: skip
+
+
+def _continued(series: Series, found: Selection) -> NDArray[np.uint64]:
+    """Return sequence numbers that go on where another stream of the name begins.
+
+    Nothing is known to be missing between two streams.
+    """
+    parts = series.source.parts(series.number)
+    if len(parts) < 2:
+        return found.sequence
+    part_of = np.zeros(len(found), np.int64)
+    for k, part in enumerate(parts):
+        for low, high in np.searchsorted(found.numbers, part.ranges).tolist():
+            part_of[low:high] = k
+    rows = np.arange(len(found))
+    if found.known is not None:
+        rows = np.flatnonzero(found.known)
+    own = found.sequence[rows].astype(np.int64)
+    is_first = np.diff(part_of[rows], prepend=part_of[rows[:1]]) != 0
+    steps = np.diff(own, prepend=own[:1])
+    sequence = found.sequence.copy()
+    shift = np.cumsum(np.where(is_first, 1 - steps, 0))
+    sequence[rows] = (own + shift).view(np.uint64)
+    return sequence
 
 
 # ---- numbers of frames

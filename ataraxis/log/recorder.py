@@ -8,6 +8,7 @@ import math
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,16 +25,18 @@ from ataraxis._kernels.journal_write import (
 )
 from ataraxis.errors import AtaraxisError, LayoutError, LoggerError, StreamUnavailable
 from ataraxis.log.account import REFUSED
+from ataraxis.log.clock_table import FIRST_TABLE, clock_of, table_name, table_number
 from ataraxis.log.disk_watch import DiskWatch, LowDisk
 from ataraxis.log.journal.input import InputFile, leave_out_repeated
-from ataraxis.log.journal.page import Gap, files_of
+from ataraxis.log.journal.page import Gap, files_of, index_path
 from ataraxis.log.journal.reader import JournalReader
 from ataraxis.log.journal.writer import JournalWriter
 from ataraxis.log.modes import make_folder
 from ataraxis.shm.context import Context, ContextLike
+from ataraxis.shm.files import is_owned
 from ataraxis.shm.thread import Latch, Thread
 from ataraxis.stream import Consumer
-from ataraxis.stream.announcement import Announcement
+from ataraxis.stream.announcement import Announcement, forget
 from ataraxis.stream.inspector import Inspector
 
 # ---- recording one stream into one journal, in a thread
@@ -74,6 +77,10 @@ class RecordingStatistics:
     """Why it cannot write now; empty if it can."""
     had_ended: bool = False
     """Whether the stream had ended before: these are frames left in its ring."""
+    parts: int = 1
+    """How many streams of the name were recorded, one after the other."""
+    is_clock: bool = False
+    """Whether it is the clock of another host, recorded beside that host's streams."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,7 @@ class ActiveRecording:
     ) -> None:
         self._open_consumer, self._open_journal = open_consumer, open_journal
         self.consumer, self.journal, self.source = consumer, journal, source
-        self.name = journal.name
+        self.name, self.stream_id = journal.name, consumer.stream_id
         self.failure: LoggerError | None = None
         """Why it cannot write."""
         self._on_loss, self._on_error, self._on_bytes = on_loss, on_error, on_bytes
@@ -571,6 +578,17 @@ def find_resume_point(directory: Path, name: str, stream_id: str) -> ResumePoint
     return ResumePoint(expected, refused, first)
 
 
+def _is_written(directory: Path, name: str, before: Path | None = None) -> bool:
+    """Return whether a writer has a file of a journal open, of those before one."""
+    for path in files_of(directory, name).get(name, []):
+        if path == before:
+            return False
+        with contextlib.suppress(OSError):
+            if is_owned(path):
+                return True
+    return False
+
+
 def _refused(stream: str, context: ContextLike) -> int:
     """Return how many frames the producer has given up; 0 without a stream."""
     place = Context.of(context)
@@ -643,7 +661,210 @@ def _join(
                     announcement.withdraw()
 
 
+# ---- recording the streams of one name, one after the other
+
+FOLLOW_S = 0.02
+"""How often the next stream of a name is looked for, s."""
+CLOCK_S = 0.2
+"""How often the clock of another host is looked for, s."""
+
+
+class FollowedRecording:
+    """Records the streams of one name, one after the other, in a thread.
+
+    Each is a part of its own. `begin` takes the id of the stream recorded last, "" if
+    there was none, and returns the recording of another one, or None while there is
+    none. `first` is the first recording, if it has begun.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        source: int,
+        begin: Callable[[str], ActiveRecording | None],
+        first: ActiveRecording | None = None,
+        *,
+        pause_s: float = FOLLOW_S,
+        on_error: Callable[[LoggerError], object] | None = None,
+        is_clock: bool = False,
+    ) -> None:
+        self.name, self.source = name, source
+        self._begin, self._part, self._pause_s = begin, first, pause_s
+        self._on_error, self._is_clock = on_error, is_clock
+        self._last = "" if first is None else first.stream_id
+        self._done: list[RecordingStatistics] = []
+        self.unsaved = range(0)
+        """Sequence numbers of the last stream that are in no file, after `release`."""
+        self._failure: LoggerError | None = None
+        self._lock = threading.Lock()
+        self._stop, self._release = Latch(), Latch()
+        self._is_persistent = False
+        self._thread = Thread(self._run, f"ataraxis-follow-{name}")
+        try:
+            self._thread.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        while True:
+            part = self._part
+            if part is not None and not part.join(FOLLOW_S):
+                continue
+            if part is not None and not self._retire(part):
+                return
+            was_stopped = self._stop.is_set()
+            has_begun = self._next()
+            # After a stop once more: what was sent until then is recorded.
+            if was_stopped and not has_begun:
+                return
+            if not has_begun:
+                self._stop.wait(self._pause_s)
+
+    def _next(self) -> bool:
+        """Begin with the next stream; return whether there is one."""
+        try:
+            part, error = self._begin(self._last), None
+        except (AtaraxisError, OSError, ValueError) as found:
+            part, error = (
+                None,
+                LoggerError(
+                    f"the next stream {self.name!r} cannot be recorded: {found}"
+                ),
+            )
+        is_new = error is not None and self._failure is None
+        self._failure = error
+        if is_new and error is not None and self._on_error is not None:
+            self._on_error(error)
+        if part is None:
+            return False
+        with self._lock:
+            self._part, self._last = part, part.stream_id
+            if self._release.is_set():
+                part.release()
+            if self._stop.is_set():
+                part.stop(is_persistent=self._is_persistent)
+        return True
+
+    def _retire(self, part: ActiveRecording) -> bool:
+        """Keep the statistics of a part that has ended; return whether to go on."""
+        with self._lock:
+            self.unsaved = part.unsaved
+            if part.failure is not None:
+                self._failure = part.failure
+                return False
+            self._done.append(part.statistics())
+            self._part = None
+        return True
+
+    # ---- called by the owner, as those of `ActiveRecording`
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether it records or waits for the next stream."""
+        return self._thread.is_alive()
+
+    @property
+    def failure(self) -> LoggerError | None:
+        """Why it cannot write, or begin with the next stream."""
+        part = self._part
+        return self._failure if part is None else part.failure
+
+    @property
+    def current_error(self) -> LoggerError | None:
+        """Why it cannot write now: an error, or a disk that does not answer."""
+        part = self._part
+        return self._failure if part is None else part.current_error
+
+    def stop(self, *, is_persistent: bool = False) -> None:
+        """Record every frame sent until now, and end."""
+        with self._lock:
+            self._is_persistent = is_persistent
+            if self._part is not None:
+                self._part.stop(is_persistent=is_persistent)
+            self._stop.set()
+
+    def release(self) -> None:
+        """End now, and let the producer continue."""
+        with self._lock:
+            self._release.set()
+            if self._part is not None:
+                self._part.release()
+                self.unsaved = self._part.unsaved
+        self.stop()
+
+    def join(self, timeout: float | None) -> bool:
+        """Wait for the end up to `timeout`, s; return whether it has ended."""
+        return self._thread.join(timeout)
+
+    def is_silent(self, seconds: float = SILENT_S) -> bool:
+        """Return whether the disk has not answered for so long, s."""
+        part = self._part
+        return part is not None and part.is_silent(seconds)
+
+    def end(self) -> None:
+        """Wait for the end; raise `LoggerError` if the disk does not answer."""
+        while not self.join(CHECK_S):
+            if (part := self._part) is not None:
+                part.end()
+
+    def statistics(self) -> RecordingStatistics:
+        """Return the statistics of all parts together."""
+        with self._lock:
+            found = list(self._done)
+            if self._part is not None:
+                found.append(self._part.statistics())
+        return RecordingStatistics(
+            self.name,
+            self.source,
+            sum(part.frames for part in found),
+            sum(part.nbytes for part in found),
+            sum(part.lost for part in found),
+            sum(part.skipped for part in found),
+            self.is_recording,
+            str(self.current_error or ""),
+            bool(found) and found[0].had_ended,
+            len(found),
+            self._is_clock,
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the frames recorded."""
+        return self.statistics().nbytes
+
+
+class _NextStream:
+    """Looks whether a name means another stream than before, cheaply."""
+
+    def __init__(self, name: str, context: Context) -> None:
+        self._name, self._context = name, context
+        self._path = context.path_of(name)
+        self._seen: tuple[int, int] | None = None
+
+    def is_another(self, last: str) -> bool:
+        """Return whether the name means a stream, of another id than `last`."""
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return False
+        here = found.st_ino, found.st_ctime_ns
+        if here == self._seen:
+            return False
+        try:
+            is_another = Inspector(self._name, self._context).stream_id() != last
+        except (StreamUnavailable, LayoutError, OSError):
+            return False  # not complete yet, or gone
+        if not is_another:
+            self._seen = here
+        return is_another
+
+
 # ---- the recorder
+
+Recording = ActiveRecording | FollowedRecording
 
 
 class Recorder:
@@ -675,8 +896,11 @@ class Recorder:
     low_disk_s : float
         Report when the free space lasts less than this at the present rate, s.
     is_whole : bool
-        Count frames that were sent before this recorder joined as missing. By default
-        they count as late.
+        Count frames that were sent before this recorder joined as missing. By default,
+        and of a mirror of another host's stream, they count as late.
+    follow : bool
+        When a stream ends, go on with the next stream of the name, until `stop`: its
+        program was restarted. Each is a part of its own in the journal.
 
     Raises
     ------
@@ -692,6 +916,10 @@ class Recorder:
     counted in the journal. A slot is released only when its frame is in a file, so a
     killed recorder loses nothing: the next one resumes where it was. If the disk fails,
     frames stay in the ring, producers wait, and writing is retried until `stop`.
+
+    Of a stream whose stamps are of another host, by its labels, the stream
+    ``clock.HOST`` of the same context is recorded too, while there is one: it relates
+    the two clocks. No producer waits for that, and it never fails the recording.
 
     Examples
     --------
@@ -723,60 +951,167 @@ class Recorder:
         on_low_disk: Callable[[LowDisk], object] | None = None,
         low_disk_s: float = 600.0,
         is_whole: bool = False,
+        follow: bool = False,
         **journal: Any,
     ) -> None:
         names = [streams] if isinstance(streams, str) else list(streams)
         if not names or len(set(names)) < len(names):
             raise ValueError(f"streams must be one or more unique names, got {names}")
         self.directory = Path(directory)
-        self._recordings: list[ActiveRecording] = []
+        self._names, self._context, self._durable = names, Context.of(context), name
+        self._detached_timeout = detached_timeout
+        self._is_whole = is_whole
+        self._callbacks: dict[str, Any] = {"on_loss": on_loss, "on_error": on_error}
+        self._journal = {"durability": durability, **journal}
+        self._recordings: list[Recording] = []
+        self._clocks: dict[str, FollowedRecording] = {}
+        self._announcements: list[Announcement] = []
         self._lock = threading.Lock()
         joining: list[Consumer] = []
         try:
+            if follow:
+                # For as long as it lasts, and if it dies: each next producer waits.
+                for stream in names:
+                    self._announcements.append(
+                        Announcement(
+                            stream, name, context, is_kept=True,
+                            detached_timeout=detached_timeout,
+                        )
+                    )  # fmt: skip
             for found in _join(names, context, name, detached_timeout, timeout):
                 joining = [found.consumer]
                 if not self._recordings:
                     numbers = self._numbers(names)
                     self._watch = DiskWatch(self.directory, low_disk_s, on_low_disk)
-                stream, stream_id = found.stream, found.consumer.stream_id
-                resume = find_resume_point(self.directory, stream, stream_id)
-                open_journal = functools.partial(
-                    JournalWriter, self.directory, stream,
-                    **{"durability": durability, **journal},
-                )  # fmt: skip
                 # Start each at once: its producer would wait for the recorder.
-                self._recordings.append(
-                    ActiveRecording(
-                        found.consumer,
-                        open_journal(),
-                        numbers[stream],
-                        resume=resume,
-                        on_loss=on_loss,
-                        on_error=on_error,
-                        on_bytes=self._check_disk,
-                        is_whole=is_whole or found.was_absent,
-                        refused=found.refused,
-                        open_journal=open_journal,
-                        open_consumer=functools.partial(
-                            Consumer,
-                            stream,
-                            context=context,
-                            durable=name,
-                            detached_timeout=detached_timeout,
-                        ),
-                    )
-                )
+                begun = self._record(found, numbers[found.stream])
                 joining = []
-                del found
+                self._recordings.append(self._followed(begun) if follow else begun)
+                del found, begun
             self._recordings.sort(key=lambda recording: names.index(recording.name))
         except BaseException:
-            for recording in self._recordings:
+            for recording in (*self._recordings, *self._clocks.values()):
                 recording.stop()
-            for recording in self._recordings:
+            for recording in (*self._recordings, *self._clocks.values()):
                 recording.join(None)
             for consumer in joining:
                 consumer.close()
+            self._withdraw()
             raise
+
+    # ---- beginning
+
+    def _record(self, found: _Joined, number: int) -> ActiveRecording:
+        """Begin to record a stream that was joined, and the clock of its host."""
+        stream, consumer = found.stream, found.consumer
+        resume = find_resume_point(self.directory, stream, consumer.stream_id)
+        open_journal = functools.partial(
+            JournalWriter, self.directory, stream, **self._journal
+        )
+        host, _ = clock_of(consumer.labels)
+        begun = ActiveRecording(
+            consumer,
+            open_journal(),
+            number,
+            resume=resume,
+            on_bytes=self._check_disk,
+            # A mirror begins in the midst of its stream: what was before is late.
+            is_whole=(self._is_whole or found.was_absent) and not host,
+            refused=found.refused,
+            open_journal=open_journal,
+            open_consumer=functools.partial(
+                Consumer,
+                stream,
+                context=self._context,
+                durable=self._durable,
+                detached_timeout=self._detached_timeout,
+            ),
+            **self._callbacks,
+        )
+        if host:
+            try:
+                self._record_clock(host)
+            except Exception as error:  # the recording is worth more than its clock
+                warnings.warn(
+                    f"the clock of {host!r} is not recorded: {error}",
+                    RuntimeWarning,
+                    stacklevel=4,
+                )
+        return begun
+
+    def _followed(self, first: ActiveRecording) -> FollowedRecording:
+        """Go on with the next streams of the name of a recording."""
+        stream, number = first.name, first.source
+        after = _NextStream(stream, self._context)
+
+        def begin(last: str) -> ActiveRecording | None:
+            if not after.is_another(last):
+                return None
+            refused = _refused(stream, self._context)
+            try:
+                consumer = Consumer(
+                    stream,
+                    context=self._context,
+                    durable=self._durable,
+                    detached_timeout=self._detached_timeout,
+                )
+            except StreamUnavailable:
+                return None
+            # It was announced: what was sent before it joined is missing. If recording
+            # fails, the consumer is dropped, not closed: the ring keeps the frames.
+            return self._record(_Joined(stream, consumer, refused, True), number)
+
+        return FollowedRecording(
+            stream, number, begin, first, on_error=self._callbacks["on_error"]
+        )
+
+    def _record_clock(self, host: str) -> None:
+        """Record the clock of another host, whenever its stream is there."""
+        stream = table_name(host)
+        if stream in self._clocks or stream in self._names:
+            return
+        after = _NextStream(stream, self._context)
+
+        def begin(last: str) -> ActiveRecording | None:
+            if not after.is_another(last) or _is_written(self.directory, stream):
+                return None
+            open_consumer = functools.partial(
+                Consumer, stream, context=self._context, policy="lossy",
+                label=self._durable,
+            )  # fmt: skip
+            open_journal = functools.partial(
+                JournalWriter, self.directory, stream, **self._journal
+            )
+            try:
+                consumer = open_consumer()
+            except StreamUnavailable:
+                return None
+            journal = open_journal()
+            path = journal.statistics().path
+            if _is_written(self.directory, stream, path):
+                # Another recorder has begun with it at the same time.
+                journal.abandon()
+                for file in (path, index_path(path)):
+                    file.unlink(missing_ok=True)
+                consumer.close()
+                return None
+            resume = find_resume_point(self.directory, stream, consumer.stream_id)
+            return ActiveRecording(
+                consumer, journal, table_number(host), resume=resume, on_loss=None,
+                on_error=None, on_bytes=self._check_disk, open_consumer=open_consumer,
+                open_journal=open_journal,
+            )  # fmt: skip
+
+        self._clocks[stream] = FollowedRecording(
+            stream, table_number(host), begin, pause_s=CLOCK_S, is_clock=True
+        )
+
+    def _withdraw(self) -> None:
+        """Let the next producers begin without it, or a dead one of its name."""
+        for announcement in self._announcements:
+            announcement.withdraw()
+        for stream in self._names:
+            forget(stream, self._durable, self._context)
 
     def _numbers(self, names: list[str]) -> dict[str, int]:
         """Number the streams, as an earlier recording did if there is one."""
@@ -792,7 +1127,8 @@ class Recorder:
                 for number, info in reader.sources.items():
                     known.setdefault(info.name or f"source {number}", number)
         for name in names:
-            known.setdefault(name, max(known.values(), default=-1) + 1)
+            usual = (number for number in known.values() if number < FIRST_TABLE)
+            known.setdefault(name, max(usual, default=-1) + 1)
         return known
 
     def _check_disk(self) -> None:
@@ -807,8 +1143,9 @@ class Recorder:
         return any(r.is_recording for r in self._recordings)
 
     def statistics(self) -> dict[str, RecordingStatistics]:
-        """Return the state of each stream."""
-        return {r.name: r.statistics() for r in self._recordings}
+        """Return the state of each stream, and of the clocks of other hosts."""
+        every = (*self._recordings, *self._clocks.values())
+        return {r.name: r.statistics() for r in every}
 
     def check(self) -> None:
         """Raise the error of a stream that cannot be recorded, if there is one.
@@ -825,8 +1162,9 @@ class Recorder:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until every stream has ended and is recorded; return whether it is.
 
-        While the disk fails, frames stay in their ring and writing is retried without
-        limit: see `check`, `statistics` and `on_error`.
+        With ``follow=True`` none ends before `stop`. While the disk fails, frames stay
+        in their ring and writing is retried without limit: see `check`, `statistics`
+        and `on_error`.
 
         Raises
         ------
@@ -863,9 +1201,18 @@ class Recorder:
                 recording.end()
             except LoggerError as error:
                 stuck = stuck or error
+        self._end_clocks()
         if stuck is not None:
             raise stuck
         self.check()
+
+    def _end_clocks(self) -> None:
+        """End what is recorded beside the streams; nothing waits for its disk."""
+        self._withdraw()
+        for clock in self._clocks.values():
+            clock.stop()
+        for clock in self._clocks.values():
+            clock.join(SILENT_S)
 
     def finish(
         self, release: Latch, on_refusal: Callable[[LoggerError], object]
@@ -901,6 +1248,7 @@ class Recorder:
                         other.release()
                 if release.is_set() and recording.is_silent():
                     break
+        self._end_clocks()
         left = {r.name: r.unsaved for r in self._recordings if len(r.unsaved)}
         for recording in self._recordings:
             # It failed without being released: its thread has ended.

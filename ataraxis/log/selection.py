@@ -79,6 +79,18 @@ class SourceInfo:
 
 
 @dataclass(frozen=True, eq=False)
+class SourcePart:
+    """The entries of a source that were recorded from one stream."""
+
+    stream: str
+    """Id of the stream; empty if it is not known, or is not a stream."""
+    labels: Labels | None
+    """Labels of each entry."""
+    ranges: NDArray[np.int64]
+    """Their numbers as ranges, (k, 2), in order."""
+
+
+@dataclass(frozen=True, eq=False)
 class Selection:
     """Entries of a log, found but not read; arrays of shape (n,)."""
 
@@ -237,6 +249,15 @@ class LogSource(Protocol):
     def account(self, source: int) -> tuple[int, int]:
         """Return how many entries of a source are missing, and how many were late."""
         return 0, 0
+
+    def parts(self, source: int) -> list[SourcePart]:
+        """Return the streams that a source was recorded from, one after the other.
+
+        Each has its own sequence numbers, and may have another clock.
+        """
+        info = self.sources.get(source)
+        labels = info.labels if info is not None else None
+        return [SourcePart("", labels, self.extents(source))]
 
     def shifts_ns(self, source: int) -> list[int | None]:
         """Return wall minus monotonic time of each session; None if unknown."""

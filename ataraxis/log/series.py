@@ -15,6 +15,7 @@ from ataraxis.errors import CorruptFrame, NotConnectedError
 from ataraxis.frame import DType, Frame
 from ataraxis.labels import Labels, is_blocks
 from ataraxis.log.blocks import Blocks
+from ataraxis.log.clock_table import clock_of
 from ataraxis.log.rows import (
     PIECE_BYTES,
     TEXT,
@@ -121,6 +122,10 @@ class Times:
             name = "time since the onset, which was not recorded"
         else:
             name = "time since the machine started"
+            parts = self._source.parts(self.number)
+            hosts = {clock_of(part.labels)[0] for part in parts} - {""}
+            if hosts:
+                name = f"time since host {', '.join(sorted(hosts))} started, its clock"
         found: dict[str, Any] = {"long_name": name, **TIME_AXIS}
         if not is_wall and len(self.onsets) > 1:
             found["onsets_us"] = self.onsets

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.labels import sample_rate
+from ataraxis.log.clock_table import CLOCK, FIELDS, PREFIX, table_name
+from ataraxis.log.host_times import read_tables
 from ataraxis.session.events import EVENTS, parsed
 from ataraxis.session.outputs import OUTPUT_ROW
 
@@ -65,10 +67,15 @@ def around(
     or ``""``; of integers the least, of unsigned ones the largest of their dtype, which
     is then the attribute "missing_value"; of booleans False.
 
+    Of a stream that was mirrored from another host the events are placed on that host's
+    clock, by the offsets that were recorded beside it: its attribute "clock_bound_ns"
+    is their largest error there.
+
     Raises
     ------
     TypeError, ValueError
-        `tree` is not a session, `event` not a name, or a time is not valid.
+        `tree` is not a session, `event` not a name, or a time is not valid; or the
+        clock of a mirrored stream was not recorded.
     KeyError
         The session has no events, no event of that name, or no such stream.
 
@@ -109,24 +116,57 @@ def around(
     times, coords = _events(tree, event)
     wanted = [streams] if isinstance(streams, str) else streams
     if wanted is None:
-        names = [n for n in tree.children if n != EVENTS and _is_sampled(tree[n])]
+        names = [n for n in tree.children if n != EVENTS and _is_sampled(n, tree[n])]
     else:
         names = list(wanted)
     nodes = {}
     for name in names:
         if name not in tree.children:
             raise KeyError(f"no stream {name!r}: the session has {[*tree.children]}")
-        part = _cut(tree[name].to_dataset(), times, before, after)
+        dataset = tree[name].to_dataset()
+        there, about = _on_its_clock(tree, name, dataset, times, coords["event_ns"][1])
+        part = _cut(dataset, there, before, after)
         if part is not None:
-            nodes[name] = part.assign_coords(coords)
+            nodes[name] = part.assign_coords(coords).assign_attrs(about)
         elif wanted is not None:
             raise ValueError(f"stream {name!r} has no rate: it has too few samples")
     attrs = {"event": event, "before_s": before, "after_s": after}
     return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **nodes})
 
 
-def _is_sampled(node: Any) -> bool:
-    """Return whether it has samples, and is not the log of an output."""
+def _on_its_clock(
+    tree: xr.DataTree,
+    name: str,
+    dataset: xr.Dataset,
+    times: NDArray[Any],
+    stamps: NDArray[np.int64],
+) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Return the times of events on the clock of a stream, and attributes that say so.
+
+    `times` are those of the events on the clock here, `stamps` their monotonic times.
+    """
+    every = (variable.attrs.get(CLOCK) for variable in dataset.data_vars.values())
+    clock = next((one for one in every if isinstance(one, str) and one), "")
+    if not clock:
+        return times, {}
+    host, _, boot = clock.partition("/")
+    tables = read_tables(tree.attrs["path"]) if "path" in tree.attrs else {}
+    if host not in tables:
+        raise ValueError(
+            f"stream {name!r} has the times of host {host!r}, and {table_name(host)!r} "
+            "was not recorded beside it: they cannot be related to the events. Name "
+            "the other streams with streams="
+        )
+    there, bound = tables[host].of_boot(boot).to_remote(stamps)
+    about = {CLOCK: clock, "clock_bound_ns": int(bound.max(initial=0))}
+    return there.astype("m8[ns]"), about
+
+
+def _is_sampled(name: str, node: Any) -> bool:
+    """Return whether it has samples, and is not the log of an output, nor a clock."""
+    fields = node.coords["field"].values if "field" in node.coords else ()
+    if name.startswith(PREFIX) and tuple(map(str, fields)) == FIELDS:
+        return False
     has_stamps = STAMP in node.coords and len(node[STAMP]) > 0
     return has_stamps and not {*(OUTPUT_ROW.names or ())} <= {*node.data_vars}
 

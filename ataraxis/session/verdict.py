@@ -6,10 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ataraxis.clock import Anchor
 from ataraxis.config import YamlConfig
 from ataraxis.log.account import SourceReport
 from ataraxis.log.archive import LogArchive
+from ataraxis.log.clock_table import clock_of, is_table, table_name
 from ataraxis.log.selection import Problem
 from ataraxis.log.verification import LogReport, verify
 from ataraxis.session.clocks import ARRIVAL, fit_session
@@ -175,8 +179,11 @@ def judge(
         report = verify(directory, seconds=DEEP_S)
     except FileNotFoundError:
         report = LogReport((), ())
+    mirrors, clocks = _of_others(directory)
     for source in report.sources:
-        _add(found, source)
+        # The clock of another host, recorded beside its streams, is not judged.
+        if source.name in found or source.name not in clocks:
+            _add(found, source)
     lines = pulses_of(directory)
     for name, (line_stream, line) in lines.items():
         if name in found:
@@ -193,6 +200,9 @@ def judge(
             stream.notes.append(
                 f"its source waited {stream.waited_s:.1f} s in all for readers"
             )
+    for name, text in mirrors.items():
+        if name in found:
+            found[name].note(text)
     notes = [*notes, *_add_clocks(directory, found, lines)]
     problems = report.problems
     doubted = [*doubts, *(str(p) for p in problems if not _is_cut(p))]
@@ -210,6 +220,48 @@ def judge(
         clock=clock,
         streams=sorted(found.values(), key=lambda stream: stream.name),
         notes=[*doubted, *notes],
+    )
+
+
+def _of_others(directory: Path) -> tuple[dict[str, str], set[str]]:
+    """Return what is known of the times of mirrored streams, and the clocks' names."""
+    mirrors: dict[str, str] = {}
+    clocks: set[str] = set()
+    try:
+        archive = LogArchive(directory)
+    except FileNotFoundError:
+        return mirrors, clocks
+    with archive:
+        for info in archive.sources.values():
+            name = info.name or ""
+            if is_table(name, info.labels):
+                clocks.add(name)
+            elif host := clock_of(info.labels)[0]:
+                times = archive.select(info.number).time
+                mirrors[name] = _relation(archive, info.number, times, host)
+    return mirrors, clocks
+
+
+def _relation(
+    archive: LogArchive, source: int, times: NDArray[np.int64], host: str
+) -> str:
+    """Return how the times of a mirrored stream relate to the clock here."""
+    text = f"a mirror of a stream of host {host!r}, with the times of its clock"
+    here = next((anchor.host for anchor in archive.anchors if anchor.host), "")
+    if not len(times):
+        return text
+    try:
+        local, bounds = archive.to_clock(source, times, here)
+    except ValueError:
+        known = table_name(host)
+        return (
+            f"{text}, which cannot be related to the clock here: {known!r} was not "
+            "recorded"
+        )
+    ahead = int(times[-1] - local[-1]) / 1e9
+    return (
+        f"{text}: {ahead:.6f} s ahead of the clock here at its end, "
+        f"+-{int(bounds.max()) / 1000:.3g} us in all"
     )
 
 

@@ -312,6 +312,46 @@ def forget(entry: WaitEntry) -> None:
             sleeper.ring()
 
 
+class Alarm:
+    """The sleep of one thread: until an event of segments, or until another one rings.
+
+    The thread reads `count`, looks for work, arms what it waits for, looks again, and
+    sleeps: what happens after the reading ends the sleep.
+
+    Examples
+    --------
+    >>> alarm = Alarm()
+    >>> seen = alarm.count
+    >>> alarm.ring()
+    >>> alarm.sleep(seen, 60)  # rung already
+    """
+
+    def __init__(self) -> None:
+        self._bell = ctypes.c_uint32()
+        self._gate = threading.Lock()
+
+    @property
+    def count(self) -> int:
+        """How many times it was rung, modulo 2**32."""
+        return self._bell.value
+
+    def ring(self) -> None:
+        """End the thread's sleep, or its next one if it read `count` before."""
+        with self._gate:  # each ring changes the count
+            self._bell.value += 1
+        _system().wake(ctypes.addressof(self._bell))
+
+    def sleep(self, seen: int, seconds: float, *armed: tuple[int, int]) -> None:
+        """Sleep until `ring` or an event that was armed, at most for `seconds`.
+
+        `seen` is the `count` before the look for work; `armed` is of `Waitable.arm`.
+        May return earlier.
+        """
+        if seconds > 0:
+            bell = ctypes.addressof(self._bell)
+            _system().sleep(_waits_of([(bell, seen), *armed]), seconds)
+
+
 # ---- from an event loop
 
 

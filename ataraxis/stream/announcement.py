@@ -17,6 +17,7 @@ import uuid
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ataraxis.errors import AtaraxisError
 from ataraxis.shm.context import GROUP_MODE, Context, ContextLike, checked_name
@@ -41,13 +42,19 @@ class Announced:
     """Its file."""
     durable: str
     """The reader's durable name."""
+    is_alive: bool = True
+    """Whether its process lives; one that is kept may be dead."""
+    detached_timeout: float | None = None
+    """How long producers wait for a reader that died, s; None: forever."""
 
 
 class Announcement:
     """Announce that a durable reader will read a stream from its first frame.
 
     The producer that makes the stream waits for the reader to join, see
-    ``Producer(join_timeout=)``. The announcement ends with `withdraw` or its process.
+    ``Producer(join_timeout=)``. The announcement ends with `withdraw` or its process;
+    one that is kept ends with `withdraw`, or `forget`: if its process dies, producers
+    keep the frames from the first one on.
 
     Parameters
     ----------
@@ -57,6 +64,10 @@ class Announcement:
         The reader's durable name.
     context : Context, str, Path or None
         The directory the stream will live in.
+    is_kept : bool
+        Whether it stays when its process dies.
+    detached_timeout : float or None
+        How long producers then wait for the reader, s; None: forever.
 
     Examples
     --------
@@ -67,13 +78,24 @@ class Announcement:
     []
     """
 
-    def __init__(self, stream: str, durable: str, context: ContextLike = None) -> None:
+    def __init__(
+        self,
+        stream: str,
+        durable: str,
+        context: ContextLike = None,
+        *,
+        is_kept: bool = False,
+        detached_timeout: float | None = None,
+    ) -> None:
         self._context = Context.of(context)
         sweep(self._context)
         self._folder = f"{PREFIX}{checked_name(stream)}"
         self._name = uuid.uuid4().hex
         self._descriptor = -1
-        text = json.dumps({"durable": durable}).encode()
+        about: dict[str, object] = {"durable": durable}
+        if is_kept:
+            about |= {"is_kept": True, "detached_timeout": detached_timeout}
+        text = json.dumps(about).encode()
         with self._context.opened() as directory:
             for left in reversed(range(_TRIES)):
                 try:
@@ -82,6 +104,8 @@ class Announcement:
                 except FileNotFoundError:  # another process removed the empty folder
                     if not left:
                         raise
+        if is_kept:  # instead of one that a dead process has left
+            forget(stream, durable, self._context)
 
     def _announce(self, directory: int, text: bytes) -> None:
         is_shared = self._context.is_shared_with_group
@@ -132,6 +156,20 @@ class Announcement:
 
 def announced(stream: str, context: ContextLike = None) -> list[Announced]:
     """List the live announcements for a stream; remove those of dead processes."""
+    return [one for one in _announced(stream, context) if one.is_alive]
+
+
+def forget(stream: str, durable: str, context: ContextLike = None) -> None:
+    """Remove the announcements of a durable name that dead processes have left."""
+    place = Context.of(context)
+    for one in _announced(stream, place):
+        if one.durable == durable and not one.is_alive:
+            with contextlib.suppress(OSError), place.opened() as directory:
+                _unlink(f"{PREFIX}{stream}/{os.path.basename(one.path)}", directory)
+                _remove_empty(f"{PREFIX}{stream}", directory)
+
+
+def _announced(stream: str, context: ContextLike) -> list[Announced]:
     place = Context.of(context)
     with place.opened() as directory:
         return _announced_in(f"{PREFIX}{stream}", directory, place)
@@ -147,7 +185,7 @@ def sweep(context: ContextLike = None) -> None:
 
 
 def _announced_in(name: str, directory: int, context: Context) -> list[Announced]:
-    """List the live announcements in a folder; remove the folder if it has none."""
+    """List the announcements in a folder; remove the folder if it has none."""
     try:
         folder = os.open(name, _FOLDER, dir_fd=directory)
     except OSError:  # the common case: no reader waits for the stream
@@ -160,10 +198,16 @@ def _announced_in(name: str, directory: int, context: Context) -> list[Announced
         for one in names:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 # Suppressed: withdrawn meanwhile, or not a valid announcement.
-                text = _read(one, folder, context)
-                if text is not None:
-                    durable = str(json.loads(text)["durable"])
-                    found.append(Announced(context.join(f"{name}/{one}"), durable))
+                read = _read(one, folder, context)
+                if read is not None:
+                    about, is_alive = read
+                    timeout = about.get("detached_timeout")
+                    found.append(
+                        Announced(
+                            context.join(f"{name}/{one}"), str(about["durable"]),
+                            is_alive, None if timeout is None else float(timeout),
+                        )
+                    )  # fmt: skip
     finally:
         os.close(folder)
     if not found:
@@ -171,18 +215,28 @@ def _announced_in(name: str, directory: int, context: Context) -> list[Announced
     return found
 
 
-def _read(name: str, directory: int, context: Context) -> bytes | None:
-    """Read a live announcement; None, and the file removed, if its process died."""
+def _read(
+    name: str, directory: int, context: Context
+) -> tuple[dict[str, Any], bool] | None:
+    """Read an announcement, and whether its process lives.
+
+    None if it died, and the file removed, unless it is kept.
+    """
     descriptor = os.open(name, _READ, dir_fd=directory)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or not context.trusts(status, directory):
             return None
-        if not is_owned(descriptor):
-            if not name.endswith(_NEW):  # else another process is writing it
-                _unlink(name, directory)
+        is_alive = is_owned(descriptor)
+        if not is_alive and name.endswith(_NEW):
+            return None  # another process is writing it
+        about: dict[str, Any] = {}
+        with contextlib.suppress(ValueError):
+            about = dict(json.loads(os.read(descriptor, _MOST)))
+        if not is_alive and about.get("is_kept") is not True:
+            _unlink(name, directory)
             return None
-        return os.read(descriptor, _MOST)
+        return about, is_alive
     finally:
         os.close(descriptor)
 
@@ -193,16 +247,22 @@ def wait_for_announced(
     timeout: float,
     *,
     has_joined: Callable[[str], bool],
-    keep_for: Callable[[str], object],
+    keep_for: Callable[[str, float | None], object],
 ) -> None:
     """Wait until the announced readers have joined; called by the producer.
 
     The stream is published already. A reader that has not joined within `timeout`, s,
-    is named in a warning. `has_joined` and `keep_for` take a durable name: whether its
-    reader has joined, and to keep the frames for one that has not.
+    is named in a warning. `has_joined` takes a durable name: whether its reader has
+    joined; `keep_for` also how long to keep the frames for one that has not, s.
     """
+    every = _announced(stream, context)
+    alive = {one.durable for one in every if one.is_alive}
+    for one in every:
+        if one.durable not in alive and not has_joined(one.durable):
+            with contextlib.suppress(AtaraxisError):  # it has returned, and joined
+                keep_for(one.durable, one.detached_timeout)
     deadline, pause = time.monotonic() + timeout, _PAUSE_S
-    while True:
+    while alive:
         names = [one.durable for one in announced(stream, context)]
         waiting = [name for name in names if not has_joined(name)]
         if not waiting:
@@ -211,9 +271,9 @@ def wait_for_announced(
             break
         time.sleep(pause)
         pause = min(pause * 2, _LONGEST_S)
-    for name in dict.fromkeys(waiting):
+    for name in dict.fromkeys(waiting) if alive else ():
         try:
-            keep_for(name)
+            keep_for(name, None)
         except AtaraxisError as error:
             if has_joined(name):
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 import time
 import weakref
 from collections import deque
@@ -26,6 +27,7 @@ from ataraxis._kernels.consumer import (
     ConsumerHandle,
     Frame,
 )
+from ataraxis.clock import boot_id
 from ataraxis.errors import CorruptFrame, ReleasedBuffer
 from ataraxis.frame import crc32
 from ataraxis.labels import is_blocks, whole
@@ -318,7 +320,7 @@ class Consumer(Endpoint, ConsumerHandle):
 
     @property
     def is_ended(self) -> bool:
-        """Whether every producer has ended or died."""
+        """Whether every producer has ended or died; if it can be resumed, has ended."""
         segment = self._attached()
         if self._is_live and time.monotonic() - self._swept > 0.02:
             self._swept = time.monotonic()
@@ -331,6 +333,18 @@ class Consumer(Endpoint, ConsumerHandle):
     def stream_id(self) -> str:
         """Identity of the stream: differs for each stream made under the name."""
         return self._attached().header.uuid.hex()
+
+    @property
+    def clock(self) -> str:
+        """Clock of the stamps, ``HOST/BOOT-ID``: of this host, unless it is a mirror.
+
+        A mirror of a stream of another host has the stamps of that one, as its labels
+        state in ``attrs["clock"]``; the stream ``clock.HOST`` relates the two clocks.
+        """
+        found = self._labels.attrs.get("clock", "")
+        if isinstance(found, str) and found:
+            return found
+        return f"{socket.gethostname()}/{boot_id()}"
 
     @property
     def policy(self) -> str:

@@ -38,7 +38,7 @@ from ataraxis.stream.statistics import StreamStatistics, read_statistics
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SHARED, SYNC, TYPED = 1, 2, 4
+SHARED, SYNC, TYPED, RESUMABLE = 1, 2, 4, 8
 HOLD_TRIES = 200
 
 _open_ends: weakref.WeakSet[Endpoint] = weakref.WeakSet()
@@ -145,7 +145,10 @@ class Endpoint:
 
     @property
     def last_sent_iteration(self) -> int:
-        """Number of the last frame sent, from 1; 0 before the first."""
+        """Number of the last frame sent, from 1; 0 before the first.
+
+        It is the `sequence` of the next frame, of a stream with one producer.
+        """
         return snapshot.words(self._attached().participant)[1]
 
     def statistics(self) -> StreamStatistics:
@@ -212,10 +215,11 @@ class Endpoint:
 
 
 @contextlib.contextmanager
-def no_new_names(segment: Segment) -> Iterator[None]:
-    """Block registrations of durable readers while the name is taken away.
+def no_new_names(segment: Segment) -> Iterator[bool]:
+    """Block registrations, and producers that resume, while the name is taken away.
 
-    A reader that registered before is seen; a later one finds the name gone.
+    A reader that registered before is seen; a later one finds the name gone. Yields
+    whether they are blocked; if not, another process blocks them for long.
     """
     part = segment.participant
     tries = HOLD_TRIES
@@ -223,7 +227,7 @@ def no_new_names(segment: Segment) -> Iterator[None]:
         time.sleep(0.001)
         tries -= 1
     try:
-        yield
+        yield is_held
     finally:
         if is_held:
             snapshot.free_names(part)
@@ -240,7 +244,7 @@ def finalize(segment: Segment) -> None:
         return
     part.sweep()
     tail, sent, *_, drained = snapshot.words(part)
-    if not snapshot.producers(part) and (drained >= tail or sent == 0):
+    if snapshot.is_over(part) and (drained >= tail or sent == 0):
         with no_new_names(segment):
             segment.unlink()
 
@@ -276,22 +280,26 @@ def open_to_send(
     participants: int,
     mode: int | None,
     group: str | int | None,
+    first: int = 0,
 ) -> Segment:
     """Make the stream, or join it as another producer if it is shared.
 
-    Raises `StreamExists` if a live producer has the name, or a durable reader has
+    A stream that can be resumed, and whose producer died, is joined if labels, geometry
+    and flags are the same. `first` is the number of the first frame of one that is
+    made. Raises `StreamExists` if a live producer has the name, or a durable reader has
     frames to read.
     """
+    geometry = slots, capacity, flags
 
     def fill(segment: Segment) -> None:
         g = segment.header.geometry
         control = np.frombuffer(memoryview(segment.mapping), np.uint8)
         control = control[g.control : g.control + g.control_bytes]
-        snapshot.describe(control, slots, capacity, participants, flags)
+        snapshot.describe(control, *geometry[:2], participants, flags, first)
         snapshot.announce(segment.participant)
 
     for attempt in range(TRIES):
-        joined = _join(name, labels, flags, context)
+        joined = _join(name, labels, geometry, context)
         if joined is not None:
             return joined
         try:
@@ -314,17 +322,27 @@ def open_to_send(
 
 
 def _join(
-    name: str, labels: Labels, flags: int, context: ContextLike
+    name: str, labels: Labels, geometry: tuple[int, int, int], context: ContextLike
 ) -> Segment | None:
-    """Join a live shared stream, or remove one whose producers are gone."""
+    """Join a live shared stream, or one to resume; or remove one without producers."""
+    flags = geometry[2]
     try:
         old = Segment.attach(name, kind=Kind.STREAM, context=context)
     except (SegmentNotFound, LayoutError):
         return None
     old.participant.sweep()
+    found = snapshot.geometry(old.participant)[2]
+    is_alike = snapshot.geometry(old.participant) == geometry and old.labels == labels
+    if flags & RESUMABLE and is_alike and _take_over(old):
+        return old
     if snapshot.producers(old.participant):
-        found = snapshot.geometry(old.participant)[2]
         if not flags & found & SHARED:
+            if flags & RESUMABLE:
+                raise StreamExists(
+                    f"stream {name!r} in {old.context.path} has a live producer: "
+                    "resume=True goes on with it once that one has died; end it, or "
+                    "use another name"
+                )
             raise StreamExists(
                 f"stream {name!r} in {old.context.path} has a producer already: read "
                 f"it with Consumer({name!r}), use another name, or give both "
@@ -342,13 +360,34 @@ def _join(
         time.sleep(0.01)
     with no_new_names(old):
         if behind := _reader_behind(old):
+            is_over = snapshot.is_over(old.participant)
+            state = "ended" if is_over else "lost its producer"
+            advice = "" if is_over else "; resume=True with the same labels goes on"
             raise StreamExists(
-                f"stream {name!r} has ended, but holds frames that its durable reader "
+                f"stream {name!r} has {state}, but holds frames that its durable reader "
                 f"{behind!r} has not read: start that reader, or 'ataraxis recover'"
+                f"{advice}"
             )
+        if snapshot.producers(old.participant):
+            return None  # one has resumed it: the next try finds it
+        snapshot.end(old.participant)
         snapshot.keep(old.participant, False)
         old.unlink()
     return None
+
+
+def _take_over(segment: Segment) -> bool:
+    """Become the producer of a stream whose producer died; return whether it worked.
+
+    Of several that try, one does. A stream that has ended, or whose name was taken
+    away, is not resumed.
+    """
+    part = segment.participant
+    with no_new_names(segment) as is_alone:
+        part.sweep()
+        if not is_alone or segment.meaning_of_name() != "this":
+            return False
+        return snapshot.take_over(part)
 
 
 def _reader_behind(segment: Segment) -> str | None:

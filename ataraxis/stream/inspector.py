@@ -34,7 +34,8 @@ STREAM = {
     "slots": 0, "stride": 8, "capacity": 16, "control_stride": 24, "participants": 32,
     "flags": 36, "tail": 128, "sent": 256, "sent_bytes": 264, "last_ns": 272,
     "stalled_ns": 280, "stalled_since_ns": 288, "refused": 296, "skipped": 304,
-    "gaps": 312, "producers": 384, "readers": 512, "durables": 640, "drained": 648,
+    "gaps": 312, "absent": 320, "producers": 384, "readers": 512, "durables": 640,
+    "drained": 648, "over": 656,
 }  # fmt: skip
 READER = {
     "cursor": 0, "policy": 8, "owner": 12, "received": 16, "dropped": 24, "joined": 32,
@@ -43,7 +44,7 @@ READER = {
 STREAM_BYTES, READER_BYTES, DURABLES = 1280, 128, 16
 COUNTS = (
     "tail", "sent", "sent_bytes", "last_ns", "stalled_ns", "stalled_since_ns",
-    "refused", "skipped", "gaps", "drained",
+    "refused", "skipped", "gaps", "absent", "drained",
 )  # fmt: skip
 _GATING, _DETACHED = 1, 2
 _TRIES = 8
@@ -180,6 +181,20 @@ class Inspector:
         LayoutError
             The file is damaged, or is not a stream.
         """
+        found: StreamStatistics = self._read(read_stream)
+        return found
+
+    def stream_id(self) -> str:
+        """Return the id of the stream that has the name now, as `Consumer.stream_id`.
+
+        Raises
+        ------
+        SegmentNotFound, LayoutError
+            As `statistics`.
+        """
+        return str(self._read(lambda found, header: header.uuid.hex()))
+
+    def _read(self, read: Callable[[files.Found, SegmentHeader], Any]) -> Any:
         directory = self._context.open_directory()
         try:
             with files.find(directory, self._context, self._name, os.O_RDONLY) as found:
@@ -189,7 +204,7 @@ class Inspector:
                     raise LayoutError(
                         f"{found.path} holds a {header.kind.name.lower()}, not a stream"
                     )
-                return read_stream(found, header)
+                return read(found, header)
         finally:
             os.close(directory)
 

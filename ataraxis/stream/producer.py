@@ -32,6 +32,7 @@ from ataraxis.shm.context import ContextLike
 from ataraxis.stream.announcement import wait_for_announced
 from ataraxis.stream.consumer import Consumer
 from ataraxis.stream.endpoint import (
+    RESUMABLE,
     SHARED,
     SYNC,
     TYPED,
@@ -54,6 +55,7 @@ from ataraxis.stream.write_buffer import WriteBuffer
 # A ring that fits the processor's cache is several times as fast.
 DEFAULT_BYTES = 1 << 20
 LEAST, MOST = 4, 1024
+MOST_SEQUENCE = 1 << 62
 
 
 def frame_labels(
@@ -156,11 +158,20 @@ class Producer(Endpoint, ProducerHandle):
         for it.
     mode, group : optional
         Permission bits and group of the file, see `Segment.create`.
+    resume : bool
+        Make a stream that outlives the death of its producer: readers wait, and the
+        next producer of the name with ``resume=True``, the same labels, sizes and
+        policy goes on after the last frame. Such a stream ends by `end` or `close`
+        only, also at the end of the program or by an exception. If there is none to go
+        on with, a new one is made.
+    first_sequence : int
+        Number of the first frame of a stream that is made.
 
     Raises
     ------
     StreamExists
-        A live producer has the name.
+        A live producer has the name, or a durable reader has frames left to read of an
+        ended stream.
     ValueError
         An option or an attribute of rates, stamps or exposures is wrong.
 
@@ -174,6 +185,18 @@ class Producer(Endpoint, ProducerHandle):
     ...     frame.array[...] = 7
     >>> int(viewer.receive().array.sum())
     42
+
+    A program that is started again after a kill goes on with its stream:
+
+    >>> with Producer("doc_resume", shape=(3,), resume=True, first_sequence=7) as daq:
+    ...     _ = daq.send(np.zeros(3))
+    ...     daq.last_sent_iteration
+    ...     daq.leave()  # without an end, as a kill would
+    7
+    >>> with Producer("doc_resume", shape=(3,), resume=True) as daq:
+    ...     daq.last_sent_iteration
+    ...     daq.unlink()
+    8
     """
 
     def __init__(
@@ -200,8 +223,19 @@ class Producer(Endpoint, ProducerHandle):
         join_timeout: float = 2.0,
         mode: int | None = None,
         group: str | int | None = None,
+        resume: bool = False,
+        first_sequence: int = 0,
     ) -> None:
         check_timeout(join_timeout)
+        if not 0 <= first_sequence < MOST_SEQUENCE:
+            raise ValueError(
+                f"first_sequence must be 0 to 2**62 - 1, got {first_sequence!r}"
+            )
+        if shared and (resume or first_sequence):
+            raise ValueError(
+                "resume= and first_sequence= are of a stream with one producer: leave "
+                "out shared=True, whose producers join and leave at any time"
+            )
         self._name = plain_name(stream_name)
         self._is_ended = False
         self._is_stall_reported = False
@@ -211,7 +245,7 @@ class Producer(Endpoint, ProducerHandle):
         labels, capacity = frame_labels(buffer_size, shape, dtype, dims, coords, attrs)
         slots = slot_count(capacity, buffer_count, buffer_seconds, labels)
         is_typed = shape is not None
-        flags = shared * SHARED | sync * SYNC | is_typed * TYPED
+        flags = shared * SHARED | sync * SYNC | is_typed * TYPED | resume * RESUMABLE
         segment = open_to_send(
             self._name,
             labels,
@@ -222,6 +256,7 @@ class Producer(Endpoint, ProducerHandle):
             participants=participants,
             mode=mode,
             group=group,
+            first=first_sequence,
         )
         typed = labels.dtype if is_typed else None
         code, sign = code_of(labels.dtype), TYPED_LABELS
@@ -251,10 +286,13 @@ class Producer(Endpoint, ProducerHandle):
             for entry in snapshot.readers(self._attached().participant)
         )
 
-    def _keep_for(self, durable: str) -> None:
+    def _keep_for(self, durable: str, timeout: float | None) -> None:
         """Gate for a durable reader that has not joined, as for one that died."""
         segment = self._attached()
-        consumer = Consumer(self._name, context=segment.context, durable=durable)
+        consumer = Consumer(
+            self._name, context=segment.context, durable=durable,
+            detached_timeout=timeout,
+        )  # fmt: skip
         del consumer  # not closed: the name keeps gating
 
     # ---- sending
@@ -427,7 +465,21 @@ class Producer(Endpoint, ProducerHandle):
     def end(self) -> None:
         """End the stream; consumers receive what was sent, then the end."""
         self._shut()
-        self._is_ended = True
+        self._is_ended = not self._has_left
+
+    def leave(self) -> None:
+        """Leave a stream made with ``resume=True`` without ending it.
+
+        Its readers wait for the next producer, as after the death of this one.
+        """
+        if not self._flags & RESUMABLE:
+            raise ValueError(
+                f"stream {self._name!r} ends without its producer: use close(), or "
+                "make it with resume=True"
+            )
+        self._has_left = self._has_left or not self._is_ended
+        self._leave()
+        super().close()
 
     def close(self) -> None:
         """End the stream and leave it.
@@ -446,6 +498,8 @@ class Producer(Endpoint, ProducerHandle):
             snapshot.keep(segment.participant, False)
             segment.unlink()
         self.close()
+
+    _has_left = False
 
     # ---- what it is
 

@@ -58,7 +58,7 @@ class StreamStatistics:
     buffer_size: int
     """Payload bytes a slot holds."""
     sent: int
-    """Frames published."""
+    """Frames published here."""
     sent_bytes: int
     """Payload bytes of them."""
     last_ns: int
@@ -143,7 +143,8 @@ def stream_statistics(
     `snapshot.readers` return them; `producers` is the number of live ones.
     """
     slots, capacity, _ = geometry
-    tail, sent, sent_bytes, last, stalled, since, refused, skipped, gaps, _ = words
+    tail, sent, sent_bytes, last, stalled, since, refused, skipped, gaps = words[:9]
+    sent = max(sent - words[9], 0)  # without numbers that were lost on the way here
     now = now_ns()
     readers = []
     for entry in entries:

@@ -124,6 +124,7 @@ class TestSharedSourceLossy(TestSharedSource):
     policy = "lossy"
 
 
+@pytest.mark.filterwarnings("ignore:the mirror of .* loses frames")
 class TestMirror(Lossless):
     """Through a server, into a context of its own."""
 

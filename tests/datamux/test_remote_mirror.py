@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ LABELS = {
     "coords": {"axis": ["x", "y", "z"]},
     "attrs": {"units": "mm", "rate_hz": 100.0},
 }
+# A mirror over a websocket that is asked for every frame warns; see the last test.
+pytestmark = pytest.mark.filterwarnings("ignore:the mirror of .* loses frames")
 
 
 @pytest.fixture
@@ -88,6 +91,20 @@ def test_blocks_are_mirrored_with_their_arrival_here(there, tmp_path, monkeypatc
             end = mirror.wait(20)
             assert end.reason == "failed"
             assert "shape (1, 2)" in str(end)
+
+
+@pytest.mark.parametrize("attrs", [None, {"policy": "lossless"}])
+def test_a_mirror_that_should_lose_nothing_warns(attrs, there, tmp_path, monkeypatch):
+    monkeypatch.setenv("ATARAXIS_CONTEXT", str(there))
+    with pose(there), served(tmp_path) as server:
+        url = f"ws://127.0.0.1:{server.port}"
+        here = tmp_path / "here"
+        here.mkdir(mode=0o700)
+        with pytest.warns(UserWarning, match=r"ataraxis\.cluster\.Mirror"):
+            Mirror(url, "pose", context=here, attrs=attrs).close()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            Mirror(url, "pose", context=here, attrs={"policy": "latest"}).close()
 
 
 def test_a_mirror_of_nothing_says_what_there_is(there, tmp_path, monkeypatch):

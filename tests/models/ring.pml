@@ -10,6 +10,7 @@
  *   FREEZE     watchers keep their pins forever    HOLD      gaters keep a frame until they have the next
  *   RUN        slots that the only producer claims together, published in order when all are filled (1)
  *   DURABLE    gater 0 goes on gating when it dies, and comes back once
+ *   RESUME     the death of the only producer is no end: it comes back, and goes on with its numbers
  *   MUTANT_*   one mistake each, that Spin must catch
  *
  * Waiting is a guard: a wait without end shows as an invalid end state. Timed sleepers also wake
@@ -76,6 +77,14 @@ byte pub[MOST];                       /* position -> frame published there */
 byte need[2]; bit joined[2];          /* a live gater needs all from here on */
 byte kept[N];                         /* bit of a live watcher with a confirmed pin */
 bit came_back;
+bit over;                             /* the end mark of a stream that can be resumed */
+byte count;                           /* frames published, counted after each */
+byte came_again, last;                /* ghosts: producers that resumed; frames published */
+#if defined(RESUME) && !defined(MUTANT_DEATH_ENDS)
+#define OVER over
+#else
+#define OVER 1
+#endif
 
 inline reap(x) {
   if
@@ -117,12 +126,35 @@ inline sweep() {
 #define GATED(c, p) (cst[c] != IDLE && cur[c] + N <= (p))
 inline leave(x) { atomic { done[x] = 1; dirty[x] = 0; byte_[x] = 0; alive[x] = 0 } }
 
+#ifdef RESUME
+/* No number is missing, none is there twice. */
+#define NUMBER assert(k == last); last = k + 1
+#define COUNT count = k + 1
+/* The producer before may have died after it published a frame, and before it counted it. */
+inline count_last() {
+  k = count;
+#ifndef MUTANT_COUNT_WORD
+  p = tail; low = tail; c = 0;
+  do
+  :: p > 0 && low - p < N && c == 0 ->
+     p--;
+     atomic { if :: lap[p % N] == LAP(p) && st[p % N] == READY -> c = da[p % N] :: else fi }
+  :: else -> break
+  od;
+  atomic { if :: c > k -> k = c :: else fi; count = k; p = 0; low = 0; c = 0 }
+#endif
+}
+#else
+#define NUMBER skip
+#define COUNT skip
+#endif
+
 /* Set the state of a claimed word: a store with one producer, else a swap that may find the lap raised. */
 inline set_state(p, state) {
   atomic {
     assert(st[p % N] == WRITING && own[p % N] == me);
     if
-    :: lap[p % N] == LAP(p) -> st[p % N] = state; if :: state == READY -> assert(!ended); pub[p] = me * 100 + k + 1 :: else fi
+    :: lap[p % N] == LAP(p) -> st[p % N] = state; if :: state == READY -> assert(!ended); pub[p] = me * 100 + k + 1; NUMBER :: else fi
     :: else -> assert(SHARED); st[p % N] = SKIP
     fi
   }
@@ -171,7 +203,7 @@ inline send_run() {
   q = p;
   do
   :: q < p + r ->
-     if :: st[q % N] == WRITING -> set_state(q, READY); k++ :: else fi;
+     if :: st[q % N] == WRITING -> set_state(q, READY); COUNT; k++ :: else fi;
      q++
   :: q == p + r -> break
   od
@@ -184,6 +216,9 @@ proctype Producer(byte me) {
   byte r, q;
 #endif
   {
+#ifdef RESUME
+  count_last();
+#endif
   do
   :: k < M ->
 next:
@@ -258,14 +293,33 @@ next:
      atomic { assert(!kept[p % N]); db[p % N] = me * 100 + k + 1 };
      set_state(p, READY);
 #endif
+     COUNT;
      k++;
 sent: skip
   :: k >= M -> break
   od;
+#ifdef RESUME
+  over = 1;
+#endif
   sends[me] = 0;
   leave(me)
   } unless { !alive[me] && !done[me] };
-end0: skip
+end0:
+#ifdef RESUME
+  /* The next one: with the byte, after the dead one was cleaned up. */
+  if
+#ifdef MUTANT_RESUME_UNCLEANED
+  :: atomic { !done[me] && !over && came_again < KILLS && !reaper[me] ->
+#else
+  :: atomic { !done[me] && !over && came_again < KILLS && !reaper[me] && !dirty[me] ->
+#endif
+       came_again++; alive[me] = 1; byte_[me] = 1; dirty[me] = 1; sends[me] = 1; run Producer(me) }
+  :: done[me] || over || came_again == KILLS
+  :: atomic { !done[me] && DEAD(me) -> skip }; reap(me); goto end0
+  fi
+#else
+  skip
+#endif
 }
 
 proctype Gater(byte me) {
@@ -303,7 +357,7 @@ proctype Gater(byte me) {
         if
         :: atomic { lap[pos % N] >= LAP(pos) && st[pos % N] != WRITING -> skip }
         :: atomic { ANY_DEAD -> skip }; sweep()
-        :: atomic { !sends[0] && !sends[1] && wl < LAP(pos) && !ANY_DEAD -> skip };
+        :: atomic { !sends[0] && !sends[1] && OVER && wl < LAP(pos) && !ANY_DEAD -> skip };
            if                                  /* the end: check again once no producer is left */
            :: lap[pos % N] < LAP(pos) ->
               t = pos;

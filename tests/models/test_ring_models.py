@@ -1,6 +1,6 @@
 """The models of a stream's ring and wake-up: no schedule breaks them, mutants do.
 
-`tests/models/ring.pml` (lossless, lossy, mixed, durable) and `tests/models/wake.pml`.
+`tests/models/ring.pml` (lossless, lossy, mixed, durable, resumed) and `tests/models/wake.pml`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ SIZES = {
     "shared": "ring PRODUCERS=2 M=1 WATCHERS=0",
     "durable": "ring DURABLE KILLS=1 M=3 WATCHERS=0",
     "durable-from-oldest": "ring DURABLE KILLS=1 M=4 WATCHERS=0 OLDEST=1",
+    "resume": "ring RESUME KILLS=1 M=3 WATCHERS=0",
+    "resume-runs": "ring RESUME RUN=2 AHEAD=2 KILLS=1 M=3 WATCHERS=0",
+    "resume-kills": "ring RESUME KILLS=2 M=2 WATCHERS=0",
     "wake": "wake SLEEPERS=2",
     "wake-three": "wake SLEEPERS=3",
     "wake-signallers": "wake SLEEPERS=2 SIGNALLERS=2 EVENTS=1",
@@ -36,6 +39,8 @@ SIZES = {
 LARGER_SIZES = {
     "mixed-kill": "ring M=3 KILLS=1",
     "mixed-two": "ring GATERS=2 M=3",
+    "resume-mixed": "ring RESUME KILLS=1 M=2",
+    "resume-two": "ring RESUME KILLS=1 M=2 GATERS=2 WATCHERS=0 OLDEST=1",
     "shared-kill": "ring PRODUCERS=2 M=1 WATCHERS=0 KILLS=1",
     "shared-mixed": "ring PRODUCERS=2 M=1",
 }
@@ -53,6 +58,9 @@ MUTANTS = {
     "NO_CLEAN_WORD": "ring KILLS=1 M=2",
     "NO_CLEAN_CURSOR": "ring KILLS=1 M=3",
     "RUN_PAST_LIMIT": "ring RUN=2 AHEAD=2 M=4",
+    "DEATH_ENDS": "ring RESUME KILLS=1 M=3 WATCHERS=0",
+    "COUNT_WORD": "ring RESUME KILLS=1 M=3 WATCHERS=0",
+    "RESUME_UNCLEANED": "ring RESUME KILLS=1 M=3 WATCHERS=0",
     "PIN_ALL": "ring FREEZE M=3 WATCHERS=2 GATERS=0",
     "LOOK_FIRST": "wake SLEEPERS=2",
     "CLEAR_LATE": "wake SLEEPERS=2",

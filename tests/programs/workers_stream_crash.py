@@ -34,15 +34,23 @@ class Fuse:
         os.environ["ATARAXIS_CRASH_AT"] = self.point
 
 
-def produce(arena: Path, board: Any, worker: int, shared: bool, frames: int) -> None:
+def produce(
+    arena: Path,
+    board: Any,
+    worker: int,
+    shared: bool,
+    frames: int,
+    resume: bool = False,
+) -> None:
     """Send some frames in peace, and then one more."""
     from ataraxis.stream import Producer
 
     warnings.simplefilter("ignore", RuntimeWarning)
     fuse = Fuse(board, worker)
     stream = Producer(
-        "s", shape=(WORDS,), dtype="u8", buffer_count=4, shared=shared, context=arena
-    )
+        "s", shape=(WORDS,), dtype="u8", buffer_count=4, shared=shared, context=arena,
+        resume=resume,
+    )  # fmt: skip
     if not shared:
         stream.wait_for_subscribers(2, timeout=20)
     for k in range(frames):
@@ -65,6 +73,75 @@ def produce_rows(arena: Path, board: Any, worker: int, frames: int) -> None:
     stream.send_block(
         np.repeat(np.arange(frames, frames + 8, dtype="u8"), 8).reshape(8, 8)
     )
+    stream.close()
+
+
+def resume(arena: Path, board: Any, worker: int) -> None:
+    """Go on with a stream whose producer died, with the fuse lit before."""
+    from ataraxis.shm.header import Kind
+    from ataraxis.shm.segment import Segment
+    from ataraxis.stream import Producer
+
+    fuse = Fuse(board, worker)
+    watch = Segment.attach("s", kind=Kind.STREAM, context=arena)
+    board.set_mine(worker, SLOT, watch.participant.slot)
+    board.set_mine(worker, READY, 1)
+    board.until(lambda: board[GO] == worker + 1)
+    os.environ["ATARAXIS_CRASH_AT"] = fuse.point
+    Producer(
+        "s", shape=(WORDS,), dtype="u8", buffer_count=4, resume=True, context=arena
+    ).close()
+
+
+def on_the_wire(sequence: int, value: int, words: int = WORDS) -> bytes:
+    """Return a frame as it comes from another machine."""
+    from ataraxis.frame import Frame
+
+    frame = Frame.from_value(
+        np.full(words, value, "u8"), sequence=sequence, source=1, labels_id=1,
+        time_ns=sequence,
+    )  # fmt: skip
+    return frame.to_bytes()
+
+
+def inflow(arena: Path, board: Any, worker: int, frames: int, lost: int) -> None:
+    """Publish some frames from bytes in peace, and then a loss and one more."""
+    from ataraxis._kernels.link import OK, BufferToRing
+    from ataraxis.stream import Producer
+
+    fuse = Fuse(board, worker)
+    stream = Producer(
+        "s", shape=(WORDS,), dtype="u8", buffer_count=4, resume=True, context=arena
+    )
+    stream.wait_for_subscribers(2, timeout=20)
+    inflow = BufferToRing(stream)
+    data = b"".join(on_the_wire(k, k) for k in range(frames))
+    assert inflow.write(data, 0, len(data)) == (len(data), OK)
+    fuse.light(stream)
+    inflow.lose(frames, lost)
+    data = on_the_wire(frames + lost, frames + lost)
+    assert inflow.write(data, 0, len(data)) == (len(data), OK)
+    stream.close()
+
+
+def outflow(arena: Path, board: Any, worker: int, spill: str) -> None:
+    """Hold frames, copy them, write them to a journal, release them."""
+    from ataraxis._kernels.link import RingToBuffer
+    from ataraxis.log.journal import JournalWriter
+    from ataraxis.stream import Consumer
+
+    fuse = Fuse(board, worker)
+    stream = Consumer("s", context=arena, durable="agent")
+    outflow = RingToBuffer(stream)
+    journal = JournalWriter(spill, "spool")
+    journal.describe(1, "s", None)
+    fuse.light(stream)
+    assert outflow.wait(20) == 0
+    outflow.take(4)
+    outflow.copy(outflow.first, bytearray(1 << 20), 0)
+    outflow.spill(journal, 1, -1, 1 << 62)
+    outflow.release(1 << 62)
+    journal.close()
     stream.close()
 
 

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 import variants
-from workers_stream_crash import GO, MARK, READY, SLOT, WORDS, until
+from workers_stream_crash import GO, MARK, READY, SLOT, WORDS, on_the_wire, until
 from workers_stress import Zygote
 
 from ataraxis._kernels import snapshot
+from ataraxis._kernels.link import OK, BufferToRing, RingToBuffer
 from ataraxis._kernels.memory import byte_held
 from ataraxis.stream import Consumer, Producer
 from ataraxis.stream.inspector import DURABLES, READER_BYTES, STREAM_BYTES
@@ -49,6 +50,18 @@ POINTS = {
     "cleanup_slots": "reap",
     "cleanup_cursor": "reap",
     "cleanup_detached": "reap",
+    "resume_alone": "resume",
+    "resume_announced": "resume",
+    "resume_counting": "resume",
+    "end_unmarked": "end",
+    "end_marked": "end",
+    "outflow_taken": "outflow",
+    "outflow_copied": "outflow",
+    "outflow_spilled": "outflow",
+    "inflow_claimed": "inflow",
+    "inflow_filled": "inflow",
+    "inflow_published": "inflow",
+    "inflow_absent": "inflow",
 }
 
 
@@ -69,10 +82,10 @@ class Stage:
         self.stream = self.make() if is_ours else None
         self.handles: list[Any] = []
 
-    def make(self) -> Producer:
+    def make(self, *, resume: bool = False) -> Producer:
         return Producer(
-            "s", shape=(WORDS,), dtype="u8", buffer_count=SLOTS, shared=True,
-            context=self.arena,
+            "s", shape=(WORDS,), dtype="u8", buffer_count=SLOTS, shared=not resume,
+            resume=resume, context=self.arena,
         )  # fmt: skip
 
     def readers(self) -> tuple[Consumer, Consumer]:
@@ -452,3 +465,149 @@ def test_a_death_while_cleaning_up(point: str, stage: Stage) -> None:
         assert values(gating, 1) == values(again, 1) == stage.sent[-1:]
     again.close()
     stage.leave_nothing(*stage.handles)
+
+
+@pytest.mark.parametrize("point", [*of("produce"), "end_unmarked"])
+def test_a_producer_to_be_resumed(point: str, mother: Zygote, arena: Path) -> None:
+    """Its readers wait; the next one goes on: no number is missing or there twice."""
+    stage = Stage(arena, mother, is_ours=False)
+    pid = mother.start(
+        "workers_stream_crash:produce", 1, crash_at=point, shared=False, frames=3,
+        resume=True,
+    )  # fmt: skip
+    gating, watching = stage.readers()
+    stage.board.until(lambda: stage.board.mine(1, READY))
+    if point == "end_unmarked":
+        assert values(gating, 3) == [MARK, MARK + 1, MARK + 2]
+    free = stage.die(pid)
+    count = 3 + (point in ("publish_word", "end_unmarked"))
+    stage.stream = stage.make(resume=True)
+    assert stage.stream.last_sent_iteration == count
+    assert time.monotonic() - free < LIMIT_S
+    assert stage.stream.statistics().sent == count
+    got = values(gating, count - (3 if point == "end_unmarked" else 0))
+    for k in range(count, count + 3 * SLOTS):
+        stage.stream.send(np.full(WORDS, MARK + k, "u8"), timeout=5)
+        got += values(gating, 1)
+    first = 3 if point == "end_unmarked" else 0
+    assert got == [MARK + k for k in range(first, count + 3 * SLOTS)]
+    assert gating.dropped_count == 0
+    assert not gating.is_ended
+    stage.leave_nothing(gating, watching)
+    stage.stream.close()
+    stage.stream = None
+    assert gating.receive(timeout=5) is None
+    assert gating.is_ended
+    stage.close()
+    assert os.listdir(arena) == []
+
+
+def test_an_end_that_was_marked(mother: Zygote, arena: Path) -> None:
+    """Killed before it had left: it has ended all the same."""
+    stage = Stage(arena, mother, is_ours=False)
+    pid = mother.start(
+        "workers_stream_crash:produce", 1, crash_at="end_marked", shared=False,
+        frames=2, resume=True,
+    )  # fmt: skip
+    gating, watching = stage.readers()
+    stage.board.until(lambda: stage.board.mine(1, READY))
+    stage.die(pid)
+    for reader in (gating, watching):
+        got = [int(frame.array[0]) for frame in reader]
+        assert got == [MARK, MARK + 1, MARK + 2]
+        assert reader.is_ended
+    stage.stream = stage.make(resume=True)
+    assert stage.stream.last_sent_iteration == 0
+    stage.close()
+    assert os.listdir(arena) == []
+
+
+@pytest.mark.parametrize(
+    ("point", "before"),
+    [
+        *((point, "publish_word") for point in of("resume")),
+        *((point, "send_half") for point in of("resume") if point != "resume_counting"),
+    ],
+)
+def test_a_death_while_resuming(
+    point: str, before: str, mother: Zygote, arena: Path
+) -> None:
+    stage = Stage(arena, mother, is_ours=False)
+    first = mother.start(
+        "workers_stream_crash:produce", 1, crash_at=before, shared=False, frames=2,
+        resume=True,
+    )  # fmt: skip
+    gating, watching = stage.readers()
+    stage.board.until(lambda: stage.board.mine(1, READY))
+    second = stage.start(point, "resume", 2)
+    stage.die(first)
+    free = stage.die(second, 2)
+    stage.stream = stage.make(resume=True)
+    count = 2 + (before == "publish_word")
+    assert stage.stream.last_sent_iteration == count
+    assert time.monotonic() - free < LIMIT_S
+    stage.stream.send(np.full(WORDS, MARK + count, "u8"), timeout=5)
+    expected = [MARK + k for k in range(count + 1)]
+    assert values(gating, count + 1) == values(watching, count + 1) == expected
+    stage.leave_nothing(gating, watching)
+    stage.close()
+    assert os.listdir(arena) == []
+
+
+@pytest.mark.parametrize(
+    ("point", "lost"),
+    [
+        (point, lost)
+        for point in [*of("inflow"), "publish_before", "publish_word"]
+        for lost in (0, 2)
+        if lost or point != "inflow_absent"
+    ],
+)
+def test_an_inflow(point: str, lost: int, mother: Zygote, arena: Path) -> None:
+    """The ring is the record of what is here: the next one asks for what is missing."""
+    stage = Stage(arena, mother, is_ours=False)
+    pid = mother.start(
+        "workers_stream_crash:inflow", 1, crash_at=point, frames=2, lost=lost
+    )
+    gating, watching = stage.readers()
+    stage.board.until(lambda: stage.board.mine(1, READY))
+    stage.die(pid)
+    stage.stream = stage.make(resume=True)
+    inflow = BufferToRing(stage.stream)
+    is_published = point in ("inflow_published", "publish_word")
+    assert inflow.next == 2 + (lost if point != "inflow_absent" else 0) + is_published
+    inflow.lose(2, lost)
+    numbers = [2 + lost, 3 + lost]
+    data = b"".join(on_the_wire(k, k) for k in numbers)
+    assert values(gating, 2) == values(watching, 2) == [0, 1]
+    assert inflow.write(data, 0, len(data)) == (len(data), OK)
+    assert inflow.repeated == is_published
+    for reader in (gating, watching):
+        frames = [reader.receive(timeout=5) for _ in range(2)]
+        assert [frame.sequence for frame in frames] == numbers
+        assert [int(frame.array[-1]) for frame in frames] == numbers
+        assert reader.dropped_count == lost
+        del frames
+    stage.leave_nothing(gating, watching)
+    stage.close()
+    assert os.listdir(arena) == []
+
+
+@pytest.mark.parametrize("point", of("outflow"))
+def test_an_outflow(point: str, stage: Stage, tmp_path: Path) -> None:
+    """What was not released is in the ring for the next one."""
+    stage.stream.unlink()
+    stage.stream = stage.make(resume=True)
+    pid = stage.start(point, "outflow", spill=str(tmp_path))
+    stage.send(3)
+    stage.die(pid)
+    again = Consumer("s", context=stage.arena, durable="agent")
+    outflow = RingToBuffer(again, 1)
+    assert outflow.take(10) == (2, -2)
+    assert (outflow.first, outflow.next, outflow.skipped) == (1, 3, 1)
+    assert outflow.release(3) == 2
+    stage.send(SLOTS)
+    assert outflow.take(10)[0] == SLOTS
+    outflow.release(1 << 62)
+    again.close()
+    stage.leave_nothing()

@@ -87,7 +87,8 @@ _Static_assert(offsetof(ax_framebuffer, head) == 0 && offsetof(ax_framebuffer, c
 enum { AX_SLOT_FREE = 0, AX_SLOT_WRITING = 1, AX_SLOT_READY = 2, AX_SLOT_SKIP = 3 };
 enum { AX_CURSOR_IDLE = 0, AX_CURSOR_GATING = 1, AX_CURSOR_DETACHED = 2, AX_CURSOR_WATCHING = 3 };
 enum { AX_POLICY_LOSSLESS = 0, AX_POLICY_LOSSY = 1, AX_POLICY_LATEST = 2, AX_POLICY_JOINING = 0x100 };
-enum { AX_STREAM_SHARED = 1, AX_STREAM_SYNC = 2, AX_STREAM_TYPED = 4 };
+enum { AX_STREAM_SHARED = 1, AX_STREAM_SYNC = 2, AX_STREAM_TYPED = 4,
+       AX_STREAM_RESUMABLE = 8 };  /* the death of its producer is no end: `over` is */
 #define AX_DURABLES 16
 #define AX_MASK_WORDS (AX_MAX_PARTICIPANTS / 64)
 #define AX_PAYLOAD_AT 192          /* header 64, extents 64, device stamp 16, origin 24, aligned */
@@ -112,7 +113,7 @@ typedef struct {
     _Alignas(128) ax_u64 tail;
     ax_u64 announced;                                  /* no producer claims at or above it without reading the cursors */
     /* Statistics of producers. */
-    _Alignas(128) ax_u64 sent;                         /* frames published */
+    _Alignas(128) ax_u64 sent;                         /* frames published; one producer: number of the next frame */
     ax_u64 sent_bytes;
     ax_u64 last_ns;                                    /* time of the last frame */
     ax_u64 stalled_ns;                                 /* time spent waiting for readers */
@@ -120,17 +121,19 @@ typedef struct {
     ax_u64 refused;                                    /* frames dropped because of on_full */
     ax_u64 skipped;                                    /* positions passed over for a pin */
     ax_u64 gaps;                                       /* frames missing in the device counter */
+    ax_u64 absent;                                     /* numbers below `sent` of frames that were never published here */
     /* Roles: a bit per participant. */
     _Alignas(128) ax_u64 producers[AX_MASK_WORDS];
     _Alignas(128) ax_u64 readers[AX_MASK_WORDS];
     _Alignas(128) ax_u64 durables;                     /* a bit per durable name */
     ax_u64 drained;                                    /* the position up to which a reader has read everything */
+    ax_u64 over;                                       /* 1: a stream that can be resumed was ended */
     ax_event data;
     ax_event space;
 } ax_stream;
 _Static_assert(offsetof(ax_stream, tail) == 128 && offsetof(ax_stream, sent) == 256 &&
-               offsetof(ax_stream, producers) == 384 && offsetof(ax_stream, readers) == 512 &&
-               offsetof(ax_stream, durables) == 640 && offsetof(ax_stream, data) == 768 &&
+               offsetof(ax_stream, absent) == 320 && offsetof(ax_stream, producers) == 384 && offsetof(ax_stream, readers) == 512 &&
+               offsetof(ax_stream, durables) == 640 && offsetof(ax_stream, over) == 656 && offsetof(ax_stream, data) == 768 &&
                offsetof(ax_stream, space) == 1024 && sizeof(ax_stream) == 1280, "ax_stream");
 
 /* One reader. Writer: the reader; after its death, the owner of its byte. */

@@ -1,7 +1,11 @@
-"""A live stream of another machine as a stream of shared memory here."""
+"""A live stream of another machine here, not lossless: a lost connection loses frames.
+
+For programs in other languages, viewers, and hosts without an agent.
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +23,11 @@ from ataraxis.stream import Producer
 
 
 class Mirror:
-    """Receives a stream and sends it again here, until it ends or is closed.
+    """Receives a stream and sends it again here; not lossless, see `ataraxis.cluster`.
+
+    It lasts until the stream ends, or it is closed, or the connection is lost: the
+    frames of that time are lost, and after `patience` the stream here. For a recording,
+    use ``ataraxis.cluster.Mirror``, which resends, and keeps stamps and numbers.
 
     A frame has the device time of the original, its number there as device sequence,
     and its time of arrival here: the labels state that, whatever they stated there.
@@ -36,7 +44,9 @@ class Mirror:
     node_id : str
         Node of the server; 'shared' has its streams of shared memory.
     attrs : mapping, optional
-        Attributes of the node, such as ``{"policy": "latest"}`` of 'shared'.
+        Attributes of the node, such as ``{"policy": "latest"}`` of 'shared'. By default
+        'shared' is read lossless, which holds its producer up while the connection is
+        slow, and ends when it breaks.
     codec_name : str
         'frame', 'msgpack' or 'json'.
     token, tls, patience
@@ -54,6 +64,11 @@ class Mirror:
         The server refuses, or cannot be reached.
     SegmentExists
         The name is in use here.
+
+    Warns
+    -----
+    UserWarning
+        The stream is asked for without a loss, which this mirror cannot promise.
     """
 
     def __init__(
@@ -72,6 +87,15 @@ class Mirror:
         **options: Any,
     ) -> None:
         host, port, is_secure = place_of(url)
+        if (attrs or {}).get("policy", "lossless") == "lossless":
+            warnings.warn(
+                f"the mirror of {stream_id!r} of {url} loses frames if the connection "
+                "breaks, and then ends: for a recording mirror it by the agents of "
+                "both hosts (ataraxis.cluster.Mirror, 'ataraxis mirror HOST:STREAM'); "
+                "to watch it, give attrs={'policy': 'latest'} or 'lossy'",
+                UserWarning,
+                stacklevel=2,
+            )
         self._api = RemoteAPI("websocket", codec_name)
         self.producer: Producer | None = None
         """The producer of the stream here."""

@@ -15,6 +15,7 @@ from ataraxis.clock import Anchor
 from ataraxis.errors import CorruptFrame, LayoutError
 from ataraxis.frame import HEADER_BYTES, DType, Frame
 from ataraxis.log.account import SourceAccount, is_numbered
+from ataraxis.log.clock_table import clock_of
 from ataraxis.log.journal.input import (
     ENTRY,
     SEVERAL,
@@ -24,7 +25,13 @@ from ataraxis.log.journal.input import (
     list_entries,
 )
 from ataraxis.log.journal.page import Gap, files_of
-from ataraxis.log.selection import LogSource, Problem, Selection, SourceInfo
+from ataraxis.log.selection import (
+    LogSource,
+    Problem,
+    Selection,
+    SourceInfo,
+    SourcePart,
+)
 
 # ---- entries of a source as ranges, and their wall times
 
@@ -104,6 +111,31 @@ def wall_shifts(files: Iterable[InputFile]) -> list[int | None]:
     known = [shift for shift in found if shift is not None]
     first = known[0] if known else None
     return [first if shift is None else shift for shift in found]
+
+
+class _Span:
+    """The first and last entries of one stream, and how many there are."""
+
+    def __init__(self) -> None:
+        self.account = SourceAccount()
+        self._first: int | None = None
+        self._last = self._count = 0
+
+    def add(self, file: InputFile, ranges: NDArray[np.int64]) -> None:
+        """Add the entries of a file."""
+        if not len(ranges):
+            return
+        self._count += int((ranges[:, 1] - ranges[:, 0]).sum())
+        low = _end_sequence(file, range(*ranges[0].tolist()))
+        high = _end_sequence(file, range(*ranges[-1].tolist())[::-1])
+        if low is not None and high is not None:
+            first = low if self._first is None else self._first
+            self._first = min(first, low, high)
+            self._last = max(self._last, low, high)
+
+    def count(self) -> tuple[int, int]:
+        """Return how many are missing, and how many were late."""
+        return self.account.span(self._first or 0, self._last, self._count)
 
 
 def _end_sequence(file: InputFile, numbers: range) -> int | None:
@@ -383,35 +415,74 @@ class JournalReader(LogSource):
         )
 
     def account(self, source: int) -> tuple[int, int]:
-        """Return how many entries of a source are missing, and how many were late."""
-        account, first, last, count = SourceAccount(), None, 0, 0
+        """Return how many entries of a source are missing, and how many were late.
+
+        Of several streams of one name, the counts of all: each has its own numbers.
+        """
+        accounts: dict[str, _Span] = {}
+        stream = ""
         for file in self.files:
             records = file.records
-            account.describe(file.header, records.sources.get(source, {}))
-            account.gaps += [gap for gap in records.gaps if gap.source == source]
-            parts = extents(file, source)
-            if not len(parts):
+            fields = records.sources.get(source, {})
+            stream = str(fields.get("stream", stream))
+            span = accounts.setdefault(stream, _Span())
+            span.account.describe(file.header, fields)
+            span.account.gaps += [gap for gap in records.gaps if gap.source == source]
+            span.add(file, extents(file, source))
+        found = [span.count() for span in accounts.values()]
+        return sum(lost for lost, _ in found), sum(late for _, late in found)
+
+    def parts(self, source: int) -> list[SourcePart]:
+        """Return the streams that a source was recorded from, in order."""
+        found: dict[str, SourcePart] = {}
+        stream = ""
+        for file, start in zip(self.files, self.starts, strict=False):
+            fields = file.records.sources.get(source, {})
+            stream = str(fields.get("stream", stream))
+            labels = file.records.labels.get(fields.get("labels", 0))
+            own = extents(file, source) + start
+            if not fields and not len(own):
                 continue
-            count += int((parts[:, 1] - parts[:, 0]).sum())
-            low = _end_sequence(file, range(*parts[0].tolist()))
-            high = _end_sequence(file, range(*parts[-1].tolist())[::-1])
-            if low is not None and high is not None:
-                first = low if first is None else min(first, low, high)
-                last = max(last, low, high)
-        return account.span(first or 0, last, count)
+            before = found.get(stream)
+            if before is not None:
+                own = np.concatenate([before.ranges, own])
+                labels = before.labels if labels is None else labels
+            found[stream] = SourcePart(stream, labels, merge_ranges(own))
+        return list(found.values())
 
     def shifts_ns(self, source: int) -> list[int | None]:
-        """Return wall minus monotonic time of each file; None if unknown."""
+        """Return wall minus monotonic time of each file; None if unknown.
+
+        That of another host is not known: the anchors are of the host that recorded.
+        """
+        if source in self._of_others():
+            return [None]
         return wall_shifts(self.files)
 
+    def _of_others(self) -> list[int]:
+        """Return the sources whose stamps are of another host."""
+        found = set()
+        for file in self.files:
+            for source, fields in file.records.sources.items():
+                labels = file.records.labels.get(fields.get("labels", 0))
+                if clock_of(labels)[0]:
+                    found.add(source)
+        return sorted(found)
+
     def wall_ns(self, selection: Selection) -> NDArray[np.int64] | None:
-        """Return wall times, ns since 1970; see `LogSource.wall_ns`."""
+        """Return wall times, ns since 1970; see `LogSource.wall_ns`.
+
+        NaT for entries of a source whose stamps are of another host; None, if all are.
+        """
+        is_other = np.isin(selection.source, self._of_others())
+        if len(selection) and is_other.all():
+            return None
         known = [shift for shift in wall_shifts(self.files) if shift is not None]
         if len(known) < len(self.files):
             return None
         table, which = selection.where
         wall = table["time_ns"] + np.array(known or [0], np.int64)[which]
-        wall[table["state"] == journal_scan.LOST] = NOT_A_TIME
+        wall[(table["state"] == journal_scan.LOST) | is_other] = NOT_A_TIME
         return np.asarray(wall)
 
     def device_stamps(self, selection: Selection) -> NDArray[np.int64] | None:

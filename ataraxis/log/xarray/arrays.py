@@ -10,6 +10,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from ataraxis.log.archive import Nodes
+from ataraxis.log.host_times import ClockTable, ClockTimes
 from ataraxis.log.row_times import EntryTimes, RowTimes, SampleTimes, row_times_of
 from ataraxis.log.series import Column, Rows, Series
 
@@ -154,6 +155,37 @@ class TimeArray(BackendArray):
         is_all = isinstance(key[0], slice) and len(rows) == len(own)
         if self._whole is not None and is_all and key[0].step in (None, 1):
             self._whole[:] = [found]
+        return found if _is_many(key[0]) else found[0]
+
+
+class ClockArray(BackendArray):
+    """Times of rows on the clock of a host."""
+
+    def __init__(
+        self, opened: Opened, tables: dict[str, ClockTable], clock: str
+    ) -> None:
+        self._opened, self._tables, self._clock = opened, tables, clock
+        times = self._times
+        self.dtype: np.dtype[Any] = times.dtype
+        self.shape: tuple[int, ...] = (len(times),)
+        self.attrs = times.attrs
+        """Attributes of the coordinate."""
+
+    @property
+    def _times(self) -> ClockTimes:
+        opened = self._opened
+        return ClockTimes(opened.series, opened.times, self._tables, self._clock)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._get
+        )
+
+    def _get(self, key: Key) -> Any:
+        rows = _rows(key[0])
+        if isinstance(rows, slice):
+            rows = np.arange(*rows.indices(self.shape[0]), dtype=np.int64)
+        found = self._times.at(rows)
         return found if _is_many(key[0]) else found[0]
 
 

@@ -18,7 +18,9 @@ from xarray.backends import BackendEntrypoint
 from xarray.core.indexing import LazilyIndexedArray
 
 from ataraxis.log.archive import LogNode, Nodes
+from ataraxis.log.clock_table import is_table
 from ataraxis.log.export.series import fields_of
+from ataraxis.log.host_times import read_tables
 from ataraxis.log.npy.archiving import ARCHIVE_SUFFIX
 from ataraxis.log.npy.entries import SUFFIX, parse_stem
 from ataraxis.log.row_times import SampleTimes, checked_kind
@@ -54,7 +56,7 @@ class AtaraxisBackend(BackendEntrypoint):
     url = "https://ataraxis.readthedocs.io"
     open_dataset_parameters: ClassVar[tuple[str, ...]] = (
         "filename_or_obj", "drop_variables", "source", "group", "name", "entries",
-        "dtype", "onset_us", "verify", "time", "by_entry",
+        "dtype", "onset_us", "verify", "time", "by_entry", "clock",
     )  # fmt: skip
     supports_groups: ClassVar[bool] = True
 
@@ -84,6 +86,7 @@ class AtaraxisBackend(BackendEntrypoint):
         verify: bool = True,
         time: str | None = None,
         by_entry: bool = False,
+        clock: str | None = None,
     ) -> xr.Dataset:
         """Open one source of a log.
 
@@ -114,12 +117,17 @@ class AtaraxisBackend(BackendEntrypoint):
             that go back have no index, and are ``time_host`` or ``time_device``.
         by_entry : bool
             Whether blocks are along "entry", one behind the other.
+        clock : str, optional
+            Name of a host: adds ``time_HOST``, the times on its clock, by the recorded
+            offsets between the hosts; its attribute ``bound_ns`` is their largest
+            error. Of the host that recorded they are wall times, as those of its own
+            streams; of others, since that host started.
 
         Raises
         ------
         ValueError
             There are several sources, entries differ in kind, or the source lacks that
-            clock; the message states what to do.
+            clock or time; the message states what to do.
         FileNotFoundError
             The path has no log.
         """
@@ -132,8 +140,9 @@ class AtaraxisBackend(BackendEntrypoint):
                 "verify": verify,
             }  # fmt: skip
             return dataset_of(
-                node, path, options, drop_variables, time=time, by_entry=by_entry
-            )
+                node, path, options, drop_variables, time=time, by_entry=by_entry,
+                clock=clock,
+            )  # fmt: skip
         except BaseException:
             opened.close()
             raise
@@ -150,10 +159,12 @@ class AtaraxisBackend(BackendEntrypoint):
         verify: bool = True,
         time: str | None = None,
         by_entry: bool = False,
+        clock: str | None = None,
     ) -> dict[str, xr.Dataset]:
         """Open all sources of a log, or the named ones, by their paths: "/camera".
 
-        A source that lacks the clock `time` is opened with that of the host.
+        A source that lacks the clock `time` is opened with that of the host. With
+        `clock`, all but the clocks of other hosts get the times of that host's clock.
         """
         checked_kind(time)
         path = os.path.abspath(filename_or_obj)
@@ -168,8 +179,9 @@ class AtaraxisBackend(BackendEntrypoint):
             for node in nodes:
                 try:
                     made = _dataset_with(
-                        node, path, options, drop_variables, time, by_entry
-                    )
+                        node, path, options, drop_variables, time, by_entry,
+                        None if is_table(node.name, node.info.labels) else clock,
+                    )  # fmt: skip
                 except ValueError as error:
                     others = [n.name for n in nodes if n is not node]
                     raise ValueError(
@@ -217,14 +229,16 @@ def _dataset_with(
     drop: str | Iterable[str] | None,
     time: str | None,
     by_entry: bool,
+    clock: str | None,
 ) -> xr.Dataset:
     """Return the dataset of a node, with the host's times if it lacks others."""
+    more: dict[str, Any] = {"by_entry": by_entry, "clock": clock}
     try:
-        return dataset_of(node, path, options, drop, time=time, by_entry=by_entry)
+        return dataset_of(node, path, options, drop, time=time, **more)
     except ValueError:
         if time in (None, "host"):
             raise
-    return dataset_of(node, path, options, drop, time="host", by_entry=by_entry)
+    return dataset_of(node, path, options, drop, time="host", **more)
 
 
 def dataset_of(
@@ -235,11 +249,12 @@ def dataset_of(
     *,
     time: str | None = None,
     by_entry: bool = False,
+    clock: str | None = None,
 ) -> xr.Dataset:
     """Return the lazy dataset of an open node.
 
     `path` and the `options` of `Series` open it again in another process; `drop` names
-    variables to leave out; `time` and `by_entry` are as in `open_dataset`.
+    variables to leave out; `time`, `by_entry` and `clock` are as in `open_dataset`.
     """
     series = node.series(**options)
     how = path, node.journal, node.info.number, options, time, by_entry
@@ -276,6 +291,8 @@ def dataset_of(
         column = column if column not in {*coords, *row} else f"entry_{column}"
         lazy = LazilyIndexedArray(arrays.ColumnArray(opened, read, dtype))
         coords[column] = xr.Variable((entry,), lazy, attrs)
+    if clock is not None:
+        coords[f"time_{clock}"] = _on_clock(opened, path, clock, dim)
     coords = {name: var for name, var in coords.items() if name not in dropped}
     variables = {
         name: var
@@ -319,6 +336,12 @@ def _sample_coords(opened: arrays.Opened, times: SampleTimes) -> dict[str, xr.Va
         "position": xr.Variable(("time",), position, where),
         "first_sample": xr.Variable(("entry",), first),
     }
+
+
+def _on_clock(opened: arrays.Opened, path: str, clock: str, dim: str) -> xr.Variable:
+    """Make the times of rows on the clock of a host."""
+    times = arrays.ClockArray(opened, read_tables(path), clock)
+    return xr.Variable((dim,), LazilyIndexedArray(times), times.attrs)
 
 
 def _variables(
