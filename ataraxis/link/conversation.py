@@ -20,7 +20,7 @@ from ataraxis.link.messages import (
     is_data,
     next_message,
 )
-from ataraxis.link.session import BEAT_S, DEAD_S, LinkSession
+from ataraxis.link.session import CALM_BEAT_S, DEAD_S, LinkSession
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -102,7 +102,7 @@ class Conversation:
 
     def wait_time(self, now: float) -> float:
         """Return how long to wait for bytes before the session wants its turn, s."""
-        return min(max(self.session.next_wake(now) - now, 0.0), BEAT_S)
+        return min(max(self.session.next_wake(now) - now, 0.0), CALM_BEAT_S)
 
     def messages(self, *, has_frames: bool = False) -> Iterator[LinkMessage]:
         """Take the messages that have arrived, up to a frame or the end of the bytes.

@@ -27,7 +27,7 @@ from ataraxis.link.carrier import NAME_BYTES, Carrier
 from ataraxis.link.conversation import Conversation
 from ataraxis.link.inlet import InletStatistics, StreamInlet
 from ataraxis.link.messages import Hello, Offer, StreamEnd, is_data
-from ataraxis.link.session import Backoff, LinkSession
+from ataraxis.link.session import CALM_BEAT_S, Backoff, LinkSession
 from ataraxis.shm.context import Context
 from ataraxis.shm.header import Kind
 from ataraxis.shm.segment import Segment
@@ -371,7 +371,9 @@ class InletRun:
             self.address, self.wish.host, _channel_name(self.wish.name), DIAL_S,
             priority=0 < self._rings.slot_bytes <= _SMALL,
         )  # fmt: skip
-        session = LinkSession(self._me, self.wish.host, time.monotonic())
+        session = LinkSession(
+            self._me, self.wish.host, time.monotonic(), beat_s=CALM_BEAT_S
+        )
         talk = Conversation(channel, session, _BUFFER_BYTES)
         try:
             early = talk.greet(DIAL_S)
