@@ -302,7 +302,7 @@ def test_a_file_of_one_time_has_all_sources_on_the_clock_here(
     for path in place[1].glob("clock.acq.*"):
         path.unlink()
     output.unlink()
-    with pytest.raises(ValueError, match="one time for all sources.*to zarr or npz"):
+    with pytest.raises(ValueError, match=r"one time for all sources.*to zarr or npz"):
         export_log(place[1], output)
     export_log(place[1], output, sources=["camera"])
     assert len(times_in(output, kind)["camera"]) == 200
