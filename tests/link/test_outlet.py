@@ -104,7 +104,10 @@ def test_frames_are_held_until_they_are_acknowledged() -> None:
 
 
 def test_without_mirrors_nothing_is_held() -> None:
+    """Before the first mirror all are held for it; the caller drops the outlet."""
     rig = Rig()
+    rig.want()
+    rig.outlet.forget(GPU, rig.now)
     assert rig.send(100) == 100
     assert not rig.outlet.is_needed
 
