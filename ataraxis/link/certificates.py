@@ -102,7 +102,8 @@ def check_private(path: Path) -> None:
     mode = stat.S_IMODE(status.st_mode)
     if mode & 0o077:
         raise AccessDenied(
-            f"{path} has mode {mode:04o}, others can read the key: chmod 600 {path}"
+            f"{path} has mode {mode:04o}, others can read the key: make it 0600 by "
+            f"chmod 600 {path}"
         )
     if status.st_uid not in (os.geteuid(), 0):
         raise AccessDenied(

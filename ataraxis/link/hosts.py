@@ -346,10 +346,9 @@ class Hosts(YamlConfig):
         lab = self._lab_files(place)
         if host not in lab:
             lab[host] = self._new(place, self.lab, host, self.hosts, self.carrier)
-            lab[host].revoked = dict(self.revoked)
-        lab[host].authority = "authority.pem"
         for each in lab.values():
             each.hosts[host] = listed
+            each.revoked = dict(self.revoked)
             _save(each)
         soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=365)
         if not any(
@@ -360,7 +359,7 @@ class Hosts(YamlConfig):
         return lab[host]
 
     def revoke(self, host: str) -> list[str]:
-        """Revoke every certificate of a host, in every file of the lab.
+        """Revoke every certificate of a host, in the file of every other host.
 
         The host stays listed, and `add` gives it a new certificate. Agents refuse the
         old ones from their next start on: copy the folders to the hosts again.
@@ -385,11 +384,13 @@ class Hosts(YamlConfig):
         self.address_of(host)
         place, authority = self._authority()
         serials = [facts.serial for facts in authority.issued(host)]
+        lab = self._lab_files(place)
         new = [serial for serial in serials if serial not in self.revoked]
         self.revoked.update(dict.fromkeys(new, host))
-        for each in self._lab_files(place).values():
-            each.revoked.update(self.revoked)
-            _save(each)
+        for each in lab.values():
+            if each.me != host:
+                each.revoked = dict(self.revoked)
+                _save(each)
         return new
 
     def _authority(self) -> tuple[Path, Authority]:
@@ -402,12 +403,16 @@ class Hosts(YamlConfig):
         return place, Authority(place / _AUTHORITY)
 
     def _lab_files(self, place: Path) -> dict[str, Self]:
-        """Return the files of the lab by host; this instance for its own."""
-        found = {}
+        """Return the files of the lab by host; this instance for its own.
+
+        What any of them has as revoked is revoked in this instance.
+        """
+        found: dict[str, Self] = {}
         for path in _files_of(place):
             is_mine = path == self.path.absolute()
             each = self if is_mine else type(self).from_yaml(path)
             found[each.me] = each
+            self.revoked.update(each.revoked)
         return found
 
     # ---- what it states

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 import select
 import selectors
@@ -43,6 +44,7 @@ _MAGIC = b"AXC1"
 _REASON_BYTES = 1000
 _HIGH = 6  # SO_PRIORITY that needs no right
 _MOST = 1 << 18  # bytes that one receive returns
+_SOON_DAYS = 180  # a certificate that expires earlier is logged
 _RECORDS = 8  # of 16 KiB that a thread codes in its turn
 
 _log = logging.getLogger("ataraxis.link")
@@ -636,7 +638,7 @@ def contexts(hosts: Hosts) -> tuple[ssl.SSLContext, ssl.SSLContext]:
         made.append(context)
     server, client = made
     server.num_tickets = 0  # a client that only sends would never read them
-    _check_own(hosts, server, client)
+    own_certificate(hosts, server, client)
     return server, client
 
 
@@ -650,10 +652,20 @@ def _load(load: Any, *paths: Path) -> None:
         ) from error
 
 
-def _check_own(
+def own_certificate(
     hosts: Hosts, server: ssl.SSLContext, client: ssl.SSLContext
 ) -> CertificateFacts:
-    """Check this host's certificate as another host would: shake hands in memory."""
+    """Return what this host's certificate states, once another host would accept it.
+
+    The contexts shake hands in memory. Raises `AccessDenied` with the reason.
+
+    Parameters
+    ----------
+    hosts : Hosts
+        The lab.
+    server, client : ssl.SSLContext
+        Of `contexts`.
+    """
     one, other = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = [
         client.wrap_bio(one, other),
@@ -673,6 +685,13 @@ def _check_own(
     reason = hosts.refusal(facts, hosts.me)
     if reason:
         raise AccessDenied(f"{hosts.certificate_path}: {reason}")
+    left = facts.not_after - datetime.datetime.now(datetime.UTC)
+    if left.days < _SOON_DAYS:
+        _log.warning(
+            "%s expires in %d days: make another one by `ataraxis hosts add`",
+            hosts.certificate_path,
+            left.days,
+        )
     return facts
 
 

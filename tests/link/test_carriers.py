@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
 
 import pytest
+from programs import Program
 
 from ataraxis.errors import HostUnavailable
-from ataraxis.link.carrier import ChannelClosed
+from ataraxis.link.carrier import Carrier, Channel, ChannelClosed
 from ataraxis.link.hosts import Hosts, split_address
 from ataraxis.link.tls_carrier import TlsCarrier
 from ataraxis.link.zenoh_carrier import ZenohCarrier
@@ -35,6 +41,7 @@ class TestFake(CarrierContract):
 
 class _OverTls(CarrierContract):
     kind: type[TlsCarrier] | type[ZenohCarrier]
+    name: Literal["tls", "zenoh"]
 
     @contextmanager
     def make(self, *hosts: str) -> Iterator[list[TlsCarrier | ZenohCarrier]]:
@@ -48,13 +55,75 @@ class _OverTls(CarrierContract):
                 for carrier in carriers:
                     carrier.close()
 
+    def test_a_host_that_is_killed(self, tmp_path: Path) -> None:
+        """Both directions end at once, and a dial states that nothing is there."""
+        with self.reading(tmp_path) as (dialler, channel, program, address):
+            channel.send(bytes(1000), WAIT_S)
+            program.process.kill()
+            begin = time.monotonic()
+            assert self.closed(channel)
+            assert time.monotonic() - begin < 5
+            self.raised(lambda: channel.send(b"x", WAIT_S), ChannelClosed)
+            program.process.wait()
+            self.raised(lambda: dialler.dial(address, "acq", "x", 5), HostUnavailable)
+
+    def test_a_host_that_is_stopped(self, tmp_path: Path) -> None:
+        """No call waits for long, and afterwards a dial works again."""
+        with self.reading(tmp_path) as (dialler, channel, program, address):
+            os.kill(program.pid, signal.SIGSTOP)
+            begin = time.monotonic()
+
+            def fill() -> None:
+                while True:
+                    channel.send(bytes(1 << 20), 4 * WAIT_S)
+
+            self.raised(fill, ChannelClosed)
+            assert time.monotonic() - begin < WAIT_S
+            assert self.closed(channel)
+            self.raised(lambda: dialler.dial(address, "acq", "x", 0.5), HostUnavailable)
+            os.kill(program.pid, signal.SIGCONT)
+            dialler.dial(address, "acq", "x", WAIT_S).close()
+
+    @contextmanager
+    def reading(self, folder: Path) -> Iterator[tuple[Carrier, Channel, Program, str]]:
+        """Give a carrier, and its channel to a program that reads it."""
+        hosts = dict.fromkeys(("acq", "gpu"), "127.0.0.1")
+        made = Hosts.create(folder / "rig", "rig", hosts, carrier=self.name)
+        code = """
+            import sys
+            from ataraxis.link.carrier import ChannelClosed, carrier_of
+            from ataraxis.link.hosts import Hosts
+            carrier = carrier_of(Hosts.load(sys.argv[1]))
+            carrier.listen("127.0.0.1:0")
+            print(carrier.address, flush=True)
+            channel, buffer = carrier.accept(60), memoryview(bytearray(1 << 20))
+            try:
+                while True:
+                    channel.receive_into(buffer, 60)
+            except ChannelClosed:
+                sys.stdin.read()
+            """
+        dialler = self.kind(made["gpu"])
+        with Program(code, folder / "rig" / "acq") as program:
+            assert program.process.stdout is not None
+            address = program.process.stdout.readline().strip()
+            try:
+                channel = dialler.dial(address, "acq", "mirror", WAIT_S)
+                yield dialler, channel, program, address
+            finally:
+                if program.process.poll() is None:
+                    os.kill(program.pid, signal.SIGCONT)
+                dialler.close()
+
 
 class TestTls(_OverTls):
     kind = TlsCarrier
+    name = "tls"
 
 
 class TestZenoh(_OverTls):
     kind = ZenohCarrier
+    name = "zenoh"
 
     @pytest.fixture(autouse=True)
     def installed(self) -> None:

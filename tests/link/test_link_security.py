@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deadline import wait_until
 
 from ataraxis.errors import AccessDenied, HostUnavailable
 from ataraxis.link import tls_carrier
@@ -20,6 +21,7 @@ from ataraxis.link.carrier import Carrier, Channel, carrier_of
 from ataraxis.link.certificates import Authority
 from ataraxis.link.hosts import Hosts, split_address
 from ataraxis.link.zenoh_carrier import config_of
+from ataraxis.testing.carriers import CarrierContract
 
 WAIT_S = 20.0
 LAB = dict.fromkeys(("acq", "gpu", "behaviour"), "127.0.0.1")
@@ -363,12 +365,72 @@ def test_a_host_cannot_put_as_another_one(lab: Path) -> None:
                 found = carrier.accept(WAIT_S if is_taken else 0.3)
                 assert (found is not None) == is_taken
                 assert found is None or found.peer == "gpu"
-            for payload, head in ((b"x", b""), (b"x", b"\xff" * 9), (b"", b"\x00" * 9)):
-                key = f"ax/rig/acq/from/gpu/{session.zid()}/n1"
-                session.put(key, payload, attachment=head)
         finally:
             session.close()
         check_still_serves(carrier, lab, "zenoh")
+
+
+@pytest.mark.parametrize(
+    ("heads", "size", "words"),
+    [
+        (
+            [(0, 0), (0, 2)],
+            10,
+            "a message is missing: number 2 arrived, 1 was expected",
+        ),
+        ([(0, 0), (0, 0)], 10, "a message is missing"),
+        ([(4, 7)], 10, "a message is missing before its end"),
+        ([(0, n) for n in range(99)], 500_000, "sent more than was granted"),
+        ([(9, 0), (255, 2**64 - 1), (2, 0), (4, 0)], 10, "xxxxxxxxxx"),
+    ],
+)
+def test_puts_that_are_wrong(
+    heads: list[tuple[int, int]], size: int, words: str, lab: Path
+) -> None:
+    """A hole, a repeat, or more than fits ends the channel; never is it published."""
+    zenoh = pytest.importorskip("zenoh")
+    with closing(hosts(lab, "acq", "zenoh")) as carrier:
+        carrier.listen("127.0.0.1:0")
+        liar = config_of(hosts(lab, "gpu", "zenoh"), connect=carrier.address)
+        session = zenoh.open(liar)
+
+        def put(payload: bytes, head: bytes) -> None:
+            session.put(
+                f"ax/rig/acq/from/gpu/{session.zid()}/n1", payload, attachment=head,
+                congestion_control=zenoh.CongestionControl.BLOCK,
+            )  # fmt: skip
+
+        try:
+            put(b"mirror", (1).to_bytes(9, "little"))
+            channel = carrier.accept(WAIT_S)
+            assert channel is not None
+            for head in (b"", b"x", b"\x00" * 8, b"\x00" * 10):
+                put(b"x", head)
+            for kind, number in heads:
+                put(b"x" * size, bytes([kind]) + number.to_bytes(8, "little"))
+            if size > 10:  # else it is taken from the channel meanwhile
+                wait_until(lambda: getattr(channel, "reason", ""), WAIT_S)
+            text = CarrierContract().closed(channel)
+            assert words in text
+        finally:
+            session.close()
+        check_still_serves(carrier, lab, "zenoh")
+
+
+def test_a_lab_of_one_host(kind: str, tmp_path: Path) -> None:
+    made = Hosts.create(tmp_path / "rig", "rig", {"acq": "localhost"})
+    with closing(hosts(tmp_path / "rig", "acq", kind)) as carrier:
+        carrier.listen("localhost:0")
+        assert carrier.accept(0.01) is None
+        assert made["acq"].path.exists()
+
+
+def test_a_certificate_that_expires_soon(
+    lab: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    Authority(lab / "authority").issue(lab / "acq", "acq", "acq", days=100)
+    with closing(hosts(lab, "acq", kind)):
+        assert "expires in 99 days" in caplog.text
 
 
 # ---- this host's own files
@@ -389,7 +451,14 @@ def test_own_files_are_checked_before_a_socket_is_opened(
     if case == "expired":
         authority.issue(lab / "acq", "acq", "acq", days=-1)
     elif case == "revoked":
-        Hosts.load(lab / "acq").revoke("acq")
+        Hosts.load(lab / "gpu").revoke("acq")
+        (lab / "acq" / "hosts.yaml").write_bytes(
+            (lab / "gpu" / "hosts.yaml")
+            .read_bytes()
+            .replace(b"me: gpu", b"me: acq")
+            .replace(b"gpu.pem", b"acq.pem")
+            .replace(b"gpu.key", b"acq.key")
+        )
     elif case == "other host":
         authority.issue(lab / "acq", "acq", "gpu")
     elif case == "key":
