@@ -117,6 +117,21 @@ def revoke(directory: Path, name: str) -> None:
     click.echo(f"{name!r} is revoked: copy the other hosts' hosts.yaml again")
 
 
+@hosts.command(short_help="Keep nothing for a host that does not return.")
+@in_context
+@click.argument("name")
+def forget(context: str | None, name: str) -> None:
+    """Keep no frames for the mirrors of host NAME any more; they are lost to it.
+
+    Until then streams here wait for its mirrors, on the disk and then in their rings.
+    """
+    from ataraxis.cluster.door import ask_agent
+
+    with showing_errors(ValueError):
+        ask_agent("forget", context=context, host=name)
+    click.echo(f"nothing is kept for the mirrors of {name!r}")
+
+
 def _pair(text: str) -> tuple[str, str]:
     name, equals, address = text.partition("=")
     if not equals or not name or not address:

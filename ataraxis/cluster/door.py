@@ -200,7 +200,10 @@ class AgentDoor:
                 thread.start()
                 return
             line.settimeout(1.0)
-            line.sendall(_refused(errors.AccessDenied(refusal)))
+            line.sendall(_refused(refusal))
+            with contextlib.suppress(BlockingIOError):
+                # A request that is left unread would take the answer back.
+                line.recv(REQUEST_BYTES, socket.MSG_DONTWAIT)
         except (OSError, RuntimeError):
             pass  # the program has gone, or no thread can be started
         with self._gate:
@@ -367,7 +370,8 @@ class AgentClient:
             raise ValueError(f"{do}: the request has {len(request)} bytes, too many")
         try:
             self._line.settimeout(timeout)
-            self._line.sendall(request)
+            with contextlib.suppress(BrokenPipeError):  # it has refused: read why
+                self._line.sendall(request)
             answer = _next_line(self._line, self._pending, ANSWER_BYTES)
         except TimeoutError:
             raise TimeoutError(
@@ -436,7 +440,7 @@ def _connected(context: Context, timeout: float) -> socket.socket:
                         f"{context.join(SOCKET)} is not the socket of an agent of this "
                         "user; remove it"
                     )
-                line.connect(f"/proc/self/fd/{directory}/{SOCKET}")
+                _connect(line, f"/proc/self/fd/{directory}/{SOCKET}", timeout)
             except (FileNotFoundError, ConnectionRefusedError):
                 raise errors.HostUnavailable(
                     f"no agent runs in context {context.path}: start it with 'ataraxis "
@@ -446,6 +450,17 @@ def _connected(context: Context, timeout: float) -> socket.socket:
         line.close()
         raise
     return line
+
+
+def _connect(line: socket.socket, path: str, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return line.connect(path)
+        except BlockingIOError:  # many programs connect at this moment
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the agent does not answer at {path}") from None
+            time.sleep(0.01)
 
 
 _BUILT_IN = {"TimeoutError": TimeoutError, "FileNotFoundError": FileNotFoundError}

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ataraxis.cluster.agent import Agent
-from ataraxis.link.hosts import Hosts, LabHost, SpoolFolder
+from ataraxis.link.hosts import Hosts, LabHost, SpoolFolder, StandingMirror
 from ataraxis.testing.carriers import FakeCarrier, FakeNetwork
 
 
@@ -26,12 +26,14 @@ class Lab:
         self.said: list[str] = []
         self.spool_bytes: int | str = "1 GB"
         self.may: dict[str, dict[str, list[str]]] = {}
+        self.mirrors: dict[str, list[StandingMirror]] = {}
 
     def hosts(self, name: str) -> Hosts:
         """What the file of a host states."""
         listed = {each: LabHost(f"{each}:7411") for each in self.names}
         spool = SpoolFolder(str(self.place / f"spool-{name}"), self.spool_bytes)
         made = Hosts("rig", name, listed, spool=spool)
+        made.mirrors = self.mirrors.get(name, [])
         made.may = self.may.get(name, {})  # type: ignore[assignment]
         return made
 
