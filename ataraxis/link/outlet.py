@@ -736,6 +736,10 @@ class StreamOutlet:
         state.count_loss(link.sent, until)
         link.push(FramesLost(link.sent, until - link.sent, why))
         link.sent = until
+        if not self.is_lossless and self.store is not None:
+            # Also of frames that were overwritten while they were held.
+            state.needs = until
+            self.store.release(until)
 
     def _push_account(self, link: OutletLink, state: _MirrorState, now: float) -> None:
         """Tell the mirror of losses, waits and backlog, at intervals."""
