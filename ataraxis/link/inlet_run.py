@@ -41,6 +41,8 @@ CLOCK, ORIGIN = "clock", "origin"
 """Attributes of a mirror: whose clock its stamps are of, and the original's id."""
 DIAL_S = 3.0
 _FULL_S = 0.05
+_TURN_S = 0.1
+"""A frame may arrive for so long before acknowledgements and beats have their turn."""
 _HOLD_S = 0.02
 _RECORDED_S = 0.05
 _JOIN_S = 1.0
@@ -426,7 +428,9 @@ class InletRun:
                     continue
             elif inlet.is_recorded:
                 pause = min(pause, _RECORDED_S)
-            talk.receive(pause)
+            found = talk.receive(pause)
+            while found and talk.lacks and time.monotonic() - now < _TURN_S:
+                found = talk.receive(_FULL_S)
 
     def _publish(self, talk: Conversation, now: float) -> bool:
         """Publish what has arrived; return whether the ring is full."""
@@ -448,7 +452,7 @@ class InletRun:
                 if not inlet.take(message, now):
                     raise BadMessage(f"unexpected {type(message).__name__}")
                 if isinstance(message, Offer):
-                    talk.grow(2 * (message.slot_bytes + _SMALL) + _BUFFER_BYTES)
+                    talk.grow(message.slot_bytes + _SMALL + _BUFFER_BYTES)
             if talk.start == before:
                 return False
         return False
