@@ -34,8 +34,8 @@ from ataraxis.link.spool import HeldFrames, KnownMirror, MirrorKey, SpoolMemory
 PATIENCE_S = 0.5
 """A mirror that acknowledges nothing for so long has its frames spooled."""
 FULL_S = 0.5
-"""A full ring whose frames are not acknowledged in this time is spooled: its link is too
-slow. One that is full of newer frames has a fast producer, which waits."""
+"""A full ring of frames that are not acknowledged in this time is spooled: the link is
+too slow. One that is full of newer frames has a fast producer, which waits."""
 MOSTLY_S, WARY_S = 0.1, 10.0
 """If the producer is paced by a device, a ring of which 3/4 are held for so long is
 spooled, also if mirrors acknowledge; and for a while after that without a wait."""
@@ -284,7 +284,7 @@ class StreamOutlet:
         self._retry_at = self._remember_at = now
         self._is_warned = self._is_full_told = self._is_drained = False
         self._has_begun = False
-        """Whether it has had a mirror: before, all frames wait for the first one."""
+        """Whether it has a mirror, or had one: before, all frames wait for the first."""
         if spool is not None:
             memory = spool.recall()
             for key, known in memory.mirrors.items():
@@ -736,6 +736,10 @@ class StreamOutlet:
         state.count_loss(link.sent, until)
         link.push(FramesLost(link.sent, until - link.sent, why))
         link.sent = until
+        if not self.is_lossless and self.store is not None:
+            # Also of frames that were overwritten while they were held.
+            state.needs = until
+            self.store.release(until)
 
     def _push_account(self, link: OutletLink, state: _MirrorState, now: float) -> None:
         """Tell the mirror of losses, waits and backlog, at intervals."""

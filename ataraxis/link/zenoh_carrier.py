@@ -49,6 +49,7 @@ _PUT = 256 << 10  # bytes of a put; smaller data are joined while zenoh is busy
 _UNSENT = 2 << 20  # bytes of a channel that wait for their put
 _WAITING = 64  # channels that `accept` has not returned
 _OPENED = 1000  # channels of a connection
+_REMEMBERED = 10_000  # channels that have ended, of a connection
 _LINES = 16  # connections of a host
 _UNDONE = 1000  # messages of other hosts that wait to be handled
 _AGAIN_S = 0.25  # between two requests for a channel
@@ -59,6 +60,7 @@ _ROOT = "ax"
 _LOGGED = "off,zenoh_link_tls::unicast=warn"  # why a client was refused, to stdout
 
 _HEAD = struct.Struct("<BQ")  # kind, number of the put or bytes taken
+_URGENT, _NORMAL = "u", "n"  # how the identity of a channel begins
 _DATA, _OPEN, _ACCEPT, _REFUSE, _CLOSE, _TAKEN = range(6)
 
 _log = logging.getLogger("ataraxis.link")
@@ -182,46 +184,48 @@ class ZenohCarrier:
 
     def _open(self, host: str, session: str, identity: str, name: bytes) -> None:
         """Make the channel that a host asks for, or refuse it."""
-        key = host, session
+        reason, text = "", ""
+        try:
+            text = name.decode()
+        except UnicodeDecodeError as error:
+            reason = f"the channel's name is not UTF-8: {error}"
+        if not 0 < len(name) <= NAME_BYTES:
+            reason = f"it did not name a channel of 1 to {NAME_BYTES} bytes"
         with self._changed:
-            line = self._callers.get(key)
-            if (
-                line is None
-                and sum(each[0] == host for each in self._callers) >= _LINES
-            ):
-                self._refuse(host, f"it has {_LINES} connections already")
-                return
-            if line is None or line.is_broken:
-                line = _ZenohLink(self._listening, self._hosts, host, session)
-                self._callers[key] = line
-            known = line.channel(identity)
-            if known is not None:  # asked twice
-                known.announce(_ACCEPT)
-                return
-            reason = ""
-            text = ""
-            try:
-                text = name.decode()
-            except UnicodeDecodeError as error:
-                reason = f"the channel's name is not UTF-8: {error}"
-            if not reason and not 0 < len(name) <= NAME_BYTES:
-                reason = f"it did not name a channel of 1 to {NAME_BYTES} bytes"
-            elif self._is_closed:
-                reason = "its agent is stopping"
-            elif len(self._arrived) >= _WAITING:
-                reason = f"{_WAITING} channels wait there already"
-            elif line.count() >= _OPENED:
-                reason = f"it has {_OPENED} channels already"
-            is_urgent = identity.startswith("u")
-            channel = line.open(identity, text, is_urgent=is_urgent)
-            if reason:
-                channel.end(reason, _REFUSE)
+            line = self._caller(host, session)
+            if line is None:
+                reason = f"it has {_LINES} connections already"
             else:
-                channel.announce(_ACCEPT)
-                self._arrived.append(channel)
-                self._changed.notify()
+                if line.was_opened(identity):  # asked twice
+                    line.accept_again(identity)
+                    return
+                if self._is_closed:
+                    reason = "its agent is stopping"
+                elif len(self._arrived) >= _WAITING:
+                    reason = f"{_WAITING} channels wait there already"
+                elif line.count() >= _OPENED:
+                    reason = f"it has {_OPENED} channels already"
+                is_urgent = identity.startswith(_URGENT)
+                channel = line.open(identity, text, is_urgent=is_urgent)
+                if reason:
+                    channel.end(reason, _REFUSE)
+                else:
+                    channel.announce(_ACCEPT)
+                    self._arrived.append(channel)
+                    self._changed.notify()
         if reason:
             self._refuse(host, reason)
+
+    def _caller(self, host: str, session: str) -> _ZenohLink | None:
+        """Return the connection of a host; None: it has too many."""
+        key = host, session
+        line = self._callers.get(key)
+        if line is None or line.is_broken:
+            if sum(each[0] == host for each in self._callers) >= _LINES:
+                return None
+            line = _ZenohLink(self._listening, self._hosts, host, session)
+            self._callers[key] = line
+        return line
 
     def _disown(self, host: str, session: str, identity: str) -> None:
         """Tell a host that a channel it uses is not there, as after a restart."""
@@ -282,7 +286,7 @@ class ZenohCarrier:
         data = checked_channel_name(name)
         deadline = time.monotonic() + timeout
         line = self._line(address, host, deadline)
-        identity = ("u" if priority else "n") + secrets.token_hex(8)
+        identity = (_URGENT if priority else _NORMAL) + secrets.token_hex(8)
         channel = line.open(identity, name, is_urgent=priority)
         try:
             channel.ask(data, deadline)
@@ -395,7 +399,7 @@ class ZenohCarrier:
             closer.join(STUCK_S)
         self._work.put(None)
         if threading.current_thread() is not self._worker:
-            self._worker.join()
+            self._worker.join(STUCK_S)
 
     def _run(self) -> None:
         while (job := self._work.get()) is not None:
@@ -414,17 +418,27 @@ class _ZenohLink:
         self.is_broken = False
         self._prefix = _key(hosts.lab, peer, hosts.me, zid)
         self._channels: dict[str, ZenohChannel] = {}
+        self._opened: set[str] = set()
         self._puts = {urgent: _Puts(self, urgent) for urgent in (False, True)}
 
     def open(self, identity: str, name: str, *, is_urgent: bool) -> ZenohChannel:
         """Make this side's end of a channel."""
         key = f"{self._prefix}/{identity}"
         made = ZenohChannel(self, self._puts[is_urgent], identity, name, key)
+        if len(self._opened) > _REMEMBERED:
+            self._opened.clear()
+        self._opened.add(identity)
         self._channels[identity] = made
         return made
 
-    def channel(self, identity: str) -> ZenohChannel | None:
-        return self._channels.get(identity)
+    def was_opened(self, identity: str) -> bool:
+        return identity in self._opened
+
+    def accept_again(self, identity: str) -> None:
+        """Answer a repeated request; not if the channel has ended since."""
+        channel = self._channels.get(identity)
+        if channel is not None:
+            channel.announce(_ACCEPT)
 
     def count(self) -> int:
         return len(self._channels)

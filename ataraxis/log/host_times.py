@@ -41,7 +41,7 @@ class ClockTable:
 
     Examples
     --------
-    >>> rows = np.array([[0, 500, 3, 0], [1000, 510, 3, 0]])
+    >>> rows = np.array([[0, 500, 6, 0], [1000, 510, 6, 0]])
     >>> table = ClockTable.of_rows("acq", rows)
     >>> local, bound = table.to_local(np.array([1005]))
     >>> local, table.to_remote(local)[0]

@@ -116,7 +116,11 @@ def test_frames_are_held_until_they_are_acknowledged() -> None:
 
 
 def test_without_mirrors_nothing_is_held() -> None:
+    """But before the first one: it shall have the first frame."""
     rig = Rig()
+    assert rig.send(100) == SLOTS
+    rig.want()
+    rig.outlet.forget(GPU, rig.now)
     assert rig.send(100) == 100
     assert not rig.outlet.is_needed
 

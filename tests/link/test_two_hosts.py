@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def test_a_mirror_is_the_stream(lab: Lab, names: None) -> None:
             sender.join()
             a, b = original.labels, reader.labels
             assert (a.dtype, a.shape, a.dims) == (b.dtype, b.shape, b.dims)
-            assert list(b.coords["channel"]) == ["a", "b", "c", "d"]
+            assert b.coords["channel"][1].tolist() == ["a", "b", "c", "d"]
             assert b.attrs["units"] == "mV"
             assert b.attrs["clock"].startswith("acq/")
             assert reader.clock == b.attrs["clock"]
@@ -366,7 +367,7 @@ def test_exactly_one_socket_listens(lab: Lab) -> None:
     """S1: that of `me`; an agent without hosts.yaml does not start."""
     inodes: dict[str, str] = {}
     for table in ("tcp", "tcp6"):
-        for line in open(f"/proc/net/{table}").readlines()[1:]:  # noqa: SIM115
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             fields = line.split()
             if fields[3] == "0A":
                 address, port = fields[1].split(":")
@@ -445,7 +446,7 @@ def test_a_key_that_others_can_read_is_refused(tmp_path) -> None:
 
     made = Hosts.create(tmp_path / "rig", "rig", {"acq": "127.0.0.1:0"})
     (tmp_path / "rig" / "acq" / "acq.key").chmod(0o644)
-    with pytest.raises(AccessDenied, match="0600"), Agent(made["acq"]):
+    with pytest.raises(AccessDenied, match="chmod 600"), Agent(made["acq"]):
         pass
 
 
@@ -454,7 +455,10 @@ def test_a_revoked_host_gets_nothing() -> None:
     from ataraxis.cluster import Hosts, Mirror
 
     with Lab(carrier="tls", namespaces=False) as lab:
+        own = lab["gpu"].hosts_file
+        text = own.read_text()
         Hosts.load(lab["acq"].hosts_file).revoke("gpu")
+        own.write_text(text)  # as on a machine that was stolen
         for host in lab.hosts.values():
             host.start_agent()
         with camera(lab), pytest.raises(HostUnavailable, match="revoked"):
@@ -514,7 +518,7 @@ def test_nothing_optional_is_imported(what: str) -> None:
         "p = Producer('x1', 8, 4); c = Consumer('x1'); p.send(b'a'); c.receive()\n"
         "c.close(); p.unlink()\n"
         "print({m.partition('.')[0] for m in sys.modules} & "
-        "{'zenoh', 'cryptography', 'dask', 'distributed', 'ssl'})"
+        "{'zenoh', 'cryptography', 'dask', 'distributed'})"
     )
     done = subprocess.run(
         [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60

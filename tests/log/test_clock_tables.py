@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from ataraxis import Consumer, LogArchive, Producer, Recorder
 from ataraxis.clock import Anchor, Offset, boot_id
 from ataraxis.link.clocks import ClockPublisher
 from ataraxis.log.clock_table import clock_of
+from ataraxis.log.export.export import export_log
 from ataraxis.log.host_times import ClockTable, read_tables
 from ataraxis.log.verification import verify
 
@@ -283,6 +286,64 @@ def test_samples_of_blocks_on_another_clock(place: Place) -> None:
         assert (steps > 900_000).all()
     probe.unlink()
     publisher.close()
+
+
+@pytest.mark.parametrize("kind", ["nwb", "xdf"])
+def test_a_file_of_one_time_has_all_sources_on_the_clock_here(
+    place: Place, kind: str
+) -> None:
+    pytest.importorskip({"nwb": "pynwb", "xdf": "pyxdf"}[kind])
+    recording(place)
+    output = place[1].parent / f"out.{kind}"
+    export_log(place[1], output)
+    times = times_in(output, kind)
+    assert len(times["camera"]) == len(times["licks"]) == 200
+    assert np.abs(times["camera"] - times["licks"]).max() < 10e-6
+    for path in place[1].glob("clock.acq.*"):
+        path.unlink()
+    output.unlink()
+    with pytest.raises(ValueError, match=r"one time for all sources.*to zarr or npz"):
+        export_log(place[1], output)
+    export_log(place[1], output, sources=["camera"])
+    assert len(times_in(output, kind)["camera"]) == 200
+
+
+def times_in(path: Path, kind: str) -> dict[str, Any]:
+    """Read the times of a file by the libraries of the formats."""
+    if kind == "nwb":
+        import pynwb
+
+        with pynwb.NWBHDF5IO(str(path), "r") as io:
+            found = io.read().acquisition
+            return {name: one.timestamps[:] for name, one in found.items()}
+    import pyxdf
+
+    streams, _ = pyxdf.load_xdf(str(path))
+    return {one["info"]["name"][0]: one["time_stamps"] for one in streams}
+
+
+def test_a_killed_recorder_resumes_the_table(place: Place) -> None:
+    context, directory = place
+    camera, publisher = mirrored(context), ClockPublisher(context, "acq")
+    program = (
+        "import sys, time\nfrom ataraxis import Recorder\n"
+        "Recorder('camera', sys.argv[2], context=sys.argv[1])\ntime.sleep(60)"
+    )
+    for turn in range(3):
+        publish(publisher, (100 + turn) * S)
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(context), str(directory)]
+        )
+        wait_for(lambda: len(read_tables(directory).get("acq", ())) == turn + 1)  # noqa: B023
+        process.kill()
+        process.wait()
+    publish(publisher, 110 * S)
+    with record(place) as recorder:
+        wait_for(has_rows(recorder, 1))
+    camera.unlink()
+    publisher.close()
+    (source,) = [s for s in verify(directory).sources if s.name == "clock.acq"]
+    assert (source.received, source.missing, source.repeated) == (4, 0, 0)
 
 
 # ---- the table itself

@@ -127,7 +127,7 @@ def inflow(arena: Path, board: Any, worker: int, frames: int, lost: int) -> None
 def outflow(arena: Path, board: Any, worker: int, spill: str) -> None:
     """Hold frames, copy them, write them to a journal, release them."""
     from ataraxis._kernels.link import RingToBuffer
-    from ataraxis.log.journal import JournalWriter
+    from ataraxis.log.journal.writer import JournalWriter
     from ataraxis.stream import Consumer
 
     fuse = Fuse(board, worker)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ataraxis.log.export.series import ExportSeries
+from ataraxis.log.export.series import ExportSeries, on_one_clock
 from ataraxis.log.export.xdf import seconds, zero_ns
 from ataraxis.log.optional import need
 
@@ -64,6 +64,7 @@ class NwbExporter:
                         f"to {'zarr' if dtype.kind == 'c' else 'npz'}"
                     )
             item.check_times("NWB")
+        on_one_clock(items, "NWB")
 
     def write(self, path: Path, items: list[ExportSeries]) -> None:
         """Write a new file."""
@@ -124,7 +125,7 @@ def _series(pynwb: Any, item: ExportSeries, zero: int) -> list[Any]:
     stamps: Any = made[0]
     if item.is_samples:
         # What belongs to an entry of several samples has times of its own.
-        read = item.series.time
+        read = item.entry_time
         stamps = _Column(
             item, np.dtype("f8"), (),
             lambda rows: (read(rows).view(np.int64) - zero) / _SECOND, True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from ataraxis.errors import CorruptFrame
 from ataraxis.labels import sample_rate
 from ataraxis.log.archive import LogNode
+from ataraxis.log.clock_table import clock_of
+from ataraxis.log.host_times import ClockTimes, read_tables
 from ataraxis.log.row_times import EntryTimes, RowTimes, SampleTimes, row_times_of
 from ataraxis.log.rows import PIECE_BYTES, TEXT
 from ataraxis.log.series import Series
@@ -37,9 +39,12 @@ class ExportSeries:
         self.options = {"onset_us": onset_us}
         """Options of `Series`."""
         self.series: Series = node.series(**self.options)
-        self._times: RowTimes = (
+        times: RowTimes = (
             EntryTimes(self.series) if by_entry else row_times_of(self.series)
         )
+        self._samples = times if isinstance(times, SampleTimes) else None
+        self._times: RowTimes | ClockTimes
+        self._own_times, self._times = times, times
         self.entries: NDArray[np.int64] | slice = slice(0, len(self.series))
         """Entries that are exported."""
         self.rows: NDArray[np.int64] | slice = slice(0, len(self._times))
@@ -48,10 +53,11 @@ class ExportSeries:
             self.entries = intact_rows(self.series)
             if len(self.entries) < len(self.series):
                 self.rows = self.entries
-                if isinstance(self._times, SampleTimes):
-                    self.rows = self._times.blocks.samples_of(self.entries)
+                if self._samples is not None:
+                    self.rows = self._samples.blocks.samples_of(self.entries)
                 self._count = len(self.rows)
         self._progress = progress
+        self._entry_times: RowTimes | ClockTimes = EntryTimes(self.series)
 
     def __len__(self) -> int:
         return self._count
@@ -59,15 +65,13 @@ class ExportSeries:
     @property
     def is_samples(self) -> bool:
         """Whether rows are the samples of blocks."""
-        return isinstance(self._times, SampleTimes)
+        return self._samples is not None
 
     @property
     def row_shape(self) -> tuple[int, ...]:
         """Shape of a row."""
-        times = self._times
-        return (
-            times.blocks.rest if isinstance(times, SampleTimes) else self.series.shape
-        )
+        samples = self._samples
+        return self.series.shape if samples is None else samples.blocks.rest
 
     @property
     def row_dims(self) -> tuple[str, ...]:
@@ -76,9 +80,8 @@ class ExportSeries:
 
     def read(self, rows: Any) -> NDArray[Any]:
         """Read rows into an array, (n, *row_shape): a copy."""
-        times = self._times
-        if isinstance(times, SampleTimes):
-            return times.read(rows)
+        if self._samples is not None:
+            return self._samples.read(rows)
         return self.series.read(rows)
 
     def time(self, rows: Any) -> NDArray[Any]:
@@ -86,6 +89,29 @@ class ExportSeries:
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(len(self._times)), dtype=np.int64)
         return self._times.at(rows)
+
+    def entry_time(self, entries: Any) -> NDArray[Any]:
+        """Return the times of entries, (n,)."""
+        if isinstance(entries, slice):
+            entries = np.arange(*entries.indices(len(self.series)), dtype=np.int64)
+        return self._entry_times.at(entries)
+
+    @property
+    def hosts(self) -> set[str]:
+        """Hosts whose clocks its stamps are of; "" is the one that recorded."""
+        parts = self.series.source.parts(self.series.number)
+        return {clock_of(part.labels)[0] for part in parts}
+
+    def use_time_here(self) -> None:
+        """Convert its times to those of the host that recorded.
+
+        Raises `ValueError` if no recorded clock leads there.
+        """
+        series = self.series
+        here = next((a.host for a in series.source.anchors if a.host), "")
+        tables = read_tables(series.source.path)
+        self._times = ClockTimes(series, self._own_times, tables, here)
+        self._entry_times = ClockTimes(series, EntryTimes(series), tables, here)
 
     @property
     def entry_count(self) -> int:
@@ -102,10 +128,10 @@ class ExportSeries:
 
     def first_samples(self, entries: Any) -> NDArray[np.int64]:
         """Return the number of the first sample of entries of blocks, (n,)."""
-        assert isinstance(self._times, SampleTimes)
+        assert self._samples is not None
         if isinstance(entries, slice):
             entries = np.arange(entries.start, entries.stop)
-        return self._times.blocks.first_samples(entries)
+        return self._samples.blocks.first_samples(entries)
 
     @property
     def dim(self) -> str:
@@ -195,6 +221,26 @@ class ExportSeries:
         """Report rows that were written."""
         if self._progress is not None:
             self._progress(self.name, len(self), rows)
+
+
+def on_one_clock(items: Sequence[ExportSeries], name: str) -> None:
+    """Convert sources of other hosts, for a format with one time for all; its name.
+
+    Raises `ValueError` if the clocks of two hosts cannot be related.
+    """
+    hosts = {host for item in items for host in item.hosts}
+    for item in items:
+        if item.hosts <= {""}:
+            continue
+        try:
+            item.use_time_here()
+        except ValueError as error:
+            if len(hosts) > 1:
+                raise ValueError(
+                    f"{name} has one time for all sources: {error}; or export the "
+                    "sources of one host, or to zarr or npz, which keep the times of "
+                    "each"
+                ) from error
 
 
 def fields_of(dtype: np.dtype[Any]) -> list[tuple[str, ...]]:

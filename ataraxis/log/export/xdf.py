@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.log.export.series import ExportSeries
+from ataraxis.log.export.series import ExportSeries, on_one_clock
 
 # ---- the file format of the Lab Streaming Layer
 
@@ -198,6 +198,7 @@ class XdfExporter:
                         f"most {MOST_CHANNELS} channels: export it to nwb or zarr"
                     )
             item.check_times("XDF")
+        on_one_clock(items, "XDF")
 
     def write(self, path: Path, items: list[ExportSeries]) -> None:
         """Write a new file."""
@@ -220,7 +221,7 @@ class XdfExporter:
                 for start in range(0, item.entry_count if device else 0, 1 << 15):
                     stop = min(start + (1 << 15), item.entry_count)
                     entries = item.entries_at(start, stop)
-                    t = (item.series.time(entries).view(np.int64) - zero) / _SECOND
+                    t = (item.entry_time(entries).view(np.int64) - zero) / _SECOND
                     assert device is not None
                     xdf.samples(device, t, _stamps(item, entries))
 
