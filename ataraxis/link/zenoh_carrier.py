@@ -106,13 +106,12 @@ class ZenohCarrier:
         self._hosts = hosts
         self._client = contexts(hosts)[1]
         self._changed = threading.Condition()
-        self._dialling = threading.Lock()
+        # By address and host: who dials waits for no other host.
+        self._dialling: dict[tuple[str, str], threading.Lock] = {}
+        self._lines: dict[tuple[str, str], _ZenohLink] = {}
         self._arrived: deque[ZenohChannel] = deque()
         self._listening: Any = None
         self._declared: list[Any] = []
-        self._lines: dict[
-            tuple[str, str], _ZenohLink
-        ] = {}  # dialled, by address and host
         self._callers: dict[tuple[str, str], _ZenohLink] = {}  # by host and session
         self._is_closed = False
         # Threads of zenoh only put in here: they must not run Python for long.
@@ -293,7 +292,7 @@ class ZenohCarrier:
         except ChannelClosed as error:
             text = f"host {host!r} at {address}: {channel.reason}"
             if channel.was_refused:
-                raise AccessDenied(f"{text}") from error
+                raise AccessDenied(text) from error
             raise HostUnavailable(text) from error
         except TimeoutError as error:
             channel.close()
@@ -310,21 +309,27 @@ class ZenohCarrier:
     def _line(self, address: str, host: str, deadline: float) -> _ZenohLink:
         """Return the connection to a host; make it if there is none that works."""
         key = address, host
-        wait = max(deadline - time.monotonic(), 0)
-        if not self._dialling.acquire(timeout=wait):
-            raise HostUnavailable(f"host {host!r} at {address}: another dial waits")
-        try:
+        with self._changed:
             if self._is_closed:
                 raise HostUnavailable(f"host {host!r}: the carrier was closed")
+            dialling = self._dialling.setdefault(key, threading.Lock())
+        if not dialling.acquire(timeout=max(deadline - time.monotonic(), 0)):
+            raise HostUnavailable(f"host {host!r} at {address}: it is being dialled")
+        try:
             line = self._lines.get(key)
             if line is not None and not line.is_broken:
                 return line
             if line is not None:
                 self._drop(line, _LOST)
-            line = self._lines[key] = self._connect(address, host, deadline)
-            return line
+            line = self._connect(address, host, deadline)
+            with self._changed:
+                if not self._is_closed:
+                    self._lines[key] = line
+                    return line
+            self._drop(line, _CLOSED_HERE)
+            raise HostUnavailable(f"host {host!r}: the carrier was closed")
         finally:
-            self._dialling.release()
+            dialling.release()
 
     def _connect(self, address: str, host: str, deadline: float) -> _ZenohLink:
         import zenoh
@@ -382,7 +387,6 @@ class ZenohCarrier:
             self._is_closed = True
             self._arrived.clear()
             self._changed.notify_all()
-        with self._dialling, self._changed:
             dialled, callers = list(self._lines.values()), list(self._callers.values())
             self._lines, self._callers = {}, {}
         lines = dialled + callers
