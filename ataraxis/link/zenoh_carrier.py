@@ -746,10 +746,11 @@ class ZenohChannel:
                 return payload, _HEAD.pack(kind, 0)
             if self._pieces:
                 piece = self._pieces.popleft()
-                self._unsent -= len(piece)
+                before, self._unsent = self._unsent, self._unsent - len(piece)
                 head = _HEAD.pack(_DATA, self._number)
                 self._number += 1
-                self._changed.notify_all()
+                if self._unsent <= _UNSENT // 2 < before:  # wake a sender once
+                    self._changed.notify_all()
                 return piece, head
             if self._notes:
                 kind, payload = self._notes.popleft()
