@@ -11,7 +11,14 @@ from ataraxis._kernels.journal_write import FULL, OK, TORN
 from ataraxis.errors import BadMessage
 from ataraxis.link.inlet import ACK_S, CONTROL, GAP, StreamInlet
 from ataraxis.link.messages import (
-    Absent, Ack, Beat, FarAccount, FramesLost, Offer, StreamEnd, encode,
+    Absent,
+    Ack,
+    Beat,
+    FarAccount,
+    FramesLost,
+    Offer,
+    StreamEnd,
+    encode,
 )  # fmt: skip
 
 OFFER = Offer("camera", "id", "{}", 0, 16, 16)

@@ -18,11 +18,20 @@ from ataraxis.errors import LoggerError, SpoolFull
 from ataraxis.frame import Frame
 from ataraxis.link.inlet import StreamInlet
 from ataraxis.link.messages import (
-    Offer, StreamEnd, is_data, next_message,
+    Offer,
+    StreamEnd,
+    is_data,
+    next_message,
 )  # fmt: skip
 from ataraxis.link.outlet import StreamOutlet
 from ataraxis.link.spool import (
-    MEMORY, KnownMirror, MirrorKey, Spool, SpoolMemory, directory_name, spools_of,
+    MEMORY,
+    KnownMirror,
+    MirrorKey,
+    Spool,
+    SpoolMemory,
+    directory_name,
+    spools_of,
 )  # fmt: skip
 
 ID = "0123456789abcdef"
@@ -41,7 +50,9 @@ class Camera:
     def send(self, count: int, size: int | None = None) -> None:
         # Bytes: of sizes that the ring's own reader tells from each other.
         for _ in range(count):
-            data = np.full(self.sent % 90 + 8 if size is None else size, self.sent % 251)
+            data = np.full(
+                self.sent % 90 + 8 if size is None else size, self.sent % 251
+            )
             self.producer.send(data.astype("u1"), timeout=5)
             self.sent += 1
         self.ring.take(count)
@@ -194,7 +205,7 @@ def test_files_are_removed_when_no_mirror_needs_them(
 def test_its_limit_is_kept(camera: Camera, tmp_path: Path) -> None:
     spool = Spool(tmp_path, ID, 20_000)
     camera.send(40, 900)
-    with pytest.raises(SpoolFull, match="hosts.yaml"):
+    with pytest.raises(SpoolFull, match=r"hosts\.yaml"):
         spool.append(camera.ring, 40)
     assert 5 < spool.next < 20
     assert spool.nbytes < 22_000
