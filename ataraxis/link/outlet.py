@@ -33,14 +33,18 @@ from ataraxis.link.spool import HeldFrames, KnownMirror, MirrorKey, SpoolMemory
 
 PATIENCE_S = 0.5
 """A mirror that acknowledges nothing for so long has its frames spooled."""
-FULL_S, WARY_S = 0.1, 10.0
-"""A ring of which 3/4 are held for so long is spooled, also if mirrors acknowledge, as
-they do it too slowly; for a while after that, without a wait."""
+FULL_S = 0.5
+"""A full ring of frames that are not acknowledged in this time is spooled: the link is
+too slow. One that is full of newer frames has a fast producer, which waits."""
+MOSTLY_S, WARY_S = 0.1, 10.0
+"""If the producer is paced by a device, a ring of which 3/4 are held for so long is
+spooled, also if mirrors acknowledge; and for a while after that without a wait."""
+LOOK_S = 0.05
 RETRY_S = 1.0
 """A disk that failed is tried again after this time."""
 ACCOUNT_S = 0.5
 REMEMBER_S = 5.0
-BATCH_BYTES = 1 << 24
+BATCH_BYTES = 1 << 22
 HEAD_BYTES = 64 + 64 + 16 + 24
 """Most bytes of a frame before its payload."""
 
@@ -238,6 +242,9 @@ class StreamOutlet:
     is_lossless : bool, optional
         False: for one mirror of policy 'lossy' or 'latest', which has a consumer of its
         own. Frames are released as they are sent; those that were overwritten are told.
+    is_paced : bool, optional
+        Whether frames come at a rate of their own, as a device's, which must not wait
+        for a slow link; False: a producer that is faster than its link waits.
 
     Notes
     -----
@@ -258,7 +265,9 @@ class StreamOutlet:
         slot_bytes: int,
         now: float,
         is_lossless: bool = True,
+        is_paced: bool = True,
     ) -> None:
+        self.is_paced = is_paced
         self.stream, self.stream_id, self.labels = stream, stream_id, labels
         self.store, self.spool = store, spool
         self.slots, self.slot_bytes = slots, slot_bytes
@@ -270,9 +279,12 @@ class StreamOutlet:
         self._events: list[str] = []
         self._account = FarAccount(0, 0, 0, 0)
         self._full_since: float | None = None
+        self._full_until = 0
         self._wary_until = now
         self._retry_at = self._remember_at = now
-        self._is_warned = self._is_drained = False
+        self._is_warned = self._is_full_told = self._is_drained = False
+        self._has_begun = False
+        """Whether it has a mirror, or had one: before, all frames wait for the first."""
         if spool is not None:
             memory = spool.recall()
             for key, known in memory.mirrors.items():
@@ -281,6 +293,7 @@ class StreamOutlet:
                 state.has_ended = known.has_ended
                 state.needs = max(state.needs, self._oldest())
                 self._mirrors[key] = state
+                self._has_begun = True
             self._end = memory.end
         if store is None and self._end is None:
             self.end(
@@ -321,6 +334,7 @@ class StreamOutlet:
             self.close(made.link, now)
         made.needs = start if needs is None else max(made.needs, needs)
         made.has_ended = is_same and want.has_ended
+        self._has_begun = True
         made.progress_at = now
         made.links += 1
         made.link = OutletLink(self, key, start, acked, want.credit)
@@ -378,6 +392,7 @@ class StreamOutlet:
                 state = _MirrorState(key, self._oldest(), known.progress_at)
                 state.on_spool_full = known.on_spool_full
                 self._mirrors[key] = state
+                self._has_begun = True
         self._remember()
 
     def finish(self, key: MirrorKey) -> None:
@@ -395,20 +410,25 @@ class StreamOutlet:
 
     # ---- the stream
 
-    def tick(self, now: float) -> None:
-        """Hold new frames; release, spool and forget others, as far as allowed."""
+    def tick(self, now: float, *, may_write: bool = True) -> None:
+        """Hold new frames; release, spool and forget others, as far as allowed.
+
+        Without `may_write` nothing is spooled: another thread does, which may wait.
+        """
         if self.is_lossless:
+            for state in self._mirrors.values():
+                if state.needs >= self.next:
+                    state.progress_at = now  # patience begins with the next frame
             self._take(self.slots)
             oldest = self._oldest()
             for state in self._mirrors.values():
                 if state.link is None:
                     state.needs = max(state.needs, oldest)
-                if state.needs >= self.next:
-                    state.progress_at = now
             self._release()
+        if self.is_lossless and may_write:
             self._spill(now)
             self._trim()
-        if now - self._remember_at >= REMEMBER_S and self._mirrors:
+        if may_write and now - self._remember_at >= REMEMBER_S and self._mirrors:
             self._remember_at = now
             try:
                 self._remember()
@@ -487,7 +507,7 @@ class StreamOutlet:
 
     def _release(self) -> None:
         """Give back slots whose frames every mirror has, or a file."""
-        if self.store is None:
+        if self.store is None or not self._has_begun:
             return
         until = self._least_needed()
         if self.spool is not None:
@@ -501,7 +521,7 @@ class StreamOutlet:
             if until > self.spool.first:
                 self.spool.trim(until)
             if 5 * self.spool.nbytes < 3 * self.spool.limit:
-                self._is_warned = False
+                self._is_warned = self._is_full_told = False
 
     def _spill(self, now: float) -> None:
         """Write the oldest held frames to the spool, if they cannot wait."""
@@ -532,18 +552,20 @@ class StreamOutlet:
     def _spill_until(self, store: FrameStore, now: float) -> int:
         """Return the number before which frames go to the spool now."""
         held = store.held
+        is_newer = not self.is_paced and store.first >= self._full_until
         if 4 * held < 3 * self.slots:
             self._full_since = None
-        elif self._full_since is None:
-            self._full_since = now
+        elif self._full_since is None or is_newer:
+            self._full_since, self._full_until = now, self._after
         is_stuck = any(
             m.link is None or m.needs < self._first or now - m.progress_at >= PATIENCE_S
             for m in self._mirrors.values()
             if not m.has_ended and m.needs <= self._first
         )
-        if self._full_since is not None and now - self._full_since >= FULL_S:
+        full_s = 0.0 if self._full_since is None else now - self._full_since
+        if self.is_paced and full_s >= MOSTLY_S:
             self._wary_until = now + WARY_S
-        is_full = now < self._wary_until
+        is_full = now < self._wary_until or full_s >= FULL_S
         if self.is_ended and is_stuck:
             until = self._after  # its ring goes with its program
         elif self._full_since is not None and (is_stuck or is_full):
@@ -562,7 +584,11 @@ class StreamOutlet:
         try:
             spool.append(store, until)
         except SpoolFull as error:
-            self._complain(f"the spool of {self.stream!r} is full: {error}")
+            problem = f"the spool of {self.stream!r} is full: {error}"
+            if self._is_full_told:  # once: it is full again after each frame
+                self.problem = problem
+            self._complain(problem)
+            self._is_full_told = True
             return False
         except (LoggerError, OSError) as error:
             self._retry_at = now + RETRY_S
@@ -710,6 +736,10 @@ class StreamOutlet:
         state.count_loss(link.sent, until)
         link.push(FramesLost(link.sent, until - link.sent, why))
         link.sent = until
+        if not self.is_lossless and self.store is not None:
+            # Also of frames that were overwritten while they were held.
+            state.needs = until
+            self.store.release(until)
 
     def _push_account(self, link: OutletLink, state: _MirrorState, now: float) -> None:
         """Tell the mirror of losses, waits and backlog, at intervals."""
