@@ -46,6 +46,7 @@ WINDOW = 4 << 20
 _IN_FLIGHT = 8 << 20  # bytes of a channel that its receiver has not taken
 _GRANT = 1 << 20  # bytes taken between two grants
 _PUT = 256 << 10  # bytes of a put; smaller data are joined while zenoh is busy
+_PIECES = 1_000_000  # puts of a channel that its receiver has not taken
 _UNSENT = 2 << 20  # bytes of a channel that wait for their put
 _WAITING = 64  # channels that `accept` has not returned
 _OPENED = 1000  # channels of a connection
@@ -106,13 +107,12 @@ class ZenohCarrier:
         self._hosts = hosts
         self._client = contexts(hosts)[1]
         self._changed = threading.Condition()
-        self._dialling = threading.Lock()
+        # By address and host: who dials waits for no other host.
+        self._dialling: dict[tuple[str, str], threading.Lock] = {}
+        self._lines: dict[tuple[str, str], _ZenohLink] = {}
         self._arrived: deque[ZenohChannel] = deque()
         self._listening: Any = None
         self._declared: list[Any] = []
-        self._lines: dict[
-            tuple[str, str], _ZenohLink
-        ] = {}  # dialled, by address and host
         self._callers: dict[tuple[str, str], _ZenohLink] = {}  # by host and session
         self._is_closed = False
         # Threads of zenoh only put in here: they must not run Python for long.
@@ -293,7 +293,7 @@ class ZenohCarrier:
         except ChannelClosed as error:
             text = f"host {host!r} at {address}: {channel.reason}"
             if channel.was_refused:
-                raise AccessDenied(f"{text}") from error
+                raise AccessDenied(text) from error
             raise HostUnavailable(text) from error
         except TimeoutError as error:
             channel.close()
@@ -310,21 +310,27 @@ class ZenohCarrier:
     def _line(self, address: str, host: str, deadline: float) -> _ZenohLink:
         """Return the connection to a host; make it if there is none that works."""
         key = address, host
-        wait = max(deadline - time.monotonic(), 0)
-        if not self._dialling.acquire(timeout=wait):
-            raise HostUnavailable(f"host {host!r} at {address}: another dial waits")
-        try:
+        with self._changed:
             if self._is_closed:
                 raise HostUnavailable(f"host {host!r}: the carrier was closed")
+            dialling = self._dialling.setdefault(key, threading.Lock())
+        if not dialling.acquire(timeout=max(deadline - time.monotonic(), 0)):
+            raise HostUnavailable(f"host {host!r} at {address}: it is being dialled")
+        try:
             line = self._lines.get(key)
             if line is not None and not line.is_broken:
                 return line
             if line is not None:
                 self._drop(line, _LOST)
-            line = self._lines[key] = self._connect(address, host, deadline)
-            return line
+            line = self._connect(address, host, deadline)
+            with self._changed:
+                if not self._is_closed:
+                    self._lines[key] = line
+                    return line
+            self._drop(line, _CLOSED_HERE)
+            raise HostUnavailable(f"host {host!r}: the carrier was closed")
         finally:
-            self._dialling.release()
+            dialling.release()
 
     def _connect(self, address: str, host: str, deadline: float) -> _ZenohLink:
         import zenoh
@@ -382,7 +388,6 @@ class ZenohCarrier:
             self._is_closed = True
             self._arrived.clear()
             self._changed.notify_all()
-        with self._dialling, self._changed:
             dialled, callers = list(self._lines.values()), list(self._callers.values())
             self._lines, self._callers = {}, {}
         lines = dialled + callers
@@ -540,7 +545,7 @@ class _Puts:
             self._began = time.monotonic()
             try:
                 self._line.session.put(channel.key, payload, attachment=head, **options)
-            except zenoh.ZError as error:
+            except Exception as error:  # whatever it is, the connection is at its end
                 self._line.is_broken = True
                 channel.end(f"zenoh: {error}", None)
             finally:
@@ -742,10 +747,11 @@ class ZenohChannel:
                 return payload, _HEAD.pack(kind, 0)
             if self._pieces:
                 piece = self._pieces.popleft()
-                self._unsent -= len(piece)
+                before, self._unsent = self._unsent, self._unsent - len(piece)
                 head = _HEAD.pack(_DATA, self._number)
                 self._number += 1
-                self._changed.notify_all()
+                if self._unsent <= _UNSENT // 2 < before:  # wake a sender once
+                    self._changed.notify_all()
                 return piece, head
             if self._notes:
                 kind, payload = self._notes.popleft()
@@ -770,13 +776,17 @@ class ZenohChannel:
                         f"{self._expected} was expected",
                         _CLOSE,
                     )
-                elif self._waiting + len(data) > 2 * _IN_FLIGHT:
+                elif (
+                    self._waiting + len(data) > 2 * _IN_FLIGHT
+                    or len(self._arrived) > _PIECES
+                ):
                     self._end("the other side sent more than was granted", _CLOSE)
                 else:
                     self._expected += 1
-                    self._waiting += len(data)
-                    self._arrived.append(data)
-                    self._changed.notify_all()
+                    if data:
+                        self._waiting += len(data)
+                        self._arrived.append(data)
+                        self._changed.notify_all()
         elif kind == _TAKEN:
             with self._changed:
                 self._taken_there = max(self._taken_there, min(number, self._sent))
