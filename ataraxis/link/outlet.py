@@ -284,7 +284,7 @@ class StreamOutlet:
         self._retry_at = self._remember_at = now
         self._is_warned = self._is_full_told = self._is_drained = False
         self._has_begun = False
-        """Whether it has a mirror, or had one: before, all frames wait for the first."""
+        """Whether it has or had a mirror: before, all frames wait for the first."""
         if spool is not None:
             memory = spool.recall()
             for key, known in memory.mirrors.items():
@@ -552,7 +552,7 @@ class StreamOutlet:
     def _spill_until(self, store: FrameStore, now: float) -> int:
         """Return the number before which frames go to the spool now."""
         held = store.held
-        is_newer = not self.is_paced and store.first >= self._full_until
+        is_newer = not self.is_paced and self._first >= self._full_until
         if 4 * held < 3 * self.slots:
             self._full_since = None
         elif self._full_since is None or is_newer:
