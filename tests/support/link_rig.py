@@ -356,8 +356,10 @@ class Lab:
         self.hosts: dict[str, RigHost] = {}
         self.wire: Wire | None = None
         self._stack = contextlib.ExitStack()
-        self._tag = f"ax{os.getpid() % 100000}"
+        self._tag = f"ax{os.getpid()}n"
         self._switch = f"{self._tag}sw"
+        if namespaces:
+            _sweep()
         try:
             self._make(names, namespaces, wire, clocks or {}, package, spool_bytes)
         except BaseException:
@@ -527,6 +529,14 @@ class Lab:
 
     def close(self) -> None:
         self._stack.close()
+
+
+def _sweep() -> None:
+    """Remove the namespaces of test processes that were killed."""
+    for name in os.listdir("/run/netns") if os.path.isdir("/run/netns") else ():
+        found = re.fullmatch(r"ax(\d+)n(?:\d+|sw)", name)
+        if found and not os.path.exists(f"/proc/{found[1]}"):
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
 
 def _end(pid: int) -> None:
