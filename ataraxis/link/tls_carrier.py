@@ -402,7 +402,7 @@ class _Door:
         with suppress(OSError):
             self._wake.send(b"x")
         if threading.current_thread() is not self._thread:
-            self._thread.join()
+            self._thread.join(HANDSHAKE_S)  # on_refused may wait for the caller
 
     def _run(self) -> None:
         try:
@@ -438,7 +438,7 @@ class _Door:
             connection, peer = self._listener.accept()
         except OSError as error:  # the client has gone, or descriptors are short
             _log.warning("a connection was not accepted: %s", error)
-            time.sleep(0.01)
+            time.sleep(0.1)
             return
         address = joined_address(*peer[:2])
         try:

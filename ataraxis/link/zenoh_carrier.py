@@ -49,6 +49,7 @@ _PUT = 256 << 10  # bytes of a put; smaller data are joined while zenoh is busy
 _UNSENT = 2 << 20  # bytes of a channel that wait for their put
 _WAITING = 64  # channels that `accept` has not returned
 _OPENED = 1000  # channels of a connection
+_REMEMBERED = 10_000  # channels that have ended, of a connection
 _LINES = 16  # connections of a host
 _UNDONE = 1000  # messages of other hosts that wait to be handled
 _AGAIN_S = 0.25  # between two requests for a channel
@@ -59,6 +60,7 @@ _ROOT = "ax"
 _LOGGED = "off,zenoh_link_tls::unicast=warn"  # why a client was refused, to stdout
 
 _HEAD = struct.Struct("<BQ")  # kind, number of the put or bytes taken
+_URGENT, _NORMAL = "u", "n"  # how the identity of a channel begins
 _DATA, _OPEN, _ACCEPT, _REFUSE, _CLOSE, _TAKEN = range(6)
 
 _log = logging.getLogger("ataraxis.link")
@@ -104,13 +106,12 @@ class ZenohCarrier:
         self._hosts = hosts
         self._client = contexts(hosts)[1]
         self._changed = threading.Condition()
-        self._dialling = threading.Lock()
+        # By address and host: who dials waits for no other host.
+        self._dialling: dict[tuple[str, str], threading.Lock] = {}
+        self._lines: dict[tuple[str, str], _ZenohLink] = {}
         self._arrived: deque[ZenohChannel] = deque()
         self._listening: Any = None
         self._declared: list[Any] = []
-        self._lines: dict[
-            tuple[str, str], _ZenohLink
-        ] = {}  # dialled, by address and host
         self._callers: dict[tuple[str, str], _ZenohLink] = {}  # by host and session
         self._is_closed = False
         # Threads of zenoh only put in here: they must not run Python for long.
@@ -182,46 +183,48 @@ class ZenohCarrier:
 
     def _open(self, host: str, session: str, identity: str, name: bytes) -> None:
         """Make the channel that a host asks for, or refuse it."""
-        key = host, session
+        reason, text = "", ""
+        try:
+            text = name.decode()
+        except UnicodeDecodeError as error:
+            reason = f"the channel's name is not UTF-8: {error}"
+        if not 0 < len(name) <= NAME_BYTES:
+            reason = f"it did not name a channel of 1 to {NAME_BYTES} bytes"
         with self._changed:
-            line = self._callers.get(key)
-            if (
-                line is None
-                and sum(each[0] == host for each in self._callers) >= _LINES
-            ):
-                self._refuse(host, f"it has {_LINES} connections already")
-                return
-            if line is None or line.is_broken:
-                line = _ZenohLink(self._listening, self._hosts, host, session)
-                self._callers[key] = line
-            known = line.channel(identity)
-            if known is not None:  # asked twice
-                known.announce(_ACCEPT)
-                return
-            reason = ""
-            text = ""
-            try:
-                text = name.decode()
-            except UnicodeDecodeError as error:
-                reason = f"the channel's name is not UTF-8: {error}"
-            if not reason and not 0 < len(name) <= NAME_BYTES:
-                reason = f"it did not name a channel of 1 to {NAME_BYTES} bytes"
-            elif self._is_closed:
-                reason = "its agent is stopping"
-            elif len(self._arrived) >= _WAITING:
-                reason = f"{_WAITING} channels wait there already"
-            elif line.count() >= _OPENED:
-                reason = f"it has {_OPENED} channels already"
-            is_urgent = identity.startswith("u")
-            channel = line.open(identity, text, is_urgent=is_urgent)
-            if reason:
-                channel.end(reason, _REFUSE)
+            line = self._caller(host, session)
+            if line is None:
+                reason = f"it has {_LINES} connections already"
             else:
-                channel.announce(_ACCEPT)
-                self._arrived.append(channel)
-                self._changed.notify()
+                if line.was_opened(identity):  # asked twice
+                    line.accept_again(identity)
+                    return
+                if self._is_closed:
+                    reason = "its agent is stopping"
+                elif len(self._arrived) >= _WAITING:
+                    reason = f"{_WAITING} channels wait there already"
+                elif line.count() >= _OPENED:
+                    reason = f"it has {_OPENED} channels already"
+                is_urgent = identity.startswith(_URGENT)
+                channel = line.open(identity, text, is_urgent=is_urgent)
+                if reason:
+                    channel.end(reason, _REFUSE)
+                else:
+                    channel.announce(_ACCEPT)
+                    self._arrived.append(channel)
+                    self._changed.notify()
         if reason:
             self._refuse(host, reason)
+
+    def _caller(self, host: str, session: str) -> _ZenohLink | None:
+        """Return the connection of a host; None: it has too many."""
+        key = host, session
+        line = self._callers.get(key)
+        if line is None or line.is_broken:
+            if sum(each[0] == host for each in self._callers) >= _LINES:
+                return None
+            line = _ZenohLink(self._listening, self._hosts, host, session)
+            self._callers[key] = line
+        return line
 
     def _disown(self, host: str, session: str, identity: str) -> None:
         """Tell a host that a channel it uses is not there, as after a restart."""
@@ -282,14 +285,14 @@ class ZenohCarrier:
         data = checked_channel_name(name)
         deadline = time.monotonic() + timeout
         line = self._line(address, host, deadline)
-        identity = ("u" if priority else "n") + secrets.token_hex(8)
+        identity = (_URGENT if priority else _NORMAL) + secrets.token_hex(8)
         channel = line.open(identity, name, is_urgent=priority)
         try:
             channel.ask(data, deadline)
         except ChannelClosed as error:
             text = f"host {host!r} at {address}: {channel.reason}"
             if channel.was_refused:
-                raise AccessDenied(f"{text}") from error
+                raise AccessDenied(text) from error
             raise HostUnavailable(text) from error
         except TimeoutError as error:
             channel.close()
@@ -306,21 +309,27 @@ class ZenohCarrier:
     def _line(self, address: str, host: str, deadline: float) -> _ZenohLink:
         """Return the connection to a host; make it if there is none that works."""
         key = address, host
-        wait = max(deadline - time.monotonic(), 0)
-        if not self._dialling.acquire(timeout=wait):
-            raise HostUnavailable(f"host {host!r} at {address}: another dial waits")
-        try:
+        with self._changed:
             if self._is_closed:
                 raise HostUnavailable(f"host {host!r}: the carrier was closed")
+            dialling = self._dialling.setdefault(key, threading.Lock())
+        if not dialling.acquire(timeout=max(deadline - time.monotonic(), 0)):
+            raise HostUnavailable(f"host {host!r} at {address}: it is being dialled")
+        try:
             line = self._lines.get(key)
             if line is not None and not line.is_broken:
                 return line
             if line is not None:
                 self._drop(line, _LOST)
-            line = self._lines[key] = self._connect(address, host, deadline)
-            return line
+            line = self._connect(address, host, deadline)
+            with self._changed:
+                if not self._is_closed:
+                    self._lines[key] = line
+                    return line
+            self._drop(line, _CLOSED_HERE)
+            raise HostUnavailable(f"host {host!r}: the carrier was closed")
         finally:
-            self._dialling.release()
+            dialling.release()
 
     def _connect(self, address: str, host: str, deadline: float) -> _ZenohLink:
         import zenoh
@@ -378,7 +387,6 @@ class ZenohCarrier:
             self._is_closed = True
             self._arrived.clear()
             self._changed.notify_all()
-        with self._dialling, self._changed:
             dialled, callers = list(self._lines.values()), list(self._callers.values())
             self._lines, self._callers = {}, {}
         lines = dialled + callers
@@ -395,7 +403,7 @@ class ZenohCarrier:
             closer.join(STUCK_S)
         self._work.put(None)
         if threading.current_thread() is not self._worker:
-            self._worker.join()
+            self._worker.join(STUCK_S)
 
     def _run(self) -> None:
         while (job := self._work.get()) is not None:
@@ -414,17 +422,27 @@ class _ZenohLink:
         self.is_broken = False
         self._prefix = _key(hosts.lab, peer, hosts.me, zid)
         self._channels: dict[str, ZenohChannel] = {}
+        self._opened: set[str] = set()
         self._puts = {urgent: _Puts(self, urgent) for urgent in (False, True)}
 
     def open(self, identity: str, name: str, *, is_urgent: bool) -> ZenohChannel:
         """Make this side's end of a channel."""
         key = f"{self._prefix}/{identity}"
         made = ZenohChannel(self, self._puts[is_urgent], identity, name, key)
+        if len(self._opened) > _REMEMBERED:
+            self._opened.clear()
+        self._opened.add(identity)
         self._channels[identity] = made
         return made
 
-    def channel(self, identity: str) -> ZenohChannel | None:
-        return self._channels.get(identity)
+    def was_opened(self, identity: str) -> bool:
+        return identity in self._opened
+
+    def accept_again(self, identity: str) -> None:
+        """Answer a repeated request; not if the channel has ended since."""
+        channel = self._channels.get(identity)
+        if channel is not None:
+            channel.announce(_ACCEPT)
 
     def count(self) -> int:
         return len(self._channels)
@@ -728,10 +746,11 @@ class ZenohChannel:
                 return payload, _HEAD.pack(kind, 0)
             if self._pieces:
                 piece = self._pieces.popleft()
-                self._unsent -= len(piece)
+                before, self._unsent = self._unsent, self._unsent - len(piece)
                 head = _HEAD.pack(_DATA, self._number)
                 self._number += 1
-                self._changed.notify_all()
+                if self._unsent <= _UNSENT // 2 < before:  # wake a sender once
+                    self._changed.notify_all()
                 return piece, head
             if self._notes:
                 kind, payload = self._notes.popleft()

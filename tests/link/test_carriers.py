@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,6 +56,27 @@ class _OverTls(CarrierContract):
             finally:
                 for carrier in carriers:
                     carrier.close()
+
+    def test_a_dial_waits_for_no_other_host(self) -> None:
+        """One host is silent; another one is dialled meanwhile."""
+        with (
+            self.make("acq", "gpu", "behaviour") as (acq, gpu, _),
+            socket.create_server(("127.0.0.1", 0)) as silent,
+        ):
+            place = f"127.0.0.1:{silent.getsockname()[1]}"
+            errors: list[Exception] = []
+
+            def dial() -> None:
+                call = lambda: gpu.dial(place, "behaviour", "x", 3.0)  # noqa: E731
+                errors.append(self.raised(call, HostUnavailable))
+
+            thread = threading.Thread(target=dial)
+            thread.start()
+            time.sleep(0.2)
+            self.opened(acq, gpu)
+            assert thread.is_alive()
+            thread.join(WAIT_S)
+            assert len(errors) == 1
 
     def test_a_host_that_is_killed(self, tmp_path: Path) -> None:
         """Both directions end at once, and a dial states that nothing is there."""
