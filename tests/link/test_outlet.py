@@ -9,7 +9,14 @@ from simulated_lab import FRAME_BYTES, PAYLOAD, Disk, DiskSpool, Ring, Store, fr
 
 from ataraxis.errors import BadMessage, DataOverflow, LoggerError
 from ataraxis.link.messages import (
-    Ack, FarAccount, FramesLost, LinkMessage, Offer, StreamEnd, Want, is_data,
+    Ack,
+    FarAccount,
+    FramesLost,
+    LinkMessage,
+    Offer,
+    StreamEnd,
+    Want,
+    is_data,
     next_message,
 )  # fmt: skip
 from ataraxis.link.outlet import OutletLink, StreamOutlet, choose_outlet
@@ -24,7 +31,12 @@ class Rig:
     """A ring, a disk, an outlet, and what its mirrors receive."""
 
     def __init__(self, spool: int | None = 1000, **more: Any) -> None:
-        self.ring, self.disk, self.more, self.spool = Ring("id", SLOTS), Disk(), more, spool
+        self.ring, self.disk, self.more, self.spool = (
+            Ring("id", SLOTS),
+            Disk(),
+            more,
+            spool,
+        )
         self.ring.is_gating = True
         self.now = 0.0
         self.outlet = self.make()
