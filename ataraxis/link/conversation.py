@@ -20,13 +20,15 @@ from ataraxis.link.messages import (
     is_data,
     next_message,
 )
-from ataraxis.link.session import BEAT_S, DEAD_S, LinkSession
+from ataraxis.link.session import CALM_BEAT_S, DEAD_S, LinkSession
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 SMALL_BYTES = 128 << 10
 """Bytes of a receive buffer of a channel that carries messages only, at first."""
+_HEAD_BYTES, _LENGTH_AT = 64, 8
+_LARGE = 64 << 10
 MOST_BYTES = 2 << 20
 """Bytes of a receive buffer at most, unless an inlet asks for more: any message."""
 SEND_S = DEAD_S
@@ -90,8 +92,10 @@ class Conversation:
         ChannelClosed
             The channel has ended, or the other side was silent for `DEAD_S`.
         """
-        self._make_room()
-        found = self.channel.receive_into(self.buffer[self.stop :], max(timeout, 0))
+        lacks = self.lacks
+        self._make_room(lacks)
+        end = self.stop + lacks if lacks >= _LARGE else len(self.buffer)
+        found = self.channel.receive_into(self.buffer[self.stop : end], max(timeout, 0))
         now = time.monotonic()
         if found:
             self.stop += found
@@ -102,7 +106,7 @@ class Conversation:
 
     def wait_time(self, now: float) -> float:
         """Return how long to wait for bytes before the session wants its turn, s."""
-        return min(max(self.session.next_wake(now) - now, 0.0), BEAT_S)
+        return min(max(self.session.next_wake(now) - now, 0.0), CALM_BEAT_S)
 
     def messages(self, *, has_frames: bool = False) -> Iterator[LinkMessage]:
         """Take the messages that have arrived, up to a frame or the end of the bytes.
@@ -139,11 +143,29 @@ class Conversation:
         """Whether nothing more can be received before something was taken."""
         return self.stop - self.start >= max(len(self._memory), MOST_BYTES)
 
-    def _make_room(self) -> None:
-        """Move the bytes to the front, if the buffer is more than half full."""
+    @property
+    def lacks(self) -> int:
+        """How many bytes of the frame that has begun to arrive are still to come.
+
+        0: its length is not known, or it is whole.
+        """
+        held = self.stop - self.start
+        if held < _HEAD_BYTES:
+            return 0
+        at = self.start + _LENGTH_AT
+        length = int.from_bytes(self.buffer[at : at + 8], "little")
+        return max(_HEAD_BYTES + length - held, 0)
+
+    def _make_room(self, lacks: int) -> None:
+        """Move the bytes to the front, if there is not enough room behind them.
+
+        Of a large frame the rest alone is received: then nothing is moved after it.
+        """
         if self.start == self.stop:
             self.start = self.stop = 0
-        elif 2 * self.stop > len(self._memory) and self.start:
+        elif self.start and (
+            self.stop + lacks > len(self._memory) or 2 * self.stop > len(self._memory)
+        ):
             left = self.stop - self.start
             self.buffer[:left] = self.buffer[self.start : self.stop]
             self.start, self.stop = 0, left

@@ -27,7 +27,7 @@ from ataraxis.link.carrier import NAME_BYTES, Carrier
 from ataraxis.link.conversation import Conversation
 from ataraxis.link.inlet import InletStatistics, StreamInlet
 from ataraxis.link.messages import Hello, Offer, StreamEnd, is_data
-from ataraxis.link.session import Backoff, LinkSession
+from ataraxis.link.session import CALM_BEAT_S, Backoff, LinkSession
 from ataraxis.shm.context import Context
 from ataraxis.shm.header import Kind
 from ataraxis.shm.segment import Segment
@@ -41,6 +41,8 @@ CLOCK, ORIGIN = "clock", "origin"
 """Attributes of a mirror: whose clock its stamps are of, and the original's id."""
 DIAL_S = 3.0
 _FULL_S = 0.05
+_TURN_S = 0.1
+"""A frame may arrive for so long before acknowledgements and beats have their turn."""
 _HOLD_S = 0.02
 _RECORDED_S = 0.05
 _JOIN_S = 1.0
@@ -371,7 +373,9 @@ class InletRun:
             self.address, self.wish.host, _channel_name(self.wish.name), DIAL_S,
             priority=0 < self._rings.slot_bytes <= _SMALL,
         )  # fmt: skip
-        session = LinkSession(self._me, self.wish.host, time.monotonic())
+        session = LinkSession(
+            self._me, self.wish.host, time.monotonic(), beat_s=CALM_BEAT_S
+        )
         talk = Conversation(channel, session, _BUFFER_BYTES)
         try:
             early = talk.greet(DIAL_S)
@@ -424,7 +428,9 @@ class InletRun:
                     continue
             elif inlet.is_recorded:
                 pause = min(pause, _RECORDED_S)
-            talk.receive(pause)
+            found = talk.receive(pause)
+            while found and talk.lacks and time.monotonic() - now < _TURN_S:
+                found = talk.receive(_FULL_S)
 
     def _publish(self, talk: Conversation, now: float) -> bool:
         """Publish what has arrived; return whether the ring is full."""
@@ -446,7 +452,7 @@ class InletRun:
                 if not inlet.take(message, now):
                     raise BadMessage(f"unexpected {type(message).__name__}")
                 if isinstance(message, Offer):
-                    talk.grow(2 * (message.slot_bytes + _SMALL) + _BUFFER_BYTES)
+                    talk.grow(message.slot_bytes + _SMALL + _BUFFER_BYTES)
             if talk.start == before:
                 return False
         return False

@@ -34,8 +34,8 @@ from ataraxis.link.spool import HeldFrames, KnownMirror, MirrorKey, SpoolMemory
 PATIENCE_S = 0.5
 """A mirror that acknowledges nothing for so long has its frames spooled."""
 FULL_S = 0.5
-"""A full ring whose frames are not acknowledged in this time is spooled: the link is too
-slow. One that is full of newer frames has a fast producer, which waits."""
+"""A full ring of frames that are not acknowledged in this time is spooled: the link is
+too slow. One that is full of newer frames has a fast producer, which waits."""
 MOSTLY_S, WARY_S = 0.1, 10.0
 """If the producer is paced by a device, a ring of which 3/4 are held for so long is
 spooled, also if mirrors acknowledge; and for a while after that without a wait."""

@@ -49,7 +49,7 @@ DURABLE = "agent"
 """Durable name of the one reader of all mirrors of a stream."""
 FORGET = "forget"
 """A question on a mirror's channel: the mirror was closed for good."""
-_IDLE_S = 0.5
+_IDLE_S, _CALM_S = 0.5, 1.0
 _ACTIVE_S = 0.05
 _LOOK_S = 0.25
 _WANT_S = 10.0
@@ -137,6 +137,7 @@ class OutletRun:
         self._failure = ""
         self._moved_at = self._account_at = 0.0
         self._newest = -1
+        self._is_end_counted = False
         with self.lock:
             self.tick()
         self._thread = Thread(self._keep, f"ataraxis-outlet-{stream}")
@@ -148,6 +149,8 @@ class OutletRun:
     def step(self) -> None:
         """Hold new frames and give slots back; the caller has the lock."""
         self.outlet.tick(time.monotonic(), may_write=False)
+        if self.outlet.is_ended and not self._is_end_counted:
+            self._count()
         if self.outlet.next != self._newest:
             self._newest, self._moved_at = self.outlet.next, time.monotonic()
 
@@ -156,19 +159,33 @@ class OutletRun:
         now = time.monotonic()
         if self.consumer is not None and now - self._account_at >= _ACTIVE_S:
             self._account_at = now
-            words = snapshot.words(self.consumer._attached().participant)  # noqa: SLF001
-            self.outlet.account(refused=words[6], gaps=words[8], stalled_ns=words[4])
             # Sweeps: the end of a producer that was killed is noticed.
             _ = self.consumer.is_ended
+            self._count()
         self.outlet.tick(now)
+        if self.outlet.is_ended and not self._is_end_counted:
+            self._count()
         for event in self.outlet.events():
             self._report(f"stream {self.stream}: {event}")
         if self.outlet.next != self._newest:
             self._newest, self._moved_at = self.outlet.next, now
 
+    def _count(self) -> None:
+        """Pass on what the ring counts; those of an ended stream do not change."""
+        if self.consumer is not None:
+            self._is_end_counted = self.outlet.is_ended
+            words = snapshot.words(self.consumer._attached().participant)  # noqa: SLF001
+            self.outlet.account(refused=words[6], gaps=words[8], stalled_ns=words[4])
+
     def armed(self) -> tuple[tuple[int, int], ...]:
         """Arm the event of a new frame; for `Alarm.sleep`."""
-        return () if self._event is None else (self._event.arm(),)
+        event = self._event
+        return () if event is None else (event.arm(),)
+
+    def has_news(self, armed: tuple[tuple[int, int], ...]) -> bool:
+        """Return whether there was an event since `armed`."""
+        event = self._event
+        return event is not None and any(event.has_changed(seen) for _, seen in armed)
 
     # ---- the thread
 
@@ -192,7 +209,7 @@ class OutletRun:
                     self._failure = str(error)
                     self._report(f"stream {self.stream}: {error}")
                 wake = _IDLE_S
-            pause = min(max(wake, _ACTIVE_S), _ACTIVE_S if is_active else _IDLE_S)
+            pause = min(max(wake, _ACTIVE_S), _ACTIVE_S if is_active else _CALM_S)
             self._alarm.sleep(seen, pause, *armed)
 
     def _drop_ring(self) -> None:
@@ -284,7 +301,7 @@ class OutletChannel:
     ) -> None:
         self._talk, self._open_run, self._forget = talk, open_run, forget
         self._alarm = Alarm()
-        self._is_over = False
+        self._is_over, self._has_work = False, True
         self._key: MirrorKey | None = None
         self._failure: Exception | None = None
 
@@ -356,7 +373,7 @@ class OutletChannel:
         self, run: OutletRun, link: OutletLink, waiting: list[LinkMessage]
     ) -> None:
         """Send a stream until the mirror has its end, or wants something else."""
-        self._is_over = False
+        self._is_over, self._has_work = False, True
         name = f"ataraxis-send-{run.stream}-{link.key.host}"
         sender = Thread(self._send, name, (run, link))
         sender.start()
@@ -369,6 +386,7 @@ class OutletChannel:
                         with run.lock:
                             link.ack(message, now)
                             run.step()
+                        self._has_work = True
                     elif not self._is_answered(message):
                         raise BadMessage(f"unexpected {type(message).__name__}")
                 if waiting:
@@ -379,7 +397,7 @@ class OutletChannel:
                     raise self._failure
                 if not link.is_current:
                     raise ChannelClosed("the mirror has another channel")
-                self._talk.receive(_IDLE_S)
+                self._talk.receive(_CALM_S)
                 waiting += self._talk.messages()
         finally:
             self._is_over = True
@@ -396,22 +414,24 @@ class OutletChannel:
         """Send frames and messages; the sender's thread."""
         buffer = memoryview(bytearray(run.outlet.buffer_bytes))
         try:
+            armed: tuple[tuple[int, int], ...] = ()
             while not self._is_over and link.is_current:
-                seen = self._alarm.count
-                with run.lock:
-                    run.step()
-                    count = link.fill(buffer, time.monotonic())
-                    armed = () if count else run.armed()
-                if not count:
-                    # What came before it was armed does not wake it.
+                seen, count = self._alarm.count, 0
+                if self._has_work or run.has_news(armed):
+                    self._has_work = False
                     with run.lock:
                         run.step()
                         count = link.fill(buffer, time.monotonic())
+                        armed = () if count else run.armed()
+                    if not count:
+                        # What came before it was armed does not wake it.
+                        with run.lock:
+                            run.step()
+                            count = link.fill(buffer, time.monotonic())
                 if count:
+                    self._has_work = True
                     self._talk.send_frames(buffer[:count], count)
                     continue
-                if self._is_over:
-                    return
                 self._talk.send()
                 pause = self._talk.wait_time(time.monotonic())
                 self._alarm.sleep(seen, pause, *armed)

@@ -14,7 +14,8 @@ from typing import Literal, NamedTuple
 from ataraxis.errors import BadMessage
 from ataraxis.link.messages import VERSION, Beat, Hello, LinkMessage, Refuse
 
-BEAT_S = 0.5
+BEAT_S, CALM_BEAT_S = 0.5, 1.0
+"""Silence after which a side beats: on a control channel, and on one of a mirror."""
 SUSPECT_S = 2.0
 DEAD_S = 3.0
 BURST = 8
@@ -45,6 +46,8 @@ class LinkSession:
         Monotonic time, s.
     is_timing : bool, optional
         Whether this side sends bursts of beats, for the clock of the other host.
+    beat_s : float, optional
+        Silence after which it sends a beat, s.
 
     Attributes
     ----------
@@ -65,9 +68,16 @@ class LinkSession:
     """
 
     def __init__(
-        self, me: Hello, peer: str, now: float, *, is_timing: bool = False
+        self,
+        me: Hello,
+        peer: str,
+        now: float,
+        *,
+        is_timing: bool = False,
+        beat_s: float = BEAT_S,
     ) -> None:
         self.me, self.peer, self.is_timing = me, peer, is_timing
+        self.beat_s = beat_s
         self.hello: Hello | None = None
         self.refusal = ""
         self._queue: list[LinkMessage] = [me]
@@ -187,8 +197,8 @@ class LinkSession:
             if self._left and (self._waits is None or now - self._asked >= BEAT_S):
                 self._left -= 1
                 return True
-        return now - self._asked >= BEAT_S and (
-            now - self._said >= BEAT_S or now - self._heard >= BEAT_S
+        return now - self._asked >= self.beat_s and (
+            now - self._said >= self.beat_s or now - self._heard >= self.beat_s
         )
 
     def next_wake(self, now: float) -> float:
@@ -197,8 +207,8 @@ class LinkSession:
             return now
         at = self._heard + DEAD_S
         if self.is_open:
-            quiet = min(self._said, self._heard) + BEAT_S
-            at = min(at, max(self._asked + BEAT_S, quiet))
+            quiet = min(self._said, self._heard) + self.beat_s
+            at = min(at, max(self._asked + self.beat_s, quiet))
             if self.is_timing:
                 at = min(at, self._burst_at + BURST_S)
                 if self._left and self._waits is None:
