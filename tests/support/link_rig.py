@@ -718,6 +718,17 @@ class Filming:
 
     def leave(self) -> None:
         """End everything in order; the contexts hold no file of ours after that."""
+        from ataraxis.errors import AtaraxisError
+        from ataraxis.stream.inspector import Inspector
+
+        def is_acknowledged() -> bool:
+            try:
+                found = Inspector("camera", self.here.context).statistics()
+            except (AtaraxisError, OSError):
+                return True
+            return "agent" not in [reader.label for reader in found.readers]
+
+        wait_until(is_acknowledged, 20, f"the end to be acknowledged; {self.state()}")
         for name, agent in self.agents.items():
             code = agent.terminate()
             assert code == 0, (name, code, agent.said())
