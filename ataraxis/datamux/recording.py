@@ -135,6 +135,12 @@ class Recording:
         row = sum(c.nbytes // max(1, len(c)) for c in columns)
         return Price(bytes_s=rate * row, samples_hz=rate)
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from ataraxis.card import html_of
+
+        return html_of("recording", self)
+
     def __repr__(self) -> str:
         return f"<Recording of {self.stream.id!r}: {len(self)} samples, {self.where}>"
 
