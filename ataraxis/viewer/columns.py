@@ -76,7 +76,8 @@ class ColumnSeries:
     """The newest columns of the samples of one stream.
 
     Column k holds samples ``k * factor`` to ``(k + 1) * factor - 1``. One of which no
-    sample is there is empty: its minimum is greater than its maximum. NaN is not a sample.
+    sample is there is empty: its minimum is greater than its maximum. NaN does not
+    count as a sample.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ const panels = new Map();     // by stream: {stream, kind, view, number, bins}
 const byNumber = new Map();
 const state = {streams: [], labels: {}, pipes: [], about: {}, verdict: null, pages: 1};
 const counts = {frames: 0, bundles: 0, columns: 0, gaps: 0, pictures: 0, events: 0,
-  drawMs: 0, sideMs: 0, longestMs: 0};
+  drawMs: 0, tracesMs: 0, sideMs: 0, longestMs: 0};
 globalThis.viewCounts = counts;
 let seconds = Number(layout.get("seconds")) || 2, isFrozen = false, nextNumber = 1;
 let hasLayout = layout.has("show"), nowNs = 0, isSideDue = true, lastMs = 0;
@@ -125,7 +125,9 @@ function take(bundle) {
     const panel = byNumber.get(part.panel);
     if (!panel) continue;
     if (part.kind === COLUMNS) {
+      const at = performance.now();
       panel.view.add(part, seconds);
+      counts.tracesMs += performance.now() - at;
       counts.columns += part.count;
       counts.gaps = [...panels.values()].reduce((sum, p) => sum + (p.view.gaps ?? 0), 0);
     } else if (part.kind === PICTURE) {

@@ -84,6 +84,8 @@ export class Traces {
     this.high = new ArrayOf(this.n * part.channels);
     this.columnOf = new Float64Array(this.n).fill(-1);
     this.lost = new Uint8Array(this.n);
+    this.held = new Uint8Array(this.n);
+    this.element.style.flexGrow = Math.min(8, Math.max(1.4, Math.sqrt(part.channels)));
     this.newest = -1; this.scaled = 0; this.perRow = 0;
     this.label(`${part.channels} channels, live`);
     this.paint();
@@ -109,13 +111,27 @@ export class Traces {
       this.low.set(part.low.subarray(from, from + channels), to);
       this.high.set(part.high.subarray(from, from + channels), to);
       this.columnOf[slot] = column;
-      this.lost[slot] = part.flags & LOST && !(part.low[from] <= part.high[from]) ? 1 : 0;
+      const isEmpty = !(part.low[from] <= part.high[from]);
+      this.lost[slot] = isEmpty && part.flags & LOST ? 1 : 0;
+      this.held[slot] = isEmpty && !(part.flags & LOST) ? 1 : 0;
+      if (this.held[slot]) this.hold(slot, column);
     }
     this.newest = part.first + part.count - 1;
     const head = Math.max(1, Math.ceil(n * HEAD));
     for (let k = 1; k <= head; k++) this.columnOf[(this.newest + k) % n] = -1;
     if (this.rescale()) this.redraw();
     else this.strips(part.first + skip, part.count - skip + head);
+  }
+
+  // A stream without a rate: no sample was due, and the last one is shown on.
+  hold(slot, column) {
+    const before = slot ? slot - 1 : this.n - 1, {channels, low, high} = this;
+    if (this.columnOf[before] !== column - 1) return;
+    for (let c = 0, at = slot * channels, from = before * channels; c < channels; c++) {
+      if (!(low[from + c] <= high[from + c])) continue;
+      low[at + c] = high[at + c] = this.held[before] ? low[from + c]
+        : (low[from + c] + high[from + c]) / 2;
+    }
   }
 
   // ---- scale
@@ -220,15 +236,17 @@ export class Traces {
     const before = slot ? slot - 1 : n - 1;
     const joins = this.columnOf[before] === this.columnOf[slot] - 1;
     const rowHigh = H / channels, scale = rowHigh / this.row;
-    const least = Math.max(1, Math.round(this.dpr));
+    const least = Math.max(1, Math.round(this.dpr * (rowHigh > 24 * this.dpr ? 2 : 1)));
     const here = slot * channels, there = before * channels;
     for (let c = 0; c < channels; c++) {
       let lo = low[here + c], hi = high[here + c];
       if (!(lo <= hi)) continue;
       if (joins) {
         const lowBefore = low[there + c], highBefore = high[there + c];
-        if (lo > highBefore) lo = highBefore;
-        else if (hi < lowBefore) hi = lowBefore;
+        if (lowBefore <= highBefore) {
+          if (lo > highBefore) lo = highBefore;
+          else if (hi < lowBefore) hi = lowBefore;
+        }
       }
       const middle = (c + 0.5) * rowHigh + centres[c] * scale;
       let top = Math.round(middle - hi * scale), bottom = Math.round(middle - lo * scale);
@@ -247,7 +265,6 @@ export class Traces {
 
   addEvents(events) {
     this.events = [...this.events, ...events].slice(-200);
-    this.overlay();
   }
 
   // The place of a time across the plot, 0 to 1; null: not in the window.
@@ -355,7 +372,7 @@ export class Traces {
     const k = this.channelUnder, at = slot * this.channels + k;
     const t = `${(slot / this.n * this.seconds).toFixed(3)} s`;
     const lo = this.low[at], hi = this.high[at], {units, dim} = this.meta;
-    const value = this.columnOf[slot] < 0 || !(lo <= hi) ? "no sample"
+    const value = this.columnOf[slot] < 0 || this.held[slot] || !(lo <= hi) ? "no sample"
       : lo === hi ? `${digits(lo, 5)} ${units}` : `${digits(lo, 5)} to ${digits(hi, 5)} ${units}`;
     this.readout.textContent = `${dim || "channel"} ${this.nameOf(k)}  ·  ${t}  ·  ${value}`;
   }
