@@ -22,6 +22,8 @@ LOST = 1
 """Flag of columns: an empty one was lost; else no sample was due."""
 FRESH = 2
 """Flag of columns: the first ones since the page has asked; earlier ones are void."""
+HISTORY = 4
+"""Flag of columns: those that the page has asked for, of the past."""
 RAW, JPEG = 0, 1
 """Encodings of a picture."""
 DTYPES = ("", "i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8")
@@ -82,11 +84,12 @@ def columns(
     *,
     are_lost: bool = True,
     is_fresh: bool = False,
+    is_past: bool = False,
 ) -> Part:
     """Return columns, each of shape (columns, channels); `time_ns` is of `first`."""
     code = DTYPES.index(low.dtype.str[1:])
     head = _COLUMNS.pack(first, time_ns, ns_a_column, len(low), low.shape[1], code, 0)
-    flags = LOST * are_lost | FRESH * is_fresh
+    flags = LOST * are_lost | FRESH * is_fresh | HISTORY * is_past
     return Part(COLUMNS, panel, [head, _bytes(low), _bytes(high)], flags)
 
 

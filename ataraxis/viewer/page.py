@@ -48,6 +48,8 @@ class Panel:
     """Columns that were not sent, as the page was too slow for its window."""
     is_fresh: bool = True
     """Whether it has no columns yet."""
+    past: tuple[int, int] | None = None
+    """Columns of the past that it has asked for."""
     sent_ns: int = 0
 
 
@@ -128,6 +130,14 @@ class Page:
             _whole(columns, 1, MOST_COLUMNS, "columns"), _ranges(channels), raw,
         )  # fmt: skip
 
+    def look(self, *, panel: int, first: int, last: int) -> None:
+        """Send columns `first` to `last` of the past, as far as they are kept."""
+        found = self.panels.get(_whole(panel, 1, 65535, "panel"))
+        first = _whole(first, 0, 2**53, "first")
+        last = _whole(last, first, first + MOST_COLUMNS, "last")
+        if found is not None:
+            found.past = first, last
+
     # ---- what it gets
 
     @property
@@ -205,19 +215,25 @@ class Page:
         elif start > panel.sent:
             panel.skipped += start - panel.sent
             panel.sent = start
-        if series.end <= panel.sent:
-            return []
         chosen = panel.channels
         if chosen is not None:
             chosen = chosen[chosen < tap.channels]
-        first, low, high = series.read(panel.sent, series.end, chosen)
-        panel.sent, panel.is_fresh = series.end, False
-        return [
-            bundle.columns(
-                panel.number, first, low, high, tap.time_of(panel.key, first), ns,
-                are_lost=tap.rate is not None, is_fresh=is_fresh,
-            )
-        ]  # fmt: skip
+        parts = []
+        for range_, is_past in (panel.past, True), ((panel.sent, series.end), False):
+            if range_ is None or (range_[0] >= range_[1] and not is_past):
+                continue
+            first, low, high = series.read(*range_, chosen)
+            parts.append(
+                bundle.columns(
+                    panel.number, first, low, high, tap.time_of(panel.key, first), ns,
+                    are_lost=tap.rate is not None, is_past=is_past,
+                    is_fresh=is_fresh and not is_past,
+                )
+            )  # fmt: skip
+        if series.end > panel.sent:
+            panel.sent, panel.is_fresh = series.end, False
+        panel.past = None
+        return parts
 
     # ---- words
 
@@ -270,6 +286,7 @@ class Page:
 _OPERATIONS: dict[str, Callable[..., None]] = {
     "show": Page.show,
     "hide": Page.hide,
+    "window": Page.look,
     "ack": Page.acknowledge,
 }
 

@@ -223,15 +223,32 @@ def test_the_page_is_used_by_keys(tmp_path: Path) -> None:
         assert page.get_attribute("#freeze", "aria-pressed") == "true"
         before = page.evaluate("viewCounts.bundles")
         seen.wait(f"viewCounts.bundles > {before + 3}")
+        # While it is frozen, the last minute can be looked through.
+        page.keyboard.press("ArrowLeft")
+        label = "document.querySelector('#traces canvas').ariaLabel"
+        seen.wait(f"{label}.includes('frozen')")
+        page.hover("#traces .plot", position={"x": 300, "y": 90})
+        readout = "document.querySelector('#traces .readout').textContent"
+        seen.wait(f"/-[0-9.]+ s/.test({readout})")
+        column = "document.querySelector('#traces h2 small').textContent"
+        was = page.evaluate(column)
+        page.keyboard.press("[")
+        seen.wait(f"/-[0-9.]+ s/.test({readout})")
+        assert page.evaluate(column) == was, "the same columns, drawn wider"
+        assert seen.inks("#traces canvas") > 30
         page.keyboard.press("Space")
+        seen.wait(f"{label}.includes('live')")
         assert page.get_attribute("#freeze", "aria-pressed") == "false"
         page.keyboard.press("]")
         assert page.input_value("#window") == "5"
         assert "seconds=5" in page.url
         page.keyboard.press("[")
-        scale = page.inner_text("#traces h2 small")
+        scale = "Number(/row is ([0-9.,]+)/.exec(document.querySelector('#traces h2')"
+        scale += ".textContent)?.[1].replaceAll(',', ''))"
+        seen.wait(f"{scale} > 0")
+        before = page.evaluate(scale)
         page.keyboard.press("+")
-        assert page.inner_text("#traces h2 small") != scale
+        seen.wait(f"{scale} < {before} * 0.85")
         page.keyboard.press("0")
         page.keyboard.press("t")
         assert page.get_attribute("html", "data-theme") == "light"

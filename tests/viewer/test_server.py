@@ -102,6 +102,28 @@ def test_channels_and_windows_are_the_page_s_own() -> None:
         assert readers_of("probe") == ["view"], "both pages share one reader"
 
 
+def test_the_past_is_what_was_live() -> None:
+    with ViewProcess() as view, sending(), view.page() as page:
+        page.show(1, "probe", seconds=1, columns=500)
+        page.take_until(lambda: sum(len(p["low"]) for p in page.of(1)) > 1500)
+        live = columns_of(page, 1)
+        oldest, newest = min(live), max(live)
+        page.send(op="window", panel=1, first=oldest + 10, last=oldest + 800)
+        page.take_until(
+            lambda: page.of(1)[-1]["flags"] & 4 or page.of(1)[-2]["flags"] & 4
+        )
+        past = [part for part in page.of(1) if part["flags"] & 4]
+        page.parts = past
+        found = columns_of(page, 1)
+        assert sorted(found) == list(range(oldest + 10, oldest + 800))
+        for number, (low, high) in found.items():
+            assert np.array_equal(low, live[number][0])
+            assert np.array_equal(high, live[number][1])
+        page.send(op="window", panel=1, first=newest + 10**6, last=newest + 10**6 + 5)
+        page.take_until(lambda: len([p for p in page.of(1) if p["flags"] & 4]) == 2)
+        assert len(page.of(1)[-1]["low"]) <= 500
+
+
 def test_a_stream_is_read_only_while_a_page_shows_it() -> None:
     with ViewProcess() as view, sending():
         with view.page() as page:
@@ -152,6 +174,7 @@ def test_a_picture_is_the_newest_and_none_is_queued() -> None:
         assert (part["width"], part["height"], part["encoding"]) == (64, 48, 0)
         assert (part["whole_width"], part["whole_height"]) == (64, 48)
         assert part["low"] < 100 < 2900 < part["high"]
+        pytest.importorskip("simplejpeg")
         page.show(3, "camera", "picture", columns=64)
         camera.send(frame)
         page.take_until(lambda: page.of(3)[-1]["encoding"] == 1)

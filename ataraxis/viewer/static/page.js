@@ -221,13 +221,23 @@ function freeze() {
   find("freeze").setAttribute("aria-pressed", String(isFrozen));
   find("freeze").textContent = isFrozen ? "Go on" : "Freeze";
   for (const panel of panels.values()) {
-    panel.view.frozen = isFrozen;
+    if (panel.view.freeze) panel.view.freeze(isFrozen);
+    else panel.view.frozen = isFrozen;
     if (!isFrozen) ask(panel);
   }
 }
 
 const traces = () => [...panels.values()].filter(p => p.kind === "traces");
 const zoom = direction => traces().forEach(p => p.view.zoom(direction));
+
+// Look back, or more closely, while the page is frozen: the server keeps a minute.
+function look(by, factor) {
+  if (!isFrozen) return;
+  for (const panel of traces()) {
+    const range = panel.view.seek(by, factor);
+    if (range) link.send({op: "window", panel: panel.number, ...range});
+  }
+}
 
 function setWindow(value) {
   seconds = value;
@@ -238,6 +248,7 @@ function setWindow(value) {
 }
 
 function stepWindow(by) {
+  if (isFrozen) return look(0, by > 0 ? 2 : 0.5);
   const at = WINDOWS.findIndex(w => w >= seconds);
   setWindow(WINDOWS[Math.min(Math.max((at < 0 ? 4 : at) + by, 0), WINDOWS.length - 1)]);
 }
@@ -295,6 +306,7 @@ for (const [id, call] of Object.entries(clicks)) find(id).addEventListener("clic
 const KEYS = {
   " ": freeze, "+": () => zoom(1), "=": () => zoom(1), "-": () => zoom(-1),
   "0": () => zoom(0), "[": () => stepWindow(-1), "]": () => stepWindow(1),
+  ArrowLeft: () => look(-0.25), ArrowRight: () => look(0.25),
   ArrowUp: () => move(-1), ArrowDown: () => move(1), s: solo, t: changeTheme,
   p: () => traces().forEach(p => p.view.save()), "?": () => find("keys").showModal(),
 };

@@ -3,7 +3,7 @@
 import {channelColour, colour, pixel} from "./theme.js";
 import {countNames, digits, round125, span, whole} from "./words.js";
 
-const LEFT = 46, BELOW = 20, LOST = 1, FRESH = 2, STEP = Math.SQRT2;
+const LEFT = 46, BELOW = 20, LOST = 1, FRESH = 2, HISTORY = 4, STEP = Math.SQRT2;
 const HEAD = 0.013;           // of the window: the empty strip before the newest column
 const SAMPLED = 160;          // columns that a scale is made of
 const ENOUGH = 24;            // columns before the first scale
@@ -75,10 +75,13 @@ export class Traces {
     this.scaled = 0; this.isAwaited = true;
   }
 
-  allot(part, seconds) {
-    this.n = Math.max(2, Math.round(seconds * 1e9 / part.nsAColumn));
+  // Make room for `n` columns: a sweep, or, from column `base` on, a look back.
+  allot(part, n, base) {
+    this.n = n;
+    this.base = base;
+    this.ns = part.nsAColumn;
     this.channels = part.channels;
-    this.seconds = seconds;
+    this.seconds = n * this.ns * 1e-9;
     const ArrayOf = part.low.constructor;
     this.low = new ArrayOf(this.n * part.channels);
     this.high = new ArrayOf(this.n * part.channels);
@@ -86,27 +89,39 @@ export class Traces {
     this.lost = new Uint8Array(this.n);
     this.held = new Uint8Array(this.n);
     this.element.style.flexGrow = Math.min(8, Math.max(1.4, Math.sqrt(part.channels)));
-    this.newest = -1; this.scaled = 0; this.perRow = 0;
-    this.label(`${part.channels} channels, live`);
     this.paint();
   }
 
   add(part, seconds) {
+    if (part.flags & HISTORY) { this.lookAt(part); return; }
     const isFresh = part.flags & FRESH;
     if (this.isAwaited && !isFresh) return;   // of what was asked for before
     if (!isFresh && part.first !== this.newest + 1) this.gaps++;
+    this.timeNs = part.timeNs; this.timeOf = part.first;
     if (this.frozen) { this.newest = part.first + part.count - 1; return; }
     if (isFresh) {
       this.isAwaited = false;
-      this.ns = part.nsAColumn;
-      this.allot(part, seconds);
+      this.newest = -1; this.scaled = 0; this.perRow = 0;
+      this.allot(part, Math.max(2, Math.round(seconds * 1e9 / part.nsAColumn)), null);
+      this.label(`${part.channels} channels, live`);
       this.describe();
     }
     this.note.textContent = "";
-    this.timeNs = part.timeNs; this.timeOf = part.first;
-    const {n, channels} = this, skip = Math.max(0, part.count - n);
+    const {n} = this, skip = Math.max(0, part.count - n);
+    this.fill(part, skip);
+    this.newest = part.first + part.count - 1;
+    const head = Math.max(1, Math.ceil(n * HEAD));
+    for (let k = 1; k <= head; k++) this.columnOf[(this.newest + k) % n] = -1;
+    if (this.rescale()) this.redraw();
+    else this.strips(part.first + skip, part.count - skip + head);
+  }
+
+  slotOf(column) { return this.base == null ? column % this.n : column - this.base; }
+
+  fill(part, skip) {
+    const {channels} = this;
     for (let k = skip; k < part.count; k++) {
-      const column = part.first + k, slot = column % n;
+      const column = part.first + k, slot = this.slotOf(column);
       const from = k * channels, to = slot * channels;
       this.low.set(part.low.subarray(from, from + channels), to);
       this.high.set(part.high.subarray(from, from + channels), to);
@@ -116,11 +131,34 @@ export class Traces {
       this.held[slot] = isEmpty && !(part.flags & LOST) ? 1 : 0;
       if (this.held[slot]) this.hold(slot, column);
     }
-    this.newest = part.first + part.count - 1;
-    const head = Math.max(1, Math.ceil(n * HEAD));
-    for (let k = 1; k <= head; k++) this.columnOf[(this.newest + k) % n] = -1;
-    if (this.rescale()) this.redraw();
-    else this.strips(part.first + skip, part.count - skip + head);
+  }
+
+  // ---- looking back, while it is frozen
+
+  freeze(isFrozen) {
+    this.frozen = isFrozen;
+    this.look = isFrozen && this.n ? {first: this.newest + 1 - this.n, n: this.n,
+      end: this.newest + 1} : null;
+  }
+
+  // Move by parts of the window, and change its width; return what is to be asked for.
+  seek(by, factor = 1) {
+    const {look} = this;
+    if (!look) return null;
+    const n = Math.min(8192, Math.max(16, Math.round(look.n * factor)));
+    const middle = look.first + look.n / 2 + by * n;
+    look.first = Math.max(0, Math.round(Math.min(middle - n / 2, look.end - n)));
+    look.n = n;
+    return {first: look.first, last: look.first + n};
+  }
+
+  lookAt(part) {
+    if (!this.look) return;
+    this.allot(part, this.look.n, this.look.first);
+    this.fill(part, Math.max(0, this.look.first - part.first));
+    this.label(`${part.channels} channels, frozen`);
+    this.describe();
+    this.redraw();
   }
 
   // A stream without a rate: no sample was due, and the last one is shown on.
@@ -136,9 +174,9 @@ export class Traces {
 
   // ---- scale
 
-  rescale() {
+  rescale(isForced = false) {
     const turn = Math.floor(this.newest / this.n);
-    const isFirst = this.scaled < ENOUGH;
+    const isFirst = this.scaled < ENOUGH || isForced;
     if (!isFirst && turn === this.turn) return false;
     const slots = [];
     const step = Math.max(1, Math.floor(this.n / SAMPLED));
@@ -176,7 +214,7 @@ export class Traces {
   zoom(direction) {
     this.factor = direction === 0 ? 1 : this.factor * STEP ** -direction;
     if (direction === 0) this.perRow = this.scaled = 0;
-    if (this.n && this.newest >= 0) { this.rescale(); this.describe(); this.redraw(); }
+    if (this.n && this.newest >= 0) { if (!this.perRow) this.rescale(true); this.describe(); this.redraw(); }
   }
 
   get row() { return this.perRow * this.factor || 1; }
@@ -203,7 +241,7 @@ export class Traces {
 
   redraw() {
     if (!this.n || !this.W) return;
-    this.strips(0, this.n);
+    this.strip(0, this.n);
     this.overlay();
   }
 
@@ -269,10 +307,11 @@ export class Traces {
 
   // The place of a time across the plot, 0 to 1; null: not in the window.
   placeOf(timeNs) {
-    if (this.newest < 0) return null;
+    if (!this.n || this.timeOf == null) return null;
     const column = this.timeOf + Number(BigInt(timeNs) - this.timeNs) / this.ns;
-    if (column > this.newest + 1 || column <= this.newest - this.n * (1 - HEAD)) return null;
-    return (column % this.n) / this.n;
+    const slot = this.slotOf(Math.floor(column));
+    if (!(slot >= 0 && slot < this.n) || this.columnOf[slot] !== Math.floor(column)) return null;
+    return (slot + column % 1) / this.n;
   }
 
   overlay() {
@@ -304,14 +343,15 @@ export class Traces {
   drawTime(c, wide, high) {
     c.strokeStyle = colour("edge"); c.fillStyle = colour("quiet");
     c.textBaseline = "top";
-    const step = [0.25, 0.2].map(part => this.seconds * part)
-      .find(s => Number.isInteger(Math.round(s * 1e6) / 1e5)) ?? this.seconds / 4;
+    // Of a look back: seconds before it was frozen.
+    const from = this.base == null ? 0 : (this.base - this.look.end) * this.ns * 1e-9;
+    const said = t => t === 0 ? "0 s" : t < 0 ? `−${span(-t)}` : span(t);
     c.beginPath();
-    for (let t = 0; t <= this.seconds * 1.0001; t += step) {
-      const x = LEFT + t / this.seconds * wide;
+    for (let k = 0; k <= 4; k++) {
+      const x = LEFT + k / 4 * wide;
       c.moveTo(x, high); c.lineTo(x, high + 4);
-      c.textAlign = t === 0 ? "left" : t > this.seconds * 0.99 ? "right" : "center";
-      c.fillText(t === 0 ? "0 s" : span(t), x, high + 6);
+      c.textAlign = k === 0 ? "left" : k === 4 ? "right" : "center";
+      c.fillText(said(Number((from + k / 4 * this.seconds).toPrecision(6))), x, high + 6);
     }
     c.stroke();
   }
@@ -370,7 +410,8 @@ export class Traces {
     c.beginPath(); c.moveTo(x + 0.5, 0); c.lineTo(x + 0.5, high); c.stroke();
     c.globalAlpha = 1;
     const k = this.channelUnder, at = slot * this.channels + k;
-    const t = `${(slot / this.n * this.seconds).toFixed(3)} s`;
+    const before = this.base == null ? 0 : (this.base - this.look.end) * this.ns * 1e-9;
+    const t = `${(before + slot / this.n * this.seconds).toFixed(3)} s`;
     const lo = this.low[at], hi = this.high[at], {units, dim} = this.meta;
     const value = this.columnOf[slot] < 0 || this.held[slot] || !(lo <= hi) ? "no sample"
       : lo === hi ? `${digits(lo, 5)} ${units}` : `${digits(lo, 5)} to ${digits(hi, 5)} ${units}`;
