@@ -26,13 +26,16 @@ from ataraxis.viewer.door import VARIABLE, token_of
 START_S = 20.0
 _END_S = 5.0
 _SHOT_S = 30.0
+_NOTEBOOK_HZ = 30.0
+_CLOSED = "the view was closed: make another, ataraxis.view()"
 
 
 class LiveView:
     """A page that shows streams while they run; made by `ataraxis.view`.
 
-    A process of its own serves the page. It reads the streams as a lossy reader, so
-    that no producer waits for it, and ends with this program.
+    In a notebook it is a widget, which the kernel feeds. Else a process serves the
+    page, from when its link is first asked for until this program ends. Either reads
+    the streams as a lossy reader, so that no producer waits for it.
 
     Parameters
     ----------
@@ -54,8 +57,6 @@ class LiveView:
 
     Raises
     ------
-    ModuleNotFoundError
-        The extra ``ataraxis[view]`` is not installed.
     ValueError
         The session has ended.
 
@@ -78,23 +79,35 @@ class LiveView:
         history: float = 60.0,
         port: int = 0,
     ) -> None:
-        need("websockets.asyncio.server", "view", "ataraxis.view()")
         names, place = streams_of(streams, context)
         self.streams = names
         """Names of the streams; empty: all of the context."""
-        self._fragment = {"seconds": f"{seconds:g}"}
-        if channels is not None:
-            self._fragment["channels"] = _ranges(channels)
-        options = {
+        self._options: dict[str, Any] = {
             "names": names,
             "context": place,
             "port": port,
             "fps": fps,
             "history_s": history,
         }
+        self._seconds = float(seconds)
+        self._ranges = _ranges(channels) if channels is not None else []
+        self._is_closed = False
         self._pages: list[Path] = []
-        self._child: ChildProcess | None = spawn(
-            process_command(f"{__name__}:serve_child", json.dumps(options)),
+        self._child: ChildProcess | None = None
+        self._url = ""
+        self._widget: Any = None
+
+    def _start(self) -> None:
+        """Start the process that serves the page, if it does not run."""
+        if self._is_closed:
+            raise NotConnectedError(
+                "the view was closed: make another, ataraxis.view()"
+            )
+        if self._child is not None:
+            return
+        need("websockets.asyncio.server", "view", "ataraxis.view()")
+        self._child = spawn(
+            process_command(f"{__name__}:serve_child", json.dumps(self._options)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, VARIABLE: token_of()},
@@ -121,13 +134,18 @@ class LiveView:
 
     @property
     def url(self) -> str:
-        """The link of the page, with its token."""
-        return f"{self._url}#{urlencode(self._fragment, safe=':,')}"
+        """The link of the page, with its token; the first use starts its server."""
+        self._start()
+        fragment = {"seconds": f"{self._seconds:g}"}
+        if self._ranges:
+            fragment["channels"] = ",".join(f"{a}:{b}" for a, b in self._ranges)
+        return f"{self._url}#{urlencode(fragment, safe=':,')}"
 
     @property
     def is_closed(self) -> bool:
-        """Whether the page is not served any more."""
-        return self._child is None or self._child.poll() is not None
+        """Whether it was closed, or its server has ended."""
+        child = self._child
+        return self._is_closed or (child is not None and child.poll() is not None)
 
     def open(self) -> None:
         """Open the page in a browser.
@@ -137,7 +155,6 @@ class LiveView:
         NotConnectedError
             The view was closed.
         """
-        self._check()
         self._pages.append(open_in_browser(self.url))
 
     def snapshot(self, path: str | os.PathLike[str], *, wait: float = 2.0) -> Path:
@@ -148,7 +165,6 @@ class LiveView:
         ModuleNotFoundError, FileNotFoundError
             playwright or Chromium is not installed; the message says how to get it.
         """
-        self._check()
         what = "a snapshot of a view"
         playwright = need(
             "playwright.sync_api", "view", f"{what} (pip install playwright)"
@@ -170,17 +186,16 @@ class LiveView:
                 browser.close()
         return target
 
-    def _check(self) -> None:
-        if self.is_closed:
-            raise NotConnectedError(
-                "the view was closed: make another, ataraxis.view()"
-            )
-
     # ---- its end
 
     def close(self) -> None:
         """Stop serving the page. Idempotent."""
+        self._is_closed = True
         child, self._child = self._child, None
+        widget, self._widget = self._widget, None
+        if widget is not None:
+            widget.feed.close()
+            widget.close()
         for page in self._pages:
             shutil.rmtree(page.parent, ignore_errors=True)
         self._pages.clear()
@@ -201,21 +216,63 @@ class LiveView:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_child", None) is not None:
+        if hasattr(self, "_widget") and not self._is_closed:
             self.close()
 
     def __repr__(self) -> str:
         if self.is_closed:
             return "<View, closed>"
+        return f"<View of {self._what}, {self.url}>"
+
+    @property
+    def _what(self) -> str:
         count = len(self.streams)
-        noun = f"{count} stream" + "s" * (count != 1) if count else "every stream"
-        return f"<View of {noun}, {self.url}>"
+        return f"{count} stream" + "s" * (count != 1) if count else "every stream"
+
+    # ---- in a notebook
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows."""
+        """Return what a notebook without the widget shows."""
         from ataraxis.card import html_of
 
         return html_of("view", self)
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        """Return the widget, in a notebook; elsewhere None."""
+        if self._is_closed or not _is_in_notebook():
+            return None
+        text = f"<View of {self._what}, in a notebook>"
+        try:
+            found = self.widget._repr_mimebundle_(**options)
+        except ModuleNotFoundError as error:
+            return {"text/plain": f"{text}: {error}", "text/html": self._repr_html_()}
+        data, about = found if isinstance(found, tuple) else (found, {})
+        return {**data, "text/plain": text}, about
+
+    @property
+    def widget(self) -> Any:
+        """The widget, which needs ``ataraxis[notebook]``; it has no server."""
+        if self._is_closed:
+            raise NotConnectedError(
+                "the view was closed: make another, ataraxis.view()"
+            )
+        if self._widget is None:
+            from ataraxis.viewer.widget import make_widget
+
+            self._widget = make_widget(
+                self.streams,
+                self._options["context"],
+                seconds=self._seconds,
+                channels=self._ranges,
+                fps=min(float(self._options["fps"]), _NOTEBOOK_HZ),
+                history_s=float(self._options["history_s"]),
+            )
+        return self._widget
+
+
+def _is_in_notebook() -> bool:
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
 
 
 def view(*streams: str | os.PathLike[str], **options: Any) -> LiveView:
@@ -285,15 +342,15 @@ def open_in_browser(url: str) -> Path:
     return page
 
 
-def _ranges(channels: Iterable[int]) -> str:
-    """Return channels as ranges: '0:32,100:101'."""
+def _ranges(channels: Iterable[int]) -> list[list[int]]:
+    """Return channels as ranges, [first, end]."""
     found: list[list[int]] = []
     for channel in channels:
         if found and found[-1][1] == channel:
             found[-1][1] += 1
         else:
             found.append([channel, channel + 1])
-    return ",".join(f"{first}:{end}" for first, end in found)
+    return found
 
 
 def serve_child(text: str) -> None:

@@ -9,13 +9,15 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 from deadline import wait_until
 from websockets.sync.client import ClientConnection, connect
 
@@ -143,3 +145,39 @@ def readers_of(stream: str) -> list[str]:
 
 def wait_for_reader(stream: str, label: str = "view") -> None:
     wait_until(lambda: label in readers_of(stream), 15, f"reader {label} of {stream}")
+
+
+# ---- what is shown
+
+
+@contextmanager
+def repeating(step: Callable[[int], object], period_s: float) -> Iterator[None]:
+    """Call a function from a thread, again and again."""
+    is_over = threading.Event()
+
+    def run() -> None:
+        k = 0
+        while not is_over.is_set():
+            step(k)
+            k += 1
+            is_over.wait(period_s)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def probe_block(k: int, channels: int, samples: int = 300) -> np.ndarray:
+    """A block with waves and some spikes."""
+    t = (np.arange(samples) + k * samples) / 30_000
+    rng = np.random.default_rng(k)
+    wave = 60 * np.sin(2 * np.pi * 3 * t[:, None] + np.arange(channels) / 20)
+    block = wave + rng.normal(0, 12, (samples, channels))
+    for channel in rng.integers(0, channels, channels // 8):
+        at = rng.integers(0, samples - 20)
+        block[at : at + 20, channel] -= 350 * np.exp(-((np.arange(20) - 6) ** 2) / 12)
+    return block.astype("i2")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,46 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import CONTRASTS, chromium
-from view_rig import ViewProcess
+from view_rig import ViewProcess, probe_block, repeating
 
 from ataraxis import Consumer, Producer, Session
 
 SHOTS = os.environ.get("ATARAXIS_SHOTS")
 """Directory for pictures of the page; none by default."""
 HOSTILE = "<img src=x onerror=alert(1)>"
-
-
-@contextmanager
-def repeating(step: Callable[[int], object], period_s: float) -> Iterator[None]:
-    """Call a function from a thread, again and again."""
-    is_over = threading.Event()
-
-    def run() -> None:
-        k = 0
-        while not is_over.is_set():
-            step(k)
-            k += 1
-            is_over.wait(period_s)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join()
-
-
-def probe_block(k: int, channels: int, samples: int = 300) -> np.ndarray:
-    """A block with waves and some spikes."""
-    t = (np.arange(samples) + k * samples) / 30_000
-    rng = np.random.default_rng(k)
-    wave = 60 * np.sin(2 * np.pi * 3 * t[:, None] + np.arange(channels) / 20)
-    block = wave + rng.normal(0, 12, (samples, channels))
-    for channel in rng.integers(0, channels, channels // 8):
-        at = rng.integers(0, samples - 20)
-        block[at : at + 20, channel] -= 350 * np.exp(-((np.arange(20) - 6) ** 2) / 12)
-    return block.astype("i2")
 
 
 def picture(k: int) -> np.ndarray:

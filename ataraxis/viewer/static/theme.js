@@ -3,21 +3,26 @@
 const probe = document.createElement("canvas").getContext("2d",
   {willReadFrequently: true});
 
-export const isDark = () => document.documentElement.dataset.theme !== "light";
+let root = document.documentElement;
+
+// Take the colours from another element: the widget's, in a notebook.
+export function setRoot(element) { root = element; }
+
+export const isDark = () => root.dataset.theme !== "light";
 
 export function startTheme(chosen) {
   const dark = chosen ? chosen === "dark"
     : matchMedia("(prefers-color-scheme: dark)").matches;
-  document.documentElement.dataset.theme = dark ? "dark" : "light";
+  root.dataset.theme = dark ? "dark" : "light";
 }
 
 export function toggleTheme() {
   startTheme(isDark() ? "light" : "dark");
-  return document.documentElement.dataset.theme;
+  return root.dataset.theme;
 }
 
 export function colour(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  return getComputedStyle(root).getPropertyValue(`--${name}`).trim();
 }
 
 // The four bytes of a CSS colour, as ImageData has them.
