@@ -45,6 +45,7 @@ _HOME = {
     "Session": "ataraxis.session.session",
     "replay": "ataraxis.session.playback",
     "around": "ataraxis.session.trials",
+    "view": "ataraxis.viewer.view",
 }
 
 __all__ = sorted(_HOME)

@@ -217,6 +217,12 @@ class Recording:
         columns = [*self._values.values(), *self._index.values()]
         return 8 + sum(c.nbytes // max(1, len(c)) for c in columns)
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from ataraxis.card import html_of
+
+        return html_of("recording", self)
+
     def __repr__(self) -> str:
         return f"<Recording of {self.stream.id!r}: {len(self)} samples, {self.where}>"
 
