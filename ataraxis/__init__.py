@@ -46,6 +46,8 @@ _HOME = {
     "replay": "ataraxis.session.playback",
     "around": "ataraxis.session.trials",
     "view": "ataraxis.viewer.view",
+    "overview": "ataraxis.viewer.overview",
+    "report": "ataraxis.viewer.report",
 }
 
 __all__ = sorted(_HOME)
