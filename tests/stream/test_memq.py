@@ -561,6 +561,21 @@ def test_a_context_lists_what_is_in_a_queue(queue: MemQ) -> None:
     assert len(inspect()) == 1
 
 
+def test_a_getter_that_waits_marks_a_drained_queue_as_empty(queue: MemQ) -> None:
+    """Then a queue whose processes are killed is removed, not kept for its frames."""
+    queue.put(b"a")
+    assert queue.get() == b"a"
+    with pytest.raises(TimeoutError):
+        queue.get(timeout=0.01)
+    (row,) = inspect()
+    assert not row.is_kept
+    queue.put(b"b")
+    with pytest.raises(TimeoutError):
+        queue.join(timeout=0.01)
+    (row,) = inspect()
+    assert row.is_kept
+
+
 # ---- names
 
 
