@@ -591,6 +591,21 @@ def test_the_methods_of_log_archive_reader(tmp_path: Path) -> None:
     assert [m.timestamp_us for m in read] == stamps.tolist()
 
 
+def test_an_entry_begins_before_the_size_of_a_file(tmp_path: Path) -> None:
+    """Here one ends exactly there: the next one is in the next file."""
+    with JournalWriter(tmp_path, file_bytes=8192) as journal:
+        for k in range(100):
+            journal.log(1, np.zeros(2), time_ns=k)
+    files = [journal_input.InputFile(path) for path in sorted(tmp_path.glob("*.axj"))]
+    runs = [run for file in files for run in file.data_runs]
+    assert {int(run["stride"]) for run in runs} == {128}
+    starts = [int(run["offset"] + (run["count"] - 1) * 128) for run in runs]
+    assert max(starts) == 8192 - 128
+    assert sum(map(len, files)) == 100
+    for file in files:
+        file.close()
+
+
 def test_an_index_read_after_its_entries_counts_the_damaged_ones(
     tmp_path: Path,
 ) -> None:

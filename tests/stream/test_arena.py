@@ -507,3 +507,21 @@ def test_a_damaged_ticket_is_a_corrupt_frame(
         queue.get(timeout=1)
     queue.put(numbers(2))
     assert np.array_equal(queue.get(timeout=1), numbers(2))
+
+
+def test_a_ticket_just_past_the_last_chunk_changes_no_other_word(
+    queue: MemQ, context: Path
+) -> None:
+    """Behind the owners are extents; the first is 2 here, as an owner at position 0."""
+    queue.put(np.zeros(3500))
+    with open(arena_of(context), "rb") as file:
+        control = struct.unpack_from("<4Q4Q", file.read(4096), 0x60)[5]
+        file.seek(control)
+        chunks = struct.unpack("<Q", file.read(8))[0]
+    assert queue.arena_bytes == 4 * GRAIN
+    with open(context / "q", "r+b") as file:
+        file.seek(struct.unpack_from("<4Q4Q", file.read(4096), 0x60)[7])
+        file.write(struct.pack("<Q", chunks))
+    with pytest.raises(CorruptFrame):
+        queue.get(timeout=1)
+    assert queue.arena_bytes == 4 * GRAIN

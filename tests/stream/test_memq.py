@@ -538,6 +538,18 @@ def test_a_buffer_too_small_takes_nothing(queue: MemQ) -> None:
         queue.drain_into(bytearray(2000), timeout=0.01)
 
 
+def test_a_put_past_a_leased_slot_leaves_the_frames_that_wait() -> None:
+    with MemQ("q", 4, 256) as queue:
+        for k in range(4):
+            queue.put(bytes([k]) * 150)  # two do not fit into a slot
+        first = queue.lease()
+        assert queue.get()[0] == 1
+        queue.put(bytes([4]) * 150)
+        assert [queue.get(timeout=5)[0] for _ in range(3)] == [2, 3, 4]
+        first.acknowledge()
+        queue.join(timeout=5)
+
+
 # ---- seen from outside
 
 
