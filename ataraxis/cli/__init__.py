@@ -153,8 +153,8 @@ def doctor(context: str | None, as_json: bool, host: str | None) -> None:
 for _command in (
     log.record, log.recover, log.verify, log.export, datamux.proxy, datamux.serve,
     datamux.mirror, session.run, session.check, session.fit, session.replay,
-    latency.latency, datamux.info, hosts.hosts, hosts.agent, view.view, tail.tail,
-    tail.hz,
+    latency.latency, datamux.info, hosts.hosts, hosts.agent, view.view, view.report,
+    tail.tail, tail.hz,
 ):  # fmt: skip
     main.add_command(_command)
 

@@ -46,6 +46,15 @@ def _ticks(length_s: float, count: int = 5) -> list[float]:
     return [length_s * k / (count - 1) for k in range(count)]
 
 
+def _axis(left: float, scale: float, y: float, length_s: float) -> list[str]:
+    """Return five times below a figure; the outer ones stay inside."""
+    anchors = ("start", "middle", "middle", "middle", "end")
+    return [
+        _text(left + tick * scale, y, span(tick), anchor)
+        for tick, anchor in zip(_ticks(length_s), anchors, strict=True)
+    ]
+
+
 def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{plain(text, 40)}</text>'
@@ -58,14 +67,16 @@ def timeline(lanes: Sequence[Lane], length_s: float) -> str:
     high = _LANE * len(lanes) + 22
     scale = (WIDE - _LEFT - 10) / length_s
     parts = []
-    edges = np.linspace(0, length_s, _BINS + 1)
     for row, lane in enumerate(lanes):
         base = _LANE * (row + 1) - 6
         parts.append(_text(_LEFT - 8, base - 8, lane.name, "end"))
+        # Of few frames wide bins: else each frame is a spike.
+        bins = int(np.clip(len(lane.times_s) / 3, 12, _BINS))
+        edges = np.linspace(0, length_s, bins + 1)
         counts, _ = np.histogram(lane.times_s, edges)
         top = max(float(np.quantile(counts, 0.98)) if len(counts) else 0.0, 1.0)
         tall = np.minimum(counts / top, 1.3) * (_LANE - 16)
-        x = _LEFT + (edges[:-1] + length_s / _BINS / 2) * scale
+        x = _LEFT + (edges[:-1] + length_s / bins / 2) * scale
         shape = "".join(
             f"L{a:.1f} {base - b:.1f}" for a, b in zip(x, tall, strict=True)
         )
@@ -80,8 +91,7 @@ def timeline(lanes: Sequence[Lane], length_s: float) -> str:
                 f'<rect class="{mark.kind}" x="{left:.1f}" y="{base - _LANE + 8}" '
                 f'width="{wide:.1f}" height="{_LANE - 8}">{tip}</rect>'
             )
-    for tick in _ticks(length_s):
-        parts.append(_text(_LEFT + tick * scale, high - 6, span(tick), "middle"))
+    parts += _axis(_LEFT, scale, high - 6, length_s)
     return _svg(WIDE, high, "when frames came, by stream", parts)
 
 
@@ -101,12 +111,15 @@ def intervals(times_s: Floats) -> str:
         for k, h in enumerate(tall)
         if h > 0
     )
+    powers = np.arange(low, high + 1)
     marks = [
-        _text((p - low) / (high - low) * wide, 45, span(10.0**p), "middle")
-        for p in np.arange(low, high + 1)
+        _text((p - low) / (high - low) * wide, 45, span(10.0**p), anchor)
+        for p, anchor in zip(
+            powers, ("start", *["middle"] * (len(powers) - 2), "end"), strict=True
+        )
     ]
     label = f"time between frames: {span(float(np.median(steps)))} in the middle"
-    return _svg(wide + 20, 48, label, [f'<path class="rate" d="{bars}"/>', *marks])
+    return _svg(wide, 48, label, [f'<path class="rate" d="{bars}"/>', *marks])
 
 
 def traces(
@@ -166,9 +179,8 @@ def traces(
             f'height="{high_px - 20:.0f}"><title>{plain(mark.text)}</title></rect>'
         )
         parts.append(_text(at + 3, 9, mark.text))
-    for tick in _ticks(length_s):
-        at = _LEFT + tick / max(length_s, 1e-9) * (WIDE - _LEFT - 10)
-        parts.append(_text(at, high_px - 6, span(tick), "middle"))
+    scale = (WIDE - _LEFT - 10) / max(length_s, 1e-9)
+    parts += _axis(_LEFT, scale, high_px - 6, length_s)
     return _svg(WIDE, high_px, f"{channels} channels over {span(length_s)}", parts)
 
 

@@ -46,10 +46,18 @@ svg text{font:11px system-ui,sans-serif;fill:var(--m)}.rate{fill:var(--rate)}
 .event{fill:#d28c3c;fill-opacity:.55}.gap{fill:#d92b2b}.wait{fill:#e0a100}
 .note{fill:#8a5cd6}table{border-collapse:collapse}th{font-weight:400;text-align:left}
 td,th{padding:5px 18px 5px 0;border-bottom:1px solid var(--l);vertical-align:middle}
-.n{text-align:right;font-variant-numeric:tabular-nums}.no{color:var(--bad);font-weight:600}
+.n{text-align:right;font-variant-numeric:tabular-nums}
+.no{color:var(--bad);font-weight:600}
 pre{background:var(--p);border-radius:8px;padding:12px;overflow-x:auto;font-size:12px}
-li{margin:2px 0}@media print{body{margin:0;max-width:none}figure,pre{break-inside:avoid}}
+li{margin:2px 0}
+@media print{body{margin:0;max-width:none}figure,pre{break-inside:avoid}}
 """
+
+
+_POLICY = (
+    '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+    "style-src 'unsafe-inline'; img-src data:\">"
+)
 
 
 @dataclass
@@ -188,9 +196,9 @@ class _Report:
         title = plain(self.home.absolute().name)
         return (
             f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}'
-            '</title><meta http-equiv="Content-Security-Policy" content="default-src '
-            "'none'; style-src 'unsafe-inline'; img-src data:\"><meta name=\"viewport\" "
-            f'content="width=device-width"><style>{STYLE}</style></head><body>'
+            f"</title>{_POLICY}"
+            '<meta name="viewport" content="width=device-width">'
+            f"<style>{STYLE}</style></head><body>"
             f"{''.join(self.parts)}</body></html>\n"
         )
 
@@ -297,12 +305,13 @@ class _Report:
                 cells.append(f"<td></td>{_n(len(stream.times_ns))}<td></td>" * 1)
                 cells.append("<td></td><td></td>")
             else:
+                waited = span(known.waited_s) if known.waited_s else ""
                 tone = ' class="n no"' if known.missing else ' class="n"'
                 cells.append(
                     f"{_n(known.expected)}{_n(known.received)}"
                     f"<td{tone}>{known.missing:,}</td>"
                     f'<td class="n">{span(known.longest_lag_s)}</td>'
-                    f'<td class="n">{span(known.waited_s) if known.waited_s else ""}</td>'
+                    f'<td class="n">{waited}</td>'
                 )
             times = stream.times_ns[:_FRAMES] / 1e9
             cells.append(f"<td>{intervals(times)}</td>")
@@ -316,7 +325,8 @@ class _Report:
             if s.verdict
             for note in s.verdict.notes
         ]
-        table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        body = "".join(rows)
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         return _section("Streams", table + _list(notes))
 
     def _pictures(self) -> list[str]:
@@ -405,15 +415,15 @@ class _Report:
         if self.record is None:
             return ""
         origin, record = self.record.provenance, self.record
+        software = [("Python", origin.python), *origin.packages.items()]
         commit = origin.git_commit[:12] + (", changed" if origin.is_git_changed else "")
         facts = {
             "session": f"{record.name}, {record.id}", "subject": record.subject,
             "host": f"{origin.host}, {origin.system}, {origin.processors} processors",
             "user": origin.user, "command": " ".join(origin.command),
-            "directory": origin.directory, "commit": commit if origin.git_commit else "",
-            "software": ", ".join(
-                f"{k} {v}" for k, v in {"Python": origin.python, **origin.packages}.items()
-            ),
+            "directory": origin.directory,
+            "commit": commit if origin.git_commit else "",
+            "software": ", ".join(f"{name} {version}" for name, version in software),
         }  # fmt: skip
         rows = "".join(
             f'<tr><th scope="row">{k}</th><td>{plain(v, 400)}</td></tr>'
@@ -425,7 +435,8 @@ class _Report:
     def _texts(self) -> Sequence[str]:
         found = []
         for title, name in (
-            ("Configuration", "config.yaml"), ("Rig", "rig.yaml"), ("Log", "session.log"),
+            ("Configuration", "config.yaml"), ("Rig", "rig.yaml"),
+            ("Log", "session.log"),
         ):  # fmt: skip
             text = _tail(self.home / name)
             if text:
