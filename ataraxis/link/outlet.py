@@ -284,7 +284,7 @@ class StreamOutlet:
         self._retry_at = self._remember_at = now
         self._is_warned = self._is_full_told = self._is_drained = False
         self._has_begun = False
-        """Whether it has a mirror, or had one: before, all frames wait for the first."""
+        """Whether it has or had a mirror: before, all frames wait for the first."""
         if spool is not None:
             memory = spool.recall()
             for key, known in memory.mirrors.items():

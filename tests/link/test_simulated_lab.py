@@ -17,8 +17,8 @@ from ataraxis.link.outlet import FrameSpool, FrameStore, OutletLink, StreamOutle
 FAULTS = st.tuples(
     st.floats(0, 0.6), st.sampled_from(Lab.FAULTS), st.integers(0, 1000)
 )  # fmt: skip
-# Seeds and faults that broke an earlier version: an agent was killed between the release
-# of frames in the ring and the removal of older ones from the disk.
+# Seeds and faults. The second broke an earlier version: an agent was killed between the
+# release of frames in the ring and the removal of older ones from the disk.
 SEEDS = [(5, 30), (2006, 60)]
 
 
