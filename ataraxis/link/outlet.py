@@ -283,6 +283,9 @@ class StreamOutlet:
         self._wary_until = now
         self._retry_at = self._remember_at = now
         self._is_warned = self._is_full_told = self._is_drained = False
+        self.is_noted = True
+        """Whether the disk has what must be known after a kill: while the newest stream
+        of a name has not, earlier ones may not be dropped, see `adopt`."""
         self._has_begun = False
         """Whether it has or had a mirror: before, all frames wait for the first."""
         if spool is not None:
@@ -385,7 +388,8 @@ class StreamOutlet:
     def adopt(self, earlier: StreamOutlet) -> None:
         """Begin with the mirrors of an earlier stream of the name.
 
-        Nothing is released before they have it, also while they have no link.
+        Nothing is released before they have it, also while they have no link. After a
+        `LoggerError` they are adopted; the disk is tried again, see `is_noted`.
         """
         for key, known in earlier._mirrors.items():
             if key not in self._mirrors:
@@ -424,11 +428,13 @@ class StreamOutlet:
             for state in self._mirrors.values():
                 if state.link is None:
                     state.needs = max(state.needs, oldest)
+            if may_write:
+                self._trim()
             self._release()
-        if self.is_lossless and may_write:
-            self._spill(now)
-            self._trim()
-        if may_write and now - self._remember_at >= REMEMBER_S and self._mirrors:
+            if may_write:
+                self._spill(now)
+        pause = REMEMBER_S if self.is_noted else RETRY_S
+        if may_write and now - self._remember_at >= pause and self._mirrors:
             self._remember_at = now
             try:
                 self._remember()
@@ -510,8 +516,9 @@ class StreamOutlet:
         if self.store is None or not self._has_begun:
             return
         until = self._least_needed()
-        if self.spool is not None:
-            until = max(until, self.spool.next)
+        if self.spool is not None and self.spool.first < self.spool.next:
+            # Not more, before it is trimmed: what follows it is in the ring, always.
+            until = self.spool.next
         if until > self._first:
             self.store.release(until)
 
@@ -618,6 +625,7 @@ class StreamOutlet:
         self.problem = problem
 
     def _remember(self) -> None:
+        self.is_noted = self.spool is None
         if self.spool is not None:
             self.spool.remember(
                 SpoolMemory(
@@ -633,6 +641,7 @@ class StreamOutlet:
                     self.slot_bytes,
                 )
             )
+            self.is_noted = True
 
     # ---- sending
 
@@ -878,8 +887,10 @@ def choose_outlet(
         None: no stream has frames for it: send `Absent`, and choose again when one of
         the name appears.
     """
-    for outlet in outlets:
+    for k, outlet in enumerate(outlets):
         if outlet.stream_id == want.stream_id:
+            for earlier in outlets[:k]:
+                earlier.finish(key)  # it may have said so to an agent that was killed
             if not want.has_ended:
                 return outlet
             outlet.finish(key)
