@@ -26,7 +26,7 @@ from ataraxis.errors import LayoutError, LoggerError, SpoolFull
 from ataraxis.frame import HEADER_BYTES, crc32
 from ataraxis.link.messages import DATA_SOURCE, StreamEnd
 from ataraxis.log.journal.input import Entries, InputFile
-from ataraxis.log.journal.page import index_path, split_name
+from ataraxis.log.journal.page import PAGE, index_path, split_name
 from ataraxis.log.journal.writer import JournalWriter
 from ataraxis.log.modes import make_folder
 
@@ -211,7 +211,7 @@ class Spool:
             self._written(self._dirty_until)
         while (at := max(self._next, store.first or 0)) < until:
             each = PADDING_BYTES + store.held_bytes // max(store.held, 1)
-            room = self._limit - self.nbytes
+            room = self._limit - self.nbytes - (PAGE if self._writer is None else 0)
             if room < each:
                 raise SpoolFull(
                     f"{self.directory} has {self.nbytes} bytes and at most "

@@ -1,10 +1,10 @@
 """A laboratory in one process: real state machines of links, everything else simulated.
 
-Virtual time, one heap of events. Of a host stay, when its agent is killed, what stays in
-truth: the rings, the files of the spools. The network delays, breaks, is silent in one
-direction; disks fill; clocks drift; readers stop. After every event the invariants of
-the hosts concerned are checked, and at the end, when all is healed, that every mirror
-has every frame.
+Virtual time, one heap of events. When an agent is killed, what stays of it in truth
+stays here: the rings, the files of the spools. The network delays, damages, breaks, is
+silent in one direction; disks fill; clocks drift; readers stop. After every event the
+invariants of a mirror are checked, in turn, and at the end, when all is healed, that
+every mirror has every frame.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class Ring:
         self.tail = self.head = 0
         self.is_ended = False
         self.is_gating = False
+        self.is_paced = True
         self.refused = self.waits = 0
 
     def send(self) -> bool:
@@ -256,7 +257,9 @@ class DiskSpool:
     def read(self, sequence: int, buffer: Any, start: int) -> tuple[int, int]:
         files, end = self.files, start
         if sequence not in files.frames:
-            return start, min((n for n in files.frames if n > sequence), default=sequence)
+            return start, min(
+                (n for n in files.frames if n > sequence), default=sequence
+            )
         while sequence in files.frames and end + FRAME_BYTES <= len(buffer):
             buffer[end : end + FRAME_BYTES] = files.frames[sequence]
             sequence, end = sequence + 1, end + FRAME_BYTES
@@ -442,7 +445,7 @@ class ServingEnd(End):
                 case Ack():
                     if self.outlet_link is not None:
                         self.outlet_link.ack(message, now)
-                        self.outlet_link.outlet.tick(now)
+                        self.outlet_link.outlet.tick(now, may_write=False)
                 case Ask(what="forget"):
                     for outlet in self.host.outlets(str(message.arguments["stream"])):
                         outlet.forget(
@@ -517,9 +520,11 @@ class MirrorEnd(End):
                 at, status = inlet.publish(view, at, len(view), now)
                 if status == FULL:
                     break
-                message, at = next_message(view, at, len(view)) if (
-                    status == CONTROL
-                ) else (None, at)
+                message, at = (
+                    next_message(view, at, len(view))
+                    if (status == CONTROL)
+                    else (None, at)
+                )
                 if message is None:
                     break
                 if not self.session.take(message, now):
@@ -713,7 +718,9 @@ class Host:
     # streams
 
     def add_stream(self, name: str) -> None:
-        ring = Ring(f"{name}-{self.name}-{self.lab.number()}", self.lab.slots)
+        number = self.lab.number()
+        ring = Ring(f"{name}-{self.name}-{number}", self.lab.slots)
+        ring.is_paced = number % 3 > 0
         self.streams.setdefault(name, []).append(ring)
         self.all_rings.setdefault(name, []).append(ring)
         # The durable cursor: a mirror of the stream is configured.
@@ -743,6 +750,7 @@ class Host:
         outlet = self.lab.outlet_class(
             name, ring.stream_id, "{}", Store(ring, self.step), spool,
             slots=ring.slots, slot_bytes=PAYLOAD, now=self.clock(),
+            is_paced=ring.is_paced,
         )  # fmt: skip
         self.made[ring.stream_id] = outlet
         if earlier:
@@ -750,11 +758,6 @@ class Host:
                 outlet.adopt(earlier[-1])
             except LoggerError:
                 pass  # noted later, with the positions
-        elif not outlet.mirrors:
-            # The mirrors of hosts.yaml: known before the first frame.
-            for mirror in self.lab.mirrors:
-                if mirror.far is self and mirror.stream == name:
-                    pass
 
     def send(self, name: str) -> None:
         ring = self.streams[name][-1]
@@ -927,8 +930,9 @@ class Lab:
     # faults
 
     FAULTS = (
-        "cut", "cut_silently", "noise", "one_way", "partition", "heal", "kill", "kill_inside",
-        "full_disk", "room", "stop_reader", "read", "restart_program", "reboot",
+        "cut", "cut_silently", "noise", "one_way", "partition", "heal",
+        "kill", "kill_inside", "full_disk", "room", "stop_reader", "read",
+        "restart_program", "reboot",
     )  # fmt: skip
 
     def fault(self, what: str, k: int) -> None:

@@ -14,8 +14,22 @@ from ataraxis.errors import BadMessage
 from ataraxis.frame import DType, Frame
 from ataraxis.link import messages
 from ataraxis.link.messages import (
-    Absent, Ack, Ask, Beat, FarAccount, FramesLost, Hello, Offer, Refuse, Reply,
-    StreamEnd, Want, decode, encode, is_data, next_message,
+    Absent,
+    Ack,
+    Ask,
+    Beat,
+    FarAccount,
+    FramesLost,
+    Hello,
+    Offer,
+    Refuse,
+    Reply,
+    StreamEnd,
+    Want,
+    decode,
+    encode,
+    is_data,
+    next_message,
 )  # fmt: skip
 
 ALL = [
@@ -96,7 +110,11 @@ def test_unknown_fields_are_ignored() -> None:
 
 
 def test_what_the_other_side_would_refuse_is_not_sent() -> None:
-    for message in (Ack(-1, 0), Refuse("x" * 5000), Offer("s", "i", "x" * 2**21, 0, 1, 1)):
+    for message in (
+        Ack(-1, 0),
+        Refuse("x" * 5000),
+        Offer("s", "i", "x" * 2**21, 0, 1, 1),
+    ):
         with pytest.raises(BadMessage):
             encode(message)
 

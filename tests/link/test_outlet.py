@@ -9,7 +9,14 @@ from simulated_lab import FRAME_BYTES, PAYLOAD, Disk, DiskSpool, Ring, Store, fr
 
 from ataraxis.errors import BadMessage, DataOverflow, LoggerError
 from ataraxis.link.messages import (
-    Ack, FarAccount, FramesLost, LinkMessage, Offer, StreamEnd, Want, is_data,
+    Ack,
+    FarAccount,
+    FramesLost,
+    LinkMessage,
+    Offer,
+    StreamEnd,
+    Want,
+    is_data,
     next_message,
 )  # fmt: skip
 from ataraxis.link.outlet import OutletLink, StreamOutlet, choose_outlet
@@ -24,7 +31,12 @@ class Rig:
     """A ring, a disk, an outlet, and what its mirrors receive."""
 
     def __init__(self, spool: int | None = 1000, **more: Any) -> None:
-        self.ring, self.disk, self.more, self.spool = Ring("id", SLOTS), Disk(), more, spool
+        self.ring, self.disk, self.more, self.spool = (
+            Ring("id", SLOTS),
+            Disk(),
+            more,
+            spool,
+        )
         self.ring.is_gating = True
         self.now = 0.0
         self.outlet = self.make()
@@ -103,14 +115,41 @@ def test_frames_are_held_until_they_are_acknowledged() -> None:
     assert rig.outlet.state(GPU, rig.now) == "flowing"
 
 
-def test_without_mirrors_nothing_is_held() -> None:
-    """But before the first one: it shall have the first frame."""
+def test_frames_wait_for_the_first_mirror() -> None:
     rig = Rig()
     assert rig.send(100) == SLOTS
+    assert rig.receive(rig.want())[1] == list(range(SLOTS))
+
+
+def test_after_the_last_mirror_nothing_is_held() -> None:
+    rig = Rig()
     rig.want()
-    rig.outlet.forget(GPU, rig.now)
+    rig.outlet.forget(GPU, 0.0)
     assert rig.send(100) == 100
     assert not rig.outlet.is_needed
+
+
+def test_a_thread_that_must_not_wait_writes_nothing() -> None:
+    rig = Rig()
+    rig.want().close(0.0)
+    rig.ring.head = 14
+    rig.ring.frames = {k: frame_of("id", k) for k in range(14)}
+    rig.outlet.tick(1.0, may_write=False)
+    assert rig.outlet.spool.nbytes == 0  # type: ignore[union-attr]
+    rig.outlet.tick(1.0)
+    assert rig.outlet.spool.nbytes > 0  # type: ignore[union-attr]
+
+
+def test_a_producer_that_is_faster_than_its_link_waits() -> None:
+    rig = Rig(is_paced=False)
+    link = rig.want(credit=FRAME_BYTES)
+    for _ in range(100):
+        rig.send(3, each=0.01)
+        rig.receive(link)
+        link.ack(ack(link.sent, link.sent_bytes + FRAME_BYTES), rig.now)
+    assert rig.outlet.spool.nbytes == 0  # type: ignore[union-attr]
+    rig.pause(0.6)
+    assert rig.outlet.spool.nbytes > 0  # type: ignore[union-attr]
 
 
 def test_the_slowest_mirror_decides() -> None:

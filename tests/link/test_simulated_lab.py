@@ -116,8 +116,14 @@ MUTANTS: list[dict[str, type[Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: [*m.values()][0].__name__)
+def breaks(seed: int, mutant: dict[str, type[Any]]) -> bool:
+    try:
+        run_lab(seed, 30, **mutant)
+    except Broken:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=repr)
 def test_a_mistake_is_found(mutant: dict[str, type[Any]]) -> None:
-    with pytest.raises(Broken):
-        for seed in range(4):
-            run_lab(seed, 30, **mutant)
+    assert any(breaks(seed, mutant) for seed in range(4))

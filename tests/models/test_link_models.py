@@ -1,4 +1,4 @@
-"""The model of a mirror's link: no break, kill or full disk loses a frame; mutants do."""
+"""The model of a mirror's link: no break, kill or full disk loses a frame."""
 
 from __future__ import annotations
 
