@@ -184,7 +184,8 @@ class LogArchive(Messages):
         Parameters
         ----------
         times : int64 array
-            As in `EntryBlock.time`, ns, any shape.
+            As in `EntryBlock.time`, ns, any shape; of the host that recorded, see
+            `to_clock`.
 
         Returns
         -------

@@ -101,7 +101,9 @@ class ActiveRecording:
     Its durable consumer and its journal are closed at the end, and opened again under
     the same names by `open_consumer` and `open_journal`. The callbacks are called from
     the thread: `on_bytes` after frames were recorded, others as of `Recorder`.
-    `refused` counts frames that the producer had given up before the recorder joined.
+    `refused` counts frames that the producer had given up before the recorder joined;
+    of a mirror, which begins with the counts of the other host, it is read when the
+    first frame is there.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class ActiveRecording:
         open_consumer: Callable[[], Consumer],
         open_journal: Callable[..., JournalWriter],
         is_whole: bool = False,
+        is_mirror: bool = False,
         refused: int = 0,
     ) -> None:
         self._open_consumer, self._open_journal = open_consumer, open_journal
@@ -132,7 +135,7 @@ class ActiveRecording:
         elif is_whole:
             refused = 0
         self._refused = refused
-        self._resume, self._is_whole = resume, is_whole
+        self._resume, self._is_whole, self._is_mirror = resume, is_whole, is_mirror
         self._has_joined = self._is_detached = self._is_described = False
         self._skips_counted = self._pending_bytes = 0
         # The ring keeps counting for a durable reader that returns in time.
@@ -155,6 +158,9 @@ class ActiveRecording:
             "refused": refused - resume.refused,
             **{k: earlier[k] for k in ("joined", "late") if k in earlier},
         }
+        if is_mirror and not earlier:
+            # What the other host counted before comes with the first frame.
+            del self._description["stalled_ns"]
         self._describe()
         journal.flush()
         self.unsaved = range(0)
@@ -321,6 +327,10 @@ class ActiveRecording:
             if self.consumer.is_shared:
                 # Skipped positions had no frame.
                 late = max(first - statistics.skipped, 0)
+            if self._is_mirror:
+                self._refused = statistics.refused
+                waited = {"stalled_ns": self._stalled_ns(), "refused": self._refused}
+                self._description |= waited
             self._description |= {"joined": first, "late": late}
             self._describe()
             if late and self._is_whole:
@@ -333,7 +343,8 @@ class ActiveRecording:
     def _count_losses(self) -> None:
         """Record the frames that the producer gave up or the ring dropped."""
         now = time.monotonic()
-        if now - self._checked_at < CHECK_S:
+        is_new = self._resume.expected is None and not self._has_joined
+        if (self._is_mirror and is_new) or now - self._checked_at < CHECK_S:
             return
         self._checked_at = now
         refused = self.consumer.statistics().refused
@@ -711,7 +722,7 @@ class FollowedRecording:
     def _run(self) -> None:
         while True:
             part = self._part
-            if part is not None and not part.join(FOLLOW_S):
+            if part is not None and not part.join(1.0):
                 continue
             if part is not None and not self._retire(part):
                 return
@@ -1017,6 +1028,7 @@ class Recorder:
             on_bytes=self._check_disk,
             # A mirror begins in the midst of its stream: what was before is late.
             is_whole=(self._is_whole or found.was_absent) and not host,
+            is_mirror=bool(host),
             refused=found.refused,
             open_journal=open_journal,
             open_consumer=functools.partial(

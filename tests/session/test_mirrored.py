@@ -97,9 +97,12 @@ def test_losses_and_waits_of_the_other_host_are_judged(
     inflow = BufferToRing(camera)
     s = Session("s", directory=tmp_path)
     s.record("camera")
+    # What happened there before the mirror does not count here.
+    inflow.account(100, 5, 9_000_000_000)
     for k in range(20):
         if k == 10:
-            inflow.account(7, 3, 2_500_000_000)
+            wait_for(lambda: s.statistics()["camera"].frames == 10)
+            inflow.account(107, 8, 11_500_000_000)
         counter = k if k < 15 else k + 3
         camera.send(np.int64(k), device_time=k, device_sequence=counter)
     wait_for(lambda: s.statistics()["camera"].lost == 7)
