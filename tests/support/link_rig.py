@@ -356,8 +356,10 @@ class Lab:
         self.hosts: dict[str, RigHost] = {}
         self.wire: Wire | None = None
         self._stack = contextlib.ExitStack()
-        self._tag = f"ax{os.getpid() % 100000}"
+        self._tag = f"ax{os.getpid()}n"
         self._switch = f"{self._tag}sw"
+        if namespaces:
+            _sweep()
         try:
             self._make(names, namespaces, wire, clocks or {}, package, spool_bytes)
         except BaseException:
@@ -527,6 +529,14 @@ class Lab:
 
     def close(self) -> None:
         self._stack.close()
+
+
+def _sweep() -> None:
+    """Remove the namespaces of test processes that were killed."""
+    for name in os.listdir("/run/netns") if os.path.isdir("/run/netns") else ():
+        found = re.fullmatch(r"ax(\d+)n(?:\d+|sw)", name)
+        if found and not os.path.exists(f"/proc/{found[1]}"):
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
 
 def _end(pid: int) -> None:
@@ -708,6 +718,17 @@ class Filming:
 
     def leave(self) -> None:
         """End everything in order; the contexts hold no file of ours after that."""
+        from ataraxis.errors import AtaraxisError
+        from ataraxis.stream.inspector import Inspector
+
+        def is_acknowledged() -> bool:
+            try:
+                found = Inspector("camera", self.here.context).statistics()
+            except (AtaraxisError, OSError):
+                return True
+            return "agent" not in [reader.label for reader in found.readers]
+
+        wait_until(is_acknowledged, 20, f"the end to be acknowledged; {self.state()}")
         for name, agent in self.agents.items():
             code = agent.terminate()
             assert code == 0, (name, code, agent.said())
