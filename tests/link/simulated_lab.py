@@ -599,8 +599,11 @@ class Mirror:
             raise Broken("a stream begins twice")
         self.rings.append(ring)
         self.records.setdefault(offer.stream_id, offer.first)
-        if self.records[offer.stream_id] < offer.first:
-            raise Broken("frames are missing that were not recorded")
+        recorded = self.records[offer.stream_id]
+        if recorded < offer.first and self.on_full != "lose":
+            raise Broken(
+                f"{recorded} frames are recorded, the ring begins with {offer.first}"
+            )
         return ring
 
     def end_ring(self, end: StreamEnd) -> None:
