@@ -530,7 +530,7 @@ cdef class BufferToRing:
         """Publish the whole frames of buffer[start:stop]; return the first byte that was not taken, and a status.
 
         OK: no whole frame is left; CONTROL: a frame of source 0 begins there, whole or not; FULL: there is no room for the
-        frame there, see `wait`; GAP: frames are missing before it; TORN or OVERFLOW: it is no frame of this stream, or
+        frame there, see `wait`; GAP: frames are missing before it; TORN or OVERFLOW: it does not fit this stream, or is
         larger than a slot, see `fault`. Frames that the stream has already are dropped and counted. Never waits.
         """
         cdef ProducerHandle producer = self.producer

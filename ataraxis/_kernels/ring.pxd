@@ -34,7 +34,7 @@ cdef struct ax_ring:
     uint32_t words            # of a mask
     uint32_t me               # this participant
     bint shared
-    bint resumable            # the death of its producer is no end
+    bint resumable            # ends when it is marked, not when its producer dies
     # the next position of this handle; index and lap follow it
     uint64_t position
     uint64_t index
@@ -151,7 +151,7 @@ cdef inline bint has_producers(ax_ring *ring) noexcept nogil:
     return False
 
 cdef inline bint is_over(ax_ring *ring) noexcept nogil:
-    # Whether no frame will be published any more. Acquire: `over` is stored after the last frame; nobody clears it.
+    # Whether no frame will be published any more. Acquire: `over` is stored after the last frame, and never cleared.
     return not has_producers(ring) and (not ring.resumable or ax_load64(&ring.stream.over) != 0)
 
 cdef int ring_open(ax_ring *ring, ax_party *party, char *frames, uint64_t bytes) noexcept nogil

@@ -364,9 +364,9 @@ def _join(
             state = "ended" if is_over else "lost its producer"
             advice = "" if is_over else "; resume=True with the same labels goes on"
             raise StreamExists(
-                f"stream {name!r} has {state}, but holds frames that its durable reader "
-                f"{behind!r} has not read: start that reader, or 'ataraxis recover'"
-                f"{advice}"
+                f"stream {name!r} has {state}, but holds frames that its durable "
+                f"reader {behind!r} has not read: start that reader, or 'ataraxis "
+                f"recover'{advice}"
             )
         if snapshot.producers(old.participant):
             return None  # one has resumed it: the next try finds it

@@ -192,7 +192,7 @@ class Producer(Endpoint, ProducerHandle):
     ...     _ = daq.send(np.zeros(3))
     ...     daq.last_sent_iteration
     ...     daq.leave()  # without an end, as a kill would
-    7
+    8
     >>> with Producer("doc_resume", shape=(3,), resume=True) as daq:
     ...     daq.last_sent_iteration
     ...     daq.unlink()

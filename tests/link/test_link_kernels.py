@@ -129,9 +129,7 @@ class Pair:
 def test_the_bytes_are_frames_of_a_journal() -> None:
     with Pair() as pair:
         for k in range(3):
-            pair.a.send(
-                row(k), device_time=-k, device_sequence=k, time_ns=k + 7
-            )
+            pair.a.send(row(k), device_time=-k, device_sequence=k, time_ns=k + 7)
         data, at = pair.fetch(), 0
         for k in range(3):
             frame = Frame.from_buffer(memoryview(data)[at:])
@@ -172,10 +170,12 @@ VALUES = {
 }
 STAMPS = st.one_of(
     st.just({}),
-    st.fixed_dictionaries({
-        "device_time": st.integers(-(2**63), 2**64 - 1),
-        "device_sequence": st.integers(0, 2**32),
-    }),
+    st.fixed_dictionaries(
+        {
+            "device_time": st.integers(-(2**63), 2**64 - 1),
+            "device_sequence": st.integers(0, 2**32),
+        }
+    ),
 )
 
 
@@ -267,15 +267,13 @@ def test_a_hostile_header_makes_no_bad_frame(kind: str, data: st.DataObject) -> 
         b"AXF1", draw(st.integers(0, 255)), draw(st.integers(0, 8)),
         draw(st.one_of(st.sampled_from([1, 17, 49]), U16)),
     )  # fmt: skip
-    extents = draw(
-        st.lists(st.one_of(st.integers(0, 6), U32), min_size=4, max_size=4)
-    )
+    extents = draw(st.lists(st.one_of(st.integers(0, 6), U32), min_size=4, max_size=4))
     rest = draw(st.binary(max_size=200))
     length = draw(st.one_of(st.just(len(rest)), U64))
     head = struct.pack(
         "<4sBBHQQq4IIII", *fields, length, draw(st.sampled_from([0, 0, 1, 2**64 - 1])),
-        draw(st.integers(-(2**63), 2**63 - 1)), *extents, draw(st.sampled_from([1, 1, 1, 2])),
-        crc32(rest), draw(st.sampled_from([0, 1, 2])),
+        draw(st.integers(-(2**63), 2**63 - 1)), *extents,
+        draw(st.sampled_from([1, 1, 2])), crc32(rest), draw(st.sampled_from([0, 1, 2])),
     )  # fmt: skip
     with mirror(**options) as producer, Consumer("b", policy="lossless") as reader:
         inflow = BufferToRing(producer)
@@ -308,7 +306,9 @@ def test_a_hostile_header_makes_no_bad_frame(kind: str, data: st.DataObject) -> 
     ],
     ids=str,
 )
-def test_a_frame_of_another_stream_is_refused(change: dict[str, Any], text: str) -> None:
+def test_a_frame_of_another_stream_is_refused(
+    change: dict[str, Any], text: str
+) -> None:
     known = {
         "dtype": 4, "shape": (WORDS,), "payload_bytes": 8 * WORDS, "source": 1,
         "labels_id": 1, "checksum": True,
@@ -668,7 +668,11 @@ def test_an_outflow_that_is_killed_again_and_again() -> None:
     """What was not acknowledged is in the ring for the next one."""
     draw = random.Random(2)
     most = 600
-    with source() as producer, mirror() as copy, Consumer("b", policy="lossless") as here:
+    with (
+        source() as producer,
+        mirror() as copy,
+        Consumer("b", policy="lossless") as here,
+    ):
         keeper = Consumer("a", durable="agent")
         del keeper  # not closed: the name keeps gating
         inflow = BufferToRing(copy)

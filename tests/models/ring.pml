@@ -10,7 +10,7 @@
  *   FREEZE     watchers keep their pins forever    HOLD      gaters keep a frame until they have the next
  *   RUN        slots that the only producer claims together, published in order when all are filled (1)
  *   DURABLE    gater 0 goes on gating when it dies, and comes back once
- *   RESUME     the death of the only producer is no end: it comes back, and goes on with its numbers
+ *   RESUME     the stream outlives the death of its only producer, which comes back and continues its numbers
  *   MUTANT_*   one mistake each, that Spin must catch
  *
  * Waiting is a guard: a wait without end shows as an invalid end state. Timed sleepers also wake

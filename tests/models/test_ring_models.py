@@ -1,6 +1,7 @@
 """The models of a stream's ring and wake-up: no schedule breaks them, mutants do.
 
-`tests/models/ring.pml` (lossless, lossy, mixed, durable, resumed) and `tests/models/wake.pml`.
+`tests/models/ring.pml` (lossless, lossy, mixed, durable, resumed) and
+`tests/models/wake.pml`.
 """
 
 from __future__ import annotations

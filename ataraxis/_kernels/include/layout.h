@@ -88,7 +88,7 @@ enum { AX_SLOT_FREE = 0, AX_SLOT_WRITING = 1, AX_SLOT_READY = 2, AX_SLOT_SKIP = 
 enum { AX_CURSOR_IDLE = 0, AX_CURSOR_GATING = 1, AX_CURSOR_DETACHED = 2, AX_CURSOR_WATCHING = 3 };
 enum { AX_POLICY_LOSSLESS = 0, AX_POLICY_LOSSY = 1, AX_POLICY_LATEST = 2, AX_POLICY_JOINING = 0x100 };
 enum { AX_STREAM_SHARED = 1, AX_STREAM_SYNC = 2, AX_STREAM_TYPED = 4,
-       AX_STREAM_RESUMABLE = 8 };  /* the death of its producer is no end: `over` is */
+       AX_STREAM_RESUMABLE = 8 };  /* ends when `over` is set, not when its producer dies */
 #define AX_DURABLES 16
 #define AX_MASK_WORDS (AX_MAX_PARTICIPANTS / 64)
 #define AX_PAYLOAD_AT 192          /* header 64, extents 64, device stamp 16, origin 24, aligned */
