@@ -46,6 +46,7 @@ WINDOW = 4 << 20
 _IN_FLIGHT = 8 << 20  # bytes of a channel that its receiver has not taken
 _GRANT = 1 << 20  # bytes taken between two grants
 _PUT = 256 << 10  # bytes of a put; smaller data are joined while zenoh is busy
+_PIECES = 1_000_000  # puts of a channel that its receiver has not taken
 _UNSENT = 2 << 20  # bytes of a channel that wait for their put
 _WAITING = 64  # channels that `accept` has not returned
 _OPENED = 1000  # channels of a connection
@@ -544,7 +545,7 @@ class _Puts:
             self._began = time.monotonic()
             try:
                 self._line.session.put(channel.key, payload, attachment=head, **options)
-            except zenoh.ZError as error:
+            except Exception as error:  # whatever it is, the connection is at its end
                 self._line.is_broken = True
                 channel.end(f"zenoh: {error}", None)
             finally:
@@ -775,13 +776,17 @@ class ZenohChannel:
                         f"{self._expected} was expected",
                         _CLOSE,
                     )
-                elif self._waiting + len(data) > 2 * _IN_FLIGHT:
+                elif (
+                    self._waiting + len(data) > 2 * _IN_FLIGHT
+                    or len(self._arrived) > _PIECES
+                ):
                     self._end("the other side sent more than was granted", _CLOSE)
                 else:
                     self._expected += 1
-                    self._waiting += len(data)
-                    self._arrived.append(data)
-                    self._changed.notify_all()
+                    if data:
+                        self._waiting += len(data)
+                        self._arrived.append(data)
+                        self._changed.notify_all()
         elif kind == _TAKEN:
             with self._changed:
                 self._taken_there = max(self._taken_there, min(number, self._sent))
