@@ -18,6 +18,7 @@ from ataraxis.cluster.status import (
 )
 from ataraxis.datamux.end import End
 from ataraxis.errors import (
+    AccessDenied,
     AtaraxisError,
     HostUnavailable,
     NotConnectedError,
@@ -149,6 +150,8 @@ class Mirror:
                 self._complain(found, timeout)
 
     def _complain(self, found: MirrorStatistics, timeout: float) -> None:
+        if AccessDenied.__name__ in found.problem:
+            raise AccessDenied(found.problem)
         if found.is_connected:
             raise TimeoutError(
                 f"waited {timeout:g} s: host {self.host!r} has no stream "
@@ -163,7 +166,9 @@ class Mirror:
 
     def _asked(self, client: AgentClient, until: str, wait: float) -> MirrorStatistics:
         """Ask for the statistics once the mirror is `until`, or after `wait`, s."""
-        fields = client.ask("wait", wait + 10, name=self.name, until=until, wait=wait)
+        fields = client.ask(
+            "wait", wait + 10, name=self.name, until=until, wait=wait, hold=self._hold
+        )
         self._last = MirrorStatistics.from_dict(fields)
         return self._last
 
@@ -185,7 +190,7 @@ class Mirror:
         """Ask the agent's successor for the same mirror."""
         client = AgentClient(self._context)
         try:
-            hold = client.ask("mirror", **self._wanted)["hold"]
+            hold = client.ask("mirror", **self._wanted, again=True)["hold"]
         except BaseException:
             client.close()
             raise
