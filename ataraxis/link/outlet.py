@@ -284,7 +284,7 @@ class StreamOutlet:
         self._retry_at = self._remember_at = now
         self._is_warned = self._is_full_told = self._is_drained = False
         self._has_begun = False
-        """Whether it has a mirror, or had one: before, all frames wait for the first."""
+        """Whether it has or had a mirror: before, all frames wait for the first."""
         if spool is not None:
             memory = spool.recall()
             for key, known in memory.mirrors.items():
@@ -424,10 +424,11 @@ class StreamOutlet:
             for state in self._mirrors.values():
                 if state.link is None:
                     state.needs = max(state.needs, oldest)
+            if may_write:
+                self._trim()
             self._release()
-        if self.is_lossless and may_write:
-            self._spill(now)
-            self._trim()
+            if may_write:
+                self._spill(now)
         if may_write and now - self._remember_at >= REMEMBER_S and self._mirrors:
             self._remember_at = now
             try:
@@ -510,8 +511,9 @@ class StreamOutlet:
         if self.store is None or not self._has_begun:
             return
         until = self._least_needed()
-        if self.spool is not None:
-            until = max(until, self.spool.next)
+        if self.spool is not None and self.spool.first < self.spool.next:
+            # Not more, before it is trimmed: what follows it is in the ring, always.
+            until = self.spool.next
         if until > self._first:
             self.store.release(until)
 

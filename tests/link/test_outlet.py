@@ -115,14 +115,41 @@ def test_frames_are_held_until_they_are_acknowledged() -> None:
     assert rig.outlet.state(GPU, rig.now) == "flowing"
 
 
-def test_without_mirrors_nothing_is_held() -> None:
-    """But before the first one: it shall have the first frame."""
+def test_frames_wait_for_the_first_mirror() -> None:
     rig = Rig()
     assert rig.send(100) == SLOTS
+    assert rig.receive(rig.want())[1] == list(range(SLOTS))
+
+
+def test_after_the_last_mirror_nothing_is_held() -> None:
+    rig = Rig()
     rig.want()
-    rig.outlet.forget(GPU, rig.now)
+    rig.outlet.forget(GPU, 0.0)
     assert rig.send(100) == 100
     assert not rig.outlet.is_needed
+
+
+def test_a_thread_that_must_not_wait_writes_nothing() -> None:
+    rig = Rig()
+    rig.want().close(0.0)
+    rig.ring.head = 14
+    rig.ring.frames = {k: frame_of("id", k) for k in range(14)}
+    rig.outlet.tick(1.0, may_write=False)
+    assert rig.outlet.spool.nbytes == 0  # type: ignore[union-attr]
+    rig.outlet.tick(1.0)
+    assert rig.outlet.spool.nbytes > 0  # type: ignore[union-attr]
+
+
+def test_a_producer_that_is_faster_than_its_link_waits() -> None:
+    rig = Rig(is_paced=False)
+    link = rig.want(credit=FRAME_BYTES)
+    for _ in range(100):
+        rig.send(3, each=0.01)
+        rig.receive(link)
+        link.ack(ack(link.sent, link.sent_bytes + FRAME_BYTES), rig.now)
+    assert rig.outlet.spool.nbytes == 0  # type: ignore[union-attr]
+    rig.pause(0.6)
+    assert rig.outlet.spool.nbytes > 0  # type: ignore[union-attr]
 
 
 def test_the_slowest_mirror_decides() -> None:
