@@ -270,13 +270,13 @@ class Agent:
         ]  # fmt: skip
         for wish in standing:
             try:
-                self._entry(wish).is_standing = True
+                self._entry(wish, is_restored=True).is_standing = True
             except (AtaraxisError, ValueError) as error:
                 self.report(f"mirror {wish.name}: {error}")
         for fields in known:
             try:
                 is_detached = bool(fields.pop("is_detached"))
-                entry = self._entry(MirrorWish(**fields))
+                entry = self._entry(MirrorWish(**fields), is_restored=True)
             except (AtaraxisError, TypeError, KeyError, ValueError, AttributeError):
                 continue  # its host is not in the file any more, or a foreign file
             entry.is_detached = entry.is_detached or is_detached
@@ -309,7 +309,7 @@ class Agent:
 
     # ---- mirrors here
 
-    def _entry(self, wish: MirrorWish) -> MirrorEntry:
+    def _entry(self, wish: MirrorWish, *, is_restored: bool = False) -> MirrorEntry:
         """Return the mirror of a name; make it if there is none."""
         assert self._carrier is not None
         checked_name(wish.name)
@@ -333,8 +333,9 @@ class Agent:
                 entry.run.close(is_final=True)
             self._refuse_taken(wish.name)
             run = InletRun(
-                wish, self._me, self._carrier, address, self._context, self.report
-            )
+                wish, self._me, self._carrier, address, self._context, self.report,
+                is_restored=is_restored,
+            )  # fmt: skip
             entry = self._mirrors[wish.name] = MirrorEntry(wish, run)
             self._contacts[wish.host].hold()
             return entry

@@ -18,6 +18,7 @@ from ataraxis.cluster.status import (
 )
 from ataraxis.datamux.end import End
 from ataraxis.errors import (
+    AccessDenied,
     AtaraxisError,
     HostUnavailable,
     NotConnectedError,
@@ -149,6 +150,8 @@ class Mirror:
                 self._complain(found, timeout)
 
     def _complain(self, found: MirrorStatistics, timeout: float) -> None:
+        if AccessDenied.__name__ in found.problem:
+            raise AccessDenied(found.problem)
         if found.is_connected:
             raise TimeoutError(
                 f"waited {timeout:g} s: host {self.host!r} has no stream "

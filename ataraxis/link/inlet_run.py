@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ataraxis._kernels import snapshot
-from ataraxis._kernels.link import FULL, OK, BufferToRing
+from ataraxis._kernels.link import FULL, OK, TORN, BufferToRing
 from ataraxis.errors import (
-    AtaraxisError,
     BadMessage,
     LayoutError,
     SegmentNotFound,
@@ -138,6 +137,26 @@ class MirroredRing(BufferToRing):
         self._producer.leave()
 
 
+@dataclass
+class EndedRing:
+    """What is known of a ring that has ended: it takes nothing; as `MirrorRing`."""
+
+    next: int
+    """Number after its last frame."""
+    repeated: int = 0
+    fault: str = "its stream has ended"
+
+    def write(self, buffer: Any, start: int, stop: int) -> tuple[int, int]:
+        """Refuse every frame."""
+        return start, TORN
+
+    def lose(self, first: int, count: int) -> None:
+        """Pass over nothing."""
+
+    def account(self, refused: int, gaps: int, stalled_ns: int) -> None:
+        """Note nothing."""
+
+
 class MirrorRings:
     """Makes and ends the rings of one mirror; `MirrorHost` of its inlet.
 
@@ -158,8 +177,11 @@ class MirrorRings:
         """How many streams have ended."""
         self.slot_bytes = 0
 
-    def resume(self) -> tuple[MirroredRing, str] | None:
-        """Join the ring that a dead agent left; return it and the stream's id."""
+    def resume(self) -> tuple[MirroredRing | EndedRing, str] | None:
+        """Join the ring that a dead agent left; return it and the stream's id.
+
+        One whose stream has ended is only looked at.
+        """
         try:
             segment = Segment.attach(
                 self.wish.name, kind=Kind.STREAM, context=self.context
@@ -171,11 +193,14 @@ class MirrorRings:
         origin = labels.attrs.get(ORIGIN)
         clock = str(labels.attrs.get(CLOCK, ""))
         is_ours = isinstance(origin, str) and clock.startswith(f"{self.wish.host}/")
-        is_over = snapshot.is_over(part)
+        is_over, after = snapshot.is_over(part), snapshot.words(part)[1]
         del segment, part
-        if not is_ours or not flags & RESUMABLE or is_over:
+        if not is_ours or not flags & RESUMABLE:
             return None
         assert isinstance(origin, str)
+        if is_over:
+            self.ends = 1
+            return EndedRing(after), origin
         producer = self._made(labels, flags, slots, slot_bytes, 0)
         self.ring = MirroredRing(producer, holds=False)
         return self.ring, origin
@@ -253,6 +278,9 @@ class InletRun:
         Where the stream is made.
     report : callable
         Called with a line of text when the state changes.
+    is_restored : bool, optional
+        Whether an earlier agent had the mirror: a stream that has ended is not received
+        once more.
     """
 
     def __init__(
@@ -263,8 +291,11 @@ class InletRun:
         address: str,
         context: Context,
         report: Report,
+        *,
+        is_restored: bool = False,
     ) -> None:
         self.wish, self.address = wish, address
+        self._is_restored = is_restored
         self._me, self._carrier, self._report = me, carrier, report
         self._rings = MirrorRings(wish, context)
         self._inlet = StreamInlet(
@@ -344,16 +375,16 @@ class InletRun:
     def _run(self) -> None:
         backoff = Backoff()
         try:
-            found = self._rings.resume()
-            if found is not None:
-                self._inlet.resume(*found)
-        except (AtaraxisError, OSError, ValueError) as error:
+            if self._is_restored and (found := self._rings.resume()) is not None:
+                has_ended = isinstance(found[0], EndedRing)
+                self._inlet.resume(*found, has_ended=has_ended)
+        except Exception as error:  # told, and the thread goes on
             self._fail(f"the ring that is here cannot be resumed: {error}")
         while not self._is_closed and self._inlet.state != "lost":
             try:
                 self._talk_once(backoff)
-            except (AtaraxisError, OSError, ValueError) as error:
-                self._fail(str(error))
+            except Exception as error:  # of this mirror alone: told, and tried again
+                self._fail(str(error) or repr(error))
             self._inlet.lost_link(time.monotonic())
             self._look()
             if not self._is_closed:
@@ -452,7 +483,7 @@ class InletRun:
                 if not inlet.take(message, now):
                     raise BadMessage(f"unexpected {type(message).__name__}")
                 if isinstance(message, Offer):
-                    talk.grow(message.slot_bytes + _SMALL + _BUFFER_BYTES)
+                    talk.grow(self._rings.slot_bytes + _SMALL + _BUFFER_BYTES)
             if talk.start == before:
                 return False
         return False

@@ -554,7 +554,7 @@ class StreamOutlet:
     def _spill_until(self, store: FrameStore, now: float) -> int:
         """Return the number before which frames go to the spool now."""
         held = store.held
-        is_newer = not self.is_paced and store.first >= self._full_until
+        is_newer = not self.is_paced and self._first >= self._full_until
         if 4 * held < 3 * self.slots:
             self._full_since = None
         elif self._full_since is None or is_newer:

@@ -148,6 +148,9 @@ class OutletRun:
 
     def step(self) -> None:
         """Hold new frames and give slots back; the caller has the lock."""
+        if not self.is_lossless:
+            self.tick()
+            return
         self.outlet.tick(time.monotonic(), may_write=False)
         if self.outlet.is_ended and not self._is_end_counted:
             self._count()
@@ -417,6 +420,9 @@ class OutletChannel:
             armed: tuple[tuple[int, int], ...] = ()
             while not self._is_over and link.is_current:
                 seen, count = self._alarm.count, 0
+                is_end_due = run.outlet.is_ended and not link.has_sent_end
+                if is_end_due or not run.is_lossless:
+                    self._has_work = True
                 if self._has_work or run.has_news(armed):
                     self._has_work = False
                     with run.lock:

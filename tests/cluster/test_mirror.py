@@ -17,7 +17,7 @@ from ataraxis import Consumer, Producer
 from ataraxis.cluster import Mirror
 from ataraxis.cluster.mirror import drop_mirror
 from ataraxis.cluster.status import host_states, mirrors_here
-from ataraxis.errors import HostUnavailable, SegmentExists, SourceNotFound
+from ataraxis.errors import AccessDenied, HostUnavailable, SegmentExists, SourceNotFound
 from ataraxis.stream.inspector import Inspector
 
 WAIT_S = 30.0
@@ -333,6 +333,47 @@ def test_a_host_without_the_right_reads_nothing(context: Any) -> None:
         rig.stop("acq")
         rig.may["acq"] = {"gpu": []}
         rig.start("acq")
-        with pytest.raises((HostUnavailable, TimeoutError), match="may not read"):
+        with pytest.raises(AccessDenied, match="may not read"):
             Mirror("camera", "acq", context=rig.contexts["gpu"], timeout=2)
         assert readers_there(rig) == []
+
+
+def test_a_stream_that_has_ended_is_not_received_twice(rig: Lab) -> None:
+    """The agent here dies after the end, and before the other host knows of it."""
+    with (
+        camera(rig) as producer,
+        mirror(rig) as made,
+        reader(rig, durable="disk", policy=None) as copy,
+    ):
+        send(producer, *range(10))
+        assert read(copy, 10) == list(range(10))
+        rig.network.stall("gpu", "acq")
+        producer.end()
+        assert copy.receive(timeout=WAIT_S) is None
+        rig.stop("gpu")
+        rig.network.heal("acq", "gpu")
+        rig.start("gpu")
+        assert made.wait(WAIT_S).reason == "completed"
+        there = rig.contexts["acq"] / "camera"
+        wait_until(lambda: not there.exists(), WAIT_S, "the end to be known")
+        assert made.statistics().frames == 0
+
+
+def test_a_viewer_sees_the_end_of_a_producer_that_died(rig: Lab) -> None:
+    code = """
+        import sys
+        from ataraxis import Producer
+        made = Producer("dying", 8, 8, context=sys.argv[1])
+        made.send(b"a")
+        print("here", flush=True)
+        sys.stdin.read()
+        """
+    with programs.Program(code, rig.contexts["acq"]) as program:
+        program.expect("here")
+        with (
+            mirror(rig, "dying", policy="latest") as made,
+            reader(rig, "dying", policy="latest") as view,
+        ):
+            program.process.kill()
+            assert made.wait(WAIT_S).reason == "completed"
+            assert view.receive(timeout=WAIT_S) is None

@@ -22,7 +22,7 @@ from ataraxis.shm.context import ContextLike
 from ataraxis.stream import Producer
 
 
-class Mirror:
+class ServerMirror:
     """Receives a stream and sends it again here; not lossless, see `ataraxis.cluster`.
 
     It lasts until the stream ends, or it is closed, or the connection is lost: the
@@ -138,6 +138,10 @@ class Mirror:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+Mirror = ServerMirror
+"""Its public name in `ataraxis.datamux`; `ataraxis.cluster.Mirror` loses nothing."""
 
 
 def place_of(url: str) -> tuple[str, int, bool]:
