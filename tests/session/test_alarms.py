@@ -25,7 +25,7 @@ import pytest
 from click.testing import CliRunner
 from deadline import wait_until
 
-from ataraxis import Producer, Session
+from ataraxis import Consumer, Producer, Session
 from ataraxis.cli import main
 from ataraxis.errors import ConfigError
 from ataraxis.session import Rig, RigAlarm, RigHeartbeat, RigMail, SessionFolder
@@ -127,6 +127,13 @@ class Mail(socketserver.ThreadingTCPServer):
 class _Talk(socketserver.StreamRequestHandler):
     server: Mail
 
+    secure: ssl.SSLSocket | None = None
+
+    def finish(self) -> None:
+        super().finish()
+        if self.secure is not None:
+            self.secure.close()
+
     def say(self, line: str) -> None:
         self.wfile.write(line.encode() + b"\r\n")
 
@@ -138,7 +145,7 @@ class _Talk(socketserver.StreamRequestHandler):
             if verb == "EHLO":
                 more = ["STARTTLS"] if self.server.certificate and not is_secure else []
                 more += ["AUTH PLAIN"] if is_secure else []
-                for name in more:
+                for name in ["stub", *more]:
                     self.say(f"250-{name}")
                 self.say("250 8BITMIME")
             elif verb == "STARTTLS":
@@ -147,9 +154,13 @@ class _Talk(socketserver.StreamRequestHandler):
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
                 context.load_cert_chain(*self.server.certificate)
                 try:
-                    secure = context.wrap_socket(self.request, server_side=True)
+                    self.secure = secure = context.wrap_socket(
+                        self.request, server_side=True
+                    )
                 except OSError:
                     return
+                self.rfile.close()
+                self.wfile.close()
                 self.rfile, self.wfile = secure.makefile("rb"), secure.makefile("wb", 0)
                 is_secure = True
             elif verb == "AUTH":
@@ -189,6 +200,14 @@ def log_of(session: Session) -> str:
 
 def alarm_pid(session: Session) -> int:
     return session._alarms[0].program.process.pid
+
+
+@pytest.fixture(autouse=True)
+def log_on_failure(tmp_path: Path) -> Iterator[None]:
+    """Print the log of the session: pytest shows it if the test fails."""
+    yield
+    for path in tmp_path.glob("*/session.log"):
+        sys.stdout.write(path.read_text())
 
 
 def free_port() -> int:
@@ -505,15 +524,16 @@ def test_a_recorder_and_a_source_that_die_are_told(hook: Hook, tmp_path: Path) -
         {"probe": RigSource("sim", "ramp", samples=50)},
         alarms=[RigAlarm(webhook=hook.url)],
     )
-    with Session("s", directory=tmp_path) as session:
+    session = Session("s", directory=tmp_path)
+    try:
         run = session.start(rig)
         os.kill(session.recorders["recorder"], signal.SIGKILL)
         wait_until(lambda: "recorder_down" in hook.kinds, 30)
         os.kill(run.programs["probe"], signal.SIGKILL)
         wait_until(lambda: run.look() and "source_lost" in hook.kinds, 30)
-        wait_until(lambda: run.look() and not run._programs[0]._ended_at, 30)
-        with pytest.warns(RuntimeWarning, match="started again"):
-            session.__exit__(None, None, None)
+        wait_until(lambda: run.look() and run._programs[0].restarts, 30)
+    finally:
+        session.close()
     lost = next(body for body in hook.bodies if body["kind"] == "source_lost")
     assert lost["stream"] == "probe"
     assert "exit code -9" in lost["text"]
@@ -521,17 +541,28 @@ def test_a_recorder_and_a_source_that_die_are_told(hook: Hook, tmp_path: Path) -
 
 def test_losses_of_a_device_and_stalls_are_told(hook: Hook, tmp_path: Path) -> None:
     alarm = RigAlarm(webhook=hook.url)
-    producer = Producer("cam", shape=(4,), dtype="u1", buffer_count=4)
-    with Session("s", directory=tmp_path, alarms=[alarm]) as session:
+    producer = Producer(
+        "cam", shape=(4,), dtype="u1", buffer_count=4, on_stall=lambda found: None
+    )
+    row = np.zeros(4, "u1")
+    session = Session("s", directory=tmp_path, alarms=[alarm])
+    try:
         session.record("cam", timeout=10)
-        row = np.zeros(4, "u1")
-        producer.send(row, device_counter=0)
+        producer.send(row, device_sequence=0)
         wait_until(lambda: "cam" in session._alarms[0]._watches, 30)
-        producer.send(row, device_counter=8)
+        producer.send(row, device_sequence=8)
         wait_until(lambda: "device_loss" in hook.kinds, 30)
+        with Consumer("cam", policy="lossless", label="slow viewer"):
+            with pytest.raises(TimeoutError):
+                for k in range(9):
+                    producer.send(row, device_sequence=9 + k, timeout=6)
+        wait_until(lambda: "stall" in hook.kinds, 30)
+    finally:
+        session.close()
     producer.unlink()
-    assert "lost 7" in hook.bodies[0]["text"]
-    assert not session.verdict.is_trusted if session.verdict else False
+    told = dict(zip(hook.kinds, hook.bodies, strict=True))
+    assert "lost 7" in told["device_loss"]["text"]
+    assert "waited for slow viewer for" in told["stall"]["text"]
 
 
 # ---- check
