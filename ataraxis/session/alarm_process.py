@@ -224,8 +224,9 @@ class _Attempts:
 
     def keep_secret(self, text: str) -> None:
         """Keep a text out of all messages."""
-        if text:
-            self._secrets.add(text)
+        for part in (text, text.partition("://")[2].partition("/")[2]):
+            if part:
+                self._secrets.add(part)
 
     def scrub(self, text: str) -> str:
         """Return a text without secrets, in a line."""

@@ -28,7 +28,14 @@ from deadline import wait_until
 from ataraxis import Consumer, Producer, Session
 from ataraxis.cli import main
 from ataraxis.errors import ConfigError
-from ataraxis.session import Rig, RigAlarm, RigHeartbeat, RigMail, SessionFolder
+from ataraxis.session import (
+    Rig,
+    RigAlarm,
+    RigHeartbeat,
+    RigMail,
+    SessionFolder,
+    SessionLoss,
+)
 from ataraxis.session.alarm_process import why
 from ataraxis.session.rig import RigSource
 
@@ -483,7 +490,7 @@ time.sleep(1000)
 """
 
 
-def test_the_heartbeat_stops_when_the_session_is_killed(
+def test_the_heartbeat_stops_when_the_session_hangs_or_is_killed(
     hook: Hook, tmp_path: Path
 ) -> None:
     place = tmp_path / "context"
@@ -496,6 +503,11 @@ def test_the_heartbeat_stops_when_the_session_is_killed(
         assert session.stdout is not None
         pid = session.stdout.readline().strip()
         wait_until(lambda: len(hook.beats) > 3, 30)
+        session.send_signal(signal.SIGSTOP)  # it hangs
+        wait_until(lambda: time.monotonic() - hook.beats[-1] > 3, 60)
+        session.send_signal(signal.SIGCONT)
+        count = len(hook.beats)
+        wait_until(lambda: len(hook.beats) > count, 30)
     finally:
         session.kill()
         session.wait()
@@ -539,6 +551,22 @@ def test_a_recorder_and_a_source_that_die_are_told(hook: Hook, tmp_path: Path) -
     assert "exit code -9" in lost["text"]
 
 
+def test_a_device_that_went_away_is_told(hook: Hook, tmp_path: Path) -> None:
+    faults = {"lost_after_s": 0.3}
+    rig = Rig(
+        {"probe": RigSource("sim", "ramp", attrs={"faults": faults}, samples=50)},
+        alarms=[RigAlarm(["source_lost"], webhook=hook.url)],
+    )
+    session = Session("s", directory=tmp_path)
+    try:
+        run = session.start(rig)
+        wait_until(lambda: run.look() and hook.bodies, 30)
+    finally:
+        session.close()
+    assert hook.bodies[0]["stream"] == "probe"
+    assert "its device went away: " in hook.bodies[0]["text"]
+
+
 def test_losses_of_a_device_and_stalls_are_told(hook: Hook, tmp_path: Path) -> None:
     alarm = RigAlarm(webhook=hook.url)
     producer = Producer(
@@ -553,9 +581,7 @@ def test_losses_of_a_device_and_stalls_are_told(hook: Hook, tmp_path: Path) -> N
         producer.send(row, device_sequence=8)
         wait_until(lambda: "device_loss" in hook.kinds, 30)
         with Consumer("cam", policy="lossless", label="slow viewer"):
-            with pytest.raises(TimeoutError):
-                for k in range(9):
-                    producer.send(row, device_sequence=9 + k, timeout=6)
+            _fill(producer, row)
         wait_until(lambda: "stall" in hook.kinds, 30)
     finally:
         session.close()
@@ -563,6 +589,33 @@ def test_losses_of_a_device_and_stalls_are_told(hook: Hook, tmp_path: Path) -> N
     told = dict(zip(hook.kinds, hook.bodies, strict=True))
     assert "lost 7" in told["device_loss"]["text"]
     assert "waited for slow viewer for" in told["stall"]["text"]
+
+
+def _fill(producer: Producer, row: np.ndarray[Any, Any]) -> None:
+    """Send until a reader has made it wait for 6 s."""
+    for number in range(9, 20):
+        try:
+            producer.send(row, device_sequence=number, timeout=6)
+        except TimeoutError:
+            return
+    raise AssertionError("the producer never waited")
+
+
+def test_losses_and_a_full_disk_are_told(hook: Hook, tmp_path: Path) -> None:
+    s = Session("s", directory=tmp_path, alarms=[RigAlarm(webhook=hook.url)])
+    try:
+        s._lose(SessionLoss("cam", 7, 3, "the ring was full", 0))
+        s.record("cam", process=True)
+        s._recorders[0]._handle({"alarm": ["low_disk", "cam", "1 MiB are left"]})
+        wait_until(lambda: len(hook.bodies) == 2, 30)
+        s._stream_recorders["events"]._warn("no space")  # type: ignore[union-attr]
+        wait_until(lambda: "recorder_down" in hook.kinds, 30)
+    finally:
+        s.close()
+    told = {body["kind"]: body["text"] for body in hook.bodies}
+    assert told["loss"] == "3 frames from 7 on are missing: the ring was full"
+    assert told["low_disk"] == "1 MiB are left"
+    assert told["recorder_down"] == "it cannot be written: no space"
 
 
 # ---- check
