@@ -487,8 +487,10 @@ class OutletRuns:
                 if _has_durable(name, self._context):
                     self._opened(name)
         for memory in spools_of(self._spools):
-            if memory.stream_id in self._runs:
-                continue
+            if memory.stream_id in self._runs or self._id_of(memory.stream) == (
+                memory.stream_id
+            ):
+                continue  # its ring is here: opened already, or when its mirror asks
             try:
                 run = self._made(memory.stream, None, memory)
                 self._runs[memory.stream_id] = run
@@ -508,9 +510,7 @@ class OutletRuns:
 
         None: it is the stream `but`.
         """
-        segment = Segment.attach(name, kind=Kind.STREAM, context=self._context)
-        stream_id = segment.header.uuid.hex()
-        del segment
+        stream_id = self._id_of(name)
         if stream_id == but:
             return None
         if stream_id in self._runs:
@@ -530,6 +530,14 @@ class OutletRuns:
             except (LoggerError, OSError) as error:  # tried again by its tick
                 self._report(f"the mirrors of {name!r} could not be noted: {error}")
         return run
+
+    def _id_of(self, name: str) -> str:
+        """Return the id of the stream that has a name now; '' if there is none."""
+        try:
+            segment = Segment.attach(name, kind=Kind.STREAM, context=self._context)
+        except (SegmentNotFound, FileNotFoundError, LayoutError, ValueError):
+            return ""
+        return segment.header.uuid.hex()
 
     def look(self) -> None:
         """Open the next streams of names whose mirrors still receive an earlier one.
