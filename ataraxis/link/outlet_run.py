@@ -53,6 +53,8 @@ FORGET = "forget"
 _IDLE_S, _CALM_S = 0.5, 1.0
 _ACTIVE_S = 0.05
 _LOOK_S = 0.25
+RETURN_S = 10.0
+"""What an agent before has left is kept for so long for mirrors that are not known."""
 _WANT_S = 10.0
 
 Report = Callable[[str], None]
@@ -424,10 +426,14 @@ class OutletChannel:
         buffer = memoryview(bytearray(run.outlet.buffer_bytes))
         try:
             armed: tuple[tuple[int, int], ...] = ()
+            lively_until = 0.0
             while not self._is_over and link.is_current:
                 seen, count = self._alarm.count, 0
+                now = time.monotonic()
                 is_end_due = run.outlet.is_ended and not link.has_sent_end
-                if is_end_due or not run.is_lossless:
+                # After the last frame the account follows, of what has changed.
+                is_lively = now < lively_until
+                if is_end_due or is_lively or not run.is_lossless:
                     self._has_work = True
                 if self._has_work or run.has_news(armed):
                     self._has_work = False
@@ -441,11 +447,13 @@ class OutletChannel:
                             run.step()
                             count = link.fill(buffer, time.monotonic())
                 if count:
-                    self._has_work = True
+                    self._has_work, lively_until = True, now + 2 * _CALM_S
                     self._talk.send_frames(buffer[:count], count)
                     continue
                 self._talk.send()
                 pause = self._talk.wait_time(time.monotonic())
+                if is_lively:
+                    pause = min(pause, _IDLE_S)
                 self._alarm.sleep(seen, pause, *armed)
         except Exception as error:  # told by the receiver, whatever it is
             self._failure = error
@@ -479,6 +487,8 @@ class OutletRuns:
         self._runs: dict[str, OutletRun] = {}
         self._is_closed = False
         self._return()
+        self._left = set(self._runs)
+        self._left_until = time.monotonic() + RETURN_S
 
     def _return(self) -> None:
         """Take up what an agent left that died: durable readers, and spools."""
@@ -496,7 +506,6 @@ class OutletRuns:
                 self._runs[memory.stream_id] = run
             except (AtaraxisError, OSError, ValueError) as error:
                 self._report(f"the spool of {memory.stream!r} cannot be read: {error}")
-        self.sweep()
 
     def _made(
         self, stream: str, consumer: Consumer | None, memory: SpoolMemory | None = None
@@ -612,11 +621,15 @@ class OutletRuns:
     def sweep(self) -> None:
         """Drop the streams that no mirror needs."""
         with self._gate:
+            if time.monotonic() >= self._left_until:
+                self._left.clear()
             newest = {run.stream: run for run in self._runs.values()}
             over = [
                 run
                 for run in self._runs.values()
-                if run.is_over and newest[run.stream].outlet.is_noted
+                if run.is_over
+                and run.stream_id not in self._left
+                and newest[run.stream].outlet.is_noted
             ]
             for run in over:
                 del self._runs[run.stream_id]
