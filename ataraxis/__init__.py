@@ -45,6 +45,9 @@ _HOME = {
     "Session": "ataraxis.session.session",
     "replay": "ataraxis.session.playback",
     "around": "ataraxis.session.trials",
+    "view": "ataraxis.viewer.view",
+    "overview": "ataraxis.viewer.overview",
+    "report": "ataraxis.viewer.report",
 }
 
 __all__ = sorted(_HOME)

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from ataraxis.cluster.status import HostState, MirrorStatistics, mirrors_here
 from ataraxis.datamux.registry import SourceKind
+from ataraxis.datamux.summary import StreamSummary
 from ataraxis.pipeline.statistics import RunStatistics, list_runs
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.doctor import Check
@@ -348,6 +349,43 @@ def sources(found: Iterable[SourceKind]) -> Table:
         for kind in found
     )
     return _table(("source", "what", "", "what to do"), rows)
+
+
+def recordings(found: Iterable[StreamSummary]) -> Table:
+    """Return a table of the streams of a recording."""
+    heads = (
+        "stream",
+        "samples",
+        "rate",
+        "dtype",
+        "fields",
+        "unit",
+        "from",
+        "to",
+        "gaps",
+    )
+    return _table(heads, map(_recording, found), right=("samples", "rate", "gaps"))
+
+
+_FIELDS = 4
+
+
+def _recording(found: StreamSummary) -> Sequence[str | Text]:
+    names = ", ".join(found.fields[:_FIELDS])
+    if len(found.fields) > _FIELDS:
+        names += f" … {found.fields[-1]} ({len(found.fields)})"
+    if len(found.fields) == 1 and found.shape:
+        names += f" {'x'.join(map(str, found.shape))}"
+    return (
+        plain(found.name),
+        f"{found.samples:,}",
+        f"{found.rate_hz:g} Hz" if found.rate_hz else "events",
+        found.dtype,
+        plain(names),
+        plain(found.unit),
+        *("" if at is None else f"{at:.6g} s" for at in (found.first_s, found.last_s)),
+        str(found.gaps or ""),
+    )
 
 
 def _table(

@@ -721,6 +721,9 @@ cdef class Frame:
         """The payload with the stream's labels: a DataArray over a read-only view."""
         return self.owner._to_xarray(self)
 
+    def _repr_html_(self):
+        return self.owner._to_html(self)
+
     @property
     def value(self):
         """The value that was sent, as a Python or NumPy object; arrays are read-only views."""

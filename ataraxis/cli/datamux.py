@@ -1,22 +1,31 @@
-"""Commands of live sources and the remote API: proxy, serve and mirror."""
+"""Commands of sources, recordings and the remote API: proxy, serve, mirror, info."""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ataraxis.cli.hosts import mirror_host
-from ataraxis.cli.options import in_context, say, showing_errors, still, with_mode
+from ataraxis.cli.options import (
+    as_json_too,
+    in_context,
+    say,
+    showing_errors,
+    still,
+    with_mode,
+)
 from ataraxis.datamux.end import End
 from ataraxis.datamux.remote.server import serve
 from ataraxis.session.stream_recorder import unsaved_text
 from ataraxis.shm.process import Ending
 
-__all__ = ["mirror", "proxy", "serve"]
+__all__ = ["info", "mirror", "proxy", "serve"]
 
 _LOOK_S, _HURRY_S = 0.05, 5.0
 
@@ -249,3 +258,32 @@ def _mirror_url(
     if end.reason != "completed":
         raise click.ClickException(f"{stream!r} ended: {end.reason}: {end.error}")
     click.echo(f"{stream!r} has ended")
+
+
+@click.command(short_help="Show what the recording PATH holds.")
+@as_json_too
+@click.argument("path", type=click.Path(path_type=Path))
+def info(path: Path, as_json: bool) -> None:
+    """Show the streams of PATH: samples, rate, dtype, fields, units, span and gaps.
+
+    PATH is a log or session of ataraxis, or a file or folder of another program that
+    `ataraxis.datamux.open_recordings` opens. Values are not read where the format
+    allows that. A stream that cannot be read is named below the others.
+    """
+    from ataraxis import screen
+    from ataraxis.datamux.summary import summarize
+
+    with showing_errors(), warnings.catch_warnings(record=True) as left_out:
+        warnings.simplefilter("always")
+        rows = summarize(path)
+    notes = [str(w.message) for w in left_out if w.category is RuntimeWarning]
+    if as_json:
+        streams = [row.as_dict() for row in rows]
+        click.echo(json.dumps({"streams": streams, "left_out": notes}))
+        return
+    if rows:
+        screen.console().print(screen.recordings(rows))
+    else:
+        click.echo(f"{path} holds no stream")
+    for note in notes:
+        click.echo(note, err=True)

@@ -63,7 +63,8 @@ class MirrorEntry:
         self.wish, self.run = wish, run
         self.is_detached = False
         self.is_standing = False
-        self.holds: set[int] = set()
+        self.holds: dict[int, int] = {}
+        """Programs that want it, and how many streams had ended before they came."""
         self.until = 0.0
         """Until when a program that was there before may return, monotonic s."""
 
@@ -268,17 +269,26 @@ class Agent:
             )
             for one in self._hosts.mirrors
         ]  # fmt: skip
+        ended: dict[MirrorWish, tuple[str, int]] = {}
+        earlier: list[tuple[MirrorWish, bool]] = []
+        for row in known:
+            with contextlib.suppress(TypeError, KeyError, ValueError):  # a foreign file
+                wish = MirrorWish(**row["wish"])
+                if row["ended"] is not None:
+                    ended[wish] = str(row["ended"][0]), int(row["ended"][1])
+                if not row["is_standing"]:
+                    earlier.append((wish, bool(row["is_detached"])))
         for wish in standing:
             try:
-                self._entry(wish, is_restored=True).is_standing = True
+                entry = self._entry(wish, is_restored=True, ended=ended.get(wish))
+                entry.is_standing = True
             except (AtaraxisError, ValueError) as error:
                 self.report(f"mirror {wish.name}: {error}")
-        for fields in known:
+        for wish, is_detached in earlier:
             try:
-                is_detached = bool(fields.pop("is_detached"))
-                entry = self._entry(MirrorWish(**fields), is_restored=True)
-            except (AtaraxisError, TypeError, KeyError, ValueError, AttributeError):
-                continue  # its host is not in the file any more, or a foreign file
+                entry = self._entry(wish, is_restored=True, ended=ended.get(wish))
+            except (AtaraxisError, ValueError):
+                continue  # its host is not in the file any more
             entry.is_detached = entry.is_detached or is_detached
             entry.until = time.monotonic() + GRACE_S
         self._save()
@@ -292,10 +302,13 @@ class Agent:
         """Write which mirrors come back; no file without any."""
         with self._gate, self._context.opened() as directory:
             rows = [
-                {**dataclasses.asdict(e.wish), "is_detached": e.is_detached}
+                {
+                    "wish": dataclasses.asdict(e.wish), "is_detached": e.is_detached,
+                    "is_standing": e.is_standing, "ended": e.run.ended,
+                }
                 for e in self._mirrors.values()
-                if not e.is_standing
-            ]
+                if not e.is_standing or e.run.ended is not None
+            ]  # fmt: skip
             if not rows:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(STATE, dir_fd=directory)
@@ -309,7 +322,13 @@ class Agent:
 
     # ---- mirrors here
 
-    def _entry(self, wish: MirrorWish, *, is_restored: bool = False) -> MirrorEntry:
+    def _entry(
+        self,
+        wish: MirrorWish,
+        *,
+        is_restored: bool = False,
+        ended: tuple[str, int] | None = None,
+    ) -> MirrorEntry:
         """Return the mirror of a name; make it if there is none."""
         assert self._carrier is not None
         checked_name(wish.name)
@@ -334,7 +353,7 @@ class Agent:
             self._refuse_taken(wish.name)
             run = InletRun(
                 wish, self._me, self._carrier, address, self._context, self.report,
-                is_restored=is_restored,
+                on_end=self._save, is_restored=is_restored, ended=ended,
             )  # fmt: skip
             entry = self._mirrors[wish.name] = MirrorEntry(wish, run)
             self._contacts[wish.host].hold()
@@ -571,8 +590,8 @@ class Agent:
             hold = self._hold_number
             if asked.get("detached"):
                 entry.is_detached = True
-            else:
-                entry.holds.add(hold)
+            # A program that was there before this agent began has not seen an end yet.
+            entry.holds[hold] = 0 if asked.get("again") else entry.run.ends
         visit.at_end.append(lambda: self._release(hold))
         self._save()
         return {"name": wish.name, "hold": hold}
@@ -584,7 +603,7 @@ class Agent:
         with self._gate:
             held = [e for e in self._mirrors.values() if hold in e.holds]
             for entry in held:
-                entry.holds.discard(hold)
+                entry.holds.pop(hold, None)
                 entry.until = 0.0
             over = [e.wish.name for e in held if not e.is_needed]
         for name in over:
@@ -602,21 +621,24 @@ class Agent:
     def _wait(self, asked: dict[str, Any], visit: DoorVisit) -> dict[str, Any]:
         """Wait until a mirror is here, or has ended; or for some time."""
         entry, until = self._found(asked), str(asked["until"])
+        ends = entry.holds.get(int(asked["hold"]), 0)
         left = min(max(float(asked["wait"]), 0.0), 30.0)
         deadline = time.monotonic() + left
 
         def is_done(run: InletRun) -> bool:
-            if until == "end":
-                return run.ends > 0 or run.state in (ENDED, LOST)
-            return until == "now" or run.is_here or run.state == LOST
+            if until == "now" or run.state == LOST or run.ends > ends:
+                return True
+            return until == "here" and run.is_here
 
         while not entry.run.wait(is_done, min(max(left, 0), 0.5)):
             left = deadline - time.monotonic()
             if left <= 0 or visit.is_gone() or self._stop.is_set():
                 break
         found = entry.statistics().as_dict()
-        if until == "end" and entry.run.ends > 0:
-            found["state"] = ENDED
+        if entry.run.ends > ends:
+            found["is_here"] = True  # it was
+            if until == "end":
+                found["state"] = ENDED
         return found
 
     def _contact(self, host: str) -> HostContact:

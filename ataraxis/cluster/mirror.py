@@ -166,7 +166,9 @@ class Mirror:
 
     def _asked(self, client: AgentClient, until: str, wait: float) -> MirrorStatistics:
         """Ask for the statistics once the mirror is `until`, or after `wait`, s."""
-        fields = client.ask("wait", wait + 10, name=self.name, until=until, wait=wait)
+        fields = client.ask(
+            "wait", wait + 10, name=self.name, until=until, wait=wait, hold=self._hold
+        )
         self._last = MirrorStatistics.from_dict(fields)
         return self._last
 
@@ -188,7 +190,7 @@ class Mirror:
         """Ask the agent's successor for the same mirror."""
         client = AgentClient(self._context)
         try:
-            hold = client.ask("mirror", **self._wanted)["hold"]
+            hold = client.ask("mirror", **self._wanted, again=True)["hold"]
         except BaseException:
             client.close()
             raise

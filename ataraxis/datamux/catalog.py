@@ -17,8 +17,8 @@ from typing import Any
 
 from ataraxis.datamux.description import Collection, Node, Stream
 from ataraxis.datamux.folder import Folder
-from ataraxis.datamux.formats import format_of
-from ataraxis.datamux.recording import Recording, damage_named
+from ataraxis.datamux.formats import format_of, read_stream
+from ataraxis.datamux.recording import Recording
 from ataraxis.datamux.streaminghub.dfds import read_description
 from ataraxis.datamux.streaminghub.util import Settings
 from ataraxis.errors import ConfigError, ConfigWarning, SourceNotFound
@@ -211,10 +211,8 @@ class Catalog:
         stream = _placed(declared, collection_id, stream_id, {**attrs, **groups})
         where = f"{folder.shown(key)} ({pattern.format})"
         try:
-            with damage_named(where):
-                made = format_of(pattern.format)
-                columns = made.columns(folder, key, stream_id, stream)
-                return Recording.of(stream, columns, where)
+            made = format_of(pattern.format)
+            return read_stream(made, folder, key, stream_id, stream, where)
         except FileNotFoundError as error:
             raise SourceNotFound(
                 f"collection {collection_id!r} has no recording {groups or key!r}: "

@@ -254,6 +254,25 @@ def channel_names(count: int, names: Sequence[str] | None = None) -> list[str]:
     return [f"ch{i}" for i in range(count)]
 
 
+def unique_names(names: Sequence[str], what: str = "ch") -> list[str]:
+    """Return names that differ: a repeated one gets its number, an empty one `what`.
+
+    Examples
+    --------
+    >>> unique_names(["ECG", "ECG", "", "ECG#2"])
+    ['ECG', 'ECG#3', 'ch2', 'ECG#2']
+    """
+    given = {name for name in names if name}
+    found: list[str] = []
+    for place, name in enumerate(names):
+        own, number = name or f"{what}{place}", 1
+        while own in found or (number > 1 and own in given):
+            number += 1
+            own = f"{name or what}#{number}"
+        found.append(own)
+    return found
+
+
 def labels_of(stream: Stream) -> Labels:
     """Return the labels from which a stream was described, or else `Stream.labels`.
 

@@ -13,7 +13,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from ataraxis.config.limits import FILES
 from ataraxis.datamux.price import Price, charge, refund
@@ -217,9 +217,16 @@ class Folder:
 
 
 class SuffixFormat:
-    """A `RecordingFormat` whose recordings are files of one suffix."""
+    """A `RecordingFormat` whose recordings are files of one suffix.
 
-    suffix: ClassVar[str]
+    `suffix` replaces the one of the class, of a format that has several.
+    """
+
+    suffix: str
+
+    def __init__(self, suffix: str = "") -> None:
+        if suffix:
+            self.suffix = suffix
 
     def keys(self, folder: Folder) -> list[tuple[str, Mapping[str, Any]]]:
         """List the files, also in sub-folders."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,13 +17,18 @@ from numpy.typing import NDArray
 
 from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import DTYPES, Field, Stream
-from ataraxis.datamux.folder import Folder
+from ataraxis.datamux.folder import Folder, OpenedFile
 from ataraxis.datamux.recording import Recording, damage_named
 from ataraxis.datamux.sources.arrays import npz_arrays, npz_members
+from ataraxis.datamux.sources.mne import READERS as MNE_READERS
+from ataraxis.datamux.sources.neo import FILES_OF, FOLDERS_OF, reader_of
+from ataraxis.datamux.sources.pose import is_deeplabcut
+from ataraxis.datamux.sources.pycontrol import is_pycontrol
 from ataraxis.errors import ConfigError, RecordingError
 from ataraxis.labels import RATES, given_rate
 
-_HOME: dict[str, tuple[str, str]] = {
+# Name -> module, class and, of formats of several suffixes, the suffix.
+_HOME: dict[str, tuple[str, ...]] = {
     "csv": ("tables", "Csv"),
     "npy": ("arrays", "Npy"),
     "npz": ("arrays", "Npz"),
@@ -33,6 +38,25 @@ _HOME: dict[str, tuple[str, str]] = {
     "xdf": ("xdf", "Xdf"),
     "nwb": ("nwb", "Nwb"),
     "log": ("logs", "Logs"),
+    "edf": ("edf", "Edf"),
+    "bdf": ("edf", "Edf", ".bdf"),
+    "wav": ("audio", "Sound"),
+    "flac": ("audio", "Sound", ".flac"),
+    "neo": ("neo", "Neo"),
+    "mne": ("mne", "Mne"),
+    "mat": ("matlab", "Matlab"),
+    "hdf5": ("hdf5_any", "Hdf5File"),
+    "netcdf": ("gridded", "Gridded", ".nc"),
+    "zarr": ("gridded", "Gridded", ".zarr"),
+    "video": ("video", "Video"),
+    "avi": ("video", "Video", ".avi"),
+    "mkv": ("video", "Video", ".mkv"),
+    "mov": ("video", "Video", ".mov"),
+    "tiff": ("tiff", "Tiff"),
+    "dlc": ("pose", "DeepLabCut"),
+    "harp": ("harp", "Harp"),
+    "pycontrol": ("pycontrol", "PyControl"),
+    "pycontrol_txt": ("pycontrol", "PyControl", ".txt"),
 }
 
 
@@ -48,8 +72,20 @@ class RecordingFormat(Protocol):
         """Read the columns of one stream of a recording.
 
         Raises `FileNotFoundError`; or `RecordingError` if it is damaged, or does not
-        contain the stream.
+        contain the stream. A format that reads samples when they are asked for has
+        ``recording(folder, key, stream, where)`` instead, a `LazyRecording`.
         """
+
+
+def read_stream(
+    made: Any, folder: Folder, key: str, stream_id: str, stream: Stream, where: str
+) -> Recording:
+    """Return one stream of a recording, of either kind of format."""
+    with damage_named(where):
+        if hasattr(made, "recording"):
+            found: Recording = made.recording(folder, key, stream, where)
+            return found
+        return Recording.of(stream, made.columns(folder, key, stream_id, stream), where)
 
 
 def format_of(name: str) -> RecordingFormat:
@@ -60,29 +96,74 @@ def format_of(name: str) -> RecordingFormat:
         raise ConfigError(
             f"unknown format {name!r}: known are {', '.join(_HOME)}{hint}"
         )
-    module, kind = _HOME[name]
+    return _made(*_HOME[name])
+
+
+def _made(module: str, kind: str, *suffix: str) -> RecordingFormat:
     found = importlib.import_module(f"ataraxis.datamux.sources.{module}")
-    made: RecordingFormat = getattr(found, kind)()
+    made: RecordingFormat = getattr(found, kind)(*suffix)
     return made
 
 
 # ---- files that describe themselves, opened without a collection
 
 _SUFFIXES = {
-    ".hea": "wfdb", ".dat": "wfdb", ".xdf": "xdf", ".nwb": "nwb", ".axj": "log",
-    ".npz": "log",
+    ".hea": "wfdb", ".dat": "wfdb", ".xdf": "xdf", ".xdfz": "xdf", ".nwb": "nwb",
+    ".axj": "log", ".npz": "log", ".edf": "edf", ".bdf": "bdf", ".wav": "wav",
+    ".flac": "flac", ".mat": "mat", ".h5": "hdf5", ".hdf5": "hdf5", ".nc": "netcdf",
+    ".zarr": "zarr", ".mp4": "video", ".avi": "avi", ".mkv": "mkv", ".mov": "mov",
+    ".tif": "tiff", ".tiff": "tiff", ".tsv": "pycontrol", ".bin": "harp",
+    **dict.fromkeys(MNE_READERS, "mne"),
 }  # fmt: skip
+# Suffixes that also other programs use: the file's beginning decides.
+_SNIFFED: dict[str, tuple[str, Callable[[OpenedFile], bool]]] = {
+    ".csv": ("dlc", is_deeplabcut), ".txt": ("pycontrol_txt", is_pycontrol),
+}  # fmt: skip
+# Formats that take a file's name with its suffix, and of two suffixes.
+_WHOLE = {"log", "neo", "mne"}
+_SECOND = {".hdf5", ".tiff"}
+
+
+def _format_of_path(folder: Folder, name: str) -> tuple[Any, str, str]:
+    """Return the format of a file or folder that describes itself, its name and key.
+
+    The format is None if it does not describe itself.
+    """
+    stem, suffix = _split(name)
+    lower = suffix.lower()
+    kind: str | None
+    if folder.is_folder(name) and lower != ".zarr":
+        kind = "neo" if reader_of(folder, name) else "log"
+        return format_of(kind), kind, name
+    kind = _SUFFIXES.get(lower)
+    if lower in _SNIFFED and folder.is_there(name):
+        sniffed, is_one = _SNIFFED[lower]
+        with folder.opened(name) as opened:
+            kind = sniffed if is_one(opened) else None
+    if lower in FILES_OF and kind is None:
+        kind = "neo"
+    is_part = lower in FOLDERS_OF or (
+        lower == ".bin" and folder.is_there(f"{stem}.meta")
+    )
+    if is_part:  # one of the files of a folder
+        return format_of("neo"), "neo", ""
+    if kind is None:
+        return None, "", name
+    if lower in _SECOND:
+        return _made(*_HOME[kind], lower), kind, stem
+    return format_of(kind), kind, name if kind in _WHOLE else stem
 
 
 def open_recordings(path: str | Path, *, times: str = "file") -> dict[str, Recording]:
-    """Open every stream of an XDF, WFDB or NWB file, or of a log of ataraxis.
+    """Open every stream of a file or folder that describes itself.
 
     Parameters
     ----------
     path : str or Path
-        ``x.xdf``, ``x.nwb``, ``x.hea`` of a WFDB record, the directory or archive of
-        a log of a `Recorder` or `DataLogger`, or ``x.npz`` with columns of one length
-        and their times ``t``, s, or one number ``sample_rate_hz`` (or ``rate_hz``).
+        A file or folder of one of the formats of ``docs/howto/collections.md``: XDF,
+        WFDB, NWB, EDF, SpikeGLX, MATLAB, video and others; a log of a `Recorder` or
+        `DataLogger`; or ``x.npz`` with columns of one length and their times ``t``, s,
+        or one number ``sample_rate_hz`` (or ``rate_hz``).
     times : str, optional
         Of XDF: ``file``, as pyxdf corrects them, or ``fitted``: those as written,
         converted by a fit of the file's clock offsets, with the largest error of each
@@ -124,23 +205,22 @@ def recordings_in(
         )
     if suffix.lower() == ".npz" and (found := _columns(folder, last)) is not None:
         return {stem: found}
-    kind = "log" if folder.is_folder(last) else _SUFFIXES.get(suffix.lower())
-    if kind is None:
+    made, kind, key = _format_of_path(folder, last)
+    if made is None:
+        known = ", ".join(sorted({*_SUFFIXES, *FILES_OF, *FOLDERS_OF}))
         raise ValueError(
-            f"{folder.shown(last)}: only {', '.join(_SUFFIXES)} describe themselves; "
-            "describe it by a collection, or make a Recording of its columns"
+            f"{folder.shown(last)}: only {known} describe themselves; describe it by a "
+            "collection, or make a Recording of its columns"
         )
-    made: Any = format_of(kind)
-    key = last if kind == "log" else stem
     where = f"{folder.shown(last)} ({kind})"
     recordings = _Recordings()
     with damage_named(where):
         described = made.describe(folder, key, **options)
     for stream_id, stream in described.items():
         try:
-            with damage_named(where):
-                columns = made.columns(folder, key, stream_id, stream)
-                recordings[stream_id] = Recording.of(stream, columns, where)
+            recordings[stream_id] = read_stream(
+                made, folder, key, stream_id, stream, where
+            )
         except RecordingError as error:
             recordings.problems[stream_id] = error
     if recordings.problems and not recordings:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +20,67 @@ from ataraxis.errors import AtaraxisError, RecordingError
 from ataraxis.labels import fit, unmasked
 
 
+class UniformTimes:
+    """Times of samples at one rate, s, computed where they are asked for.
+
+    Indexed by a number it gives a float, by a slice (of step 1) an array.
+
+    Parameters
+    ----------
+    count : int
+        How many samples.
+    rate_hz : float
+        Samples a second.
+    first_s : float
+        Time of the first one, s.
+
+    Examples
+    --------
+    >>> times = UniformTimes(10**12, 30_000.0)
+    >>> float(times[30_000]), times[3:5].tolist()
+    (1.0, [0.0001, 0.00013333333333333334])
+    >>> times.searchsorted(2.0), times.searchsorted(2.0, "right")
+    (60000, 60001)
+    """
+
+    __slots__ = ("_count", "_first_s", "rate_hz")
+
+    def __init__(self, count: int, rate_hz: float, first_s: float = 0.0) -> None:
+        self._count, self.rate_hz, self._first_s = count, rate_hz, first_s
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, at: int) -> float: ...
+    @overload
+    def __getitem__(self, at: slice) -> NDArray[np.float64]: ...
+    def __getitem__(self, at: int | slice) -> float | NDArray[np.float64]:
+        if isinstance(at, slice):
+            start, stop, _ = at.indices(self._count)
+            found = np.arange(start, max(start, stop)) / self.rate_hz
+            if self._first_s:
+                found += self._first_s
+            found.flags.writeable = False
+            return found
+        place = at + self._count if at < 0 else at
+        if not 0 <= place < self._count:
+            raise IndexError(f"sample {at} of {self._count}")
+        return place / self.rate_hz + self._first_s
+
+    def searchsorted(self, t: float, side: Literal["left", "right"] = "left") -> int:
+        """Return the first place before which `t` may be inserted; as NumPy's."""
+        if t != t:
+            return self._count
+        near = max(min((t - self._first_s) * self.rate_hz, float(self._count)), 0.0)
+        first = max(0, int(near) - 2)
+        few = self[first : first + 5]
+        return first + int(np.searchsorted(few, t, side))
+
+    def __repr__(self) -> str:
+        return f"<{self._count} times, {self.rate_hz:g} a second>"
+
+
 class Recording:
     """Columns of one stream in order of time; made by `Recording.of`.
 
@@ -24,8 +88,8 @@ class Recording:
     ----------
     stream : Stream
         Its description.
-    t : ndarray of float64
-        Times, s, shape (n,), not decreasing, read-only.
+    times : ndarray of float64, or UniformTimes
+        Times, s, not decreasing: of one rate they are computed where they are read.
     where : str
         Name of its file, for errors.
 
@@ -41,20 +105,22 @@ class Recording:
     def __init__(
         self,
         stream: Stream,
-        t: NDArray[np.float64],
+        times: NDArray[np.float64] | UniformTimes,
         values: Mapping[str, NDArray[Any]],
         index: Mapping[str, NDArray[Any]],
         array: NDArray[Any] | None,
         where: str,
     ) -> None:
         self.stream = stream
-        self.t = t
+        self.times = times
         self.where = where
         self._values = values
         self._index = index
         self._array = array
-        for column in (t, *values.values(), *index.values()):
+        for column in (*values.values(), *index.values()):
             column.flags.writeable = False
+        if isinstance(times, np.ndarray):
+            times.flags.writeable = False
         if array is not None:
             array.flags.writeable = False
 
@@ -93,7 +159,7 @@ class Recording:
         if len(set(lengths.values())) > 1:
             raise RecordingError(f"{where}: its columns differ in length: {lengths}")
         t, index = _times(stream, columns, n, where)
-        if n > 1 and bool((np.diff(t) < 0).any()):
+        if isinstance(t, np.ndarray) and n > 1 and bool((np.diff(t) < 0).any()):
             order = np.argsort(t, kind="stable")
             t = t[order]
             values = {name: column[order] for name, column in values.items()}
@@ -105,38 +171,138 @@ class Recording:
             )
         return cls(stream, t, values, index, array, where)
 
+    @cached_property
+    def t(self) -> NDArray[np.float64]:
+        """All times, s, shape (n,), read-only; 8 bytes a sample, see `times`."""
+        return self.times[:]
+
     def __len__(self) -> int:
-        return len(self.t)
+        return len(self.times)
 
     @property
     def first_s(self) -> float:
         """Time of the first sample, s; 0 without samples."""
-        return float(self.t[0]) if len(self.t) else 0.0
+        return float(self.times[0]) if len(self) else 0.0
 
     @property
     def duration_s(self) -> float:
         """Time from the first to the last sample, s."""
-        return float(self.t[-1] - self.t[0]) if len(self.t) else 0.0
+        return float(self.times[-1] - self.times[0]) if len(self) else 0.0
 
     def locate(self, offset_s: float) -> int:
         """Return the number of the first sample at least `offset_s` after the first."""
-        return int(np.searchsorted(self.t, self.first_s + offset_s, "left"))
+        return int(self.times.searchsorted(self.first_s + offset_s, "left"))
 
     def read(self, start: int = 0, stop: int | None = None) -> Block:
         """Return samples ``start`` to ``stop``, as read-only views."""
-        return Block(self.stream, self.t, self._values, self._index, array=self._array)[
-            start : len(self) if stop is None else stop
-        ]
+        start, stop, _ = slice(start, stop).indices(len(self))
+        rows = slice(start, max(start, stop))
+        array = None if self._array is None else self._array[rows]
+        values: Mapping[str, NDArray[Any]]
+        if array is not None and isinstance(self._values, ArrayColumns):
+            values = ArrayColumns(tuple(self._values), array)
+        else:
+            values = {name: column[rows] for name, column in self._values.items()}
+        index = {name: column[rows] for name, column in self._index.items()}
+        times = self.times[rows]
+        return Block(self.stream, times, values, index, sequence=start, array=array)
 
     def price(self, speed: float) -> Price:
         """Return the price of a replay at a speed; 0: as fast as its reader."""
         rate = len(self) / self.duration_s * speed if self.duration_s > 0 else 0.0
-        columns = [*self._values.values(), *self._index.values(), self.t]
-        row = sum(c.nbytes // max(1, len(c)) for c in columns)
-        return Price(bytes_s=rate * row, samples_hz=rate)
+        return Price(bytes_s=rate * self._row_bytes(), samples_hz=rate)
+
+    def _row_bytes(self) -> int:
+        """Return the bytes of a sample, its time included."""
+        columns = [*self._values.values(), *self._index.values()]
+        return 8 + sum(c.nbytes // max(1, len(c)) for c in columns)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from ataraxis.card import html_of
+
+        return html_of("recording", self)
 
     def __repr__(self) -> str:
         return f"<Recording of {self.stream.id!r}: {len(self)} samples, {self.where}>"
+
+
+class LazyRecording(Recording):
+    """A recording whose samples are read from its file when they are asked for.
+
+    Parameters
+    ----------
+    stream : Stream
+        Its description.
+    times : ndarray of float64, or UniformTimes
+        Times, s, not decreasing.
+    rows : callable
+        ``rows(start, stop)`` reads samples: an array of shape (n, fields), or (n,
+        *shape) if the only field has a shape, in the fields' dtype. Called by one
+        thread at a time.
+    row_bytes : int
+        Bytes of a sample in memory.
+    where : str
+        Name of its file, for errors.
+    close : callable, optional
+        Closes the file; called when the recording is not used any more.
+
+    Examples
+    --------
+    >>> from ataraxis.datamux import Field, Stream
+    >>> stream = Stream("x", frequency=10, fields={"v": Field(dtype="i16")})
+    >>> rows = lambda start, stop: np.arange(start, stop, dtype="i2")[:, np.newaxis]
+    >>> recording = LazyRecording(stream, UniformTimes(10**9, 10.0), rows, 2, "x.bin")
+    >>> recording.read(700, 702).values["v"].tolist(), len(recording)
+    ([700, 701], 1000000000)
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        times: NDArray[np.float64] | UniformTimes,
+        rows: Callable[[int, int], NDArray[Any]],
+        row_bytes: int,
+        where: str,
+        close: Callable[[], object] | None = None,
+    ) -> None:
+        super().__init__(stream, times, {}, {}, None, where)
+        if close is not None:
+            weakref.finalize(self, close)
+        self._rows, self._bytes = rows, row_bytes
+        self._lock = threading.Lock()
+
+    def read(self, start: int = 0, stop: int | None = None) -> Block:
+        """Read samples ``start`` to ``stop``; raises `RecordingError` if it fails."""
+        start, stop, _ = slice(start, stop).indices(len(self))
+        stop = max(start, stop)
+        try:
+            with self._lock:
+                array = self._rows(start, stop)
+        except AtaraxisError:
+            raise
+        except Exception as error:  # other packages may raise anything
+            raise RecordingError(
+                f"{self.where}: samples {start} to {stop} cannot be read: "
+                f"{type(error).__name__}: {str(error)[:300]}"
+            ) from error
+        names = tuple(self.stream.fields)
+        if len(array) != stop - start:
+            raise RecordingError(
+                f"{self.where}: samples {start} to {stop} were asked for, "
+                f"{len(array)} were read: the file is shorter than it was"
+            )
+        array.flags.writeable = False
+        is_one = len(names) == 1 and array.ndim == 1 + len(
+            self.stream.fields[names[0]].shape
+        )
+        values = {names[0]: array} if is_one else ArrayColumns(names, array)
+        joint = None if is_one else array
+        times = self.times[start:stop]
+        return Block(self.stream, times, values, sequence=start, array=joint)
+
+    def _row_bytes(self) -> int:
+        return 8 + self._bytes
 
 
 _DAMAGE = (
@@ -235,7 +401,7 @@ def _unfit(
 
 def _times(
     stream: Stream, columns: Mapping[str, NDArray[Any]], n: int, where: str
-) -> tuple[NDArray[np.float64], dict[str, NDArray[Any]]]:
+) -> tuple[NDArray[np.float64] | UniformTimes, dict[str, NDArray[Any]]]:
     """Return seconds, and the index columns as recorded."""
     rate = stream.rate_hz
     name = stream.time
@@ -255,7 +421,7 @@ def _times(
                 f"{where}: stream {stream.id!r} has neither a column {name!r} nor a "
                 f"frequency, so no times: found {[*columns]}; declare one of the two"
             )
-        return np.arange(n) / rate, index
+        return UniformTimes(n, rate), index
     raw = index[name]
     if raw.dtype.kind == "M":
         none = np.flatnonzero(np.isnat(raw))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ataraxis.clock import now_ns
 from ataraxis.datamux.block import Block
-from ataraxis.datamux.recording import Recording
+from ataraxis.datamux.recording import Recording, UniformTimes
 from ataraxis.datamux.statistics import Lateness, LatenessStatistics
 from ataraxis.datamux.timeline import Timeline
 
@@ -97,22 +97,24 @@ class Replay(PacedFeed):
         self._laps = math.inf if loop is True else max(1, int(loop))
         self._size, self._span_s = sizes(block, timeline, recording.read(0, 1))
         # The times by which blocks are paced, and what a lap adds to them.
-        t = (
-            recording.t
+        self._due: NDArray[np.float64] | UniformTimes = (
+            recording.times
             if strict_time or rate is None
-            else np.arange(len(recording)) / rate
+            else UniformTimes(len(recording), rate)
         )
-        self._due: NDArray[np.float64] = t
         self._lap_s = self._length()
         self._origin_s = recording.first_s if use_relative_ts else 0.0
 
     def _length(self) -> float:
         """Return the length of a lap, s: to the last sample plus one interval."""
-        t = self._due[self._first : self._last]
-        if len(t) < 2:
+        if self._last - self._first < 2:
             rate = self._recording.stream.rate_hz
             return 1 / rate if rate else 1.0
-        return float(t[-1] - t[0] + np.median(np.diff(t)))
+        whole = float(self._due[self._last - 1] - self._due[self._first])
+        if isinstance(self._due, UniformTimes):
+            return whole + 1 / self._due.rate_hz
+        steps = np.diff(self._due[self._first : self._last])
+        return whole + float(np.median(steps))
 
     def blocks(self, is_over: Callable[[], bool]) -> Iterator[Block]:
         """Yield each block when its last sample is due."""
@@ -138,7 +140,7 @@ class Replay(PacedFeed):
         stop = min(at + self._size, self._last)
         if self._span_s is not None:
             until = float(self._due[at]) + self._span_s
-            stop = min(stop, int(np.searchsorted(self._due, until, "left")))
+            stop = min(stop, int(self._due.searchsorted(until, "left")))
         return max(stop, at + 1)
 
     def _block(self, at: int, stop: int, lap: int, number: int) -> Block:
@@ -153,7 +155,7 @@ class Replay(PacedFeed):
         """Return sample and lap of a time on the timeline."""
         since = target_s - float(self._due[self._first])
         lap = max(0, int(since // self._lap_s)) if self._laps > 1 else 0
-        at = int(np.searchsorted(self._due, target_s - lap * self._lap_s, "left"))
+        at = int(self._due.searchsorted(target_s - lap * self._lap_s, "left"))
         if at >= self._last:
             return self._first, lap + 1
         return max(at, self._first), lap

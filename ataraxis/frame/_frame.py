@@ -435,6 +435,12 @@ class Frame(Payload):
         self.write(target, offset, crc=crc, seed=seed)
         return size
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from ataraxis.card import html_of
+
+        return html_of("encoded", self)
+
     def __repr__(self) -> str:
         return (
             f"<Frame {self.sequence} of source {self.source}: {self.dtype.name}"

@@ -175,6 +175,11 @@ class MirrorRings:
         self.ring: MirroredRing | None = None
         self.ends = 0
         """How many streams have ended."""
+        self.ended: tuple[str, int] | None = None
+        """Id of the last stream that ended, and the number after its last frame."""
+        self.on_end: Callable[[], object] = lambda: None
+        """Called before a ring is ended, to remember `ended`."""
+        self._origin = ""
         self.slot_bytes = 0
 
     def resume(self) -> tuple[MirroredRing | EndedRing, str] | None:
@@ -198,8 +203,8 @@ class MirrorRings:
         if not is_ours or not flags & RESUMABLE:
             return None
         assert isinstance(origin, str)
+        self._origin = origin
         if is_over:
-            self.ends = 1
             return EndedRing(after), origin
         producer = self._made(labels, flags, slots, slot_bytes, 0)
         self.ring = MirroredRing(producer, holds=False)
@@ -223,6 +228,7 @@ class MirrorRings:
             labels.dtype, labels.shape, labels.dims, labels.coords, attrs, labels.name
         )
         producer = self._made(labels, flags, offer.slots, offer.slot_bytes, offer.first)
+        self._origin = offer.stream_id
         holds = self.wish.hold and self.wish.policy == "lossless"
         self.ring = MirroredRing(producer, holds=holds)
         return self.ring
@@ -245,7 +251,10 @@ class MirrorRings:
 
     def end(self, end: StreamEnd) -> None:
         """End the ring."""
-        ring, self.ring = self.ring, None
+        ring = self.ring
+        self.ended = self._origin, end.next
+        self.on_end()  # before the end: of an agent that is killed here, the ring tells
+        self.ring = None
         self.ends += 1
         if ring is not None:
             ring.finish()
@@ -278,9 +287,12 @@ class InletRun:
         Where the stream is made.
     report : callable
         Called with a line of text when the state changes.
+    on_end : callable
+        Called before the stream here is ended: `ended` has what a later agent needs.
     is_restored : bool, optional
-        Whether an earlier agent had the mirror: a stream that has ended is not received
-        once more.
+        Whether an earlier agent had the mirror: its ring is resumed.
+    ended : tuple of (str, int), optional
+        What that agent's `ended` was: that stream is not received once more.
     """
 
     def __init__(
@@ -292,12 +304,15 @@ class InletRun:
         context: Context,
         report: Report,
         *,
+        on_end: Callable[[], object],
         is_restored: bool = False,
+        ended: tuple[str, int] | None = None,
     ) -> None:
         self.wish, self.address = wish, address
         self._is_restored = is_restored
         self._me, self._carrier, self._report = me, carrier, report
         self._rings = MirrorRings(wish, context)
+        self._rings.ended, self._rings.on_end = ended, on_end
         self._inlet = StreamInlet(
             self._rings, wish.stream, wish.name, policy=wish.policy,
             on_spool_full=wish.on_spool_full,
@@ -330,8 +345,13 @@ class InletRun:
 
     @property
     def is_here(self) -> bool:
-        """Whether the stream exists here, or has existed."""
-        return self._rings.ring is not None or self._rings.ends > 0
+        """Whether the stream exists here, and has not ended."""
+        return self._rings.ring is not None
+
+    @property
+    def ended(self) -> tuple[str, int] | None:
+        """Id of the last stream that ended, and the number after its last frame."""
+        return self._rings.ended
 
     @property
     def ends(self) -> int:
@@ -375,9 +395,8 @@ class InletRun:
     def _run(self) -> None:
         backoff = Backoff()
         try:
-            if self._is_restored and (found := self._rings.resume()) is not None:
-                has_ended = isinstance(found[0], EndedRing)
-                self._inlet.resume(*found, has_ended=has_ended)
+            if self._is_restored:
+                self._resume()
         except Exception as error:  # told, and the thread goes on
             self._fail(f"the ring that is here cannot be resumed: {error}")
         while not self._is_closed and self._inlet.state != "lost":
@@ -390,6 +409,16 @@ class InletRun:
             if not self._is_closed:
                 now = time.monotonic()
                 self._wake.wait(backoff.failed(now) - now)
+
+    def _resume(self) -> None:
+        """Go on where an earlier agent was."""
+        found, ended = self._rings.resume(), self._rings.ended
+        if found is None and ended is not None:
+            found = EndedRing(ended[1]), ended[0]
+        if found is not None:
+            has_ended = isinstance(found[0], EndedRing)
+            self._rings.ends += has_ended
+            self._inlet.resume(*found, has_ended=has_ended)
 
     def _fail(self, problem: str) -> None:
         if self._is_closed:

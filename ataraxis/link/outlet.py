@@ -283,6 +283,9 @@ class StreamOutlet:
         self._wary_until = now
         self._retry_at = self._remember_at = now
         self._is_warned = self._is_full_told = self._is_drained = False
+        self.is_noted = True
+        """Whether the disk has what must be known after a kill: while the newest stream
+        of a name has not, earlier ones may not be dropped, see `adopt`."""
         self._has_begun = False
         """Whether it has or had a mirror: before, all frames wait for the first."""
         if spool is not None:
@@ -385,7 +388,8 @@ class StreamOutlet:
     def adopt(self, earlier: StreamOutlet) -> None:
         """Begin with the mirrors of an earlier stream of the name.
 
-        Nothing is released before they have it, also while they have no link.
+        Nothing is released before they have it, also while they have no link. After a
+        `LoggerError` they are adopted; the disk is tried again, see `is_noted`.
         """
         for key, known in earlier._mirrors.items():
             if key not in self._mirrors:
@@ -429,7 +433,8 @@ class StreamOutlet:
             self._release()
             if may_write:
                 self._spill(now)
-        if may_write and now - self._remember_at >= REMEMBER_S and self._mirrors:
+        pause = REMEMBER_S if self.is_noted else RETRY_S
+        if may_write and now - self._remember_at >= pause and self._mirrors:
             self._remember_at = now
             try:
                 self._remember()
@@ -620,6 +625,7 @@ class StreamOutlet:
         self.problem = problem
 
     def _remember(self) -> None:
+        self.is_noted = self.spool is None
         if self.spool is not None:
             self.spool.remember(
                 SpoolMemory(
@@ -635,6 +641,7 @@ class StreamOutlet:
                     self.slot_bytes,
                 )
             )
+            self.is_noted = True
 
     # ---- sending
 
@@ -880,8 +887,10 @@ def choose_outlet(
         None: no stream has frames for it: send `Absent`, and choose again when one of
         the name appears.
     """
-    for outlet in outlets:
+    for k, outlet in enumerate(outlets):
         if outlet.stream_id == want.stream_id:
+            for earlier in outlets[:k]:
+                earlier.finish(key)  # it may have said so to an agent that was killed
             if not want.has_ended:
                 return outlet
             outlet.finish(key)

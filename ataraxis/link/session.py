@@ -62,7 +62,7 @@ class LinkSession:
     >>> a = LinkSession(Hello("rig", "acq", "b1", "a1"), "gpu", now=0.0)
     >>> b = LinkSession(Hello("rig", "gpu", "b2", "a2"), "acq", now=0.0)
     >>> for message in a.due(0.0):
-    ...     b.take(message, now=0.1)
+    ...     _ = b.take(message, now=0.1)
     >>> b.is_open, b.hello.host, a.is_open
     (True, 'acq', False)
     """

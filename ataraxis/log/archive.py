@@ -569,6 +569,12 @@ class LogArchive(Messages):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from ataraxis.card import html_of
+
+        return html_of("archive", self)
+
     def __repr__(self) -> str:
         return f"<LogArchive {self.path}, {len(self)} entries>"
 

@@ -417,6 +417,12 @@ class DataLogger:
             verify_integrity, max_workers,
         )  # fmt: skip
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from ataraxis.card import html_of
+
+        return html_of("logger", self)
+
     def __repr__(self) -> str:
         return (
             f"DataLogger(name={self._name!r}, output_directory={str(self._directory)!r}"

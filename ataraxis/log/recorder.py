@@ -1274,6 +1274,12 @@ class Recorder:
     def __exit__(self, *exc: object) -> None:
         self.stop()
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from ataraxis.card import html_of
+
+        return html_of("recorder", self)
+
     def __repr__(self) -> str:
         names = ", ".join(r.name for r in self._recordings)
         return f"<Recorder of {names} to {self.directory}>"

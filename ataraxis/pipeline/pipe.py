@@ -327,6 +327,12 @@ class Pipe:
         """Whether it has completed; False if it failed."""
         return self._run is not None and self._run.state == "completed"
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from ataraxis.card import html_of
+
+        return html_of("pipe", self)
+
     def __repr__(self) -> str:
         state = "not started" if self._run is None else self._run.state
         return f"<Pipe {self._name!r}, {self._shape()}, {state}>"

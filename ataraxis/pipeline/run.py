@@ -270,6 +270,12 @@ class Run:
                 self._snapshot = self._board.array.copy()
             return self._snapshot
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from ataraxis.card import html_of
+
+        return html_of("run", self)
+
     def __repr__(self) -> str:
         notes = [self.state, f"{self._feeder.fed} values in"]
         if self.skipped:

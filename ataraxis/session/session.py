@@ -428,6 +428,12 @@ class Session:
             text = f"session {self.name!r} is not to be trusted: {verdict}"
             warnings.warn(text, RuntimeWarning, stacklevel=2)
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from ataraxis.card import html_of
+
+        return html_of("session", self)
+
     def __repr__(self) -> str:
         state = "over" if self._is_over.is_set() else "recording"
         return (

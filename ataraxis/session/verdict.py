@@ -118,6 +118,12 @@ class Verdict(YamlConfig):
         trust = "trusted" if self.is_trusted else "NOT TRUSTED"
         return f"{trust}, {self.duration_s:.1f} s, {streams}"
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from ataraxis.card import html_of
+
+        return html_of("verdict", self)
+
     def __str__(self) -> str:
         lines = [self.headline]
         for s in self.streams:

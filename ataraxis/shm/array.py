@@ -492,6 +492,12 @@ class SharedMemoryArray(ArrayKernel):
         """Iterate over the rows of one untorn copy."""
         return iter(self[...])
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from ataraxis.card import html_of
+
+        return html_of("array", self)
+
     def __repr__(self) -> str:
         return (
             f"SharedMemoryArray(name={self.name!r}, shape={self.shape}, "

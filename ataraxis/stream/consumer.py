@@ -381,6 +381,12 @@ class Consumer(Endpoint, ConsumerHandle):
 
     _durable: str | None = None
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from ataraxis.card import html_of
+
+        return html_of("stream", self)
+
     def __repr__(self) -> str:
         state = "closed" if self._segment is None else "open"
         return f"<Consumer {self._name!r}, {self._policy}, {state}>"
@@ -646,6 +652,11 @@ class Consumer(Endpoint, ConsumerHandle):
             return frame[:]
         array = frame.array
         return array if array.ndim else array[()]
+
+    def _to_html(self, frame: Frame) -> str:
+        from ataraxis.card import html_of
+
+        return html_of("received", frame)
 
     def _to_xarray(self, frame: Frame) -> xr.DataArray:
         import xarray as xr

@@ -430,6 +430,12 @@ class MemQ(QueueHandle):
         """Whether a frame larger than a slot was ever put."""
         return bool(kernel.has_larges(_control(self._attached())))
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from ataraxis.card import html_of
+
+        return html_of("queue", self)
+
     def __repr__(self) -> str:
         return f"<MemQ {self._name!r}, {'open' if self.is_open else 'closed'}>"
 

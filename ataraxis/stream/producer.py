@@ -522,6 +522,12 @@ class Producer(Endpoint, ProducerHandle):
 
     _swept = 0.0
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from ataraxis.card import html_of
+
+        return html_of("stream", self)
+
     def __repr__(self) -> str:
         state = "ended" if self._is_ended else "open"
         return f"<Producer {self._name!r}, {state}>"

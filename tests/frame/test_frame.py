@@ -556,6 +556,13 @@ def test_pickle_that_its_header_hides_is_never_run():
         Frame.from_buffer(bytes.fromhex(by_hand(5, b"", flags=5)))
 
 
+@pytest.mark.parametrize("at", [0, 64, 256])
+def test_the_error_of_a_wrong_flag_names_its_byte(at):
+    data = bytes(at) + bytes.fromhex(by_hand(5, b"", flags=5))
+    with pytest.raises(CorruptFrame, match=rf"pickled flag at byte {at + 6}:"):
+        Frame.from_buffer(data, at)
+
+
 def test_pickle_that_does_not_load_is_corrupt():
     data = bytes.fromhex(by_hand(230, b"\x80\x05nonsense", flags=5))
     with pytest.raises(CorruptFrame, match="one that loads"):

@@ -451,6 +451,8 @@ def test_slices_are_those_of_xarray(values):
         (["left", "right"], 1, "its labels are 'left', 'right'"),
         ([1.0, 2.0, 30.0, 4.0], 3.0, "closest are 1.0, 2.0, 4.0"),
         ([1, 2, 3], "1", "its labels are 1, 2, 3"),
+        ([1, 2, 3, 4, 5], "1", r"are 1, 2, 3, 4, 5\.\W$"),
+        ([1, 2, 3, 4, 5, 6], "1", r"are 1, 2, 3, 4, 5, \.{4}\W$"),
         ([1, 2, 3], True, "no label True"),
         ([1, 2, 3], np.timedelta64(1, "s"), "no label"),
         ([True], 1, "no label 1"),

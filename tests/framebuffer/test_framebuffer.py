@@ -179,6 +179,10 @@ def test_decimal_text_is_an_offset(client: FrameBufferClient) -> None:
     for text in ("", "-1", "1.0", "0x10", "\u0661", "1" * 30, "x" * 9999):
         with pytest.raises(ValueError, match="an offset must be"):
             client.read(text, 6, checksum)
+    # 2**64 - 1 has 20 digits: text that long is an offset still.
+    assert client.read("12".zfill(20), 6, checksum) == b"twelve"
+    with pytest.raises(ValueError, match="not inside the ring"):
+        client.read(str(2**64 - 1), 6, checksum)
     with pytest.raises(TypeError, match="is an int"):
         client.read(12, "6", checksum)
 

@@ -154,6 +154,30 @@ def test_a_line_of_bad_measurements_claims_little():
         assert abs(found.to_remote_ns(here) - here) <= found.bound_at(here)
 
 
+@pytest.mark.parametrize("drift", [-1e-3, 1e-4, 1e-3])
+@pytest.mark.parametrize("later_s", [-(10**6), 0, 10**6])
+def test_a_time_converted_there_and_back_is_the_same(drift, later_s):
+    """Also for a clock so wrong that the square of its drift counts."""
+    found = Offset(5_000, 10, 7 * SECOND, drift=drift, growth=1e-6, span_ns=SECOND)
+    here = 7 * SECOND + later_s * SECOND
+    there = here + 5_000 + round(drift * later_s * SECOND)
+    assert abs(found.to_remote_ns(here) - there) <= 1
+    assert abs(found.to_local_ns(there) - here) <= 1
+
+
+def test_the_bound_grows_with_age_and_span_up_to_what_is_possible():
+    """1 ppm, 0.1 ppm a second of age and span, and at most 100 ppm and the drift."""
+    span = 10 * SECOND
+    found = Offset(0, 10, 0, drift=-5e-5, growth=1e-6, span_ns=span)
+    assert (
+        found.bound_at(-span) == found.bound_at(-span // 2) == found.bound_at(0) == 10
+    )
+    for age, rate in ((span, 3e-6), (10 * span, 12e-6), (10**6 * SECOND, 150e-6)):
+        for local in (age, -span - age):
+            wanted = 10 + rate * age
+            assert found.bound_at(local) == pytest.approx(wanted, rel=1e-6, abs=2)
+
+
 def test_offset_takes_arrays_and_skips_impossible_samples():
     samples = np.array(
         [[0, 500, 400, 90], [10, 110, 120, 5], [0, 0, 50, 20], [0, 105, 106, 11]]
@@ -164,6 +188,8 @@ def test_offset_takes_arrays_and_skips_impossible_samples():
     assert offset.to_local_ns(offset.to_remote_ns(7)) == 7
     assert offset.to_remote_ns(7) == 107
     assert offset.to_local_ns(np.array([107, 108])).tolist() == [7, 8]
+    at_once = Offset.from_round_trips([(0, 500, 500, 90), (200, 300, 304, 204)])
+    assert at_once == Offset(offset_ns=100, bound_ns=0, measured_ns=204)
     with pytest.raises(ValueError, match="no usable round trip"):
         Offset.from_round_trips(samples[:3])
     with pytest.raises(ValueError, match="exchange some"):

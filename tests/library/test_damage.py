@@ -378,6 +378,21 @@ def test_a_head_far_behind_catches_up_at_once(opened: list[Any], context: Path) 
     assert time.monotonic() - began < 1
 
 
+def test_an_empty_queue_that_was_used_for_a_long_time_is_waited_for(
+    opened: list[Any], context: Path
+) -> None:
+    made, words = queue(opened, context)
+    lap = 1 << 30
+    for k in range(SLOTS):
+        words[line(k)] = lap << 20
+    words[QUEUE["tail"]] = words[QUEUE["head"]] = lap * SLOTS + 1
+    with pytest.raises(TimeoutError):
+        made.get(timeout=0.05)
+    words[line(1)] |= 7
+    with pytest.raises(LayoutError, match="slot 1 says state 7"):
+        made.get(timeout=0.05)
+
+
 @pytest.mark.parametrize(
     ("word", "value"), [("left", 0), ("left", 6), ("frames", 0), ("frames", 1 << 20)]
 )

@@ -19,6 +19,7 @@ KERNELS = sorted(path.stem for path in ROOT.glob("ataraxis/_kernels/*.pyx"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 TEXT = {".py", ".pyi", ".pyx", ".pxd", ".h", ".toml", ".build", ".md", ".ipynb", ""}
 IN_WHEEL = {".py", ".pyi", ".so", ".typed"}
+PAGES = {".html", ".css", ".js", ".svg"}  # of folders called static
 HOOKS = {"rthooks.dat"}  # PyInstaller's table of runtime hooks
 
 
@@ -104,7 +105,8 @@ def test_an_install_holds_python_stubs_and_kernels_and_nothing_else() -> None:
     for path in files - compiled:
         top = path.parts[0]
         assert top in ("ataraxis", "..") or top.endswith(".dist-info"), path
-        is_ours = path.suffix in IN_WHEEL or path.name in HOOKS
+        is_page = path.suffix in PAGES and path.parent.name == "static"
+        is_ours = path.suffix in IN_WHEEL or path.name in HOOKS or is_page
         assert top != "ataraxis" or is_ours, path
         assert path.suffix != ".so" or path.parts[:2] == ("ataraxis", "_kernels"), path
         assert path.suffix != ".typed" or path == PurePosixPath("ataraxis/py.typed")

@@ -785,6 +785,8 @@ class Host:
         """Remove streams that ended and that every mirror has."""
         rings = self.streams[name]
         while len(rings) > 1 and self.made[rings[0].stream_id].is_over:
+            if not self.made[rings[-1].stream_id].is_noted:
+                break
             ring = rings[0]
             if ring.frames or not self.made[ring.stream_id].mirrors:
                 break

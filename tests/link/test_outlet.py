@@ -482,6 +482,29 @@ def test_the_next_stream_of_the_name_waits_for_the_mirrors_of_the_last() -> None
     assert choose_outlet([], GPU, asks) is None
 
 
+def test_a_mirror_of_the_next_stream_has_the_last_one_to_its_end() -> None:
+    old, new = Rig(), Rig()
+    old.want().close(0.0)
+    new.outlet.stream_id = "new"
+    new.outlet.adopt(old.outlet)
+    asks = Want("camera", "camera", stream_id="new", next=0)
+    assert choose_outlet([old.outlet, new.outlet], GPU, asks) is new.outlet
+    assert not old.outlet.knows(GPU)
+
+
+def test_what_a_full_disk_could_not_note_is_noted_later() -> None:
+    old, new = Rig(), Rig()
+    old.want().close(0.0)
+    new.disk.is_full = True
+    with pytest.raises(LoggerError):
+        new.outlet.adopt(old.outlet)
+    assert not new.outlet.is_noted
+    new.disk.is_full = False
+    new.pause(1.5)
+    assert new.outlet.is_noted
+    assert new.make().mirrors == (GPU,)
+
+
 # ---- mirrors that may lose
 
 

@@ -23,7 +23,9 @@ from hypothesis.extra.numpy import arrays
 from ataraxis import Consumer, DataLogger, LogArchive, Producer, Recorder, Session
 from ataraxis.cli import main
 from ataraxis.labels import Labels
+from ataraxis.log.account import REFUSED, SourceAccount, SourceReport
 from ataraxis.log.device import DeviceStamps, unwrapped
+from ataraxis.log.journal.page import Gap
 from ataraxis.log.selection import distinct
 from ataraxis.log.verification import verify
 from ataraxis.stream.inspector import Inspector
@@ -282,6 +284,27 @@ def test_frames_before_a_late_start_of_a_whole_recording_are_missing(
     with LogArchive(tmp_path) as log:
         assert log.missing("cam") == report.missing
         assert log.gaps[0].reason == "sent before the recorder had joined"
+
+
+def account(gaps: list[Gap], *, is_numbered: bool = True) -> SourceReport:
+    """Three entries, numbered 0 to 2, and these gaps."""
+    entries = [np.arange(3, dtype="u8")]
+    source = SourceAccount("cam", is_numbered, sequences=entries, gaps=gaps)
+    return source.report("cam", 0)
+
+
+@pytest.mark.parametrize("first", [0, 2, 3])
+def test_refused_frames_are_expected_wherever_they_were(first: int) -> None:
+    """3: the producer ended, so that no later frame took their number."""
+    found = account([Gap(0, first, 5, REFUSED)])
+    assert (found.expected, found.missing) == (8, 5)
+
+
+def test_gaps_are_added_where_sequence_numbers_do_not_count() -> None:
+    found = account(
+        [Gap(0, 0, 4, "no room"), Gap(0, 2, 2, "no room")], is_numbered=False
+    )
+    assert (found.expected, found.received, found.missing) == (9, 3, 6)
 
 
 def test_waiting_time_is_counted_per_source(tmp_path: Path) -> None:

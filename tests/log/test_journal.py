@@ -591,6 +591,63 @@ def test_the_methods_of_log_archive_reader(tmp_path: Path) -> None:
     assert [m.timestamp_us for m in read] == stamps.tolist()
 
 
+def test_an_entry_begins_before_the_size_of_a_file(tmp_path: Path) -> None:
+    """Here one ends exactly there: the next one is in the next file."""
+    with JournalWriter(tmp_path, file_bytes=8192) as journal:
+        for k in range(100):
+            journal.log(1, np.zeros(2), time_ns=k)
+    files = [journal_input.InputFile(path) for path in sorted(tmp_path.glob("*.axj"))]
+    runs = [run for file in files for run in file.data_runs]
+    assert {int(run["stride"]) for run in runs} == {128}
+    starts = [int(run["offset"] + (run["count"] - 1) * 128) for run in runs]
+    assert max(starts) == 8192 - 128
+    assert sum(map(len, files)) == 100
+    for file in files:
+        file.close()
+
+
+def test_an_index_read_after_its_entries_counts_the_damaged_ones(
+    tmp_path: Path,
+) -> None:
+    """It was behind, so the first entries were scanned; of later ones it is used."""
+    with JournalWriter(tmp_path, "j") as journal:
+        for n in (4, 6):
+            journal.log_block(1, np.zeros((n, 2)), time_ns=np.arange(n))
+            journal.flush()
+        journal.log_block(2, np.zeros((10, 100)), time_ns=np.arange(10))
+    path, index = only(tmp_path), only(tmp_path, "axi")
+    data, rows = bytearray(path.read_bytes()), index.read_bytes()
+    later = journal_input.InputFile(path).data_runs[-1]
+    first, stride = int(later["offset"]), int(later["stride"])
+    os.truncate(path, first)
+    index.write_bytes(rows[:PAGE])
+    file = journal_input.InputFile(path)
+    assert len(file) == 10
+    for k in (3, 4):
+        data[first + k * stride + 20] ^= 0xFF
+    with path.open("r+b") as whole:
+        whole.seek(first)
+        whole.write(data[first:])
+    index.write_bytes(rows)
+    assert file.refresh()
+    assert len(file) == 20
+    file.close()
+
+
+def test_a_refresh_that_finds_part_of_an_entry_finds_nothing(tmp_path: Path) -> None:
+    with JournalWriter(tmp_path) as journal:
+        journal.log_block(1, np.zeros((5, 2)), time_ns=np.arange(5))
+    path = only(tmp_path)
+    file = journal_input.InputFile(path)
+    known = len(file)
+    for part in (file.data[PAGE : PAGE + 40], bytes(7)):
+        with path.open("ab") as end:
+            end.write(part)
+        assert not file.refresh()
+        assert len(file) == known
+    file.close()
+
+
 def test_entries_of_a_damaged_run_are_as_many_as_the_run_had() -> None:
     good, lost = journal_scan.GOOD, journal_scan.LOST
     run = np.zeros((), journal_input.RUN)

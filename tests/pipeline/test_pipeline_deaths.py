@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import programs
@@ -17,6 +18,7 @@ from ataraxis.errors import PipeError, ProcessorError
 from ataraxis.frame import Frame
 from ataraxis.log.archive import LogArchive
 from ataraxis.pipeline import Pipe, Processor, Restart
+from ataraxis.pipeline.reorder import Resequencer
 from ataraxis.pipeline.run import Run
 from ataraxis.shm.context import Context
 
@@ -143,6 +145,24 @@ def test_the_values_of_a_killed_worker_are_redelivered(
     assert int(pipe.execution.statistics().restarts.sum()) == 5
     restarts = [e for e in pipe.execution.history if e.what == "restarted"]
     assert {e.processor for e in restarts} == {"a"}
+
+
+def test_a_restarted_worker_continues_after_the_last_finished_value() -> None:
+    """In order; a finished value that comes again is not taken a second time."""
+    values = [SimpleNamespace(lane=3, sequence=k) for k in range(4)]
+    words = [0, 0]
+    first = Resequencer(words, lambda lane: 1)
+    for value in (values[1], values[0]):
+        assert first.push(value)
+    assert [first.pop(), first.pop(), first.pop()] == [values[0], values[1], None]
+    first.finish(values[0])
+    assert words == [0, 1]
+    again = Resequencer(words, lambda lane: 1)
+    assert not again.push(values[0])
+    assert again.push(values[2])
+    assert again.pop() is None
+    assert again.push(values[1])
+    assert [again.pop(), again.pop(), again.pop()] == [values[1], values[2], None]
 
 
 @pytest.mark.parametrize("victim", ["a", "merge"])

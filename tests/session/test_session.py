@@ -20,9 +20,13 @@ from places import ROOT
 
 from ataraxis import Consumer, LogArchive, Producer, Session, YamlConfig, around, replay
 from ataraxis.cli import main
+from ataraxis.clock import Anchor
 from ataraxis.errors import NotConnectedError, SegmentExists, StreamUnavailable
+from ataraxis.labels import Labels
 from ataraxis.log.journal.page import files_of
+from ataraxis.log.journal.writer import JournalWriter
 from ataraxis.session import EventStream, SessionFolder, SessionLoss, finish_sessions
+from ataraxis.session.verdict import WAITED_S, StreamVerdict, judge
 from ataraxis.shm.context import Context
 from ataraxis.stream.announcement import Announcement
 
@@ -656,3 +660,36 @@ def test_a_source_that_waited_is_told(tmp_path: Path) -> None:
             sender.join()
     assert any("waited" in note for note in s.verdict["held"].notes)
     assert s.verdict.is_trusted
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "is_noted"), [(0.0, False), (WAITED_S, False), (0.25, True)]
+)
+def test_a_wait_is_noted_above_a_tenth_of_a_second(
+    tmp_path: Path, waited_s: float, is_noted: bool
+) -> None:
+    tracked = [StreamVerdict("cam", waited_s=waited_s)]
+    verdict = judge(tmp_path, Anchor.take(), tracked=tracked)
+    assert any("waited" in note for note in verdict["cam"].notes) == is_noted
+    assert verdict.is_trusted
+
+
+@pytest.mark.parametrize(
+    ("period_us", "is_trusted"),
+    [(10_000, True), (10_400, True), (9600, True), (10_600, False), (9400, False)],
+)
+def test_a_device_off_its_declared_rate_is_doubted(
+    tmp_path: Path, period_us: int, is_trusted: bool
+) -> None:
+    """By its own clock; 5 % are allowed."""
+    labels = Labels("i2", (), attrs={"rate_hz": 100, "device_time_units": "us"})
+    k = np.arange(50)
+    with JournalWriter(tmp_path, "cam") as journal:
+        journal.describe(0, "cam", labels, stream="c")
+        journal.log_block(
+            0, k.astype("i2"), time_ns=k * 10**7,
+            device_time=k * period_us, device_sequence=k,
+        )  # fmt: skip
+    stream = judge(tmp_path, Anchor.take())["cam"]
+    assert stream.is_trusted == is_trusted, stream
+    assert any("100 are declared" in note for note in stream.notes) != is_trusted

@@ -67,6 +67,20 @@ def test_the_lock_of_a_killed_process_is_recovered_with_one_warning(
     assert array[0] == 1
 
 
+@pytest.mark.parametrize("program", [DIES_IN_A_WRITE, DIES_WITH_WHOLE_DATA])
+def test_a_recovery_counts_as_a_write(array: SharedMemoryArray, program: str) -> None:
+    """A reader that copied meanwhile must see that the version changed."""
+    array[0] = 1
+    before = array.version
+    with Program(program) as holder:
+        holder.expect("held")
+        holder.finish()
+        with pytest.warns(LockRecovered):
+            assert array.lock.acquire(timeout=10)
+    array.lock.release()
+    assert array.version == before + 1
+
+
 def test_a_recovery_that_is_raised_leaves_the_lock_free(
     array: SharedMemoryArray,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -16,6 +17,7 @@ import pytest
 
 from ataraxis import SharedMemoryArray, attach
 from ataraxis.errors import LayoutError, SegmentExists, SegmentNotFound
+from ataraxis.shm import files
 from ataraxis.shm.header import PAGE, SegmentHeader
 
 GOOD_NAMES = ["x", "unique_buffer", "two words", "größe", "鼠", "a.b", "-x", "a" * 200]
@@ -376,3 +378,23 @@ def test_a_segment_of_another_kind_is_no_array(kind: int, context: Path) -> None
     with pytest.raises(LayoutError, match=Kind(kind).name.lower()):
         SharedMemoryArray.attach("x")
     (context / "x").unlink()
+
+
+def test_a_refused_unlink_has_the_error_of_the_system(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(files, "unlink", lambda *_: -1000 - errno.EROFS)
+    with pytest.raises(OSError, match="'x'") as refused:
+        files.take_name(0, 0, "x", 4)
+    assert refused.value.errno == errno.EROFS
+    assert refused.value.strerror == os.strerror(errno.EROFS)
+
+
+def test_a_message_names_five_holders_and_counts_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = [f"p{k} (pid {k})" for k in range(7)]
+    monkeypatch.setattr(files, "participants", lambda _, slots: names[:slots])
+    assert files.holders(0, 0) == "a process that is attaching"
+    assert files.holders(0, 5) == ", ".join(names[:5])
+    assert files.holders(0, 7) == ", ".join(names[:5]) + " and 2 more"

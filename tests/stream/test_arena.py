@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -357,6 +358,46 @@ def test_a_chunk_of_a_dead_getter_is_free_again(
     assert queue.arena_bytes == 0
 
 
+@pytest.mark.parametrize("way", ["given", "listed", "unlisted"])
+def test_chunks_on_no_list_are_found_before_a_segment_is_made(
+    way: str, queue: MemQ, context: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As getters leave them that are killed after an acknowledgement, or in a list."""
+    import mmap
+
+    monkeypatch.setattr(arenas, "LEAST_BYTES", 1 << 19)
+    monkeypatch.setattr(arenas, "SPARE", -6)
+    for k in range(8):
+        queue.put(numbers(k), timeout=5)
+    full = queue.arena_bytes
+    assert [int(queue.get()[0]) for _ in range(8)] == list(range(8))
+    with open(arena_of(context), "r+b") as file:
+        words = mmap.mmap(file.fileno(), 0)
+    control = struct.unpack_from("<4Q4Q", words, 0x60)[5]
+    chunks = struct.unpack_from("<Q", words, control)[0]
+    owners = control + 640
+    extents = owners + -(-8 * chunks // 128) * 128
+    after = extents + -(-8 * chunks // 128) * 128
+    listed = after + -(-4 * chunks // 128) * 128
+    words[control + 256 : owners] = bytes(owners - control - 256)  # the lists
+    cut = sum(w > 0 for (w,) in struct.iter_unpack("<Q", words[extents:after]))
+    for k in range(cut):
+        struct.pack_into(
+            "<Q", words, owners + 8 * k, k << 2 | 2 if way == "given" else 0
+        )
+        struct.pack_into("<I", words, listed + 4 * k, way == "listed")
+    words.close()
+    time.sleep(0.01)  # longer than between two searches
+    one = full // cut
+    assert queue.arena_bytes == (full if way == "given" else 0)
+    for k in range(cut):
+        queue.put(numbers(k), timeout=5)
+        assert queue.arena_bytes == (k + 1) * one
+    assert len(os.listdir(context)) == 2
+    assert [int(queue.get()[0]) for _ in range(cut)] == list(range(cut))
+    assert queue.arena_bytes == 0
+
+
 def test_frames_in_chunks_outlive_all_processes(context: Path) -> None:
     queue = MemQ("q", 8, 256)
     queue.put(numbers(3))
@@ -466,3 +507,21 @@ def test_a_damaged_ticket_is_a_corrupt_frame(
         queue.get(timeout=1)
     queue.put(numbers(2))
     assert np.array_equal(queue.get(timeout=1), numbers(2))
+
+
+def test_a_ticket_just_past_the_last_chunk_changes_no_other_word(
+    queue: MemQ, context: Path
+) -> None:
+    """Behind the owners are extents; the first is 2 here, as an owner at position 0."""
+    queue.put(np.zeros(3500))
+    with open(arena_of(context), "rb") as file:
+        control = struct.unpack_from("<4Q4Q", file.read(4096), 0x60)[5]
+        file.seek(control)
+        chunks = struct.unpack("<Q", file.read(8))[0]
+    assert queue.arena_bytes == 4 * GRAIN
+    with open(context / "q", "r+b") as file:
+        file.seek(struct.unpack_from("<4Q4Q", file.read(4096), 0x60)[7])
+        file.write(struct.pack("<Q", chunks))
+    with pytest.raises(CorruptFrame):
+        queue.get(timeout=1)
+    assert queue.arena_bytes == 4 * GRAIN

@@ -538,6 +538,18 @@ def test_a_buffer_too_small_takes_nothing(queue: MemQ) -> None:
         queue.drain_into(bytearray(2000), timeout=0.01)
 
 
+def test_a_put_past_a_leased_slot_leaves_the_frames_that_wait() -> None:
+    with MemQ("q", 4, 256) as queue:
+        for k in range(4):
+            queue.put(bytes([k]) * 150)  # two do not fit into a slot
+        first = queue.lease()
+        assert queue.get()[0] == 1
+        queue.put(bytes([4]) * 150)
+        assert [queue.get(timeout=5)[0] for _ in range(3)] == [2, 3, 4]
+        first.acknowledge()
+        queue.join(timeout=5)
+
+
 # ---- seen from outside
 
 
@@ -559,6 +571,21 @@ def test_a_context_lists_what_is_in_a_queue(queue: MemQ) -> None:
     queue.get_many(2)
     queue.get()
     assert len(inspect()) == 1
+
+
+def test_a_getter_that_waits_marks_a_drained_queue_as_empty(queue: MemQ) -> None:
+    """Then a queue whose processes are killed is removed, not kept for its frames."""
+    queue.put(b"a")
+    assert queue.get() == b"a"
+    with pytest.raises(TimeoutError):
+        queue.get(timeout=0.01)
+    (row,) = inspect()
+    assert not row.is_kept
+    queue.put(b"b")
+    with pytest.raises(TimeoutError):
+        queue.join(timeout=0.01)
+    (row,) = inspect()
+    assert row.is_kept
 
 
 # ---- names

@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from ataraxis.cluster.door import ask_agent
-from ataraxis.cluster.status import offset_of
 from link_rig import CARRIERS, Filming, Lab, need, tell
 
 from ataraxis.clock import now_ns
+from ataraxis.cluster.door import ask_agent
+from ataraxis.cluster.status import offset_of
 from ataraxis.errors import HostUnavailable
 
 AHEAD_S = 5000

@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ataraxis.datamux.description import Field, Stream, channel_names, dtype_name
+from ataraxis.datamux.description import (
+    Field,
+    Stream,
+    channel_names,
+    dtype_name,
+    unique_names,
+)
 from ataraxis.datamux.folder import Folder, OpenedFile, SuffixFormat
 from ataraxis.datamux.recording import Recording
 from ataraxis.datamux.sources.hdf5 import check_inside, opened_hdf5, read_dataset, walk
@@ -22,10 +28,13 @@ from ataraxis.log.optional import need
 
 
 class Nwb(SuffixFormat):
-    """``nwb://{session}``: each `TimeSeries` by its name.
+    """``nwb://{session}``: each `TimeSeries` by its name, and tables of times.
 
-    Float fields have the values in the unit, integer fields the stored values. Fields
-    are the columns in order.
+    Series of one name have that of their module, too: ``lick@behavior``. Time intervals
+    (``trials``, ``epochs`` and others) are events at their start, with their columns;
+    ``units`` are the spikes of all units, each with its unit's id. Float fields have
+    the values in the unit, integer fields the stored values. Fields are the columns in
+    order.
     """
 
     suffix = ".nwb"
@@ -37,6 +46,11 @@ class Nwb(SuffixFormat):
         with _series_of(folder, f"{key}.nwb") as (series, opened):
             path = opened.shown
             wanted = str(stream.attrs.get("nwb_name", stream_id))
+            if wanted in series and _is_table(series[wanted]):
+                return {
+                    stream.time if name == "t" else name: column
+                    for name, column in _table(series[wanted], opened).items()
+                }
             if wanted not in series:
                 raise RecordingError(
                     f"{path}: no time series {wanted!r}: found {[*series]}"
@@ -65,6 +79,9 @@ class Nwb(SuffixFormat):
         described = {}
         with _series_of(folder, f"{key}.nwb") as (series, opened):
             for name, found in series.items():
+                if _is_table(found):
+                    described[name] = _described_table(name, found, opened)
+                    continue
                 data = _values(found.data, opened, 1)
                 whole, shape = _rows(data), _shape_of(data)
                 dtype = "f64" if _is_scaled(found) else dtype_name(whole.dtype) or "str"
@@ -82,6 +99,66 @@ class Nwb(SuffixFormat):
                     index={"t": Field("time", unit="s")}, attrs={"id": name},
                 )  # fmt: skip
         return described
+
+
+def _names(found: list[Any]) -> list[str]:
+    """Return names that differ: of series of one name also that of their parent."""
+    names = [str(item.name) for item in found]
+    twice = {name for name in names if names.count(name) > 1}
+    return unique_names(
+        [
+            f"{name}@{item.parent.name}" if name in twice and item.parent else name
+            for name, item in zip(names, found, strict=True)
+        ]
+    )
+
+
+def _is_table(found: Any) -> bool:
+    return hasattr(found, "colnames")
+
+
+def _table(found: Any, opened: OpenedFile) -> dict[str, NDArray[Any]]:
+    """Return the columns of time intervals, or the spikes of units, and their times."""
+    ids = np.asarray(found.id[:])
+    if "spike_times" in found.colnames:
+        index = found["spike_times"]
+        times = [np.asarray(index[row], "f8") for row in range(len(ids))]
+        counts = [len(own) for own in times]
+        whole = np.concatenate(times) if times else np.empty(0)
+        return {"t": whole, "unit": np.repeat(ids, counts)}
+    columns: dict[str, NDArray[Any]] = {"id": ids}
+    for name in found.colnames:
+        column = found[name]
+        if hasattr(column, "target") or not hasattr(column, "data"):
+            continue  # several values a row
+        values = _values(column.data, opened)
+        if values.dtype == object:
+            if not all(isinstance(value, str | bytes) for value in values.ravel()):
+                continue
+            values = np.array([str(value) for value in values], "U")
+        if values.ndim == 1 and dtype_name(values.dtype) and len(values) == len(ids):
+            columns[str(name)] = values
+    if "start_time" not in columns:
+        raise RecordingError(
+            f"{opened.shown}: table {found.name!r} has no column 'start_time': found "
+            f"{[*columns]}"
+        )
+    return {"t": np.asarray(columns.pop("start_time"), "f8"), **columns}
+
+
+def _described_table(name: str, found: Any, opened: OpenedFile) -> Stream:
+    columns = _table(found, opened)
+    fields = {
+        own: Field(
+            own, "", dtype_name(column.dtype) or "str", "s" * own.endswith("_time")
+        )
+        for own, column in columns.items()
+        if own != "t"
+    }
+    index = {"t": Field("time", unit="s")}
+    return Stream(
+        name, found.description, fields=fields, index=index, attrs={"id": name}
+    )
 
 
 def _is_scaled(found: Any) -> bool:
@@ -151,8 +228,9 @@ def _series_of(
                 f"{opened.shown}: not NWB, or damaged: {error}"
             ) from error
         try:
-            kinds = [item for item in objects if isinstance(item, pynwb.TimeSeries)]
-            yield {item.name: item for item in kinds}, opened
+            kinds = (pynwb.TimeSeries, pynwb.epoch.TimeIntervals, pynwb.misc.Units)
+            found = [item for item in objects if isinstance(item, kinds)]
+            yield dict(zip(_names(found), found, strict=True)), opened
         finally:
             io.close()
 

@@ -146,13 +146,13 @@ class RecordedSource(DescribedSource):
             raise NotConnectedError("the recording is closed: open() the source first")
         if at >= self._last:
             raise EndOfStream(f"{self._recording.where}: the recording has ended")
-        t = self._recording.t
+        t = self._recording.times
         origin = float(t[self._first])
         due_ns = self._began_ns + round((float(t[at]) - origin) / self._speed * 1e9)
         if not wait_until(due_ns, timeout):
             return 0
         reached = origin + (now_ns() - self._began_ns) * 1e-9 * self._speed
-        until = max(int(np.searchsorted(t[: self._last], reached, "right")), at + 1)
+        until = max(min(int(t.searchsorted(reached, "right")), self._last), at + 1)
         got = min(until - at, len(out))
         block = self._recording.read(at, at + got)
         out[:got] = block.array

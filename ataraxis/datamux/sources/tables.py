@@ -6,6 +6,7 @@ import collections
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
@@ -18,9 +19,12 @@ from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import Stream
 from ataraxis.datamux.folder import Folder, OpenedFile, SuffixFormat
 from ataraxis.datamux.recording import check_fields
+from ataraxis.datamux.sources.pieces import opened_or_packed
 from ataraxis.errors import RecordingError
 from ataraxis.log.optional import need
 
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}|$)")
+_ZONE = re.compile(r"(?<=\d)(?:Z|([+-])(\d{2}):?(\d{2}))$")
 _TRUE = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -28,15 +32,26 @@ class Csv(SuffixFormat):
     """``csv://{a}_{b}``: a header line, then one row per sample, UTF-8.
 
     Columns are read in their declared dtypes; an empty cell of a float column is NaN.
+    Times may also be dates, ISO 8601, UTC unless they say otherwise. ``a_b.csv.gz`` is
+    unpacked first.
     """
 
     suffix = ".csv"
+
+    def keys(self, folder: Folder) -> list[tuple[str, Mapping[str, Any]]]:
+        """List the files, also in sub-folders."""
+        return sorted(
+            {
+                key: (key, a) for s in (".csv", ".csv.gz") for key, a in folder.files(s)
+            }.values(),
+            key=lambda k: k[0],
+        )
 
     def columns(
         self, folder: Folder, key: str, stream_id: str, stream: Stream
     ) -> Mapping[str, NDArray[Any]]:
         """Read the columns that the stream declares."""
-        with folder.opened(f"{key}.csv") as opened:
+        with opened_or_packed(folder, f"{key}.csv", ".gz") as opened:
             return _read(opened, stream)
 
 
@@ -51,6 +66,10 @@ def _read(opened: OpenedFile, stream: Stream) -> Mapping[str, NDArray[Any]]:
     if not wanted:
         return {}
     places = {name: at for at, name in enumerate(header)}
+    for name in wanted:
+        is_index = name not in stream.fields
+        if is_index and wanted[name].kind == "f" and _is_dates(opened, places[name]):
+            wanted[name] = np.dtype("M8[ns]")
     are_numbers = all(dtype.kind in "fiu" for dtype in wanted.values())
     if are_numbers and _are_rows_whole(opened, len(header)):
         row = np.dtype([(str(i), dtype) for i, dtype in enumerate(wanted.values())])
@@ -68,6 +87,30 @@ def _read(opened: OpenedFile, stream: Stream) -> Mapping[str, NDArray[Any]]:
             if not any(map(_is_unsure, columns.values())):
                 return columns
     return _slowly(opened, len(header), places, wanted)
+
+
+def _is_dates(opened: OpenedFile, place: int) -> bool:
+    """Return whether the first row has a date in a column."""
+    with _text(opened) as file:
+        try:
+            rows = csv.reader(file)
+            next(rows, None)
+            row = next((row for row in rows if row), [])
+        except (UnicodeDecodeError, csv.Error):
+            return False
+    return len(row) > place and bool(_DATE.match(row[place].strip()))
+
+
+def _date(text: str) -> np.datetime64:
+    """Return a date in UTC; ValueError if it is not ISO 8601."""
+    zone = _ZONE.search(text)
+    if zone is None:
+        return np.datetime64(text, "ns")
+    ahead = np.timedelta64(0, "m")
+    if zone[1]:
+        minutes = int(zone[2]) * 60 + int(zone[3] or 0)
+        ahead = np.timedelta64(-minutes if zone[1] == "-" else minutes, "m")
+    return np.datetime64(text[: zone.start()], "ns") - ahead
 
 
 def _are_rows_whole(opened: OpenedFile, width: int) -> bool:
@@ -216,6 +259,8 @@ def _cell(text: str, dtype: np.dtype[Any], where: str, line: int, name: str) -> 
                 raise
         if dtype.kind == "b":
             return _TRUE[text.lower()]
+        if dtype.kind == "M":
+            return _date(text)
     except (ValueError, KeyError, OverflowError, InvalidOperation):
         raise RecordingError(
             f"{where}:{line}: column {name!r}: expected {dtype}, found {text[:200]!r}"

@@ -21,6 +21,7 @@ from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import Field, Stream, channel_names
 from ataraxis.datamux.folder import Folder, OpenedFile, SuffixFormat
 from ataraxis.datamux.recording import Recording
+from ataraxis.datamux.sources.pieces import opened_or_packed
 from ataraxis.errors import ConfigError, RecordingError
 from ataraxis.log.export.xdf import XdfWriter, fitting
 from ataraxis.log.optional import need
@@ -62,9 +63,9 @@ class Xdf(SuffixFormat):
         name = f"{key}.xdf"
         known = (folder.shown(name), is_corrected)
         if known not in self._loaded:
-            if not folder.is_there(name):
+            if not folder.is_there(name) and not folder.is_there(f"{name}z"):
                 raise folder.not_there(name)
-            with folder.opened(name) as opened:
+            with opened_or_packed(folder, name, "z") as opened:
                 self._loaded[known] = _load(opened, is_corrected)
         return self._loaded[known]
 

@@ -1,0 +1,198 @@
+"""A contract suite for formats of recordings: equal to their reference readers.
+
+Subclass `RecordingContract` for each format, in a module that pytest collects.
+"""
+
+from __future__ import annotations
+
+import abc
+import warnings
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+from unittest import SkipTest
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis.datamux.formats import open_recordings
+from ataraxis.datamux.recording import Recording
+from ataraxis.errors import RecordingError
+
+__all__ = ["RecordingContract", "Referred"]
+
+GARBAGE = bytes(range(256)) * 64
+
+
+class Referred(NamedTuple):
+    """What the reference reader of a format gives."""
+
+    values: NDArray[Any]
+    """Shape (n, channels), or (n, height, width) of images."""
+    t: NDArray[np.float64]
+    """Times, s, shape (n,)."""
+    units: tuple[str, ...] = ()
+    """Units of the channels; empty: not compared."""
+
+
+class RecordingContract(abc.ABC):
+    """What holds for every format that `open_recordings` opens.
+
+    A file must be written by the format's own writer, or another program's, and read by
+    its reference reader: `write` and `read_reference`.
+
+    Attributes
+    ----------
+    suffix : str
+        Of the file, or folder.
+    stream : str
+        Name of the stream of the values.
+    dtype : str
+        Of the values that `write` gets.
+    rate_hz : float
+        Samples a second.
+    channels : int
+        How many channels are written.
+    keeps_names, has_empty, has_one : bool
+        Whether the format can hold equal names, no sample, and a single one.
+    tolerance : float
+        Largest difference of values, of a format that is lossy; of times it is 1 ns.
+    """
+
+    suffix: ClassVar[str]
+    stream: ClassVar[str] = "signals"
+    dtype: ClassVar[str] = "i2"
+    rate_hz: ClassVar[float] = 250.0
+    channels: ClassVar[int] = 3
+    samples: ClassVar[int] = 1000
+    keeps_names: ClassVar[bool] = False
+    has_empty: ClassVar[bool] = True
+    has_one: ClassVar[bool] = True
+    tolerance: ClassVar[float] = 0.0
+
+    @abc.abstractmethod
+    def write(self, path: Path, names: list[str], values: NDArray[Any]) -> None:
+        """Write values, shape (n, channels), at `rate_hz`."""
+
+    @abc.abstractmethod
+    def read_reference(self, path: Path) -> Referred:
+        """Read a file with the format's reference reader."""
+
+    # ---- the tests
+
+    def _made(self, folder: Path, n: int, names: list[str] | None = None) -> Path:
+        path = folder / f"made{self.suffix}"
+        info = np.iinfo(self.dtype) if np.dtype(self.dtype).kind in "iu" else None
+        source = np.random.default_rng(7)
+        values: NDArray[Any]
+        if info is None:
+            values = source.normal(size=(n, self.channels)).astype(self.dtype)
+        else:
+            low, high = max(info.min, -30_000), min(info.max, 30_000)
+            values = source.integers(low, high, (n, self.channels)).astype(self.dtype)
+        self.write(path, names or [f"c{i}" for i in range(self.channels)], values)
+        return path
+
+    def _compare(self, path: Path) -> Recording:
+        expected = self.read_reference(path)
+        recording = open_recordings(path)[self.stream]
+        block = recording.read()
+        assert len(recording) == len(expected.t), "number of samples"
+        found = np.asarray(block.array).reshape(expected.values.shape)
+        if self.tolerance:
+            np.testing.assert_allclose(found, expected.values, 0, self.tolerance)
+        else:
+            np.testing.assert_array_equal(found, expected.values)
+        np.testing.assert_allclose(recording.t, expected.t, 0, 1e-9)
+        np.testing.assert_array_equal(block.t, recording.t)
+        if expected.units:
+            stream = recording.stream
+            units = [f.unit or stream.unit for f in stream.fields.values()]
+            assert units == list(expected.units)
+        return recording
+
+    def test_it_is_equal_to_the_reference_reader(self, tmp_path: Path) -> None:
+        """Values, times, units and the number of samples are equal."""
+        self._compare(self._made(tmp_path, self.samples))
+
+    def test_any_part_is_a_part_of_the_whole(self, tmp_path: Path) -> None:
+        """What `read` gives of some samples is what it gives of all."""
+        path = self._made(tmp_path, self.samples)
+        recording = open_recordings(path)[self.stream]
+        whole = np.array(recording.read().array)
+        n = len(recording)
+        for start, stop in ((0, 1), (n - 1, n), (n // 3, n // 2), (5, 5), (n, n + 5)):
+            part = recording.read(start, stop)
+            np.testing.assert_array_equal(part.array, whole[start:stop])
+            np.testing.assert_array_equal(part.t, recording.t[start:stop])
+            assert len(part) == len(part.t) == len(whole[start:stop])
+
+    def test_equal_names_keep_every_channel(self, tmp_path: Path) -> None:
+        """Of channels that share a name, none is lost."""
+        if not self.keeps_names:
+            raise SkipTest("the format cannot hold equal names")
+        path = self._made(tmp_path, 50, ["same"] * self.channels)
+        assert len(self._compare(path).stream.fields) == self.channels
+
+    def test_one_sample(self, tmp_path: Path) -> None:
+        """A recording of one sample is one."""
+        if not self.has_one:
+            raise SkipTest("the format cannot hold one sample")
+        self._compare(self._made(tmp_path, 1))
+
+    def test_no_sample(self, tmp_path: Path) -> None:
+        """A recording without samples is empty, or refused with its name."""
+        if not self.has_empty:
+            raise SkipTest("the format cannot hold no sample")
+        path = self._made(tmp_path, 0)
+        try:
+            recording = open_recordings(path)[self.stream]
+        except RecordingError as error:
+            assert path.name in str(error)
+        else:
+            assert len(recording) == 0
+
+    def test_a_cut_file_gives_no_wrong_value(self, tmp_path: Path) -> None:
+        """Cut anywhere, it is refused with its name, or what is left is right."""
+        path = self._made(tmp_path, self.samples)
+        if path.is_dir():
+            raise SkipTest("a folder")
+        whole = path.read_bytes()
+        expected = np.array(open_recordings(path)[self.stream].read().array)
+        for share in (0.1, 0.5, 0.9, 0.999):
+            path.write_bytes(whole[: int(len(whole) * share)])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    found = open_recordings(path)[self.stream].read().array
+                except (RecordingError, KeyError, ValueError) as error:
+                    assert path.stem in str(error) or isinstance(error, KeyError)
+                else:
+                    np.testing.assert_array_equal(found, expected[: len(found)])
+
+    def test_a_file_of_something_else_is_refused_with_its_name(
+        self, tmp_path: Path
+    ) -> None:
+        """Bytes that are not of the format raise `RecordingError`."""
+        path = tmp_path / f"other{self.suffix}"
+        if self._made(tmp_path, self.samples).is_dir():
+            raise SkipTest("a folder")
+        path.write_bytes(GARBAGE)
+        try:
+            found = open_recordings(path)
+        except (RecordingError, ValueError) as error:
+            assert "other" in str(error)
+        else:
+            raise AssertionError(f"garbage was read as {[*found]}")
+
+    def test_a_file_that_grew_is_read_anew(self, tmp_path: Path) -> None:
+        """A second opening sees what was written since the first."""
+        (tmp_path / "a").mkdir()
+        (tmp_path / "b").mkdir()
+        path = self._made(tmp_path / "a", 20)
+        first = open_recordings(path)[self.stream]
+        longer = self._made(tmp_path / "b", 60)
+        if path.is_dir():
+            raise SkipTest("a folder")
+        assert len(first) == 20
+        path.write_bytes(longer.read_bytes())
+        assert len(self._compare(path)) == 60

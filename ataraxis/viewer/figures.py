@@ -1,0 +1,197 @@
+"""Figures of a report: SVG in the colours of its page, without script or request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ataraxis.card import plain, span
+
+WIDE = 1000
+_LEFT, _LANE = 120, 34
+_BINS = 480
+Floats = NDArray[np.float64]
+
+
+class Mark(NamedTuple):
+    """A moment or a stretch of a lane."""
+
+    start_s: float
+    stop_s: float
+    kind: str
+    """``event``, ``gap``, ``wait`` or ``note``: its style."""
+    text: str
+
+
+class Lane(NamedTuple):
+    """One stream over the whole recording."""
+
+    name: str
+    times_s: Floats
+    """When its frames came, s since the beginning, in order."""
+    marks: Sequence[Mark]
+
+
+def _svg(wide: float, high: float, label: str, parts: Sequence[str]) -> str:
+    return (
+        f'<svg viewBox="0 0 {wide:g} {high:g}" role="img" aria-label="{plain(label)}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def _ticks(length_s: float, count: int = 5) -> list[float]:
+    return [length_s * k / (count - 1) for k in range(count)]
+
+
+def _axis(left: float, scale: float, y: float, length_s: float) -> list[str]:
+    """Return five times below a figure; the outer ones stay inside."""
+    anchors = ("start", "middle", "middle", "middle", "end")
+    return [
+        _text(left + tick * scale, y, span(tick), anchor)
+        for tick, anchor in zip(_ticks(length_s), anchors, strict=True)
+    ]
+
+
+def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{plain(text, 40)}</text>'
+    )
+
+
+def timeline(lanes: Sequence[Lane], length_s: float) -> str:
+    """Return the lanes of streams: how many frames came, and what happened."""
+    length_s = max(length_s, 1e-9)
+    high = _LANE * len(lanes) + 22
+    scale = (WIDE - _LEFT - 10) / length_s
+    parts = []
+    for row, lane in enumerate(lanes):
+        base = _LANE * (row + 1) - 6
+        parts.append(_text(_LEFT - 8, base - 8, lane.name, "end"))
+        # Of few frames wide bins: else each frame is a spike.
+        bins = int(np.clip(len(lane.times_s) / 3, 12, _BINS))
+        edges = np.linspace(0, length_s, bins + 1)
+        counts, _ = np.histogram(lane.times_s, edges)
+        top = max(float(np.quantile(counts, 0.98)) if len(counts) else 0.0, 1.0)
+        tall = np.minimum(counts / top, 1.3) * (_LANE - 16)
+        x = _LEFT + (edges[:-1] + length_s / bins / 2) * scale
+        shape = "".join(
+            f"L{a:.1f} {base - b:.1f}" for a, b in zip(x, tall, strict=True)
+        )
+        parts.append(
+            f'<path class="rate" d="M{_LEFT} {base}{shape}L{x[-1]:.1f} {base}z"/>'
+        )
+        for mark in lane.marks:
+            left = _LEFT + min(max(mark.start_s, 0), length_s) * scale
+            wide = max((mark.stop_s - mark.start_s) * scale, 1.2)
+            tip = f"<title>{plain(mark.text)}</title>"
+            parts.append(
+                f'<rect class="{mark.kind}" x="{left:.1f}" y="{base - _LANE + 8}" '
+                f'width="{wide:.1f}" height="{_LANE - 8}">{tip}</rect>'
+            )
+    parts += _axis(_LEFT, scale, high - 6, length_s)
+    return _svg(WIDE, high, "when frames came, by stream", parts)
+
+
+def intervals(times_s: Floats) -> str:
+    """Return how often each time between frames came, on a logarithmic axis."""
+    steps = np.diff(times_s)
+    steps = steps[steps > 0]
+    if len(steps) < 2:
+        return ""
+    low = np.floor(np.log10(max(float(steps.min()), 1e-7)))
+    high = max(np.ceil(np.log10(max(float(steps.max()), 1e-7))), low + 1)
+    counts, _ = np.histogram(np.log10(steps), 80, (low, high))
+    tall = np.log1p(counts) / np.log1p(counts.max()) * 30
+    wide = 260
+    bars = "".join(
+        f"M{k * wide / 80:.1f} 34v-{h:.1f}h{wide / 80 - 0.6:.1f}v{h:.1f}z"
+        for k, h in enumerate(tall)
+        if h > 0
+    )
+    powers = np.arange(low, high + 1)
+    marks = [
+        _text((p - low) / (high - low) * wide, 45, span(10.0**p), anchor)
+        for p, anchor in zip(
+            powers, ("start", *["middle"] * (len(powers) - 2), "end"), strict=True
+        )
+    ]
+    label = f"time between frames: {span(float(np.median(steps)))} in the middle"
+    return _svg(wide, 48, label, [f'<path class="rate" d="{bars}"/>', *marks])
+
+
+def traces(
+    low: Floats,
+    high: Floats,
+    is_there: NDArray[np.bool_],
+    names: Sequence[str],
+    length_s: float,
+    marks: Sequence[Mark] = (),
+) -> str:
+    """Return channels below each other; columns that are not there are left open.
+
+    Parameters
+    ----------
+    low, high : ndarray
+        Shape (columns, channels).
+    is_there : bool array
+        Of each column.
+    names : sequence of str
+        Of the channels.
+    length_s : float
+        Of all columns, s.
+    marks : sequence of Mark
+        Events, s since the first column.
+    """
+    columns, channels = low.shape
+    step = max(11.0, min(40.0, 420 / max(channels, 1)))
+    high_px = step * channels + 26
+    x = _LEFT + (np.arange(columns) + 0.5) * (WIDE - _LEFT - 10) / max(columns, 1)
+    middle = np.median((low + high)[is_there], 0) / 2 if is_there.any() else low[0]
+    reach = _reach(low, high, is_there)
+    parts = []
+    for channel in range(channels):
+        base = step * (channel + 0.7)
+        if channel % max(1, channels // 32) == 0:
+            parts.append(_text(_LEFT - 8, base + 3, names[channel], "end"))
+        hue = 165 + 130 * channel / max(channels - 1, 1)
+        path = []
+        for start, stop in _stretches(is_there):
+            part = slice(start, stop)
+            up = base - (high[part, channel] - middle[channel]) / reach * step
+            down = base - (low[part, channel] - middle[channel]) / reach * step
+            down = np.maximum(down, up + 0.9)
+            over = "L".join(
+                f"{a:.1f} {b:.1f}" for a, b in zip(x[part], up, strict=True)
+            )
+            under = "L".join(
+                f"{a:.1f} {b:.1f}"
+                for a, b in zip(x[part][::-1], down[::-1], strict=True)
+            )
+            path.append(f"M{over}L{under}z")
+        parts.append(f'<path fill="oklch(0.6 0.13 {hue:.0f})" d="{"".join(path)}"/>')
+    for mark in marks:
+        at = _LEFT + mark.start_s / max(length_s, 1e-9) * (WIDE - _LEFT - 10)
+        parts.append(
+            f'<rect class="{mark.kind}" x="{at:.1f}" y="0" width="1.4" '
+            f'height="{high_px - 20:.0f}"><title>{plain(mark.text)}</title></rect>'
+        )
+        parts.append(_text(at + 3, 9, mark.text))
+    scale = (WIDE - _LEFT - 10) / max(length_s, 1e-9)
+    parts += _axis(_LEFT, scale, high_px - 6, length_s)
+    return _svg(WIDE, high_px, f"{channels} channels over {span(length_s)}", parts)
+
+
+def _reach(low: Floats, high: Floats, is_there: NDArray[np.bool_]) -> float:
+    """Return what the distance of two channels stands for: most columns fit twice."""
+    if not is_there.any():
+        return 1.0
+    tall = (high - low)[is_there]
+    return float(np.quantile(tall, 0.98)) or float(tall.max()) or 1.0
+
+
+def _stretches(is_there: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], is_there, [False]])))
+    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]

@@ -1,0 +1,270 @@
+"""StreamWatch: what a page says in words, read twice a second without taking part."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from ataraxis.clock import now_ns
+from ataraxis.errors import AtaraxisError, LayoutError
+from ataraxis.labels import Labels, sample_rate
+from ataraxis.pipeline.board import StatusBoard, board_names
+from ataraxis.pipeline.statistics import RunStatistics, list_runs
+from ataraxis.shm import files
+from ataraxis.shm.context import Context, ContextLike
+from ataraxis.shm.header import SegmentHeader
+from ataraxis.stream.inspector import Meter, Metered
+from ataraxis.stream.statistics import ReaderStatistics
+from ataraxis.viewer.tap import LABEL, shown_as
+
+BEATS = 120
+"""Readings that are kept: the last minute."""
+_NAMES = 512
+_RECORDER = "session-"
+_BYTES_ATTRS = ("units", "unit", "long_name")
+
+
+class StreamWatch:
+    """Reads the streams, readers and pipes of a context.
+
+    Parameters
+    ----------
+    context : Context, str, Path or None
+        The context.
+    names : sequence of str
+        Only these streams; all of them by default.
+
+    Examples
+    --------
+    >>> from ataraxis import Producer
+    >>> with Producer("doc_watch", shape=(3,)) as stream:
+    ...     watch = StreamWatch(None, ["doc_watch"])
+    ...     words = watch.look()
+    ...     stream.unlink()
+    >>> [found["name"] for found in words["streams"]], words["verdict"]["text"]
+    (['doc_watch'], 'live, not recorded')
+    """
+
+    def __init__(self, context: ContextLike, names: Sequence[str] = ()) -> None:
+        self._context = Context.of(context)
+        self._names = set(names)
+        self._meter = Meter(self._context)
+        self._described: dict[str, dict[str, Any]] = {}
+        self._lost: dict[str, tuple[int, int]] = {}
+        self._runs: dict[tuple[str, str], RunStatistics] = {}
+        self._read_ns = 0
+        self.beats: dict[str, deque[list[float]]] = {}
+        """For each stream: time ns, frames per second, and whether all was well."""
+        self.ids: dict[str, str] = {}
+        """Identity of each stream."""
+
+    def look(self) -> dict[str, Any]:
+        """Read everything; return it, JSON-able."""
+        found = [
+            metered
+            for metered in self._meter.read().streams
+            if not self._names or metered.name in self._names
+        ]
+        self.ids = {}
+        streams = [self._stream(metered) for metered in found]
+        for name in self.beats.keys() - {metered.name for metered in found}:
+            del self.beats[name]
+        for identity in self._described.keys() - set(self.ids.values()):
+            self._lost.pop(identity, None)
+            del self._described[identity]
+        pipes = self._pipes()
+        self._read_ns = now_ns()
+        return {
+            "about": {"host": socket.gethostname(), "context": str(self._context.path)},
+            "streams": streams,
+            "labels": dict(self._described),
+            "pipes": pipes,
+            "verdict": verdict_of(streams),
+        }
+
+    # ---- streams
+
+    def _stream(self, metered: Metered) -> dict[str, Any]:
+        found = metered.stream
+        if found is None:
+            return {"name": metered.name, "id": "", "problem": metered.problem}
+        try:
+            identity, about = self._describe(metered.name)
+        except (AtaraxisError, OSError) as error:
+            return {"name": metered.name, "id": "", "problem": str(error)}
+        self.ids[metered.name] = identity
+        lost = found.refused + found.device_gaps
+        before = self._lost.get(identity, (lost, found.skipped))
+        self._lost[identity] = lost, found.skipped
+        is_well = lost == before[0] and not found.is_stalled
+        is_well = is_well and not (metered.stalled_share or 0) > 0.02
+        beats = self.beats.setdefault(metered.name, deque(maxlen=BEATS))
+        beats.append([now_ns(), metered.frames_hz or 0.0, float(is_well)])
+        return {
+            "name": metered.name,
+            "id": identity,
+            "problem": "",
+            "what": about["what"],
+            "kind": about["kind"],
+            "frames_hz": metered.frames_hz,
+            "bytes_hz": metered.bytes_hz,
+            "sent": found.sent,
+            "age_s": found.age_s,
+            "lost": lost,
+            "is_stalled": found.is_stalled,
+            "is_ended": not found.producers,
+            "readers": [_reader(r) for r in found.readers if r.label != LABEL],
+            "viewers": sum(r.label == LABEL for r in found.readers),
+        }
+
+    def _describe(self, name: str) -> tuple[str, dict[str, Any]]:
+        """Return identity and description of a stream, by its file's head alone."""
+        with (
+            self._context.opened() as directory,
+            files.find(directory, self._context, name, os.O_RDONLY) as found,
+        ):
+            header = SegmentHeader.unpack(found.page, found.status.st_size, found.path)
+            identity = header.uuid.hex()
+            if identity not in self._described:
+                g = header.geometry
+                text = os.pread(found.descriptor, g.labels_bytes, g.labels)
+                self._described[identity] = describe(Labels.from_json(text))
+        return identity, self._described[identity]
+
+    # ---- pipes
+
+    def _pipes(self) -> list[dict[str, Any]]:
+        seconds = (now_ns() - self._read_ns) * 1e-9
+        runs = {(run.run, run.worker): run for run in list_runs(self._context)}
+        before, self._runs = self._runs, runs
+        found = []
+        for name in board_names(self._context):
+            with contextlib.suppress(AtaraxisError, LayoutError, OSError):
+                board = StatusBoard.attach(name, self._context)
+                about = board.about
+                board.close()
+                found.append(_pipe(name, about, runs, before, seconds))
+        return found
+
+
+def describe(labels: Labels) -> dict[str, Any]:
+    """Return what a page needs to know of a stream, JSON-able.
+
+    Examples
+    --------
+    >>> describe(Labels("i2", (300, 64), ("time", "channel")))["what"]
+    'int16 300×64'
+    """
+    is_record = labels.dtype.names is not None
+    shape = "×".join(map(str, labels.shape))
+    dims = labels.dims[1:] if labels.dims[:1] == ("time",) else labels.dims
+    units = next((labels.attrs[k] for k in _BYTES_ATTRS[:2] if k in labels.attrs), "")
+    names: list[str] = []
+    if len(dims) == 1 and dims[0] in labels.coords:
+        names = [str(v)[:24] for v in labels.coords[dims[0]].values[:_NAMES]]
+    return {
+        "what": "records" if is_record else f"{labels.dtype} {shape}".strip(),
+        "kind": shown_as(labels, True),
+        "rate": sample_rate(labels),
+        "units": str(units)[:24],
+        "dim": dims[-1] if dims else "",
+        "names": names,
+        "dtype": str(labels.dtype)[:40],
+    }
+
+
+def _reader(reader: ReaderStatistics) -> dict[str, Any]:
+    return {
+        "label": reader.label,
+        "policy": reader.policy,
+        "is_durable": reader.is_durable,
+        "away_s": reader.detached_s if reader.is_detached else None,
+        "is_gating": reader.is_gating,
+        "received": reader.received,
+        "lag": reader.lag,
+        "lost": reader.dropped,
+    }
+
+
+def _pipe(
+    run: str,
+    about: dict[str, Any],
+    runs: dict[tuple[str, str], RunStatistics],
+    before: dict[tuple[str, str], RunStatistics],
+    seconds: float,
+) -> dict[str, Any]:
+    """Return a pipe: its processors, who follows whom, and values per second."""
+    steps = []
+    for processor in about["processors"]:
+        name, workers = processor["name"], processor["workers"]
+        names = [f"{name}.{k}" for k in range(workers)] if workers > 1 else [name]
+        rate = 0.0
+        for key in ((run, worker) for worker in names):
+            if key in runs and key in before and seconds > 0:
+                rate += (runs[key].received - before[key].received) / seconds
+        steps.append(
+            {
+                "name": name,
+                "workers": workers,
+                "children": processor["children"],
+                "hz": rate,
+                "dead_letters": sum(
+                    runs[run, w].dead_letters for w in names if (run, w) in runs
+                ),
+            }
+        )
+    return {"run": run, "pipe": about["pipe"], "steps": steps}
+
+
+# ---- the verdict
+
+
+def verdict_of(streams: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Return one verdict in words, and its tone: 'good', 'warn', 'bad' or ''.
+
+    Examples
+    --------
+    >>> verdict_of([])
+    {'tone': '', 'text': 'no streams yet'}
+    """
+    live = [s for s in streams if not s["problem"]]
+    damaged = [s["name"] for s in streams if s["problem"]]
+    if damaged:
+        return _verdict("bad", f"{damaged[0]} cannot be read")
+    if not live:
+        return _verdict("", "no streams yet")
+    lost = {s["name"]: s["lost"] for s in live if s["lost"]}
+    if lost:
+        count = sum(lost.values())
+        noun = "frame" if count == 1 else "frames"
+        return _verdict("bad", f"{count:,} {noun} lost · {_list(lost)}")
+    readers = [(s, r) for s in live for r in s["readers"]]
+    away = {r["label"] for _, r in readers if r["away_s"] is not None}
+    if away:
+        is_recorder = all(label.startswith(_RECORDER) for label in away)
+        who = "the recorder" if is_recorder else _list(sorted(away))
+        return _verdict("bad", f"{who} is away; frames are kept")
+    waiting = [s["name"] for s in live if s["is_stalled"]]
+    if waiting:
+        verb = "waits" if len(waiting) == 1 else "wait"
+        return _verdict("warn", f"{_list(waiting)} {verb} for readers")
+    if any(r["is_durable"] for _, r in readers):
+        return _verdict("good", "recording · nothing missing")
+    if all(s["is_ended"] for s in live):
+        return _verdict("", "ended")
+    return _verdict("", "live, not recorded")
+
+
+def _verdict(tone: str, text: str) -> dict[str, str]:
+    return {"tone": tone, "text": text}
+
+
+def _list(names: Any) -> str:
+    """Return at most three names."""
+    names = list(names)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

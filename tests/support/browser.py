@@ -1,0 +1,68 @@
+"""Debian's Chromium by playwright; a test is skipped where one of them is missing."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+CHROMIUM = shutil.which("chromium")
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Any]:
+    """Run Chromium, which draws by software and reaches only this machine."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright")
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+CONTRASTS = """() => {
+  const probe = document.createElement("canvas").getContext("2d",
+    {willReadFrequently: true});
+  const rgba = text => {
+    probe.clearRect(0, 0, 1, 1); probe.fillStyle = text; probe.fillRect(0, 0, 1, 1);
+    return [...probe.getImageData(0, 0, 1, 1).data];
+  };
+  const light = c => { const [r, g, b] = c.slice(0, 3).map(v => {
+    v /= 255; return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const over = (a, b) => a.slice(0, 3).map((v, i) =>
+    v * a[3] / 255 + b[i] * (1 - a[3] / 255));
+  const patch = document.createElement("div");
+  patch.style.backgroundColor = "Canvas";
+  document.body.append(patch);
+  const canvas = rgba(getComputedStyle(patch).backgroundColor);
+  patch.remove();
+  const found = [];
+  for (const e of document.querySelectorAll("body *")) {
+    const own = [...e.childNodes].filter(n => n.nodeType == 3).map(n => n.data)
+      .join("").trim();
+    const style = getComputedStyle(e);
+    if (!own || !e.checkVisibility() || e.closest("style,script,option")) continue;
+    const grounds = [];
+    for (let p = e; p; p = p.parentElement) {
+      const c = rgba(getComputedStyle(p).backgroundColor);
+      grounds.push(c); if (c[3] == 255) break;
+    }
+    let ground = canvas;
+    for (const c of grounds.reverse()) ground = over(c, ground);
+    const isSvg = e.ownerSVGElement;
+    const ink = over(rgba(isSvg ? style.fill : style.color), ground);
+    const [a, b] = [light(ink), light(ground)].sort((x, y) => y - x);
+    found.push([(a + 0.05) / (b + 0.05), own.slice(0, 40)]);
+  }
+  return found.sort((x, y) => x[0] - y[0]);
+}"""
+"""JavaScript that returns the contrast of each text with its ground, least first."""
