@@ -24,6 +24,7 @@ from ataraxis.errors import (
     BadMessage,
     HostUnavailable,
     LayoutError,
+    LoggerError,
     SegmentNotFound,
 )
 from ataraxis.link.carrier import ChannelClosed
@@ -224,6 +225,11 @@ class OutletRun:
             consumer.close()
 
     # ---- for the agent
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether it has ended, and a mirror still receives it."""
+        return self.outlet.is_ended and self.outlet.is_needed
 
     @property
     def is_over(self) -> bool:
@@ -510,13 +516,31 @@ class OutletRuns:
         if stream_id in self._runs:
             return self._runs[stream_id]
         consumer = Consumer(name, context=self._context, durable=DURABLE)
+        earlier = [run for run in self._runs.values() if run.stream == name]
         try:
             run = self._runs[consumer.stream_id] = self._made(name, consumer)
         except BaseException:
             if consumer.received_count == 0:
                 consumer.close()
             raise
+        if earlier:
+            try:
+                with run.lock:
+                    run.outlet.adopt(earlier[-1].outlet)
+            except (LoggerError, OSError) as error:  # tried again by its tick
+                self._report(f"the mirrors of {name!r} could not be noted: {error}")
         return run
+
+    def look(self) -> None:
+        """Open the next streams of names whose mirrors still receive an earlier one.
+
+        Their mirrors may be away: frames are kept for them from the first one on.
+        """
+        with self._gate:
+            names = {run.stream for run in self._runs.values() if run.is_awaited}
+            for name in names:
+                with contextlib.suppress(AtaraxisError, OSError):
+                    self._opened(name)
 
     def open(self, key: MirrorKey, want: Want) -> OpenedOutlet | None:
         """Open the stream that a mirror wants; None: it does not exist yet.
@@ -580,7 +604,12 @@ class OutletRuns:
     def sweep(self) -> None:
         """Drop the streams that no mirror needs."""
         with self._gate:
-            over = [run for run in self._runs.values() if run.is_over]
+            newest = {run.stream: run for run in self._runs.values()}
+            over = [
+                run
+                for run in self._runs.values()
+                if run.is_over and newest[run.stream].outlet.is_noted
+            ]
             for run in over:
                 del self._runs[run.stream_id]
         for run in over:
