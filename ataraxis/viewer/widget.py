@@ -156,6 +156,8 @@ class KernelFeed:
                 looked = began
                 self._pump.look(1)
             for _, data in self._pump.step([page]):
+                if data is None:
+                    return
                 self._widget.send({"bundle": page.tick}, [data])
             await asyncio.sleep(max(self._period - (time.monotonic() - began), 0.002))
 
