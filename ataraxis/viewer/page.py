@@ -14,6 +14,7 @@ from ataraxis.clock import now_ns
 from ataraxis.errors import BadMessage
 from ataraxis.viewer import bundle
 from ataraxis.viewer.bundle import Part
+from ataraxis.viewer.filters import FILTERS
 from ataraxis.viewer.picture import part_of
 from ataraxis.viewer.tap import BINS_A_DECADE, FIRST_BIN, MOST_COLUMNS, Tap
 from ataraxis.viewer.watch import StreamWatch
@@ -40,7 +41,8 @@ class Panel:
     is_raw: bool = False
     stream_id: str = ""
     """The stream of whose columns it has some."""
-    key: int = 0
+    filter_name: str = ""
+    key: tuple[str, int] | None = None
     """Which series of the tap."""
     sent: int = 0
     """Columns before this one were sent; of a picture: its sequence, plus one."""
@@ -112,6 +114,7 @@ class Page:
         columns: int = 1000,
         channels: list[list[int]] | None = None,
         raw: bool = False,
+        filter: str = "",  # the protocol's word
     ) -> None:
         """Show a panel of a stream from now on; `channels` are ranges."""
         number = _whole(panel, 1, 65535, "panel")
@@ -119,6 +122,8 @@ class Page:
             raise BadMessage(f"kind {kind!r} is unknown")
         if not isinstance(stream, str) or not isinstance(raw, bool):
             raise BadMessage("stream is a name, and raw a truth")
+        if filter not in FILTERS:
+            raise BadMessage(f"filter must be one of {[*FILTERS]}")
         is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
         if not is_number or not 0.01 <= seconds <= 3600:
             raise BadMessage("seconds are 0.01 to 3600")
@@ -126,9 +131,15 @@ class Page:
             raise BadMessage(f"a page has at most {MOST_PANELS} panels")
         self._said.pop("panels", None)
         self.panels[number] = Panel(
-            number, kind, stream, float(seconds),
-            _whole(columns, 1, MOST_COLUMNS, "columns"), _ranges(channels), raw,
-        )  # fmt: skip
+            number,
+            kind,
+            stream,
+            float(seconds),
+            _whole(columns, 1, MOST_COLUMNS, "columns"),
+            _ranges(channels),
+            raw,
+            filter_name=filter,
+        )
 
     def look(self, *, panel: int, first: int, last: int) -> None:
         """Send columns `first` to `last` of the past, as far as they are kept."""
@@ -203,7 +214,10 @@ class Page:
     def _columns(self, panel: Panel, tap: Tap) -> list[Part]:
         if panel.stream_id != tap.stream_id:
             panel.stream_id = tap.stream_id
-            panel.key = tap.series_of(panel.seconds, panel.columns)
+            panel.key = tap.series_of(panel.seconds, panel.columns, panel.filter_name)
+            panel.is_fresh = True
+        if panel.key not in tap.series:  # dropped while the page was away
+            panel.key = tap.series_of(panel.seconds, panel.columns, panel.filter_name)
             panel.is_fresh = True
         series = tap.series[panel.key]
         ns = tap.ns_a_column(panel.key)
@@ -276,7 +290,7 @@ class Page:
                 about["problem"] = problems[panel.stream]
             tap = taps.get(panel.stream)
             if panel.kind == "traces" and tap is not None and panel.key:
-                about["ns_a_column"] = tap.ns_a_column(panel.key)
+                about["filter"] = FILTERS[panel.key[0]]
                 about["skipped"] = panel.skipped
                 about["missed"] = tap.missed
             found[str(number)] = about

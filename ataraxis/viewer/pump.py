@@ -67,6 +67,10 @@ class Pump:
         if not pages:
             self._events.close()
             return iter(())
+        used: dict[str, list[tuple[str, int] | None]] = {}
+        for page in pages:
+            for panel in page.panels.values():
+                used.setdefault(panel.stream, []).append(panel.key)
         for name in wanted:
             self._follow(name)
         for name, tap in list(self._taps.items()):
@@ -75,6 +79,7 @@ class Pump:
             try:
                 if not tap.drain():
                     tap.close()
+                tap.drop_unused(used.get(name, ()))
             except Exception as error:  # of one stream: the others go on
                 self._fail(name, error)
         self._events.drain(self.watch.ids.get(EVENTS))

@@ -239,10 +239,11 @@ def verdict_of(streams: Sequence[dict[str, Any]]) -> dict[str, str]:
         return _verdict("", "no streams yet")
     lost = {s["name"]: s["lost"] for s in live if s["lost"]}
     if lost:
-        count = sum(lost.values())
-        noun = "frame" if count == 1 else "frames"
-        return _verdict("bad", f"{count:,} {noun} lost · {_list(lost)}")
+        return _verdict("bad", f"{_frames(lost)} lost · {_list(lost)}")
     readers = [(s, r) for s in live for r in s["readers"]]
+    behind = {s["name"]: r["lost"] for s, r in readers if r["is_durable"] and r["lost"]}
+    if behind:
+        return _verdict("bad", f"{_frames(behind)} not recorded · {_list(behind)}")
     away = {r["label"] for _, r in readers if r["away_s"] is not None}
     if away:
         is_recorder = all(label.startswith(_RECORDER) for label in away)
@@ -261,6 +262,11 @@ def verdict_of(streams: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 def _verdict(tone: str, text: str) -> dict[str, str]:
     return {"tone": tone, "text": text}
+
+
+def _frames(counts: dict[str, int]) -> str:
+    count = sum(counts.values())
+    return f"{count:,} frame" + "s" * (count != 1)
 
 
 def _list(names: Any) -> str:

@@ -357,3 +357,13 @@ def _answers(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_a_snapshot_is_a_picture_of_the_page(tmp_path: Path) -> None:
+    pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed: apt-get install chromium")
+    with Producer("probe", shape=(3,)) as probe, ataraxis.view("probe") as view:
+        path = view.snapshot(tmp_path / "now.png", wait=0.5)
+        assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        probe.unlink()

@@ -11,6 +11,7 @@ import {Traces} from "./traces.js";
 
 const WINDOWS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30];
 const FIRST_TRACES = 3, FIRST_PICTURES = 2, MOST_INTERVALS = 4;
+const FILTERS = ["", "highpass", "median"];
 const find = id => document.getElementById(id);
 
 const layout = new URLSearchParams(location.hash.slice(1));
@@ -24,6 +25,7 @@ const counts = {frames: 0, bundles: 0, columns: 0, gaps: 0, pictures: 0, events:
   drawMs: 0, tracesMs: 0, sideMs: 0, longestMs: 0};
 globalThis.viewCounts = counts;
 let seconds = Number(layout.get("seconds")) || 2, isFrozen = false, nextNumber = 1;
+let filter = FILTERS.includes(layout.get("filter")) ? layout.get("filter") : "";
 let hasLayout = layout.has("show"), nowNs = 0, isSideDue = true, lastMs = 0;
 
 const table = new Table(find("table"), toggle);
@@ -84,7 +86,7 @@ function ask(panel) {
     panel.view.reset();
     link.send({op: "show", panel: panel.number, kind: "traces", stream: panel.stream,
       seconds, columns: Math.min(panel.view.W ?? 1000, 8192),
-      ...panel.ranges ? {channels: panel.ranges} : {}});
+      ...panel.ranges ? {channels: panel.ranges} : {}, filter});
   }
   if (panel.bins)
     link.send({op: "show", panel: panel.bins, kind: "intervals", stream: panel.stream});
@@ -154,8 +156,13 @@ function takeState(news) {
     if (key in news) state[key] = news[key];
   if (news.panels) for (const [number, about] of Object.entries(news.panels)) {
     const panel = byNumber.get(Number(number));
-    if (panel && Number(number) === panel.number && about.problem && !isFrozen)
-      panel.view.note.textContent = about.problem;
+    if (!panel || Number(number) !== panel.number) continue;
+    if (about.problem && !isFrozen) panel.view.note.textContent = about.problem;
+    if (panel.view.describe) {
+      panel.view.missed = about.missed ?? 0;
+      panel.view.filter = about.filter ?? "";
+      panel.view.describe();
+    }
   }
   if (news.labels || news.streams) {
     choose();
@@ -280,6 +287,18 @@ function select(panel, chosen) {
   ask(panel);
 }
 
+// Filters are of the picture only; the heading of the traces names them.
+function changeFilter() {
+  filter = FILTERS[(FILTERS.indexOf(filter) + 1) % FILTERS.length];
+  traces().forEach(ask);
+  layout.set("filter", filter);
+  remember();
+}
+
+function changeMap() {
+  for (const panel of panels.values()) panel.view.changeMap?.();
+}
+
 function changeTheme() {
   layout.set("theme", toggleTheme());
   for (const panel of traces()) if (panel.view.n) { panel.view.paint(); panel.view.redraw(); }
@@ -308,7 +327,7 @@ const KEYS = {
   "0": () => zoom(0), "[": () => stepWindow(-1), "]": () => stepWindow(1),
   ArrowLeft: () => look(-0.25), ArrowRight: () => look(0.25),
   ArrowUp: () => move(-1), ArrowDown: () => move(1), s: solo, t: changeTheme,
-  p: () => traces().forEach(p => p.view.save()), "?": () => find("keys").showModal(),
+  f: changeFilter, c: changeMap, p: () => traces().forEach(p => p.view.save()), "?": () => find("keys").showModal(),
 };
 addEventListener("keydown", event => {
   const own = event.target.closest?.("select, dialog, [role=region]")

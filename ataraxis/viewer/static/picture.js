@@ -2,12 +2,36 @@
 
 import {digits, whole} from "./words.js";
 
-const JPEG = 1;
+const JPEG = 1, AUTO_MS = 500;
+const MAPS = [
+  {name: "", stops: null, isAuto: false},
+  {name: "automatic contrast", stops: ["#000000", "#ffffff"], isAuto: true},
+  {name: "viridis", stops: ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89",
+    "#35b779", "#6ece58", "#b5de2b", "#fde725"], isAuto: true},
+  {name: "inferno", stops: ["#000004", "#1b0c41", "#4a0c6b", "#781c6d", "#a52c60", "#cf4446",
+    "#ed6925", "#fb9b06", "#f7d13d", "#fcffa4"], isAuto: true},
+];
+
+// Colours of the 256 values, of which `low` and `high` are the first and the last stop.
+function tableOf(stops, low, high) {
+  const table = new Uint32Array(256), parts = stops.map(
+    s => [1, 3, 5].map(at => parseInt(s.slice(at, at + 2), 16)));
+  for (let v = 0; v < 256; v++) {
+    const place = Math.min(1, Math.max(0, (v - low) / Math.max(1, high - low))) * (stops.length - 1);
+    const k = Math.min(stops.length - 2, Math.floor(place)), share = place - k;
+    const [r, g, b] = [0, 1, 2].map(
+      i => Math.round(parts[k][i] + share * (parts[k + 1][i] - parts[k][i])));
+    table[v] = (255 << 24 | b << 16 | g << 8 | r) >>> 0;
+  }
+  return table;
+}
 
 export class Picture {
   constructor(name) {
     this.name = name;
     this.shown = 0;
+    this.map = 0;
+    this.bounds = [0, 255];
     const panel = this.element = document.createElement("section");
     panel.className = "panel";
     const head = document.createElement("h2");
@@ -64,17 +88,48 @@ export class Picture {
     this.part = part;
     if (isNew) {
       Object.assign(canvas, {width: part.width, height: part.height});
-      this.context = canvas.getContext("2d");
+      this.context = canvas.getContext("2d", {willReadFrequently: true});
       this.resize();
     }
     if (source instanceof ImageData) this.context.putImageData(source, 0, 0);
     else { this.context.drawImage(source, 0, 0); source.close(); }
+    if (this.map && part.channels === 1) this.recolour(part);
     this.shown++;
     this.note.textContent = "";
     const mapped = part.low === 0 && part.high === 255 ? ""
       : `, ${digits(part.low)} to ${digits(part.high)}`;
     this.about.textContent =
-      `${part.wholeWidth}×${part.wholeHeight}, frame ${whole(part.sequence)}${mapped}`;
+      `${part.wholeWidth}×${part.wholeHeight}, frame ${whole(part.sequence)}${mapped}${this.mapped(part)}`;
+  }
+
+  // ---- colours and contrast, of grey pictures
+
+  changeMap() {
+    this.map = (this.map + 1) % MAPS.length;
+    this.boundsMs = 0;
+  }
+
+  mapped(part) {
+    if (!this.map || part.channels !== 1) return "";
+    const value = v => digits(part.low + v / 255 * (part.high - part.low));
+    return `; ${MAPS[this.map].name}, ${value(this.bounds[0])} to ${value(this.bounds[1])}`;
+  }
+
+  recolour(part) {
+    const image = this.context.getImageData(0, 0, part.width, part.height);
+    const pixels = new Uint32Array(image.data.buffer);
+    this.grey = new Uint8Array(pixels.length);
+    for (let k = 0; k < pixels.length; k++) this.grey[k] = pixels[k] & 255;
+    const now = performance.now();
+    if (now - (this.boundsMs || 0) > AUTO_MS) {
+      this.boundsMs = now;
+      const counts = new Uint32Array(256);
+      for (let k = 0; k < this.grey.length; k += 7) counts[this.grey[k]]++;
+      this.bounds = [edge(counts, 0.005), edge(counts, 0.995)];
+      this.table = tableOf(MAPS[this.map].stops, ...this.bounds);
+    }
+    for (let k = 0; k < pixels.length; k++) pixels[k] = this.table[this.grey[k]];
+    this.context.putImageData(image, 0, 0);
   }
 
   point(x, y) {
@@ -83,13 +138,21 @@ export class Picture {
     const px = Math.floor((x - box.left) / box.width * part.width);
     const py = Math.floor((y - box.top) / box.height * part.height);
     if (px < 0 || py < 0 || px >= part.width || py >= part.height) return;
-    const [r, g, b] = this.context.getImageData(px, py, 1, 1).data;
+    let [r, g, b] = this.context.getImageData(px, py, 1, 1).data;
+    if (this.map && part.channels === 1 && this.grey) r = this.grey[py * part.width + px];
     const value = v => digits(part.low + v / 255 * (part.high - part.low), 4);
     const shown = part.channels === 1 ? value(r) : [r, g, b].join(" ");
     const step = part.wholeWidth / part.width;
     this.readout.textContent =
       `x ${Math.floor(px * step)}  y ${Math.floor(py * step)}  ·  ≈ ${shown}`;
   }
+}
+
+// The value below which a share of the counted pixels are.
+function edge(counts, share) {
+  let left = counts.reduce((sum, n) => sum + n, 0) * share;
+  for (let v = 0; v < 256; v++) if ((left -= counts[v]) <= 0) return v;
+  return 255;
 }
 
 function raw(part) {

@@ -226,8 +226,10 @@ export class Traces {
     const often = rate ? ` × ${digits(rate, 6)}/s` : "";
     const scale = this.perRow ? `; a row is ${digits(this.row, 2)} ${units}` : "";
     const which = this.first || this.only ? ` from ${dim} ${this.first}` : "";
+    const filtered = this.filter ? `; ${this.filter}` : "";
+    const missed = this.missed ? `; this page missed ${whole(this.missed)} frames` : "";
     this.about.textContent =
-      `${noun}${which}${often}, a column is ${span(this.ns * 1e-9)}${scale}`.trim();
+      `${noun}${which}${often}, a column is ${span(this.ns * 1e-9)}${scale.trimEnd()}${filtered}${missed}`;
   }
 
   // ---- pixels
