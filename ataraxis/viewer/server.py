@@ -130,7 +130,8 @@ class ViewServer:
             async for message in socket:
                 page.hear(message)
         except BadMessage as error:
-            await socket.close(_BAD_MESSAGE, str(error)[:120])
+            reason = str(error).encode()[:120].decode(errors="ignore")
+            await socket.close(_BAD_MESSAGE, reason)
         except ConnectionClosed:
             pass
         finally:

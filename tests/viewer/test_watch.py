@@ -95,6 +95,13 @@ def test_what_is_said_is_json_and_takes_part_in_nothing(tmp_path: Path) -> None:
         probe.unlink()
 
 
+def test_a_stream_of_bytes_is_not_drawn() -> None:
+    with Producer("raw", 64, 8) as raw:
+        (found,) = StreamWatch(None).look()["streams"]
+        assert (found["what"], found["kind"]) == ("bytes, at most 64", "")
+        raw.unlink()
+
+
 def test_pipes_are_seen_with_their_workers() -> None:
     pipe = Pipe("doubled")
     pipe.add(Processor("first", func=double, workers=2)).add(
