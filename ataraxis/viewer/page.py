@@ -33,7 +33,7 @@ class Panel:
 
     number: int
     kind: str
-    """'traces', 'picture' or 'intervals'."""
+    """'traces', 'picture', 'intervals' or 'spectrogram', of its first channel."""
     stream: str
     seconds: float = 2.0
     columns: int = 1000
@@ -118,7 +118,7 @@ class Page:
     ) -> None:
         """Show a panel of a stream from now on; `channels` are ranges."""
         number = _whole(panel, 1, 65535, "panel")
-        if kind not in ("traces", "picture", "intervals"):
+        if kind not in ("traces", "picture", "intervals", "spectrogram"):
             raise BadMessage(f"kind {kind!r} is unknown")
         if not isinstance(stream, str) or not isinstance(raw, bool):
             raise BadMessage("stream is a name, and raw a truth")
@@ -199,6 +199,8 @@ class Page:
             panel.sent_ns, step = now, 1 / BINS_A_DECADE
             counts = tap.intervals.counts()
             return [bundle.bins(panel.number, FIRST_BIN, step, counts)]
+        if panel.kind == "spectrogram":
+            return self._columns(panel, tap) if tap.kind == "traces" else []
         if panel.kind != tap.kind:
             return []
         if panel.kind == "picture":
@@ -212,13 +214,13 @@ class Page:
         return self._columns(panel, tap)
 
     def _columns(self, panel: Panel, tap: Tap) -> list[Part]:
-        if panel.stream_id != tap.stream_id:
+        is_dropped = panel.key not in tap.series  # while the page was away
+        if panel.stream_id != tap.stream_id or is_dropped:
             panel.stream_id = tap.stream_id
-            panel.key = tap.series_of(panel.seconds, panel.columns, panel.filter_name)
+            panel.key = _series_of(panel, tap)
             panel.is_fresh = True
-        if panel.key not in tap.series:  # dropped while the page was away
-            panel.key = tap.series_of(panel.seconds, panel.columns, panel.filter_name)
-            panel.is_fresh = True
+        if panel.key is None:
+            return []
         series = tap.series[panel.key]
         ns = tap.ns_a_column(panel.key)
         oldest = series.end - int(panel.seconds * 1e9 / ns) - 1
@@ -230,7 +232,9 @@ class Page:
             panel.skipped += start - panel.sent
             panel.sent = start
         chosen = panel.channels
-        if chosen is not None:
+        if panel.kind == "spectrogram":
+            chosen = None  # its columns are frequencies
+        elif chosen is not None:
             chosen = chosen[chosen < tap.channels]
         parts = []
         for range_, is_past in (panel.past, True), ((panel.sent, series.end), False):
@@ -303,6 +307,14 @@ _OPERATIONS: dict[str, Callable[..., None]] = {
     "window": Page.look,
     "ack": Page.acknowledge,
 }
+
+
+def _series_of(panel: Panel, tap: Tap) -> tuple[str, int] | None:
+    """Return the series that a panel shows."""
+    if panel.kind == "spectrogram":
+        channel = 0 if panel.channels is None else int(panel.channels[0])
+        return tap.spectrum_of(channel)
+    return tap.series_of(panel.seconds, panel.columns, panel.filter_name)
 
 
 def _whole(value: Any, least: int, most: int, what: str) -> int:

@@ -19,6 +19,7 @@ from ataraxis.stream import Consumer
 from ataraxis.stream.samples import SampleLayout
 from ataraxis.viewer.columns import ColumnSeries, drawn_dtype, factor_of
 from ataraxis.viewer.filters import HighPass, MedianReference, make_filter
+from ataraxis.viewer.spectrum import Spectrum
 
 LABEL = "view"
 """Label of viewers among the readers of a stream."""
@@ -89,6 +90,7 @@ class Tap:
         self.intervals = Intervals()
         self.series: dict[tuple[str, int], ColumnSeries] = {}
         self._used_s: dict[tuple[str, int], float] = {}
+        self._spectra: dict[tuple[str, int], Spectrum] = {}
         self._filters: dict[str, HighPass | MedianReference] = {}
         self.picture: tuple[int, int, NDArray[Any]] | None = None
         """Sequence, time and pixels of the newest frame, if it is a picture."""
@@ -150,6 +152,20 @@ class Tap:
             self.series[found] = ColumnSeries(factor, self.channels, dtype, capacity)
         return found
 
+    def spectrum_of(self, channel: int) -> tuple[str, int] | None:
+        """Return the key in `series` of the spectrum of a channel; None: no rate."""
+        if self.rate is None or not 0 <= channel < self.channels:
+            return None
+        spectrum = Spectrum(channel, self.rate)
+        key = f"spectrum of {channel}", spectrum.hop
+        if key not in self.series:
+            self._spectra[key] = spectrum
+            length = math.ceil(self._history_s * self.rate / spectrum.hop) + 2
+            self.series[key] = ColumnSeries(
+                spectrum.hop, spectrum.bins, np.dtype("f4"), length
+            )
+        return key
+
     def drop_unused(self, used: Collection[tuple[str, int] | None]) -> None:
         """Drop the series that no panel has used for a minute."""
         now = time.monotonic()
@@ -158,6 +174,7 @@ class Tap:
                 self._used_s[key] = now
             elif now - self._used_s.setdefault(key, now) > _UNUSED_S:
                 del self.series[key], self._used_s[key]
+                self._spectra.pop(key, None)
         for name in self._filters.keys() - {name for name, _ in self.series}:
             del self._filters[name]
 
@@ -270,7 +287,11 @@ class Tap:
         by_filter = {"": rows}
         for name, apply in self._filters.items():
             by_filter[name] = apply(self._position, rows)
+        for key, spectrum in self._spectra.items():
+            self.series[key].add_at(*spectrum(self._position, rows))
         for (name, factor), series in self.series.items():
+            if (name, factor) in self._spectra:
+                continue
             if factor > 0:
                 series.add(self._position, by_filter[name])
             elif times is not None:

@@ -11,6 +11,7 @@ from ataraxis import Producer
 from ataraxis.labels import Labels
 from ataraxis.viewer.columns import ColumnSeries, drawn_dtype, factor_of
 from ataraxis.viewer.filters import HighPass, make_filter
+from ataraxis.viewer.spectrum import Spectrum
 from ataraxis.viewer.tap import Intervals, Tap, shown_as
 
 DTYPES = ["i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8"]
@@ -259,6 +260,46 @@ def test_a_filtered_series_is_exact_too_and_begins_again_after_a_gap() -> None:
         tap.drop_unused([plain])
         assert list(tap.series) == [plain]
         assert not tap._filters
+        tap.close()
+        probe.unlink()
+
+
+@pytest.mark.parametrize("piece", [1, 7, 64, 1000])
+def test_a_spectrum_is_the_same_in_any_pieces(piece: int) -> None:
+    rate = 2000.0
+    tone = np.sin(2 * np.pi * 500 * np.arange(1000) / rate)[:, None] * 100
+    whole, cut = Spectrum(0, rate), Spectrum(0, rate)
+    columns, power = whole(96, tone)
+    parts = [cut(96 + k, tone[k : k + piece]) for k in range(0, 1000, piece)]
+    assert np.concatenate([c for c, _ in parts]).tolist() == columns.tolist()
+    found = np.concatenate([p for _, p in parts])
+    assert np.allclose(found, power, atol=1e-3)
+    assert (power.argmax(axis=1) == whole.hop // 2).all(), "500 of 1,000 Hz"
+    # Begins again after a gap, at whole pieces.
+    assert cut(10_000, tone[: 2 * cut.hop - 1])[0].size == 0
+
+
+def test_a_tap_has_the_spectrum_of_a_channel() -> None:
+    with Producer(
+        "probe", shape=(100, 3), dtype="i2", dims=("time", "channel"),
+        attrs={"sample_rate_hz": 2000}, buffer_count=16,
+    ) as probe:  # fmt: skip
+        tap = Tap("probe", None, 60)
+        key = tap.spectrum_of(2)
+        assert key == ("spectrum of 2", 16)
+        assert tap.spectrum_of(3) is None
+        t = np.arange(1000) / 2000
+        wave = (300 * np.sin(2 * np.pi * 250 * t)).astype("i2")
+        for k in range(10):
+            block = np.zeros((100, 3), "i2")
+            block[:, 2] = wave[100 * k : 100 * k + 100]
+            probe.send(block)
+        tap.drain()
+        series = tap.series[key]
+        _, low, high = series.read(0, series.end)
+        assert len(low) > 50
+        assert np.array_equal(low, high)
+        assert (low.argmax(axis=1) == 4).all(), "250 of 1,000 Hz"
         tap.close()
         probe.unlink()
 

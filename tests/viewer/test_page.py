@@ -239,6 +239,14 @@ def test_the_page_is_used_by_keys(tmp_path: Path) -> None:
         seen.wait(f"{heading}.includes('median reference')")
         page.keyboard.press("f")
         seen.wait(f"!{heading}.includes('median')")
+        page.keyboard.press("g")
+        second = "document.querySelectorAll('#traces h2')[2]?.textContent ?? ''"
+        seen.wait(f"({second}).includes('spectrogram') && ({second}).includes('dB')")
+        if SHOTS:
+            page.wait_for_timeout(3000)
+            page.screenshot(path=f"{SHOTS}/spectrogram.png")
+        page.keyboard.press("g")
+        seen.wait(f"{second} === ''")
         page.keyboard.press("c")
         page.keyboard.press("c")
         shown = "document.querySelector('#pictures h2').textContent"

@@ -1,30 +1,10 @@
 // Picture: the newest frame; one is decoded at a time, and the last one is shown.
 
+import {tableOf} from "./maps.js";
 import {digits, whole} from "./words.js";
 
 const JPEG = 1, AUTO_MS = 500;
-const MAPS = [
-  {name: "", stops: null, isAuto: false},
-  {name: "automatic contrast", stops: ["#000000", "#ffffff"], isAuto: true},
-  {name: "viridis", stops: ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89",
-    "#35b779", "#6ece58", "#b5de2b", "#fde725"], isAuto: true},
-  {name: "inferno", stops: ["#000004", "#1b0c41", "#4a0c6b", "#781c6d", "#a52c60", "#cf4446",
-    "#ed6925", "#fb9b06", "#f7d13d", "#fcffa4"], isAuto: true},
-];
-
-// Colours of the 256 values, of which `low` and `high` are the first and the last stop.
-function tableOf(stops, low, high) {
-  const table = new Uint32Array(256), parts = stops.map(
-    s => [1, 3, 5].map(at => parseInt(s.slice(at, at + 2), 16)));
-  for (let v = 0; v < 256; v++) {
-    const place = Math.min(1, Math.max(0, (v - low) / Math.max(1, high - low))) * (stops.length - 1);
-    const k = Math.min(stops.length - 2, Math.floor(place)), share = place - k;
-    const [r, g, b] = [0, 1, 2].map(
-      i => Math.round(parts[k][i] + share * (parts[k + 1][i] - parts[k][i])));
-    table[v] = (255 << 24 | b << 16 | g << 8 | r) >>> 0;
-  }
-  return table;
-}
+const MAPS = ["", "automatic contrast", "viridis", "inferno"];
 
 export class Picture {
   constructor(name) {
@@ -112,7 +92,7 @@ export class Picture {
   mapped(part) {
     if (!this.map || part.channels !== 1) return "";
     const value = v => digits(part.low + v / 255 * (part.high - part.low));
-    return `; ${MAPS[this.map].name}, ${value(this.bounds[0])} to ${value(this.bounds[1])}`;
+    return `; ${MAPS[this.map]}, ${value(this.bounds[0])} to ${value(this.bounds[1])}`;
   }
 
   recolour(part) {
@@ -126,7 +106,7 @@ export class Picture {
       const counts = new Uint32Array(256);
       for (let k = 0; k < this.grey.length; k += 7) counts[this.grey[k]]++;
       this.bounds = [edge(counts, 0.005), edge(counts, 0.995)];
-      this.table = tableOf(MAPS[this.map].stops, ...this.bounds);
+      this.table = tableOf(MAPS[this.map], ...this.bounds);
     }
     for (let k = 0; k < pixels.length; k++) pixels[k] = this.table[this.grey[k]];
     this.context.putImageData(image, 0, 0);

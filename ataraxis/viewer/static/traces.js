@@ -88,7 +88,7 @@ export class Traces {
     this.columnOf = new Float64Array(this.n).fill(-1);
     this.lost = new Uint8Array(this.n);
     this.held = new Uint8Array(this.n);
-    this.element.style.flexGrow = Math.min(8, Math.max(1.4, Math.sqrt(part.channels)));
+    this.element.style.flexGrow = this.grow ?? Math.min(8, Math.max(1.4, Math.sqrt(part.channels)));
     this.paint();
   }
 
