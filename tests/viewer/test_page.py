@@ -184,6 +184,7 @@ def test_the_page_is_used_by_keys(tmp_path: Path) -> None:
             name and is_seen for what, name, is_seen in reached if what != "BODY"
         )
         page.evaluate("document.activeElement.blur()")
+        seen.wait("viewCounts.columns > 5000")  # so that there is a past to look at
         # Space stops the picture and not the acquisition.
         page.keyboard.press("Space")
         assert page.get_attribute("#freeze", "aria-pressed") == "true"
