@@ -18,8 +18,12 @@ from ataraxis.shm.context import ContextLike
 from ataraxis.stream import Consumer
 from ataraxis.stream.samples import SampleLayout
 from ataraxis.viewer.columns import ColumnSeries, drawn_dtype, factor_of
-from ataraxis.viewer.filters import HighPass, MedianReference, make_filter
-from ataraxis.viewer.spectrum import Spectrum
+from ataraxis.viewer.filters import (
+    HighPass,
+    MedianReference,
+    Spectrum,
+    make_filter,
+)
 
 LABEL = "view"
 """Label of viewers among the readers of a stream."""

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from ataraxis import Producer
 from ataraxis.labels import Labels
 from ataraxis.viewer.columns import ColumnSeries, drawn_dtype, factor_of
-from ataraxis.viewer.filters import HighPass, make_filter
-from ataraxis.viewer.spectrum import Spectrum
+from ataraxis.viewer.filters import HighPass, Spectrum, make_filter
 from ataraxis.viewer.tap import Intervals, Tap, shown_as
 
 DTYPES = ["i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8"]
