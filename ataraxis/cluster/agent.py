@@ -51,7 +51,7 @@ STATE = ".agent.json"
 GRACE_S = 10.0
 """A mirror of a program goes if the program does not return to a new agent in time."""
 _ACCEPT_S = 0.5
-_TICK_S = 1.0
+_TICK_S, _LOOK_S = 1.0, 0.25
 _PAGE = 200
 _CHANNELS = 512
 
@@ -407,8 +407,14 @@ class Agent:
                 self._untold.discard(contact.host)
 
     def _look_after(self) -> None:
-        """Drop what is not needed any more; once a second."""
-        while not self._stop.wait(_TICK_S):
+        """Keep the next streams of mirrors; drop what is not needed, once a second."""
+        tick_at = time.monotonic()
+        while not self._stop.wait(_LOOK_S):
+            if self._outlets is not None:
+                self._outlets.look()
+            if time.monotonic() - tick_at < _TICK_S:
+                continue
+            tick_at = time.monotonic()
             with self._gate:
                 over = [n for n, e in self._mirrors.items() if not e.is_needed]
             for name in over:

@@ -25,7 +25,7 @@ from ataraxis.labels import Labels
 from ataraxis.link.carrier import NAME_BYTES, Carrier
 from ataraxis.link.conversation import Conversation
 from ataraxis.link.inlet import InletStatistics, StreamInlet
-from ataraxis.link.messages import Hello, Offer, StreamEnd, is_data
+from ataraxis.link.messages import FramesLost, Hello, Offer, StreamEnd, is_data
 from ataraxis.link.session import CALM_BEAT_S, Backoff, LinkSession
 from ataraxis.shm.context import Context
 from ataraxis.shm.header import Kind
@@ -511,6 +511,11 @@ class InletRun:
             for message in talk.messages(has_frames=True):
                 if not inlet.take(message, now):
                     raise BadMessage(f"unexpected {type(message).__name__}")
+                if isinstance(message, FramesLost):
+                    self._report(
+                        f"mirror {self.wish.name}: {message.count} frames from "
+                        f"{message.first} on are lost: {message.why}"
+                    )
                 if isinstance(message, Offer):
                     talk.grow(self._rings.slot_bytes + _SMALL + _BUFFER_BYTES)
             if talk.start == before:

@@ -24,6 +24,7 @@ from ataraxis.errors import (
     BadMessage,
     HostUnavailable,
     LayoutError,
+    LoggerError,
     SegmentNotFound,
 )
 from ataraxis.link.carrier import ChannelClosed
@@ -52,6 +53,8 @@ FORGET = "forget"
 _IDLE_S, _CALM_S = 0.5, 1.0
 _ACTIVE_S = 0.05
 _LOOK_S = 0.25
+RETURN_S = 10.0
+"""What an agent before has left is kept for so long for mirrors that are not known."""
 _WANT_S = 10.0
 
 Report = Callable[[str], None]
@@ -224,6 +227,11 @@ class OutletRun:
             consumer.close()
 
     # ---- for the agent
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether it has ended, and a mirror still receives it."""
+        return self.outlet.is_ended and self.outlet.is_needed
 
     @property
     def is_over(self) -> bool:
@@ -418,10 +426,14 @@ class OutletChannel:
         buffer = memoryview(bytearray(run.outlet.buffer_bytes))
         try:
             armed: tuple[tuple[int, int], ...] = ()
+            lively_until = 0.0
             while not self._is_over and link.is_current:
                 seen, count = self._alarm.count, 0
+                now = time.monotonic()
                 is_end_due = run.outlet.is_ended and not link.has_sent_end
-                if is_end_due or not run.is_lossless:
+                # After the last frame the account follows, of what has changed.
+                is_lively = now < lively_until
+                if is_end_due or is_lively or not run.is_lossless:
                     self._has_work = True
                 if self._has_work or run.has_news(armed):
                     self._has_work = False
@@ -435,11 +447,13 @@ class OutletChannel:
                             run.step()
                             count = link.fill(buffer, time.monotonic())
                 if count:
-                    self._has_work = True
+                    self._has_work, lively_until = True, now + 2 * _CALM_S
                     self._talk.send_frames(buffer[:count], count)
                     continue
                 self._talk.send()
                 pause = self._talk.wait_time(time.monotonic())
+                if is_lively:
+                    pause = min(pause, _IDLE_S)
                 self._alarm.sleep(seen, pause, *armed)
         except Exception as error:  # told by the receiver, whatever it is
             self._failure = error
@@ -473,6 +487,8 @@ class OutletRuns:
         self._runs: dict[str, OutletRun] = {}
         self._is_closed = False
         self._return()
+        self._left = set(self._runs)
+        self._left_until = time.monotonic() + RETURN_S
 
     def _return(self) -> None:
         """Take up what an agent left that died: durable readers, and spools."""
@@ -481,14 +497,15 @@ class OutletRuns:
                 if _has_durable(name, self._context):
                     self._opened(name)
         for memory in spools_of(self._spools):
-            if memory.stream_id in self._runs:
-                continue
+            if memory.stream_id in self._runs or self._id_of(memory.stream) == (
+                memory.stream_id
+            ):
+                continue  # its ring is here: opened already, or when its mirror asks
             try:
                 run = self._made(memory.stream, None, memory)
                 self._runs[memory.stream_id] = run
             except (AtaraxisError, OSError, ValueError) as error:
                 self._report(f"the spool of {memory.stream!r} cannot be read: {error}")
-        self.sweep()
 
     def _made(
         self, stream: str, consumer: Consumer | None, memory: SpoolMemory | None = None
@@ -502,21 +519,45 @@ class OutletRuns:
 
         None: it is the stream `but`.
         """
-        segment = Segment.attach(name, kind=Kind.STREAM, context=self._context)
-        stream_id = segment.header.uuid.hex()
-        del segment
+        stream_id = self._id_of(name)
         if stream_id == but:
             return None
         if stream_id in self._runs:
             return self._runs[stream_id]
         consumer = Consumer(name, context=self._context, durable=DURABLE)
+        earlier = [run for run in self._runs.values() if run.stream == name]
         try:
             run = self._runs[consumer.stream_id] = self._made(name, consumer)
         except BaseException:
             if consumer.received_count == 0:
                 consumer.close()
             raise
+        if earlier:
+            try:
+                with run.lock:
+                    run.outlet.adopt(earlier[-1].outlet)
+            except (LoggerError, OSError) as error:  # tried again by its tick
+                self._report(f"the mirrors of {name!r} could not be noted: {error}")
         return run
+
+    def _id_of(self, name: str) -> str:
+        """Return the id of the stream that has a name now; '' if there is none."""
+        try:
+            segment = Segment.attach(name, kind=Kind.STREAM, context=self._context)
+        except (SegmentNotFound, FileNotFoundError, LayoutError, ValueError):
+            return ""
+        return segment.header.uuid.hex()
+
+    def look(self) -> None:
+        """Open the next streams of names whose mirrors still receive an earlier one.
+
+        Their mirrors may be away: frames are kept for them from the first one on.
+        """
+        with self._gate:
+            names = {run.stream for run in self._runs.values() if run.is_awaited}
+            for name in names:
+                with contextlib.suppress(AtaraxisError, OSError):
+                    self._opened(name)
 
     def open(self, key: MirrorKey, want: Want) -> OpenedOutlet | None:
         """Open the stream that a mirror wants; None: it does not exist yet.
@@ -580,7 +621,16 @@ class OutletRuns:
     def sweep(self) -> None:
         """Drop the streams that no mirror needs."""
         with self._gate:
-            over = [run for run in self._runs.values() if run.is_over]
+            if time.monotonic() >= self._left_until:
+                self._left.clear()
+            newest = {run.stream: run for run in self._runs.values()}
+            over = [
+                run
+                for run in self._runs.values()
+                if run.is_over
+                and run.stream_id not in self._left
+                and newest[run.stream].outlet.is_noted
+            ]
             for run in over:
                 del self._runs[run.stream_id]
         for run in over:

@@ -151,6 +151,8 @@ class Spool:
                 index_path(path).unlink(missing_ok=True)
             else:
                 self._parts.append(part)
+        # By their frames: a writer takes the least number that is free.
+        self._parts.sort(key=lambda part: part.first)
         if self._parts:
             self._first, self._next = self._parts[0].first, self._parts[-1].until
 

@@ -261,7 +261,7 @@ class _Attempts:
         return self.scrub(why(failed[0], timeout)), may_help
 
 
-class _Delivery:
+class _AlarmWay:
     """One alarm of the rig: its messages, delivered one after the other."""
 
     def __init__(
@@ -311,7 +311,7 @@ class AlarmServer:
         self._over = Latch()
         self._beat = time.monotonic()
         self._ways = [
-            _Delivery(_alarm(raw), settings["tries"], self._over, self._report)
+            _AlarmWay(_alarm(raw), settings["tries"], self._over, self._report)
             for raw in settings["alarms"]
         ]
         self._attempts = _Attempts()

@@ -377,3 +377,26 @@ def test_a_viewer_sees_the_end_of_a_producer_that_died(rig: Lab) -> None:
             program.process.kill()
             assert made.wait(WAIT_S).reason == "completed"
             assert view.receive(timeout=WAIT_S) is None
+
+
+def test_streams_wait_for_a_mirror_that_is_away(rig: Lab) -> None:
+    """The program there is restarted, while the other host cannot be reached."""
+    here = rig.contexts["gpu"]
+    with camera(rig) as producer:
+        mirror(rig, detached=True).close()
+        copy = reader(rig)
+        send(producer, 0)
+        assert read(copy, 1) == [0]
+        rig.network.cut("acq", "gpu")
+        send(producer, *range(1, 100))
+        producer.end()
+    with camera(rig) as producer:
+        wait_until(lambda: readers_there(rig) == ["agent"], WAIT_S, "the agent there")
+        send(producer, *range(100, 300))
+        rig.network.heal("acq", "gpu")
+        assert read(copy, 99) == list(range(1, 100))
+        assert copy.receive(timeout=WAIT_S) is None
+        copy.close()
+        with reader(rig) as copy:
+            assert read(copy, 200) == list(range(100, 300))
+        drop_mirror("camera", context=here)

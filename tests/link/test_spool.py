@@ -202,6 +202,24 @@ def test_files_are_removed_when_no_mirror_needs_them(
     spool.close()
 
 
+def test_files_are_ordered_by_their_frames(camera: Camera, tmp_path: Path) -> None:
+    """A new file takes a number that is free: the least one, after the oldest went."""
+    first = Spool(tmp_path, ID, LIMIT)
+    for k in range(3):
+        camera.send(20)
+        first.append(camera.ring, 20 * (k + 1))
+        camera.ring.release(20 * (k + 1))
+        first.close()  # each time a file is full
+        if k == 1:
+            first.trim(20)
+    names = [path.name for path in first.directory.glob("*.axj")]
+    assert sorted(names) == ["spool.000000.axj", "spool.000001.axj"]
+    again = Spool(tmp_path, ID, LIMIT)
+    assert (again.first, again.next) == (20, 60)
+    assert [number for number, _ in read(again, 20)] == [*range(20, 60)]
+    again.close()
+
+
 def test_its_limit_is_kept(camera: Camera, tmp_path: Path) -> None:
     spool = Spool(tmp_path, ID, 20_000)
     camera.send(40, 900)
