@@ -58,6 +58,8 @@ class Proxy:
         self._is_behind = False
         self._reconnects: list[str] = []
         self._lost = 0
+        self.away = ""
+        """Why the source has gone away; empty while it is there."""
 
     def blocks(self, is_over: Callable[[], bool]) -> Iterator[Block]:
         """Yield blocks until the source ends."""
@@ -113,7 +115,7 @@ class Proxy:
 
     def _reopen(self, error: OSError, is_over: Callable[[], bool]) -> None:
         """Reopen the source, or raise `SourceLost`."""
-        reason = f"{type(error).__name__}: {error}"
+        self.away = reason = f"{type(error).__name__}: {error}"
         self._out = self._form = None  # its labels may have changed
         self.source.close()
         began, pause = time.monotonic(), _PAUSE_S[0]
@@ -133,6 +135,7 @@ class Proxy:
                 continue
             del self._reconnects[: len(self._reconnects) - _KEPT + 1]
             self._reconnects.append(f"{type(error).__name__}: {error}")
+            self.away = ""
             return
 
     def wake(self) -> None:

@@ -245,6 +245,11 @@ class Task:
             lost, reconnects, self._feed.lateness(),
         )  # fmt: skip
 
+    @property
+    def away(self) -> str:
+        """Why its live source has gone away; empty while it is there."""
+        return str(getattr(self._feed, "away", ""))
+
     def __repr__(self) -> str:
         return f"<Task {self.randseq}: {'runs' if self.end is None else self.end}>"
 

@@ -92,7 +92,8 @@ def check(
     -------
     Preflight
         Whether every source opens, rates hold within 5 %, nothing is missing, recorders
-        are at most 0.5 s behind, and the disk lasts as long as the rig expects.
+        are at most 0.5 s behind, the disk lasts as long as the rig expects, and each of
+        its alarms could be told a test message.
 
     Raises
     ------
@@ -103,11 +104,36 @@ def check(
     shm = "/dev/shm" if os.path.isdir("/dev/shm") else None
     place = Path(tempfile.mkdtemp(prefix="ataraxis-check-", dir=shm))
     where = Path(tempfile.mkdtemp(prefix=".ataraxis-check-", dir=directory))
+    ends = until or Latch()
     try:
-        return _tried(rig, soak, Context.of(place), where, until or Latch(), release)
+        context = Context.of(place)
+        told, failed = _test_alarms(rig, context, ends)
+        # In the test no event is told.
+        quiet = replace(rig, alarms=[], heartbeat=None)
+        found = _tried(quiet, soak, context, where, ends, release)
+        return replace(
+            found, problems=found.problems + failed, notes=found.notes + told
+        )
     finally:
         shutil.rmtree(place, ignore_errors=True)
         shutil.rmtree(where, ignore_errors=True)
+
+
+def _test_alarms(
+    rig: Rig, context: Context, until: Latch
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Send a test in each way of the rig; return what was told, and what was not."""
+    if not rig.alarms and rig.heartbeat is None:
+        return (), ()
+    from ataraxis.session.alarm_run import AlarmRun
+
+    run = AlarmRun(
+        rig.alarms, rig.heartbeat, "check", context, lambda text: None, is_test=True
+    )
+    found = run.test(until)
+    told = [f"{label}: a test was sent" for label, why in found.items() if not why]
+    failed = [f"{label}: {why}" for label, why in found.items() if why]
+    return tuple(told), tuple(failed)
 
 
 def _tried(

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ataraxis.datamux import API, producer_of
+from ataraxis.datamux import API, End, StreamAck, producer_of
 from ataraxis.shm.process import (
     ProcessOutput,
     ProcessWatch,
@@ -29,6 +29,8 @@ LOOK_S = 0.5
 GRACE_S = 25.0
 _PAUSE_S = 0.5
 _LOOK_S = 0.05
+AWAY = "away"
+"""Key of the line that a source prints when its device has gone away."""
 
 
 class Program:
@@ -56,6 +58,8 @@ class Program:
         What it prints is read with `output`, and not part of messages about its end.
     pause_s : float
         Time between its end and its restart, s.
+    on_failure : callable
+        Called with a line when it has failed.
     """
 
     def __init__(
@@ -70,12 +74,14 @@ class Program:
         is_reporting: bool = False,
         is_ended_by_signal: bool = False,
         pause_s: float = _PAUSE_S,
+        on_failure: Callable[[str], object] = lambda text: None,
     ) -> None:
         self.name, self.is_viewer = name, is_viewer
         self.restarts, self.was_killed = 0, False
         self._command, self._context, self._note = command, context, note
         self._end_message, self._is_reporting = end_message, is_reporting
         self._pause_s, self._is_ended_by_signal = pause_s, is_ended_by_signal
+        self._on_failure = on_failure
         self._budget, self._ended_at = RestartBudget(MOST_FAILS), 0.0
         self.failure = ""
         """Why it is not restarted any more; empty: it is."""
@@ -83,11 +89,16 @@ class Program:
 
     @classmethod
     def of_source(
-        cls, name: str, options: dict[str, Any], note: Callable[[str], object]
+        cls,
+        name: str,
+        options: dict[str, Any],
+        note: Callable[[str], object],
+        on_failure: Callable[[str], object] = lambda text: None,
     ) -> Program:
         """Start the program of a source, `run` with these options."""
         command = process_command("ataraxis.session.process:main", json.dumps(options))
-        return cls(name, command, options["context"], note)
+        context = options["context"]
+        return cls(name, command, context, note, on_failure=on_failure)
 
     def _start(self) -> None:
         self._began_at = time.monotonic()
@@ -124,6 +135,8 @@ class Program:
         self._ended_at = time.monotonic()
         output = self.last_output()
         self._note(f"{self.name!r} ended, exit code {code}: {output}")
+        if code and not self.is_viewer:
+            self._on_failure(f"it ended, exit code {code}: {output}")
         if code == 0 or self._ended_at - self._began_at >= EARLY_S:
             self._budget.renew()
             return
@@ -135,6 +148,7 @@ class Program:
                 f"{code}: {output}"
             )
             self._note(self.failure)
+            self._on_failure(self.failure)
 
     def restart(self) -> None:
         """Start it again; it has ended."""
@@ -244,7 +258,7 @@ def run(options: dict[str, Any]) -> dict[str, Any]:
             )
             if is_over.is_set():
                 api.stop()
-            end = ack.wait()
+            end = _await_end(ack)
             done = ack.task.statistics()
     return {
         "samples": done.samples,
@@ -253,6 +267,19 @@ def run(options: dict[str, Any]) -> dict[str, Any]:
         "reconnects": list(done.reconnects),
         "error": "" if end.error is None else str(end.error),
     }
+
+
+def _await_end(ack: StreamAck) -> End:
+    """Wait for the end; print a line each time that the source has gone away."""
+    before = ""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            return ack.wait(LOOK_S)
+        away = ack.task.away
+        if away and not before:
+            sys.stdout.write(json.dumps({AWAY: away}) + "\n")
+            sys.stdout.flush()
+        before = away
 
 
 def _end_with_input(api: API, is_over: Latch) -> None:

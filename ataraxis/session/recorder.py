@@ -50,6 +50,7 @@ def run(options: dict[str, Any]) -> None:
             name, Path(options["directory"]), Context.of(options["context"]),
             options["recorder"], say=lambda text: report(note=text),
             on_loss=lambda loss: report(loss=asdict(loss)),
+            on_alarm=lambda *alarm: report(alarm=alarm),
             on_end=lambda stream, is_ended: report(stream=stream, ended=is_ended),
             durability=options["durability"], is_known=name in options["known"],
         )
@@ -203,10 +204,12 @@ class RecorderProcess:
         say: Callable[[str], object],
         on_loss: Callable[[SessionLoss], object],
         on_end: Callable[[str, bool], object],
+        on_alarm: Callable[[str, str, str], object] = lambda kind, stream, text: None,
     ) -> None:
         self.name = name
         self.tracks = {s: RecorderProxy(s, context, recorder) for s in streams}
         self._say, self._on_loss, self._on_end = say, on_loss, on_end
+        self._on_alarm = on_alarm
         self._on_refusal: Callable[[str], object] = say
         self._is_patient = False
         self._options = {
@@ -219,6 +222,10 @@ class RecorderProcess:
         self.program = Program(
             name, self._command, str(context.path), say,
             end_message=f"{END}\n".encode(), is_reporting=True, pause_s=0.0,
+            on_failure=lambda text: on_alarm(
+                "recorder_down", streams[0] if len(streams) == 1 else "",
+                f"{name!r}, which records {', '.join(streams)}: {text}",
+            ),
         )  # fmt: skip
 
     def _command(self) -> list[str]:
@@ -249,6 +256,8 @@ class RecorderProcess:
             self.tracks[message["known"]].is_known = True
         if "ended" in message:
             self._on_end(message["stream"], message["ended"])
+        if "alarm" in message:
+            self._on_alarm(*message["alarm"])
         if "loss" in message:
             loss = SessionLoss(**message["loss"])
             self.tracks[loss.stream].lose(loss)

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from ataraxis.config import YamlConfig
 from ataraxis.datamux.registry import BUILT_IN, check_options
 from ataraxis.errors import ConfigError
+from ataraxis.session.alarms import RigAlarm, RigHeartbeat
 from ataraxis.session.events import EVENTS
 from ataraxis.session.output_device import problems_of_uri
 from ataraxis.session.outputs import NAME_SIZE, SAFE
@@ -139,6 +140,10 @@ class Rig(YamlConfig):
     pipes: dict[str, RigPipe] = field(default_factory=dict)
     viewers: dict[str, RigViewer] = field(default_factory=dict)
     outputs: dict[str, RigOutput] = field(default_factory=dict)
+    alarms: list[RigAlarm] = field(default_factory=list)
+    heartbeat: RigHeartbeat | None = field(
+        default=None, metadata={"help": "a URL that is asked while the session lives"}
+    )
     expected_s: float = field(
         default=3600.0, metadata={"units": "s", "help": "time the disk must last"}
     )

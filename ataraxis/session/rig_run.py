@@ -9,6 +9,8 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Protocol
 
@@ -17,8 +19,9 @@ from ataraxis.datamux.registry import NODE_FILES
 from ataraxis.datamux.streaminghub.util import Settings
 from ataraxis.errors import AtaraxisError, ConfigError, SourceFailed
 from ataraxis.pipeline import Pipe, Processor
+from ataraxis.session.alarms import RigAlarm, RigHeartbeat
 from ataraxis.session.output_run import OutputProcess
-from ataraxis.session.process import Program
+from ataraxis.session.process import AWAY, Program
 from ataraxis.session.rig import Rig, RigPipe, RigSource
 from ataraxis.shm.context import Context
 from ataraxis.shm.thread import Latch
@@ -54,6 +57,14 @@ class RigHost(Protocol):
 
     def doubt(self, reason: str) -> None:
         """Record a reason not to trust the session."""
+
+    def add_alarms(
+        self, alarms: Sequence[RigAlarm], heartbeat: RigHeartbeat | None = None
+    ) -> None:
+        """Tell a person what goes wrong; see `Session.add_alarms`."""
+
+    def alarm(self, kind: str, stream: str, text: str) -> None:
+        """Tell it those who want to be told."""
 
 
 class RigRun:
@@ -91,11 +102,14 @@ class RigRun:
         self._programs: list[Program] = []
         self._outputs: list[OutputProcess] = []
         self._pipes: list[tuple[str, Any, Consumer]] = []
+        self._read: dict[str, tuple[int, int]] = {}
         self._is_over = False
         self.reports: dict[str, dict[str, Any]] = {}
         """Report of each source that has ended, such as `samples`."""
         self.rig.to_yaml(session.directory / "rig.yaml")
         try:
+            if self.rig.alarms or self.rig.heartbeat:
+                session.add_alarms(self.rig.alarms, self.rig.heartbeat)
             for recorder, names in self.rig.recordings():
                 session.record(
                     *names, durability=recorder.durability, process=recorder.process
@@ -146,8 +160,12 @@ class RigRun:
     def _source(self, name: str) -> Program:
         source, note = self.rig.sources[name], self._session.note
         context = str(self._session.context.path)
+        alarm = partial(self._session.alarm, "source_lost", name)
         if source.command:
-            return Program(name, source.command, context, note, is_ended_by_signal=True)
+            return Program(
+                name, source.command, context, note, is_ended_by_signal=True,
+                on_failure=alarm,
+            )  # fmt: skip
         options = {
             "node": self._node(source), "stream": source.stream,
             "attrs": source.attrs, "name": name, "samples": source.samples,
@@ -156,7 +174,7 @@ class RigRun:
             # So that recorder and pipes get the first frame.
             "readers": self._readers(name),
         }  # fmt: skip
-        return Program.of_source(name, options, note)
+        return Program.of_source(name, options, note, alarm)
 
     def _await(self, name: str) -> None:
         """Wait until a source has made its stream."""
@@ -238,11 +256,30 @@ class RigRun:
 
     def look(self) -> bool:
         """Restart what failed; return whether a source still runs."""
+        for name in self.rig.sources:
+            self._look_for_losses(name)
         runs = [p.look() for p in self._programs if not p.is_viewer]
         for program in self._programs:
             if program.is_viewer:
                 program.look()
         return any(runs) or not runs
+
+    def _look_for_losses(self, name: str) -> None:
+        """Tell when a source has lost its device, and tries to open it again."""
+        program = next(p for p in self._programs if p.name == name)
+        if self.rig.sources[name].command or program.is_closed:
+            return
+        pid, read = self._read.get(name, (0, 0))
+        if pid != program.process.pid:
+            pid, read = program.process.pid, 0
+        output = program.output(read)
+        whole = output[: output.rfind(b"\n") + 1]
+        self._read[name] = pid, read + len(whole)
+        for line in whole.splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                text = f"its device went away: {json.loads(line)[AWAY]}"
+                self._session.note(f"{name!r}: {text}")
+                self._session.alarm("source_lost", name, text)
 
     def wait(self, duration: float | None = None) -> None:
         """Wait until every source has ended, for `duration` s, or until Ctrl-C."""

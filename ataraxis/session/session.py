@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +23,8 @@ from ataraxis.shm.context import Context, ContextLike, checked_name
 from ataraxis.shm.thread import Latch, Thread
 
 if TYPE_CHECKING:
+    from ataraxis.session.alarm_run import AlarmRun
+    from ataraxis.session.alarms import RigAlarm, RigHeartbeat
     from ataraxis.session.rig import Rig
     from ataraxis.session.rig_run import RigRun
 
@@ -51,6 +53,8 @@ class Session:
         Continue a session of that name whose process was killed.
     on_loss : callable, optional
         As `on_loss` takes it.
+    alarms : sequence of RigAlarm, optional
+        As `add_alarms` takes them.
 
     Raises
     ------
@@ -97,6 +101,7 @@ class Session:
         durability: Literal["os", "disk"] = "os",
         resume: bool = False,
         on_loss: Callable[[SessionLoss], object] | None = None,
+        alarms: Sequence[RigAlarm] = (),
     ) -> None:
         self.name = checked_name(name)
         self.context = Context.of(context)
@@ -105,6 +110,7 @@ class Session:
         self._stream_recorders: dict[str, StreamRecorder | RecorderProxy] = {}
         self._recorders: list[RecorderProcess] = []
         self._runs: list[RigRun] = []
+        self._alarms: list[AlarmRun] = []
         self._doubts: list[str] = []
         self._lock = threading.RLock()
         self._is_over = Latch()
@@ -128,6 +134,8 @@ class Session:
         self._watcher = Thread(self._watch, f"ataraxis-session-{self.name}")
         self.record(EVENTS)
         self._watcher.start()
+        if alarms:
+            self.add_alarms(alarms)
 
     def _finish_events(self) -> None:
         """Write the events that the killed process left in its ring."""
@@ -210,6 +218,7 @@ class Session:
                 track = StreamRecorder(
                     stream, self.directory, self.context, self._about.recorder,
                     say=self._log.write, on_loss=self._lose, on_end=self._end,
+                    on_alarm=self.alarm,
                     durability=durability or self._durability,
                     is_known=stream in self._about.ended,
                 )  # fmt: skip
@@ -232,6 +241,7 @@ class Session:
             "recorder" if number == 1 else f"recorder-{number}", streams,
             self.directory, self.context, self._about.recorder, durability,
             say=self._log.write, on_loss=self._lose, on_end=self._end,
+            on_alarm=self.alarm,
         )  # fmt: skip
         self._recorders.append(recorder)
         self._stream_recorders.update(recorder.tracks)
@@ -279,7 +289,42 @@ class Session:
         """Call a function with each `SessionLoss`, from a thread, at once."""
         self._on_loss.append(callback)
 
+    def add_alarms(
+        self, alarms: Sequence[RigAlarm], heartbeat: RigHeartbeat | None = None
+    ) -> None:
+        """Tell a person from now on what goes wrong, as ``alarms`` of a rig does.
+
+        Parameters
+        ----------
+        alarms : sequence of RigAlarm
+            Ways, and what is told by each.
+        heartbeat : RigHeartbeat, optional
+            A URL that is asked while this session lives.
+
+        Raises
+        ------
+        OSError
+            The process that delivers them cannot be started.
+        """
+        from ataraxis.session.alarm_run import AlarmRun
+
+        self._check()
+        run = AlarmRun(
+            alarms, heartbeat, self.name, self.context, self._log.write,
+            lambda: self.streams,
+        )  # fmt: skip
+        self._alarms.append(run)
+
+    def alarm(self, kind: str, stream: str, text: str) -> None:
+        """Tell those who want to be told of this kind; never waits."""
+        for run in self._alarms:
+            run.take(kind, stream, text)
+
     def _lose(self, loss: SessionLoss) -> None:
+        self.alarm(
+            "loss", loss.stream,
+            f"{loss.count} frames from {loss.first} on are missing: {loss.reason}",
+        )  # fmt: skip
         for callback in self._on_loss:
             try:
                 callback(loss)
@@ -393,9 +438,10 @@ class Session:
         self._watcher.join()
         for run in self._runs:
             run.forget_killed()
+        not_told = [text for alarms in self._alarms for text in alarms.finish(release)]
         verdict = judge(
             self.directory, self._about.clock, tracked=tracked, doubts=self._doubts,
-            ended_ns=ended,
+            notes=not_told, ended_ns=ended,
         )  # fmt: skip
         try:
             verdict.to_yaml(self._folder.verdict_path)

@@ -139,6 +139,8 @@ class StreamRecorder:
     on_end : callable, optional
         Called with the stream's name and True when it has ended and is whole on disk,
         with False when it begins again.
+    on_alarm : callable, optional
+        Called with the kind of an alarm, the stream's name, and a text.
     is_known : bool
         It was recorded before, by a process that died, and may have ended.
     **options
@@ -155,12 +157,13 @@ class StreamRecorder:
         say: Callable[[str], object],
         on_loss: Callable[[SessionLoss], object],
         on_end: Callable[[str, bool], object] = lambda name, is_ended: None,
+        on_alarm: Callable[[str, str, str], object] = lambda kind, stream, text: None,
         is_known: bool = False,
         **options: Any,
     ) -> None:
         self.name = stream
         self._directory, self._context, self._called = directory, context, recorder
-        self._is_known, self._on_end = is_known, on_end
+        self._is_known, self._on_end, self._on_alarm = is_known, on_end, on_alarm
         self._say, self._on_loss, self._options = say, on_loss, options
         self._recorder: Recorder | None = None
         self._verdict = StreamVerdict(stream)
@@ -361,9 +364,11 @@ class StreamRecorder:
         self._error = str(error)
         self._say(f"{self.name!r} cannot be written: {error}")
         self._verdict.note(f"could not be written for some time: {error}")
+        self._on_alarm("recorder_down", self.name, f"it cannot be written: {error}")
 
     def _low(self, low: LowDisk) -> None:
         self._say(f"the disk is filling up: {low}")
+        self._on_alarm("low_disk", self.name, str(low))
 
     def _doubt(self, text: str) -> None:
         if text not in self._verdict.notes:
