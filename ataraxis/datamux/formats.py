@@ -22,6 +22,7 @@ from ataraxis.datamux.recording import Recording, damage_named
 from ataraxis.datamux.sources.arrays import npz_arrays, npz_members
 from ataraxis.datamux.sources.mne import READERS as MNE_READERS
 from ataraxis.datamux.sources.neo import FILES_OF, FOLDERS_OF, reader_of
+from ataraxis.datamux.sources.nwb_zarr import SUFFIX as NWB_ZARR
 from ataraxis.datamux.sources.pose import is_deeplabcut
 from ataraxis.datamux.sources.pycontrol import is_pycontrol
 from ataraxis.errors import ConfigError, RecordingError
@@ -37,6 +38,7 @@ _HOME: dict[str, tuple[str, ...]] = {
     "wfdb": ("wfdb", "Wfdb"),
     "xdf": ("xdf", "Xdf"),
     "nwb": ("nwb", "Nwb"),
+    "nwb_zarr": ("nwb_zarr", "NwbZarr"),
     "log": ("logs", "Logs"),
     "edf": ("edf", "Edf"),
     "bdf": ("edf", "Edf", ".bdf"),
@@ -132,6 +134,8 @@ def _format_of_path(folder: Folder, name: str) -> tuple[Any, str, str]:
     stem, suffix = _split(name)
     lower = suffix.lower()
     kind: str | None
+    if name.lower().endswith(NWB_ZARR):
+        return format_of("nwb_zarr"), "nwb_zarr", name[: -len(NWB_ZARR)]
     if folder.is_folder(name) and lower != ".zarr":
         kind = "neo" if reader_of(folder, name) else "log"
         return format_of(kind), kind, name

@@ -85,7 +85,9 @@ def record(text: str, directory: str) -> None:
             try:
                 _send(producer, frame, file)
             except KeyboardInterrupt:
-                pass  # the session ends in order
+                # The session ends in order. The signal may have come between a frame
+                # and its count.
+                file.words[SENT] = producer.last_sent_iteration
 
 
 def _send(producer: Producer, frame: np.ndarray, file: StampFile) -> None:

@@ -173,17 +173,29 @@ def _run_command(alarm: RigAlarm, message: dict[str, Any]) -> None:
 
 # ---- what went wrong, and what to do
 
+# Another attempt would fail alike, and may lock the account.
+_FINAL = (
+    AlarmRefused,
+    ssl.SSLCertVerificationError,
+    smtplib.SMTPAuthenticationError,
+    smtplib.SMTPNotSupportedError,
+)
+
+
+def _cause(error: BaseException) -> Any:
+    return error.reason if isinstance(error, urllib.error.URLError) else error
+
 
 def why(error: BaseException, timeout: float) -> str:
     """Return why an attempt failed, and what to do."""
-    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    cause = _cause(error)
     late = f"no answer within {timeout:g} s: check its server, or raise timeout_s"
     known: list[tuple[type[BaseException], str]] = [
         (ssl.SSLCertVerificationError, "its certificate is not trusted: {}: renew it, "
          "or name its authority in SSL_CERT_FILE"),
         (ssl.SSLError, "{}: check tls, port and address"),
         (TimeoutError, late),
-        (subprocess.TimeoutExpired, "it was killed after {0.timeout:g} s: make it "
+        (subprocess.TimeoutExpired, "it was killed, {}: make it "
          "shorter, or raise timeout_s"),
         (ConnectionRefusedError, "it refused the connection: is its server running, "
          "and the port right?"),
@@ -195,7 +207,7 @@ def why(error: BaseException, timeout: float) -> str:
     ]  # fmt: skip
     for kind, text in known:
         if isinstance(cause, kind):
-            return text.format(cause)
+            return text.format(str(cause).rstrip("."))
     return str(cause) or type(cause).__name__
 
 
@@ -212,8 +224,9 @@ class _Attempts:
 
     def keep_secret(self, text: str) -> None:
         """Keep a text out of all messages."""
-        if text:
-            self._secrets.add(text)
+        for part in (text, text.partition("://")[2].partition("/")[2]):
+            if part:
+                self._secrets.add(part)
 
     def scrub(self, text: str) -> str:
         """Return a text without secrets, in a line."""
@@ -244,11 +257,11 @@ class _Attempts:
             failed = [TimeoutError()]
         if not failed:
             return "", False
-        may_help = not isinstance(failed[0], AlarmRefused)
+        may_help = not isinstance(_cause(failed[0]), _FINAL)
         return self.scrub(why(failed[0], timeout)), may_help
 
 
-class _Way:
+class _AlarmWay:
     """One alarm of the rig: its messages, delivered one after the other."""
 
     def __init__(
@@ -298,7 +311,7 @@ class AlarmServer:
         self._over = Latch()
         self._beat = time.monotonic()
         self._ways = [
-            _Way(_alarm(raw), settings["tries"], self._over, self._report)
+            _AlarmWay(_alarm(raw), settings["tries"], self._over, self._report)
             for raw in settings["alarms"]
         ]
         self._attempts = _Attempts()

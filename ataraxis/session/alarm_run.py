@@ -35,7 +35,6 @@ _LOOK_S, _BEAT_S = 0.1, 1.0
 _STALLED = 0.5
 _FIRST_S = 0.1
 _END = b'{"end": true}\n'
-_PIPE_BUF = 4096
 
 
 @dataclass

@@ -271,15 +271,16 @@ def run(options: dict[str, Any]) -> dict[str, Any]:
 
 def _await_end(ack: StreamAck) -> End:
     """Wait for the end; print a line each time that the source has gone away."""
-    before = ""
+    was_away, times = False, ack.task.statistics().reconnects
     while True:
         with contextlib.suppress(TimeoutError):
             return ack.wait(LOOK_S)
-        away = ack.task.away
-        if away and not before:
-            sys.stdout.write(json.dumps({AWAY: away}) + "\n")
+        away, found = ack.task.away, ack.task.statistics().reconnects
+        # It may have gone and come back since the last look.
+        if not was_away and (away or found != times):
+            sys.stdout.write(json.dumps({AWAY: away or found[-1]}) + "\n")
             sys.stdout.flush()
-        before = away
+        was_away, times = bool(away), found
 
 
 def _end_with_input(api: API, is_over: Latch) -> None:

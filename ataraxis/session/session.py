@@ -135,7 +135,11 @@ class Session:
         self.record(EVENTS)
         self._watcher.start()
         if alarms:
-            self.add_alarms(alarms)
+            try:
+                self.add_alarms(alarms)
+            except BaseException:
+                self.close()
+                raise
 
     def _finish_events(self) -> None:
         """Write the events that the killed process left in its ring."""

@@ -139,7 +139,7 @@ def reduced(
 class Levels:
     """The columns of one stream at every scale; made once, and kept in a file.
 
-    A recording that grew is continued; one that changed is read anew.
+    A recording that grew is continued; one that changed is read again.
     """
 
     def __init__(self, samples: Samples, home: Path, identity: str) -> None:

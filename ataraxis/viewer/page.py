@@ -14,6 +14,7 @@ from ataraxis.clock import now_ns
 from ataraxis.errors import BadMessage
 from ataraxis.viewer import bundle
 from ataraxis.viewer.bundle import Part
+from ataraxis.viewer.filters import FILTERS
 from ataraxis.viewer.picture import part_of
 from ataraxis.viewer.tap import BINS_A_DECADE, FIRST_BIN, MOST_COLUMNS, Tap
 from ataraxis.viewer.watch import StreamWatch
@@ -32,7 +33,7 @@ class Panel:
 
     number: int
     kind: str
-    """'traces', 'picture' or 'intervals'."""
+    """'traces', 'picture', 'intervals' or 'spectrogram', of its first channel."""
     stream: str
     seconds: float = 2.0
     columns: int = 1000
@@ -40,7 +41,8 @@ class Panel:
     is_raw: bool = False
     stream_id: str = ""
     """The stream of whose columns it has some."""
-    key: int = 0
+    filter_name: str = ""
+    key: tuple[str, int] | None = None
     """Which series of the tap."""
     sent: int = 0
     """Columns before this one were sent; of a picture: its sequence, plus one."""
@@ -112,13 +114,16 @@ class Page:
         columns: int = 1000,
         channels: list[list[int]] | None = None,
         raw: bool = False,
+        filter: str = "",  # the protocol's word
     ) -> None:
         """Show a panel of a stream from now on; `channels` are ranges."""
         number = _whole(panel, 1, 65535, "panel")
-        if kind not in ("traces", "picture", "intervals"):
+        if kind not in ("traces", "picture", "intervals", "spectrogram"):
             raise BadMessage(f"kind {kind!r} is unknown")
         if not isinstance(stream, str) or not isinstance(raw, bool):
             raise BadMessage("stream is a name, and raw a truth")
+        if filter not in FILTERS:
+            raise BadMessage(f"filter must be one of {[*FILTERS]}")
         is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
         if not is_number or not 0.01 <= seconds <= 3600:
             raise BadMessage("seconds are 0.01 to 3600")
@@ -126,9 +131,15 @@ class Page:
             raise BadMessage(f"a page has at most {MOST_PANELS} panels")
         self._said.pop("panels", None)
         self.panels[number] = Panel(
-            number, kind, stream, float(seconds),
-            _whole(columns, 1, MOST_COLUMNS, "columns"), _ranges(channels), raw,
-        )  # fmt: skip
+            number,
+            kind,
+            stream,
+            float(seconds),
+            _whole(columns, 1, MOST_COLUMNS, "columns"),
+            _ranges(channels),
+            raw,
+            filter_name=filter,
+        )
 
     def look(self, *, panel: int, first: int, last: int) -> None:
         """Send columns `first` to `last` of the past, as far as they are kept."""
@@ -188,6 +199,8 @@ class Page:
             panel.sent_ns, step = now, 1 / BINS_A_DECADE
             counts = tap.intervals.counts()
             return [bundle.bins(panel.number, FIRST_BIN, step, counts)]
+        if panel.kind == "spectrogram":
+            return self._columns(panel, tap) if tap.kind == "traces" else []
         if panel.kind != tap.kind:
             return []
         if panel.kind == "picture":
@@ -201,10 +214,13 @@ class Page:
         return self._columns(panel, tap)
 
     def _columns(self, panel: Panel, tap: Tap) -> list[Part]:
-        if panel.stream_id != tap.stream_id:
+        is_dropped = panel.key not in tap.series  # while the page was away
+        if panel.stream_id != tap.stream_id or is_dropped:
             panel.stream_id = tap.stream_id
-            panel.key = tap.series_of(panel.seconds, panel.columns)
+            panel.key = _series_of(panel, tap)
             panel.is_fresh = True
+        if panel.key is None:
+            return []
         series = tap.series[panel.key]
         ns = tap.ns_a_column(panel.key)
         oldest = series.end - int(panel.seconds * 1e9 / ns) - 1
@@ -216,7 +232,9 @@ class Page:
             panel.skipped += start - panel.sent
             panel.sent = start
         chosen = panel.channels
-        if chosen is not None:
+        if panel.kind == "spectrogram":
+            chosen = None  # its columns are frequencies
+        elif chosen is not None:
             chosen = chosen[chosen < tap.channels]
         parts = []
         for range_, is_past in (panel.past, True), ((panel.sent, series.end), False):
@@ -276,7 +294,7 @@ class Page:
                 about["problem"] = problems[panel.stream]
             tap = taps.get(panel.stream)
             if panel.kind == "traces" and tap is not None and panel.key:
-                about["ns_a_column"] = tap.ns_a_column(panel.key)
+                about["filter"] = FILTERS[panel.key[0]]
                 about["skipped"] = panel.skipped
                 about["missed"] = tap.missed
             found[str(number)] = about
@@ -289,6 +307,14 @@ _OPERATIONS: dict[str, Callable[..., None]] = {
     "window": Page.look,
     "ack": Page.acknowledge,
 }
+
+
+def _series_of(panel: Panel, tap: Tap) -> tuple[str, int] | None:
+    """Return the series that a panel shows."""
+    if panel.kind == "spectrogram":
+        channel = 0 if panel.channels is None else int(panel.channels[0])
+        return tap.spectrum_of(channel)
+    return tap.series_of(panel.seconds, panel.columns, panel.filter_name)
 
 
 def _whole(value: Any, least: int, most: int, what: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
@@ -18,6 +19,7 @@ from ataraxis.viewer.watch import StreamWatch
 WATCH_S = 0.5
 """How often `Pump.look` is to be called, s."""
 _EVENTS = 256
+_log = logging.getLogger("ataraxis.viewer")
 _TEXT = 200
 
 
@@ -49,18 +51,26 @@ class Pump:
         """Read what is shown as words; `pages` are open."""
         try:
             words = self.watch.look()
-        except (AtaraxisError, OSError) as error:
+        except Exception as error:  # of a damaged file: the page says so and goes on
             verdict = {"tone": "bad", "text": f"cannot be read: {error}"}
             words = {**self._words, "verdict": verdict}
         self._words = {**words, "pages": pages}
 
-    def step(self, pages: Collection[Page]) -> Iterator[tuple[Page, bytes]]:
-        """Take what has come; yield the bundles of the pages that have credit."""
+    def step(self, pages: Collection[Page]) -> Iterator[tuple[Page, bytes | None]]:
+        """Take what has come; yield the bundles of the pages that have credit.
+
+        None instead of a bundle: something is wrong with that page, which is to be
+        closed.
+        """
         wanted = {p.stream for page in pages for p in page.panels.values()}
         self._close_others(wanted)
         if not pages:
             self._events.close()
             return iter(())
+        used: dict[str, list[tuple[str, int] | None]] = {}
+        for page in pages:
+            for panel in page.panels.values():
+                used.setdefault(panel.stream, []).append(panel.key)
         for name in wanted:
             self._follow(name)
         for name, tap in list(self._taps.items()):
@@ -69,16 +79,22 @@ class Pump:
             try:
                 if not tap.drain():
                     tap.close()
+                tap.drop_unused(used.get(name, ()))
             except Exception as error:  # of one stream: the others go on
                 self._fail(name, error)
         self._events.drain(self.watch.ids.get(EVENTS))
         return self._offer(list(pages))
 
-    def _offer(self, pages: list[Page]) -> Iterator[tuple[Page, bytes]]:
+    def _offer(self, pages: list[Page]) -> Iterator[tuple[Page, bytes | None]]:
         for page in pages:
-            data = page.next_bundle(
-                self._taps, self._problems, self._words, self._events.found
-            )
+            try:
+                data = page.next_bundle(
+                    self._taps, self._problems, self._words, self._events.found
+                )
+            except Exception:  # of one page: the others go on
+                _log.exception("a bundle could not be made")
+                yield page, None
+                continue
             if data is not None:
                 yield page, data
 

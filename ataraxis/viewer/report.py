@@ -61,7 +61,7 @@ _POLICY = (
 
 
 @dataclass
-class _Stream:
+class _ReportedStream:
     """One stream of the recording, as the report shows it."""
 
     node: LogNode
@@ -261,12 +261,12 @@ class _Report:
         lanes += self._notes_lane()
         return _section("When", _figure(timeline(lanes, self.length_s), ""))
 
-    def _gap_mark(self, stream: _Stream, gap: Gap) -> Mark:
+    def _gap_mark(self, stream: _ReportedStream, gap: Gap) -> Mark:
         at = self._time_of_gap(stream, gap)
         text = f"{gap.count:,} frames missing: {gap.reason}"
         return Mark(at, at, "gap", text)
 
-    def _time_of_gap(self, stream: _Stream, gap: Gap) -> float:
+    def _time_of_gap(self, stream: _ReportedStream, gap: Gap) -> float:
         sequence = stream.node.series(verify=False).sequence(slice(None))
         row = int(np.searchsorted(sequence, gap.first))
         if not len(stream.times_ns):
@@ -332,7 +332,7 @@ class _Report:
     def _pictures(self) -> list[str]:
         return [part for stream in self.streams if (part := self._picture(stream))]
 
-    def _picture(self, stream: _Stream) -> str:
+    def _picture(self, stream: _ReportedStream) -> str:
         series = stream.node.series(verify=False)
         if not len(series) or series.dtype.kind not in "iufb" or stream.name == EVENTS:
             return ""
@@ -355,7 +355,12 @@ class _Report:
         return _section(stream.name, "".join(figures)) if any(figures) else ""
 
     def _traces(
-        self, stream: _Stream, first: float, start: float, long: float, text: str
+        self,
+        stream: _ReportedStream,
+        first: float,
+        start: float,
+        long: float,
+        text: str,
     ) -> str:
         seen = overview(
             self.home, stream.name, _COLUMNS, start=start, stop=start + long
@@ -444,7 +449,7 @@ class _Report:
         return found
 
 
-def _stream(node: LogNode, verdict: Verdict | None) -> _Stream:
+def _stream(node: LogNode, verdict: Verdict | None) -> _ReportedStream:
     series = node.series(verify=False)
     times = np.asarray(series.monotonic(slice(None)), np.int64)
     if series.times.unit != "ns":
@@ -452,10 +457,10 @@ def _stream(node: LogNode, verdict: Verdict | None) -> _Stream:
     known = None
     if verdict is not None:
         known = next((s for s in verdict.streams if s.name == node.name), None)
-    return _Stream(node, np.sort(times), [], known)
+    return _ReportedStream(node, np.sort(times), [], known)
 
 
-def _what(stream: _Stream) -> str:
+def _what(stream: _ReportedStream) -> str:
     series = stream.node.series(verify=False)
     if stream.name == EVENTS:
         return "events"

@@ -33,7 +33,7 @@ ADDRESS = "127.0.0.1"
 MOST_PAGES = 8
 _SHARE = 0.03
 _NICE = 5
-_TOO_MANY, _BAD_MESSAGE = 1013, 1003
+_TOO_MANY, _BAD_MESSAGE, _INTERNAL = 1013, 1003, 1011
 
 _log = logging.getLogger("ataraxis.viewer")
 _log.addHandler(logging.NullHandler())
@@ -66,7 +66,7 @@ class ViewServer:
     def __init__(self, options: ViewOptions) -> None:
         self.options = options
         self.port = 0
-        self.pages: dict[Page, asyncio.Queue[bytes]] = {}
+        self.pages: dict[Page, asyncio.Queue[bytes | None]] = {}
         self._pump = Pump(options.context, options.names, options.history_s)
         self._has_pages = asyncio.Event()
 
@@ -122,7 +122,7 @@ class ViewServer:
         if len(self.pages) >= MOST_PAGES:
             await socket.close(_TOO_MANY, f"{MOST_PAGES} pages are open: close one")
             return
-        page, queue = Page(self._pump.watch), asyncio.Queue[bytes]()
+        page, queue = Page(self._pump.watch), asyncio.Queue[bytes | None]()
         self.pages[page] = queue
         self._has_pages.set()
         sender = asyncio.create_task(_send_on(socket, queue))
@@ -130,7 +130,8 @@ class ViewServer:
             async for message in socket:
                 page.hear(message)
         except BadMessage as error:
-            await socket.close(_BAD_MESSAGE, str(error)[:120])
+            reason = str(error).encode()[:120].decode(errors="ignore")
+            await socket.close(_BAD_MESSAGE, reason)
         except ConnectionClosed:
             pass
         finally:
@@ -143,10 +144,10 @@ class ViewServer:
 
     async def _look_on(self) -> None:
         while True:
-            began = time.perf_counter()
+            began = time.thread_time()
             self._pump.look(len(self.pages))
-            took = time.perf_counter() - began
-            await asyncio.sleep(max(WATCH_S, took / _SHARE))
+            used = time.thread_time() - began
+            await asyncio.sleep(max(WATCH_S, used / _SHARE))
 
     async def _pump_on(self) -> None:
         period = 1 / self.options.fps
@@ -164,13 +165,16 @@ class ViewServer:
 _ASKED = ("Host", "Origin")
 
 
-async def _send_on(socket: ServerConnection, queue: asyncio.Queue[bytes]) -> None:
+async def _send_on(
+    socket: ServerConnection, queue: asyncio.Queue[bytes | None]
+) -> None:
     """Send the bundles of one page; the pump waits for no page."""
     from websockets.exceptions import ConnectionClosed
 
     with contextlib.suppress(ConnectionClosed):
-        while True:
-            await socket.send(await queue.get())
+        while (data := await queue.get()) is not None:
+            await socket.send(data)
+        await socket.close(_INTERNAL, "a bundle could not be made: see the log")
 
 
 # ---- a process that serves

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,12 @@ from ataraxis.shm.context import ContextLike
 from ataraxis.stream import Consumer
 from ataraxis.stream.samples import SampleLayout
 from ataraxis.viewer.columns import ColumnSeries, drawn_dtype, factor_of
+from ataraxis.viewer.filters import (
+    HighPass,
+    MedianReference,
+    Spectrum,
+    make_filter,
+)
 
 LABEL = "view"
 """Label of viewers among the readers of a stream."""
@@ -25,6 +33,7 @@ _ROWS = 4096
 _BUDGET_NS = 20_000_000
 _SERIES_BYTES = 64_000_000
 _LATE_NS = 100_000_000
+_UNUSED_S = 60.0
 _DRIFT = 5e-4
 _JUMP_NS = 10**9
 FIRST_BIN, BINS_A_DECADE, BIN_COUNT = 3, 10, 80
@@ -83,7 +92,10 @@ class Tap:
         self.channels = math.prod(self.layout.shape)
         self.rate = self.layout.rate
         self.intervals = Intervals()
-        self.series: dict[int, ColumnSeries] = {}
+        self.series: dict[tuple[str, int], ColumnSeries] = {}
+        self._used_s: dict[tuple[str, int], float] = {}
+        self._spectra: dict[tuple[str, int], Spectrum] = {}
+        self._filters: dict[str, HighPass | MedianReference] = {}
         self.picture: tuple[int, int, NDArray[Any]] | None = None
         """Sequence, time and pixels of the newest frame, if it is a picture."""
         self._history_s = history_s
@@ -115,31 +127,67 @@ class Tap:
 
     # ---- series
 
-    def series_of(self, seconds: float, columns: int) -> int:
+    def series_of(
+        self, seconds: float, columns: int, filter_name: str = ""
+    ) -> tuple[str, int]:
         """Return the key in `series` of columns that fit `columns` in `seconds`.
 
-        It is the factor in samples; without a rate, minus the length in ns.
+        It is the name of the filter that is used, and the factor in samples; without a
+        rate, minus the length in ns.
         """
         columns = min(max(columns, 1), MOST_COLUMNS)
         if self.rate is not None:
             key = factor_of(self.rate * seconds, columns)
         else:
             key = -factor_of(seconds * 1e9, columns)
-        if key not in self.series:
-            dtype = drawn_dtype(self.labels.dtype)
+        made = make_filter(filter_name, self.rate)
+        if made is None:
+            filter_name = ""
+        else:
+            self._filters.setdefault(filter_name, made)
+        found = filter_name, key
+        if found not in self.series:
+            dtype = np.dtype("f4") if filter_name else drawn_dtype(self.labels.dtype)
             assert dtype is not None
-            length = max(self._history_s, seconds) * 1e9 / self.ns_a_column(key)
+            length = max(self._history_s, seconds) * 1e9 / self.ns_a_column(found)
             kept = _SERIES_BYTES // (2 * self.channels * dtype.itemsize)
             capacity = min(math.ceil(length) + 2, max(kept, 2 * columns))
             factor = max(key, 1)
-            self.series[key] = ColumnSeries(factor, self.channels, dtype, capacity)
+            self.series[found] = ColumnSeries(factor, self.channels, dtype, capacity)
+        return found
+
+    def spectrum_of(self, channel: int) -> tuple[str, int] | None:
+        """Return the key in `series` of the spectrum of a channel; None: no rate."""
+        if self.rate is None or not 0 <= channel < self.channels:
+            return None
+        spectrum = Spectrum(channel, self.rate)
+        key = f"spectrum of {channel}", spectrum.hop
+        if key not in self.series:
+            self._spectra[key] = spectrum
+            length = math.ceil(self._history_s * self.rate / spectrum.hop) + 2
+            self.series[key] = ColumnSeries(
+                spectrum.hop, spectrum.bins, np.dtype("f4"), length
+            )
         return key
 
-    def ns_a_column(self, key: int) -> float:
-        """Return how long a column is, ns."""
-        return key * 1e9 / self.rate if self.rate is not None else float(-key)
+    def drop_unused(self, used: Collection[tuple[str, int] | None]) -> None:
+        """Drop the series that no panel has used for a minute."""
+        now = time.monotonic()
+        for key in list(self.series):
+            if key in used:
+                self._used_s[key] = now
+            elif now - self._used_s.setdefault(key, now) > _UNUSED_S:
+                del self.series[key], self._used_s[key]
+                self._spectra.pop(key, None)
+        for name in self._filters.keys() - {name for name, _ in self.series}:
+            del self._filters[name]
 
-    def time_of(self, key: int, column: int) -> int:
+    def ns_a_column(self, key: tuple[str, int]) -> float:
+        """Return how long a column is, ns."""
+        _, factor = key
+        return factor * 1e9 / self.rate if self.rate is not None else float(-factor)
+
+    def time_of(self, key: tuple[str, int], column: int) -> int:
         """Return when a column begins, monotonic ns, as the stamps say."""
         return int(column * self.ns_a_column(key) + (self._offset or 0.0))
 
@@ -155,8 +203,8 @@ class Tap:
         else:
             return True
         if self.rate is None:
-            for key, series in self.series.items():
-                series.advance((now_ns() - _LATE_NS) // -key)
+            for (_, factor), series in self.series.items():
+                series.advance((now_ns() - _LATE_NS) // -factor)
         return self.reader.has_next
 
     def _take_frame(self) -> bool:
@@ -240,11 +288,19 @@ class Tap:
         dtype = drawn_dtype(self.labels.dtype)
         if rows.dtype != dtype:
             rows = rows.astype(dtype)
-        for key, series in self.series.items():
-            if key > 0:
-                series.add(self._position, rows)
+        by_filter = {"": rows}
+        for name, apply in self._filters.items():
+            by_filter[name] = apply(self._position, rows)
+        for key, spectrum in self._spectra.items():
+            self.series[key].add_at(*spectrum(self._position, rows))
+        for (name, factor), series in self.series.items():
+            if (name, factor) in self._spectra:
+                continue
+            if factor > 0:
+                series.add(self._position, by_filter[name])
             elif times is not None:
-                series.add_at(np.maximum.accumulate(times) // -key, rows)
+                columns = np.maximum.accumulate(times) // -factor
+                series.add_at(columns, by_filter[name])
         self._position += len(rows)
 
 

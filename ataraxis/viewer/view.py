@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import importlib
 import json
 import os
 import shutil
@@ -166,9 +167,12 @@ class LiveView:
             playwright or Chromium is not installed; the message says how to get it.
         """
         what = "a snapshot of a view"
-        playwright = need(
-            "playwright.sync_api", "view", f"{what} (pip install playwright)"
-        )
+        try:
+            playwright: Any = importlib.import_module("playwright.sync_api")
+        except ImportError as error:
+            raise ModuleNotFoundError(
+                f"{what} needs playwright: pip install playwright", name="playwright"
+            ) from error
         program = shutil.which("chromium") or shutil.which("google-chrome")
         if program is None:
             raise FileNotFoundError(

@@ -17,7 +17,8 @@ from ataraxis.pipeline.statistics import RunStatistics, list_runs
 from ataraxis.shm import files
 from ataraxis.shm.context import Context, ContextLike
 from ataraxis.shm.header import SegmentHeader
-from ataraxis.stream.inspector import Meter, Metered
+from ataraxis.stream.endpoint import TYPED
+from ataraxis.stream.inspector import STREAM, Meter, Metered
 from ataraxis.stream.statistics import ReaderStatistics
 from ataraxis.viewer.tap import LABEL, shown_as
 
@@ -132,7 +133,9 @@ class StreamWatch:
             if identity not in self._described:
                 g = header.geometry
                 text = os.pread(found.descriptor, g.labels_bytes, g.labels)
-                self._described[identity] = describe(Labels.from_json(text))
+                flags = os.pread(found.descriptor, 4, g.control + STREAM["flags"])
+                is_typed = bool(int.from_bytes(flags, "little") & TYPED)
+                self._described[identity] = describe(Labels.from_json(text), is_typed)
         return identity, self._described[identity]
 
     # ---- pipes
@@ -151,7 +154,7 @@ class StreamWatch:
         return found
 
 
-def describe(labels: Labels) -> dict[str, Any]:
+def describe(labels: Labels, is_typed: bool = True) -> dict[str, Any]:
     """Return what a page needs to know of a stream, JSON-able.
 
     Examples
@@ -163,12 +166,15 @@ def describe(labels: Labels) -> dict[str, Any]:
     shape = "×".join(map(str, labels.shape))
     dims = labels.dims[1:] if labels.dims[:1] == ("time",) else labels.dims
     units = next((labels.attrs[k] for k in _BYTES_ATTRS[:2] if k in labels.attrs), "")
+    what = "records" if is_record else f"{labels.dtype} {shape}".strip()
+    if not is_typed:
+        what = f"bytes, at most {labels.nbytes:,}"
     names: list[str] = []
     if len(dims) == 1 and dims[0] in labels.coords:
         names = [str(v)[:24] for v in labels.coords[dims[0]].values[:_NAMES]]
     return {
-        "what": "records" if is_record else f"{labels.dtype} {shape}".strip(),
-        "kind": shown_as(labels, True),
+        "what": what,
+        "kind": shown_as(labels, is_typed),
         "rate": sample_rate(labels),
         "units": str(units)[:24],
         "dim": dims[-1] if dims else "",
@@ -239,10 +245,11 @@ def verdict_of(streams: Sequence[dict[str, Any]]) -> dict[str, str]:
         return _verdict("", "no streams yet")
     lost = {s["name"]: s["lost"] for s in live if s["lost"]}
     if lost:
-        count = sum(lost.values())
-        noun = "frame" if count == 1 else "frames"
-        return _verdict("bad", f"{count:,} {noun} lost · {_list(lost)}")
+        return _verdict("bad", f"{_frames(lost)} lost · {_list(lost)}")
     readers = [(s, r) for s in live for r in s["readers"]]
+    behind = {s["name"]: r["lost"] for s, r in readers if r["is_durable"] and r["lost"]}
+    if behind:
+        return _verdict("bad", f"{_frames(behind)} not recorded · {_list(behind)}")
     away = {r["label"] for _, r in readers if r["away_s"] is not None}
     if away:
         is_recorder = all(label.startswith(_RECORDER) for label in away)
@@ -261,6 +268,11 @@ def verdict_of(streams: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 def _verdict(tone: str, text: str) -> dict[str, str]:
     return {"tone": tone, "text": text}
+
+
+def _frames(counts: dict[str, int]) -> str:
+    count = sum(counts.values())
+    return f"{count:,} frame" + "s" * (count != 1)
 
 
 def _list(names: Any) -> str:

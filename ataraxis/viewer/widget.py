@@ -20,7 +20,7 @@ from ataraxis.viewer.door import STATIC
 from ataraxis.viewer.page import Page
 from ataraxis.viewer.pump import WATCH_S, Pump
 
-MODULES = ("words", "theme", "bundle", "traces", "picture", "widget")
+MODULES = ("words", "theme", "maps", "bundle", "traces", "picture", "widget")
 """Modules of the widget, each after those that it imports."""
 _IMPORT = re.compile(r'from "\./(\w+)\.js"')
 _SHEET = """
@@ -156,6 +156,8 @@ class KernelFeed:
                 looked = began
                 self._pump.look(1)
             for _, data in self._pump.step([page]):
+                if data is None:
+                    return
                 self._widget.send({"bundle": page.tick}, [data])
             await asyncio.sleep(max(self._period - (time.monotonic() - began), 0.002))
 

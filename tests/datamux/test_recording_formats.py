@@ -825,3 +825,29 @@ def test_a_new_format_is_a_live_source_and_a_scene_of_the_demo(tmp_path: Path) -
         assert ack.wait(30).reason == "completed"
     got = np.concatenate([b.array for b in blocks if b != dm.END_OF_STREAM])
     np.testing.assert_array_equal(got[:, 1], -tone)
+
+
+def test_nwb_in_zarr(tmp_path: Path) -> None:
+    """A folder of hdmf-zarr 0.13; its values are those that its writer was given."""
+    import zipfile
+
+    from places import GOLDEN
+
+    pytest.importorskip("zarr")
+    with zipfile.ZipFile(GOLDEN / "nwb_zarr.zip") as packed:
+        packed.extractall(tmp_path)
+    found = dm.open_recordings(tmp_path / "x.nwb.zarr")
+    assert {*found} == {"lfp", "lick", "trials"}
+    lfp = found["lfp"].read()
+    expected = np.arange(40).reshape(20, 2) * 1e-6 + 0.5
+    np.testing.assert_array_equal(lfp.array, expected)
+    np.testing.assert_array_equal(lfp.t, np.arange(20) / 1000 + 2)
+    assert found["lfp"].stream.unit == "V"
+    assert found["lick"].t.tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert found["trials"].t.tolist() == [0.5, 1.5]
+    assert found["trials"].read().values["stop_time"].tolist() == [1, 2]
+    (tmp_path / "x.nwb.zarr" / "acquisition" / "lfp" / "data" / ".zarray").write_text(
+        "{"
+    )
+    with pytest.raises(RecordingError, match="damaged"):
+        dm.open_recordings(tmp_path / "x.nwb.zarr")

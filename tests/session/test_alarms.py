@@ -25,10 +25,17 @@ import pytest
 from click.testing import CliRunner
 from deadline import wait_until
 
-from ataraxis import Producer, Session
+from ataraxis import Consumer, Producer, Session
 from ataraxis.cli import main
 from ataraxis.errors import ConfigError
-from ataraxis.session import Rig, RigAlarm, RigHeartbeat, RigMail, SessionFolder
+from ataraxis.session import (
+    Rig,
+    RigAlarm,
+    RigHeartbeat,
+    RigMail,
+    SessionFolder,
+    SessionLoss,
+)
 from ataraxis.session.alarm_process import why
 from ataraxis.session.rig import RigSource
 
@@ -127,6 +134,13 @@ class Mail(socketserver.ThreadingTCPServer):
 class _Talk(socketserver.StreamRequestHandler):
     server: Mail
 
+    secure: ssl.SSLSocket | None = None
+
+    def finish(self) -> None:
+        super().finish()
+        if self.secure is not None:
+            self.secure.close()
+
     def say(self, line: str) -> None:
         self.wfile.write(line.encode() + b"\r\n")
 
@@ -138,7 +152,7 @@ class _Talk(socketserver.StreamRequestHandler):
             if verb == "EHLO":
                 more = ["STARTTLS"] if self.server.certificate and not is_secure else []
                 more += ["AUTH PLAIN"] if is_secure else []
-                for name in more:
+                for name in ["stub", *more]:
                     self.say(f"250-{name}")
                 self.say("250 8BITMIME")
             elif verb == "STARTTLS":
@@ -147,9 +161,13 @@ class _Talk(socketserver.StreamRequestHandler):
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
                 context.load_cert_chain(*self.server.certificate)
                 try:
-                    secure = context.wrap_socket(self.request, server_side=True)
+                    self.secure = secure = context.wrap_socket(
+                        self.request, server_side=True
+                    )
                 except OSError:
                     return
+                self.rfile.close()
+                self.wfile.close()
                 self.rfile, self.wfile = secure.makefile("rb"), secure.makefile("wb", 0)
                 is_secure = True
             elif verb == "AUTH":
@@ -189,6 +207,14 @@ def log_of(session: Session) -> str:
 
 def alarm_pid(session: Session) -> int:
     return session._alarms[0].program.process.pid
+
+
+@pytest.fixture(autouse=True)
+def log_on_failure(tmp_path: Path) -> Iterator[None]:
+    """Print the log of the session: pytest shows it if the test fails."""
+    yield
+    for path in tmp_path.glob("*/session.log"):
+        sys.stdout.write(path.read_text())
 
 
 def free_port() -> int:
@@ -464,7 +490,7 @@ time.sleep(1000)
 """
 
 
-def test_the_heartbeat_stops_when_the_session_is_killed(
+def test_the_heartbeat_stops_when_the_session_hangs_or_is_killed(
     hook: Hook, tmp_path: Path
 ) -> None:
     place = tmp_path / "context"
@@ -477,6 +503,11 @@ def test_the_heartbeat_stops_when_the_session_is_killed(
         assert session.stdout is not None
         pid = session.stdout.readline().strip()
         wait_until(lambda: len(hook.beats) > 3, 30)
+        session.send_signal(signal.SIGSTOP)  # it hangs
+        wait_until(lambda: time.monotonic() - hook.beats[-1] > 3, 60)
+        session.send_signal(signal.SIGCONT)
+        count = len(hook.beats)
+        wait_until(lambda: len(hook.beats) > count, 30)
     finally:
         session.kill()
         session.wait()
@@ -505,33 +536,86 @@ def test_a_recorder_and_a_source_that_die_are_told(hook: Hook, tmp_path: Path) -
         {"probe": RigSource("sim", "ramp", samples=50)},
         alarms=[RigAlarm(webhook=hook.url)],
     )
-    with Session("s", directory=tmp_path) as session:
+    session = Session("s", directory=tmp_path)
+    try:
         run = session.start(rig)
         os.kill(session.recorders["recorder"], signal.SIGKILL)
         wait_until(lambda: "recorder_down" in hook.kinds, 30)
         os.kill(run.programs["probe"], signal.SIGKILL)
         wait_until(lambda: run.look() and "source_lost" in hook.kinds, 30)
-        wait_until(lambda: run.look() and not run._programs[0]._ended_at, 30)
-        with pytest.warns(RuntimeWarning, match="started again"):
-            session.__exit__(None, None, None)
+        wait_until(lambda: run.look() and run._programs[0].restarts, 30)
+    finally:
+        session.close()
     lost = next(body for body in hook.bodies if body["kind"] == "source_lost")
     assert lost["stream"] == "probe"
     assert "exit code -9" in lost["text"]
 
 
+def test_a_device_that_went_away_is_told(hook: Hook, tmp_path: Path) -> None:
+    faults = {"lost_after_s": 0.3}
+    rig = Rig(
+        {"probe": RigSource("sim", "ramp", attrs={"faults": faults}, samples=50)},
+        alarms=[RigAlarm(["source_lost"], webhook=hook.url)],
+    )
+    session = Session("s", directory=tmp_path)
+    try:
+        run = session.start(rig)
+        wait_until(lambda: run.look() and hook.bodies, 30)
+    finally:
+        session.close()
+    assert hook.bodies[0]["stream"] == "probe"
+    assert "its device went away: " in hook.bodies[0]["text"]
+
+
 def test_losses_of_a_device_and_stalls_are_told(hook: Hook, tmp_path: Path) -> None:
     alarm = RigAlarm(webhook=hook.url)
-    producer = Producer("cam", shape=(4,), dtype="u1", buffer_count=4)
-    with Session("s", directory=tmp_path, alarms=[alarm]) as session:
+    producer = Producer(
+        "cam", shape=(4,), dtype="u1", buffer_count=4, on_stall=lambda found: None
+    )
+    row = np.zeros(4, "u1")
+    session = Session("s", directory=tmp_path, alarms=[alarm])
+    try:
         session.record("cam", timeout=10)
-        row = np.zeros(4, "u1")
-        producer.send(row, device_counter=0)
+        producer.send(row, device_sequence=0)
         wait_until(lambda: "cam" in session._alarms[0]._watches, 30)
-        producer.send(row, device_counter=8)
+        producer.send(row, device_sequence=8)
         wait_until(lambda: "device_loss" in hook.kinds, 30)
+        with Consumer("cam", policy="lossless", label="slow viewer"):
+            _fill(producer, row)
+        wait_until(lambda: "stall" in hook.kinds, 30)
+    finally:
+        session.close()
     producer.unlink()
-    assert "lost 7" in hook.bodies[0]["text"]
-    assert not session.verdict.is_trusted if session.verdict else False
+    told = dict(zip(hook.kinds, hook.bodies, strict=True))
+    assert "lost 7" in told["device_loss"]["text"]
+    assert "waited for slow viewer for" in told["stall"]["text"]
+
+
+def _fill(producer: Producer, row: np.ndarray[Any, Any]) -> None:
+    """Send until a reader has made it wait for 6 s."""
+    for number in range(9, 20):
+        try:
+            producer.send(row, device_sequence=number, timeout=6)
+        except TimeoutError:
+            return
+    raise AssertionError("the producer never waited")
+
+
+def test_losses_and_a_full_disk_are_told(hook: Hook, tmp_path: Path) -> None:
+    s = Session("s", directory=tmp_path, alarms=[RigAlarm(webhook=hook.url)])
+    try:
+        s._lose(SessionLoss("cam", 7, 3, "the ring was full", 0))
+        s.record("cam", process=True)
+        s._recorders[0]._handle({"alarm": ["low_disk", "cam", "1 MiB are left"]})
+        wait_until(lambda: len(hook.bodies) == 2, 30)
+        s._stream_recorders["events"]._warn("no space")  # type: ignore[union-attr]
+        wait_until(lambda: "recorder_down" in hook.kinds, 30)
+    finally:
+        s.close()
+    told = {body["kind"]: body["text"] for body in hook.bodies}
+    assert told["loss"] == "3 frames from 7 on are missing: the ring was full"
+    assert told["low_disk"] == "1 MiB are left"
+    assert told["recorder_down"] == "it cannot be written: no space"
 
 
 # ---- check

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ataraxis import Producer
 from ataraxis.labels import Labels
 from ataraxis.viewer.columns import ColumnSeries, drawn_dtype, factor_of
+from ataraxis.viewer.filters import HighPass, Spectrum, make_filter
 from ataraxis.viewer.tap import Intervals, Tap, shown_as
 
 DTYPES = ["i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8"]
@@ -165,7 +166,7 @@ def test_a_tap_cuts_what_was_sent_and_leaves_lost_frames_empty() -> None:
     ) as probe:  # fmt: skip
         tap = Tap("probe", None, 60)
         key = tap.series_of(1.0, 200)
-        assert key == 5
+        assert key == ("", 5)
         sent = np.arange(2 * 10 * 40, dtype="i2").reshape(40, 10, 2)
         for k in range(6):
             probe.send(sent[k])
@@ -211,7 +212,7 @@ def test_a_tap_of_a_stream_without_a_rate_places_samples_by_time() -> None:
     with Producer("poke", shape=(1,), dtype="u1", buffer_count=64) as poke:
         tap = Tap("poke", None, 60)
         key = tap.series_of(2.0, 100)
-        assert key < 0
+        assert key[1] < 0
         began = now_ns() - 3 * 10**9
         for k in range(5):
             poke.send(np.array([k], "u1"), time_ns=began + k * 10**8)
@@ -220,9 +221,86 @@ def test_a_tap_of_a_stream_without_a_rate_places_samples_by_time() -> None:
         first, low, high = series.read(0, series.end)
         shown = low[(low <= high).all(axis=1)].ravel().tolist()
         assert shown == [0, 1, 2, 3, 4]
-        assert first == began // -key
+        assert first == began // -key[1]
         tap.close()
         poke.unlink()
+
+
+def test_a_filtered_series_is_exact_too_and_begins_again_after_a_gap() -> None:
+    rng = np.random.default_rng(1)
+    rows = rng.integers(-900, 900, (1000, 3)).astype("i2")
+    high, whole = HighPass(3000.0), HighPass(3000.0)
+    pieces = [high(k, rows[k : k + 70]) for k in range(0, 1000, 70)]
+    expected = whole(0, rows)
+    assert np.allclose(np.concatenate(pieces), expected, atol=1e-3)
+    assert abs(expected[10:].mean()) < 5
+    slow = np.linspace(0, 3000, 1000)[:, None].repeat(3, 1)
+    assert np.abs(HighPass(3000.0)(0, slow)).max() < 20
+    assert np.array_equal(high(5000, rows[:50]), HighPass(3000.0)(0, rows[:50]))
+    assert make_filter("highpass", None) is None
+    with Producer(
+        "probe", shape=(100, 3), dtype="i2", dims=("time", "channel"),
+        attrs={"sample_rate_hz": 3000}, buffer_count=16,
+    ) as probe:  # fmt: skip
+        tap = Tap("probe", None, 60)
+        plain = tap.series_of(1.0, 300)
+        median = tap.series_of(1.0, 300, "median")
+        assert (plain, median) == (("", 10), ("median", 10))
+        for k in range(10):
+            probe.send(rows[100 * k : 100 * k + 100])
+        tap.drain()
+        middle = rows - np.median(rows, axis=1, keepdims=True)
+        for key, values in ((plain, rows), (median, middle)):
+            _, low, high_ = tap.series[key].read(0, 100)
+            assert np.array_equal(low, values.reshape(100, 10, 3).min(1))
+            assert np.array_equal(high_, values.reshape(100, 10, 3).max(1))
+        tap.drop_unused([plain])
+        tap._used_s[median] -= 61
+        tap.drop_unused([plain])
+        assert list(tap.series) == [plain]
+        assert not tap._filters
+        tap.close()
+        probe.unlink()
+
+
+@pytest.mark.parametrize("piece", [1, 7, 64, 1000])
+def test_a_spectrum_is_the_same_in_any_pieces(piece: int) -> None:
+    rate = 2000.0
+    tone = np.sin(2 * np.pi * 500 * np.arange(1000) / rate)[:, None] * 100
+    whole, cut = Spectrum(0, rate), Spectrum(0, rate)
+    columns, power = whole(96, tone)
+    parts = [cut(96 + k, tone[k : k + piece]) for k in range(0, 1000, piece)]
+    assert np.concatenate([c for c, _ in parts]).tolist() == columns.tolist()
+    found = np.concatenate([p for _, p in parts])
+    assert np.allclose(found, power, atol=1e-3)
+    assert (power.argmax(axis=1) == whole.hop // 2).all(), "500 of 1,000 Hz"
+    # Begins again after a gap, at whole pieces.
+    assert cut(10_000, tone[: 2 * cut.hop - 1])[0].size == 0
+
+
+def test_a_tap_has_the_spectrum_of_a_channel() -> None:
+    with Producer(
+        "probe", shape=(100, 3), dtype="i2", dims=("time", "channel"),
+        attrs={"sample_rate_hz": 2000}, buffer_count=16,
+    ) as probe:  # fmt: skip
+        tap = Tap("probe", None, 60)
+        key = tap.spectrum_of(2)
+        assert key == ("spectrum of 2", 16)
+        assert tap.spectrum_of(3) is None
+        t = np.arange(1000) / 2000
+        wave = (300 * np.sin(2 * np.pi * 250 * t)).astype("i2")
+        for k in range(10):
+            block = np.zeros((100, 3), "i2")
+            block[:, 2] = wave[100 * k : 100 * k + 100]
+            probe.send(block)
+        tap.drain()
+        series = tap.series[key]
+        _, low, high = series.read(0, series.end)
+        assert len(low) > 50
+        assert np.array_equal(low, high)
+        assert (low.argmax(axis=1) == 4).all(), "250 of 1,000 Hz"
+        tap.close()
+        probe.unlink()
 
 
 def test_intervals_forget() -> None:

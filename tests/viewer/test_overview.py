@@ -112,7 +112,7 @@ def made(count: int = 300, rows: int = 100, seed: int = 3) -> dict[int, np.ndarr
 def test_further_overviews_read_the_file_of_bounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next one reads no samples but the last ones; a damaged file is made anew."""
+    """The next one reads no samples but the last ones; a damaged file is made again."""
     monkeypatch.setattr("ataraxis.viewer.overview._READ_AT_MOST", 0)
     blocks = made()
     write(tmp_path, blocks, 100)
@@ -148,7 +148,7 @@ def test_a_recording_that_grew_is_continued(
     compare(overview(tmp_path, "probe", 40), blocks, 100)
 
 
-def test_another_recording_in_its_place_is_read_anew(
+def test_another_recording_in_its_place_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ataraxis.viewer.overview._READ_AT_MOST", 0)

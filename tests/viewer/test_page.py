@@ -184,6 +184,7 @@ def test_the_page_is_used_by_keys(tmp_path: Path) -> None:
             name and is_seen for what, name, is_seen in reached if what != "BODY"
         )
         page.evaluate("document.activeElement.blur()")
+        seen.wait("viewCounts.columns > 5000")  # so that there is a past to look at
         # Space stops the picture and not the acquisition.
         page.keyboard.press("Space")
         assert page.get_attribute("#freeze", "aria-pressed") == "true"
@@ -211,8 +212,10 @@ def test_the_page_is_used_by_keys(tmp_path: Path) -> None:
         page.keyboard.press("[")
         scale = "Number(/row is ([0-9.,]+)/.exec(document.querySelector('#traces h2')"
         scale += ".textContent)?.[1].replaceAll(',', ''))"
-        seen.wait(f"{scale} > 0")
-        before = page.evaluate(scale)
+        before, now = None, 0
+        while not now or now != before:  # the first scales are of a few columns
+            page.wait_for_timeout(700)
+            before, now = now, page.evaluate(scale)
         page.keyboard.press("+")
         seen.wait(f"{scale} < {before} * 0.85")
         page.keyboard.press("0")
@@ -229,6 +232,27 @@ def test_the_page_is_used_by_keys(tmp_path: Path) -> None:
         )
         page.keyboard.press("s")
         seen.wait("document.querySelector('#traces h2').textContent.includes('64 ch')")
+        # A filter is named, and so is the contrast.
+        page.keyboard.press("f")
+        heading = "document.querySelector('#traces h2').textContent"
+        seen.wait(f"{heading}.includes('high-pass 300 Hz')")
+        page.keyboard.press("f")
+        seen.wait(f"{heading}.includes('median reference')")
+        page.keyboard.press("f")
+        seen.wait(f"!{heading}.includes('median')")
+        page.keyboard.press("g")
+        second = "document.querySelectorAll('#traces h2')[2]?.textContent ?? ''"
+        seen.wait(f"({second}).includes('spectrogram') && ({second}).includes('dB')")
+        if SHOTS:
+            page.wait_for_timeout(3000)
+            page.screenshot(path=f"{SHOTS}/spectrogram.png")
+        page.keyboard.press("g")
+        seen.wait(f"{second} === ''")
+        page.keyboard.press("c")
+        page.keyboard.press("c")
+        shown = "document.querySelector('#pictures h2').textContent"
+        seen.wait(f"{shown}.includes('viridis')")
+        assert seen.inks("#pictures canvas") > 20
         page.keyboard.press("?")
         assert page.is_visible("#keys")
         page.keyboard.press("Escape")

@@ -4,6 +4,7 @@ import {BINS, COLUMNS, PICTURE, STATE} from "./bundle.js";
 import {Graph} from "./graph.js";
 import {Link, takeToken} from "./link.js";
 import {Picture} from "./picture.js";
+import {Spectrogram} from "./spectrogram.js";
 import {Intervals, Lanes} from "./strips.js";
 import {Table} from "./table.js";
 import {startTheme, toggleTheme} from "./theme.js";
@@ -11,6 +12,7 @@ import {Traces} from "./traces.js";
 
 const WINDOWS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30];
 const FIRST_TRACES = 3, FIRST_PICTURES = 2, MOST_INTERVALS = 4;
+const FILTERS = ["", "highpass", "median"];
 const find = id => document.getElementById(id);
 
 const layout = new URLSearchParams(location.hash.slice(1));
@@ -24,6 +26,7 @@ const counts = {frames: 0, bundles: 0, columns: 0, gaps: 0, pictures: 0, events:
   drawMs: 0, tracesMs: 0, sideMs: 0, longestMs: 0};
 globalThis.viewCounts = counts;
 let seconds = Number(layout.get("seconds")) || 2, isFrozen = false, nextNumber = 1;
+let filter = FILTERS.includes(layout.get("filter")) ? layout.get("filter") : "";
 let hasLayout = layout.has("show"), nowNs = 0, isSideDue = true, lastMs = 0;
 
 const table = new Table(find("table"), toggle);
@@ -53,6 +56,25 @@ function open(stream, kind) {
   sizes.observe(view.plot);
 }
 
+// The spectrogram of the channel under the pointer, or of the first; or none again.
+function spectrogram() {
+  const open = [...panels.values()].find(p => p.kind === "spectrogram");
+  if (open) return close(open.key);
+  const of = traces().find(p => p.view.channelUnder != null) ?? traces()[0];
+  if (!of || !of.view.meta.rate) return;
+  const channel = (of.view.channelUnder ?? 0) + of.view.first;
+  const view = new Spectrogram(of.stream, channel), key = `${of.stream}\nspectrogram`;
+  view.meta = of.view.meta;
+  const panel = {stream: of.stream, key, kind: "spectrogram", view, number: nextNumber++,
+    bins: 0, ranges: [[channel, channel + 1]]};
+  panels.set(key, panel);
+  byNumber.set(panel.number, panel);
+  find("traces").append(view.element);
+  view.resize();
+  ask(panel);
+  sizes.observe(view.plot);
+}
+
 function close(stream) {
   const panel = panels.get(stream);
   if (!panel) return;
@@ -60,7 +82,7 @@ function close(stream) {
     link.send({op: "hide", panel: number});
     byNumber.delete(number);
   }
-  intervals.parts.delete(stream);
+  if (panel.bins) intervals.parts.delete(stream);
   sizes.unobserve(panel.view.plot);
   panel.view.element.remove();
   panels.delete(stream);
@@ -82,9 +104,9 @@ function ask(panel) {
       columns: Math.min(panel.view.wanted, 8192)});
   else {
     panel.view.reset();
-    link.send({op: "show", panel: panel.number, kind: "traces", stream: panel.stream,
+    link.send({op: "show", panel: panel.number, kind: panel.kind, stream: panel.stream,
       seconds, columns: Math.min(panel.view.W ?? 1000, 8192),
-      ...panel.ranges ? {channels: panel.ranges} : {}});
+      ...panel.ranges ? {channels: panel.ranges} : {}, filter});
   }
   if (panel.bins)
     link.send({op: "show", panel: panel.bins, kind: "intervals", stream: panel.stream});
@@ -154,8 +176,13 @@ function takeState(news) {
     if (key in news) state[key] = news[key];
   if (news.panels) for (const [number, about] of Object.entries(news.panels)) {
     const panel = byNumber.get(Number(number));
-    if (panel && Number(number) === panel.number && about.problem && !isFrozen)
-      panel.view.note.textContent = about.problem;
+    if (!panel || Number(number) !== panel.number) continue;
+    if (about.problem && !isFrozen) panel.view.note.textContent = about.problem;
+    if (panel.view.describe) {
+      panel.view.missed = about.missed ?? 0;
+      panel.view.filter = about.filter ?? "";
+      panel.view.describe();
+    }
   }
   if (news.labels || news.streams) {
     choose();
@@ -163,7 +190,7 @@ function takeState(news) {
       const about = state.labels[state.streams.find(s => s.name === panel.stream)?.id];
       if (about && panel.view instanceof Traces && panel.view.meta !== about) {
         panel.view.meta = about;
-        panel.view.first = panel.ranges?.length ? panel.ranges[0][0] : 0;
+        if (panel.kind === "traces") panel.view.first = panel.ranges?.length ? panel.ranges[0][0] : 0;
         panel.view.describe();
       }
     }
@@ -183,7 +210,7 @@ function say({tone, text}) {
 
 function side() {
   const began = performance.now();
-  const shown = new Set(panels.keys());
+  const shown = new Set([...panels.values()].map(p => p.stream));
   table.update(state.streams, state.pages, shown);
   graph.update(state.streams, state.pipes, shown);
   const names = state.streams.filter(s => !s.problem && s.name !== "events").map(s => s.name);
@@ -228,12 +255,13 @@ function freeze() {
 }
 
 const traces = () => [...panels.values()].filter(p => p.kind === "traces");
-const zoom = direction => traces().forEach(p => p.view.zoom(direction));
+const swept = () => [...panels.values()].filter(p => p.view instanceof Traces);
+const zoom = direction => swept().forEach(p => p.view.zoom(direction));
 
 // Look back, or more closely, while the page is frozen: the server keeps a minute.
 function look(by, factor) {
   if (!isFrozen) return;
-  for (const panel of traces()) {
+  for (const panel of swept()) {
     const range = panel.view.seek(by, factor);
     if (range) link.send({op: "window", panel: panel.number, ...range});
   }
@@ -243,7 +271,7 @@ function setWindow(value) {
   seconds = value;
   find("window").value = String(value);
   if (isFrozen) freeze();
-  else traces().forEach(ask);
+  else swept().forEach(ask);
   remember();
 }
 
@@ -280,9 +308,21 @@ function select(panel, chosen) {
   ask(panel);
 }
 
+// Filters are of the picture only; the heading of the traces names them.
+function changeFilter() {
+  filter = FILTERS[(FILTERS.indexOf(filter) + 1) % FILTERS.length];
+  traces().forEach(ask);
+  layout.set("filter", filter);
+  remember();
+}
+
+function changeMap() {
+  for (const panel of panels.values()) panel.view.changeMap?.();
+}
+
 function changeTheme() {
   layout.set("theme", toggleTheme());
-  for (const panel of traces()) if (panel.view.n) { panel.view.paint(); panel.view.redraw(); }
+  for (const panel of panels.values()) if (panel.view.n) { panel.view.paint(); panel.view.redraw(); }
   graph.said = "";
   side();
   remember();
@@ -291,7 +331,8 @@ function changeTheme() {
 // The layout of the page is its fragment: a link to it shows the same.
 function remember() {
   layout.set("seconds", String(seconds));
-  if (hasLayout) layout.set("show", [...panels.keys()].map(encodeURIComponent).join(","));
+  const shown = [...panels.values()].filter(p => p.kind !== "spectrogram");
+  if (hasLayout) layout.set("show", shown.map(p => p.stream).map(encodeURIComponent).join(","));
   history.replaceState(null, "", `#${layout}`);
 }
 
@@ -308,7 +349,7 @@ const KEYS = {
   "0": () => zoom(0), "[": () => stepWindow(-1), "]": () => stepWindow(1),
   ArrowLeft: () => look(-0.25), ArrowRight: () => look(0.25),
   ArrowUp: () => move(-1), ArrowDown: () => move(1), s: solo, t: changeTheme,
-  p: () => traces().forEach(p => p.view.save()), "?": () => find("keys").showModal(),
+  f: changeFilter, g: spectrogram, c: changeMap, p: () => traces().forEach(p => p.view.save()), "?": () => find("keys").showModal(),
 };
 addEventListener("keydown", event => {
   const own = event.target.closest?.("select, dialog, [role=region]")

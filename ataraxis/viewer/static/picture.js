@@ -1,13 +1,17 @@
 // Picture: the newest frame; one is decoded at a time, and the last one is shown.
 
+import {tableOf} from "./maps.js";
 import {digits, whole} from "./words.js";
 
-const JPEG = 1;
+const JPEG = 1, AUTO_MS = 500;
+const MAPS = ["", "automatic contrast", "viridis", "inferno"];
 
 export class Picture {
   constructor(name) {
     this.name = name;
     this.shown = 0;
+    this.map = 0;
+    this.bounds = [0, 255];
     const panel = this.element = document.createElement("section");
     panel.className = "panel";
     const head = document.createElement("h2");
@@ -64,17 +68,48 @@ export class Picture {
     this.part = part;
     if (isNew) {
       Object.assign(canvas, {width: part.width, height: part.height});
-      this.context = canvas.getContext("2d");
+      this.context = canvas.getContext("2d", {willReadFrequently: true});
       this.resize();
     }
     if (source instanceof ImageData) this.context.putImageData(source, 0, 0);
     else { this.context.drawImage(source, 0, 0); source.close(); }
+    if (this.map && part.channels === 1) this.recolour(part);
     this.shown++;
     this.note.textContent = "";
     const mapped = part.low === 0 && part.high === 255 ? ""
       : `, ${digits(part.low)} to ${digits(part.high)}`;
     this.about.textContent =
-      `${part.wholeWidth}×${part.wholeHeight}, frame ${whole(part.sequence)}${mapped}`;
+      `${part.wholeWidth}×${part.wholeHeight}, frame ${whole(part.sequence)}${mapped}${this.mapped(part)}`;
+  }
+
+  // ---- colours and contrast, of grey pictures
+
+  changeMap() {
+    this.map = (this.map + 1) % MAPS.length;
+    this.boundsMs = 0;
+  }
+
+  mapped(part) {
+    if (!this.map || part.channels !== 1) return "";
+    const value = v => digits(part.low + v / 255 * (part.high - part.low));
+    return `; ${MAPS[this.map]}, ${value(this.bounds[0])} to ${value(this.bounds[1])}`;
+  }
+
+  recolour(part) {
+    const image = this.context.getImageData(0, 0, part.width, part.height);
+    const pixels = new Uint32Array(image.data.buffer);
+    this.grey = new Uint8Array(pixels.length);
+    for (let k = 0; k < pixels.length; k++) this.grey[k] = pixels[k] & 255;
+    const now = performance.now();
+    if (now - (this.boundsMs || 0) > AUTO_MS) {
+      this.boundsMs = now;
+      const counts = new Uint32Array(256);
+      for (let k = 0; k < this.grey.length; k += 7) counts[this.grey[k]]++;
+      this.bounds = [edge(counts, 0.005), edge(counts, 0.995)];
+      this.table = tableOf(MAPS[this.map], ...this.bounds);
+    }
+    for (let k = 0; k < pixels.length; k++) pixels[k] = this.table[this.grey[k]];
+    this.context.putImageData(image, 0, 0);
   }
 
   point(x, y) {
@@ -83,13 +118,21 @@ export class Picture {
     const px = Math.floor((x - box.left) / box.width * part.width);
     const py = Math.floor((y - box.top) / box.height * part.height);
     if (px < 0 || py < 0 || px >= part.width || py >= part.height) return;
-    const [r, g, b] = this.context.getImageData(px, py, 1, 1).data;
+    let [r, g, b] = this.context.getImageData(px, py, 1, 1).data;
+    if (this.map && part.channels === 1 && this.grey) r = this.grey[py * part.width + px];
     const value = v => digits(part.low + v / 255 * (part.high - part.low), 4);
     const shown = part.channels === 1 ? value(r) : [r, g, b].join(" ");
     const step = part.wholeWidth / part.width;
     this.readout.textContent =
       `x ${Math.floor(px * step)}  y ${Math.floor(py * step)}  ·  ≈ ${shown}`;
   }
+}
+
+// The value below which a share of the counted pixels are.
+function edge(counts, share) {
+  let left = counts.reduce((sum, n) => sum + n, 0) * share;
+  for (let v = 0; v < 256; v++) if ((left -= counts[v]) <= 0) return v;
+  return 255;
 }
 
 function raw(part) {

@@ -3,7 +3,7 @@
 import {colour} from "./theme.js";
 import {countNames, digits} from "./words.js";
 
-const MINUTE = 60, LANE = 30, LABEL = 82, VALUE = 64;
+const MINUTE = 60, LABEL = 82, VALUE = 64;
 
 function prepare(canvas, high) {
   const dpr = devicePixelRatio || 1, box = canvas.parentElement.getBoundingClientRect();
@@ -35,6 +35,7 @@ export class Lanes {
 
   draw(nowNs, names) {
     const lanes = names.filter(name => this.beats.has(name)).slice(0, 6);
+    const LANE = lanes.length > 3 ? 23 : 30;
     const [c, wide] = prepare(this.canvas, Math.max(lanes.length, 1) * LANE + 20);
     const x0 = LABEL, x1 = wide - VALUE, x = t => x1 + (t - nowNs) / 1e9 / MINUTE * (x1 - x0);
     const recent = this.events.filter(e => x(e.time_ns) >= x0), often = countNames(recent);

@@ -88,7 +88,7 @@ export class Traces {
     this.columnOf = new Float64Array(this.n).fill(-1);
     this.lost = new Uint8Array(this.n);
     this.held = new Uint8Array(this.n);
-    this.element.style.flexGrow = Math.min(8, Math.max(1.4, Math.sqrt(part.channels)));
+    this.element.style.flexGrow = this.grow ?? Math.min(8, Math.max(1.4, Math.sqrt(part.channels)));
     this.paint();
   }
 
@@ -226,8 +226,10 @@ export class Traces {
     const often = rate ? ` × ${digits(rate, 6)}/s` : "";
     const scale = this.perRow ? `; a row is ${digits(this.row, 2)} ${units}` : "";
     const which = this.first || this.only ? ` from ${dim} ${this.first}` : "";
+    const filtered = this.filter ? `; ${this.filter}` : "";
+    const missed = this.missed ? `; this page missed ${whole(this.missed)} frames` : "";
     this.about.textContent =
-      `${noun}${which}${often}, a column is ${span(this.ns * 1e-9)}${scale}`.trim();
+      `${noun}${which}${often}, a column is ${span(this.ns * 1e-9)}${scale.trimEnd()}${filtered}${missed}`;
   }
 
   // ---- pixels
@@ -331,9 +333,11 @@ export class Traces {
   drawChannels(c, high) {
     const row = high / this.channels, each = Math.max(1, Math.ceil(13 / row));
     c.textAlign = "right"; c.textBaseline = "middle";
-    for (let k = 0; k < this.channels; k += each) {
+    for (let k = 0, last = -20; k < this.channels; k += each) {
       c.fillStyle = channelColour(k, this.channels);
       const y = Math.min(Math.max((k + 0.5) * row, 6), high - 4);
+      if (y - last < 12) continue;
+      last = y;
       c.fillText(this.nameOf(k), LEFT - 7, y, LEFT - 9);
     }
   }
@@ -346,12 +350,14 @@ export class Traces {
     // Of a look back: seconds before it was frozen.
     const from = this.base == null ? 0 : (this.base - this.look.end) * this.ns * 1e-9;
     const said = t => t === 0 ? "0 s" : t < 0 ? `−${span(-t)}` : span(t);
+    const step = round125(this.seconds / 4 * 1.01), until = from + this.seconds;
     c.beginPath();
-    for (let k = 0; k <= 4; k++) {
-      const x = LEFT + k / 4 * wide;
+    for (let k = Math.ceil(from / step - 0.01); k * step <= until + step * 0.01; k++) {
+      const x = LEFT + (k * step - from) / this.seconds * wide;
+      const text = said(Number((k * step).toPrecision(9)));
       c.moveTo(x, high); c.lineTo(x, high + 4);
-      c.textAlign = k === 0 ? "left" : k === 4 ? "right" : "center";
-      c.fillText(said(Number((from + k / 4 * this.seconds).toPrecision(6))), x, high + 6);
+      c.textAlign = x < LEFT + 16 ? "left" : x > LEFT + wide - 16 ? "right" : "center";
+      c.fillText(text, Math.min(x, LEFT + wide), high + 6);
     }
     c.stroke();
   }
@@ -363,7 +369,8 @@ export class Traces {
     const shown = this.events.map(e => [this.placeOf(e.time_ns), e])
       .filter(([place]) => place != null).sort((a, b) => a[0] - b[0]);
     const often = countNames(shown.map(([, event]) => event));
-    for (const [place, event] of shown) {
+    const isRare = ([, event]) => often.get(event.name) <= 16;
+    for (const [place, event] of [...shown.filter(e => !isRare(e)), ...shown.filter(isRare)]) {
       const x = Math.round(LEFT + place * wide) + 0.5, isDense = often.get(event.name) > 16;
       c.strokeStyle = ink; c.globalAlpha = 0.85;
       c.beginPath(); c.moveTo(x, 0); c.lineTo(x, isDense ? 7 : high); c.stroke();

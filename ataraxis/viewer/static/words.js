@@ -8,7 +8,7 @@ export function digits(n, count = 3) {
   if (!Number.isFinite(n)) return "–";
   if (n === 0) return "0";
   const size = Math.floor(Math.log10(Math.abs(n)));
-  if (size >= 5 || size < -4) return n.toExponential(count - 1);
+  if (size >= 7 || size < -4) return n.toExponential(count - 1);
   return commas.format(Number(n.toPrecision(Math.max(count, size + 1))));
 }
 
