@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from deadline import wait_until
 from link_rig import CARRIERS, Filming, Lab, need, tell
 
 GROWTH = 12e6
@@ -51,6 +52,36 @@ def test_an_hour_with_a_cut_a_minute(
         assert max(grown.values()) < GROWTH, sizes
         assert max(opened.values()) <= 8, files
         filming.leave()
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+def test_idle_agents(carrier: str, figure: Callable[..., float]) -> None:
+    """I1: 10 mirrors of streams that send nothing."""
+    need(carrier)
+    seconds = figure(60, 8)
+    with Lab(carrier=carrier) as lab:
+        acq, gpu = lab["acq"], lab["gpu"]
+        for k in range(10):
+            lab.mirror(f"idle.{k}")
+        agents = [host.start_agent() for host in (acq, gpu)]
+        many = acq.start("many", count=10, hz=0.0, size=1000)
+        many.until(30, ready=True)
+        wait_until(
+            lambda: sum(f.startswith("idle.") for f in gpu.files()) == 10, 60,
+            "10 mirrors",
+        )  # fmt: skip
+        time.sleep(3.0)  # what begins has settled
+        before = [agent.cpu_s() for agent in agents]
+        time.sleep(seconds)
+        used = [agent.cpu_s() - b for agent, b in zip(agents, before, strict=True)]
+        sizes = [agent.rss() / 1e6 for agent in agents]
+        tell(
+            f"I1 {carrier}", cpu_percent=[round(100 * u / seconds, 2) for u in used],
+            rss_MB=[round(s) for s in sizes], threads=[a.threads() for a in agents],
+        )  # fmt: skip
+        assert max(used) / seconds < 0.05
+        assert max(sizes) < 120
+        assert many.terminate() == 0
 
 
 def _growth(found: list[int]) -> float:

@@ -168,6 +168,10 @@ class Program:
         found = {k: int(v) for k, v in re.findall(r"(Rss\w+):\s+(\d+) kB", text)}
         return 1024 * (found["RssAnon"] + found["RssFile"])
 
+    def threads(self) -> int:
+        """How many threads it has."""
+        return len(os.listdir(f"/proc/{self.pid}/task"))
+
     def descriptors(self) -> int:
         """How many files it has open."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
