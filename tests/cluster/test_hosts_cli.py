@@ -25,6 +25,8 @@ from ataraxis.cluster.status import mirrors_here
 from ataraxis.link.hosts import Hosts
 from ataraxis.stream.inspector import Inspector
 
+pytest.importorskip("cryptography", reason="certificates need cryptography")
+
 WAIT_S = 30.0
 
 

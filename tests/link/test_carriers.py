@@ -143,6 +143,10 @@ class TestTls(_OverTls):
     kind = TlsCarrier
     name = "tls"
 
+    @pytest.fixture(autouse=True)
+    def installed(self) -> None:
+        pytest.importorskip("cryptography", reason="certificates need cryptography")
+
 
 class TestZenoh(_OverTls):
     kind = ZenohCarrier
@@ -150,6 +154,7 @@ class TestZenoh(_OverTls):
 
     @pytest.fixture(autouse=True)
     def installed(self) -> None:
+        pytest.importorskip("cryptography", reason="certificates need cryptography")
         pytest.importorskip("zenoh", reason="the carrier zenoh needs eclipse-zenoh")
 
 

@@ -12,6 +12,8 @@ from ataraxis.errors import AccessDenied
 from ataraxis.link import certificates
 from ataraxis.link.certificates import Authority, read_certificate
 
+pytest.importorskip("cryptography", reason="certificates need cryptography")
+
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:

@@ -23,6 +23,8 @@ from ataraxis.link.hosts import Hosts, split_address
 from ataraxis.link.zenoh_carrier import config_of
 from ataraxis.testing.carriers import CarrierContract
 
+pytest.importorskip("cryptography", reason="certificates need cryptography")
+
 WAIT_S = 20.0
 LAB = dict.fromkeys(("acq", "gpu", "behaviour"), "127.0.0.1")
 

@@ -33,6 +33,8 @@ from ataraxis.errors import (
 from ataraxis.log.archive import LogArchive
 from ataraxis.stream.inspector import Inspector
 
+pytest.importorskip("cryptography", reason="certificates need cryptography")
+
 pytestmark = pytest.mark.slow
 
 

@@ -216,16 +216,20 @@ def test_agents_die_at_every_crash_point(
     with Lab(carrier=carrier, package=package) as lab:
         filming = Filming(lab)
         for point in points:
-            filming.agents[side].terminate()
-            filming.restart(side, crash_at=point, ready=False)
-            agent = filming.agents[side]
-            if not _dies(agent, 3.0):
-                lab.cable_out()
-                _dies(agent, 4.5)
-                lab.cable_in()
-            if _dies(agent, 3.0):
-                reached.append(point)
-                filming.restart(side)
+            for _ in range(3):  # a busy machine may not pass it in time
+                filming.agents[side].terminate()
+                filming.restart(side, crash_at=point, ready=False)
+                agent = filming.agents[side]
+                if not _dies(agent, 3.0):
+                    lab.cable_out()
+                    _dies(agent, 4.5)
+                    lab.cable_in()
+                if _dies(agent, 3.0):
+                    reached.append(point)
+                    filming.restart(side)
+                    break
+                if point in NOT_ALWAYS:
+                    break
             filming.flows(60)
         found = filming.finish()
         tell(

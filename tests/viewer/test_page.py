@@ -16,6 +16,8 @@ from view_rig import ViewProcess, probe_block, repeating
 
 from ataraxis import Consumer, Producer, Session
 
+pytest.importorskip("playwright.sync_api", reason="no playwright")
+
 SHOTS = os.environ.get("ATARAXIS_SHOTS")
 """Directory for pictures of the page; none by default."""
 HOSTILE = "<img src=x onerror=alert(1)>"
