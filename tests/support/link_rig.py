@@ -38,6 +38,7 @@ PROGRAM = TESTS / "programs" / "workers_link.py"
 NETWORK = "10.77.0"
 PORT = 7411
 CARRIERS = ("tls", "zenoh")
+_PREFIX = f"ataraxis-lab-{os.getpid()}-"
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -362,8 +363,7 @@ class Lab:
         self._stack = contextlib.ExitStack()
         self._tag = f"ax{os.getpid()}n"
         self._switch = f"{self._tag}sw"
-        if namespaces:
-            _sweep()
+        _sweep()
         try:
             self._make(names, namespaces, wire, clocks or {}, package, spool_bytes)
         except BaseException:
@@ -379,9 +379,9 @@ class Lab:
         package: Path | None,
         spool_bytes: int,
     ) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="ataraxis-lab-"))
+        self.root = Path(tempfile.mkdtemp(prefix=_PREFIX))
         self._stack.callback(shutil.rmtree, self.root, ignore_errors=True)
-        contexts = Path(tempfile.mkdtemp(prefix="ataraxis-lab-", dir="/dev/shm"))
+        contexts = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/dev/shm"))
         self._stack.callback(shutil.rmtree, contexts, ignore_errors=True)
         if namespaces:
             addresses = {n: f"{NETWORK}.{k + 1}:{PORT}" for k, n in enumerate(names)}
@@ -536,11 +536,19 @@ class Lab:
 
 
 def _sweep() -> None:
-    """Remove the namespaces of test processes that were killed."""
-    for name in os.listdir("/run/netns") if os.path.isdir("/run/netns") else ():
-        found = re.fullmatch(r"ax(\d+)n(?:\d+|sw)", name)
-        if found and not os.path.exists(f"/proc/{found[1]}"):
-            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+    """Remove namespaces and contexts of test processes that were killed."""
+
+    def is_left(name: str, pattern: str) -> bool:
+        found = re.fullmatch(pattern, name)
+        return found is not None and not os.path.exists(f"/proc/{found[1]}")
+
+    if not os.geteuid() and os.path.isdir("/run/netns"):
+        for name in os.listdir("/run/netns"):
+            if is_left(name, r"ax(\d+)n(?:\d+|sw)"):
+                subprocess.run(["ip", "netns", "del", name], capture_output=True)
+    for name in os.listdir("/dev/shm"):
+        if is_left(name, r"ataraxis-lab-(\d+)-\w+"):
+            shutil.rmtree(f"/dev/shm/{name}", ignore_errors=True)
 
 
 def _end(pid: int) -> None:
