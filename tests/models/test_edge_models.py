@@ -13,6 +13,7 @@ SIZES = {
     "ends-there": "edge NEXT=0 WIPES=1 KILLS=1 CUTS=1 COPIES=3",
     "there-and-back": "edge NEXT=2 FREEZES=1",
     "there-and-back-wiped": "edge NEXT=2 WIPES=1 KILLS=1 COPIES=3",
+    "there-and-back-wiped-twice": "edge NEXT=2 WIPES=2 COPIES=3",
     "to-a-third-host": "edge NEXT=1 WIPES=1 CUTS_C=1",
     "third-host-wiped-and-cut": "edge NEXT=1 WIPES_C=1 CUTS=1",
     "third-host-wiped-and-kill": "edge NEXT=1 WIPES_C=1 KILLS=1 CUTS_C=1",
@@ -28,6 +29,10 @@ LARGER_SIZES = {
     "freeze-and-cut": "edge NEXT=2 FREEZES=1 CUTS=1 COPIES=3",
     "all-faults-of-b": "edge NEXT=2 WIPES=1 CUTS=1 KILLS=1 COPIES=3",
     "three-values": "edge NEXT=2 VALUES=3 CREDIT=2 CUTS=1",
+    "through-two-hosts": (
+        "edge THROUGH AT_ONCE NEXT=1 HOSTS=2 VALUES=1 FREEZES=1 WIPES=1 WIPES_C=1"
+        " COPIES=3"
+    ),
     "many-cuts": "edge NEXT=1 VALUES=1 CUTS=2 WIPES_C=2 CUTS_C=1 KILLS=1 COPIES=4",
     "two-hosts-cut": (
         "edge NEXT=1 VALUES=1 HOSTS=2 FREEZES=1 CUTS=1 WIPES_C=1 COPIES=3"
