@@ -520,6 +520,8 @@ def test_registers_of_harp(tmp_path: Path) -> None:
     block = dm.open_recordings(path)["register"].read()
     np.testing.assert_array_equal(block.t, expected.index.to_numpy())
     np.testing.assert_array_equal(block.values["value0"], expected[0].to_numpy())
+    (tmp_path / "device_0.bin").write_bytes(b"")
+    assert len(dm.open_recordings(tmp_path / "device_0.bin")["register"]) == 0
 
 
 def test_the_tracks_of_sleap(tmp_path: Path) -> None:
@@ -851,3 +853,14 @@ def test_nwb_in_zarr(tmp_path: Path) -> None:
     )
     with pytest.raises(RecordingError, match="damaged"):
         dm.open_recordings(tmp_path / "x.nwb.zarr")
+
+
+def test_labels_of_single_images_are_numbered(tmp_path: Path) -> None:
+    """DeepLabCut's training data have paths where its results have frames."""
+    (tmp_path / "labels.csv").write_text(
+        "scorer,LM,LM\nbodyparts,A,A\ncoords,x,y\n"
+        "labeled-data/v/img000.png,0,1.5\nlabeled-data/v/img003.png,2,\n"
+    )
+    recording = dm.open_recordings(tmp_path / "labels.csv")["points"]
+    assert recording.t.tolist() == [0, 1]
+    np.testing.assert_array_equal(recording.read().array, [[0, 1.5], [2, np.nan]])

@@ -55,6 +55,8 @@ class Harp(SuffixFormat):
                     f"{opened.shown}: not a Harp register, or damaged: "
                     f"{type(error).__name__}: {error}"
                 ) from error
+        if not len(table):
+            return {"t": np.empty(0), "kind": np.empty(0, "U1")}
         kinds = np.asarray([str(kind) for kind in table.pop("MessageType")], "U")
         columns = {
             f"value{name}" if isinstance(name, int) else str(name): np.asarray(column)

@@ -20,8 +20,8 @@ from ataraxis.errors import RecordingError
 class DeepLabCut(SuffixFormat):
     """``dlc://{session}``: the stream ``points``, fields ``nose.x``, ``nose.y``, ...
 
-    With several animals ``mouse1.nose.x``. Times are the numbers of the frames; a
-    collection may declare the camera's frequency.
+    With several animals ``mouse1.nose.x``. Times are the numbers of the frames, or of
+    the rows where these are images; a collection may declare the camera's frequency.
     """
 
     suffix = ".csv"
@@ -55,8 +55,11 @@ class DeepLabCut(SuffixFormat):
                     f"{len(names) + 1}"
                 )
         table = table.reshape(-1, len(names) + 1)
+        frames = table[:, 0]
+        if np.isnan(frames).all():  # labels of single images, by their paths
+            frames = np.arange(len(table), dtype="f8")
         return {
-            stream.time: table[:, 0] / (stream.rate_hz or 1.0),
+            stream.time: frames / (stream.rate_hz or 1.0),
             **{name: table[:, i + 1] for i, name in enumerate(names)},
         }
 
