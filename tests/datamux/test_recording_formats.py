@@ -864,3 +864,17 @@ def test_labels_of_single_images_are_numbered(tmp_path: Path) -> None:
     recording = dm.open_recordings(tmp_path / "labels.csv")["points"]
     assert recording.t.tolist() == [0, 1]
     np.testing.assert_array_equal(recording.read().array, [[0, 1.5], [2, np.nan]])
+
+
+def test_a_packed_xdf_file(tmp_path: Path) -> None:
+    """``.xdfz`` gives what ``.xdf`` gives."""
+    import gzip
+
+    pytest.importorskip("pyxdf")
+    values = np.arange(600, dtype="f4").reshape(200, 3)
+    TestXdf().write(tmp_path / "a.xdf", ["x", "y", "z"], values)
+    plain = dm.open_recordings(tmp_path / "a.xdf")["probe"]
+    (tmp_path / "b.xdfz").write_bytes(gzip.compress((tmp_path / "a.xdf").read_bytes()))
+    packed = dm.open_recordings(tmp_path / "b.xdfz")["probe"]
+    np.testing.assert_array_equal(packed.read().array, plain.read().array)
+    np.testing.assert_array_equal(packed.t, plain.t)
