@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -90,7 +91,7 @@ def context(
     monkeypatch.setenv("PYTHONSAFEPATH", "1")
     # pytest-xdist sets it, and tables are then cut to fit.
     monkeypatch.delenv("COLUMNS", raising=False)
-    threads, children = set(threading.enumerate()), _children()
+    threads, children = _threads(), _children()
     try:
         yield path
     finally:
@@ -117,11 +118,21 @@ def _left(
         left += [f"open file {f}" for f in _descriptors(path)]
         left += [f"child process {p}" for p in multiprocessing.active_children()]
         left += [f"child process {pid}" for pid in _children() - children]
-        left += [f"thread {t}" for t in set(threading.enumerate()) - threads]
+        left += [f"thread {t}" for t in _threads() - threads]
         if not left or time.monotonic() > deadline:
             return left
         gc.collect()  # only now: it takes longer than most tests
         time.sleep(0.01)
+
+
+def _threads() -> set[threading.Thread]:
+    """Threads that run: Python lists one it did not start even after its end."""
+    running = sys._current_frames()
+    return {
+        t
+        for t in threading.enumerate()
+        if not isinstance(t, threading._DummyThread) or t.ident in running
+    }
 
 
 def _descriptors(path: Path) -> list[str]:

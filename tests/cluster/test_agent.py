@@ -148,6 +148,7 @@ def test_hosts_and_mirrors_are_shown(rig: Lab) -> None:
         producer.unlink()
 
 
+@pytest.mark.slow
 def test_the_clock_of_a_mirrored_host_is_a_stream(rig: Lab) -> None:
     here = rig.contexts["gpu"]
     with (

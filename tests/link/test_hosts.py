@@ -35,6 +35,7 @@ modules: [mylab.processors]      # importable functions that `run` may name
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Path:
+    pytest.importorskip("cryptography", reason="certificates need cryptography")
     Hosts.create(tmp_path / "rig", "rig", LAB)
     return tmp_path / "rig"
 

@@ -17,6 +17,8 @@ from websockets.sync.client import connect
 from ataraxis.errors import AccessDenied
 from ataraxis.viewer.door import HEADERS, STATIC, Door, token_of
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "t" * 32
 HERE = {"Host": "127.0.0.1:8787"}
 

@@ -19,6 +19,8 @@ from ataraxis import Consumer, Producer, Session
 from ataraxis.shm.gc import collect
 from ataraxis.stream.inspector import Inspector
 
+pytestmark = pytest.mark.slow
+
 RATE = 10_000
 SAMPLES, CHANNELS = 100, 4
 ATTRS = {"sample_rate_hz": RATE, "units": "uV"}

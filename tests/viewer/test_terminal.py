@@ -15,6 +15,8 @@ from ataraxis import Producer
 from ataraxis.session.events import EventStream
 from ataraxis.viewer.terminal import BARS, numbers_of, printable, spark
 
+pytestmark = pytest.mark.slow
+
 
 class Command:
     """A command that runs beside the test."""
