@@ -67,6 +67,7 @@ def run_json(*arguments: str) -> dict[str, Any]:
 # ---- events are counted
 
 
+@pytest.mark.slow
 def test_ring_and_pipe_under_load_pinned_and_not() -> None:
     found = run_json("--only", "ring", "--only", "pipe", "--events", "150")
     pinnings = [None, sorted(os.sched_getaffinity(0))[:2]] if TWO else [None]
@@ -244,6 +245,7 @@ def test_a_bench_is_ended_by_a_latch() -> None:
     assert result.problem == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["ring", "pipe"])
 def test_ctrl_c_prints_what_was_measured(path: str, temporary: Path) -> None:
     arguments = ("--only", path, "--rate", "500", "--events", "200000", "--no-pin")
@@ -282,6 +284,7 @@ def test_a_port_that_does_not_exist() -> None:
     assert "loop-back plug" in said
 
 
+@pytest.mark.slow
 def test_a_port_that_sends_nothing_back() -> None:
     pytest.importorskip("serial")
     device, port = os.openpty()

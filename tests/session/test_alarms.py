@@ -294,6 +294,7 @@ def test_a_command_gets_facts_without_a_shell(tmp_path: Path) -> None:
     assert said["text"] == text == "$(date) of a disk"
 
 
+@pytest.mark.slow
 def test_a_command_that_fails_is_in_the_log_and_a_note(tmp_path: Path) -> None:
     failing = "import sys; sys.exit('no modem')"
     alarms = [
@@ -364,6 +365,7 @@ def test_why_states_what_to_do(error: Exception, words: str) -> None:
 # ---- the recording never waits
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_holds_up_nothing(hook: Hook, tmp_path: Path) -> None:
     hook.hangs.set()
     other = tmp_path / "told"
@@ -438,6 +440,7 @@ def test_one_of_a_kind_is_told_and_the_rest_counted(hook: Hook, tmp_path: Path) 
     assert hook.bodies[-1]["held_back"] == 2
 
 
+@pytest.mark.slow
 def test_a_killed_alarm_process_is_replaced_and_tells(
     hook: Hook, tmp_path: Path
 ) -> None:
@@ -490,6 +493,7 @@ time.sleep(1000)
 """
 
 
+@pytest.mark.slow
 def test_the_heartbeat_stops_when_the_session_hangs_or_is_killed(
     hook: Hook, tmp_path: Path
 ) -> None:
@@ -567,6 +571,7 @@ def test_a_device_that_went_away_is_told(hook: Hook, tmp_path: Path) -> None:
     assert "its device went away: " in hook.bodies[0]["text"]
 
 
+@pytest.mark.slow
 def test_losses_of_a_device_and_stalls_are_told(hook: Hook, tmp_path: Path) -> None:
     alarm = RigAlarm(webhook=hook.url)
     producer = Producer(
