@@ -121,12 +121,10 @@ def report(session: Path, output: Path | None, verify: bool, opens: bool) -> Non
     The file contains everything: no script, no request. The exit code is 1 if the
     session is not to be trusted.
     """
-    from ataraxis.viewer.report import is_trusted
-    from ataraxis.viewer.report import report as write
+    from ataraxis.viewer.report import write_report
 
     with showing_errors():
-        path = write(session, output, verify=verify)
-        good = is_trusted(session)
+        path, good = write_report(session, output, verify=verify)
     say(str(path))
     if opens:
         click.launch(str(path))

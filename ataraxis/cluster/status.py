@@ -70,8 +70,7 @@ class MirrorStatistics:
         >>> MirrorStatistics.from_dict({"name": "a", "stream": "a", "host": "acq"}).host
         'acq'
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{k: v for k, v in fields.items() if k in known})
+        return cls(**_known(cls, fields))
 
 
 @dataclass(frozen=True)
@@ -110,8 +109,13 @@ class HostState:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
         """Return the state of fields as of `as_dict`; unknown ones are ignored."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{k: v for k, v in fields.items() if k in known})
+        return cls(**_known(cls, fields))
+
+
+def _known(kind: type[Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that a dataclass has: another version may send others."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    return {name: value for name, value in fields.items() if name in names}
 
 
 def host_states(context: ContextLike = None) -> list[HostState]:

@@ -273,6 +273,22 @@ def unique_names(names: Sequence[str], what: str = "ch") -> list[str]:
     return found
 
 
+def names_within(names: Sequence[str], parents: Sequence[str]) -> list[str]:
+    """Return names that differ: a repeated one also has that of its parent.
+
+    Examples
+    --------
+    >>> names_within(["lick", "lick", "lfp"], ["a", "b", "a"])
+    ['lick@a', 'lick@b', 'lfp']
+    """
+    return unique_names(
+        [
+            f"{name}@{parent}" if names.count(name) > 1 and parent else name
+            for name, parent in zip(names, parents, strict=True)
+        ]
+    )
+
+
 def labels_of(stream: Stream) -> Labels:
     """Return the labels from which a stream was described, or else `Stream.labels`.
 

@@ -478,6 +478,14 @@ def _per_second(
     return float(scales[np.abs(np.log(scales) - np.log(ratio)).argmin()])
 
 
+def check_rate(stream: Stream, rate: float, where: str) -> None:
+    """Raise `RecordingError` if a stream declares another rate than its file has."""
+    if stream.rate_hz not in (None, rate):
+        raise RecordingError(
+            f"{where}: {rate:g} Hz, the stream declares {stream.rate_hz:g} Hz"
+        )
+
+
 def check_fields(stream: Stream, names: Iterable[str], where: str) -> None:
     """Raise `RecordingError` if a field of the stream is not among a file's columns."""
     columns = [name for name in names if name]

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 from ataraxis._kernels.journal_write import FULL, OK
 from ataraxis.errors import BadMessage
 from ataraxis.link.messages import (
+    HEAD_BYTES,
     Absent,
     Ack,
     FarAccount,
@@ -31,7 +32,6 @@ CONTROL = 1
 GAP = 2
 WINDOW_BYTES = 1 << 22
 ACK_BYTES, ACK_FRAMES, ACK_S = 1 << 16, 64, 0.01
-HEAD_BYTES = 64 + 64 + 16 + 24
 
 
 class MirrorRing(Protocol):

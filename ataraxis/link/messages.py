@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 VERSION = 1
 """Of the messages; agents of another version are refused."""
 MESSAGE_SOURCE, DATA_SOURCE = 0, 1
+HEAD_BYTES = HEADER_BYTES + 64 + 16 + 24
+"""Most bytes of a frame before its payload: header, extents, stamps, origin."""
 MOST_BYTES = 1 << 16
 """Longest JSON of a message, but of an `Offer` and a `Reply`."""
 MOST_LABELS = 1 << 20

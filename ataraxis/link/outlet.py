@@ -20,6 +20,7 @@ from typing import Any, Literal, Protocol
 from ataraxis._kernels.journal_write import DAMAGED, ENDED, LAPPED
 from ataraxis.errors import BadMessage, DataOverflow, LoggerError, SpoolFull
 from ataraxis.link.messages import (
+    HEAD_BYTES,
     Ack,
     FarAccount,
     FramesLost,
@@ -45,8 +46,6 @@ RETRY_S = 1.0
 ACCOUNT_S = 0.5
 REMEMBER_S = 5.0
 BATCH_BYTES = 1 << 22
-HEAD_BYTES = 64 + 64 + 16 + 24
-"""Most bytes of a frame before its payload."""
 
 
 class FrameStore(HeldFrames, Protocol):

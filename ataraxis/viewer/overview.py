@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ataraxis.viewer.levels import (
     BASE,
+    JOIN,
     Levels,
     Samples,
     empty_bounds,
@@ -207,7 +208,7 @@ def _of_levels(levels: Levels, begin: int, end: int, each: int) -> NDArray[Any]:
         size, level = levels.level(factor)
         if each % size == 0 and (begin - levels.begin) % size == 0:
             break
-        factor = size // 8 if size > BASE else BASE
+        factor = size // JOIN if size > BASE else BASE
         if size == BASE:
             break
     first = (begin - levels.begin) // size

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.card import image, plain, span
+from ataraxis.clock import Anchor
 from ataraxis.log.archive import LogArchive, LogNode, Nodes
 from ataraxis.log.fits import load_fit
+from ataraxis.log.verification import verify as check
 from ataraxis.session.directory import SessionFolder, SessionRecord
+from ataraxis.session.verdict import judge
 from ataraxis.viewer.figures import Lane, Mark, intervals, timeline, traces
 from ataraxis.viewer.overview import forget, overview
 
 if TYPE_CHECKING:
     from ataraxis.log.journal.page import Gap
+    from ataraxis.log.series import Series
     from ataraxis.session.verdict import StreamVerdict, Verdict
 
 EVENTS = "events"
@@ -65,6 +70,7 @@ class _ReportedStream:
     """One stream of the recording, as the report shows it."""
 
     node: LogNode
+    series: Series
     times_ns: NDArray[np.int64]
     gaps: list[Gap] = field(default_factory=list)
     verdict: StreamVerdict | None = None
@@ -72,6 +78,11 @@ class _ReportedStream:
     @property
     def name(self) -> str:
         return self.node.name
+
+    @cached_property
+    def sequence(self) -> NDArray[np.uint64]:
+        """Sequence numbers of its frames; read for the places of gaps only."""
+        return self.series.sequence(slice(None))
 
 
 def report(
@@ -116,45 +127,42 @@ def report(
     ('report.html', False)
     >>> directory.cleanup()
     """
+    return write_report(session, path, verify=verify)[0]
+
+
+def write_report(
+    session: str | os.PathLike[str],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    verify: bool = False,
+) -> tuple[Path, bool]:
+    """Write the file of `report`; return it, and whether the session is trusted."""
     home = Path(session)
     target = Path(path) if path is not None else home / "report.html"
     if path is None and not home.is_dir():
         target = home.with_suffix(".html")
-    text = _Report(home, verify=verify).html()
+    made = _Report(home, verify=verify)
     part = target.with_name(f"{target.name}.{os.getpid()}")
     try:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(made.html(), encoding="utf-8")
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
-    return target
+    return target, made.verdict.is_trusted
 
 
-def is_trusted(session: str | os.PathLike[str], *, verify: bool = False) -> bool:
-    """Return whether the report of a session says that it is whole."""
-    verdict = _verdict(Path(session), verify=verify)
-    return verdict is not None and verdict.is_trusted
-
-
-def _verdict(home: Path, *, verify: bool) -> Verdict | None:
+def _verdict(home: Path, record: SessionRecord | None, *, verify: bool) -> Verdict:
     """Return the session's verdict, or one that is made now."""
-    from ataraxis.clock import Anchor
-    from ataraxis.session.verdict import judge
-
     try:
         known = SessionFolder(home).verdict()
     except FileNotFoundError:
         known = None
     if known is not None and not verify:
         return known
-    record = _record(home)
     begun = record.clock if record is not None else Anchor.take()
     made = judge(home, begun)
     if verify:
-        from ataraxis.log.verification import verify as check
-
-        found = check(home)
-        made.is_trusted = made.is_trusted and found.is_complete
+        made.is_trusted = made.is_trusted and check(home).is_complete
     return made
 
 
@@ -172,8 +180,8 @@ class _Report:
         self.home = home
         nodes = Nodes(home)  # raises before anything else
         try:
-            self.verdict = _verdict(home, verify=verify)
             self.record = _record(home)
+            self.verdict = _verdict(home, self.record, verify=verify)
             self.streams = [_stream(node, self.verdict) for node in nodes]
             self._add_gaps()
             times = [s.times_ns for s in self.streams if len(s.times_ns)]
@@ -214,7 +222,7 @@ class _Report:
         for stream in self.streams:
             if stream.name != EVENTS:
                 continue
-            rows = stream.node.series(verify=False).read(slice(None))
+            rows = stream.series.read(slice(None))
             if rows.dtype.names is None or "event" not in rows.dtype.names:
                 return []
             at = (stream.times_ns - self.begin) / 1e9
@@ -229,20 +237,17 @@ class _Report:
             begun = self.record.clock.to_datetime64(self.record.clock.monotonic_ns)
             when = f"{str(begun)[:19]} UTC, "
         what = f"{when}{span(self.length_s)}, {len(self.streams)} streams, {self.size}"
-        verdict, kind = "no verdict", " bad"
-        if self.verdict is not None:
-            lost = sum(s.missing for s in self.verdict.streams)
-            verdict = "Not to be trusted"
-            if lost:
-                verdict += f": {lost:,} frames are missing"
-            if self.verdict.is_trusted:
-                verdict, kind = "Trusted: nothing is missing", ""
-        notes = self.verdict.notes if self.verdict is not None else []
+        lost = sum(s.missing for s in self.verdict.streams)
+        verdict, kind = "Not to be trusted", " bad"
+        if lost:
+            verdict += f": {lost:,} frames are missing"
+        if self.verdict.is_trusted:
+            verdict, kind = "Trusted: nothing is missing", ""
         return (
             f"<h1>{plain(self.home.absolute().name)}</h1>"
             f'<div class="m">{plain(what)}</div>'
             f'<div class="verdict{kind}" role="status">{plain(verdict)}</div>'
-            f"{_list(notes)}"
+            f"{_list(self.verdict.notes)}"
         )
 
     def _timeline(self) -> str:
@@ -267,8 +272,7 @@ class _Report:
         return Mark(at, at, "gap", text)
 
     def _time_of_gap(self, stream: _ReportedStream, gap: Gap) -> float:
-        sequence = stream.node.series(verify=False).sequence(slice(None))
-        row = int(np.searchsorted(sequence, gap.first))
+        row = int(np.searchsorted(stream.sequence, gap.first))
         if not len(stream.times_ns):
             return 0.0
         row = min(max(row, 1), len(stream.times_ns)) - 1
@@ -333,7 +337,7 @@ class _Report:
         return [part for stream in self.streams if (part := self._picture(stream))]
 
     def _picture(self, stream: _ReportedStream) -> str:
-        series = stream.node.series(verify=False)
+        series = stream.series
         if not len(series) or series.dtype.kind not in "iufb" or stream.name == EVENTS:
             return ""
         if not series.is_blocks and len(series.shape) in (2, 3):
@@ -449,19 +453,17 @@ class _Report:
         return found
 
 
-def _stream(node: LogNode, verdict: Verdict | None) -> _ReportedStream:
+def _stream(node: LogNode, verdict: Verdict) -> _ReportedStream:
     series = node.series(verify=False)
     times = np.asarray(series.monotonic(slice(None)), np.int64)
     if series.times.unit != "ns":
         times = times * 1000
-    known = None
-    if verdict is not None:
-        known = next((s for s in verdict.streams if s.name == node.name), None)
-    return _ReportedStream(node, np.sort(times), [], known)
+    known = next((s for s in verdict.streams if s.name == node.name), None)
+    return _ReportedStream(node, series, np.sort(times), [], known)
 
 
 def _what(stream: _ReportedStream) -> str:
-    series = stream.node.series(verify=False)
+    series = stream.series
     if stream.name == EVENTS:
         return "events"
     shape = " × ".join(map(str, series.shape))

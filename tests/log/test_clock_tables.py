@@ -5,13 +5,13 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from deadline import wait_until
 
 from ataraxis import Consumer, LogArchive, Producer, Recorder
 from ataraxis.clock import Anchor, Offset, boot_id
@@ -34,13 +34,6 @@ def place(tmp_path: Path) -> Place:
     context = tmp_path / "context"
     context.mkdir(mode=0o700)
     return context, tmp_path / "log"
-
-
-def wait_for(is_true: Callable[[], Any], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_true():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
 
 
 def offset_at(local: float) -> float:
@@ -95,7 +88,7 @@ def recording(place: Place, *, seconds: int = 20) -> None:
                 local = second * S + k * S // 10
                 camera.send(np.int64(k), time_ns=to_acq(local))
                 licks.send(np.int64(k), time_ns=local)
-        wait_for(has_rows(recorder, seconds))
+        wait_until(has_rows(recorder, seconds), 20)
     camera.unlink()
     licks.unlink()
     publisher.close()
@@ -138,7 +131,7 @@ def test_the_clock_may_appear_later_end_and_come_back(place: Place) -> None:
         for turn in range(3):
             publisher = ClockPublisher(context, "acq")
             publish(publisher, (100 + turn) * S)
-            wait_for(has_rows(recorder, turn + 1))
+            wait_until(has_rows(recorder, turn + 1), 20)
             publisher.close()
         found = recorder.statistics()["clock.acq"]
         assert found.is_clock
@@ -175,13 +168,13 @@ def test_several_recorders_of_one_directory_write_one_table(place: Place) -> Non
     def rows() -> int:
         return sum(r.statistics()["clock.acq"].frames for r in recorders)
 
-    wait_for(lambda: rows() == 1)
+    wait_until(lambda: rows() == 1, 20)
     publish(publisher, 101 * S)
-    wait_for(lambda: rows() == 2)
+    wait_until(lambda: rows() == 2, 20)
     first = next(r for r in recorders if r.statistics()["clock.acq"].frames)
     first.stop()
     publish(publisher, 102 * S)
-    wait_for(lambda: rows() == 3)
+    wait_until(lambda: rows() == 3, 20)
     for recorder in recorders:
         recorder.stop()
     assert len(read_tables(directory)["acq"]) == 3
@@ -198,7 +191,7 @@ def test_a_clock_that_is_asked_for_is_a_stream_like_others(place: Place) -> None
     camera, publisher = mirrored(context), ClockPublisher(context, "acq")
     publish(publisher, 100 * S)
     with record(place, "camera", "clock.acq") as recorder:
-        wait_for(has_rows(recorder, 1))
+        wait_until(has_rows(recorder, 1), 20)
         assert not recorder.statistics()["clock.acq"].is_clock
     assert len(read_tables(directory)["acq"]) == 1
     camera.unlink()
@@ -277,7 +270,7 @@ def test_samples_of_blocks_on_another_clock(place: Place) -> None:
             for k in range(10):
                 last = second * S + (k + 1) * S // 10
                 probe.send(np.zeros((100, 2), "i2"), time_ns=to_acq(last))
-        wait_for(has_rows(recorder, 10))
+        wait_until(has_rows(recorder, 10), 20)
     with xr.open_dataset(directory, engine="ataraxis", clock="gpu") as dataset:
         here = dataset["time_gpu"]
         assert here.dims == ("time",)
@@ -334,12 +327,12 @@ def test_a_killed_recorder_resumes_the_table(place: Place) -> None:
         process = subprocess.Popen(
             [sys.executable, "-c", program, str(context), str(directory)]
         )
-        wait_for(lambda: len(read_tables(directory).get("acq", ())) == turn + 1)  # noqa: B023
+        wait_until(lambda: len(read_tables(directory).get("acq", ())) == turn + 1, 20)  # noqa: B023
         process.kill()
         process.wait()
     publish(publisher, 110 * S)
     with record(place) as recorder:
-        wait_for(has_rows(recorder, 1))
+        wait_until(has_rows(recorder, 1), 20)
     camera.unlink()
     publisher.close()
     (source,) = [s for s in verify(directory).sources if s.name == "clock.acq"]
@@ -403,7 +396,7 @@ def test_each_boot_has_its_own_times(place: Place) -> None:
     for second in range(100, 110):
         publish(publisher, second * S)
         camera.send(np.int64(second), time_ns=to_acq(second * S))
-    wait_for(has_rows(recorder, 10))
+    wait_until(has_rows(recorder, 10), 20)
     camera.close()
     camera = Producer(
         "camera", shape=(), dtype="i8", context=context, attrs={"clock": "acq/boot-2"}
@@ -412,7 +405,7 @@ def test_each_boot_has_its_own_times(place: Place) -> None:
         known = Offset(-199 * S, 500, second * S, "acq", 0.0, 3e-6, S)
         publisher.publish(known, second * S, "boot-2")
         camera.send(np.int64(second), time_ns=second * S - 199 * S)
-    wait_for(has_rows(recorder, 20))
+    wait_until(has_rows(recorder, 20), 20)
     recorder.stop()
     camera.unlink()
     publisher.close()

@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from deadline import wait_until
 
 from ataraxis import LogArchive, Producer, Recorder
 from ataraxis.errors import StreamExists
@@ -31,13 +31,6 @@ def place(tmp_path: Path) -> Place:
     context = tmp_path / "context"
     context.mkdir(mode=0o700)
     return context, tmp_path / "log"
-
-
-def wait_for(is_true: Callable[[], Any], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_true():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
 
 
 def send(context: Path, first: int, count: int, **options: Any) -> None:
@@ -59,7 +52,7 @@ def test_the_next_streams_of_the_name_are_recorded(place: Place) -> None:
     with _recorder_of_a_first(context, directory) as recorder:
         for part in range(1, 4):
             send(context, 100 * part, 10)
-        wait_for(lambda: recorder.statistics()["camera"].frames == 40)
+        wait_until(lambda: recorder.statistics()["camera"].frames == 40, 20)
         found = recorder.statistics()["camera"]
         assert found.parts == 4
         assert found.lost == 0
@@ -164,7 +157,7 @@ def test_loss_in_one_part_is_not_hidden_by_another(place: Place) -> None:
         producer.send(np.int64(k))
     producer.close()
     send(context, 0, 10)
-    wait_for(lambda: recorder.statistics()["camera"].parts == 2)
+    wait_until(lambda: recorder.statistics()["camera"].parts == 2, 20)
     recorder.stop()
     found = recorder.statistics()["camera"]
     missing = sum(source.missing for source in verify(directory).sources)
@@ -236,7 +229,7 @@ def test_kills_of_producer_and_recorder_lose_nothing(place: Place) -> None:
     context, directory = place
     rng = np.random.default_rng(3)
     follower = program(FOLLOWER, context, directory)
-    wait_for(lambda: announced("camera", context))
+    wait_until(lambda: announced("camera", context), 20)
     sender = program(SENDER, context, 0)
     sent: list[int] = []
     try:
@@ -277,7 +270,7 @@ def test_a_stream_that_a_dead_follower_has_not_read_is_not_replaced(
     with pytest.raises(StreamExists, match="has not read"):
         Producer("camera", shape=(), dtype="i8", context=context)
     with Recorder("camera", directory, context=context, follow=True) as recorder:
-        wait_for(lambda: values(directory) == [1, 2])
+        wait_until(lambda: values(directory) == [1, 2], 20)
         send(context, 3, 1)
-        wait_for(lambda: recorder.statistics()["camera"].parts == 2)
+        wait_until(lambda: recorder.statistics()["camera"].parts == 2, 20)
     assert values(directory) == [1, 2, 3]

@@ -120,6 +120,23 @@ def test_missing_frames_are_said_and_left_open(tmp_path: Path) -> None:
     assert not whole["is_there"].all()
 
 
+def test_what_verify_finds_is_in_the_exit_code(tmp_path: Path) -> None:
+    """The session's own verdict is from before a byte was changed."""
+    with Session("day", directory=tmp_path) as session, Producer("v", 64) as stream:
+        session.record("v")
+        for k in range(5):
+            stream.send(bytes([k]) * 64)
+        stream.end()
+    (path,) = Path(session.directory).glob("v.*.axj")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"\x03" * 64)
+    data[at + 5] ^= 1
+    path.write_bytes(data)
+    for options, code in (([], 0), (["--verify"], 1)):
+        ran = CliRunner().invoke(main, ["report", str(session.directory), *options])
+        assert ran.exit_code == code, ran.output
+
+
 def test_a_log_without_a_session_and_an_empty_one(tmp_path: Path) -> None:
     with JournalWriter(tmp_path / "log", "lick") as journal:
         journal.describe(1, "lick", Labels("f4", ()))

@@ -9,7 +9,12 @@ from numpy.typing import NDArray
 
 from ataraxis.datamux.description import Field, Stream
 from ataraxis.datamux.folder import Folder, OpenedFile, SuffixFormat
-from ataraxis.datamux.recording import LazyRecording, Recording, UniformTimes
+from ataraxis.datamux.recording import (
+    LazyRecording,
+    Recording,
+    UniformTimes,
+    check_rate,
+)
 from ataraxis.datamux.sources.pieces import held
 from ataraxis.errors import RecordingError
 from ataraxis.log.optional import need
@@ -67,10 +72,7 @@ class Sound(SuffixFormat):
                 f"{where}: sound is read as {', '.join(_READ_AS)}, {kind} is declared"
             )
         rate = float(sound.samplerate)
-        if stream.rate_hz not in (None, rate):
-            raise RecordingError(
-                f"{where}: {rate:g} Hz, the stream declares {stream.rate_hz:g} Hz"
-            )
+        check_rate(stream, rate, where)
 
         def rows(start: int, stop: int) -> NDArray[Any]:
             sound.seek(start)

@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from ataraxis.datamux.description import Field, Stream, unique_names
 from ataraxis.datamux.folder import Folder
-from ataraxis.datamux.recording import LazyRecording, Recording, UniformTimes
+from ataraxis.datamux.recording import (
+    LazyRecording,
+    Recording,
+    UniformTimes,
+    check_fields,
+    check_rate,
+)
 from ataraxis.errors import RecordingError
 from ataraxis.log.optional import need
 
@@ -73,14 +79,9 @@ class Mne:
         if stream.id == ANNOTATIONS:
             return _annotations(raw, stream, where)
         names = unique_names([str(name) for name in raw.ch_names])
-        missing = [name for name in stream.fields if name not in names]
-        if missing:
-            raise RecordingError(f"{where}: no channel {missing[0]!r}: found {names}")
+        check_fields(stream, names, where)
         rate = float(raw.info["sfreq"])
-        if stream.rate_hz not in (None, rate):
-            raise RecordingError(
-                f"{where}: {rate:g} Hz, the stream declares {stream.rate_hz:g} Hz"
-            )
+        check_rate(stream, rate, where)
         chosen = [names.index(name) for name in stream.fields]
 
         def rows(start: int, stop: int) -> NDArray[Any]:

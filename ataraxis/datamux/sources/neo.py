@@ -19,7 +19,13 @@ from numpy.typing import NDArray
 from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import Field, Stream, dtype_name, unique_names
 from ataraxis.datamux.folder import Folder
-from ataraxis.datamux.recording import LazyRecording, Recording, UniformTimes
+from ataraxis.datamux.recording import (
+    LazyRecording,
+    Recording,
+    UniformTimes,
+    check_fields,
+    check_rate,
+)
 from ataraxis.errors import RecordingError
 from ataraxis.log.optional import need
 
@@ -213,13 +219,8 @@ def _signal_part(raw: Any, found: Stream, stream: Stream, where: str) -> Recordi
     first = float(raw.get_signal_t_start(stream_index=number, **at))
     rate = float(raw.get_signal_sampling_rate(stream_index=number))
     names = [*found.fields]
-    missing = [name for name in stream.fields if name not in names]
-    if missing:
-        raise RecordingError(f"{where}: no channel {missing[0]!r}: found {names}")
-    if stream.rate_hz not in (None, rate):
-        raise RecordingError(
-            f"{where}: {rate:g} Hz, the stream declares {stream.rate_hz:g} Hz"
-        )
+    check_fields(stream, names, where)
+    check_rate(stream, rate, where)
     chosen = [names.index(name) for name in stream.fields]
     channels: Any = None if chosen == [*range(len(names))] else chosen
     stored = next(iter(found.fields.values())).numpy_dtype if found.fields else None

@@ -17,7 +17,7 @@ from ataraxis.datamux.description import (
     Stream,
     channel_names,
     dtype_name,
-    unique_names,
+    names_within,
 )
 from ataraxis.datamux.folder import Folder, OpenedFile, SuffixFormat
 from ataraxis.datamux.recording import Recording
@@ -99,18 +99,6 @@ class Nwb(SuffixFormat):
                     index={"t": Field("time", unit="s")}, attrs={"id": name},
                 )  # fmt: skip
         return described
-
-
-def _names(found: list[Any]) -> list[str]:
-    """Return names that differ: of series of one name also that of their parent."""
-    names = [str(item.name) for item in found]
-    twice = {name for name in names if names.count(name) > 1}
-    return unique_names(
-        [
-            f"{name}@{item.parent.name}" if name in twice and item.parent else name
-            for name, item in zip(names, found, strict=True)
-        ]
-    )
 
 
 def _is_table(found: Any) -> bool:
@@ -230,7 +218,11 @@ def _series_of(
         try:
             kinds = (pynwb.TimeSeries, pynwb.epoch.TimeIntervals, pynwb.misc.Units)
             found = [item for item in objects if isinstance(item, kinds)]
-            yield dict(zip(_names(found), found, strict=True)), opened
+            names = names_within(
+                [str(item.name) for item in found],
+                [str(item.parent.name) if item.parent else "" for item in found],
+            )
+            yield dict(zip(names, found, strict=True)), opened
         finally:
             io.close()
 

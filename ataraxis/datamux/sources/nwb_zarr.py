@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ataraxis.config.limits import FILES
-from ataraxis.datamux.description import Field, Stream, dtype_name, unique_names
+from ataraxis.datamux.description import Field, Stream, dtype_name, names_within
 from ataraxis.datamux.folder import Folder
 from ataraxis.errors import RecordingError
 from ataraxis.log.optional import need
@@ -151,12 +151,10 @@ def _series(folder: Folder, key: str) -> dict[str, Path]:
             raise RecordingError(
                 f"{home}: more than {FILES.streams} streams, which is the most"
             )
-    names = [path.name for path in found]
-    parents = [
-        f"{path.name}@{path.parent.name}" if names.count(path.name) > 1 else path.name
-        for path in found
-    ]
-    return dict(zip(unique_names(parents), found, strict=True))
+    names = names_within(
+        [path.name for path in found], [path.parent.name for path in found]
+    )
+    return dict(zip(names, found, strict=True))
 
 
 def _json(path: Path) -> dict[str, Any]:
