@@ -516,7 +516,8 @@ cdef class RingToFile:
                         status = AX_EMPTY
                         break
                     memcpy(&head, frame, sizeof(ax_frame))
-                    if self.first_missing != AX_UNKNOWN and head.sequence < self.first_missing and not ring.shared:
+                    if self.first_missing != AX_UNKNOWN and head.sequence < self.first_missing:
+                        # Positions are taken in order: of a shared stream, too.
                         self.passed += 1
                     else:
                         if self.first_missing != AX_UNKNOWN and head.sequence > self.first_missing and not ring.shared:

@@ -21,6 +21,7 @@ import pytest
 import workers_log
 from click.testing import CliRunner
 from deadline import wait_until
+from programs import Program
 
 from ataraxis import Consumer, LogArchive, Producer, Recorder
 from ataraxis.cli import main
@@ -116,8 +117,11 @@ def test_frames_the_producer_gave_up_are_counted_in_the_file(tmp_path: Path) -> 
     producer.unlink()
 
 
-def test_a_killed_recorder_loses_no_frame(tmp_path: Path) -> None:
-    producer = Producer("precious", shape=(3,), dtype="i8", buffer_count=256)
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_killed_recorder_loses_no_frame(tmp_path: Path, shared: bool) -> None:
+    producer = Producer(
+        "precious", shape=(3,), dtype="i8", buffer_count=256, shared=shared
+    )
     for round_ in range(3):
         ready = spawn.Event()
         process = spawn.Process(
@@ -143,6 +147,44 @@ def test_a_killed_recorder_loses_no_frame(tmp_path: Path) -> None:
     report = verify(tmp_path)
     assert report.sources[0].missing == 0
     assert report.is_complete  # the last went on where the killed ones were
+    producer.unlink()
+
+
+KILLED_BEFORE_RELEASE = """
+import os, sys, time
+from ataraxis import Recorder
+from ataraxis.log import recorder
+
+class Killed(recorder.RingToFile):
+    def release(self):
+        if self.held:
+            os.kill(os.getpid(), 9)
+
+recorder.RingToFile = Killed
+with Recorder("written", sys.argv[1]):
+    print("recording", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_frames_of_a_recorder_killed_before_it_released_them_are_written_once(
+    tmp_path: Path, shared: bool
+) -> None:
+    producer = Producer("written", 64, 16, shared=shared)
+    for round_ in range(3):
+        with Program(KILLED_BEFORE_RELEASE, tmp_path) as program:
+            assert program.process.stdout is not None
+            program.process.stdout.readline()  # it may be dead already
+            for k in range(3):
+                producer.send(b"%d" % (3 * round_ + k))
+            program.process.wait(60)
+    with Recorder("written", tmp_path) as recorder:
+        producer.send(b"9")
+    assert recorder.statistics()["written"].skipped > 0
+    assert [f.value for f in LogArchive(tmp_path)] == [b"%d" % k for k in range(10)]
+    (report,) = verify(tmp_path).sources
+    assert (report.expected, report.received, report.missing) == (10, 10, 0)
     producer.unlink()
 
 

@@ -243,13 +243,14 @@ def test_power_loss_costs_no_more_than_was_promised(
 # ---- recorders killed
 
 
+@pytest.mark.parametrize("shared", [False, True])
 def test_a_recorder_killed_at_random_misses_nothing(
-    tmp_path: Path, arena: Path, figure: Callable[..., float]
+    tmp_path: Path, arena: Path, figure: Callable[..., float], shared: bool
 ) -> None:
     chance = random.Random(9)
     producer = Producer(
         "precious", shape=(50,), dtype="i8", buffer_count=64, context=arena,
-        on_stall=lambda statistics: None,
+        on_stall=lambda statistics: None, shared=shared,
     )  # fmt: skip
     sent = 0
     for _ in range(int(figure(100, 4))):

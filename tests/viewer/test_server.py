@@ -195,7 +195,9 @@ def test_a_stream_that_is_made_again_is_followed() -> None:
         with sending():
             page.take_until(lambda: page.of(1))
             page.take_until(lambda: page.state["panels"]["1"]["id"] != first)
-            assert page.of(1)[0]["flags"] & 2, "the page begins again"
+            # A part of the first one may have been on its way.
+            is_again = [bool(part["flags"] & 2) for part in page.of(1)]
+            assert any(is_again), "the page begins again"
         assert view.stop() == 0
 
 
