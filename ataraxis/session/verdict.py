@@ -314,6 +314,8 @@ def _add(found: dict[str, StreamVerdict], source: SourceReport) -> None:
     stream.late += source.late
     stream.waited_s += source.waited_s
     stream.rate_hz = source.rate_hz
+    if source.repeated:
+        stream.doubt(f"{source.repeated} of its frames are recorded twice")
     device = source.device
     if device is not None:
         stream.device_lost = (stream.device_lost or 0) + device.lost

@@ -674,6 +674,23 @@ def test_a_wait_is_noted_above_a_tenth_of_a_second(
     assert verdict.is_trusted
 
 
+@pytest.mark.parametrize(("again", "is_trusted"), [(0, True), (2, False)])
+def test_frames_that_are_recorded_twice_are_doubted(
+    tmp_path: Path, again: int, is_trusted: bool
+) -> None:
+    for first in (0, 10 - again):
+        with JournalWriter(tmp_path, "cam") as journal:
+            journal.describe(0, "cam", stream="c")
+            for k in range(first, first + 10):
+                journal.log(0, np.int16(k), time_ns=k * 10**7, sequence=k)
+    found = judge(tmp_path, Anchor.take())["cam"]
+    assert (found.received, found.missing) == (20 - again, 0)
+    assert found.is_trusted == is_trusted
+    assert any("2 of its frames are recorded twice" in n for n in found.notes) == (
+        not is_trusted
+    )
+
+
 @pytest.mark.parametrize(
     ("period_us", "is_trusted"),
     [(10_000, True), (10_400, True), (9600, True), (10_600, False), (9400, False)],
