@@ -1,4 +1,5 @@
 # A consumer's handle on a stream, and the frames it returns.
+cimport numpy as cnp
 from libc.stdint cimport int64_t, uint64_t
 
 from ataraxis._kernels.frame cimport ax_frame
@@ -41,6 +42,9 @@ cdef class ConsumerHandle(Endpoint):
     cdef int copy_part(self, ax_samples *want, int64_t *state)
     cdef int hold(self, ax_got *got) except -1
 
+cdef class PinnedSlot:
+    cdef Frame frame
+
 cdef class Frame:
     cdef ConsumerHandle owner
     cdef ax_frame *head
@@ -53,6 +57,11 @@ cdef class Frame:
     cdef Py_ssize_t views                # live views
     cdef Py_ssize_t cursor              # of read()
     cdef object copy                    # private copy, where the slot could not be held
+    cdef Py_ssize_t extents[8]          # of its buffers: shape and strides, the same for all
 
+    cdef cnp.dtype descr(self)
+    cdef int shape_of(self, Py_ssize_t itemsize, cnp.npy_intp *dims) except -1
+    cdef bint fill_typed(self, Py_buffer *buffer, int flags) except -1
+    cdef PinnedSlot pin(self)
     cdef int ready(self) except -1
     cdef void release_held(self) noexcept

@@ -4,13 +4,15 @@ ring.pyx has the algorithm; this is the bridge. A frame's slot is released when 
 view is gone, in any thread. Uses the NumPy C-API for views of a frame and for filling result arrays.
 """
 cimport numpy as cnp
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_READ, PyBuffer_FillInfo, PyObject_GetBuffer
+from cpython.buffer cimport (
+    PyBUF_FORMAT, PyBUF_ND, PyBUF_READ, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_FillInfo, PyObject_GetBuffer,
+)
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.memoryview cimport PyMemoryView_FromMemory
+from cpython.memoryview cimport PyMemoryView_FromMemory, PyMemoryView_FromObject
 from cpython.ref cimport Py_INCREF
 from cython cimport final, freelist, no_gc_clear
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint16_t, uint32_t, uint64_t
 
 from ataraxis._kernels.atomics cimport AX_GIL_BYTES, ax_copy, ax_load64, ax_peek64, ax_store32
 from ataraxis._kernels.event cimport event_wake
@@ -572,11 +574,70 @@ cdef bint copy_frame(ax_ring *ring, ax_got *got, Frame frame) except -1:
     return False
 
 
+cdef const char *format_of(cnp.dtype descr) noexcept:
+    # The buffer protocol's format of a native number; NULL of other dtypes.
+    cdef int kind = descr.type_num
+    if not cnp.PyDataType_ISNUMBER(descr) and kind != cnp.NPY_BOOL or descr.byteorder == c">":
+        return NULL
+    if kind == cnp.NPY_BOOL:
+        return b"?"
+    if kind == cnp.NPY_INT8:
+        return b"b"
+    if kind == cnp.NPY_UINT8:
+        return b"B"
+    if kind == cnp.NPY_INT16:
+        return b"h"
+    if kind == cnp.NPY_UINT16:
+        return b"H"
+    if kind == cnp.NPY_INT32:
+        return b"i"
+    if kind == cnp.NPY_UINT32:
+        return b"I"
+    if kind == cnp.NPY_LONG:
+        return b"l"
+    if kind == cnp.NPY_ULONG:
+        return b"L"
+    if kind == cnp.NPY_FLOAT32:
+        return b"f"
+    if kind == cnp.NPY_FLOAT64:
+        return b"d"
+    return NULL
+
+
+cdef object number_at(const char *data, const char *form):
+    # One number of a format. Payloads are aligned to 64 bytes.
+    cdef char kind = form[0]
+    if kind == c"d":
+        return (<double *>data)[0]
+    if kind == c"l":
+        return (<int64_t *>data)[0]
+    if kind == c"L":
+        return (<uint64_t *>data)[0]
+    if kind == c"f":
+        return <double>(<float *>data)[0]
+    if kind == c"i":
+        return (<int32_t *>data)[0]
+    if kind == c"I":
+        return (<uint32_t *>data)[0]
+    if kind == c"h":
+        return (<int16_t *>data)[0]
+    if kind == c"H":
+        return (<uint16_t *>data)[0]
+    if kind == c"b":
+        return <int>(<signed char *>data)[0]
+    if kind == c"B":
+        return <int>(<unsigned char *>data)[0]
+    return data[0] != 0
+
+
 @final
+@freelist(64)
 @no_gc_clear
 cdef class PinnedSlot:
-    """Keeps a frame's slot while a view of it lives."""
-    cdef Frame frame
+    """Keeps a frame's slot while a view of it lives; exports the payload's bytes."""
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self.frame.data, self.frame.bytes, 1, flags)
 
     def __dealloc__(self):
         self.frame.views -= 1
@@ -623,6 +684,8 @@ cdef class Frame:
         if flags & PyBUF_FORMAT and (self.head.labels or self.head.ndim or self.head.dtype > AX_DTYPE_RAW and self.head.dtype != AX_DTYPE_STR):
             # A consumer of formats (`numpy.asarray`, `memoryview`) gets the array with its dtype and shape. After a
             # BufferError, NumPy goes on to `__array__`.
+            if self.fill_typed(buffer, flags):
+                return
             array = self.array
             if array.dtype.kind == "V" and array.dtype.names is None:
                 raise BufferError(f"the buffer protocol has no {array.dtype}: use .array, or .buffer for the bytes")
@@ -639,12 +702,43 @@ cdef class Frame:
         if self.is_over and not self.views:
             self.release_held()
 
+    cdef bint fill_typed(self, Py_buffer *buffer, int flags) except -1:
+        # Export an array of native numbers; False: another way is needed.
+        cdef cnp.npy_intp dims[4]
+        cdef cnp.dtype descr = self.descr()
+        cdef const char *form = format_of(descr)
+        cdef int k, ndim
+        # Bit 0x40: columns first.
+        if form == NULL or not flags & PyBUF_ND or flags & (PyBUF_WRITABLE | 0x40):
+            return False
+        ndim = self.shape_of(descr.itemsize, dims)
+        for k in range(ndim):
+            self.extents[k] = dims[k]
+        if flags & PyBUF_STRIDES == PyBUF_STRIDES:
+            self.extents[4 + max(ndim - 1, 0)] = descr.itemsize
+            for k in range(ndim - 2, -1, -1):
+                self.extents[4 + k] = self.extents[5 + k] * dims[k + 1]
+            buffer.strides = &self.extents[4] if ndim else NULL
+        else:
+            buffer.strides = NULL
+        buffer.shape = &self.extents[0] if ndim else NULL
+        buffer.buf, buffer.len, buffer.itemsize = self.data, self.bytes, descr.itemsize
+        buffer.ndim, buffer.readonly, buffer.format = ndim, 1, <char *>form
+        buffer.suboffsets, buffer.internal, buffer.obj = NULL, NULL, self
+        self.views += 1
+        return True
+
+    cdef PinnedSlot pin(self):
+        cdef PinnedSlot keep = PinnedSlot.__new__(PinnedSlot)
+        keep.frame = self
+        self.views += 1
+        return keep
+
     @property
     def buffer(self):
         """The payload's bytes: a read-only memoryview, shape (bytes,). It keeps the slot."""
-        if self.bytes == 0:
-            return memoryview(b"")
-        return memoryview(self.array.reshape(-1).view("u1"))
+        self.ready()
+        return PyMemoryView_FromObject(self.pin())
 
     def __bytes__(self):
         self.ready()
@@ -657,17 +751,25 @@ cdef class Frame:
         It keeps the slot, under every policy. uint8 with shape (bytes,) if the frame is not an array.
         """
         cdef cnp.npy_intp dims[4]
-        cdef int k, ndim
-        cdef Py_ssize_t count
         cdef cnp.dtype descr
-        cdef PinnedSlot keep
+        cdef int ndim
         self.ready()
+        descr = self.descr()
+        ndim = self.shape_of(descr.itemsize, dims)
+        Py_INCREF(descr)
+        result = PyArray_NewFromDescr(cnp.ndarray, descr, ndim, dims, NULL, self.data, cnp.NPY_ARRAY_C_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED, None)
+        cnp.set_array_base(result, self.pin())
+        return result
+
+    cdef cnp.dtype descr(self):
         if self.head.labels and self.owner.dtype is not None:
-            descr = self.owner.dtype
-        else:
-            descr = self.owner._dtype_of(self.head.dtype)
-        ndim = self.head.ndim
-        count = descr.itemsize
+            return self.owner.dtype
+        return self.owner._dtype_of(self.head.dtype)
+
+    cdef int shape_of(self, Py_ssize_t itemsize, cnp.npy_intp *dims) except -1:
+        # The shape, and its number of dimensions; raises if it does not fit the bytes.
+        cdef int k, ndim = self.head.ndim
+        cdef Py_ssize_t count = itemsize
         if ndim > 4:
             self.owner._corrupt(self)
         if ndim == 0 and count != self.bytes:
@@ -680,13 +782,44 @@ cdef class Frame:
                 count *= dims[k]
         if count != self.bytes:
             self.owner._corrupt(self)
-        keep = PinnedSlot.__new__(PinnedSlot)
-        keep.frame = self
-        self.views += 1
-        Py_INCREF(descr)
-        result = PyArray_NewFromDescr(cnp.ndarray, descr, ndim, dims, NULL, self.data, cnp.NPY_ARRAY_C_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED, None)
-        cnp.set_array_base(result, keep)
-        return result
+        return ndim
+
+    def item(self):
+        """Return the value of a frame with one element, as a Python object.
+
+        Returns
+        -------
+        int, float, bool or object
+            As `numpy.ndarray.item`; a copy.
+
+        Raises
+        ------
+        ValueError
+            The frame has another number of elements.
+
+        Examples
+        --------
+        >>> from ataraxis import Consumer, Producer
+        >>> with Producer("doc_item", shape=(), dtype="f8") as force:
+        ...     with Consumer("doc_item") as reader:
+        ...         _ = force.send(0.5)
+        ...         reader.receive().item()
+        0.5
+        """
+        cdef cnp.dtype descr
+        cdef const char *form
+        self.ready()
+        descr = self.descr()
+        form = format_of(descr)
+        if form != NULL and self.bytes == descr.itemsize:
+            return number_at(self.data, form)
+        return self.array.item()
+
+    def __float__(self):
+        return float(self.item())
+
+    def __int__(self):
+        return int(self.item())
 
     def __array__(self, dtype=None, copy=None):
         array = self.array
