@@ -29,6 +29,8 @@ def send(name: str = "cam", n: int = N, **options: object) -> Producer:
 
 
 # A process of its own may take longer to start than a producer waits for it: kept for.
+# Beside other work, it may also read late.
+@pytest.mark.filterwarnings("ignore:stream .* has waited:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:stream .* was announced:RuntimeWarning")
 @pytest.mark.parametrize("process", [False, True])
 def test_a_session_that_waits_misses_none_of_the_first_frames(
