@@ -6,7 +6,9 @@ Subclass `RecordingContract` for each format, in a module that pytest collects.
 from __future__ import annotations
 
 import abc
+import shutil
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 from unittest import SkipTest
@@ -14,6 +16,7 @@ from unittest import SkipTest
 import numpy as np
 from numpy.typing import NDArray
 
+from ataraxis.datamux.block import Block
 from ataraxis.datamux.formats import open_recordings
 from ataraxis.datamux.recording import Recording
 from ataraxis.errors import RecordingError
@@ -35,10 +38,11 @@ class Referred(NamedTuple):
 
 
 class RecordingContract(abc.ABC):
-    """What holds for every format that `open_recordings` opens.
+    """What holds for every format of recordings.
 
     A file must be written by the format's own writer, or another program's, and read by
-    its reference reader: `write` and `read_reference`.
+    its reference reader: `write` and `read_reference`. A format that only a collection
+    describes overrides `open`; one whose values are not an array, `values`.
 
     Attributes
     ----------
@@ -52,13 +56,23 @@ class RecordingContract(abc.ABC):
         Samples a second.
     channels : int
         How many channels are written.
-    keeps_names, has_empty, has_one : bool
-        Whether the format can hold equal names, no sample, and a single one.
+    formats : tuple of str
+        What the class stands for: formats of a collection's pattern, suffixes of
+        files, and suffixes of a file in a folder.
+    keeps_names, has_empty, has_one, can_grow : bool
+        Whether the format can hold equal names, no sample, a single one, and any
+        other number of them.
+    is_text : bool
+        Whether a number that is cut is another number: the last sample of a file that
+        was cut is not compared.
+    has_damage : bool
+        Whether bytes of something else can be told from values.
     tolerance : float
         Largest difference of values, of a format that is lossy; of times it is 1 ns.
     """
 
     suffix: ClassVar[str]
+    formats: ClassVar[tuple[str, ...]] = ()
     stream: ClassVar[str] = "signals"
     dtype: ClassVar[str] = "i2"
     rate_hz: ClassVar[float] = 250.0
@@ -67,6 +81,9 @@ class RecordingContract(abc.ABC):
     keeps_names: ClassVar[bool] = False
     has_empty: ClassVar[bool] = True
     has_one: ClassVar[bool] = True
+    can_grow: ClassVar[bool] = True
+    is_text: ClassVar[bool] = False
+    has_damage: ClassVar[bool] = True
     tolerance: ClassVar[float] = 0.0
 
     @abc.abstractmethod
@@ -77,10 +94,44 @@ class RecordingContract(abc.ABC):
     def read_reference(self, path: Path) -> Referred:
         """Read a file with the format's reference reader."""
 
+    def open(self, path: Path) -> Mapping[str, Recording]:
+        """Open the streams of a file; `open_recordings`, of one that describes itself.
+
+        A format that only a collection describes opens it by one.
+        """
+        return open_recordings(path)
+
+    def values(self, block: Block) -> NDArray[Any]:
+        """Return what is compared with the reference; the array of the channels."""
+        return np.asarray(block.array)
+
+    def path_in(self, folder: Path, stem: str) -> Path:
+        """Return where `write` writes."""
+        return folder / f"{stem}{self.suffix}"
+
+    def file_of_values(self, path: Path) -> Path:
+        """Return the file that the tests cut: of a folder its largest."""
+        if not path.is_dir():
+            return path
+        files = (own for own in path.rglob("*") if own.is_file())
+        return max(files, key=lambda own: own.stat().st_size)
+
+    def write_beside(self, path: Path, values: NDArray[Any]) -> str:
+        """Write values, and beside them a stream that cannot be read.
+
+        Returns the name of the latter, or "" of a format that holds one stream.
+        """
+        return ""
+
     # ---- the tests
 
     def _made(self, folder: Path, n: int, names: list[str] | None = None) -> Path:
-        path = folder / f"made{self.suffix}"
+        path = self.path_in(folder, "made")
+        values = self._some(n)
+        self.write(path, names or [f"c{i}" for i in range(self.channels)], values)
+        return path
+
+    def _some(self, n: int) -> NDArray[Any]:
         info = np.iinfo(self.dtype) if np.dtype(self.dtype).kind in "iu" else None
         source = np.random.default_rng(7)
         values: NDArray[Any]
@@ -89,15 +140,14 @@ class RecordingContract(abc.ABC):
         else:
             low, high = max(info.min, -30_000), min(info.max, 30_000)
             values = source.integers(low, high, (n, self.channels)).astype(self.dtype)
-        self.write(path, names or [f"c{i}" for i in range(self.channels)], values)
-        return path
+        return values
 
     def _compare(self, path: Path) -> Recording:
         expected = self.read_reference(path)
-        recording = open_recordings(path)[self.stream]
+        recording = self.open(path)[self.stream]
         block = recording.read()
         assert len(recording) == len(expected.t), "number of samples"
-        found = np.asarray(block.array).reshape(expected.values.shape)
+        found = self.values(block).reshape(expected.values.shape)
         if self.tolerance:
             np.testing.assert_allclose(found, expected.values, 0, self.tolerance)
         else:
@@ -117,12 +167,12 @@ class RecordingContract(abc.ABC):
     def test_any_part_is_a_part_of_the_whole(self, tmp_path: Path) -> None:
         """What `read` gives of some samples is what it gives of all."""
         path = self._made(tmp_path, self.samples)
-        recording = open_recordings(path)[self.stream]
-        whole = np.array(recording.read().array)
+        recording = self.open(path)[self.stream]
+        whole = np.array(self.values(recording.read()))
         n = len(recording)
         for start, stop in ((0, 1), (n - 1, n), (n // 3, n // 2), (5, 5), (n, n + 5)):
             part = recording.read(start, stop)
-            np.testing.assert_array_equal(part.array, whole[start:stop])
+            np.testing.assert_array_equal(self.values(part), whole[start:stop])
             np.testing.assert_array_equal(part.t, recording.t[start:stop])
             assert len(part) == len(part.t) == len(whole[start:stop])
 
@@ -145,7 +195,7 @@ class RecordingContract(abc.ABC):
             raise SkipTest("the format cannot hold no sample")
         path = self._made(tmp_path, 0)
         try:
-            recording = open_recordings(path)[self.stream]
+            recording = self.open(path)[self.stream]
         except RecordingError as error:
             assert path.name in str(error)
         else:
@@ -154,45 +204,73 @@ class RecordingContract(abc.ABC):
     def test_a_cut_file_gives_no_wrong_value(self, tmp_path: Path) -> None:
         """Cut anywhere, it is refused with its name, or what is left is right."""
         path = self._made(tmp_path, self.samples)
-        if path.is_dir():
-            raise SkipTest("a folder")
-        whole = path.read_bytes()
-        expected = np.array(open_recordings(path)[self.stream].read().array)
+        cut = self.file_of_values(path)
+        whole = cut.read_bytes()
+        recording = self.open(path)[self.stream]
+        names = [*recording.stream.fields]
+        expected = np.array(self.values(recording.read()))
         for share in (0.1, 0.5, 0.9, 0.999):
-            path.write_bytes(whole[: int(len(whole) * share)])
+            cut.unlink()  # the file may be mapped
+            cut.write_bytes(whole[: int(len(whole) * share)])
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 try:
-                    found = open_recordings(path)[self.stream].read().array
+                    block = self.open(path)[self.stream].read()
                 except (RecordingError, KeyError, ValueError) as error:
                     assert path.stem in str(error) or isinstance(error, KeyError)
-                else:
-                    np.testing.assert_array_equal(found, expected[: len(found)])
+                    continue
+            found = self.values(block)[: -1 if self.is_text else None]
+            left = expected[: len(found)]
+            if found.shape[1:] != left.shape[1:]:  # a file a channel, one without
+                left = left[:, [names.index(name) for name in block.stream.fields]]
+            np.testing.assert_array_equal(found, left)
 
     def test_a_file_of_something_else_is_refused_with_its_name(
         self, tmp_path: Path
     ) -> None:
         """Bytes that are not of the format raise `RecordingError`."""
-        path = tmp_path / f"other{self.suffix}"
-        if self._made(tmp_path, self.samples).is_dir():
-            raise SkipTest("a folder")
+        if not self.has_damage or self._made(tmp_path, self.samples).is_dir():
+            raise SkipTest("any bytes may be values")
+        (tmp_path / "b").mkdir()
+        path = self.path_in(tmp_path / "b", "other")
         path.write_bytes(GARBAGE)
         try:
-            found = open_recordings(path)
+            found = self.open(path)
         except (RecordingError, ValueError) as error:
-            assert "other" in str(error)
+            assert path.stem in str(error)
         else:
             raise AssertionError(f"garbage was read as {[*found]}")
 
+    def test_a_stream_that_cannot_be_read_spoils_no_other(self, tmp_path: Path) -> None:
+        """It is left out with a warning, and raises when it is asked for."""
+        path = self.path_in(tmp_path, "made")
+        expected = self._some(50)
+        bad = self.write_beside(path, expected)
+        if not bad:
+            raise SkipTest("the format holds one stream")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = self.open(path)
+        assert any(f"{bad!r} is left out" in str(w.message) for w in caught)
+        values = self.values(found[self.stream].read())
+        np.testing.assert_array_equal(values, expected)
+        try:
+            found[bad]
+        except RecordingError as error:
+            assert path.name in str(error)
+        else:
+            raise AssertionError(f"{bad!r} was read")
+
     def test_a_file_that_grew_is_read_anew(self, tmp_path: Path) -> None:
         """A second opening sees what was written since the first."""
+        if not self.can_grow:
+            raise SkipTest("the format holds whole blocks of samples")
         (tmp_path / "a").mkdir()
         (tmp_path / "b").mkdir()
         path = self._made(tmp_path / "a", 20)
-        first = open_recordings(path)[self.stream]
-        longer = self._made(tmp_path / "b", 60)
-        if path.is_dir():
-            raise SkipTest("a folder")
+        first = self.open(path)[self.stream]
         assert len(first) == 20
-        path.write_bytes(longer.read_bytes())
+        self._made(tmp_path / "b", 60)
+        shutil.rmtree(tmp_path / "a")
+        shutil.copytree(tmp_path / "b", tmp_path / "a")
         assert len(self._compare(path)) == 60

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ataraxis.config.limits import FILES
 from ataraxis.datamux.description import Field, Stream, dtype_name
 from ataraxis.datamux.folder import Folder, SuffixFormat
-from ataraxis.errors import RecordingError
+from ataraxis.errors import AtaraxisError, RecordingError
 from ataraxis.labels import RATES
 
 TIMES = ("t", "time", "times", "timestamps", "timestamp")
@@ -142,7 +142,7 @@ class ArrayFile(SuffixFormat):
                         f"{where}: array {path!r} is {members[path].dtype}: expected "
                         "numbers or text"
                     )
-                found = self.read(members[path])
+                found = self._array(members[path], path, where)
                 own = path.rpartition("/")[2]
                 names = [name for name, *_ in fields_of(own, found)]
                 if len(names) == 1:
@@ -150,8 +150,20 @@ class ArrayFile(SuffixFormat):
                 else:
                     columns |= {name: found[:, i] for i, name in enumerate(names)}
             if times and times in members:
-                columns[stream.time] = self.read(members[times])
+                columns[stream.time] = self._array(members[times], times, where)
             return columns
+
+    def _array(self, member: Any, path: str, where: str) -> NDArray[Any]:
+        """Read an array, or raise `RecordingError` with its file and path."""
+        try:
+            return self.read(member)
+        except AtaraxisError:
+            raise
+        except Exception as error:  # zarr, codecs and xarray raise several kinds
+            raise RecordingError(
+                f"{where}: damaged: array {path!r}: {type(error).__name__}: "
+                f"{str(error)[:300]}"
+            ) from error
 
 
 def fields_of(name: str, member: NamedArray) -> list[tuple[str, str, tuple[int, ...]]]:

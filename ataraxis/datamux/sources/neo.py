@@ -26,6 +26,12 @@ from ataraxis.datamux.recording import (
     check_fields,
     check_rate,
 )
+from ataraxis.datamux.sources.neo_mended import (
+    OPTIONS,
+    check_whole,
+    folder_argument,
+    reader_of_blocks,
+)
 from ataraxis.errors import RecordingError
 from ataraxis.log.optional import need
 
@@ -34,17 +40,18 @@ FILES_OF = {
     ".rhd": "IntanRawIO", ".rhs": "IntanRawIO", ".ns1": "BlackrockRawIO",
     ".ns2": "BlackrockRawIO", ".ns3": "BlackrockRawIO", ".ns4": "BlackrockRawIO",
     ".ns5": "BlackrockRawIO", ".ns6": "BlackrockRawIO", ".nev": "BlackrockRawIO",
-    ".plx": "PlexonRawIO", ".pl2": "Plexon2RawIO", ".smr": "CedRawIO",
+    ".plx": "PlexonRawIO", ".pl2": "Plexon2RawIO", ".smr": "Spike2RawIO",
     ".smrx": "CedRawIO", ".abf": "AxonRawIO", ".axgd": "AxographRawIO",
     ".axgx": "AxographRawIO", ".wcp": "WinWcpRawIO", ".edr": "WinEdrRawIO",
     ".trc": "MicromedRawIO", ".vhdr": "BrainVisionRawIO", ".nex": "NeuroExplorerRawIO",
-    ".rec": "SpikeGadgetsRawIO", ".medd": "MedRawIO",
+    ".rec": "SpikeGadgetsRawIO",
 }  # fmt: skip
 FOLDERS_OF = {
     ".meta": "SpikeGLXRawIO", ".oebin": "OpenEphysBinaryRawIO",
     ".continuous": "OpenEphysRawIO", ".ncs": "NeuralynxRawIO", ".tsq": "TdtRawIO",
-    ".mpx": "AlphaOmegaRawIO",
+    ".mpx": "AlphaOmegaRawIO", ".medd": "MedRawIO",
 }  # fmt: skip
+_OF_FOLDERS = (".medd",)  # the suffix of the folder itself
 
 
 # So many files of a folder tell what it is.
@@ -72,6 +79,9 @@ class Neo:
         found: set[str] = set()
         for inside, names in folder.walk():
             suffixes = {os.path.splitext(name)[1].lower() for name in names}
+            if inside.lower().endswith(_OF_FOLDERS):
+                found.add(inside)
+                continue
             if inside and suffixes & FOLDERS_OF.keys():
                 found.add(inside)
                 continue
@@ -110,6 +120,9 @@ class Neo:
 
 def reader_of(folder: Folder, name: str) -> str | None:
     """Return the reader of a folder by the files in it; None if there is none."""
+    own = os.path.splitext(name)[1].lower()
+    if own in _OF_FOLDERS:
+        return FOLDERS_OF[own]
     inside = folder.below(name) if name else folder
     files = (own for _, names in inside.walk() for own in names)
     suffixes = {os.path.splitext(own)[1].lower() for own in islice(files, _LOOKED_AT)}
@@ -141,18 +154,21 @@ def _opened(folder: Folder, key: str) -> Any:
             f"{', '.join(FOLDERS_OF)}"
         )
     kind = getattr(rawio, name)
-    argument = {"dirname": str(path)} if path.is_dir() else {"filename": str(path)}
-    if kind.rawmode == "one-dir" and not path.is_dir():
+    argument = {"filename": str(path)}
+    if path.is_dir():
+        argument = {"dirname": str(folder_argument(name, path))}
+    elif kind.rawmode == "one-dir":
         argument = {"dirname": str(path.parent)}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about what its readers do not know
-            raw = kind(**argument)
+            raw = kind(**argument, **OPTIONS.get(name, {}))
             raw.parse_header()
     except Exception as error:  # each of neo's readers raises what it likes
         raise RecordingError(
             f"{path}: {name} of neo does not read it: {type(error).__name__}: {error}"
         ) from error
+    check_whole(raw, path)
     raw.ataraxis_path = path
     return raw
 
@@ -235,11 +251,16 @@ def _signal_part(raw: Any, found: Stream, stream: Stream, where: str) -> Recordi
             "scaled values"
         )
 
+    of_blocks = reader_of_blocks(raw, number)
+
     def rows(start: int, stop: int) -> NDArray[Any]:
-        chunk = raw.get_analogsignal_chunk(
-            i_start=start, i_stop=stop, stream_index=number,
-            channel_indexes=channels, **at,
-        )  # fmt: skip
+        if of_blocks is not None:
+            chunk = of_blocks(start, stop, channels)
+        else:
+            chunk = raw.get_analogsignal_chunk(
+                i_start=start, i_stop=stop, stream_index=number,
+                channel_indexes=channels, **at,
+            )  # fmt: skip
         if is_scaled:
             chunk = raw.rescale_signal_raw_to_float(
                 chunk, dtype=dtype, stream_index=number, channel_indexes=channels

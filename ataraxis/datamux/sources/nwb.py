@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -180,7 +181,7 @@ def _rows(data: Any) -> NDArray[Any]:
         array = np.array([str(value) for value in array.ravel()], "U").reshape(
             array.shape
         )
-    return array.reshape(len(array), -1) if array.size else array.reshape(len(array), 1)
+    return array.reshape(len(array), math.prod(array.shape[1:]))
 
 
 def _values(data: Any, opened: OpenedFile, rows: int | None = None) -> Any:

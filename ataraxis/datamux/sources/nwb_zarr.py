@@ -7,6 +7,7 @@ attributes are read here, and its arrays by ``zarr``.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -71,7 +72,7 @@ class NwbZarr:
             return {stream.time: columns.pop("t"), **columns}
         data = _array(place / "data")
         attrs = _attrs(place / "data")
-        whole = data.reshape(len(data), -1) if data.ndim > 1 else data[:, np.newaxis]
+        whole = data.reshape(len(data), math.prod(data.shape[1:]))
         if len(stream.fields) != whole.shape[1]:
             raise RecordingError(
                 f"{place}: {whole.shape[1]} columns, declared {[*stream.fields]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,9 +43,12 @@ class DeepLabCut(SuffixFormat):
             names, lines = _header(opened)
             opened.file.seek(0)
             try:
-                table = np.genfromtxt(
-                    opened.file, delimiter=",", skip_header=lines, dtype="f8", ndmin=2
-                )
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # about a file without rows
+                    table = np.genfromtxt(
+                        opened.file, delimiter=",", skip_header=lines, dtype="f8",
+                        ndmin=2,
+                    )  # fmt: skip
             except ValueError as error:
                 raise RecordingError(
                     f"{opened.shown}: damaged: {str(error)[:300]}"

@@ -7,6 +7,7 @@ import csv
 import io
 import math
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
@@ -74,7 +75,8 @@ def _read(opened: OpenedFile, stream: Stream) -> Mapping[str, NDArray[Any]]:
     if are_numbers and _are_rows_whole(opened, len(header)):
         row = np.dtype([(str(i), dtype) for i, dtype in enumerate(wanted.values())])
         try:
-            with _text(opened) as file:
+            with _text(opened) as file, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about a file without rows
                 table = np.loadtxt(
                     file, row, delimiter=",", skiprows=1,
                     usecols=[places[name] for name in wanted],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -71,7 +74,9 @@ def _stamps(
             if name.endswith(".npy"):
                 found = np.load(opened.file, allow_pickle=False)
             else:
-                found = np.loadtxt(opened.file, delimiter=",", ndmin=1)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # about a file without numbers
+                    found = np.loadtxt(opened.file, delimiter=",", ndmin=1)
         except ValueError as error:
             raise RecordingError(f"{opened.shown}: not stamps: {error}") from error
     if found.shape != (count,):
@@ -92,7 +97,7 @@ class _Frames:
             self._container = av.open(opened.file)
             self._stream = self._container.streams.video[0]
             packets = [
-                (packet.pts, packet.is_keyframe)
+                (packet.pts, packet.is_keyframe, packet.dts)
                 for packet in self._container.demux(self._stream)
                 if packet.size and packet.pts is not None and not packet.is_discard
             ]
@@ -105,8 +110,12 @@ class _Frames:
         if not packets:
             self.close()
             raise RecordingError(f"{opened.shown}: no frame of it has a stamp")
-        packets.sort()
-        self._pts = np.array([pts for pts, _ in packets], np.int64)
+        packets.sort(key=lambda packet: int(packet[0]))
+        self._pts = np.array([pts for pts, *_ in packets], np.int64)
+        # Where decoding may begin: containers seek by the time of decoding.
+        self._keys = [
+            (pts, pts if dts is None else dts) for pts, is_key, dts in packets if is_key
+        ]
         base = self._stream.time_base
         exact = self._pts.astype(object) * base.numerator / base.denominator
         self.times = exact.astype(np.float64)
@@ -130,8 +139,7 @@ class _Frames:
     def _frame(self, at: int) -> Any:
         wanted = int(self._pts[at])
         if at != self._next:
-            self._container.seek(wanted, stream=self._stream)
-            self._frames = self._container.decode(self._stream)
+            self._frames = self._from(wanted)
         for frame in self._frames:
             if frame.pts is not None and frame.pts >= wanted:
                 break
@@ -144,6 +152,23 @@ class _Frames:
             )
         self._next = at + 1
         return frame.to_ndarray(format=self._format)
+
+    def _from(self, wanted: int) -> Iterator[Any]:
+        """Decode from the last key frame behind which the frame `wanted` comes.
+
+        A frame that is shown before a key frame may be stored after it, and needs the
+        key frame before.
+        """
+        place = bisect.bisect_right(self._keys, wanted, key=lambda key: int(key[0]))
+        for _, dts in reversed(self._keys[:place]):
+            self._container.seek(dts, stream=self._stream)
+            frames = self._container.decode(self._stream)
+            first = next(frames, None)
+            if first is not None and first.pts is not None and first.pts <= wanted:
+                return itertools.chain([first], frames)
+        self._container.seek(int(self._pts[0]), stream=self._stream)
+        frames = self._container.decode(self._stream)
+        return iter(frames)
 
     def close(self) -> None:
         """Close the file."""

@@ -116,7 +116,8 @@ class Xdf(SuffixFormat):
             info = found["info"]
             dtype = _FORMATS[info["channel_format"][0]]
             rate = float(info["nominal_srate"][0])
-            kind = info["type"][0] or ""
+            # Of programs other than LSL: the specification does not require it.
+            kind = next(iter(info.get("type") or ()), None) or ""
             units = _of_channels(found, "unit")
             described[stream_id] = Stream(
                 info["name"][0], kind, frequency=rate or None,

@@ -1,0 +1,334 @@
+"""Small files of recording systems, in the layouts that their makers publish.
+
+No program that Python can install writes them. What neo has as a table of its reader
+(the structs of Blackrock, Plexon and NeuroExplorer) is taken from there.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RATE = 1000.0
+
+
+def filled(kind: Any, **values: Any) -> bytes:
+    """A struct of zeros and these values."""
+    made = np.zeros(1, kind)
+    for name, value in values.items():
+        made[name] = value
+    return made.tobytes()
+
+
+# ---- WinEDR and WinWCP (Strathclyde): text, then samples
+
+
+def write_edr(path: Path, values: np.ndarray) -> None:
+    n, width = values.shape
+    lines = [
+        "VER=6.4", f"NC={width}", f"NP={n * width}", "NBH=2048", "AD=10.0",
+        "ADCMAX=32767", f"DT={1 / RATE}",
+    ]  # fmt: skip
+    for c in range(width):
+        lines += [f"YN{c}=c{c}", f"YU{c}=mV", f"YCF{c}=0.1", f"YAG{c}=1.0"]
+        lines += [f"YZ{c}=0", f"YO{c}={c}"]
+    head = ("\r\n".join(lines) + "\r\n").encode()
+    path.write_bytes(head.ljust(2048, b"\0") + values.astype("<i2").tobytes())
+
+
+def write_wcp(path: Path, values: np.ndarray) -> None:
+    """One record; samples fill sectors of 512 bytes."""
+    n, width = values.shape
+    sectors = -(-n * width * 2 // 512)
+    lines = [
+        "VER=8", f"NC={width}", "NR=1", "NBH=2", "NBA=2", f"NBD={sectors}",
+        "ADCMAX=32767", "AD=10.0", f"DT={1 / RATE}",
+    ]  # fmt: skip
+    for c in range(width):
+        lines += [f"YN{c}=c{c}", f"YU{c}=mV", f"YG{c}=0.1", f"YO{c}={c}"]
+    head = ("\r\n".join(lines) + "\r\n").encode().ljust(1024, b"\0")
+    analysis = struct.pack("<8s4sfff8f", b"ACCEPTED", b"TEST", 1, 0, 1 / RATE, *[5.0] * 8)
+    data = values.astype("<i2").tobytes()
+    path.write_bytes(head + analysis.ljust(1024, b"\0") + data.ljust(sectors * 512, b"\0"))
+
+
+# ---- NeuroExplorer
+
+
+def write_nex(path: Path, values: np.ndarray) -> None:
+    """One continuous variable a channel, and one event."""
+    from neo.rawio import neuroexplorerrawio as nex
+
+    n, width = values.shape
+    start = 544 + 208 * (width + 1)
+    heads, data = b"", b""
+    for c in range(width):
+        heads += filled(
+            nex.EntityHeader, type=5, varVersion=102, name=f"c{c}".encode(), n=1,
+            offset=start + len(data), WFrequency=RATE, ADtoMV=0.25, NPointsWave=n,
+        )  # fmt: skip
+        data += struct.pack("<ii", 2000, 0) + values[:, c].astype("<i2").tobytes()
+    heads += filled(
+        nex.EntityHeader, type=1, name=b"door", n=2, offset=start + len(data)
+    )
+    data += struct.pack("<ii", 2100, 2500)
+    head = filled(
+        nex.GlobalHeader, signature=b"NEX1", version=106, freq=1000.0,
+        tbeg=0, tend=2000 + n, nvar=width + 1,
+    )  # fmt: skip
+    path.write_bytes(head.ljust(544, b"\0") + heads + data)
+
+
+# ---- Plexon
+
+
+def write_plx(path: Path, values: np.ndarray) -> None:
+    """Blocks of 100 samples of each channel, an event and two spikes of a unit."""
+    from neo.rawio import plexonrawio as plx
+
+    n, width = values.shape
+    head = filled(
+        plx.GlobalHeader, MagicNumber=0x58454C50, Version=106, ADFrequency=40_000,
+        NumDSPChannels=1, NumEventChannels=1, NumSlowChannels=width, NumPointsWave=4,
+        Year=2026, Month=1, Day=2, WaveformFreq=40_000, BitsPerSpikeSample=16,
+        BitsPerSlowSample=16, SpikeMaxMagnitudeMV=3000, SlowMaxMagnitudeMV=5000,
+        SpikePreAmpGain=1000,
+    )  # fmt: skip
+    head += filled(plx.DspChannelHeader, Name=b"sig001", Channel=1, Gain=10)
+    head += filled(plx.EventChannelHeader, Name=b"Event001", Channel=1)
+    for c in range(width):
+        head += filled(
+            plx.SlowChannelHeader, Name=f"WB{c:02d}".encode(), Channel=c, ADFreq=RATE,
+            Gain=1, Enabled=1, PreampGain=1000,
+        )  # fmt: skip
+
+    def block(kind: int, tick: int, channel: int, unit: int, samples: np.ndarray) -> bytes:
+        return filled(
+            plx.DataBlockHeader, Type=kind, TimeStamp=tick, Channel=channel, Unit=unit,
+            NumberOfWaveforms=1 if len(samples) else 0,
+            NumberOfWordsInWaveform=len(samples),
+        ) + samples.astype("<i2").tobytes()  # fmt: skip
+
+    data = block(4, 400, 1, 0, np.empty(0)) + block(1, 800, 1, 1, np.arange(4))
+    for start in range(0, n, 100):
+        for c in range(width):
+            data += block(5, int(start * 40_000 / RATE), c, 0, values[start : start + 100, c])
+    path.write_bytes(head + data + block(1, 1200, 1, 1, np.arange(4)))
+
+
+# ---- Neuralynx
+
+
+def write_ncs(folder: Path, values: np.ndarray) -> None:
+    """A file a channel, in records of 512 samples, the last of them shorter."""
+    folder.mkdir(exist_ok=True)
+    record = [
+        ("t", "<u8"), ("channel", "<u4"), ("rate", "<u4"), ("valid", "<u4"),
+        ("samples", "<i2", (512,)),
+    ]  # fmt: skip
+    for c in range(values.shape[1]):
+        lines = [
+            "######## Neuralynx Data File Header", "-FileType NCS", "-FileVersion 3.4",
+            f'-OriginalFileName "C:\\CSC{c + 1}.ncs"',
+            "-TimeCreated 2026/01/02 03:04:05", "-TimeClosed 2026/01/02 03:05:05",
+            "-RecordSize 1044",
+            '-ApplicationName Cheetah "6.4.1"', f"-AcqEntName CSC{c + 1}",
+            "-AcquisitionSystem AcqSystem1 DigitalLynxSX", f"-ADChannel {c}",
+            "-HardwareSubSystemName AcqSystem1",
+            "-HardwareSubSystemType DigitalLynxSX", f"-SamplingFrequency {RATE:g}",
+            "-ADMaxValue 32767", "-ADBitVolts 0.0000000305", "-NumADChannels 1",
+            "-InputRange 1000", "-InputInverted False",
+        ]  # fmt: skip
+        head = ("\r\n".join(lines) + "\r\n").encode().ljust(16384, b"\0")
+        starts = range(0, len(values), 512)
+        made = np.zeros(len(starts), record)
+        for row, start in zip(made, starts, strict=True):
+            part = values[start : start + 512, c]
+            row["t"] = 5_000_000 + int(start * 1e6 / RATE)
+            row["channel"], row["rate"], row["valid"] = c, RATE, len(part)
+            row["samples"][: len(part)] = part
+        (folder / f"CSC{c + 1}.ncs").write_bytes(head + made.tobytes())
+
+
+# ---- Open Ephys before version 0.6: a file a channel, big-endian records
+
+
+def write_continuous(folder: Path, values: np.ndarray) -> None:
+    """Records of 1024 samples; what is missing of the last is zeros."""
+    folder.mkdir(exist_ok=True)
+    for c in range(values.shape[1]):
+        lines = [
+            "header.format = 'Open Ephys Data Format'", "header.version = 0.4",
+            "header.header_bytes = 1024", f"header.channel = 'CH{c + 1}'",
+            "header.channelType = 'Continuous'", f"header.sampleRate = {RATE:g}",
+            "header.blockLength = 1024", "header.bufferSize = 1024",
+            "header.bitVolts = 0.195", "header.date_created = '2-Jan-2026 30405'",
+        ]  # fmt: skip
+        data = ";\n".join(lines).encode().ljust(1024, b" ")
+        for number, start in enumerate(range(0, len(values), 1024)):
+            part = values[start : start + 1024, c].astype(">i2").tobytes()
+            data += struct.pack("<qHH", number * 1024, 1024, 0)
+            data += part.ljust(2048, b"\0") + bytes([0, 1, 2, 3, 4, 5, 6, 7, 8, 255])
+        (folder / f"100_CH{c + 1}.continuous").write_bytes(data)
+
+
+# ---- Blackrock
+
+
+def write_nsx(path: Path, values: np.ndarray) -> None:
+    """A file of version 2.3; its suffix gives the rate, of a period of 1/30000 s."""
+    from neo.rawio import blackrockrawio as nsx
+
+    kinds = [t["2.3"] for t in (nsx.NSX_BASIC_HEADER_TYPES, nsx.NSX_EXT_HEADER_TYPES)]
+    n, width = values.shape
+    size = np.dtype(kinds[0]).itemsize + width * np.dtype(kinds[1]).itemsize
+    data = filled(
+        kinds[0], file_id=b"NEURALCD", ver_major=2, ver_minor=3, bytes_in_headers=size,
+        label=b"1 kS/s", period=int(30_000 / RATE), timestamp_resolution=30_000,
+        year=2026, month=1, day=2, channel_count=width,
+    )  # fmt: skip
+    for c in range(width):
+        data += filled(
+            kinds[1], type=b"CC", electrode_id=c + 1, electrode_label=f"c{c}".encode(),
+            min_digital_val=-32764, max_digital_val=32764, min_analog_val=-8191,
+            max_analog_val=8191, units=b"uV",
+        )  # fmt: skip
+    data += filled(nsx.NSX_DATA_HEADER_TYPES["2.3"], header_flag=1, nb_data_points=n)
+    path.write_bytes(data + values.astype("<i2").tobytes())
+
+
+# ---- Intan
+
+
+def _text(text: str) -> bytes:
+    coded = text.encode("utf-16-le")
+    return struct.pack("<I", len(coded)) + coded
+
+
+def _intan_channel(name: str, order: int, is_stimulator: bool) -> bytes:
+    numbers = [order, order, 0, 1, order, *([0] if is_stimulator else []), 0, 0, 0, 0, 0]
+    head = _text(name) + _text(name)
+    return head + struct.pack(f"<{len(numbers)}hff", *numbers, 0.0, 0.0)
+
+
+def write_rhd(path: Path, values: np.ndarray) -> None:
+    """Version 3.0, with its header in the file: blocks of 128 samples."""
+    n, width = values.shape
+    head = struct.pack("<Ihhfh6fh2f", 0xC6912702, 3, 0, RATE, 0, *[1.0] * 6, 0,
+                       1000, 1000)  # fmt: skip
+    head += _text("") * 3 + struct.pack("<hh", 0, 0) + _text("n/a") + struct.pack("<h", 1)
+    head += _text("Port A") + _text("A") + struct.pack("<hhh", 1, width, width)
+    head += b"".join(_intan_channel(f"A-{c:03d}", c, False) for c in range(width))
+    path.write_bytes(head + _intan_blocks(values))
+
+
+def write_rhs(path: Path, values: np.ndarray) -> None:
+    """A stimulator's file, version 3.0, without its DC amplifiers."""
+    n, width = values.shape
+    head = struct.pack("<Ihhfh8fh2f2h3f", 0xD69127AC, 3, 0, RATE, 0, *[1.0] * 8, 0,
+                       1000, 1000, 0, 0, 1e-6, 1e-6, 0)  # fmt: skip
+    head += _text("") * 3 + struct.pack("<hh", 0, 0) + _text("n/a") + struct.pack("<h", 1)
+    head += _text("Port A") + _text("A") + struct.pack("<hhh", 1, width, width)
+    head += b"".join(_intan_channel(f"A-{c:03d}", c, True) for c in range(width))
+    path.write_bytes(head + _intan_blocks(values, stimulated=True))
+
+
+def _intan_blocks(values: np.ndarray, stimulated: bool = False) -> bytes:
+    data = b""
+    for start in range(0, len(values), 128):
+        part = values[start : start + 128]
+        assert len(part) == 128, "blocks are whole"
+        data += np.arange(start, start + 128, dtype="<i4").tobytes()
+        data += (part.T.astype("i4") + 32768).astype("<u2").tobytes()
+        if stimulated:
+            data += np.zeros(part.shape, "<u2").tobytes()
+    return data
+
+
+# ---- Micromed
+
+
+def write_trc(path: Path, values: np.ndarray) -> None:
+    """A header of version 4 with its zones, and 16-bit samples above 32768."""
+    width = values.shape[1]
+    zones = {
+        "ORDER": (640, 512), "LABCOD": (1152, 128 * width), "NOTE": (8192, 40),
+        "FLAGS": (8300, 8), "TRONCA": (8400, 8), "IMPED_B": (8500, 8),
+        "IMPED_E": (8600, 8), "MONTAGE": (8700, 8), "COMPRESS": (8800, 8),
+        "AVERAGE": (8900, 8), "HISTORY": (9000, 8), "DVIDEO": (9100, 8),
+        "EVENT A": (9200, 12), "EVENT B": (9300, 12), "TRIGGER": (9400, 12),
+    }  # fmt: skip
+    head = bytearray(10_240)
+    head[:26] = b"* MICROMED  Brain-Quick fi"
+    head[32:64] = b"* MICROMED  Brain-Quick file *".ljust(32)
+    head[128:134] = bytes([2, 1, 126, 3, 4, 5])
+    struct.pack_into("<IHHHH", head, 138, len(head), width, 2 * width, int(RATE), 2)
+    head[175] = 4
+    for number, (name, (place, length)) in enumerate(zones.items()):
+        struct.pack_into(
+            "<8sII", head, 176 + 16 * number, name.encode().ljust(8), place, length
+        )
+    for c in range(width):
+        struct.pack_into("<H", head, 640 + 2 * c, c)
+        struct.pack_into(
+            "<xx6s6siiiiih8xH", head, 1152 + 128 * c, f"c{c}".encode(), b"G2",
+            0, 65535, 32768, -3200, 3200, 0, 1,
+        )  # fmt: skip
+    struct.pack_into("<IHIH", head, 9400, 20, 7, 60, 9)
+    stored = (values.astype("i4") + 32768).astype("<u2")
+    path.write_bytes(bytes(head) + stored.tobytes())
+
+
+# ---- SpikeGadgets
+
+
+def write_rec(path: Path, values: np.ndarray) -> None:
+    """Packets of a byte, a time and a sample of each channel."""
+    n, width = values.shape
+    trodes = "".join(
+        f'<SpikeNTrode id="{c}" spikeScalingToUv="0.195"><SpikeChannel hwChan="{c}"/>'
+        "</SpikeNTrode>\n"
+        for c in range(width)
+    )
+    head = (
+        '<?xml version="1.0"?>\n<Configuration>\n<GlobalConfiguration/>\n'
+        f'<HardwareConfiguration samplingRate="{RATE:g}" numChannels="{width}"/>\n'
+        f"<SpikeConfiguration>\n{trodes}</SpikeConfiguration>\n</Configuration>\n"
+    )
+    kind = [("sync", "u1"), ("t", "<u4"), ("v", "<i2", (width,))]
+    packets = np.zeros(n, kind)
+    packets["sync"], packets["t"], packets["v"] = 0x55, np.arange(n), values
+    path.write_bytes(head.encode() + packets.tobytes())
+
+
+# ---- Tucker-Davis Technologies
+
+
+def write_tdt(block: Path, values: np.ndarray) -> None:
+    """A block (a folder in a tank) of a stream in chunks of 64 samples."""
+    from neo.rawio import tdtrawio as tdt
+
+    block.mkdir(parents=True)
+    n, width = values.shape
+    stem = block / f"{block.parent.name}_{block.name}"
+    fields = {
+        "StoreName": "Wave", "HeadName": "Wave", "Enabled": 1, "CircType": 0,
+        "NumChan": width, "StrobeMode": 0, "TankEvType": tdt.EVTYPE_STREAM,
+        "NumPoints": 64, "DataFormat": 2, "SampleFreq": RATE,
+    }  # fmt: skip
+    text = "".join(f"NAME={k};TYPE=S;VALUE={v};\r\n" for k, v in fields.items())
+    stem.with_suffix(".Tbk").write_bytes(text.encode() + b"[USERNOTEDELIMITER]")
+    stem.with_suffix(".Tdx").write_bytes(b"")
+    data, rows = b"", [(0, 0, b"", 0, 0, 0.0, 0, 0, 0.0)]
+    rows.append((0, tdt.EVTYPE_MARK, b"\x01", 0, 0, 1000.0, 0, 0, 0.0))
+    for start in range(0, n, 64):
+        for c in range(width):
+            t = 1000.0 + start / RATE
+            rows.append((10 + 32, tdt.EVTYPE_STREAM, b"Wave", c + 1, 0, t, len(data), 2, RATE))
+            data += values[start : start + 64, c].astype("<i2").tobytes()
+    rows.append((0, tdt.EVTYPE_MARK, b"\x02", 0, 0, 1000.0 + n / RATE, 0, 0, 0.0))
+    stem.with_suffix(".tsq").write_bytes(np.array(rows, tdt.tsq_dtype).tobytes())
+    stem.with_suffix(".tev").write_bytes(data)
