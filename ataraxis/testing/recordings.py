@@ -170,7 +170,10 @@ class RecordingContract(abc.ABC):
         recording = self.open(path)[self.stream]
         whole = np.array(self.values(recording.read()))
         n = len(recording)
-        for start, stop in ((0, 1), (n - 1, n), (n // 3, n // 2), (5, 5), (n, n + 5)):
+        parts = [(0, 1), (n - 1, n), (n // 3, n // 2), (5, 5), (n, n + 5)]
+        some = np.random.default_rng(5).integers(0, n, 20).tolist()
+        parts += [(at, at + long) for at in some for long in (1, 2, 7)]
+        for start, stop in parts:
             part = recording.read(start, stop)
             np.testing.assert_array_equal(self.values(part), whole[start:stop])
             np.testing.assert_array_equal(part.t, recording.t[start:stop])

@@ -632,38 +632,6 @@ class TestBrainVision(RecordingContract):
         return path.with_suffix(".eeg")
 
 
-def test_the_streams_of_open_ephys(tmp_path: Path) -> None:
-    import json
-
-    rawio = pytest.importorskip("neo.rawio")
-    place = tmp_path / "rec" / "Record Node 101" / "experiment1" / "recording1"
-    folder = place / "continuous" / "Rhythm-100.0"
-    folder.mkdir(parents=True)
-    values = np.random.default_rng(1).integers(-99, 99, (500, 4)).astype("<i2")
-    values.tofile(folder / "continuous.dat")
-    np.save(folder / "timestamps.npy", np.arange(500) / 30_000 + 7)
-    np.save(folder / "sample_numbers.npy", np.arange(500, dtype="i8") + 210_000)
-    channels = [
-        {"channel_name": f"CH{i}", "bit_volts": 0.195, "units": "uV"} for i in range(4)
-    ]
-    continuous = {
-        "folder_name": "Rhythm-100.0/", "sample_rate": 30000, "stream_name": "Rhythm",
-        "source_processor_name": "Rhythm", "source_processor_id": 100,
-        "num_channels": 4, "channels": channels,
-    }  # fmt: skip
-    described = {"GUI version": "0.6.7", "continuous": [continuous], "events": []}
-    (place / "structure.oebin").write_text(json.dumps(described))
-    (place.parent.parent / "settings.xml").write_text("<SETTINGS/>")
-    raw = rawio.OpenEphysBinaryRawIO(str(tmp_path / "rec"))
-    raw.parse_header()
-    found = dm.open_recordings(tmp_path / "rec")
-    (name,) = [str(n) for n in raw.header["signal_streams"]["name"]]
-    block = found[name].read()
-    np.testing.assert_array_equal(block.array, values)
-    assert block.t[0] == raw.get_signal_t_start(0, 0, 0)
-    assert found[name].stream.attrs["gain"] == [0.195] * 4
-
-
 def test_large_and_scanimage_stacks(tmp_path: Path) -> None:
     tifffile = pytest.importorskip("tifffile")
     images = np.random.default_rng(5).integers(0, 9999, (12, 8, 6)).astype("u2")
@@ -741,6 +709,13 @@ class TestWfdb(RecordingContract):
 
     def file_of_values(self, path: Path) -> Path:
         return path.with_suffix(".dat")
+
+
+class TestWfdbBySignals(TestWfdb):
+    """The file of the signals, which opens its header."""
+
+    formats = ("wfdb", ".dat")
+    suffix = ".dat"
 
 
 class TestXdf(RecordingContract):

@@ -187,13 +187,19 @@ class TestOpenEphysOld(NeoContract):
 
 
 class TestBlackrock(NeoContract):
-    formats = (".ns1", ".ns2", ".ns3", ".ns4", ".ns5", ".ns6")
+    formats = (".ns1", ".ns2", ".ns3", ".ns4", ".ns5", ".ns6", ".nev")
     suffix = ".ns2"
     reader = "BlackrockRawIO"
     has_one = False  # of neo
 
     def write(self, path: Path, names: list[str], values: np.ndarray) -> None:
         neo_files.write_nsx(path, values)
+        neo_files.write_nev(path.with_suffix(".nev"))
+
+    def test_the_events_open_the_same(self, tmp_path: Path) -> None:
+        path = self._made(tmp_path, 300)
+        found = dm.open_recordings(path.with_suffix(".nev"))
+        assert [*found] == [*dm.open_recordings(path)]
 
 
 class TestIntan(NeoContract):
@@ -254,3 +260,45 @@ class TestTdtBlock(TestTdtTank):
 
     def raw(self, path: Path) -> Any:
         return super().raw(next(path.glob("*.tsq")))
+
+
+class TestAxographOld(NeoContract):
+    formats = (".axgd",)
+    suffix = ".axgd"
+    reader = "AxographRawIO"
+    dtype = "f4"
+    has_one = False
+
+    def write(self, path: Path, names: list[str], values: np.ndarray) -> None:
+        neo_files.write_axgd(path, values)
+
+
+class TestAxograph(TestAxographOld):
+    formats = (".axgx",)
+    suffix = ".axgx"
+    dtype = "i2"
+
+    def write(self, path: Path, names: list[str], values: np.ndarray) -> None:
+        neo_files.write_axgx(path, values)
+
+
+class TestSpike2(NeoContract):
+    formats = (".smr",)
+    suffix = ".smr"
+    reader = "Spike2RawIO"
+    samples = 1300
+
+    def write(self, path: Path, names: list[str], values: np.ndarray) -> None:
+        neo_files.write_smr(path, values)
+
+
+class TestOpenEphysBinary(NeoContract):
+    formats = (".oebin",)
+    suffix = "_oebin"
+    reader = "OpenEphysBinaryRawIO"
+
+    def write(self, path: Path, names: list[str], values: np.ndarray) -> None:
+        neo_files.write_oebin(path, values)
+
+    def file_of_values(self, path: Path) -> Path:
+        return next(path.rglob("continuous.dat"))

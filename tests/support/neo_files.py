@@ -6,6 +6,7 @@ No program that Python can install writes them. What neo has as a table of its r
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 RATE = 1000.0
 
 
-def filled(kind: Any, **values: Any) -> bytes:
+def filled(kind: Any, /, **values: Any) -> bytes:
     """A struct of zeros and these values."""
     made = np.zeros(1, kind)
     for name, value in values.items():
@@ -332,3 +333,134 @@ def write_tdt(block: Path, values: np.ndarray) -> None:
     rows.append((0, tdt.EVTYPE_MARK, b"\x02", 0, 0, 1000.0 + n / RATE, 0, 0, 0.0))
     stem.with_suffix(".tsq").write_bytes(np.array(rows, tdt.tsq_dtype).tobytes())
     stem.with_suffix(".tev").write_bytes(data)
+
+
+def write_nev(path: Path) -> None:
+    """Version 2.3: two changes of the digital input, two spikes of electrode 1."""
+    from neo.rawio import blackrockrawio as nev
+
+    basic = [
+        ("id", "S8"), ("major", "u1"), ("minor", "u1"), ("flags", "<u2"),
+        ("header", "<u4"), ("packet", "<u4"), ("ticks", "<u4"), ("rate", "<u4"),
+        ("date", "<u2", (8,)), ("program", "S32"), ("comment", "S256"), ("more", "<u4"),
+    ]  # fmt: skip
+    wave = nev.NEV_EXT_HEADER_TYPES_BY_SPEC["2.3"][b"NEUEVWAV"]
+    more = filled(
+        wave, packet_id=b"NEUEVWAV", electrode_id=1, digitization_factor=250,
+        bytes_per_waveform=2, spike_width=48, nb_sorted_units=1,
+    )  # fmt: skip
+    data = filled(
+        basic, id=b"NEURALEV", major=2, minor=3, flags=1, header=336 + len(more), packet=104,
+        ticks=30_000, rate=30_000, date=[2026, 1, 5, 2, 3, 4, 5, 0], more=1,
+    )  # fmt: skip
+    assert len(data) == 336
+    for tick, digital in ((300, 7), (6000, 0)):
+        more += struct.pack("<IHBBH94x", tick, 0, 1, 0, digital)
+    for tick in (900, 1500):
+        more += struct.pack("<IHBB96x", tick, 1, 1, 0)
+    path.write_bytes(data + more)
+
+
+# ---- AxoGraph: big-endian; before version 3 floats and fixed titles
+
+
+def write_axgd(path: Path, values: np.ndarray) -> None:
+    n, width = values.shape
+    data = struct.pack(">4sHH", b"AxGr", 1, width + 1)
+    columns = {"Time (s)": np.arange(n) / RATE}
+    columns |= {f"c{c} (mV)": values[:, c] for c in range(width)}
+    for title, column in columns.items():
+        data += struct.pack(">i80p", n, title.encode()) + column.astype(">f4").tobytes()
+    path.write_bytes(data)
+
+
+def write_axgx(path: Path, values: np.ndarray) -> None:
+    """Version 6: a series of times, and columns of scaled shorts."""
+    n, width = values.shape
+
+    def titled(kind: int, title: str) -> bytes:
+        text = title.encode("utf-16-be")
+        return struct.pack(">iii", n, kind, len(text)) + text
+
+    data = struct.pack(">4sii", b"axgx", 6, width + 1)
+    data += titled(9, "Time (s)") + struct.pack(">dd", 0.5, 1 / RATE)
+    for c in range(width):
+        data += titled(10, f"c{c} (mV)") + struct.pack(">dd", 0.25, 1.0)
+        data += values[:, c].astype(">i2").tobytes()
+    path.write_bytes(data)
+
+
+# ---- Spike2, 32 bits
+
+
+def write_smr(path: Path, values: np.ndarray) -> None:
+    """Blocks of 502 samples of each channel, in 1024 bytes, linked in a chain."""
+    from neo.rawio import spike2rawio as smr
+
+    n, width = values.shape
+    block, tick = 502, int(1e6 / RATE)
+    starts = range(0, n, block)
+    first = -(-(512 + 140 * width) // 512)
+    head = filled(
+        smr.headerDescription, system_id=9, us_per_time=1, time_per_adc=1,
+        channels=width, chan_size=140, dtime_base=1e-6, max_ftime=n * tick,
+    ).ljust(512, b"\0")  # fmt: skip
+    kind = [*smr.channelHeaderDesciption1, ("scale", "f4"), ("offset", "f4"),
+            ("unit", "S6"), ("interleave", "i2")]  # fmt: skip
+    data = b""
+    for c in range(width):
+        places = [first + 2 * (c * len(starts) + i) for i in range(len(starts))]
+        head += filled(
+            kind, firstblock=places[0], lastblock=places[-1], blocks=len(places),
+            title=b"\2c" + str(c).encode(), kind=1, l_chan_dvd=tick, scale=1.0,
+            unit=b"\2mV", max_data=block, phy_chan=c, ideal_rate=RATE, comment=b"\0",
+        ).ljust(140, b"\0")  # fmt: skip
+        for i, start in enumerate(starts):
+            part = values[start : start + block, c].astype("<i2")
+            one = filled(
+                smr.blockHeaderDesciption, pred_block=places[i - 1] if i else -1,
+                succ_block=places[i + 1] if i + 1 < len(places) else -1,
+                start_time=start * tick, end_time=(start + len(part) - 1) * tick,
+                channel_num=c, items=len(part),
+            )  # fmt: skip
+            data += (one + part.tobytes()).ljust(1024, b"\0")
+    path.write_bytes(head.ljust(512 * first, b"\0") + data)
+
+
+# ---- Open Ephys, binary
+
+
+def write_oebin(path: Path, values: np.ndarray) -> None:
+    """Version 0.6: one stream of 30 kHz that begins at 7 s, and its events."""
+    place = path / "Record Node 101" / "experiment1" / "recording1"
+    folder = place / "continuous" / "Rhythm-100.0"
+    events = place / "events" / "Rhythm-100.0" / "TTL"
+    folder.mkdir(parents=True)
+    events.mkdir(parents=True)
+    n, width = values.shape
+    values.astype("<i2").tofile(folder / "continuous.dat")
+    np.save(folder / "timestamps.npy", np.arange(n) / 30_000 + 7)
+    np.save(folder / "sample_numbers.npy", np.arange(n, dtype="i8") + 210_000)
+    np.save(events / "states.npy", np.array([1, -1], "i2"))
+    np.save(events / "timestamps.npy", np.array([7.001, 7.002]))
+    np.save(events / "sample_numbers.npy", np.array([210_030, 210_060], "i8"))
+    np.save(events / "full_words.npy", np.array([1, 0], "u8"))
+    channels = [
+        {"channel_name": f"CH{i}", "bit_volts": 0.195, "units": "uV"}
+        for i in range(width)
+    ]
+    source = {
+        "sample_rate": 30000, "stream_name": "Rhythm", "source_processor_id": 100,
+        "source_processor_name": "Rhythm",
+    }  # fmt: skip
+    continuous = source | {
+        "folder_name": "Rhythm-100.0/", "num_channels": width, "channels": channels,
+    }  # fmt: skip
+    ttl = source | {
+        "folder_name": "Rhythm-100.0/TTL/", "channel_name": "TTL", "type": "int16",
+        "description": "", "identifier": "", "initial_state": 0,
+    }  # fmt: skip
+    described = {"GUI version": "0.6.7", "continuous": [continuous], "events": [ttl],
+                 "spikes": []}  # fmt: skip
+    (place / "structure.oebin").write_text(json.dumps(described))
+    (place.parent.parent / "settings.xml").write_text("<SETTINGS/>")
