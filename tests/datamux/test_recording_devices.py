@@ -71,6 +71,7 @@ class TestMp4(VideoContract):
     suffix = ".mp4"
 
 
+@pytest.mark.slow
 class TestMov(VideoContract):
     formats = ("mov", ".mov")
     suffix = ".mov"
@@ -126,7 +127,8 @@ class TestPyControlTable(RecordingContract):
     def write(self, path: Path, names: list[str], values: np.ndarray) -> None:
         lines = ["time\ttype\tsubtype\tcontent", "\tinfo\tversion\t2.1"]
         lines += [
-            f"{i / 1000:.3f}\tevent\tinput\tpoke_{row[0]}" for i, row in enumerate(values)
+            f"{i / 1000:.3f}\tevent\tinput\tpoke_{row[0]}"
+            for i, row in enumerate(values)
         ]
         path.write_text("\n".join(lines) + "\n")
 
@@ -154,11 +156,14 @@ class TestPyControlText(TestPyControlTable):
     def read_reference(self, path: Path) -> Referred:
         names = {"1": ("state", "wait"), "2": ("event", "poke"), "3": ("event", "lick")}
         rows = [line.split() for line in path.read_text().splitlines()]
-        found = [(int(row[1]) / 1000, *names[row[2]], "") for row in rows if row[0] == "D"]
+        found = [
+            (int(row[1]) / 1000, *names[row[2]], "") for row in rows if row[0] == "D"
+        ]
         t = np.array([row[0] for row in found])
         return Referred(np.array([row[1:] for row in found], "U"), t)
 
 
+@pytest.mark.slow
 class TestSleap(RecordingContract):
     """SLEAP's analysis file, in which frames are last."""
 
@@ -202,7 +207,7 @@ class TestTiffOfColumns(RecordingContract):
         tifffile.imwrite(path, images, bigtiff=True, photometric="minisblack")
 
     def values(self, block: Block) -> np.ndarray:
-        return np.asarray([*block.values.values()][0])
+        return np.asarray(next(iter(block.values.values())))
 
     def read_reference(self, path: Path) -> Referred:
         import tifffile
@@ -269,5 +274,7 @@ class TestNwbZarr(RecordingContract):
         data = zarr.open_array(str(place / "data"), mode="r", zarr_format=2)
         start = zarr.open_array(str(place / "starting_time"), mode="r", zarr_format=2)
         scale, offset = data.attrs["conversion"], data.attrs["offset"]
-        t = np.arange(data.shape[0]) / start.attrs["rate"] + float(np.ravel(start[...])[0])
+        t = np.arange(data.shape[0]) / start.attrs["rate"] + float(
+            np.ravel(start[...])[0]
+        )
         return Referred(data[...] * scale + offset, t, ("V",) * 3)

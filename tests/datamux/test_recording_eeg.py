@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any, ClassVar
 
+import eeg_files
 import numpy as np
 import pytest
 
@@ -17,7 +18,6 @@ import ataraxis.datamux as dm
 from ataraxis.testing.recordings import RecordingContract, Referred
 
 mne = pytest.importorskip("mne")
-import eeg_files
 
 RATE = 250.0
 

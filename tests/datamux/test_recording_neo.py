@@ -69,8 +69,11 @@ class NeoContract(RecordingContract):
         raw, found = self.raw(path), dm.open_recordings(path)
         channels = raw.header["signal_channels"]
         for number, head in enumerate(raw.header["signal_streams"]):
-            own = [r for r in found.values() if r.stream.attrs.get("neo") == number
-                   and r.stream.rate_hz][0]  # fmt: skip
+            own = next(
+                r
+                for r in found.values()
+                if r.stream.attrs.get("neo") == number and r.stream.rate_hz
+            )
             names = channels["name"][channels["stream_id"] == head["id"]]
             assert [*own.stream.fields] == [str(name) for name in names]
             stored = self.stored(raw, number)
@@ -260,6 +263,19 @@ class TestTdtBlock(TestTdtTank):
 
     def raw(self, path: Path) -> Any:
         return super().raw(next(path.glob("*.tsq")))
+
+
+def test_a_folder_of_med_has_its_own_reader(tmp_path: Path) -> None:
+    """By the folder's suffix; it needs a package that is not installed here."""
+    from ataraxis.datamux.folder import Folder
+    from ataraxis.datamux.sources.neo import Neo, reader_of
+    from ataraxis.errors import RecordingError
+
+    (tmp_path / "a.medd").mkdir()
+    assert reader_of(Folder(tmp_path), "a.medd") == "MedRawIO"
+    assert [key for key, _ in Neo().keys(Folder(tmp_path))] == ["a.medd"]
+    with pytest.raises(RecordingError, match=r"a\.medd: MedRawIO of neo"):
+        dm.open_recordings(tmp_path / "a.medd")
 
 
 class TestAxographOld(NeoContract):

@@ -99,7 +99,9 @@ class TestParquet(TableContract):
 
     def test_it_is_equal_to_the_reference_reader(self, tmp_path: Path) -> None:
         super().test_it_is_equal_to_the_reference_reader(tmp_path)
-        assert self.open(tmp_path / "made.parquet")["s"].stream.fields["c0"].dtype == "i16"
+        assert (
+            self.open(tmp_path / "made.parquet")["s"].stream.fields["c0"].dtype == "i16"
+        )
 
 
 class TestNpyRecords(TableContract):
@@ -170,7 +172,12 @@ class TestHdf5Described(TableContract):
         with h5py.File(path) as file:
             return self.referred(file["made"][:])
 
+    @pytest.mark.slow
+    def test_a_cut_file_gives_no_wrong_value(self, tmp_path: Path) -> None:
+        super().test_a_cut_file_gives_no_wrong_value(tmp_path)
 
+
+@pytest.mark.slow
 class TestHdf5Columns(TestHdf5Described):
     """A group of columns a recording."""
 
@@ -193,7 +200,7 @@ ONSET_US = 1_700_000_000_000_000
 
 
 def entry(source: int, stamp: int, payload: bytes) -> np.ndarray:
-    """The bytes of an entry of the seed: source, stamp (us since the onset), payload."""
+    """The bytes of an entry of the seed: source, stamp in us, and payload."""
     head = source.to_bytes(1, "little") + stamp.to_bytes(8, "little")
     return np.frombuffer(head + payload, np.uint8)
 

@@ -67,16 +67,22 @@ def write_gdf(path: Path, names: list[str], values: np.ndarray) -> None:
     head += struct.pack(f"<{width}q", *[-32768] * width)
     head += struct.pack(f"<{width}q", *[32767] * width)
     head += b"".ljust(80 * width)
-    head += struct.pack(f"<{width}i", *[1] * width) + struct.pack(f"<{width}i", *[3] * width)
+    head += struct.pack(f"<{width}i", *[1] * width) + struct.pack(
+        f"<{width}i", *[3] * width
+    )
     head += bytes(32 * width)
-    events = bytes([1]) + int(RATE).to_bytes(3, "little") + struct.pack("<IIH", 1, 3, 769)
+    events = (
+        bytes([1]) + int(RATE).to_bytes(3, "little") + struct.pack("<IIH", 1, 3, 769)
+    )
     path.write_bytes(head + values.astype("<i2").tobytes() + events)
 
 
 def write_nedf(path: Path, names: list[str], values: np.ndarray) -> None:
     """Neuroelectrics' file: XML, then samples of 24 bits and triggers in fives."""
     n, width = values.shape
-    montage = "".join(f"<Channel{i}>{name}</Channel{i}>" for i, name in enumerate(names, 1))
+    montage = "".join(
+        f"<Channel{i}>{name}</Channel{i}>" for i, name in enumerate(names, 1)
+    )
     xml = (
         "<nedf><NEDFversion>1.4</NEDFversion>"
         "<NumberOfChannelsOfAccelerometer>3</NumberOfChannelsOfAccelerometer>"

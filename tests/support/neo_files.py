@@ -51,9 +51,13 @@ def write_wcp(path: Path, values: np.ndarray) -> None:
     for c in range(width):
         lines += [f"YN{c}=c{c}", f"YU{c}=mV", f"YG{c}=0.1", f"YO{c}={c}"]
     head = ("\r\n".join(lines) + "\r\n").encode().ljust(1024, b"\0")
-    analysis = struct.pack("<8s4sfff8f", b"ACCEPTED", b"TEST", 1, 0, 1 / RATE, *[5.0] * 8)
+    analysis = struct.pack(
+        "<8s4sfff8f", b"ACCEPTED", b"TEST", 1, 0, 1 / RATE, *[5.0] * 8
+    )
     data = values.astype("<i2").tobytes()
-    path.write_bytes(head + analysis.ljust(1024, b"\0") + data.ljust(sectors * 512, b"\0"))
+    path.write_bytes(
+        head + analysis.ljust(1024, b"\0") + data.ljust(sectors * 512, b"\0")
+    )
 
 
 # ---- NeuroExplorer
@@ -106,7 +110,9 @@ def write_plx(path: Path, values: np.ndarray) -> None:
             Gain=1, Enabled=1, PreampGain=1000,
         )  # fmt: skip
 
-    def block(kind: int, tick: int, channel: int, unit: int, samples: np.ndarray) -> bytes:
+    def block(
+        kind: int, tick: int, channel: int, unit: int, samples: np.ndarray
+    ) -> bytes:
         return filled(
             plx.DataBlockHeader, Type=kind, TimeStamp=tick, Channel=channel, Unit=unit,
             NumberOfWaveforms=1 if len(samples) else 0,
@@ -116,7 +122,9 @@ def write_plx(path: Path, values: np.ndarray) -> None:
     data = block(4, 400, 1, 0, np.empty(0)) + block(1, 800, 1, 1, np.arange(4))
     for start in range(0, n, 100):
         for c in range(width):
-            data += block(5, int(start * 40_000 / RATE), c, 0, values[start : start + 100, c])
+            data += block(
+                5, int(start * 40_000 / RATE), c, 0, values[start : start + 100, c]
+            )
     path.write_bytes(head + data + block(1, 1200, 1, 1, np.arange(4)))
 
 
@@ -210,17 +218,31 @@ def _text(text: str) -> bytes:
 
 
 def _intan_channel(name: str, order: int, is_stimulator: bool) -> bytes:
-    numbers = [order, order, 0, 1, order, *([0] if is_stimulator else []), 0, 0, 0, 0, 0]
+    numbers = [
+        order,
+        order,
+        0,
+        1,
+        order,
+        *([0] if is_stimulator else []),
+        0,
+        0,
+        0,
+        0,
+        0,
+    ]
     head = _text(name) + _text(name)
     return head + struct.pack(f"<{len(numbers)}hff", *numbers, 0.0, 0.0)
 
 
 def write_rhd(path: Path, values: np.ndarray) -> None:
     """Version 3.0, with its header in the file: blocks of 128 samples."""
-    n, width = values.shape
+    width = values.shape[1]
     head = struct.pack("<Ihhfh6fh2f", 0xC6912702, 3, 0, RATE, 0, *[1.0] * 6, 0,
                        1000, 1000)  # fmt: skip
-    head += _text("") * 3 + struct.pack("<hh", 0, 0) + _text("n/a") + struct.pack("<h", 1)
+    head += (
+        _text("") * 3 + struct.pack("<hh", 0, 0) + _text("n/a") + struct.pack("<h", 1)
+    )
     head += _text("Port A") + _text("A") + struct.pack("<hhh", 1, width, width)
     head += b"".join(_intan_channel(f"A-{c:03d}", c, False) for c in range(width))
     path.write_bytes(head + _intan_blocks(values))
@@ -228,10 +250,12 @@ def write_rhd(path: Path, values: np.ndarray) -> None:
 
 def write_rhs(path: Path, values: np.ndarray) -> None:
     """A stimulator's file, version 3.0, without its DC amplifiers."""
-    n, width = values.shape
+    width = values.shape[1]
     head = struct.pack("<Ihhfh8fh2f2h3f", 0xD69127AC, 3, 0, RATE, 0, *[1.0] * 8, 0,
                        1000, 1000, 0, 0, 1e-6, 1e-6, 0)  # fmt: skip
-    head += _text("") * 3 + struct.pack("<hh", 0, 0) + _text("n/a") + struct.pack("<h", 1)
+    head += (
+        _text("") * 3 + struct.pack("<hh", 0, 0) + _text("n/a") + struct.pack("<h", 1)
+    )
     head += _text("Port A") + _text("A") + struct.pack("<hhh", 1, width, width)
     head += b"".join(_intan_channel(f"A-{c:03d}", c, True) for c in range(width))
     path.write_bytes(head + _intan_blocks(values, stimulated=True))
@@ -328,7 +352,9 @@ def write_tdt(block: Path, values: np.ndarray) -> None:
     for start in range(0, n, 64):
         for c in range(width):
             t = 1000.0 + start / RATE
-            rows.append((10 + 32, tdt.EVTYPE_STREAM, b"Wave", c + 1, 0, t, len(data), 2, RATE))
+            rows.append(
+                (10 + 32, tdt.EVTYPE_STREAM, b"Wave", c + 1, 0, t, len(data), 2, RATE)
+            )
             data += values[start : start + 64, c].astype("<i2").tobytes()
     rows.append((0, tdt.EVTYPE_MARK, b"\x02", 0, 0, 1000.0 + n / RATE, 0, 0, 0.0))
     stem.with_suffix(".tsq").write_bytes(np.array(rows, tdt.tsq_dtype).tobytes())
@@ -350,14 +376,18 @@ def write_nev(path: Path) -> None:
         bytes_per_waveform=2, spike_width=48, nb_sorted_units=1,
     )  # fmt: skip
     data = filled(
-        basic, id=b"NEURALEV", major=2, minor=3, flags=1, header=336 + len(more), packet=104,
+        basic, id=b"NEURALEV", major=2, minor=3, flags=1,
+        header=336 + len(more), packet=104,
         ticks=30_000, rate=30_000, date=[2026, 1, 5, 2, 3, 4, 5, 0], more=1,
     )  # fmt: skip
     assert len(data) == 336
-    for tick, digital in ((300, 7), (6000, 0)):
-        more += struct.pack("<IHBBH94x", tick, 0, 1, 0, digital)
-    for tick in (900, 1500):
-        more += struct.pack("<IHBB96x", tick, 1, 1, 0)
+    for tick, electrode, digital in (
+        (300, 0, 7),
+        (900, 1, 0),
+        (1500, 1, 0),
+        (6000, 0, 0),
+    ):
+        more += struct.pack("<IHBBH94x", tick, electrode, 1, 0, digital)
     path.write_bytes(data + more)
 
 

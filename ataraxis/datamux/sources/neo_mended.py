@@ -1,8 +1,8 @@
 """What readers of neo 0.14 leave wrong: samples as zeros, files and threads left open.
 
-Plexon: the last block is given as zeros, and blocks of unequal lengths at wrong places.
-TDT: samples that a cut file lacks are given as zeros. Each is mended by the reader's own
-index of blocks.
+Plexon: the last block is given as zeros, and blocks of unequal lengths at wrong
+places. TDT: samples that a cut file lacks are given as zeros. Each is mended by the
+reader's own index of blocks, which it keeps to itself.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def check_whole(raw: Any, path: Path) -> None:
         warnings.warn(f"{empty} has no samples: left out", RuntimeWarning, stacklevel=2)
     for segment, channels in getattr(raw, "_sigs_index", {}).items():
         for channel, index in channels.items():
-            there = len(raw._sigs_data_buf[segment][channel])
+            there = len(raw._sigs_data_buf[segment][channel])  # noqa: SLF001
             needed = int((index["offset"] + (index["size"] - 10) * 4).max(initial=0))
             if needed > there:
                 raise RecordingError(
@@ -65,7 +65,8 @@ def reader_of_blocks(
     header = raw.header
     own = header["signal_streams"][number]["id"]
     channels = header["signal_channels"][header["signal_channels"]["stream_id"] == own]
-    blocks = [raw._data_blocks[5][int(channel)] for channel in channels["id"]]
+    kept = raw._data_blocks[5]  # noqa: SLF001
+    blocks = [kept[int(channel)] for channel in channels["id"]]
     edges = [np.append(0, np.cumsum(each["size"] // 2)) for each in blocks]
 
     def rows(start: int, stop: int, chosen: Any) -> NDArray[Any]:
@@ -78,7 +79,7 @@ def reader_of_blocks(
             for at in range(first, last):
                 place = int(blocks[channel]["pos"][at])
                 begin, end = max(start, edge[at]), min(stop, edge[at + 1])
-                stored = raw._memmap[
+                stored = raw._memmap[  # noqa: SLF001
                     place + 2 * (begin - edge[at]) : place + 2 * (end - edge[at])
                 ]
                 out[begin - start : end - start, column] = stored.view(np.int16)
