@@ -244,7 +244,7 @@ class TestXdfPacked(RecordingContract):
 
 
 class TestNwbZarr(RecordingContract):
-    """A folder of hdmf-zarr whose array is written anew by zarr."""
+    """A folder of hdmf-zarr whose array zarr writes again."""
 
     formats = ("nwb_zarr", ".nwb.zarr")
     suffix = ".nwb.zarr"
