@@ -163,7 +163,10 @@ def test_eeglab_files_that_eeglabio_writes(tmp_path: Path) -> None:
     assert len(compared(tmp_path / "a.set", "eeglab")) == 300
 
 
-def test_snirf_files_that_snirf_writes(tmp_path: Path) -> None:
+def test_snirf_files_that_snirf_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where it writes its log
     snirf = pytest.importorskip("snirf", reason="snirf, which writes its format")
     pytest.importorskip("h5py")
     eeg_files.write_snirf(tmp_path / "a.snirf", [], np.ones((50, 4)) + np.arange(4))
