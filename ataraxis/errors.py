@@ -222,6 +222,14 @@ class LeaseLost(AtaraxisError, RuntimeError):
     """The lease has expired and another getter has the frame."""
 
 
+class GpuUnavailable(AtaraxisError, RuntimeError):
+    """No GPU can be used: its driver, the GPU or a library is missing."""
+
+
+class PinError(AtaraxisError, OSError):
+    """Memory cannot be page-locked for a GPU; `errno` tells why."""
+
+
 class TooManyParticipants(AtaraxisError, OSError):
     """All participant slots of the segment are in use."""
 

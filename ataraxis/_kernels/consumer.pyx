@@ -43,7 +43,7 @@ cdef class ConsumerHandle(Endpoint):
     """A consumer's cursor, pins and held frames.
 
     A subclass provides `_revive()` (make usable or raise), `_fail(status)` (raise), `_dtype_of(code)`,
-    `_over(frame)` (raise: the frame was released) and the hooks of `Frame`.
+    `_over(frame)` (raise: the frame was released), `_drained()` (called at the stream's end) and the hooks of `Frame`.
     """
 
     def _open(self, memory, Participant participant not None, dtype, uint32_t policy, bint from_oldest, int durable):
@@ -233,6 +233,8 @@ cdef class ConsumerHandle(Endpoint):
             self._fail(AX_TIMEOUT)
         if status == AX_DAMAGED:
             self._fail(status)
+        if status == AX_ENDED:
+            self._drained()
         return frame
 
     def __iter__(self):
@@ -255,6 +257,8 @@ cdef class ConsumerHandle(Endpoint):
             self.leave()
         if status == AX_DAMAGED:
             self._fail(status)
+        if status == AX_ENDED:
+            self._drained()
         return status
 
     @property
@@ -318,6 +322,8 @@ cdef class ConsumerHandle(Endpoint):
         finally:
             self.leave()
         self.is_drained |= status == AX_ENDED
+        if status == AX_ENDED:
+            self._drained()
         return done, status
 
     cdef int drain(
@@ -401,6 +407,8 @@ cdef class ConsumerHandle(Endpoint):
             state[0], state[1] = want.done, want.count
             self.leave()
         self.is_drained |= status == AX_ENDED
+        if status == AX_ENDED:
+            self._drained()
         return status
 
     cdef int copy_whole(self, ax_samples *want, ax_got *got, bint *is_left) noexcept nogil:
@@ -853,6 +861,72 @@ cdef class Frame:
     def to_xarray(self):
         """The payload with the stream's labels: a DataArray over a read-only view."""
         return self.owner._to_xarray(self)
+
+    # ---- on a GPU
+
+    def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
+        """Export `array` by DLPack: read-only, without a copy; the importer keeps the slot.
+
+        ``dl_device=(3, 0)`` (kDLCUDAHost) states that the memory is page-locked; the consumer must be pinned.
+        """
+        return self.owner._to_dlpack(self, stream, max_version, dl_device, copy)
+
+    def __dlpack_device__(self):
+        return (1, 0)
+
+    def to_torch(self, device="cuda", *, stream=None):
+        """Copy the frame into a new tensor, asynchronously.
+
+        Parameters
+        ----------
+        device : str, int or torch.device
+            Where the tensor is made. "cpu": a plain copy.
+        stream : torch.cuda.Stream, optional
+            The stream of the copy; by default the device's current one.
+
+        Returns
+        -------
+        torch.Tensor
+            The frame's shape and dtype. Work on the same stream sees the whole frame; other streams wait for that one.
+
+        Raises
+        ------
+        GpuUnavailable
+            PyTorch is not installed, or has no such device.
+
+        Notes
+        -----
+        The call does not wait for the copy if the consumer is pinned (`Consumer.pin`). The slot is held until the copy is
+        over, also if the frame is released before.
+        """
+        return self.owner._to_gpu(self, "torch", device, stream)
+
+    def to_cupy(self, device=None, *, stream=None):
+        """Copy the frame into a new CuPy array, asynchronously; otherwise as `to_torch`.
+
+        Parameters
+        ----------
+        device : int, optional
+            Number of the GPU; by default the current one.
+        stream : cupy.cuda.Stream, optional
+            The stream of the copy; by default the current one.
+        """
+        return self.owner._to_gpu(self, "cupy", device, stream)
+
+    def to_jax(self, device=None):
+        """Copy the frame into a new JAX array, asynchronously; the slot is held as by `to_torch`.
+
+        Parameters
+        ----------
+        device : str or jax.Device, optional
+            As "cuda:0" or "cpu"; by default JAX's.
+
+        Raises
+        ------
+        TypeError
+            JAX would change the dtype: float64 needs its option ``jax_enable_x64``.
+        """
+        return self.owner._to_gpu(self, "jax", device, None)
 
     def _repr_html_(self):
         return self.owner._to_html(self)

@@ -7,6 +7,7 @@ from ataraxis._kernels.layout cimport ax_live, ax_participant
 cdef class Mapping:
     cdef char *base
     cdef Py_ssize_t bytes
+    cdef object __weakref__
 
 ctypedef void (*ax_cleanup)(ax_party *party, uint32_t slot) noexcept nogil
 

@@ -213,6 +213,11 @@ cdef class Mapping:
     def __len__(self):
         return self.bytes
 
+    @property
+    def address(self):
+        """Where it begins in this process."""
+        return <uint64_t>self.base
+
 cdef str damage_text(ax_damage *damage):
     # The word, its value, and what is possible.
     word, index, found, other = damage.word, damage.index, damage.found, damage.other

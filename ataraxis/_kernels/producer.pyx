@@ -53,7 +53,7 @@ cdef inline void number_head(ax_ring *ring, ax_frame *frame, uint64_t length, ui
 cdef class ProducerHandle(Endpoint):
     """A producer's state and slots.
 
-    A subclass provides `_encode(value)` -> (code, shape, bytes-like), `_cast(value, casting)` -> array, `_fail(status, sent)` (raise) and
+    A subclass provides `_encode(value)` -> (code, shape, bytes-like), `_is_on_gpu(value)`, `_send_gpu(value, ...)` -> bool, `_cast(value, casting)` -> array, `_fail(status, sent)` (raise) and
     `_revive()` (make the handle usable or raise).
     """
 
@@ -238,7 +238,7 @@ cdef class ProducerHandle(Endpoint):
 
         Parameters
         ----------
-        value : ndarray, bytes-like, str, number or any value that a frame can hold
+        value : ndarray, bytes-like, str, number, array of a GPU, or any value that a frame can hold
             For a stream with a shape: an array of its dtype, with its shape or another that fits. For a stream of blocks
             (first dim "time"): a block of any length up to that of its shape.
         timeout : float or None
@@ -314,6 +314,9 @@ cdef class ProducerHandle(Endpoint):
             return self.result_of(self.put(
                 PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), &self.typed, &stamp, self.deadline_for(timeout),
             ))
+        if hasattr(value, "__dlpack_device__") and self._is_on_gpu(value):
+            sent = self._send_gpu(value, timeout, device_time, device_sequence, stamp.time_ns)
+            return self.result_of(AX_FULL) if sent is None else sent
         code, shape, data, labels, pickled = self._encode(value)
         head_of(&other, code, shape, labels, self.source)
         if pickled:

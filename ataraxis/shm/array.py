@@ -25,6 +25,8 @@ from ataraxis.errors import (
     SegmentNotFound,
     StaleSegment,
 )
+from ataraxis.gpu.dlpack import export
+from ataraxis.gpu.pins import Pin
 from ataraxis.labels import Labels, align, fit, is_data_array, labels_at, unmasked
 from ataraxis.shm.context import Context, ContextLike
 from ataraxis.shm.header import Kind
@@ -389,6 +391,9 @@ class SharedMemoryArray(ArrayKernel):
                 "section; leave the 'with' block, or release the lock, first"
             )
         self._is_wanted = False
+        pin, self._pin = self._pin, None
+        if pin is not None:
+            pin.close()
         self._segment = None
         self._shut()
         self.__dict__.pop("_view", None)
@@ -861,6 +866,59 @@ class SharedMemoryArray(ArrayKernel):
                 "and copy=False forbids one"
             )
         return _read_only(self._view)
+
+    # ---- for a GPU
+
+    _pin: Pin | None = None
+
+    def pin(self) -> Pin:
+        """Lock the array's pages for copies to and from GPUs, which are then faster.
+
+        Returns
+        -------
+        Pin
+            Also a context manager: its end unlocks them. So do `disconnect`, `destroy`
+            and the program's end. The pages are locked once for all handles of this
+            process.
+
+        Raises
+        ------
+        GpuUnavailable
+            No GPU, no driver, or neither cuda-bindings (``ataraxis[gpu]``) nor PyTorch
+            nor CuPy is installed.
+        PinError
+            The memory cannot be locked: too much, or not permitted.
+        """
+        mapping = self._attached_segment().mapping
+        if self._pin is None:
+            what = f"array {self._name!r}"
+            self._pin = Pin(mapping, mapping.address, len(mapping), what)
+        return self._pin.begin()
+
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """Export a live, read-only view by DLPack; ``copy=True``: an untorn copy.
+
+        ``dl_device=(3, 0)`` (kDLCUDAHost) states that the memory is page-locked; the
+        array must be pinned.
+        """
+        self._guard_or_revive()
+        pin = self._pin
+        return export(
+            self._copy() if copy else _read_only(self._view),
+            pin is not None and pin.is_pinned,
+            stream=stream, max_version=max_version, dl_device=dl_device, copy=copy,
+        )  # fmt: skip
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Return kDLCPU: it is host memory, whether pinned or not."""
+        return (1, 0)
 
     # ---- writing
 

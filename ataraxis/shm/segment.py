@@ -207,6 +207,10 @@ def sweep_temporaries(directory: int) -> int:
 
 ONE_PER_PROCESS = frozenset({Kind.ARRAY})
 _known: weakref.WeakValueDictionary[bytes, Segment] = weakref.WeakValueDictionary()
+# Mappings are shared by all: pages are locked for a GPU once a mapping.
+_mappings: weakref.WeakValueDictionary[tuple[int, ...], Mapping] = (
+    weakref.WeakValueDictionary()
+)
 _known_lock = threading.Lock()
 _forks_watched = False
 
@@ -223,6 +227,21 @@ def _known_guard() -> threading.Lock:
 def _forget_parent() -> None:
     global _known_lock
     _known_lock = threading.Lock()
+    # A driver may have kept pages that it locked out of this process.
+    _mappings.clear()
+
+
+def _map(descriptor: int, total: int) -> Mapping:
+    """Map a file, or return the mapping that this process has; `_known_guard` is held.
+
+    A live mapping keeps its file, so that its inode is no other file's.
+    """
+    status = os.fstat(descriptor)
+    key = (status.st_dev, status.st_ino, total)
+    mapping = _mappings.get(key)
+    if mapping is None:
+        mapping = _mappings[key] = Mapping(descriptor, total)
+    return mapping
 
 
 # ---- the segment
@@ -323,7 +342,8 @@ class Segment:
                 new.permit(mode, group)
                 new.allocate(name)
                 crash_point(b"create_allocated")
-                mapping = Mapping(new.descriptor, geometry.total)
+                with _known_guard():
+                    mapping = _map(new.descriptor, geometry.total)
                 header = SegmentHeader.new(kind, geometry, text)
                 bytes_ = memoryview(mapping)
                 bytes_[geometry.labels : geometry.labels + len(text)] = text
@@ -437,7 +457,7 @@ class Segment:
                 known = _known.get(header.uuid) if is_shared else None
                 if known is not None and not known.participant.is_inherited:
                     return known
-                mapping = Mapping(found.descriptor, header.geometry.total)
+                mapping = _map(found.descriptor, header.geometry.total)
                 if bytes(memoryview(mapping)[:LIVE]) != found.page[:LIVE]:
                     raise LayoutError(f"{found.path}: its header changes while read")
                 crash_point(b"attach_mapped")

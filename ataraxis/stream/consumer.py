@@ -30,6 +30,9 @@ from ataraxis._kernels.consumer import (
 from ataraxis.clock import boot_id
 from ataraxis.errors import CorruptFrame, ReleasedBuffer
 from ataraxis.frame import crc32
+from ataraxis.gpu.batches import DeviceBatch, gather
+from ataraxis.gpu.copies import copy_to_device
+from ataraxis.gpu.dlpack import export
 from ataraxis.labels import is_blocks, whole
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.header import Kind
@@ -49,7 +52,7 @@ from ataraxis.stream.endpoint import (
 from ataraxis.stream.samples import SampleBlock, SampleLayout, labelled_samples
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     import xarray as xr
     from typing_extensions import Buffer
@@ -375,6 +378,7 @@ class Consumer(Endpoint, ConsumerHandle):
         super().close()
 
     def _drop(self) -> None:
+        self._unpin()
         # Only `close` releases a durable name: after a crash its frames are kept.
         if self._durable is None:
             self.close()
@@ -621,6 +625,68 @@ class Consumer(Endpoint, ConsumerHandle):
         times = layout.times(frames, first, len(data))
         return labelled_samples(data, times, self._labels, self._name)
 
+    # ---- batches on a GPU
+
+    def batches(
+        self,
+        n: int,
+        *,
+        device: Any = "cuda",
+        library: Literal["torch", "cupy"] = "torch",
+        latest: bool = False,
+        timeout: float | None = None,
+    ) -> Iterator[DeviceBatch]:
+        """Iterate over arrays of a device, each with `n` frames.
+
+        Frames are copied from the ring straight into the array, on a stream of their
+        own: while you compute with one batch, the next one is gathered.
+
+        Parameters
+        ----------
+        n : int
+            Frames of a batch. The last one has fewer, and so has one before a frame of
+            another shape.
+        device : object
+            As the library names it: "cuda:0", a number; "cpu" with PyTorch.
+        library : {'torch', 'cupy'}
+            Whose arrays.
+        latest : bool
+            Skip frames that are more than `n` behind the newest one.
+        timeout : float or None
+            Longest wait for the next frame, s. A batch that has some frames is then
+            returned as it is.
+
+        Yields
+        ------
+        DeviceBatch
+            ``for data, times in consumer.batches(32)``: shape ``(n, *shape)``, and
+            monotonic ns of each frame. It is a copy that stays valid; the device's
+            current stream waits for it, this thread does not.
+
+        Raises
+        ------
+        TimeoutError
+            No frame came within `timeout`.
+        GpuUnavailable
+            The library is not installed, or has no such device.
+        """
+        check_timeout(timeout)
+
+        def next_frame(may_wait: bool) -> Frame | None:
+            while True:
+                frame = self.receive(may_wait, timeout=timeout)
+                if frame is None or not latest:
+                    return frame
+                if self.last_sent_iteration - frame.iteration < n:
+                    return frame
+                frame.release()
+
+        return gather(
+            next_frame, n, device=device, library=library, labels=self._labels,
+            new_hold=lambda: None if self._pin is None else self._pin.hold(),
+            most_held=self._slots // 4,
+        )  # fmt: skip
+
     # ---- called by the kernel
 
     def _dtype_of(self, code: int) -> np.dtype[Any]:
@@ -644,6 +710,21 @@ class Consumer(Endpoint, ConsumerHandle):
                 f"{expected:#010x}, that of its bytes {found:#010x}: it was changed "
                 "after it was sent"
             )
+
+    def _drained(self) -> None:
+        self._unpin()
+
+    def _to_dlpack(
+        self, frame: Frame, stream: Any, max_version: Any, dl_device: Any, copy: Any
+    ) -> Any:
+        return export(
+            frame.array, self._pin is not None and self._pin.is_pinned,
+            stream=stream, max_version=max_version, dl_device=dl_device, copy=copy,
+        )  # fmt: skip
+
+    def _to_gpu(self, frame: Frame, library: str, device: Any, stream: Any) -> Any:
+        hold = None if self._pin is None else self._pin.hold()
+        return copy_to_device(library, frame.array, hold, device, stream)
 
     def _value(self, frame: Frame) -> Any:
         if frame._code == STR:

@@ -28,6 +28,7 @@ from ataraxis.errors import (
     StreamUnavailable,
     TooManyParticipants,
 )
+from ataraxis.gpu.pins import Pin
 from ataraxis.labels import Labels, align, fit, is_data_array, unmasked
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.header import Kind
@@ -87,6 +88,7 @@ class Endpoint:
         if segment is None:
             return
         # Every step can be repeated: the next call completes one that was interrupted.
+        self._unpin()
         self._shut()
         finalize(segment)
         self._segment = None
@@ -103,6 +105,40 @@ class Endpoint:
     def _drop(self) -> None:
         """Leave when the last reference or the program ends."""
         self.close()
+
+    # ---- for a GPU
+
+    _pin: Pin | None = None
+
+    def pin(self) -> Pin:
+        """Lock the stream's pages for copies to and from GPUs, which are then faster.
+
+        Returns
+        -------
+        Pin
+            Also a context manager: its end unlocks them. So do `close`, the stream's
+            end and the program's; copies under way are completed before. The pages are
+            locked once for all handles of this process.
+
+        Raises
+        ------
+        GpuUnavailable
+            No GPU, no driver, or neither cuda-bindings (``ataraxis[gpu]``) nor PyTorch
+            nor CuPy is installed.
+        PinError
+            The memory cannot be locked: too much, or not permitted.
+        """
+        segment = self._attached()
+        if self._pin is None:
+            mapping = segment.mapping
+            self._pin = Pin(
+                mapping, mapping.address, len(mapping), f"stream {self._name!r}"
+            )
+        return self._pin.begin()
+
+    def _unpin(self) -> None:
+        if self._pin is not None:
+            self._pin.close()
 
     # ---- what the stream is; also after closing
 

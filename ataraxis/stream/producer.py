@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,9 @@ from ataraxis._kernels.producer import ProducerHandle
 from ataraxis.clock import now_ns
 from ataraxis.errors import DataOverflow
 from ataraxis.frame import crc32
+from ataraxis.gpu.copies import copy_from_device
+from ataraxis.gpu.libraries import library_of
+from ataraxis.gpu.pins import Pin
 from ataraxis.labels import (
     Labels,
     align,
@@ -464,6 +468,7 @@ class Producer(Endpoint, ProducerHandle):
 
     def end(self) -> None:
         """End the stream; consumers receive what was sent, then the end."""
+        self._unpin()
         self._shut()
         self._is_ended = not self._has_left
 
@@ -552,6 +557,84 @@ class Producer(Endpoint, ProducerHandle):
                 "send it in parts, or make the stream with a longer shape="
             )
         return encoded
+
+    def _is_on_gpu(self, value: Any) -> bool:
+        return library_of(value) is not None
+
+    def _send_gpu(
+        self,
+        value: Any,
+        timeout: float | None,
+        device_time: int | None,
+        device_sequence: int | None,
+        time_ns: int,
+    ) -> bool | None:
+        """Send an array of a GPU: copy it into the slot, wait for it, publish.
+
+        None: every slot is held, and ``on_full`` says what follows.
+        """
+        self.check_device_array(value)
+        is_blocking = self._on_full == 0
+        buffer = self.next_to_send(is_blocking, timeout=timeout)
+        if buffer is None:
+            return False if is_blocking else None
+        size = buffer.copy_from(value)
+        buffer.stamp(
+            device_time=device_time, device_sequence=device_sequence, time_ns=time_ns
+        )
+        return buffer.send(size)
+
+    def check_device_array(self, value: Any) -> Any:
+        """Return the library of an array of a GPU; raise if it does not fit."""
+        made, labels = library_of(value), self._labels
+        what = f"stream {self._name!r}"
+        if made is None:
+            raise TypeError(
+                f"{what}: {type(value).__name__} is not an array of a GPU: use send()"
+            )
+        shape, dtype = made.layout(value)
+        if not self.is_typed or dtype != labels.dtype:
+            raise TypeError(
+                f"{what} {f'holds {labels.dtype}' if self.is_typed else 'has no dtype'}"
+                f", the GPU's array is {dtype}: convert it on the GPU, or make the "
+                "stream with dtype= and shape="
+            )
+        is_short = self._is_blocks and shape[1:] == labels.shape[1:]
+        if shape != labels.shape and not (is_short and shape[0] <= labels.shape[0]):
+            raise ValueError(
+                f"{what} has frames of the shape {labels.shape}, the GPU's array is "
+                f"{shape}: reshape it on the GPU"
+            )
+        return made
+
+    def private_array(self) -> NDArray[Any] | None:
+        """Return memory of this process for copies from a GPU; None: use the slot.
+
+        After the death of this process its GPU may still write where it was told to.
+        In a stream that another producer goes on with, that is not a slot.
+        """
+        if not self._flags & (SHARED | RESUMABLE):
+            return None
+        labels = self._labels
+        if self._private is None:
+            memory = mmap.mmap(-1, max(labels.nbytes, 1))
+            array = np.ndarray(labels.shape, labels.dtype, memory)
+            what = f"the private buffer of stream {self._name!r}"
+            pin = Pin(memory, array.ctypes.data, len(memory), what)
+            self._private = array, pin
+        array, pin = self._private
+        is_pinned = self._pin is not None and self._pin.is_pinned
+        if is_pinned and not pin.is_pinned:
+            pin.begin()
+        return array
+
+    _private: tuple[NDArray[Any], Pin] | None = None
+
+    def _unpin(self) -> None:
+        private, self._private = self._private, None
+        if private is not None:
+            private[1].close()
+        super()._unpin()
 
     def _stalled(self, seconds: float) -> None:
         """Report, once per stall, that readers make the producer wait."""

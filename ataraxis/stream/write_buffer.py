@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ataraxis._kernels.producer import WriteLoan
 from ataraxis.errors import AlreadySent, DataOverflow, ReleasedBuffer
+from ataraxis.gpu.copies import copy_from_device
 from ataraxis.labels import Labels, is_blocks
 from ataraxis.stream.endpoint import RAW, TYPED_LABELS, code_of
 
@@ -28,6 +29,12 @@ class SlotOwner(Protocol):
     @property
     def buffer_count(self) -> int:
         """Slots of the ring."""
+
+    def check_device_array(self, value: Any) -> Any:
+        """Return the library of an array of a GPU; raise if it does not fit."""
+
+    def private_array(self) -> NDArray[Any] | None:
+        """Return memory for copies from a GPU; None: the slot."""
 
 
 class WriteBuffer(WriteLoan):
@@ -79,6 +86,36 @@ class WriteBuffer(WriteLoan):
     ) -> None:
         """Set the stamps of the frame before it is sent; see `Producer.send`."""
         self._stamps = device_time, device_sequence, time_ns
+
+    def copy_from(self, value: Any) -> int:
+        """Copy an array of a GPU into the frame, and wait until it is there.
+
+        Parameters
+        ----------
+        value : array of PyTorch, CuPy or JAX
+            On a GPU, of the stream's dtype and shape; a block may be shorter.
+
+        Returns
+        -------
+        int
+            Bytes of the array, for `send`.
+
+        Notes
+        -----
+        The GPU writes into the slot. In a stream made with ``shared=True`` or
+        ``resume=True`` it writes into memory of this process, from where the frame is
+        copied: a slot there may have another owner when this process has died.
+        """
+        self._check_unsent()
+        made = self._producer.check_device_array(value)
+        rows = made.layout(value)[0][:1]
+        part = slice(*rows) if rows else ...
+        private = self._producer.private_array()
+        target = (self.array if private is None else private)[part]
+        copy_from_device(made, value, target)
+        if private is not None:
+            self.array[part] = target
+        return int(target.nbytes)
 
     # ---- as a file
 

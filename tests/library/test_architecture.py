@@ -20,7 +20,7 @@ from ataraxis import errors
 HOUSE = ROOT / "ataraxis"
 SOURCES = sorted(p for p in HOUSE.rglob("*") if p.suffix in (".py", ".pyx", ".pxd"))
 # A subpackage imports only from floors below its own.
-LEAVES = {"errors", "clock", "labels", "frame", "config", "card"}
+LEAVES = {"errors", "clock", "labels", "frame", "config", "card", "gpu"}
 FLOORS = [
     {"_kernels"},
     LEAVES,

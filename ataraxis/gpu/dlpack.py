@@ -1,0 +1,61 @@
+"""DLPack exports: read-only, as host memory, or as page-locked host memory.
+
+NumPy makes the capsules. It makes versioned ones for read-only arrays since 2.1; older
+ones have no read-only flag, and importers that ask for them are refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ataraxis._kernels.dlpack import mark_pinned
+
+CPU, CUDA_HOST = (1, 0), (3, 0)
+
+
+def export(
+    array: NDArray[Any],
+    is_pinned: bool,
+    *,
+    stream: Any,
+    max_version: tuple[int, int] | None,
+    dl_device: Any,
+    copy: bool | None,
+) -> Any:
+    """Return the capsule of a read-only array, for its ``__dlpack__``.
+
+    Raises
+    ------
+    BufferError
+        The importer asks for another device, for page-locked memory that is not, or
+        cannot import read-only memory; or DLPack does not have the dtype.
+    """
+    device = CPU if dl_device is None else tuple(map(int, dl_device))
+    if device not in (CPU, CUDA_HOST):
+        raise BufferError(
+            f"DLPack device {device} was asked for, and this is host memory, {CPU}; "
+            "to_torch(), to_cupy() and to_jax() copy to a GPU"
+        )
+    if device == CUDA_HOST and not is_pinned:
+        raise BufferError(
+            "kDLCUDAHost was asked for, and the memory is not page-locked: pin() its "
+            "consumer or array first"
+        )
+    if device == CUDA_HOST and copy:
+        raise BufferError("a copy is not page-locked: ask for kDLCPU, or for no copy")
+    if stream is not None:
+        raise BufferError(f"host memory has no stream, got stream={stream!r}")
+    if not copy and (max_version is None or max_version[0] < 1):
+        raise BufferError(
+            "the importer takes no versioned DLPack, and so no read-only memory: ask "
+            "for a copy (copy=True), or use to_torch(), to_cupy() or to_jax()"
+        )
+    if copy:
+        array, copy = array.copy(), None
+    try:
+        capsule = array.__dlpack__(max_version=max_version)  # type: ignore[call-arg]
+    except TypeError as error:
+        raise BufferError(f"DLPack needs NumPy 2.1 or newer: {error}") from error
+    return mark_pinned(capsule) if device == CUDA_HOST else capsule
