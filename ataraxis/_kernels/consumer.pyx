@@ -928,6 +928,22 @@ cdef class Frame:
         """
         return self.owner._to_gpu(self, "jax", device, None)
 
+    def device_view(self):
+        """Return a view that a GPU reads over the bus, without a copy; for small frames.
+
+        Returns
+        -------
+        DeviceView
+            Has ``__cuda_array_interface__``: ``cupy.asarray(view)``, Numba. It keeps the slot: keep it until the kernels
+            that read it are over.
+
+        Raises
+        ------
+        PinError
+            The consumer is not pinned.
+        """
+        return self.owner._device_view(self)
+
     def _repr_html_(self):
         return self.owner._to_html(self)
 

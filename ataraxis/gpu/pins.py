@@ -97,7 +97,8 @@ class _Registry:
                 registration.driver.unregister(registration.address)
             except DriverError as error:
                 # The driver's process-wide end unlocks all pages before us.
-                _log.warning("pages at %#x: %s", registration.address, error)
+                # A record of the log may live on; the error would keep the mapping.
+                _log.warning("pages at %#x: %s", registration.address, str(error))
 
 
 _current: _Registry | None = None

@@ -25,7 +25,7 @@ from ataraxis.errors import (
     SegmentNotFound,
     StaleSegment,
 )
-from ataraxis.gpu.dlpack import export
+from ataraxis.gpu.exports import export
 from ataraxis.gpu.pins import Pin
 from ataraxis.labels import Labels, align, fit, is_data_array, labels_at, unmasked
 from ataraxis.shm.context import Context, ContextLike

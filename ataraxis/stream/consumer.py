@@ -32,7 +32,7 @@ from ataraxis.errors import CorruptFrame, ReleasedBuffer
 from ataraxis.frame import crc32
 from ataraxis.gpu.batches import DeviceBatch, gather
 from ataraxis.gpu.copies import copy_to_device
-from ataraxis.gpu.dlpack import export
+from ataraxis.gpu.exports import DeviceView, export
 from ataraxis.labels import is_blocks, whole
 from ataraxis.shm.context import ContextLike
 from ataraxis.shm.header import Kind
@@ -721,6 +721,9 @@ class Consumer(Endpoint, ConsumerHandle):
             frame.array, self._pin is not None and self._pin.is_pinned,
             stream=stream, max_version=max_version, dl_device=dl_device, copy=copy,
         )  # fmt: skip
+
+    def _device_view(self, frame: Frame) -> DeviceView:
+        return DeviceView.of(frame.array, self._pin, f"stream {self._name!r}")
 
     def _to_gpu(self, frame: Frame, library: str, device: Any, stream: Any) -> Any:
         hold = None if self._pin is None else self._pin.hold()

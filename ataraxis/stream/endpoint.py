@@ -137,8 +137,9 @@ class Endpoint:
         return self._pin.begin()
 
     def _unpin(self) -> None:
-        if self._pin is not None:
-            self._pin.close()
+        pin, self._pin = self._pin, None
+        if pin is not None:
+            pin.close()
 
     # ---- what the stream is; also after closing
 

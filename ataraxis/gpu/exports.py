@@ -1,4 +1,4 @@
-"""DLPack exports: read-only, as host memory, or as page-locked host memory.
+"""Exports: DLPack as host memory or page-locked host memory; a view for a GPU.
 
 NumPy makes the capsules. It makes versioned ones for read-only arrays since 2.1; older
 ones have no read-only flag, and importers that ask for them are refused.
@@ -6,11 +6,14 @@ ones have no read-only flag, and importers that ask for them are refused.
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ataraxis._kernels.dlpack import mark_pinned
+from ataraxis.errors import PinError
+from ataraxis.gpu.pins import Hold, Pin
 
 CPU, CUDA_HOST = (1, 0), (3, 0)
 
@@ -59,3 +62,32 @@ def export(
     except TypeError as error:
         raise BufferError(f"DLPack needs NumPy 2.1 or newer: {error}") from error
     return mark_pinned(capsule) if device == CUDA_HOST else capsule
+
+
+class DeviceView:
+    """Host memory that a GPU reads where it is, over the bus; for small frames.
+
+    ``cupy.asarray(view)`` and Numba take it, by the CUDA Array Interface. It keeps the
+    slot, and its pages locked: keep it until the kernels that read it are over. Nothing
+    may write to it.
+    """
+
+    def __init__(self, array: NDArray[Any], hold: Hold, address: int) -> None:
+        self._kept = array, hold
+        self.__cuda_array_interface__ = {
+            "shape": array.shape,
+            "typestr": array.dtype.str,
+            "data": (address, True),
+            "strides": None,
+            "version": 3,
+        }
+
+    @classmethod
+    def of(cls, array: NDArray[Any], pin: Pin | None, what: str) -> DeviceView:
+        """Return the view of an array of a pinned mapping; `PinError` if it is not."""
+        hold = None if pin is None else pin.hold()
+        if pin is None or hold is None:
+            raise PinError(
+                errno.EINVAL, f"{what} is not pinned, so no GPU can read it: pin() it"
+            )
+        return cls(array, hold, pin.device_address(array.ctypes.data))
