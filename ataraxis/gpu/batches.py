@@ -1,4 +1,4 @@
-"""Batches: frames gathered into one array of a GPU, while the last batch is computed."""
+"""Batches: frames gathered into one array of a GPU, while another is computed."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ of them is imported before.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
@@ -52,9 +53,7 @@ class BindingsDriver:
     name = "cuda-bindings"
 
     def __init__(self, driver: Any = None) -> None:
-        if driver is None:
-            from cuda.bindings import driver  # type: ignore[import-not-found]
-        self._cuda = driver
+        self._cuda = driver or importlib.import_module("cuda.bindings.driver")
         self._call("cuInit", 0)
         if not self._call("cuDeviceGetCount"):
             raise DriverError("cuDeviceGetCount", 100, "no GPU is visible")
@@ -106,8 +105,7 @@ class TorchDriver:
     name = "torch"
 
     def __init__(self, torch: Any = None) -> None:
-        if torch is None:
-            import torch  # type: ignore[import-not-found]
+        torch = torch or importlib.import_module("torch")
         if not torch.cuda.is_available():
             raise DriverError("torch.cuda.is_available", 100, "it returned False")
         torch.cuda.init()
@@ -138,9 +136,7 @@ class CupyDriver:
     name = "cupy"
 
     def __init__(self, runtime: Any = None) -> None:
-        if runtime is None:
-            from cupy.cuda import runtime  # type: ignore[import-not-found]
-        self._runtime = runtime
+        self._runtime = runtime or importlib.import_module("cupy").cuda.runtime
         if not self._call("getDeviceCount"):
             raise DriverError("getDeviceCount", 100, "no GPU is visible")
 
@@ -171,7 +167,7 @@ _KINDS: tuple[tuple[str, str, Callable[[], PinDriver]], ...] = (
     ("CuPy", "cupy", CupyDriver),
 )
 _chosen: tuple[int, PinDriver] | None = None
-"""The process that has chosen, and what: a forked child chooses anew."""
+"""The process that has chosen, and what: a forked child chooses for itself."""
 
 
 def driver_for(what: str) -> PinDriver:

@@ -58,7 +58,7 @@ def export(
     if copy:
         array, copy = array.copy(), None
     try:
-        capsule = array.__dlpack__(max_version=max_version)  # type: ignore[call-arg]
+        capsule = array.__dlpack__(max_version=max_version)
     except TypeError as error:
         raise BufferError(f"DLPack needs NumPy 2.1 or newer: {error}") from error
     return mark_pinned(capsule) if device == CUDA_HOST else capsule

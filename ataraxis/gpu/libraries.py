@@ -7,6 +7,7 @@ Each library is imported when it is first asked for.
 from __future__ import annotations
 
 import ctypes
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
@@ -69,7 +70,7 @@ def writable_alias(array: NDArray[Any]) -> NDArray[Any]:
     """
     if not array.nbytes:
         return np.empty(array.shape, array.dtype)
-    memory = (ctypes.c_ubyte * array.nbytes).from_address(array.ctypes.data)
+    memory: Any = (ctypes.c_ubyte * array.nbytes).from_address(array.ctypes.data)
     return np.ndarray(array.shape, array.dtype, memory)
 
 
@@ -86,9 +87,7 @@ class TorchLibrary:
     name = "torch"
 
     def __init__(self, torch: Any = None) -> None:
-        if torch is None:
-            import torch  # type: ignore[import-not-found]
-        self._torch = torch
+        self._torch = torch or importlib.import_module("torch")
 
     def _device(self, device: Any) -> Any:
         torch = self._torch
@@ -192,9 +191,7 @@ class CupyLibrary:
     name = "cupy"
 
     def __init__(self, cupy: Any = None) -> None:
-        if cupy is None:
-            import cupy  # type: ignore[import-not-found]
-        self._cupy = cupy
+        self._cupy = cupy or importlib.import_module("cupy")
 
     def _device(self, device: Any) -> Any:
         try:
@@ -291,9 +288,7 @@ class JaxLibrary:
     name = "jax"
 
     def __init__(self, jax: Any = None) -> None:
-        if jax is None:
-            import jax  # type: ignore[import-not-found]
-        self._jax = jax
+        self._jax = jax or importlib.import_module("jax")
 
     def _device(self, device: Any) -> Any:
         jax = self._jax

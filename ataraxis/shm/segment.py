@@ -234,7 +234,7 @@ def _forget_parent() -> None:
 def _map(descriptor: int, total: int) -> Mapping:
     """Map a file, or return the mapping that this process has; `_known_guard` is held.
 
-    A live mapping keeps its file, so that its inode is no other file's.
+    A live mapping keeps its file, so that another file cannot have its inode.
     """
     status = os.fstat(descriptor)
     key = (status.st_dev, status.st_ino, total)

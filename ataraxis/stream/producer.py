@@ -18,7 +18,6 @@ from ataraxis._kernels.producer import ProducerHandle
 from ataraxis.clock import now_ns
 from ataraxis.errors import DataOverflow
 from ataraxis.frame import crc32
-from ataraxis.gpu.copies import copy_from_device
 from ataraxis.gpu.libraries import library_of
 from ataraxis.gpu.pins import Pin
 from ataraxis.labels import (
@@ -571,7 +570,7 @@ class Producer(Endpoint, ProducerHandle):
     ) -> bool | None:
         """Send an array of a GPU: copy it into the slot, wait for it, publish.
 
-        None: every slot is held, and ``on_full`` says what follows.
+        None: every slot is held, and ``on_full`` decides.
         """
         self.check_device_array(value)
         is_blocking = self._on_full == 0

@@ -1,4 +1,4 @@
-"""Drivers and libraries of GPUs: fakes without one, and contracts as tests over yours."""
+"""Drivers and libraries of GPUs: fakes of both, and contracts as tests over yours."""
 
 from __future__ import annotations
 
@@ -225,9 +225,7 @@ class FakeLibrary:
         if self._thread.is_alive():
             assert self.mark(None, None).wait() is not False  # type: ignore[arg-type]
 
-    def layout(
-        self, array: FakeDeviceArray
-    ) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    def layout(self, array: FakeDeviceArray) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Return shape and dtype."""
         return array.shape, array.memory.dtype
 
@@ -376,7 +374,7 @@ class LibraryContract:
             made = np.frombuffer(raw, kind, count)
         made = made.astype(kind, copy=False).reshape(shape)
         made.flags.writeable = False
-        return made
+        return np.asarray(made)
 
     def test_a_copy_has_the_bits(self) -> None:
         """Of every dtype; also of no elements, and of none but one."""

@@ -189,7 +189,9 @@ def test_a_copy_without_an_event_is_waited_for(
         raise error
 
     monkeypatch.setattr(library, "mark", fail)
-    monkeypatch.setattr(library, "synchronize", lambda device: library.calls.append("s"))
+    monkeypatch.setattr(
+        library, "synchronize", lambda device: library.calls.append("s")
+    )
     with pytest.raises(error):
         consumer.receive().to_torch()
     assert library.calls == ["copy", "s"]
@@ -232,7 +234,8 @@ def test_one_thread_watches_and_ends_when_idle(
         wait_until(lambda: made.ended == made.begun)
         assert kept == []
         over.set()
-    assert seen and threading.get_ident() not in seen
+    assert seen
+    assert threading.get_ident() not in seen
     wait_until(lambda: not made._is_running)
 
 
@@ -285,7 +288,9 @@ def test_a_library_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setitem(libraries._KINDS, "torch", missing)
     monkeypatch.setattr(libraries, "_made", {})
-    with pytest.raises(GpuUnavailable, match=r"PyTorch cannot be imported.*pip install"):
+    with pytest.raises(
+        GpuUnavailable, match=r"PyTorch cannot be imported.*pip install"
+    ):
         libraries.library("torch")
     with pytest.raises(ValueError, match="torch, cupy, jax"):
         libraries.library("tensorflow")
@@ -333,5 +338,5 @@ def test_cupy_without_a_gpu_says_so(ends: Any) -> None:
         pytest.skip("a GPU is there")
     producer, consumer = ends
     producer.send(frame_of(0))
-    with pytest.raises(GpuUnavailable, match="CuPy .* has no device"):
+    with pytest.raises(GpuUnavailable, match=r"CuPy .* has no device"):
         consumer.receive().to_cupy()

@@ -104,13 +104,13 @@ def test_torch_registers_by_its_runtime() -> None:
     calls: list[Any] = []
 
     class Runtime:
-        cudaGetErrorString = staticmethod(lambda status: "no")  # noqa: N815
+        cudaGetErrorString = staticmethod(lambda status: "no")
 
-        def cudaHostRegister(self, *arguments: int) -> int:  # noqa: N802
+        def cudaHostRegister(self, *arguments: int) -> int:
             calls.append(arguments)
             return 712 if len(calls) > 1 else 0
 
-        def cudaHostUnregister(self, *arguments: int) -> int:  # noqa: N802
+        def cudaHostUnregister(self, *arguments: int) -> int:
             calls.append(arguments)
             return 0
 
@@ -169,7 +169,7 @@ def test_the_first_that_works_is_used_and_kept(monkeypatch: pytest.MonkeyPatch) 
     assert driver_for("x").name == "works"
     assert driver_for("x").name == "works"
     assert made == ["broken", "works"]
-    # A forked child chooses anew: its parent's context is not its own.
+    # A forked child chooses for itself: its parent's context is not its own.
     monkeypatch.setattr(drivers, "_chosen", (os.getpid() + 1, "the parent's"))
     assert driver_for("x").name == "works"
     assert made == ["broken", "works"] * 2

@@ -239,7 +239,7 @@ def test_a_forked_child_unlocks_nothing(keeps: bool) -> None:
             consumer.close()
             producer.close()
             pin.close()
-            assert array[2] == 2.0  # the handle attaches anew
+            assert array[2] == 2.0  # the handle attaches again
             array.disconnect()
             # Its own pins are its own.
             with Consumer("s") as own, own.pin():
@@ -272,7 +272,7 @@ def flags_of_participants() -> list[str]:
     areas = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", text, flags=re.M)
     found = []
     for area in areas:
-        start, stop = (area.split(" ", 1)[0].split("-") + ["0"])[:2]
+        start, stop = [*area.split(" ", 1)[0].split("-"), "0"][:2]
         if os.environ["ATARAXIS_CONTEXT"] in area and (
             int(stop, 16) - int(start, 16) == 4096
         ):

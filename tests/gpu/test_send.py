@@ -80,8 +80,9 @@ def test_a_gpu_writes_into_the_slot_only_if_it_has_one_owner(
     with fake_driver() as driver, stream(**options) as producer:
         producer.pin()
         segment = producer._attached()
-        start, stop = segment.mapping.address, segment.mapping.address + len(
-            segment.mapping
+        start, stop = (
+            segment.mapping.address,
+            segment.mapping.address + len(segment.mapping),
         )
         for _ in range(3):
             producer.send(on_gpu())
