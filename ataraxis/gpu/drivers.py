@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -210,3 +211,19 @@ def use_driver(driver: PinDriver) -> Iterator[PinDriver]:
         yield driver
     finally:
         _chosen = before
+
+
+def visible_gpus() -> list[str]:
+    """Return the GPUs that CUDA shows this process, as CUDA_VISIBLE_DEVICES names them.
+
+    Starts no driver: processes that are forked later may use the GPUs.
+    """
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        # CUDA, too, ends at the first that it does not know.
+        found = [name.strip() for name in named.split(",")]
+        return list(itertools.takewhile(lambda name: name not in ("", "-1"), found))
+    try:
+        return [str(k) for k in range(len(os.listdir("/proc/driver/nvidia/gpus")))]
+    except OSError:
+        return []

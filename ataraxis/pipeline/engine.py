@@ -181,7 +181,7 @@ class Local:
             stdout=out,
             stderr=err,
             pass_fds=(given, messages),
-            env=_environment(spec.threads),
+            env=_environment(spec),
         )
         if process.descriptor < 0:
             process.signal(signal.SIGKILL)
@@ -192,7 +192,7 @@ class Local:
         return process
 
     def _fork(self, spec: WorkerSpec, numbers: _Four) -> ForkedProcess:
-        environment, run = _environment(spec.threads), (spec.run, spec.context)
+        environment, run = _environment(spec), (spec.run, spec.context)
         server = self._servers.get(spec.threads)
         try:
             if server is None:
@@ -285,9 +285,11 @@ class Local:
         self.close()
 
 
-def _environment(threads: int | None) -> dict[str, str]:
-    """Return the environment of a worker, with its number of threads."""
+def _environment(spec: WorkerSpec) -> dict[str, str]:
+    """Return the environment of a worker, with its number of threads and its GPU."""
     found = dict(os.environ)
-    if threads is not None:
-        found.update(dict.fromkeys(_THREADS, str(threads)))
+    if spec.threads is not None:
+        found.update(dict.fromkeys(_THREADS, str(spec.threads)))
+    if spec.gpu is not None:
+        found["CUDA_VISIBLE_DEVICES"] = spec.gpu
     return found

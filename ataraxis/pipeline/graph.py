@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
 from typing import Any
 
+from ataraxis.errors import GpuUnavailable
+from ataraxis.gpu.drivers import visible_gpus
 from ataraxis.pipeline.function import Code
 from ataraxis.pipeline.partition import Key
 from ataraxis.pipeline.processors import Processor
@@ -36,7 +40,32 @@ class GraphNode:
     @property
     def settings(self) -> ProcessorSettings:
         """The processor's settings."""
-        return self.processor.settings
+        settings = self.processor.settings
+        return settings.with_gpus(len(self.gpus)) if settings.has_gpu else settings
+
+    @cached_property
+    def gpus(self) -> list[str]:
+        """The GPUs that its workers may have: read once, as the graph is made."""
+        return visible_gpus()
+
+    def gpu_of(self, worker: int) -> str | None:
+        """Return the GPU of a worker, as CUDA names it; None: it has not its own.
+
+        Raises `GpuUnavailable` if the one that was asked for is missing.
+        """
+        wanted, found = self.settings.gpu, self.gpus
+        if wanted is None or wanted is False:
+            return None
+        if wanted is True and found:
+            return found[worker % len(found)]
+        if wanted is not True and wanted < len(found):
+            return found[wanted]
+        raise GpuUnavailable(
+            f"processor {self.name!r}: gpu={wanted!r} was asked for, and CUDA shows "
+            f"{len(found)} GPUs (CUDA_VISIBLE_DEVICES="
+            f"{os.environ.get('CUDA_VISIBLE_DEVICES')!r}): install the driver "
+            "(nvidia-smi shows it), or leave out gpu="
+        )
 
     @property
     def inboxes(self) -> int:

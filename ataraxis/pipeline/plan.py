@@ -141,7 +141,10 @@ class Plan:
             first = self._spec(node)
             for k in range(node.settings.workers):
                 inbox = inboxes[min(k, len(inboxes) - 1)] if inboxes else ""
-                specs.append(replace(first, worker=k, row=len(specs), inbox=inbox))
+                gpu = node.gpu_of(k)
+                specs.append(
+                    replace(first, worker=k, row=len(specs), inbox=inbox, gpu=gpu)
+                )
         return specs
 
     def _spec(self, node: GraphNode) -> WorkerSpec:

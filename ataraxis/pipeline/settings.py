@@ -80,6 +80,9 @@ class ProcessorSettings:
     """Slots of the input queue."""
     buffer_size: int = 65536
     """Payload bytes of a slot; a larger value lies in a chunk of the queue's arena."""
+    gpu: bool | int | None = None
+    """True: one worker for each GPU, or `workers` that share them; a number: that GPU.
+    A worker sees its GPU only, and the arena of its input queue is page-locked."""
     threads: int | None = 1
     """Threads of BLAS and OpenMP in a worker; None: their defaults."""
     allow_pickle: bool = False
@@ -93,6 +96,10 @@ class ProcessorSettings:
             if not (value := getattr(self, name)) >= least:
                 raise ValueError(f"{name} must be at least {least}, got {value!r}")
         check_on_full(self.on_full, get_args(Overflow))
+        if self.gpu is not None and not (isinstance(self.gpu, int) and self.gpu >= 0):
+            raise ValueError(
+                f"gpu must be None, True or the number of a GPU, got {self.gpu!r}"
+            )
         if self.on_error not in _ON_ERROR:
             raise ValueError(
                 f"on_error must be one of {', '.join(_ON_ERROR)}, got {self.on_error!r}"
@@ -105,6 +112,17 @@ class ProcessorSettings:
             )
         if self.max_batch > 1 and (self.overlap or self.split):
             raise ValueError("max_batch cannot be combined with overlap= or split=")
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether each worker has a GPU."""
+        return self.gpu is not None and self.gpu is not False
+
+    def with_gpus(self, count: int) -> ProcessorSettings:
+        """Return the settings with one worker for each of `count` GPUs, if due."""
+        if self.gpu is True and self.workers == 1 and count > 1:
+            return dataclasses.replace(self, workers=count)
+        return self
 
     @property
     def drops(self) -> bool:

@@ -70,6 +70,8 @@ class WorkerSpec:
     allow_pickle: bool = False
     dead_letters: str = ""
     """Directory of the dead letters."""
+    gpu: str | None = None
+    """Its GPU, as CUDA_VISIBLE_DEVICES names it."""
     threads: int | None = 1
     generation: int = 0
     """How often the worker was started before."""

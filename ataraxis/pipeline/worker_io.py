@@ -139,6 +139,8 @@ class WorkerIO(WorkerHandle):
             self.queue = MemQ.attach(
                 spec.inbox, context=context, allow_pickle=spec.allow_pickle
             )
+            if spec.gpu is not None:
+                self.queue.pin_arena()
             self.inbox = Inbox(
                 self.queue, board, spec.index, spec.row, spec.ordered_parents, credit,
                 context, self._corrupt, spec.allow_pickle,

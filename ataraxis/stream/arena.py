@@ -14,7 +14,6 @@ import numpy as np
 
 from ataraxis._kernels import arena as kernel
 from ataraxis._kernels import snapshot
-from ataraxis._kernels.arena import Arena
 from ataraxis._kernels.memory import crash_point
 from ataraxis.errors import SegmentExists, SegmentNotFound, TooManyParticipants
 from ataraxis.labels import Labels
@@ -36,8 +35,8 @@ def name_of_arena(queue: str, uuid: bytes) -> str:
     return f"{queue}{MARK}{uuid.hex()[:16]}"
 
 
-def open_arena(queue: Segment, slots: int, nbytes: int) -> Arena | None:
-    """Attach to the arena of a queue.
+def open_arena(queue: Segment, slots: int, nbytes: int) -> Segment | None:
+    """Attach to the segment of a queue's arena.
 
     Parameters
     ----------
@@ -51,7 +50,7 @@ def open_arena(queue: Segment, slots: int, nbytes: int) -> Arena | None:
 
     Returns
     -------
-    Arena or None
+    Segment or None
         None: there is none; or there is no room to make it, or no place to take part,
         and the frame goes into a segment of its own.
     """
@@ -64,9 +63,7 @@ def open_arena(queue: Segment, slots: int, nbytes: int) -> Arena | None:
         if not nbytes:
             raise  # a getter cannot do without
         segment = None
-    if segment is None:
-        return None
-    return Arena(segment.payload, segment.participant)
+    return segment
 
 
 def _attach(queue: Segment, name: str) -> Segment | None:

@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import uuid
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -25,15 +26,18 @@ from ataraxis.errors import (
     CorruptFrame,
     DataOverflow,
     GetTimeout,
+    GpuUnavailable,
     LayoutError,
     LeaseLost,
     NotConnectedError,
+    PinError,
     PutTimeout,
     QueueEmpty,
     QueueFull,
     SegmentNotFound,
 )
 from ataraxis.frame import HEADER_BYTES, Frame, crc32, restamp
+from ataraxis.gpu.pins import Pin
 from ataraxis.labels import Labels
 from ataraxis.shm.context import Context, ContextLike, checked_name
 from ataraxis.shm.header import Kind
@@ -320,6 +324,9 @@ class MemQ(QueueHandle):
             descriptor.close()
         if self.is_open and not self._is_copy:
             self._end_leases()
+        pin, self._arena_pin = self._arena_pin, None
+        if pin is not None:
+            pin.close()
         self._shut()
 
     def unlink(self) -> None:
@@ -1043,7 +1050,35 @@ class MemQ(QueueHandle):
         segment = self._attached()
         if nbytes:
             kernel.note_large(_control(segment))
-        return open_arena(segment, self._geometry[0], nbytes)
+        found = open_arena(segment, self._geometry[0], nbytes)
+        if found is None:
+            return None
+        arena = Arena(found.payload, found.participant)
+        if self._pins_arena:
+            self._pin_arena(found)
+        return arena
+
+    def pin_arena(self) -> None:
+        """Lock the pages of the queue's arena for copies to GPUs, once it has one.
+
+        Arrays that a getter returns from it are then copied faster, as those of a
+        pinned stream. `close` unlocks them. Where that is not possible, a
+        `RuntimeWarning` tells why: copies work without.
+        """
+        self._pins_arena = True
+
+    _pins_arena = False
+    _arena_pin: Pin | None = None
+
+    def _pin_arena(self, arena: Segment) -> None:
+        mapping = arena.mapping
+        what = f"the arena of queue {self._name!r}"
+        self._arena_pin = Pin(mapping, mapping.address, len(mapping), what)
+        try:
+            self._arena_pin.begin()
+        except (GpuUnavailable, PinError) as error:
+            self._pins_arena = False
+            warnings.warn(str(error), RuntimeWarning, stacklevel=2)
 
     def _put_large(self, frame: bytes, is_numbered: bool, deadline: int) -> int:
         if self._segment is not None:
