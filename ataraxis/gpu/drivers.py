@@ -172,7 +172,7 @@ _chosen: tuple[int, PinDriver] | None = None
 
 
 def driver_for(what: str) -> PinDriver:
-    """Return this process's driver; `GpuUnavailable` says what `what` needs."""
+    """Return this process's driver; `GpuUnavailable` if `what` cannot have one."""
     global _chosen
     if _chosen is not None and _chosen[0] == os.getpid():
         return _chosen[1]
