@@ -28,6 +28,8 @@ pytestmark = [
 def test_notebook_runs_and_leaves_nothing(path, monkeypatch):
     page = nbformat.read(path, as_version=nbformat.NO_CONVERT)
     nbformat.validate(page)
+    for module in page.metadata.get("ataraxis", {}).get("needs", ()):
+        pytest.importorskip(module, reason=f"the notebook needs {module}")
     assert (page.nbformat, page.nbformat_minor) == (4, 5)
     assert not any(cell.get("outputs") for cell in page.cells)
     assert any(li.startswith("assert ") for li in page.cells[-1].source.splitlines())
