@@ -56,6 +56,9 @@ _LOOK_S = 0.25
 RETURN_S = 10.0
 """What an agent before has left is kept for so long for mirrors that are not known."""
 _WANT_S = 10.0
+_BURST_FRAMES, _GATHER_BYTES, _GATHER_S = 8, 1 << 16, 1e-3
+"""If so many frames were there at once, but fewer bytes, more follow: they are awaited
+for so long, s, and sent together. A frame that comes alone is sent at once."""
 
 Report = Callable[[str], None]
 
@@ -428,7 +431,7 @@ class OutletChannel:
             armed: tuple[tuple[int, int], ...] = ()
             lively_until = 0.0
             while not self._is_over and link.is_current:
-                seen, count = self._alarm.count, 0
+                seen, count, before = self._alarm.count, 0, link.sent
                 now = time.monotonic()
                 is_end_due = run.outlet.is_ended and not link.has_sent_end
                 # After the last frame the account follows, of what has changed.
@@ -449,6 +452,8 @@ class OutletChannel:
                 if count:
                     self._has_work, lively_until = True, now + 2 * _CALM_S
                     self._talk.send_frames(buffer[:count], count)
+                    if count < _GATHER_BYTES and link.sent - before >= _BURST_FRAMES:
+                        time.sleep(max(now + _GATHER_S - time.monotonic(), 0))
                     continue
                 self._talk.send()
                 pause = self._talk.wait_time(time.monotonic())
