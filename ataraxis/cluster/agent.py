@@ -38,7 +38,7 @@ from ataraxis.link.hosts import Hosts
 from ataraxis.link.inlet_run import MIRROR, InletRun, MirrorWish
 from ataraxis.link.messages import Hello, Want
 from ataraxis.link.outlet_run import OpenedOutlet, OutletChannel, OutletRuns
-from ataraxis.link.session import CALM_BEAT_S, LinkSession
+from ataraxis.link.session import SERVED_BEAT_S, LinkSession
 from ataraxis.link.spool import MirrorKey
 from ataraxis.shm.context import Context, ContextLike, checked_name
 from ataraxis.shm.doctor import Check
@@ -473,7 +473,7 @@ class Agent:
     def _serve_mirror(self, channel: Channel) -> None:
         assert self._outlets is not None
         session = LinkSession(
-            self._me, channel.peer, time.monotonic(), beat_s=CALM_BEAT_S
+            self._me, channel.peer, time.monotonic(), beat_s=SERVED_BEAT_S
         )
         talk = Conversation(channel, session)
         try:

@@ -406,7 +406,10 @@ class OutletChannel:
                 if waiting:
                     return
                 if is_news or self._talk.session.next_wake(now) <= now:
-                    self._alarm.ring()
+                    if link.sent == link.acked:  # on its way is nothing that blocks
+                        self._talk.send()
+                    if is_news or link.sent != link.acked:
+                        self._alarm.ring()
                 if self._failure is not None:
                     raise self._failure
                 if not link.is_current:
