@@ -135,6 +135,8 @@ class Agent:
         self._context = Context.of(context)
         self._say = say
         self._gate = threading.RLock()
+        self._seeing = threading.Lock()
+        self._version: tuple[int, int, int] | None = None
         self._mirrors: dict[str, MirrorEntry] = {}
         self._contacts: dict[str, HostContact] = {}
         self._telling: dict[str, threading.Lock] = {}
@@ -237,6 +239,27 @@ class Agent:
         """Tell a line of text to the caller of this agent."""
         if self._say is not None:
             self._say(text)
+
+    def _see_revocations(self) -> None:
+        """Close the channels of hosts that hosts.yaml has as revoked since the start."""
+        with self._seeing:
+            try:
+                found = self._hosts.path.stat()
+            except OSError:
+                return  # it is being copied, or is not there any more
+            version = found.st_mtime_ns, found.st_ino, found.st_size
+            if version == self._version:
+                return
+            self._version = version
+            try:
+                hosts = self._hosts.renew()
+            except (AtaraxisError, OSError, ValueError) as error:
+                self.report(f"{self._hosts.path} is not read again: {error}")
+                return
+        for host in hosts:
+            self.report(f"host {host} is revoked: its channels are closed")
+            if self._carrier is not None:
+                self._carrier.drop(host)
 
     def _refused(self, address: str, reason: str) -> None:
         self.report(f"refused {address}: {reason}")
@@ -410,6 +433,7 @@ class Agent:
         """Keep the next streams of mirrors; drop what is not needed, once a second."""
         tick_at = time.monotonic()
         while not self._stop.wait(_LOOK_S):
+            self._see_revocations()
             if self._outlets is not None:
                 self._outlets.look()
             if time.monotonic() - tick_at < _TICK_S:
@@ -438,6 +462,7 @@ class Agent:
                 continue
             if channel is None:
                 continue
+            self._see_revocations()
             name = f"ataraxis-from-{channel.peer}"
             thread = Thread(self._meet, name, (channel,))
             with self._gate:

@@ -468,6 +468,33 @@ def test_a_revoked_host_gets_nothing() -> None:
         assert "revoked" in lab["acq"].programs[0].said()
 
 
+@pytest.mark.parametrize("carrier", CARRIERS)
+def test_a_running_agent_sees_a_revocation(carrier: str) -> None:
+    """Its open channels end, and it is refused from then on; no agent was restarted."""
+    need(carrier, namespaces=False)
+    from ataraxis.cluster import Hosts
+
+    with Lab(carrier=carrier, namespaces=False) as lab:
+        agents = {host.name: host.start_agent() for host in lab.hosts.values()}
+        with camera(lab) as producer, mirror_of(lab) as mirror, reader_of(lab) as reader:
+            send(producer, 1)
+            assert int(reader.receive(timeout=20).array[0]) == 1
+            own = lab["gpu"].hosts_file
+            text = own.read_text()
+            Hosts.load(lab["acq"].hosts_file).revoke("gpu")
+            own.write_text(text)  # as on a machine that was stolen
+            wait_until(
+                lambda: not mirror.statistics().is_connected
+                and "revoked" in mirror.statistics().problem,
+                20, "a refusal",
+            )  # fmt: skip
+            assert "host gpu is revoked" in agents["acq"].said()
+            send(producer, 2)
+            with pytest.raises(TimeoutError):
+                reader.receive(timeout=1.5)
+        assert "Traceback" not in agents["acq"].said()
+
+
 # ---- life
 
 
