@@ -241,7 +241,7 @@ class Agent:
             self._say(text)
 
     def _see_revocations(self) -> None:
-        """Close the channels of hosts that hosts.yaml has as revoked since the start."""
+        """Close the channels of hosts that hosts.yaml has as revoked by now."""
         with self._seeing:
             try:
                 found = self._hosts.path.stat()
@@ -558,7 +558,7 @@ class Agent:
                     "name": listed.name, "dtype": str(listed.dtype),
                     "shape": list(listed.shape), "slots": found.buffer_count,
                     "sent": found.sent, "sent_bytes": found.sent_bytes,
-                    "is_ended": not found.producers,
+                    "is_ended": found.is_ended,
                 }
             )  # fmt: skip
         return {"streams": rows, "more": False}

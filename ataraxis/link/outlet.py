@@ -443,8 +443,9 @@ class StreamOutlet:
     def next_wake(self, now: float) -> float:
         """Return when `tick` has something to do, without a frame or an ack, s."""
         store = self.store
-        is_idle = store is None or not store.held and not self.is_ended
-        if store is None or is_idle or not self._has_readers():
+        if store is None or not self._has_readers():
+            return now + REMEMBER_S
+        if not store.held and not self.is_ended:
             return now + REMEMBER_S
         if self.is_ended or 4 * store.held >= 3 * self.slots:
             return now + FULL_S / 2

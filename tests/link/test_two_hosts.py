@@ -476,7 +476,11 @@ def test_a_running_agent_sees_a_revocation(carrier: str) -> None:
 
     with Lab(carrier=carrier, namespaces=False) as lab:
         agents = {host.name: host.start_agent() for host in lab.hosts.values()}
-        with camera(lab) as producer, mirror_of(lab) as mirror, reader_of(lab) as reader:
+        with (
+            camera(lab) as producer,
+            mirror_of(lab) as mirror,
+            reader_of(lab) as reader,
+        ):
             send(producer, 1)
             assert int(reader.receive(timeout=20).array[0]) == 1
             own = lab["gpu"].hosts_file
