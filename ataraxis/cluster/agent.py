@@ -679,10 +679,11 @@ class Agent:
         return self._contacts[host]
 
     def _offset(self, host: str) -> dict[str, Any]:
-        found = self._contact(host).offset()
+        contact = self._contact(host)
+        found = contact.offset()
         if found is None:
             raise HostUnavailable(f"the clock of host {host!r} was not measured yet")
-        return offset_fields(found)
+        return {**offset_fields(found), "round_trip_ns": contact.round_trip_ns}
 
     def _list(self, host: str) -> list[dict[str, Any]]:
         contact, rows, after = self._contact(host), list[dict[str, Any]](), ""

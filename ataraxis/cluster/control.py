@@ -181,6 +181,12 @@ class HostContact:
             return self._clock.offset(now_ns())
 
     @property
+    def round_trip_ns(self) -> int | None:
+        """Least round trip to it of late, ns; None if it was not measured."""
+        with self._gate:
+            return self._clock.round_trip_ns
+
+    @property
     def is_connected(self) -> bool:
         """Whether the channel lives."""
         return self._talk is not None

@@ -126,17 +126,19 @@ class OutletRun:
             self.stream_id, labels = consumer.stream_id, labels_text(consumer)
             slots, slot_bytes = consumer.buffer_count, consumer.buffer_size
             is_paced = "rate_hz" in consumer.labels.attrs
+            has_holes = is_numbered_by_slot(consumer)
             self._event, store = FrameEvent(consumer), HeldRing(consumer)
         else:
             assert memory is not None
             self.stream_id, labels = memory.stream_id, memory.labels
             slots, slot_bytes, is_paced = memory.slots, memory.slot_bytes, False
+            has_holes = False
         spool = Spool(spools, self.stream_id, limit) if self.is_lossless else None
         self._spool = spool
         self.outlet = StreamOutlet(
             stream, self.stream_id, labels, store, spool, slots=slots,
             slot_bytes=slot_bytes, now=time.monotonic(), is_lossless=self.is_lossless,
-            is_paced=is_paced,
+            is_paced=is_paced, has_holes=has_holes,
         )  # fmt: skip
         self._alarm = Alarm()
         self._is_closed = False
@@ -669,11 +671,17 @@ def _has_durable(name: str, context: Context) -> bool:
     )
 
 
+def is_numbered_by_slot(consumer: Consumer) -> bool:
+    """Return whether numbers may have no frame, of a shared stream or its mirror."""
+    return consumer.is_shared or bool(consumer.labels.attrs.get("origin_is_shared"))
+
+
 def labels_text(consumer: Consumer) -> str:
     """Return what a mirror needs to make the same stream, as JSON."""
     described = {
         "labels": json.loads(consumer.labels.to_json()),
         "typed": consumer.is_typed,
         "sync": consumer.is_sync,
+        "shared": is_numbered_by_slot(consumer),
     }
     return json.dumps(described, separators=(",", ":"))
